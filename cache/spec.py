@@ -1,0 +1,106 @@
+"""What a cached feature is made from, and the keys that follow from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+Modality = Literal["audio", "video"]
+Kind = Literal["vector", "sequence"]
+# "none": nothing was trained (a descriptor, a mel spectrogram).
+Protocol = Literal["none", "frozen", "crossfit", "shared", "imported"]
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """Everything that determines a feature's values, given the clip.
+
+    Parameters
+    ----------
+    name
+        What stage two asks for: ``music1d``, ``i3d``, ``mfcc``.
+    modality
+        ``audio`` or ``video``.
+    kind
+        ``vector``: float32 (dim,) a clip. ``sequence``: float32 (frames, dim) a clip,
+        frames differing from clip to clip.
+    dim
+        Length of a vector or of a sequence's frame.
+    extractor, version
+        Name and version of the code; the version rises whenever values change.
+    params
+        Every parameter, JSON values only.
+    weights
+        SHA-256 over the weight bytes of the net; empty where there is none.
+    protocol
+        How the weights came about.
+    fold
+        The fold whose clips the net never saw (``crossfit``), else None.
+    trained_on
+        Ids of the clips that any fitting of the net saw, early stopping included.
+        Not part of the digest: the weights stand for it.
+    """
+
+    name: str
+    modality: Modality
+    kind: Kind
+    dim: int
+    extractor: str
+    version: int
+    params: Mapping[str, Any]
+    weights: str = ""
+    protocol: Protocol = "none"
+    fold: int | None = None
+    trained_on: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all but `trained_on`, as canonical JSON."""
+        return digest_of(
+            {
+                "name": self.name,
+                "modality": self.modality,
+                "kind": self.kind,
+                "dim": self.dim,
+                "extractor": self.extractor,
+                "version": self.version,
+                "params": dict(self.params),
+                "weights": self.weights,
+                "protocol": self.protocol,
+                "fold": self.fold,
+            }
+        )
+
+    def key(self, content: str, start: float = 0.0, duration: float | None = None) -> str:
+        """Key of this feature of one clip.
+
+        Parameters
+        ----------
+        content
+            `content_digest` of the clip's media file.
+        start, duration
+            The clip's stretch of it, in seconds; None for all that follows.
+        """
+        return digest_of([content, float(start), duration, self.digest])
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON: keys sorted, no spaces, no NaN."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        state = hashlib.sha256()
+        while block := file.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()

@@ -1,0 +1,50 @@
+"""The cached copy of a manifest: what stage two needs to know of the clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ClipTable:
+    """Clips in the order of every cached row, without the paths of their files.
+
+    Parameters
+    ----------
+    name
+        The manifest's name.
+    task
+        ``multiclass``, ``multilabel`` or ``regression``.
+    classes
+        Class names, tags or dimensions, in fixed order.
+    clip_ids, groups
+        One string a clip.
+    labels
+        int64 (clips,), int64 (clips, classes) or float64 (clips, classes), by task.
+    folds
+        int64 (clips,), 0-based; -1 throughout where stage one made none.
+    k, fold_seed
+        Number of folds and the seed they were made with; 0 and 0 where there are none.
+    digest
+        The manifest's digest.
+    synthetic
+        True for generated data.
+    """
+
+    name: str
+    task: str
+    classes: tuple[str, ...]
+    clip_ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    labels: NDArray[np.int64] | NDArray[np.float64]
+    folds: NDArray[np.int64]
+    k: int
+    fold_seed: int
+    digest: str
+    synthetic: bool = False
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)

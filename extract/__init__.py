@@ -1,0 +1,1 @@
+"""Stage one: media, front ends, nets, fine-tuning, embedding."""

@@ -1,0 +1,26 @@
+"""The error of this package, and its concrete kinds."""
+
+from __future__ import annotations
+
+
+class ExtractError(Exception):
+    """Base of every error that media, weights or settings of stage one cause."""
+
+
+class BadMedia(ExtractError, ValueError):
+    """A media file cannot be read; the message names the file and the reason."""
+
+
+class BadWeights(ExtractError, ValueError):
+    """A weight file does not fit the net; the message names the file and the tensors."""
+
+
+class BadSetting(ExtractError, ValueError):
+    """A setting of stage one is out of range; the message gives the allowed values."""
+
+
+class MissingFile(ExtractError, FileNotFoundError):
+    """A media or weight file is not there."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else "missing"

@@ -1,0 +1,1 @@
+"""The unimodal nets, by name."""

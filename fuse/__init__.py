@@ -1,0 +1,1 @@
+"""Stage two: heads, cross-validation, metrics and the report."""

@@ -1,0 +1,112 @@
+"""The result of one evaluation: what every table, figure and file is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One model's out-of-fold predictions and their scores (multiclass).
+
+    Parameters
+    ----------
+    name
+        ``music1d`` … ``integrated``.
+    modalities
+        Those it needs, of ``audio`` and ``video``.
+    features
+        The cached features that it concatenates.
+    probabilities
+        float64 (clips, classes), rows summing to 1; NaN rows where a feature is missing
+        and no prediction was made.
+    accuracy_per_fold, f1_macro_per_fold, roc_auc_per_fold
+        float64 (folds,), fractions; a fold without a score is NaN.
+    f1_macro
+        Macro F1 of the pooled out-of-fold predictions (of `confusion`).
+    roc_auc_macro_ovr
+        Mean over folds of the macro one-vs-rest ROC-AUC.
+    roc_auc_macro_ovr_pooled
+        The same over the pooled predictions.
+    confusion
+        int64 (classes, classes): rows are true, columns predicted classes.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    features: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+    accuracy_per_fold: NDArray[np.float64]
+    f1_macro_per_fold: NDArray[np.float64]
+    roc_auc_per_fold: NDArray[np.float64]
+    f1_macro: float
+    roc_auc_macro_ovr: float
+    roc_auc_macro_ovr_pooled: float
+    confusion: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All models of one evaluation on the same clips and folds.
+
+    Parameters
+    ----------
+    name
+        Of the data set.
+    task, classes, clip_ids, groups, labels
+        As in the cache's clip table; `labels` are those evaluated (permuted where
+        `permuted`).
+    folds
+        int64 (clips,): the fold that each clip was tested in.
+    k, seed
+        Number of folds and the evaluation's seed.
+    protocol
+        ``crossfit``, ``frozen`` or ``shared``; the most optimistic of the features used.
+    leaky
+        True where a clip was scored by a net that saw it or its group.
+    synthetic, permuted
+        Generated data; labels shuffled as a check.
+    models
+        In the order of report.
+    majority_per_fold
+        float64 (folds,): accuracy of always saying the training folds' commonest class.
+    missing
+        Feature name to number of clips without it.
+    failures
+        (clip id, stage, reason) of each failure that stage one kept.
+    curves
+        ``net@fold`` to the loss and accuracy per epoch: keys ``epoch``, ``train_loss``,
+        ``val_loss``, ``val_accuracy``, each a list.
+    provenance
+        JSON values: command, versions, digests, seeds, feature specs.
+    """
+
+    name: str
+    task: str
+    classes: tuple[str, ...]
+    clip_ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    labels: NDArray[np.int64]
+    folds: NDArray[np.int64]
+    k: int
+    seed: int
+    protocol: str
+    leaky: bool
+    synthetic: bool
+    permuted: bool
+    models: tuple[ModelResult, ...]
+    majority_per_fold: NDArray[np.float64]
+    missing: Mapping[str, int] = field(default_factory=dict)
+    failures: tuple[tuple[str, str, str], ...] = ()
+    curves: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def majority_accuracy(self) -> float:
+        """Mean over folds of the majority baseline's accuracy."""
+        return float(np.nanmean(self.majority_per_fold))

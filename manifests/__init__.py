@@ -1,0 +1,1 @@
+"""Labelled clips, their groups and folds; the demo data set."""

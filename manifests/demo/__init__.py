@@ -1,0 +1,1 @@
+"""A small labelled data set of real media files, made by procedure."""

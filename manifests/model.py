@@ -1,0 +1,130 @@
+"""What a manifest is: clips, their labels and groups, the task and its classes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Task = Literal["multiclass", "multilabel", "regression"]
+TASKS: tuple[Task, ...] = ("multiclass", "multilabel", "regression")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One labelled stretch of one media file.
+
+    Parameters
+    ----------
+    clip_id
+        Unique in its manifest.
+    path
+        Of the media file, relative to the manifest's root, with forward slashes.
+    label
+        multiclass: one class name. multilabel: the tags that apply, any number.
+        regression: one value for each dimension, in the manifest's order.
+    group
+        Song, source video, artist or actor: what must not straddle folds.
+    start
+        Seconds into the file, from 0.
+    duration
+        Seconds, above 0; None for all that follows `start`.
+    fold
+        0-based, where the manifest prescribes folds.
+    split
+        Name of a prescribed split (``train``, ``val``, ``test``), where given.
+    """
+
+    clip_id: str
+    path: str
+    label: tuple[str, ...] | tuple[float, ...]
+    group: str
+    start: float = 0.0
+    duration: float | None = None
+    fold: int | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Labelled clips in fixed order, with all that reading their labels needs.
+
+    Parameters
+    ----------
+    name
+        For reports; the file's or folder's name by default.
+    task
+        One of `TASKS`.
+    classes
+        Class names, tags or regression dimensions, in fixed order.
+    clips
+        In the order of every array that is aligned to this manifest.
+    root
+        Folder that the clips' paths are relative to.
+    synthetic
+        True for generated data, which every report then says.
+    """
+
+    name: str
+    task: Task
+    classes: tuple[str, ...]
+    clips: tuple[Clip, ...]
+    root: Path
+    synthetic: bool = False
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    @cached_property
+    def clip_ids(self) -> tuple[str, ...]:
+        return tuple(clip.clip_id for clip in self.clips)
+
+    @cached_property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(clip.group for clip in self.clips)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64] | NDArray[np.float64]:
+        """Labels as one array.
+
+        Returns
+        -------
+        multiclass: int64 (clips,), indices into `classes`. multilabel: int64
+        (clips, classes) of 0 and 1. regression: float64 (clips, classes).
+        """
+        if self.task == "regression":
+            return np.array([clip.label for clip in self.clips], dtype=np.float64).reshape(
+                len(self.clips), len(self.classes)
+            )
+        index = {name: i for i, name in enumerate(self.classes)}
+        if self.task == "multiclass":
+            return np.array([index[str(clip.label[0])] for clip in self.clips], dtype=np.int64)
+        tags = np.zeros((len(self.clips), len(self.classes)), dtype=np.int64)
+        for row, clip in enumerate(self.clips):
+            for tag in clip.label:
+                tags[row, index[str(tag)]] = 1
+        return tags
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of task, classes and every clip's facts, in order; not of the root."""
+        facts = [
+            self.task,
+            list(self.classes),
+            [
+                [c.clip_id, c.path, list(c.label), c.group, c.start, c.duration, c.fold, c.split]
+                for c in self.clips
+            ],
+        ]
+        text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def media_path(self, clip: Clip) -> Path:
+        """Where the clip's media file lies."""
+        return self.root / clip.path

@@ -1,0 +1,1 @@
+"""Settings, the two stages as functions, and the commands."""
