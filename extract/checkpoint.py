@@ -1,0 +1,104 @@
+"""Fine-tuned weights on disk: half-done runs resume, finished ones are never redone.
+
+A job's folder is named by the digest of everything that determines its result, so that a
+changed setting starts afresh and an unchanged one is found again. ``state.pt`` is the run
+in progress, ``weights.pt`` the finished net, ``settings.json`` what made it,
+``curve.json`` its losses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mvemo.extract.errors import ExtractError
+
+
+class JobFolder:
+    """The folder of one fine-tuning job.
+
+    Parameters
+    ----------
+    root
+        Where all jobs lie.
+    label
+        Readable part of the folder's name.
+    digest
+        SHA-256 of all that determines the job's result.
+    """
+
+    def __init__(self, root: Path, label: str, digest: str) -> None:
+        self.path = root / f"{label}-{digest[:16]}"
+
+    @property
+    def done(self) -> bool:
+        return (self.path / "weights.pt").is_file()
+
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Make the folder and write the settings beside the weights to come."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ExtractError(f"{self.path}: cannot be made: {error.strerror}") from error
+        self._write_text("settings.json", settings)
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the state of the run in progress."""
+        self._write_tensors("state.pt", state)
+
+    def load_state(self) -> dict[str, Any] | None:
+        """State of a run that was cut off, None where there is none that can be read."""
+        return self._read("state.pt")
+
+    def finish(self, weights: Mapping[str, torch.Tensor], curve: Mapping[str, list[float]]) -> None:
+        """Keep the final weights and the curve; the state of the run goes."""
+        self._write_text("curve.json", curve)
+        self._write_tensors("weights.pt", {"weights": dict(weights)})
+        (self.path / "state.pt").unlink(missing_ok=True)
+
+    def result(self) -> tuple[dict[str, torch.Tensor], dict[str, list[float]]] | None:
+        """Weights and curve of a finished job, None where it is not finished."""
+        saved = self._read("weights.pt")
+        if saved is None:
+            return None
+        try:
+            curve = json.loads((self.path / "curve.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return saved["weights"], curve
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        if not path.is_file():
+            return None
+        try:
+            saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            # torch raises many kinds for a damaged file, and each means the same here.
+            warnings.warn(f"{path}: damaged ({error}); trained again", stacklevel=2)
+            return None
+        return saved
+
+    def _write_tensors(self, name: str, value: Mapping[str, Any]) -> None:
+        partial = self.path / f".{name}.{os.getpid()}"
+        try:
+            torch.save(dict(value), partial)
+            os.replace(partial, self.path / name)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise ExtractError(f"{self.path / name}: cannot be written: {error}") from error
+
+    def _write_text(self, name: str, value: Mapping[str, Any]) -> None:
+        partial = self.path / f".{name}.{os.getpid()}"
+        try:
+            partial.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
+            os.replace(partial, self.path / name)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise ExtractError(f"{self.path / name}: cannot be written: {error}") from error

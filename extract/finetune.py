@@ -1,0 +1,219 @@
+"""Fine-tuning of one net, with early stopping on held-out groups of its training clips.
+
+PL20 3.3 and 3.5 fine-tune every net on the emotion clips before its features are taken;
+optimizers and rates are those of PL20 Table 2. Which clips a net may see is the caller's
+business (`mvemo.extract.protocols`); this module never looks at any other.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvemo.extract.batches import RawBatches, cut
+from mvemo.extract.checkpoint import JobFolder
+from mvemo.extract.nets.base import Net
+from mvemo.extract.plan import TrainSettings
+
+Curve = dict[str, list[float]]
+# Seconds between two saved states of a run: a state of a large net takes a while to write.
+STATE_INTERVAL = 20.0
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the first CUDA device where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Mixed precision where it is asked for."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def place(net: Net, device: torch.device) -> Net:
+    """Move a net to its device, in the memory layout that its convolutions are fast in."""
+    layout = torch.channels_last_3d if net.modality == "video" else torch.contiguous_format
+    for module in net.modules():
+        if isinstance(module, nn.Conv3d):
+            module.to(memory_format=layout)
+    return net.to(device)
+
+
+def loss_of(task: str, logits: Tensor, target: Tensor) -> Tensor:
+    """Mean loss of a batch: L1 for classes, L5 for tags, L6 (Huber) for dimensions."""
+    if task == "multiclass":
+        return functional.cross_entropy(logits, target)
+    if task == "multilabel":
+        return functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype))
+    return functional.huber_loss(logits, target.to(logits.dtype))
+
+
+def make_optimizer(net: Net, settings: TrainSettings) -> torch.optim.Optimizer:
+    """The optimizer of PL20 Table 2 that the settings name."""
+    weights = [p for p in net.parameters() if p.requires_grad]
+    decay = settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(
+            weights, lr=settings.lr, momentum=settings.momentum, weight_decay=decay
+        )
+    if settings.optimizer == "rmsprop":
+        return torch.optim.RMSprop(weights, lr=settings.lr, weight_decay=decay)
+    return torch.optim.Adam(weights, lr=settings.lr, weight_decay=decay)
+
+
+def fine_tune(
+    net: Net,
+    batches: RawBatches,
+    labels: NDArray[np.int64] | NDArray[np.float64],
+    *,
+    task: str,
+    train_rows: Sequence[int],
+    val_rows: Sequence[int],
+    settings: TrainSettings,
+    seed: int,
+    device: torch.device,
+    precision: str,
+    folder: JobFolder,
+    on_epoch: Callable[[int, float], None] | None = None,
+) -> Curve:
+    """Train `net` in place and leave it with its best weights.
+
+    Parameters
+    ----------
+    net
+        Already on `device`.
+    batches
+        Decoded media by manifest row.
+    labels
+        Of all manifest rows, by task; only those of the given rows are read.
+    train_rows, val_rows
+        Rows that gradients come from, and rows that decide when to stop. Their groups
+        must be disjoint.
+    seed
+        Of batch order and dropout. Each epoch draws from its own stream, so that a run
+        that was cut off and resumed ends as one that was not.
+    folder
+        Where the state of the run is kept, at most every `STATE_INTERVAL` seconds.
+    on_epoch
+        Told the epoch, from 1, and its validation loss.
+
+    Returns
+    -------
+    ``epoch``, ``train_loss``, ``val_loss`` and ``val_accuracy`` (NaN but for classes).
+    """
+    target = torch.from_numpy(labels)
+    optimizer = make_optimizer(net, settings)
+    curve: Curve = {"epoch": [], "train_loss": [], "val_loss": [], "val_accuracy": []}
+    best = copy.deepcopy(net.state_dict())
+    best_loss, since_best, first = math.inf, 0, 1
+    state = folder.load_state()
+    if state is not None:
+        net.load_state_dict(state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+        best, curve = state["best"], state["curve"]
+        best_loss, since_best = state["best_loss"], state["since_best"]
+        first = state["epoch"] + 1
+    saved_at = time.monotonic()
+    for epoch in range(first, settings.epochs + 1):
+        if since_best >= settings.patience:
+            break
+        torch.manual_seed(seed * 100_003 + epoch)
+        order = torch.randperm(len(train_rows)).tolist()
+        shuffled = [train_rows[i] for i in order]
+        train_loss = _train_epoch(
+            net, batches, target, shuffled, task, settings.batch_size, optimizer, device, precision
+        )
+        val_loss, accuracy = score(
+            net, batches, target, val_rows, task, settings.batch_size, device, precision
+        )
+        curve["epoch"].append(float(epoch))
+        curve["train_loss"].append(train_loss)
+        curve["val_loss"].append(val_loss)
+        curve["val_accuracy"].append(accuracy)
+        if val_loss < best_loss:
+            best_loss, since_best = val_loss, 0
+            best = copy.deepcopy(net.state_dict())
+        else:
+            since_best += 1
+        if time.monotonic() - saved_at > STATE_INTERVAL:
+            folder.save_state(
+                {
+                    "weights": net.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "best": best,
+                    "curve": curve,
+                    "best_loss": best_loss,
+                    "since_best": since_best,
+                    "epoch": epoch,
+                }
+            )
+            saved_at = time.monotonic()
+        if on_epoch is not None:
+            on_epoch(epoch, val_loss)
+    net.load_state_dict(best)
+    return curve
+
+
+def _train_epoch(
+    net: Net,
+    batches: RawBatches,
+    target: Tensor,
+    rows: Sequence[int],
+    task: str,
+    batch_size: int,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    precision: str,
+) -> float:
+    """One pass over the rows in the given order; mean loss a clip."""
+    net.train()
+    groups = cut(rows, batch_size)
+    # Batch normalisation cannot work on one clip: a last batch of one joins the one before.
+    if len(groups) > 1 and len(groups[-1]) == 1:
+        groups[-2:] = [groups[-2] + groups[-1]]
+    total = 0.0
+    for chosen, raw in batches.ahead(groups):
+        with autocast(device, precision):
+            logits = net(net.prepare(raw.to(device, non_blocking=True)))
+            loss = loss_of(task, logits.float(), target[list(chosen)].to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        total += loss.item() * len(chosen)
+    return total / max(len(rows), 1)
+
+
+@torch.no_grad()
+def score(
+    net: Net,
+    batches: RawBatches,
+    target: Tensor,
+    rows: Sequence[int],
+    task: str,
+    batch_size: int,
+    device: torch.device,
+    precision: str,
+) -> tuple[float, float]:
+    """Mean loss and, for classes, accuracy of `net` on the rows, in evaluation mode."""
+    net.eval()
+    loss, right = 0.0, 0
+    for chosen, raw in batches.ahead(cut(rows, batch_size)):
+        wanted = target[list(chosen)].to(device)
+        with autocast(device, precision):
+            logits = net(net.prepare(raw.to(device, non_blocking=True))).float()
+        loss += loss_of(task, logits, wanted).item() * len(chosen)
+        if task == "multiclass":
+            right += int((logits.argmax(1) == wanted).sum())
+    count = max(len(rows), 1)
+    return loss / count, right / count if task == "multiclass" else math.nan

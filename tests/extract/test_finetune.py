@@ -1,0 +1,214 @@
+"""Fine-tuning on a net small enough to see through."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mvemo.extract import finetune
+from mvemo.extract.batches import RawBatches, cut
+from mvemo.extract.checkpoint import JobFolder
+from mvemo.extract.embedding import embed_rows
+from mvemo.extract.errors import BadMedia, BadSetting
+from mvemo.extract.nets.base import AudioInput, Net, VideoInput, weights_digest
+from mvemo.extract.plan import TrainSettings
+
+CPU = torch.device("cpu")
+
+
+class Toy(Net):
+    name = "toy"
+    modality = "audio"
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.input = AudioInput(sr=100, seconds=0.2)
+        self.embedding_dim = 8
+        self.hidden = nn.Linear(20, 8)
+        self.drop = nn.Dropout(0.2)
+        self.classifier = nn.Linear(8, outputs)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        return raw * 2
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.drop(torch.relu(self.hidden(x)))
+
+    def preprocessing(self):
+        return {"scale": 2}
+
+
+def problem(n: int = 60, classes: int = 3, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    waves = rng.normal(size=(n, 20)).astype(np.float32)
+    waves[np.arange(n), labels] += 3
+    return waves, labels.astype(np.int64)
+
+
+def train(tmp_path: Path, *, epochs: int = 8, seed: int = 1, label: str = "job", interval=None):
+    waves, labels = problem()
+    torch.manual_seed(0)
+    net = Toy(3)
+    folder = JobFolder(tmp_path, label, "d" * 64)
+    folder.begin({})
+    curve = finetune.fine_tune(
+        net,
+        RawBatches(lambda row: waves[row], net.input),
+        labels,
+        task="multiclass",
+        train_rows=list(range(45)),
+        val_rows=list(range(45, 60)),
+        settings=TrainSettings(lr=0.02, epochs=epochs, patience=50, batch_size=11),
+        seed=seed,
+        device=CPU,
+        precision="float32",
+        folder=folder,
+    )
+    return net, curve
+
+
+def test_learns_a_separable_problem_and_keeps_the_best_weights(tmp_path):
+    net, curve = train(tmp_path, epochs=25)
+    assert curve["train_loss"][-1] < 0.4 * curve["train_loss"][0]
+    waves, labels = problem()
+    loss, accuracy = finetune.score(
+        net,
+        RawBatches(lambda row: waves[row], net.input),
+        torch.from_numpy(labels),
+        list(range(45, 60)),
+        "multiclass",
+        8,
+        CPU,
+        "float32",
+    )
+    assert loss == pytest.approx(min(curve["val_loss"]), rel=1e-5)
+    assert accuracy > 0.8
+
+
+def test_a_run_cut_off_and_resumed_ends_as_one_that_was_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "STATE_INTERVAL", -1.0)
+    whole, curve = train(tmp_path, label="whole")
+    train(tmp_path, epochs=3, label="cut")
+    resumed, curve_resumed = train(tmp_path, label="cut")
+    assert curve_resumed == curve
+    assert weights_digest(resumed) == weights_digest(whole)
+
+
+def test_stops_when_patience_is_spent(tmp_path):
+    waves, labels = problem()
+    net = Toy(3)
+    folder = JobFolder(tmp_path, "stop", "d" * 64)
+    folder.begin({})
+    curve = finetune.fine_tune(
+        net,
+        RawBatches(lambda row: waves[row], net.input),
+        labels,
+        task="multiclass",
+        train_rows=list(range(45)),
+        val_rows=list(range(45, 60)),
+        settings=TrainSettings(lr=30.0, epochs=200, patience=3, batch_size=16),
+        seed=0,
+        device=CPU,
+        precision="float32",
+        folder=folder,
+    )
+    best = int(np.argmin(curve["val_loss"]))
+    assert len(curve["epoch"]) == best + 1 + 3
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
+def test_every_optimizer_lowers_the_loss(tmp_path, optimizer):
+    waves, labels = problem()
+    torch.manual_seed(0)
+    net = Toy(3)
+    folder = JobFolder(tmp_path, optimizer, "d" * 64)
+    folder.begin({})
+    curve = finetune.fine_tune(
+        net,
+        RawBatches(lambda row: waves[row], net.input),
+        labels,
+        task="multiclass",
+        train_rows=list(range(60)),
+        val_rows=list(range(60)),
+        settings=TrainSettings(optimizer=optimizer, lr=0.01, momentum=0.5, epochs=6),
+        seed=0,
+        device=CPU,
+        precision="float32",
+        folder=folder,
+    )
+    assert curve["val_loss"][-1] < curve["val_loss"][0]
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_losses_match_their_formulas(task):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(5, 3))
+    if task == "multiclass":
+        target = np.array([0, 1, 2, 1, 0])
+        shifted = np.log(np.exp(logits).sum(1))
+        expected = np.mean(shifted - logits[np.arange(5), target])
+    elif task == "multilabel":
+        target = rng.integers(0, 2, (5, 3))
+        p = 1 / (1 + np.exp(-logits))
+        expected = -np.mean(target * np.log(p) + (1 - target) * np.log(1 - p))
+    else:
+        target = rng.normal(size=(5, 3)) * 2
+        d = np.abs(logits - target)
+        expected = np.mean(np.where(d < 1, d**2 / 2, d - 0.5))
+    got = finetune.loss_of(task, torch.from_numpy(logits), torch.from_numpy(target))
+    assert float(got) == pytest.approx(expected, rel=1e-10)
+
+
+def test_embeddings_do_not_depend_on_the_batch_size():
+    waves, _ = problem()
+    torch.manual_seed(0)
+    net = Toy(3)
+    reader = RawBatches(lambda row: waves[row], net.input)
+    rows = list(range(23))
+    found = []
+    for size in (1, 7, 64):
+        parts = [v for _, v in embed_rows(net, reader, rows, batch_size=size, device=CPU)]
+        found.append(np.concatenate(parts))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[0], found[2], rtol=1e-5, atol=1e-6)
+
+
+def test_short_waveforms_are_padded_and_long_ones_cut():
+    clips = [np.ones(5, np.float32), np.full(40, 2, np.float32)]
+    batch = RawBatches(lambda row: clips[row], AudioInput(sr=10, seconds=1.0)).load([0, 1])
+    assert batch.shape == (2, 10)
+    assert batch[0].tolist() == [1.0] * 5 + [0.0] * 5
+    assert batch[1].tolist() == [2.0] * 10
+
+
+def test_frames_of_another_size_are_refused():
+    frames = np.zeros((4, 8, 8, 3), np.uint8)
+    reader = RawBatches(lambda row: frames, VideoInput(n_frames=4, size=16))
+    with pytest.raises(BadMedia, match=r"\(4, 8, 8, 3\)"):
+        reader.load([0])
+
+
+def test_batches_come_in_order():
+    clips = {i: np.full(2, i, np.float32) for i in range(7)}
+    reader = RawBatches(lambda row: clips[row], AudioInput(sr=2, seconds=1.0))
+    seen = [(list(rows), raw[:, 0].tolist()) for rows, raw in reader.ahead(cut(list(range(7)), 3))]
+    assert seen == [([0, 1, 2], [0, 1, 2]), ([3, 4, 5], [3, 4, 5]), ([6], [6])]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"optimizer": "adagrad"},
+        {"lr": 0.0},
+        {"epochs": 0},
+        {"batch_size": -1},
+        {"val_fraction": 1.0},
+        {"momentum": -0.1},
+    ],
+)
+def test_settings_out_of_range_are_refused(bad):
+    with pytest.raises(BadSetting, match=next(iter(bad))):
+        TrainSettings(**bad)
