@@ -1,1 +1,44 @@
 """Labelled clips, their groups and folds; the demo data set."""
+
+from mvemo.manifests.csvfile import check_manifest, read_manifest, write_manifest
+from mvemo.manifests.errors import BadManifest, ManifestError, MissingManifest
+from mvemo.manifests.foldfile import Folds, folds_of, read_folds, write_folds
+from mvemo.manifests.folds import fold_notes, inner_split, make_folds
+from mvemo.manifests.header import Fault
+from mvemo.manifests.model import TASKS, Clip, Manifest, Task
+from mvemo.manifests.scan import LAYOUTS, Scan, ScanWarning, scan_clips, scan_folder
+from mvemo.manifests.schemes import SCHEMES, Scheme, apply_scheme, find_scheme
+from mvemo.manifests.sources import infer_group, source_of, with_inferred_groups
+
+__all__ = [
+    "LAYOUTS",
+    "SCHEMES",
+    "TASKS",
+    "BadManifest",
+    "Clip",
+    "Fault",
+    "Folds",
+    "Manifest",
+    "ManifestError",
+    "MissingManifest",
+    "Scan",
+    "ScanWarning",
+    "Scheme",
+    "Task",
+    "apply_scheme",
+    "check_manifest",
+    "find_scheme",
+    "fold_notes",
+    "folds_of",
+    "infer_group",
+    "inner_split",
+    "make_folds",
+    "read_folds",
+    "read_manifest",
+    "scan_clips",
+    "scan_folder",
+    "source_of",
+    "with_inferred_groups",
+    "write_folds",
+    "write_manifest",
+]

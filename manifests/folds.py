@@ -1,0 +1,301 @@
+"""Stratified, group-disjoint, seeded folds and inner splits.
+
+Own code rather than scikit-learn's StratifiedGroupKFold, whose releases for Python 3.10
+do not stratify when shuffled, and which knows neither tags nor numbers as labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.model import TASKS, Task
+
+# Regression is stratified by this many quantile bins of its first dimensions.
+_BINS = 5
+_DIMENSIONS = 2
+_PASSES = 4
+# Exchanges of two groups are tried in pairs, so only where groups are few; where they
+# are many, the greedy choice and single moves leave next to nothing to gain.
+_MOST_GROUPS_TO_SWAP = 800
+
+
+def make_folds(
+    labels: ArrayLike, groups: Sequence[str] | NDArray[np.str_], k: int, seed: int, task: Task
+) -> NDArray[np.int64]:
+    """Put every clip in one of k folds: groups whole, classes in even shares.
+
+    Groups are taken in order of falling weight (rare classes and large groups first,
+    ties in random order) and each goes to the fold where the sum over classes of the
+    squared deviations from the even share grows least; then single groups are moved
+    and pairs exchanged while that sum falls. A group's fold depends on the set of
+    clips and the seed, not on the order of the clips.
+
+    Parameters
+    ----------
+    labels
+        multiclass: (clips,) class indices or names. multilabel: (clips, tags) of 0 and
+        1. regression: (clips,) or (clips, dimensions), stratified on fifths of the
+        first two dimensions.
+    groups
+        (clips,) names.
+    k
+        Number of folds, 2 or more.
+    seed
+        Any integer from 0.
+
+    Returns
+    -------
+    int64 (clips,), from 0 to k - 1. Every fold has a group at least.
+
+    Raises
+    ------
+    BadManifest
+        Fewer groups than folds, k below 2, or arrays that do not fit together.
+    """
+    if k < 2:
+        raise BadManifest(f"k is {k}; cross-validation needs 2 folds at least")
+    counts, member = _group_counts(labels, groups, task)
+    if len(counts) < k:
+        raise BadManifest(f"{len(counts)} group(s) cannot fill {k} folds; use k <= {len(counts)}")
+    return _assign(counts, np.full(k, 1.0 / k), seed)[member]
+
+
+def inner_split(
+    labels: ArrayLike,
+    groups: Sequence[str] | NDArray[np.str_],
+    fraction: float,
+    seed: int,
+    task: Task,
+) -> NDArray[np.bool_]:
+    """Hold out about a fraction of the clips: groups whole, classes in even shares.
+
+    For early stopping and for temperatures, inside training folds. A class whose clips
+    are all in one group stays on the training side where that is possible.
+
+    Parameters
+    ----------
+    labels, groups, task
+        As for `make_folds`, of the clips that may be trained on.
+    fraction
+        Of each class to hold out, between 0 and 1. At least one group is held out and
+        at least one is not.
+
+    Returns
+    -------
+    bool (clips,): True where held out.
+
+    Raises
+    ------
+    BadManifest
+        Fewer than two groups, or a fraction out of range.
+    """
+    if not 0 < fraction < 1:
+        raise BadManifest(f"fraction is {fraction}; it must lie between 0 and 1")
+    counts, member = _group_counts(labels, groups, task)
+    if len(counts) < 2:
+        raise BadManifest("one group only; an inner split needs 2 groups at least")
+    side = _assign(counts, np.array([1.0 - fraction, fraction]), seed)
+    _keep_classes_in_training(counts, side)
+    held_out: NDArray[np.bool_] = (side == 1)[member]
+    return held_out
+
+
+def fold_notes(
+    labels: ArrayLike,
+    groups: Sequence[str] | NDArray[np.str_],
+    k: int,
+    task: Task,
+    classes: Sequence[str],
+) -> tuple[str, ...]:
+    """What the user should know of these data before cross-validating: a line each.
+
+    A class or tag with fewer groups than folds is missing from some folds; with one
+    group only, it is never in training and test at once.
+    """
+    if task == "regression":
+        return ()
+    values = np.asarray(labels)
+    names = np.asarray(groups)
+    notes = []
+    for i, name in enumerate(classes):
+        has = values == i if task == "multiclass" else values[:, i] > 0
+        n_groups = len(set(names[has].tolist()))
+        if n_groups == 0:
+            notes.append(f"class {name!r} has no clips")
+        elif n_groups == 1:
+            notes.append(f"class {name!r} has one group: never in training and test at once")
+        elif n_groups < k:
+            notes.append(f"class {name!r} has {n_groups} groups: missing from some of {k} folds")
+    return tuple(notes)
+
+
+def _group_counts(
+    labels: ArrayLike, groups: Sequence[str] | NDArray[np.str_], task: Task
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Clips of each group in each stratum, and the group of each clip.
+
+    Returns
+    -------
+    (groups, strata + 1), groups in order of their names, with all clips as last column;
+    and int64 (clips,), row of each clip's group.
+    """
+    values = np.asarray(labels)
+    names = np.asarray(groups)
+    if task not in TASKS:
+        raise BadManifest(f"unknown task {task!r}; one of {', '.join(TASKS)}")
+    n_dims = {"multiclass": (1,), "multilabel": (2,), "regression": (1, 2)}[task]
+    if values.ndim not in n_dims or names.ndim != 1 or len(values) != len(names):
+        raise BadManifest(
+            f"labels of shape {values.shape} and groups of shape {names.shape} "
+            f"do not fit a {task} task"
+        )
+    if len(values) == 0:
+        raise BadManifest("no clips to split")
+    if task == "multiclass":
+        strata = _one_hot(np.unique(values, return_inverse=True)[1])
+    elif task == "multilabel":
+        tags = (values > 0).astype(np.float64)
+        strata = np.column_stack([tags, tags.sum(axis=1) == 0])
+    else:
+        numbers = values.reshape(len(values), -1).astype(np.float64)
+        if not np.isfinite(numbers).all():
+            raise BadManifest("labels of a regression task must be finite numbers")
+        cuts = np.linspace(0, 1, _BINS + 1)[1:-1]
+        bins = [
+            np.searchsorted(np.quantile(column, cuts), column, side="left")
+            for column in numbers.T[:_DIMENSIONS]
+        ]
+        strata = np.column_stack([_one_hot(column) for column in bins])
+    unique, member = np.unique(names, return_inverse=True)
+    everything = np.column_stack([strata, np.ones(len(values))])
+    counts = np.zeros((len(unique), everything.shape[1]))
+    np.add.at(counts, member, everything)
+    return counts, member.astype(np.int64)
+
+
+def _one_hot(index: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.eye(int(index.max()) + 1)[index]
+
+
+def _assign(
+    counts: NDArray[np.float64], shares: NDArray[np.float64], seed: int
+) -> NDArray[np.int64]:
+    """Part of each group, so that parts hold their shares of every stratum.
+
+    With c_ps the clips of stratum s in part p, N_s all clips of it and t_p the share,
+    minimizes sum_p sum_s (c_ps / N_s - t_p)^2 / t_p.
+
+    Parameters
+    ----------
+    counts
+        (groups, strata) of clips.
+    shares
+        (parts,), above 0, of sum 1.
+    """
+    rng = np.random.default_rng(seed)
+    n_groups = len(counts)
+    totals = counts.sum(axis=0)
+    used = totals > 0
+    parts_of = counts[:, used] / totals[used]  # each group's share of every stratum
+    weight = np.square(parts_of).sum(axis=1)
+    # Rounded, so that equal groups tie in spite of the last bit, and the seed decides.
+    rank = np.round(weight / weight.max(), 9)
+    order = np.lexsort((rng.permutation(n_groups), -rank))
+    held = -shares[:, None] * np.ones(parts_of.shape[1])  # c_ps / N_s - t_p
+    part = np.full(n_groups, -1, dtype=np.int64)
+    for g in order:
+        growth = (2.0 * held @ parts_of[g] + weight[g]) / shares
+        ties = np.flatnonzero(growth <= growth.min() + 1e-12)
+        part[g] = rng.choice(ties)
+        held[part[g]] += parts_of[g]
+    _fill_empty(parts_of, part, held)
+    for _ in range(_PASSES):
+        gained = _move(parts_of, weight, shares, part, held, rng.permutation(n_groups))
+        if n_groups <= _MOST_GROUPS_TO_SWAP:
+            gained |= _swap(parts_of, shares, part, held, rng.permutation(n_groups))
+        if not gained:
+            break
+    return part
+
+
+def _fill_empty(
+    parts_of: NDArray[np.float64], part: NDArray[np.int64], held: NDArray[np.float64]
+) -> None:
+    """Give every part a group: the lightest one of the part that has most groups."""
+    for empty in range(len(held)):
+        sizes = np.bincount(part, minlength=len(held))
+        if sizes[empty] == 0:
+            of_largest = np.flatnonzero(part == sizes.argmax())
+            g = of_largest[parts_of[of_largest].sum(axis=1).argmin()]
+            held[part[g]] -= parts_of[g]
+            held[empty] += parts_of[g]
+            part[g] = empty
+
+
+def _move(
+    parts_of: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    part: NDArray[np.int64],
+    held: NDArray[np.float64],
+    order: NDArray[np.int64],
+) -> bool:
+    """Move single groups where that lowers the sum; True if any was moved."""
+    sizes = np.bincount(part, minlength=len(held))
+    gained = False
+    for g in order:
+        here = part[g]
+        if sizes[here] == 1:
+            continue
+        leave = (weight[g] - 2.0 * held[here] @ parts_of[g]) / shares[here]
+        change = (2.0 * held @ parts_of[g] + weight[g]) / shares + leave
+        change[here] = 0.0
+        there = int(change.argmin())
+        if change[there] < -1e-12:
+            held[here] -= parts_of[g]
+            held[there] += parts_of[g]
+            sizes[here] -= 1
+            sizes[there] += 1
+            part[g] = there
+            gained = True
+    return gained
+
+
+def _swap(
+    parts_of: NDArray[np.float64],
+    shares: NDArray[np.float64],
+    part: NDArray[np.int64],
+    held: NDArray[np.float64],
+    order: NDArray[np.int64],
+) -> bool:
+    """Exchange pairs of groups where that lowers the sum; True if any was exchanged."""
+    gained = False
+    for g in order:
+        here = part[g]
+        step = parts_of - parts_of[g]  # what `here` gains and the other part loses
+        square = np.square(step).sum(axis=1)
+        change = (2.0 * step @ held[here] + square) / shares[here]
+        change += (square - 2.0 * np.einsum("gs,gs->g", step, held[part])) / shares[part]
+        change[part == here] = 0.0
+        other = int(change.argmin())
+        if change[other] < -1e-12:
+            held[here] += step[other]
+            held[part[other]] -= step[other]
+            part[g], part[other] = part[other], here
+            gained = True
+    return gained
+
+
+def _keep_classes_in_training(counts: NDArray[np.float64], side: NDArray[np.int64]) -> None:
+    """Move groups back to training (side 0) for strata that it would lack."""
+    for stratum in range(counts.shape[1]):
+        has = counts[:, stratum] > 0
+        if not has.any() or (side[has] == 0).any():
+            continue
+        candidates = np.flatnonzero(has)
+        if (side == 1).sum() > 1:
+            side[candidates[counts[candidates].sum(axis=1).argmin()]] = 0

@@ -1,0 +1,214 @@
+"""The comment lines above a manifest's or fold file's table, and cells that hold lists."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mvemo.manifests.errors import BadManifest, MissingManifest
+
+_SETTING = re.compile(r"#\s*([A-Za-z]+)\s*:\s*(.*)$")
+_VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong in a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    line
+        Counted from 1; 0 where the fault is the file's as a whole.
+    message
+        What is wrong, with the bad value and what would be right.
+    """
+
+    path: Path
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.path}:{self.line}" if self.line else f"{self.path}"
+        return f"{where}: {self.message}"
+
+
+@dataclass
+class Faults:
+    """Collects the faults of one file, so that all of them are told at once."""
+
+    path: Path
+    found: list[Fault] = field(default_factory=list)
+
+    def add(self, line: int, message: str) -> None:
+        self.found.append(Fault(self.path, line, message))
+
+    def in_order(self) -> list[Fault]:
+        """By line; those of the whole file first."""
+        return sorted(self.found, key=lambda fault: fault.line)
+
+    def raise_any(self) -> None:
+        """Raise BadManifest with all faults, where there is one."""
+        if len(self.found) == 1:
+            raise BadManifest(str(self.found[0]))
+        if self.found:
+            lines = "\n".join(f"  {fault}" for fault in self.in_order())
+            raise BadManifest(f"{self.path}: {len(self.found)} faults\n{lines}")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file taken apart.
+
+    Parameters
+    ----------
+    kind, version
+        Of the line ``# mvemo KIND VERSION``; empty where the file has none.
+    settings
+        The ``# key: value`` lines: key in lower case -> (line, value).
+    rows
+        The table with its header row first: (line, cells). Blank lines are left out.
+    """
+
+    kind: str
+    version: str
+    settings: dict[str, tuple[int, str]]
+    rows: tuple[tuple[int, list[str]], ...]
+
+
+def read_table(path: Path, faults: Faults) -> Table:
+    """Read a CSV file with optional comment lines above its header.
+
+    UTF-8, with or without a byte-order mark; comment lines may have been through a
+    spreadsheet, which quotes them or fills them up with commas. What cannot be read
+    is added to `faults`.
+
+    Raises
+    ------
+    MissingManifest
+        No such file.
+    """
+    if path.is_dir():
+        faults.add(0, "this is a folder; `mvemo manifest scan` makes a manifest of it")
+        return Table("", "", {}, ())
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise MissingManifest(f"{path}: no such file") from None
+    except OSError as error:
+        raise BadManifest(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        faults.add(line, f"byte {raw[error.start]:#04x} is not UTF-8; save the file as UTF-8")
+        return Table("", "", {}, ())
+    if "\0" in text:
+        faults.add(text.count("\n", 0, text.index("\0")) + 1, "a zero byte; not a text file")
+        return Table("", "", {}, ())
+    if not text.strip():
+        faults.add(0, "the file is empty")
+        return Table("", "", {}, ())
+
+    kind = version = ""
+    settings: dict[str, tuple[int, str]] = {}
+    lines: Iterator[str] = iter(io.StringIO(text, newline=""))
+    n_comments = 0
+    for text_line in lines:
+        comment = _comment(text_line)
+        if comment is None:
+            lines = itertools.chain([text_line], lines)
+            break
+        n_comments += 1
+        if first := _VERSION.match(comment):
+            kind, version = first.groups()
+        elif setting := _SETTING.match(comment):
+            settings[setting[1].lower()] = (n_comments, setting[2].strip())
+
+    rows: list[tuple[int, list[str]]] = []
+    reader = csv.reader(lines, strict=True)
+    start = 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append((n_comments + start, cells))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        faults.add(n_comments + start, f"not CSV from here on: {error}")
+    return Table(kind, version, settings, tuple(rows))
+
+
+def _comment(line: str) -> str | None:
+    """The text of a comment line or blank line above the table; None for any other."""
+    text = line.strip()
+    if text.startswith('"#'):
+        try:
+            text = next(csv.reader([text]))[0].strip()
+        except csv.Error:
+            return None
+    return text.rstrip(", ") if not text.strip(", ") or text.startswith("#") else None
+
+
+def parse_names(cell: str, separator: str) -> list[str]:
+    """Names from a cell: separated, or a JSON list where names hold the separator.
+
+    Raises
+    ------
+    ValueError
+        The cell begins like a JSON list and is none, or has items that are not text.
+    """
+    if cell.startswith("["):
+        try:
+            names = json.loads(cell)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{cell!r} is not a JSON list: {error.msg}") from None
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{cell!r} has items that are not text; put them in double quotes")
+        return [name.strip() for name in names]
+    return [name for name in (part.strip() for part in cell.split(separator)) if name]
+
+
+def format_names(names: Sequence[str], separator: str) -> str:
+    """The inverse of `parse_names`, as plain as the names allow."""
+    if any(separator in name for name in names) or (names and names[0].startswith("[")):
+        return json.dumps(list(names), ensure_ascii=False)
+    return (separator if separator == ";" else separator + " ").join(names)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one step: it is there whole, or as it was before.
+
+    Raises
+    ------
+    BadManifest
+        The folder is missing or cannot be written, or the disk is full.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise BadManifest(f"{path}: cannot be written: {error.strerror}") from None
+    except UnicodeEncodeError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        bad = error.object[error.start : error.end]
+        raise BadManifest(f"{path}: cannot be written as UTF-8 because of {bad!r}") from None

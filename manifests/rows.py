@@ -1,0 +1,189 @@
+"""One row of a manifest's table: its cells parsed, then what rows must be to each other."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from mvemo.manifests.header import Faults, parse_names
+from mvemo.manifests.model import Task
+
+RESERVED = ("label", "path", "clip_id", "group", "start", "duration", "fold", "split")
+
+
+@dataclass
+class Row:
+    """A clip in the making; empty text stands for what is not known yet."""
+
+    line: int
+    path: str
+    label: tuple[str, ...] | tuple[float, ...]
+    clip_id: str = ""
+    group: str = ""
+    start: float = 0.0
+    duration: float | None = None
+    fold: int | None = None
+    split: str | None = None
+
+
+def parse_row(
+    fields: Mapping[str, str],
+    line: int,
+    task: Task,
+    classes: Sequence[str] | None,
+    faults: Faults,
+) -> Row:
+    """Parse the cells of one row; faults are added, and a safe value stands in.
+
+    Parameters
+    ----------
+    fields
+        The cells by column; columns that the file lacks are absent.
+    classes
+        The names that labels must be among; None takes any. For regression: the
+        dimensions.
+    """
+    path = fields["path"]
+    if not path.strip():
+        faults.add(line, "empty path")
+        path = ""
+    row = Row(line, path, (), fields.get("clip_id", ""), fields.get("group", ""))
+    if "group" in fields and not row.group:
+        faults.add(line, "empty group; name the source, or leave the column out")
+    if task == "regression":
+        values = []
+        for name in classes or ():
+            value = _number(fields[name], name, line, faults)
+            values.append(math.nan if value is None else value)
+        row.label = tuple(values)
+    else:
+        row.label = _labels(fields["label"], line, task, classes, faults)
+
+    if fields.get("start"):
+        start = _number(fields["start"], "start", line, faults)
+        if start is not None and start < 0:
+            faults.add(line, f"start {fields['start']} is negative; seconds from 0")
+        row.start = max(start or 0.0, 0.0)
+    if fields.get("duration"):
+        row.duration = _number(fields["duration"], "duration", line, faults)
+        if row.duration is not None and row.duration <= 0:
+            faults.add(line, f"duration {fields['duration']} is not above 0 seconds")
+    if fields.get("fold"):
+        try:
+            row.fold = int(fields["fold"])
+        except ValueError:
+            faults.add(line, f"fold {fields['fold']!r} is not a whole number")
+        if row.fold is not None and row.fold < 0:
+            faults.add(line, f"fold {row.fold} is negative; folds count from 0")
+            row.fold = None
+    row.split = fields.get("split") or None
+    return row
+
+
+def _labels(
+    cell: str, line: int, task: Task, classes: Sequence[str] | None, faults: Faults
+) -> tuple[str, ...]:
+    if task == "multiclass":
+        names = [cell] if cell else []
+        if not cell:
+            faults.add(line, "empty label")
+    else:
+        try:
+            names = parse_names(cell, ";")
+        except ValueError as error:
+            faults.add(line, str(error))
+            names = []
+    if classes is None:
+        return tuple(names)
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        faults.add(
+            line,
+            f"unknown label {', '.join(map(repr, unknown))}; one of {', '.join(classes)}",
+        )
+    return tuple(name for name in names if name in classes)
+
+
+def _number(cell: str, name: str, line: int, faults: Faults) -> float | None:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value):
+        return value
+    faults.add(line, f"{name} {cell!r} is not a number")
+    return None
+
+
+def finish_rows(rows: Sequence[Row], faults: Faults) -> None:
+    """Give ids and groups where the file has none, and check rows against each other."""
+    per_path: dict[str, int] = {}
+    for row in rows:
+        per_path[row.path] = per_path.get(row.path, 0) + 1
+    # Two files that differ in nothing but the suffix keep it in their ids. The id of a
+    # row depends on the set of files, never on the order of the rows.
+    stems: dict[str, set[str]] = {}
+    for path in per_path:
+        stems.setdefault(posixpath.splitext(path)[0], set()).add(path)
+    for row in rows:
+        stem = posixpath.splitext(row.path)[0]
+        source = stem if len(stems[stem]) == 1 else row.path
+        several = per_path[row.path] > 1
+        if not row.clip_id:
+            row.clip_id = f"{source}@{_seconds(row.start)}" if several else source
+        if not row.group:
+            row.group = source if several else row.clip_id
+
+    first: dict[str, int] = {}
+    for row in rows:
+        if row.path and row.clip_id in first:
+            faults.add(row.line, f"clip_id {row.clip_id!r} is that of line {first[row.clip_id]}")
+        first.setdefault(row.clip_id, row.line)
+    _agree(
+        [row for row in rows if row.path],
+        lambda row: (row.path, row.group),
+        "segments of {!r} must be in one group, but this is in {!r} and line {} in {!r}",
+        faults,
+    )
+    _check_folds(rows, faults)
+
+
+def _agree(
+    rows: Sequence[Row],
+    pair: Callable[[Row], tuple[str, Hashable]],
+    message: str,
+    faults: Faults,
+) -> None:
+    """Report each row whose value differs from that of the first row of the same key."""
+    first: dict[str, tuple[int, Hashable]] = {}
+    for row in rows:
+        key, value = pair(row)
+        line, other = first.setdefault(key, (row.line, value))
+        if value != other:
+            faults.add(row.line, message.format(key, value, line, other))
+
+
+def _check_folds(rows: Sequence[Row], faults: Faults) -> None:
+    given = {row.fold for row in rows if row.fold is not None}
+    if not given:
+        return
+    for row in rows:
+        if row.fold is None:
+            faults.add(row.line, "no fold, though other rows have one")
+    if given != set(range(len(given))) or len(given) < 2:
+        listed = ", ".join(map(str, sorted(given)[:10]))
+        faults.add(0, f"folds must be 0, 1, ... without a gap and two at least; found {listed}")
+    _agree(
+        [row for row in rows if row.fold is not None],
+        lambda row: (row.group, row.fold),
+        "group {!r} straddles folds: this is in fold {} and line {} in fold {}",
+        faults,
+    )
+
+
+def _seconds(start: float) -> str:
+    """Shortest decimal that reads back as the same number, without a trailing .0."""
+    text = repr(start)
+    return text[:-2] if text.endswith(".0") else text
