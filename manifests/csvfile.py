@@ -244,6 +244,8 @@ def _parse(
             faults.add(0, "a regression manifest needs `# classes:` with its dimensions' columns")
     if given is not None:
         _check_classes(given, the_task, lines.get("classes", 0), faults)
+        if the_task == "regression":
+            given = [name for name in given if name not in RESERVED]
 
     rows: list[Row] = []
     if table.rows and had_text:
@@ -315,7 +317,7 @@ def _parse_rows(
         elif key in columns:
             faults.add(head_line, f"no column {theirs!r} for {key}; there are {names}")
     needed = ["path", *(classes or ())] if task == "regression" else ["path", "label"]
-    missing = [columns.get(key, key) for key in needed if key not in place and key not in columns]
+    missing = [key for key in needed if key not in columns and key not in names]
     if missing:
         hint = ""
         if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):

@@ -123,12 +123,16 @@ def read_table(path: Path, faults: Faults) -> Table:
     settings: dict[str, tuple[int, str]] = {}
     lines: Iterator[str] = iter(io.StringIO(text, newline=""))
     n_comments = 0
+    filled = False
     for text_line in lines:
         comment = _comment(text_line)
         if comment is None:
             lines = itertools.chain([text_line], lines)
             break
         n_comments += 1
+        # A spreadsheet gives every line as many cells as the table has.
+        filled |= text_line.rstrip().endswith(",") and n_comments == 1
+        comment = comment.rstrip(", ") if filled else comment
         if first := _VERSION.match(comment):
             kind, version = first.groups()
         elif setting := _SETTING.match(comment):
@@ -155,7 +159,7 @@ def _comment(line: str) -> str | None:
             text = next(csv.reader([text]))[0].strip()
         except csv.Error:
             return None
-    return text.rstrip(", ") if not text.strip(", ") or text.startswith("#") else None
+    return text if text.startswith("#") or not text.strip(", ") else None
 
 
 def parse_names(cell: str, separator: str) -> list[str]:

@@ -26,6 +26,7 @@ class Row:
     duration: float | None = None
     fold: int | None = None
     split: str | None = None
+    bad_fold: bool = False
 
 
 def parse_row(
@@ -75,9 +76,10 @@ def parse_row(
             row.fold = int(fields["fold"])
         except ValueError:
             faults.add(line, f"fold {fields['fold']!r} is not a whole number")
+            row.bad_fold = True
         if row.fold is not None and row.fold < 0:
             faults.add(line, f"fold {row.fold} is negative; folds count from 0")
-            row.fold = None
+            row.fold, row.bad_fold = None, True
     row.split = fields.get("split") or None
     return row
 
@@ -129,7 +131,7 @@ def finish_rows(rows: Sequence[Row], faults: Faults) -> None:
         stems.setdefault(posixpath.splitext(path)[0], set()).add(path)
     for row in rows:
         stem = posixpath.splitext(row.path)[0]
-        source = stem if len(stems[stem]) == 1 else row.path
+        source = (stem if len(stems[stem]) == 1 else row.path).strip()
         several = per_path[row.path] > 1
         if not row.clip_id:
             row.clip_id = f"{source}@{_seconds(row.start)}" if several else source
@@ -170,7 +172,7 @@ def _check_folds(rows: Sequence[Row], faults: Faults) -> None:
     if not given:
         return
     for row in rows:
-        if row.fold is None:
+        if row.fold is None and not row.bad_fold:
             faults.add(row.line, "no fold, though other rows have one")
     if given != set(range(len(given))) or len(given) < 2:
         listed = ", ".join(map(str, sorted(given)[:10]))

@@ -46,8 +46,8 @@ def source_of(path: str) -> str:
         With forward slashes and suffix.
     """
     folder, file = posixpath.split(path)
-    source = infer_group(posixpath.splitext(file)[0])
-    parent = posixpath.basename(folder)
+    source = infer_group(posixpath.splitext(file)[0].strip())
+    parent = posixpath.basename(folder).strip()
     return f"{parent}/{source}" if source.isdigit() and parent else source
 
 

@@ -1,0 +1,328 @@
+"""Manifests written and read back, users' own CSVs, and every fault with its line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mvemo.manifests import (
+    BadManifest,
+    Clip,
+    Manifest,
+    MissingManifest,
+    check_manifest,
+    read_manifest,
+    write_manifest,
+)
+
+
+def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
+    for name in media:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    path = folder / "m.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    return path
+
+
+def faults(path: Path, **options: object) -> list[tuple[int, str]]:
+    return [(f.line, f.message) for f in check_manifest(path, **options)]  # type: ignore[arg-type]
+
+
+def one_fault(folder: Path, text: str) -> tuple[int, str]:
+    (found,) = faults(save(folder, text), media=False)
+    return found
+
+
+def test_a_users_own_csv(tmp_path: Path) -> None:
+    path = save(tmp_path, "label, path ,notes\nsad, b c.mp4,x\nhappy,a.mp4,y\n")
+    manifest = read_manifest(path, media=False)
+    assert manifest.task == "multiclass"
+    assert manifest.classes == ("happy", "sad")
+    assert manifest.clip_ids == ("b c", "a")
+    assert manifest.groups == ("b c", "a")
+    assert manifest.labels.tolist() == [1, 0]
+    assert manifest.name == "m"
+    assert manifest.media_path(manifest.clips[0]) == tmp_path / "b c.mp4"
+    assert not manifest.synthetic
+
+
+def test_comment_lines_state_what_a_table_cannot(tmp_path: Path) -> None:
+    (tmp_path / "media").mkdir()
+    text = (
+        "\ufeff# mvemo manifest 1\n# name: my set\n# task: multiclass\n"
+        '# classes: ["B, b", "A"]\n# root: media\n# synthetic: true\n# a free remark\n'
+        'path,label\n1.mp4,A\n2.mp4,"B, b"\n'
+    )
+    manifest = read_manifest(save(tmp_path, text), media=False)
+    assert manifest.name == "my set"
+    assert manifest.classes == ("B, b", "A")
+    assert manifest.labels.tolist() == [1, 0]
+    assert manifest.root == tmp_path / "media"
+    assert manifest.synthetic
+
+
+def test_a_spreadsheet_quotes_and_fills_up_comment_lines(tmp_path: Path) -> None:
+    text = (
+        '# name: x,,\r\n"# classes: B, A",,\r\n,,\r\npath,label,group\r\n1.mp4,A,g\r\n2.mp4,B,h\r\n'
+    )
+    manifest = read_manifest(save(tmp_path, text), media=False)
+    assert manifest.name == "x"
+    assert manifest.classes == ("B", "A")
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    path = save(tmp_path, "file,target,album\na.mp3,x,1\nb.mp3,y,2\n")
+    columns = {"path": "file", "label": "target", "group": "album"}
+    manifest = read_manifest(path, columns=columns, media=False)
+    assert manifest.groups == ("1", "2")
+    assert manifest.classes == ("x", "y")
+    with pytest.raises(BadManifest, match="no column 'singer' for group"):
+        read_manifest(path, columns={**columns, "group": "singer"}, media=False)
+    with pytest.raises(BadManifest, match="no such column to map: gruop"):
+        read_manifest(path, columns={**columns, "gruop": "album"}, media=False)
+
+
+def test_regression_has_a_column_for_each_dimension(tmp_path: Path) -> None:
+    text = "# task: regression\n# classes: valence, arousal\npath,arousal,valence\na,0.25,-1e-3\n"
+    path = save(tmp_path, text)
+    manifest = read_manifest(path, media=False)
+    assert manifest.classes == ("valence", "arousal")
+    assert manifest.labels.tolist() == [[-1e-3, 0.25]]
+    other = read_manifest(
+        save(tmp_path, "file,v\na,0.5\n"),
+        task="regression",
+        columns={"path": "file", "valence": "v"},
+        media=False,
+    )
+    assert other.classes == ("valence",)
+    assert other.labels.tolist() == [[0.5]]
+
+
+def test_multilabel_tags(tmp_path: Path) -> None:
+    text = '# task: multilabel\npath,label\na,x; y;x\nb,\nc,"[""z;z"", ""x""]"\n'
+    manifest = read_manifest(save(tmp_path, text), media=False)
+    assert manifest.classes == ("x", "y", "z;z")
+    assert manifest.labels.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 1]]
+
+
+def test_segments_of_one_file_are_one_group_by_default(tmp_path: Path) -> None:
+    text = "path,label,start,duration\na.mp3,x,0,10\na.mp3,x,2.5,10\nb.mp3,y,,\n"
+    manifest = read_manifest(save(tmp_path, text), media=False)
+    assert manifest.clip_ids == ("a@0", "a@2.5", "b")
+    assert manifest.groups == ("a", "a", "b")
+    assert [c.duration for c in manifest.clips] == [10.0, 10.0, None]
+
+
+def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -> None:
+    manifest = read_manifest(save(tmp_path, "path,label\na.mp3,x\na.wav,y\n"), media=False)
+    assert manifest.clip_ids == ("a.mp3", "a.wav")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("", 0, "the file is empty"),
+        ("path,label\n", 0, "no clips"),
+        ("a.mp4,sad\nb.mp4,happy\n", 1, "the header has no column 'path', 'label'"),
+        ("path;label\na;x\n", 1, "separated by commas"),
+        ("path\na\nb\n", 1, "no column 'label'"),
+        ("path,label,path\na,x,a\n", 1, "column 'path' is there twice"),
+        ("# task: sorting\npath,label\na,x\nb,y\n", 1, "unknown task 'sorting'"),
+        ("# mvemo manifest 2\npath,label\na,x\nb,y\n", 1, "manifest version 2"),
+        ("# mvemo folds 1\npath,label\na,x\nb,y\n", 1, "file of mvemo folds"),
+        ("# synthetic: maybe\npath,label\na,x\nb,y\n", 1, "synthetic is 'maybe'"),
+        ("# root: nowhere\npath,label\na,x\nb,y\n", 1, "is not a folder"),
+        ("# classes: x, y, x\npath,label\na,x\nb,y\n", 1, "named twice: 'x'"),
+        ('# classes: ["x", \npath,label\na,x\nb,y\n', 1, "is not a JSON list"),
+        ("# classes: x, y\npath,label\na,x\nb,z\n", 4, "unknown label 'z'; one of x, y"),
+        ("path,label\na,x\nb,x\n", 0, "only one class"),
+        ("path,label\na,x\nb,\nc,y\n", 3, "empty label"),
+        ("path,label\na,x\n ,y\n", 3, "empty path"),
+        ("path,label\na,x\nb,y,z\n\nc,y\n", 3, "3 cells; the header has 2"),
+        ("path,label\na,x\n\n\nb\nc,y\n", 5, "1 cells; the header has 2"),
+        ('path,label\n"a\nb",x\nb,y,\nc,y\n', 4, "3 cells"),
+        ('path,label\na,x\nc,y\nb,"y\n', 4, "not CSV from here on"),
+        ("path,label,clip_id\na,x,1\nb,y,1\n", 3, "clip_id '1' is that of line 2"),
+        ("path,label\na,x\nb,y\na,x\n", 4, "clip_id 'a@0' is that of line 2"),
+        ("path,label,group\na,x,g\nb,y,\n", 3, "empty group"),
+        ("path,label,fold\na,x,0\nb,y,one\nc,y,1\n", 3, "fold 'one' is not a whole number"),
+        ("path,label,fold\na,x,0\nb,y,-1\nc,y,1\n", 3, "fold -1 is negative"),
+        ("path,label,fold\na,x,1\nb,y,2\n", 0, "folds must be 0, 1"),
+        ("path,label,fold\na,x,0\nb,y,\nc,x,1\n", 3, "no fold, though other rows have one"),
+        (
+            "path,label,group,fold\na,x,g,0\nb,y,g,1\nc,y,h,1\n",
+            3,
+            "group 'g' straddles folds: this is in fold 1 and line 2 in fold 0",
+        ),
+        ("path,label\n../a,x\nb,y\n", 2, "path '../a' is not below the media root"),
+        ("path,label\nc/../../a,x\nb,y\n", 2, "is not below the media root"),
+        ("path,label\n/etc/a,x\nb,y\n", 2, "is not below the media root"),
+        ("path,label,start\na,x,-1\nb,y,0\n", 2, "start -1 is negative"),
+        ("path,label,start\na,x,1s\nb,y,0\n", 2, "start '1s' is not a number"),
+        ("path,label,start\na,x,nan\nb,y,0\n", 2, "start 'nan' is not a number"),
+        ("path,label,duration\na,x,0\nb,y,1\n", 2, "duration 0 is not above 0"),
+        ("# task: regression\n# classes: v\npath,v\na,inf\n", 4, "v 'inf' is not a number"),
+        ("# task: regression\npath,v\na,1\n", 0, "needs `# classes:`"),
+        ("# task: regression\n# classes: v, path\npath,v\na,1\n", 2, "must not be named 'path'"),
+        (
+            "path,label,start,group\na,x,0,g\na,x,5,h\nb,y,0,i\n",
+            3,
+            "segments of 'a' must be in one group",
+        ),
+    ],
+)
+def test_each_fault_is_told_with_its_line(
+    tmp_path: Path, text: str, line: int, message: str
+) -> None:
+    found_line, found = one_fault(tmp_path, text)
+    assert found_line == line
+    assert message in found
+    with pytest.raises(BadManifest, match=r"^\S*m\.csv"):
+        read_manifest(tmp_path / "m.csv", media=False)
+
+
+def test_all_faults_come_at_once(tmp_path: Path) -> None:
+    text = "# classes: x, y\npath,label,start\na,z,-1\n../b,x,0\nc,y,q\na,w,0\n"
+    path = save(tmp_path, text, media=("a", "c"))
+    expected = [(3, "unknown label"), (3, "negative"), (4, "below"), (4, "no such file")]
+    expected += [(5, "not a number"), (6, "unknown label"), (6, "clip_id")]
+    found = faults(path)
+    assert len(found) == len(expected)
+    for (line, message), (expected_line, part) in zip(found, expected, strict=True):
+        assert line == expected_line
+        assert part in message
+    with pytest.raises(BadManifest) as caught:
+        read_manifest(path)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{path}: 7 faults"
+    assert len(lines) == 8
+
+
+def test_media_that_are_not_there(tmp_path: Path) -> None:
+    text = "path,label\na b.mp4,x\nc,y\nd.mp4,x\n"
+    path = save(tmp_path, text, media=("a b.mp4", "c/x.mp4"))
+    found = faults(path)
+    assert [line for line, _ in found] == [3, 4]
+    assert "is a folder" in found[0][1]
+    assert "no such file" in found[1][1]
+    assert len(read_manifest(path, media=False)) == 3
+    (tmp_path / "a b.mp4").unlink()
+    ((line, message),) = faults(path)
+    assert line == 0
+    assert "none of the 3 media files" in message
+    (tmp_path / "other").mkdir()
+    assert "wrong root?" in faults(path, root=tmp_path / "other")[0][1]
+
+
+def test_an_absolute_path_below_the_root_becomes_relative(tmp_path: Path) -> None:
+    path = save(tmp_path, f"path,label\n{tmp_path}/x/a.mp4,x\n./x//b.mp4,y\n")
+    assert [c.path for c in read_manifest(path, media=False).clips] == ["x/a.mp4", "x/b.mp4"]
+
+
+def test_what_is_no_text_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes("path,label\na,x\nb,\xfc\n".encode("latin-1"))
+    assert faults(path) == [(3, "byte 0xfc is not UTF-8; save the file as UTF-8")]
+    path.write_bytes(b"path,label\na\0,x\n")
+    assert faults(path)[0][0] == 2
+    assert "is a folder" in faults(tmp_path)[0][1]
+    with pytest.raises(MissingManifest, match="no such file"):
+        read_manifest(tmp_path / "none.csv")
+    with pytest.raises(MissingManifest, match="no such file"):
+        check_manifest(tmp_path / "none.csv")
+
+
+def test_pieces_of_one_source_in_several_groups(tmp_path: Path) -> None:
+    text = "path,label,group\nA/v-1-of-2.mp4,x,1\nB/v-2-of-2.mp4,y,2\nB/3.mp4,y,3\nA/3.mp4,x,4\n"
+    path = save(tmp_path, text)
+    assert faults(path, media=False) == []
+    ((line, message),) = faults(path, media=False, infer_groups=True)
+    assert line == 3
+    assert "a piece of the source of line 2" in message
+
+
+def test_the_root_is_written_relative_to_the_file(tmp_path: Path) -> None:
+    clips = (Clip("a", "a.mp4", ("x",), "a"), Clip("b", "b.mp4", ("y",), "b"))
+    for name in ("media", "lists"):
+        (tmp_path / name).mkdir()
+    manifest = Manifest("m", "multiclass", ("x", "y"), clips, tmp_path / "media")
+    write_manifest(manifest, tmp_path / "lists" / "m.csv")
+    assert "# root: ../media\n" in (tmp_path / "lists" / "m.csv").read_text()
+    tmp_path.rename(tmp_path.with_name("moved"))
+    again = read_manifest(tmp_path.with_name("moved") / "lists" / "m.csv", media=False)
+    assert again.root.resolve() == tmp_path.with_name("moved") / "media"
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    def manifest(path: str = "a", label: str = "x", clip_id: str = "a") -> Manifest:
+        clip = Clip(clip_id, path, (label,), "g")
+        return Manifest("m", "multiclass", ("x", label), (clip,), tmp_path)
+
+    out = tmp_path / "m.csv"
+    for bad in (manifest(path="../a"), manifest(label=" y"), manifest(clip_id="a\n")):
+        with pytest.raises(BadManifest):
+            write_manifest(bad, out)
+    with pytest.raises(BadManifest, match="UTF-8"):
+        write_manifest(manifest(path="\udcfc"), out)
+    with pytest.raises(BadManifest, match="cannot be written"):
+        write_manifest(manifest(), tmp_path / "none" / "m.csv")
+    assert list(tmp_path.iterdir()) == []
+
+
+word = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=8).filter(
+    lambda text: text == text.strip()
+)
+name = word.filter(lambda text: "\n" not in text)
+seconds = st.floats(0, 1e6, allow_nan=False)
+
+
+@st.composite
+def manifests(draw: st.DrawFn) -> Manifest:
+    task = draw(st.sampled_from(["multiclass", "multilabel", "regression"]))
+    reserved = {"path", "label", "clip_id", "group", "start", "duration", "fold", "split"}
+    classes = draw(
+        st.lists(name.filter(lambda n: n not in reserved), min_size=2, max_size=4, unique=True)
+    )
+    n = draw(st.integers(1, 5))
+    with_folds = draw(st.booleans()) and n >= 2
+    clips = []
+    for i in range(n):
+        label: tuple[str, ...] | tuple[float, ...]
+        if task == "multiclass":
+            label = (draw(st.sampled_from(classes)),)
+        elif task == "multilabel":
+            chosen = draw(st.sets(st.sampled_from(classes)))
+            label = tuple(tag for tag in classes if tag in chosen)
+        else:
+            label = tuple(draw(st.floats(-1e9, 1e9)) for _ in classes)
+        path = draw(word).replace("/", "_").replace(".", "_")
+        clips.append(
+            Clip(
+                f"{i}{draw(name)}".strip(),
+                f"{i}/ {path}.mp4",
+                label,
+                f"{i}{draw(name)}",
+                draw(seconds),
+                draw(st.none() | st.floats(1e-3, 1e6)),
+                i % 2 if with_folds else None,
+                draw(st.none() | name),
+            )
+        )
+    return Manifest(draw(name), task, tuple(classes), tuple(clips), Path(), draw(st.booleans()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(manifests())
+def test_written_and_read_back_it_is_the_same(
+    tmp_path_factory: pytest.TempPathFactory, manifest: Manifest
+) -> None:
+    folder = tmp_path_factory.mktemp("m")
+    path = folder / "m.csv"
+    write_manifest(manifest, path)
+    again = read_manifest(path, root=Path(), media=False)
+    assert again == manifest
+    assert again.digest == manifest.digest
+    assert np.array_equal(again.labels, manifest.labels)

@@ -1,0 +1,116 @@
+"""Folds as files, and folds that a manifest prescribes."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvemo.manifests import (
+    BadManifest,
+    Clip,
+    Manifest,
+    MissingManifest,
+    folds_of,
+    make_folds,
+    read_folds,
+    write_folds,
+)
+
+
+def make(n: int = 12, folds: list[int] | None = None, pieces: int = 1) -> Manifest:
+    clips = tuple(
+        Clip(
+            f'c "{i}", x',
+            f"{i}.mp4",
+            ("ab"[i % 2],),
+            f"g{i // pieces}",
+            fold=None if folds is None else folds[i],
+        )
+        for i in range(n)
+    )
+    return Manifest("m", "multiclass", ("a", "b"), clips, Path())
+
+
+def test_written_and_read_back(tmp_path: Path) -> None:
+    manifest = make()
+    folds = folds_of(manifest, 3, 5)
+    assert np.array_equal(
+        folds.assignment, make_folds(manifest.labels, manifest.groups, 3, 5, "multiclass")
+    )
+    write_folds(folds, tmp_path / "f.csv")
+    again = read_folds(tmp_path / "f.csv", manifest)
+    assert np.array_equal(again.assignment, folds.assignment)
+    assert (again.k, again.seed, again.clip_ids) == (3, 5, manifest.clip_ids)
+    assert again.manifest_digest == manifest.digest
+    assert np.array_equal(read_folds(tmp_path / "f.csv").assignment, folds.assignment)
+
+
+def test_masks() -> None:
+    folds = folds_of(make(), 3, 0)
+    assert sum(folds.test(f).sum() for f in range(3)) == 12
+    for f in range(3):
+        assert np.array_equal(folds.train(f), ~folds.test(f))
+    with pytest.raises(BadManifest, match="folds 0 to 2"):
+        folds.test(3)
+
+
+def test_folds_follow_the_manifests_order(tmp_path: Path) -> None:
+    manifest = make()
+    write_folds(folds_of(manifest, 3, 0), tmp_path / "f.csv")
+    turned = dataclasses.replace(manifest, clips=manifest.clips[::-1])
+    there = read_folds(tmp_path / "f.csv", manifest).assignment
+    assert np.array_equal(read_folds(tmp_path / "f.csv", turned).assignment, there[::-1])
+
+
+def test_prescribed_folds_are_kept() -> None:
+    given = [0, 1, 2, 2, 1, 0, 0, 1, 2, 1, 1, 1]
+    folds = folds_of(make(folds=given), 6, 9)
+    assert folds.assignment.tolist() == given
+    assert folds.k == 3
+    assert folds.notes[0].startswith("the manifest prescribes 3 folds")
+    with pytest.raises(BadManifest, match="group 'g0' straddles folds 0 and 1"):
+        folds_of(make(folds=given, pieces=2), 6, 9)
+    with pytest.raises(BadManifest, match="folds must be"):
+        folds_of(make(folds=[1 + f for f in given]), 6, 9)
+
+
+def test_another_manifests_folds_are_refused(tmp_path: Path) -> None:
+    write_folds(folds_of(make(), 3, 0), tmp_path / "f.csv")
+    with pytest.raises(BadManifest, match=r"lacks clip .*2 lacking, 0 unknown"):
+        read_folds(tmp_path / "f.csv", make(14))
+    with pytest.raises(BadManifest, match=r"unknown clip .*0 lacking, 2 unknown"):
+        read_folds(tmp_path / "f.csv", make(10))
+    with pytest.raises(BadManifest, match="straddles"):
+        read_folds(tmp_path / "f.csv", make(pieces=12))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("# mvemo manifest 1\nclip_id,fold\n", "mvemo manifest"),
+        ("# mvemo folds 2\nclip_id,fold\n", "folds version 2"),
+        ("clip,fold\na,0\n", "must have clip_id and fold"),
+        ("clip_id,fold\na,0\na,1\n", "f.csv:3: clip_id 'a' is there twice"),
+        ("clip_id,fold\na,0\nb,-1\nc,1\n", "f.csv:3: fold '-1' is not a whole"),
+        ("clip_id,fold\na,0\nb,1,2\nc,1\n", "f.csv:3: 3 cells"),
+        ("clip_id,fold\na,0\nb,2\n", "folds must be 0, 1"),
+        ("clip_id,fold\n", "folds must be 0, 1"),
+        ("# k: 3\nclip_id,fold\na,0\nb,1\n", "f.csv:1: k is 3, but there are 2"),
+        ("# k: x\nclip_id,fold\na,0\nb,1\n", "f.csv:1: k 'x'"),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "f.csv").write_text(text)
+    with pytest.raises(BadManifest) as caught:
+        read_folds(tmp_path / "f.csv")
+    assert message in str(caught.value)
+
+
+def test_a_users_own_fold_file(tmp_path: Path) -> None:
+    (tmp_path / "f.csv").write_text("fold,clip_id,remark\n1,b,\n0,a,\n")
+    folds = read_folds(tmp_path / "f.csv")
+    assert (folds.k, folds.seed, folds.clip_ids) == (2, -1, ("b", "a"))
+    with pytest.raises(MissingManifest):
+        read_folds(tmp_path / "none.csv")

@@ -1,0 +1,226 @@
+"""Folds: whole groups, even shares, the same for the same seed."""
+
+import numpy as np
+import pytest
+import sklearn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mvemo.manifests import BadManifest, Task, fold_notes, inner_split, make_folds
+
+
+def random_case(
+    seed: int, task: Task, n: int = 120, n_groups: int = 30
+) -> tuple[NDArray[np.generic], NDArray[np.str_]]:
+    rng = np.random.default_rng(seed)
+    groups = np.char.add("g", rng.integers(0, n_groups, n).astype(str))
+    if task == "multiclass":
+        shares = rng.dirichlet(np.full(4, 3.0))
+        return rng.choice(4, n, p=shares), groups
+    if task == "multilabel":
+        return (rng.random((n, 5)) < rng.uniform(0.05, 0.6, 5)).astype(np.int64), groups
+    return rng.normal(size=(n, 2)), groups
+
+
+def unevenness(labels: NDArray[np.generic], folds: NDArray[np.int64], k: int) -> float:
+    """Mean over classes of the standard deviation over folds of the class's share."""
+    shares = np.array(
+        [
+            [np.sum((labels == c) & (folds == f)) / np.sum(labels == c) for f in range(k)]
+            for c in np.unique(labels)
+        ]
+    )
+    return float(shares.std(axis=1).mean())
+
+
+cases = st.builds(
+    random_case,
+    st.integers(0, 10**6),
+    st.sampled_from(["multiclass", "multilabel", "regression"]),
+    n=st.integers(20, 60),
+    n_groups=st.integers(6, 40),
+)
+
+
+def task_of(labels: NDArray[np.generic]) -> Task:
+    if labels.ndim == 1:
+        return "multiclass"
+    return "multilabel" if labels.dtype.kind == "i" else "regression"
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases, st.integers(2, 5), st.integers(0, 100))
+def test_properties(case: tuple[NDArray[np.generic], NDArray[np.str_]], k: int, seed: int) -> None:
+    labels, groups = case
+    task = task_of(labels)
+    if len(set(groups.tolist())) < k:
+        return
+    folds = make_folds(labels, groups, k, seed, task)
+    # Every clip in one fold, every fold with clips, no group in two.
+    assert folds.dtype == np.int64
+    assert folds.shape == (len(labels),)
+    assert set(folds.tolist()) == set(range(k))
+    for group in set(groups.tolist()):
+        assert len(set(folds[groups == group].tolist())) == 1
+    # The same again, and with the rows in another order.
+    assert np.array_equal(folds, make_folds(labels, groups, k, seed, task))
+    order = np.random.default_rng(seed).permutation(len(labels))
+    assert np.array_equal(folds[order], make_folds(labels[order], groups[order], k, seed, task))
+
+
+@pytest.mark.skipif(
+    tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8),
+    reason="earlier releases do not stratify when shuffled",
+)
+@pytest.mark.filterwarnings("ignore:The least populated class")
+def test_not_less_even_than_scikit_learn() -> None:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    ours, theirs = [], []
+    for seed in range(25):
+        labels, groups = random_case(seed, "multiclass")
+        splitter = StratifiedGroupKFold(5, shuffle=True, random_state=seed)
+        folds = np.empty(len(labels), dtype=np.int64)
+        for fold, (_, test) in enumerate(splitter.split(labels, labels, groups)):
+            folds[test] = fold
+        theirs.append(unevenness(labels, folds, 5))
+        ours.append(unevenness(labels, make_folds(labels, groups, 5, seed, "multiclass"), 5))
+    assert np.mean(ours) <= np.mean(theirs)
+    assert np.mean(np.array(ours) <= np.array(theirs) + 1e-12) >= 0.9
+
+
+def test_groups_of_one_are_spread_as_evenly_as_can_be() -> None:
+    rng = np.random.default_rng(3)
+    labels = rng.permutation(np.repeat(np.arange(6), [25, 18, 20, 19, 17, 6]))
+    groups = np.arange(len(labels)).astype(str)
+    folds = make_folds(labels, groups, 6, 0, "multiclass")
+    for c in range(6):
+        counts = np.bincount(folds[labels == c], minlength=6)
+        assert counts.max() - counts.min() <= 1
+    sizes = np.bincount(folds)
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_tags_and_numbers_are_stratified_too() -> None:
+    rng = np.random.default_rng(5)
+    tags = np.zeros((200, 3), dtype=np.int64)
+    tags[:10, 0] = 1
+    tags[50:150, 1] = 1
+    tags[100:180, 2] = 1
+    groups = np.arange(200).astype(str)
+    folds = make_folds(tags, groups, 5, 0, "multilabel")
+    for tag, share in enumerate((2, 20, 16)):
+        counts = np.bincount(folds[tags[:, tag] > 0], minlength=5)
+        assert np.abs(counts - share).max() <= 1
+    numbers = rng.normal(size=(200, 1)) ** 3
+    folds = make_folds(numbers, groups, 5, 0, "regression")
+    fifths = np.searchsorted(np.quantile(numbers, [0.2, 0.4, 0.6, 0.8]), numbers[:, 0])
+    for fifth in range(5):
+        counts = np.bincount(folds[fifths == fifth], minlength=5)
+        assert np.abs(counts - 8).max() <= 1
+
+
+def test_another_seed_gives_other_folds() -> None:
+    labels, groups = random_case(0, "multiclass")
+    made = [make_folds(labels, groups, 5, seed, "multiclass") for seed in range(6)]
+    assert len({folds.tobytes() for folds in made}) == 6
+
+
+def test_seeds_mix_clips_at_random() -> None:
+    # With one label, each pair of clips must share a fold as often as chance has it.
+    labels = np.repeat([0, 1], 20)
+    groups = np.arange(40).astype(str)
+    together = np.zeros((40, 40))
+    for seed in range(400):
+        folds = make_folds(labels, groups, 4, seed, "multiclass")
+        together += folds[:, None] == folds[None, :]
+    within = together[:20, :20][~np.eye(20, dtype=bool)] / 400
+    # 4 of the 19 others; standard error over 400 seeds 0.02.
+    assert within.mean() == pytest.approx(4 / 19, abs=1e-3)
+    assert np.abs(within - 4 / 19).max() < 0.1
+
+
+def test_labels_may_be_names() -> None:
+    labels, groups = random_case(1, "multiclass")
+    names = np.array(["a", "b", "c", "d"])[labels.astype(np.int64)]
+    assert np.array_equal(
+        make_folds(labels, groups, 3, 0, "multiclass"),
+        make_folds(names, groups, 3, 0, "multiclass"),
+    )
+
+
+def test_bad_requests() -> None:
+    with pytest.raises(BadManifest, match=r"2 group\(s\) cannot fill 3 folds"):
+        make_folds([0, 1, 0], ["a", "b", "a"], 3, 0, "multiclass")
+    with pytest.raises(BadManifest, match="k is 1"):
+        make_folds([0, 1], ["a", "b"], 1, 0, "multiclass")
+    with pytest.raises(BadManifest, match="shape"):
+        make_folds([0, 1], ["a"], 2, 0, "multiclass")
+    with pytest.raises(BadManifest, match="shape"):
+        make_folds([0, 1], ["a", "b"], 2, 0, "multilabel")
+    with pytest.raises(BadManifest, match="finite"):
+        make_folds([0.0, np.nan], ["a", "b"], 2, 0, "regression")
+    with pytest.raises(BadManifest, match="unknown task"):
+        make_folds([0, 1], ["a", "b"], 2, 0, "sorting")  # type: ignore[arg-type]
+    with pytest.raises(BadManifest, match="no clips"):
+        make_folds([], [], 2, 0, "multiclass")
+
+
+def test_notes_on_classes_with_few_groups() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 2, 2])
+    groups = ["a", "b", "c", "d", "e", "f", "f"]
+    notes = fold_notes(labels, groups, 3, "multiclass", ("A", "B", "C", "D"))
+    assert notes == (
+        "class 'B' has 2 groups: missing from some of 3 folds",
+        "class 'C' has one group: never in training and test at once",
+        "class 'D' has no clips",
+    )
+    tags = np.array([[1, 0], [1, 1], [1, 0]])
+    assert fold_notes(tags, ["a", "b", "c"], 3, "multilabel", ("A", "B")) == (
+        "class 'B' has one group: never in training and test at once",
+    )
+    assert fold_notes(np.zeros((3, 1)), ["a", "b", "c"], 3, "regression", ("v",)) == ()
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases, st.floats(0.05, 0.6), st.integers(0, 100))
+def test_inner_split_properties(
+    case: tuple[NDArray[np.generic], NDArray[np.str_]], fraction: float, seed: int
+) -> None:
+    labels, groups = case
+    task = task_of(labels)
+    held = inner_split(labels, groups, fraction, seed, task)
+    assert held.dtype == np.bool_
+    assert held.any()
+    assert not held.all()
+    assert not set(groups[held].tolist()) & set(groups[~held].tolist())
+    if task == "multiclass" and len(set(groups[held].tolist())) > 1:
+        assert set(labels.tolist()) == set(labels[~held].tolist())
+    assert np.array_equal(held, inner_split(labels, groups, fraction, seed, task))
+    order = np.random.default_rng(seed).permutation(len(labels))
+    again = inner_split(labels[order], groups[order], fraction, seed, task)
+    assert np.array_equal(held[order], again)
+
+
+def test_inner_split_takes_its_share_of_every_class() -> None:
+    labels = np.repeat(np.arange(4), [40, 20, 80, 60])
+    groups = np.arange(200).astype(str)
+    held = inner_split(labels, groups, 0.15, 0, "multiclass")
+    assert np.bincount(labels[held]).tolist() == [6, 3, 12, 9]
+
+
+def test_inner_split_keeps_every_class_in_training() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    groups = ["a", "b", "c", "d", "e", "e"]
+    for seed in range(20):
+        held = inner_split(labels, groups, 0.3, seed, "multiclass")
+        assert not held[4:].any()
+        assert held.any()
+
+
+def test_bad_inner_splits() -> None:
+    with pytest.raises(BadManifest, match="one group only"):
+        inner_split([0, 1], ["a", "a"], 0.2, 0, "multiclass")
+    with pytest.raises(BadManifest, match="between 0 and 1"):
+        inner_split([0, 1], ["a", "b"], 1.0, 0, "multiclass")

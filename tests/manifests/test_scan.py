@@ -1,0 +1,161 @@
+"""Folders of clips turned into manifests."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+
+from mvemo.manifests import (
+    BadManifest,
+    MissingManifest,
+    ScanWarning,
+    read_manifest,
+    scan_clips,
+    scan_folder,
+    write_manifest,
+)
+
+
+def fill(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return folder
+
+
+def test_a_folder_for_each_class(tmp_path: Path) -> None:
+    fill(
+        tmp_path,
+        "Sad/b [x] (1).v2.MP4",
+        "Sad/a.ogg",
+        "Exciting/Happy_001.mp4",
+        "Exciting/deeper/c.wav",
+        "Sad/.hidden.mp4",
+        ".git/x.mp4",
+    )
+    manifest = scan_folder(tmp_path, name="mine")
+    assert manifest.classes == ("Exciting", "Sad")
+    assert [c.path for c in manifest.clips] == [
+        "Exciting/Happy_001.mp4",
+        "Exciting/deeper/c.wav",
+        "Sad/a.ogg",
+        "Sad/b [x] (1).v2.MP4",
+    ]
+    assert manifest.labels.tolist() == [0, 0, 1, 1]
+    assert manifest.clip_ids[3] == "Sad/b [x] (1).v2"
+    assert manifest.groups == manifest.clip_ids
+    assert manifest.name == "mine"
+    write_manifest(manifest, tmp_path / "manifest.csv")
+    assert read_manifest(tmp_path / "manifest.csv").digest == manifest.digest
+    # Its own manifest is nothing to warn of.
+    assert scan_clips(tmp_path).left_out == ()
+
+
+def test_folders_of_splits(tmp_path: Path) -> None:
+    fill(tmp_path, "Train/Sad/1.mp4", "Validation/Sad/1.mp4", "TEST/Fear/v-1-of-2.mp4")
+    fill(tmp_path, "Train/Fear/v-2-of-2.mp4")
+    manifest = scan_folder(tmp_path, infer_groups=True)
+    assert manifest.classes == ("Fear", "Sad")
+    assert [c.split for c in manifest.clips] == ["test", "train", "train", "val"]
+    assert manifest.groups == ("v", "v", "Sad/1", "Sad/1")
+    assert len(set(manifest.clip_ids)) == 4
+
+
+def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+    fill(tmp_path, "A/a.mp4", "B/b.mp4", "B/notes.txt", "top.mp4", "C/noext")
+    with pytest.warns(ScanWarning, match="not a known type of media file: 'B/notes.txt'"):
+        scan_folder(tmp_path)
+    scan = scan_clips(tmp_path)
+    assert dict(scan.left_out) == {
+        "B/notes.txt": "not a known type of media file",
+        "C/noext": "not a known type of media file",
+        "top.mp4": "not in a folder of a class",
+    }
+    assert "and 1 more" in " ".join(scan.notes(most=1))
+    assert len(scan.manifest) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets such names be")
+def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    fill(tmp_path, "A/a.mp4", "B/b.mp4")
+    try:
+        (tmp_path / "A" / "\udcfc.mp4").write_bytes(b"x")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    scan = scan_clips(tmp_path)
+    assert len(scan.manifest) == 2
+    assert "rename" in scan.left_out[0][1]
+    assert "\\udcfc" in scan.notes()[0]
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    data = fill(tmp_path / "data", "B/b.mp4")
+    elsewhere = fill(tmp_path / "elsewhere", "a.mp4")
+    (data / "A").symlink_to(elsewhere, target_is_directory=True)
+    (elsewhere / "loop").symlink_to(data, target_is_directory=True)
+    assert [c.path for c in scan_folder(data).clips] == ["A/a.mp4", "B/b.mp4"]
+
+
+def test_ravdess_is_recognised_by_its_names(tmp_path: Path) -> None:
+    fill(
+        tmp_path,
+        "Actor_01/03-02-05-01-01-01-01.wav",
+        "Actor_02/03-02-03-01-01-01-02.wav",
+        "Actor_02/03-01-01-01-01-01-02.wav",
+    )
+    manifest = scan_folder(tmp_path)
+    assert manifest.classes == ("neutral", "happy", "angry")
+    assert manifest.groups == ("actor-01", "actor-02", "actor-02")
+    scan = scan_clips(tmp_path, channel="song")
+    assert scan.manifest.classes == ("happy", "angry")
+    assert scan.left_out[0][1] == "vocal channel is not song"
+    by_folder = scan_folder(tmp_path, layout="class-folders")
+    assert by_folder.classes == ("Actor_01", "Actor_02")
+    fill(tmp_path, "Actor_02/other.wav")
+    assert scan_clips(tmp_path, layout="ravdess").left_out[0][0] == "Actor_02/other.wav"
+
+
+def test_bad_folders(tmp_path: Path) -> None:
+    with pytest.raises(MissingManifest, match="no such folder"):
+        scan_folder(tmp_path / "none")
+    with pytest.raises(BadManifest, match="no media files"):
+        scan_folder(tmp_path)
+    fill(tmp_path, "A/a.mp4")
+    with pytest.raises(BadManifest, match="is a file"):
+        scan_folder(tmp_path / "A" / "a.mp4")
+    with pytest.raises(BadManifest, match="only one class, 'A'"):
+        scan_folder(tmp_path)
+    fill(tmp_path, "B/b.mp4")
+    with pytest.raises(BadManifest, match="unknown layout 'flat'"):
+        scan_folder(tmp_path, layout="flat")  # type: ignore[arg-type]
+    with pytest.raises(BadManifest, match="unknown vocal channel"):
+        scan_folder(tmp_path, channel="hum")
+    with pytest.raises(BadManifest, match="needs the ravdess layout"):
+        scan_folder(tmp_path, channel="song")
+    with pytest.raises(BadManifest, match="no clip fits layout ravdess"):
+        scan_folder(tmp_path, layout="ravdess")
+    flat = fill(tmp_path / "flat", "a.mp4", "b.mp4")
+    with pytest.raises(BadManifest, match="not in a folder of a class"):
+        scan_folder(flat)
+
+
+def test_the_real_clips(shared_data: Path) -> None:
+    with (shared_data / "mve" / "index.csv").open(encoding="utf-8") as file:
+        rows = {row["file"]: row for row in csv.DictReader(file)}
+    scan = scan_clips(shared_data / "mve", infer_groups=True)
+    assert {path for path, _ in scan.left_out} == {"README.md", "index.csv"}
+    clips = scan.manifest.clips
+    assert {c.path for c in clips} == set(rows)
+    for clip in clips:
+        row = rows[clip.path]
+        assert clip.label == (row["label"],)
+        assert clip.group == row["source_group"]
+        assert clip.split == {"Train": "train", "Validation": "val"}[row["split"]]
+
+
+def test_the_real_songs(shared_data: Path) -> None:
+    manifest = scan_clips(shared_data / "ravdess_song", channel="song").manifest
+    assert manifest.classes == ("neutral", "calm", "happy", "sad", "angry", "fearful")
+    assert len(set(manifest.groups)) == 17
+    assert len(manifest) == 748
