@@ -1,1 +1,35 @@
 """The HDF5 feature cache: all that travels between the two machines."""
+
+from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
+from mvemo.cache.export import export_cache
+from mvemo.cache.layout import SCHEMA
+from mvemo.cache.merge import merge_caches
+from mvemo.cache.reader import Cache, Failure, open_cache
+from mvemo.cache.repair import repair_cache
+from mvemo.cache.spec import FeatureSpec, Kind, Modality, Protocol, content_digest, digest_of
+from mvemo.cache.table import ClipTable
+from mvemo.cache.verify import verify_cache
+from mvemo.cache.writer import CacheWriter
+
+__all__ = [
+    "SCHEMA",
+    "BadCache",
+    "Cache",
+    "CacheBusy",
+    "CacheError",
+    "CacheWriter",
+    "ClipTable",
+    "Failure",
+    "FeatureSpec",
+    "Kind",
+    "MissingCache",
+    "Modality",
+    "Protocol",
+    "content_digest",
+    "digest_of",
+    "export_cache",
+    "merge_caches",
+    "open_cache",
+    "repair_cache",
+    "verify_cache",
+]

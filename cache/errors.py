@@ -8,7 +8,10 @@ class CacheError(Exception):
 
 
 class BadCache(CacheError, ValueError):
-    """A cache file, or what is to be written to one, is wrong; the message names the file, the value and the remedy."""
+    """A cache file, or what is to be written to one, is wrong.
+
+    The message names the file, the value and the remedy.
+    """
 
 
 class MissingCache(CacheError, FileNotFoundError):

@@ -1,0 +1,85 @@
+"""What may go into a cache: tables, specs and values, each refused in one line."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mvemo.cache.encoding import Floats
+from mvemo.cache.errors import BadCache
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.table import ClipTable
+
+
+def check_table(table: ClipTable, where: str) -> None:
+    """Refuse a table that a file cannot hold.
+
+    Raises
+    ------
+    BadCache
+        Naming the first thing that is wrong.
+    """
+    n = len(table)
+    wide = table.task != "multiclass"
+    shape = (n, len(table.classes)) if wide else (n,)
+    if len(table.groups) != n or np.shape(table.folds) != (n,):
+        raise BadCache(
+            f"{where}: {n} clips, but {len(table.groups)} groups and folds of shape "
+            f"{np.shape(table.folds)}"
+        )
+    if np.shape(table.labels) != shape:
+        raise BadCache(
+            f"{where}: labels of shape {np.shape(table.labels)}, {table.task} needs {shape}"
+        )
+    seen: set[str] = set()
+    for clip_id in table.clip_ids:
+        if clip_id in seen:
+            raise BadCache(f"{where}: clip id {clip_id!r} is there twice")
+        seen.add(clip_id)
+    for text in (*table.clip_ids, *table.groups, *table.classes):
+        check_text(text, where)
+
+
+def check_text(text: str, where: str) -> None:
+    """Refuse a string that HDF5 cannot hold: one with NUL, or of no valid Unicode."""
+    try:
+        if "\0" in text:
+            raise ValueError
+        text.encode()
+    except ValueError:
+        raise BadCache(
+            f"{where}: {text!r} has a NUL or is no valid Unicode: rename the clip"
+        ) from None
+
+
+def check_spec(spec: FeatureSpec, where: str) -> None:
+    label = f"{where}: feature {spec.name!r}"
+    if not spec.name or "/" in spec.name or spec.name in (".", "..") or not spec.name.isprintable():
+        raise BadCache(f"{label}: a name needs printable characters, and no slash")
+    if spec.kind not in ("vector", "sequence"):
+        raise BadCache(f"{label}: kind {spec.kind!r} is none of vector, sequence")
+    if spec.modality not in ("audio", "video"):
+        raise BadCache(f"{label}: modality {spec.modality!r} is none of audio, video")
+    if spec.dim < 1:
+        raise BadCache(f"{label}: dim {spec.dim}, it must be above 0")
+    if (spec.protocol == "crossfit") != (spec.fold is not None):
+        raise BadCache(
+            f"{label}: protocol {spec.protocol!r} with fold {spec.fold}: a crossfit net has "
+            "the fold that it never saw, others have None"
+        )
+    check_text(spec.name, where)
+
+
+def checked_values(spec: FeatureSpec, array: Floats, where: str) -> Floats:
+    if not isinstance(array, np.ndarray) or array.dtype != np.float32:
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise BadCache(f"{where}: {kind} was given, a float32 array is needed")
+    if spec.kind == "vector":
+        if array.shape != (spec.dim,):
+            raise BadCache(f"{where}: shape {array.shape}, needed is ({spec.dim},)")
+    elif array.ndim != 2 or array.shape[1] != spec.dim or not len(array):
+        raise BadCache(
+            f"{where}: shape {array.shape}, needed is (frames, {spec.dim}) with frames above 0"
+        )
+    if not np.isfinite(array).all():
+        raise BadCache(f"{where}: NaN or infinite values: keep a failure instead")
+    return np.array(array, dtype="<f4", order="C")

@@ -1,0 +1,294 @@
+"""Many sources into one file: the one code path that writes features.
+
+The writer's commits (memory into a shard), its closing (file and shards into the new
+file), `merge_caches` and `repair_cache` all plan with `Plan` and write with `write_plan`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache.encoding import CHECKSUM, Curves, Floats, row_checksum
+from mvemo.cache.layout import (
+    DAMAGE,
+    Bytes,
+    Failures,
+    Index,
+    Ints,
+    feature_label,
+    write_extras,
+    write_header,
+    write_index,
+    write_table,
+)
+from mvemo.cache.source import Source
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.table import ClipTable
+
+# Bytes of values in memory at a time.
+BLOCK = 32 << 20
+
+
+@dataclass
+class PlannedFeature:
+    """Which source gives each row of one feature.
+
+    Parameters
+    ----------
+    spec
+        With the union of what its sources say that the net was trained on.
+    origin
+        int64 (clips,): number of the source, -1 where no source has the row.
+    row
+        int64 (clips,): the row there.
+    keys, checksums, frames
+        As in `Index`.
+    """
+
+    spec: FeatureSpec
+    origin: Ints
+    row: Ints
+    keys: NDArray[np.bytes_]
+    checksums: Bytes
+    frames: Ints
+
+    def drop(self, rows: Ints) -> None:
+        """Make rows missing."""
+        self.origin[rows] = -1
+        self.keys[rows] = b""
+        self.checksums[rows] = 0
+        self.frames[rows] = 0
+
+
+@dataclass
+class Plan:
+    """Everything that a file will hold, and where its values come from.
+
+    Parameters
+    ----------
+    table
+        The clips, in the order of every row.
+    sources
+        Numbered as in the features' `origin`.
+    features
+        Spec digest to plan, the most recent last.
+    failures, curves, provenance
+        As they will be in the file.
+    merged
+        Names of the shards among the sources.
+    """
+
+    table: ClipTable
+    sources: list[Source]
+    features: dict[str, PlannedFeature]
+    failures: Failures
+    curves: Curves
+    provenance: dict[str, Any]
+    merged: tuple[str, ...] = ()
+
+
+class Clash(Exception):
+    """Two sources disagree; the arguments are sentences that say where."""
+
+
+def plan_rows(
+    table: ClipTable, sources: Sequence[Source], *, strict: bool = False
+) -> dict[str, PlannedFeature]:
+    """Align the rows of all sources to a table; a later source's row replaces an earlier's.
+
+    Parameters
+    ----------
+    table
+        Rows of clips that it lacks are left out.
+    sources
+        Oldest first.
+    strict
+        Rows of the same feature and clip must be the same bytes under the same key.
+
+    Raises
+    ------
+    Clash
+        With `strict`: they are not.
+    """
+    position = {clip: i for i, clip in enumerate(table.clip_ids)}
+    n = len(table)
+    planned: dict[str, PlannedFeature] = {}
+    clashes: list[str] = []
+    for number, source in enumerate(sources):
+        places = np.array([position.get(c, -1) for c in source.table.clip_ids], dtype=np.int64)
+        for digest, index in source.indexes.items():
+            rows = np.flatnonzero(index.present & (places >= 0))
+            to = places[rows]
+            # Popped and set again: the most recent feature stands last.
+            plan = planned.pop(digest, None)
+            if plan is None:
+                plan = PlannedFeature(
+                    index.spec,
+                    np.full(n, -1, np.int64),
+                    np.zeros(n, np.int64),
+                    np.zeros(n, index.keys.dtype),
+                    np.zeros((n, CHECKSUM), np.uint8),
+                    np.zeros(n, np.int64),
+                )
+            if strict:
+                clashes += _clashes(plan, index, rows, to, source, sources, table)
+            seen = set(plan.spec.trained_on) | set(index.spec.trained_on)
+            plan.spec = replace(index.spec, trained_on=tuple(sorted(seen)))
+            if plan.keys.dtype.itemsize < index.keys.dtype.itemsize:
+                plan.keys = plan.keys.astype(index.keys.dtype)
+            plan.origin[to] = number
+            plan.row[to] = rows
+            plan.keys[to] = index.keys[rows]
+            plan.checksums[to] = index.checksums[rows]
+            plan.frames[to] = index.frames[rows]
+            planned[digest] = plan
+    if clashes:
+        raise Clash(*clashes)
+    return planned
+
+
+def _clashes(
+    plan: PlannedFeature,
+    index: Index,
+    rows: Ints,
+    to: Ints,
+    source: Source,
+    sources: Sequence[Source],
+    table: ClipTable,
+) -> list[str]:
+    both = plan.origin[to] >= 0
+    differ = (plan.keys[to] != index.keys[rows]) | (
+        plan.checksums[to] != index.checksums[rows]
+    ).any(axis=1)
+    found = []
+    for k in np.flatnonzero(both & differ).tolist():
+        what = "another key" if plan.keys[to[k]] != index.keys[rows[k]] else "other values"
+        found.append(
+            f"{feature_label(plan.spec)} of clip {table.clip_ids[to[k]]!r} has {what} in "
+            f"{source.name} than in {sources[plan.origin[to[k]]].name}"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Corrupt:
+    """A stored row whose values do not fit its checksum, are not finite or are unreadable."""
+
+    spec: FeatureSpec
+    clip_id: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{feature_label(self.spec)} of clip {self.clip_id!r} is corrupt in {self.source}"
+
+
+class CorruptRows(Exception):
+    """Some rows cannot be copied; nothing usable was written."""
+
+    def __init__(self, digest: str, rows: Ints, found: list[Corrupt]) -> None:
+        super().__init__(digest)
+        self.digest = digest
+        self.rows = rows
+        self.found = found
+
+
+def write_plan(file: h5py.File, plan: Plan) -> None:
+    """Write a plan into an empty HDF5 file, checking every row on its way.
+
+    Raises
+    ------
+    CorruptRows
+        Some rows of a feature are corrupt where they come from.
+    OSError, RuntimeError
+        From HDF5: the disk is full.
+    """
+    write_header(file)
+    write_table(file, plan.table)
+    group = file.create_group("features")
+    for order, (digest, feature) in enumerate(plan.features.items()):
+        name = feature_label(feature.spec)
+        # A shard may hold two generations of one feature.
+        item = group.create_group(name if name not in group else f"{name}~{digest[:12]}")
+        item.attrs["order"] = order
+        if feature.spec.kind == "vector":
+            _write_vectors(item, plan, digest)
+        else:
+            _write_sequences(item, plan, digest)
+        index = Index(
+            feature.spec, feature.origin >= 0, feature.keys, feature.checksums, feature.frames
+        )
+        write_index(item, index, plan.table.clip_ids)
+    write_extras(file, plan.failures, plan.curves, plan.provenance, plan.merged)
+
+
+def _write_vectors(item: Any, plan: Plan, digest: str) -> None:
+    feature = plan.features[digest]
+    n, dim = len(plan.table), feature.spec.dim
+    values = item.create_dataset("values", shape=(n, dim), dtype="<f4")
+    step = max(1, BLOCK // (4 * dim))
+    corrupt: list[int] = []
+    for start in range(0, n, step):
+        origin = feature.origin[start : start + step]
+        block = np.full((len(origin), dim), np.nan, np.float32)
+        for number in np.unique(origin[origin >= 0]).tolist():
+            at = np.flatnonzero(origin == number)
+            source, rows = plan.sources[number], feature.row[start + at]
+            try:
+                block[at] = source.vectors(digest, rows)
+            except DAMAGE:
+                block[at] = np.nan
+        for i in np.flatnonzero(origin >= 0).tolist():
+            if not _sound(plan, feature, start + i, block[i]):
+                corrupt.append(start + i)
+        values[start : start + len(block)] = block
+    _raise_corrupt(plan, digest, corrupt)
+
+
+def _write_sequences(item: Any, plan: Plan, digest: str) -> None:
+    feature = plan.features[digest]
+    total, dim = int(feature.frames.sum()), feature.spec.dim
+    values = item.create_dataset("values", shape=(total, dim), dtype="<f4")
+    at = 0
+    corrupt: list[int] = []
+    for i in np.flatnonzero(feature.origin >= 0).tolist():
+        frames = int(feature.frames[i])
+        try:
+            row = plan.sources[feature.origin[i]].sequence(digest, int(feature.row[i]))
+        except DAMAGE:
+            row = np.empty((0, dim), np.float32)
+        if row.shape == (frames, dim) and _sound(plan, feature, i, row):
+            values[at : at + frames] = row
+        else:
+            corrupt.append(i)
+        at += frames
+    _raise_corrupt(plan, digest, corrupt)
+
+
+def _sound(plan: Plan, feature: PlannedFeature, i: int, row: Floats) -> bool:
+    expected = feature.checksums[i].tobytes()
+    key: bytes = feature.keys[i]
+    return (
+        bool(np.isfinite(row).all())
+        and row_checksum(plan.table.clip_ids[i], bytes(key), row) == expected
+    )
+
+
+def _raise_corrupt(plan: Plan, digest: str, rows: Iterable[int]) -> None:
+    found = np.array(list(rows), dtype=np.int64)
+    if not len(found):
+        return
+    feature = plan.features[digest]
+    raise CorruptRows(
+        digest,
+        found,
+        [
+            Corrupt(feature.spec, plan.table.clip_ids[i], plan.sources[int(feature.origin[i])].name)
+            for i in found.tolist()
+        ],
+    )

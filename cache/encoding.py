@@ -1,0 +1,73 @@
+"""Checksums, and canonical JSON of whatever a caller states."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Bytes of a checksum (BLAKE2b).
+CHECKSUM = 16
+
+Floats = NDArray[np.float32]
+Curves = dict[str, dict[str, list[float]]]
+
+
+def row_checksum(clip_id: str, key: bytes, row: Floats) -> bytes:
+    """BLAKE2b-128 of a row's clip, key and values: a row moved elsewhere is found, too."""
+    state = hashlib.blake2b(clip_id.encode() + b"\0" + key + b"\0", digest_size=CHECKSUM)
+    state.update(np.ascontiguousarray(row, dtype="<f4").data)
+    return state.digest()
+
+
+def text_checksum(*parts: str) -> str:
+    """BLAKE2b-128 of texts, as hexadecimal."""
+    state = hashlib.blake2b(digest_size=CHECKSUM)
+    for part in parts:
+        data = part.encode()
+        state.update(len(data).to_bytes(8, "little") + data)
+    return state.hexdigest()
+
+
+def to_json(value: Any) -> str:
+    """Canonical JSON of `plain(value)`."""
+    return json.dumps(
+        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
+
+
+def plain(value: Any) -> Any:
+    """JSON values of whatever a caller states, without refusing any.
+
+    NumPy's scalars and arrays become numbers and lists, a number that is not finite
+    becomes null, anything unknown its text: at the end of a long run a strange fact in
+    the provenance must not cost the run.
+    """
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((plain(v) for v in value), key=str)
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    return str(value)
+
+
+def curves_from_json(value: Mapping[str, Mapping[str, Sequence[float | None]]]) -> Curves:
+    """Curves with NaN again where JSON has null."""
+    return {
+        name: {
+            key: [float("nan") if v is None else float(v) for v in series]
+            for key, series in curve.items()
+        }
+        for name, curve in value.items()
+    }

@@ -1,0 +1,104 @@
+"""Features for other programs: ``.npz`` and ``.csv``, with clip ids."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvemo.cache.atomic import replacing
+from mvemo.cache.encoding import Floats
+from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.layout import spec_to_json
+from mvemo.cache.reader import Cache, open_cache
+
+
+def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | None = None) -> None:
+    """Write one feature of a cache to a file.
+
+    Parameters
+    ----------
+    path
+        The cache.
+    name
+        The feature.
+    out
+        ``.npz`` (no pickles): ``clip_ids``, ``groups``, ``labels``, ``classes``, ``folds``,
+        ``present``, ``values`` float32 (clips, dim) with NaN rows where missing, ``spec`` as
+        JSON; for a sequence ``values`` (all frames, dim) and ``offsets`` (clips + 1,).
+        ``.csv``: a line a clip (a frame of a sequence, with its number), empty cells where
+        missing; nine digits, which give every float32 back. Replaced if it is there.
+    fold
+        Which net's, under ``crossfit``.
+
+    Raises
+    ------
+    BadCache
+        No such feature or fold, or another ending of `out`.
+    CacheError
+        `out` cannot be written.
+    """
+    out = Path(out)
+    writers = {".npz": _write_npz, ".csv": _write_csv}
+    write: Callable[[Path, Cache, str, int | None], None] | None = writers.get(out.suffix.lower())
+    if write is None:
+        raise BadCache(f"{out}: ending {out.suffix!r} is none of .npz, .csv")
+    if not out.parent.is_dir():
+        raise MissingCache(f"{out}: its folder is not there: make it first")
+    with open_cache(path) as cache:
+        cache.spec(name, fold)
+        with replacing(out, out.with_name(f".{out.name}.{os.getpid()}.tmp")) as temp:
+            write(temp, cache, name, fold)
+
+
+def _write_npz(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
+    table, spec = cache.table, cache.spec(name, fold)
+    arrays: dict[str, Any] = {
+        "clip_ids": np.array(table.clip_ids, dtype=np.str_),
+        "groups": np.array(table.groups, dtype=np.str_),
+        "labels": table.labels,
+        "classes": np.array(table.classes, dtype=np.str_),
+        "folds": table.folds,
+        "spec": np.array(spec_to_json(spec)),
+    }
+    if spec.kind == "vector":
+        arrays["values"], arrays["present"] = cache.vectors(name, fold)
+    else:
+        rows = [cache.sequence(name, clip, fold) for clip in table.clip_ids]
+        arrays["present"] = np.array([row is not None for row in rows], dtype=np.bool_)
+        frames = [0 if row is None else len(row) for row in rows]
+        arrays["offsets"] = np.concatenate([[0], np.cumsum(frames)]).astype(np.int64)
+        empty = np.empty((0, spec.dim), np.float32)
+        arrays["values"] = np.concatenate([empty, *(row for row in rows if row is not None)])
+    with temp.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def _write_csv(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
+    table, spec = cache.table, cache.spec(name, fold)
+    columns = [f"{name}_{i}" for i in range(spec.dim)]
+    missing = [""] * spec.dim
+    with temp.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        if spec.kind == "vector":
+            lines.writerow(["clip_id", *columns])
+            values, present = cache.vectors(name, fold)
+            for clip, row, there in zip(table.clip_ids, values, present, strict=True):
+                lines.writerow([clip, *(_cells(row) if there else missing)])
+            return
+        lines.writerow(["clip_id", "frame", *columns])
+        for clip in table.clip_ids:
+            frames = cache.sequence(name, clip, fold)
+            if frames is None:
+                lines.writerow([clip, "", *missing])
+                continue
+            for i, row in enumerate(frames):
+                lines.writerow([clip, i, *_cells(row)])
+
+
+def _cells(row: Floats) -> list[str]:
+    return [f"{value:.9g}" for value in row.tolist()]

@@ -1,0 +1,401 @@
+"""Schema 1 of the one portable HDF5 file: what lies where, and how it is read back.
+
+::
+
+    /                      attrs: format, schema, mvemo
+    /clips                 attrs: name, task, k, fold_seed, digest, synthetic, checksum
+        classes, ids, groups        UTF-8 strings
+        labels, folds               aligned to ids
+    /features/<name>[@foldN]        attrs: digest (of the spec), checksum (of the index)
+        spec                        JSON, without trained_on
+        present      bool (clips,)
+        keys         bytes (clips,), empty where missing
+        checksums    uint8 (clips, 16), zero where missing
+        values       vector: float32 (clips, dim), NaN rows where missing
+                     sequence: float32 (all frames, dim), clips one after the other
+        offsets      sequence alone: int64 (clips + 1,), rows of `values`
+        trained_on   bool (clips,); trained_on_others: ids that `clips` lacks
+    /failures              clips, stages, reasons; cleared (in shards alone True)
+    /curves, /provenance   JSON
+    /merged                names of the shards that went into this file
+
+Everything that HDF5 itself does not checksum has a checksum of ours, so that `verify`
+finds any flipped bit that matters. There are no pickles and no compression filters: any
+HDF5 library from 1.10 on reads the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache.encoding import CHECKSUM, text_checksum, to_json
+from mvemo.cache.errors import BadCache, CacheError, MissingCache
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.table import ClipTable
+
+FORMAT = "mvemo features"
+SCHEMA = 1
+# HDF5 1.10's file format: its metadata is checksummed, unlike that of the default.
+LIBVER = ("v110", "v110")
+
+Bools = NDArray[np.bool_]
+Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
+# Clip id and stage to the reason; None where an earlier failure was cleared.
+Failures = dict[tuple[str, str], str | None]
+
+MISFIT = "it does not fit its checksum"
+# What h5py, and the reading below, raise on a damaged file.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
+
+
+def feature_label(spec: FeatureSpec) -> str:
+    """``music1d`` or ``music1d@fold0``: a feature's variant in words."""
+    return spec.name if spec.fold is None else f"{spec.name}@fold{spec.fold}"
+
+
+def parts_folder(path: Path) -> Path:
+    """Where the shards of an unfinished run lie."""
+    return path.with_name(path.name + ".parts")
+
+
+# --- checksums
+
+
+def table_checksum(table: ClipTable) -> str:
+    """Checksum of everything in a clip table."""
+    facts = {k: v for k, v in asdict(table).items() if k not in ("labels", "folds")}
+    labels = "<f8" if table.task == "regression" else "<i8"
+    return text_checksum(
+        to_json(facts),
+        str(table.labels.shape),
+        np.ascontiguousarray(table.labels, dtype=labels).tobytes().hex(),
+        np.ascontiguousarray(table.folds, dtype="<i8").tobytes().hex(),
+    )
+
+
+# --- small parts of a file
+
+
+def write_strings(group: Any, name: str, values: Iterable[str]) -> None:
+    """A data set of UTF-8 strings."""
+    group.create_dataset(name, data=list(values), dtype=h5py.string_dtype("utf-8"))
+
+
+def read_strings(group: Any, name: str) -> tuple[str, ...]:
+    """The strings of `write_strings`."""
+    return tuple(group[name].asstr()[()].tolist())
+
+
+def write_text(group: Any, name: str, text: str) -> None:
+    """One string with its checksum; a data set, since attributes have a size limit."""
+    item = group.create_dataset(name, data=text, dtype=h5py.string_dtype("utf-8"))
+    item.attrs["checksum"] = text_checksum(text)
+
+
+def read_text(group: Any, name: str) -> str:
+    """The string of `write_text`; ValueError where it does not fit its checksum."""
+    text = str(group[name].asstr()[()])
+    if text_checksum(text) != str(group[name].attrs["checksum"]):
+        raise ValueError(MISFIT)
+    return text
+
+
+# --- clips
+
+
+def subset(table: ClipTable, rows: Sequence[int]) -> ClipTable:
+    """The table of some clips, in the order given."""
+    return replace(
+        table,
+        clip_ids=tuple(table.clip_ids[i] for i in rows),
+        groups=tuple(table.groups[i] for i in rows),
+        labels=table.labels[list(rows)],
+        folds=table.folds[list(rows)],
+    )
+
+
+def write_table(file: Any, table: ClipTable) -> None:
+    """Write ``/clips``."""
+    group = file.create_group("clips")
+    group.attrs["name"] = table.name
+    group.attrs["task"] = table.task
+    group.attrs["k"] = int(table.k)
+    group.attrs["fold_seed"] = int(table.fold_seed)
+    group.attrs["digest"] = table.digest
+    group.attrs["synthetic"] = bool(table.synthetic)
+    group.attrs["checksum"] = table_checksum(table)
+    write_strings(group, "classes", table.classes)
+    write_strings(group, "ids", table.clip_ids)
+    write_strings(group, "groups", table.groups)
+    labels = "<f8" if table.task == "regression" else "<i8"
+    group.create_dataset("labels", data=np.asarray(table.labels, dtype=labels))
+    group.create_dataset("folds", data=np.asarray(table.folds, dtype="<i8"))
+
+
+def read_table(file: Any) -> ClipTable:
+    """Read ``/clips``; ValueError where it does not fit its checksum."""
+    group = file["clips"]
+    table = ClipTable(
+        name=str(group.attrs["name"]),
+        task=str(group.attrs["task"]),
+        classes=read_strings(group, "classes"),
+        clip_ids=read_strings(group, "ids"),
+        groups=read_strings(group, "groups"),
+        labels=group["labels"][()],
+        folds=group["folds"][()].astype(np.int64, copy=False),
+        k=int(group.attrs["k"]),
+        fold_seed=int(group.attrs["fold_seed"]),
+        digest=str(group.attrs["digest"]),
+        synthetic=bool(group.attrs["synthetic"]),
+    )
+    if table_checksum(table) != str(group.attrs["checksum"]):
+        raise ValueError(MISFIT)
+    return table
+
+
+# --- features
+
+
+@dataclass(frozen=True)
+class Index:
+    """All of a stored feature but its values.
+
+    Parameters
+    ----------
+    spec
+        With `trained_on`.
+    present
+        bool (clips,).
+    keys
+        bytes (clips,), empty where missing.
+    checksums
+        uint8 (clips, 16).
+    frames
+        int64 (clips,): frames of a sequence, 1 for a vector, 0 where missing.
+    """
+
+    spec: FeatureSpec
+    present: Bools
+    keys: NDArray[np.bytes_]
+    checksums: Bytes
+    frames: Ints
+
+    def checksum(self) -> str:
+        """Checksum over the index, of the spec and the nets' training clips too."""
+        return text_checksum(
+            self.spec.digest,
+            to_json(sorted(self.spec.trained_on)),
+            np.packbits(self.present).tobytes().hex(),
+            to_json([key.decode("latin-1") for key in self.keys.tolist()]),
+            self.checksums.tobytes().hex(),
+            self.frames.astype("<i8").tobytes().hex(),
+        )
+
+
+def spec_to_json(spec: FeatureSpec) -> str:
+    """A spec without `trained_on`, as canonical JSON."""
+    facts = {k: getattr(spec, k) for k in spec.__dataclass_fields__ if k != "trained_on"}
+    return json.dumps(
+        {**facts, "params": dict(spec.params)}, sort_keys=True, ensure_ascii=True, allow_nan=False
+    )
+
+
+def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
+    """Read a feature's spec, `trained_on` included (clips in table order, then others)."""
+    mask = group["trained_on"][()]
+    seen = tuple(clip_ids[i] for i in np.flatnonzero(mask).tolist())
+    return FeatureSpec(
+        **json.loads(read_text(group, "spec")),
+        trained_on=seen + read_strings(group, "trained_on_others"),
+    )
+
+
+def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
+    """Write all of a feature but `values`."""
+    spec = index.spec
+    group.attrs["digest"] = spec.digest
+    group.attrs["checksum"] = index.checksum()
+    write_text(group, "spec", spec_to_json(spec))
+    group.create_dataset("present", data=index.present)
+    group.create_dataset("keys", data=index.keys)
+    group.create_dataset("checksums", data=index.checksums)
+    if spec.kind == "sequence":
+        offsets = np.concatenate([[0], np.cumsum(index.frames)])
+        group.create_dataset("offsets", data=offsets.astype("<i8"))
+    seen = frozenset(spec.trained_on)
+    mask = np.fromiter((c in seen for c in clip_ids), dtype=np.bool_, count=len(clip_ids))
+    group.create_dataset("trained_on", data=mask)
+    write_strings(group, "trained_on_others", sorted(seen.difference(clip_ids)))
+
+
+def read_index(group: Any, clip_ids: Sequence[str]) -> Index:
+    """Read what `write_index` wrote; ValueError where it does not fit its checksum."""
+    spec = read_spec(group, clip_ids)
+    present = group["present"][()].astype(np.bool_, copy=False)
+    if spec.kind == "sequence":
+        frames = np.diff(group["offsets"][()])
+    else:
+        frames = present.astype(np.int64)
+    index = Index(
+        spec=spec,
+        present=present,
+        keys=group["keys"][()],
+        checksums=group["checksums"][()],
+        frames=frames,
+    )
+    n = len(clip_ids)
+    if (
+        present.shape != (n,)
+        or index.keys.shape != (n,)
+        or index.keys.dtype.kind != "S"
+        or index.checksums.shape != (n, CHECKSUM)
+        or frames.shape != (n,)
+    ):
+        raise ValueError("its index does not fit the clip table")
+    if spec.digest != str(group.attrs["digest"]) or index.checksum() != str(
+        group.attrs["checksum"]
+    ):
+        raise ValueError(MISFIT)
+    return index
+
+
+# --- the file
+
+
+def open_file(path: Path) -> Any:
+    """Open a cache file for reading.
+
+    Raises
+    ------
+    MissingCache
+        There is no such file.
+    BadCache
+        It is no feature cache, is incomplete, or is of a newer schema.
+    CacheError
+        It may not be read.
+    """
+    try:
+        with path.open("rb") as raw:
+            start = raw.read(8)
+    except FileNotFoundError:
+        parts = parts_folder(path)
+        hint = (
+            f"; an unfinished run left rows in {parts.name}: run the same command again, or "
+            f"'mvemo cache repair {path}'"
+            if parts.is_dir()
+            else ""
+        )
+        raise MissingCache(f"{path}: there is no such file{hint}") from None
+    except IsADirectoryError:
+        raise BadCache(f"{path}: a folder, where a feature cache (HDF5 file) is needed") from None
+    except OSError as error:
+        raise CacheError(f"{path}: {error.strerror}") from None
+    if start != b"\x89HDF\r\n\x1a\n":
+        what = "an empty file" if not start else f"no HDF5 file (it starts with {start!r})"
+        raise BadCache(f"{path}: {what}, where a feature cache is needed")
+    try:
+        # Nobody ever writes into a finished file, so readers need no lock of HDF5's.
+        file = h5py.File(path, "r", locking=False)
+    except DAMAGE as error:
+        text = str(error)
+        what = "truncated" if "truncated" in text else f"damaged ({text})"
+        raise BadCache(f"{path}: a {what} HDF5 file: copy it again, or extract again") from None
+    try:
+        check_header(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def check_header(file: Any, path: Path) -> None:
+    """Refuse what is not a cache of a schema that this code reads."""
+    try:
+        kind = file.attrs.get("format")
+        schema = file.attrs.get("schema")
+        made_by = str(file.attrs.get("mvemo", "?"))
+    except DAMAGE as error:
+        raise BadCache(f"{path}: a damaged HDF5 file ({error}): copy it again") from None
+    if kind != FORMAT:
+        raise BadCache(f"{path}: an HDF5 file, but no feature cache of mvemo")
+    if not isinstance(schema, (int, np.integer)) or schema < 1:
+        raise BadCache(f"{path}: schema {schema!r} is none of mvemo's: copy or extract it again")
+    if schema > SCHEMA:
+        raise BadCache(
+            f"{path}: schema {schema}, but mvemo {code_version()} reads up to schema {SCHEMA}: "
+            f"install mvemo {made_by} or later"
+        )
+
+
+def code_version() -> str:
+    """Version of the installed mvemo."""
+    try:
+        return metadata.version("mvemo")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def write_header(file: Any) -> None:
+    """Mark a file as a cache of this schema."""
+    file.attrs["format"] = FORMAT
+    file.attrs["schema"] = SCHEMA
+    file.attrs["mvemo"] = code_version()
+
+
+def write_extras(
+    file: Any,
+    failures: Failures,
+    curves: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    merged: Sequence[str] = (),
+) -> None:
+    """Write failures, curves, provenance, and the names of the shards merged."""
+    write_strings(file, "merged", merged)
+    group = file.create_group("failures")
+    items = sorted(failures.items(), key=lambda item: item[0])
+    columns = {
+        "clips": [clip for (clip, _), _ in items],
+        "stages": [stage for (_, stage), _ in items],
+        "reasons": [reason or "" for _, reason in items],
+    }
+    for name, values in columns.items():
+        write_strings(group, name, values)
+    cleared = np.array([reason is None for _, reason in items], dtype=np.bool_)
+    group.create_dataset("cleared", data=cleared)
+    group.attrs["checksum"] = failures_checksum(failures)
+    write_text(file, "curves", to_json(curves))
+    write_text(file, "provenance", to_json(provenance))
+
+
+def failures_checksum(failures: Failures) -> str:
+    """Checksum of failures, whatever their order."""
+    return text_checksum(to_json(sorted([*at, why is None, why] for at, why in failures.items())))
+
+
+def read_failures(file: Any) -> Failures:
+    """Read ``/failures``; ValueError where they do not fit their checksum."""
+    group = file["failures"]
+    cleared = group["cleared"][()]
+    rows = zip(
+        read_strings(group, "clips"),
+        read_strings(group, "stages"),
+        read_strings(group, "reasons"),
+        cleared.tolist(),
+        strict=True,
+    )
+    failures: Failures = {
+        (clip, stage): None if gone else reason for clip, stage, reason, gone in rows
+    }
+    if failures_checksum(failures) != str(group.attrs["checksum"]):
+        raise ValueError(MISFIT)
+    return failures

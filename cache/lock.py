@@ -1,0 +1,74 @@
+"""One writer at a time, and who it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+import filelock
+
+from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
+from mvemo.cache.layout import parts_folder
+
+
+class WriterLock:
+    """The right to write one cache, held from construction to `release`.
+
+    The operating system holds the lock (on ``<cache>.lock``, which stays behind, empty),
+    so it ends with its process, however that ends. Who holds it is written beside the
+    shards, since a lock file's own content is not readable everywhere.
+
+    Raises
+    ------
+    CacheBusy
+        Another writer holds it; the message says which process, where and since when.
+    MissingCache, BadCache, CacheError
+        The cache's folder is not there, the path is a folder, or nothing may be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.parent.is_dir():
+            raise MissingCache(f"{path}: its folder is not there: make it first")
+        if path.is_dir():
+            raise BadCache(f"{path}: a folder, where a feature cache is to be written")
+        self._holder = parts_folder(path) / "holder.json"
+        self._lock = filelock.FileLock(path.with_name(path.name + ".lock"), thread_local=False)
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise CacheBusy(f"{path}: another writer holds it: {self._who()}") from None
+        except (OSError, NotImplementedError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise CacheError(f"{path}: cannot be locked for writing: {reason}") from None
+        try:
+            self._holder.parent.mkdir(exist_ok=True)
+            facts = {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+            }
+            self._holder.write_text(json.dumps(facts), encoding="utf-8")
+        except OSError as error:
+            self._lock.release()
+            raise CacheError(
+                f"{self._holder.parent}: cannot be written: {error.strerror}"
+            ) from None
+
+    def _who(self) -> str:
+        try:
+            facts = json.loads(self._holder.read_text(encoding="utf-8"))
+            return f"process {facts['pid']} on {facts['host']}, since {facts['since']}"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "a process that has just started or is about to end"
+
+    def release(self) -> None:
+        """Let the next writer in; the shards' folder goes when nothing is left in it."""
+        with suppress(OSError):
+            self._holder.unlink(missing_ok=True)
+            self._holder.parent.rmdir()
+        self._lock.release()

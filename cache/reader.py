@@ -1,0 +1,286 @@
+"""Reading a cache; readers never write, and see the file that was last closed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import RLock
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mvemo.cache.encoding import Curves, Floats, curves_from_json
+from mvemo.cache.errors import BadCache
+from mvemo.cache.layout import (
+    DAMAGE,
+    Bools,
+    Ints,
+    feature_label,
+    open_file,
+    read_failures,
+    read_spec,
+    read_table,
+    read_text,
+)
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.table import ClipTable
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, order=True)
+class Failure:
+    """One thing that went wrong with one clip.
+
+    Parameters
+    ----------
+    clip_id
+        The clip.
+    stage
+        What failed, ``decode:audio``.
+    reason
+        Why, in one line.
+    """
+
+    clip_id: str
+    stage: str
+    reason: str
+
+
+class Cache:
+    """An open cache: a context manager, made by `open_cache`.
+
+    Values are read when asked for. A cache may be shared by threads; processes open their
+    own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file: Any = open_file(path)
+        self._lock = RLock()
+        self.schema = int(self._file.attrs["schema"])
+        try:
+            self.table: ClipTable = self._read("clip table", read_table)
+            self._groups: dict[tuple[str, int | None], tuple[FeatureSpec, str]] = {}
+            for group in self._read("features", lambda file: list(file["features"])):
+                spec = self._read(f"feature {group}", self._spec_of(group))
+                self._groups[spec.name, spec.fold] = (spec, group)
+        except BaseException:
+            self._file.close()
+            raise
+
+    # --- what is there
+
+    @cached_property
+    def specs(self) -> tuple[FeatureSpec, ...]:
+        """Of all features, by name and fold, `trained_on` filled in."""
+        held = (spec for spec, _ in self._groups.values())
+        return tuple(sorted(held, key=lambda s: (s.name, -1 if s.fold is None else s.fold)))
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all features, sorted."""
+        return tuple(sorted({spec.name for spec in self.specs}))
+
+    def variants(self, name: str) -> tuple[FeatureSpec, ...]:
+        """Specs of a name: one, or one for each fold under ``crossfit``.
+
+        Raises
+        ------
+        BadCache
+            There is no such feature.
+        """
+        found = tuple(spec for spec in self.specs if spec.name == name)
+        if not found:
+            there = ", ".join(self.names()) or "none"
+            raise BadCache(f"{self.path}: no feature {name!r}; there are {there}")
+        return found
+
+    @cached_property
+    def failures(self) -> tuple[Failure, ...]:
+        """By clip id and stage."""
+        found = self._read("failures", read_failures)
+        return tuple(sorted(Failure(c, s, why) for (c, s), why in found.items() if why is not None))
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What the writer stated; that of earlier runs under ``history``."""
+        return self._read("provenance", lambda f: dict(json.loads(read_text(f, "provenance"))))
+
+    @cached_property
+    def curves(self) -> Curves:
+        """``net@fold0`` to series by name; NaN where a value was not finite."""
+        return self._read("curves", lambda f: curves_from_json(json.loads(read_text(f, "curves"))))
+
+    def digest(self) -> str:
+        """SHA-256 of the clips and of all features' specs, keys and row checksums.
+
+        Two caches of one digest hold the same values; failures, curves and provenance do
+        not count. That the values fit their checksums is for `verify_cache` to say.
+        """
+        state = hashlib.sha256()
+        state.update(str(self._read("clip table", lambda f: f["clips"].attrs["checksum"])).encode())
+        for spec in self.specs:
+            group = self._groups[spec.name, spec.fold][1]
+            held = self._read(f"feature {group}", _checksum_of(group))
+            state.update(f"{spec.digest} {held}\n".encode())
+        return state.hexdigest()
+
+    # --- values
+
+    def spec(self, name: str, fold: int | None = None) -> FeatureSpec:
+        """The spec that `vectors` and `sequence` use for these arguments."""
+        return self._find(name, fold)[0]
+
+    def vectors(self, name: str, fold: int | None = None) -> tuple[Floats, Bools]:
+        """All vectors of a feature.
+
+        Parameters
+        ----------
+        name
+            The feature.
+        fold
+            Which net's, under ``crossfit``. A feature of one variant for all folds is
+            given whatever the fold.
+
+        Returns
+        -------
+        float32 (clips, dim), NaN rows where missing; bool (clips,), True where present.
+
+        Raises
+        ------
+        BadCache
+            No such feature or fold, a sequence, or values that are damaged.
+        """
+        spec, group = self._find(name, fold)
+        if spec.kind != "vector":
+            raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
+
+        def read(file: Any) -> tuple[Floats, Bools]:
+            item = file["features"][group]
+            return item["values"][()], item["present"][()].astype(np.bool_, copy=False)
+
+        values, present = self._read(f"feature {group}", read)
+        if (
+            values.shape != (len(self.table), spec.dim)
+            or (np.isfinite(values).all(axis=1) != present).any()
+        ):
+            raise BadCache(
+                f"{self.path}: the values of {feature_label(spec)} are damaged: "
+                f"run 'mvemo cache verify {self.path}'"
+            )
+        return values, present
+
+    def present(self, name: str, fold: int | None = None) -> Bools:
+        """bool (clips,): which clips have the feature."""
+        group = self._find(name, fold)[1]
+        return self._read(
+            f"feature {group}",
+            lambda f: f["features"][group]["present"][()].astype(np.bool_, copy=False),
+        )
+
+    def sequence(self, name: str, clip_id: str, fold: int | None = None) -> Floats | None:
+        """One clip's sequence.
+
+        Returns
+        -------
+        float32 (frames, dim); None where missing.
+
+        Raises
+        ------
+        BadCache
+            No such feature, fold or clip, or a vector.
+        """
+        spec, group = self._find(name, fold)
+        if spec.kind != "sequence":
+            raise BadCache(f"{self.path}: {name} is a vector: read it by vectors()")
+        row = self._row.get(clip_id)
+        if row is None:
+            raise BadCache(f"{self.path}: there is no clip {clip_id!r}")
+        offsets = self._offsets(group)
+        start, stop = int(offsets[row]), int(offsets[row + 1])
+        if start == stop:
+            return None
+        values: Floats = self._read(
+            f"feature {group}", lambda f: f["features"][group]["values"][start:stop]
+        )
+        return values
+
+    def _spec_of(self, group: str) -> Callable[[Any], FeatureSpec]:
+        return lambda file: read_spec(file["features"][group], self.table.clip_ids)
+
+    @cached_property
+    def _row(self) -> dict[str, int]:
+        return {clip: i for i, clip in enumerate(self.table.clip_ids)}
+
+    @cached_property
+    def _held_offsets(self) -> dict[str, Ints]:
+        return {}
+
+    def _offsets(self, group: str) -> Ints:
+        held = self._held_offsets.get(group)
+        if held is None:
+            held = self._read(f"feature {group}", lambda f: f["features"][group]["offsets"][()])
+            self._held_offsets[group] = held
+        return held
+
+    def _find(self, name: str, fold: int | None) -> tuple[FeatureSpec, str]:
+        found = self._groups.get((name, fold)) or self._groups.get((name, None))
+        if found is None:
+            folds = ", ".join(str(spec.fold) for spec in self.variants(name))
+            given = "none was given" if fold is None else f"not {fold}"
+            raise BadCache(f"{self.path}: {name} has a variant for each fold {folds}; {given}")
+        return found
+
+    # --- the file
+
+    def _read(self, what: str, read: Callable[[Any], T]) -> T:
+        with self._lock:
+            if self._file is None:
+                raise BadCache(f"{self.path}: this cache is closed: open it again")
+            try:
+                return read(self._file)
+            except DAMAGE as error:
+                raise BadCache(
+                    f"{self.path}: its {what} cannot be read ({error}): "
+                    f"run 'mvemo cache verify {self.path}', or copy the file again"
+                ) from None
+
+    def close(self) -> None:
+        """Close the file; arrays already read stay."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _checksum_of(group: str) -> Callable[[Any], str]:
+    return lambda file: str(file["features"][group].attrs["checksum"])
+
+
+def open_cache(path: Path | str) -> Cache:
+    """Open a cache for reading.
+
+    Raises
+    ------
+    MissingCache
+        There is no such file.
+    BadCache
+        It is no feature cache, is damaged, or is of a newer schema than this code's.
+    """
+    return Cache(Path(path))

@@ -1,0 +1,123 @@
+"""Which features, failures and facts of several runs may stand side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mvemo.cache.combine import PlannedFeature
+from mvemo.cache.encoding import to_json
+from mvemo.cache.errors import BadCache
+from mvemo.cache.layout import Failures, feature_label
+from mvemo.cache.source import Source, describe
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.table import ClipTable
+
+# Earlier runs whose provenance is kept under "history".
+HISTORY = 20
+
+
+def same_family(a: FeatureSpec, b: FeatureSpec) -> bool:
+    """Whether two specs of one name may stand side by side: crossfit nets of two folds."""
+    return (
+        a.fold is not None
+        and b.fold is not None
+        and a.fold != b.fold
+        and replace(a, fold=None, weights="").digest == replace(b, fold=None, weights="").digest
+    )
+
+
+def resolve(
+    features: Mapping[str, PlannedFeature], asked: Mapping[str, FeatureSpec]
+) -> dict[str, PlannedFeature]:
+    """Keep the most recent spec of each name and fold, and what fits beside it.
+
+    Parameters
+    ----------
+    features
+        Spec digest to plan, the most recent last.
+    asked
+        Digest to the specs that the run under way wants, the most recent last. They come
+        before all others, and drive those of another kind out even when they have no rows:
+        values made with other parameters are no stand-in for values that failed.
+    """
+    specs = {d: f.spec for d, f in features.items() if d not in asked} | dict(asked)
+    kept: dict[str, FeatureSpec] = {}
+    for digest in reversed(specs):
+        spec = specs[digest]
+        if all(same_family(spec, s) for s in kept.values() if s.name == spec.name):
+            kept[digest] = spec
+    return in_order({d: features[d] for d in kept if d in features})
+
+
+def in_order(features: Mapping[str, PlannedFeature]) -> dict[str, PlannedFeature]:
+    """Features by name and fold, whatever order they came in."""
+    return dict(sorted(features.items(), key=lambda f: (f[1].spec.name, f[1].spec.fold or 0, f[0])))
+
+
+def curve_names(spec: FeatureSpec) -> set[str]:
+    """Names of the training curves of a feature's net."""
+    return {feature_label(spec)} | ({f"{spec.name}@all"} if spec.fold is None else set())
+
+
+def refuse_rivals(features: Mapping[str, PlannedFeature], where: str) -> None:
+    """Refuse features that may not stand side by side.
+
+    Raises
+    ------
+    BadCache
+        Two specs of one name are neither the same nor nets of two folds.
+    """
+    specs = [feature.spec for feature in features.values()]
+    for i, a in enumerate(specs):
+        for b in specs[:i]:
+            if a.name == b.name and not same_family(a, b):
+                raise BadCache(
+                    f"{where}: two kinds of {feature_label(a)}, {describe(b)} and {describe(a)}: "
+                    "other parameters, weights or protocol; extract them alike"
+                )
+
+
+def corrupt_stage(spec: FeatureSpec) -> str:
+    """Stage of the failure that stands for a row found corrupt; a new `put` clears it."""
+    return f"cache:{feature_label(spec)}"
+
+
+def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
+    """Whether a crossfit net saw clips, or groups of clips, that the table puts in its fold.
+
+    Also True where the table has no such fold.
+    """
+    if spec.fold is None:
+        return False
+    inside = np.flatnonzero(table.folds == spec.fold).tolist()
+    seen = frozenset(spec.trained_on)
+    groups = {table.groups[i] for i, c in enumerate(table.clip_ids) if c in seen}
+    return not inside or any(table.clip_ids[i] in seen or table.groups[i] in groups for i in inside)
+
+
+def newest_failures(sources: Sequence[Source]) -> Failures:
+    """Failures of sources, oldest first, each clip and stage as the newest has it."""
+    found: Failures = {}
+    for source in sources:
+        found.update(source.failures)
+    return found
+
+
+def with_history(now: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance of a run with that of an earlier one under ``history``, newest first."""
+    earlier = [{k: v for k, v in before.items() if k != "history"}]
+    earlier += before.get("history", [])
+    held = {k: v for k, v in now.items() if k != "history"}
+    if not held:
+        return dict(before)
+    history: list[Any] = list(now.get("history", []))
+    known = {to_json(h) for h in (held, *history)}
+    for item in earlier:
+        if item and to_json(item) not in known:
+            known.add(to_json(item))
+            history.append(item)
+    return {**held, "history": history[:HISTORY]} if history else held

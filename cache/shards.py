@@ -1,0 +1,95 @@
+"""Shards of an unfinished run, and files written whole."""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import h5py
+
+from mvemo.cache.atomic import replacing
+from mvemo.cache.combine import CorruptRows, Plan, write_plan
+from mvemo.cache.errors import BadCache
+from mvemo.cache.layout import LIBVER
+from mvemo.cache.rules import corrupt_stage
+from mvemo.cache.source import FilePool, FileSource
+
+
+def new_shard_path(parts: Path, number: int) -> Path:
+    """Path of the next shard; the random part tells it from any earlier of its number."""
+    return parts / f"{number:08d}-{uuid.uuid4().hex[:12]}.h5"
+
+
+def shard_number(path: Path) -> int:
+    """Number of a shard, by its name."""
+    return int(path.name[:8])
+
+
+def shard_paths(parts: Path) -> list[Path]:
+    """Paths of all committed shards, oldest first."""
+    return sorted(parts.glob("[0-9]*-*.h5"))
+
+
+def read_shards(parts: Path, pool: FilePool, merged: tuple[str, ...]) -> list[FileSource]:
+    """The committed shards, oldest first; one that is damaged warns and counts as not there.
+
+    Shards that the cache names as `merged` are what a kill during their removal left: they
+    are removed now.
+    """
+    found = []
+    for path in shard_paths(parts):
+        if path.name in merged:
+            path.unlink()
+            continue
+        try:
+            found.append(FileSource(path, pool))
+        except BadCache as error:
+            warnings.warn(f"{error}; its rows are made anew", stacklevel=2)
+    return found
+
+
+def remove_shards(parts: Path) -> None:
+    """Remove what `close` has merged; what cannot be removed is merged again, harmlessly."""
+    with suppress(OSError):
+        for path in [*shard_paths(parts), parts / "table.h5"]:
+            path.unlink(missing_ok=True)
+
+
+def write_file(path: Path, plan: Plan, temp: Path, kept: str = "") -> None:
+    """Write a plan to a file that appears whole.
+
+    Raises
+    ------
+    CacheError
+        The disk is full, or may not be written.
+    CorruptRows
+        From `write_plan`.
+    """
+    with (
+        replacing(path, temp, kept),
+        h5py.File(temp, "w", libver=LIBVER, locking=False) as file,
+    ):
+        write_plan(file, plan)
+
+
+def write_dropping(path: Path, plan: Plan, temp: Path, kept: str = "") -> list[str]:
+    """Write a plan without the rows that turn out corrupt, each kept as a failure.
+
+    Returns
+    -------
+    Sentences about the rows dropped.
+    """
+    dropped: list[str] = []
+    while True:
+        try:
+            write_file(path, plan, temp, kept)
+            return dropped
+        except CorruptRows as error:
+            plan.features[error.digest].drop(error.rows)
+            for row in error.found:
+                plan.failures[row.clip_id, corrupt_stage(row.spec)] = (
+                    "the stored values did not fit their checksum and were dropped"
+                )
+                dropped.append(str(row))

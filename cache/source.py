@@ -1,0 +1,265 @@
+"""Where rows come from: a cache file, a shard, or the writer's memory."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from mvemo.cache.encoding import CHECKSUM, Curves, Floats, curves_from_json, row_checksum
+from mvemo.cache.errors import BadCache
+from mvemo.cache.layout import (
+    DAMAGE,
+    Bools,
+    Failures,
+    Index,
+    Ints,
+    feature_label,
+    open_file,
+    read_failures,
+    read_index,
+    read_strings,
+    read_table,
+    read_text,
+)
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.table import ClipTable
+
+
+class Source(Protocol):
+    """Rows of features with their index; the rows of `indexes` follow `table`."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def table(self) -> ClipTable:
+        """The clips it knows, often but some of all."""
+        ...
+
+    @property
+    def indexes(self) -> Mapping[str, Index]:
+        """Spec digest to index, oldest first."""
+        ...
+
+    @property
+    def failures(self) -> Failures: ...
+
+    @property
+    def curves(self) -> Curves: ...
+
+    @property
+    def provenance(self) -> dict[str, Any]: ...
+
+    def vectors(self, digest: str, rows: Ints) -> Floats:
+        """float32 (rows, dim)."""
+        ...
+
+    def sequence(self, digest: str, row: int) -> Floats:
+        """float32 (frames, dim)."""
+        ...
+
+
+class FilePool:
+    """Open files, the least recently used closed first: shards may be many."""
+
+    def __init__(self, limit: int = 64) -> None:
+        self._limit = limit
+        self._files: OrderedDict[Path, Any] = OrderedDict()
+
+    def get(self, path: Path) -> Any:
+        """The open file of a path."""
+        file = self._files.pop(path, None)
+        if file is None:
+            file = open_file(path)
+        self._files[path] = file
+        while len(self._files) > self._limit:
+            self._files.popitem(last=False)[1].close()
+        return file
+
+    def close(self) -> None:
+        """Close them all."""
+        while self._files:
+            self._files.popitem()[1].close()
+
+
+class FileSource:
+    """A cache file or a shard: its index in memory, its values on disk.
+
+    Parameters
+    ----------
+    path
+        The file.
+    pool
+        Keeps it open.
+    tolerant
+        Leave out features that cannot be read, naming them in `lost`, instead of raising.
+
+    Raises
+    ------
+    BadCache
+        The file is damaged.
+    """
+
+    def __init__(self, path: Path, pool: FilePool, *, tolerant: bool = False) -> None:
+        self.path = path
+        self.name = str(path)
+        self.lost: list[str] = []
+        self._pool = pool
+        self._groups: dict[str, str] = {}
+        file = pool.get(path)
+        try:
+            self.table = read_table(file)
+        except DAMAGE as error:
+            raise BadCache(f"{path}: its clip table is damaged ({error}): extract again") from None
+        found: list[tuple[int, Index]] = []
+        for group in file["features"]:
+            try:
+                item = file["features"][group]
+                index = read_index(item, self.table.clip_ids)
+                found.append((int(item.attrs["order"]), index))
+            except DAMAGE as error:
+                if not tolerant:
+                    raise BadCache(
+                        f"{path}: feature {group} is damaged ({error}): "
+                        f"run 'mvemo cache repair {path}'"
+                    ) from None
+                self.lost.append(f"feature {group}: {error}")
+                continue
+            self._groups[index.spec.digest] = group
+        found.sort(key=lambda item: item[0])
+        self.indexes = {index.spec.digest: index for _, index in found}
+        self._starts = {
+            digest: np.concatenate([[0], np.cumsum(index.frames)])
+            for digest, index in self.indexes.items()
+            if index.spec.kind == "sequence"
+        }
+        self.failures = self._extra("failures", read_failures, {}, tolerant)
+        self.merged = self._extra("merged", lambda f: read_strings(f, "merged"), (), tolerant)
+        self.curves = self._extra(
+            "curves",
+            lambda f: curves_from_json(json.loads(read_text(f, "curves"))),
+            {},
+            tolerant,
+        )
+        self.provenance = self._extra(
+            "provenance", lambda f: dict(json.loads(read_text(f, "provenance"))), {}, tolerant
+        )
+
+    def _extra(self, what: str, read: Any, default: Any, tolerant: bool) -> Any:
+        try:
+            return read(self._pool.get(self.path))
+        except DAMAGE as error:
+            if not tolerant:
+                raise BadCache(
+                    f"{self.path}: its {what} are damaged ({error}): "
+                    f"run 'mvemo cache repair {self.path}'"
+                ) from None
+            self.lost.append(f"{what}: {error}")
+            return default
+
+    def vectors(self, digest: str, rows: Ints) -> Floats:
+        if not len(rows):
+            return np.empty((0, self.indexes[digest].spec.dim), np.float32)
+        first, last = int(rows.min()), int(rows.max())
+        block: Floats = self._values(digest)[first : last + 1]
+        return block[rows - first]
+
+    def sequence(self, digest: str, row: int) -> Floats:
+        start, stop = self._starts[digest][row : row + 2]
+        frames: Floats = self._values(digest)[int(start) : int(stop)]
+        return frames
+
+    def _values(self, digest: str) -> Any:
+        return self._pool.get(self.path)["features"][self._groups[digest]]["values"]
+
+
+@dataclass
+class _Buffered:
+    spec: FeatureSpec
+    # Clip id to key, values and checksum.
+    rows: dict[str, tuple[bytes, Floats, bytes]] = field(default_factory=dict)
+
+
+class MemorySource:
+    """Rows that were put and not yet committed."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.failures: Failures = {}
+        self.curves: Curves = {}
+        self.provenance: dict[str, Any] = {}
+        self.rows = 0
+        self.bytes = 0
+        self._features: dict[str, _Buffered] = {}
+        self._table: ClipTable | None = None
+        self._indexes: dict[str, Index] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._features or self.failures or self.curves)
+
+    def put(self, spec: FeatureSpec, clip_id: str, key: bytes, values: Floats) -> None:
+        """Hold a row; an earlier one of the same feature and clip gives way."""
+        held = self._features.setdefault(spec.digest, _Buffered(spec))
+        before = held.rows.get(clip_id)
+        held.rows[clip_id] = (key, values, row_checksum(clip_id, key, values))
+        self.rows += before is None
+        self.bytes += values.nbytes - (0 if before is None else before[1].nbytes)
+
+    def keys(self, digest: str) -> dict[str, bytes]:
+        """Clip id to key of the rows held of one feature."""
+        held = self._features.get(digest)
+        return {} if held is None else {clip: row[0] for clip, row in held.rows.items()}
+
+    def clips(self) -> set[str]:
+        """Ids of all clips that it has a row or a failure of."""
+        found = {clip for clip, _ in self.failures}
+        for held in self._features.values():
+            found.update(held.rows)
+        return found
+
+    def freeze(self, table: ClipTable) -> None:
+        """Make it a `Source` over these clips; nothing is put after that."""
+        self._table = table
+        n = len(table)
+        for digest, held in self._features.items():
+            present: Bools = np.zeros(n, np.bool_)
+            checksums = np.zeros((n, CHECKSUM), np.uint8)
+            frames = np.zeros(n, np.int64)
+            keys = np.zeros(n, f"S{max(64, *(len(r[0]) for r in held.rows.values()))}")
+            for i, clip in enumerate(table.clip_ids):
+                row = held.rows.get(clip)
+                if row is not None:
+                    present[i], keys[i] = True, row[0]
+                    checksums[i] = np.frombuffer(row[2], np.uint8)
+                    frames[i] = len(row[1]) if held.spec.kind == "sequence" else 1
+            self._indexes[digest] = Index(held.spec, present, keys, checksums, frames)
+
+    @property
+    def table(self) -> ClipTable:
+        assert self._table is not None
+        return self._table
+
+    @property
+    def indexes(self) -> dict[str, Index]:
+        return self._indexes
+
+    def vectors(self, digest: str, rows: Ints) -> Floats:
+        held = self._features[digest].rows
+        return np.stack([held[self.table.clip_ids[i]][1] for i in rows.tolist()])
+
+    def sequence(self, digest: str, row: int) -> Floats:
+        return self._features[digest].rows[self.table.clip_ids[row]][1]
+
+
+def describe(spec: FeatureSpec) -> str:
+    """A feature in words, short digest included."""
+    return f"{feature_label(spec)} ({spec.digest[:12]})"

@@ -1,0 +1,211 @@
+"""Whether a cache says what was written to it, and nothing that contradicts itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvemo.cache.checks import check_table
+from mvemo.cache.combine import BLOCK
+from mvemo.cache.encoding import Floats, row_checksum
+from mvemo.cache.errors import BadCache
+from mvemo.cache.layout import (
+    DAMAGE,
+    Index,
+    feature_label,
+    open_file,
+    read_failures,
+    read_index,
+    read_table,
+    read_text,
+)
+from mvemo.cache.rules import same_family
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.table import ClipTable
+
+# Problems of one kind that are told one by one; the rest are counted.
+SHOWN = 5
+
+
+def verify_cache(path: Path | str) -> list[str]:
+    """Check a cache completely; every value is read.
+
+    Checksums of the clip table, indexes, rows, failures, curves and provenance; shapes,
+    types and offsets; missing rows NaN and present rows finite; labels in range; groups
+    within one fold; no net of a fold trained on that fold's clips or their groups.
+
+    Returns
+    -------
+    The problems, a sentence each; empty for a sound cache.
+
+    Raises
+    ------
+    MissingCache
+        There is no such file.
+    CacheError
+        It may not be read, which says nothing about the file.
+    """
+    path = Path(path)
+    try:
+        file = open_file(path)
+    except BadCache as error:
+        return [str(error)]
+    with file:
+        try:
+            table = read_table(file)
+            problems = table_problems(table)
+            names = list(file["features"])
+        except DAMAGE as error:
+            return [f"the clip table cannot be read ({error})"]
+        specs: list[FeatureSpec] = []
+        for name in names:
+            try:
+                group = file["features"][name]
+                index = read_index(group, table.clip_ids)
+                problems += _feature_problems(group, index, table)
+                specs.append(index.spec)
+            except DAMAGE as error:
+                problems.append(f"feature {name} cannot be read ({error})")
+        for i, a in enumerate(specs):
+            for b in specs[:i]:
+                if a.name == b.name and not same_family(a, b):
+                    problems.append(f"{feature_label(a)}: two kinds that exclude each other")
+        problems += _extra_problems(file, table)
+    return problems
+
+
+def table_problems(table: ClipTable) -> list[str]:
+    """What is wrong with a clip table in itself."""
+    try:
+        check_table(table, "the clip table")
+    except BadCache as error:
+        return [str(error)]
+    problems = []
+    labels, folds = np.asarray(table.labels), np.asarray(table.folds)
+    if table.task == "regression":
+        bad = ~np.isfinite(labels).all(axis=1)
+    elif table.task == "multilabel":
+        bad = ~np.isin(labels, (0, 1)).all(axis=1)
+    elif table.task == "multiclass":
+        bad = (labels < 0) | (labels >= len(table.classes))
+    else:
+        problems.append(f"task {table.task!r} is none of multiclass, multilabel, regression")
+        bad = np.zeros(len(table), np.bool_)
+    for i in np.flatnonzero(bad).tolist():
+        problems.append(f"label {labels[i].tolist()} of clip {table.clip_ids[i]!r} is out of range")
+    if table.k == 0:
+        if (folds != -1).any():
+            problems.append("clips have folds, but the number of folds is 0")
+    elif ((folds < 0) | (folds >= table.k)).any():
+        outside = sorted(set(folds[(folds < 0) | (folds >= table.k)].tolist()))
+        problems.append(f"folds {outside} are outside 0 to {table.k - 1}")
+    of_group: dict[str, set[int]] = {}
+    for name, fold in zip(table.groups, folds.tolist(), strict=True):
+        of_group.setdefault(name, set()).add(fold)
+    straddling = [(name, held) for name, held in of_group.items() if len(held) > 1]
+    problems += [f"group {name!r} straddles folds {sorted(held)}" for name, held in straddling]
+    return _shortened(problems, "problems of the clip table")
+
+
+def _feature_problems(group: Any, index: Index, table: ClipTable) -> list[str]:
+    spec, label = index.spec, feature_label(index.spec)
+    problems = [f"{label}: {p}" for p in _training_problems(spec, table)]
+    n, values = len(table), group["values"]
+    if spec.kind == "vector":
+        shape: tuple[int, ...] = (n, spec.dim)
+    else:
+        offsets = group["offsets"][()]
+        if offsets.shape != (n + 1,) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
+            return [*problems, f"{label}: its offsets are no rising row numbers"]
+        shape = (int(offsets[-1]), spec.dim)
+        if ((np.diff(offsets) > 0) != index.present).any():
+            problems.append(f"{label}: clips with frames are not those marked present")
+    if values.shape != shape or values.dtype != np.float32:
+        return [*problems, f"{label}: values {values.dtype} {values.shape}, not float32 {shape}"]
+    if ((index.keys != b"") != index.present).any():
+        problems.append(f"{label}: clips with a key are not those marked present")
+    rows = _vector_problems if spec.kind == "vector" else _sequence_problems
+    found = [f"{label} of clip {p}" for p in rows(values, index, table)]
+    return problems + _shortened(found, f"bad rows of {label}")
+
+
+def _vector_problems(values: Any, index: Index, table: ClipTable) -> list[str]:
+    found = []
+    step = max(1, BLOCK // (4 * index.spec.dim))
+    for start in range(0, len(table), step):
+        block = values[start : start + step]
+        for i, row in enumerate(block, start):
+            if index.present[i]:
+                found += _row_problems(row, i, index, table)
+            elif not np.isnan(row).all():
+                found.append(f"{table.clip_ids[i]!r} is marked missing, but has values")
+    return found
+
+
+def _sequence_problems(values: Any, index: Index, table: ClipTable) -> list[str]:
+    found = []
+    offsets = np.concatenate([[0], np.cumsum(index.frames)])
+    for i in np.flatnonzero(index.present).tolist():
+        found += _row_problems(values[offsets[i] : offsets[i + 1]], i, index, table)
+    return found
+
+
+def _row_problems(row: Floats, i: int, index: Index, table: ClipTable) -> list[str]:
+    clip = table.clip_ids[i]
+    if row_checksum(clip, bytes(index.keys[i]), row) != index.checksums[i].tobytes():
+        return [f"{clip!r}: the values do not fit their checksum"]
+    if not np.isfinite(row).all():
+        return [f"{clip!r}: NaN or infinite values"]
+    return []
+
+
+def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
+    """A net's training clips against what its protocol promises."""
+    seen = frozenset(spec.trained_on)
+    if spec.protocol in ("none", "frozen"):
+        held = seen.intersection(table.clip_ids)
+        return (
+            [f"protocol {spec.protocol}, but trained on {len(held)} of the clips"] if held else []
+        )
+    if spec.protocol != "crossfit":
+        return []
+    inside = np.flatnonzero(table.folds == spec.fold).tolist()
+    if not inside:
+        return [f"a crossfit net of fold {spec.fold}, which has no clips"]
+    groups = {table.groups[i] for i, clip in enumerate(table.clip_ids) if clip in seen}
+    clips = [table.clip_ids[i] for i in inside if table.clip_ids[i] in seen]
+    kin = [table.clip_ids[i] for i in inside if table.groups[i] in groups]
+    problems = []
+    if not seen:
+        problems.append("a crossfit net without a record of its training clips")
+    if clips:
+        problems.append(f"the net was trained on {len(clips)} clips of its fold, as {clips[0]!r}")
+    if len(kin) > len(clips):
+        problems.append(f"the net saw the groups of {len(kin)} clips of its fold, as {kin[0]!r}")
+    return problems
+
+
+def _extra_problems(file: Any, table: ClipTable) -> list[str]:
+    problems = []
+    try:
+        failures = read_failures(file)
+        unknown = {clip for clip, _ in failures}.difference(table.clip_ids)
+        problems += [f"a failure of {clip!r}, which is no clip" for clip in sorted(unknown)]
+        if None in failures.values():
+            problems.append("a shard of an unfinished run, no finished cache")
+    except DAMAGE as error:
+        problems.append(f"the failures cannot be read ({error})")
+    for name in ("curves", "provenance"):
+        try:
+            read_text(file, name)
+        except DAMAGE as error:
+            problems.append(f"the {name} cannot be read ({error})")
+    return problems
+
+
+def _shortened(problems: list[str], what: str) -> list[str]:
+    if len(problems) <= SHOWN:
+        return problems
+    return [*problems[:SHOWN], f"and {len(problems) - SHOWN} more {what}"]

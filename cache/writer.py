@@ -1,0 +1,412 @@
+"""The one writer: rows go to shards, and at the end into the one file.
+
+A run's rows are buffered, committed to shards in ``<cache>.parts/``, and merged into the
+cache by `CacheWriter.close`. Every file appears by renaming a complete, flushed one. So at
+whatever moment a run is killed, the cache is what the last `close` left, every shard is
+whole, and only what was not committed is lost; the next writer takes the shards up.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from mvemo.cache.checks import check_spec, check_table, check_text, checked_values
+from mvemo.cache.combine import Plan, PlannedFeature, plan_rows
+from mvemo.cache.encoding import Curves, Floats, plain
+from mvemo.cache.errors import BadCache, CacheError
+from mvemo.cache.layout import feature_label, parts_folder, subset
+from mvemo.cache.lock import WriterLock
+from mvemo.cache.rules import (
+    corrupt_stage,
+    curve_names,
+    newest_failures,
+    resolve,
+    saw_its_fold,
+    with_history,
+)
+from mvemo.cache.shards import (
+    new_shard_path,
+    read_shards,
+    remove_shards,
+    shard_number,
+    shard_paths,
+    write_dropping,
+    write_file,
+)
+from mvemo.cache.source import FilePool, FileSource, MemorySource, Source
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.table import ClipTable
+
+
+class CacheWriter:
+    """Writes one cache; a context manager.
+
+    Leaving the ``with`` block merges everything into the cache. Leaving it by an exception
+    (Ctrl-C, too) commits what was put and leaves the cache as it was: the next writer, or
+    ``mvemo cache repair``, takes the shards up.
+
+    When the table differs from the cache's, rows follow their clip ids; rows of clips that
+    are gone are dropped. Of each feature name and fold the spec that this writer was last
+    asked about or given stays, and whatever does not fit beside it (other parameters or
+    another protocol) goes. So do the nets of earlier folds that saw clips which the table
+    now puts in their fold.
+
+    Parameters
+    ----------
+    path
+        The cache; its folder must be there.
+    table
+        All clips of the run.
+    provenance
+        JSON values: command, versions, settings, seeds. That of earlier runs is kept under
+        ``history``.
+    commit_rows, commit_bytes, commit_seconds
+        A `put` commits when this many rows or bytes are buffered, or the last commit is
+        this long ago. Bounds the memory, and what a kill can cost.
+
+    Raises
+    ------
+    CacheBusy
+        Another writer holds the cache.
+    BadCache
+        The table is inconsistent, or the cache is damaged or of a newer schema.
+    CacheError
+        The folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        table: ClipTable,
+        *,
+        provenance: Mapping[str, Any] | None = None,
+        commit_rows: int = 1024,
+        commit_bytes: int = 64 << 20,
+        commit_seconds: float = 60.0,
+    ) -> None:
+        self.path = Path(path)
+        check_table(table, str(self.path))
+        self.table = table
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        self._limits = (commit_rows, commit_bytes, commit_seconds)
+        self._clips = frozenset(table.clip_ids)
+        self._memory = MemorySource()
+        self._rows: dict[str, dict[str, bytes]] = {}
+        self._stale: dict[str, set[str]] = {}
+        # What this run wants, the most recent last.
+        self._asked: dict[str, FeatureSpec] = {}
+        self._closed = False
+        self._committed = time.monotonic()
+        self._pool = FilePool()
+        self._lock = WriterLock(self.path)
+        try:
+            self._parts = parts_folder(self.path)
+            for temp in self._parts.glob("*.tmp"):
+                temp.unlink(missing_ok=True)
+            self._main = FileSource(self.path, self._pool) if self.path.exists() else None
+            merged = () if self._main is None else self._main.merged
+            self._shards = read_shards(self._parts, self._pool, merged)
+            self._next = 1 + max(map(shard_number, shard_paths(self._parts)), default=-1)
+            before = [*([] if self._main is None else [self._main]), *self._shards]
+            self._failures = newest_failures(before)
+            self._write_opening()
+        except BaseException as error:
+            self._end()
+            if isinstance(error, OSError) and not isinstance(error, CacheError):
+                raise CacheError(
+                    f"{self.path}: cannot be written: {error.strerror or error}"
+                ) from None
+            raise
+
+    # --- asking
+
+    def stored(self, spec: FeatureSpec) -> frozenset[str]:
+        """Keys of all rows of this feature that are stored or buffered.
+
+        Clips with the same media share a key: whether a clip's row is there is what
+        `current` tells.
+        """
+        return frozenset(key.decode("ascii") for key in self._known(spec).values())
+
+    def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
+        """Ids of the clips whose row is there under today's key; all others are to be made.
+
+        Parameters
+        ----------
+        spec
+            The feature.
+        keys
+            Clip id to `FeatureSpec.key` of its media as they are now. A stored row of one of
+            these clips under another key is of media since replaced: `close` drops it,
+            unless it was put again.
+        """
+        known = self._known(spec)
+        stale = {c for c, key in keys.items() if c in known and known[c] != key.encode()}
+        self._stale.setdefault(spec.digest, set()).update(stale)
+        return frozenset(c for c, key in keys.items() if known.get(c) == key.encode())
+
+    @property
+    def failures(self) -> tuple[tuple[str, str, str], ...]:
+        """(clip id, stage, reason) of each failure as of now, sorted by clip id and stage."""
+        held = self._failures.items()
+        return tuple(sorted((c, s, why) for (c, s), why in held if why is not None))
+
+    # --- telling
+
+    def put(self, spec: FeatureSpec, clip_id: str, key: str, array: Floats) -> None:
+        """Buffer one clip's values; durable after the next commit.
+
+        Parameters
+        ----------
+        spec
+            The feature.
+        clip_id
+            A clip of the table.
+        key
+            `FeatureSpec.key` of the clip's media.
+        array
+            float32 (dim,) of a vector, (frames, dim) of a sequence, frames above 0. Copied.
+
+        Raises
+        ------
+        BadCache
+            Unknown clip, wrong type or shape, NaN or infinity.
+        CacheError
+            A commit that was due failed; the rows stay buffered.
+        """
+        self._check_open()
+        where = f"{self.path}: {feature_label(spec)} of clip {clip_id!r}"
+        if clip_id not in self._clips:
+            raise BadCache(f"{where}: the table has no such clip")
+        values = checked_values(spec, array, where)
+        if not key or not key.isascii() or not key.isprintable():
+            raise BadCache(f"{where}: key {key!r} is none: give FeatureSpec.key(...)")
+        known = self._known(spec)
+        self._memory.put(spec, clip_id, key.encode("ascii"), values)
+        known[clip_id] = key.encode("ascii")
+        self._stale.get(spec.digest, set()).discard(clip_id)
+        self.clear_failures(clip_id, corrupt_stage(spec))
+        rows, size, seconds = self._limits
+        if (
+            self._memory.rows >= rows
+            or self._memory.bytes >= size
+            or time.monotonic() - self._committed >= seconds
+        ):
+            self.commit()
+
+    def fail(self, clip_id: str, stage: str, reason: str) -> None:
+        """Keep a failure; one of the same clip and stage gives way.
+
+        Parameters
+        ----------
+        clip_id
+            A clip of the table.
+        stage
+            What failed, ``decode:audio`` or ``embed:c3d``.
+        reason
+            Why, in one line.
+        """
+        self._check_open()
+        if clip_id not in self._clips:
+            raise BadCache(f"{self.path}: failure of clip {clip_id!r}: the table has no such clip")
+        text = " ".join(reason.replace("\0", " ").split()) or "no reason given"
+        check_text(stage, str(self.path))
+        # A reason may quote bytes of a broken file's name or tags.
+        self._set_failure(clip_id, stage, text.encode("utf-8", "replace").decode())
+
+    def clear_failures(self, clip_id: str, stage: str | None = None) -> None:
+        """Forget a clip's failures: that of one stage, or all; to be called on success."""
+        self._check_open()
+        stages = [s for c, s in self._failures if c == clip_id] if stage is None else [stage]
+        for held in stages:
+            if self._failures.get((clip_id, held)) is not None:
+                self._set_failure(clip_id, held, None)
+
+    def curve(self, name: str, values: Mapping[str, Sequence[float]]) -> None:
+        """Keep a training curve, ``music1d@fold0``; an earlier one of the name gives way.
+
+        Parameters
+        ----------
+        name
+            Feature name, ``@`` and which net.
+        values
+            Series of equal length: ``epoch``, ``train_loss``, ``val_loss``, ``val_accuracy``.
+        """
+        self._check_open()
+        self._memory.curves[name] = {k: [float(v) for v in s] for k, s in values.items()}
+
+    # --- making it last
+
+    def commit(self) -> None:
+        """Make everything put so far durable, as one shard.
+
+        Raises
+        ------
+        CacheError
+            It cannot be written; nothing is lost, the rows stay buffered.
+        """
+        self._check_open()
+        if self._memory:
+            memory = self._memory
+            clips = memory.clips()
+            rows = [i for i, clip in enumerate(self.table.clip_ids) if clip in clips]
+            memory.freeze(subset(self.table, rows))
+            plan = Plan(
+                memory.table,
+                [memory],
+                plan_rows(memory.table, [memory]),
+                memory.failures,
+                memory.curves,
+                dict(plain(self.provenance)),
+            )
+            path = new_shard_path(self._parts, self._next)
+            write_file(path, plan, path.with_suffix(".tmp"), kept=self._kept())
+            self._next += 1
+            self._shards.append(FileSource(path, self._pool))
+            self._memory = MemorySource()
+        self._committed = time.monotonic()
+
+    def close(self) -> None:
+        """Commit, merge the shards into the cache in one step, and let the next writer in.
+
+        Raises
+        ------
+        CacheError
+            It cannot be written: cache and shards are as they were, the lock is let go.
+        """
+        if self._closed:
+            return
+        try:
+            self.commit()
+            sources: list[Source] = [] if self._main is None else [self._main]
+            sources += self._shards
+            plan = Plan(
+                self.table,
+                sources,
+                self._features(sources),
+                {
+                    at: why
+                    for at, why in self._failures.items()
+                    if at[0] in self._clips and why is not None
+                },
+                {},
+                self._history(sources),
+                merged=tuple(shard.path.name for shard in self._shards),
+            )
+            plan.curves = self._curves(sources, plan.features)
+            for corrupt in write_dropping(
+                self.path, plan, self._parts / "merged.tmp", kept=self._kept()
+            ):
+                warnings.warn(f"{corrupt}: dropped, run again to make it anew", stacklevel=2)
+            self._pool.close()
+            remove_shards(self._parts)
+        finally:
+            self._end()
+
+    def __enter__(self) -> CacheWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        elif not self._closed:
+            try:
+                # The exception under way matters more than one of the commit.
+                with suppress(CacheError):
+                    self.commit()
+            finally:
+                self._end()
+
+    # --- within
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BadCache(f"{self.path}: this writer is closed: open another")
+
+    def _end(self) -> None:
+        self._closed = True
+        self._pool.close()
+        if not shard_paths(parts_folder(self.path)):
+            remove_shards(parts_folder(self.path))
+        self._lock.release()
+
+    def _kept(self) -> str:
+        return "; all that was committed before is kept: make room and run the same command again"
+
+    def _write_opening(self) -> None:
+        # The whole table, for a repair that finds nothing but shards.
+        plan = Plan(self.table, [], {}, {}, {}, dict(plain(self.provenance)))
+        path = self._parts / "table.h5"
+        write_file(path, plan, path.with_suffix(".tmp"))
+
+    def _known(self, spec: FeatureSpec) -> dict[str, bytes]:
+        """Clip id to key of a feature's rows; notes that this run wants the feature."""
+        digest = spec.digest
+        if not self._asked or next(reversed(self._asked)) != digest:
+            if digest not in self._asked:
+                check_spec(spec, str(self.path))
+            self._asked.pop(digest, None)
+            self._asked[digest] = spec
+        known = self._rows.get(digest)
+        if known is None:
+            known = self._rows[digest] = {}
+            for source in (self._main, *self._shards):
+                index = None if source is None else source.indexes.get(digest)
+                if source is None or index is None:
+                    continue
+                for i in np.flatnonzero(index.present).tolist():
+                    clip = source.table.clip_ids[i]
+                    if clip in self._clips:
+                        known[clip] = bytes(index.keys[i])
+        return known
+
+    def _set_failure(self, clip_id: str, stage: str, reason: str | None) -> None:
+        self._memory.failures[clip_id, stage] = self._failures[clip_id, stage] = reason
+
+    def _features(self, sources: Sequence[Source]) -> dict[str, PlannedFeature]:
+        """What stays of all features, by the rules in the class's text."""
+        planned = plan_rows(self.table, sources)
+        row = {clip: i for i, clip in enumerate(self.table.clip_ids)}
+        for digest in list(planned):
+            feature = planned[digest]
+            stale = [row[c] for c in self._stale.get(digest, ())]
+            feature.drop(np.array(stale, dtype=np.int64))
+            if not (feature.origin >= 0).any() or (
+                digest not in self._asked and saw_its_fold(feature.spec, self.table)
+            ):
+                del planned[digest]
+        return resolve(planned, self._asked)
+
+    def _curves(self, sources: Sequence[Source], kept: Mapping[str, PlannedFeature]) -> Curves:
+        """All curves but those of nets whose features gave way to another protocol's."""
+        live: set[str] = set()
+        dropped: set[str] = set()
+        for feature in kept.values():
+            live |= curve_names(feature.spec)
+        for source in sources:
+            for digest, index in source.indexes.items():
+                if digest not in kept:
+                    dropped |= curve_names(index.spec)
+        curves: Curves = {}
+        for source in sources:
+            curves.update(source.curves)
+        return {name: c for name, c in curves.items() if name not in dropped - live}
+
+    def _history(self, sources: Sequence[Source]) -> dict[str, Any]:
+        now = dict(plain(self.provenance))
+        for source in reversed(sources):
+            now = with_history(now, source.provenance)
+        return now
