@@ -1,0 +1,115 @@
+"""N1: the 1D Music CNN on the raw waveform (PL20 Fig. 3; Z22 Fig. 1)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.frontends import fit_waveform
+from mvemo.extract.nets.base import AudioInput, Net
+from mvemo.extract.nets.registry import scaled
+
+SR = 16000
+N_BLOCKS = 4
+# Four halvings by convolution and four by pooling must leave a sample.
+MIN_SAMPLES = 2 ** (2 * N_BLOCKS)
+
+
+@dataclass(frozen=True)
+class Music1DOptions:
+    """Options of `Music1D`.
+
+    Parameters
+    ----------
+    seconds
+        Length of the input; PL20 has 30 s.
+    dropout
+        Probability, after each block.
+    """
+
+    seconds: float = 30.0
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and self.seconds * SR >= MIN_SAMPLES):
+            raise BadSetting(
+                f"music1d: seconds is {self.seconds}: it must be at least {MIN_SAMPLES / SR}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise BadSetting(f"music1d: dropout is {self.dropout}: it must lie in [0, 1)")
+
+
+class Music1D(Net):
+    """Four blocks of strided convolution and pooling, all of them averaged over time.
+
+    Each block is Conv1d(32, kernel 3, stride 2) -> ELU -> MaxPool(2) -> Dropout(0.1). The
+    means over time of the four convolutions (after their ELU, the activation that belongs
+    to them) and of the four poolings (before their dropout) are concatenated to the
+    embedding: 32 x 8 = 256.
+
+    Readings where PL20 is silent: convolutions pad one sample on either side, so that
+    each halves the length exactly; "fully connected" and the softmax of PL20 Fig. 3 are
+    one layer, `classifier`, since SPEC's penultimate size, 256, leaves no room for
+    another; pooling is along time (PL20's "across the channels" cannot give 32 x 8).
+
+    Parameters
+    ----------
+    n_outputs
+        Classes, tags or dimensions.
+    width
+        Multiplies the 32 channels.
+    options
+        See `Music1DOptions`.
+    """
+
+    name: ClassVar[str] = "music1d"
+    modality = "audio"
+    Options = Music1DOptions
+
+    def __init__(
+        self, n_outputs: int, *, width: float = 1.0, options: Music1DOptions | None = None
+    ) -> None:
+        super().__init__()
+        self.options = options or Music1DOptions()
+        self.input: AudioInput = AudioInput(SR, self.options.seconds)
+        channels = scaled(32, width)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(channels if i else 1, channels, 3, stride=2, padding=1)
+            for i in range(N_BLOCKS)
+        )
+        self.dropout = nn.Dropout(self.options.dropout)
+        self.embedding_dim = 2 * N_BLOCKS * channels
+        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """float32 (batch, samples) in [-1, 1] -> (batch, 1, samples of the input's length)."""
+        return fit_waveform(raw, self.input.samples).unsqueeze(1)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (batch, 1, samples) -> (batch, embedding_dim)."""
+        means = []
+        for convolution in self.convolutions:
+            # (batch, channels, length) -> (batch, channels, length / 2)
+            x = nn.functional.elu(convolution(x))
+            means.append(x.mean(dim=2))
+            # -> (batch, channels, length / 4)
+            x = nn.functional.max_pool1d(x, 2)
+            means.append(x.mean(dim=2))
+            x = self.dropout(x)
+        # eight of (batch, channels) -> (batch, 8 * channels)
+        return torch.cat(means, dim=1)
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "sr": SR,
+            "samples": self.input.samples,
+            "range": [-1, 1],
+            "shorter": "zero-padded at the end",
+            "longer": "cut",
+            "options": asdict(self.options),
+        }

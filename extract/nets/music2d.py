@@ -1,0 +1,196 @@
+"""N2: the 2D Music CNN on the mel spectrogram (C17, and as modified by PL20 3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.frontends import (
+    C17,
+    C17_SECONDS,
+    PL20,
+    PL20_SECONDS,
+    MelSpectrogram,
+    fit_waveform,
+)
+from mvemo.extract.nets.base import AudioInput, Net
+from mvemo.extract.nets.registry import scaled
+from mvemo.extract.weights import Match, load_mapped, load_own
+
+# (mel bands, frames) of each layer's pooling, for 96 bands.
+POOLS = ((2, 4), (3, 4), (2, 5), (2, 4), (4, 4))
+FRONT_ENDS = {"c17": (C17, C17_SECONDS), "pl20": (PL20, PL20_SECONDS)}
+ACTIVATIONS = ("elu", "relu")
+NORMS = ("clip", "batch")
+# Keras 1's default, which C17 used.
+EPSILON = 1e-3
+
+
+@dataclass(frozen=True)
+class Music2DOptions:
+    """Options of `Music2D`. The defaults are C17's, which the released weights need.
+
+    Parameters
+    ----------
+    front_end
+        ``c17`` (12 kHz, 29 s, 96 x 1,360) or ``pl20`` (16 kHz, 30 s, 96 x 1,876).
+    activation
+        ``elu`` (C17) or ``relu`` (PL20 3.2).
+    norm
+        ``clip``: statistics of the clip itself, in training and after. C17's batch
+        normalisation took those of the batch at hand, one clip at a time, and its file
+        has no others. ``batch``: ordinary, with running statistics; released weights are
+        then only a start for fine-tuning.
+    seconds
+        Length of the input; 0 is the front end's own.
+    """
+
+    front_end: str = "c17"
+    activation: str = "elu"
+    norm: str = "clip"
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("front_end", tuple(FRONT_ENDS)),
+            ("activation", ACTIVATIONS),
+            ("norm", NORMS),
+        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise BadSetting(f"music2d: {name} {value!r}: one of {', '.join(allowed)}")
+        settings, own = FRONT_ENDS[self.front_end]
+        if self.seconds == 0.0:
+            object.__setattr__(self, "seconds", own)
+        if not (math.isfinite(self.seconds) and self.seconds * settings.sr >= settings.n_fft):
+            least = settings.n_fft / settings.sr
+            raise BadSetting(
+                f"music2d: seconds is {self.seconds}: it must be at least {least:.4g}, or 0"
+            )
+
+
+class Music2D(Net):
+    """Five layers of convolution, batch normalisation, activation and max-pooling.
+
+    Convolutions are 3 x 3 with 32 channels, padded to keep the size; a layer's feature is
+    the mean of its pooled map over frequency and time, and the five features are
+    concatenated to the embedding: 160 (C17 section 3; PL20 3.2).
+
+    Poolings drop what does not fill a window, as C17's do. For clips shorter than about
+    15 s the frames run out before the last layer; a pooling is then never longer than
+    what is left, so the same weights serve any length.
+
+    Parameters
+    ----------
+    n_outputs
+        Classes, tags or dimensions.
+    width
+        Multiplies the 32 channels.
+    options
+        See `Music2DOptions`.
+    """
+
+    name: ClassVar[str] = "music2d"
+    modality = "audio"
+    Options = Music2DOptions
+    published: ClassVar[tuple[str, ...]] = (
+        "C17's msd_compact_cnn_theano.hdf5: Million Song Dataset, 50 tags; front_end c17, "
+        "norm clip, activation elu",
+    )
+
+    def __init__(
+        self, n_outputs: int, *, width: float = 1.0, options: Music2DOptions | None = None
+    ) -> None:
+        super().__init__()
+        self.options = options or Music2DOptions()
+        settings, _ = FRONT_ENDS[self.options.front_end]
+        self.input: AudioInput = AudioInput(settings.sr, self.options.seconds)
+        self.front_end = MelSpectrogram(settings)
+        channels = scaled(32, width)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(channels if i else 1, channels, 3, padding=1) for i in range(len(POOLS))
+        )
+        self.norms = nn.ModuleList(
+            nn.InstanceNorm2d(channels, eps=EPSILON, affine=True)
+            if self.options.norm == "clip"
+            else nn.BatchNorm2d(channels, eps=EPSILON)
+            for _ in POOLS
+        )
+        self.activation = nn.ELU() if self.options.activation == "elu" else nn.ReLU()
+        self.embedding_dim = len(POOLS) * channels
+        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """float32 (batch, samples) in [-1, 1] -> decibel (batch, 1, 96, frames)."""
+        mel: Tensor = self.front_end(fit_waveform(raw, self.input.samples))
+        return mel.unsqueeze(1)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (batch, 1, 96, frames) -> (batch, embedding_dim)."""
+        # five of (batch, channels) -> (batch, 5 * channels)
+        return torch.cat(self.layer_features(x), dim=1)
+
+    def layer_features(self, x: Tensor) -> list[Tensor]:
+        """The five layers' features, each (batch, channels), of (batch, 1, 96, frames)."""
+        features = []
+        for convolution, norm, (bands, frames) in zip(
+            self.convolutions, self.norms, POOLS, strict=True
+        ):
+            # (batch, channels, bands, frames), size kept
+            x = self.activation(norm(convolution(x)))
+            # -> (batch, channels, bands // pool, frames // pool)
+            x = nn.functional.max_pool2d(x, (bands, min(frames, x.shape[3])))
+            features.append(x.mean(dim=(2, 3)))
+        return features
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "sr": self.input.sr,
+            "samples": self.input.samples,
+            "range": [-1, 1],
+            "shorter": "zero-padded at the end",
+            "longer": "cut",
+            "mel": self.front_end.settings.record(),
+            "options": asdict(self.options),
+        }
+
+    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
+        """Load C17's released file, or one of our own.
+
+        Theano convolves where torch correlates, so kernels are turned by 180 degrees.
+        The file's running means and standard deviations (0 and 1, never used by C17) and
+        its 50-tag layer on the last 32 features have no place here. Its DFT kernels and
+        filterbank are taken when the front end is C17's.
+        """
+        theano = "ConvBNEluDr/convolution2d_1_W"
+        if theano not in tensors:
+            return load_own(self, tensors)
+        mapped: dict[str, Tensor] = {}
+        used: set[str] = set()
+        for i in range(len(POOLS)):
+            for ours, theirs in (
+                (f"convolutions.{i}.weight", f"convolution2d_{i + 1}_W"),
+                (f"convolutions.{i}.bias", f"convolution2d_{i + 1}_b"),
+                (f"norms.{i}.weight", f"batchnormalization_{i + 1}_gamma"),
+                (f"norms.{i}.bias", f"batchnormalization_{i + 1}_beta"),
+            ):
+                name = f"ConvBNEluDr/{theirs}"
+                if name not in tensors:
+                    continue
+                used.add(name)
+                value = tensors[name]
+                mapped[ours] = value.flip(2, 3) if value.dim() == 4 else value
+        kernels = tuple(f"melgram/param_{i}" for i in range(3))
+        if self.options.front_end == "c17" and all(name in tensors for name in kernels):
+            real, imag, bank = (tensors[name] for name in kernels)
+            self.front_end.load_kernels(real, imag, bank)
+            used.update(kernels)
+            mapped["front_end.window"] = self.front_end.window
+            mapped["front_end.filterbank"] = self.front_end.filterbank
+        return load_mapped(self, mapped, unexpected=[n for n in tensors if n not in used])
