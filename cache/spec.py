@@ -86,7 +86,9 @@ class FeatureSpec:
         start, duration
             The clip's stretch of it, in seconds; None for all that follows.
         """
-        return digest_of([content, float(start), duration, self.digest])
+        # A whole number of seconds is the same stretch as a float and as an int.
+        length = None if duration is None else float(duration)
+        return digest_of([content, float(start), length, self.digest])
 
 
 def digest_of(value: Any) -> str:

@@ -186,10 +186,10 @@ class CacheWriter:
         where = f"{self.path}: {feature_label(spec)} of clip {clip_id!r}"
         if clip_id not in self._clips:
             raise BadCache(f"{where}: the table has no such clip")
+        known = self._known(spec)
         values = checked_values(spec, array, where)
         if not key or not key.isascii() or not key.isprintable():
             raise BadCache(f"{where}: key {key!r} is none: give FeatureSpec.key(...)")
-        known = self._known(spec)
         self._memory.put(spec, clip_id, key.encode("ascii"), values)
         known[clip_id] = key.encode("ascii")
         self._stale.get(spec.digest, set()).discard(clip_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import click
@@ -128,12 +127,13 @@ def _summary(held: Cache) -> list[str]:
     for row in rows:
         lines.append("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
     lines.append("")
-    reasons = Counter((f.stage, f.reason) for f in held.failures)
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for failure in held.failures:
+        reasons.setdefault((failure.stage, failure.reason), []).append(failure.clip_id)
     lines.append(f"{len(held.failures)} failures" + (", by reason:" if reasons else ""))
-    for (stage, reason), count in reasons.most_common():
-        clips = [f.clip_id for f in held.failures if (f.stage, f.reason) == (stage, reason)]
-        more = ", …" if count > 3 else ""
-        lines.append(f"  {count} x {stage}: {reason} ({', '.join(clips[:3])}{more})")
+    for (stage, reason), clips in sorted(reasons.items(), key=lambda item: -len(item[1])):
+        more = ", …" if len(clips) > 3 else ""
+        lines.append(f"  {len(clips)} x {stage}: {reason} ({', '.join(clips[:3])}{more})")
     for key in ("command", "versions"):
         if key in held.provenance:
             value = held.provenance[key]

@@ -1,0 +1,82 @@
+"""Features for other programs give every value back."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cache_samples import SEQUENCE, VECTOR, crossfit, fill, row, table
+
+from mvemo.cache import BadCache, MissingCache, export_cache
+
+CLIPS = table()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "features.h5"
+    fill(path, CLIPS, VECTOR, SEQUENCE, leave_out="c3")
+    return path
+
+
+def test_npz(path: Path, tmp_path: Path) -> None:
+    export_cache(path, "music1d", tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as held:
+        assert held["clip_ids"].tolist() == list(CLIPS.clip_ids)
+        assert held["groups"].tolist() == list(CLIPS.groups)
+        np.testing.assert_array_equal(held["labels"], CLIPS.labels)
+        np.testing.assert_array_equal(held["values"][5], row(VECTOR, "c5"))
+        assert held["present"].tolist() == [True, True, True, False, True, True]
+        assert np.isnan(held["values"][3]).all()
+        assert json.loads(str(held["spec"]))["params"] == {"sr": 16000}
+
+
+def test_npz_of_a_sequence(path: Path, tmp_path: Path) -> None:
+    export_cache(path, "mel", tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as held:
+        for i, clip in enumerate(CLIPS.clip_ids):
+            frames = held["values"][held["offsets"][i] : held["offsets"][i + 1]]
+            expected = row(SEQUENCE, clip) if clip != "c3" else np.empty((0, 3))
+            np.testing.assert_array_equal(frames, expected)
+
+
+def test_csv(path: Path, tmp_path: Path) -> None:
+    export_cache(path, "music1d", tmp_path / "x.csv")
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
+        head, *lines = csv.reader(file)
+    assert head == ["clip_id", "music1d_0", "music1d_1", "music1d_2", "music1d_3"]
+    assert lines[3] == ["c3", "", "", "", ""]
+    for line in lines[:3] + lines[4:]:
+        np.testing.assert_array_equal(np.array(line[1:], np.float32), row(VECTOR, line[0]))
+
+
+def test_csv_of_a_sequence(path: Path, tmp_path: Path) -> None:
+    export_cache(path, "mel", tmp_path / "x.csv")
+    with (tmp_path / "x.csv").open(newline="", encoding="utf-8") as file:
+        _, *lines = csv.reader(file)
+    assert [line for line in lines if line[0] == "c3"] == [["c3", "", "", "", ""]]
+    mine = [line for line in lines if line[0] == "c2"]
+    assert [line[1] for line in mine] == ["0", "1", "2"]
+    np.testing.assert_array_equal(
+        np.array([line[2:] for line in mine], np.float32), row(SEQUENCE, "c2")
+    )
+
+
+def test_folds_and_refusals(path: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "folds.h5", CLIPS, crossfit(0, CLIPS), crossfit(1, CLIPS))
+    export_cache(tmp_path / "folds.h5", "music1d", tmp_path / "x.npz", fold=1)
+    with np.load(tmp_path / "x.npz") as held:
+        np.testing.assert_array_equal(held["values"][0], row(crossfit(1, CLIPS), "c0"))
+    for name, out, message in (
+        ("i3d", "y.npz", "no feature 'i3d'"),
+        ("music1d", "y.mat", "'.mat' is none of .npz, .csv"),
+        ("music1d", "y.npz", "a variant for each fold"),
+    ):
+        with pytest.raises(BadCache, match=message):
+            export_cache(tmp_path / "folds.h5", name, tmp_path / out)
+    with pytest.raises(MissingCache, match="its folder is not there"):
+        export_cache(path, "mel", tmp_path / "none" / "y.npz")
+    assert not list(tmp_path.glob("*y.*"))

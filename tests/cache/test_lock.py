@@ -1,0 +1,160 @@
+"""One writer at a time, also when it is killed at any moment."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cache_samples import VECTOR, contents, fill, put, row, table
+
+from mvemo.cache import (
+    CacheBusy,
+    CacheWriter,
+    MissingCache,
+    merge_caches,
+    open_cache,
+    repair_cache,
+    verify_cache,
+)
+
+HERE = str(Path(__file__).parent)
+CLIPS = table(f"c{i}" for i in range(200))
+
+HOLD = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from cache_samples import CacheWriter, table
+writer = CacheWriter(sys.argv[1], table())
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+# Puts what is not stored, tells each row that was committed, and closes now and then.
+WRITE = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from cache_samples import CacheWriter, VECTOR, put, table
+clips = table(f"c{i}" for i in range(200))
+print("ready", flush=True)
+for start in range(0, 200, 40):
+    with CacheWriter(sys.argv[1], clips) as writer:
+        stored = writer.stored(VECTOR)
+        for i in range(start, start + 40):
+            if VECTOR.key(f"c{i}-0") in stored:
+                continue
+            put(writer, VECTOR, f"c{i}")
+            if i % 4 == 3:
+                writer.commit()
+                print(i, flush=True)
+print("done", flush=True)
+"""
+
+
+def start(script: str, path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", script, str(path), HERE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_second_writer_is_told_who_holds_the_cache(tmp_path: Path) -> None:
+    path = tmp_path / "features.h5"
+    fill(path, table(), VECTOR)
+    other = start(HOLD, path)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(CacheBusy, match=f"another writer holds it: process {other.pid} on "):
+        CacheWriter(path, table())
+    with pytest.raises(CacheBusy):
+        repair_cache(path)
+    with pytest.raises(CacheBusy):
+        merge_caches([path], path)
+    with open_cache(path) as cache:
+        assert cache.present("music1d").all()
+    # The lock goes with the process, however that ends.
+    os.kill(other.pid, signal.SIGKILL)
+    other.wait()
+    with CacheWriter(path, table()) as writer:
+        assert len(writer.stored(VECTOR)) == 6
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["features.h5", "features.h5.lock"]
+
+
+def test_a_second_writer_in_the_same_process(tmp_path: Path) -> None:
+    path = tmp_path / "features.h5"
+    with CacheWriter(path, table()), pytest.raises(CacheBusy, match=f"process {os.getpid()} "):
+        CacheWriter(path, table())
+    with CacheWriter(path, table()):
+        pass
+
+
+def test_readers_see_the_file_last_closed(tmp_path: Path) -> None:
+    path = tmp_path / "features.h5"
+    fill(path, table(), VECTOR, leave_out="c5")
+    with open_cache(path) as early:
+        with CacheWriter(path, table()) as writer:
+            put(writer, VECTOR, "c5")
+            writer.commit()
+            with open_cache(path) as during:
+                assert during.present("music1d").sum() == 5
+        assert early.present("music1d").sum() == 5
+        assert early.vectors("music1d")[1].sum() == 5
+    with open_cache(path) as late:
+        assert late.present("music1d").sum() == 6
+
+
+def test_killed_at_any_moment_nothing_committed_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "features.h5"
+    draw = random.Random(0)
+    committed: set[int] = set()
+    done = False
+    for _ in range(6):
+        process = start(WRITE, path)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(draw.uniform(0.0, 0.15))
+        os.kill(process.pid, signal.SIGKILL)
+        told = process.stdout.read().split("\n")[:-1]
+        process.wait()
+        committed.update(int(line) for line in told if line.isdigit())
+        done = done or "done" in told
+        # Whatever moment it was, the file is whole, and reading needs no repair.
+        if path.exists():
+            assert verify_cache(path) == []
+    with CacheWriter(path, CLIPS) as writer:
+        stored = writer.stored(VECTOR)
+        for i in committed:
+            for j in range(i - 3, i + 1):
+                assert VECTOR.key(f"c{j}-0") in stored
+        for clip in CLIPS.clip_ids:
+            if VECTOR.key(f"{clip}-0") not in stored:
+                put(writer, VECTOR, clip)
+    assert committed
+    assert verify_cache(path) == []
+    with open_cache(path) as cache:
+        held = contents(cache)
+    assert held == {("music1d", None, c): row(VECTOR, c).tobytes() for c in CLIPS.clip_ids}
+
+
+def test_repair_takes_up_the_shards_of_a_killed_first_run(tmp_path: Path) -> None:
+    path = tmp_path / "features.h5"
+    with pytest.raises(MissingCache, match=r"no such file$"):
+        repair_cache(path)
+    writer = CacheWriter(path, table())
+    put(writer, VECTOR, "c3")
+    writer.commit()
+    writer._lock.release()
+    with pytest.raises(MissingCache, match="an unfinished run left rows"):
+        open_cache(path)
+    assert repair_cache(path) == ["took up 1 shards of an unfinished run"]
+    assert verify_cache(path) == []
+    with open_cache(path) as cache:
+        assert cache.present("music1d").tolist() == [False] * 3 + [True] + [False] * 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["features.h5", "features.h5.lock"]

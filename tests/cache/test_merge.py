@@ -1,0 +1,158 @@
+"""Merging: any partition of the rows, in any order, gives what one writer gives."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cache_samples import SEQUENCE, VECTOR, contents, crossfit, fill, put, table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mvemo.cache import BadCache, CacheWriter, merge_caches, open_cache, verify_cache
+
+CLIPS = table()
+SPECS = [SEQUENCE, VECTOR, *(replace(crossfit(f, CLIPS), name="i3d") for f in range(2))]
+JOBS = [(spec, clip) for spec in range(len(SPECS)) for clip in CLIPS.clip_ids]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_any_partition_in_any_order_equals_one_writer(data: st.DataObject) -> None:
+    jobs = data.draw(st.lists(st.sampled_from(JOBS), unique=True))
+    workers = data.draw(st.integers(1, 3))
+    # A row may be made by more than one worker; each has all clips or only its own.
+    shares = [data.draw(st.sets(st.integers(0, workers - 1), min_size=1)) for _ in jobs]
+    own_clips = data.draw(st.lists(st.booleans(), min_size=workers, max_size=workers))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = []
+        for w in range(workers):
+            mine = [job for job, share in zip(jobs, shares, strict=True) if w in share]
+            clips = {clip for _, clip in mine}
+            held = table(c for c in CLIPS.clip_ids if c in clips) if own_clips[w] else CLIPS
+            paths.append(folder / f"{w}.h5")
+            with CacheWriter(paths[-1], held) as writer:
+                for spec, clip in mine:
+                    put(writer, SPECS[spec], clip)
+                    writer.fail(clip, "decode:video", f"of {clip}")
+        with CacheWriter(folder / "one.h5", CLIPS) as writer:
+            for spec, clip in jobs:
+                put(writer, SPECS[spec], clip)
+                writer.fail(clip, "decode:video", f"of {clip}")
+        everything = folder / "all.h5"
+        with CacheWriter(everything, CLIPS):
+            pass
+        merge_caches(data.draw(st.permutations([*paths, everything])), folder / "merged.h5")
+        assert verify_cache(folder / "merged.h5") == []
+        with open_cache(folder / "merged.h5") as a, open_cache(folder / "one.h5") as b:
+            assert contents(a) == contents(b)
+            assert a.digest() == b.digest()
+            assert a.failures == b.failures
+            assert a.table.clip_ids == b.table.clip_ids
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.data())
+def test_any_commits_and_sessions_equal_one_writer(data: st.DataObject) -> None:
+    jobs = data.draw(st.lists(st.sampled_from(JOBS), unique=True, min_size=1))
+    ends = data.draw(st.lists(st.sampled_from(["", "", "commit", "close"]), min_size=len(jobs)))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        writer = CacheWriter(folder / "many.h5", CLIPS)
+        for (spec, clip), end in zip(jobs, ends, strict=False):
+            # An older value of the row must not survive.
+            put(writer, SPECS[spec], clip, salt=1)
+            put(writer, SPECS[spec], clip)
+            if end:
+                getattr(writer, end)()
+            if end == "close":
+                writer = CacheWriter(folder / "many.h5", CLIPS)
+        writer.close()
+        with CacheWriter(folder / "one.h5", CLIPS) as writer:
+            for spec, clip in reversed(jobs):
+                put(writer, SPECS[spec], clip)
+        with open_cache(folder / "many.h5") as a, open_cache(folder / "one.h5") as b:
+            assert contents(a) == contents(b)
+            assert a.digest() == b.digest()
+
+
+def test_clips_of_disjoint_workers_are_sorted_by_id(tmp_path: Path) -> None:
+    fill(tmp_path / "b.h5", table(["c5", "c4"]), VECTOR)
+    fill(tmp_path / "a.h5", table(["c1", "c0"]), VECTOR)
+    for order in (["a.h5", "b.h5"], ["b.h5", "a.h5"]):
+        merge_caches([tmp_path / p for p in order], tmp_path / "m.h5")
+        with open_cache(tmp_path / "m.h5") as cache:
+            assert cache.table.clip_ids == ("c0", "c1", "c4", "c5")
+            assert cache.table.groups == ("g0", "g0", "g2", "g2")
+            np.testing.assert_array_equal(cache.table.folds, [0, 0, 2, 2])
+            assert cache.provenance == {"command": "sample"}
+
+
+def test_other_values_or_keys_of_a_row_are_named(tmp_path: Path) -> None:
+    fill(tmp_path / "a.h5", CLIPS, VECTOR)
+    with CacheWriter(tmp_path / "b.h5", CLIPS) as writer:
+        writer.put(VECTOR, "c2", VECTOR.key("c2-0"), np.zeros(4, np.float32))
+    with CacheWriter(tmp_path / "c.h5", CLIPS) as writer:
+        put(writer, VECTOR, "c1", salt=3)
+        put(writer, VECTOR, "c4", salt=3)
+    with pytest.raises(BadCache, match=r"music1d of clip 'c2' has other values in .*b\.h5 than"):
+        merge_caches([tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "m.h5")
+    with pytest.raises(BadCache, match=r"clip 'c1' has another key in .*, and 1 more such rows"):
+        merge_caches([tmp_path / "a.h5", tmp_path / "c.h5"], tmp_path / "m.h5")
+    assert not (tmp_path / "m.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"digest": "e" * 64}, "digest 'eee"),
+        ({"classes": ("x", "y")}, r"classes \('x', 'y'\)"),
+        ({"k": 4}, "k 4, but"),
+        ({"labels": 1 - CLIPS.labels}, "label, group or fold of clip 'c0' differ"),
+        ({"groups": tuple("abcdef")}, "label, group or fold of clip 'c0' differ"),
+    ],
+)
+def test_other_manifests_do_not_merge(tmp_path: Path, change: dict, message: str) -> None:
+    fill(tmp_path / "a.h5", CLIPS, VECTOR)
+    fill(tmp_path / "b.h5", replace(CLIPS, **change), VECTOR)
+    with pytest.raises(BadCache, match=message):
+        merge_caches([tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "m.h5")
+
+
+def test_nets_trained_apart_do_not_merge(tmp_path: Path) -> None:
+    fill(tmp_path / "a.h5", CLIPS, crossfit(0, CLIPS))
+    fill(tmp_path / "b.h5", CLIPS, crossfit(0, CLIPS, weights="v"))
+    fill(tmp_path / "c.h5", CLIPS, crossfit(1, CLIPS))
+    with pytest.raises(BadCache, match="two kinds of music1d@fold0"):
+        merge_caches([tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "m.h5")
+    merge_caches([tmp_path / "a.h5", tmp_path / "c.h5"], tmp_path / "m.h5")
+    with open_cache(tmp_path / "m.h5") as cache:
+        assert [s.fold for s in cache.specs] == [0, 1]
+
+
+def test_a_corrupt_row_stops_a_merge(tmp_path: Path) -> None:
+    fill(tmp_path / "a.h5", CLIPS, VECTOR)
+    data = bytearray((tmp_path / "a.h5").read_bytes())
+    with open_cache(tmp_path / "a.h5") as cache:
+        data[data.index(cache.vectors("music1d")[0][2].tobytes())] ^= 1
+    (tmp_path / "a.h5").write_bytes(data)
+    with pytest.raises(BadCache, match=r"clip 'c2' is corrupt in .*: run 'mvemo cache repair"):
+        merge_caches([tmp_path / "a.h5"], tmp_path / "m.h5")
+    assert not list(tmp_path.glob("*.tmp"))
+    assert not (tmp_path / "m.h5").exists()
+
+
+def test_an_unfinished_run_is_not_merged_over(tmp_path: Path) -> None:
+    fill(tmp_path / "a.h5", CLIPS, VECTOR)
+    writer = CacheWriter(tmp_path / "m.h5", CLIPS)
+    put(writer, VECTOR, "c0")
+    writer.commit()
+    writer._lock.release()
+    with pytest.raises(BadCache, match="an unfinished run's rows lie in"):
+        merge_caches([tmp_path / "a.h5"], tmp_path / "m.h5")
+    with pytest.raises(BadCache, match="no caches to merge"):
+        merge_caches([], tmp_path / "n.h5")

@@ -1,0 +1,124 @@
+"""What a reader answers, and how it refuses."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cache_samples import SEQUENCE, VECTOR, contents, crossfit, fill, put, row, table
+
+from mvemo.cache import BadCache, Cache, CacheError, CacheWriter, open_cache
+
+CLIPS = table()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "features.h5"
+    fill(path, CLIPS, VECTOR, SEQUENCE, leave_out="c3")
+    return path
+
+
+def test_curves_failures_and_specs(path: Path) -> None:
+    with CacheWriter(path, CLIPS) as writer:
+        writer.curve("music1d@fold0", {"train_loss": [1.0, float("nan"), 0.25]})
+        writer.fail("c3", "decode:audio", "leer — „nichts“")
+    with open_cache(str(path)) as cache:
+        losses = cache.curves["music1d@fold0"]["train_loss"]
+        np.testing.assert_array_equal(losses, [1.0, np.nan, 0.25])
+        (failure,) = cache.failures
+        assert (failure.clip_id, failure.reason) == ("c3", "leer — „nichts“")
+        assert cache.names() == ("mel", "music1d")
+        assert cache.variants("mel") == (SEQUENCE,)
+        assert (cache.schema, cache.path) == (1, path)
+
+
+def test_a_feature_of_one_variant_serves_every_fold(path: Path) -> None:
+    with open_cache(path) as cache:
+        np.testing.assert_array_equal(cache.vectors("music1d", 2)[0], cache.vectors("music1d")[0])
+        held = cache.sequence("mel", "c2", 1)
+        assert held is not None
+        np.testing.assert_array_equal(held, row(SEQUENCE, "c2"))
+        assert cache.sequence("mel", "c3") is None
+
+
+def test_folds_are_told_apart(tmp_path: Path) -> None:
+    folds = [crossfit(f, CLIPS) for f in range(3)]
+    fill(tmp_path / "x.h5", CLIPS, *reversed(folds))
+    with open_cache(tmp_path / "x.h5") as cache:
+        assert cache.variants("music1d") == tuple(folds)
+        for spec in folds:
+            np.testing.assert_array_equal(
+                cache.vectors("music1d", spec.fold)[0][1], row(spec, "c1")
+            )
+        for fold, word in ((None, "none was given"), (3, "not 3")):
+            with pytest.raises(BadCache, match=f"a variant for each fold 0, 1, 2; {word}"):
+                cache.vectors("music1d", fold)
+
+
+def test_questions_without_an_answer(path: Path) -> None:
+    with open_cache(path) as cache:
+        with pytest.raises(BadCache, match="no feature 'i3d'; there are mel, music1d"):
+            cache.vectors("i3d")
+        with pytest.raises(BadCache, match="mel is a sequence"):
+            cache.vectors("mel")
+        with pytest.raises(BadCache, match="music1d is a vector"):
+            cache.sequence("music1d", "c0")
+        with pytest.raises(BadCache, match="no clip 'c9'"):
+            cache.sequence("mel", "c9")
+    with pytest.raises(BadCache, match="this cache is closed"):
+        cache.vectors("music1d")
+
+
+def test_the_digest_is_of_the_contents(path: Path, tmp_path: Path) -> None:
+    def digest(file: Path) -> str:
+        with open_cache(file) as cache:
+            return cache.digest()
+
+    with CacheWriter(tmp_path / "other.h5", CLIPS) as writer:
+        for clip in ("c5", "c0", "c4", "c2", "c1"):
+            put(writer, SEQUENCE, clip)
+            put(writer, VECTOR, clip)
+    before = digest(path)
+    assert digest(tmp_path / "other.h5") == before
+    with CacheWriter(path, CLIPS, provenance={"x": 1}) as writer:
+        writer.fail("c3", "x", "y")
+    assert digest(path) == before
+    with CacheWriter(path, CLIPS) as writer:
+        put(writer, VECTOR, "c1", salt=1)
+    assert digest(path) != before
+
+
+def test_threads_share_a_cache(path: Path) -> None:
+    with open_cache(path) as cache, ThreadPoolExecutor(8) as pool:
+        expected = contents(cache)
+        assert all(held == expected for held in pool.map(contents, [cache] * 24))
+
+
+def test_readers_write_nothing(path: Path) -> None:
+    before = (path.read_bytes(), path.stat().st_mtime_ns, sorted(os.listdir(path.parent)))
+    path.chmod(0o400)
+    with open_cache(path) as cache:
+        contents(cache)
+    assert (path.read_bytes(), path.stat().st_mtime_ns, sorted(os.listdir(path.parent))) == before
+
+
+def test_values_that_are_no_longer_those_marked_present(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    at = data.index(row(VECTOR, "c2").tobytes())
+    data[at : at + 4] = np.float32(np.nan).tobytes()
+    path.write_bytes(data)
+    with open_cache(path) as cache, pytest.raises(BadCache, match="run 'mvemo cache verify"):
+        cache.vectors("music1d")
+
+
+def test_a_file_that_may_not_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CacheError, match=r"features.h5: Permission denied$"):
+        Cache(path)

@@ -1,0 +1,478 @@
+"""What the writer accepts, keeps, replaces and refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cache_samples import SEQUENCE, VECTOR, contents, crossfit, fill, put, row, table
+
+from mvemo.cache import (
+    BadCache,
+    CacheError,
+    CacheWriter,
+    FeatureSpec,
+    MissingCache,
+    open_cache,
+    repair_cache,
+    verify_cache,
+)
+
+CLIPS = table()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "my features.h5"
+
+
+def interrupt(path: Path, spec: FeatureSpec, clip: str) -> None:
+    """Put one row, then Ctrl-C."""
+    with suppress(KeyboardInterrupt), CacheWriter(path, CLIPS) as writer:
+        put(writer, spec, clip)
+        raise KeyboardInterrupt
+
+
+def test_round_trip(path: Path) -> None:
+    specs = [SEQUENCE, VECTOR, *(crossfit(f, CLIPS, a=1) for f in range(3))]
+    specs[2:] = [replace(s, name="c3d", modality="video") for s in specs[2:]]
+    fill(path, CLIPS, *specs, leave_out="c3")
+    assert verify_cache(path) == []
+    with open_cache(path) as cache:
+        assert {s.digest for s in cache.specs} == {s.digest for s in specs}
+        assert all(s in specs for s in cache.specs)
+        by_digest = {s.digest: set(s.trained_on) for s in cache.specs}
+        assert by_digest == {s.digest: set(s.trained_on) for s in specs}
+        for (name, fold, clip), held in contents(cache).items():
+            spec = next(s for s in specs if (s.name, s.fold) == (name, fold))
+            assert held == (None if clip == "c3" else row(spec, clip).tobytes())
+        for field in ("name", "task", "classes", "clip_ids", "groups", "k", "fold_seed", "digest"):
+            assert getattr(cache.table, field) == getattr(CLIPS, field)
+        np.testing.assert_array_equal(cache.table.labels, CLIPS.labels)
+        np.testing.assert_array_equal(cache.table.folds, CLIPS.folds)
+        values, present = cache.vectors("music1d")
+        assert np.isnan(values[3]).all()
+        assert present.tolist() == [True, True, True, False, True, True]
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_labels_of_other_tasks(path: Path, task: str) -> None:
+    kind = np.int64 if task == "multilabel" else np.float64
+    labels = (np.arange(12).reshape(6, 2) % 2).astype(kind)
+    clips = replace(CLIPS, task=task, labels=labels, synthetic=True)
+    fill(path, clips, VECTOR)
+    assert verify_cache(path) == []
+    with open_cache(path) as cache:
+        assert cache.table.labels.dtype == kind
+        np.testing.assert_array_equal(cache.table.labels, labels)
+        assert cache.table.synthetic
+
+
+def test_nothing_but_failures_and_no_clips_at_all(path: Path) -> None:
+    with CacheWriter(path, CLIPS) as writer:
+        writer.fail("c0", "decode:audio", "no stream")
+    with open_cache(path) as cache:
+        assert cache.specs == ()
+        assert len(cache.failures) == 1
+    with CacheWriter(path, table([])):
+        pass
+    assert verify_cache(path) == []
+    with open_cache(path) as cache:
+        assert len(cache.table) == 0
+        assert cache.failures == ()
+
+
+def test_commit_makes_rows_known_to_the_next_writer(path: Path) -> None:
+    first = CacheWriter(path, CLIPS)
+    put(first, VECTOR, "c0")
+    first.commit()
+    put(first, VECTOR, "c1")
+    assert len(first.stored(VECTOR)) == 2
+    # As a kill would: the lock goes with the process, the buffer is lost.
+    first._lock.release()
+    with CacheWriter(path, CLIPS) as second:
+        assert second.stored(VECTOR) == {VECTOR.key("c0-0")}
+        for clip in CLIPS.clip_ids[1:]:
+            put(second, VECTOR, clip)
+    assert not path.with_name(path.name + ".parts").exists()
+    with open_cache(path) as cache:
+        assert cache.present("music1d").all()
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"), [("commit_rows", 2), ("commit_bytes", 32), ("commit_seconds", 0.0)]
+)
+def test_puts_commit_by_themselves(path: Path, limit: str, value: float) -> None:
+    writer = CacheWriter(path, CLIPS, **{limit: value})
+    put(writer, VECTOR, "c0")
+    put(writer, VECTOR, "c1")
+    assert len(list(path.with_name(path.name + ".parts").glob("0*.h5"))) >= 1
+    writer.close()
+
+
+def test_memory_is_bounded_by_the_bytes_limit(path: Path) -> None:
+    writer = CacheWriter(path, CLIPS, commit_bytes=64)
+    for salt in range(20):
+        put(writer, VECTOR, f"c{salt % 6}", salt)
+        assert writer._memory.bytes < 64 + 16
+    writer.close()
+
+
+def test_an_exception_keeps_the_rows_and_leaves_the_file(path: Path) -> None:
+    fill(path, CLIPS, VECTOR, leave_out="c5")
+    before = path.read_bytes()
+    interrupt(path, VECTOR, "c5")
+    assert path.read_bytes() == before
+    with CacheWriter(path, CLIPS) as writer:
+        assert len(writer.stored(VECTOR)) == 6
+
+
+def test_values_are_copied(path: Path) -> None:
+    values = row(VECTOR, "c0")
+    with CacheWriter(path, CLIPS) as writer:
+        writer.put(VECTOR, "c0", "k", values)
+        values[:] = np.nan
+    with open_cache(path) as cache:
+        np.testing.assert_array_equal(cache.vectors("music1d")[0][0], row(VECTOR, "c0"))
+
+
+# --- what replaces what
+
+
+def test_rows_follow_their_clips(path: Path) -> None:
+    fill(path, table(["c0", "c1", "c2", "c3"]), VECTOR, SEQUENCE)
+    with open_cache(path) as cache:
+        before = contents(cache)
+    with CacheWriter(path, table(["c4", "c3", "c0"])) as writer:
+        assert writer.stored(VECTOR) == {VECTOR.key("c0-0"), VECTOR.key("c3-0")}
+    assert verify_cache(path) == []
+    with open_cache(path) as cache:
+        after = contents(cache)
+        assert cache.table.clip_ids == ("c4", "c3", "c0")
+    for name in ("music1d", "mel"):
+        assert after[name, None, "c4"] is None
+        for clip in ("c0", "c3"):
+            assert after[name, None, clip] == before[name, None, clip] is not None
+
+
+def test_changed_labels_reach_the_file(path: Path) -> None:
+    fill(path, CLIPS, VECTOR)
+    with CacheWriter(path, replace(CLIPS, labels=1 - CLIPS.labels, digest="e" * 64)):
+        pass
+    with open_cache(path) as cache:
+        np.testing.assert_array_equal(cache.table.labels, 1 - CLIPS.labels)
+        assert cache.present("music1d").all()
+
+
+def test_a_changed_parameter_is_a_miss_and_replaces(path: Path) -> None:
+    fill(path, CLIPS, VECTOR)
+    other = replace(VECTOR, params={"sr": 12000})
+    with CacheWriter(path, CLIPS) as writer:
+        assert writer.stored(other) == frozenset()
+        put(writer, other, "c0")
+    with open_cache(path) as cache:
+        assert cache.specs == (other,)
+        assert cache.present("music1d").sum() == 1
+
+
+def test_asking_for_other_parameters_drops_old_values_even_if_all_failed(path: Path) -> None:
+    fill(path, CLIPS, VECTOR, SEQUENCE)
+    with CacheWriter(path, CLIPS) as writer:
+        writer.stored(replace(VECTOR, params={"sr": 12000}))
+    with open_cache(path) as cache:
+        assert cache.specs == (SEQUENCE,)
+
+
+def test_going_back_to_earlier_parameters_after_a_killed_run(path: Path) -> None:
+    fill(path, CLIPS, VECTOR)
+    other = replace(VECTOR, params={"sr": 12000})
+    interrupt(path, other, "c0")
+    with CacheWriter(path, CLIPS) as writer:
+        assert len(writer.stored(VECTOR)) == 6
+    with open_cache(path) as cache:
+        assert cache.specs == (VECTOR,)
+        assert cache.present("music1d").all()
+
+
+def test_crossfit_replaces_frozen_and_back(path: Path) -> None:
+    folds = [crossfit(f, CLIPS) for f in range(3)]
+    fill(path, CLIPS, VECTOR)
+    with CacheWriter(path, CLIPS) as writer:
+        for spec in folds:
+            put(writer, spec, "c0")
+            writer.curve(f"music1d@fold{spec.fold}", {"epoch": [1]})
+    with open_cache(path) as cache:
+        assert [s.fold for s in cache.variants("music1d")] == [0, 1, 2]
+        assert len(cache.curves) == 3
+    fill(path, CLIPS, VECTOR)
+    with open_cache(path) as cache:
+        assert cache.specs == (VECTOR,)
+        assert cache.curves == {}
+
+
+def test_folds_of_other_parameters_do_not_mix(path: Path) -> None:
+    fill(path, CLIPS, *(crossfit(f, CLIPS, a=1) for f in range(3)))
+    fill(path, CLIPS, crossfit(1, CLIPS, a=2))
+    with open_cache(path) as cache:
+        assert cache.specs == (crossfit(1, CLIPS, a=2),)
+
+
+def test_nets_that_saw_what_is_now_in_their_fold_go(path: Path) -> None:
+    fill(path, CLIPS, *(crossfit(f, CLIPS) for f in range(3)), SEQUENCE)
+    # Folds 0 and 1 swap their clips; fold 2 stays as it was.
+    moved = replace(CLIPS, folds=np.array([1, 0, 2])[CLIPS.folds])
+    with CacheWriter(path, moved):
+        pass
+    assert verify_cache(path) == []
+    with open_cache(path) as cache:
+        assert [s.fold for s in cache.variants("music1d")] == [2]
+        assert cache.names() == ("mel", "music1d")
+
+
+def test_a_medium_that_changed_is_made_anew_or_missing(path: Path) -> None:
+    fill(path, CLIPS, VECTOR)
+    keys = {c: VECTOR.key(f"{c}-0") for c in CLIPS.clip_ids}
+    keys["c1"], keys["c2"] = VECTOR.key("c1-1"), VECTOR.key("c2-1")
+    with CacheWriter(path, CLIPS) as writer:
+        assert writer.current(VECTOR, keys) == {"c0", "c3", "c4", "c5"}
+        put(writer, VECTOR, "c1", salt=1)
+        writer.fail("c2", "decode:audio", "truncated")
+    with open_cache(path) as cache:
+        held = contents(cache)
+    assert held["music1d", None, "c1"] == row(VECTOR, "c1", 1).tobytes()
+    assert held["music1d", None, "c2"] is None
+
+
+def test_two_clips_of_one_medium_have_a_row_each(path: Path) -> None:
+    key = VECTOR.key("same")
+    with CacheWriter(path, CLIPS) as writer:
+        writer.put(VECTOR, "c0", key, row(VECTOR, "c0"))
+        assert writer.current(VECTOR, {"c0": key, "c1": key}) == {"c0"}
+
+
+def test_failures_are_overwritten_and_cleared(path: Path) -> None:
+    with CacheWriter(path, CLIPS) as writer:
+        writer.fail("c0", "decode:audio", "first")
+        writer.fail("c0", "decode:audio", "second\n  line")
+        writer.fail("c0", "decode:video", "gone")
+        writer.fail("c1", "decode:audio", "x")
+        writer.fail("c1", "decode:video", "x")
+        writer.commit()
+        writer.clear_failures("c0", "decode:video")
+    with CacheWriter(path, CLIPS) as writer:
+        writer.clear_failures("c1")
+        assert writer.failures == (("c0", "decode:audio", "second line"),)
+        writer.commit()
+    with open_cache(path) as cache:
+        held = [(f.clip_id, f.stage, f.reason) for f in cache.failures]
+    assert held == [("c0", "decode:audio", "second line")]
+
+
+def test_failures_of_clips_that_are_gone_go(path: Path) -> None:
+    with CacheWriter(path, CLIPS) as writer:
+        writer.fail("c0", "decode:audio", "x")
+    with CacheWriter(path, table(["c1"])):
+        pass
+    with open_cache(path) as cache:
+        assert cache.failures == ()
+
+
+def test_provenance_keeps_earlier_runs(path: Path) -> None:
+    for command in ("one", "two", "two", "three"):
+        with CacheWriter(path, CLIPS, provenance={"command": command}) as writer:
+            writer.provenance["seeds"] = (np.int64(1), Path("x"), float("nan"))
+    with open_cache(path) as cache:
+        assert cache.provenance["command"] == "three"
+        assert cache.provenance["seeds"] == [1, "x", None]
+        assert [h["command"] for h in cache.provenance["history"]] == ["two", "one"]
+    with CacheWriter(path, CLIPS):
+        pass
+    with open_cache(path) as cache:
+        assert cache.provenance["command"] == "three"
+
+
+def test_shards_left_by_a_kill_during_their_removal_do_not_return(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = replace(VECTOR, params={"sr": 12000})
+    writer = CacheWriter(path, CLIPS)
+    put(writer, other, "c0")
+    writer.commit()
+    put(writer, VECTOR, "c0")
+    monkeypatch.setattr("mvemo.cache.writer.remove_shards", lambda parts: None)
+    writer.close()
+    monkeypatch.undo()
+    # The newer shard is gone, the older one, of the spec that lost, still there.
+    sorted(path.with_name(path.name + ".parts").glob("0*.h5"))[1].unlink()
+    with CacheWriter(path, CLIPS):
+        pass
+    with open_cache(path) as cache:
+        assert cache.specs == (VECTOR,)
+
+
+# --- what is refused
+
+SHORT = np.zeros(3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("spec", "clip", "values", "message"),
+    [
+        (VECTOR, "c9", np.zeros(4, np.float32), "no such clip"),
+        (VECTOR, "c0", SHORT, r"shape \(3,\), needed is \(4,\)"),
+        (VECTOR, "c0", np.zeros(4), "float64 was given, a float32"),
+        (VECTOR, "c0", [0.0] * 4, "list was given"),
+        (VECTOR, "c0", np.array([0, np.nan, 0, 0], np.float32), "NaN or infinite"),
+        (VECTOR, "c0", np.array([0, np.inf, 0, 0], np.float32), "NaN or infinite"),
+        (SEQUENCE, "c0", SHORT, r"needed is \(frames, 3\)"),
+        (SEQUENCE, "c0", np.zeros((0, 3), np.float32), "frames above 0"),
+        (replace(VECTOR, name="a/b"), "c0", np.zeros(4, np.float32), "no slash"),
+        (replace(VECTOR, fold=1), "c0", np.zeros(4, np.float32), "'frozen' with fold 1"),
+        (replace(VECTOR, protocol="crossfit"), "c0", np.zeros(4, np.float32), "with fold None"),
+        (replace(VECTOR, kind="matrix"), "c0", np.zeros(4, np.float32), "'matrix' is none of"),
+    ],
+)
+def test_bad_rows(path: Path, spec: FeatureSpec, clip: str, values: object, message: str) -> None:
+    with CacheWriter(path, CLIPS) as writer:
+        with pytest.raises(BadCache, match=message):
+            writer.put(spec, clip, "k", values)  # type: ignore[arg-type]
+        with pytest.raises(BadCache, match="no such clip"):
+            writer.fail("c9", "decode:audio", "x")
+        with pytest.raises(BadCache, match="key '' is none"):
+            writer.put(VECTOR, "c0", "", row(VECTOR, "c0"))
+    with open_cache(path) as cache:
+        assert cache.specs == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clip_ids": ("c0",) * 6}, "'c0' is there twice"),
+        ({"groups": ("g",)}, "6 clips, but 1 groups"),
+        ({"labels": np.zeros((6, 2), np.int64)}, r"labels of shape \(6, 2\)"),
+        ({"groups": ("g\0",) * 6}, "has a NUL"),
+        ({"groups": ("g\udcff",) * 6}, "no valid Unicode"),
+    ],
+)
+def test_bad_tables(path: Path, change: dict, message: str) -> None:
+    with pytest.raises(BadCache, match=message):
+        CacheWriter(path, replace(CLIPS, **change))
+    assert not list(path.parent.iterdir())
+
+
+def test_bad_places(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingCache, match="its folder is not there"):
+        CacheWriter(tmp_path / "none" / "x.h5", CLIPS)
+    with pytest.raises(BadCache, match="a folder, where"):
+        CacheWriter(tmp_path, CLIPS)
+    path.write_text("not this")
+    with pytest.raises(BadCache, match="no HDF5 file"):
+        CacheWriter(path, CLIPS)
+    assert path.read_text() == "not this"
+
+
+def test_a_closed_writer_takes_nothing(path: Path) -> None:
+    writer = CacheWriter(path, CLIPS)
+    writer.close()
+    writer.close()
+    with pytest.raises(BadCache, match="this writer is closed"):
+        put(writer, VECTOR, "c0")
+
+
+def test_a_corrupt_row_is_dropped_with_its_reason_and_made_anew(path: Path) -> None:
+    fill(path, CLIPS, VECTOR)
+    data = bytearray(path.read_bytes())
+    at = data.index(row(VECTOR, "c2").tobytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+    with (
+        pytest.warns(UserWarning, match="music1d of clip 'c2' is corrupt"),
+        CacheWriter(path, CLIPS),
+    ):
+        pass
+    assert verify_cache(path) == []
+    with open_cache(path) as cache:
+        assert [(f.clip_id, f.stage) for f in cache.failures] == [("c2", "cache:music1d")]
+        assert cache.present("music1d").sum() == 5
+    with CacheWriter(path, CLIPS) as writer:
+        put(writer, VECTOR, "c2")
+    with open_cache(path) as cache:
+        assert cache.failures == ()
+        assert cache.present("music1d").all()
+
+
+# --- a full disk
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_full_disk_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    fill(path, CLIPS, VECTOR, leave_out="c5")
+    before = path.read_bytes()
+    writer = CacheWriter(path, CLIPS)
+    put(writer, VECTOR, "c5")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(CacheError, match="cannot be written: No space left on device"):
+            writer.commit()
+    writer.commit()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, full)
+        with pytest.raises(CacheError, match="is kept: make room") as caught:
+            writer.close()
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+    with CacheWriter(path, CLIPS) as writer:
+        assert len(writer.stored(VECTOR)) == 6
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from cache_samples import CacheWriter, VECTOR, table, row
+from dataclasses import replace
+import numpy as np
+from mvemo.cache import CacheError
+wide = replace(VECTOR, dim=100_000)
+clips = table()
+writer = CacheWriter(Path(sys.argv[1]), clips)
+for clip in clips.clip_ids[:5]:
+    writer.put(wide, clip, wide.key(clip), np.ones(100_000, np.float32))
+    writer.commit()
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+writer.put(wide, "c5", wide.key("c5"), np.ones(100_000, np.float32))
+try:
+    writer.close()
+except CacheError as error:
+    print(error)
+"""
+
+
+def test_a_real_limit_on_the_file_size(path: Path) -> None:
+    fill(path, CLIPS, VECTOR)
+    before = path.read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(path), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "cannot be written: File too large" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+    assert path.read_bytes() == before
+    repair_cache(path)
+    with open_cache(path) as cache:
+        assert cache.present("music1d").all()
+        assert cache.specs[0].dim == 100_000
