@@ -66,7 +66,8 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
             f"{label}: protocol {spec.protocol!r} with fold {spec.fold}: a crossfit net has "
             "the fold that it never saw, others have None"
         )
-    check_text(spec.name, where)
+    for text in (spec.name, *spec.trained_on):
+        check_text(text, where)
 
 
 def checked_values(spec: FeatureSpec, array: Floats, where: str) -> Floats:
