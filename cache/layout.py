@@ -293,7 +293,7 @@ def open_file(path: Path) -> Any:
         hint = (
             f"; an unfinished run left rows in {parts.name}: run the same command again, or "
             f"'mvemo cache repair {path}'"
-            if parts.is_dir()
+            if any(parts.glob("[0-9]*-*.h5"))
             else ""
         )
         raise MissingCache(f"{path}: there is no such file{hint}") from None
