@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -43,10 +43,11 @@ class Music2DOptions:
     activation
         ``elu`` (C17) or ``relu`` (PL20 3.2).
     norm
-        ``clip``: statistics of the clip itself, in training and after. C17's batch
-        normalisation took those of the batch at hand, one clip at a time, and its file
-        has no others. ``batch``: ordinary, with running statistics; released weights are
-        then only a start for fine-tuning.
+        C17's batch normalisation took the statistics of the batch at hand, at test time
+        too, and its file has no others. ``clip``: of the clip alone, in training and
+        after, as C17's script for single files does. ``batch``: ordinary; a batch's own
+        in training, running ones after, which fine-tuning learns or `Music2D.calibrate`
+        measures: released weights are of no use before either.
     seconds
         Length of the input; 0 is the front end's own.
     """
@@ -139,15 +140,67 @@ class Music2D(Net):
     def layer_features(self, x: Tensor) -> list[Tensor]:
         """The five layers' features, each (batch, channels), of (batch, 1, 96, frames)."""
         features = []
-        for convolution, norm, (bands, frames) in zip(
-            self.convolutions, self.norms, POOLS, strict=True
-        ):
-            # (batch, channels, bands, frames), size kept
-            x = self.activation(norm(convolution(x)))
-            # -> (batch, channels, bands // pool, frames // pool)
-            x = nn.functional.max_pool2d(x, (bands, min(frames, x.shape[3])))
+        for i in range(len(POOLS)):
+            x = self._layer(i, x)
             features.append(x.mean(dim=(2, 3)))
         return features
+
+    def _layer(self, i: int, x: Tensor) -> Tensor:
+        """Layer `i`, from (batch, channels, bands, frames) to its pooled map."""
+        # size kept
+        x = self.activation(self.norms[i](self.convolutions[i](x)))
+        bands, frames = POOLS[i]
+        # -> (batch, channels, bands // pool, frames // pool)
+        return nn.functional.max_pool2d(x, (bands, min(frames, x.shape[3])))
+
+    @torch.no_grad()
+    def calibrate(self, batches: Callable[[], Iterable[Tensor]]) -> None:
+        """Measure the running statistics of ``norm="batch"`` on unlabelled clips.
+
+        They make the net a fixed function of one clip that keeps what tells clips from
+        each other, which ``norm="clip"`` takes away at every layer: C17's published
+        features spread about three times as widely as those of single clips. As with any
+        fitting, clips that a score is made on must not be among these.
+
+        Parameters
+        ----------
+        batches
+            Gives the same prepared batches, (batch, 1, 96, frames), at each of five calls:
+            a layer's statistics are taken once those before it are settled.
+
+        Raises
+        ------
+        BadSetting
+            The net was built with another `norm`, or there is no batch.
+        """
+        if self.options.norm != "batch":
+            raise BadSetting(f"music2d: norm is {self.options.norm!r}: calibrate needs 'batch'")
+        training = self.training
+        self.eval()
+        for i, norm in enumerate(self.norms):
+            assert isinstance(norm, nn.BatchNorm2d)
+            count = 0
+            total = torch.zeros(norm.num_features, dtype=torch.float64)
+            squares = torch.zeros_like(total)
+            for x in batches():
+                for before in range(i):
+                    x = self._layer(before, x)
+                x = self.convolutions[i](x)
+                n = x.shape[0] * x.shape[2] * x.shape[3]
+                # Within a batch in single precision, over batches in double.
+                variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+                variance, mean = variance.double().cpu(), mean.double().cpu()
+                total += mean * n
+                squares += (variance + mean.square()) * n
+                count += n
+            if not count:
+                raise BadSetting("music2d: calibrate needs at least one clip")
+            centre = total / count
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            norm.running_mean.copy_(centre)
+            norm.running_var.copy_(squares / count - centre.square())
+        self.train(training)
 
     def preprocessing(self) -> dict[str, Any]:
         return {
