@@ -1,0 +1,87 @@
+"""N1 against a forward pass written out in NumPy."""
+
+import numpy as np
+import pytest
+import torch
+
+from mvemo.extract.errors import BadWeights
+from mvemo.extract.nets import build_net, weights_digest
+from mvemo.extract.weights import load_weights
+
+
+def plain_forward(net, wave: np.ndarray) -> np.ndarray:
+    x, means = wave[None].astype(np.float64), []
+    for convolution in net.convolutions:
+        weight = convolution.weight.detach().double().numpy()
+        bias = convolution.bias.detach().double().numpy()
+        padded = np.pad(x, ((0, 0), (1, 1)))
+        starts = range(0, padded.shape[1] - 2, 2)
+        x = np.stack([np.tensordot(weight, padded[:, i : i + 3], 2) + bias for i in starts], 1)
+        x = np.where(x > 0, x, np.expm1(x))
+        means.append(x.mean(1))
+        half = x.shape[1] // 2
+        x = np.maximum(x[:, 0 : 2 * half : 2], x[:, 1 : 2 * half : 2])
+        means.append(x.mean(1))
+    return np.concatenate(means)
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return build_net("music1d", 6, width=0.25, seconds=0.11).eval()
+
+
+def test_forward_is_the_written_out_one(net):
+    waves = np.random.default_rng(0).normal(size=(2, 2500)).astype(np.float32)
+    x = net.prepare(torch.from_numpy(waves))
+    assert x.shape == (2, 1, 1760)
+    with torch.no_grad():
+        embedding = net.embed(x)
+        logits = net(x)
+    assert embedding.shape == (2, 64)
+    for wave, row in zip(waves, embedding, strict=True):
+        np.testing.assert_allclose(row.numpy(), plain_forward(net, wave[:1760]), atol=2e-6)
+    torch.testing.assert_close(logits, net.classifier(embedding))
+
+
+def test_published_sizes():
+    net = build_net("music1d", 6)
+    assert net.input.samples == 480_000
+    assert net.embedding_dim == 256
+    # Four Conv1d of kernel 3, their biases, and one fully connected layer to the classes.
+    expected = (3 * 32 + 32) + 3 * (3 * 32 * 32 + 32) + (256 * 6 + 6)
+    assert sum(p.numel() for p in net.parameters()) == expected
+
+
+def test_shorter_input_is_padded(net):
+    wave = torch.randn(1, 700)
+    padded = torch.cat([wave, torch.zeros(1, 1060)], 1)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            net.embed(net.prepare(wave)), net.embed(net.prepare(padded)), rtol=0, atol=0
+        )
+
+
+def test_dropout_only_in_training(net):
+    x = net.prepare(torch.randn(2, 1760))
+    with torch.no_grad():
+        torch.testing.assert_close(net.embed(x), net.embed(x), rtol=0, atol=0)
+        net.train()
+        first, second = net.embed(x), net.embed(x)
+    # The first block's features come before any dropout, the later ones after.
+    torch.testing.assert_close(first[:, :16], second[:, :16], rtol=0, atol=0)
+    assert not torch.equal(first[:, 16:], second[:, 16:])
+
+
+def test_every_parameter_has_a_gradient(net):
+    net(net.prepare(torch.randn(2, 1760))).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
+
+
+def test_own_weights_go_and_come(net, tmp_path):
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    other = build_net("music1d", 6, width=0.25, seconds=0.5)
+    assert load_weights(other, tmp_path / "w.pt").complete
+    assert weights_digest(other) == weights_digest(net)
+    with pytest.raises(BadWeights, match="no tensor has the shape"):
+        load_weights(build_net("music1d", 5, width=0.5), tmp_path / "w.pt")
