@@ -1,0 +1,100 @@
+"""``mvemo fuse`` and ``mvemo cv`` (also the script ``mvemo-cv``): stage two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from mvemo.pipeline.settings import load_settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def stage_two_options(function: F) -> F:
+    """The argument and options that both commands take."""
+    for decorate in reversed(
+        (
+            click.argument("features", type=click.Path(path_type=Path)),
+            click.option(
+                "--folds", type=click.IntRange(min=2), default=6, show_default=True, help="Folds."
+            ),
+            click.option(
+                "--out",
+                type=click.Path(path_type=Path, file_okay=False),
+                default=Path("out"),
+                show_default=True,
+                help="Folder of the report.",
+            ),
+            click.option(
+                "--seed", type=click.IntRange(min=0), default=None, help="Of folds made here."
+            ),
+            click.option("--models", default=None, help="Comma-separated names; all by default."),
+            click.option(
+                "--permute-labels",
+                is_flag=True,
+                help="Shuffle the labels: every score must come out at chance.",
+            ),
+            click.option(
+                "--protocol",
+                type=click.Choice(["crossfit", "frozen", "shared"]),
+                default=None,
+                help="'shared' accepts scores of clips by nets that saw them.",
+            ),
+            click.option("--profile", default="paper", show_default=True, help="Settings."),
+            click.option(
+                "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting."
+            ),
+        )
+    ):
+        function = decorate(function)
+    return function
+
+
+@click.command()
+@stage_two_options
+def fuse(**options: Any) -> int:
+    """Stage two: cross-validate heads over FEATURES, report, and save the heads."""
+    return _run(save=True, **options)
+
+
+@click.command()
+@stage_two_options
+def cv(**options: Any) -> int:
+    """Cross-validate heads over FEATURES and report; nothing trained is kept."""
+    return _run(save=False, **options)
+
+
+def _run(
+    *,
+    save: bool,
+    features: Path,
+    folds: int,
+    out: Path,
+    seed: int | None,
+    models: str | None,
+    permute_labels: bool,
+    protocol: str | None,
+    profile: str,
+    overrides: tuple[str, ...],
+) -> int:
+    settings = load_settings(profile, overrides)
+
+    from mvemo.pipeline.stage_two import run_fuse
+
+    click.echo(
+        run_fuse(
+            features,
+            settings.fuse,
+            out=out,
+            k=folds,
+            seed=settings.fuse.seed if seed is None else seed,
+            models=[m.strip() for m in models.split(",") if m.strip()] if models else None,
+            permute_labels=permute_labels,
+            protocol=protocol,
+            save=save,
+        )
+    )
+    return 0

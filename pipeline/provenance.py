@@ -1,0 +1,46 @@
+"""Where a file came from: versions, command line, machine-independent facts."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = (
+    "mvemo",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "h5py",
+    "torch",
+    "torchvision",
+    "av",
+    "opencv-python-headless",
+    "soundfile",
+    "soxr",
+    "librosa",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that values may depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line() -> str:
+    """The command as it was typed, the program by its name alone."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def provenance(**facts: Any) -> dict[str, Any]:
+    """Command, versions, and whatever else the caller states (JSON values)."""
+    return {"command": command_line(), "versions": versions(), **facts}

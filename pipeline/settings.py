@@ -1,0 +1,219 @@
+"""Settings of both stages: profiles from files, overrides, and nothing unknown.
+
+A profile is a TOML file with the tables ``[extract]``, ``[nets.NAME]`` and ``[fuse]``.
+Two come with mvemo: ``paper`` (every number of the papers) and ``demo`` (small enough
+for two cores). ``--set nets.i3d.lr=3e-4`` overrides one value; a key that no setting has
+is an error that lists those there are.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from mvemo.pipeline.errors import BadOption
+
+PROFILES = ("demo", "paper")
+NET_NAMES = ("music1d", "music2d", "c3d", "i3d")
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """Stage one.
+
+    Parameters
+    ----------
+    protocol
+        ``crossfit``, ``frozen`` or ``shared``.
+    nets
+        Names of the nets to run, in order.
+    folds, fold_seed
+        Number of folds and the seed they are made with.
+    seed
+        Of initial weights, batch order and dropout.
+    n_frames
+        Frames a clip for every video net (V1, V2).
+    workers
+        Decoding processes; 0 for one a core.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    precision
+        ``float32``, or ``bf16`` for mixed precision.
+    embed_batch
+        Clips a step when embedding.
+    mel
+        Write the mel spectrograms to the cache, too.
+    """
+
+    protocol: str = "crossfit"
+    nets: tuple[str, ...] = NET_NAMES
+    folds: int = 6
+    fold_seed: int = 0
+    seed: int = 0
+    n_frames: int = 32
+    workers: int = 0
+    device: str = "auto"
+    precision: str = "float32"
+    embed_batch: int = 4
+    mel: bool = True
+
+
+@dataclass(frozen=True)
+class NetSettings:
+    """One net of stage one; the fields of a plan and of its training, flat."""
+
+    width: float = 1.0
+    weights: str = ""
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    epochs: int = 60
+    patience: int = 10
+    batch_size: int = 16
+    val_fraction: float = 0.15
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FuseSettings:
+    """Stage two.
+
+    Parameters
+    ----------
+    C
+        Inverse strength of the heads' L2 penalty, as in scikit-learn.
+    seed
+        Of folds that stage two makes itself and of permutations.
+    """
+
+    C: float = 0.01
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of it, with the name of the profile it came from."""
+
+    profile: str
+    extract: ExtractSettings
+    nets: Mapping[str, NetSettings]
+    fuse: FuseSettings
+
+
+def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
+    """Read a profile and apply overrides.
+
+    Parameters
+    ----------
+    profile
+        A name of `PROFILES`, or the path of a TOML file of the same form.
+    overrides
+        ``key=value`` strings; keys with dots, values as in TOML (bare words are strings).
+
+    Raises
+    ------
+    BadOption
+        The profile is unknown or unreadable, a key is unknown, or a value has the wrong
+        type.
+    """
+    if profile in PROFILES:
+        source = f"profile {profile}"
+        text = resources.files("mvemo.pipeline").joinpath(f"profiles/{profile}.toml").read_text()
+    else:
+        path = Path(profile)
+        source = str(path)
+        if not path.is_file():
+            raise BadOption(
+                f"profile {profile!r} is neither one of {', '.join(PROFILES)} nor a file"
+            )
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadOption(f"{path}: cannot be read as a profile: {error}") from error
+    try:
+        tree: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadOption(f"{source}: not valid TOML: {error}") from error
+    for override in overrides:
+        _override(tree, override)
+    unknown = sorted(set(tree) - {"extract", "nets", "fuse"})
+    if unknown:
+        raise BadOption(f"{source}: unknown setting {unknown[0]!r}: extract, nets or fuse")
+    nets: dict[str, NetSettings] = {}
+    tables = tree.get("nets", {})
+    for name in tables:
+        if name not in NET_NAMES:
+            raise BadOption(f"{source}: unknown net {name!r}: one of {', '.join(NET_NAMES)}")
+    for name in NET_NAMES:
+        nets[name] = _build(NetSettings, tables.get(name, {}), f"{source}: nets.{name}")
+    extract = _build(ExtractSettings, tree.get("extract", {}), f"{source}: extract")
+    for name in extract.nets:
+        if name not in NET_NAMES:
+            raise BadOption(f"{source}: unknown net {name!r}: one of {', '.join(NET_NAMES)}")
+    return Settings(
+        profile=profile,
+        extract=extract,
+        nets=nets,
+        fuse=_build(FuseSettings, tree.get("fuse", {}), f"{source}: fuse"),
+    )
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    """Put one ``key=value`` into a settings tree."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise BadOption(f"--set {override!r}: write it as key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    node = tree
+    *parents, last = key.strip().split(".")
+    for part in parents:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise BadOption(f"--set {override!r}: {part!r} is no table of settings")
+    node[last] = value
+
+
+def _build(kind: type[Any], table: Any, where: str) -> Any:
+    """Make a settings dataclass from a table; unknown keys and wrong types are errors."""
+    if not isinstance(table, dict):
+        raise BadOption(f"{where}: {table!r} is no table of settings")
+    known = {f.name: f for f in fields(kind)}
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise BadOption(f"{where}.{key}: unknown setting; there are {', '.join(known)}")
+        values[key] = _typed(kind, key, value, where)
+    return kind(**values)
+
+
+def _typed(kind: type[Any], key: str, value: Any, where: str) -> Any:
+    """The value in the type of the field's default."""
+    default = getattr(kind(), key)
+    if isinstance(default, tuple):
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise BadOption(f"{where}.{key} is {value!r}: it takes a list of names")
+    wanted = "a table" if isinstance(default, Mapping) else type(default).__name__
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(default, Mapping):
+        if isinstance(value, dict):
+            return value
+    elif type(value) is type(default):
+        return value
+    raise BadOption(f"{where}.{key} is {value!r}: it takes {wanted}")

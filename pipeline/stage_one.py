@@ -1,0 +1,182 @@
+"""Stage one as a function: manifest in, one feature cache out."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache import CacheWriter, ClipTable, content_digest
+from mvemo.extract.batches import RawBatches
+from mvemo.extract.embedding import embed_rows
+from mvemo.extract.errors import MissingFile
+from mvemo.extract.finetune import pick_device
+from mvemo.extract.nets import build_net
+from mvemo.extract.nets.base import AudioInput, Net
+from mvemo.extract.plan import NetPlan, TrainSettings
+from mvemo.extract.protocols import RunSettings, Trained, trained_nets
+from mvemo.extract.workcache import DecodedStore, DecodeRequest, decode_many
+from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, write_folds
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.provenance import provenance
+from mvemo.pipeline.settings import ExtractSettings, NetSettings, Settings
+
+
+@dataclass(frozen=True)
+class ExtractSummary:
+    """What stage one did.
+
+    Parameters
+    ----------
+    path
+        The feature cache.
+    clips
+        How many clips the manifest has.
+    features
+        Names in the cache.
+    failures
+        (clip id, stage, reason) of all that failed.
+    """
+
+    path: Path
+    clips: int
+    features: tuple[str, ...]
+    failures: tuple[tuple[str, str, str], ...]
+
+    def text(self) -> str:
+        """For the terminal: the failures by reason first, the file last."""
+        lines = []
+        if self.failures:
+            shown = 20
+            lines.append(f"{len(self.failures)} failures, kept in the cache with their reasons:")
+            lines += [f"  {clip}: {stage}: {why}" for clip, stage, why in self.failures[:shown]]
+            if len(self.failures) > shown:
+                lines.append(f"  and {len(self.failures) - shown} more: mvemo cache info")
+        lines.append(f"{self.clips} clips, features {', '.join(self.features)}: {self.path}")
+        return "\n".join(lines)
+
+
+def run_extract(
+    manifest_path: Path | None,
+    settings: Settings,
+    *,
+    work: Path,
+    out: Path,
+    root: Path | None = None,
+) -> ExtractSummary:
+    """Decode, train, embed and write the cache.
+
+    Parameters
+    ----------
+    manifest_path
+        None for the demo set, which is made under `work`.
+    settings
+        Of the run.
+    work
+        Folder of decoded media and checkpoints. Everything in it is found again by a
+        later run, and nothing in it travels.
+    out
+        The feature cache.
+    root
+        Media root, where it is not the manifest's own.
+
+    Returns
+    -------
+    A summary; failures of single clips are in it, never raised.
+    """
+    plans = net_plans(settings)
+    run = RunSettings(
+        protocol=settings.extract.protocol,
+        seed=settings.extract.seed,
+        device=settings.extract.device,
+        precision=settings.extract.precision,
+    )
+    manifest = _demo(work) if manifest_path is None else read_manifest(manifest_path, root=root)
+    folds = folds_of(manifest, settings.extract.folds, settings.extract.fold_seed)
+    table = clip_table(manifest, folds)
+    facts = provenance(
+        settings={
+            "profile": settings.profile,
+            "extract": asdict(settings.extract),
+            "nets": {plan.name: plan.record() for plan in plans},
+        },
+        manifest={"name": manifest.name, "digest": manifest.digest},
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with CacheWriter(out, table, provenance=facts) as writer:
+        work.mkdir(parents=True, exist_ok=True)
+        write_folds(folds, work / "folds.csv")
+        for note in folds.notes:
+            click.echo(f"folds: {note}", err=True)
+        stage = _Stage(manifest, settings.extract, run, writer, work)
+        stage.digest_media()
+        stage.decode(plans)
+        for plan in plans:
+            stage.embed(plan, folds.assignment)
+        failures = stage.failures
+    return ExtractSummary(
+        path=out,
+        clips=len(manifest),
+        features=tuple(stage.features),
+        failures=tuple(failures),
+    )
+
+
+def net_plans(settings: Settings) -> list[NetPlan]:
+    """The plans of the nets that the settings name, in that order."""
+    return [net_plan(name, settings.nets[name], settings.extract) for name in settings.extract.nets]
+
+
+def net_plan(name: str, net: NetSettings, extract: ExtractSettings) -> NetPlan:
+    """One net's plan; video nets share the run's frame count."""
+    options = dict(net.options)
+    if name in ("c3d", "i3d"):
+        options.setdefault("n_frames", extract.n_frames)
+    return NetPlan(
+        name=name,
+        width=net.width,
+        weights=net.weights,
+        options=options,
+        train=TrainSettings(
+            optimizer=net.optimizer,
+            lr=net.lr,
+            momentum=net.momentum,
+            weight_decay=net.weight_decay,
+            epochs=net.epochs,
+            patience=net.patience,
+            batch_size=net.batch_size,
+            val_fraction=net.val_fraction,
+        ),
+    )
+
+
+def clip_table(manifest: Manifest, folds: Folds) -> ClipTable:
+    """What stage two will know of the clips."""
+    return ClipTable(
+        name=manifest.name,
+        task=manifest.task,
+        classes=manifest.classes,
+        clip_ids=manifest.clip_ids,
+        groups=manifest.groups,
+        labels=manifest.labels,
+        folds=folds.assignment,
+        k=folds.k,
+        fold_seed=folds.seed,
+        digest=manifest.digest,
+        synthetic=manifest.synthetic,
+    )
+
+
+def _demo(work: Path) -> Manifest:
+    from mvemo.manifests.demo import make_demo
+
+    return make_demo(work / "demo")
