@@ -11,18 +11,19 @@ MANIFEST ?=
 WORK ?= work
 OUT ?= out
 FEATURES ?= $(WORK)/features.h5
-FOLDS ?= 6
+# Empty: six when extracting, the features' own when fusing.
+FOLDS ?=
 # More options for the two commands: make extract ARGS='--protocol frozen'
 ARGS ?=
 
 .PHONY: extract fuse test lint types bench install wheel clean
 
 extract: $(VENV)/.extract
-	$(RUN) extract $(if $(MANIFEST),'$(MANIFEST)') --work '$(WORK)' --out '$(FEATURES)' $(ARGS)
+	$(RUN) extract $(if $(MANIFEST),'$(MANIFEST)') --work '$(WORK)' --out '$(FEATURES)' $(if $(FOLDS),--folds $(FOLDS)) $(ARGS)
 
 # `make extract fuse` hands ARGS to both only where both take them: give FUSE_ARGS here.
 fuse: $(VENV)/.base
-	$(RUN) fuse '$(FEATURES)' --folds $(FOLDS) --out '$(OUT)' $(FUSE_ARGS)
+	$(RUN) fuse '$(FEATURES)' $(if $(FOLDS),--folds $(FOLDS)) --out '$(OUT)' $(FUSE_ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.fuse.heads import Head
+
 
 @dataclass(frozen=True)
 class ModelResult:
@@ -84,6 +86,8 @@ class Results:
         ``val_loss``, ``val_accuracy``, each a list.
     provenance
         JSON values: command, versions, digests, seeds, feature specs.
+    heads
+        Every fitted head, in the order of fitting.
     """
 
     name: str
@@ -105,6 +109,7 @@ class Results:
     failures: tuple[tuple[str, str, str], ...] = ()
     curves: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    heads: tuple[Head, ...] = field(default=(), repr=False)
 
     @property
     def majority_accuracy(self) -> float:

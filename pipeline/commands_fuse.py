@@ -19,7 +19,10 @@ def stage_two_options(function: F) -> F:
         (
             click.argument("features", type=click.Path(path_type=Path)),
             click.option(
-                "--folds", type=click.IntRange(min=2), default=6, show_default=True, help="Folds."
+                "--folds",
+                type=click.IntRange(min=2),
+                default=None,
+                help="Number of folds.  [default: the cache's own, else 6]",
             ),
             click.option(
                 "--out",
@@ -29,7 +32,10 @@ def stage_two_options(function: F) -> F:
                 help="Folder of the report.",
             ),
             click.option(
-                "--seed", type=click.IntRange(min=0), default=None, help="Of folds made here."
+                "--seed",
+                type=click.IntRange(min=0),
+                default=None,
+                help="Make folds afresh with this seed (not of crossfitted features).",
             ),
             click.option("--models", default=None, help="Comma-separated names; all by default."),
             click.option(
@@ -71,7 +77,7 @@ def _run(
     *,
     save: bool,
     features: Path,
-    folds: int,
+    folds: int | None,
     out: Path,
     seed: int | None,
     models: str | None,
@@ -90,7 +96,7 @@ def _run(
             settings.fuse,
             out=out,
             k=folds,
-            seed=settings.fuse.seed if seed is None else seed,
+            seed=seed,
             models=[m.strip() for m in models.split(",") if m.strip()] if models else None,
             permute_labels=permute_labels,
             protocol=protocol,

@@ -92,12 +92,9 @@ class FuseSettings:
     ----------
     C
         Inverse strength of the heads' L2 penalty, as in scikit-learn.
-    seed
-        Of folds that stage two makes itself and of permutations.
     """
 
     C: float = 0.01
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from mvemo.cache import open_cache
-from mvemo.fuse import evaluate, fit_final_heads, format_table, save_heads, write_report
+from mvemo.fuse import evaluate, format_table, save_heads, write_report
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import FuseSettings
@@ -18,8 +18,8 @@ def run_fuse(
     settings: FuseSettings,
     *,
     out: Path,
-    k: int,
-    seed: int,
+    k: int | None = None,
+    seed: int | None = None,
     models: Sequence[str] | None = None,
     permute_labels: bool = False,
     protocol: str | None = None,
@@ -37,7 +37,7 @@ def run_fuse(
         Folder of ``report.html``, ``metrics.json`` and ``predictions.csv``; made if
         needed, and nothing else in it is touched.
     k, seed
-        Number of folds, and the seed of folds made here.
+        Number of folds, and the seed of folds made here; None for the cache's own.
     models
         Names of those to evaluate; None for all that the features allow.
     permute_labels
@@ -65,6 +65,7 @@ def run_fuse(
             allow_leak=protocol == "shared",
             models=models,
             C=settings.C,
+            refit=save,
         )
         results = replace(
             results,
@@ -78,7 +79,6 @@ def run_fuse(
         write_report(results, out)
         lines = [format_table(results), "", f"report: {out / 'report.html'}"]
         if save:
-            heads = fit_final_heads(cache, results, C=settings.C)
-            save_heads(out / "heads.npz", heads)
+            save_heads(out / "heads.npz", results)
             lines.append(f"heads: {out / 'heads.npz'}")
     return "\n".join(lines)

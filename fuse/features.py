@@ -1,0 +1,106 @@
+"""The cached vectors that heads are trained on, as the solver wants them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache import Cache, FeatureSpec
+from mvemo.fuse.errors import BadFeatures
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One feature of all clips, shifted and scaled to be accurate in single precision.
+
+    The shift and the scale are those of all clips. That changes no result: every head
+    standardises anew on its own training clips, and its penalty is on what that gives.
+
+    Parameters
+    ----------
+    values
+        float32 (clips, dim); zeros where missing, which no head's training weighs in.
+    present
+        bool (clips,).
+    shift, spread
+        float64 (dim,): cached value = values * spread + shift.
+    """
+
+    values: NDArray[np.float32]
+    present: NDArray[np.bool_]
+    shift: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+
+class Features:
+    """The vector features of a cache.
+
+    Parameters
+    ----------
+    cache
+        Open; read when a matrix is asked for.
+
+    Raises
+    ------
+    BadFeatures
+        There is none, or a crossfitted one lacks the net of a fold.
+    """
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self.modality: dict[str, str] = {}
+        self._variants: dict[str, tuple[FeatureSpec, ...]] = {}
+        for name in cache.names():
+            variants = cache.variants(name)
+            if variants[0].kind == "vector":
+                self.modality[name] = variants[0].modality
+                self._variants[name] = variants
+        if not self.modality:
+            raise BadFeatures(
+                f"{cache.path}: holds no feature vectors to evaluate: run 'mvemo extract' first"
+            )
+        for name in self.modality:
+            self._check_folds(name)
+
+    def _check_folds(self, name: str) -> None:
+        if not self.crossfit(name):
+            return
+        there = {spec.fold for spec in self._variants[name]}
+        lacking = [fold for fold in range(self._cache.table.k) if fold not in there]
+        if lacking:
+            raise BadFeatures(
+                f"{self._cache.path}: {name} lacks the nets of folds "
+                f"{', '.join(map(str, lacking))}: run 'mvemo extract' again, it goes on where "
+                "it stopped"
+            )
+
+    def crossfit(self, name: str) -> bool:
+        """Whether there is a net for each fold."""
+        return any(spec.fold is not None for spec in self._variants[name])
+
+    def spec(self, name: str, fold: int) -> FeatureSpec:
+        """What made the values that scores of this fold's clips rest on."""
+        return self._cache.spec(name, fold)
+
+    def protocol(self, names: tuple[str, ...]) -> str:
+        """The most optimistic protocol among features."""
+        held = {spec.protocol for name in names for spec in self._variants[name]}
+        for protocol in ("shared", "crossfit", "frozen", "imported"):
+            if protocol in held:
+                return protocol
+        return "none"
+
+    def matrix(self, name: str, fold: int | None) -> Matrix:
+        """A feature as `Matrix`, of a fold's net where there is one for each fold."""
+        values, present = self._cache.vectors(name, fold)
+        values[~present] = 0.0
+        count = max(int(present.sum()), 1)
+        shift = values.sum(axis=0, dtype=np.float64) / count
+        values -= shift.astype(np.float32)
+        values[~present] = 0.0
+        spread = np.sqrt(np.einsum("nd,nd->d", values, values, dtype=np.float64) / count)
+        spread[spread <= 1e-12 * np.maximum(np.abs(shift), 1e-30)] = 1.0
+        values *= (1.0 / spread).astype(np.float32)
+        return Matrix(values, present, shift, spread)

@@ -1,0 +1,70 @@
+"""The leak guard: no score of a clip by a net that saw it, or a clip of its group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache import ClipTable
+from mvemo.fuse.errors import LeakError
+from mvemo.fuse.features import Features
+
+
+def find_leaks(
+    features: Features, names: Sequence[str], table: ClipTable, folds: NDArray[np.int64]
+) -> list[tuple[str, int, int]]:
+    """Where scores would rest on a net that saw what it is tested on.
+
+    It is the record of training clips that counts, whatever the protocol is called.
+
+    Parameters
+    ----------
+    features, names
+        The features that models use.
+    table
+        Clips and groups.
+    folds
+        int64 (clips,): the fold that each clip is tested in.
+
+    Returns
+    -------
+    (feature, fold, number of that fold's clips that its net saw, or whose group it saw).
+    """
+    row = {clip: i for i, clip in enumerate(table.clip_ids)}
+    _, group = np.unique(np.array(table.groups, dtype=np.str_), return_inverse=True)
+    leaks = []
+    for name in names:
+        for fold in np.unique(folds).tolist():
+            seen = [row[c] for c in features.spec(name, fold).trained_on if c in row]
+            if not seen:
+                continue
+            seen_groups = np.zeros(int(group.max()) + 1, dtype=np.bool_)
+            seen_groups[group[seen]] = True
+            count = int(seen_groups[group[folds == fold]].sum())
+            if count:
+                leaks.append((name, fold, count))
+    return leaks
+
+
+def refuse_leaks(
+    leaks: Sequence[tuple[str, int, int]], folds: NDArray[np.int64], where: str
+) -> None:
+    """Raise where there is a leak.
+
+    Raises
+    ------
+    LeakError
+        Naming the first, and how to get honest scores or to accept these.
+    """
+    if not leaks:
+        return
+    name, fold, count = leaks[0]
+    tested = int((folds == fold).sum())
+    more = f" (and {len(leaks) - 1} more such cases)" if len(leaks) > 1 else ""
+    raise LeakError(
+        f"{where}: the net of {name} was trained on {count} of the {tested} clips of fold "
+        f"{fold}, or on clips of their groups{more}: its scores would be too good. Extract "
+        "with --protocol crossfit, or accept optimistic scores with --protocol shared"
+    )

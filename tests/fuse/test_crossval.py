@@ -1,0 +1,142 @@
+"""Cross-validation: equal to scikit-learn's, honest, and at chance on permuted labels."""
+
+import numpy as np
+import pytest
+from feature_samples import (
+    crossfit_cache,
+    features,
+    frozen_cache,
+    make_table,
+    spec,
+    write_cache,
+)
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mvemo.cache import open_cache
+from mvemo.fuse import BadFeatures, LeakError, evaluate
+
+
+def run(path, **options):
+    with open_cache(path) as cache:
+        return evaluate(cache, **options)
+
+
+def test_out_of_fold_probabilities_are_scikit_learns(tmp_path):
+    table = make_table()
+    results = run(frozen_cache(tmp_path / "f.h5", table), C=0.05)
+    assert [m.name for m in results.models][-1] == "integrated"
+    assert len(results.models) == 9
+    x = {n: features(table, n) for n in ("music1d", "music2d", "c3d", "i3d")}
+    for model in (results.models[0], results.models[5], results.models[8]):
+        values = np.concatenate([x[n] for n in model.features], axis=1)
+        for fold in range(6):
+            test = table.folds == fold
+            reference = make_pipeline(
+                StandardScaler(), LogisticRegression(C=0.05, tol=1e-8, max_iter=2000)
+            ).fit(values[~test], table.labels[~test])
+            expected = reference.predict_proba(values[test])
+            # Stopped at a gradient of 1e-4.
+            np.testing.assert_allclose(model.probabilities[test], expected, atol=5e-3)
+            said = model.probabilities[test].argmax(1)
+            assert model.accuracy_per_fold[fold] == np.mean(said == table.labels[test])
+
+
+def test_crossfit_uses_each_folds_own_nets(tmp_path):
+    results = run(crossfit_cache(tmp_path / "f.h5", strength=1.5))
+    assert results.protocol == "crossfit"
+    assert not results.leaky
+    # Each net has a basis of its own: features of another fold's net would be noise.
+    assert np.mean(results.models[-1].accuracy_per_fold) > 0.7
+    assert {h.net_fold for h in results.heads} == set(range(6))
+
+
+@pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
+def test_permuted_labels_come_out_at_chance(tmp_path, make):
+    table = make_table(n=360)
+    path = make(tmp_path / "f.h5", table, strength=2.0)
+    assert np.mean(run(path).models[-1].accuracy_per_fold) > 0.8
+    permuted = run(path, permute_labels=True)
+    assert permuted.permuted
+    for model in permuted.models:
+        # Six even classes of 360 clips: 1/6, standard error 0.02.
+        assert abs(np.mean(model.accuracy_per_fold) - 1 / 6) < 0.08
+        assert abs(model.roc_auc_macro_ovr_pooled - 0.5) < 0.08
+
+
+def test_permuted_labels_stay_at_chance_with_far_more_numbers_than_clips(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", make_table(n=240), dim=400, strength=0.0)
+    for model in run(path).models:
+        assert abs(np.mean(model.accuracy_per_fold) - 1 / 6) < 0.1
+
+
+def test_a_net_that_saw_its_test_clips_is_refused(tmp_path):
+    table = make_table()
+    vectors = [(spec("c3d", 12, "shared", None, table.clip_ids), features(table, "c3d"))]
+    path = write_cache(tmp_path / "f.h5", table, vectors)
+    with pytest.raises(LeakError, match=r"c3d was trained on 20 of the 20 clips of fold 0"):
+        run(path)
+    results = run(path, allow_leak=True)
+    assert results.leaky
+    assert results.protocol == "shared"
+
+
+def test_a_net_that_saw_the_group_of_a_test_clip_is_refused(tmp_path):
+    table = make_table()
+    one = table.clip_ids[int(np.flatnonzero(table.folds == 2)[0])]
+    # Called frozen, but its record says that it saw one clip: the record counts.
+    vectors = [(spec("c3d", 12, "frozen", None, (one,)), features(table, "c3d"))]
+    path = write_cache(tmp_path / "f.h5", table, vectors)
+    with pytest.raises(LeakError, match="trained on 2 of the 20 clips of fold 2"):
+        run(path)
+
+
+def test_a_missing_feature_leaves_that_clip_out_of_the_models_that_need_it(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", missing={"c3d": [4, 5, 6]})
+    results = run(path)
+    by_name = {m.name: m for m in results.models}
+    assert results.missing["c3d"] == 3
+    assert np.isnan(by_name["c3d+music1d"].probabilities[4:7]).all()
+    assert np.isfinite(by_name["music1d"].probabilities).all()
+    assert by_name["integrated"].confusion.sum() == 117
+
+
+def test_folds_follow_the_features(tmp_path):
+    path = crossfit_cache(tmp_path / "c.h5")
+    with pytest.raises(BadFeatures, match=r"trained for 6 folds, not 5: give --folds 6"):
+        run(path, k=5)
+    frozen = frozen_cache(tmp_path / "f.h5")
+    table = make_table()
+    assert (run(frozen).folds == table.folds).all()
+    other = run(frozen, seed=7)
+    assert (other.folds != table.folds).any()
+    five = run(frozen, k=5)
+    assert set(five.folds.tolist()) == set(range(5))
+    for results in (other, five):
+        for group in set(results.groups):
+            rows = [i for i, g in enumerate(results.groups) if g == group]
+            assert len(set(results.folds[rows].tolist())) == 1
+
+
+def test_a_cache_that_cannot_be_evaluated_says_why(tmp_path):
+    table = make_table()
+    lacking = [
+        (spec("c3d", 12, "crossfit", fold, ()), features(table, "c3d")) for fold in (0, 1, 3, 4)
+    ]
+    with pytest.raises(BadFeatures, match="c3d lacks the nets of folds 2, 5"):
+        run(write_cache(tmp_path / "a.h5", table, lacking))
+    with pytest.raises(BadFeatures, match="no feature vectors"):
+        run(write_cache(tmp_path / "b.h5", table, []))
+    with pytest.raises(BadFeatures, match="nothing' is not among"):
+        run(frozen_cache(tmp_path / "c.h5"), models=["nothing"])
+
+
+def test_the_majority_baseline_is_the_training_folds_commonest_class(tmp_path):
+    results = run(frozen_cache(tmp_path / "f.h5"))
+    by_hand = []
+    for fold in range(6):
+        test = results.folds == fold
+        common = np.bincount(results.labels[~test]).argmax()
+        by_hand.append(np.mean(results.labels[test] == common))
+    np.testing.assert_allclose(results.majority_per_fold, by_hand)
