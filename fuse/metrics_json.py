@@ -1,0 +1,102 @@
+"""``metrics.json``: the scores of one evaluation for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvemo.fuse.metrics import class_scores
+from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.summary import predicted_classes, spread
+
+
+def metrics_dict(results: Results) -> dict[str, Any]:
+    """The results as strict JSON values: numbers that are not finite become None.
+
+    Scores are fractions in [0, 1]. The keys that other programs rely on are ``task``,
+    ``protocol``, ``synthetic``, ``folds``, ``clips``, ``classes``, ``baseline``,
+    ``provenance`` and ``models``, a mapping of model name to ``modalities``, ``accuracy``
+    (``min``, ``mean``, ``max``, ``per_fold``), ``f1_macro`` (of the pooled predictions),
+    ``roc_auc_macro_ovr`` (mean over folds) and ``confusion`` (rows true, columns
+    predicted). All others may grow.
+
+    Raises
+    ------
+    TypeError
+        The provenance holds something that JSON has no value for.
+    """
+    values: dict[str, Any] = {
+        "name": results.name,
+        "task": results.task,
+        "protocol": results.protocol,
+        "synthetic": results.synthetic,
+        "leaky": results.leaky,
+        "permuted": results.permuted,
+        "folds": results.k,
+        "k": results.k,
+        "seed": results.seed,
+        "clips": len(results.clip_ids),
+        "groups": len(set(results.groups)),
+        "classes": results.classes,
+        "models": {model.name: _model(model, results.classes) for model in results.models},
+        "baseline": {
+            "majority_accuracy": spread(results.majority_per_fold).mean,
+            "majority_per_fold": results.majority_per_fold,
+            "chance_accuracy": 1.0 / len(results.classes),
+        },
+        "missing": results.missing,
+        "failures": len(results.failures),
+        "provenance": results.provenance,
+    }
+    plain: dict[str, Any] = _plain(values, "metrics")
+    return plain
+
+
+def _model(model: ModelResult, classes: tuple[str, ...]) -> dict[str, Any]:
+    held = spread(model.accuracy_per_fold)
+    precision, recall, f1 = class_scores(model.confusion)
+    return {
+        "modalities": model.modalities,
+        "features": model.features,
+        "predicted": int((predicted_classes(model) >= 0).sum()),
+        "accuracy": {
+            "min": held.min,
+            "mean": held.mean,
+            "max": held.max,
+            "per_fold": model.accuracy_per_fold,
+        },
+        "f1_macro": model.f1_macro,
+        "f1_macro_per_fold": model.f1_macro_per_fold,
+        "roc_auc_macro_ovr": model.roc_auc_macro_ovr,
+        "roc_auc_macro_ovr_per_fold": model.roc_auc_per_fold,
+        "roc_auc_macro_ovr_pooled": model.roc_auc_macro_ovr_pooled,
+        "confusion": model.confusion,
+        "per_class": {
+            name: {"precision": precision[i], "recall": recall[i], "f1": f1[i]}
+            for i, name in enumerate(classes)
+        },
+    }
+
+
+def _plain(value: Any, where: str) -> Any:
+    """JSON values of `value`; `where` names it in the error."""
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)):
+        return _plain(value.tolist(), where)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if np.isfinite(value) else None
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, (set, frozenset)):
+        return [_plain(v, where) for v in sorted(value)]
+    raise TypeError(f"{where} is a {type(value).__name__}, for which JSON has no value")

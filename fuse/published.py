@@ -1,0 +1,181 @@
+"""Figures that the papers print, for columns beside one's own.
+
+They were measured on other data and mostly under another protocol (PL20's and Z22's nets
+were fine-tuned on the clips that their heads are then tested on). They are context, never a
+target.
+
+Z22's Table 2 repeats PL20's Table 3, but not always the mean accuracy: its 0.73 for C3D +
+1D is PL20's maximum and its 0.86 for the integrated model PL20's minimum, below the F1 of
+0.88 printed under it. The figures are kept as printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+LABEL = "published, other data"
+
+# Short name -> what to cite.
+SOURCES: Mapping[str, str] = {
+    "PL20": (
+        "Y. R. Pandeya and J. Lee, Deep learning-based late fusion of multimodal information "
+        "for emotion classification of music video, Multimedia Tools and Applications, 2020"
+    ),
+    "Z22": (
+        "Zhou Ping, Music emotion classification algorithm based on multimodal deep learning, "
+        "2022, 2095-2163(2022)09-0110-05"
+    ),
+}
+
+# The order that Z22's Table 3 and PL20's Table 1 use.
+CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
+
+
+@dataclass(frozen=True)
+class Published:
+    """One printed result; fractions, None where the source prints none.
+
+    Parameters
+    ----------
+    source
+        Short name of `SOURCES` and the table.
+    accuracy
+        The mean over folds where the source has folds.
+    accuracy_min, accuracy_max
+        Over six folds.
+    f1, roc_auc
+        As printed; the papers do not say how classes are averaged.
+    """
+
+    source: str
+    accuracy: float
+    f1: float | None = None
+    roc_auc: float | None = None
+    accuracy_min: float | None = None
+    accuracy_max: float | None = None
+
+
+def _row(source: str, **figures: tuple[float, float, float]) -> dict[str, Published]:
+    return {name: Published(source, *values) for name, values in figures.items()}
+
+
+# PL20 Table 2: optimizer -> net; accuracy, F1, AUC on one test set.
+PL20_TABLE_2: Mapping[str, Mapping[str, Published]] = {
+    "Adam": _row(
+        "PL20 Table 2, Adam",
+        music1d=(0.4453, 0.41, 0.757),
+        music2d=(0.6539, 0.65, 0.916),
+        c3d=(0.6423, 0.64, 0.898),
+        i3d=(0.6622, 0.66, 0.899),
+    ),
+    "SGD": _row(
+        "PL20 Table 2, SGD",
+        music1d=(0.4238, 0.37, 0.734),
+        music2d=(0.7251, 0.72, 0.934),
+        c3d=(0.6440, 0.64, 0.890),
+        i3d=(0.6026, 0.59, 0.879),
+    ),
+    "RMSprop": _row(
+        "PL20 Table 2, RMSprop",
+        music1d=(0.4304, 0.39, 0.748),
+        music2d=(0.6887, 0.68, 0.921),
+        c3d=(0.5678, 0.56, 0.848),
+        i3d=(0.5281, 0.53, 0.832),
+    ),
+}
+
+# The optimizers that PL20 and Z22 choose for the nets that they fuse.
+CHOSEN_OPTIMIZER: Mapping[str, str] = {
+    "music1d": "Adam",
+    "music2d": "SGD",
+    "c3d": "SGD",
+    "i3d": "Adam",
+}
+
+# PL20 Table 3: mean, F1, AUC, minimum, maximum over six folds.
+PL20_TABLE_3: Mapping[str, Published] = {
+    "c3d+music1d": Published("PL20 Table 3", 0.70941, 0.70, 0.917, 0.68389, 0.72962),
+    "i3d+music1d": Published("PL20 Table 3", 0.69781, 0.69, 0.925, 0.66003, 0.72166),
+    "c3d+music2d": Published("PL20 Table 3", 0.84956, 0.84, 0.979, 0.81709, 0.87872),
+    "i3d+music2d": Published("PL20 Table 3", 0.84426, 0.84, 0.977, 0.83300, 0.85884),
+    "integrated": Published("PL20 Table 3", 0.88568, 0.88, 0.987, 0.86282, 0.89860),
+}
+
+# Accuracy and AUC of class probabilities that PL20's authors publish for 427 test clips.
+PL20_TEST_SET: Mapping[str, Published] = {
+    name: Published("PL20, the authors' probabilities of 427 clips", accuracy, None, auc)
+    for name, accuracy, auc in (
+        ("music1d", 0.433, 0.776),
+        ("music2d", 0.918, 0.991),
+        ("c3d", 0.808, 0.972),
+        ("i3d", 0.892, 0.984),
+        ("c3d+music1d", 0.855, 0.980),
+        ("i3d+music1d", 0.911, 0.988),
+        ("c3d+music2d", 0.946, 0.998),
+        ("i3d+music2d", 0.953, 0.998),
+    )
+}
+
+# Z22 Table 1: optimizer -> net.
+Z22_TABLE_1: Mapping[str, Mapping[str, Published]] = {
+    "Adam": _row(
+        "Z22 Table 1, Adam",
+        music1d=(0.45, 0.41, 0.76),
+        music2d=(0.65, 0.65, 0.92),
+        c3d=(0.64, 0.64, 0.90),
+        i3d=(0.66, 0.66, 0.90),
+    ),
+    "SGD": _row(
+        "Z22 Table 1, SGD",
+        music1d=(0.42, 0.37, 0.73),
+        music2d=(0.73, 0.72, 0.93),
+        c3d=(0.64, 0.64, 0.89),
+        i3d=(0.60, 0.59, 0.88),
+    ),
+}
+
+Z22_TABLE_2: Mapping[str, Published] = {
+    "c3d+music1d": Published("Z22 Table 2", 0.73, 0.70, 0.92),
+    "i3d+music1d": Published("Z22 Table 2", 0.70, 0.69, 0.93),
+    "c3d+music2d": Published("Z22 Table 2", 0.85, 0.84, 0.98),
+    "i3d+music2d": Published("Z22 Table 2", 0.84, 0.84, 0.98),
+    "integrated": Published("Z22 Table 2", 0.86, 0.88, 0.99),
+}
+
+# Z22 Table 3, the integrated model, in the order of `CLASSES`. It does not say which axis
+# is the truth; its 503 clips are neither one fold of 3,438 nor all of them.
+Z22_TABLE_3: tuple[tuple[int, ...], ...] = (
+    (72, 3, 7, 0, 5, 0),
+    (4, 68, 6, 3, 0, 0),
+    (2, 3, 69, 3, 4, 0),
+    (2, 1, 3, 85, 7, 1),
+    (3, 1, 8, 7, 63, 3),
+    (2, 1, 1, 1, 3, 62),
+)
+
+
+def comparable(classes: Sequence[str]) -> bool:
+    """Whether a data set has the papers' six classes, in any order and case."""
+    return len(classes) == len(CLASSES) and {c.casefold() for c in classes} == {
+        c.casefold() for c in CLASSES
+    }
+
+
+def published_for(model: str) -> Published | None:
+    """PL20's own figure for a model: Table 3, or Table 2 with the chosen optimizer."""
+    if model in CHOSEN_OPTIMIZER:
+        return PL20_TABLE_2[CHOSEN_OPTIMIZER[model]][model]
+    return PL20_TABLE_3.get(model)
+
+
+def all_published_for(model: str) -> tuple[Published, ...]:
+    """Every printed figure of a model, PL20's first."""
+    tables = (
+        *PL20_TABLE_2.values(),
+        PL20_TABLE_3,
+        PL20_TEST_SET,
+        *Z22_TABLE_1.values(),
+        Z22_TABLE_2,
+    )
+    return tuple(table[model] for table in tables if model in table)

@@ -1,0 +1,121 @@
+"""The terminal's table of one evaluation, laid out like PL20 Table 3."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+
+from mvemo.fuse.published import LABEL, comparable, published_for
+from mvemo.fuse.results import Results
+from mvemo.fuse.summary import (
+    banners,
+    compare_fusion,
+    count,
+    describe,
+    fraction,
+    percent,
+    predicted_classes,
+    spread,
+)
+
+_WIDTH = 79
+
+
+def format_table(results: Results) -> str:
+    """The scores of all models as text, at most 79 columns for the papers' model names.
+
+    Minimum, mean and maximum over folds of the accuracy, macro F1 of the pooled
+    predictions, and the mean over folds of the macro one-vs-rest ROC-AUC; the majority
+    baseline; warnings first, missing predictions and failures last.
+    """
+    lines = [_wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
+    lines.append(_wrap(f"{_clean(results.name)}: {describe(results)}"))
+    lines.append("")
+
+    n_clips = len(results.clip_ids)
+    predicted = [int((predicted_classes(m) >= 0).sum()) for m in results.models]
+    # Published figures beside shuffled labels would only mislead.
+    beside = comparable(results.classes) and not results.permuted
+    header = ["model", "min %", "mean %", "max %", "F1", "AUC"]
+    if any(n < n_clips for n in predicted):
+        header.append("clips")
+    if beside:
+        header.append("paper %*")
+    rows = []
+    for model, n in zip(results.models, predicted, strict=True):
+        held = spread(model.accuracy_per_fold)
+        row = [
+            _clean(model.name),
+            *(percent(v) for v in (held.min, held.mean, held.max)),
+            fraction(model.f1_macro),
+            fraction(model.roc_auc_macro_ovr),
+        ]
+        if "clips" in header:
+            row.append(f"{n}/{n_clips}")
+        if beside:
+            known = published_for(model.name)
+            row.append(percent(known.accuracy) if known else "")
+        rows.append(row)
+    base = spread(results.majority_per_fold)
+    baseline = ["majority class", *(percent(v) for v in (base.min, base.mean, base.max))]
+    baseline += [""] * (len(header) - len(baseline))
+    lines += _columns([header, *rows], [baseline])
+    lines.append("")
+
+    lines.append(
+        _wrap(
+            f"min, mean, max: accuracy over {results.k} folds. F1: macro, pooled. "
+            "AUC: macro one-vs-rest, mean over folds."
+        )
+    )
+    if beside:
+        lines.append(_wrap(f"* {LABEL}: PL20 Tables 2 and 3."))
+    statement = "" if results.permuted else compare_fusion(results)
+    if statement:
+        lines.append(_wrap(statement))
+    absent = {name: n for name, n in results.missing.items() if n}
+    if absent:
+        listed = ", ".join(f"{_clean(name)} {n}" for name, n in absent.items())
+        lines.append(_wrap(f"Clips without a feature: {listed} of {n_clips}."))
+    if results.failures:
+        clips = len({clip_id for clip_id, _, _ in results.failures})
+        lines.append(
+            _wrap(
+                f"{count(len(results.failures), 'failure')} of {count(clips, 'clip')} in stage "
+                "one; the report lists them."
+            )
+        )
+    return "\n".join(lines)
+
+
+def _columns(body: Sequence[Sequence[str]], foot: Sequence[Sequence[str]]) -> list[str]:
+    """The first column to the left, all others to the right; rules around the body."""
+    rows = [*body, *foot]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    rule = "-" * (int(np.sum(widths)) + 2 * (len(widths) - 1))
+    return [lines[0], rule, *lines[1 : len(body)], rule, *lines[len(body) :]]
+
+
+def _wrap(text: str, mark: str = "") -> str:
+    return textwrap.fill(
+        text,
+        _WIDTH,
+        initial_indent=mark,
+        subsequent_indent=mark,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _clean(text: str) -> str:
+    """Without control characters, which could drive the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

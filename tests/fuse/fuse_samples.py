@@ -1,0 +1,119 @@
+"""Results made by hand for the tests of tables, figures and reports."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from mvemo.fuse.crossval import majority_accuracy, score_model
+from mvemo.fuse.models import models_of
+from mvemo.fuse.results import ModelResult, Results
+
+CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
+MODALITY = {"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"}
+NASTY = '<b>&amp; "quoted" \'single\' --><script>alert(1)</script> é 音楽 $x_1$'
+
+
+def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes) -> Results:
+    """Nine models with made-up probabilities; `missing` clips lack C3D."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(-(-n // 2)), 2)[:n]
+    labels = (groups % len(classes)).astype(np.int64)
+    folds = (groups // len(classes) % k).astype(np.int64)
+    truth = np.eye(len(classes))[labels]
+    noise = {name: rng.normal(size=(n, len(classes))) for name in MODALITY}
+    strength = {"music1d": 0.8, "music2d": 2.0, "c3d": 1.2, "i3d": 1.5}
+    scored = []
+    for model in models_of(MODALITY):
+        scores = sum(strength[f] * truth + noise[f] for f in model.features)
+        probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        if "c3d" in model.features and missing:
+            probabilities[:missing] = np.nan
+        scored.append(score_model(model, probabilities, labels, folds, k, len(classes)))
+    epochs = [float(e) for e in range(1, 16)]
+    curves = {
+        f"{net}@{fold}": {
+            "epoch": epochs,
+            "train_loss": [1.8 * np.exp(-e / (8 + fold)) + 0.1 for e in epochs],
+            "val_loss": [1.8 * np.exp(-e / 12) + 0.02 * e + 0.05 * rng.random() for e in epochs],
+            "val_accuracy": [min(0.9, 0.2 + 0.05 * e) for e in epochs],
+        }
+        for net in MODALITY
+        for fold in range(k)
+    }
+    results = Results(
+        name="made by hand",
+        task="multiclass",
+        classes=tuple(classes),
+        clip_ids=tuple(f"Exciting/Happy {i:03d} (live).mp4" for i in range(n)),
+        groups=tuple(f"source {g}" for g in groups),
+        labels=labels,
+        folds=folds,
+        k=k,
+        seed=seed,
+        protocol="crossfit",
+        leaky=False,
+        synthetic=False,
+        permuted=False,
+        models=tuple(scored),
+        majority_per_fold=majority_accuracy(labels, folds, k),
+        missing={"music1d": 0, "music2d": 0, "c3d": missing, "i3d": 0},
+        failures=(
+            ("Sad/Sad 017.mp4", "decode", "no video stream"),
+            ("Fear/Fear_[x] 3.mp4", "decode", "the file ends after 0.4 s of 30.0 s"),
+            ("Fear/Fear_[x] 3.mp4", "c3d", "no frames"),
+        ),
+        curves=curves,
+        provenance={
+            "command": "mvemo-cv features.h5 --folds 6 --out out",
+            "versions": {"python": "3.11.7", "mvemo": "0.1.0", "numpy": "2.4.6"},
+            "features_digest": "0123456789abcdef" * 4,
+            "manifest_digest": "fedcba9876543210" * 4,
+            "C": 0.01,
+            "features": {
+                name: [
+                    {
+                        "digest": "ab" * 32,
+                        "extractor": f"net:{name} v1",
+                        "protocol": "crossfit",
+                        "fold": fold,
+                        "dim": 512,
+                        "weights": "cd" * 32,
+                        "trained_on": 80,
+                    }
+                    for fold in range(k)
+                ]
+                for name in MODALITY
+            },
+        },
+    )
+    return dataclasses.replace(results, **changes)
+
+
+def nasty_results() -> Results:
+    """Every text that comes from outside has characters that HTML, CSV or SVG could trip on."""
+    made = make_results(24, 2)
+    return dataclasses.replace(
+        made,
+        name=NASTY,
+        classes=tuple(f"{c} {NASTY}" for c in made.classes),
+        clip_ids=tuple(f'{i},\n"{NASTY}' for i in range(24)),
+        groups=tuple(f"{g} {NASTY}" for g in made.groups),
+        models=tuple(dataclasses.replace(m, name=f"{m.name} {NASTY}") for m in made.models),
+        missing={NASTY: 3},
+        failures=((NASTY, NASTY, NASTY),),
+        curves={f"{NASTY}@{NASTY}": made.curves["c3d@0"]},
+        provenance={NASTY: NASTY, "versions": {NASTY: NASTY}, "command": NASTY, "deep": [NASTY]},
+    )
+
+
+def empty_results() -> Results:
+    """One model that predicted nothing: every score is NaN."""
+    made = make_results(24, 2)
+    nothing = np.full((24, 6), np.nan)
+    model = models_of({"c3d": "video"})[0]
+    scored: ModelResult = score_model(model, nothing, made.labels, made.folds, 2, 6)
+    return dataclasses.replace(
+        made, models=(scored,), majority_per_fold=np.full(2, np.nan), curves={}, failures=()
+    )
