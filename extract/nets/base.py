@@ -48,6 +48,23 @@ class VideoInput:
     size: int
 
 
+@dataclass(frozen=True)
+class SequenceInput:
+    """Descriptor sequences of a clip that share their frames, side by side.
+
+    Parameters
+    ----------
+    features
+        Names of descriptors (`mvemo.extract.descriptors`), in the order of the columns.
+    n_frames
+        Length; longer clips are cut, shorter ones filled up with NaN rows, by which a
+        net knows their length.
+    """
+
+    features: tuple[str, ...]
+    n_frames: int
+
+
 class Net(nn.Module, ABC):
     """A unimodal net: ``prepare`` -> ``embed`` -> ``classifier``.
 
@@ -61,7 +78,7 @@ class Net(nn.Module, ABC):
     # Rises whenever the same weights would give other embeddings.
     version: ClassVar[int] = 1
 
-    input: AudioInput | VideoInput
+    input: AudioInput | VideoInput | SequenceInput
     embedding_dim: int
     classifier: nn.Linear
 
@@ -73,7 +90,8 @@ class Net(nn.Module, ABC):
         ----------
         raw
             audio: float32 (batch, samples) in [-1, 1]; video: uint8
-            (batch, frames, height, width, 3), RGB.
+            (batch, frames, height, width, 3), RGB; sequences: float32
+            (batch, n_frames, dim), NaN rows after a clip's end.
         """
 
     @abstractmethod
