@@ -241,7 +241,7 @@ def trained_nets(
             curve = fine_tune(
                 net,
                 reader,
-                np.asarray(manifest.labels),
+                manifest.labels,
                 task=manifest.task,
                 train_rows=rows[~held].tolist(),
                 val_rows=rows[held].tolist(),

@@ -3,9 +3,12 @@
 from mvemo.fuse.crossval import evaluate, majority_accuracy, score_model
 from mvemo.fuse.errors import BadFeatures, FuseError, LeakError
 from mvemo.fuse.heads import Fit, Head, fit_heads
+from mvemo.fuse.metrics_json import metrics_dict
 from mvemo.fuse.models import Model, models_of
+from mvemo.fuse.report import write_report
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.saved import SavedHeads, load_heads, save_heads
+from mvemo.fuse.tables import format_table
 
 __all__ = [
     "BadFeatures",
@@ -19,9 +22,12 @@ __all__ = [
     "SavedHeads",
     "evaluate",
     "fit_heads",
+    "format_table",
     "load_heads",
     "majority_accuracy",
+    "metrics_dict",
     "models_of",
     "save_heads",
     "score_model",
+    "write_report",
 ]

@@ -48,6 +48,10 @@ class Progress:
             self._bar.set_postfix_str(", ".join(parts), refresh=False)
         self._bar.update(count)
 
+    def note(self, text: str) -> None:
+        """Say what is going on within a step."""
+        self._bar.set_postfix_str(text)
+
     def __enter__(self) -> Progress:
         return self
 

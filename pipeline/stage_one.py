@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
-from mvemo.cache import CacheWriter, ClipTable, content_digest
-from mvemo.extract.batches import RawBatches
-from mvemo.extract.embedding import embed_rows
-from mvemo.extract.errors import MissingFile
-from mvemo.extract.finetune import pick_device
-from mvemo.extract.nets import build_net
-from mvemo.extract.nets.base import AudioInput, Net
+from mvemo.cache import CacheWriter, ClipTable
+from mvemo.extract.memory import keep_freed_memory
 from mvemo.extract.plan import NetPlan, TrainSettings
-from mvemo.extract.protocols import RunSettings, Trained, trained_nets
-from mvemo.extract.workcache import DecodedStore, DecodeRequest, decode_many
+from mvemo.extract.protocols import RunSettings
 from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, write_folds
-from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import ExtractSettings, NetSettings, Settings
+from mvemo.pipeline.stage_steps import Stage
 
 
 @dataclass(frozen=True)
@@ -93,6 +79,7 @@ def run_extract(
     -------
     A summary; failures of single clips are in it, never raised.
     """
+    keep_freed_memory()
     plans = net_plans(settings)
     run = RunSettings(
         protocol=settings.extract.protocol,
@@ -117,17 +104,16 @@ def run_extract(
         write_folds(folds, work / "folds.csv")
         for note in folds.notes:
             click.echo(f"folds: {note}", err=True)
-        stage = _Stage(manifest, settings.extract, run, writer, work)
-        stage.digest_media()
-        stage.decode(plans)
+        stage = Stage(manifest, settings.extract, run, writer, work)
+        plans = stage.decode(plans)
         for plan in plans:
             stage.embed(plan, folds.assignment)
-        failures = stage.failures
+        failures = writer.failures
     return ExtractSummary(
         path=out,
         clips=len(manifest),
         features=tuple(stage.features),
-        failures=tuple(failures),
+        failures=failures,
     )
 
 

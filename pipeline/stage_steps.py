@@ -1,0 +1,233 @@
+"""The steps of stage one over one manifest: digest, decode, train and embed, write."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache import CacheWriter, FeatureSpec, content_digest
+from mvemo.extract.batches import RawBatches
+from mvemo.extract.embedding import embed_rows
+from mvemo.extract.finetune import pick_device
+from mvemo.extract.nets import NETS, build_net
+from mvemo.extract.nets.base import AudioInput, Net, SequenceInput, VideoInput
+from mvemo.extract.plan import NetPlan
+from mvemo.extract.protocols import RunSettings, Trained, trained_nets
+from mvemo.extract.workcache import DecodedStore, DecodeJob, DecodeRequest, decode_many
+from mvemo.manifests import Manifest
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.settings import ExtractSettings
+
+MODALITIES = ("audio", "video")
+NetInput = AudioInput | VideoInput | SequenceInput
+
+
+class Stage:
+    """What the steps share.
+
+    Parameters
+    ----------
+    manifest
+        All clips.
+    settings, run
+        Of the run.
+    writer
+        Of the cache; open.
+    work
+        Folder of decoded media and checkpoints.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: ExtractSettings,
+        run: RunSettings,
+        writer: CacheWriter,
+        work: Path,
+    ) -> None:
+        self.features: list[str] = []
+        self._manifest = manifest
+        self._settings = settings
+        self._run = run
+        self._writer = writer
+        self._work = work
+        self._content = self._digest_media()
+        # Modality to bool (clips,): decoded and fit to be embedded.
+        self._usable: dict[str, NDArray[np.bool_]] = {}
+        self._store: DecodedStore | None = None
+
+    def _digest_media(self) -> dict[str, str]:
+        """Clip id to the digest of its file's bytes; each file is read once."""
+        paths = {clip.path: self._manifest.media_path(clip) for clip in self._manifest.clips}
+        digests: dict[str, str] = {}
+        with Progress("digest media", len(paths), "file") as bar, ThreadPoolExecutor(4) as pool:
+            for name, digest in zip(paths, pool.map(content_digest, paths.values()), strict=True):
+                digests[name] = digest
+                bar.step()
+        return {clip.clip_id: digests[clip.path] for clip in self._manifest.clips}
+
+    # --- decoding
+
+    def decode(self, plans: list[NetPlan]) -> list[NetPlan]:
+        """Decode every clip once for all nets, and keep why some could not be.
+
+        Returns
+        -------
+        The plans whose modality some clip has; a modality that no clip has is no failure
+        of each clip, but a note.
+
+        Raises
+        ------
+        BadOption
+            Video nets of different frame counts, or nothing could be decoded at all.
+        """
+        request = _request({plan.name: _input_of(plan) for plan in plans})
+        store = self._store = DecodedStore(self._work / "decoded", request)
+        jobs = [
+            DecodeJob(
+                clip_id=clip.clip_id,
+                path=self._manifest.media_path(clip),
+                content=self._content[clip.clip_id],
+                start=clip.start,
+                duration=clip.duration,
+            )
+            for clip in self._manifest.clips
+        ]
+        problems: dict[str, dict[str, str]] = {}
+        with Progress("decode", len(jobs)) as bar:
+
+            def done(clip_id: str, found: dict[str, str]) -> None:
+                problems[clip_id] = found
+                bar.step(failed=int(bool(found)))
+
+            decode_many(store, jobs, workers=self._settings.workers, on_done=done)
+        wanted = {
+            modality: [plan.name for plan in plans if NETS[plan.name].modality == modality]
+            for modality in MODALITIES
+        }
+        for modality, names in wanted.items():
+            ids = self._manifest.clip_ids
+            reasons = [problems.get(clip_id, {}).get(modality, "") for clip_id in ids]
+            usable = np.array([not reason for reason in reasons], dtype=np.bool_)
+            if not names:
+                usable[:] = False
+            self._usable[modality] = usable
+            absent = bool(names) and not usable.any()
+            for clip_id, reason in zip(ids, reasons, strict=True):
+                if reason and not absent:
+                    self._writer.fail(clip_id, f"decode:{modality}", reason)
+                else:
+                    self._writer.clear_failures(clip_id, f"decode:{modality}")
+            if absent:
+                click.echo(
+                    f"{', '.join(names)} left out: no clip has usable {modality} "
+                    f"({reasons[0] if reasons else 'no clips'})",
+                    err=True,
+                )
+        kept = [plan for plan in plans if self._usable[NETS[plan.name].modality].any()]
+        if not kept:
+            reason = next((f"{c}: {'; '.join(p.values())}" for c, p in problems.items()), "")
+            raise BadOption(f"not one clip could be decoded; the first: {reason}")
+        return kept
+
+    def _batches(self, net: Net) -> RawBatches:
+        store, ids = self._store, self._manifest.clip_ids
+        assert store is not None
+        given = net.input
+        if isinstance(given, AudioInput):
+            sr = given.sr
+            return RawBatches(lambda row: store.waveform(ids[row], sr), given)
+        assert isinstance(given, VideoInput)
+        size = given.size
+        return RawBatches(lambda row: store.frames(ids[row], size), given)
+
+    # --- nets
+
+    def embed(self, plan: NetPlan, folds: NDArray[np.int64]) -> None:
+        """Train a net as the protocol says, embed all clips, and put what is not yet there."""
+        usable = self._usable[NETS[plan.name].modality]
+        jobs = len(np.unique(folds)) if self._run.protocol == "crossfit" else 1
+        with Progress(plan.name, jobs, "net") as bar:
+            for trained in trained_nets(
+                plan,
+                self._manifest,
+                folds,
+                usable,
+                self._content,
+                self._batches,
+                self._run,
+                self._work / "nets",
+                on_epoch=lambda label, epoch, epochs, loss: bar.note(
+                    f"{label} epoch {epoch}/{epochs}, validation loss {loss:.3f}"
+                ),
+                on_report=lambda text: click.echo(text, err=True),
+            ):
+                failed = self._embed_one(trained, usable)
+                bar.step(failed=failed)
+        self.features.append(plan.name)
+
+    def _embed_one(self, trained: Trained, usable: NDArray[np.bool_]) -> int:
+        """Embed the clips that lack a current row; number of those that failed."""
+        net, spec, writer = trained.net, trained.spec, self._writer
+        clips = self._manifest.clips
+        keys = self._keys(spec, usable)
+        current = writer.current(spec, keys)
+        rows = [i for i, clip in enumerate(clips) if clip.clip_id in keys.keys() - current]
+        failed = 0
+        for chosen, values in embed_rows(
+            net,
+            self._batches(net),
+            rows,
+            batch_size=self._settings.embed_batch,
+            device=pick_device(self._run.device),
+            precision=self._run.precision,
+        ):
+            for row, vector in zip(chosen, values, strict=True):
+                clip_id = clips[row].clip_id
+                if np.isfinite(vector).all():
+                    writer.put(spec, clip_id, keys[clip_id], vector)
+                    writer.clear_failures(clip_id, f"embed:{spec.name}")
+                else:
+                    writer.fail(clip_id, f"embed:{spec.name}", "the embedding is not finite")
+                    failed += 1
+        if trained.curve:
+            which = "all" if spec.fold is None else f"fold{spec.fold}"
+            writer.curve(f"{spec.name}@{which}", trained.curve)
+        return failed
+
+    def _keys(self, spec: FeatureSpec, usable: NDArray[np.bool_]) -> dict[str, str]:
+        """Clip id to the key of its row, of clips that can be had."""
+        return {
+            clip.clip_id: spec.key(self._content[clip.clip_id], clip.start, clip.duration)
+            for clip, there in zip(self._manifest.clips, usable, strict=True)
+            if there
+        }
+
+
+def _input_of(plan: NetPlan) -> NetInput:
+    """What a plan's net is given; the width has no say in it."""
+    return build_net(plan.name, 1, width=0.05, **plan.options).input
+
+
+def _request(inputs: dict[str, NetInput]) -> DecodeRequest:
+    """One decoding for all nets.
+
+    Raises
+    ------
+    BadOption
+        Video nets of different frame counts.
+    """
+    counts = {name: i.n_frames for name, i in inputs.items() if isinstance(i, VideoInput)}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise BadOption(f"n_frames must be the same for all video nets of a run, not {listed}")
+    return DecodeRequest(
+        sample_rates=tuple(sorted({i.sr for i in inputs.values() if isinstance(i, AudioInput)})),
+        n_frames=next(iter(counts.values()), 0),
+        sizes=tuple(sorted({i.size for i in inputs.values() if isinstance(i, VideoInput)})),
+    )
