@@ -45,7 +45,26 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)))
 # Stands for the page's text colour until the SVG is written; no other ink has it.
 _INK = "#010203"
 _FILL = "#1d5fa8"
-_GRID = {"color": "#80808a", "alpha": 0.3, "linewidth": 0.6}
+# Text stays text, and names with dollar signs are no formulas.
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mvemo",
+    "text.parse_math": False,
+    "font.size": 9.5,
+    "legend.fontsize": 9,
+    "axes.linewidth": 0.7,
+    "figure.constrained_layout.use": True,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+}
+_GRID: dict[str, Any] = {"color": "#80808a", "alpha": 0.3, "linewidth": 0.6}
+# Inches: what a phone shows without much shrinking of the text.
+_WIDE = 4.2
+# Wider screens show a figure larger by this much.
+_ZOOM = 1.15
 _RATES = np.linspace(0.0, 1.0, 201)
 # Counts are left out of cells from this number of classes on: they would not be legible.
 _MANY_CLASSES = 16
@@ -55,7 +74,7 @@ def accuracy_figure(results: Results) -> str:
     """Accuracy of each model in each fold (dots), its mean (bar), the majority baseline."""
     models = results.models
     names = [_short(m.name) for m in models]
-    with _figure(4.9, 1.25 + 0.3 * max(len(models), 1)) as (figure, finish):
+    with _figure(_WIDE, 1.25 + 0.3 * max(len(models), 1)) as (figure, finish):
         ax = figure.add_subplot()
         base = spread(results.majority_per_fold)
         if np.isfinite(base.mean):
@@ -65,7 +84,7 @@ def accuracy_figure(results: Results) -> str:
                 color=_INK,
                 linestyle=(0, (4, 2)),
                 linewidth=1.2,
-                label="majority class (mean; band: range over folds)",
+                label="majority class (band: its range over folds)",
             )
         for row, model in enumerate(models):
             colour = COLOURS[row % len(COLOURS)]
@@ -81,6 +100,7 @@ def accuracy_figure(results: Results) -> str:
                 color=colour,
                 alpha=0.75,
                 markeredgewidth=0,
+                clip_on=False,
             )
             if len(values):
                 ax.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=_INK, linewidth=2.2)
@@ -97,7 +117,7 @@ def accuracy_figure(results: Results) -> str:
 
 def roc_figure(results: Results) -> str:
     """Macro one-vs-rest ROC curve of each model, of the pooled out-of-fold predictions."""
-    with _figure(4.9, 4.5 + 0.22 * -(-len(results.models) // 2)) as (figure, finish):
+    with _figure(_WIDE, 3.9 + 0.22 * -(-len(results.models) // 2)) as (figure, finish):
         ax = figure.add_subplot()
         for i, model in enumerate(results.models):
             curves = [curve for curve, _ in _class_curves(model, results.labels) if len(curve)]
@@ -108,20 +128,19 @@ def roc_figure(results: Results) -> str:
                 _RATES,
                 np.mean(curves, axis=0),
                 color=COLOURS[i % len(COLOURS)],
-                linestyle="-" if last else _DASHES[min(len(model.features), 3) % 3],
+                linestyle=_DASHES[1] if len(model.features) == 1 else "-",
                 linewidth=2.2 if last else 1.4,
                 label=f"{_short(model.name)}  {fraction(model.roc_auc_macro_ovr_pooled)}",
             )
         _roc_axes(ax)
-        if ax.get_legend_handles_labels()[0]:
-            figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        _legend_below(figure, ax)
         return finish("ROC curve of each model, mean over classes; pooled AUC in the legend")
 
 
 def class_roc_figure(results: Results, model: ModelResult) -> str:
     """One-vs-rest ROC curve of each class (thin) and their mean (thick), pooled."""
     n_rows = -(-(len(results.classes) + 1) // 2)
-    with _figure(4.9, 4.5 + 0.22 * n_rows) as (figure, finish):
+    with _figure(_WIDE, 3.9 + 0.22 * n_rows) as (figure, finish):
         ax = figure.add_subplot()
         curves = _class_curves(model, results.labels)
         for c, (curve, area) in enumerate(curves):
@@ -144,8 +163,7 @@ def class_roc_figure(results: Results, model: ModelResult) -> str:
                 label=f"mean  {fraction(model.roc_auc_macro_ovr_pooled)}",
             )
         _roc_axes(ax)
-        if ax.get_legend_handles_labels()[0]:
-            figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        _legend_below(figure, ax)
         return finish(f"ROC curve of each class, {model.name}")
 
 
@@ -219,7 +237,7 @@ def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[st
 
 
 def _loss_figure(net: str, listed: list[tuple[str, Mapping[str, Sequence[float]]]]) -> str:
-    with _figure(4.0, 2.9) as (figure, finish):
+    with _figure(3.7, 2.8) as (figure, finish):
         from matplotlib.lines import Line2D
 
         ax = figure.add_subplot()
@@ -243,7 +261,7 @@ def _loss_figure(net: str, listed: list[tuple[str, Mapping[str, Sequence[float]]
         ax.set_xlabel("epoch")
         ax.set_ylabel("loss")
         ax.set_ylim(bottom=0)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.locator_params(axis="x", integer=True)
         ax.grid(**_GRID)
         _bare(ax)
         kinds = [
@@ -286,6 +304,19 @@ def _roc_axes(ax: Axes) -> None:
     _bare(ax)
 
 
+def _legend_below(figure: Figure, ax: Axes) -> None:
+    """One entry a line where two would not fit beside each other."""
+    labels = ax.get_legend_handles_labels()[1]
+    if labels:
+        figure.legend(
+            loc="outside lower center",
+            ncols=2 if max(map(len, labels)) <= 24 else 1,
+            frameon=False,
+            handlelength=1.6,
+            columnspacing=1.2,
+        )
+
+
 def _bare(ax: Axes) -> None:
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
@@ -314,21 +345,7 @@ def _figure(width: float, height: float) -> Iterator[tuple[Figure, Callable[[str
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support")
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(
-            {
-                "svg.fonttype": "none",
-                "svg.hashsalt": "mvemo",
-                "font.size": 9.5,
-                "legend.fontsize": 9,
-                "text.parse_math": False,
-                "axes.linewidth": 0.7,
-                "figure.constrained_layout.use": True,
-                **{
-                    f"{name}color": _INK
-                    for name in ("text.", "axes.edge", "axes.label", "xtick.", "ytick.")
-                },
-            }
-        )
+        matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=(width, height), facecolor="none")
 
         def finish(title: str) -> str:
@@ -352,18 +369,19 @@ def _element(svg: str, title: str) -> str:
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = re.sub(r" id=\"(?:\w+_\d+|matplotlib\.\w+_\d+)\"", "", svg)
     # Clip paths and markers keep their ids, told apart by what the figure shows.
-    prefix = "f" + hashlib.sha256(svg.encode("utf-8", "replace") + title.encode()).hexdigest()[:8]
+    shown = f"{title}\n{svg}".encode("utf-8", "backslashreplace")
+    prefix = "f" + hashlib.sha256(shown).hexdigest()[:8]
     svg = re.sub(r" id=\"(\w+)\"", rf' id="{prefix}\1"', svg)
     svg = re.sub(r"(xlink:href=\"#|url\(#)(\w+)", rf"\g<1>{prefix}\2", svg)
     svg = svg.replace(_INK, "currentColor")
     head, rest = svg.split(">", 1)
     match = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', head)
     assert match is not None
-    # At most its own size (a point is 4/3 px), smaller where the screen is.
+    # A point is 4/3 px; smaller where the screen is.
     head = head.replace(match.group(0), "").replace(
         "<svg",
         f'<svg role="img" aria-label={quoteattr(title)} style="width: 100%; max-width: '
-        f"{float(match.group(1)) * 4 / 3:.0f}px; height: auto; stroke-linejoin: round; "
+        f"{float(match.group(1)) * 4 / 3 * _ZOOM:.0f}px; height: auto; stroke-linejoin: round; "
         'stroke-linecap: butt"',
         1,
     )

@@ -173,6 +173,8 @@ def summarise(results: Results) -> str:
         f"{count(len(results.classes), 'class', 'classes')} ({what}) by models that were trained "
         f"on the other {results.k - 1} of {results.k} folds; no group of clips is in two folds.",
     ]
+    if results.leaky:
+        text.append("The nets under them, however, saw clips that they are scored on.")
     top = best(results.models)
     if top is None:
         text.append("No model made a prediction.")

@@ -12,7 +12,7 @@ from mvemo.fuse.results import ModelResult, Results
 
 CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
 MODALITY = {"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"}
-NASTY = '<b>&amp; "quoted" \'single\' --><script>alert(1)</script> é 音楽 $x_1$'
+NASTY = "<b>&amp; \"quoted\" 'single' --><script>alert(1)</script> é 音楽 $x_1$"
 
 
 def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes) -> Results:
