@@ -1,0 +1,214 @@
+"""Stage one end to end on real, small media: what it writes, resumes and refuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stage_samples import TINY, rewrite, run, tiny_demo, tiny_settings
+
+from mvemo.cache import open_cache, verify_cache
+from mvemo.manifests import Clip, read_manifest
+
+BAD = {
+    "empty": b"",
+    "text": b"this is no video, whatever its name says\n" * 20,
+    "bytes": bytes(range(256)) * 40,
+}
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a demo set of twelve clips."""
+    folder = tmp_path_factory.mktemp("media")
+    tiny_demo(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a finished crossfit run over the demo set: features.h5 and all else."""
+    work = tmp_path_factory.mktemp("work")
+    assert run("mvemo", "extract", demo / "manifest.csv", "--work", work, *tiny_settings()) == 0
+    return work
+
+
+def test_every_net_of_a_fold_saw_neither_its_clips_nor_their_groups(made: Path) -> None:
+    assert verify_cache(made / "features.h5") == []
+    with open_cache(made / "features.h5") as cache:
+        table = cache.table
+        assert table.synthetic
+        assert table.k == 2
+        assert set(cache.names()) >= {"music1d", "c3d"}
+        for name, modality in (("music1d", "audio"), ("c3d", "video")):
+            variants = cache.variants(name)
+            assert [spec.fold for spec in variants] == [0, 1]
+            for spec in variants:
+                assert (spec.protocol, spec.modality) == ("crossfit", modality)
+                groups = {table.groups[table.clip_ids.index(c)] for c in spec.trained_on}
+                tested = [i for i in range(12) if table.folds[i] == spec.fold]
+                assert spec.trained_on
+                assert not groups & {table.groups[i] for i in tested}
+                values, present = cache.vectors(name, spec.fold)
+                assert present.all()
+                # Embeddings tell clips apart.
+                assert len(np.unique(values.round(5), axis=0)) == 12
+            assert variants[0].weights != variants[1].weights
+            for fold in range(2):
+                curve = cache.curves[f"{name}@fold{fold}"]
+                assert curve["epoch"] == [1.0, 2.0]
+                assert np.isfinite(curve["train_loss"]).all()
+        assert cache.provenance["settings"]["nets"]["c3d"]["train"]["epochs"] == 2
+
+
+def test_the_same_command_again_trains_and_writes_nothing_new(made: Path, demo: Path) -> None:
+    with open_cache(made / "features.h5") as cache:
+        before = cache.digest()
+    weights = sorted(made.glob("nets/*/weights.pt"))
+    times = [path.stat().st_mtime_ns for path in weights]
+    assert len(weights) == 4
+    assert run("mvemo", "extract", demo / "manifest.csv", "--work", made, *tiny_settings()) == 0
+    assert [path.stat().st_mtime_ns for path in weights] == times
+    with open_cache(made / "features.h5") as cache:
+        assert cache.digest() == before
+
+
+def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
+    made: Path, demo: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "mvemo.pipeline", "extract", str(demo / "manifest.csv")]
+    command += ["--work", str(tmp_path), *tiny_settings()]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 120
+    # Killed once the first net is trained: the other three are still to come.
+    while not list(tmp_path.glob("nets/*/weights.pt")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    first = sorted(tmp_path.glob("nets/*/weights.pt"))
+    assert first
+    kept = first[0].stat().st_mtime_ns
+    assert run("mvemo", "extract", demo / "manifest.csv", "--work", tmp_path, *tiny_settings()) == 0
+    assert first[0].stat().st_mtime_ns == kept
+    assert verify_cache(tmp_path / "features.h5") == []
+    with open_cache(made / "features.h5") as a, open_cache(tmp_path / "features.h5") as b:
+        assert a.digest() == b.digest()
+
+
+def test_bad_files_are_told_and_all_others_done(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = read_manifest(demo / "manifest.csv")
+    media = tmp_path / "media"
+    shutil.copytree(demo / "media", media)
+    clips = list(manifest.clips)
+    for name, content in BAD.items():
+        (media / f"{name} [bad].mp4").write_bytes(content)
+        clips.append(Clip(f"{name} clip", f"media/{name} [bad].mp4", ("Fear",), name))
+    whole = (media / "Sad").glob("*.mp4").__next__().read_bytes()
+    (media / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    clips.append(Clip("half clip", "media/half.mp4", ("Sad",), "half"))
+    path = rewrite(replace(manifest, clips=tuple(clips), root=tmp_path), tmp_path / "m.csv")
+    work = tmp_path / "work"
+    assert run("mvemo", "extract", path, "--work", work, *tiny_settings()) == 1
+    out = capsys.readouterr()
+    assert "Traceback" not in out.out + out.err
+    with open_cache(work / "features.h5") as cache:
+        failed = {(f.clip_id, f.stage): f.reason for f in cache.failures}
+        bad = {"empty clip", "text clip", "bytes clip", "half clip"}
+        assert {clip for clip, _ in failed} == bad
+        assert "empty" in failed["empty clip", "decode:audio"]
+        for name, fold in (("music1d", 0), ("c3d", 1)):
+            values, present = cache.vectors(name, fold)
+            assert {c for c, p in zip(cache.table.clip_ids, present, strict=True) if not p} == bad
+            # Missing is missing, not zeros.
+            assert np.isnan(values[~present]).all()
+    for clip in bad:
+        assert clip in out.out
+    # Told again, and not decoded again, by a second run.
+    assert run("mvemo", "extract", path, "--work", work, *tiny_settings()) == 1
+
+
+def test_a_set_without_pictures_leaves_the_video_net_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    lines = ["path,label,group"]
+    for i in range(8):
+        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.normal(size=8000), 8000)
+        lines.append(f"{i}.wav,{'calm' if i % 2 else 'tense'},{i // 2}")
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    work = tmp_path / "work"
+    assert run("mvemo", "extract", tmp_path / "m.csv", "--work", work, *tiny_settings()) == 0
+    assert "c3d left out: no clip has usable video" in capsys.readouterr().err
+    with open_cache(work / "features.h5") as cache:
+        assert "c3d" not in cache.names()
+        assert cache.failures == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--protocol", "frozen"], "frozen protocol embeds with pretrained weights"),
+        (["--protocol", "fitted"], "protocol 'fitted' is not known: one of crossfit"),
+        (["--nets", "resnet"], "unknown net 'resnet': one of music1d"),
+        (["--set", "nets.c3d.lr=-1"], "lr is -1.0: it must be above 0"),
+        (["--set", "nets.c3d.pace=1"], "nets.c3d.pace: unknown setting"),
+        (["--set", "nets.c3d.options={size=3}"], "c3d: size is 3: it must be at least 16"),
+        (["--weights", "c3d=nowhere.npz"], "there is no file nowhere.npz"),
+        (["--weights", "nowhere.npz"], "write it as NET=FILE"),
+        (["--profile", "nowhere"], "profile 'nowhere' is neither one of demo, paper nor a file"),
+        (["--folds", "50"], "50 folds"),
+    ],
+)
+def test_wrong_settings_are_one_line_and_exit_code_2(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    arguments = [demo / "manifest.csv", "--work", tmp_path, *tiny_settings(), *options]
+    assert run("mvemo", "extract", *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert said in error[-1]
+    assert "Traceback" not in "".join(error)
+
+
+def test_wrong_weights_are_refused_before_anything_is_trained(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "other.npz", a=np.zeros(3, np.float32))
+    options = ["--protocol", "frozen", "--nets", "c3d", "--weights", f"c3d={tmp_path}/other.npz"]
+    assert run("mvemo", "extract", demo / "manifest.csv", "--work", tmp_path / "w",
+               *tiny_settings(), *options) == 2  # fmt: skip
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "other.npz" in error
+    assert "no tensor fits c3d" in error
+
+
+def test_a_second_writer_is_told_who_holds_the_cache(
+    made: Path, demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mvemo.cache.lock import WriterLock
+
+    lock = WriterLock(made / "features.h5")
+    try:
+        code = run("mvemo", "extract", demo / "manifest.csv", "--work", made, *tiny_settings())
+    finally:
+        lock.release()
+    assert code == 2
+    assert str(os.getpid()) in capsys.readouterr().err
+
+
+def test_tiny_is_one_list_of_settings() -> None:
+    # An override that no setting has would be refused by every test above; this names it.
+    from mvemo.pipeline.settings import load_settings
+
+    assert load_settings("paper", TINY).extract.folds == 2

@@ -1,0 +1,127 @@
+"""Stage two end to end: what `mvemo-cv` and `mvemo fuse` write, from the cache alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stage_samples import run, tiny_demo, tiny_settings
+
+from mvemo.fuse import load_heads
+
+NAMES = ["music1d", "c3d", "c3d+music1d", "integrated"]
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stage2")
+    tiny_demo(folder / "demo", clips_per_class=4)
+    arguments = [folder / "demo" / "manifest.csv", "--work", folder / "work"]
+    assert run("mvemo", "extract", *arguments, *tiny_settings()) == 0
+    return folder / "work" / "features.h5"
+
+
+def test_fuse_writes_the_report_and_the_heads(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The file alone is carried over.
+    carried = tmp_path / "carried.h5"
+    carried.write_bytes(features.read_bytes())
+    assert run("mvemo", "fuse", carried, "--out", tmp_path / "out") == 0
+    shown = capsys.readouterr().out
+    assert "synthetic" in shown.lower()
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["synthetic"] is True
+    assert (metrics["task"], metrics["protocol"]) == ("multiclass", "crossfit")
+    assert (metrics["folds"], metrics["clips"]) == (2, 24)
+    assert list(metrics["models"]) == NAMES
+    for name, model in metrics["models"].items():
+        assert name in shown
+        accuracy = model["accuracy"]
+        assert len(accuracy["per_fold"]) == 2
+        assert accuracy["min"] == min(accuracy["per_fold"])
+        assert accuracy["mean"] == pytest.approx(np.mean(accuracy["per_fold"]))
+        assert np.sum(model["confusion"]) == 24
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24 * len(NAMES)
+    heads = load_heads(tmp_path / "out" / "heads.npz")
+    assert {h.model for h in heads.heads} == set(NAMES)
+    assert len(heads.of("integrated", 0)) == 1
+    assert len(heads.of("integrated")) == 2
+
+
+def test_the_two_commands_agree(features: Path, tmp_path: Path) -> None:
+    assert run("mvemo", "fuse", features, "--out", tmp_path / "a") == 0
+    assert run("mvemo-cv", features, "--folds", "2", "--out", tmp_path / "b") == 0
+    a, b = (json.loads((tmp_path / d / "metrics.json").read_text())["models"] for d in "ab")
+    assert a == b
+    assert not (tmp_path / "b" / "heads.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--folds", "5"], "trained for 2 folds, not 5: give --folds 2"),
+        (["--models", "c3d,resnet"], "model 'resnet' is not among"),
+        (["--protocol", "frozen"], "made under crossfit, not 'frozen'"),
+        (["--set", "fuse.D=3"], "fuse.D: unknown setting"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    features: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    said: str,
+) -> None:
+    assert run("mvemo-cv", features, "--out", tmp_path, *options) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert len(error.splitlines()) == 1
+
+
+def test_files_that_are_no_cache_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "text.h5").write_text("no cache")
+    for name, said in (("none.h5", "none.h5"), ("text.h5", "text.h5")):
+        assert run("mvemo-cv", tmp_path / name, "--out", tmp_path / "o") == 2
+        error = capsys.readouterr().err.strip()
+        assert said in error
+        assert len(error.splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+
+
+def test_shared_nets_are_refused_and_then_marked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_demo(tmp_path / "demo")
+    arguments = [tmp_path / "demo" / "manifest.csv", "--work", tmp_path, "--protocol", "shared"]
+    assert run("mvemo", "extract", *arguments, *tiny_settings()) == 0
+    capsys.readouterr()
+    assert run("mvemo-cv", tmp_path / "features.h5", "--out", tmp_path / "o") == 2
+    assert "--protocol shared" in capsys.readouterr().err
+    arguments = [tmp_path / "features.h5", "--protocol", "shared", "--out", tmp_path / "o"]
+    assert run("mvemo-cv", *arguments) == 0
+    assert "optimistic" in capsys.readouterr().out.lower()
+    assert "optimistic" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8").lower()
+
+
+def test_help_and_stage_two_load_none_of_stage_one(features: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from mvemo.pipeline import cli\n"
+        f"sys.argv = ['mvemo-cv', {str(features)!r}, '--out', {str(tmp_path / 'o')!r}]\n"
+        "try:\n    cli.main_cv()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "print([m for m in ('torch', 'torchvision', 'av', 'cv2', 'librosa') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
