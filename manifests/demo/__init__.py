@@ -1,1 +1,5 @@
-"""A small labelled data set of real media files, made by procedure."""
+"""A small labelled set of real media files, made by procedure."""
+
+from mvemo.manifests.demo.make import make_demo
+
+__all__ = ["make_demo"]

@@ -1,0 +1,226 @@
+"""The demo data set: made once, found again, and finished where it was cut off."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+from filelock import FileLock
+
+from mvemo.manifests.csvfile import read_manifest, write_manifest
+from mvemo.manifests.demo.recipes import CLASSES, picture_of, sound_of
+from mvemo.manifests.demo.writing import video_codec
+from mvemo.manifests.errors import BadManifest, ManifestError
+from mvemo.manifests.header import write_text
+from mvemo.manifests.model import Clip, Manifest
+
+# Rises whenever the same settings would give other files.
+VERSION = 2
+# Share of the clips that are written at a variable frame rate.
+VARIABLE = 0.25
+# Below this many seconds of media, starting workers costs more than it saves.
+_SHORT = 40.0
+_WORKERS = 8
+
+_NAME = re.compile(r"\.?[a-z]+_\d+-\d+-of-\d+\.mp4(\.partial)?")
+Settings = dict[str, Any]
+
+
+def make_demo(
+    folder: str | Path,
+    *,
+    clips_per_class: int = 16,
+    clips_per_group: int = 2,
+    seconds: float = 4.0,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
+    """Make the set, or find it made with the same settings.
+
+    Files are ``folder/media/CLASS/NAME-k-of-n.mp4`` (H.264 and AAC, PL20's six classes),
+    ``folder/manifest.csv``, written last, and ``folder/demo.json`` with the settings.
+    Clips of one group share key, instrument and palette, as pieces of one music video
+    do. Sound alone and pictures alone each leave two pairs of classes unsettled, and
+    both together none: see `mvemo.manifests.demo.recipes`.
+
+    Parameters
+    ----------
+    folder
+        Made where needed. A demo set of other settings in it is replaced; one that was
+        cut off is finished.
+    clips_per_class, clips_per_group
+        From 1. A class's last group is smaller where they do not divide.
+    seconds
+        Length of a clip, 0.5 to 120.
+    seed
+        From 0. The same settings give the same files, byte for byte, with the same
+        versions of numpy and of the encoders.
+    progress
+        Told how many clips are there, and of how many.
+
+    Returns
+    -------
+    The manifest, marked synthetic.
+
+    Raises
+    ------
+    BadManifest
+        A number that makes no set, or a folder with a manifest that is not the demo's.
+    ManifestError
+        The folder cannot be written, or PyAV or its encoders are not there.
+    """
+    for name, value, least in (
+        ("clips_per_class", clips_per_class, 1),
+        ("clips_per_group", clips_per_group, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise BadManifest(f"demo set: {name} is {value}; it must be {least} or more")
+    if not 0.5 <= seconds <= 120:
+        raise BadManifest(f"demo set: seconds is {seconds}; it must be from 0.5 to 120")
+    folder = Path(folder)
+    settings: Settings = {
+        "version": VERSION,
+        "clips_per_class": clips_per_class,
+        "clips_per_group": clips_per_group,
+        "seconds": float(seconds),
+        "seed": seed,
+    }
+    manifest = Manifest(
+        name="demo (synthetic)",
+        task="multiclass",
+        classes=CLASSES,
+        clips=tuple(_clips(clips_per_class, clips_per_group)),
+        root=folder,
+        synthetic=True,
+    )
+    if _finished(manifest, settings):
+        return manifest
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Two runs started at once: the second waits, and finds the set made.
+        with FileLock(folder / ".demo.lock"):
+            if not _finished(manifest, settings):
+                _make(manifest, settings, progress)
+    except OSError as error:
+        raise ManifestError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    return manifest
+
+
+def _clips(per_class: int, per_group: int) -> list[Clip]:
+    clips = []
+    for label in CLASSES:
+        for i in range(per_class):
+            song, piece = divmod(i, per_group)
+            pieces = min(per_group, per_class - song * per_group)
+            group = f"{label.lower()}_{song + 1:02d}"
+            name = f"{group}-{piece + 1}-of-{pieces}"
+            clips.append(Clip(name, f"media/{label}/{name}.mp4", (label,), group))
+    return clips
+
+
+def _finished(manifest: Manifest, settings: Settings) -> bool:
+    """Whether the set is there: its settings, its manifest, and every file at its length."""
+    saved = _saved(manifest.root)
+    table = manifest.root / "manifest.csv"
+    if saved.get("settings") != settings or not table.is_file():
+        return False
+    if not all(_intact(manifest, clip, saved) for clip in manifest.clips):
+        return False
+    try:
+        found = read_manifest(table, media=False)
+    except ManifestError:
+        return False
+    return found.digest == manifest.digest and found.synthetic
+
+
+def _intact(manifest: Manifest, clip: Clip, saved: dict[str, Any]) -> bool:
+    """Whether the clip's file is there, at the length it was made with, where that is known."""
+    path = manifest.media_path(clip)
+    sizes = saved.get("bytes", {})
+    return path.is_file() and path.stat().st_size == sizes.get(clip.path, path.stat().st_size)
+
+
+def _make(
+    manifest: Manifest, settings: Settings, progress: Callable[[int, int], None] | None
+) -> None:
+    folder, clips = manifest.root, manifest.clips
+    table = folder / "manifest.csv"
+    codec = video_codec()
+    saved = _saved(folder)
+    if not saved and table.exists():
+        raise BadManifest(
+            f"{table}: this is not the demo set's; give the demo set a folder of its own"
+        )
+    # From here on, until it is written anew, the set does not look finished.
+    table.unlink(missing_ok=True)
+    same = saved.get("settings") == settings
+    wanted = {clip.path for clip in clips} if same else set()
+    for label in CLASSES:
+        place = folder / "media" / label
+        place.mkdir(parents=True, exist_ok=True)
+        for path in place.iterdir():
+            # Left by a killed run or by other settings; files of other names are not ours.
+            if _NAME.fullmatch(path.name) and f"media/{label}/{path.name}" not in wanted:
+                path.unlink()
+    _save(folder, {"settings": settings, "bytes": saved.get("bytes", {}) if same else {}})
+
+    lacking = [i for i, clip in enumerate(clips) if not (same and _intact(manifest, clip, saved))]
+    tasks = [
+        joblib.delayed(_make_clip)(
+            manifest.media_path(clips[i]),
+            CLASSES.index(str(clips[i].label[0])),
+            *divmod(i % settings["clips_per_class"], settings["clips_per_group"]),
+            settings["seconds"],
+            settings["seed"],
+            codec,
+        )
+        for i in lacking
+    ]
+    short = len(lacking) * settings["seconds"] < _SHORT
+    workers = 1 if short else min(joblib.cpu_count(), _WORKERS)
+    made = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
+    for done, _ in enumerate(made, start=len(clips) - len(lacking) + 1):
+        if progress is not None:
+            progress(done, len(clips))
+    sizes = {clip.path: manifest.media_path(clip).stat().st_size for clip in clips}
+    _save(folder, {"settings": settings, "bytes": sizes})
+    write_manifest(manifest, table)
+
+
+def _make_clip(
+    path: Path, label: int, song: int, piece: int, seconds: float, seed: int, codec: str
+) -> None:
+    from mvemo.manifests.demo.pictures import render
+    from mvemo.manifests.demo.sound import synthesise
+    from mvemo.manifests.demo.writing import write_clip
+
+    # All clips of a group draw from these two alike: their key, instrument and palette.
+    music, palette = (np.random.default_rng([seed, label, song, sense]) for sense in (1, 2))
+    rng = np.random.default_rng([seed, label, song, 0, piece])
+    sound = synthesise(sound_of(CLASSES[label], music, rng), seconds, rng)
+    frames = render(picture_of(CLASSES[label], palette, rng), seconds, rng)
+    kept = np.ones(len(frames), dtype=np.bool_)
+    if rng.random() < VARIABLE:
+        kept = rng.random(len(frames)) > 0.3
+        kept[[0, -1]] = True
+    write_clip(path, frames, kept, sound, codec)
+
+
+def _saved(folder: Path) -> dict[str, Any]:
+    """What the last run in this folder was about; empty where there was none."""
+    try:
+        saved = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    # An older version kept the settings alone.
+    return saved if isinstance(saved, dict) and isinstance(saved.get("bytes", {}), dict) else {}
+
+
+def _save(folder: Path, facts: dict[str, Any]) -> None:
+    write_text(folder / "demo.json", json.dumps(facts, indent=1) + "\n")

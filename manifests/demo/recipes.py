@@ -1,0 +1,178 @@
+"""What each emotion class sounds and looks like, after PL20 section 2.
+
+PL20's words: Exciting has fast tempo, major tonality, complementing harmonics, high body
+movement and colourful places. Fear has fast tempo, high loudness, irregular rhythm, and
+pictures of danger or horror. Relaxation has slow tempo, complementing harmonies and
+natural scenes. Sad has slow tempo, minor tonality and the look of loss and despair.
+Tension has high loudness, fast tempo, clashing harmonies and violent, highly arousing
+scenes. Neutral mixes influences of the others.
+
+The recipes are such that neither sense suffices. Sound hardly tells Fear from Tension
+(loud, clashing, off the beat) nor Sad from Relaxation (slow and soft, but for the mode).
+Pictures hardly tell Exciting from Tension (fast, colourful, many cuts) nor Fear from Sad
+(dark and drained of colour). No two classes are alike in both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from mvemo.manifests.schemes import SCHEMES
+
+CLASSES = SCHEMES["pl20"].classes
+_MIXED = "Neutral"
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One clip's music.
+
+    Parameters
+    ----------
+    tempo
+        Beats a minute.
+    minor
+        Probability, 0 to 1, that the mode is minor rather than major.
+    level
+        RMS in dB of full scale.
+    regularity
+        1 for beats on time, 0 for onsets anywhere.
+    dissonance
+        Share of chords with minor seconds, from 0 to 1.
+    brightness
+        Share of high harmonics, from 0 to 1.
+    drums
+        Level of the beats against the chords, from 0 to 1.
+    root
+        MIDI number of the key note.
+    even
+        Level of even harmonics against odd ones, from 0 to 1: the instrument.
+    """
+
+    tempo: float
+    minor: float
+    level: float
+    regularity: float
+    dissonance: float
+    brightness: float
+    drums: float
+    root: float
+    even: float = 0.6
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One clip's pictures.
+
+    Parameters
+    ----------
+    motion
+        Speed of what moves, in picture widths a second.
+    light
+        Mean brightness, from 0 to 1.
+    hue, colour
+        Hue in turns, and saturation, from 0 to 1.
+    cuts
+        Cuts a second.
+    slope
+        Direction in which the background grows lighter, in turns.
+    """
+
+    motion: float
+    light: float
+    hue: float
+    colour: float
+    cuts: float
+    slope: float = 0.25
+
+
+SOUNDS = {
+    "Exciting": Sound(156, 0.15, -13, 1.0, 0.0, 0.8, 0.9, 62),
+    "Fear": Sound(122, 0.85, -16, 0.1, 0.85, 0.5, 0.25, 43),
+    "Neutral": Sound(104, 0.3, -21, 0.95, 0.05, 0.4, 0.5, 57),
+    "Relaxation": Sound(66, 0.15, -28, 0.9, 0.0, 0.1, 0.0, 56),
+    "Sad": Sound(64, 0.85, -28, 0.9, 0.0, 0.1, 0.0, 55),
+    "Tension": Sound(124, 0.85, -15.5, 0.15, 0.9, 0.5, 0.3, 43),
+}
+PICTURES = {
+    "Exciting": Picture(1.1, 0.58, 0.07, 0.8, 2.0),
+    "Fear": Picture(0.15, 0.18, 0.62, 0.2, 0.25),
+    "Neutral": Picture(0.4, 0.45, 0.12, 0.15, 0.4),
+    "Relaxation": Picture(0.1, 0.68, 0.37, 0.5, 0.1),
+    "Sad": Picture(0.13, 0.2, 0.61, 0.2, 0.2),
+    "Tension": Picture(1.1, 0.56, 0.04, 0.77, 2.0),
+}
+# Share of clips whose sound, or whose pictures, are drawn from any class at all.
+STRAYS = 0.05
+
+_Recipe = TypeVar("_Recipe", Sound, Picture)
+
+
+def sound_of(label: str, group: np.random.Generator, clip: np.random.Generator) -> Sound:
+    """A clip's music: key and instrument are its group's, the rest varies from clip to clip.
+
+    Parameters
+    ----------
+    label
+        One of `CLASSES`.
+    group
+        In the same state for every clip of one group.
+    clip
+        The clip's own.
+    """
+    recipe = _drawn(SOUNDS, label, clip)
+    return replace(
+        recipe,
+        root=recipe.root + int(group.integers(-4, 5)),
+        tempo=recipe.tempo * float(np.exp(0.08 * group.normal() + 0.03 * clip.normal())),
+        level=recipe.level + 1.5 * float(group.normal()) + 1.0 * float(clip.normal()),
+        brightness=_share(recipe.brightness + 0.12 * group.normal()),
+        even=_share(group.uniform(0.2, 1.0)),
+        minor=float(group.random() < recipe.minor),
+        dissonance=_share(recipe.dissonance + 0.06 * clip.normal()),
+        regularity=_share(recipe.regularity + 0.05 * clip.normal()),
+        drums=_share(recipe.drums + 0.08 * clip.normal()),
+    )
+
+
+def picture_of(label: str, group: np.random.Generator, clip: np.random.Generator) -> Picture:
+    """A clip's pictures: the palette is its group's, the rest varies from clip to clip.
+
+    Parameters are those of `sound_of`.
+    """
+    recipe = _drawn(PICTURES, label, clip)
+    light = recipe.light * float(np.exp(0.1 * group.normal() + 0.08 * clip.normal()))
+    return replace(
+        recipe,
+        light=float(np.clip(light, 0.06, 0.8)),
+        hue=float((recipe.hue + 0.05 * group.normal()) % 1.0),
+        colour=_share(recipe.colour + 0.07 * group.normal()),
+        slope=float(group.random()),
+        motion=recipe.motion * float(np.exp(0.25 * clip.normal())),
+        cuts=recipe.cuts * float(np.exp(0.2 * clip.normal())),
+    )
+
+
+def _drawn(recipes: dict[str, _Recipe], label: str, clip: np.random.Generator) -> _Recipe:
+    """The class's recipe, or now and then another's; Neutral with a share of another's."""
+    other = recipes[CLASSES[int(clip.integers(len(CLASSES)))]]
+    share = clip.uniform(0.0, 0.25)
+    if clip.random() < STRAYS:
+        return other
+    own = recipes[label]
+    if label != _MIXED:
+        return own
+    # Hues do not mix along a line, and a key between two keys is no nearer to either.
+    fields = [f.name for f in dataclasses.fields(own) if f.name not in ("hue", "root")]
+    mixed = {
+        name: (1 - share) * getattr(own, name) + share * getattr(other, name) for name in fields
+    }
+    return replace(own, **mixed)
+
+
+def _share(value: float) -> float:
+    return float(np.clip(value, 0.0, 1.0))
