@@ -1,0 +1,247 @@
+"""N3: C3D (Tran et al. 2015), its last layers replaced as in PL20 3.3 and Z22 1.2."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.base import Net, VideoInput
+from mvemo.extract.nets.registry import scaled
+from mvemo.extract.weights import Match, load_mapped, load_own
+
+# Name and channels of each convolution; a pooling follows where the number changes.
+CONVOLUTIONS = (
+    ("conv1a", 64),
+    ("conv2a", 128),
+    ("conv3a", 256),
+    ("conv3b", 256),
+    ("conv4a", 512),
+    ("conv4b", 512),
+    ("conv5a", 512),
+    ("conv5b", 512),
+)
+POOLED = ("conv1a", "conv2a", "conv3b", "conv4b", "conv5b")
+# Mean of the published Sports-1M mean clip over its 16 frames and 112 x 112 pixels, in blue,
+# green, red. Within the clip the means of pixels spread by about 10.
+SPORTS1M_MEAN = (95.135, 102.863, 107.760)
+# What values are divided by after the mean is off. 64 is about the spread of pictures.
+SCALES = {"sports1m": 1.0, "unit": 64.0}
+
+# TensorFlow names of hx173149/C3D-tensorflow, and those of PyTorch ports without an "a".
+_ALIASES = {
+    "wc1": "conv1a",
+    "wc2": "conv2a",
+    "wc3a": "conv3a",
+    "wc3b": "conv3b",
+    "wc4a": "conv4a",
+    "wc4b": "conv4b",
+    "wc5a": "conv5a",
+    "wc5b": "conv5b",
+    "conv1": "conv1a",
+    "conv2": "conv2a",
+}
+# A layer's name in a path of names, and what may follow it.
+_NAMED = re.compile(
+    r"(?:^|[./])(conv\d[ab]?|[wb]c\d[ab]?)(?:[./]conv)?(?:[./](?:weight|bias|kernel|0|1))?$"
+)
+
+
+@dataclass(frozen=True)
+class C3DOptions:
+    """Options of `C3D`.
+
+    Parameters
+    ----------
+    n_frames, size
+        Of the input; the papers' are 32 and 112.
+    dropout
+        Probability, after each fully connected layer.
+    scale
+        ``sports1m``: blue, green, red from 0 to 255, minus the mean of each colour, as the
+        published weights were trained (but that their mean was one of each pixel and
+        frame). ``unit``: the same divided by 64, about unit spread, which training from
+        random weights needs; published weights are made up for it as they are loaded.
+    """
+
+    n_frames: int = 32
+    size: int = 112
+    dropout: float = 0.2
+    scale: str = "sports1m"
+
+    def __post_init__(self) -> None:
+        if self.n_frames < 1:
+            raise BadSetting(f"c3d: n_frames is {self.n_frames}: it must be at least 1")
+        if self.size < 16:
+            raise BadSetting(f"c3d: size is {self.size}: it must be at least 16 pixels")
+        if not 0 <= self.dropout < 1:
+            raise BadSetting(f"c3d: dropout is {self.dropout}: it must lie in [0, 1)")
+        if self.scale not in SCALES:
+            raise BadSetting(f"c3d: scale {self.scale!r}: one of {', '.join(SCALES)}")
+
+
+class C3D(Net):
+    """Eight 3x3x3 convolutions and five poolings, then layers of 1,024 and 512.
+
+    The first pooling keeps the frames, the last pads height and width, as published. The
+    published fc6, fc7 and fc8 are replaced (PL20 3.3), so only convolutions are loaded; a
+    dropout follows each replaced layer, as it did the published ones. Where frames or
+    pixels run out before the last pooling, poolings are never longer than what is left.
+
+    Parameters
+    ----------
+    n_outputs
+        Classes, tags or dimensions.
+    width
+        Multiplies all channel counts.
+    options
+        See `C3DOptions`.
+    """
+
+    name: ClassVar[str] = "c3d"
+    modality = "video"
+    Options = C3DOptions
+    _mean: Tensor
+    published: ClassVar[tuple[str, ...]] = (
+        "Sports-1M in Caffe's names (conv1a ... conv5b) as .npz or HDF5",
+        "c3d.pickle of DavideA/c3d-pytorch (conv1.weight ... conv5b.weight)",
+        "c3d_sports1m_pretrain of mmaction (conv1a.conv.weight ...)",
+        "arrays of hx173149/C3D-tensorflow (wc1 ... wc5b, bc1 ... bc5b)",
+    )
+
+    def __init__(
+        self, n_outputs: int, *, width: float = 1.0, options: C3DOptions | None = None
+    ) -> None:
+        super().__init__()
+        self.options = options or C3DOptions()
+        self.input: VideoInput = VideoInput(self.options.n_frames, self.options.size)
+        self.convolutions = nn.ModuleDict()
+        last = 3
+        for name, channels in CONVOLUTIONS:
+            made = nn.Conv3d(last, scaled(channels, width), 3, padding=1)
+            self.convolutions[name] = made
+            last = made.out_channels
+        frames, side = self.options.n_frames, self.options.size
+        for name in POOLED:
+            frames = frames if name == "conv1a" else max(frames // 2, 1)
+            side = (side + 2) // 2 if name == "conv5b" else max(side // 2, 1)
+        self.fc6 = nn.Linear(last * frames * side * side, scaled(1024, width))
+        self.embedding_dim = scaled(512, width)
+        self.fc7 = nn.Linear(self.fc6.out_features, self.embedding_dim)
+        for layer in (*self.convolutions.values(), self.fc6, self.fc7):
+            assert isinstance(layer, (nn.Conv3d, nn.Linear))
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+        self._divisor = SCALES[self.options.scale]
+        self.register_buffer("_mean", torch.tensor(SPORTS1M_MEAN), persistent=False)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """uint8 (batch, frames, height, width, 3), RGB -> float32 (batch, 3, frames, ...), BGR.
+
+        The permuted view has the channels last in memory, which convolutions are fast in.
+        """
+        values = raw.flip(4).float().sub_(self._mean)
+        if self._divisor != 1.0:
+            values.div_(self._divisor)
+        return values.permute(0, 4, 1, 2, 3)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (batch, 3, frames, height, width) -> (batch, embedding_dim)."""
+        for name, convolution in self.convolutions.items():
+            x = functional.relu(convolution(x), inplace=True)
+            if name in POOLED:
+                x = _pool(x, name)
+        # 32 frames of 112: (batch, 512, 2, 4, 4) -> (batch, 16384)
+        x = self.dropout(functional.relu(self.fc6(x.flatten(1))))
+        # -> (batch, embedding_dim)
+        return functional.relu(self.fc7(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, float32 (batch, outputs), of a prepared batch."""
+        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
+        return logits
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "frames": "uniform presentation times",
+            "colour": "BGR",
+            "mean": list(SPORTS1M_MEAN),
+            "divisor": self._divisor,
+            "crop": "short side scaled, middle",
+            "options": asdict(self.options),
+        }
+
+    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
+        """Load the convolutions of any of the published layouts, or a file of our own.
+
+        Fully connected layers are named in the `Match` as of no use: they are replaced.
+        """
+        own = self.state_dict()
+        if any(name.startswith("convolutions.") for name in tensors):
+            return load_own(self, tensors)
+        mapped: dict[str, Tensor] = {}
+        unexpected: list[str] = []
+        for name, value in tensors.items():
+            found = own_tensor(name, value)
+            if found is not None:
+                mapped[found[0]] = found[1]
+            elif name in own and value.shape == own[name].shape:
+                mapped[name] = value
+            else:
+                unexpected.append(name)
+        first = "convolutions.conv1a.weight"
+        if first in mapped:
+            # What `prepare` divides by is made up here, so that any scale gives one result.
+            mapped[first] = mapped[first] * self._divisor
+        return load_mapped(self, mapped, unexpected=unexpected)
+
+
+def own_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
+    """A published convolution's tensor under the net's name and in its axis order.
+
+    Parameters
+    ----------
+    name
+        ``conv3a/0`` or ``conv3a/1`` within any path (Caffe), ``conv3a.weight`` (PyTorch),
+        ``backbone.conv3a.conv.weight`` (mmaction), ``var_name/wc3a`` (TensorFlow).
+    value
+        A kernel (out, in, T, H, W), in TensorFlow (T, H, W, in, out), or a bias (out,), in
+        old Caffe files (1, 1, 1, 1, out).
+
+    Returns
+    -------
+    None for a tensor that is neither.
+    """
+    found = _NAMED.search(name)
+    if found is None:
+        return None
+    layer = found.group(1)
+    tensorflow = layer.startswith(("wc", "bc"))
+    layer = _ALIASES.get("w" + layer[1:] if tensorflow else layer, layer)
+    if layer not in dict(CONVOLUTIONS):
+        return None
+    if value.dim() == 1 or (value.dim() == 5 and value.shape[:4] == (1, 1, 1, 1)):
+        return f"convolutions.{layer}.bias", value.flatten()
+    if value.dim() != 5:
+        return None
+    return f"convolutions.{layer}.weight", value.permute(4, 3, 0, 1, 2) if tensorflow else value
+
+
+def _pool(x: Tensor, name: str) -> Tensor:
+    """The pooling after a convolution: 2 x 2 x 2 but for the first, which keeps the frames."""
+    frames, height, width = x.shape[2:]
+    if name == "conv5b":
+        # A pixel of padding, as published: 7 -> 4.
+        kernel = (min(2, frames), 2, 2)
+        return functional.max_pool3d(x, kernel, kernel, padding=(0, 1, 1))
+    kernel = (1 if name == "conv1a" else min(2, frames), min(2, height), min(2, width))
+    return functional.max_pool3d(x, kernel, kernel)

