@@ -1,0 +1,74 @@
+"""Decoding a clip (32 frames and the waveform) against decoding alone.
+
+    python bench/bench_decode.py [FOLDER] [--clips 20]
+
+FOLDER holds video files; by default the real clips beside the checkout. The other side
+decodes every frame and sample of the same file with PyAV and keeps nothing.
+`decode_clip` leaves out pictures that are neither chosen nor needed by others, so that it can be
+the faster one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+
+from mvemo.extract.media import decode_clip
+
+CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "mve"
+ROUNDS = 3
+
+
+def bare(path: Path) -> None:
+    """Decode everything."""
+    with av.open(str(path)) as container:
+        streams: list[Any] = [container.streams.video[0], container.streams.audio[0]]
+        for stream in streams:
+            stream.thread_type = "AUTO"
+        for _ in container.decode(streams):
+            pass
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=CLIPS)
+    parser.add_argument("--clips", type=int, default=20)
+    chosen = parser.parse_args()
+    files = sorted(chosen.folder.rglob("*.mp4"))
+    if not files:
+        print(f"decode: no .mp4 files under {chosen.folder}, nothing to time")
+        return
+    files = files[:: max(len(files) // chosen.clips, 1)][: chosen.clips]
+    sides: dict[str, Callable[[Path], Any]] = {
+        "bare PyAV": bare,
+        "16 kHz, 112": lambda f: decode_clip(f, sample_rates=(16000,), sizes=(112,)),
+        "two of each": lambda f: decode_clip(f, sample_rates=(16000, 12000), sizes=(112, 224)),
+    }
+    # Sides take turns on each file, and the best of some rounds counts: noise only adds.
+    total = dict.fromkeys(sides, 0.0)
+    for file in files:
+        best = dict.fromkeys(sides, float("inf"))
+        for _ in range(ROUNDS):
+            for name, side in sides.items():
+                best[name] = min(best[name], seconds(lambda side=side, file=file: side(file)))
+        for name in sides:
+            total[name] += best[name]
+    print(f"decode: {len(files)} clips of {chosen.folder.name}, 32 frames")
+    for name, spent in total.items():
+        ratio = spent / total["bare PyAV"]
+        print(f"  {name:12} {1000 * spent / len(files):7.1f} ms a clip   {ratio:.2f} times bare")
+
+
+if __name__ == "__main__":
+    main()
