@@ -1,7 +1,9 @@
 """The HDF5 feature cache: all that travels between the two machines."""
 
+from mvemo.cache.arrays import ArrayRows, read_array, read_ids
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
 from mvemo.cache.export import export_cache
+from mvemo.cache.imports import Imported, import_feature, join_arrays
 from mvemo.cache.layout import SCHEMA
 from mvemo.cache.merge import merge_caches
 from mvemo.cache.reader import Cache, Failure, open_cache
@@ -13,6 +15,7 @@ from mvemo.cache.writer import CacheWriter
 
 __all__ = [
     "SCHEMA",
+    "ArrayRows",
     "BadCache",
     "Cache",
     "CacheBusy",
@@ -21,6 +24,7 @@ __all__ = [
     "ClipTable",
     "Failure",
     "FeatureSpec",
+    "Imported",
     "Kind",
     "MissingCache",
     "Modality",
@@ -28,8 +32,12 @@ __all__ = [
     "content_digest",
     "digest_of",
     "export_cache",
+    "import_feature",
+    "join_arrays",
     "merge_caches",
     "open_cache",
+    "read_array",
+    "read_ids",
     "repair_cache",
     "verify_cache",
 ]

@@ -1,4 +1,4 @@
-"""``mvemo cache``: look into a feature cache, check, repair, merge and export it."""
+"""``mvemo cache``: look into a feature cache, check, repair, merge, export, import."""
 
 from __future__ import annotations
 
@@ -11,12 +11,20 @@ import numpy as np
 from mvemo.cache import (
     BadCache,
     Cache,
+    ClipTable,
+    Modality,
     export_cache,
+    import_feature,
+    join_arrays,
     merge_caches,
     open_cache,
+    read_array,
     repair_cache,
     verify_cache,
 )
+from mvemo.cache.arrays import split_source
+from mvemo.manifests import Manifest, folds_of, read_manifest
+from mvemo.pipeline.provenance import provenance as facts_of
 
 _PATH = click.Path(path_type=Path)
 _features = click.argument("features", type=_PATH)
@@ -25,7 +33,7 @@ _force = click.option("--force", is_flag=True, help="Replace a file that is ther
 
 @click.group()
 def cache() -> None:
-    """The feature cache: look into it, check, repair, merge, export."""
+    """The feature cache: look into it, check, repair, merge, export, import."""
 
 
 @cache.command()
@@ -88,6 +96,90 @@ def export(features: Path, feature: str, fold: int | None, out: Path, force: boo
     _refuse_replacing(out, force)
     export_cache(features, feature, out, fold=fold)
     click.echo(f"{feature}: {out}")
+
+
+@cache.command(name="import")
+@_features
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option(
+    "--manifest", "listed", type=_PATH, help="The clips; may be left out where FEATURES is there."
+)
+@click.option("--name", required=True, help="Of the feature, as vggish.")
+@click.option("--modality", type=click.Choice(["audio", "video"]), required=True)
+@click.option("--dataset", help="Which data set of an .npz or HDF5 file (also as FILE:NAME).")
+@click.option(
+    "--rows",
+    type=_PATH,
+    multiple=True,
+    help="CSV with the clip ids of a FILE's rows, in order. May be given for each FILE.",
+)
+@click.option(
+    "--id-column",
+    help="Column or data set of the clip ids; of a CSV without a header its number, from 1.  "
+    "[default: clip_id]",
+)
+@click.option("--skip-unknown", is_flag=True, help="Leave out rows of clips that are not listed.")
+@click.option("--force", is_flag=True, help="Replace a feature of that name.")
+def import_(
+    features: Path,
+    files: tuple[str, ...],
+    listed: Path | None,
+    name: str,
+    modality: str,
+    dataset: str | None,
+    rows: tuple[Path, ...],
+    id_column: str | None,
+    skip_unknown: bool,
+    force: bool,
+) -> None:
+    """Put numbers that another program made for the clips into FEATURES, as a feature.
+
+    Each FILE (.npy, .npz, HDF5, CSV) holds a row of numbers a clip; several are joined.
+    Rows are matched by clip id, if FILE or --rows names ids, else by their order, which
+    must be that of the manifest. NaN, an empty cell or no row: the clip lacks the feature.
+    """
+    # Other ids than those in the files make their own column a matter of --rows alone.
+    inside = None if rows else id_column
+    arrays = [read_array(file, dataset=dataset, id_column=inside) for file in files]
+    values, clip_ids = join_arrays(arrays, rows, id_column=id_column)
+    kind: Modality = "audio" if modality == "audio" else "video"
+    sources = [split_source(file)[0] for file in files] + list(rows)
+    done = import_feature(
+        features,
+        name,
+        kind,
+        values,
+        clip_ids,
+        table=None if listed is None else _table(read_manifest(listed, media=False)),
+        sources=sources,
+        skip_unknown=skip_unknown,
+        replace=force,
+        provenance=facts_of(imported=name, files=[path.name for path in sources]),
+    )
+    line = f"{name}: {done.present} of {done.clips} clips, {done.spec.dim} numbers each"
+    if done.incomplete:
+        line += f"; {done.incomplete} rows with numbers missing left out"
+    if done.skipped:
+        line += f"; {done.skipped} rows of other clips left out"
+    click.echo(f"{line}: {features}")
+
+
+def _table(listed: Manifest) -> ClipTable:
+    """The clips of a manifest, in folds only where it prescribes them."""
+    made = folds_of(listed) if any(c.fold is not None for c in listed.clips) else None
+    return ClipTable(
+        name=listed.name,
+        task=listed.task,
+        classes=listed.classes,
+        clip_ids=listed.clip_ids,
+        groups=listed.groups,
+        labels=listed.labels,
+        folds=np.full(len(listed), -1, np.int64) if made is None else made.assignment,
+        k=0 if made is None else made.k,
+        fold_seed=0 if made is None else made.seed,
+        digest=listed.digest,
+        synthetic=listed.synthetic,
+    )
 
 
 def _refuse_replacing(out: Path, force: bool) -> None:

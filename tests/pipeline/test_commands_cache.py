@@ -116,3 +116,43 @@ def test_a_missing_file_reaches_the_one_place_of_errors(tmp_path: Path, command:
     done = run(command, tmp_path / "none.h5")
     assert isinstance(done.exception, MissingCache)
     assert "\n" not in str(done.exception)
+
+
+def test_import_without_media(tmp_path: Path) -> None:
+    listed = tmp_path / "clips.csv"
+    listed.write_text("clip_id,path,label,group\na,a.mp4,x,g\nb,b.mp4,y,g\nc,c.mp4,x,h\n")
+    np.save(tmp_path / "train.npy", [[1.0, 2.0], [3.0, 4.0]])
+    np.save(tmp_path / "val.npy", [[9.0, 9.0], [5.0, np.nan]])
+    (tmp_path / "train.csv").write_text("folder/,b\nfolder/,a\n")
+    (tmp_path / "val.csv").write_text("folder/,a_PAIR_b\nfolder/,c\n")
+    features = tmp_path / "features.h5"
+    done = run(
+        *("import", features, "--manifest", listed, "--name", "vggish", "--modality", "audio"),
+        *(tmp_path / "train.npy", tmp_path / "val.npy", "--skip-unknown", "--id-column", 2),
+        *("--rows", tmp_path / "train.csv", "--rows", tmp_path / "val.csv"),
+    )
+    assert done.exit_code == 0, done.output
+    assert done.stdout == (
+        "vggish: 2 of 3 clips, 2 numbers each; 1 rows with numbers missing left out; "
+        f"1 rows of other clips left out: {features}\n"
+    )
+    more = tmp_path / "slow.csv"
+    more.write_text("clip_id,p,q,r\nc,1,2,3\n")
+    done = run("import", features, more, "--name", "slow", "--modality", "video")
+    assert done.exit_code == 0, done.output
+    with open_cache(features) as held:
+        np.testing.assert_array_equal(held.vectors("vggish")[0][:2], [[3, 4], [1, 2]])
+        assert held.present("vggish").tolist() == [True, True, False]
+        assert held.present("slow").tolist() == [False, False, True]
+        assert held.table.groups == ("g", "g", "h")
+        assert held.provenance["imported"] == "slow"
+        assert held.provenance["history"][0]["imported"] == "vggish"
+    for arguments, message in [
+        ((tmp_path / "train.npy", "--name", "x"), "2 rows for 3 clips"),
+        ((more, "--name", "vggish"), "--force"),
+        ((tmp_path / "none.npy", "--name", "x"), "no such file"),
+    ]:
+        done = run("import", features, *arguments, "--modality", "audio")
+        assert isinstance(done.exception, (BadCache, MissingCache))
+        assert message in str(done.exception)
+        assert "\n" not in str(done.exception)

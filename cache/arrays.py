@@ -1,0 +1,265 @@
+"""Arrays that other programs made: rows of numbers, and the clip ids of the rows.
+
+``.npy``, ``.npz``, HDF5 data sets and CSV are read; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache.errors import BadCache, MissingCache
+
+HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
+# Where the ids of an .npz or HDF5 file's rows are looked for when no name is given.
+ID_NAMES = ("clip_id", "clip_ids")
+
+
+@dataclass(frozen=True)
+class ArrayRows:
+    """The rows of one file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    dataset
+        Which data set of it, where it may hold several.
+    values
+        float64 (rows, dim); NaN where a number is missing.
+    clip_ids
+        One a row, or None where the file names none.
+    """
+
+    path: Path
+    dataset: str | None
+    values: NDArray[np.float64]
+    clip_ids: tuple[str, ...] | None
+
+
+def read_array(
+    source: str | Path, *, dataset: str | None = None, id_column: str | None = None
+) -> ArrayRows:
+    """Read rows of numbers.
+
+    Parameters
+    ----------
+    source
+        ``.npy``; ``.npz``; HDF5 (``.h5``, ``.hdf5``); or a CSV. ``file.h5:name`` names the
+        data set, too. A CSV has a header, and a row of numbers for each clip, empty cells
+        where missing; without an id column it may have numbers alone, and no header.
+    dataset
+        Of an ``.npz`` or HDF5 file. Default: ``values``, or the only one of numbers.
+    id_column
+        What holds the clip ids: the CSV's column, or the data set beside the numbers.
+        Default: ``clip_id`` (in ``.npz`` and HDF5 also ``clip_ids``), where it is there.
+
+    Raises
+    ------
+    MissingCache
+        There is no such file.
+    BadCache
+        It cannot be read, holds no such data set, or other things than rows of numbers.
+    """
+    path, named = split_source(source)
+    dataset = named or dataset
+    if not path.is_file():
+        raise MissingCache(f"{path}: there is no such file")
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        if dataset is not None:
+            raise BadCache(f"{path}: a CSV has no data sets, {dataset!r} was asked for")
+        return _read_csv(path, id_column)
+    try:
+        if suffix == ".npy":
+            if dataset is not None:
+                raise BadCache(f"{path}: an .npy file has no data sets, {dataset!r} was asked for")
+            if id_column is not None:
+                raise BadCache(f"{path}: an .npy file has no ids {id_column!r}: give --rows")
+            array = np.load(path, allow_pickle=False)
+            return ArrayRows(path, None, _matrix(array, str(path)), None)
+        if suffix == ".npz":
+            with np.load(path, allow_pickle=False) as held:
+                return _from_mapping(path, held, list(held.files), dataset, id_column)
+        if suffix in HDF5:
+            with h5py.File(path, "r") as file:
+                names: list[str] = []
+                file.visititems(
+                    lambda name, item: (
+                        names.append(name) if isinstance(item, h5py.Dataset) else None
+                    )
+                )
+                return _from_mapping(path, file, names, dataset, id_column)
+    except BadCache:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        what = " ".join(str(error).split()) or type(error).__name__
+        raise BadCache(f"{path}: cannot be read as an array: {what}") from None
+    raise BadCache(f"{path}: ending {path.suffix!r} is none of .npy, .npz, {', '.join(HDF5)}, .csv")
+
+
+def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ...]:
+    """The clip ids of a CSV, in the order of its rows.
+
+    Parameters
+    ----------
+    path
+        The CSV. With a header that has the column; or without, when `id_column` is a
+        number or the file has one column.
+    id_column
+        Name of the column, or its number from 1 in a file without a header. Default:
+        ``clip_id``.
+
+    Raises
+    ------
+    MissingCache
+        There is no such file.
+    BadCache
+        No such column, or an empty id.
+    """
+    path = Path(path)
+    lines = _csv_lines(path)
+    name = id_column or "clip_id"
+    head = [cell.strip() for cell in lines[0][1]]
+    if name in head:
+        column, body = head.index(name), lines[1:]
+    elif name.isdecimal() and int(name) >= 1:
+        column, body = int(name) - 1, lines
+    elif id_column is None and len(head) == 1:
+        column, body = 0, lines
+    else:
+        raise BadCache(
+            f"{path}: no column {name!r}; there are {', '.join(head)}; of a file without a "
+            "header, give the column's number, from 1"
+        )
+    ids = []
+    for number, cells in body:
+        if column >= len(cells) or not cells[column].strip():
+            raise BadCache(f"{path}:{number}: no clip id in column {name}")
+        ids.append(cells[column].strip())
+    return tuple(ids)
+
+
+def split_source(source: str | Path) -> tuple[Path, str | None]:
+    """``file.h5:name`` as the file and the data set's name; None where none is named."""
+    text = str(source)
+    front, mark, name = text.rpartition(":")
+    # A colon may also be a part of the file's name, or of a drive's.
+    if mark and name and Path(front).suffix.lower() in (*HDF5, ".npz") and not Path(text).exists():
+        return Path(front), name
+    return Path(text), None
+
+
+def _from_mapping(
+    path: Path, held: Mapping[str, Any], names: Sequence[str], dataset: str | None, ids: str | None
+) -> ArrayRows:
+    """From an ``.npz`` or HDF5 file, both of which map names to arrays."""
+    there = ", ".join(names) or "none"
+    if dataset is None:
+        id_names = (ids,) if ids else ID_NAMES
+        numeric = [n for n in names if n not in id_names and held[n].dtype.kind in "fiub"]
+        if "values" in numeric:
+            dataset = "values"
+        elif len(numeric) == 1:
+            dataset = numeric[0]
+        else:
+            raise BadCache(f"{path}: say which data set holds the numbers; there are {there}")
+    dataset = dataset.strip("/")
+    if dataset not in names:
+        raise BadCache(f"{path}: no data set {dataset!r}; there are {there}")
+    values = _matrix(np.asarray(held[dataset][()]), f"{path}:{dataset}")
+    if ids is not None and ids not in names:
+        raise BadCache(f"{path}: no data set {ids!r} of clip ids; there are {there}")
+    found = ids or next((name for name in ID_NAMES if name in names), None)
+    if found is None:
+        return ArrayRows(path, dataset, values, None)
+    listed = np.asarray(held[found][()])
+    if listed.ndim != 1 or len(listed) != len(values):
+        raise BadCache(
+            f"{path}: ids {found!r} of shape {listed.shape} for {len(values)} rows of {dataset!r}"
+        )
+    texts = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in listed.tolist()]
+    return ArrayRows(path, dataset, values, tuple(texts))
+
+
+def _matrix(array: NDArray[Any], where: str) -> NDArray[np.float64]:
+    """float64 (rows, dim) of an array of numbers; one number a row may be (rows,)."""
+    if array.dtype.kind not in "fiub":
+        raise BadCache(f"{where}: {array.dtype} was found, numbers are needed")
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2:
+        raise BadCache(
+            f"{where}: shape {array.shape}, needed is (rows, numbers): one vector a clip, as the "
+            "mean over its frames"
+        )
+    return array.astype(np.float64)
+
+
+def _read_csv(path: Path, id_column: str | None) -> ArrayRows:
+    lines = _csv_lines(path)
+    head = [cell.strip() for cell in lines[0][1]]
+    name = id_column or "clip_id"
+    if name in head:
+        column: int | None = head.index(name)
+        body = lines[1:]
+    elif id_column is not None and id_column.isdecimal() and 1 <= int(id_column) <= len(head):
+        column, body = int(id_column) - 1, lines
+    elif id_column is not None:
+        raise BadCache(f"{path}: no column {id_column!r}; there are {', '.join(head)}")
+    else:
+        column, body = None, lines if _numbers(head) else lines[1:]
+    ids: list[str] = []
+    rows: list[list[float]] = []
+    for number, cells in body:
+        if len(cells) != len(head):
+            raise BadCache(f"{path}:{number}: {len(cells)} cells, the first line has {len(head)}")
+        if column is not None:
+            clip = cells[column].strip()
+            if not clip:
+                raise BadCache(f"{path}:{number}: no clip id in column {name}")
+            ids.append(clip)
+        row = []
+        for i, cell in enumerate(cells):
+            if i == column:
+                continue
+            try:
+                row.append(float(cell) if cell.strip() else float("nan"))
+            except ValueError:
+                hint = "" if column is not None else "; give --id-column if it is a clip id"
+                raise BadCache(f"{path}:{number}: {cell!r} is no number{hint}") from None
+        rows.append(row)
+    if not rows or not rows[0]:
+        raise BadCache(f"{path}: it holds no numbers")
+    values = np.array(rows, dtype=np.float64)
+    return ArrayRows(path, None, values, tuple(ids) if column is not None else None)
+
+
+def _numbers(cells: Sequence[str]) -> bool:
+    try:
+        return bool([float(cell) for cell in cells if cell])
+    except ValueError:
+        return False
+
+
+def _csv_lines(path: Path) -> list[tuple[int, list[str]]]:
+    """Line number and cells of all lines that are not empty."""
+    if not path.is_file():
+        raise MissingCache(f"{path}: there is no such file")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            lines = [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise BadCache(f"{path}: cannot be read as a CSV in UTF-8: {error}") from None
+    if not lines:
+        raise BadCache(f"{path}: it is empty")
+    return lines

@@ -1,0 +1,330 @@
+"""Importing arrays that others made."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from mvemo.cache import (
+    BadCache,
+    CacheWriter,
+    ClipTable,
+    FeatureSpec,
+    MissingCache,
+    content_digest,
+    export_cache,
+    import_feature,
+    join_arrays,
+    open_cache,
+    read_array,
+    read_ids,
+    verify_cache,
+)
+
+CLIPS = ClipTable(
+    name="sample",
+    task="multiclass",
+    classes=("calm", "tense"),
+    clip_ids=("a", "b", "c", "d"),
+    groups=("g", "g", "h", "h"),
+    labels=np.array([0, 1, 0, 1]),
+    folds=np.array([0, 0, 1, 1]),
+    k=2,
+    fold_seed=7,
+    digest="d" * 64,
+)
+VALUES = np.arange(12.0).reshape(4, 3) / 7
+NET = FeatureSpec("c3d", "video", "vector", 2, "net:c3d", 1, {}, "w", "crossfit", 0, ("c", "d"))
+MEL = FeatureSpec("mel", "audio", "sequence", 2, "mel", 3, {"n_mels": 2})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "features.h5"
+
+
+@pytest.fixture
+def extracted(path: Path) -> Path:
+    """A cache as stage one leaves it: nets of two folds, a sequence, a failure, curves."""
+    with CacheWriter(path, CLIPS, provenance={"command": "mvemo extract"}) as writer:
+        for spec in (NET, replace(NET, fold=1, weights="v", trained_on=("a", "b"))):
+            for clip in "abc":
+                writer.put(spec, clip, spec.key(clip), np.full(2, ord(clip), np.float32))
+        writer.put(MEL, "a", MEL.key("a"), np.ones((5, 2), np.float32))
+        writer.fail("d", "decode:video", "no video stream")
+        writer.curve("c3d@fold0", {"epoch": [1.0], "train_loss": [0.5]})
+    return path
+
+
+def test_by_order_of_the_table_into_a_new_cache(path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "x.npy"
+    np.save(file, VALUES)
+    array = read_array(file)
+    values, ids = join_arrays([array])
+    assert ids is None
+    done = import_feature(path, "vggish", "audio", values, ids, table=CLIPS, sources=[file])
+    assert (done.clips, done.present, done.incomplete, done.skipped) == (4, 4, 0, 0)
+    with open_cache(path) as cache:
+        (spec,) = cache.variants("vggish")
+        assert (spec.protocol, spec.extractor, spec.version) == ("imported", "import", 1)
+        assert (spec.modality, spec.kind, spec.dim, spec.fold) == ("audio", "vector", 3, None)
+        assert spec.params["files"] == [{"name": "x.npy", "sha256": content_digest(file)}]
+        got, present = cache.vectors("vggish")
+        assert present.all()
+        np.testing.assert_array_equal(got, VALUES.astype(np.float32))
+        assert cache.table.clip_ids == CLIPS.clip_ids
+        np.testing.assert_array_equal(cache.table.folds, CLIPS.folds)
+    assert verify_cache(path) == []
+
+
+def test_by_clip_id_missing_rows_are_missing(path: Path) -> None:
+    values = VALUES.copy()
+    values[1, 2] = np.nan  # of clip "a": incomplete
+    values[2] = np.nan  # of clip "b": absent
+    done = import_feature(path, "x", "video", values[:3], ["d", "a", "b"], table=CLIPS)
+    assert (done.present, done.incomplete) == (1, 1)
+    with open_cache(path) as cache:
+        got, present = cache.vectors("x")
+        assert present.tolist() == [False, False, False, True]
+        assert np.isnan(got[:3]).all()
+        np.testing.assert_array_equal(got[3], VALUES[0].astype(np.float32))
+
+
+def test_all_else_in_the_cache_stays(extracted: Path) -> None:
+    with open_cache(extracted) as cache:
+        before = {f: cache.vectors("c3d", f) for f in (0, 1)}
+        specs, table = cache.specs, cache.table
+        failures, curves, facts = cache.failures, cache.curves, cache.provenance
+    shuffled = replace(
+        CLIPS,
+        clip_ids=("d", "c", "b", "a"),
+        groups=("h", "h", "g", "g"),
+        labels=CLIPS.labels[::-1],
+        folds=np.full(4, -1),
+        k=0,
+        digest="e" * 64,
+    )
+    # Rows in the order of the manifest that is given, whatever that of the cache.
+    import_feature(extracted, "x", "audio", VALUES, table=shuffled, provenance={"command": "i"})
+    with open_cache(extracted) as cache:
+        assert [s for s in cache.specs if s.name != "x"] == list(specs)
+        assert cache.variants("c3d")[0].trained_on == ("c", "d")
+        for fold, (values, present) in before.items():
+            got, there = cache.vectors("c3d", fold)
+            np.testing.assert_array_equal(got, values)
+            np.testing.assert_array_equal(there, present)
+        mel = cache.sequence("mel", "a")
+        assert mel is not None
+        assert mel.shape == (5, 2)
+        assert (cache.failures, cache.curves) == (failures, curves)
+        assert cache.provenance == {"command": "i", "history": [facts]}
+        assert cache.table.clip_ids == table.clip_ids
+        assert (cache.table.k, cache.table.digest) == (table.k, table.digest)
+        np.testing.assert_array_equal(cache.vectors("x")[0], VALUES[::-1].astype(np.float32))
+    assert verify_cache(extracted) == []
+
+
+def test_no_table_is_needed_for_a_cache_that_is_there(extracted: Path) -> None:
+    import_feature(extracted, "x", "audio", VALUES)
+    with open_cache(extracted) as cache:
+        np.testing.assert_array_equal(cache.vectors("x")[0], VALUES.astype(np.float32))
+
+
+def test_a_name_is_taken_once(extracted: Path) -> None:
+    with pytest.raises(BadCache, match="there already"):
+        import_feature(extracted, "c3d", "video", VALUES)
+    import_feature(extracted, "x", "audio", VALUES)
+    import_feature(extracted, "x", "audio", VALUES)  # the same again
+    with pytest.raises(BadCache, match="there already"):
+        import_feature(extracted, "x", "audio", VALUES + 1)
+    # Of what is replaced nothing stays, also not of clips that lack it now.
+    import_feature(extracted, "x", "audio", VALUES[:2], ["a", "b"], replace=True)
+    import_feature(extracted, "c3d", "video", VALUES, replace=True)
+    with open_cache(extracted) as cache:
+        assert cache.vectors("x")[1].tolist() == [True, True, False, False]
+        assert [s.protocol for s in cache.variants("c3d")] == ["imported"]
+
+
+@pytest.mark.parametrize(
+    ("values", "ids", "message"),
+    [
+        (VALUES[:3], None, "3 rows for 4 clips"),
+        (VALUES, ["a", "b", "c", "zz"], "1 of 4 rows are of clips .* first 'zz'"),
+        (VALUES, ["a", "b", "c", "a"], "1 rows are of a clip seen before, first 'a'"),
+        (VALUES, ["a", "b"], "2 clip ids for 4 rows"),
+        (np.where(VALUES > 0, VALUES, np.inf), None, "infinite .* clip 'a'"),
+        (VALUES * 1e300, None, "infinite"),
+        (VALUES * np.nan, None, "no clip of the table"),
+        (VALUES.astype(str), None, "numbers are needed"),
+        (VALUES[:, 0], None, "needed is .rows, numbers."),
+        (VALUES[:, :0], None, "needed is .rows, numbers."),
+    ],
+)
+def test_refused(path: Path, values, ids, message: str) -> None:
+    with pytest.raises(BadCache, match=message) as caught:
+        import_feature(path, "x", "audio", values, ids, table=CLIPS)
+    assert "\n" not in str(caught.value)
+    assert not path.exists()
+
+
+def test_unknown_clips_may_be_skipped(path: Path) -> None:
+    # Of clips that are not in the table, also repeated ids do not matter.
+    done = import_feature(
+        path, "x", "audio", VALUES, ["b", "zz", "zz", "a"], table=CLIPS, skip_unknown=True
+    )
+    assert (done.present, done.skipped) == (2, 2)
+    with pytest.raises(BadCache, match="no row is of a clip"):
+        import_feature(path, "y", "audio", VALUES, ["p", "q", "r", "s"], skip_unknown=True)
+
+
+def test_other_clips_than_the_caches(extracted: Path, path: Path) -> None:
+    fewer = replace(
+        CLIPS,
+        clip_ids=("a", "b", "e"),
+        groups=("g", "g", "h"),
+        labels=CLIPS.labels[:3],
+        folds=CLIPS.folds[:3],
+    )
+    with pytest.raises(BadCache, match=r"1 are new \(first 'e'\), 2 are gone \(first 'c'\)"):
+        import_feature(extracted, "x", "audio", VALUES[:3], table=fewer)
+    relabelled = replace(CLIPS, labels=np.array([0, 1, 1, 1]))
+    with pytest.raises(BadCache, match="clip 'c' has another label"):
+        import_feature(extracted, "x", "audio", VALUES, table=relabelled)
+    with pytest.raises(BadCache, match="its task"):
+        import_feature(extracted, "x", "audio", VALUES, table=replace(CLIPS, classes=("p", "q")))
+
+
+def test_without_cache_or_table(path: Path) -> None:
+    with pytest.raises(MissingCache, match="give a manifest"):
+        import_feature(path, "x", "audio", VALUES)
+
+
+def test_an_unfinished_extraction_comes_first(path: Path) -> None:
+    def interrupted() -> None:
+        with CacheWriter(path, CLIPS) as writer:
+            writer.put(NET, "a", NET.key("a"), np.ones(2, np.float32))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    with pytest.raises(BadCache, match="mvemo cache repair"):
+        import_feature(path, "x", "audio", VALUES, table=CLIPS)
+
+
+# --- files
+
+
+def write_csv(path: Path, rows: list[list[object]]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
+    ids = list("abcd")
+    np.save(tmp_path / "x.npy", VALUES)
+    np.savez(tmp_path / "x.npz", clip_ids=np.array(ids), values=VALUES, spare=VALUES[:1])
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["deep/data"] = VALUES
+        file["names"] = ids
+        file["other"] = VALUES[:2]
+    rows = [["clip_id", "p", "q", "r"], *([c, *v] for c, v in zip(ids, VALUES, strict=True))]
+    write_csv(tmp_path / "x.csv", rows)
+    write_csv(tmp_path / "plain.csv", [r[1:] for r in rows[1:]])
+    for source, named, ids_there, options in [
+        ("x.npy", None, False, {}),
+        ("x.npz", "values", True, {}),
+        ("x.h5:deep/data", "deep/data", False, {}),
+        ("x.h5", "deep/data", True, {"dataset": "/deep/data", "id_column": "names"}),
+        ("x.csv", None, True, {}),
+        ("plain.csv", None, False, {}),
+    ]:
+        got = read_array(f"{tmp_path}/{source}", **options)
+        assert got.dataset == named
+        assert got.clip_ids == (tuple(ids) if ids_there else None), source
+        np.testing.assert_array_equal(got.values, VALUES)
+
+
+def test_empty_cells_of_a_csv_are_missing(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "x.csv", [["song", "p", "q"], ["a", "", ""], ["b", 1, 2]])
+    got = read_array(file, id_column="song")
+    assert got.clip_ids == ("a", "b")
+    np.testing.assert_array_equal(got.values, [[np.nan, np.nan], [1, 2]])
+
+
+def test_what_export_writes_is_read_back(path: Path, extracted: Path, tmp_path: Path) -> None:
+    for ending in ("npz", "csv"):
+        out = tmp_path / f"c3d.{ending}"
+        export_cache(extracted, "c3d", out, fold=1)
+        values, ids = join_arrays([read_array(out)])
+        new = tmp_path / f"{ending}.h5"
+        import_feature(new, "c3d", "video", values, ids, table=CLIPS)
+        with open_cache(new) as cache, open_cache(extracted) as old:
+            np.testing.assert_array_equal(cache.vectors("c3d")[0], old.vectors("c3d", 1)[0])
+
+
+def test_files_of_one_feature_are_joined(tmp_path: Path) -> None:
+    np.save(tmp_path / "train.npy", VALUES[:3])
+    np.save(tmp_path / "val.npy", VALUES[3:])
+    arrays = [read_array(tmp_path / f"{name}.npy") for name in ("train", "val")]
+    values, ids = join_arrays(arrays)
+    assert ids is None
+    np.testing.assert_array_equal(values, VALUES)
+    first = write_csv(tmp_path / "t.csv", [["n", "clip_id"], [1, "c"], [2, "b"], [3, "a"]])
+    second = write_csv(tmp_path / "v.csv", [["n", "clip_id"], [4, "d"]])
+    assert join_arrays(arrays, [first, second])[1] == ("c", "b", "a", "d")
+    with pytest.raises(BadCache, match=r"t\.csv: 3 clip ids for the 1 rows"):
+        join_arrays(arrays[::-1], [first, second])
+    with pytest.raises(BadCache, match="1 clip ids for 4 rows"):
+        join_arrays(arrays, [second])
+    np.save(tmp_path / "wide.npy", VALUES[:, :2])
+    with pytest.raises(BadCache, match=r"wide\.npy: 2 numbers a row, .* has 3"):
+        join_arrays([arrays[0], read_array(tmp_path / "wide.npy")])
+    named = replace(arrays[1], clip_ids=("d",))
+    with pytest.raises(BadCache, match=r"train\.npy: it names no clip ids"):
+        join_arrays([arrays[0], named])
+
+
+def test_ids_of_a_file_without_header(tmp_path: Path) -> None:
+    file = write_csv(tmp_path / "x.csv", [["folder/", "a", 1], ["folder/", "b", 0]])
+    assert read_ids(file, id_column="2") == ("a", "b")
+    with pytest.raises(BadCache, match=r"no column 'clip_id'.*number"):
+        read_ids(file)
+    with pytest.raises(BadCache, match=r"x\.csv:1: no clip id in column 9"):
+        read_ids(file, id_column="9")
+    assert read_ids(write_csv(tmp_path / "y.csv", [["a"], ["b"]])) == ("a", "b")
+
+
+def test_files_that_are_refused(tmp_path: Path) -> None:
+    def refused(source: str, message: str, **options: str) -> None:
+        with pytest.raises((BadCache, MissingCache), match=message) as caught:
+            read_array(tmp_path / source, **options)
+        assert "\n" not in str(caught.value)
+
+    refused("none.npy", "no such file")
+    (tmp_path / "x.txt").write_text("1")
+    refused("x.txt", "ending '.txt'")
+    for ending in ("npy", "npz", "h5"):
+        (tmp_path / f"junk.{ending}").write_bytes(b"no array at all")
+        refused(f"junk.{ending}", "cannot be read")
+    np.save(tmp_path / "deep.npy", np.ones((2, 3, 4)))
+    refused("deep.npy", "one vector a clip")
+    np.save(tmp_path / "text.npy", np.array(["a", "b"]))
+    refused("text.npy", "numbers are needed")
+    np.save(tmp_path / "pickled.npy", np.array([{}, None], dtype=object), allow_pickle=True)
+    refused("pickled.npy", "cannot be read")
+    np.savez(tmp_path / "two.npz", p=VALUES, q=VALUES)
+    refused("two.npz", "say which data set .* p, q")
+    refused("two.npz", "no data set 'r'; there are p, q", dataset="r")
+    np.savez(tmp_path / "short.npz", values=VALUES, clip_ids=np.array(["a"]))
+    refused("short.npz", "of shape .1,. for 4 rows")
+    write_csv(tmp_path / "bad.csv", [["clip_id", "p"], ["a", "1"], ["b", "soft"]])
+    refused("bad.csv", "bad.csv:3: 'soft' is no number")
+    write_csv(tmp_path / "ragged.csv", [["clip_id", "p"], ["a", "1", "2"]])
+    refused("ragged.csv", "ragged.csv:2: 3 cells")
+    refused("ragged.csv", "no column 'song'; there are clip_id, p", id_column="song")
