@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mvemo.extract.batches import RawBatches, cut
 from mvemo.extract.checkpoint import JobFolder
+from mvemo.extract.losses import Loss, make_loss
 from mvemo.extract.nets.base import Net
 from mvemo.extract.plan import TrainSettings
 
@@ -50,13 +50,19 @@ def place(net: Net, device: torch.device) -> Net:
     return net.to(device)
 
 
-def loss_of(task: str, logits: Tensor, target: Tensor) -> Tensor:
-    """Mean loss of a batch: L1 for classes, L5 for tags, L6 (Huber) for dimensions."""
-    if task == "multiclass":
-        return functional.cross_entropy(logits, target)
-    if task == "multilabel":
-        return functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype))
-    return functional.huber_loss(logits, target.to(logits.dtype))
+def last_features(net: Net, x: Tensor) -> Tensor:
+    """What enters the classifier in a forward pass of a prepared batch, (batch, dim).
+
+    Some nets drop out between their embedding and the classifier, so this is not
+    `Net.embed`; the losses want exactly the last layer's input.
+    """
+    seen: list[Tensor] = []
+    handle = net.classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        net(x)
+    finally:
+        handle.remove()
+    return seen[-1]
 
 
 def make_optimizer(net: Net, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -115,12 +121,16 @@ def fine_tune(
     target = torch.from_numpy(labels)
     optimizer = make_optimizer(net, settings)
     curve: Curve = {"epoch": [], "train_loss": [], "val_loss": [], "val_accuracy": []}
+    last = net.classifier
+    loss = make_loss(settings.loss, task, last.out_features, last.in_features, tau=settings.tau)
+    loss.to(device).constrain(last)
     best = copy.deepcopy(net.state_dict())
     best_loss, since_best, first = math.inf, 0, 1
     state = folder.load_state()
     if state is not None:
         net.load_state_dict(state["weights"])
         optimizer.load_state_dict(state["optimizer"])
+        loss.load_state_dict(state["loss"])
         best, curve = state["best"], state["curve"]
         best_loss, since_best = state["best_loss"], state["since_best"]
         first = state["epoch"] + 1
@@ -132,10 +142,10 @@ def fine_tune(
         order = torch.randperm(len(train_rows)).tolist()
         shuffled = [train_rows[i] for i in order]
         train_loss = _train_epoch(
-            net, batches, target, shuffled, task, settings.batch_size, optimizer, device, precision
+            net, batches, target, shuffled, loss, settings.batch_size, optimizer, device, precision
         )
         val_loss, accuracy = score(
-            net, batches, target, val_rows, task, settings.batch_size, device, precision
+            net, batches, target, val_rows, task, loss, settings.batch_size, device, precision
         )
         curve["epoch"].append(float(epoch))
         curve["train_loss"].append(train_loss)
@@ -151,6 +161,7 @@ def fine_tune(
                 {
                     "weights": net.state_dict(),
                     "optimizer": optimizer.state_dict(),
+                    "loss": loss.state_dict(),
                     "best": best,
                     "curve": curve,
                     "best_loss": best_loss,
@@ -170,7 +181,7 @@ def _train_epoch(
     batches: RawBatches,
     target: Tensor,
     rows: Sequence[int],
-    task: str,
+    loss: Loss,
     batch_size: int,
     optimizer: torch.optim.Optimizer,
     device: torch.device,
@@ -184,13 +195,16 @@ def _train_epoch(
         groups[-2:] = [groups[-2] + groups[-1]]
     total = 0.0
     for chosen, raw in batches.ahead(groups):
+        wanted = target[list(chosen)].to(device)
         with autocast(device, precision):
-            logits = net(net.prepare(raw.to(device, non_blocking=True)))
-            loss = loss_of(task, logits.float(), target[list(chosen)].to(device))
+            x = last_features(net, net.prepare(raw.to(device, non_blocking=True)))
+            value = loss(x, net.classifier, wanted)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         optimizer.step()
-        total += loss.item() * len(chosen)
+        loss.update(x, wanted)
+        loss.constrain(net.classifier)
+        total += value.item() * len(chosen)
     return total / max(len(rows), 1)
 
 
@@ -201,19 +215,20 @@ def score(
     target: Tensor,
     rows: Sequence[int],
     task: str,
+    loss: Loss,
     batch_size: int,
     device: torch.device,
     precision: str,
 ) -> tuple[float, float]:
     """Mean loss and, for classes, accuracy of `net` on the rows, in evaluation mode."""
     net.eval()
-    loss, right = 0.0, 0
+    total, right = 0.0, 0
     for chosen, raw in batches.ahead(cut(rows, batch_size)):
         wanted = target[list(chosen)].to(device)
         with autocast(device, precision):
-            logits = net(net.prepare(raw.to(device, non_blocking=True))).float()
-        loss += loss_of(task, logits, wanted).item() * len(chosen)
-        if task == "multiclass":
-            right += int((logits.argmax(1) == wanted).sum())
+            x = last_features(net, net.prepare(raw.to(device, non_blocking=True)))
+            total += loss(x, net.classifier, wanted).item() * len(chosen)
+            if task == "multiclass":
+                right += int((loss.logits(x, net.classifier).argmax(1) == wanted).sum())
     count = max(len(rows), 1)
-    return loss / count, right / count if task == "multiclass" else math.nan
+    return total / count, right / count if task == "multiclass" else math.nan

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mvemo.extract.errors import BadSetting
+from mvemo.extract.losses import check_loss
 
 OPTIMIZERS = ("adam", "sgd", "rmsprop")
 PROTOCOLS = ("crossfit", "frozen", "shared")
@@ -31,6 +32,8 @@ class TrainSettings:
         Clips a step; what bounds the memory.
     val_fraction
         Share of the training clips held out, by group, for early stopping.
+    loss, tau
+        Name of the loss and weight of its centres' term, see `mvemo.extract.losses`.
     """
 
     optimizer: str = "adam"
@@ -41,6 +44,8 @@ class TrainSettings:
     patience: int = 10
     batch_size: int = 16
     val_fraction: float = 0.15
+    loss: str = "softmax"
+    tau: float = 0.01
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -55,6 +60,7 @@ class TrainSettings:
                 raise BadSetting(f"{name} is {getattr(self, name)}: it must be 0 or more")
         if not 0 < self.val_fraction < 1:
             raise BadSetting(f"val_fraction is {self.val_fraction}: it must lie between 0 and 1")
+        check_loss(self.loss, self.tau)
 
 
 @dataclass(frozen=True)

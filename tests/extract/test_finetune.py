@@ -12,7 +12,8 @@ from mvemo.extract.batches import RawBatches, cut
 from mvemo.extract.checkpoint import JobFolder
 from mvemo.extract.embedding import embed_rows
 from mvemo.extract.errors import BadMedia, BadSetting
-from mvemo.extract.nets.base import AudioInput, Net, VideoInput, weights_digest
+from mvemo.extract.losses import LOSSES, SoftmaxLoss
+from mvemo.extract.nets.base import AudioInput, Net, VideoInput
 from mvemo.extract.plan import TrainSettings
 
 CPU = torch.device("cpu")
@@ -48,7 +49,7 @@ def problem(n: int = 60, classes: int = 3, seed: int = 0):
     return waves, labels.astype(np.int64)
 
 
-def train(tmp_path: Path, *, epochs: int = 8, seed: int = 1, label: str = "job", interval=None):
+def train(tmp_path: Path, *, epochs: int = 8, seed: int = 1, label: str = "job", loss="softmax"):
     waves, labels = problem()
     torch.manual_seed(0)
     net = Toy(3)
@@ -61,7 +62,9 @@ def train(tmp_path: Path, *, epochs: int = 8, seed: int = 1, label: str = "job",
         task="multiclass",
         train_rows=list(range(45)),
         val_rows=list(range(45, 60)),
-        settings=TrainSettings(lr=0.02, epochs=epochs, patience=50, batch_size=11),
+        settings=TrainSettings(
+            lr=0.02, epochs=epochs, patience=50, batch_size=11, loss=loss, tau=0.05
+        ),
         seed=seed,
         device=CPU,
         precision="float32",
@@ -80,6 +83,7 @@ def test_learns_a_separable_problem_and_keeps_the_best_weights(tmp_path):
         torch.from_numpy(labels),
         list(range(45, 60)),
         "multiclass",
+        SoftmaxLoss(),
         8,
         CPU,
         "float32",
@@ -88,13 +92,15 @@ def test_learns_a_separable_problem_and_keeps_the_best_weights(tmp_path):
     assert accuracy > 0.8
 
 
-def test_a_run_cut_off_and_resumed_ends_as_one_that_was_not(tmp_path, monkeypatch):
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_run_cut_off_and_resumed_ends_as_one_that_was_not(tmp_path, monkeypatch, loss):
     monkeypatch.setattr(finetune, "STATE_INTERVAL", -1.0)
-    whole, curve = train(tmp_path, label="whole")
-    train(tmp_path, epochs=3, label="cut")
-    resumed, curve_resumed = train(tmp_path, label="cut")
+    whole, curve = train(tmp_path, label="whole", loss=loss)
+    train(tmp_path, epochs=3, label="cut", loss=loss)
+    resumed, curve_resumed = train(tmp_path, label="cut", loss=loss)
     assert curve_resumed == curve
-    assert weights_digest(resumed) == weights_digest(whole)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
 
 
 def test_stops_when_patience_is_spent(tmp_path):
@@ -142,26 +148,6 @@ def test_every_optimizer_lowers_the_loss(tmp_path, optimizer):
     assert curve["val_loss"][-1] < curve["val_loss"][0]
 
 
-@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
-def test_losses_match_their_formulas(task):
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(5, 3))
-    if task == "multiclass":
-        target = np.array([0, 1, 2, 1, 0])
-        shifted = np.log(np.exp(logits).sum(1))
-        expected = np.mean(shifted - logits[np.arange(5), target])
-    elif task == "multilabel":
-        target = rng.integers(0, 2, (5, 3))
-        p = 1 / (1 + np.exp(-logits))
-        expected = -np.mean(target * np.log(p) + (1 - target) * np.log(1 - p))
-    else:
-        target = rng.normal(size=(5, 3)) * 2
-        d = np.abs(logits - target)
-        expected = np.mean(np.where(d < 1, d**2 / 2, d - 0.5))
-    got = finetune.loss_of(task, torch.from_numpy(logits), torch.from_numpy(target))
-    assert float(got) == pytest.approx(expected, rel=1e-10)
-
-
 def test_embeddings_do_not_depend_on_the_batch_size():
     waves, _ = problem()
     torch.manual_seed(0)
@@ -207,6 +193,9 @@ def test_batches_come_in_order():
         {"batch_size": -1},
         {"val_fraction": 1.0},
         {"momentum": -0.1},
+        {"loss": "hinge"},
+        {"tau": -1.0},
+        {"tau": float("nan")},
     ],
 )
 def test_settings_out_of_range_are_refused(bad):

@@ -1,0 +1,211 @@
+"""Losses that nets are trained with: L1-L4 for classes (J22 2.4), L5 tags, L6 dimensions.
+
+All take the features x_i that enter the last fully connected layer, that layer itself and
+the target, so that any net can be trained with any loss of its task. Equations 10 to 12
+print sums over the mini-batch; here every term is its mean, so that the learning rate
+and tau keep their meaning when the batch size changes. At one batch size this is the
+paper's loss divided by a constant.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvemo.extract.errors import BadSetting
+
+LOSSES = ("softmax", "angular", "centre", "improved-centre")
+# Wen et al. 2016, where the centre loss is from; J22 gives no rate.
+CENTRE_RATE = 0.5
+
+
+class Loss(nn.Module, ABC):
+    """Mean loss of a batch, from features (batch, dim) and the last layer.
+
+    A loss has no parameters; what it keeps are buffers, saved and resumed with the net.
+    """
+
+    def logits(self, x: Tensor, classifier: nn.Linear) -> Tensor:
+        """(batch, outputs), in float32 or more."""
+        return _full(classifier(x))
+
+    @abstractmethod
+    def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
+        """Scalar loss.
+
+        Parameters
+        ----------
+        x
+            (batch, dim): what enters `classifier`.
+        classifier
+            The net's last layer.
+        target
+            Classes: int64 (batch,). Tags: 0 or 1, (batch, tags). Dimensions: (batch, dimensions).
+        """
+
+    def update(self, x: Tensor, target: Tensor) -> None:
+        """Called with a training batch after its step."""
+
+    def constrain(self, classifier: nn.Linear) -> None:
+        """Called before training and after each step: put the layer where it must lie."""
+
+
+class SoftmaxLoss(Loss):
+    """L1: softmax cross-entropy (J22 eq. 6-8)."""
+
+    def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
+        return functional.cross_entropy(self.logits(x, classifier), target)
+
+
+class AngularLoss(Loss):
+    """L2: angular softmax (J22 eq. 9): weights of norm 1, offset 0.
+
+    Logit j is ||x|| cos(theta_j). Eq. 9 is garbled in print, but neither it nor the text
+    has an angular margin, so there is none. `constrain` keeps the layer itself normalised:
+    the net's own forward then gives these logits, in evaluation and once saved, too.
+    """
+
+    def logits(self, x: Tensor, classifier: nn.Linear) -> Tensor:
+        return _full(functional.linear(x, functional.normalize(classifier.weight, dim=1)))
+
+    def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
+        return functional.cross_entropy(self.logits(x, classifier), target)
+
+    @torch.no_grad()
+    def constrain(self, classifier: nn.Linear) -> None:
+        classifier.weight.copy_(functional.normalize(classifier.weight, dim=1))
+        if classifier.bias is not None:
+            classifier.bias.zero_()
+
+
+class CentreLoss(Loss):
+    """L3: centre softmax (J22 eq. 10): L1 + tau / 2 mean_i ||x_i - Q_{y_i}||^2.
+
+    J22 says of the centres that they change with the features and that the mini-batch
+    updates them, and no more; so they move as in Wen et al. 2016 (eq. 4), where the loss
+    is from: Q_j -= rate sum_{i: y_i = j} (Q_j - x_i) / (1 + n_j), with n_j the batch's
+    clips of class j, after the step, from zero at the start. They are no parameters: no
+    gradient goes into them.
+
+    Parameters
+    ----------
+    n_classes, dim
+        Number of centres, and of features.
+    tau
+        Weight of the term on the centres.
+    rate
+        How far a centre moves.
+    """
+
+    def __init__(self, n_classes: int, dim: int, *, tau: float, rate: float = CENTRE_RATE) -> None:
+        super().__init__()
+        self.tau = tau
+        self.rate = rate
+        self.centres: Tensor
+        self.register_buffer("centres", torch.zeros(n_classes, dim))
+
+    def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
+        entropy = functional.cross_entropy(self.logits(x, classifier), target)
+        return entropy + self.tau * self.centre_term(_full(x), target)
+
+    def centre_term(self, x: Tensor, target: Tensor) -> Tensor:
+        """What tau weighs, the half included."""
+        return (x - self.centres[target]).square().sum(1).mean() / 2
+
+    @torch.no_grad()
+    def update(self, x: Tensor, target: Tensor) -> None:
+        x = x.detach().to(self.centres.dtype)
+        # (classes, batch): one product in place of scattered sums, the same in every run.
+        member = functional.one_hot(target, len(self.centres)).T.to(x.dtype)
+        count = member.sum(1, keepdim=True)
+        pull = count * self.centres - member @ x
+        self.centres -= self.rate * pull / (1 + count)
+
+
+class ImprovedCentreLoss(CentreLoss):
+    """L4: improved centre softmax (J22 eq. 11-12).
+
+    L1 + tau / 2 mean_i ||x_i - Q_{y_i}||^2 / (sum_{j != y_i} ||x_i - Q_j||^2 + 1). Eq. 11
+    prints x_j and Q_{y_j} in the denominator; the text wants the training sample far from
+    the centres of the other classes, so it is x_i and Q_j. The centres move as in
+    `CentreLoss`: the paper changes the loss and not their rule.
+    """
+
+    def centre_term(self, x: Tensor, target: Tensor) -> Tensor:
+        # (batch, classes); differences, not the expanded square, which cancels
+        distance = (x[:, None, :] - self.centres[None]).square().sum(2)
+        own = distance.gather(1, target[:, None]).squeeze(1)
+        is_own = functional.one_hot(target, len(self.centres)).bool()
+        others = distance.masked_fill(is_own, 0.0).sum(1)
+        return (own / (others + 1)).mean() / 2
+
+
+class TagLoss(Loss):
+    """L5: binary cross-entropy, mean over clips and tags."""
+
+    def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
+        logits = self.logits(x, classifier)
+        return functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype))
+
+
+class DimensionLoss(Loss):
+    """L6: Huber loss with its bend at 1, mean over clips and dimensions."""
+
+    def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
+        logits = self.logits(x, classifier)
+        return functional.huber_loss(logits, target.to(logits.dtype))
+
+
+def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.01) -> Loss:
+    """A loss by name.
+
+    Parameters
+    ----------
+    name
+        One of `LOSSES`; for tags and dimensions ``softmax`` stands for L5 and L6, and is
+        the only one.
+    task
+        ``multiclass``, ``multilabel`` or ``regression``.
+    n_outputs, dim
+        Of the last layer.
+    tau
+        Weight of the centres' term in ``centre`` and ``improved-centre``. J22 gives no
+        value. The first grows with the square of the features, so that a small one suits
+        (Wen et al. take 0.003); the second is at most about 1 / (2 n_outputs - 2) while
+        centres are no further apart than features scatter, so that one near 1 suits.
+
+    Raises
+    ------
+    BadSetting
+        The name is unknown, does not suit the task, or tau is no number of 0 or more.
+    """
+    check_loss(name, tau)
+    if task != "multiclass":
+        if name != "softmax":
+            raise BadSetting(
+                f"loss {name!r} is for classes alone: the task is {task}, which takes 'softmax' "
+                "(binary cross-entropy for tags, Huber for dimensions)"
+            )
+        return TagLoss() if task == "multilabel" else DimensionLoss()
+    if name == "centre":
+        return CentreLoss(n_outputs, dim, tau=tau)
+    if name == "improved-centre":
+        return ImprovedCentreLoss(n_outputs, dim, tau=tau)
+    return AngularLoss() if name == "angular" else SoftmaxLoss()
+
+
+def check_loss(name: str, tau: float) -> None:
+    """Raise `BadSetting` for an unknown loss, or a tau that is no number of 0 or more."""
+    if name not in LOSSES:
+        raise BadSetting(f"loss {name!r} is not known: one of {', '.join(LOSSES)}")
+    if not (math.isfinite(tau) and tau >= 0):
+        raise BadSetting(f"tau is {tau}: it must be 0 or more")
+
+
+def _full(x: Tensor) -> Tensor:
+    """The tensor in float32 where mixed precision made it less."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
