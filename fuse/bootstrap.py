@@ -1,0 +1,429 @@
+"""Group bootstrap: percentile intervals of scores of out-of-fold predictions.
+
+Whole groups are drawn with replacement, as many as there are, because clips of one song
+or film are not independent (Efron & Tibshirani 1993, sections 8.3 and 13.3). A draw is
+kept as the number of times that each group came up, never as a list of clips: every score
+here is a function of weighted sums over the clips, and those of all draws at once are one
+product with the matrix of counts.
+
+All models are scored on the same draws, so that differences between them are paired.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+F64 = NDArray[np.float64]
+F32 = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+DRAWS = 2000
+LEVEL = 0.95
+# Draws held at once: a row of 256 float32 sums stays in the nearest cache, and a block of
+# 50,000 groups is 51 MB.
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Resamples of groups.
+
+    Parameters
+    ----------
+    codes
+        int64 (clips,): index of each clip's group.
+    counts
+        uint16 (draws, groups): how often each draw holds each group; rows sum to the
+        number of groups.
+    """
+
+    codes: Ints
+    counts: NDArray[np.uint16]
+
+    def clip_weights(self) -> NDArray[np.uint16]:
+        """uint16 (draws, clips): how often each draw holds each clip."""
+        return self.counts[:, self.codes]
+
+    def sums(self, values: F64) -> F64:
+        """float64 (draws, columns): sums of `values` (clips, columns) over each draw."""
+        n_groups = self.counts.shape[1]
+        member = csr_matrix(
+            (np.ones(len(self.codes)), (self.codes, np.arange(len(self.codes)))),
+            shape=(n_groups, len(self.codes)),
+        )
+        per_group = np.asarray(member @ values, dtype=np.float64)
+        result = np.empty((len(self.counts), values.shape[1]))
+        for start in range(0, len(self.counts), CHUNK):
+            block = self.counts[start : start + CHUNK].astype(np.float64)
+            np.matmul(block, per_group, out=result[start : start + CHUNK])
+        return result
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Scores of every model in every draw.
+
+    Parameters
+    ----------
+    draws
+        Score name to float64 (models, draws); NaN where a draw has no such score.
+    """
+
+    draws: Mapping[str, F64]
+
+    def interval(self, score: str, level: float = LEVEL) -> F64:
+        """float64 (models, 2): low and high end of the percentile interval of `score`."""
+        return percentile_interval(self.draws[score], level)
+
+    def intervals(self, level: float = LEVEL) -> dict[str, F64]:
+        """Score name to float64 (models, 2)."""
+        return {score: self.interval(score, level) for score in self.draws}
+
+    def difference(self, score: str, model: int, other: int, level: float = LEVEL) -> F64:
+        """float64 (2,): the interval of `model` minus `other` on the same draws."""
+        return percentile_interval(self.draws[score][model] - self.draws[score][other], level)
+
+
+def percentile_interval(draws: F64, level: float = LEVEL) -> F64:
+    """Percentile interval over the last axis, in a last axis of 2; draws of NaN left out."""
+    ends = [50 * (1 - level), 50 * (1 + level)]
+    if not np.isnan(draws).any():
+        result: F64 = np.moveaxis(np.percentile(draws, ends, axis=-1), 0, -1)
+        return result
+    flat = draws.reshape(-1, draws.shape[-1])
+    held = [row[np.isfinite(row)] for row in flat]
+    rows = [np.percentile(row, ends) if len(row) else np.full(2, np.nan) for row in held]
+    return np.array(rows).reshape((*draws.shape[:-1], 2))
+
+
+def bootstrap_counts(groups: Sequence[object], draws: int = DRAWS, seed: int = 0) -> Counts:
+    """Draw groups with replacement.
+
+    Parameters
+    ----------
+    groups
+        One a clip.
+    draws
+        How many resamples.
+    seed
+        The same seed and groups give the same resamples.
+    """
+    names, codes = np.unique(np.asarray(groups), return_inverse=True)
+    n = len(names)
+    rng = np.random.default_rng(seed)
+    counts = np.empty((draws, n), dtype=np.uint16)
+    for start in range(0, draws, CHUNK):
+        rows = min(CHUNK, draws - start)
+        drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        counts[start : start + rows] = np.bincount(drawn.ravel(), minlength=rows * n).reshape(
+            rows, n
+        )
+    return Counts(codes.reshape(-1).astype(np.int64), counts)
+
+
+def bootstrap_scores(
+    labels: Ints,
+    probabilities: F64,
+    groups: Sequence[object],
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    folds: Ints | None = None,
+    counts: Counts | None = None,
+) -> Bootstrap:
+    """Bootstrap the multiclass scores of all models at once.
+
+    Parameters
+    ----------
+    labels
+        int64 (clips,).
+    probabilities
+        float64 (models, clips, classes), out of fold; NaN rows were not predicted and are
+        left out of that model's scores. With repeats, (repeats, models, clips, classes):
+        a draw's score is then the mean over the repeats.
+    groups
+        One a clip.
+    draws, seed
+        As in `bootstrap_counts`.
+    folds
+        int64 (clips,), or (repeats, clips): also bootstrap the AUC averaged over folds.
+    counts
+        Resamples already drawn, in place of `groups`, `draws` and `seed`.
+
+    Returns
+    -------
+    ``accuracy``, ``f1_macro`` and ``roc_auc_macro_ovr_pooled`` of the pooled predictions,
+    each as `mvemo.fuse.metrics` defines it, and ``roc_auc_macro_ovr`` where `folds` are
+    given.
+    """
+    resamples = bootstrap_counts(groups, draws, seed) if counts is None else counts
+    repeated = probabilities if probabilities.ndim == 4 else probabilities[None]
+    repeats, n_models, n_clips, n_classes = repeated.shape
+    flat = repeated.reshape(repeats * n_models, n_clips, n_classes)
+    present = _predicted(flat)
+    accuracy, f1 = _confusion_scores(labels, flat, present, resamples)
+    result = {"accuracy": accuracy, "f1_macro": f1}
+    positive = labels[:, None] == np.arange(n_classes)
+    result["roc_auc_macro_ovr_pooled"] = _mean_of_held(
+        areas(positive, flat, present, resamples), axis=1
+    )
+    if folds is not None:
+        per_fold = np.broadcast_to(folds, (repeats, n_clips)).repeat(n_models, axis=0)
+        by_fold = [
+            _mean_of_held(areas(positive, flat, present & (per_fold == fold), resamples), axis=1)
+            for fold in range(int(per_fold.max()) + 1)
+        ]
+        result["roc_auc_macro_ovr"] = _mean_of_held(np.stack(by_fold), axis=0)
+    n_draws = len(resamples.counts)
+    return Bootstrap(
+        {
+            name: _mean_of_held(values.reshape(repeats, n_models, n_draws), axis=0)
+            for name, values in result.items()
+        }
+    )
+
+
+def bootstrap_multilabel(
+    labels: Ints, probabilities: F64, decisions: NDArray[np.bool_], counts: Counts
+) -> Bootstrap:
+    """Bootstrap the multi-label scores of all models at once (F8).
+
+    Parameters
+    ----------
+    labels
+        int64 (clips, tags), 0 or 1.
+    probabilities
+        float64 (models, clips, tags); NaN rows were not predicted.
+    decisions
+        bool (models, clips, tags): at or above the threshold, which may differ by fold.
+    counts
+        Of `bootstrap_counts`.
+
+    Returns
+    -------
+    ``f1_macro``, ``f1_micro``, ``roc_auc_macro`` and ``average_precision_macro``, as
+    `mvemo.fuse.multilabel.multilabel_scores` defines them.
+    """
+    n_models = len(probabilities)
+    there = _predicted(probabilities)
+    truth = labels.astype(np.bool_)
+    f1, micro = [], []
+    for model in range(n_models):
+        rows = there[model][:, None]
+        said = decisions[model] & rows
+        columns = np.concatenate([said & truth, said, truth & rows], axis=1)
+        right, chosen, held = np.split(counts.sums(columns.astype(np.float64)), 3, axis=1)
+        f1.append(_mean_of_held(_ratio(2 * right, chosen + held), axis=1))
+        micro.append(_ratio(2 * right.sum(1), chosen.sum(1) + held.sum(1)))
+    return Bootstrap(
+        {
+            "f1_macro": np.array(f1),
+            "f1_micro": np.array(micro),
+            "roc_auc_macro": _mean_of_held(areas(truth, probabilities, there, counts), axis=1),
+            "average_precision_macro": _mean_of_held(
+                average_precisions(truth, probabilities, there, counts), axis=1
+            ),
+        }
+    )
+
+
+def bootstrap_regression(labels: F64, predictions: F64, counts: Counts) -> dict[str, F64]:
+    """R2, RMSE and CCC of every model, dimension and draw (F9).
+
+    Parameters
+    ----------
+    labels
+        float64 (clips, dimensions).
+    predictions
+        float64 (models, clips, dimensions); NaN rows were not predicted.
+    counts
+        Of `bootstrap_counts`.
+
+    Returns
+    -------
+    ``r2``, ``rmse`` and ``ccc``: float64 (models, dimensions, draws), as
+    `mvemo.fuse.regression` defines them; `percentile_interval` gives their intervals.
+    """
+    result: dict[str, list[F64]] = {"r2": [], "rmse": [], "ccc": []}
+    # Sums of squares about a fixed centre keep their digits; no score depends on it.
+    centre = labels.mean(axis=0)
+    for predicted in predictions:
+        there = np.isfinite(predicted).all(axis=1)[:, None]
+        y = np.where(there, labels - centre, 0.0)
+        p = np.where(there, predicted - centre, 0.0)
+        columns = np.concatenate([y, p, y * y, p * p, (y - p) ** 2, there], axis=1)
+        sums = counts.sums(columns)
+        mean = _ratio(sums[:, :-1], sums[:, -1:])
+        my, mp, myy, mpp, squared = np.split(mean, 5, axis=1)
+        var_y = np.maximum(myy - my * my, 0.0)
+        var_p = np.maximum(mpp - mp * mp, 0.0)
+        result["r2"].append((1 - _ratio(squared, var_y)).T)
+        result["rmse"].append(np.sqrt(squared).T)
+        # E (y - p)^2 = var y + var p - 2 cov + (mean y - mean p)^2.
+        spread = var_y + var_p + (my - mp) ** 2
+        result["ccc"].append(_ratio(spread - squared, spread).T)
+    return {name: np.stack(values) for name, values in result.items()}
+
+
+def areas(
+    positive: NDArray[np.bool_], scores: F64, present: NDArray[np.bool_], counts: Counts
+) -> F64:
+    """Area under the ROC curve of every model, column and draw, ties counted half.
+
+    Parameters
+    ----------
+    positive
+        bool (clips, columns).
+    scores
+        float64 (models, clips, columns).
+    present
+        bool (models, clips): the clips to score.
+    counts
+        Of `bootstrap_counts`.
+
+    Returns
+    -------
+    float64 (models, columns, draws); NaN where a draw has one class alone.
+    """
+    return _ranked(_area_sides, _area, positive, scores, present, counts)
+
+
+def average_precisions(
+    positive: NDArray[np.bool_], scores: F64, present: NDArray[np.bool_], counts: Counts
+) -> F64:
+    """Average precision of every model, column and draw; shapes as in `areas`.
+
+    The sum over the distinct scores of recall gained times precision there, without
+    interpolation; NaN where a draw has no positive clip.
+    """
+    return _ranked(_precision_sides, _average_precision, positive, scores, present, counts)
+
+
+def _confusion_scores(
+    labels: Ints, probabilities: F64, present: NDArray[np.bool_], counts: Counts
+) -> tuple[F64, F64]:
+    """Accuracy and macro F1, float64 (models, draws) each."""
+    n_models, _, n_classes = probabilities.shape
+    classes = np.arange(n_classes)
+    accuracy, f1 = [], []
+    truth = labels[:, None] == classes
+    for model in range(n_models):
+        rows = present[model][:, None]
+        said = (np.nan_to_num(probabilities[model]).argmax(axis=1)[:, None] == classes) & rows
+        columns = np.concatenate([said & truth, said, truth & rows], axis=1)
+        right, chosen, held = np.split(counts.sums(columns.astype(np.float64)), 3, axis=1)
+        accuracy.append(_ratio(right.sum(axis=1), held.sum(axis=1)))
+        f1.append(_mean_of_held(_ratio(2 * right, chosen + held), axis=1))
+    return np.array(accuracy), np.array(f1)
+
+
+Sides = tuple[csr_matrix, csr_matrix]
+
+
+def _ranked(
+    prepare: Callable[[NDArray[np.bool_], F64, Ints, int], Sides],
+    score: Callable[[F32, F32], F64],
+    positive: NDArray[np.bool_],
+    scores: F64,
+    present: NDArray[np.bool_],
+    counts: Counts,
+) -> F64:
+    """`score` of every model, column and draw: float64 (models, columns, draws).
+
+    `prepare` gives the sparse matrices that sum a draw's positive and negative clips into
+    the levels of one column. Threads share the columns of one model and one block of draws,
+    which bounds the memory.
+    """
+    n_models, _, n_columns = scores.shape
+    n_draws, n_groups = counts.counts.shape
+    result = np.empty((n_models, n_columns, n_draws))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for model in range(n_models):
+            rows = present[model]
+            codes, truth, values = counts.codes[rows], positive[rows], scores[model, rows]
+            sides = [prepare(truth[:, c], values[:, c], codes, n_groups) for c in range(n_columns)]
+            for start in range(0, n_draws, CHUNK):
+                # Whole numbers, exact in float32.
+                block = np.ascontiguousarray(counts.counts[start : start + CHUNK].T, np.float32)
+
+                def one(pair: Sides, block: F32 = block) -> F64:
+                    return score(np.asarray(pair[0] @ block), np.asarray(pair[1] @ block))
+
+                for column, drawn in enumerate(pool.map(one, sides)):
+                    result[model, column, start : start + CHUNK] = drawn
+    return result
+
+
+def _area_sides(positive: NDArray[np.bool_], score: F64, codes: Ints, n_groups: int) -> Sides:
+    """Levels are the distinct scores of positive clips, ascending.
+
+    A negative clip counts from the first level above it on; one that is tied with a level
+    counts half there and whole from the next on.
+    """
+    levels, here = np.unique(score[positive], return_inverse=True)
+    shape = (len(levels) + 1, n_groups)
+    negative, theirs = score[~positive], codes[~positive]
+    rows = [np.searchsorted(levels, negative, side) for side in ("left", "right")]
+    return (
+        _sums_of(here.reshape(-1), codes[positive], 1.0, shape),
+        _sums_of(np.concatenate(rows), np.tile(theirs, 2), 0.5, shape),
+    )
+
+
+def _area(mine: F32, theirs: F32) -> F64:
+    """The share of (positive, negative) pairs in the right order (Mann-Whitney)."""
+    np.cumsum(theirs, axis=0, out=theirs)
+    pairs = mine.sum(axis=0, dtype=np.float64) * theirs[-1]
+    return _ratio(np.einsum("ld,ld->d", mine, theirs, dtype=np.float64), pairs)
+
+
+def _precision_sides(positive: NDArray[np.bool_], score: F64, codes: Ints, n_groups: int) -> Sides:
+    """Levels are the distinct scores of positive clips, descending; ties count whole."""
+    levels, here = np.unique(-score[positive], return_inverse=True)
+    shape = (len(levels) + 1, n_groups)
+    return (
+        _sums_of(here.reshape(-1), codes[positive], 1.0, shape),
+        _sums_of(np.searchsorted(levels, -score[~positive]), codes[~positive], 1.0, shape),
+    )
+
+
+def _average_precision(mine: F32, theirs: F32) -> F64:
+    """Precision at each level, weighted by the recall gained there."""
+    hits = np.cumsum(mine, axis=0)
+    said = np.cumsum(theirs, axis=0) + hits
+    precision = np.divide(hits, said, out=np.zeros(hits.shape), where=said > 0, dtype=np.float64)
+    gained = np.einsum("ld,ld->d", mine, precision, dtype=np.float64)
+    return _ratio(gained, hits[-1].astype(np.float64))
+
+
+def _sums_of(rows: Ints, codes: Ints, weight: float, shape: tuple[int, int]) -> csr_matrix:
+    """Sparse float32 (levels, groups) that sums a group's weight into its clips' levels."""
+    data = np.full(len(rows), weight, dtype=np.float32)
+    return csr_matrix((data, (rows, codes)), shape=shape)
+
+
+def _predicted(values: F64) -> NDArray[np.bool_]:
+    """bool (models, clips): where a model's row is free of NaN."""
+    return np.asarray(np.isfinite(values).all(axis=2), dtype=np.bool_)
+
+
+def _ratio(numerator: F64, denominator: F64) -> F64:
+    """Their quotient; NaN where the denominator is 0."""
+    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    result: F64 = np.full(shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=denominator != 0)
+    return result
+
+
+def _mean_of_held(values: F64, axis: int) -> F64:
+    """Mean of the numbers along an axis; NaN where there is none."""
+    there = np.isfinite(values)
+    total = np.asarray(np.where(there, values, 0.0).sum(axis=axis), dtype=np.float64)
+    return _ratio(total, there.sum(axis=axis).astype(np.float64))
