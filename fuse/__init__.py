@@ -5,6 +5,7 @@ from mvemo.fuse.errors import BadFeatures, FuseError, LeakError
 from mvemo.fuse.heads import Fit, Head, fit_heads
 from mvemo.fuse.metrics_json import metrics_dict
 from mvemo.fuse.models import Model, models_of
+from mvemo.fuse.predictions import Predictions, read_predictions, results_of_predictions
 from mvemo.fuse.report import write_report
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.saved import SavedHeads, load_heads, save_heads
@@ -18,6 +19,7 @@ __all__ = [
     "LeakError",
     "Model",
     "ModelResult",
+    "Predictions",
     "Results",
     "SavedHeads",
     "evaluate",
@@ -27,6 +29,8 @@ __all__ = [
     "majority_accuracy",
     "metrics_dict",
     "models_of",
+    "read_predictions",
+    "results_of_predictions",
     "save_heads",
     "score_model",
     "write_report",

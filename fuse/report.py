@@ -20,6 +20,7 @@ from mvemo.fuse.metrics_json import metrics_dict
 from mvemo.fuse.published import LABEL, SOURCES, all_published_for, comparable, published_for
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.summary import (
+    OTHERS,
     PROTOCOLS,
     banners,
     best,
@@ -198,7 +199,10 @@ def _settings(results: Results) -> list[tuple[str, str]]:
         ("seed", str(results.seed)),
         ("synthetic data", "yes" if results.synthetic else "no"),
         ("labels permuted", "yes" if results.permuted else "no"),
-        ("clips scored by a net that saw them", "yes" if results.leaky else "no"),
+        (
+            "clips scored by a net that saw them",
+            "not known" if results.protocol == OTHERS else "yes" if results.leaky else "no",
+        ),
     ]
 
 

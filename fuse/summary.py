@@ -11,11 +11,15 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.results import ModelResult, Results
 
+# The protocol of predictions whose model mvemo never saw.
+OTHERS = "others"
 # What each protocol means for the reader of a score.
 PROTOCOLS = {
     "crossfit": "for each fold, nets fine-tuned without that fold's clips and groups",
     "frozen": "nets that were not fine-tuned on these clips",
     "shared": "one fine-tuned net for all folds, which saw the clips that it is scored on",
+    "imported": "features that another program made; whether it saw these clips is not known",
+    OTHERS: "predictions that another program made; what its model saw is not known",
 }
 
 
@@ -84,7 +88,15 @@ def banners(results: Results) -> tuple[Banner, ...]:
                 "must come out at chance.",
             )
         )
-    if results.leaky or results.protocol == "shared":
+    if results.protocol == OTHERS:
+        text = (
+            "mvemo neither trained nor ran this model, and cannot vouch that the model had not "
+            "seen the clips it is scored on."
+        )
+        if results.leaky:
+            text += " Groups of clips are in more than one fold: scores on new ones will be lower."
+        found.append(Banner("optimistic", "OTHERS' PREDICTIONS", text))
+    elif results.leaky or results.protocol == "shared":
         if results.leaky:
             text = "Clips were scored by nets that saw them, or clips of their groups, in training."
         else:
@@ -156,6 +168,14 @@ def compare_fusion(results: Results) -> str:
 
 def describe(results: Results) -> str:
     """One line: data, folds, protocol."""
+    if results.protocol == OTHERS:
+        return (
+            f"predictions of {count(len(results.models), 'model')} for "
+            f"{count(len(results.clip_ids), 'clip')} in "
+            f"{count(len(set(results.groups)), 'group')}, "
+            f"{count(len(results.classes), 'class', 'classes')}, "
+            f"{count(results.k, 'fold')}, made by another program"
+        )
     return (
         f"{results.k}-fold cross-validation of {count(len(results.models), 'model')} on "
         f"{count(len(results.clip_ids), 'clip')} in {count(len(set(results.groups)), 'group')}, "
@@ -168,21 +188,30 @@ def summarise(results: Results) -> str:
     chance = 1.0 / len(results.classes)
     majority = spread(results.majority_per_fold).mean
     what = ", ".join(results.classes[:-1]) + f" or {results.classes[-1]}"
-    text = [
+    assigned = (
         f"Each of {count(len(results.clip_ids), 'clip')} was assigned to one of "
-        f"{count(len(results.classes), 'class', 'classes')} ({what}) by models that were trained "
-        f"on the other {results.k - 1} of {results.k} folds; no group of clips is in two folds.",
-    ]
-    if results.leaky:
+        f"{count(len(results.classes), 'class', 'classes')} ({what}) by "
+    )
+    if results.protocol == OTHERS:
+        text = [f"{assigned}another program; whether it had seen the clips before is not known."]
+    else:
+        text = [
+            f"{assigned}models that were trained on the other {results.k - 1} of {results.k} "
+            "folds; no group of clips is in two folds."
+        ]
+    if results.leaky and results.protocol != OTHERS:
         text.append("The nets under them, however, saw clips that they are scored on.")
     top = best(results.models)
     if top is None:
         text.append("No model made a prediction.")
     else:
         held = spread(top.accuracy_per_fold)
+        of_fold = ""
+        if results.k > 1:
+            of_fold = f" of a fold on average ({percent(held.min)} to {percent(held.max)} %)"
         text.append(
             f"The most accurate model, {top.name}, was right for {percent(held.mean)} % of the "
-            f"clips of a fold on average ({percent(held.min)} to {percent(held.max)} %). Always "
+            f"clips{of_fold}. Always "
             f"saying the commonest class is right for {percent(majority)} %, and guessing among "
             f"{len(results.classes)} equally likely classes for {percent(chance)} %."
         )

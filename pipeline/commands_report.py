@@ -1,0 +1,45 @@
+"""``mvemo report``: the report of a model from nothing but its predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mvemo.pipeline.provenance import provenance
+
+
+@click.command()
+@click.option(
+    "--predictions",
+    "files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    required=True,
+    help="CSV: clip_id, label, a column of probabilities for each class; optional group, "
+    "fold, model. May be given several times.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out"),
+    show_default=True,
+    help="Folder of the report.",
+)
+@click.option("--name", help="Of the data set.  [default: the first file's name]")
+@click.option("--synthetic", is_flag=True, help="The clips are generated data: say so.")
+def report(files: tuple[Path, ...], out: Path, name: str | None, synthetic: bool) -> None:
+    """Score predictions that any program made, and report them as mvemo's own.
+
+    What the model was trained on is not known, and the report says so.
+    """
+    from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
+
+    results = results_of_predictions(
+        read_predictions(*files),
+        name=name or files[0].stem,
+        synthetic=synthetic,
+        provenance=provenance(),
+    )
+    write_report(results, out)
+    click.echo(f"{format_table(results)}\n\nreport: {out / 'report.html'}")

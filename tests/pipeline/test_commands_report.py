@@ -1,0 +1,46 @@
+"""The command `mvemo report`, run in process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner
+
+from mvemo.fuse import BadFeatures
+from mvemo.pipeline.cli import mvemo
+
+
+def test_report_of_predictions(tmp_path: Path) -> None:
+    first, second = tmp_path / "mine.csv", tmp_path / "theirs.csv"
+    first.write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,0.3,0.7\n")
+    second.write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,,\n")
+    out = tmp_path / "out"
+    arguments = ["report", "--predictions", first, "--predictions", second, "--out", out]
+    done = CliRunner().invoke(mvemo, [*map(str, arguments), "--name", "my songs"])
+    assert done.exit_code == 0, done.output
+    assert "OTHERS' PREDICTIONS" in done.stdout
+    assert f"report: {out / 'report.html'}" in done.stdout
+    held = json.loads((out / "metrics.json").read_text())
+    assert held["name"] == "my songs"
+    assert held["models"]["mine"]["accuracy"]["mean"] == 2 / 3
+    assert held["models"]["theirs"]["accuracy"]["mean"] == 1.0
+    assert held["models"]["theirs"]["predicted"] == 2
+    files = held["provenance"]["prediction_files"]
+    assert [file["name"] for file in files] == ["mine.csv", "theirs.csv"]
+    assert "theirs" in (out / "report.html").read_text(encoding="utf-8")
+    # What it writes, it reads.
+    again = CliRunner().invoke(
+        mvemo, ["report", "--predictions", str(out / "predictions.csv"), "--out", str(out)]
+    )
+    assert again.exit_code == 0, again.output
+    models = json.loads((out / "metrics.json").read_text())["models"]
+    assert models == held["models"]
+
+
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("clip_id,label,x,y\na,x,0.9,0.9\n")
+    done = CliRunner().invoke(mvemo, ["report", "--predictions", str(file)])
+    assert isinstance(done.exception, BadFeatures)
+    assert str(done.exception) == f"{file}:2: the probabilities sum to 1.8, not to 1"
