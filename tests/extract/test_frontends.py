@@ -14,14 +14,11 @@ from mvemo.extract.frontends import (
     C17_SECONDS,
     PL20,
     PL20_SECONDS,
-    MelSettings,
     MelSpectrogram,
     fit_waveform,
     fit_waveforms,
-    hz_to_mel,
-    mel_filterbank,
-    mel_to_hz,
 )
+from mvemo.extract.mel import MelSettings, hz_to_mel, mel_filterbank, mel_to_hz
 
 
 def sound(samples: int, sr: int, seed: int = 0) -> np.ndarray:

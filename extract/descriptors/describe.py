@@ -1,0 +1,212 @@
+"""All descriptors of a clip over one set of frames, and their records in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache.spec import FeatureSpec
+from mvemo.extract.descriptors.frames import Frames, audible_frames, blocks
+from mvemo.extract.descriptors.pitch import fundamental
+from mvemo.extract.descriptors.prediction import (
+    formants,
+    prediction_coefficients,
+    residual,
+    residual_phase,
+)
+from mvemo.extract.descriptors.settings import DescriptorSettings, Floats
+from mvemo.extract.descriptors.spectral import (
+    cepstrum,
+    chroma,
+    decibel,
+    mel_level,
+    power_spectrum,
+    spectral_contrast,
+)
+from mvemo.extract.errors import BadSetting
+
+# Rises whenever the same settings would give other values.
+VERSION = 1
+
+
+class _Block:
+    """Some frames, and what several descriptors need of them, computed once."""
+
+    def __init__(self, frames: Frames, settings: DescriptorSettings) -> None:
+        self.frames = frames
+        self.settings = settings
+
+    @cached_property
+    def power(self) -> Floats:
+        return power_spectrum(self.frames.values, self.settings)
+
+    @cached_property
+    def mel(self) -> Floats:
+        return mel_level(self.power, self.settings)
+
+    @cached_property
+    def mfcc(self) -> Floats:
+        return cepstrum(self.mel, self.settings.n_mfcc)
+
+    @cached_property
+    def rp(self) -> Floats:
+        settings = self.settings
+        error = residual(self.frames, prediction_coefficients(self.frames, settings))
+        phase = power_spectrum(residual_phase(error), settings)
+        return cepstrum(mel_level(phase, settings), settings.n_mfcc)
+
+    @property
+    def mfcc_rp(self) -> Floats:
+        weight = np.float32(self.settings.alpha)
+        combined: Floats = (1 - weight) * self.mfcc + weight * self.rp
+        return combined
+
+
+@dataclass(frozen=True)
+class _Descriptor:
+    """How wide a descriptor is, which settings beside the framing decide it, and its values."""
+
+    dim: Callable[[DescriptorSettings], int]
+    settings: tuple[str, ...]
+    values: Callable[[_Block], Floats]
+
+
+_FRAMING = ("sr", "n_fft", "hop_length", "window", "mute_db")
+_DESCRIPTORS = {
+    "mel": _Descriptor(lambda s: s.n_mels, ("n_mels",), lambda b: b.mel),
+    "spectrogram": _Descriptor(lambda s: s.n_fft // 2 + 1, (), lambda b: decibel(b.power)),
+    "mfcc": _Descriptor(lambda s: s.n_mfcc, ("n_mels", "n_mfcc"), lambda b: b.mfcc),
+    "rp": _Descriptor(lambda s: s.n_mfcc, ("n_mels", "n_mfcc", "lpc_order"), lambda b: b.rp),
+    "mfcc_rp": _Descriptor(
+        lambda s: s.n_mfcc, ("n_mels", "n_mfcc", "lpc_order", "alpha"), lambda b: b.mfcc_rp
+    ),
+    "f0": _Descriptor(
+        lambda s: 2,
+        ("f0_min", "f0_max", "f0_threshold"),
+        lambda b: fundamental(b.frames.values, b.settings),
+    ),
+    "formants": _Descriptor(
+        lambda s: 2 * s.n_formants,
+        ("n_formants", "formant_order"),
+        lambda b: formants(b.power, b.settings),
+    ),
+    "contrast": _Descriptor(
+        lambda s: s.n_bands + 1,
+        ("n_bands", "contrast_min"),
+        lambda b: spectral_contrast(b.power, b.settings),
+    ),
+    "chroma": _Descriptor(lambda s: 12, (), lambda b: chroma(b.power, b.settings)),
+}
+DESCRIPTORS = (*_DESCRIPTORS, "times")
+
+
+def dim_of(name: str, settings: DescriptorSettings) -> int:
+    """Columns of a descriptor.
+
+    Raises
+    ------
+    BadSetting
+        No descriptor has this name.
+    """
+    _known(name)
+    return 1 if name == "times" else _DESCRIPTORS[name].dim(settings)
+
+
+def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
+    """What the cache records of a descriptor: only the settings that decide its values.
+
+    Raises
+    ------
+    BadSetting
+        No descriptor has this name.
+    """
+    _known(name)
+    deciding = _FRAMING + (() if name == "times" else _DESCRIPTORS[name].settings)
+    return FeatureSpec(
+        name=name,
+        modality="audio",
+        kind="sequence",
+        dim=dim_of(name, settings),
+        extractor=f"descriptor:{name}",
+        version=VERSION,
+        params=settings.record(deciding),
+    )
+
+
+def describe(
+    y: NDArray[np.float32], settings: DescriptorSettings, names: Iterable[str]
+) -> dict[str, Floats]:
+    """Descriptors of a clip, one row for each frame that is not mute.
+
+    Frames are worked on some tens at a time, so that memory beyond the results does not
+    grow with the clip.
+
+    Parameters
+    ----------
+    y
+        float32 (samples,), mono, at ``settings.sr``; full scale is 1.
+    settings
+        Of all of them.
+    names
+        Of `DESCRIPTORS`.
+
+    Returns
+    -------
+    float32 (frames, dim) by name, finite throughout:
+
+    ``mel``
+        Decibel of the mel bands (J22 2.2.1), floored at -100; 0 dB is a power of 1.
+    ``spectrogram``
+        Decibel of the power spectrum, floored at -100, from 0 Hz up.
+    ``mfcc``
+        Orthonormal DCT-II of ``mel``, the first `n_mfcc` from the 0th (A3).
+    ``rp``
+        The residual phase's cosine (J22 eq. 5) through the same window, mel bands, decibel
+        and DCT as the sound itself: the mel cepstrum of RP (A4).
+    ``mfcc_rp``
+        ``(1 - alpha) mfcc + alpha rp`` (A5): the cepstrum of the weighted geometric mean of
+        the two mel spectra.
+    ``f0``
+        Fundamental frequency in Hz, 0 where unvoiced, and voicing in [0, 1].
+    ``formants``
+        Frequencies in Hz, rising, then bandwidths in Hz; 0 where a frame has fewer.
+    ``contrast``
+        Octave-based spectral contrast.
+    ``chroma``
+        Energy by pitch class from C, the largest 1; 0 in frames without energy.
+    ``times``
+        Centre of the frame in seconds from the waveform's start.
+
+    Raises
+    ------
+    BadMedia
+        The waveform is empty, not finite, or mute throughout.
+    BadSetting
+        No descriptor has one of the names.
+    """
+    names = tuple(dict.fromkeys(names))
+    for name in names:
+        _known(name)
+    y = np.asarray(y, dtype=np.float32)
+    kept = audible_frames(y, settings)
+    out = {name: np.empty((len(kept), dim_of(name, settings)), np.float32) for name in names}
+    if "times" in out:
+        centre = (kept * settings.hop_length + settings.n_fft / 2) / settings.sr
+        out["times"][:, 0] = centre
+    computed = [name for name in names if name in _DESCRIPTORS]
+    first = 0
+    for frames in blocks(y, settings, kept) if computed else ():
+        block = _Block(frames, settings)
+        for name in computed:
+            out[name][first : first + len(frames)] = _DESCRIPTORS[name].values(block)
+        first += len(frames)
+    return out
+
+
+def _known(name: str) -> None:
+    if name not in DESCRIPTORS:
+        raise BadSetting(f"descriptor {name!r} is not known: one of {', '.join(DESCRIPTORS)}")

@@ -1,0 +1,112 @@
+"""Fundamental frequency by YIN (de Cheveigné & Kawahara 2002), all frames at once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from mvemo.extract.descriptors.settings import DescriptorSettings, Floats
+
+Doubles = NDArray[np.float64]
+# The first dip of the normalised difference below this is the period (the paper's step 4).
+DIP = 0.1
+# A frame with less than this share of its energy outside its mean is constant: no pitch.
+CONSTANT = 1e-10
+
+
+def fundamental(values: Floats, settings: DescriptorSettings) -> Floats:
+    """Fundamental frequency and voicing of each frame.
+
+    Half a frame is the window of the difference function, so that all lags see the same
+    number of samples, as in the paper's eq. 6; librosa's `yin` sums over ever fewer.
+
+    Parameters
+    ----------
+    values
+        float32 (frames, n_fft), not windowed.
+
+    Returns
+    -------
+    float32 (frames, 2): frequency in Hz, 0 where unvoiced, and voicing in [0, 1], 1 minus
+    the normalised difference at the period.
+    """
+    low, high = settings.lags
+    # The difference function does not see the mean, but its rounding does.
+    centred = values - values.mean(axis=1, keepdims=True)
+    loud = np.einsum("ft,ft->f", centred, centred) > CONSTANT * np.einsum(
+        "ft,ft->f", values, values
+    )
+    normalised = normalised_difference(centred, high)[:, low:]
+    normalised[~loud] = 1.0
+    lag = _pick(normalised)
+    dip = normalised[np.arange(len(values)), lag]
+    period = low + lag + _parabola(normalised, lag)
+    out = np.zeros((len(values), 2), dtype=np.float32)
+    out[:, 0] = np.where(dip < settings.f0_threshold, settings.sr / period, 0.0)
+    out[:, 1] = np.clip(1.0 - dip, 0.0, 1.0)
+    return out
+
+
+def normalised_difference(values: Floats, longest: int) -> Doubles:
+    """Cumulative mean normalised difference d'(tau), the paper's eq. 6 and 8.
+
+    Parameters
+    ----------
+    values
+        float32 (frames, n), their means taken away.
+    longest
+        Longest lag in samples, at most ``n - n // 2``.
+
+    Returns
+    -------
+    float64 (frames, longest + 1), for lags from 0; 1 at lag 0 and in frames without energy.
+    """
+    return _cumulative_mean_normalised(_difference(values, values.shape[1] // 2, longest))
+
+
+def _difference(values: Floats, window: int, high: int) -> Doubles:
+    """d(tau), the paper's eq. 6, for tau from 0 to `high`: energies less twice the product."""
+    n = values.shape[1]
+    spectrum = fft.rfft(values, axis=1)
+    # The product of the frame's first half with the whole frame: no lag up to n - window wraps.
+    half = fft.rfft(values[:, window - 1 :: -1], n=n, axis=1)
+    half *= spectrum
+    product = fft.irfft(half, n=n, axis=1, overwrite_x=True)[:, window - 1 : window + high]
+    power = np.zeros((len(values), n + 1))
+    np.cumsum(np.square(values, dtype=np.float64), axis=1, out=power[:, 1:])
+    energy = power[:, window : window + high + 1] - power[:, : high + 1]
+    difference: Doubles = energy[:, :1] + energy - 2.0 * product
+    # Rounding leaves small negatives where a frame repeats exactly.
+    return np.maximum(difference, 0.0, out=difference)
+
+
+def _cumulative_mean_normalised(difference: Doubles) -> Doubles:
+    """d'(tau), the paper's eq. 8; 1 at lag 0 and for frames without energy."""
+    tau = np.arange(1, difference.shape[1])
+    total = np.cumsum(difference[:, 1:], axis=1)
+    out = np.ones_like(difference)
+    np.divide(difference[:, 1:] * tau, total, out=out[:, 1:], where=total > 0)
+    return out
+
+
+def _pick(normalised: Doubles) -> NDArray[np.int64]:
+    """The first local dip below the threshold, else the deepest point."""
+    dips = np.zeros(normalised.shape, dtype=bool)
+    middle = normalised[:, 1:-1]
+    dips[:, 1:-1] = (middle < normalised[:, :-2]) & (middle <= normalised[:, 2:])
+    dips[:, 0] = normalised[:, 0] < normalised[:, 1]
+    dips &= normalised < DIP
+    first = dips.argmax(axis=1)
+    lag: NDArray[np.int64] = np.where(dips.any(axis=1), first, normalised.argmin(axis=1))
+    return lag
+
+
+def _parabola(normalised: Doubles, lag: NDArray[np.int64]) -> Doubles:
+    """Offset of the vertex through a point and its neighbours, within half a sample."""
+    row = np.arange(len(lag))
+    inner = np.clip(lag, 1, normalised.shape[1] - 2)
+    a, b, c = (normalised[row, inner + step] for step in (-1, 0, 1))
+    curve = a + c - 2.0 * b
+    shift = np.divide((a - c) / 2.0, curve, out=np.zeros_like(b), where=curve > 0)
+    return np.where((inner == lag) & (np.abs(shift) <= 1.0), shift, 0.0)

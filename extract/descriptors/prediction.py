@@ -1,0 +1,179 @@
+"""Linear prediction of frames: coefficients, residual, residual phase, formants.
+
+All frames at once: loops run over lags and orders, never over frames. Prediction is in
+float64: the window's side lobes lie 92 dB down, so the normal equations of smooth sound
+are near singular, and float32 would leave nothing of the small residual.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft
+
+from mvemo.extract.descriptors.frames import Frames
+from mvemo.extract.descriptors.settings import DescriptorSettings, Floats, window_of
+from mvemo.extract.errors import BadSetting
+
+Doubles = NDArray[np.float64]
+# Share of white noise added to the energy, -90 dB: it keeps the recursion stable on frames
+# that prediction fits without a remainder.
+NOISE = 1e-9
+# A residual that peaks below this, of full scale 1, is rounding.
+QUIET = 1e-12
+# Within this many Hz of the band's ends lie the roots that shape the slope.
+SLOPE = 90.0
+# Wider resonances, in Hz, are slope and not formants.
+WIDEST = 700.0
+# Pre-emphasis 1 - c z^-1 at the reduced rate.
+EMPHASIS = 0.97
+
+
+def autocorrelation(x: Doubles, lags: int) -> Doubles:
+    """Autocorrelation of each frame at lags 0 to `lags`, float64 (frames, lags + 1)."""
+    n = x.shape[1]
+    r = np.empty((len(x), lags + 1))
+    for lag in range(lags + 1):
+        np.einsum("ft,ft->f", x[:, : n - lag], x[:, lag:], out=r[:, lag])
+    return r
+
+
+def autocorrelation_of(power: Doubles, lags: int) -> Doubles:
+    """Autocorrelation of frames from their power spectra, float64 (frames, lags + 1).
+
+    Parameters
+    ----------
+    power
+        float64 (frames, n // 2 + 1), of an n-point DFT, n even.
+    """
+    half = power.shape[1] - 1
+    waves = np.cos(np.pi / half * np.outer(np.arange(half + 1), np.arange(lags + 1)))
+    waves[1:half] *= 2.0
+    r: Doubles = power @ (waves / (2.0 * half))
+    return r
+
+
+def levinson(r: Doubles) -> tuple[Doubles, Doubles]:
+    """Levinson-Durbin recursion over many frames (J22 eq. 1-2).
+
+    Parameters
+    ----------
+    r
+        Autocorrelation, (frames, order + 1).
+
+    Returns
+    -------
+    Prediction coefficients a_i of ``h(t) ~ sum a_i h(t - i)``, (frames, order), and the
+    prediction error's power, (frames,). Frames without energy get zeros.
+    """
+    frames, order = r.shape[0], r.shape[1] - 1
+    a = np.zeros((frames, order))
+    error = r[:, 0].copy()
+    alive = error > 0
+    for i in range(order):
+        rest = r[:, i + 1] - np.einsum("fj,fj->f", a[:, :i], r[:, i:0:-1])
+        k = np.divide(rest, error, out=np.zeros_like(rest), where=alive)
+        a[:, :i] -= k[:, None] * a[:, :i][:, ::-1]
+        a[:, i] = k
+        error = error * (1.0 - k * k)
+        alive &= error > 0
+    return a, error
+
+
+def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> Doubles:
+    """Coefficients of each frame by the autocorrelation method, float64 (frames, lpc_order).
+
+    The windowed frame's autocorrelation, with `NOISE` added, goes through `levinson`.
+    """
+    r = autocorrelation(
+        (frames.values * window_of(settings)).astype(np.float64), settings.lpc_order
+    )
+    r[:, 0] *= 1.0 + NOISE
+    return levinson(r)[0]
+
+
+def residual(frames: Frames, coefficients: Doubles) -> Doubles:
+    """Prediction error e(t) of each frame (J22 eq. 2), float64 (frames, n_fft).
+
+    Prediction begins in the samples before the frame, so that there is no transient.
+    """
+    order = coefficients.shape[1]
+    held = frames.before.shape[1]
+    if order > held:
+        raise BadSetting(f"prediction of order {order}: frames hold {held} samples before them")
+    x = np.concatenate([frames.before[:, held - order :], frames.values], axis=1, dtype=np.float64)
+    error = x[:, order:].copy()
+    product = np.empty_like(error)
+    for i in range(1, order + 1):
+        np.multiply(x[:, order - i : -i], coefficients[:, i - 1 : i], out=product)
+        error -= product
+    return error
+
+
+def residual_phase(error: Doubles) -> Floats:
+    """Cosine of the analytic residual's phase (J22 eq. 3-5), float32, in [-1, 1].
+
+    Parameters
+    ----------
+    error
+        Residual, (frames, n_fft).
+
+    Returns
+    -------
+    cos(theta(t)) = r(t) / |r_a(t)|; 0 where the residual vanishes.
+    """
+    n = error.shape[1]
+    # A residual of rounding errors alone has no phase.
+    top = np.abs(error).max(axis=1, keepdims=True)
+    scaled = np.divide(error, top, out=np.zeros_like(error), where=top > QUIET).astype(np.float32)
+    spectrum = fft.rfft(scaled, axis=1)
+    spectrum *= np.complex64(-1j)
+    # Neither the mean nor, for even lengths, the highest frequency has a quadrature.
+    spectrum[:, 0] = 0
+    if n % 2 == 0:
+        spectrum[:, -1] = 0
+    power = np.square(fft.irfft(spectrum, n=n, axis=1, overwrite_x=True))
+    power += np.square(scaled)
+    envelope: Floats = np.sqrt(power, out=power)
+    phase: Floats = np.divide(scaled, envelope, out=np.zeros_like(scaled), where=envelope > 0)
+    return np.clip(phase, -1.0, 1.0, out=phase)
+
+
+def formants(power: Floats, settings: DescriptorSettings) -> Floats:
+    """Formant frequencies and bandwidths from the roots of a predictor of the low band.
+
+    Selective linear prediction (Makhoul 1975): the spectrum up to `FORMANT_RANGE` is taken
+    as that of a signal sampled at twice that rate, pre-emphasised, and predicted; each
+    complex root within the band is a resonance.
+
+    Parameters
+    ----------
+    power
+        float32 (frames, n_fft // 2 + 1).
+
+    Returns
+    -------
+    float32 (frames, 2 * n_formants): frequencies in Hz, rising, then their bandwidths in Hz;
+    0 and 0 where a frame has fewer.
+    """
+    top, order, count = settings.formant_bins, settings.formant_order, settings.n_formants
+    rate = 2.0 * top * settings.sr / settings.n_fft
+    band = power[:, : top + 1].astype(np.float64)
+    band *= 1.0 + EMPHASIS**2 - 2.0 * EMPHASIS * np.cos(np.pi * np.arange(top + 1) / top)
+    r = autocorrelation_of(band, order)
+    r[:, 0] *= 1.0 + NOISE
+    a = levinson(r)[0]
+    companion = np.zeros((len(a), order, order))
+    companion[:, 0] = a
+    companion[:, np.arange(1, order), np.arange(order - 1)] = 1.0
+    roots = np.linalg.eigvals(companion)
+    frequency = np.angle(roots) * rate / (2.0 * np.pi)
+    bandwidth = -np.log(np.maximum(np.abs(roots), 1e-12)) * rate / np.pi
+    good = (frequency > SLOPE) & (frequency < rate / 2 - SLOPE)
+    good &= (bandwidth > 0) & (bandwidth < WIDEST)
+    ranked = np.where(good, frequency, np.inf)
+    pick = np.argsort(ranked, axis=1)[:, :count]
+    hz = np.take_along_axis(ranked, pick, axis=1)
+    there = np.isfinite(hz)
+    width = np.where(there, np.take_along_axis(bandwidth, pick, axis=1), 0.0)
+    return np.concatenate([np.where(there, hz, 0.0), width], axis=1).astype(np.float32)

@@ -1,0 +1,169 @@
+"""What decides the values of the descriptors."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import get_window
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.mel import MelSettings, mel_filterbank
+
+Floats = NDArray[np.float32]
+
+# Formants are looked for below this, in Hz, or below half the sampling rate.
+FORMANT_RANGE = 5500.0
+
+
+@dataclass(frozen=True)
+class DescriptorSettings:
+    """Settings of all descriptors of a clip; they share one framing.
+
+    The defaults of the framing are J22's (2.2.1): 2,048 samples at 44.1 kHz, half
+    overlapping, under the Blackman-Harris window. These are frames of 46 ms; for the 10 to
+    30 ms that J22 2.3.1 names for the spectrogram, take ``n_fft=1024, hop_length=512``.
+    J22 gives none of the other numbers.
+
+    Parameters
+    ----------
+    sr
+        Sampling rate in Hz, from 4,000 to 384,000.
+    n_fft
+        Samples a frame, even, at least 64.
+    hop_length
+        Samples between the starts of neighbouring frames, from 1 to n_fft.
+    window
+        Name of a window that ``scipy.signal.get_window`` knows.
+    mute_db
+        Frames with an RMS below this, in dB of full scale, are mute and are dropped
+        (J22 3.1, Fig. 6).
+    n_mels
+        Mel bands, kappa_1 of J22 2.2.1, from 0 Hz to half of `sr`.
+    n_mfcc
+        Cepstral coefficients kept of `mfcc`, `rp` and `mfcc_rp`, from 1 to `n_mels`.
+    lpc_order
+        Order p of J22 eq. 1, of the prediction whose residual has the residual phase.
+    alpha
+        Weight of RP in `mfcc_rp`, from 0 (MFCC alone) to 1 (RP alone).
+    f0_min, f0_max
+        Range of the fundamental frequency in Hz. Periods above half a frame cannot be
+        seen: the lower end is never below ``sr / (n_fft / 2 - 1)``.
+    f0_threshold
+        A frame is voiced where the cumulative mean normalised difference at its period is
+        below this; YIN's own threshold for the choice of a period is 0.1.
+    n_formants, formant_order
+        Formants kept, and the order of the prediction that finds them.
+    n_bands
+        Octaves of the spectral contrast; one more band lies below them.
+    contrast_min
+        Lower edge of the lowest octave in Hz.
+
+    Raises
+    ------
+    BadSetting
+        A value out of range.
+    """
+
+    sr: int = 44_100
+    n_fft: int = 2048
+    hop_length: int = 1024
+    window: str = "blackmanharris"
+    mute_db: float = -60.0
+    n_mels: int = 64
+    n_mfcc: int = 20
+    lpc_order: int = 16
+    alpha: float = 0.5
+    f0_min: float = 55.0
+    f0_max: float = 2000.0
+    f0_threshold: float = 0.2
+    n_formants: int = 4
+    formant_order: int = 12
+    n_bands: int = 6
+    contrast_min: float = 200.0
+
+    def __post_init__(self) -> None:
+        self._within("sr", 4000, 384_000)
+        self._within("n_fft", 64, 1 << 16)
+        if self.n_fft % 2:
+            raise BadSetting(f"n_fft is {self.n_fft}: it must be even")
+        self._within("hop_length", 1, self.n_fft)
+        self._within("mute_db", -200.0, 0.0)
+        self._within("n_mels", 1, 4096)
+        self._within("n_mfcc", 1, self.n_mels)
+        self._within("lpc_order", 1, self.n_fft // 4)
+        self._within("alpha", 0.0, 1.0)
+        self._within("f0_min", 1.0, self.sr / 2)
+        if self.f0_max <= self.f0_min:
+            raise BadSetting(f"f0_max is {self.f0_max} Hz: it must be above f0_min, {self.f0_min}")
+        self._within("f0_max", 1.0, self.sr / 4)
+        if self.lags[1] < self.lags[0] + 2:
+            raise BadSetting(
+                f"f0_max is {self.f0_max} Hz: at {self.sr} Hz, frames of {self.n_fft} samples "
+                f"show periods up to {self.lags[1]} samples, {self.sr / self.lags[1]:.0f} Hz"
+            )
+        self._within("f0_threshold", 0.0, 1.0)
+        self._within("formant_order", 2, 64)
+        self._within("n_formants", 1, self.formant_order // 2)
+        if self.formant_bins <= self.formant_order:
+            raise BadSetting(
+                f"formant_order is {self.formant_order}: frames of {self.n_fft} samples at "
+                f"{self.sr} Hz have {self.formant_bins} frequencies in the range, fewer are needed"
+            )
+        self._within("n_bands", 1, 16)
+        self._within("contrast_min", 1.0, self.sr / 2)
+        try:
+            get_window(self.window, self.n_fft)
+        except (ValueError, TypeError) as error:
+            raise BadSetting(f"window {self.window!r} is not known to scipy.signal") from error
+
+    def _within(self, name: str, low: float, high: float) -> None:
+        value = getattr(self, name)
+        if not low <= value <= high:
+            raise BadSetting(f"{name} is {value}: it must lie within {low:g} to {high:g}")
+
+    @property
+    def lags(self) -> tuple[int, int]:
+        """Shortest and longest period that is looked for, in samples."""
+        longest = min(int(np.ceil(self.sr / self.f0_min)), self.n_fft // 2 - 1)
+        return max(int(np.floor(self.sr / self.f0_max)), 2), longest
+
+    @property
+    def formant_bins(self) -> int:
+        """Highest bin of the band in which formants are looked for."""
+        return min(int(FORMANT_RANGE * self.n_fft / self.sr), self.n_fft // 2)
+
+    def record(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """Some settings as JSON values."""
+        every = asdict(self)
+        return {name: every[name] for name in names}
+
+
+@lru_cache(maxsize=16)
+def window_of(settings: DescriptorSettings) -> Floats:
+    """The window, float32 (n_fft,), periodic."""
+    values: Floats = np.asarray(get_window(settings.window, settings.n_fft)).astype(np.float32)
+    return values
+
+
+@lru_cache(maxsize=16)
+def frequencies_of(settings: DescriptorSettings) -> NDArray[np.float64]:
+    """Centre frequencies of the spectrum's bins in Hz, float64 (n_fft // 2 + 1,)."""
+    return np.arange(settings.n_fft // 2 + 1, dtype=np.float64) * (settings.sr / settings.n_fft)
+
+
+@lru_cache(maxsize=16)
+def mel_bands_of(settings: DescriptorSettings) -> Floats:
+    """Triangular bands of unit area on Slaney's scale, float32 (n_fft // 2 + 1, n_mels)."""
+    bank = mel_filterbank(
+        MelSettings(
+            sr=settings.sr,
+            n_fft=settings.n_fft,
+            hop_length=settings.hop_length,
+            n_mels=settings.n_mels,
+        )
+    )
+    return bank.astype(np.float32)

@@ -1,0 +1,266 @@
+"""All descriptors together: shapes, records, mute frames, and sound that is hardly any."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as budget
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mvemo.extract.descriptors import (
+    DESCRIPTORS,
+    DescriptorSettings,
+    describe,
+    descriptor_spec,
+    dim_of,
+)
+from mvemo.extract.errors import BadMedia, BadSetting
+
+SETTINGS = DescriptorSettings()
+SMALL = DescriptorSettings(
+    sr=8_000, n_fft=256, hop_length=100, n_mels=12, n_mfcc=8, formant_order=8, f0_min=100
+)
+
+
+def noise(samples, level=0.1, seed=0):
+    rng = np.random.default_rng(seed)
+    return (level * rng.standard_normal(samples)).astype(np.float32)
+
+
+def check(found, settings, frames=None):
+    """Every descriptor is float32, finite, of its width, and of as many frames as the rest."""
+    assert set(found) == set(DESCRIPTORS)
+    lengths = {len(values) for values in found.values()}
+    assert len(lengths) == 1
+    if frames is not None:
+        assert lengths == {frames}
+    for name, values in found.items():
+        assert values.dtype == np.float32, name
+        assert values.shape[1] == dim_of(name, settings), name
+        assert np.isfinite(values).all(), name
+
+
+@pytest.mark.parametrize(
+    ("sr", "n_fft"), [(8_000, 2048), (8_000, 256), (44_100, 1024), (192_000, 2048), (192_000, 8192)]
+)
+def test_rates_and_frames(sr, n_fft):
+    settings = DescriptorSettings(sr=sr, n_fft=n_fft, hop_length=n_fft // 2)
+    y = noise(5 * n_fft)
+    check(describe(y, settings, DESCRIPTORS), settings, frames=9)
+
+
+@pytest.mark.parametrize("samples", [1, 15, 2047, 2048, 2049, 3072, 3073])
+def test_short_clips(samples):
+    frames = 1 + max(0, -(-(samples - 2048) // 1024))
+    check(describe(noise(samples, 1.0), SETTINGS, DESCRIPTORS), SETTINGS, frames=frames)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.01, 1.0])
+def test_silence_is_reported(seconds):
+    with pytest.raises(BadMedia) as error:
+        describe(np.zeros(int(seconds * 44_100), np.float32), SETTINGS, DESCRIPTORS)
+    assert "\n" not in str(error.value)
+
+
+def test_noise_below_the_threshold_is_mute():
+    with pytest.raises(BadMedia, match=r"-80 dB of full scale, -60 dB is the least"):
+        describe(noise(44_100, 1e-4), SETTINGS, ["mfcc"])
+    assert len(describe(noise(44_100, 1e-2), SETTINGS, ["mfcc"])["mfcc"])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e9])
+def test_samples_that_are_no_sound_are_reported(bad):
+    y = noise(4096)
+    y[100] = bad
+    with pytest.raises(BadMedia) as error:
+        describe(y, SETTINGS, DESCRIPTORS)
+    assert "\n" not in str(error.value)
+
+
+def test_two_channels_are_reported():
+    with pytest.raises(BadMedia, match=r"\(4096, 2\)"):
+        describe(np.zeros((4096, 2), np.float32), SETTINGS, DESCRIPTORS)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.full(8192, 0.5),
+        np.full(8192, -1.0),
+        np.sign(np.sin(np.arange(8192) / 20)),
+        np.clip(5 * np.sin(np.arange(8192) / 30), -1, 1),
+        np.eye(1, 8192, 4000)[0] * 10,
+        np.where(np.arange(8192) % 2, 1.0, -1.0),
+        np.sin(np.arange(8192) / 30) * 32_000,
+    ],
+    ids=["dc", "negative dc", "square", "clipped", "click", "half the rate", "unscaled"],
+)
+def test_odd_sound_is_described(y):
+    check(describe(y.astype(np.float32), SETTINGS, DESCRIPTORS), SETTINGS)
+
+
+@given(
+    hnp.arrays(
+        np.float32, st.integers(1, 1500), elements=st.floats(-1, 1, width=32), fill=st.just(0.0)
+    )
+)
+@budget(max_examples=40, deadline=None)
+def test_any_sound_is_described_or_reported(y):
+    audible = any(
+        np.sqrt(np.mean(np.square(np.resize(np.r_[y[i : i + 256], np.zeros(256)], 256)))) > 1.001e-3
+        for i in range(0, max(len(y) - 156, 1), 100)
+    )
+    try:
+        found = describe(y, SMALL, DESCRIPTORS)
+    except BadMedia:
+        assert not audible
+    else:
+        check(found, SMALL)
+
+
+def test_mute_frames_are_dropped_and_times_tell_which():
+    y = noise(20 * 1024)
+    y[6 * 1024 : 12 * 1024] = 0
+    whole = describe(y, dataclasses.replace(SETTINGS, mute_db=-200.0), DESCRIPTORS)
+    found = describe(y, SETTINGS, DESCRIPTORS)
+    # Frame i holds samples 1024 i to 1024 (i + 2): 6 to 10 are silent throughout, even at
+    # the lowest threshold.
+    expected = [i for i in range(19) if not 6 <= i <= 10]
+    assert found["times"][:, 0] == pytest.approx((np.array(expected) + 1) * 1024 / 44_100)
+    check(found, SETTINGS, frames=len(expected))
+    assert np.array_equal(whole["mfcc"], found["mfcc"])
+
+
+def test_blocks_do_not_show(monkeypatch):
+    y = noise(60 * 100)
+    y[2000:3000] = 0
+    together = describe(y, SMALL, DESCRIPTORS)
+    monkeypatch.setattr("mvemo.extract.descriptors.frames.BLOCK_SAMPLES", 7 * 256)
+    apart = describe(y, SMALL, DESCRIPTORS)
+    for name in DESCRIPTORS:
+        assert apart[name] == pytest.approx(together[name], rel=1e-4, abs=1e-3), name
+
+
+def test_each_name_alone_is_the_same():
+    y = noise(8192)
+    every = describe(y, SETTINGS, DESCRIPTORS)
+    for name in DESCRIPTORS:
+        alone = describe(y, SETTINGS, [name, name])
+        assert list(alone) == [name]
+        assert np.array_equal(alone[name], every[name]), name
+
+
+def test_combination_weighs_mfcc_and_rp():
+    y = noise(8192)
+    settings = dataclasses.replace(SETTINGS, alpha=0.25)
+    found = describe(y, settings, ["mfcc", "rp", "mfcc_rp"])
+    assert found["mfcc_rp"] == pytest.approx(0.75 * found["mfcc"] + 0.25 * found["rp"], rel=1e-5)
+    for alpha, name in ((0.0, "mfcc"), (1.0, "rp")):
+        settings = dataclasses.replace(SETTINGS, alpha=alpha)
+        assert np.array_equal(describe(y, settings, ["mfcc_rp"])["mfcc_rp"], found[name])
+
+
+def test_rp_is_the_cepstrum_of_the_residual_phase_and_blind_to_loudness():
+    y = noise(8192)
+    loud, quiet = (describe(y * gain, SETTINGS, ["rp", "mfcc"]) for gain in (1.0, 0.25))
+    assert quiet["rp"] == pytest.approx(loud["rp"], abs=1e-2)
+    # A quarter of the amplitude is 12.04 dB in each of 64 bands: 8 times that in the 0th.
+    assert loud["mfcc"][:-1, 0] - quiet["mfcc"][:-1, 0] == pytest.approx(8 * 12.0412, abs=1e-2)
+
+
+def test_specs_hold_what_decides_the_values():
+    for name in DESCRIPTORS:
+        spec = descriptor_spec(name, SETTINGS)
+        assert (spec.kind, spec.modality, spec.protocol) == ("sequence", "audio", "none")
+        assert spec.extractor == f"descriptor:{name}"
+        assert spec.dim == dim_of(name, SETTINGS)
+        json.dumps(dict(spec.params), allow_nan=False)
+    y = noise(8192) * np.linspace(0.5, 1.0, 8192, dtype=np.float32)
+    changes = {
+        "n_fft": 1024,
+        "hop_length": 512,
+        "sr": 48_000,
+        "window": "hann",
+        "mute_db": -23.0,
+        "n_mels": 40,
+        "n_mfcc": 13,
+        "lpc_order": 12,
+        "alpha": 0.3,
+        "f0_min": 500.0,
+        "f0_max": 900.0,
+        "f0_threshold": 0.9,
+        "n_formants": 3,
+        "formant_order": 10,
+        "n_bands": 5,
+        "contrast_min": 100.0,
+    }
+    assert set(changes) == {field.name for field in dataclasses.fields(DescriptorSettings)}
+    before = describe(y, SETTINGS, DESCRIPTORS)
+    for key, value in changes.items():
+        settings = dataclasses.replace(SETTINGS, **{key: value})
+        after = describe(y, settings, DESCRIPTORS)
+        for name in DESCRIPTORS:
+            same = descriptor_spec(name, settings).digest == descriptor_spec(name, SETTINGS).digest
+            # A digest that stays though values change would serve stale rows.
+            assert not same or np.array_equal(after[name], before[name]), (key, name)
+    mfcc = descriptor_spec("mfcc", SETTINGS)
+    assert descriptor_spec("mfcc", dataclasses.replace(SETTINGS, lpc_order=12)) == mfcc
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sr": 100},
+        {"n_fft": 63},
+        {"n_fft": 2047},
+        {"hop_length": 0},
+        {"hop_length": 4096},
+        {"window": "nonsense"},
+        {"mute_db": 3.0},
+        {"mute_db": float("nan")},
+        {"n_mels": 0},
+        {"n_mfcc": 65},
+        {"lpc_order": 0},
+        {"alpha": 1.5},
+        {"f0_min": 0.0},
+        {"f0_max": 40.0},
+        {"f0_max": 20_000.0},
+        {"sr": 192_000, "n_fft": 64, "hop_length": 32},
+        {"n_formants": 0},
+        {"n_formants": 7},
+        {"formant_order": 100},
+        {"sr": 192_000, "n_fft": 256, "hop_length": 128},
+        {"n_bands": 0},
+        {"contrast_min": 0.0},
+    ],
+    ids=str,
+)
+def test_settings_out_of_range(change):
+    with pytest.raises(BadSetting) as error:
+        DescriptorSettings(**change)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_names():
+    for call in (
+        lambda: dim_of("mfc", SETTINGS),
+        lambda: descriptor_spec("mfc", SETTINGS),
+        lambda: describe(noise(4096), SETTINGS, ["mfcc", "mfc"]),
+    ):
+        with pytest.raises(BadSetting, match="'mfc' is not known: one of mel, "):
+            call()
+
+
+def test_workers_need_no_torch():
+    script = (
+        "import sys; import numpy as np; "
+        "from mvemo.extract.descriptors import *; "
+        "describe(np.ones(4096, np.float32), DescriptorSettings(), DESCRIPTORS); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,0 +1,179 @@
+"""Linear prediction against scipy, and against filters whose poles are known."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.signal
+
+from mvemo.extract.descriptors import DescriptorSettings, describe
+from mvemo.extract.descriptors.frames import cut_frames
+from mvemo.extract.descriptors.prediction import (
+    NOISE,
+    autocorrelation,
+    autocorrelation_of,
+    formants,
+    levinson,
+    prediction_coefficients,
+    residual,
+    residual_phase,
+)
+from mvemo.extract.descriptors.spectral import power_spectrum
+
+SR = 44_100
+FORMANTS = np.array([700.0, 1220.0, 2600.0, 3500.0])
+BANDWIDTHS = np.array([80.0, 90.0, 120.0, 150.0])
+
+
+def all_pole(hz=FORMANTS, width=BANDWIDTHS, sr=SR) -> np.ndarray:
+    """Coefficients a_i of the resonator h(t) = e(t) + sum a_i h(t - i)."""
+    poles = np.exp((-np.pi * width + 2j * np.pi * hz) / sr)
+    return -np.poly(np.concatenate([poles, poles.conj()])).real[1:]
+
+
+# Resonances over the whole band: the range of such a spectrum stays above `NOISE`.
+WIDE = (np.array([1500.0, 5000.0, 11_000.0, 17_000.0]), np.array([300.0, 500.0, 600.0, 700.0]))
+
+
+def pulses(period: int, samples: int) -> np.ndarray:
+    e = np.zeros(samples)
+    e[10::period] = 0.01
+    return e
+
+
+def voice(period: int, samples: int, a: np.ndarray | None = None) -> np.ndarray:
+    """A pulse train through a resonator, float32."""
+    a = all_pole() if a is None else a
+    filtered = scipy.signal.lfilter([1.0], np.r_[1.0, -a], pulses(period, samples))
+    return (0.5 * filtered / np.abs(filtered).max()).astype(np.float32)
+
+
+def music(seed=0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    noise = scipy.signal.lfilter([1.0], [1.0, -0.9], rng.standard_normal(6 * 2048))
+    return (0.1 * noise + 0.5 * voice(401, 6 * 2048)).astype(np.float32)
+
+
+def some_frames(y, settings, count=5):
+    return cut_frames(y, settings, np.arange(count))
+
+
+def test_pulse_train_gives_back_coefficients_and_pulses():
+    # One pulse a frame, whose response dies away within it: the normal equations are exact.
+    settings = DescriptorSettings(
+        n_fft=4096, hop_length=4096, window="boxcar", lpc_order=8, mute_db=-100
+    )
+    known = all_pole(*WIDE)
+    frames = some_frames(voice(4096, 5 * 4096, known), settings)
+    a = prediction_coefficients(frames, settings)
+    assert np.abs(a - known).max() < 1e-5
+    error = residual(frames, a)
+    gain = error[:, 10:11]
+    rest = np.delete(error, 10, axis=1)
+    assert (gain > 0).all()
+    assert (np.abs(rest).max(axis=1) < 1e-5 * gain[:, 0]).all()
+
+
+def test_residual_of_the_true_filter_is_the_excitation():
+    settings = DescriptorSettings(lpc_order=8)
+    period, samples = 441, 6 * 2048
+    y = voice(period, samples)
+    scale = y[10] / 0.01
+    frames = some_frames(y, settings)
+    error = residual(frames, np.tile(all_pole(), (5, 1)))
+    expected = scale * pulses(period, samples)
+    for i in range(5):
+        # The waveform is rounded to float32 before it is filtered.
+        assert error[i] == pytest.approx(expected[i * 1024 :][:2048], abs=5e-6)
+
+
+@pytest.mark.parametrize("window", ["blackmanharris", "hann"])
+def test_coefficients_solve_the_normal_equations(window):
+    settings = DescriptorSettings(window=window)
+    frames = some_frames(music(), settings)
+    ours = prediction_coefficients(frames, settings)
+    for values, a in zip(frames.values.astype(float), ours, strict=True):
+        x = values * scipy.signal.get_window(window, 2048)
+        r = np.correlate(x, x, "full")[2047 : 2047 + 17]
+        r[0] *= 1 + NOISE
+        other = scipy.linalg.solve_toeplitz(r[:-1], r[1:])
+        # Rounding of the windowed frame to float32, times the equations' condition.
+        assert a == pytest.approx(other, abs=1e-3 * np.abs(other).max())
+
+
+def test_autocorrelation_from_power_is_the_direct_one():
+    x = np.random.default_rng(0).standard_normal((3, 256))
+    direct = autocorrelation(x, 12)
+    # Padded to twice its length, no lag wraps.
+    spectrum = np.fft.rfft(x, n=512, axis=1)
+    assert autocorrelation_of(np.abs(spectrum) ** 2, 12) == pytest.approx(direct, rel=1e-10)
+
+
+def test_frames_without_energy_have_zero_coefficients():
+    a, error = levinson(np.zeros((2, 5)))
+    assert not a.any()
+    assert not error.any()
+
+
+def test_residual_is_scipys():
+    settings = DescriptorSettings()
+    y = music()
+    frames = some_frames(y, settings)
+    a = prediction_coefficients(frames, settings)
+    ours = residual(frames, a)
+    for i in range(5):
+        start = i * 1024
+        before = y[max(start - 16, 0) : start]
+        x = np.concatenate([np.zeros(16 - len(before)), before, y[start : start + 2048]])
+        other = scipy.signal.lfilter(np.r_[1.0, -a[i]], [1.0], x)[16:]
+        assert ours[i] == pytest.approx(other, abs=1e-10)
+
+
+@pytest.mark.parametrize("n", [2047, 2048])
+def test_residual_phase_is_scipys(n):
+    error = np.random.default_rng(0).standard_normal((4, n)) * 1e-3
+    ours = residual_phase(error)
+    # The mean counts in r(t) and has no quadrature (J22 eq. 3).
+    other = error / np.abs(scipy.signal.hilbert(error, axis=1))
+    assert np.abs(ours - other).max() < 2e-5
+    assert np.abs(ours).max() <= 1
+
+
+def test_residual_phase_of_a_tone_is_the_tone():
+    t = np.arange(2048)
+    tone = np.cos(2 * np.pi * 100 * t / 2048 + 0.3)
+    assert residual_phase(0.01 * tone[None])[0] == pytest.approx(tone, abs=1e-5)
+
+
+def test_residual_phase_without_residual_is_zero():
+    assert not residual_phase(np.zeros((1, 64))).any()
+
+
+def test_formants_of_single_pulses_are_the_poles():
+    settings = DescriptorSettings(
+        n_fft=4096, hop_length=4096, window="boxcar", formant_order=12, mute_db=-100
+    )
+    frames = some_frames(voice(4096, 5 * 4096), settings)
+    found = formants(power_spectrum(frames.values, settings), settings)
+    assert found[:, :4] == pytest.approx(np.tile(FORMANTS, (5, 1)), abs=40)
+    assert found[:, 4:] == pytest.approx(np.tile(BANDWIDTHS, (5, 1)), abs=40)
+
+
+def test_formants_of_a_voice_are_near_the_poles():
+    # Harmonics 100 Hz apart sample the envelope, and pull the peaks by less than 40 Hz.
+    settings = DescriptorSettings()
+    found = describe(voice(441, SR // 2), settings, ["formants"])["formants"][1:-2]
+    assert found[:, :4] == pytest.approx(np.tile(FORMANTS, (len(found), 1)), abs=40)
+
+
+def test_absent_formants_are_zero_and_last():
+    t = np.arange(SR // 4) / SR
+    y = (0.3 * np.sin(2 * np.pi * 900 * t)).astype(np.float32)
+    y += 1e-4 * np.random.default_rng(0).standard_normal(len(y)).astype(np.float32)
+    found = describe(y, DescriptorSettings(), ["formants"])["formants"]
+    hz, width = found[:, :4], found[:, 4:]
+    assert ((hz == 0) == (width == 0)).all()
+    assert (hz == 0).any()
+    for row in hz:
+        there = row[row > 0]
+        assert (np.diff(there) > 0).all()
+        assert not row[len(there) :].any()

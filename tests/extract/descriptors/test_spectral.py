@@ -1,0 +1,97 @@
+"""Descriptors of the spectrum against librosa, in float64 on the same frames."""
+
+import librosa
+import numpy as np
+import pytest
+
+from mvemo.extract.descriptors import DescriptorSettings, cut_blocks, describe
+from mvemo.extract.descriptors.spectral import octave_bands
+from mvemo.extract.errors import BadSetting
+
+SETTINGS = DescriptorSettings()
+
+
+def noisy_glide(seconds: float = 1.0, sr: int = 44_100, seed: int = 0) -> np.ndarray:
+    """A gliding tone with harmonics in noise: no frame is mute, no band empty."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * sr)) / sr
+    phase = 2 * np.pi * (150 * t + 200 * t**2)
+    tone = sum(np.sin(k * phase) / k for k in range(1, 12))
+    return (0.1 * tone + 0.01 * rng.standard_normal(len(t))).astype(np.float32)
+
+
+def magnitude(y: np.ndarray, settings: DescriptorSettings = SETTINGS) -> np.ndarray:
+    """librosa's spectrogram in float64, of the frames that are full."""
+    return np.abs(
+        librosa.stft(
+            y.astype(np.float64),
+            n_fft=settings.n_fft,
+            hop_length=settings.hop_length,
+            window=settings.window,
+            center=False,
+        )
+    )
+
+
+@pytest.mark.parametrize("sr", [8_000, 44_100])
+def test_mel_mfcc_and_spectrogram_are_librosas(sr):
+    settings = DescriptorSettings(sr=sr, n_fft=1024, hop_length=512)
+    y = noisy_glide(sr=sr)
+    ours = describe(y, settings, ["mel", "mfcc", "spectrogram"])
+    power = magnitude(y, settings) ** 2
+    bank = librosa.filters.mel(sr=sr, n_fft=1024, n_mels=settings.n_mels, dtype=np.float64)
+    level = librosa.power_to_db(bank @ power, top_db=None)
+    full = power.shape[1]
+    # float32 spectra: relative 1e-6 at most of a power, 1e-3 dB far below the frame's peak.
+    assert np.abs(ours["mel"][:full] - level.T).max() < 1e-3
+    assert (
+        np.abs(ours["spectrogram"][:full] - librosa.power_to_db(power, top_db=None).T).max() < 0.1
+    )
+    cepstra = librosa.feature.mfcc(S=level, n_mfcc=settings.n_mfcc)
+    assert np.abs(ours["mfcc"][:full] - cepstra.T).max() < 1e-3
+
+
+def test_contrast_is_librosas():
+    y = noisy_glide()
+    ours = describe(y, SETTINGS, ["contrast"])["contrast"]
+    other = librosa.feature.spectral_contrast(S=magnitude(y), sr=44_100)
+    assert ours[: other.shape[1]] == pytest.approx(other.T, abs=2e-3)
+
+
+def test_bands_above_half_the_sampling_rate_have_no_contrast():
+    settings = DescriptorSettings(sr=8_000)
+    bands = octave_bands(settings)
+    # 200 Hz and six octaves: the last two begin at 6,400 and 3,200 Hz, half the rate is 4,000.
+    assert [stop > first for first, stop, _ in bands] == [True] * 6 + [False]
+    contrast = describe(noisy_glide(sr=8_000), settings, ["contrast"])["contrast"]
+    assert (contrast[:, 6] == 0).all()
+    assert (contrast[:, :6] > 0).all()
+
+
+def test_chroma_is_librosas():
+    y = noisy_glide()
+    ours = describe(y, SETTINGS, ["chroma"])["chroma"]
+    other = librosa.feature.chroma_stft(S=magnitude(y) ** 2, sr=44_100, tuning=0)
+    assert ours[: other.shape[1]] == pytest.approx(other.T, abs=1e-5)
+
+
+def test_a_chord_has_its_pitch_classes():
+    t = np.arange(44_100) / 44_100
+    notes = {0: 2093.005, 4: 2637.020, 7: 3135.963}  # C, E, G, where bins are narrower than notes
+    y = sum(0.2 * np.sin(2 * np.pi * hz * t) for hz in notes.values()).astype(np.float32)
+    mean = describe(y, SETTINGS, ["chroma"])["chroma"][:-2].mean(axis=0)
+    assert set(np.argsort(mean)[-3:]) == set(notes)
+    assert mean[[0, 4, 7]].min() > 1.5 * np.delete(mean, [0, 4, 7]).max()
+
+
+def test_blocks_hold_every_frame_once():
+    sequence = np.arange(14, dtype=np.float32).reshape(7, 2) + 1
+    blocks, lengths = cut_blocks(sequence, 3)
+    assert blocks.shape == (3, 3, 2)
+    assert lengths.tolist() == [3, 3, 1]
+    assert np.array_equal(
+        np.concatenate([b[:n] for b, n in zip(blocks, lengths, strict=True)]), sequence
+    )
+    assert (blocks[2, 1:] == 0).all()
+    with pytest.raises(BadSetting, match="block needs at least 1"):
+        cut_blocks(sequence, 0)
