@@ -1,0 +1,86 @@
+"""Nested training sets of growing size: how a score depends on the number of clips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+
+
+def learning_curve_masks(
+    folds: Ints,
+    groups: Sequence[object],
+    fractions: Sequence[float],
+    seed: int = 0,
+    *,
+    labels: Ints | None = None,
+) -> NDArray[np.bool_]:
+    """Choose training clips by whole groups, each larger set holding the smaller ones.
+
+    Groups are taken in a random order, the same for all folds, until the clips taken reach
+    the fraction of the fold's training clips.
+
+    Parameters
+    ----------
+    folds
+        int64 (clips,): the fold that tests each clip; the others train on it. -1 for a clip
+        that no fold tests or trains on.
+    groups
+        One a clip.
+    fractions
+        Each in (0, 1], in any order.
+    seed
+        Of the order of groups.
+    labels
+        int64 (clips,) of a multiclass task: the order then takes groups of all classes in
+        step, so that small sets keep the classes' shares. A group counts for the class of
+        most of its clips.
+
+    Returns
+    -------
+    bool (folds, fractions, clips): training clips. The sums over clips are the curve's
+    abscissae.
+
+    Raises
+    ------
+    ValueError
+        A fraction is not in (0, 1].
+    """
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction {fraction} is not in (0, 1]")
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    n_groups = int(codes.max()) + 1
+    rng = np.random.default_rng(seed)
+    shuffled, spare = rng.permutation(n_groups), rng.random(n_groups)
+    of_class = np.zeros(n_groups, np.int64) if labels is None else _commonest(codes, labels)
+    n_folds = int(folds.max()) + 1
+    masks = np.zeros((n_folds, len(fractions), len(folds)), dtype=np.bool_)
+    for fold in range(n_folds):
+        train = (folds != fold) & (folds >= 0)
+        size = np.bincount(codes[train], minlength=n_groups)
+        # A class's m groups are spread over [0, 1), the i-th at (i + a draw) / m.
+        place = np.ones(n_groups)
+        for label in np.unique(of_class):
+            members = np.flatnonzero((of_class == label) & (size > 0))
+            members = members[np.argsort(shuffled[members])]
+            place[members] = (np.arange(len(members)) + spare[members]) / max(len(members), 1)
+        order = np.argsort(place, kind="stable")
+        before = np.empty(n_groups)
+        before[order] = np.cumsum(size[order]) - size[order]
+        for i, fraction in enumerate(fractions):
+            # Slack for rounding: 0.7 * 10 may come out above 7.
+            wanted = fraction * train.sum() - 1e-9 * len(folds)
+            masks[fold, i] = train & (before[codes] < wanted)
+    return masks
+
+
+def _commonest(codes: Ints, labels: Ints) -> Ints:
+    """int64 (groups,): the class of most clips of each group."""
+    votes = np.zeros((int(codes.max()) + 1, int(labels.max()) + 1))
+    np.add.at(votes, (codes, labels), 1)
+    result: Ints = votes.argmax(axis=1).astype(np.int64)
+    return result
