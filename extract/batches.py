@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.nets.base import AudioInput, VideoInput
+from mvemo.extract.nets.base import AudioInput, SequenceInput, VideoInput
 
-# Waveform float32 (samples,) or frames uint8 (n_frames, size, size, 3) of one row.
+# Of one row: waveform float32 (samples,), frames uint8 (n_frames, size, size, 3), or
+# descriptors float32 (frames, dim).
 RowReader = Callable[[int], NDArray[np.float32] | NDArray[np.uint8]]
 
 
@@ -25,20 +26,22 @@ class RawBatches:
     read
         Gives the decoded media of a manifest row, usually memory-mapped.
     net_input
-        What the net is given; waveforms are zero-padded or cut to it.
+        What the net is given; waveforms are zero-padded or cut to it, sequences cut or
+        filled up with NaN rows.
 
     Raises
     ------
     BadMedia
-        Frames of another count or size than the net's.
+        Frames of another count or size than the net's, a sequence without frames, or one
+        of other columns than the batch's first.
     """
 
-    def __init__(self, read: RowReader, net_input: AudioInput | VideoInput) -> None:
+    def __init__(self, read: RowReader, net_input: AudioInput | VideoInput | SequenceInput) -> None:
         self._read = read
         self._input = net_input
 
     def load(self, rows: Sequence[int]) -> Tensor:
-        """One raw batch: float32 (rows, samples) or uint8 (rows, frames, size, size, 3)."""
+        """One raw batch: what `RowReader` gives, of the input's length, along a first axis."""
         if isinstance(self._input, AudioInput):
             samples = self._input.samples
             waves = np.zeros((len(rows), samples), dtype=np.float32)
@@ -46,6 +49,8 @@ class RawBatches:
                 wave = self._read(row)[:samples]
                 waves[i, : len(wave)] = wave
             return torch.from_numpy(waves)
+        if isinstance(self._input, SequenceInput):
+            return self._sequences(rows, self._input.n_frames)
         shape = (self._input.n_frames, self._input.size, self._input.size, 3)
         frames = np.empty((len(rows), *shape), dtype=np.uint8)
         for i, row in enumerate(rows):
@@ -54,6 +59,21 @@ class RawBatches:
                 raise BadMedia(f"row {row}: decoded frames are {clip.shape}, the net takes {shape}")
             frames[i] = clip
         return torch.from_numpy(frames)
+
+    def _sequences(self, rows: Sequence[int], n_frames: int) -> Tensor:
+        """float32 (rows, n_frames, dim), NaN rows after a clip's end."""
+        clips = [self._read(row)[:n_frames] for row in rows]
+        for row, clip in zip(rows, clips, strict=True):
+            if clip.ndim != 2 or len(clip) == 0 or clip.shape[1] != clips[0].shape[1]:
+                raise BadMedia(
+                    f"row {row}: descriptors are {clip.shape}: at least one frame of "
+                    f"{clips[0].shape[-1]} numbers is needed"
+                )
+        dim = clips[0].shape[1] if clips else 0
+        batch = np.full((len(rows), n_frames, dim), np.nan, dtype=np.float32)
+        for i, clip in enumerate(clips):
+            batch[i, : len(clip)] = clip
+        return torch.from_numpy(batch)
 
     def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
         """All batches in order, each read in the background while the one before is used."""

@@ -23,7 +23,9 @@ else:
 from mvemo.pipeline.errors import BadOption
 
 PROFILES = ("demo", "paper")
-NET_NAMES = ("music1d", "music2d", "c3d", "i3d")
+# Those of PL20 and Z22, which run unless others are asked for; then J22's.
+DEFAULT_NETS = ("music1d", "music2d", "c3d", "i3d")
+NET_NAMES = (*DEFAULT_NETS, "cnn", "lightcnn", "crnn")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class ExtractSettings:
     """
 
     protocol: str = "crossfit"
-    nets: tuple[str, ...] = NET_NAMES
+    nets: tuple[str, ...] = DEFAULT_NETS
     folds: int = 6
     fold_seed: int = 0
     seed: int = 0
@@ -81,6 +83,8 @@ class NetSettings:
     patience: int = 10
     batch_size: int = 16
     val_fraction: float = 0.15
+    loss: str = "softmax"
+    tau: float = 0.01
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

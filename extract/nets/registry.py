@@ -62,6 +62,9 @@ NETS: Mapping[str, NetClass] = _Registry(
         "music2d": "mvemo.extract.nets.music2d:Music2D",
         "c3d": "mvemo.extract.nets.c3d:C3D",
         "i3d": "mvemo.extract.nets.i3d:I3D",
+        "cnn": "mvemo.extract.nets.cnn:CNN",
+        "lightcnn": "mvemo.extract.nets.lightcnn:LightCNN",
+        "crnn": "mvemo.extract.nets.crnn:CRNN",
     }
 )
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.settings import NET_NAMES, PROFILES, load_settings
+from mvemo.pipeline.settings import DEFAULT_NETS, NET_NAMES, PROFILES, load_settings
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -11,12 +11,15 @@ def test_profiles_that_come_with_mvemo_are_complete(profile):
     settings = load_settings(profile)
     assert settings.extract.protocol == "crossfit"
     assert set(settings.nets) == set(NET_NAMES)
+    assert settings.extract.nets == DEFAULT_NETS
     assert settings.extract.folds == 6
 
 
 def test_paper_profile_holds_the_chosen_row_of_table_2():
     nets = load_settings("paper").nets
-    chosen = {name: (n.optimizer, n.lr, n.momentum) for name, n in nets.items()}
+    chosen = {
+        name: (nets[name].optimizer, nets[name].lr, nets[name].momentum) for name in DEFAULT_NETS
+    }
     assert chosen == {
         "music1d": ("adam", 1e-3, 0.0),
         "music2d": ("sgd", 1e-3, 0.5),

@@ -1,0 +1,198 @@
+"""N5: CRNN on the spectrogram beside Bi-LSTM on low-level descriptors (J22 2.3, Fig. 3-5)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.base import Net, SequenceInput
+from mvemo.extract.nets.registry import scaled
+from mvemo.extract.nets.sequences import FrameNorm, check_width, last_states, pool, split_frames
+
+# A6, after the spectrogram.
+DESCRIPTORS = ("mfcc_rp", "f0", "formants", "contrast", "chroma")
+CHANNELS = 32
+HIDDEN = 64
+# Frames of the kernel along time, and bands of the one along frequency.
+KERNEL = 9
+# Frames of P1 and P2.
+POOL = 4
+
+
+@dataclass(frozen=True)
+class CRNNOptions:
+    """Options of `CRNN`.
+
+    Parameters
+    ----------
+    n_frames
+        Frames of the input; 431 are the 10 s of J22 3.2 at 44.1 kHz and a hop of 1,024.
+    spectrogram_dim
+        Bins of the spectrogram, the first columns of the input.
+    lld_dim
+        Columns of the low-level descriptors, which follow.
+    bands
+        Bands that the spectrogram's bins are averaged to; at least `spectrogram_dim`
+        keeps them all.
+    dropout
+        Probability, before the classifier, in training.
+    """
+
+    n_frames: int = 431
+    spectrogram_dim: int = 1025
+    lld_dim: int = 64
+    bands: int = 128
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("n_frames", "spectrogram_dim", "lld_dim", "bands"):
+            if getattr(self, name) < 1:
+                raise BadSetting(f"crnn: {name} is {getattr(self, name)}: it must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise BadSetting(f"crnn: dropout is {self.dropout}: it must lie in [0, 1)")
+
+
+class CRNN(Net):
+    """J22's improved CNN: two branches, whose last states side by side are the embedding.
+
+    Branch 1, on the spectrogram in decibel: C1 has kernels along time and kernels along
+    frequency, half the channels each; their maps are concatenated, P1 is a maximum over
+    time, C2 a 3 x 3 convolution, P2 a maximum over time again; the maps of each remaining
+    time step, arranged into a vector, go through a Bi-LSTM (J22 2.3.1, Fig. 4). Branch 2:
+    low-level descriptors through a two-layer Bi-LSTM (2.3.2). The fully connected layer
+    after them is the classifier. J22 gives no sizes but the frames; these are the usual
+    ones. Batch normalisation follows each convolution, and stands before both branches
+    with statistics of the training frames, as descriptors have units of their own.
+
+    Parameters
+    ----------
+    n_outputs
+        Classes, tags or dimensions.
+    width
+        Multiplies the channels and the hidden units.
+    options
+        See `CRNNOptions`.
+    """
+
+    name: ClassVar[str] = "crnn"
+    modality = "audio"
+    Options = CRNNOptions
+
+    def __init__(
+        self, n_outputs: int, *, width: float = 1.0, options: CRNNOptions | None = None
+    ) -> None:
+        super().__init__()
+        self.options = options or CRNNOptions()
+        self.input: SequenceInput = SequenceInput(
+            ("spectrogram", *DESCRIPTORS), self.options.n_frames
+        )
+        edges = band_edges(self.options.spectrogram_dim, self.options.bands)
+        bands = len(edges) - 1
+        self._widths = np.diff(edges).tolist()
+        half, hidden = scaled(CHANNELS // 2, width), scaled(HIDDEN, width)
+        self.spectrogram_norm = FrameNorm(bands, momentum=None)
+        along_time, along_frequency = (1, KERNEL), (KERNEL, 1)
+        # C1 and C2 have no bias: a normalisation follows.
+        self.conv1_time = nn.Conv2d(1, half, along_time, padding="same", bias=False)
+        self.conv1_frequency = nn.Conv2d(1, half, along_frequency, padding="same", bias=False)
+        self.norm1 = FrameNorm(2 * half)
+        self.conv2 = nn.Conv2d(2 * half, 2 * half, 3, padding=1, bias=False)
+        self.norm2 = FrameNorm(2 * half)
+        self.spectrogram_lstm = nn.LSTM(
+            2 * half * bands, hidden, batch_first=True, bidirectional=True
+        )
+        self.lld_norm = FrameNorm(self.options.lld_dim, momentum=None)
+        self.lld_lstm = nn.LSTM(
+            self.options.lld_dim, hidden, num_layers=2, batch_first=True, bidirectional=True
+        )
+        self.embedding_dim = 4 * hidden
+        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """Average the spectrogram's bins to bands.
+
+        float32 (batch, n_frames, spectrogram_dim + lld_dim) -> (batch, n_frames, bands +
+        lld_dim); NaN after a clip's end stays.
+        """
+        bins, lld = self.options.spectrogram_dim, self.options.lld_dim
+        check_width(self.name, raw, bins + lld, "spectrogram_dim, and lld_dim for the rest")
+        means = [part.mean(dim=2) for part in torch.split(raw[:, :, :bins], self._widths, dim=2)]
+        return torch.cat([torch.stack(means, dim=2), raw[:, :, bins:]], dim=2)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (batch, frames, bands + lld_dim) -> (batch, embedding_dim)."""
+        x, lengths = split_frames(x)
+        bands = len(self._widths)
+        # two of (batch, 2 * hidden) -> (batch, embedding_dim)
+        return torch.cat(
+            [
+                self._spectrogram(x[:, :, :bands], lengths),
+                self._descriptors(x[:, :, bands:], lengths),
+            ],
+            dim=1,
+        )
+
+    def _spectrogram(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Branch 1: (batch, frames, bands) -> (batch, 2 * hidden)."""
+        # -> (batch, 1, bands, frames)
+        x = self.spectrogram_norm(x.transpose(1, 2), lengths).unsqueeze(1)
+        # C1 -> (batch, channels, bands, frames)
+        x = torch.cat([self.conv1_time(x), self.conv1_frequency(x)], dim=1)
+        # P1 -> (batch, channels, bands, frames / 4)
+        x, lengths = pool(functional.relu(self.norm1(x, lengths)), lengths, (1, POOL))
+        # C2, P2 -> (batch, channels, bands, frames / 16)
+        x = functional.relu(self.norm2(self.conv2(x), lengths))
+        x, lengths = pool(x, lengths, (1, POOL))
+        # -> (batch, frames / 16, channels * bands)
+        return last_states(self.spectrogram_lstm, x.flatten(1, 2).transpose(1, 2), lengths)
+
+    def _descriptors(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """Branch 2: (batch, frames, lld_dim) -> (batch, 2 * hidden)."""
+        x = self.lld_norm(x.transpose(1, 2), lengths).transpose(1, 2)
+        return last_states(self.lld_lstm, x, lengths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, float32 (batch, outputs), of a prepared batch."""
+        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
+        return logits
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "features": list(self.input.features),
+            "n_frames": self.input.n_frames,
+            "shorter": "their own length",
+            "longer": "cut",
+            "bands": "means of bins, widths growing geometrically from one bin",
+            "options": asdict(self.options),
+        }
+
+
+def band_edges(bins: int, bands: int) -> NDArray[np.int64]:
+    """Borders of bands over a spectrum's bins, int64 (bands + 1,), from 0 to `bins`.
+
+    The lowest band is one bin and widths grow geometrically, so that low notes stay
+    apart; without more bins than bands, each bin is a band.
+    """
+    if bins <= bands:
+        return np.arange(bins + 1)
+    steps = np.arange(bands + 1) / bands
+    # Edge s is a ((1 + bins / a)^s - 1): small a bends more. The first band of width 1
+    # has the largest bend that leaves no band empty.
+    low, high = 1e-6, 1e6 * bins
+    for _ in range(200):
+        a = np.sqrt(low * high)
+        if a * np.expm1(np.log1p(bins / a) / bands) < 1.0:
+            low = a
+        else:
+            high = a
+    edges = high * np.expm1(steps * np.log1p(bins / high))
+    rounded: NDArray[np.int64] = np.floor(edges + 0.5).astype(np.int64)
+    return rounded

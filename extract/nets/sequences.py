@@ -1,0 +1,143 @@
+"""What nets on descriptor sequences share: lengths, masks, normalisation of real frames.
+
+Shorter clips of a batch are filled up with NaN rows. No layer here lets them have a say:
+a clip's embedding is the same alone, and in any batch with any padding.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from mvemo.extract.errors import BadSetting
+
+
+def check_width(net: str, raw: Tensor, dim: int, option: str) -> None:
+    """Raise `BadSetting` where sequences have other columns than the net was made for."""
+    if raw.dim() != 3 or raw.shape[2] != dim:
+        raise BadSetting(
+            f"{net}: sequences of shape {tuple(raw.shape)}: (batch, frames, {dim}) is needed; "
+            f"the number of columns is set by the option {option}"
+        )
+
+
+def split_frames(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Tell a batch's frames from its padding.
+
+    Parameters
+    ----------
+    x
+        (batch, frames, dim), NaN rows after a clip's end.
+
+    Returns
+    -------
+    The batch with zeros for the padding, and lengths, int64 (batch,), at least 1. A NaN
+    within a frame that has other values stays, so that it shows.
+    """
+    there = ~torch.isnan(x).all(dim=2)
+    frames = torch.arange(1, x.shape[1] + 1, device=x.device)
+    lengths = (there * frames).amax(dim=1).clamp(min=1)
+    return torch.where(there[:, :, None], x, torch.zeros_like(x)), lengths
+
+
+def frame_mask(lengths: Tensor, frames: int) -> Tensor:
+    """bool (batch, frames): which frames are a clip's."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
+class FrameNorm(nn.Module):
+    """Batch normalisation over the real frames alone.
+
+    Parameters
+    ----------
+    channels
+        Size of axis 1.
+    momentum
+        Share of a batch in the running statistics; None for the plain mean over all
+        batches of training, which suits inputs, whose distribution stays as it is.
+    """
+
+    def __init__(self, channels: int, *, momentum: float | None = 0.1) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(channels, momentum=momentum)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """(batch, channels, ..., frames) -> the same; zeros in the padding."""
+        mask = frame_mask(lengths, x.shape[-1])
+        there = mask.reshape(len(x), *[1] * (x.dim() - 2), x.shape[-1])
+        if not self.training or bool(mask.all()):
+            # Running statistics ask no frame, and without padding all are real.
+            return self._normed(x.flatten(2)).reshape(x.shape) * there
+        # (batch, frames, channels, ...) -> (real frames, channels, the rest)
+        moved = x.movedim(-1, 1)
+        real = moved[mask]
+        values = self._normed(real.flatten(2) if real.dim() > 2 else real[:, :, None])
+        out = torch.zeros_like(moved, dtype=values.dtype)
+        out[mask] = values.reshape(real.shape)
+        return out.movedim(1, -1)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """(batch, channels, values), by its own statistics in training."""
+        if self.training and x.shape[0] * x.shape[2] < 2:
+            # One value has no variance.
+            norm = self.norm
+            return functional.batch_norm(
+                x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False
+            )
+        normed: Tensor = self.norm(x)
+        return normed
+
+
+def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:
+    """Mean of a map over frequency and a clip's own frames.
+
+    Parameters
+    ----------
+    x
+        (batch, channels, bands, frames), zero in the padding.
+    lengths
+        (batch,).
+
+    Returns
+    -------
+    (batch, channels).
+    """
+    return x.sum(dim=(2, 3)) / (lengths[:, None] * x.shape[2])
+
+
+def pool(x: Tensor, lengths: Tensor, kernel: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Max-pooling over (bands, frames); a window over the end takes what there is.
+
+    Values must be nowhere below zero and zero in the padding, which then never wins.
+
+    Returns
+    -------
+    The pooled map, and the lengths of the clips in it.
+    """
+    bands, frames = min(kernel[0], x.shape[2]), kernel[1]
+    pooled = functional.max_pool2d(x, (bands, frames), ceil_mode=True)
+    return pooled, (lengths + frames - 1) // frames
+
+
+def last_states(lstm: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
+    """Final hidden states of the top layer, forward and backward side by side (J22 Fig. 5).
+
+    Parameters
+    ----------
+    lstm
+        Bidirectional, batch first.
+    x
+        (batch, frames, dim).
+    lengths
+        (batch,): the forward direction ends, and the backward one begins, at a clip's end.
+
+    Returns
+    -------
+    (batch, 2 * hidden).
+    """
+    packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+    _, (hidden, _) = lstm(packed)
+    # (layers * 2, batch, hidden): the top layer's two directions are last
+    return torch.cat([hidden[-2], hidden[-1]], dim=1)
