@@ -26,15 +26,15 @@ class CNNOptions:
     Parameters
     ----------
     n_frames
-        Frames of the input; 431 are the 10 s of J22 3.2 at 44.1 kHz and a hop of 1,024.
+        Frames of the input; 430 are the 10 s of J22 3.2 at 44.1 kHz and a hop of 1,024.
     n_mels
         Mel bands; J22 gives no number.
     dropout
         Probability, before the classifier, in training.
     """
 
-    n_frames: int = 431
-    n_mels: int = 128
+    n_frames: int = 430
+    n_mels: int = 64
     dropout: float = 0.3
 
     def __post_init__(self) -> None:

@@ -33,7 +33,7 @@ class CRNNOptions:
     Parameters
     ----------
     n_frames
-        Frames of the input; 431 are the 10 s of J22 3.2 at 44.1 kHz and a hop of 1,024.
+        Frames of the input; 430 are the 10 s of J22 3.2 at 44.1 kHz and a hop of 1,024.
     spectrogram_dim
         Bins of the spectrogram, the first columns of the input.
     lld_dim
@@ -45,9 +45,9 @@ class CRNNOptions:
         Probability, before the classifier, in training.
     """
 
-    n_frames: int = 431
+    n_frames: int = 430
     spectrogram_dim: int = 1025
-    lld_dim: int = 64
+    lld_dim: int = 49
     bands: int = 128
     dropout: float = 0.3
 

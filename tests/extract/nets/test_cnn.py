@@ -28,11 +28,11 @@ def test_padding_and_company_change_nothing():
 
 def test_sizes_and_record():
     net = build_net("cnn", 4)
-    assert net.input == SequenceInput(("mel",), 431)
+    assert net.input == SequenceInput(("mel",), 430)
     assert net.embedding_dim == net.classifier.in_features == 256
     # 3 x 3 kernels; scale and offset of five normalisations; two fully connected layers
     kernels = 9 * (32 + 32 * 64 + 64 * 128 + 128 * 256)
-    norms = 2 * (128 + 32 + 64 + 128 + 256)
+    norms = 2 * (64 + 32 + 64 + 128 + 256)
     assert sum(p.numel() for p in net.parameters()) == (
         kernels + norms + 256 * 256 + 256 + 256 * 4 + 4
     )

@@ -17,6 +17,7 @@ from sequence_samples import (
 
 from mvemo.extract.batches import RawBatches
 from mvemo.extract.checkpoint import JobFolder
+from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.finetune import fine_tune
 from mvemo.extract.losses import LOSSES
@@ -45,6 +46,19 @@ def test_sizes_and_record():
     assert net.lld_lstm.num_layers == 2
     assert net.lld_lstm.input_size == 50
     json.dumps(net.preprocessing())
+
+
+def test_default_sizes_are_those_of_ten_seconds_of_descriptors():
+    settings = DescriptorSettings()
+    net, mel = build_net("crnn", 4), build_net("cnn", 4)
+    noise = np.random.default_rng(0).normal(0, 0.1, 10 * settings.sr).astype(np.float32)
+    found = describe(noise, settings, [*net.input.features, "mel"])
+    columns = np.concatenate([found[name] for name in net.input.features], axis=1)
+    assert columns.shape == (net.input.n_frames, 1025 + net.options.lld_dim)
+    assert found["mel"].shape == (mel.input.n_frames, mel.options.n_mels)
+    net.eval()
+    with torch.no_grad():
+        assert net(net.prepare(torch.from_numpy(columns)[None])).isfinite().all()
 
 
 def test_first_kernels_lie_along_time_and_along_frequency():
