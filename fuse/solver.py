@@ -196,7 +196,7 @@ class _State:
         self.scale: list[F64] = []
         self.parts: list[_Part] = []
         for block in blocks:
-            mean, scale = _moments(block.values, self.weights[block.problems, 0])
+            mean, scale = moments(block.values, self.weights[block.problems, 0])
             self.mean.append(mean)
             self.scale.append(scale)
             self.parts.append(_Part(block.values, block.problems, mean, scale))
@@ -412,7 +412,7 @@ class _State:
         self.loss, self.ids = self.loss[stay], self.ids[stay]
 
 
-def _moments(values: F32, weights: F32) -> tuple[F64, F64]:
+def moments(values: F32, weights: F32) -> tuple[F64, F64]:
     """Weighted mean and standard deviation of columns, (problems, dim), by GEMM."""
     mean = (weights @ values).astype(np.float64)
     squares = np.empty_like(mean)
