@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import joblib
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.spec import digest_of
 from mvemo.extract.errors import BadMedia, ExtractError, MissingFile
 from mvemo.extract.media import Decoded, decode_clip
+from mvemo.extract.workers import in_workers
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -122,11 +118,27 @@ class DecodedStore:
         return self._load(clip_id, f"{self.request.n_frames}x{size}.npy")
 
     def _load(self, clip_id: str, name: str) -> NDArray[Any]:
-        base = self._base.get(clip_id)
-        found = None if base is None else _mapped(base / name)
+        found = _mapped(self.folder_of(clip_id) / name)
         if found is None:
             raise BadMedia(f"clip {clip_id!r}: {name} is not in the working cache {self.folder}")
         return found
+
+    def folder_of(self, clip_id: str) -> Path:
+        """Folder of the arrays of a clip that was given to `place`.
+
+        Raises
+        ------
+        BadMedia
+            It was not.
+        """
+        base = self._base.get(clip_id)
+        if base is None:
+            raise BadMedia(f"clip {clip_id!r} is not in the working cache {self.folder}")
+        return base
+
+    def waveform_path(self, clip_id: str, sample_rate: int) -> Path:
+        """The file of `waveform`."""
+        return self.folder_of(clip_id) / f"{sample_rate}.npy"
 
     def place(self, job: DecodeJob) -> Path:
         """The folder of a clip's arrays, by content and stretch, not by name."""
@@ -191,53 +203,16 @@ def decode_many(
                 done(clip_id, problems)
     if not lacking:
         return
-    cores = joblib.cpu_count()
-    workers = min(workers or cores, len(lacking))
-    threads = max(cores // workers, 1)
-    tasks = (
-        joblib.delayed(_decode_one)(job, base, store.request, threads, os.getpid())
-        for job, base in lacking
-    )
-    # A worker that cannot write ends the run: joblib raises its error here.
-    parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
-    with _ctrl_c_ignored():
-        # This starts the workers, which inherit it: Ctrl-C reaches them too, and only this
-        # process is to act on it.
-        results = parallel(tasks)
-    try:
-        for base, problems in results:
-            for clip_id in same[base]:
-                done(clip_id, problems)
-    except BrokenExecutor:
-        raise ExtractError(
-            f"{store.folder}: a decoding process died, for want of memory or of a file that "
-            "crashes its decoder; what was decoded is kept: run again, with fewer workers"
-        ) from None
-    finally:
-        # Also on Ctrl-C: no clip is begun any more.
-        results.close()
-
-
-@contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may, and only it is interrupted.
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    tasks = [(job, base, store.request) for job, base in lacking]
+    for base, problems in in_workers(_decode_one, tasks, workers=workers, where=str(store.folder)):
+        for clip_id in same[base]:
+            done(clip_id, problems)
 
 
 def _decode_one(
-    job: DecodeJob, base: Path, request: DecodeRequest, threads: int, parent: int
+    job: DecodeJob, base: Path, request: DecodeRequest, threads: int
 ) -> tuple[Path, dict[str, str]]:
     """Decode one clip and write its arrays; problems last, which marks it complete."""
-    if os.getpid() != parent:
-        # A worker that was started later.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     lacking = _lacking(base, request)
     rates = tuple(r for r in request.sample_rates if f"{r}.npy" in lacking["audio"])
@@ -263,9 +238,9 @@ def _decode_one(
     try:
         base.mkdir(parents=True, exist_ok=True)
         for rate, waveform in decoded.waveforms.items():
-            _write(base / f"{rate}.npy", waveform)
+            write_array(base / f"{rate}.npy", waveform)
         for size, frames in decoded.frames.items():
-            _write(base / f"{request.n_frames}x{size}.npy", frames)
+            write_array(base / f"{request.n_frames}x{size}.npy", frames)
         problems = {**_read_problems(base), **decoded.problems}
         if decoded.problems and lasting:
             partial = base / f".problems.{os.getpid()}"
@@ -326,7 +301,8 @@ def _mapped(path: Path) -> NDArray[Any] | None:
     return array if array.dtype == np.float32 and array.ndim == 1 else None
 
 
-def _write(path: Path, array: NDArray[Any]) -> None:
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a ``.npy`` file in one step: it is whole, or not there."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with partial.open("wb") as file:

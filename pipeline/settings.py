@@ -1,6 +1,7 @@
 """Settings of both stages: profiles from files, overrides, and nothing unknown.
 
-A profile is a TOML file with the tables ``[extract]``, ``[nets.NAME]`` and ``[fuse]``.
+A profile is a TOML file with the tables ``[extract]``, ``[descriptors]``,
+``[nets.NAME]`` and ``[fuse]``.
 Two come with mvemo: ``paper`` (every number of the papers) and ``demo`` (small enough
 for two cores). ``--set nets.i3d.lr=3e-4`` overrides one value; a key that no setting has
 is an error that lists those there are.
@@ -20,6 +21,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings
 from mvemo.pipeline.errors import BadOption
 
 PROFILES = ("demo", "paper")
@@ -52,8 +54,9 @@ class ExtractSettings:
         ``float32``, or ``bf16`` for mixed precision.
     embed_batch
         Clips a step when embedding.
-    mel
-        Write the mel spectrograms to the cache, too.
+    descriptors
+        Names of the descriptor sequences to write to the cache; nets that read others get
+        them, too.
     """
 
     protocol: str = "crossfit"
@@ -66,7 +69,7 @@ class ExtractSettings:
     device: str = "auto"
     precision: str = "float32"
     embed_batch: int = 4
-    mel: bool = True
+    descriptors: tuple[str, ...] = ("mel", "mfcc", "rp", "times")
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Settings:
 
     profile: str
     extract: ExtractSettings
+    descriptors: DescriptorSettings
     nets: Mapping[str, NetSettings]
     fuse: FuseSettings
 
@@ -147,9 +151,11 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
         raise BadOption(f"{source}: not valid TOML: {error}") from error
     for override in overrides:
         _override(tree, override)
-    unknown = sorted(set(tree) - {"extract", "nets", "fuse"})
+    unknown = sorted(set(tree) - {"extract", "descriptors", "nets", "fuse"})
     if unknown:
-        raise BadOption(f"{source}: unknown setting {unknown[0]!r}: extract, nets or fuse")
+        raise BadOption(
+            f"{source}: unknown setting {unknown[0]!r}: extract, descriptors, nets or fuse"
+        )
     nets: dict[str, NetSettings] = {}
     tables = tree.get("nets", {})
     for name in tables:
@@ -161,9 +167,16 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     for name in extract.nets:
         if name not in NET_NAMES:
             raise BadOption(f"{source}: unknown net {name!r}: one of {', '.join(NET_NAMES)}")
+    for name in extract.descriptors:
+        if name not in DESCRIPTORS:
+            known = ", ".join(DESCRIPTORS)
+            raise BadOption(f"{source}: unknown descriptor {name!r}: one of {known}")
     return Settings(
         profile=profile,
         extract=extract,
+        descriptors=_build(
+            DescriptorSettings, tree.get("descriptors", {}), f"{source}: descriptors"
+        ),
         nets=nets,
         fuse=_build(FuseSettings, tree.get("fuse", {}), f"{source}: fuse"),
     )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from mvemo.cache import CacheWriter, ClipTable
+from mvemo.extract.descriptors import dim_of
 from mvemo.extract.memory import keep_freed_memory
+from mvemo.extract.nets.crnn import DESCRIPTORS as LOW_LEVEL
 from mvemo.extract.plan import NetPlan, TrainSettings
 from mvemo.extract.protocols import RunSettings
 from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, write_folds
 from mvemo.pipeline.provenance import provenance
-from mvemo.pipeline.settings import ExtractSettings, NetSettings, Settings
+from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_steps import Stage
 
 
@@ -94,6 +97,7 @@ def run_extract(
         settings={
             "profile": settings.profile,
             "extract": asdict(settings.extract),
+            "descriptors": asdict(settings.descriptors),
             "nets": {plan.name: plan.record() for plan in plans},
         },
         manifest={"name": manifest.name, "digest": manifest.digest},
@@ -104,8 +108,9 @@ def run_extract(
         write_folds(folds, work / "folds.csv")
         for note in folds.notes:
             click.echo(f"folds: {note}", err=True)
-        stage = Stage(manifest, settings.extract, run, writer, work)
+        stage = Stage(manifest, settings, run, writer, work)
         plans = stage.decode(plans)
+        stage.describe()
         for plan in plans:
             stage.embed(plan, folds.assignment)
         failures = writer.failures
@@ -119,14 +124,15 @@ def run_extract(
 
 def net_plans(settings: Settings) -> list[NetPlan]:
     """The plans of the nets that the settings name, in that order."""
-    return [net_plan(name, settings.nets[name], settings.extract) for name in settings.extract.nets]
+    return [net_plan(name, settings) for name in settings.extract.nets]
 
 
-def net_plan(name: str, net: NetSettings, extract: ExtractSettings) -> NetPlan:
-    """One net's plan; video nets share the run's frame count."""
+def net_plan(name: str, settings: Settings) -> NetPlan:
+    """One net's plan; what nets share, and what descriptors decide, is filled in."""
+    net = settings.nets[name]
     options = dict(net.options)
-    if name in ("c3d", "i3d"):
-        options.setdefault("n_frames", extract.n_frames)
+    for key, value in shared_options(name, settings).items():
+        options.setdefault(key, value)
     return NetPlan(
         name=name,
         width=net.width,
@@ -141,8 +147,25 @@ def net_plan(name: str, net: NetSettings, extract: ExtractSettings) -> NetPlan:
             patience=net.patience,
             batch_size=net.batch_size,
             val_fraction=net.val_fraction,
+            loss=net.loss,
+            tau=net.tau,
         ),
     )
+
+
+def shared_options(name: str, settings: Settings) -> dict[str, Any]:
+    """Options of a net that follow from the rest of the settings."""
+    if name in ("c3d", "i3d"):
+        return {"n_frames": settings.extract.n_frames}
+    described = settings.descriptors
+    if name in ("cnn", "lightcnn"):
+        return {"n_mels": dim_of("mel", described)}
+    if name == "crnn":
+        return {
+            "spectrogram_dim": dim_of("spectrogram", described),
+            "lld_dim": sum(dim_of(each, described) for each in LOW_LEVEL),
+        }
+    return {}
 
 
 def clip_table(manifest: Manifest, folds: Folds) -> ClipTable:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache import CacheWriter, FeatureSpec, content_digest
 from mvemo.extract.batches import RawBatches
+from mvemo.extract.describing import DescribedStore, describe_many
 from mvemo.extract.embedding import embed_rows
 from mvemo.extract.finetune import pick_device
 from mvemo.extract.nets import NETS, build_net
@@ -21,7 +22,7 @@ from mvemo.extract.workcache import DecodedStore, DecodeJob, DecodeRequest, deco
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.progress import Progress
-from mvemo.pipeline.settings import ExtractSettings
+from mvemo.pipeline.settings import Settings
 
 MODALITIES = ("audio", "video")
 NetInput = AudioInput | VideoInput | SequenceInput
@@ -35,7 +36,7 @@ class Stage:
     manifest
         All clips.
     settings, run
-        Of the run.
+        Of the run; the latter is what all nets share.
     writer
         Of the cache; open.
     work
@@ -45,14 +46,15 @@ class Stage:
     def __init__(
         self,
         manifest: Manifest,
-        settings: ExtractSettings,
+        settings: Settings,
         run: RunSettings,
         writer: CacheWriter,
         work: Path,
     ) -> None:
         self.features: list[str] = []
         self._manifest = manifest
-        self._settings = settings
+        self._settings = settings.extract
+        self._descriptors = settings.descriptors
         self._run = run
         self._writer = writer
         self._work = work
@@ -60,6 +62,9 @@ class Stage:
         # Modality to bool (clips,): decoded and fit to be embedded.
         self._usable: dict[str, NDArray[np.bool_]] = {}
         self._store: DecodedStore | None = None
+        # Names of the descriptors to make, in order.
+        self._described: dict[str, None] = {}
+        self._sequences: DescribedStore | None = None
 
     def _digest_media(self) -> dict[str, str]:
         """Clip id to the digest of its file's bytes; each file is read once."""
@@ -86,7 +91,12 @@ class Stage:
         BadOption
             Video nets of different frame counts, or nothing could be decoded at all.
         """
-        request = _request({plan.name: _input_of(plan) for plan in plans})
+        inputs = {plan.name: _input_of(plan) for plan in plans}
+        self._described = dict.fromkeys(self._settings.descriptors)
+        for given in inputs.values():
+            if isinstance(given, SequenceInput):
+                self._described.update(dict.fromkeys(given.features))
+        request = _request(inputs, [self._descriptors.sr] if self._described else [])
         store = self._store = DecodedStore(self._work / "decoded", request)
         jobs = [
             DecodeJob(
@@ -110,6 +120,7 @@ class Stage:
             modality: [plan.name for plan in plans if NETS[plan.name].modality == modality]
             for modality in MODALITIES
         }
+        wanted["audio"] += [name for name in self._described if name not in wanted["audio"]]
         for modality, names in wanted.items():
             ids = self._manifest.clip_ids
             reasons = [problems.get(clip_id, {}).get(modality, "") for clip_id in ids]
@@ -135,14 +146,54 @@ class Stage:
             raise BadOption(f"not one clip could be decoded; the first: {reason}")
         return kept
 
+    def describe(self) -> None:
+        """Describe the sound of every clip, for the cache and for nets that read it."""
+        if not self._described or not self._usable["audio"].any():
+            return
+        assert self._store is not None
+        store = self._sequences = DescribedStore(
+            self._store, self._descriptors, list(self._described)
+        )
+        rows = {clip.clip_id: i for i, clip in enumerate(self._manifest.clips)}
+        usable = self._usable["audio"].copy()
+        ids = [clip_id for clip_id, row in rows.items() if usable[row]]
+        with Progress("describe", len(ids)) as bar:
+
+            def done(clip_id: str, problem: str) -> None:
+                if problem:
+                    usable[rows[clip_id]] = False
+                    self._writer.fail(clip_id, "describe", problem)
+                else:
+                    self._writer.clear_failures(clip_id, "describe")
+                bar.step(failed=int(bool(problem)))
+
+            describe_many(store, ids, workers=self._settings.workers, on_done=done)
+        self._usable["sequences"] = usable
+        for name in self._settings.descriptors:
+            spec = store.specs[name]
+            keys = self._keys(spec, usable)
+            current = self._writer.current(spec, keys)
+            for clip_id in keys.keys() - current:
+                self._writer.put(spec, clip_id, keys[clip_id], store.sequence(clip_id, name))
+            self.features.append(name)
+
+    def _usable_by(self, plan: NetPlan) -> NDArray[np.bool_]:
+        """bool (clips,): clips that a net can be given."""
+        if isinstance(_input_of(plan), SequenceInput):
+            return self._usable["sequences"]
+        return self._usable[NETS[plan.name].modality]
+
     def _batches(self, net: Net) -> RawBatches:
         store, ids = self._store, self._manifest.clip_ids
         assert store is not None
         given = net.input
+        if isinstance(given, SequenceInput):
+            sequences, names = self._sequences, given.features
+            assert sequences is not None
+            return RawBatches(lambda row: sequences.joined(ids[row], names), given)
         if isinstance(given, AudioInput):
             sr = given.sr
             return RawBatches(lambda row: store.waveform(ids[row], sr), given)
-        assert isinstance(given, VideoInput)
         size = given.size
         return RawBatches(lambda row: store.frames(ids[row], size), given)
 
@@ -150,7 +201,7 @@ class Stage:
 
     def embed(self, plan: NetPlan, folds: NDArray[np.int64]) -> None:
         """Train a net as the protocol says, embed all clips, and put what is not yet there."""
-        usable = self._usable[NETS[plan.name].modality]
+        usable = self._usable_by(plan)
         jobs = len(np.unique(folds)) if self._run.protocol == "crossfit" else 1
         with Progress(plan.name, jobs, "net") as bar:
             for trained in trained_nets(
@@ -214,8 +265,8 @@ def _input_of(plan: NetPlan) -> NetInput:
     return build_net(plan.name, 1, width=0.05, **plan.options).input
 
 
-def _request(inputs: dict[str, NetInput]) -> DecodeRequest:
-    """One decoding for all nets.
+def _request(inputs: dict[str, NetInput], sample_rates: list[int]) -> DecodeRequest:
+    """One decoding for all nets, and for descriptors at more sampling rates.
 
     Raises
     ------
@@ -227,7 +278,9 @@ def _request(inputs: dict[str, NetInput]) -> DecodeRequest:
         listed = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise BadOption(f"n_frames must be the same for all video nets of a run, not {listed}")
     return DecodeRequest(
-        sample_rates=tuple(sorted({i.sr for i in inputs.values() if isinstance(i, AudioInput)})),
+        sample_rates=tuple(
+            sorted({*sample_rates, *(i.sr for i in inputs.values() if isinstance(i, AudioInput))})
+        ),
         n_frames=next(iter(counts.values()), 0),
         sizes=tuple(sorted({i.size for i in inputs.values() if isinstance(i, VideoInput)})),
     )

@@ -25,6 +25,7 @@ class NetClass(Protocol):
     """
 
     name: str
+    modality: str
     Options: type[Any]
 
     def __call__(self, n_outputs: int, *, width: float, options: Any) -> Net: ...
