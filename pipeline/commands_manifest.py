@@ -81,22 +81,38 @@ def scan(
 @_root
 @_infer
 @click.option("--no-media", is_flag=True, help="Do not look whether the media files are there.")
+@click.option(
+    "--duplicates",
+    is_flag=True,
+    help="Decode all clips, and tell those in different groups that are nearly the same.",
+)
 @click.pass_context
 def check(
-    context: click.Context, file: Path, root: Path | None, infer_groups: bool, no_media: bool
+    context: click.Context,
+    file: Path,
+    root: Path | None,
+    infer_groups: bool,
+    no_media: bool,
+    duplicates: bool,
 ) -> None:
     """Tell all faults of manifest FILE, with their lines; or sum it up.
 
     With --infer-groups, clips that are by their names pieces of one source but not in
-    one group are faults too.
+    one group are faults too. With --duplicates, clips with the same sound or pictures in
+    different groups are told, also re-encoded or cut: folds would leak. Exit code 1 if any.
     """
+    if duplicates and no_media:
+        raise BadManifest("--duplicates needs the media files: leave out --no-media")
     faults = check_manifest(file, root=root, media=not no_media, infer_groups=infer_groups)
     for fault in faults:
         click.echo(str(fault), err=True)
     if faults:
         click.echo(f"{file}: {len(faults)} fault{'s' * (len(faults) > 1)}", err=True)
         context.exit(2)
-    _summary(read_manifest(file, root=root, media=False))
+    listed = read_manifest(file, root=root, media=False)
+    _summary(listed)
+    if duplicates and _duplicates(listed):
+        context.exit(1)
 
 
 @manifest.command()
@@ -170,6 +186,34 @@ def import_(
     if infer_groups:
         listed = with_inferred_groups(listed)
     _save(_mapped(listed, scheme, drop_unmapped), out)
+
+
+def _duplicates(listed: Manifest) -> int:
+    """Print near-duplicates in different groups; how many pairs of clips they are."""
+    from mvemo.extract.duplicates import find_duplicates
+    from mvemo.pipeline.progress import Progress
+
+    with Progress("fingerprints", len(listed)) as bar:
+        search = find_duplicates(listed, progress=lambda failed: bar.step(failed=int(failed)))
+    for clip_id, modality, reason in search.problems:
+        what = "" if modality == "clip" else f" its {modality}"
+        click.echo(f"note: {clip_id}: not compared,{what} {reason}", err=True)
+    group = dict(zip(listed.clip_ids, listed.groups, strict=True))
+    for pair in search.duplicates:
+        if pair.modality == "audio":
+            how = f"the same sound ({100 * pair.similarity:.0f} % of bits equal"
+            if pair.offset:
+                how += f", {abs(pair.offset):.1f} s {'later' if pair.offset > 0 else 'earlier'}"
+        else:
+            how = f"the same pictures ({100 * pair.similarity:.0f} % of them"
+        click.echo(
+            f"{pair.first} (group {group[pair.first]}) and {pair.second} "
+            f"(group {group[pair.second]}): {how})",
+            err=True,
+        )
+    pairs = len({(pair.first, pair.second) for pair in search.duplicates})
+    click.echo(f"{pairs} pair{'s' * (pairs != 1)} of near-duplicates in different groups")
+    return pairs
 
 
 def _free(out: Path, force: bool) -> None:
