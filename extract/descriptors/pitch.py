@@ -73,12 +73,17 @@ def _difference(values: Floats, window: int, high: int) -> Doubles:
     half = fft.rfft(values[:, window - 1 :: -1], n=n, axis=1)
     half *= spectrum
     product = fft.irfft(half, n=n, axis=1, overwrite_x=True)[:, window - 1 : window + high]
-    power = np.zeros((len(values), n + 1))
-    np.cumsum(np.square(values, dtype=np.float64), axis=1, out=power[:, 1:])
-    energy = power[:, window : window + high + 1] - power[:, : high + 1]
-    difference: Doubles = energy[:, :1] + energy - 2.0 * product
+    # Energy of the window moved by tau: what enters less what leaves.
+    power = np.square(values)
+    energy = np.empty((len(values), high + 1))
+    energy[:, 0] = power[:, :window].sum(axis=1, dtype=np.float64)
+    np.subtract(power[:, window : window + high], power[:, :high], out=energy[:, 1:])
+    np.cumsum(energy, axis=1, out=energy)
+    first = energy[:, :1].copy()
+    energy += first
+    energy -= 2.0 * product
     # Rounding leaves small negatives where a frame repeats exactly.
-    return np.maximum(difference, 0.0, out=difference)
+    return np.maximum(energy, 0.0, out=energy)
 
 
 def _cumulative_mean_normalised(difference: Doubles) -> Doubles:

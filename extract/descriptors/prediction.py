@@ -21,6 +21,8 @@ Doubles = NDArray[np.float64]
 NOISE = 1e-9
 # A residual that peaks below this, of full scale 1, is rounding.
 QUIET = 1e-12
+# Least samples a row, where frames are laid out as matrices.
+ROW = 16
 # Within this many Hz of the band's ends lie the roots that shape the slope.
 SLOPE = 90.0
 # Wider resonances, in Hz, are slope and not formants.
@@ -30,12 +32,27 @@ EMPHASIS = 0.97
 
 
 def autocorrelation(x: Doubles, lags: int) -> Doubles:
-    """Autocorrelation of each frame at lags 0 to `lags`, float64 (frames, lags + 1)."""
-    n = x.shape[1]
-    r = np.empty((len(x), lags + 1))
+    """Autocorrelation of each frame at lags 0 to `lags`, float64 (frames, lags + 1).
+
+    Each frame is laid out as rows of `width` samples, so that matrix products, which are
+    fast, give the sums of ``x[t] x[t + lag]`` by the place of ``t`` in its row.
+    """
+    frames, n = x.shape
+    width = max(lags, ROW)
+    padded = np.zeros((frames, _rows(n, width) + 1, width))
+    padded.reshape(frames, -1)[:, :n] = x
+    here, following = padded[:, :-1], padded[:, 1:]
+    turned = here.transpose(0, 2, 1)
+    sums = np.concatenate([turned @ here, turned @ following], axis=2)
+    place = np.arange(width)
+    r = np.empty((frames, lags + 1))
     for lag in range(lags + 1):
-        np.einsum("ft,ft->f", x[:, : n - lag], x[:, lag:], out=r[:, lag])
+        r[:, lag] = sums[:, place, place + lag].sum(axis=1)
     return r
+
+
+def _rows(samples: int, width: int) -> int:
+    return -(-samples // width)
 
 
 def autocorrelation_of(power: Doubles, lags: int) -> Doubles:
@@ -85,9 +102,7 @@ def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> Dou
 
     The windowed frame's autocorrelation, with `NOISE` added, goes through `levinson`.
     """
-    r = autocorrelation(
-        (frames.values * window_of(settings)).astype(np.float64), settings.lpc_order
-    )
+    r = autocorrelation(frames.values * window_of(settings), settings.lpc_order)
     r[:, 0] *= 1.0 + NOISE
     return levinson(r)[0]
 
@@ -97,17 +112,24 @@ def residual(frames: Frames, coefficients: Doubles) -> Doubles:
 
     Prediction begins in the samples before the frame, so that there is no transient.
     """
-    order = coefficients.shape[1]
-    held = frames.before.shape[1]
+    count, order = coefficients.shape
+    held, n = frames.before.shape[1], frames.values.shape[1]
     if order > held:
         raise BadSetting(f"prediction of order {order}: frames hold {held} samples before them")
-    x = np.concatenate([frames.before[:, held - order :], frames.values], axis=1, dtype=np.float64)
-    error = x[:, order:].copy()
-    product = np.empty_like(error)
-    for i in range(1, order + 1):
-        np.multiply(x[:, order - i : -i], coefficients[:, i - 1 : i], out=product)
-        error -= product
-    return error
+    # Rows of samples times a Toeplitz matrix for each frame: a row's errors depend on
+    # itself and on the row before it.
+    width = max(order, ROW)
+    padded = np.zeros((count, 1 + _rows(n, width), width))
+    padded[:, 0, width - order :] = frames.before[:, held - order :]
+    padded.reshape(count, -1)[:, width : width + n] = frames.values
+    # The inverse filter, and a zero for all delays that it has not.
+    inverse = np.concatenate([np.ones((count, 1)), -coefficients, np.zeros((count, 1))], axis=1)
+    delay = width + np.arange(width) - np.arange(2 * width)[:, None]
+    matrix = inverse[:, np.where((delay >= 0) & (delay <= order), delay, order + 1)]
+    error = padded[:, :-1] @ matrix[:, :width]
+    error += padded[:, 1:] @ matrix[:, width:]
+    whole: Doubles = error.reshape(count, -1)[:, :n]
+    return whole
 
 
 def residual_phase(error: Doubles) -> Floats:

@@ -46,7 +46,7 @@ class DescriptorSettings:
     n_mfcc
         Cepstral coefficients kept of `mfcc`, `rp` and `mfcc_rp`, from 1 to `n_mels`.
     lpc_order
-        Order p of J22 eq. 1, of the prediction whose residual has the residual phase.
+        Order p of J22 eq. 1, at most 64: of the prediction whose residual has the residual phase.
     alpha
         Weight of RP in `mfcc_rp`, from 0 (MFCC alone) to 1 (RP alone).
     f0_min, f0_max
@@ -94,7 +94,7 @@ class DescriptorSettings:
         self._within("mute_db", -200.0, 0.0)
         self._within("n_mels", 1, 4096)
         self._within("n_mfcc", 1, self.n_mels)
-        self._within("lpc_order", 1, self.n_fft // 4)
+        self._within("lpc_order", 1, min(64, self.n_fft // 4))
         self._within("alpha", 0.0, 1.0)
         self._within("f0_min", 1.0, self.sr / 2)
         if self.f0_max <= self.f0_min:
@@ -143,10 +143,9 @@ class DescriptorSettings:
 
 
 @lru_cache(maxsize=16)
-def window_of(settings: DescriptorSettings) -> Floats:
-    """The window, float32 (n_fft,), periodic."""
-    values: Floats = np.asarray(get_window(settings.window, settings.n_fft)).astype(np.float32)
-    return values
+def window_of(settings: DescriptorSettings) -> NDArray[np.float64]:
+    """The window, float64 (n_fft,), periodic."""
+    return np.asarray(get_window(settings.window, settings.n_fft), dtype=np.float64)
 
 
 @lru_cache(maxsize=16)

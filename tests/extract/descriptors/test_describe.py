@@ -226,6 +226,7 @@ def test_specs_hold_what_decides_the_values():
         {"n_mels": 0},
         {"n_mfcc": 65},
         {"lpc_order": 0},
+        {"lpc_order": 65},
         {"alpha": 1.5},
         {"f0_min": 0.0},
         {"f0_max": 40.0},

@@ -165,6 +165,26 @@ def test_formants_of_a_voice_are_near_the_poles():
     assert found[:, :4] == pytest.approx(np.tile(FORMANTS, (len(found), 1)), abs=40)
 
 
+def test_formants_are_the_roots_that_numpy_finds():
+    settings = DescriptorSettings()
+    power = power_spectrum(some_frames(music(), settings).values, settings)
+    found = formants(power, settings)
+    top = int(5500 * 2048 / SR)
+    rate = 2 * top * SR / 2048
+    for row, spectrum in zip(found, power.astype(float), strict=True):
+        # Pre-emphasis as a filter's response on the band, autocorrelation by inverse DFT.
+        _, response = scipy.signal.freqz([1.0, -0.97], worN=top + 1, include_nyquist=True)
+        r = np.fft.irfft(spectrum[: top + 1] * np.abs(response) ** 2)[:13]
+        r[0] *= 1 + NOISE
+        roots = np.roots(np.r_[1.0, -scipy.linalg.solve_toeplitz(r[:-1], r[1:])])
+        hz = np.angle(roots) * rate / (2 * np.pi)
+        width = -np.log(np.abs(roots)) * rate / np.pi
+        kept = (hz > 90) & (hz < rate / 2 - 90) & (width < 700)
+        order = np.argsort(hz[kept])[:4]
+        assert row[: len(order)] == pytest.approx(hz[kept][order], abs=0.01)
+        assert row[4 : 4 + len(order)] == pytest.approx(width[kept][order], abs=0.01)
+
+
 def test_absent_formants_are_zero_and_last():
     t = np.arange(SR // 4) / SR
     y = (0.3 * np.sin(2 * np.pi * 900 * t)).astype(np.float32)

@@ -1,0 +1,202 @@
+"""All descriptors of a clip against librosa and scipy, and against openSMILE.
+
+    python bench/bench_descriptors.py [FOLDER] [--seconds 30] [--rounds 5]
+
+FOLDER holds media files; by default the real clips beside the checkout. Every side gets the
+same 44.1 kHz waveform, in one process with one thread, and sides take turns. The openSMILE
+side runs where the package `opensmile` can be imported. Then: peak memory over ten minutes
+of sound, and clips a second of two processes against one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings, describe
+
+CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "mve"
+SETTINGS = DescriptorSettings()
+SR = SETTINGS.sr
+# What the other sides compute: no spectrogram, which would be a copy of a step of theirs.
+NAMES = tuple(name for name in DESCRIPTORS if name != "spectrogram")
+
+
+def composition(y: np.ndarray) -> dict[str, np.ndarray]:
+    """The same descriptors put together from librosa and scipy, a frame at a time."""
+    import librosa
+    import scipy.signal
+
+    s = SETTINGS
+    frame: dict[str, Any] = {
+        "n_fft": s.n_fft,
+        "hop_length": s.hop_length,
+        "window": s.window,
+        "center": False,
+    }
+    out = {
+        "mfcc": librosa.feature.mfcc(y=y, sr=SR, n_mfcc=s.n_mfcc, n_mels=s.n_mels, **frame),
+        "contrast": librosa.feature.spectral_contrast(y=y, sr=SR, **frame),
+        "chroma": librosa.feature.chroma_stft(y=y, sr=SR, tuning=0.0, **frame),
+        "f0": librosa.yin(
+            y,
+            fmin=s.f0_min,
+            fmax=s.f0_max,
+            sr=SR,
+            frame_length=s.n_fft,
+            hop_length=s.hop_length,
+            center=False,
+        ),
+    }
+    low = librosa.resample(y, orig_sr=SR, target_sr=11_025)
+    step = s.hop_length * 11_025 / SR
+    width = int(s.n_fft * 11_025 / SR)
+    window = scipy.signal.get_window(s.window, width)
+    phases, formants = [], []
+    for i, x in enumerate(librosa.util.frame(y, frame_length=s.n_fft, hop_length=s.hop_length).T):
+        if np.sqrt(np.mean(x**2)) < 10 ** (s.mute_db / 20):
+            continue
+        a = librosa.lpc(x, order=s.lpc_order)
+        error = scipy.signal.lfilter(a, [1.0], x)
+        phases.append(error / np.maximum(np.abs(scipy.signal.hilbert(error)), 1e-12))
+        part = low[int(i * step) : int(i * step) + width]
+        part = np.pad(part, (0, width - len(part))) * window
+        if not part.any():
+            continue
+        roots = np.roots(librosa.lpc(np.diff(part, prepend=0.0), order=s.formant_order))
+        roots = roots[roots.imag > 0]
+        hz = np.angle(roots) * 11_025 / (2 * np.pi)
+        formants.append(np.sort(hz)[: s.n_formants])
+    # The residual phase of overlapping frames, through the same front end as the sound.
+    power = np.abs(np.fft.rfft(np.array(phases) * scipy.signal.get_window(s.window, s.n_fft))) ** 2
+    mel = librosa.feature.melspectrogram(S=power.T, sr=SR, n_mels=s.n_mels)
+    out["rp"] = librosa.feature.mfcc(S=librosa.power_to_db(mel), n_mfcc=s.n_mfcc)
+    return out
+
+
+def opensmile_side() -> Callable[[np.ndarray], Any] | None:
+    """ComParE 2016's low-level descriptors, where the package is there."""
+    try:
+        import opensmile
+    except ImportError:
+        return None
+    smile = opensmile.Smile(
+        feature_set=opensmile.FeatureSet.ComParE_2016,
+        feature_level=opensmile.FeatureLevel.LowLevelDescriptors,
+        num_workers=1,
+    )
+    return lambda y: smile.process_signal(y, SR)
+
+
+def load(path: Path, seconds: float) -> np.ndarray:
+    """The start of a file's sound, repeated where it is shorter."""
+    from mvemo.extract.media import decode_clip
+
+    y = decode_clip(path, sample_rates=(SR,), sizes=()).waveforms[SR]
+    return np.resize(y, int(seconds * SR))
+
+
+def timed(function: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def ratios(clips: list[np.ndarray], rounds: int) -> None:
+    sides: dict[str, Callable[[np.ndarray], Any]] = {
+        "mvemo": lambda y: describe(y, SETTINGS, NAMES),
+        "librosa and scipy": composition,
+    }
+    smile = opensmile_side()
+    if smile is not None:
+        sides["ComParE_2016 LLD"] = smile
+    total = dict.fromkeys(sides, 0.0)
+    for y in clips:
+        best = dict.fromkeys(sides, float("inf"))
+        for side in sides.values():
+            side(y[: 2 * SR])  # Compiling and caches are not the clip's.
+        for _ in range(rounds):
+            for name, side in sides.items():
+                best[name] = min(best[name], timed(lambda side=side, y=y: side(y)))
+        for name in sides:
+            total[name] += best[name]
+    for name, spent in total.items():
+        ratio = spent / total["mvemo"]
+        print(f"  {name:18} {1000 * spent / len(clips):7.0f} ms a clip   {ratio:.2f} times mvemo")
+    if smile is None:
+        print("  ComParE_2016 LLD   not timed: the package opensmile is not installed")
+
+
+def peak(minutes: float) -> float:
+    """Peak memory in MiB of a fresh process that describes this much sound."""
+    rng = np.random.default_rng(0)
+    y = np.empty(int(60 * minutes * SR), np.float32)
+    for part in np.array_split(y, max(int(minutes), 1)):
+        part[:] = 0.1 * rng.standard_normal(len(part), dtype=np.float32)
+    describe(y, SETTINGS, DESCRIPTORS)
+    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kib / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def work(seed: int) -> float:
+    """Processor seconds to describe half a minute of noise."""
+    y = 0.1 * np.random.default_rng(seed).standard_normal(30 * SR, dtype=np.float32)
+    started = time.process_time()
+    describe(y, SETTINGS, NAMES)
+    return time.process_time() - started
+
+
+def pool_of(workers: int) -> ProcessPoolExecutor:
+    """Fresh processes, one thread each, that have started."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, initializer=threadpool_limits, initargs=(1,))
+    for _ in pool.map(time.sleep, [0.2] * workers):
+        pass
+    return pool
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=CLIPS)
+    parser.add_argument("--clips", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    chosen = parser.parse_args()
+    threadpool_limits(1)
+    # First: a process begins with the peak of the one that started it.
+    with pool_of(1) as pool:
+        small = pool.submit(peak, 0.01).result()
+    with pool_of(1) as pool:
+        large = pool.submit(peak, 10.0).result()
+    files = sorted(f for f in chosen.folder.rglob("*") if f.suffix in (".mp4", ".ogg", ".wav"))
+    files = files[:: max(len(files) // chosen.clips, 1)][: chosen.clips]
+    if files:
+        print(f"descriptors: {len(files)} clips of {chosen.folder.name}, {chosen.seconds:g} s")
+        ratios([load(file, chosen.seconds) for file in files], chosen.rounds)
+    else:
+        print(f"descriptors: no media under {chosen.folder}, nothing to compare")
+    print(f"  10 minutes of sound: peak {large:.0f} MiB, {small:.0f} of them for the libraries")
+    rate, spent = {1: 0.0, 2: 0.0}, {1: float("inf"), 2: float("inf")}
+    with pool_of(1) as one, pool_of(2) as two:
+        for _ in range(chosen.rounds):
+            for workers, pool in ((1, one), (2, two)):
+                started = time.perf_counter()
+                used = list(pool.map(work, range(8)))
+                rate[workers] = max(rate[workers], 8 / (time.perf_counter() - started))
+                spent[workers] = min(spent[workers], sum(used) / 8)
+    print(f"  two workers: {rate[2] / rate[1]:.2f} times the clips a second of one, {rate[1]:.1f}")
+    print(f"  processor time a clip: {1000 * spent[1]:.0f} ms alone, {1000 * spent[2]:.0f} of two")
+
+
+if __name__ == "__main__":
+    main()
