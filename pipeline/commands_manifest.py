@@ -38,6 +38,9 @@ _infer = click.option(
 )
 _name = click.option("--name", help="Of the manifest, for reports.")
 _root = click.option("--root", type=_PATH, help="Folder that the paths are relative to.")
+_no_media = click.option(
+    "--no-media", is_flag=True, help="Do not look whether the media files are there."
+)
 _force = click.option("--force", is_flag=True, help="Replace a file that is there.")
 
 
@@ -80,7 +83,7 @@ def scan(
 @click.argument("file", type=_PATH)
 @_root
 @_infer
-@click.option("--no-media", is_flag=True, help="Do not look whether the media files are there.")
+@_no_media
 @click.option(
     "--duplicates",
     is_flag=True,
@@ -151,6 +154,7 @@ def folds(file: Path, k: int, seed: int, out: Path, force: bool) -> None:
 @click.option("--task", type=click.Choice(TASKS), help="Default: what FILE says, or multiclass.")
 @click.option("--out", type=_PATH, required=True, help="Manifest to write.")
 @_root
+@_no_media
 @_infer
 @_scheme
 @_drop
@@ -162,6 +166,7 @@ def import_(
     task: str | None,
     out: Path,
     root: Path | None,
+    no_media: bool,
     infer_groups: bool,
     scheme: str | None,
     drop_unmapped: bool,
@@ -182,7 +187,9 @@ def import_(
             raise BadManifest(f"--column {text!r}: {ours} is given twice")
         mapping[ours] = theirs
     chosen = next((known for known in TASKS if known == task), None)
-    listed = read_manifest(file, root=root, columns=mapping, task=chosen, name=name)
+    listed = read_manifest(
+        file, root=root, columns=mapping, task=chosen, name=name, media=not no_media
+    )
     if infer_groups:
         listed = with_inferred_groups(listed)
     _save(_mapped(listed, scheme, drop_unmapped), out)

@@ -142,3 +142,17 @@ def test_the_real_index_becomes_a_manifest(shared_data: Path, tmp_path: Path) ->
     assert dict(zip(ours.clip_ids, ours.groups, strict=True)) == dict(
         zip(theirs.clip_ids, theirs.groups, strict=True)
     )
+
+
+def test_import_without_media(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.csv"
+    theirs.write_text("id,file,joy\n7,7.mp3,0.5\n8,8.mp3,0.25\n")
+    out = tmp_path / "ours.csv"
+    columns = ("clip_id=id", "path=file", "valence=joy")
+    arguments = [theirs, "--task", "regression", "--out", out]
+    for column in columns:
+        arguments += ["--column", column]
+    assert isinstance(run("import", *arguments).exception, BadManifest)
+    done = run("import", *arguments, "--no-media")
+    assert done.exit_code == 0, done.output
+    assert read_manifest(out, media=False).labels.tolist() == [[0.5], [0.25]]
