@@ -136,8 +136,8 @@ def solve_mlp(
     hidden: int = 64,
     loss: Loss = "softmax",
     tau: float = 0.01,
-    weight_decay: float | NDArray[np.floating] = 0.0,
-    lr: float = 1e-3,
+    weight_decay: float | NDArray[np.floating] = 0.01,
+    lr: float = 5e-3,
     max_epochs: int = 200,
     patience: int = 10,
     tol: float = 1e-4,
@@ -172,7 +172,7 @@ def solve_mlp(
     weight_decay
         0 or more; (problems,) for one each.
     lr
-        Adam's step.
+        Adam's step. A step here sees all clips, so it can be larger than one of mini-batches.
     max_epochs
         Steps at most.
     patience

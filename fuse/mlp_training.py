@@ -39,7 +39,7 @@ class Settings:
     hidden: int = 64
     loss: Loss = "softmax"
     tau: float = 0.01
-    lr: float = 1e-3
+    lr: float = 5e-3
     max_epochs: int = 200
     patience: int = 10
     tol: float = 1e-4

@@ -185,7 +185,9 @@ def test_accuracy_is_scikit_learns(loss):
     fold = np.arange(600) % 3
     both = [Block(x, np.arange(3)) for x in blocks]
     weights = np.array([fold != f for f in range(3)], float)
-    found = solve_mlp(both, target, weights, hidden=32, lr=0.02, loss=loss, max_epochs=300)
+    found = solve_mlp(
+        both, target, weights, hidden=32, weight_decay=0.0, lr=0.02, loss=loss, max_epochs=300
+    )
     x = np.concatenate(blocks, axis=1)
     ours, theirs = [], []
     for f in range(3):
