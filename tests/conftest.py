@@ -4,6 +4,8 @@ Tests run in parallel workers on few cores, so every numeric library gets one
 thread: more would only fight.
 """
 
+# ruff: noqa: E402
+
 import os
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):

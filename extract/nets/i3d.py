@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -302,5 +301,7 @@ class I3D(Net):
 
 def kinetics_names() -> tuple[str, ...]:
     """The actions of Kinetics-400, in the order of the published net's outputs."""
-    text = Path(__file__).with_name("kinetics400.txt").read_text(encoding="utf-8")
-    return tuple(text.splitlines())
+    # Torchvision's own list, in the same order; imported only here, where it is needed.
+    from torchvision.models.video import R3D_18_Weights
+
+    return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])
