@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import Features
-from mvemo.fuse.guard import find_leaks, refuse_leaks
 from mvemo.fuse.heads import Fit, Head, fit_heads
 from mvemo.fuse.metrics import accuracy, confusion_matrix, f1_macro, roc_auc_macro_ovr
-from mvemo.fuse.models import Model, chosen_models
+from mvemo.fuse.models import Model
+from mvemo.fuse.preparation import prepare, provenance_of, shuffled
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.manifests import make_folds
-
-DEFAULT_FOLDS = 6
 
 
 def evaluate(
@@ -66,27 +61,21 @@ def evaluate(
     """
     table = cache.table
     if table.task != "multiclass":
-        raise BadFeatures(f"{cache.path}: its task is {table.task}: only multiclass is evaluated")
-    features = Features(cache)
-    chosen = chosen_models(features.modality, models)
-    names = tuple(dict.fromkeys(name for model in chosen for name in model.features))
-    crossfit = [name for name in names if features.crossfit(name)]
-    folds, k = _folds(cache, k, seed, crossfit)
-    leaks = find_leaks(features, names, table, folds)
-    if not allow_leak:
-        refuse_leaks(leaks, folds, str(cache.path))
+        raise BadFeatures(
+            f"{cache.path}: its task is {table.task}, not multiclass: evaluate_outputs scores it"
+        )
+    prepared = prepare(cache, k=k, seed=seed, models=models, allow_leak=allow_leak)
+    features, chosen, names = prepared.features, prepared.models, prepared.names
+    folds, k = prepared.folds, prepared.k
     labels = np.asarray(table.labels, dtype=np.int64)
     if permute_labels:
-        labels = np.random.default_rng([0 if seed is None else seed, 1]).permutation(labels)
+        labels = shuffled(labels, seed)
 
     n_classes = len(table.classes)
     probabilities = {m.name: np.full((len(table), n_classes), np.nan) for m in chosen}
     heads: list[Head] = []
     missing: dict[str, int] = {}
-    # Features that all folds share are read, and fitted on, once for all folds.
-    views: list[tuple[int | None, list[int]]]
-    views = [(f, [f]) for f in range(k)] if crossfit else [(None, list(range(k)))]
-    for net_fold, tested in views:
+    for net_fold, tested in prepared.views:
         matrices = {name: features.matrix(name, net_fold) for name in names}
         for name in names:
             missing[name] = int((~matrices[name].present).sum())
@@ -115,7 +104,7 @@ def evaluate(
         k=k,
         seed=0 if seed is None else seed,
         protocol=features.protocol(names),
-        leaky=bool(leaks),
+        leaky=prepared.leaky,
         synthetic=table.synthetic,
         permuted=permute_labels,
         models=tuple(scored),
@@ -123,7 +112,7 @@ def evaluate(
         missing=missing,
         failures=tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
         curves=cache.curves,
-        provenance=_provenance(cache, features, names, C),
+        provenance=provenance_of(cache, prepared, C),
         heads=tuple(heads),
     )
 
@@ -176,47 +165,3 @@ def majority_accuracy(
         if test.any() and not test.all():
             result[fold] = np.mean(labels[test] == np.bincount(labels[~test]).argmax())
     return result
-
-
-def _folds(
-    cache: Cache, k: int | None, seed: int | None, crossfit: Sequence[str]
-) -> tuple[NDArray[np.int64], int]:
-    """The folds to test in, and their number."""
-    table = cache.table
-    if k is None:
-        k = table.k or DEFAULT_FOLDS
-    if crossfit:
-        if k != table.k:
-            raise BadFeatures(
-                f"{cache.path}: the nets of {', '.join(crossfit)} were trained for {table.k} "
-                f"folds, not {k}: give --folds {table.k}, or extract with --folds {k}"
-            )
-        return table.folds, k
-    # Prescribed folds have seed -1: a seed given by hand does not undo them.
-    if k == table.k and (seed is None or table.fold_seed in (-1, seed)):
-        return table.folds, k
-    return make_folds(np.asarray(table.labels), table.groups, k, seed or 0, "multiclass"), k
-
-
-def _provenance(cache: Cache, features: Features, names: Sequence[str], C: float) -> dict[str, Any]:
-    """What the scores rest on, as JSON values."""
-    return {
-        "features_digest": cache.digest(),
-        "manifest_digest": cache.table.digest,
-        "C": C,
-        "features": {
-            name: [
-                {
-                    "digest": spec.digest,
-                    "extractor": f"{spec.extractor} v{spec.version}",
-                    "protocol": spec.protocol,
-                    "fold": spec.fold,
-                    "dim": spec.dim,
-                    "weights": spec.weights,
-                    "trained_on": len(spec.trained_on),
-                }
-                for spec in cache.variants(name)
-            ]
-            for name in names
-        },
-    }

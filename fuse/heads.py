@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
 from mvemo.fuse.models import Model
-from mvemo.fuse.solver import Block, Solution, solve
+from mvemo.fuse.solver import Block, Link, Solution, solve
 
 F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Head:
-    """A fitted softmax layer over concatenated features, with its standardisation.
+    """A fitted linear layer over concatenated features, with its standardisation.
 
     Parameters
     ----------
@@ -33,11 +35,16 @@ class Head:
     mean, scale
         float64 (dim,): x is standardised to (x - mean) / scale first.
     coef
-        float32 (classes, dim).
+        float32 (classes, dim); of tags or dimensions where those are its outputs.
     intercept
         float64 (classes,).
     C
         Inverse strength of its L2 penalty.
+    link
+        What makes outputs of the layer's scores: ``softmax`` class probabilities,
+        ``sigmoid`` a probability for each tag, ``identity`` values in the labels' unit.
+    thresholds
+        ``sigmoid``: float64 (tags,), what a tag's probability must reach for a decision.
     """
 
     model: str
@@ -49,9 +56,13 @@ class Head:
     coef: NDArray[np.float32]
     intercept: F64
     C: float
+    link: Link = "softmax"
+    thresholds: F64 | None = None
 
     def probabilities(self, x: NDArray[np.floating]) -> F64:
-        """float64 (clips, classes), rows summing to 1, of cached features (clips, dim).
+        """float64 (clips, classes), of cached features (clips, dim); see `link`.
+
+        Rows sum to 1 under ``softmax`` alone; under ``identity`` they are predicted values.
 
         Raises
         ------
@@ -62,7 +73,8 @@ class Head:
             raise BadFeatures(
                 f"head {self.model} takes {len(self.mean)} numbers a clip, not {x.shape[1:]}"
             )
-        return softmax(((x - self.mean) / self.scale) @ self.coef.T + self.intercept)
+        scores: F64 = ((x - self.mean) / self.scale) @ self.coef.T + self.intercept
+        return outputs_of(scores, self.link)
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,7 @@ def fit_heads(
     *,
     net_fold: int | None = None,
 ) -> tuple[list[Head], list[F64]]:
-    """Fit all heads at once.
+    """Fit all softmax heads at once.
 
     Parameters
     ----------
@@ -118,19 +130,117 @@ def fit_heads(
     BadFeatures
         A head has training clips of fewer than two classes.
     """
+    present, weights = _training(fits, matrices)
+    for fit, w in zip(fits, weights, strict=True):
+        held = len(np.unique(labels[w > 0]))
+        if held < 2:
+            raise BadFeatures(
+                f"{_where(fit)}: the training clips with all of its features are "
+                f"of {held} class(es); two at least are needed"
+            )
+    target = np.zeros((n_classes, len(labels)), np.float32)
+    target[labels, np.arange(len(labels))] = 1.0
+    return _fitted(fits, matrices, target, weights, present, "softmax", net_fold)
+
+
+def fit_output_heads(
+    fits: Sequence[Fit],
+    matrices: Mapping[str, Matrix],
+    labels: NDArray[np.integer] | F64,
+    link: Literal["sigmoid", "identity"],
+    *,
+    net_fold: int | None = None,
+) -> tuple[list[Head], list[F64]]:
+    """Fit heads of many outputs at once: tags (L5) or dimensions (L6, squared error).
+
+    Parameters
+    ----------
+    fits, matrices, net_fold
+        As for `fit_heads`.
+    labels
+        (clips, outputs): 0 and 1 for ``sigmoid``, values for ``identity``, which are
+        standardised on each fit's training clips, so that the penalty and the tolerance
+        mean the same for every dimension. The heads give them in the labels' unit.
+    link
+        Of the heads.
+
+    Returns
+    -------
+    As of `fit_heads`: the heads, and for each the outputs of all clips, float64
+    (clips, outputs).
+
+    Raises
+    ------
+    BadFeatures
+        A head has fewer than two training clips.
+    """
+    present, weights = _training(fits, matrices)
+    for fit, w in zip(fits, weights, strict=True):
+        if (w > 0).sum() < 2:
+            raise BadFeatures(
+                f"{_where(fit)}: {int((w > 0).sum())} training clip(s) have all of its features; "
+                "two at least are needed"
+            )
+    if link == "sigmoid":
+        target = np.ascontiguousarray(labels.T, np.float32)
+        return _fitted(fits, matrices, target, weights, present, link, net_fold)
+    values = labels.astype(np.float64)
+    heads: dict[int, Head] = {}
+    outputs: dict[int, F64] = {}
+    # One solution for each set of training clips: all problems of one share their targets.
+    same: dict[bytes, list[int]] = {}
+    for i, fit in enumerate(fits):
+        same.setdefault(fit.train.tobytes(), []).append(i)
+    for members in same.values():
+        train = fits[members[0]].train
+        mean, scale = values[train].mean(axis=0), values[train].std(axis=0)
+        scale[scale <= 1e-12 * np.maximum(np.abs(mean), 1e-30)] = 1.0
+        made, said = _fitted(
+            [fits[i] for i in members],
+            matrices,
+            np.ascontiguousarray(((values - mean) / scale).T, np.float32),
+            weights[members],
+            [present[i] for i in members],
+            link,
+            net_fold,
+        )
+        for i, head, output in zip(members, made, said, strict=True):
+            heads[i] = replace(
+                head,
+                coef=(head.coef * scale[:, None]).astype(np.float32),
+                intercept=head.intercept * scale + mean,
+            )
+            outputs[i] = output * scale + mean
+    return [heads[i] for i in range(len(fits))], [outputs[i] for i in range(len(fits))]
+
+
+def _training(
+    fits: Sequence[Fit], matrices: Mapping[str, Matrix]
+) -> tuple[list[NDArray[np.bool_]], NDArray[np.float32]]:
+    """Clips that have all features of each fit, and (fits, clips) weights in training."""
     present = [
         np.logical_and.reduce([matrices[name].present for name in fit.model.features])
         for fit in fits
     ]
-    weights = np.array([p & fit.train for p, fit in zip(present, fits, strict=True)], np.float32)
-    for fit, w in zip(fits, weights, strict=True):
-        held = len(np.unique(labels[w > 0]))
-        if held < 2:
-            where = "all clips" if fit.fold is None else f"fold {fit.fold}"
-            raise BadFeatures(
-                f"{fit.model.name}, {where}: the training clips with all of its features are "
-                f"of {held} class(es); two at least are needed"
-            )
+    return present, np.array(
+        [p & fit.train for p, fit in zip(present, fits, strict=True)], np.float32
+    )
+
+
+def _where(fit: Fit) -> str:
+    return f"{fit.model.name}, {'all clips' if fit.fold is None else f'fold {fit.fold}'}"
+
+
+def _fitted(
+    fits: Sequence[Fit],
+    matrices: Mapping[str, Matrix],
+    target: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    present: Sequence[NDArray[np.bool_]],
+    link: Link,
+    net_fold: int | None,
+) -> tuple[list[Head], list[F64]]:
+    """Heads and outputs of all fits, to one target (outputs, clips)."""
     names = list(dict.fromkeys(name for fit in fits for name in fit.model.features))
     blocks = [
         Block(
@@ -139,17 +249,16 @@ def fit_heads(
         )
         for name in names
     ]
-    target = np.zeros((n_classes, len(labels)), np.float32)
-    target[labels, np.arange(len(labels))] = 1.0
-    solution = solve(blocks, target, weights, np.array([fit.C for fit in fits]))
+    solution = solve(blocks, target, weights, np.array([fit.C for fit in fits]), link=link)
     heads = [
-        _head(i, fit, names, blocks, matrices, solution, net_fold) for i, fit in enumerate(fits)
+        _head(i, fit, names, blocks, matrices, solution, net_fold, link)
+        for i, fit in enumerate(fits)
     ]
     outputs = []
     for i, there in enumerate(present):
-        probabilities = softmax(solution.scores[i].T.astype(np.float64))
-        probabilities[~there] = np.nan
-        outputs.append(probabilities)
+        output = outputs_of(solution.scores[i].T.astype(np.float64), link)
+        output[~there] = np.nan
+        outputs.append(output)
     return heads, outputs
 
 
@@ -161,6 +270,7 @@ def _head(
     matrices: Mapping[str, Matrix],
     solution: Solution,
     net_fold: int | None,
+    link: Link,
 ) -> Head:
     """Problem `i` as a head over the cached values."""
     mean, scale, coef = [], [], []
@@ -181,7 +291,15 @@ def _head(
         coef=np.concatenate(coef, axis=1),
         intercept=solution.intercept[i],
         C=fit.C,
+        link=link,
     )
+
+
+def outputs_of(scores: F64, link: Link) -> F64:
+    """What a head says for its layer's scores (clips, outputs)."""
+    if link == "softmax":
+        return softmax(scores)
+    return np.asarray(expit(scores), dtype=np.float64) if link == "sigmoid" else scores
 
 
 def softmax(scores: F64) -> F64:

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads import Head
+from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.results import Results
 
-VERSION = 1
+# 2: heads of tags and dimensions, with their link.
+VERSION = 2
 _ARRAYS = ("mean", "scale", "coef", "intercept")
 
 
@@ -56,7 +58,7 @@ class SavedHeads:
         return found
 
 
-def save_heads(path: str | Path, results: Results) -> None:
+def save_heads(path: str | Path, results: Results | OutputResults) -> None:
     """Write the heads of `results` as one file, in one step.
 
     Raises
@@ -70,6 +72,8 @@ def save_heads(path: str | Path, results: Results) -> None:
     for i, head in enumerate(results.heads):
         for name in _ARRAYS:
             arrays[f"{i}/{name}"] = getattr(head, name)
+        if head.thresholds is not None:
+            arrays[f"{i}/thresholds"] = head.thresholds
         listed.append(
             {
                 "model": head.model,
@@ -77,6 +81,7 @@ def save_heads(path: str | Path, results: Results) -> None:
                 "fold": head.fold,
                 "net_fold": head.net_fold,
                 "C": head.C,
+                "link": head.link,
             }
         )
     header = {
@@ -127,6 +132,7 @@ def load_heads(path: str | Path) -> SavedHeads:
                 Head(
                     **{**entry, "features": tuple(entry["features"])},
                     **{name: saved[f"{i}/{name}"] for name in _ARRAYS},
+                    thresholds=saved.get(f"{i}/thresholds"),
                 )
                 for i, entry in enumerate(header["heads"])
             )

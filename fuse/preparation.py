@@ -1,0 +1,138 @@
+"""What every evaluation starts from, whatever the task: models, folds, leaks, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache import Cache
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.features import Features
+from mvemo.fuse.guard import find_leaks, refuse_leaks
+from mvemo.fuse.models import Model, chosen_models
+from mvemo.manifests import make_folds
+from mvemo.manifests.model import Task
+
+DEFAULT_FOLDS = 6
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Models and folds of one evaluation, past the leak guard.
+
+    Parameters
+    ----------
+    features
+        Those of the cache.
+    models
+        To evaluate, in the order of report.
+    names
+        The features that they use.
+    folds
+        int64 (clips,): the fold that each clip is tested in.
+    k
+        Number of folds.
+    leaky
+        A net saw clips that it is scored on, and that was allowed.
+    views
+        (fold whose nets made the features, or None; folds tested with them): features that
+        all folds share are read, and fitted on, once for all folds.
+    """
+
+    features: Features
+    models: tuple[Model, ...]
+    names: tuple[str, ...]
+    folds: NDArray[np.int64]
+    k: int
+    leaky: bool
+    views: tuple[tuple[int | None, tuple[int, ...]], ...]
+
+
+def prepare(
+    cache: Cache,
+    *,
+    k: int | None,
+    seed: int | None,
+    models: Sequence[str] | None,
+    allow_leak: bool,
+) -> Preparation:
+    """Choose models and folds, and refuse what would not be honest.
+
+    Parameters
+    ----------
+    cache, k, seed, models, allow_leak
+        As for `mvemo.fuse.evaluate`.
+
+    Raises
+    ------
+    BadFeatures
+        Nothing to evaluate, an unknown model, or folds that the features do not allow.
+    LeakError
+        A net saw clips that it is scored on, or clips of their groups.
+    """
+    table = cache.table
+    features = Features(cache)
+    chosen = chosen_models(features.modality, models)
+    names = tuple(dict.fromkeys(name for model in chosen for name in model.features))
+    crossfit = [name for name in names if features.crossfit(name)]
+    folds, k = _folds(cache, k, seed, crossfit)
+    leaks = find_leaks(features, names, table, folds)
+    if not allow_leak:
+        refuse_leaks(leaks, folds, str(cache.path))
+    every = tuple(range(k))
+    views = tuple((f, (f,)) for f in every) if crossfit else ((None, every),)
+    return Preparation(features, chosen, names, folds, k, bool(leaks), views)
+
+
+def shuffled(labels: NDArray[Any], seed: int | None) -> NDArray[Any]:
+    """Labels over other clips: whole rows change places, so that tags stay together."""
+    return np.random.default_rng([0 if seed is None else seed, 1]).permutation(labels)
+
+
+def provenance_of(cache: Cache, prepared: Preparation, C: float) -> dict[str, Any]:
+    """What the scores rest on, as JSON values."""
+    return {
+        "features_digest": cache.digest(),
+        "manifest_digest": cache.table.digest,
+        "C": C,
+        "features": {
+            name: [
+                {
+                    "digest": spec.digest,
+                    "extractor": f"{spec.extractor} v{spec.version}",
+                    "protocol": spec.protocol,
+                    "fold": spec.fold,
+                    "dim": spec.dim,
+                    "weights": spec.weights,
+                    "trained_on": len(spec.trained_on),
+                }
+                for spec in cache.variants(name)
+            ]
+            for name in prepared.names
+        },
+    }
+
+
+def _folds(
+    cache: Cache, k: int | None, seed: int | None, crossfit: Sequence[str]
+) -> tuple[NDArray[np.int64], int]:
+    """The folds to test in, and their number."""
+    table = cache.table
+    if k is None:
+        k = table.k or DEFAULT_FOLDS
+    if crossfit:
+        if k != table.k:
+            raise BadFeatures(
+                f"{cache.path}: the nets of {', '.join(crossfit)} were trained for {table.k} "
+                f"folds, not {k}: give --folds {table.k}, or extract with --folds {k}"
+            )
+        return table.folds, k
+    # Prescribed folds have seed -1: a seed given by hand does not undo them.
+    if k == table.k and (seed is None or table.fold_seed in (-1, seed)):
+        return table.folds, k
+    task = cast(Task, table.task)
+    return make_folds(table.labels, table.groups, k, seed or 0, task), k
