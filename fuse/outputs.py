@@ -45,9 +45,9 @@ class OutputResult:
     micro
         Score name to its value over all (clip, tag) pairs, pooled; empty for dimensions.
     intervals
-        Name to float64 (2,): 95 % group-bootstrap intervals: ``headline`` (its mean over
-        folds), and, pooled, ``NAME_macro``, ``f1_micro`` and, for dimensions,
-        ``NAME_DIMENSION``; ``quadrant_accuracy``.
+        Name to float64 (2,): 95 % group-bootstrap intervals: ``headline`` (see
+        `mvemo.fuse.headline`), and of the pooled predictions ``NAME_macro``, ``f1_micro``
+        and, for dimensions, ``NAME_DIMENSION`` and ``quadrant_accuracy``.
     quadrant_accuracy
         Share of clips in the right quadrant of the valence-arousal plane, pooled; None
         where the dimensions are others.

@@ -1,0 +1,64 @@
+"""Small caches of made features with tags or dimensions as labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from feature_samples import make_table, spec, write_cache
+
+from mvemo.cache import ClipTable
+from mvemo.manifests import make_folds
+
+TAGS = ("calm", "dark", "fast")
+DIMENSIONS = ("arousal", "valence")
+
+
+def output_table(task, n=90, k=3, group_size=2, seed=0, labels=None, classes=None):
+    """A table of n clips in groups; labels of a group are alike."""
+    rng = np.random.default_rng([seed, 5])
+    group = np.repeat(np.arange(n // group_size), group_size)
+    hidden = rng.normal(size=(n // group_size, 3))[group] + 0.3 * rng.normal(size=(n, 3))
+    classes = classes or (TAGS if task == "multilabel" else DIMENSIONS)
+    if labels is None and task == "multilabel":
+        labels = (hidden > [0.0, 0.5, 1.0]).astype(np.int64)
+    elif labels is None:
+        labels = np.tanh(0.5 * hidden[:, :2]) * [0.8, 0.4] + [0.1, -0.2]
+    groups = tuple(f"g{g}" for g in group)
+    table = make_table(n, 0, group_size=group_size)
+    return ClipTable(
+        name="made",
+        task=task,
+        classes=tuple(classes),
+        clip_ids=table.clip_ids,
+        groups=groups,
+        labels=labels,
+        folds=make_folds(labels, groups, k, seed, task),
+        k=k,
+        fold_seed=seed,
+        digest="e" * 64,
+        synthetic=True,
+    )
+
+
+def output_features(table, name, dim=8, strength=1.0, noise=1.0):
+    """float32 (clips, dim): the labels in a random basis, plus noise."""
+    rng = np.random.default_rng([len(table), sum(map(ord, name))])
+    scaled = (table.labels - table.labels.mean(axis=0)) / table.labels.std(axis=0)
+    values = strength * scaled @ rng.normal(size=(scaled.shape[1], dim))
+    return (values + noise * rng.normal(size=(len(table), dim)) + 3.0).astype(np.float32)
+
+
+def output_cache(path, table, *, names=("music1d", "c3d"), missing=None, **options):
+    vectors = [(spec(n, 8), output_features(table, n, **options)) for n in names]
+    return write_cache(path, table, vectors, missing=missing)
+
+
+def crossfit_output_cache(path, table, names=("music1d",)):
+    """A basis of its own for every fold's net, which saw all other folds."""
+    vectors = []
+    for name in names:
+        base = output_features(table, name)
+        for fold in range(table.k):
+            basis = np.random.default_rng(fold).normal(size=(8, 8))
+            ids = [c for c, f in zip(table.clip_ids, table.folds, strict=True) if f != fold]
+            vectors.append((spec(name, 8, "crossfit", fold, ids), (base @ basis).astype("f4")))
+    return write_cache(path, table, vectors)

@@ -1,0 +1,232 @@
+"""Tags and dimensions: equal to scikit-learn's heads, honest, at chance when permuted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from feature_samples import frozen_cache, spec, write_cache
+from output_samples import crossfit_output_cache, output_cache, output_features, output_table
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import average_precision_score, f1_score, r2_score, roc_auc_score
+from sklearn.preprocessing import StandardScaler
+
+from mvemo.cache import open_cache
+from mvemo.fuse import BadFeatures, LeakError, evaluate, load_heads, save_heads
+from mvemo.fuse.multilabel import best_thresholds
+from mvemo.fuse.outputs_crossval import INNER_FOLDS, evaluate_outputs
+from mvemo.manifests import make_folds
+
+
+def run(path, **options):
+    with open_cache(path) as cache:
+        return evaluate_outputs(cache, **{"draws": 100, **options})
+
+
+@pytest.fixture(scope="module")
+def tags(tmp_path_factory):
+    table = output_table("multilabel")
+    path = output_cache(tmp_path_factory.mktemp("t") / "f.h5", table, noise=3.0)
+    return table, run(path, C=0.1, refit=True), path
+
+
+@pytest.fixture(scope="module")
+def values(tmp_path_factory):
+    table = output_table("regression")
+    path = output_cache(tmp_path_factory.mktemp("v") / "f.h5", table)
+    return table, run(path, C=0.1, refit=True), path
+
+
+def logistic(x, y, train, C):
+    scaler = StandardScaler().fit(x[train])
+    found = [
+        LogisticRegression(C=C, tol=1e-8, max_iter=1000)
+        .fit(scaler.transform(x[train]), y[train, t])
+        .predict_proba(scaler.transform(x))[:, 1]
+        for t in range(y.shape[1])
+    ]
+    return np.stack(found, axis=1)
+
+
+def test_tags_are_scikit_learns(tags):
+    table, results, _ = tags
+    assert [m.name for m in results.models] == ["music1d", "c3d", "c3d+music1d", "integrated"]
+    x = np.concatenate([output_features(table, n, noise=3.0) for n in ("c3d", "music1d")], axis=1)
+    y = table.labels
+    model = results.models[2]
+    off = []
+    for fold in range(3):
+        test = table.folds == fold
+        expected = logistic(x, y, ~test, 0.1)
+        np.testing.assert_allclose(model.predictions[test], expected[test], atol=2e-3)
+        # Thresholds rest on inner folds of the training clips alone.
+        rows = np.flatnonzero(~test)
+        groups = [table.groups[i] for i in rows]
+        inner = make_folds(y[rows], groups, INNER_FOLDS, 0, "multilabel")
+        held = np.full((len(rows), 3), np.nan)
+        for j in range(INNER_FOLDS):
+            held[inner == j] = logistic(x[rows], y[rows], inner != j, 0.1)[inner == j]
+            inside = {g for g, i in zip(groups, inner, strict=True) if i == j}
+            assert not inside & {g for g, i in zip(groups, inner, strict=True) if i != j}
+        off.append(np.abs(model.thresholds[fold] - best_thresholds(held, y[rows])))
+    # Of thresholds with nearly the same F1, another may win by a rounding error.
+    assert (np.stack(off) < 2e-3).mean() > 0.7
+    p, said = model.predictions, model.decisions
+    assert (said == (p >= model.thresholds[table.folds])).all()
+    assert model.macro["roc_auc"] == pytest.approx(roc_auc_score(y, p, average="macro"))
+    assert model.micro["roc_auc"] == pytest.approx(roc_auc_score(y, p, average="micro"))
+    assert model.micro["f1"] == pytest.approx(f1_score(y, said, average="micro"))
+    np.testing.assert_allclose(model.pooled["f1"], f1_score(y, said, average=None))
+    per_fold = [
+        average_precision_score(y[table.folds == f, 1], p[table.folds == f, 1]) for f in range(3)
+    ]
+    np.testing.assert_allclose(model.per_fold["average_precision"][:, 1], per_fold)
+    by_hand = [roc_auc_score(y[table.folds == f], p[table.folds == f]) for f in range(3)]
+    np.testing.assert_allclose(model.headline_per_fold, by_hand)
+    assert model.headline_per_fold.mean() > 0.7
+    low, high = model.intervals["headline"]
+    assert low < model.headline_per_fold.mean() < high
+
+
+def test_values_are_those_of_ridge_regression(values):
+    table, results, _ = values
+    x = np.concatenate([output_features(table, n) for n in ("c3d", "music1d")], axis=1)
+    y = table.labels
+    model = results.models[2]
+    for fold in range(3):
+        test = table.folds == fold
+        scaler = StandardScaler().fit(x[~test])
+        ridge = Ridge(alpha=1 / 0.1, tol=1e-10).fit(scaler.transform(x[~test]), y[~test])
+        expected = ridge.predict(scaler.transform(x[test]))
+        np.testing.assert_allclose(model.predictions[test], expected, atol=2e-4)
+    p = model.predictions
+    np.testing.assert_allclose(model.pooled["r2"], r2_score(y, p, multioutput="raw_values"))
+    by_hand = [r2_score(y[table.folds == f], p[table.folds == f]) for f in range(3)]
+    np.testing.assert_allclose(model.headline_per_fold, by_hand)
+    assert model.pooled["r2"].min() > 0.5
+    # Quadrants about 0, as labels are negative, too.
+    assert results.quadrant_centre == (0.0, 0.0)
+    right = ((p >= 0) == (y >= 0)).all(axis=1)
+    assert model.quadrant_accuracy == pytest.approx(right.mean())
+    assert model.quadrant_confusion.sum() == 90
+    assert np.trace(model.quadrant_confusion) == right.sum()
+    for name, at in (("r2_valence", model.pooled["r2"][1]), ("quadrant_accuracy", right.mean())):
+        low, high = model.intervals[name]
+        assert low < at < high
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_permuted_labels_are_at_chance(task, tmp_path):
+    table = output_table(task, n=300, group_size=1)
+    path = output_cache(tmp_path / "f.h5", table, strength=2.0)
+    real, shuffled = run(path, draws=0), run(path, draws=0, permute_labels=True)
+    assert shuffled.permuted
+    # Whole rows change places.
+    rows = {tuple(row) for row in table.labels.tolist()}
+    assert {tuple(row) for row in shuffled.labels.tolist()} == rows
+    assert (shuffled.labels != real.labels).any()
+    for before, after in zip(real.models, shuffled.models, strict=True):
+        if task == "multilabel":
+            assert before.headline_per_fold.mean() > 0.85
+            assert abs(after.headline_per_fold.mean() - 0.5) < 0.06
+        else:
+            assert before.headline_per_fold.mean() > 0.5
+            assert -0.3 < after.headline_per_fold.mean() < 0.02
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_no_label_of_a_fold_has_a_part_in_its_predictions(task, tmp_path):
+    table = output_table(task)
+    x = output_features(table, "c3d")
+    changed = table.labels.copy()
+    test = table.folds == 0
+    changed[test] = 1 - changed[test]
+    found = []
+    for i, labels in enumerate((table.labels, changed)):
+        path = write_cache(
+            tmp_path / f"{i}.h5", replace(table, labels=labels), [(spec("c3d", 8), x)]
+        )
+        found.append(run(path, draws=0).models[0])
+    assert (found[0].predictions[test] == found[1].predictions[test]).all()
+    assert (found[0].predictions[~test] != found[1].predictions[~test]).any()
+    if task == "multilabel":
+        assert (found[0].thresholds[0] == found[1].thresholds[0]).all()
+
+
+def test_the_baselines_know_the_training_labels_alone(tags, values):
+    for table, results, _ in (tags, values):
+        assert results.baseline.features == ()
+        for fold in range(3):
+            test = table.folds == fold
+            expected = np.broadcast_to(
+                table.labels[~test].mean(axis=0), (test.sum(), table.labels.shape[1])
+            )
+            np.testing.assert_allclose(results.baseline.predictions[test], expected)
+    assert values[1].baseline.pooled["r2"].max() <= 0
+    np.testing.assert_allclose(tags[1].baseline.headline_per_fold, 0.5)
+    # Each tag is always said: its recall is 1.
+    np.testing.assert_allclose(tags[1].baseline.pooled["recall"], 1.0)
+
+
+def test_saved_heads_predict_what_was_reported(tags, values, tmp_path):
+    for table, results, _ in (tags, values):
+        save_heads(tmp_path / "heads.npz", results)
+        saved = load_heads(tmp_path / "heads.npz")
+        assert saved.facts["task"] == table.task
+        model = results.models[-1]
+        noise = 3.0 if table.task == "multilabel" else 1.0
+        x = np.concatenate([output_features(table, n, noise=noise) for n in model.features], axis=1)
+        for fold in range(3):
+            (head,) = saved.of("integrated", fold)
+            test = table.folds == fold
+            np.testing.assert_allclose(
+                head.probabilities(x[test]), model.predictions[test], atol=1e-4
+            )
+            if table.task == "multilabel":
+                assert head.link == "sigmoid"
+                np.testing.assert_array_equal(head.thresholds, model.thresholds[fold])
+            else:
+                assert (head.link, head.thresholds) == ("identity", None)
+        (final,) = saved.of("integrated")
+        assert final.fold is None
+        if table.task == "multilabel":
+            np.testing.assert_array_equal(
+                final.thresholds, best_thresholds(model.predictions, table.labels)
+            )
+
+
+def test_clips_without_a_feature_are_left_out(tmp_path):
+    table = output_table("regression")
+    path = output_cache(tmp_path / "f.h5", table, missing={"c3d": [3, 40]})
+    results = run(path, draws=0)
+    held = {m.name: int(m.predicted.sum()) for m in results.models}
+    assert held == {"music1d": 90, "c3d": 88, "c3d+music1d": 88, "integrated": 88}
+    assert results.missing == {"music1d": 0, "c3d": 2}
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_crossfitted_nets_and_the_guard(task, tmp_path):
+    table = output_table(task)
+    path = crossfit_output_cache(tmp_path / "f.h5", table)
+    results = run(path, draws=0, refit=True)
+    assert results.models[0].predicted.all()
+    assert results.models[0].headline_per_fold.mean() > 0.4
+    assert [h.net_fold for h in results.heads if h.fold is None] == [0, 1, 2]
+    with pytest.raises(BadFeatures, match="not 4: give --folds 3"):
+        run(path, k=4)
+    shared = spec("c3d", 8, "shared", None, table.clip_ids)
+    leaky = write_cache(tmp_path / "s.h5", table, [(shared, output_features(table, "c3d"))])
+    with pytest.raises(LeakError, match="--protocol shared"):
+        run(leaky)
+    assert run(leaky, draws=0, allow_leak=True).leaky
+
+
+def test_folds_of_other_number_and_tasks_of_the_other_function(tags, tmp_path):
+    results = run(tags[2], k=5, seed=3, draws=0)
+    assert set(results.folds.tolist()) == set(range(5))
+    for group in set(results.groups):
+        rows = [i for i, g in enumerate(results.groups) if g == group]
+        assert len(set(results.folds[rows].tolist())) == 1
+    with open_cache(tags[2]) as cache, pytest.raises(BadFeatures, match="is multilabel, not"):
+        evaluate(cache)
+    with pytest.raises(BadFeatures, match="is multiclass, not multilabel"):
+        run(frozen_cache(tmp_path / "f.h5", names=("c3d",)))
