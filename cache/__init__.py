@@ -9,12 +9,15 @@ from mvemo.cache.merge import merge_caches
 from mvemo.cache.reader import Cache, Failure, open_cache
 from mvemo.cache.repair import repair_cache
 from mvemo.cache.spec import FeatureSpec, Kind, Modality, Protocol, content_digest, digest_of
-from mvemo.cache.table import ClipTable
+from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
 from mvemo.cache.verify import verify_cache
 from mvemo.cache.writer import CacheWriter
 
 __all__ = [
     "SCHEMA",
+    "TEST",
+    "TRAIN",
+    "VALIDATION",
     "ArrayRows",
     "BadCache",
     "Cache",

@@ -26,6 +26,11 @@ def check_table(table: ClipTable, where: str) -> None:
             f"{where}: {n} clips, but {len(table.groups)} groups and folds of shape "
             f"{np.shape(table.folds)}"
         )
+    if table.splits is not None:
+        if np.shape(table.splits) != (n,):
+            raise BadCache(f"{where}: {n} clips, but splits of shape {np.shape(table.splits)}")
+        if table.k:
+            raise BadCache(f"{where}: clips have splits and {table.k} folds: one or the other")
     if np.shape(table.labels) != shape:
         raise BadCache(
             f"{where}: labels of shape {np.shape(table.labels)}, {table.task} needs {shape}"

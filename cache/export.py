@@ -29,7 +29,8 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     out
         ``.npz`` (no pickles): ``clip_ids``, ``groups``, ``labels``, ``classes``, ``folds``,
         ``present``, ``values`` float32 (clips, dim) with NaN rows where missing, ``spec`` as
-        JSON; for a sequence ``values`` (all frames, dim) and ``offsets`` (clips + 1,).
+        JSON, ``splits`` where there are any; for a sequence ``values`` (all frames, dim)
+        and ``offsets`` (clips + 1,).
         ``.csv``: a line a clip (a frame of a sequence, with its number), empty cells where
         missing; nine digits, which give every float32 back. Replaced if it is there.
     fold
@@ -65,6 +66,8 @@ def _write_npz(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
         "folds": table.folds,
         "spec": np.array(spec_to_json(spec)),
     }
+    if table.splits is not None:
+        arrays["splits"] = table.splits
     if spec.kind == "vector":
         arrays["values"], arrays["present"] = cache.vectors(name, fold)
     else:

@@ -6,6 +6,7 @@
     /clips                 attrs: name, task, k, fold_seed, digest, synthetic, checksum
         classes, ids, groups        UTF-8 strings
         labels, folds               aligned to ids
+        splits                      the same; under the holdout protocol alone
     /features/<name>[@foldN]        attrs: digest (of the spec), checksum (of the index)
         spec                        JSON, without trained_on
         present      bool (clips,)
@@ -75,13 +76,20 @@ def table_checksum(table: ClipTable) -> str:
     """Checksum of everything in a clip table."""
     single = [table.name, table.task, table.k, table.fold_seed, table.digest, table.synthetic]
     labels = "<f8" if table.task == "regression" else "<i8"
+    # Absent parts add nothing, so that tables without splits keep the checksum they had.
+    splits = [] if table.splits is None else [_integers(table.splits)]
     return text_checksum(
         to_json(single),
         *("\0".join(strings) for strings in (table.classes, table.clip_ids, table.groups)),
         str(table.labels.shape),
         np.ascontiguousarray(table.labels, dtype=labels).tobytes().hex(),
-        np.ascontiguousarray(table.folds, dtype="<i8").tobytes().hex(),
+        _integers(table.folds),
+        *splits,
     )
+
+
+def _integers(values: Ints) -> str:
+    return np.ascontiguousarray(values, dtype="<i8").tobytes().hex()
 
 
 # --- small parts of a file
@@ -122,6 +130,7 @@ def subset(table: ClipTable, rows: Sequence[int]) -> ClipTable:
         groups=tuple(table.groups[i] for i in rows),
         labels=table.labels[list(rows)],
         folds=table.folds[list(rows)],
+        splits=None if table.splits is None else table.splits[list(rows)],
     )
 
 
@@ -141,6 +150,8 @@ def write_table(file: Any, table: ClipTable) -> None:
     labels = "<f8" if table.task == "regression" else "<i8"
     group.create_dataset("labels", data=np.asarray(table.labels, dtype=labels))
     group.create_dataset("folds", data=np.asarray(table.folds, dtype="<i8"))
+    if table.splits is not None:
+        group.create_dataset("splits", data=np.asarray(table.splits, dtype="<i8"))
 
 
 def read_table(file: Any) -> ClipTable:
@@ -158,6 +169,7 @@ def read_table(file: Any) -> ClipTable:
         fold_seed=int(group.attrs["fold_seed"]),
         digest=str(group.attrs["digest"]),
         synthetic=bool(group.attrs["synthetic"]),
+        splits=group["splits"][()].astype(np.int64, copy=False) if "splits" in group else None,
     )
     if table_checksum(table) != str(group.attrs["checksum"]):
         raise ValueError(MISFIT)

@@ -105,8 +105,8 @@ def merge_tables(sources: Sequence[FileSource]) -> ClipTable:
             other, j = rows.setdefault(clip, (source, i))
             if not _same_clip(table, i, other.table, j):
                 raise BadCache(
-                    f"{source.path}: label, group or fold of clip {clip!r} differ from those "
-                    f"in {other.path}"
+                    f"{source.path}: label, group, fold or split of clip {clip!r} differ from "
+                    f"those in {other.path}"
                 )
     name = min(source.table.name for source in sources)
     whole = [s.table for s in sources if len(s.table) == len(rows)]
@@ -121,6 +121,7 @@ def merge_tables(sources: Sequence[FileSource]) -> ClipTable:
         groups=tuple(t.groups[0] for t in picked),
         labels=np.concatenate([t.labels for t in picked]),
         folds=np.concatenate([t.folds for t in picked]),
+        splits=None if first.table.splits is None else np.array([_split(t, 0) for t in picked]),
     )
 
 
@@ -128,8 +129,13 @@ def _same_clip(a: ClipTable, i: int, b: ClipTable, j: int) -> bool:
     return (
         a.groups[i] == b.groups[j]
         and a.folds[i] == b.folds[j]
+        and _split(a, i) == _split(b, j)
         and np.array_equal(a.labels[i], b.labels[j], equal_nan=a.task == "regression")
     )
+
+
+def _split(table: ClipTable, row: int) -> int | None:
+    return None if table.splits is None else int(table.splits[row])
 
 
 def _merge_failures(sources: Sequence[FileSource]) -> Failures:

@@ -14,7 +14,7 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.layout import Failures, feature_label
 from mvemo.cache.source import Source, describe
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
+from mvemo.cache.table import TEST, ClipTable
 
 # Earlier runs whose provenance is kept under "history".
 HISTORY = 20
@@ -60,7 +60,9 @@ def in_order(features: Mapping[str, PlannedFeature]) -> dict[str, PlannedFeature
 
 def curve_names(spec: FeatureSpec) -> set[str]:
     """Names of the training curves of a feature's net."""
-    return {feature_label(spec)} | ({f"{spec.name}@all"} if spec.fold is None else set())
+    if spec.fold is not None:
+        return {feature_label(spec)}
+    return {spec.name, f"{spec.name}@all", f"{spec.name}@holdout"}
 
 
 def refuse_rivals(features: Mapping[str, PlannedFeature], where: str) -> None:
@@ -86,14 +88,27 @@ def corrupt_stage(spec: FeatureSpec) -> str:
     return f"cache:{feature_label(spec)}"
 
 
-def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
-    """Whether a crossfit net saw clips, or groups of clips, that the table puts in its fold.
+def tested_rows(spec: FeatureSpec, table: ClipTable) -> list[int] | None:
+    """Rows of the clips that a net's protocol promises it never saw; None without a promise.
 
-    Also True where the table has no such fold.
+    ``crossfit``: those of its fold. ``holdout``: those of the test split; none where the
+    table has no splits.
     """
-    if spec.fold is None:
+    if spec.protocol == "crossfit":
+        return np.flatnonzero(table.folds == spec.fold).tolist()
+    if spec.protocol == "holdout":
+        return [] if table.splits is None else np.flatnonzero(table.splits == TEST).tolist()
+    return None
+
+
+def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
+    """Whether a net saw clips, or groups of clips, that the table tests it on.
+
+    Also True where the table has no such clips.
+    """
+    inside = tested_rows(spec, table)
+    if inside is None:
         return False
-    inside = np.flatnonzero(table.folds == spec.fold).tolist()
     seen = frozenset(spec.trained_on)
     groups = {table.groups[i] for i, c in enumerate(table.clip_ids) if c in seen}
     return not inside or any(table.clip_ids[i] in seen or table.groups[i] in groups for i in inside)

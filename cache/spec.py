@@ -13,7 +13,7 @@ from typing import Any, Literal
 Modality = Literal["audio", "video"]
 Kind = Literal["vector", "sequence"]
 # "none": nothing was trained (a descriptor, a mel spectrogram).
-Protocol = Literal["none", "frozen", "crossfit", "shared", "imported"]
+Protocol = Literal["none", "frozen", "crossfit", "shared", "holdout", "imported"]
 
 
 @dataclass(frozen=True)

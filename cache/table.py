@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# What `ClipTable.splits` holds.
+TRAIN, VALIDATION, TEST = 0, 1, 2
+
 
 @dataclass(frozen=True)
 class ClipTable:
@@ -32,6 +35,9 @@ class ClipTable:
         The manifest's digest.
     synthetic
         True for generated data.
+    splits
+        int64 (clips,): 0 training, 1 validation, 2 test, under the ``holdout`` protocol;
+        None where the clips are not split so. Clips with splits have no folds.
     """
 
     name: str
@@ -45,6 +51,7 @@ class ClipTable:
     fold_seed: int
     digest: str
     synthetic: bool = False
+    splits: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.clip_ids)

@@ -14,6 +14,7 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.layout import (
     DAMAGE,
     Index,
+    Ints,
     feature_label,
     open_file,
     read_failures,
@@ -21,9 +22,9 @@ from mvemo.cache.layout import (
     read_table,
     read_text,
 )
-from mvemo.cache.rules import same_family
+from mvemo.cache.rules import same_family, tested_rows
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
+from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
 
 # Problems of one kind that are told one by one; the rest are counted.
 SHOWN = 5
@@ -106,7 +107,21 @@ def table_problems(table: ClipTable) -> list[str]:
         of_group.setdefault(name, set()).add(fold)
     straddling = [(name, held) for name, held in of_group.items() if len(held) > 1]
     problems += [f"group {name!r} straddles folds {sorted(held)}" for name, held in straddling]
+    if table.splits is not None:
+        problems += _split_problems(table, table.splits)
     return _shortened(problems, "problems of the clip table")
+
+
+def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
+    known = (TRAIN, VALIDATION, TEST)
+    outside = sorted(set(splits.tolist()).difference(known))
+    problems = [f"splits {outside} are none of {known}"] if outside else []
+    problems += [f"no clip is in split {s}" for s in known if not (splits == s).any()]
+    of_group: dict[str, set[int]] = {}
+    for name, split in zip(table.groups, splits.tolist(), strict=True):
+        of_group.setdefault(name, set()).add(split)
+    straddling = [(name, held) for name, held in of_group.items() if len(held) > 1]
+    return problems + [f"group {n!r} straddles splits {sorted(held)}" for n, held in straddling]
 
 
 def _feature_problems(group: Any, index: Index, table: ClipTable) -> list[str]:
@@ -169,21 +184,23 @@ def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
         return (
             [f"protocol {spec.protocol}, but trained on {len(held)} of the clips"] if held else []
         )
-    if spec.protocol != "crossfit":
+    inside = tested_rows(spec, table)
+    if inside is None:
         return []
-    inside = np.flatnonzero(table.folds == spec.fold).tolist()
     if not inside:
-        return [f"a crossfit net of fold {spec.fold}, which has no clips"]
+        where = "the test split" if spec.fold is None else f"fold {spec.fold}"
+        return [f"a {spec.protocol} net of {where}, which has no clips"]
+    where = "the test split" if spec.fold is None else "its fold"
     groups = {table.groups[i] for i, clip in enumerate(table.clip_ids) if clip in seen}
     clips = [table.clip_ids[i] for i in inside if table.clip_ids[i] in seen]
     kin = [table.clip_ids[i] for i in inside if table.groups[i] in groups]
     problems = []
     if not seen:
-        problems.append("a crossfit net without a record of its training clips")
+        problems.append(f"a {spec.protocol} net without a record of its training clips")
     if clips:
-        problems.append(f"the net was trained on {len(clips)} clips of its fold, as {clips[0]!r}")
+        problems.append(f"the net was trained on {len(clips)} clips of {where}, as {clips[0]!r}")
     if len(kin) > len(clips):
-        problems.append(f"the net saw the groups of {len(kin)} clips of its fold, as {kin[0]!r}")
+        problems.append(f"the net saw the groups of {len(kin)} clips of {where}, as {kin[0]!r}")
     return problems
 
 

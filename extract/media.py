@@ -50,7 +50,7 @@ _STATING = frozenset({"mov", "avi", "mp3", "flac", "asf"})
 # Codecs of which pictures that no other depends on may be left out, the others being the same.
 _SKIPPING = ("h264",)
 # Of these, libsndfile reads the sound; MP3 not: its decoder writes warnings to the terminal.
-_AUDIO_FILES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
+AUDIO_FILES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def decode_clip(
     path = Path(path)
     check_request(start, duration, sample_rates, n_frames, sizes)
     check_file(path)
-    if path.suffix.lower() in _AUDIO_FILES:
+    if path.suffix.lower() in AUDIO_FILES:
         try:
             return _decode_audio_file(path, start, duration, sample_rates, bool(sizes))
         except soundfile.LibsndfileError:
@@ -148,9 +148,9 @@ def _decode_container(
     threads: int,
 ) -> Decoded:
     decoded = Decoded()
-    with _open(path) as container:
+    with open_container(path) as container:
         # A cover picture in an audio file is no video.
-        pictures = [s for s in container.streams.video if not _is_cover(s)]
+        pictures = [s for s in container.streams.video if not is_cover(s)]
         video = pictures[0] if pictures and sizes else None
         audio = container.streams.audio[0] if container.streams.audio and sample_rates else None
         if not pictures and not container.streams.audio:
@@ -265,7 +265,7 @@ def _decode_audio_file(
 # --- containers
 
 
-def _open(path: Path) -> Any:
+def open_container(path: Path) -> Any:
     # The prefix and the whitelist keep playlists and odd names from reaching elsewhere;
     # titles in other encodings than UTF-8 are no reason to refuse a file.
     return av.open(
@@ -275,7 +275,7 @@ def _open(path: Path) -> Any:
     )
 
 
-def _is_cover(stream: Any) -> bool:
+def is_cover(stream: Any) -> bool:
     return bool(int(stream.disposition) & 0x0400)
 
 
@@ -319,7 +319,7 @@ def _rewound(
     safe = "mov" in container.format.name or ("matroska" in container.format.name and far)
     if safe and _seek(container, start + origin):
         return container
-    return stack.enter_context(_open(path))
+    return stack.enter_context(open_container(path))
 
 
 def _frame_times(

@@ -5,9 +5,11 @@ from mvemo.manifests.errors import BadManifest, ManifestError, MissingManifest
 from mvemo.manifests.foldfile import Folds, folds_of, read_folds, write_folds
 from mvemo.manifests.folds import fold_notes, inner_split, make_folds
 from mvemo.manifests.header import Fault
+from mvemo.manifests.holdout import Holdout, holdout_of, holdout_split, parse_fractions
 from mvemo.manifests.model import TASKS, Clip, Manifest, Task
 from mvemo.manifests.scan import LAYOUTS, Scan, ScanWarning, scan_clips, scan_folder
 from mvemo.manifests.schemes import SCHEMES, Scheme, apply_scheme, find_scheme
+from mvemo.manifests.segments import segment_manifest, song_of
 from mvemo.manifests.sources import infer_group, source_of, with_inferred_groups
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "Clip",
     "Fault",
     "Folds",
+    "Holdout",
     "Manifest",
     "ManifestError",
     "MissingManifest",
@@ -30,13 +33,18 @@ __all__ = [
     "find_scheme",
     "fold_notes",
     "folds_of",
+    "holdout_of",
+    "holdout_split",
     "infer_group",
     "inner_split",
     "make_folds",
+    "parse_fractions",
     "read_folds",
     "read_manifest",
     "scan_clips",
     "scan_folder",
+    "segment_manifest",
+    "song_of",
     "source_of",
     "with_inferred_groups",
     "write_folds",

@@ -58,10 +58,10 @@ def make_folds(
     """
     if k < 2:
         raise BadManifest(f"k is {k}; cross-validation needs 2 folds at least")
-    counts, member = _group_counts(labels, groups, task)
+    counts, member = group_counts(labels, groups, task)
     if len(counts) < k:
         raise BadManifest(f"{len(counts)} group(s) cannot fill {k} folds; use k <= {len(counts)}")
-    return _assign(counts, np.full(k, 1.0 / k), seed)[member]
+    return assign_groups(counts, np.full(k, 1.0 / k), seed)[member]
 
 
 def inner_split(
@@ -95,11 +95,11 @@ def inner_split(
     """
     if not 0 < fraction < 1:
         raise BadManifest(f"fraction is {fraction}; it must lie between 0 and 1")
-    counts, member = _group_counts(labels, groups, task)
+    counts, member = group_counts(labels, groups, task)
     if len(counts) < 2:
         raise BadManifest("one group only; an inner split needs 2 groups at least")
-    side = _assign(counts, np.array([1.0 - fraction, fraction]), seed)
-    _keep_classes_in_training(counts, side)
+    side = assign_groups(counts, np.array([1.0 - fraction, fraction]), seed)
+    keep_in_training(counts, side)
     held_out: NDArray[np.bool_] = (side == 1)[member]
     return held_out
 
@@ -133,7 +133,7 @@ def fold_notes(
     return tuple(notes)
 
 
-def _group_counts(
+def group_counts(
     labels: ArrayLike, groups: Sequence[str] | NDArray[np.str_], task: Task
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Clips of each group in each stratum, and the group of each clip.
@@ -181,7 +181,7 @@ def _one_hot(index: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.eye(int(index.max()) + 1)[index]
 
 
-def _assign(
+def assign_groups(
     counts: NDArray[np.float64], shares: NDArray[np.float64], seed: int
 ) -> NDArray[np.int64]:
     """Part of each group, so that parts hold their shares of every stratum.
@@ -290,12 +290,17 @@ def _swap(
     return gained
 
 
-def _keep_classes_in_training(counts: NDArray[np.float64], side: NDArray[np.int64]) -> None:
-    """Move groups back to training (side 0) for strata that it would lack."""
+def keep_in_training(counts: NDArray[np.float64], side: NDArray[np.int64]) -> None:
+    """Move groups to training (side 0) for strata that it would lack.
+
+    `side` is changed in place. No side is left without a group: where the only group of
+    another side has all of a stratum, it stays.
+    """
     for stratum in range(counts.shape[1]):
         has = counts[:, stratum] > 0
         if not has.any() or (side[has] == 0).any():
             continue
-        candidates = np.flatnonzero(has)
-        if (side == 1).sum() > 1:
-            side[candidates[counts[candidates].sum(axis=1).argmin()]] = 0
+        sizes = np.bincount(side)
+        movable = np.flatnonzero(has & (sizes[side] > 1))
+        if len(movable):
+            side[movable[counts[movable].sum(axis=1).argmin()]] = 0

@@ -20,11 +20,13 @@ from mvemo.manifests import (
     folds_of,
     read_manifest,
     scan_clips,
+    segment_manifest,
     with_inferred_groups,
     write_folds,
     write_manifest,
 )
 from mvemo.manifests.ravdess import CHANNELS
+from mvemo.manifests.segments import TAILS
 
 _PATH = click.Path(path_type=Path)
 _scheme = click.option(
@@ -193,6 +195,78 @@ def import_(
     if infer_groups:
         listed = with_inferred_groups(listed)
     _save(_mapped(listed, scheme, drop_unmapped), out)
+
+
+@manifest.command()
+@click.argument("file", type=_PATH)
+@click.option("--seconds", type=float, default=10.0, show_default=True, help="Length of a segment.")
+@click.option("--overlap", type=float, default=0.0, show_default=True, help="In seconds.")
+@click.option(
+    "--tail",
+    type=click.Choice(TAILS),
+    default="half",
+    show_default=True,
+    help="The rest of a clip. half: a segment if half as long as others, else left out; "
+    "join: else part of the last one; drop: left out.",
+)
+@click.option("--first", type=float, help="Use only so many seconds of each clip.")
+@click.option("--out", type=_PATH, required=True, help="Manifest to write.")
+@_root
+@_force
+def segment(
+    file: Path,
+    seconds: float,
+    overlap: float,
+    tail: str,
+    first: float | None,
+    out: Path,
+    root: Path | None,
+    force: bool,
+) -> None:
+    """Cut the clips of manifest FILE to segments, which keep their clip's group.
+
+    A segment is called CLIP@START. A clip shorter than a segment gives one, as does one
+    whose file cannot be read.
+    """
+    _free(out, force)
+    listed = read_manifest(file, root=root)
+    (chosen,) = (known for known in TAILS if known == tail)
+    cut = segment_manifest(
+        listed,
+        seconds,
+        durations=_durations(listed),
+        overlap=overlap,
+        tail=chosen,
+        first=first,
+    )
+    _save(cut, out)
+    click.echo(f"{len(listed)} clips gave {len(cut)} segments of {seconds:g} s")
+
+
+def _durations(listed: Manifest) -> dict[str, float | None]:
+    """Seconds from each clip's start to its file's end; None for files that cannot be read."""
+    from mvemo.extract.errors import ExtractError
+    from mvemo.extract.probe import probe_seconds
+    from mvemo.pipeline.progress import Progress
+
+    whole: dict[str, float | None] = {}
+    paths = {clip.path: listed.media_path(clip) for clip in listed.clips}
+    with Progress("measure media", len(paths), "file") as bar:
+        for name, path in paths.items():
+            try:
+                whole[name] = probe_seconds(path)
+            except ExtractError as error:
+                whole[name] = None
+                click.echo(f"note: left whole: {error}", err=True)
+            bar.step(failed=int(whole[name] is None))
+    found: dict[str, float | None] = {}
+    for clip in listed.clips:
+        there = whole[clip.path]
+        if there is not None and there <= clip.start:
+            click.echo(f"note: left whole: {clip.clip_id} begins after its file's end", err=True)
+            there = None
+        found[clip.clip_id] = None if there is None else there - clip.start
+    return found
 
 
 def _duplicates(listed: Manifest) -> int:

@@ -112,8 +112,8 @@ def test_other_values_or_keys_of_a_row_are_named(tmp_path: Path) -> None:
         ({"digest": "e" * 64}, "digest 'eee"),
         ({"classes": ("x", "y")}, r"classes \('x', 'y'\)"),
         ({"k": 4}, "k 4, but"),
-        ({"labels": 1 - CLIPS.labels}, "label, group or fold of clip 'c0' differ"),
-        ({"groups": tuple("abcdef")}, "label, group or fold of clip 'c0' differ"),
+        ({"labels": 1 - CLIPS.labels}, "label, group, fold or split of clip 'c0' differ"),
+        ({"groups": tuple("abcdef")}, "label, group, fold or split of clip 'c0' differ"),
     ],
 )
 def test_other_manifests_do_not_merge(tmp_path: Path, change: dict, message: str) -> None:

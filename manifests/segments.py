@@ -1,0 +1,161 @@
+"""Clips cut to segments of one length, and back from a segment to its song (J22 3.2).
+
+A segment keeps its clip's label, group, fold and split, so that segments of one song never
+straddle folds, and is called ``CLIP@START`` with its start in the file in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Literal
+
+from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.model import Clip, Manifest
+
+Tail = Literal["half", "join", "drop"]
+TAILS: tuple[Tail, ...] = ("half", "join", "drop")
+# Digits after the point of a start: a microsecond, below any frame of sound.
+_DIGITS = 6
+# Lengths that differ by less are the same: a codec's last frame, rounded.
+_SLACK = 1e-3
+
+
+def segment_manifest(
+    manifest: Manifest,
+    seconds: float,
+    *,
+    durations: Mapping[str, float | None],
+    overlap: float = 0.0,
+    tail: Tail = "half",
+    first: float | None = None,
+) -> Manifest:
+    """Cut every clip to segments.
+
+    Parameters
+    ----------
+    manifest
+        The clips, which may be stretches of files already.
+    seconds
+        Length of a segment; J22 compares 3, 5, 10 and 16.
+    durations
+        Clip id to the seconds that there are from the clip's start on; cut to the clip's
+        own duration where it has one. Needed for clips without one; None where the length
+        cannot be had: such a clip stays whole, as one segment.
+    overlap
+        Seconds that a segment shares with the next, from 0 to below `seconds`.
+    tail
+        What becomes of the rest of a clip after its last whole segment. ``half``: a rest
+        of half a segment or more is a segment of its own, a shorter one is left out.
+        ``join``: a shorter one lengthens the last segment instead. ``drop``: every rest is
+        left out, and all segments are equally long (J22 Table 1 counts so).
+    first
+        Use only so many seconds of each clip (J22: the first 30), None for all.
+
+    Returns
+    -------
+    The segments, in the order of clips and starts. A clip shorter than a segment gives one,
+    whole; no clip is ever lost.
+
+    Raises
+    ------
+    BadManifest
+        A length out of range, a clip without a known length, or two segments of one id.
+    """
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise BadManifest(f"segments of {seconds} s: the length must be above 0")
+    if not (math.isfinite(overlap) and 0 <= overlap < seconds):
+        raise BadManifest(f"overlap is {overlap} s: from 0 to below the segments' {seconds} s")
+    if tail not in TAILS:
+        raise BadManifest(f"tail {tail!r} is not known: one of {', '.join(TAILS)}")
+    if first is not None and not (math.isfinite(first) and first > 0):
+        raise BadManifest(f"the first {first} s of each clip: it must be above 0")
+    made: list[Clip] = []
+    owner: dict[str, str] = {}
+    for clip in manifest.clips:
+        for segment in _segments(clip, _length(manifest, clip, durations), seconds, overlap,
+                                 tail, first):  # fmt: skip
+            if segment.clip_id in owner:
+                raise BadManifest(
+                    f"{manifest.name}: clips {owner[segment.clip_id]!r} and {clip.clip_id!r} "
+                    f"both give a segment {segment.clip_id!r}: rename one"
+                )
+            owner[segment.clip_id] = clip.clip_id
+            made.append(segment)
+    return replace(manifest, clips=tuple(made))
+
+
+def song_of(clip_id: str) -> str:
+    """The clip that a segment was cut from: its id without ``@START``.
+
+    An id that does not end in ``@`` and a number is its own song. Pieces of one file that
+    a manifest names after their starts alike (``song@30``) are segments of that song, too.
+    """
+    song, mark, start = clip_id.rpartition("@")
+    if not mark or not song:
+        return clip_id
+    try:
+        number = float(start)
+    except ValueError:
+        return clip_id
+    return song if math.isfinite(number) and start[:1].isdigit() else clip_id
+
+
+def _length(manifest: Manifest, clip: Clip, durations: Mapping[str, float | None]) -> float | None:
+    """Seconds of a clip; None where they cannot be known."""
+    if clip.clip_id not in durations:
+        if clip.duration is None:
+            raise BadManifest(f"{manifest.name}: the length of clip {clip.clip_id!r} is not known")
+        return clip.duration
+    there = durations[clip.clip_id]
+    if there is None:
+        return None
+    if not (math.isfinite(there) and there > 0):
+        raise BadManifest(
+            f"{manifest.name}: clip {clip.clip_id!r} has {there} s: it must be above 0"
+        )
+    return there if clip.duration is None else min(there, clip.duration)
+
+
+def _segments(
+    clip: Clip,
+    length: float | None,
+    seconds: float,
+    overlap: float,
+    tail: Tail,
+    first: float | None,
+) -> Iterator[Clip]:
+    # Where the length cannot be had, nor can the clip: whole, it fails once.
+    used = length
+    if first is not None and used is not None and used > first + _SLACK:
+        used = first
+    if used is None or used < seconds + _SLACK:
+        # The whole clip: as it is, unless only a part of it was asked for.
+        duration = clip.duration if used == length else used
+        yield _piece(clip, clip.start, duration)
+        return
+    step = seconds - overlap
+    count = 1 + math.floor((used - seconds + _SLACK) / step)
+    last = clip.start + (count - 1) * step
+    rest = clip.start + used - (last + seconds)
+    own = tail != "drop" and rest >= 0.5 * seconds
+    joined = tail == "join" and not own and rest > _SLACK
+    for i in range(count):
+        longer = rest if joined and i == count - 1 else 0.0
+        yield _piece(clip, clip.start + i * step, seconds + longer)
+    if own:
+        # What no whole segment covers; overlapping segments overlap it alike.
+        start = last + step
+        yield _piece(clip, start, clip.start + used - start)
+
+
+def _piece(clip: Clip, start: float, duration: float | None) -> Clip:
+    start = round(start, _DIGITS)
+    name = f"{start:.{_DIGITS}f}".rstrip("0").rstrip(".")
+    return replace(
+        clip,
+        clip_id=f"{clip.clip_id}@{name}",
+        start=start,
+        duration=None if duration is None else round(duration, _DIGITS),
+    )

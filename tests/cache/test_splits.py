@@ -1,0 +1,135 @@
+"""Clips split into training, validation and test, and nets that never saw the test clips."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from cache_samples import VECTOR, fill, put, table
+
+from mvemo.cache import (
+    BadCache,
+    CacheWriter,
+    export_cache,
+    merge_caches,
+    open_cache,
+    verify_cache,
+)
+from mvemo.cache.layout import table_checksum
+
+CLIPS = table()
+# c0 and c1 train, c2 and c3 validate, c4 and c5 are tested.
+SPLIT = replace(CLIPS, folds=np.full(6, -1), k=0, fold_seed=0, splits=np.array([0, 0, 1, 1, 2, 2]))
+NET = replace(VECTOR, protocol="holdout", trained_on=("c0", "c1", "c2", "c3"))
+
+
+def test_splits_come_back(tmp_path: Path) -> None:
+    fill(tmp_path / "x.h5", SPLIT, NET)
+    assert verify_cache(tmp_path / "x.h5") == []
+    with open_cache(tmp_path / "x.h5") as cache:
+        assert cache.table.splits is not None
+        np.testing.assert_array_equal(cache.table.splits, SPLIT.splits)
+        assert cache.spec("music1d").protocol == "holdout"
+        assert cache.spec("music1d").trained_on == NET.trained_on
+    export_cache(tmp_path / "x.h5", "music1d", tmp_path / "out.npz")
+    with np.load(tmp_path / "out.npz") as arrays:
+        np.testing.assert_array_equal(arrays["splits"], SPLIT.splits)
+
+
+def test_a_cache_without_splits_is_as_it_was(tmp_path: Path) -> None:
+    # The checksum that this table had before there were splits.
+    assert table_checksum(CLIPS) == "15373dfdfff2e62bc457b5156d141403"
+    assert table_checksum(SPLIT) != table_checksum(replace(SPLIT, splits=None))
+    fill(tmp_path / "x.h5", CLIPS, VECTOR)
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert "splits" not in file["clips"]
+    with open_cache(tmp_path / "x.h5") as cache:
+        assert cache.table.splits is None
+
+
+def test_a_changed_split_is_found(tmp_path: Path) -> None:
+    fill(tmp_path / "x.h5", SPLIT, NET)
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        file["clips/splits"][5] = 0
+    assert any("checksum" in problem for problem in verify_cache(tmp_path / "x.h5"))
+
+
+def test_contradictions_are_told(tmp_path: Path) -> None:
+    odd = replace(SPLIT, splits=np.array([0, 1, 1, 1, 4, 4]))
+    fill(tmp_path / "x.h5", odd, VECTOR)
+    assert verify_cache(tmp_path / "x.h5") == [
+        "splits [4] are none of (0, 1, 2)",
+        "no clip is in split 2",
+        "group 'g0' straddles splits [0, 1]",
+    ]
+    with pytest.raises(BadCache, match="splits of shape"):
+        fill(tmp_path / "y.h5", replace(SPLIT, splits=np.zeros(5, np.int64)), VECTOR)
+    with pytest.raises(BadCache, match="splits and 3 folds"):
+        fill(tmp_path / "z.h5", replace(CLIPS, splits=SPLIT.splits), VECTOR)
+
+
+def test_a_net_that_saw_test_clips_is_told(tmp_path: Path) -> None:
+    saw = replace(NET, name="a", trained_on=("c0", "c4"))
+    unknown = replace(NET, name="b", trained_on=())
+    fill(tmp_path / "x.h5", SPLIT, saw, unknown)
+    assert verify_cache(tmp_path / "x.h5") == [
+        "a: the net was trained on 1 clips of the test split, as 'c4'",
+        "a: the net saw the groups of 2 clips of the test split, as 'c4'",
+        "b: a holdout net without a record of its training clips",
+    ]
+    fill(tmp_path / "y.h5", CLIPS, NET)
+    assert verify_cache(tmp_path / "y.h5") == [
+        "music1d: a holdout net of the test split, which has no clips"
+    ]
+
+
+def test_nets_of_another_split_go_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    other = replace(NET, name="c3d", modality="video")
+    fill(path, SPLIT, NET, other)
+    moved = replace(SPLIT, splits=np.array([2, 2, 0, 0, 1, 1]))
+    now = replace(NET, weights="b" * 64, trained_on=("c2", "c3", "c4", "c5"))
+    with CacheWriter(path, moved) as writer:
+        for clip in CLIPS.clip_ids:
+            put(writer, now, clip)
+    assert verify_cache(path) == []
+    with open_cache(path) as cache:
+        # It had seen c0 and c1, which are now tested.
+        assert cache.names() == ("music1d",)
+        assert cache.spec("music1d").weights == now.weights
+
+
+def test_merging_needs_one_split(tmp_path: Path) -> None:
+    fill(tmp_path / "a.h5", SPLIT, NET)
+    fill(tmp_path / "b.h5", SPLIT, replace(NET, name="c3d", modality="video"))
+    merge_caches([tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "m.h5")
+    with open_cache(tmp_path / "m.h5") as cache:
+        np.testing.assert_array_equal(cache.table.splits, SPLIT.splits)
+        assert set(cache.names()) == {"music1d", "c3d"}
+    fill(tmp_path / "c.h5", replace(SPLIT, splits=np.array([2, 2, 0, 0, 1, 1])), NET)
+    with pytest.raises(BadCache, match="fold or split of clip 'c0' differ"):
+        merge_caches([tmp_path / "a.h5", tmp_path / "c.h5"], tmp_path / "n.h5")
+    half = replace(
+        SPLIT,
+        clip_ids=SPLIT.clip_ids[:4],
+        groups=SPLIT.groups[:4],
+        labels=SPLIT.labels[:4],
+        folds=SPLIT.folds[:4],
+        splits=SPLIT.splits[:4],
+    )
+    rest = replace(
+        SPLIT,
+        clip_ids=SPLIT.clip_ids[2:],
+        groups=SPLIT.groups[2:],
+        labels=SPLIT.labels[2:],
+        folds=SPLIT.folds[2:],
+        splits=SPLIT.splits[2:],
+    )
+    fill(tmp_path / "d.h5", half, NET)
+    fill(tmp_path / "e.h5", rest, NET)
+    merge_caches([tmp_path / "d.h5", tmp_path / "e.h5"], tmp_path / "o.h5")
+    with open_cache(tmp_path / "o.h5") as cache:
+        np.testing.assert_array_equal(cache.table.splits, SPLIT.splits)

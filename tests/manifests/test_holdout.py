@@ -1,0 +1,140 @@
+"""The split into training, validation and test clips."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mvemo.manifests import (
+    BadManifest,
+    Clip,
+    Manifest,
+    holdout_of,
+    holdout_split,
+    parse_fractions,
+)
+
+J22 = {"anger": 639, "happy": 753, "relaxation": 750, "sad": 764}
+
+
+def manifest(splits, groups=None) -> Manifest:
+    clips = tuple(
+        Clip(f"c{i}", f"{i}.wav", (("a", "b")[i % 2],), (groups or {}).get(i, f"g{i}"), split=s)
+        for i, s in enumerate(splits)
+    )
+    return Manifest("made", "multiclass", ("a", "b"), clips, Path())
+
+
+def test_songs_of_j22_are_split_7_2_1_in_every_class() -> None:
+    labels = np.repeat(np.arange(4), list(J22.values()))
+    side = holdout_split(labels, [str(i) for i in range(2906)], (7, 2, 1), 0, "multiclass")
+    assert side.dtype == np.int64
+    for c, n in enumerate(J22.values()):
+        counts = np.bincount(side[labels == c], minlength=3)
+        np.testing.assert_allclose(counts, np.array([0.7, 0.2, 0.1]) * n, atol=1.0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=3, max_size=40),
+    classes=st.integers(1, 4),
+    seed=st.integers(0, 50),
+)
+def test_groups_stay_whole_and_no_side_is_empty(sizes, classes, seed) -> None:
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    labels = rng.integers(0, classes, len(sizes))[group]
+    names = np.array([f"g{g}" for g in group])
+    side = holdout_split(labels, names, (0.7, 0.2, 0.1), seed, "multiclass")
+    assert set(side.tolist()) == {0, 1, 2}
+    for g in range(len(sizes)):
+        assert len(set(side[group == g].tolist())) == 1
+    # The order of the clips has no say in it.
+    order = rng.permutation(len(labels))
+    again = holdout_split(labels[order], names[order], (7, 2, 1), seed, "multiclass")
+    np.testing.assert_array_equal(again, side[order])
+
+
+def test_the_seed_decides() -> None:
+    labels, groups = np.arange(60) % 3, [str(i) for i in range(60)]
+    a, b, c = (holdout_split(labels, groups, (7, 2, 1), s, "multiclass") for s in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+
+
+def test_a_class_of_one_group_is_trained_on() -> None:
+    labels = np.array([0] * 20 + [1])
+    for seed in range(10):
+        side = holdout_split(labels, [str(i) for i in range(21)], (1, 2, 7), seed, "multiclass")
+        assert side[20] == 0
+        assert set(side.tolist()) == {0, 1, 2}
+
+
+def test_tags_and_numbers_are_spread_evenly() -> None:
+    rng = np.random.default_rng(0)
+    groups = [str(i) for i in range(300)]
+    tags = (rng.random((300, 5)) < 0.3).astype(int)
+    side = holdout_split(tags, groups, (7, 2, 1), 0, "multilabel")
+    for s, share in enumerate((0.7, 0.2, 0.1)):
+        np.testing.assert_allclose(tags[side == s].sum(0), share * tags.sum(0), atol=2.0)
+    values = rng.normal(size=(300, 2))
+    side = holdout_split(values, groups, (7, 2, 1), 0, "regression")
+    means = [values[side == s].mean(0) for s in range(3)]
+    np.testing.assert_allclose(means, np.zeros((3, 2)), atol=0.25)
+
+
+def test_a_prescribed_split_is_kept() -> None:
+    held = holdout_of(manifest(["train"] * 6 + ["val"] * 2 + ["Test"] * 2), seed=3)
+    assert held.assignment.tolist() == [0] * 6 + [1] * 2 + [2] * 2
+    assert held.seed == -1
+    assert held.notes == ()
+
+
+def test_validation_clips_are_taken_from_training_where_none_are_prescribed() -> None:
+    held = holdout_of(manifest(["train"] * 18 + ["test"] * 4))
+    assert (held.assignment[18:] == 2).all()
+    # 2 / 9 of 18.
+    assert (held.assignment[:18] == 1).sum() == 4
+    assert "no validation clips: 4 of its 18 training clips" in held.notes[0]
+
+
+def test_a_split_is_made_where_none_is_prescribed() -> None:
+    made = holdout_of(manifest([None] * 20), seed=4)
+    assert np.bincount(made.assignment).tolist() == [14, 4, 2]
+    assert made.seed == 4
+    made = holdout_of(replace(manifest([None] * 20), classes=("a", "b", "c")))
+    assert made.notes == ("class 'c' has no clips in train and validation and test",)
+
+
+@pytest.mark.parametrize(
+    ("splits", "groups", "said"),
+    [
+        (["train", None, "test"], None, "1 clips have no split"),
+        (["train", "fold1", "test"], None, "split 'fold1' is not known"),
+        (["train", "val", "val"], None, "no clip is in split 'test'"),
+        (["test", "val", "val"], None, "no clip is in split 'train'"),
+        (
+            ["train", "val", "test"],
+            {0: "g", 2: "g"},
+            "group 'g' straddles the splits train and test",
+        ),
+        ([None] * 4, {i: f"g{i % 2}" for i in range(4)}, "3 are needed"),
+    ],
+)
+def test_splits_that_cannot_be_used_are_refused(splits, groups, said) -> None:
+    with pytest.raises(BadManifest, match=said):
+        holdout_of(manifest(splits, groups))
+
+
+def test_fractions_are_read() -> None:
+    assert parse_fractions("7:2:1") == pytest.approx((0.7, 0.2, 0.1))
+    for text in ("7:3", "7:2:0", "a:b:c", "1:nan:1", ""):
+        with pytest.raises(BadManifest, match="as 7:2:1"):
+            parse_fractions(text)
+    with pytest.raises(BadManifest, match="three numbers above 0"):
+        holdout_split([0, 1, 0], ["a", "b", "c"], (0.9, 0.1), 0, "multiclass")

@@ -1,0 +1,57 @@
+"""``mvemo manifest segment`` on real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from stage_samples import run
+
+from mvemo.manifests import read_manifest
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    lines = ["path,label,group,start"]
+    for name, seconds, start in (("a", 2.5, 0), ("b", 0.7, 0), ("c", 3.2, 1.1)):
+        soundfile.write(tmp_path / f"{name}.wav", np.ones(round(seconds * 8000)) / 4, 8000)
+        lines.append(f"{name}.wav,{'sad' if name == 'a' else 'happy'},artist {name},{start}")
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    lines.append("bad.wav,sad,artist a,0")
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    return tmp_path / "m.csv"
+
+
+def test_files_are_cut_by_their_own_lengths(
+    listed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = listed.with_name("s.csv")
+    assert run("mvemo", "manifest", "segment", listed, "--seconds", 1, "--out", out) == 0
+    shown = capsys.readouterr()
+    assert "4 clips gave 7 segments of 1 s" in shown.out
+    assert "note: left whole:" in shown.err
+    assert "bad.wav" in shown.err
+    made = read_manifest(out)
+    assert [(c.clip_id, c.start, c.duration, c.group) for c in made.clips] == [
+        ("a@0", 0.0, 1.0, "artist a"),
+        ("a@1", 1.0, 1.0, "artist a"),
+        ("a@2", 2.0, 0.5, "artist a"),
+        ("b@0", 0.0, None, "artist b"),
+        ("c@1.1", 1.1, 1.0, "artist c"),
+        ("c@2.1", 2.1, 1.0, "artist c"),
+        ("bad@0", 0.0, None, "artist a"),
+    ]
+
+
+def test_options_and_refusals(listed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = listed.with_name("s.csv")
+    command = ["mvemo", "manifest", "segment", listed, "--out", out]
+    assert run(*command, "--seconds", 1, "--tail", "drop", "--first", 2) == 0
+    assert len(read_manifest(out)) == 6
+    capsys.readouterr()
+    assert run(*command) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert run(*command, "--force", "--seconds", 0) == 2
+    assert "the length must be above 0" in capsys.readouterr().err
