@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache
+from mvemo.fuse.calibration import (
+    apply_temperature,
+    brier_score,
+    expected_calibration_error,
+    fit_temperatures,
+    log_loss,
+    log_probabilities,
+)
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.heads import Fit, Head, fit_heads
+from mvemo.fuse.head_settings import HeadSettings
+from mvemo.fuse.heads import Head
 from mvemo.fuse.metrics import accuracy, confusion_matrix, f1_macro, roc_auc_macro_ovr
-from mvemo.fuse.models import Model
+from mvemo.fuse.models import Model, parts_by_absence, parts_in, parts_of
 from mvemo.fuse.preparation import prepare, provenance_of, shuffled
 from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.stacking import STACKED, base_models, stack_all, stack_fold, stacked_model
+from mvemo.fuse.views import Clips, View, fit_view
 
 
 def evaluate(
@@ -25,6 +37,10 @@ def evaluate(
     allow_leak: bool = False,
     models: Sequence[str] | None = None,
     C: float = 0.01,
+    head: HeadSettings | None = None,
+    stacked: bool = False,
+    missing_modality: bool = False,
+    temperature: bool = False,
     refit: bool = False,
 ) -> Results:
     """Cross-validate every model; each clip is scored once, by a head that never saw it.
@@ -47,8 +63,15 @@ def evaluate(
         Accept scores of clips by nets that saw them; the results then say so.
     models
         Names; None for all.
-    C
-        Inverse strength of the L2 penalty, as in scikit-learn.
+    C, head
+        Inverse strength of the L2 penalty, as in scikit-learn; or all settings of heads.
+    stacked
+        Add ``integrated-stacked``, reading (b) of F5, where F1-F4 are among the models.
+    missing_modality
+        Score fusions with either modality missing, too, and let the head of the other
+        predict clips that lack one (F6).
+    temperature
+        Fit a temperature for each model and fold on inner folds.
     refit
         Also fit each head on all clips; kept in the results' `heads`.
 
@@ -64,35 +87,77 @@ def evaluate(
         raise BadFeatures(
             f"{cache.path}: its task is {table.task}, not multiclass: evaluate_outputs scores it"
         )
-    prepared = prepare(cache, k=k, seed=seed, models=models, allow_leak=allow_leak)
+    settings = head or HeadSettings(C=C)
+    want_stack = stacked or (models is not None and STACKED in models)
+    asked = None if models is None else [name for name in models if name != STACKED]
+    prepared = prepare(cache, k=k, seed=seed, models=asked, allow_leak=allow_leak)
     features, chosen, names = prepared.features, prepared.models, prepared.names
     folds, k = prepared.folds, prepared.k
     labels = np.asarray(table.labels, dtype=np.int64)
     if permute_labels:
         labels = shuffled(labels, seed)
+    clips = Clips(labels, table.groups, folds, len(table.classes), 0 if seed is None else seed)
 
-    n_classes = len(table.classes)
-    probabilities = {m.name: np.full((len(table), n_classes), np.nan) for m in chosen}
+    bases = base_models(chosen) if want_stack else ()
+    parts = parts_of(chosen, features.modality) if missing_modality else {}
+    # A part may be a model itself: heads are known by their features.
+    fitted = {model.features: model for model in (*parts.values(), *chosen)}
+    inner = chosen if temperature else bases
+    views: list[tuple[tuple[int, ...], View]] = []
+    stack_outputs = np.full((len(table), len(table.classes)), np.nan)
     heads: list[Head] = []
     missing: dict[str, int] = {}
     for net_fold, tested in prepared.views:
         matrices = {name: features.matrix(name, net_fold) for name in names}
         for name in names:
             missing[name] = int((~matrices[name].present).sum())
-        fits = [Fit(model, fold, folds != fold, C) for model in chosen for fold in tested]
+        view = fit_view(
+            clips,
+            matrices,
+            tested,
+            list(fitted.values()),
+            inner,
+            settings,
+            net_fold=net_fold,
+            refit=list(fitted.values()) if refit else (),
+        )
+        del matrices
+        heads += view.heads
+        views.append((tested, view))
+        for fold in tested if bases else ():
+            stack_head, output = stack_fold(clips, view, bases, fold)
+            heads.append(stack_head)
+            stack_outputs[folds == fold] = output[folds == fold]
+
+    outputs = {names_: _out_of_fold(views, names_, clips) for names_ in fitted}
+    scored = []
+    for model in chosen:
+        own, stood_in = outputs[model.features], 0
+        others = [outputs[part.features] for part in parts_in(model, parts)]
+        for other in others:
+            lacking = ~_complete(own) & _complete(other)
+            own = np.where(lacking[:, None], other, own)
+            stood_in += int(lacking.sum())
+        result = score_model(model, own, labels, folds, k, clips.n_classes)
+        without = {
+            gone: _mean_accuracy(outputs[part.features], outputs[model.features], labels, folds, k)
+            for gone, part in parts_by_absence(model, parts).items()
+        }
+        scaled = _scaled(own, views, model, clips) if temperature else None
+        scored.append(
+            replace(
+                result,
+                without=without,
+                stood_in=stood_in,
+                calibration=calibration_of(labels, own, scaled),
+            )
+        )
+    if bases:
+        stack = stacked_model(bases)
+        result = score_model(stack, stack_outputs, labels, folds, k, clips.n_classes)
+        scored.append(replace(result, calibration=calibration_of(labels, stack_outputs, None)))
         if refit:
-            everything = np.ones(len(table), dtype=np.bool_)
-            fits += [Fit(model, None, everything, C) for model in chosen]
-        made, outputs = fit_heads(fits, matrices, labels, n_classes, net_fold=net_fold)
-        heads += made
-        for fit, output in zip(fits, outputs, strict=True):
-            if fit.fold is not None:
-                rows = folds == fit.fold
-                probabilities[fit.model.name][rows] = output[rows]
-    scored = [
-        score_model(model, probabilities[model.name], labels, folds, k, n_classes)
-        for model in chosen
-    ]
+            heads.append(stack_all(clips, {b.name: outputs[b.features] for b in bases}, bases))
     return Results(
         name=table.name,
         task=table.task,
@@ -102,7 +167,7 @@ def evaluate(
         labels=labels,
         folds=folds,
         k=k,
-        seed=0 if seed is None else seed,
+        seed=clips.seed,
         protocol=features.protocol(names),
         leaky=prepared.leaky,
         synthetic=table.synthetic,
@@ -112,9 +177,78 @@ def evaluate(
         missing=missing,
         failures=tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
         curves=cache.curves,
-        provenance=provenance_of(cache, prepared, C),
+        provenance={**provenance_of(cache, prepared, settings.C), "heads": settings.record()},
         heads=tuple(heads),
     )
+
+
+def _complete(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """bool (clips,): rows without NaN."""
+    return np.asarray(np.isfinite(values).all(axis=1), dtype=np.bool_)
+
+
+def _out_of_fold(
+    views: Sequence[tuple[tuple[int, ...], View]], names: tuple[str, ...], clips: Clips
+) -> NDArray[np.float64]:
+    """Probabilities of every clip, by the head that left its fold out."""
+    result = np.full((len(clips.labels), clips.n_classes), np.nan)
+    for tested, view in views:
+        for fold in tested:
+            rows = clips.folds == fold
+            result[rows] = view.scored[names, fold][rows]
+    return result
+
+
+def _scaled(
+    own: NDArray[np.float64],
+    views: Sequence[tuple[tuple[int, ...], View]],
+    model: Model,
+    clips: Clips,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Probabilities at temperatures fitted on inner folds, and those, one a fold."""
+    inner = [view.inner[model.features, fold] for tested, view in views for fold in tested]
+    order = [fold for tested, _ in views for fold in tested]
+    found = fit_temperatures(log_probabilities(np.stack(inner)), clips.labels)
+    temperatures = np.ones(int(clips.folds.max()) + 1)
+    temperatures[order] = found
+    return apply_temperature(own, temperatures[clips.folds][:, None]), found
+
+
+def calibration_of(
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float64],
+    scaled: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+) -> dict[str, float]:
+    """The entries of `ModelResult.calibration`."""
+    found = {
+        "ece": expected_calibration_error(labels, probabilities),
+        "brier": brier_score(labels, probabilities),
+        "log_loss": log_loss(labels, probabilities),
+    }
+    if scaled is not None:
+        at, temperatures = scaled
+        found |= {
+            "ece_scaled": expected_calibration_error(labels, at),
+            "brier_scaled": brier_score(labels, at),
+            "log_loss_scaled": log_loss(labels, at),
+            "temperature": float(np.mean(temperatures)),
+        }
+    return found
+
+
+def _mean_accuracy(
+    part: NDArray[np.float64],
+    whole: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    k: int,
+) -> float:
+    """Mean over folds of a part's accuracy on the clips that the whole model predicts."""
+    there = _complete(whole) & _complete(part)
+    right = np.nan_to_num(part).argmax(axis=1) == labels
+    held = [right[there & (folds == f)] for f in range(k)]
+    means = [float(r.mean()) for r in held if len(r)]
+    return float(np.mean(means)) if means else float("nan")
 
 
 def score_model(

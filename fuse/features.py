@@ -95,12 +95,19 @@ class Features:
     def matrix(self, name: str, fold: int | None) -> Matrix:
         """A feature as `Matrix`, of a fold's net where there is one for each fold."""
         values, present = self._cache.vectors(name, fold)
-        values[~present] = 0.0
-        count = max(int(present.sum()), 1)
-        shift = values.sum(axis=0, dtype=np.float64) / count
-        values -= shift.astype(np.float32)
-        values[~present] = 0.0
-        spread = np.sqrt(np.einsum("nd,nd->d", values, values, dtype=np.float64) / count)
-        spread[spread <= 1e-12 * np.maximum(np.abs(shift), 1e-30)] = 1.0
-        values *= (1.0 / spread).astype(np.float32)
-        return Matrix(values, present, shift, spread)
+        return matrix_of(values, present)
+
+
+def matrix_of(values: NDArray[np.float32], present: NDArray[np.bool_] | None = None) -> Matrix:
+    """A `Matrix` of float32 (clips, dim), which is changed in place; NaN rows are missing."""
+    if present is None:
+        present = np.asarray(np.isfinite(values).all(axis=1), dtype=np.bool_)
+    values[~present] = 0.0
+    count = max(int(present.sum()), 1)
+    shift = values.sum(axis=0, dtype=np.float64) / count
+    values -= shift.astype(np.float32)
+    values[~present] = 0.0
+    spread = np.sqrt(np.einsum("nd,nd->d", values, values, dtype=np.float64) / count)
+    spread[spread <= 1e-12 * np.maximum(np.abs(shift), 1e-30)] = 1.0
+    values *= (1.0 / spread).astype(np.float32)
+    return Matrix(values, present, shift, spread)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,17 @@ from scipy.special import expit
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
+from mvemo.fuse.head_losses import Loss
+from mvemo.fuse.head_settings import HeadSettings
+from mvemo.fuse.mlp import solve_mlp
 from mvemo.fuse.models import Model
 from mvemo.fuse.solver import Block, Link, Solution, solve
+from mvemo.manifests import inner_split
 
 F64 = NDArray[np.float64]
+DEFAULT = HeadSettings()
+# Share of the training clips that a hidden layer's early stopping watches.
+WATCHED = 0.15
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,12 @@ class Head:
         ``sigmoid`` a probability for each tag, ``identity`` values in the labels' unit.
     thresholds
         ``sigmoid``: float64 (tags,), what a tag's probability must reach for a decision.
+    inputs
+        What it reads: cached ``features``, or the ``log-probabilities`` of the models that
+        `features` then names.
+    hidden_coef, hidden_intercept
+        float32 (hidden, dim) and float64 (hidden,) of a hidden layer of rectified units,
+        whose outputs `coef` then reads; None without one.
     """
 
     model: str
@@ -58,6 +71,9 @@ class Head:
     C: float
     link: Link = "softmax"
     thresholds: F64 | None = None
+    inputs: str = "features"
+    hidden_coef: NDArray[np.float32] | None = None
+    hidden_intercept: F64 | None = None
 
     def probabilities(self, x: NDArray[np.floating]) -> F64:
         """float64 (clips, classes), of cached features (clips, dim); see `link`.
@@ -73,7 +89,10 @@ class Head:
             raise BadFeatures(
                 f"head {self.model} takes {len(self.mean)} numbers a clip, not {x.shape[1:]}"
             )
-        scores: F64 = ((x - self.mean) / self.scale) @ self.coef.T + self.intercept
+        inner = (x - self.mean) / self.scale
+        if self.hidden_coef is not None and self.hidden_intercept is not None:
+            inner = np.maximum(inner @ self.hidden_coef.T + self.hidden_intercept, 0.0)
+        scores: F64 = inner @ self.coef.T + self.intercept
         return outputs_of(scores, self.link)
 
 
@@ -104,6 +123,8 @@ def fit_heads(
     matrices: Mapping[str, Matrix],
     labels: NDArray[np.int64],
     n_classes: int,
+    settings: HeadSettings = DEFAULT,
+    groups: Sequence[str] = (),
     *,
     net_fold: int | None = None,
 ) -> tuple[list[Head], list[F64]]:
@@ -117,6 +138,10 @@ def fit_heads(
         Feature name to its values, of every feature that a model names.
     labels
         int64 (clips,): only those of training clips are used.
+    settings
+        Of the heads; the strength of the penalty is each fit's own.
+    groups
+        (clips,): a hidden layer's early stopping holds whole ones out.
     net_fold
         Which fold's nets made the values, for the record.
 
@@ -140,7 +165,26 @@ def fit_heads(
             )
     target = np.zeros((n_classes, len(labels)), np.float32)
     target[labels, np.arange(len(labels))] = 1.0
-    return _fitted(fits, matrices, target, weights, present, "softmax", net_fold)
+    if settings.class_weight == "balanced":
+        weights = weights * balance(weights, target)
+    if settings.kind == "mlp":
+        heads, outputs = _fitted_mlp(
+            fits, matrices, target, weights, present, labels, groups, settings, net_fold
+        )
+    else:
+        heads, outputs = _fitted(fits, matrices, target, weights, present, "softmax", net_fold)
+    return [replace(head, inputs=settings.inputs) for head in heads], outputs
+
+
+def balance(weights: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(fits, clips): n / (classes there * n of the class), over each fit's training clips."""
+    counts = (weights > 0).astype(np.float32) @ target.T
+    there = counts > 0
+    factor = counts.sum(axis=1, keepdims=True) / (
+        there.sum(axis=1, keepdims=True) * np.where(there, counts, 1.0)
+    )
+    result: NDArray[np.float32] = np.where(there, factor, 0.0).astype(np.float32) @ target
+    return result
 
 
 def fit_output_heads(
@@ -241,14 +285,7 @@ def _fitted(
     net_fold: int | None,
 ) -> tuple[list[Head], list[F64]]:
     """Heads and outputs of all fits, to one target (outputs, clips)."""
-    names = list(dict.fromkeys(name for fit in fits for name in fit.model.features))
-    blocks = [
-        Block(
-            matrices[name].values,
-            np.array([i for i, f in enumerate(fits) if name in f.model.features], dtype=np.int64),
-        )
-        for name in names
-    ]
+    names, blocks = _blocks(fits, matrices)
     solution = solve(blocks, target, weights, np.array([fit.C for fit in fits]), link=link)
     heads = [
         _head(i, fit, names, blocks, matrices, solution, net_fold, link)
@@ -260,6 +297,85 @@ def _fitted(
         output[~there] = np.nan
         outputs.append(output)
     return heads, outputs
+
+
+def _fitted_mlp(
+    fits: Sequence[Fit],
+    matrices: Mapping[str, Matrix],
+    target: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    present: Sequence[NDArray[np.bool_]],
+    labels: NDArray[np.int64],
+    groups: Sequence[str],
+    settings: HeadSettings,
+    net_fold: int | None,
+) -> tuple[list[Head], list[F64]]:
+    """As `_fitted`, with a hidden layer, stopped early on held-out groups."""
+    names, blocks = _blocks(fits, matrices)
+    watched = np.zeros(weights.shape, dtype=np.bool_)
+    splits: dict[bytes, NDArray[np.bool_]] = {}
+    for i, w in enumerate(weights):
+        train = w > 0
+        key = train.tobytes()
+        if key not in splits:
+            rows = np.flatnonzero(train)
+            held = inner_split(
+                labels[rows], [groups[row] for row in rows.tolist()], WATCHED, 0, "multiclass"
+            )
+            splits[key] = np.zeros(len(labels), dtype=np.bool_)
+            splits[key][rows[held]] = True
+        watched[i] = splits[key]
+    solution = solve_mlp(
+        blocks,
+        target,
+        weights,
+        watched,
+        hidden=settings.hidden,
+        loss=cast(Loss, settings.loss),
+        tau=settings.tau,
+        # The linear head's penalty.
+        weight_decay=1.0 / (np.array([fit.C for fit in fits]) * weights.sum(axis=1)),
+    )
+    heads, outputs = [], []
+    for i, fit in enumerate(fits):
+        places = [
+            (names.index(name), int(np.flatnonzero(blocks[names.index(name)].problems == i)[0]))
+            for name in fit.model.features
+        ]
+        layers = solution.layers(i, places)
+        shift = np.concatenate([matrices[name].shift for name in fit.model.features])
+        spread = np.concatenate([matrices[name].spread for name in fit.model.features])
+        heads.append(
+            Head(
+                model=fit.model.name,
+                features=fit.model.features,
+                fold=fit.fold,
+                net_fold=net_fold,
+                mean=shift + spread * layers.mean,
+                scale=spread * layers.scale,
+                coef=layers.coef,
+                intercept=layers.intercept.astype(np.float64),
+                C=fit.C,
+                hidden_coef=layers.hidden_coef,
+                hidden_intercept=layers.hidden_intercept.astype(np.float64),
+            )
+        )
+        output = softmax(solution.scores[i].T.astype(np.float64))
+        output[~present[i]] = np.nan
+        outputs.append(output)
+    return heads, outputs
+
+
+def _blocks(fits: Sequence[Fit], matrices: Mapping[str, Matrix]) -> tuple[list[str], list[Block]]:
+    """The features that fits use, and which fits use each."""
+    names = list(dict.fromkeys(name for fit in fits for name in fit.model.features))
+    return names, [
+        Block(
+            matrices[name].values,
+            np.array([i for i, f in enumerate(fits) if name in f.model.features], dtype=np.int64),
+        )
+        for name in names
+    ]
 
 
 def _head(

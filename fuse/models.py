@@ -81,6 +81,33 @@ def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> t
     return tuple(known[name] for name in dict.fromkeys(names))
 
 
+def parts_of(models: Sequence[Model], modality: Mapping[str, str]) -> dict[tuple[str, str], Model]:
+    """What is left of each fusion of both modalities when one is missing (F6).
+
+    Returns
+    -------
+    (model's name, missing modality) to a model of the features that are there.
+    """
+    parts = {}
+    for model in models:
+        if len(model.modalities) < 2:
+            continue
+        for gone, kind in (("audio", "video"), ("video", "audio")):
+            left = tuple(name for name in model.features if modality[name] == kind)
+            parts[model.name, gone] = Model(f"{model.name} without {gone}", left, (kind,))
+    return parts
+
+
+def parts_in(model: Model, parts: Mapping[tuple[str, str], Model]) -> list[Model]:
+    """The parts of one model, the one without video first."""
+    return [parts[model.name, g] for g in ("video", "audio") if (model.name, g) in parts]
+
+
+def parts_by_absence(model: Model, parts: Mapping[tuple[str, str], Model]) -> dict[str, Model]:
+    """Missing modality to the part of the model that is left."""
+    return {g: parts[model.name, g] for g in ("audio", "video") if (model.name, g) in parts}
+
+
 def _ordered(names: object, first: Sequence[str]) -> list[str]:
     held = sorted(names)  # type: ignore[call-overload]
     return [name for name in first if name in held] + [n for n in held if n not in first]

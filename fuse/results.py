@@ -37,6 +37,18 @@ class ModelResult:
         The same over the pooled predictions.
     confusion
         int64 (classes, classes): rows are true, columns predicted classes.
+    intervals
+        Score (``accuracy``, ``f1_macro``, ``roc_auc_macro_ovr_pooled``) to its 95 %
+        interval, from resampled groups; empty where none was asked for.
+    without
+        ``audio`` or ``video`` to the mean accuracy when that modality is missing (F6): of a
+        head that needs only the other, on the same clips and folds.
+    stood_in
+        Clips with one of the modalities missing, which the head of the other predicted.
+    calibration
+        ``ece``, ``brier`` and ``log_loss`` of the probabilities as they are, and where
+        temperatures were fitted ``ece_scaled``, ``brier_scaled``, ``log_loss_scaled`` and
+        their mean, ``temperature``.
     """
 
     name: str
@@ -50,6 +62,10 @@ class ModelResult:
     roc_auc_macro_ovr: float
     roc_auc_macro_ovr_pooled: float
     confusion: NDArray[np.int64]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    without: Mapping[str, float] = field(default_factory=dict)
+    stood_in: int = 0
+    calibration: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,13 @@ class Results:
         ``val_loss``, ``val_accuracy``, each a list.
     provenance
         JSON values: command, versions, digests, seeds, feature specs.
+    comparisons
+        Each fusion against its best single modality (`mvemo.fuse.compare`).
+    repeats
+        Further evaluations on other folds; only their scores count.
+    learning_curve
+        Model to (share of the training groups, mean number of training clips, mean
+        accuracy), the full set last.
     heads
         Every fitted head, in the order of fitting.
     """
@@ -109,6 +132,11 @@ class Results:
     failures: tuple[tuple[str, str, str], ...] = ()
     curves: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    comparisons: tuple[Any, ...] = ()
+    repeats: tuple[Results, ...] = field(default=(), repr=False)
+    learning_curve: Mapping[str, tuple[tuple[float, float, float], ...]] = field(
+        default_factory=dict
+    )
     heads: tuple[Head, ...] = field(default=(), repr=False)
 
     @property

@@ -20,6 +20,7 @@ from mvemo.fuse.results import Results
 # 2: heads of tags and dimensions, with their link.
 VERSION = 2
 _ARRAYS = ("mean", "scale", "coef", "intercept")
+_OPTIONAL = ("thresholds", "hidden_coef", "hidden_intercept")
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def save_heads(path: str | Path, results: Results | OutputResults) -> None:
     for i, head in enumerate(results.heads):
         for name in _ARRAYS:
             arrays[f"{i}/{name}"] = getattr(head, name)
-        if head.thresholds is not None:
-            arrays[f"{i}/thresholds"] = head.thresholds
+        for name in _OPTIONAL:
+            if getattr(head, name) is not None:
+                arrays[f"{i}/{name}"] = getattr(head, name)
         listed.append(
             {
                 "model": head.model,
@@ -82,6 +84,7 @@ def save_heads(path: str | Path, results: Results | OutputResults) -> None:
                 "net_fold": head.net_fold,
                 "C": head.C,
                 "link": head.link,
+                "inputs": head.inputs,
             }
         )
     header = {
@@ -132,7 +135,7 @@ def load_heads(path: str | Path) -> SavedHeads:
                 Head(
                     **{**entry, "features": tuple(entry["features"])},
                     **{name: saved[f"{i}/{name}"] for name in _ARRAYS},
-                    thresholds=saved.get(f"{i}/thresholds"),
+                    **{name: saved.get(f"{i}/{name}") for name in _OPTIONAL},
                 )
                 for i, entry in enumerate(header["heads"])
             )
