@@ -51,8 +51,8 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         "failures": len(results.failures),
         "provenance": results.provenance,
     }
-    plain: dict[str, Any] = _plain(values, "metrics")
-    return plain
+    result: dict[str, Any] = plain(values, "metrics")
+    return result
 
 
 def _model(model: ModelResult, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -81,12 +81,12 @@ def _model(model: ModelResult, classes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any, where: str) -> Any:
+def plain(value: Any, where: str) -> Any:
     """JSON values of `value`; `where` names it in the error."""
     if value is None or isinstance(value, (str, bool)):
         return value
     if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist(), where)
+        return plain(value.tolist(), where)
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
@@ -94,9 +94,9 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, f"{where}.{k}") for k, v in value.items()}
+        return {str(k): plain(v, f"{where}.{k}") for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+        return [plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
     if isinstance(value, (set, frozenset)):
-        return [_plain(v, where) for v in sorted(value)]
+        return [plain(v, where) for v in sorted(value)]
     raise TypeError(f"{where} is a {type(value).__name__}, for which JSON has no value")

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,9 @@ from mvemo.fuse.summary import (
     spread,
     summarise,
 )
+
+if TYPE_CHECKING:
+    import jinja2
 
 TEMPLATES = Path(__file__).with_name("templates")
 _MANY_FAILURES = 500
@@ -61,6 +64,17 @@ def write_report(results: Results, out: Path) -> None:
         "metrics.json": metrics_json(results),
         "predictions.csv": predictions_csv(results),
     }
+    write_files(out, texts)
+
+
+def write_files(out: Path, texts: Mapping[str, str]) -> None:
+    """Put texts into a folder, made where it is absent; each file in one step.
+
+    Raises
+    ------
+    FuseError
+        It cannot be written.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -103,18 +117,9 @@ def predictions_csv(results: Results) -> str:
 
 def report_html(results: Results) -> str:
     """One page with everything in it: it loads nothing, and all text is escaped."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(percent=percent, fraction=fraction)
+    environment = page_environment()
     top = best(results.models)
     # Of a page's models the integrated one is the papers' subject; without it, the best.
     shown = next((m for m in results.models if m.name == "integrated"), top)
@@ -154,6 +159,22 @@ def report_html(results: Results) -> str:
         sections=provenance_sections(metrics_dict(results)["provenance"]),
     )
     return page
+
+
+def page_environment() -> jinja2.Environment:
+    """The templates, with all text escaped and no name forgotten."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(percent=percent, fraction=fraction)
+    return environment
 
 
 def _row(model: ModelResult, beside: bool) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.results import ModelResult, Results
 
 # The protocol of predictions whose model mvemo never saw.
@@ -76,7 +77,7 @@ class HardClip:
     mean_probability: float
 
 
-def banners(results: Results) -> tuple[Banner, ...]:
+def banners(results: Results | OutputResults) -> tuple[Banner, ...]:
     """The warnings that go on top of every table and page, most serious first."""
     found = []
     if results.permuted:

@@ -30,8 +30,8 @@ def format_table(results: Results) -> str:
     predictions, and the mean over folds of the macro one-vs-rest ROC-AUC; the majority
     baseline; warnings first, missing predictions and failures last.
     """
-    lines = [_wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
-    lines.append(_wrap(f"{_clean(results.name)}: {describe(results)}"))
+    lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
+    lines.append(wrap(f"{clean(results.name)}: {describe(results)}"))
     lines.append("")
 
     n_clips = len(results.clip_ids)
@@ -47,7 +47,7 @@ def format_table(results: Results) -> str:
     for model, n in zip(results.models, predicted, strict=True):
         held = spread(model.accuracy_per_fold)
         row = [
-            _clean(model.name),
+            clean(model.name),
             *(percent(v) for v in (held.min, held.mean, held.max)),
             fraction(model.f1_macro),
             fraction(model.roc_auc_macro_ovr),
@@ -61,28 +61,28 @@ def format_table(results: Results) -> str:
     base = spread(results.majority_per_fold)
     baseline = ["majority class", *(percent(v) for v in (base.min, base.mean, base.max))]
     baseline += [""] * (len(header) - len(baseline))
-    lines += _columns([header, *rows], [baseline])
+    lines += columns([header, *rows], [baseline])
     lines.append("")
 
     lines.append(
-        _wrap(
+        wrap(
             f"min, mean, max: accuracy over {results.k} folds. F1: macro, pooled. "
             "AUC: macro one-vs-rest, mean over folds."
         )
     )
     if beside:
-        lines.append(_wrap(f"* {LABEL}: PL20 Tables 2 and 3."))
+        lines.append(wrap(f"* {LABEL}: PL20 Tables 2 and 3."))
     statement = "" if results.permuted else compare_fusion(results)
     if statement:
-        lines.append(_wrap(statement))
+        lines.append(wrap(statement))
     absent = {name: n for name, n in results.missing.items() if n}
     if absent:
-        listed = ", ".join(f"{_clean(name)} {n}" for name, n in absent.items())
-        lines.append(_wrap(f"Clips without a feature: {listed} of {n_clips}."))
+        listed = ", ".join(f"{clean(name)} {n}" for name, n in absent.items())
+        lines.append(wrap(f"Clips without a feature: {listed} of {n_clips}."))
     if results.failures:
         clips = len({clip_id for clip_id, _, _ in results.failures})
         lines.append(
-            _wrap(
+            wrap(
                 f"{count(len(results.failures), 'failure')} of {count(clips, 'clip')} in stage "
                 "one; the report lists them."
             )
@@ -90,7 +90,7 @@ def format_table(results: Results) -> str:
     return "\n".join(lines)
 
 
-def _columns(body: Sequence[Sequence[str]], foot: Sequence[Sequence[str]]) -> list[str]:
+def columns(body: Sequence[Sequence[str]], foot: Sequence[Sequence[str]]) -> list[str]:
     """The first column to the left, all others to the right; rules around the body."""
     rows = [*body, *foot]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -105,7 +105,8 @@ def _columns(body: Sequence[Sequence[str]], foot: Sequence[Sequence[str]]) -> li
     return [lines[0], rule, *lines[1 : len(body)], rule, *lines[len(body) :]]
 
 
-def _wrap(text: str, mark: str = "") -> str:
+def wrap(text: str, mark: str = "") -> str:
+    """Lines of the table's width, each after `mark`."""
     return textwrap.fill(
         text,
         _WIDTH,
@@ -116,6 +117,6 @@ def _wrap(text: str, mark: str = "") -> str:
     )
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Without control characters, which could drive the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)
