@@ -43,7 +43,7 @@ COLOURS = (
 )
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)))
 # Stands for the page's text colour until the SVG is written; no other ink has it.
-_INK = "#010203"
+INK = "#010203"
 _FILL = "#1d5fa8"
 # Text stays text, and names with dollar signs are no formulas.
 _STYLE: Any = {
@@ -54,15 +54,15 @@ _STYLE: Any = {
     "legend.fontsize": 9,
     "axes.linewidth": 0.7,
     "figure.constrained_layout.use": True,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
 }
-_GRID: dict[str, Any] = {"color": "#80808a", "alpha": 0.3, "linewidth": 0.6}
+GRID: dict[str, Any] = {"color": "#80808a", "alpha": 0.3, "linewidth": 0.6}
 # Inches: what a phone shows without much shrinking of the text.
-_WIDE = 4.2
+WIDE = 4.2
 # Wider screens show a figure larger by this much.
 _ZOOM = 1.15
 _RATES = np.linspace(0.0, 1.0, 201)
@@ -72,23 +72,54 @@ _MANY_CLASSES = 16
 
 def accuracy_figure(results: Results) -> str:
     """Accuracy of each model in each fold (dots), its mean (bar), the majority baseline."""
-    models = results.models
-    names = [_short(m.name) for m in models]
-    with _figure(_WIDE, 1.25 + 0.3 * max(len(models), 1)) as (figure, finish):
+    return fold_figure(
+        [(model.name, 100 * model.accuracy_per_fold) for model in results.models],
+        100 * results.majority_per_fold,
+        score="accuracy",
+        unit=" (%)",
+        baseline="majority class",
+        limits=(0, 100),
+    )
+
+
+def fold_figure(
+    models: Sequence[tuple[str, NDArray[np.float64]]],
+    base_per_fold: NDArray[np.float64],
+    *,
+    score: str,
+    unit: str = "",
+    baseline: str,
+    limits: tuple[float, float],
+) -> str:
+    """A score of each model in each fold (dots), its mean (bar), and a baseline (band).
+
+    Parameters
+    ----------
+    models
+        Name and float64 (folds,), as drawn.
+    base_per_fold
+        float64 (folds,), of the baseline.
+    score, unit, baseline
+        What they are called.
+    limits
+        Of the axis of scores.
+    """
+    names = [short(name) for name, _ in models]
+    with drawing(WIDE, 1.25 + 0.3 * max(len(models), 1)) as (figure, finish):
         ax = figure.add_subplot()
-        base = spread(results.majority_per_fold)
+        base = spread(base_per_fold)
         if np.isfinite(base.mean):
-            ax.axvspan(100 * base.min, 100 * base.max, color="#80808a", alpha=0.18, linewidth=0)
+            ax.axvspan(base.min, base.max, color="#80808a", alpha=0.18, linewidth=0)
             ax.axvline(
-                100 * base.mean,
-                color=_INK,
+                base.mean,
+                color=INK,
                 linestyle=(0, (4, 2)),
                 linewidth=1.2,
-                label="majority class (band: its range over folds)",
+                label=f"{baseline} (band: its range over folds)",
             )
-        for row, model in enumerate(models):
+        for row, (_, per_fold) in enumerate(models):
             colour = COLOURS[row % len(COLOURS)]
-            values = 100 * model.accuracy_per_fold[np.isfinite(model.accuracy_per_fold)]
+            values = per_fold[np.isfinite(per_fold)]
             # Folds are set apart a little, or equal scores would hide each other.
             offsets = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
             ax.plot(
@@ -103,21 +134,21 @@ def accuracy_figure(results: Results) -> str:
                 clip_on=False,
             )
             if len(values):
-                ax.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=_INK, linewidth=2.2)
+                ax.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=2.2)
         ax.set_yticks(range(len(models)), names)
         ax.set_ylim(len(models) - 0.5, -0.5)
-        ax.set_xlim(0, 100)
-        ax.set_xlabel("accuracy of a fold (%); bar: mean")
-        ax.grid(axis="x", **_GRID)
-        _bare(ax)
+        ax.set_xlim(*limits)
+        ax.set_xlabel(f"{score} of a fold{unit}; bar: mean")
+        ax.grid(axis="x", **GRID)
+        bare(ax)
         if ax.get_legend_handles_labels()[0]:
             figure.legend(loc="outside lower center", frameon=False)
-        return finish("Accuracy of each model in each fold")
+        return finish(f"{score[0].upper()}{score[1:]} of each model in each fold")
 
 
 def roc_figure(results: Results) -> str:
     """Macro one-vs-rest ROC curve of each model, of the pooled out-of-fold predictions."""
-    with _figure(_WIDE, 3.9 + 0.22 * -(-len(results.models) // 2)) as (figure, finish):
+    with drawing(WIDE, 3.9 + 0.22 * -(-len(results.models) // 2)) as (figure, finish):
         ax = figure.add_subplot()
         for i, model in enumerate(results.models):
             curves = [curve for curve, _ in _class_curves(model, results.labels) if len(curve)]
@@ -130,7 +161,7 @@ def roc_figure(results: Results) -> str:
                 color=COLOURS[i % len(COLOURS)],
                 linestyle=_DASHES[1] if len(model.features) == 1 else "-",
                 linewidth=2.2 if last else 1.4,
-                label=f"{_short(model.name)}  {fraction(model.roc_auc_macro_ovr_pooled)}",
+                label=f"{short(model.name)}  {fraction(model.roc_auc_macro_ovr_pooled)}",
             )
         _roc_axes(ax)
         _legend_below(figure, ax)
@@ -140,7 +171,7 @@ def roc_figure(results: Results) -> str:
 def class_roc_figure(results: Results, model: ModelResult) -> str:
     """One-vs-rest ROC curve of each class (thin) and their mean (thick), pooled."""
     n_rows = -(-(len(results.classes) + 1) // 2)
-    with _figure(_WIDE, 3.9 + 0.22 * n_rows) as (figure, finish):
+    with drawing(WIDE, 3.9 + 0.22 * n_rows) as (figure, finish):
         ax = figure.add_subplot()
         curves = _class_curves(model, results.labels)
         for c, (curve, area) in enumerate(curves):
@@ -151,14 +182,14 @@ def class_roc_figure(results: Results, model: ModelResult) -> str:
                     color=COLOURS[c % len(COLOURS)],
                     linestyle=_DASHES[c // len(COLOURS) % 3],
                     linewidth=1.1,
-                    label=f"{_short(results.classes[c])}  {fraction(area)}",
+                    label=f"{short(results.classes[c])}  {fraction(area)}",
                 )
         held = [curve for curve, _ in curves if len(curve)]
         if held:
             ax.plot(
                 _RATES,
                 np.mean(held, axis=0),
-                color=_INK,
+                color=INK,
                 linewidth=2.4,
                 label=f"mean  {fraction(model.roc_auc_macro_ovr_pooled)}",
             )
@@ -169,14 +200,19 @@ def class_roc_figure(results: Results, model: ModelResult) -> str:
 
 def confusion_figure(model: ModelResult, classes: Sequence[str]) -> str:
     """Counts of (true, predicted) pairs; a cell's colour is its share of its row."""
+    return matrix_figure(model.confusion, classes, model.name)
+
+
+def matrix_figure(confusion: NDArray[np.int64], classes: Sequence[str], name: str) -> str:
+    """As `confusion_figure`, of int64 (classes, classes) and a name for its title."""
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
     n = len(classes)
-    totals = model.confusion.sum(axis=1, keepdims=True)
-    share = model.confusion / np.maximum(totals, 1)
+    totals = confusion.sum(axis=1, keepdims=True)
+    share = confusion / np.maximum(totals, 1)
     cell = 0.46 if n <= 8 else max(3.7 / n, 0.12)
-    with _figure(1.15 + cell * n, 1.2 + cell * n) as (figure, finish):
+    with drawing(1.15 + cell * n, 1.2 + cell * n) as (figure, finish):
         ax = figure.add_subplot()
         cells = [Rectangle((j - 0.5, i - 0.5), 1, 1) for i in range(n) for j in range(n)]
         colours = [(*_rgb(_FILL), round(float(s), 3)) for s in share.ravel()]
@@ -190,14 +226,14 @@ def confusion_figure(model: ModelResult, classes: Sequence[str]) -> str:
                     ax.text(
                         j,
                         i,
-                        str(int(model.confusion[i, j])),
+                        str(int(confusion[i, j])),
                         ha="center",
                         va="center_baseline",
                         fontsize=size,
                         # Below, the page shows through and its own ink reads better.
-                        color="#ffffff" if share[i, j] > 0.75 else _INK,
+                        color="#ffffff" if share[i, j] > 0.75 else INK,
                     )
-        names = [_short(c, 14) for c in classes]
+        names = [short(c, 14) for c in classes]
         if n < 2 * _MANY_CLASSES:
             size = 9 if n <= 8 else 7
             ax.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
@@ -213,7 +249,7 @@ def confusion_figure(model: ModelResult, classes: Sequence[str]) -> str:
         ax.set_ylabel("true")
         for side in ax.spines.values():
             side.set_visible(False)
-        return finish(f"Confusion matrix, {model.name}")
+        return finish(f"Confusion matrix, {name}")
 
 
 def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, str]:
@@ -237,7 +273,7 @@ def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[st
 
 
 def _loss_figure(net: str, listed: list[tuple[str, Mapping[str, Sequence[float]]]]) -> str:
-    with _figure(3.7, 2.8) as (figure, finish):
+    with drawing(3.7, 2.8) as (figure, finish):
         from matplotlib.lines import Line2D
 
         ax = figure.add_subplot()
@@ -262,11 +298,11 @@ def _loss_figure(net: str, listed: list[tuple[str, Mapping[str, Sequence[float]]
         ax.set_ylabel("loss")
         ax.set_ylim(bottom=0)
         ax.locator_params(axis="x", integer=True)
-        ax.grid(**_GRID)
-        _bare(ax)
+        ax.grid(**GRID)
+        bare(ax)
         kinds = [
-            Line2D([], [], color=_INK, ls=(0, (3, 1.5)), lw=1.0, label="training"),
-            Line2D([], [], color=_INK, lw=1.5, marker="o", ms=4, label="validation, lowest"),
+            Line2D([], [], color=INK, ls=(0, (3, 1.5)), lw=1.0, label="training"),
+            Line2D([], [], color=INK, lw=1.5, marker="o", ms=4, label="validation, lowest"),
         ]
         figure.legend(handles=kinds, loc="outside lower center", ncols=2, frameon=False)
         folds = len(listed)
@@ -294,14 +330,14 @@ def _class_curves(
 
 
 def _roc_axes(ax: Axes) -> None:
-    ax.plot([0, 1], [0, 1], color=_INK, linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
+    ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
     ax.set_xlim(-0.01, 1.0)
     ax.set_ylim(0.0, 1.01)
     ax.set_aspect("equal")
     ax.set_xlabel("false positive rate")
     ax.set_ylabel("true positive rate")
-    ax.grid(**_GRID)
-    _bare(ax)
+    ax.grid(**GRID)
+    bare(ax)
 
 
 def _legend_below(figure: Figure, ax: Axes) -> None:
@@ -317,7 +353,7 @@ def _legend_below(figure: Figure, ax: Axes) -> None:
         )
 
 
-def _bare(ax: Axes) -> None:
+def bare(ax: Axes) -> None:
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     ax.set_axisbelow(True)
@@ -328,14 +364,14 @@ def _rgb(colour: str) -> tuple[float, float, float]:
     return r, g, b
 
 
-def _short(text: str, length: int = 20) -> str:
+def short(text: str, length: int = 20) -> str:
     """A label that fits, without characters that XML forbids."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, Callable[[str], str]]]:
+def drawing(width: float, height: float) -> Iterator[tuple[Figure, Callable[[str], str]]]:
     """A figure (inches) and the function that turns it into an SVG element with a title."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -373,7 +409,7 @@ def _element(svg: str, title: str) -> str:
     prefix = "f" + hashlib.sha256(shown).hexdigest()[:8]
     svg = re.sub(r" id=\"(\w+)\"", rf' id="{prefix}\1"', svg)
     svg = re.sub(r"(xlink:href=\"#|url\(#)(\w+)", rf"\g<1>{prefix}\2", svg)
-    svg = svg.replace(_INK, "currentColor")
+    svg = svg.replace(INK, "currentColor")
     head, rest = svg.split(">", 1)
     match = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', head)
     assert match is not None
