@@ -22,6 +22,7 @@ from mvemo.pipeline.commands_extract import extract
 from mvemo.pipeline.commands_fuse import cv, fuse
 from mvemo.pipeline.commands_manifest import manifest
 from mvemo.pipeline.commands_report import report
+from mvemo.pipeline.commands_study import study
 from mvemo.pipeline.commands_weights import weights
 from mvemo.pipeline.errors import PipelineError
 
@@ -41,7 +42,7 @@ def mvemo() -> None:
     """
 
 
-for _command in (manifest, extract, fuse, cv, report, cache, weights):
+for _command in (manifest, extract, fuse, cv, report, cache, weights, study):
     mvemo.add_command(_command)
 
 

@@ -27,7 +27,7 @@ from mvemo.pipeline.errors import BadOption
 PROFILES = ("demo", "paper")
 # Those of PL20 and Z22, which run unless others are asked for; then J22's.
 DEFAULT_NETS = ("music1d", "music2d", "c3d", "i3d")
-NET_NAMES = (*DEFAULT_NETS, "cnn", "lightcnn", "crnn")
+NET_NAMES = (*DEFAULT_NETS, "cnn", "lightcnn", "crnn", "rnn")
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,8 @@ def shared_options(name: str, settings: Settings) -> dict[str, Any]:
     described = settings.descriptors
     if name in ("cnn", "lightcnn"):
         return {"n_mels": dim_of("mel", described)}
+    if name == "rnn":
+        return {"n_mfcc": dim_of("mfcc", described)}
     if name == "crnn":
         return {
             "spectrogram_dim": dim_of("spectrogram", described),

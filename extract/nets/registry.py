@@ -66,6 +66,7 @@ NETS: Mapping[str, NetClass] = _Registry(
         "cnn": "mvemo.extract.nets.cnn:CNN",
         "lightcnn": "mvemo.extract.nets.lightcnn:LightCNN",
         "crnn": "mvemo.extract.nets.crnn:CRNN",
+        "rnn": "mvemo.extract.nets.rnn:RNN",
     }
 )
 

@@ -14,7 +14,7 @@ from mvemo.extract.nets.registry import make_options, scaled
 
 
 def test_names():
-    assert list(NETS) == ["music1d", "music2d", "c3d", "i3d", "cnn", "lightcnn", "crnn"]
+    assert list(NETS) == ["music1d", "music2d", "c3d", "i3d", "cnn", "lightcnn", "crnn", "rnn"]
     assert "music1d" in NETS
     assert "vgg" not in NETS
 

@@ -1,0 +1,173 @@
+"""T2: the loss against the number of iterations (J22 3.3, Fig. 7)."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+
+from mvemo.extract.batches import cut
+from mvemo.fuse import published_j22 as j22
+from mvemo.manifests import inner_split
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies.core import Ints, Study, cross_fit, labels_of, score
+from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.output import (
+    NUMBER,
+    PERCENT,
+    Cell,
+    Column,
+    Plot,
+    StudyResult,
+    Table,
+)
+from mvemo.pipeline.studies.plots import loss_lines
+
+ROWS = 10
+
+
+def run_iterations(
+    study: Study, *, net: str = "crnn", iterations: int = j22.FIGURE_7_ITERATIONS
+) -> StudyResult:
+    """Train one net without the first fold for so many steps, never stopping early.
+
+    Parameters
+    ----------
+    study
+        Of the clips; one repeat is enough for a curve.
+    net
+        Which.
+    iterations
+        Steps of the optimizer at least; training ends with the epoch that reaches them.
+    """
+    if iterations < 1:
+        raise BadOption(f"--iterations {iterations}: at least 1 is needed")
+    plan = study.plan(net)
+    media = study.media([plan])
+    folds = study.folds()
+    steps = _steps_per_epoch(study, media, folds, media.usable(plan), net)
+    epochs = math.ceil(iterations / steps)
+    # Patience beyond the last epoch: nothing stops before.
+    plan = study.plan(net, epochs=epochs, patience=epochs + 1)
+    done = cross_fit(study, media, plan, folds, only_first=True)
+    curve = done.curves[0]
+    at = [steps * epoch for epoch in curve["epoch"]]
+    train, val = curve["train_loss"], curve["val_loss"]
+    labels = labels_of(media)
+    tested = folds == int(np.unique(folds)[0])
+    there = tested & np.isfinite(done.probabilities).all(axis=1)
+    found = score(labels, [done.probabilities], [folds], study.manifest.groups)
+    counts = np.bincount(labels[~tested])
+    majority = float((labels[there] == counts.argmax()).mean())
+    picks = sorted({round(i) for i in np.linspace(0, len(at) - 1, min(ROWS, len(at)))})
+    rows: list[tuple[Cell, ...]] = [
+        (int(at[i]), int(curve["epoch"][i]), train[i], val[i], curve["val_accuracy"][i])
+        for i in picks
+    ]
+    best = int(np.argmin(val))
+    lines = {
+        "training": (at, train),
+        "validation (groups of the training folds)": (at, val),
+    }
+    return StudyResult(
+        name="iterations",
+        title=f"Loss of {net} by iterations",
+        tables=(
+            Table(
+                "loss",
+                f"Loss of {net} ({plan.train.loss}) by iterations (as J22 Fig. 7)",
+                (
+                    Column("iterations", NUMBER),
+                    Column("epoch", NUMBER),
+                    Column("training loss", NUMBER),
+                    Column("validation loss", NUMBER),
+                    Column("validation accuracy", PERCENT),
+                ),
+                tuple(rows),
+            ),
+            Table(
+                "summary",
+                "Where the loss ends",
+                (
+                    Column("what"),
+                    Column("iterations", NUMBER),
+                    Column("loss", NUMBER),
+                    Column("iterations, J22", NUMBER, published=True),
+                    Column("loss, J22 Fig. 7", NUMBER, published=True),
+                ),
+                (
+                    (
+                        "training loss is stable (within 5 % of its end)",
+                        stable_from(at, train),
+                        train[-1],
+                        j22.FIGURE_7_STABLE_FROM,
+                        j22.FIGURE_7_LOSS,
+                    ),
+                    ("lowest validation loss", int(at[best]), val[best], None, None),
+                    ("end of training", int(at[-1]), val[-1], j22.FIGURE_7_ITERATIONS, None),
+                ),
+            ),
+            Table(
+                "test",
+                "The net of the lowest validation loss on the fold that it never saw",
+                (
+                    Column("clips", NUMBER),
+                    Column("accuracy", PERCENT),
+                    Column("macro F1", NUMBER),
+                    Column("majority", PERCENT),
+                ),
+                ((found.clips, found.accuracy, found.f1, majority),),
+            ),
+        ),
+        plots=(
+            Plot(
+                "loss",
+                f"Loss of {net} by iterations",
+                lambda axes: loss_lines(
+                    axes, lines, j22.FIGURE_7_LOSS, float(j22.FIGURE_7_STABLE_FROM)
+                ),
+                (6.4, 4.0),
+            ),
+        ),
+        notes=(
+            f"One iteration is one step on a batch of {plan.train.batch_size} clips; an epoch "
+            f"has {steps}. J22's Fig. 7 does not say whether its loss is of training clips.",
+        ),
+        data={f"{net}@first fold": {"iterations": at, **_finite(curve)}},
+        sources=(j22.SOURCE,),
+    )
+
+
+def stable_from(iterations: list[float], losses: list[float], share: float = 0.05) -> int:
+    """First iteration from which the loss stays within a share of its span of the end."""
+    span = max(losses) - min(losses)
+    near = [abs(value - losses[-1]) <= share * span for value in losses]
+    last_far = max((i for i, (ok, _) in enumerate(pairwise([*near, True])) if not ok), default=-1)
+    return int(iterations[min(last_far + 1, len(iterations) - 1)])
+
+
+def _steps_per_epoch(
+    study: Study, media: StudyMedia, folds: Ints, usable: np.ndarray, net: str
+) -> int:
+    """Batches of an epoch, as the trainer makes them."""
+    first = int(np.unique(folds)[0])
+    rows = np.flatnonzero(usable & (folds != first))
+    plan = study.plan(net)
+    manifest = media.manifest
+    held = inner_split(
+        labels_of(media)[rows],
+        [manifest.groups[row] for row in rows],
+        plan.train.val_fraction,
+        study.settings.extract.seed * 1000 + first + 1,
+        manifest.task,
+    )
+    batches = cut(rows[~held].tolist(), plan.train.batch_size)
+    return max(1, len(batches) - (len(batches) > 1 and len(batches[-1]) == 1))
+
+
+def _finite(curve: dict[str, list[float]]) -> dict[str, list[float | None]]:
+    return {
+        name: [value if math.isfinite(value) else None for value in values]
+        for name, values in curve.items()
+    }

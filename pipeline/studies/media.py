@@ -1,0 +1,192 @@
+"""Decoded sound, pictures and descriptors of one manifest, made once for all nets of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache import content_digest
+from mvemo.extract.batches import RawBatches
+from mvemo.extract.describing import DescribedStore, describe_many
+from mvemo.extract.nets import build_net
+from mvemo.extract.nets.base import AudioInput, Net, SequenceInput, VideoInput
+from mvemo.extract.plan import NetPlan
+from mvemo.extract.workcache import DecodedStore, DecodeJob, DecodeRequest, decode_many
+from mvemo.manifests import Manifest
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.settings import Settings
+
+
+class StudyMedia:
+    """What nets and classical models are given, for the rows of one manifest.
+
+    Parameters
+    ----------
+    manifest
+        All clips.
+    settings
+        Of the run.
+    work
+        Folder of the working cache, shared with ``mvemo extract`` and other studies.
+    plans
+        Nets that will read it.
+    descriptors
+        Names of descriptors that are read beside those that nets ask for.
+
+    Raises
+    ------
+    BadOption
+        Not one clip could be decoded, or video nets of different frame counts.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: Settings,
+        work: Path,
+        *,
+        plans: Sequence[NetPlan] = (),
+        descriptors: Sequence[str] = (),
+    ) -> None:
+        self.manifest = manifest
+        self.problems: dict[str, str] = {}
+        self._settings = settings
+        inputs = [_input_of(plan) for plan in plans]
+        names = dict.fromkeys(descriptors)
+        for given in inputs:
+            if isinstance(given, SequenceInput):
+                names.update(dict.fromkeys(given.features))
+        rates = {given.sr for given in inputs if isinstance(given, AudioInput)}
+        if names:
+            rates.add(settings.descriptors.sr)
+        pictures = [given for given in inputs if isinstance(given, VideoInput)]
+        counts = {given.n_frames for given in pictures}
+        if len(counts) > 1:
+            raise BadOption(f"n_frames must be the same for all video nets, not {sorted(counts)}")
+        self._store = DecodedStore(
+            work / "decoded",
+            DecodeRequest(
+                sample_rates=tuple(sorted(rates)),
+                n_frames=counts.pop() if counts else 0,
+                sizes=tuple(sorted({given.size for given in pictures})),
+            ),
+        )
+        self._there = {
+            kind: np.ones(len(manifest), dtype=np.bool_) for kind in ("audio", "video", "sequences")
+        }
+        self.content = self._digests()
+        self._decode()
+        self._described = DescribedStore(self._store, settings.descriptors, list(names))
+        if names:
+            self._describe()
+
+    def _digests(self) -> dict[str, str]:
+        clips = self.manifest.clips
+        paths = {clip.path: self.manifest.media_path(clip) for clip in clips}
+        with ThreadPoolExecutor(4) as pool:
+            made = dict(zip(paths, pool.map(content_digest, paths.values()), strict=True))
+        return {clip.clip_id: made[clip.path] for clip in clips}
+
+    def _decode(self) -> None:
+        jobs = [
+            DecodeJob(
+                clip_id=clip.clip_id,
+                path=self.manifest.media_path(clip),
+                content=self.content[clip.clip_id],
+                start=clip.start,
+                duration=clip.duration,
+            )
+            for clip in self.manifest.clips
+        ]
+        rows = {job.clip_id: row for row, job in enumerate(jobs)}
+        with Progress("decode", len(jobs)) as bar:
+
+            def done(clip_id: str, found: dict[str, str]) -> None:
+                for kind, reason in found.items():
+                    self._there[kind][rows[clip_id]] = False
+                    self.problems[clip_id] = f"{kind}: {reason}"
+                bar.step(failed=int(bool(found)))
+
+            decode_many(self._store, jobs, workers=self._settings.extract.workers, on_done=done)
+        if not (self._there["audio"] | self._there["video"]).any():
+            first = next(iter(self.problems.items()), ("", ""))
+            raise BadOption(f"not one clip could be decoded; the first: {': '.join(first)}")
+
+    def _describe(self) -> None:
+        rows = {clip_id: row for row, clip_id in enumerate(self.manifest.clip_ids)}
+        audio = self._there["audio"]
+        self._there["sequences"] = there = audio.copy()
+        with Progress("describe", int(audio.sum())) as bar:
+
+            def done(clip_id: str, problem: str) -> None:
+                if problem:
+                    there[rows[clip_id]] = False
+                    self.problems[clip_id] = problem
+                bar.step(failed=int(bool(problem)))
+
+            describe_many(
+                self._described,
+                [clip_id for clip_id, row in rows.items() if audio[row]],
+                workers=self._settings.extract.workers,
+                on_done=done,
+            )
+
+    def usable(self, plan: NetPlan) -> NDArray[np.bool_]:
+        """bool (clips,): clips that the plan's net can be given."""
+        given = _input_of(plan)
+        if isinstance(given, SequenceInput):
+            return self.described
+        return self._there["audio" if isinstance(given, AudioInput) else "video"]
+
+    @property
+    def described(self) -> NDArray[np.bool_]:
+        """bool (clips,): clips that have descriptors."""
+        return self._there["sequences"]
+
+    def batches(self, net: Net) -> RawBatches:
+        """The reader of a net's input, by row."""
+        store, ids, given = self._store, self.manifest.clip_ids, net.input
+        if isinstance(given, SequenceInput):
+            described, names = self._described, given.features
+            return RawBatches(lambda row: described.joined(ids[row], names), given)
+        if isinstance(given, AudioInput):
+            sr = given.sr
+            return RawBatches(lambda row: store.waveform(ids[row], sr), given)
+        size = given.size
+        return RawBatches(lambda row: store.frames(ids[row], size), given)
+
+    def seconds(self) -> dict[str, float]:
+        """Clip id to the length of its sound; clips without sound are left out."""
+        sr = max(self._store.request.sample_rates)
+        return {
+            clip_id: len(self._store.waveform(clip_id, sr)) / sr
+            for clip_id, there in zip(self.manifest.clip_ids, self._there["audio"], strict=True)
+            if there
+        }
+
+    def statistics(self, names: Sequence[str]) -> NDArray[np.float64]:
+        """Mean, then standard deviation, over the frames of descriptors.
+
+        Returns
+        -------
+        float64 (clips, 2 * dims), NaN rows for clips without descriptors.
+        """
+        rows: list[NDArray[np.float64] | None] = []
+        for clip_id, there in zip(self.manifest.clip_ids, self.described, strict=True):
+            if not there:
+                rows.append(None)
+                continue
+            frames = self._described.joined(clip_id, names).astype(np.float64)
+            rows.append(np.concatenate([frames.mean(axis=0), frames.std(axis=0)]))
+        width = next((len(row) for row in rows if row is not None), 0)
+        return np.array([np.full(width, np.nan) if row is None else row for row in rows])
+
+
+def _input_of(plan: NetPlan) -> AudioInput | VideoInput | SequenceInput:
+    """What a plan's net is given; the width has no say in it."""
+    return build_net(plan.name, 1, width=0.05, **plan.options).input

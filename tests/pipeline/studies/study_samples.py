@@ -1,0 +1,67 @@
+"""A small set of sounds whose classes a model can tell, and settings of a few seconds."""
+
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from mvemo.manifests import Clip, Manifest, write_manifest
+
+CLASSES = ("happy", "sad", "angry", "calm")
+TINY = (
+    "extract.folds=2",
+    "extract.workers=1",
+    "extract.embed_batch=32",
+    "descriptors.sr=8000",
+    "descriptors.n_fft=512",
+    "descriptors.hop_length=256",
+    "descriptors.n_mels=16",
+    "descriptors.n_mfcc=8",
+    *(
+        f"nets.{net}.{key}={value}"
+        for net in ("cnn", "lightcnn", "crnn", "rnn", "music1d")
+        for key, value in (("width", 0.1), ("epochs", 2), ("patience", 2))
+    ),
+    *(f"nets.{net}.options={{n_frames=24}}" for net in ("cnn", "lightcnn", "rnn")),
+    "nets.crnn.options={n_frames=24, bands=16}",
+    "nets.music1d.options={seconds=1.0}",
+)
+
+
+def make_set(folder: Path, clips_per_class: int = 6, seconds: float = 0.8) -> Path:
+    """Noise below a frequency of the class's own; each group has a clip a class."""
+    rng = np.random.default_rng(0)
+    sr, clips = 8000, []
+    folder.mkdir(parents=True, exist_ok=True)
+    for c, name in enumerate(CLASSES):
+        for i in range(clips_per_class):
+            n = int(seconds * sr)
+            t = np.arange(n) / sr
+            tone = np.sin(2 * np.pi * (300 + 700 * c) * t) + 0.3 * rng.normal(size=n)
+            samples = (8000 * tone / np.abs(tone).max()).astype("<i2")
+            path = folder / f"{name}{i}.wav"
+            with wave.open(str(path), "wb") as file:
+                file.setnchannels(1)
+                file.setsampwidth(2)
+                file.setframerate(sr)
+                file.writeframes(samples.tobytes())
+            clips.append(Clip(f"{name}{i}", path.name, (name,), f"group{i}"))
+    manifest = Manifest("made", "multiclass", CLASSES, tuple(clips), folder, synthetic=True)
+    write_manifest(manifest, folder / "manifest.csv")
+    return folder / "manifest.csv"
+
+
+def tiny_options(*more: str) -> list[str]:
+    """``--set`` options of a run of a second."""
+    return [part for value in (*TINY, *more) for part in ("--set", value)]
+
+
+def read_tables(out: Path, study: str) -> dict:
+    """The tables of a study's JSON; strict, so that NaN is an error."""
+
+    def refuse(text: str) -> None:
+        raise ValueError(text)
+
+    text = (out / f"{study}.json").read_text()
+    return json.loads(text, parse_constant=refuse)

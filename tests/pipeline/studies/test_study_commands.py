@@ -1,0 +1,143 @@
+"""Every study runs on a small made set: tables, files, honest folds, bad input."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+from study_samples import make_set, read_tables, tiny_options
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from stage_samples import run
+
+# Study -> its own options, and what the first column of one of its tables has.
+STUDIES = {
+    "segments": (("--seconds", "0.3,0.5"), "accuracy", ["cnn", "crnn"] * 2),
+    "losses": (("--net", "cnn"), "scores", ["L1 ", "L2 ", "L3 ", "L4 "]),
+    "convnets": ((), "accuracy", ["cnn", "lightcnn", "crnn"]),
+    "iterations": (("--net", "rnn", "--iterations", "5"), "loss", [1, 2, 3, 4, 5]),
+    "baselines": (
+        ("--runs", "2", "--rnn-runs", "1"),
+        "accuracy",
+        [
+            *("SVM", "SVM", "decision", "k nearest", "multilayer", "logistic", "linear", "MFCC"),
+            "majority",
+        ],
+    ),
+    "optimizers": (("--nets", "music1d"), "scores", ["music1d"] * 3),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    return make_set(folder / "set"), folder
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_prints_and_writes_its_tables(study, made, capsys):
+    manifest, folder = made
+    own, table, firsts = STUDIES[study]
+    out = folder / study
+    code = run(
+        "mvemo", "study", study, manifest, "--out", out, "--work", folder / "work", *own,
+        *tiny_options(),
+    )  # fmt: skip
+    assert code == 0
+    printed = capsys.readouterr().out
+    record = read_tables(out, study)
+    rows = record["tables"][table]["rows"]
+    assert len(rows) == len(firsts)
+    for row, first in zip(rows, firsts, strict=True):
+        if isinstance(first, str):
+            assert row[0].startswith(first)
+        else:
+            assert row[0] == first
+        assert len(row) == len(record["tables"][table]["columns"])
+    for each in record["tables"].values():
+        assert each["title"] in printed
+    assert record["data"]["clips"] == 24
+    assert record["data"]["groups"] == 6
+    assert record["data"]["synthetic"]
+    if any("published" in c for t in record["tables"].values() for c in t["columns"]):
+        assert "published, other data" in printed
+    page = (out / f"{study}.html").read_text()
+    assert "data:image/svg+xml;base64," in page
+    assert "generated data" in page
+    assert "http" not in page.split("<footer>")[0].replace("http-equiv", "")
+    names = [*record["tables"]]
+    for name in names:
+        with (out / f"{study}-{name}.csv").open(newline="") as file:
+            assert len(list(csv.reader(file))) == 1 + len(record["tables"][name]["rows"])
+    pictures = list(out.glob("*.png"))
+    assert pictures
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
+    assert all(p.with_suffix(".svg").is_file() for p in pictures)
+
+
+def test_a_model_that_can_tell_the_classes_does_so(made):
+    manifest, folder = made
+    out = folder / "telling"
+    assert run("mvemo", "study", "baselines", manifest, "--out", out, "--work", folder / "work",
+               "--runs", "1", "--rnn-runs", "0", *tiny_options()) == 0  # fmt: skip
+    rows = read_tables(out, "baselines")["tables"]["accuracy"]["rows"]
+    by_name = {row[0]: row[1] for row in rows}
+    assert by_name["SVM, linear kernel"] > 0.9
+    assert by_name["linear regression, quadrant"] > 0.7
+    assert by_name["majority class"] <= 0.25
+
+
+def test_permuted_labels_are_said_so_and_no_model_tells_them(tmp_path):
+    manifest = make_set(tmp_path / "set", clips_per_class=16, seconds=0.3)
+    out = tmp_path / "out"
+    assert run(
+        "mvemo", "study", "baselines", manifest, "--out", out, "--work", tmp_path / "work",
+        "--runs", "3", "--rnn-runs", "0", "--permute-labels", *tiny_options(),
+    ) == 0  # fmt: skip
+    record = read_tables(out, "baselines")
+    assert record["permuted_labels"]
+    assert "shuffled" in (out / "baselines.html").read_text()
+    for row in record["tables"]["accuracy"]["rows"]:
+        # 64 clips of four classes: four standard deviations above chance are 0.47.
+        assert row[1] < 0.47, row
+
+
+def test_segments_are_counted_and_songs_decided(made):
+    manifest, folder = made
+    out = folder / "cut"
+    assert run("mvemo", "study", "segments", manifest, "--out", out, "--work", folder / "work",
+               "--seconds", "0.2,0.4", "--nets", "cnn", *tiny_options()) == 0  # fmt: skip
+    counts = read_tables(out, "segments")["tables"]["counts"]["rows"]
+    assert [row[:3] for row in counts] == [[0.2, 96, 24], [0.4, 48, 24]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("segments", "--seconds", "3,x"), "write numbers as 3,5,10,16"),
+        (("segments", "--seconds", "-1"), "longer than 0"),
+        (("segments", "--nets", "music1d"), "nets on sequences"),
+        (("convnets", "--nets", "vgg"), "net 'vgg' is not known"),
+        (("optimizers", "--nets", "cnn"), "PL20 Table 2 has rates for"),
+        (("baselines", "--profile", "none"), "neither one of demo, paper"),
+    ],
+)
+def test_wrong_options_are_one_line(arguments, says, made, capsys):
+    manifest, folder = made
+    name, *rest = arguments
+    code = run("mvemo", "study", name, manifest, "--out", folder / "bad", *rest)
+    assert code == 2
+    err = capsys.readouterr().err.strip().splitlines()
+    assert says in err[-1]
+    assert not (folder / "bad").exists()
+
+
+def test_studies_are_of_classes(tmp_path, capsys):
+    path = tmp_path / "va.csv"
+    make_set(tmp_path / "set", clips_per_class=1)
+    path.write_text(
+        "# mvemo manifest 1\n# task: regression\n# classes: valence\n# root: set\n"
+        "clip_id,path,valence,group\na,happy0.wav,0.5,a\nb,sad0.wav,0.1,b\n"
+    )
+    assert run("mvemo", "study", "baselines", path, "--out", tmp_path / "out") == 2
+    assert "the task is regression" in capsys.readouterr().err

@@ -1,0 +1,172 @@
+"""Scores, tables, published figures and pieces of the studies, each against plain code."""
+
+import numpy as np
+import pytest
+from study_samples import make_set, tiny_options
+
+from mvemo.extract.nets import build_net
+from mvemo.fuse import published_j22 as j22
+from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.studies.baselines import QUADRANTS, out_of_fold, quadrants_of
+from mvemo.pipeline.studies.convnets import confusion_table
+from mvemo.pipeline.studies.core import majority_accuracy, open_study, predict, score
+from mvemo.pipeline.studies.iterations import stable_from
+from mvemo.pipeline.studies.optimizers import RATES
+from mvemo.pipeline.studies.output import Column, Table, shown
+
+
+def test_published_figures_are_those_of_the_paper():
+    assert list(j22.TABLE_2["crnn"].values()) == [0.7683, 0.8106, 0.8692, 0.8825]
+    # J22 3.2: at 10 s the improved CNN is 6.56 points above the CNN.
+    gap = j22.TABLE_2["crnn"][10.0] - j22.TABLE_2["cnn"][10.0]
+    assert gap == pytest.approx(0.0656)
+    # 3.4: the CNN falls by 11.57 points from training to test.
+    assert j22.TABLE_3["cnn"][0] - j22.TABLE_3["cnn"][1] == pytest.approx(0.1157)
+    # 3.5: happiness rises by 7.45 points; each true class sums to one.
+    happy = j22.TABLE_4["crnn"]["happy"][1] - j22.TABLE_4["cnn"]["happy"][1]
+    assert happy == pytest.approx(0.0745)
+    for net in j22.TABLE_4.values():
+        for shares in net.values():
+            assert sum(shares) == pytest.approx(1.0)
+    # 3.6: the RNN is 3.25 above [14].
+    assert j22.FIGURE_8["rnn"] - j22.FIGURE_8["classical"] == pytest.approx(0.0325)
+
+
+def test_chosen_rates_are_those_of_the_paper_profile():
+    nets = load_settings("paper").nets
+    for net, chosen in (("music1d", "Adam"), ("music2d", "SGD"), ("c3d", "SGD"), ("i3d", "Adam")):
+        assert RATES[net][chosen] == (nets[net].lr, nets[net].momentum)
+
+
+def test_a_table_puts_published_columns_behind_a_bar():
+    table = Table(
+        "t",
+        "A title",
+        (Column("net"), Column("acc", "percent"), Column("J22", "percent", published=True)),
+        (("cnn", 0.5, 0.6919), ("crnn", float("nan"), None)),
+    )
+    lines = table.text().splitlines()
+    assert lines[0] == "A title"
+    bar = lines[1].index("| published, other data")
+    assert lines[2][bar] == lines[4][bar] == "|"
+    assert lines[4].split() == ["cnn", "50.00", "|", "69.19"]
+    assert lines[5].split() == ["crnn", "-", "|", "-"]
+    assert table.csv().splitlines() == [
+        'net,acc,"J22 (published, other data)"',
+        "cnn,0.5,0.6919",
+        "crnn,,",
+    ]
+    assert table.record()["rows"] == [["cnn", 0.5, 0.6919], ["crnn", None, None]]
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind", "text"),
+    [(0.12345, "percent", "12.35"), (23000, "number", "23,000"), (0.98, "number", "0.980"),
+     ("a", "text", "a"), (None, "percent", "-")],
+)  # fmt: skip
+def test_cells_as_text(cell, kind, text):
+    assert shown(cell, kind) == text
+
+
+def test_scores_are_those_of_scikit_learn():
+    from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    p = rng.dirichlet(np.ones(3), 90) + 0.3 * np.eye(3)[labels]
+    p /= p.sum(axis=1, keepdims=True)
+    folds = np.arange(90) % 3
+    groups = [f"g{i % 30}" for i in range(90)]
+    p[4] = np.nan
+    there = np.arange(90) != 4
+    found = score(labels, [p], [folds], groups)
+    said = p[there].argmax(axis=1)
+    truth = labels[there]
+    assert found.accuracy == pytest.approx(accuracy_score(truth, said), abs=1e-12)
+    assert found.f1 == pytest.approx(f1_score(truth, said, average="macro"), abs=1e-12)
+    area = roc_auc_score(truth, p[there], multi_class="ovr", average="macro")
+    assert found.auc == pytest.approx(area, abs=1e-12)
+    each = [accuracy_score(truth[folds[there] == f], said[folds[there] == f]) for f in range(3)]
+    assert found.sd == pytest.approx(np.std(each, ddof=1), abs=1e-12)
+    assert found.low < found.accuracy < found.high
+    assert found.clips == 89
+
+
+def test_majority_is_of_the_other_folds():
+    # Fold 0 sees only class 1 elsewhere, and the other way round: never right.
+    assert majority_accuracy(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])) == 0.0
+    assert majority_accuracy(np.array([0, 0, 1, 0]), np.array([0, 1, 0, 1])) == 0.75
+
+
+def test_the_quadrants_of_the_four_classes():
+    signs = quadrants_of(["angry", "Happy", "calm", "sad"])
+    assert signs.tolist() == [list(QUADRANTS[n]) for n in ("anger", "happy", "relaxation", "sad")]
+    assert len({tuple(row) for row in signs.tolist()}) == 4
+    assert quadrants_of(["angry", "happy", "calm"]) is None
+    assert quadrants_of(["angry", "happy", "calm", "fear"]) is None
+
+
+def test_scalers_and_models_never_see_the_fold_they_predict():
+    rng = np.random.default_rng(1)
+    rows, labels = rng.normal(size=(40, 3)), rng.integers(0, 2, 40)
+    folds = np.arange(40) % 4
+    seen = []
+
+    def spy(train, classes, test, seed):
+        seen.append((train, classes, test))
+        return np.zeros(len(test), dtype=np.int64)
+
+    rows[7] = np.nan
+    out = out_of_fold(spy, rows, labels, folds, 0, 2)
+    assert np.isnan(out[7]).all()
+    assert (out[np.arange(40) != 7] == [1, 0]).all()
+    for fold, (train, classes, test) in enumerate(seen):
+        kept = (folds != fold) & (np.arange(40) != 7)
+        mean, sd = rows[kept].mean(axis=0), rows[kept].std(axis=0)
+        np.testing.assert_allclose(train, (rows[kept] - mean) / sd, atol=1e-12)
+        assert classes.tolist() == labels[kept].tolist()
+        held = (folds == fold) & (np.arange(40) != 7)
+        np.testing.assert_allclose(test, (rows[held] - mean) / sd, atol=1e-12)
+
+
+def test_confusion_has_the_paper_beside_it_only_for_its_classes():
+    labels = np.array([0, 0, 1, 2, 3])
+    p = np.eye(4)[[0, 1, 1, 2, 3]]
+    table = confusion_table("crnn", ["calm", "happy", "sad", "angry"], labels, [p])
+    assert table.rows[0][:6] == ("calm", 2, 0.5, 0.5, 0.0, 0.0)
+    # J22's quiet row: as quiet, happy, sad, anger.
+    assert table.rows[0][6:] == (0.8793, 0.0295, 0.0278, 0.0634)
+    other = confusion_table("crnn", ["a", "b", "c", "d"], labels, [p])
+    assert not any(column.published for column in other.columns)
+
+
+def test_where_a_curve_is_stable():
+    assert stable_from([10, 20, 30, 40], [4.0, 2.0, 1.02, 1.0]) == 30
+    assert stable_from([10, 20, 30, 40], [4.0, 1.0, 2.0, 1.0]) == 40
+    assert stable_from([10], [1.0]) == 10
+
+
+def test_permuted_labels_keep_counts_and_groups(tmp_path):
+    path = make_set(tmp_path / "set")
+    settings = load_settings("paper", tiny_options()[1::2])
+    plain = open_study(path, settings, work=tmp_path)
+    mixed = open_study(path, settings, work=tmp_path, permute_labels=True)
+    assert mixed.manifest.groups == plain.manifest.groups
+    assert sorted(mixed.manifest.labels) == sorted(plain.manifest.labels)
+    assert (mixed.manifest.labels != plain.manifest.labels).any()
+
+
+def test_predictions_are_those_of_the_net(tmp_path):
+    import torch
+
+    path = make_set(tmp_path / "set", clips_per_class=2)
+    study = open_study(path, load_settings("paper", tiny_options()[1::2]), work=tmp_path)
+    media = study.media([study.plan("rnn")])
+    torch.manual_seed(0)
+    plan = study.plan("rnn")
+    net = build_net("rnn", 4, width=plan.width, **plan.options)
+    rows = np.array([5, 0, 3])
+    got = predict(net, media, rows, study.settings)
+    with torch.no_grad():
+        expected = net.eval()(net.prepare(media.batches(net).load(rows.tolist()))).softmax(1)
+    np.testing.assert_allclose(got, expected.numpy(), atol=1e-6)
