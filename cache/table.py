@@ -30,7 +30,8 @@ class ClipTable:
     folds
         int64 (clips,), 0-based; -1 throughout where stage one made none.
     k, fold_seed
-        Number of folds and the seed they were made with; 0 and 0 where there are none.
+        Number of folds and the seed they were made with; 0 and 0 where there are none, 0 and
+        the split's seed where there are splits.
     digest
         The manifest's digest.
     synthetic

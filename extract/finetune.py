@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from mvemo.extract.batches import RawBatches, cut
 from mvemo.extract.checkpoint import JobFolder
+from mvemo.extract.errors import BadSetting
 from mvemo.extract.losses import Loss, make_loss
 from mvemo.extract.nets.base import Net
 from mvemo.extract.plan import TrainSettings
@@ -27,6 +28,8 @@ from mvemo.extract.plan import TrainSettings
 Curve = dict[str, list[float]]
 # Seconds between two saved states of a run: a state of a large net takes a while to write.
 STATE_INTERVAL = 20.0
+# Points at most that a curve by iterations has; with more steps, every so many is kept.
+MOST_POINTS = 5000
 
 
 def pick_device(name: str) -> torch.device:
@@ -95,6 +98,8 @@ def fine_tune(
 ) -> Curve:
     """Train `net` in place and leave it with its best weights.
 
+    With ``patience = 0`` it is left with its last ones, and `val_rows` decide nothing.
+
     Parameters
     ----------
     net
@@ -105,22 +110,35 @@ def fine_tune(
         Of all manifest rows, by task; only those of the given rows are read.
     train_rows, val_rows
         Rows that gradients come from, and rows that decide when to stop. Their groups
-        must be disjoint.
+        must be disjoint. Without validation rows `settings.patience` must be 0.
     seed
         Of batch order and dropout. Each epoch draws from its own stream, so that a run
         that was cut off and resumed ends as one that was not.
     folder
         Where the state of the run is kept, at most every `STATE_INTERVAL` seconds.
     on_epoch
-        Told the epoch, from 1, and its validation loss.
+        Told the epoch, from 1, and its validation loss (NaN without validation rows).
 
     Returns
     -------
-    ``epoch``, ``train_loss``, ``val_loss`` and ``val_accuracy`` (NaN but for classes).
+    ``epoch``, ``train_loss``, ``val_loss`` and ``val_accuracy`` (NaN but for classes, and
+    without validation rows). With ``settings.iterations`` also ``iteration``, from 1, and
+    ``iteration_loss``, the loss of that step's batch.
+
+    Raises
+    ------
+    BadSetting
+        Early stopping without validation rows.
     """
+    if settings.patience and not len(val_rows):
+        raise BadSetting("early stopping needs validation clips: set patience = 0, or hold out")
     target = torch.from_numpy(labels)
     optimizer = make_optimizer(net, settings)
     curve: Curve = {"epoch": [], "train_loss": [], "val_loss": [], "val_accuracy": []}
+    if settings.iterations:
+        curve |= {"iteration": [], "iteration_loss": []}
+    steps = _steps(settings, len(train_rows))
+    epochs = n_epochs(settings, len(train_rows))
     last = net.classifier
     loss = make_loss(settings.loss, task, last.out_features, last.in_features, tau=settings.tau)
     loss.to(device).constrain(last)
@@ -135,23 +153,38 @@ def fine_tune(
         best_loss, since_best = state["best_loss"], state["since_best"]
         first = state["epoch"] + 1
     saved_at = time.monotonic()
-    for epoch in range(first, settings.epochs + 1):
-        if since_best >= settings.patience:
+    for epoch in range(first, epochs + 1):
+        if settings.patience and since_best >= settings.patience:
             break
         torch.manual_seed(seed * 100_003 + epoch)
         order = torch.randperm(len(train_rows)).tolist()
         shuffled = [train_rows[i] for i in order]
-        train_loss = _train_epoch(
-            net, batches, target, shuffled, loss, settings.batch_size, optimizer, device, precision
-        )
-        val_loss, accuracy = score(
-            net, batches, target, val_rows, task, loss, settings.batch_size, device, precision
-        )
+        groups = _batches(shuffled, settings.batch_size)
+        done = (epoch - 1) * steps
+        if settings.iterations:
+            groups = groups[: settings.iterations - done]
+        losses = _train_epoch(net, batches, target, groups, loss, optimizer, device, precision)
+        sizes = [len(group) for group in groups]
+        train_loss = sum(a * n for a, n in zip(losses, sizes, strict=True)) / max(sum(sizes), 1)
+        if settings.iterations:
+            every = math.ceil(settings.iterations / MOST_POINTS)
+            for step, value in enumerate(losses, done + 1):
+                if step % every == 0:
+                    curve["iteration"].append(float(step))
+                    curve["iteration_loss"].append(value)
+        val_loss = accuracy = math.nan
+        if len(val_rows):
+            val_loss, accuracy = score(
+                net, batches, target, val_rows, task, loss, settings.batch_size, device, precision
+            )
         curve["epoch"].append(float(epoch))
         curve["train_loss"].append(train_loss)
         curve["val_loss"].append(val_loss)
         curve["val_accuracy"].append(accuracy)
-        if val_loss < best_loss:
+        if not settings.patience:
+            if epoch == epochs:
+                best = net.state_dict()
+        elif val_loss < best_loss:
             best_loss, since_best = val_loss, 0
             best = copy.deepcopy(net.state_dict())
         else:
@@ -176,24 +209,40 @@ def fine_tune(
     return curve
 
 
-def _train_epoch(
-    net: Net,
-    batches: RawBatches,
-    target: Tensor,
-    rows: Sequence[int],
-    loss: Loss,
-    batch_size: int,
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
-    precision: str,
-) -> float:
-    """One pass over the rows in the given order; mean loss a clip."""
-    net.train()
+def n_epochs(settings: TrainSettings, n_rows: int) -> int:
+    """Epochs at most that a number of training clips is trained for."""
+    if not settings.iterations:
+        return settings.epochs
+    return math.ceil(settings.iterations / _steps(settings, n_rows))
+
+
+def _steps(settings: TrainSettings, n_rows: int) -> int:
+    """Optimizer steps of a whole epoch, one at least."""
+    return max(len(_batches(range(n_rows), settings.batch_size)), 1)
+
+
+def _batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Rows in the batches of an epoch."""
     groups = cut(rows, batch_size)
     # Batch normalisation cannot work on one clip: a last batch of one joins the one before.
     if len(groups) > 1 and len(groups[-1]) == 1:
         groups[-2:] = [groups[-2] + groups[-1]]
-    total = 0.0
+    return groups
+
+
+def _train_epoch(
+    net: Net,
+    batches: RawBatches,
+    target: Tensor,
+    groups: Sequence[Sequence[int]],
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+    precision: str,
+) -> list[float]:
+    """One step on each batch, in order; the loss of each, before its step."""
+    net.train()
+    losses = []
     for chosen, raw in batches.ahead(groups):
         wanted = target[list(chosen)].to(device)
         with autocast(device, precision):
@@ -204,8 +253,8 @@ def _train_epoch(
         optimizer.step()
         loss.update(x, wanted)
         loss.constrain(net.classifier)
-        total += value.item() * len(chosen)
-    return total / max(len(rows), 1)
+        losses.append(value.item())
+    return losses
 
 
 @torch.no_grad()

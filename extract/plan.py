@@ -10,7 +10,7 @@ from mvemo.extract.errors import BadSetting
 from mvemo.extract.losses import check_loss
 
 OPTIMIZERS = ("adam", "sgd", "rmsprop")
-PROTOCOLS = ("crossfit", "frozen", "shared")
+PROTOCOLS = ("crossfit", "frozen", "shared", "holdout")
 PRECISIONS = ("float32", "bf16")
 
 
@@ -26,8 +26,14 @@ class TrainSettings:
         Of the optimizer; `momentum` is for SGD alone. PL20 Table 2 has the papers' rates.
     epochs
         At most; early stopping usually ends before.
+    iterations
+        Optimizer steps at most, instead of epochs: as many epochs as they need, the last
+        one cut off at exactly that step (J22 3.3: 2,500). 0 leaves it to `epochs`.
     patience
-        Epochs without a lower validation loss before training stops.
+        Epochs without a lower validation loss before training stops; the weights of the
+        lowest are kept. 0 is no early stopping: nothing is held out from the training
+        clips, all epochs or iterations are run, and the last weights are kept. Under
+        ``holdout`` the validation clips are still scored for the curve, and decide nothing.
     batch_size
         Clips a step; what bounds the memory.
     val_fraction
@@ -41,6 +47,7 @@ class TrainSettings:
     momentum: float = 0.0
     weight_decay: float = 0.0
     epochs: int = 60
+    iterations: int = 0
     patience: int = 10
     batch_size: int = 16
     val_fraction: float = 0.15
@@ -52,10 +59,10 @@ class TrainSettings:
             raise BadSetting(
                 f"optimizer {self.optimizer!r} is not known: one of {', '.join(OPTIMIZERS)}"
             )
-        for name in ("lr", "epochs", "patience", "batch_size"):
+        for name in ("lr", "epochs", "batch_size"):
             if not getattr(self, name) > 0:
                 raise BadSetting(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("momentum", "weight_decay"):
+        for name in ("momentum", "weight_decay", "iterations", "patience"):
             if not getattr(self, name) >= 0:
                 raise BadSetting(f"{name} is {getattr(self, name)}: it must be 0 or more")
         if not 0 < self.val_fraction < 1:

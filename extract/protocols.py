@@ -1,9 +1,11 @@
-"""Which net may see which clips: the protocols ``crossfit``, ``frozen`` and ``shared``.
+"""Which net may see which clips: ``crossfit``, ``frozen``, ``shared`` and ``holdout``.
 
 ``crossfit``: for fold k a net is trained without fold k's clips, nor any clip of their
 groups, and embeds all clips. ``frozen``: a pretrained net embeds all clips, nothing is
 trained. ``shared``: the papers' way, one net is trained on all clips; scores made with it
-are optimistic, and stage two says so.
+are optimistic, and stage two says so. ``holdout``: J22's way, one net is trained on the
+training clips of one split, stops by its validation clips, and embeds all; only the test
+clips, which it never saw, are scored.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from mvemo.cache.spec import FeatureSpec, Protocol, digest_of
+from mvemo.cache.table import TEST, VALIDATION
 from mvemo.extract.batches import RawBatches
 from mvemo.extract.checkpoint import JobFolder
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.finetune import Curve, fine_tune, pick_device, place
+from mvemo.extract.finetune import Curve, fine_tune, n_epochs, pick_device, place
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.base import Net, weights_digest
 from mvemo.extract.plan import PRECISIONS, PROTOCOLS, NetPlan
@@ -115,6 +118,7 @@ def embedding_spec(
         "crossfit": "crossfit",
         "frozen": "frozen",
         "shared": "shared",
+        "holdout": "holdout",
     }
     return FeatureSpec(
         name=plan.name,
@@ -146,6 +150,7 @@ def trained_nets(
     run: RunSettings,
     jobs: Path,
     *,
+    splits: NDArray[np.int64] | None = None,
     on_epoch: Callable[[str, int, int, float], None] | None = None,
     on_report: Callable[[str], None] | None = None,
 ) -> Iterator[Trained]:
@@ -169,16 +174,19 @@ def trained_nets(
         Protocol, seed, device, precision.
     jobs
         Folder of the jobs' checkpoints.
+    splits
+        int64 (clips,), 0 training, 1 validation, 2 test; needed under ``holdout``.
     on_epoch
-        Told the job's label, the epoch, the epochs at most and the validation loss.
+        Told the job's label, the epoch, the epochs at most and the validation loss (NaN
+        where no clips are held out).
     on_report
         Told what a pretrained weight file gave and did not give.
 
     Raises
     ------
     BadSetting
-        ``frozen`` without a weight file and without ``init = "random"`` asked for, or too
-        few usable clips to train on.
+        ``frozen`` without a weight file, ``holdout`` without splits, or too few usable
+        clips to train on.
     """
     device = pick_device(run.device)
     start, report = make_net(plan, len(manifest.classes), run.seed)
@@ -199,11 +207,20 @@ def trained_nets(
     if run.protocol == "crossfit":
         wanted = [int(fold) for fold in np.unique(folds)]
     for fold in wanted:
-        rows = np.flatnonzero(usable if fold is None else usable & (folds != fold))
-        label = f"{plan.name}@all" if fold is None else f"{plan.name}@fold{fold}"
-        if len(rows) < 2:
-            raise BadSetting(f"{label}: {len(rows)} usable training clips, at least 2 are needed")
+        which = "all" if fold is None else f"fold{fold}"
+        seen = usable if fold is None else usable & (folds != fold)
+        if run.protocol == "holdout":
+            if splits is None:
+                raise BadSetting(f"{plan.name}: the holdout protocol needs a split of the clips")
+            which, seen = "holdout", usable & (splits != TEST)
+        rows = np.flatnonzero(seen)
+        label = f"{plan.name}@{which}"
         seed = run.seed * 1000 + (0 if fold is None else fold + 1)
+        held = _held_out(plan, manifest, rows, splits if run.protocol == "holdout" else None, seed)
+        if len(rows) < 2 or held.all():
+            raise BadSetting(
+                f"{label}: {(~held).sum()} usable training clips, at least 2 are needed"
+            )
         ids = [manifest.clip_ids[row] for row in rows]
         facts: dict[str, Any] = {
             "training": TRAINING_VERSION,
@@ -219,6 +236,8 @@ def trained_nets(
             ],
             "labels": np.asarray(manifest.labels)[rows].tolist(),
             "groups": [manifest.groups[row] for row in rows],
+            # Positions in `clips`.
+            "held_out": np.flatnonzero(held).tolist(),
             "seed": seed,
             "precision": run.precision,
         }
@@ -231,13 +250,7 @@ def trained_nets(
         else:
             summary = {k: v for k, v in facts.items() if k not in ("clips", "labels", "groups")}
             folder.begin({**summary, "fold": fold, "trained_on": ids})
-            held = inner_split(
-                np.asarray(manifest.labels)[rows],
-                [manifest.groups[row] for row in rows],
-                plan.train.val_fraction,
-                seed,
-                manifest.task,
-            )
+            epochs = n_epochs(plan.train, int((~held).sum()))
             curve = fine_tune(
                 net,
                 reader,
@@ -252,8 +265,32 @@ def trained_nets(
                 folder=folder,
                 on_epoch=None
                 if on_epoch is None
-                else lambda e, v, label=label: on_epoch(label, e, plan.train.epochs, v),  # type: ignore[misc]
+                else lambda e, v, label=label, n=epochs: on_epoch(label, e, n, v),  # type: ignore[misc]
             )
             folder.finish({k: v.cpu() for k, v in net.state_dict().items()}, curve)
         spec = embedding_spec(plan, net, run.protocol, run.precision, fold=fold, trained_on=ids)
         yield Trained(net.eval(), spec, curve)
+
+
+def _held_out(
+    plan: NetPlan,
+    manifest: Manifest,
+    rows: NDArray[np.int64],
+    splits: NDArray[np.int64] | None,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """bool (rows,): clips that early stopping decides by, and no gradient comes from."""
+    if splits is not None:
+        held: NDArray[np.bool_] = splits[rows] == VALIDATION
+        if plan.train.patience and not held.any():
+            raise BadSetting(f"{plan.name}: no usable validation clip to stop training by")
+        return held
+    if not plan.train.patience or len(rows) < 2:
+        return np.zeros(len(rows), dtype=np.bool_)
+    return inner_split(
+        np.asarray(manifest.labels)[rows],
+        [manifest.groups[row] for row in rows],
+        plan.train.val_fraction,
+        seed,
+        manifest.task,
+    )

@@ -31,7 +31,7 @@ from mvemo.pipeline.settings import NET_NAMES, PROFILES, load_settings
     help=f"{' or '.join(PROFILES)}, or a TOML file.  [default: paper; demo without MANIFEST]",
 )
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting.")
-@click.option("--protocol", default=None, help="crossfit, frozen or shared.")
+@click.option("--protocol", default=None, help="crossfit, frozen, shared or holdout.")
 @click.option("--nets", default=None, help=f"Comma-separated, of {', '.join(NET_NAMES)}.")
 @click.option("--folds", type=click.IntRange(min=2), default=None, help="Number of folds.")
 @click.option("--seed", type=click.IntRange(min=0), default=None, help="Seed of the nets.")

@@ -37,11 +37,14 @@ class ExtractSettings:
     Parameters
     ----------
     protocol
-        ``crossfit``, ``frozen`` or ``shared``.
+        ``crossfit``, ``frozen``, ``shared`` or ``holdout``.
     nets
         Names of the nets to run, in order.
     folds, fold_seed
-        Number of folds and the seed they are made with.
+        Number of folds and the seed they are made with; the seed is the split's, too.
+    split
+        ``holdout``: shares of training, validation and test clips (J22: 7:2:1), where the
+        manifest prescribes no split.
     seed
         Of initial weights, batch order and dropout.
     n_frames
@@ -63,6 +66,7 @@ class ExtractSettings:
     nets: tuple[str, ...] = DEFAULT_NETS
     folds: int = 6
     fold_seed: int = 0
+    split: str = "7:2:1"
     seed: int = 0
     n_frames: int = 32
     workers: int = 0
@@ -83,6 +87,7 @@ class NetSettings:
     momentum: float = 0.0
     weight_decay: float = 0.0
     epochs: int = 60
+    iterations: int = 0
     patience: int = 10
     batch_size: int = 16
     val_fraction: float = 0.15

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from mvemo.cache import CacheWriter, ClipTable
 from mvemo.extract.descriptors import dim_of
@@ -14,7 +15,16 @@ from mvemo.extract.memory import keep_freed_memory
 from mvemo.extract.nets.crnn import DESCRIPTORS as LOW_LEVEL
 from mvemo.extract.plan import NetPlan, TrainSettings
 from mvemo.extract.protocols import RunSettings
-from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, write_folds
+from mvemo.manifests import (
+    Folds,
+    Holdout,
+    Manifest,
+    folds_of,
+    holdout_of,
+    parse_fractions,
+    read_manifest,
+    write_folds,
+)
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_steps import Stage
@@ -91,8 +101,13 @@ def run_extract(
         precision=settings.extract.precision,
     )
     manifest = _demo(work) if manifest_path is None else read_manifest(manifest_path, root=root)
-    folds = folds_of(manifest, settings.extract.folds, settings.extract.fold_seed)
-    table = clip_table(manifest, folds)
+    fold_seed = settings.extract.fold_seed
+    if run.protocol == "holdout":
+        split = holdout_of(manifest, parse_fractions(settings.extract.split), fold_seed)
+        table, notes = held_out_table(manifest, split), split.notes
+    else:
+        folds = folds_of(manifest, settings.extract.folds, fold_seed)
+        table, notes = clip_table(manifest, folds), folds.notes
     facts = provenance(
         settings={
             "profile": settings.profile,
@@ -105,14 +120,15 @@ def run_extract(
     out.parent.mkdir(parents=True, exist_ok=True)
     with CacheWriter(out, table, provenance=facts) as writer:
         work.mkdir(parents=True, exist_ok=True)
-        write_folds(folds, work / "folds.csv")
-        for note in folds.notes:
-            click.echo(f"folds: {note}", err=True)
+        if run.protocol != "holdout":
+            write_folds(folds, work / "folds.csv")
+        for note in notes:
+            click.echo(f"{'split' if run.protocol == 'holdout' else 'folds'}: {note}", err=True)
         stage = Stage(manifest, settings, run, writer, work)
         plans = stage.decode(plans)
         stage.describe()
         for plan in plans:
-            stage.embed(plan, folds.assignment)
+            stage.embed(plan, table.folds, table.splits)
         failures = writer.failures
     return ExtractSummary(
         path=out,
@@ -144,6 +160,7 @@ def net_plan(name: str, settings: Settings) -> NetPlan:
             momentum=net.momentum,
             weight_decay=net.weight_decay,
             epochs=net.epochs,
+            iterations=net.iterations,
             patience=net.patience,
             batch_size=net.batch_size,
             val_fraction=net.val_fraction,
@@ -185,6 +202,12 @@ def clip_table(manifest: Manifest, folds: Folds) -> ClipTable:
         digest=manifest.digest,
         synthetic=manifest.synthetic,
     )
+
+
+def held_out_table(manifest: Manifest, split: Holdout) -> ClipTable:
+    """The same of clips that are split in training, validation and test."""
+    none = Folds(np.full(len(manifest), -1, dtype=np.int64), 0, split.seed, manifest.clip_ids)
+    return replace(clip_table(manifest, none), splits=split.assignment)
 
 
 def _demo(work: Path) -> Manifest:

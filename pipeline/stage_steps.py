@@ -199,7 +199,9 @@ class Stage:
 
     # --- nets
 
-    def embed(self, plan: NetPlan, folds: NDArray[np.int64]) -> None:
+    def embed(
+        self, plan: NetPlan, folds: NDArray[np.int64], splits: NDArray[np.int64] | None = None
+    ) -> None:
         """Train a net as the protocol says, embed all clips, and put what is not yet there."""
         usable = self._usable_by(plan)
         jobs = len(np.unique(folds)) if self._run.protocol == "crossfit" else 1
@@ -213,8 +215,10 @@ class Stage:
                 self._batches,
                 self._run,
                 self._work / "nets",
+                splits=splits,
                 on_epoch=lambda label, epoch, epochs, loss: bar.note(
-                    f"{label} epoch {epoch}/{epochs}, validation loss {loss:.3f}"
+                    f"{label} epoch {epoch}/{epochs}"
+                    + (f", validation loss {loss:.3f}" if np.isfinite(loss) else "")
                 ),
                 on_report=lambda text: click.echo(text, err=True),
             ):
@@ -248,6 +252,8 @@ class Stage:
                     failed += 1
         if trained.curve:
             which = "all" if spec.fold is None else f"fold{spec.fold}"
+            if spec.protocol == "holdout":
+                which = "holdout"
             writer.curve(f"{spec.name}@{which}", trained.curve)
         return failed
 

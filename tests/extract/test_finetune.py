@@ -201,3 +201,93 @@ def test_batches_come_in_order():
 def test_settings_out_of_range_are_refused(bad):
     with pytest.raises(BadSetting, match=next(iter(bad))):
         TrainSettings(**bad)
+
+
+def tuned(tmp_path, label: str, settings: TrainSettings, *, val_rows=(), n: int = 45):
+    waves, labels = problem()
+    torch.manual_seed(0)
+    net = Toy(3)
+    folder = JobFolder(tmp_path, label, "d" * 64)
+    folder.begin({})
+    curve = finetune.fine_tune(
+        net,
+        RawBatches(lambda row: waves[row], net.input),
+        labels,
+        task="multiclass",
+        train_rows=list(range(n)),
+        val_rows=list(val_rows),
+        settings=settings,
+        seed=1,
+        device=CPU,
+        precision="float32",
+        folder=folder,
+    )
+    return net, curve
+
+
+def same(a: Net, b: Net) -> bool:
+    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+def test_without_patience_the_last_weights_are_kept(tmp_path):
+    # So fast a rate that the loss goes up and down: the last weights are not the best.
+    def settings(patience, epochs=9):
+        return TrainSettings(lr=0.5, epochs=epochs, patience=patience, batch_size=11)
+
+    val = range(45, 60)
+    last, curve = tuned(tmp_path, "last", settings(0), val_rows=val)
+    assert curve["epoch"] == [float(e) for e in range(1, 10)]
+    assert np.argmin(curve["val_loss"]) < 8
+    best, _ = tuned(tmp_path, "best", settings(50), val_rows=val)
+    assert not same(last, best)
+    # Validation clips decide nothing: the net without any is the same.
+    alone, curve = tuned(tmp_path, "alone", settings(0))
+    assert same(last, alone)
+    assert np.isnan(curve["val_loss"]).all()
+    assert len(curve["epoch"]) == 9
+    with pytest.raises(BadSetting, match="needs validation clips"):
+        tuned(tmp_path, "none", settings(3))
+
+
+def test_training_stops_at_exactly_that_iteration(tmp_path):
+    # 45 clips in batches of 11: four steps and one of a single clip, which joins the fourth.
+    whole, curve = tuned(
+        tmp_path, "a", TrainSettings(lr=0.02, iterations=8, patience=0, batch_size=11)
+    )
+    two_epochs, plain = tuned(
+        tmp_path, "b", TrainSettings(lr=0.02, epochs=2, patience=0, batch_size=11)
+    )
+    assert same(whole, two_epochs)
+    assert curve["train_loss"] == plain["train_loss"]
+    assert "iteration" not in plain
+    cut_off, shorter = tuned(
+        tmp_path, "c", TrainSettings(lr=0.02, iterations=6, patience=0, batch_size=11)
+    )
+    assert not same(cut_off, whole)
+    assert shorter["iteration"] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert shorter["iteration_loss"] == curve["iteration_loss"][:6]
+    sizes = [11, 11, 11, 12]
+    mean = np.dot(sizes, curve["iteration_loss"][:4]) / 45
+    assert curve["train_loss"][0] == pytest.approx(mean)
+    assert finetune.n_epochs(TrainSettings(iterations=9, batch_size=11), 45) == 3
+    assert finetune.n_epochs(TrainSettings(epochs=7), 45) == 7
+
+
+def test_a_long_run_keeps_a_point_every_so_many_iterations(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "MOST_POINTS", 4)
+    _, curve = tuned(tmp_path, "a", TrainSettings(iterations=10, patience=0, batch_size=11))
+    assert curve["iteration"] == [3.0, 6.0, 9.0]
+
+
+def test_iterations_cut_off_and_resumed_end_as_ones_that_were_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "STATE_INTERVAL", -1.0)
+
+    def settings(iterations):
+        return TrainSettings(lr=0.02, iterations=iterations, patience=0, batch_size=11)
+
+    whole, curve = tuned(tmp_path, "whole", settings(14))
+    tuned(tmp_path, "cut", settings(8))
+    resumed, again = tuned(tmp_path, "cut", settings(14))
+    assert again["iteration"] == curve["iteration"]
+    assert again["iteration_loss"] == curve["iteration_loss"]
+    assert same(whole, resumed)
