@@ -47,6 +47,29 @@ def metrics_dict(results: Results) -> dict[str, Any]:
             "majority_per_fold": results.majority_per_fold,
             "chance_accuracy": 1.0 / len(results.classes),
         },
+        "comparisons": [
+            {
+                "model": c.model,
+                "single": c.single,
+                "mean": c.mean,
+                "t": c.t,
+                "p": c.p,
+                "p_holm": c.p_holm,
+                "differences": c.differences,
+            }
+            for c in results.comparisons
+        ],
+        "repeats": [
+            {model.name: model.accuracy_per_fold for model in repeat.models}
+            for repeat in results.repeats
+        ],
+        "learning_curve": {
+            name: [
+                {"fraction": fraction, "clips": clips, "accuracy": accuracy}
+                for fraction, clips, accuracy in points
+            ]
+            for name, points in results.learning_curve.items()
+        },
         "missing": results.missing,
         "failures": len(results.failures),
         "provenance": results.provenance,
@@ -74,6 +97,10 @@ def _model(model: ModelResult, classes: tuple[str, ...]) -> dict[str, Any]:
         "roc_auc_macro_ovr_per_fold": model.roc_auc_per_fold,
         "roc_auc_macro_ovr_pooled": model.roc_auc_macro_ovr_pooled,
         "confusion": model.confusion,
+        "intervals": model.intervals,
+        "without": model.without,
+        "stood_in": model.stood_in,
+        "calibration": model.calibration,
         "per_class": {
             name: {"precision": precision[i], "recall": recall[i], "f1": f1[i]}
             for i, name in enumerate(classes)

@@ -32,6 +32,12 @@ from mvemo.fuse.summary import (
     spread,
     summarise,
 )
+from mvemo.fuse.trust import (
+    interval_text,
+    learning_curve_figure,
+    reliability_figure,
+    trust_values,
+)
 
 if TYPE_CHECKING:
     import jinja2
@@ -151,6 +157,11 @@ def report_html(results: Results) -> str:
         best=top,
         per_class=_per_class(top, results.classes) if top else [],
         hardest=hardest_clips(results),
+        trust=trust_values(results),
+        reliability_svg=Markup(reliability_figure(results, shown)) if shown else None,
+        learning_svg=Markup(learning_curve_figure(dict(results.learning_curve)))
+        if results.learning_curve
+        else None,
         missing=[(name, n) for name, n in results.missing.items()],
         failures=results.failures[:_MANY_FAILURES],
         more_failures=max(len(results.failures) - _MANY_FAILURES, 0),
@@ -183,6 +194,7 @@ def _row(model: ModelResult, beside: bool) -> dict[str, Any]:
     return {
         "model": model,
         "accuracy": spread(model.accuracy_per_fold),
+        "interval": interval_text(model),
         "predicted": int((predicted_classes(model) >= 0).sum()),
         "published": known,
     }

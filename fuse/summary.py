@@ -162,9 +162,20 @@ def compare_fusion(results: Results) -> str:
         f"{' than' if abs(difference) >= 0.05 else ' as'} the best single feature, "
         f"{single.name} ({percent(spread(b).mean)} %); it is higher in "
         f"{int((a[held] > b[held]).sum())} of {int(held.sum())} folds "
-        "(a plain difference; its significance was not tested)."
+        f"({_verdict(results, fusion.name, single.name)})."
         + ("" if same else " They were scored on different clips, as features are missing.")
     )
+
+
+def _verdict(results: Results, fusion: str, single: str) -> str:
+    """What a test says of the difference, where one was made."""
+    for made in results.comparisons:
+        if (made.model, made.single) == (fusion, single) and np.isfinite(made.p_holm):
+            return (
+                f"corrected resampled t-test: p {p_text(made.p)}, {p_text(made.p_holm)} with "
+                f"Holm's correction for {len(results.comparisons)} tests"
+            )
+    return "a plain difference; its significance was not tested"
 
 
 def describe(results: Results) -> str:
@@ -262,6 +273,13 @@ def hardest_clips(results: Results, limit: int = 20) -> tuple[HardClip, ...]:
             )
         )
     return tuple(found)
+
+
+def p_text(p: float) -> str:
+    """A p-value for a table."""
+    if not np.isfinite(p):
+        return "-"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def percent(value: float, digits: int = 1) -> str:

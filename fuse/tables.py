@@ -19,6 +19,7 @@ from mvemo.fuse.summary import (
     predicted_classes,
     spread,
 )
+from mvemo.fuse.trust import interval_text
 
 _WIDTH = 79
 
@@ -38,7 +39,8 @@ def format_table(results: Results) -> str:
     predicted = [int((predicted_classes(m) >= 0).sum()) for m in results.models]
     # Published figures beside shuffled labels would only mislead.
     beside = comparable(results.classes) and not results.permuted
-    header = ["model", "min %", "mean %", "max %", "F1", "AUC"]
+    sure = any(interval_text(model) for model in results.models)
+    header = ["model", "min %", "mean %", "max %", *(["95 %"] if sure else []), "F1", "AUC"]
     if any(n < n_clips for n in predicted):
         header.append("clips")
     if beside:
@@ -49,6 +51,7 @@ def format_table(results: Results) -> str:
         row = [
             clean(model.name),
             *(percent(v) for v in (held.min, held.mean, held.max)),
+            *([interval_text(model)] if sure else []),
             fraction(model.f1_macro),
             fraction(model.roc_auc_macro_ovr),
         ]
@@ -66,8 +69,9 @@ def format_table(results: Results) -> str:
 
     lines.append(
         wrap(
-            f"min, mean, max: accuracy over {results.k} folds. F1: macro, pooled. "
-            "AUC: macro one-vs-rest, mean over folds."
+            f"min, mean, max: accuracy over {results.k} folds. "
+            + ("95 %: of the pooled accuracy, from resampled groups. " if sure else "")
+            + "F1: macro, pooled. AUC: macro one-vs-rest, mean over folds."
         )
     )
     if beside:

@@ -49,6 +49,14 @@ def stage_two_options(function: F) -> F:
                 default=None,
                 help="'shared' accepts scores of clips by nets that saw them.",
             ),
+            click.option(
+                "--repeats",
+                type=click.IntRange(min=1),
+                default=1,
+                show_default=True,
+                help="Evaluate on as many different folds (not of crossfitted features).",
+            ),
+            click.option("--learning-curve", is_flag=True, help="Also train heads on fewer clips."),
             click.option("--profile", default="paper", show_default=True, help="Settings."),
             click.option(
                 "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting."
@@ -83,6 +91,8 @@ def _run(
     models: str | None,
     permute_labels: bool,
     protocol: str | None,
+    repeats: int,
+    learning_curve: bool,
     profile: str,
     overrides: tuple[str, ...],
 ) -> int:
@@ -100,6 +110,8 @@ def _run(
             models=[m.strip() for m in models.split(",") if m.strip()] if models else None,
             permute_labels=permute_labels,
             protocol=protocol,
+            repeats=repeats,
+            learning_curve=learning_curve,
             save=save,
         )
     )

@@ -22,6 +22,7 @@ else:
     import tomli as tomllib
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings
+from mvemo.fuse.head_settings import HeadSettings
 from mvemo.pipeline.errors import BadOption
 
 PROFILES = ("demo", "paper")
@@ -102,11 +103,37 @@ class FuseSettings:
 
     Parameters
     ----------
-    C
-        Inverse strength of the heads' L2 penalty, as in scikit-learn.
+    kind, C, choose_C, inner_folds, class_weight, hidden, loss, tau
+        Of the heads, see `mvemo.fuse.HeadSettings`.
+    stacked
+        Add ``integrated-stacked``, F5 (b).
+    missing_modality
+        Score fusions with either modality missing, and predict clips that lack one (F6).
+    temperature
+        Fit temperatures on inner folds, and report calibration with them as well.
+    draws
+        Resamples of groups for 95 % intervals; 0 for none.
     """
 
+    kind: str = "softmax"
     C: float = 0.01
+    choose_C: bool = False
+    inner_folds: int = 3
+    class_weight: str = "none"
+    hidden: int = 64
+    loss: str = "softmax"
+    tau: float = 0.01
+    stacked: bool = True
+    missing_modality: bool = True
+    temperature: bool = True
+    draws: int = 1000
+
+    def head(self) -> HeadSettings:
+        """The heads' part."""
+        return HeadSettings(**{f.name: getattr(self, f.name) for f in _HEAD_FIELDS})
+
+
+_HEAD_FIELDS = [f for f in fields(HeadSettings) if f.name != "inputs"]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from mvemo.cache import open_cache
-from mvemo.fuse import evaluate, format_table, save_heads, write_report
+from mvemo.fuse import Results, evaluate, format_table, save_heads, write_report
+from mvemo.fuse.uncertainty import with_learning_curve, with_repeats, with_uncertainty
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import FuseSettings
@@ -23,6 +24,8 @@ def run_fuse(
     models: Sequence[str] | None = None,
     permute_labels: bool = False,
     protocol: str | None = None,
+    repeats: int = 1,
+    learning_curve: bool = False,
     save: bool = True,
 ) -> str:
     """Evaluate every model over the cache and write the report.
@@ -44,6 +47,11 @@ def run_fuse(
         Shuffle the labels first: a check that must come out at chance.
     protocol
         What the features are expected to be; ``shared`` accepts optimistic scores.
+    repeats
+        Evaluations on as many different folds; more than one needs features that all folds
+        share.
+    learning_curve
+        Also score heads trained on fewer clips.
     save
         Also fit and save the heads, per fold and over all clips, as ``heads.npz``.
 
@@ -57,16 +65,35 @@ def run_fuse(
             raise BadOption(
                 f"{features}: its features are made under {', '.join(held)}, not {protocol!r}"
             )
-        results = evaluate(
-            cache,
-            k=k,
-            seed=seed,
-            permute_labels=permute_labels,
-            allow_leak=protocol == "shared",
-            models=models,
-            C=settings.C,
-            refit=save,
-        )
+        head = settings.head()
+
+        def once(with_seed: int | None, first: bool) -> Results:
+            return evaluate(
+                cache,
+                k=k,
+                seed=with_seed,
+                permute_labels=permute_labels,
+                allow_leak=protocol == "shared",
+                models=models,
+                head=head,
+                stacked=settings.stacked and models is None,
+                missing_modality=settings.missing_modality,
+                temperature=settings.temperature and first,
+                refit=save and first,
+            )
+
+        results = once(seed, True)
+        if repeats > 1:
+            if results.protocol == "crossfit":
+                raise BadOption(
+                    f"{features}: --repeats needs other folds, but its nets are bound to theirs "
+                    "(crossfit): evaluate once, or extract with --protocol frozen"
+                )
+            again = [once(results.seed + r, False) for r in range(1, repeats)]
+            results = with_repeats(results, again)
+        results = with_uncertainty(results, draws=settings.draws)
+        if learning_curve:
+            results = with_learning_curve(cache, results, head)
         results = replace(
             results,
             provenance={

@@ -14,7 +14,7 @@ from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.fuse import load_heads
 
-NAMES = ["music1d", "c3d", "c3d+music1d", "integrated"]
+NAMES = ["music1d", "c3d", "c3d+music1d", "integrated", "integrated-stacked"]
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +47,18 @@ def test_fuse_writes_the_report_and_the_heads(
         assert accuracy["min"] == min(accuracy["per_fold"])
         assert accuracy["mean"] == pytest.approx(np.mean(accuracy["per_fold"]))
         assert np.sum(model["confusion"]) == 24
+        low, high = model["intervals"]["accuracy"]
+        assert low <= np.trace(model["confusion"]) / 24 <= high
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org", "")
     with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 24 * len(NAMES)
     heads = load_heads(tmp_path / "out" / "heads.npz")
-    assert {h.model for h in heads.heads} == set(NAMES)
+    assert {h.model for h in heads.heads} >= set(NAMES)
     assert len(heads.of("integrated", 0)) == 1
+    (stack,) = heads.of("integrated-stacked")
+    assert (stack.inputs, stack.features) == ("log-probabilities", ("music1d", "c3d"))
     assert len(heads.of("integrated")) == 2
 
 
