@@ -5,6 +5,10 @@ from mvemo.fuse.errors import BadFeatures, FuseError, LeakError
 from mvemo.fuse.heads import Fit, Head, fit_heads
 from mvemo.fuse.metrics_json import metrics_dict
 from mvemo.fuse.models import Model, models_of
+from mvemo.fuse.outputs import OutputResult, OutputResults
+from mvemo.fuse.outputs_crossval import evaluate_outputs
+from mvemo.fuse.outputs_metrics import output_metrics_dict
+from mvemo.fuse.outputs_report import output_table, write_output_report
 from mvemo.fuse.predictions import Predictions, read_predictions, results_of_predictions
 from mvemo.fuse.report import write_report
 from mvemo.fuse.results import ModelResult, Results
@@ -19,19 +23,25 @@ __all__ = [
     "LeakError",
     "Model",
     "ModelResult",
+    "OutputResult",
+    "OutputResults",
     "Predictions",
     "Results",
     "SavedHeads",
     "evaluate",
+    "evaluate_outputs",
     "fit_heads",
     "format_table",
     "load_heads",
     "majority_accuracy",
     "metrics_dict",
     "models_of",
+    "output_metrics_dict",
+    "output_table",
     "read_predictions",
     "results_of_predictions",
     "save_heads",
     "score_model",
+    "write_output_report",
     "write_report",
 ]
