@@ -12,6 +12,7 @@ from mvemo.fuse.uncertainty import with_learning_curve, with_repeats, with_uncer
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import FuseSettings
+from mvemo.pipeline.stage_two_outputs import fuse_outputs
 
 
 def run_fuse(
@@ -64,6 +65,20 @@ def run_fuse(
         if protocol is not None and held and protocol not in held:
             raise BadOption(
                 f"{features}: its features are made under {', '.join(held)}, not {protocol!r}"
+            )
+        if cache.table.task != "multiclass":
+            return fuse_outputs(
+                cache,
+                settings,
+                out=out,
+                k=k,
+                seed=seed,
+                models=models,
+                permute_labels=permute_labels,
+                allow_leak=protocol == "shared",
+                repeats=repeats,
+                learning_curve=learning_curve,
+                save=save,
             )
         head = settings.head()
 
