@@ -13,6 +13,7 @@ from mvemo.fuse.predictions import Predictions, read_predictions, results_of_pre
 from mvemo.fuse.report import write_report
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.saved import SavedHeads, load_heads, save_heads
+from mvemo.fuse.songs import song_level
 from mvemo.fuse.tables import format_table
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "results_of_predictions",
     "save_heads",
     "score_model",
+    "song_level",
     "write_output_report",
     "write_report",
 ]

@@ -80,6 +80,10 @@ class Features:
         """Whether there is a net for each fold."""
         return any(spec.fold is not None for spec in self._variants[name])
 
+    def held_out(self, name: str) -> bool:
+        """Whether its net was trained on the training clips of one split."""
+        return any(spec.protocol == "holdout" for spec in self._variants[name])
+
     def spec(self, name: str, fold: int) -> FeatureSpec:
         """What made the values that scores of this fold's clips rest on."""
         return self._cache.spec(name, fold)
@@ -87,7 +91,7 @@ class Features:
     def protocol(self, names: tuple[str, ...]) -> str:
         """The most optimistic protocol among features."""
         held = {spec.protocol for name in names for spec in self._variants[name]}
-        for protocol in ("shared", "crossfit", "frozen", "imported"):
+        for protocol in ("shared", "crossfit", "holdout", "frozen", "imported"):
             if protocol in held:
                 return protocol
         return "none"

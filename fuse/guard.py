@@ -26,7 +26,7 @@ def find_leaks(
     table
         Clips and groups.
     folds
-        int64 (clips,): the fold that each clip is tested in.
+        int64 (clips,): the fold that each clip is tested in; -1 where it is not.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def find_leaks(
     _, group = np.unique(np.array(table.groups, dtype=np.str_), return_inverse=True)
     leaks = []
     for name in names:
-        for fold in np.unique(folds).tolist():
+        for fold in np.unique(folds[folds >= 0]).tolist():
             seen = [row[c] for c in features.spec(name, fold).trained_on if c in row]
             if not seen:
                 continue
@@ -62,9 +62,11 @@ def refuse_leaks(
         return
     name, fold, count = leaks[0]
     tested = int((folds == fold).sum())
+    split = bool((folds < 0).any())
+    part, honest = ("the test split", "holdout") if split else (f"fold {fold}", "crossfit")
     more = f" (and {len(leaks) - 1} more such cases)" if len(leaks) > 1 else ""
     raise LeakError(
-        f"{where}: the net of {name} was trained on {count} of the {tested} clips of fold "
-        f"{fold}, or on clips of their groups{more}: its scores would be too good. Extract "
-        "with --protocol crossfit, or accept optimistic scores with --protocol shared"
+        f"{where}: the net of {name} was trained on {count} of the {tested} clips of "
+        f"{part}, or on clips of their groups{more}: its scores would be too good. Extract "
+        f"with --protocol {honest}, or accept optimistic scores with --protocol shared"
     )

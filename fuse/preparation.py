@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache import Cache
+from mvemo.cache import TEST, Cache
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
 from mvemo.fuse.guard import find_leaks, refuse_leaks
@@ -33,7 +33,8 @@ class Preparation:
     names
         The features that they use.
     folds
-        int64 (clips,): the fold that each clip is tested in.
+        int64 (clips,): the fold that each clip is tested in; with one split, 0 for its test
+        clips and -1 for all others, which heads are trained on.
     k
         Number of folds.
     leaky
@@ -79,7 +80,8 @@ def prepare(
     chosen = chosen_models(features.modality, models)
     names = tuple(dict.fromkeys(name for model in chosen for name in model.features))
     crossfit = [name for name in names if features.crossfit(name)]
-    folds, k = _folds(cache, k, seed, crossfit)
+    tested = _test_split(cache, k, crossfit, [name for name in names if features.held_out(name)])
+    folds, k = _folds(cache, k, seed, crossfit) if tested is None else (tested, 1)
     leaks = find_leaks(features, names, table, folds)
     if not allow_leak:
         refuse_leaks(leaks, folds, str(cache.path))
@@ -115,6 +117,32 @@ def provenance_of(cache: Cache, prepared: Preparation, C: float) -> dict[str, An
             for name in prepared.names
         },
     }
+
+
+def _test_split(
+    cache: Cache, k: int | None, crossfit: Sequence[str], held_out: Sequence[str]
+) -> NDArray[np.int64] | None:
+    """int64 (clips,): 0 where one split's test clips are, else -1; None where there are folds.
+
+    Heads are trained on the training and the validation clips: nothing of a head was
+    chosen by the validation clips, and whatever it chooses it chooses on inner folds.
+    Frozen features of clips with a split are scored on it, too, unless folds are asked for.
+    """
+    table = cache.table
+    if held_out and (k is not None or table.splits is None):
+        wanted = "leave --folds out" if table.splits is not None else "extract them again"
+        raise BadFeatures(
+            f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split of the "
+            f"clips (holdout), not for folds: {wanted}"
+        )
+    if held_out and crossfit:
+        raise BadFeatures(
+            f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split "
+            f"(holdout), those of {', '.join(crossfit)} for folds: choose --models of one kind"
+        )
+    if table.splits is None or k is not None or crossfit:
+        return None
+    return np.where(table.splits == TEST, 0, -1).astype(np.int64)
 
 
 def _folds(

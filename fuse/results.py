@@ -80,11 +80,13 @@ class Results:
         As in the cache's clip table; `labels` are those evaluated (permuted where
         `permuted`).
     folds
-        int64 (clips,): the fold that each clip was tested in.
+        int64 (clips,): the fold that each clip was tested in; -1 for clips that were not,
+        under ``holdout``, whose one fold is the test split: their predictions are NaN.
     k, seed
         Number of folds and the evaluation's seed.
     protocol
-        ``crossfit``, ``frozen`` or ``shared``; the most optimistic of the features used.
+        ``crossfit``, ``frozen``, ``shared`` or ``holdout``; the most optimistic of the
+        features used.
     leaky
         True where a clip was scored by a net that saw it or its group.
     synthetic, permuted

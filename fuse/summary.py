@@ -19,6 +19,7 @@ PROTOCOLS = {
     "crossfit": "for each fold, nets fine-tuned without that fold's clips and groups",
     "frozen": "nets that were not fine-tuned on these clips",
     "shared": "one fine-tuned net for all folds, which saw the clips that it is scored on",
+    "holdout": "nets fine-tuned on the training clips of one split, tested on its test clips",
     "imported": "features that another program made; whether it saw these clips is not known",
     OTHERS: "predictions that another program made; what its model saw is not known",
 }
@@ -178,6 +179,11 @@ def _verdict(results: Results, fusion: str, single: str) -> str:
     return "a plain difference; its significance was not tested"
 
 
+def one_split(results: Results) -> bool:
+    """Whether some clips were trained on and never tested, instead of folds."""
+    return bool((results.folds < 0).any())
+
+
 def describe(results: Results) -> str:
     """One line: data, folds, protocol."""
     if results.protocol == OTHERS:
@@ -188,8 +194,11 @@ def describe(results: Results) -> str:
             f"{count(len(results.classes), 'class', 'classes')}, "
             f"{count(results.k, 'fold')}, made by another program"
         )
+    how = f"{results.k}-fold cross-validation"
+    if one_split(results):
+        how = f"test on {count(int((results.folds >= 0).sum()), 'held-out clip')}"
     return (
-        f"{results.k}-fold cross-validation of {count(len(results.models), 'model')} on "
+        f"{how} of {count(len(results.models), 'model')} on "
         f"{count(len(results.clip_ids), 'clip')} in {count(len(set(results.groups)), 'group')}, "
         f"{count(len(results.classes), 'class', 'classes')}, protocol {results.protocol}"
     )
@@ -206,6 +215,13 @@ def summarise(results: Results) -> str:
     )
     if results.protocol == OTHERS:
         text = [f"{assigned}another program; whether it had seen the clips before is not known."]
+    elif one_split(results):
+        tested = int((results.folds >= 0).sum())
+        text = [
+            f"{count(tested, 'clip')} of {len(results.clip_ids)} were held out and assigned to one "
+            f"of {count(len(results.classes), 'class', 'classes')} ({what}) by models that were "
+            "trained on the others; no group of clips is on both sides."
+        ]
     else:
         text = [
             f"{assigned}models that were trained on the other {results.k - 1} of {results.k} "
@@ -231,7 +247,8 @@ def summarise(results: Results) -> str:
         text.append("As labels were shuffled, no model should do better than that.")
     else:
         text.append(compare_fusion(results))
-    unpredicted = sum(int((predicted_classes(m) < 0).any()) for m in results.models)
+    tested_rows = results.folds >= 0
+    unpredicted = sum(int((predicted_classes(m)[tested_rows] < 0).any()) for m in results.models)
     if unpredicted:
         text.append(
             f"{count(unpredicted, 'model')} could not predict every clip, because a feature is "

@@ -100,9 +100,11 @@ def with_learning_curve(
     features = Features(cache)
     models = [Model(m.name, m.features, m.modalities) for m in results.models if m.name != STACKED]
     names = list(dict.fromkeys(name for model in models for name in model.features))
+    # Clips that one split never tests are trained on all the same: a fold of their own.
+    folds = np.where(results.folds < 0, results.k, results.folds)
     masks = learning_curve_masks(
-        results.folds, results.groups, fractions, results.seed, labels=results.labels
-    )
+        folds, results.groups, fractions, results.seed, labels=results.labels
+    )[: results.k]
     right: dict[tuple[str, int], list[float]] = {}
     crossfit = any(features.crossfit(name) for name in names)
     views = [(f, [f]) for f in range(results.k)] if crossfit else [(None, list(range(results.k)))]

@@ -1,0 +1,194 @@
+"""One split instead of folds: who is trained on, who is scored, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from feature_samples import features, make_table, spec, write_cache
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from mvemo.cache import CacheWriter, open_cache
+from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_dict, write_report
+from mvemo.fuse.head_settings import HeadSettings
+from mvemo.fuse.outputs_crossval import evaluate_outputs
+from mvemo.fuse.songs import song_level
+from mvemo.fuse.uncertainty import with_learning_curve, with_uncertainty
+from mvemo.manifests import holdout_split
+
+
+def split_table(n=240, seed=0):
+    table = make_table(n, 0)
+    splits = holdout_split(table.labels, table.groups, (6, 2, 2), seed, "multiclass")
+    return replace(table, splits=splits)
+
+
+def holdout_cache(path, table=None, *, strength=1.0, names=("music1d", "c3d"), seen=(0, 1)):
+    table = table or split_table()
+    ids = [c for c, s in zip(table.clip_ids, table.splits, strict=True) if s in seen]
+    return write_cache(
+        path,
+        table,
+        [
+            (spec(n, 12, "holdout", None, ids), features(table, n, 12, strength=strength))
+            for n in names
+        ],
+    )
+
+
+def run(path, **options):
+    with open_cache(path) as cache:
+        return evaluate(cache, **options)
+
+
+def test_heads_train_on_training_and_validation_clips_and_score_the_test_clips(tmp_path) -> None:
+    table = split_table()
+    results = run(holdout_cache(tmp_path / "f.h5", table), C=0.05)
+    test = table.splits == 2
+    assert (results.protocol, results.k, results.leaky) == ("holdout", 1, False)
+    np.testing.assert_array_equal(results.folds, np.where(test, 0, -1))
+    for model in results.models:
+        values = np.concatenate([features(table, n) for n in model.features], axis=1)
+        reference = make_pipeline(
+            StandardScaler(), LogisticRegression(C=0.05, tol=1e-8, max_iter=2000)
+        ).fit(values[~test], table.labels[~test])
+        np.testing.assert_allclose(
+            model.probabilities[test], reference.predict_proba(values[test]), atol=5e-3
+        )
+        assert np.isnan(model.probabilities[~test]).all()
+        assert model.accuracy_per_fold.shape == (1,)
+        said = model.probabilities[test].argmax(axis=1)
+        assert model.accuracy_per_fold[0] == np.mean(said == table.labels[test])
+        assert model.confusion.sum() == test.sum()
+    common = np.bincount(table.labels[~test]).argmax()
+    assert results.majority_per_fold.tolist() == [np.mean(table.labels[test] == common)]
+
+
+def test_permuted_labels_come_out_at_chance(tmp_path) -> None:
+    path = holdout_cache(tmp_path / "f.h5", split_table(720), strength=2.0)
+    assert run(path).models[-1].accuracy_per_fold[0] > 0.8
+    found = [run(path, permute_labels=True, seed=s) for s in range(3)]
+    for i in range(len(found[0].models)):
+        # Six classes, 144 test clips, three permutations: standard error 0.018.
+        assert abs(np.mean([r.models[i].accuracy_per_fold[0] for r in found]) - 1 / 6) < 0.08
+
+
+def test_the_record_of_training_clips_counts_not_the_name(tmp_path) -> None:
+    table = split_table()
+    path = holdout_cache(tmp_path / "f.h5", table, seen=(0, 1, 2))
+    n = int((table.splits == 2).sum())
+    with pytest.raises(LeakError, match=rf"{n} of the {n} clips of the test split.*holdout"):
+        run(path)
+    assert run(path, allow_leak=True).leaky
+    # A clip of a test clip's group is enough.
+    ids = list(table.clip_ids)
+    one = int(np.flatnonzero(table.splits == 2)[0])
+    leaky = spec("c3d", 12, "holdout", None, [ids[0], ids[one]])
+    write_cache(tmp_path / "g.h5", table, [(leaky, features(table, "c3d"))])
+    with pytest.raises(LeakError, match="trained on 2 of the"):
+        run(tmp_path / "g.h5")
+
+
+def test_folds_and_one_split_do_not_mix(tmp_path) -> None:
+    table = split_table()
+    path = holdout_cache(tmp_path / "f.h5", table)
+    with pytest.raises(BadFeatures, match=r"trained for one split.*leave --folds out"):
+        run(path, k=5)
+    write_cache(tmp_path / "n.h5", replace(table, splits=None), [
+        (spec("c3d", 12, "holdout", None, table.clip_ids[:9]), features(table, "c3d")),
+    ])  # fmt: skip
+    with pytest.raises(BadFeatures, match="extract them again"):
+        run(tmp_path / "n.h5")
+
+
+def test_frozen_features_are_scored_on_the_split_unless_folds_are_asked_for(tmp_path) -> None:
+    table = split_table()
+    path = write_cache(tmp_path / "f.h5", table, [(spec("c3d", 12), features(table, "c3d"))])
+    results = run(path)
+    assert (results.protocol, results.k) == ("frozen", 1)
+    assert (results.folds == np.where(table.splits == 2, 0, -1)).all()
+    assert run(path, k=4).k == 4
+    both = holdout_cache(tmp_path / "b.h5", table, names=("music1d",))
+    values = features(table, "c3d")
+    with CacheWriter(both, table) as writer:
+        for i, clip in enumerate(table.clip_ids):
+            writer.put(spec("c3d", 12), clip, f"key {i}", values[i])
+    mixed = run(both)
+    assert mixed.protocol == "holdout"
+    assert [m.name for m in mixed.models] == ["music1d", "c3d", "c3d+music1d", "integrated"]
+
+
+def test_the_report_says_what_was_tested(tmp_path) -> None:
+    table = split_table()
+    n = int((table.splits == 2).sum())
+    results = run(
+        holdout_cache(tmp_path / "f.h5", table), stacked=True, missing_modality=True,
+        temperature=True, refit=True,
+    )  # fmt: skip
+    write_report(results, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"test on {n} held-out clips" in page
+    assert f"{n} clips of 240 were held out" in page
+    assert "could not predict every clip" not in page
+    assert "holdout" in format_table(results)
+    metrics = metrics_dict(results)
+    assert metrics["protocol"] == "holdout"
+    for model in metrics["models"].values():
+        assert len(model["accuracy"]["per_fold"]) == 1
+        assert np.sum(model["confusion"]) == n
+
+
+def test_songs_of_a_split(tmp_path) -> None:
+    table = split_table()
+    ids = tuple(f"{table.groups[i]}@{i % 2}" for i in range(240))
+    results = run(holdout_cache(tmp_path / "f.h5", replace(table, clip_ids=ids)))
+    songs = song_level(results)
+    assert len(songs.clip_ids) == 120
+    tested = songs.folds == 0
+    assert tested.sum() * 2 == (table.splits == 2).sum()
+    assert np.isfinite(songs.models[0].probabilities[tested]).all()
+    assert np.isnan(songs.models[0].probabilities[~tested]).all()
+    assert songs.missing == {"music1d": 0, "c3d": 0}
+
+
+def test_intervals_and_a_learning_curve(tmp_path) -> None:
+    path = holdout_cache(tmp_path / "f.h5")
+    with open_cache(path) as cache:
+        results = with_uncertainty(evaluate(cache), draws=200)
+        results = with_learning_curve(cache, results, HeadSettings(), fractions=(0.3,))
+    trained = int((results.folds < 0).sum())
+    for model in results.models:
+        low, high = model.intervals["accuracy"]
+        assert low <= model.accuracy_per_fold[0] <= high
+        assert low < high
+        (share, clips, accuracy), full = results.learning_curve[model.name]
+        assert share == 0.3
+        assert clips == pytest.approx(0.3 * trained, rel=0.1)
+        assert accuracy > 1 / 6
+        assert full == (1.0, trained, model.accuracy_per_fold[0])
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_tags_and_values_of_a_split(tmp_path, task) -> None:
+    table = split_table()
+    labels = np.eye(6)[table.labels]
+    if task == "regression":
+        labels = labels + 0.1 * np.random.default_rng(0).normal(size=labels.shape)
+    else:
+        labels = labels.astype(np.int64)
+    ids = [c for c, s in zip(table.clip_ids, table.splits, strict=True) if s < 2]
+    path = write_cache(
+        tmp_path / "f.h5",
+        replace(table, task=task, labels=labels),
+        [(spec(n, 12, "holdout", None, ids), features(table, n)) for n in ("music1d", "c3d")],
+    )
+    test = table.splits == 2
+    with open_cache(path) as cache:
+        results = evaluate_outputs(cache)
+    assert results.k == 1
+    for model in results.models[:2]:
+        assert np.isfinite(model.predictions[test]).all()
+        assert np.isnan(model.predictions[~test]).all()

@@ -1,0 +1,166 @@
+"""Songs decided from their segments, against sums by hand."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from feature_samples import crossfit_cache, frozen_cache, make_table
+from fuse_samples import make_results
+
+from mvemo.cache import open_cache
+from mvemo.fuse import BadFeatures, evaluate
+from mvemo.fuse.songs import RULES, decide, song_level
+
+
+def segments(n_songs=24, each=3, *, spread=1.0, seed=0, permuted=False):
+    """Results of segments ``song i@start``; songs in groups of two."""
+    made = make_results(n_songs * each, 3, missing=0, seed=seed)
+    rng = np.random.default_rng(seed)
+    song = np.repeat(np.arange(n_songs), each)
+    labels = (np.arange(n_songs) // 2 % 6)[song]
+    scores = 0.7 * np.eye(6)[labels] + spread * rng.normal(size=(len(song), 6))
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    return replace(
+        made,
+        clip_ids=tuple(f"song {s}@{10 * (i % each)}" for i, s in enumerate(song)),
+        groups=tuple(f"artist {s // 2}" for s in song),
+        labels=rng.permutation(labels) if permuted else labels,
+        folds=song // 2 % 3,
+        models=(replace(made.models[0], probabilities=probabilities),),
+        permuted=permuted,
+    )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_rule_by_hand(rule) -> None:
+    results = segments()
+    songs = song_level(results, rule=rule)
+    assert songs.clip_ids == tuple(f"song {i}" for i in range(24))
+    assert songs.groups[3] == "artist 1"
+    p = results.models[0].probabilities
+    got = songs.models[0].probabilities
+    np.testing.assert_allclose(got.sum(axis=1), 1.0, atol=1e-12)
+    for i in range(24):
+        own = p[3 * i : 3 * i + 3]
+        if rule == "mean":
+            np.testing.assert_allclose(got[i], (own[0] + own[1] + own[2]) / 3, atol=1e-12)
+        elif rule == "log-mean":
+            product = own[0] * own[1] * own[2]
+            root = product ** (1 / 3)
+            np.testing.assert_allclose(got[i], root / root.sum(), atol=1e-9)
+        else:
+            votes = np.bincount(own.argmax(axis=1), minlength=6)
+            np.testing.assert_allclose(got[i], votes / 3, atol=1e-5)
+            among = np.flatnonzero(votes == votes.max())
+            assert got[i].argmax() == among[own.mean(axis=0)[among].argmax()]
+    labels = np.arange(24) // 2 % 6
+    right = got.argmax(axis=1) == labels
+    folds = np.arange(24) // 2 % 3
+    expected = [right[folds == f].mean() for f in range(3)]
+    np.testing.assert_allclose(songs.models[0].accuracy_per_fold, expected)
+    assert songs.provenance["songs"] == {
+        "segments": 72, "songs": 24, "by": "clip", "rule": rule,
+    }  # fmt: skip
+    assert songs.name.endswith("by song")
+
+
+def test_songs_are_surer_than_their_segments() -> None:
+    gains = []
+    for seed in range(5):
+        results = segments(90, 5, seed=seed)
+        songs = song_level(results)
+        right = results.models[0].probabilities.argmax(axis=1) == results.labels
+        gains.append(np.mean(songs.models[0].accuracy_per_fold) - right.mean())
+    assert min(gains) > 0.1
+
+
+def test_by_group() -> None:
+    results = segments()
+    songs = song_level(results, by="group")
+    assert songs.clip_ids == songs.groups == tuple(f"artist {i}" for i in range(12))
+    expected = results.models[0].probabilities[:6].mean(axis=0)
+    np.testing.assert_allclose(songs.models[0].probabilities[0], expected)
+
+
+def test_missing_segments_are_left_out_and_missing_songs_are_missing() -> None:
+    results = segments()
+    model = results.models[0]
+    p = model.probabilities.copy()
+    p[1] = np.nan
+    p[3:6] = np.nan
+    feature = model.features[0]
+    results = replace(
+        results, models=(replace(model, probabilities=p),), missing={feature: 4, "other": 1}
+    )
+    for rule in RULES:
+        songs = song_level(results, rule=rule)
+        got = songs.models[0].probabilities
+        assert np.isnan(got[1]).all()
+        assert np.isfinite(np.delete(got, 1, axis=0)).all()
+        assert songs.models[0].confusion.sum() == 23
+        assert songs.missing == {feature: 1}
+    np.testing.assert_allclose(song_level(results).models[0].probabilities[0], p[[0, 2]].mean(0))
+
+
+def test_a_sure_no_of_one_segment_rules_nothing_out() -> None:
+    p = np.array([[0.0, 1.0], [0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])
+    for rule, winner in zip(RULES, (0, 1, 0), strict=True):
+        got = decide(p, np.zeros(5, np.int64), 1, rule)
+        assert np.isfinite(got).all()
+        assert got[0].argmax() == winner
+    assert decide(p, np.zeros(5, np.int64), 1, "log-mean")[0, 0] > 0.01
+
+
+def test_the_order_of_segments_has_no_say() -> None:
+    p = np.random.default_rng(0).dirichlet(np.ones(4), size=4)
+    for rule in RULES:
+        first = decide(p, np.zeros(4, np.int64), 1, rule)
+        for order in itertools.permutations(range(4)):
+            again = decide(p[list(order)], np.zeros(4, np.int64), 1, rule)
+            np.testing.assert_allclose(again, first, atol=1e-12)
+
+
+@pytest.mark.parametrize("what", ["label", "group", "fold"])
+def test_segments_that_do_not_belong_together_are_refused(what) -> None:
+    results = segments()
+    if what == "group":
+        results = replace(results, groups=("else", *results.groups[1:]))
+    else:
+        name = f"{what}s"
+        values = getattr(results, name).copy()
+        values[1] += 1
+        results = replace(results, **{name: values})
+    with pytest.raises(BadFeatures, match=f"song 0@10' has another {what} than"):
+        song_level(results)
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(BadFeatures, match="one of mean, log-mean, vote"):
+        song_level(segments(), rule="median")
+
+
+def test_permuted_labels_stay_at_chance() -> None:
+    found = [
+        np.mean(song_level(segments(120, 3, seed=s, permuted=True)).models[0].accuracy_per_fold)
+        for s in range(6)
+    ]
+    # Six classes, 120 songs, six draws: standard error 0.014.
+    assert abs(np.mean(found) - 1 / 6) < 0.05
+
+
+@pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
+def test_songs_of_an_evaluation(tmp_path, make) -> None:
+    table = make_table(240, group_size=4)
+    ids = tuple(f"{table.groups[i]}@{i % 4}" for i in range(240))
+    with open_cache(make(tmp_path / "f.h5", replace(table, clip_ids=ids))) as cache:
+        results = evaluate(cache)
+        songs = song_level(results)
+    assert len(songs.clip_ids) == 60
+    assert songs.heads == results.heads
+    for a, b in zip(songs.models, results.models, strict=True):
+        assert a.name == b.name
+        assert a.confusion.sum() == 60
+        assert np.mean(a.accuracy_per_fold) > np.mean(b.accuracy_per_fold) - 0.02
