@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from mvemo.extract.batches import cut
+from mvemo.extract.plan import NetPlan
 from mvemo.fuse import published_j22 as j22
 from mvemo.manifests import inner_split
 from mvemo.pipeline.errors import BadOption
@@ -24,7 +26,9 @@ from mvemo.pipeline.studies.output import (
 )
 from mvemo.pipeline.studies.plots import loss_lines
 
-ROWS = 10
+# Lines of the table, and batches that a point of the training curve is the mean of.
+ROWS = 11
+SMOOTH = 25
 
 
 def run_iterations(
@@ -39,21 +43,22 @@ def run_iterations(
     net
         Which.
     iterations
-        Steps of the optimizer at least; training ends with the epoch that reaches them.
+        Steps of the optimizer.
     """
     if iterations < 1:
         raise BadOption(f"--iterations {iterations}: at least 1 is needed")
-    plan = study.plan(net)
+    # Patience beyond the last epoch: validation clips are held out, and nothing stops.
+    plan = study.plan(net, iterations=iterations, patience=iterations + 1)
     media = study.media([plan])
     folds = study.folds()
-    steps = _steps_per_epoch(study, media, folds, media.usable(plan), net)
-    epochs = math.ceil(iterations / steps)
-    # Patience beyond the last epoch: nothing stops before.
-    plan = study.plan(net, epochs=epochs, patience=epochs + 1)
     done = cross_fit(study, media, plan, folds, only_first=True)
     curve = done.curves[0]
-    at = [steps * epoch for epoch in curve["epoch"]]
-    train, val = curve["train_loss"], curve["val_loss"]
+    train = smoothed(curve["iteration_loss"])
+    val = curve["val_loss"]
+    at = curve["iteration"]
+    # The last epoch may be a part of one.
+    steps = steps_per_epoch(study, media, folds, plan)
+    val_at = [min(steps * epoch, float(iterations)) for epoch in curve["epoch"]]
     labels = labels_of(media)
     tested = folds == int(np.unique(folds)[0])
     there = tested & np.isfinite(done.probabilities).all(axis=1)
@@ -61,14 +66,16 @@ def run_iterations(
     counts = np.bincount(labels[~tested])
     majority = float((labels[there] == counts.argmax()).mean())
     picks = sorted({round(i) for i in np.linspace(0, len(at) - 1, min(ROWS, len(at)))})
-    rows: list[tuple[Cell, ...]] = [
-        (int(at[i]), int(curve["epoch"][i]), train[i], val[i], curve["val_accuracy"][i])
-        for i in picks
-    ]
+    rows: list[tuple[Cell, ...]] = []
+    for i in picks:
+        # The validation figures of the last epoch that had ended by then.
+        ended = int(np.searchsorted(val_at, at[i], side="right")) - 1
+        known = (val[ended], curve["val_accuracy"][ended]) if ended >= 0 else (None, None)
+        rows.append((int(at[i]), train[i], *known))
     best = int(np.argmin(val))
     lines = {
-        "training": (at, train),
-        "validation (groups of the training folds)": (at, val),
+        f"training, mean of {SMOOTH} batches": (at, train),
+        "validation (groups of the training folds)": (val_at, val),
     }
     return StudyResult(
         name="iterations",
@@ -79,7 +86,6 @@ def run_iterations(
                 f"Loss of {net} ({plan.train.loss}) by iterations (as J22 Fig. 7)",
                 (
                     Column("iterations", NUMBER),
-                    Column("epoch", NUMBER),
                     Column("training loss", NUMBER),
                     Column("validation loss", NUMBER),
                     Column("validation accuracy", PERCENT),
@@ -104,8 +110,14 @@ def run_iterations(
                         j22.FIGURE_7_STABLE_FROM,
                         j22.FIGURE_7_LOSS,
                     ),
-                    ("lowest validation loss", int(at[best]), val[best], None, None),
-                    ("end of training", int(at[-1]), val[-1], j22.FIGURE_7_ITERATIONS, None),
+                    ("lowest validation loss", int(val_at[best]), val[best], None, None),
+                    (
+                        "validation loss at the end",
+                        int(val_at[-1]),
+                        val[-1],
+                        j22.FIGURE_7_ITERATIONS,
+                        None,
+                    ),
                 ),
             ),
             Table(
@@ -134,9 +146,18 @@ def run_iterations(
             f"One iteration is one step on a batch of {plan.train.batch_size} clips; an epoch "
             f"has {steps}. J22's Fig. 7 does not say whether its loss is of training clips.",
         ),
-        data={f"{net}@first fold": {"iterations": at, **_finite(curve)}},
+        data={f"{net}@first fold": {"validation_at": list(val_at), **_finite(curve)}},
         sources=(j22.SOURCE,),
     )
+
+
+def smoothed(losses: Sequence[float], count: int = SMOOTH) -> list[float]:
+    """Mean of each loss and those before it, `count` at most."""
+    sums = np.cumsum([0.0, *losses])
+    ends = np.arange(1, len(losses) + 1)
+    starts = np.maximum(ends - count, 0)
+    means: list[float] = ((sums[ends] - sums[starts]) / (ends - starts)).tolist()
+    return means
 
 
 def stable_from(iterations: list[float], losses: list[float], share: float = 0.05) -> int:
@@ -147,23 +168,20 @@ def stable_from(iterations: list[float], losses: list[float], share: float = 0.0
     return int(iterations[min(last_far + 1, len(iterations) - 1)])
 
 
-def _steps_per_epoch(
-    study: Study, media: StudyMedia, folds: Ints, usable: np.ndarray, net: str
-) -> int:
-    """Batches of an epoch, as the trainer makes them."""
+def steps_per_epoch(study: Study, media: StudyMedia, folds: Ints, plan: NetPlan) -> int:
+    """Steps of a whole epoch without the first fold, as the trainer divides its clips."""
     first = int(np.unique(folds)[0])
-    rows = np.flatnonzero(usable & (folds != first))
-    plan = study.plan(net)
-    manifest = media.manifest
+    rows = np.flatnonzero(media.usable(plan) & (folds != first))
     held = inner_split(
         labels_of(media)[rows],
-        [manifest.groups[row] for row in rows],
+        [media.manifest.groups[row] for row in rows],
         plan.train.val_fraction,
         study.settings.extract.seed * 1000 + first + 1,
-        manifest.task,
+        media.manifest.task,
     )
     batches = cut(rows[~held].tolist(), plan.train.batch_size)
-    return max(1, len(batches) - (len(batches) > 1 and len(batches[-1]) == 1))
+    # A last batch of one clip joins the one before.
+    return len(batches) - (len(batches) > 1 and len(batches[-1]) == 1)
 
 
 def _finite(curve: dict[str, list[float]]) -> dict[str, list[float | None]]:

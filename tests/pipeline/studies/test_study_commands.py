@@ -111,6 +111,19 @@ def test_segments_are_counted_and_songs_decided(made):
     assert [row[:3] for row in counts] == [[0.2, 96, 24], [0.4, 48, 24]]
 
 
+def test_iterations_are_steps_and_epochs_are_told_by_them(made):
+    manifest, folder = made
+    out = folder / "steps"
+    assert run("mvemo", "study", "iterations", manifest, "--out", out, "--work", folder / "work",
+               "--net", "rnn", "--iterations", "7",
+               *tiny_options("nets.rnn.batch_size=3")) == 0  # fmt: skip
+    curves = read_tables(out, "iterations")["curves"]["rnn@first fold"]
+    assert curves["iteration"] == list(range(1, 8))
+    # 12 clips without the first fold; one group of four is held out: 8 clips, 3 batches.
+    assert curves["validation_at"] == [3, 6, 7]
+    assert len(curves["val_loss"]) == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

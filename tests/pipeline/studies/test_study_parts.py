@@ -10,7 +10,7 @@ from mvemo.pipeline.settings import load_settings
 from mvemo.pipeline.studies.baselines import QUADRANTS, out_of_fold, quadrants_of
 from mvemo.pipeline.studies.convnets import confusion_table
 from mvemo.pipeline.studies.core import majority_accuracy, open_study, predict, score
-from mvemo.pipeline.studies.iterations import stable_from
+from mvemo.pipeline.studies.iterations import smoothed, stable_from
 from mvemo.pipeline.studies.optimizers import RATES
 from mvemo.pipeline.studies.output import Column, Table, shown
 
@@ -144,6 +144,13 @@ def test_where_a_curve_is_stable():
     assert stable_from([10, 20, 30, 40], [4.0, 2.0, 1.02, 1.0]) == 30
     assert stable_from([10, 20, 30, 40], [4.0, 1.0, 2.0, 1.0]) == 40
     assert stable_from([10], [1.0]) == 10
+
+
+def test_a_smoothed_curve_is_the_mean_of_what_came_before():
+    values = [4.0, 2.0, 6.0, 0.0]
+    assert smoothed(values, 2) == pytest.approx([4.0, 3.0, 4.0, 3.0])
+    assert smoothed(values, 9) == pytest.approx([4.0, 3.0, 4.0, 3.0])
+    assert smoothed([]) == []
 
 
 def test_permuted_labels_keep_counts_and_groups(tmp_path):
