@@ -10,6 +10,8 @@ import click
 
 from mvemo.pipeline.settings import load_settings
 
+# Those of `mvemo.fuse.songs`, which is not loaded for --help.
+SONG_RULES = ("mean", "log-mean", "vote")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -45,7 +47,7 @@ def stage_two_options(function: F) -> F:
             ),
             click.option(
                 "--protocol",
-                type=click.Choice(["crossfit", "frozen", "shared"]),
+                type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
                 default=None,
                 help="'shared' accepts scores of clips by nets that saw them.",
             ),
@@ -55,6 +57,18 @@ def stage_two_options(function: F) -> F:
                 default=1,
                 show_default=True,
                 help="Evaluate on as many different folds (not of crossfitted features).",
+            ),
+            click.option(
+                "--song-level",
+                is_flag=True,
+                help="Report whole songs, decided from their segments (CLIP@START).",
+            ),
+            click.option(
+                "--song-rule",
+                type=click.Choice(SONG_RULES),
+                default="mean",
+                show_default=True,
+                help="How: mean or geometric mean of probabilities, or majority vote.",
             ),
             click.option("--learning-curve", is_flag=True, help="Also train heads on fewer clips."),
             click.option("--profile", default="paper", show_default=True, help="Settings."),
@@ -92,6 +106,8 @@ def _run(
     permute_labels: bool,
     protocol: str | None,
     repeats: int,
+    song_level: bool,
+    song_rule: Any,
     learning_curve: bool,
     profile: str,
     overrides: tuple[str, ...],
@@ -111,6 +127,7 @@ def _run(
             permute_labels=permute_labels,
             protocol=protocol,
             repeats=repeats,
+            songs=song_rule if song_level else None,
             learning_curve=learning_curve,
             save=save,
         )

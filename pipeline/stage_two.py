@@ -7,7 +7,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from mvemo.cache import open_cache
-from mvemo.fuse import Results, evaluate, format_table, save_heads, write_report
+from mvemo.fuse import Results, evaluate, format_table, save_heads, song_level, write_report
+from mvemo.fuse.songs import Rule
+from mvemo.fuse.summary import one_split
 from mvemo.fuse.uncertainty import with_learning_curve, with_repeats, with_uncertainty
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
@@ -27,6 +29,7 @@ def run_fuse(
     protocol: str | None = None,
     repeats: int = 1,
     learning_curve: bool = False,
+    songs: Rule | None = None,
     save: bool = True,
 ) -> str:
     """Evaluate every model over the cache and write the report.
@@ -53,6 +56,8 @@ def run_fuse(
         share.
     learning_curve
         Also score heads trained on fewer clips.
+    songs
+        Report whole songs instead of segments, decided by this rule (`song_level`).
     save
         Also fit and save the heads, per fold and over all clips, as ``heads.npz``.
 
@@ -66,6 +71,9 @@ def run_fuse(
             raise BadOption(
                 f"{features}: its features are made under {', '.join(held)}, not {protocol!r}"
             )
+        if songs is not None and (learning_curve or cache.table.task != "multiclass"):
+            why = "a learning curve is of segments" if learning_curve else "they need classes"
+            raise BadOption(f"{features}: songs cannot be decided: {why}; leave --song-level out")
         if cache.table.task != "multiclass":
             return fuse_outputs(
                 cache,
@@ -83,7 +91,7 @@ def run_fuse(
         head = settings.head()
 
         def once(with_seed: int | None, first: bool) -> Results:
-            return evaluate(
+            made = evaluate(
                 cache,
                 k=k,
                 seed=with_seed,
@@ -96,9 +104,15 @@ def run_fuse(
                 temperature=settings.temperature and first,
                 refit=save and first,
             )
+            return made if songs is None else song_level(made, rule=songs)
 
         results = once(seed, True)
         if repeats > 1:
+            if one_split(results):
+                raise BadOption(
+                    f"{features}: --repeats needs other folds, but its clips have one split "
+                    "(holdout): evaluate once, or ask for --folds of frozen features"
+                )
             if results.protocol == "crossfit":
                 raise BadOption(
                     f"{features}: --repeats needs other folds, but its nets are bound to theirs "
