@@ -18,6 +18,7 @@ from mvemo.extract.errors import ExtractError
 from mvemo.fuse.errors import FuseError
 from mvemo.manifests.errors import ManifestError
 from mvemo.pipeline.commands_cache import cache
+from mvemo.pipeline.commands_compare import compare
 from mvemo.pipeline.commands_extract import extract
 from mvemo.pipeline.commands_fuse import cv, fuse
 from mvemo.pipeline.commands_manifest import manifest
@@ -42,7 +43,7 @@ def mvemo() -> None:
     """
 
 
-for _command in (manifest, extract, fuse, cv, report, cache, weights, study):
+for _command in (manifest, extract, fuse, cv, report, compare, cache, weights, study):
     mvemo.add_command(_command)
 
 

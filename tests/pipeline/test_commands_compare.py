@@ -1,0 +1,98 @@
+"""`mvemo cv` on dimensions and tags, and `mvemo compare`, as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stage_samples import run
+
+from mvemo.fuse import load_heads
+from mvemo.manifests import Clip, Manifest, write_manifest
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("regression")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 5))
+    y = np.tanh(x[:, :2] + 0.5 * rng.normal(size=(60, 2)))
+    clips = tuple(
+        Clip(f"clip {i}", f"{i}.mp3", (float(a), float(v)), group=f"song {i // 2}")
+        for i, (a, v) in enumerate(y)
+    )
+    manifest = folder / "clips.csv"
+    held = Manifest("made", "regression", ("arousal", "valence"), clips, folder)
+    write_manifest(held, manifest)
+    path = folder / "features.h5"
+    arguments = ["cache", "import", path, "--manifest", manifest, "--name", "made"]
+    np.save(folder / "x.npy", x)
+    np.save(folder / "noise.npy", rng.normal(size=(60, 5)))
+    assert run("mvemo", *arguments, "--modality", "audio", folder / "x.npy") == 0
+    arguments[-1] = "noise"
+    assert run("mvemo", *arguments, "--modality", "video", folder / "noise.npy") == 0
+    return path
+
+
+def test_dimensions_from_import_to_heads_and_comparison(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    settings = ["--folds", "3", "--set", "fuse.draws=50"]
+    assert run("mvemo", "fuse", cache, *settings, "--out", tmp_path / "a") == 0
+    shown = capsys.readouterr().out
+    assert "R2 arousal" in shown
+    assert "training mean" in shown
+    held = json.loads((tmp_path / "a" / "metrics.json").read_text())
+    assert (held["task"], held["classes"]) == ("regression", ["arousal", "valence"])
+    assert held["models"]["made"]["r2"]["mean"] > 0.3 > held["models"]["noise"]["r2"]["mean"]
+    assert held["provenance"]["settings"]["draws"] == 50
+    assert "Quadrants" in (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
+    heads = load_heads(tmp_path / "a" / "heads.npz")
+    assert {h.link for h in heads.heads} == {"identity"}
+
+    arguments = [cache, *settings, "--set", "fuse.C=0.0001", "--out", tmp_path / "b"]
+    assert run("mvemo-cv", *arguments) == 0
+    assert not (tmp_path / "b" / "heads.npz").exists()
+    capsys.readouterr()
+    arguments = [tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c", "--draws", "100"]
+    assert run("mvemo", "compare", *arguments) == 0
+    shown = capsys.readouterr().out
+    assert "p (Holm)" in shown
+    compared = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    made = next(d for d in compared["differences"] if d["model"] == "made")
+    assert made["interval"][1] < 0
+    assert (tmp_path / "c" / "comparison.txt").read_text() in shown + "\n"
+
+    arguments = [cache, *settings, "--permute-labels", "--out", tmp_path / "d"]
+    assert run("mvemo-cv", *arguments) == 0
+    capsys.readouterr()
+    assert run("mvemo", "compare", tmp_path / "a", tmp_path / "d") == 2
+    error = capsys.readouterr().err.strip()
+    assert "one of them has permuted labels" in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--repeats", "2"], "its task is regression; --repeats is for multiclass only"),
+        (["--learning-curve"], "--learning-curve is for multiclass only"),
+        (["--set", "fuse.kind=mlp"], "fuse.kind=mlp is for multiclass only"),
+    ],
+)
+def test_what_only_classes_have_is_refused(
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    said: str,
+) -> None:
+    capsys.readouterr()
+    assert run("mvemo-cv", cache, "--folds", "3", "--out", tmp_path / "o", *options) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "o").exists()
