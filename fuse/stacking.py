@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mvemo.fuse.features import matrix_of
 from mvemo.fuse.head_settings import HeadSettings
 from mvemo.fuse.heads import Fit, Head, fit_heads
-from mvemo.fuse.models import Model
+from mvemo.fuse.models import INTEGRATED, Model
 from mvemo.fuse.views import Clips, View
 
 F64 = NDArray[np.float64]
@@ -29,7 +29,11 @@ LEAST_PROBABILITY = 1e-4
 
 def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
     """The fusions of one feature each (F1-F4); single features where there are none."""
-    pairs = [m for m in models if len(m.features) == 2 and len(m.modalities) == 2]
+    pairs = [
+        m
+        for m in models
+        if len(m.features) == 2 and len(m.modalities) == 2 and m.name != INTEGRATED
+    ]
     singles = [m for m in models if len(m.features) == 1]
     bases = pairs if len(pairs) > 1 else singles
     return tuple(bases) if len(bases) > 1 else ()
