@@ -106,10 +106,10 @@ def test_a_clip_without_pictures_is_predicted_by_its_sound(tmp_path):
 def test_choosing_the_penalty_looks_at_inner_folds_alone(tmp_path):
     path = frozen_cache(tmp_path / "f.h5", strength=0.0)
     results = run(path, head=HeadSettings(choose_C=True), models=["integrated"])
-    # Without signal strong penalties predict best.
-    assert np.median([h.C for h in results.heads]) <= 0.003
     easy = frozen_cache(tmp_path / "g.h5", strength=3.0)
     found = run(easy, head=HeadSettings(choose_C=True), models=["integrated"])
+    # Without signal stronger penalties predict better.
+    assert np.mean([h.C for h in results.heads]) < np.mean([h.C for h in found.heads])
     assert max(h.C for h in found.heads) > 0.01
 
 
