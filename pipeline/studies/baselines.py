@@ -64,6 +64,7 @@ def run_baselines(study: Study, *, rnn_runs: int | None = None) -> StudyResult:
         "low and high: 95 % interval over groups, of the mean over runs. sd: over runs. J22 "
         "prints one accuracy for all classifiers of its [14]."
     ]
+    notes += media.left_out(media.described)
     if quadrants is None:
         notes.append(
             f"{REGRESSION} is left out: it needs classes that are quadrants of arousal and "

@@ -112,6 +112,7 @@ def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
             "low and high: 95 % interval of the test accuracy over groups. Training: the mean "
             "over folds of each net's accuracy on the clips of the other folds, those held out "
             "for early stopping among them.",
+            *media.left_out(media.usable(plans[0])),
         ),
         sources=(j22.SOURCE,),
     )

@@ -145,6 +145,7 @@ def run_iterations(
         notes=(
             f"One iteration is one step on a batch of {plan.train.batch_size} clips; an epoch "
             f"has {steps}. J22's Fig. 7 does not say whether its loss is of training clips.",
+            *media.left_out(media.usable(plan)),
         ),
         data={f"{net}@first fold": {"validation_at": list(val_at), **_finite(curve)}},
         sources=(j22.SOURCE,),

@@ -98,6 +98,9 @@ def run_losses(study: Study, *, net: str = "crnn", centre_tau: float = CENTRE_TA
                 (6.4, 3.4),
             ),
         ),
-        notes=("low and high: 95 % interval over groups. sd: over runs, or folds of one run.",),
+        notes=(
+            "low and high: 95 % interval over groups. sd: over runs, or folds of one run.",
+            *media.left_out(media.usable(plans["softmax"])),
+        ),
         sources=(j22.SOURCE,),
     )

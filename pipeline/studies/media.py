@@ -143,6 +143,17 @@ class StudyMedia:
             return self.described
         return self._there["audio" if isinstance(given, AudioInput) else "video"]
 
+    def left_out(self, there: NDArray[np.bool_], where: str = "") -> tuple[str, ...]:
+        """A note on the clips that are not `there`, bool (clips,), with the first reason."""
+        lost = [c for c, kept in zip(self.manifest.clip_ids, there, strict=True) if not kept]
+        if not lost:
+            return ()
+        reason = self.problems.get(lost[0], "not decoded")
+        return (
+            f"{len(lost)} of {len(there)} {where or 'clips'} could not be used and are in no "
+            f"score; the first, {lost[0]}: {reason}.",
+        )
+
     @property
     def described(self) -> NDArray[np.bool_]:
         """bool (clips,): clips that have descriptors."""

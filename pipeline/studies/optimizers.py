@@ -63,6 +63,7 @@ def run_optimizers(
             reason = next(iter(media.problems.values()), "no clips")
             notes.append(f"{net} is left out: no clip has what it is given ({reason}).")
             continue
+        notes += media.left_out(media.usable(study.plan(net)), f"clips of {net}")
         for name in OPTIMIZERS:
             rate, momentum = RATES[net][name]
             plan = study.plan(net, optimizer=name.lower(), lr=rate * rate_scale, momentum=momentum)

@@ -65,11 +65,13 @@ def run_segments(
     table: list[tuple[Cell, ...]] = []
     lines: dict[str, dict[float, float]] = {}
     majority = math.nan
+    notes = list(whole.left_out(whole.described))
     for length in seconds:
         cut = segment_manifest(manifest, length, durations=durations)
         media = replace(study, manifest=cut).media(
             [_of_length(plan, length, study.settings) for plan in plans]
         )
+        notes += media.left_out(media.described, f"segments of {length:g} s")
         song = np.array([rows_of[song_of(clip_id)] for clip_id in cut.clip_ids], dtype=np.int64)
         counts.append((length, len(cut), len(manifest), j22.TABLE_1.get(length)))
         for plan in plans:
@@ -142,6 +144,7 @@ def run_segments(
         notes=(
             "low and high: 95 % interval over groups. A song's class is that of its segments' "
             "mean probabilities. A clip shorter than a segment is one segment, whole.",
+            *notes,
         ),
         sources=(j22.SOURCE,),
     )

@@ -163,6 +163,18 @@ def test_permuted_labels_keep_counts_and_groups(tmp_path):
     assert (mixed.manifest.labels != plain.manifest.labels).any()
 
 
+def test_clips_that_cannot_be_read_are_told(tmp_path):
+    path = make_set(tmp_path / "set", clips_per_class=2)
+    (tmp_path / "set" / "sad1.wav").write_bytes(b"no sound")
+    study = open_study(path, load_settings("paper", tiny_options()[1::2]), work=tmp_path)
+    media = study.media(descriptors=["mel"])
+    assert media.described.tolist() == [True] * 3 + [False] + [True] * 4
+    (note,) = media.left_out(media.described)
+    assert note.startswith("1 of 8 clips could not be used and are in no score; the first, sad1: ")
+    assert np.isnan(media.statistics(["mel"])).all(axis=1).tolist() == (~media.described).tolist()
+    assert media.left_out(np.ones(8, dtype=bool)) == ()
+
+
 def test_predictions_are_those_of_the_net(tmp_path):
     import torch
 
