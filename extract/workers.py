@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import joblib
@@ -50,20 +51,46 @@ def in_workers(
     tasks = (joblib.delayed(_call)(function, each, threads, parent) for each in arguments)
     # A worker that cannot write ends the run: joblib raises its error here.
     parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
-    with _ctrl_c_ignored():
-        # This starts the workers, which inherit it: Ctrl-C reaches them too, and only this
-        # process is to act on it.
-        results = parallel(tasks)
+    with _interrupts() as interrupted:
+        with _ctrl_c_ignored():
+            # This starts the workers, which inherit it: Ctrl-C reaches them too, and only
+            # this process is to act on it.
+            results = parallel(tasks)
+        try:
+            for result in results:
+                # Raised where Python must swallow exceptions, an interrupt would be lost.
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+                yield result
+        except BrokenExecutor:
+            raise ExtractError(
+                f"{where}: a working process died, for want of memory or of a file that crashes "
+                "its decoder; what was done is kept: run again, with fewer workers"
+            ) from None
+        finally:
+            # Also on Ctrl-C: nothing is begun any more.
+            results.close()
+
+
+@contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Remembers Ctrl-C beside raising `KeyboardInterrupt`."""
+    seen = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield seen
+        return
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        seen.set()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, remember)
     try:
-        yield from results
-    except BrokenExecutor:
-        raise ExtractError(
-            f"{where}: a working process died, for want of memory or of a file that crashes "
-            "its decoder; what was done is kept: run again, with fewer workers"
-        ) from None
+        yield seen
     finally:
-        # Also on Ctrl-C: nothing is begun any more.
-        results.close()
+        if signal.getsignal(signal.SIGINT) is remember:
+            signal.signal(signal.SIGINT, before)
 
 
 def _call(function: Callable[..., Any], given: tuple[Any, ...], threads: int, parent: int) -> Any:
