@@ -195,7 +195,10 @@ def test_the_record_of_a_request() -> None:
 
 
 INTERRUPTED = """
+import signal
 import sys
+# A test run in the background of a shell has its interrupts ignored, which is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from mvemo.extract.workcache import DecodedStore, DecodeJob, DecodeRequest, decode_many
 store = DecodedStore(Path(sys.argv[1]), DecodeRequest((16000,), 4, (16,)))
