@@ -90,6 +90,21 @@ class Trained:
     curve: Curve
 
 
+def need_weights(plan: NetPlan, run: RunSettings) -> None:
+    """Refuse a net that nothing trained.
+
+    Raises
+    ------
+    BadSetting
+        ``frozen`` without a weight file.
+    """
+    if run.protocol == "frozen" and not plan.weights:
+        raise BadSetting(
+            f"{plan.name}: the frozen protocol embeds with pretrained weights: give "
+            f"--weights {plan.name}=FILE, or leave the net out with --nets"
+        )
+
+
 def make_net(plan: NetPlan, outputs: int, seed: int) -> tuple[Net, str]:
     """Build a net from its plan, with its pretrained weights where the plan names a file.
 
@@ -193,11 +208,7 @@ def trained_nets(
     if report and on_report is not None:
         on_report(report)
     if run.protocol == "frozen":
-        if not plan.weights:
-            raise BadSetting(
-                f"{plan.name}: the frozen protocol embeds with pretrained weights: give "
-                f"--weights {plan.name}=FILE, or leave the net out with --nets"
-            )
+        need_weights(plan, run)
         spec = embedding_spec(plan, start, "frozen", run.precision, fold=None, trained_on=())
         yield Trained(place(start, device).eval(), spec, {})
         return

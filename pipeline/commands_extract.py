@@ -43,6 +43,7 @@ from mvemo.pipeline.settings import NET_NAMES, PROFILES, load_settings
     help="Pretrained weights of a net.",
 )
 @click.option("--root", type=click.Path(path_type=Path), default=None, help="Media root.")
+@click.option("--force", is_flag=True, help="Replace a cache of other clips.")
 def extract(
     manifest: Path | None,
     out: Path | None,
@@ -55,6 +56,7 @@ def extract(
     seed: int | None,
     weight_files: tuple[str, ...],
     root: Path | None,
+    force: bool,
 ) -> int:
     """Stage one: read MANIFEST, train and embed, write one feature cache.
 
@@ -79,6 +81,13 @@ def extract(
 
     from mvemo.pipeline.stage_one import run_extract
 
-    summary = run_extract(manifest, settings, work=work, out=out or work / "features.h5", root=root)
+    summary = run_extract(
+        manifest,
+        settings,
+        work=work,
+        out=out or work / "features.h5",
+        root=root,
+        force=force,
+    )
     click.echo(summary.text())
     return 1 if summary.failures else 0

@@ -88,7 +88,7 @@ def fuse(**options: Any) -> int:
     return _run(save=True, **options)
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @stage_two_options
 def cv(**options: Any) -> int:
     """Cross-validate heads over FEATURES and report; nothing trained is kept."""

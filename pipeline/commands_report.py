@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -34,12 +37,26 @@ def report(files: tuple[Path, ...], out: Path, name: str | None, synthetic: bool
     What the model was trained on is not known, and the report says so.
     """
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
+    from mvemo.fuse.uncertainty import with_uncertainty
 
+    marks = [_marks_beside(file) for file in files]
     results = results_of_predictions(
         read_predictions(*files),
         name=name or files[0].stem,
-        synthetic=synthetic,
+        synthetic=synthetic or any(mark.get("synthetic") is True for mark in marks),
         provenance=provenance(),
     )
+    if any(mark.get("permuted") is True for mark in marks):
+        results = replace(results, permuted=True)
+    results = with_uncertainty(results)
     write_report(results, out)
     click.echo(f"{format_table(results)}\n\nreport: {out / 'report.html'}")
+
+
+def _marks_beside(predictions: Path) -> dict[str, Any]:
+    """What the ``metrics.json`` beside mvemo's own predictions says of them."""
+    try:
+        saved = json.loads(predictions.with_name("metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return saved if isinstance(saved, dict) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import click
 import numpy as np
 
-from mvemo.cache import CacheWriter, ClipTable
+from mvemo.cache import CacheWriter, ClipTable, open_cache
 from mvemo.extract.descriptors import dim_of
+from mvemo.extract.losses import make_loss
 from mvemo.extract.memory import keep_freed_memory
+from mvemo.extract.nets import build_net
 from mvemo.extract.nets.crnn import DESCRIPTORS as LOW_LEVEL
 from mvemo.extract.plan import NetPlan, TrainSettings
-from mvemo.extract.protocols import RunSettings
+from mvemo.extract.protocols import RunSettings, need_weights
 from mvemo.manifests import (
     Folds,
     Holdout,
@@ -25,6 +28,7 @@ from mvemo.manifests import (
     read_manifest,
     write_folds,
 )
+from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_steps import Stage
@@ -71,6 +75,7 @@ def run_extract(
     work: Path,
     out: Path,
     root: Path | None = None,
+    force: bool = False,
 ) -> ExtractSummary:
     """Decode, train, embed and write the cache.
 
@@ -87,6 +92,8 @@ def run_extract(
         The feature cache.
     root
         Media root, where it is not the manifest's own.
+    force
+        Replace a cache of other clips.
 
     Returns
     -------
@@ -100,7 +107,13 @@ def run_extract(
         device=settings.extract.device,
         precision=settings.extract.precision,
     )
+    # What is wrong with settings or weights is told before hours of decoding.
+    check_plans(plans, run)
     manifest = _demo(work) if manifest_path is None else read_manifest(manifest_path, root=root)
+    for plan in plans:
+        make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
+    if not force:
+        _refuse_other_clips(out, manifest)
     fold_seed = settings.extract.fold_seed
     if run.protocol == "holdout":
         split = holdout_of(manifest, parse_fractions(settings.extract.split), fold_seed)
@@ -136,6 +149,35 @@ def run_extract(
         features=tuple(stage.features),
         failures=failures,
     )
+
+
+def check_plans(plans: Sequence[NetPlan], run: RunSettings) -> None:
+    """Build every net once, small, and read its weight file's place.
+
+    Raises
+    ------
+    BadSetting
+        An option that no net has, a value out of range, or ``frozen`` without weights.
+    """
+    for plan in plans:
+        build_net(plan.name, 1, width=0.05, **plan.options)
+        need_weights(plan, run)
+
+
+def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
+    """A cache of another data set is not replaced unasked: imported features would go, too."""
+    if not out.exists():
+        return
+    with open_cache(out) as cache:
+        table = cache.table
+        imported = any(spec.protocol == "imported" for spec in cache.specs)
+    shared = set(table.clip_ids) & set(manifest.clip_ids)
+    # The demo set's can be made again in a minute.
+    if len(table) and not shared and (imported or not table.synthetic):
+        raise BadOption(
+            f"{out}: holds features of other clips ({table.name!r}, {len(table)} clips): write "
+            "to another file with --out, or replace it with --force"
+        )
 
 
 def net_plans(settings: Settings) -> list[NetPlan]:

@@ -212,3 +212,30 @@ def test_tiny_is_one_list_of_settings() -> None:
     from mvemo.pipeline.settings import load_settings
 
     assert load_settings("paper", TINY).extract.folds == 2
+
+
+def test_a_cache_of_other_clips_is_not_replaced_unasked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        folder.mkdir()
+        lines = ["clip_id,path,label,group"]
+        for i in range(4):
+            soundfile.write(folder / f"{i}.wav", 0.1 * rng.normal(size=8000), 8000)
+            lines.append(f"{name}{i},{i}.wav,{'calm' if i % 2 else 'tense'},{i}")
+        (folder / "m.csv").write_text("\n".join(lines))
+    settings = [*tiny_settings(), "--nets", "music1d"]
+    work = tmp_path / "work"
+    assert run("mvemo", "extract", tmp_path / "one" / "m.csv", "--work", work, *settings) == 0
+    arguments = ["extract", tmp_path / "two" / "m.csv", "--work", work, *settings]
+    assert run("mvemo", *arguments) == 2
+    assert "holds features of other clips ('m', 4 clips)" in capsys.readouterr().err
+    with open_cache(work / "features.h5") as cache:
+        assert cache.table.clip_ids[0] == "one0"
+    assert run("mvemo", *arguments, "--force") == 0
+    with open_cache(work / "features.h5") as cache:
+        assert cache.table.clip_ids[0] == "two0"
