@@ -110,12 +110,15 @@ class Fit:
         bool (clips,): its training clips.
     C
         Inverse strength of its L2 penalty.
+    tol
+        Largest entry of the gradient at which its fitting ends.
     """
 
     model: Model
     fold: int | None
     train: NDArray[np.bool_]
     C: float
+    tol: float = 1e-4
 
 
 def fit_heads(
@@ -286,7 +289,8 @@ def _fitted(
 ) -> tuple[list[Head], list[F64]]:
     """Heads and outputs of all fits, to one target (outputs, clips)."""
     names, blocks = _blocks(fits, matrices)
-    solution = solve(blocks, target, weights, np.array([fit.C for fit in fits]), link=link)
+    strengths, tolerances = np.array([(fit.C, fit.tol) for fit in fits]).T
+    solution = solve(blocks, target, weights, strengths, link=link, tol=tolerances)
     heads = [
         _head(i, fit, names, blocks, matrices, solution, net_fold, link)
         for i, fit in enumerate(fits)

@@ -86,7 +86,7 @@ def solve(
     C: NDArray[np.floating],
     *,
     link: Link = "softmax",
-    tol: float = 1e-4,
+    tol: float | NDArray[np.floating] = 1e-4,
     max_iter: int = 500,
 ) -> Solution:
     """Fit every problem: standardise on its training clips, then minimise its loss.
@@ -109,21 +109,22 @@ def solve(
         ``softmax``: cross-entropy over outputs (J22 eq. 6-8). ``sigmoid``: binary
         cross-entropy, summed over outputs (L5). ``identity``: half squared error, summed.
     tol
-        A problem ends when no entry of its gradient is larger.
+        A problem ends when no entry of its gradient is larger; one for all, or (problems,).
     max_iter
         Steps at most.
     """
     state = _State(blocks, target, weights, C, link)
     step = np.zeros(len(C), dtype=np.int64)
+    enough = np.broadcast_to(np.asarray(tol, dtype=np.float64), len(C))
     for iteration in range(max_iter):
-        done = state.gradient_size() <= tol
+        done = state.gradient_size() <= enough[state.ids]
         step[state.ids[~done]] = iteration + 1
         state.retire(done)
         if not len(state.ids):
             break
         state.advance()
     else:
-        state.retire(state.gradient_size() <= tol)
+        state.retire(state.gradient_size() <= enough[state.ids])
     converged = np.ones(len(C), dtype=np.bool_)
     converged[state.ids] = False
     state.retire(np.ones(len(state.ids), dtype=np.bool_))

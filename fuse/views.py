@@ -24,6 +24,8 @@ F64 = NDArray[np.float64]
 # What a head is known by: its features, and the fold that it leaves out.
 Key = tuple[tuple[str, ...], int]
 
+# Inner predictions need not be as exact as those that are scored.
+INNER_TOLERANCE = 1e-3
 # Strengths that `choose_C` chooses from.
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
@@ -129,7 +131,7 @@ def fit_view(
             train = (inner[fold] >= 0) & (inner[fold] != j)
             for model in looked_at:
                 for C in strengths:
-                    fits.append(Fit(model, fold, train, C))
+                    fits.append(Fit(model, fold, train, C, INNER_TOLERANCE))
                     outer.append((model.features, fold, j, C))
     held: dict[tuple[tuple[str, ...], int, float], F64] = {}
 
@@ -146,7 +148,7 @@ def fit_view(
 
     if not settings.choose_C:
         # One set of products with the features serves inner and outer heads alike.
-        now = _outer(tested, models, folds, {}, default) + _refits(refit, folds, {}, default)
+        now = _outer(tested, models, folds, {}, default)
         heads, outputs = run([*fits, *now])
     else:
         heads, outputs = run(fits)
@@ -166,15 +168,18 @@ def fit_view(
             view.inner[model.features, fold] = held[model.features, fold, best]
     if settings.choose_C:
         now = _outer(tested, models, folds, view.strength, default)
-        now += _refits(refit, folds, view.strength, default)
         heads, outputs = run(now)
     else:
         heads, outputs = heads[len(fits) :], outputs[len(fits) :]
     view.heads = heads
     for fit, output in zip(now, outputs, strict=True):
-        if fit.fold is not None:
-            view.scored[fit.model.features, fit.fold] = output
-            view.strength.setdefault((fit.model.features, fit.fold), fit.C)
+        assert fit.fold is not None
+        view.scored[fit.model.features, fit.fold] = output
+        view.strength.setdefault((fit.model.features, fit.fold), fit.C)
+    if refit:
+        # By themselves, so that scores are the same to the last digit with and without them.
+        strength = view.strength if settings.choose_C else {}
+        view.heads = heads + run(_refits(refit, folds, strength, default))[0]
     return view
 
 
