@@ -195,7 +195,7 @@ def _out_of_fold(
     for tested, view in views:
         for fold in tested:
             rows = clips.folds == fold
-            result[rows] = view.scored[names, fold][rows]
+            result[rows] = view.scored[names, fold]
     return result
 
 
@@ -208,7 +208,7 @@ def _scaled(
     """Probabilities at temperatures fitted on inner folds, and those, one a fold."""
     inner = [view.inner[model.features, fold] for tested, view in views for fold in tested]
     order = [fold for tested, _ in views for fold in tested]
-    found = fit_temperatures(log_probabilities(np.stack(inner)), clips.labels)
+    found = fit_temperatures(log_probabilities(np.stack(inner).astype(np.float64)), clips.labels)
     temperatures = np.ones(int(clips.folds.max()) + 1)
     temperatures[order] = found
     return apply_temperature(own, temperatures[clips.folds][:, None]), found

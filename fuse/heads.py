@@ -21,6 +21,8 @@ from mvemo.manifests import inner_split
 
 F64 = NDArray[np.float64]
 DEFAULT = HeadSettings()
+# Scores that are solved for at once (heads x outputs x clips): some arrays of 5 MB.
+HELD_SCORES = 1_200_000
 # Share of the training clips that a hidden layer's early stopping watches.
 WATCHED = 0.15
 
@@ -112,6 +114,8 @@ class Fit:
         Inverse strength of its L2 penalty.
     tol
         Largest entry of the gradient at which its fitting ends.
+    wanted
+        bool (clips,): clips whose outputs are given back; None for all.
     """
 
     model: Model
@@ -119,6 +123,7 @@ class Fit:
     train: NDArray[np.bool_]
     C: float
     tol: float = 1e-4
+    wanted: NDArray[np.bool_] | None = None
 
 
 def fit_heads(
@@ -150,8 +155,8 @@ def fit_heads(
 
     Returns
     -------
-    The heads, and for each the probabilities of all clips, float64 (clips, classes), NaN
-    rows where a feature is missing.
+    The heads, and for each the probabilities of its wanted clips, float64
+    (clips, classes), NaN rows where a feature is missing.
 
     Raises
     ------
@@ -288,19 +293,30 @@ def _fitted(
     net_fold: int | None,
 ) -> tuple[list[Head], list[F64]]:
     """Heads and outputs of all fits, to one target (outputs, clips)."""
-    names, blocks = _blocks(fits, matrices)
-    strengths, tolerances = np.array([(fit.C, fit.tol) for fit in fits]).T
-    solution = solve(blocks, target, weights, strengths, link=link, tol=tolerances)
-    heads = [
-        _head(i, fit, names, blocks, matrices, solution, net_fold, link)
-        for i, fit in enumerate(fits)
-    ]
-    outputs = []
-    for i, there in enumerate(present):
-        output = outputs_of(solution.scores[i].T.astype(np.float64), link)
-        output[~there] = np.nan
-        outputs.append(output)
+    heads: list[Head] = []
+    outputs: list[F64] = []
+    # A few at a time, so that memory is bounded by the features and not by the heads.
+    step = max(HELD_SCORES // (target.shape[0] * target.shape[1]), 1)
+    for first in range(0, len(fits), step):
+        some = fits[first : first + step]
+        names, blocks = _blocks(some, matrices)
+        strengths, tolerances = np.array([(fit.C, fit.tol) for fit in some]).T
+        solution = solve(
+            blocks, target, weights[first : first + step], strengths, link=link, tol=tolerances
+        )
+        for i, fit in enumerate(some):
+            heads.append(_head(i, fit, names, blocks, matrices, solution, net_fold, link))
+            outputs.append(_output(fit, solution.scores[i], present[first + i], link))
     return heads, outputs
+
+
+def _output(fit: Fit, scores: NDArray[np.float32], there: NDArray[np.bool_], link: Link) -> F64:
+    """float64 (wanted clips, outputs), NaN rows where a feature is missing."""
+    if fit.wanted is not None:
+        scores, there = scores[:, fit.wanted], there[fit.wanted]
+    output = outputs_of(scores.T.astype(np.float64), link)
+    output[~there] = np.nan
+    return output
 
 
 def _fitted_mlp(
@@ -364,9 +380,7 @@ def _fitted_mlp(
                 hidden_intercept=layers.hidden_intercept.astype(np.float64),
             )
         )
-        output = softmax(solution.scores[i].T.astype(np.float64))
-        output[~present[i]] = np.nan
-        outputs.append(output)
+        outputs.append(_output(fit, solution.scores[i], present[i], "softmax"))
     return heads, outputs
 
 

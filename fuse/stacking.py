@@ -58,10 +58,10 @@ def stack_fold(clips: Clips, view: View, bases: Sequence[Model], fold: int) -> t
     tested = clips.folds == fold
     matrices = {}
     for base in bases:
-        inner, scored = view.inner[base.features, fold], view.scored[base.features, fold]
         # The second layer's training inputs are inner predictions, its test inputs those
         # of the bases trained on all training clips.
-        values = np.where(tested[:, None], scored, inner)
+        values = view.inner[base.features, fold].astype(np.float64)
+        values[tested] = view.scored[base.features, fold]
         matrices[base.name] = matrix_of(_logs(values))
     model = Model(STACKED, names, ("audio", "video"))
     heads, outputs = fit_heads(

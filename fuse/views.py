@@ -37,10 +37,11 @@ class View:
     Parameters
     ----------
     scored
-        Of heads trained without a fold: probabilities of all clips, float64
-        (clips, classes); those of the fold's own clips are out-of-fold.
+        Of heads trained without a fold: probabilities of the fold's own clips, float64
+        (clips of the fold, classes).
     inner
-        Inside a fold's training clips: each by a head that never saw it; NaN elsewhere.
+        Inside a fold's training clips, float32 (clips, classes): each by a head that never
+        saw it; NaN elsewhere.
     strength
         The C that each head was trained with.
     heads
@@ -48,7 +49,7 @@ class View:
     """
 
     scored: dict[Key, F64] = field(default_factory=dict)
-    inner: dict[Key, F64] = field(default_factory=dict)
+    inner: dict[Key, NDArray[np.float32]] = field(default_factory=dict)
     strength: dict[Key, float] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
 
@@ -131,9 +132,9 @@ def fit_view(
             train = (inner[fold] >= 0) & (inner[fold] != j)
             for model in looked_at:
                 for C in strengths:
-                    fits.append(Fit(model, fold, train, C, INNER_TOLERANCE))
+                    fits.append(Fit(model, fold, train, C, INNER_TOLERANCE, inner[fold] == j))
                     outer.append((model.features, fold, j, C))
-    held: dict[tuple[tuple[str, ...], int, float], F64] = {}
+    held: dict[tuple[tuple[str, ...], int, float], NDArray[np.float32]] = {}
 
     def run(which: Sequence[Fit]) -> tuple[list[Head], list[F64]]:
         return fit_heads(
@@ -153,15 +154,17 @@ def fit_view(
     else:
         heads, outputs = run(fits)
     for (names, fold, j, C), output in zip(outer, outputs, strict=False):
-        rows = inner[fold] == j
-        held.setdefault((names, fold, C), np.full_like(output, np.nan))[rows] = output[rows]
+        key = (names, fold, C)
+        if key not in held:
+            held[key] = np.full((len(folds), clips.n_classes), np.nan, dtype=np.float32)
+        held[key][inner[fold] == j] = output
     for model in looked_at:
         for fold in tested:
             train = inner[fold] >= 0
             best = min(
                 strengths,
                 key=lambda C, m=model, f=fold, t=train: log_loss(  # type: ignore[misc]
-                    clips.labels[t], held[m.features, f, C][t]
+                    clips.labels[t], held[m.features, f, C][t].astype(np.float64)
                 ),
             )
             view.strength[model.features, fold] = best
@@ -191,7 +194,13 @@ def _outer(
     default: float,
 ) -> list[Fit]:
     return [
-        Fit(model, fold, folds != fold, strength.get((model.features, fold), default))
+        Fit(
+            model,
+            fold,
+            folds != fold,
+            strength.get((model.features, fold), default),
+            wanted=folds == fold,
+        )
         for model in models
         for fold in tested
     ]
