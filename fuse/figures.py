@@ -136,7 +136,7 @@ def fold_figure(
             if len(values):
                 ax.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=2.2)
         ax.set_yticks(range(len(models)), names)
-        ax.set_ylim(len(models) - 0.5, -0.5)
+        ax.set_ylim(max(len(models), 1) - 0.5, -0.5)
         ax.set_xlim(*limits)
         ax.set_xlabel(f"{score} of a fold{unit}; bar: mean")
         ax.grid(axis="x", **GRID)

@@ -305,8 +305,8 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def fraction(value: float, digits: int = 3) -> str:
-    """A score in [0, 1]; ``n/a`` for NaN."""
-    return f"{value:.{digits}f}" if np.isfinite(value) else "n/a"
+    """A score; ``n/a`` for NaN, and no minus before what rounds to zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}" if np.isfinite(value) else "n/a"
 
 
 def count(n: int, one: str, many: str | None = None) -> str:
