@@ -1,8 +1,10 @@
 """Stage two: heads over cached features, cross-validation, and the report."""
 
+from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval import evaluate, majority_accuracy, score_model
 from mvemo.fuse.errors import BadFeatures, FuseError, LeakError
-from mvemo.fuse.heads import Fit, Head, fit_heads
+from mvemo.fuse.fitting import Fit, fit_heads
+from mvemo.fuse.heads import Head
 from mvemo.fuse.metrics_json import metrics_dict
 from mvemo.fuse.models import Model, models_of
 from mvemo.fuse.outputs import OutputResult, OutputResults
@@ -18,6 +20,7 @@ from mvemo.fuse.tables import format_table
 
 __all__ = [
     "BadFeatures",
+    "Clips",
     "Fit",
     "FuseError",
     "Head",

@@ -58,15 +58,46 @@ def reliability(labels: Ints, probabilities: F64, bins: int = BINS) -> Reliabili
         float64 (clips, classes); NaN rows are left out.
     """
     labels, probabilities = _predicted(labels, probabilities)
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    top = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
-    where = np.clip(np.searchsorted(edges, top, side="left") - 1, 0, bins - 1)
-    count = np.bincount(where, minlength=bins).astype(np.int64)
-    with np.errstate(invalid="ignore"):
-        confidence = np.bincount(where, weights=top, minlength=bins) / count
-        accuracy = np.bincount(where, weights=right, minlength=bins) / count
-    return Reliability(edges, count, confidence, accuracy)
+    return _binned(probabilities.max(axis=1), np.asarray(right, dtype=np.bool_), bins)
+
+
+def tag_reliability(labels: Ints, probabilities: F64, bins: int = BINS) -> Reliability:
+    """Bin pairs of clip and tag by the probability of the tag, in bins of equal width.
+
+    `Reliability.accuracy` is then the share of pairs where the clip has the tag.
+
+    Parameters
+    ----------
+    labels
+        int64 (clips, tags), 0 or 1.
+    probabilities
+        float64 (clips, tags); NaN rows are left out.
+    """
+    labels, probabilities = _predicted(labels, probabilities)
+    return _binned(probabilities.ravel(), labels.ravel().astype(np.bool_), bins)
+
+
+def tag_brier_score(labels: Ints, probabilities: F64) -> float:
+    """Mean squared error of a tag's probability, over clips and tags: in [0, 1], 0 best.
+
+    NaN of no clips. Shapes as in `tag_reliability`.
+    """
+    labels, probabilities = _predicted(labels, probabilities)
+    return float(np.square(probabilities - labels).mean()) if len(labels) else float("nan")
+
+
+def tag_log_loss(labels: Ints, probabilities: F64) -> float:
+    """Mean negative log-likelihood over clips and tags, in nats; NaN of no clips.
+
+    A probability of 0 counts as the smallest positive number. Shapes as in
+    `tag_reliability`.
+    """
+    labels, probabilities = _predicted(labels, probabilities)
+    if not len(labels):
+        return float("nan")
+    right = np.where(labels == 1, probabilities, 1.0 - probabilities)
+    return float(-np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean())
 
 
 def expected_calibration_error(labels: Ints, probabilities: F64, bins: int = BINS) -> float:
@@ -180,6 +211,17 @@ def apply_temperature(probabilities: F64, temperature: float | F64) -> F64:
     exp = np.exp(z - z.max(axis=-1, keepdims=True))
     result: F64 = exp / exp.sum(axis=-1, keepdims=True)
     return result
+
+
+def _binned(stated: F64, right: NDArray[np.bool_], bins: int) -> Reliability:
+    """Of probabilities (n,) and what they were of (n,)."""
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    where = np.clip(np.searchsorted(edges, stated, side="left") - 1, 0, bins - 1)
+    count = np.bincount(where, minlength=bins).astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        confidence = np.bincount(where, weights=stated, minlength=bins) / count
+        accuracy = np.bincount(where, weights=right, minlength=bins) / count
+    return Reliability(edges, count, confidence, accuracy)
 
 
 def _slopes(z: F64, there: NDArray[np.bool_], b: F64) -> tuple[F64, F64]:

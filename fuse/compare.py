@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.headline import headline_score, mean_of_held
+from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.results import ModelResult, Results
 
 F64 = NDArray[np.float64]
 Score = Callable[[NDArray[Any], F64], float]
+AnyResults = Results | OutputResults
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,8 @@ def holm(p_values: ArrayLike) -> F64:
     return result
 
 
-def accuracy_score(labels: NDArray[Any], probabilities: F64) -> float:
-    """Share of clips whose most probable class is right."""
-    return float(np.mean(probabilities.argmax(axis=1) == labels))
-
-
 def compare_fusions(
-    results: Results | Sequence[Results], *, score: Score = accuracy_score
+    results: AnyResults | Sequence[AnyResults], *, score: Score | None = None
 ) -> list[Comparison]:
     """Test every fusion model against its best single modality on the same folds.
 
@@ -118,7 +117,8 @@ def compare_fusions(
     results
         One evaluation, or its repeats with other folds.
     score
-        Of labels and probabilities of a fold's clips; higher is better.
+        Of labels and predictions of a fold's clips; higher is better. None for the task's
+        headline (`mvemo.fuse.headline`).
 
     Returns
     -------
@@ -131,12 +131,15 @@ def compare_fusions(
     BadFeatures
         The repeats hold different models.
     """
-    repeats = [results] if isinstance(results, Results) else list(results)
+    repeats: list[AnyResults] = (
+        [results] if isinstance(results, (Results, OutputResults)) else list(results)
+    )
+    score = score or partial(headline_score, repeats[0].task)
     names = [model.name for model in repeats[0].models]
     for other in repeats[1:]:
         if [model.name for model in other.models] != names:
             raise BadFeatures(f"{other.name}: its repeats hold different models")
-    models = repeats[0].models
+    models: Sequence[ModelResult | OutputResult] = repeats[0].models
     singles = {
         model.features[0]: i for i, model in reversed(list(enumerate(models))) if _is_single(model)
     }
@@ -147,8 +150,7 @@ def compare_fusions(
             continue
         pairs = [_paired(repeats, i, rival, score) for rival in rivals]
         # The single's own mean score, on the folds where it can be compared.
-        means = [float(np.mean(theirs)) if len(theirs) else -np.inf for _, theirs, _ in pairs]
-        best = int(np.argmax(means))
+        best = int(np.argmax([np.nan_to_num(mean_of_held(s), nan=-np.inf) for _, s, _ in pairs]))
         mine, theirs, ratio = pairs[best]
         if len(mine):
             mean, t, p = nadeau_bengio(mine - theirs, 1.0, ratio)
@@ -159,17 +161,17 @@ def compare_fusions(
     return [Comparison(*row, float(p)) for row, p in zip(rows, corrected, strict=True)]
 
 
-def _is_single(model: ModelResult) -> bool:
+def _is_single(model: ModelResult | OutputResult) -> bool:
     return len(model.features) == 1
 
 
 def _paired(
-    repeats: Sequence[Results], model: int, rival: int, score: Score
+    repeats: Sequence[AnyResults], model: int, rival: int, score: Score
 ) -> tuple[F64, F64, float]:
     """Both models' scores in each fold, on common clips, and the mean of n_test / n_train."""
     mine, theirs, ratios = [], [], []
     for results in repeats:
-        p, q = results.models[model].probabilities, results.models[rival].probabilities
+        p, q = results.models[model].predictions, results.models[rival].predictions
         there = np.isfinite(p).all(axis=1) & np.isfinite(q).all(axis=1)
         for fold in range(results.k):
             rows = there & (results.folds == fold)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,15 +17,18 @@ from mvemo.fuse.calibration import (
     log_loss,
     log_probabilities,
 )
+from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.head_settings import HeadSettings
-from mvemo.fuse.heads import Head
 from mvemo.fuse.metrics import accuracy, confusion_matrix, f1_macro, roc_auc_macro_ovr
-from mvemo.fuse.models import Model, parts_by_absence, parts_in, parts_of
+from mvemo.fuse.models import Model
+from mvemo.fuse.out_of_fold import predict_all
 from mvemo.fuse.preparation import prepare, provenance_of, shuffled
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.stacking import STACKED, base_models, stack_all, stack_fold, stacked_model
-from mvemo.fuse.views import Clips, View, fit_view
+from mvemo.fuse.stacking import STACKED
+
+F64 = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 def evaluate(
@@ -91,73 +94,44 @@ def evaluate(
     want_stack = stacked or (models is not None and STACKED in models)
     asked = None if models is None else [name for name in models if name != STACKED]
     prepared = prepare(cache, k=k, seed=seed, models=asked, allow_leak=allow_leak)
-    features, chosen, names = prepared.features, prepared.models, prepared.names
     folds, k = prepared.folds, prepared.k
     labels = np.asarray(table.labels, dtype=np.int64)
     if permute_labels:
         labels = shuffled(labels, seed)
-    clips = Clips(labels, table.groups, folds, len(table.classes), 0 if seed is None else seed)
-
-    bases = base_models(chosen) if want_stack else ()
-    parts = parts_of(chosen, features.modality) if missing_modality else {}
-    # A part may be a model itself: heads are known by their features.
-    fitted = {model.features: model for model in (*parts.values(), *chosen)}
-    inner = chosen if temperature else bases
-    views: list[tuple[tuple[int, ...], View]] = []
-    stack_outputs = np.full((len(table), len(table.classes)), np.nan)
-    heads: list[Head] = []
-    missing: dict[str, int] = {}
-    for net_fold, tested in prepared.views:
-        matrices = {name: features.matrix(name, net_fold) for name in names}
-        for name in names:
-            missing[name] = int((~matrices[name].present).sum())
-        view = fit_view(
-            clips,
-            matrices,
-            tested,
-            list(fitted.values()),
-            inner,
-            settings,
-            net_fold=net_fold,
-            refit=list(fitted.values()) if refit else (),
-        )
-        del matrices
-        heads += view.heads
-        views.append((tested, view))
-        for fold in tested if bases else ():
-            stack_head, output = stack_fold(clips, view, bases, fold)
-            heads.append(stack_head)
-            stack_outputs[folds == fold] = output[folds == fold]
-
-    outputs = {names_: _out_of_fold(views, names_, clips) for names_ in fitted}
+    clips = Clips(table.task, labels, table.groups, folds, len(table.classes), seed or 0)
+    found = predict_all(
+        prepared,
+        clips,
+        settings,
+        stacked=want_stack,
+        missing_modality=missing_modality,
+        inner=temperature,
+        refit=refit,
+    )
     scored = []
-    for model in chosen:
-        own, stood_in = outputs[model.features], 0
-        others = [outputs[part.features] for part in parts_in(model, parts)]
-        for other in others:
-            lacking = ~_complete(own) & _complete(other)
-            own = np.where(lacking[:, None], other, own)
-            stood_in += int(lacking.sum())
-        result = score_model(model, own, labels, folds, k, clips.n_classes)
-        without = {
-            gone: _mean_accuracy(outputs[part.features], outputs[model.features], labels, folds, k)
-            for gone, part in parts_by_absence(model, parts).items()
-        }
-        scaled = _scaled(own, views, model, clips) if temperature else None
+    for model in prepared.models:
+        own, by = found.of(model)
+        scaled = None
+        if temperature:
+            scaled = _scaled(own, {f: found.inner_of(model, f) for f in range(k)}, clips)
         scored.append(
             replace(
-                result,
-                without=without,
-                stood_in=stood_in,
+                score_model(model, own, labels, folds, k, clips.n_outputs),
+                without=found.without(model),
+                stood_in=int((by > 0).sum()),
                 calibration=calibration_of(labels, own, scaled),
             )
         )
-    if bases:
-        stack = stacked_model(bases)
-        result = score_model(stack, stack_outputs, labels, folds, k, clips.n_classes)
-        scored.append(replace(result, calibration=calibration_of(labels, stack_outputs, None)))
-        if refit:
-            heads.append(stack_all(clips, {b.name: outputs[b.features] for b in bases}, bases))
+    if found.stack is not None:
+        own = found.stack_outputs
+        scaled = _scaled(own, found.stack_inner, clips) if temperature else None
+        scored.append(
+            replace(
+                score_model(found.stack, own, labels, folds, k, clips.n_outputs),
+                stood_in=found.stack_stood_in(),
+                calibration=calibration_of(labels, own, scaled),
+            )
+        )
     return Results(
         name=table.name,
         task=table.task,
@@ -168,56 +142,31 @@ def evaluate(
         folds=folds,
         k=k,
         seed=clips.seed,
-        protocol=features.protocol(names),
+        protocol=prepared.features.protocol(prepared.names),
         leaky=prepared.leaky,
         synthetic=table.synthetic,
         permuted=permute_labels,
         models=tuple(scored),
         majority_per_fold=majority_accuracy(labels, folds, k),
-        missing=missing,
+        missing=found.missing,
         failures=tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
         curves=cache.curves,
         provenance={**provenance_of(cache, prepared, settings.C), "heads": settings.record()},
-        heads=tuple(heads),
+        heads=tuple(found.heads),
     )
 
 
-def _complete(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """bool (clips,): rows without NaN."""
-    return np.asarray(np.isfinite(values).all(axis=1), dtype=np.bool_)
-
-
-def _out_of_fold(
-    views: Sequence[tuple[tuple[int, ...], View]], names: tuple[str, ...], clips: Clips
-) -> NDArray[np.float64]:
-    """Probabilities of every clip, by the head that left its fold out."""
-    result = np.full((len(clips.labels), clips.n_classes), np.nan)
-    for tested, view in views:
-        for fold in tested:
-            rows = clips.folds == fold
-            result[rows] = view.scored[names, fold]
-    return result
-
-
-def _scaled(
-    own: NDArray[np.float64],
-    views: Sequence[tuple[tuple[int, ...], View]],
-    model: Model,
-    clips: Clips,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _scaled(own: F64, inner: Mapping[int, F64], clips: Clips) -> tuple[F64, F64]:
     """Probabilities at temperatures fitted on inner folds, and those, one a fold."""
-    inner = [view.inner[model.features, fold] for tested, view in views for fold in tested]
-    order = [fold for tested, _ in views for fold in tested]
-    found = fit_temperatures(log_probabilities(np.stack(inner).astype(np.float64)), clips.labels)
-    temperatures = np.ones(int(clips.folds.max()) + 1)
-    temperatures[order] = found
-    return apply_temperature(own, temperatures[clips.folds][:, None]), found
+    scores = log_probabilities(np.stack([inner[fold] for fold in range(len(inner))]))
+    temperatures = fit_temperatures(scores, clips.labels)
+    return apply_temperature(own, temperatures[clips.folds][:, None]), temperatures
 
 
 def calibration_of(
-    labels: NDArray[np.int64],
-    probabilities: NDArray[np.float64],
-    scaled: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+    labels: Ints,
+    probabilities: F64,
+    scaled: tuple[F64, F64] | None,
 ) -> dict[str, float]:
     """The entries of `ModelResult.calibration`."""
     found = {
@@ -236,26 +185,11 @@ def calibration_of(
     return found
 
 
-def _mean_accuracy(
-    part: NDArray[np.float64],
-    whole: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    folds: NDArray[np.int64],
-    k: int,
-) -> float:
-    """Mean over folds of a part's accuracy on the clips that the whole model predicts."""
-    there = _complete(whole) & _complete(part)
-    right = np.nan_to_num(part).argmax(axis=1) == labels
-    held = [right[there & (folds == f)] for f in range(k)]
-    means = [float(r.mean()) for r in held if len(r)]
-    return float(np.mean(means)) if means else float("nan")
-
-
 def score_model(
     model: Model,
-    probabilities: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    folds: NDArray[np.int64],
+    probabilities: F64,
+    labels: Ints,
+    folds: Ints,
     k: int,
     n_classes: int,
 ) -> ModelResult:
@@ -289,9 +223,7 @@ def score_model(
     )
 
 
-def majority_accuracy(
-    labels: NDArray[np.int64], folds: NDArray[np.int64], k: int
-) -> NDArray[np.float64]:
+def majority_accuracy(labels: Ints, folds: Ints, k: int) -> F64:
     """float64 (k,): accuracy of always saying the training folds' commonest class."""
     result = np.full(k, np.nan)
     for fold in range(k):

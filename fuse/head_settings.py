@@ -19,8 +19,9 @@ class HeadSettings:
     Parameters
     ----------
     kind
-        ``softmax``: one layer (PL20 3.4). ``mlp``: a hidden layer before it, stopped early
-        on groups held out of its training clips.
+        ``softmax``: one layer (PL20 3.4; logistic for tags, linear for dimensions).
+        ``mlp``: a hidden layer before it, stopped early on groups held out of its training
+        clips.
     C
         Inverse strength of the L2 penalty, as in scikit-learn.
     choose_C
@@ -28,11 +29,13 @@ class HeadSettings:
     inner_folds
         Folds of the training clips: of that choice, of stacking and of temperatures.
     class_weight
-        ``balanced``: every class weighs the same in training, however few its clips.
+        ``balanced``: every class weighs the same in training, however few its clips (of
+        classes only, not of tags).
     hidden, loss, tau
-        Of ``mlp``: hidden units; loss (L1-L4); weight of the centres' term.
+        Of ``mlp``: hidden units; loss (L1-L4, of classes only); weight of the centres' term.
     inputs
-        What heads read: cached ``features``, or other heads' ``log-probabilities``.
+        What heads read: cached ``features``, or of other heads their ``log-probabilities``,
+        ``log-odds`` or ``values``.
     """
 
     kind: str = "softmax"

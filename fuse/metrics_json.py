@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.metrics import class_scores
+from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.summary import predicted_classes, spread
 
@@ -47,6 +48,18 @@ def metrics_dict(results: Results) -> dict[str, Any]:
             "majority_per_fold": results.majority_per_fold,
             "chance_accuracy": 1.0 / len(results.classes),
         },
+        **trust_dict(results),
+        "missing": results.missing,
+        "failures": len(results.failures),
+        "provenance": results.provenance,
+    }
+    result: dict[str, Any] = plain(values, "metrics")
+    return result
+
+
+def trust_dict(results: Results | OutputResults) -> dict[str, Any]:
+    """``comparisons``, ``repeats`` and ``learning_curve``, of the headline of any task."""
+    return {
         "comparisons": [
             {
                 "model": c.model,
@@ -60,22 +73,17 @@ def metrics_dict(results: Results) -> dict[str, Any]:
             for c in results.comparisons
         ],
         "repeats": [
-            {model.name: model.accuracy_per_fold for model in repeat.models}
+            {model.name: model.headline_per_fold for model in repeat.models}
             for repeat in results.repeats
         ],
         "learning_curve": {
             name: [
-                {"fraction": fraction, "clips": clips, "accuracy": accuracy}
-                for fraction, clips, accuracy in points
+                {"fraction": fraction, "clips": clips, results.headline: score}
+                for fraction, clips, score in points
             ]
             for name, points in results.learning_curve.items()
         },
-        "missing": results.missing,
-        "failures": len(results.failures),
-        "provenance": results.provenance,
     }
-    result: dict[str, Any] = plain(values, "metrics")
-    return result
 
 
 def _model(model: ModelResult, classes: tuple[str, ...]) -> dict[str, Any]:

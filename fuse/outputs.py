@@ -45,9 +45,18 @@ class OutputResult:
     micro
         Score name to its value over all (clip, tag) pairs, pooled; empty for dimensions.
     intervals
-        Name to float64 (2,): 95 % group-bootstrap intervals: ``headline`` (see
+        Name to the ends of a 95 % group-bootstrap interval: ``headline`` (see
         `mvemo.fuse.headline`), and of the pooled predictions ``NAME_macro``, ``f1_micro``
         and, for dimensions, ``NAME_DIMENSION`` and ``quadrant_accuracy``.
+    without
+        ``audio`` or ``video`` to the mean headline over folds when that modality is missing
+        (F6): of a head that needs only the other, on the same clips and folds.
+    stood_in
+        Clips with one of the modalities missing, which the head of the other predicted,
+        and for tags decided by its thresholds.
+    calibration
+        Of tags, over all pairs of clip and tag: ``ece``, ``brier`` and ``log_loss``; empty
+        for dimensions.
     quadrant_accuracy
         Share of clips in the right quadrant of the valence-arousal plane, pooled; None
         where the dimensions are others.
@@ -68,7 +77,10 @@ class OutputResult:
     pooled: Mapping[str, F64]
     macro: Mapping[str, float]
     micro: Mapping[str, float]
-    intervals: Mapping[str, F64] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    without: Mapping[str, float] = field(default_factory=dict)
+    stood_in: int = 0
+    calibration: Mapping[str, float] = field(default_factory=dict)
     quadrant_accuracy: float | None = None
     quadrant_per_fold: F64 | None = None
     quadrant_confusion: NDArray[np.int64] | None = None
@@ -102,8 +114,8 @@ class OutputResults:
         training folds; a result like the others, of no feature.
     quadrant_centre
         Valence and arousal of the neutral point; None where there are no quadrants.
-    missing, failures, curves, provenance, heads
-        As in `Results`.
+    missing, failures, curves, provenance, comparisons, repeats, learning_curve, heads
+        As in `Results`; differences and learning curves are of the headline.
     """
 
     name: str
@@ -127,4 +139,9 @@ class OutputResults:
     failures: tuple[tuple[str, str, str], ...] = ()
     curves: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    comparisons: tuple[Any, ...] = ()
+    repeats: tuple[OutputResults, ...] = field(default=(), repr=False)
+    learning_curve: Mapping[str, tuple[tuple[float, float, float], ...]] = field(
+        default_factory=dict
+    )
     heads: tuple[Head, ...] = field(default=(), repr=False)

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache
-from mvemo.fuse.bootstrap import DRAWS
+from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import Matrix
+from mvemo.fuse.head_settings import HeadSettings
 from mvemo.fuse.headline import HEADLINES
-from mvemo.fuse.heads import Fit, Head, fit_output_heads
-from mvemo.fuse.models import Model
+from mvemo.fuse.models import Model, parts_in
 from mvemo.fuse.multilabel import best_thresholds
+from mvemo.fuse.out_of_fold import OutOfFold, predict_all
 from mvemo.fuse.outputs import OutputResult, OutputResults
-from mvemo.fuse.outputs_scores import Plane, plane_of, score_tags, score_values, with_intervals
+from mvemo.fuse.outputs_scores import Plane, plane_of, score_tags, score_values
 from mvemo.fuse.preparation import prepare, provenance_of, shuffled
-from mvemo.manifests import make_folds
-from mvemo.manifests.model import Task
+from mvemo.fuse.stacking import STACKED
 
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-# Folds inside the training folds, for thresholds.
-INNER_FOLDS = 3
+# The stack among models that are known by their features.
+_STACK = (STACKED,)
 BASELINES = {"multilabel": "training frequency", "regression": "training mean"}
 
 
@@ -40,8 +39,10 @@ def evaluate_outputs(
     allow_leak: bool = False,
     models: Sequence[str] | None = None,
     C: float = 0.01,
+    head: HeadSettings | None = None,
+    stacked: bool = False,
+    missing_modality: bool = False,
     refit: bool = False,
-    draws: int = DRAWS,
     centre: tuple[float, float] | None = None,
 ) -> OutputResults:
     """Cross-validate every model on tags or on dimensions.
@@ -56,14 +57,12 @@ def evaluate_outputs(
     ----------
     cache
         Open; its task is ``multilabel`` or ``regression``.
-    k, seed, allow_leak, models, C, refit
+    k, seed, allow_leak, models, C, head, stacked, missing_modality, refit
         As for `evaluate`. Folds made here are stratified by tag, or by fifths of the first
         two dimensions.
     permute_labels
         Shuffle whole rows of labels over the clips first: R2 must then be 0 or less, and
         AUC 0.5, as far as chance goes.
-    draws
-        Of the group bootstrap; 0 for no intervals.
     centre
         Valence and arousal of the neutral point, for quadrants; None for that of the
         rating scale that the labels fit (see `plane_of`).
@@ -80,56 +79,52 @@ def evaluate_outputs(
             "scores it"
         )
     tags = table.task == "multilabel"
-    prepared = prepare(cache, k=k, seed=seed, models=models, allow_leak=allow_leak)
+    settings = head or HeadSettings(C=C)
+    want_stack = stacked or (models is not None and STACKED in models)
+    asked = None if models is None else [name for name in models if name != STACKED]
+    prepared = prepare(cache, k=k, seed=seed, models=asked, allow_leak=allow_leak)
     folds, k = prepared.folds, prepared.k
     labels: NDArray[Any] = np.asarray(table.labels, np.int64 if tags else np.float64)
     if permute_labels:
         labels = shuffled(labels, seed)
-    inner = [
-        _inner_folds(table.task, labels, table.groups, folds != fold, seed or 0)
-        for fold in range(k if tags else 0)
-    ]
-
-    shape = (len(table), len(table.classes))
-    said = {model.name: np.full(shape, np.nan) for model in prepared.models}
-    thresholds = {model.name: np.full((k, shape[1]), np.nan) for model in prepared.models}
-    heads: list[Head] = []
-    missing: dict[str, int] = {}
-    for net_fold, tested in prepared.views:
-        matrices = {name: prepared.features.matrix(name, net_fold) for name in prepared.names}
-        for name in prepared.names:
-            missing[name] = int((~matrices[name].present).sum())
-        made, outputs, cut = _fit_view(
-            prepared.models, matrices, labels, folds, tested, inner, C, refit, net_fold
-        )
-        heads += made
-        for (name, fold), output in outputs.items():
-            rows = folds == fold
-            said[name][rows] = output[rows]
-            if tags:
-                thresholds[name][fold] = cut[name, fold]
-    plane = None if tags else plane_of(table.classes, np.asarray(table.labels, np.float64), centre)
-    scored = [
-        _score(model, labels, said[model.name], thresholds[model.name], folds, k, plane)
-        for model in prepared.models
-    ]
-    scored.append(baseline(table.task, labels, folds, k, plane))
-    *results, base = with_intervals(
-        table.task,
-        scored,
-        labels,
-        table.classes,
-        table.groups,
-        folds,
-        k,
-        plane,
-        draws=draws,
-        seed=seed or 0,
+    clips = Clips(table.task, labels, table.groups, folds, len(table.classes), seed or 0)
+    found = predict_all(
+        prepared,
+        clips,
+        settings,
+        stacked=want_stack,
+        missing_modality=missing_modality,
+        inner=tags,
+        refit=refit,
     )
+    plane = None if tags else plane_of(table.classes, np.asarray(table.labels, np.float64), centre)
+    scored = []
+    cuts = _thresholds(found, k) if tags else {}
+    for model in prepared.models:
+        said, by = found.of(model)
+        cut = by_clip = None
+        if tags:
+            cut = cuts[model.features]
+            of_parts = [cuts[part.features] for part in parts_in(model, found.parts)]
+            by_clip = np.stack([cut, *of_parts])[by, folds]
+        made = _score(model, labels, said, cut, folds, k, plane, by_clip)
+        scored.append(replace(made, without=found.without(model), stood_in=int((by > 0).sum())))
+    if found.stack is not None:
+        cut = None
+        if tags:
+            inner = [found.stack_inner[fold] for fold in range(k)]
+            cut = cuts[_STACK] = np.stack([best_thresholds(x, labels) for x in inner])
+        made = _score(found.stack, labels, found.stack_outputs, cut, folds, k, plane)
+        scored.append(replace(made, stood_in=found.stack_stood_in()))
+    heads = found.heads
     if tags:
-        # Out-of-fold predictions of all clips are inner ones of a head fitted on all.
-        final = {r.name: best_thresholds(r.predictions, labels) for r in results}
-        heads = [replace(h, thresholds=final[h.model]) if h.fold is None else h for h in heads]
+        outputs = {**found.outputs, _STACK: found.stack_outputs}
+        heads = []
+        for one in found.heads:
+            of = _STACK if one.model == STACKED else one.features
+            # Out-of-fold predictions of all clips are inner ones of a head fitted on all.
+            cut = best_thresholds(outputs[of], labels) if one.fold is None else cuts[of][one.fold]
+            heads.append(replace(one, thresholds=cut))
     return OutputResults(
         name=table.name,
         task=table.task,
@@ -139,21 +134,40 @@ def evaluate_outputs(
         labels=labels,
         folds=folds,
         k=k,
-        seed=seed or 0,
+        seed=clips.seed,
         protocol=prepared.features.protocol(prepared.names),
         leaky=prepared.leaky,
         synthetic=table.synthetic,
         permuted=permute_labels,
         headline=HEADLINES[table.task],
-        models=tuple(results),
-        baseline=base,
+        models=tuple(scored),
+        baseline=baseline(table.task, labels, folds, k, plane),
         quadrant_centre=None if plane is None else plane.centre,
-        missing=missing,
+        missing=found.missing,
         failures=tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
         curves=cache.curves,
-        provenance={**provenance_of(cache, prepared, C), "bootstrap_draws": draws},
+        provenance={**provenance_of(cache, prepared, settings.C), "heads": settings.record()},
         heads=tuple(heads),
     )
+
+
+def _thresholds(found: OutOfFold, k: int) -> dict[tuple[str, ...], F64]:
+    """A model's features to float64 (folds, tags): fitted inside each fold's training folds.
+
+    Crossfitted nets saw the training clips, so inner predictions over their features are
+    better than those of new clips, and thresholds may be off; no tested clip has a part in
+    that.
+    """
+    labels = found.clips.labels
+    return {
+        names: np.stack(
+            [
+                best_thresholds(found.inner[names, fold].astype(np.float64), labels)
+                for fold in range(k)
+            ]
+        )
+        for names in found.outputs
+    }
 
 
 def baseline(
@@ -165,14 +179,14 @@ def baseline(
     clips (so always, unless no training clip has the tag); each dimension's mean.
     """
     said = np.full(labels.shape, np.nan)
-    thresholds = np.full((k, labels.shape[1]), np.nan)
+    thresholds = np.full((k, labels.shape[1]), np.nan) if task == "multilabel" else None
     for fold in range(k):
         test = folds == fold
         if test.all() or not test.any():
             continue
         mean = labels[~test].mean(axis=0)
         said[test] = mean
-        if task == "multilabel":
+        if thresholds is not None:
             constant = np.broadcast_to(mean, labels[~test].shape)
             thresholds[fold] = best_thresholds(constant, labels[~test])
     return _score(Model(BASELINES[task], (), ()), labels, said, thresholds, folds, k, plane)
@@ -182,78 +196,12 @@ def _score(
     model: Model,
     labels: NDArray[Any],
     said: F64,
-    thresholds: F64,
+    thresholds: F64 | None,
     folds: Ints,
     k: int,
     plane: Plane | None,
+    by_clip: F64 | None = None,
 ) -> OutputResult:
-    if labels.dtype.kind == "i":
-        return score_tags(model, labels, said, thresholds, folds, k)
+    if thresholds is not None:
+        return score_tags(model, labels, said, thresholds, folds, k, by_clip)
     return score_values(model, labels, said, folds, k, plane)
-
-
-def _inner_folds(
-    task: str,
-    labels: NDArray[Any],
-    groups: Sequence[str],
-    train: NDArray[np.bool_],
-    seed: int,
-) -> Ints:
-    """int64 (clips,): folds of the training clips, groups whole; -1 for all others."""
-    rows = np.flatnonzero(train)
-    held = [groups[int(i)] for i in rows]
-    result = np.full(len(train), -1, dtype=np.int64)
-    count = min(INNER_FOLDS, len(set(held)))
-    # One group cannot be divided: its clips have no inner prediction, and the default counts.
-    if count >= 2:
-        result[rows] = make_folds(labels[rows], held, count, seed, cast(Task, task))
-    return result
-
-
-def _fit_view(
-    models: Sequence[Model],
-    matrices: Mapping[str, Matrix],
-    labels: NDArray[Any],
-    folds: Ints,
-    tested: Sequence[int],
-    inner: Sequence[Ints],
-    C: float,
-    refit: bool,
-    net_fold: int | None,
-) -> tuple[list[Head], dict[tuple[str, int], F64], dict[tuple[str, int], F64]]:
-    """All heads over one set of feature values; outputs and thresholds by (model, fold).
-
-    Crossfitted nets saw the training clips, so inner predictions over their features are
-    better than those of new clips, and thresholds may be off; no tested clip has a part in
-    that.
-    """
-    fits, of_inner = [], []
-    for model in models:
-        for fold in tested:
-            fits.append(Fit(model, fold, folds != fold, C))
-            if len(inner):
-                for j in range(int(inner[fold].max()) + 1):
-                    train = (inner[fold] >= 0) & (inner[fold] != j)
-                    of_inner.append((Fit(model, fold, train, C), j))
-        if refit:
-            fits.append(Fit(model, None, np.ones(len(folds), dtype=np.bool_), C))
-    both = [*fits, *(fit for fit, _ in of_inner)]
-    link: Literal["sigmoid", "identity"] = "sigmoid" if len(inner) else "identity"
-    made, outputs = fit_output_heads(both, matrices, labels, link, net_fold=net_fold)
-    held: dict[tuple[str, int], F64] = {}
-    for (fit, j), output in zip(of_inner, outputs[len(fits) :], strict=True):
-        fold = cast(int, fit.fold)
-        rows = inner[fold] == j
-        key = (fit.model.name, fold)
-        held.setdefault(key, np.full(output.shape, np.nan))[rows] = output[rows]
-    heads, scored, cut = [], {}, {}
-    for fit, head, output in zip(fits, made, outputs, strict=False):
-        if fit.fold is not None:
-            key = (fit.model.name, fit.fold)
-            scored[key] = output
-            if len(inner):
-                nothing = np.full(output.shape, np.nan)
-                cut[key] = best_thresholds(held.get(key, nothing), labels)
-                head = replace(head, thresholds=cut[key])
-        heads.append(head)
-    return heads, scored, cut

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.headline import mean_of_held
-from mvemo.fuse.metrics_json import plain
+from mvemo.fuse.metrics_json import plain, trust_dict
 from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.regression import QUADRANTS
 from mvemo.fuse.summary import spread
@@ -43,6 +43,7 @@ def output_metrics_dict(results: OutputResults) -> dict[str, Any]:
         "headline": results.headline,
         "models": {model.name: _model(model, results) for model in results.models},
         "baseline": {"name": results.baseline.name, **_model(results.baseline, results)},
+        **trust_dict(results),
         "missing": results.missing,
         "failures": len(results.failures),
         "provenance": results.provenance,
@@ -71,6 +72,9 @@ def _model(model: OutputResult, results: OutputResults) -> dict[str, Any]:
         },
         "macro": model.macro,
         "intervals": model.intervals,
+        "without": model.without,
+        "stood_in": model.stood_in,
+        "calibration": model.calibration,
         "per_output": {
             output: {
                 **{name: scores[i] for name, scores in model.pooled.items()},

@@ -19,15 +19,17 @@ from mvemo.fuse.outputs_metrics import (
 from mvemo.fuse.outputs_summary import (
     HEADS,
     best_output,
-    describe_outputs,
     format_output_table,
+    furthest_clips,
     interval_text,
+    partly_predicted,
     pooled_cells,
     scored_how,
     summarise_outputs,
 )
 from mvemo.fuse.report import page_environment, provenance_sections, write_files
-from mvemo.fuse.summary import PROTOCOLS, banners, fraction, spread
+from mvemo.fuse.summary import PROTOCOLS, banners, describe, fraction, spread
+from mvemo.fuse.trust import learning_curve_figure, reliability_figure, trust_values
 
 _MANY_FAILURES = 500
 # `mvemo.fuse.regression.QUADRANTS` in the little room of a figure.
@@ -90,14 +92,14 @@ def output_report_html(results: OutputResults) -> str:
             results=results,
             tags=tags,
             banners=banners(results),
-            subtitle=describe_outputs(results),
+            subtitle=describe(results),
             summary=summarise_outputs(results),
             protocol=PROTOCOLS.get(results.protocol, ""),
             how=scored_how(results),
             title=TITLES[results.headline],
             rows=[_row(results, model) for model in results.models],
             base=_row(results, results.baseline),
-            partial=any(not m.predicted.all() for m in results.models),
+            partial=partly_predicted(results),
             best=top,
             outputs_header=[HEADS[name] for name in HEADS if name in results.baseline.pooled],
             outputs=_outputs(results, top) if top is not None else [],
@@ -107,6 +109,15 @@ def output_report_html(results: OutputResults) -> str:
             else None,
             scatters=scatters,
             quadrants=quadrants,
+            furthest=furthest_clips(results, top) if top is not None else [],
+            trust=trust_values(results),
+            shown=top,
+            reliability_svg=Markup(reliability_figure(results, top)) if top and tags else None,
+            learning_svg=Markup(
+                learning_curve_figure(dict(results.learning_curve), results.headline)
+            )
+            if results.learning_curve
+            else None,
             losses=[(net, Markup(svg)) for net, svg in loss_figures(results.curves).items()],
             missing=list(results.missing.items()),
             failures=results.failures[:_MANY_FAILURES],

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.bootstrap import (
-    Counts,
-    bootstrap_counts,
-    bootstrap_multilabel,
-    bootstrap_regression,
-    percentile_interval,
-)
+from mvemo.fuse.bootstrap import Counts, bootstrap_multilabel, bootstrap_regression
+from mvemo.fuse.calibration import tag_brier_score, tag_log_loss, tag_reliability
 from mvemo.fuse.headline import headline_draws, headline_per_fold, mean_of_held
 from mvemo.fuse.metrics import confusion_matrix
 from mvemo.fuse.models import Model
 from mvemo.fuse.multilabel import NAMES, decide, multilabel_scores
-from mvemo.fuse.outputs import OutputResult
+from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.regression import QUADRANTS, quadrant_accuracy, quadrants, regression_scores
 
 F64 = NDArray[np.float64]
@@ -76,10 +71,20 @@ def plane_of(
 
 
 def score_tags(
-    model: Model, labels: Ints, probabilities: F64, thresholds: F64, folds: Ints, k: int
+    model: Model,
+    labels: Ints,
+    probabilities: F64,
+    thresholds: F64,
+    folds: Ints,
+    k: int,
+    by_clip: F64 | None = None,
 ) -> OutputResult:
-    """Score tags; `thresholds` float64 (folds, tags), all else as in `OutputResult`."""
-    by_clip = thresholds[folds]
+    """Score tags; `thresholds` float64 (folds, tags), all else as in `OutputResult`.
+
+    `by_clip`, float64 (clips, tags), says where clips have thresholds of their own.
+    """
+    if by_clip is None:
+        by_clip = thresholds[folds]
     held = multilabel_scores(labels, probabilities, by_clip)
     there = np.isfinite(probabilities).all(axis=1)
     per_fold = {name: np.full((k, labels.shape[1]), np.nan) for name in NAMES}
@@ -101,6 +106,11 @@ def score_tags(
         pooled={name: getattr(held, name) for name in NAMES},
         macro=held.macro,
         micro=held.micro,
+        calibration={
+            "ece": tag_reliability(labels, probabilities).ece,
+            "brier": tag_brier_score(labels, probabilities),
+            "log_loss": tag_log_loss(labels, probabilities),
+        },
     )
 
 
@@ -144,43 +154,29 @@ def score_values(
     )
 
 
-def with_intervals(
-    task: str,
-    models: Sequence[OutputResult],
-    labels: Ints | F64,
-    classes: Sequence[str],
-    groups: Sequence[str],
-    folds: Ints,
-    k: int,
-    plane: Plane | None,
-    *,
-    draws: int,
-    seed: int,
-) -> tuple[OutputResult, ...]:
-    """The models with 95 % group-bootstrap intervals, all on the same draws of groups."""
-    if not models or not draws:
-        return tuple(models)
-    counts = bootstrap_counts(groups, draws, seed)
-    predictions = np.stack([m.predictions for m in models])
+def output_draws(results: OutputResults, counts: Counts) -> dict[str, F64]:
+    """Score name to float64 (models and the baseline, draws): all on the same draws."""
+    models = (*results.models, results.baseline)
+    labels, predictions = results.labels, np.stack([m.predictions for m in models])
     found: dict[str, F64] = {}
-    if task == "multilabel":
+    if results.task == "multilabel":
         decisions = np.stack([m.decisions for m in models if m.decisions is not None])
         tags = bootstrap_multilabel(labels.astype(np.int64), predictions, decisions, counts)
         found.update(tags.draws)
-        found["headline"] = headline_draws(task, labels, predictions, folds, k, counts)
-    else:
-        values = labels.astype(np.float64)
-        for name, of in bootstrap_regression(values, predictions, counts).items():
-            found[f"{name}_macro"] = of.mean(axis=1)
-            found.update({f"{name}_{c}": of[:, i] for i, c in enumerate(classes)})
-        found["headline"] = found["r2_macro"]
+        found["headline"] = headline_draws(
+            results.task, labels, predictions, results.folds, results.k, counts
+        )
+        return found
+    values = labels.astype(np.float64)
+    for name, of in bootstrap_regression(values, predictions, counts).items():
+        found[f"{name}_macro"] = of.mean(axis=1)
+        found.update({f"{name}_{c}": of[:, i] for i, c in enumerate(results.classes)})
+    found["headline"] = found["r2_macro"]
+    if results.quadrant_centre is not None:
+        plane = plane_of(results.classes, values, results.quadrant_centre)
         if plane is not None:
             found["quadrant_accuracy"] = _quadrant_draws(plane, values, predictions, counts)
-    ends: Mapping[str, F64] = {name: percentile_interval(of) for name, of in found.items()}
-    return tuple(
-        replace(model, intervals={name: of[i] for name, of in ends.items()})
-        for i, model in enumerate(models)
-    )
+    return found
 
 
 def _quadrant_draws(plane: Plane, labels: F64, predictions: F64, counts: Counts) -> F64:

@@ -9,7 +9,15 @@ import numpy as np
 
 from mvemo.fuse.headline import TITLES
 from mvemo.fuse.outputs import OutputResult, OutputResults
-from mvemo.fuse.summary import count, fraction, percent, spread
+from mvemo.fuse.summary import (
+    comparison_text,
+    count,
+    describe,
+    fraction,
+    one_split,
+    percent,
+    spread,
+)
 from mvemo.fuse.tables import clean, columns, wrap
 
 # Score names as column heads, in the order of the per-output tables.
@@ -42,6 +50,27 @@ class Cell:
     title: str
     value: str
     interval: str
+
+
+@dataclass(frozen=True)
+class FarClip:
+    """A clip that a model is far off on.
+
+    Parameters
+    ----------
+    clip_id, group
+        As in the manifest.
+    true, said
+        Tags that it has and was given, or its values and the predicted ones, as text.
+    off
+        How far.
+    """
+
+    clip_id: str
+    group: str
+    true: str
+    said: str
+    off: float
 
 
 def best_output(models: Sequence[OutputResult]) -> OutputResult | None:
@@ -79,13 +108,20 @@ def interval_text(model: OutputResult, key: str) -> str:
     return f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
-def describe_outputs(results: OutputResults) -> str:
-    """One line: data, folds, protocol."""
-    one = "tag" if results.task == "multilabel" else "dimension"
+def compare_output_fusion(results: OutputResults) -> str:
+    """One sentence: the best fusion beside the best single feature; empty without both."""
+    single = best_output([m for m in results.models if len(m.features) == 1])
+    fusion = best_output([m for m in results.models if len(m.features) > 1])
+    if single is None or fusion is None:
+        return ""
+    title = TITLES[results.headline]
+    a, b = fusion.headline_per_fold, single.headline_per_fold
+    held = np.isfinite(a) & np.isfinite(b)
     return (
-        f"{results.k}-fold cross-validation of {count(len(results.models), 'model')} on "
-        f"{count(len(results.clip_ids), 'clip')} in {count(len(set(results.groups)), 'group')}, "
-        f"{count(len(results.classes), one)}, protocol {results.protocol}"
+        f"The best fusion, {fusion.name} ({title} {fraction(spread(a).mean)}), beside the best "
+        f"single feature, {single.name} ({fraction(spread(b).mean)}): it is higher in "
+        f"{int((a[held] > b[held]).sum())} of {int(held.sum())} folds "
+        f"({comparison_text(results, fusion.name, single.name)})."
     )
 
 
@@ -93,11 +129,19 @@ def summarise_outputs(results: OutputResults) -> str:
     """A paragraph in plain words for a reader who looks at nothing else."""
     names = ", ".join(results.classes)
     what = "probabilities of the tags" if results.task == "multilabel" else "values of"
-    text = [
-        f"For each of {count(len(results.clip_ids), 'clip')}, {what} {names} were predicted by "
-        f"models that were trained on the other {results.k - 1} of {results.k} folds; no group "
-        "of clips is in two folds."
-    ]
+    if one_split(results):
+        tested = int((results.folds >= 0).sum())
+        text = [
+            f"{count(tested, 'clip')} of {len(results.clip_ids)} were held out; {what} {names} "
+            "were predicted by models that were trained on the others; no group of clips is on "
+            "both sides."
+        ]
+    else:
+        text = [
+            f"For each of {count(len(results.clip_ids), 'clip')}, {what} {names} were predicted "
+            f"by models that were trained on the other {results.k - 1} of {results.k} folds; no "
+            "group of clips is in two folds."
+        ]
     if results.leaky:
         text.append("The nets under them, however, saw clips that they are scored on.")
     top = best_output(results.models)
@@ -107,11 +151,13 @@ def summarise_outputs(results: OutputResults) -> str:
     held = spread(top.headline_per_fold)
     title = TITLES[results.headline]
     over = "" if results.task == "multilabel" else ", mean over dimensions,"
+    of_fold = ""
+    if results.k > 1:
+        of_fold = f" in a fold on average ({fraction(held.min)} to {fraction(held.max)})"
     base = fraction(spread(results.baseline.headline_per_fold).mean)
     text.append(
-        f"The {title}{over} of the best model, {top.name}, is {fraction(held.mean)} in a fold on "
-        f"average ({fraction(held.min)} to {fraction(held.max)}); that of a prediction from the "
-        f"training labels alone ({results.baseline.name}) is {base}."
+        f"The {title}{over} of the best model, {top.name}, is {fraction(held.mean)}{of_fold}; that "
+        f"of a prediction from the training labels alone ({results.baseline.name}) is {base}."
     )
     if top.quadrant_accuracy is not None and results.baseline.quadrant_accuracy is not None:
         text.append(
@@ -120,17 +166,49 @@ def summarise_outputs(results: OutputResults) -> str:
         )
     if results.permuted:
         text.append("As labels were shuffled, no model should do better than that baseline.")
-    if any(not m.predicted.all() for m in results.models):
+    else:
+        text.append(compare_output_fusion(results))
+    if partly_predicted(results):
         text.append(
             "Clips that lack a feature are left out of the scores of the models that need it."
         )
-    return " ".join(text)
+    return " ".join(part for part in text if part)
+
+
+def furthest_clips(results: OutputResults, model: OutputResult, limit: int = 20) -> list[FarClip]:
+    """The clips that a model is furthest off on, the worst first.
+
+    Tags: by the log loss over them. Dimensions: by the distance, each in units of its
+    labels' standard deviation.
+    """
+    there = np.flatnonzero(model.predicted)
+    true, said = results.labels[there].astype(np.float64), model.predictions[there]
+    if results.task == "multilabel":
+        right = np.where(true == 1, said, 1.0 - said)
+        off = -np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean(axis=1)
+    else:
+        scale = results.labels.std(axis=0)
+        off = np.sqrt(np.square((said - true) / np.where(scale > 0, scale, 1.0)).mean(axis=1))
+    found = []
+    for i in np.argsort(-off, kind="stable")[:limit].tolist():
+        row = int(there[i])
+        if model.decisions is not None:
+            held = [n for n, y in zip(results.classes, results.labels[row], strict=True) if y]
+            words = [n for n, y in zip(results.classes, model.decisions[row], strict=True) if y]
+            texts = (", ".join(held) or "none", ", ".join(words) or "none")
+        else:
+            texts = tuple(  # type: ignore[assignment]
+                ", ".join(f"{n} {v:.3g}" for n, v in zip(results.classes, values, strict=True))
+                for values in (true[i], said[i])
+            )
+        found.append(FarClip(results.clip_ids[row], results.groups[row], *texts, off=float(off[i])))
+    return found
 
 
 def scored_how(results: OutputResults) -> str:
     """The main table's columns in words."""
     title = TITLES[results.headline]
-    text = f"min, mean, max: {title} over {results.k} folds"
+    text = f"min, mean, max: {title} over {count(results.k, 'fold')}"
     if results.task == "multilabel":
         text += (
             ", mean over tags. F1, AUC and AP (average precision): pooled over folds; decisions "
@@ -155,10 +233,10 @@ def format_output_table(results: OutputResults, warnings: Sequence[tuple[str, st
         Title and text of each banner.
     """
     lines = [wrap(f"{title}: {text}", mark="! ") for title, text in warnings]
-    lines.append(wrap(f"{clean(results.name)}: {describe_outputs(results)}"))
+    lines.append(wrap(f"{clean(results.name)}: {describe(results)}"))
     lines.append("")
     n_clips = len(results.clip_ids)
-    partial = any(not m.predicted.all() for m in results.models)
+    partial = partly_predicted(results)
 
     def row(model: OutputResult) -> list[str]:
         held = spread(model.headline_per_fold)
@@ -182,6 +260,9 @@ def format_output_table(results: OutputResults, warnings: Sequence[tuple[str, st
                 f"{interval_text(top, 'headline')} (group bootstrap)."
             )
         )
+    statement = "" if results.permuted else compare_output_fusion(results)
+    if statement:
+        lines.append(wrap(statement))
     absent = {name: n for name, n in results.missing.items() if n}
     if absent:
         listed = ", ".join(f"{clean(name)} {n}" for name, n in absent.items())
@@ -195,6 +276,12 @@ def format_output_table(results: OutputResults, warnings: Sequence[tuple[str, st
             )
         )
     return "\n".join(lines)
+
+
+def partly_predicted(results: OutputResults) -> bool:
+    """Whether a model did not predict every clip that is tested."""
+    tested = results.folds >= 0
+    return any(not m.predicted[tested].all() for m in results.models)
 
 
 def _shown(results: OutputResults, model: OutputResult) -> list[Cell]:

@@ -67,6 +67,16 @@ class ModelResult:
     stood_in: int = 0
     calibration: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def predictions(self) -> NDArray[np.float64]:
+        """`probabilities`, by the name that they have whatever the task."""
+        return self.probabilities
+
+    @property
+    def headline_per_fold(self) -> NDArray[np.float64]:
+        """`accuracy_per_fold`, by the name that it has whatever the task."""
+        return self.accuracy_per_fold
+
 
 @dataclass(frozen=True)
 class Results:
@@ -140,6 +150,11 @@ class Results:
         default_factory=dict
     )
     heads: tuple[Head, ...] = field(default=(), repr=False)
+
+    @property
+    def headline(self) -> str:
+        """The score that models are compared by (`mvemo.fuse.headline`)."""
+        return "accuracy"
 
     @property
     def majority_accuracy(self) -> float:

@@ -163,35 +163,32 @@ def compare_fusion(results: Results) -> str:
         f"{' than' if abs(difference) >= 0.05 else ' as'} the best single feature, "
         f"{single.name} ({percent(spread(b).mean)} %); it is higher in "
         f"{int((a[held] > b[held]).sum())} of {int(held.sum())} folds "
-        f"({_verdict(results, fusion.name, single.name)})."
+        f"({comparison_text(results, fusion.name, single.name)})."
         + ("" if same else " They were scored on different clips, as features are missing.")
     )
 
 
-def _verdict(results: Results, fusion: str, single: str) -> str:
-    """What a test says of the difference, where one was made."""
-    for made in results.comparisons:
-        if (made.model, made.single) == (fusion, single) and np.isfinite(made.p_holm):
-            return (
-                f"corrected resampled t-test: p {p_text(made.p)}, {p_text(made.p_holm)} with "
-                f"Holm's correction for {len(results.comparisons)} tests"
-            )
-    return "a plain difference; its significance was not tested"
-
-
-def one_split(results: Results) -> bool:
+def one_split(results: Results | OutputResults) -> bool:
     """Whether some clips were trained on and never tested, instead of folds."""
     return bool((results.folds < 0).any())
 
 
-def describe(results: Results) -> str:
+# What a data set's classes are, one and many.
+_KINDS = {
+    "multiclass": ("class", "classes"),
+    "multilabel": ("tag", "tags"),
+    "regression": ("dimension", "dimensions"),
+}
+
+
+def describe(results: Results | OutputResults) -> str:
     """One line: data, folds, protocol."""
+    classes = count(len(results.classes), *_KINDS[results.task])
+    groups = count(len(set(results.groups)), "group")
     if results.protocol == OTHERS:
         return (
             f"predictions of {count(len(results.models), 'model')} for "
-            f"{count(len(results.clip_ids), 'clip')} in "
-            f"{count(len(set(results.groups)), 'group')}, "
-            f"{count(len(results.classes), 'class', 'classes')}, "
+            f"{count(len(results.clip_ids), 'clip')} in {groups}, {classes}, "
             f"{count(results.k, 'fold')}, made by another program"
         )
     how = f"{results.k}-fold cross-validation"
@@ -199,9 +196,20 @@ def describe(results: Results) -> str:
         how = f"test on {count(int((results.folds >= 0).sum()), 'held-out clip')}"
     return (
         f"{how} of {count(len(results.models), 'model')} on "
-        f"{count(len(results.clip_ids), 'clip')} in {count(len(set(results.groups)), 'group')}, "
-        f"{count(len(results.classes), 'class', 'classes')}, protocol {results.protocol}"
+        f"{count(len(results.clip_ids), 'clip')} in {groups}, {classes}, "
+        f"protocol {results.protocol}"
     )
+
+
+def comparison_text(results: Results | OutputResults, fusion: str, single: str) -> str:
+    """What a test says of the difference, where one was made."""
+    for made in results.comparisons:
+        if (made.model, made.single) == (fusion, single) and np.isfinite(made.p_holm):
+            return (
+                f"corrected resampled t-test: p {p_text(made.p)}, {p_text(made.p_holm)} with "
+                f"Holm's correction for {count(len(results.comparisons), 'test')}"
+            )
+    return "a plain difference; its significance was not tested"
 
 
 def summarise(results: Results) -> str:

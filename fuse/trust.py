@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.calibration import reliability
+from mvemo.fuse.calibration import reliability, tag_reliability
+from mvemo.fuse.headline import TITLES
+from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.summary import p_text, predicted_classes, spread
+from mvemo.fuse.summary import fraction, p_text, percent, predicted_classes, spread
 
 
 def interval_text(model: ModelResult, score: str = "accuracy") -> str:
@@ -22,15 +24,27 @@ def interval_text(model: ModelResult, score: str = "accuracy") -> str:
     return f"{100 * low:.0f}-{100 * high:.0f}"
 
 
-def trust_values(results: Results) -> dict[str, Any]:
-    """What the report's template ``trust.html`` shows, empty lists where there is nothing."""
+def trust_values(results: Results | OutputResults) -> dict[str, Any]:
+    """What the report's template ``trust.html`` shows, empty lists where there is nothing.
+
+    Scores are the task's headline as text: accuracy in percent, others as numbers.
+    """
+    percents = results.headline == "accuracy"
+    title = TITLES[results.headline]
+    show = percent if percents else fraction
+    models: Sequence[ModelResult | OutputResult] = results.models
     return {
-        "intervals": any(model.intervals for model in results.models),
+        "intervals": any(model.intervals for model in models),
+        "title": title,
+        "Title": title[0].upper() + title[1:],
+        "unit": f"{title} in %" if percents else title,
+        "difference": "difference, points" if percents else "difference",
+        "tags": results.task == "multilabel",
         "comparisons": [
             {
                 "model": c.model,
                 "single": c.single,
-                "points": 100 * c.mean,
+                "difference": f"{100 * c.mean:+.1f}" if percents else f"{c.mean:+.3f}",
                 "t": c.t,
                 "p": p_text(c.p),
                 "p_holm": p_text(c.p_holm),
@@ -41,33 +55,32 @@ def trust_values(results: Results) -> dict[str, Any]:
         "without": [
             {
                 "name": model.name,
-                "both": spread(model.accuracy_per_fold).mean,
-                "audio": model.without.get("audio", float("nan")),
-                "video": model.without.get("video", float("nan")),
+                "both": show(spread(model.headline_per_fold).mean),
+                "audio": show(model.without.get("audio", float("nan"))),
+                "video": show(model.without.get("video", float("nan"))),
                 "stood_in": model.stood_in,
             }
-            for model in results.models
+            for model in models
             if model.without
         ],
         "calibration": [
-            {"name": model.name, **model.calibration}
-            for model in results.models
-            if model.calibration
+            {"name": model.name, **model.calibration} for model in models if model.calibration
         ],
-        "scaled": any("ece_scaled" in model.calibration for model in results.models),
+        "scaled": any("ece_scaled" in model.calibration for model in models),
         "repeats": [
             {
                 "name": model.name,
                 "means": [
-                    spread(r.models[i].accuracy_per_fold).mean for r in (results, *results.repeats)
+                    show(spread(r.models[i].headline_per_fold).mean)
+                    for r in (results, *results.repeats)
                 ],
             }
-            for i, model in enumerate(results.models)
+            for i, model in enumerate(models)
         ]
         if results.repeats
         else [],
         "learning_curve": dict(results.learning_curve),
-        "groups": group_errors(results),
+        "groups": group_errors(results) if isinstance(results, Results) else [],
     }
 
 
@@ -90,11 +103,16 @@ def group_errors(results: Results, limit: int = 15) -> list[dict[str, Any]]:
     ]
 
 
-def reliability_figure(results: Results, model: ModelResult) -> str:
-    """Reliability diagram of one model: accuracy against stated probability, by bins."""
+def reliability_figure(results: Results | OutputResults, model: ModelResult | OutputResult) -> str:
+    """Reliability diagram of one model: share that is right against probability, by bins.
+
+    Of the predicted class; of tags over all pairs of clip and tag.
+    """
     from mvemo.fuse.figures import GRID, INK, WIDE, drawing
 
-    held = reliability(results.labels, model.probabilities)
+    tags = results.task == "multilabel"
+    labels = results.labels.astype(np.int64)
+    held = (tag_reliability if tags else reliability)(labels, model.predictions)
     there = held.count > 0
     with drawing(WIDE, 0.9 * WIDE) as (figure, finish):
         ax = figure.add_subplot()
@@ -110,23 +128,26 @@ def reliability_figure(results: Results, model: ModelResult) -> str:
         size = 12 + 160 * held.count[there] / max(int(held.count.sum()), 1)
         ax.scatter(held.confidence[there], held.accuracy[there], s=size, color="#1d5fa8", zorder=3)
         ax.set(xlim=(0, 1), ylim=(0, 1.02))
-        ax.set_xlabel("probability of the predicted class")
-        ax.set_ylabel("share that is right")
+        ax.set_xlabel("probability of the tag" if tags else "probability of the predicted class")
+        ax.set_ylabel("share that has it" if tags else "share that is right")
         ax.grid(**GRID)
         return finish(f"Reliability of {model.name}")
 
 
-def learning_curve_figure(curves: dict[str, Sequence[tuple[float, float, float]]]) -> str:
-    """Accuracy of each model against the number of training clips."""
+def learning_curve_figure(
+    curves: dict[str, Sequence[tuple[float, float, float]]], headline: str = "accuracy"
+) -> str:
+    """The headline of each model against the number of training clips."""
     from mvemo.fuse.figures import COLOURS, GRID, WIDE, drawing
 
+    factor = 100.0 if headline == "accuracy" else 1.0
     with drawing(WIDE, WIDE + 0.18 * len(curves)) as (figure, finish):
         ax = figure.add_subplot()
         for i, (name, points) in enumerate(curves.items()):
             _, clips, scores = np.array(points).T
             ax.plot(
                 clips,
-                100 * scores,
+                factor * scores,
                 marker="o",
                 markersize=3,
                 linewidth=1.2,
@@ -135,8 +156,9 @@ def learning_curve_figure(curves: dict[str, Sequence[tuple[float, float, float]]
                 label=name,
             )
         ax.set_xlabel("training clips of a head (mean over folds)")
-        ax.set_ylabel("accuracy (%)")
-        ax.set_ylim(bottom=0)
+        ax.set_ylabel("accuracy (%)" if factor > 1 else TITLES[headline])
+        if factor > 1:
+            ax.set_ylim(bottom=0)
         ax.grid(**GRID)
         figure.legend(loc="outside lower center", ncols=2)
         return finish("Learning curves")

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.calibration import log_loss
+from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix
+from mvemo.fuse.fitting import Fit, fit_heads
 from mvemo.fuse.head_settings import HeadSettings
-from mvemo.fuse.heads import Fit, Head, fit_heads
+from mvemo.fuse.heads import Head
 from mvemo.fuse.models import Model
-from mvemo.manifests import make_folds
 
 F64 = NDArray[np.float64]
 # What a head is known by: its features, and the fold that it leaves out.
@@ -37,11 +37,13 @@ class View:
     Parameters
     ----------
     scored
-        Of heads trained without a fold: probabilities of the fold's own clips, float64
-        (clips of the fold, classes).
+        Of heads trained without a fold: outputs for the fold's own clips, float64
+        (clips of the fold, outputs).
     inner
-        Inside a fold's training clips, float32 (clips, classes): each by a head that never
+        Inside a fold's training clips, float32 (clips, outputs): each by a head that never
         saw it; NaN elsewhere.
+    inner_folds
+        Fold to the int64 (clips,) inner folds that those are of; -1 for its own clips.
     strength
         The C that each head was trained with.
     heads
@@ -50,43 +52,9 @@ class View:
 
     scored: dict[Key, F64] = field(default_factory=dict)
     inner: dict[Key, NDArray[np.float32]] = field(default_factory=dict)
+    inner_folds: dict[int, NDArray[np.int64]] = field(default_factory=dict)
     strength: dict[Key, float] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Clips:
-    """The clips of an evaluation.
-
-    Parameters
-    ----------
-    labels
-        int64 (clips,).
-    groups
-        (clips,).
-    folds
-        int64 (clips,).
-    n_classes
-        Number of classes.
-    seed
-        Of inner folds.
-    """
-
-    labels: NDArray[np.int64]
-    groups: tuple[str, ...]
-    folds: NDArray[np.int64]
-    n_classes: int
-    seed: int
-
-    def inner_folds(self, fold: int, count: int) -> NDArray[np.int64]:
-        """Group-disjoint folds of the training clips of `fold`; -1 for its own clips."""
-        train = np.flatnonzero(self.folds != fold)
-        groups = [self.groups[row] for row in train]
-        inner = np.full(len(self.labels), -1, dtype=np.int64)
-        inner[train] = make_folds(
-            self.labels[train], groups, min(count, len(set(groups))), self.seed, "multiclass"
-        )
-        return inner
 
 
 def fit_view(
@@ -126,6 +94,7 @@ def fit_view(
     looked_at = list(models) if settings.choose_C else list(inner_models)
     strengths = STRENGTHS if settings.choose_C else (default,)
     inner = {fold: clips.inner_folds(fold, settings.inner_folds) for fold in tested}
+    view.inner_folds = inner
     fits, outer = [], []
     for fold in tested if looked_at else ():
         for j in range(int(inner[fold].max()) + 1):
@@ -134,18 +103,15 @@ def fit_view(
                 for C in strengths:
                     fits.append(Fit(model, fold, train, C, INNER_TOLERANCE, inner[fold] == j))
                     outer.append((model.features, fold, j, C))
-    held: dict[tuple[tuple[str, ...], int, float], NDArray[np.float32]] = {}
+    held = {
+        (model.features, fold, C): np.full((len(folds), clips.n_outputs), np.nan, np.float32)
+        for model in looked_at
+        for fold in tested
+        for C in strengths
+    }
 
     def run(which: Sequence[Fit]) -> tuple[list[Head], list[F64]]:
-        return fit_heads(
-            which,
-            matrices,
-            clips.labels,
-            clips.n_classes,
-            settings,
-            clips.groups,
-            net_fold=net_fold,
-        )
+        return fit_heads(which, matrices, clips, settings, net_fold=net_fold)
 
     if not settings.choose_C:
         # One set of products with the features serves inner and outer heads alike.
@@ -154,21 +120,18 @@ def fit_view(
     else:
         heads, outputs = run(fits)
     for (names, fold, j, C), output in zip(outer, outputs, strict=False):
-        key = (names, fold, C)
-        if key not in held:
-            held[key] = np.full((len(folds), clips.n_classes), np.nan, dtype=np.float32)
-        held[key][inner[fold] == j] = output
+        held[names, fold, C][inner[fold] == j] = output
     for model in looked_at:
         for fold in tested:
             train = inner[fold] >= 0
-            best = min(
-                strengths,
-                key=lambda C, m=model, f=fold, t=train: log_loss(  # type: ignore[misc]
-                    clips.labels[t], held[m.features, f, C][t].astype(np.float64)
-                ),
-            )
-            view.strength[model.features, fold] = best
-            view.inner[model.features, fold] = held[model.features, fold, best]
+            losses = [
+                clips.loss(train, held[model.features, fold, C].astype(np.float64))
+                for C in strengths
+            ]
+            # One group alone cannot be divided: without inner predictions nothing is chosen.
+            best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else None
+            view.strength[model.features, fold] = default if best is None else strengths[best]
+            view.inner[model.features, fold] = held[model.features, fold, strengths[best or 0]]
     if settings.choose_C:
         now = _outer(tested, models, folds, view.strength, default)
         heads, outputs = run(now)

@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from mvemo.cache import open_cache
-from mvemo.fuse import Results, evaluate, format_table, save_heads, song_level, write_report
+from mvemo.fuse import (
+    OutputResults,
+    Results,
+    evaluate,
+    evaluate_outputs,
+    format_table,
+    output_table,
+    save_heads,
+    song_level,
+    write_output_report,
+    write_report,
+)
 from mvemo.fuse.songs import Rule
 from mvemo.fuse.summary import one_split
 from mvemo.fuse.uncertainty import with_learning_curve, with_repeats, with_uncertainty
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import FuseSettings
-from mvemo.pipeline.stage_two_outputs import fuse_outputs
 
 
 def run_fuse(
@@ -74,36 +85,23 @@ def run_fuse(
         if songs is not None and (learning_curve or cache.table.task != "multiclass"):
             why = "a learning curve is of segments" if learning_curve else "they need classes"
             raise BadOption(f"{features}: songs cannot be decided: {why}; leave --song-level out")
-        if cache.table.task != "multiclass":
-            return fuse_outputs(
-                cache,
-                settings,
-                out=out,
-                k=k,
-                seed=seed,
-                models=models,
-                permute_labels=permute_labels,
-                allow_leak=protocol == "shared",
-                repeats=repeats,
-                learning_curve=learning_curve,
-                save=save,
-            )
         head = settings.head()
 
-        def once(with_seed: int | None, first: bool) -> Results:
-            made = evaluate(
-                cache,
-                k=k,
-                seed=with_seed,
-                permute_labels=permute_labels,
-                allow_leak=protocol == "shared",
-                models=models,
-                head=head,
-                stacked=settings.stacked and models is None,
-                missing_modality=settings.missing_modality,
-                temperature=settings.temperature and first,
-                refit=save and first,
-            )
+        def once(with_seed: int | None, first: bool) -> Results | OutputResults:
+            common: dict[str, Any] = {
+                "k": k,
+                "seed": with_seed,
+                "permute_labels": permute_labels,
+                "allow_leak": protocol == "shared",
+                "models": models,
+                "head": head,
+                "stacked": settings.stacked and models is None,
+                "missing_modality": settings.missing_modality,
+                "refit": save and first,
+            }
+            if cache.table.task != "multiclass":
+                return evaluate_outputs(cache, **common)
+            made = evaluate(cache, temperature=settings.temperature and first, **common)
             return made if songs is None else song_level(made, rule=songs)
 
         results = once(seed, True)
@@ -132,8 +130,13 @@ def run_fuse(
             },
         )
         out.mkdir(parents=True, exist_ok=True)
-        write_report(results, out)
-        lines = [format_table(results), "", f"report: {out / 'report.html'}"]
+        if isinstance(results, Results):
+            write_report(results, out)
+            table = format_table(results)
+        else:
+            write_output_report(results, out)
+            table = output_table(results)
+        lines = [table, "", f"report: {out / 'report.html'}"]
         if save:
             save_heads(out / "heads.npz", results)
             lines.append(f"heads: {out / 'heads.npz'}")

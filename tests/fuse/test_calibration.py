@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
 from mvemo.fuse.calibration import (
@@ -16,6 +18,9 @@ from mvemo.fuse.calibration import (
     log_loss,
     log_probabilities,
     reliability,
+    tag_brier_score,
+    tag_log_loss,
+    tag_reliability,
 )
 
 
@@ -121,3 +126,18 @@ def test_temperature_of_one_a_clip():
     np.testing.assert_allclose(got[1], np.sqrt(p[1]) / np.sqrt(p[1]).sum(), atol=1e-14)
     np.testing.assert_allclose(got[3], p[3] ** 2 / (p[3] ** 2).sum(), atol=1e-14)
     assert np.isnan(got[2]).all()
+
+
+def test_tags_against_scikit_learn_over_all_pairs():
+    rng = np.random.default_rng(3)
+    p = rng.random((200, 4))
+    labels = (rng.random((200, 4)) < p**2).astype(np.int64)
+    p[5] = np.nan
+    y, q = np.delete(labels, 5, axis=0).ravel(), np.delete(p, 5, axis=0).ravel()
+    assert tag_brier_score(labels, p) == pytest.approx(brier_score_loss(y, q))
+    assert tag_log_loss(labels, p) == pytest.approx(sklearn_log_loss(y, q))
+    held = tag_reliability(labels, p)
+    assert held.count.sum() == len(y)
+    share, stated = calibration_curve(y, q, n_bins=15)
+    np.testing.assert_allclose(held.accuracy, share)
+    np.testing.assert_allclose(held.confidence, stated)

@@ -117,7 +117,7 @@ def test_tags_and_dimensions(task, tmp_path):
         (tmp_path / name).mkdir()
         path = output_cache(tmp_path / name / "f.h5", table, noise=noise)
         with open_cache(path) as cache:
-            results.append(evaluate_outputs(cache, draws=0))
+            results.append(evaluate_outputs(cache))
         texts = {
             "metrics.json": output_metrics_json(results[-1]),
             "predictions.csv": output_predictions_csv(results[-1]),

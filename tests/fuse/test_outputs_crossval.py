@@ -13,27 +13,28 @@ from sklearn.preprocessing import StandardScaler
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, LeakError, evaluate, load_heads, save_heads
 from mvemo.fuse.multilabel import best_thresholds
-from mvemo.fuse.outputs_crossval import INNER_FOLDS, evaluate_outputs
+from mvemo.fuse.outputs_crossval import evaluate_outputs
+from mvemo.fuse.uncertainty import with_uncertainty
 from mvemo.manifests import make_folds
 
 
-def run(path, **options):
+def run(path, draws=0, **options):
     with open_cache(path) as cache:
-        return evaluate_outputs(cache, **{"draws": 100, **options})
+        return with_uncertainty(evaluate_outputs(cache, **options), draws=draws)
 
 
 @pytest.fixture(scope="module")
 def tags(tmp_path_factory):
     table = output_table("multilabel")
     path = output_cache(tmp_path_factory.mktemp("t") / "f.h5", table, noise=3.0)
-    return table, run(path, C=0.1, refit=True), path
+    return table, run(path, C=0.1, refit=True, draws=100), path
 
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
     table = output_table("regression")
     path = output_cache(tmp_path_factory.mktemp("v") / "f.h5", table)
-    return table, run(path, C=0.1, refit=True), path
+    return table, run(path, C=0.1, refit=True, draws=100), path
 
 
 def logistic(x, y, train, C):
@@ -61,9 +62,9 @@ def test_tags_are_scikit_learns(tags):
         # Thresholds rest on inner folds of the training clips alone.
         rows = np.flatnonzero(~test)
         groups = [table.groups[i] for i in rows]
-        inner = make_folds(y[rows], groups, INNER_FOLDS, 0, "multilabel")
+        inner = make_folds(y[rows], groups, 3, 0, "multilabel")
         held = np.full((len(rows), 3), np.nan)
-        for j in range(INNER_FOLDS):
+        for j in range(3):
             held[inner == j] = logistic(x[rows], y[rows], inner != j, 0.1)[inner == j]
             inside = {g for g, i in zip(groups, inner, strict=True) if i == j}
             assert not inside & {g for g, i in zip(groups, inner, strict=True) if i != j}
@@ -118,7 +119,7 @@ def test_values_are_those_of_ridge_regression(values):
 def test_permuted_labels_are_at_chance(task, tmp_path):
     table = output_table(task, n=300, group_size=1)
     path = output_cache(tmp_path / "f.h5", table, strength=2.0)
-    real, shuffled = run(path, draws=0), run(path, draws=0, permute_labels=True)
+    real, shuffled = run(path), run(path, permute_labels=True)
     assert shuffled.permuted
     # Whole rows change places.
     rows = {tuple(row) for row in table.labels.tolist()}
@@ -145,7 +146,7 @@ def test_no_label_of_a_fold_has_a_part_in_its_predictions(task, tmp_path):
         path = write_cache(
             tmp_path / f"{i}.h5", replace(table, labels=labels), [(spec("c3d", 8), x)]
         )
-        found.append(run(path, draws=0).models[0])
+        found.append(run(path).models[0])
     assert (found[0].predictions[test] == found[1].predictions[test]).all()
     assert (found[0].predictions[~test] != found[1].predictions[~test]).any()
     if task == "multilabel":
@@ -197,7 +198,7 @@ def test_saved_heads_predict_what_was_reported(tags, values, tmp_path):
 def test_clips_without_a_feature_are_left_out(tmp_path):
     table = output_table("regression")
     path = output_cache(tmp_path / "f.h5", table, missing={"c3d": [3, 40]})
-    results = run(path, draws=0)
+    results = run(path)
     held = {m.name: int(m.predicted.sum()) for m in results.models}
     assert held == {"music1d": 90, "c3d": 88, "c3d+music1d": 88, "integrated": 88}
     assert results.missing == {"music1d": 0, "c3d": 2}
@@ -207,7 +208,7 @@ def test_clips_without_a_feature_are_left_out(tmp_path):
 def test_crossfitted_nets_and_the_guard(task, tmp_path):
     table = output_table(task)
     path = crossfit_output_cache(tmp_path / "f.h5", table)
-    results = run(path, draws=0, refit=True)
+    results = run(path, refit=True)
     assert results.models[0].predicted.all()
     assert results.models[0].headline_per_fold.mean() > 0.4
     assert [h.net_fold for h in results.heads if h.fold is None] == [0, 1, 2]
@@ -217,11 +218,11 @@ def test_crossfitted_nets_and_the_guard(task, tmp_path):
     leaky = write_cache(tmp_path / "s.h5", table, [(shared, output_features(table, "c3d"))])
     with pytest.raises(LeakError, match="--protocol shared"):
         run(leaky)
-    assert run(leaky, draws=0, allow_leak=True).leaky
+    assert run(leaky, allow_leak=True).leaky
 
 
 def test_folds_of_other_number_and_tasks_of_the_other_function(tags, tmp_path):
-    results = run(tags[2], k=5, seed=3, draws=0)
+    results = run(tags[2], k=5, seed=3)
     assert set(results.folds.tolist()) == set(range(5))
     for group in set(results.groups):
         rows = [i for i, g in enumerate(results.groups) if g == group]

@@ -15,6 +15,7 @@ from mvemo.fuse.outputs_crossval import evaluate_outputs
 from mvemo.fuse.outputs_metrics import output_metrics_dict, output_predictions_csv
 from mvemo.fuse.outputs_report import output_report_html, write_output_report
 from mvemo.fuse.outputs_report import output_table as text_table
+from mvemo.fuse.uncertainty import with_uncertainty
 
 
 @pytest.fixture(scope="module", params=["multilabel", "regression"])
@@ -22,7 +23,7 @@ def made(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("o") / "f.h5"
     output_cache(path, output_table(request.param), noise=2.0, missing={"c3d": [4]})
     with open_cache(path) as cache:
-        return evaluate_outputs(cache, draws=50)
+        return with_uncertainty(evaluate_outputs(cache), draws=50)
 
 
 def test_metrics_have_the_outer_keys_of_all_tasks(made, tmp_path):

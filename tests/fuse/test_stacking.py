@@ -8,10 +8,10 @@ from feature_samples import crossfit_cache, frozen_cache, make_table
 
 from mvemo.cache import open_cache
 from mvemo.fuse import evaluate
+from mvemo.fuse.clips import Clips
 from mvemo.fuse.head_settings import HeadSettings
 from mvemo.fuse.models import models_of
 from mvemo.fuse.stacking import STACKED, base_models
-from mvemo.fuse.views import Clips
 
 
 def run(path, **options):
@@ -35,7 +35,7 @@ def test_the_bases_are_the_four_fusions_of_one_feature_each():
 
 def test_inner_folds_hold_only_training_clips_and_whole_groups():
     table = make_table(n=60)
-    clips = Clips(np.asarray(table.labels), table.groups, table.folds, 6, 0)
+    clips = Clips("multiclass", np.asarray(table.labels), table.groups, table.folds, 6)
     inner = clips.inner_folds(2, 3)
     assert (inner[table.folds == 2] == -1).all()
     assert set(inner[table.folds != 2].tolist()) == {0, 1, 2}

@@ -78,9 +78,9 @@ def test_dimensions_from_import_to_heads_and_comparison(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--repeats", "2"], "its task is regression; --repeats is for multiclass only"),
-        (["--learning-curve"], "--learning-curve is for multiclass only"),
-        (["--set", "fuse.kind=mlp"], "fuse.kind=mlp is for multiclass only"),
+        (["--set", "fuse.class_weight=balanced"], "class_weight 'balanced' of heads is for"),
+        (["--set", "fuse.kind=mlp", "--set", "fuse.loss=centre"], "loss 'centre' of heads is for"),
+        (["--song-level"], "songs cannot be decided: they need classes"),
     ],
 )
 def test_what_only_classes_have_is_refused(
@@ -96,3 +96,16 @@ def test_what_only_classes_have_is_refused(
     assert said in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_ratings_have_repeats_learning_curves_and_hidden_layers(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--folds", "3", "--repeats", "2", "--learning-curve", "--out", tmp_path / "o"]
+    settings = ["--set", "fuse.kind=mlp", "--set", "fuse.choose_C=true"]
+    assert run("mvemo-cv", cache, *arguments, *settings) == 0
+    assert "integrated-stacked" in capsys.readouterr().out
+    held = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert held["provenance"]["heads"]["kind"] == "mlp"
+    assert len(held["repeats"]) == 1
+    assert {"fraction", "clips", "r2"} == set(held["learning_curve"]["made"][0])

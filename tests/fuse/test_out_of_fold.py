@@ -1,0 +1,270 @@
+"""Stack, stand-ins, tests, repeats and learning curves, whatever the task."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from feature_samples import crossfit_cache, frozen_cache, make_table, spec, write_cache
+from output_samples import crossfit_output_cache, output_cache, output_features, output_table
+
+from mvemo.cache import open_cache
+from mvemo.fuse import (
+    BadFeatures,
+    evaluate,
+    evaluate_outputs,
+    load_heads,
+    metrics_dict,
+    output_metrics_dict,
+    save_heads,
+)
+from mvemo.fuse import (
+    output_table as text_table,
+)
+from mvemo.fuse.head_settings import HeadSettings
+from mvemo.fuse.multilabel import best_thresholds
+from mvemo.fuse.outputs_report import output_report_html
+from mvemo.fuse.stacking import STACKED
+from mvemo.fuse.uncertainty import with_learning_curve, with_repeats, with_uncertainty
+
+FOUR = ("music1d", "music2d", "c3d", "i3d")
+TASKS = ["multilabel", "regression"]
+
+
+def run(path, **options):
+    with open_cache(path) as cache:
+        which = evaluate if cache.table.task == "multiclass" else evaluate_outputs
+        return which(cache, **options)
+
+
+def by_name(results):
+    return {model.name: model for model in results.models}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_stack_of_tags_and_values_is_as_good_as_its_bases_and_honest(task, tmp_path):
+    table = output_table(task, n=240, group_size=2)
+    path = output_cache(tmp_path / "f.h5", table, names=FOUR, noise=3.0)
+    results = run(path, stacked=True, refit=True)
+    found = by_name(results)
+    stack = found[STACKED]
+    assert results.models[-1] is stack
+    assert np.isfinite(stack.predictions).all()
+    best_pair = max(np.mean(found[n].headline_per_fold) for n in found if n.count("+"))
+    assert np.mean(stack.headline_per_fold) > best_pair - 0.02
+    permuted = run(path, stacked=True, permute_labels=True).models[-1]
+    chance = 0.5 if task == "multilabel" else 0.0
+    assert np.mean(permuted.headline_per_fold) < chance + 0.06
+    # The saved second layer reads what its bases say, and gives what was reported.
+    save_heads(tmp_path / "h.npz", results)
+    (head,) = load_heads(tmp_path / "h.npz").of(STACKED, 1)
+    assert head.inputs == ("log-odds" if task == "multilabel" else "values")
+    test = table.folds == 1
+    said = [found[name].predictions[test] for name in head.features]
+    if task == "multilabel":
+        said = [np.log(p / (1 - p)) for p in np.clip(said, 1e-4, 1 - 1e-4)]
+        np.testing.assert_array_equal(head.thresholds, stack.thresholds[1])
+    np.testing.assert_allclose(
+        head.probabilities(np.concatenate(said, axis=1)), stack.predictions[test], atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_label_of_a_fold_has_a_say_in_its_stacked_predictions(task, tmp_path):
+    table = output_table(task)
+    changed = table.labels.copy()
+    test = table.folds == 0
+    changed[test] = 1 - changed[test]
+    found = []
+    for i, labels in enumerate((table.labels, changed)):
+        vectors = [(spec(n, 8), output_features(table, n)) for n in FOUR]
+        path = write_cache(tmp_path / f"{i}.h5", replace(table, labels=labels), vectors)
+        found.append(run(path, stacked=True, head=HeadSettings(choose_C=True)))
+    for a, b in zip(found[0].models, found[1].models, strict=True):
+        np.testing.assert_allclose(a.predictions[test], b.predictions[test], atol=1e-4)
+        assert (a.predictions[~test] != b.predictions[~test]).any()
+        if task == "multilabel":
+            np.testing.assert_allclose(a.thresholds[0], b.thresholds[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [output_cache, crossfit_output_cache])
+def test_one_feature_alone_has_no_stack(make, tmp_path):
+    table = output_table("regression")
+    path = make(tmp_path / "f.h5", table, names=("music1d",))
+    assert [m.name for m in run(path, stacked=True).models] == ["music1d"]
+
+
+def test_a_stack_of_two_singles_is_not_the_integrated_model(tmp_path):
+    # Both have the same features in the same order; their thresholds must not mix.
+    table = output_table("multilabel", n=120)
+    path = output_cache(tmp_path / "f.h5", table, names=("music1d", "music2d"), noise=3.0)
+    alone, both = run(path, refit=True), run(path, stacked=True, refit=True)
+    assert [m.name for m in both.models] == ["music1d", "music2d", "integrated", STACKED]
+    np.testing.assert_array_equal(alone.models[2].thresholds, both.models[2].thresholds)
+    assert (both.models[2].thresholds != both.models[3].thresholds).any()
+    for head in both.heads:
+        model = by_name(both)[head.model]
+        expected = (
+            best_thresholds(model.predictions, both.labels)
+            if head.fold is None
+            else model.thresholds[head.fold]
+        )
+        np.testing.assert_array_equal(head.thresholds, expected)
+
+
+@pytest.mark.parametrize("task", ["multiclass", *TASKS])
+def test_clips_without_pictures_are_predicted_by_their_sound_also_in_the_stack(task, tmp_path):
+    absent = [4, 5, 6, 70]
+    lacking = {"c3d": absent, "i3d": absent}
+    if task == "multiclass":
+        path = frozen_cache(tmp_path / "f.h5", missing=lacking)
+    else:
+        path = output_cache(
+            tmp_path / "f.h5", output_table(task, n=120), names=FOUR, missing=lacking
+        )
+    plain = by_name(run(path, stacked=True))
+    results = run(path, stacked=True, missing_modality=True)
+    full = by_name(results)
+    assert np.isnan(plain["c3d+music1d"].predictions[absent]).all()
+    assert np.isnan(plain[STACKED].predictions[absent]).all()
+    pair = full["c3d+music1d"]
+    assert pair.stood_in == full[STACKED].stood_in == 4
+    np.testing.assert_array_equal(pair.predictions[absent], full["music1d"].predictions[absent])
+    assert np.isfinite(full[STACKED].predictions).all()
+    assert set(full["integrated"].without) == {"audio", "video"}
+    assert full["music1d"].without == {}
+    whole = np.isfinite(plain["c3d+music1d"].predictions).all(axis=1)
+    if task == "regression":
+        from sklearn.metrics import r2_score
+
+        by_hand = [
+            r2_score(results.labels[rows], full["music1d"].predictions[rows])
+            for rows in (whole & (results.folds == f) for f in range(results.k))
+        ]
+        assert pair.without["video"] == pytest.approx(np.mean(by_hand))
+    if task == "multilabel":
+        # Decided by the thresholds of the head that predicted.
+        sound = full["music1d"]
+        np.testing.assert_array_equal(pair.decisions[absent], sound.decisions[absent])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_hidden_layer_for_tags_and_values(task, tmp_path):
+    table = output_table(task, n=240)
+    path = output_cache(tmp_path / "f.h5", table, noise=1.0)
+    head = HeadSettings(kind="mlp", hidden=16, C=1.0)
+    results = run(path, head=head, models=["integrated"])
+    linear = run(path, models=["integrated"])
+    mean = np.mean(results.models[0].headline_per_fold)
+    assert mean > np.mean(linear.models[0].headline_per_fold) - 0.1
+    x = np.concatenate([output_features(table, n) for n in ("music1d", "c3d")], axis=1)
+    for one in results.heads:
+        assert one.hidden_coef.shape[0] == 16
+        test = table.folds == one.fold
+        np.testing.assert_allclose(
+            one.probabilities(x[test]), results.models[0].predictions[test], atol=1e-3
+        )
+    permuted = run(path, head=head, models=["integrated"], permute_labels=True)
+    chance = 0.5 if task == "multilabel" else 0.0
+    assert np.mean(permuted.models[0].headline_per_fold) < chance + 0.1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_penalty_is_chosen_inside_for_tags_and_values(task, tmp_path):
+    table = output_table(task, n=120)
+    chosen = {}
+    for name, strength, noise in (("easy", 3.0, 0.3), ("noise", 0.0, 1.0)):
+        path = output_cache(tmp_path / f"{name}.h5", table, strength=strength, noise=noise)
+        results = run(path, head=HeadSettings(choose_C=True), models=["integrated"])
+        chosen[name] = np.mean([h.C for h in results.heads])
+    assert chosen["noise"] < chosen["easy"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_settings_of_classes_are_refused(task, tmp_path):
+    path = output_cache(tmp_path / "f.h5", output_table(task))
+    with pytest.raises(BadFeatures, match="class_weight 'balanced' of heads is for multiclass"):
+        run(path, head=HeadSettings(class_weight="balanced"))
+    with pytest.raises(BadFeatures, match="loss 'centre'"):
+        run(path, head=HeadSettings(kind="mlp", loss="centre"))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_tests_repeats_and_learning_curves_of_tags_and_values(task, tmp_path):
+    table = output_table(task, n=180)
+    path = output_cache(tmp_path / "f.h5", table, names=FOUR, noise=2.0)
+    first = run(path, stacked=True)
+    again = [run(path, stacked=True, seed=seed) for seed in (1, 2)]
+    results = with_uncertainty(with_repeats(first, again), draws=100)
+    assert (again[0].folds != first.folds).any()
+    tested = [c.model for c in results.comparisons]
+    assert tested == [m.name for m in results.models if len(m.features) > 1]
+    one = results.comparisons[0]
+    assert len(one.differences) == 9
+    mine, theirs = by_name(first)[one.model], by_name(first)[one.single]
+    np.testing.assert_allclose(
+        one.differences[:3], mine.headline_per_fold - theirs.headline_per_fold
+    )
+    # An interval holds the mean over the repeats.
+    for i, model in enumerate(results.models):
+        low, high = model.intervals["headline"]
+        if task == "multilabel":
+            means = [np.mean(r.models[i].headline_per_fold) for r in (first, *again)]
+        else:
+            means = [r.models[i].macro["r2"] for r in (first, *again)]
+        assert low < np.mean(means) < high
+    with open_cache(path) as cache:
+        results = with_learning_curve(cache, results, HeadSettings(), (0.1, 0.5))
+    for model in first.models[:-1]:
+        points = results.learning_curve[model.name]
+        assert [p[0] for p in points] == [0.1, 0.5, 1.0]
+        assert points[-1][2] == pytest.approx(np.mean(model.headline_per_fold))
+    curve = results.learning_curve["integrated"]
+    assert curve[-1][2] > curve[0][2]
+    held = output_metrics_dict(results)
+    assert len(held["repeats"]) == 2
+    assert held["learning_curve"]["integrated"][-1][results.headline] == pytest.approx(curve[-1][2])
+    assert {c["model"] for c in held["comparisons"]} == set(tested)
+    page = output_report_html(results)
+    for part in ('id="tests"', 'id="repeats"', 'id="learning"', 'id="hard"'):
+        assert part in page
+    assert ('id="calibration"' in page) == (task == "multilabel")
+    assert "corrected resampled t-test" in " ".join(text_table(results).split())
+
+
+def test_repeats_on_shuffled_labels_are_scored_on_their_own(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", make_table(n=240), strength=2.0)
+    runs = [run(path, seed=seed, permute_labels=True) for seed in range(4)]
+    assert (runs[0].labels != runs[1].labels).any()
+    results = with_uncertainty(with_repeats(runs[0], runs[1:]), draws=200)
+    for i, model in enumerate(results.models):
+        pooled = [np.trace(r.models[i].confusion) / r.models[i].confusion.sum() for r in runs]
+        low, high = model.intervals["accuracy"]
+        assert low < np.mean(pooled) < high
+
+
+@pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
+def test_the_stack_has_a_temperature_too(make, tmp_path):
+    path = make(tmp_path / "f.h5", make_table(n=180))
+    results = run(path, stacked=True, temperature=True)
+    for model in results.models:
+        assert model.calibration["temperature"] > 0
+    held = metrics_dict(results)["models"][STACKED]["calibration"]
+    assert held["ece_scaled"] >= 0
+
+
+@pytest.mark.parametrize("task", ["multiclass", *TASKS])
+def test_training_clips_of_one_group_have_no_inner_folds(task, tmp_path):
+    if task == "multiclass":
+        table = make_table(n=24, k=2, group_size=12)
+        table = replace(table, labels=np.arange(24, dtype=np.int64) % 6)
+        path = frozen_cache(tmp_path / "f.h5", table)
+    else:
+        table = output_table(task, n=24, k=2, group_size=12)
+        if task == "multilabel":
+            table = replace(table, labels=np.eye(3, dtype=np.int64)[np.arange(24) % 3])
+        path = output_cache(tmp_path / "f.h5", table, names=FOUR)
+    results = run(path, stacked=True, missing_modality=True)
+    assert STACKED not in by_name(results)
+    assert all(np.isfinite(m.predictions).all() for m in results.models)
+    chosen = run(path, head=HeadSettings(choose_C=True), models=["c3d"], refit=True)
+    assert {h.C for h in chosen.heads} == {0.01}
