@@ -52,7 +52,8 @@ def verify_cache(path: Path | str) -> list[str]:
     try:
         file = open_file(path)
     except BadCache as error:
-        return [str(error)]
+        # The caller knows the path.
+        return [str(error).removeprefix(f"{path}: ")]
     with file:
         try:
             table = read_table(file)
