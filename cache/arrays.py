@@ -46,7 +46,11 @@ class ArrayRows:
 
 
 def read_array(
-    source: str | Path, *, dataset: str | None = None, id_column: str | None = None
+    source: str | Path,
+    *,
+    dataset: str | None = None,
+    id_column: str | None = None,
+    guess: bool = True,
 ) -> ArrayRows:
     """Read rows of numbers.
 
@@ -60,7 +64,11 @@ def read_array(
         Of an ``.npz`` or HDF5 file. Default: ``values``, or the only one of numbers.
     id_column
         What holds the clip ids: the CSV's column, or the data set beside the numbers.
-        Default: ``clip_id`` (in ``.npz`` and HDF5 also ``clip_ids``), where it is there.
+        Default: ``clip_id`` (in ``.npz`` and HDF5 also ``clip_ids``), where it is there, in
+        HDF5 first in the group of the numbers.
+    guess
+        Whether a text that may be the ids, under another name, is refused instead of passed
+        over.
 
     Raises
     ------
@@ -88,7 +96,7 @@ def read_array(
             return ArrayRows(path, None, _matrix(array, str(path)), None)
         if suffix == ".npz":
             with np.load(path, allow_pickle=False) as held:
-                return _from_mapping(path, held, list(held.files), dataset, id_column)
+                return _from_mapping(path, held, list(held.files), dataset, id_column, guess)
         if suffix in HDF5:
             with h5py.File(path, "r") as file:
                 names: list[str] = []
@@ -97,7 +105,7 @@ def read_array(
                         names.append(name) if isinstance(item, h5py.Dataset) else None
                     )
                 )
-                return _from_mapping(path, file, names, dataset, id_column)
+                return _from_mapping(path, file, names, dataset, id_column, guess)
     except BadCache:
         raise
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
@@ -159,7 +167,12 @@ def split_source(source: str | Path) -> tuple[Path, str | None]:
 
 
 def _from_mapping(
-    path: Path, held: Mapping[str, Any], names: Sequence[str], dataset: str | None, ids: str | None
+    path: Path,
+    held: Mapping[str, Any],
+    names: Sequence[str],
+    dataset: str | None,
+    ids: str | None,
+    guess: bool,
 ) -> ArrayRows:
     """From an ``.npz`` or HDF5 file, both of which map names to arrays."""
     there = ", ".join(names) or "none"
@@ -178,8 +191,13 @@ def _from_mapping(
     values = _matrix(np.asarray(held[dataset][()]), f"{path}:{dataset}")
     if ids is not None and ids not in names:
         raise BadCache(f"{path}: no data set {ids!r} of clip ids; there are {there}")
-    found = ids or next((name for name in ID_NAMES if name in names), None)
+    # Ids beside the numbers, in their group, come before those of the whole file.
+    group = dataset.rpartition("/")[0]
+    likely = [f"{group}/{name}" for name in ID_NAMES if group] + list(ID_NAMES)
+    found = ids or next((name for name in likely if name in names), None)
     if found is None:
+        if guess:
+            _refuse_unread_ids(path, held, names, dataset, len(values))
         return ArrayRows(path, dataset, values, None)
     listed = np.asarray(held[found][()])
     if listed.ndim != 1 or len(listed) != len(values):
@@ -188,6 +206,23 @@ def _from_mapping(
         )
     texts = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in listed.tolist()]
     return ArrayRows(path, dataset, values, tuple(texts))
+
+
+def _refuse_unread_ids(
+    path: Path, held: Mapping[str, Any], names: Sequence[str], dataset: str, rows: int
+) -> None:
+    """Rows are not taken in their order where a text beside them may say whose they are."""
+    group = dataset.rpartition("/")[0]
+    for name in sorted(names, key=lambda n: n.rpartition("/")[0] != group):
+        last = name.rpartition("/")[2].lower()
+        if name == dataset or not any(word in last for word in ("id", "clip", "name", "file")):
+            continue
+        listed = held[name]
+        if listed.shape == (rows,) and listed.dtype.kind in "OSUT":
+            raise BadCache(
+                f"{path}: data set {name!r} may be the clip ids of the rows: give --id-column "
+                f"{name}, or --rows"
+            )
 
 
 def _matrix(array: NDArray[Any], where: str) -> NDArray[np.float64]:

@@ -52,8 +52,7 @@ def verify_cache(path: Path | str) -> list[str]:
     try:
         file = open_file(path)
     except BadCache as error:
-        # The caller knows the path.
-        return [str(error).removeprefix(f"{path}: ")]
+        return [str(error)]
     with file:
         try:
             table = read_table(file)

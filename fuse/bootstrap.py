@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from mvemo.fuse.metrics import mean_held
+
 F64 = NDArray[np.float64]
 F32 = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -159,32 +161,31 @@ def bootstrap_scores(
 
     Returns
     -------
-    ``accuracy``, ``f1_macro`` and ``roc_auc_macro_ovr_pooled`` of the pooled predictions,
-    each as `mvemo.fuse.metrics` defines it, and ``roc_auc_macro_ovr`` where `folds` are
-    given.
+    ``accuracy``, ``f1_macro``, ``roc_auc_macro_ovr_pooled`` and, of the c-th class,
+    ``precision:c``, ``recall:c`` and ``f1:c`` of the pooled predictions, each as
+    `mvemo.fuse.metrics` defines it, and ``roc_auc_macro_ovr`` where `folds` are given.
     """
     resamples = bootstrap_counts(groups, draws, seed) if counts is None else counts
     repeated = probabilities if probabilities.ndim == 4 else probabilities[None]
     repeats, n_models, n_clips, n_classes = repeated.shape
     flat = repeated.reshape(repeats * n_models, n_clips, n_classes)
     present = _predicted(flat)
-    accuracy, f1 = _confusion_scores(labels, flat, present, resamples)
-    result = {"accuracy": accuracy, "f1_macro": f1}
+    result = _confusion_scores(labels, flat, present, resamples)
     positive = labels[:, None] == np.arange(n_classes)
-    result["roc_auc_macro_ovr_pooled"] = _mean_of_held(
+    result["roc_auc_macro_ovr_pooled"] = mean_held(
         areas(positive, flat, present, resamples), axis=1
     )
     if folds is not None:
         per_fold = np.broadcast_to(folds, (repeats, n_clips)).repeat(n_models, axis=0)
         by_fold = [
-            _mean_of_held(areas(positive, flat, present & (per_fold == fold), resamples), axis=1)
+            mean_held(areas(positive, flat, present & (per_fold == fold), resamples), axis=1)
             for fold in range(int(per_fold.max()) + 1)
         ]
-        result["roc_auc_macro_ovr"] = _mean_of_held(np.stack(by_fold), axis=0)
+        result["roc_auc_macro_ovr"] = mean_held(np.stack(by_fold), axis=0)
     n_draws = len(resamples.counts)
     return Bootstrap(
         {
-            name: _mean_of_held(values.reshape(repeats, n_models, n_draws), axis=0)
+            name: mean_held(values.reshape(repeats, n_models, n_draws), axis=0)
             for name, values in result.items()
         }
     )
@@ -208,30 +209,36 @@ def bootstrap_multilabel(
 
     Returns
     -------
-    ``f1_macro``, ``f1_micro``, ``roc_auc_macro`` and ``average_precision_macro``, as
+    ``precision``, ``recall``, ``f1``, ``roc_auc`` and ``average_precision``, each with
+    ``_macro``, ``_micro`` and, of the t-th tag, ``:t``, as
     `mvemo.fuse.multilabel.multilabel_scores` defines them.
     """
-    n_models = len(probabilities)
     there = _predicted(probabilities)
     truth = labels.astype(np.bool_)
-    f1, micro = [], []
-    for model in range(n_models):
-        rows = there[model][:, None]
-        said = decisions[model] & rows
-        columns = np.concatenate([said & truth, said, truth & rows], axis=1)
-        right, chosen, held = np.split(counts.sums(columns.astype(np.float64)), 3, axis=1)
-        f1.append(_mean_of_held(_ratio(2 * right, chosen + held), axis=1))
-        micro.append(_ratio(2 * right.sum(1), chosen.sum(1) + held.sum(1)))
-    return Bootstrap(
-        {
-            "f1_macro": np.array(f1),
-            "f1_micro": np.array(micro),
-            "roc_auc_macro": _mean_of_held(areas(truth, probabilities, there, counts), axis=1),
-            "average_precision_macro": _mean_of_held(
-                average_precisions(truth, probabilities, there, counts), axis=1
-            ),
-        }
-    )
+    found: dict[str, list[F64]] = {}
+    for model, held in enumerate(there):
+        scores, right, chosen, true = _decided(
+            truth & held[:, None], decisions[model] & held[:, None], counts
+        )
+        for name, of in scores.items():
+            for t in range(truth.shape[1]):
+                found.setdefault(f"{name}:{t}", []).append(of[:, t])
+            found.setdefault(f"{name}_macro", []).append(mean_held(of, axis=1))
+        right, chosen, true = right.sum(axis=1), chosen.sum(axis=1), true.sum(axis=1)
+        found.setdefault("precision_micro", []).append(_ratio(right, chosen))
+        found.setdefault("recall_micro", []).append(_ratio(right, true))
+        found.setdefault("f1_micro", []).append(_ratio(2 * right, chosen + true))
+    draws = {name: np.array(of) for name, of in found.items()}
+    # All pairs of clip and tag as one column.
+    pairs = Counts(np.repeat(counts.codes, truth.shape[1]), counts.counts)
+    flat = probabilities.reshape(len(probabilities), -1, 1)
+    there_flat = np.repeat(there, truth.shape[1], axis=1)
+    for name, score in (("roc_auc", areas), ("average_precision", average_precisions)):
+        of_tags = score(truth, probabilities, there, counts)
+        draws[f"{name}_macro"] = mean_held(of_tags, axis=1)
+        draws |= {f"{name}:{t}": of_tags[:, t] for t in range(truth.shape[1])}
+        draws[f"{name}_micro"] = score(truth.reshape(-1, 1), flat, there_flat, pairs)[:, 0]
+    return Bootstrap(draws)
 
 
 def bootstrap_regression(labels: F64, predictions: F64, counts: Counts) -> dict[str, F64]:
@@ -308,20 +315,45 @@ def average_precisions(
 
 def _confusion_scores(
     labels: Ints, probabilities: F64, present: NDArray[np.bool_], counts: Counts
-) -> tuple[F64, F64]:
-    """Accuracy and macro F1, float64 (models, draws) each."""
+) -> dict[str, F64]:
+    """Accuracy, macro F1 and the classes' scores, float64 (models, draws) each."""
     n_models, _, n_classes = probabilities.shape
     classes = np.arange(n_classes)
-    accuracy, f1 = [], []
+    found: dict[str, list[F64]] = {}
     truth = labels[:, None] == classes
     for model in range(n_models):
         rows = present[model][:, None]
         said = (np.nan_to_num(probabilities[model]).argmax(axis=1)[:, None] == classes) & rows
-        columns = np.concatenate([said & truth, said, truth & rows], axis=1)
-        right, chosen, held = np.split(counts.sums(columns.astype(np.float64)), 3, axis=1)
-        accuracy.append(_ratio(right.sum(axis=1), held.sum(axis=1)))
-        f1.append(_mean_of_held(_ratio(2 * right, chosen + held), axis=1))
-    return np.array(accuracy), np.array(f1)
+        scores, right, _, held = _decided(truth & rows, said, counts)
+        for name, of in scores.items():
+            for c in classes:
+                found.setdefault(f"{name}:{c}", []).append(of[:, c])
+        found.setdefault("accuracy", []).append(_ratio(right.sum(axis=1), held.sum(axis=1)))
+        found.setdefault("f1_macro", []).append(mean_held(scores["f1"], axis=1))
+    return {name: np.array(of) for name, of in found.items()}
+
+
+def _decided(
+    truth: NDArray[np.bool_], said: NDArray[np.bool_], counts: Counts
+) -> tuple[dict[str, F64], F64, F64, F64]:
+    """Precision, recall and F1 of columns (clips, columns) of decisions, (draws, columns).
+
+    0 where 0 / 0, but NaN for a column that is neither true nor decided in a draw. And the
+    sums that they are made of: right, decided, true.
+    """
+    columns = np.concatenate([said & truth, said, truth], axis=1)
+    right, chosen, held = np.split(counts.sums(columns.astype(np.float64)), 3, axis=1)
+    neither = chosen + held == 0
+    scores = {}
+    for name, numerator, denominator in (
+        ("precision", right, chosen),
+        ("recall", right, held),
+        ("f1", 2 * right, chosen + held),
+    ):
+        score = np.nan_to_num(_ratio(numerator, denominator))
+        score[neither] = np.nan
+        scores[name] = score
+    return scores, right, chosen, held
 
 
 Sides = tuple[csr_matrix, csr_matrix]
@@ -420,10 +452,3 @@ def _ratio(numerator: F64, denominator: F64) -> F64:
     result: F64 = np.full(shape, np.nan)
     np.divide(numerator, denominator, out=result, where=denominator != 0)
     return result
-
-
-def _mean_of_held(values: F64, axis: int) -> F64:
-    """Mean of the numbers along an axis; NaN where there is none."""
-    there = np.isfinite(values)
-    total = np.asarray(np.where(there, values, 0.0).sum(axis=axis), dtype=np.float64)
-    return _ratio(total, there.sum(axis=axis).astype(np.float64))

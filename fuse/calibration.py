@@ -26,9 +26,10 @@ class Reliability:
     edges
         float64 (bins + 1,), from 0 to 1; a bin holds its upper edge.
     count
-        int64 (bins,): clips whose largest probability is in the bin.
+        int64 (bins,): clips whose largest probability is in the bin, or pairs of clip and
+        tag.
     confidence, accuracy
-        float64 (bins,): their mean largest probability and the share that is right; NaN in
+        float64 (bins,): the mean of that probability and the share that is right; NaN in
         an empty bin.
     """
 
@@ -132,6 +133,55 @@ def log_loss(labels: Ints, probabilities: F64) -> float:
         return float("nan")
     right = probabilities[np.arange(len(labels)), labels]
     return float(-np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean())
+
+
+def calibration_terms(
+    labels: Ints, probabilities: F64, bins: int = BINS
+) -> tuple[F64, F64, F64, F64]:
+    """What Brier score, log loss and ECE of any selection of clips are sums of.
+
+    Over the sum of the weights: the sums of the first two are `brier_score` and `log_loss`
+    (`tag_brier_score`, `tag_log_loss`), and the sum over bins of the absolute sums of the
+    gaps is the expected calibration error.
+
+    Parameters
+    ----------
+    labels
+        int64 (clips,) of classes, or (clips, tags) of 0 and 1.
+    probabilities
+        float64 (clips, classes or tags); NaN rows have terms of 0.
+
+    Returns
+    -------
+    float64 (clips,) squared errors, (clips,) log losses, (clips, bins) shares right minus
+    probabilities stated, and (clips,) weights: the clips, or pairs of clip and tag, that a
+    row is.
+    """
+    there = np.asarray(np.isfinite(probabilities).all(axis=1), dtype=np.bool_)[:, None]
+    p = np.nan_to_num(probabilities)
+    if labels.ndim == 1:
+        truth = labels[:, None]
+        target = np.asarray(truth == np.arange(p.shape[1]), dtype=np.bool_)
+        stated = np.asarray(p.max(axis=1, keepdims=True), dtype=np.float64)
+        right = np.asarray(p.argmax(axis=1, keepdims=True) == truth, dtype=np.bool_)
+        of_truth = np.asarray(np.take_along_axis(p, truth, axis=1), dtype=np.float64)
+    else:
+        target = np.asarray(labels == 1, dtype=np.bool_)
+        stated, right = p, target
+        of_truth = np.asarray(np.where(target, p, 1.0 - p), dtype=np.float64)
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    where = np.clip(np.searchsorted(edges, stated, side="left") - 1, 0, bins - 1)
+    gaps = np.zeros((len(p), bins))
+    np.add.at(gaps, (np.arange(len(p))[:, None], where), right - stated)
+    loss = -np.log(np.maximum(of_truth, np.finfo(np.float64).tiny))
+    found = (
+        (np.square(p - target) * there).sum(axis=1),
+        (loss * there).sum(axis=1),
+        gaps * there,
+        there[:, 0] * float(stated.shape[1]),
+    )
+    squares, losses, gaps, weight = (np.asarray(terms, dtype=np.float64) for terms in found)
+    return squares, losses, gaps, weight
 
 
 def log_probabilities(probabilities: F64) -> F64:

@@ -67,6 +67,10 @@ class Clips:
         made[self.labels, np.arange(len(self.labels))] = 1.0
         return made
 
+    def divisible(self, fold: int) -> bool:
+        """Whether the training clips of `fold` are of two groups or more."""
+        return len({self.groups[i] for i in np.flatnonzero(self.folds != fold).tolist()}) > 1
+
     def inner_folds(self, fold: int, count: int) -> Ints:
         """int64 (clips,): folds of the training clips of `fold`, groups whole; else -1.
 

@@ -12,12 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.headline import headline_score, mean_of_held
+from mvemo.fuse.headline import headline_score
+from mvemo.fuse.metrics import mean_of_held
 from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.results import ModelResult, Results
 
 F64 = NDArray[np.float64]
 Score = Callable[[NDArray[Any], F64], float]
+# Two heads of the same features, fitted in another order, differ by less than this.
+SAME = 1e-4
 AnyResults = Results | OutputResults
 
 
@@ -31,13 +34,17 @@ class Comparison:
         Names of the fusion and of its best single-feature model.
     differences
         float64 (folds of all repeats,): score of the fusion minus that of the single, on
-        the clips of a fold that both predicted; folds without such clips are left out.
+        the clips of a fold that both predicted; folds without such clips, or where either
+        score is not defined, are left out.
     mean
         Their mean.
     t, p
         Nadeau and Bengio's corrected statistic and its two-sided p-value.
     p_holm
-        `p` corrected for the number of comparisons in the table.
+        `p` corrected for the number of different comparisons in the table.
+    interval
+        95 % group-bootstrap interval of the difference of the headlines, on the same draws;
+        NaN where none was asked for. Of clips that either lacks, the other's count.
     """
 
     model: str
@@ -47,6 +54,7 @@ class Comparison:
     t: float
     p: float
     p_holm: float
+    interval: tuple[float, float] = (float("nan"), float("nan"))
 
 
 def nadeau_bengio(
@@ -157,8 +165,29 @@ def compare_fusions(
         else:
             mean, t, p = (float("nan"),) * 3
         rows.append((model.name, models[rivals[best]].name, mine - theirs, mean, t, p))
-    corrected = holm([row[-1] for row in rows])
-    return [Comparison(*row, float(p)) for row, p in zip(rows, corrected, strict=True)]
+    # The same predictions under two names, as of the one pair and of all features where these
+    # are two, are one comparison.
+    first = [
+        next(
+            j
+            for j in range(i + 1)
+            if rows[j][1] == row[1]
+            and rows[j][2].shape == row[2].shape
+            and _same_predictions(repeats, rows[j][0], row[0])
+        )
+        for i, row in enumerate(rows)
+    ]
+    counted = sorted(set(first))
+    corrected = dict(zip(counted, holm([rows[i][-1] for i in counted]), strict=True))
+    return [Comparison(*row, float(corrected[i])) for row, i in zip(rows, first, strict=True)]
+
+
+def _same_predictions(repeats: Sequence[AnyResults], a: str, b: str) -> bool:
+    for results in repeats:
+        by_name = {model.name: model.predictions for model in results.models}
+        if not np.allclose(by_name[a], by_name[b], atol=SAME, equal_nan=True):
+            return False
+    return True
 
 
 def _is_single(model: ModelResult | OutputResult) -> bool:
@@ -176,8 +205,11 @@ def _paired(
         for fold in range(results.k):
             rows = there & (results.folds == fold)
             n_test, n_train = int(rows.sum()), int((there & ~rows).sum())
-            if n_test and n_train:
-                mine.append(score(results.labels[rows], p[rows]))
-                theirs.append(score(results.labels[rows], q[rows]))
+            if not (n_test and n_train):
+                continue
+            pair = score(results.labels[rows], p[rows]), score(results.labels[rows], q[rows])
+            if np.isfinite(pair).all():
+                mine.append(pair[0])
+                theirs.append(pair[1])
                 ratios.append(n_test / n_train)
     return np.array(mine), np.array(theirs), float(np.mean(ratios)) if ratios else float("nan")

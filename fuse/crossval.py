@@ -20,12 +20,17 @@ from mvemo.fuse.calibration import (
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.head_settings import HeadSettings
-from mvemo.fuse.metrics import accuracy, confusion_matrix, f1_macro, roc_auc_macro_ovr
+from mvemo.fuse.metrics import (
+    accuracy,
+    confusion_matrix,
+    f1_macro,
+    majority_hits,
+    mean_of_held,
+    roc_auc_macro_ovr,
+)
 from mvemo.fuse.models import Model
-from mvemo.fuse.out_of_fold import predict_all
-from mvemo.fuse.preparation import prepare, provenance_of, shuffled
+from mvemo.fuse.out_of_fold import evaluation
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.stacking import STACKED
 
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -69,7 +74,8 @@ def evaluate(
     C, head
         Inverse strength of the L2 penalty, as in scikit-learn; or all settings of heads.
     stacked
-        Add ``integrated-stacked``, reading (b) of F5, where F1-F4 are among the models.
+        Add ``integrated-stacked``, reading (b) of F5: of the fusions of one feature each
+        (F1-F4), or of the single features where there is one such fusion or none.
     missing_modality
         Score fusions with either modality missing, too, and let the head of the other
         predict clips that lack one (F6).
@@ -90,26 +96,23 @@ def evaluate(
         raise BadFeatures(
             f"{cache.path}: its task is {table.task}, not multiclass: evaluate_outputs scores it"
         )
-    settings = head or HeadSettings(C=C)
-    want_stack = stacked or (models is not None and STACKED in models)
-    asked = None if models is None else [name for name in models if name != STACKED]
-    prepared = prepare(cache, k=k, seed=seed, models=asked, allow_leak=allow_leak)
-    folds, k = prepared.folds, prepared.k
-    labels = np.asarray(table.labels, dtype=np.int64)
-    if permute_labels:
-        labels = shuffled(labels, seed)
-    clips = Clips(table.task, labels, table.groups, folds, len(table.classes), seed or 0)
-    found = predict_all(
-        prepared,
-        clips,
-        settings,
-        stacked=want_stack,
+    found, fields = evaluation(
+        cache,
+        head or HeadSettings(C=C),
+        k=k,
+        seed=seed,
+        permute_labels=permute_labels,
+        allow_leak=allow_leak,
+        models=models,
+        stacked=stacked,
         missing_modality=missing_modality,
         inner=temperature,
         refit=refit,
     )
+    clips, folds, k = found.clips, fields["folds"], fields["k"]
+    labels = clips.labels
     scored = []
-    for model in prepared.models:
+    for model in found.models:
         own, by = found.of(model)
         scaled = None
         if temperature:
@@ -123,35 +126,20 @@ def evaluate(
             )
         )
     if found.stack is not None:
-        own = found.stack_outputs
+        own, stood_in, without = found.of_stack()
         scaled = _scaled(own, found.stack_inner, clips) if temperature else None
         scored.append(
             replace(
                 score_model(found.stack, own, labels, folds, k, clips.n_outputs),
-                stood_in=found.stack_stood_in(),
+                without=without,
+                stood_in=stood_in,
                 calibration=calibration_of(labels, own, scaled),
             )
         )
     return Results(
-        name=table.name,
-        task=table.task,
-        classes=table.classes,
-        clip_ids=table.clip_ids,
-        groups=table.groups,
-        labels=labels,
-        folds=folds,
-        k=k,
-        seed=clips.seed,
-        protocol=prepared.features.protocol(prepared.names),
-        leaky=prepared.leaky,
-        synthetic=table.synthetic,
-        permuted=permute_labels,
+        **fields,
         models=tuple(scored),
         majority_per_fold=majority_accuracy(labels, folds, k),
-        missing=found.missing,
-        failures=tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
-        curves=cache.curves,
-        provenance={**provenance_of(cache, prepared, settings.C), "heads": settings.record()},
         heads=tuple(found.heads),
     )
 
@@ -224,10 +212,9 @@ def score_model(
 
 
 def majority_accuracy(labels: Ints, folds: Ints, k: int) -> F64:
-    """float64 (k,): accuracy of always saying the training folds' commonest class."""
-    result = np.full(k, np.nan)
-    for fold in range(k):
-        test = folds == fold
-        if test.any() and not test.all():
-            result[fold] = np.mean(labels[test] == np.bincount(labels[~test]).argmax())
-    return result
+    """float64 (k,): accuracy of always saying the training folds' commonest class.
+
+    Of one fold that holds all clips, the share of the commonest class.
+    """
+    hits = majority_hits(labels, folds, k)
+    return np.array([mean_of_held(hits[folds == fold]) for fold in range(k)])

@@ -15,7 +15,7 @@ from mvemo.fuse.features import Matrix
 from mvemo.fuse.head_losses import Loss
 from mvemo.fuse.head_settings import HeadSettings
 from mvemo.fuse.heads import Head, outputs_of
-from mvemo.fuse.mlp import solve_mlp
+from mvemo.fuse.mlp import MlpSolution, solve_mlp
 from mvemo.fuse.models import Model
 from mvemo.fuse.solver import Block, Link, Solution, solve
 from mvemo.manifests import inner_split
@@ -23,8 +23,12 @@ from mvemo.manifests.model import Task
 
 F64 = NDArray[np.float64]
 DEFAULT = HeadSettings()
-# Scores that are solved for at once (heads x outputs x clips): some arrays of 5 MB.
-HELD_SCORES = 1_200_000
+# Classes, or clips with tags or values, that a head is trained on at least.
+LEAST_DIFFERENT = 2
+# Largest entry of the gradient that a fit ends with.
+TOLERANCE = 1e-4
+# Scores that are solved for at once (heads x outputs x clips): some arrays of 2.4 MB.
+HELD_SCORES = 600_000
 # Share of the training clips that a hidden layer's early stopping watches.
 WATCHED = 0.15
 
@@ -53,7 +57,7 @@ class Fit:
     fold: int | None
     train: NDArray[np.bool_]
     C: float
-    tol: float = 1e-4
+    tol: float = TOLERANCE
     wanted: NDArray[np.bool_] | None = None
 
 
@@ -127,21 +131,37 @@ def check_settings(task: str, settings: HeadSettings) -> None:
             )
 
 
+def fits_with_clips(fits: Sequence[Fit], matrices: Mapping[str, Matrix], clips: Clips) -> list[Fit]:
+    """Those of `fits` that have the training clips that `fit_heads` asks for."""
+    _, weights = _training(fits, matrices) if fits else ([], np.zeros((0, 0), np.float32))
+    return [
+        fit
+        for fit, w in zip(fits, weights, strict=True)
+        if _different(w > 0, clips) >= LEAST_DIFFERENT
+    ]
+
+
 def _refuse_few(fits: Sequence[Fit], weights: NDArray[np.float32], clips: Clips) -> None:
     for fit, w in zip(fits, weights, strict=True):
-        train = w > 0
+        held = _different(w > 0, clips)
+        if held >= LEAST_DIFFERENT:
+            continue
         if clips.task == "multiclass":
-            held = len(np.unique(clips.labels[train]))
-            if held < 2:
-                raise BadFeatures(
-                    f"{_where(fit)}: the training clips with all of its features are "
-                    f"of {held} class(es); two at least are needed"
-                )
-        elif train.sum() < 2:
             raise BadFeatures(
-                f"{_where(fit)}: {int(train.sum())} training clip(s) have all of its features; "
-                "two at least are needed"
+                f"{_where(fit)}: the training clips with all of its features are "
+                f"of {held} class(es); two at least are needed"
             )
+        raise BadFeatures(
+            f"{_where(fit)}: {held} training clip(s) have all of its features; "
+            "two at least are needed"
+        )
+
+
+def _different(train: NDArray[np.bool_], clips: Clips) -> int:
+    """Classes of training clips, or clips where they have tags or values."""
+    if clips.task == "multiclass":
+        return len(np.unique(clips.labels[train]))
+    return int(train.sum())
 
 
 def balance(weights: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -258,7 +278,68 @@ def _fitted_mlp(
     net_fold: int | None,
 ) -> tuple[list[Head], list[F64]]:
     """As `_fitted`, with a hidden layer, stopped early on held-out groups."""
-    names, blocks = _blocks(fits, matrices)
+    loss = settings.loss if clips.task == "multiclass" else clips.link
+    made: dict[int, tuple[Head, F64]] = {}
+    # Those of the same features together: they share the products with them.
+    order = sorted(range(len(fits)), key=lambda i: fits[i].model.features)
+    step = max(HELD_SCORES // (target.shape[0] * target.shape[1]), 1)
+    for first in range(0, len(order), step):
+        members = order[first : first + step]
+        some = [fits[i] for i in members]
+        names, blocks = _blocks(some, matrices)
+        solution = solve_mlp(
+            blocks,
+            target,
+            weights[members],
+            _watched(weights[members], clips),
+            hidden=settings.hidden,
+            loss=cast(Loss, loss),
+            tau=settings.tau,
+            # The linear head's penalty.
+            weight_decay=1.0 / (np.array([fit.C for fit in some]) * weights[members].sum(axis=1)),
+        )
+        for n, i in enumerate(members):
+            head = _mlp_head(n, fits[i], names, blocks, matrices, solution, net_fold, clips.link)
+            made[i] = head, _output(fits[i], solution.scores[n], present[i], clips.link)
+    return [made[i][0] for i in range(len(fits))], [made[i][1] for i in range(len(fits))]
+
+
+def _mlp_head(
+    i: int,
+    fit: Fit,
+    names: Sequence[str],
+    blocks: Sequence[Block],
+    matrices: Mapping[str, Matrix],
+    solution: MlpSolution,
+    net_fold: int | None,
+    link: Link,
+) -> Head:
+    """As `_head`, of a hidden layer."""
+    at = [names.index(name) for name in fit.model.features]
+    layers = solution.layers(i, [(b, int(np.flatnonzero(blocks[b].problems == i)[0])) for b in at])
+    shift = np.concatenate([matrices[name].shift for name in fit.model.features])
+    spread = np.concatenate([matrices[name].spread for name in fit.model.features])
+    return Head(
+        model=fit.model.name,
+        features=fit.model.features,
+        fold=fit.fold,
+        net_fold=net_fold,
+        mean=shift + spread * layers.mean,
+        scale=spread * layers.scale,
+        coef=layers.coef,
+        intercept=layers.intercept.astype(np.float64),
+        C=fit.C,
+        link=link,
+        hidden_coef=layers.hidden_coef,
+        hidden_intercept=layers.hidden_intercept.astype(np.float64),
+    )
+
+
+def _watched(weights: NDArray[np.float32], clips: Clips) -> NDArray[np.bool_]:
+    """bool (fits, clips): training clips held out for early stopping, groups whole.
+
+    None where the training clips are of one group: the objective is watched instead.
+    """
     watched = np.zeros(weights.shape, dtype=np.bool_)
     splits: dict[bytes, NDArray[np.bool_]] = {}
     for i, w in enumerate(weights):
@@ -266,54 +347,14 @@ def _fitted_mlp(
         key = train.tobytes()
         if key not in splits:
             rows = np.flatnonzero(train)
-            held = inner_split(
-                clips.labels[rows],
-                [clips.groups[row] for row in rows.tolist()],
-                WATCHED,
-                0,
-                cast(Task, clips.task),
-            )
+            groups = [clips.groups[row] for row in rows.tolist()]
             splits[key] = np.zeros(len(train), dtype=np.bool_)
-            splits[key][rows[held]] = True
+            if len(set(groups)) > 1:
+                task = cast(Task, clips.task)
+                held = inner_split(clips.labels[rows], groups, WATCHED, 0, task)
+                splits[key][rows[held]] = True
         watched[i] = splits[key]
-    solution = solve_mlp(
-        blocks,
-        target,
-        weights,
-        watched,
-        hidden=settings.hidden,
-        loss=cast(Loss, settings.loss if clips.task == "multiclass" else clips.link),
-        tau=settings.tau,
-        # The linear head's penalty.
-        weight_decay=1.0 / (np.array([fit.C for fit in fits]) * weights.sum(axis=1)),
-    )
-    heads, outputs = [], []
-    for i, fit in enumerate(fits):
-        places = [
-            (names.index(name), int(np.flatnonzero(blocks[names.index(name)].problems == i)[0]))
-            for name in fit.model.features
-        ]
-        layers = solution.layers(i, places)
-        shift = np.concatenate([matrices[name].shift for name in fit.model.features])
-        spread = np.concatenate([matrices[name].spread for name in fit.model.features])
-        heads.append(
-            Head(
-                model=fit.model.name,
-                features=fit.model.features,
-                fold=fit.fold,
-                net_fold=net_fold,
-                mean=shift + spread * layers.mean,
-                scale=spread * layers.scale,
-                coef=layers.coef,
-                intercept=layers.intercept.astype(np.float64),
-                C=fit.C,
-                link=clips.link,
-                hidden_coef=layers.hidden_coef,
-                hidden_intercept=layers.hidden_intercept.astype(np.float64),
-            )
-        )
-        outputs.append(_output(fit, solution.scores[i], present[i], clips.link))
-    return heads, outputs
+    return watched
 
 
 def _blocks(fits: Sequence[Fit], matrices: Mapping[str, Matrix]) -> tuple[list[str], list[Block]]:

@@ -9,6 +9,8 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.head_losses import LOSSES
 
 KINDS = ("softmax", "mlp")
+# Beyond these single precision has no digits left for the loss, or for the penalty.
+LEAST_C, MOST_C = 1e-10, 1e10
 CLASS_WEIGHTS = ("none", "balanced")
 
 
@@ -27,7 +29,8 @@ class HeadSettings:
     choose_C
         Choose `C` for each head on inner folds of its training clips instead.
     inner_folds
-        Folds of the training clips: of that choice, of stacking and of temperatures.
+        Folds of the training clips: of that choice, of stacking, temperatures and
+        thresholds.
     class_weight
         ``balanced``: every class weighs the same in training, however few its clips (of
         classes only, not of tags).
@@ -63,9 +66,10 @@ class HeadSettings:
         for name, least in (("inner_folds", 2), ("hidden", 1)):
             if getattr(self, name) < least:
                 raise BadFeatures(f"{name} is {getattr(self, name)}: at least {least} is needed")
-        for name in ("C", "tau"):
-            if not getattr(self, name) > 0:
-                raise BadFeatures(f"{name} of heads is {getattr(self, name)}: it must be above 0")
+        if not LEAST_C <= self.C <= MOST_C:
+            raise BadFeatures(f"C of heads is {self.C}: it must be from {LEAST_C} to {MOST_C}")
+        if not 0 < self.tau < float("inf"):
+            raise BadFeatures(f"tau of heads is {self.tau}: it must be above 0, and finite")
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""

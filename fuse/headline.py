@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.bootstrap import Counts, areas, bootstrap_regression
+from mvemo.fuse.metrics import mean_held, mean_of_held
 from mvemo.fuse.multilabel import roc_auc
 from mvemo.fuse.regression import regression_scores
 
@@ -79,7 +80,7 @@ def headline_draws(
         Of `bootstrap_counts`: models that share it are paired.
     """
     if task == "regression":
-        return _mean(bootstrap_regression(labels, predictions, counts)["r2"], axis=1)
+        return mean_held(bootstrap_regression(labels, predictions, counts)["r2"], axis=1)
     there = np.asarray(np.isfinite(predictions).all(axis=2), dtype=np.bool_)
     by_fold = []
     for fold in range(k):
@@ -91,13 +92,8 @@ def headline_draws(
         if task == "multiclass":
             by_fold.append(_accuracies(y, p, held, some))
         else:
-            by_fold.append(_mean(areas(y.astype(np.bool_), p, held, some), axis=1))
-    return _mean(np.stack(by_fold), axis=0)
-
-
-def mean_of_held(values: F64) -> float:
-    """Mean of the numbers; NaN where there is none."""
-    return float(_mean(values, axis=0))
+            by_fold.append(mean_held(areas(y.astype(np.bool_), p, held, some), axis=1))
+    return mean_held(np.stack(by_fold), axis=0)
 
 
 def _accuracies(labels: Ints, predictions: F64, there: NDArray[np.bool_], counts: Counts) -> F64:
@@ -106,13 +102,4 @@ def _accuracies(labels: Ints, predictions: F64, there: NDArray[np.bool_], counts
     n_right, n = np.split(sums, 2)
     result = np.full(n.shape, np.nan)
     np.divide(n_right, n, out=result, where=n > 0)
-    return result
-
-
-def _mean(values: F64, axis: int) -> F64:
-    held = np.isfinite(values)
-    n = held.sum(axis=axis)
-    total = np.where(held, values, 0.0).sum(axis=axis)
-    result = np.full(np.shape(total), np.nan)
-    np.divide(total, n, out=result, where=n > 0)
     return result

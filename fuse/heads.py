@@ -13,6 +13,15 @@ from mvemo.fuse.solver import Link
 
 F64 = NDArray[np.float64]
 
+# What a second layer reads of the heads below it, by their link.
+DECISION_INPUTS: dict[Link, str] = {
+    "softmax": "log-probabilities",
+    "sigmoid": "log-odds",
+    "identity": "values",
+}
+# The surest word counts as no surer than this.
+LEAST_PROBABILITY = 1e-4
+
 
 @dataclass(frozen=True)
 class Head:
@@ -31,9 +40,9 @@ class Head:
     mean, scale
         float64 (dim,): x is standardised to (x - mean) / scale first.
     coef
-        float32 (classes, dim); of tags or dimensions where those are its outputs.
+        float32 (outputs, dim): of classes, tags or dimensions.
     intercept
-        float64 (classes,).
+        float64 (outputs,).
     C
         Inverse strength of its L2 penalty.
     link
@@ -43,7 +52,7 @@ class Head:
         ``sigmoid``: float64 (tags,), what a tag's probability must reach for a decision.
     inputs
         What it reads: cached ``features``, or the ``log-probabilities``, ``log-odds`` or
-        ``values`` that the models say which `features` then names.
+        ``values`` of the models that `features` then names (`decision_inputs`).
     hidden_coef, hidden_intercept
         float32 (hidden, dim) and float64 (hidden,) of a hidden layer of rectified units,
         whose outputs `coef` then reads; None without one.
@@ -65,7 +74,7 @@ class Head:
     hidden_intercept: F64 | None = None
 
     def probabilities(self, x: NDArray[np.floating]) -> F64:
-        """float64 (clips, classes), of cached features (clips, dim); see `link`.
+        """float64 (clips, outputs), of what it reads (clips, dim); see `inputs` and `link`.
 
         Rows sum to 1 under ``softmax`` alone; under ``identity`` they are predicted values.
 
@@ -90,6 +99,22 @@ def outputs_of(scores: F64, link: Link) -> F64:
     if link == "softmax":
         return softmax(scores)
     return np.asarray(expit(scores), dtype=np.float64) if link == "sigmoid" else scores
+
+
+def decision_inputs(outputs: F64, link: Link) -> F64:
+    """What heads say on a scale where it adds up, as a second layer reads it.
+
+    Parameters
+    ----------
+    outputs
+        float64 (clips, outputs), of heads with this `link`; NaN stay NaN.
+    """
+    if link == "identity":
+        return outputs.copy()
+    if link == "softmax":
+        return np.asarray(np.log(np.maximum(outputs, LEAST_PROBABILITY)), dtype=np.float64)
+    p = np.clip(outputs, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
+    return np.asarray(np.log(p / (1.0 - p)), dtype=np.float64)
 
 
 def softmax(scores: F64) -> F64:

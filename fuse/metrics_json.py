@@ -22,7 +22,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
     ``provenance`` and ``models``, a mapping of model name to ``modalities``, ``accuracy``
     (``min``, ``mean``, ``max``, ``per_fold``), ``f1_macro`` (of the pooled predictions),
     ``roc_auc_macro_ovr`` (mean over folds) and ``confusion`` (rows true, columns
-    predicted). All others may grow.
+    predicted). All others may grow. With ``repeats``, scores are of all of them.
 
     Raises
     ------
@@ -46,6 +46,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         "baseline": {
             "majority_accuracy": spread(results.majority_per_fold).mean,
             "majority_per_fold": results.majority_per_fold,
+            "majority_interval": results.majority_interval,
             "chance_accuracy": 1.0 / len(results.classes),
         },
         **trust_dict(results),
@@ -68,6 +69,7 @@ def trust_dict(results: Results | OutputResults) -> dict[str, Any]:
                 "t": c.t,
                 "p": c.p,
                 "p_holm": c.p_holm,
+                "interval": c.interval,
                 "differences": c.differences,
             }
             for c in results.comparisons
@@ -105,15 +107,28 @@ def _model(model: ModelResult, classes: tuple[str, ...]) -> dict[str, Any]:
         "roc_auc_macro_ovr_per_fold": model.roc_auc_per_fold,
         "roc_auc_macro_ovr_pooled": model.roc_auc_macro_ovr_pooled,
         "confusion": model.confusion,
-        "intervals": model.intervals,
+        "intervals": {name: v for name, v in model.intervals.items() if ":" not in name},
         "without": model.without,
         "stood_in": model.stood_in,
         "calibration": model.calibration,
         "per_class": {
-            name: {"precision": precision[i], "recall": recall[i], "f1": f1[i]}
+            name: {
+                "precision": precision[i],
+                "recall": recall[i],
+                "f1": f1[i],
+                "intervals": intervals_of(model.intervals, i),
+            }
             for i, name in enumerate(classes)
         },
     }
+
+
+def intervals_of(
+    intervals: Mapping[str, tuple[float, float]], output: int
+) -> dict[str, tuple[float, float]]:
+    """Those of one class or tag, by the names of its scores."""
+    ending = f":{output}"
+    return {n.removesuffix(ending): v for n, v in intervals.items() if n.endswith(ending)}
 
 
 def plain(value: Any, where: str) -> Any:

@@ -15,11 +15,12 @@ from mvemo.fuse.errors import BadFeatures
 AUDIO = ("music1d", "music2d")
 VIDEO = ("c3d", "i3d")
 INTEGRATED = "integrated"
+STACKED = "integrated-stacked"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A softmax head over concatenated features.
+    """A head over concatenated features.
 
     Parameters
     ----------
@@ -46,7 +47,14 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
     ----------
     modality
         Feature name to ``audio`` or ``video``.
+
+    Raises
+    ------
+    BadFeatures
+        A name that `check_feature_name` refuses.
     """
+    for name in modality:
+        check_feature_name(name)
     audio = _ordered((name for name in modality if modality[name] == "audio"), AUDIO)
     video = _ordered((name for name in modality if modality[name] == "video"), VIDEO)
     models = [Model(name, (name,), (modality[name],)) for name in (*audio, *video)]
@@ -59,6 +67,15 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
         kinds = tuple(kind for kind, held in (("audio", audio), ("video", video)) if held)
         models.append(Model(INTEGRATED, (*audio, *video), kinds))
     return tuple(models)
+
+
+def check_feature_name(name: str) -> None:
+    """Raise `BadFeatures` for a feature whose name is that of a model, or joins names."""
+    if name in (INTEGRATED, STACKED) or "+" in name or "," in name:
+        raise BadFeatures(
+            f"feature {name!r}: a name has no '+' and no ',' and is none of {INTEGRATED}, "
+            f"{STACKED}, which are models"
+        )
 
 
 def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> tuple[Model, ...]:

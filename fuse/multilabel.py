@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from mvemo.fuse.metrics import mean_of_held
+
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -85,7 +87,7 @@ def multilabel_scores(
     return MultilabelScores(
         *per_tag,
         support=truth.sum(axis=0).astype(np.int64),
-        macro={name: _mean(v) for name, v in zip(NAMES, per_tag, strict=True)},
+        macro={name: mean_of_held(v) for name, v in zip(NAMES, per_tag, strict=True)},
         micro={name: float(v[0]) for name, v in zip(NAMES, pooled, strict=True)},
     )
 
@@ -190,9 +192,3 @@ def _ratio(numerator: F64, denominator: F64) -> F64:
     result: F64 = np.full(numerator.shape, np.nan)
     np.divide(numerator, denominator, out=result, where=denominator != 0)
     return result
-
-
-def _mean(values: F64) -> float:
-    """Mean of the numbers; NaN where there is none."""
-    held = values[np.isfinite(values)]
-    return float(held.mean()) if len(held) else float("nan")

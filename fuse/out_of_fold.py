@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.cache import Cache
 from mvemo.fuse.clips import Clips, complete
+from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.head_settings import HeadSettings
-from mvemo.fuse.heads import Head
-from mvemo.fuse.models import Model, parts_by_absence, parts_in, parts_of
-from mvemo.fuse.preparation import Preparation
+from mvemo.fuse.heads import Head, decision_inputs
+from mvemo.fuse.metrics import mean_of_held
+from mvemo.fuse.models import STACKED, Model, parts_by_absence, parts_in, parts_of
+from mvemo.fuse.preparation import Preparation, prepare, provenance_of, shuffled
 from mvemo.fuse.stacking import base_models, stack_all, stack_fold, stacked_model
 from mvemo.fuse.views import View, fit_view
 
@@ -28,6 +32,8 @@ class OutOfFold:
     ----------
     clips
         Labels, groups and folds.
+    models
+        That were asked for, in the order of report.
     outputs
         A model's features to float64 (clips, outputs), by the head that left the clip's
         fold out; NaN rows where a feature is missing. Parts of models are among them.
@@ -40,6 +46,10 @@ class OutOfFold:
         The stacked model; None where there is none.
     stack_outputs, stack_inner
         Its own, as in `outputs` and, by fold, as in `inner`.
+    stack_without
+        ``audio`` and ``video`` to what is said with that modality missing, as in `outputs`:
+        by the second layer on what stands in for its bases, or, where a base has nothing
+        left, by the mean of the others.
     heads
         All that were fitted.
     missing
@@ -47,12 +57,14 @@ class OutOfFold:
     """
 
     clips: Clips
+    models: tuple[Model, ...]
     outputs: dict[tuple[str, ...], F64]
     parts: Mapping[tuple[str, str], Model]
     inner: dict[tuple[tuple[str, ...], int], NDArray[np.float32]] = field(default_factory=dict)
     stack: Model | None = None
     stack_outputs: F64 = field(default_factory=lambda: np.zeros((0, 0)))
     stack_inner: dict[int, F64] = field(default_factory=dict)
+    stack_without: dict[str, F64] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
     missing: dict[str, int] = field(default_factory=dict)
 
@@ -71,34 +83,62 @@ class OutOfFold:
         held = {names: values for (names, f), values in self.inner.items() if f == fold}
         return self._filled(model, held)[0]
 
+    def of_all(self, model: Model) -> F64:
+        """As `of`, and of clips that train only (one split) what is said inside training."""
+        return self._with_training(self.of(model)[0], lambda: self.inner_of(model, 0))
+
+    def own_of_all(self, names: tuple[str, ...]) -> F64:
+        """As `of_all` of the model of these features, without those that stand in."""
+        inner = self.inner
+        return self._with_training(self.outputs[names], lambda: inner[names, 0].astype(np.float64))
+
+    def of_all_stacked(self) -> F64:
+        """As `own_of_all`, of the stack."""
+        return self._with_training(self.stack_outputs, lambda: self.stack_inner[0])
+
     def without(self, model: Model) -> dict[str, float]:
-        """Missing modality to the mean score over folds of what is then left (F6).
+        """The mean score over folds of what is left when a modality is missing (F6).
 
-        Of the clips that the whole model predicts, so that it can be compared.
+        Returns
+        -------
+        ``audio`` and ``video``, missing, to that score, and ``none`` to that of the whole
+        model: all of the clips that it predicts itself, so that they can be compared.
+        Empty for a model of one modality.
         """
+        parts = parts_by_absence(model, self.parts)
+        if not parts:
+            return {}
         whole = complete(self.outputs[model.features])
-        found = {}
-        for gone, part in parts_by_absence(model, self.parts).items():
-            said = self.outputs[part.features]
-            there = whole & complete(said)
-            scores = [
-                self.clips.score(there & (self.clips.folds == fold), said)
-                for fold in range(int(self.clips.folds.max()) + 1)
-                if (there & (self.clips.folds == fold)).any()
-            ]
-            held = [score for score in scores if np.isfinite(score)]
-            found[gone] = float(np.mean(held)) if held else float("nan")
-        return found
+        every = {"none": model, **parts}
+        return {
+            gone: self._mean_score(self.outputs[m.features], whole) for gone, m in every.items()
+        }
 
-    def stack_stood_in(self) -> int:
-        """Clips that the stack predicts although a feature of its bases is missing."""
-        if self.stack is None:
-            return 0
-        singles = [complete(self.outputs[n]) for n in self.outputs if set(n) <= self._stacked()]
-        return int((complete(self.stack_outputs) & ~np.logical_and.reduce(singles)).sum())
+    def of_stack(self) -> tuple[F64, int, dict[str, float]]:
+        """The stack's outputs, clips with a modality missing among them, and `without`."""
+        own, stood_in = self.stack_outputs, 0
+        whole = complete(own)
+        for gone in ("video", "audio"):
+            other = self.stack_without.get(gone, self.stack_outputs)
+            lacking = ~complete(own) & complete(other)
+            own = np.where(lacking[:, None], other, own)
+            stood_in += int(lacking.sum())
+        without = {gone: self._mean_score(v, whole) for gone, v in self.stack_without.items()}
+        if without:
+            without["none"] = self._mean_score(self.stack_outputs, whole)
+        return own, stood_in, without
 
-    def _stacked(self) -> set[str]:
-        return set(self.stack.features) if self.stack else set()
+    def _mean_score(self, said: F64, rows: NDArray[np.bool_]) -> float:
+        """Mean over folds of the score of `rows`."""
+        folds = self.clips.folds
+        scores = [
+            self.clips.score(rows & (folds == fold), said) for fold in range(int(folds.max()) + 1)
+        ]
+        return mean_of_held(np.array(scores))
+
+    def _with_training(self, outputs: F64, inner: Callable[[], F64]) -> F64:
+        train_only = self.clips.folds < 0
+        return np.where(train_only[:, None], inner(), outputs) if train_only.any() else outputs
 
     def _filled(
         self, model: Model, values: Mapping[tuple[str, ...], NDArray[np.floating]]
@@ -109,10 +149,78 @@ class OutOfFold:
             if part.features not in values:
                 continue
             other = values[part.features]
-            lacking = ~complete(own) & np.isfinite(other).all(axis=1)
+            lacking = ~complete(own) & complete(np.asarray(other, dtype=np.float64))
             own = np.where(lacking[:, None], other, own)
             by[lacking] = n
         return own, by
+
+
+def evaluation(
+    cache: Cache,
+    settings: HeadSettings,
+    *,
+    k: int | None,
+    seed: int | None,
+    permute_labels: bool,
+    allow_leak: bool,
+    models: Sequence[str] | None,
+    stacked: bool,
+    missing_modality: bool,
+    inner: bool,
+    refit: bool,
+) -> tuple[OutOfFold, dict[str, Any]]:
+    """What every evaluation does before it scores: parameters as of `mvemo.fuse.evaluate`.
+
+    `inner` as of `predict_all`.
+
+    Returns
+    -------
+    The predictions, and the fields of its results that do not depend on the task.
+
+    Raises
+    ------
+    BadFeatures, LeakError
+        As for `mvemo.fuse.evaluate`.
+    """
+    table = cache.table
+    asked = None if models is None else [name for name in models if name != STACKED]
+    named = models is not None and STACKED in models
+    prepared = prepare(cache, k=k, seed=seed, models=asked, allow_leak=allow_leak)
+    if named and not base_models(prepared.models):
+        raise BadFeatures(
+            f"{cache.path}: {STACKED} stacks two models or more: name those, too, or leave it out"
+        )
+    labels = np.asarray(table.labels, np.float64 if table.task == "regression" else np.int64)
+    if permute_labels:
+        labels = shuffled(labels, seed)
+    found = predict_all(
+        prepared,
+        Clips(table.task, labels, table.groups, prepared.folds, len(table.classes), seed or 0),
+        settings,
+        stacked=stacked or named,
+        missing_modality=missing_modality,
+        inner=inner,
+        refit=refit,
+    )
+    return found, {
+        "name": table.name,
+        "task": table.task,
+        "classes": table.classes,
+        "clip_ids": table.clip_ids,
+        "groups": table.groups,
+        "labels": labels,
+        "folds": prepared.folds,
+        "k": prepared.k,
+        "seed": seed or 0,
+        "protocol": prepared.features.protocol(prepared.names),
+        "leaky": prepared.leaky,
+        "synthetic": table.synthetic,
+        "permuted": permute_labels,
+        "missing": found.missing,
+        "failures": tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
+        "curves": cache.curves,
+        "provenance": {**provenance_of(cache, prepared, settings.C), "heads": settings.record()},
+    }
 
 
 def predict_all(
@@ -148,9 +256,16 @@ def predict_all(
     parts = parts_of(models, features.modality) if missing_modality else {}
     # A part may be a model itself: heads are known by their features.
     fitted = {model.features: model for model in (*parts.values(), *models)}
-    blank = (len(clips.labels), clips.n_outputs)
-    found = OutOfFold(clips, {names: np.full(blank, np.nan) for names in fitted}, parts)
+    blank = np.full((len(clips.labels), clips.n_outputs), np.nan)
+    found = OutOfFold(clips, models, {names: blank.copy() for names in fitted}, parts)
     bases = base_models(models) if stacked else ()
+    if not all(clips.divisible(fold) for fold in range(prepared.k)):
+        # Training clips of one group have no inner predictions to stack.
+        bases = ()
+    if bases:
+        found.stack, found.stack_outputs = stacked_model(bases), blank.copy()
+        if missing_modality and len(found.stack.modalities) > 1:
+            found.stack_without = {"audio": blank.copy(), "video": blank.copy()}
     for net_fold, tested in prepared.views:
         matrices = {name: features.matrix(name, net_fold) for name in prepared.names}
         found.missing = {name: int((~m.present).sum()) for name, m in matrices.items()}
@@ -172,15 +287,13 @@ def predict_all(
         found.inner |= view.inner
         for names, fold in view.scored:
             found.outputs[names][clips.folds == fold] = view.scored[names, fold]
-        if any(int(view.inner_folds[fold].max()) < 0 for fold in tested):
-            # Training clips of one group have no inner predictions to stack.
-            bases = ()
         for fold in tested if bases else ():
             _stack(found, view, bases, fold, inner)
-    if bases:
-        found.stack = stacked_model(bases)
-        if refit:
-            found.heads.append(stack_all(clips, {b.name: found.of(b)[0] for b in bases}))
+    if not any(complete(said).any() for said in found.outputs.values()):
+        what = "of two classes" if clips.task == "multiclass" else "(two at least)"
+        raise BadFeatures(f"no head can be trained: no fold leaves training clips {what}")
+    if bases and refit and any(head.model == STACKED for head in found.heads):
+        found.heads.append(stack_all(clips, {b.name: found.of_all(b) for b in bases}))
     return found
 
 
@@ -200,14 +313,30 @@ def _stack(found: OutOfFold, view: View, bases: Sequence[Model], fold: int, inne
     """One fold's second layer and its predictions."""
     clips = found.clips
     tested = clips.folds == fold
-    if not len(found.stack_outputs):
-        found.stack_outputs = np.full((len(clips.labels), clips.n_outputs), np.nan)
     outputs = {}
     for base in bases:
         values = found.inner_of(base, fold)
-        values[tested] = found.of(base)[0][tested]
+        values[tested] = found.outputs[base.features][tested]
         outputs[base.name] = values
     head, said, held = stack_fold(clips, fold, outputs, view.inner_folds[fold], inner=inner)
+    found.stack_inner[fold] = held
+    if head is None:
+        return
     found.heads.append(head)
     found.stack_outputs[tested] = said[tested]
-    found.stack_inner[fold] = held
+    for gone, values in found.stack_without.items():
+        left = [_left(found, base, gone) for base in bases]
+        there = [of[tested] for of in left if of is not None]
+        if len(there) == len(bases):
+            inputs = [decision_inputs(of, head.link) for of in there]
+            values[tested] = head.probabilities(np.concatenate(inputs, axis=1))
+        else:
+            values[tested] = np.mean(there, axis=0)
+
+
+def _left(found: OutOfFold, base: Model, gone: str) -> F64 | None:
+    """What a base says with a modality missing; None where nothing of it is left."""
+    if gone not in base.modalities:
+        return found.outputs[base.features]
+    part = parts_by_absence(base, found.parts).get(gone)
+    return None if part is None else found.outputs[part.features]

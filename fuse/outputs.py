@@ -45,12 +45,13 @@ class OutputResult:
     micro
         Score name to its value over all (clip, tag) pairs, pooled; empty for dimensions.
     intervals
-        Name to the ends of a 95 % group-bootstrap interval: ``headline`` (see
-        `mvemo.fuse.headline`), and of the pooled predictions ``NAME_macro``, ``f1_micro``
-        and, for dimensions, ``NAME_DIMENSION`` and ``quadrant_accuracy``.
+        Name to the ends of its 95 % group-bootstrap interval: ``headline`` (see
+        `mvemo.fuse.headline`), and of the pooled predictions ``NAME_macro``; of tags
+        ``NAME_micro``, ``NAME:t`` of the t-th tag and calibration; of dimensions
+        ``NAME_DIMENSION`` and ``quadrant_accuracy``.
     without
         ``audio`` or ``video`` to the mean headline over folds when that modality is missing
-        (F6): of a head that needs only the other, on the same clips and folds.
+        (F6), and ``none``: as in `ModelResult`.
     stood_in
         Clips with one of the modalities missing, which the head of the other predicted,
         and for tags decided by its thresholds.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,17 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache
-from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.head_settings import HeadSettings
 from mvemo.fuse.headline import HEADLINES
-from mvemo.fuse.models import Model, parts_in
+from mvemo.fuse.heads import Head
+from mvemo.fuse.models import STACKED, Model, parts_in
 from mvemo.fuse.multilabel import best_thresholds
-from mvemo.fuse.out_of_fold import OutOfFold, predict_all
+from mvemo.fuse.out_of_fold import OutOfFold, evaluation
 from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.outputs_scores import Plane, plane_of, score_tags, score_values
-from mvemo.fuse.preparation import prepare, provenance_of, shuffled
-from mvemo.fuse.stacking import STACKED
 
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -79,28 +77,24 @@ def evaluate_outputs(
             "scores it"
         )
     tags = table.task == "multilabel"
-    settings = head or HeadSettings(C=C)
-    want_stack = stacked or (models is not None and STACKED in models)
-    asked = None if models is None else [name for name in models if name != STACKED]
-    prepared = prepare(cache, k=k, seed=seed, models=asked, allow_leak=allow_leak)
-    folds, k = prepared.folds, prepared.k
-    labels: NDArray[Any] = np.asarray(table.labels, np.int64 if tags else np.float64)
-    if permute_labels:
-        labels = shuffled(labels, seed)
-    clips = Clips(table.task, labels, table.groups, folds, len(table.classes), seed or 0)
-    found = predict_all(
-        prepared,
-        clips,
-        settings,
-        stacked=want_stack,
+    found, fields = evaluation(
+        cache,
+        head or HeadSettings(C=C),
+        k=k,
+        seed=seed,
+        permute_labels=permute_labels,
+        allow_leak=allow_leak,
+        models=models,
+        stacked=stacked,
         missing_modality=missing_modality,
         inner=tags,
         refit=refit,
     )
+    labels, folds, k = found.clips.labels, fields["folds"], fields["k"]
     plane = None if tags else plane_of(table.classes, np.asarray(table.labels, np.float64), centre)
-    scored = []
     cuts = _thresholds(found, k) if tags else {}
-    for model in prepared.models:
+    scored = []
+    for model in found.models:
         said, by = found.of(model)
         cut = by_clip = None
         if tags:
@@ -110,44 +104,16 @@ def evaluate_outputs(
         made = _score(model, labels, said, cut, folds, k, plane, by_clip)
         scored.append(replace(made, without=found.without(model), stood_in=int((by > 0).sum())))
     if found.stack is not None:
-        cut = None
-        if tags:
-            inner = [found.stack_inner[fold] for fold in range(k)]
-            cut = cuts[_STACK] = np.stack([best_thresholds(x, labels) for x in inner])
-        made = _score(found.stack, labels, found.stack_outputs, cut, folds, k, plane)
-        scored.append(replace(made, stood_in=found.stack_stood_in()))
-    heads = found.heads
-    if tags:
-        outputs = {**found.outputs, _STACK: found.stack_outputs}
-        heads = []
-        for one in found.heads:
-            of = _STACK if one.model == STACKED else one.features
-            # Out-of-fold predictions of all clips are inner ones of a head fitted on all.
-            cut = best_thresholds(outputs[of], labels) if one.fold is None else cuts[of][one.fold]
-            heads.append(replace(one, thresholds=cut))
+        said, stood_in, without = found.of_stack()
+        made = _score(found.stack, labels, said, cuts.get(_STACK), folds, k, plane)
+        scored.append(replace(made, without=without, stood_in=stood_in))
     return OutputResults(
-        name=table.name,
-        task=table.task,
-        classes=table.classes,
-        clip_ids=table.clip_ids,
-        groups=table.groups,
-        labels=labels,
-        folds=folds,
-        k=k,
-        seed=clips.seed,
-        protocol=prepared.features.protocol(prepared.names),
-        leaky=prepared.leaky,
-        synthetic=table.synthetic,
-        permuted=permute_labels,
+        **fields,
         headline=HEADLINES[table.task],
         models=tuple(scored),
         baseline=baseline(table.task, labels, folds, k, plane),
         quadrant_centre=None if plane is None else plane.centre,
-        missing=found.missing,
-        failures=tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
-        curves=cache.curves,
-        provenance={**provenance_of(cache, prepared, settings.C), "heads": settings.record()},
-        heads=tuple(heads),
+        heads=tuple(_decided(found, cuts) if tags else found.heads),
     )
 
 
@@ -159,7 +125,7 @@ def _thresholds(found: OutOfFold, k: int) -> dict[tuple[str, ...], F64]:
     that.
     """
     labels = found.clips.labels
-    return {
+    cuts = {
         names: np.stack(
             [
                 best_thresholds(found.inner[names, fold].astype(np.float64), labels)
@@ -168,6 +134,27 @@ def _thresholds(found: OutOfFold, k: int) -> dict[tuple[str, ...], F64]:
         )
         for names in found.outputs
     }
+    if found.stack is not None:
+        inner = [found.stack_inner[fold] for fold in range(k)]
+        cuts[_STACK] = np.stack([best_thresholds(held, labels) for held in inner])
+    return cuts
+
+
+def _decided(found: OutOfFold, cuts: Mapping[tuple[str, ...], F64]) -> list[Head]:
+    """The heads with their thresholds.
+
+    Out-of-fold predictions of all clips are inner ones of a head that is fitted on all.
+    """
+    heads = []
+    for one in found.heads:
+        of = _STACK if one.model == STACKED else one.features
+        if one.fold is not None:
+            cut = cuts[of][one.fold]
+        else:
+            said = found.of_all_stacked() if of == _STACK else found.own_of_all(of)
+            cut = best_thresholds(said, found.clips.labels)
+        heads.append(replace(one, thresholds=cut))
+    return heads
 
 
 def baseline(

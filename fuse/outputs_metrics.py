@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.headline import mean_of_held
-from mvemo.fuse.metrics_json import plain, trust_dict
+from mvemo.fuse.metrics import mean_of_held
+from mvemo.fuse.metrics_json import intervals_of, plain, trust_dict
 from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.regression import QUADRANTS
 from mvemo.fuse.summary import spread
@@ -23,9 +23,10 @@ def output_metrics_dict(results: OutputResults) -> dict[str, Any]:
     has ``modalities``, ``features``, ``predicted``, the headline score under its name
     (``roc_auc`` or ``r2``: ``min``, ``mean``, ``max``, ``per_fold``), ``macro`` and, for
     tags, ``micro`` scores of the pooled predictions, ``per_output`` (pooled scores of each
-    tag or dimension, with ``per_fold``), ``intervals`` (95 %, group bootstrap) and, where
-    valence and arousal are predicted, ``quadrants``. ``baseline`` has the same for what
-    knows no features.
+    tag or dimension, with ``per_fold``), ``intervals`` (95 %, group bootstrap),
+    ``without``, ``stood_in``, of tags ``thresholds`` and ``calibration``, and, where valence
+    and arousal are predicted, ``quadrants``. ``baseline`` has the same for what knows no
+    features. ``comparisons``, ``repeats`` and ``learning_curve`` are of the headline.
     """
     values: dict[str, Any] = {
         "name": results.name,
@@ -71,13 +72,14 @@ def _model(model: OutputResult, results: OutputResults) -> dict[str, Any]:
             "per_fold": model.headline_per_fold,
         },
         "macro": model.macro,
-        "intervals": model.intervals,
+        "intervals": {name: v for name, v in model.intervals.items() if ":" not in name},
         "without": model.without,
         "stood_in": model.stood_in,
         "calibration": model.calibration,
         "per_output": {
             output: {
                 **{name: scores[i] for name, scores in model.pooled.items()},
+                "intervals": intervals_of(model.intervals, i),
                 "mean_over_folds": {
                     name: mean_of_held(scores[:, i]) for name, scores in model.per_fold.items()
                 },
@@ -107,7 +109,7 @@ def output_predictions_csv(results: OutputResults) -> str:
     Columns: ``clip_id``, ``group``, ``fold`` (the one the clip was tested in), ``model``,
     then for each tag or dimension X ``true_X``, ``predicted_X`` (probability or value, the
     digits that give back the same float64) and, for tags, ``decided_X`` (0 or 1). The
-    predicted ones are empty where a feature is missing.
+    predicted ones are empty where a clip could not be predicted.
     """
     tags = results.task == "multilabel"
     kinds = ("true", "predicted", "decided") if tags else ("true", "predicted")

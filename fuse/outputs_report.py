@@ -18,7 +18,6 @@ from mvemo.fuse.outputs_metrics import (
 )
 from mvemo.fuse.outputs_summary import (
     HEADS,
-    best_output,
     format_output_table,
     furthest_clips,
     interval_text,
@@ -28,7 +27,7 @@ from mvemo.fuse.outputs_summary import (
     summarise_outputs,
 )
 from mvemo.fuse.report import page_environment, provenance_sections, write_files
-from mvemo.fuse.summary import PROTOCOLS, banners, describe, fraction, spread
+from mvemo.fuse.summary import PROTOCOLS, banners, best, describe, fraction, spread
 from mvemo.fuse.trust import learning_curve_figure, reliability_figure, trust_values
 
 _MANY_FAILURES = 500
@@ -68,7 +67,7 @@ def output_report_html(results: OutputResults) -> str:
     """One page with everything in it: it loads nothing, and all text is escaped."""
     from markupsafe import Markup
 
-    top = best_output(results.models)
+    top = best(results.models)
     tags = results.task == "multilabel"
     scatters = []
     if top is not None and not tags:
@@ -150,7 +149,12 @@ def _outputs(results: OutputResults, model: OutputResult) -> list[dict[str, Any]
             if results.task == "multilabel"
             else [f"{labels.min():.3g} to {labels.max():.3g}", f"{labels.mean():.3g}"]
         )
-        cells = [fraction(float(model.pooled[s][i])) for s in HEADS if s in model.pooled]
+        ending = f":{i}" if results.task == "multilabel" else f"_{name}"
+        cells = [
+            (fraction(float(model.pooled[s][i])), interval_text(model, f"{s}{ending}"))
+            for s in HEADS
+            if s in model.pooled
+        ]
         over = spread(model.per_fold[results.headline][:, i])
         found.append({"name": name, "about": about, "cells": cells, "folds": over})
     return found

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.bootstrap import Counts, bootstrap_multilabel, bootstrap_regression
 from mvemo.fuse.calibration import tag_brier_score, tag_log_loss, tag_reliability
-from mvemo.fuse.headline import headline_draws, headline_per_fold, mean_of_held
-from mvemo.fuse.metrics import confusion_matrix
+from mvemo.fuse.headline import headline_per_fold
+from mvemo.fuse.metrics import confusion_matrix, mean_of_held
 from mvemo.fuse.models import Model
 from mvemo.fuse.multilabel import NAMES, decide, multilabel_scores
-from mvemo.fuse.outputs import OutputResult, OutputResults
+from mvemo.fuse.outputs import OutputResult
 from mvemo.fuse.regression import QUADRANTS, quadrant_accuracy, quadrants, regression_scores
 
 F64 = NDArray[np.float64]
@@ -152,41 +151,3 @@ def score_values(
         ),
         quadrant_confusion=confusion_matrix(true[rows], said[rows], len(QUADRANTS)),
     )
-
-
-def output_draws(results: OutputResults, counts: Counts) -> dict[str, F64]:
-    """Score name to float64 (models and the baseline, draws): all on the same draws."""
-    models = (*results.models, results.baseline)
-    labels, predictions = results.labels, np.stack([m.predictions for m in models])
-    found: dict[str, F64] = {}
-    if results.task == "multilabel":
-        decisions = np.stack([m.decisions for m in models if m.decisions is not None])
-        tags = bootstrap_multilabel(labels.astype(np.int64), predictions, decisions, counts)
-        found.update(tags.draws)
-        found["headline"] = headline_draws(
-            results.task, labels, predictions, results.folds, results.k, counts
-        )
-        return found
-    values = labels.astype(np.float64)
-    for name, of in bootstrap_regression(values, predictions, counts).items():
-        found[f"{name}_macro"] = of.mean(axis=1)
-        found.update({f"{name}_{c}": of[:, i] for i, c in enumerate(results.classes)})
-    found["headline"] = found["r2_macro"]
-    if results.quadrant_centre is not None:
-        plane = plane_of(results.classes, values, results.quadrant_centre)
-        if plane is not None:
-            found["quadrant_accuracy"] = _quadrant_draws(plane, values, predictions, counts)
-    return found
-
-
-def _quadrant_draws(plane: Plane, labels: F64, predictions: F64, counts: Counts) -> F64:
-    """float64 (models, draws): accuracy of quadrants."""
-    true = plane.quadrants(labels)
-    said = np.stack([plane.quadrants(p) for p in predictions])
-    there = said >= 0
-    right = (said == true) & there
-    sums = counts.sums(np.concatenate([right, there]).T.astype(np.float64)).T
-    n_right, n = np.split(sums, 2)
-    result = np.full(n.shape, np.nan)
-    np.divide(n_right, n, out=result, where=n > 0)
-    return result

@@ -10,11 +10,13 @@ import numpy as np
 from mvemo.fuse.headline import TITLES
 from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.summary import (
-    comparison_text,
+    best,
+    compare_fusion,
     count,
     describe,
     fraction,
     one_split,
+    over_folds,
     percent,
     spread,
 )
@@ -73,14 +75,6 @@ class FarClip:
     off: float
 
 
-def best_output(models: Sequence[OutputResult]) -> OutputResult | None:
-    """The highest mean headline; of equals the one of fewest features, then the first."""
-    held = [m for m in models if np.isfinite(spread(m.headline_per_fold).mean)]
-    if not held:
-        return None
-    return min(held, key=lambda m: (-spread(m.headline_per_fold).mean, len(m.features)))
-
-
 def pooled_cells(results: OutputResults, model: OutputResult) -> list[Cell]:
     """The pooled scores of a model's line in the main table."""
     if results.task == "multilabel":
@@ -108,23 +102,6 @@ def interval_text(model: OutputResult, key: str) -> str:
     return f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
-def compare_output_fusion(results: OutputResults) -> str:
-    """One sentence: the best fusion beside the best single feature; empty without both."""
-    single = best_output([m for m in results.models if len(m.features) == 1])
-    fusion = best_output([m for m in results.models if len(m.features) > 1])
-    if single is None or fusion is None:
-        return ""
-    title = TITLES[results.headline]
-    a, b = fusion.headline_per_fold, single.headline_per_fold
-    held = np.isfinite(a) & np.isfinite(b)
-    return (
-        f"The best fusion, {fusion.name} ({title} {fraction(spread(a).mean)}), beside the best "
-        f"single feature, {single.name} ({fraction(spread(b).mean)}): it is higher in "
-        f"{int((a[held] > b[held]).sum())} of {int(held.sum())} folds "
-        f"({comparison_text(results, fusion.name, single.name)})."
-    )
-
-
 def summarise_outputs(results: OutputResults) -> str:
     """A paragraph in plain words for a reader who looks at nothing else."""
     names = ", ".join(results.classes)
@@ -144,7 +121,7 @@ def summarise_outputs(results: OutputResults) -> str:
         ]
     if results.leaky:
         text.append("The nets under them, however, saw clips that they are scored on.")
-    top = best_output(results.models)
+    top = best(results.models)
     if top is None:
         text.append("No model made a prediction.")
         return " ".join(text)
@@ -167,10 +144,11 @@ def summarise_outputs(results: OutputResults) -> str:
     if results.permuted:
         text.append("As labels were shuffled, no model should do better than that baseline.")
     else:
-        text.append(compare_output_fusion(results))
+        text.append(compare_fusion(results))
     if partly_predicted(results):
         text.append(
-            "Clips that lack a feature are left out of the scores of the models that need it."
+            "Clips that a model could not predict, because features are missing, are left out of "
+            "its scores."
         )
     return " ".join(part for part in text if part)
 
@@ -208,7 +186,7 @@ def furthest_clips(results: OutputResults, model: OutputResult, limit: int = 20)
 def scored_how(results: OutputResults) -> str:
     """The main table's columns in words."""
     title = TITLES[results.headline]
-    text = f"min, mean, max: {title} over {count(results.k, 'fold')}"
+    text = f"min, mean, max: {title} over {over_folds(results)}"
     if results.task == "multilabel":
         text += (
             ", mean over tags. F1, AUC and AP (average precision): pooled over folds; decisions "
@@ -251,7 +229,7 @@ def format_output_table(results: OutputResults, warnings: Sequence[tuple[str, st
     lines += columns([header, *(row(m) for m in results.models)], [row(results.baseline)])
     lines.append("")
     lines.append(wrap(scored_how(results)))
-    top = best_output(results.models)
+    top = best(results.models)
     if top is not None and interval_text(top, "headline"):
         pooled = "" if results.task == "multilabel" else "pooled "
         lines.append(
@@ -260,7 +238,7 @@ def format_output_table(results: OutputResults, warnings: Sequence[tuple[str, st
                 f"{interval_text(top, 'headline')} (group bootstrap)."
             )
         )
-    statement = "" if results.permuted else compare_output_fusion(results)
+    statement = "" if results.permuted else compare_fusion(results)
     if statement:
         lines.append(wrap(statement))
     absent = {name: n for name, n in results.missing.items() if n}

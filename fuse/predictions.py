@@ -147,9 +147,6 @@ def results_of_predictions(
         score_model(Model(model, (), ()), held, p.labels, p.folds, p.k, n_classes)
         for model, held in p.probabilities.items()
     )
-    majority = majority_accuracy(p.labels, p.folds, p.k)
-    if p.k == 1:
-        majority = np.array([np.bincount(p.labels).max() / len(p.labels)])
     seen: dict[str, set[int]] = {}
     for group, fold in zip(p.groups, p.folds.tolist(), strict=True):
         seen.setdefault(group, set()).add(fold)
@@ -169,7 +166,7 @@ def results_of_predictions(
         synthetic=synthetic,
         permuted=False,
         models=scored,
-        majority_per_fold=majority,
+        majority_per_fold=majority_accuracy(p.labels, p.folds, p.k),
         provenance={
             "prediction_files": [{"name": file, "sha256": sha256} for file, sha256 in p.files],
             "groups_in_several_folds": straddling,

@@ -104,6 +104,7 @@ def provenance_of(cache: Cache, prepared: Preparation, C: float) -> dict[str, An
         "features": {
             name: [
                 {
+                    "modality": spec.modality,
                     "digest": spec.digest,
                     "extractor": f"{spec.extractor} v{spec.version}",
                     "protocol": spec.protocol,

@@ -99,7 +99,7 @@ def predictions_csv(results: Results) -> str:
 
     Columns: ``clip_id``, ``group``, ``fold`` (the one the clip was tested in), ``label``
     (true), ``model``, ``predicted``, and ``p_CLASS`` for each class, the digits that give
-    back the same float64. The last ones are empty where a feature is missing.
+    back the same float64. The last ones are empty where a clip could not be predicted.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -209,6 +209,7 @@ def _per_class(model: ModelResult, classes: tuple[str, ...]) -> list[dict[str, A
             "precision": float(precision[c]),
             "recall": float(recall[c]),
             "f1": float(f1[c]),
+            "f1_interval": interval_text(model, f"f1:{c}", percents=False),
         }
         for c, name in enumerate(classes)
     ]

@@ -38,11 +38,14 @@ class ModelResult:
     confusion
         int64 (classes, classes): rows are true, columns predicted classes.
     intervals
-        Score (``accuracy``, ``f1_macro``, ``roc_auc_macro_ovr_pooled``) to its 95 %
-        interval, from resampled groups; empty where none was asked for.
+        Score to its 95 % interval, from resampled groups: ``accuracy``, ``f1_macro``,
+        ``roc_auc_macro_ovr``, ``roc_auc_macro_ovr_pooled``, ``ece``, ``brier``,
+        ``log_loss``, and of the c-th class ``precision:c``, ``recall:c`` and ``f1:c``. All
+        but the mean over folds are of the pooled predictions. Empty where none was asked for.
     without
         ``audio`` or ``video`` to the mean accuracy when that modality is missing (F6): of a
-        head that needs only the other, on the same clips and folds.
+        head that needs only the other; ``none`` to that of the model itself. All of the
+        clips that have both. Empty for a model of one modality.
     stood_in
         Clips with one of the modalities missing, which the head of the other predicted.
     calibration
@@ -105,6 +108,8 @@ class Results:
         In the order of report.
     majority_per_fold
         float64 (folds,): accuracy of always saying the training folds' commonest class.
+    majority_interval
+        95 % interval of its pooled accuracy; None where none was asked for.
     missing
         Feature name to number of clips without it.
     failures
@@ -117,7 +122,8 @@ class Results:
     comparisons
         Each fusion against its best single modality (`mvemo.fuse.compare`).
     repeats
-        Further evaluations on other folds; only their scores count.
+        Where there are several, all evaluations, this one first and each by itself; scores
+        in `models` are then of all of them (`with_repeats`).
     learning_curve
         Model to (share of the training groups, mean number of training clips, mean
         accuracy), the full set last.
@@ -140,6 +146,7 @@ class Results:
     permuted: bool
     models: tuple[ModelResult, ...]
     majority_per_fold: NDArray[np.float64]
+    majority_interval: tuple[float, float] | None = None
     missing: Mapping[str, int] = field(default_factory=dict)
     failures: tuple[tuple[str, str, str], ...] = ()
     curves: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)

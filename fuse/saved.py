@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads import Head
+from mvemo.fuse.models import STACKED, Model
 from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.results import Results
 
-# 2: heads of tags and dimensions, with their link.
-VERSION = 2
+# 2: heads of tags and dimensions, with their link. 3: the models, and how they are made up.
+VERSION = 3
 _ARRAYS = ("mean", "scale", "coef", "intercept")
 _OPTIONAL = ("thresholds", "hidden_coef", "hidden_intercept")
 
@@ -31,16 +32,21 @@ class SavedHeads:
     ----------
     classes
         In the order of the outputs.
+    models
+        Those that were evaluated, in the order of report. What stands in for one with a
+        modality missing (F6) has heads of the features that are left: see `of_features`.
     heads
         Of every model: one for each fold, and those fitted on all clips (`Head.fold` is
         None). Under ``crossfit`` there is one of the latter for each fold's nets, and a
         prediction is their mean.
     facts
-        JSON values: protocol, seed, whether labels were permuted, specs and digests of
-        the features, versions and command.
+        JSON values: task, protocol, seed, whether labels were permuted, specs, modalities
+        and digests of the features, temperatures (mean over folds) by model, versions and
+        command.
     """
 
     classes: tuple[str, ...]
+    models: tuple[Model, ...]
     heads: tuple[Head, ...]
     facts: dict[str, Any]
 
@@ -52,11 +58,24 @@ class SavedHeads:
         BadFeatures
             There is none.
         """
-        found = tuple(h for h in self.heads if h.model == model and h.fold == fold)
+        known = {m.name: m for m in self.models}
+        if model == STACKED:
+            found = tuple(h for h in self.heads if h.model == STACKED and h.fold == fold)
+        else:
+            found = self.of_features(known[model].features, fold) if model in known else ()
         if not found:
-            known = ", ".join(dict.fromkeys(h.model for h in self.heads))
-            raise BadFeatures(f"no head of model {model!r}, fold {fold}; there are {known}")
+            raise BadFeatures(
+                f"no head of model {model!r}, fold {fold}; there are {', '.join(known)}"
+            )
         return found
+
+    def of_features(self, features: tuple[str, ...], fold: int | None = None) -> tuple[Head, ...]:
+        """As `of`, of the head that concatenates these features; empty where there is none."""
+        return tuple(
+            h
+            for h in self.heads
+            if h.model != STACKED and h.features == features and h.fold == fold
+        )
 
 
 def save_heads(path: str | Path, results: Results | OutputResults) -> None:
@@ -90,6 +109,7 @@ def save_heads(path: str | Path, results: Results | OutputResults) -> None:
     header = {
         "mvemo_heads": VERSION,
         "classes": list(results.classes),
+        "models": [[m.name, list(m.features), list(m.modalities)] for m in results.models],
         "heads": listed,
         "facts": {
             "name": results.name,
@@ -100,6 +120,11 @@ def save_heads(path: str | Path, results: Results | OutputResults) -> None:
             "permuted": results.permuted,
             "folds": results.k,
             "seed": results.seed,
+            "temperatures": {
+                m.name: m.calibration["temperature"]
+                for m in results.models
+                if "temperature" in m.calibration
+            },
             "provenance": dict(results.provenance),
         },
     }
@@ -131,6 +156,10 @@ def load_heads(path: str | Path) -> SavedHeads:
             version = int(header["mvemo_heads"])
             if version > VERSION:
                 raise BadFeatures(f"{path}: heads of version {version}; this reads {VERSION}")
+            if version < VERSION:
+                raise BadFeatures(
+                    f"{path}: heads of version {version}; make them again with 'mvemo fuse'"
+                )
             heads = tuple(
                 Head(
                     **{**entry, "features": tuple(entry["features"])},
@@ -139,8 +168,12 @@ def load_heads(path: str | Path) -> SavedHeads:
                 )
                 for i, entry in enumerate(header["heads"])
             )
+            models = tuple(
+                Model(name, tuple(features), tuple(modalities))
+                for name, features, modalities in header["models"]
+            )
+            return SavedHeads(tuple(header["classes"]), models, heads, dict(header["facts"]))
     except BadFeatures:
         raise
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise FuseError(f"{path}: not a file of heads, or damaged: {error}") from error
-    return SavedHeads(tuple(header["classes"]), heads, dict(header["facts"]))

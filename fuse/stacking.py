@@ -13,20 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.clips import Clips
-from mvemo.fuse.features import matrix_of
-from mvemo.fuse.fitting import Fit, fit_heads
+from mvemo.fuse.features import Matrix, matrix_of
+from mvemo.fuse.fitting import Fit, fit_heads, fits_with_clips
 from mvemo.fuse.head_settings import HeadSettings
-from mvemo.fuse.heads import Head
-from mvemo.fuse.models import INTEGRATED, Model
+from mvemo.fuse.heads import DECISION_INPUTS, Head, decision_inputs
+from mvemo.fuse.models import INTEGRATED, STACKED, Model
 
 F64 = NDArray[np.float64]
-STACKED = "integrated-stacked"
 # Few inputs, each of them a prediction already: a weaker penalty than that of features.
 STACK_C = 0.1
-# A base's surest word counts as no surer than this.
-LEAST_PROBABILITY = 1e-4
-# What the second layer reads of its bases, by their link.
-INPUTS = {"softmax": "log-probabilities", "sigmoid": "log-odds", "identity": "values"}
 
 
 def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
@@ -55,7 +50,7 @@ def stack_fold(
     inner_folds: NDArray[np.int64],
     *,
     inner: bool = False,
-) -> tuple[Head, F64, F64]:
+) -> tuple[Head | None, F64, F64]:
     """Fit one fold's second layer and predict the fold's clips.
 
     Parameters
@@ -70,25 +65,37 @@ def stack_fold(
     inner_folds
         int64 (clips,), that those were made on.
     inner
-        Also predict the training clips, each by a second layer that never saw it.
+        Also predict the training clips, each by a second layer that was not fitted on it.
+        The bases' words for the clips that this layer was fitted on come from heads that
+        did see it, so these predictions are somewhat better than those of new clips; what
+        rests on them (thresholds, temperatures) may be off, but no tested clip has a part
+        in it.
 
     Returns
     -------
-    The head; the outputs of all clips, float64 (clips, outputs), of which those of the
-    fold's own are out-of-fold; and float64 of the same shape, the inner ones or NaN.
+    The head, or None where too few training clips have what its bases need; its outputs for
+    the fold's own clips, float64 (clips, outputs), NaN elsewhere; and the inner ones alike.
     """
-    matrices = {name: matrix_of(_inputs(values, clips)) for name, values in outputs.items()}
+    matrices = {
+        name: matrix_of(decision_inputs(values, clips.link).astype(np.float32))
+        for name, values in outputs.items()
+    }
     model = _second(tuple(outputs))
     tested = clips.folds == fold
-    fits = [Fit(model, fold, ~tested, STACK_C)]
-    count = int(inner_folds.max()) + 1 if inner else 0
-    for j in range(count):
-        fits.append(Fit(model, fold, (inner_folds >= 0) & (inner_folds != j), STACK_C))
-    heads, said = fit_heads(fits, matrices, clips, _settings(clips))
-    held = np.full(said[0].shape, np.nan)
-    for j in range(count):
-        held[inner_folds == j] = said[1 + j][inner_folds == j]
-    return heads[0], said[0], held
+    said, held = np.full((2, len(tested), clips.n_outputs), np.nan)
+    fit = Fit(model, fold, ~tested, STACK_C, wanted=tested)
+    if not fits_with_clips([fit], matrices, clips):
+        return None, said, held
+    inside = [
+        Fit(model, fold, (inner_folds >= 0) & (inner_folds != j), STACK_C, wanted=inner_folds == j)
+        for j in range(int(inner_folds.max()) + 1 if inner else 0)
+    ]
+    fits = [fit, *fits_with_clips(inside, matrices, clips)]
+    heads, (own, *said_inside) = fit_heads(fits, matrices, clips, _settings(clips))
+    said[tested] = own
+    for one, values in zip(fits[1:], said_inside, strict=True):
+        held[one.wanted] = values
+    return heads[0], said, held
 
 
 def stack_all(clips: Clips, outputs: Mapping[str, F64]) -> Head:
@@ -99,10 +106,20 @@ def stack_all(clips: Clips, outputs: Mapping[str, F64]) -> Head:
     outputs
         Name of a base to its out-of-fold predictions, float64 (clips, outputs).
     """
-    matrices = {name: matrix_of(_inputs(values, clips)) for name, values in outputs.items()}
+    matrices = {
+        name: matrix_of(decision_inputs(values, clips.link).astype(np.float32))
+        for name, values in outputs.items()
+    }
     everything = np.ones(len(clips.labels), dtype=np.bool_)
-    fit = Fit(_second(tuple(outputs)), None, everything, STACK_C)
+    fit = Fit(_second(tuple(outputs)), None, everything, STACK_C, wanted=~everything)
     return fit_heads([fit], matrices, clips, _settings(clips))[0][0]
+
+
+def _matrices(outputs: Mapping[str, F64], clips: Clips) -> dict[str, Matrix]:
+    return {
+        name: matrix_of(decision_inputs(values, clips.link).astype(np.float32))
+        for name, values in outputs.items()
+    }
 
 
 def _second(names: tuple[str, ...]) -> Model:
@@ -110,14 +127,4 @@ def _second(names: tuple[str, ...]) -> Model:
 
 
 def _settings(clips: Clips) -> HeadSettings:
-    return HeadSettings(inputs=INPUTS[clips.link])
-
-
-def _inputs(outputs: F64, clips: Clips) -> NDArray[np.float32]:
-    """Decisions on a scale where they add up."""
-    if clips.link == "identity":
-        return outputs.astype(np.float32)
-    if clips.link == "softmax":
-        return np.log(np.maximum(outputs, LEAST_PROBABILITY)).astype(np.float32)
-    p = np.clip(outputs, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
-    return np.log(p / (1.0 - p)).astype(np.float32)
+    return HeadSettings(inputs=DECISION_INPUTS[clips.link])

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.outputs import OutputResults
+from mvemo.fuse.clips import complete
+from mvemo.fuse.headline import TITLES
+from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.results import ModelResult, Results
 
 # The protocol of predictions whose model mvemo never saw.
@@ -95,14 +98,14 @@ def banners(results: Results | OutputResults) -> tuple[Banner, ...]:
             "mvemo neither trained nor ran this model, and cannot vouch that the model had not "
             "seen the clips it is scored on."
         )
-        if results.leaky:
+        if results.provenance.get("groups_in_several_folds"):
             text += " Groups of clips are in more than one fold: scores on new ones will be lower."
         found.append(Banner("optimistic", "OTHERS' PREDICTIONS", text))
-    elif results.leaky or results.protocol == "shared":
-        if results.leaky:
+    saw = results.leaky and (results.protocol != OTHERS or results.provenance.get("leaky_files"))
+    if saw or results.protocol == "shared":
+        text = "One fine-tuned net serves all folds."
+        if saw:
             text = "Clips were scored by nets that saw them, or clips of their groups, in training."
-        else:
-            text = "One fine-tuned net serves all folds."
         found.append(
             Banner("optimistic", "OPTIMISTIC", f"{text} Scores on new clips will be lower.")
         )
@@ -132,40 +135,60 @@ def predicted_classes(model: ModelResult) -> NDArray[np.int64]:
     return found.astype(np.int64)
 
 
-def best(models: Sequence[ModelResult]) -> ModelResult | None:
-    """The highest mean accuracy; of equals the one of fewest features, then the first."""
-    held = [m for m in models if np.isfinite(spread(m.accuracy_per_fold).mean)]
+AnyModel = TypeVar("AnyModel", bound=ModelResult | OutputResult)
+
+
+def best(models: Sequence[AnyModel]) -> AnyModel | None:
+    """The highest mean headline; of equals the one of fewest features, then the first."""
+    held = [m for m in models if np.isfinite(spread(m.headline_per_fold).mean)]
     if not held:
         return None
-    return min(held, key=lambda m: (-spread(m.accuracy_per_fold).mean, len(m.features)))
+    return min(held, key=lambda m: (-spread(m.headline_per_fold).mean, len(m.features)))
 
 
-def compare_fusion(results: Results) -> str:
+def compare_fusion(results: Results | OutputResults) -> str:
     """One sentence: the best fusion beside the best single feature; empty without both.
 
     It states the difference of the means and in how many folds it has that sign. Nothing
     is claimed about significance: folds share training clips.
     """
-    single = best([m for m in results.models if len(m.features) == 1])
-    fusion = best([m for m in results.models if len(m.features) > 1])
+    models: Sequence[ModelResult | OutputResult] = results.models
+    single = best([m for m in models if len(m.features) == 1])
+    fusion = best([m for m in models if len(m.features) > 1])
     if single is None or fusion is None:
         return ""
-    a, b = fusion.accuracy_per_fold, single.accuracy_per_fold
+    a, b = fusion.headline_per_fold, single.headline_per_fold
     held = np.isfinite(a) & np.isfinite(b)
-    same = np.array_equal(predicted_classes(fusion) < 0, predicted_classes(single) < 0)
-    difference = 100.0 * (spread(a).mean - spread(b).mean)
-    if abs(difference) < 0.05:
-        verdict = "the same to a tenth of a point"
+    same = np.array_equal(_predicted(fusion), _predicted(single))
+    percents = results.headline == "accuracy"
+    digits, unit = (1, " points") if percents else (3, "")
+    difference = (100.0 if percents else 1.0) * (spread(a).mean - spread(b).mean)
+    near = abs(difference) < 0.5 * 10.0**-digits
+    if near:
+        verdict = f"the same to a {'tenth of a point' if percents else 'thousandth'}"
     else:
-        verdict = f"{abs(difference):.1f} points {'higher' if difference > 0 else 'lower'}"
+        way = "higher" if difference > 0 else "lower"
+        verdict = f"{abs(difference):.{digits}f}{unit} {way}"
     return (
-        f"The best fusion, {fusion.name} ({percent(spread(a).mean)} %), is {verdict}"
-        f"{' than' if abs(difference) >= 0.05 else ' as'} the best single feature, "
-        f"{single.name} ({percent(spread(b).mean)} %); it is higher in "
+        f"The best fusion, {fusion.name} ({_headline(results, fusion)}), is {verdict}"
+        f"{' as' if near else ' than'} the best single feature, "
+        f"{single.name} ({_headline(results, single)}); it is higher in "
         f"{int((a[held] > b[held]).sum())} of {int(held.sum())} folds "
         f"({comparison_text(results, fusion.name, single.name)})."
         + ("" if same else " They were scored on different clips, as features are missing.")
     )
+
+
+def _headline(results: Results | OutputResults, model: ModelResult | OutputResult) -> str:
+    mean = spread(model.headline_per_fold).mean
+    if results.headline == "accuracy":
+        return f"{percent(mean)} %"
+    return f"{TITLES[results.headline]} {fraction(mean)}"
+
+
+def _predicted(model: ModelResult | OutputResult) -> NDArray[np.bool_]:
+    """bool (clips,): where there is a prediction."""
+    return complete(model.predictions)
 
 
 def one_split(results: Results | OutputResults) -> bool:
@@ -179,6 +202,14 @@ _KINDS = {
     "multilabel": ("tag", "tags"),
     "regression": ("dimension", "dimensions"),
 }
+
+
+def over_folds(results: Results | OutputResults) -> str:
+    """What min, mean and max are over: ``6 folds``, ``18 folds (3 times 6)``."""
+    times = len(results.repeats)
+    if not times:
+        return count(results.k, "fold")
+    return f"{times * results.k} folds ({times} times {results.k})"
 
 
 def describe(results: Results | OutputResults) -> str:

@@ -15,6 +15,7 @@ from mvemo.fuse.summary import (
     count,
     describe,
     fraction,
+    over_folds,
     percent,
     predicted_classes,
     spread,
@@ -69,7 +70,7 @@ def format_table(results: Results) -> str:
 
     lines.append(
         wrap(
-            f"min, mean, max: accuracy over {results.k} folds. "
+            f"min, mean, max: accuracy over {over_folds(results)}. "
             + ("95 %: of the pooled accuracy, from resampled groups. " if sure else "")
             + "F1: macro, pooled. AUC: macro one-vs-rest, mean over folds."
         )

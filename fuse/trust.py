@@ -11,17 +11,31 @@ from mvemo.fuse.calibration import reliability, tag_reliability
 from mvemo.fuse.headline import TITLES
 from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.summary import fraction, p_text, percent, predicted_classes, spread
+from mvemo.fuse.summary import fraction, over_folds, p_text, percent, predicted_classes, spread
+
+# Columns of the table of intervals.
+_INTERVALS = {
+    "accuracy": "accuracy, %",
+    "f1_macro": "macro F1",
+    "roc_auc_macro_ovr": "AUC, folds",
+    "roc_auc_macro_ovr_pooled": "AUC, pooled",
+    "ece": "ECE",
+    "brier": "Brier",
+    "log_loss": "log loss",
+}
 
 
-def interval_text(model: ModelResult, score: str = "accuracy") -> str:
-    """A 95 % interval of a fraction in percent, ``63-81``; empty where there is none."""
-    if score not in model.intervals:
+def interval_text(model: ModelResult, score: str = "accuracy", *, percents: bool = True) -> str:
+    """A 95 % interval in percent, ``63-81``, or in fractions; empty where there is none."""
+    return _span(model.intervals.get(score), percents)
+
+
+def _span(ends: tuple[float, float] | None, percents: bool) -> str:
+    if ends is None or not np.isfinite(ends).all():
         return ""
-    low, high = model.intervals[score]
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return ""
-    return f"{100 * low:.0f}-{100 * high:.0f}"
+    if percents:
+        return f"{100 * ends[0]:.0f}-{100 * ends[1]:.0f}"
+    return f"{fraction(ends[0])} to {fraction(ends[1])}"
 
 
 def trust_values(results: Results | OutputResults) -> dict[str, Any]:
@@ -33,8 +47,22 @@ def trust_values(results: Results | OutputResults) -> dict[str, Any]:
     title = TITLES[results.headline]
     show = percent if percents else fraction
     models: Sequence[ModelResult | OutputResult] = results.models
+    of_classes: dict[str, Any] = {"interval_titles": [], "interval_rows": []}
+    if isinstance(results, Results):
+        shown = [name for name in _INTERVALS if any(name in m.intervals for m in results.models)]
+        of_classes = {
+            "interval_titles": [_INTERVALS[name] for name in shown],
+            "interval_rows": [
+                (m.name, [interval_text(m, name, percents=name == "accuracy") for name in shown])
+                for m in results.models
+            ],
+            "majority_interval": _span(results.majority_interval, True),
+            "groups": group_errors(results),
+        }
     return {
         "intervals": any(model.intervals for model in models),
+        "times": max(len(results.repeats), 1),
+        "over": over_folds(results),
         "title": title,
         "Title": title[0].upper() + title[1:],
         "unit": f"{title} in %" if percents else title,
@@ -45,6 +73,7 @@ def trust_values(results: Results | OutputResults) -> dict[str, Any]:
                 "model": c.model,
                 "single": c.single,
                 "difference": f"{100 * c.mean:+.1f}" if percents else f"{c.mean:+.3f}",
+                "interval": _difference(c.interval, percents),
                 "t": c.t,
                 "p": p_text(c.p),
                 "p_holm": p_text(c.p_holm),
@@ -55,7 +84,7 @@ def trust_values(results: Results | OutputResults) -> dict[str, Any]:
         "without": [
             {
                 "name": model.name,
-                "both": show(spread(model.headline_per_fold).mean),
+                "both": show(model.without["none"]),
                 "audio": show(model.without.get("audio", float("nan"))),
                 "video": show(model.without.get("video", float("nan"))),
                 "stood_in": model.stood_in,
@@ -71,8 +100,7 @@ def trust_values(results: Results | OutputResults) -> dict[str, Any]:
             {
                 "name": model.name,
                 "means": [
-                    show(spread(r.models[i].headline_per_fold).mean)
-                    for r in (results, *results.repeats)
+                    show(spread(r.models[i].headline_per_fold).mean) for r in results.repeats
                 ],
             }
             for i, model in enumerate(models)
@@ -80,8 +108,16 @@ def trust_values(results: Results | OutputResults) -> dict[str, Any]:
         if results.repeats
         else [],
         "learning_curve": dict(results.learning_curve),
-        "groups": group_errors(results) if isinstance(results, Results) else [],
+        **of_classes,
     }
+
+
+def _difference(ends: tuple[float, float], percents: bool) -> str:
+    if not np.isfinite(ends).all():
+        return ""
+    if percents:
+        return f"{100 * ends[0]:+.1f} to {100 * ends[1]:+.1f}"
+    return f"{ends[0]:+.3f} to {ends[1]:+.3f}"
 
 
 def group_errors(results: Results, limit: int = 15) -> list[dict[str, Any]]:

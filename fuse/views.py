@@ -2,12 +2,13 @@
 
 Features that all folds share are one view of six folds; crossfitted features are six
 views of one fold. What is chosen or fitted beyond the heads themselves (strength of
-penalty, stacking, temperatures) rests on inner folds of the training clips alone.
+penalty, stacking, temperatures, thresholds) rests on inner folds of the training clips
+alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix
-from mvemo.fuse.fitting import Fit, fit_heads
+from mvemo.fuse.fitting import TOLERANCE, Fit, fit_heads, fits_with_clips
 from mvemo.fuse.head_settings import HeadSettings
 from mvemo.fuse.heads import Head
 from mvemo.fuse.models import Model
@@ -45,7 +46,7 @@ class View:
     inner_folds
         Fold to the int64 (clips,) inner folds that those are of; -1 for its own clips.
     strength
-        The C that each head was trained with.
+        The C that was chosen for each head; empty where none was.
     heads
         All of them.
     """
@@ -81,7 +82,7 @@ def fit_view(
     models
         Heads to fit.
     inner_models
-        Those to fit on inner folds as well.
+        Those to fit on inner folds as well; where C is chosen, all are.
     settings
         Of the heads.
     net_fold
@@ -89,96 +90,135 @@ def fit_view(
     refit
         Models to fit on all clips, too.
     """
-    view = View()
-    folds, default = clips.folds, settings.C
-    looked_at = list(models) if settings.choose_C else list(inner_models)
-    strengths = STRENGTHS if settings.choose_C else (default,)
-    inner = {fold: clips.inner_folds(fold, settings.inner_folds) for fold in tested}
-    view.inner_folds = inner
-    fits, outer = [], []
-    for fold in tested if looked_at else ():
-        for j in range(int(inner[fold].max()) + 1):
-            train = (inner[fold] >= 0) & (inner[fold] != j)
-            for model in looked_at:
-                for C in strengths:
-                    fits.append(Fit(model, fold, train, C, INNER_TOLERANCE, inner[fold] == j))
-                    outer.append((model.features, fold, j, C))
-    held = {
-        (model.features, fold, C): np.full((len(folds), clips.n_outputs), np.nan, np.float32)
-        for model in looked_at
-        for fold in tested
-        for C in strengths
-    }
+    view = View(inner_folds={f: clips.inner_folds(f, settings.inner_folds) for f in tested})
 
     def run(which: Sequence[Fit]) -> tuple[list[Head], list[F64]]:
         return fit_heads(which, matrices, clips, settings, net_fold=net_fold)
 
-    if not settings.choose_C:
-        # One set of products with the features serves inner and outer heads alike.
-        now = _outer(tested, models, folds, {}, default)
-        heads, outputs = run([*fits, *now])
-    else:
-        heads, outputs = run(fits)
-    for (names, fold, j, C), output in zip(outer, outputs, strict=False):
-        held[names, fold, C][inner[fold] == j] = output
-    for model in looked_at:
-        for fold in tested:
-            train = inner[fold] >= 0
-            losses = [
-                clips.loss(train, held[model.features, fold, C].astype(np.float64))
-                for C in strengths
-            ]
-            # One group alone cannot be divided: without inner predictions nothing is chosen.
-            best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else None
-            view.strength[model.features, fold] = default if best is None else strengths[best]
-            view.inner[model.features, fold] = held[model.features, fold, strengths[best or 0]]
     if settings.choose_C:
-        now = _outer(tested, models, folds, view.strength, default)
-        heads, outputs = run(now)
+        _choose(view, clips, matrices, models, settings, run)
+        outer = _outer(models, tested, matrices, clips, view.strength, settings.C)
+        view.heads, outputs = run(outer) if outer else ([], [])
     else:
-        heads, outputs = heads[len(fits) :], outputs[len(fits) :]
-    view.heads = heads
-    for fit, output in zip(now, outputs, strict=True):
+        # One set of products with the features serves inner and outer heads alike.
+        fits = _inner(inner_models, view, settings.C, matrices, clips)
+        outer = _outer(models, tested, matrices, clips, {}, settings.C)
+        heads, outputs = run([*fits, *outer]) if outer else ([], [])
+        fits = fits if outer else []
+        view.inner = _held(inner_models, view, clips, fits, outputs[: len(fits)])
+        view.heads, outputs = heads[len(fits) :], outputs[len(fits) :]
+    for fit, output in zip(outer, outputs, strict=True):
         assert fit.fold is not None
         view.scored[fit.model.features, fit.fold] = output
-        view.strength.setdefault((fit.model.features, fit.fold), fit.C)
     if refit:
         # By themselves, so that scores are the same to the last digit with and without them.
-        strength = view.strength if settings.choose_C else {}
-        view.heads = heads + run(_refits(refit, folds, strength, default))[0]
+        again = _refits(refit, matrices, clips, view.strength, settings.C)
+        view.heads = view.heads + (run(again)[0] if again else [])
     return view
 
 
-def _outer(
-    tested: Sequence[int],
+def _choose(
+    view: View,
+    clips: Clips,
+    matrices: Mapping[str, Matrix],
     models: Sequence[Model],
-    folds: NDArray[np.int64],
+    settings: HeadSettings,
+    run: Callable[[Sequence[Fit]], tuple[list[Head], list[F64]]],
+) -> None:
+    """Choose each head's penalty on inner folds, into `view`; one strength at a time."""
+    least: dict[Key, float] = {}
+    for C in STRENGTHS:
+        fits = _inner(models, view, C, matrices, clips)
+        held = _held(models, view, clips, fits, run(fits)[1]) if fits else {}
+        for key, outputs in held.items():
+            loss = clips.loss(view.inner_folds[key[1]] >= 0, outputs.astype(np.float64))
+            if loss < least.get(key, np.inf):
+                least[key], view.strength[key], view.inner[key] = loss, C, outputs
+    # Without inner predictions, as of clips of one group, nothing is chosen.
+    for key, outputs in _held(models, view, clips, (), ()).items():
+        view.strength.setdefault(key, settings.C)
+        view.inner.setdefault(key, outputs)
+
+
+def _inner(
+    models: Sequence[Model],
+    view: View,
+    C: float,
+    matrices: Mapping[str, Matrix],
+    clips: Clips,
+) -> list[Fit]:
+    """Heads inside the training folds, each of whose outputs one inner fold wants.
+
+    Those without training clips, as of a feature that few clips have, are left out.
+    """
+    # Thresholds of tags are set on these predictions to their last digits.
+    tolerance = TOLERANCE if clips.task == "multilabel" else INNER_TOLERANCE
+    fits = [
+        Fit(model, fold, (inner >= 0) & (inner != j), C, tolerance, inner == j)
+        for fold, inner in view.inner_folds.items()
+        for j in range(int(inner.max()) + 1)
+        for model in models
+    ]
+    return fits_with_clips(fits, matrices, clips)
+
+
+def _held(
+    models: Sequence[Model],
+    view: View,
+    clips: Clips,
+    fits: Sequence[Fit],
+    outputs: Sequence[F64],
+) -> dict[Key, NDArray[np.float32]]:
+    """Outputs of inner heads, put together for each model and fold as in `View.inner`."""
+    shape = (len(clips.labels), clips.n_outputs)
+    held = {
+        (model.features, fold): np.full(shape, np.nan, np.float32)
+        for model in models
+        for fold in view.inner_folds
+    }
+    for fit, output in zip(fits, outputs, strict=True):
+        assert fit.fold is not None
+        held[fit.model.features, fit.fold][fit.wanted] = output
+    return held
+
+
+def _outer(
+    models: Sequence[Model],
+    tested: Sequence[int],
+    matrices: Mapping[str, Matrix],
+    clips: Clips,
     strength: Mapping[Key, float],
     default: float,
 ) -> list[Fit]:
-    return [
+    """Heads that leave one fold out each; those without training clips are left out."""
+    fits = [
         Fit(
             model,
             fold,
-            folds != fold,
+            clips.folds != fold,
             strength.get((model.features, fold), default),
-            wanted=folds == fold,
+            wanted=clips.folds == fold,
         )
         for model in models
         for fold in tested
     ]
+    return fits_with_clips(fits, matrices, clips)
 
 
 def _refits(
     models: Sequence[Model],
-    folds: NDArray[np.int64],
+    matrices: Mapping[str, Matrix],
+    clips: Clips,
     strength: Mapping[Key, float],
     default: float,
 ) -> list[Fit]:
     """On all clips, with the middle of the strengths that the folds chose."""
+    everything = np.ones(len(clips.labels), dtype=np.bool_)
+    # Nothing of them is scored.
+    nothing = ~everything
     fits = []
     for model in models:
         chosen = sorted(C for (names, _), C in strength.items() if names == model.features)
         C = chosen[len(chosen) // 2] if chosen else default
-        fits.append(Fit(model, None, np.ones(len(folds), dtype=np.bool_), C))
-    return fits
+        fits.append(Fit(model, None, everything, C, wanted=nothing))
+    return fits_with_clips(fits, matrices, clips)

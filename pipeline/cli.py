@@ -51,8 +51,15 @@ def run(command: Callable[..., Any], name: str) -> None:
     """Run a click command as a program: errors become one line and an exit code."""
     try:
         status = command(prog_name=name, standalone_mode=False)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        # Without the lines on usage that click puts before it.
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context is not None else name
+        text = " ".join(error.format_message().split())
+        click.echo(f"{where}: {text} See '{where} --help'.", err=True)
         sys.exit(2)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)

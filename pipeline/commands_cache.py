@@ -23,6 +23,7 @@ from mvemo.cache import (
     verify_cache,
 )
 from mvemo.cache.arrays import split_source
+from mvemo.fuse.models import check_feature_name
 from mvemo.manifests import Manifest, folds_of, read_manifest
 from mvemo.pipeline.provenance import provenance as facts_of
 
@@ -54,7 +55,8 @@ def verify(context: click.Context, features: Path) -> None:
     """Check every value of FEATURES; one line for each problem, exit code 1 if any."""
     problems = verify_cache(features)
     for problem in problems:
-        click.echo(f"{features}: {problem}", err=True)
+        # Of a file that is no cache the one problem names it already.
+        click.echo(f"{features}: {problem.removeprefix(f'{features}: ')}", err=True)
     if problems:
         context.exit(1)
     click.echo(f"{features}: sound")
@@ -138,9 +140,10 @@ def import_(
     Rows are matched by clip id, if FILE or --rows names ids, else by their order, which
     must be that of the manifest. NaN, an empty cell or no row: the clip lacks the feature.
     """
+    check_feature_name(name)
     # Other ids than those in the files make their own column a matter of --rows alone.
     inside = None if rows else id_column
-    arrays = [read_array(file, dataset=dataset, id_column=inside) for file in files]
+    arrays = [read_array(file, dataset=dataset, id_column=inside, guess=not rows) for file in files]
     values, clip_ids = join_arrays(arrays, rows, id_column=id_column)
     kind: Modality = "audio" if modality == "audio" else "video"
     sources = [split_source(file)[0] for file in files] + list(rows)

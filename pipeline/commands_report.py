@@ -46,8 +46,17 @@ def report(files: tuple[Path, ...], out: Path, name: str | None, synthetic: bool
         synthetic=synthetic or any(mark.get("synthetic") is True for mark in marks),
         provenance=provenance(),
     )
-    if any(mark.get("permuted") is True for mark in marks):
-        results = replace(results, permuted=True)
+    results = replace(
+        results,
+        permuted=any(mark.get("permuted") is True for mark in marks),
+        leaky=results.leaky or any(mark.get("leaky") is True for mark in marks),
+        provenance={
+            **results.provenance,
+            "leaky_files": [
+                file.name for file, mark in zip(files, marks, strict=True) if mark.get("leaky")
+            ],
+        },
+    )
     results = with_uncertainty(results)
     write_report(results, out)
     click.echo(f"{format_table(results)}\n\nreport: {out / 'report.html'}")

@@ -110,7 +110,8 @@ class FuseSettings:
     missing_modality
         Score fusions with either modality missing, and predict clips that lack one (F6).
     temperature
-        Fit temperatures on inner folds, and report calibration with them as well.
+        Fit temperatures on inner folds, and report calibration with them as well (of
+        classes only).
     draws
         Resamples of groups for 95 % intervals; 0 for none.
     """
@@ -127,6 +128,10 @@ class FuseSettings:
     missing_modality: bool = True
     temperature: bool = True
     draws: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.draws < 0:
+            raise BadOption(f"fuse.draws is {self.draws}: it must be 0 or more")
 
     def head(self) -> HeadSettings:
         """The heads' part."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache import open_cache
+import numpy as np
+
+from mvemo.cache import Cache, open_cache
 from mvemo.fuse import (
     OutputResults,
     Results,
@@ -106,17 +108,7 @@ def run_fuse(
 
         results = once(seed, True)
         if repeats > 1:
-            if one_split(results):
-                raise BadOption(
-                    f"{features}: --repeats needs other folds, but its clips have one split "
-                    "(holdout): evaluate once, or ask for --folds of frozen features"
-                )
-            if results.protocol == "crossfit":
-                raise BadOption(
-                    f"{features}: --repeats needs other folds, but its nets are bound to theirs "
-                    "(crossfit): evaluate once, or extract with --protocol frozen"
-                )
-            again = [once(results.seed + r, False) for r in range(1, repeats)]
+            again = _repeats(cache, results, repeats, seed, once)
             results = with_repeats(results, again)
         results = with_uncertainty(results, draws=settings.draws)
         if learning_curve:
@@ -141,3 +133,53 @@ def run_fuse(
             save_heads(out / "heads.npz", results)
             lines.append(f"heads: {out / 'heads.npz'}")
     return "\n".join(lines)
+
+
+def _repeats(
+    cache: Cache,
+    first: Results | OutputResults,
+    repeats: int,
+    seed: int | None,
+    once: Callable[[int, bool], Results | OutputResults],
+) -> list[Results | OutputResults]:
+    """Further evaluations, each on folds that no other is on.
+
+    Raises
+    ------
+    BadOption
+        There are no such folds.
+    """
+    table, path = cache.table, cache.path
+    if one_split(first):
+        raise BadOption(
+            f"{path}: --repeats needs other folds, but its clips have one split (holdout): "
+            "evaluate once, or ask for --folds of frozen features"
+        )
+    if first.protocol == "crossfit":
+        raise BadOption(
+            f"{path}: --repeats needs other folds, but its nets are bound to theirs (crossfit): "
+            "evaluate once, or extract with --protocol frozen"
+        )
+    own = first.k == table.k
+    if own and table.fold_seed < 0:
+        raise BadOption(
+            f"{path}: --repeats needs other folds, but its manifest prescribes these: evaluate "
+            f"once, or ask for another number of --folds than {table.k}"
+        )
+    # The first may be on the cache's own folds, whose seed is not that of the evaluation.
+    with_seed = table.fold_seed if own and seed is None else first.seed
+    found = [first]
+    for _ in range(10 * repeats):
+        if len(found) == repeats:
+            break
+        with_seed += 1
+        made = once(with_seed, False)
+        # Few groups can be dealt in few ways.
+        if not any(np.array_equal(made.folds, other.folds) for other in found):
+            found.append(made)
+    else:
+        raise BadOption(
+            f"{path}: --repeats {repeats} asks for more different folds than were found for "
+            f"{len(set(table.groups))} groups in {first.k} folds: {len(found)}"
+        )
+    return found[1:]

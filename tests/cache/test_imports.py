@@ -239,7 +239,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
     for source, named, ids_there, options in [
         ("x.npy", None, False, {}),
         ("x.npz", "values", True, {}),
-        ("x.h5:deep/data", "deep/data", False, {}),
+        ("x.h5:deep/data", "deep/data", False, {"guess": False}),
         ("x.h5", "deep/data", True, {"dataset": "/deep/data", "id_column": "names"}),
         ("x.csv", None, True, {}),
         ("plain.csv", None, False, {}),
@@ -248,6 +248,26 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
         assert got.dataset == named
         assert got.clip_ids == (tuple(ids) if ids_there else None), source
         np.testing.assert_array_equal(got.values, VALUES)
+
+
+def test_ids_beside_the_numbers_are_never_passed_over(tmp_path: Path) -> None:
+    ids = list("dcba")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["g/values"], file["g/clip_id"] = VALUES, ids
+        file["clip_ids"] = list("abcd")
+        file["other/values"], file["other/Clip_Names"] = VALUES, ids
+    # Those of the numbers' own group come first.
+    assert read_array(f"{tmp_path}/x.h5:g/values").clip_ids == tuple(ids)
+    assert read_array(f"{tmp_path}/x.h5:other/values").clip_ids == tuple("abcd")
+    with h5py.File(tmp_path / "x.h5", "a") as file:
+        del file["clip_ids"]
+    with pytest.raises(BadCache, match=r"'other/Clip_Names' may be the clip ids.*--id-column"):
+        read_array(f"{tmp_path}/x.h5:other/values")
+    named = read_array(f"{tmp_path}/x.h5:other/values", id_column="other/Clip_Names")
+    assert named.clip_ids == tuple(ids)
+    np.savez(tmp_path / "x.npz", values=VALUES, ids=np.array(ids), labels=np.array(ids))
+    with pytest.raises(BadCache, match="'ids' may be the clip ids"):
+        read_array(tmp_path / "x.npz")
 
 
 def test_empty_cells_of_a_csv_are_missing(tmp_path: Path) -> None:

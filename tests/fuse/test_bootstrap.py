@@ -6,7 +6,9 @@ from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
     f1_score,
+    precision_score,
     r2_score,
+    recall_score,
     roc_auc_score,
     root_mean_squared_error,
 )
@@ -71,6 +73,11 @@ def test_draws_are_scikit_learns_scores_of_the_resampled_clips(digits):
             y, q = labels[rows], p[m, rows]
             auc = np.mean([roc_auc_score(y == c, q[:, c]) for c in range(4)])
             expected = [accuracy_score(y, q.argmax(1)), f1_score(y, q.argmax(1), average="macro")]
+            of_classes = precision_score(y, q.argmax(1), average=None, zero_division=0)
+            labels_there = np.union1d(y, q.argmax(1))
+            for at, c in enumerate(labels_there):
+                got = draws[f"precision:{c}"][m, d]
+                assert got == pytest.approx(of_classes[at], abs=TOLERANCE)
             got = [draws[n][m, d] for n in ("accuracy", "f1_macro", "roc_auc_macro_ovr_pooled")]
             np.testing.assert_allclose(got, [*expected, auc], rtol=0, atol=TOLERANCE)
 
@@ -163,6 +170,12 @@ def test_multilabel_draws_are_scikit_learns():
                 "f1_micro": f1_score(y, said[m, rows], average="micro"),
                 "roc_auc_macro": roc_auc_score(y, q, average="macro"),
                 "average_precision_macro": average_precision_score(y, q, average="macro"),
+                "precision_micro": precision_score(y, said[m, rows], average="micro"),
+                "recall_macro": recall_score(y, said[m, rows], average="macro"),
+                "roc_auc_micro": roc_auc_score(y, q, average="micro"),
+                "average_precision_micro": average_precision_score(y, q, average="micro"),
+                "f1:2": f1_score(y[:, 2], said[m, rows][:, 2]),
+                "roc_auc:4": roc_auc_score(y[:, 4], q[:, 4]),
             }
             for name, value in expected.items():
                 assert draws[name][m, d] == pytest.approx(value, abs=TOLERANCE)

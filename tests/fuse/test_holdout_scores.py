@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_dict, write_report
 from mvemo.fuse.head_settings import HeadSettings
+from mvemo.fuse.heads import decision_inputs
 from mvemo.fuse.outputs_crossval import evaluate_outputs
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.uncertainty import with_learning_curve, with_uncertainty
@@ -168,7 +169,7 @@ def test_intervals_and_a_learning_curve(tmp_path) -> None:
         assert share == 0.3
         assert clips == pytest.approx(0.3 * trained, rel=0.1)
         assert accuracy > 1 / 6
-        assert full == (1.0, trained, model.accuracy_per_fold[0])
+        assert full == pytest.approx((1.0, trained, model.accuracy_per_fold[0]))
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
@@ -192,3 +193,41 @@ def test_tags_and_values_of_a_split(tmp_path, task) -> None:
     for model in results.models[:2]:
         assert np.isfinite(model.predictions[test]).all()
         assert np.isnan(model.predictions[~test]).all()
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_heads_for_new_clips_are_fitted_on_all_clips_of_a_split(tmp_path, task) -> None:
+    table = split_table()
+    # The test clips are of one class: by themselves they would make no head.
+    test = (table.labels == 0) & (np.arange(240) < 80)
+    classes = table.labels
+    labels: np.ndarray = classes
+    if task != "multiclass":
+        labels = np.eye(6, dtype=np.int64)[classes]
+        labels = labels if task == "multilabel" else labels + 0.1 * features(table, "c3d", 6)
+    table = replace(table, splits=np.where(test, 2, table.splits % 2), task=task, labels=labels)
+    ids = [c for c, s in zip(table.clip_ids, table.splits, strict=True) if s < 2]
+    plain = replace(table, labels=classes)
+    path = write_cache(
+        tmp_path / "f.h5",
+        table,
+        [(spec(n, 12, "holdout", None, ids), features(plain, n)) for n in ("music1d", "c3d")],
+    )
+    with open_cache(path) as cache:
+        results = (evaluate if task == "multiclass" else evaluate_outputs)(
+            cache, stacked=True, refit=True
+        )
+    final = {h.model: h for h in results.heads if h.fold is None}
+    tested = {h.model: h for h in results.heads if h.fold == 0}
+    assert set(final) == set(tested) == {m.name for m in results.models}
+    if task == "multilabel":
+        # Thresholds rest on the training clips, too: of tags that no test clip has.
+        for head in final.values():
+            assert (head.thresholds != 0.5).all()
+    stack = final["integrated-stacked"]
+    inputs = [tested[name].probabilities(features(plain, name)) for name in stack.features]
+    said = stack.probabilities(
+        np.concatenate([decision_inputs(p, stack.link) for p in inputs], axis=1)
+    )
+    # It knows the classes that only training clips have.
+    assert len(np.unique(said.argmax(axis=1))) == 6

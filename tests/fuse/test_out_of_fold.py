@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from feature_samples import crossfit_cache, frozen_cache, make_table, spec, write_cache
+from feature_samples import crossfit_cache, features, frozen_cache, make_table, spec, write_cache
 from output_samples import crossfit_output_cache, output_cache, output_features, output_table
 
 from mvemo.cache import open_cache
@@ -21,9 +21,9 @@ from mvemo.fuse import (
     output_table as text_table,
 )
 from mvemo.fuse.head_settings import HeadSettings
+from mvemo.fuse.models import STACKED
 from mvemo.fuse.multilabel import best_thresholds
 from mvemo.fuse.outputs_report import output_report_html
-from mvemo.fuse.stacking import STACKED
 from mvemo.fuse.uncertainty import with_learning_curve, with_repeats, with_uncertainty
 
 FOUR = ("music1d", "music2d", "c3d", "i3d")
@@ -130,8 +130,12 @@ def test_clips_without_pictures_are_predicted_by_their_sound_also_in_the_stack(t
     assert pair.stood_in == full[STACKED].stood_in == 4
     np.testing.assert_array_equal(pair.predictions[absent], full["music1d"].predictions[absent])
     assert np.isfinite(full[STACKED].predictions).all()
-    assert set(full["integrated"].without) == {"audio", "video"}
+    assert set(full["integrated"].without) == {"audio", "video", "none"}
     assert full["music1d"].without == {}
+    # All columns are of the clips that have both modalities.
+    assert pair.without["none"] == pytest.approx(
+        np.mean(plain["c3d+music1d"].headline_per_fold), abs=1e-3
+    )
     whole = np.isfinite(plain["c3d+music1d"].predictions).all(axis=1)
     if task == "regression":
         from sklearn.metrics import r2_score
@@ -205,6 +209,7 @@ def test_tests_repeats_and_learning_curves_of_tags_and_values(task, tmp_path):
         one.differences[:3], mine.headline_per_fold - theirs.headline_per_fold
     )
     # An interval holds the mean over the repeats.
+    assert one.interval[0] < one.mean < one.interval[1]
     for i, model in enumerate(results.models):
         low, high = model.intervals["headline"]
         if task == "multilabel":
@@ -221,7 +226,13 @@ def test_tests_repeats_and_learning_curves_of_tags_and_values(task, tmp_path):
     curve = results.learning_curve["integrated"]
     assert curve[-1][2] > curve[0][2]
     held = output_metrics_dict(results)
-    assert len(held["repeats"]) == 2
+    assert len(held["repeats"]) == 3
+    # The table is of all of them.
+    of_all = held["models"]["integrated"][results.headline]
+    assert len(of_all["per_fold"]) == 9
+    runs = [by_name(r)["integrated"].headline_per_fold for r in (first, *again)]
+    assert of_all["mean"] == pytest.approx(np.mean(runs))
+    assert "9 folds (3 times 3)" in " ".join(text_table(results).split())
     assert held["learning_curve"]["integrated"][-1][results.headline] == pytest.approx(curve[-1][2])
     assert {c["model"] for c in held["comparisons"]} == set(tested)
     page = output_report_html(results)
@@ -240,6 +251,9 @@ def test_repeats_on_shuffled_labels_are_scored_on_their_own(tmp_path):
         pooled = [np.trace(r.models[i].confusion) / r.models[i].confusion.sum() for r in runs]
         low, high = model.intervals["accuracy"]
         assert low < np.mean(pooled) < high
+        assert np.mean(model.accuracy_per_fold) == pytest.approx(
+            np.mean([np.mean(r.models[i].accuracy_per_fold) for r in runs])
+        )
 
 
 @pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
@@ -268,3 +282,80 @@ def test_training_clips_of_one_group_have_no_inner_folds(task, tmp_path):
     assert all(np.isfinite(m.predictions).all() for m in results.models)
     chosen = run(path, head=HeadSettings(choose_C=True), models=["c3d"], refit=True)
     assert {h.C for h in chosen.heads} == {0.01}
+
+
+@pytest.mark.parametrize("task", ["multiclass", *TASKS])
+def test_no_half_a_stack_where_one_folds_training_clips_are_one_group(task, tmp_path):
+    # Fold 0 is one group, so fold 1 trains on one group; crossfit has a view for each.
+    if task == "multiclass":
+        table = make_table(n=36, k=2, group_size=12)
+        labels = np.arange(36, dtype=np.int64) % 6
+    else:
+        table = output_table(task, n=36, k=2, group_size=12)
+        labels = np.eye(3, dtype=np.int64)[np.arange(36) % 3]
+        labels = labels if task == "multilabel" else table.labels
+    folds = np.repeat([0, 1, 1], 12)
+    table = replace(table, labels=labels, folds=folds)
+    if task == "multiclass":
+        path = crossfit_cache(tmp_path / "f.h5", table)
+    else:
+        path = crossfit_output_cache(tmp_path / "f.h5", table, names=("music1d", "c3d"))
+    for head in (HeadSettings(), HeadSettings(kind="mlp", hidden=4)):
+        results = run(path, stacked=True, refit=True, head=head)
+        assert STACKED not in by_name(results)
+        assert STACKED not in {h.model for h in results.heads}
+        assert np.isfinite(results.models[0].predictions).all()
+
+
+def test_a_stack_of_nothing_is_refused(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5")
+    with pytest.raises(BadFeatures, match="integrated-stacked stacks two models or more"):
+        run(path, models=[STACKED])
+    named = run(path, models=["music1d", "c3d", STACKED])
+    assert [m.name for m in named.models] == ["music1d", "c3d", STACKED]
+
+
+def test_saved_heads_say_what_stands_in(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", missing={"c3d": [3], "i3d": [3]})
+    chosen = ["c3d+music1d", "i3d+music1d"]
+    results = run(path, models=chosen, missing_modality=True, refit=True, temperature=True)
+    save_heads(tmp_path / "h.npz", results)
+    saved = load_heads(tmp_path / "h.npz")
+    assert [m.name for m in saved.models] == chosen
+    assert saved.models[0].modalities == ("audio", "video")
+    assert saved.facts["provenance"]["features"]["c3d"][0]["modality"] == "video"
+    assert set(saved.facts["temperatures"]) == set(chosen)
+    # The head of the sound alone, whatever fusion it is a part of.
+    (head,) = saved.of_features(("music1d",), fold=int(results.folds[3]))
+    said = head.probabilities(features(make_table(), "music1d")[[3]])
+    np.testing.assert_allclose(said[0], results.models[0].probabilities[3], atol=1e-4)
+    assert saved.of_features(("music2d",)) == ()
+
+
+@pytest.mark.parametrize("kind", ["softmax", "mlp"])
+@pytest.mark.parametrize("task", ["multiclass", *TASKS])
+def test_points_of_a_learning_curve_that_nothing_is_left_for_are_left_out(kind, task, tmp_path):
+    if task == "multiclass":
+        table = make_table(n=60, k=3, group_size=6)
+        path = frozen_cache(tmp_path / "f.h5", table, missing={"c3d": range(50)})
+    else:
+        table = output_table(task, n=60, group_size=6)
+        path = output_cache(tmp_path / "f.h5", table, names=FOUR, missing={"c3d": range(50)})
+    head = HeadSettings(kind=kind, hidden=4)
+    with open_cache(path) as cache:
+        results = run(path, head=head, models=["music1d", "c3d"])
+        curves = with_learning_curve(cache, results, head, (0.05, 0.6)).learning_curve
+    assert [p[0] for p in curves["music1d"]][-2:] == [0.6, 1.0]
+    assert len(curves["c3d"]) < 3
+    assert all(np.isfinite(point).all() for points in curves.values() for point in points)
+
+
+def test_tests_leave_out_folds_where_a_score_is_not_defined(tmp_path):
+    table = output_table("multilabel", n=90)
+    labels = table.labels.copy()
+    labels[table.folds == 2] = 0
+    vectors = [(spec(n, 8), output_features(table, n)) for n in ("music1d", "c3d")]
+    path = write_cache(tmp_path / "f.h5", replace(table, labels=labels), vectors)
+    results = with_uncertainty(run(path), draws=0)
+    assert all(len(c.differences) == 2 for c in results.comparisons)
+    assert all(np.isfinite(c.p) for c in results.comparisons)

@@ -10,8 +10,8 @@ from mvemo.cache import open_cache
 from mvemo.fuse import evaluate
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.head_settings import HeadSettings
-from mvemo.fuse.models import models_of
-from mvemo.fuse.stacking import STACKED, base_models
+from mvemo.fuse.models import STACKED, models_of
+from mvemo.fuse.stacking import base_models
 
 
 def run(path, **options):
@@ -90,7 +90,7 @@ def test_a_clip_without_pictures_is_predicted_by_its_sound(tmp_path):
     np.testing.assert_allclose(
         pair.probabilities[rest], plain["c3d+music1d"].probabilities[rest], atol=1e-4
     )
-    assert set(pair.without) == {"audio", "video"}
+    assert set(pair.without) == {"audio", "video", "none"}
     there = np.isfinite(plain["c3d+music1d"].probabilities[:, 0])
     by_hand = [
         np.mean(

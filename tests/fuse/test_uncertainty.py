@@ -39,13 +39,20 @@ def test_repeats_are_on_other_folds_and_narrow_the_test(path, tmp_path):
     with open_cache(path) as cache:
         first = evaluate(cache)
         again = [evaluate(cache, seed=s) for s in (1, 2)]
-        other = evaluate(cache, models=["c3d"])
+        other = evaluate(cache, models=["c3d"], seed=3)
     results = with_uncertainty(with_repeats(first, again), draws=100)
-    assert len(results.repeats) == 2
-    assert (results.repeats[0].folds != first.folds).any()
+    assert len(results.repeats) == 3
+    assert (results.repeats[1].folds != first.folds).any()
+    for i, model in enumerate(results.models):
+        assert model.f1_macro == pytest.approx(
+            np.mean([r.models[i].f1_macro for r in (first, *again)])
+        )
+        assert len(model.roc_auc_per_fold) == 18
     assert len(results.comparisons[0].differences) == 18
     with pytest.raises(BadFeatures, match="other clips or models"):
         with_repeats(first, [other])
+    with pytest.raises(BadFeatures, match="on the same folds"):
+        with_repeats(first, [again[0], again[0]])
 
 
 @pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])

@@ -107,5 +107,5 @@ def test_ratings_have_repeats_learning_curves_and_hidden_layers(
     assert "integrated-stacked" in capsys.readouterr().out
     held = json.loads((tmp_path / "o" / "metrics.json").read_text())
     assert held["provenance"]["heads"]["kind"] == "mlp"
-    assert len(held["repeats"]) == 1
+    assert len(held["repeats"]) == 2
     assert {"fraction", "clips", "r2"} == set(held["learning_curve"]["made"][0])
