@@ -29,8 +29,9 @@ Ints = NDArray[np.int64]
 DRAWS = 2000
 LEVEL = 0.95
 # Draws held at once: a row of 256 float32 sums stays in the nearest cache, and a block of
-# 50,000 groups is 51 MB.
+# 50,000 groups is 51 MB. Parts, as folds, have shorter columns, and more draws at once.
 CHUNK = 256
+BLOCK_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -177,11 +178,9 @@ def bootstrap_scores(
     )
     if folds is not None:
         per_fold = np.broadcast_to(folds, (repeats, n_clips)).repeat(n_models, axis=0)
-        by_fold = [
-            mean_held(areas(positive, flat, present & (per_fold == fold), resamples), axis=1)
-            for fold in range(int(per_fold.max()) + 1)
-        ]
-        result["roc_auc_macro_ovr"] = mean_held(np.stack(by_fold), axis=0)
+        of_fold = np.stack([present & (per_fold == f) for f in range(int(per_fold.max()) + 1)])
+        by_fold = mean_held(areas(positive, flat, of_fold, resamples), axis=2)
+        result["roc_auc_macro_ovr"] = mean_held(by_fold, axis=0)
     n_draws = len(resamples.counts)
     return Bootstrap(
         {
@@ -291,13 +290,15 @@ def areas(
     scores
         float64 (models, clips, columns).
     present
-        bool (models, clips): the clips to score.
+        bool (models, clips): the clips to score. Or (parts, models, clips), to score several
+        parts of them, as folds.
     counts
         Of `bootstrap_counts`.
 
     Returns
     -------
-    float64 (models, columns, draws); NaN where a draw has one class alone.
+    float64 (models, columns, draws), or with parts (parts, models, columns, draws); NaN
+    where a draw has one class alone.
     """
     return _ranked(_area_sides, _area, positive, scores, present, counts)
 
@@ -370,27 +371,30 @@ def _ranked(
     """`score` of every model, column and draw: float64 (models, columns, draws).
 
     `prepare` gives the sparse matrices that sum a draw's positive and negative clips into
-    the levels of one column. Threads share the columns of one model and one block of draws,
-    which bounds the memory.
+    the levels of one column. Threads share the columns of all models and one block of
+    draws, which bounds the memory. `present` may be of several parts, as in `areas`.
     """
-    n_models, _, n_columns = scores.shape
     n_draws, n_groups = counts.counts.shape
-    result = np.empty((n_models, n_columns, n_draws))
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for model in range(n_models):
-            rows = present[model]
+    parts = present if present.ndim == 3 else present[None]
+    sides = []
+    for part in parts:
+        for model, rows in enumerate(part):
             codes, truth, values = counts.codes[rows], positive[rows], scores[model, rows]
-            sides = [prepare(truth[:, c], values[:, c], codes, n_groups) for c in range(n_columns)]
-            for start in range(0, n_draws, CHUNK):
-                # Whole numbers, exact in float32.
-                block = np.ascontiguousarray(counts.counts[start : start + CHUNK].T, np.float32)
+            for column in range(scores.shape[2]):
+                sides.append(prepare(truth[:, column], values[:, column], codes, n_groups))
+    result = np.empty((len(sides), n_draws))
+    chunk = max(CHUNK, min(CHUNK * len(parts), BLOCK_BYTES // (4 * n_groups)))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, n_draws, chunk):
+            # Whole numbers, exact in float32.
+            block = np.ascontiguousarray(counts.counts[start : start + chunk].T, np.float32)
 
-                def one(pair: Sides, block: F32 = block) -> F64:
-                    return score(np.asarray(pair[0] @ block), np.asarray(pair[1] @ block))
+            def one(pair: Sides, block: F32 = block) -> F64:
+                return score(np.asarray(pair[0] @ block), np.asarray(pair[1] @ block))
 
-                for column, drawn in enumerate(pool.map(one, sides)):
-                    result[model, column, start : start + CHUNK] = drawn
-    return result
+            for i, drawn in enumerate(pool.map(one, sides)):
+                result[i, start : start + chunk] = drawn
+    return result.reshape(*present.shape[:-1], scores.shape[2], n_draws)
 
 
 def _area_sides(positive: NDArray[np.bool_], score: F64, codes: Ints, n_groups: int) -> Sides:

@@ -42,6 +42,8 @@ class Comparison:
         Nadeau and Bengio's corrected statistic and its two-sided p-value.
     p_holm
         `p` corrected for the number of different comparisons in the table.
+    compared
+        That number.
     interval
         95 % group-bootstrap interval of the difference of the headlines, on the same draws;
         NaN where none was asked for. Of clips that either lacks, the other's count.
@@ -54,6 +56,7 @@ class Comparison:
     t: float
     p: float
     p_holm: float
+    compared: int = 1
     interval: tuple[float, float] = (float("nan"), float("nan"))
 
 
@@ -179,7 +182,10 @@ def compare_fusions(
     ]
     counted = sorted(set(first))
     corrected = dict(zip(counted, holm([rows[i][-1] for i in counted]), strict=True))
-    return [Comparison(*row, float(corrected[i])) for row, i in zip(rows, first, strict=True)]
+    return [
+        Comparison(*row, float(corrected[i]), len(counted))
+        for row, i in zip(rows, first, strict=True)
+    ]
 
 
 def _same_predictions(repeats: Sequence[AnyResults], a: str, b: str) -> bool:

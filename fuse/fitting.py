@@ -27,8 +27,8 @@ DEFAULT = HeadSettings()
 LEAST_DIFFERENT = 2
 # Largest entry of the gradient that a fit ends with.
 TOLERANCE = 1e-4
-# Scores that are solved for at once (heads x outputs x clips): some arrays of 2.4 MB.
-HELD_SCORES = 600_000
+# Scores that are solved for at once (heads x outputs x clips): some arrays of 1.2 MB.
+HELD_SCORES = 300_000
 # Share of the training clips that a hidden layer's early stopping watches.
 WATCHED = 0.15
 
@@ -241,21 +241,27 @@ def _fitted(
     net_fold: int | None,
 ) -> tuple[list[Head], list[F64]]:
     """Heads and outputs of all fits, to one target (outputs, clips)."""
-    heads: list[Head] = []
-    outputs: list[F64] = []
-    # A few at a time, so that memory is bounded by the features and not by the heads.
-    step = max(HELD_SCORES // (target.shape[0] * target.shape[1]), 1)
-    for first in range(0, len(fits), step):
-        some = fits[first : first + step]
+    made: dict[int, tuple[Head, F64]] = {}
+    for members in _batches(fits, target):
+        some = [fits[i] for i in members]
         names, blocks = _blocks(some, matrices)
         strengths, tolerances = np.array([(fit.C, fit.tol) for fit in some]).T
-        solution = solve(
-            blocks, target, weights[first : first + step], strengths, link=link, tol=tolerances
-        )
-        for i, fit in enumerate(some):
-            heads.append(_head(i, fit, names, blocks, matrices, solution, net_fold, link))
-            outputs.append(_output(fit, solution.scores[i], present[first + i], link))
-    return heads, outputs
+        solution = solve(blocks, target, weights[members], strengths, link=link, tol=tolerances)
+        for n, i in enumerate(members):
+            head = _head(n, fits[i], names, blocks, matrices, solution, net_fold, link)
+            made[i] = head, _output(fits[i], solution.scores[n], present[i], link)
+    return [made[i][0] for i in range(len(fits))], [made[i][1] for i in range(len(fits))]
+
+
+def _batches(fits: Sequence[Fit], target: NDArray[np.float32]) -> list[list[int]]:
+    """Which fits are made at once: a few, so that memory is bounded by the features.
+
+    Those of the same features together: they share products with them, and end at about
+    the same step.
+    """
+    order = sorted(range(len(fits)), key=lambda i: fits[i].model.features)
+    step = max(HELD_SCORES // (target.shape[0] * target.shape[1]), 1)
+    return [order[first : first + step] for first in range(0, len(order), step)]
 
 
 def _output(fit: Fit, scores: NDArray[np.float32], there: NDArray[np.bool_], link: Link) -> F64:
@@ -280,11 +286,7 @@ def _fitted_mlp(
     """As `_fitted`, with a hidden layer, stopped early on held-out groups."""
     loss = settings.loss if clips.task == "multiclass" else clips.link
     made: dict[int, tuple[Head, F64]] = {}
-    # Those of the same features together: they share the products with them.
-    order = sorted(range(len(fits)), key=lambda i: fits[i].model.features)
-    step = max(HELD_SCORES // (target.shape[0] * target.shape[1]), 1)
-    for first in range(0, len(order), step):
-        members = order[first : first + step]
+    for members in _batches(fits, target):
         some = [fits[i] for i in members]
         names, blocks = _blocks(some, matrices)
         solution = solve_mlp(

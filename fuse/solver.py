@@ -213,7 +213,7 @@ class _State:
         self.scores = np.zeros((n_problems, outputs, n_clips), np.float32)
         self.memory: list[tuple[_Vector, _Vector, F64]] = []
         # Without the penalty: line searches add what a step changes of it.
-        self.residual, self.loss, _ = self._losses(self.scores)
+        self.residual, self.loss = self._losses(self.scores)
         self.gradient = self._gradient()
 
     # --- vectors of all problems
@@ -243,30 +243,46 @@ class _State:
 
     # --- the objective
 
-    def _losses(self, scores: F32) -> tuple[F32, F64, F32]:
-        """Weighted residual, mean loss (problems,), and the predictions."""
-        target = self.target[None]
+    def _predicted(self, scores: F32) -> tuple[F32, F32]:
+        """Predictions, and for ``softmax`` log sum exp of the scores (problems, clips)."""
         if self.link == "softmax":
             top = scores.max(axis=1, keepdims=True)
-            p = np.exp(scores - top)
+            p: F32 = scores - top
+            np.exp(p, out=p)
             norm = p.sum(axis=1, keepdims=True)
             p /= norm
-            each = (np.log(norm) + top)[:, 0] - np.einsum("pkn,kn->pn", scores, self.target)
-        elif self.link == "sigmoid":
-            p = 0.5 * (1.0 + np.tanh(0.5 * scores))
-            each = (np.logaddexp(0.0, scores) - target * scores).sum(axis=1)
-        else:
-            p = scores
-            each = 0.5 * np.square(scores - target).sum(axis=1)
+            return p, (np.log(norm) + top)[:, 0]
+        p = scores.copy()
+        if self.link == "sigmoid":
+            p *= 0.5
+            np.tanh(p, out=p)
+            p += 1.0
+            p *= 0.5
+        return p, p[:, 0]
+
+    def _losses(self, scores: F32) -> tuple[F32, F64]:
+        """Weighted residual, and mean loss (problems,)."""
+        p, norm = self._predicted(scores)
         w = self.weights[:, 0]
-        loss = np.einsum("pn,pn->p", w, each, dtype=np.float64)
-        return (p - target) * self.weights, loss, p
+        if self.link == "softmax":
+            each = norm - np.einsum("pkn,kn->pn", scores, self.target)
+        elif self.link == "sigmoid":
+            each = np.logaddexp(0.0, scores).sum(axis=1)
+            each -= np.einsum("pkn,kn->pn", scores, self.target)
+        # In place, here and elsewhere: arrays of the scores' size are most of the memory.
+        p -= self.target
+        if self.link == "identity":
+            each = 0.5 * np.einsum("pkn,pkn->pn", p, p)
+        p *= self.weights
+        return p, np.einsum("pn,pn->p", w, each, dtype=np.float64)
 
     def _gradient(self) -> _Vector:
         gradient: _Vector = []
         penalty = self.penalty.astype(np.float32)
         for part, coef in zip(self.parts, self.position[:-1], strict=True):
-            g = part.gradient(self.residual[part.slots])
+            # Where all problems have the features, without a copy.
+            some = len(part.slots) < len(self.ids)
+            g = part.gradient(self.residual[part.slots] if some else self.residual)
             g += penalty[part.slots][:, None, None] * coef
             gradient.append(g)
         gradient.append(self.residual.sum(axis=2, dtype=np.float64).astype(np.float32))
@@ -318,8 +334,8 @@ class _State:
         along = np.zeros_like(self.scores)
         along += direction[-1][:, :, None]
         for part, d in zip(self.parts, direction[:-1], strict=True):
-            # Slots of a part are distinct, so a plain indexed sum is right.
-            along[part.slots] += part.scores(d)
+            for slot, scores in zip(part.slots.tolist(), part.scores(d), strict=True):
+                along[slot] += scores
         t = self._line_search(direction, along, slope)
         before = self.gradient
         step = [x * f for x, f in zip(direction, self._spread(t), strict=True)]
@@ -346,11 +362,16 @@ class _State:
             t = self._newton(self.scores, along, slope, square, np.zeros_like(t))
         low, high = np.zeros_like(t), np.full_like(t, np.inf)
         active = np.ones(len(t), dtype=np.bool_)
+        moved = np.empty_like(along)
         for trial in range(LINE_STEPS):
-            moved = self.scores + t.astype(np.float32)[:, None, None] * along
-            residual, loss, _ = self._losses(moved)
+            np.multiply(along, t.astype(np.float32)[:, None, None], out=moved)
+            moved += self.scores
+            # The last one goes before the next is made.
+            self.residual = moved[:0]
+            self.residual, loss = self._losses(moved)
             value = loss + t * cross + 0.5 * t * t * square
-            rise = np.einsum("pkn,pkn->p", residual, along, dtype=np.float64) + cross + t * square
+            rise = np.einsum("pkn,pkn->p", self.residual, along, dtype=np.float64)
+            rise += cross + t * square
             # In single precision the loss itself is too coarse near the end; the slope is not.
             slack = 1e-6 * np.maximum(1.0, np.abs(self.loss))
             too_far = (value > self.loss + DECREASE * t * slope + slack) | (
@@ -366,12 +387,12 @@ class _State:
             middle = np.where(np.isinf(high), 2.0 * t, 0.5 * (low + high))
             inside = (newton > low) & (newton < np.where(np.isinf(high), 8.0 * t, high))
             t = np.where(active, np.where(inside, newton, middle), t)
-        self.scores, self.residual, self.loss = moved, residual, loss
+        self.scores, self.loss = moved, loss
         return t
 
     def _newton(self, scores: F32, along: F32, slope: F64, square: F64, t: F64) -> F64:
         """Newton's step for the minimum along a direction, from where `scores` are."""
-        _, _, p = self._losses(scores)
+        p, _ = self._predicted(scores)
         if self.link == "softmax":
             mean = np.einsum("pkn,pkn->pn", p, along)
             bend = np.einsum("pkn,pkn,pkn->pn", p, along, along) - mean * mean

@@ -238,7 +238,7 @@ def comparison_text(results: Results | OutputResults, fusion: str, single: str) 
         if (made.model, made.single) == (fusion, single) and np.isfinite(made.p_holm):
             return (
                 f"corrected resampled t-test: p {p_text(made.p)}, {p_text(made.p_holm)} with "
-                f"Holm's correction for {count(len(results.comparisons), 'test')}"
+                f"Holm's correction for {count(made.compared, 'test')}"
             )
     return "a plain difference; its significance was not tested"
 
