@@ -5,11 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mvemo.cache.errors import CacheError
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits.
+    resource = None  # type: ignore[assignment]
 
 
 @contextmanager
@@ -42,6 +48,20 @@ def replacing(path: Path, temp: Path, kept: str = "") -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
+
+
+def require_room(path: Path, n_bytes: int) -> None:
+    """Raise OSError where a file of this size cannot be written.
+
+    HDF5 does not survive a disk that fills up under it: the library ends the process when
+    what it could not write is still unwritten at exit.
+    """
+    if shutil.disk_usage(path.parent).free < n_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if resource is not None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if limit != resource.RLIM_INFINITY and limit < n_bytes:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 def sync(path: Path) -> None:

@@ -6,6 +6,7 @@ file), `merge_caches` and `repair_cache` all plan with `Plan` and write with `wr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -91,6 +92,25 @@ class Plan:
     curves: Curves
     provenance: dict[str, Any]
     merged: tuple[str, ...] = ()
+
+    @property
+    def n_bytes(self) -> int:
+        """About how large the file will be; rather more than less."""
+        n = len(self.table)
+        values = 0
+        for feature in self.features.values():
+            rows = n if feature.spec.kind == "vector" else int(feature.frames.sum())
+            values += 4 * feature.spec.dim * rows
+        curves = sum(len(s) for curve in self.curves.values() for s in curve.values())
+        texts = len(json.dumps(self.provenance, default=str))
+        texts += sum(len(reason or "") + 200 for reason in self.failures.values())
+        texts += sum(len(json.dumps(f.spec.params, default=str)) for f in self.features.values())
+        texts += sum(len(c) for f in self.features.values() for c in f.spec.trained_on)
+        texts += sum(
+            2 * len(c) + len(g) for c, g in zip(self.table.clip_ids, self.table.groups, strict=True)
+        )
+        # Of a clip: keys and checksums in every feature, labels, and what HDF5 adds.
+        return values + 4 * texts + n * (160 * len(self.features) + 256) + 32 * curves + (1 << 17)
 
 
 class Clash(Exception):

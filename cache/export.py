@@ -51,7 +51,8 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     if not out.parent.is_dir():
         raise MissingCache(f"{out}: its folder is not there: make it first")
     with open_cache(path) as cache:
-        cache.spec(name, fold)
+        if cache.spec(name, fold).fold is None and fold is not None:
+            raise BadCache(f"{path}: {name} is the same for all folds: leave the fold {fold} out")
         with replacing(out, out.with_name(f".{out.name}.{os.getpid()}.tmp")) as temp:
             write(temp, cache, name, fold)
 

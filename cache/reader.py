@@ -14,15 +14,17 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mvemo.cache.encoding import Curves, Floats, curves_from_json
+from mvemo.cache.encoding import Curves, Floats, curves_from_json, row_checksum
 from mvemo.cache.errors import BadCache
 from mvemo.cache.layout import (
     DAMAGE,
     Bools,
+    Index,
     Ints,
     feature_label,
     open_file,
     read_failures,
+    read_index,
     read_spec,
     read_table,
     read_text,
@@ -154,26 +156,31 @@ class Cache:
         Raises
         ------
         BadCache
-            No such feature or fold, a sequence, or values that are damaged.
+            No such feature or fold, a sequence, or values that are damaged: every row is
+            held against its checksum.
         """
         spec, group = self._find(name, fold)
         if spec.kind != "vector":
             raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
 
-        def read(file: Any) -> tuple[Floats, Bools]:
+        def read(file: Any) -> tuple[Floats, Index]:
             item = file["features"][group]
-            return item["values"][()], item["present"][()].astype(np.bool_, copy=False)
+            return item["values"][()], read_index(item, self.table.clip_ids)
 
-        values, present = self._read(f"feature {group}", read)
-        if (
-            values.shape != (len(self.table), spec.dim)
-            or (np.isfinite(values).all(axis=1) != present).any()
-        ):
+        values, index = self._read(f"feature {group}", read)
+        sound = (
+            values.shape == (len(self.table), spec.dim)
+            and not (np.isfinite(values).all(axis=1) != index.present).any()
+        )
+        for i in np.flatnonzero(index.present).tolist() if sound else ():
+            made = row_checksum(self.table.clip_ids[i], bytes(index.keys[i]), values[i])
+            sound = sound and made == index.checksums[i].tobytes()
+        if not sound:
             raise BadCache(
                 f"{self.path}: the values of {feature_label(spec)} are damaged: "
-                f"run 'mvemo cache verify {self.path}'"
+                f"'mvemo cache verify {self.path}' says where, 'mvemo cache repair' drops them"
             )
-        return values, present
+        return values, index.present
 
     def present(self, name: str, fold: int | None = None) -> Bools:
         """bool (clips,): which clips have the feature."""

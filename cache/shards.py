@@ -9,7 +9,7 @@ from pathlib import Path
 
 import h5py
 
-from mvemo.cache.atomic import replacing
+from mvemo.cache.atomic import replacing, require_room
 from mvemo.cache.combine import CorruptRows, Plan, write_plan
 from mvemo.cache.errors import BadCache
 from mvemo.cache.layout import LIBVER
@@ -67,11 +67,10 @@ def write_file(path: Path, plan: Plan, temp: Path, kept: str = "") -> None:
     CorruptRows
         From `write_plan`.
     """
-    with (
-        replacing(path, temp, kept),
-        h5py.File(temp, "w", libver=LIBVER, locking=False) as file,
-    ):
-        write_plan(file, plan)
+    with replacing(path, temp, kept):
+        require_room(temp, plan.n_bytes)
+        with h5py.File(temp, "w", libver=LIBVER, locking=False) as file:
+            write_plan(file, plan)
 
 
 def write_dropping(path: Path, plan: Plan, temp: Path, kept: str = "") -> list[str]:

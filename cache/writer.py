@@ -155,9 +155,11 @@ class CacheWriter:
 
     @property
     def failures(self) -> tuple[tuple[str, str, str], ...]:
-        """(clip id, stage, reason) of each failure as of now, sorted by clip id and stage."""
+        """(clip id, stage, reason) of each failure of the table's clips, sorted."""
         held = self._failures.items()
-        return tuple(sorted((c, s, why) for (c, s), why in held if why is not None))
+        return tuple(
+            sorted((c, s, why) for (c, s), why in held if why is not None and c in self._clips)
+        )
 
     # --- telling
 

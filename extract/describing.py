@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -120,7 +119,7 @@ def _describe_one(
             write_array(paths[name], values)
     except OSError as error:
         raise ExtractError(
-            f"{wave.parent}: descriptors cannot be written: {error.strerror or os.strerror(5)}; "
+            f"{wave.parent}: descriptors cannot be written: {error.strerror or error}; "
             "what was done before is kept: make room and run the same command again"
         ) from None
     return clip_id, ""

@@ -14,6 +14,10 @@ PROTOCOLS = ("crossfit", "frozen", "shared", "holdout")
 PRECISIONS = ("float32", "bf16")
 
 
+# Ten times the papers' channels is a hundred times their parameters.
+MOST_WIDTH = 10
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """Fine-tuning of one net.
@@ -65,6 +69,8 @@ class TrainSettings:
         for name in ("momentum", "weight_decay", "iterations", "patience"):
             if not getattr(self, name) >= 0:
                 raise BadSetting(f"{name} is {getattr(self, name)}: it must be 0 or more")
+        if self.momentum >= 1:
+            raise BadSetting(f"momentum is {self.momentum}: it must be below 1")
         if not 0 < self.val_fraction < 1:
             raise BadSetting(f"val_fraction is {self.val_fraction}: it must lie between 0 and 1")
         check_loss(self.loss, self.tau)
@@ -93,6 +99,12 @@ class NetPlan:
     weights: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     train: TrainSettings = field(default_factory=TrainSettings)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.width <= MOST_WIDTH:
+            raise BadSetting(
+                f"width of {self.name} is {self.width}: it must be above 0 and at most {MOST_WIDTH}"
+            )
 
     def record(self) -> dict[str, Any]:
         """All settings as JSON values; the weight file's path is left out, its bytes count."""

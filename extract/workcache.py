@@ -248,8 +248,8 @@ def _decode_one(
             os.replace(partial, base / "problems.json")
     except OSError as error:
         raise ExtractError(
-            f"{base}: decoded media cannot be written: {error.strerror}; all that was decoded "
-            "before is kept: make room and run the same command again"
+            f"{base}: decoded media cannot be written: {error.strerror or error}; all that was "
+            "decoded before is kept: make room and run the same command again"
         ) from None
     return base, _asked(problems, request)
 

@@ -254,7 +254,9 @@ def _parse(
         faults.add(0, "no clips: the table has a header at most")
     if given is None:
         given = sorted({str(name) for row in rows for name in row.label})
-        if rows and the_task == "multiclass" and len(given) < 2:
+        # Of rows that cannot be read the classes are not known.
+        whole = len(rows) == len(table.rows) - 1
+        if rows and whole and the_task == "multiclass" and len(given) < 2:
             faults.add(0, f"only one class, {given}; a multiclass task needs two at least")
     order = {tag: i for i, tag in enumerate(given)}
     if the_task == "multilabel":

@@ -139,10 +139,15 @@ def finish_rows(rows: Sequence[Row], faults: Faults) -> None:
             row.group = source if several else row.clip_id
 
     first: dict[str, int] = {}
+    paths: set[tuple[str, str]] = set()
     for row in rows:
         if row.path and row.clip_id in first:
-            faults.add(row.line, f"clip_id {row.clip_id!r} is that of line {first[row.clip_id]}")
+            same = " and so is its path" if (row.clip_id, row.path) in paths else ""
+            faults.add(
+                row.line, f"clip_id {row.clip_id!r} is that of line {first[row.clip_id]}{same}"
+            )
         first.setdefault(row.clip_id, row.line)
+        paths.add((row.clip_id, row.path))
     _agree(
         [row for row in rows if row.path],
         lambda row: (row.path, row.group),

@@ -183,7 +183,10 @@ def scan_clips(
     if not rows:
         raise BadManifest(f"{folder}: no clip fits layout {layout}; {_say(left_out)}")
     if len(classes) < 2:
-        raise BadManifest(f"{folder}: only one class, {classes[0]!r}; two are needed at least")
+        also = f"; left out were {_say(left_out)}" if left_out else ""
+        raise BadManifest(
+            f"{folder}: only one class, {classes[0]!r}; two are needed at least{also}"
+        )
     faults = Faults(folder)
     finish_rows(rows, faults)
     faults.raise_any()

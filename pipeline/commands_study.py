@@ -75,7 +75,10 @@ def _conduct(
     options: Mapping[str, Any],
     **own: Any,
 ) -> None:
-    """Read the manifest, run a study, print its tables and write its files."""
+    """Read the manifest, run a study, print its tables and write its files.
+
+    Ends with exit code 1 where some clips could not be used.
+    """
     from mvemo.extract.memory import keep_freed_memory
     from mvemo.pipeline.studies.core import open_study
     from mvemo.pipeline.studies.output import banners, write_study
@@ -95,6 +98,9 @@ def _conduct(
     result = run(study)
     write_study(study, result, {**own, "runs": options["runs"], **asdict(settings)}, options["out"])
     click.echo(f"{result.text()}\n\npage: {options['out'] / (result.name + '.html')}")
+    if study.failures:
+        click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)
+        raise click.exceptions.Exit(1)
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:

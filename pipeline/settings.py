@@ -74,7 +74,31 @@ class ExtractSettings:
     device: str = "auto"
     precision: str = "float32"
     embed_batch: int = 4
-    descriptors: tuple[str, ...] = ("mel", "mfcc", "rp", "times")
+    descriptors: tuple[str, ...] = (
+        "mel",
+        "mfcc",
+        "rp",
+        "f0",
+        "formants",
+        "contrast",
+        "chroma",
+        "times",
+    )
+
+    def __post_init__(self) -> None:
+        least = {"folds": 2, "fold_seed": 0, "seed": 0, "n_frames": 1, "workers": 0}
+        for name, value in {**least, "embed_batch": 1}.items():
+            if getattr(self, name) < value:
+                raise BadOption(
+                    f"extract.{name} is {getattr(self, name)}: it must be {value} or more"
+                )
+        if not self.nets:
+            raise BadOption(f"extract.nets names no net: some of {', '.join(NET_NAMES)}")
+        for what in ("nets", "descriptors"):
+            held = getattr(self, what)
+            twice = next((name for name in held if held.count(name) > 1), None)
+            if twice is not None:
+                raise BadOption(f"extract.{what} names {twice!r} twice")
 
 
 @dataclass(frozen=True)

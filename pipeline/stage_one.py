@@ -17,7 +17,7 @@ from mvemo.extract.memory import keep_freed_memory
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.crnn import DESCRIPTORS as LOW_LEVEL
 from mvemo.extract.plan import NetPlan, TrainSettings
-from mvemo.extract.protocols import RunSettings, need_weights
+from mvemo.extract.protocols import RunSettings, make_net, need_weights
 from mvemo.manifests import (
     Folds,
     Holdout,
@@ -112,6 +112,8 @@ def run_extract(
     manifest = _demo(work) if manifest_path is None else read_manifest(manifest_path, root=root)
     for plan in plans:
         make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
+        if plan.weights:
+            make_net(plan, len(manifest.classes), run.seed)
     if not force:
         _refuse_other_clips(out, manifest)
     fold_seed = settings.extract.fold_seed
@@ -171,12 +173,18 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
     with open_cache(out) as cache:
         table = cache.table
         imported = any(spec.protocol == "imported" for spec in cache.specs)
-    shared = set(table.clip_ids) & set(manifest.clip_ids)
+    gone = set(table.clip_ids) - set(manifest.clip_ids)
     # The demo set's can be made again in a minute.
-    if len(table) and not shared and (imported or not table.synthetic):
+    if len(gone) == len(table) > 0 and (imported or not table.synthetic):
         raise BadOption(
             f"{out}: holds features of other clips ({table.name!r}, {len(table)} clips): write "
             "to another file with --out, or replace it with --force"
+        )
+    if gone and imported:
+        raise BadOption(
+            f"{out}: holds imported features of {len(gone)} clips that the manifest has not, as "
+            f"{min(gone)!r}, which nothing here could make again: write to another file with "
+            "--out, or drop them with --force"
         )
 
 

@@ -58,6 +58,8 @@ class Stage:
         self._run = run
         self._writer = writer
         self._work = work
+        # Clip id to why its file cannot be read.
+        self._unreadable: dict[str, str] = {}
         self._content = self._digest_media()
         # Modality to bool (clips,): decoded and fit to be embedded.
         self._usable: dict[str, NDArray[np.bool_]] = {}
@@ -71,9 +73,12 @@ class Stage:
         paths = {clip.path: self._manifest.media_path(clip) for clip in self._manifest.clips}
         digests: dict[str, str] = {}
         with Progress("digest media", len(paths), "file") as bar, ThreadPoolExecutor(4) as pool:
-            for name, digest in zip(paths, pool.map(content_digest, paths.values()), strict=True):
-                digests[name] = digest
-                bar.step()
+            for name, digest in zip(paths, pool.map(digest_or_why, paths.values()), strict=True):
+                digests[name], why = digest
+                self._unreadable |= {
+                    clip.clip_id: why for clip in self._manifest.clips if why and clip.path == name
+                }
+                bar.step(failed=int(bool(why)))
         return {clip.clip_id: digests[clip.path] for clip in self._manifest.clips}
 
     # --- decoding
@@ -107,8 +112,9 @@ class Stage:
                 duration=clip.duration,
             )
             for clip in self._manifest.clips
+            if clip.clip_id not in self._unreadable
         ]
-        problems: dict[str, dict[str, str]] = {}
+        problems = {c: dict.fromkeys(MODALITIES, why) for c, why in self._unreadable.items()}
         with Progress("decode", len(jobs)) as bar:
 
             def done(clip_id: str, found: dict[str, str]) -> None:
@@ -264,6 +270,14 @@ class Stage:
             for clip, there in zip(self._manifest.clips, usable, strict=True)
             if there
         }
+
+
+def digest_or_why(path: Path) -> tuple[str, str]:
+    """The digest of a file's bytes and an empty text; or the other way round why there is none."""
+    try:
+        return content_digest(path), ""
+    except OSError as error:
+        return "", f"{path}: cannot be read: {error.strerror or error}"
 
 
 def _input_of(plan: NetPlan) -> NetInput:

@@ -51,6 +51,8 @@ class Study:
         Whether labels were shuffled.
     runs
         Repeats with other folds and other seeds.
+    failures
+        Clip id to why it could not be used; `media` fills it.
     """
 
     manifest: Manifest
@@ -58,6 +60,7 @@ class Study:
     work: Path
     permuted: bool = False
     runs: int = 1
+    failures: dict[str, str] = field(default_factory=dict, compare=False)
 
     def folds(self, run: int = 0) -> Ints:
         """int64 (clips,): the fold of each clip in a repeat; groups are whole."""
@@ -72,9 +75,11 @@ class Study:
 
     def media(self, plans: Sequence[NetPlan] = (), descriptors: Sequence[str] = ()) -> StudyMedia:
         """The working cache of these clips, filled with what is asked for."""
-        return StudyMedia(
+        media = StudyMedia(
             self.manifest, self.settings, self.work, plans=plans, descriptors=descriptors
         )
+        self.failures.update(media.problems)
+        return media
 
 
 def open_study(

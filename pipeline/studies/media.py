@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache import content_digest
 from mvemo.extract.batches import RawBatches
 from mvemo.extract.describing import DescribedStore, describe_many
 from mvemo.extract.nets import build_net
@@ -20,6 +19,7 @@ from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.stage_steps import digest_or_why
 
 
 class StudyMedia:
@@ -89,8 +89,14 @@ class StudyMedia:
         clips = self.manifest.clips
         paths = {clip.path: self.manifest.media_path(clip) for clip in clips}
         with ThreadPoolExecutor(4) as pool:
-            made = dict(zip(paths, pool.map(content_digest, paths.values()), strict=True))
-        return {clip.clip_id: made[clip.path] for clip in clips}
+            made = dict(zip(paths, pool.map(digest_or_why, paths.values()), strict=True))
+        for row, clip in enumerate(clips):
+            why = made[clip.path][1]
+            if why:
+                self.problems[clip.clip_id] = why
+                for there in self._there.values():
+                    there[row] = False
+        return {clip.clip_id: made[clip.path][0] for clip in clips}
 
     def _decode(self) -> None:
         jobs = [
@@ -102,8 +108,9 @@ class StudyMedia:
                 duration=clip.duration,
             )
             for clip in self.manifest.clips
+            if clip.clip_id not in self.problems
         ]
-        rows = {job.clip_id: row for row, job in enumerate(jobs)}
+        rows = {clip_id: row for row, clip_id in enumerate(self.manifest.clip_ids)}
         with Progress("decode", len(jobs)) as bar:
 
             def done(clip_id: str, found: dict[str, str]) -> None:

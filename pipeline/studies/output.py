@@ -206,6 +206,7 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
             "permuted_labels": study.permuted,
             "tables": {table.name: table.record() for table in result.tables},
             "notes": notes,
+            "failures": dict(sorted(study.failures.items())),
             **({"curves": dict(result.data)} if result.data else {}),
             "sources": list(result.sources),
             "provenance": made,
@@ -222,7 +223,7 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
             _write(out / f"{result.name}-{table.name}.csv", table.csv().encode())
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         _write(out / f"{result.name}.json", text.encode())
-        page = _page(result, facts, notes, made, pictures)
+        page = _page(result, facts, notes, made, pictures, study.failures)
         _write(out / f"{result.name}.html", page.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise BadOption(f"{error.filename or out}: cannot be written: {error.strerror}") from None
@@ -301,6 +302,7 @@ def _page(
     notes: Sequence[str],
     made: Mapping[str, Any],
     pictures: Sequence[tuple[str, str]],
+    failures: Mapping[str, str],
 ) -> str:
     """One page that loads nothing; all text is escaped."""
     import jinja2
@@ -315,6 +317,7 @@ def _page(
         notes=notes,
         label=LABEL,
         pictures=pictures,
+        failures=sorted(failures.items()),
         command=made["command"],
         versions=made["versions"],
         settings=json.dumps(made["settings"], indent=1, ensure_ascii=False),

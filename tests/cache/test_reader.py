@@ -111,7 +111,16 @@ def test_values_that_are_no_longer_those_marked_present(path: Path) -> None:
     at = data.index(row(VECTOR, "c2").tobytes())
     data[at : at + 4] = np.float32(np.nan).tobytes()
     path.write_bytes(data)
-    with open_cache(path) as cache, pytest.raises(BadCache, match="run 'mvemo cache verify"):
+    with open_cache(path) as cache, pytest.raises(BadCache, match="are damaged: 'mvemo cache ver"):
+        cache.vectors("music1d")
+
+
+def test_a_value_that_was_changed_is_not_read(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    at = data.index(row(VECTOR, "c2").tobytes())
+    data[at : at + 4] = np.float32(0.25).tobytes()
+    path.write_bytes(data)
+    with open_cache(path) as cache, pytest.raises(BadCache, match="'mvemo cache repair' drops"):
         cache.vectors("music1d")
 
 

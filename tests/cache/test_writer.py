@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -20,6 +21,7 @@ from mvemo.cache import (
     CacheWriter,
     FeatureSpec,
     MissingCache,
+    merge_caches,
     open_cache,
     repair_cache,
     verify_cache,
@@ -476,3 +478,41 @@ def test_a_real_limit_on_the_file_size(path: Path) -> None:
     with open_cache(path) as cache:
         assert cache.present("music1d").all()
         assert cache.specs[0].dim == 100_000
+
+
+def test_a_disk_without_room_is_told_before_hdf5_begins(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(path, CLIPS, VECTOR)
+    before = path.read_bytes()
+    real = shutil.disk_usage
+
+    def full(folder: Path) -> object:
+        return real(folder)._replace(free=10_000)
+
+    writer = CacheWriter(path, CLIPS)
+    writer.put(VECTOR, "c1", VECTOR.key("other bytes"), row(VECTOR, "c2"))
+    monkeypatch.setattr(shutil, "disk_usage", full)
+    with pytest.raises(CacheError, match="cannot be written: No space left on device; all that"):
+        writer.close()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("n", [6, 600])
+def test_the_size_of_a_file_is_known_before(tmp_path: Path, n: int) -> None:
+    clips = table(f"c{i}" for i in range(n))
+    wide = replace(VECTOR, dim=50)
+    with CacheWriter(tmp_path / "f.h5", clips, provenance={"a": "b" * 300}) as writer:
+        for clip in clips.clip_ids:
+            writer.put(wide, clip, wide.key(clip), np.ones(50, np.float32))
+            writer.fail(clip, "decode:video", "it has no video stream")
+    sizes = []
+
+    def note(temp: Path, n_bytes: int) -> None:
+        sizes.append(n_bytes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mvemo.cache.shards.require_room", note)
+        merge_caches([tmp_path / "f.h5"], tmp_path / "g.h5")
+    real = (tmp_path / "g.h5").stat().st_size
+    assert real <= sizes[-1] < 3 * real + (1 << 18)

@@ -1,9 +1,20 @@
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from mvemo.extract.descriptors import DescriptorSettings
+from mvemo.pipeline import settings as settings_module
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.settings import DEFAULT_NETS, NET_NAMES, PROFILES, load_settings
+from mvemo.pipeline.settings import (
+    DEFAULT_NETS,
+    NET_NAMES,
+    PROFILES,
+    ExtractSettings,
+    FuseSettings,
+    NetSettings,
+    load_settings,
+)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -84,3 +95,15 @@ def test_bad_profile_files_name_the_file(tmp_path: Path, text: str):
 def test_unknown_profile():
     with pytest.raises(BadOption, match="neither one of demo, paper nor a file"):
         load_settings("big")
+
+
+def test_the_paper_profile_lists_every_setting():
+    folder = Path(settings_module.__file__).with_name("profiles")
+    tree = settings_module.tomllib.loads((folder / "paper.toml").read_text())
+    kinds = {"extract": ExtractSettings, "descriptors": DescriptorSettings, "fuse": FuseSettings}
+    for name, kind in kinds.items():
+        assert set(tree[name]) == {f.name for f in fields(kind)}
+    assert set(tree["nets"]) == set(NET_NAMES)
+    for table in tree["nets"].values():
+        # Which options there are is the net's own affair.
+        assert {f.name for f in fields(NetSettings)} - set(table) <= {"options"}

@@ -17,6 +17,7 @@ from stage_samples import TINY, rewrite, run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.manifests import Clip, read_manifest
+from mvemo.pipeline import stage_steps
 
 BAD = {
     "empty": b"",
@@ -169,6 +170,14 @@ def test_a_set_without_pictures_leaves_the_video_net_out(
         (["--weights", "nowhere.npz"], "write it as NET=FILE"),
         (["--profile", "nowhere"], "profile 'nowhere' is neither one of demo, paper nor a file"),
         (["--folds", "50"], "50 folds"),
+        (["--set", "extract.embed_batch=0"], "extract.embed_batch is 0: it must be 1 or more"),
+        (["--set", "extract.seed=-1"], "extract.seed is -1: it must be 0 or more"),
+        (["--set", "extract.fold_seed=-1"], "extract.fold_seed is -1: it must be 0 or more"),
+        (["--set", "extract.workers=-3"], "extract.workers is -3"),
+        (["--nets", ""], "extract.nets names no net"),
+        (["--nets", "c3d,c3d"], "extract.nets names 'c3d' twice"),
+        (["--set", "nets.c3d.width=0"], "width of c3d is 0.0: it must be above 0"),
+        (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be below 1"),
     ],
 )
 def test_wrong_settings_are_one_line_and_exit_code_2(
@@ -191,6 +200,8 @@ def test_wrong_weights_are_refused_before_anything_is_trained(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "other.npz" in error
     assert "no tensor fits c3d" in error
+    # Before anything is decoded, too.
+    assert not (tmp_path / "w" / "decoded").exists()
 
 
 def test_a_second_writer_is_told_who_holds_the_cache(
@@ -239,3 +250,69 @@ def test_a_cache_of_other_clips_is_not_replaced_unasked(
     assert run("mvemo", *arguments, "--force") == 0
     with open_cache(work / "features.h5") as cache:
         assert cache.table.clip_ids[0] == "two0"
+
+
+def test_failures_of_clips_that_are_gone_from_the_manifest_are_forgotten(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = read_manifest(demo / "manifest.csv")
+    bad = replace(listed.clips[0], clip_id="bad", path="bad.mp4", group="bad")
+    (demo / "bad.mp4").write_bytes(b"")
+    arguments = ["extract", tmp_path / "m.csv", "--work", tmp_path / "w"]
+    settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
+    try:
+        rewrite(replace(listed, clips=(*listed.clips, bad)), tmp_path / "m.csv")
+        assert run("mvemo", *arguments, *settings) == 1
+        assert "bad: decode:audio" in capsys.readouterr().out
+        rewrite(listed, tmp_path / "m.csv")
+        assert run("mvemo", *arguments, *settings) == 0
+        assert "bad" not in capsys.readouterr().out
+    finally:
+        (demo / "bad.mp4").unlink()
+
+
+def test_a_file_that_may_not_be_read_is_a_failure_of_its_clip(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sorted(demo.rglob("*.mp4"))[0]
+    real = stage_steps.content_digest
+
+    def refuse(path: Path) -> str:
+        if path.name == first.name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(stage_steps, "content_digest", refuse)
+    arguments = ["extract", demo / "manifest.csv", "--work", tmp_path]
+    settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
+    assert run("mvemo", *arguments, *settings) == 1
+    shown = capsys.readouterr().out
+    assert f"{first.name}: cannot be read: Permission denied" in shown
+    with open_cache(tmp_path / "features.h5") as cache:
+        assert cache.present("music1d", 0).sum() == len(cache.table) - 1
+
+
+def test_imported_features_of_clips_that_would_go_are_not_dropped_unasked(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = read_manifest(demo / "manifest.csv")
+    values = np.ones((len(listed), 3), np.float32)
+    np.save(tmp_path / "v.npy", values)
+    out = tmp_path / "f.h5"
+    imported = ["--name", "theirs", "--modality", "audio", "--manifest", demo / "manifest.csv"]
+    assert run("mvemo", "cache", "import", out, tmp_path / "v.npy", *imported) == 0
+    part = [clip.clip_id for clip in listed.clips if clip.label[0] in ("Sad", "Fear")]
+    smaller = replace(
+        listed,
+        classes=("Fear", "Sad"),
+        clips=tuple(clip for clip in listed.clips if clip.clip_id in part),
+    )
+    rewrite(smaller, tmp_path / "m.csv")
+    settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
+    arguments = [tmp_path / "m.csv", "--work", tmp_path / "w", "--out", out, *settings]
+    capsys.readouterr()
+    assert run("mvemo", "extract", *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"holds imported features of {len(listed) - len(part)} clips" in error
+    with open_cache(out) as cache:
+        assert cache.present("theirs").all()
