@@ -23,6 +23,7 @@ from mvemo.fuse.outputs_summary import (
     interval_text,
     partly_predicted,
     pooled_cells,
+    published_beside,
     scored_how,
     summarise_outputs,
 )
@@ -95,6 +96,7 @@ def output_report_html(results: OutputResults) -> str:
             summary=summarise_outputs(results),
             protocol=PROTOCOLS.get(results.protocol, ""),
             how=scored_how(results),
+            beside=published_beside(results),
             title=TITLES[results.headline],
             rows=[_row(results, model) for model in results.models],
             base=_row(results, results.baseline),

@@ -9,6 +9,7 @@ import numpy as np
 
 from mvemo.fuse.headline import TITLES
 from mvemo.fuse.outputs import OutputResult, OutputResults
+from mvemo.fuse.published import published_r2
 from mvemo.fuse.summary import (
     best,
     compare_fusion,
@@ -200,6 +201,13 @@ def scored_how(results: OutputResults) -> str:
     return text
 
 
+def published_beside(results: OutputResults) -> str:
+    """Printed figures to read beside these; empty where there are none, or labels shuffled."""
+    if results.task != "regression" or results.permuted:
+        return ""
+    return published_r2(results.classes)
+
+
 def format_output_table(results: OutputResults, warnings: Sequence[tuple[str, str]]) -> str:
     """The scores of all models as text.
 
@@ -229,6 +237,9 @@ def format_output_table(results: OutputResults, warnings: Sequence[tuple[str, st
     lines += columns([header, *(row(m) for m in results.models)], [row(results.baseline)])
     lines.append("")
     lines.append(wrap(scored_how(results)))
+    beside = published_beside(results)
+    if beside:
+        lines.append(wrap(beside))
     top = best(results.models)
     if top is not None and interval_text(top, "headline"):
         pooled = "" if results.task == "multilabel" else "pooled "

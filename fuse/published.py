@@ -155,6 +155,15 @@ Z22_TABLE_3: tuple[tuple[int, ...], ...] = (
 )
 
 
+# K. Choi, G. Fazekas, M. Sandler and K. Cho, Transfer learning for music classification and
+# regression tasks, ISMIR 2017. R2 on emoMusic's 744 clips: features -> dimension. Hyper-parameters were chosen on the folds
+# that are scored.
+C17_EMOMUSIC: Mapping[str, Mapping[str, float]] = {
+    "all layers": {"arousal": 0.650, "valence": 0.457},
+    "MFCC": {"arousal": 0.551, "valence": 0.267},
+}
+
+
 def comparable(classes: Sequence[str]) -> bool:
     """Whether a data set has the papers' six classes, in any order and case."""
     return len(classes) == len(CLASSES) and {c.casefold() for c in classes} == {
@@ -179,3 +188,18 @@ def all_published_for(model: str) -> tuple[Published, ...]:
         Z22_TABLE_2,
     )
     return tuple(table[model] for table in tables if model in table)
+
+
+def published_r2(dimensions: Sequence[str]) -> str:
+    """A sentence with C17's figures for arousal and valence; empty for other dimensions."""
+    names = {name.casefold() for name in dimensions}
+    if names != {"arousal", "valence"}:
+        return ""
+    held = "; ".join(
+        f"{features}: R2 arousal {values['arousal']:.3f}, valence {values['valence']:.3f}"
+        for features, values in C17_EMOMUSIC.items()
+    )
+    return (
+        f"Published, maybe of other data: Choi et al. 2017 on the 744 clips of emoMusic, {held} "
+        "(hyper-parameters chosen on the scored folds)."
+    )

@@ -18,6 +18,7 @@ from mvemo.fuse.published import (
     all_published_for,
     comparable,
     published_for,
+    published_r2,
 )
 
 MODELS = models_of({"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"})
@@ -108,3 +109,10 @@ def test_comparable_is_the_six_classes_in_any_order():
     assert not comparable(CLASSES[:5])
     assert not comparable((*CLASSES[:5], "Calm"))
     assert not comparable(("Sad", "sad", *CLASSES[:4]))
+
+
+def test_c17s_figures_stand_beside_arousal_and_valence_alone():
+    text = published_r2(("Valence", "arousal"))
+    assert "arousal 0.650, valence 0.457" in text
+    assert "arousal 0.551, valence 0.267" in text
+    assert published_r2(("arousal",)) == published_r2(("energy", "valence")) == ""

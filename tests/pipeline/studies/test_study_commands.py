@@ -154,3 +154,18 @@ def test_studies_are_of_classes(tmp_path, capsys):
     )
     assert run("mvemo", "study", "baselines", path, "--out", tmp_path / "out") == 2
     assert "the task is regression" in capsys.readouterr().err
+
+
+def test_clips_that_could_not_be_used_are_listed_and_told_by_the_exit_code(tmp_path, capsys):
+    manifest = make_set(tmp_path / "set", seconds=0.3)
+    (tmp_path / "set" / "sad2.wav").write_bytes(b"")
+    (tmp_path / "set" / "calm1.wav").write_text("this is no sound")
+    out = tmp_path / "out"
+    code = run("mvemo", "study", "baselines", manifest, "--out", out, "--work", tmp_path / "work",
+               "--runs", "1", "--rnn-runs", "0", *tiny_options())  # fmt: skip
+    assert code == 1
+    assert "2 clips could not be used" in capsys.readouterr().err
+    assert set(read_tables(out, "baselines")["failures"]) == {"sad2", "calm1"}
+    page = (out / "baselines.html").read_text()
+    assert "Clips that could not be used: 2" in page
+    assert "sad2" in page
