@@ -156,8 +156,8 @@ Z22_TABLE_3: tuple[tuple[int, ...], ...] = (
 
 
 # K. Choi, G. Fazekas, M. Sandler and K. Cho, Transfer learning for music classification and
-# regression tasks, ISMIR 2017. R2 on emoMusic's 744 clips: features -> dimension. Hyper-parameters were chosen on the folds
-# that are scored.
+# regression tasks, ISMIR 2017. R2 on emoMusic's 744 clips: features -> dimension.
+# Hyper-parameters were chosen on the folds that are scored.
 C17_EMOMUSIC: Mapping[str, Mapping[str, float]] = {
     "all layers": {"arousal": 0.650, "valence": 0.457},
     "MFCC": {"arousal": 0.551, "valence": 0.267},
