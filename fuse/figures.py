@@ -170,10 +170,36 @@ def roc_figure(results: Results) -> str:
 
 def class_roc_figure(results: Results, model: ModelResult) -> str:
     """One-vs-rest ROC curve of each class (thin) and their mean (thick), pooled."""
-    n_rows = -(-(len(results.classes) + 1) // 2)
+    return roc_of_each(
+        results.classes,
+        _class_curves(model, results.labels),
+        model.roc_auc_macro_ovr_pooled,
+        f"ROC curve of each class, {model.name}",
+    )
+
+
+def roc_of_each(
+    names: Sequence[str],
+    curves: Sequence[tuple[NDArray[np.float64], float]],
+    mean_auc: float,
+    title: str,
+) -> str:
+    """ROC curves of classes or tags (thin) and their mean (thick).
+
+    Parameters
+    ----------
+    names
+        Of the curves.
+    curves
+        Of `curves_of`.
+    mean_auc
+        For the legend.
+    title
+        Of the figure.
+    """
+    n_rows = -(-(len(names) + 1) // 2)
     with drawing(WIDE, 3.9 + 0.22 * n_rows) as (figure, finish):
         ax = figure.add_subplot()
-        curves = _class_curves(model, results.labels)
         for c, (curve, area) in enumerate(curves):
             if len(curve):
                 ax.plot(
@@ -182,7 +208,7 @@ def class_roc_figure(results: Results, model: ModelResult) -> str:
                     color=COLOURS[c % len(COLOURS)],
                     linestyle=_DASHES[c // len(COLOURS) % 3],
                     linewidth=1.1,
-                    label=f"{short(results.classes[c])}  {fraction(area)}",
+                    label=f"{short(names[c])}  {fraction(area)}",
                 )
         held = [curve for curve, _ in curves if len(curve)]
         if held:
@@ -191,11 +217,11 @@ def class_roc_figure(results: Results, model: ModelResult) -> str:
                 np.mean(held, axis=0),
                 color=INK,
                 linewidth=2.4,
-                label=f"mean  {fraction(model.roc_auc_macro_ovr_pooled)}",
+                label=f"mean  {fraction(mean_auc)}",
             )
         _roc_axes(ax)
         _legend_below(figure, ax)
-        return finish(f"ROC curve of each class, {model.name}")
+        return finish(title)
 
 
 def confusion_figure(model: ModelResult, classes: Sequence[str]) -> str:
@@ -314,10 +340,28 @@ def _class_curves(
     model: ModelResult, labels: NDArray[np.int64]
 ) -> list[tuple[NDArray[np.float64], float]]:
     """True positive rates at `_RATES` and AUC of each class; empty and NaN without a curve."""
-    there = np.isfinite(model.probabilities).all(axis=1)
+    classes = np.arange(model.probabilities.shape[1])
+    return curves_of(labels[:, None] == classes, model.probabilities)
+
+
+def curves_of(
+    truth: NDArray[np.bool_], scores: NDArray[np.float64]
+) -> list[tuple[NDArray[np.float64], float]]:
+    """True positive rates at even false ones, and AUC, of each column.
+
+    Empty and NaN of a column that is true everywhere or nowhere.
+
+    Parameters
+    ----------
+    truth
+        bool (clips, columns).
+    scores
+        float64 (clips, columns); NaN rows are left out.
+    """
+    there = np.isfinite(scores).all(axis=1)
     found = []
-    for c in range(model.probabilities.shape[1]):
-        positive, score = labels[there] == c, model.probabilities[there, c]
+    for c in range(scores.shape[1]):
+        positive, score = truth[there, c], scores[there, c]
         if positive.all() or not positive.any():
             found.append((np.empty(0), float("nan")))
             continue

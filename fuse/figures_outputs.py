@@ -5,9 +5,24 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.figures import COLOURS, GRID, INK, WIDE, bare, drawing, fold_figure, short
+from mvemo.fuse.figures import (
+    COLOURS,
+    GRID,
+    INK,
+    WIDE,
+    bare,
+    curves_of,
+    drawing,
+    fold_figure,
+    roc_of_each,
+    short,
+)
 from mvemo.fuse.headline import TITLES
+from mvemo.fuse.metrics import mean_of_held
 from mvemo.fuse.outputs import OutputResult, OutputResults
+
+# More curves than these cannot be told apart.
+MOST_CURVES = 12
 
 
 def headline_figure(results: OutputResults) -> str:
@@ -75,3 +90,16 @@ def output_figure(results: OutputResults, model: OutputResult) -> str:
         ax.grid(axis="x", **GRID)
         bare(ax)
         return finish(f"ROC-AUC of each tag, {model.name}")
+
+
+def tag_roc_figure(results: OutputResults, model: OutputResult) -> str:
+    """ROC curve of each tag (thin) and their mean (thick), pooled; of many the commonest."""
+    order = np.argsort(-results.labels.sum(axis=0), kind="stable")[:MOST_CURVES]
+    shown = np.sort(order)
+    curves = curves_of(results.labels[:, shown] == 1, model.predictions[:, shown])
+    return roc_of_each(
+        [results.classes[i] for i in shown.tolist()],
+        curves,
+        mean_of_held(np.array([area for _, area in curves])),
+        f"ROC curve of each tag, {model.name}",
+    )

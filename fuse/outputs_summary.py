@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvemo.fuse.headline import TITLES
 from mvemo.fuse.outputs import OutputResult, OutputResults
@@ -155,19 +156,10 @@ def summarise_outputs(results: OutputResults) -> str:
 
 
 def furthest_clips(results: OutputResults, model: OutputResult, limit: int = 20) -> list[FarClip]:
-    """The clips that a model is furthest off on, the worst first.
-
-    Tags: by the log loss over them. Dimensions: by the distance, each in units of its
-    labels' standard deviation.
-    """
+    """The clips that a model is furthest off on (`distances`), the worst first."""
     there = np.flatnonzero(model.predicted)
     true, said = results.labels[there].astype(np.float64), model.predictions[there]
-    if results.task == "multilabel":
-        right = np.where(true == 1, said, 1.0 - said)
-        off = -np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean(axis=1)
-    else:
-        scale = results.labels.std(axis=0)
-        off = np.sqrt(np.square((said - true) / np.where(scale > 0, scale, 1.0)).mean(axis=1))
+    off = distances(results, model)[there]
     found = []
     for i in np.argsort(-off, kind="stable")[:limit].tolist():
         row = int(there[i])
@@ -182,6 +174,36 @@ def furthest_clips(results: OutputResults, model: OutputResult, limit: int = 20)
             )
         found.append(FarClip(results.clip_ids[row], results.groups[row], *texts, off=float(off[i])))
     return found
+
+
+def distances(results: OutputResults, model: OutputResult) -> NDArray[np.float64]:
+    """float64 (clips,): how far predictions are off; NaN where there is none.
+
+    Tags: the log loss, mean over them. Dimensions: the root mean squared error, each in
+    units of its labels' standard deviation.
+    """
+    true, said = results.labels.astype(np.float64), model.predictions
+    if results.task == "multilabel":
+        right = np.where(true == 1, said, 1.0 - said)
+        off = -np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean(axis=1)
+    else:
+        scale = true.std(axis=0)
+        off = np.sqrt(np.square((said - true) / np.where(scale > 0, scale, 1.0)).mean(axis=1))
+    return np.asarray(off, dtype=np.float64)
+
+
+def furthest_groups(
+    results: OutputResults, model: OutputResult, limit: int = 15
+) -> list[tuple[str, int, float]]:
+    """Groups of two clips or more by their mean distance: name, clips, distance."""
+    off = distances(results, model)
+    there = np.isfinite(off)
+    names, code = np.unique(np.array(results.groups, dtype=np.str_), return_inverse=True)
+    clips = np.bincount(code)
+    held = np.bincount(code[there], minlength=len(names))
+    mean = np.bincount(code[there], off[there], len(names)) / np.maximum(held, 1)
+    order = [i for i in np.argsort(-mean, kind="stable").tolist() if clips[i] > 1 and held[i]]
+    return [(str(names[i]), int(clips[i]), float(mean[i])) for i in order[:limit]]
 
 
 def scored_how(results: OutputResults) -> str:

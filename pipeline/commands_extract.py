@@ -78,6 +78,12 @@ def extract(
             raise BadOption(f"--weights {entry!r}: there is no file {file}")
         given.append(f"nets.{net}.weights='''{file}'''")
     settings = load_settings(profile or ("paper" if manifest else "demo"), given)
+    for entry in weight_files:
+        if entry.partition("=")[0] not in settings.extract.nets:
+            raise BadOption(
+                f"--weights {entry!r}: its net does not run; --nets are "
+                f"{', '.join(settings.extract.nets)}"
+            )
 
     from mvemo.pipeline.stage_one import run_extract
 

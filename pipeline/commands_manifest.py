@@ -276,7 +276,11 @@ def _duplicates(listed: Manifest) -> int:
 
     with Progress("fingerprints", len(listed)) as bar:
         search = find_duplicates(listed, progress=lambda failed: bar.step(failed=int(failed)))
+    # A set without pictures, or without sound, lacks nothing of its own.
+    lacking = Counter(modality for _, modality, _ in search.problems)
     for clip_id, modality, reason in search.problems:
+        if modality != "clip" and lacking[modality] == len(listed):
+            continue
         what = "" if modality == "clip" else f" its {modality}"
         click.echo(f"note: {clip_id}: not compared,{what} {reason}", err=True)
     group = dict(zip(listed.clip_ids, listed.groups, strict=True))

@@ -15,6 +15,8 @@ from mvemo.fuse.outputs_crossval import evaluate_outputs
 from mvemo.fuse.outputs_metrics import output_metrics_dict, output_predictions_csv
 from mvemo.fuse.outputs_report import output_report_html, write_output_report
 from mvemo.fuse.outputs_report import output_table as text_table
+from mvemo.fuse.outputs_summary import distances, furthest_clips, furthest_groups
+from mvemo.fuse.summary import best
 from mvemo.fuse.uncertainty import with_uncertainty
 
 
@@ -115,3 +117,16 @@ def test_nothing_predicted_is_said(made):
     empty = replace(made, models=())
     assert "No model made a prediction." in output_report_html(empty)
     assert made.baseline.name in text_table(empty)
+
+
+def test_tags_have_roc_curves_and_groups_their_errors(made):
+    page = output_report_html(made)
+    assert ("ROC curve of each tag" in page) == (made.task == "multilabel")
+    assert 'id="groups"' in page
+    top = best(made.models)
+    off = distances(made, top)
+    clips = furthest_clips(made, top)
+    assert clips[0].off == pytest.approx(np.nanmax(off))
+    name, n, mean = furthest_groups(made, top)[0]
+    rows = [i for i, g in enumerate(made.groups) if g == name]
+    assert (n, mean) == (len(rows), pytest.approx(np.nanmean(off[rows])))

@@ -168,6 +168,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(
         (["--set", "nets.c3d.options={size=3}"], "c3d: size is 3: it must be at least 16"),
         (["--weights", "c3d=nowhere.npz"], "there is no file nowhere.npz"),
         (["--weights", "nowhere.npz"], "write it as NET=FILE"),
+        (["--weights", f"i3d={__file__}"], "its net does not run; --nets are music1d, c3d"),
         (["--profile", "nowhere"], "profile 'nowhere' is neither one of demo, paper nor a file"),
         (["--folds", "50"], "50 folds"),
         (["--set", "extract.embed_batch=0"], "extract.embed_batch is 0: it must be 1 or more"),
