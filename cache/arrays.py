@@ -214,11 +214,11 @@ def _refuse_unread_ids(
     """Rows are not taken in their order where a text beside them may say whose they are."""
     group = dataset.rpartition("/")[0]
     for name in sorted(names, key=lambda n: n.rpartition("/")[0] != group):
-        last = name.rpartition("/")[2].lower()
-        if name == dataset or not any(word in last for word in ("id", "clip", "name", "file")):
-            continue
         listed = held[name]
-        if listed.shape == (rows,) and listed.dtype.kind in "OSUT":
+        if name == dataset or listed.shape != (rows,) or listed.dtype.kind not in "OSUT":
+            continue
+        # As many different texts as rows: not classes, but names of something.
+        if len(set(np.asarray(listed[()]).tolist())) == rows > 1:
             raise BadCache(
                 f"{path}: data set {name!r} may be the clip ids of the rows: give --id-column "
                 f"{name}, or --rows"

@@ -23,7 +23,7 @@ from mvemo.cache.spec import FeatureSpec, Protocol, digest_of
 from mvemo.cache.table import TEST, VALIDATION
 from mvemo.extract.batches import RawBatches
 from mvemo.extract.checkpoint import JobFolder
-from mvemo.extract.errors import BadSetting
+from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.finetune import Curve, fine_tune, n_epochs, pick_device, place
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.base import Net, weights_digest
@@ -105,18 +105,35 @@ def need_weights(plan: NetPlan, run: RunSettings) -> None:
         )
 
 
-def make_net(plan: NetPlan, outputs: int, seed: int) -> tuple[Net, str]:
+def make_net(plan: NetPlan, outputs: int, run: RunSettings) -> tuple[Net, str]:
     """Build a net from its plan, with its pretrained weights where the plan names a file.
 
     Returns
     -------
     The net, and the report of the weight file (empty without one).
+
+    Raises
+    ------
+    BadWeights
+        The file does not fit; under ``frozen``, where what it lacks would stay random, also
+        one that lacks a tensor of the net before its classifier.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(run.seed)
     net = build_net(plan.name, outputs, width=plan.width, **plan.options)
     if not plan.weights:
         return net, ""
-    return net, load_weights(net, Path(plan.weights)).text()
+    report = load_weights(net, Path(plan.weights))
+    if run.protocol == "frozen" and not report.complete:
+        lacking = [
+            name
+            for name in (*report.missing, *report.mismatched)
+            if not name.startswith("classifier.")
+        ]
+        raise BadWeights(
+            f"{report.path}: has not all of {plan.name} ({len(lacking)} tensors are missing or of "
+            f"another shape, as {lacking[0]}): under frozen they would stay random"
+        )
+    return net, report.text()
 
 
 def embedding_spec(
@@ -204,7 +221,7 @@ def trained_nets(
         clips to train on.
     """
     device = pick_device(run.device)
-    start, report = make_net(plan, len(manifest.classes), run.seed)
+    start, report = make_net(plan, len(manifest.classes), run)
     if report and on_report is not None:
         on_report(report)
     if run.protocol == "frozen":
@@ -253,7 +270,7 @@ def trained_nets(
             "precision": run.precision,
         }
         folder = JobFolder(jobs, label.replace("@", "-"), digest_of(facts))
-        net = place(make_net(plan, len(manifest.classes), run.seed)[0], device)
+        net = place(make_net(plan, len(manifest.classes), run)[0], device)
         result = folder.result()
         if result is not None:
             weights, curve = result

@@ -124,7 +124,7 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
         There is no such file.
     BadWeights
         The file cannot be read, holds values that are not finite, or not one of its
-        tensors fits a learnt one of the net before its classifier.
+        tensors fits learnt weights of the net before its classifier.
     """
     path = Path(path)
     tensors, sha256 = read_weight_file(path)
@@ -135,8 +135,9 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
     convert = getattr(net, "load_pretrained", None)
     try:
         match: Match = load_own(net, tensors) if convert is None else convert(tensors)
-        # The outputs' layer and fixed front ends fit by their size alone: they prove nothing.
-        learnt = {name for name, _ in net.named_parameters()}
+        # The outputs' layer, fixed front ends and biases fit by their size alone: they prove
+        # nothing.
+        learnt = {name for name, value in net.named_parameters() if value.ndim > 1}
         if not any(name in learnt and not name.startswith("classifier.") for name in match.loaded):
             raise BadWeights(_nothing_fits(net, tensors, match))
     except BadWeights as error:

@@ -248,7 +248,7 @@ def _decode_one(
             os.replace(partial, base / "problems.json")
     except OSError as error:
         raise ExtractError(
-            f"{base}: decoded media cannot be written: {error.strerror or error}; all that was "
+            f"{base}: decoded media cannot be written: {_cause(error)}; all that was "
             "decoded before is kept: make room and run the same command again"
         ) from None
     return base, _asked(problems, request)
@@ -311,3 +311,8 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _cause(error: OSError) -> str:
+    """An error's cause; NumPy tells a short write by its counts alone, without a number."""
+    return error.strerror or f"no space left on the disk? ({error})"

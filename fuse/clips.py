@@ -114,3 +114,9 @@ class Clips:
 def complete(values: F64) -> NDArray[np.bool_]:
     """bool (clips,): rows without NaN."""
     return np.asarray(np.isfinite(values).all(axis=1), dtype=np.bool_)
+
+
+def partition(folds: Ints) -> Ints:
+    """int64 (clips,): folds numbered as they first appear, so that their order is no matter."""
+    _, first, which = np.unique(folds, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[which.reshape(-1)].astype(np.int64)

@@ -126,13 +126,13 @@ def evaluate(
             )
         )
     if found.stack is not None:
-        own, stood_in, without = found.of_stack()
+        own, by, without = found.of_stack()
         scaled = _scaled(own, found.stack_inner, clips) if temperature else None
         scored.append(
             replace(
                 score_model(found.stack, own, labels, folds, k, clips.n_outputs),
                 without=without,
-                stood_in=stood_in,
+                stood_in=int((by > 0).sum()),
                 calibration=calibration_of(labels, own, scaled),
             )
         )

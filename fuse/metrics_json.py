@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.metrics import class_scores
 from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.summary import predicted_classes, spread
+from mvemo.fuse.summary import class_means, predicted_classes, spread
 
 
 def metrics_dict(results: Results) -> dict[str, Any]:
@@ -42,7 +41,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         "clips": len(results.clip_ids),
         "groups": len(set(results.groups)),
         "classes": results.classes,
-        "models": {model.name: _model(model, results.classes) for model in results.models},
+        "models": {model.name: _model(model, results) for model in results.models},
         "baseline": {
             "majority_accuracy": spread(results.majority_per_fold).mean,
             "majority_per_fold": results.majority_per_fold,
@@ -88,9 +87,9 @@ def trust_dict(results: Results | OutputResults) -> dict[str, Any]:
     }
 
 
-def _model(model: ModelResult, classes: tuple[str, ...]) -> dict[str, Any]:
+def _model(model: ModelResult, results: Results) -> dict[str, Any]:
     held = spread(model.accuracy_per_fold)
-    precision, recall, f1 = class_scores(model.confusion)
+    precision, recall, f1 = class_means(results, model.name)
     return {
         "modalities": model.modalities,
         "features": model.features,
@@ -118,7 +117,7 @@ def _model(model: ModelResult, classes: tuple[str, ...]) -> dict[str, Any]:
                 "f1": f1[i],
                 "intervals": intervals_of(model.intervals, i),
             }
-            for i, name in enumerate(classes)
+            for i, name in enumerate(results.classes)
         },
     }
 

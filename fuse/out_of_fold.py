@@ -14,7 +14,7 @@ from mvemo.fuse.clips import Clips, complete
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.head_settings import HeadSettings
 from mvemo.fuse.heads import Head, decision_inputs
-from mvemo.fuse.metrics import mean_of_held
+from mvemo.fuse.metrics import mean_held, mean_of_held
 from mvemo.fuse.models import STACKED, Model, parts_by_absence, parts_in, parts_of
 from mvemo.fuse.preparation import Preparation, prepare, provenance_of, shuffled
 from mvemo.fuse.stacking import base_models, stack_all, stack_fold, stacked_model
@@ -42,6 +42,8 @@ class OutOfFold:
     inner
         (a model's features, fold) to float32 (clips, outputs): predictions of its training
         clips, each by a head that never saw it.
+    bases
+        The models that are stacked.
     stack
         The stacked model; None where there is none.
     stack_outputs, stack_inner
@@ -61,6 +63,7 @@ class OutOfFold:
     outputs: dict[tuple[str, ...], F64]
     parts: Mapping[tuple[str, str], Model]
     inner: dict[tuple[tuple[str, ...], int], NDArray[np.float32]] = field(default_factory=dict)
+    bases: tuple[Model, ...] = ()
     stack: Model | None = None
     stack_outputs: F64 = field(default_factory=lambda: np.zeros((0, 0)))
     stack_inner: dict[int, F64] = field(default_factory=dict)
@@ -114,19 +117,27 @@ class OutOfFold:
             gone: self._mean_score(self.outputs[m.features], whole) for gone, m in every.items()
         }
 
-    def of_stack(self) -> tuple[F64, int, dict[str, float]]:
-        """The stack's outputs, clips with a modality missing among them, and `without`."""
-        own, stood_in = self.stack_outputs, 0
+    def of_stack(self) -> tuple[F64, Ints, dict[str, float]]:
+        """The stack's outputs, who made each clip's, and `without`.
+
+        Who: int64 (clips,), 0 for the stack, 1 where video and 2 where audio is missing.
+        """
+        own, by = self.stack_outputs, np.zeros(len(self.clips.labels), dtype=np.int64)
         whole = complete(own)
-        for gone in ("video", "audio"):
+        for n, gone in enumerate(("video", "audio"), start=1):
             other = self.stack_without.get(gone, self.stack_outputs)
             lacking = ~complete(own) & complete(other)
             own = np.where(lacking[:, None], other, own)
-            stood_in += int(lacking.sum())
+            by[lacking] = n
         without = {gone: self._mean_score(v, whole) for gone, v in self.stack_without.items()}
         if without:
             without["none"] = self._mean_score(self.stack_outputs, whole)
-        return own, stood_in, without
+        return own, by, without
+
+    def left_of_stack(self, gone: str) -> tuple[str, ...] | None:
+        """The features of the one base that is left of the stack; None where there are more."""
+        left = [base for base in self.bases if _left(self, base, gone) is not None]
+        return left[0].features if len(left) == 1 < len(self.bases) else None
 
     def _mean_score(self, said: F64, rows: NDArray[np.bool_]) -> float:
         """Mean over folds of the score of `rows`."""
@@ -263,6 +274,7 @@ def predict_all(
         # Training clips of one group have no inner predictions to stack.
         bases = ()
     if bases:
+        found.bases = bases
         found.stack, found.stack_outputs = stacked_model(bases), blank.copy()
         if missing_modality and len(found.stack.modalities) > 1:
             found.stack_without = {"audio": blank.copy(), "video": blank.copy()}
@@ -319,6 +331,10 @@ def _stack(found: OutOfFold, view: View, bases: Sequence[Model], fold: int, inne
         values[tested] = found.outputs[base.features][tested]
         outputs[base.name] = values
     head, said, held = stack_fold(clips, fold, outputs, view.inner_folds[fold], inner=inner)
+    if found.stack_without and inner:
+        # Clips that the second layer cannot read, as in `of_stack`.
+        others = np.stack([np.where(tested[:, None], np.nan, v) for v in outputs.values()])
+        held = np.where(complete(held)[:, None], held, mean_held(others, axis=0))
     found.stack_inner[fold] = held
     if head is None:
         return

@@ -104,9 +104,14 @@ def evaluate_outputs(
         made = _score(model, labels, said, cut, folds, k, plane, by_clip)
         scored.append(replace(made, without=found.without(model), stood_in=int((by > 0).sum())))
     if found.stack is not None:
-        said, stood_in, without = found.of_stack()
-        made = _score(found.stack, labels, said, cuts.get(_STACK), folds, k, plane)
-        scored.append(replace(made, without=without, stood_in=stood_in))
+        said, by, without = found.of_stack()
+        by_clip = None
+        if tags:
+            # Where one base is left, what it says is decided as it decides.
+            left = [found.left_of_stack(gone) or _STACK for gone in ("video", "audio")]
+            by_clip = np.stack([cuts[of] for of in (_STACK, *left)])[by, folds]
+        made = _score(found.stack, labels, said, cuts.get(_STACK), folds, k, plane, by_clip)
+        scored.append(replace(made, without=without, stood_in=int((by > 0).sum())))
     return OutputResults(
         **fields,
         headline=HEADLINES[table.task],

@@ -29,7 +29,7 @@ from mvemo.fuse.outputs_summary import (
     summarise_outputs,
 )
 from mvemo.fuse.report import page_environment, provenance_sections, write_files
-from mvemo.fuse.summary import PROTOCOLS, banners, best, describe, fraction, spread
+from mvemo.fuse.summary import PROTOCOLS, banners, best, describe, fraction, seen_text, spread
 from mvemo.fuse.trust import learning_curve_figure, reliability_figure, trust_values
 
 _MANY_FAILURES = 500
@@ -178,7 +178,7 @@ def _settings(results: OutputResults) -> list[tuple[str, str]]:
         ("seed", str(results.seed)),
         ("synthetic data", "yes" if results.synthetic else "no"),
         ("labels permuted", "yes" if results.permuted else "no"),
-        ("clips scored by a net that saw them", "yes" if results.leaky else "no"),
+        ("clips scored by a net that saw them", seen_text(results)),
     ]
     if results.quadrant_centre is not None:
         v, a = results.quadrant_centre

@@ -15,20 +15,20 @@ import numpy as np
 
 from mvemo.fuse import figures
 from mvemo.fuse.errors import FuseError
-from mvemo.fuse.metrics import class_scores
 from mvemo.fuse.metrics_json import metrics_dict
 from mvemo.fuse.published import LABEL, SOURCES, all_published_for, comparable, published_for
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.summary import (
-    OTHERS,
     PROTOCOLS,
     banners,
     best,
+    class_means,
     describe,
     fraction,
     hardest_clips,
     percent,
     predicted_classes,
+    seen_text,
     spread,
     summarise,
 )
@@ -155,7 +155,7 @@ def report_html(results: Results) -> str:
         ],
         losses=[(net, Markup(svg)) for net, svg in figures.loss_figures(results.curves).items()],
         best=top,
-        per_class=_per_class(top, results.classes) if top else [],
+        per_class=_per_class(top, results) if top else [],
         hardest=hardest_clips(results),
         trust=trust_values(results),
         reliability_svg=Markup(reliability_figure(results, shown)) if shown else None,
@@ -200,8 +200,8 @@ def _row(model: ModelResult, beside: bool) -> dict[str, Any]:
     }
 
 
-def _per_class(model: ModelResult, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    precision, recall, f1 = class_scores(model.confusion)
+def _per_class(model: ModelResult, results: Results) -> list[dict[str, Any]]:
+    precision, recall, f1 = class_means(results, model.name)
     return [
         {
             "name": name,
@@ -211,7 +211,7 @@ def _per_class(model: ModelResult, classes: tuple[str, ...]) -> list[dict[str, A
             "f1": float(f1[c]),
             "f1_interval": interval_text(model, f"f1:{c}", percents=False),
         }
-        for c, name in enumerate(classes)
+        for c, name in enumerate(results.classes)
     ]
 
 
@@ -235,7 +235,7 @@ def _settings(results: Results) -> list[tuple[str, str]]:
         ("labels permuted", "yes" if results.permuted else "no"),
         (
             "clips scored by a net that saw them",
-            "not known" if results.protocol == OTHERS else "yes" if results.leaky else "no",
+            seen_text(results),
         ),
     ]
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.clips import complete
 from mvemo.fuse.headline import TITLES
+from mvemo.fuse.metrics import class_scores, mean_held
 from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.results import ModelResult, Results
 
@@ -189,6 +190,22 @@ def _headline(results: Results | OutputResults, model: ModelResult | OutputResul
 def _predicted(model: ModelResult | OutputResult) -> NDArray[np.bool_]:
     """bool (clips,): where there is a prediction."""
     return complete(model.predictions)
+
+
+def seen_text(results: Results | OutputResults) -> str:
+    """Whether clips were scored by a net that saw them: ``yes``, ``no`` or ``not known``."""
+    if results.leaky and results.protocol != OTHERS:
+        return "yes"
+    return "not known" if results.protocol in (OTHERS, "imported") else "no"
+
+
+def class_means(results: Results, model: str) -> tuple[NDArray[np.float64], ...]:
+    """Precision, recall and F1 of each class, float64 (classes,): means over repeats."""
+    every = [
+        class_scores(next(m for m in one.models if m.name == model).confusion)
+        for one in results.repeats or (results,)
+    ]
+    return tuple(mean_held(np.stack(of), axis=0) for of in zip(*every, strict=True))
 
 
 def one_split(results: Results | OutputResults) -> bool:

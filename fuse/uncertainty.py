@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache import Cache
 from mvemo.fuse.bootstrap import bootstrap_counts, percentile_interval
-from mvemo.fuse.clips import Clips
+from mvemo.fuse.clips import Clips, partition
 from mvemo.fuse.compare import compare_fusions
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
@@ -107,7 +107,7 @@ def with_repeats(results: R, repeats: Sequence[R]) -> R:
     BadFeatures
         They are of other clips or models, or two are on the same folds.
     """
-    if len({one.folds.tobytes() for one in (results, *repeats)}) <= len(repeats):
+    if len({partition(one.folds).tobytes() for one in (results, *repeats)}) <= len(repeats):
         raise BadFeatures(
             f"{results.name}: two of its repeats are on the same folds, which says nothing new"
         )
@@ -183,8 +183,8 @@ def with_learning_curve(
 
     Under ``crossfit`` only the heads see fewer clips; the nets saw all of the training
     folds. A model is scored on clips that have its features, its penalty is not chosen
-    anew, and a point that too few clips are left for is left out: the last point may
-    differ from the evaluation's score.
+    anew, and a point that too few clips are left for is left out, as is a model without a
+    point: the last point may differ from the evaluation's score.
 
     Parameters
     ----------
@@ -220,7 +220,8 @@ def with_learning_curve(
         labels=results.labels.astype(np.int64) if classes else None,
     )[: results.k]
 
-    scores: dict[tuple[str, int], list[float]] = {}
+    # Of each fold: the score, and the clips that the head was trained on.
+    scores: dict[tuple[str, int], list[tuple[float, int]]] = {}
     crossfit = any(features.crossfit(name) for name in names)
     views = [(f, [f]) for f in range(results.k)] if crossfit else [(None, list(range(results.k)))]
     for net_fold, tested in views:
@@ -239,16 +240,20 @@ def with_learning_curve(
             said[results.folds == fit.fold] = output
             score = clips.score(results.folds == fit.fold, said)
             if np.isfinite(score):
-                scores.setdefault((fit.model.name, at[id(fit)]), []).append(score)
-    counts = masks.sum(axis=2).mean(axis=0)
+                there = [matrices[name].present for name in fit.model.features]
+                clips_there = int(np.logical_and.reduce([fit.train, *there]).sum())
+                scores.setdefault((fit.model.name, at[id(fit)]), []).append((score, clips_there))
     last = len(shares) - 1
-    curves = {
-        model.name: tuple(
-            (float(share), float(counts[i]), float(np.mean(scores[model.name, i])))
-            for i, share in enumerate(shares)
+    curves = {}
+    for model in models:
+        full = scores.get((model.name, last), [])
+        points = []
+        for i, share in enumerate(shares):
+            held = scores.get((model.name, i), [])
             # Of fewer folds a mean could not be compared.
-            if len(scores.get((model.name, i), ())) == len(scores.get((model.name, last), (0,)))
-        )
-        for model in models
-    }
+            if held and len(held) == len(full):
+                score, trained_on = np.mean(held, axis=0)
+                points.append((float(share), float(trained_on), float(score)))
+        if points:
+            curves[model.name] = tuple(points)
     return replace(results, learning_curve=curves)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import load_settings
 
 # Those of `mvemo.fuse.songs`, which is not loaded for --help.
@@ -113,6 +114,9 @@ def _run(
     overrides: tuple[str, ...],
 ) -> int:
     settings = load_settings(profile, overrides)
+    chosen = None if models is None else [m.strip() for m in models.split(",") if m.strip()]
+    if chosen is not None and not chosen:
+        raise BadOption(f"--models {models!r} names no model")
 
     from mvemo.pipeline.stage_two import run_fuse
 
@@ -123,7 +127,7 @@ def _run(
             out=out,
             k=folds,
             seed=seed,
-            models=[m.strip() for m in models.split(",") if m.strip()] if models else None,
+            models=chosen,
             permute_labels=permute_labels,
             protocol=protocol,
             repeats=repeats,

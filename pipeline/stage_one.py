@@ -113,7 +113,7 @@ def run_extract(
     for plan in plans:
         make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
         if plan.weights:
-            make_net(plan, len(manifest.classes), run.seed)
+            make_net(plan, len(manifest.classes), run)
     if not force:
         _refuse_other_clips(out, manifest)
     fold_seed = settings.extract.fold_seed

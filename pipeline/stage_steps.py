@@ -136,7 +136,7 @@ class Stage:
             self._usable[modality] = usable
             absent = bool(names) and not usable.any()
             for clip_id, reason in zip(ids, reasons, strict=True):
-                if reason and not absent:
+                if reason and names and not absent:
                     self._writer.fail(clip_id, f"decode:{modality}", reason)
                 else:
                     self._writer.clear_failures(clip_id, f"decode:{modality}")

@@ -22,6 +22,7 @@ from mvemo.fuse import (
     write_output_report,
     write_report,
 )
+from mvemo.fuse.clips import partition
 from mvemo.fuse.songs import Rule
 from mvemo.fuse.summary import one_split
 from mvemo.fuse.uncertainty import with_learning_curve, with_repeats, with_uncertainty
@@ -175,7 +176,8 @@ def _repeats(
         with_seed += 1
         made = once(with_seed, False)
         # Few groups can be dealt in few ways.
-        if not any(np.array_equal(made.folds, other.folds) for other in found):
+        dealt = partition(made.folds)
+        if not any(np.array_equal(dealt, partition(other.folds)) for other in found):
             found.append(made)
     else:
         raise BadOption(

@@ -187,7 +187,13 @@ def classical_models(quadrants: Ints | None) -> dict[str, Predictor]:
 
 def _classifier(make: Callable[[int], Any]) -> Predictor:
     def predict(train: Floats, classes: Ints, test: Floats, seed: int) -> Ints:
-        model = make(seed).fit(train, classes)
+        if len(np.unique(classes)) == 1:
+            # Most models refuse to learn from one class; there is nothing to learn.
+            return np.full(len(test), classes[0], dtype=np.int64)
+        model = make(seed)
+        if getattr(model, "n_neighbors", 0) > len(train):
+            model.set_params(n_neighbors=len(train))
+        model.fit(train, classes)
         said: Ints = np.asarray(model.predict(test), dtype=np.int64)
         return said
 

@@ -265,9 +265,12 @@ def test_ids_beside_the_numbers_are_never_passed_over(tmp_path: Path) -> None:
         read_array(f"{tmp_path}/x.h5:other/values")
     named = read_array(f"{tmp_path}/x.h5:other/values", id_column="other/Clip_Names")
     assert named.clip_ids == tuple(ids)
-    np.savez(tmp_path / "x.npz", values=VALUES, ids=np.array(ids), labels=np.array(ids))
-    with pytest.raises(BadCache, match="'ids' may be the clip ids"):
+    np.savez(tmp_path / "x.npz", values=VALUES, song=np.array(ids), labels=np.array(list("aabb")))
+    with pytest.raises(BadCache, match="'song' may be the clip ids"):
         read_array(tmp_path / "x.npz")
+    # Classes, which repeat, are no ids.
+    np.savez(tmp_path / "y.npz", values=VALUES, song=np.array(list("aabb")))
+    assert read_array(tmp_path / "y.npz").clip_ids is None
 
 
 def test_empty_cells_of_a_csv_are_missing(tmp_path: Path) -> None:

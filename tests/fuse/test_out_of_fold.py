@@ -20,6 +20,7 @@ from mvemo.fuse import (
 from mvemo.fuse import (
     output_table as text_table,
 )
+from mvemo.fuse.clips import partition
 from mvemo.fuse.head_settings import HeadSettings
 from mvemo.fuse.models import STACKED
 from mvemo.fuse.multilabel import best_thresholds
@@ -346,7 +347,7 @@ def test_points_of_a_learning_curve_that_nothing_is_left_for_are_left_out(kind, 
         results = run(path, head=head, models=["music1d", "c3d"])
         curves = with_learning_curve(cache, results, head, (0.05, 0.6)).learning_curve
     assert [p[0] for p in curves["music1d"]][-2:] == [0.6, 1.0]
-    assert len(curves["c3d"]) < 3
+    assert len(curves.get("c3d", ())) < 3
     assert all(np.isfinite(point).all() for points in curves.values() for point in points)
 
 
@@ -359,3 +360,43 @@ def test_tests_leave_out_folds_where_a_score_is_not_defined(tmp_path):
     results = with_uncertainty(run(path), draws=0)
     assert all(len(c.differences) == 2 for c in results.comparisons)
     assert all(np.isfinite(c.p) for c in results.comparisons)
+
+
+def test_a_model_without_a_point_has_no_learning_curve(tmp_path):
+    table = output_table("multilabel", n=90)
+    path = output_cache(tmp_path / "f.h5", table, missing={"c3d": range(1, 90)})
+    with open_cache(path) as cache:
+        results = with_learning_curve(cache, run(path), HeadSettings(), (0.5,))
+    assert set(results.learning_curve) == {"music1d"}
+    assert "Learning curves" in output_report_html(results)
+    share, clips, _ = results.learning_curve["music1d"][-1]
+    assert (share, clips) == (1.0, 60.0)
+
+
+def test_folds_in_another_order_are_the_same_folds(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5")
+    first = run(path)
+    turned = replace(first, folds=(first.folds + 1) % 6)
+    with pytest.raises(BadFeatures, match="on the same folds"):
+        with_repeats(first, [turned])
+    np.testing.assert_array_equal(partition(np.array([4, 4, 1, -1, 1])), [0, 0, 1, 2, 1])
+
+
+def test_a_stood_in_clip_of_a_stack_of_singles_is_decided_as_what_is_left_decides(tmp_path):
+    table = output_table("multilabel", n=120)
+    absent = list(range(0, 80))
+    path = output_cache(tmp_path / "f.h5", table, missing={"c3d": absent}, noise=1.0)
+    found = by_name(run(path, stacked=True, missing_modality=True))
+    stack, sound = found[STACKED], found["music1d"]
+    assert stack.stood_in == 80
+    np.testing.assert_array_equal(stack.predictions[absent], sound.predictions[absent])
+    np.testing.assert_array_equal(stack.decisions[absent], sound.decisions[absent])
+
+
+def test_class_scores_are_means_over_repeats(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", make_table(n=180), strength=0.5)
+    runs = [run(path, seed=seed) for seed in (0, 1)]
+    results = with_repeats(runs[0], runs[1:])
+    held = metrics_dict(results)["models"]["integrated"]
+    f1 = [c["f1"] for c in held["per_class"].values()]
+    assert np.mean(f1) == pytest.approx(held["f1_macro"])

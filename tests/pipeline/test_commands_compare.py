@@ -80,6 +80,7 @@ def test_dimensions_from_import_to_heads_and_comparison(
     [
         (["--set", "fuse.class_weight=balanced"], "class_weight 'balanced' of heads is for"),
         (["--set", "fuse.kind=mlp", "--set", "fuse.loss=centre"], "loss 'centre' of heads is for"),
+        (["--models", ","], "--models ',' names no model"),
         (["--song-level"], "songs cannot be decided: they need classes"),
     ],
 )

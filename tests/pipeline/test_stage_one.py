@@ -16,6 +16,7 @@ import pytest
 from stage_samples import TINY, rewrite, run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
+from mvemo.extract.nets import build_net
 from mvemo.manifests import Clip, read_manifest
 from mvemo.pipeline import stage_steps
 
@@ -317,3 +318,27 @@ def test_imported_features_of_clips_that_would_go_are_not_dropped_unasked(
     assert f"holds imported features of {len(listed) - len(part)} clips" in error
     with open_cache(out) as cache:
         assert cache.present("theirs").all()
+
+
+@pytest.mark.parametrize("protocol", ["frozen", "crossfit"])
+def test_weights_of_another_net_are_refused(
+    protocol: str, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Biases of equal length fit any net; they prove nothing.
+    net = build_net("c3d", 6, width=0.05, size=32, n_frames=4, scale="unit")
+    biases = {n: v.numpy() for n, v in net.state_dict().items() if v.ndim == 1}
+    np.savez(tmp_path / "biases.npz", **biases)
+    whole = {n: v.numpy() for n, v in net.state_dict().items()}
+    np.savez(tmp_path / "half.npz", **dict(list(whole.items())[: len(whole) // 2]))
+    for name, said in (("biases", "no tensor fits c3d"), ("half", "under frozen they would stay")):
+        options = ["--nets", "c3d", "--weights", f"c3d={tmp_path}/{name}.npz"]
+        arguments = [demo / "manifest.csv", "--work", tmp_path / "w", *tiny_settings(), *options]
+        settings = ["--set", "nets.c3d.epochs=1", "--protocol", protocol]
+        code = run("mvemo", "extract", *arguments, *settings)
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        if name == "half" and protocol == "crossfit":
+            # A part is enough to start from where the net is trained.
+            assert code == 0
+        else:
+            assert code == 2
+            assert said in error

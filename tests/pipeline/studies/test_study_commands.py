@@ -169,3 +169,12 @@ def test_clips_that_could_not_be_used_are_listed_and_told_by_the_exit_code(tmp_p
     page = (out / "baselines.html").read_text()
     assert "Clips that could not be used: 2" in page
     assert "sad2" in page
+
+
+def test_fewer_clips_than_neighbours_are_no_error(tmp_path):
+    manifest = make_set(tmp_path / "set", clips_per_class=2, seconds=0.3)
+    out = tmp_path / "out"
+    assert run("mvemo", "study", "baselines", manifest, "--out", out, "--work", tmp_path / "work",
+               "--runs", "1", "--rnn-runs", "0", *tiny_options()) == 0  # fmt: skip
+    rows = read_tables(out, "baselines")["tables"]["accuracy"]["rows"]
+    assert {row[0] for row in rows} >= {"k nearest neighbours", "SVM, RBF kernel"}
