@@ -137,7 +137,7 @@ def fine_tune(
     curve: Curve = {"epoch": [], "train_loss": [], "val_loss": [], "val_accuracy": []}
     if settings.iterations:
         curve |= {"iteration": [], "iteration_loss": []}
-    steps = _steps(settings, len(train_rows))
+    steps = steps_per_epoch(settings, len(train_rows))
     epochs = n_epochs(settings, len(train_rows))
     last = net.classifier
     loss = make_loss(settings.loss, task, last.out_features, last.in_features, tau=settings.tau)
@@ -213,10 +213,10 @@ def n_epochs(settings: TrainSettings, n_rows: int) -> int:
     """Epochs at most that a number of training clips is trained for."""
     if not settings.iterations:
         return settings.epochs
-    return math.ceil(settings.iterations / _steps(settings, n_rows))
+    return math.ceil(settings.iterations / steps_per_epoch(settings, n_rows))
 
 
-def _steps(settings: TrainSettings, n_rows: int) -> int:
+def steps_per_epoch(settings: TrainSettings, n_rows: int) -> int:
     """Optimizer steps of a whole epoch, one at least."""
     return max(len(_batches(range(n_rows), settings.batch_size)), 1)
 

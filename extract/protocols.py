@@ -243,8 +243,8 @@ def trained_nets(
             which, seen = "holdout", usable & (splits != TEST)
         rows = np.flatnonzero(seen)
         label = f"{plan.name}@{which}"
-        seed = run.seed * 1000 + (0 if fold is None else fold + 1)
-        held = _held_out(plan, manifest, rows, splits if run.protocol == "holdout" else None, seed)
+        seed = job_seed(run.seed, fold)
+        held = held_out(plan, manifest, rows, splits if run.protocol == "holdout" else None, seed)
         if len(rows) < 2 or held.all():
             raise BadSetting(
                 f"{label}: {(~held).sum()} usable training clips, at least 2 are needed"
@@ -300,7 +300,12 @@ def trained_nets(
         yield Trained(net.eval(), spec, curve)
 
 
-def _held_out(
+def job_seed(seed: int, fold: int | None) -> int:
+    """Seed of the training without a fold, or of that on all clips."""
+    return seed * 1000 + (0 if fold is None else fold + 1)
+
+
+def held_out(
     plan: NetPlan,
     manifest: Manifest,
     rows: NDArray[np.int64],

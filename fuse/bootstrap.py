@@ -68,6 +68,17 @@ class Counts:
             np.matmul(block, per_group, out=result[start : start + CHUNK])
         return result
 
+    def shares(self, right: NDArray[np.bool_], there: NDArray[np.bool_]) -> F64:
+        """float64 (rows, draws): how many of the clips that are there are right.
+
+        Parameters
+        ----------
+        right, there
+            bool (rows, clips); NaN in a draw that has no clip of a row.
+        """
+        sums = self.sums(np.concatenate([right & there, there]).T.astype(np.float64)).T
+        return _ratio(*np.split(sums, 2))
+
 
 @dataclass(frozen=True)
 class Bootstrap:

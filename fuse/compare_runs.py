@@ -16,6 +16,7 @@ from mvemo.fuse.bootstrap import DRAWS, bootstrap_counts, percentile_interval
 from mvemo.fuse.compare import holm, nadeau_bengio
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.headline import HEADLINES, TITLES, headline_draws, headline_per_fold
+from mvemo.fuse.metrics import mean_of_held
 from mvemo.fuse.metrics_json import plain
 from mvemo.fuse.tables import clean, columns, wrap
 
@@ -210,7 +211,7 @@ def compare_runs(
                 continue
             mine = run.predictions[model]
             per_fold = headline_per_fold(run.task, run.labels, mine, run.folds, run.k)
-            scores[model, run.name] = _mean(per_fold)
+            scores[model, run.name] = mean_of_held(per_fold)
             if run is first or model not in first.predictions:
                 continue
             both = np.stack([mine, first.predictions[model]])
@@ -226,7 +227,7 @@ def compare_runs(
                 t = p = float("nan")
             drawn = headline_draws(run.task, run.labels, both, run.folds, run.k, counts)
             rows.append(
-                (model, run.name, int(there.sum()), _mean(a - b), drawn[0] - drawn[1], t, p)
+                (model, run.name, int(there.sum()), mean_of_held(a - b), drawn[0] - drawn[1], t, p)
             )
     if not rows:
         raise BadFeatures(
@@ -392,11 +393,6 @@ def _aligned(first: Run, run: Run) -> Run:
         labels=first.labels,
         predictions={name: values[order] for name, values in run.predictions.items()},
     )
-
-
-def _mean(values: F64) -> float:
-    held = values[np.isfinite(values)]
-    return float(held.mean()) if len(held) else float("nan")
 
 
 def _p(value: float) -> str:

@@ -90,16 +90,7 @@ def headline_draws(
         some = Counts(counts.codes[rows], counts.counts)
         y, p, held = labels[rows], predictions[:, rows], there[:, rows]
         if task == "multiclass":
-            by_fold.append(_accuracies(y, p, held, some))
+            by_fold.append(some.shares(np.nan_to_num(p).argmax(axis=2) == y, held))
         else:
             by_fold.append(mean_held(areas(y.astype(np.bool_), p, held, some), axis=1))
     return mean_held(np.stack(by_fold), axis=0)
-
-
-def _accuracies(labels: Ints, predictions: F64, there: NDArray[np.bool_], counts: Counts) -> F64:
-    right = (np.nan_to_num(predictions).argmax(axis=2) == labels) & there
-    sums = counts.sums(np.concatenate([right, there]).T.astype(np.float64)).T
-    n_right, n = np.split(sums, 2)
-    result = np.full(n.shape, np.nan)
-    np.divide(n_right, n, out=result, where=n > 0)
-    return result

@@ -27,8 +27,8 @@ def draws_of(results: Results | OutputResults, counts: Counts) -> dict[str, F64]
     """Score name to float64 (models, draws), all on the same draws of groups.
 
     Of tags and dimensions the baseline is the last of the models; of classes ``majority``
-    has its accuracy alone. Scores of the c-th class
-    or tag end in ``:c``, those of a dimension in ``_NAME``; ``headline`` is the task's.
+    has its accuracy alone. Scores of the c-th class or tag end in ``:c``, those of a
+    dimension in ``_NAME``; ``headline`` is the task's.
 
     Parameters
     ----------
@@ -63,9 +63,7 @@ def _of_classes(results: Results, counts: Counts) -> dict[str, F64]:
         results.task, results.labels, probabilities, results.folds, results.k, counts
     )
     hits = majority_hits(results.labels, results.folds, results.k)
-    held = np.isfinite(hits)
-    sums = counts.sums(np.column_stack([np.nan_to_num(hits), held]).astype(np.float64))
-    found["majority"] = (sums[:, 0] / np.where(sums[:, 1] > 0, sums[:, 1], np.nan))[None]
+    found["majority"] = counts.shares(hits[None] == 1, np.isfinite(hits)[None])
     return found | _calibration(results.labels, probabilities, counts)
 
 
@@ -107,10 +105,4 @@ def _quadrants(plane: Plane, labels: F64, predictions: F64, counts: Counts) -> F
     """float64 (models, draws): accuracy of quadrants."""
     true = plane.quadrants(labels)
     said = np.stack([plane.quadrants(p) for p in predictions])
-    there = said >= 0
-    right = (said == true) & there
-    sums = counts.sums(np.concatenate([right, there]).T.astype(np.float64)).T
-    n_right, n = np.split(sums, 2)
-    result = np.full(n.shape, np.nan)
-    np.divide(n_right, n, out=result, where=n > 0)
-    return result
+    return counts.shares(said == true, said >= 0)

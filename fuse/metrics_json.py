@@ -29,18 +29,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         The provenance holds something that JSON has no value for.
     """
     values: dict[str, Any] = {
-        "name": results.name,
-        "task": results.task,
-        "protocol": results.protocol,
-        "synthetic": results.synthetic,
-        "leaky": results.leaky,
-        "permuted": results.permuted,
-        "folds": results.k,
-        "k": results.k,
-        "seed": results.seed,
-        "clips": len(results.clip_ids),
-        "groups": len(set(results.groups)),
-        "classes": results.classes,
+        **outer_dict(results),
         "models": {model.name: _model(model, results) for model in results.models},
         "baseline": {
             "majority_accuracy": spread(results.majority_per_fold).mean,
@@ -55,6 +44,24 @@ def metrics_dict(results: Results) -> dict[str, Any]:
     }
     result: dict[str, Any] = plain(values, "metrics")
     return result
+
+
+def outer_dict(results: Results | OutputResults) -> dict[str, Any]:
+    """What is known of the evaluation, whatever the task."""
+    return {
+        "name": results.name,
+        "task": results.task,
+        "protocol": results.protocol,
+        "synthetic": results.synthetic,
+        "leaky": results.leaky,
+        "permuted": results.permuted,
+        "folds": results.k,
+        "k": results.k,
+        "seed": results.seed,
+        "clips": len(results.clip_ids),
+        "groups": len(set(results.groups)),
+        "classes": results.classes,
+    }
 
 
 def trust_dict(results: Results | OutputResults) -> dict[str, Any]:

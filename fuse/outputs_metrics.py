@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.metrics import mean_of_held
-from mvemo.fuse.metrics_json import intervals_of, plain, trust_dict
+from mvemo.fuse.metrics_json import intervals_of, outer_dict, plain, trust_dict
 from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.regression import QUADRANTS
 from mvemo.fuse.summary import spread
@@ -29,18 +29,7 @@ def output_metrics_dict(results: OutputResults) -> dict[str, Any]:
     features. ``comparisons``, ``repeats`` and ``learning_curve`` are of the headline.
     """
     values: dict[str, Any] = {
-        "name": results.name,
-        "task": results.task,
-        "protocol": results.protocol,
-        "synthetic": results.synthetic,
-        "leaky": results.leaky,
-        "permuted": results.permuted,
-        "folds": results.k,
-        "k": results.k,
-        "seed": results.seed,
-        "clips": len(results.clip_ids),
-        "groups": len(set(results.groups)),
-        "classes": results.classes,
+        **outer_dict(results),
         "headline": results.headline,
         "models": {model.name: _model(model, results) for model in results.models},
         "baseline": {"name": results.baseline.name, **_model(results.baseline, results)},

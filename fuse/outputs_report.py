@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse import figures_outputs
-from mvemo.fuse.figures import loss_figures, matrix_figure
+from mvemo.fuse.figures import matrix_figure
 from mvemo.fuse.headline import TITLES
 from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.outputs_metrics import (
@@ -28,11 +28,16 @@ from mvemo.fuse.outputs_summary import (
     scored_how,
     summarise_outputs,
 )
-from mvemo.fuse.report import page_environment, provenance_sections, write_files
-from mvemo.fuse.summary import PROTOCOLS, banners, best, describe, fraction, seen_text, spread
-from mvemo.fuse.trust import learning_curve_figure, reliability_figure, trust_values
+from mvemo.fuse.report import (
+    page_environment,
+    page_facts,
+    page_values,
+    provenance_sections,
+    write_files,
+)
+from mvemo.fuse.summary import banners, best, fraction, spread
+from mvemo.fuse.trust import reliability_figure
 
-_MANY_FAILURES = 500
 # `mvemo.fuse.regression.QUADRANTS` in the little room of a figure.
 _SHORT_QUADRANTS = ("V+ A+", "V\u2212 A+", "V\u2212 A\u2212", "V+ A\u2212")
 # Scatter plots of more dimensions than these would make the page too long.
@@ -90,12 +95,9 @@ def output_report_html(results: OutputResults) -> str:
         page_environment()
         .get_template("outputs.html")
         .render(
-            results=results,
+            **page_values(results),
             tags=tags,
-            banners=banners(results),
-            subtitle=describe(results),
             summary=summarise_outputs(results),
-            protocol=PROTOCOLS.get(results.protocol, ""),
             how=scored_how(results),
             beside=published_beside(results),
             title=TITLES[results.headline],
@@ -114,19 +116,8 @@ def output_report_html(results: OutputResults) -> str:
             furthest=furthest_clips(results, top) if top is not None else [],
             groups=furthest_groups(results, top) if top is not None else [],
             roc_svg=Markup(figures_outputs.tag_roc_figure(results, top)) if top and tags else None,
-            trust=trust_values(results),
             shown=top,
             reliability_svg=Markup(reliability_figure(results, top)) if top and tags else None,
-            learning_svg=Markup(
-                learning_curve_figure(dict(results.learning_curve), results.headline)
-            )
-            if results.learning_curve
-            else None,
-            losses=[(net, Markup(svg)) for net, svg in loss_figures(results.curves).items()],
-            missing=list(results.missing.items()),
-            failures=results.failures[:_MANY_FAILURES],
-            more_failures=max(len(results.failures) - _MANY_FAILURES, 0),
-            failed_clips=len({clip_id for clip_id, _, _ in results.failures}),
             settings=_settings(results),
             sections=provenance_sections(output_metrics_dict(results)["provenance"]),
         )
@@ -166,20 +157,7 @@ def _outputs(results: OutputResults, model: OutputResult) -> list[dict[str, Any]
 
 
 def _settings(results: OutputResults) -> list[tuple[str, str]]:
-    sizes = np.bincount(results.folds[results.folds >= 0], minlength=results.k)
-    facts = [
-        ("data set", results.name),
-        ("task", results.task),
-        ("protocol", results.protocol),
-        ("folds", str(results.k)),
-        ("clips in each fold", ", ".join(str(n) for n in sizes)),
-        ("clips", str(len(results.clip_ids))),
-        ("groups", str(len(set(results.groups)))),
-        ("seed", str(results.seed)),
-        ("synthetic data", "yes" if results.synthetic else "no"),
-        ("labels permuted", "yes" if results.permuted else "no"),
-        ("clips scored by a net that saw them", seen_text(results)),
-    ]
+    facts = page_facts(results)
     if results.quadrant_centre is not None:
         v, a = results.quadrant_centre
         facts.append(("neutral point of quadrants", f"valence {v:g}, arousal {a:g}"))

@@ -22,7 +22,7 @@ from mvemo.fuse.summary import (
     percent,
     spread,
 )
-from mvemo.fuse.tables import clean, columns, wrap
+from mvemo.fuse.tables import clean, columns, footnotes, wrap
 
 # Score names as column heads, in the order of the per-output tables.
 HEADS = {
@@ -274,19 +274,7 @@ def format_output_table(results: OutputResults, warnings: Sequence[tuple[str, st
     statement = "" if results.permuted else compare_fusion(results)
     if statement:
         lines.append(wrap(statement))
-    absent = {name: n for name, n in results.missing.items() if n}
-    if absent:
-        listed = ", ".join(f"{clean(name)} {n}" for name, n in absent.items())
-        lines.append(wrap(f"Clips without a feature: {listed} of {n_clips}."))
-    if results.failures:
-        clips = len({clip_id for clip_id, _, _ in results.failures})
-        lines.append(
-            wrap(
-                f"{count(len(results.failures), 'failure')} of {count(clips, 'clip')} in stage "
-                "one; the report lists them."
-            )
-        )
-    return "\n".join(lines)
+    return "\n".join([*lines, *footnotes(results)])
 
 
 def partly_predicted(results: OutputResults) -> bool:

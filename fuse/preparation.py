@@ -18,6 +18,7 @@ from mvemo.manifests import make_folds
 from mvemo.manifests.model import Task
 
 DEFAULT_FOLDS = 6
+Views = tuple[tuple[int | None, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Preparation:
     folds: NDArray[np.int64]
     k: int
     leaky: bool
-    views: tuple[tuple[int | None, tuple[int, ...]], ...]
+    views: Views
 
 
 def prepare(
@@ -85,9 +86,13 @@ def prepare(
     leaks = find_leaks(features, names, table, folds)
     if not allow_leak:
         refuse_leaks(leaks, folds, str(cache.path))
+    return Preparation(features, chosen, names, folds, k, bool(leaks), views_of(bool(crossfit), k))
+
+
+def views_of(crossfit: bool, k: int) -> Views:
+    """`Preparation.views` of so many folds."""
     every = tuple(range(k))
-    views = tuple((f, (f,)) for f in every) if crossfit else ((None, every),)
-    return Preparation(features, chosen, names, folds, k, bool(leaks), views)
+    return tuple((fold, (fold,)) for fold in every) if crossfit else ((None, every),)
 
 
 def shuffled(labels: NDArray[Any], seed: int | None) -> NDArray[Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from mvemo.fuse import figures
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.metrics_json import metrics_dict
+from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.published import LABEL, SOURCES, all_published_for, comparable, published_for
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.summary import (
@@ -131,11 +132,8 @@ def report_html(results: Results) -> str:
     shown = next((m for m in results.models if m.name == "integrated"), top)
     beside = comparable(results.classes) and not results.permuted
     page = environment.get_template("report.html").render(
-        results=results,
-        banners=banners(results),
-        subtitle=describe(results),
+        **page_values(results),
         summary=summarise(results),
-        protocol=PROTOCOLS.get(results.protocol, ""),
         chance=1.0 / len(results.classes),
         baseline=spread(results.majority_per_fold),
         rows=[_row(model, beside) for model in results.models],
@@ -153,23 +151,34 @@ def report_html(results: Results) -> str:
         confusions=[
             (m.name, Markup(figures.confusion_figure(m, results.classes))) for m in results.models
         ],
-        losses=[(net, Markup(svg)) for net, svg in figures.loss_figures(results.curves).items()],
         best=top,
         per_class=_per_class(top, results) if top else [],
         hardest=hardest_clips(results),
-        trust=trust_values(results),
         reliability_svg=Markup(reliability_figure(results, shown)) if shown else None,
-        learning_svg=Markup(learning_curve_figure(dict(results.learning_curve)))
-        if results.learning_curve
-        else None,
-        missing=[(name, n) for name, n in results.missing.items()],
-        failures=results.failures[:_MANY_FAILURES],
-        more_failures=max(len(results.failures) - _MANY_FAILURES, 0),
-        failed_clips=len({clip_id for clip_id, _, _ in results.failures}),
         settings=_settings(results),
         sections=provenance_sections(metrics_dict(results)["provenance"]),
     )
     return page
+
+
+def page_values(results: Results | OutputResults) -> dict[str, Any]:
+    """What the templates that all pages share are given."""
+    from markupsafe import Markup
+
+    curves = results.learning_curve
+    return {
+        "results": results,
+        "banners": banners(results),
+        "subtitle": describe(results),
+        "protocol": PROTOCOLS.get(results.protocol, ""),
+        "trust": trust_values(results),
+        "learning_svg": Markup(learning_curve_figure(curves, results.headline)) if curves else None,
+        "losses": [(n, Markup(svg)) for n, svg in figures.loss_figures(results.curves).items()],
+        "missing": list(results.missing.items()),
+        "failures": results.failures[:_MANY_FAILURES],
+        "more_failures": max(len(results.failures) - _MANY_FAILURES, 0),
+        "failed_clips": len({clip_id for clip_id, _, _ in results.failures}),
+    }
 
 
 def page_environment() -> jinja2.Environment:
@@ -216,8 +225,16 @@ def _per_class(model: ModelResult, results: Results) -> list[dict[str, Any]]:
 
 
 def _settings(results: Results) -> list[tuple[str, str]]:
-    sizes = np.bincount(results.folds[results.folds >= 0], minlength=results.k)
     of_class = np.bincount(results.labels, minlength=len(results.classes))
+    listed = ", ".join(f"{c} {n}" for c, n in zip(results.classes, of_class, strict=True))
+    return page_facts(results, ("clips of each class", listed))
+
+
+def page_facts(
+    results: Results | OutputResults, *of_clips: tuple[str, str]
+) -> list[tuple[str, str]]:
+    """Rows of the table of settings; `of_clips` are more of them, after the groups."""
+    sizes = np.bincount(results.folds[results.folds >= 0], minlength=results.k)
     return [
         ("data set", results.name),
         ("task", results.task),
@@ -226,17 +243,11 @@ def _settings(results: Results) -> list[tuple[str, str]]:
         ("clips in each fold", ", ".join(str(n) for n in sizes)),
         ("clips", str(len(results.clip_ids))),
         ("groups", str(len(set(results.groups)))),
-        (
-            "clips of each class",
-            ", ".join(f"{c} {n}" for c, n in zip(results.classes, of_class, strict=True)),
-        ),
+        *of_clips,
         ("seed", str(results.seed)),
         ("synthetic data", "yes" if results.synthetic else "no"),
         ("labels permuted", "yes" if results.permuted else "no"),
-        (
-            "clips scored by a net that saw them",
-            seen_text(results),
-        ),
+        ("clips scored by a net that saw them", seen_text(results)),
     ]
 
 

@@ -76,10 +76,7 @@ def stack_fold(
     The head, or None where too few training clips have what its bases need; its outputs for
     the fold's own clips, float64 (clips, outputs), NaN elsewhere; and the inner ones alike.
     """
-    matrices = {
-        name: matrix_of(decision_inputs(values, clips.link).astype(np.float32))
-        for name, values in outputs.items()
-    }
+    matrices = _matrices(outputs, clips)
     model = _second(tuple(outputs))
     tested = clips.folds == fold
     said, held = np.full((2, len(tested), clips.n_outputs), np.nan)
@@ -106,10 +103,7 @@ def stack_all(clips: Clips, outputs: Mapping[str, F64]) -> Head:
     outputs
         Name of a base to its out-of-fold predictions, float64 (clips, outputs).
     """
-    matrices = {
-        name: matrix_of(decision_inputs(values, clips.link).astype(np.float32))
-        for name, values in outputs.items()
-    }
+    matrices = _matrices(outputs, clips)
     everything = np.ones(len(clips.labels), dtype=np.bool_)
     fit = Fit(_second(tuple(outputs)), None, everything, STACK_C, wanted=~everything)
     return fit_heads([fit], matrices, clips, _settings(clips))[0][0]

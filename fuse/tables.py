@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.published import LABEL, comparable, published_for
 from mvemo.fuse.results import Results
 from mvemo.fuse.summary import (
@@ -80,10 +81,16 @@ def format_table(results: Results) -> str:
     statement = "" if results.permuted else compare_fusion(results)
     if statement:
         lines.append(wrap(statement))
+    return "\n".join([*lines, *footnotes(results)])
+
+
+def footnotes(results: Results | OutputResults) -> list[str]:
+    """What is missing, and what failed in stage one."""
+    lines = []
     absent = {name: n for name, n in results.missing.items() if n}
     if absent:
         listed = ", ".join(f"{clean(name)} {n}" for name, n in absent.items())
-        lines.append(wrap(f"Clips without a feature: {listed} of {n_clips}."))
+        lines.append(wrap(f"Clips without a feature: {listed} of {len(results.clip_ids)}."))
     if results.failures:
         clips = len({clip_id for clip_id, _, _ in results.failures})
         lines.append(
@@ -92,7 +99,7 @@ def format_table(results: Results) -> str:
                 "one; the report lists them."
             )
         )
-    return "\n".join(lines)
+    return lines
 
 
 def columns(body: Sequence[Sequence[str]], foot: Sequence[Sequence[str]]) -> list[str]:

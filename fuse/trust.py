@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -171,7 +171,7 @@ def reliability_figure(results: Results | OutputResults, model: ModelResult | Ou
 
 
 def learning_curve_figure(
-    curves: dict[str, Sequence[tuple[float, float, float]]], headline: str = "accuracy"
+    curves: Mapping[str, Sequence[tuple[float, float, float]]], headline: str = "accuracy"
 ) -> str:
     """The headline of each model against the number of training clips."""
     from mvemo.fuse.figures import COLOURS, GRID, WIDE, drawing

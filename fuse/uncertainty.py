@@ -22,6 +22,7 @@ from mvemo.fuse.learning_curve import learning_curve_masks
 from mvemo.fuse.metrics import mean_held
 from mvemo.fuse.models import STACKED, Model
 from mvemo.fuse.outputs import OutputResult, OutputResults
+from mvemo.fuse.preparation import views_of
 from mvemo.fuse.results import ModelResult, Results
 
 R = TypeVar("R", bound=Results | OutputResults)
@@ -223,8 +224,7 @@ def with_learning_curve(
     # Of each fold: the score, and the clips that the head was trained on.
     scores: dict[tuple[str, int], list[tuple[float, int]]] = {}
     crossfit = any(features.crossfit(name) for name in names)
-    views = [(f, [f]) for f in range(results.k)] if crossfit else [(None, list(range(results.k)))]
-    for net_fold, tested in views:
+    for net_fold, tested in views_of(crossfit, results.k):
         matrices = {name: features.matrix(name, net_fold) for name in names}
         every = [
             (Fit(model, fold, masks[fold, i], head.C, wanted=results.folds == fold), i)

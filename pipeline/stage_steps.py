@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache import CacheWriter, FeatureSpec, content_digest
+from mvemo.cache import CacheWriter, FeatureSpec
 from mvemo.extract.batches import RawBatches
 from mvemo.extract.describing import DescribedStore, describe_many
 from mvemo.extract.embedding import embed_rows
 from mvemo.extract.finetune import pick_device
-from mvemo.extract.nets import NETS, build_net
-from mvemo.extract.nets.base import AudioInput, Net, SequenceInput, VideoInput
+from mvemo.extract.nets import NETS
+from mvemo.extract.nets.base import Net, SequenceInput
 from mvemo.extract.plan import NetPlan
 from mvemo.extract.protocols import RunSettings, Trained, trained_nets
-from mvemo.extract.workcache import DecodedStore, DecodeJob, DecodeRequest, decode_many
+from mvemo.extract.workcache import DecodedStore, decode_many
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.inputs import (
+    batches_of,
+    decode_jobs,
+    decode_request,
+    digest_media,
+    input_of,
+    media_files,
+)
 from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.settings import Settings
 
 MODALITIES = ("audio", "video")
-NetInput = AudioInput | VideoInput | SequenceInput
 
 
 class Stage:
@@ -58,9 +64,8 @@ class Stage:
         self._run = run
         self._writer = writer
         self._work = work
-        # Clip id to why its file cannot be read.
-        self._unreadable: dict[str, str] = {}
-        self._content = self._digest_media()
+        # Clip id to its file's digest, or to why there is none.
+        self._content, self._unreadable = self._digest_media()
         # Modality to bool (clips,): decoded and fit to be embedded.
         self._usable: dict[str, NDArray[np.bool_]] = {}
         self._store: DecodedStore | None = None
@@ -68,18 +73,9 @@ class Stage:
         self._described: dict[str, None] = {}
         self._sequences: DescribedStore | None = None
 
-    def _digest_media(self) -> dict[str, str]:
-        """Clip id to the digest of its file's bytes; each file is read once."""
-        paths = {clip.path: self._manifest.media_path(clip) for clip in self._manifest.clips}
-        digests: dict[str, str] = {}
-        with Progress("digest media", len(paths), "file") as bar, ThreadPoolExecutor(4) as pool:
-            for name, digest in zip(paths, pool.map(digest_or_why, paths.values()), strict=True):
-                digests[name], why = digest
-                self._unreadable |= {
-                    clip.clip_id: why for clip in self._manifest.clips if why and clip.path == name
-                }
-                bar.step(failed=int(bool(why)))
-        return {clip.clip_id: digests[clip.path] for clip in self._manifest.clips}
+    def _digest_media(self) -> tuple[dict[str, str], dict[str, str]]:
+        with Progress("digest media", len(media_files(self._manifest)), "file") as bar:
+            return digest_media(self._manifest, lambda failed: bar.step(failed=int(failed)))
 
     # --- decoding
 
@@ -96,24 +92,14 @@ class Stage:
         BadOption
             Video nets of different frame counts, or nothing could be decoded at all.
         """
-        inputs = {plan.name: _input_of(plan) for plan in plans}
+        inputs = {plan.name: input_of(plan) for plan in plans}
         self._described = dict.fromkeys(self._settings.descriptors)
         for given in inputs.values():
             if isinstance(given, SequenceInput):
                 self._described.update(dict.fromkeys(given.features))
-        request = _request(inputs, [self._descriptors.sr] if self._described else [])
+        request = decode_request(inputs, [self._descriptors.sr] if self._described else [])
         store = self._store = DecodedStore(self._work / "decoded", request)
-        jobs = [
-            DecodeJob(
-                clip_id=clip.clip_id,
-                path=self._manifest.media_path(clip),
-                content=self._content[clip.clip_id],
-                start=clip.start,
-                duration=clip.duration,
-            )
-            for clip in self._manifest.clips
-            if clip.clip_id not in self._unreadable
-        ]
+        jobs = decode_jobs(self._manifest, self._content, self._unreadable)
         problems = {c: dict.fromkeys(MODALITIES, why) for c, why in self._unreadable.items()}
         with Progress("decode", len(jobs)) as bar:
 
@@ -185,23 +171,13 @@ class Stage:
 
     def _usable_by(self, plan: NetPlan) -> NDArray[np.bool_]:
         """bool (clips,): clips that a net can be given."""
-        if isinstance(_input_of(plan), SequenceInput):
+        if isinstance(input_of(plan), SequenceInput):
             return self._usable["sequences"]
         return self._usable[NETS[plan.name].modality]
 
     def _batches(self, net: Net) -> RawBatches:
-        store, ids = self._store, self._manifest.clip_ids
-        assert store is not None
-        given = net.input
-        if isinstance(given, SequenceInput):
-            sequences, names = self._sequences, given.features
-            assert sequences is not None
-            return RawBatches(lambda row: sequences.joined(ids[row], names), given)
-        if isinstance(given, AudioInput):
-            sr = given.sr
-            return RawBatches(lambda row: store.waveform(ids[row], sr), given)
-        size = given.size
-        return RawBatches(lambda row: store.frames(ids[row], size), given)
+        assert self._store is not None
+        return batches_of(net, self._manifest.clip_ids, self._store, self._sequences)
 
     # --- nets
 
@@ -270,37 +246,3 @@ class Stage:
             for clip, there in zip(self._manifest.clips, usable, strict=True)
             if there
         }
-
-
-def digest_or_why(path: Path) -> tuple[str, str]:
-    """The digest of a file's bytes and an empty text; or the other way round why there is none."""
-    try:
-        return content_digest(path), ""
-    except OSError as error:
-        return "", f"{path}: cannot be read: {error.strerror or error}"
-
-
-def _input_of(plan: NetPlan) -> NetInput:
-    """What a plan's net is given; the width has no say in it."""
-    return build_net(plan.name, 1, width=0.05, **plan.options).input
-
-
-def _request(inputs: dict[str, NetInput], sample_rates: list[int]) -> DecodeRequest:
-    """One decoding for all nets, and for descriptors at more sampling rates.
-
-    Raises
-    ------
-    BadOption
-        Video nets of different frame counts.
-    """
-    counts = {name: i.n_frames for name, i in inputs.items() if isinstance(i, VideoInput)}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise BadOption(f"n_frames must be the same for all video nets of a run, not {listed}")
-    return DecodeRequest(
-        sample_rates=tuple(
-            sorted({*sample_rates, *(i.sr for i in inputs.values() if isinstance(i, AudioInput))})
-        ),
-        n_frames=next(iter(counts.values()), 0),
-        sizes=tuple(sorted({i.size for i in inputs.values() if isinstance(i, VideoInput)})),
-    )

@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from mvemo.extract.batches import cut
+from mvemo.extract.finetune import steps_per_epoch as trained_steps
 from mvemo.extract.plan import NetPlan
+from mvemo.extract.protocols import held_out, job_seed
 from mvemo.fuse import published_j22 as j22
-from mvemo.manifests import inner_split
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.core import Ints, Study, cross_fit, labels_of, score
 from mvemo.pipeline.studies.media import StudyMedia
@@ -173,16 +173,9 @@ def steps_per_epoch(study: Study, media: StudyMedia, folds: Ints, plan: NetPlan)
     """Steps of a whole epoch without the first fold, as the trainer divides its clips."""
     first = int(np.unique(folds)[0])
     rows = np.flatnonzero(media.usable(plan) & (folds != first))
-    held = inner_split(
-        labels_of(media)[rows],
-        [media.manifest.groups[row] for row in rows],
-        plan.train.val_fraction,
-        study.settings.extract.seed * 1000 + first + 1,
-        media.manifest.task,
-    )
-    batches = cut(rows[~held].tolist(), plan.train.batch_size)
-    # A last batch of one clip joins the one before.
-    return len(batches) - (len(batches) > 1 and len(batches[-1]) == 1)
+    seed = job_seed(study.settings.extract.seed, first)
+    held = held_out(plan, media.manifest, rows, None, seed)
+    return trained_steps(plan.train, int((~held).sum()))
 
 
 def _finite(curve: dict[str, list[float]]) -> dict[str, list[float | None]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +10,20 @@ from numpy.typing import NDArray
 
 from mvemo.extract.batches import RawBatches
 from mvemo.extract.describing import DescribedStore, describe_many
-from mvemo.extract.nets import build_net
-from mvemo.extract.nets.base import AudioInput, Net, SequenceInput, VideoInput
+from mvemo.extract.nets.base import AudioInput, Net, SequenceInput
 from mvemo.extract.plan import NetPlan
-from mvemo.extract.workcache import DecodedStore, DecodeJob, DecodeRequest, decode_many
+from mvemo.extract.workcache import DecodedStore, decode_many
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.inputs import (
+    batches_of,
+    decode_jobs,
+    decode_request,
+    digest_media,
+    input_of,
+)
 from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_steps import digest_or_why
 
 
 class StudyMedia:
@@ -56,60 +60,27 @@ class StudyMedia:
         self.manifest = manifest
         self.problems: dict[str, str] = {}
         self._settings = settings
-        inputs = [_input_of(plan) for plan in plans]
+        inputs = {plan.name: input_of(plan) for plan in plans}
         names = dict.fromkeys(descriptors)
-        for given in inputs:
+        for given in inputs.values():
             if isinstance(given, SequenceInput):
                 names.update(dict.fromkeys(given.features))
-        rates = {given.sr for given in inputs if isinstance(given, AudioInput)}
-        if names:
-            rates.add(settings.descriptors.sr)
-        pictures = [given for given in inputs if isinstance(given, VideoInput)]
-        counts = {given.n_frames for given in pictures}
-        if len(counts) > 1:
-            raise BadOption(f"n_frames must be the same for all video nets, not {sorted(counts)}")
-        self._store = DecodedStore(
-            work / "decoded",
-            DecodeRequest(
-                sample_rates=tuple(sorted(rates)),
-                n_frames=counts.pop() if counts else 0,
-                sizes=tuple(sorted({given.size for given in pictures})),
-            ),
-        )
+        request = decode_request(inputs, [settings.descriptors.sr] if names else [])
+        self._store = DecodedStore(work / "decoded", request)
         self._there = {
             kind: np.ones(len(manifest), dtype=np.bool_) for kind in ("audio", "video", "sequences")
         }
-        self.content = self._digests()
+        self.content, unreadable = digest_media(manifest)
+        self.problems.update(unreadable)
+        for there in self._there.values():
+            there[[clip_id in unreadable for clip_id in manifest.clip_ids]] = False
         self._decode()
         self._described = DescribedStore(self._store, settings.descriptors, list(names))
         if names:
             self._describe()
 
-    def _digests(self) -> dict[str, str]:
-        clips = self.manifest.clips
-        paths = {clip.path: self.manifest.media_path(clip) for clip in clips}
-        with ThreadPoolExecutor(4) as pool:
-            made = dict(zip(paths, pool.map(digest_or_why, paths.values()), strict=True))
-        for row, clip in enumerate(clips):
-            why = made[clip.path][1]
-            if why:
-                self.problems[clip.clip_id] = why
-                for there in self._there.values():
-                    there[row] = False
-        return {clip.clip_id: made[clip.path][0] for clip in clips}
-
     def _decode(self) -> None:
-        jobs = [
-            DecodeJob(
-                clip_id=clip.clip_id,
-                path=self.manifest.media_path(clip),
-                content=self.content[clip.clip_id],
-                start=clip.start,
-                duration=clip.duration,
-            )
-            for clip in self.manifest.clips
-            if clip.clip_id not in self.problems
-        ]
+        jobs = decode_jobs(self.manifest, self.content, self.problems)
         rows = {clip_id: row for row, clip_id in enumerate(self.manifest.clip_ids)}
         with Progress("decode", len(jobs)) as bar:
 
@@ -145,7 +116,7 @@ class StudyMedia:
 
     def usable(self, plan: NetPlan) -> NDArray[np.bool_]:
         """bool (clips,): clips that the plan's net can be given."""
-        given = _input_of(plan)
+        given = input_of(plan)
         if isinstance(given, SequenceInput):
             return self.described
         return self._there["audio" if isinstance(given, AudioInput) else "video"]
@@ -168,15 +139,7 @@ class StudyMedia:
 
     def batches(self, net: Net) -> RawBatches:
         """The reader of a net's input, by row."""
-        store, ids, given = self._store, self.manifest.clip_ids, net.input
-        if isinstance(given, SequenceInput):
-            described, names = self._described, given.features
-            return RawBatches(lambda row: described.joined(ids[row], names), given)
-        if isinstance(given, AudioInput):
-            sr = given.sr
-            return RawBatches(lambda row: store.waveform(ids[row], sr), given)
-        size = given.size
-        return RawBatches(lambda row: store.frames(ids[row], size), given)
+        return batches_of(net, self.manifest.clip_ids, self._store, self._described)
 
     def seconds(self) -> dict[str, float]:
         """Clip id to the length of its sound; clips without sound are left out."""
@@ -203,8 +166,3 @@ class StudyMedia:
             rows.append(np.concatenate([frames.mean(axis=0), frames.std(axis=0)]))
         width = next((len(row) for row in rows if row is not None), 0)
         return np.array([np.full(width, np.nan) if row is None else row for row in rows])
-
-
-def _input_of(plan: NetPlan) -> AudioInput | VideoInput | SequenceInput:
-    """What a plan's net is given; the width has no say in it."""
-    return build_net(plan.name, 1, width=0.05, **plan.options).input

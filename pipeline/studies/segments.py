@@ -10,10 +10,11 @@ import numpy as np
 
 from mvemo.extract.plan import NetPlan
 from mvemo.fuse import published_j22 as j22
+from mvemo.fuse.songs import decide
 from mvemo.manifests.segments import segment_manifest, song_of
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.studies.core import Floats, Ints, Scores, Study, cross_fit, labels_of, score
+from mvemo.pipeline.studies.core import Scores, Study, cross_fit, labels_of, score
 from mvemo.pipeline.studies.output import (
     NUMBER,
     PERCENT,
@@ -89,7 +90,7 @@ def run_segments(
             of_segments = score(labels_of(media), runs, [fold[song] for fold in folds], cut.groups)
             of_songs = score(
                 np.asarray(manifest.labels, dtype=np.int64),
-                [_mean_of_songs(p, song, len(manifest)) for p in runs],
+                [decide(p, song, len(manifest), "mean") for p in runs],
                 folds,
                 manifest.groups,
             )
@@ -155,15 +156,6 @@ def _of_length(plan: NetPlan, seconds: float, settings: Settings) -> NetPlan:
     described = settings.descriptors
     frames = max(1, round(seconds * described.sr / described.hop_length))
     return replace(plan, options={**plan.options, "n_frames": frames})
-
-
-def _mean_of_songs(probabilities: Floats, song: Ints, n_songs: int) -> Floats:
-    """float64 (songs, classes): means over predicted segments, NaN for songs without one."""
-    there = np.isfinite(probabilities).all(axis=1)
-    total = np.zeros((n_songs, probabilities.shape[1]))
-    np.add.at(total, song[there], probabilities[there])
-    count = np.bincount(song[there], minlength=n_songs)[:, None]
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def _row(net: str, seconds: float, segments: Scores, songs: Scores) -> tuple[Cell, ...]:

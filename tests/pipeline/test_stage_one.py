@@ -18,7 +18,7 @@ from stage_samples import TINY, rewrite, run, tiny_demo, tiny_settings
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.nets import build_net
 from mvemo.manifests import Clip, read_manifest
-from mvemo.pipeline import stage_steps
+from mvemo.pipeline import inputs
 
 BAD = {
     "empty": b"",
@@ -277,14 +277,14 @@ def test_a_file_that_may_not_be_read_is_a_failure_of_its_clip(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = sorted(demo.rglob("*.mp4"))[0]
-    real = stage_steps.content_digest
+    real = inputs.content_digest
 
     def refuse(path: Path) -> str:
         if path.name == first.name:
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(stage_steps, "content_digest", refuse)
+    monkeypatch.setattr(inputs, "content_digest", refuse)
     arguments = ["extract", demo / "manifest.csv", "--work", tmp_path]
     settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
     assert run("mvemo", *arguments, *settings) == 1
