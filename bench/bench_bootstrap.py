@@ -14,7 +14,7 @@ import time
 import numpy as np
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from mvemo.fuse.bootstrap import Counts, bootstrap_counts, bootstrap_scores
+from mvemo.fuse.statistics.bootstrap import Counts, bootstrap_counts, bootstrap_scores
 
 MODELS, CLASSES = 9, 6
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import av
 
-from mvemo.extract.media import decode_clip
+from mvemo.extract.media.reading import decode_clip
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "mve"
 ROUNDS = 3

@@ -100,7 +100,7 @@ def opensmile_side() -> Callable[[np.ndarray], Any] | None:
 
 def load(path: Path, seconds: float) -> np.ndarray:
     """The start of a file's sound, repeated where it is shorter."""
-    from mvemo.extract.media import decode_clip
+    from mvemo.extract.media.reading import decode_clip
 
     y = decode_clip(path, sample_rates=(SR,), sizes=()).waveforms[SR]
     return np.resize(y, int(seconds * SR))

@@ -21,8 +21,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
-from mvemo.fuse.mlp import solve_mlp
-from mvemo.fuse.solver import Block
+from mvemo.fuse.heads.mlp import solve_mlp
+from mvemo.fuse.heads.solver import Block
 
 # music1d, music2d, c3d, i3d
 DIMS = (256, 160, 512, 1024)

@@ -8,9 +8,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.calibration import log_loss, tag_log_loss
-from mvemo.fuse.headline import headline_score
-from mvemo.fuse.solver import Link
+from mvemo.fuse.heads.solver import Link
+from mvemo.fuse.metrics.calibration import log_loss, tag_log_loss
+from mvemo.fuse.tasks.primary_metric import headline_score
 from mvemo.manifests import make_folds
 from mvemo.manifests.model import Task
 
@@ -106,7 +106,7 @@ class Clips:
         return -self.score(rows, outputs)
 
     def score(self, rows: NDArray[np.bool_], outputs: F64) -> float:
-        """The task's headline (see `mvemo.fuse.headline`) of the predicted clips of `rows`."""
+        """The task's primary metric of the predicted clips of `rows`."""
         held = rows & complete(outputs)
         return headline_score(self.task, self.labels[held], outputs[held])
 

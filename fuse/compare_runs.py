@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.bootstrap import DRAWS, bootstrap_counts, percentile_interval
-from mvemo.fuse.compare import holm, nadeau_bengio
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.headline import HEADLINES, TITLES, headline_draws, headline_per_fold
-from mvemo.fuse.metrics import mean_of_held
-from mvemo.fuse.metrics_json import plain
-from mvemo.fuse.tables import clean, columns, wrap
+from mvemo.fuse.metrics.multiclass import mean_of_held
+from mvemo.fuse.report.metrics_json import plain
+from mvemo.fuse.report.text import clean, columns, wrap
+from mvemo.fuse.statistics.bootstrap import DRAWS, bootstrap_counts, percentile_interval
+from mvemo.fuse.statistics.model_tests import holm, nadeau_bengio
+from mvemo.fuse.tasks.primary_metric import HEADLINES, TITLES, headline_draws, headline_per_fold
 
 F64 = NDArray[np.float64]
 
@@ -180,7 +180,7 @@ def compare_runs(
     The score is the task's headline: accuracy of classes, macro ROC-AUC of tags, R2 (mean
     over dimensions) of values; differences are means over folds, on the clips that both
     predicted. Of R2 the interval is that of the pooled difference (see
-    `mvemo.fuse.headline`).
+    `mvemo.fuse.tasks.primary_metric`).
 
     Parameters
     ----------

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache
-from mvemo.fuse.calibration import (
+from mvemo.fuse.clips import Clips
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.metrics.calibration import (
     apply_temperature,
     brier_score,
     expected_calibration_error,
@@ -17,10 +20,7 @@ from mvemo.fuse.calibration import (
     log_loss,
     log_probabilities,
 )
-from mvemo.fuse.clips import Clips
-from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.head_settings import HeadSettings
-from mvemo.fuse.metrics import (
+from mvemo.fuse.metrics.multiclass import (
     accuracy,
     confusion_matrix,
     f1_macro,

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from mvemo.cache import Cache
 from mvemo.fuse.clips import Clips, complete
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.head_settings import HeadSettings
-from mvemo.fuse.heads import Head, decision_inputs
-from mvemo.fuse.metrics import mean_held, mean_of_held
+from mvemo.fuse.heads.head import Head, decision_inputs
+from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.stacking import base_models, stack_all, stack_fold, stacked_model
+from mvemo.fuse.metrics.multiclass import mean_held, mean_of_held
 from mvemo.fuse.models import STACKED, Model, parts_by_absence, parts_in, parts_of
 from mvemo.fuse.preparation import Preparation, prepare, provenance_of, shuffled
-from mvemo.fuse.stacking import base_models, stack_all, stack_fold, stacked_model
 from mvemo.fuse.views import View, fit_view
 
 F64 = NDArray[np.float64]

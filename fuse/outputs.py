@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.heads import Head
+from mvemo.fuse.heads.head import Head
 
 F64 = NDArray[np.float64]
 
@@ -19,8 +19,8 @@ class OutputResult:
     """One model's out-of-fold predictions and their scores.
 
     Scores are named ``precision``, ``recall``, ``f1``, ``roc_auc``, ``average_precision``
-    for tags and ``r2``, ``rmse``, ``ccc`` for dimensions; see `mvemo.fuse.multilabel` and
-    `mvemo.fuse.regression`. NaN stands for a score that is not defined.
+    for tags and ``r2``, ``rmse``, ``ccc`` for dimensions; see `mvemo.fuse.metrics.multilabel` and
+    `mvemo.fuse.metrics.regression`. NaN stands for a score that is not defined.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class OutputResult:
         Score name to its value over all (clip, tag) pairs, pooled; empty for dimensions.
     intervals
         Name to the ends of its 95 % group-bootstrap interval: ``headline`` (see
-        `mvemo.fuse.headline`), and of the pooled predictions ``NAME_macro``; of tags
+        `mvemo.fuse.tasks.primary_metric`), and of the pooled predictions ``NAME_macro``; of tags
         ``NAME_micro``, ``NAME:t`` of the t-th tag and calibration; of dimensions
         ``NAME_DIMENSION`` and ``quadrant_accuracy``.
     without

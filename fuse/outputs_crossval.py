@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from mvemo.cache import Cache
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.head_settings import HeadSettings
-from mvemo.fuse.headline import HEADLINES
-from mvemo.fuse.heads import Head
+from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.metrics.multilabel import best_thresholds
 from mvemo.fuse.models import STACKED, Model, parts_in
-from mvemo.fuse.multilabel import best_thresholds
 from mvemo.fuse.out_of_fold import OutOfFold, evaluation
 from mvemo.fuse.outputs import OutputResult, OutputResults
-from mvemo.fuse.outputs_scores import Plane, plane_of, score_tags, score_values
+from mvemo.fuse.tasks.primary_metric import HEADLINES
+from mvemo.fuse.tasks.scores import Plane, plane_of, score_tags, score_values
 
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]

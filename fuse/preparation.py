@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mvemo.cache import TEST, Cache
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
-from mvemo.fuse.guard import find_leaks, refuse_leaks
+from mvemo.fuse.leakage import find_leaks, refuse_leaks
 from mvemo.fuse.models import Model, chosen_models
 from mvemo.manifests import make_folds
 from mvemo.manifests.model import Task

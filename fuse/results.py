@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.heads import Head
+from mvemo.fuse.heads.head import Head
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Results:
     provenance
         JSON values: command, versions, digests, seeds, feature specs.
     comparisons
-        Each fusion against its best single modality (`mvemo.fuse.compare`).
+        Each fusion against its best single modality (`mvemo.fuse.statistics.model_tests`).
     repeats
         Where there are several, all evaluations, this one first and each by itself; scores
         in `models` are then of all of them (`with_repeats`).
@@ -160,7 +160,7 @@ class Results:
 
     @property
     def headline(self) -> str:
-        """The score that models are compared by (`mvemo.fuse.headline`)."""
+        """The score that models are compared by (`mvemo.fuse.tasks.primary_metric`)."""
         return "accuracy"
 
     @property

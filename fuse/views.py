@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix
-from mvemo.fuse.fitting import TOLERANCE, Fit, fit_heads, fits_with_clips
-from mvemo.fuse.head_settings import HeadSettings
-from mvemo.fuse.heads import Head
+from mvemo.fuse.heads.fitting import TOLERANCE, Fit, fit_heads, fits_with_clips
+from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import Model
 
 F64 = NDArray[np.float64]

@@ -1,16 +1,16 @@
 """Labelled clips, their groups and folds; the demo data set."""
 
-from mvemo.manifests.csvfile import check_manifest, read_manifest, write_manifest
 from mvemo.manifests.errors import BadManifest, ManifestError, MissingManifest
-from mvemo.manifests.foldfile import Folds, folds_of, read_folds, write_folds
-from mvemo.manifests.folds import fold_notes, inner_split, make_folds
 from mvemo.manifests.header import Fault
-from mvemo.manifests.holdout import Holdout, holdout_of, holdout_split, parse_fractions
+from mvemo.manifests.layouts.scan import LAYOUTS, Scan, ScanWarning, scan_clips, scan_folder
+from mvemo.manifests.layouts.sources import infer_group, source_of, with_inferred_groups
 from mvemo.manifests.model import TASKS, Clip, Manifest, Task
-from mvemo.manifests.scan import LAYOUTS, Scan, ScanWarning, scan_clips, scan_folder
+from mvemo.manifests.reader import check_manifest, read_manifest, write_manifest
 from mvemo.manifests.schemes import SCHEMES, Scheme, apply_scheme, find_scheme
 from mvemo.manifests.segments import segment_manifest, song_of
-from mvemo.manifests.sources import infer_group, source_of, with_inferred_groups
+from mvemo.manifests.splits.fold_file import Folds, folds_of, read_folds, write_folds
+from mvemo.manifests.splits.folds import fold_notes, inner_split, make_folds
+from mvemo.manifests.splits.holdout import Holdout, holdout_of, holdout_split, parse_fractions
 
 __all__ = [
     "LAYOUTS",

@@ -17,14 +17,14 @@ from mvemo.cache.errors import CacheError
 from mvemo.extract.errors import ExtractError
 from mvemo.fuse.errors import FuseError
 from mvemo.manifests.errors import ManifestError
-from mvemo.pipeline.commands_cache import cache
-from mvemo.pipeline.commands_compare import compare
-from mvemo.pipeline.commands_extract import extract
-from mvemo.pipeline.commands_fuse import cv, fuse
-from mvemo.pipeline.commands_manifest import manifest
-from mvemo.pipeline.commands_report import report
-from mvemo.pipeline.commands_study import study
-from mvemo.pipeline.commands_weights import weights
+from mvemo.pipeline.commands.cache import cache
+from mvemo.pipeline.commands.compare import compare
+from mvemo.pipeline.commands.extract import extract
+from mvemo.pipeline.commands.fuse import cv, fuse
+from mvemo.pipeline.commands.manifest import manifest
+from mvemo.pipeline.commands.report import report
+from mvemo.pipeline.commands.study import study
+from mvemo.pipeline.commands.weights import weights
 from mvemo.pipeline.errors import PipelineError
 
 OURS = (ManifestError, CacheError, ExtractError, FuseError, PipelineError)

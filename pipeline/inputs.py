@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mvemo.cache import content_digest
-from mvemo.extract.batches import RawBatches
-from mvemo.extract.describing import DescribedStore
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.base import AudioInput, Net, SequenceInput, VideoInput
-from mvemo.extract.plan import NetPlan
-from mvemo.extract.workcache import DecodedStore, DecodeJob, DecodeRequest
+from mvemo.extract.store.decoded import DecodedStore, DecodeJob, DecodeRequest
+from mvemo.extract.store.described import DescribedStore
+from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.plan import NetPlan
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 

@@ -22,7 +22,7 @@ else:
     import tomli as tomllib
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings
-from mvemo.fuse.head_settings import HeadSettings
+from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.pipeline.errors import BadOption
 
 PROFILES = ("demo", "paper")

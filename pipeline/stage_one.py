@@ -12,12 +12,12 @@ import numpy as np
 
 from mvemo.cache import CacheWriter, ClipTable, open_cache
 from mvemo.extract.descriptors import dim_of
-from mvemo.extract.losses import make_loss
-from mvemo.extract.memory import keep_freed_memory
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.crnn import DESCRIPTORS as LOW_LEVEL
-from mvemo.extract.plan import NetPlan, TrainSettings
-from mvemo.extract.protocols import RunSettings, make_net, need_weights
+from mvemo.extract.training.losses import make_loss
+from mvemo.extract.training.memory import keep_freed_memory
+from mvemo.extract.training.plan import NetPlan, TrainSettings
+from mvemo.extract.training.protocols import RunSettings, make_net, need_weights
 from mvemo.manifests import (
     Folds,
     Holdout,

@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import CacheWriter, FeatureSpec
-from mvemo.extract.batches import RawBatches
-from mvemo.extract.describing import DescribedStore, describe_many
-from mvemo.extract.embedding import embed_rows
-from mvemo.extract.finetune import pick_device
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.base import Net, SequenceInput
-from mvemo.extract.plan import NetPlan
-from mvemo.extract.protocols import RunSettings, Trained, trained_nets
-from mvemo.extract.workcache import DecodedStore, decode_many
+from mvemo.extract.store.decoded import DecodedStore, decode_many
+from mvemo.extract.store.described import DescribedStore, describe_many
+from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.embedding import embed_rows
+from mvemo.extract.training.fine_tuning import pick_device
+from mvemo.extract.training.plan import NetPlan
+from mvemo.extract.training.protocols import RunSettings, Trained, trained_nets
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.inputs import (

@@ -23,9 +23,9 @@ from mvemo.fuse import (
     write_report,
 )
 from mvemo.fuse.clips import partition
+from mvemo.fuse.report.summary import one_split
 from mvemo.fuse.songs import Rule
-from mvemo.fuse.summary import one_split
-from mvemo.fuse.uncertainty import with_learning_curve, with_repeats, with_uncertainty
+from mvemo.fuse.statistics.uncertainty import with_learning_curve, with_repeats, with_uncertainty
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import FuseSettings

@@ -14,7 +14,7 @@ from torch.nn import functional
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.base import Net, VideoInput
 from mvemo.extract.nets.registry import scaled
-from mvemo.extract.weights import Match, load_mapped, load_own
+from mvemo.extract.nets.weights import Match, load_mapped, load_own
 
 # Name and channels of each convolution; a pooling follows where the number changes.
 CONVOLUTIONS = (

@@ -14,7 +14,7 @@ from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.base import Net, VideoInput
 from mvemo.extract.nets.i3d_layouts import to_own_names
 from mvemo.extract.nets.registry import scaled
-from mvemo.extract.weights import Match, load_mapped
+from mvemo.extract.nets.weights import Match, load_mapped
 
 Triple = tuple[int, int, int]
 

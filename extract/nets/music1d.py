@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.frontends import fit_waveform
 from mvemo.extract.nets.base import AudioInput, Net
+from mvemo.extract.nets.frontends import fit_waveform
 from mvemo.extract.nets.registry import scaled
 
 SR = 16000

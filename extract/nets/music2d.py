@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.frontends import (
+from mvemo.extract.nets.base import AudioInput, Net
+from mvemo.extract.nets.frontends import (
     C17,
     C17_SECONDS,
     PL20,
@@ -19,9 +20,8 @@ from mvemo.extract.frontends import (
     MelSpectrogram,
     fit_waveform,
 )
-from mvemo.extract.nets.base import AudioInput, Net
 from mvemo.extract.nets.registry import scaled
-from mvemo.extract.weights import Match, load_mapped, load_own
+from mvemo.extract.nets.weights import Match, load_mapped, load_own
 
 # (mel bands, frames) of each layer's pooling, for 96 bands.
 POOLS = ((2, 4), (3, 4), (2, 5), (2, 4), (4, 4))

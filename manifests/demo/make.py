@@ -12,12 +12,12 @@ import joblib
 import numpy as np
 from filelock import FileLock
 
-from mvemo.manifests.csvfile import read_manifest, write_manifest
 from mvemo.manifests.demo.recipes import CLASSES, picture_of, sound_of
 from mvemo.manifests.demo.writing import video_codec
 from mvemo.manifests.errors import BadManifest, ManifestError
 from mvemo.manifests.header import write_text
 from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.reader import read_manifest, write_manifest
 
 # Rises whenever the same settings would give other files.
 VERSION = 2

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse import published_j22 as j22
+from mvemo.fuse.report import published_j22 as j22
 from mvemo.manifests import SCHEMES
 from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.studies.core import Floats, Ints, Study, cross_fit, labels_of, score

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvemo.fuse import published_j22 as j22
-from mvemo.fuse.metrics import confusion_matrix
+from mvemo.fuse.metrics.multiclass import confusion_matrix
+from mvemo.fuse.report import published_j22 as j22
 from mvemo.manifests import SCHEMES
 from mvemo.pipeline.studies.core import Floats, Ints, Study, cross_fit, labels_of, score
 from mvemo.pipeline.studies.output import (

@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from mvemo.extract.embedding import embed_rows
-from mvemo.extract.finetune import Curve, pick_device
 from mvemo.extract.nets.base import Net
-from mvemo.extract.plan import NetPlan, TrainSettings
-from mvemo.extract.protocols import RunSettings, trained_nets
-from mvemo.fuse.bootstrap import bootstrap_scores
-from mvemo.fuse.metrics import accuracy, confusion_matrix, f1_macro, roc_auc_macro_ovr
+from mvemo.extract.training.embedding import embed_rows
+from mvemo.extract.training.fine_tuning import Curve, pick_device
+from mvemo.extract.training.plan import NetPlan, TrainSettings
+from mvemo.extract.training.protocols import RunSettings, trained_nets
+from mvemo.fuse.metrics.multiclass import accuracy, confusion_matrix, f1_macro, roc_auc_macro_ovr
+from mvemo.fuse.statistics.bootstrap import bootstrap_scores
 from mvemo.manifests import Manifest, folds_of, read_manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.progress import Progress

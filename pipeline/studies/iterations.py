@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from mvemo.extract.finetune import steps_per_epoch as trained_steps
-from mvemo.extract.plan import NetPlan
-from mvemo.extract.protocols import held_out, job_seed
-from mvemo.fuse import published_j22 as j22
+from mvemo.extract.training.fine_tuning import steps_per_epoch as trained_steps
+from mvemo.extract.training.plan import NetPlan
+from mvemo.extract.training.protocols import held_out, job_seed
+from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.core import Ints, Study, cross_fit, labels_of, score
 from mvemo.pipeline.studies.media import StudyMedia

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mvemo.extract.losses import LOSSES
-from mvemo.fuse import published_j22 as j22
+from mvemo.extract.training.losses import LOSSES
+from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.studies.core import Study, cross_fit, labels_of, score
 from mvemo.pipeline.studies.output import PERCENT, Cell, Column, Plot, StudyResult, Table
 from mvemo.pipeline.studies.plots import Bar, accuracy_bars

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.extract.batches import RawBatches
-from mvemo.extract.describing import DescribedStore, describe_many
 from mvemo.extract.nets.base import AudioInput, Net, SequenceInput
-from mvemo.extract.plan import NetPlan
-from mvemo.extract.workcache import DecodedStore, decode_many
+from mvemo.extract.store.decoded import DecodedStore, decode_many
+from mvemo.extract.store.described import DescribedStore, describe_many
+from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.plan import NetPlan
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.inputs import (

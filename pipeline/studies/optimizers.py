@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from mvemo.fuse.published import PL20_TABLE_2, SOURCES, Z22_TABLE_1, Published
+from mvemo.fuse.report.published import PL20_TABLE_2, SOURCES, Z22_TABLE_1, Published
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.core import Study, cross_fit, labels_of, score
 from mvemo.pipeline.studies.output import (

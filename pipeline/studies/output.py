@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mvemo.fuse.published import LABEL
+from mvemo.fuse.report.published import LABEL
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.studies.core import Study

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mvemo.fuse.figures import COLOURS
-from mvemo.fuse.published import LABEL
+from mvemo.fuse.report.figures import COLOURS
+from mvemo.fuse.report.published import LABEL
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mvemo.extract.plan import NetPlan
-from mvemo.fuse import published_j22 as j22
+from mvemo.extract.training.plan import NetPlan
+from mvemo.fuse.report import published_j22 as j22
 from mvemo.fuse.songs import decide
 from mvemo.manifests.segments import segment_manifest, song_of
 from mvemo.pipeline.errors import BadOption

@@ -10,16 +10,16 @@ from output_samples import output_cache, output_table
 
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, FuseError, evaluate, evaluate_outputs
-from mvemo.fuse.bootstrap import bootstrap_counts
-from mvemo.fuse.compare import holm, nadeau_bengio
 from mvemo.fuse.compare_runs import (
     compare_runs,
     format_run_comparison,
     read_run,
     run_comparison_dict,
 )
-from mvemo.fuse.outputs_metrics import output_metrics_json, output_predictions_csv
-from mvemo.fuse.report import metrics_json, predictions_csv, write_files
+from mvemo.fuse.report.outputs_metrics import output_metrics_json, output_predictions_csv
+from mvemo.fuse.report.page import metrics_json, predictions_csv, write_files
+from mvemo.fuse.statistics.bootstrap import bootstrap_counts
+from mvemo.fuse.statistics.model_tests import holm, nadeau_bengio
 
 NAMES = ("music1d", "c3d")
 

@@ -13,11 +13,11 @@ from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_dict, write_report
-from mvemo.fuse.head_settings import HeadSettings
-from mvemo.fuse.heads import decision_inputs
+from mvemo.fuse.heads.head import decision_inputs
+from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.outputs_crossval import evaluate_outputs
 from mvemo.fuse.songs import song_level
-from mvemo.fuse.uncertainty import with_learning_curve, with_uncertainty
+from mvemo.fuse.statistics.uncertainty import with_learning_curve, with_uncertainty
 from mvemo.manifests import holdout_split
 
 

@@ -21,11 +21,11 @@ from mvemo.fuse import (
     output_table as text_table,
 )
 from mvemo.fuse.clips import partition
-from mvemo.fuse.head_settings import HeadSettings
+from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.metrics.multilabel import best_thresholds
 from mvemo.fuse.models import STACKED
-from mvemo.fuse.multilabel import best_thresholds
-from mvemo.fuse.outputs_report import output_report_html
-from mvemo.fuse.uncertainty import with_learning_curve, with_repeats, with_uncertainty
+from mvemo.fuse.report.outputs_report import output_report_html
+from mvemo.fuse.statistics.uncertainty import with_learning_curve, with_repeats, with_uncertainty
 
 FOUR = ("music1d", "music2d", "c3d", "i3d")
 TASKS = ["multilabel", "regression"]

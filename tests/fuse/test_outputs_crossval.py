@@ -12,9 +12,9 @@ from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, LeakError, evaluate, load_heads, save_heads
-from mvemo.fuse.multilabel import best_thresholds
+from mvemo.fuse.metrics.multilabel import best_thresholds
 from mvemo.fuse.outputs_crossval import evaluate_outputs
-from mvemo.fuse.uncertainty import with_uncertainty
+from mvemo.fuse.statistics.uncertainty import with_uncertainty
 from mvemo.manifests import make_folds
 
 

@@ -14,7 +14,7 @@ from stage_samples import run
 from mvemo.cache import open_cache, verify_cache
 from mvemo.fuse.songs import RULES
 from mvemo.manifests import read_manifest, song_of
-from mvemo.pipeline.commands_fuse import SONG_RULES
+from mvemo.pipeline.commands.fuse import SONG_RULES
 
 SONGS = 20
 SETTINGS = [

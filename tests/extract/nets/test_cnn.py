@@ -7,15 +7,15 @@ import pytest
 import torch
 from sequence_samples import assert_padding_changes_nothing, made_problem, sequences, settle
 
-from mvemo.extract.batches import RawBatches
-from mvemo.extract.checkpoint import JobFolder
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.finetune import fine_tune
-from mvemo.extract.losses import LOSSES
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.base import SequenceInput
 from mvemo.extract.nets.sequences import FrameNorm, masked_mean, pool, split_frames
-from mvemo.extract.plan import TrainSettings
+from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.checkpoints import JobFolder
+from mvemo.extract.training.fine_tuning import fine_tune
+from mvemo.extract.training.losses import LOSSES
+from mvemo.extract.training.plan import TrainSettings
 
 
 def make():

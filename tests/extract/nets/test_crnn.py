@@ -15,16 +15,16 @@ from sequence_samples import (
     settle,
 )
 
-from mvemo.extract.batches import RawBatches
-from mvemo.extract.checkpoint import JobFolder
 from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.finetune import fine_tune
-from mvemo.extract.losses import LOSSES
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.crnn import band_edges
 from mvemo.extract.nets.sequences import last_states
-from mvemo.extract.plan import TrainSettings
+from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.checkpoints import JobFolder
+from mvemo.extract.training.fine_tuning import fine_tune
+from mvemo.extract.training.losses import LOSSES
+from mvemo.extract.training.plan import TrainSettings
 
 BINS, LLD = 20, 6
 

@@ -10,7 +10,7 @@ from scipy.signal import convolve2d
 
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets import build_net, weights_digest
-from mvemo.extract.weights import load_weights, read_weight_file
+from mvemo.extract.nets.weights import load_weights, read_weight_file
 
 POOLS = [(2, 4), (3, 4), (2, 5), (2, 4), (4, 4)]
 

@@ -1,14 +1,10 @@
 """Every study runs on a small made set: tables, files, honest folds, bad input."""
 
 import csv
-import sys
-from pathlib import Path
 
 import pytest
-from study_samples import make_set, read_tables, tiny_options
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from stage_samples import run
+from study_samples import make_set, read_tables, tiny_options
 
 # Study -> its own options, and what the first column of one of its tables has.
 STUDIES = {

@@ -5,7 +5,7 @@ import pytest
 from study_samples import make_set, tiny_options
 
 from mvemo.extract.nets import build_net
-from mvemo.fuse import published_j22 as j22
+from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.settings import load_settings
 from mvemo.pipeline.studies.baselines import QUADRANTS, out_of_fold, quadrants_of
 from mvemo.pipeline.studies.convnets import confusion_table

@@ -1,0 +1,1 @@
+"""The same recording or pictures under two names."""

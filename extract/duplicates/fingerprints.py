@@ -1,0 +1,147 @@
+"""Fingerprints of sound and pictures, which survive re-encoding, and their comparison.
+
+They answer one question: are two clips the same recording or the same pictures? Music that
+is merely alike, or another stretch of the same song, has another fingerprint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.extract.media.reading import decode_clip
+
+SR = 8000
+# A word spans this much sound, and a new one begins every HOP seconds: clips that were cut
+# at other times then have words that begin at most half a hop apart.
+WINDOW, HOP = 0.384, 0.048
+BANDS, LOW, HIGH = 33, 300.0, 3000.0
+# Softer than the clip's loudest window by more than this, a window says nothing.
+AUDIBLE_DB = 50.0
+# A cut copy's pictures are taken at other times: many, so that each scene is met.
+N_FRAMES = 64
+# Pictures are hashed as 9 x 8 means, which 64 differences describe.
+_ROWS, _COLUMNS = 8, 8
+HASH_BITS = _ROWS * _COLUMNS
+# Neighbours that differ in no more bits are one picture.
+SAME_SCENE = 4
+# Standard deviation of those means, of 255, below which a picture is as good as empty.
+CONTRAST = 6.0
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What is compared of one clip.
+
+    Parameters
+    ----------
+    words
+        uint32 (windows,), one every `HOP` seconds; empty without sound.
+    unsure
+        uint32 (windows,): for each word the bit that a copy would most likely flip.
+    audible
+        bool (windows,): False where it is too soft to tell.
+    hashes
+        bool (pictures, 64): of pictures with contrast, and unlike the one before.
+    problems
+        ``audio`` or ``video`` to why there is none.
+    """
+
+    words: NDArray[np.uint32]
+    unsure: NDArray[np.uint32]
+    audible: NDArray[np.bool_]
+    hashes: NDArray[np.bool_]
+    problems: dict[str, str]
+
+
+def fingerprint(
+    path: Path, *, start: float = 0.0, duration: float | None = None, threads: int = 1
+) -> Fingerprint:
+    """Decode a clip and take its fingerprint.
+
+    Raises
+    ------
+    BadMedia, MissingFile
+        As `decode_clip`.
+    """
+    held = decode_clip(
+        path,
+        start=start,
+        duration=duration,
+        sample_rates=(SR,),
+        n_frames=N_FRAMES,
+        sizes=(64,),
+        threads=threads,
+    )
+    words, unsure, audible = sound_words(held.waveforms.get(SR, np.empty(0, np.float32)))
+    hashes = picture_hashes(held.frames.get(64, np.empty((0, 64, 64, 3), np.uint8)))
+    return Fingerprint(words, unsure, audible, hashes, dict(held.problems))
+
+
+def sound_words(
+    waveform: NDArray[np.float32],
+) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.bool_]]:
+    """Words of 32 bits: the signs of energy differences between bands and in time.
+
+    Bit m of window n is the sign of E(n, m) - E(n, m + 1) - (E(n - 1, m) - E(n - 1, m + 1)),
+    E being the energy of the m-th of 33 bands that are equally wide in log frequency
+    (Haitsma and Kalker, A Highly Robust Audio Fingerprinting System, ISMIR 2002).
+
+    Parameters
+    ----------
+    waveform
+        float32 (samples,) at `SR`.
+
+    Returns
+    -------
+    `words`, `unsure` and `audible` of `Fingerprint`.
+    """
+    size, hop = round(WINDOW * SR), round(HOP * SR)
+    n_windows = (len(waveform) - size) // hop + 1
+    if n_windows < 2:
+        empty = np.empty(0, np.uint32)
+        return empty, empty, np.empty(0, np.bool_)
+    view = np.lib.stride_tricks.sliding_window_view(waveform, size)[::hop][:n_windows]
+    power = np.abs(np.fft.rfft(view * np.hanning(size).astype(np.float32), axis=1)) ** 2
+    edges = np.geomspace(LOW, HIGH, BANDS + 1) * size / SR
+    cumulated = np.concatenate([np.zeros((n_windows, 1)), np.cumsum(power, axis=1)], axis=1)
+    at = np.round(edges).astype(np.int64)
+    bands = cumulated[:, at[1:]] - cumulated[:, at[:-1]]  # (windows, 33)
+    across = bands[:, :-1] - bands[:, 1:]  # (windows, 32)
+    rise = across[1:] - across[:-1]  # (windows - 1, 32)
+    place = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    words = ((rise > 0) * place).sum(axis=1, dtype=np.uint32)
+    unsure = place[np.abs(rise).argmin(axis=1)]
+    energy = bands.sum(axis=1)
+    audible = energy > max(float(energy.max()) * 10 ** (-AUDIBLE_DB / 10), 1e-9)
+    return words, unsure, audible[1:] & audible[:-1]
+
+
+def picture_hashes(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Difference hashes: whether each of 8 x 8 cells is brighter than the one right of it.
+
+    Parameters
+    ----------
+    frames
+        uint8 (frames, size, size, 3), RGB.
+
+    Returns
+    -------
+    bool (pictures, 64). Pictures without contrast, as black ones, are left out, and such
+    as hardly differ from the one before.
+    """
+    kept: list[NDArray[np.bool_]] = []
+    for frame in frames:
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        small = cv2.resize(grey, (_COLUMNS + 1, _ROWS), interpolation=cv2.INTER_AREA)
+        cells = small.astype(np.float32)
+        if cells.std() < CONTRAST:
+            continue
+        bits = (cells[:, :-1] > cells[:, 1:]).ravel()
+        if not kept or int((bits != kept[-1]).sum()) > SAME_SCENE:
+            kept.append(bits)
+    return np.array(kept, dtype=np.bool_).reshape(-1, HASH_BITS)

@@ -1,0 +1,1 @@
+"""The only reader of media files: checks, sound, frames, and their place in time."""

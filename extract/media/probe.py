@@ -1,0 +1,63 @@
+"""How long a media file's sound or pictures are, without decoding them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import soundfile
+
+from mvemo.extract.errors import BadMedia
+from mvemo.extract.media.checks import check_file, reason
+from mvemo.extract.media.reading import AUDIO_FILES, is_cover, open_container
+
+
+def probe_seconds(path: str | Path) -> float:
+    """Length of a file's sound, else of its pictures, in seconds from its first time on.
+
+    By the presentation times of all packets, as `decode_clip` goes, not by what the header
+    states: the file is read through, but nothing is decoded. Sound that begins later than
+    the file is counted from the file's beginning.
+
+    Raises
+    ------
+    MissingFile
+        There is no such file, or it may not be opened.
+    BadMedia
+        Nothing in it can be read as media.
+    """
+    path = Path(path)
+    check_file(path)
+    if path.suffix.lower() in AUDIO_FILES:
+        try:
+            with soundfile.SoundFile(path) as file:
+                if file.frames:
+                    return float(file.frames / file.samplerate)
+        except soundfile.LibsndfileError:
+            pass
+    try:
+        seconds = _by_packets(path)
+    except (av.error.FFmpegError, ValueError, RuntimeError, OSError) as error:
+        raise BadMedia(f"{path}: cannot be read as media: {reason(error)}") from error
+    if not seconds > 0:
+        raise BadMedia(f"{path}: has neither sound nor pictures")
+    return seconds
+
+
+def _by_packets(path: Path) -> float:
+    """End of the last packet after the file's first presentation time; 0 without any."""
+    with open_container(path) as container:
+        streams: list[Any] = list(container.streams.audio[:1])
+        streams += [s for s in container.streams.video if not is_cover(s)][:1]
+        ends = {stream.index: 0.0 for stream in streams}
+        origin = 0.0 if container.start_time is None else container.start_time / av.time_base
+        if streams:
+            for packet in container.demux(*streams):
+                if packet.pts is not None:
+                    base = float(packet.time_base)
+                    end = (packet.pts + (packet.duration or 0)) * base - origin
+                    at = packet.stream.index
+                    ends[at] = max(ends[at], end)
+    return next((end for end in ends.values() if end > 0), 0.0)

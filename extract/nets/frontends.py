@@ -1,0 +1,176 @@
+"""Audio front ends: waveforms of fixed length (A1) and mel spectrograms (A2).
+
+Two mel front ends, of PL20 and of C17, are one module with two settings. C17's own is
+what its released weights were trained behind, so those are exact only with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvemo.extract.descriptors.mel import MelSettings, mel_filterbank
+from mvemo.extract.errors import BadSetting, BadWeights
+
+# How far a released DFT kernel may be from the windowed DFT that stands in for it here;
+# 1 is the window's maximum. C17's are within 3e-8, the rounding of float32.
+KERNEL_TOLERANCE = 1e-6
+
+
+# PL20 3.1: 480,000 samples give 96 x 1,876. PL20 says neither padding nor the decibel's
+# reference; frames must be centred to give 1,876, and the net was C17's, so its decibel.
+PL20 = MelSettings(sr=16000)
+PL20_SECONDS = 30.0
+# C17's kapre layers under Theano: 348,000 samples give 96 x 1,360.
+C17 = MelSettings(sr=12000, frames="same", reverse_window=True)
+C17_SECONDS = 29.0
+
+
+def fit_waveform(waveform: Tensor, samples: int) -> Tensor:
+    """Zero-pad at the end, or cut, to a length (A1).
+
+    Parameters
+    ----------
+    waveform
+        (..., any length).
+    samples
+        The length wanted.
+
+    Returns
+    -------
+    (..., samples), of the same type.
+    """
+    if samples < 1:
+        raise BadSetting(f"samples is {samples}: it must be above 0")
+    length = waveform.shape[-1]
+    if length >= samples:
+        return waveform[..., :samples]
+    return functional.pad(waveform, (0, samples - length))
+
+
+def fit_waveforms(waveforms: Sequence[NDArray[np.float32] | Tensor], samples: int) -> Tensor:
+    """Batch of waveforms of different lengths, float32 (batch, samples); see `fit_waveform`."""
+    batch = torch.zeros(len(waveforms), samples)
+    for row, waveform in zip(batch, waveforms, strict=True):
+        part = torch.as_tensor(waveform)[:samples]
+        row[: len(part)] = part
+    return batch
+
+
+class MelSpectrogram(nn.Module):
+    """Mel spectrogram in decibel below the clip's maximum (A2).
+
+    Power of a Hann-windowed DFT, mel bands, 10 log10 with the floor `amin`, minus the
+    maximum over the clip, raised to ``-dynamic_range``. A silent clip is 0 dB throughout.
+
+    The window and the filterbank are buffers, so that they count in a net's digest.
+
+    Parameters
+    ----------
+    settings
+        For example `PL20` or `C17`.
+    """
+
+    window: Tensor
+    filterbank: Tensor
+
+    def __init__(self, settings: MelSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        window = torch.hann_window(settings.n_fft, periodic=True, dtype=torch.float64)
+        if settings.reverse_window:
+            window = window.flip(0)
+        self.register_buffer("window", window.float())
+        self.register_buffer("filterbank", torch.from_numpy(mel_filterbank(settings)).float())
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """Spectrogram of a batch.
+
+        Parameters
+        ----------
+        waveform
+            float32 (batch, samples).
+
+        Returns
+        -------
+        float32 (batch, n_mels, n_frames), within [-dynamic_range, 0] dB.
+        """
+        settings = self.settings
+        # Half precision would lose the quiet bands: 80 dB are eight orders of magnitude.
+        with torch.autocast(waveform.device.type, enabled=False):
+            spectrum = torch.stft(
+                waveform.float(),
+                settings.n_fft,
+                settings.hop_length,
+                window=self.window,
+                center=True,
+                pad_mode="constant",
+                return_complex=True,
+            )  # (batch, n_fft // 2 + 1, frames)
+            spectrum = spectrum[..., : settings.n_frames(waveform.shape[-1])]
+            power = spectrum.real.square() + spectrum.imag.square()
+            mel = self.filterbank.T @ power  # (batch, n_mels, frames)
+            decibel = 10.0 * mel.clamp_min(settings.amin).log10()
+            decibel = decibel - decibel.amax(dim=(1, 2), keepdim=True)
+            return decibel.clamp_min(-settings.dynamic_range)
+
+    def load_kernels(self, real: Tensor, imag: Tensor, filterbank: Tensor) -> float:
+        """Take the window and the filterbank of released kernels.
+
+        The kernels are not convolved with: they are checked to be a windowed DFT, whose
+        fast transform gives the same at a fraction of the cost.
+
+        Parameters
+        ----------
+        real, imag
+            DFT kernels, (n_fft, n_fft // 2 + 1) once axes of length one are dropped.
+        filterbank
+            (n_fft // 2 + 1, n_mels).
+
+        Returns
+        -------
+        Largest deviation of the kernels from the windowed DFT, at most `KERNEL_TOLERANCE`.
+
+        Raises
+        ------
+        BadWeights
+            The shapes are others, or the kernels are no windowed DFT.
+        """
+        n_fft, n_bins = self.settings.n_fft, self.settings.n_fft // 2 + 1
+        real, imag = real.squeeze().double(), imag.squeeze().double()
+        for name, kernel, wanted in (
+            ("real DFT kernel", real, (n_fft, n_bins)),
+            ("imaginary DFT kernel", imag, (n_fft, n_bins)),
+            ("filterbank", filterbank, (n_bins, self.settings.n_mels)),
+        ):
+            if tuple(kernel.shape) != wanted:
+                raise BadWeights(f"{name} has shape {tuple(kernel.shape)}, {wanted} is wanted")
+        # At frequency zero the real kernel is the window itself.
+        window = real[:, 0]
+        angle = (
+            torch.arange(n_fft, dtype=torch.float64)[:, None]
+            * torch.arange(n_bins, dtype=torch.float64)
+            * (2.0 * math.pi / n_fft)
+        )
+        cosines, sines = window[:, None] * angle.cos(), window[:, None] * angle.sin()
+        # The sign of the imaginary part is a convention that power does not see.
+        sign = 1.0 if float((sines * imag).sum()) >= 0 else -1.0
+        deviation = max(
+            float((real - cosines).abs().max()),
+            float((imag - sign * sines).abs().max()),
+        )
+        if not deviation <= KERNEL_TOLERANCE:
+            raise BadWeights(
+                f"DFT kernels are {deviation:.2g} from a windowed DFT, at most "
+                f"{KERNEL_TOLERANCE:g} is allowed"
+            )
+        with torch.no_grad():
+            self.window.copy_(window.flip(0) if self.settings.reverse_window else window)
+            self.filterbank.copy_(filterbank)
+        return deviation

@@ -1,0 +1,1 @@
+"""What stage one keeps between epochs and runs: decoded media, descriptors, workers."""

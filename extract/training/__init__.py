@@ -1,0 +1,1 @@
+"""Fine-tuning: what is trained on which clips, losses, batches, checkpoints, embedding."""

@@ -1,0 +1,1 @@
+"""Heads: what they are, how many are fitted at once, stacked, and saved."""

@@ -1,0 +1,124 @@
+"""What a head is, fitted or saved: its layers, its standardisation, its outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.heads.solver import Link
+
+F64 = NDArray[np.float64]
+
+# What a second layer reads of the heads below it, by their link.
+DECISION_INPUTS: dict[Link, str] = {
+    "softmax": "log-probabilities",
+    "sigmoid": "log-odds",
+    "identity": "values",
+}
+# The surest word counts as no surer than this.
+LEAST_PROBABILITY = 1e-4
+
+
+@dataclass(frozen=True)
+class Head:
+    """A fitted linear layer over concatenated features, with its standardisation.
+
+    Parameters
+    ----------
+    model
+        Name of the model that it belongs to.
+    features
+        Those it concatenates, in order.
+    fold
+        The fold left out of its training; None for one fitted on all clips.
+    net_fold
+        Which fold's nets made its features (``crossfit``); None where all folds share one.
+    mean, scale
+        float64 (dim,): x is standardised to (x - mean) / scale first.
+    coef
+        float32 (outputs, dim): of classes, tags or dimensions.
+    intercept
+        float64 (outputs,).
+    C
+        Inverse strength of its L2 penalty.
+    link
+        What makes outputs of the layer's scores: ``softmax`` class probabilities,
+        ``sigmoid`` a probability for each tag, ``identity`` values in the labels' unit.
+    thresholds
+        ``sigmoid``: float64 (tags,), what a tag's probability must reach for a decision.
+    inputs
+        What it reads: cached ``features``, or the ``log-probabilities``, ``log-odds`` or
+        ``values`` of the models that `features` then names (`decision_inputs`).
+    hidden_coef, hidden_intercept
+        float32 (hidden, dim) and float64 (hidden,) of a hidden layer of rectified units,
+        whose outputs `coef` then reads; None without one.
+    """
+
+    model: str
+    features: tuple[str, ...]
+    fold: int | None
+    net_fold: int | None
+    mean: F64
+    scale: F64
+    coef: NDArray[np.float32]
+    intercept: F64
+    C: float
+    link: Link = "softmax"
+    thresholds: F64 | None = None
+    inputs: str = "features"
+    hidden_coef: NDArray[np.float32] | None = None
+    hidden_intercept: F64 | None = None
+
+    def probabilities(self, x: NDArray[np.floating]) -> F64:
+        """float64 (clips, outputs), of what it reads (clips, dim); see `inputs` and `link`.
+
+        Rows sum to 1 under ``softmax`` alone; under ``identity`` they are predicted values.
+
+        Raises
+        ------
+        BadFeatures
+            `x` has another width.
+        """
+        if x.ndim != 2 or x.shape[1] != len(self.mean):
+            raise BadFeatures(
+                f"head {self.model} takes {len(self.mean)} numbers a clip, not {x.shape[1:]}"
+            )
+        inner = (x - self.mean) / self.scale
+        if self.hidden_coef is not None and self.hidden_intercept is not None:
+            inner = np.maximum(inner @ self.hidden_coef.T + self.hidden_intercept, 0.0)
+        scores: F64 = inner @ self.coef.T + self.intercept
+        return outputs_of(scores, self.link)
+
+
+def outputs_of(scores: F64, link: Link) -> F64:
+    """What a head says for its layer's scores (clips, outputs)."""
+    if link == "softmax":
+        return softmax(scores)
+    return np.asarray(expit(scores), dtype=np.float64) if link == "sigmoid" else scores
+
+
+def decision_inputs(outputs: F64, link: Link) -> F64:
+    """What heads say on a scale where it adds up, as a second layer reads it.
+
+    Parameters
+    ----------
+    outputs
+        float64 (clips, outputs), of heads with this `link`; NaN stay NaN.
+    """
+    if link == "identity":
+        return outputs.copy()
+    if link == "softmax":
+        return np.asarray(np.log(np.maximum(outputs, LEAST_PROBABILITY)), dtype=np.float64)
+    p = np.clip(outputs, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
+    return np.asarray(np.log(p / (1.0 - p)), dtype=np.float64)
+
+
+def softmax(scores: F64) -> F64:
+    """Along the last axis (J22 eq. 6)."""
+    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    result: F64 = shifted / shifted.sum(axis=-1, keepdims=True)
+    return result

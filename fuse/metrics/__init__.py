@@ -1,0 +1,1 @@
+"""Scores of predictions, a module for each kind of task, and calibration."""

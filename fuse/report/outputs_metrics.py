@@ -1,0 +1,130 @@
+"""``metrics.json`` and ``predictions.csv`` of an evaluation of tags or of dimensions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import numpy as np
+
+from mvemo.fuse.metrics.multiclass import mean_of_held
+from mvemo.fuse.metrics.regression import QUADRANTS
+from mvemo.fuse.outputs import OutputResult, OutputResults
+from mvemo.fuse.report.metrics_json import intervals_of, outer_dict, plain, trust_dict
+from mvemo.fuse.report.summary import spread
+
+
+def output_metrics_dict(results: OutputResults) -> dict[str, Any]:
+    """The results as strict JSON values: numbers that are not finite become None.
+
+    The outer keys are those of `metrics_dict`; ``classes`` are tags or dimensions. A model
+    has ``modalities``, ``features``, ``predicted``, the headline score under its name
+    (``roc_auc`` or ``r2``: ``min``, ``mean``, ``max``, ``per_fold``), ``macro`` and, for
+    tags, ``micro`` scores of the pooled predictions, ``per_output`` (pooled scores of each
+    tag or dimension, with ``per_fold``), ``intervals`` (95 %, group bootstrap),
+    ``without``, ``stood_in``, of tags ``thresholds`` and ``calibration``, and, where valence
+    and arousal are predicted, ``quadrants``. ``baseline`` has the same for what knows no
+    features. ``comparisons``, ``repeats`` and ``learning_curve`` are of the headline.
+    """
+    values: dict[str, Any] = {
+        **outer_dict(results),
+        "headline": results.headline,
+        "models": {model.name: _model(model, results) for model in results.models},
+        "baseline": {"name": results.baseline.name, **_model(results.baseline, results)},
+        **trust_dict(results),
+        "missing": results.missing,
+        "failures": len(results.failures),
+        "provenance": results.provenance,
+    }
+    result: dict[str, Any] = plain(values, "metrics")
+    return result
+
+
+def output_metrics_json(results: OutputResults) -> str:
+    """`output_metrics_dict` as strict JSON text."""
+    values = output_metrics_dict(results)
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _model(model: OutputResult, results: OutputResults) -> dict[str, Any]:
+    held = spread(model.headline_per_fold)
+    values: dict[str, Any] = {
+        "modalities": model.modalities,
+        "features": model.features,
+        "predicted": int(model.predicted.sum()),
+        results.headline: {
+            "min": held.min,
+            "mean": held.mean,
+            "max": held.max,
+            "per_fold": model.headline_per_fold,
+        },
+        "macro": model.macro,
+        "intervals": {name: v for name, v in model.intervals.items() if ":" not in name},
+        "without": model.without,
+        "stood_in": model.stood_in,
+        "calibration": model.calibration,
+        "per_output": {
+            output: {
+                **{name: scores[i] for name, scores in model.pooled.items()},
+                "intervals": intervals_of(model.intervals, i),
+                "mean_over_folds": {
+                    name: mean_of_held(scores[:, i]) for name, scores in model.per_fold.items()
+                },
+                "per_fold": {name: scores[:, i] for name, scores in model.per_fold.items()},
+            }
+            for i, output in enumerate(results.classes)
+        },
+    }
+    if model.micro:
+        values["micro"] = model.micro
+    if model.thresholds is not None:
+        values["thresholds"] = model.thresholds
+    if model.quadrant_accuracy is not None and model.quadrant_per_fold is not None:
+        values["quadrants"] = {
+            "names": QUADRANTS,
+            "centre": results.quadrant_centre,
+            "accuracy": model.quadrant_accuracy,
+            "per_fold": model.quadrant_per_fold,
+            "confusion": model.quadrant_confusion,
+        }
+    return values
+
+
+def output_predictions_csv(results: OutputResults) -> str:
+    """Out-of-fold predictions: a row for each clip and model, in the order of the clips.
+
+    Columns: ``clip_id``, ``group``, ``fold`` (the one the clip was tested in), ``model``,
+    then for each tag or dimension X ``true_X``, ``predicted_X`` (probability or value, the
+    digits that give back the same float64) and, for tags, ``decided_X`` (0 or 1). The
+    predicted ones are empty where a clip could not be predicted.
+    """
+    tags = results.task == "multilabel"
+    kinds = ("true", "predicted", "decided") if tags else ("true", "predicted")
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        ["clip_id", "group", "fold", "model"]
+        + [f"{kind}_{name}" for name in results.classes for kind in kinds]
+    )
+    truth = results.labels.tolist()
+    outputs = [
+        (
+            m.name,
+            m.predicted,
+            m.predictions.tolist(),
+            np.zeros(0) if m.decisions is None else m.decisions.astype(int),
+        )
+        for m in results.models
+    ]
+    for i, clip_id in enumerate(results.clip_ids):
+        about = [clip_id, results.groups[i], int(results.folds[i])]
+        for name, there, predicted, decided in outputs:
+            cells: list[object] = []
+            for j, true in enumerate(truth[i]):
+                cells += [true, predicted[i][j] if there[i] else ""]
+                if tags:
+                    cells.append(int(decided[i][j]) if there[i] else "")
+            writer.writerow([*about, name, *cells])
+    return buffer.getvalue()

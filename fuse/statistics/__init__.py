@@ -1,0 +1,1 @@
+"""How sure scores are: resampling, intervals, tests between models, learning curves."""

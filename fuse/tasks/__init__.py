@@ -1,0 +1,1 @@
+"""What depends on the task: labels, losses, metrics, decisions, tables and figures."""

@@ -1,0 +1,274 @@
+"""Make a manifest of a folder of clips, by the layouts that data sets come in."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mvemo.manifests.errors import BadManifest, MissingManifest
+from mvemo.manifests.header import Faults
+from mvemo.manifests.layouts.ravdess import CHANNELS, EMOTIONS, parse_ravdess
+from mvemo.manifests.layouts.sources import with_inferred_groups
+from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.rows import Row, finish_rows
+
+Layout = Literal["auto", "class-folders", "ravdess"]
+LAYOUTS: tuple[Layout, ...] = ("auto", "class-folders", "ravdess")
+
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".vob",
+        ".webm",
+        ".wmv",
+    ]
+)
+AUDIO_SUFFIXES = frozenset(
+    [
+        ".aac",
+        ".ac3",
+        ".aif",
+        ".aiff",
+        ".amr",
+        ".au",
+        ".caf",
+        ".flac",
+        ".m4a",
+        ".mp3",
+        ".oga",
+        ".ogg",
+        ".opus",
+        ".wav",
+        ".wma",
+    ]
+)
+
+# Folder names that say a split, and the split they say.
+SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+
+
+class ScanWarning(UserWarning):
+    """Files of a scanned folder that are not in its manifest."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A folder's manifest and what it leaves out.
+
+    Parameters
+    ----------
+    manifest
+        One clip for each media file, sorted by path.
+    left_out
+        (path relative to the folder, reason) of each file that is no clip. Hidden
+        files and mvemo's own files are not listed.
+    """
+
+    manifest: Manifest
+    left_out: tuple[tuple[str, str], ...]
+
+    def notes(self, most: int = 10) -> tuple[str, ...]:
+        """One line for each reason, with the first `most` of its files."""
+        by_reason: dict[str, list[str]] = {}
+        for path, reason in self.left_out:
+            by_reason.setdefault(reason, []).append(path)
+        notes = []
+        for reason, paths in by_reason.items():
+            more = f" and {len(paths) - most} more" if len(paths) > most else ""
+            listed = ", ".join(map(repr, paths[:most]))
+            notes.append(f"{len(paths)} left out, {reason}: {listed}{more}")
+        return tuple(notes)
+
+
+def scan_folder(
+    folder: str | Path,
+    *,
+    infer_groups: bool = False,
+    name: str | None = None,
+    layout: Layout = "auto",
+    channel: str | None = None,
+) -> Manifest:
+    """The manifest of a folder of clips; `scan_clips` with the left-out files as a warning.
+
+    Warns
+    -----
+    ScanWarning
+        Files that are no clips, each with its reason.
+    """
+    scan = scan_clips(folder, infer_groups=infer_groups, name=name, layout=layout, channel=channel)
+    if scan.left_out:
+        warnings.warn(f"{folder}: " + "; ".join(scan.notes()), ScanWarning, stacklevel=2)
+    return scan.manifest
+
+
+def scan_clips(
+    folder: str | Path,
+    *,
+    infer_groups: bool = False,
+    name: str | None = None,
+    layout: Layout = "auto",
+    channel: str | None = None,
+) -> Scan:
+    """Find the clips of a folder and their labels.
+
+    Layouts: ``class-folders`` has one folder per class with media files anywhere below
+    it (D1, D6); where all folders are named like splits (Train, Validation, ...), the
+    classes are one level further down and the split is kept. ``ravdess`` reads emotion
+    and actor from file names in any folders (D5); the actor is the group. ``auto`` is
+    ``ravdess`` if all media files are named so, else ``class-folders``.
+
+    Parameters
+    ----------
+    folder
+        Root of the manifest.
+    infer_groups
+        Group clips by the source their names tell (`source_of`); otherwise each clip
+        is its own group. RAVDESS always groups by actor.
+    name
+        Of the manifest; default: the folder's name.
+    channel
+        RAVDESS: only ``speech`` or only ``song``.
+
+    Raises
+    ------
+    MissingManifest
+        No such folder.
+    BadManifest
+        No clips, fewer than two classes, or an unknown layout or channel.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        raise MissingManifest(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise BadManifest(f"{folder}: is a file; give a folder of clips")
+    if layout not in LAYOUTS:
+        raise BadManifest(f"unknown layout {layout!r}; one of {', '.join(LAYOUTS)}")
+    if channel is not None and channel not in CHANNELS:
+        raise BadManifest(f"unknown vocal channel {channel!r}; one of {', '.join(CHANNELS)}")
+
+    left_out: list[tuple[str, str]] = []
+    paths = _media(folder, left_out)
+    if not paths:
+        raise BadManifest(f"{folder}: no media files; expected a folder of clips for each class")
+    if layout == "auto":
+        named = all(parse_ravdess(_stem(path)) for path in paths)
+        layout = "ravdess" if named else "class-folders"
+    if channel is not None and layout != "ravdess":
+        raise BadManifest(f"{folder}: vocal channel {channel!r} needs the ravdess layout")
+    if layout == "ravdess":
+        rows, classes = _ravdess(paths, channel, left_out)
+    else:
+        rows, classes = _class_folders(paths, left_out)
+    if not rows:
+        raise BadManifest(f"{folder}: no clip fits layout {layout}; {_say(left_out)}")
+    if len(classes) < 2:
+        also = f"; left out were {_say(left_out)}" if left_out else ""
+        raise BadManifest(
+            f"{folder}: only one class, {classes[0]!r}; two are needed at least{also}"
+        )
+    faults = Faults(folder)
+    finish_rows(rows, faults)
+    faults.raise_any()
+    clips = tuple(Clip(r.clip_id, r.path, r.label, r.group, split=r.split) for r in rows)
+    the_name = name or folder.resolve().name or "clips"
+    manifest = Manifest(the_name, "multiclass", tuple(classes), clips, folder)
+    if infer_groups and layout != "ravdess":
+        manifest = with_inferred_groups(manifest)
+    return Scan(manifest, tuple(sorted(left_out)))
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(posixpath.basename(path))[0]
+
+
+def _say(left_out: Sequence[tuple[str, str]]) -> str:
+    path, reason = left_out[0]
+    return f"{path!r}: {reason}"
+
+
+def _media(folder: Path, left_out: list[tuple[str, str]]) -> list[str]:
+    """Paths of all media files relative to the folder, sorted; others go to `left_out`."""
+    paths = []
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        # A link to a folder above would lead round for ever.
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in files:
+            if file.startswith("."):
+                continue
+            path = Path(here, file).relative_to(folder).as_posix()
+            suffix = posixpath.splitext(file)[1].lower()
+            if not path.isprintable():
+                left_out.append((path, "its name has bytes or marks that no CSV can hold; rename"))
+            elif suffix in VIDEO_SUFFIXES or suffix in AUDIO_SUFFIXES:
+                paths.append(path)
+            elif not _is_ours(Path(here, file)):
+                left_out.append((path, "not a known type of media file"))
+    return sorted(paths)
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(8) == b"# mvemo "
+    except OSError:
+        return False
+
+
+def _class_folders(
+    paths: Sequence[str], left_out: list[tuple[str, str]]
+) -> tuple[list[Row], list[str]]:
+    tops = {path.split("/")[0] for path in paths if "/" in path}
+    splits = bool(tops) and all(top.lower() in SPLITS for top in tops)
+    rows: list[Row] = []
+    for path in paths:
+        parts = path.split("/")
+        if len(parts) < (3 if splits else 2):
+            left_out.append((path, "not in a folder of a class"))
+            continue
+        split = SPLITS[parts[0].lower()] if splits else None
+        label = parts[1 if splits else 0].strip()
+        rows.append(Row(len(rows) + 1, path, (label,), split=split))
+    return rows, sorted({str(row.label[0]) for row in rows})
+
+
+def _ravdess(
+    paths: Sequence[str], channel: str | None, left_out: list[tuple[str, str]]
+) -> tuple[list[Row], list[str]]:
+    rows: list[Row] = []
+    for path in paths:
+        name = parse_ravdess(_stem(path))
+        if name is None:
+            left_out.append((path, "not named as RAVDESS names its files"))
+        elif channel is not None and name.channel != channel:
+            left_out.append((path, f"vocal channel is not {channel}"))
+        else:
+            rows.append(Row(len(rows) + 1, path, (name.emotion,), group=name.group))
+    used = {row.label[0] for row in rows}
+    return rows, [emotion for emotion in EMOTIONS if emotion in used]

@@ -1,0 +1,1 @@
+"""Folds and splits of clips: stratified, groups whole, and written down."""

@@ -1,0 +1,71 @@
+"""``mvemo report``: the report of a model from nothing but its predictions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mvemo.pipeline.provenance import provenance
+
+
+@click.command()
+@click.option(
+    "--predictions",
+    "files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    required=True,
+    help="CSV: clip_id, label, a column of probabilities for each class; optional group, "
+    "fold, model. May be given several times.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("out"),
+    show_default=True,
+    help="Folder of the report.",
+)
+@click.option("--name", help="Of the data set.  [default: the first file's name]")
+@click.option("--synthetic", is_flag=True, help="The clips are generated data: say so.")
+def report(files: tuple[Path, ...], out: Path, name: str | None, synthetic: bool) -> None:
+    """Score predictions that any program made, and report them as mvemo's own.
+
+    What the model was trained on is not known, and the report says so.
+    """
+    from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
+    from mvemo.fuse.statistics.uncertainty import with_uncertainty
+
+    marks = [_marks_beside(file) for file in files]
+    results = results_of_predictions(
+        read_predictions(*files),
+        name=name or files[0].stem,
+        synthetic=synthetic or any(mark.get("synthetic") is True for mark in marks),
+        provenance=provenance(),
+    )
+    results = replace(
+        results,
+        permuted=any(mark.get("permuted") is True for mark in marks),
+        leaky=results.leaky or any(mark.get("leaky") is True for mark in marks),
+        provenance={
+            **results.provenance,
+            "leaky_files": [
+                file.name for file, mark in zip(files, marks, strict=True) if mark.get("leaky")
+            ],
+        },
+    )
+    results = with_uncertainty(results)
+    write_report(results, out)
+    click.echo(f"{format_table(results)}\n\nreport: {out / 'report.html'}")
+
+
+def _marks_beside(predictions: Path) -> dict[str, Any]:
+    """What the ``metrics.json`` beside mvemo's own predictions says of them."""
+    try:
+        saved = json.loads(predictions.with_name("metrics.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return saved if isinstance(saved, dict) else {}

@@ -1,0 +1,125 @@
+"""``mvemo weights``: what a weight file holds, and whether it fits a net."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mvemo.pipeline.errors import BadOption
+
+if TYPE_CHECKING:
+    from mvemo.extract.nets.base import Net
+
+_FILE = click.Path(path_type=Path)
+# Outputs of a net whose class does not say how many its published files have.
+DEFAULT_OUTPUTS = 6
+
+
+@click.group()
+def weights() -> None:
+    """Pretrained weight files: what they hold, which nets they fit."""
+
+
+@weights.command()
+@click.argument("file", type=_FILE)
+def info(file: Path) -> None:
+    """Tell format, SHA-256, known origin and all tensors of FILE."""
+    from mvemo.extract.nets.weights import KNOWN, file_layout, read_weight_file
+
+    tensors, sha256 = read_weight_file(file)
+    numbers = sum(value.numel() for value in tensors.values())
+    click.echo(f"{file}: {file_layout(file)}, {len(tensors)} tensors, {numbers:,} numbers")
+    click.echo(f"sha256 {sha256}")
+    click.echo(f"known as {KNOWN.get(sha256, 'nothing: not a published file tried here')}")
+    width = max(len(name) for name in tensors)
+    for name, value in tensors.items():
+        kind = str(value.dtype).removeprefix("torch.")
+        shape = " x ".join(map(str, value.shape)) or "scalar"
+        click.echo(f"  {name:<{width}}  {kind}  {shape}")
+
+
+@weights.command()
+@click.argument("net")
+@click.argument("file", type=_FILE)
+@click.option("--width", default=1.0, show_default=True, help="Multiplies the channel counts.")
+@click.option(
+    "--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net."
+)
+@click.option("--video", type=_FILE, help="Clip whose prediction to tell (nets with labels).")
+@click.pass_context
+def check(
+    context: click.Context,
+    net: str,
+    file: Path,
+    width: float,
+    options: tuple[str, ...],
+    video: Path | None,
+) -> None:
+    """Load FILE into NET and name every tensor that did not match.
+
+    Exit code 1 if tensors that the embedding needs were not all in the file.
+    """
+    from mvemo.extract.nets import NETS, build_net
+    from mvemo.extract.nets.weights import load_weights
+
+    outputs = getattr(NETS[net], "pretrained_outputs", DEFAULT_OUTPUTS) if net in NETS else 1
+    made = build_net(net, outputs, width=width, **_values(options))
+    report = load_weights(made, file)
+    click.echo(report.text())
+    if report.complete:
+        click.echo(f"complete: all that {net}'s embedding needs came from the file")
+    else:
+        click.echo(f"incomplete: {net}'s embedding would be partly random", err=True)
+    if video is not None:
+        click.echo(_prediction(made, video))
+    context.exit(0 if report.complete else 1)
+
+
+@weights.command(name="list")
+def list_() -> None:
+    """List the nets, the published files that each accepts, and what it is fed."""
+    from mvemo.extract.nets import NETS, build_net
+
+    for name in NETS:
+        made = build_net(name, DEFAULT_OUTPUTS, width=0.1)
+        click.echo(f"{name}: {made.modality}")
+        for text in getattr(NETS[name], "published", ()):
+            click.echo(f"  accepts {text}")
+        click.echo("  accepts its own state_dict, as fine-tuning saves it")
+        click.echo(f"  preprocessing {json.dumps(made.preprocessing(), sort_keys=True)}")
+
+
+def _values(options: tuple[str, ...]) -> dict[str, Any]:
+    """``key=value`` strings as plain values: numbers and true/false where they read so."""
+    values: dict[str, Any] = {}
+    for option in options:
+        key, equals, text = option.partition("=")
+        if not equals or not key.strip():
+            raise BadOption(f"--option {option!r}: write it as key=value")
+        try:
+            values[key.strip()] = json.loads(text)
+        except ValueError:
+            values[key.strip()] = text.strip()
+    return values
+
+
+def _prediction(net: Net, video: Path) -> str:
+    """What a net with known labels says of a clip."""
+    import torch
+
+    from mvemo.extract.nets import VideoInput
+
+    describe = getattr(net, "describe_prediction", None)
+    if describe is None or not isinstance(net.input, VideoInput):
+        raise BadOption(f"--video: {net.name} has no labels of its own to tell")
+    from mvemo.extract.media.reading import decode_clip
+
+    decoded = decode_clip(video, n_frames=net.input.n_frames, sizes=(net.input.size,))
+    if "video" in decoded.problems:
+        raise BadOption(f"--video: {video}: {decoded.problems['video']}")
+    raw = torch.from_numpy(decoded.frames[net.input.size]).unsqueeze(0)
+    with torch.inference_mode():
+        return str(describe(raw))

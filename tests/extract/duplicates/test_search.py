@@ -1,0 +1,222 @@
+"""Near-duplicates: found when re-encoded, cut or louder; other clips are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from media_samples import write_media
+
+from mvemo.extract.duplicates.fingerprints import (
+    HOP,
+    SR,
+    Fingerprint,
+    fingerprint,
+    picture_hashes,
+    sound_words,
+)
+from mvemo.extract.duplicates.search import compare_fingerprints, find_duplicates
+from mvemo.manifests import Clip, Manifest, write_manifest
+from mvemo.pipeline.commands.manifest import manifest as command
+
+SECONDS = 8.0
+
+
+def music(seed: int, seconds: float = SECONDS, sr: int = 16000) -> np.ndarray:
+    """float32 (1, samples): notes of random pitch with overtones, four a second, and noise."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * sr)) / sr
+    wave = 0.01 * rng.normal(size=len(t))
+    for start in np.arange(0, seconds, 0.25):
+        held = t - start
+        shape = np.where(held >= 0, np.exp(-4 * np.clip(held, 0, None)), 0.0)
+        pitch = 220 * 2 ** (rng.integers(0, 25) / 12)
+        for k in range(1, 6):
+            wave += 0.1 / k * shape * np.sin(2 * np.pi * k * pitch * held + rng.uniform(0, 6))
+    return wave[None].astype(np.float32)
+
+
+def scenes(seed: int, seconds: float = SECONDS, fps: int = 8, size: int = 64) -> list[np.ndarray]:
+    """A new random picture every second, slowly growing brighter within."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(round(seconds)):
+        # As in photographs, nothing is quite flat: flat areas have no sign that lasts.
+        coarse = rng.uniform(30, 200, (9, 9, 3))
+        picture = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+        frames += [(picture + 3 * i).clip(0, 255).astype(np.uint8) for i in range(fps)]
+    return frames
+
+
+def write(path: Path, sound: np.ndarray, frames: list[np.ndarray], **options: object) -> Path:
+    times = [125 * i for i in range(len(frames))]
+    return write_media(path, sound=sound, frames=frames, times_ms=times, **options)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    folder = tmp_path_factory.mktemp("clips")
+    write(folder / "one.mp4", music(1), scenes(1))
+    # Re-encoded: another codec, fewer and coarser pictures, a third as loud.
+    small = [f[::2, ::2] for f in scenes(1)]
+    write(
+        folder / "again.mkv",
+        music(1) / 3,
+        small,
+        codec="mpeg4",
+        options={"qscale": "12"},
+        audio_codec="mp2",
+    )
+    # Cut: 1.6 s are gone at the beginning.
+    cut = round(1.625 * 16000)
+    write(folder / "cut.mp4", music(1)[:, cut:], scenes(1)[13:])
+    write(folder / "other.mp4", music(2), scenes(2))
+    # The same sound under other pictures.
+    write(folder / "cover.mp4", music(1), scenes(3))
+    write(folder / "mute.mp4", music(4) * 0, scenes(4))
+    names = sorted(f.name for f in folder.iterdir())
+    listed = [Clip(n.split(".")[0], n, ("x" if i % 2 else "y",), n) for i, n in enumerate(names)]
+    return Manifest("m", "multiclass", ("x", "y"), tuple(listed), folder)
+
+
+def test_copies_are_found_and_others_are_not(clips: Manifest) -> None:
+    search = find_duplicates(clips, workers=2)
+    found = {(d.first, d.second, d.modality): d for d in search.duplicates}
+    assert set(found) == {
+        ("again", "cover", "audio"),
+        ("again", "cut", "audio"),
+        ("again", "cut", "video"),
+        ("again", "one", "audio"),
+        ("again", "one", "video"),
+        ("cover", "cut", "audio"),
+        ("cover", "one", "audio"),
+        ("cut", "one", "audio"),
+        ("cut", "one", "video"),
+    }
+    assert found["again", "cut", "audio"].offset == pytest.approx(1.625, abs=HOP)
+    assert found["cut", "one", "audio"].offset == pytest.approx(-1.625, abs=HOP)
+    assert found["again", "one", "audio"].offset == pytest.approx(0.0, abs=HOP)
+    assert all(0.7 <= d.similarity <= 1.0 for d in found.values() if d.modality == "audio")
+    assert [d.first for d in search.duplicates] == sorted(d.first for d in search.duplicates)
+
+
+def test_within_a_group_nothing_is_told(clips: Manifest) -> None:
+    same = ("one", "again", "cut")
+    grouped = replace(
+        clips,
+        clips=tuple(replace(c, group="g" if c.clip_id in same else c.group) for c in clips.clips),
+    )
+    found = find_duplicates(grouped).duplicates
+    assert {(d.first, d.second) for d in found} == {
+        ("again", "cover"),
+        ("cover", "cut"),
+        ("cover", "one"),
+    }
+    assert len(find_duplicates(grouped, across_groups=False).duplicates) == 9
+
+
+def test_stretches_of_one_file(clips: Manifest) -> None:
+    def of(*stretches: tuple[float, float]) -> Manifest:
+        listed = [Clip(str(s), "one.mp4", ("x",), str(s), s, d) for s, d in stretches]
+        return replace(clips, clips=tuple(listed))
+
+    # Half of what both have in common is enough; what only follows has nothing in common.
+    assert len(find_duplicates(of((0.0, 6.0), (2.0, 6.0))).duplicates) >= 1
+    assert find_duplicates(of((0.0, 4.0), (4.0, 4.0))).duplicates == ()
+
+
+def test_what_cannot_be_decoded_is_told(clips: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"nothing")
+    write_media(tmp_path / "quiet.mp4", frames=scenes(5, 2), times_ms=[125 * i for i in range(16)])
+    names = ("bad.mp4", "none.mp4", "quiet.mp4")
+    listed = tuple(Clip(n, n, ("x",), n) for n in names)
+    seen: list[bool] = []
+    search = find_duplicates(replace(clips, clips=listed, root=tmp_path), progress=seen.append)
+    assert [(clip, what) for clip, what, _ in search.problems] == [
+        ("bad.mp4", "clip"),
+        ("none.mp4", "clip"),
+        ("quiet.mp4", "audio"),
+    ]
+    assert sorted(seen) == [False, True, True]
+
+
+def test_gain_changes_no_word() -> None:
+    sound = music(6, sr=SR)[0]
+    words, _, audible = sound_words(sound)
+    louder, _, still = sound_words(sound * np.float32(0.25))
+    np.testing.assert_array_equal(words, louder)
+    np.testing.assert_array_equal(audible, still)
+    assert audible.all()
+
+
+def test_words_are_the_signs_of_band_differences() -> None:
+    """Against the definition, window by window and bit by bit."""
+    sound = music(7, 1.0, SR)[0]
+    size, hop = 3072, 384
+    energy = []
+    for at in range(0, len(sound) - size + 1, hop):
+        power = np.abs(np.fft.rfft(sound[at : at + size].astype(float) * np.hanning(size))) ** 2
+        edges = [round(300 * 10 ** (m / 33) * size / SR) for m in range(34)]
+        energy.append([power[a:b].sum() for a, b in pairwise(edges)])
+    words, unsure, _ = sound_words(sound)
+    assert len(words) == len(energy) - 1
+    for n in range(1, len(energy)):
+        e, d = energy[n], energy[n - 1]
+        rise = [e[m] - e[m + 1] - (d[m] - d[m + 1]) for m in range(32)]
+        weakest = int(np.argmin(np.abs(rise)))
+        assert unsure[n - 1] == 1 << weakest
+        # In single precision the weakest may come out either way.
+        expected = sum(1 << m for m in range(32) if rise[m] > 0)
+        assert (int(words[n - 1]) ^ expected) & ~(1 << weakest) == 0
+
+
+def test_silence_and_empty_pictures_say_nothing() -> None:
+    assert not sound_words(np.zeros(4 * SR, np.float32))[2].any()
+    assert len(sound_words(np.zeros(100, np.float32))[0]) == 0
+    assert len(picture_hashes(np.zeros((5, 64, 64, 3), np.uint8))) == 0
+    words, unsure, audible = sound_words(np.zeros(4 * SR, np.float32))
+    black = Fingerprint(
+        words, unsure, audible, picture_hashes(np.zeros((5, 64, 64, 3), np.uint8)), {}
+    )
+    assert compare_fingerprints([black, black]) == []
+    assert compare_fingerprints([]) == []
+
+
+def test_still_pictures_are_one() -> None:
+    frames = np.array(scenes(8, 4))
+    assert len(picture_hashes(frames)) == 4
+
+
+def test_the_command_tells_them_and_exits_1(clips: Manifest, tmp_path: Path) -> None:
+    few = replace(clips, clips=tuple(c for c in clips.clips if c.clip_id in ("one", "cut")))
+    path = tmp_path / "few.csv"
+    labelled = replace(few, clips=(few.clips[0], replace(few.clips[1], label=("x",))))
+    write_manifest(labelled, path)
+    done = CliRunner().invoke(command, ["check", str(path), "--duplicates"])
+    assert done.exit_code == 1, done.output
+    assert "cut (group cut.mp4) and one (group one.mp4): the same sound (" in done.stderr
+    assert "1.6 s earlier)" in done.stderr
+    assert "the same pictures" in done.stderr
+    assert done.stdout.splitlines()[-1] == "1 pair of near-duplicates in different groups"
+    joined = replace(labelled, clips=tuple(replace(c, group="g") for c in labelled.clips))
+    write_manifest(joined, path)
+    assert CliRunner().invoke(command, ["check", str(path), "--duplicates"]).exit_code == 0
+    refused = CliRunner().invoke(command, ["check", str(path), "--duplicates", "--no-media"])
+    assert "needs the media" in str(refused.exception)
+
+
+def test_real_videos_have_no_duplicates(shared_data: Path) -> None:
+    """Four videos and two pieces of one source are five different recordings."""
+    folder = shared_data / "mve" / "Train"
+    files = sorted(folder.glob("*/*.mp4"))[:4]
+    prints = [fingerprint(f, duration=8.0) for f in files]
+    shifted = fingerprint(files[0], start=2.0, duration=8.0)
+    found = compare_fingerprints([*prints, shifted])
+    assert {(i, j) for i, j, *_ in found} == {(0, 4)}
+    (sound,) = [pair for pair in found if pair[2] == "audio"]
+    assert sound[4] == pytest.approx(2.0, abs=HOP)

@@ -1,0 +1,74 @@
+"""Lengths by packets agree with what decodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from media_samples import grey, sine, write_media
+
+from mvemo.extract.errors import BadMedia, MissingFile
+from mvemo.extract.media.probe import probe_seconds
+from mvemo.extract.media.reading import decode_clip
+
+# A codec's last packet is padded, at most by one frame of 1,024 samples.
+PACKET = 1024 / 16000
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_sound_files_to_the_sample(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, sine(2.3, 8000)[0], 8000)
+    assert probe_seconds(path) == 2.3
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", {}),
+        ("a.mkv", {}),
+        ("a.m4a", {"pictures": False}),
+        ("late.mkv", {"sound_at": 0.5}),
+    ],
+)
+def test_containers_as_decoded(tmp_path: Path, name: str, options: dict) -> None:
+    options = dict(options)
+    shown = options.pop("pictures", True)
+    path = write_media(
+        tmp_path / name,
+        frames=[grey(i) for i in range(20)] if shown else (),
+        times_ms=[100 * i for i in range(20)] if shown else (),
+        sound=sine(2.7, 16000),
+        **options,
+    )
+    decoded = decode_clip(path, n_frames=4, sizes=(32,) if shown else ())
+    assert not decoded.problems
+    assert probe_seconds(path) == pytest.approx(decoded.seconds, abs=2 * PACKET)
+
+
+def test_mp3_as_decoded(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.mp3", sine(2.7, 16000)[0], 16000)
+    decoded = decode_clip(tmp_path / "a.mp3", sizes=())
+    assert not decoded.problems
+    assert probe_seconds(tmp_path / "a.mp3") == pytest.approx(decoded.seconds, abs=2 * PACKET)
+
+
+def test_pictures_count_where_there_is_no_sound(tmp_path: Path) -> None:
+    path = write_media(
+        tmp_path / "a.mp4", frames=[grey(i) for i in range(20)], times_ms=range(0, 2000, 100)
+    )
+    assert probe_seconds(path) == pytest.approx(2.0, abs=0.11)
+
+
+def test_what_is_no_media_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MissingFile):
+        probe_seconds(tmp_path / "none.mp4")
+    for name, content in (("a.mp4", b"no media" * 99), ("b.wav", b"RIFF"), ("c.mp3", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BadMedia, match=name):
+            probe_seconds(tmp_path / name)
+    soundfile.write(tmp_path / "d.wav", np.zeros(0, np.float32), 8000)
+    with pytest.raises(BadMedia, match="neither sound nor pictures"):
+        probe_seconds(tmp_path / "d.wav")

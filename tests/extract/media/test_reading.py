@@ -1,0 +1,489 @@
+"""Media against ground truth: frames that say their number, and sound that is known."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+import soundfile
+from media_samples import grey, index_of, sine, write_media
+from numpy.typing import NDArray
+
+from mvemo.extract.errors import BadMedia, BadSetting, MissingFile
+from mvemo.extract.media.reading import decode_clip
+
+# Shown from these milliseconds on; the last one for as long as the container says.
+TIMES = [0, 40, 80, 500, 540, 900, 1400, 1410, 1420, 2000, 2500, 2600, 2700, 2800, 3000, 3500]
+PLAIN = [40 * i for i in range(30)]
+
+
+def pictures(count: int) -> list[NDArray[np.uint8]]:
+    return [grey(i) for i in range(count)]
+
+
+def chosen(path: Path, **asked: Any) -> list[int]:
+    decoded = decode_clip(path, sample_rates=(), sizes=(16,), **asked)
+    assert decoded.problems == {}
+    return [index_of(frame) for frame in decoded.frames[16]]
+
+
+def shown_at(times: list[float], stamps: list[int]) -> list[int]:
+    """By the definition: the last frame that is not later."""
+    return [max([i for i, ms in enumerate(stamps) if ms / 1000 <= t] or [0]) for t in times]
+
+
+def peak_hertz(wave: NDArray[np.float32], sr: int) -> float:
+    spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave))))
+    return float(np.argmax(spectrum) * sr / len(wave))
+
+
+# --- frames
+
+
+@pytest.mark.parametrize("bframes", ["0", "3"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize(("start", "duration"), [(0.0, 3.5), (1.405, 1.1), (3.1, 0.3)])
+def test_frames_of_a_variable_rate(
+    tmp_path: Path, suffix: str, bframes: str, start: float, duration: float
+) -> None:
+    path = write_media(
+        tmp_path / f"a{suffix}",
+        frames=pictures(len(TIMES)),
+        times_ms=TIMES,
+        options={"bf": bframes, "b_strategy": "0"},
+        gop=6,
+    )
+    times = [start + (i + 0.5) * duration / 16 for i in range(16)]
+    assert chosen(path, n_frames=16, start=start, duration=duration) == shown_at(times, TIMES)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4", "mjpeg"])
+def test_other_codecs_choose_the_same(tmp_path: Path, codec: str) -> None:
+    path = write_media(
+        tmp_path / "a.mkv",
+        frames=pictures(30),
+        times_ms=PLAIN,
+        codec=codec,
+        pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p",
+        options={"qmax": "2"} if codec == "mpeg4" else {},
+    )
+    assert chosen(path, n_frames=30, duration=1.2) == list(range(30))
+
+
+def test_left_out_pictures_change_no_other(tmp_path: Path) -> None:
+    """Against a decoding of everything: not one sample differs."""
+    draw = np.random.default_rng(0)
+    moving = [draw.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(40)]
+    stamps = [40 * i for i in range(40)]
+    path = write_media(
+        tmp_path / "a.mp4", frames=moving, times_ms=stamps, options={"bf": "3", "b_strategy": "0"}
+    )
+    with av.open(str(path)) as container:
+        shown = {
+            float(f.pts * f.time_base): f.to_ndarray(format="rgb24")
+            for f in container.decode(video=0)
+        }
+    assert len(shown) == 40
+    found = decode_clip(path, sample_rates=(), n_frames=7, sizes=(48,), duration=1.6).frames[48]
+    for i, frame in enumerate(found):
+        at = max(t for t in shown if t <= (i + 0.5) * 1.6 / 7)
+        assert np.array_equal(frame, shown[at][:, 8:56])
+
+
+def test_till_the_end_of_the_pictures(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.mp4", frames=pictures(30), times_ms=PLAIN)
+    assert chosen(path, n_frames=15) == list(range(1, 30, 2))
+
+
+def test_pictures_that_begin_late_and_sound_that_does(tmp_path: Path) -> None:
+    late = write_media(
+        tmp_path / "a.mkv",
+        frames=pictures(10),
+        times_ms=[1000 + 100 * i for i in range(10)],
+        sound=sine(2.0, 16000),
+        audio_codec="pcm_s16le",
+    )
+    # Until 1 s there is only the first; they end at 1.94 s.
+    assert decode_clip(late, n_frames=4, sizes=(16,), duration=2.0).problems == {}
+    assert chosen(late, n_frames=4, duration=2.0) == [0, 0, 2, 6]
+    path = write_media(
+        tmp_path / "b.mkv",
+        frames=pictures(30),
+        times_ms=PLAIN,
+        sound=sine(0.7, 16000),
+        audio_codec="pcm_s16le",
+        sound_at=0.5,
+    )
+    wave = decode_clip(path).waveforms[16000]
+    assert len(wave) == 1.2 * 16000
+    assert not wave[:8000].any()
+    assert np.abs(wave[8000:] - sine(0.7, 16000)[0]).max() < 1e-4
+
+
+def test_a_still_picture_with_sound(tmp_path: Path) -> None:
+    path = write_media(
+        tmp_path / "a.mkv",
+        frames=pictures(1),
+        times_ms=[0],
+        sound=sine(2.0, 16000),
+        audio_codec="flac",
+    )
+    decoded = decode_clip(path, n_frames=3, sizes=(16,))
+    assert decoded.problems == {}
+    assert [index_of(f) for f in decoded.frames[16]] == [0, 0, 0]
+
+
+def test_pictures_that_an_edit_list_leaves_out(tmp_path: Path) -> None:
+    """Ten frames before the edit's begin are in the file, but a player shows none of them."""
+    path = write_media(
+        tmp_path / "a.mp4", frames=pictures(30), times_ms=PLAIN, options={"bf": "0"}, gop=30
+    )
+    with av.open(str(path)) as container:
+        units = int(0.4 / container.streams.video[0].time_base)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 12
+    for place, change in ((at, -400), (at + 4, units)):
+        value = int.from_bytes(data[place : place + 4], "big", signed=True) + change
+        data[place : place + 4] = value.to_bytes(4, "big", signed=True)
+    path.write_bytes(data)
+    assert chosen(path, n_frames=20) == list(range(10, 30))
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(90, 1), (180, 2), (-90, 3)])
+def test_rotation(tmp_path: Path, degrees: int, turns: int) -> None:
+    """The file says by how much to turn counter-clockwise; the corner tells."""
+    picture = grey(0, 64, 96)
+    picture[:16, 16:32] = 250
+    plain = write_media(tmp_path / "a.mp4", frames=[picture] * 10, times_ms=PLAIN[:10])
+    turned = tmp_path / "b.mp4"
+    turned.write_bytes(rotated(plain.read_bytes(), degrees))
+    with av.open(str(turned)) as container:
+        assert next(container.decode(video=0)).rotation % 360 == degrees % 360
+    upright = decode_clip(plain, sample_rates=(), n_frames=1, sizes=(64,)).frames[64][0]
+    found = decode_clip(turned, sample_rates=(), n_frames=1, sizes=(64,)).frames[64][0]
+    assert upright[:10, :10].min() > 200
+    assert np.array_equal(found, np.rot90(upright, turns))
+
+
+def rotated(data: bytes, degrees: int) -> bytes:
+    """An MP4's bytes with another display matrix in the track header."""
+    at = data.index(b"tkhd") + 4 + 4 + 20 + 16
+    cos, sin = {90: (0, -1), 180: (-1, 0), -90: (0, 1)}[degrees]
+    values = [cos, sin, 0, -sin, cos, 0, 0, 0]
+    matrix = b"".join((v * 65536).to_bytes(4, "big", signed=True) for v in values)
+    return data[:at] + matrix + (1 << 30).to_bytes(4, "big") + data[at + 36 :]
+
+
+@pytest.mark.parametrize(
+    ("pix_fmt", "codec"), [("gray", "ffv1"), ("yuv444p", "ffv1"), ("rgb48le", "ffv1")]
+)
+def test_odd_sizes_and_pixel_formats(tmp_path: Path, pix_fmt: str, codec: str) -> None:
+    picture = grey(3, 51, 77)
+    path = write_media(
+        tmp_path / "a.mkv", frames=[picture] * 5, times_ms=PLAIN[:5], codec=codec, pix_fmt=pix_fmt
+    )
+    decoded = decode_clip(path, sample_rates=(), n_frames=2, sizes=(17, 112))
+    assert decoded.frames[17].shape == (2, 17, 17, 3)
+    assert decoded.frames[112].shape == (2, 112, 112, 3)
+    assert abs(int(decoded.frames[112].max()) - int(picture.max())) <= 2
+    assert abs(int(decoded.frames[17].min()) - int(picture.min())) <= 2
+
+
+def test_short_side_is_scaled_and_the_middle_taken(tmp_path: Path) -> None:
+    draw = np.random.default_rng(1)
+    picture = cv2.resize(draw.integers(0, 255, (12, 16, 3), dtype=np.uint8), (80, 60))
+    path = write_media(
+        tmp_path / "a.mkv", frames=[picture] * 3, times_ms=PLAIN[:3], codec="ffv1", pix_fmt="bgr0"
+    )
+    found = decode_clip(path, sample_rates=(), n_frames=1, sizes=(20,)).frames[20][0]
+    # Three by three pixels each make one.
+    expected = picture[:, 10:70].reshape(20, 3, 20, 3, 3).mean(axis=(1, 3))
+    assert np.abs(found - expected).max() <= 1
+
+
+# --- sound
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
+@pytest.mark.parametrize("sr", [8000, 48000])
+def test_audio_files_against_the_other_reader(tmp_path: Path, suffix: str, sr: int) -> None:
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, sine(1.0, sr, 500.0, channels=2).T, sr)
+    wave = decode_clip(path, sample_rates=(sr,), sizes=()).waveforms[sr]
+    if suffix == ".mp3":
+        expected = soundfile.read(path, dtype="float32")[0].mean(axis=1)
+    else:
+        convert = av.AudioResampler(format="fltp")
+        with av.open(str(path)) as container:
+            blocks = [
+                b.to_ndarray() for f in container.decode(audio=0) for b in convert.resample(f)
+            ]
+        expected = np.concatenate(blocks, axis=1).mean(axis=0)
+    if suffix == ".ogg":
+        # FFmpeg ends Vorbis at a block, not at the sample that the file states.
+        expected = np.append(expected[: sr - 1024], wave[sr - 1024 :])
+    assert len(wave) == len(expected) == sr
+    assert np.abs(wave - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 6)])
+@pytest.mark.parametrize("sr", [8000, 48000])
+def test_sound_is_the_mean_of_its_channels(
+    tmp_path: Path, layout: str, channels: int, sr: int
+) -> None:
+    sound = sine(0.5, sr, channels=channels)
+    path = write_media(
+        tmp_path / "a.mkv", sound=sound, sr=sr, layout=layout, audio_codec="pcm_s16le"
+    )
+    decoded = decode_clip(path, sample_rates=(sr,), sizes=())
+    wave = decoded.waveforms[sr]
+    assert wave.dtype == np.float32
+    assert wave.shape == (sr // 2,)
+    assert decoded.seconds == 0.5
+    assert np.abs(wave - sound.mean(axis=0)).max() < 1e-4
+
+
+def test_a_sine_keeps_its_frequency_and_loudness(tmp_path: Path) -> None:
+    path = write_media(tmp_path / "a.m4a", sound=sine(2.0, 44100, 1000.0), sr=44100)
+    decoded = decode_clip(path, sample_rates=(12000, 16000, 44100), sizes=())
+    for sr, wave in decoded.waveforms.items():
+        assert abs(len(wave) / sr - 2.0) < 0.05
+        assert abs(peak_hertz(wave, sr) - 1000.0) < 1.0
+        middle = wave[len(wave) // 4 : -len(wave) // 4]
+        assert abs(np.sqrt(np.mean(middle**2)) - 0.5 / np.sqrt(2)) < 0.01
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.mkv", "a.mp4"])
+def test_a_stretch_is_cut_to_the_sample(tmp_path: Path, name: str) -> None:
+    """In noise, a shift by one sample shows."""
+    sr = 16000
+    noise = np.random.default_rng(3).uniform(-0.9, 0.9, (1, 6 * sr)).astype(np.float32)
+    path = tmp_path / name
+    if name.endswith(".wav"):
+        soundfile.write(path, noise[0], sr, subtype="FLOAT")
+    else:
+        write_media(
+            path,
+            frames=[grey(i // 10) for i in range(150)],
+            times_ms=[40 * i for i in range(150)],
+            sound=noise,
+            sr=sr,
+            audio_codec="pcm_s16le" if name.endswith("mkv") else "flac",
+        )
+    sizes = () if name.endswith(".wav") else (16,)
+    # Matroska's times are whole milliseconds.
+    for start, duration in ((0.0, None), (0.25, 1.0), (3.125, 2.0), (5.0, None)):
+        first = round(start * sr)
+        expected = noise[0, first : None if duration is None else first + int(duration * sr)]
+        decoded = decode_clip(path, start=start, duration=duration, sizes=sizes, n_frames=2)
+        assert decoded.problems == {}
+        wave = decoded.waveforms[16000]
+        assert len(wave) == len(expected)
+        assert np.abs(wave - expected).max() < (1e-7 if name.endswith(".wav") else 5e-5)
+
+
+def test_what_is_not_wanted_is_no_problem(tmp_path: Path) -> None:
+    sound = write_media(tmp_path / "a.m4a", sound=sine(0.5, 16000))
+    silent = write_media(tmp_path / "b.mp4", frames=pictures(10), times_ms=PLAIN[:10])
+    assert decode_clip(sound, sizes=()).problems == {}
+    assert decode_clip(silent, sample_rates=()).problems == {}
+    assert decode_clip(sound).problems == {"video": "no video stream"}
+    assert list(decode_clip(sound).waveforms) == [16000]
+    decoded = decode_clip(silent, n_frames=2)
+    assert decoded.problems == {"audio": "no audio stream"}
+    assert decoded.frames[112].shape == (2, 112, 112, 3)
+    assert abs(decoded.seconds - 0.4) < 1e-9
+
+
+# --- what is wrong
+
+
+def test_files_that_are_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    whole = write_media(tmp_path / "whole.mp4", frames=pictures(30), times_ms=PLAIN)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("This is no film.\n" * 400)
+    (tmp_path / "text.wav").write_text("This is no sound.\n" * 400)
+    noise = np.random.default_rng(0).bytes(40000)
+    (tmp_path / "noise.mp3").write_bytes(noise)
+    data = whole.read_bytes()
+    (tmp_path / "no moov.mp4").write_bytes(data[: data.index(b"moov") - 4])
+    for name in ("empty.mp4", "text.mp4", "text.wav", "noise.mp3", "no moov.mp4"):
+        with pytest.raises(BadMedia) as caught:
+            decode_clip(tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name}: ")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(BadMedia, match="folder"):
+        decode_clip(tmp_path)
+    with pytest.raises(MissingFile, match="no such"):
+        decode_clip(tmp_path / "gone.mp4")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"start": -1.0},
+        {"start": float("nan")},
+        {"duration": 0.0},
+        {"n_frames": 0},
+        {"sizes": (0,)},
+        {"sample_rates": (0,)},
+    ],
+)
+def test_bad_settings(tmp_path: Path, asked: dict[str, Any]) -> None:
+    with pytest.raises(BadSetting, match="must be"):
+        decode_clip(tmp_path / "a.mp4", **asked)
+
+
+def test_silent_and_broken_sound(tmp_path: Path) -> None:
+    quiet = write_media(
+        tmp_path / "a.mkv",
+        frames=pictures(10),
+        times_ms=PLAIN[:10],
+        sound=np.zeros((1, 6400), np.float32),
+        audio_codec="pcm_s16le",
+    )
+    decoded = decode_clip(quiet, n_frames=2)
+    assert decoded.problems["audio"].startswith("silent: ")
+    assert decoded.waveforms == {}
+    assert list(decoded.frames) == [112]
+    # The limit is -80 dB of full scale.
+    for peak, silent in ((0.9e-4, True), (1.1e-4, False)):
+        soundfile.write(tmp_path / "b.wav", np.full(999, peak), 16000, subtype="FLOAT")
+        problems = decode_clip(tmp_path / "b.wav", sizes=()).problems
+        assert ("audio" in problems) is silent
+    soundfile.write(tmp_path / "c.wav", np.array([0.1, np.nan, np.inf] * 9), 16000, subtype="FLOAT")
+    assert decode_clip(tmp_path / "c.wav", sizes=()).problems == {
+        "audio": "18 samples are not finite"
+    }
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.wav"])
+def test_a_clip_after_the_end(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.endswith("wav"):
+        soundfile.write(path, sine(1.2, 16000)[0], 16000)
+    else:
+        write_media(path, frames=pictures(30), times_ms=PLAIN, sound=sine(1.2, 16000))
+    decoded = decode_clip(path, start=9.0, duration=1.0)
+    assert set(decoded.problems) == {"audio", "video"}
+    assert "starts at 9 s" in decoded.problems["audio"]
+    assert not decoded.frames
+    assert not decoded.waveforms
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_cut_off_containers(tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]) -> None:
+    draw = np.random.default_rng(2)
+    noisy = [draw.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(50)]
+    path = write_media(
+        tmp_path / f"a{suffix}",
+        frames=noisy,
+        times_ms=[100 * i for i in range(50)],
+        sound=sine(5.0, 16000),
+        container_options={"movflags": "faststart"} if suffix == ".mp4" else {},
+    )
+    assert decode_clip(path, n_frames=2).problems == {}
+    data = path.read_bytes()
+    short = tmp_path / f"b{suffix}"
+    short.write_bytes(data[: len(data) // 2])
+    problems = decode_clip(short, n_frames=2).problems
+    assert set(problems) == {"audio", "video"}
+    for why in problems.values():
+        assert why.startswith("cut off: 2.")
+        assert "of 5." in why or "of 4.9" in why
+    # What is there can be had by asking for no more.
+    assert decode_clip(short, n_frames=2, duration=2.0).problems == {}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mp3"])
+def test_cut_off_audio_files(
+    tmp_path: Path, suffix: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, sine(4.0, 16000)[0], 16000)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    decoded = decode_clip(path, sizes=())
+    assert decoded.problems["audio"].startswith("cut off: ")
+    assert "of 4.0 s" in decoded.problems["audio"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_less_than_asked_for(tmp_path: Path) -> None:
+    path = write_media(
+        tmp_path / "a.mp4", frames=pictures(30), times_ms=PLAIN, sound=sine(1.2, 16000)
+    )
+    assert decode_clip(path, duration=1.4, n_frames=2).problems == {}
+    problems = decode_clip(path, duration=3.0, n_frames=2).problems
+    assert problems["video"] == "cut off: 1.2 of 3.0 s decode"
+    assert problems["audio"].startswith("cut off: 1.")
+
+
+def test_pictures_of_which_none_decodes(tmp_path: Path) -> None:
+    path = write_media(
+        tmp_path / "a.mkv",
+        frames=pictures(10),
+        times_ms=PLAIN[:10],
+        codec="mjpeg",
+        pix_fmt="yuvj420p",
+        sound=sine(0.4, 16000),
+        audio_codec="pcm_s16le",
+    )
+    data = path.read_bytes()
+    with av.open(str(path)) as container:
+        for packet in container.demux(video=0):
+            data = data.replace(bytes(packet), bytes(packet.size)) if packet.size else data
+    path.write_bytes(data)
+    decoded = decode_clip(path, n_frames=2)
+    assert decoded.problems == {"video": "no frame decodes"}
+    assert list(decoded.waveforms) == [16000]
+
+
+def test_a_title_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = write_media(
+        tmp_path / "a.mkv", sound=sine(0.5, 16000), audio_codec="pcm_s16le", title="cafe."
+    )
+    data = path.read_bytes()
+    assert data.count(b"cafe.") == 1
+    path.write_bytes(data.replace(b"cafe.", b"caf\xe9\xff"))
+    assert decode_clip(path, sizes=()).problems == {}
+
+
+# --- real files
+
+
+def test_real_clips(shared_data: Path) -> None:
+    """Frames against a plain decoding of everything; odd names and variable rates included."""
+    files = sorted((shared_data / "mve").rglob("*.mp4"))
+    # Longest name first: those have blanks and brackets.
+    files = sorted(files, key=lambda f: -len(f.name))[:2]
+    assert files
+    for path in files:
+        decoded = decode_clip(path, n_frames=8, sizes=(112,))
+        assert decoded.problems == {}
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            origin = Fraction(container.start_time or 0, av.time_base)
+            shown = [(float(f.pts * f.time_base - origin), f) for f in container.decode(stream)]
+        assert 0.98 < shown[-1][0] / decoded.seconds <= 1.02
+        steps = np.diff([when for when, _ in shown])
+        end = shown[-1][0] + float(np.median(steps))
+        agree = 0
+        for i, found in enumerate(decoded.frames[112]):
+            at = (i + 0.5) * end / 8
+            frame = [f for when, f in shown if when <= at][-1].to_ndarray(format="rgb24")
+            side = min(frame.shape[:2])
+            top, left = ((n - side) // 2 for n in frame.shape[:2])
+            square = frame[top : top + side, left : left + side]
+            expected = cv2.resize(square, (112, 112), interpolation=cv2.INTER_AREA)
+            agree += bool(np.array_equal(found, expected))
+        # A time may fall between the two estimates of the last frame's length.
+        assert agree >= 7

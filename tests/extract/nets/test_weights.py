@@ -1,0 +1,255 @@
+"""Weight files: what is read, what is refused, what is reported."""
+
+import hashlib
+import pickle
+import tarfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from mvemo.extract.errors import BadWeights, MissingFile
+from mvemo.extract.nets.base import AudioInput, Net, weights_digest
+from mvemo.extract.nets.weights import KNOWN, file_layout, load_weights, read_weight_file
+
+
+class Toy(Net):
+    name = "toy"
+    modality = "audio"
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.input = AudioInput(sr=10, seconds=0.4)
+        self.embedding_dim = width
+        self.hidden = nn.Linear(4, width)
+        self.classifier = nn.Linear(width, 2)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        return raw
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.hidden(x)
+
+    def preprocessing(self):
+        return {}
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    return {
+        "hidden.weight": rng.normal(size=(3, 4)).astype(np.float32),
+        "hidden.bias": rng.normal(size=3).astype(np.float32),
+    }
+
+
+def tensors_of(arrays):
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}
+
+
+def write(path: Path, arrays, form: str) -> Path:
+    tensors = tensors_of(arrays)
+    if form == "torch":
+        torch.save(tensors, path)
+    elif form == "legacy":
+        torch.save(tensors, path, _use_new_zipfile_serialization=False)
+    elif form == "wrapped":
+        wrapped = {f"module.{name}": value for name, value in tensors.items()}
+        torch.save({"epoch": 3, "state_dict": wrapped, "optimizer": {"lr": 0.1}}, path)
+    elif form == "job":
+        torch.save({"weights": tensors}, path)
+    elif form == "npz":
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+    elif form == "hdf5":
+        with h5py.File(path, "w") as file:
+            for name, value in arrays.items():
+                file[name] = value
+    return path
+
+
+FORMS = ("torch", "legacy", "wrapped", "job", "npz", "hdf5")
+
+
+# The name never tells the format: all are written as .bin.
+@pytest.mark.parametrize("form", FORMS)
+def test_every_format_gives_the_same_tensors(tmp_path, arrays, form):
+    path = write(tmp_path / "w.bin", arrays, form)
+    tensors, sha256 = read_weight_file(path)
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert set(tensors) == set(arrays)
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(tensors[name].numpy(), value)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_truncated_file_is_one_line(tmp_path, arrays, form):
+    path = write(tmp_path / "w.bin", arrays, form)
+    whole = path.read_bytes()
+    for share in (0.1, 0.5, 0.9):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(BadWeights) as caught:
+            read_weight_file(path)
+        assert str(caught.value).startswith(str(path))
+        assert "\n" not in str(caught.value)
+
+
+def test_nested_hdf5_names_and_byte_order(tmp_path):
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["a/b/c"] = np.arange(3, dtype=">f8")
+        file["a/text"] = "words"
+    tensors, _ = read_weight_file(tmp_path / "w.h5")
+    assert list(tensors) == ["a/b/c"]
+    assert tensors["a/b/c"].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_single_array_is_named_by_its_file(tmp_path):
+    np.save(tmp_path / "mean.npy", np.ones((2, 2), dtype=np.float32))
+    tensors, _ = read_weight_file(tmp_path / "mean.npy")
+    assert list(tensors) == ["mean"]
+    assert file_layout(tmp_path / "mean.npy") == "NumPy array"
+
+
+def test_what_is_missing_or_no_weight_file(tmp_path):
+    with pytest.raises(MissingFile, match=r"none\.pt: no such weight file"):
+        read_weight_file(tmp_path / "none.pt")
+    with pytest.raises(BadWeights, match="is a folder"):
+        read_weight_file(tmp_path)
+    for content, message in (
+        (b"", "is empty"),
+        (b"<html>not found</html>\n", "is text"),
+        (bytes(range(1, 200)), "no known format"),
+        (b"PK\x05\x06" + bytes(18), "without tensors"),
+    ):
+        (tmp_path / "w.pt").write_bytes(content)
+        with pytest.raises(BadWeights, match=message):
+            read_weight_file(tmp_path / "w.pt")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from([b"", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x80\x02", b"\x93NUMPY"]),
+    st.binary(),
+)
+def test_no_bytes_cause_any_other_error(tmp_path_factory, head, rest):
+    path = tmp_path_factory.mktemp("any") / "w"
+    path.write_bytes(head + rest)
+    with pytest.raises(BadWeights):
+        read_weight_file(path)
+
+
+class Bomb:
+    fired = False
+
+    def __reduce__(self):
+        return (_fire, ())
+
+
+def _fire():
+    Bomb.fired = True
+
+
+def test_nothing_is_unpickled(tmp_path):
+    """Objects in a pickle, a checkpoint or an archive are refused, and never run."""
+    path = tmp_path / "w"
+    path.write_bytes(pickle.dumps(Bomb(), protocol=2))
+    with pytest.raises(BadWeights):
+        read_weight_file(path)
+    torch.save({"state_dict": {"x": torch.ones(2)}, "args": Bomb()}, path)
+    with pytest.raises(BadWeights, match="state_dict"):
+        read_weight_file(path)
+    torch.save(nn.Linear(2, 2), path)
+    with pytest.raises(BadWeights, match="Python objects"):
+        read_weight_file(path)
+    with path.open("wb") as file:
+        np.savez(file, x=np.array([Bomb()], dtype=object))
+    with pytest.raises(BadWeights):
+        read_weight_file(path)
+    with tarfile.open(path, "w") as archive:
+        (tmp_path / "pickle").write_bytes(pickle.dumps(Bomb()))
+        archive.add(tmp_path / "pickle", "pickle")
+    with pytest.raises(BadWeights):
+        read_weight_file(path)
+    assert not Bomb.fired
+
+
+def test_no_tensors_and_no_dictionary(tmp_path):
+    torch.save({"epoch": 3}, tmp_path / "w.pt")
+    with pytest.raises(BadWeights, match="holds no tensors"):
+        read_weight_file(tmp_path / "w.pt")
+    torch.save([1, 2], tmp_path / "w.pt")
+    with pytest.raises(BadWeights, match="holds a list"):
+        read_weight_file(tmp_path / "w.pt")
+
+
+def test_report_names_every_tensor_that_did_not_match(tmp_path, arrays):
+    arrays["extra"] = np.zeros(2, dtype=np.float32)
+    arrays["classifier.bias"] = np.zeros(50, dtype=np.float32)
+    path = write(tmp_path / "w.npz", arrays, "npz")
+    net = Toy()
+    report = load_weights(net, path)
+    assert report.loaded == ("hidden.weight", "hidden.bias")
+    assert report.missing == ("classifier.weight",)
+    assert report.unexpected == ("extra",)
+    assert report.mismatched == ("classifier.bias: file (50,), net (2,)",)
+    assert report.complete
+    assert report.known_as == ""
+    for name in (*report.missing, *report.unexpected, *report.mismatched):
+        assert name in report.text()
+    np.testing.assert_array_equal(net.hidden.weight.detach().numpy(), arrays["hidden.weight"])
+
+
+def test_a_tensor_the_embedding_needs_is_told(tmp_path, arrays):
+    del arrays["hidden.bias"]
+    report = load_weights(Toy(), write(tmp_path / "w.npz", arrays, "npz"))
+    assert not report.complete
+
+
+def test_wrong_file_leaves_the_net_as_it_was(tmp_path, arrays):
+    net = Toy()
+    before = weights_digest(net)
+    wrong = write(tmp_path / "w.npz", {"conv1.weight": arrays["hidden.bias"]}, "npz")
+    with pytest.raises(
+        BadWeights, match=r"no tensor fits toy; the file has conv1\.weight, the net"
+    ):
+        load_weights(net, wrong)
+    with pytest.raises(BadWeights, match=r"file \(3, 4\), net \(5, 4\)"):
+        load_weights(Toy(width=5), write(tmp_path / "w5.npz", arrays, "npz"))
+    arrays["hidden.bias"][1] = np.nan
+    with pytest.raises(BadWeights, match=r"hidden\.bias holds values that are not finite"):
+        load_weights(net, write(tmp_path / "nan.npz", arrays, "npz"))
+    assert weights_digest(net) == before
+
+
+def test_the_classifier_alone_is_no_fit(tmp_path):
+    path = write(tmp_path / "w.npz", {"classifier.bias": np.zeros(2, dtype=np.float32)}, "npz")
+    with pytest.raises(BadWeights, match="no tensor fits toy"):
+        load_weights(Toy(), path)
+
+
+def test_a_net_that_fails_half_way_is_restored(tmp_path, arrays):
+    class Fussy(Toy):
+        def load_pretrained(self, tensors):
+            with torch.no_grad():
+                self.hidden.weight.zero_()
+            raise BadWeights("tensor z is odd")
+
+    net = Fussy()
+    before = weights_digest(net)
+    path = write(tmp_path / "w.npz", arrays, "npz")
+    with pytest.raises(BadWeights, match=r"w\.npz: tensor z is odd"):
+        load_weights(net, path)
+    assert weights_digest(net) == before
+
+
+def test_published_files_are_known(shared_data):
+    for name in (
+        "choi2017/msd_compact_cnn_theano.hdf5",
+        "i3d_kinetics400/i3d_rgb_kinetics400.npz",
+    ):
+        assert hashlib.sha256((shared_data / name).read_bytes()).hexdigest() in KNOWN

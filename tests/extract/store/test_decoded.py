@@ -1,0 +1,232 @@
+"""The working cache: nothing is decoded twice, nothing broken is read, nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from media_samples import grey, sine, write_media
+
+from mvemo.cache import content_digest
+from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.media.reading import decode_clip
+from mvemo.extract.store import decoded as workcache
+from mvemo.extract.store.decoded import DecodedStore, DecodeJob, DecodeRequest, decode_many
+
+REQUEST = DecodeRequest(sample_rates=(16000,), n_frames=4, sizes=(16,))
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return write_media(
+        tmp_path / "a [1].mp4",
+        frames=[grey(i) for i in range(10)],
+        times_ms=[40 * i for i in range(10)],
+        sound=sine(0.4, 16000),
+    )
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What `decode_clip` is called with."""
+    calls: list[dict[str, Any]] = []
+
+    def counted(path: Path, **given: Any) -> Any:
+        calls.append(given)
+        return decode_clip(path, **given)
+
+    monkeypatch.setattr(workcache, "decode_clip", counted)
+    return calls
+
+
+def job(path: Path, clip_id: str = "one", **stretch: Any) -> DecodeJob:
+    content = content_digest(path) if path.exists() else "0" * 64
+    return DecodeJob(clip_id, path, content, **stretch)
+
+
+def decode(
+    folder: Path, *jobs: DecodeJob, request: DecodeRequest = REQUEST, workers: int = 1
+) -> tuple[DecodedStore, dict[str, dict[str, str]]]:
+    store = DecodedStore(folder, request)
+    found: dict[str, dict[str, str]] = {}
+    decode_many(store, jobs, workers=workers, on_done=found.__setitem__)
+    return store, found
+
+
+def test_arrays_are_those_of_the_clip(tmp_path: Path, clip: Path) -> None:
+    store, found = decode(tmp_path / "store", job(clip), job(clip, "cut", start=0.1, duration=0.2))
+    assert found == {"one": {}, "cut": {}}
+    for clip_id, stretch in (("one", {}), ("cut", {"start": 0.1, "duration": 0.2})):
+        decoded = decode_clip(clip, n_frames=4, sizes=(16,), **stretch)  # type: ignore[arg-type]
+        wave, frames = store.waveform(clip_id, 16000), store.frames(clip_id, 16)
+        assert isinstance(wave, np.memmap)
+        assert np.array_equal(wave, decoded.waveforms[16000])
+        assert np.array_equal(frames, decoded.frames[16])
+    with pytest.raises(BadMedia, match="not in the working cache"):
+        store.frames("one", 32)
+    with pytest.raises(BadMedia, match="'two'"):
+        store.waveform("two", 16000)
+
+
+def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, asked: list[dict[str, Any]]) -> None:
+    same = clip.with_name("same.mp4")
+    same.write_bytes(clip.read_bytes())
+    store, found = decode(tmp_path / "store", job(clip), job(same, "two"))
+    assert found == {"one": {}, "two": {}}
+    assert len(asked) == 1
+    assert np.array_equal(store.frames("one", 16), store.frames("two", 16))
+    decode(tmp_path / "store", job(clip))
+    decode(tmp_path / "store", job(clip), request=DecodeRequest((16000,), 4, ()))
+    assert len(asked) == 1
+    # Only what is new: a rate, a size, a count.
+    decode(tmp_path / "store", job(clip), request=DecodeRequest((16000, 12000), 4, (16,)))
+    assert (asked[1]["sample_rates"], asked[1]["sizes"]) == ((12000,), ())
+    decode(tmp_path / "store", job(clip), request=DecodeRequest((12000,), 4, (16, 20)))
+    assert (asked[2]["sample_rates"], asked[2]["sizes"]) == ((), (20,))
+    decode(tmp_path / "store", job(clip), request=DecodeRequest((), 8, (16,)))
+    assert (asked[3]["n_frames"], asked[3]["sizes"]) == (8, (16,))
+    decode(tmp_path / "store", job(clip, start=0.1))
+    assert len(asked) == 5
+
+
+def test_a_changed_file_is_decoded_again(
+    tmp_path: Path, clip: Path, asked: list[dict[str, Any]]
+) -> None:
+    decode(tmp_path / "store", job(clip))
+    write_media(clip, frames=[grey(20)] * 5, times_ms=[0, 40, 80, 120, 160], sound=sine(0.2, 16000))
+    store, _ = decode(tmp_path / "store", job(clip))
+    assert len(asked) == 2
+    assert store.frames("one", 16).min() > 120
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "junk", "other"])
+def test_damaged_arrays_are_made_again(
+    tmp_path: Path, clip: Path, asked: list[dict[str, Any]], damage: str
+) -> None:
+    store, _ = decode(tmp_path / "store", job(clip))
+    whole = np.array(store.frames("one", 16))
+    (path,) = (tmp_path / "store").rglob("4x16.npy")
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "other":
+        np.save(path, np.zeros((3, 16, 16, 3), np.uint8))
+    else:
+        path.write_bytes({"cut": data[:-100], "empty": b"", "junk": b"junk" * 99}[damage])
+    store, found = decode(tmp_path / "store", job(clip))
+    assert found == {"one": {}}
+    assert (asked[1]["sample_rates"], asked[1]["sizes"]) == ((), (16,))
+    assert np.array_equal(store.frames("one", 16), whole)
+
+
+def test_problems_are_kept_and_stop_no_other(
+    tmp_path: Path, clip: Path, asked: list[dict[str, Any]]
+) -> None:
+    text = tmp_path / "text.mp4"
+    text.write_text("no film")
+    sound = tmp_path / "sound.wav"
+    soundfile.write(sound, sine(0.4, 16000)[0], 16000)
+    jobs = [job(text, "text"), job(sound, "sound"), job(clip, "clip")]
+    for _ in range(2):
+        store, found = decode(tmp_path / "store", *jobs)
+        assert found["clip"] == {}
+        assert found["sound"] == {"video": "no video stream"}
+        assert set(found["text"]) == {"audio", "video"}
+        assert "cannot be read as media" in found["text"]["audio"]
+        assert len(store.waveform("sound", 16000)) == 6400
+        assert len(asked) == 3
+    # Who does not ask for pictures has no problem with them.
+    _, found = decode(tmp_path / "store", jobs[1], request=DecodeRequest((16000,)))
+    assert found == {"sound": {}}
+
+
+def test_a_file_that_comes_back_is_decoded(tmp_path: Path, clip: Path) -> None:
+    there = job(clip)
+    away = clip.rename(tmp_path / "away.mp4")
+    _, found = decode(tmp_path / "store", there)
+    assert found == {"one": {"audio": "no such media file", "video": "no such media file"}}
+    away.rename(clip)
+    assert decode(tmp_path / "store", there)[1] == {"one": {}}
+
+
+def test_workers_write_the_same(tmp_path: Path, clip: Path) -> None:
+    jobs = [job(clip, f"clip {i}", start=0.01 * i) for i in range(4)]
+    (tmp_path / "text.mp4").write_text("no film")
+    jobs.append(job(tmp_path / "text.mp4", "text"))
+    one, found = decode(tmp_path / "one", *jobs)
+    two, found_too = decode(tmp_path / "two", *jobs, workers=2)
+    assert found == found_too
+    assert set(found) == {j.clip_id for j in jobs}
+    for j in jobs[:4]:
+        assert np.array_equal(one.frames(j.clip_id, 16), two.frames(j.clip_id, 16))
+        assert np.array_equal(one.waveform(j.clip_id, 16000), two.waveform(j.clip_id, 16000))
+    assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
+
+
+def test_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workcache.np, "save", full)
+        with pytest.raises(ExtractError, match="No space left on device") as caught:
+            decode(tmp_path / "store", job(clip))
+    assert "\n" not in str(caught.value)
+    assert not [p for p in (tmp_path / "store").rglob("*") if p.is_file()]
+    assert decode(tmp_path / "store", job(clip))[1] == {"one": {}}
+
+
+def test_a_store_that_cannot_be_made(tmp_path: Path, clip: Path) -> None:
+    (tmp_path / "store").write_text("a file, no folder")
+    for workers in (1, 2):
+        jobs = [job(clip), job(clip, "two", start=0.1)]
+        with pytest.raises(ExtractError, match="cannot be written"):
+            decode(tmp_path / "store", *jobs, workers=workers)
+
+
+def test_the_record_of_a_request() -> None:
+    assert REQUEST.record() == {"sample_rates": [16000], "n_frames": 4, "sizes": [16]}
+
+
+INTERRUPTED = """
+import signal
+import sys
+# A test run in the background of a shell has its interrupts ignored, which is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from pathlib import Path
+from mvemo.extract.store.decoded import DecodedStore, DecodeJob, DecodeRequest, decode_many
+store = DecodedStore(Path(sys.argv[1]), DecodeRequest((16000,), 4, (16,)))
+jobs = [DecodeJob(str(i), Path(sys.argv[2]), "0", 0.0, 0.1 + i / 1e5) for i in range(3000)]
+try:
+    decode_many(store, jobs, workers=2, on_done=lambda *_: print("done", flush=True))
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals a process group")
+def test_an_interrupt_stops_all(tmp_path: Path, clip: Path) -> None:
+    """As a terminal does it: the signal goes to the workers too."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path / "store"), str(clip)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "done\n"
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert out.splitlines()[-1] == "interrupted"
+    assert process.returncode == 0
+    assert "Traceback" not in err
+    # What was decoded before is whole.
+    for path in (tmp_path / "store").rglob("4x16.npy"):
+        assert np.load(path).shape == (4, 16, 16, 3)

@@ -1,0 +1,293 @@
+"""Fine-tuning on a net small enough to see through."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mvemo.extract.errors import BadMedia, BadSetting
+from mvemo.extract.nets.base import AudioInput, Net, VideoInput
+from mvemo.extract.training import fine_tuning as finetune
+from mvemo.extract.training.batches import RawBatches, cut
+from mvemo.extract.training.checkpoints import JobFolder
+from mvemo.extract.training.embedding import embed_rows
+from mvemo.extract.training.losses import LOSSES, SoftmaxLoss
+from mvemo.extract.training.plan import TrainSettings
+
+CPU = torch.device("cpu")
+
+
+class Toy(Net):
+    name = "toy"
+    modality = "audio"
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.input = AudioInput(sr=100, seconds=0.2)
+        self.embedding_dim = 8
+        self.hidden = nn.Linear(20, 8)
+        self.drop = nn.Dropout(0.2)
+        self.classifier = nn.Linear(8, outputs)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        return raw * 2
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.drop(torch.relu(self.hidden(x)))
+
+    def preprocessing(self):
+        return {"scale": 2}
+
+
+def problem(n: int = 60, classes: int = 3, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    waves = rng.normal(size=(n, 20)).astype(np.float32)
+    waves[np.arange(n), labels] += 3
+    return waves, labels.astype(np.int64)
+
+
+def train(tmp_path: Path, *, epochs: int = 8, seed: int = 1, label: str = "job", loss="softmax"):
+    waves, labels = problem()
+    torch.manual_seed(0)
+    net = Toy(3)
+    folder = JobFolder(tmp_path, label, "d" * 64)
+    folder.begin({})
+    curve = finetune.fine_tune(
+        net,
+        RawBatches(lambda row: waves[row], net.input),
+        labels,
+        task="multiclass",
+        train_rows=list(range(45)),
+        val_rows=list(range(45, 60)),
+        settings=TrainSettings(
+            lr=0.02, epochs=epochs, patience=50, batch_size=11, loss=loss, tau=0.05
+        ),
+        seed=seed,
+        device=CPU,
+        precision="float32",
+        folder=folder,
+    )
+    return net, curve
+
+
+def test_learns_a_separable_problem_and_keeps_the_best_weights(tmp_path):
+    net, curve = train(tmp_path, epochs=25)
+    assert curve["train_loss"][-1] < 0.4 * curve["train_loss"][0]
+    waves, labels = problem()
+    loss, accuracy = finetune.score(
+        net,
+        RawBatches(lambda row: waves[row], net.input),
+        torch.from_numpy(labels),
+        list(range(45, 60)),
+        "multiclass",
+        SoftmaxLoss(),
+        8,
+        CPU,
+        "float32",
+    )
+    assert loss == pytest.approx(min(curve["val_loss"]), rel=1e-5)
+    assert accuracy > 0.8
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_run_cut_off_and_resumed_ends_as_one_that_was_not(tmp_path, monkeypatch, loss):
+    monkeypatch.setattr(finetune, "STATE_INTERVAL", -1.0)
+    whole, curve = train(tmp_path, label="whole", loss=loss)
+    train(tmp_path, epochs=3, label="cut", loss=loss)
+    resumed, curve_resumed = train(tmp_path, label="cut", loss=loss)
+    assert curve_resumed == curve
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_stops_when_patience_is_spent(tmp_path):
+    waves, labels = problem()
+    net = Toy(3)
+    folder = JobFolder(tmp_path, "stop", "d" * 64)
+    folder.begin({})
+    curve = finetune.fine_tune(
+        net,
+        RawBatches(lambda row: waves[row], net.input),
+        labels,
+        task="multiclass",
+        train_rows=list(range(45)),
+        val_rows=list(range(45, 60)),
+        settings=TrainSettings(lr=30.0, epochs=200, patience=3, batch_size=16),
+        seed=0,
+        device=CPU,
+        precision="float32",
+        folder=folder,
+    )
+    best = int(np.argmin(curve["val_loss"]))
+    assert len(curve["epoch"]) == best + 1 + 3
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
+def test_every_optimizer_lowers_the_loss(tmp_path, optimizer):
+    waves, labels = problem()
+    torch.manual_seed(0)
+    net = Toy(3)
+    folder = JobFolder(tmp_path, optimizer, "d" * 64)
+    folder.begin({})
+    curve = finetune.fine_tune(
+        net,
+        RawBatches(lambda row: waves[row], net.input),
+        labels,
+        task="multiclass",
+        train_rows=list(range(60)),
+        val_rows=list(range(60)),
+        settings=TrainSettings(optimizer=optimizer, lr=0.01, momentum=0.5, epochs=6),
+        seed=0,
+        device=CPU,
+        precision="float32",
+        folder=folder,
+    )
+    assert curve["val_loss"][-1] < curve["val_loss"][0]
+
+
+def test_embeddings_do_not_depend_on_the_batch_size():
+    waves, _ = problem()
+    torch.manual_seed(0)
+    net = Toy(3)
+    reader = RawBatches(lambda row: waves[row], net.input)
+    rows = list(range(23))
+    found = []
+    for size in (1, 7, 64):
+        parts = [v for _, v in embed_rows(net, reader, rows, batch_size=size, device=CPU)]
+        found.append(np.concatenate(parts))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[0], found[2], rtol=1e-5, atol=1e-6)
+
+
+def test_short_waveforms_are_padded_and_long_ones_cut():
+    clips = [np.ones(5, np.float32), np.full(40, 2, np.float32)]
+    batch = RawBatches(lambda row: clips[row], AudioInput(sr=10, seconds=1.0)).load([0, 1])
+    assert batch.shape == (2, 10)
+    assert batch[0].tolist() == [1.0] * 5 + [0.0] * 5
+    assert batch[1].tolist() == [2.0] * 10
+
+
+def test_frames_of_another_size_are_refused():
+    frames = np.zeros((4, 8, 8, 3), np.uint8)
+    reader = RawBatches(lambda row: frames, VideoInput(n_frames=4, size=16))
+    with pytest.raises(BadMedia, match=r"\(4, 8, 8, 3\)"):
+        reader.load([0])
+
+
+def test_batches_come_in_order():
+    clips = {i: np.full(2, i, np.float32) for i in range(7)}
+    reader = RawBatches(lambda row: clips[row], AudioInput(sr=2, seconds=1.0))
+    seen = [(list(rows), raw[:, 0].tolist()) for rows, raw in reader.ahead(cut(list(range(7)), 3))]
+    assert seen == [([0, 1, 2], [0, 1, 2]), ([3, 4, 5], [3, 4, 5]), ([6], [6])]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"optimizer": "adagrad"},
+        {"lr": 0.0},
+        {"epochs": 0},
+        {"batch_size": -1},
+        {"val_fraction": 1.0},
+        {"momentum": -0.1},
+        {"loss": "hinge"},
+        {"tau": -1.0},
+        {"tau": float("nan")},
+    ],
+)
+def test_settings_out_of_range_are_refused(bad):
+    with pytest.raises(BadSetting, match=next(iter(bad))):
+        TrainSettings(**bad)
+
+
+def tuned(tmp_path, label: str, settings: TrainSettings, *, val_rows=(), n: int = 45):
+    waves, labels = problem()
+    torch.manual_seed(0)
+    net = Toy(3)
+    folder = JobFolder(tmp_path, label, "d" * 64)
+    folder.begin({})
+    curve = finetune.fine_tune(
+        net,
+        RawBatches(lambda row: waves[row], net.input),
+        labels,
+        task="multiclass",
+        train_rows=list(range(n)),
+        val_rows=list(val_rows),
+        settings=settings,
+        seed=1,
+        device=CPU,
+        precision="float32",
+        folder=folder,
+    )
+    return net, curve
+
+
+def same(a: Net, b: Net) -> bool:
+    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+def test_without_patience_the_last_weights_are_kept(tmp_path):
+    # So fast a rate that the loss goes up and down: the last weights are not the best.
+    def settings(patience, epochs=9):
+        return TrainSettings(lr=0.5, epochs=epochs, patience=patience, batch_size=11)
+
+    val = range(45, 60)
+    last, curve = tuned(tmp_path, "last", settings(0), val_rows=val)
+    assert curve["epoch"] == [float(e) for e in range(1, 10)]
+    assert np.argmin(curve["val_loss"]) < 8
+    best, _ = tuned(tmp_path, "best", settings(50), val_rows=val)
+    assert not same(last, best)
+    # Validation clips decide nothing: the net without any is the same.
+    alone, curve = tuned(tmp_path, "alone", settings(0))
+    assert same(last, alone)
+    assert np.isnan(curve["val_loss"]).all()
+    assert len(curve["epoch"]) == 9
+    with pytest.raises(BadSetting, match="needs validation clips"):
+        tuned(tmp_path, "none", settings(3))
+
+
+def test_training_stops_at_exactly_that_iteration(tmp_path):
+    # 45 clips in batches of 11: four steps and one of a single clip, which joins the fourth.
+    whole, curve = tuned(
+        tmp_path, "a", TrainSettings(lr=0.02, iterations=8, patience=0, batch_size=11)
+    )
+    two_epochs, plain = tuned(
+        tmp_path, "b", TrainSettings(lr=0.02, epochs=2, patience=0, batch_size=11)
+    )
+    assert same(whole, two_epochs)
+    assert curve["train_loss"] == plain["train_loss"]
+    assert "iteration" not in plain
+    cut_off, shorter = tuned(
+        tmp_path, "c", TrainSettings(lr=0.02, iterations=6, patience=0, batch_size=11)
+    )
+    assert not same(cut_off, whole)
+    assert shorter["iteration"] == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert shorter["iteration_loss"] == curve["iteration_loss"][:6]
+    sizes = [11, 11, 11, 12]
+    mean = np.dot(sizes, curve["iteration_loss"][:4]) / 45
+    assert curve["train_loss"][0] == pytest.approx(mean)
+    assert finetune.n_epochs(TrainSettings(iterations=9, batch_size=11), 45) == 3
+    assert finetune.n_epochs(TrainSettings(epochs=7), 45) == 7
+
+
+def test_a_long_run_keeps_a_point_every_so_many_iterations(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "MOST_POINTS", 4)
+    _, curve = tuned(tmp_path, "a", TrainSettings(iterations=10, patience=0, batch_size=11))
+    assert curve["iteration"] == [3.0, 6.0, 9.0]
+
+
+def test_iterations_cut_off_and_resumed_end_as_ones_that_were_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune, "STATE_INTERVAL", -1.0)
+
+    def settings(iterations):
+        return TrainSettings(lr=0.02, iterations=iterations, patience=0, batch_size=11)
+
+    whole, curve = tuned(tmp_path, "whole", settings(14))
+    tuned(tmp_path, "cut", settings(8))
+    resumed, again = tuned(tmp_path, "cut", settings(14))
+    assert again["iteration"] == curve["iteration"]
+    assert again["iteration_loss"] == curve["iteration_loss"]
+    assert same(whole, resumed)

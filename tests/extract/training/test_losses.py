@@ -1,0 +1,262 @@
+"""Every loss against its formula in NumPy, its gradient, and training by name."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.base import AudioInput, Net
+from mvemo.extract.training import fine_tuning as finetune
+from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.checkpoints import JobFolder
+from mvemo.extract.training.losses import LOSSES, make_loss
+from mvemo.extract.training.plan import TrainSettings
+
+N, DIM, CLASSES, TAU = 7, 5, 3, 0.7
+
+
+@pytest.fixture
+def given():
+    """Features, last layer, classes and centres, all float64."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(N, DIM))
+    layer = nn.Linear(DIM, CLASSES).double()
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(rng.normal(size=(CLASSES, DIM))))
+        layer.bias.copy_(torch.from_numpy(rng.normal(size=CLASSES)))
+    return x, layer, np.array([0, 1, 2, 1, 0, 1, 1]), rng.normal(size=(CLASSES, DIM))
+
+
+def make(name, centres=None, task="multiclass"):
+    loss = make_loss(name, task, CLASSES, DIM, tau=TAU).double()
+    if centres is not None and hasattr(loss, "centres"):
+        loss.centres.copy_(torch.from_numpy(centres))
+    return loss
+
+
+def cross_entropy(logits, target):
+    return np.mean(
+        [np.log(np.exp(row).sum()) - row[y] for row, y in zip(logits, target, strict=True)]
+    )
+
+
+def written_out(name, x, weight, bias, target, q):
+    """Equations 6 to 12, clip by clip."""
+    if name == "angular":
+        norms = np.linalg.norm(x, axis=1)[:, None] * np.linalg.norm(weight, axis=1)
+        cosine = (x @ weight.T) / norms
+        return cross_entropy(np.linalg.norm(x, axis=1)[:, None] * cosine, target)
+    value = cross_entropy(x @ weight.T + bias, target)
+    if name == "softmax":
+        return value
+    total = 0.0
+    for i, y in enumerate(target):
+        own = np.sum((x[i] - q[y]) ** 2)
+        if name == "improved-centre":
+            own /= sum(np.sum((x[i] - q[j]) ** 2) for j in range(len(q)) if j != y) + 1
+        total += own
+    return value + TAU / 2 * total / len(target)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_value_is_the_formula(given, name):
+    x, layer, target, centres = given
+    got = make(name, centres)(torch.from_numpy(x), layer, torch.from_numpy(target))
+    weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+    assert got.ndim == 0
+    assert got.item() == pytest.approx(
+        written_out(name, x, weight, bias, target, centres), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_are_the_numeric_ones(given, name):
+    x, layer, target, centres = given
+    loss, wanted = make(name, centres), torch.from_numpy(target)
+
+    def value(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        copy = nn.Linear(DIM, CLASSES).double()
+        del copy.weight, copy.bias
+        copy.weight, copy.bias = weight, bias
+        return loss(features, copy, wanted)
+
+    inputs = (torch.from_numpy(x), layer.weight.detach(), layer.bias.detach())
+    inputs = tuple(t.clone().requires_grad_() for t in inputs)
+    if name == "angular":
+        # The offset is 0, whatever the layer's says: its gradient is none.
+        assert torch.autograd.gradcheck(lambda f, w: value(f, w, inputs[2]), inputs[:2])
+    else:
+        assert torch.autograd.gradcheck(value, inputs)
+
+
+@pytest.mark.parametrize("name", ["centre", "improved-centre"])
+def test_gradient_of_the_centre_terms_by_hand(given, name):
+    x, _, target, q = given
+    loss = make(name, q)
+    features = torch.from_numpy(x).requires_grad_()
+    loss.centre_term(features, torch.from_numpy(target)).backward()
+    expected = np.empty_like(x)
+    for i, y in enumerate(target):
+        own = x[i] - q[y]
+        if name == "centre":
+            expected[i] = own / N
+            continue
+        others = [x[i] - q[j] for j in range(CLASSES) if j != y]
+        below = sum(np.sum(d**2) for d in others) + 1
+        expected[i] = (own / below - np.sum(own**2) * sum(others) / below**2) / N
+    np.testing.assert_allclose(features.grad.numpy(), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["centre", "improved-centre"])
+def test_centres_move_with_the_batch(given, name):
+    x, _, target, q = given
+    loss = make(name, q)
+    loss.update(torch.from_numpy(x).requires_grad_(), torch.from_numpy(target))
+    expected = q.copy()
+    for j in range(CLASSES):
+        mine = x[target == j]
+        expected[j] -= 0.5 * (q[j] - mine).sum(0) / (1 + len(mine))
+    np.testing.assert_allclose(loss.centres.numpy(), expected, rtol=1e-12)
+    # A class that the batch lacks keeps its centre; its clips' own mean is a fixed point.
+    loss.update(torch.from_numpy(x[target == 1]), torch.ones(4, dtype=torch.int64))
+    np.testing.assert_array_equal(loss.centres[[0, 2]].numpy(), expected[[0, 2]])
+    for _ in range(60):
+        loss.update(torch.from_numpy(x), torch.from_numpy(target))
+    means = [x[target == j].mean(0) for j in range(CLASSES)]
+    np.testing.assert_allclose(loss.centres.numpy(), means, atol=1e-6)
+    assert not loss.centres.requires_grad
+
+
+def test_centres_are_saved_and_nothing_is_learnt_by_gradient():
+    for name in LOSSES:
+        loss = make_loss(name, "multiclass", CLASSES, DIM)
+        assert list(loss.parameters()) == []
+        saved = list(loss.state_dict())
+        assert saved == (["centres"] if "centre" in name else [])
+
+
+def test_tau_zero_is_softmax(given):
+    x, layer, target, q = given
+    plain = make("softmax")(torch.from_numpy(x), layer, torch.from_numpy(target))
+    for name in ("centre", "improved-centre"):
+        loss = make(name, q)
+        loss.tau = 0.0
+        assert loss(torch.from_numpy(x), layer, torch.from_numpy(target)) == plain
+
+
+def test_angular_puts_the_layer_where_it_gives_the_same_logits(given):
+    x, layer, _, _ = given
+    loss = make("angular")
+    before = loss.logits(torch.from_numpy(x), layer)
+    loss.constrain(layer)
+    np.testing.assert_allclose(layer.weight.detach().norm(dim=1).numpy(), 1, rtol=1e-12)
+    assert not layer.bias.any()
+    torch.testing.assert_close(layer(torch.from_numpy(x)), before)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_tags_and_dimensions_match_their_formulas(given, task):
+    x, layer, _, _ = given
+    rng = np.random.default_rng(1)
+    logits = layer(torch.from_numpy(x)).detach().numpy()
+    if task == "multilabel":
+        target = rng.integers(0, 2, (N, CLASSES))
+        p = 1 / (1 + np.exp(-logits))
+        expected = -np.mean(target * np.log(p) + (1 - target) * np.log(1 - p))
+    else:
+        target = rng.normal(size=(N, CLASSES)) * 3
+        d = np.abs(logits - target)
+        assert (d < 1).any()
+        assert (d > 1).any()
+        expected = np.mean(np.where(d < 1, d**2 / 2, d - 0.5))
+    got = make("softmax", task=task)(torch.from_numpy(x), layer, torch.from_numpy(target))
+    assert got.item() == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda: make_loss("center", "multiclass", 3, 5), "one of softmax, angular, centre"),
+        (lambda: make_loss("centre", "multiclass", 3, 5, tau=-1.0), "tau is -1.0"),
+        (lambda: make_loss("centre", "multiclass", 3, 5, tau=float("inf")), "tau is inf"),
+        (lambda: make_loss("angular", "multilabel", 3, 5), "the task is multilabel"),
+        (lambda: make_loss("centre", "regression", 3, 5), "the task is regression"),
+    ],
+)
+def test_bad_settings_name_what_is_allowed(call, says):
+    with pytest.raises(BadSetting, match=says):
+        call()
+
+
+class Toy(Net):
+    name = "toy"
+    modality = "audio"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input = AudioInput(sr=100, seconds=0.2)
+        self.embedding_dim = 8
+        self.hidden = nn.Linear(20, 8)
+        self.classifier = nn.Linear(8, 3)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        return raw
+
+    def embed(self, x: Tensor) -> Tensor:
+        return torch.relu(self.hidden(x))
+
+    def preprocessing(self):
+        return {}
+
+
+def trained(tmp_path, loss: str, tau: float):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    waves = rng.normal(size=(90, 20)).astype(np.float32)
+    waves[np.arange(90), labels] += 3
+    torch.manual_seed(0)
+    net = Toy()
+    folder = JobFolder(tmp_path, loss, "d" * 64)
+    folder.begin({})
+    curve = finetune.fine_tune(
+        net,
+        RawBatches(lambda row: waves[row], net.input),
+        labels,
+        task="multiclass",
+        train_rows=list(range(60)),
+        val_rows=list(range(60, 90)),
+        settings=TrainSettings(lr=0.01, epochs=25, patience=50, batch_size=12, loss=loss, tau=tau),
+        seed=0,
+        device=torch.device("cpu"),
+        precision="float32",
+        folder=folder,
+    )
+    with torch.no_grad():
+        x = net.embed(torch.from_numpy(waves)).numpy()
+    means = np.stack([x[:60][labels[:60] == j].mean(0) for j in range(3)])
+    within = np.mean(np.sum((x[:60] - means[labels[:60]]) ** 2, axis=1))
+    between = np.mean(np.sum((means - means.mean(0)) ** 2, axis=1))
+    with torch.no_grad():
+        right = net(torch.from_numpy(waves[60:])).argmax(1).numpy() == labels[60:]
+    return net, curve, right.mean(), within / between
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_net_learns_with_every_loss(tmp_path, name):
+    net, curve, accuracy, _ = trained(tmp_path, name, tau=0.05)
+    assert accuracy > 0.8
+    # The accuracy in the curve is that of the net's own logits.
+    assert max(curve["val_accuracy"]) >= accuracy
+    assert curve["train_loss"][-1] < 0.6 * curve["train_loss"][0]
+    if name == "angular":
+        assert not net.classifier.bias.any()
+
+
+def test_centre_losses_gather_the_classes(tmp_path):
+    spread = {
+        name: trained(tmp_path, name, tau=tau)[3]
+        for name, tau in (("softmax", 0.0), ("centre", 0.5), ("improved-centre", 5.0))
+    }
+    assert spread["centre"] < 0.8 * spread["softmax"]
+    assert spread["improved-centre"] < 0.8 * spread["softmax"]

@@ -1,0 +1,198 @@
+"""Which clips each protocol's nets see, and which ones they stop by."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets import build_net
+from mvemo.extract.nets.base import Net
+from mvemo.extract.training import protocols
+from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.plan import NetPlan, TrainSettings
+from mvemo.extract.training.protocols import RunSettings, Trained, trained_nets
+from mvemo.manifests import Clip, Manifest
+
+N = 24
+LABELS = np.arange(N) % 3
+# Groups of two clips, three folds; 16 clips train, 4 validate, 4 are tested.
+FOLDS = np.arange(N) // 2 % 3
+SPLITS = np.repeat([0, 1, 2], [16, 4, 4])
+OPTIONS = {"seconds": 0.1}
+
+
+@pytest.fixture(scope="module")
+def manifest() -> Manifest:
+    clips = tuple(
+        Clip(f"c{i}", f"{i}.wav", ("abc"[LABELS[i]],), f"g{i // 2}", start=float(i))
+        for i in range(N)
+    )
+    return Manifest("made", "multiclass", ("a", "b", "c"), clips, Path())
+
+
+@pytest.fixture(scope="module")
+def waves() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(N, 1600)).astype(np.float32)
+
+
+def run(
+    manifest: Manifest,
+    waves: np.ndarray,
+    jobs: Path,
+    protocol: str,
+    *,
+    usable: np.ndarray | None = None,
+    splits: np.ndarray | None = SPLITS,
+    weights: str = "",
+    **train,
+) -> list[Trained]:
+    settings = {"epochs": 2, "batch_size": 4, **train}
+    plan = NetPlan("music1d", 0.1, weights, OPTIONS, TrainSettings(**settings))
+    return list(
+        trained_nets(
+            plan,
+            manifest,
+            FOLDS,
+            np.ones(N, dtype=np.bool_) if usable is None else usable,
+            dict.fromkeys(manifest.clip_ids, "content"),
+            lambda net: RawBatches(lambda row: waves[row], net.input),
+            RunSettings(protocol, device="cpu"),
+            jobs,
+            splits=splits,
+        )
+    )
+
+
+class Seen:
+    """Stands in for `fine_tune`, and keeps which rows it was given."""
+
+    def __init__(self) -> None:
+        self.train: list[list[int]] = []
+        self.val: list[list[int]] = []
+
+    def __call__(self, net: Net, *_: object, train_rows, val_rows, **__: object):
+        self.train.append(list(train_rows))
+        self.val.append(list(val_rows))
+        return {"epoch": [1.0]}
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    spy = Seen()
+    monkeypatch.setattr(protocols, "fine_tune", spy)
+    return spy
+
+
+def ids(rows) -> set[str]:
+    return {f"c{i}" for i in rows}
+
+
+def groups(rows) -> set[int]:
+    return {i // 2 for i in rows}
+
+
+def test_crossfit_nets_never_see_their_fold(manifest, waves, tmp_path, seen) -> None:
+    nets = run(manifest, waves, tmp_path, "crossfit")
+    assert [t.spec.fold for t in nets] == [0, 1, 2]
+    for fold, made in enumerate(nets):
+        outside = np.flatnonzero(fold != FOLDS)
+        assert set(made.spec.trained_on) == ids(outside)
+        assert sorted(seen.train[fold] + seen.val[fold]) == outside.tolist()
+        assert seen.val[fold]
+        assert not groups(seen.train[fold]) & groups(seen.val[fold])
+
+
+def test_one_shared_net_sees_all(manifest, waves, tmp_path, seen) -> None:
+    (made,) = run(manifest, waves, tmp_path, "shared")
+    assert (made.spec.protocol, made.spec.fold) == ("shared", None)
+    assert set(made.spec.trained_on) == ids(range(N))
+    assert sorted(seen.train[0] + seen.val[0]) == list(range(N))
+    assert seen.val[0]
+
+
+def test_frozen_nets_see_nothing(manifest, waves, tmp_path, seen) -> None:
+    net = build_net("music1d", 3, width=0.1, **OPTIONS)
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    (made,) = run(manifest, waves, tmp_path, "frozen", weights=str(tmp_path / "w.pt"))
+    assert made.spec.trained_on == ()
+    assert made.curve == {}
+    assert seen.train == []
+    with pytest.raises(BadSetting, match="pretrained weights"):
+        run(manifest, waves, tmp_path, "frozen")
+
+
+def test_a_holdout_net_trains_and_stops_by_its_own_split(manifest, waves, tmp_path, seen) -> None:
+    usable = np.ones(N, dtype=np.bool_)
+    usable[[3, 17, 21]] = False
+    (made,) = run(manifest, waves, tmp_path, "holdout", usable=usable)
+    train = [i for i in range(16) if i != 3]
+    assert seen.train == [train]
+    assert seen.val == [[16, 18, 19]]
+    assert (made.spec.protocol, made.spec.fold) == ("holdout", None)
+    assert set(made.spec.trained_on) == ids([*train, 16, 18, 19])
+    (folder,) = tmp_path.iterdir()
+    assert folder.name.startswith("music1d-holdout-")
+    record = json.loads((folder / "settings.json").read_text())
+    assert [record["trained_on"][i] for i in record["held_out"]] == ["c16", "c18", "c19"]
+
+
+@pytest.mark.parametrize(("protocol", "rows"), [("shared", N), ("crossfit", 16)])
+def test_without_patience_nothing_is_held_out(
+    manifest, waves, tmp_path, seen, protocol, rows
+) -> None:
+    run(manifest, waves, tmp_path, protocol, patience=0)
+    assert {len(train) for train in seen.train} == {rows}
+    assert not any(seen.val)
+
+
+def test_without_patience_a_split_still_has_its_validation_clips(
+    manifest, waves, tmp_path, seen
+) -> None:
+    run(manifest, waves, tmp_path, "holdout", patience=0)
+    assert seen.train == [list(range(16))]
+    assert seen.val == [list(range(16, 20))]
+
+
+def test_another_split_is_another_job(manifest, waves, tmp_path) -> None:
+    (a,) = run(manifest, waves, tmp_path, "holdout")
+    (again,) = run(manifest, waves, tmp_path, "holdout")
+    assert again.spec.digest == a.spec.digest
+    assert again.curve == a.curve
+    # The same clips are seen, but others of them decide when to stop.
+    turned = SPLITS.copy()
+    turned[:4], turned[16:20] = 1, 0
+    (b,) = run(manifest, waves, tmp_path, "holdout", splits=turned)
+    assert set(b.spec.trained_on) == set(a.spec.trained_on)
+    assert b.spec.weights != a.spec.weights
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_a_holdout_net_needs(manifest, waves, tmp_path) -> None:
+    with pytest.raises(BadSetting, match="needs a split"):
+        run(manifest, waves, tmp_path, "holdout", splits=None)
+    with pytest.raises(BadSetting, match="no usable validation clip"):
+        run(manifest, waves, tmp_path, "holdout", usable=SPLITS != 1)
+    with pytest.raises(BadSetting, match="0 usable training clips"):
+        run(manifest, waves, tmp_path, "holdout", usable=SPLITS != 0)
+    with pytest.raises(BadSetting, match="one of crossfit, frozen, shared, holdout"):
+        RunSettings("split")
+
+
+def test_all_protocols_train_really(manifest, waves, tmp_path) -> None:
+    for protocol, count in (("crossfit", 3), ("shared", 1), ("holdout", 1)):
+        nets = run(manifest, waves, tmp_path, protocol)
+        assert len({t.spec.weights for t in nets}) == count
+        for made in nets:
+            assert made.curve["epoch"] == [1.0, 2.0]
+            assert np.isfinite(made.curve["val_loss"]).all()
+    nets = run(manifest, waves, tmp_path, "crossfit", patience=0, iterations=5)
+    for made in nets:
+        # Four steps an epoch: the second one is cut off after the first step.
+        assert made.curve["epoch"] == [1.0, 2.0]
+        assert made.curve["iteration"] == [1.0, 2.0, 3.0, 4.0, 5.0]
+        assert np.isnan(made.curve["val_loss"]).all()

@@ -1,0 +1,163 @@
+"""Calibration scores against plain loops; temperatures against scipy's minimiser."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import brier_score_loss
+from sklearn.metrics import log_loss as sklearn_log_loss
+
+from mvemo.fuse.metrics.calibration import (
+    COLDEST,
+    HOTTEST,
+    apply_temperature,
+    brier_score,
+    calibration_terms,
+    expected_calibration_error,
+    fit_temperature,
+    fit_temperatures,
+    log_loss,
+    log_probabilities,
+    reliability,
+    tag_brier_score,
+    tag_log_loss,
+    tag_reliability,
+)
+
+
+def softmax(z):
+    exp = np.exp(z - z.max(axis=-1, keepdims=True))
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
+def drawn(n=400, n_classes=5, temperature=1.0, seed=0):
+    """Labels drawn from softmax(z), and z times `temperature`."""
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(n, n_classes)) * 1.5
+    labels = (softmax(z).cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)
+    return labels, z * temperature
+
+
+def test_scores_by_a_plain_loop():
+    labels, z = drawn()
+    p = softmax(z * 2)
+    p[3] = np.nan
+    rows = [i for i in range(len(p)) if i != 3]
+    ece, brier = 0.0, 0.0
+    for low in range(15):
+        held = [i for i in rows if low / 15 < p[i].max() <= (low + 1) / 15]
+        if held:
+            confidence = np.mean([p[i].max() for i in held])
+            accuracy = np.mean([p[i].argmax() == labels[i] for i in held])
+            ece += len(held) / len(rows) * abs(confidence - accuracy)
+    for i in rows:
+        brier += sum((p[i, c] - (c == labels[i])) ** 2 for c in range(5)) / len(rows)
+    assert expected_calibration_error(labels, p) == pytest.approx(ece, abs=1e-10)
+    assert brier_score(labels, p) == pytest.approx(brier, abs=1e-10)
+    expected = sklearn_log_loss(labels[rows], p[rows], labels=range(5))
+    assert log_loss(labels, p) == pytest.approx(expected, abs=1e-10)
+
+
+def test_reliability_table_by_hand():
+    p = np.array([[1.0, 0.0], [0.8, 0.2], [0.3, 0.7], [0.5, 0.5], [0.25, 0.75]])
+    table = reliability(np.array([0, 1, 1, 0, 1]), p, bins=4)
+    # A bin holds its upper edge: 0.5 is in the second, 0.75 in the third.
+    np.testing.assert_array_equal(table.count, [0, 1, 2, 2])
+    np.testing.assert_allclose(table.confidence, [np.nan, 0.5, 0.725, 0.9])
+    np.testing.assert_allclose(table.accuracy, [np.nan, 1, 1, 0.5])
+    assert table.ece == pytest.approx((0.5 + 2 * 0.275 + 2 * 0.4) / 5)
+    np.testing.assert_allclose(table.edges, [0, 0.25, 0.5, 0.75, 1])
+
+
+def test_nothing_to_score_is_nan():
+    nothing = np.full((2, 3), np.nan)
+    labels = np.array([0, 1])
+    for score in (expected_calibration_error, brier_score, log_loss):
+        assert np.isnan(score(labels, nothing))
+
+
+def test_temperatures_are_scipys_minima():
+    labels, z = drawn()
+    problems = np.stack([z * 3, z, z * 0.3, softmax(z)])
+    problems[1, ::3] = np.nan
+    problems[3] = log_probabilities(problems[3])
+    fitted = fit_temperatures(problems, labels)
+    for one, temperature in zip(problems, fitted, strict=True):
+        rows = np.isfinite(one[:, 0])
+
+        def loss(log_t, one=one, rows=rows):
+            q = softmax(one[rows] / np.exp(log_t))
+            return -np.log(q[np.arange(rows.sum()), labels[rows]]).mean()
+
+        best = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9})
+        assert np.log(temperature) == pytest.approx(best.x, abs=1e-6)
+        assert loss(np.log(temperature)) <= best.fun + 1e-12
+        assert fit_temperature(one, labels) == pytest.approx(temperature, rel=1e-9)
+
+
+def test_temperature_is_recovered_and_calibrates():
+    labels, z = drawn(n=6000, temperature=4.0)
+    fitted = fit_temperature(z[:3000], labels[:3000])
+    # Standard error about 0.1.
+    assert fitted == pytest.approx(4, abs=0.5)
+    raw, cooled = softmax(z[3000:]), apply_temperature(softmax(z[3000:]), fitted)
+    assert expected_calibration_error(labels[3000:], raw) > 0.15
+    assert expected_calibration_error(labels[3000:], cooled) < 0.03
+    np.testing.assert_array_equal(raw.argmax(1), cooled.argmax(1))
+
+
+def test_temperature_of_hopeless_cases_is_bounded():
+    labels = np.array([0, 1, 2, 0])
+    certain = 5.0 * np.eye(3)[labels]
+    assert fit_temperature(certain, labels) == pytest.approx(COLDEST, rel=1e-6)
+    assert fit_temperature(-certain, labels) == pytest.approx(HOTTEST, rel=1e-6)
+    assert fit_temperature(np.zeros((4, 3)), labels) == 1
+    assert fit_temperature(np.full((4, 3), np.nan), labels) == 1
+    # Probabilities of exactly 0 and 1, one of them wrong.
+    sure = log_probabilities(np.eye(3)[[0, 1, 2, 1]])
+    assert COLDEST <= fit_temperature(sure, labels) <= HOTTEST
+
+
+def test_temperature_of_one_a_clip():
+    p = softmax(np.random.default_rng(0).normal(size=(4, 3)))
+    p[2] = np.nan
+    each = np.array([1.0, 2.0, 1.0, 0.5])
+    got = apply_temperature(p, each[:, None])
+    np.testing.assert_allclose(got[0], p[0], atol=1e-14)
+    np.testing.assert_allclose(got[1], np.sqrt(p[1]) / np.sqrt(p[1]).sum(), atol=1e-14)
+    np.testing.assert_allclose(got[3], p[3] ** 2 / (p[3] ** 2).sum(), atol=1e-14)
+    assert np.isnan(got[2]).all()
+
+
+def test_tags_against_scikit_learn_over_all_pairs():
+    rng = np.random.default_rng(3)
+    p = rng.random((200, 4))
+    labels = (rng.random((200, 4)) < p**2).astype(np.int64)
+    p[5] = np.nan
+    y, q = np.delete(labels, 5, axis=0).ravel(), np.delete(p, 5, axis=0).ravel()
+    assert tag_brier_score(labels, p) == pytest.approx(brier_score_loss(y, q))
+    assert tag_log_loss(labels, p) == pytest.approx(sklearn_log_loss(y, q))
+    held = tag_reliability(labels, p)
+    assert held.count.sum() == len(y)
+    share, stated = calibration_curve(y, q, n_bins=15)
+    np.testing.assert_allclose(held.accuracy, share)
+    np.testing.assert_allclose(held.confidence, stated)
+
+
+@pytest.mark.parametrize("tags", [False, True])
+def test_terms_sum_to_the_scores_of_any_selection(tags):
+    rng = np.random.default_rng(5)
+    p = rng.dirichlet(np.ones(4), 120)
+    labels = (rng.random((120, 4)) < p).astype(np.int64) if tags else rng.integers(4, size=120)
+    p[7] = np.nan
+    some = rng.integers(120, size=80)
+    squares, losses, gaps, weight = calibration_terms(labels, p)
+    n = weight[some].sum()
+    brier, loss = (tag_brier_score, tag_log_loss) if tags else (brier_score, log_loss)
+    scale = 4 if tags else 1
+    assert n == scale * (some != 7).sum()
+    # The Brier score of tags is a mean over tags, too; that of classes a sum.
+    assert squares[some].sum() / n == pytest.approx(brier(labels[some], p[some]))
+    assert losses[some].sum() / n == pytest.approx(loss(labels[some], p[some]))
+    ece = (tag_reliability if tags else reliability)(labels[some], p[some]).ece
+    assert np.abs(gaps[some].sum(axis=0)).sum() / n == pytest.approx(ece)

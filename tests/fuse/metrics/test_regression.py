@@ -1,0 +1,55 @@
+"""Regression scores against scikit-learn and a plain formula."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import r2_score, root_mean_squared_error
+
+from mvemo.fuse.metrics.regression import QUADRANTS, quadrant_accuracy, quadrants, regression_scores
+
+
+def test_scores_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    y = rng.normal((5, -3), (1, 0.1), size=(90, 2))
+    p = y + rng.normal((0.2, 0), (0.5, 0.2), size=(90, 2))
+    p[[4, 50]] = np.nan
+    got = regression_scores(y, p)
+    y, p = np.delete(y, [4, 50], 0), np.delete(p, [4, 50], 0)
+    expected = r2_score(y, p, multioutput="raw_values")
+    np.testing.assert_allclose(got.r2, expected, rtol=0, atol=1e-10)
+    expected = root_mean_squared_error(y, p, multioutput="raw_values")
+    np.testing.assert_allclose(got.rmse, expected, rtol=0, atol=1e-10)
+    for c in range(2):
+        # Lin's form: correlation times the bias correction.
+        r = np.corrcoef(y[:, c], p[:, c])[0, 1]
+        v = y[:, c].std() / p[:, c].std()
+        u = (y[:, c].mean() - p[:, c].mean()) / np.sqrt(y[:, c].std() * p[:, c].std())
+        assert got.ccc[c] == pytest.approx(r * 2 / (v + 1 / v + u * u), abs=1e-10)
+    assert got.clips == 88
+
+
+def test_perfect_constant_and_no_predictions():
+    y = np.array([[1.0], [2.0], [4.0]])
+    perfect = regression_scores(y, y.copy())
+    assert (perfect.r2, perfect.rmse, perfect.ccc) == (1, 0, 1)
+    mean = regression_scores(y, np.full((3, 1), y.mean()))
+    assert mean.r2 == pytest.approx(0, abs=1e-12)
+    assert mean.ccc == 0
+    flat = regression_scores(np.ones((3, 1)), np.ones((3, 1)))
+    assert np.isnan([flat.r2[0], flat.ccc[0]]).all()
+    nothing = regression_scores(y, np.full((3, 1), np.nan))
+    assert nothing.clips == 0
+    assert np.isnan([nothing.r2, nothing.rmse, nothing.ccc]).all()
+
+
+def test_quadrants_run_counter_clockwise():
+    angle = np.deg2rad([45, 135, 225, 315, 0, 90])
+    index = quadrants(np.round(np.cos(angle), 9), np.round(np.sin(angle), 9))
+    np.testing.assert_array_equal(index, [0, 1, 2, 3, 0, 0])
+    assert QUADRANTS[index[1]] == "valence- arousal+"
+    moved = quadrants(np.array([6.0, 4.0, np.nan]), np.array([4.0, 6.0, 6.0]), (5, 5))
+    np.testing.assert_array_equal(moved, [3, 1, -1])
+
+
+def test_quadrant_accuracy_leaves_out_missing():
+    assert quadrant_accuracy(np.array([0, 1, 2, 3]), np.array([0, 2, 2, -1])) == 2 / 3
+    assert np.isnan(quadrant_accuracy(np.array([0]), np.array([-1])))

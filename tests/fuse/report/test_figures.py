@@ -1,0 +1,188 @@
+"""The figures are well-formed, safe in a page, equal for equal results, and show the data."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+import warnings
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from fuse_samples import NASTY, empty_results, make_results, nasty_results
+from sklearn.metrics import auc, roc_auc_score
+
+from mvemo.fuse.report import figures
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def all_figures(results):
+    return [
+        figures.accuracy_figure(results),
+        figures.roc_figure(results),
+        figures.class_roc_figure(results, results.models[-1]),
+        figures.confusion_figure(results.models[-1], results.classes),
+        *figures.loss_figures(results.curves).values(),
+    ]
+
+
+@pytest.fixture(scope="module")
+def results():
+    return make_results(curves={"c3d@0": make_results().curves["c3d@0"]})
+
+
+@pytest.fixture(scope="module")
+def drawn(results):
+    return all_figures(results)
+
+
+def texts(svg):
+    return ["".join(t.itertext()) for t in ElementTree.fromstring(svg).iter(f"{SVG}text")]
+
+
+def test_each_is_one_element_with_a_title(drawn):
+    for svg in drawn:
+        root = ElementTree.fromstring(svg)
+        assert root.tag == f"{SVG}svg"
+        assert root.attrib["role"] == "img"
+        assert root.attrib["aria-label"] == root.find(f"{SVG}title").text
+        assert "viewBox" in root.attrib
+        assert "width" not in root.attrib
+
+
+def test_nothing_is_loaded_and_no_style_leaks_into_the_page(drawn):
+    for svg in drawn:
+        assert "<style" not in svg
+        assert "<image" not in svg
+        links = re.findall(r"(?:href|src)=\"([^\"]*)\"", svg)
+        assert all(link.startswith("#") for link in links)
+        addresses = set(re.findall(r"https?://[^\"]*", svg))
+        assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+
+
+def test_ids_are_unique_over_a_page_and_references_hold(drawn):
+    ids = [i for svg in drawn for i in re.findall(r"\bid=\"([^\"]+)\"", svg)]
+    assert len(ids) == len(set(ids))
+    for svg in drawn:
+        own = set(re.findall(r"\bid=\"([^\"]+)\"", svg))
+        assert set(re.findall(r"(?:href=\"#|url\(#)(\w+)", svg)) <= own
+
+
+def test_ink_is_the_pages(drawn):
+    for svg in drawn:
+        assert "currentColor" in svg
+        assert "#010203" not in svg
+        assert not re.search(r"(?:fill|stroke): #(?:000000|fff\b)", svg)
+
+
+def test_equal_results_give_equal_bytes(results, drawn):
+    assert all_figures(results) == drawn
+
+
+def test_the_users_style_and_state_play_no_part(results, drawn):
+    import matplotlib
+
+    with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": True}):
+        assert figures.accuracy_figure(results) == drawn[0]
+        assert matplotlib.rcParams["font.size"] == 30
+
+
+def test_confusion_shows_every_count(results):
+    model = results.models[-1]
+    shown = texts(figures.confusion_figure(model, results.classes))
+    counts = [int(t) for t in shown if t.isdigit()]
+    assert counts == model.confusion.ravel().tolist()
+    # Names of columns, then of rows.
+    assert [t for t in shown if t in results.classes] == list(results.classes) * 2
+
+
+def test_confusion_of_a_class_without_clips(results):
+    model = dataclasses.replace(results.models[0], confusion=np.zeros((6, 6), dtype=np.int64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        svg = figures.confusion_figure(model, results.classes)
+    assert texts(svg).count("0") == 36
+
+
+def test_many_classes_leave_the_counts_out():
+    classes = tuple(f"tag {i}" for i in range(40))
+    made = make_results(80, 2, classes=classes, missing=0)
+    svg = figures.confusion_figure(made.models[0], classes)
+    assert texts(svg) == ["predicted", "true"]
+
+
+def test_legends_name_models_and_areas(results):
+    shown = " ".join(" ".join(texts(figures.roc_figure(results))).split())
+    for model in results.models:
+        assert f"{model.name} {model.roc_auc_macro_ovr_pooled:.3f}" in shown
+    model = results.models[1]
+    shown = " ".join(" ".join(texts(figures.class_roc_figure(results, model))).split())
+    for c, name in enumerate(results.classes):
+        area = roc_auc_score(results.labels == c, model.probabilities[:, c])
+        assert f"{name} {area:.3f}" in shown
+
+
+def test_drawn_roc_curves_enclose_the_area():
+    made = make_results(3000, 2, missing=0)
+    curves = figures._class_curves(made.models[0], made.labels)
+    for c, (curve, area) in enumerate(curves):
+        expected = roc_auc_score(made.labels == c, made.models[0].probabilities[:, c])
+        assert area == pytest.approx(expected, abs=1e-12)
+        assert curve[0] == 0
+        assert curve[-1] == 1
+        assert (np.diff(curve) >= 0).all()
+        # The drawn curve has 201 points: steps between them are cut.
+        assert auc(figures._RATES, curve) == pytest.approx(expected, abs=0.004)
+
+
+def test_results_without_a_score_can_be_drawn():
+    made = empty_results()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for svg in (
+            figures.accuracy_figure(made),
+            figures.roc_figure(made),
+            figures.class_roc_figure(made, made.models[0]),
+            figures.confusion_figure(made.models[0], made.classes),
+        ):
+            ElementTree.fromstring(svg)
+    assert figures.loss_figures({}) == {}
+
+
+def test_text_from_outside_stays_text():
+    made = nasty_results()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = all_figures(made)
+    for svg in drawn:
+        root = ElementTree.fromstring(svg)
+        assert not [e for e in root.iter() if "script" in e.tag or e.tag == f"{SVG}b"]
+    assert "Fear <b>&amp;…" in texts(drawn[3])
+    assert set(figures.loss_figures(made.curves)) == {NASTY}
+
+
+def test_curves_of_one_net_share_a_figure_and_odd_ones_are_left_out():
+    epochs = [1.0, 2.0, 3.0]
+    found = figures.loss_figures(
+        {
+            "c3d@0": {"epoch": epochs, "train_loss": [3, 2, 1], "val_loss": [3, 1, 2]},
+            "c3d@1": {"epoch": epochs, "train_loss": [3, 2, 1], "val_loss": [3.0, None, 2.0]},
+            "i3d@all": {"epoch": epochs, "train_loss": [3.0, 2.0], "val_loss": [np.nan] * 3},
+            "music1d@0": {"epoch": [1.0], "train_loss": [1.0]},
+            "plain": {},
+        }
+    )
+    assert list(found) == ["c3d", "i3d", "music1d", "plain"]
+    assert "2 nets" in found["c3d"]
+    colours = set(figures.COLOURS)
+    assert set(re.findall(r"#[0-9a-f]{6}", found["c3d"])) & colours == set(figures.COLOURS[:2])
+    assert not set(re.findall(r"#[0-9a-f]{6}", found["i3d"])) & colours
+
+
+def test_importing_draws_in_no_plotting_library():
+    code = (
+        "import sys, mvemo.fuse.report.page, mvemo.fuse.report.text; "
+        "sys.exit(bool({'matplotlib', 'jinja2', 'torch'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,123 @@
+"""Corrected tests of fusions against their best single modality."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from fuse_samples import make_results
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
+
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.statistics.model_tests import compare_fusions, holm, nadeau_bengio
+
+
+def test_statistic_by_hand():
+    # Mean 0.02, variance 0.00025 over 5; (1/5 + 1/4) 0.00025 = 0.0001125.
+    mean, t, p = nadeau_bengio([0.0, 0.01, 0.02, 0.03, 0.04], 80, 20)
+    assert mean == pytest.approx(0.02, abs=1e-12)
+    assert t == pytest.approx(0.02 / np.sqrt(0.0001125), abs=1e-10)
+    # Student's t with 4 degrees of freedom has a closed form.
+    x = t / np.sqrt(4 + t * t)
+    assert p == pytest.approx(1 - x * (3 - x * x) / 2, abs=1e-10)
+
+
+def test_without_overlap_it_is_the_plain_t_test():
+    d = np.random.default_rng(0).normal(0.1, 0.3, size=12)
+    mean, t, p = nadeau_bengio(np.append(d, np.nan), 1e15, 1)
+    expected = ttest_1samp(d, 0)
+    assert (t, p) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-10)
+    assert mean == pytest.approx(d.mean(), abs=1e-12)
+    assert nadeau_bengio(d, 5, 1)[2] > p
+
+
+def test_degenerate_differences():
+    assert nadeau_bengio([0, 0, 0], 5, 1) == (0, 0, 1)
+    assert nadeau_bengio([0.1] * 6, 5, 1) == (pytest.approx(0.1), np.inf, 0)
+    assert np.isnan(nadeau_bengio([0.1], 5, 1)[1:]).all()
+    assert np.isnan(nadeau_bengio([], 5, 1)).all()
+    with pytest.raises(ValueError, match="n_train 0"):
+        nadeau_bengio([1, 2], 0, 1)
+
+
+def test_false_alarms_are_held_at_the_level():
+    # Six-fold differences with no true difference, correlated as overlap makes them: with
+    # correlation n_test / (n_train + n_test) = 1/6 the correction is exact.
+    rng = np.random.default_rng(1)
+    shared = rng.normal(size=(2000, 1)) * np.sqrt(1 / 6)
+    d = shared + rng.normal(size=(2000, 6)) * np.sqrt(5 / 6)
+    alarms = np.mean([nadeau_bengio(row, 5, 1)[2] < 0.05 for row in d])
+    plain = np.mean([ttest_1samp(row, 0).pvalue < 0.05 for row in d])
+    # Standard error 0.005.
+    assert abs(alarms - 0.05) < 0.02
+    assert plain > 0.08
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.6, 0.7]), [1, 1])
+    np.testing.assert_array_equal(holm([np.nan, 0.02, 0.02]), [np.nan, 0.04, 0.04])
+    assert holm([]).shape == (0,)
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_rejects_what_the_step_down_rule_rejects(p):
+    corrected = holm(p)
+    alpha = 0.05
+    rejected = [False] * len(p)
+    for step, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
+        if p[i] * (len(p) - step) > alpha:
+            break
+        rejected[i] = True
+    assert (corrected <= alpha).tolist() == rejected
+    assert (corrected >= p).all()
+    assert (corrected <= 1).all()
+
+
+def test_each_fusion_is_paired_with_its_best_single_on_common_clips():
+    results = make_results(missing=6)
+    rows = compare_fusions(results)
+    fusions = [m for m in results.models if len(m.features) > 1]
+    assert [row.model for row in rows] == [m.name for m in fusions]
+    by_name = {m.name: m for m in results.models}
+    for row, model in zip(rows, fusions, strict=True):
+        there = np.isfinite(model.probabilities[:, 0])
+        right = {
+            name: by_name[name].probabilities.argmax(1) == results.labels
+            for name in (*model.features, model.name)
+        }
+        folds = [there & (results.folds == f) for f in range(results.k)]
+        single = {n: [right[n][rows].mean() for rows in folds] for n in model.features}
+        best = max(single, key=lambda n: np.mean(single[n]))
+        assert row.single == best
+        expected = [right[model.name][rows].mean() for rows in folds] - np.array(single[best])
+        np.testing.assert_allclose(row.differences, expected, atol=1e-12)
+        ratio = np.mean([rows.sum() / (there.sum() - rows.sum()) for rows in folds])
+        assert (row.mean, row.t, row.p) == pytest.approx(nadeau_bengio(expected, 1, ratio))
+    assert [row.p_holm for row in rows] == pytest.approx(holm([row.p for row in rows]).tolist())
+
+
+def test_repeats_are_pooled_and_must_hold_the_same_models():
+    one, two = make_results(seed=0), make_results(seed=1)
+    rows = compare_fusions([one, two])
+    assert all(len(row.differences) == 12 for row in rows)
+    with pytest.raises(BadFeatures, match="different models"):
+        compare_fusions([one, dataclasses.replace(two, models=two.models[:3])])
+
+
+def test_a_fusion_whose_singles_were_not_evaluated_has_no_row():
+    results = make_results()
+    assert compare_fusions(dataclasses.replace(results, models=results.models[-2:])) == []
+
+
+def test_another_score_can_be_compared():
+    results = make_results(missing=0)
+    rows = compare_fusions(results, score=lambda y, p: float(p[np.arange(len(y)), y].mean()))
+    last, by_name = rows[-1], {m.name: m for m in results.models}
+    mine, theirs = (
+        by_name[name].probabilities[np.arange(len(results.labels)), results.labels]
+        for name in (last.model, last.single)
+    )
+    test = results.folds == 2
+    assert last.differences[2] == pytest.approx(mine[test].mean() - theirs[test].mean())

@@ -1,0 +1,69 @@
+"""Intervals, tests, repeats and learning curves as an evaluation carries them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from feature_samples import crossfit_cache, frozen_cache, make_table
+
+from mvemo.cache import open_cache
+from mvemo.fuse import evaluate, format_table, metrics_dict
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.statistics.uncertainty import with_learning_curve, with_repeats, with_uncertainty
+
+
+@pytest.fixture
+def path(tmp_path):
+    return frozen_cache(tmp_path / "f.h5", make_table(n=180), strength=0.4)
+
+
+def test_every_model_has_an_interval_around_its_pooled_score(path):
+    with open_cache(path) as cache:
+        results = with_uncertainty(evaluate(cache, stacked=True), draws=300)
+    for model in results.models:
+        low, high = model.intervals["accuracy"]
+        pooled = np.trace(model.confusion) / model.confusion.sum()
+        assert low <= pooled <= high
+        assert 0.02 < high - low < 0.3
+    assert [c.model for c in results.comparisons][:1] == ["c3d+music1d"]
+    text = format_table(results)
+    assert "95 %" in text
+    assert max(map(len, text.splitlines())) <= 79
+    found = metrics_dict(results)
+    assert found["models"]["integrated"]["intervals"]["accuracy"][0] < 1
+    assert {c["model"] for c in found["comparisons"]} >= {"integrated", "integrated-stacked"}
+
+
+def test_repeats_are_on_other_folds_and_narrow_the_test(path, tmp_path):
+    with open_cache(path) as cache:
+        first = evaluate(cache)
+        again = [evaluate(cache, seed=s) for s in (1, 2)]
+        other = evaluate(cache, models=["c3d"], seed=3)
+    results = with_uncertainty(with_repeats(first, again), draws=100)
+    assert len(results.repeats) == 3
+    assert (results.repeats[1].folds != first.folds).any()
+    for i, model in enumerate(results.models):
+        assert model.f1_macro == pytest.approx(
+            np.mean([r.models[i].f1_macro for r in (first, *again)])
+        )
+        assert len(model.roc_auc_per_fold) == 18
+    assert len(results.comparisons[0].differences) == 18
+    with pytest.raises(BadFeatures, match="other clips or models"):
+        with_repeats(first, [other])
+    with pytest.raises(BadFeatures, match="on the same folds"):
+        with_repeats(first, [again[0], again[0]])
+
+
+@pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
+def test_more_training_clips_help_and_the_last_point_is_the_evaluation(tmp_path, make):
+    path = make(tmp_path / "f.h5", make_table(n=240), strength=1.0)
+    with open_cache(path) as cache:
+        results = evaluate(cache)
+        curves = with_learning_curve(cache, results, HeadSettings(), (0.1, 0.5)).learning_curve
+    for model in results.models:
+        points = curves[model.name]
+        assert [p[0] for p in points] == [0.1, 0.5, 1.0]
+        assert [round(p[1]) for p in points] == pytest.approx([20, 100, 200], abs=8)
+        assert points[-1][2] == pytest.approx(np.mean(model.accuracy_per_fold))
+    assert curves["integrated"][-1][2] > curves["integrated"][0][2]

@@ -1,0 +1,173 @@
+"""Predictions that other programs made."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from fuse_samples import make_results
+from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
+
+from mvemo.fuse import (
+    BadFeatures,
+    format_table,
+    metrics_dict,
+    read_predictions,
+    results_of_predictions,
+)
+from mvemo.fuse.report.page import predictions_csv, report_html
+from mvemo.fuse.report.summary import banners, summarise
+
+HEAD = "clip_id,label,calm,tense\n"
+GOOD = HEAD + "a,calm,0.9,0.1\nb,tense,0.6,0.4\nc,tense,0.2,0.8\n"
+
+
+def write(path, text):
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_smallest_file(tmp_path):
+    path = write(tmp_path / "net.csv", GOOD)
+    held = read_predictions(path)
+    assert held.classes == ("calm", "tense")
+    assert held.clip_ids == held.groups == ("a", "b", "c")
+    assert held.labels.tolist() == [0, 1, 1]
+    assert (held.k, held.folds.tolist()) == (1, [0, 0, 0])
+    assert list(held.probabilities) == ["net"]
+    np.testing.assert_array_equal(held.probabilities["net"], [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
+    assert held.files == (("net.csv", hashlib.sha256(path.read_bytes()).hexdigest()),)
+    results = results_of_predictions(held, name="mine")
+    (model,) = results.models
+    assert model.accuracy_per_fold.tolist() == [2 / 3]
+    assert model.confusion.tolist() == [[1, 0], [1, 1]]
+    assert results.majority_per_fold.tolist() == [2 / 3]
+    assert (results.protocol, results.leaky) == ("others", False)
+
+
+def test_scores_are_scikit_learns(tmp_path):
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 4, 60)
+    values = rng.dirichlet(np.ones(4), 60)
+    lines = ["fold,p_w,p_x,p_y,p_z,clip_id,remark,label"]
+    for i in range(60):
+        cells = ",".join(map(repr, values[i].tolist()))
+        lines.append(f"{2 * (i % 3) + 5},{cells},clip {i},other,{'wxyz'[labels[i]]}")
+    held = read_predictions(write(tmp_path / "x.csv", "\n".join(lines)))
+    (model,) = results_of_predictions(held).models
+    assert held.k == 3
+    said = values.argmax(axis=1)
+    for fold in range(3):
+        rows = np.arange(60) % 3 == fold
+        assert model.accuracy_per_fold[fold] == accuracy_score(labels[rows], said[rows])
+    assert model.f1_macro == pytest.approx(f1_score(labels, said, average="macro"), abs=1e-12)
+    auc = roc_auc_score(labels, values, multi_class="ovr")
+    assert model.roc_auc_macro_ovr_pooled == pytest.approx(auc, abs=1e-12)
+
+
+def test_what_mvemo_writes_gives_the_same_scores(tmp_path):
+    results = make_results(classes=("Calm, or so", "Fear", "Joy"), missing=5)
+    path = write(tmp_path / "predictions.csv", predictions_csv(results))
+    again = results_of_predictions(read_predictions(path), name=results.name)
+    for what in ("classes", "clip_ids", "groups", "k"):
+        assert getattr(again, what) == getattr(results, what)
+    np.testing.assert_array_equal(again.labels, results.labels)
+    np.testing.assert_array_equal(again.folds, results.folds)
+    np.testing.assert_array_equal(again.majority_per_fold, results.majority_per_fold)
+    assert [m.name for m in again.models] == [m.name for m in results.models]
+    for new, old in zip(again.models, results.models, strict=True):
+        np.testing.assert_array_equal(new.probabilities, old.probabilities)
+        np.testing.assert_array_equal(new.accuracy_per_fold, old.accuracy_per_fold)
+        np.testing.assert_array_equal(new.roc_auc_per_fold, old.roc_auc_per_fold)
+        np.testing.assert_array_equal(new.confusion, old.confusion)
+        assert new.f1_macro == old.f1_macro
+    assert predictions_csv(again) == predictions_csv(results)
+
+
+def test_several_files_are_several_models(tmp_path):
+    one = write(tmp_path / "one.csv", GOOD)
+    # Another order of classes and clips, one clip unknown to it and one not predicted.
+    two = write(tmp_path / "two.csv", "tense,calm,label,clip_id\n0.7,0.3,tense,c\n,nan,calm,a\n")
+    held = read_predictions(one, two)
+    assert list(held.probabilities) == ["one", "two"]
+    got = held.probabilities["two"]
+    np.testing.assert_array_equal(got, [[np.nan, np.nan], [np.nan, np.nan], [0.3, 0.7]])
+    results = results_of_predictions(held)
+    assert results.models[1].accuracy_per_fold.tolist() == [1.0]
+    with pytest.raises(BadFeatures, match=r"already at .*one\.csv:2"):
+        read_predictions(one, one)
+
+
+def test_a_group_in_two_folds_is_told(tmp_path):
+    text = "clip_id,label,group,fold,x,y\na,x,g,1,1,0\nb,y,g,2,0,1\nc,y,,10,0,1\n"
+    held = read_predictions(write(tmp_path / "x.csv", text))
+    assert held.groups == ("g", "g", "c")
+    assert held.folds.tolist() == [0, 1, 2]
+    results = results_of_predictions(held)
+    assert results.leaky
+    assert results.provenance["groups_in_several_folds"] == 1
+    assert "more than one fold" in banners(results)[0].text
+
+
+def test_every_report_says_whose_predictions_they_are(tmp_path):
+    held = read_predictions(write(tmp_path / "net.csv", GOOD))
+    results = results_of_predictions(held, synthetic=True)
+    said = "cannot vouch that the model had not"
+    assert said in " ".join(format_table(results).replace("\n! ", " ").split())
+    page = report_html(results)
+    assert said in page
+    assert "trained on the other" not in page
+    assert "SYNTHETIC DATA" in page
+    assert "not known" in summarise(results)
+    assert metrics_dict(results)["protocol"] == "others"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no predictions"),
+        (HEAD, "no predictions"),
+        ("id,label,x,y\na,x,1,0\n", "no column 'clip_id'; there are id"),
+        ("clip_id,label,x\na,x,1\n", "1 columns of probabilities"),
+        ("clip_id,label,x,x\na,x,1,0\n", "column 'x' is there twice"),
+        (HEAD + "a,calm,1\n", "x.csv:2: 3 cells"),
+        (HEAD + "\na,angry,1,0\n", "x.csv:3: label 'angry' is none of the classes calm, tense"),
+        (HEAD + "a,calm,1,0\n,calm,1,0\n", "x.csv:3: clip_id is empty"),
+        (HEAD + "a,calm,high,0\n", "x.csv:2: probability 'high' is no number"),
+        (HEAD + "a,calm,0.5,0.4\n", "x.csv:2: the probabilities sum to 0.9"),
+        (HEAD + "a,calm,1.5,-0.5\n", "x.csv:2: 1.5 is no probability"),
+        (HEAD + "a,calm,inf,0\n", "x.csv:2: inf is no probability"),
+        (HEAD + "a,calm,1,\n", "x.csv:2: 1 of 2 probabilities are missing"),
+        (HEAD + "a,calm,1,0\na,calm,1,0\n", "x.csv:3: clip 'a' of model 'x' is already"),
+        (
+            "model," + HEAD + "m,a,calm,1,0\nn,a,tense,1,0\n",
+            "x.csv:3: clip 'a' has label 'tense', but 'calm' at",
+        ),
+    ],
+)
+def test_refused_with_the_line(tmp_path, text, message):
+    with pytest.raises(BadFeatures) as caught:
+        read_predictions(write(tmp_path / "x.csv", text))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_do_not_go_together(tmp_path):
+    one = write(tmp_path / "one.csv", GOOD)
+    other = write(tmp_path / "other.csv", "clip_id,label,x,y\na,x,1,0\n")
+    with pytest.raises(BadFeatures, match="its classes are x, y, those of"):
+        read_predictions(one, other)
+    folded = write(tmp_path / "folded.csv", "fold," + HEAD + "1,q,calm,1,0\n")
+    with pytest.raises(BadFeatures, match="no fold is given for this clip"):
+        read_predictions(one, folded)
+    with pytest.raises(BadFeatures, match="cannot be read"):
+        read_predictions(tmp_path / "none.csv")
+    (tmp_path / "latin.csv").write_bytes(HEAD.encode() + b"\xe9,calm,1,0\n")
+    with pytest.raises(BadFeatures, match="no CSV in UTF-8"):
+        read_predictions(tmp_path / "latin.csv")
+
+
+def test_rounded_probabilities_are_probabilities(tmp_path):
+    path = write(tmp_path / "x.csv", "clip_id,label,x,y,z\na,x,0.333,0.333,0.333\n")
+    assert read_predictions(path).probabilities["x"].tolist() == [[0.333, 0.333, 0.333]]

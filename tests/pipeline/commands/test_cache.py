@@ -1,0 +1,158 @@
+"""The commands of `mvemo cache`, run in process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from mvemo.cache import BadCache, CacheWriter, ClipTable, FeatureSpec, MissingCache, open_cache
+from mvemo.pipeline.commands.cache import cache
+
+CLIPS = ClipTable(
+    name="sample",
+    task="multiclass",
+    classes=("calm", "tense"),
+    clip_ids=("a", "b", "c", "d"),
+    groups=("g", "g", "h", "h"),
+    labels=np.array([0, 1, 0, 1]),
+    folds=np.array([0, 0, 1, 1]),
+    k=2,
+    fold_seed=7,
+    digest="d" * 64,
+    synthetic=True,
+)
+MEL = FeatureSpec("mel", "audio", "sequence", 2, "mel", 3, {"n_mels": 2})
+NET = FeatureSpec("c3d", "video", "vector", 2, "net:c3d", 1, {}, "w", "crossfit", 0, ("c", "d"))
+NETS = [NET, replace(NET, fold=1, weights="v", trained_on=("a", "b"))]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cache, [str(a) for a in arguments])
+
+
+def write(path: Path, clips: str = "abc") -> None:
+    facts = {"command": "mvemo extract x.csv", "versions": {"python": "3.11"}}
+    with CacheWriter(path, CLIPS, provenance=facts) as writer:
+        for clip in clips:
+            writer.put(MEL, clip, MEL.key(clip), np.full((2, 2), ord(clip), np.float32))
+            for spec in NETS:
+                writer.put(spec, clip, spec.key(clip), np.full(2, ord(clip), np.float32))
+        writer.fail("d", "decode:video", "no video stream")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "features.h5"
+    write(path)
+    return path
+
+
+def test_info(path: Path) -> None:
+    done = run("info", path, "--provenance")
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    with open_cache(path) as held:
+        assert lines[0].startswith(f"{path}: schema 1, ")
+        assert lines[0].endswith(held.digest()[:16])
+    assert lines[1] == "sample: 4 synthetic clips in 2 groups, 2 folds (seed 7)"
+    assert lines[2] == "multiclass: calm, tense"
+    table = [line.split() for line in lines[4:7]]
+    assert table[0] == ["feature", "kind", "dim", "made", "by", "protocol", "folds", "clips"]
+    nets = ["c3d", "video", "vector", "2", "net:c3d", "1", "crossfit", "0,1"]
+    assert table[1] == [*nets, "3", "of", "4"]
+    assert table[2] == ["mel", "audio", "sequence", "2", "mel", "3", "none", "-", "3", "of", "4"]
+    assert "  1 x decode:video: no video stream (d)" in lines
+    assert "command: mvemo extract x.csv" in lines
+    assert "versions: python 3.11" in lines
+    assert '"python": "3.11"' in done.stdout
+
+
+def test_verify_and_repair(path: Path) -> None:
+    done = run("verify", path)
+    assert (done.exit_code, done.stdout) == (0, f"{path}: sound\n")
+    assert run("repair", path).stdout == f"{path}: sound, nothing to repair\n"
+    data = bytearray(path.read_bytes())
+    data[data.index(np.full((2, 2), ord("b"), np.float32).tobytes())] ^= 1
+    path.write_bytes(data)
+    done = run("verify", path)
+    assert done.exit_code == 1
+    assert done.stderr == f"{path}: mel of clip 'b': the values do not fit their checksum\n"
+    done = run("repair", path)
+    assert done.exit_code == 0
+    assert "mel of clip 'b' is corrupt" in done.stdout
+    assert run("verify", path).exit_code == 0
+    assert "1 x cache:mel: " in run("info", path).stdout
+
+
+def test_merge(path: Path, tmp_path: Path) -> None:
+    write(tmp_path / "other.h5", clips="bd")
+    out = tmp_path / "merged.h5"
+    done = run("merge", path, tmp_path / "other.h5", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert "4 of 4" in done.stdout
+    with open_cache(out) as held:
+        assert held.present("c3d", 1).all()
+    again = run("merge", path, "--out", out)
+    assert isinstance(again.exception, BadCache)
+    assert "--force" in str(again.exception)
+    assert run("merge", path, "--out", out, "--force").exit_code == 0
+
+
+def test_export(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c3d.csv"
+    done = run("export", path, "--feature", "c3d", "--fold", 1, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert out.read_text().splitlines()[1:] == ["a,97,97", "b,98,98", "c,99,99", "d,,"]
+    again = run("export", path, "--feature", "c3d", "--fold", 1, "--out", out)
+    assert isinstance(again.exception, BadCache)
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "repair"])
+def test_a_missing_file_reaches_the_one_place_of_errors(tmp_path: Path, command: str) -> None:
+    done = run(command, tmp_path / "none.h5")
+    assert isinstance(done.exception, MissingCache)
+    assert "\n" not in str(done.exception)
+
+
+def test_import_without_media(tmp_path: Path) -> None:
+    listed = tmp_path / "clips.csv"
+    listed.write_text("clip_id,path,label,group\na,a.mp4,x,g\nb,b.mp4,y,g\nc,c.mp4,x,h\n")
+    np.save(tmp_path / "train.npy", [[1.0, 2.0], [3.0, 4.0]])
+    np.save(tmp_path / "val.npy", [[9.0, 9.0], [5.0, np.nan]])
+    (tmp_path / "train.csv").write_text("folder/,b\nfolder/,a\n")
+    (tmp_path / "val.csv").write_text("folder/,a_PAIR_b\nfolder/,c\n")
+    features = tmp_path / "features.h5"
+    done = run(
+        *("import", features, "--manifest", listed, "--name", "vggish", "--modality", "audio"),
+        *(tmp_path / "train.npy", tmp_path / "val.npy", "--skip-unknown", "--id-column", 2),
+        *("--rows", tmp_path / "train.csv", "--rows", tmp_path / "val.csv"),
+    )
+    assert done.exit_code == 0, done.output
+    assert done.stdout == (
+        "vggish: 2 of 3 clips, 2 numbers each; 1 rows with numbers missing left out; "
+        f"1 rows of other clips left out: {features}\n"
+    )
+    more = tmp_path / "slow.csv"
+    more.write_text("clip_id,p,q,r\nc,1,2,3\n")
+    done = run("import", features, more, "--name", "slow", "--modality", "video")
+    assert done.exit_code == 0, done.output
+    with open_cache(features) as held:
+        np.testing.assert_array_equal(held.vectors("vggish")[0][:2], [[3, 4], [1, 2]])
+        assert held.present("vggish").tolist() == [True, True, False]
+        assert held.present("slow").tolist() == [False, False, True]
+        assert held.table.groups == ("g", "g", "h")
+        assert held.provenance["imported"] == "slow"
+        assert held.provenance["history"][0]["imported"] == "vggish"
+    for arguments, message in [
+        ((tmp_path / "train.npy", "--name", "x"), "2 rows for 3 clips"),
+        ((more, "--name", "vggish"), "--force"),
+        ((tmp_path / "none.npy", "--name", "x"), "no such file"),
+    ]:
+        done = run("import", features, *arguments, "--modality", "audio")
+        assert isinstance(done.exception, (BadCache, MissingCache))
+        assert message in str(done.exception)
+        assert "\n" not in str(done.exception)

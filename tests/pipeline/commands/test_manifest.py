@@ -1,0 +1,158 @@
+"""The commands of `mvemo manifest`, run in process."""
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mvemo.manifests import BadManifest, MissingManifest, read_folds, read_manifest
+from mvemo.pipeline.commands.manifest import manifest
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(manifest, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "my clips"
+    for name in ("Happy", "Rage"):
+        (folder / name).mkdir(parents=True)
+        for i in range(6):
+            (folder / name / f"v {name[0]}{i // 2}-{i % 2 + 1}-of-2.mp4").write_bytes(b"x")
+    (folder / "Rage" / "notes.txt").write_text("x")
+    return folder
+
+
+def test_scan_check_folds(clips: Path, tmp_path: Path) -> None:
+    done = run("scan", clips, "--infer-groups", "--scheme", "pl20", "--name", "mine")
+    assert done.exit_code == 0, done.output
+    assert "notes.txt" in done.stderr
+    assert "mine: 12 clips, 6 groups" in done.stdout
+    made = read_manifest(clips / "manifest.csv")
+    assert made.classes == ("Exciting", "Tension")
+    assert made.root == clips
+
+    done = run("check", clips / "manifest.csv", "--infer-groups")
+    assert done.exit_code == 0
+    assert "Exciting  6" in done.stdout
+    assert made.digest in done.stdout
+
+    out = tmp_path / "folds.csv"
+    done = run("folds", clips / "manifest.csv", "--k", 3, "--seed", 1, "--out", out)
+    assert done.exit_code == 0
+    assert "fold 2: 4 clips, 2 groups (2, 2)" in done.stdout
+    folds = read_folds(out, made)
+    assert (folds.k, folds.seed) == (3, 1)
+
+
+def test_nothing_is_replaced_unasked(clips: Path) -> None:
+    assert run("scan", clips).exit_code == 0
+    before = (clips / "manifest.csv").read_text()
+    again = run("scan", clips, "--infer-groups")
+    assert isinstance(again.exception, BadManifest)
+    assert "--force" in str(again.exception)
+    assert (clips / "manifest.csv").read_text() == before
+    assert run("scan", clips, "--infer-groups", "--force").exit_code == 0
+    assert (clips / "manifest.csv").read_text() != before
+
+
+def test_check_prints_every_fault_and_exits_2(clips: Path) -> None:
+    path = clips / "bad.csv"
+    path.write_text("path,label\nnone.mp4,x\n../y.mp4,\nHappy/v H0-1-of-2.mp4,z\n")
+    done = run("check", path)
+    assert done.exit_code == 2
+    lines = done.stderr.splitlines()
+    assert [line.split(": ")[0] for line in lines[:-1]] == [
+        f"{path}:2",
+        f"{path}:3",
+        f"{path}:3",
+        f"{path}:3",
+    ]
+    assert lines[-1] == f"{path}: 4 faults"
+    assert isinstance(run("check", clips / "none.csv").exception, MissingManifest)
+
+
+def test_check_holds_groups_against_names(clips: Path) -> None:
+    assert run("scan", clips).exit_code == 0
+    assert run("check", clips / "manifest.csv").exit_code == 0
+    done = run("check", clips / "manifest.csv", "--infer-groups")
+    assert done.exit_code == 2
+    assert done.stderr.count("a piece of the source of line") == 6
+
+
+def test_check_without_media(clips: Path, tmp_path: Path) -> None:
+    assert run("scan", clips).exit_code == 0
+    copied = tmp_path / "copied.csv"
+    copied.write_text((clips / "manifest.csv").read_text())
+    assert run("check", copied).exit_code == 2
+    assert run("check", copied, "--no-media").exit_code == 0
+    assert run("check", copied, "--root", clips).exit_code == 0
+
+
+def test_import_of_a_csv_with_other_columns(clips: Path, tmp_path: Path) -> None:
+    own = clips / "own.csv"
+    own.write_text("file,target,v\nHappy/v H0-1-of-2.mp4,Fun,0.5\nRage/v R0-1-of-2.mp4,Hate,-0.5\n")
+    out = tmp_path / "m.csv"
+    columns = ("--column", "path=file", "--column", "label=target")
+    done = run("import", own, *columns, "--scheme", "pl20", "--infer-groups", "--out", out)
+    assert done.exit_code == 0, done.output
+    made = read_manifest(out)
+    assert made.classes == ("Exciting", "Tension")
+    assert made.groups == ("v H0", "v R0")
+    numbers = ("--column", "path=file", "--column", "valence=v", "--task", "regression")
+    done = run("import", own, *numbers, "--out", out, "--force")
+    assert done.exit_code == 0, done.output
+    assert "-0.5 to 0.5, mean 0" in done.stdout
+    assert read_manifest(out).labels.tolist() == [[0.5], [-0.5]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (("--column", "path"), "not of the form"),
+        (("--column", "path=a", "--column", "path=b"), "given twice"),
+        (("--column", "path=gone", "--column", "label=target"), "no column 'gone' for path"),
+    ],
+)
+def test_bad_columns(tmp_path: Path, columns: tuple[str, ...], message: str) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text("file,target\na,x\nb,y\n")
+    done = run("import", own, *columns, "--out", tmp_path / "m.csv")
+    assert isinstance(done.exception, BadManifest)
+    assert message in str(done.exception)
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_too_few_groups_for_the_folds(clips: Path, tmp_path: Path) -> None:
+    assert run("scan", clips, "--infer-groups").exit_code == 0
+    done = run("folds", clips / "manifest.csv", "--k", 7, "--out", tmp_path / "f.csv")
+    assert isinstance(done.exception, BadManifest)
+    assert "6 group(s) cannot fill 7 folds" in str(done.exception)
+
+
+def test_the_real_index_becomes_a_manifest(shared_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.csv"
+    columns = ("--column", "path=file", "--column", "group=source_group")
+    done = run("import", shared_data / "mve" / "index.csv", *columns, "--out", out)
+    assert done.exit_code == 0, done.output
+    scanned = tmp_path / "s.csv"
+    assert run("scan", shared_data / "mve", "--infer-groups", "--out", scanned).exit_code == 0
+    ours, theirs = read_manifest(scanned), read_manifest(out)
+    assert dict(zip(ours.clip_ids, ours.groups, strict=True)) == dict(
+        zip(theirs.clip_ids, theirs.groups, strict=True)
+    )
+
+
+def test_import_without_media(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.csv"
+    theirs.write_text("id,file,joy\n7,7.mp3,0.5\n8,8.mp3,0.25\n")
+    out = tmp_path / "ours.csv"
+    columns = ("clip_id=id", "path=file", "valence=joy")
+    arguments = [theirs, "--task", "regression", "--out", out]
+    for column in columns:
+        arguments += ["--column", column]
+    assert isinstance(run("import", *arguments).exception, BadManifest)
+    done = run("import", *arguments, "--no-media")
+    assert done.exit_code == 0, done.output
+    assert read_manifest(out, media=False).labels.tolist() == [[0.5], [0.25]]
