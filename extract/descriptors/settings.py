@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import get_window
 
-from mvemo.extract.descriptors.mel import MelSettings, mel_filterbank
 from mvemo.extract.errors import BadSetting
+from mvemo.extract.mel import MelSettings, mel_filterbank
 
 Floats = NDArray[np.float32]
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.descriptors.mel import MelSettings, mel_filterbank
 from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.mel import MelSettings, mel_filterbank
 
 # How far a released DFT kernel may be from the windowed DFT that stands in for it here;
 # 1 is the window's maximum. C17's are within 3e-8, the rounding of float32.

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mvemo.extract.descriptors.mel import MelSettings, hz_to_mel, mel_filterbank, mel_to_hz
 from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.mel import MelSettings, hz_to_mel, mel_filterbank, mel_to_hz
 from mvemo.extract.nets.frontends import (
     C17,
     C17_SECONDS,
