@@ -127,7 +127,7 @@ class FuseSettings:
 
     Parameters
     ----------
-    kind, C, choose_C, inner_folds, class_weight, hidden, loss, tau
+    C, choose_C, inner_folds, class_weight
         Of the heads, see `mvemo.fuse.HeadSettings`.
     stacked
         Add ``integrated-stacked``, F5 (b).
@@ -140,14 +140,10 @@ class FuseSettings:
         Resamples of groups for 95 % intervals; 0 for none.
     """
 
-    kind: str = "softmax"
     C: float = 0.01
     choose_C: bool = False
     inner_folds: int = 3
     class_weight: str = "none"
-    hidden: int = 64
-    loss: str = "softmax"
-    tau: float = 0.01
     stacked: bool = True
     missing_modality: bool = True
     temperature: bool = True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +12,9 @@ from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
 from mvemo.fuse.heads.head import Head, outputs_of
-from mvemo.fuse.heads.losses import Loss
-from mvemo.fuse.heads.mlp import MlpSolution, solve_mlp
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.solver import Block, Link, Solution, solve
 from mvemo.fuse.models import Model
-from mvemo.manifests import inner_split
-from mvemo.manifests.model import Task
 
 F64 = NDArray[np.float64]
 DEFAULT = HeadSettings()
@@ -29,8 +24,6 @@ LEAST_DIFFERENT = 2
 TOLERANCE = 1e-4
 # Scores that are solved for at once (heads x outputs x clips): some arrays of 1.2 MB.
 HELD_SCORES = 300_000
-# Share of the training clips that a hidden layer's early stopping watches.
-WATCHED = 0.15
 
 
 @dataclass(frozen=True)
@@ -81,8 +74,7 @@ def fit_heads(
     matrices
         Feature name to its values, of every feature that a model names.
     clips
-        Only labels of training clips are used; early stopping of a hidden layer holds
-        whole groups of them out.
+        Only labels of training clips are used.
     settings
         Of the heads; the strength of the penalty is each fit's own.
     net_fold
@@ -105,11 +97,7 @@ def fit_heads(
     target = clips.target
     if settings.class_weight == "balanced":
         weights = weights * balance(weights, target)
-    if settings.kind == "mlp":
-        heads, outputs = _fitted_mlp(
-            fits, matrices, target, weights, present, clips, settings, net_fold
-        )
-    elif clips.task == "regression":
+    if clips.task == "regression":
         heads, outputs = _fitted_values(fits, matrices, weights, present, clips, net_fold)
     else:
         heads, outputs = _fitted(fits, matrices, target, weights, present, clips.link, net_fold)
@@ -120,15 +108,11 @@ def check_settings(task: str, settings: HeadSettings) -> None:
     """Raise `BadFeatures` for settings of classes where heads are of tags or dimensions."""
     if task == "multiclass":
         return
-    for name, value, plain in (
-        ("class_weight", settings.class_weight, "none"),
-        ("loss", settings.loss, "softmax"),
-    ):
-        if value != plain:
-            raise BadFeatures(
-                f"{name} {value!r} of heads is for multiclass only, and the task is {task}: "
-                f"leave it at {plain!r}"
-            )
+    if settings.class_weight != "none":
+        raise BadFeatures(
+            f"class_weight {settings.class_weight!r} of heads is for multiclass only, and the "
+            f"task is {task}: leave it at 'none'"
+        )
 
 
 def fits_with_clips(fits: Sequence[Fit], matrices: Mapping[str, Matrix], clips: Clips) -> list[Fit]:
@@ -271,92 +255,6 @@ def _output(fit: Fit, scores: NDArray[np.float32], there: NDArray[np.bool_], lin
     output = outputs_of(scores.T.astype(np.float64), link)
     output[~there] = np.nan
     return output
-
-
-def _fitted_mlp(
-    fits: Sequence[Fit],
-    matrices: Mapping[str, Matrix],
-    target: NDArray[np.float32],
-    weights: NDArray[np.float32],
-    present: Sequence[NDArray[np.bool_]],
-    clips: Clips,
-    settings: HeadSettings,
-    net_fold: int | None,
-) -> tuple[list[Head], list[F64]]:
-    """As `_fitted`, with a hidden layer, stopped early on held-out groups."""
-    loss = settings.loss if clips.task == "multiclass" else clips.link
-    made: dict[int, tuple[Head, F64]] = {}
-    for members in _batches(fits, target):
-        some = [fits[i] for i in members]
-        names, blocks = _blocks(some, matrices)
-        solution = solve_mlp(
-            blocks,
-            target,
-            weights[members],
-            _watched(weights[members], clips),
-            hidden=settings.hidden,
-            loss=cast(Loss, loss),
-            tau=settings.tau,
-            # The linear head's penalty.
-            weight_decay=1.0 / (np.array([fit.C for fit in some]) * weights[members].sum(axis=1)),
-        )
-        for n, i in enumerate(members):
-            head = _mlp_head(n, fits[i], names, blocks, matrices, solution, net_fold, clips.link)
-            made[i] = head, _output(fits[i], solution.scores[n], present[i], clips.link)
-    return [made[i][0] for i in range(len(fits))], [made[i][1] for i in range(len(fits))]
-
-
-def _mlp_head(
-    i: int,
-    fit: Fit,
-    names: Sequence[str],
-    blocks: Sequence[Block],
-    matrices: Mapping[str, Matrix],
-    solution: MlpSolution,
-    net_fold: int | None,
-    link: Link,
-) -> Head:
-    """As `_head`, of a hidden layer."""
-    at = [names.index(name) for name in fit.model.features]
-    layers = solution.layers(i, [(b, int(np.flatnonzero(blocks[b].problems == i)[0])) for b in at])
-    shift = np.concatenate([matrices[name].shift for name in fit.model.features])
-    spread = np.concatenate([matrices[name].spread for name in fit.model.features])
-    return Head(
-        model=fit.model.name,
-        features=fit.model.features,
-        fold=fit.fold,
-        net_fold=net_fold,
-        mean=shift + spread * layers.mean,
-        scale=spread * layers.scale,
-        coef=layers.coef,
-        intercept=layers.intercept.astype(np.float64),
-        C=fit.C,
-        link=link,
-        hidden_coef=layers.hidden_coef,
-        hidden_intercept=layers.hidden_intercept.astype(np.float64),
-    )
-
-
-def _watched(weights: NDArray[np.float32], clips: Clips) -> NDArray[np.bool_]:
-    """bool (fits, clips): training clips held out for early stopping, groups whole.
-
-    None where the training clips are of one group: the objective is watched instead.
-    """
-    watched = np.zeros(weights.shape, dtype=np.bool_)
-    splits: dict[bytes, NDArray[np.bool_]] = {}
-    for i, w in enumerate(weights):
-        train = w > 0
-        key = train.tobytes()
-        if key not in splits:
-            rows = np.flatnonzero(train)
-            groups = [clips.groups[row] for row in rows.tolist()]
-            splits[key] = np.zeros(len(train), dtype=np.bool_)
-            if len(set(groups)) > 1:
-                task = cast(Task, clips.task)
-                held = inner_split(clips.labels[rows], groups, WATCHED, 0, task)
-                splits[key][rows[held]] = True
-        watched[i] = splits[key]
-    return watched
 
 
 def _blocks(fits: Sequence[Fit], matrices: Mapping[str, Matrix]) -> tuple[list[str], list[Block]]:

@@ -53,9 +53,6 @@ class Head:
     inputs
         What it reads: cached ``features``, or the ``log-probabilities``, ``log-odds`` or
         ``values`` of the models that `features` then names (`decision_inputs`).
-    hidden_coef, hidden_intercept
-        float32 (hidden, dim) and float64 (hidden,) of a hidden layer of rectified units,
-        whose outputs `coef` then reads; None without one.
     """
 
     model: str
@@ -70,8 +67,6 @@ class Head:
     link: Link = "softmax"
     thresholds: F64 | None = None
     inputs: str = "features"
-    hidden_coef: NDArray[np.float32] | None = None
-    hidden_intercept: F64 | None = None
 
     def probabilities(self, x: NDArray[np.floating]) -> F64:
         """float64 (clips, outputs), of what it reads (clips, dim); see `inputs` and `link`.
@@ -87,10 +82,7 @@ class Head:
             raise BadFeatures(
                 f"head {self.model} takes {len(self.mean)} numbers a clip, not {x.shape[1:]}"
             )
-        inner = (x - self.mean) / self.scale
-        if self.hidden_coef is not None and self.hidden_intercept is not None:
-            inner = np.maximum(inner @ self.hidden_coef.T + self.hidden_intercept, 0.0)
-        scores: F64 = inner @ self.coef.T + self.intercept
+        scores: F64 = ((x - self.mean) / self.scale) @ self.coef.T + self.intercept
         return outputs_of(scores, self.link)
 
 

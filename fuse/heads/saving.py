@@ -19,9 +19,10 @@ from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.results import Results
 
 # 2: heads of tags and dimensions, with their link. 3: the models, and how they are made up.
-VERSION = 3
+# 4: no hidden layers, which a reader must not leave out of a prediction.
+VERSION = 4
 _ARRAYS = ("mean", "scale", "coef", "intercept")
-_OPTIONAL = ("thresholds", "hidden_coef", "hidden_intercept")
+_OPTIONAL = ("thresholds",)
 
 
 @dataclass(frozen=True)

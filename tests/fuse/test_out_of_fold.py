@@ -153,27 +153,6 @@ def test_clips_without_pictures_are_predicted_by_their_sound_also_in_the_stack(t
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_a_hidden_layer_for_tags_and_values(task, tmp_path):
-    table = output_table(task, n=240)
-    path = output_cache(tmp_path / "f.h5", table, noise=1.0)
-    head = HeadSettings(kind="mlp", hidden=16, C=1.0)
-    results = run(path, head=head, models=["integrated"])
-    linear = run(path, models=["integrated"])
-    mean = np.mean(results.models[0].headline_per_fold)
-    assert mean > np.mean(linear.models[0].headline_per_fold) - 0.1
-    x = np.concatenate([output_features(table, n) for n in ("music1d", "c3d")], axis=1)
-    for one in results.heads:
-        assert one.hidden_coef.shape[0] == 16
-        test = table.folds == one.fold
-        np.testing.assert_allclose(
-            one.probabilities(x[test]), results.models[0].predictions[test], atol=1e-3
-        )
-    permuted = run(path, head=head, models=["integrated"], permute_labels=True)
-    chance = 0.5 if task == "multilabel" else 0.0
-    assert np.mean(permuted.models[0].headline_per_fold) < chance + 0.1
-
-
-@pytest.mark.parametrize("task", TASKS)
 def test_the_penalty_is_chosen_inside_for_tags_and_values(task, tmp_path):
     table = output_table(task, n=120)
     chosen = {}
@@ -189,8 +168,6 @@ def test_settings_of_classes_are_refused(task, tmp_path):
     path = output_cache(tmp_path / "f.h5", output_table(task))
     with pytest.raises(BadFeatures, match="class_weight 'balanced' of heads is for multiclass"):
         run(path, head=HeadSettings(class_weight="balanced"))
-    with pytest.raises(BadFeatures, match="loss 'centre'"):
-        run(path, head=HeadSettings(kind="mlp", loss="centre"))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -301,11 +278,10 @@ def test_no_half_a_stack_where_one_folds_training_clips_are_one_group(task, tmp_
         path = crossfit_cache(tmp_path / "f.h5", table)
     else:
         path = crossfit_output_cache(tmp_path / "f.h5", table, names=("music1d", "c3d"))
-    for head in (HeadSettings(), HeadSettings(kind="mlp", hidden=4)):
-        results = run(path, stacked=True, refit=True, head=head)
-        assert STACKED not in by_name(results)
-        assert STACKED not in {h.model for h in results.heads}
-        assert np.isfinite(results.models[0].predictions).all()
+    results = run(path, stacked=True, refit=True)
+    assert STACKED not in by_name(results)
+    assert STACKED not in {h.model for h in results.heads}
+    assert np.isfinite(results.models[0].predictions).all()
 
 
 def test_a_stack_of_nothing_is_refused(tmp_path):
@@ -333,19 +309,17 @@ def test_saved_heads_say_what_stands_in(tmp_path):
     assert saved.of_features(("music2d",)) == ()
 
 
-@pytest.mark.parametrize("kind", ["softmax", "mlp"])
 @pytest.mark.parametrize("task", ["multiclass", *TASKS])
-def test_points_of_a_learning_curve_that_nothing_is_left_for_are_left_out(kind, task, tmp_path):
+def test_points_of_a_learning_curve_that_nothing_is_left_for_are_left_out(task, tmp_path):
     if task == "multiclass":
         table = make_table(n=60, k=3, group_size=6)
         path = frozen_cache(tmp_path / "f.h5", table, missing={"c3d": range(50)})
     else:
         table = output_table(task, n=60, group_size=6)
         path = output_cache(tmp_path / "f.h5", table, names=FOUR, missing={"c3d": range(50)})
-    head = HeadSettings(kind=kind, hidden=4)
     with open_cache(path) as cache:
-        results = run(path, head=head, models=["music1d", "c3d"])
-        curves = with_learning_curve(cache, results, head, (0.05, 0.6)).learning_curve
+        results = run(path, models=["music1d", "c3d"])
+        curves = with_learning_curve(cache, results, HeadSettings(), (0.05, 0.6)).learning_curve
     assert [p[0] for p in curves["music1d"]][-2:] == [0.6, 1.0]
     assert len(curves.get("c3d", ())) < 3
     assert all(np.isfinite(point).all() for points in curves.values() for point in points)

@@ -79,7 +79,6 @@ def test_dimensions_from_import_to_heads_and_comparison(
     ("options", "said"),
     [
         (["--set", "fuse.class_weight=balanced"], "class_weight 'balanced' of heads is for"),
-        (["--set", "fuse.kind=mlp", "--set", "fuse.loss=centre"], "loss 'centre' of heads is for"),
         (["--models", ","], "--models ',' names no model"),
         (["--song-level"], "songs cannot be decided: they need classes"),
     ],
@@ -99,14 +98,14 @@ def test_what_only_classes_have_is_refused(
     assert not (tmp_path / "o").exists()
 
 
-def test_ratings_have_repeats_learning_curves_and_hidden_layers(
+def test_ratings_have_repeats_and_learning_curves(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--folds", "3", "--repeats", "2", "--learning-curve", "--out", tmp_path / "o"]
-    settings = ["--set", "fuse.kind=mlp", "--set", "fuse.choose_C=true"]
+    settings = ["--set", "fuse.choose_C=true"]
     assert run("mvemo-cv", cache, *arguments, *settings) == 0
     assert "integrated-stacked" in capsys.readouterr().out
     held = json.loads((tmp_path / "o" / "metrics.json").read_text())
-    assert held["provenance"]["heads"]["kind"] == "mlp"
+    assert held["provenance"]["heads"]["choose_C"] is True
     assert len(held["repeats"]) == 2
     assert {"fraction", "clips", "r2"} == set(held["learning_curve"]["made"][0])
