@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.manifests.files import read_csv
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 # Where the ids of an .npz or HDF5 file's rows are looked for when no name is given.
@@ -134,7 +134,7 @@ def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ..
         No such column, or an empty id.
     """
     path = Path(path)
-    lines = _csv_lines(path)
+    lines = read_csv(path, error=BadCache, missing=MissingCache)
     name = id_column or "clip_id"
     head = [cell.strip() for cell in lines[0][1]]
     if name in head:
@@ -240,7 +240,7 @@ def _matrix(array: NDArray[Any], where: str) -> NDArray[np.float64]:
 
 
 def _read_csv(path: Path, id_column: str | None) -> ArrayRows:
-    lines = _csv_lines(path)
+    lines = read_csv(path, error=BadCache, missing=MissingCache)
     head = [cell.strip() for cell in lines[0][1]]
     name = id_column or "clip_id"
     if name in head:
@@ -283,18 +283,3 @@ def _numbers(cells: Sequence[str]) -> bool:
         return bool([float(cell) for cell in cells if cell])
     except ValueError:
         return False
-
-
-def _csv_lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Line number and cells of all lines that are not empty."""
-    if not path.is_file():
-        raise MissingCache(f"{path}: there is no such file")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadCache(f"{path}: cannot be read as a CSV in UTF-8: {error}") from None
-    if not lines:
-        raise BadCache(f"{path}: it is empty")
-    return lines

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.manifests.files import to_json_values
+
 # Bytes of a checksum (BLAKE2b).
 CHECKSUM = 16
 
@@ -34,32 +36,14 @@ def text_checksum(*parts: str) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Canonical JSON of `plain(value)`."""
+    """Canonical JSON of `to_json_values(value)`."""
     return json.dumps(
-        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+        to_json_values(value),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+        allow_nan=False,
     )
-
-
-def plain(value: Any) -> Any:
-    """JSON values of whatever a caller states, without refusing any.
-
-    NumPy's scalars and arrays become numbers and lists, a number that is not finite
-    becomes null, anything unknown its text: at the end of a long run a strange fact in
-    the provenance must not cost the run.
-    """
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((plain(v) for v in value), key=str)
-    if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    return str(value)
 
 
 def curves_from_json(value: Mapping[str, Mapping[str, Sequence[float | None]]]) -> Curves:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mvemo.cache.atomic import replacing
 from mvemo.cache.encoding import Floats
-from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.errors import BadCache, CacheError, MissingCache
 from mvemo.cache.layout import spec_to_json
 from mvemo.cache.reader import Cache, open_cache
+from mvemo.manifests.files import replacing
 
 
 def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | None = None) -> None:
@@ -53,7 +52,7 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     with open_cache(path) as cache:
         if cache.spec(name, fold).fold is None and fold is not None:
             raise BadCache(f"{path}: {name} is the same for all folds: leave the fold {fold} out")
-        with replacing(out, out.with_name(f".{out.name}.{os.getpid()}.tmp")) as temp:
+        with replacing(out, error=CacheError) as temp:
             write(temp, cache, name, fold)
 
 

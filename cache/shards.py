@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import uuid
 import warnings
 from contextlib import suppress
@@ -9,12 +12,17 @@ from pathlib import Path
 
 import h5py
 
-from mvemo.cache.atomic import replacing, require_room
 from mvemo.cache.combine import CorruptRows, Plan, write_plan
-from mvemo.cache.errors import BadCache
+from mvemo.cache.errors import BadCache, CacheError
 from mvemo.cache.layout import LIBVER
 from mvemo.cache.rules import corrupt_stage
 from mvemo.cache.source import FilePool, FileSource
+from mvemo.manifests.files import replacing
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits.
+    resource = None  # type: ignore[assignment]
 
 
 def new_shard_path(parts: Path, number: int) -> Path:
@@ -67,10 +75,24 @@ def write_file(path: Path, plan: Plan, temp: Path, kept: str = "") -> None:
     CorruptRows
         From `write_plan`.
     """
-    with replacing(path, temp, kept):
+    with replacing(path, temp, error=CacheError, kept=kept):
         require_room(temp, plan.n_bytes)
         with h5py.File(temp, "w", libver=LIBVER, locking=False) as file:
             write_plan(file, plan)
+
+
+def require_room(path: Path, n_bytes: int) -> None:
+    """Raise OSError where a file of this size cannot be written.
+
+    HDF5 does not survive a disk that fills up under it: the library ends the process when
+    what it could not write is still unwritten at exit.
+    """
+    if shutil.disk_usage(path.parent).free < n_bytes:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if resource is not None:
+        limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if limit != resource.RLIM_INFINITY and limit < n_bytes:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 def write_dropping(path: Path, plan: Plan, temp: Path, kept: str = "") -> list[str]:

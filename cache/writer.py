@@ -20,7 +20,7 @@ import numpy as np
 
 from mvemo.cache.checks import check_spec, check_table, check_text, checked_values
 from mvemo.cache.combine import Plan, PlannedFeature, plan_rows
-from mvemo.cache.encoding import Curves, Floats, plain
+from mvemo.cache.encoding import Curves, Floats
 from mvemo.cache.errors import BadCache, CacheError
 from mvemo.cache.layout import feature_label, parts_folder, subset
 from mvemo.cache.lock import WriterLock
@@ -44,6 +44,7 @@ from mvemo.cache.shards import (
 from mvemo.cache.source import FilePool, FileSource, MemorySource, Source
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import ClipTable
+from mvemo.manifests.files import to_json_values
 
 
 class CacheWriter:
@@ -267,7 +268,7 @@ class CacheWriter:
                 plan_rows(memory.table, [memory]),
                 memory.failures,
                 memory.curves,
-                dict(plain(self.provenance)),
+                dict(to_json_values(self.provenance)),
             )
             path = new_shard_path(self._parts, self._next)
             write_file(path, plan, path.with_suffix(".tmp"), kept=self._kept())
@@ -350,7 +351,7 @@ class CacheWriter:
 
     def _write_opening(self) -> None:
         # The whole table, for a repair that finds nothing but shards.
-        plan = Plan(self.table, [], {}, {}, {}, dict(plain(self.provenance)))
+        plan = Plan(self.table, [], {}, {}, {}, dict(to_json_values(self.provenance)))
         path = self._parts / "table.h5"
         write_file(path, plan, path.with_suffix(".tmp"))
 
@@ -408,7 +409,7 @@ class CacheWriter:
         return {name: c for name, c in curves.items() if name not in dropped - live}
 
     def _history(self, sources: Sequence[Source]) -> dict[str, Any]:
-        now = dict(plain(self.provenance))
+        now = dict(to_json_values(self.provenance))
         for source in reversed(sources):
             now = with_history(now, source.provenance)
         return now

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +13,11 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.multiclass import mean_of_held
-from mvemo.fuse.report.metrics_json import plain
 from mvemo.fuse.report.text import clean, columns, wrap
 from mvemo.fuse.statistics.bootstrap import DRAWS, bootstrap_counts, percentile_interval
 from mvemo.fuse.statistics.model_tests import holm, nadeau_bengio
 from mvemo.fuse.tasks.primary_metric import HEADLINES, TITLES, headline_draws, headline_per_fold
+from mvemo.manifests.files import read_csv, to_json_values
 
 F64 = NDArray[np.float64]
 
@@ -136,8 +135,8 @@ def read_run(folder: str | Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FuseError(f"{metrics}: not the metrics of an evaluation: {_said(error)}") from error
     try:
-        with path.open(encoding="utf-8", newline="") as opened:
-            rows = list(csv.DictReader(opened))
+        (_, head), *lines = read_csv(path)
+        rows = [dict(zip(head, cells, strict=True)) for _, cells in lines]
         clips = {row["clip_id"]: i for i, row in enumerate(_first(rows))}
         model_row = {name: i for i, name in enumerate(names)}
         values = np.full((len(names), len(clips), len(classes)), np.nan)
@@ -168,7 +167,7 @@ def read_run(folder: str | Path) -> Run:
             flags=flags,
             predictions={name: values[i] for name, i in model_row.items()},
         )
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise FuseError(f"{path}: not the predictions of {metrics}: {_said(error)}") from error
 
 
@@ -298,7 +297,7 @@ def format_run_comparison(comparison: RunComparison) -> str:
 
 def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
     """The comparison as strict JSON values; scores are fractions."""
-    result: dict[str, Any] = plain(
+    result: dict[str, Any] = to_json_values(
         {
             "score": comparison.score,
             "runs": [

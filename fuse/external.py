@@ -6,7 +6,6 @@ and every report of it says so.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
 from mvemo.fuse.report.summary import OTHERS
 from mvemo.fuse.results import Results
+from mvemo.manifests.files import read_csv
 
 # Columns with a meaning of their own; `predicted` follows from the probabilities.
 RESERVED = ("clip_id", "label", "group", "fold", "model", "predicted")
@@ -177,14 +177,7 @@ def results_of_predictions(
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:
     """Line number and cells of every line that is not empty."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells)]
-    except OSError as error:
-        raise BadFeatures(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise BadFeatures(f"{path}: no CSV in UTF-8: {error}") from None
+    lines = read_csv(path, error=BadFeatures)
     if len(lines) < 2:
         raise BadFeatures(f"{path}: no predictions: it has a header at most")
     return lines

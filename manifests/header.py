@@ -6,14 +6,13 @@ import csv
 import io
 import itertools
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mvemo.manifests.errors import BadManifest, MissingManifest
+from mvemo.manifests.files import BadText, CsvRow, iter_csv, read_text, write_bytes
 
 _SETTING = re.compile(r"#\s*([A-Za-z]+)\s*:\s*(.*)$")
 _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
@@ -82,7 +81,7 @@ class Table:
     kind: str
     version: str
     settings: dict[str, tuple[int, str]]
-    rows: tuple[tuple[int, list[str]], ...]
+    rows: tuple[CsvRow, ...]
 
 
 def read_table(path: Path, faults: Faults) -> Table:
@@ -101,22 +100,13 @@ def read_table(path: Path, faults: Faults) -> Table:
         faults.add(0, "this is a folder; `mvemo manifest scan` makes a manifest of it")
         return Table("", "", {}, ())
     try:
-        raw = path.read_bytes()
+        text = read_text(path)
     except FileNotFoundError:
         raise MissingManifest(f"{path}: no such file") from None
     except OSError as error:
         raise BadManifest(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        faults.add(line, f"byte {raw[error.start]:#04x} is not UTF-8; save the file as UTF-8")
-        return Table("", "", {}, ())
-    if "\0" in text:
-        faults.add(text.count("\n", 0, text.index("\0")) + 1, "a zero byte; not a text file")
-        return Table("", "", {}, ())
-    if not text.strip():
-        faults.add(0, "the file is empty")
+    except BadText as error:
+        faults.add(error.line, error.message)
         return Table("", "", {}, ())
 
     kind = version = ""
@@ -138,16 +128,11 @@ def read_table(path: Path, faults: Faults) -> Table:
         elif setting := _SETTING.match(comment):
             settings[setting[1].lower()] = (n_comments, setting[2].strip())
 
-    rows: list[tuple[int, list[str]]] = []
-    reader = csv.reader(lines, strict=True)
-    start = 1
+    rows: list[CsvRow] = []
     try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                rows.append((n_comments + start, cells))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        faults.add(n_comments + start, f"not CSV from here on: {error}")
+        rows.extend(iter_csv(lines, first=n_comments + 1))
+    except BadText as error:
+        faults.add(error.line, error.message)
     return Table(kind, version, settings, tuple(rows))
 
 
@@ -188,31 +173,17 @@ def format_names(names: Sequence[str], separator: str) -> str:
     return (separator if separator == ";" else separator + " ").join(names)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one step: it is there whole, or as it was before.
+def write_table(path: Path, text: str) -> None:
+    """Write a manifest or fold file in one step: it is there whole, or as it was before.
 
     Raises
     ------
     BadManifest
-        The folder is missing or cannot be written, or the disk is full.
+        The folder is missing or cannot be written, the disk is full, or a name is no text.
     """
-    temporary = None
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise BadManifest(f"{path}: cannot be written: {error.strerror}") from None
+        content = text.encode()
     except UnicodeEncodeError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         bad = error.object[error.start : error.end]
         raise BadManifest(f"{path}: cannot be written as UTF-8 because of {bad!r}") from None
+    write_bytes(path, content, error=BadManifest)

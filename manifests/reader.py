@@ -32,7 +32,7 @@ from mvemo.manifests.header import (
     format_names,
     parse_names,
     read_table,
-    write_text,
+    write_table,
 )
 from mvemo.manifests.layouts.sources import source_of
 from mvemo.manifests.model import TASKS, Clip, Manifest, Task
@@ -186,7 +186,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         if splits:
             cells.append(clip.split or "")
         writer.writerow(cells)
-    write_text(path, "\n".join(head) + "\n" + buffer.getvalue())
+    write_table(path, "\n".join(head) + "\n" + buffer.getvalue())
 
 
 def inside_root(cell: str, root: Path) -> str | None:

@@ -8,7 +8,6 @@ one that needs only some of them; reading maps them into memory.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from mvemo.cache.spec import digest_of
 from mvemo.extract.errors import BadMedia, ExtractError, MissingFile
 from mvemo.extract.media.reading import Decoded, decode_clip
 from mvemo.extract.store.workers import in_workers
+from mvemo.manifests.files import cause, replacing, write_json
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -243,12 +243,10 @@ def _decode_one(
             write_array(base / f"{request.n_frames}x{size}.npy", frames)
         problems = {**_read_problems(base), **decoded.problems}
         if decoded.problems and lasting:
-            partial = base / f".problems.{os.getpid()}"
-            partial.write_text(json.dumps(problems, ensure_ascii=False), encoding="utf-8")
-            os.replace(partial, base / "problems.json")
+            write_json(base / "problems.json", problems, durable=False)
     except OSError as error:
         raise ExtractError(
-            f"{base}: decoded media cannot be written: {_cause(error)}; all that was "
+            f"{base}: decoded media cannot be written: {cause(error)}; all that was "
             "decoded before is kept: make room and run the same command again"
         ) from None
     return base, _asked(problems, request)
@@ -303,16 +301,5 @@ def _mapped(path: Path) -> NDArray[Any] | None:
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write a ``.npy`` file in one step: it is whole, or not there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, array, allow_pickle=False)
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _cause(error: OSError) -> str:
-    """An error's cause; NumPy tells a short write by its counts alone, without a number."""
-    return error.strerror or f"no space left on the disk? ({error})"
+    with replacing(path, durable=False) as temp, temp.open("wb") as file:
+        np.save(file, array, allow_pickle=False)

@@ -9,7 +9,6 @@ in progress, ``weights.pt`` the finished net, ``settings.json`` what made it,
 from __future__ import annotations
 
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from mvemo.extract.errors import ExtractError
+from mvemo.manifests.files import replacing, write_json
 
 
 class JobFolder:
@@ -86,19 +86,9 @@ class JobFolder:
         return saved
 
     def _write_tensors(self, name: str, value: Mapping[str, Any]) -> None:
-        partial = self.path / f".{name}.{os.getpid()}"
-        try:
-            torch.save(dict(value), partial)
-            os.replace(partial, self.path / name)
-        except (OSError, RuntimeError) as error:
-            partial.unlink(missing_ok=True)
-            raise ExtractError(f"{self.path / name}: cannot be written: {error}") from error
+        # Damage is found when it is read, and the step is trained again.
+        with replacing(self.path / name, error=ExtractError, durable=False) as temp:
+            torch.save(dict(value), temp)
 
     def _write_text(self, name: str, value: Mapping[str, Any]) -> None:
-        partial = self.path / f".{name}.{os.getpid()}"
-        try:
-            partial.write_text(json.dumps(value, indent=1, sort_keys=True), encoding="utf-8")
-            os.replace(partial, self.path / name)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise ExtractError(f"{self.path / name}: cannot be written: {error}") from error
+        write_json(self.path / name, value, error=ExtractError, durable=False)

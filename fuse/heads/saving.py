@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import STACKED, Model
 from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.results import Results
+from mvemo.manifests.files import replacing
 
 # 2: heads of tags and dimensions, with their link. 3: the models, and how they are made up.
 # 4: no hidden layers, which a reader must not leave out of a prediction.
@@ -130,14 +130,8 @@ def save_heads(path: str | Path, results: Results | OutputResults) -> None:
         },
     }
     arrays["header"] = np.array(json.dumps(header, ensure_ascii=False))
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise FuseError(f"{path}: cannot be written: {error.strerror}") from error
+    with replacing(path, error=FuseError) as temp, temp.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 def load_heads(path: str | Path) -> SavedHeads:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.report.summary import class_means, predicted_classes, spread
 from mvemo.fuse.results import ModelResult, Results
+from mvemo.manifests.files import to_json_values
 
 
 def metrics_dict(results: Results) -> dict[str, Any]:
@@ -42,7 +40,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         "failures": len(results.failures),
         "provenance": results.provenance,
     }
-    result: dict[str, Any] = plain(values, "metrics")
+    result: dict[str, Any] = to_json_values(values, "metrics")
     return result
 
 
@@ -135,24 +133,3 @@ def intervals_of(
     """Those of one class or tag, by the names of its scores."""
     ending = f":{output}"
     return {n.removesuffix(ending): v for n, v in intervals.items() if n.endswith(ending)}
-
-
-def plain(value: Any, where: str) -> Any:
-    """JSON values of `value`; `where` names it in the error."""
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if isinstance(value, (np.ndarray, np.generic)):
-        return plain(value.tolist(), where)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if np.isfinite(value) else None
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(k): plain(v, f"{where}.{k}") for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
-    if isinstance(value, (set, frozenset)):
-        return [plain(v, where) for v in sorted(value)]
-    raise TypeError(f"{where} is a {type(value).__name__}, for which JSON has no value")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,9 @@ import numpy as np
 from mvemo.fuse.metrics.multiclass import mean_of_held
 from mvemo.fuse.metrics.regression import QUADRANTS
 from mvemo.fuse.outputs import OutputResult, OutputResults
-from mvemo.fuse.report.metrics_json import intervals_of, outer_dict, plain, trust_dict
+from mvemo.fuse.report.metrics_json import intervals_of, outer_dict, trust_dict
 from mvemo.fuse.report.summary import spread
+from mvemo.manifests.files import dump_json, to_json_values
 
 
 def output_metrics_dict(results: OutputResults) -> dict[str, Any]:
@@ -38,14 +38,14 @@ def output_metrics_dict(results: OutputResults) -> dict[str, Any]:
         "failures": len(results.failures),
         "provenance": results.provenance,
     }
-    result: dict[str, Any] = plain(values, "metrics")
+    result: dict[str, Any] = to_json_values(values, "metrics")
     return result
 
 
 def output_metrics_json(results: OutputResults) -> str:
     """`output_metrics_dict` as strict JSON text."""
     values = output_metrics_dict(results)
-    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return dump_json(values)
 
 
 def _model(model: OutputResult, results: OutputResults) -> dict[str, Any]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +37,7 @@ from mvemo.fuse.report.trust import (
     trust_values,
 )
 from mvemo.fuse.results import ModelResult, Results
+from mvemo.manifests.files import dump_json, write_text
 
 if TYPE_CHECKING:
     import jinja2
@@ -87,12 +86,12 @@ def write_files(out: Path, texts: Mapping[str, str]) -> None:
     except OSError as error:
         raise FuseError(f"{out}: no folder can be made here: {error.strerror}") from None
     for name, text in texts.items():
-        _write(out / name, text)
+        write_text(out / name, text, error=FuseError)
 
 
 def metrics_json(results: Results) -> str:
     """`metrics_dict` as strict JSON text."""
-    return json.dumps(metrics_dict(results), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return dump_json(metrics_dict(results))
 
 
 def predictions_csv(results: Results) -> str:
@@ -293,20 +292,3 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _write(path: Path, text: str) -> None:
-    """Put a file in place in one step; an older one stays until then."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            # A file name that was no valid text has lone surrogates, which UTF-8 has not.
-            file.write(text.encode("utf-8", "backslashreplace"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise FuseError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from filelock import FileLock
 from mvemo.manifests.demo.recipes import CLASSES, picture_of, sound_of
 from mvemo.manifests.demo.writing import video_codec
 from mvemo.manifests.errors import BadManifest, ManifestError
-from mvemo.manifests.header import write_text
+from mvemo.manifests.files import write_json
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.reader import read_manifest, write_manifest
 
@@ -223,4 +223,4 @@ def _saved(folder: Path) -> dict[str, Any]:
 
 
 def _save(folder: Path, facts: dict[str, Any]) -> None:
-    write_text(folder / "demo.json", json.dumps(facts, indent=1) + "\n")
+    write_json(folder / "demo.json", facts, error=BadManifest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from mvemo.manifests.demo.pictures import FPS
 from mvemo.manifests.demo.sound import SR
 from mvemo.manifests.errors import ManifestError
+from mvemo.manifests.files import replacing
 
 CODECS = ("libx264", "mpeg4")
 # Suffix of a file that is not whole yet.
@@ -72,35 +72,32 @@ def write_clip(
     """
     import av
 
-    partial = path.with_name(f".{path.name}{PARTIAL}")
-    try:
-        with av.open(str(partial), "w", format="mp4") as container:
-            video: Any = container.add_stream(codec, rate=FPS)
-            video.height, video.width = frames.shape[1:3]
-            video.pix_fmt = "yuv420p"
-            video.codec_context.time_base = Fraction(1, FPS)
-            # One thread, so that the same settings give the same bytes.
-            video.codec_context.thread_count = 1
-            if codec == "libx264":
-                # The x264 in PyAV 18 gives other bytes from run to run with its macroblock tree on.
-                video.options = {"preset": "veryfast", "crf": "24", "x264-params": "mbtree=0"}
-            audio: Any = container.add_stream("aac", rate=SR, layout="stereo")
-            audio.bit_rate = 96_000
-            audio.options = {"aac_coder": "fast"}
-            for i in np.flatnonzero(kept):
-                picture = av.VideoFrame.from_ndarray(frames[i], format="rgb24")
-                picture.pts, picture.time_base = int(i), Fraction(1, FPS)
-                container.mux(video.encode(picture))
-            container.mux(video.encode())
-            for first in range(0, sound.shape[1], _BLOCK):
-                piece = np.ascontiguousarray(sound[:, first : first + _BLOCK])
-                samples = av.AudioFrame.from_ndarray(piece, format="fltp", layout="stereo")
-                samples.sample_rate = SR
-                samples.pts, samples.time_base = first, Fraction(1, SR)
-                container.mux(audio.encode(samples))
-            container.mux(audio.encode())
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    temp = path.with_name(f".{path.name}{PARTIAL}")
+    with (
+        replacing(path, temp) as partial,
+        av.open(str(partial), "w", format="mp4") as container,
+    ):
+        video: Any = container.add_stream(codec, rate=FPS)
+        video.height, video.width = frames.shape[1:3]
+        video.pix_fmt = "yuv420p"
+        video.codec_context.time_base = Fraction(1, FPS)
+        # One thread, so that the same settings give the same bytes.
+        video.codec_context.thread_count = 1
+        if codec == "libx264":
+            # The x264 in PyAV 18 gives other bytes from run to run with its macroblock tree on.
+            video.options = {"preset": "veryfast", "crf": "24", "x264-params": "mbtree=0"}
+        audio: Any = container.add_stream("aac", rate=SR, layout="stereo")
+        audio.bit_rate = 96_000
+        audio.options = {"aac_coder": "fast"}
+        for i in np.flatnonzero(kept):
+            picture = av.VideoFrame.from_ndarray(frames[i], format="rgb24")
+            picture.pts, picture.time_base = int(i), Fraction(1, FPS)
+            container.mux(video.encode(picture))
+        container.mux(video.encode())
+        for first in range(0, sound.shape[1], _BLOCK):
+            piece = np.ascontiguousarray(sound[:, first : first + _BLOCK])
+            samples = av.AudioFrame.from_ndarray(piece, format="fltp", layout="stereo")
+            samples.sample_rate = SR
+            samples.pts, samples.time_base = first, Fraction(1, SR)
+            container.mux(audio.encode(samples))
+        container.mux(audio.encode())

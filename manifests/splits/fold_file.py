@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.header import Faults, read_table, write_text
+from mvemo.manifests.header import Faults, read_table, write_table
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.splits.folds import fold_notes, make_folds
 
@@ -102,7 +102,7 @@ def write_folds(folds: Folds, path: str | Path) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["clip_id", "fold"])
     writer.writerows(zip(folds.clip_ids, folds.assignment.tolist(), strict=True))
-    write_text(Path(path), buffer.getvalue())
+    write_table(Path(path), buffer.getvalue())
 
 
 def read_folds(path: str | Path, manifest: Manifest | None = None) -> Folds:

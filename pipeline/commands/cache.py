@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -25,6 +24,7 @@ from mvemo.cache import (
 from mvemo.cache.arrays import split_source
 from mvemo.fuse.models import check_feature_name
 from mvemo.manifests import Manifest, folds_of, read_manifest
+from mvemo.manifests.files import dump_json
 from mvemo.pipeline.provenance import provenance as facts_of
 
 _PATH = click.Path(path_type=Path)
@@ -45,7 +45,7 @@ def info(features: Path, provenance: bool) -> None:
     with open_cache(features) as held:
         click.echo("\n".join(_summary(held)))
         if provenance:
-            click.echo(json.dumps(held.provenance, indent=2, ensure_ascii=False))
+            click.echo(dump_json(held.provenance), nl=False)
 
 
 @cache.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -36,12 +35,12 @@ def compare(runs: tuple[Path, ...], out: Path | None, draws: int, seed: int) -> 
     """
     from mvemo.fuse.compare_runs import compare_runs, format_run_comparison, run_comparison_dict
     from mvemo.fuse.report.page import write_files
+    from mvemo.manifests.files import dump_json
 
     found = compare_runs(runs, draws=draws, seed=seed)
     table = format_run_comparison(found)
     click.echo(table)
     if out is not None:
         values = run_comparison_dict(found)
-        text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
-        write_files(out, {"comparison.json": f"{text}\n", "comparison.txt": f"{table}\n"})
+        write_files(out, {"comparison.json": dump_json(values), "comparison.txt": f"{table}\n"})
         click.echo(f"\ncomparison: {out / 'comparison.json'}")

@@ -7,7 +7,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.fuse.report.published import LABEL
+from mvemo.manifests.files import write_bytes, write_json, write_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.studies.core import Study
@@ -214,17 +214,16 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
         pictures = []
         for plot in result.plots:
             svg, png = render(plot)
-            _write(out / f"{result.name}-{plot.name}.svg", svg)
-            _write(out / f"{result.name}-{plot.name}.png", png)
+            write_bytes(out / f"{result.name}-{plot.name}.svg", svg)
+            write_bytes(out / f"{result.name}-{plot.name}.png", png)
             pictures.append(
                 (plot.title, "data:image/svg+xml;base64," + base64.b64encode(svg).decode())
             )
         for table in result.tables:
-            _write(out / f"{result.name}-{table.name}.csv", table.csv().encode())
-        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        _write(out / f"{result.name}.json", text.encode())
+            write_text(out / f"{result.name}-{table.name}.csv", table.csv())
+        write_json(out / f"{result.name}.json", record)
         page = _page(result, facts, notes, made, pictures, study.failures)
-        _write(out / f"{result.name}.html", page.encode("utf-8", "backslashreplace"))
+        write_text(out / f"{result.name}.html", page)
     except OSError as error:
         raise BadOption(f"{error.filename or out}: cannot be written: {error.strerror}") from None
 
@@ -322,13 +321,3 @@ def _page(
         versions=made["versions"],
         settings=json.dumps(made["settings"], indent=1, ensure_ascii=False),
     )
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Put a file in place in one step."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -126,7 +126,7 @@ def test_every_report_says_whose_predictions_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no predictions"),
+        ("", "the file is empty"),
         (HEAD, "no predictions"),
         ("id,label,x,y\na,x,1,0\n", "no column 'clip_id'; there are id"),
         ("clip_id,label,x\na,x,1\n", "1 columns of probabilities"),
@@ -161,10 +161,10 @@ def test_files_that_do_not_go_together(tmp_path):
     folded = write(tmp_path / "folded.csv", "fold," + HEAD + "1,q,calm,1,0\n")
     with pytest.raises(BadFeatures, match="no fold is given for this clip"):
         read_predictions(one, folded)
-    with pytest.raises(BadFeatures, match="cannot be read"):
+    with pytest.raises(BadFeatures, match="there is no such file"):
         read_predictions(tmp_path / "none.csv")
     (tmp_path / "latin.csv").write_bytes(HEAD.encode() + b"\xe9,calm,1,0\n")
-    with pytest.raises(BadFeatures, match="no CSV in UTF-8"):
+    with pytest.raises(BadFeatures, match="is not UTF-8"):
         read_predictions(tmp_path / "latin.csv")
 
 

@@ -1,0 +1,197 @@
+"""Files that appear whole, strict JSON, and CSV rows."""
+
+import json
+import math
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mvemo.manifests.files import (
+    BadText,
+    cause,
+    dump_json,
+    iter_csv,
+    read_csv,
+    replacing,
+    to_json_values,
+    write_bytes,
+    write_json,
+    write_text,
+)
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+class OwnError(Exception):
+    pass
+
+
+def test_an_older_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with replacing(path) as temp:
+        temp.write_text("new", encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == "old"
+    assert path.read_text(encoding="utf-8") == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("problem", [ValueError, KeyboardInterrupt, OSError, RuntimeError])
+def test_a_failure_leaves_the_older_file_and_no_other(
+    tmp_path: Path, problem: type[BaseException]
+) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fail_half_way() -> None:
+        with replacing(path) as temp:
+            temp.write_text("half", encoding="utf-8")
+            raise problem
+
+    with pytest.raises(problem):
+        fail_half_way()
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_callers_error_names_the_file_and_the_cause(tmp_path: Path) -> None:
+    path = tmp_path / "none" / "a.json"
+    with pytest.raises(OwnError, match=rf"^{path}: cannot be written: No such file or directory$"):
+        write_json(path, {}, error=OwnError)
+    with pytest.raises(FileNotFoundError):
+        write_bytes(path, b"")
+    with (
+        pytest.raises(OwnError, match="cannot be written: no space left on the disk; all else is"),
+        replacing(tmp_path / "b", error=OwnError, kept="; all else is"),
+    ):
+        raise RuntimeError("H5Dwrite failed (errno = 28, message)")
+    # An error of the caller's own kind passes as it is.
+    with pytest.raises(OwnError, match=r"^mine$"), replacing(tmp_path / "b", error=OwnError):
+        raise OwnError("mine")
+
+
+def test_causes() -> None:
+    assert cause(OSError(28, "No space left on device")) == "No space left on device"
+    assert cause(RuntimeError("first\nsecond")) == "first"
+    assert cause(RuntimeError()) == "RuntimeError"
+    assert cause(OSError("512 requested and 0 written")).startswith("no space left on the disk?")
+
+
+def test_new_files_have_the_permissions_of_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_text(tmp_path / "whole", "")
+    assert os.stat(tmp_path / "plain").st_mode == os.stat(tmp_path / "whole").st_mode
+
+
+def test_threads_that_write_files_of_their_own(tmp_path: Path) -> None:
+    jobs = [
+        threading.Thread(target=write_text, args=(tmp_path / f"{i}.txt", str(i))) for i in range(8)
+    ]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert sorted(p.read_text(encoding="utf-8") for p in tmp_path.iterdir()) == list("01234567")
+
+
+def test_text_that_utf8_has_no_bytes_for(tmp_path: Path) -> None:
+    name = os.fsdecode(b"b\xe9b\xe9.wav")
+    write_json(tmp_path / "a.json", [name])
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == [name]
+
+
+def finite(value: Any) -> Any:
+    """`value` with None for every number that is not finite."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@given(JSON)
+def test_json_is_strict_and_read_back(value: Any) -> None:
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    text = dump_json(value)
+    assert text.endswith("\n")
+    assert json.loads(text, parse_constant=refuse) == finite(value)
+
+
+def test_values_of_other_libraries() -> None:
+    value = {
+        1: np.float32(0.5),
+        "ids": np.arange(2),
+        "flag": np.bool_(True),
+        "set": {"b", "a"},
+        "path": Path("a"),
+        "pair": (1, np.nan),
+    }
+    assert to_json_values(value) == {
+        "1": 0.5,
+        "ids": [0, 1],
+        "flag": True,
+        "set": ["a", "b"],
+        "path": "a",
+        "pair": [1, None],
+    }
+    assert type(to_json_values(np.float64(1))) is float
+
+
+def test_what_json_lacks_is_text_or_refused_by_name() -> None:
+    assert to_json_values({"a": [1j]}) == {"a": ["1j"]}
+    with pytest.raises(TypeError, match=r"^metrics\.a\[0\] is a complex"):
+        to_json_values({"a": [1j]}, "metrics")
+
+
+def test_rows_have_the_number_of_their_first_line() -> None:
+    lines = ["a,b\n", "\n", '"x\n', 'y",2\n', ",\n", "z,3\n"]
+    assert list(iter_csv(lines, first=5)) == [
+        (5, ["a", "b"]),
+        (7, ["x\ny", "2"]),
+        (10, ["z", "3"]),
+    ]
+    with pytest.raises(BadText, match="not CSV from here on") as caught:
+        list(iter_csv(["a\n", "b\n", '"open\n']))
+    assert caught.value.line == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", ": the file is empty"),
+        (b"a\nb\xff\n", ":2: byte 0xff is not UTF-8; save the file as UTF-8"),
+        (b"a\n\0\n", ":2: a zero byte; not a text file"),
+        (b'a\n"b', ":2: not CSV from here on: unexpected end of data"),
+    ],
+)
+def test_files_that_are_no_csv(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(OwnError) as caught:
+        read_csv(path, error=OwnError)
+    assert str(caught.value) == f"{path}{message}"
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(OwnError, match=r"none\.csv: there is no such file"):
+        read_csv(tmp_path / "none.csv", error=OwnError)
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        read_csv(tmp_path / "none.csv", error=OwnError, missing=FileNotFoundError)
+    with pytest.raises(OwnError, match="cannot be read: Is a directory"):
+        read_csv(tmp_path, error=OwnError)
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("\ufeffclip,é\r\n".encode())
+    assert read_csv(tmp_path / "a.csv") == [(1, ["clip", "é"])]
