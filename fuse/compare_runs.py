@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.multiclass import mean_of_held
 from mvemo.fuse.report.text import clean, columns, wrap
-from mvemo.fuse.statistics.bootstrap import DRAWS, bootstrap_counts, percentile_interval
 from mvemo.fuse.statistics.model_tests import holm, nadeau_bengio
-from mvemo.fuse.tasks.primary_metric import HEADLINES, TITLES, headline_draws, headline_per_fold
+from mvemo.fuse.statistics.resamples import N_RESAMPLES, percentile_interval, resample_groups
+from mvemo.fuse.tasks.primary_metric import HEADLINES, TITLES, headline_per_fold, headline_resamples
 from mvemo.manifests.files import read_csv, to_json_values
 
 F64 = NDArray[np.float64]
@@ -100,7 +100,7 @@ class RunComparison:
         (model, run) to the mean over folds of the score, on all clips it predicted.
     differences
         Of models that the first run has, too.
-    draws
+    n_resamples
         Of the bootstrap.
     """
 
@@ -109,7 +109,7 @@ class RunComparison:
     models: tuple[str, ...]
     scores: dict[tuple[str, str], float]
     differences: tuple[Difference, ...]
-    draws: int
+    n_resamples: int
 
 
 def read_run(folder: str | Path) -> Run:
@@ -172,7 +172,7 @@ def read_run(folder: str | Path) -> Run:
 
 
 def compare_runs(
-    folders: Sequence[str | Path], *, draws: int = DRAWS, seed: int = 0
+    folders: Sequence[str | Path], *, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> RunComparison:
     """Compare every model of every run with the same model in the first run.
 
@@ -185,7 +185,7 @@ def compare_runs(
     ----------
     folders
         Two or more, as written by ``mvemo fuse`` or ``mvemo-cv``.
-    draws, seed
+    n_resamples, seed
         Of the group bootstrap.
 
     Raises
@@ -201,7 +201,7 @@ def compare_runs(
     runs = _named([read_run(folder) for folder in folders])
     first = runs[0]
     others = [first, *(_aligned(first, run) for run in runs[1:])]
-    counts = bootstrap_counts(first.groups, draws, seed)
+    resamples = resample_groups(first.groups, n_resamples, seed)
     models = tuple(dict.fromkeys(name for run in others for name in run.predictions))
     scores, rows = {}, []
     for model in models:
@@ -224,7 +224,7 @@ def compare_runs(
             if np.array_equal(both[0, there], both[1, there]):
                 # The same head twice is no hypothesis, and must not weaken the others' tests.
                 t = p = float("nan")
-            drawn = headline_draws(run.task, run.labels, both, run.folds, run.k, counts)
+            drawn = headline_resamples(run.task, run.labels, both, run.folds, run.k, resamples)
             rows.append(
                 (model, run.name, int(there.sum()), mean_of_held(a - b), drawn[0] - drawn[1], t, p)
             )
@@ -242,7 +242,7 @@ def compare_runs(
             Difference(*row[:4], percentile_interval(row[4]), *row[5:], float(p))
             for row, p in zip(rows, corrected, strict=True)
         ),
-        draws=draws,
+        n_resamples=n_resamples,
     )
 
 
@@ -288,8 +288,9 @@ def format_run_comparison(comparison: RunComparison) -> str:
             f"{TITLES[comparison.score]}: mean over folds. Difference: mean over folds, on clips "
             "that both runs predicted. Interval: paired group bootstrap"
             + (" of the pooled R2" if comparison.score == "r2" else "")
-            + f", {comparison.draws} draws; it takes the trained heads as they are. p: corrected "
-            "test over folds (Nadeau & Bengio 2003), which allows for other training clips."
+            + f", {comparison.n_resamples} resamples; it takes the trained heads as they are. "
+            "p: corrected test over folds (Nadeau & Bengio 2003), which allows for other "
+            "training clips."
         )
     )
     return "\n".join(lines)
@@ -306,7 +307,7 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
             ],
             "clips": len(comparison.runs[0].clip_ids),
             "folds": comparison.runs[0].k,
-            "draws": comparison.draws,
+            "n_resamples": comparison.n_resamples,
             "models": {
                 model: {
                     run.name: comparison.scores[model, run.name]

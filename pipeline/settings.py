@@ -136,7 +136,7 @@ class FuseSettings:
     temperature
         Fit temperatures on inner folds, and report calibration with them as well (of
         classes only).
-    draws
+    n_resamples
         Resamples of groups for 95 % intervals; 0 for none.
     """
 
@@ -147,11 +147,11 @@ class FuseSettings:
     stacked: bool = True
     missing_modality: bool = True
     temperature: bool = True
-    draws: int = 1000
+    n_resamples: int = 1000
 
     def __post_init__(self) -> None:
-        if self.draws < 0:
-            raise BadOption(f"fuse.draws is {self.draws}: it must be 0 or more")
+        if self.n_resamples < 0:
+            raise BadOption(f"fuse.n_resamples is {self.n_resamples}: it must be 0 or more")
 
     def head(self) -> HeadSettings:
         """The heads' part."""

@@ -111,7 +111,7 @@ def run_fuse(
         if repeats > 1:
             again = _repeats(cache, results, repeats, seed, once)
             results = with_repeats(results, again)
-        results = with_uncertainty(results, draws=settings.draws)
+        results = with_uncertainty(results, n_resamples=settings.n_resamples)
         if learning_curve:
             results = with_learning_curve(cache, results, head)
         results = replace(

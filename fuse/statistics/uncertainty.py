@@ -20,10 +20,10 @@ from mvemo.fuse.models import STACKED, Model
 from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.preparation import views_of
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.statistics.bootstrap import bootstrap_counts, percentile_interval
-from mvemo.fuse.statistics.intervals import difference, draws_of
+from mvemo.fuse.statistics.intervals import difference, resampled_scores
 from mvemo.fuse.statistics.learning_curve import learning_curve_masks
 from mvemo.fuse.statistics.model_tests import compare_fusions
+from mvemo.fuse.statistics.resamples import percentile_interval, resample_groups
 
 R = TypeVar("R", bound=Results | OutputResults)
 F64 = NDArray[np.float64]
@@ -31,10 +31,10 @@ F64 = NDArray[np.float64]
 FRACTIONS = (0.1, 0.2, 0.4, 0.7)
 
 
-def with_uncertainty(results: R, *, draws: int = 1000, seed: int = 0) -> R:
+def with_uncertainty(results: R, *, n_resamples: int = 1000, seed: int = 0) -> R:
     """Add group-bootstrap intervals to every model, and tests of the fusions.
 
-    Intervals are of the out-of-fold predictions; with repeats a draw's score is the mean
+    Intervals are of the out-of-fold predictions; with repeats a resample's score is the mean
     over them. The test is Nadeau and Bengio's, corrected by Holm, on fold accuracies (the
     task's headline). Neither covers the choice of the best among many models.
 
@@ -42,18 +42,18 @@ def with_uncertainty(results: R, *, draws: int = 1000, seed: int = 0) -> R:
     ----------
     results
         An evaluation, with its repeats in `repeats`.
-    draws
+    n_resamples
         Resamples of groups; 0 for no intervals.
     seed
         Of the resamples.
     """
     every: Sequence[Any] = results.repeats or (results,)
     compared = compare_fusions(every) if results.k > 1 else []
-    if not draws or not results.models:
+    if not n_resamples or not results.models:
         return replace(results, comparisons=tuple(compared))
-    counts = bootstrap_counts(results.groups, draws, seed)
+    resamples = resample_groups(results.groups, n_resamples, seed)
     # One at a time: shuffled labels differ between repeats.
-    by_repeat = [draws_of(one, counts) for one in every]
+    by_repeat = [resampled_scores(one, resamples) for one in every]
     drawn = {
         score: mean_held(np.stack([one[score] for one in by_repeat]), axis=0)
         for score in by_repeat[0]
@@ -69,7 +69,7 @@ def with_uncertainty(results: R, *, draws: int = 1000, seed: int = 0) -> R:
     results = replace(
         results,
         comparisons=tuple(compared),
-        provenance={**results.provenance, "bootstrap_draws": draws},
+        provenance={**results.provenance, "n_resamples": n_resamples},
     )
     return _with_intervals(results, {score: percentile_interval(of) for score, of in drawn.items()})
 

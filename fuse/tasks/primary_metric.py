@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from mvemo.fuse.metrics.multiclass import mean_held, mean_of_held
 from mvemo.fuse.metrics.multilabel import roc_auc
 from mvemo.fuse.metrics.regression import regression_scores
-from mvemo.fuse.statistics.bootstrap import Counts, areas, bootstrap_regression
+from mvemo.fuse.statistics.bootstrap import bootstrap_regression
+from mvemo.fuse.statistics.ranked import areas
+from mvemo.fuse.statistics.resamples import Resamples
 
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -63,10 +65,10 @@ def headline_per_fold(
     )
 
 
-def headline_draws(
-    task: str, labels: NDArray[Any], predictions: F64, folds: Ints, k: int, counts: Counts
+def headline_resamples(
+    task: str, labels: NDArray[Any], predictions: F64, folds: Ints, k: int, resamples: Resamples
 ) -> F64:
-    """float64 (models, draws): the headline in each draw of groups.
+    """float64 (models, resamples): the headline in each resample of groups.
 
     It is the mean over folds of accuracy and of macro ROC-AUC, and pooled R2.
 
@@ -76,18 +78,18 @@ def headline_draws(
         float64 (models, clips, outputs); NaN rows were not predicted.
     folds, k
         int64 (clips,), and their number.
-    counts
-        Of `bootstrap_counts`: models that share it are paired.
+    resamples
+        Of the clips' groups: models that share them are paired.
     """
     if task == "regression":
-        return mean_held(bootstrap_regression(labels, predictions, counts)["r2"], axis=1)
+        return mean_held(bootstrap_regression(labels, predictions, resamples)["r2"], axis=1)
     there = np.asarray(np.isfinite(predictions).all(axis=2), dtype=np.bool_)
     by_fold = []
     for fold in range(k):
         rows = folds == fold
         if not rows.any():
             continue
-        some = Counts(counts.codes[rows], counts.counts)
+        some = resamples.select(rows)
         y, p, held = labels[rows], predictions[:, rows], there[:, rows]
         if task == "multiclass":
             by_fold.append(some.shares(np.nan_to_num(p).argmax(axis=2) == y, held))

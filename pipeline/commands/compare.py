@@ -18,7 +18,8 @@ import click
     help="Also write comparison.json and comparison.txt into this folder.",
 )
 @click.option(
-    "--draws",
+    "--resamples",
+    "n_resamples",
     type=click.IntRange(min=1),
     default=2000,
     show_default=True,
@@ -27,7 +28,7 @@ import click
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."
 )
-def compare(runs: tuple[Path, ...], out: Path | None, draws: int, seed: int) -> None:
+def compare(runs: tuple[Path, ...], out: Path | None, n_resamples: int, seed: int) -> None:
     """Compare models of several RUNs, folders that `mvemo fuse` or `mvemo-cv` wrote.
 
     Each model is compared with the same model of the first RUN, on the same clips and
@@ -37,7 +38,7 @@ def compare(runs: tuple[Path, ...], out: Path | None, draws: int, seed: int) -> 
     from mvemo.fuse.report.page import write_files
     from mvemo.manifests.files import dump_json
 
-    found = compare_runs(runs, draws=draws, seed=seed)
+    found = compare_runs(runs, n_resamples=n_resamples, seed=seed)
     table = format_run_comparison(found)
     click.echo(table)
     if out is not None:

@@ -23,7 +23,7 @@ from mvemo.extract.training.fine_tuning import Curve, pick_device
 from mvemo.extract.training.plan import NetPlan, TrainSettings
 from mvemo.extract.training.protocols import RunSettings, trained_nets
 from mvemo.fuse.metrics.multiclass import accuracy, confusion_matrix, f1_macro, roc_auc_macro_ovr
-from mvemo.fuse.statistics.bootstrap import bootstrap_scores
+from mvemo.fuse.statistics.resamples import percentile_interval, resample_groups
 from mvemo.manifests import Manifest, folds_of, read_manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.progress import Progress
@@ -296,11 +296,10 @@ def score(
     else:
         of_fold = [accuracy(truth[f], said[0][f]) for f in _members(folds[0][there])]
         sd = float(np.std(of_fold, ddof=1)) if len(of_fold) > 1 else float("nan")
-    interval = bootstrap_scores(
-        truth,
-        np.stack(held)[:, None],
-        [group for group, kept in zip(groups, there, strict=True) if kept],
-    ).interval("accuracy")[0]
+    resamples = resample_groups([g for g, kept in zip(groups, there, strict=True) if kept])
+    correct = np.stack(said) == truth
+    shares = resamples.shares(correct, np.ones_like(correct))
+    interval = percentile_interval(shares.mean(axis=0))
     n_classes = probabilities[0].shape[1]
     return Scores(
         accuracy=float(np.mean(each)),

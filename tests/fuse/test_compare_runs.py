@@ -18,8 +18,8 @@ from mvemo.fuse.compare_runs import (
 )
 from mvemo.fuse.report.outputs_metrics import output_metrics_json, output_predictions_csv
 from mvemo.fuse.report.page import metrics_json, predictions_csv, write_files
-from mvemo.fuse.statistics.bootstrap import bootstrap_counts
 from mvemo.fuse.statistics.model_tests import holm, nadeau_bengio
+from mvemo.fuse.statistics.resamples import resample_groups
 
 NAMES = ("music1d", "c3d")
 
@@ -63,10 +63,11 @@ def test_a_run_is_read_as_it_was_written(runs):
 
 def test_differences_by_hand(runs):
     base, a, b = runs
-    found = compare_runs([base / "a", base / "b"], draws=200, seed=3)
+    found = compare_runs([base / "a", base / "b"], n_resamples=200, seed=3)
     assert found.score == "accuracy"
     assert [d.model for d in found.differences] == [m.name for m in a.models]
-    weights = bootstrap_counts(a.groups, 200, 3).clip_weights()
+    resamples = resample_groups(a.groups, 200, 3)
+    weights = resamples.counts[:, resamples.codes]
     p_values = []
     for d, mine, theirs in zip(found.differences, b.models, a.models, strict=True):
         assert found.scores[d.model, "a"] == pytest.approx(theirs.accuracy_per_fold.mean())
@@ -93,11 +94,11 @@ def test_differences_by_hand(runs):
 def test_the_same_run_again_shows_no_difference(runs, tmp_path):
     base, a, _ = runs
     write_report(a, tmp_path / "again")
-    found = compare_runs([base / "a", tmp_path / "again", base / "b"], draws=50)
+    found = compare_runs([base / "a", tmp_path / "again", base / "b"], n_resamples=50)
     again = [d for d in found.differences if d.run == "again"]
     assert all(d.mean == 0 and (d.interval == 0).all() and np.isnan(d.p) for d in again)
     # They do not count among the tests.
-    alone = compare_runs([base / "a", base / "b"], draws=50)
+    alone = compare_runs([base / "a", base / "b"], n_resamples=50)
     assert [d.p_holm for d in found.differences if d.run == "b"] == [
         d.p_holm for d in alone.differences
     ]
@@ -123,7 +124,7 @@ def test_tags_and_dimensions(task, tmp_path):
             "predictions.csv": output_predictions_csv(results[-1]),
         }
         write_files(tmp_path / name, texts)
-    found = compare_runs([tmp_path / "good", tmp_path / "bad"], draws=100)
+    found = compare_runs([tmp_path / "good", tmp_path / "bad"], n_resamples=100)
     assert found.score == results[0].headline
     for d, good, bad in zip(found.differences, *(r.models for r in results), strict=True):
         assert d.mean == pytest.approx((bad.headline_per_fold - good.headline_per_fold).mean())
@@ -139,8 +140,8 @@ def test_clips_in_another_order_are_the_same_clips(runs, tmp_path):
         (tmp_path / name).write_bytes((base / "b" / name).read_bytes())
     header, *rows = (base / "b" / "predictions.csv").read_text().splitlines()
     (tmp_path / "predictions.csv").write_text("\n".join([header, *rows[::-1]]) + "\n")
-    expected = compare_runs([base / "a", base / "b"], draws=50)
-    got = compare_runs([base / "a", tmp_path], draws=50)
+    expected = compare_runs([base / "a", base / "b"], n_resamples=50)
+    got = compare_runs([base / "a", tmp_path], n_resamples=50)
     for d, e in zip(got.differences, expected.differences, strict=True):
         assert (d.mean, d.p) == (e.mean, e.p)
         np.testing.assert_array_equal(d.interval, e.interval)

@@ -158,7 +158,7 @@ def test_songs_of_a_split(tmp_path) -> None:
 def test_intervals_and_a_learning_curve(tmp_path) -> None:
     path = holdout_cache(tmp_path / "f.h5")
     with open_cache(path) as cache:
-        results = with_uncertainty(evaluate(cache), draws=200)
+        results = with_uncertainty(evaluate(cache), n_resamples=200)
         results = with_learning_curve(cache, results, HeadSettings(), fractions=(0.3,))
     trained = int((results.folds < 0).sum())
     for model in results.models:

@@ -176,7 +176,7 @@ def test_tests_repeats_and_learning_curves_of_tags_and_values(task, tmp_path):
     path = output_cache(tmp_path / "f.h5", table, names=FOUR, noise=2.0)
     first = run(path, stacked=True)
     again = [run(path, stacked=True, seed=seed) for seed in (1, 2)]
-    results = with_uncertainty(with_repeats(first, again), draws=100)
+    results = with_uncertainty(with_repeats(first, again), n_resamples=100)
     assert (again[0].folds != first.folds).any()
     tested = [c.model for c in results.comparisons]
     assert tested == [m.name for m in results.models if len(m.features) > 1]
@@ -224,7 +224,7 @@ def test_repeats_on_shuffled_labels_are_scored_on_their_own(tmp_path):
     path = frozen_cache(tmp_path / "f.h5", make_table(n=240), strength=2.0)
     runs = [run(path, seed=seed, permute_labels=True) for seed in range(4)]
     assert (runs[0].labels != runs[1].labels).any()
-    results = with_uncertainty(with_repeats(runs[0], runs[1:]), draws=200)
+    results = with_uncertainty(with_repeats(runs[0], runs[1:]), n_resamples=200)
     for i, model in enumerate(results.models):
         pooled = [np.trace(r.models[i].confusion) / r.models[i].confusion.sum() for r in runs]
         low, high = model.intervals["accuracy"]
@@ -331,7 +331,7 @@ def test_tests_leave_out_folds_where_a_score_is_not_defined(tmp_path):
     labels[table.folds == 2] = 0
     vectors = [(spec(n, 8), output_features(table, n)) for n in ("music1d", "c3d")]
     path = write_cache(tmp_path / "f.h5", replace(table, labels=labels), vectors)
-    results = with_uncertainty(run(path), draws=0)
+    results = with_uncertainty(run(path), n_resamples=0)
     assert all(len(c.differences) == 2 for c in results.comparisons)
     assert all(np.isfinite(c.p) for c in results.comparisons)
 

@@ -18,23 +18,23 @@ from mvemo.fuse.statistics.uncertainty import with_uncertainty
 from mvemo.manifests import make_folds
 
 
-def run(path, draws=0, **options):
+def run(path, n_resamples=0, **options):
     with open_cache(path) as cache:
-        return with_uncertainty(evaluate_outputs(cache, **options), draws=draws)
+        return with_uncertainty(evaluate_outputs(cache, **options), n_resamples=n_resamples)
 
 
 @pytest.fixture(scope="module")
 def tags(tmp_path_factory):
     table = output_table("multilabel")
     path = output_cache(tmp_path_factory.mktemp("t") / "f.h5", table, noise=3.0)
-    return table, run(path, C=0.1, refit=True, draws=100), path
+    return table, run(path, C=0.1, refit=True, n_resamples=100), path
 
 
 @pytest.fixture(scope="module")
 def values(tmp_path_factory):
     table = output_table("regression")
     path = output_cache(tmp_path_factory.mktemp("v") / "f.h5", table)
-    return table, run(path, C=0.1, refit=True, draws=100), path
+    return table, run(path, C=0.1, refit=True, n_resamples=100), path
 
 
 def logistic(x, y, train, C):

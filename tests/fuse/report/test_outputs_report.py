@@ -25,7 +25,7 @@ def made(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("o") / "f.h5"
     output_cache(path, output_table(request.param), noise=2.0, missing={"c3d": [4]})
     with open_cache(path) as cache:
-        return with_uncertainty(evaluate_outputs(cache), draws=50)
+        return with_uncertainty(evaluate_outputs(cache), n_resamples=50)
 
 
 def test_metrics_have_the_outer_keys_of_all_tasks(made, tmp_path):

@@ -20,7 +20,7 @@ def path(tmp_path):
 
 def test_every_model_has_an_interval_around_its_pooled_score(path):
     with open_cache(path) as cache:
-        results = with_uncertainty(evaluate(cache, stacked=True), draws=300)
+        results = with_uncertainty(evaluate(cache, stacked=True), n_resamples=300)
     for model in results.models:
         low, high = model.intervals["accuracy"]
         pooled = np.trace(model.confusion) / model.confusion.sum()
@@ -40,7 +40,7 @@ def test_repeats_are_on_other_folds_and_narrow_the_test(path, tmp_path):
         first = evaluate(cache)
         again = [evaluate(cache, seed=s) for s in (1, 2)]
         other = evaluate(cache, models=["c3d"], seed=3)
-    results = with_uncertainty(with_repeats(first, again), draws=100)
+    results = with_uncertainty(with_repeats(first, again), n_resamples=100)
     assert len(results.repeats) == 3
     assert (results.repeats[1].folds != first.folds).any()
     for i, model in enumerate(results.models):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mvemo.fuse.statistics.bootstrap import bootstrap_counts
-from mvemo.fuse.tasks.primary_metric import headline_draws, headline_per_fold
+from mvemo.fuse.statistics.resamples import resample_groups
+from mvemo.fuse.tasks.primary_metric import headline_per_fold, headline_resamples
 from mvemo.fuse.tasks.scores import plane_of
 
 
@@ -27,7 +27,7 @@ def test_other_dimensions_and_scales_have_no_quadrants():
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
-def test_headline_draws_are_the_scores_of_repeated_clips(task):
+def test_headline_resamples_are_the_scores_of_repeated_clips(task):
     rng = np.random.default_rng(1)
     n, k = 60, 2
     folds = np.arange(n) // 2 % k
@@ -39,10 +39,10 @@ def test_headline_draws_are_the_scores_of_repeated_clips(task):
         "multilabel": rng.integers(2, size=(n, 3)),
         "regression": rng.normal(size=(n, 3)),
     }[task]
-    counts = bootstrap_counts(groups, 5, 0)
-    got = headline_draws(task, labels, predictions, folds, k, counts)
+    resamples = resample_groups(groups, 5, 0)
+    got = headline_resamples(task, labels, predictions, folds, k, resamples)
     for m in range(2):
-        for d, weights in enumerate(counts.clip_weights()):
+        for d, weights in enumerate(resamples.counts[:, resamples.codes]):
             rows = np.repeat(np.arange(n), weights)
             cut = np.zeros(len(rows), int) if task == "regression" else folds[rows]
             per_fold = headline_per_fold(

@@ -40,7 +40,7 @@ def test_dimensions_from_import_to_heads_and_comparison(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     capsys.readouterr()
-    settings = ["--folds", "3", "--set", "fuse.draws=50"]
+    settings = ["--folds", "3", "--set", "fuse.n_resamples=50"]
     assert run("mvemo", "fuse", cache, *settings, "--out", tmp_path / "a") == 0
     shown = capsys.readouterr().out
     assert "R2 arousal" in shown
@@ -48,7 +48,7 @@ def test_dimensions_from_import_to_heads_and_comparison(
     held = json.loads((tmp_path / "a" / "metrics.json").read_text())
     assert (held["task"], held["classes"]) == ("regression", ["arousal", "valence"])
     assert held["models"]["made"]["r2"]["mean"] > 0.3 > held["models"]["noise"]["r2"]["mean"]
-    assert held["provenance"]["settings"]["draws"] == 50
+    assert held["provenance"]["settings"]["n_resamples"] == 50
     assert "Quadrants" in (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
     heads = load_heads(tmp_path / "a" / "heads.npz")
     assert {h.link for h in heads.heads} == {"identity"}
@@ -57,7 +57,7 @@ def test_dimensions_from_import_to_heads_and_comparison(
     assert run("mvemo-cv", *arguments) == 0
     assert not (tmp_path / "b" / "heads.npz").exists()
     capsys.readouterr()
-    arguments = [tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c", "--draws", "100"]
+    arguments = [tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c", "--resamples", "100"]
     assert run("mvemo", "compare", *arguments) == 0
     shown = capsys.readouterr().out
     assert "p (Holm)" in shown
