@@ -1,39 +1,68 @@
 """The command ``mvemo`` and the script ``mvemo-cv``; the one place where errors end.
 
-Exit codes: 0 all well; 1 some clips failed, all others are done; 2 bad input, with one
-line that says what and what would be right; 130 interrupted.
+Exit codes: 0 done, clips that failed are listed; 1 a check found something, or clips failed
+under ``--strict``; 2 bad input, with one line that says what and what would be right; 130
+interrupted.
+
+A subcommand is imported when it is called: help takes no numeric library, and a laptop
+without stage one's packages runs all of stage two.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from importlib import metadata
+from importlib import import_module
 from typing import Any
 
 import click
 
-from mvemo.cache.errors import CacheError
-from mvemo.extract.errors import ExtractError
-from mvemo.fuse.errors import FuseError
-from mvemo.manifests.errors import ManifestError
-from mvemo.pipeline.commands.cache import cache
-from mvemo.pipeline.commands.compare import compare
-from mvemo.pipeline.commands.extract import extract
-from mvemo.pipeline.commands.fuse import cv, fuse
-from mvemo.pipeline.commands.manifest import manifest
-from mvemo.pipeline.commands.report import report
-from mvemo.pipeline.commands.study import study
-from mvemo.pipeline.commands.weights import weights
-from mvemo.pipeline.errors import PipelineError
-
-OURS = (ManifestError, CacheError, ExtractError, FuseError, PipelineError)
+# Subcommand -> where it is, and its line in ``mvemo --help``.
+COMMANDS = {
+    "manifest": ("manifest:manifest", "Lists of labelled clips: make, check, split in folds."),
+    "extract": ("extract:extract", "Stage one: media to one file of features."),
+    "fuse": ("fuse:fuse", "Stage two: features to a report and saved heads."),
+    "cv": ("fuse:cv", "Stage two without saved heads, as mvemo-cv."),
+    "report": ("report:report", "The report of a model from its predictions alone."),
+    "compare": ("compare:compare", "Compare runs on the same clips and folds."),
+    "cache": ("cache:cache", "Look into features, check, repair, merge, export, import."),
+    "weights": ("weights:weights", "Pretrained weight files: what they hold and fit."),
+    "study": ("study:study", "The papers' tables and figures for your own manifest."),
+}
+# Every error of ours is defined in one of these; none is imported before it is raised.
+ERROR_MODULES = tuple(
+    f"mvemo.{package}.errors" for package in ("manifests", "cache", "extract", "fuse", "pipeline")
+)
 # What stage one needs beyond the base install.
 STAGE_ONE = ("torch", "torchvision", "av", "cv2", "soundfile", "soxr", "librosa")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(metadata.version("mvemo"), prog_name="mvemo")
+def load_command(name: str) -> click.Command:
+    """Import one of `COMMANDS`."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    command: click.Command = getattr(import_module(f"mvemo.pipeline.commands.{module}"), attribute)
+    return command
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands, those of `COMMANDS`, are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the subcommands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand; None where there is none of this name."""
+        return load_command(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mvemo", prog_name="mvemo")
 def mvemo() -> None:
     """Recognise the emotion of music and music videos.
 
@@ -41,10 +70,6 @@ def mvemo() -> None:
     features; stage two, `mvemo fuse` or `mvemo-cv`, cross-validates fusion heads over
     that file alone and writes a report.
     """
-
-
-for _command in (manifest, extract, fuse, cv, report, compare, cache, weights, study):
-    mvemo.add_command(_command)
 
 
 def run(command: Callable[..., Any], name: str) -> None:
@@ -66,26 +91,29 @@ def run(command: Callable[..., Any], name: str) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; what was finished is kept, run the same again", err=True)
         sys.exit(130)
-    except OURS as error:
-        click.echo(f"{name}: {error}", err=True)
-        sys.exit(2)
-    except ImportError as error:
-        missing = (error.name or "").split(".")[0]
-        if missing not in STAGE_ONE:
+    except Exception as error:
+        line = bad_input(error)
+        if line is None:
             raise
-        click.echo(
-            f"{name}: stage one needs the package {missing}, which this install lacks: "
-            "pip install 'mvemo[extract]'",
-            err=True,
-        )
-        sys.exit(2)
-    except OSError as error:
-        if error.errno is None:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        click.echo(f"{name}: {where}{error.strerror}", err=True)
+        click.echo(f"{name}: {line}", err=True)
         sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def bad_input(error: Exception) -> str | None:
+    """The line that tells a user what was wrong; None for an error of the program itself."""
+    if any(kind.__module__ in ERROR_MODULES for kind in type(error).__mro__):
+        return str(error)
+    if isinstance(error, ImportError):
+        missing = (error.name or "").split(".")[0]
+        if missing in STAGE_ONE:
+            return (
+                f"stage one needs the package {missing}, which this install does not have: "
+                "pip install 'mvemo[extract]'"
+            )
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return None
 
 
 def main() -> None:
@@ -95,4 +123,4 @@ def main() -> None:
 
 def main_cv() -> None:
     """Entry point of ``mvemo-cv``."""
-    run(cv, "mvemo-cv")
+    run(load_command("cv"), "mvemo-cv")

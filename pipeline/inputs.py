@@ -88,6 +88,8 @@ def digest_media(
 def _digest_or_why(path: Path) -> tuple[str, str]:
     try:
         return content_digest(path), ""
+    except FileNotFoundError:
+        return "", f"{path}: file not found"
     except OSError as error:
         return "", f"{path}: cannot be read: {error.strerror or error}"
 

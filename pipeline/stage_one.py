@@ -25,10 +25,12 @@ from mvemo.manifests import (
     folds_of,
     holdout_of,
     parse_fractions,
+    read_folds,
     read_manifest,
     write_folds,
 )
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.inputs import media_files
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_steps import Stage
@@ -76,6 +78,7 @@ def run_extract(
     out: Path,
     root: Path | None = None,
     force: bool = False,
+    fold_file: Path | None = None,
 ) -> ExtractSummary:
     """Decode, train, embed and write the cache.
 
@@ -94,6 +97,8 @@ def run_extract(
         Media root, where it is not the manifest's own.
     force
         Replace a cache of other clips.
+    fold_file
+        The folds, in place of those that the settings ask for or the manifest prescribes.
 
     Returns
     -------
@@ -109,7 +114,8 @@ def run_extract(
     )
     # What is wrong with settings or weights is told before hours of decoding.
     check_plans(plans, run)
-    manifest = _demo(work) if manifest_path is None else read_manifest(manifest_path, root=root)
+    manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
+    manifest, settings = with_fold_file(manifest, settings, fold_file)
     for plan in plans:
         make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
         if plan.weights:
@@ -151,6 +157,57 @@ def run_extract(
         features=tuple(stage.features),
         failures=failures,
     )
+
+
+def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
+    """Read a manifest some of whose media files may not be there.
+
+    A file that is not there is a failure of its clips, told when they are decoded; where
+    there is none at all, the folder is wrong.
+
+    Raises
+    ------
+    BadOption
+        Not one media file is there.
+    """
+    manifest = read_manifest(path, root=root, media=False)
+    files = media_files(manifest)
+    missing = [name for name, file in files.items() if not file.is_file()]
+    if len(missing) == len(files):
+        raise BadOption(
+            f"{path}: not one of its {len(files)} media files is in {manifest.root}, as "
+            f"{missing[0]!r}: give their folder with --root"
+        )
+    if missing:
+        click.echo(
+            f"note: {len(missing)} of {len(files)} media files are not in {manifest.root}, as "
+            f"{missing[0]!r}: their clips will fail, all others are done",
+            err=True,
+        )
+    return manifest
+
+
+def with_fold_file(
+    manifest: Manifest, settings: Settings, fold_file: Path | None
+) -> tuple[Manifest, Settings]:
+    """The manifest with the folds of a file prescribed, and settings of as many folds.
+
+    Raises
+    ------
+    BadManifest
+        The file's clips are not the manifest's, or it divides a group.
+    """
+    if fold_file is None:
+        return manifest, settings
+    if settings.extract.protocol == "holdout":
+        raise BadOption(f"--folds {fold_file}: the holdout protocol has one split, not folds")
+    folds = read_folds(fold_file, manifest)
+    clips = tuple(
+        replace(clip, fold=fold)
+        for clip, fold in zip(manifest.clips, folds.assignment.tolist(), strict=True)
+    )
+    extract = replace(settings.extract, folds=folds.k)
+    return replace(manifest, clips=clips), replace(settings, extract=extract)
 
 
 def check_plans(plans: Sequence[NetPlan], run: RunSettings) -> None:

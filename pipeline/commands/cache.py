@@ -22,7 +22,6 @@ from mvemo.cache import (
     verify_cache,
 )
 from mvemo.cache.arrays import split_source
-from mvemo.fuse.models import check_feature_name
 from mvemo.manifests import Manifest, folds_of, read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.pipeline.provenance import provenance as facts_of
@@ -140,6 +139,8 @@ def import_(
     Rows are matched by clip id, if FILE or --rows names ids, else by their order, which
     must be that of the manifest. NaN, an empty cell or no row: the clip lacks the feature.
     """
+    from mvemo.fuse.models import check_feature_name
+
     check_feature_name(name)
     # Other ids than those in the files make their own column a matter of --rows alone.
     inside = None if rows else id_column

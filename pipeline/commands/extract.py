@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from mvemo.pipeline.commands.options import (
+    PATH,
+    folds_option,
+    root_option,
+    seed_option,
+    set_option,
+    strict_option,
+    work_option,
+)
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.settings import NET_NAMES, PROFILES, load_settings
+
+if TYPE_CHECKING:
+    from mvemo.pipeline.settings import Settings
 
 
 @click.command()
-@click.argument("manifest", required=False, type=click.Path(path_type=Path))
+@click.argument("manifest", required=False, type=PATH)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     default=None,
     help="The feature cache to write.  [default: WORK/features.h5]",
 )
-@click.option(
-    "--work",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("work"),
-    show_default=True,
-    help="Folder of decoded media and checkpoints, which stays on this machine.",
-)
+@work_option
 @click.option(
     "--profile",
     default=None,
-    help=f"{' or '.join(PROFILES)}, or a TOML file.  [default: paper; demo without MANIFEST]",
+    help="paper or demo, or a TOML file.  [default: paper; demo without MANIFEST]",
 )
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting.")
+@set_option
 @click.option("--protocol", default=None, help="crossfit, frozen, shared or holdout.")
-@click.option("--nets", default=None, help=f"Comma-separated, of {', '.join(NET_NAMES)}.")
-@click.option("--folds", type=click.IntRange(min=2), default=None, help="Number of folds.")
-@click.option("--seed", type=click.IntRange(min=0), default=None, help="Seed of the nets.")
+@click.option(
+    "--nets",
+    default=None,
+    help="Comma-separated, of those of `mvemo weights list`.  [default: the profile's]",
+)
+@folds_option("6")
+@seed_option("Of the nets: initial weights, batch order and dropout.")
 @click.option(
     "--weights",
     "weight_files",
@@ -42,51 +52,29 @@ from mvemo.pipeline.settings import NET_NAMES, PROFILES, load_settings
     metavar="NET=FILE",
     help="Pretrained weights of a net.",
 )
-@click.option("--root", type=click.Path(path_type=Path), default=None, help="Media root.")
+@root_option
 @click.option("--force", is_flag=True, help="Replace a cache of other clips.")
+@strict_option
 def extract(
     manifest: Path | None,
     out: Path | None,
     work: Path,
-    profile: str | None,
-    overrides: tuple[str, ...],
-    protocol: str | None,
-    nets: str | None,
-    folds: int | None,
-    seed: int | None,
-    weight_files: tuple[str, ...],
     root: Path | None,
     force: bool,
+    strict: bool,
+    **options: Any,
 ) -> int:
     """Stage one: read MANIFEST, train and embed, write one feature cache.
 
     Without MANIFEST a small synthetic data set is made and used. A run that was cut off
-    goes on where it stopped when the same command is given again.
+    goes on where it stopped when the same command is given again. Clips that failed are
+    listed with the reason, and kept in the cache; all others are done.
     """
-    given = list(overrides)
-    for key, value in (("protocol", protocol), ("nets", nets)):
-        if value is not None:
-            given.append(f'extract.{key}="{value}"')
-    for key, number in (("folds", folds), ("seed", seed)):
-        if number is not None:
-            given.append(f"extract.{key}={number}")
-    for entry in weight_files:
-        net, equals, file = entry.partition("=")
-        if not equals or net not in NET_NAMES:
-            raise BadOption(f"--weights {entry!r}: write it as NET=FILE, NET one of {NET_NAMES}")
-        if not Path(file).is_file():
-            raise BadOption(f"--weights {entry!r}: there is no file {file}")
-        given.append(f"nets.{net}.weights='''{file}'''")
-    settings = load_settings(profile or ("paper" if manifest else "demo"), given)
-    for entry in weight_files:
-        if entry.partition("=")[0] not in settings.extract.nets:
-            raise BadOption(
-                f"--weights {entry!r}: its net does not run; --nets are "
-                f"{', '.join(settings.extract.nets)}"
-            )
+    settings = _settings(options, default="paper" if manifest else "demo")
 
     from mvemo.pipeline.stage_one import run_extract
 
+    folds = options["folds"]
     summary = run_extract(
         manifest,
         settings,
@@ -94,6 +82,45 @@ def extract(
         out=out or work / "features.h5",
         root=root,
         force=force,
+        fold_file=folds if isinstance(folds, Path) else None,
     )
     click.echo(summary.text())
-    return 1 if summary.failures else 0
+    return 1 if strict and summary.failures else 0
+
+
+def _settings(options: dict[str, Any], default: str) -> Settings:
+    """The settings that the command line asks for."""
+    from mvemo.pipeline.settings import load_settings
+
+    overrides = list(options["overrides"])
+    for key in ("protocol", "nets"):
+        if options[key] is not None:
+            overrides.append(f'extract.{key}="{options[key]}"')
+    if isinstance(options["folds"], int):
+        overrides.append(f"extract.folds={options['folds']}")
+    if options["seed"] is not None:
+        overrides.append(f"extract.seed={options['seed']}")
+    weights = dict(map(_net_and_file, options["weight_files"]))
+    overrides += [f"nets.{net}.weights='''{file}'''" for net, file in weights.items()]
+    settings = load_settings(options["profile"] or default, overrides)
+    for net, file in weights.items():
+        if net not in settings.extract.nets:
+            raise BadOption(
+                f"--weights {net}={file}: its net does not run; --nets are "
+                f"{', '.join(settings.extract.nets)}"
+            )
+    return settings
+
+
+def _net_and_file(entry: str) -> tuple[str, str]:
+    """The two parts of ``NET=FILE``."""
+    from mvemo.pipeline.settings import NET_NAMES
+
+    net, equals, file = entry.partition("=")
+    if not equals or net not in NET_NAMES:
+        raise BadOption(
+            f"--weights {entry!r}: write it as NET=FILE, NET one of {', '.join(NET_NAMES)}"
+        )
+    if not Path(file).is_file():
+        raise BadOption(f"--weights {entry!r}: there is no file {file}")
+    return net, file

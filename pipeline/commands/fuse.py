@@ -2,84 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from mvemo.pipeline.commands.options import (
+    FOLDER,
+    PATH,
+    comma_separated,
+    permute_option,
+    seed_option,
+    set_option,
+    together,
+)
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.settings import load_settings
 
 # Those of `mvemo.fuse.songs`, which is not loaded for --help.
 SONG_RULES = ("mean", "log-mean", "vote")
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def stage_two_options(function: F) -> F:
-    """The argument and options that both commands take."""
-    for decorate in reversed(
-        (
-            click.argument("features", type=click.Path(path_type=Path)),
-            click.option(
-                "--folds",
-                type=click.IntRange(min=2),
-                default=None,
-                help="Number of folds.  [default: the cache's own, else 6]",
-            ),
-            click.option(
-                "--out",
-                type=click.Path(path_type=Path, file_okay=False),
-                default=Path("out"),
-                show_default=True,
-                help="Folder of the report.",
-            ),
-            click.option(
-                "--seed",
-                type=click.IntRange(min=0),
-                default=None,
-                help="Make folds afresh with this seed (not of crossfitted features).",
-            ),
-            click.option("--models", default=None, help="Comma-separated names; all by default."),
-            click.option(
-                "--permute-labels",
-                is_flag=True,
-                help="Shuffle the labels: every score must come out at chance.",
-            ),
-            click.option(
-                "--protocol",
-                type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
-                default=None,
-                help="'shared' accepts scores of clips by nets that saw them.",
-            ),
-            click.option(
-                "--repeats",
-                type=click.IntRange(min=1),
-                default=1,
-                show_default=True,
-                help="Evaluate on as many different folds (not of crossfitted features).",
-            ),
-            click.option(
-                "--song-level",
-                is_flag=True,
-                help="Report whole songs, decided from their segments (CLIP@START).",
-            ),
-            click.option(
-                "--song-rule",
-                type=click.Choice(SONG_RULES),
-                default="mean",
-                show_default=True,
-                help="How: mean or geometric mean of probabilities, or majority vote.",
-            ),
-            click.option("--learning-curve", is_flag=True, help="Also train heads on fewer clips."),
-            click.option("--profile", default="paper", show_default=True, help="Settings."),
-            click.option(
-                "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting."
-            ),
-        )
-    ):
-        function = decorate(function)
-    return function
+stage_two_options = together(
+    [
+        click.argument("features", type=PATH),
+        click.option(
+            "--folds",
+            type=click.IntRange(min=2),
+            default=None,
+            help="Number of folds.  [default: the cache's own, else 6]",
+        ),
+        click.option(
+            "--out",
+            type=FOLDER,
+            default=Path("out"),
+            show_default=True,
+            help="Folder of the report.",
+        ),
+        seed_option("Make folds afresh with this seed (not of crossfitted features)."),
+        click.option("--models", default=None, help="Comma-separated names; all by default."),
+        permute_option,
+        click.option(
+            "--protocol",
+            type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
+            default=None,
+            help="'shared' accepts scores of clips by nets that saw them.",
+        ),
+        click.option(
+            "--repeats",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Evaluate on as many different folds (not of crossfitted features).",
+        ),
+        click.option(
+            "--song-level",
+            is_flag=True,
+            help="Report whole songs, decided from their segments (CLIP@START).",
+        ),
+        click.option(
+            "--song-rule",
+            type=click.Choice(SONG_RULES),
+            default="mean",
+            show_default=True,
+            help="How: mean or geometric mean of probabilities, or majority vote.",
+        ),
+        click.option("--learning-curve", is_flag=True, help="Also train heads on fewer clips."),
+        click.option("--profile", default="paper", show_default=True, help="Settings."),
+        set_option,
+    ]
+)
 
 
 @click.command()
@@ -113,12 +103,13 @@ def _run(
     profile: str,
     overrides: tuple[str, ...],
 ) -> int:
+    from mvemo.pipeline.settings import load_settings
+    from mvemo.pipeline.stage_two import run_fuse
+
     settings = load_settings(profile, overrides)
-    chosen = None if models is None else [m.strip() for m in models.split(",") if m.strip()]
+    chosen = None if models is None else list(comma_separated(models))
     if chosen is not None and not chosen:
         raise BadOption(f"--models {models!r} names no model")
-
-    from mvemo.pipeline.stage_two import run_fuse
 
     click.echo(
         run_fuse(

@@ -9,82 +9,109 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mvemo.pipeline.commands.options import (
+    FOLDER,
+    PATH,
+    comma_separated,
+    folds_option,
+    permute_option,
+    root_option,
+    seed_option,
+    set_option,
+    strict_option,
+    together,
+    work_option,
+)
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.settings import NET_NAMES, PROFILES, Settings, load_settings
 
 if TYPE_CHECKING:
+    from mvemo.pipeline.settings import Settings
     from mvemo.pipeline.studies.core import Study
     from mvemo.pipeline.studies.output import StudyResult
 
-Command = Callable[..., None]
 
-
-def _common(runs: int) -> Callable[[Command], Command]:
+def study_options(runs: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Argument and options that every study has, and its default number of runs."""
-    decorators = [
-        click.argument("manifest", type=click.Path(path_type=Path)),
-        click.option(
-            "--out",
-            type=click.Path(path_type=Path, file_okay=False),
-            required=True,
-            help="Folder of the tables, plots and page.",
-        ),
-        click.option(
-            "--work",
-            type=click.Path(path_type=Path, file_okay=False),
-            default=Path("work"),
-            show_default=True,
-            help="Folder of decoded media and trained nets, as of mvemo extract.",
-        ),
-        click.option(
-            "--profile",
-            default="paper",
-            show_default=True,
-            help=f"{' or '.join(PROFILES)}, or a TOML file.",
-        ),
-        click.option(
-            "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting."
-        ),
-        click.option("--folds", type=click.IntRange(min=2), help="Number of folds.  [default: 6]"),
-        click.option("--seed", type=click.IntRange(min=0), help="Of nets, models and folds."),
-        click.option(
-            "--runs",
-            type=click.IntRange(min=1),
-            default=runs,
-            show_default=True,
-            help="Repeats with other folds and seeds.",
-        ),
-        click.option(
-            "--permute-labels",
-            is_flag=True,
-            help="Shuffle the labels: a check that must come out at chance.",
-        ),
-        click.option("--root", type=click.Path(path_type=Path), help="Media root."),
-    ]
+    return together(
+        [
+            click.argument("manifest", type=PATH),
+            click.option(
+                "--out", type=FOLDER, required=True, help="Folder of the tables, plots and page."
+            ),
+            work_option,
+            click.option(
+                "--profile", default="paper", show_default=True, help="paper, demo or a TOML file."
+            ),
+            set_option,
+            folds_option("6"),
+            seed_option("Of nets, models and folds."),
+            click.option(
+                "--runs",
+                type=click.IntRange(min=1),
+                default=runs,
+                show_default=True,
+                help="Repeats with other folds and seeds.",
+            ),
+            permute_option,
+            root_option,
+            strict_option,
+        ]
+    )
 
-    def decorate(command: Command) -> Command:
-        for decorator in reversed(decorators):
-            command = decorator(command)
-        return command
 
-    return decorate
+def net_option(default: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """``--net``: one name."""
+    return click.option(
+        "--net", callback=_one_net, default=default, show_default=True, help="Which."
+    )
+
+
+def nets_option(default: str, help_text: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """``--nets``: several names."""
+    return click.option(
+        "--nets", callback=_some_nets, default=default, show_default=True, help=help_text
+    )
+
+
+def _one_net(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The name of a net that there is."""
+    from mvemo.pipeline.settings import NET_NAMES
+
+    if value not in NET_NAMES:
+        raise BadOption(f"net {value!r} is not known: one of {', '.join(NET_NAMES)}")
+    return value
+
+
+def _some_nets(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Names of nets from ``a,b``."""
+    names = comma_separated(value)
+    if not names:
+        raise BadOption("--nets names no net")
+    return tuple(_one_net(context, parameter, name) for name in names)
+
+
+def _lengths(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
+    """Seconds from ``3,5,10``."""
+    try:
+        lengths = tuple(dict.fromkeys(map(float, comma_separated(value))))
+    except ValueError:
+        raise BadOption(f"--seconds {value!r}: write numbers as 3,5,10,16") from None
+    if not lengths:
+        raise BadOption("--seconds names no length")
+    return lengths
 
 
 def _conduct(
-    run: Callable[[Study], StudyResult],
-    options: Mapping[str, Any],
-    **own: Any,
-) -> None:
-    """Read the manifest, run a study, print its tables and write its files.
-
-    Ends with exit code 1 where some clips could not be used.
-    """
+    run: Callable[[Study], StudyResult], options: Mapping[str, Any], **own_settings: Any
+) -> int:
+    """Read the manifest, run a study, print its tables and write its files; the exit code."""
     from mvemo.extract.training.memory import keep_freed_memory
     from mvemo.pipeline.studies.core import open_study
     from mvemo.pipeline.studies.output import banners, write_study
 
     keep_freed_memory()
     settings = _settings(options)
+    folds = options["folds"]
     study = open_study(
         options["manifest"],
         settings,
@@ -92,42 +119,29 @@ def _conduct(
         root=options["root"],
         permute_labels=options["permute_labels"],
         runs=options["runs"],
+        fold_file=folds if isinstance(folds, Path) else None,
     )
     for banner in banners(study):
         click.echo(banner)
     result = run(study)
-    write_study(study, result, {**own, "runs": options["runs"], **asdict(settings)}, options["out"])
+    recorded = {**own_settings, "runs": options["runs"], **asdict(settings)}
+    write_study(study, result, recorded, options["out"])
     click.echo(f"{result.text()}\n\npage: {options['out'] / (result.name + '.html')}")
     if study.failures:
         click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)
-        raise click.exceptions.Exit(1)
+    return 1 if options["strict"] and study.failures else 0
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:
-    given = list(options["overrides"])
-    if options["folds"] is not None:
-        given.append(f"extract.folds={options['folds']}")
+    """The settings that the command line asks for."""
+    from mvemo.pipeline.settings import load_settings
+
+    overrides = list(options["overrides"])
+    if isinstance(options["folds"], int):
+        overrides.append(f"extract.folds={options['folds']}")
     if options["seed"] is not None:
-        given += [f"extract.seed={options['seed']}", f"extract.fold_seed={options['seed']}"]
-    return load_settings(options["profile"], given)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """Names of nets from ``a,b``."""
-    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    for name in names:
-        if name not in NET_NAMES:
-            raise BadOption(f"net {name!r} is not known: of {', '.join(NET_NAMES)}")
-    if not names:
-        raise BadOption("--nets names no net")
-    return names
-
-
-def _seconds(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(dict.fromkeys(float(part) for part in text.split(",") if part.strip()))
-    except ValueError:
-        raise BadOption(f"--seconds {text!r}: write numbers as 3,5,10,16") from None
+        overrides += [f"extract.seed={options['seed']}", f"extract.fold_seed={options['seed']}"]
+    return load_settings(options["profile"], overrides)
 
 
 @click.group()
@@ -140,27 +154,27 @@ def study() -> None:
 
 
 @study.command()
-@_common(runs=1)
-@click.option("--seconds", default="3,5,10,16", show_default=True, help="Lengths of segments.")
-@click.option("--nets", default="cnn,crnn", show_default=True, help="Nets on sequences.")
-def segments(seconds: str, nets: str, **options: Any) -> None:
+@study_options(runs=1)
+@click.option(
+    "--seconds",
+    callback=_lengths,
+    default="3,5,10,16",
+    show_default=True,
+    help="Lengths of segments.",
+)
+@nets_option("cnn,crnn", "Nets on sequences.")
+def segments(seconds: tuple[float, ...], nets: tuple[str, ...], **options: Any) -> int:
     """Accuracy by the length of segments (J22 Tables 1 and 2)."""
-    chosen, lengths = _names(nets), _seconds(seconds)
-    if not lengths:
-        raise BadOption("--seconds names no length")
     from mvemo.pipeline.studies.segments import run_segments
 
-    _conduct(
-        lambda s: run_segments(s, seconds=lengths, nets=chosen),
-        options,
-        seconds=lengths,
-        nets=chosen,
+    return _conduct(
+        lambda s: run_segments(s, seconds=seconds, nets=nets), options, seconds=seconds, nets=nets
     )
 
 
 @study.command()
-@_common(runs=1)
-@click.option("--net", type=click.Choice(NET_NAMES), default="crnn", show_default=True)
+@study_options(runs=1)
+@net_option("crnn")
 @click.option(
     "--centre-tau",
     type=click.FloatRange(min=0),
@@ -168,11 +182,11 @@ def segments(seconds: str, nets: str, **options: Any) -> None:
     show_default=True,
     help="Weight of the centres in L3; L4 takes the net's own setting.",
 )
-def losses(net: str, centre_tau: float, **options: Any) -> None:
+def losses(net: str, centre_tau: float, **options: Any) -> int:
     """Softmax, angular, centre and improved centre loss on one net (J22 2.4)."""
     from mvemo.pipeline.studies.losses import run_losses
 
-    _conduct(
+    return _conduct(
         lambda s: run_losses(s, net=net, centre_tau=centre_tau),
         options,
         net=net,
@@ -181,19 +195,18 @@ def losses(net: str, centre_tau: float, **options: Any) -> None:
 
 
 @study.command()
-@_common(runs=1)
-@click.option("--nets", default="cnn,lightcnn,crnn", show_default=True, help="Which.")
-def convnets(nets: str, **options: Any) -> None:
+@study_options(runs=1)
+@nets_option("cnn,lightcnn,crnn", "Which.")
+def convnets(nets: tuple[str, ...], **options: Any) -> int:
     """Training and test accuracy and confusion of nets (J22 Tables 3 and 4)."""
-    chosen = _names(nets)
     from mvemo.pipeline.studies.convnets import run_convnets
 
-    _conduct(lambda s: run_convnets(s, nets=chosen), options, nets=chosen)
+    return _conduct(lambda s: run_convnets(s, nets=nets), options, nets=nets)
 
 
 @study.command()
-@_common(runs=1)
-@click.option("--net", type=click.Choice(NET_NAMES), default="crnn", show_default=True)
+@study_options(runs=1)
+@net_option("crnn")
 @click.option(
     "--iterations",
     type=click.IntRange(min=1),
@@ -201,11 +214,11 @@ def convnets(nets: str, **options: Any) -> None:
     show_default=True,
     help="Steps of the optimizer.",
 )
-def iterations(net: str, iterations: int, **options: Any) -> None:
+def iterations(net: str, iterations: int, **options: Any) -> int:
     """Loss by the number of iterations (J22 Fig. 7); trains without the first fold."""
     from mvemo.pipeline.studies.iterations import run_iterations
 
-    _conduct(
+    return _conduct(
         lambda s: run_iterations(s, net=net, iterations=iterations),
         options,
         net=net,
@@ -214,22 +227,22 @@ def iterations(net: str, iterations: int, **options: Any) -> None:
 
 
 @study.command()
-@_common(runs=10)
+@study_options(runs=10)
 @click.option(
     "--rnn-runs",
     type=click.IntRange(min=0),
     help="Repeats of the RNN, which takes longest; 0 leaves it out.  [default: as --runs]",
 )
-def baselines(rnn_runs: int | None, **options: Any) -> None:
+def baselines(rnn_runs: int | None, **options: Any) -> int:
     """SVM, tree, neighbours, perceptron, regression and RNN (J22 Fig. 8)."""
     from mvemo.pipeline.studies.baselines import run_baselines
 
-    _conduct(lambda s: run_baselines(s, rnn_runs=rnn_runs), options, rnn_runs=rnn_runs)
+    return _conduct(lambda s: run_baselines(s, rnn_runs=rnn_runs), options, rnn_runs=rnn_runs)
 
 
 @study.command()
-@_common(runs=1)
-@click.option("--nets", default="music1d,music2d,c3d,i3d", show_default=True, help="Which.")
+@study_options(runs=1)
+@nets_option("music1d,music2d,c3d,i3d", "Which.")
 @click.option(
     "--rate-scale",
     type=click.FloatRange(min=0, min_open=True),
@@ -237,14 +250,13 @@ def baselines(rnn_runs: int | None, **options: Any) -> None:
     show_default=True,
     help="Multiplies the papers' learning rates, which are for nets of full width.",
 )
-def optimizers(nets: str, rate_scale: float, **options: Any) -> None:
+def optimizers(nets: tuple[str, ...], rate_scale: float, **options: Any) -> int:
     """Adam, SGD and RMSprop on each unimodal net (PL20 Table 2, Z22 Table 1)."""
-    chosen = _names(nets)
     from mvemo.pipeline.studies.optimizers import run_optimizers
 
-    _conduct(
-        lambda s: run_optimizers(s, nets=chosen, rate_scale=rate_scale),
+    return _conduct(
+        lambda s: run_optimizers(s, nets=nets, rate_scale=rate_scale),
         options,
-        nets=chosen,
+        nets=nets,
         rate_scale=rate_scale,
     )

@@ -24,11 +24,11 @@ from mvemo.extract.training.plan import NetPlan, TrainSettings
 from mvemo.extract.training.protocols import RunSettings, trained_nets
 from mvemo.fuse.metrics.multiclass import accuracy, confusion_matrix, f1_macro, roc_auc_macro_ovr
 from mvemo.fuse.statistics.resamples import percentile_interval, resample_groups
-from mvemo.manifests import Manifest, folds_of, read_manifest
+from mvemo.manifests import Manifest, folds_of
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one import net_plan
+from mvemo.pipeline.stage_one import manifest_with_media, net_plan, with_fold_file
 from mvemo.pipeline.studies.media import StudyMedia
 
 Floats = NDArray[np.float64]
@@ -90,20 +90,33 @@ def open_study(
     root: Path | None = None,
     permute_labels: bool = False,
     runs: int = 1,
+    fold_file: Path | None = None,
 ) -> Study:
     """Read the manifest of a study.
+
+    Parameters
+    ----------
+    path, root
+        Of the manifest, and of its media where that is not the manifest's own.
+    settings, work, runs
+        As in `Study`.
+    permute_labels
+        Shuffle the labels over clips.
+    fold_file
+        The folds, in place of those that the settings ask for; all runs have them.
 
     Raises
     ------
     BadOption
         Its task is not multiclass: the papers' tables are of classes.
     """
-    manifest = read_manifest(path, root=root)
+    manifest = manifest_with_media(path, root)
     if manifest.task != "multiclass":
         raise BadOption(
             f"{path}: the task is {manifest.task}; studies are of multiclass manifests, "
             "as the papers' tables are"
         )
+    manifest, settings = with_fold_file(manifest, settings, fold_file)
     if permute_labels:
         manifest = with_permuted_labels(manifest, settings.extract.seed)
     return Study(manifest, settings, work, permute_labels, runs)

@@ -17,7 +17,7 @@ from stage_samples import TINY, rewrite, run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.nets import build_net
-from mvemo.manifests import Clip, read_manifest
+from mvemo.manifests import Clip, read_folds, read_manifest
 from mvemo.pipeline import inputs
 
 BAD = {
@@ -120,7 +120,8 @@ def test_bad_files_are_told_and_all_others_done(
     clips.append(Clip("half clip", "media/half.mp4", ("Sad",), "half"))
     path = rewrite(replace(manifest, clips=tuple(clips), root=tmp_path), tmp_path / "m.csv")
     work = tmp_path / "work"
-    assert run("mvemo", "extract", path, "--work", work, *tiny_settings()) == 1
+    # Failures of some clips do not keep `make` from going on to the report.
+    assert run("mvemo", "extract", path, "--work", work, *tiny_settings()) == 0
     out = capsys.readouterr()
     assert "Traceback" not in out.out + out.err
     with open_cache(work / "features.h5") as cache:
@@ -136,7 +137,9 @@ def test_bad_files_are_told_and_all_others_done(
     for clip in bad:
         assert clip in out.out
     # Told again, and not decoded again, by a second run.
-    assert run("mvemo", "extract", path, "--work", work, *tiny_settings()) == 1
+    assert run("mvemo", "extract", path, "--work", work, "--strict", *tiny_settings()) == 1
+    shown = capsys.readouterr().out
+    assert all(clip in shown for clip in bad)
 
 
 def test_a_set_without_pictures_leaves_the_video_net_out(
@@ -264,7 +267,7 @@ def test_failures_of_clips_that_are_gone_from_the_manifest_are_forgotten(
     settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
     try:
         rewrite(replace(listed, clips=(*listed.clips, bad)), tmp_path / "m.csv")
-        assert run("mvemo", *arguments, *settings) == 1
+        assert run("mvemo", *arguments, "--strict", *settings) == 1
         assert "bad: decode:audio" in capsys.readouterr().out
         rewrite(listed, tmp_path / "m.csv")
         assert run("mvemo", *arguments, *settings) == 0
@@ -287,11 +290,66 @@ def test_a_file_that_may_not_be_read_is_a_failure_of_its_clip(
     monkeypatch.setattr(inputs, "content_digest", refuse)
     arguments = ["extract", demo / "manifest.csv", "--work", tmp_path]
     settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
-    assert run("mvemo", *arguments, *settings) == 1
+    assert run("mvemo", *arguments, *settings) == 0
     shown = capsys.readouterr().out
     assert f"{first.name}: cannot be read: Permission denied" in shown
     with open_cache(tmp_path / "features.h5") as cache:
         assert cache.present("music1d", 0).sum() == len(cache.table) - 1
+
+
+def test_a_missing_file_is_a_failure_of_its_clip(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = read_manifest(demo / "manifest.csv")
+    lost = replace(listed.clips[0], clip_id="lost", path="lost.mp4", group="lost")
+    rewrite(replace(listed, clips=(*listed.clips, lost)), tmp_path / "m.csv")
+    settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
+    arguments = ["extract", tmp_path / "m.csv", "--work", tmp_path / "w", *settings]
+    assert run("mvemo", *arguments) == 0
+    shown = capsys.readouterr()
+    assert "note: 1 of 13 media files are not in" in shown.err
+    assert "lost: decode:audio" in shown.out
+    assert "lost.mp4: file not found" in shown.out
+    with open_cache(tmp_path / "w" / "features.h5") as cache:
+        assert {failure.clip_id for failure in cache.failures} == {"lost"}
+        assert cache.present("music1d", 0).sum() == len(listed)
+    assert run("mvemo", *arguments, "--strict") == 1
+
+
+def test_where_all_files_are_missing_the_folder_is_wrong(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [demo / "manifest.csv", "--root", tmp_path, "--work", tmp_path / "w"]
+    assert run("mvemo", "extract", *arguments, *tiny_settings()) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "not one of its 12 media files is in" in line
+    assert "--root" in line
+    assert not (tmp_path / "w" / "features.h5").exists()
+
+
+def test_folds_of_a_file_are_those_of_the_features(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folds = tmp_path / "folds.csv"
+    manifest = demo / "manifest.csv"
+    assert run("mvemo", "manifest", "folds", manifest, "--k", 3, "--seed", 5, "--out", folds) == 0
+    settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
+    arguments = ["extract", manifest, "--work", tmp_path / "w", *settings, "--folds", folds]
+    assert run("mvemo", *arguments) == 0
+    expected = read_folds(folds, read_manifest(manifest))
+    with open_cache(tmp_path / "w" / "features.h5") as cache:
+        assert cache.table.folds.tolist() == expected.assignment.tolist()
+        assert (cache.table.k, cache.table.fold_seed) == (3, -1)
+        assert [spec.fold for spec in cache.variants("music1d")] == [0, 1, 2]
+        assert cache.provenance["settings"]["extract"]["folds"] == 3
+    capsys.readouterr()
+    assert run("mvemo", *arguments, "--protocol", "holdout") == 2
+    assert "the holdout protocol has one split" in capsys.readouterr().err
+    folds.write_text(folds.read_text().rsplit("\n", 2)[0] + "\n")
+    assert run("mvemo", *arguments) == 2
+    assert "made for another manifest?" in capsys.readouterr().err
+    assert run("mvemo", *arguments, "--folds", "none.csv") == 2
+    assert "neither a number of folds nor a file of folds" in capsys.readouterr().err
 
 
 def test_imported_features_of_clips_that_would_go_are_not_dropped_unasked(

@@ -158,7 +158,7 @@ def test_clips_that_could_not_be_used_are_listed_and_told_by_the_exit_code(tmp_p
     (tmp_path / "set" / "calm1.wav").write_text("this is no sound")
     out = tmp_path / "out"
     code = run("mvemo", "study", "baselines", manifest, "--out", out, "--work", tmp_path / "work",
-               "--runs", "1", "--rnn-runs", "0", *tiny_options())  # fmt: skip
+               "--runs", "1", "--rnn-runs", "0", "--strict", *tiny_options())  # fmt: skip
     assert code == 1
     assert "2 clips could not be used" in capsys.readouterr().err
     assert set(read_tables(out, "baselines")["failures"]) == {"sad2", "calm1"}

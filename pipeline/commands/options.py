@@ -1,0 +1,97 @@
+"""Options that several commands share; nothing numeric is imported for ``--help``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Decorator = Callable[[Function], Function]
+
+PATH = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class FoldsOption(click.ParamType):  # type: ignore[type-arg]
+    """A number of folds, or a file that says which fold each clip is in."""
+
+    name = "folds"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """In the help."""
+        return "NUMBER|FILE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | Path:
+        """An int of 2 or more, or the path of a file that is there."""
+        if isinstance(value, (int, Path)):
+            return value
+        try:
+            number = int(value)
+        except ValueError:
+            path = Path(value)
+            if not path.is_file():
+                self.fail(f"{value!r} is neither a number of folds nor a file of folds", param, ctx)
+            return path
+        if number < 2:
+            self.fail(f"{number} is too few: cross-validation needs 2 folds or more", param, ctx)
+        return number
+
+
+def together(decorators: Sequence[Decorator[Any]]) -> Decorator[Any]:
+    """Several decorators as one, the first outermost, as if written in this order."""
+
+    def decorate(function: Function) -> Function:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+def folds_option(default: str) -> Decorator[Any]:
+    """``--folds``: an int, a `Path`, or None."""
+    return click.option(
+        "--folds",
+        type=FoldsOption(),
+        default=None,
+        help="How many, or a file that mvemo manifest folds wrote (any CSV with the columns "
+        f"clip_id and fold).  [default: {default}]",
+    )
+
+
+def seed_option(help_text: str) -> Decorator[Any]:
+    """``--seed``: None where it is not given."""
+    return click.option("--seed", type=click.IntRange(min=0), default=None, help=help_text)
+
+
+set_option: Decorator[Any] = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting."
+)
+root_option: Decorator[Any] = click.option(
+    "--root", type=PATH, default=None, help="Folder that the manifest's paths are relative to."
+)
+work_option: Decorator[Any] = click.option(
+    "--work",
+    type=FOLDER,
+    default=Path("work"),
+    show_default=True,
+    help="Folder of decoded media and trained nets, which stays on this machine.",
+)
+strict_option: Decorator[Any] = click.option(
+    "--strict", is_flag=True, help="End with exit code 1 where clips failed."
+)
+permute_option: Decorator[Any] = click.option(
+    "--permute-labels",
+    is_flag=True,
+    help="Shuffle the labels: every score must come out at chance.",
+)
+
+
+def comma_separated(text: str) -> tuple[str, ...]:
+    """The parts of ``a,b``, each once."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
