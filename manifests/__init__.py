@@ -10,7 +10,13 @@ from mvemo.manifests.schemes import SCHEMES, Scheme, apply_scheme, find_scheme
 from mvemo.manifests.segments import segment_manifest, song_of
 from mvemo.manifests.splits.fold_file import Folds, folds_of, read_folds, write_folds
 from mvemo.manifests.splits.folds import fold_notes, inner_split, make_folds
-from mvemo.manifests.splits.holdout import Holdout, holdout_of, holdout_split, parse_fractions
+from mvemo.manifests.splits.holdout import (
+    Holdout,
+    holdout_of,
+    holdout_split,
+    parse_fractions,
+    prescribed_split,
+)
 
 __all__ = [
     "LAYOUTS",
@@ -39,6 +45,7 @@ __all__ = [
     "inner_split",
     "make_folds",
     "parse_fractions",
+    "prescribed_split",
     "read_folds",
     "read_manifest",
     "scan_clips",

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
-from mvemo.cache import CacheWriter, ClipTable, open_cache
+from mvemo.cache import CacheWriter, open_cache
 from mvemo.extract.descriptors import dim_of
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.crnn import DESCRIPTORS as LOW_LEVEL
@@ -19,16 +18,12 @@ from mvemo.extract.training.memory import keep_freed_memory
 from mvemo.extract.training.plan import NetPlan, TrainSettings
 from mvemo.extract.training.protocols import RunSettings, make_net, need_weights
 from mvemo.manifests import (
-    Folds,
-    Holdout,
     Manifest,
-    folds_of,
-    holdout_of,
-    parse_fractions,
     read_folds,
     read_manifest,
     write_folds,
 )
+from mvemo.pipeline.clip_tables import extracted_clips
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.inputs import media_files
 from mvemo.pipeline.provenance import provenance
@@ -122,13 +117,7 @@ def run_extract(
             make_net(plan, len(manifest.classes), run)
     if not force:
         _refuse_other_clips(out, manifest)
-    fold_seed = settings.extract.fold_seed
-    if run.protocol == "holdout":
-        split = holdout_of(manifest, parse_fractions(settings.extract.split), fold_seed)
-        table, notes = held_out_table(manifest, split), split.notes
-    else:
-        folds = folds_of(manifest, settings.extract.folds, fold_seed)
-        table, notes = clip_table(manifest, folds), folds.notes
+    evaluation = extracted_clips(manifest, settings.extract)
     facts = provenance(
         settings={
             "profile": settings.profile,
@@ -139,17 +128,18 @@ def run_extract(
         manifest={"name": manifest.name, "digest": manifest.digest},
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    with CacheWriter(out, table, provenance=facts) as writer:
+    with CacheWriter(out, evaluation.table, provenance=facts) as writer:
         work.mkdir(parents=True, exist_ok=True)
-        if run.protocol != "holdout":
-            write_folds(folds, work / "folds.csv")
-        for note in notes:
-            click.echo(f"{'split' if run.protocol == 'holdout' else 'folds'}: {note}", err=True)
+        if evaluation.folds is not None:
+            write_folds(evaluation.folds, work / "folds.csv")
+        what = "split" if evaluation.folds is None else "folds"
+        for note in evaluation.notes:
+            click.echo(f"{what}: {note}", err=True)
         stage = Stage(manifest, settings, run, writer, work)
         plans = stage.decode(plans)
         stage.describe()
         for plan in plans:
-            stage.embed(plan, table.folds, table.splits)
+            stage.embed(plan, evaluation.table.folds, evaluation.table.splits)
         failures = writer.failures
     return ExtractSummary(
         path=out,
@@ -292,29 +282,6 @@ def shared_options(name: str, settings: Settings) -> dict[str, Any]:
             "lld_dim": sum(dim_of(each, described) for each in LOW_LEVEL),
         }
     return {}
-
-
-def clip_table(manifest: Manifest, folds: Folds) -> ClipTable:
-    """What stage two will know of the clips."""
-    return ClipTable(
-        name=manifest.name,
-        task=manifest.task,
-        classes=manifest.classes,
-        clip_ids=manifest.clip_ids,
-        groups=manifest.groups,
-        labels=manifest.labels,
-        folds=folds.assignment,
-        k=folds.k,
-        fold_seed=folds.seed,
-        digest=manifest.digest,
-        synthetic=manifest.synthetic,
-    )
-
-
-def held_out_table(manifest: Manifest, split: Holdout) -> ClipTable:
-    """The same of clips that are split in training, validation and test."""
-    none = Folds(np.full(len(manifest), -1, dtype=np.int64), 0, split.seed, manifest.clip_ids)
-    return replace(clip_table(manifest, none), splits=split.assignment)
 
 
 def _demo(work: Path) -> Manifest:

@@ -1,7 +1,7 @@
 """One split into training, validation and test clips: groups whole, classes in even shares.
 
 J22 section 3 divides its songs at random by 7:2:1. Here the songs (groups) stay whole, so
-that segments of one song are never on two sides, and every class has its share of each.
+that segments of one song are never in two parts, and every class has its share of each.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NAMES = {
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """On which side of one split each clip is.
+    """Which part of one split each clip is in.
 
     Parameters
     ----------
@@ -91,9 +91,9 @@ def holdout_split(
         raise BadManifest(
             f"{len(counts)} group(s) cannot fill training, validation and test: 3 are needed"
         )
-    side = assign_groups(counts, shares / shares.sum(), seed)
-    keep_in_training(counts, side)
-    return side[member]
+    parts = assign_groups(counts, shares / shares.sum(), seed)
+    keep_in_training(counts, parts)
+    return parts[member]
 
 
 def parse_fractions(text: str) -> tuple[float, float, float]:
@@ -119,67 +119,187 @@ def holdout_of(
 ) -> Holdout:
     """The split that the manifest prescribes, else a stratified group-disjoint one.
 
-    A prescribed split without validation clips has some taken from its training clips,
-    in the ratio of the fractions.
+    Nets are trained on it, so it has all three parts: validation clips that the manifest
+    does not prescribe are taken from its training clips, in the ratio of the fractions.
+    Where it prescribes no test clips, its validation clips are the tested ones.
+
+    Parameters
+    ----------
+    manifest
+        The clips.
+    fractions, seed
+        As for `holdout_split`.
 
     Raises
     ------
     BadManifest
         Too few groups, or a prescribed split that is not whole: clips without one, unknown
-        names, groups on two sides, no training or no test clips.
+        names, groups in two parts, no training clips, or nothing but training clips.
+
+    See Also
+    --------
+    prescribed_split : For features that nothing is trained for.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from mvemo.manifests import Clip, Manifest
+    >>> clips = [Clip(f"c{i}", f"{i}.wav", ("ab"[i % 2],), f"song {i}") for i in range(20)]
+    >>> songs = Manifest("songs", "multiclass", ("a", "b"), tuple(clips), Path())
+    >>> np.bincount(holdout_of(songs).assignment)
+    array([14,  4,  2])
     """
-    given = [clip.split for clip in manifest.clips]
-    if not any(given):
+    assignment = read_split(manifest)
+    if assignment is None:
         assignment = holdout_split(manifest.labels, manifest.groups, fractions, seed, manifest.task)
-        return Holdout(assignment, seed, _notes(manifest, assignment))
-    lacking = sum(name is None for name in given)
-    if lacking:
-        raise BadManifest(f"{manifest.name}: {lacking} clips have no split, though others have")
-    names = [str(name).strip().lower() for name in given]
-    unknown = sorted(set(names) - set(_NAMES))
-    if unknown:
-        raise BadManifest(
-            f"{manifest.name}: split {unknown[0]!r} is not known; call them train, val and test"
-        )
-    assignment = np.array([_NAMES[name] for name in names], dtype=np.int64)
-    first: dict[str, int] = {}
-    for group, side in zip(manifest.groups, assignment.tolist(), strict=True):
-        if first.setdefault(group, side) != side:
-            raise BadManifest(
-                f"{manifest.name}: group {group!r} straddles the splits "
-                f"{SPLITS[first[group]]} and {SPLITS[side]}"
-            )
-    for side in (TRAIN, TEST):
-        if not (assignment == side).any():
-            raise BadManifest(f"{manifest.name}: no clip is in split {SPLITS[side]!r}")
-    notes: tuple[str, ...] = ()
+        return Holdout(assignment, seed, _class_notes(manifest, assignment))
+    if problem := _straddling(manifest, assignment):
+        raise BadManifest(f"{manifest.name}: {problem}")
+    assignment, notes = _with_test_part(assignment)
+    for part in (TRAIN, TEST):
+        if not (assignment == part).any():
+            raise BadManifest(f"{manifest.name}: no clip is in split {SPLITS[part]!r}")
     if not (assignment == VALIDATION).any():
         rows = np.flatnonzero(assignment == TRAIN)
         share = fractions[VALIDATION] / (fractions[TRAIN] + fractions[VALIDATION])
-        held = inner_split(
+        validation = inner_split(
             np.asarray(manifest.labels)[rows],
             [manifest.groups[row] for row in rows],
             share,
             seed,
             manifest.task,
         )
-        assignment[rows[held]] = VALIDATION
+        assignment[rows[validation]] = VALIDATION
         notes = (
-            f"the manifest prescribes no validation clips: {held.sum()} of its "
+            *notes,
+            f"the manifest prescribes no validation clips: {validation.sum()} of its "
             f"{len(rows)} training clips were taken",
         )
-    return Holdout(assignment, -1, (*notes, *_notes(manifest, assignment)))
+    return Holdout(assignment, -1, (*notes, *_class_notes(manifest, assignment)))
 
 
-def _notes(manifest: Manifest, assignment: NDArray[np.int64]) -> tuple[str, ...]:
-    """Classes and tags that a side lacks."""
+def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...]]:
+    """The manifest's own split, for features that nothing is trained for.
+
+    Frozen and imported features are then scored on its test clips by heads that are
+    trained on all others, validation clips included. Where it has no test clips, its
+    validation clips are the tested ones. Folds that the manifest prescribes, too, come
+    first.
+
+    Returns
+    -------
+    The split, and what the user should know of it, a line each. None where the manifest
+    has none, or where it cannot be honoured and the clips are cross-validated instead:
+    it has folds, too, groups are in two parts, or all clips are in one part.
+
+    Raises
+    ------
+    BadManifest
+        Clips without a split though others have one, or names that are not known.
+
+    See Also
+    --------
+    holdout_of : For nets that are trained on the split.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from mvemo.manifests import Clip, Manifest
+    >>> clips = [
+    ...     Clip(f"c{i}", f"{i}.wav", ("ab"[i % 2],), f"song {i}", split=("train", "val")[i > 3])
+    ...     for i in range(6)
+    ... ]
+    >>> songs = Manifest("songs", "multiclass", ("a", "b"), tuple(clips), Path())
+    >>> split, notes = prescribed_split(songs)
+    >>> split.assignment
+    array([0, 0, 0, 0, 2, 2])
+    >>> notes
+    ('the manifest prescribes no test clips: its 2 validation clips are the tested ones',)
+    """
+    assignment = read_split(manifest)
+    if assignment is None:
+        return None, ()
+    instead = "the clips are cross-validated instead"
+    if any(clip.fold is not None for clip in manifest.clips):
+        return None, ("the manifest prescribes folds and a split: the folds are used",)
+    parts = sorted(set(assignment.tolist()))
+    if len(parts) == 1:
+        return None, (f"all clips are in split {SPLITS[parts[0]]!r}: {instead}",)
+    if problem := _straddling(manifest, assignment):
+        return None, (f"the manifest's split is not used, for {problem}: {instead}",)
+    assignment, notes = _with_test_part(assignment)
+    if not (assignment == TRAIN).any():
+        # Nothing is chosen by validation clips here: heads are trained on them alike.
+        notes = (*notes, "the manifest prescribes no training clips: heads have the validation's")
+    notes = (*notes, *_class_notes(manifest, assignment))
+    return Holdout(assignment, -1, notes), notes
+
+
+def read_split(manifest: Manifest) -> NDArray[np.int64] | None:
+    """int64 (clips,): 0 training, 1 validation, 2 test; None where the manifest has no split.
+
+    Names in any case: train, training; val, valid, validation, dev; test, testing, eval.
+
+    Raises
+    ------
+    BadManifest
+        Clips without a split though others have one, or names that are not known.
+    """
+    names = [clip.split for clip in manifest.clips]
+    if not any(names):
+        return None
+    missing = [c.clip_id for c in manifest.clips if c.split is None]
+    if missing:
+        raise BadManifest(
+            f"{manifest.name}: {len(missing)} clips have no split, though others have; first "
+            f"{missing[0]!r}"
+        )
+    words = [str(name).strip().lower() for name in names]
+    unknown = sorted(set(words) - set(_NAMES))
+    if unknown:
+        raise BadManifest(
+            f"{manifest.name}: split {unknown[0]!r} is not known; call them train, val and test"
+        )
+    return np.array([_NAMES[word] for word in words], dtype=np.int64)
+
+
+def _straddling(manifest: Manifest, assignment: NDArray[np.int64]) -> str:
+    """Which groups are in two parts, as part of a sentence; empty where none is."""
+    parts: dict[str, set[int]] = {}
+    for group, part in zip(manifest.groups, assignment.tolist(), strict=True):
+        parts.setdefault(group, set()).add(part)
+    both = [group for group, found in parts.items() if len(found) > 1]
+    if not both:
+        return ""
+    names = " and ".join(SPLITS[part] for part in sorted(parts[both[0]]))
+    text = f"group {both[0]!r} straddles the splits {names}"
+    return text if len(both) == 1 else f"{text}, and {len(both) - 1} more groups straddle"
+
+
+def _with_test_part(
+    assignment: NDArray[np.int64],
+) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """The validation clips as test clips, where there are no test clips; and a note of it."""
+    validation = assignment == VALIDATION
+    if (assignment == TEST).any() or not validation.any():
+        return assignment, ()
+    note = (
+        f"the manifest prescribes no test clips: its {validation.sum()} validation clips are "
+        "the tested ones"
+    )
+    return np.where(validation, TEST, assignment), (note,)
+
+
+def _class_notes(manifest: Manifest, assignment: NDArray[np.int64]) -> tuple[str, ...]:
+    """Classes and tags without clips in a part that has any clips."""
     if manifest.task == "regression":
         return ()
     labels = np.asarray(manifest.labels)
+    parts = [part for part in (TRAIN, VALIDATION, TEST) if (assignment == part).any()]
     notes = []
     for i, name in enumerate(manifest.classes):
-        has = labels == i if manifest.task == "multiclass" else labels[:, i] > 0
-        lacking = [SPLITS[s] for s in (TRAIN, VALIDATION, TEST) if not (assignment[has] == s).any()]
-        if lacking:
-            notes.append(f"class {name!r} has no clips in {' and '.join(lacking)}")
+        positive = labels == i if manifest.task == "multiclass" else labels[:, i] > 0
+        missing = [SPLITS[p] for p in parts if not (assignment[positive] == p).any()]
+        if missing:
+            notes.append(f"class {name!r} has no clips in {' and '.join(missing)}")
     return tuple(notes)

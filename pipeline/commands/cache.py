@@ -8,9 +8,11 @@ import click
 import numpy as np
 
 from mvemo.cache import (
+    TEST,
+    TRAIN,
+    VALIDATION,
     BadCache,
     Cache,
-    ClipTable,
     Modality,
     export_cache,
     import_feature,
@@ -22,8 +24,9 @@ from mvemo.cache import (
     verify_cache,
 )
 from mvemo.cache.arrays import split_source
-from mvemo.manifests import Manifest, folds_of, read_manifest
+from mvemo.manifests import read_manifest
 from mvemo.manifests.files import dump_json
+from mvemo.pipeline.clip_tables import imported_clips
 from mvemo.pipeline.provenance import provenance as facts_of
 
 _PATH = click.Path(path_type=Path)
@@ -148,13 +151,20 @@ def import_(
     values, clip_ids = join_arrays(arrays, rows, id_column=id_column)
     kind: Modality = "audio" if modality == "audio" else "video"
     sources = [split_source(file)[0] for file in files] + list(rows)
+    table = None
+    if listed is not None:
+        evaluation = imported_clips(read_manifest(listed, media=False))
+        table = evaluation.table
+        if not features.exists():
+            for note in evaluation.notes:
+                click.echo(f"note: {note}", err=True)
     done = import_feature(
         features,
         name,
         kind,
         values,
         clip_ids,
-        table=None if listed is None else _table(read_manifest(listed, media=False)),
+        table=table,
         sources=sources,
         skip_unknown=skip_unknown,
         replace=force,
@@ -168,24 +178,6 @@ def import_(
     click.echo(f"{line}: {features}")
 
 
-def _table(listed: Manifest) -> ClipTable:
-    """The clips of a manifest, in folds only where it prescribes them."""
-    made = folds_of(listed) if any(c.fold is not None for c in listed.clips) else None
-    return ClipTable(
-        name=listed.name,
-        task=listed.task,
-        classes=listed.classes,
-        clip_ids=listed.clip_ids,
-        groups=listed.groups,
-        labels=listed.labels,
-        folds=np.full(len(listed), -1, np.int64) if made is None else made.assignment,
-        k=0 if made is None else made.k,
-        fold_seed=0 if made is None else made.seed,
-        digest=listed.digest,
-        synthetic=listed.synthetic,
-    )
-
-
 def _refuse_replacing(out: Path, force: bool) -> None:
     if out.exists() and not force:
         raise BadCache(f"{out}: is there already: name another file, or give --force")
@@ -195,6 +187,11 @@ def _summary(held: Cache) -> list[str]:
     table = held.table
     made = "synthetic " if table.synthetic else ""
     folds = f"{table.k} folds (seed {table.fold_seed})" if table.k else "no folds"
+    if table.splits is not None:
+        counts = np.bincount(table.splits, minlength=3).tolist()
+        folds = (
+            f"{counts[TRAIN]} training, {counts[VALIDATION]} validation, {counts[TEST]} test clips"
+        )
     lines = [
         f"{held.path}: schema {held.schema}, {held.path.stat().st_size / 1e6:.1f} MB, "
         f"digest {held.digest()[:16]}",

@@ -17,6 +17,7 @@ from mvemo.manifests import (
     holdout_of,
     holdout_split,
     parse_fractions,
+    prescribed_split,
 )
 
 J22 = {"anger": 639, "happy": 753, "relaxation": 750, "sad": 764}
@@ -103,6 +104,37 @@ def test_validation_clips_are_taken_from_training_where_none_are_prescribed() ->
     assert "no validation clips: 4 of its 18 training clips" in held.notes[0]
 
 
+def test_validation_clips_are_tested_where_no_test_clips_are_prescribed() -> None:
+    # Early stopping must not choose by the clips that are tested.
+    holdout = holdout_of(manifest(["train"] * 18 + ["val"] * 4))
+    assert (holdout.assignment[18:] == 2).all()
+    assert (holdout.assignment[:18] == 1).sum() == 4
+    assert "no test clips: its 4 validation clips are the tested ones" in holdout.notes[0]
+    assert "no validation clips: 4 of its 18 training clips" in holdout.notes[1]
+
+
+def test_a_prescribed_split_is_read_for_features_that_nothing_is_trained_for() -> None:
+    split, notes = prescribed_split(manifest(["training"] * 4 + ["dev"] * 2 + ["eval"] * 2))
+    assert split is not None
+    assert split.assignment.tolist() == [0] * 4 + [1] * 2 + [2] * 2
+    assert notes == ()
+    assert prescribed_split(manifest([None] * 4)) == (None, ())
+    split, notes = prescribed_split(manifest(["val"] * 2 + ["test"] * 2))
+    assert split is not None
+    assert "no training clips" in notes[0]
+    split, notes = prescribed_split(manifest(["train"] * 4))
+    assert split is None
+    assert notes == ("all clips are in split 'train': the clips are cross-validated instead",)
+    split, notes = prescribed_split(
+        manifest(["train", "test"] * 4, {i: f"g{i // 2}" for i in range(8)})
+    )
+    assert split is None
+    assert "group 'g0' straddles the splits train and test, and 3 more groups straddle" in notes[0]
+    for splits, problem in ((["train", None], "'c1'"), (["train", "fold1"], "'fold1'")):
+        with pytest.raises(BadManifest, match=problem):
+            prescribed_split(manifest(splits))
+
+
 def test_a_split_is_made_where_none_is_prescribed() -> None:
     made = holdout_of(manifest([None] * 20), seed=4)
     assert np.bincount(made.assignment).tolist() == [14, 4, 2]
@@ -112,11 +144,11 @@ def test_a_split_is_made_where_none_is_prescribed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("splits", "groups", "said"),
+    ("splits", "groups", "problem"),
     [
         (["train", None, "test"], None, "1 clips have no split"),
         (["train", "fold1", "test"], None, "split 'fold1' is not known"),
-        (["train", "val", "val"], None, "no clip is in split 'test'"),
+        (["train", "train"], None, "no clip is in split 'test'"),
         (["test", "val", "val"], None, "no clip is in split 'train'"),
         (
             ["train", "val", "test"],
@@ -126,8 +158,8 @@ def test_a_split_is_made_where_none_is_prescribed() -> None:
         ([None] * 4, {i: f"g{i % 2}" for i in range(4)}, "3 are needed"),
     ],
 )
-def test_splits_that_cannot_be_used_are_refused(splits, groups, said) -> None:
-    with pytest.raises(BadManifest, match=said):
+def test_splits_that_cannot_be_used_are_refused(splits, groups, problem) -> None:
+    with pytest.raises(BadManifest, match=problem):
         holdout_of(manifest(splits, groups))
 
 

@@ -1,0 +1,95 @@
+"""What stage two will know of a manifest's clips: their folds, or the split that they have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvemo.cache import ClipTable
+from mvemo.manifests import (
+    Folds,
+    Holdout,
+    Manifest,
+    folds_of,
+    holdout_of,
+    parse_fractions,
+    prescribed_split,
+)
+from mvemo.pipeline.settings import ExtractSettings
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the clips of a run will be evaluated.
+
+    Parameters
+    ----------
+    table
+        For the cache.
+    folds
+        The folds in it; None where the clips have a split instead.
+    notes
+        What the user should know, a line each.
+    """
+
+    table: ClipTable
+    folds: Folds | None
+    notes: tuple[str, ...]
+
+
+def extracted_clips(manifest: Manifest, settings: ExtractSettings) -> Evaluation:
+    """The clips as stage one's protocol needs them.
+
+    ``holdout`` trains on a split, the manifest's own or one made here. ``frozen`` trains
+    nothing, so a split that the manifest prescribes is kept for stage two. All else has
+    folds.
+    """
+    if settings.protocol == "holdout":
+        split = holdout_of(manifest, parse_fractions(settings.split), settings.fold_seed)
+        return Evaluation(clip_table(manifest, split=split), None, split.notes)
+    notes: tuple[str, ...] = ()
+    if settings.protocol == "frozen":
+        own, notes = prescribed_split(manifest)
+        if own is not None:
+            return Evaluation(clip_table(manifest, split=own), None, notes)
+    elif any(clip.split for clip in manifest.clips):
+        notes = (
+            f"the manifest's split is not used: {settings.protocol} makes folds; "
+            "--protocol holdout trains and tests on the split",
+        )
+    folds = folds_of(manifest, settings.folds, settings.fold_seed)
+    return Evaluation(clip_table(manifest, folds), folds, (*notes, *folds.notes))
+
+
+def imported_clips(manifest: Manifest) -> Evaluation:
+    """The clips of features that another program made: what the manifest prescribes, alone."""
+    split, notes = prescribed_split(manifest)
+    if split is not None:
+        return Evaluation(clip_table(manifest, split=split), None, notes)
+    folds = None
+    if any(clip.fold is not None for clip in manifest.clips):
+        folds = folds_of(manifest)
+    return Evaluation(clip_table(manifest, folds), folds, notes)
+
+
+def clip_table(
+    manifest: Manifest, folds: Folds | None = None, *, split: Holdout | None = None
+) -> ClipTable:
+    """A manifest as the table of a cache, with folds, a split or neither."""
+    nowhere = np.full(len(manifest), -1, dtype=np.int64)
+    made = folds or split
+    return ClipTable(
+        name=manifest.name,
+        task=manifest.task,
+        classes=manifest.classes,
+        clip_ids=manifest.clip_ids,
+        groups=manifest.groups,
+        labels=manifest.labels,
+        folds=nowhere if folds is None else folds.assignment,
+        k=0 if folds is None else folds.k,
+        fold_seed=0 if made is None else made.seed,
+        digest=manifest.digest,
+        synthetic=manifest.synthetic,
+        splits=None if split is None else split.assignment,
+    )

@@ -1,0 +1,123 @@
+"""A manifest's own split, kept by features that nothing is trained for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stage_samples import rewrite, run, tiny_demo, tiny_settings
+
+from mvemo.cache import open_cache, verify_cache
+from mvemo.extract.nets import build_net
+from mvemo.manifests import Clip, Manifest, write_manifest
+from mvemo.pipeline.clip_tables import extracted_clips, imported_clips
+from mvemo.pipeline.settings import ExtractSettings
+
+
+def split_manifest(*names: str | None, **changes: object) -> Manifest:
+    """A clip for each name of a split, each a group of its own."""
+    clips = tuple(
+        Clip(f"c{i:02d}", f"{i}.wav", ("ab"[i % 2],), f"g{i:02d}", split=name)
+        for i, name in enumerate(names)
+    )
+    return replace(Manifest("split", "multiclass", ("a", "b"), clips, Path()), **changes)  # type: ignore[arg-type]
+
+
+def evaluated(features: Path, out: Path, *options: object) -> dict[str, object]:
+    """The metrics of `mvemo-cv`."""
+    assert run("mvemo-cv", features, "--out", out, *options) == 0
+    metrics: dict[str, object] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    return metrics
+
+
+def test_imported_features_are_scored_on_the_test_clips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = split_manifest(*["Train"] * 20, *["val"] * 4, *["TEST"] * 6)
+    write_manifest(manifest, tmp_path / "m.csv")
+    labels = np.asarray(manifest.labels)
+    np.save(tmp_path / "x.npy", labels[:, None] + np.arange(30)[:, None] / 100)
+    features = tmp_path / "features.h5"
+    assert run("mvemo", "cache", "import", features, tmp_path / "x.npy", "--manifest",
+               tmp_path / "m.csv", "--name", "x", "--modality", "audio") == 0  # fmt: skip
+    assert verify_cache(features) == []
+    with open_cache(features) as cache:
+        assert cache.table.splits is not None
+        assert np.bincount(cache.table.splits).tolist() == [20, 4, 6]
+        assert cache.table.k == 0
+    assert run("mvemo", "cache", "info", features) == 0
+    assert "20 training, 4 validation, 6 test clips" in capsys.readouterr().out
+    metrics = evaluated(features, tmp_path / "out")
+    assert metrics["folds"] == 1
+    assert np.sum(metrics["models"]["x"]["confusion"]) == 6  # type: ignore[index]
+    # Folds that are asked for are made of all clips.
+    metrics = evaluated(features, tmp_path / "folds", "--folds", 3)
+    assert metrics["folds"] == 3
+    assert np.sum(metrics["models"]["x"]["confusion"]) == 30  # type: ignore[index]
+
+
+def test_frozen_features_are_scored_on_the_test_clips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    demo = tiny_demo(tmp_path / "demo")
+    clips = [
+        replace(c, split="test" if c.clip_id.endswith("02-1-of-1") else "train") for c in demo.clips
+    ]
+    path = rewrite(replace(demo, clips=tuple(clips)), tmp_path / "demo" / "split.csv")
+    net = build_net("c3d", 6, width=0.05, size=32, n_frames=4, scale="unit")
+    np.savez(tmp_path / "c3d.npz", **{n: v.numpy() for n, v in net.state_dict().items()})
+    command = ["extract", path, "--work", tmp_path / "work", "--nets", "c3d", *tiny_settings()]
+    frozen = ["--protocol", "frozen", "--weights", f"c3d={tmp_path}/c3d.npz"]
+    assert run("mvemo", *command, *frozen) == 0
+    features = tmp_path / "work" / "features.h5"
+    assert verify_cache(features) == []
+    with open_cache(features) as cache:
+        assert cache.table.splits is not None
+        assert np.bincount(cache.table.splits).tolist() == [6, 0, 6]
+    metrics = evaluated(features, tmp_path / "out")
+    assert np.sum(metrics["models"]["c3d"]["confusion"]) == 6  # type: ignore[index]
+    capsys.readouterr()
+
+
+def test_validation_clips_are_tested_where_there_are_no_test_clips() -> None:
+    evaluation = imported_clips(split_manifest(*["train"] * 6, *["Validation"] * 4))
+    assert evaluation.table.splits is not None
+    assert evaluation.table.splits.tolist() == [0] * 6 + [2] * 4
+    assert "its 4 validation clips are the tested ones" in evaluation.notes[0]
+
+
+def test_each_protocol_keeps_or_names_the_split() -> None:
+    manifest = split_manifest(*["train"] * 20, *["test"] * 6)
+    frozen = extracted_clips(manifest, ExtractSettings(protocol="frozen"))
+    assert frozen.table.splits is not None
+    assert frozen.table.splits.tolist() == [0] * 20 + [2] * 6
+    assert (frozen.folds, frozen.notes) == (None, ())
+    trained = extracted_clips(manifest, ExtractSettings(protocol="holdout"))
+    assert trained.table.splits is not None
+    assert set(trained.table.splits.tolist()) == {0, 1, 2}
+    folds = extracted_clips(manifest, ExtractSettings(protocol="crossfit"))
+    assert folds.table.splits is None
+    assert folds.table.k == 6
+    assert "--protocol holdout trains and tests on the split" in folds.notes[0]
+
+
+def test_splits_that_cannot_be_honoured_are_named() -> None:
+    manifest = split_manifest(*["train"] * 20, *["test"] * 6)
+    clips = [replace(clip, group=f"g{i // 3}") for i, clip in enumerate(manifest.clips)]
+    leaking = replace(manifest, clips=tuple(clips))
+    for evaluation in (
+        extracted_clips(leaking, ExtractSettings(protocol="frozen")),
+        imported_clips(leaking),
+    ):
+        assert evaluation.table.splits is None
+        assert evaluation.notes[0] == (
+            "the manifest's split is not used, for group 'g6' straddles the splits train and "
+            "test: the clips are cross-validated instead"
+        )
+    both = [replace(clip, fold=i % 2) for i, clip in enumerate(manifest.clips)]
+    evaluation = imported_clips(replace(manifest, clips=tuple(both)))
+    assert (evaluation.table.k, evaluation.table.splits) == (2, None)
+    assert "folds and a split: the folds are used" in evaluation.notes[0]
