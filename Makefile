@@ -6,24 +6,36 @@ PACKAGES := cache extract fuse manifests pipeline
 RUN := $(BIN)/mvemo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-# What to read and where to write.
+# What to read and where to write. Names may hold blanks, quotes and anything else; a `$` as well.
 MANIFEST ?=
 WORK ?= work
 OUT ?= out
-FEATURES ?= $(WORK)/features.h5
-# Empty: six when extracting, the features' own when fusing.
+# Empty: features.h5 in WORK.
+FEATURES ?=
+# How many, or a file of folds. Empty: six when extracting, the features' own when fusing.
 FOLDS ?=
-# More options for the two commands: make extract ARGS='--protocol frozen'
+# More options for the two commands, as the shell reads them: make extract ARGS='--protocol frozen'
 ARGS ?=
+FUSE_ARGS ?=
 
+# A text as one word for the shell. `value` keeps make from expanding a `$` in a name.
+quoted = '$(subst ','\'',$(1))'
+features := $(call quoted,$(or $(value FEATURES),$(value WORK)/features.h5))
+folds := $(if $(value FOLDS),--folds $(call quoted,$(value FOLDS)))
+manifest := $(if $(value MANIFEST),-- $(call quoted,$(value MANIFEST)))
+work := $(call quoted,$(value WORK))
+out := $(call quoted,$(value OUT))
+
+unexport MANIFEST WORK OUT FEATURES FOLDS
 .PHONY: extract fuse test lint types bench install wheel clean
 
+# Clips that fail are listed and do not stop `make extract fuse`; ARGS=--strict lets them.
 extract: $(VENV)/.extract
-	$(RUN) extract $(if $(MANIFEST),'$(MANIFEST)') --work '$(WORK)' --out '$(FEATURES)' $(if $(FOLDS),--folds $(FOLDS)) $(ARGS)
+	$(RUN) extract --work $(work) --out $(features) $(folds) $(ARGS) $(manifest)
 
-# `make extract fuse` hands ARGS to both only where both take them: give FUSE_ARGS here.
+# `make extract fuse` hands ARGS to extract alone: give FUSE_ARGS here.
 fuse: $(VENV)/.base
-	$(RUN) fuse '$(FEATURES)' $(if $(FOLDS),--folds $(FOLDS)) --out '$(OUT)' $(FUSE_ARGS)
+	$(RUN) fuse $(folds) --out $(out) $(FUSE_ARGS) -- $(features)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
