@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mvemo.cache import Cache
 from mvemo.fuse.clips import Clips, complete
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.heads.head import Head, decision_inputs
+from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.links import decision_inputs
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.stacking import base_models, stack_all, stack_fold, stacked_model
 from mvemo.fuse.metrics.multiclass import mean_held, mean_of_held

@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
-from mvemo.fuse.heads.head import Head, outputs_of
+from mvemo.fuse.heads.blocks import Block
+from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.links import Link, apply_link
 from mvemo.fuse.heads.settings import HeadSettings
-from mvemo.fuse.heads.solver import Block, Link, Solution, solve
+from mvemo.fuse.heads.solver import Solution, solve
 from mvemo.fuse.models import Model
 
 F64 = NDArray[np.float64]
@@ -252,7 +254,7 @@ def _output(fit: Fit, scores: NDArray[np.float32], there: NDArray[np.bool_], lin
     """float64 (wanted clips, outputs), NaN rows where a feature is missing."""
     if fit.wanted is not None:
         scores, there = scores[:, fit.wanted], there[fit.wanted]
-    output = outputs_of(scores.T.astype(np.float64), link)
+    output = apply_link(scores.T.astype(np.float64), link)
     output[~there] = np.nan
     return output
 

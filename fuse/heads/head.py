@@ -6,21 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.heads.solver import Link
+from mvemo.fuse.heads.links import Link, apply_link
 
 F64 = NDArray[np.float64]
-
-# What a second layer reads of the heads below it, by their link.
-DECISION_INPUTS: dict[Link, str] = {
-    "softmax": "log-probabilities",
-    "sigmoid": "log-odds",
-    "identity": "values",
-}
-# The surest word counts as no surer than this.
-LEAST_PROBABILITY = 1e-4
 
 
 @dataclass(frozen=True)
@@ -83,34 +73,4 @@ class Head:
                 f"head {self.model} takes {len(self.mean)} numbers a clip, not {x.shape[1:]}"
             )
         scores: F64 = ((x - self.mean) / self.scale) @ self.coef.T + self.intercept
-        return outputs_of(scores, self.link)
-
-
-def outputs_of(scores: F64, link: Link) -> F64:
-    """What a head says for its layer's scores (clips, outputs)."""
-    if link == "softmax":
-        return softmax(scores)
-    return np.asarray(expit(scores), dtype=np.float64) if link == "sigmoid" else scores
-
-
-def decision_inputs(outputs: F64, link: Link) -> F64:
-    """What heads say on a scale where it adds up, as a second layer reads it.
-
-    Parameters
-    ----------
-    outputs
-        float64 (clips, outputs), of heads with this `link`; NaN stay NaN.
-    """
-    if link == "identity":
-        return outputs.copy()
-    if link == "softmax":
-        return np.asarray(np.log(np.maximum(outputs, LEAST_PROBABILITY)), dtype=np.float64)
-    p = np.clip(outputs, LEAST_PROBABILITY, 1.0 - LEAST_PROBABILITY)
-    return np.asarray(np.log(p / (1.0 - p)), dtype=np.float64)
-
-
-def softmax(scores: F64) -> F64:
-    """Along the last axis (J22 eq. 6)."""
-    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    result: F64 = shifted / shifted.sum(axis=-1, keepdims=True)
-    return result
+        return apply_link(scores, self.link)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix, matrix_of
 from mvemo.fuse.heads.fitting import Fit, fit_heads, fits_with_clips
-from mvemo.fuse.heads.head import DECISION_INPUTS, Head, decision_inputs
+from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.links import DECISION_INPUTS, decision_inputs
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import INTEGRATED, STACKED, Model
 

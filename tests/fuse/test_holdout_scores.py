@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_dict, write_report
-from mvemo.fuse.heads.head import decision_inputs
+from mvemo.fuse.heads.links import decision_inputs
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.outputs_crossval import evaluate_outputs
 from mvemo.fuse.songs import song_level

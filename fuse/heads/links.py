@@ -1,0 +1,94 @@
+"""From a linear layer's scores to outputs, and from outputs to what a second layer reads."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+
+F64 = NDArray[np.float64]
+
+Link = Literal["softmax", "sigmoid", "identity"]
+# What a second layer reads of the heads below it, by their link.
+DECISION_INPUTS: dict[Link, str] = {
+    "softmax": "log-probabilities",
+    "sigmoid": "log-odds",
+    "identity": "values",
+}
+# A second layer reads no probability as smaller than this, so that one head that is certain
+# does not outvote all others.
+MIN_PROBABILITY = 1e-4
+
+
+def apply_link(scores: F64, link: Link) -> F64:
+    """Outputs of a linear layer's scores.
+
+    Parameters
+    ----------
+    scores
+        float64 (clips, outputs).
+    link
+        ``softmax``: class probabilities, whose rows sum to 1. ``sigmoid``: a probability
+        for each tag. ``identity``: the scores themselves.
+
+    Returns
+    -------
+    float64 (clips, outputs).
+
+    See Also
+    --------
+    decision_inputs : the way back, for a second layer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scores = np.array([[0.0, np.log(3.0)]])
+    >>> apply_link(scores, "softmax")
+    array([[0.25, 0.75]])
+    >>> apply_link(scores, "sigmoid")
+    array([[0.5 , 0.75]])
+    """
+    if link == "softmax":
+        return softmax(scores)
+    return np.asarray(expit(scores), dtype=np.float64) if link == "sigmoid" else scores
+
+
+def decision_inputs(outputs: F64, link: Link) -> F64:
+    """Outputs of heads on a scale where they can be added up, for a second layer.
+
+    Parameters
+    ----------
+    outputs
+        float64 (clips, outputs), of heads with this `link`; NaN stay NaN.
+    link
+        ``softmax`` gives log-probabilities, ``sigmoid`` log-odds, ``identity`` the values.
+
+    Returns
+    -------
+    float64 (clips, outputs), finite but for NaN.
+
+    See Also
+    --------
+    apply_link : the way there.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> decision_inputs(np.array([[0.5, 1.0]]), "sigmoid").round(2)
+    array([[0.  , 9.21]])
+    """
+    if link == "identity":
+        return outputs.copy()
+    if link == "softmax":
+        return np.asarray(np.log(np.maximum(outputs, MIN_PROBABILITY)), dtype=np.float64)
+    p = np.clip(outputs, MIN_PROBABILITY, 1.0 - MIN_PROBABILITY)
+    return np.asarray(np.log(p / (1.0 - p)), dtype=np.float64)
+
+
+def softmax(scores: F64) -> F64:
+    """Along the last axis (J22 eq. 6)."""
+    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    result: F64 = shifted / shifted.sum(axis=-1, keepdims=True)
+    return result
