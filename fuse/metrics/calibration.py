@@ -1,20 +1,32 @@
-"""How far predicted probabilities can be believed: ECE, Brier score, temperature."""
+"""How far predicted probabilities can be believed: ECE, Brier score, temperature.
+
+Everywhere `y_true` is int64 (clips,) of classes, or int64 (clips, tags) of 0 and 1, and
+`proba` float64 (clips, classes or tags). Rows of `proba` with NaN were not predicted, and
+are left out.
+"""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import brentq
+from sklearn.metrics import brier_score_loss
+from sklearn.metrics import log_loss as sklearn_log_loss
 
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
-BINS = 15
+N_BINS = 15
 # Temperatures are sought between these: beyond, probabilities are one-hot or even.
 COLDEST, HOTTEST = 0.02, 50.0
-# Largest step in T over T at which the search stops.
-TOLERANCE = 1e-10
+# scikit-learn's bounds of a probability in the log loss.
+EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -41,115 +53,136 @@ class Reliability:
     @property
     def ece(self) -> float:
         """Expected calibration error: see `expected_calibration_error`."""
-        held = self.count > 0
-        if not held.any():
+        filled = self.count > 0
+        if not filled.any():
             return float("nan")
-        gap = np.abs(self.accuracy[held] - self.confidence[held])
-        return float(np.average(gap, weights=self.count[held]))
+        gap = np.abs(self.accuracy[filled] - self.confidence[filled])
+        return float(np.average(gap, weights=self.count[filled]))
 
 
-def reliability(labels: Ints, probabilities: F64, bins: int = BINS) -> Reliability:
-    """Bin clips by their largest probability, in bins of equal width.
-
-    Parameters
-    ----------
-    labels
-        int64 (clips,).
-    probabilities
-        float64 (clips, classes); NaN rows are left out.
-    """
-    labels, probabilities = _predicted(labels, probabilities)
-    right = probabilities.argmax(axis=1) == labels
-    return _binned(probabilities.max(axis=1), np.asarray(right, dtype=np.bool_), bins)
-
-
-def tag_reliability(labels: Ints, probabilities: F64, bins: int = BINS) -> Reliability:
-    """Bin pairs of clip and tag by the probability of the tag, in bins of equal width.
-
-    `Reliability.accuracy` is then the share of pairs where the clip has the tag.
+def reliability(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> Reliability:
+    """Bin predictions by their stated probability, in bins of equal width.
 
     Parameters
     ----------
-    labels
-        int64 (clips, tags), 0 or 1.
-    probabilities
-        float64 (clips, tags); NaN rows are left out.
+    y_true, proba
+        As everywhere here. Classes are binned by the largest probability of a clip, and
+        `Reliability.accuracy` is the share of clips of that class; tags by every
+        probability, and it is the share of pairs where the clip has the tag.
+    n_bins
+        Number of bins.
+
+    See Also
+    --------
+    expected_calibration_error : the same as one number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> proba = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [np.nan, np.nan]])
+    >>> diagram = reliability(np.array([0, 1, 1, 0]), proba, n_bins=2)
+    >>> diagram.count.tolist(), diagram.accuracy.round(2).tolist()
+    ([0, 3], [nan, 0.67])
     """
-    labels, probabilities = _predicted(labels, probabilities)
-    return _binned(probabilities.ravel(), labels.ravel().astype(np.bool_), bins)
+    y_true, proba = _predicted(y_true, proba)
+    stated, right = _stated_and_right(y_true, proba)
+    stated, right = stated.ravel(), right.ravel()
+    bins = _bins(stated, n_bins)
+    count = np.bincount(bins, minlength=n_bins).astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        confidence = np.bincount(bins, weights=stated, minlength=n_bins) / count
+        accuracy = np.bincount(bins, weights=right, minlength=n_bins) / count
+    return Reliability(np.linspace(0.0, 1.0, n_bins + 1), count, confidence, accuracy)
 
 
-def tag_brier_score(labels: Ints, probabilities: F64) -> float:
-    """Mean squared error of a tag's probability, over clips and tags: in [0, 1], 0 best.
-
-    NaN of no clips. Shapes as in `tag_reliability`.
-    """
-    labels, probabilities = _predicted(labels, probabilities)
-    return float(np.square(probabilities - labels).mean()) if len(labels) else float("nan")
-
-
-def tag_log_loss(labels: Ints, probabilities: F64) -> float:
-    """Mean negative log-likelihood over clips and tags, in nats; NaN of no clips.
-
-    A probability of 0 counts as the smallest positive number. Shapes as in
-    `tag_reliability`.
-    """
-    labels, probabilities = _predicted(labels, probabilities)
-    if not len(labels):
-        return float("nan")
-    right = np.where(labels == 1, probabilities, 1.0 - probabilities)
-    return float(-np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean())
-
-
-def expected_calibration_error(labels: Ints, probabilities: F64, bins: int = BINS) -> float:
-    """Mean gap of confidence and accuracy over equal-width bins, weighted by their clips.
+def expected_calibration_error(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> float:
+    """Mean gap of confidence and accuracy over equal-width bins, weighted by their counts.
 
     Guo et al. 2017, "On calibration of modern neural networks", eq. 3. In [0, 1], 0 best;
-    NaN of no clips. Shapes as in `reliability`.
+    NaN of no clips. Parameters as in `reliability`.
+
+    See Also
+    --------
+    reliability : the bins themselves.
+    brier_score, log_loss : scores that also reward predictions that tell clips apart.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> proba = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
+    >>> round(expected_calibration_error(np.array([0, 1, 1]), proba, n_bins=2), 3)
+    0.133
     """
-    return reliability(labels, probabilities, bins).ece
+    return reliability(y_true, proba, n_bins).ece
 
 
-def brier_score(labels: Ints, probabilities: F64) -> float:
-    """Mean over clips of the squared distance to the one-hot label (Brier 1950).
+def brier_score(y_true: Ints, proba: F64) -> float:
+    """Mean squared distance of probabilities to the truth (Brier 1950), 0 best.
 
-    The sum over all classes, so in [0, 2], 0 best; NaN of no clips. Shapes as in
-    `reliability`.
+    Of classes the distance to the one-hot label, summed over classes: in [0, 2]. Of tags
+    the mean over tags: in [0, 1]. NaN of no clips. Parameters as everywhere here.
+
+    See Also
+    --------
+    log_loss : punishes certain and wrong predictions harder.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> proba = np.array([[1.0, 0.0], [0.5, 0.5]])
+    >>> brier_score(np.array([0, 1]), proba)
+    0.25
+    >>> brier_score(np.array([[1, 0], [0, 1]]), proba)
+    0.125
     """
-    labels, probabilities = _predicted(labels, probabilities)
-    if not len(labels):
+    y_true, proba = _predicted(y_true, proba)
+    if not len(y_true):
         return float("nan")
-    target = labels[:, None] == np.arange(probabilities.shape[1])
-    return float(((probabilities - target) ** 2).sum(axis=1).mean())
+    if y_true.ndim == 2:
+        return float(brier_score_loss(y_true.ravel(), proba.ravel(), pos_label=1))
+    with _any_sum():
+        classes = range(proba.shape[1])
+        return float(brier_score_loss(y_true, proba, labels=classes, scale_by_half=False))
 
 
-def log_loss(labels: Ints, probabilities: F64) -> float:
-    """Mean negative log-likelihood in nats; NaN of no clips. Shapes as in `reliability`.
+def log_loss(y_true: Ints, proba: F64) -> float:
+    """Mean negative log-likelihood over clips, or over clips and tags, in nats, 0 best.
 
-    A probability of 0 counts as the smallest positive number, so that the loss is finite.
+    As in scikit-learn a probability counts as no smaller than 2.2e-16, so that the loss is
+    finite. NaN of no clips. Parameters as everywhere here.
+
+    See Also
+    --------
+    brier_score : bounded.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(log_loss(np.array([0, 1]), np.array([[0.5, 0.5], [0.75, 0.25]])), 4)
+    1.0397
     """
-    labels, probabilities = _predicted(labels, probabilities)
-    if not len(labels):
+    y_true, proba = _predicted(y_true, proba)
+    if not len(y_true):
         return float("nan")
-    right = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean())
+    if y_true.ndim == 2:
+        return float(sklearn_log_loss(y_true.ravel(), proba.ravel(), labels=[0, 1]))
+    with _any_sum():
+        return float(sklearn_log_loss(y_true, proba, labels=range(proba.shape[1])))
 
 
-def calibration_terms(
-    labels: Ints, probabilities: F64, bins: int = BINS
-) -> tuple[F64, F64, F64, F64]:
+def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F64, F64, F64, F64]:
     """What Brier score, log loss and ECE of any selection of clips are sums of.
 
-    Over the sum of the weights: the sums of the first two are `brier_score` and `log_loss`
-    (`tag_brier_score`, `tag_log_loss`), and the sum over bins of the absolute sums of the
-    gaps is the expected calibration error.
+    Over the sum of the weights: the sums of the first two are `brier_score` and `log_loss`,
+    and the sum over bins of the absolute sums of the gaps is the expected calibration
+    error.
 
     Parameters
     ----------
-    labels
-        int64 (clips,) of classes, or (clips, tags) of 0 and 1.
-    probabilities
-        float64 (clips, classes or tags); NaN rows have terms of 0.
+    y_true, proba
+        As everywhere here; NaN rows have terms of 0.
+    n_bins
+        Number of bins.
 
     Returns
     -------
@@ -157,134 +190,142 @@ def calibration_terms(
     probabilities stated, and (clips,) weights: the clips, or pairs of clip and tag, that a
     row is.
     """
-    there = np.asarray(np.isfinite(probabilities).all(axis=1), dtype=np.bool_)[:, None]
-    p = np.nan_to_num(probabilities)
-    if labels.ndim == 1:
-        truth = labels[:, None]
-        target = np.asarray(truth == np.arange(p.shape[1]), dtype=np.bool_)
-        stated = np.asarray(p.max(axis=1, keepdims=True), dtype=np.float64)
-        right = np.asarray(p.argmax(axis=1, keepdims=True) == truth, dtype=np.bool_)
-        of_truth = np.asarray(np.take_along_axis(p, truth, axis=1), dtype=np.float64)
+    valid = np.asarray(np.isfinite(proba).all(axis=1), dtype=np.bool_)[:, None]
+    p = np.nan_to_num(proba)
+    stated, right = _stated_and_right(y_true, p)
+    if y_true.ndim == 1:
+        target = y_true[:, None] == np.arange(p.shape[1])
+        of_truth = np.take_along_axis(p, y_true[:, None], axis=1)
     else:
-        target = np.asarray(labels == 1, dtype=np.bool_)
-        stated, right = p, target
-        of_truth = np.asarray(np.where(target, p, 1.0 - p), dtype=np.float64)
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    where = np.clip(np.searchsorted(edges, stated, side="left") - 1, 0, bins - 1)
-    gaps = np.zeros((len(p), bins))
-    np.add.at(gaps, (np.arange(len(p))[:, None], where), right - stated)
-    loss = -np.log(np.maximum(of_truth, np.finfo(np.float64).tiny))
-    found = (
-        (np.square(p - target) * there).sum(axis=1),
-        (loss * there).sum(axis=1),
-        gaps * there,
-        there[:, 0] * float(stated.shape[1]),
-    )
-    squares, losses, gaps, weight = (np.asarray(terms, dtype=np.float64) for terms in found)
-    return squares, losses, gaps, weight
+        target = right
+        of_truth = np.where(target, p, 1.0 - p)
+    gaps = np.zeros((len(p), n_bins))
+    np.add.at(gaps, (np.arange(len(p))[:, None], _bins(stated, n_bins)), right - stated)
+    loss = -np.log(np.clip(of_truth, EPS, 1.0 - EPS))
+    squares: F64 = (np.square(p - target) * valid).sum(axis=1)
+    losses: F64 = (loss * valid).sum(axis=1)
+    weights = (valid[:, 0] * float(stated.shape[1])).astype(np.float64)
+    return squares, losses, gaps * valid, weights
 
 
-def log_probabilities(probabilities: F64) -> F64:
+def log_probabilities(proba: F64) -> F64:
     """Their logarithms, finite at 0; NaN stay NaN."""
-    result: F64 = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
+    result: F64 = np.log(np.maximum(proba, np.finfo(np.float64).tiny))
     return result
 
 
-def fit_temperature(scores: F64, labels: Ints) -> float:
-    """The temperature that minimises the negative log-likelihood of one model.
+def fit_temperature(scores: F64, y_true: Ints) -> float:
+    """The temperature that minimises the log loss (Guo et al. 2017, section 4.2).
 
-    As `fit_temperatures`, of float64 (clips, classes).
-    """
-    return float(fit_temperatures(scores[None], labels)[0])
-
-
-def fit_temperatures(scores: F64, labels: Ints) -> F64:
-    """Temperatures of many models or folds at once (Guo et al. 2017, section 4.2).
-
-    In b = 1 / T the loss is convex. Newton's steps on it are held inside a shrinking
-    bracket, which is bisected where a step would leave it or the steps do not halve (on
-    the tail of a separable set they would creep).
+    In b = 1 / T the loss is convex, so its slope has one root.
 
     Parameters
     ----------
     scores
-        float64 (problems, clips, classes): logits or log-probabilities (of
-        `log_probabilities`) of clips that the model was not fitted on, as the inner
-        out-of-fold predictions of a training fold; NaN rows are left out.
-    labels
+        float64 (clips, classes): logits or log-probabilities (of `log_probabilities`) of
+        clips that the model was not fitted on, as the inner out-of-fold predictions of a
+        training fold; NaN rows are left out.
+    y_true
         int64 (clips,).
 
     Returns
     -------
-    float64 (problems,), in [`COLDEST`, `HOTTEST`]; 1 where a problem has no clips or where
-    the temperature changes nothing (all rows even).
+    In [`COLDEST`, `HOTTEST`]; 1 where there are no clips or where the temperature changes
+    nothing (all rows even).
+
+    See Also
+    --------
+    apply_temperature : use it.
+
+    Examples
+    --------
+    Of two clips predicted with 90 %, one is right: they should have been predicted with
+    50 %, which no finite temperature gives.
+
+    >>> import numpy as np
+    >>> scores = np.log([[0.9, 0.1], [0.9, 0.1]])
+    >>> fit_temperature(scores, np.array([0, 1]))
+    50.0
+
+    Were three of four right, they should have been predicted with 75 %:
+
+    >>> temperature = fit_temperature(scores[[0, 0, 0, 0]], np.array([0, 0, 0, 1]))
+    >>> round(temperature, 6)
+    2.0
+    >>> apply_temperature(np.array([0.9, 0.1]), temperature).round(6)
+    array([0.75, 0.25])
     """
-    there = np.asarray(np.isfinite(scores).all(axis=2), dtype=np.bool_)
-    z = np.where(there[:, :, None], scores, 0.0)
-    # Scores of the right class as zero: the loss is the mean of logsumexp(b z).
-    z = z - np.take_along_axis(z, np.broadcast_to(labels[None, :, None], (*z.shape[:2], 1)), 2)
-    low = np.full(len(z), 1 / HOTTEST)
-    high = np.full(len(z), 1 / COLDEST)
-    b = np.ones(len(z))
-    last = np.full(len(z), np.inf)
-    active = there.any(axis=1) & (np.abs(z).max(axis=(1, 2)) > 0)
-    for _ in range(200):
-        if not active.any():
-            break
-        slope, curvature = _slopes(z[active], there[active], b[active])
-        low[active] = np.where(slope < 0, b[active], low[active])
-        high[active] = np.where(slope > 0, b[active], high[active])
-        step = np.divide(slope, curvature, out=np.full_like(slope, np.inf), where=curvature > 0)
-        step[slope == 0] = 0.0
-        new = b[active] - step
-        good = (new >= low[active]) & (new <= high[active]) & (np.abs(step) <= last[active] / 2)
-        new = np.where(good, new, (low[active] + high[active]) / 2)
-        last[active] = np.abs(new - b[active])
-        moved = last[active] > TOLERANCE * b[active]
-        b[active] = new
-        active[active] = moved
-    return 1.0 / b
+    y_true, scores = _predicted(y_true, scores)
+    # Scores relative to the true class: the loss is the mean of logsumexp(b z).
+    z = scores - np.take_along_axis(scores, y_true[:, None], axis=1)
+    if not z.any():
+        return 1.0
+
+    def slope(b: float) -> float:
+        scaled = z * b
+        p = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        return float((p * z).sum())
+
+    if slope(1 / HOTTEST) >= 0:
+        return HOTTEST
+    if slope(1 / COLDEST) <= 0:
+        return COLDEST
+    return 1.0 / float(brentq(slope, 1 / HOTTEST, 1 / COLDEST, xtol=1e-14, rtol=1e-14))
 
 
-def apply_temperature(probabilities: F64, temperature: float | F64) -> F64:
+def apply_temperature(proba: F64, temperature: float | F64) -> F64:
     """softmax(log p / T), float64 of the same shape; NaN rows stay NaN.
 
     Parameters
     ----------
-    probabilities
+    proba
         float64 (..., clips, classes).
     temperature
-        A number, or an array that broadcasts against `probabilities`: of one temperature a
-        clip, float64 (clips, 1).
+        A number, or an array that broadcasts against `proba`: of one temperature a clip,
+        float64 (clips, 1).
+
+    See Also
+    --------
+    fit_temperature : where it comes from.
     """
-    z = log_probabilities(probabilities) / temperature
+    z = log_probabilities(proba) / temperature
     exp = np.exp(z - z.max(axis=-1, keepdims=True))
     result: F64 = exp / exp.sum(axis=-1, keepdims=True)
     return result
 
 
-def _binned(stated: F64, right: NDArray[np.bool_], bins: int) -> Reliability:
-    """Of probabilities (n,) and what they were of (n,)."""
-    edges = np.linspace(0.0, 1.0, bins + 1)
-    where = np.clip(np.searchsorted(edges, stated, side="left") - 1, 0, bins - 1)
-    count = np.bincount(where, minlength=bins).astype(np.int64)
-    with np.errstate(invalid="ignore"):
-        confidence = np.bincount(where, weights=stated, minlength=bins) / count
-        accuracy = np.bincount(where, weights=right, minlength=bins) / count
-    return Reliability(edges, count, confidence, accuracy)
+@contextmanager
+def _any_sum() -> Iterator[None]:
+    """Without scikit-learn's warning that probabilities rounded to 1e-7 do not sum to one."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The y_prob values do not sum to one")
+        yield
 
 
-def _slopes(z: F64, there: NDArray[np.bool_], b: F64) -> tuple[F64, F64]:
-    """First and second derivative in b of the summed logsumexp(b z), by problem."""
-    scaled = z * b[:, None, None]
-    p = np.exp(scaled - scaled.max(axis=2, keepdims=True))
-    p /= p.sum(axis=2, keepdims=True)
-    mean = (p * z).sum(axis=2)
-    variance = (p * (z - mean[:, :, None]) ** 2).sum(axis=2)
-    return (mean * there).sum(axis=1), (variance * there).sum(axis=1)
+def _stated_and_right(y_true: Ints, proba: F64) -> tuple[F64, Bools]:
+    """Probabilities stated (clips, 1 or tags), and whether what they were of was right."""
+    if y_true.ndim == 2:
+        return proba, y_true == 1
+    stated = np.asarray(proba.max(axis=1, keepdims=True), dtype=np.float64)
+    return stated, np.asarray(proba.argmax(axis=1) == y_true, dtype=np.bool_)[:, None]
 
 
-def _predicted(labels: Ints, probabilities: F64) -> tuple[Ints, F64]:
+def _bins(stated: F64, n_bins: int) -> Ints:
+    """The bin that each probability is in; a bin holds its upper edge."""
+    edges = np.linspace(0.0, 1.0, n_bins + 1)
+    bins: Ints = np.clip(np.searchsorted(edges, stated, side="left") - 1, 0, n_bins - 1)
+    return bins
+
+
+def _predicted(y_true: Ints, proba: F64) -> tuple[Ints, F64]:
     """Both without the rows that hold NaN."""
-    there = np.isfinite(probabilities).all(axis=1)
-    return labels[there], probabilities[there]
+    valid = np.isfinite(proba).all(axis=1)
+    return y_true[valid], proba[valid]
+
+
+tag_reliability, tag_brier_score, tag_log_loss = reliability, brier_score, log_loss
+
+
+def fit_temperatures(scores: F64, labels: Ints) -> F64:
+    return np.array([fit_temperature(one, labels) for one in scores])

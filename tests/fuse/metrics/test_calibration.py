@@ -1,4 +1,4 @@
-"""Calibration scores against plain loops; temperatures against scipy's minimiser."""
+"""Calibration scores against plain loops; temperatures against SciPy's minimiser."""
 
 import numpy as np
 import pytest
@@ -15,13 +15,9 @@ from mvemo.fuse.metrics.calibration import (
     calibration_terms,
     expected_calibration_error,
     fit_temperature,
-    fit_temperatures,
     log_loss,
     log_probabilities,
     reliability,
-    tag_brier_score,
-    tag_log_loss,
-    tag_reliability,
 )
 
 
@@ -58,9 +54,28 @@ def test_scores_by_a_plain_loop():
     assert log_loss(labels, p) == pytest.approx(expected, abs=1e-10)
 
 
+@pytest.mark.filterwarnings("error")
+def test_rounded_probabilities_are_scored_as_they_are():
+    labels, z = drawn()
+    p = softmax(z)
+    rounded = p.round(4)
+    assert not np.allclose(rounded.sum(axis=1), 1.0, atol=1e-6, rtol=0)
+    for score in (brier_score, log_loss):
+        assert score(labels, rounded) == pytest.approx(score(labels, p), abs=1e-3)
+
+
+def test_a_certain_and_wrong_prediction_costs_what_it_does_in_scikit_learn():
+    p = np.eye(2)[[0, 0]]
+    labels = np.array([0, 1])
+    assert log_loss(labels, p) == sklearn_log_loss(labels, p)
+    assert log_loss(labels, p) == pytest.approx(-np.log(np.finfo(float).eps) / 2)
+    _, losses, _, _ = calibration_terms(labels, p)
+    assert losses.mean() == pytest.approx(log_loss(labels, p), rel=1e-12)
+
+
 def test_reliability_table_by_hand():
     p = np.array([[1.0, 0.0], [0.8, 0.2], [0.3, 0.7], [0.5, 0.5], [0.25, 0.75]])
-    table = reliability(np.array([0, 1, 1, 0, 1]), p, bins=4)
+    table = reliability(np.array([0, 1, 1, 0, 1]), p, n_bins=4)
     # A bin holds its upper edge: 0.5 is in the second, 0.75 in the third.
     np.testing.assert_array_equal(table.count, [0, 1, 2, 2])
     np.testing.assert_allclose(table.confidence, [np.nan, 0.5, 0.725, 0.9])
@@ -81,8 +96,8 @@ def test_temperatures_are_scipys_minima():
     problems = np.stack([z * 3, z, z * 0.3, softmax(z)])
     problems[1, ::3] = np.nan
     problems[3] = log_probabilities(problems[3])
-    fitted = fit_temperatures(problems, labels)
-    for one, temperature in zip(problems, fitted, strict=True):
+    for one in problems:
+        temperature = fit_temperature(one, labels)
         rows = np.isfinite(one[:, 0])
 
         def loss(log_t, one=one, rows=rows):
@@ -92,7 +107,6 @@ def test_temperatures_are_scipys_minima():
         best = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9})
         assert np.log(temperature) == pytest.approx(best.x, abs=1e-6)
         assert loss(np.log(temperature)) <= best.fun + 1e-12
-        assert fit_temperature(one, labels) == pytest.approx(temperature, rel=1e-9)
 
 
 def test_temperature_is_recovered_and_calibrates():
@@ -135,13 +149,13 @@ def test_tags_against_scikit_learn_over_all_pairs():
     labels = (rng.random((200, 4)) < p**2).astype(np.int64)
     p[5] = np.nan
     y, q = np.delete(labels, 5, axis=0).ravel(), np.delete(p, 5, axis=0).ravel()
-    assert tag_brier_score(labels, p) == pytest.approx(brier_score_loss(y, q))
-    assert tag_log_loss(labels, p) == pytest.approx(sklearn_log_loss(y, q))
-    held = tag_reliability(labels, p)
-    assert held.count.sum() == len(y)
+    assert brier_score(labels, p) == pytest.approx(brier_score_loss(y, q))
+    assert log_loss(labels, p) == pytest.approx(sklearn_log_loss(y, q))
+    diagram = reliability(labels, p)
+    assert diagram.count.sum() == len(y)
     share, stated = calibration_curve(y, q, n_bins=15)
-    np.testing.assert_allclose(held.accuracy, share)
-    np.testing.assert_allclose(held.confidence, stated)
+    np.testing.assert_allclose(diagram.accuracy, share)
+    np.testing.assert_allclose(diagram.confidence, stated)
 
 
 @pytest.mark.parametrize("tags", [False, True])
@@ -153,11 +167,10 @@ def test_terms_sum_to_the_scores_of_any_selection(tags):
     some = rng.integers(120, size=80)
     squares, losses, gaps, weight = calibration_terms(labels, p)
     n = weight[some].sum()
-    brier, loss = (tag_brier_score, tag_log_loss) if tags else (brier_score, log_loss)
     scale = 4 if tags else 1
     assert n == scale * (some != 7).sum()
     # The Brier score of tags is a mean over tags, too; that of classes a sum.
-    assert squares[some].sum() / n == pytest.approx(brier(labels[some], p[some]))
-    assert losses[some].sum() / n == pytest.approx(loss(labels[some], p[some]))
-    ece = (tag_reliability if tags else reliability)(labels[some], p[some]).ece
+    assert squares[some].sum() / n == pytest.approx(brier_score(labels[some], p[some]))
+    assert losses[some].sum() / n == pytest.approx(log_loss(labels[some], p[some]))
+    ece = reliability(labels[some], p[some]).ece
     assert np.abs(gaps[some].sum(axis=0)).sum() / n == pytest.approx(ece)
