@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.cache.encoding import Floats
 from mvemo.cache.errors import BadCache, CacheError, MissingCache
-from mvemo.cache.layout import spec_to_json
 from mvemo.cache.reader import Cache, open_cache
+from mvemo.cache.storage.layout import spec_to_json
+from mvemo.cache.types import F32
 from mvemo.manifests.files import replacing
 
 
@@ -103,5 +103,5 @@ def _write_csv(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
                 lines.writerow([clip, i, *_cells(row)])
 
 
-def _cells(row: Floats) -> list[str]:
+def _cells(row: F32) -> list[str]:
     return [f"{value:.9g}" for value in row.tolist()]

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.cache.combine import Clash, CorruptRows, Plan, plan_rows
-from mvemo.cache.encoding import Curves, to_json
 from mvemo.cache.errors import BadCache
-from mvemo.cache.layout import Failures, parts_folder, subset
-from mvemo.cache.lock import WriterLock
-from mvemo.cache.rules import in_order, refuse_rivals
-from mvemo.cache.shards import shard_paths, write_file
-from mvemo.cache.source import FilePool, FileSource
+from mvemo.cache.storage.encoding import to_json
+from mvemo.cache.storage.layout import subset
+from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
+from mvemo.cache.types import Curves, Failures
+from mvemo.cache.writing.lock import WriterLock
+from mvemo.cache.writing.plan import Clash, CorruptRows, Plan, plan_rows
+from mvemo.cache.writing.rules import in_order, refuse_rivals
+from mvemo.cache.writing.shards import shard_paths, write_file
+from mvemo.cache.writing.sources import FilePool, FileSource
 
 
 def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:

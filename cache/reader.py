@@ -14,23 +14,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mvemo.cache.encoding import Curves, Floats, curves_from_json, row_checksum
 from mvemo.cache.errors import BadCache
-from mvemo.cache.layout import (
-    DAMAGE,
-    Bools,
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.encoding import curves_from_json, row_checksum
+from mvemo.cache.storage.layout import (
     Index,
-    Ints,
     feature_label,
-    open_file,
     read_failures,
     read_index,
     read_spec,
     read_table,
     read_text,
 )
-from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.opening import DAMAGE, open_file
 from mvemo.cache.table import ClipTable
+from mvemo.cache.types import F32, Bools, Curves, Ints
 
 T = TypeVar("T")
 
@@ -138,7 +136,7 @@ class Cache:
         """The spec that `vectors` and `sequence` use for these arguments."""
         return self._find(name, fold)[0]
 
-    def vectors(self, name: str, fold: int | None = None) -> tuple[Floats, Bools]:
+    def vectors(self, name: str, fold: int | None = None) -> tuple[F32, Bools]:
         """All vectors of a feature.
 
         Parameters
@@ -163,7 +161,7 @@ class Cache:
         if spec.kind != "vector":
             raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
 
-        def read(file: Any) -> tuple[Floats, Index]:
+        def read(file: Any) -> tuple[F32, Index]:
             item = file["features"][group]
             return item["values"][()], read_index(item, self.table.clip_ids)
 
@@ -190,7 +188,7 @@ class Cache:
             lambda f: f["features"][group]["present"][()].astype(np.bool_, copy=False),
         )
 
-    def sequence(self, name: str, clip_id: str, fold: int | None = None) -> Floats | None:
+    def sequence(self, name: str, clip_id: str, fold: int | None = None) -> F32 | None:
         """One clip's sequence.
 
         Returns
@@ -212,7 +210,7 @@ class Cache:
         start, stop = int(offsets[row]), int(offsets[row + 1])
         if start == stop:
             return None
-        values: Floats = self._read(
+        values: F32 = self._read(
             f"feature {group}", lambda f: f["features"][group]["values"][start:stop]
         )
         return values

@@ -5,15 +5,15 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from mvemo.cache.combine import Plan, plan_rows
-from mvemo.cache.encoding import Curves
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.layout import parts_folder
-from mvemo.cache.lock import WriterLock
-from mvemo.cache.rules import newest_failures, resolve, with_history
-from mvemo.cache.shards import read_shards, remove_shards, shard_paths, write_dropping
-from mvemo.cache.source import FilePool, FileSource
+from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
+from mvemo.cache.types import Curves
+from mvemo.cache.writing.lock import WriterLock
+from mvemo.cache.writing.plan import Plan, plan_rows
+from mvemo.cache.writing.rules import newest_failures, resolve, with_history
+from mvemo.cache.writing.shards import read_shards, remove_shards, shard_paths, write_dropping
+from mvemo.cache.writing.sources import FilePool, FileSource
 
 
 def repair_cache(path: Path | str) -> list[str]:

@@ -7,24 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.cache.checks import check_table
-from mvemo.cache.combine import BLOCK
-from mvemo.cache.encoding import Floats, row_checksum
 from mvemo.cache.errors import BadCache
-from mvemo.cache.layout import (
-    DAMAGE,
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.encoding import row_checksum
+from mvemo.cache.storage.layout import (
     Index,
-    Ints,
     feature_label,
-    open_file,
     read_failures,
     read_index,
     read_table,
     read_text,
 )
-from mvemo.cache.rules import same_family, tested_rows
-from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.opening import DAMAGE, open_file
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
+from mvemo.cache.types import F32, Ints
+from mvemo.cache.writing.checks import check_table
+from mvemo.cache.writing.plan import BLOCK
+from mvemo.cache.writing.rules import same_family, tested_rows
 
 # Problems of one kind that are told one by one; the rest are counted.
 SHOWN = 5
@@ -171,7 +170,7 @@ def _sequence_problems(values: Any, index: Index, table: ClipTable) -> list[str]
     return found
 
 
-def _row_problems(row: Floats, i: int, index: Index, table: ClipTable) -> list[str]:
+def _row_problems(row: F32, i: int, index: Index, table: ClipTable) -> list[str]:
     clip = table.clip_ids[i]
     if row_checksum(clip, bytes(index.keys[i]), row) != index.checksums[i].tobytes():
         return [f"{clip!r}: the values do not fit their checksum"]

@@ -18,13 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.cache.checks import check_spec, check_table, check_text, checked_values
-from mvemo.cache.combine import Plan, PlannedFeature, plan_rows
-from mvemo.cache.encoding import Curves, Floats
 from mvemo.cache.errors import BadCache, CacheError
-from mvemo.cache.layout import feature_label, parts_folder, subset
-from mvemo.cache.lock import WriterLock
-from mvemo.cache.rules import (
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.layout import feature_label, subset
+from mvemo.cache.storage.opening import parts_folder
+from mvemo.cache.table import ClipTable
+from mvemo.cache.types import F32, Curves
+from mvemo.cache.writing.checks import check_spec, check_table, check_text, checked_values
+from mvemo.cache.writing.lock import WriterLock
+from mvemo.cache.writing.plan import Plan, PlannedFeature, plan_rows
+from mvemo.cache.writing.rules import (
     corrupt_stage,
     curve_names,
     newest_failures,
@@ -32,7 +35,7 @@ from mvemo.cache.rules import (
     saw_its_fold,
     with_history,
 )
-from mvemo.cache.shards import (
+from mvemo.cache.writing.shards import (
     new_shard_path,
     read_shards,
     remove_shards,
@@ -41,9 +44,7 @@ from mvemo.cache.shards import (
     write_dropping,
     write_file,
 )
-from mvemo.cache.source import FilePool, FileSource, MemorySource, Source
-from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable
+from mvemo.cache.writing.sources import FilePool, FileSource, MemorySource, Source
 from mvemo.manifests.files import to_json_values
 
 
@@ -129,14 +130,6 @@ class CacheWriter:
 
     # --- asking
 
-    def stored(self, spec: FeatureSpec) -> frozenset[str]:
-        """Keys of all rows of this feature that are stored or buffered.
-
-        Clips with the same media share a key: whether a clip's row is there is what
-        `current` tells.
-        """
-        return frozenset(key.decode("ascii") for key in self._known(spec).values())
-
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
         """Ids of the clips whose row is there under today's key; all others are to be made.
 
@@ -164,7 +157,7 @@ class CacheWriter:
 
     # --- telling
 
-    def put(self, spec: FeatureSpec, clip_id: str, key: str, array: Floats) -> None:
+    def put(self, spec: FeatureSpec, clip_id: str, key: str, array: F32) -> None:
         """Buffer one clip's values; durable after the next commit.
 
         Parameters

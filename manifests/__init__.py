@@ -2,7 +2,7 @@
 
 from mvemo.manifests.errors import BadManifest, ManifestError, MissingManifest
 from mvemo.manifests.header import Fault
-from mvemo.manifests.layouts.scan import LAYOUTS, Scan, ScanWarning, scan_clips, scan_folder
+from mvemo.manifests.layouts.scan import LAYOUTS, Scan, scan_clips
 from mvemo.manifests.layouts.sources import infer_group, source_of, with_inferred_groups
 from mvemo.manifests.model import TASKS, Clip, Manifest, Task
 from mvemo.manifests.reader import check_manifest, read_manifest, write_manifest
@@ -31,7 +31,6 @@ __all__ = [
     "ManifestError",
     "MissingManifest",
     "Scan",
-    "ScanWarning",
     "Scheme",
     "Task",
     "apply_scheme",
@@ -49,7 +48,6 @@ __all__ = [
     "read_folds",
     "read_manifest",
     "scan_clips",
-    "scan_folder",
     "segment_manifest",
     "song_of",
     "source_of",

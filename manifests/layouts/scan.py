@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,13 @@ from mvemo.manifests.layouts.ravdess import CHANNELS, EMOTIONS, parse_ravdess
 from mvemo.manifests.layouts.sources import with_inferred_groups
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.rows import Row, finish_rows
+from mvemo.manifests.splits.names import part_of
 
 Layout = Literal["auto", "class-folders", "ravdess"]
 LAYOUTS: tuple[Layout, ...] = ("auto", "class-folders", "ravdess")
 
+# What a manifest calls the parts of a split.
+SPLITS = ("train", "val", "test")
 VIDEO_SUFFIXES = frozenset(
     [
         ".3gp",
@@ -60,17 +62,6 @@ AUDIO_SUFFIXES = frozenset(
     ]
 )
 
-# Folder names that say a split, and the split they say.
-SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), "val"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
-
-
-class ScanWarning(UserWarning):
-    """Files of a scanned folder that are not in its manifest."""
-
 
 @dataclass(frozen=True)
 class Scan:
@@ -99,27 +90,6 @@ class Scan:
             listed = ", ".join(map(repr, paths[:most]))
             notes.append(f"{len(paths)} left out, {reason}: {listed}{more}")
         return tuple(notes)
-
-
-def scan_folder(
-    folder: str | Path,
-    *,
-    infer_groups: bool = False,
-    name: str | None = None,
-    layout: Layout = "auto",
-    channel: str | None = None,
-) -> Manifest:
-    """The manifest of a folder of clips; `scan_clips` with the left-out files as a warning.
-
-    Warns
-    -----
-    ScanWarning
-        Files that are no clips, each with its reason.
-    """
-    scan = scan_clips(folder, infer_groups=infer_groups, name=name, layout=layout, channel=channel)
-    if scan.left_out:
-        warnings.warn(f"{folder}: " + "; ".join(scan.notes()), ScanWarning, stacklevel=2)
-    return scan.manifest
 
 
 def scan_clips(
@@ -245,14 +215,15 @@ def _class_folders(
     paths: Sequence[str], left_out: list[tuple[str, str]]
 ) -> tuple[list[Row], list[str]]:
     tops = {path.split("/")[0] for path in paths if "/" in path}
-    splits = bool(tops) and all(top.lower() in SPLITS for top in tops)
+    splits = bool(tops) and all(part_of(top) is not None for top in tops)
     rows: list[Row] = []
     for path in paths:
         parts = path.split("/")
         if len(parts) < (3 if splits else 2):
             left_out.append((path, "not in a folder of a class"))
             continue
-        split = SPLITS[parts[0].lower()] if splits else None
+        part = part_of(parts[0]) if splits else None
+        split = None if part is None else SPLITS[part]
         label = parts[1 if splits else 0].strip()
         rows.append(Row(len(rows) + 1, path, (label,), split=split))
     return rows, sorted({str(row.label[0]) for row in rows})

@@ -16,17 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.model import Manifest, Task
 from mvemo.manifests.splits.folds import assign_groups, group_counts, inner_split, keep_in_training
+from mvemo.manifests.splits.names import PARTS, TEST, TRAIN, VALIDATION, part_of
 
-TRAIN, VALIDATION, TEST = 0, 1, 2
-SPLITS = ("train", "validation", "test")
 # J22 section 3.
 FRACTIONS = (0.7, 0.2, 0.1)
-# What manifests call the three.
-_NAMES = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), VALIDATION),
-    **dict.fromkeys(("test", "testing", "eval"), TEST),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +151,7 @@ def holdout_of(
     assignment, notes = _with_test_part(assignment)
     for part in (TRAIN, TEST):
         if not (assignment == part).any():
-            raise BadManifest(f"{manifest.name}: no clip is in split {SPLITS[part]!r}")
+            raise BadManifest(f"{manifest.name}: no clip is in split {PARTS[part]!r}")
     if not (assignment == VALIDATION).any():
         rows = np.flatnonzero(assignment == TRAIN)
         share = fractions[VALIDATION] / (fractions[TRAIN] + fractions[VALIDATION])
@@ -224,7 +217,7 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
         return None, ("the manifest prescribes folds and a split: the folds are used",)
     parts = sorted(set(assignment.tolist()))
     if len(parts) == 1:
-        return None, (f"all clips are in split {SPLITS[parts[0]]!r}: {instead}",)
+        return None, (f"all clips are in split {PARTS[parts[0]]!r}: {instead}",)
     if problem := _straddling(manifest, assignment):
         return None, (f"the manifest's split is not used, for {problem}: {instead}",)
     assignment, notes = _with_test_part(assignment)
@@ -238,7 +231,7 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
 def read_split(manifest: Manifest) -> NDArray[np.int64] | None:
     """int64 (clips,): 0 training, 1 validation, 2 test; None where the manifest has no split.
 
-    Names in any case: train, training; val, valid, validation, dev; test, testing, eval.
+    `mvemo.manifests.splits.names` has the names.
 
     Raises
     ------
@@ -254,13 +247,13 @@ def read_split(manifest: Manifest) -> NDArray[np.int64] | None:
             f"{manifest.name}: {len(missing)} clips have no split, though others have; first "
             f"{missing[0]!r}"
         )
-    words = [str(name).strip().lower() for name in names]
-    unknown = sorted(set(words) - set(_NAMES))
+    parts = [part_of(str(name)) for name in names]
+    unknown = sorted(str(name) for name, part in zip(names, parts, strict=True) if part is None)
     if unknown:
         raise BadManifest(
             f"{manifest.name}: split {unknown[0]!r} is not known; call them train, val and test"
         )
-    return np.array([_NAMES[word] for word in words], dtype=np.int64)
+    return np.array(parts, dtype=np.int64)
 
 
 def _straddling(manifest: Manifest, assignment: NDArray[np.int64]) -> str:
@@ -271,7 +264,7 @@ def _straddling(manifest: Manifest, assignment: NDArray[np.int64]) -> str:
     both = [group for group, found in parts.items() if len(found) > 1]
     if not both:
         return ""
-    names = " and ".join(SPLITS[part] for part in sorted(parts[both[0]]))
+    names = " and ".join(PARTS[part] for part in sorted(parts[both[0]]))
     text = f"group {both[0]!r} straddles the splits {names}"
     return text if len(both) == 1 else f"{text}, and {len(both) - 1} more groups straddle"
 
@@ -299,7 +292,7 @@ def _class_notes(manifest: Manifest, assignment: NDArray[np.int64]) -> tuple[str
     notes = []
     for i, name in enumerate(manifest.classes):
         positive = labels == i if manifest.task == "multiclass" else labels[:, i] > 0
-        missing = [SPLITS[p] for p in parts if not (assignment[positive] == p).any()]
+        missing = [PARTS[p] for p in parts if not (assignment[positive] == p).any()]
         if missing:
             notes.append(f"class {name!r} has no clips in {' and '.join(missing)}")
     return tuple(notes)

@@ -23,7 +23,7 @@ from mvemo.cache import (
     repair_cache,
     verify_cache,
 )
-from mvemo.cache.arrays import split_source
+from mvemo.cache.imports.arrays import split_source
 from mvemo.manifests import read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.pipeline.clip_tables import imported_clips

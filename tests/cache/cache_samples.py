@@ -76,6 +76,12 @@ def put(writer: CacheWriter, spec: FeatureSpec, clip: str, salt: int = 0) -> Non
     writer.put(spec, clip, spec.key(f"{clip}-{salt}"), row(spec, clip, salt))
 
 
+def current(writer: CacheWriter, spec: FeatureSpec, salt: int = 0) -> frozenset[str]:
+    """Ids of the clips whose row that `put` makes is stored or buffered."""
+    keys = {clip: spec.key(f"{clip}-{salt}") for clip in writer.table.clip_ids}
+    return writer.current(spec, keys)
+
+
 def fill(path: Path, clips: ClipTable, *specs: FeatureSpec, leave_out: str = "") -> None:
     """A finished cache of all clips but one."""
     with CacheWriter(path, clips, provenance={"command": "sample"}) as writer:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from cache_samples import SEQUENCE, VECTOR, contents, crossfit, fill, put, row, table
@@ -43,6 +45,21 @@ def test_a_feature_of_one_variant_serves_every_fold(path: Path) -> None:
         assert held is not None
         np.testing.assert_array_equal(held, row(SEQUENCE, "c2"))
         assert cache.sequence("mel", "c3") is None
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"locking": False}, {"locking": True}, {"mode": "r+"}], ids=str
+)
+def test_h5py_may_have_the_file_open_already(path: Path, options: dict[str, Any]) -> None:
+    with h5py.File(path, **options) as file, open_cache(path) as cache:
+        values = file["features/music1d/values"][()]
+        np.testing.assert_array_equal(values, cache.vectors("music1d")[0])
+
+
+def test_h5py_opens_a_file_that_a_cache_has_open(path: Path) -> None:
+    with open_cache(path) as cache, h5py.File(path) as file:
+        values = file["features/music1d/values"][()]
+        np.testing.assert_array_equal(values, cache.vectors("music1d")[0])
 
 
 def test_folds_are_told_apart(tmp_path: Path) -> None:

@@ -9,10 +9,8 @@ import pytest
 from mvemo.manifests import (
     BadManifest,
     MissingManifest,
-    ScanWarning,
     read_manifest,
     scan_clips,
-    scan_folder,
     write_manifest,
 )
 
@@ -34,7 +32,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
         "Sad/.hidden.mp4",
         ".git/x.mp4",
     )
-    manifest = scan_folder(tmp_path, name="mine")
+    manifest = scan_clips(tmp_path, name="mine").manifest
     assert manifest.classes == ("Exciting", "Sad")
     assert [c.path for c in manifest.clips] == [
         "Exciting/Happy_001.mp4",
@@ -55,7 +53,7 @@ def test_a_folder_for_each_class(tmp_path: Path) -> None:
 def test_folders_of_splits(tmp_path: Path) -> None:
     fill(tmp_path, "Train/Sad/1.mp4", "Validation/Sad/1.mp4", "TEST/Fear/v-1-of-2.mp4")
     fill(tmp_path, "Train/Fear/v-2-of-2.mp4")
-    manifest = scan_folder(tmp_path, infer_groups=True)
+    manifest = scan_clips(tmp_path, infer_groups=True).manifest
     assert manifest.classes == ("Fear", "Sad")
     assert [c.split for c in manifest.clips] == ["test", "train", "train", "val"]
     assert manifest.groups == ("v", "v", "Sad/1", "Sad/1")
@@ -64,9 +62,8 @@ def test_folders_of_splits(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     fill(tmp_path, "A/a.mp4", "B/b.mp4", "B/notes.txt", "top.mp4", "C/noext")
-    with pytest.warns(ScanWarning, match="not a known type of media file: 'B/notes.txt'"):
-        scan_folder(tmp_path)
     scan = scan_clips(tmp_path)
+    assert "2 left out, not a known type of media file: 'B/notes.txt'" in scan.notes()[0]
     assert dict(scan.left_out) == {
         "B/notes.txt": "not a known type of media file",
         "C/noext": "not a known type of media file",
@@ -94,7 +91,7 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     elsewhere = fill(tmp_path / "elsewhere", "a.mp4")
     (data / "A").symlink_to(elsewhere, target_is_directory=True)
     (elsewhere / "loop").symlink_to(data, target_is_directory=True)
-    assert [c.path for c in scan_folder(data).clips] == ["A/a.mp4", "B/b.mp4"]
+    assert [c.path for c in scan_clips(data).manifest.clips] == ["A/a.mp4", "B/b.mp4"]
 
 
 def test_ravdess_is_recognised_by_its_names(tmp_path: Path) -> None:
@@ -104,13 +101,13 @@ def test_ravdess_is_recognised_by_its_names(tmp_path: Path) -> None:
         "Actor_02/03-02-03-01-01-01-02.wav",
         "Actor_02/03-01-01-01-01-01-02.wav",
     )
-    manifest = scan_folder(tmp_path)
+    manifest = scan_clips(tmp_path).manifest
     assert manifest.classes == ("neutral", "happy", "angry")
     assert manifest.groups == ("actor-01", "actor-02", "actor-02")
     scan = scan_clips(tmp_path, channel="song")
     assert scan.manifest.classes == ("happy", "angry")
     assert scan.left_out[0][1] == "vocal channel is not song"
-    by_folder = scan_folder(tmp_path, layout="class-folders")
+    by_folder = scan_clips(tmp_path, layout="class-folders").manifest
     assert by_folder.classes == ("Actor_01", "Actor_02")
     fill(tmp_path, "Actor_02/other.wav")
     assert scan_clips(tmp_path, layout="ravdess").left_out[0][0] == "Actor_02/other.wav"
@@ -118,26 +115,26 @@ def test_ravdess_is_recognised_by_its_names(tmp_path: Path) -> None:
 
 def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(MissingManifest, match="no such folder"):
-        scan_folder(tmp_path / "none")
+        scan_clips(tmp_path / "none")
     with pytest.raises(BadManifest, match="no media files"):
-        scan_folder(tmp_path)
+        scan_clips(tmp_path)
     fill(tmp_path, "A/a.mp4")
     with pytest.raises(BadManifest, match="is a file"):
-        scan_folder(tmp_path / "A" / "a.mp4")
+        scan_clips(tmp_path / "A" / "a.mp4")
     with pytest.raises(BadManifest, match="only one class, 'A'"):
-        scan_folder(tmp_path)
+        scan_clips(tmp_path)
     fill(tmp_path, "B/b.mp4")
     with pytest.raises(BadManifest, match="unknown layout 'flat'"):
-        scan_folder(tmp_path, layout="flat")  # type: ignore[arg-type]
+        scan_clips(tmp_path, layout="flat")  # type: ignore[arg-type]
     with pytest.raises(BadManifest, match="unknown vocal channel"):
-        scan_folder(tmp_path, channel="hum")
+        scan_clips(tmp_path, channel="hum")
     with pytest.raises(BadManifest, match="needs the ravdess layout"):
-        scan_folder(tmp_path, channel="song")
+        scan_clips(tmp_path, channel="song")
     with pytest.raises(BadManifest, match="no clip fits layout ravdess"):
-        scan_folder(tmp_path, layout="ravdess")
+        scan_clips(tmp_path, layout="ravdess")
     flat = fill(tmp_path / "flat", "a.mp4", "b.mp4")
     with pytest.raises(BadManifest, match="not in a folder of a class"):
-        scan_folder(flat)
+        scan_clips(flat)
 
 
 def test_the_real_clips(shared_data: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mvemo.cache.encoding import Floats
 from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import ClipTable
+from mvemo.cache.types import F32
 
 
 def check_table(table: ClipTable, where: str) -> None:
@@ -75,7 +75,7 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
         check_text(text, where)
 
 
-def checked_values(spec: FeatureSpec, array: Floats, where: str) -> Floats:
+def checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise BadCache(f"{where}: {kind} was given, a float32 array is needed")

@@ -15,22 +15,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.encoding import CHECKSUM, Curves, Floats, row_checksum
-from mvemo.cache.layout import (
-    DAMAGE,
-    Bytes,
-    Failures,
-    Index,
-    Ints,
-    feature_label,
-    write_extras,
-    write_header,
-    write_index,
-    write_table,
-)
-from mvemo.cache.source import Source
 from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.encoding import CHECKSUM, row_checksum
+from mvemo.cache.storage.layout import Index, feature_label, write_extras, write_index, write_table
+from mvemo.cache.storage.opening import DAMAGE, write_header
 from mvemo.cache.table import ClipTable
+from mvemo.cache.types import F32, Bytes, Curves, Failures, Ints
+from mvemo.cache.writing.sources import Source
 
 # Bytes of values in memory at a time.
 BLOCK = 32 << 20
@@ -290,7 +281,7 @@ def _write_sequences(item: Any, plan: Plan, digest: str) -> None:
     _raise_corrupt(plan, digest, corrupt)
 
 
-def _sound(plan: Plan, feature: PlannedFeature, i: int, row: Floats) -> bool:
+def _sound(plan: Plan, feature: PlannedFeature, i: int, row: F32) -> bool:
     expected = feature.checksums[i].tobytes()
     key: bytes = feature.keys[i]
     return (

@@ -12,7 +12,7 @@ from pathlib import Path
 import filelock
 
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
-from mvemo.cache.layout import parts_folder
+from mvemo.cache.storage.opening import parts_folder
 
 
 class WriterLock:

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import h5py
 
-from mvemo.cache.combine import CorruptRows, Plan, write_plan
 from mvemo.cache.errors import BadCache, CacheError
-from mvemo.cache.layout import LIBVER
-from mvemo.cache.rules import corrupt_stage
-from mvemo.cache.source import FilePool, FileSource
+from mvemo.cache.storage.opening import LIBVER
+from mvemo.cache.writing.plan import CorruptRows, Plan, write_plan
+from mvemo.cache.writing.rules import corrupt_stage
+from mvemo.cache.writing.sources import FilePool, FileSource
 from mvemo.manifests.files import replacing
 
 try:

@@ -30,43 +30,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.encoding import CHECKSUM, text_checksum, to_json
-from mvemo.cache.errors import BadCache, CacheError, MissingCache
 from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.encoding import CHECKSUM, text_checksum, to_json
 from mvemo.cache.table import ClipTable
-
-FORMAT = "mvemo features"
-SCHEMA = 1
-# HDF5 1.10's file format: its metadata is checksummed, unlike that of the default.
-LIBVER = ("v110", "v110")
-
-Bools = NDArray[np.bool_]
-Bytes = NDArray[np.uint8]
-Ints = NDArray[np.int64]
-# Clip id and stage to the reason; None where an earlier failure was cleared.
-Failures = dict[tuple[str, str], str | None]
+from mvemo.cache.types import Bools, Bytes, Failures, Ints
 
 MISFIT = "it does not fit its checksum"
-# What h5py, and the reading below, raise on a damaged file.
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
 
 
 def feature_label(spec: FeatureSpec) -> str:
     """``music1d`` or ``music1d@fold0``: a feature's variant in words."""
     return spec.name if spec.fold is None else f"{spec.name}@fold{spec.fold}"
-
-
-def parts_folder(path: Path) -> Path:
-    """Where the shards of an unfinished run lie."""
-    return path.with_name(path.name + ".parts")
 
 
 # --- checksums
@@ -282,87 +262,7 @@ def read_index(group: Any, clip_ids: Sequence[str]) -> Index:
     return index
 
 
-# --- the file
-
-
-def open_file(path: Path) -> Any:
-    """Open a cache file for reading.
-
-    Raises
-    ------
-    MissingCache
-        There is no such file.
-    BadCache
-        It is no feature cache, is incomplete, or is of a newer schema.
-    CacheError
-        It may not be read.
-    """
-    try:
-        with path.open("rb") as raw:
-            start = raw.read(8)
-    except FileNotFoundError:
-        parts = parts_folder(path)
-        hint = (
-            f"; an unfinished run left rows in {parts.name}: run the same command again, or "
-            f"'mvemo cache repair {path}'"
-            if any(parts.glob("[0-9]*-*.h5"))
-            else ""
-        )
-        raise MissingCache(f"{path}: there is no such file{hint}") from None
-    except IsADirectoryError:
-        raise BadCache(f"{path}: a folder, where a feature cache (HDF5 file) is needed") from None
-    except OSError as error:
-        raise CacheError(f"{path}: {error.strerror}") from None
-    if start != b"\x89HDF\r\n\x1a\n":
-        what = "an empty file" if not start else f"no HDF5 file (it starts with {start!r})"
-        raise BadCache(f"{path}: {what}, where a feature cache is needed")
-    try:
-        # Nobody ever writes into a finished file, so readers need no lock of HDF5's.
-        file = h5py.File(path, "r", locking=False)
-    except DAMAGE as error:
-        text = str(error)
-        what = "truncated" if "truncated" in text else f"damaged ({text})"
-        raise BadCache(f"{path}: a {what} HDF5 file: copy it again, or extract again") from None
-    try:
-        check_header(file, path)
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def check_header(file: Any, path: Path) -> None:
-    """Refuse what is not a cache of a schema that this code reads."""
-    try:
-        kind = file.attrs.get("format")
-        schema = file.attrs.get("schema")
-        made_by = str(file.attrs.get("mvemo", "?"))
-    except DAMAGE as error:
-        raise BadCache(f"{path}: a damaged HDF5 file ({error}): copy it again") from None
-    if kind != FORMAT:
-        raise BadCache(f"{path}: an HDF5 file, but no feature cache of mvemo")
-    if not isinstance(schema, (int, np.integer)) or schema < 1:
-        raise BadCache(f"{path}: schema {schema!r} is none of mvemo's: copy or extract it again")
-    if schema > SCHEMA:
-        raise BadCache(
-            f"{path}: schema {schema}, but mvemo {code_version()} reads up to schema {SCHEMA}: "
-            f"install mvemo {made_by} or later"
-        )
-
-
-def code_version() -> str:
-    """Version of the installed mvemo."""
-    try:
-        return metadata.version("mvemo")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def write_header(file: Any) -> None:
-    """Mark a file as a cache of this schema."""
-    file.attrs["format"] = FORMAT
-    file.attrs["schema"] = SCHEMA
-    file.attrs["mvemo"] = code_version()
+# --- the rest
 
 
 def write_extras(

@@ -11,24 +11,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mvemo.cache.encoding import CHECKSUM, Curves, Floats, curves_from_json, row_checksum
 from mvemo.cache.errors import BadCache
-from mvemo.cache.layout import (
-    DAMAGE,
-    Bools,
-    Failures,
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.encoding import CHECKSUM, curves_from_json, row_checksum
+from mvemo.cache.storage.layout import (
     Index,
-    Ints,
     feature_label,
-    open_file,
     read_failures,
     read_index,
     read_strings,
     read_table,
     read_text,
 )
-from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.opening import DAMAGE, open_file
 from mvemo.cache.table import ClipTable
+from mvemo.cache.types import F32, Bools, Curves, Failures, Ints
 
 
 class Source(Protocol):
@@ -58,11 +55,11 @@ class Source(Protocol):
     @property
     def provenance(self) -> dict[str, Any]: ...
 
-    def vectors(self, digest: str, rows: Ints) -> Floats:
+    def vectors(self, digest: str, rows: Ints) -> F32:
         """float32 (rows, dim)."""
         ...
 
-    def sequence(self, digest: str, row: int) -> Floats:
+    def sequence(self, digest: str, row: int) -> F32:
         """float32 (frames, dim)."""
         ...
 
@@ -165,16 +162,16 @@ class FileSource:
             self.lost.append(f"{what}: {error}")
             return default
 
-    def vectors(self, digest: str, rows: Ints) -> Floats:
+    def vectors(self, digest: str, rows: Ints) -> F32:
         if not len(rows):
             return np.empty((0, self.indexes[digest].spec.dim), np.float32)
         first, last = int(rows.min()), int(rows.max())
-        block: Floats = self._values(digest)[first : last + 1]
+        block: F32 = self._values(digest)[first : last + 1]
         return block[rows - first]
 
-    def sequence(self, digest: str, row: int) -> Floats:
+    def sequence(self, digest: str, row: int) -> F32:
         start, stop = self._starts[digest][row : row + 2]
-        frames: Floats = self._values(digest)[int(start) : int(stop)]
+        frames: F32 = self._values(digest)[int(start) : int(stop)]
         return frames
 
     def _values(self, digest: str) -> Any:
@@ -185,7 +182,7 @@ class FileSource:
 class _Buffered:
     spec: FeatureSpec
     # Clip id to key, values and checksum.
-    rows: dict[str, tuple[bytes, Floats, bytes]] = field(default_factory=dict)
+    rows: dict[str, tuple[bytes, F32, bytes]] = field(default_factory=dict)
 
 
 class MemorySource:
@@ -206,7 +203,7 @@ class MemorySource:
     def __bool__(self) -> bool:
         return bool(self._features or self.failures or self.curves)
 
-    def put(self, spec: FeatureSpec, clip_id: str, key: bytes, values: Floats) -> None:
+    def put(self, spec: FeatureSpec, clip_id: str, key: bytes, values: F32) -> None:
         """Hold a row; an earlier one of the same feature and clip gives way."""
         held = self._features.setdefault(spec.digest, _Buffered(spec))
         before = held.rows.get(clip_id)
@@ -252,11 +249,11 @@ class MemorySource:
     def indexes(self) -> dict[str, Index]:
         return self._indexes
 
-    def vectors(self, digest: str, rows: Ints) -> Floats:
+    def vectors(self, digest: str, rows: Ints) -> F32:
         held = self._features[digest].rows
         return np.stack([held[self.table.clip_ids[i]][1] for i in rows.tolist()])
 
-    def sequence(self, digest: str, row: int) -> Floats:
+    def sequence(self, digest: str, row: int) -> F32:
         return self._features[digest].rows[self.table.clip_ids[row]][1]
 
 

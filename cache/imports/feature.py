@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.arrays import ArrayRows, read_ids
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.layout import parts_folder
+from mvemo.cache.imports.arrays import ArrayRows, read_ids
 from mvemo.cache.reader import open_cache
-from mvemo.cache.shards import shard_paths
 from mvemo.cache.spec import FeatureSpec, Modality, content_digest, digest_of
+from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.writer import CacheWriter
+from mvemo.cache.writing.shards import shard_paths
 
 EXTRACTOR = "import"
 VERSION = 1

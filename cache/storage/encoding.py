@@ -8,18 +8,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mvemo.cache.types import F32, Curves
 from mvemo.manifests.files import to_json_values
 
 # Bytes of a checksum (BLAKE2b).
 CHECKSUM = 16
 
-Floats = NDArray[np.float32]
-Curves = dict[str, dict[str, list[float]]]
 
-
-def row_checksum(clip_id: str, key: bytes, row: Floats) -> bytes:
+def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
     """BLAKE2b-128 of a row's clip, key and values: a row moved elsewhere is found, too."""
     state = hashlib.blake2b(clip_id.encode() + b"\0" + key + b"\0", digest_size=CHECKSUM)
     state.update(np.ascontiguousarray(row, dtype="<f4").data)

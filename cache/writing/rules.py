@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.cache.combine import PlannedFeature
-from mvemo.cache.encoding import to_json
 from mvemo.cache.errors import BadCache
-from mvemo.cache.layout import Failures, feature_label
-from mvemo.cache.source import Source, describe
 from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.encoding import to_json
+from mvemo.cache.storage.layout import feature_label
 from mvemo.cache.table import TEST, ClipTable
+from mvemo.cache.types import Failures
+from mvemo.cache.writing.plan import PlannedFeature
+from mvemo.cache.writing.sources import Source, describe
 
 # Earlier runs whose provenance is kept under "history".
 HISTORY = 20

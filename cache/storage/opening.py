@@ -1,0 +1,122 @@
+"""Opening a cache file, and knowing it for one."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from mvemo.cache.errors import BadCache, CacheError, MissingCache
+
+FORMAT = "mvemo features"
+SCHEMA = 1
+# HDF5 1.10's file format: its metadata is checksummed, unlike that of the default.
+LIBVER = ("v110", "v110")
+
+# What h5py, and the reading of a file's parts, raise on a damaged file.
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
+
+
+def parts_folder(path: Path) -> Path:
+    """Where the shards of an unfinished run lie."""
+    return path.with_name(path.name + ".parts")
+
+
+def open_file(path: Path) -> Any:
+    """Open a cache file for reading.
+
+    Raises
+    ------
+    MissingCache
+        There is no such file.
+    BadCache
+        It is no feature cache, is incomplete, or is of a newer schema.
+    CacheError
+        It may not be read.
+    """
+    try:
+        with path.open("rb") as raw:
+            start = raw.read(8)
+    except FileNotFoundError:
+        parts = parts_folder(path)
+        hint = (
+            f"; an unfinished run left rows in {parts.name}: run the same command again, or "
+            f"'mvemo cache repair {path}'"
+            if any(parts.glob("[0-9]*-*.h5"))
+            else ""
+        )
+        raise MissingCache(f"{path}: there is no such file{hint}") from None
+    except IsADirectoryError:
+        raise BadCache(f"{path}: a folder, where a feature cache (HDF5 file) is needed") from None
+    except OSError as error:
+        raise CacheError(f"{path}: {error.strerror}") from None
+    if start != b"\x89HDF\r\n\x1a\n":
+        what = "an empty file" if not start else f"no HDF5 file (it starts with {start!r})"
+        raise BadCache(f"{path}: {what}, where a feature cache is needed")
+    try:
+        file = _open_hdf5(path)
+    except DAMAGE as error:
+        text = str(error)
+        what = "truncated" if "truncated" in text else f"damaged ({text})"
+        raise BadCache(f"{path}: a {what} HDF5 file: copy it again, or extract again") from None
+    try:
+        check_header(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _open_hdf5(path: Path) -> Any:
+    """Open with h5py's own locking flags, so that a notebook may open the file beside us.
+
+    HDF5 refuses a second opening of a file in one program with other flags than the first
+    had. Nobody ever writes into a finished cache, so what a lock would keep out does not
+    matter: where the default flags do not fit, or the file system has no locks, others do.
+    """
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        if "lock" not in str(error):
+            raise
+        try:
+            return h5py.File(path, "r", locking=False)
+        except OSError:
+            return h5py.File(path, "r", locking=True)
+
+
+def check_header(file: Any, path: Path) -> None:
+    """Refuse what is not a cache of a schema that this code reads."""
+    try:
+        kind = file.attrs.get("format")
+        schema = file.attrs.get("schema")
+        made_by = str(file.attrs.get("mvemo", "?"))
+    except DAMAGE as error:
+        raise BadCache(f"{path}: a damaged HDF5 file ({error}): copy it again") from None
+    if kind != FORMAT:
+        raise BadCache(f"{path}: an HDF5 file, but no feature cache of mvemo")
+    if not isinstance(schema, (int, np.integer)) or schema < 1:
+        raise BadCache(f"{path}: schema {schema!r} is none of mvemo's: copy or extract it again")
+    if schema > SCHEMA:
+        raise BadCache(
+            f"{path}: schema {schema}, but mvemo {code_version()} reads up to schema {SCHEMA}: "
+            f"install mvemo {made_by} or later"
+        )
+
+
+def code_version() -> str:
+    """Version of the installed mvemo."""
+    try:
+        return metadata.version("mvemo")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def write_header(file: Any) -> None:
+    """Mark a file as a cache of this schema."""
+    file.attrs["format"] = FORMAT
+    file.attrs["schema"] = SCHEMA
+    file.attrs["mvemo"] = code_version()

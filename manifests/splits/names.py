@@ -1,0 +1,24 @@
+"""What data sets call the three parts of a split: training, validation and test clips."""
+
+from __future__ import annotations
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+# As messages say them, in the order of the numbers.
+PARTS = ("train", "validation", "test")
+
+_WORDS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "development"), VALIDATION),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST),
+}
+
+
+def part_of(word: str) -> int | None:
+    """The part that a word stands for, in any case; None for any other word.
+
+    Examples
+    --------
+    >>> part_of("Training"), part_of("dev"), part_of("TEST"), part_of("fold1")
+    (0, 1, 2, None)
+    """
+    return _WORDS.get(word.strip().lower())
