@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from mvemo.extract.training.plan import NetPlan
+from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.multiclass import confusion_matrix
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.manifests import SCHEMES
-from mvemo.pipeline.studies.core import Floats, Ints, Study, cross_fit, labels_of, score
-from mvemo.pipeline.studies.output import (
-    NUMBER,
-    PERCENT,
-    Cell,
-    Column,
-    Plot,
-    StudyResult,
-    Table,
+from mvemo.pipeline.studies.comparison import (
+    Compared,
+    Variant,
+    accuracy_plot,
+    compare,
+    comparison_table,
+    net_predictor,
 )
-from mvemo.pipeline.studies.plots import Bar, accuracy_bars
+from mvemo.pipeline.studies.core import Study, class_indices
+from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.output import StudyResult
+from mvemo.pipeline.studies.plots import Bar
+from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
 
 NETS = ("cnn", "lightcnn", "crnn")
 
@@ -40,72 +43,37 @@ def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
     """
     plans = [study.plan(net) for net in nets]
     media = study.media(plans)
-    labels = labels_of(media)
-    folds = [study.folds(run) for run in range(study.runs)]
-    rows: list[tuple[Cell, ...]] = []
-    bars: list[Bar] = []
-    confusions: list[Table] = []
-    majority = math.nan
-    for plan in plans:
-        runs = [
-            cross_fit(study, media, plan, folds[run], run=run, train_accuracy=True)
-            for run in range(study.runs)
-        ]
-        found = score(labels, [r.probabilities for r in runs], folds, study.manifest.groups)
-        on_train = float(np.mean([value for r in runs for value in r.train_accuracy]))
-        known = j22.TABLE_3.get(plan.name, (None, None))
-        rows.append(
-            (
-                plan.name,
-                runs[0].parameters,
-                on_train,
-                found.accuracy,
-                found.low,
-                found.high,
-                on_train - found.accuracy,
-                found.f1,
-                found.majority,
-                *known,
-            )
+    variants = [_variant(study, media, plan) for plan in plans]
+    compared = compare(variants, media.manifest, study.folds_of_runs())
+    table = comparison_table(
+        "accuracy",
+        "Accuracy on training and test clips, per cent (as J22 Table 3)",
+        compared,
+        first=(Column("net"),),
+        measures=(
+            *("parameters", "training", "test", "low", "high", "gap", "macro F1", "majority"),
+        ),
+        published=(
+            Column("training, J22 Table 3", PERCENT, published=True),
+            Column("test, J22 Table 3", PERCENT, published=True),
+        ),
+    )
+    bars = [bar for each in compared for bar in _bars(each)]
+    majority, height = compared[-1].scores.majority, 1.6 + 0.4 * len(bars)
+    y_true = class_indices(media.manifest)
+    confusions = [
+        confusion_table(
+            each.variant.name, study.manifest.classes, y_true, [run.proba for run in each.runs]
         )
-        bars.append(Bar(f"{plan.name}, training", on_train, published=known[0]))
-        bars.append(Bar(f"{plan.name}, test", found.accuracy, found.low, found.high, known[1]))
-        majority = found.majority
-        confusions.append(
-            confusion_table(
-                plan.name, study.manifest.classes, labels, [r.probabilities for r in runs]
-            )
-        )
+        for each in compared
+    ]
     return StudyResult(
         name="convnets",
         title="Convolutional nets on training and on new clips",
-        tables=(
-            Table(
-                "accuracy",
-                "Accuracy on training and test clips, per cent (as J22 Table 3)",
-                (
-                    Column("net"),
-                    Column("parameters", NUMBER),
-                    Column("training", PERCENT),
-                    Column("test", PERCENT),
-                    Column("low", PERCENT),
-                    Column("high", PERCENT),
-                    Column("gap", PERCENT),
-                    Column("macro F1", NUMBER),
-                    Column("majority", PERCENT),
-                    Column("training, J22 Table 3", PERCENT, published=True),
-                    Column("test, J22 Table 3", PERCENT, published=True),
-                ),
-                tuple(rows),
-            ),
-            *confusions,
-        ),
+        tables=(table, *confusions),
         plots=(
-            Plot(
-                "accuracy",
-                "Accuracy on training and test clips",
-                lambda axes: accuracy_bars(axes, bars, majority),
-                (6.4, 1.6 + 0.4 * len(bars)),
+            accuracy_plot(
+                "accuracy", "Accuracy on training and test clips", bars, majority, height
             ),
         ),
         notes=(
@@ -118,43 +86,77 @@ def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
     )
 
 
-def confusion_table(
-    net: str, classes: Sequence[str], labels: Ints, probabilities: Sequence[Floats]
-) -> Table:
+def _variant(study: Study, media: StudyMedia, plan: NetPlan) -> Variant:
+    """One net, with J22's accuracies on training and test clips."""
+    known = j22.TABLE_3.get(plan.name, (None, None))
+    return Variant(
+        plan.name,
+        net_predictor(study, media, plan, with_train_accuracy=True),
+        cells=(plan.name,),
+        published=known,
+        printed_accuracy=known[1],
+    )
+
+
+def _bars(compared: Compared) -> tuple[Bar, Bar]:
+    """Of a net on training clips and on new ones."""
+    name, scores = compared.variant.name, compared.scores
+    on_train, on_test = j22.TABLE_3.get(name, (None, None))
+    return (
+        Bar(f"{name}, training", compared.train_accuracy, published=on_train),
+        Bar(f"{name}, test", scores.accuracy, scores.low, scores.high, on_test),
+    )
+
+
+def confusion_table(net: str, classes: Sequence[str], y_true: Ints, probas: Sequence[F64]) -> Table:
     """Shares of predicted classes for each true class (as J22 Table 4), over all repeats.
 
     J22's own shares stand beside them where the classes are its four.
+
+    Parameters
+    ----------
+    net
+        Its name.
+    classes
+        In the order of `y_true`, int64 (clips,), and of the columns of `probas`.
+    probas
+        One float64 (clips, classes) for each repeat; NaN rows were not predicted.
     """
-    total = np.zeros((len(classes), len(classes)))
-    for each in probabilities:
-        there = np.isfinite(each).all(axis=1)
-        said = each[there].argmax(axis=1).astype(np.int64)
-        total += confusion_matrix(labels[there], said, len(classes))
-    share = total / np.maximum(total.sum(axis=1, keepdims=True), 1)
-    known = [SCHEMES["j22"].class_of(name) for name in classes]
-    printed = j22.TABLE_4.get(net, {})
-    beside = bool(printed) and sorted(str(name) for name in known) == sorted(j22.TABLE_4_CLASSES)
+    counts = np.zeros((len(classes), len(classes)))
+    for proba in probas:
+        mask = np.isfinite(proba).all(axis=1)
+        y_pred = proba[mask].argmax(axis=1).astype(np.int64)
+        counts += confusion_matrix(y_true[mask], y_pred, len(classes))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    printed = _printed_shares(net, classes)
     columns = (
         Column("true"),
         Column("clips", NUMBER),
         *(Column(f"as {name}", PERCENT) for name in classes),
+        *(Column(f"as {name}, J22", PERCENT, published=True) for name in classes if printed),
     )
-    if beside:
-        columns += tuple(Column(f"as {name}, J22", PERCENT, published=True) for name in classes)
-    rows: list[tuple[Cell, ...]] = []
-    for c, name in enumerate(classes):
-        row: tuple[Cell, ...] = (
+    rows: list[tuple[Cell, ...]] = [
+        (
             name,
-            round(float(total[c].sum()) / len(probabilities)),
-            *(float(value) for value in share[c]),
+            round(float(counts[c].sum()) / len(probas)),
+            *(float(value) for value in shares[c]),
+            *(printed[c] if printed else ()),
         )
-        if beside:
-            theirs = printed[str(known[c])]
-            row += tuple(theirs[j22.TABLE_4_CLASSES.index(str(other))] for other in known)
-        rows.append(row)
+        for c, name in enumerate(classes)
+    ]
     return Table(
         f"confusion-{net}",
         f"Confusion of {net}: shares of each true class, per cent (as J22 Table 4)",
         columns,
         tuple(rows),
     )
+
+
+def _printed_shares(net: str, classes: Sequence[str]) -> list[list[float]]:
+    """J22 Table 4 in the order of the classes; empty where they are not its four."""
+    known = [str(SCHEMES["j22"].class_of(name)) for name in classes]
+    table = j22.TABLE_4.get(net, {})
+    if not table or sorted(known) != sorted(j22.TABLE_4_CLASSES):
+        return []
+    order = [j22.TABLE_4_CLASSES.index(name) for name in known]
+    return [[table[name][column] for column in order] for name in known]

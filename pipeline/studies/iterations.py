@@ -4,31 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
+from mvemo.extract.training.fine_tuning import Curve
 from mvemo.extract.training.fine_tuning import steps_per_epoch as trained_steps
 from mvemo.extract.training.plan import NetPlan
 from mvemo.extract.training.protocols import held_out, job_seed
+from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.core import Ints, Study, cross_fit, labels_of, score
+from mvemo.pipeline.studies.core import Study, class_indices
+from mvemo.pipeline.studies.crossfit import NetJob, cross_fit
 from mvemo.pipeline.studies.media import StudyMedia
-from mvemo.pipeline.studies.output import (
-    NUMBER,
-    PERCENT,
-    Cell,
-    Column,
-    Plot,
-    StudyResult,
-    Table,
-)
+from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import loss_lines
+from mvemo.pipeline.studies.scores import score
+from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
 
 # Lines of the table, and batches that a point of the training curve is the mean of.
 ROWS = 11
 SMOOTH = 25
+
+
+@dataclass(frozen=True)
+class LossCurves:
+    """Losses of one training over its iterations.
+
+    Parameters
+    ----------
+    iteration, train_loss
+        Of each step of the optimizer: its number, and the mean loss of the last batches.
+    val_iteration, val_loss, val_accuracy
+        Of each epoch: the iteration that it ended with, and the scores of the validation
+        clips.
+    """
+
+    iteration: list[float]
+    train_loss: list[float]
+    val_iteration: list[float]
+    val_loss: list[float]
+    val_accuracy: list[float]
 
 
 def run_iterations(
@@ -41,114 +59,148 @@ def run_iterations(
     study
         Of the clips; one repeat is enough for a curve.
     net
-        Which.
+        Its name.
     iterations
         Steps of the optimizer.
     """
     if iterations < 1:
         raise BadOption(f"--iterations {iterations}: at least 1 is needed")
-    # Patience beyond the last epoch: validation clips are held out, and nothing stops.
+    # Patience beyond the last epoch: the validation clips are scored, and nothing stops.
     plan = study.plan(net, iterations=iterations, patience=iterations + 1)
     media = study.media([plan])
     folds = study.folds()
-    done = cross_fit(study, media, plan, folds, only_first=True)
-    curve = done.curves[0]
-    train = smoothed(curve["iteration_loss"])
-    val = curve["val_loss"]
-    at = curve["iteration"]
-    # The last epoch may be a part of one.
+    predictions = cross_fit(study, media, NetJob(plan, folds, only_first=True))
+    curve = predictions.curves[0]
     steps = steps_per_epoch(study, media, folds, plan)
-    val_at = [min(steps * epoch, float(iterations)) for epoch in curve["epoch"]]
-    labels = labels_of(media)
-    tested = folds == int(np.unique(folds)[0])
-    there = tested & np.isfinite(done.probabilities).all(axis=1)
-    found = score(labels, [done.probabilities], [folds], study.manifest.groups)
-    counts = np.bincount(labels[~tested])
-    majority = float((labels[there] == counts.argmax()).mean())
-    picks = sorted({round(i) for i in np.linspace(0, len(at) - 1, min(ROWS, len(at)))})
-    rows: list[tuple[Cell, ...]] = []
-    for i in picks:
-        # The validation figures of the last epoch that had ended by then.
-        ended = int(np.searchsorted(val_at, at[i], side="right")) - 1
-        known = (val[ended], curve["val_accuracy"][ended]) if ended >= 0 else (None, None)
-        rows.append((int(at[i]), train[i], *known))
-    best = int(np.argmin(val))
-    lines = {
-        f"training, mean of {SMOOTH} batches": (at, train),
-        "validation (groups of the training folds)": (val_at, val),
-    }
+    curves = loss_curves(curve, steps, iterations)
+    title = f"Loss of {net} by iterations"
     return StudyResult(
         name="iterations",
-        title=f"Loss of {net} by iterations",
+        title=title,
         tables=(
-            Table(
-                "loss",
-                f"Loss of {net} ({plan.train.loss}) by iterations (as J22 Fig. 7)",
-                (
-                    Column("iterations", NUMBER),
-                    Column("training loss", NUMBER),
-                    Column("validation loss", NUMBER),
-                    Column("validation accuracy", PERCENT),
-                ),
-                tuple(rows),
-            ),
-            Table(
-                "summary",
-                "Where the loss ends",
-                (
-                    Column("what"),
-                    Column("iterations", NUMBER),
-                    Column("loss", NUMBER),
-                    Column("iterations, J22", NUMBER, published=True),
-                    Column("loss, J22 Fig. 7", NUMBER, published=True),
-                ),
-                (
-                    (
-                        "training loss is stable (within 5 % of its end)",
-                        stable_from(at, train),
-                        train[-1],
-                        j22.FIGURE_7_STABLE_FROM,
-                        j22.FIGURE_7_LOSS,
-                    ),
-                    ("lowest validation loss", int(val_at[best]), val[best], None, None),
-                    (
-                        "validation loss at the end",
-                        int(val_at[-1]),
-                        val[-1],
-                        j22.FIGURE_7_ITERATIONS,
-                        None,
-                    ),
-                ),
-            ),
-            Table(
-                "test",
-                "The net of the lowest validation loss on the fold that it never saw",
-                (
-                    Column("clips", NUMBER),
-                    Column("accuracy", PERCENT),
-                    Column("macro F1", NUMBER),
-                    Column("majority", PERCENT),
-                ),
-                ((found.clips, found.accuracy, found.f1, majority),),
-            ),
+            _loss_table(f"Loss of {net} ({plan.train.loss}) by iterations (as J22 Fig. 7)", curves),
+            _summary_table(curves),
+            _test_table(study, media, folds, predictions.proba),
         ),
-        plots=(
-            Plot(
-                "loss",
-                f"Loss of {net} by iterations",
-                lambda axes: loss_lines(
-                    axes, lines, j22.FIGURE_7_LOSS, float(j22.FIGURE_7_STABLE_FROM)
-                ),
-                (6.4, 4.0),
-            ),
-        ),
+        plots=(_plot(title, curves),),
         notes=(
             f"One iteration is one step on a batch of {plan.train.batch_size} clips; an epoch "
             f"has {steps}. J22's Fig. 7 does not say whether its loss is of training clips.",
             *media.left_out(media.usable(plan)),
         ),
-        data={f"{net}@first fold": {"validation_at": list(val_at), **_finite(curve)}},
+        data={f"{net}@first fold": {"validation_at": curves.val_iteration, **_finite(curve)}},
         sources=(j22.SOURCE,),
+    )
+
+
+def loss_curves(curve: Curve, steps: int, iterations: int) -> LossCurves:
+    """A training's curve by iterations; `steps` is how many an epoch has."""
+    return LossCurves(
+        iteration=curve["iteration"],
+        train_loss=smoothed(curve["iteration_loss"]),
+        # The last epoch may be a part of one.
+        val_iteration=[min(steps * epoch, float(iterations)) for epoch in curve["epoch"]],
+        val_loss=curve["val_loss"],
+        val_accuracy=curve["val_accuracy"],
+    )
+
+
+def _loss_table(title: str, curves: LossCurves) -> Table:
+    """Losses at evenly spaced iterations."""
+    n_points = len(curves.iteration)
+    rows: list[tuple[Cell, ...]] = []
+    for i in sorted({round(i) for i in np.linspace(0, n_points - 1, min(ROWS, n_points))}):
+        # The validation figures of the last epoch that had ended by then.
+        epoch = int(np.searchsorted(curves.val_iteration, curves.iteration[i], side="right")) - 1
+        validation = (
+            (curves.val_loss[epoch], curves.val_accuracy[epoch]) if epoch >= 0 else (None, None)
+        )
+        rows.append((int(curves.iteration[i]), curves.train_loss[i], *validation))
+    columns = (
+        Column("iterations", NUMBER),
+        Column("training loss", NUMBER),
+        Column("validation loss", NUMBER),
+        Column("validation accuracy", PERCENT),
+    )
+    return Table("loss", title, columns, tuple(rows))
+
+
+def _summary_table(curves: LossCurves) -> Table:
+    """Where the training and the validation loss end, beside J22's."""
+    best = int(np.argmin(curves.val_loss))
+    return Table(
+        "summary",
+        "Where the loss ends",
+        (
+            Column("what"),
+            Column("iterations", NUMBER),
+            Column("loss", NUMBER),
+            Column("iterations, J22", NUMBER, published=True),
+            Column("loss, J22 Fig. 7", NUMBER, published=True),
+        ),
+        (
+            (
+                "training loss is stable (within 5 % of its end)",
+                stable_from(curves.iteration, curves.train_loss),
+                curves.train_loss[-1],
+                j22.FIGURE_7_STABLE_FROM,
+                j22.FIGURE_7_LOSS,
+            ),
+            (
+                "lowest validation loss",
+                int(curves.val_iteration[best]),
+                curves.val_loss[best],
+                None,
+                None,
+            ),
+            (
+                "validation loss at the end",
+                int(curves.val_iteration[-1]),
+                curves.val_loss[-1],
+                j22.FIGURE_7_ITERATIONS,
+                None,
+            ),
+        ),
+    )
+
+
+def _test_table(study: Study, media: StudyMedia, folds: Ints, proba: F64) -> Table:
+    """Scores of the first fold's clips, beside the commonest class of the others."""
+    y_true = class_indices(media.manifest)
+    scores = score(y_true, [proba], [folds], study.manifest.groups)
+    in_fold = folds == folds.min()
+    predicted = in_fold & np.isfinite(proba).all(axis=1)
+    majority_class = np.bincount(y_true[~in_fold]).argmax()
+    return Table(
+        "test",
+        "The net of the lowest validation loss on the fold that it never saw",
+        (
+            Column("clips", NUMBER),
+            Column("accuracy", PERCENT),
+            Column("macro F1", NUMBER),
+            Column("majority", PERCENT),
+        ),
+        (
+            (
+                scores.n_clips,
+                scores.accuracy,
+                scores.f1,
+                float((y_true[predicted] == majority_class).mean()),
+            ),
+        ),
+    )
+
+
+def _plot(title: str, curves: LossCurves) -> Plot:
+    lines = {
+        f"training, mean of {SMOOTH} batches": (curves.iteration, curves.train_loss),
+        "validation (groups of the training folds)": (curves.val_iteration, curves.val_loss),
+    }
+    return Plot(
+        "loss",
+        title,
+        lambda axes: loss_lines(axes, lines, j22.FIGURE_7_LOSS, float(j22.FIGURE_7_STABLE_FROM)),
+        (6.4, 4.0),
     )
 
 
@@ -174,11 +226,11 @@ def steps_per_epoch(study: Study, media: StudyMedia, folds: Ints, plan: NetPlan)
     first = int(np.unique(folds)[0])
     rows = np.flatnonzero(media.usable(plan) & (folds != first))
     seed = job_seed(study.settings.extract.seed, first)
-    held = held_out(plan, media.manifest, rows, None, seed)
-    return trained_steps(plan.train, int((~held).sum()))
+    validation = held_out(plan, media.manifest, rows, None, seed)
+    return trained_steps(plan.train, int((~validation).sum()))
 
 
-def _finite(curve: dict[str, list[float]]) -> dict[str, list[float | None]]:
+def _finite(curve: Curve) -> dict[str, list[float | None]]:
     return {
         name: [value if math.isfinite(value) else None for value in values]
         for name, values in curve.items()

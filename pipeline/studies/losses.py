@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from mvemo.extract.training.losses import LOSSES
+from mvemo.extract.training.plan import NetPlan
 from mvemo.fuse.report import published_j22 as j22
-from mvemo.pipeline.studies.core import Study, cross_fit, labels_of, score
-from mvemo.pipeline.studies.output import PERCENT, Cell, Column, Plot, StudyResult, Table
-from mvemo.pipeline.studies.plots import Bar, accuracy_bars
+from mvemo.pipeline.studies.comparison import (
+    INTERVAL_NOTE,
+    Variant,
+    accuracy_plot,
+    compare,
+    comparison_table,
+    net_predictor,
+)
+from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.output import StudyResult
+from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Column
 
 NAMES = {
     "softmax": "L1 softmax",
@@ -26,7 +36,7 @@ def run_losses(study: Study, *, net: str = "crnn", centre_tau: float = CENTRE_TA
     study
         Of the clips.
     net
-        Which.
+        Its name.
     centre_tau
         tau of L3, whose term grows with the square of the features. L4's is the net's own
         setting.
@@ -37,70 +47,37 @@ def run_losses(study: Study, *, net: str = "crnn", centre_tau: float = CENTRE_TA
         for loss in LOSSES
     }
     media = study.media(list(plans.values()))
-    folds = [study.folds(run) for run in range(study.runs)]
-    rows: list[tuple[Cell, ...]] = []
-    bars = []
-    majority = 0.0
-    for loss, plan in plans.items():
-        runs = [
-            cross_fit(study, media, plan, folds[run], run=run, title=f"{net}, {loss}")
-            for run in range(study.runs)
-        ]
-        found = score(
-            labels_of(media), [r.probabilities for r in runs], folds, study.manifest.groups
-        )
-        # J22's one figure is of its net with L4.
-        known = j22.FIGURE_8["crnn"] if (net, loss) == ("crnn", "improved-centre") else None
-        shown_tau = plan.train.tau if "centre" in loss else None
-        rows.append(
-            (
-                NAMES[loss],
-                shown_tau,
-                found.accuracy,
-                found.low,
-                found.high,
-                found.sd,
-                found.f1,
-                found.auc,
-                found.majority,
-                known,
-            )
-        )
-        bars.append(Bar(NAMES[loss], found.accuracy, found.low, found.high, known))
-        majority = found.majority
+    variants = [_variant(study, media, plan) for plan in plans.values()]
+    compared = compare(variants, media.manifest, study.folds_of_runs())
+    table = comparison_table(
+        "scores",
+        f"{net} with the losses of J22 2.4, out of fold",
+        compared,
+        first=(Column("loss"), Column("tau", NUMBER)),
+        measures=("accuracy", "low", "high", "sd", "macro F1", "AUC", "majority"),
+        published=(Column("J22 Fig. 8", PERCENT, published=True),),
+    )
+    bars = [each.bar() for each in compared]
+    majority = compared[-1].scores.majority
     return StudyResult(
         name="losses",
         title=f"Losses of {net}",
-        tables=(
-            Table(
-                "scores",
-                f"{net} with the losses of J22 2.4, out of fold",
-                (
-                    Column("loss"),
-                    Column("tau", "number"),
-                    Column("accuracy", PERCENT),
-                    Column("low", PERCENT),
-                    Column("high", PERCENT),
-                    Column("sd", PERCENT),
-                    Column("macro F1", "number"),
-                    Column("AUC", "number"),
-                    Column("majority", PERCENT),
-                    Column("J22 Fig. 8", PERCENT, published=True),
-                ),
-                tuple(rows),
-            ),
-        ),
-        plots=(
-            Plot(
-                "scores",
-                f"Accuracy of {net} by loss",
-                lambda axes: accuracy_bars(axes, bars, majority),
-                (6.4, 3.4),
-            ),
-        ),
-        notes=(
-            "low and high: 95 % interval over groups. sd: over runs, or folds of one run.",
-            *media.left_out(media.usable(plans["softmax"])),
-        ),
+        tables=(table,),
+        plots=(accuracy_plot("scores", f"Accuracy of {net} by loss", bars, majority, 3.4),),
+        notes=(INTERVAL_NOTE, *media.left_out(media.usable(plans["softmax"]))),
         sources=(j22.SOURCE,),
+    )
+
+
+def _variant(study: Study, media: StudyMedia, plan: NetPlan) -> Variant:
+    """A net with one of the losses."""
+    loss, tau = plan.train.loss, plan.train.tau
+    # J22's one figure is of its net with L4.
+    known = j22.FIGURE_8["crnn"] if (plan.name, loss) == ("crnn", "improved-centre") else None
+    return Variant(
+        NAMES[loss],
+        net_predictor(study, media, plan, title=f"{plan.name}, {loss}"),
+        cells=(NAMES[loss], tau if "centre" in loss else None),
+        published=(known,),
+        printed_accuracy=known,
     )

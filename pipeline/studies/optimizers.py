@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from mvemo.fuse.report.published import PL20_TABLE_2, SOURCES, Z22_TABLE_1, Published
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.core import Study, cross_fit, labels_of, score
-from mvemo.pipeline.studies.output import (
-    NUMBER,
-    PERCENT,
-    Cell,
-    Column,
-    Plot,
-    StudyResult,
-    Table,
+from mvemo.pipeline.studies.comparison import (
+    INTERVAL_NOTE,
+    Variant,
+    accuracy_plot,
+    compare,
+    comparison_table,
+    net_predictor,
 )
-from mvemo.pipeline.studies.plots import Bar, accuracy_bars
+from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.output import StudyResult
+from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column
 
 # Net -> optimizer -> learning rate and momentum, as PL20 Table 2 prints them.
 RATES: Mapping[str, Mapping[str, tuple[float, float]]] = {
@@ -28,6 +28,12 @@ RATES: Mapping[str, Mapping[str, tuple[float, float]]] = {
 }
 NETS = tuple(RATES)
 OPTIMIZERS = ("Adam", "SGD", "RMSprop")
+_FIRST = (Column("net"), Column("optimizer"), Column("rate"), Column("momentum"))
+_PUBLISHED = tuple(
+    Column(f"{what}, {source}", kind, published=True)
+    for source in ("PL20", "Z22")
+    for what, kind in (("accuracy", PERCENT), ("F1", NUMBER), ("AUC", NUMBER))
+)
 
 
 def run_optimizers(
@@ -50,89 +56,55 @@ def run_optimizers(
     if not rate_scale > 0:
         raise BadOption(f"--rate-scale {rate_scale}: it must be above 0")
     media = study.media([study.plan(net) for net in nets])
-    labels = labels_of(media)
-    folds = [study.folds(run) for run in range(study.runs)]
-    notes = ["low and high: 95 % interval over groups. sd: over runs, or folds of one run."]
+    notes = [INTERVAL_NOTE]
     if rate_scale != 1.0:
         notes.append(f"All rates are {rate_scale:g} times the papers'.")
-    rows: list[tuple[Cell, ...]] = []
-    bars: list[Bar] = []
-    majority = math.nan
+    variants: list[Variant] = []
     for net in nets:
-        if not media.usable(study.plan(net)).any():
+        usable = media.usable(study.plan(net))
+        if not usable.any():
             reason = next(iter(media.problems.values()), "no clips")
             notes.append(f"{net} is left out: no clip has what it is given ({reason}).")
             continue
-        notes += media.left_out(media.usable(study.plan(net)), f"clips of {net}")
-        for name in OPTIMIZERS:
-            rate, momentum = RATES[net][name]
-            plan = study.plan(net, optimizer=name.lower(), lr=rate * rate_scale, momentum=momentum)
-            runs = [
-                cross_fit(study, media, plan, folds[run], run=run, title=f"{net}, {name}")
-                for run in range(study.runs)
-            ]
-            found = score(labels, [r.probabilities for r in runs], folds, study.manifest.groups)
-            pl20 = PL20_TABLE_2[name][net]
-            z22 = Z22_TABLE_1.get(name, {}).get(net)
-            rows.append(
-                (
-                    net,
-                    name,
-                    f"{plan.train.lr:g}",
-                    f"{momentum:g}" if name == "SGD" else "",
-                    found.accuracy,
-                    found.low,
-                    found.high,
-                    found.sd,
-                    found.f1,
-                    found.auc,
-                    found.majority,
-                    *_printed(pl20),
-                    *_printed(z22),
-                )
-            )
-            bars.append(Bar(f"{net}, {name}", found.accuracy, found.low, found.high, pl20.accuracy))
-            majority = found.majority
-    if not rows:
+        notes += media.left_out(usable, f"clips of {net}")
+        variants += [_variant(study, media, net, name, rate_scale) for name in OPTIMIZERS]
+    if not variants:
         raise BadOption(f"{study.manifest.name}: no clip has sound or pictures for these nets")
+    compared = compare(variants, media.manifest, study.folds_of_runs())
+    table = comparison_table(
+        "scores",
+        "Accuracy, F1 and AUC by optimizer, out of fold (as PL20 Table 2, Z22 Table 1)",
+        compared,
+        first=_FIRST,
+        measures=("accuracy", "low", "high", "sd", "macro F1", "AUC", "majority"),
+        published=_PUBLISHED,
+    )
+    bars = [each.bar() for each in compared]
+    majority, height = compared[-1].scores.majority, 1.6 + 0.32 * len(bars)
     return StudyResult(
         name="optimizers",
         title="Optimizers of the unimodal nets",
-        tables=(
-            Table(
-                "scores",
-                "Accuracy, F1 and AUC by optimizer, out of fold (as PL20 Table 2, Z22 Table 1)",
-                (
-                    Column("net"),
-                    Column("optimizer"),
-                    Column("rate"),
-                    Column("momentum"),
-                    Column("accuracy", PERCENT),
-                    Column("low", PERCENT),
-                    Column("high", PERCENT),
-                    Column("sd", PERCENT),
-                    Column("macro F1", NUMBER),
-                    Column("AUC", NUMBER),
-                    Column("majority", PERCENT),
-                    *(
-                        Column(f"{what}, {source}", kind, published=True)
-                        for source in ("PL20", "Z22")
-                        for what, kind in (("accuracy", PERCENT), ("F1", NUMBER), ("AUC", NUMBER))
-                    ),
-                ),
-                tuple(rows),
-            ),
-        ),
-        plots=(
-            Plot(
-                "scores",
-                "Accuracy by net and optimizer",
-                lambda axes: accuracy_bars(axes, bars, majority),
-                (6.4, 1.6 + 0.32 * len(bars)),
-            ),
-        ),
+        tables=(table,),
+        plots=(accuracy_plot("scores", "Accuracy by net and optimizer", bars, majority, height),),
         notes=tuple(notes),
         sources=tuple(SOURCES.values()),
+    )
+
+
+def _variant(
+    study: Study, media: StudyMedia, net: str, optimizer: str, rate_scale: float
+) -> Variant:
+    """A net with one of the optimizers."""
+    rate, momentum = RATES[net][optimizer]
+    plan = study.plan(net, optimizer=optimizer.lower(), lr=rate * rate_scale, momentum=momentum)
+    pl20 = PL20_TABLE_2[optimizer][net]
+    z22 = Z22_TABLE_1.get(optimizer, {}).get(net)
+    return Variant(
+        f"{net}, {optimizer}",
+        net_predictor(study, media, plan, title=f"{net}, {optimizer}"),
+        cells=(net, optimizer, f"{plan.train.lr:g}", f"{momentum:g}" if optimizer == "SGD" else ""),
+        published=(*_printed(pl20), *_printed(z22)),
+        printed_accuracy=pl20.accuracy,
     )
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -18,106 +16,10 @@ from mvemo.manifests.files import write_bytes, write_json, write_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Cell = str | int | float | None
-# Column kinds whose cells are fractions, shown as per cent.
-PERCENT = "percent"
-TEXT = "text"
-NUMBER = "number"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table.
-
-    Parameters
-    ----------
-    name
-        Header.
-    kind
-        ``text``; ``percent``, of fractions, shown with two decimals; ``number``, integers
-        with their digits and others with three decimals.
-    published
-        Whether its cells are printed figures, measured on other data.
-    """
-
-    name: str
-    kind: str = TEXT
-    published: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table and what to know of it.
-
-    Parameters
-    ----------
-    name
-        Short, for file names.
-    title
-        What it shows, and which table of a paper it is made after.
-    columns
-        From the left.
-    rows
-        Cells by column; None where there is no figure.
-    """
-
-    name: str
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-
-    def cells(self) -> list[list[str]]:
-        """All cells as text."""
-        return [
-            [shown(cell, column.kind) for cell, column in zip(row, self.columns, strict=True)]
-            for row in self.rows
-        ]
-
-    def text(self) -> str:
-        """For the terminal; published columns lie to the right of a bar."""
-        lines = [[column.name for column in self.columns], *self.cells()]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-        out = [self.title]
-        bar = next((i for i, c in enumerate(self.columns) if c.published), None)
-        if bar is not None:
-            out.append(" " * (2 + sum(widths[:bar]) + 2 * bar) + f"| {LABEL}")
-        for n, line in enumerate(lines):
-            parts = []
-            for i, (value, column) in enumerate(zip(line, self.columns, strict=True)):
-                mark = "| " if i == bar else ""
-                left = column.kind == TEXT
-                parts.append(mark + (value.ljust(widths[i]) if left else value.rjust(widths[i])))
-            out.append(("  " + "  ".join(parts)).rstrip())
-            if n == 0:
-                out.append(
-                    "  " + "-" * (sum(widths) + 2 * (len(widths) - 1) + 2 * (bar is not None))
-                )
-        return "\n".join(out)
-
-    def record(self) -> dict[str, Any]:
-        """As JSON values; percentages stay fractions, and what is not finite is null."""
-        return {
-            "title": self.title,
-            "columns": [
-                {"name": c.name, "kind": c.kind, **({"published": LABEL} if c.published else {})}
-                for c in self.columns
-            ],
-            "rows": [[_plain(cell) for cell in row] for row in self.rows],
-        }
-
-    def csv(self) -> str:
-        """Header and rows; published columns say so in their names."""
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow([f"{c.name} ({LABEL})" if c.published else c.name for c in self.columns])
-        writer.writerows(
-            ["" if _plain(cell) is None else cell for cell in row] for row in self.rows
-        )
-        return buffer.getvalue()
 
 
 @dataclass(frozen=True)
@@ -144,7 +46,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """All that a study found.
+    """Tables, plots and notes of a study.
 
     Parameters
     ----------
@@ -183,7 +85,7 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
     study
         What was run.
     result
-        What it found.
+        Its tables, plots and notes.
     settings
         JSON values that the study depended on.
     out
@@ -194,23 +96,22 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
     BadOption
         A file cannot be written.
     """
+    facts, origin = _facts(study), provenance(settings=dict(settings))
+    notes = [*banners(study), *result.notes]
+    record = {
+        "study": result.name,
+        "title": result.title,
+        "data": facts,
+        "permuted_labels": study.permuted,
+        "tables": {table.name: table.record() for table in result.tables},
+        "notes": notes,
+        "failures": dict(sorted(study.failures.items())),
+        **({"curves": dict(result.data)} if result.data else {}),
+        "sources": list(result.sources),
+        "provenance": origin,
+    }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        facts = _facts(study)
-        notes = [*banners(study), *result.notes]
-        made = provenance(settings=dict(settings))
-        record = {
-            "study": result.name,
-            "title": result.title,
-            "data": facts,
-            "permuted_labels": study.permuted,
-            "tables": {table.name: table.record() for table in result.tables},
-            "notes": notes,
-            "failures": dict(sorted(study.failures.items())),
-            **({"curves": dict(result.data)} if result.data else {}),
-            "sources": list(result.sources),
-            "provenance": made,
-        }
         pictures = []
         for plot in result.plots:
             svg, png = render(plot)
@@ -222,7 +123,17 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
         for table in result.tables:
             write_text(out / f"{result.name}-{table.name}.csv", table.csv())
         write_json(out / f"{result.name}.json", record)
-        page = _page(result, facts, notes, made, pictures, study.failures)
+        page = _page(
+            result=result,
+            facts=facts,
+            notes=notes,
+            label=LABEL,
+            pictures=pictures,
+            failures=sorted(study.failures.items()),
+            command=origin["command"],
+            versions=origin["versions"],
+            settings=json.dumps(origin["settings"], indent=1, ensure_ascii=False),
+        )
         write_text(out / f"{result.name}.html", page)
     except OSError as error:
         raise BadOption(f"{error.filename or out}: cannot be written: {error.strerror}") from None
@@ -230,15 +141,15 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
 
 def banners(study: Study) -> list[str]:
     """What must be known before any figure is read."""
-    said = []
+    sentences = []
     if study.permuted:
-        said.append(
+        sentences.append(
             "Labels were shuffled: this is a check, and every accuracy should be near the "
             "majority baseline or below."
         )
     if study.manifest.synthetic:
-        said.append("The clips are generated data.")
-    return said
+        sentences.append("The clips are generated data.")
+    return sentences
 
 
 def render(plot: Plot) -> tuple[bytes, bytes]:
@@ -255,27 +166,12 @@ def render(plot: Plot) -> tuple[bytes, bytes]:
         axes.set_title(plot.title, fontsize=10, loc="left")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-        written = []
+        images = []
         for kind, extra in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 150})):
             buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, **extra)  # type: ignore[arg-type]
-            written.append(buffer.getvalue())
-    return written[0], written[1]
-
-
-def shown(cell: Cell, kind: str) -> str:
-    """A cell as text; a dash where there is no figure."""
-    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
-        return "-"
-    if isinstance(cell, str):
-        return cell
-    if kind == PERCENT:
-        return f"{100 * cell:.2f}"
-    return f"{cell:,}" if isinstance(cell, int) else f"{cell:.3f}"
-
-
-def _plain(cell: Cell) -> Cell:
-    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
+            images.append(buffer.getvalue())
+    return images[0], images[1]
 
 
 def _facts(study: Study) -> dict[str, Any]:
@@ -295,14 +191,7 @@ def _facts(study: Study) -> dict[str, Any]:
     }
 
 
-def _page(
-    result: StudyResult,
-    facts: Mapping[str, Any],
-    notes: Sequence[str],
-    made: Mapping[str, Any],
-    pictures: Sequence[tuple[str, str]],
-    failures: Mapping[str, str],
-) -> str:
+def _page(**values: Any) -> str:
     """One page that loads nothing; all text is escaped."""
     import jinja2
 
@@ -310,14 +199,4 @@ def _page(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(template.read_text(encoding="utf-8")).render(
-        result=result,
-        facts=facts,
-        notes=notes,
-        label=LABEL,
-        pictures=pictures,
-        failures=sorted(failures.items()),
-        command=made["command"],
-        versions=made["versions"],
-        settings=json.dumps(made["settings"], indent=1, ensure_ascii=False),
-    )
+    return environment.from_string(template.read_text(encoding="utf-8")).render(**values)

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mvemo.extract.training.plan import NetPlan
+from mvemo.fuse.arrays import Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.fuse.songs import decide
+from mvemo.manifests import Manifest
 from mvemo.manifests.segments import segment_manifest, song_of
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.studies.core import Scores, Study, cross_fit, labels_of, score
-from mvemo.pipeline.studies.output import (
-    NUMBER,
-    PERCENT,
-    Cell,
-    Column,
-    Plot,
-    StudyResult,
-    Table,
-)
+from mvemo.pipeline.studies.comparison import Variant, compare, net_predictor
+from mvemo.pipeline.studies.core import Study, class_indices
+from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import accuracy_lines
+from mvemo.pipeline.studies.scores import Scores, score
+from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Column, Table
 
 SECONDS = (3.0, 5.0, 10.0, 16.0)
 NETS = ("cnn", "crnn")
+
+
+@dataclass(frozen=True)
+class LengthScores:
+    """One net on segments of one length: scored by segment and by song."""
+
+    net: str
+    seconds: float
+    segments: Scores
+    songs: Scores
 
 
 def run_segments(
@@ -47,9 +53,9 @@ def run_segments(
     nets
         Names of nets that read descriptor sequences; their input gets the segments' length.
     """
-    for each in seconds:
-        if not each > 0:
-            raise BadOption(f"--seconds {each:g}: a segment must be longer than 0 s")
+    for length in seconds:
+        if not length > 0:
+            raise BadOption(f"--seconds {length:g}: a segment must be longer than 0 s")
     plans = [study.plan(net) for net in nets]
     for plan in plans:
         if "n_frames" not in plan.options:
@@ -57,91 +63,25 @@ def run_segments(
     # Lengths come from decoding; this also finds clips that cannot be read.
     whole = study.media(descriptors=["mel"])
     durations = whole.seconds()
-    kept = tuple(clip for clip in study.manifest.clips if clip.clip_id in durations)
-    manifest = replace(study.manifest, clips=kept)
-    folds = [replace(study, manifest=manifest).folds(run) for run in range(study.runs)]
-    rows_of = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
+    clips = tuple(clip for clip in study.manifest.clips if clip.clip_id in durations)
+    songs = replace(study.manifest, clips=clips)
+    folds = replace(study, manifest=songs).folds_of_runs()
 
-    counts: list[tuple[Cell, ...]] = []
-    table: list[tuple[Cell, ...]] = []
-    lines: dict[str, dict[float, float]] = {}
-    majority = math.nan
     notes = list(whole.left_out(whole.described))
+    counts = []
+    scores: list[LengthScores] = []
     for length in seconds:
-        cut = segment_manifest(manifest, length, durations=durations)
-        media = replace(study, manifest=cut).media(
-            [_of_length(plan, length, study.settings) for plan in plans]
-        )
-        notes += media.left_out(media.described, f"segments of {length:g} s")
-        song = np.array([rows_of[song_of(clip_id)] for clip_id in cut.clip_ids], dtype=np.int64)
-        counts.append((length, len(cut), len(manifest), j22.TABLE_1.get(length)))
-        for plan in plans:
-            runs = [
-                cross_fit(
-                    study,
-                    media,
-                    _of_length(plan, length, study.settings),
-                    folds[run][song],
-                    run=run,
-                    title=f"{plan.name} {length:g} s",
-                ).probabilities
-                for run in range(study.runs)
-            ]
-            of_segments = score(labels_of(media), runs, [fold[song] for fold in folds], cut.groups)
-            of_songs = score(
-                np.asarray(manifest.labels, dtype=np.int64),
-                [decide(p, song, len(manifest), "mean") for p in runs],
-                folds,
-                manifest.groups,
-            )
-            majority = of_songs.majority
-            table.append(_row(plan.name, length, of_segments, of_songs))
-            lines.setdefault(f"{plan.name}, segments", {})[length] = of_segments.accuracy
-            lines.setdefault(f"{plan.name}, songs", {})[length] = of_songs.accuracy
-    published = {net: j22.TABLE_2[net] for net in nets if net in j22.TABLE_2}
+        segments = segment_manifest(songs, length, durations=durations)
+        counts.append((length, len(segments), len(songs), j22.TABLE_1.get(length)))
+        of_length = [_of_length(plan, length, study.settings) for plan in plans]
+        found, problems = _score_length(study, songs, segments, folds, of_length, length)
+        scores += found
+        notes += problems
     return StudyResult(
         name="segments",
         title="Length of segments",
-        tables=(
-            Table(
-                "counts",
-                "Segments by length (as J22 Table 1)",
-                (
-                    Column("seconds", NUMBER),
-                    Column("segments", NUMBER),
-                    Column("songs", NUMBER),
-                    Column("J22 Table 1", NUMBER, published=True),
-                ),
-                tuple(counts),
-            ),
-            Table(
-                "accuracy",
-                "Accuracy by length of segments, per cent (as J22 Table 2)",
-                (
-                    Column("net"),
-                    Column("seconds", NUMBER),
-                    Column("segments", PERCENT),
-                    Column("low", PERCENT),
-                    Column("high", PERCENT),
-                    Column("songs", PERCENT),
-                    Column("low", PERCENT),
-                    Column("high", PERCENT),
-                    Column("majority", PERCENT),
-                    Column("J22 Table 2", PERCENT, published=True),
-                ),
-                tuple(table),
-            ),
-        ),
-        plots=(
-            Plot(
-                "accuracy",
-                "Accuracy by length of segments",
-                lambda axes: accuracy_lines(
-                    axes, lines, published, majority, "length of a segment, s"
-                ),
-                (6.4, 4.6),
-            ),
-        ),
+        tables=(_count_table(counts), _accuracy_table(scores)),
+        plots=(_plot(scores),),
         notes=(
             "low and high: 95 % interval over groups. A song's class is that of its segments' "
             "mean probabilities. A clip shorter than a segment is one segment, whole.",
@@ -151,23 +91,100 @@ def run_segments(
     )
 
 
+def _score_length(
+    study: Study,
+    songs: Manifest,
+    segments: Manifest,
+    folds: Sequence[Ints],
+    plans: Sequence[NetPlan],
+    seconds: float,
+) -> tuple[list[LengthScores], tuple[str, ...]]:
+    """Scores of each net on segments of one length, and notes on those left out."""
+    media = replace(study, manifest=segments).media(plans)
+    rows = {clip_id: row for row, clip_id in enumerate(songs.clip_ids)}
+    song = np.array([rows[song_of(clip_id)] for clip_id in segments.clip_ids], dtype=np.int64)
+    variants = [
+        Variant(
+            plan.name,
+            net_predictor(study, media, plan, title=f"{plan.name} {seconds:g} s"),
+            cells=(plan.name, seconds),
+        )
+        for plan in plans
+    ]
+    compared = compare(variants, segments, [assignment[song] for assignment in folds])
+    scores = []
+    for each in compared:
+        of_songs = score(
+            class_indices(songs),
+            [decide(run.proba, song, len(songs), "mean") for run in each.runs],
+            folds,
+            songs.groups,
+        )
+        scores.append(LengthScores(each.variant.name, seconds, each.scores, of_songs))
+    return scores, media.left_out(media.described, f"segments of {seconds:g} s")
+
+
 def _of_length(plan: NetPlan, seconds: float, settings: Settings) -> NetPlan:
     """The plan with the input that a segment fills."""
     described = settings.descriptors
-    frames = max(1, round(seconds * described.sr / described.hop_length))
-    return replace(plan, options={**plan.options, "n_frames": frames})
+    n_frames = max(1, round(seconds * described.sr / described.hop_length))
+    return replace(plan, options={**plan.options, "n_frames": n_frames})
 
 
-def _row(net: str, seconds: float, segments: Scores, songs: Scores) -> tuple[Cell, ...]:
-    return (
-        net,
-        seconds,
-        segments.accuracy,
-        segments.low,
-        segments.high,
-        songs.accuracy,
-        songs.low,
-        songs.high,
-        songs.majority,
-        j22.TABLE_2.get(net, {}).get(seconds),
+def _count_table(counts: Sequence[tuple[float, int, int, int | None]]) -> Table:
+    return Table(
+        "counts",
+        "Segments by length (as J22 Table 1)",
+        (
+            Column("seconds", NUMBER),
+            Column("segments", NUMBER),
+            Column("songs", NUMBER),
+            Column("J22 Table 1", NUMBER, published=True),
+        ),
+        tuple(counts),
+    )
+
+
+def _accuracy_table(scores: Sequence[LengthScores]) -> Table:
+    return Table(
+        "accuracy",
+        "Accuracy by length of segments, per cent (as J22 Table 2)",
+        (
+            Column("net"),
+            Column("seconds", NUMBER),
+            *(
+                Column(name, PERCENT)
+                for rows in ("segments", "songs")
+                for name in (rows, "low", "high")
+            ),
+            Column("majority", PERCENT),
+            Column("J22 Table 2", PERCENT, published=True),
+        ),
+        tuple(
+            (
+                each.net,
+                each.seconds,
+                *(each.segments.accuracy, each.segments.low, each.segments.high),
+                *(each.songs.accuracy, each.songs.low, each.songs.high),
+                each.songs.majority,
+                j22.TABLE_2.get(each.net, {}).get(each.seconds),
+            )
+            for each in scores
+        ),
+    )
+
+
+def _plot(scores: Sequence[LengthScores]) -> Plot:
+    lines: dict[str, dict[float, float]] = {}
+    for each in scores:
+        lines.setdefault(f"{each.net}, segments", {})[each.seconds] = each.segments.accuracy
+        lines.setdefault(f"{each.net}, songs", {})[each.seconds] = each.songs.accuracy
+    nets = dict.fromkeys(each.net for each in scores)
+    published = {net: j22.TABLE_2[net] for net in nets if net in j22.TABLE_2}
+    majority = scores[-1].songs.majority
+    return Plot(
+        "accuracy",
+        "Accuracy by length of segments",
+        lambda axes: accuracy_lines(axes, lines, published, majority, "length of a segment, s"),
+        (6.4, 4.6),
     )

@@ -7,12 +7,14 @@ from study_samples import make_set, tiny_options
 from mvemo.extract.nets import build_net
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.settings import load_settings
-from mvemo.pipeline.studies.baselines import QUADRANTS, out_of_fold, quadrants_of
+from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
 from mvemo.pipeline.studies.convnets import confusion_table
-from mvemo.pipeline.studies.core import majority_accuracy, open_study, predict, score
+from mvemo.pipeline.studies.core import open_study
+from mvemo.pipeline.studies.crossfit import predict_proba
 from mvemo.pipeline.studies.iterations import smoothed, stable_from
 from mvemo.pipeline.studies.optimizers import RATES
-from mvemo.pipeline.studies.output import Column, Table, shown
+from mvemo.pipeline.studies.scores import majority_accuracy, score
+from mvemo.pipeline.studies.tables import Column, Table, shown
 
 
 def test_published_figures_are_those_of_the_paper():
@@ -78,18 +80,18 @@ def test_scores_are_those_of_scikit_learn():
     folds = np.arange(90) % 3
     groups = [f"g{i % 30}" for i in range(90)]
     p[4] = np.nan
-    there = np.arange(90) != 4
-    found = score(labels, [p], [folds], groups)
-    said = p[there].argmax(axis=1)
-    truth = labels[there]
-    assert found.accuracy == pytest.approx(accuracy_score(truth, said), abs=1e-12)
-    assert found.f1 == pytest.approx(f1_score(truth, said, average="macro"), abs=1e-12)
-    area = roc_auc_score(truth, p[there], multi_class="ovr", average="macro")
-    assert found.auc == pytest.approx(area, abs=1e-12)
-    each = [accuracy_score(truth[folds[there] == f], said[folds[there] == f]) for f in range(3)]
-    assert found.sd == pytest.approx(np.std(each, ddof=1), abs=1e-12)
-    assert found.low < found.accuracy < found.high
-    assert found.clips == 89
+    mask = np.arange(90) != 4
+    scores = score(labels, [p], [folds], groups)
+    y_pred = p[mask].argmax(axis=1)
+    y_true = labels[mask]
+    assert scores.accuracy == pytest.approx(accuracy_score(y_true, y_pred), abs=1e-12)
+    assert scores.f1 == pytest.approx(f1_score(y_true, y_pred, average="macro"), abs=1e-12)
+    area = roc_auc_score(y_true, p[mask], multi_class="ovr", average="macro")
+    assert scores.auc == pytest.approx(area, abs=1e-12)
+    each = [accuracy_score(y_true[folds[mask] == f], y_pred[folds[mask] == f]) for f in range(3)]
+    assert scores.sd == pytest.approx(np.std(each, ddof=1), abs=1e-12)
+    assert scores.low < scores.accuracy < scores.high
+    assert scores.n_clips == 89
 
 
 def test_majority_is_of_the_other_folds():
@@ -117,7 +119,7 @@ def test_scalers_and_models_never_see_the_fold_they_predict():
         return np.zeros(len(test), dtype=np.int64)
 
     rows[7] = np.nan
-    out = out_of_fold(spy, rows, labels, folds, 0, 2)
+    out = predict_out_of_fold(spy, rows, labels, folds, 0, 2)
     assert np.isnan(out[7]).all()
     assert (out[np.arange(40) != 7] == [1, 0]).all()
     for fold, (train, classes, test) in enumerate(seen):
@@ -125,8 +127,8 @@ def test_scalers_and_models_never_see_the_fold_they_predict():
         mean, sd = rows[kept].mean(axis=0), rows[kept].std(axis=0)
         np.testing.assert_allclose(train, (rows[kept] - mean) / sd, atol=1e-12)
         assert classes.tolist() == labels[kept].tolist()
-        held = (folds == fold) & (np.arange(40) != 7)
-        np.testing.assert_allclose(test, (rows[held] - mean) / sd, atol=1e-12)
+        tested = (folds == fold) & (np.arange(40) != 7)
+        np.testing.assert_allclose(test, (rows[tested] - mean) / sd, atol=1e-12)
 
 
 def test_confusion_has_the_paper_beside_it_only_for_its_classes():
@@ -185,7 +187,7 @@ def test_predictions_are_those_of_the_net(tmp_path):
     plan = study.plan("rnn")
     net = build_net("rnn", 4, width=plan.width, **plan.options)
     rows = np.array([5, 0, 3])
-    got = predict(net, media, rows, study.settings)
+    got = predict_proba(net, media, rows, study.settings)
     with torch.no_grad():
         expected = net.eval()(net.prepare(media.batches(net).load(rows.tolist()))).softmax(1)
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-6)

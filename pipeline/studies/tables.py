@@ -1,0 +1,123 @@
+"""Tables of studies: cells with their kinds, as text, JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from mvemo.fuse.report.published import LABEL
+
+Cell = str | int | float | None
+# Column kinds whose cells are fractions, shown as per cent.
+PERCENT = "percent"
+TEXT = "text"
+NUMBER = "number"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Parameters
+    ----------
+    name
+        Header.
+    kind
+        ``text``; ``percent``, of fractions, shown with two decimals; ``number``, integers
+        with their digits and others with three decimals.
+    published
+        Whether its cells are printed figures, measured on other data.
+    """
+
+    name: str
+    kind: str = TEXT
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table and what to know of it.
+
+    Parameters
+    ----------
+    name
+        Short, for file names.
+    title
+        What it shows, and which table of a paper it is made after.
+    columns
+        From the left.
+    rows
+        Cells by column; None where there is no figure.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def cells(self) -> list[list[str]]:
+        """All cells as text."""
+        return [
+            [shown(cell, column.kind) for cell, column in zip(row, self.columns, strict=True)]
+            for row in self.rows
+        ]
+
+    def text(self) -> str:
+        """For the terminal; published columns lie to the right of a bar."""
+        lines = [[column.name for column in self.columns], *self.cells()]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
+        out = [self.title]
+        bar = next((i for i, c in enumerate(self.columns) if c.published), None)
+        if bar is not None:
+            out.append(" " * (2 + sum(widths[:bar]) + 2 * bar) + f"| {LABEL}")
+        for n, line in enumerate(lines):
+            parts = []
+            for i, (value, column) in enumerate(zip(line, self.columns, strict=True)):
+                mark = "| " if i == bar else ""
+                left = column.kind == TEXT
+                parts.append(mark + (value.ljust(widths[i]) if left else value.rjust(widths[i])))
+            out.append(("  " + "  ".join(parts)).rstrip())
+            if n == 0:
+                out.append(
+                    "  " + "-" * (sum(widths) + 2 * (len(widths) - 1) + 2 * (bar is not None))
+                )
+        return "\n".join(out)
+
+    def record(self) -> dict[str, Any]:
+        """As JSON values; percentages stay fractions, and what is not finite is null."""
+        return {
+            "title": self.title,
+            "columns": [
+                {"name": c.name, "kind": c.kind, **({"published": LABEL} if c.published else {})}
+                for c in self.columns
+            ],
+            "rows": [[_plain(cell) for cell in row] for row in self.rows],
+        }
+
+    def csv(self) -> str:
+        """Header and rows; published columns say so in their names."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow([f"{c.name} ({LABEL})" if c.published else c.name for c in self.columns])
+        writer.writerows(
+            ["" if _plain(cell) is None else cell for cell in row] for row in self.rows
+        )
+        return buffer.getvalue()
+
+
+def shown(cell: Cell, kind: str) -> str:
+    """A cell as text; a dash where there is no figure."""
+    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
+        return "-"
+    if isinstance(cell, str):
+        return cell
+    if kind == PERCENT:
+        return f"{100 * cell:.2f}"
+    return f"{cell:,}" if isinstance(cell, int) else f"{cell:.3f}"
+
+
+def _plain(cell: Cell) -> Cell:
+    return None if isinstance(cell, float) and not math.isfinite(cell) else cell
