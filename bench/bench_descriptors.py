@@ -64,7 +64,7 @@ def composition(y: np.ndarray) -> dict[str, np.ndarray]:
     window = scipy.signal.get_window(s.window, width)
     phases, formants = [], []
     for i, x in enumerate(librosa.util.frame(y, frame_length=s.n_fft, hop_length=s.hop_length).T):
-        if np.sqrt(np.mean(x**2)) < 10 ** (s.mute_db / 20):
+        if np.sqrt(np.mean(x**2)) < 10 ** (s.silence_db / 20):
             continue
         a = librosa.lpc(x, order=s.lpc_order)
         error = scipy.signal.lfilter(a, [1.0], x)

@@ -1,8 +1,8 @@
-"""Mel scales and filterbanks, without torch: descriptors run in workers that have none."""
+"""The mel filter bank and its settings, without torch: workers that describe have none."""
 
 from __future__ import annotations
 
-import math
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ class MelSettings:
     n_mels, fmin, fmax
         Number of mel bands, and the range in Hz that they cover.
     htk
-        HTK's mel scale; else Slaney's.
+        HTK's mel scale; else Slaney's, which is linear up to 1 kHz.
     norm
         ``slaney``: bands of unit area; ``none``: bands of unit height.
     frames
@@ -81,37 +81,51 @@ class MelSettings:
         return {**asdict(self), "window": "hann", "power": 2, "reference": "clip maximum"}
 
 
-def hz_to_mel(hz: NDArray[np.float64], *, htk: bool = False) -> NDArray[np.float64]:
-    """Mel of a frequency in Hz.
+def mel_filter_bank(settings: MelSettings) -> NDArray[np.float64]:
+    """Triangular mel bands over the bins of a DFT.
 
-    Slaney's scale (Auditory Toolbox) is linear, 200/3 Hz a mel, to 1 kHz and then
-    logarithmic, 27 mels for a factor of 6.4; HTK's is 2595 log10(1 + f / 700).
+    The only one of this project: descriptors and nets use it alike. librosa computes it,
+    and is imported on the first call alone, as that takes half a second.
+
+    Parameters
+    ----------
+    settings
+        Of the spectrogram; `hop_length`, `frames`, `amin` and the like have no say in it.
+
+    Returns
+    -------
+    float64 (n_fft // 2 + 1, n_mels), 0 or more; bands between two bins are 0 throughout.
+
+    See Also
+    --------
+    mvemo.extract.descriptors.filter_banks.filter_banks : Of all descriptors at once.
+    librosa.filters.mel : What it calls.
+
+    Examples
+    --------
+    >>> bank = mel_filter_bank(MelSettings(sr=16000, n_fft=512, n_mels=96))
+    >>> bank.shape
+    (257, 96)
+
+    With ``norm="none"`` bands are of unit height, and neighbours sum to 1:
+
+    >>> flat = mel_filter_bank(MelSettings(sr=16000, n_mels=8, norm="none"))
+    >>> bool(np.allclose(flat.sum(axis=1)[20:180], 1.0))
+    True
     """
-    if htk:
-        return np.asarray(2595.0 * np.log10(1.0 + hz / 700.0))
-    high = 15.0 + 27.0 * np.log(np.maximum(hz, 1000.0) / 1000.0) / math.log(6.4)
-    return np.where(hz < 1000.0, hz * 3.0 / 200.0, high)
+    import librosa.filters
 
-
-def mel_to_hz(mel: NDArray[np.float64], *, htk: bool = False) -> NDArray[np.float64]:
-    """Frequency in Hz of a mel; the inverse of `hz_to_mel`."""
-    if htk:
-        return np.asarray(700.0 * (10.0 ** (mel / 2595.0) - 1.0))
-    high = 1000.0 * np.exp((np.maximum(mel, 15.0) - 15.0) * math.log(6.4) / 27.0)
-    return np.where(mel < 15.0, mel * 200.0 / 3.0, high)
-
-
-def mel_filterbank(settings: MelSettings) -> NDArray[np.float64]:
-    """Triangular mel bands over the bins of a DFT, float64 (n_fft // 2 + 1, n_mels)."""
-    bins = np.arange(settings.n_fft // 2 + 1) * (settings.sr / settings.n_fft)
-    low, high = hz_to_mel(np.array([settings.fmin, settings.fmax]), htk=settings.htk)
-    edges = mel_to_hz(np.linspace(low, high, settings.n_mels + 2), htk=settings.htk)
-    # (bins, edges): distance of each bin above each edge, in Hz.
-    above = bins[:, None] - edges[None, :]
-    width = np.diff(edges)
-    rising = above[:, :-2] / width[:-1]
-    falling = -above[:, 2:] / width[1:]
-    bank: NDArray[np.float64] = np.maximum(0.0, np.minimum(rising, falling))
-    if settings.norm == "slaney":
-        bank *= 2.0 / (edges[2:] - edges[:-2])
-    return bank
+    with warnings.catch_warnings():
+        # Narrow bands at a coarse DFT are empty: their level is the floor, which is finite.
+        warnings.filterwarnings("ignore", "Empty filters detected", UserWarning)
+        bank: NDArray[np.float64] = librosa.filters.mel(
+            sr=settings.sr,
+            n_fft=settings.n_fft,
+            n_mels=settings.n_mels,
+            fmin=settings.fmin,
+            fmax=settings.fmax,
+            htk=settings.htk,
+            norm="slaney" if settings.norm == "slaney" else None,
+            dtype=np.float64,
+        )
+    return np.ascontiguousarray(bank.T)

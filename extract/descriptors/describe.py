@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache.spec import FeatureSpec
+from mvemo.extract.arrays import F32
+from mvemo.extract.descriptors.filter_banks import FilterBanks, filter_banks
 from mvemo.extract.descriptors.frames import Frames, audible_frames, blocks
 from mvemo.extract.descriptors.pitch import fundamental
 from mvemo.extract.descriptors.prediction import (
@@ -18,7 +19,7 @@ from mvemo.extract.descriptors.prediction import (
     residual,
     residual_phase,
 )
-from mvemo.extract.descriptors.settings import DescriptorSettings, Floats
+from mvemo.extract.descriptors.settings import DescriptorSettings
 from mvemo.extract.descriptors.spectral import (
     cepstrum,
     chroma,
@@ -36,33 +37,41 @@ VERSION = 1
 class _Block:
     """Some frames, and what several descriptors need of them, computed once."""
 
-    def __init__(self, frames: Frames, settings: DescriptorSettings) -> None:
+    def __init__(
+        self, frames: Frames, settings: DescriptorSettings, banks: FilterBanks | None
+    ) -> None:
         self.frames = frames
         self.settings = settings
+        self._banks = banks
+
+    @property
+    def banks(self) -> FilterBanks:
+        # Not needed by every descriptor, and the first call in a process imports librosa.
+        return filter_banks(self.settings) if self._banks is None else self._banks
 
     @cached_property
-    def power(self) -> Floats:
+    def power(self) -> F32:
         return power_spectrum(self.frames.values, self.settings)
 
     @cached_property
-    def mel(self) -> Floats:
-        return mel_level(self.power, self.settings)
+    def mel(self) -> F32:
+        return mel_level(self.power, self.banks.mel)
 
     @cached_property
-    def mfcc(self) -> Floats:
+    def mfcc(self) -> F32:
         return cepstrum(self.mel, self.settings.n_mfcc)
 
     @cached_property
-    def rp(self) -> Floats:
+    def rp(self) -> F32:
         settings = self.settings
         error = residual(self.frames, prediction_coefficients(self.frames, settings))
         phase = power_spectrum(residual_phase(error), settings)
-        return cepstrum(mel_level(phase, settings), settings.n_mfcc)
+        return cepstrum(mel_level(phase, self.banks.mel), settings.n_mfcc)
 
     @property
-    def mfcc_rp(self) -> Floats:
+    def mfcc_rp(self) -> F32:
         weight = np.float32(self.settings.alpha)
-        combined: Floats = (1 - weight) * self.mfcc + weight * self.rp
+        combined: F32 = (1 - weight) * self.mfcc + weight * self.rp
         return combined
 
 
@@ -72,10 +81,10 @@ class _Descriptor:
 
     dim: Callable[[DescriptorSettings], int]
     settings: tuple[str, ...]
-    values: Callable[[_Block], Floats]
+    values: Callable[[_Block], F32]
 
 
-_FRAMING = ("sr", "n_fft", "hop_length", "window", "mute_db")
+_FRAMING = ("sr", "n_fft", "hop_length", "window", "silence_db")
 _DESCRIPTORS = {
     "mel": _Descriptor(lambda s: s.n_mels, ("n_mels",), lambda b: b.mel),
     "spectrogram": _Descriptor(lambda s: s.n_fft // 2 + 1, (), lambda b: decibel(b.power)),
@@ -99,7 +108,7 @@ _DESCRIPTORS = {
         ("n_bands", "contrast_min"),
         lambda b: spectral_contrast(b.power, b.settings),
     ),
-    "chroma": _Descriptor(lambda s: 12, (), lambda b: chroma(b.power, b.settings)),
+    "chroma": _Descriptor(lambda s: 12, (), lambda b: chroma(b.power, b.banks.chroma)),
 }
 DESCRIPTORS = (*_DESCRIPTORS, "times")
 
@@ -112,7 +121,7 @@ def dim_of(name: str, settings: DescriptorSettings) -> int:
     BadSetting
         No descriptor has this name.
     """
-    _known(name)
+    _check_name(name)
     return 1 if name == "times" else _DESCRIPTORS[name].dim(settings)
 
 
@@ -124,7 +133,7 @@ def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
     BadSetting
         No descriptor has this name.
     """
-    _known(name)
+    _check_name(name)
     deciding = _FRAMING + (() if name == "times" else _DESCRIPTORS[name].settings)
     return FeatureSpec(
         name=name,
@@ -138,9 +147,13 @@ def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
 
 
 def describe(
-    y: NDArray[np.float32], settings: DescriptorSettings, names: Iterable[str]
-) -> dict[str, Floats]:
-    """Descriptors of a clip, one row for each frame that is not mute.
+    y: F32,
+    settings: DescriptorSettings,
+    names: Iterable[str],
+    *,
+    banks: FilterBanks | None = None,
+) -> dict[str, F32]:
+    """Descriptors of a clip, one row for each frame that is not silent.
 
     Frames are worked on some tens at a time, so that memory beyond the results does not
     grow with the clip.
@@ -153,6 +166,9 @@ def describe(
         Of all of them.
     names
         Of `DESCRIPTORS`.
+    banks
+        ``filter_banks(settings)``, for workers that are to import no librosa; computed
+        where it is not given.
 
     Returns
     -------
@@ -163,12 +179,12 @@ def describe(
     ``spectrogram``
         Decibel of the power spectrum, floored at -100, from 0 Hz up.
     ``mfcc``
-        Orthonormal DCT-II of ``mel``, the first `n_mfcc` from the 0th (A3).
+        Orthonormal DCT-II of ``mel``, the first `n_mfcc` from the 0th (J22 2.2.1).
     ``rp``
         The residual phase's cosine (J22 eq. 5) through the same window, mel bands, decibel
-        and DCT as the sound itself: the mel cepstrum of RP (A4).
+        and DCT as the sound itself: the mel cepstrum of RP (J22 2.2.2).
     ``mfcc_rp``
-        ``(1 - alpha) mfcc + alpha rp`` (A5): the cepstrum of the weighted geometric mean of
+        ``(1 - alpha) mfcc + alpha rp``: the cepstrum of the weighted geometric mean of
         the two mel spectra.
     ``f0``
         Fundamental frequency in Hz, 0 where unvoiced, and voicing in [0, 1].
@@ -184,29 +200,52 @@ def describe(
     Raises
     ------
     BadMedia
-        The waveform is empty, not finite, or mute throughout.
+        The waveform is empty, not finite, or silent throughout.
     BadSetting
         No descriptor has one of the names.
+
+    See Also
+    --------
+    mvemo.extract.media.reading.decode_clip : Waveforms of media files.
+
+    Examples
+    --------
+    One second of a tone of 440 Hz, and half a second of silence, which has no frames:
+
+    >>> import numpy as np
+    >>> tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    >>> y = np.concatenate([0.5 * tone, np.zeros(8000)]).astype(np.float32)
+    >>> settings = DescriptorSettings(sr=16000, n_fft=1024, hop_length=512)
+    >>> sequences = describe(y, settings, ["mfcc", "f0", "chroma", "times"])
+    >>> {name: values.shape for name, values in sequences.items()}
+    {'mfcc': (32, 20), 'f0': (32, 2), 'chroma': (32, 12), 'times': (32, 1)}
+    >>> round(float(np.median(sequences["f0"][:, 0])))
+    440
+
+    The pitch class A is the tenth from C:
+
+    >>> int(sequences["chroma"].mean(axis=0).argmax())
+    9
     """
     names = tuple(dict.fromkeys(names))
     for name in names:
-        _known(name)
+        _check_name(name)
     y = np.asarray(y, dtype=np.float32)
-    kept = audible_frames(y, settings)
-    out = {name: np.empty((len(kept), dim_of(name, settings)), np.float32) for name in names}
+    numbers = audible_frames(y, settings)
+    out = {name: np.empty((len(numbers), dim_of(name, settings)), np.float32) for name in names}
     if "times" in out:
-        centre = (kept * settings.hop_length + settings.n_fft / 2) / settings.sr
+        centre = (numbers * settings.hop_length + settings.n_fft / 2) / settings.sr
         out["times"][:, 0] = centre
     computed = [name for name in names if name in _DESCRIPTORS]
     first = 0
-    for frames in blocks(y, settings, kept) if computed else ():
-        block = _Block(frames, settings)
+    for frames in blocks(y, settings, numbers) if computed else ():
+        block = _Block(frames, settings, banks)
         for name in computed:
             out[name][first : first + len(frames)] = _DESCRIPTORS[name].values(block)
         first += len(frames)
     return out
 
 
-def _known(name: str) -> None:
+def _check_name(name: str) -> None:
     if name not in DESCRIPTORS:
         raise BadSetting(f"descriptor {name!r} is not known: one of {', '.join(DESCRIPTORS)}")

@@ -1,4 +1,4 @@
-"""Frames of a waveform, and which of them are mute."""
+"""Frames of a waveform, and which of them are silent."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
-from mvemo.extract.descriptors.settings import DescriptorSettings, Floats
+from mvemo.extract.arrays import F32, I64
+from mvemo.extract.descriptors.settings import DescriptorSettings
 from mvemo.extract.errors import BadMedia
 
 # Sound is decoded to [-1, 1]. Far beyond, powers would leave the range of float32.
-LOUDEST = 32_768.0
+MAX_PEAK = 32_768.0
 # Frames worked on at once. Some tens stay in a core's cache; 64 frames of 2,048 samples
 # are half a MiB.
 BLOCK_SAMPLES = 64 * 2048
@@ -32,8 +32,8 @@ class Frames:
         clip's start; linear prediction begins in them.
     """
 
-    values: Floats
-    before: Floats
+    values: F32
+    before: F32
 
     def __len__(self) -> int:
         return len(self.values)
@@ -44,76 +44,77 @@ def block_frames(settings: DescriptorSettings) -> int:
     return max(BLOCK_SAMPLES // settings.n_fft, 1)
 
 
-def audible_frames(y: Floats, settings: DescriptorSettings) -> NDArray[np.int64]:
-    """Numbers of the frames that are not mute (A7), int64 (frames,), rising.
+def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
+    """Numbers of the frames that are not silent, int64 (frames,), rising.
 
     Frame ``i`` begins at sample ``i * hop_length``. The last one is filled up with zeros; a
-    clip shorter than a frame is one frame. Frames are dropped, not samples: cutting samples
-    out would make clicks where the ends meet, and would shift the times of all that follows.
+    clip shorter than a frame is one frame. Silent frames are dropped (J22 3.1, Fig. 6), not
+    samples: joining the samples around a gap would make a click, and would shift the times
+    of all that follows.
 
     Parameters
     ----------
     y
         float32 (samples,), finite.
     settings
-        Their `mute_db` is the threshold of a frame's RMS.
+        `silence_db` is the threshold of a frame's RMS.
 
     Raises
     ------
     BadMedia
-        An empty or non-finite waveform, or one that is mute throughout.
+        An empty or non-finite waveform, or one that is silent throughout.
     """
     if y.ndim != 1 or len(y) == 0:
         raise BadMedia(f"a waveform of shape {y.shape}: mono with at least one sample is needed")
     # Both are NaN where any sample is.
     low, high = float(y.min()), float(y.max())
     if not np.isfinite([low, high]).all():
-        bad = int(np.count_nonzero(~np.isfinite(y)))
-        raise BadMedia(f"{bad} of {len(y)} samples of the sound are NaN or infinite")
+        n_bad = int(np.count_nonzero(~np.isfinite(y)))
+        raise BadMedia(f"{n_bad} of {len(y)} samples of the sound are NaN or infinite")
     peak = max(-low, high)
-    if peak > LOUDEST:
-        raise BadMedia(f"the sound's peak is {peak:.3g}: full scale is 1, {LOUDEST:g} is the most")
+    if peak > MAX_PEAK:
+        raise BadMedia(f"the sound's peak is {peak:.3g}: full scale is 1, {MAX_PEAK:g} is the most")
     count = 1 + max(0, -(-(len(y) - settings.n_fft) // settings.hop_length))
     size = 16 * block_frames(settings)
     power = np.empty(count)
     for first in range(0, count, size):
-        number = np.arange(first, min(first + size, count))
-        views = _views(y, number * settings.hop_length, settings.n_fft)
-        power[number] = np.einsum("ft,ft->f", views, views) / settings.n_fft
-    kept = np.flatnonzero(power >= 10.0 ** (settings.mute_db / 10.0))
-    if len(kept) == 0:
+        numbers = np.arange(first, min(first + size, count))
+        views = _views(y, numbers * settings.hop_length, settings.n_fft)
+        power[numbers] = np.einsum("ft,ft->f", views, views) / settings.n_fft
+    audible = np.flatnonzero(power >= 10.0 ** (settings.silence_db / 10.0))
+    if len(audible) == 0:
         loudest = 10.0 * np.log10(max(float(power.max()), 1e-30))
         raise BadMedia(
-            f"all {count} frames are mute: the loudest has an RMS of {loudest:.0f} dB of full "
-            f"scale, {settings.mute_db:g} dB is the least"
+            f"all {count} frames are silent: the loudest has an RMS of {loudest:.0f} dB of full "
+            f"scale, {settings.silence_db:g} dB is the least"
         )
-    return kept
+    return audible
 
 
-def cut_frames(y: Floats, settings: DescriptorSettings, number: NDArray[np.int64]) -> Frames:
-    """Cut the frames of these numbers out of a waveform.
+def frames_of(y: F32, settings: DescriptorSettings, numbers: I64) -> Frames:
+    """The frames of these numbers of a waveform.
 
     Parameters
     ----------
     y
         float32 (samples,).
-    number
+    numbers
         int64 (frames,), rising.
     """
     before = settings.lpc_order
-    start = number * settings.hop_length - before
+    start = numbers * settings.hop_length - before
     values = _views(y, start, before + settings.n_fft)
     return Frames(values=values[:, before:], before=values[:, :before])
 
 
-def blocks(y: Floats, settings: DescriptorSettings, kept: NDArray[np.int64]) -> Iterator[Frames]:
-    """The kept frames, as many at once as `block_frames` says."""
+def blocks(y: F32, settings: DescriptorSettings, numbers: I64) -> Iterator[Frames]:
+    """The frames of these numbers, as many at once as `block_frames` says."""
     size = block_frames(settings)
-    for first in range(0, len(kept), size):
-        yield cut_frames(y, settings, kept[first : first + size])
+    for first in range(0, len(numbers), size):
+        yield frames_of(y, settings, numbers[first : first + size])
 
 
-def _views(y: Floats, start: NDArray[np.int64], length: int) -> Floats:
+def _views(y: F32, start: I64, length: int) -> F32:
     """Stretches of a waveform that begin at `start`, rising; zeros beyond its ends."""
     low, high = int(start[0]), int(start[-1]) + length
     if low >= 0 and high <= len(y):
@@ -123,5 +124,5 @@ def _views(y: Floats, start: NDArray[np.int64], length: int) -> Floats:
         part = np.zeros(high - low, dtype=np.float32)
         inside = y[max(low, 0) : high]
         part[max(-low, 0) : max(-low, 0) + len(inside)] = inside
-    views: Floats = sliding_window_view(part, length)[start - low]
+    views: F32 = sliding_window_view(part, length)[start - low]
     return views

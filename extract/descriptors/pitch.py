@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft
 
-from mvemo.extract.descriptors.settings import DescriptorSettings, Floats
+from mvemo.extract.arrays import F32, F64, I64
+from mvemo.extract.descriptors.settings import DescriptorSettings
 
-Doubles = NDArray[np.float64]
 # The first dip of the normalised difference below this is the period (the paper's step 4).
 DIP = 0.1
 # A frame with less than this share of its energy outside its mean is constant: no pitch.
 CONSTANT = 1e-10
 
 
-def fundamental(values: Floats, settings: DescriptorSettings) -> Floats:
+def fundamental(values: F32, settings: DescriptorSettings) -> F32:
     """Fundamental frequency and voicing of each frame.
 
     Half a frame is the window of the difference function, so that all lags see the same
@@ -48,7 +47,7 @@ def fundamental(values: Floats, settings: DescriptorSettings) -> Floats:
     return out
 
 
-def normalised_difference(values: Floats, longest: int) -> Doubles:
+def normalised_difference(values: F32, longest: int) -> F64:
     """Cumulative mean normalised difference d'(tau), the paper's eq. 6 and 8.
 
     Parameters
@@ -65,7 +64,7 @@ def normalised_difference(values: Floats, longest: int) -> Doubles:
     return _cumulative_mean_normalised(_difference(values, values.shape[1] // 2, longest))
 
 
-def _difference(values: Floats, window: int, high: int) -> Doubles:
+def _difference(values: F32, window: int, high: int) -> F64:
     """d(tau), the paper's eq. 6, for tau from 0 to `high`: energies less twice the product."""
     n = values.shape[1]
     spectrum = fft.rfft(values, axis=1)
@@ -86,7 +85,7 @@ def _difference(values: Floats, window: int, high: int) -> Doubles:
     return np.maximum(energy, 0.0, out=energy)
 
 
-def _cumulative_mean_normalised(difference: Doubles) -> Doubles:
+def _cumulative_mean_normalised(difference: F64) -> F64:
     """d'(tau), the paper's eq. 8; 1 at lag 0 and for frames without energy."""
     tau = np.arange(1, difference.shape[1])
     total = np.cumsum(difference[:, 1:], axis=1)
@@ -95,7 +94,7 @@ def _cumulative_mean_normalised(difference: Doubles) -> Doubles:
     return out
 
 
-def _pick(normalised: Doubles) -> NDArray[np.int64]:
+def _pick(normalised: F64) -> I64:
     """The first local dip below the threshold, else the deepest point."""
     dips = np.zeros(normalised.shape, dtype=bool)
     middle = normalised[:, 1:-1]
@@ -103,11 +102,11 @@ def _pick(normalised: Doubles) -> NDArray[np.int64]:
     dips[:, 0] = normalised[:, 0] < normalised[:, 1]
     dips &= normalised < DIP
     first = dips.argmax(axis=1)
-    lag: NDArray[np.int64] = np.where(dips.any(axis=1), first, normalised.argmin(axis=1))
+    lag: I64 = np.where(dips.any(axis=1), first, normalised.argmin(axis=1))
     return lag
 
 
-def _parabola(normalised: Doubles, lag: NDArray[np.int64]) -> Doubles:
+def _parabola(normalised: F64, lag: I64) -> F64:
     """Offset of the vertex through a point and its neighbours, within half a sample."""
     row = np.arange(len(lag))
     inner = np.clip(lag, 1, normalised.shape[1] - 2)

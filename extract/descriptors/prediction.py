@@ -8,14 +8,13 @@ are near singular, and float32 would leave nothing of the small residual.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft
 
+from mvemo.extract.arrays import F32, F64
 from mvemo.extract.descriptors.frames import Frames
-from mvemo.extract.descriptors.settings import DescriptorSettings, Floats, window_of
+from mvemo.extract.descriptors.settings import DescriptorSettings, window_of
 from mvemo.extract.errors import BadSetting
 
-Doubles = NDArray[np.float64]
 # Share of white noise added to the energy, -90 dB: it keeps the recursion stable on frames
 # that prediction fits without a remainder.
 NOISE = 1e-9
@@ -31,7 +30,7 @@ WIDEST = 700.0
 EMPHASIS = 0.97
 
 
-def autocorrelation(x: Doubles, lags: int) -> Doubles:
+def autocorrelation(x: F64, lags: int) -> F64:
     """Autocorrelation of each frame at lags 0 to `lags`, float64 (frames, lags + 1).
 
     Each frame is laid out as rows of `width` samples, so that matrix products, which are
@@ -55,7 +54,7 @@ def _rows(samples: int, width: int) -> int:
     return -(-samples // width)
 
 
-def autocorrelation_of(power: Doubles, lags: int) -> Doubles:
+def autocorrelation_of(power: F64, lags: int) -> F64:
     """Autocorrelation of frames from their power spectra, float64 (frames, lags + 1).
 
     Parameters
@@ -66,11 +65,11 @@ def autocorrelation_of(power: Doubles, lags: int) -> Doubles:
     half = power.shape[1] - 1
     waves = np.cos(np.pi / half * np.outer(np.arange(half + 1), np.arange(lags + 1)))
     waves[1:half] *= 2.0
-    r: Doubles = power @ (waves / (2.0 * half))
+    r: F64 = power @ (waves / (2.0 * half))
     return r
 
 
-def levinson(r: Doubles) -> tuple[Doubles, Doubles]:
+def levinson(r: F64) -> tuple[F64, F64]:
     """Levinson-Durbin recursion over many frames (J22 eq. 1-2).
 
     Parameters
@@ -97,7 +96,7 @@ def levinson(r: Doubles) -> tuple[Doubles, Doubles]:
     return a, error
 
 
-def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> Doubles:
+def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> F64:
     """Coefficients of each frame by the autocorrelation method, float64 (frames, lpc_order).
 
     The windowed frame's autocorrelation, with `NOISE` added, goes through `levinson`.
@@ -107,20 +106,22 @@ def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> Dou
     return levinson(r)[0]
 
 
-def residual(frames: Frames, coefficients: Doubles) -> Doubles:
+def residual(frames: Frames, coefficients: F64) -> F64:
     """Prediction error e(t) of each frame (J22 eq. 2), float64 (frames, n_fft).
 
     Prediction begins in the samples before the frame, so that there is no transient.
     """
     count, order = coefficients.shape
-    held, n = frames.before.shape[1], frames.values.shape[1]
-    if order > held:
-        raise BadSetting(f"prediction of order {order}: frames hold {held} samples before them")
+    n_before, n = frames.before.shape[1], frames.values.shape[1]
+    if order > n_before:
+        raise BadSetting(
+            f"prediction of order {order}: only {n_before} samples before each frame are known"
+        )
     # Rows of samples times a Toeplitz matrix for each frame: a row's errors depend on
     # itself and on the row before it.
     width = max(order, ROW)
     padded = np.zeros((count, 1 + _rows(n, width), width))
-    padded[:, 0, width - order :] = frames.before[:, held - order :]
+    padded[:, 0, width - order :] = frames.before[:, n_before - order :]
     padded.reshape(count, -1)[:, width : width + n] = frames.values
     # The inverse filter, and a zero for all delays that it has not.
     inverse = np.concatenate([np.ones((count, 1)), -coefficients, np.zeros((count, 1))], axis=1)
@@ -128,11 +129,11 @@ def residual(frames: Frames, coefficients: Doubles) -> Doubles:
     matrix = inverse[:, np.where((delay >= 0) & (delay <= order), delay, order + 1)]
     error = padded[:, :-1] @ matrix[:, :width]
     error += padded[:, 1:] @ matrix[:, width:]
-    whole: Doubles = error.reshape(count, -1)[:, :n]
+    whole: F64 = error.reshape(count, -1)[:, :n]
     return whole
 
 
-def residual_phase(error: Doubles) -> Floats:
+def residual_phase(error: F64) -> F32:
     """Cosine of the analytic residual's phase (J22 eq. 3-5), float32, in [-1, 1].
 
     Parameters
@@ -156,12 +157,12 @@ def residual_phase(error: Doubles) -> Floats:
         spectrum[:, -1] = 0
     power = np.square(fft.irfft(spectrum, n=n, axis=1, overwrite_x=True))
     power += np.square(scaled)
-    envelope: Floats = np.sqrt(power, out=power)
-    phase: Floats = np.divide(scaled, envelope, out=np.zeros_like(scaled), where=envelope > 0)
+    envelope: F32 = np.sqrt(power, out=power)
+    phase: F32 = np.divide(scaled, envelope, out=np.zeros_like(scaled), where=envelope > 0)
     return np.clip(phase, -1.0, 1.0, out=phase)
 
 
-def formants(power: Floats, settings: DescriptorSettings) -> Floats:
+def formants(power: F32, settings: DescriptorSettings) -> F32:
     """Formant frequencies and bandwidths from the roots of a predictor of the low band.
 
     Selective linear prediction (Makhoul 1975): the spectrum up to `FORMANT_RANGE` is taken
@@ -196,6 +197,6 @@ def formants(power: Floats, settings: DescriptorSettings) -> Floats:
     ranked = np.where(good, frequency, np.inf)
     pick = np.argsort(ranked, axis=1)[:, :count]
     hz = np.take_along_axis(ranked, pick, axis=1)
-    there = np.isfinite(hz)
-    width = np.where(there, np.take_along_axis(bandwidth, pick, axis=1), 0.0)
-    return np.concatenate([np.where(there, hz, 0.0), width], axis=1).astype(np.float32)
+    valid = np.isfinite(hz)
+    width = np.where(valid, np.take_along_axis(bandwidth, pick, axis=1), 0.0)
+    return np.concatenate([np.where(valid, hz, 0.0), width], axis=1).astype(np.float32)

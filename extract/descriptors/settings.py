@@ -7,14 +7,14 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.signal import get_window
 
+from mvemo.extract.arrays import F64
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.mel import MelSettings, mel_filterbank
 
-Floats = NDArray[np.float32]
-
+# Names that settings had when the first caches were written: another one would change the
+# key of every descriptor in them.
+_RECORDED_NAMES = {"silence_db": "mute_db"}
 # Formants are looked for below this, in Hz, or below half the sampling rate.
 FORMANT_RANGE = 5500.0
 
@@ -38,9 +38,9 @@ class DescriptorSettings:
         Samples between the starts of neighbouring frames, from 1 to n_fft.
     window
         Name of a window that ``scipy.signal.get_window`` knows.
-    mute_db
-        Frames with an RMS below this, in dB of full scale, are mute and are dropped
-        (J22 3.1, Fig. 6).
+    silence_db
+        Frames with an RMS below this, in dB of full scale, are silent and are dropped
+        (J22 3.1, Fig. 6: "mute frames").
     n_mels
         Mel bands, kappa_1 of J22 2.2.1, from 0 Hz to half of `sr`.
     n_mfcc
@@ -66,13 +66,23 @@ class DescriptorSettings:
     ------
     BadSetting
         A value out of range.
+
+    Examples
+    --------
+    >>> settings = DescriptorSettings(sr=16000, n_fft=512, hop_length=256, n_mels=40)
+    >>> settings.n_mfcc
+    20
+    >>> DescriptorSettings(n_fft=1001)
+    Traceback (most recent call last):
+        ...
+    mvemo.extract.errors.BadSetting: n_fft is 1001: it must be even
     """
 
     sr: int = 44_100
     n_fft: int = 2048
     hop_length: int = 1024
     window: str = "blackmanharris"
-    mute_db: float = -60.0
+    silence_db: float = -60.0
     n_mels: int = 64
     n_mfcc: int = 20
     lpc_order: int = 16
@@ -91,7 +101,7 @@ class DescriptorSettings:
         if self.n_fft % 2:
             raise BadSetting(f"n_fft is {self.n_fft}: it must be even")
         self._within("hop_length", 1, self.n_fft)
-        self._within("mute_db", -200.0, 0.0)
+        self._within("silence_db", -200.0, 0.0)
         self._within("n_mels", 1, 4096)
         self._within("n_mfcc", 1, self.n_mels)
         self._within("lpc_order", 1, min(64, self.n_fft // 4))
@@ -137,32 +147,18 @@ class DescriptorSettings:
         return min(int(FORMANT_RANGE * self.n_fft / self.sr), self.n_fft // 2)
 
     def record(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Some settings as JSON values."""
-        every = asdict(self)
-        return {name: every[name] for name in names}
+        """Some settings as JSON values, under the names that feature caches know."""
+        values = asdict(self)
+        return {_RECORDED_NAMES.get(name, name): values[name] for name in names}
 
 
 @lru_cache(maxsize=16)
-def window_of(settings: DescriptorSettings) -> NDArray[np.float64]:
+def window_of(settings: DescriptorSettings) -> F64:
     """The window, float64 (n_fft,), periodic."""
     return np.asarray(get_window(settings.window, settings.n_fft), dtype=np.float64)
 
 
 @lru_cache(maxsize=16)
-def frequencies_of(settings: DescriptorSettings) -> NDArray[np.float64]:
+def frequencies_of(settings: DescriptorSettings) -> F64:
     """Centre frequencies of the spectrum's bins in Hz, float64 (n_fft // 2 + 1,)."""
     return np.arange(settings.n_fft // 2 + 1, dtype=np.float64) * (settings.sr / settings.n_fft)
-
-
-@lru_cache(maxsize=16)
-def mel_bands_of(settings: DescriptorSettings) -> Floats:
-    """Triangular bands of unit area on Slaney's scale, float32 (n_fft // 2 + 1, n_mels)."""
-    bank = mel_filterbank(
-        MelSettings(
-            sr=settings.sr,
-            n_fft=settings.n_fft,
-            hop_length=settings.hop_length,
-            n_mels=settings.n_mels,
-        )
-    )
-    return bank.astype(np.float32)

@@ -7,16 +7,13 @@ what its released weights were trained behind, so those are exact only with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting, BadWeights
-from mvemo.extract.mel import MelSettings, mel_filterbank
+from mvemo.extract.mel import MelSettings, mel_filter_bank
 
 # How far a released DFT kernel may be from the windowed DFT that stands in for it here;
 # 1 is the window's maximum. C17's are within 3e-8, the rounding of float32.
@@ -54,15 +51,6 @@ def fit_waveform(waveform: Tensor, samples: int) -> Tensor:
     return functional.pad(waveform, (0, samples - length))
 
 
-def fit_waveforms(waveforms: Sequence[NDArray[np.float32] | Tensor], samples: int) -> Tensor:
-    """Batch of waveforms of different lengths, float32 (batch, samples); see `fit_waveform`."""
-    batch = torch.zeros(len(waveforms), samples)
-    for row, waveform in zip(batch, waveforms, strict=True):
-        part = torch.as_tensor(waveform)[:samples]
-        row[: len(part)] = part
-    return batch
-
-
 class MelSpectrogram(nn.Module):
     """Mel spectrogram in decibel below the clip's maximum (A2).
 
@@ -87,7 +75,7 @@ class MelSpectrogram(nn.Module):
         if settings.reverse_window:
             window = window.flip(0)
         self.register_buffer("window", window.float())
-        self.register_buffer("filterbank", torch.from_numpy(mel_filterbank(settings)).float())
+        self.register_buffer("filterbank", torch.from_numpy(mel_filter_bank(settings)).float())
 
     def forward(self, waveform: Tensor) -> Tensor:
         """Spectrogram of a batch.

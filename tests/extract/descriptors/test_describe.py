@@ -1,4 +1,4 @@
-"""All descriptors together: shapes, records, mute frames, and sound that is hardly any."""
+"""All descriptors together: shapes, records, silent frames, and sound that is hardly any."""
 
 import dataclasses
 import json
@@ -19,6 +19,7 @@ from mvemo.extract.descriptors import (
     descriptor_spec,
     dim_of,
 )
+from mvemo.extract.descriptors.filter_banks import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, BadSetting
 
 SETTINGS = DescriptorSettings()
@@ -67,7 +68,7 @@ def test_silence_is_reported(seconds):
     assert "\n" not in str(error.value)
 
 
-def test_noise_below_the_threshold_is_mute():
+def test_noise_below_the_threshold_is_silent():
     with pytest.raises(BadMedia, match=r"-80 dB of full scale, -60 dB is the least"):
         describe(noise(44_100, 1e-4), SETTINGS, ["mfcc"])
     assert len(describe(noise(44_100, 1e-2), SETTINGS, ["mfcc"])["mfcc"])
@@ -123,10 +124,10 @@ def test_any_sound_is_described_or_reported(y):
         check(found, SMALL)
 
 
-def test_mute_frames_are_dropped_and_times_tell_which():
+def test_silent_frames_are_dropped_and_times_tell_which():
     y = noise(20 * 1024)
     y[6 * 1024 : 12 * 1024] = 0
-    whole = describe(y, dataclasses.replace(SETTINGS, mute_db=-200.0), DESCRIPTORS)
+    whole = describe(y, dataclasses.replace(SETTINGS, silence_db=-200.0), DESCRIPTORS)
     found = describe(y, SETTINGS, DESCRIPTORS)
     # Frame i holds samples 1024 i to 1024 (i + 2): 6 to 10 are silent throughout, even at
     # the lowest threshold.
@@ -186,7 +187,7 @@ def test_specs_hold_what_decides_the_values():
         "hop_length": 512,
         "sr": 48_000,
         "window": "hann",
-        "mute_db": -23.0,
+        "silence_db": -23.0,
         "n_mels": 40,
         "n_mfcc": 13,
         "lpc_order": 12,
@@ -208,6 +209,8 @@ def test_specs_hold_what_decides_the_values():
             same = descriptor_spec(name, settings).digest == descriptor_spec(name, SETTINGS).digest
             # A digest that stays though values change would serve stale rows.
             assert not same or np.array_equal(after[name], before[name]), (key, name)
+    # The name in caches that were written before the setting was renamed.
+    assert descriptor_spec("times", SETTINGS).params["mute_db"] == -60.0
     mfcc = descriptor_spec("mfcc", SETTINGS)
     assert descriptor_spec("mfcc", dataclasses.replace(SETTINGS, lpc_order=12)) == mfcc
 
@@ -221,8 +224,8 @@ def test_specs_hold_what_decides_the_values():
         {"hop_length": 0},
         {"hop_length": 4096},
         {"window": "nonsense"},
-        {"mute_db": 3.0},
-        {"mute_db": float("nan")},
+        {"silence_db": 3.0},
+        {"silence_db": float("nan")},
         {"n_mels": 0},
         {"n_mfcc": 65},
         {"lpc_order": 0},
@@ -257,11 +260,27 @@ def test_unknown_names():
             call()
 
 
-def test_workers_need_no_torch():
+def test_workers_need_neither_torch_nor_librosa():
+    """librosa takes each process a second and 60 MiB: its filter banks come from the parent."""
     script = (
-        "import sys; import numpy as np; "
+        "import pickle, sys; import numpy as np; "
         "from mvemo.extract.descriptors import *; "
-        "describe(np.ones(4096, np.float32), DescriptorSettings(), DESCRIPTORS); "
-        "assert 'torch' not in sys.modules"
+        "from mvemo.extract.descriptors.filter_banks import FilterBanks; "
+        "settings = DescriptorSettings(); "
+        "banks = FilterBanks(np.ones((1025, 64), np.float32), np.ones((1025, 12), np.float32)); "
+        "banks = pickle.loads(pickle.dumps(banks)); "
+        "describe(np.ones(4096, np.float32), settings, DESCRIPTORS, banks=banks); "
+        "assert not {'torch', 'librosa', 'numba'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_given_filter_banks_are_those_that_are_used():
+    y = noise(8192)
+    banks = filter_banks(SETTINGS)
+    expected = describe(y, SETTINGS, DESCRIPTORS)
+    for name, values in describe(y, SETTINGS, DESCRIPTORS, banks=banks).items():
+        assert np.array_equal(values, expected[name]), name
+    halved = FilterBanks(mel=banks.mel / 2, chroma=banks.chroma)
+    found = describe(y, SETTINGS, ["mel"], banks=halved)["mel"]
+    assert found == pytest.approx(expected["mel"] - 10 * np.log10(2), abs=1e-4)

@@ -6,7 +6,7 @@ import scipy.linalg
 import scipy.signal
 
 from mvemo.extract.descriptors import DescriptorSettings, describe
-from mvemo.extract.descriptors.frames import cut_frames
+from mvemo.extract.descriptors.frames import frames_of
 from mvemo.extract.descriptors.prediction import (
     NOISE,
     autocorrelation,
@@ -54,13 +54,13 @@ def music(seed=0) -> np.ndarray:
 
 
 def some_frames(y, settings, count=5):
-    return cut_frames(y, settings, np.arange(count))
+    return frames_of(y, settings, np.arange(count))
 
 
 def test_pulse_train_gives_back_coefficients_and_pulses():
     # One pulse a frame, whose response dies away within it: the normal equations are exact.
     settings = DescriptorSettings(
-        n_fft=4096, hop_length=4096, window="boxcar", lpc_order=8, mute_db=-100
+        n_fft=4096, hop_length=4096, window="boxcar", lpc_order=8, silence_db=-100
     )
     known = all_pole(*WIDE)
     frames = some_frames(voice(4096, 5 * 4096, known), settings)
@@ -150,7 +150,7 @@ def test_residual_phase_without_residual_is_zero():
 
 def test_formants_of_single_pulses_are_the_poles():
     settings = DescriptorSettings(
-        n_fft=4096, hop_length=4096, window="boxcar", formant_order=12, mute_db=-100
+        n_fft=4096, hop_length=4096, window="boxcar", formant_order=12, silence_db=-100
     )
     frames = some_frames(voice(4096, 5 * 4096), settings)
     found = formants(power_spectrum(frames.values, settings), settings)

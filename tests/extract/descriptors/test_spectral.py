@@ -4,15 +4,14 @@ import librosa
 import numpy as np
 import pytest
 
-from mvemo.extract.descriptors import DescriptorSettings, cut_blocks, describe
+from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.descriptors.spectral import octave_bands
-from mvemo.extract.errors import BadSetting
 
 SETTINGS = DescriptorSettings()
 
 
 def noisy_glide(seconds: float = 1.0, sr: int = 44_100, seed: int = 0) -> np.ndarray:
-    """A gliding tone with harmonics in noise: no frame is mute, no band empty."""
+    """A gliding tone with harmonics in noise: no frame is silent, no band empty."""
     rng = np.random.default_rng(seed)
     t = np.arange(int(seconds * sr)) / sr
     phase = 2 * np.pi * (150 * t + 200 * t**2)
@@ -82,16 +81,3 @@ def test_a_chord_has_its_pitch_classes():
     mean = describe(y, SETTINGS, ["chroma"])["chroma"][:-2].mean(axis=0)
     assert set(np.argsort(mean)[-3:]) == set(notes)
     assert mean[[0, 4, 7]].min() > 1.5 * np.delete(mean, [0, 4, 7]).max()
-
-
-def test_blocks_hold_every_frame_once():
-    sequence = np.arange(14, dtype=np.float32).reshape(7, 2) + 1
-    blocks, lengths = cut_blocks(sequence, 3)
-    assert blocks.shape == (3, 3, 2)
-    assert lengths.tolist() == [3, 3, 1]
-    assert np.array_equal(
-        np.concatenate([b[:n] for b, n in zip(blocks, lengths, strict=True)]), sequence
-    )
-    assert (blocks[2, 1:] == 0).all()
-    with pytest.raises(BadSetting, match="block needs at least 1"):
-        cut_blocks(sequence, 0)

@@ -4,12 +4,9 @@ import librosa
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from mvemo.extract.errors import BadSetting, BadWeights
-from mvemo.extract.mel import MelSettings, hz_to_mel, mel_filterbank, mel_to_hz
+from mvemo.extract.mel import MelSettings
 from mvemo.extract.nets.frontends import (
     C17,
     C17_SECONDS,
@@ -17,7 +14,6 @@ from mvemo.extract.nets.frontends import (
     PL20_SECONDS,
     MelSpectrogram,
     fit_waveform,
-    fit_waveforms,
 )
 
 
@@ -42,33 +38,6 @@ def plain_mel(wave: np.ndarray, settings: MelSettings, window: np.ndarray) -> np
     )
     decibel = 10 * np.log10(np.maximum(bank @ power.T, 1e-10))
     return np.maximum(decibel - decibel.max(), -80)
-
-
-@pytest.mark.parametrize("htk", [False, True])
-@pytest.mark.parametrize("norm", ["slaney", "none"])
-@pytest.mark.parametrize(
-    ("sr", "n_mels", "fmin", "fmax"), [(16000, 96, 0, 8000), (12000, 40, 50, 5000)]
-)
-def test_filterbank_is_librosas(htk, norm, sr, n_mels, fmin, fmax):
-    ours = mel_filterbank(MelSettings(sr, n_mels=n_mels, fmin=fmin, fmax=fmax, htk=htk, norm=norm))
-    theirs = librosa.filters.mel(
-        sr=sr,
-        n_fft=512,
-        n_mels=n_mels,
-        fmin=fmin,
-        fmax=fmax,
-        htk=htk,
-        norm=None if norm == "none" else norm,
-        dtype=np.float64,
-    )
-    np.testing.assert_allclose(ours.T, theirs, rtol=1e-9, atol=1e-12)
-
-
-@given(hnp.arrays(np.float64, 20, elements=st.floats(0, 20000)), st.booleans())
-def test_mel_scales_invert_and_are_librosas(hz, htk):
-    mel = hz_to_mel(hz, htk=htk)
-    np.testing.assert_allclose(mel, librosa.hz_to_mel(hz, htk=htk), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(mel_to_hz(mel, htk=htk), hz, rtol=1e-9, atol=1e-9)
 
 
 def test_published_sizes():
@@ -120,26 +89,16 @@ def test_half_precision_does_not_reach_the_front_end():
     torch.testing.assert_close(mixed, front(wave), rtol=0, atol=0)
 
 
-@settings(max_examples=30)
-@given(st.lists(st.integers(0, 40), min_size=1, max_size=4), st.integers(1, 30))
-def test_fitted_waveforms(lengths, samples):
-    waves = [np.arange(1, n + 1, dtype=np.float32) for n in lengths]
-    batch = fit_waveforms(waves, samples)
-    assert batch.shape == (len(waves), samples)
-    for wave, row in zip(waves, batch, strict=True):
-        kept = min(len(wave), samples)
-        np.testing.assert_array_equal(row[:kept], wave[:kept])
-        assert not row[kept:].any()
-        torch.testing.assert_close(fit_waveform(torch.from_numpy(wave)[None], samples)[0], row)
+@pytest.mark.parametrize(("length", "samples"), [(0, 5), (3, 5), (5, 5), (8, 5)])
+def test_fitted_waveforms(length, samples):
+    wave = torch.arange(1.0, length + 1)
+    row = fit_waveform(wave[None], samples)[0]
+    assert row.shape == (samples,)
+    assert torch.equal(row[:length], wave[:samples])
+    assert not row[length:].any()
 
 
-def test_settings_out_of_range():
-    with pytest.raises(BadSetting, match="half the sampling rate"):
-        MelSettings(8000, fmax=6000)
-    with pytest.raises(BadSetting, match="n_mels is 0"):
-        MelSettings(8000, n_mels=0)
-    with pytest.raises(BadSetting, match="one of slaney, none"):
-        MelSettings(8000, norm="l2")
+def test_a_length_out_of_range():
     with pytest.raises(BadSetting, match="samples is 0"):
         fit_waveform(torch.zeros(3), 0)
 
