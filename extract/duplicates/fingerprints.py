@@ -11,25 +11,25 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from mvemo.extract.arrays import F32, I64, U8, U32, Mask
 from mvemo.extract.media.reading import decode_clip
 
 SR = 8000
-# A word spans this much sound, and a new one begins every HOP seconds: clips that were cut
-# at other times then have words that begin at most half a hop apart.
+# A word spans WINDOW seconds of sound, and a new one begins every HOP seconds: of two copies
+# that begin at different times, words are then at most half a hop apart.
 WINDOW, HOP = 0.384, 0.048
 BANDS, LOW, HIGH = 33, 300.0, 3000.0
-# Softer than the clip's loudest window by more than this, a window says nothing.
+# A window that is softer than the clip's loudest by more than this is not compared.
 AUDIBLE_DB = 50.0
-# A cut copy's pictures are taken at other times: many, so that each scene is met.
+# A shortened copy's pictures are taken at other times: many, so that each scene has some.
 N_FRAMES = 64
-# Pictures are hashed as 9 x 8 means, which 64 differences describe.
+# A picture is reduced to 9 x 8 means, whose 64 differences are its hash.
 _ROWS, _COLUMNS = 8, 8
 HASH_BITS = _ROWS * _COLUMNS
 # Neighbours that differ in no more bits are one picture.
 SAME_SCENE = 4
-# Standard deviation of those means, of 255, below which a picture is as good as empty.
+# Standard deviation of those means, of 255, below which a picture is taken for empty.
 CONTRAST = 6.0
 
 
@@ -41,20 +41,20 @@ class Fingerprint:
     ----------
     words
         uint32 (windows,), one every `HOP` seconds; empty without sound.
-    unsure
+    weakest_bits
         uint32 (windows,): for each word the bit that a copy would most likely flip.
     audible
-        bool (windows,): False where it is too soft to tell.
+        bool (windows,): False where the window is too soft to be compared.
     hashes
         bool (pictures, 64): of pictures with contrast, and unlike the one before.
     problems
         ``audio`` or ``video`` to why there is none.
     """
 
-    words: NDArray[np.uint32]
-    unsure: NDArray[np.uint32]
-    audible: NDArray[np.bool_]
-    hashes: NDArray[np.bool_]
+    words: U32
+    weakest_bits: U32
+    audible: Mask
+    hashes: Mask
     problems: dict[str, str]
 
 
@@ -68,7 +68,7 @@ def fingerprint(
     BadMedia, MissingFile
         As `decode_clip`.
     """
-    held = decode_clip(
+    decoded = decode_clip(
         path,
         start=start,
         duration=duration,
@@ -77,14 +77,16 @@ def fingerprint(
         sizes=(64,),
         threads=threads,
     )
-    words, unsure, audible = sound_words(held.waveforms.get(SR, np.empty(0, np.float32)))
-    hashes = picture_hashes(held.frames.get(64, np.empty((0, 64, 64, 3), np.uint8)))
-    return Fingerprint(words, unsure, audible, hashes, dict(held.problems))
+    return Fingerprint(
+        *sound_words(decoded.waveforms.get(SR, np.empty(0, np.float32))),
+        picture_hashes(decoded.frames.get(64, np.empty((0, 64, 64, 3), np.uint8))),
+        {modality: problem.reason for modality, problem in decoded.problems.items()},
+    )
 
 
 def sound_words(
-    waveform: NDArray[np.float32],
-) -> tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.bool_]]:
+    waveform: F32,
+) -> tuple[U32, U32, Mask]:
     """Words of 32 bits: the signs of energy differences between bands and in time.
 
     Bit m of window n is the sign of E(n, m) - E(n, m + 1) - (E(n - 1, m) - E(n - 1, m + 1)),
@@ -98,7 +100,7 @@ def sound_words(
 
     Returns
     -------
-    `words`, `unsure` and `audible` of `Fingerprint`.
+    `words`, `weakest_bits` and `audible` of `Fingerprint`.
     """
     size, hop = round(WINDOW * SR), round(HOP * SR)
     n_windows = (len(waveform) - size) // hop + 1
@@ -109,19 +111,19 @@ def sound_words(
     power = np.abs(np.fft.rfft(view * np.hanning(size).astype(np.float32), axis=1)) ** 2
     edges = np.geomspace(LOW, HIGH, BANDS + 1) * size / SR
     cumulated = np.concatenate([np.zeros((n_windows, 1)), np.cumsum(power, axis=1)], axis=1)
-    at = np.round(edges).astype(np.int64)
-    bands = cumulated[:, at[1:]] - cumulated[:, at[:-1]]  # (windows, 33)
+    bins: I64 = np.round(edges).astype(np.int64)
+    bands = cumulated[:, bins[1:]] - cumulated[:, bins[:-1]]  # (windows, 33)
     across = bands[:, :-1] - bands[:, 1:]  # (windows, 32)
     rise = across[1:] - across[:-1]  # (windows - 1, 32)
-    place = np.uint32(1) << np.arange(32, dtype=np.uint32)
-    words = ((rise > 0) * place).sum(axis=1, dtype=np.uint32)
-    unsure = place[np.abs(rise).argmin(axis=1)]
+    bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    words = ((rise > 0) * bits).sum(axis=1, dtype=np.uint32)
+    weakest_bits = bits[np.abs(rise).argmin(axis=1)]
     energy = bands.sum(axis=1)
     audible = energy > max(float(energy.max()) * 10 ** (-AUDIBLE_DB / 10), 1e-9)
-    return words, unsure, audible[1:] & audible[:-1]
+    return words, weakest_bits, audible[1:] & audible[:-1]
 
 
-def picture_hashes(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def picture_hashes(frames: U8) -> Mask:
     """Difference hashes: whether each of 8 x 8 cells is brighter than the one right of it.
 
     Parameters
@@ -131,10 +133,10 @@ def picture_hashes(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
     Returns
     -------
-    bool (pictures, 64). Pictures without contrast, as black ones, are left out, and such
-    as hardly differ from the one before.
+    bool (pictures, 64). Pictures without contrast, as black ones, are left out, and so are
+    those that hardly differ from the one before.
     """
-    kept: list[NDArray[np.bool_]] = []
+    hashes: list[Mask] = []
     for frame in frames:
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         small = cv2.resize(grey, (_COLUMNS + 1, _ROWS), interpolation=cv2.INTER_AREA)
@@ -142,6 +144,6 @@ def picture_hashes(frames: NDArray[np.uint8]) -> NDArray[np.bool_]:
         if cells.std() < CONTRAST:
             continue
         bits = (cells[:, :-1] > cells[:, 1:]).ravel()
-        if not kept or int((bits != kept[-1]).sum()) > SAME_SCENE:
-            kept.append(bits)
-    return np.array(kept, dtype=np.bool_).reshape(-1, HASH_BITS)
+        if not hashes or int((bits != hashes[-1]).sum()) > SAME_SCENE:
+            hashes.append(bits)
+    return np.array(hashes, dtype=np.bool_).reshape(-1, HASH_BITS)

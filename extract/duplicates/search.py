@@ -1,7 +1,7 @@
-"""Clips that are the same recording or the same pictures, encoded or cut differently.
+"""Clips that are the same recording or the same pictures, encoded or shortened differently.
 
-Two such clips in different groups may land in training and test folds: the score of one
-is then what a net remembers of the other.
+Two such clips in different groups may lie in training and test folds: the score of one
+then measures what a net remembers of the other.
 """
 
 from __future__ import annotations
@@ -14,28 +14,36 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.extract.arrays import I64
 from mvemo.extract.duplicates.fingerprints import HASH_BITS, HOP, Fingerprint, fingerprint
 from mvemo.extract.errors import ExtractError
 from mvemo.manifests import Manifest
 
 # Thresholds were set on 100 music videos and 39 copies of 13 of them, re-encoded at a tenth
-# of the bitrate, up to 6 s cut off, gain changed. Share of equal bits in sound: copies 0.83
-# and more, others 0.58 and less. Share of pictures found in the other: copies re-encoded
-# 0.70 and more, cut 0.18 and more, others 0.15 and less.
+# of the bitrate, shortened by up to 6 s, gain changed. Share of equal bits in sound: copies
+# 0.83 and more, others 0.58 and less. Share of pictures that the other has too: copies
+# re-encoded 0.70 and more, shortened 0.18 and more, others 0.15 and less.
 SOUND_BITS = 0.70
 PICTURES = 0.30
 # Pictures of one scene differ in no more of their 64 bits.
 PICTURE_BITS = 8
-# Least common stretch, in windows (2 s), and the share of the shorter clip that it must be.
-LEAST_WINDOWS = 42
-LEAST_SHARE = 0.4
-# Fewer different pictures, as of a clip that is one still, say too little.
-LEAST_PICTURES = 3
-# Rows that share a key with more others than this say nothing.
-_CROWD = 2000
+# Shortest common stretch, in windows (2 s), and its least share of the shorter clip.
+MIN_WINDOWS = 42
+MIN_SHARE = 0.4
+# Fewest different pictures that are compared: a clip that is one still has too few.
+MIN_PICTURES = 3
+# A key that more rows share than this tells no two of them apart.
+_MAX_SHARING = 2000
 _SET_BITS = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8)
 
-Ints = NDArray[np.int64]
+
+_EMPTY = Fingerprint(
+    np.empty(0, np.uint32),
+    np.empty(0, np.uint32),
+    np.empty(0, np.bool_),
+    np.empty((0, HASH_BITS), np.bool_),
+    {},
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -49,8 +57,8 @@ class Duplicate:
     modality
         ``audio`` or ``video``.
     similarity
-        audio: share of equal bits in what both have, from 0.5 (chance) to 1. video:
-        share of pictures that are found in the other clip too, of the clip with less.
+        audio: share of equal bits where both sound, from 0.5 (chance) to 1. video: share of
+        pictures that the other clip has too, of the clip where it is smaller.
     offset
         audio: seconds into the first clip at which the second begins; NaN for video.
     """
@@ -64,7 +72,7 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Search:
-    """What `find_duplicates` found.
+    """The result of `find_duplicates`.
 
     Parameters
     ----------
@@ -92,55 +100,53 @@ def find_duplicates(
     manifest
         With media.
     across_groups
-        Whether only pairs of clips in different groups are told.
+        Whether only pairs of clips in different groups are reported.
     workers
         Clips decoded at a time; None for as many as there are cores.
     progress
         Called after each clip, with whether it could not be decoded.
     """
-    problems: list[tuple[str, str, str]] = []
 
-    def one(i: int) -> Fingerprint | str:
-        clip = manifest.clips[i]
-        made: Fingerprint | str
+    def fingerprint_or_error(row: int) -> Fingerprint | str:
+        clip = manifest.clips[row]
+        result: Fingerprint | str
         try:
-            made = fingerprint(manifest.media_path(clip), start=clip.start, duration=clip.duration)
+            result = fingerprint(
+                manifest.media_path(clip), start=clip.start, duration=clip.duration
+            )
         except ExtractError as error:
-            made = str(error)
+            result = str(error)
         if progress is not None:
-            progress(isinstance(made, str))
-        return made
+            progress(isinstance(result, str))
+        return result
 
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
-        made = list(pool.map(one, range(len(manifest))))
+        results = list(pool.map(fingerprint_or_error, range(len(manifest))))
     finally:
         # Ctrl-C is not to wait for all the clips that are left.
         pool.shutdown(cancel_futures=True)
-    empty = np.empty(0, np.uint32)
-    nothing = Fingerprint(
-        empty, empty, np.empty(0, np.bool_), np.empty((0, HASH_BITS), np.bool_), {}
-    )
+    problems: list[tuple[str, str, str]] = []
     prints = []
-    for clip_id, held in zip(manifest.clip_ids, made, strict=True):
-        if isinstance(held, str):
-            problems.append((clip_id, "clip", held))
-            prints.append(nothing)
+    for clip_id, result in zip(manifest.clip_ids, results, strict=True):
+        if isinstance(result, str):
+            problems.append((clip_id, "clip", result))
+            prints.append(_EMPTY)
         else:
-            problems += [(clip_id, modality, why) for modality, why in held.problems.items()]
-            prints.append(held)
+            problems += [(clip_id, modality, why) for modality, why in result.problems.items()]
+            prints.append(result)
     groups = np.unique(np.array(manifest.groups), return_inverse=True)[1].reshape(-1)
-    found = [
+    duplicates = [
         Duplicate(manifest.clip_ids[i], manifest.clip_ids[j], modality, similarity, offset)
         for i, j, modality, similarity, offset in compare_fingerprints(
             prints, groups if across_groups else None
         )
     ]
-    return Search(tuple(found), tuple(problems))
+    return Search(tuple(duplicates), tuple(problems))
 
 
 def compare_fingerprints(
-    prints: Sequence[Fingerprint], groups: Ints | None = None
+    prints: Sequence[Fingerprint], groups: I64 | None = None
 ) -> list[tuple[int, int, str, float, float]]:
     """Pairs that are nearly the same: (i, j, modality, similarity, offset), i < j, sorted.
 
@@ -154,28 +160,31 @@ def compare_fingerprints(
     groups
         int64 (clips,): pairs within a group are left out; None for all pairs.
     """
-    found = _same_sound(prints, groups) + _same_pictures(prints, groups)
-    return sorted(found, key=lambda pair: pair[:3])
+    pairs = _same_sound(prints, groups) + _same_pictures(prints, groups)
+    return sorted(pairs, key=lambda pair: pair[:3])
 
 
 def _same_sound(
-    prints: Sequence[Fingerprint], groups: Ints | None
+    prints: Sequence[Fingerprint], groups: I64 | None
 ) -> list[tuple[int, int, str, float, float]]:
     clip = np.repeat(np.arange(len(prints)), [len(p.words) for p in prints])
     if not len(clip):
         return []
     when = np.concatenate([np.arange(len(p.words)) for p in prints])
     words = np.concatenate([p.words for p in prints])
-    unsure = np.concatenate([p.unsure for p in prints])
-    # Sustained sound repeats a word: its first is enough to meet the other clip's.
+    weakest_bits = np.concatenate([p.weakest_bits for p in prints])
+    # Sustained sound repeats a word: the first of them is enough to match another clip's.
     new = np.ones(len(words), dtype=np.bool_)
     new[1:] = (words[1:] != words[:-1]) | (clip[1:] != clip[:-1])
-    kept = np.flatnonzero(np.concatenate([p.audible for p in prints]) & new)
-    rows = np.concatenate([kept, kept])
-    left, right = _sharing(
-        np.concatenate([words[kept], words[kept] ^ unsure[kept]]), rows, clip, groups
+    compared = np.flatnonzero(np.concatenate([p.audible for p in prints]) & new)
+    rows = np.concatenate([compared, compared])
+    left, right = _pairs_sharing_a_key(
+        np.concatenate([words[compared], words[compared] ^ weakest_bits[compared]]),
+        rows,
+        clip,
+        groups,
     )
-    # Pairs of clips, and how much later the first one's word is.
+    # Pairs of clips, and how many windows later the first one's word is.
     span = 2 * int(when.max()) + 1
     lag = when[left] - when[right]
     keys = (clip[left] * len(prints) + clip[right]) * span + lag + span // 2
@@ -192,18 +201,18 @@ def _same_sound(
 def _equal_bits(a: Fingerprint, b: Fingerprint, lag: int) -> float:
     """Share of equal bits where b, begun `lag` windows into a, and a both sound; 0 if too short."""
     start, stop = max(0, lag), min(len(a.words), len(b.words) + lag)
-    ours, theirs = slice(start, stop), slice(start - lag, stop - lag)
-    both = a.audible[ours] & b.audible[theirs]
+    in_a, in_b = slice(start, stop), slice(start - lag, stop - lag)
+    both = a.audible[in_a] & b.audible[in_b]
     shorter = min(int(a.audible.sum()), int(b.audible.sum()))
     n_windows = int(both.sum())
-    if n_windows < max(LEAST_WINDOWS, LEAST_SHARE * shorter):
+    if n_windows < max(MIN_WINDOWS, MIN_SHARE * shorter):
         return 0.0
-    differing = (a.words[ours] ^ b.words[theirs])[both]
+    differing = (a.words[in_a] ^ b.words[in_b])[both]
     return 1.0 - float(_SET_BITS[differing.view(np.uint16)].sum()) / (32 * n_windows)
 
 
 def _same_pictures(
-    prints: Sequence[Fingerprint], groups: Ints | None
+    prints: Sequence[Fingerprint], groups: I64 | None
 ) -> list[tuple[int, int, str, float, float]]:
     clip = np.repeat(np.arange(len(prints)), [len(p.hashes) for p in prints])
     if not len(clip):
@@ -212,35 +221,35 @@ def _same_pictures(
     parts = np.packbits(np.concatenate([p.hashes for p in prints]), axis=1).view(np.uint16)
     pairs = [np.empty(0, np.int64)]
     for column in range(parts.shape[1]):
-        left, right = _sharing(parts[:, column], np.arange(len(parts)), clip, groups)
-        for at in range(0, len(left), 1 << 20):
-            some, others = left[at : at + (1 << 20)], right[at : at + (1 << 20)]
-            alike = _SET_BITS[parts[some] ^ parts[others]].sum(axis=1) <= PICTURE_BITS
-            pairs.append(some[alike] * len(parts) + others[alike])
+        left, right = _pairs_sharing_a_key(parts[:, column], np.arange(len(parts)), clip, groups)
+        for first in range(0, len(left), 1 << 20):
+            a_rows, b_rows = left[first : first + (1 << 20)], right[first : first + (1 << 20)]
+            alike = _SET_BITS[parts[a_rows] ^ parts[b_rows]].sum(axis=1) <= PICTURE_BITS
+            pairs.append(a_rows[alike] * len(parts) + b_rows[alike])
     joined = np.unique(np.concatenate(pairs))
     left, right = np.divmod(joined, len(parts))
     keys, counts = np.unique(clip[left] * len(prints) + clip[right], return_counts=True)
-    found = []
-    for key in keys[counts >= LEAST_PICTURES].tolist():
+    duplicates = []
+    for key in keys[counts >= MIN_PICTURES].tolist():
         i, j = divmod(key, len(prints))
         a, b = prints[i].hashes, prints[j].hashes
         alike = (a[:, None] != b[None]).sum(axis=2) <= PICTURE_BITS
         in_b, in_a = alike.any(axis=1), alike.any(axis=0)
         similarity = float(min(in_b.mean(), in_a.mean()))
-        if min(in_b.sum(), in_a.sum()) >= LEAST_PICTURES and similarity >= PICTURES:
-            found.append((i, j, "video", similarity, float("nan")))
-    return found
+        if min(in_b.sum(), in_a.sum()) >= MIN_PICTURES and similarity >= PICTURES:
+            duplicates.append((i, j, "video", similarity, float("nan")))
+    return duplicates
 
 
-def _sharing(
-    keys: NDArray[np.uint32] | NDArray[np.uint16], rows: Ints, clip: Ints, groups: Ints | None
-) -> tuple[Ints, Ints]:
-    """Pairs of rows with equal keys of two clips, the earlier clip's row first.
+def _pairs_sharing_a_key(
+    keys: NDArray[np.uint32] | NDArray[np.uint16], rows: I64, clip: I64, groups: I64 | None
+) -> tuple[I64, I64]:
+    """Pairs of rows of two clips that share a key, the earlier clip's row first.
 
     Parameters
     ----------
     keys, rows
-        (n,): a key and whose it is.
+        (n,): keys, and the row that has each.
     clip
         The clip of each row.
     groups
@@ -248,18 +257,18 @@ def _sharing(
     """
     order = np.argsort(keys, kind="stable")
     keys, rows = keys[order], rows[order]
-    of = clip[rows] if groups is None else groups[clip[rows]]
+    group = clip[rows] if groups is None else groups[clip[rows]]
     lefts, rights = [], []
-    here = np.arange(len(keys))
-    for gap in range(1, _CROWD):
-        # Only rows that met an equal key at the gap before can at this one.
-        here = here[: np.searchsorted(here, len(keys) - gap)]
-        here = here[keys[here] == keys[here + gap]]
-        if not len(here):
+    places = np.arange(len(keys))
+    for gap in range(1, _MAX_SHARING):
+        # Keys are sorted: only places with an equal key one nearer can have one here.
+        places = places[: np.searchsorted(places, len(keys) - gap)]
+        places = places[keys[places] == keys[places + gap]]
+        if not len(places):
             break
-        other = here[of[here] != of[here + gap]]
-        lefts.append(rows[other])
-        rights.append(rows[other + gap])
+        across = places[group[places] != group[places + gap]]
+        lefts.append(rows[across])
+        rights.append(rows[across + gap])
     if not lefts:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     left, right = np.concatenate(lefts), np.concatenate(rights)

@@ -1,1 +1,1 @@
-"""The only reader of media files: checks, sound, frames, and their place in time."""
+"""The only reader of media files: one pass gives sound and frames, at their places in time."""

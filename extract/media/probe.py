@@ -10,8 +10,9 @@ import av.error
 import soundfile
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media.checks import check_file, reason
-from mvemo.extract.media.reading import AUDIO_FILES, is_cover, open_container
+from mvemo.extract.media.audio_file import AUDIO_SUFFIXES
+from mvemo.extract.media.checks import check_file, error_line
+from mvemo.extract.media.packets import is_cover, open_container
 
 
 def probe_seconds(path: str | Path) -> float:
@@ -27,10 +28,21 @@ def probe_seconds(path: str | Path) -> float:
         There is no such file, or it may not be opened.
     BadMedia
         Nothing in it can be read as media.
+
+    See Also
+    --------
+    mvemo.extract.media.reading.decode_clip : Decode a stretch of a file.
+
+    Examples
+    --------
+    >>> import numpy as np, soundfile
+    >>> soundfile.write("noise.flac", np.random.default_rng(0).uniform(-1, 1, 12000), 8000)
+    >>> probe_seconds("noise.flac")
+    1.5
     """
     path = Path(path)
     check_file(path)
-    if path.suffix.lower() in AUDIO_FILES:
+    if path.suffix.lower() in AUDIO_SUFFIXES:
         try:
             with soundfile.SoundFile(path) as file:
                 if file.frames:
@@ -40,7 +52,7 @@ def probe_seconds(path: str | Path) -> float:
     try:
         seconds = _by_packets(path)
     except (av.error.FFmpegError, ValueError, RuntimeError, OSError) as error:
-        raise BadMedia(f"{path}: cannot be read as media: {reason(error)}") from error
+        raise BadMedia(f"{path}: cannot be read as media: {error_line(error)}") from error
     if not seconds > 0:
         raise BadMedia(f"{path}: has neither sound nor pictures")
     return seconds
@@ -56,8 +68,8 @@ def _by_packets(path: Path) -> float:
         if streams:
             for packet in container.demux(*streams):
                 if packet.pts is not None:
-                    base = float(packet.time_base)
-                    end = (packet.pts + (packet.duration or 0)) * base - origin
-                    at = packet.stream.index
-                    ends[at] = max(ends[at], end)
+                    time_base = float(packet.time_base)
+                    end = (packet.pts + (packet.duration or 0)) * time_base - origin
+                    index = packet.stream.index
+                    ends[index] = max(ends[index], end)
     return next((end for end in ends.values() if end > 0), 0.0)

@@ -1,6 +1,6 @@
 """The working cache: decoded waveforms and frames that every epoch rereads.
 
-It lives on the machine of stage one and never travels. A clip's arrays are plain ``.npy``
+It lies on the machine of stage one and never travels. A clip's arrays are plain ``.npy``
 files, named by what they were decoded from and how, so that another run finds them, also
 one that needs only some of them; reading maps them into memory.
 """
@@ -8,23 +8,23 @@ one that needs only some of them; reading maps them into memory.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache.spec import digest_of
+from mvemo.extract.arrays import F32, U8
 from mvemo.extract.errors import BadMedia, ExtractError, MissingFile
-from mvemo.extract.media.reading import Decoded, decode_clip
-from mvemo.extract.store.workers import in_workers
-from mvemo.manifests.files import cause, replacing, write_json
-
-Floats = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
+from mvemo.extract.media.checks import Problem
+from mvemo.extract.media.reading import decode_clip
+from mvemo.extract.media.request import Decoded
+from mvemo.extract.store.arrays import map_array, write_array
+from mvemo.extract.store.workers import map_unordered
+from mvemo.manifests.files import cause, write_json
 
 # Rises whenever the same file would be decoded to other values.
 DECODING_VERSION = 1
@@ -48,20 +48,19 @@ class DecodeRequest:
     n_frames: int = 32
     sizes: tuple[int, ...] = ()
 
-    def record(self) -> dict[str, Any]:
-        """As JSON values, for a run's settings."""
-        return {
-            "sample_rates": list(self.sample_rates),
-            "n_frames": self.n_frames,
-            "sizes": list(self.sizes),
-        }
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """``audio``, ``video`` or both, as they are asked for."""
+        asked = (("audio", self.sample_rates), ("video", self.sizes))
+        return tuple(modality for modality, values in asked if values)
 
-    def files(self) -> dict[str, tuple[str, ...]]:
-        """Modality to the names of the files that hold it."""
-        return {
-            "audio": tuple(f"{rate}.npy" for rate in self.sample_rates),
-            "video": tuple(f"{self.n_frames}x{size}.npy" for size in self.sizes),
-        }
+    def without_stored(self, folder: Path) -> DecodeRequest:
+        """The part of the request for which a clip's folder has no whole array."""
+        return DecodeRequest(
+            tuple(sr for sr in self.sample_rates if _map_waveform(folder, sr) is None),
+            self.n_frames,
+            tuple(s for s in self.sizes if _map_frames(folder, self.n_frames, s) is None),
+        )
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class DecodedStore:
     Parameters
     ----------
     folder
-        Made where needed.
+        Created where needed.
     request
         What is read from it.
     """
@@ -101,53 +100,59 @@ class DecodedStore:
     def __init__(self, folder: Path, request: DecodeRequest) -> None:
         self.folder = folder
         self.request = request
-        self._base: dict[str, Path] = {}
+        self._folders: dict[str, Path] = {}
 
-    def waveform(self, clip_id: str, sample_rate: int) -> Floats:
+    def waveform(self, clip_id: str, sample_rate: int) -> F32:
         """float32 (samples,), memory-mapped; of a clip that `decode_many` decoded.
 
         Raises
         ------
         BadMedia
-            It is not there.
+            It is not in the store.
         """
-        return self._load(clip_id, f"{sample_rate}.npy")
+        array = _map_waveform(self.folder_of(clip_id), sample_rate)
+        if array is None:
+            raise BadMedia(
+                f"clip {clip_id!r}: its waveform at {sample_rate} Hz is not in the working "
+                f"cache {self.folder}"
+            )
+        return array
 
-    def frames(self, clip_id: str, size: int) -> Bytes:
+    def frames(self, clip_id: str, size: int) -> U8:
         """uint8 (n_frames, size, size, 3), memory-mapped; as `waveform`."""
-        return self._load(clip_id, f"{self.request.n_frames}x{size}.npy")
-
-    def _load(self, clip_id: str, name: str) -> NDArray[Any]:
-        found = _mapped(self.folder_of(clip_id) / name)
-        if found is None:
-            raise BadMedia(f"clip {clip_id!r}: {name} is not in the working cache {self.folder}")
-        return found
+        array = _map_frames(self.folder_of(clip_id), self.request.n_frames, size)
+        if array is None:
+            raise BadMedia(
+                f"clip {clip_id!r}: its {self.request.n_frames} frames of {size} pixels are not "
+                f"in the working cache {self.folder}"
+            )
+        return array
 
     def folder_of(self, clip_id: str) -> Path:
-        """Folder of the arrays of a clip that was given to `place`.
+        """Folder of the arrays of a clip that was given to `assign_folder`.
 
         Raises
         ------
         BadMedia
             It was not.
         """
-        base = self._base.get(clip_id)
-        if base is None:
+        folder = self._folders.get(clip_id)
+        if folder is None:
             raise BadMedia(f"clip {clip_id!r} is not in the working cache {self.folder}")
-        return base
+        return folder
 
     def waveform_path(self, clip_id: str, sample_rate: int) -> Path:
         """The file of `waveform`."""
-        return self.folder_of(clip_id) / f"{sample_rate}.npy"
+        return _waveform_path(self.folder_of(clip_id), sample_rate)
 
-    def place(self, job: DecodeJob) -> Path:
+    def assign_folder(self, job: DecodeJob) -> Path:
         """The folder of a clip's arrays, by content and stretch, not by name."""
         length = None if job.duration is None else float(job.duration)
         key = digest_of([job.content, float(job.start), length, DECODING_VERSION])
         # Thousands of folders in one are slow on some file systems.
-        base = self.folder / key[:2] / key[2:34]
-        self._base[job.clip_id] = base
-        return base
+        folder = self.folder / key[:2] / key[2:34]
+        self._folders[job.clip_id] = folder
+        return folder
 
 
 def decode_many(
@@ -155,9 +160,9 @@ def decode_many(
     jobs: Sequence[DecodeJob],
     *,
     workers: int = 0,
-    on_done: Callable[[str, dict[str, str]], None] | None = None,
+    on_clip: Callable[[str, Mapping[str, Problem]], object] | None = None,
 ) -> None:
-    """Decode what the store lacks; each clip is decoded at most once.
+    """Decode what is not in the store; each clip is decoded at most once.
 
     Workers write what they decode themselves, so memory is bounded by their number.
     What is wrong with a broken clip is kept too, and it is not tried again.
@@ -170,136 +175,112 @@ def decode_many(
         Clips; unreadable ones stop no other.
     workers
         Processes; 0 for one a core.
-    on_done
-        Told each clip's id and problems (``audio`` or ``video`` to why), as it is done.
+    on_clip
+        Called with each clip's id and problems (``audio`` or ``video`` to why it has no
+        such modality), as it is done.
 
     Raises
     ------
     ExtractError
         The store cannot be written, or a worker died; what was decoded before is kept.
     """
-
-    def done(clip_id: str, problems: dict[str, str]) -> None:
-        if on_done is not None:
-            on_done(clip_id, problems)
-
-    waiting = []
     # Clips of the same content and stretch share their arrays.
-    same: dict[Path, list[str]] = {}
+    clip_ids: dict[Path, list[str]] = {}
+    first_jobs: dict[Path, DecodeJob] = {}
     for job in jobs:
-        base = store.place(job)
-        if base in same:
-            same[base].append(job.clip_id)
-            continue
-        same[base] = [job.clip_id]
-        waiting.append((job, base))
-    lacking = []
-    for job, base in waiting:
-        problems = _known_problems(base, store.request)
+        folder = store.assign_folder(job)
+        clip_ids.setdefault(folder, []).append(job.clip_id)
+        first_jobs.setdefault(folder, job)
+
+    def report(folder: Path, problems: Mapping[str, Problem]) -> None:
+        for clip_id in clip_ids[folder]:
+            if on_clip is not None:
+                on_clip(clip_id, problems)
+
+    calls = []
+    for folder, job in first_jobs.items():
+        problems = _stored_problems(folder, store.request)
         if problems is None:
-            lacking.append((job, base))
+            calls.append((job, folder, store.request))
         else:
-            for clip_id in same[base]:
-                done(clip_id, problems)
-    if not lacking:
-        return
-    tasks = [(job, base, store.request) for job, base in lacking]
-    for base, problems in in_workers(_decode_one, tasks, workers=workers, where=str(store.folder)):
-        for clip_id in same[base]:
-            done(clip_id, problems)
+            report(folder, problems)
+    results = map_unordered(_decode_one, calls, workers=workers, output=str(store.folder))
+    for folder, problems in results:
+        report(folder, problems)
 
 
 def _decode_one(
-    job: DecodeJob, base: Path, request: DecodeRequest, threads: int
-) -> tuple[Path, dict[str, str]]:
+    job: DecodeJob, folder: Path, request: DecodeRequest, threads: int
+) -> tuple[Path, dict[str, Problem]]:
     """Decode one clip and write its arrays; problems last, which marks it complete."""
     cv2.setNumThreads(1)
-    lacking = _lacking(base, request)
-    rates = tuple(r for r in request.sample_rates if f"{r}.npy" in lacking["audio"])
-    sizes = tuple(s for s in request.sizes if f"{request.n_frames}x{s}.npy" in lacking["video"])
-    lasting = True
+    needed = request.without_stored(folder)
+    permanent = True
     try:
         decoded = decode_clip(
             job.path,
             start=job.start,
             duration=job.duration,
-            sample_rates=rates,
-            n_frames=request.n_frames,
-            sizes=sizes,
+            sample_rates=needed.sample_rates,
+            n_frames=needed.n_frames,
+            sizes=needed.sizes,
             threads=threads,
         )
     except (BadMedia, MissingFile) as error:
-        why = str(error).removeprefix(f"{job.path}: ")
         # A file that is not there may be tomorrow; one that is broken stays so.
-        lasting = isinstance(error, BadMedia)
-        decoded = Decoded(
-            problems={name: why for name, wanted in (("audio", rates), ("video", sizes)) if wanted}
-        )
+        permanent = isinstance(error, BadMedia)
+        problem = Problem(str(error).removeprefix(f"{job.path}: "))
+        decoded = Decoded(problems=dict.fromkeys(needed.modalities, problem))
     try:
-        base.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for rate, waveform in decoded.waveforms.items():
-            write_array(base / f"{rate}.npy", waveform)
+            write_array(_waveform_path(folder, rate), waveform)
         for size, frames in decoded.frames.items():
-            write_array(base / f"{request.n_frames}x{size}.npy", frames)
-        problems = {**_read_problems(base), **decoded.problems}
-        if decoded.problems and lasting:
-            write_json(base / "problems.json", problems, durable=False)
+            write_array(_frames_path(folder, request.n_frames, size), frames)
+        problems = {**_read_problems(folder), **decoded.problems}
+        if decoded.problems and permanent:
+            _write_problems(folder, problems)
     except OSError as error:
         raise ExtractError(
-            f"{base}: decoded media cannot be written: {cause(error)}; all that was "
+            f"{folder}: decoded media cannot be written: {cause(error)}; all that was "
             "decoded before is kept: make room and run the same command again"
         ) from None
-    return base, _asked(problems, request)
+    return folder, {kind: problems[kind] for kind in request.modalities if kind in problems}
 
 
-def _known_problems(base: Path, request: DecodeRequest) -> dict[str, str] | None:
+def _stored_problems(folder: Path, request: DecodeRequest) -> dict[str, Problem] | None:
     """Problems of a clip that needs no decoding, None for one that does."""
-    problems = _read_problems(base)
-    if any(names and kind not in problems for kind, names in _lacking(base, request).items()):
+    problems = _read_problems(folder)
+    if not set(request.without_stored(folder).modalities) <= set(problems):
         return None
-    return _asked(problems, request)
+    return {kind: problems[kind] for kind in request.modalities if kind in problems}
 
 
-def _lacking(base: Path, request: DecodeRequest) -> dict[str, tuple[str, ...]]:
-    """Modality to the names of the files that are not there, or are damaged."""
-    return {
-        kind: tuple(name for name in names if _mapped(base / name) is None)
-        for kind, names in request.files().items()
-    }
+def _write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
+    values = {k: {"reason": p.reason, "missing": p.missing} for k, p in problems.items()}
+    write_json(folder / "problems.json", values, durable=False)
 
 
-def _asked(problems: dict[str, str], request: DecodeRequest) -> dict[str, str]:
-    """Those of the modalities that a request has."""
-    return {
-        kind: problems[kind]
-        for kind, names in request.files().items()
-        if names and kind in problems
-    }
-
-
-def _read_problems(base: Path) -> dict[str, str]:
+def _read_problems(folder: Path) -> dict[str, Problem]:
+    """Problems by modality; none where the file is of another form: the clip is read again."""
     try:
-        saved = json.loads((base / "problems.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        saved: Any = json.loads((folder / "problems.json").read_text(encoding="utf-8"))
+        return {k: Problem(str(p["reason"]), bool(p["missing"])) for k, p in saved.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
-    return {str(k): str(v) for k, v in saved.items()} if isinstance(saved, dict) else {}
 
 
-def _mapped(path: Path) -> NDArray[Any] | None:
-    """A saved array, None where there is none or it is damaged."""
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    # A file name says what must be in it: RATE.npy, or COUNTxSIZE.npy.
-    count, _, size = path.stem.partition("x")
-    if size:
-        shape: tuple[int, ...] = (int(count), int(size), int(size), 3)
-        return array if array.dtype == np.uint8 and array.shape == shape else None
-    return array if array.dtype == np.float32 and array.ndim == 1 else None
+def _waveform_path(folder: Path, sample_rate: int) -> Path:
+    return folder / f"{sample_rate}.npy"
 
 
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy`` file in one step: it is whole, or not there."""
-    with replacing(path, durable=False) as temp, temp.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
+def _frames_path(folder: Path, n_frames: int, size: int) -> Path:
+    return folder / f"{n_frames}x{size}.npy"
+
+
+def _map_waveform(folder: Path, sample_rate: int) -> F32 | None:
+    return map_array(_waveform_path(folder, sample_rate), np.float32, (None,))
+
+
+def _map_frames(folder: Path, n_frames: int, size: int) -> U8 | None:
+    return map_array(_frames_path(folder, n_frames, size), np.uint8, (n_frames, size, size, 3))

@@ -1,4 +1,4 @@
-"""Descriptor sequences of all clips, kept beside the decoded waveforms they are made from."""
+"""Descriptor sequences of all clips, kept beside the decoded waveforms that they describe."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache.spec import FeatureSpec
+from mvemo.extract.arrays import F32
 from mvemo.extract.descriptors import DescriptorSettings, describe, descriptor_spec
+from mvemo.extract.descriptors.filter_banks import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.extract.store.decoded import DecodedStore, write_array
-from mvemo.extract.store.workers import in_workers
-
-Floats = NDArray[np.float32]
+from mvemo.extract.store.arrays import map_array, write_array
+from mvemo.extract.store.decoded import DecodedStore
+from mvemo.extract.store.workers import map_unordered
+from mvemo.manifests.files import cause
 
 
 class DescribedStore:
@@ -39,25 +40,34 @@ class DescribedStore:
             name: descriptor_spec(name, settings) for name in dict.fromkeys(names)
         }
 
-    def path(self, clip_id: str, name: str) -> Path:
-        """Where a clip's sequence lies; another setting is another file."""
-        base = self.decoded.folder_of(clip_id)
-        return base / f"{name}-{self.specs[name].digest[:16]}.npy"
+    def paths(self, clip_id: str) -> dict[str, Path]:
+        """Name to the file of a clip's sequence; another setting is another file."""
+        folder = self.decoded.folder_of(clip_id)
+        return {
+            name: folder / f"{name}-{spec.digest[:16]}.npy" for name, spec in self.specs.items()
+        }
 
-    def sequence(self, clip_id: str, name: str) -> Floats:
+    def is_described(self, clip_id: str) -> bool:
+        """Whether all sequences of a clip are in the store."""
+        return all(
+            map_array(path, np.float32, (None, self.specs[name].dim)) is not None
+            for name, path in self.paths(clip_id).items()
+        )
+
+    def sequence(self, clip_id: str, name: str) -> F32:
         """float32 (frames, dim), memory-mapped.
 
         Raises
         ------
         BadMedia
-            It is not there.
+            It is not in the store.
         """
-        found = _mapped(self.path(clip_id, name), self.specs[name].dim)
-        if found is None:
+        array = map_array(self.paths(clip_id)[name], np.float32, (None, self.specs[name].dim))
+        if array is None:
             raise BadMedia(f"clip {clip_id!r}: {name} is not in the working cache")
-        return found
+        return array
 
-    def joined(self, clip_id: str, names: Sequence[str]) -> Floats:
+    def joined(self, clip_id: str, names: Sequence[str]) -> F32:
         """float32 (frames, all dims): several sequences, which share their frames."""
         return np.concatenate([self.sequence(clip_id, name) for name in names], axis=1)
 
@@ -67,9 +77,9 @@ def describe_many(
     clip_ids: Sequence[str],
     *,
     workers: int = 0,
-    on_done: Callable[[str, str], None] | None = None,
+    on_clip: Callable[[str, str], object] | None = None,
 ) -> None:
-    """Describe what the store lacks.
+    """Describe the clips that are not yet in the store.
 
     Parameters
     ----------
@@ -79,55 +89,55 @@ def describe_many(
         Clips whose waveforms are decoded.
     workers
         Processes; 0 for one a core.
-    on_done
-        Told each clip's id, and why it has no descriptors (empty where it has).
+    on_clip
+        Called with each clip's id, and why it has no descriptors (empty where it has).
 
     Raises
     ------
     ExtractError
         The working cache cannot be written, or a worker died.
     """
-
-    def done(clip_id: str, problem: str) -> None:
-        if on_done is not None:
-            on_done(clip_id, problem)
-
-    dims = {name: spec.dim for name, spec in store.specs.items()}
-    lacking = []
+    undescribed = []
     for clip_id in clip_ids:
-        paths = {name: store.path(clip_id, name) for name in dims}
-        if all(_mapped(paths[name], dims[name]) is not None for name in dims):
-            done(clip_id, "")
-        else:
-            wave = store.decoded.waveform_path(clip_id, store.settings.sr)
-            lacking.append((clip_id, wave, store.settings, paths))
-    results = in_workers(_describe_one, lacking, workers=workers, where=str(store.decoded.folder))
-    for clip_id, problem in results:
-        done(clip_id, problem)
+        if not store.is_described(clip_id):
+            undescribed.append(clip_id)
+        elif on_clip is not None:
+            on_clip(clip_id, "")
+    if not undescribed:
+        return
+    settings = store.settings
+    # Made here, not in the workers: librosa takes more than a second to import.
+    banks = filter_banks(settings)
+    calls = [
+        (clip_id, store.decoded.waveform_path(clip_id, settings.sr), settings, banks, paths)
+        for clip_id, paths in ((clip_id, store.paths(clip_id)) for clip_id in undescribed)
+    ]
+    output = str(store.decoded.folder)
+    for clip_id, problem in map_unordered(_describe_one, calls, workers=workers, output=output):
+        if on_clip is not None:
+            on_clip(clip_id, problem)
 
 
 def _describe_one(
-    clip_id: str, wave: Path, settings: DescriptorSettings, paths: Mapping[str, Path], threads: int
+    clip_id: str,
+    waveform_path: Path,
+    settings: DescriptorSettings,
+    banks: FilterBanks,
+    paths: Mapping[str, Path],
+    threads: int,
 ) -> tuple[str, str]:
+    """Describe one clip and write its sequences; its id, and what is wrong with it."""
     del threads  # NumPy's share here runs on one
     try:
-        made = describe(np.load(wave, mmap_mode="r"), settings, paths)
+        sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, paths, banks=banks)
     except BadMedia as error:
         return clip_id, str(error)
     try:
-        for name, values in made.items():
+        for name, values in sequences.items():
             write_array(paths[name], values)
     except OSError as error:
         raise ExtractError(
-            f"{wave.parent}: descriptors cannot be written: {error.strerror or error}; "
+            f"{waveform_path.parent}: descriptors cannot be written: {cause(error)}; "
             "what was done before is kept: make room and run the same command again"
         ) from None
     return clip_id, ""
-
-
-def _mapped(path: Path, dim: int) -> Floats | None:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return array if array.dtype == np.float32 and array.shape[1:] == (dim,) else None

@@ -1,4 +1,4 @@
-"""Work spread over processes, which Ctrl-C and a broken worker end cleanly."""
+"""Calls spread over worker processes, which Ctrl-C and a broken worker end cleanly."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ import joblib
 from mvemo.extract.errors import ExtractError
 
 
-def in_workers(
-    function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], *, workers: int, where: str
+def map_unordered(
+    function: Callable[..., Any],
+    argument_lists: Sequence[tuple[Any, ...]],
+    *,
+    workers: int,
+    output: str,
 ) -> Iterator[Any]:
-    """Call ``function(*each, threads)`` for each of `arguments`, in any order.
+    """Call ``function(*arguments, threads)`` for each list of arguments, in any order.
 
     Parameters
     ----------
     function
-        Of a module, so that it can be sent; its last parameter is told how many threads
-        it may use, so that all together do not outnumber the cores.
-    arguments
-        Of each call but the last.
+        Of a module, so that it can be sent to a process. Its last parameter is how many
+        threads it may use, so that all workers together do not outnumber the cores.
+    argument_lists
+        Of each call, all but the last argument.
     workers
-        Processes; 0 for one a core. Any backend that joblib was given serves.
-    where
-        What to name if a worker dies.
+        Processes; 0 for one a core. joblib's current backend runs them.
+    output
+        What the workers write to, for the message if one dies.
 
     Yields
     ------
@@ -40,74 +44,78 @@ def in_workers(
     Raises
     ------
     ExtractError
-        A worker died.
+        A worker died. Errors of `function` are raised as they are.
     """
-    if not arguments:
+    if not argument_lists:
         return
     cores = joblib.cpu_count()
-    workers = min(workers or cores, len(arguments))
+    workers = min(workers or cores, len(argument_lists))
     threads = max(cores // workers, 1)
     parent = os.getpid()
-    tasks = (joblib.delayed(_call)(function, each, threads, parent) for each in arguments)
-    # A worker that cannot write ends the run: joblib raises its error here.
+    calls = (
+        joblib.delayed(_call_in_worker)(function, arguments, threads, parent)
+        for arguments in argument_lists
+    )
     parallel = joblib.Parallel(n_jobs=workers, return_as="generator_unordered", batch_size=1)
-    with _interrupts() as interrupted:
-        with _ctrl_c_ignored():
+    with _interrupt_flag() as interrupted:
+        with _interrupts_ignored():
             # This starts the workers, which inherit it: Ctrl-C reaches them too, and only
             # this process is to act on it.
-            results = parallel(tasks)
+            results = parallel(calls)
         try:
             for result in results:
-                # Raised where Python must swallow exceptions, an interrupt would be lost.
+                # A KeyboardInterrupt that was raised where Python swallows exceptions.
                 if interrupted.is_set():
                     raise KeyboardInterrupt
                 yield result
         except BrokenExecutor:
             raise ExtractError(
-                f"{where}: a working process died, for want of memory or of a file that crashes "
-                "its decoder; what was done is kept: run again, with fewer workers"
+                f"{output}: a working process died, for want of memory or of a file that "
+                "crashes its decoder; what was done is kept: run again, with fewer workers"
             ) from None
         finally:
-            # Also on Ctrl-C: nothing is begun any more.
+            # Also on Ctrl-C: no further call begins.
             results.close()
 
 
-@contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Remembers Ctrl-C beside raising `KeyboardInterrupt`."""
-    seen = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield seen
-        return
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        seen.set()
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, remember)
-    try:
-        yield seen
-    finally:
-        if signal.getsignal(signal.SIGINT) is remember:
-            signal.signal(signal.SIGINT, before)
-
-
-def _call(function: Callable[..., Any], given: tuple[Any, ...], threads: int, parent: int) -> Any:
+def _call_in_worker(
+    function: Callable[..., Any], arguments: tuple[Any, ...], threads: int, parent: int
+) -> Any:
     if os.getpid() != parent:
-        # A worker that was started later.
+        # Workers that are started later do not inherit it.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return function(*given, threads)
+    return function(*arguments, threads)
 
 
 @contextmanager
-def _ctrl_c_ignored() -> Iterator[None]:
+def _interrupt_flag() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets, beside raising `KeyboardInterrupt`."""
+    interrupted = threading.Event()
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield interrupted
+        return
+
+    def set_flag(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        previous(number, frame)
+
+    signal.signal(signal.SIGINT, set_flag)
+    try:
+        yield interrupted
+    finally:
+        if signal.getsignal(signal.SIGINT) is set_flag:
+            signal.signal(signal.SIGINT, previous)
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may, and only it is interrupted.
+        # Only the main thread may set handlers, and only it is interrupted.
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)

@@ -163,13 +163,13 @@ def test_words_are_the_signs_of_band_differences() -> None:
         power = np.abs(np.fft.rfft(sound[at : at + size].astype(float) * np.hanning(size))) ** 2
         edges = [round(300 * 10 ** (m / 33) * size / SR) for m in range(34)]
         energy.append([power[a:b].sum() for a, b in pairwise(edges)])
-    words, unsure, _ = sound_words(sound)
+    words, weakest_bits, _ = sound_words(sound)
     assert len(words) == len(energy) - 1
     for n in range(1, len(energy)):
         e, d = energy[n], energy[n - 1]
         rise = [e[m] - e[m + 1] - (d[m] - d[m + 1]) for m in range(32)]
         weakest = int(np.argmin(np.abs(rise)))
-        assert unsure[n - 1] == 1 << weakest
+        assert weakest_bits[n - 1] == 1 << weakest
         # In single precision the weakest may come out either way.
         expected = sum(1 << m for m in range(32) if rise[m] > 0)
         assert (int(words[n - 1]) ^ expected) & ~(1 << weakest) == 0
@@ -179,9 +179,9 @@ def test_silence_and_empty_pictures_say_nothing() -> None:
     assert not sound_words(np.zeros(4 * SR, np.float32))[2].any()
     assert len(sound_words(np.zeros(100, np.float32))[0]) == 0
     assert len(picture_hashes(np.zeros((5, 64, 64, 3), np.uint8))) == 0
-    words, unsure, audible = sound_words(np.zeros(4 * SR, np.float32))
+    words, weakest_bits, audible = sound_words(np.zeros(4 * SR, np.float32))
     black = Fingerprint(
-        words, unsure, audible, picture_hashes(np.zeros((5, 64, 64, 3), np.uint8)), {}
+        words, weakest_bits, audible, picture_hashes(np.zeros((5, 64, 64, 3), np.uint8)), {}
     )
     assert compare_fingerprints([black, black]) == []
     assert compare_fingerprints([]) == []

@@ -15,6 +15,7 @@ from media_samples import grey, index_of, sine, write_media
 from numpy.typing import NDArray
 
 from mvemo.extract.errors import BadMedia, BadSetting, MissingFile
+from mvemo.extract.media.checks import NO_AUDIO, NO_VIDEO, Problem
 from mvemo.extract.media.reading import decode_clip
 
 # Shown from these milliseconds on; the last one for as long as the container says.
@@ -292,10 +293,10 @@ def test_what_is_not_wanted_is_no_problem(tmp_path: Path) -> None:
     silent = write_media(tmp_path / "b.mp4", frames=pictures(10), times_ms=PLAIN[:10])
     assert decode_clip(sound, sizes=()).problems == {}
     assert decode_clip(silent, sample_rates=()).problems == {}
-    assert decode_clip(sound).problems == {"video": "no video stream"}
+    assert decode_clip(sound).problems == {"video": NO_VIDEO}
     assert list(decode_clip(sound).waveforms) == [16000]
     decoded = decode_clip(silent, n_frames=2)
-    assert decoded.problems == {"audio": "no audio stream"}
+    assert decoded.problems == {"audio": NO_AUDIO}
     assert decoded.frames[112].shape == (2, 112, 112, 3)
     assert abs(decoded.seconds - 0.4) < 1e-9
 
@@ -349,7 +350,7 @@ def test_silent_and_broken_sound(tmp_path: Path) -> None:
         audio_codec="pcm_s16le",
     )
     decoded = decode_clip(quiet, n_frames=2)
-    assert decoded.problems["audio"].startswith("silent: ")
+    assert decoded.problems["audio"].reason.startswith("silent: ")
     assert decoded.waveforms == {}
     assert list(decoded.frames) == [112]
     # The limit is -80 dB of full scale.
@@ -359,7 +360,7 @@ def test_silent_and_broken_sound(tmp_path: Path) -> None:
         assert ("audio" in problems) is silent
     soundfile.write(tmp_path / "c.wav", np.array([0.1, np.nan, np.inf] * 9), 16000, subtype="FLOAT")
     assert decode_clip(tmp_path / "c.wav", sizes=()).problems == {
-        "audio": "18 samples are not finite"
+        "audio": Problem("18 samples are not finite")
     }
 
 
@@ -372,7 +373,7 @@ def test_a_clip_after_the_end(tmp_path: Path, name: str) -> None:
         write_media(path, frames=pictures(30), times_ms=PLAIN, sound=sine(1.2, 16000))
     decoded = decode_clip(path, start=9.0, duration=1.0)
     assert set(decoded.problems) == {"audio", "video"}
-    assert "starts at 9 s" in decoded.problems["audio"]
+    assert "starts at 9 s" in decoded.problems["audio"].reason
     assert not decoded.frames
     assert not decoded.waveforms
 
@@ -394,7 +395,7 @@ def test_cut_off_containers(tmp_path: Path, suffix: str, capfd: pytest.CaptureFi
     short.write_bytes(data[: len(data) // 2])
     problems = decode_clip(short, n_frames=2).problems
     assert set(problems) == {"audio", "video"}
-    for why in problems.values():
+    for why in map(str, problems.values()):
         assert why.startswith("cut off: 2.")
         assert "of 5." in why or "of 4.9" in why
     # What is there can be had by asking for no more.
@@ -411,8 +412,8 @@ def test_cut_off_audio_files(
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     decoded = decode_clip(path, sizes=())
-    assert decoded.problems["audio"].startswith("cut off: ")
-    assert "of 4.0 s" in decoded.problems["audio"]
+    assert decoded.problems["audio"].reason.startswith("cut off: ")
+    assert "of 4.0 s" in decoded.problems["audio"].reason
     assert capfd.readouterr() == ("", "")
 
 
@@ -422,8 +423,8 @@ def test_less_than_asked_for(tmp_path: Path) -> None:
     )
     assert decode_clip(path, duration=1.4, n_frames=2).problems == {}
     problems = decode_clip(path, duration=3.0, n_frames=2).problems
-    assert problems["video"] == "cut off: 1.2 of 3.0 s decode"
-    assert problems["audio"].startswith("cut off: 1.")
+    assert problems["video"] == Problem("cut off: 1.2 of 3.0 s decode")
+    assert problems["audio"].reason.startswith("cut off: 1.")
 
 
 def test_pictures_of_which_none_decodes(tmp_path: Path) -> None:
@@ -442,7 +443,7 @@ def test_pictures_of_which_none_decodes(tmp_path: Path) -> None:
             data = data.replace(bytes(packet), bytes(packet.size)) if packet.size else data
     path.write_bytes(data)
     decoded = decode_clip(path, n_frames=2)
-    assert decoded.problems == {"video": "no frame decodes"}
+    assert decoded.problems == {"video": Problem("no frame decodes")}
     assert list(decoded.waveforms) == [16000]
 
 

@@ -16,8 +16,10 @@ from media_samples import grey, sine, write_media
 
 from mvemo.cache import content_digest
 from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.media.checks import NO_VIDEO, Problem
 from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.store import decoded as workcache
+from mvemo.extract.store import arrays
+from mvemo.extract.store import decoded as store_module
 from mvemo.extract.store.decoded import DecodedStore, DecodeJob, DecodeRequest, decode_many
 
 REQUEST = DecodeRequest(sample_rates=(16000,), n_frames=4, sizes=(16,))
@@ -42,7 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append(given)
         return decode_clip(path, **given)
 
-    monkeypatch.setattr(workcache, "decode_clip", counted)
+    monkeypatch.setattr(store_module, "decode_clip", counted)
     return calls
 
 
@@ -53,10 +55,10 @@ def job(path: Path, clip_id: str = "one", **stretch: Any) -> DecodeJob:
 
 def decode(
     folder: Path, *jobs: DecodeJob, request: DecodeRequest = REQUEST, workers: int = 1
-) -> tuple[DecodedStore, dict[str, dict[str, str]]]:
+) -> tuple[DecodedStore, dict[str, dict[str, Problem]]]:
     store = DecodedStore(folder, request)
-    found: dict[str, dict[str, str]] = {}
-    decode_many(store, jobs, workers=workers, on_done=found.__setitem__)
+    found: dict[str, dict[str, Problem]] = {}
+    decode_many(store, jobs, workers=workers, on_clip=found.__setitem__)
     return store, found
 
 
@@ -136,9 +138,9 @@ def test_problems_are_kept_and_stop_no_other(
     for _ in range(2):
         store, found = decode(tmp_path / "store", *jobs)
         assert found["clip"] == {}
-        assert found["sound"] == {"video": "no video stream"}
+        assert found["sound"] == {"video": NO_VIDEO}
         assert set(found["text"]) == {"audio", "video"}
-        assert "cannot be read as media" in found["text"]["audio"]
+        assert "cannot be read as media" in found["text"]["audio"].reason
         assert len(store.waveform("sound", 16000)) == 6400
         assert len(asked) == 3
     # Who does not ask for pictures has no problem with them.
@@ -150,7 +152,8 @@ def test_a_file_that_comes_back_is_decoded(tmp_path: Path, clip: Path) -> None:
     there = job(clip)
     away = clip.rename(tmp_path / "away.mp4")
     _, found = decode(tmp_path / "store", there)
-    assert found == {"one": {"audio": "no such media file", "video": "no such media file"}}
+    gone = Problem("no such media file")
+    assert found == {"one": {"audio": gone, "video": gone}}
     away.rename(clip)
     assert decode(tmp_path / "store", there)[1] == {"one": {}}
 
@@ -174,7 +177,7 @@ def test_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(workcache.np, "save", full)
+        patch.setattr(arrays.np, "save", full)
         with pytest.raises(ExtractError, match="No space left on device") as caught:
             decode(tmp_path / "store", job(clip))
     assert "\n" not in str(caught.value)
@@ -190,10 +193,6 @@ def test_a_store_that_cannot_be_made(tmp_path: Path, clip: Path) -> None:
             decode(tmp_path / "store", *jobs, workers=workers)
 
 
-def test_the_record_of_a_request() -> None:
-    assert REQUEST.record() == {"sample_rates": [16000], "n_frames": 4, "sizes": [16]}
-
-
 INTERRUPTED = """
 import signal
 import sys
@@ -204,7 +203,7 @@ from mvemo.extract.store.decoded import DecodedStore, DecodeJob, DecodeRequest, 
 store = DecodedStore(Path(sys.argv[1]), DecodeRequest((16000,), 4, (16,)))
 jobs = [DecodeJob(str(i), Path(sys.argv[2]), "0", 0.0, 0.1 + i / 1e5) for i in range(3000)]
 try:
-    decode_many(store, jobs, workers=2, on_done=lambda *_: print("done", flush=True))
+    decode_many(store, jobs, workers=2, on_clip=lambda *_: print("done", flush=True))
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
@@ -223,7 +222,7 @@ def test_an_interrupt_stops_all(tmp_path: Path, clip: Path) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "done\n"
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate()
     assert out.splitlines()[-1] == "interrupted"
     assert process.returncode == 0
     assert "Traceback" not in err

@@ -1,0 +1,188 @@
+"""Sound and frames of one stretch of a container, decoded in one pass by PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from mvemo.extract.errors import BadMedia
+from mvemo.extract.media.audio_file import resample
+from mvemo.extract.media.background import BackgroundQueue
+from mvemo.extract.media.checks import (
+    NO_AUDIO,
+    NO_VIDEO,
+    Problem,
+    check_length,
+    check_sound,
+    starts_after_end,
+)
+from mvemo.extract.media.frames import FrameScaler
+from mvemo.extract.media.packets import (
+    decoded_frames,
+    expected_seconds,
+    frame_times,
+    is_cover,
+    is_indexed,
+    open_container,
+    rewind,
+)
+from mvemo.extract.media.request import ClipRequest, Decoded
+from mvemo.extract.media.timeline import FramePicker, FrameTimes, SoundCollector
+
+# Frames of sound that are joined at a time.
+SOUND_FRAMES = 64
+# Codecs of which frames that no other depends on may be left out, the others being the same.
+_SKIPPING_CODECS = ("h264",)
+
+
+@dataclass(frozen=True)
+class _Collected:
+    """What one pass over a container's packets gave."""
+
+    picker: FramePicker
+    scaler: FrameScaler
+    sound: SoundCollector
+    any_frame: bool
+
+
+def decode_container(path: Path, request: ClipRequest) -> Decoded:
+    """Decode a clip of a container; see `mvemo.extract.media.reading.decode_clip`.
+
+    Raises
+    ------
+    BadMedia
+        It has neither sound nor pictures.
+    """
+    with ExitStack() as stack:
+        container = stack.enter_context(open_container(path))
+        video, audio, problems = _select_streams(path, container, request)
+        indices = [stream.index for stream in (video, audio) if stream is not None]
+        if not indices:
+            return Decoded(problems=problems)
+        origin = 0.0 if container.start_time is None else container.start_time / av.time_base
+        times = None if video is None else frame_times(container, video, origin, request)
+        # Where only sound is asked for nothing was read yet, and sound is decoded fast.
+        if video is not None or "mov" in container.format.name:
+            container = rewind(path, container, stack, request.start, origin, times)
+        streams = [container.streams[index] for index in indices]
+        collected = _collect(container, streams, origin, times, request)
+        seconds = (collected.picker.seconds, collected.sound.seconds)
+        expected = expected_seconds(path, container, streams, request, origin, seconds)
+    return _finish(request, times, collected, expected, problems)
+
+
+def _select_streams(
+    path: Path, container: Any, request: ClipRequest
+) -> tuple[Any | None, Any | None, dict[str, Problem]]:
+    """Video and audio stream to decode, and what is asked for and not there."""
+    # A cover picture in an audio file is no video.
+    videos = [stream for stream in container.streams.video if not is_cover(stream)]
+    audios = container.streams.audio
+    if not videos and not audios:
+        raise BadMedia(f"{path}: has neither sound nor pictures")
+    problems = {}
+    if request.sizes and not videos:
+        problems["video"] = NO_VIDEO
+    if request.sample_rates and not audios:
+        problems["audio"] = NO_AUDIO
+    video = videos[0] if videos and request.sizes else None
+    audio = audios[0] if audios and request.sample_rates else None
+    return video, audio, problems
+
+
+def _collect(
+    container: Any,
+    streams: Sequence[Any],
+    origin: float,
+    times: FrameTimes | None,
+    request: ClipRequest,
+) -> _Collected:
+    """Decode the streams up to the clip's end; pictures are scaled on a second thread."""
+    end = times.end if times else request.start
+    end = end if request.stop is None else min(end, request.stop)
+    scaler = FrameScaler(request.n_frames, request.sizes)
+    background = BackgroundQueue()
+    picker = FramePicker(
+        request.start, end, request.n_frames, partial(background.submit, scaler.add)
+    )
+    sound = SoundCollector(request.start, request.duration)
+    needed = None
+    if times and is_indexed(container) and _can_skip(streams):
+        # The last frame too: it tells how far the pictures can be decoded.
+        needed = times.stamps_at(np.append(picker.times, end))
+    for stream in streams:
+        stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.thread_count = request.threads
+    with background:
+        waiting: list[tuple[float, Any]] = []
+        for kind, when, frame in decoded_frames(container, streams, origin, request.stop, needed):
+            if kind == "video":
+                picker.add(when, frame)
+                continue
+            waiting.append((when, frame))
+            if len(waiting) >= SOUND_FRAMES:
+                background.submit(sound.add, waiting)
+                waiting = []
+        background.submit(sound.add, waiting)
+        any_frame = picker.finish()
+    return _Collected(picker, scaler, sound, any_frame)
+
+
+def _can_skip(streams: Sequence[Any]) -> bool:
+    """Whether the video's decoder can leave out frames that no other depends on."""
+    return any(
+        stream.type == "video" and stream.codec_context.name in _SKIPPING_CODECS
+        for stream in streams
+    )
+
+
+def _finish(
+    request: ClipRequest,
+    times: FrameTimes | None,
+    collected: _Collected,
+    expected: dict[str, float],
+    problems: dict[str, Problem],
+) -> Decoded:
+    """Check what was decoded, and resample the sound; `expected` is by decoded stream."""
+    problems = dict(problems)
+    decoded = Decoded(seconds=collected.picker.seconds, problems=problems)
+    if "video" in expected:
+        problem = _video_problem(request.start, times, collected, expected["video"])
+        if problem is None:
+            decoded.frames.update(collected.scaler.pictures)
+        else:
+            problems["video"] = problem
+    if "audio" not in expected:
+        return decoded
+    sound = collected.sound
+    native, sr = sound.finish()
+    if sound.error:
+        problems["audio"] = Problem(sound.error)
+    elif len(native) == 0 and 0 < sound.end <= request.start:
+        problems["audio"] = starts_after_end(request.start, "sound ends", sound.end)
+    else:
+        problem = check_sound(native) or check_length(sound.seconds, expected["audio"])
+        if problem is None:
+            waveforms = resample(native, sr, request.sample_rates)
+            return Decoded(waveforms, decoded.frames, len(native) / sr, problems)
+        problems["audio"] = problem
+    return decoded
+
+
+def _video_problem(
+    start: float, times: FrameTimes | None, collected: _Collected, expected: float
+) -> Problem | None:
+    if times and start >= times.end:
+        return starts_after_end(start, "pictures end", times.end)
+    if not collected.any_frame:
+        return Problem("no frame decodes")
+    if times and times.single:
+        return None
+    return check_length(collected.picker.seconds, expected)

@@ -1,0 +1,222 @@
+"""Packets of a container: seeking, presentation times, decoding packet by packet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+
+from mvemo.extract.media.checks import MIN_DECODED_SHARE
+from mvemo.extract.media.request import ClipRequest
+from mvemo.extract.media.timeline import FrameTimes
+
+# Containers whose index makes seeking exact.
+_INDEXED = ("mov", "matroska")
+# Seconds read before a clip's start, for decoders that need a run-up.
+_RUN_UP = 1.0
+# Containers that state how long their streams should be; others guess, or say how long they are.
+_STATING_LENGTH = frozenset({"mov", "avi", "mp3", "flac", "asf"})
+
+
+def open_container(path: Path) -> Any:
+    """Open a media file with PyAV.
+
+    The prefix and the whitelist keep playlists and odd names from reaching elsewhere;
+    titles in other encodings than UTF-8 are no reason to refuse a file.
+    """
+    return av.open(
+        f"file:{path.resolve()}",
+        options={"protocol_whitelist": "file"},
+        metadata_errors="replace",
+    )
+
+
+def is_cover(stream: Any) -> bool:
+    """Whether a video stream is the cover picture of an audio file."""
+    return bool(int(stream.disposition) & 0x0400)
+
+
+def is_indexed(container: Any) -> bool:
+    """Whether seeking in the container is exact."""
+    return any(name in container.format.name for name in _INDEXED)
+
+
+def _seek(container: Any, when: float) -> bool:
+    """Go to a key frame well before a clip's start, or back to the file's beginning.
+
+    False where the container cannot: its place is then undefined, and it must be reopened.
+    """
+    target = max(when - _RUN_UP, min((container.start_time or 0) / av.time_base, 0.0))
+    try:
+        container.seek(int(target * av.time_base), backward=True)
+    except av.error.FFmpegError:
+        return False
+    return True
+
+
+def rewind(
+    path: Path,
+    container: Any,
+    stack: ExitStack,
+    start: float,
+    origin: float,
+    times: FrameTimes | None,
+) -> Any:
+    """The container at a place from which a clip can be decoded, reopened where need be.
+
+    QuickTime's index serves each stream by itself. Matroska's serves one for all, and
+    where the pictures begin late a seek skips the sound before them: there, only a key
+    frame that is known to lie before the clip makes a seek safe.
+
+    Parameters
+    ----------
+    stack
+        Closes a container that is opened anew.
+    start, origin
+        Of the clip and of the file, in seconds.
+    times
+        Of the pictures; None without pictures.
+    """
+    far = start > 2 * _RUN_UP and times is not None and times.first <= start - _RUN_UP
+    safe = "mov" in container.format.name or ("matroska" in container.format.name and far)
+    if safe and _seek(container, start + origin):
+        return container
+    return stack.enter_context(open_container(path))
+
+
+def frame_times(
+    container: Any, video: Any, origin: float, request: ClipRequest
+) -> FrameTimes | None:
+    """When the pictures around a clip are shown, from packets alone; None without packets."""
+    time_base = float(video.time_base)
+    # Decoding order lags presentation by far less than this.
+    stop = request.stop
+    latest_needed = None if stop is None else (origin + stop + 2 * _RUN_UP) / time_base
+    if request.start > 2 * _RUN_UP and is_indexed(container):
+        _seek(container, request.start + origin)
+    stamps: list[int] = []
+    latest, last_duration = -(2**63), 0
+    try:
+        for packet in container.demux(video):
+            # Packets outside the file's edit list are decoded, but never shown.
+            if packet.pts is None or packet.is_discard:
+                continue
+            if packet.pts > latest:
+                latest, last_duration = packet.pts, packet.duration or 0
+            stamps.append(packet.pts)
+            if latest_needed is not None and packet.pts > latest_needed:
+                break
+    except av.error.FFmpegError:
+        # Cut off or damaged: the packets up to here are all there are.
+        pass
+    return FrameTimes(stamps, last_duration, time_base, origin) if stamps else None
+
+
+def decoded_frames(
+    container: Any,
+    streams: Sequence[Any],
+    origin: float,
+    stop: float | None,
+    needed: set[int] | None,
+) -> Iterator[tuple[str, float, Any]]:
+    """Decode until each stream is past the clip's end.
+
+    Parameters
+    ----------
+    origin
+        The file's first presentation time in seconds.
+    stop
+        The clip's end in seconds; None for the file's.
+    needed
+        Stamps of the pictures that must be decoded; others that no picture depends on are
+        skipped. None decodes all.
+
+    Yields
+    ------
+    ``audio`` or ``video``, presentation time in seconds, and frame of PyAV.
+    """
+    running = {stream.index: stream for stream in streams}
+    packets = container.demux(list(streams))
+    while running:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.FFmpegError:
+            # The rest of the file is unreadable; whether it matters, the length tells.
+            for stream in running.values():
+                yield from _decode_packet(stream, None, origin)
+            return
+        # Not stream_index: that of a packet which flushes a decoder is always 0.
+        stream = running.get(packet.stream.index)
+        if stream is None:
+            continue
+        if needed is not None and stream.type == "video":
+            shown = packet.pts is None or packet.pts in needed
+            stream.codec_context.skip_frame = "DEFAULT" if shown else "NONREF"
+        for kind, when, frame in _decode_packet(stream, packet, origin):
+            yield kind, when, frame
+            if stop is not None and when >= stop:
+                del running[stream.index]
+                break
+
+
+def _decode_packet(stream: Any, packet: Any, origin: float) -> list[tuple[str, float, Any]]:
+    """Kind, time and frame of a packet's frames (None flushes); a damaged one has none."""
+    try:
+        frames = stream.codec_context.decode(packet)
+    except av.error.FFmpegError:
+        return []
+    kind, time_base = stream.type, float(stream.time_base)
+    return [(kind, f.pts * time_base - origin, f) for f in frames if f.pts is not None]
+
+
+def expected_seconds(
+    path: Path,
+    container: Any,
+    streams: Sequence[Any],
+    request: ClipRequest,
+    origin: float,
+    decoded: Sequence[float],
+) -> dict[str, float]:
+    """Seconds that a clip should have, by stream type; 0 where the file does not say.
+
+    Parameters
+    ----------
+    streams
+        Those that were decoded.
+    request
+        A duration that is asked for is expected.
+    decoded
+        Seconds that were decoded of each modality.
+    """
+    if request.duration is not None:
+        return {stream.type: request.duration for stream in streams}
+    if container.format.name == "mp3" and not _states_length(path):
+        return {stream.type: 0.0 for stream in streams}
+    formats = set(container.format.name.split(","))
+    expected = {}
+    for stream in streams:
+        expected[stream.type] = 0.0
+        if stream.duration is not None and _STATING_LENGTH & formats:
+            begin = float((stream.start_time or 0) * stream.time_base) - origin
+            expected[stream.type] = (
+                float(stream.duration * stream.time_base) + begin - request.start
+            )
+    if "matroska" in container.format.name and container.duration is not None:
+        # It states the length of the whole alone, which one of the streams has to reach.
+        whole = container.duration / av.time_base - request.start
+        if max(decoded) < MIN_DECODED_SHARE * whole:
+            expected = dict.fromkeys(expected, whole)
+    return expected
+
+
+def _states_length(path: Path) -> bool:
+    """Whether an MP3 file states its length; else the reader guesses it from the first frame."""
+    with path.open("rb") as file:
+        head = file.read(1 << 20)
+    return any(tag in head for tag in (b"Xing", b"Info", b"VBRI"))
