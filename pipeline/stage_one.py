@@ -23,12 +23,13 @@ from mvemo.manifests import (
     read_manifest,
     write_folds,
 )
+from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.clip_tables import extracted_clips
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.inputs import media_files
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_steps import Stage
+from mvemo.pipeline.stage_steps import FeatureWriter
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,26 @@ class ExtractSummary:
         Names in the cache.
     failures
         (clip id, stage, reason) of all that failed.
+    missing
+        (clip id, modality, reason) of clips that have the other modality alone: no failure.
     """
 
     path: Path
     clips: int
     features: tuple[str, ...]
     failures: tuple[tuple[str, str, str], ...]
+    missing: tuple[tuple[str, str, str], ...] = ()
 
     def text(self) -> str:
-        """For the terminal: the failures by reason first, the file last."""
+        """For the terminal: missing modalities and failures with reasons, the file last."""
         lines = []
+        for modality in ("audio", "video"):
+            clips = [(clip, why) for clip, kind, why in self.missing if kind == modality]
+            if clips:
+                lines.append(
+                    f"{len(clips)} of {self.clips} clips without {modality}, which counts as "
+                    f"missing and not as failed; the first, {clips[0][0]}: {clips[0][1]}"
+                )
         if self.failures:
             shown = 20
             lines.append(f"{len(self.failures)} failures, kept in the cache with their reasons:")
@@ -135,17 +146,21 @@ def run_extract(
         what = "split" if evaluation.folds is None else "folds"
         for note in evaluation.notes:
             click.echo(f"{what}: {note}", err=True)
-        stage = Stage(manifest, settings, run, writer, work)
-        plans = stage.decode(plans)
-        stage.describe()
+        descriptors = settings.extract.descriptors
+        media = ClipMedia(manifest, settings, work, plans=plans, descriptors=descriptors)
+        features = FeatureWriter(media, settings, run, writer, work)
+        features.write_failures()
+        plans = features.runnable(plans)
+        features.write_descriptors()
         for plan in plans:
-            stage.embed(plan, evaluation.table.folds, evaluation.table.splits)
+            features.write_embeddings(plan, evaluation.table.folds, evaluation.table.splits)
         failures = writer.failures
     return ExtractSummary(
         path=out,
         clips=len(manifest),
-        features=tuple(stage.features),
+        features=tuple(features.features),
         failures=failures,
+        missing=media.missing,
     )
 
 

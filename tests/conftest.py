@@ -1,7 +1,8 @@
 """Shared fixtures, and the rule for tests that need the shared data.
 
 Tests run in parallel workers on few cores, so every numeric library gets one
-thread: more would only fight.
+thread: more would only fight. None depends on how fast the machine is, so
+hypothesis sets no example a time limit.
 """
 
 # ruff: noqa: E402
@@ -14,6 +15,10 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -69,7 +69,7 @@ class Study:
         media = StudyMedia(
             self.manifest, self.settings, self.work, plans=plans, descriptors=descriptors
         )
-        self.failures.update(media.problems)
+        self.failures.update((clip, media.reason(clip)) for clip, _, _ in media.failures)
         return media
 
 

@@ -106,7 +106,7 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
             manifest,
             job.folds,
             usable,
-            media.content,
+            media.digests,
             media.batches,
             run_settings,
             study.work / "nets",

@@ -63,7 +63,7 @@ def run_optimizers(
     for net in nets:
         usable = media.usable(study.plan(net))
         if not usable.any():
-            reason = next(iter(media.problems.values()), "no clips")
+            reason = next(filter(None, map(media.reason, media.manifest.clip_ids)), "no clips")
             notes.append(f"{net} is left out: no clip has what it is given ({reason}).")
             continue
         notes += media.left_out(usable, f"clips of {net}")

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,13 +87,12 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
 ) -> None:
     command = [sys.executable, "-m", "mvemo.pipeline", "extract", str(demo / "manifest.csv")]
     command += ["--work", str(tmp_path), *tiny_settings()]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
-    deadline = time.monotonic() + 120
-    # Killed once the first net is trained: the other three are still to come.
-    while not list(tmp_path.glob("nets/*/weights.pt")) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stderr is not None
+    # Killed once it reports that the first net is trained: the second is still to come.
+    assert any(line.startswith("music1d: ") for line in process.stderr)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     first = sorted(tmp_path.glob("nets/*/weights.pt"))
     assert first
     kept = first[0].stat().st_mtime_ns
@@ -140,6 +138,32 @@ def test_bad_files_are_told_and_all_others_done(
     assert run("mvemo", "extract", path, "--work", work, "--strict", *tiny_settings()) == 1
     shown = capsys.readouterr().out
     assert all(clip in shown for clip in bad)
+
+
+def test_a_clip_without_pictures_among_videos_is_missing_a_modality_and_no_failure(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import soundfile
+
+    listed = read_manifest(demo / "manifest.csv")
+    clip = replace(listed.clips[0], clip_id="song", path="song.mp3", group="song")
+    tone = 0.3 * np.sin(np.arange(16000) / 20)
+    soundfile.write(tmp_path / "song.mp3", tone, 16000)
+    shutil.copytree(demo / "media", tmp_path / "media")
+    changed = replace(listed, clips=(*listed.clips, clip), root=tmp_path)
+    path = rewrite(changed, tmp_path / "m.csv")
+    options = tiny_settings("nets.music1d.epochs=1", "nets.c3d.epochs=1")
+    work = tmp_path / "work"
+    assert run("mvemo", "extract", path, "--work", work, "--strict", *options) == 0
+    out = capsys.readouterr().out
+    assert "1 of 13 clips without video" in out
+    assert "song: no video stream" in out
+    assert "failures" not in out
+    with open_cache(work / "features.h5") as cache:
+        assert cache.failures == ()
+        assert cache.present("music1d", 0).all()
+        assert cache.present("c3d", 0).tolist() == [True] * 12 + [False]
+        assert np.isnan(cache.vectors("c3d", 0)[0][12]).all()
 
 
 def test_a_set_without_pictures_leaves_the_video_net_out(

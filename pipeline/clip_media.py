@@ -1,0 +1,215 @@
+"""Decoded sound, pictures and descriptors of a manifest's clips, made once for all readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mvemo.extract.arrays import F32, Mask
+from mvemo.extract.media.checks import Problem
+from mvemo.extract.nets.base import AudioInput, Net, SequenceInput
+from mvemo.extract.store.decoded import DecodedStore, decode_many
+from mvemo.extract.store.described import DescribedStore, describe_many
+from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.plan import NetPlan
+from mvemo.manifests import Manifest
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.inputs import (
+    batches_of,
+    decode_jobs,
+    decode_request,
+    digest_media,
+    input_of,
+    media_files,
+)
+from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.settings import Settings
+
+
+class ClipMedia:
+    """What nets and classical models read of the clips of one manifest.
+
+    Every file is read once: digested, decoded for all nets together, and described where
+    a net or the caller wants descriptors. What the working cache has is not made again.
+
+    Parameters
+    ----------
+    manifest
+        All clips; the rows of every mask here.
+    settings
+        Of the run.
+    work
+        Folder of the working cache, which runs and studies share.
+    plans
+        Nets that will read it.
+    descriptors
+        Names of descriptors that are read beside those that nets ask for.
+
+    Attributes
+    ----------
+    digests
+        Clip id to the digest of its file's bytes; empty where it cannot be read.
+    modalities
+        ``audio``, ``video`` or both: what is asked for.
+    stages
+        What was done: ``decode:audio``, ``decode:video``, ``describe``.
+    failures
+        (clip id, stage, reason) of what should be there and is not, in order of the clips.
+    missing
+        (clip id, modality, reason) of clips that have the other modality alone: nothing
+        failed, and stage two predicts them with heads that need only what is there.
+
+    Raises
+    ------
+    BadOption
+        Not one clip could be decoded, or video nets of different frame counts.
+
+    See Also
+    --------
+    mvemo.pipeline.studies.media.StudyMedia : The same, and what the studies ask of it.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: Settings,
+        work: Path,
+        *,
+        plans: Sequence[NetPlan] = (),
+        descriptors: Sequence[str] = (),
+    ) -> None:
+        self.manifest = manifest
+        self._workers = settings.extract.workers
+        self._rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
+        inputs = {plan.name: input_of(plan) for plan in plans}
+        names = dict.fromkeys(descriptors)
+        for net_input in inputs.values():
+            if isinstance(net_input, SequenceInput):
+                names.update(dict.fromkeys(net_input.features))
+        request = decode_request(inputs, [settings.descriptors.sr] if names else [])
+        self.modalities = request.modalities
+        # By kind of input, bool (clips,): clips that have it.
+        self._usable = {
+            kind: np.full(len(manifest), kind in self.modalities)
+            for kind in ("audio", "video", "sequences")
+        }
+        # By modality, clip id to why the clip does not have it.
+        self._problems: dict[str, dict[str, Problem]] = {kind: {} for kind in self.modalities}
+        # Clip id to why its sound could not be described.
+        self._undescribed: dict[str, str] = {}
+        self._store = DecodedStore(work / "decoded", request)
+        self._sequences = DescribedStore(self._store, settings.descriptors, list(names))
+        self.digests = self._digest()
+        self._decode()
+        if names:
+            self._describe()
+        self.stages = tuple(f"decode:{kind}" for kind in self.modalities)
+        self.stages += ("describe",) if names else ()
+        self.failures, self.missing = self._sort_problems()
+
+    # --- what the clips have
+
+    def absent(self, modality: str) -> bool:
+        """Whether not one clip has a modality; it is then neither missing nor a failure."""
+        return not self._usable[modality].any()
+
+    def usable(self, plan: NetPlan) -> Mask:
+        """bool (clips,): clips that have what the plan's net reads."""
+        net_input = input_of(plan)
+        if isinstance(net_input, SequenceInput):
+            return self._usable["sequences"]
+        return self._usable["audio" if isinstance(net_input, AudioInput) else "video"]
+
+    @property
+    def described(self) -> Mask:
+        """bool (clips,): clips that have descriptors."""
+        return self._usable["sequences"]
+
+    def reason(self, clip_id: str, modality: str = "") -> str:
+        """Why a clip does not have a modality, or all that is asked for; empty where it has."""
+        if modality:
+            return str(self._problems[modality].get(clip_id, ""))
+        for name, problems in self._problems.items():
+            if clip_id in problems:
+                return f"{name}: {problems[clip_id]}"
+        return self._undescribed.get(clip_id, "")
+
+    # --- readers
+
+    def batches(self, net: Net) -> RawBatches:
+        """The reader of a net's input, by row."""
+        return batches_of(net, self.manifest.clip_ids, self._store, self._sequences)
+
+    def sequence(self, clip_id: str, name: str) -> F32:
+        """A clip's descriptor, float32 (frames, dim)."""
+        return self._sequences.sequence(clip_id, name)
+
+    # --- steps
+
+    def _digest(self) -> dict[str, str]:
+        with Progress("digest media", len(media_files(self.manifest)), "file") as bar:
+            digests, unreadable = digest_media(
+                self.manifest, lambda failed: bar.step(failed=int(failed))
+            )
+        for clip_id, reason in unreadable.items():
+            self._add_problems(clip_id, dict.fromkeys(self.modalities, Problem(reason)))
+        return digests
+
+    def _decode(self) -> None:
+        unreadable = {clip_id for clip_id, digest in self.digests.items() if not digest}
+        jobs = decode_jobs(self.manifest, self.digests, unreadable)
+        with Progress("decode", len(jobs)) as bar:
+
+            def on_clip(clip_id: str, problems: Mapping[str, Problem]) -> None:
+                self._add_problems(clip_id, problems)
+                bar.step(failed=int(any(not p.missing for p in problems.values())))
+
+            decode_many(self._store, jobs, workers=self._workers, on_clip=on_clip)
+        if all(self.absent(modality) for modality in self.modalities):
+            first = next(filter(self.reason, self.manifest.clip_ids), "")
+            raise BadOption(
+                f"not one clip could be decoded; the first: {first}: {self.reason(first)}"
+            )
+
+    def _describe(self) -> None:
+        described = self._usable["sequences"] = self._usable["audio"].copy()
+        clip_ids = [clip_id for clip_id, row in self._rows.items() if described[row]]
+        if not clip_ids:
+            return
+        with Progress("describe", len(clip_ids)) as bar:
+
+            def on_clip(clip_id: str, reason: str) -> None:
+                if reason:
+                    described[self._rows[clip_id]] = False
+                    self._undescribed[clip_id] = reason
+                bar.step(failed=int(bool(reason)))
+
+            describe_many(self._sequences, clip_ids, workers=self._workers, on_clip=on_clip)
+
+    def _add_problems(self, clip_id: str, problems: Mapping[str, Problem]) -> None:
+        for modality, problem in problems.items():
+            self._usable[modality][self._rows[clip_id]] = False
+            self._problems[modality][clip_id] = problem
+
+    def _sort_problems(
+        self,
+    ) -> tuple[tuple[tuple[str, str, str], ...], tuple[tuple[str, str, str], ...]]:
+        """`failures` and `missing`; a clip that is left with nothing is a failure."""
+        failures: list[tuple[str, str, str]] = []
+        missing: list[tuple[str, str, str]] = []
+        modalities = [modality for modality in self.modalities if not self.absent(modality)]
+        for clip_id, row in self._rows.items():
+            has_any = any(self._usable[modality][row] for modality in modalities)
+            for modality in modalities:
+                problem = self._problems[modality].get(clip_id)
+                if problem is None:
+                    continue
+                if problem.missing and has_any:
+                    missing.append((clip_id, modality, problem.reason))
+                else:
+                    failures.append((clip_id, f"decode:{modality}", problem.reason))
+            if clip_id in self._undescribed:
+                failures.append((clip_id, "describe", self._undescribed[clip_id]))
+        return tuple(failures), tuple(missing)

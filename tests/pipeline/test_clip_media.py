@@ -1,0 +1,132 @@
+"""What clips have: missing modalities told from failures, and rows of every reader."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from media_samples import grey, sine, write_media
+from stage_samples import TINY
+
+from mvemo.extract.training.plan import NetPlan
+from mvemo.manifests import Clip, Manifest
+from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.settings import Settings, load_settings
+from mvemo.pipeline.stage_one import net_plans
+
+FILES = ("both.mp4", "sound.m4a", "picture.mp4", "quiet.mkv", "broken.mp4", "gone.mp4", "half.mp4")
+FRAMES = [grey(i % 30) for i in range(25)]
+TIMES = [40 * i for i in range(25)]
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """A clip of each kind; half.mp4 is cut off, gone.mp4 is not there."""
+    folder = tmp_path_factory.mktemp("clips")
+    sound = sine(1.0, 16000)
+    write_media(folder / "both.mp4", frames=FRAMES, times_ms=TIMES, sound=sound)
+    write_media(folder / "sound.m4a", sound=sound)
+    write_media(folder / "picture.mp4", frames=FRAMES, times_ms=TIMES)
+    write_media(
+        folder / "quiet.mkv",
+        frames=FRAMES,
+        times_ms=TIMES,
+        sound=0 * sound,
+        audio_codec="pcm_s16le",
+    )
+    (folder / "broken.mp4").write_bytes(b"no film" * 99)
+    whole = write_media(
+        folder / "half.mp4",
+        frames=np.random.default_rng(0).integers(0, 255, (25, 64, 80, 3), dtype=np.uint8),
+        times_ms=TIMES,
+        sound=sound,
+        container_options={"movflags": "faststart"},
+    ).read_bytes()
+    (folder / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    clips = tuple(Clip(name.split(".")[0], name, ("x",), name) for name in FILES)
+    return Manifest("m", "multiclass", ("x", "y"), clips, folder)
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return load_settings("paper", [*TINY, "extract.descriptors=[]"])
+
+
+def plans_of(settings: Settings, *names: str) -> list[NetPlan]:
+    return [plan for plan in net_plans(settings) if plan.name in names]
+
+
+def test_a_missing_modality_is_no_failure_and_a_broken_file_is(
+    manifest: Manifest, settings: Settings, tmp_path: Path
+) -> None:
+    music, video = plans_of(settings, "music1d"), plans_of(settings, "c3d")
+    # The second time from the working cache.
+    for _ in range(2):
+        media = ClipMedia(manifest, settings, tmp_path, plans=[*music, *video])
+        assert media.missing == (
+            ("sound", "video", "no video stream"),
+            ("picture", "audio", "no audio stream"),
+            ("quiet", "audio", "silent: all samples are 0"),
+        )
+        reasons = {(clip, stage): why for clip, stage, why in media.failures}
+        assert set(reasons) == {
+            (clip, f"decode:{modality}")
+            for clip in ("broken", "gone", "half")
+            for modality in ("audio", "video")
+        }
+        assert "cannot be read as media" in reasons["broken", "decode:video"]
+        assert "file not found" in reasons["gone", "decode:audio"]
+        assert reasons["half", "decode:video"].startswith("cut off: ")
+        assert media.usable(music[0]).tolist() == [True, True] + [False] * 5
+        assert media.usable(video[0]).tolist() == [True, False, True, True] + [False] * 3
+        assert media.reason("both") == ""
+        assert media.reason("sound") == "video: no video stream"
+
+
+def test_a_clip_that_is_left_with_nothing_is_a_failure(
+    manifest: Manifest, settings: Settings, tmp_path: Path
+) -> None:
+    """Where only pictures are read, a clip without any has no row at all."""
+    media = ClipMedia(manifest, settings, tmp_path, plans=plans_of(settings, "c3d"))
+    assert media.missing == ()
+    assert ("sound", "decode:video", "no video stream") in media.failures
+    assert "quiet" not in {clip for clip, _, _ in media.failures}
+
+
+def test_a_modality_that_no_clip_has_is_absent(
+    manifest: Manifest, settings: Settings, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "quiet.wav", np.zeros(8000), 8000)
+    soundfile.write(tmp_path / "a.wav", sine(1.0, 8000)[0], 8000)
+    clips = (Clip("a", "a.wav", ("x",), "a"), Clip("quiet", "quiet.wav", ("y",), "b"))
+    sounds = replace(manifest, clips=clips, root=tmp_path)
+    plans = plans_of(settings, "music1d", "c3d")
+    media = ClipMedia(sounds, settings, tmp_path, plans=plans)
+    assert media.absent("video")
+    assert media.missing == ()
+    # Nothing is left of the silent one.
+    assert media.failures == (("quiet", "decode:audio", "silent: all samples are 0"),)
+
+
+def test_clips_without_descriptors(manifest: Manifest, settings: Settings, tmp_path: Path) -> None:
+    """Sound so soft that every frame is silent is described as such, clip by clip."""
+    soundfile.write(tmp_path / "soft.wav", 3e-4 * sine(1.0, 8000)[0], 8000, subtype="FLOAT")
+    soundfile.write(tmp_path / "a.wav", sine(1.0, 8000)[0], 8000)
+    clips = tuple(Clip(name, f"{name}.wav", ("x",), name) for name in ("a", "soft"))
+    sounds = replace(manifest, clips=clips, root=tmp_path)
+    media = ClipMedia(sounds, settings, tmp_path, descriptors=["f0", "times"])
+    assert media.described.tolist() == [True, False]
+    ((clip, stage, reason),) = media.failures
+    assert (clip, stage) == ("soft", "describe")
+    assert "frames are silent" in reason
+    assert media.sequence("a", "f0").shape[1] == 2
+
+
+def test_nothing_decodes(manifest: Manifest, settings: Settings, tmp_path: Path) -> None:
+    broken = replace(manifest, clips=tuple(c for c in manifest.clips if c.clip_id == "broken"))
+    with pytest.raises(BadOption, match="not one clip could be decoded; the first: broken: audio"):
+        ClipMedia(broken, settings, tmp_path, plans=plans_of(settings, "music1d"))
