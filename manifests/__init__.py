@@ -1,7 +1,7 @@
 """Labelled clips, their groups and folds; the demo data set."""
 
 from mvemo.manifests.errors import BadManifest, ManifestError, MissingManifest
-from mvemo.manifests.header import Fault
+from mvemo.manifests.header import Fault, group_faults
 from mvemo.manifests.layouts.scan import LAYOUTS, Scan, scan_clips
 from mvemo.manifests.layouts.sources import infer_group, source_of, with_inferred_groups
 from mvemo.manifests.model import TASKS, Clip, Manifest, Task
@@ -38,6 +38,7 @@ __all__ = [
     "find_scheme",
     "fold_notes",
     "folds_of",
+    "group_faults",
     "holdout_of",
     "holdout_split",
     "infer_group",

@@ -18,6 +18,10 @@ _SETTING = re.compile(r"#\s*([A-Za-z]+)\s*:\s*(.*)$")
 _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
 
 
+# So many faults of one kind are told in one line.
+_MANY = 4
+
+
 @dataclass(frozen=True)
 class Fault:
     """One thing that is wrong in a file.
@@ -30,11 +34,18 @@ class Fault:
         Counted from 1; 0 where the fault is the file's as a whole.
     message
         What is wrong, with the bad value and what would be right.
+    kind
+        What many of its kind have in common, after their number: ``paths are empty``.
+        Those without one are alike where their messages are equal.
+    value
+        The bad value, as an example of its kind.
     """
 
     path: Path
     line: int
     message: str
+    kind: str = ""
+    value: str = ""
 
     def __str__(self) -> str:
         where = f"{self.path}:{self.line}" if self.line else f"{self.path}"
@@ -48,8 +59,8 @@ class Faults:
     path: Path
     found: list[Fault] = field(default_factory=list)
 
-    def add(self, line: int, message: str) -> None:
-        self.found.append(Fault(self.path, line, message))
+    def add(self, line: int, message: str, *, kind: str = "", value: str = "") -> None:
+        self.found.append(Fault(self.path, line, message, kind, value))
 
     def in_order(self) -> list[Fault]:
         """By line; those of the whole file first."""
@@ -60,8 +71,27 @@ class Faults:
         if len(self.found) == 1:
             raise BadManifest(str(self.found[0]))
         if self.found:
-            lines = "\n".join(f"  {fault}" for fault in self.in_order())
+            lines = "\n".join(f"  {line}" for line in group_faults(self.in_order()))
             raise BadManifest(f"{self.path}: {len(self.found)} faults\n{lines}")
+
+
+def group_faults(faults: Sequence[Fault]) -> list[str]:
+    """A line for each fault, and one line for many of a kind, where the first of them is."""
+    groups: dict[str, list[Fault]] = {}
+    for fault in faults:
+        groups.setdefault(fault.kind or fault.message, []).append(fault)
+    lines = []
+    for kind, alike in groups.items():
+        first, count = alike[0], len(alike)
+        if count < _MANY:
+            lines += map(str, alike)
+        elif first.kind:
+            lines.append(
+                f"{first.path}: {count} {kind}; the first, line {first.line}: {first.value}"
+            )
+        else:
+            lines.append(f"{first}; as in {count - 1} more lines")
+    return lines
 
 
 @dataclass(frozen=True)

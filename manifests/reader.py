@@ -344,7 +344,13 @@ def _parse_rows(
         row = parse_row(fields, line, task, classes, faults)
         tidy = inside_root(row.path, root) if row.path else ""
         if tidy is None:
-            faults.add(line, f"path {row.path!r} is not below the media root {str(root)!r}")
+            faults.add(
+                line,
+                f"path {row.path!r} is not below the media root {str(root)!r}",
+                kind=f"paths are not below the media root {str(root)!r}: give the folder that "
+                "holds them with --root",
+                value=repr(row.path),
+            )
         row.path = tidy or row.path
         rows.append(row)
     return rows

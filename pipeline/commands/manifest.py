@@ -18,6 +18,7 @@ from mvemo.manifests import (
     check_manifest,
     find_scheme,
     folds_of,
+    group_faults,
     read_manifest,
     scan_clips,
     segment_manifest,
@@ -109,8 +110,8 @@ def check(
     if duplicates and no_media:
         raise BadManifest("--duplicates needs the media files: leave out --no-media")
     faults = check_manifest(file, root=root, media=not no_media, infer_groups=infer_groups)
-    for fault in faults:
-        click.echo(str(fault), err=True)
+    for line in group_faults(faults):
+        click.echo(line, err=True)
     if faults:
         click.echo(f"{file}: {len(faults)} fault{'s' * (len(faults) > 1)}", err=True)
         context.exit(2)

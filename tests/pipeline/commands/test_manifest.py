@@ -73,6 +73,35 @@ def test_check_prints_every_fault_and_exits_2(clips: Path) -> None:
     assert isinstance(run("check", clips / "none.csv").exception, MissingManifest)
 
 
+def test_a_fault_of_many_lines_is_told_once_with_count_example_and_cure(
+    clips: Path, tmp_path: Path
+) -> None:
+    media = tmp_path / "elsewhere"
+    media.mkdir()
+    lines = ["path,label"]
+    for i in range(136):
+        (media / f"{i}.mp4").touch()
+        lines.append(f"{media}/{i}.mp4,{'xy'[i % 2]}")
+    (tmp_path / "lists").mkdir()
+    path = tmp_path / "lists" / "many.csv"
+    path.write_text("\n".join(lines) + "\n")
+    done = run("check", path)
+    assert done.exit_code == 2
+    told, count = done.stderr.splitlines()
+    assert told.startswith(f"{path}: 136 paths are not below the media root ")
+    assert "give the folder that holds them with --root" in told
+    assert told.endswith(f"the first, line 2: '{media}/0.mp4'")
+    assert count == f"{path}: 136 faults"
+    with pytest.raises(BadManifest, match="136 paths are not below") as caught:
+        read_manifest(path)
+    assert len(str(caught.value).splitlines()) == 2
+    assert run("check", path, "--root", media).exit_code == 0
+    # Equal messages are one line, too.
+    path.write_text("path,label\n" + "a.mp4,x,1\n" * 7)
+    told = run("check", path, "--no-media").stderr.splitlines()[0]
+    assert told == f"{path}:2: 3 cells; the header has 2; as in 6 more lines"
+
+
 def test_check_holds_groups_against_names(clips: Path) -> None:
     assert run("scan", clips).exit_code == 0
     assert run("check", clips / "manifest.csv").exit_code == 0
