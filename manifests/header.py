@@ -80,7 +80,7 @@ def group_faults(faults: Sequence[Fault]) -> list[str]:
     groups: dict[str, list[Fault]] = {}
     for fault in faults:
         groups.setdefault(fault.kind or fault.message, []).append(fault)
-    lines = []
+    lines: list[str] = []
     for kind, alike in groups.items():
         first, count = alike[0], len(alike)
         if count < _MANY:
