@@ -1,11 +1,11 @@
 """Labelled clips, their groups and folds; the demo data set."""
 
 from mvemo.manifests.errors import BadManifest, ManifestError, MissingManifest
-from mvemo.manifests.header import Fault, group_faults
 from mvemo.manifests.layouts.scan import LAYOUTS, Scan, scan_clips
 from mvemo.manifests.layouts.sources import infer_group, source_of, with_inferred_groups
 from mvemo.manifests.model import TASKS, Clip, Manifest, Task
-from mvemo.manifests.reader import check_manifest, read_manifest, write_manifest
+from mvemo.manifests.problems import Problem
+from mvemo.manifests.reader import check_manifest, read_manifest
 from mvemo.manifests.schemes import SCHEMES, Scheme, apply_scheme, find_scheme
 from mvemo.manifests.segments import segment_manifest, song_of
 from mvemo.manifests.splits.fold_file import Folds, folds_of, read_folds, write_folds
@@ -17,6 +17,7 @@ from mvemo.manifests.splits.holdout import (
     parse_fractions,
     prescribed_split,
 )
+from mvemo.manifests.writer import write_manifest
 
 __all__ = [
     "LAYOUTS",
@@ -24,12 +25,12 @@ __all__ = [
     "TASKS",
     "BadManifest",
     "Clip",
-    "Fault",
     "Folds",
     "Holdout",
     "Manifest",
     "ManifestError",
     "MissingManifest",
+    "Problem",
     "Scan",
     "Scheme",
     "Task",
@@ -38,7 +39,6 @@ __all__ = [
     "find_scheme",
     "fold_notes",
     "folds_of",
-    "group_faults",
     "holdout_of",
     "holdout_split",
     "infer_group",

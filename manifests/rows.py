@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 import posixpath
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from mvemo.manifests.header import Faults, parse_names
 from mvemo.manifests.model import Task
+from mvemo.manifests.problems import Problems
+from mvemo.manifests.tables import parse_names
 
 RESERVED = ("label", "path", "clip_id", "group", "start", "duration", "fold", "split")
 
@@ -34,9 +37,9 @@ def parse_row(
     line: int,
     task: Task,
     classes: Sequence[str] | None,
-    faults: Faults,
+    problems: Problems,
 ) -> Row:
-    """Parse the cells of one row; faults are added, and a safe value stands in.
+    """Parse the cells of one row; problems are added, and a safe value stands in.
 
     Parameters
     ----------
@@ -48,78 +51,78 @@ def parse_row(
     """
     path = fields["path"]
     if not path.strip():
-        faults.add(line, "empty path")
+        problems.add(line, "empty path")
         path = ""
     row = Row(line, path, (), fields.get("clip_id", ""), fields.get("group", ""))
     if "group" in fields and not row.group:
-        faults.add(line, "empty group; name the source, or leave the column out")
+        problems.add(line, "empty group; name the source, or leave the column out")
     if task == "regression":
         values = []
         for name in classes or ():
-            value = _number(fields[name], name, line, faults)
+            value = _number(fields[name], name, line, problems)
             values.append(math.nan if value is None else value)
         row.label = tuple(values)
     else:
-        row.label = _labels(fields["label"], line, task, classes, faults)
+        row.label = _labels(fields["label"], line, task, classes, problems)
 
     if fields.get("start"):
-        start = _number(fields["start"], "start", line, faults)
+        start = _number(fields["start"], "start", line, problems)
         if start is not None and start < 0:
-            faults.add(line, f"start {fields['start']} is negative; seconds from 0")
+            problems.add(line, f"start {fields['start']} is negative; seconds from 0")
         row.start = max(start or 0.0, 0.0)
     if fields.get("duration"):
-        row.duration = _number(fields["duration"], "duration", line, faults)
+        row.duration = _number(fields["duration"], "duration", line, problems)
         if row.duration is not None and row.duration <= 0:
-            faults.add(line, f"duration {fields['duration']} is not above 0 seconds")
+            problems.add(line, f"duration {fields['duration']} is not above 0 seconds")
     if fields.get("fold"):
         try:
             row.fold = int(fields["fold"])
         except ValueError:
-            faults.add(line, f"fold {fields['fold']!r} is not a whole number")
+            problems.add(line, f"fold {fields['fold']!r} is not a whole number")
             row.bad_fold = True
         if row.fold is not None and row.fold < 0:
-            faults.add(line, f"fold {row.fold} is negative; folds count from 0")
+            problems.add(line, f"fold {row.fold} is negative; folds count from 0")
             row.fold, row.bad_fold = None, True
     row.split = fields.get("split") or None
     return row
 
 
 def _labels(
-    cell: str, line: int, task: Task, classes: Sequence[str] | None, faults: Faults
+    cell: str, line: int, task: Task, classes: Sequence[str] | None, problems: Problems
 ) -> tuple[str, ...]:
     if task == "multiclass":
         names = [cell] if cell else []
         if not cell:
-            faults.add(line, "empty label")
+            problems.add(line, "empty label")
     else:
         try:
             names = parse_names(cell, ";")
         except ValueError as error:
-            faults.add(line, str(error))
+            problems.add(line, str(error))
             names = []
     if classes is None:
         return tuple(names)
     unknown = [name for name in names if name not in classes]
     if unknown:
-        faults.add(
+        problems.add(
             line,
             f"unknown label {', '.join(map(repr, unknown))}; one of {', '.join(classes)}",
         )
     return tuple(name for name in names if name in classes)
 
 
-def _number(cell: str, name: str, line: int, faults: Faults) -> float | None:
+def _number(cell: str, name: str, line: int, problems: Problems) -> float | None:
     try:
         value = float(cell)
     except ValueError:
         value = math.nan
     if math.isfinite(value):
         return value
-    faults.add(line, f"{name} {cell!r} is not a number")
+    problems.add(line, f"{name} {cell!r} is not a number")
     return None
 
 
-def finish_rows(rows: Sequence[Row], faults: Faults) -> None:
+def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
     """Give ids and groups where the file has none, and check rows against each other."""
     per_path: dict[str, int] = {}
     for row in rows:
@@ -143,7 +146,7 @@ def finish_rows(rows: Sequence[Row], faults: Faults) -> None:
     for row in rows:
         if row.path and row.clip_id in first:
             same = " and so is its path" if (row.clip_id, row.path) in paths else ""
-            faults.add(
+            problems.add(
                 row.line, f"clip_id {row.clip_id!r} is that of line {first[row.clip_id]}{same}"
             )
         first.setdefault(row.clip_id, row.line)
@@ -152,16 +155,16 @@ def finish_rows(rows: Sequence[Row], faults: Faults) -> None:
         [row for row in rows if row.path],
         lambda row: (row.path, row.group),
         "segments of {!r} must be in one group, but this is in {!r} and line {} in {!r}",
-        faults,
+        problems,
     )
-    _check_folds(rows, faults)
+    _check_folds(rows, problems)
 
 
 def _agree(
     rows: Sequence[Row],
     pair: Callable[[Row], tuple[str, Hashable]],
     message: str,
-    faults: Faults,
+    problems: Problems,
 ) -> None:
     """Report each row whose value differs from that of the first row of the same key."""
     first: dict[str, tuple[int, Hashable]] = {}
@@ -169,24 +172,24 @@ def _agree(
         key, value = pair(row)
         line, other = first.setdefault(key, (row.line, value))
         if value != other:
-            faults.add(row.line, message.format(key, value, line, other))
+            problems.add(row.line, message.format(key, value, line, other))
 
 
-def _check_folds(rows: Sequence[Row], faults: Faults) -> None:
+def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
     given = {row.fold for row in rows if row.fold is not None}
     if not given:
         return
     for row in rows:
         if row.fold is None and not row.bad_fold:
-            faults.add(row.line, "no fold, though other rows have one")
+            problems.add(row.line, "no fold, though other rows have one")
     if given != set(range(len(given))) or len(given) < 2:
         listed = ", ".join(map(str, sorted(given)[:10]))
-        faults.add(0, f"folds must be 0, 1, ... without a gap and two at least; found {listed}")
+        problems.add(0, f"folds must be 0, 1, ... without a gap and two at least; found {listed}")
     _agree(
         [row for row in rows if row.fold is not None],
         lambda row: (row.group, row.fold),
         "group {!r} straddles folds: this is in fold {} and line {} in fold {}",
-        faults,
+        problems,
     )
 
 
@@ -194,3 +197,11 @@ def _seconds(start: float) -> str:
     """Shortest decimal that reads back as the same number, without a trailing .0."""
     text = repr(start)
     return text[:-2] if text.endswith(".0") else text
+
+
+def inside_root(cell: str, root: Path) -> str | None:
+    """The path relative to the root, tidied, with forward slashes; None if not below it."""
+    if os.path.isabs(cell):
+        cell = os.path.relpath(cell, os.path.abspath(root))
+    tidy = posixpath.normpath(cell.replace(os.sep, "/"))
+    return None if tidy in (".", "..") or tidy.startswith(("../", "/")) else tidy

@@ -17,7 +17,8 @@ from mvemo.manifests.demo.writing import video_codec
 from mvemo.manifests.errors import BadManifest, ManifestError
 from mvemo.manifests.files import write_json
 from mvemo.manifests.model import Clip, Manifest
-from mvemo.manifests.reader import read_manifest, write_manifest
+from mvemo.manifests.reader import read_manifest
+from mvemo.manifests.writer import write_manifest
 
 # Rises whenever the same settings would give other files.
 VERSION = 2

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from mvemo.manifests.errors import BadManifest, MissingManifest
-from mvemo.manifests.header import Faults
 from mvemo.manifests.layouts.ravdess import CHANNELS, EMOTIONS, parse_ravdess
 from mvemo.manifests.layouts.sources import with_inferred_groups
 from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.problems import Problems
 from mvemo.manifests.rows import Row, finish_rows
 from mvemo.manifests.splits.names import part_of
 
@@ -157,9 +157,9 @@ def scan_clips(
         raise BadManifest(
             f"{folder}: only one class, {classes[0]!r}; two are needed at least{also}"
         )
-    faults = Faults(folder)
-    finish_rows(rows, faults)
-    faults.raise_any()
+    problems = Problems(folder)
+    finish_rows(rows, problems)
+    problems.raise_any()
     clips = tuple(Clip(r.clip_id, r.path, r.label, r.group, split=r.split) for r in rows)
     the_name = name or folder.resolve().name or "clips"
     manifest = Manifest(the_name, "multiclass", tuple(classes), clips, folder)

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.header import Faults, read_table, write_table
 from mvemo.manifests.model import Manifest
+from mvemo.manifests.problems import Problems
 from mvemo.manifests.splits.folds import fold_notes, make_folds
+from mvemo.manifests.tables import read_table, write_table
 
 VERSION = "1"
 
@@ -122,12 +123,12 @@ def read_folds(path: str | Path, manifest: Manifest | None = None) -> Folds:
     MissingManifest
         No such file.
     BadManifest
-        With all faults of the file.
+        With all problems of the file.
     """
     path = Path(path)
-    faults = Faults(path)
-    table = read_table(path, faults)
-    faults.raise_any()
+    problems = Problems(path)
+    table = read_table(path, problems)
+    problems.raise_any()
     if table.kind not in ("", "folds"):
         raise BadManifest(f"{path}: this is a mvemo {table.kind}, not a file of folds")
     if table.kind and table.version != VERSION:
@@ -138,13 +139,13 @@ def read_folds(path: str | Path, manifest: Manifest | None = None) -> Folds:
     found: dict[str, int] = {}
     for line, cells in table.rows[1:]:
         if len(cells) != len(head):
-            faults.add(line, f"{len(cells)} cells; the header has {len(head)}")
+            problems.add(line, f"{len(cells)} cells; the header has {len(head)}")
             continue
         clip_id, fold = cells[head.index("clip_id")].strip(), cells[head.index("fold")].strip()
         if clip_id in found:
-            faults.add(line, f"clip_id {clip_id!r} is there twice")
+            problems.add(line, f"clip_id {clip_id!r} is there twice")
         if not fold.isdecimal():
-            faults.add(line, f"fold {fold!r} is not a whole number from 0")
+            problems.add(line, f"fold {fold!r} is not a whole number from 0")
             continue
         found[clip_id] = int(fold)
     numbers = {}
@@ -153,13 +154,13 @@ def read_folds(path: str | Path, manifest: Manifest | None = None) -> Folds:
         try:
             numbers[key] = int(text) if text else -1
         except ValueError:
-            faults.add(line, f"{key} {text!r} is not a whole number")
+            problems.add(line, f"{key} {text!r} is not a whole number")
     k = len(set(found.values()))
     if (found and set(found.values()) != set(range(k))) or k < 2:
-        faults.add(0, f"folds must be 0, 1, ... and two at least; found {set(found.values())}")
+        problems.add(0, f"folds must be 0, 1, ... and two at least; found {set(found.values())}")
     elif numbers.get("k", -1) not in (-1, k):
-        faults.add(table.settings["k"][0], f"k is {numbers['k']}, but there are {k} folds")
-    faults.raise_any()
+        problems.add(table.settings["k"][0], f"k is {numbers['k']}, but there are {k} folds")
+    problems.raise_any()
     clip_ids = tuple(found)
     if manifest is not None:
         missing = [c for c in manifest.clip_ids if c not in found]

@@ -18,7 +18,6 @@ from mvemo.manifests import (
     check_manifest,
     find_scheme,
     folds_of,
-    group_faults,
     read_manifest,
     scan_clips,
     segment_manifest,
@@ -101,19 +100,20 @@ def check(
     no_media: bool,
     duplicates: bool,
 ) -> None:
-    """Tell all faults of manifest FILE, with their lines; or sum it up.
+    """Tell all problems of manifest FILE, with their lines; or sum it up.
 
     With --infer-groups, clips that are by their names pieces of one source but not in
-    one group are faults too. With --duplicates, clips with the same sound or pictures in
+    one group are problems too. With --duplicates, clips with the same sound or pictures in
     different groups are told, also re-encoded or cut: folds would leak. Exit code 1 if any.
     """
     if duplicates and no_media:
         raise BadManifest("--duplicates needs the media files: leave out --no-media")
-    faults = check_manifest(file, root=root, media=not no_media, infer_groups=infer_groups)
-    for line in group_faults(faults):
-        click.echo(line, err=True)
-    if faults:
-        click.echo(f"{file}: {len(faults)} fault{'s' * (len(faults) > 1)}", err=True)
+    problems = check_manifest(file, root=root, media=not no_media, infer_groups=infer_groups)
+    for problem in problems:
+        click.echo(str(problem), err=True)
+    if problems:
+        n = sum(problem.count for problem in problems)
+        click.echo(f"{file}: {n} problem{'s' * (n > 1)}", err=True)
         context.exit(2)
     listed = read_manifest(file, root=root, media=False)
     _summary(listed)

@@ -1,4 +1,4 @@
-"""Manifests written and read back, users' own CSVs, and every fault with its line."""
+"""Manifests written and read back, users' own CSVs, and every problem with its line."""
 
 from pathlib import Path
 
@@ -27,12 +27,12 @@ def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
     return path
 
 
-def faults(path: Path, **options: object) -> list[tuple[int, str]]:
+def problems(path: Path, **options: object) -> list[tuple[int, str]]:
     return [(f.line, f.message) for f in check_manifest(path, **options)]  # type: ignore[arg-type]
 
 
-def one_fault(folder: Path, text: str) -> tuple[int, str]:
-    (found,) = faults(save(folder, text), media=False)
+def one_problem(folder: Path, text: str) -> tuple[int, str]:
+    (found,) = problems(save(folder, text), media=False)
     return found
 
 
@@ -129,7 +129,7 @@ def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -
         ("a.mp4,sad\nb.mp4,happy\n", 1, "the header has no column 'path', 'label'"),
         ("path;label\na;x\n", 1, "separated by commas"),
         ("path\na\nb\n", 1, "no column 'label'"),
-        ("path,label,path\na,x,a\n", 1, "column 'path' is there twice"),
+        ("path,label,path\na,x,a\n", 1, "column 'path' occurs twice"),
         ("# task: sorting\npath,label\na,x\nb,y\n", 1, "unknown task 'sorting'"),
         ("# mvemo manifest 2\npath,label\na,x\nb,y\n", 1, "manifest version 2"),
         ("# mvemo folds 1\npath,label\na,x\nb,y\n", 1, "file of mvemo folds"),
@@ -174,22 +174,22 @@ def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -
         ),
     ],
 )
-def test_each_fault_is_told_with_its_line(
+def test_each_problem_is_told_with_its_line(
     tmp_path: Path, text: str, line: int, message: str
 ) -> None:
-    found_line, found = one_fault(tmp_path, text)
+    found_line, found = one_problem(tmp_path, text)
     assert found_line == line
     assert message in found
     with pytest.raises(BadManifest, match=r"^\S*m\.csv"):
         read_manifest(tmp_path / "m.csv", media=False)
 
 
-def test_all_faults_come_at_once(tmp_path: Path) -> None:
+def test_all_problems_come_at_once(tmp_path: Path) -> None:
     text = "# classes: x, y\npath,label,start\na,z,-1\n../b,x,0\nc,y,q\na,w,0\n"
     path = save(tmp_path, text, media=("a", "c"))
     expected = [(3, "unknown label"), (3, "negative"), (4, "below"), (4, "no such file")]
     expected += [(5, "not a number"), (6, "unknown label"), (6, "clip_id")]
-    found = faults(path)
+    found = problems(path)
     assert len(found) == len(expected)
     for (line, message), (expected_line, part) in zip(found, expected, strict=True):
         assert line == expected_line
@@ -197,24 +197,24 @@ def test_all_faults_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(BadManifest) as caught:
         read_manifest(path)
     lines = str(caught.value).splitlines()
-    assert lines[0] == f"{path}: 7 faults"
+    assert lines[0] == f"{path}: 7 problems"
     assert len(lines) == 8
 
 
 def test_media_that_are_not_there(tmp_path: Path) -> None:
     text = "path,label\na b.mp4,x\nc,y\nd.mp4,x\n"
     path = save(tmp_path, text, media=("a b.mp4", "c/x.mp4"))
-    found = faults(path)
+    found = problems(path)
     assert [line for line, _ in found] == [3, 4]
     assert "is a folder" in found[0][1]
     assert "no such file" in found[1][1]
     assert len(read_manifest(path, media=False)) == 3
     (tmp_path / "a b.mp4").unlink()
-    ((line, message),) = faults(path)
+    ((line, message),) = problems(path)
     assert line == 0
     assert "none of the 3 media files" in message
     (tmp_path / "other").mkdir()
-    assert "wrong root?" in faults(path, root=tmp_path / "other")[0][1]
+    assert "wrong root?" in problems(path, root=tmp_path / "other")[0][1]
 
 
 def test_an_absolute_path_below_the_root_becomes_relative(tmp_path: Path) -> None:
@@ -225,10 +225,10 @@ def test_an_absolute_path_below_the_root_becomes_relative(tmp_path: Path) -> Non
 def test_what_is_no_text_file(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_bytes("path,label\na,x\nb,\xfc\n".encode("latin-1"))
-    assert faults(path) == [(3, "byte 0xfc is not UTF-8; save the file as UTF-8")]
+    assert problems(path) == [(3, "byte 0xfc is not UTF-8; save the file as UTF-8")]
     path.write_bytes(b"path,label\na\0,x\n")
-    assert faults(path)[0][0] == 2
-    assert "is a folder" in faults(tmp_path)[0][1]
+    assert problems(path)[0][0] == 2
+    assert "is a folder" in problems(tmp_path)[0][1]
     with pytest.raises(MissingManifest, match="no such file"):
         read_manifest(tmp_path / "none.csv")
     with pytest.raises(MissingManifest, match="no such file"):
@@ -238,8 +238,8 @@ def test_what_is_no_text_file(tmp_path: Path) -> None:
 def test_pieces_of_one_source_in_several_groups(tmp_path: Path) -> None:
     text = "path,label,group\nA/v-1-of-2.mp4,x,1\nB/v-2-of-2.mp4,y,2\nB/3.mp4,y,3\nA/3.mp4,x,4\n"
     path = save(tmp_path, text)
-    assert faults(path, media=False) == []
-    ((line, message),) = faults(path, media=False, infer_groups=True)
+    assert problems(path, media=False) == []
+    ((line, message),) = problems(path, media=False, infer_groups=True)
     assert line == 3
     assert "a piece of the source of line 2" in message
 

@@ -57,7 +57,7 @@ def test_nothing_is_replaced_unasked(clips: Path) -> None:
     assert (clips / "manifest.csv").read_text() != before
 
 
-def test_check_prints_every_fault_and_exits_2(clips: Path) -> None:
+def test_check_prints_every_problem_and_exits_2(clips: Path) -> None:
     path = clips / "bad.csv"
     path.write_text("path,label\nnone.mp4,x\n../y.mp4,\nHappy/v H0-1-of-2.mp4,z\n")
     done = run("check", path)
@@ -69,37 +69,46 @@ def test_check_prints_every_fault_and_exits_2(clips: Path) -> None:
         f"{path}:3",
         f"{path}:3",
     ]
-    assert lines[-1] == f"{path}: 4 faults"
+    assert lines[-1] == f"{path}: 4 problems"
     assert isinstance(run("check", clips / "none.csv").exception, MissingManifest)
 
 
-def test_a_fault_of_many_lines_is_told_once_with_count_example_and_cure(
-    clips: Path, tmp_path: Path
-) -> None:
-    media = tmp_path / "elsewhere"
-    media.mkdir()
-    lines = ["path,label"]
-    for i in range(136):
-        (media / f"{i}.mp4").touch()
-        lines.append(f"{media}/{i}.mp4,{'xy'[i % 2]}")
-    (tmp_path / "lists").mkdir()
-    path = tmp_path / "lists" / "many.csv"
-    path.write_text("\n".join(lines) + "\n")
+def test_check_names_the_root_once_where_every_path_leaves_it(tmp_path: Path) -> None:
+    path = tmp_path / "lists" / "far.csv"
+    path.parent.mkdir()
+    media = tmp_path / "media"
+    rows = [f"{media}/{i}.mp4,{'xy'[i % 2]}" for i in range(136)]
+    path.write_text("\n".join(["path,label", *rows]))
     done = run("check", path)
     assert done.exit_code == 2
-    told, count = done.stderr.splitlines()
-    assert told.startswith(f"{path}: 136 paths are not below the media root ")
-    assert "give the folder that holds them with --root" in told
-    assert told.endswith(f"the first, line 2: '{media}/0.mp4'")
-    assert count == f"{path}: 136 faults"
-    with pytest.raises(BadManifest, match="136 paths are not below") as caught:
+    assert done.stderr == (
+        f"{path}: none of the 136 paths is below the media root {str(path.parent)!r}, as "
+        f"'{media}/0.mp4' in line 2: give the folder of the media files with --root\n"
+        f"{path}: 136 problems\n"
+    )
+    with pytest.raises(BadManifest, match="none of the 136 paths") as caught:
         read_manifest(path)
-    assert len(str(caught.value).splitlines()) == 2
+    assert len(str(caught.value).splitlines()) == 1
+    media.mkdir()
+    for i in range(136):
+        (media / f"{i}.mp4").touch()
     assert run("check", path, "--root", media).exit_code == 0
-    # Equal messages are one line, too.
+
+
+def test_check_tells_a_problem_of_many_lines_once(clips: Path) -> None:
+    path = clips / "bad.csv"
+    rows = [f"../{i}.mp4,x" for i in range(40)]
+    path.write_text("\n".join(["path,label", "Happy/v H0-1-of-2.mp4,y", *rows, "a.mp4,"]))
+    done = run("check", path, "--no-media")
+    first, second, last = done.stderr.splitlines()
+    assert first.startswith(f"{path}:3: path '../0.mp4' is not below the media root")
+    assert first.endswith("with --root (and 39 more lines like it)")
+    assert second == f"{path}:43: empty label"
+    assert last == f"{path}: 41 problems"
+    # Equal messages are one line sooner.
     path.write_text("path,label\n" + "a.mp4,x,1\n" * 7)
-    told = run("check", path, "--no-media").stderr.splitlines()[0]
-    assert told == f"{path}:2: 3 cells; the header has 2; as in 6 more lines"
+    first = run("check", path, "--no-media").stderr.splitlines()[0]
+    assert first == f"{path}:2: 3 cells; the header has 2 (and 6 more lines like it)"
 
 
 def test_check_holds_groups_against_names(clips: Path) -> None:

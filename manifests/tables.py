@@ -8,90 +8,17 @@ import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from mvemo.manifests.errors import BadManifest, MissingManifest
 from mvemo.manifests.files import BadText, CsvRow, iter_csv, read_text, write_bytes
+from mvemo.manifests.problems import Problems
 
+# Of a manifest's file.
+MANIFEST_VERSION = "1"
 _SETTING = re.compile(r"#\s*([A-Za-z]+)\s*:\s*(.*)$")
 _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
-
-
-# So many faults of one kind are told in one line.
-_MANY = 4
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that is wrong in a file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    line
-        Counted from 1; 0 where the fault is the file's as a whole.
-    message
-        What is wrong, with the bad value and what would be right.
-    kind
-        What many of its kind have in common, after their number: ``paths are empty``.
-        Those without one are alike where their messages are equal.
-    value
-        The bad value, as an example of its kind.
-    """
-
-    path: Path
-    line: int
-    message: str
-    kind: str = ""
-    value: str = ""
-
-    def __str__(self) -> str:
-        where = f"{self.path}:{self.line}" if self.line else f"{self.path}"
-        return f"{where}: {self.message}"
-
-
-@dataclass
-class Faults:
-    """Collects the faults of one file, so that all of them are told at once."""
-
-    path: Path
-    found: list[Fault] = field(default_factory=list)
-
-    def add(self, line: int, message: str, *, kind: str = "", value: str = "") -> None:
-        self.found.append(Fault(self.path, line, message, kind, value))
-
-    def in_order(self) -> list[Fault]:
-        """By line; those of the whole file first."""
-        return sorted(self.found, key=lambda fault: fault.line)
-
-    def raise_any(self) -> None:
-        """Raise BadManifest with all faults, where there is one."""
-        if len(self.found) == 1:
-            raise BadManifest(str(self.found[0]))
-        if self.found:
-            lines = "\n".join(f"  {line}" for line in group_faults(self.in_order()))
-            raise BadManifest(f"{self.path}: {len(self.found)} faults\n{lines}")
-
-
-def group_faults(faults: Sequence[Fault]) -> list[str]:
-    """A line for each fault, and one line for many of a kind, where the first of them is."""
-    groups: dict[str, list[Fault]] = {}
-    for fault in faults:
-        groups.setdefault(fault.kind or fault.message, []).append(fault)
-    lines: list[str] = []
-    for kind, alike in groups.items():
-        first, count = alike[0], len(alike)
-        if count < _MANY:
-            lines += map(str, alike)
-        elif first.kind:
-            lines.append(
-                f"{first.path}: {count} {kind}; the first, line {first.line}: {first.value}"
-            )
-        else:
-            lines.append(f"{first}; as in {count - 1} more lines")
-    return lines
 
 
 @dataclass(frozen=True)
@@ -113,13 +40,21 @@ class Table:
     settings: dict[str, tuple[int, str]]
     rows: tuple[CsvRow, ...]
 
+    def setting(self, key: str, default: str) -> str:
+        """A setting's value; the default where it is missing or empty."""
+        return self.settings.get(key, (0, ""))[1] or default
 
-def read_table(path: Path, faults: Faults) -> Table:
+    def line(self, key: str) -> int:
+        """A setting's line; 0 where it is missing."""
+        return self.settings.get(key, (0, ""))[0]
+
+
+def read_table(path: Path, problems: Problems) -> Table:
     """Read a CSV file with optional comment lines above its header.
 
     UTF-8, with or without a byte-order mark; comment lines may have been through a
     spreadsheet, which quotes them or fills them up with commas. What cannot be read
-    is added to `faults`.
+    is added to `problems`.
 
     Raises
     ------
@@ -127,7 +62,7 @@ def read_table(path: Path, faults: Faults) -> Table:
         No such file.
     """
     if path.is_dir():
-        faults.add(0, "this is a folder; `mvemo manifest scan` makes a manifest of it")
+        problems.add(0, "this is a folder; `mvemo manifest scan` makes a manifest of it")
         return Table("", "", {}, ())
     try:
         text = read_text(path)
@@ -136,7 +71,7 @@ def read_table(path: Path, faults: Faults) -> Table:
     except OSError as error:
         raise BadManifest(f"{path}: cannot be read: {error.strerror}") from None
     except BadText as error:
-        faults.add(error.line, error.message)
+        problems.add(error.line, error.message)
         return Table("", "", {}, ())
 
     kind = version = ""
@@ -162,7 +97,7 @@ def read_table(path: Path, faults: Faults) -> Table:
     try:
         rows.extend(iter_csv(lines, first=n_comments + 1))
     except BadText as error:
-        faults.add(error.line, error.message)
+        problems.add(error.line, error.message)
     return Table(kind, version, settings, tuple(rows))
 
 

@@ -1,0 +1,129 @@
+"""Manifests written as CSV files that `read_manifest` gives back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+
+from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.rows import inside_root
+from mvemo.manifests.tables import MANIFEST_VERSION, format_names, write_table
+
+
+def write_manifest(manifest: Manifest, path: str | Path) -> None:
+    """Write a manifest so that `read_manifest` gives it back, digest included.
+
+    Paths stay as they are, relative to the manifest's root; the root is written
+    relative to the file's folder, so that both may be moved together. The file is
+    replaced in one step.
+
+    Parameters
+    ----------
+    manifest
+        To write.
+    path
+        The CSV file.
+
+    Raises
+    ------
+    BadManifest
+        A name, id or path cannot be written so that it is read back; or the file
+        cannot be written.
+
+    See Also
+    --------
+    read_manifest : The way back.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from mvemo.manifests import Clip, Manifest
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> clips = (Clip("a", "a.mp4", ("calm",), "a"), Clip("b", "b.mp4", ("tense",), "b"))
+    >>> write_manifest(Manifest("two", "multiclass", ("calm", "tense"), clips, folder),
+    ...                folder / "two.csv")
+    >>> print((folder / "two.csv").read_text(), end="")
+    # mvemo manifest 1
+    # name: two
+    # task: multiclass
+    # classes: calm, tense
+    # root: .
+    clip_id,path,label,group
+    a,a.mp4,calm,a
+    b,b.mp4,tense,b
+    """
+    path = Path(path)
+    root = _relative_root(manifest.root, path.parent)
+    for text in (manifest.name, root, *manifest.classes):
+        if text != text.strip() or "\n" in text or "\r" in text:
+            raise BadManifest(f"{path}: {text!r} must not have blanks around it or line breaks")
+    head = [
+        f"# mvemo manifest {MANIFEST_VERSION}",
+        f"# name: {manifest.name}",
+        f"# task: {manifest.task}",
+        f"# classes: {format_names(manifest.classes, ',')}",
+        f"# root: {root}",
+    ]
+    if manifest.synthetic:
+        head.append("# synthetic: true")
+
+    labels = list(manifest.classes) if manifest.task == "regression" else ["label"]
+    optional = _optional_columns(manifest)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["clip_id", "path", *labels, "group", *optional])
+    for clip in manifest.clips:
+        _check_clip(clip, manifest.root, path)
+        cells = {
+            "start": repr(clip.start),
+            "duration": "" if clip.duration is None else repr(clip.duration),
+            "fold": "" if clip.fold is None else str(clip.fold),
+            "split": clip.split or "",
+        }
+        writer.writerow(
+            [
+                clip.clip_id,
+                clip.path,
+                *_label_cells(clip, manifest),
+                clip.group,
+                *(cells[column] for column in optional),
+            ]
+        )
+    write_table(path, "\n".join(head) + "\n" + buffer.getvalue())
+
+
+def _optional_columns(manifest: Manifest) -> list[str]:
+    """Those of the columns that may be left out which some clip needs."""
+    clips = manifest.clips
+    columns: list[str] = []
+    if any(clip.start or clip.duration is not None for clip in clips):
+        columns += ["start", "duration"]
+    if any(clip.fold is not None for clip in clips):
+        columns.append("fold")
+    if any(clip.split is not None for clip in clips):
+        columns.append("split")
+    return columns
+
+
+def _label_cells(clip: Clip, manifest: Manifest) -> list[str]:
+    if manifest.task == "multilabel":
+        return [format_names([str(tag) for tag in clip.label], ";")]
+    return [repr(value) if isinstance(value, float) else str(value) for value in clip.label]
+
+
+def _check_clip(clip: Clip, root: Path, path: Path) -> None:
+    for text in (clip.clip_id, clip.group, clip.split or "", *map(str, clip.label)):
+        if text != text.strip() or "\0" in text:
+            raise BadManifest(f"{path}: {text!r} must not have blanks around it")
+    if inside_root(clip.path, root) != clip.path or "\0" in clip.path:
+        raise BadManifest(f"{path}: {clip.path!r} is not a plain path below the media root")
+
+
+def _relative_root(root: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(root.resolve(), folder.resolve())).as_posix()
+    except ValueError:  # Windows: on another drive
+        return root.resolve().as_posix()
