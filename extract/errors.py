@@ -1,4 +1,4 @@
-"""The error of this package, and its concrete kinds."""
+"""The errors of this package: one base, and a class for each kind of problem."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BadSetting(ExtractError, ValueError):
 
 
 class MissingFile(ExtractError, FileNotFoundError):
-    """A media or weight file is not there."""
+    """A media or weight file does not exist or may not be opened."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else "missing"

@@ -1,4 +1,4 @@
-"""Decoded sound, pictures and descriptors of a manifest's clips, made once for all readers."""
+"""Decoded sound, pictures and descriptors of a manifest's clips, for all that read them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ClipMedia:
     """What nets and classical models read of the clips of one manifest.
 
     Every file is read once: digested, decoded for all nets together, and described where
-    a net or the caller wants descriptors. What the working cache has is not made again.
+    a net or the caller asks for descriptors. What the working cache has is reused.
 
     Parameters
     ----------
@@ -56,10 +56,11 @@ class ClipMedia:
     stages
         What was done: ``decode:audio``, ``decode:video``, ``describe``.
     failures
-        (clip id, stage, reason) of what should be there and is not, in order of the clips.
+        (clip id, stage, reason) of files and streams that cannot be read, and of clips
+        that are left with nothing; in order of the clips.
     missing
         (clip id, modality, reason) of clips that have the other modality alone: nothing
-        failed, and stage two predicts them with heads that need only what is there.
+        failed, and stage two predicts them by heads that need no more.
 
     Raises
     ------
@@ -158,8 +159,7 @@ class ClipMedia:
         return digests
 
     def _decode(self) -> None:
-        unreadable = {clip_id for clip_id, digest in self.digests.items() if not digest}
-        jobs = decode_jobs(self.manifest, self.digests, unreadable)
+        jobs = decode_jobs(self.manifest, self.digests)
         with Progress("decode", len(jobs)) as bar:
 
             def on_clip(clip_id: str, problems: Mapping[str, Problem]) -> None:

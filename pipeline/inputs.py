@@ -1,8 +1,8 @@
-"""What nets are given: the decoding that they ask for, and readers of what it made."""
+"""What nets read: the decoding that they ask for, and readers of the working cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,7 +20,7 @@ NetInput = AudioInput | VideoInput | SequenceInput
 
 
 def input_of(plan: NetPlan) -> NetInput:
-    """What a plan's net is given; the width has no say in it."""
+    """What a plan's net reads; the same at every width."""
     return build_net(plan.name, 1, width=0.05, **plan.options).input
 
 
@@ -71,21 +71,23 @@ def digest_media(
 
     Returns
     -------
-    Clip id to the digest, empty where there is none; and clip id to why it is not.
+    Clip id to the digest, empty where the file cannot be read; and clip id to why it cannot.
     """
     paths = media_files(manifest)
-    found: dict[str, tuple[str, str]] = {}
+    digests: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     with ThreadPoolExecutor(4) as pool:
-        for name, made in zip(paths, pool.map(_digest_or_why, paths.values()), strict=True):
-            found[name] = made
+        results = pool.map(_digest_or_reason, paths.values())
+        for path, (digest, reason) in zip(paths, results, strict=True):
+            digests[path], reasons[path] = digest, reason
             if on_file is not None:
-                on_file(bool(made[1]))
-    digests = {clip.clip_id: found[clip.path][0] for clip in manifest.clips}
-    reasons = {clip.clip_id: found[clip.path][1] for clip in manifest.clips}
-    return digests, {clip_id: why for clip_id, why in reasons.items() if why}
+                on_file(bool(reason))
+    unreadable = {clip.clip_id: reasons[clip.path] for clip in manifest.clips if reasons[clip.path]}
+    return {clip.clip_id: digests[clip.path] for clip in manifest.clips}, unreadable
 
 
-def _digest_or_why(path: Path) -> tuple[str, str]:
+def _digest_or_reason(path: Path) -> tuple[str, str]:
+    """Digest of a file and an empty text, or an empty text and why it cannot be read."""
     try:
         return content_digest(path), ""
     except FileNotFoundError:
@@ -94,44 +96,41 @@ def _digest_or_why(path: Path) -> tuple[str, str]:
         return "", f"{path}: cannot be read: {error.strerror or error}"
 
 
-def decode_jobs(
-    manifest: Manifest, content: Mapping[str, str], without: Collection[str]
-) -> list[DecodeJob]:
-    """A job for each clip but those `without`, by id; `content` as of `digest_media`."""
+def decode_jobs(manifest: Manifest, digests: Mapping[str, str]) -> list[DecodeJob]:
+    """A job for each clip whose file can be read; `digests` as of `digest_media`."""
     return [
         DecodeJob(
             clip_id=clip.clip_id,
             path=manifest.media_path(clip),
-            content=content[clip.clip_id],
+            content=digests[clip.clip_id],
             start=clip.start,
             duration=clip.duration,
         )
         for clip in manifest.clips
-        if clip.clip_id not in without
+        if digests[clip.clip_id]
     ]
 
 
 def batches_of(
-    net: Net, clip_ids: Sequence[str], store: DecodedStore, sequences: DescribedStore | None
+    net: Net, clip_ids: Sequence[str], store: DecodedStore, sequences: DescribedStore
 ) -> RawBatches:
     """The reader of a net's input, by row of the manifest.
 
     Parameters
     ----------
     net
-        Whose.
+        Its `input` says what is read.
     clip_ids
         Of the rows.
     store, sequences
-        Decoded media, and descriptors, which nets on sequences need.
+        Decoded media, and descriptors.
     """
-    given = net.input
-    if isinstance(given, SequenceInput):
-        assert sequences is not None
-        described, names = sequences, given.features
-        return RawBatches(lambda row: described.joined(clip_ids[row], names), given)
-    if isinstance(given, AudioInput):
-        sr = given.sr
-        return RawBatches(lambda row: store.waveform(clip_ids[row], sr), given)
-    size = given.size
-    return RawBatches(lambda row: store.frames(clip_ids[row], size), given)
+    net_input = net.input
+    if isinstance(net_input, SequenceInput):
+        names = net_input.features
+        return RawBatches(lambda row: sequences.joined(clip_ids[row], names), net_input)
+    if isinstance(net_input, AudioInput):
+        sr = net_input.sr
+        return RawBatches(lambda row: store.waveform(clip_ids[row], sr), net_input)
+    size = net_input.size
+    return RawBatches(lambda row: store.frames(clip_ids[row], size), net_input)

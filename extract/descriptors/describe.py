@@ -77,7 +77,7 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Descriptor:
-    """How wide a descriptor is, which settings beside the framing decide it, and its values."""
+    """Columns of a descriptor, the settings that decide it besides the framing, its values."""
 
     dim: Callable[[DescriptorSettings], int]
     settings: tuple[str, ...]

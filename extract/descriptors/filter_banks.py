@@ -16,7 +16,7 @@ from mvemo.extract.mel import MelSettings, mel_filter_bank
 class FilterBanks:
     """The filter banks that descriptors need.
 
-    They are made once and handed to the workers: importing librosa takes each process
+    Computed once and handed to the workers: importing librosa takes each process
     more than a second and 60 MiB.
 
     Parameters

@@ -120,7 +120,7 @@ def _views(y: F32, start: I64, length: int) -> F32:
     if low >= 0 and high <= len(y):
         part = y[low:high]
     else:
-        # Only blocks at the clip's ends are copied: a long clip is never held twice.
+        # Only blocks at the clip's ends are copied: a long clip is never in memory twice.
         part = np.zeros(high - low, dtype=np.float32)
         inside = y[max(low, 0) : high]
         part[max(-low, 0) : max(-low, 0) + len(inside)] = inside

@@ -13,7 +13,7 @@ from mvemo.extract.descriptors.settings import DescriptorSettings, frequencies_o
 
 # Floor of a power before its logarithm: -100 dB.
 POWER_FLOOR = 1e-10
-# Share of a band's bins that makes its peak, and its valley: Jiang et al. 2002.
+# Share of a band's bins that is averaged for its peak, and for its valley: Jiang et al. 2002.
 CONTRAST_SHARE = 0.02
 
 
@@ -69,12 +69,13 @@ def cepstrum(level: F32, n_coefficients: int) -> F32:
 
 @lru_cache(maxsize=16)
 def octave_bands(settings: DescriptorSettings) -> tuple[tuple[int, int, int], ...]:
-    """First bin, bin after the last, and share of bins of each band of the contrast.
+    """First bin, bin after the last, and number of averaged bins of each band of the contrast.
 
-    The lowest band lies below `contrast_min`, then comes one an octave. As in librosa, each
-    band also takes the bin below it and gives its highest away, and the last takes all that
-    is above; the share is that of the peak, and of the valley. Bands without a bin of their
-    own, above half the sampling rate or between bins, are (0, 0, 0).
+    The lowest band lies below `contrast_min`; above it there is one an octave. As librosa
+    has it, a band begins one bin below its edge and ends one bin before the next, and the
+    last ends at half the sampling rate. The peak and the valley are means of as many bins as
+    the third number says. Bands that hold no bin are (0, 0, 0): those above half the
+    sampling rate, and those between two bins.
     """
     hz = frequencies_of(settings)
     edges = [0.0, *(settings.contrast_min * 2.0 ** np.arange(settings.n_bands + 1))]

@@ -97,7 +97,7 @@ def decode_clip(
         try:
             return decode_audio_file(path, request)
         except soundfile.LibsndfileError:
-            # Misnamed, or a codec that it lacks: the container reader may know it.
+            # Misnamed, or a codec that libsndfile does not know: the container reader may.
             pass
     try:
         return decode_container(path, request)

@@ -1,4 +1,4 @@
-"""Descriptor sequences of all clips, kept beside the decoded waveforms that they describe."""
+"""Descriptor sequences of all clips, in the folders of the decoded waveforms."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def _call_in_worker(
 
 @contextmanager
 def _interrupt_flag() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets, beside raising `KeyboardInterrupt`."""
+    """An event that Ctrl-C sets before it raises `KeyboardInterrupt`."""
     interrupted = threading.Event()
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):

@@ -124,7 +124,7 @@ def test_any_sound_is_described_or_reported(y):
         check(found, SMALL)
 
 
-def test_silent_frames_are_dropped_and_times_tell_which():
+def test_silent_frames_are_dropped_as_times_show():
     y = noise(20 * 1024)
     y[6 * 1024 : 12 * 1024] = 0
     whole = describe(y, dataclasses.replace(SETTINGS, silence_db=-200.0), DESCRIPTORS)
@@ -137,7 +137,7 @@ def test_silent_frames_are_dropped_and_times_tell_which():
     assert np.array_equal(whole["mfcc"], found["mfcc"])
 
 
-def test_blocks_do_not_show(monkeypatch):
+def test_the_size_of_blocks_changes_no_value(monkeypatch):
     y = noise(60 * 100)
     y[2000:3000] = 0
     together = describe(y, SMALL, DESCRIPTORS)
@@ -147,7 +147,7 @@ def test_blocks_do_not_show(monkeypatch):
         assert apart[name] == pytest.approx(together[name], rel=1e-4, abs=1e-3), name
 
 
-def test_each_name_alone_is_the_same():
+def test_a_descriptor_alone_is_the_same_as_among_others():
     y = noise(8192)
     every = describe(y, SETTINGS, DESCRIPTORS)
     for name in DESCRIPTORS:

@@ -64,7 +64,7 @@ def test_normalised_difference_is_the_papers():
         assert row == pytest.approx(normalised, abs=2e-5)
 
 
-def test_librosa_hears_the_same_on_a_glide():
+def test_a_glide_agrees_with_librosa():
     t = np.arange(44_100) / 44_100
     phase = 2 * np.pi * (150 * t + 100 * t**2)
     y = sum(np.sin(k * phase) / k for k in range(1, 6)).astype(np.float32) * 0.2

@@ -194,6 +194,6 @@ def test_absent_formants_are_zero_and_last():
     assert ((hz == 0) == (width == 0)).all()
     assert (hz == 0).any()
     for row in hz:
-        there = row[row > 0]
-        assert (np.diff(there) > 0).all()
-        assert not row[len(there) :].any()
+        present = row[row > 0]
+        assert (np.diff(present) > 0).all()
+        assert not row[len(present) :].any()

@@ -1,4 +1,4 @@
-"""Near-duplicates: found when re-encoded, cut or louder; other clips are not."""
+"""Near-duplicates: found when re-encoded, shortened or louder; other clips are not."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def music(seed: int, seconds: float = SECONDS, sr: int = 16000) -> np.ndarray:
     t = np.arange(round(seconds * sr)) / sr
     wave = 0.01 * rng.normal(size=len(t))
     for start in np.arange(0, seconds, 0.25):
-        held = t - start
-        shape = np.where(held >= 0, np.exp(-4 * np.clip(held, 0, None)), 0.0)
+        elapsed = t - start
+        shape = np.where(elapsed >= 0, np.exp(-4 * np.clip(elapsed, 0, None)), 0.0)
         pitch = 220 * 2 ** (rng.integers(0, 25) / 12)
         for k in range(1, 6):
-            wave += 0.1 / k * shape * np.sin(2 * np.pi * k * pitch * held + rng.uniform(0, 6))
+            wave += 0.1 / k * shape * np.sin(2 * np.pi * k * pitch * elapsed + rng.uniform(0, 6))
     return wave[None].astype(np.float32)
 
 
@@ -72,7 +72,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
         options={"qscale": "12"},
         audio_codec="mp2",
     )
-    # Cut: 1.6 s are gone at the beginning.
+    # Shortened: 1.6 s are missing at the beginning.
     cut = round(1.625 * 16000)
     write(folder / "cut.mp4", music(1)[:, cut:], scenes(1)[13:])
     write(folder / "other.mp4", music(2), scenes(2))
@@ -105,7 +105,7 @@ def test_copies_are_found_and_others_are_not(clips: Manifest) -> None:
     assert [d.first for d in search.duplicates] == sorted(d.first for d in search.duplicates)
 
 
-def test_within_a_group_nothing_is_told(clips: Manifest) -> None:
+def test_pairs_within_a_group_are_not_reported(clips: Manifest) -> None:
     same = ("one", "again", "cut")
     grouped = replace(
         clips,
@@ -130,7 +130,7 @@ def test_stretches_of_one_file(clips: Manifest) -> None:
     assert find_duplicates(of((0.0, 4.0), (4.0, 4.0))).duplicates == ()
 
 
-def test_what_cannot_be_decoded_is_told(clips: Manifest, tmp_path: Path) -> None:
+def test_clips_that_cannot_be_decoded_are_reported(clips: Manifest, tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"nothing")
     write_media(tmp_path / "quiet.mp4", frames=scenes(5, 2), times_ms=[125 * i for i in range(16)])
     names = ("bad.mp4", "none.mp4", "quiet.mp4")
@@ -175,7 +175,7 @@ def test_words_are_the_signs_of_band_differences() -> None:
         assert (int(words[n - 1]) ^ expected) & ~(1 << weakest) == 0
 
 
-def test_silence_and_empty_pictures_say_nothing() -> None:
+def test_silence_and_empty_pictures_match_nothing() -> None:
     assert not sound_words(np.zeros(4 * SR, np.float32))[2].any()
     assert len(sound_words(np.zeros(100, np.float32))[0]) == 0
     assert len(picture_hashes(np.zeros((5, 64, 64, 3), np.uint8))) == 0
@@ -192,7 +192,7 @@ def test_still_pictures_are_one() -> None:
     assert len(picture_hashes(frames)) == 4
 
 
-def test_the_command_tells_them_and_exits_1(clips: Manifest, tmp_path: Path) -> None:
+def test_the_command_reports_them_and_exits_1(clips: Manifest, tmp_path: Path) -> None:
     few = replace(clips, clips=tuple(c for c in clips.clips if c.clip_id in ("one", "cut")))
     path = tmp_path / "few.csv"
     labelled = replace(few, clips=(few.clips[0], replace(few.clips[1], label=("x",))))

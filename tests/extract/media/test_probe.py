@@ -18,7 +18,7 @@ PACKET = 1024 / 16000
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
-def test_sound_files_to_the_sample(tmp_path: Path, suffix: str) -> None:
+def test_audio_files_are_measured_to_the_sample(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     soundfile.write(path, sine(2.3, 8000)[0], 8000)
     assert probe_seconds(path) == 2.3
@@ -33,7 +33,7 @@ def test_sound_files_to_the_sample(tmp_path: Path, suffix: str) -> None:
         ("late.mkv", {"sound_at": 0.5}),
     ],
 )
-def test_containers_as_decoded(tmp_path: Path, name: str, options: dict) -> None:
+def test_containers_are_as_long_as_what_decodes(tmp_path: Path, name: str, options: dict) -> None:
     options = dict(options)
     shown = options.pop("pictures", True)
     path = write_media(
@@ -48,21 +48,21 @@ def test_containers_as_decoded(tmp_path: Path, name: str, options: dict) -> None
     assert probe_seconds(path) == pytest.approx(decoded.seconds, abs=2 * PACKET)
 
 
-def test_mp3_as_decoded(tmp_path: Path) -> None:
+def test_mp3_is_as_long_as_what_decodes(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.mp3", sine(2.7, 16000)[0], 16000)
     decoded = decode_clip(tmp_path / "a.mp3", sizes=())
     assert not decoded.problems
     assert probe_seconds(tmp_path / "a.mp3") == pytest.approx(decoded.seconds, abs=2 * PACKET)
 
 
-def test_pictures_count_where_there_is_no_sound(tmp_path: Path) -> None:
+def test_without_sound_the_pictures_are_measured(tmp_path: Path) -> None:
     path = write_media(
         tmp_path / "a.mp4", frames=[grey(i) for i in range(20)], times_ms=range(0, 2000, 100)
     )
     assert probe_seconds(path) == pytest.approx(2.0, abs=0.11)
 
 
-def test_what_is_no_media_is_refused(tmp_path: Path) -> None:
+def test_files_that_are_no_media_are_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingFile):
         probe_seconds(tmp_path / "none.mp4")
     for name, content in (("a.mp4", b"no media" * 99), ("b.wav", b"RIFF"), ("c.mp3", b"")):

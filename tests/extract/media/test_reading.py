@@ -64,7 +64,7 @@ def test_frames_of_a_variable_rate(
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4", "mjpeg"])
-def test_other_codecs_choose_the_same(tmp_path: Path, codec: str) -> None:
+def test_other_codecs_give_the_same_frames(tmp_path: Path, codec: str) -> None:
     path = write_media(
         tmp_path / "a.mkv",
         frames=pictures(30),
@@ -76,7 +76,7 @@ def test_other_codecs_choose_the_same(tmp_path: Path, codec: str) -> None:
     assert chosen(path, n_frames=30, duration=1.2) == list(range(30))
 
 
-def test_left_out_pictures_change_no_other(tmp_path: Path) -> None:
+def test_skipped_frames_change_no_other(tmp_path: Path) -> None:
     """Against a decoding of everything: not one sample differs."""
     draw = np.random.default_rng(0)
     moving = [draw.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(40)]
@@ -96,7 +96,7 @@ def test_left_out_pictures_change_no_other(tmp_path: Path) -> None:
         assert np.array_equal(frame, shown[at][:, 8:56])
 
 
-def test_till_the_end_of_the_pictures(tmp_path: Path) -> None:
+def test_frames_are_spread_to_the_end_of_the_pictures(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.mp4", frames=pictures(30), times_ms=PLAIN)
     assert chosen(path, n_frames=15) == list(range(1, 30, 2))
 
@@ -212,7 +212,7 @@ def test_short_side_is_scaled_and_the_middle_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
 @pytest.mark.parametrize("sr", [8000, 48000])
-def test_audio_files_against_the_other_reader(tmp_path: Path, suffix: str, sr: int) -> None:
+def test_audio_files_agree_with_another_reader(tmp_path: Path, suffix: str, sr: int) -> None:
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, sine(1.0, sr, 500.0, channels=2).T, sr)
     wave = decode_clip(path, sample_rates=(sr,), sizes=()).waveforms[sr]
@@ -260,7 +260,7 @@ def test_a_sine_keeps_its_frequency_and_loudness(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mkv", "a.mp4"])
-def test_a_stretch_is_cut_to_the_sample(tmp_path: Path, name: str) -> None:
+def test_a_stretch_begins_and_ends_at_the_sample(tmp_path: Path, name: str) -> None:
     """In noise, a shift by one sample shows."""
     sr = 16000
     noise = np.random.default_rng(3).uniform(-0.9, 0.9, (1, 6 * sr)).astype(np.float32)
@@ -288,7 +288,7 @@ def test_a_stretch_is_cut_to_the_sample(tmp_path: Path, name: str) -> None:
         assert np.abs(wave - expected).max() < (1e-7 if name.endswith(".wav") else 5e-5)
 
 
-def test_what_is_not_wanted_is_no_problem(tmp_path: Path) -> None:
+def test_a_modality_that_is_not_asked_for_is_no_problem(tmp_path: Path) -> None:
     sound = write_media(tmp_path / "a.m4a", sound=sine(0.5, 16000))
     silent = write_media(tmp_path / "b.mp4", frames=pictures(10), times_ms=PLAIN[:10])
     assert decode_clip(sound, sizes=()).problems == {}
@@ -304,7 +304,9 @@ def test_what_is_not_wanted_is_no_problem(tmp_path: Path) -> None:
 # --- what is wrong
 
 
-def test_files_that_are_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_no_media_are_refused(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     whole = write_media(tmp_path / "whole.mp4", frames=pictures(30), times_ms=PLAIN)
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("This is no film.\n" * 400)
@@ -417,7 +419,7 @@ def test_cut_off_audio_files(
     assert capfd.readouterr() == ("", "")
 
 
-def test_less_than_asked_for(tmp_path: Path) -> None:
+def test_a_file_that_ends_before_the_clip(tmp_path: Path) -> None:
     path = write_media(
         tmp_path / "a.mp4", frames=pictures(30), times_ms=PLAIN, sound=sine(1.2, 16000)
     )
@@ -427,7 +429,7 @@ def test_less_than_asked_for(tmp_path: Path) -> None:
     assert problems["audio"].reason.startswith("cut off: 1.")
 
 
-def test_pictures_of_which_none_decodes(tmp_path: Path) -> None:
+def test_a_video_of_which_no_frame_decodes(tmp_path: Path) -> None:
     path = write_media(
         tmp_path / "a.mkv",
         frames=pictures(10),

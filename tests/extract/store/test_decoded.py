@@ -36,7 +36,7 @@ def clip(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What `decode_clip` is called with."""
     calls: list[dict[str, Any]] = []
 
@@ -77,40 +77,40 @@ def test_arrays_are_those_of_the_clip(tmp_path: Path, clip: Path) -> None:
         store.waveform("two", 16000)
 
 
-def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, asked: list[dict[str, Any]]) -> None:
+def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, calls: list[dict[str, Any]]) -> None:
     same = clip.with_name("same.mp4")
     same.write_bytes(clip.read_bytes())
     store, found = decode(tmp_path / "store", job(clip), job(same, "two"))
     assert found == {"one": {}, "two": {}}
-    assert len(asked) == 1
+    assert len(calls) == 1
     assert np.array_equal(store.frames("one", 16), store.frames("two", 16))
     decode(tmp_path / "store", job(clip))
     decode(tmp_path / "store", job(clip), request=DecodeRequest((16000,), 4, ()))
-    assert len(asked) == 1
+    assert len(calls) == 1
     # Only what is new: a rate, a size, a count.
     decode(tmp_path / "store", job(clip), request=DecodeRequest((16000, 12000), 4, (16,)))
-    assert (asked[1]["sample_rates"], asked[1]["sizes"]) == ((12000,), ())
+    assert (calls[1]["sample_rates"], calls[1]["sizes"]) == ((12000,), ())
     decode(tmp_path / "store", job(clip), request=DecodeRequest((12000,), 4, (16, 20)))
-    assert (asked[2]["sample_rates"], asked[2]["sizes"]) == ((), (20,))
+    assert (calls[2]["sample_rates"], calls[2]["sizes"]) == ((), (20,))
     decode(tmp_path / "store", job(clip), request=DecodeRequest((), 8, (16,)))
-    assert (asked[3]["n_frames"], asked[3]["sizes"]) == (8, (16,))
+    assert (calls[3]["n_frames"], calls[3]["sizes"]) == (8, (16,))
     decode(tmp_path / "store", job(clip, start=0.1))
-    assert len(asked) == 5
+    assert len(calls) == 5
 
 
 def test_a_changed_file_is_decoded_again(
-    tmp_path: Path, clip: Path, asked: list[dict[str, Any]]
+    tmp_path: Path, clip: Path, calls: list[dict[str, Any]]
 ) -> None:
     decode(tmp_path / "store", job(clip))
     write_media(clip, frames=[grey(20)] * 5, times_ms=[0, 40, 80, 120, 160], sound=sine(0.2, 16000))
     store, _ = decode(tmp_path / "store", job(clip))
-    assert len(asked) == 2
+    assert len(calls) == 2
     assert store.frames("one", 16).min() > 120
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "junk", "other"])
-def test_damaged_arrays_are_made_again(
-    tmp_path: Path, clip: Path, asked: list[dict[str, Any]], damage: str
+def test_damaged_arrays_are_decoded_again(
+    tmp_path: Path, clip: Path, calls: list[dict[str, Any]], damage: str
 ) -> None:
     store, _ = decode(tmp_path / "store", job(clip))
     whole = np.array(store.frames("one", 16))
@@ -123,12 +123,12 @@ def test_damaged_arrays_are_made_again(
         path.write_bytes({"cut": data[:-100], "empty": b"", "junk": b"junk" * 99}[damage])
     store, found = decode(tmp_path / "store", job(clip))
     assert found == {"one": {}}
-    assert (asked[1]["sample_rates"], asked[1]["sizes"]) == ((), (16,))
+    assert (calls[1]["sample_rates"], calls[1]["sizes"]) == ((), (16,))
     assert np.array_equal(store.frames("one", 16), whole)
 
 
-def test_problems_are_kept_and_stop_no_other(
-    tmp_path: Path, clip: Path, asked: list[dict[str, Any]]
+def test_problems_are_stored_and_other_clips_are_decoded(
+    tmp_path: Path, clip: Path, calls: list[dict[str, Any]]
 ) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("no film")
@@ -142,20 +142,38 @@ def test_problems_are_kept_and_stop_no_other(
         assert set(found["text"]) == {"audio", "video"}
         assert "cannot be read as media" in found["text"]["audio"].reason
         assert len(store.waveform("sound", 16000)) == 6400
-        assert len(asked) == 3
+        assert len(calls) == 3
     # Who does not ask for pictures has no problem with them.
     _, found = decode(tmp_path / "store", jobs[1], request=DecodeRequest((16000,)))
     assert found == {"sound": {}}
 
 
+def test_problems_of_another_form_are_found_out_again(
+    tmp_path: Path, clip: Path, calls: list[dict[str, Any]]
+) -> None:
+    """Working caches once kept the reason alone, as text."""
+    sound = tmp_path / "sound.wav"
+    soundfile.write(sound, sine(0.4, 16000)[0], 16000)
+    decode(tmp_path / "store", job(sound))
+    (path,) = (tmp_path / "store").rglob("problems.json")
+    for text in ('{"video": "no video stream"}', '["video"]', "{", '{"video": {"reason": "x"}}'):
+        path.write_text(text)
+        calls.clear()
+        assert decode(tmp_path / "store", job(sound))[1] == {"one": {"video": NO_VIDEO}}
+        assert [(call["sample_rates"], call["sizes"]) for call in calls] == [((), (16,))]
+    calls.clear()
+    assert decode(tmp_path / "store", job(sound))[1] == {"one": {"video": NO_VIDEO}}
+    assert calls == []
+
+
 def test_a_file_that_comes_back_is_decoded(tmp_path: Path, clip: Path) -> None:
-    there = job(clip)
+    one = job(clip)
     away = clip.rename(tmp_path / "away.mp4")
-    _, found = decode(tmp_path / "store", there)
+    _, found = decode(tmp_path / "store", one)
     gone = Problem("no such media file")
     assert found == {"one": {"audio": gone, "video": gone}}
     away.rename(clip)
-    assert decode(tmp_path / "store", there)[1] == {"one": {}}
+    assert decode(tmp_path / "store", one)[1] == {"one": {}}
 
 
 def test_workers_write_the_same(tmp_path: Path, clip: Path) -> None:
@@ -185,7 +203,7 @@ def test_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
     assert decode(tmp_path / "store", job(clip))[1] == {"one": {}}
 
 
-def test_a_store_that_cannot_be_made(tmp_path: Path, clip: Path) -> None:
+def test_a_store_that_cannot_be_written(tmp_path: Path, clip: Path) -> None:
     (tmp_path / "store").write_text("a file, no folder")
     for workers in (1, 2):
         jobs = [job(clip), job(clip, "two", start=0.1)]
@@ -210,7 +228,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals a process group")
-def test_an_interrupt_stops_all(tmp_path: Path, clip: Path) -> None:
+def test_an_interrupt_stops_all_workers(tmp_path: Path, clip: Path) -> None:
     """As a terminal does it: the signal goes to the workers too."""
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(tmp_path / "store"), str(clip)],
