@@ -1,11 +1,13 @@
-"""Folds of a manifest's clips as an object, and as a file that fixes them."""
+"""Folds of clips as an object, and as a file that fixes them."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +16,23 @@ from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.splits.folds import fold_notes, make_folds
-from mvemo.manifests.tables import read_table, write_table
+from mvemo.manifests.tables import Table, read_table, write_table
 
 VERSION = "1"
+
+
+class GroupedClips(Protocol):
+    """What folds are checked against: a `Manifest`, or the clip table of a cache."""
+
+    @property
+    def clip_ids(self) -> tuple[str, ...]:
+        """One a clip, each once."""
+        ...
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """One a clip."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +66,8 @@ class Folds:
         """bool (clips,): True for the clips of this fold."""
         if not 0 <= fold < self.k:
             raise BadManifest(f"fold {fold}; there are folds 0 to {self.k - 1}")
-        there: NDArray[np.bool_] = self.assignment == fold
-        return there
+        mask: NDArray[np.bool_] = self.assignment == fold
+        return mask
 
     def train(self, fold: int) -> NDArray[np.bool_]:
         """bool (clips,): True for the clips of all other folds."""
@@ -63,10 +79,31 @@ def folds_of(manifest: Manifest, k: int = 6, seed: int = 0) -> Folds:
 
     Prescribed folds override `k`; a note says so where they differ.
 
+    Parameters
+    ----------
+    manifest
+        The clips.
+    k, seed
+        As for `make_folds`.
+
     Raises
     ------
     BadManifest
         Fewer groups than folds, or prescribed folds that are not whole.
+
+    See Also
+    --------
+    make_folds : Of labels and groups, without a manifest.
+    write_folds : Fixes them in a file.
+
+    Examples
+    --------
+    >>> from mvemo.manifests import Clip
+    >>> clips = [Clip(f"c{i}", f"{i}.wav", ("ab"[i % 2],), f"song {i}") for i in range(6)]
+    >>> songs = Manifest("songs", "multiclass", ("a", "b"), tuple(clips), Path())
+    >>> folds = folds_of(songs, k=3)
+    >>> [int(folds.test(fold).sum()) for fold in range(folds.k)]
+    [2, 2, 2]
     """
     given = [clip.fold for clip in manifest.clips if clip.fold is not None]
     if not given:
@@ -76,7 +113,7 @@ def folds_of(manifest: Manifest, k: int = 6, seed: int = 0) -> Folds:
     if len(given) != len(manifest):
         raise BadManifest(f"{manifest.name}: {len(manifest) - len(given)} clips have no fold")
     assignment = np.array(given, dtype=np.int64)
-    _check_groups(manifest.name, manifest, assignment)
+    _check_groups(manifest.name, manifest.groups, assignment)
     prescribed = len(set(given))
     if prescribed < 2 or set(given) != set(range(prescribed)):
         raise BadManifest(f"{manifest.name}: folds must be 0, 1, ...; found {sorted(set(given))}")
@@ -95,6 +132,10 @@ def write_folds(folds: Folds, path: str | Path) -> None:
     ------
     BadManifest
         The file cannot be written.
+
+    See Also
+    --------
+    read_folds : The way back, and an example.
     """
     buffer = io.StringIO()
     buffer.write(f"# mvemo folds {VERSION}\n# k: {folds.k}\n# seed: {folds.seed}\n")
@@ -106,17 +147,22 @@ def write_folds(folds: Folds, path: str | Path) -> None:
     write_table(Path(path), buffer.getvalue())
 
 
-def read_folds(path: str | Path, manifest: Manifest | None = None) -> Folds:
+def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     """Read a fold file, or any CSV with columns ``clip_id`` and ``fold``.
 
     Parameters
     ----------
     path
         The file.
-    manifest
-        The folds are put in its order, and must cover its clips exactly and keep its
-        groups whole. Its digest may differ from the file's: labels may be corrected
-        and the folds kept.
+    clips
+        A manifest, or the table of a cache: the folds are matched by clip id and put in
+        its order; they must cover its clips exactly and keep its groups whole. The digest
+        of a manifest may differ from the file's: labels may be corrected and the folds
+        kept.
+
+    Returns
+    -------
+    The folds; their seed is -1 where the file states none.
 
     Raises
     ------
@@ -124,6 +170,19 @@ def read_folds(path: str | Path, manifest: Manifest | None = None) -> Folds:
         No such file.
     BadManifest
         With all problems of the file.
+
+    See Also
+    --------
+    write_folds : The way back.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "folds.csv"
+    >>> write_folds(Folds(np.array([0, 1, 0]), 2, 7, ("a", "b", "c")), path)
+    >>> folds = read_folds(path)
+    >>> folds.clip_ids, folds.assignment, folds.k, folds.seed
+    (('a', 'b', 'c'), array([0, 1, 0]), 2, 7)
     """
     path = Path(path)
     problems = Problems(path)
@@ -133,55 +192,79 @@ def read_folds(path: str | Path, manifest: Manifest | None = None) -> Folds:
         raise BadManifest(f"{path}: this is a mvemo {table.kind}, not a file of folds")
     if table.kind and table.version != VERSION:
         raise BadManifest(f"{path}: folds version {table.version}; this reads version {VERSION}")
-    head = [cell.strip() for cell in table.rows[0][1]] if table.rows else []
-    if "clip_id" not in head or "fold" not in head:
-        raise BadManifest(f"{path}: the header must have clip_id and fold; it has {head}")
-    found: dict[str, int] = {}
+    fold_of = _parse_rows(table, problems)
+    seed = _whole_number(table, "seed", problems)
+    stated_k = _whole_number(table, "k", problems)
+    used = sorted(set(fold_of.values()))
+    k = len(used)
+    if used != list(range(k)) or k < 2:
+        problems.add(0, f"folds must be 0, 1, ... and two at least; found {used}")
+    elif stated_k not in (-1, k):
+        problems.add(table.line("k"), f"k is {stated_k}, but there are {k} folds")
+    problems.raise_any()
+    clip_ids = tuple(fold_of)
+    if clips is not None:
+        _check_clips(str(path), fold_of, clips.clip_ids)
+        clip_ids = clips.clip_ids
+    assignment = np.array([fold_of[clip_id] for clip_id in clip_ids], dtype=np.int64)
+    if clips is not None:
+        _check_groups(str(path), clips.groups, assignment)
+    return Folds(assignment, k, seed, clip_ids, table.setting("manifest", ""))
+
+
+def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
+    """Clip id to fold, in the order of the rows."""
+    header = [cell.strip() for cell in table.rows[0][1]] if table.rows else []
+    if "clip_id" not in header or "fold" not in header:
+        raise BadManifest(
+            f"{problems.path}: the header must have clip_id and fold; it has {header}"
+        )
+    fold_of: dict[str, int] = {}
     for line, cells in table.rows[1:]:
-        if len(cells) != len(head):
-            problems.add(line, f"{len(cells)} cells; the header has {len(head)}")
+        if len(cells) != len(header):
+            problems.add(line, f"{len(cells)} cells; the header has {len(header)}")
             continue
-        clip_id, fold = cells[head.index("clip_id")].strip(), cells[head.index("fold")].strip()
-        if clip_id in found:
-            problems.add(line, f"clip_id {clip_id!r} is there twice")
+        clip_id = cells[header.index("clip_id")].strip()
+        fold = cells[header.index("fold")].strip()
+        if clip_id in fold_of:
+            problems.add(line, f"clip_id {clip_id!r} occurs twice")
         if not fold.isdecimal():
             problems.add(line, f"fold {fold!r} is not a whole number from 0")
             continue
-        found[clip_id] = int(fold)
-    numbers = {}
-    for key in ("k", "seed"):
-        line, text = table.settings.get(key, (0, ""))
-        try:
-            numbers[key] = int(text) if text else -1
-        except ValueError:
-            problems.add(line, f"{key} {text!r} is not a whole number")
-    k = len(set(found.values()))
-    if (found and set(found.values()) != set(range(k))) or k < 2:
-        problems.add(0, f"folds must be 0, 1, ... and two at least; found {set(found.values())}")
-    elif numbers.get("k", -1) not in (-1, k):
-        problems.add(table.settings["k"][0], f"k is {numbers['k']}, but there are {k} folds")
-    problems.raise_any()
-    clip_ids = tuple(found)
-    if manifest is not None:
-        missing = [c for c in manifest.clip_ids if c not in found]
-        extra = sorted(set(found) - set(manifest.clip_ids))
-        if missing or extra:
-            what = "lacks clip" if missing else "has an unknown clip"
-            raise BadManifest(
-                f"{path}: {what} {(missing or extra)[0]!r} ({len(missing)} lacking, "
-                f"{len(extra)} unknown); made for another manifest?"
-            )
-        clip_ids = manifest.clip_ids
-    assignment = np.array([found[clip_id] for clip_id in clip_ids], dtype=np.int64)
-    if manifest is not None:
-        _check_groups(str(path), manifest, assignment)
-    return Folds(
-        assignment, k, numbers["seed"], clip_ids, table.settings.get("manifest", (0, ""))[1]
-    )
+        fold_of[clip_id] = int(fold)
+    return fold_of
 
 
-def _check_groups(where: str, manifest: Manifest, assignment: NDArray[np.int64]) -> None:
+def _whole_number(table: Table, key: str, problems: Problems) -> int:
+    """A setting's value; -1 where it is missing."""
+    text = table.setting(key, "-1")
+    try:
+        return int(text)
+    except ValueError:
+        problems.add(table.line(key), f"{key} {text!r} is not a whole number")
+        return -1
+
+
+def _check_clips(where: str, fold_of: dict[str, int], clip_ids: Sequence[str]) -> None:
+    """Refuse folds of other clips."""
+    missing = [clip_id for clip_id in clip_ids if clip_id not in fold_of]
+    unknown = sorted(set(fold_of).difference(clip_ids))
+    if missing or unknown:
+        what = "no fold is given for clip" if missing else "there is no clip"
+        raise BadManifest(
+            f"{where}: {what} {(missing or unknown)[0]!r} ({len(missing)} clips without a fold, "
+            f"{len(unknown)} unknown ones, of {len(clip_ids)}); made for other clips?"
+        )
+
+
+def _check_groups(where: str, groups: Sequence[str], assignment: NDArray[np.int64]) -> None:
+    """Refuse folds that divide a group."""
     first: dict[str, int] = {}
-    for group, fold in zip(manifest.groups, assignment.tolist(), strict=True):
+    divided: dict[str, tuple[int, int]] = {}
+    for group, fold in zip(groups, assignment.tolist(), strict=True):
         if first.setdefault(group, fold) != fold:
-            raise BadManifest(f"{where}: group {group!r} straddles folds {first[group]} and {fold}")
+            divided.setdefault(group, (first[group], fold))
+    if divided:
+        group, (one, other) = next(iter(divided.items()))
+        more = f", and {len(divided) - 1} more groups straddle" if len(divided) > 1 else ""
+        raise BadManifest(f"{where}: group {group!r} straddles folds {one} and {other}{more}")

@@ -371,7 +371,7 @@ def test_folds_of_a_file_are_those_of_the_features(
     assert "the holdout protocol has one split" in capsys.readouterr().err
     folds.write_text(folds.read_text().rsplit("\n", 2)[0] + "\n")
     assert run("mvemo", *arguments) == 2
-    assert "made for another manifest?" in capsys.readouterr().err
+    assert "made for other clips?" in capsys.readouterr().err
     assert run("mvemo", *arguments, "--folds", "none.csv") == 2
     assert "neither a number of folds nor a file of folds" in capsys.readouterr().err
 
