@@ -19,6 +19,10 @@ class BadSetting(ExtractError, ValueError):
     """A setting of stage one is out of range; the message gives the allowed values."""
 
 
+class TrainingDiverged(ExtractError, ArithmeticError):
+    """Training gave no finite loss; the message names the net, the epoch and the cure."""
+
+
 class MissingFile(ExtractError, FileNotFoundError):
     """A media or weight file does not exist or may not be opened."""
 

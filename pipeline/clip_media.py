@@ -9,11 +9,11 @@ import numpy as np
 
 from mvemo.extract.arrays import F32, Mask
 from mvemo.extract.media.checks import Problem
-from mvemo.extract.nets.base import AudioInput, Net, SequenceInput
+from mvemo.extract.nets import AudioInput, Net, SequenceInput, input_of
+from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, decode_many
 from mvemo.extract.store.described import DescribedStore, describe_many
 from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.plan import NetPlan
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.inputs import (
@@ -21,7 +21,6 @@ from mvemo.pipeline.inputs import (
     decode_jobs,
     decode_request,
     digest_media,
-    input_of,
     media_files,
 )
 from mvemo.pipeline.progress import Progress
@@ -78,7 +77,7 @@ class ClipMedia:
         settings: Settings,
         work: Path,
         *,
-        plans: Sequence[NetPlan] = (),
+        plans: Sequence[NetSettings] = (),
         descriptors: Sequence[str] = (),
     ) -> None:
         self.manifest = manifest
@@ -116,7 +115,7 @@ class ClipMedia:
         """Whether not one clip has a modality; it is then neither missing nor a failure."""
         return not self._usable[modality].any()
 
-    def usable(self, plan: NetPlan) -> Mask:
+    def usable(self, plan: NetSettings) -> Mask:
         """bool (clips,): clips that have what the plan's net reads."""
         net_input = input_of(plan)
         if isinstance(net_input, SequenceInput):

@@ -45,17 +45,17 @@ def extracted_clips(manifest: Manifest, settings: ExtractSettings) -> Evaluation
     nothing, so a split that the manifest prescribes is kept for stage two. All else has
     folds.
     """
-    if settings.protocol == "holdout":
+    if settings.run.protocol == "holdout":
         split = holdout_of(manifest, parse_fractions(settings.split), settings.fold_seed)
         return Evaluation(clip_table(manifest, split=split), None, split.notes)
     notes: tuple[str, ...] = ()
-    if settings.protocol == "frozen":
+    if settings.run.protocol == "frozen":
         own, notes = prescribed_split(manifest)
         if own is not None:
             return Evaluation(clip_table(manifest, split=own), None, notes)
     elif any(clip.split for clip in manifest.clips):
         notes = (
-            f"the manifest's split is not used: {settings.protocol} makes folds; "
+            f"the manifest's split is not used: {settings.run.protocol} makes folds; "
             "--protocol holdout trains and tests on the split",
         )
     folds = folds_of(manifest, settings.folds, settings.fold_seed)

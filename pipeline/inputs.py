@@ -7,21 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mvemo.cache import content_digest
-from mvemo.extract.nets import build_net
-from mvemo.extract.nets.base import AudioInput, Net, SequenceInput, VideoInput
+from mvemo.extract.nets import AudioInput, Net, NetInput, SequenceInput, VideoInput
 from mvemo.extract.store.decoded import DecodedStore, DecodeJob, DecodeRequest
 from mvemo.extract.store.described import DescribedStore
 from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.plan import NetPlan
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
-
-NetInput = AudioInput | VideoInput | SequenceInput
-
-
-def input_of(plan: NetPlan) -> NetInput:
-    """What a plan's net reads; the same at every width."""
-    return build_net(plan.name, 1, width=0.05, **plan.options).input
 
 
 def decode_request(inputs: Mapping[str, NetInput], sample_rates: Sequence[int]) -> DecodeRequest:
@@ -30,7 +21,7 @@ def decode_request(inputs: Mapping[str, NetInput], sample_rates: Sequence[int]) 
     Parameters
     ----------
     inputs
-        Name of a net to its `input_of`.
+        Name of a net to what it is given, `mvemo.extract.nets.input_of`.
     sample_rates
         More, in Hz.
 

@@ -1,7 +1,8 @@
 """Settings of both stages: profiles from files, overrides, and nothing unknown.
 
 A profile is a TOML file with the tables ``[extract]``, ``[descriptors]``,
-``[nets.NAME]`` and ``[fuse]``.
+``[nets.NAME]`` and ``[fuse]``; what it does not state keeps its default, which for a net
+is the net's own (`mvemo.extract.nets`).
 Two come with mvemo: ``paper`` (every number of the papers) and ``demo`` (small enough
 for two cores). ``--set nets.i3d.lr=3e-4`` overrides one value; a key that no setting has
 is an error that lists those there are.
@@ -11,10 +12,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,13 +23,20 @@ else:
     import tomli as tomllib
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets import net_names
+from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.pipeline.errors import BadOption
 
+if TYPE_CHECKING:
+    from mvemo.extract.nets import SharedSettings
+
 PROFILES = ("demo", "paper")
-# Those of PL20 and Z22, which run unless others are asked for; then J22's.
+# Those of PL20 and Z22, which run unless others are asked for.
 DEFAULT_NETS = ("music1d", "music2d", "c3d", "i3d")
-NET_NAMES = (*DEFAULT_NETS, "cnn", "lightcnn", "crnn", "rnn")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,9 @@ class ExtractSettings:
 
     Parameters
     ----------
-    protocol
-        ``crossfit``, ``frozen``, ``shared`` or ``holdout``.
+    run
+        What all nets share: protocol, seed, device and precision, keys of ``[extract]``
+        like all others.
     nets
         Names of the nets to run, in order.
     folds, fold_seed
@@ -46,33 +55,29 @@ class ExtractSettings:
     split
         ``holdout``: shares of training, validation and test clips (J22: 7:2:1), where the
         manifest prescribes no split.
-    seed
-        Of initial weights, batch order and dropout.
     n_frames
         Frames a clip for every video net (V1, V2).
     workers
         Decoding processes; 0 for one a core.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    precision
-        ``float32``, or ``bf16`` for mixed precision.
     embed_batch
         Clips a step when embedding.
     descriptors
         Names of the descriptor sequences to write to the cache; nets that read others get
         them, too.
+
+    Raises
+    ------
+    BadSetting
+        A value out of range, a name that is unknown or there twice.
     """
 
-    protocol: str = "crossfit"
+    run: RunSettings = field(default_factory=RunSettings)
     nets: tuple[str, ...] = DEFAULT_NETS
     folds: int = 6
     fold_seed: int = 0
     split: str = "7:2:1"
-    seed: int = 0
     n_frames: int = 32
     workers: int = 0
-    device: str = "auto"
-    precision: str = "float32"
     embed_batch: int = 4
     descriptors: tuple[str, ...] = (
         "mel",
@@ -86,39 +91,21 @@ class ExtractSettings:
     )
 
     def __post_init__(self) -> None:
-        least = {"folds": 2, "fold_seed": 0, "seed": 0, "n_frames": 1, "workers": 0}
-        for name, value in {**least, "embed_batch": 1}.items():
+        least = {"folds": 2, "fold_seed": 0, "n_frames": 1, "workers": 0, "embed_batch": 1}
+        for name, value in least.items():
             if getattr(self, name) < value:
-                raise BadOption(
-                    f"extract.{name} is {getattr(self, name)}: it must be {value} or more"
-                )
+                raise BadSetting(f"{name} is {getattr(self, name)}: it must be {value} or more")
         if not self.nets:
-            raise BadOption(f"extract.nets names no net: some of {', '.join(NET_NAMES)}")
-        for what in ("nets", "descriptors"):
-            held = getattr(self, what)
-            twice = next((name for name in held if held.count(name) > 1), None)
-            if twice is not None:
-                raise BadOption(f"extract.{what} names {twice!r} twice")
-
-
-@dataclass(frozen=True)
-class NetSettings:
-    """One net of stage one; the fields of a plan and of its training, flat."""
-
-    width: float = 1.0
-    weights: str = ""
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    epochs: int = 60
-    iterations: int = 0
-    patience: int = 10
-    batch_size: int = 16
-    val_fraction: float = 0.15
-    loss: str = "softmax"
-    tau: float = 0.01
-    options: Mapping[str, Any] = field(default_factory=dict)
+            raise BadSetting(f"nets names no net: some of {', '.join(net_names())}")
+        for what, known in (("nets", net_names()), ("descriptors", DESCRIPTORS)):
+            names = getattr(self, what)
+            for name in names:
+                if name not in known:
+                    raise BadSetting(
+                        f"{what}: unknown {what[:-1]} {name!r}: one of {', '.join(known)}"
+                    )
+                if names.count(name) > 1:
+                    raise BadSetting(f"{what} names {name!r} twice")
 
 
 @dataclass(frozen=True)
@@ -163,7 +150,18 @@ _HEAD_FIELDS = [f for f in fields(HeadSettings) if f.name != "inputs"]
 
 @dataclass(frozen=True)
 class Settings:
-    """All of it, with the name of the profile it came from."""
+    """All of it.
+
+    Parameters
+    ----------
+    profile
+        The profile's name or path.
+    extract, descriptors, fuse
+        Of stage one, of its descriptors, of stage two.
+    nets
+        Of every net there is, by name; options that follow from `extract` and
+        `descriptors` are filled in.
+    """
 
     profile: str
     extract: ExtractSettings
@@ -171,14 +169,33 @@ class Settings:
     nets: Mapping[str, NetSettings]
     fuse: FuseSettings
 
+    @property
+    def shared(self) -> SharedSettings:
+        """What the options of nets follow."""
+        from mvemo.extract.nets import SharedSettings
+
+        return SharedSettings(self.extract.n_frames, self.descriptors)
+
+    def record(self) -> dict[str, Any]:
+        """All settings of stage one as JSON values, the nets' of those that run."""
+        return {
+            "profile": self.profile,
+            "extract": asdict(self.extract),
+            "descriptors": asdict(self.descriptors),
+            "nets": {name: self.nets[name].record() for name in self.extract.nets},
+        }
+
 
 def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     """Read a profile and apply overrides.
 
+    The nets' files are imported, and with them torch; `load_fuse_settings` needs neither.
+
     Parameters
     ----------
     profile
-        A name of `PROFILES`, or the path of a TOML file of the same form.
+        A name of `PROFILES`, or the path of a TOML file of the same form, in which nets
+        start from the paper's settings.
     overrides
         ``key=value`` strings; keys with dots, values as in TOML (bare words are strings).
 
@@ -186,8 +203,65 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     ------
     BadOption
         The profile is unknown or unreadable, a key is unknown, or a value has the wrong
-        type.
+        type or is out of range.
+
+    See Also
+    --------
+    load_fuse_settings : Stage two's alone.
+
+    Examples
+    --------
+    >>> settings = load_settings("paper", ["nets.i3d.lr=3e-4", "extract.folds=4"])
+    >>> settings.nets["i3d"].train.lr, settings.nets["i3d"].train.batch_size
+    (0.0003, 8)
+    >>> settings.extract.folds, settings.extract.run.protocol
+    (4, 'crossfit')
     """
+    from mvemo.extract.nets import (
+        SharedSettings,
+        default_settings,
+        options_of,
+        with_shared_options,
+    )
+
+    source, tree = _read(profile, overrides)
+    extract = _filled(ExtractSettings(), tree, "extract", source)
+    descriptors = _filled(DescriptorSettings(), tree, "descriptors", source)
+    shared = SharedSettings(extract.n_frames, descriptors)
+    nets = {}
+    for name in net_names():
+        net = _filled(default_settings(name, profile), tree, f"nets.{name}", source)
+        nets[name] = with_shared_options(net, shared)
+        try:
+            options_of(nets[name])
+        except BadSetting as error:
+            raise BadOption(f"{source}: {error}") from error
+    return Settings(
+        profile=profile,
+        extract=extract,
+        descriptors=descriptors,
+        nets=nets,
+        fuse=_filled(FuseSettings(), tree, "fuse", source),
+    )
+
+
+def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> FuseSettings:
+    """Stage two's settings of a profile; see `load_settings`.
+
+    Tables of stage one may be there and are not looked into: their nets' files need torch,
+    which a machine for stage two does not have.
+
+    Examples
+    --------
+    >>> load_fuse_settings("paper", ["fuse.n_resamples=100"]).n_resamples
+    100
+    """
+    source, tree = _read(profile, overrides)
+    return _filled(FuseSettings(), tree, "fuse", source)
+
+
+def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """A profile's name for messages, and its tables with the overrides in them."""
     if profile in PROFILES:
         source = f"profile {profile}"
         text = resources.files("mvemo.pipeline").joinpath(f"profiles/{profile}.toml").read_text()
@@ -213,30 +287,10 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
         raise BadOption(
             f"{source}: unknown setting {unknown[0]!r}: extract, descriptors, nets or fuse"
         )
-    nets: dict[str, NetSettings] = {}
-    tables = tree.get("nets", {})
-    for name in tables:
-        if name not in NET_NAMES:
-            raise BadOption(f"{source}: unknown net {name!r}: one of {', '.join(NET_NAMES)}")
-    for name in NET_NAMES:
-        nets[name] = _build(NetSettings, tables.get(name, {}), f"{source}: nets.{name}")
-    extract = _build(ExtractSettings, tree.get("extract", {}), f"{source}: extract")
-    for name in extract.nets:
-        if name not in NET_NAMES:
-            raise BadOption(f"{source}: unknown net {name!r}: one of {', '.join(NET_NAMES)}")
-    for name in extract.descriptors:
-        if name not in DESCRIPTORS:
-            known = ", ".join(DESCRIPTORS)
-            raise BadOption(f"{source}: unknown descriptor {name!r}: one of {known}")
-    return Settings(
-        profile=profile,
-        extract=extract,
-        descriptors=_build(
-            DescriptorSettings, tree.get("descriptors", {}), f"{source}: descriptors"
-        ),
-        nets=nets,
-        fuse=_build(FuseSettings, tree.get("fuse", {}), f"{source}: fuse"),
-    )
+    for name in _table(tree, "nets", source):
+        if name not in net_names():
+            raise BadOption(f"{source}: unknown net {name!r}: one of {', '.join(net_names())}")
+    return source, tree
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
@@ -257,34 +311,70 @@ def _override(tree: dict[str, Any], override: str) -> None:
     node[last] = value
 
 
-def _build(kind: type[Any], table: Any, where: str) -> Any:
-    """Make a settings dataclass from a table; unknown keys and wrong types are errors."""
-    if not isinstance(table, dict):
-        raise BadOption(f"{where}: {table!r} is no table of settings")
-    known = {f.name: f for f in fields(kind)}
+def _table(tree: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:
+    """The table at a dotted key; empty where there is none."""
+    node: Any = tree
+    for part in key.split("."):
+        node = node.get(part, {})
+        if not isinstance(node, dict):
+            raise BadOption(f"{source}: {key} is {node!r}: it must be a table of settings")
+    return dict(node)
+
+
+def _filled(defaults: T, tree: Mapping[str, Any], key: str, source: str) -> T:
+    """The settings object `defaults` with the values of the table at a dotted key.
+
+    Keys of a settings object nested in it are keys of the same table.
+    """
+    table = _table(tree, key, source)
+    known = _keys(defaults)
+    for name in table:
+        if name not in known:
+            raise BadOption(
+                f"{source}: {key}.{name}: unknown setting; there are {', '.join(known)}"
+            )
+    try:
+        return _replaced(defaults, table, f"{source}: {key}")
+    except BadSetting as error:
+        # Messages of settings begin with the name of one.
+        raise BadOption(f"{source}: {key}.{error}") from error
+
+
+def _keys(settings: Any) -> list[str]:
+    """Names of all values that a table may set, nested ones in place."""
+    keys: list[str] = []
+    for each in fields(settings):
+        value = getattr(settings, each.name)
+        keys += _keys(value) if is_dataclass(value) else [each.name]
+    return [key for key in keys if key != "name"]
+
+
+def _replaced(settings: T, table: Mapping[str, Any], where: str) -> T:
+    """A settings object with the values of a table, in the types of those they replace."""
     values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in known:
-            raise BadOption(f"{where}.{key}: unknown setting; there are {', '.join(known)}")
-        values[key] = _typed(kind, key, value, where)
-    return kind(**values)
+    for each in fields(settings):  # type: ignore[arg-type]
+        default = getattr(settings, each.name)
+        if is_dataclass(default):
+            values[each.name] = _replaced(default, table, where)
+        elif each.name in table:
+            values[each.name] = _typed(table[each.name], default, f"{where}.{each.name}")
+    return replace(settings, **values)  # type: ignore[type-var]
 
 
-def _typed(kind: type[Any], key: str, value: Any, where: str) -> Any:
-    """The value in the type of the field's default."""
-    default = getattr(kind(), key)
+def _typed(value: Any, default: Any, where: str) -> Any:
+    """The value in the type of the one that it replaces; of a mapping, only those given."""
     if isinstance(default, tuple):
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
-        raise BadOption(f"{where}.{key} is {value!r}: it takes a list of names")
-    wanted = "a table" if isinstance(default, Mapping) else type(default).__name__
+        raise BadOption(f"{where} is {value!r}: it takes a list of names")
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, Mapping):
         if isinstance(value, dict):
-            return value
-    elif type(value) is type(default):
+            return {**default, **value}
+        raise BadOption(f"{where} is {value!r}: it takes a table")
+    if type(value) is type(default):
         return value
-    raise BadOption(f"{where}.{key} is {value!r}: it takes {wanted}")
+    raise BadOption(f"{where} is {value!r}: it takes {type(default).__name__}")

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 
 from mvemo.cache import CacheWriter, open_cache
-from mvemo.extract.descriptors import dim_of
-from mvemo.extract.nets import build_net
-from mvemo.extract.nets.crnn import DESCRIPTORS as LOW_LEVEL
+from mvemo.extract.training.fine_tuning import pick_device
 from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.memory import keep_freed_memory
-from mvemo.extract.training.plan import NetPlan, TrainSettings
-from mvemo.extract.training.protocols import RunSettings, make_net, need_weights
+from mvemo.extract.training.protocols import make_net, require_weights
 from mvemo.manifests import (
     Manifest,
     read_folds,
@@ -111,15 +106,12 @@ def run_extract(
     A summary; failures of single clips are in it, never raised.
     """
     keep_freed_memory()
-    plans = net_plans(settings)
-    run = RunSettings(
-        protocol=settings.extract.protocol,
-        seed=settings.extract.seed,
-        device=settings.extract.device,
-        precision=settings.extract.precision,
-    )
+    plans = [settings.nets[name] for name in settings.extract.nets]
+    run = settings.extract.run
     # What is wrong with settings or weights is told before hours of decoding.
-    check_plans(plans, run)
+    pick_device(run.device)
+    for plan in plans:
+        require_weights(plan, run)
     manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
     manifest, settings = with_fold_file(manifest, settings, fold_file)
     for plan in plans:
@@ -130,12 +122,7 @@ def run_extract(
         _refuse_other_clips(out, manifest)
     evaluation = extracted_clips(manifest, settings.extract)
     facts = provenance(
-        settings={
-            "profile": settings.profile,
-            "extract": asdict(settings.extract),
-            "descriptors": asdict(settings.descriptors),
-            "nets": {plan.name: plan.record() for plan in plans},
-        },
+        settings=settings.record(),
         manifest={"name": manifest.name, "digest": manifest.digest},
     )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -204,7 +191,7 @@ def with_fold_file(
     """
     if fold_file is None:
         return manifest, settings
-    if settings.extract.protocol == "holdout":
+    if settings.extract.run.protocol == "holdout":
         raise BadOption(f"--folds {fold_file}: the holdout protocol has one split, not folds")
     folds = read_folds(fold_file, manifest)
     clips = tuple(
@@ -213,19 +200,6 @@ def with_fold_file(
     )
     extract = replace(settings.extract, folds=folds.k)
     return replace(manifest, clips=clips), replace(settings, extract=extract)
-
-
-def check_plans(plans: Sequence[NetPlan], run: RunSettings) -> None:
-    """Build every net once, small, and read its weight file's place.
-
-    Raises
-    ------
-    BadSetting
-        An option that no net has, a value out of range, or ``frozen`` without weights.
-    """
-    for plan in plans:
-        build_net(plan.name, 1, width=0.05, **plan.options)
-        need_weights(plan, run)
 
 
 def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
@@ -248,55 +222,6 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
             f"{min(gone)!r}, which nothing here could make again: write to another file with "
             "--out, or drop them with --force"
         )
-
-
-def net_plans(settings: Settings) -> list[NetPlan]:
-    """The plans of the nets that the settings name, in that order."""
-    return [net_plan(name, settings) for name in settings.extract.nets]
-
-
-def net_plan(name: str, settings: Settings) -> NetPlan:
-    """One net's plan; what nets share, and what descriptors decide, is filled in."""
-    net = settings.nets[name]
-    options = dict(net.options)
-    for key, value in shared_options(name, settings).items():
-        options.setdefault(key, value)
-    return NetPlan(
-        name=name,
-        width=net.width,
-        weights=net.weights,
-        options=options,
-        train=TrainSettings(
-            optimizer=net.optimizer,
-            lr=net.lr,
-            momentum=net.momentum,
-            weight_decay=net.weight_decay,
-            epochs=net.epochs,
-            iterations=net.iterations,
-            patience=net.patience,
-            batch_size=net.batch_size,
-            val_fraction=net.val_fraction,
-            loss=net.loss,
-            tau=net.tau,
-        ),
-    )
-
-
-def shared_options(name: str, settings: Settings) -> dict[str, Any]:
-    """Options of a net that follow from the rest of the settings."""
-    if name in ("c3d", "i3d"):
-        return {"n_frames": settings.extract.n_frames}
-    described = settings.descriptors
-    if name in ("cnn", "lightcnn"):
-        return {"n_mels": dim_of("mel", described)}
-    if name == "rnn":
-        return {"n_mfcc": dim_of("mfcc", described)}
-    if name == "crnn":
-        return {
-            "spectrogram_dim": dim_of("spectrogram", described),
-            "lld_dim": sum(dim_of(each, described) for each in LOW_LEVEL),
-        }
-    return {}
 
 
 def _demo(work: Path) -> Manifest:

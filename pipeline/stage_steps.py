@@ -12,10 +12,10 @@ from mvemo.cache import CacheWriter, FeatureSpec
 from mvemo.extract.arrays import I64, Mask
 from mvemo.extract.descriptors import descriptor_spec
 from mvemo.extract.nets import NETS
+from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.fine_tuning import pick_device
-from mvemo.extract.training.plan import NetPlan
-from mvemo.extract.training.protocols import RunSettings, Trained, trained_nets
+from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.progress import Progress
@@ -68,7 +68,7 @@ class FeatureWriter:
                 else:
                     self._writer.clear_failures(clip_id, stage)
 
-    def runnable(self, plans: Sequence[NetPlan]) -> list[NetPlan]:
+    def runnable(self, plans: Sequence[NetSettings]) -> list[NetSettings]:
         """The plans whose modality some clip has, with a note on the others.
 
         Raises
@@ -109,7 +109,7 @@ class FeatureWriter:
                 self._writer.put(spec, clip_id, keys[clip_id], values)
             self.features.append(name)
 
-    def write_embeddings(self, plan: NetPlan, folds: I64, splits: I64 | None = None) -> None:
+    def write_embeddings(self, plan: NetSettings, folds: I64, splits: I64 | None = None) -> None:
         """Train a net as the protocol says, embed all clips, and put what is not in the cache.
 
         Parameters
@@ -120,16 +120,12 @@ class FeatureWriter:
         usable = self._media.usable(plan)
         n_nets = len(np.unique(folds)) if self._run.protocol == "crossfit" else 1
         with Progress(plan.name, n_nets, "net") as bar:
-            for trained in trained_nets(
+            for trained in train_nets(
                 plan,
-                self._manifest,
-                folds,
-                usable,
-                self._media.digests,
-                self._media.batches,
+                TrainingClips(self._manifest, self._media.digests, usable, folds, splits),
                 self._run,
-                self._work / "nets",
-                splits=splits,
+                batches=self._media.batches,
+                jobs=self._work / "nets",
                 on_epoch=lambda label, epoch, epochs, loss: bar.note(
                     f"{label} epoch {epoch}/{epochs}"
                     + (f", validation loss {loss:.3f}" if np.isfinite(loss) else "")
@@ -139,7 +135,7 @@ class FeatureWriter:
                 bar.step(failed=self._write_embedding(trained, usable))
         self.features.append(plan.name)
 
-    def _write_embedding(self, trained: Trained, usable: Mask) -> int:
+    def _write_embedding(self, trained: TrainedNet, usable: Mask) -> int:
         """Embed the clips that have no current row; number of those that failed."""
         net, spec, writer = trained.net, trained.spec, self._writer
         clip_ids = self._manifest.clip_ids

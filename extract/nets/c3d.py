@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.base import Net, VideoInput
-from mvemo.extract.nets.registry import scaled
-from mvemo.extract.nets.weights import Match, load_mapped, load_own
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
+from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
+from mvemo.extract.settings import NetSettings, TrainSettings
 
 # Name and channels of each convolution; a pooling follows where the number changes.
 CONVOLUTIONS = (
@@ -97,7 +99,7 @@ class C3D(Net):
     Parameters
     ----------
     n_outputs
-        Classes, tags or dimensions.
+        Classes, tags or regression targets.
     width
         Multiplies all channel counts.
     options
@@ -105,8 +107,22 @@ class C3D(Net):
     """
 
     name: ClassVar[str] = "c3d"
-    modality = "video"
+    modality: ClassVar[Literal["audio", "video"]] = "video"
     Options = C3DOptions
+    profiles: ClassVar[Mapping[str, NetSettings]] = {
+        # PL20 Table 2, the chosen row.
+        "paper": NetSettings(
+            "c3d",
+            options={"size": 112},
+            train=TrainSettings(optimizer="sgd", lr=1e-5, batch_size=8),
+        ),
+        "demo": NetSettings(
+            "c3d",
+            width=0.125,
+            options={"size": 56, "scale": "unit"},
+            train=TrainSettings(lr=1e-3, epochs=20, patience=6),
+        ),
+    }
     _mean: Tensor
     published: ClassVar[tuple[str, ...]] = (
         "Sports-1M in Caffe's names (conv1a ... conv5b) as .npz or HDF5",
@@ -115,18 +131,19 @@ class C3D(Net):
         "arrays of hx173149/C3D-tensorflow (wc1 ... wc5b, bc1 ... bc5b)",
     )
 
+    options: C3DOptions
+    input: VideoInput
+
     def __init__(
         self, n_outputs: int, *, width: float = 1.0, options: C3DOptions | None = None
     ) -> None:
-        super().__init__()
-        self.options = options or C3DOptions()
-        self.input: VideoInput = VideoInput(self.options.n_frames, self.options.size)
+        super().__init__(options or C3DOptions())
         self.convolutions = nn.ModuleDict()
         last = 3
         for name, channels in CONVOLUTIONS:
-            made = nn.Conv3d(last, scaled(channels, width), 3, padding=1)
-            self.convolutions[name] = made
-            last = made.out_channels
+            convolution = nn.Conv3d(last, scaled(channels, width), 3, padding=1)
+            self.convolutions[name] = convolution
+            last = convolution.out_channels
         frames, side = self.options.n_frames, self.options.size
         for name in POOLED:
             frames = frames if name == "conv1a" else max(frames // 2, 1)
@@ -143,6 +160,14 @@ class C3D(Net):
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
         self._divisor = SCALES[self.options.scale]
         self.register_buffer("_mean", torch.tensor(SPORTS1M_MEAN), persistent=False)
+
+    @classmethod
+    def input_of(cls, options: C3DOptions) -> VideoInput:
+        return VideoInput(options.n_frames, options.size)
+
+    @classmethod
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_frames": shared.n_frames}
 
     def prepare(self, raw: Tensor) -> Tensor:
         """uint8 (batch, frames, height, width, 3), RGB -> float32 (batch, 3, frames, ...), BGR.

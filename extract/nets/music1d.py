@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.base import AudioInput, Net
-from mvemo.extract.nets.frontends import fit_waveform
-from mvemo.extract.nets.registry import scaled
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.frontends import fit_waveform
+from mvemo.extract.nets.parts.inputs import AudioInput, SharedSettings
+from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.settings import NetSettings, TrainSettings
 
 SR = 16000
 N_BLOCKS = 4
@@ -60,7 +63,7 @@ class Music1D(Net):
     Parameters
     ----------
     n_outputs
-        Classes, tags or dimensions.
+        Classes, tags or regression targets.
     width
         Multiplies the 32 channels.
     options
@@ -68,15 +71,26 @@ class Music1D(Net):
     """
 
     name: ClassVar[str] = "music1d"
-    modality = "audio"
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
     Options = Music1DOptions
+    profiles: ClassVar[Mapping[str, NetSettings]] = {
+        # PL20 Table 2, the chosen row; PL20 gives neither epochs nor batch size.
+        "paper": NetSettings("music1d", options={"seconds": 30.0}),
+        "demo": NetSettings(
+            "music1d",
+            width=0.25,
+            options={"seconds": 4.0, "dropout": 0.1},
+            train=TrainSettings(lr=1e-2, epochs=24, patience=8),
+        ),
+    }
+
+    options: Music1DOptions
+    input: AudioInput
 
     def __init__(
         self, n_outputs: int, *, width: float = 1.0, options: Music1DOptions | None = None
     ) -> None:
-        super().__init__()
-        self.options = options or Music1DOptions()
-        self.input: AudioInput = AudioInput(SR, self.options.seconds)
+        super().__init__(options or Music1DOptions())
         channels = scaled(32, width)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(channels if i else 1, channels, 3, stride=2, padding=1)
@@ -85,6 +99,14 @@ class Music1D(Net):
         self.dropout = nn.Dropout(self.options.dropout)
         self.embedding_dim = 2 * N_BLOCKS * channels
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+
+    @classmethod
+    def input_of(cls, options: Music1DOptions) -> AudioInput:
+        return AudioInput(SR, options.seconds)
+
+    @classmethod
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+        return {"seconds": seconds}
 
     def prepare(self, raw: Tensor) -> Tensor:
         """float32 (batch, samples) in [-1, 1] -> (batch, 1, samples of the input's length)."""

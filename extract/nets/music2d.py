@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.base import AudioInput, Net
-from mvemo.extract.nets.frontends import (
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.frontends import (
     C17,
     C17_SECONDS,
     PL20,
@@ -20,8 +20,10 @@ from mvemo.extract.nets.frontends import (
     MelSpectrogram,
     fit_waveform,
 )
-from mvemo.extract.nets.registry import scaled
-from mvemo.extract.nets.weights import Match, load_mapped, load_own
+from mvemo.extract.nets.parts.inputs import AudioInput, SharedSettings
+from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
+from mvemo.extract.settings import NetSettings, TrainSettings
 
 # (mel bands, frames) of each layer's pooling, for 96 bands.
 POOLS = ((2, 4), (3, 4), (2, 5), (2, 4), (4, 4))
@@ -46,8 +48,8 @@ class Music2DOptions:
         C17's batch normalisation took the statistics of the batch at hand, at test time
         too, and its file has no others. ``clip``: of the clip alone, in training and
         after, as C17's script for single files does. ``batch``: ordinary; a batch's own
-        in training, running ones after, which fine-tuning learns or `Music2D.calibrate`
-        measures: released weights are of no use before either.
+        in training, running ones after, which fine-tuning learns: released weights are of
+        no use before it.
     seconds
         Length of the input; 0 is the front end's own.
     """
@@ -90,7 +92,7 @@ class Music2D(Net):
     Parameters
     ----------
     n_outputs
-        Classes, tags or dimensions.
+        Classes, tags or regression targets.
     width
         Multiplies the 32 channels.
     options
@@ -98,21 +100,32 @@ class Music2D(Net):
     """
 
     name: ClassVar[str] = "music2d"
-    modality = "audio"
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
     Options = Music2DOptions
+    profiles: ClassVar[Mapping[str, NetSettings]] = {
+        # PL20 Table 2, the chosen row; ELU, per-clip normalisation and the 12 kHz front end
+        # are the options' defaults, as the pretrained weights need.
+        "paper": NetSettings("music2d", train=TrainSettings(optimizer="sgd", momentum=0.5)),
+        "demo": NetSettings(
+            "music2d",
+            width=0.25,
+            options={"seconds": 4.0, "front_end": "pl20", "activation": "relu", "norm": "batch"},
+            train=TrainSettings(lr=1e-2, epochs=20, patience=6),
+        ),
+    }
     published: ClassVar[tuple[str, ...]] = (
         "C17's msd_compact_cnn_theano.hdf5: Million Song Dataset, 50 tags; front_end c17, "
         "norm clip, activation elu",
     )
 
+    options: Music2DOptions
+    input: AudioInput
+
     def __init__(
         self, n_outputs: int, *, width: float = 1.0, options: Music2DOptions | None = None
     ) -> None:
-        super().__init__()
-        self.options = options or Music2DOptions()
-        settings, _ = FRONT_ENDS[self.options.front_end]
-        self.input: AudioInput = AudioInput(settings.sr, self.options.seconds)
-        self.front_end = MelSpectrogram(settings)
+        super().__init__(options or Music2DOptions())
+        self.front_end = MelSpectrogram(FRONT_ENDS[self.options.front_end][0])
         channels = scaled(32, width)
         self.convolutions = nn.ModuleList(
             nn.Conv2d(channels if i else 1, channels, 3, padding=1) for i in range(len(POOLS))
@@ -126,6 +139,14 @@ class Music2D(Net):
         self.activation = nn.ELU() if self.options.activation == "elu" else nn.ReLU()
         self.embedding_dim = len(POOLS) * channels
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+
+    @classmethod
+    def input_of(cls, options: Music2DOptions) -> AudioInput:
+        return AudioInput(FRONT_ENDS[options.front_end][0].sr, options.seconds)
+
+    @classmethod
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+        return {"seconds": seconds}
 
     def prepare(self, raw: Tensor) -> Tensor:
         """float32 (batch, samples) in [-1, 1] -> decibel (batch, 1, 96, frames)."""
@@ -152,55 +173,6 @@ class Music2D(Net):
         bands, frames = POOLS[i]
         # -> (batch, channels, bands // pool, frames // pool)
         return nn.functional.max_pool2d(x, (bands, min(frames, x.shape[3])))
-
-    @torch.no_grad()
-    def calibrate(self, batches: Callable[[], Iterable[Tensor]]) -> None:
-        """Measure the running statistics of ``norm="batch"`` on unlabelled clips.
-
-        They make the net a fixed function of one clip that keeps what tells clips from
-        each other, which ``norm="clip"`` takes away at every layer: C17's published
-        features spread about three times as widely as those of single clips. As with any
-        fitting, clips that a score is made on must not be among these.
-
-        Parameters
-        ----------
-        batches
-            Gives the same prepared batches, (batch, 1, 96, frames), at each of five calls:
-            a layer's statistics are taken once those before it are settled.
-
-        Raises
-        ------
-        BadSetting
-            The net was built with another `norm`, or there is no batch.
-        """
-        if self.options.norm != "batch":
-            raise BadSetting(f"music2d: norm is {self.options.norm!r}: calibrate needs 'batch'")
-        training = self.training
-        self.eval()
-        for i, norm in enumerate(self.norms):
-            assert isinstance(norm, nn.BatchNorm2d)
-            count = 0
-            total = torch.zeros(norm.num_features, dtype=torch.float64)
-            squares = torch.zeros_like(total)
-            for x in batches():
-                for before in range(i):
-                    x = self._layer(before, x)
-                x = self.convolutions[i](x)
-                n = x.shape[0] * x.shape[2] * x.shape[3]
-                # Within a batch in single precision, over batches in double.
-                variance, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
-                variance, mean = variance.double().cpu(), mean.double().cpu()
-                total += mean * n
-                squares += (variance + mean.square()) * n
-                count += n
-            if not count:
-                raise BadSetting("music2d: calibrate needs at least one clip")
-            centre = total / count
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            norm.running_mean.copy_(centre)
-            norm.running_var.copy_(squares / count - centre.square())
-        self.train(training)
 
     def preprocessing(self) -> dict[str, Any]:
         return {

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from mvemo.extract.descriptors import dim_of
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.base import Net, SequenceInput
-from mvemo.extract.nets.registry import scaled
-from mvemo.extract.nets.sequences import FrameNorm, check_width, split_frames
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
+from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.sequences import FrameNorm, check_width, frames_of, split_frames
+from mvemo.extract.settings import NetSettings, TrainSettings
 
 HIDDEN = 64
 
@@ -55,7 +59,7 @@ class RNN(Net):
     Parameters
     ----------
     n_outputs
-        Classes, tags or dimensions.
+        Classes, tags or regression targets.
     width
         Multiplies the hidden units.
     options
@@ -63,15 +67,26 @@ class RNN(Net):
     """
 
     name: ClassVar[str] = "rnn"
-    modality = "audio"
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
     Options = RNNOptions
+    profiles: ClassVar[Mapping[str, NetSettings]] = {
+        # J22: segments of 10 s; it names neither optimizer nor rate.
+        "paper": NetSettings("rnn", options={"n_frames": 430}),
+        "demo": NetSettings(
+            "rnn",
+            width=0.5,
+            options={"n_frames": 172},
+            train=TrainSettings(lr=3e-3, epochs=20, patience=6),
+        ),
+    }
+
+    options: RNNOptions
+    input: SequenceInput
 
     def __init__(
         self, n_outputs: int, *, width: float = 1.0, options: RNNOptions | None = None
     ) -> None:
-        super().__init__()
-        self.options = options or RNNOptions()
-        self.input: SequenceInput = SequenceInput(("mfcc",), self.options.n_frames)
+        super().__init__(options or RNNOptions())
         layers = self.options.layers
         self.embedding_dim = scaled(HIDDEN, width)
         self.input_norm = FrameNorm(self.options.n_mfcc, momentum=None)
@@ -84,6 +99,18 @@ class RNN(Net):
         )
         self.dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+
+    @classmethod
+    def input_of(cls, options: RNNOptions) -> SequenceInput:
+        return SequenceInput(("mfcc",), options.n_frames)
+
+    @classmethod
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_mfcc": dim_of("mfcc", shared.descriptors)}
+
+    @classmethod
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_frames": frames_of(seconds, shared.descriptors)}
 
     def prepare(self, raw: Tensor) -> Tensor:
         """float32 (batch, n_frames, n_mfcc), NaN after a clip's end: as it is."""

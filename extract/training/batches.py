@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.nets.base import AudioInput, SequenceInput, VideoInput
+from mvemo.extract.nets.parts.inputs import AudioInput, NetInput, SequenceInput
 
 # Of one row: waveform float32 (samples,), frames uint8 (n_frames, size, size, 3), or
 # descriptors float32 (frames, dim).
@@ -26,8 +26,8 @@ class RawBatches:
     read
         Gives the decoded media of a manifest row, usually memory-mapped.
     net_input
-        What the net is given; waveforms are zero-padded or cut to it, sequences cut or
-        filled up with NaN rows.
+        What the net is given; waveforms are zero-padded or shortened to it, sequences
+        shortened or filled up with NaN rows.
 
     Raises
     ------
@@ -36,7 +36,7 @@ class RawBatches:
         of other columns than the batch's first.
     """
 
-    def __init__(self, read: RowReader, net_input: AudioInput | VideoInput | SequenceInput) -> None:
+    def __init__(self, read: RowReader, net_input: NetInput) -> None:
         self._read = read
         self._input = net_input
 
@@ -88,6 +88,12 @@ class RawBatches:
                 yield rows, raw
 
 
-def cut(rows: Sequence[int], size: int) -> list[list[int]]:
-    """Rows in batches of `size`, the last one shorter where they do not divide."""
+def split_rows(rows: Sequence[int], size: int) -> list[list[int]]:
+    """Rows in batches of `size`, the last one shorter where they do not divide.
+
+    Examples
+    --------
+    >>> split_rows([4, 5, 6, 7, 8], 2)
+    [[4, 5], [6, 7], [8]]
+    """
     return [list(rows[i : i + size]) for i in range(0, len(rows), size)]

@@ -9,6 +9,7 @@ in progress, ``weights.pt`` the finished net, ``settings.json`` what made it,
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,10 +37,6 @@ class JobFolder:
     def __init__(self, root: Path, label: str, digest: str) -> None:
         self.path = root / f"{label}-{digest[:16]}"
 
-    @property
-    def done(self) -> bool:
-        return (self.path / "weights.pt").is_file()
-
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Make the folder and write the settings beside the weights to come."""
         try:
@@ -53,11 +50,14 @@ class JobFolder:
         self._write_tensors("state.pt", state)
 
     def load_state(self) -> dict[str, Any] | None:
-        """State of a run that was cut off, None where there is none that can be read."""
+        """State of a run that was interrupted, None where there is none that can be read."""
         return self._read("state.pt")
 
     def finish(self, weights: Mapping[str, torch.Tensor], curve: Mapping[str, list[float]]) -> None:
-        """Keep the final weights and the curve; the state of the run goes."""
+        """Keep the final weights and the curve; the state of the run goes.
+
+        JSON has no NaN: values of the curve that are not finite are written as null.
+        """
         self._write_text("curve.json", curve)
         self._write_tensors("weights.pt", {"weights": dict(weights)})
         (self.path / "state.pt").unlink(missing_ok=True)
@@ -71,7 +71,10 @@ class JobFolder:
             curve = json.loads((self.path / "curve.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return saved["weights"], curve
+        return saved["weights"], {
+            name: [math.nan if value is None else float(value) for value in values]
+            for name, values in curve.items()
+        }
 
     def _read(self, name: str) -> dict[str, Any] | None:
         path = self.path / name

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mvemo.extract.nets.base import Net
-from mvemo.extract.training.batches import RawBatches, cut
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.training.batches import RawBatches, split_rows
 from mvemo.extract.training.fine_tuning import autocast
 
 
@@ -41,7 +41,7 @@ def embed_rows(
     The rows of a batch and their embeddings, float32 (rows, net.embedding_dim).
     """
     net.eval()
-    for chosen, raw in batches.ahead(cut(rows, batch_size)):
+    for chosen, raw in batches.ahead(split_rows(rows, batch_size)):
         with autocast(device, precision):
             values = net.embed(net.prepare(raw.to(device, non_blocking=True)))
         yield chosen, values.float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Losses that nets are trained with: L1-L4 for classes (J22 2.4), L5 tags, L6 dimensions.
+"""Losses that nets are trained with: L1-L4 for classes (J22 2.4), L5 tags, L6 regression.
 
 All take the features x_i that enter the last fully connected layer, that layer itself and
 the target, so that any net can be trained with any loss of its task. Equations 10 to 12
@@ -9,7 +9,6 @@ paper's loss divided by a constant.
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -17,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
+from mvemo.extract.settings import LOSSES, check_loss
 
-LOSSES = ("softmax", "angular", "centre", "improved-centre")
+__all__ = ["LOSSES", "Loss", "make_loss"]
+
 # Wen et al. 2016, where the centre loss is from; J22 gives no rate.
 CENTRE_RATE = 0.5
 
@@ -44,7 +45,7 @@ class Loss(nn.Module, ABC):
         classifier
             The net's last layer.
         target
-            Classes: int64 (batch,). Tags: 0 or 1, (batch, tags). Dimensions: (batch, dimensions).
+            Classes: int64 (batch,). Tags: 0 or 1, (batch, tags). Regression: (batch, targets).
         """
 
     def update(self, x: Tensor, target: Tensor) -> None:
@@ -138,10 +139,10 @@ class ImprovedCentreLoss(CentreLoss):
     def centre_term(self, x: Tensor, target: Tensor) -> Tensor:
         # (batch, classes); differences, not the expanded square, which cancels
         distance = (x[:, None, :] - self.centres[None]).square().sum(2)
-        own = distance.gather(1, target[:, None]).squeeze(1)
-        is_own = functional.one_hot(target, len(self.centres)).bool()
-        others = distance.masked_fill(is_own, 0.0).sum(1)
-        return (own / (others + 1)).mean() / 2
+        to_target = distance.gather(1, target[:, None]).squeeze(1)
+        is_target = functional.one_hot(target, len(self.centres)).bool()
+        to_others = distance.masked_fill(is_target, 0.0).sum(1)
+        return (to_target / (to_others + 1)).mean() / 2
 
 
 class TagLoss(Loss):
@@ -152,8 +153,8 @@ class TagLoss(Loss):
         return functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype))
 
 
-class DimensionLoss(Loss):
-    """L6: Huber loss with its bend at 1, mean over clips and dimensions."""
+class RegressionLoss(Loss):
+    """L6: Huber loss with its bend at 1, mean over clips and targets."""
 
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         logits = self.logits(x, classifier)
@@ -166,7 +167,7 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.
     Parameters
     ----------
     name
-        One of `LOSSES`; for tags and dimensions ``softmax`` stands for L5 and L6, and is
+        One of `LOSSES`; for tags and regression ``softmax`` stands for L5 and L6, and is
         the only one.
     task
         ``multiclass``, ``multilabel`` or ``regression``.
@@ -182,28 +183,27 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.
     ------
     BadSetting
         The name is unknown, does not suit the task, or tau is no number of 0 or more.
+
+    Examples
+    --------
+    >>> loss = make_loss("softmax", "multiclass", n_outputs=4, dim=8)
+    >>> value = loss(torch.zeros(5, 8), nn.Linear(8, 4, bias=False), torch.arange(5) % 4)
+    >>> round(value.item(), 3)  # log 4
+    1.386
     """
     check_loss(name, tau)
     if task != "multiclass":
         if name != "softmax":
             raise BadSetting(
                 f"loss {name!r} is for classes alone: the task is {task}, which takes 'softmax' "
-                "(binary cross-entropy for tags, Huber for dimensions)"
+                "(binary cross-entropy for tags, Huber for regression)"
             )
-        return TagLoss() if task == "multilabel" else DimensionLoss()
+        return TagLoss() if task == "multilabel" else RegressionLoss()
     if name == "centre":
         return CentreLoss(n_outputs, dim, tau=tau)
     if name == "improved-centre":
         return ImprovedCentreLoss(n_outputs, dim, tau=tau)
     return AngularLoss() if name == "angular" else SoftmaxLoss()
-
-
-def check_loss(name: str, tau: float) -> None:
-    """Raise `BadSetting` for an unknown loss, or a tau that is no number of 0 or more."""
-    if name not in LOSSES:
-        raise BadSetting(f"loss {name!r} is not known: one of {', '.join(LOSSES)}")
-    if not (math.isfinite(tau) and tau >= 0):
-        raise BadSetting(f"tau is {tau}: it must be 0 or more")
 
 
 def _full(x: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from mvemo.cache.spec import FeatureSpec, Protocol, digest_of
 from mvemo.cache.table import TEST, VALIDATION
 from mvemo.extract.errors import BadSetting, BadWeights
-from mvemo.extract.nets import build_net
-from mvemo.extract.nets.base import Net, weights_digest
-from mvemo.extract.nets.weights import load_weights
+from mvemo.extract.nets.parts.base import Net, weights_digest
+from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets.parts.weights import load_weights
+from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.fine_tuning import Curve, fine_tune, n_epochs, pick_device, place
-from mvemo.extract.training.plan import PRECISIONS, PROTOCOLS, NetPlan
+from mvemo.extract.training.fine_tuning import Curve, TrainingJob, fine_tune, pick_device, place
 from mvemo.manifests import Manifest, inner_split
 
 # Rises whenever the same settings would train another net.
@@ -36,43 +36,70 @@ TRAINING_VERSION = 1
 
 
 @dataclass(frozen=True)
-class RunSettings:
-    """What all nets of a run share.
+class TrainingClips:
+    """The clips that nets are trained on, and how they are divided.
 
     Parameters
     ----------
-    protocol
-        One of `PROTOCOLS`.
-    seed
-        Of initial weights, inner splits, batch order and dropout.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-    precision
-        One of `PRECISIONS`.
+    manifest
+        All clips.
+    content
+        Clip id to the digest of its media.
+    usable
+        bool (clips,): rows whose modality was decoded.
+    folds
+        int64 (clips,), each clip's fold; used under ``crossfit`` alone.
+    splits
+        int64 (clips,), 0 training, 1 validation, 2 test; needed under ``holdout``.
     """
 
-    protocol: str = "crossfit"
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "float32"
-
-    def __post_init__(self) -> None:
-        if self.protocol not in PROTOCOLS:
-            raise BadSetting(
-                f"protocol {self.protocol!r} is not known: one of {', '.join(PROTOCOLS)}"
-            )
-        if self.precision not in PRECISIONS:
-            raise BadSetting(
-                f"precision {self.precision!r} is not known: one of {', '.join(PRECISIONS)}"
-            )
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise BadSetting("device is 'cuda', but torch finds none here: use 'auto' or 'cpu'")
-        if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
-            raise BadSetting(f"device {self.device!r} is not known: auto, cpu or cuda")
+    manifest: Manifest
+    content: Mapping[str, str]
+    usable: NDArray[np.bool_]
+    folds: NDArray[np.int64]
+    splits: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingSplit:
+    """What one net is trained on.
+
+    Parameters
+    ----------
+    label
+        ``i3d@fold0``, ``i3d@all`` or ``i3d@holdout``.
+    fold
+        The fold that the net never sees; None without folds.
+    rows
+        int64: manifest rows that the net sees.
+    validation
+        bool (rows,): those of them that early stopping decides by, and no gradient comes
+        from.
+    seed
+        Of the training.
+    """
+
+    label: str
+    fold: int | None
+    rows: NDArray[np.int64]
+    validation: NDArray[np.bool_]
+    seed: int
+
+    @property
+    def train_rows(self) -> list[int]:
+        """Manifest rows that gradients come from."""
+        rows: list[int] = self.rows[~self.validation].tolist()
+        return rows
+
+    @property
+    def val_rows(self) -> list[int]:
+        """Manifest rows that decide when to stop."""
+        rows: list[int] = self.rows[self.validation].tolist()
+        return rows
+
+
+@dataclass(frozen=True)
+class TrainedNet:
     """A net that is ready to embed.
 
     Parameters
@@ -90,7 +117,7 @@ class Trained:
     curve: Curve
 
 
-def need_weights(plan: NetPlan, run: RunSettings) -> None:
+def require_weights(settings: NetSettings, run: RunSettings) -> None:
     """Refuse a net that nothing trained.
 
     Raises
@@ -98,15 +125,15 @@ def need_weights(plan: NetPlan, run: RunSettings) -> None:
     BadSetting
         ``frozen`` without a weight file.
     """
-    if run.protocol == "frozen" and not plan.weights:
+    if run.protocol == "frozen" and not settings.weights:
         raise BadSetting(
-            f"{plan.name}: the frozen protocol embeds with pretrained weights: give "
-            f"--weights {plan.name}=FILE, or leave the net out with --nets"
+            f"{settings.name}: the frozen protocol embeds with pretrained weights: give "
+            f"--weights {settings.name}=FILE, or leave the net out with --nets"
         )
 
 
-def make_net(plan: NetPlan, outputs: int, run: RunSettings) -> tuple[Net, str]:
-    """Build a net from its plan, with its pretrained weights where the plan names a file.
+def make_net(settings: NetSettings, n_outputs: int, run: RunSettings) -> tuple[Net, str]:
+    """Build a net from its settings, with its pretrained weights where they name a file.
 
     Returns
     -------
@@ -119,98 +146,79 @@ def make_net(plan: NetPlan, outputs: int, run: RunSettings) -> tuple[Net, str]:
         one that lacks a tensor of the net before its classifier.
     """
     torch.manual_seed(run.seed)
-    net = build_net(plan.name, outputs, width=plan.width, **plan.options)
-    if not plan.weights:
+    net = build_net(settings.name, n_outputs, width=settings.width, **settings.options)
+    if not settings.weights:
         return net, ""
-    report = load_weights(net, Path(plan.weights))
+    report = load_weights(net, Path(settings.weights))
     if run.protocol == "frozen" and not report.complete:
-        lacking = [
+        missing = [
             name
             for name in (*report.missing, *report.mismatched)
             if not name.startswith("classifier.")
         ]
         raise BadWeights(
-            f"{report.path}: has not all of {plan.name} ({len(lacking)} tensors are missing or of "
-            f"another shape, as {lacking[0]}): under frozen they would stay random"
+            f"{report.path}: has not all of {settings.name} ({len(missing)} tensors are missing "
+            f"or of another shape, as {missing[0]}): under frozen they would stay random"
         )
     return net, report.text()
 
 
 def embedding_spec(
-    plan: NetPlan,
+    settings: NetSettings,
     net: Net,
-    protocol: str,
-    precision: str,
+    run: RunSettings,
     *,
-    fold: int | None,
-    trained_on: Sequence[str],
+    fold: int | None = None,
+    trained_on: Sequence[str] = (),
 ) -> FeatureSpec:
     """The record of a net's embedding; its weights are part of it by their digest."""
-    named: dict[str, Protocol] = {
-        "crossfit": "crossfit",
-        "frozen": "frozen",
-        "shared": "shared",
-        "holdout": "holdout",
-    }
     return FeatureSpec(
-        name=plan.name,
+        name=settings.name,
         modality=net.modality,
         kind="vector",
         dim=net.embedding_dim,
-        extractor=f"net:{plan.name}",
+        extractor=f"net:{settings.name}",
         version=net.version,
         params={
             "preprocessing": net.preprocessing(),
-            "width": plan.width,
-            "options": dict(plan.options),
-            "precision": precision,
+            "width": settings.width,
+            "options": dict(settings.options),
+            "precision": run.precision,
         },
         weights=weights_digest(net),
-        protocol=named[protocol],
+        protocol=cast(Protocol, run.protocol),
         fold=fold,
         trained_on=tuple(trained_on),
     )
 
 
-def trained_nets(
-    plan: NetPlan,
-    manifest: Manifest,
-    folds: NDArray[np.int64],
-    usable: NDArray[np.bool_],
-    content: Mapping[str, str],
-    batches: Callable[[Net], RawBatches],
+def train_nets(
+    settings: NetSettings,
+    clips: TrainingClips,
     run: RunSettings,
-    jobs: Path,
     *,
-    splits: NDArray[np.int64] | None = None,
+    batches: Callable[[Net], RawBatches],
+    jobs: Path,
     on_epoch: Callable[[str, int, int, float], None] | None = None,
     on_report: Callable[[str], None] | None = None,
-) -> Iterator[Trained]:
-    """All nets of one plan under the run's protocol, trained or found trained, in turn.
+) -> Iterator[TrainedNet]:
+    """Train one net as the protocol asks, or find it trained; one net for each fold, in turn.
 
     Parameters
     ----------
-    plan
-        The net and its settings.
-    manifest
-        All clips.
-    folds
-        int64 (clips,), each clip's fold; used under ``crossfit`` alone.
-    usable
-        bool (clips,): rows whose modality was decoded.
-    content
-        Clip id to the digest of its media.
-    batches
-        Makes the reader of a net's input.
+    settings
+        Of the net.
+    clips
+        All clips, and how they are divided.
     run
         Protocol, seed, device, precision.
+    batches
+        Makes the reader of a net's input.
     jobs
         Folder of the jobs' checkpoints.
-    splits
-        int64 (clips,), 0 training, 1 validation, 2 test; needed under ``holdout``.
     on_epoch
         Told the job's label, the epoch, the epochs at most and the validation loss (NaN
-        where no clips are held out).
+        without validation clips).
     on_report
         Told what a pretrained weight file gave and did not give.
 
@@ -219,85 +227,105 @@ def trained_nets(
     BadSetting
         ``frozen`` without a weight file, ``holdout`` without splits, or too few usable
         clips to train on.
+    TrainingDiverged
+        A training had no finite loss.
     """
     device = pick_device(run.device)
-    start, report = make_net(plan, len(manifest.classes), run)
+    n_outputs = len(clips.manifest.classes)
+    start, report = make_net(settings, n_outputs, run)
     if report and on_report is not None:
         on_report(report)
     if run.protocol == "frozen":
-        need_weights(plan, run)
-        spec = embedding_spec(plan, start, "frozen", run.precision, fold=None, trained_on=())
-        yield Trained(place(start, device).eval(), spec, {})
+        require_weights(settings, run)
+        spec = embedding_spec(settings, start, run)
+        yield TrainedNet(place(start, device).eval(), spec, {})
         return
-    initial = weights_digest(start)
     reader = batches(start)
-    wanted: list[int | None] = [None]
-    if run.protocol == "crossfit":
-        wanted = [int(fold) for fold in np.unique(folds)]
-    for fold in wanted:
-        which = "all" if fold is None else f"fold{fold}"
-        seen = usable if fold is None else usable & (folds != fold)
-        if run.protocol == "holdout":
-            if splits is None:
-                raise BadSetting(f"{plan.name}: the holdout protocol needs a split of the clips")
-            which, seen = "holdout", usable & (splits != TEST)
-        rows = np.flatnonzero(seen)
-        label = f"{plan.name}@{which}"
-        seed = job_seed(run.seed, fold)
-        held = held_out(plan, manifest, rows, splits if run.protocol == "holdout" else None, seed)
-        if len(rows) < 2 or held.all():
-            raise BadSetting(
-                f"{label}: {(~held).sum()} usable training clips, at least 2 are needed"
-            )
-        ids = [manifest.clip_ids[row] for row in rows]
-        facts: dict[str, Any] = {
-            "training": TRAINING_VERSION,
-            "plan": plan.record(),
-            "preprocessing": start.preprocessing(),
-            "version": start.version,
-            "initial": initial,
-            "task": manifest.task,
-            "classes": list(manifest.classes),
-            "clips": [
-                [content[m], manifest.clips[r].start, manifest.clips[r].duration]
-                for m, r in zip(ids, rows, strict=True)
-            ],
-            "labels": np.asarray(manifest.labels)[rows].tolist(),
-            "groups": [manifest.groups[row] for row in rows],
-            # Positions in `clips`.
-            "held_out": np.flatnonzero(held).tolist(),
-            "seed": seed,
-            "precision": run.precision,
-        }
-        folder = JobFolder(jobs, label.replace("@", "-"), digest_of(facts))
-        net = place(make_net(plan, len(manifest.classes), run)[0], device)
+    for split in training_splits(settings, clips, run):
+        facts = _job_facts(settings, clips, split, run, start)
+        folder = JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts))
+        trained_on = [clips.manifest.clip_ids[row] for row in split.rows]
+        net = place(make_net(settings, n_outputs, run)[0], device)
         result = folder.result()
-        if result is not None:
+        if result is None:
+            summary = {k: v for k, v in facts.items() if k not in ("clips", "labels", "groups")}
+            folder.begin({**summary, "fold": split.fold, "trained_on": trained_on})
+            job = _training_job(settings, clips, split, run)
+            curve = fine_tune(net, reader, job, folder, on_epoch=_labelled(on_epoch, job))
+            folder.finish({k: v.cpu() for k, v in net.state_dict().items()}, curve)
+        else:
             weights, curve = result
             net.load_state_dict(weights)
-        else:
-            summary = {k: v for k, v in facts.items() if k not in ("clips", "labels", "groups")}
-            folder.begin({**summary, "fold": fold, "trained_on": ids})
-            epochs = n_epochs(plan.train, int((~held).sum()))
-            curve = fine_tune(
-                net,
-                reader,
-                manifest.labels,
-                task=manifest.task,
-                train_rows=rows[~held].tolist(),
-                val_rows=rows[held].tolist(),
-                settings=plan.train,
-                seed=seed,
-                device=device,
-                precision=run.precision,
-                folder=folder,
-                on_epoch=None
-                if on_epoch is None
-                else lambda e, v, label=label, n=epochs: on_epoch(label, e, n, v),  # type: ignore[misc]
-            )
-            folder.finish({k: v.cpu() for k, v in net.state_dict().items()}, curve)
-        spec = embedding_spec(plan, net, run.protocol, run.precision, fold=fold, trained_on=ids)
-        yield Trained(net.eval(), spec, curve)
+        spec = embedding_spec(settings, net, run, fold=split.fold, trained_on=trained_on)
+        yield TrainedNet(net.eval(), spec, curve)
+
+
+def training_splits(
+    settings: NetSettings, clips: TrainingClips, run: RunSettings
+) -> list[TrainingSplit]:
+    """What each net of a protocol is trained on: one for each fold, or one alone.
+
+    Raises
+    ------
+    BadSetting
+        As `train_nets`.
+    """
+    if run.protocol == "crossfit":
+        folds = [int(fold) for fold in np.unique(clips.folds)]
+        return [
+            _split(settings, clips, clips.folds != fold, job_seed(run.seed, fold), fold)
+            for fold in folds
+        ]
+    seed = job_seed(run.seed, None)
+    if run.protocol != "holdout":
+        return [_split(settings, clips, np.ones_like(clips.usable), seed)]
+    if clips.splits is None:
+        raise BadSetting(f"{settings.name}: the holdout protocol needs a split of the clips")
+    return [_split(settings, clips, clips.splits != TEST, seed, splits=clips.splits)]
+
+
+def _split(
+    settings: NetSettings,
+    clips: TrainingClips,
+    visible: NDArray[np.bool_],
+    seed: int,
+    fold: int | None = None,
+    splits: NDArray[np.int64] | None = None,
+) -> TrainingSplit:
+    """One net's clips: the usable ones of those that it may see."""
+    which = "all" if fold is None else f"fold{fold}"
+    label = f"{settings.name}@{which if splits is None else 'holdout'}"
+    rows = np.flatnonzero(clips.usable & visible)
+    validation = _validation_mask(settings, clips.manifest, rows, splits, seed)
+    if len(rows) < 2 or validation.all():
+        raise BadSetting(
+            f"{label}: {(~validation).sum()} usable training clips, at least 2 are needed"
+        )
+    return TrainingSplit(label, fold, rows, validation, seed)
+
+
+def _validation_mask(
+    settings: NetSettings,
+    manifest: Manifest,
+    rows: NDArray[np.int64],
+    splits: NDArray[np.int64] | None,
+    seed: int,
+) -> NDArray[np.bool_]:
+    """bool (rows,): clips that early stopping decides by."""
+    if splits is not None:
+        validation: NDArray[np.bool_] = splits[rows] == VALIDATION
+        if settings.train.patience and not validation.any():
+            raise BadSetting(f"{settings.name}: no usable validation clip to stop training by")
+        return validation
+    if not settings.train.patience or len(rows) < 2:
+        return np.zeros(len(rows), dtype=np.bool_)
+    return inner_split(
+        np.asarray(manifest.labels)[rows],
+        [manifest.groups[row] for row in rows],
+        settings.train.val_fraction,
+        seed,
+        manifest.task,
+    )
 
 
 def job_seed(seed: int, fold: int | None) -> int:
@@ -305,25 +333,51 @@ def job_seed(seed: int, fold: int | None) -> int:
     return seed * 1000 + (0 if fold is None else fold + 1)
 
 
-def held_out(
-    plan: NetPlan,
-    manifest: Manifest,
-    rows: NDArray[np.int64],
-    splits: NDArray[np.int64] | None,
-    seed: int,
-) -> NDArray[np.bool_]:
-    """bool (rows,): clips that early stopping decides by, and no gradient comes from."""
-    if splits is not None:
-        held: NDArray[np.bool_] = splits[rows] == VALIDATION
-        if plan.train.patience and not held.any():
-            raise BadSetting(f"{plan.name}: no usable validation clip to stop training by")
-        return held
-    if not plan.train.patience or len(rows) < 2:
-        return np.zeros(len(rows), dtype=np.bool_)
-    return inner_split(
-        np.asarray(manifest.labels)[rows],
-        [manifest.groups[row] for row in rows],
-        plan.train.val_fraction,
-        seed,
-        manifest.task,
+def _job_facts(
+    settings: NetSettings, clips: TrainingClips, split: TrainingSplit, run: RunSettings, start: Net
+) -> dict[str, Any]:
+    """All that decides the weights of a trained net, as JSON values."""
+    manifest, rows = clips.manifest, split.rows
+    return {
+        "training": TRAINING_VERSION,
+        "plan": settings.record(),
+        "preprocessing": start.preprocessing(),
+        "version": start.version,
+        "initial": weights_digest(start),
+        "task": manifest.task,
+        "classes": list(manifest.classes),
+        "clips": [
+            [clips.content[clip.clip_id], clip.start, clip.duration]
+            for clip in (manifest.clips[row] for row in rows)
+        ],
+        "labels": np.asarray(manifest.labels)[rows].tolist(),
+        "groups": [manifest.groups[row] for row in rows],
+        # Positions in `clips`.
+        "held_out": np.flatnonzero(split.validation).tolist(),
+        "seed": split.seed,
+        "precision": run.precision,
+    }
+
+
+def _training_job(
+    settings: NetSettings, clips: TrainingClips, split: TrainingSplit, run: RunSettings
+) -> TrainingJob:
+    return TrainingJob(
+        label=split.label,
+        y_true=clips.manifest.labels,
+        task=clips.manifest.task,
+        train_rows=split.train_rows,
+        val_rows=split.val_rows,
+        settings=settings.train,
+        seed=split.seed,
+        precision=run.precision,
     )
+
+
+def _labelled(
+    on_epoch: Callable[[str, int, int, float], None] | None, job: TrainingJob
+) -> Callable[[int, float], None] | None:
+    """`on_epoch` of one job."""
+    if on_epoch is None:
+        return None
+    return lambda epoch, val_loss: on_epoch(job.label, epoch, job.epochs, val_loss)

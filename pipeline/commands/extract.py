@@ -114,12 +114,12 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
 
 def _net_and_file(entry: str) -> tuple[str, str]:
     """The two parts of ``NET=FILE``."""
-    from mvemo.pipeline.settings import NET_NAMES
+    from mvemo.extract.nets import net_names
 
     net, equals, file = entry.partition("=")
-    if not equals or net not in NET_NAMES:
+    if not equals or net not in net_names():
         raise BadOption(
-            f"--weights {entry!r}: write it as NET=FILE, NET one of {', '.join(NET_NAMES)}"
+            f"--weights {entry!r}: write it as NET=FILE, NET one of {', '.join(net_names())}"
         )
     if not Path(file).is_file():
         raise BadOption(f"--weights {entry!r}: there is no file {file}")

@@ -103,10 +103,10 @@ def _run(
     profile: str,
     overrides: tuple[str, ...],
 ) -> int:
-    from mvemo.pipeline.settings import load_settings
+    from mvemo.pipeline.settings import load_fuse_settings
     from mvemo.pipeline.stage_two import run_fuse
 
-    settings = load_settings(profile, overrides)
+    settings = load_fuse_settings(profile, overrides)
     chosen = None if models is None else list(comma_separated(models))
     if chosen is not None and not chosen:
         raise BadOption(f"--models {models!r} names no model")
@@ -114,7 +114,7 @@ def _run(
     click.echo(
         run_fuse(
             features,
-            settings.fuse,
+            settings,
             out=out,
             k=folds,
             seed=seed,

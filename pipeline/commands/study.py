@@ -75,10 +75,10 @@ def nets_option(default: str, help_text: str) -> Callable[[Callable[..., int]], 
 
 def _one_net(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """The name of a net that there is."""
-    from mvemo.pipeline.settings import NET_NAMES
+    from mvemo.extract.nets import net_names
 
-    if value not in NET_NAMES:
-        raise BadOption(f"net {value!r} is not known: one of {', '.join(NET_NAMES)}")
+    if value not in net_names():
+        raise BadOption(f"net {value!r} is not known: one of {', '.join(net_names())}")
     return value
 
 

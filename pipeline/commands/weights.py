@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mvemo.pipeline.commands.options import PATH
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
-    from mvemo.extract.nets.base import Net
+    from mvemo.extract.nets import Net
 
-_FILE = click.Path(path_type=Path)
-# Outputs of a net whose class does not say how many its published files have.
+# Outputs of a net that has none of its published files'.
 DEFAULT_OUTPUTS = 6
 
 
@@ -24,31 +24,22 @@ def weights() -> None:
 
 
 @weights.command()
-@click.argument("file", type=_FILE)
+@click.argument("file", type=PATH)
 def info(file: Path) -> None:
     """Tell format, SHA-256, known origin and all tensors of FILE."""
-    from mvemo.extract.nets.weights import KNOWN, file_layout, read_weight_file
+    from mvemo.extract.nets.parts.weights import describe_file
 
-    tensors, sha256 = read_weight_file(file)
-    numbers = sum(value.numel() for value in tensors.values())
-    click.echo(f"{file}: {file_layout(file)}, {len(tensors)} tensors, {numbers:,} numbers")
-    click.echo(f"sha256 {sha256}")
-    click.echo(f"known as {KNOWN.get(sha256, 'nothing: not a published file tried here')}")
-    width = max(len(name) for name in tensors)
-    for name, value in tensors.items():
-        kind = str(value.dtype).removeprefix("torch.")
-        shape = " x ".join(map(str, value.shape)) or "scalar"
-        click.echo(f"  {name:<{width}}  {kind}  {shape}")
+    click.echo(describe_file(file))
 
 
 @weights.command()
 @click.argument("net")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=PATH)
 @click.option("--width", default=1.0, show_default=True, help="Multiplies the channel counts.")
 @click.option(
     "--option", "options", multiple=True, metavar="KEY=VALUE", help="An option of the net."
 )
-@click.option("--video", type=_FILE, help="Clip whose prediction to tell (nets with labels).")
+@click.option("--video", type=PATH, help="Clip whose prediction to tell (nets with labels).")
 @click.pass_context
 def check(
     context: click.Context,
@@ -62,19 +53,18 @@ def check(
 
     Exit code 1 if tensors that the embedding needs were not all in the file.
     """
-    from mvemo.extract.nets import NETS, build_net
-    from mvemo.extract.nets.weights import load_weights
+    from mvemo.extract.nets import NETS, build_net, load_weights
 
-    outputs = getattr(NETS[net], "pretrained_outputs", DEFAULT_OUTPUTS) if net in NETS else 1
-    made = build_net(net, outputs, width=width, **_values(options))
-    report = load_weights(made, file)
+    n_outputs = NETS[net].pretrained_outputs if net in NETS else 0
+    model = build_net(net, n_outputs or DEFAULT_OUTPUTS, width=width, **_values(options))
+    report = load_weights(model, file)
     click.echo(report.text())
     if report.complete:
         click.echo(f"complete: all that {net}'s embedding needs came from the file")
     else:
         click.echo(f"incomplete: {net}'s embedding would be partly random", err=True)
     if video is not None:
-        click.echo(_prediction(made, video))
+        click.echo(_prediction(model, video))
     context.exit(0 if report.complete else 1)
 
 
@@ -83,13 +73,13 @@ def list_() -> None:
     """List the nets, the published files that each accepts, and what it is fed."""
     from mvemo.extract.nets import NETS, build_net
 
-    for name in NETS:
-        made = build_net(name, DEFAULT_OUTPUTS, width=0.1)
-        click.echo(f"{name}: {made.modality}")
-        for text in getattr(NETS[name], "published", ()):
+    for name, kind in NETS.items():
+        click.echo(f"{name}: {kind.modality}")
+        for text in kind.published:
             click.echo(f"  accepts {text}")
         click.echo("  accepts its own state_dict, as fine-tuning saves it")
-        click.echo(f"  preprocessing {json.dumps(made.preprocessing(), sort_keys=True)}")
+        record = build_net(name, DEFAULT_OUTPUTS, width=0.1).preprocessing()
+        click.echo(f"  preprocessing {json.dumps(record, sort_keys=True)}")
 
 
 def _values(options: tuple[str, ...]) -> dict[str, Any]:
@@ -107,7 +97,7 @@ def _values(options: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _prediction(net: Net, video: Path) -> str:
-    """What a net with known labels says of a clip."""
+    """What a net with known labels predicts of a clip."""
     import torch
 
     from mvemo.extract.nets import VideoInput

@@ -95,7 +95,7 @@ def _compare_classical(
         rows: F64 = mel_rows if name == MEL else all_rows
 
         def predict(run: int, folds: Ints) -> FoldPredictions:
-            seed = study.settings.extract.seed + run
+            seed = study.settings.extract.run.seed + run
             proba = predict_out_of_fold(predictor, rows, y_true, folds, seed, n_classes)
             bar.step()
             return FoldPredictions(proba)

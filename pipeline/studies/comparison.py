@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.extract.training.plan import NetPlan
+from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
 from mvemo.manifests import Manifest
 from mvemo.pipeline.studies.core import Study, class_indices
@@ -92,7 +92,7 @@ def compare(
 def net_predictor(
     study: Study,
     media: StudyMedia,
-    plan: NetPlan,
+    plan: NetSettings,
     *,
     title: str = "",
     with_train_accuracy: bool = False,

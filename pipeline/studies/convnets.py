@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvemo.extract.training.plan import NetPlan
+from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.multiclass import confusion_matrix
 from mvemo.fuse.report import published_j22 as j22
@@ -86,7 +86,7 @@ def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
     )
 
 
-def _variant(study: Study, media: StudyMedia, plan: NetPlan) -> Variant:
+def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
     """One net, with J22's accuracies on training and test clips."""
     known = j22.TABLE_3.get(plan.name, (None, None))
     return Variant(

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.extract.training.plan import NetPlan, TrainSettings
+from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
 from mvemo.manifests import Manifest, folds_of
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one import manifest_with_media, net_plan, with_fold_file
+from mvemo.pipeline.stage_one import manifest_with_media, with_fold_file
 from mvemo.pipeline.studies.media import StudyMedia
 
 
@@ -58,13 +58,14 @@ class Study:
         """`folds` of each repeat; as many as the study has, unless a number is given."""
         return [self.folds(run) for run in range(self.runs if runs is None else runs)]
 
-    def plan(self, net: str, **train: object) -> NetPlan:
+    def plan(self, net: str, **train: object) -> NetSettings:
         """A net's plan from the settings, with other values of its `TrainSettings`."""
-        plan = net_plan(net, self.settings)
-        settings: TrainSettings = replace(plan.train, **train)  # type: ignore[arg-type]
-        return replace(plan, train=settings)
+        plan = self.settings.nets[net]
+        return replace(plan, train=replace(plan.train, **train))  # type: ignore[arg-type]
 
-    def media(self, plans: Sequence[NetPlan] = (), descriptors: Sequence[str] = ()) -> StudyMedia:
+    def media(
+        self, plans: Sequence[NetSettings] = (), descriptors: Sequence[str] = ()
+    ) -> StudyMedia:
         """The working cache of these clips, filled with what is asked for."""
         media = StudyMedia(
             self.manifest, self.settings, self.work, plans=plans, descriptors=descriptors
@@ -109,7 +110,7 @@ def open_study(
         )
     manifest, settings = with_fold_file(manifest, settings, fold_file)
     if permute_labels:
-        manifest = with_permuted_labels(manifest, settings.extract.seed)
+        manifest = with_permuted_labels(manifest, settings.extract.run.seed)
     return Study(manifest, settings, work, permute_labels, runs)
 
 

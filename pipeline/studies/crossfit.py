@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import click
 import numpy as np
 import torch
 from scipy.special import softmax
 
-from mvemo.extract.nets.base import Net
+from mvemo.extract.nets import Net
+from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.fine_tuning import Curve, pick_device
-from mvemo.extract.training.plan import NetPlan
-from mvemo.extract.training.protocols import RunSettings, trained_nets
+from mvemo.extract.training.protocols import TrainingClips, train_nets
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.multiclass import accuracy
 from mvemo.pipeline.errors import BadOption
@@ -43,7 +43,7 @@ class NetJob:
         Train and predict without the first fold alone.
     """
 
-    plan: NetPlan
+    plan: NetSettings
     folds: Ints
     run: int = 0
     title: str = ""
@@ -96,20 +96,15 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
     train_accuracy: list[float] = []
     curves: list[Curve] = []
     n_parameters = 0
-    run_settings = RunSettings(
-        "crossfit", settings.seed + job.run, settings.device, settings.precision
-    )
+    run_settings = replace(settings.run, protocol="crossfit", seed=settings.run.seed + job.run)
     total = 1 if job.only_first else len(np.unique(job.folds))
     with Progress(job.title or plan.name, total, "net") as bar:
-        for trained in trained_nets(
+        for trained in train_nets(
             plan,
-            manifest,
-            job.folds,
-            usable,
-            media.digests,
-            media.batches,
+            TrainingClips(manifest, media.digests, usable, job.folds),
             run_settings,
-            study.work / "nets",
+            batches=media.batches,
+            jobs=study.work / "nets",
             on_epoch=lambda label, epoch, epochs, loss: bar.note(
                 f"{label} epoch {epoch}/{epochs}, validation loss {loss:.3f}"
             ),
@@ -131,7 +126,7 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
 
 def predict_proba(net: Net, media: StudyMedia, rows: Ints, settings: Settings) -> F64:
     """float64 (rows, classes): the net's own classifier on its embeddings, dropout off."""
-    device = pick_device(settings.extract.device)
+    device = pick_device(settings.extract.run.device)
     classifier = net.classifier
     proba = np.empty((len(rows), classifier.out_features))
     start = 0
@@ -141,7 +136,7 @@ def predict_proba(net: Net, media: StudyMedia, rows: Ints, settings: Settings) -
         rows.tolist(),
         batch_size=settings.extract.embed_batch,
         device=device,
-        precision=settings.extract.precision,
+        precision=settings.extract.run.precision,
     ):
         with torch.inference_mode():
             logits = classifier(torch.from_numpy(embeddings).to(device)).cpu().numpy()

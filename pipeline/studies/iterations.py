@@ -9,10 +9,10 @@ from itertools import pairwise
 
 import numpy as np
 
+from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.fine_tuning import Curve
 from mvemo.extract.training.fine_tuning import steps_per_epoch as trained_steps
-from mvemo.extract.training.plan import NetPlan
-from mvemo.extract.training.protocols import held_out, job_seed
+from mvemo.extract.training.protocols import TrainingClips, training_splits
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.errors import BadOption
@@ -221,13 +221,12 @@ def stable_from(iterations: list[float], losses: list[float], share: float = 0.0
     return int(iterations[min(last_far + 1, len(iterations) - 1)])
 
 
-def steps_per_epoch(study: Study, media: StudyMedia, folds: Ints, plan: NetPlan) -> int:
+def steps_per_epoch(study: Study, media: StudyMedia, folds: Ints, plan: NetSettings) -> int:
     """Steps of a whole epoch without the first fold, as the trainer divides its clips."""
-    first = int(np.unique(folds)[0])
-    rows = np.flatnonzero(media.usable(plan) & (folds != first))
-    seed = job_seed(study.settings.extract.seed, first)
-    validation = held_out(plan, media.manifest, rows, None, seed)
-    return trained_steps(plan.train, int((~validation).sum()))
+    clips = TrainingClips(media.manifest, media.digests, media.usable(plan), folds)
+    run = RunSettings("crossfit", study.settings.extract.run.seed)
+    first = training_splits(plan, clips, run)[0]
+    return trained_steps(plan.train, len(first.train_rows))
 
 
 def _finite(curve: Curve) -> dict[str, list[float | None]]:

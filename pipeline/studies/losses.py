@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mvemo.extract.training.losses import LOSSES
-from mvemo.extract.training.plan import NetPlan
+from mvemo.extract.settings import LOSSES, NetSettings
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
@@ -69,7 +68,7 @@ def run_losses(study: Study, *, net: str = "crnn", centre_tau: float = CENTRE_TA
     )
 
 
-def _variant(study: Study, media: StudyMedia, plan: NetPlan) -> Variant:
+def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
     """A net with one of the losses."""
     loss, tau = plan.train.loss, plan.train.tau
     # J22's one figure is of its net with L4.

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mvemo.extract.training.plan import NetPlan
+from mvemo.extract.nets import SequenceInput, input_of, with_length
+from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.fuse.songs import decide
 from mvemo.manifests import Manifest
 from mvemo.manifests.segments import segment_manifest, song_of
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.studies.comparison import Variant, compare, net_predictor
 from mvemo.pipeline.studies.core import Study, class_indices
 from mvemo.pipeline.studies.output import Plot, StudyResult
@@ -58,7 +58,7 @@ def run_segments(
             raise BadOption(f"--seconds {length:g}: a segment must be longer than 0 s")
     plans = [study.plan(net) for net in nets]
     for plan in plans:
-        if "n_frames" not in plan.options:
+        if not isinstance(input_of(plan), SequenceInput):
             raise BadOption(f"--nets {plan.name}: segments are studied with nets on sequences")
     # Lengths come from decoding; this also finds clips that cannot be read.
     whole = study.media(descriptors=["mel"])
@@ -73,7 +73,7 @@ def run_segments(
     for length in seconds:
         segments = segment_manifest(songs, length, durations=durations)
         counts.append((length, len(segments), len(songs), j22.TABLE_1.get(length)))
-        of_length = [_of_length(plan, length, study.settings) for plan in plans]
+        of_length = [with_length(plan, length, study.settings.shared) for plan in plans]
         found, problems = _score_length(study, songs, segments, folds, of_length, length)
         scores += found
         notes += problems
@@ -96,7 +96,7 @@ def _score_length(
     songs: Manifest,
     segments: Manifest,
     folds: Sequence[Ints],
-    plans: Sequence[NetPlan],
+    plans: Sequence[NetSettings],
     seconds: float,
 ) -> tuple[list[LengthScores], tuple[str, ...]]:
     """Scores of each net on segments of one length, and notes on those left out."""
@@ -122,13 +122,6 @@ def _score_length(
         )
         scores.append(LengthScores(each.variant.name, seconds, each.scores, of_songs))
     return scores, media.left_out(media.described, f"segments of {seconds:g} s")
-
-
-def _of_length(plan: NetPlan, seconds: float, settings: Settings) -> NetPlan:
-    """The plan with the input that a segment fills."""
-    described = settings.descriptors
-    n_frames = max(1, round(seconds * described.sr / described.hop_length))
-    return replace(plan, options={**plan.options, "n_frames": n_frames})
 
 
 def _count_table(counts: Sequence[tuple[float, int, int, int | None]]) -> Table:

@@ -11,12 +11,11 @@ import soundfile
 from media_samples import grey, sine, write_media
 from stage_samples import TINY
 
-from mvemo.extract.training.plan import NetPlan
+from mvemo.extract.settings import NetSettings
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings, load_settings
-from mvemo.pipeline.stage_one import net_plans
 
 FILES = ("both.mp4", "sound.m4a", "picture.mp4", "quiet.mkv", "broken.mp4", "gone.mp4", "half.mp4")
 FRAMES = [grey(i % 30) for i in range(25)]
@@ -56,8 +55,8 @@ def settings() -> Settings:
     return load_settings("paper", [*TINY, "extract.descriptors=[]"])
 
 
-def plans_of(settings: Settings, *names: str) -> list[NetPlan]:
-    return [plan for plan in net_plans(settings) if plan.name in names]
+def plans_of(settings: Settings, *names: str) -> list[NetSettings]:
+    return [settings.nets[name] for name in names]
 
 
 def test_a_missing_modality_is_no_failure_and_a_broken_file_is(

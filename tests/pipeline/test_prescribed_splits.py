@@ -12,6 +12,7 @@ from stage_samples import rewrite, run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.nets import build_net
+from mvemo.extract.settings import RunSettings
 from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.pipeline.clip_tables import extracted_clips, imported_clips
 from mvemo.pipeline.settings import ExtractSettings
@@ -91,14 +92,14 @@ def test_validation_clips_are_tested_where_there_are_no_test_clips() -> None:
 
 def test_each_protocol_keeps_or_names_the_split() -> None:
     manifest = split_manifest(*["train"] * 20, *["test"] * 6)
-    frozen = extracted_clips(manifest, ExtractSettings(protocol="frozen"))
+    frozen = extracted_clips(manifest, ExtractSettings(RunSettings(protocol="frozen")))
     assert frozen.table.splits is not None
     assert frozen.table.splits.tolist() == [0] * 20 + [2] * 6
     assert (frozen.folds, frozen.notes) == (None, ())
-    trained = extracted_clips(manifest, ExtractSettings(protocol="holdout"))
+    trained = extracted_clips(manifest, ExtractSettings(RunSettings(protocol="holdout")))
     assert trained.table.splits is not None
     assert set(trained.table.splits.tolist()) == {0, 1, 2}
-    folds = extracted_clips(manifest, ExtractSettings(protocol="crossfit"))
+    folds = extracted_clips(manifest, ExtractSettings(RunSettings(protocol="crossfit")))
     assert folds.table.splits is None
     assert folds.table.k == 6
     assert "--protocol holdout trains and tests on the split" in folds.notes[0]
@@ -109,7 +110,7 @@ def test_splits_that_cannot_be_honoured_are_named() -> None:
     clips = [replace(clip, group=f"g{i // 3}") for i, clip in enumerate(manifest.clips)]
     leaking = replace(manifest, clips=tuple(clips))
     for evaluation in (
-        extracted_clips(leaking, ExtractSettings(protocol="frozen")),
+        extracted_clips(leaking, ExtractSettings(RunSettings(protocol="frozen"))),
         imported_clips(leaking),
     ):
         assert evaluation.table.splits is None

@@ -1,18 +1,20 @@
-from dataclasses import fields
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from mvemo.extract.descriptors import DescriptorSettings
+from mvemo.extract.nets import net_names
 from mvemo.pipeline import settings as settings_module
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import (
     DEFAULT_NETS,
-    NET_NAMES,
     PROFILES,
     ExtractSettings,
     FuseSettings,
-    NetSettings,
+    load_fuse_settings,
     load_settings,
 )
 
@@ -20,8 +22,8 @@ from mvemo.pipeline.settings import (
 @pytest.mark.parametrize("profile", PROFILES)
 def test_profiles_that_come_with_mvemo_are_complete(profile):
     settings = load_settings(profile)
-    assert settings.extract.protocol == "crossfit"
-    assert set(settings.nets) == set(NET_NAMES)
+    assert settings.extract.run.protocol == "crossfit"
+    assert set(settings.nets) == set(net_names())
     assert settings.extract.nets == DEFAULT_NETS
     assert settings.extract.folds == 6
 
@@ -29,7 +31,8 @@ def test_profiles_that_come_with_mvemo_are_complete(profile):
 def test_paper_profile_holds_the_chosen_row_of_table_2():
     nets = load_settings("paper").nets
     chosen = {
-        name: (nets[name].optimizer, nets[name].lr, nets[name].momentum) for name in DEFAULT_NETS
+        name: (nets[name].train.optimizer, nets[name].train.lr, nets[name].train.momentum)
+        for name in DEFAULT_NETS
     }
     assert chosen == {
         "music1d": ("adam", 1e-3, 0.0),
@@ -44,9 +47,9 @@ def test_overrides_reach_their_setting_in_its_type():
         "paper",
         ["nets.i3d.lr=3e-4", "extract.folds=4", "extract.protocol=frozen", "nets.c3d.width=1"],
     )
-    assert settings.nets["i3d"].lr == 3e-4
+    assert settings.nets["i3d"].train.lr == 3e-4
     assert settings.extract.folds == 4
-    assert settings.extract.protocol == "frozen"
+    assert settings.extract.run.protocol == "frozen"
     assert settings.nets["c3d"].width == 1.0
     assert isinstance(settings.nets["c3d"].width, float)
 
@@ -60,13 +63,18 @@ def test_options_of_a_net_can_be_overridden_one_by_one():
     ("override", "says"),
     [
         ("extract.fold=4", "extract.fold: unknown setting; there are protocol"),
-        ("nets.i4d.lr=1", "unknown net 'i4d': one of music1d"),
+        ("nets.i4d.lr=1", "unknown net 'i4d': one of c3d"),
         ("extract.folds=six", "'six': it takes int"),
         ("extract.folds=true", "True: it takes int"),
         ("extract.nets=music1d,foo", "unknown net 'foo'"),
         ("folds=4", "unknown setting 'folds'"),
         ("folds", "write it as key=value"),
         ("extract.folds.x=1", "no table of settings"),
+        ("nets.c3d.name=i3d", "nets.c3d.name: unknown setting"),
+        ("nets.c3d.lr=0", "nets.c3d.lr is 0.0: it must be above 0"),
+        ("nets.c3d.options.depth=3", "c3d: option 'depth' is not known"),
+        ("nets.c3d.options=3", "it takes a table"),
+        ("nets.c3d=3", "must be a table of settings"),
     ],
 )
 def test_bad_overrides_are_one_line_with_what_is_allowed(override, says):
@@ -81,7 +89,7 @@ def test_a_profile_file_of_ones_own(tmp_path: Path):
     path.write_text("[extract]\nnets = ['i3d']\n[nets.i3d]\nlr = 1\n")
     settings = load_settings(str(path))
     assert settings.extract.nets == ("i3d",)
-    assert settings.nets["i3d"].lr == 1.0
+    assert settings.nets["i3d"].train.lr == 1.0
 
 
 @pytest.mark.parametrize("text", ["[extract", "x = 1\n", "extract = 3\n"])
@@ -97,13 +105,126 @@ def test_unknown_profile():
         load_settings("big")
 
 
-def test_the_paper_profile_lists_every_setting():
+def keys(settings) -> set[str]:
+    """Keys of a table of settings; those of a nested object are in the same table."""
+    found = set()
+    for key, value in asdict(settings).items():
+        found |= set(value) if isinstance(value, dict) else {key}
+    return found
+
+
+def test_the_paper_profile_lists_every_setting_but_those_of_nets():
     folder = Path(settings_module.__file__).with_name("profiles")
     tree = settings_module.tomllib.loads((folder / "paper.toml").read_text())
     kinds = {"extract": ExtractSettings, "descriptors": DescriptorSettings, "fuse": FuseSettings}
+    assert set(tree) == set(kinds)
     for name, kind in kinds.items():
-        assert set(tree[name]) == {f.name for f in fields(kind)}
-    assert set(tree["nets"]) == set(NET_NAMES)
-    for table in tree["nets"].values():
-        # Which options there are is the net's own affair.
-        assert {f.name for f in fields(NetSettings)} - set(table) <= {"options"}
+        assert set(tree[name]) == keys(kind()) - {"nets"}
+        # What the paper's profile says is what holds where a profile says nothing.
+        settings = getattr(load_settings("paper"), name)
+        assert settings == kind()
+
+
+TRAIN = {
+    "optimizer": "adam",
+    "lr": 1e-3,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "epochs": 60,
+    "iterations": 0,
+    "patience": 10,
+    "batch_size": 16,
+    "val_fraction": 0.15,
+    "loss": "softmax",
+    "tau": 0.01,
+}
+CENTRES = {"loss": "improved-centre", "tau": 1.0}
+MELS, MFCC, SEQUENCES = {"n_mels": 64}, {"n_mfcc": 20}, {"spectrogram_dim": 1025, "lld_dim": 49}
+# Net -> width, options and what of its training is not `TRAIN`, with the values that both
+# profiles had while they were written out in the profiles' files.
+RESOLVED = {
+    "paper": {
+        "music1d": (1.0, {"seconds": 30.0}, {}),
+        "music2d": (1.0, {}, {"optimizer": "sgd", "momentum": 0.5}),
+        "c3d": (
+            1.0,
+            {"size": 112, "n_frames": 32},
+            {"optimizer": "sgd", "lr": 1e-5, "batch_size": 8},
+        ),
+        "i3d": (1.0, {"size": 224, "n_frames": 32}, {"lr": 1e-4, "batch_size": 8}),
+        "cnn": (1.0, {"n_frames": 430, **MELS}, {}),
+        "lightcnn": (1.0, {"n_frames": 430, **MELS}, {}),
+        "crnn": (1.0, {"n_frames": 430, **SEQUENCES}, CENTRES),
+        "rnn": (1.0, {"n_frames": 430, **MFCC}, {}),
+    },
+    "demo": {
+        "music1d": (
+            0.25,
+            {"seconds": 4.0, "dropout": 0.1},
+            {"lr": 1e-2, "epochs": 24, "patience": 8},
+        ),
+        "music2d": (
+            0.25,
+            {"seconds": 4.0, "front_end": "pl20", "activation": "relu", "norm": "batch"},
+            {"lr": 1e-2, "epochs": 20, "patience": 6},
+        ),
+        "c3d": (
+            0.125,
+            {"size": 56, "scale": "unit", "n_frames": 8},
+            {"epochs": 20, "patience": 6},
+        ),
+        "i3d": (
+            0.0625,
+            {"size": 64, "dropout": 0.2, "norm_momentum": 0.1, "n_frames": 8},
+            {"lr": 1e-2, "epochs": 20, "patience": 6},
+        ),
+        "cnn": (0.25, {"n_frames": 172, **MELS}, {"lr": 3e-3, "epochs": 20, "patience": 6}),
+        "lightcnn": (0.5, {"n_frames": 172, **MELS}, {"lr": 3e-3, "epochs": 20, "patience": 6}),
+        "crnn": (
+            0.25,
+            {"n_frames": 172, "bands": 64, **SEQUENCES},
+            {"lr": 3e-3, "epochs": 20, "patience": 6, **CENTRES},
+        ),
+        "rnn": (0.5, {"n_frames": 172, **MFCC}, {"lr": 3e-3, "epochs": 20, "patience": 6}),
+    },
+}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_nets_own_settings_are_those_that_the_profiles_had(profile):
+    nets = load_settings(profile).nets
+    assert set(nets) == set(RESOLVED[profile])
+    for name, (width, options, train) in RESOLVED[profile].items():
+        assert nets[name].record() == {
+            "name": name,
+            "width": width,
+            "options": options,
+            "train": {**TRAIN, **train},
+        }
+        assert nets[name].weights == ""
+
+
+def test_options_that_follow_from_the_run_can_be_set_themselves():
+    settings = load_settings(
+        "paper", ["extract.n_frames=16", "nets.i3d.options.n_frames=8", "descriptors.n_mels=40"]
+    )
+    assert settings.nets["c3d"].options["n_frames"] == 16
+    assert settings.nets["i3d"].options["n_frames"] == 8
+    assert settings.nets["cnn"].options["n_mels"] == 40
+
+
+def test_a_table_of_options_keeps_those_that_it_does_not_name():
+    nets = load_settings("demo", ["nets.i3d.options={size=32}"]).nets
+    assert nets["i3d"].options == {"size": 32, "dropout": 0.2, "norm_momentum": 0.1, "n_frames": 8}
+
+
+def test_stage_twos_settings_need_no_torch():
+    code = (
+        "import sys; from mvemo.pipeline.settings import load_fuse_settings;"
+        "print(load_fuse_settings('demo', ['nets.i3d.lr=1']).C, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0.01", "False"]
+    assert load_fuse_settings("paper") == load_settings("paper").fuse
+    with pytest.raises(BadOption, match="unknown net 'i4d'"):
+        load_fuse_settings("paper", ["nets.i4d.lr=1"])

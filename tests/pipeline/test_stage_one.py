@@ -190,7 +190,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(
     [
         (["--protocol", "frozen"], "frozen protocol embeds with pretrained weights"),
         (["--protocol", "fitted"], "protocol 'fitted' is not known: one of crossfit"),
-        (["--nets", "resnet"], "unknown net 'resnet': one of music1d"),
+        (["--nets", "resnet"], "unknown net 'resnet': one of c3d"),
         (["--set", "nets.c3d.lr=-1"], "lr is -1.0: it must be above 0"),
         (["--set", "nets.c3d.pace=1"], "nets.c3d.pace: unknown setting"),
         (["--set", "nets.c3d.options={size=3}"], "c3d: size is 3: it must be at least 16"),
@@ -205,7 +205,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(
         (["--set", "extract.workers=-3"], "extract.workers is -3"),
         (["--nets", ""], "extract.nets names no net"),
         (["--nets", "c3d,c3d"], "extract.nets names 'c3d' twice"),
-        (["--set", "nets.c3d.width=0"], "width of c3d is 0.0: it must be above 0"),
+        (["--set", "nets.c3d.width=0"], "nets.c3d.width is 0.0: it must be above 0"),
         (["--set", "nets.c3d.momentum=2"], "momentum is 2.0: it must be below 1"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mvemo.extract.nets.base import Net
+from mvemo.extract.nets import Net
 
 
 def sequences(lengths: list[int], dim: int, frames: int, seed: int = 0) -> Tensor:

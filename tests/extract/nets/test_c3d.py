@@ -10,7 +10,7 @@ import torch
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets import build_net, weights_digest
 from mvemo.extract.nets.c3d import SPORTS1M_MEAN
-from mvemo.extract.nets.weights import load_weights
+from mvemo.extract.nets.parts.weights import load_weights
 
 LAYERS = ("1a", "2a", "3a", "3b", "4a", "4b", "5a", "5b")
 WIDTH = 1 / 16

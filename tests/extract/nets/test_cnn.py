@@ -8,14 +8,13 @@ import torch
 from sequence_samples import assert_padding_changes_nothing, made_problem, sequences, settle
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets import build_net
-from mvemo.extract.nets.base import SequenceInput
-from mvemo.extract.nets.sequences import FrameNorm, masked_mean, pool, split_frames
+from mvemo.extract.nets import SequenceInput, build_net
+from mvemo.extract.nets.parts.sequences import FrameNorm, masked_mean, pool, split_frames
+from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.fine_tuning import fine_tune
+from mvemo.extract.training.fine_tuning import TrainingJob, fine_tune
 from mvemo.extract.training.losses import LOSSES
-from mvemo.extract.training.plan import TrainSettings
 
 
 def make():
@@ -102,15 +101,18 @@ def test_learns_a_made_problem_with_every_loss(tmp_path, loss):
     curve = fine_tune(
         net,
         RawBatches(lambda row: clips[row], net.input),
-        labels,
-        task="multiclass",
-        train_rows=list(range(40)),
-        val_rows=list(range(40, 60)),
-        settings=TrainSettings(lr=0.01, epochs=8, patience=8, batch_size=10, loss=loss, tau=0.1),
-        seed=0,
-        device=torch.device("cpu"),
-        precision="float32",
-        folder=folder,
+        TrainingJob(
+            "toy@all",
+            labels,
+            task="multiclass",
+            train_rows=list(range(40)),
+            val_rows=list(range(40, 60)),
+            settings=TrainSettings(
+                lr=0.01, epochs=8, patience=8, batch_size=10, loss=loss, tau=0.1
+            ),
+            seed=0,
+        ),
+        folder,
     )
     assert max(curve["val_accuracy"]) >= 0.9
 

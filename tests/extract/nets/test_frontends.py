@@ -7,7 +7,7 @@ import torch
 
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.mel import MelSettings
-from mvemo.extract.nets.frontends import (
+from mvemo.extract.nets.parts.frontends import (
     C17,
     C17_SECONDS,
     PL20,
@@ -133,7 +133,7 @@ def test_kernels_that_are_no_windowed_dft():
 
 
 def test_released_kernels_are_a_hann_windowed_dft(shared_data):
-    from mvemo.extract.nets.weights import read_weight_file
+    from mvemo.extract.nets.parts.weights import read_weight_file
 
     tensors, _ = read_weight_file(shared_data / "choi2017" / "msd_compact_cnn_theano.hdf5")
     computed, released = MelSpectrogram(C17), MelSpectrogram(C17)

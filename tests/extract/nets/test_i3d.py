@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets import build_net, weights_digest
 from mvemo.extract.nets.i3d import kinetics_names, pool_same
-from mvemo.extract.nets.weights import load_weights
+from mvemo.extract.nets.parts.weights import load_weights
 
 BLOCKS = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
 # Channels of the stem and of a block's six convolutions, in a net of width 1/16.

@@ -3,8 +3,7 @@
 import torch
 from sequence_samples import assert_padding_changes_nothing, sequences, settle
 
-from mvemo.extract.nets import build_net
-from mvemo.extract.nets.base import SequenceInput
+from mvemo.extract.nets import SequenceInput, build_net
 
 
 def size(net) -> int:

@@ -6,7 +6,7 @@ import torch
 
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import build_net, weights_digest
-from mvemo.extract.nets.weights import load_weights
+from mvemo.extract.nets.parts.weights import load_weights
 
 
 def plain_forward(net, wave: np.ndarray) -> np.ndarray:

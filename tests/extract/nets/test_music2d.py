@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.signal import convolve2d
 
-from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import build_net, weights_digest
-from mvemo.extract.nets.weights import load_weights, read_weight_file
+from mvemo.extract.nets.parts.weights import load_weights, read_weight_file
 
 POOLS = [(2, 4), (3, 4), (2, 5), (2, 4), (4, 4)]
 
@@ -148,26 +148,6 @@ def test_clip_norm_makes_clips_independent():
         together = net.train().embed(x)
         alone = torch.cat([net.eval().embed(x[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-
-
-def test_calibrated_statistics_are_those_of_one_large_batch():
-    """After `calibrate`, evaluation gives what a training pass over all clips gives."""
-    torch.manual_seed(0)
-    net = build_net("music2d", 3, width=0.25, seconds=2.0, norm="batch")
-    waves = torch.stack([torch.from_numpy(tone(24_000, s)) * (s + 1) / 5 for s in range(5)])
-    with torch.no_grad():
-        x = net.prepare(waves)
-        before = net.eval().embed(x)
-        net.calibrate(lambda: x.split(2))
-        assert not net.training
-        ours = net.embed(x)
-        whole = net.train().embed(x)
-    torch.testing.assert_close(ours, whole, rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(before, whole, atol=0.05)
-    with pytest.raises(BadSetting, match="needs 'batch'"):
-        build_net("music2d", 3, width=0.1, seconds=1).calibrate(lambda: [x])
-    with pytest.raises(BadSetting, match="at least one clip"):
-        net.calibrate(list)
 
 
 def test_pl20s_variant(tmp_path):

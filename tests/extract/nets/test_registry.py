@@ -10,11 +10,11 @@ import torch
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import NETS, build_net, weights_digest
-from mvemo.extract.nets.registry import make_options, scaled
+from mvemo.extract.nets.parts.registry import make_options, scaled
 
 
 def test_names():
-    assert list(NETS) == ["music1d", "music2d", "c3d", "i3d", "cnn", "lightcnn", "crnn", "rnn"]
+    assert list(NETS) == ["c3d", "cnn", "crnn", "i3d", "lightcnn", "music1d", "music2d", "rnn"]
     assert "music1d" in NETS
     assert "vgg" not in NETS
 
@@ -42,7 +42,7 @@ def test_the_seed_decides_the_weights():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: build_net("vgg", 6), "one of music1d, music2d, c3d, i3d"),
+        (lambda: build_net("vgg", 6), "one of c3d, cnn, crnn, i3d"),
         (lambda: build_net("music1d", 0), "n_outputs is 0"),
         (lambda: build_net("music1d", 6, width=0), "width is 0"),
         (lambda: build_net("music1d", 6, width=float("nan")), "width is nan"),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadWeights, MissingFile
-from mvemo.extract.nets.base import AudioInput, Net, weights_digest
-from mvemo.extract.nets.weights import KNOWN, file_layout, load_weights, read_weight_file
+from mvemo.extract.nets import AudioInput, Net, weights_digest
+from mvemo.extract.nets.parts.weights import KNOWN, file_layout, load_weights, read_weight_file
 
 
 class Toy(Net):
@@ -23,11 +23,14 @@ class Toy(Net):
     modality = "audio"
 
     def __init__(self, width: int = 3) -> None:
-        super().__init__()
-        self.input = AudioInput(sr=10, seconds=0.4)
+        super().__init__(None)
         self.embedding_dim = width
         self.hidden = nn.Linear(4, width)
         self.classifier = nn.Linear(width, 2)
+
+    @classmethod
+    def input_of(cls, options):
+        return AudioInput(sr=10, seconds=0.4)
 
     def prepare(self, raw: Tensor) -> Tensor:
         return raw

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.nets.base import SequenceInput
-from mvemo.extract.training.batches import RawBatches, cut
+from mvemo.extract.nets import SequenceInput
+from mvemo.extract.training.batches import RawBatches, split_rows
 
 
 def reader(clips, n_frames=4):
@@ -26,7 +26,9 @@ def test_short_sequences_end_in_nan_rows_and_long_ones_are_cut():
 
 def test_batches_come_ahead_in_order():
     clips = [np.full((3, 2), i, np.float32) for i in range(5)]
-    seen = [raw[:, 0, 0].tolist() for _, raw in reader(clips, 3).ahead(cut(list(range(5)), 2))]
+    seen = [
+        raw[:, 0, 0].tolist() for _, raw in reader(clips, 3).ahead(split_rows(list(range(5)), 2))
+    ]
     assert seen == [[0, 1], [2, 3], [4]]
 
 

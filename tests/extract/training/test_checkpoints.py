@@ -1,3 +1,5 @@
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,6 @@ def test_state_comes_back_and_goes_when_the_job_is_done(tmp_path):
     assert state["epoch"] == 3
     torch.testing.assert_close(state["weights"]["w"], torch.arange(4.0))
     job.finish({"w": torch.ones(2)}, {"epoch": [1.0]})
-    assert job.done
     assert job.load_state() is None
     result = job.result()
     assert result is not None
@@ -46,3 +47,18 @@ def test_a_damaged_state_is_a_miss_with_a_warning(tmp_path):
 
 def test_settings_lie_beside_the_weights(tmp_path):
     assert '"lr": 0.1' in (folder(tmp_path).path / "settings.json").read_text()
+
+
+def test_a_curve_without_validation_is_strict_json_and_comes_back(tmp_path):
+    job = folder(tmp_path)
+    job.finish({"w": torch.ones(2)}, {"train_loss": [0.5, 0.25], "val_loss": [math.nan] * 2})
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    text = (job.path / "curve.json").read_text()
+    assert json.loads(text, parse_constant=refuse)["val_loss"] == [None, None]
+    result = job.result()
+    assert result is not None
+    assert result[1]["train_loss"] == [0.5, 0.25]
+    assert all(math.isnan(value) for value in result[1]["val_loss"])

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mvemo.extract.errors import BadMedia, BadSetting
-from mvemo.extract.nets.base import AudioInput, Net, VideoInput
+from mvemo.extract.errors import BadMedia, BadSetting, TrainingDiverged
+from mvemo.extract.nets import AudioInput, Net, VideoInput
+from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training import fine_tuning as finetune
-from mvemo.extract.training.batches import RawBatches, cut
+from mvemo.extract.training.batches import RawBatches, split_rows
 from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.training.losses import LOSSES, SoftmaxLoss
-from mvemo.extract.training.plan import TrainSettings
+from mvemo.extract.training.losses import LOSSES
 
 CPU = torch.device("cpu")
 
@@ -24,12 +24,15 @@ class Toy(Net):
     modality = "audio"
 
     def __init__(self, outputs: int) -> None:
-        super().__init__()
-        self.input = AudioInput(sr=100, seconds=0.2)
+        super().__init__(None)
         self.embedding_dim = 8
         self.hidden = nn.Linear(20, 8)
         self.drop = nn.Dropout(0.2)
         self.classifier = nn.Linear(8, outputs)
+
+    @classmethod
+    def input_of(cls, options):
+        return AudioInput(sr=100, seconds=0.2)
 
     def prepare(self, raw: Tensor) -> Tensor:
         return raw * 2
@@ -58,17 +61,18 @@ def train(tmp_path: Path, *, epochs: int = 8, seed: int = 1, label: str = "job",
     curve = finetune.fine_tune(
         net,
         RawBatches(lambda row: waves[row], net.input),
-        labels,
-        task="multiclass",
-        train_rows=list(range(45)),
-        val_rows=list(range(45, 60)),
-        settings=TrainSettings(
-            lr=0.02, epochs=epochs, patience=50, batch_size=11, loss=loss, tau=0.05
+        finetune.TrainingJob(
+            "toy@all",
+            labels,
+            task="multiclass",
+            train_rows=list(range(45)),
+            val_rows=list(range(45, 60)),
+            settings=TrainSettings(
+                lr=0.02, epochs=epochs, patience=50, batch_size=11, loss=loss, tau=0.05
+            ),
+            seed=seed,
         ),
-        seed=seed,
-        device=CPU,
-        precision="float32",
-        folder=folder,
+        folder,
     )
     return net, curve
 
@@ -77,17 +81,10 @@ def test_learns_a_separable_problem_and_keeps_the_best_weights(tmp_path):
     net, curve = train(tmp_path, epochs=25)
     assert curve["train_loss"][-1] < 0.4 * curve["train_loss"][0]
     waves, labels = problem()
-    loss, accuracy = finetune.score(
-        net,
-        RawBatches(lambda row: waves[row], net.input),
-        torch.from_numpy(labels),
-        list(range(45, 60)),
-        "multiclass",
-        SoftmaxLoss(),
-        8,
-        CPU,
-        "float32",
-    )
+    settings = TrainSettings(batch_size=8)
+    job = finetune.TrainingJob("toy@all", labels, "multiclass", [], [0], settings, seed=0)
+    trainer = finetune.Trainer(net, RawBatches(lambda row: waves[row], net.input), job)
+    loss, accuracy = trainer.score(range(45, 60))
     assert loss == pytest.approx(min(curve["val_loss"]), rel=1e-5)
     assert accuracy > 0.8
 
@@ -111,15 +108,16 @@ def test_stops_when_patience_is_spent(tmp_path):
     curve = finetune.fine_tune(
         net,
         RawBatches(lambda row: waves[row], net.input),
-        labels,
-        task="multiclass",
-        train_rows=list(range(45)),
-        val_rows=list(range(45, 60)),
-        settings=TrainSettings(lr=30.0, epochs=200, patience=3, batch_size=16),
-        seed=0,
-        device=CPU,
-        precision="float32",
-        folder=folder,
+        finetune.TrainingJob(
+            "toy@all",
+            labels,
+            task="multiclass",
+            train_rows=list(range(45)),
+            val_rows=list(range(45, 60)),
+            settings=TrainSettings(lr=30.0, epochs=200, patience=3, batch_size=16),
+            seed=0,
+        ),
+        folder,
     )
     best = int(np.argmin(curve["val_loss"]))
     assert len(curve["epoch"]) == best + 1 + 3
@@ -135,15 +133,16 @@ def test_every_optimizer_lowers_the_loss(tmp_path, optimizer):
     curve = finetune.fine_tune(
         net,
         RawBatches(lambda row: waves[row], net.input),
-        labels,
-        task="multiclass",
-        train_rows=list(range(60)),
-        val_rows=list(range(60)),
-        settings=TrainSettings(optimizer=optimizer, lr=0.01, momentum=0.5, epochs=6),
-        seed=0,
-        device=CPU,
-        precision="float32",
-        folder=folder,
+        finetune.TrainingJob(
+            "toy@all",
+            labels,
+            task="multiclass",
+            train_rows=list(range(60)),
+            val_rows=list(range(60)),
+            settings=TrainSettings(optimizer=optimizer, lr=0.01, momentum=0.5, epochs=6),
+            seed=0,
+        ),
+        folder,
     )
     assert curve["val_loss"][-1] < curve["val_loss"][0]
 
@@ -180,7 +179,10 @@ def test_frames_of_another_size_are_refused():
 def test_batches_come_in_order():
     clips = {i: np.full(2, i, np.float32) for i in range(7)}
     reader = RawBatches(lambda row: clips[row], AudioInput(sr=2, seconds=1.0))
-    seen = [(list(rows), raw[:, 0].tolist()) for rows, raw in reader.ahead(cut(list(range(7)), 3))]
+    seen = [
+        (list(rows), raw[:, 0].tolist())
+        for rows, raw in reader.ahead(split_rows(list(range(7)), 3))
+    ]
     assert seen == [([0, 1, 2], [0, 1, 2]), ([3, 4, 5], [3, 4, 5]), ([6], [6])]
 
 
@@ -212,15 +214,16 @@ def tuned(tmp_path, label: str, settings: TrainSettings, *, val_rows=(), n: int 
     curve = finetune.fine_tune(
         net,
         RawBatches(lambda row: waves[row], net.input),
-        labels,
-        task="multiclass",
-        train_rows=list(range(n)),
-        val_rows=list(val_rows),
-        settings=settings,
-        seed=1,
-        device=CPU,
-        precision="float32",
-        folder=folder,
+        finetune.TrainingJob(
+            "toy@all",
+            labels,
+            task="multiclass",
+            train_rows=list(range(n)),
+            val_rows=list(val_rows),
+            settings=settings,
+            seed=1,
+        ),
+        folder,
     )
     return net, curve
 
@@ -274,7 +277,7 @@ def test_training_stops_at_exactly_that_iteration(tmp_path):
 
 
 def test_a_long_run_keeps_a_point_every_so_many_iterations(tmp_path, monkeypatch):
-    monkeypatch.setattr(finetune, "MOST_POINTS", 4)
+    monkeypatch.setattr(finetune, "MAX_POINTS", 4)
     _, curve = tuned(tmp_path, "a", TrainSettings(iterations=10, patience=0, batch_size=11))
     assert curve["iteration"] == [3.0, 6.0, 9.0]
 
@@ -291,3 +294,40 @@ def test_iterations_cut_off_and_resumed_end_as_ones_that_were_not(tmp_path, monk
     assert again["iteration"] == curve["iteration"]
     assert again["iteration_loss"] == curve["iteration_loss"]
     assert same(whole, resumed)
+
+
+@pytest.mark.parametrize("patience", [0, 4])
+def test_training_that_diverges_fails_by_name(tmp_path, patience):
+    settings = TrainSettings(lr=1e30, optimizer="sgd", epochs=5, patience=patience, batch_size=11)
+    val_rows = range(45, 60) if patience else ()
+    message = (
+        r"toy@all: training diverged: no finite loss by epoch \d .*: lower the learning rate, "
+        r"--set nets\.toy\.lr=1e\+29 \(it is 1e\+30\)"
+    )
+    with pytest.raises(TrainingDiverged, match=message):
+        tuned(tmp_path, "diverging", settings, val_rows=val_rows)
+
+
+def test_no_finite_validation_loss_is_divergence_though_weights_are_finite(tmp_path, monkeypatch):
+    monkeypatch.setattr(finetune.Trainer, "score", lambda self, rows: (float("nan"), 0.0))
+    settings = TrainSettings(epochs=4, patience=2)
+    with pytest.raises(TrainingDiverged, match="no finite loss by epoch 2"):
+        tuned(tmp_path, "nan", settings, val_rows=range(45, 60))
+
+
+def test_training_that_diverges_late_keeps_its_best_weights(tmp_path, monkeypatch):
+    score = finetune.Trainer.score
+    seen = []
+
+    def lose_weights(self, rows):
+        if len(seen) == 2:
+            torch.nn.init.constant_(self.net.hidden.weight, float("nan"))
+        seen.append(score(self, rows))
+        return seen[-1]
+
+    monkeypatch.setattr(finetune.Trainer, "score", lose_weights)
+    settings = TrainSettings(lr=0.02, epochs=9, patience=3, batch_size=11)
+    net, curve = tuned(tmp_path, "late", settings, val_rows=range(45, 60))
+    assert len(curve["epoch"]) == int(np.nanargmin(curve["val_loss"])) + 1 + 3
+    assert np.isnan(curve["val_loss"][2:]).all()
+    assert all(bool(torch.isfinite(value).all()) for value in net.state_dict().values())

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.base import AudioInput, Net
+from mvemo.extract.nets import AudioInput, Net
+from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training import fine_tuning as finetune
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.losses import LOSSES, make_loss
-from mvemo.extract.training.plan import TrainSettings
 
 N, DIM, CLASSES, TAU = 7, 5, 3, 0.7
 
@@ -194,11 +194,14 @@ class Toy(Net):
     modality = "audio"
 
     def __init__(self) -> None:
-        super().__init__()
-        self.input = AudioInput(sr=100, seconds=0.2)
+        super().__init__(None)
         self.embedding_dim = 8
         self.hidden = nn.Linear(20, 8)
         self.classifier = nn.Linear(8, 3)
+
+    @classmethod
+    def input_of(cls, options):
+        return AudioInput(sr=100, seconds=0.2)
 
     def prepare(self, raw: Tensor) -> Tensor:
         return raw
@@ -222,15 +225,18 @@ def trained(tmp_path, loss: str, tau: float):
     curve = finetune.fine_tune(
         net,
         RawBatches(lambda row: waves[row], net.input),
-        labels,
-        task="multiclass",
-        train_rows=list(range(60)),
-        val_rows=list(range(60, 90)),
-        settings=TrainSettings(lr=0.01, epochs=25, patience=50, batch_size=12, loss=loss, tau=tau),
-        seed=0,
-        device=torch.device("cpu"),
-        precision="float32",
-        folder=folder,
+        finetune.TrainingJob(
+            "toy@all",
+            labels,
+            task="multiclass",
+            train_rows=list(range(60)),
+            val_rows=list(range(60, 90)),
+            settings=TrainSettings(
+                lr=0.01, epochs=25, patience=50, batch_size=12, loss=loss, tau=tau
+            ),
+            seed=0,
+        ),
+        folder,
     )
     with torch.no_grad():
         x = net.embed(torch.from_numpy(waves)).numpy()

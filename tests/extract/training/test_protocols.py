@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets import build_net
-from mvemo.extract.nets.base import Net
+from mvemo.extract.nets import Net, build_net
+from mvemo.extract.settings import NetSettings, RunSettings, TrainSettings
 from mvemo.extract.training import protocols
 from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.plan import NetPlan, TrainSettings
-from mvemo.extract.training.protocols import RunSettings, Trained, trained_nets
+from mvemo.extract.training.fine_tuning import TrainingJob
+from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
 from mvemo.manifests import Clip, Manifest
 
 N = 24
@@ -50,20 +50,23 @@ def run(
     splits: np.ndarray | None = SPLITS,
     weights: str = "",
     **train,
-) -> list[Trained]:
+) -> list[TrainedNet]:
     settings = {"epochs": 2, "batch_size": 4, **train}
-    plan = NetPlan("music1d", 0.1, weights, OPTIONS, TrainSettings(**settings))
+    net = NetSettings("music1d", 0.1, weights, OPTIONS, TrainSettings(**settings))
+    clips = TrainingClips(
+        manifest,
+        content=dict.fromkeys(manifest.clip_ids, "content"),
+        usable=np.ones(N, dtype=np.bool_) if usable is None else usable,
+        folds=FOLDS,
+        splits=splits,
+    )
     return list(
-        trained_nets(
-            plan,
-            manifest,
-            FOLDS,
-            np.ones(N, dtype=np.bool_) if usable is None else usable,
-            dict.fromkeys(manifest.clip_ids, "content"),
-            lambda net: RawBatches(lambda row: waves[row], net.input),
+        train_nets(
+            net,
+            clips,
             RunSettings(protocol, device="cpu"),
-            jobs,
-            splits=splits,
+            batches=lambda net: RawBatches(lambda row: waves[row], net.input),
+            jobs=jobs,
         )
     )
 
@@ -75,9 +78,9 @@ class Seen:
         self.train: list[list[int]] = []
         self.val: list[list[int]] = []
 
-    def __call__(self, net: Net, *_: object, train_rows, val_rows, **__: object):
-        self.train.append(list(train_rows))
-        self.val.append(list(val_rows))
+    def __call__(self, net: Net, batches: RawBatches, job: TrainingJob, *_: object, **__: object):
+        self.train.append(list(job.train_rows))
+        self.val.append(list(job.val_rows))
         return {"epoch": [1.0]}
 
 

@@ -47,7 +47,7 @@ def test_check(file: Path) -> None:
     ("arguments", "kind", "message"),
     [
         (("info", "none.pt"), MissingFile, "none.pt: no such weight file"),
-        (("check", "vgg", "FILE"), BadSetting, "one of music1d, music2d, c3d, i3d"),
+        (("check", "vgg", "FILE"), BadSetting, "one of c3d, cnn, crnn, i3d"),
         (("check", "music1d", "FILE"), BadWeights, "no tensor has the shape"),
         (("check", "music2d", "FILE"), BadWeights, "no tensor"),
         (("check", "music1d", "FILE", "--option", "seconds"), BadOption, "key=value"),

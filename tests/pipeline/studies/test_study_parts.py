@@ -37,7 +37,7 @@ def test_published_figures_are_those_of_the_paper():
 def test_chosen_rates_are_those_of_the_paper_profile():
     nets = load_settings("paper").nets
     for net, chosen in (("music1d", "Adam"), ("music2d", "SGD"), ("c3d", "SGD"), ("i3d", "Adam")):
-        assert RATES[net][chosen] == (nets[net].lr, nets[net].momentum)
+        assert RATES[net][chosen] == (nets[net].train.lr, nets[net].train.momentum)
 
 
 def test_a_table_puts_published_columns_behind_a_bar():

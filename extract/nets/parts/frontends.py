@@ -30,18 +30,23 @@ C17_SECONDS = 29.0
 
 
 def fit_waveform(waveform: Tensor, samples: int) -> Tensor:
-    """Zero-pad at the end, or cut, to a length (A1).
+    """Zero-pad at the end, or shorten, to a length (A1).
 
     Parameters
     ----------
     waveform
         (..., any length).
     samples
-        The length wanted.
+        The length to give it.
 
     Returns
     -------
     (..., samples), of the same type.
+
+    Examples
+    --------
+    >>> fit_waveform(torch.ones(3), 5)
+    tensor([1., 1., 1., 0., 0.])
     """
     if samples < 1:
         raise BadSetting(f"samples is {samples}: it must be above 0")
@@ -132,13 +137,13 @@ class MelSpectrogram(nn.Module):
         """
         n_fft, n_bins = self.settings.n_fft, self.settings.n_fft // 2 + 1
         real, imag = real.squeeze().double(), imag.squeeze().double()
-        for name, kernel, wanted in (
+        for name, kernel, shape in (
             ("real DFT kernel", real, (n_fft, n_bins)),
             ("imaginary DFT kernel", imag, (n_fft, n_bins)),
             ("filterbank", filterbank, (n_bins, self.settings.n_mels)),
         ):
-            if tuple(kernel.shape) != wanted:
-                raise BadWeights(f"{name} has shape {tuple(kernel.shape)}, {wanted} is wanted")
+            if tuple(kernel.shape) != shape:
+                raise BadWeights(f"{name} has shape {tuple(kernel.shape)}, {shape} is needed")
         # At frequency zero the real kernel is the window itself.
         window = real[:, 0]
         angle = (

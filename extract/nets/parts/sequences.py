@@ -6,12 +6,29 @@ a clip's embedding is the same alone, and in any batch with any padding.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from mvemo.extract.errors import BadSetting
+
+if TYPE_CHECKING:
+    from mvemo.extract.descriptors import DescriptorSettings
+
+
+def frames_of(seconds: float, descriptors: DescriptorSettings) -> int:
+    """Frames of descriptor sequences that a clip of this length fills, at least one.
+
+    Examples
+    --------
+    >>> from mvemo.extract.descriptors import DescriptorSettings
+    >>> frames_of(10.0, DescriptorSettings())
+    431
+    """
+    return max(1, round(seconds * descriptors.sr / descriptors.hop_length))
 
 
 def check_width(net: str, raw: Tensor, dim: int, option: str) -> None:
@@ -36,10 +53,10 @@ def split_frames(x: Tensor) -> tuple[Tensor, Tensor]:
     The batch with zeros for the padding, and lengths, int64 (batch,), at least 1. A NaN
     within a frame that has other values stays, so that it shows.
     """
-    there = ~torch.isnan(x).all(dim=2)
+    valid = ~torch.isnan(x).all(dim=2)
     frames = torch.arange(1, x.shape[1] + 1, device=x.device)
-    lengths = (there * frames).amax(dim=1).clamp(min=1)
-    return torch.where(there[:, :, None], x, torch.zeros_like(x)), lengths
+    lengths = (valid * frames).amax(dim=1).clamp(min=1)
+    return torch.where(valid[:, :, None], x, torch.zeros_like(x)), lengths
 
 
 def frame_mask(lengths: Tensor, frames: int) -> Tensor:
@@ -66,10 +83,10 @@ class FrameNorm(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(batch, channels, ..., frames) -> the same; zeros in the padding."""
         mask = frame_mask(lengths, x.shape[-1])
-        there = mask.reshape(len(x), *[1] * (x.dim() - 2), x.shape[-1])
+        keep = mask.reshape(len(x), *[1] * (x.dim() - 2), x.shape[-1])
         if not self.training or bool(mask.all()):
             # Running statistics ask no frame, and without padding all are real.
-            return self._normed(x.flatten(2)).reshape(x.shape) * there
+            return self._normed(x.flatten(2)).reshape(x.shape) * keep
         # (batch, frames, channels, ...) -> (real frames, channels, the rest)
         moved = x.movedim(-1, 1)
         real = moved[mask]

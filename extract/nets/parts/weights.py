@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mvemo.extract.errors import BadWeights, MissingFile
-from mvemo.extract.nets.base import Net
+from mvemo.extract.nets.parts.base import Net
 
 Tensors = dict[str, Tensor]
 
@@ -262,6 +262,23 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
     return tensors, sha256
 
 
+def describe_file(path: str | Path) -> str:
+    """Format, SHA-256, known origin and all tensors of a weight file, for the terminal."""
+    tensors, sha256 = read_weight_file(path)
+    n_numbers = sum(value.numel() for value in tensors.values())
+    lines = [
+        f"{path}: {file_layout(path)}, {len(tensors)} tensors, {n_numbers:,} numbers",
+        f"sha256 {sha256}",
+        f"known as {KNOWN.get(sha256, 'nothing: not a published file tried here')}",
+    ]
+    width = max(len(name) for name in tensors)
+    for name, value in tensors.items():
+        dtype = str(value.dtype).removeprefix("torch.")
+        shape = " x ".join(map(str, value.shape)) or "scalar"
+        lines.append(f"  {name:<{width}}  {dtype}  {shape}")
+    return "\n".join(lines)
+
+
 def file_layout(path: str | Path) -> str:
     """``torch checkpoint``, ``NumPy archive``, ``NumPy array`` or ``HDF5``."""
     path = Path(path)
@@ -273,7 +290,7 @@ def file_layout(path: str | Path) -> str:
 
 def _layout(path: Path, head: bytes) -> str:
     """The format, from the file's first bytes."""
-    accepted = "a torch checkpoint, NumPy .npz or .npy, or HDF5 is wanted"
+    accepted = "a torch checkpoint, NumPy .npz or .npy, or HDF5 is needed"
     if not head:
         raise BadWeights(f"{path}: is empty: {accepted}")
     if head.startswith(b"\x89HDF\r\n\x1a\n"):

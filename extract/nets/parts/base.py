@@ -1,0 +1,134 @@
+"""What every net has: its input, its embedding, its outputs, and a digest of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mvemo.extract.nets.parts.inputs import NetInput, SharedSettings
+from mvemo.extract.settings import NetSettings
+
+
+class Net(nn.Module, ABC):
+    """A unimodal net: ``prepare`` -> ``embed`` -> ``classifier``.
+
+    A subclass states all that mvemo knows of it in its class variables and class methods,
+    and sets in its constructor, called as ``kind(n_outputs, width=…, options=…)``,
+    `embedding_dim` and `classifier` (an ``nn.Linear`` from the embedding to the outputs,
+    the only part that depends on the number of outputs).
+
+    Parameters
+    ----------
+    options
+        Of the class's `Options`.
+
+    Attributes
+    ----------
+    name
+        The module's name in `mvemo.extract.nets`.
+    modality
+        ``audio`` or ``video``.
+    Options
+        A frozen dataclass of bool, int, float and str fields, all with defaults, which
+        checks its own values and raises `BadSetting`; saved as JSON beside the weights.
+    profiles
+        The net's settings by profile: ``paper``, which is also where a profile file of
+        one's own starts from, and ``demo``, without which a demo takes the paper's.
+    version
+        Rises whenever the same weights would give other embeddings.
+    published
+        The published weight files that `load_pretrained` maps, for ``mvemo weights list``.
+    pretrained_outputs
+        Outputs of the net in those files; 0 where they are of no use.
+    """
+
+    name: ClassVar[str]
+    modality: ClassVar[Literal["audio", "video"]]
+    Options: ClassVar[type[Any]]
+    profiles: ClassVar[Mapping[str, NetSettings]]
+    version: ClassVar[int] = 1
+    published: ClassVar[tuple[str, ...]] = ()
+    pretrained_outputs: ClassVar[int] = 0
+
+    options: Any
+    input: NetInput
+    embedding_dim: int
+    classifier: nn.Linear
+
+    def __init__(self, options: Any) -> None:
+        super().__init__()
+        self.options = options
+        self.input = self.input_of(options)
+
+    @classmethod
+    @abstractmethod
+    def input_of(cls, options: Any) -> NetInput:
+        """What a net of these options is given; no net is built to know it."""
+
+    @classmethod
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+        """Options that follow from the settings of a run, unless they are set themselves."""
+        return {}
+
+    @classmethod
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+        """Options by which clips of this length fill the input; none where any length does."""
+        return {}
+
+    @abstractmethod
+    def prepare(self, raw: Tensor) -> Tensor:
+        """Turn decoded media into the tensor that `embed` takes.
+
+        Parameters
+        ----------
+        raw
+            audio: float32 (batch, samples) in [-1, 1]; video: uint8
+            (batch, frames, height, width, 3), RGB; sequences: float32
+            (batch, n_frames, dim), NaN rows after a clip's end.
+        """
+
+    @abstractmethod
+    def embed(self, x: Tensor) -> Tensor:
+        """Penultimate layer, float32 (batch, embedding_dim), of a prepared batch."""
+
+    @abstractmethod
+    def preprocessing(self) -> dict[str, Any]:
+        """The record of `prepare` that is bound to the weights: JSON values only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, float32 (batch, outputs), of a prepared batch."""
+        logits: Tensor = self.classifier(self.embed(x))
+        return logits
+
+    def embedding_state(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters and buffers that `embed` depends on: all but the classifier's."""
+        for name, value in sorted(self.state_dict().items()):
+            if not name.startswith("classifier."):
+                yield name, value
+
+
+def weights_digest(net: Net) -> str:
+    """SHA-256 over names, types, shapes and bytes of all that `embed` depends on.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from mvemo.extract.nets import build_net
+    >>> net = build_net("music1d", 6, width=0.25)
+    >>> before = weights_digest(net)
+    >>> torch.nn.init.zeros_(net.classifier.weight).shape
+    torch.Size([6, 64])
+    >>> weights_digest(net) == before
+    True
+    """
+    state = hashlib.sha256()
+    for name, value in net.embedding_state():
+        tensor = value.detach().cpu().contiguous()
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()

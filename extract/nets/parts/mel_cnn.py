@@ -1,0 +1,149 @@
+"""What the classical and the lightweight CNN on the mel spectrogram share (N6)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvemo.extract.descriptors import dim_of
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
+from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.sequences import (
+    FrameNorm,
+    check_width,
+    frames_of,
+    masked_mean,
+    pool,
+    split_frames,
+)
+
+CHANNELS = (32, 64, 128, 256)
+# (mel bands, frames) after each convolution.
+POOL = (2, 2)
+
+
+@dataclass(frozen=True)
+class MelCNNOptions:
+    """Options of nets that are a `MelCNN`.
+
+    Parameters
+    ----------
+    n_frames
+        Frames of the input; 430 are the 10 s of J22 3.2 at 44.1 kHz and a hop of 1,024.
+    n_mels
+        Mel bands; J22 gives no number.
+    dropout
+        Probability, before the classifier, in training.
+    """
+
+    n_frames: int = 430
+    n_mels: int = 64
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("n_frames", "n_mels"):
+            if getattr(self, name) < 1:
+                raise BadSetting(f"mel CNN: {name} is {getattr(self, name)}: it must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise BadSetting(f"mel CNN: dropout is {self.dropout}: it must lie in [0, 1)")
+
+
+class MelCNN(Net):
+    """Four layers of convolution, batch normalisation, ReLU and 2 x 2 max-pooling.
+
+    The mean of the last map over frequency and the clip's own time goes through a layer
+    that a subclass may leave out.
+
+    J22 compares the two (Table 3) and describes neither, so sizes are the usual ones.
+    The mel spectrogram is taken in decibel; each band is normalised by statistics of the
+    training frames, so that loudness and balance of a clip are kept.
+
+    Parameters
+    ----------
+    n_outputs
+        Classes, tags or regression targets.
+    width
+        Multiplies all channel counts.
+    options
+        See `MelCNNOptions`.
+    """
+
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    Options = MelCNNOptions
+
+    options: MelCNNOptions
+    input: SequenceInput
+
+    def __init__(
+        self, n_outputs: int, *, width: float = 1.0, options: MelCNNOptions | None = None
+    ) -> None:
+        super().__init__(options or MelCNNOptions())
+        self.input_norm = FrameNorm(self.options.n_mels, momentum=None)
+        channels = [1, *(scaled(count, width) for count in CHANNELS)]
+        self.convolutions = nn.ModuleList(
+            self.make_convolution(i, a, b) for i, (a, b) in enumerate(pairwise(channels))
+        )
+        self.norms = nn.ModuleList(FrameNorm(count) for count in channels[1:])
+        self.hidden = self.make_hidden(channels[-1])
+        self.embedding_dim = channels[-1]
+        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+
+    def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:
+        """Layer's convolution, which keeps bands and frames; no bias, a normalisation follows."""
+        return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+
+    def make_hidden(self, channels: int) -> nn.Module:
+        """From the mean of the last map, (batch, channels), to the embedding of that size."""
+        return nn.Sequential(nn.Linear(channels, channels), nn.ReLU())
+
+    @classmethod
+    def input_of(cls, options: MelCNNOptions) -> SequenceInput:
+        return SequenceInput(("mel",), options.n_frames)
+
+    @classmethod
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_mels": dim_of("mel", shared.descriptors)}
+
+    @classmethod
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_frames": frames_of(seconds, shared.descriptors)}
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """float32 (batch, n_frames, n_mels) in decibel, NaN after a clip's end: as it is."""
+        check_width(self.name, raw, self.options.n_mels, "n_mels")
+        return raw
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (batch, frames, n_mels), NaN after a clip's end -> (batch, embedding_dim)."""
+        x, lengths = split_frames(x)
+        # -> (batch, 1, n_mels, frames)
+        x = self.input_norm(x.transpose(1, 2), lengths).unsqueeze(1)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            # size kept; zeros after a clip's end, as beyond the edges
+            x = functional.relu(norm(convolution(x), lengths))
+            # -> (batch, channels, bands / 2, frames / 2), rounded up
+            x, lengths = pool(x, lengths, POOL)
+        # -> (batch, channels) -> (batch, embedding_dim)
+        embedding: Tensor = self.hidden(masked_mean(x, lengths))
+        return embedding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, float32 (batch, outputs), of a prepared batch."""
+        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
+        return logits
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "features": list(self.input.features),
+            "n_frames": self.input.n_frames,
+            "shorter": "their own length",
+            "longer": "cut",
+            "options": asdict(self.options),
+        }

@@ -1,0 +1,216 @@
+"""The nets by name: what lies in the folder `mvemo.extract.nets`.
+
+Every module there without a leading underscore is a net of the module's name. It is
+imported when it is asked for, so that naming a net costs no import of torch, nor of what
+only another net needs (torchvision, for example).
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.settings import NetSettings
+
+if TYPE_CHECKING:
+    from mvemo.extract.nets.parts.base import Net
+    from mvemo.extract.nets.parts.inputs import NetInput, SharedSettings
+
+PACKAGE = "mvemo.extract.nets"
+# What a profile without settings of a net's own falls back to.
+FALLBACK_PROFILE = "paper"
+
+
+def net_names() -> tuple[str, ...]:
+    """Names of all nets there are, sorted; nothing is imported.
+
+    A folder added to ``mvemo.extract.nets.__path__`` is looked into as well, so that a net
+    of one's own need not lie in the installed package.
+
+    Examples
+    --------
+    >>> "i3d" in net_names()
+    True
+    """
+    path = importlib.import_module(PACKAGE).__path__
+    return tuple(
+        sorted(
+            module.name
+            for module in pkgutil.iter_modules(path)
+            if not module.ispkg and not module.name.startswith("_")
+        )
+    )
+
+
+class _Registry(Mapping[str, "type[Net]"]):
+    """Name of a net to its class, imported on access."""
+
+    def __getitem__(self, name: str) -> type[Net]:
+        if name not in net_names():
+            raise KeyError(name)
+        module = importlib.import_module(f"{PACKAGE}.{name}")
+        for kind in vars(module).values():
+            if (
+                isinstance(kind, type)
+                and kind.__module__ == module.__name__
+                and getattr(kind, "name", None) == name
+            ):
+                return kind
+        raise BadSetting(f"{module.__file__}: has no class whose name is {name!r}")
+
+    def __contains__(self, name: object) -> bool:
+        return name in net_names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(net_names())
+
+    def __len__(self) -> int:
+        return len(net_names())
+
+
+NETS: Mapping[str, type[Net]] = _Registry()
+
+
+def check_name(name: str) -> None:
+    """Raise `BadSetting`, which lists the nets there are, where none has this name."""
+    if name not in NETS:
+        raise BadSetting(f"net {name!r} is not known: one of {', '.join(NETS)}")
+
+
+def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
+    """A net's own settings in a profile.
+
+    Parameters
+    ----------
+    name
+        A key of `NETS`.
+    profile
+        ``paper`` or ``demo``; any other, and one that the net says nothing of, is ``paper``.
+
+    Examples
+    --------
+    >>> settings = default_settings("music2d", "paper")
+    >>> settings.train.optimizer, settings.train.momentum
+    ('sgd', 0.5)
+    """
+    check_name(name)
+    profiles = NETS[name].profiles
+    return profiles.get(profile, profiles[FALLBACK_PROFILE])
+
+
+def with_shared_options(settings: NetSettings, shared: SharedSettings) -> NetSettings:
+    """The settings, with the options that follow from those of the run filled in."""
+    options = {**NETS[settings.name].shared_options(shared), **settings.options}
+    return replace(settings, options=options)
+
+
+def with_length(settings: NetSettings, seconds: float, shared: SharedSettings) -> NetSettings:
+    """The settings of a net whose input clips of this length fill.
+
+    Examples
+    --------
+    >>> from mvemo.extract.descriptors import DescriptorSettings
+    >>> from mvemo.extract.nets import SharedSettings
+    >>> shared = SharedSettings(n_frames=32, descriptors=DescriptorSettings())
+    >>> dict(with_length(NetSettings("rnn"), 10.0, shared).options)
+    {'n_frames': 431}
+    >>> dict(with_length(NetSettings("i3d"), 10.0, shared).options)
+    {}
+    """
+    options = NETS[settings.name].options_for(seconds, shared)
+    return replace(settings, options={**settings.options, **options})
+
+
+def options_of(settings: NetSettings) -> Any:
+    """A net's options, typed and checked; see `make_options`."""
+    check_name(settings.name)
+    return make_options(NETS[settings.name], settings.options)
+
+
+def input_of(settings: NetSettings) -> NetInput:
+    """What a net of these settings is given; no net is built to know it.
+
+    Examples
+    --------
+    >>> input_of(NetSettings("i3d", options={"n_frames": 16}))
+    VideoInput(n_frames=16, size=224)
+    """
+    return NETS[settings.name].input_of(options_of(settings))
+
+
+def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) -> Net:
+    """Make a net with random weights, drawn from torch's global generator.
+
+    Parameters
+    ----------
+    name
+        A key of `NETS`.
+    n_outputs
+        Classes, tags or regression targets.
+    width
+        Multiplies the channel counts; 1 is the papers' size.
+    options
+        Fields of the class's `Options`.
+
+    Raises
+    ------
+    BadSetting
+        The name or an option is unknown, or a value is of the wrong type or range.
+
+    Examples
+    --------
+    >>> net = build_net("music1d", 6, width=0.5, seconds=4.0)
+    >>> net.embedding_dim, net.input
+    (128, AudioInput(sr=16000, seconds=4.0))
+    """
+    check_name(name)
+    if isinstance(n_outputs, bool) or not isinstance(n_outputs, int) or n_outputs < 1:
+        raise BadSetting(f"{name}: n_outputs is {n_outputs!r}: it must be an integer above 0")
+    if not (isinstance(width, (int, float)) and math.isfinite(width) and width > 0):
+        raise BadSetting(f"{name}: width is {width!r}: it must be a number above 0")
+    kind: Any = NETS[name]
+    net: Net = kind(n_outputs, width=float(width), options=make_options(kind, options))
+    return net
+
+
+def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
+    """The options of a net from plain values, as they come from JSON or TOML.
+
+    Raises
+    ------
+    BadSetting
+        Naming the option, the value, and what is allowed.
+    """
+    defaults = {field.name: field.default for field in fields(kind.Options)}
+    typed: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in defaults:
+            known = ", ".join(defaults) or "none"
+            raise BadSetting(f"{kind.name}: option {key!r} is not known; there are: {known}")
+        typed[key] = _typed(kind.name, key, value, defaults[key])
+    return kind.Options(**typed)
+
+
+def _typed(net: str, key: str, value: Any, default: Any) -> Any:
+    """The value, in the type of the option's default."""
+    if default is MISSING or default is None or type(value) is type(default):
+        return value
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    raise BadSetting(f"{net}: option {key} is {value!r}: it takes a {type(default).__name__}")
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels` of the paper's net, in a net of this width; at least one.
+
+    Examples
+    --------
+    >>> scaled(32, 0.25), scaled(32, 0.001)
+    (8, 1)
+    """
+    return max(1, round(channels * width))
