@@ -73,8 +73,8 @@ def scikit_learn(cache: Cache, results: Results) -> dict[str, float]:
             test = results.folds == fold
             scaler = StandardScaler().fit(x[~test])
             head = LogisticRegression(C=C, max_iter=1000)
-            head.fit(scaler.transform(x[~test]), results.labels[~test])
-            right.append(np.mean(head.predict(scaler.transform(x[test])) == results.labels[test]))
+            head.fit(scaler.transform(x[~test]), results.y_true[~test])
+            right.append(np.mean(head.predict(scaler.transform(x[test])) == results.y_true[test]))
         accuracy[model.name] = float(np.mean(right))
     return accuracy
 

@@ -1,22 +1,22 @@
 """Stage two: heads over cached features, cross-validation, and the report."""
 
 from mvemo.fuse.clips import Clips
-from mvemo.fuse.crossval import evaluate, majority_accuracy, score_model
+from mvemo.fuse.crossval import evaluate
 from mvemo.fuse.errors import BadFeatures, FuseError, LeakError
 from mvemo.fuse.external import Predictions, read_predictions, results_of_predictions
 from mvemo.fuse.heads.fitting import Fit, fit_heads
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.saving import SavedHeads, load_heads, save_heads
 from mvemo.fuse.models import Model, models_of
-from mvemo.fuse.outputs import OutputResult, OutputResults
-from mvemo.fuse.outputs_crossval import evaluate_outputs
 from mvemo.fuse.report.metrics_json import metrics_dict
 from mvemo.fuse.report.outputs_metrics import output_metrics_dict
 from mvemo.fuse.report.outputs_report import output_table, write_output_report
 from mvemo.fuse.report.page import write_report
 from mvemo.fuse.report.text import format_table
-from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
+from mvemo.fuse.tasks.base import Task
+from mvemo.fuse.tasks.registry import task_of
 
 __all__ = [
     "BadFeatures",
@@ -27,17 +27,14 @@ __all__ = [
     "LeakError",
     "Model",
     "ModelResult",
-    "OutputResult",
-    "OutputResults",
     "Predictions",
     "Results",
     "SavedHeads",
+    "Task",
     "evaluate",
-    "evaluate_outputs",
     "fit_heads",
     "format_table",
     "load_heads",
-    "majority_accuracy",
     "metrics_dict",
     "models_of",
     "output_metrics_dict",
@@ -45,8 +42,10 @@ __all__ = [
     "read_predictions",
     "results_of_predictions",
     "save_heads",
+    "score_baseline",
     "score_model",
     "song_level",
+    "task_of",
     "write_output_report",
     "write_report",
 ]

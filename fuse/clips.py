@@ -8,21 +8,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.heads.solver import Link
-from mvemo.fuse.metrics.calibration import log_loss, tag_log_loss
-from mvemo.fuse.tasks.primary_metric import headline_score
+from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.heads.links import Link
+from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import make_folds
-from mvemo.manifests.model import Task
-
-F64 = NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-# What makes outputs of a head's scores.
-LINKS: dict[str, Link] = {
-    "multiclass": "softmax",
-    "multilabel": "sigmoid",
-    "regression": "identity",
-}
+from mvemo.manifests import model as manifest_model
 
 
 @dataclass(frozen=True)
@@ -32,22 +22,22 @@ class Clips:
     Parameters
     ----------
     task
-        ``multiclass``, ``multilabel`` or ``regression``.
-    labels
+        Of the labels, see `mvemo.fuse.task_of`.
+    y_true
         int64 (clips,) of classes, int64 (clips, tags) of 0 and 1, or float64
-        (clips, dimensions).
+        (clips, targets).
     groups
         (clips,).
     folds
         int64 (clips,): the fold that each clip is tested in; -1 for those that train only.
     n_outputs
-        Number of classes, tags or dimensions.
+        Number of classes, tags or targets.
     seed
         Of inner folds.
     """
 
-    task: str
-    labels: NDArray[Any]
+    task: Task
+    y_true: NDArray[Any]
     groups: tuple[str, ...]
     folds: Ints
     n_outputs: int
@@ -56,16 +46,17 @@ class Clips:
     @property
     def link(self) -> Link:
         """Of the heads: see `mvemo.fuse.Head`."""
-        return LINKS[self.task]
+        return self.task.link
 
     @property
     def target(self) -> NDArray[np.float32]:
         """float32 (outputs, clips): one-hot classes, tags, or values."""
-        if self.task != "multiclass":
-            return np.ascontiguousarray(self.labels.T, np.float32)
-        made = np.zeros((self.n_outputs, len(self.labels)), np.float32)
-        made[self.labels, np.arange(len(self.labels))] = 1.0
-        return made
+        return self.task.target(self.y_true, self.n_outputs)
+
+    @property
+    def split_task(self) -> manifest_model.Task:
+        """The task's name, as functions that make folds take it."""
+        return cast(manifest_model.Task, self.task.name)
 
     def divisible(self, fold: int) -> bool:
         """Whether the training clips of `fold` are of two groups or more."""
@@ -78,18 +69,14 @@ class Clips:
         """
         train = np.flatnonzero(self.folds != fold)
         groups = [self.groups[row] for row in train.tolist()]
-        inner = np.full(len(self.labels), -1, dtype=np.int64)
+        inner = np.full(len(self.y_true), -1, dtype=np.int64)
         count = min(count, len(set(groups)))
         if count >= 2:
-            inner[train] = make_folds(
-                self.labels[train], groups, count, self.seed, cast(Task, self.task)
-            )
+            inner[train] = make_folds(self.y_true[train], groups, count, self.seed, self.split_task)
         return inner
 
     def loss(self, rows: NDArray[np.bool_], outputs: F64) -> float:
         """What a choice on inner folds makes small; NaN without a prediction.
-
-        Log loss of classes or tags; of dimensions the negative R2, their mean.
 
         Parameters
         ----------
@@ -98,22 +85,11 @@ class Clips:
         outputs
             float64 (clips, outputs), NaN rows where not predicted.
         """
-        labels, said = self.labels[rows], outputs[rows]
-        if self.task == "multiclass":
-            return log_loss(labels, said)
-        if self.task == "multilabel":
-            return tag_log_loss(labels, said)
-        return -self.score(rows, outputs)
+        return self.task.loss(self.y_true[rows], outputs[rows])
 
     def score(self, rows: NDArray[np.bool_], outputs: F64) -> float:
         """The task's primary metric of the predicted clips of `rows`."""
-        held = rows & complete(outputs)
-        return headline_score(self.task, self.labels[held], outputs[held])
-
-
-def complete(values: F64) -> NDArray[np.bool_]:
-    """bool (clips,): rows without NaN."""
-    return np.asarray(np.isfinite(values).all(axis=1), dtype=np.bool_)
+        return self.task.primary(self.y_true[rows], outputs[rows])
 
 
 def partition(folds: Ints) -> Ints:

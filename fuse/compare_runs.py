@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.metrics.multiclass import mean_of_held
+from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.report.text import clean, columns, wrap
 from mvemo.fuse.statistics.model_tests import holm, nadeau_bengio
 from mvemo.fuse.statistics.resamples import N_RESAMPLES, percentile_interval, resample_groups
-from mvemo.fuse.tasks.primary_metric import HEADLINES, TITLES, headline_per_fold, headline_resamples
+from mvemo.fuse.tasks.registry import TASKS, task_of
 from mvemo.manifests.files import read_csv, to_json_values
 
 F64 = NDArray[np.float64]
@@ -33,7 +33,7 @@ class Run:
     folder
         Where it lies.
     task, classes, clip_ids, groups, folds, labels
-        As in `Results` or `OutputResults`.
+        As in `Results`.
     k
         Number of folds.
     flags
@@ -93,7 +93,7 @@ class RunComparison:
     runs
         In the order given; the first is what the others are compared with.
     score
-        Name of the task's headline.
+        Name of the task's primary metric.
     models
         Of all runs, in the order of their first appearance.
     scores
@@ -129,7 +129,7 @@ def read_run(folder: str | Path) -> Run:
         held = json.loads(metrics.read_text(encoding="utf-8"))
         task, classes = str(held["task"]), tuple(map(str, held["classes"]))
         names, k = [str(name) for name in held["models"]], int(held["folds"])
-        if task not in HEADLINES:
+        if task not in TASKS:
             raise ValueError(f"task {task!r} is not known")
         flags = tuple(f for f in ("permuted", "leaky", "synthetic") if held.get(f))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -140,20 +140,13 @@ def read_run(folder: str | Path) -> Run:
         clips = {row["clip_id"]: i for i, row in enumerate(_first(rows))}
         model_row = {name: i for i, name in enumerate(names)}
         values = np.full((len(names), len(clips), len(classes)), np.nan)
-        prefix = "p_" if task == "multiclass" else "predicted_"
+        prefix = task_of(task).csv_prefix
         for row in rows:
             cells = [row[f"{prefix}{name}"] for name in classes]
             if all(cells):
                 values[model_row[row["model"]], clips[row["clip_id"]]] = [float(c) for c in cells]
         about = _first(rows)
-        if task == "multiclass":
-            index = {name: i for i, name in enumerate(classes)}
-            labels: NDArray[Any] = np.array([index[row["label"]] for row in about], np.int64)
-        else:
-            kind = np.int64 if task == "multilabel" else np.float64
-            labels = np.array(
-                [[float(row[f"true_{name}"]) for name in classes] for row in about], np.float64
-            ).astype(kind)
+        labels = task_of(task).parse_labels(about, classes)
         return Run(
             name=folder.name,
             folder=folder,
@@ -176,10 +169,10 @@ def compare_runs(
 ) -> RunComparison:
     """Compare every model of every run with the same model in the first run.
 
-    The score is the task's headline: accuracy of classes, macro ROC-AUC of tags, R2 (mean
+    The score is the task's primary metric: accuracy of classes, macro ROC-AUC of tags, R2 (mean
     over dimensions) of values; differences are means over folds, on the clips that both
     predicted. Of R2 the interval is that of the pooled difference (see
-    `mvemo.fuse.tasks.primary_metric`).
+    `mvemo.fuse.tasks.regression`).
 
     Parameters
     ----------
@@ -203,20 +196,20 @@ def compare_runs(
     others = [first, *(_aligned(first, run) for run in runs[1:])]
     resamples = resample_groups(first.groups, n_resamples, seed)
     models = tuple(dict.fromkeys(name for run in others for name in run.predictions))
-    scores, rows = {}, []
+    scores, rows, task = {}, [], task_of(first.task)
     for model in models:
         for run in others:
             if model not in run.predictions:
                 continue
             mine = run.predictions[model]
-            per_fold = headline_per_fold(run.task, run.labels, mine, run.folds, run.k)
-            scores[model, run.name] = mean_of_held(per_fold)
+            per_fold = task.primary_per_fold(run.labels, mine, run.folds, run.k)
+            scores[model, run.name] = mean_of_finite(per_fold)
             if run is first or model not in first.predictions:
                 continue
             both = np.stack([mine, first.predictions[model]])
             there = np.isfinite(both).all(axis=(0, 2))
             both[:, ~there] = np.nan
-            a, b = (headline_per_fold(run.task, run.labels, p, run.folds, run.k) for p in both)
+            a, b = (task.primary_per_fold(run.labels, p, run.folds, run.k) for p in both)
             sizes = np.array([(there & (run.folds == f)).sum() for f in range(run.k)])
             used = np.isfinite(a - b) & (sizes > 0) & (sizes < there.sum())
             ratio = float(np.mean(sizes[used] / (there.sum() - sizes[used]))) if used.any() else 1.0
@@ -224,10 +217,9 @@ def compare_runs(
             if np.array_equal(both[0, there], both[1, there]):
                 # The same head twice is no hypothesis, and must not weaken the others' tests.
                 t = p = float("nan")
-            drawn = headline_resamples(run.task, run.labels, both, run.folds, run.k, resamples)
-            rows.append(
-                (model, run.name, int(there.sum()), mean_of_held(a - b), drawn[0] - drawn[1], t, p)
-            )
+            drawn = task.resample_primary(run.labels, both, run.folds, run.k, resamples)
+            shared, mean = int(there.sum()), mean_of_finite(a - b)
+            rows.append((model, run.name, shared, mean, drawn[0] - drawn[1], t, p))
     if not rows:
         raise BadFeatures(
             f"{first.folder}: none of its models ({', '.join(first.predictions)}) is in another run"
@@ -235,7 +227,7 @@ def compare_runs(
     corrected = holm([row[-1] for row in rows])
     return RunComparison(
         runs=tuple(others),
-        score=HEADLINES[first.task],
+        score=task.primary_metric,
         models=models,
         scores=scores,
         differences=tuple(
@@ -248,10 +240,10 @@ def compare_runs(
 
 def format_run_comparison(comparison: RunComparison) -> str:
     """The terminal's table: a line for each model and run."""
-    unit = 100.0 if comparison.score == "accuracy" else 1.0
-    digits = 1 if comparison.score == "accuracy" else 3
-    title = TITLES[comparison.score] + (" %" if unit == 100.0 else "")
     first = comparison.runs[0]
+    task = task_of(first.task)
+    unit, digits = (100.0, 1) if task.in_percent else (1.0, 3)
+    title = task.primary_title + (" %" if task.in_percent else "")
 
     def text(value: float, sign: str = "") -> str:
         return f"{unit * value:{sign}.{digits}f}" if np.isfinite(value) else "n/a"
@@ -285,9 +277,9 @@ def format_run_comparison(comparison: RunComparison) -> str:
     lines.append("")
     lines.append(
         wrap(
-            f"{TITLES[comparison.score]}: mean over folds. Difference: mean over folds, on clips "
+            f"{task.primary_title}: mean over folds. Difference: mean over folds, on clips "
             "that both runs predicted. Interval: paired group bootstrap"
-            + (" of the pooled R2" if comparison.score == "r2" else "")
+            + (" of the pooled R2" if task.pooled_interval else "")
             + f", {comparison.n_resamples} resamples; it takes the trained heads as they are. "
             "p: corrected test over folds (Nadeau & Bengio 2003), which allows for other "
             "training clips."

@@ -1,4 +1,4 @@
-"""Cross-validation of all models over one cache (F7: six folds, out-of-fold predictions)."""
+"""Cross-validation of all models over one cache (F7-F9: out-of-fold predictions)."""
 
 from __future__ import annotations
 
@@ -9,31 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache
-from mvemo.fuse.clips import Clips
-from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.settings import HeadSettings
-from mvemo.fuse.metrics.calibration import (
-    apply_temperature,
-    brier_score,
-    expected_calibration_error,
-    fit_temperatures,
-    log_loss,
-    log_probabilities,
-)
-from mvemo.fuse.metrics.multiclass import (
-    accuracy,
-    confusion_matrix,
-    f1_macro,
-    majority_hits,
-    mean_of_held,
-    roc_auc_macro_ovr,
-)
-from mvemo.fuse.models import Model
-from mvemo.fuse.out_of_fold import evaluation
-from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.models import STACKED, Model, parts_in
+from mvemo.fuse.out_of_fold import OutOfFold, evaluation
+from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+# The stack among models that are known by their features.
+_STACK = (STACKED,)
 
 
 def evaluate(
@@ -53,7 +40,7 @@ def evaluate(
 ) -> Results:
     """Cross-validate every model; each clip is scored once, by a head that never saw it.
 
-    A head is a softmax layer with L2 penalty on features that are standardised on its
+    A head is one linear layer with L2 penalty on features that are standardised on its
     training clips. Models are compared on the same folds.
 
     Parameters
@@ -80,7 +67,7 @@ def evaluate(
         Score fusions with either modality missing, too, and let the head of the other
         predict clips that lack one (F6).
     temperature
-        Fit a temperature for each model and fold on inner folds.
+        Fit a temperature for each model and fold on inner folds (of classes only).
     refit
         Also fit each head on all clips; kept in the results' `heads`.
 
@@ -91,11 +78,6 @@ def evaluate(
     LeakError
         A net saw clips that it is scored on, or clips of their groups.
     """
-    table = cache.table
-    if table.task != "multiclass":
-        raise BadFeatures(
-            f"{cache.path}: its task is {table.task}, not multiclass: evaluate_outputs scores it"
-        )
     found, fields = evaluation(
         cache,
         head or HeadSettings(C=C),
@@ -106,115 +88,94 @@ def evaluate(
         models=models,
         stacked=stacked,
         missing_modality=missing_modality,
-        inner=temperature,
+        temperature=temperature,
         refit=refit,
     )
+    temperature = temperature and found.clips.task.fits_temperature
     clips, folds, k = found.clips, fields["folds"], fields["k"]
-    labels = clips.labels
-    scored = []
-    for model in found.models:
-        own, by = found.of(model)
-        scaled = None
-        if temperature:
-            scaled = _scaled(own, {f: found.inner_of(model, f) for f in range(k)}, clips)
-        scored.append(
-            replace(
-                score_model(model, own, labels, folds, k, clips.n_outputs),
-                without=found.without(model),
-                stood_in=int((by > 0).sum()),
-                calibration=calibration_of(labels, own, scaled),
-            )
-        )
-    if found.stack is not None:
-        own, by, without = found.of_stack()
-        scaled = _scaled(own, found.stack_inner, clips) if temperature else None
-        scored.append(
-            replace(
-                score_model(found.stack, own, labels, folds, k, clips.n_outputs),
-                without=without,
-                stood_in=int((by > 0).sum()),
-                calibration=calibration_of(labels, own, scaled),
-            )
-        )
+    thresholds = _thresholds(found, k)
+    every = [*found.models, *([found.stack] if found.stack is not None else [])]
     return Results(
         **fields,
-        models=tuple(scored),
-        majority_per_fold=majority_accuracy(labels, folds, k),
-        heads=tuple(found.heads),
+        models=tuple(_scored(found, model, k, thresholds, temperature) for model in every),
+        baseline=score_baseline(clips.task, clips.y_true, folds, k, clips.n_outputs),
+        heads=tuple(_with_thresholds(found, thresholds)),
     )
 
 
-def _scaled(own: F64, inner: Mapping[int, F64], clips: Clips) -> tuple[F64, F64]:
-    """Probabilities at temperatures fitted on inner folds, and those, one a fold."""
-    scores = log_probabilities(np.stack([inner[fold] for fold in range(len(inner))]))
-    temperatures = fit_temperatures(scores, clips.labels)
-    return apply_temperature(own, temperatures[clips.folds][:, None]), temperatures
-
-
-def calibration_of(
-    labels: Ints,
-    probabilities: F64,
-    scaled: tuple[F64, F64] | None,
-) -> dict[str, float]:
-    """The entries of `ModelResult.calibration`."""
-    found = {
-        "ece": expected_calibration_error(labels, probabilities),
-        "brier": brier_score(labels, probabilities),
-        "log_loss": log_loss(labels, probabilities),
-    }
-    if scaled is not None:
-        at, temperatures = scaled
-        found |= {
-            "ece_scaled": expected_calibration_error(labels, at),
-            "brier_scaled": brier_score(labels, at),
-            "log_loss_scaled": log_loss(labels, at),
-            "temperature": float(np.mean(temperatures)),
-        }
-    return found
-
-
-def score_model(
+def _scored(
+    found: OutOfFold,
     model: Model,
-    probabilities: F64,
-    labels: Ints,
-    folds: Ints,
     k: int,
-    n_classes: int,
+    thresholds: Mapping[tuple[str, ...], F64],
+    temperature: bool,
 ) -> ModelResult:
-    """Score out-of-fold probabilities (clips, classes); NaN rows are not predicted."""
-    there = np.isfinite(probabilities).all(axis=1)
-    predicted = np.where(there, np.nan_to_num(probabilities).argmax(axis=1), -1)
-    per_fold = np.full((3, k), np.nan)
-    for fold in range(k):
-        rows = there & (folds == fold)
-        if rows.any():
-            confusion = confusion_matrix(labels[rows], predicted[rows], n_classes)
-            per_fold[:, fold] = (
-                accuracy(labels[rows], predicted[rows]),
-                f1_macro(confusion),
-                roc_auc_macro_ovr(labels[rows], probabilities[rows]),
-            )
-    confusion = confusion_matrix(labels[there], predicted[there], n_classes)
-    aucs = per_fold[2][np.isfinite(per_fold[2])]
-    return ModelResult(
-        name=model.name,
-        modalities=model.modalities,
-        features=model.features,
-        probabilities=probabilities,
-        accuracy_per_fold=per_fold[0],
-        f1_macro_per_fold=per_fold[1],
-        roc_auc_per_fold=per_fold[2],
-        f1_macro=f1_macro(confusion),
-        roc_auc_macro_ovr=float(aucs.mean()) if len(aucs) else float("nan"),
-        roc_auc_macro_ovr_pooled=roc_auc_macro_ovr(labels[there], probabilities[there]),
-        confusion=confusion,
+    """One model's result: its predictions, with those of its fallbacks (F6)."""
+    clips = found.clips
+    if model is found.stack:
+        outputs, source, without = found.of_stack()
+        # Where one base is left, its outputs are decided by its own thresholds.
+        left = [found.left_of_stack(gone) or _STACK for gone in ("video", "audio")]
+        keys, inner = [_STACK, *left], [found.stack_inner.get(fold) for fold in range(k)]
+    else:
+        outputs, source = found.of(model)
+        without = found.without(model)
+        keys = [model.features, *(part.features for part in parts_in(model, found.parts))]
+        inner = [found.inner_of(model, fold) for fold in range(k)] if temperature else []
+    by_clip = None
+    if thresholds:
+        by_clip = np.stack([thresholds[key] for key in keys])[source, clips.folds]
+    result = score_model(clips.task, model, outputs, clips.y_true, clips.folds, k, by_clip)
+    scaled = {}
+    if temperature:
+        known = [values for values in inner if values is not None]
+        scaled = clips.task.scaled_calibration(clips.y_true, outputs, clips.folds, known)
+    return replace(
+        result,
+        thresholds=thresholds.get(keys[0]),
+        without_modality=without,
+        n_fallback=int((source > 0).sum()),
+        n_untrained=int((found.have_all(model) & ~complete(outputs)).sum()),
+        calibration={**result.calibration, **scaled},
     )
 
 
-def majority_accuracy(labels: Ints, folds: Ints, k: int) -> F64:
-    """float64 (k,): accuracy of always saying the training folds' commonest class.
+def _thresholds(found: OutOfFold, k: int) -> dict[tuple[str, ...], F64]:
+    """A model's features to float64 (folds, tags): fitted inside each fold's training folds.
 
-    Of one fold that holds all clips, the share of the commonest class.
+    Crossfitted nets saw the training clips, so inner predictions over their features are
+    better than those of new clips, and thresholds may be off; no tested clip has a part in
+    that. Empty where nothing is decided by thresholds.
     """
-    hits = majority_hits(labels, folds, k)
-    return np.array([mean_of_held(hits[folds == fold]) for fold in range(k)])
+    task, y_true = found.clips.task, found.clips.y_true
+    if not task.needs_inner:
+        return {}
+    inner = {
+        names: [found.inner[names, fold].astype(np.float64) for fold in range(k)]
+        for names in found.outputs
+    }
+    if found.stack is not None:
+        inner[_STACK] = [found.stack_inner[fold] for fold in range(k)]
+    return {
+        key: np.array([task.fit_thresholds(y_true, outputs) for outputs in of_folds])
+        for key, of_folds in inner.items()
+    }
+
+
+def _with_thresholds(found: OutOfFold, thresholds: Mapping[tuple[str, ...], F64]) -> list[Head]:
+    """The heads with their thresholds.
+
+    Out-of-fold predictions of all clips are inner ones of a head that is fitted on all.
+    """
+    if not thresholds:
+        return found.heads
+    clips, heads = found.clips, []
+    for head in found.heads:
+        key = _STACK if head.model == STACKED else head.features
+        if head.fold is not None:
+            fitted: F64 | None = thresholds[key][head.fold]
+        else:
+            outputs = found.of_all_stacked() if key == _STACK else found.own_of_all(key)
+            fitted = clips.task.fit_thresholds(clips.y_true, outputs)
+        heads.append(replace(head, thresholds=fitted))
+    return heads

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.crossval import majority_accuracy, score_model
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
 from mvemo.fuse.report.summary import OTHERS
-from mvemo.fuse.results import Results
+from mvemo.fuse.results import Results, score_baseline, score_model
+from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests.files import read_csv
 
 # Columns with a meaning of their own; `predicted` follows from the probabilities.
@@ -142,10 +142,10 @@ def results_of_predictions(
         JSON values to be kept beside the files' names and digests.
     """
     p = predictions
-    n_classes = len(p.classes)
+    task = task_of("multiclass")
     scored = tuple(
-        score_model(Model(model, (), ()), held, p.labels, p.folds, p.k, n_classes)
-        for model, held in p.probabilities.items()
+        score_model(task, Model(model, (), ()), outputs, p.labels, p.folds, p.k)
+        for model, outputs in p.probabilities.items()
     )
     seen: dict[str, set[int]] = {}
     for group, fold in zip(p.groups, p.folds.tolist(), strict=True):
@@ -153,11 +153,11 @@ def results_of_predictions(
     straddling = sum(len(folds) > 1 for folds in seen.values())
     return Results(
         name=name,
-        task="multiclass",
+        task=task,
         classes=p.classes,
         clip_ids=p.clip_ids,
         groups=p.groups,
-        labels=p.labels,
+        y_true=p.labels,
         folds=p.folds,
         k=p.k,
         seed=0,
@@ -166,7 +166,7 @@ def results_of_predictions(
         synthetic=synthetic,
         permuted=False,
         models=scored,
-        majority_per_fold=majority_accuracy(p.labels, p.folds, p.k),
+        baseline=score_baseline(task, p.labels, p.folds, p.k, len(p.classes)),
         provenance={
             "prediction_files": [{"name": file, "sha256": sha256} for file, sha256 in p.files],
             "groups_in_several_folds": straddling,

@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache
-from mvemo.fuse.clips import Clips, complete
+from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.features import Matrix
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.links import decision_inputs
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.stacking import base_models, stack_all, stack_fold, stacked_model
-from mvemo.fuse.metrics.multiclass import mean_held, mean_of_held
+from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.models import STACKED, Model, parts_by_absence, parts_in, parts_of
 from mvemo.fuse.preparation import Preparation, prepare, provenance_of, shuffled
+from mvemo.fuse.tasks.registry import task_of
 from mvemo.fuse.views import View, fit_view
 
 F64 = NDArray[np.float64]
@@ -55,8 +57,8 @@ class OutOfFold:
         left, by the mean of the others.
     heads
         All that were fitted.
-    missing
-        Feature name to number of clips without it.
+    present
+        Feature name to bool (clips,): which clips have it; under ``crossfit`` of each fold's net.
     """
 
     clips: Clips
@@ -70,7 +72,7 @@ class OutOfFold:
     stack_inner: dict[int, F64] = field(default_factory=dict)
     stack_without: dict[str, F64] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
-    missing: dict[str, int] = field(default_factory=dict)
+    present: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def of(self, model: Model) -> tuple[F64, Ints]:
         """A model's outputs, and who made each clip's.
@@ -123,7 +125,7 @@ class OutOfFold:
 
         Who: int64 (clips,), 0 for the stack, 1 where video and 2 where audio is missing.
         """
-        own, by = self.stack_outputs, np.zeros(len(self.clips.labels), dtype=np.int64)
+        own, by = self.stack_outputs, np.zeros(len(self.clips.y_true), dtype=np.int64)
         whole = complete(own)
         for n, gone in enumerate(("video", "audio"), start=1):
             other = self.stack_without.get(gone, self.stack_outputs)
@@ -134,6 +136,12 @@ class OutOfFold:
         if without:
             without["none"] = self._mean_score(self.stack_outputs, whole)
         return own, by, without
+
+    def have_all(self, model: Model) -> NDArray[np.bool_]:
+        """bool (clips,): tested clips that have every feature of a model."""
+        present = [self.present[name] for name in model.features]
+        both = np.logical_and.reduce([self.clips.folds >= 0, *present])
+        return np.asarray(both, dtype=np.bool_)
 
     def left_of_stack(self, gone: str) -> tuple[str, ...] | None:
         """The features of the one base that is left of the stack; None where there are more."""
@@ -146,7 +154,7 @@ class OutOfFold:
         scores = [
             self.clips.score(rows & (folds == fold), said) for fold in range(int(folds.max()) + 1)
         ]
-        return mean_of_held(np.array(scores))
+        return mean_of_finite(np.array(scores))
 
     def _with_training(self, outputs: F64, inner: Callable[[], F64]) -> F64:
         train_only = self.clips.folds < 0
@@ -178,7 +186,7 @@ def evaluation(
     models: Sequence[str] | None,
     stacked: bool,
     missing_modality: bool,
-    inner: bool,
+    temperature: bool,
     refit: bool,
 ) -> tuple[OutOfFold, dict[str, Any]]:
     """What every evaluation does before it scores: parameters as of `mvemo.fuse.evaluate`.
@@ -202,25 +210,27 @@ def evaluation(
         raise BadFeatures(
             f"{cache.path}: {STACKED} stacks two models or more: name those, too, or leave it out"
         )
-    labels = np.asarray(table.labels, np.float64 if table.task == "regression" else np.int64)
+    task = task_of(table.task)
+    y_true = task.read_labels(table.labels)
+    task = task.for_labels(table.classes, y_true)
     if permute_labels:
-        labels = shuffled(labels, seed)
+        y_true = shuffled(y_true, seed)
     found = predict_all(
         prepared,
-        Clips(table.task, labels, table.groups, prepared.folds, len(table.classes), seed or 0),
+        Clips(task, y_true, table.groups, prepared.folds, len(table.classes), seed or 0),
         settings,
         stacked=stacked or named,
         missing_modality=missing_modality,
-        inner=inner,
+        inner=task.needs_inner or (temperature and task.fits_temperature),
         refit=refit,
     )
     return found, {
         "name": table.name,
-        "task": table.task,
+        "task": task,
         "classes": table.classes,
         "clip_ids": table.clip_ids,
         "groups": table.groups,
-        "labels": labels,
+        "y_true": y_true,
         "folds": prepared.folds,
         "k": prepared.k,
         "seed": seed or 0,
@@ -228,7 +238,7 @@ def evaluation(
         "leaky": prepared.leaky,
         "synthetic": table.synthetic,
         "permuted": permute_labels,
-        "missing": found.missing,
+        "present": found.present,
         "failures": tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
         "curves": cache.curves,
         "provenance": {**provenance_of(cache, prepared, settings.C), "heads": settings.record()},
@@ -268,7 +278,7 @@ def predict_all(
     parts = parts_of(models, features.modality) if missing_modality else {}
     # A part may be a model itself: heads are known by their features.
     fitted = {model.features: model for model in (*parts.values(), *models)}
-    blank = np.full((len(clips.labels), clips.n_outputs), np.nan)
+    blank = np.full((len(clips.y_true), clips.n_outputs), np.nan)
     found = OutOfFold(clips, models, {names: blank.copy() for names in fitted}, parts)
     bases = base_models(models) if stacked else ()
     if not all(clips.divisible(fold) for fold in range(prepared.k)):
@@ -281,9 +291,9 @@ def predict_all(
             found.stack_without = {"audio": blank.copy(), "video": blank.copy()}
     for net_fold, tested in prepared.views:
         matrices = {name: features.matrix(name, net_fold) for name in prepared.names}
-        found.missing = {name: int((~m.present).sum()) for name, m in matrices.items()}
+        _note_present(found, matrices, tested)
         # Where no clip lacks a feature no part stands in; but its thresholds are saved.
-        need_parts = any(found.missing.values()) or clips.task == "multilabel"
+        need_parts = any(not m.present.all() for m in matrices.values()) or clips.task.needs_inner
         looked_at = _looked_at(models, bases, parts if need_parts else {}, inner)
         view = fit_view(
             clips,
@@ -303,8 +313,9 @@ def predict_all(
         for fold in tested if bases else ():
             _stack(found, view, bases, fold, inner)
     if not any(complete(said).any() for said in found.outputs.values()):
-        what = "of two classes" if clips.task == "multiclass" else "(two at least)"
-        raise BadFeatures(f"no head can be trained: no fold leaves training clips {what}")
+        raise BadFeatures(
+            f"no head can be trained: no fold leaves training clips {clips.task.too_few}"
+        )
     if bases and refit and any(head.model == STACKED for head in found.heads):
         found.heads.append(stack_all(clips, {b.name: found.of_all(b) for b in bases}))
     return found
@@ -335,7 +346,7 @@ def _stack(found: OutOfFold, view: View, bases: Sequence[Model], fold: int, inne
     if found.stack_without and inner:
         # Clips that the second layer cannot read, as in `of_stack`.
         others = np.stack([np.where(tested[:, None], np.nan, v) for v in outputs.values()])
-        held = np.where(complete(held)[:, None], held, mean_held(others, axis=0))
+        held = np.where(complete(held)[:, None], held, mean_finite(others, axis=0))
     found.stack_inner[fold] = held
     if head is None:
         return
@@ -357,3 +368,12 @@ def _left(found: OutOfFold, base: Model, gone: str) -> F64 | None:
         return found.outputs[base.features]
     part = parts_by_absence(base, found.parts).get(gone)
     return None if part is None else found.outputs[part.features]
+
+
+def _note_present(found: OutOfFold, matrices: Mapping[str, Matrix], tested: Sequence[int]) -> None:
+    """Which clips have each feature: of a fold's own nets, where there are such."""
+    folds = found.clips.folds
+    for name, matrix in matrices.items():
+        present = found.present.setdefault(name, matrix.present.copy())
+        rows = np.isin(folds, tested)
+        present[rows] = matrix.present[rows]

@@ -1,20 +1,31 @@
-"""The result of one evaluation: what every table, figure and file is made from."""
+"""The result of one evaluation, of any task: what every table, figure and file is made from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.heads.head import Head
+from mvemo.fuse.metrics.averages import mean_of_finite
+from mvemo.fuse.models import Model
+from mvemo.fuse.tasks.base import Task
+
+F64 = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One model's out-of-fold predictions and their scores (multiclass).
+    """One model's out-of-fold predictions and their scores.
+
+    Which scores there are, and what each is, its task says (`Task.score`): the names are
+    those of `mvemo.fuse.tasks.multiclass.Multiclass`, `...multilabel.Multilabel` and
+    `...regression.Regression`. NaN stands for a score that is not defined.
 
     Parameters
     ----------
@@ -24,61 +35,66 @@ class ModelResult:
         Those it needs, of ``audio`` and ``video``.
     features
         The cached features that it concatenates.
-    probabilities
-        float64 (clips, classes), rows summing to 1; NaN rows where a feature is missing
-        and no prediction was made.
-    accuracy_per_fold, f1_macro_per_fold, roc_auc_per_fold
-        float64 (folds,), fractions; a fold without a score is NaN.
-    f1_macro
-        Macro F1 of the pooled out-of-fold predictions (of `confusion`).
-    roc_auc_macro_ovr
-        Mean over folds of the macro one-vs-rest ROC-AUC.
-    roc_auc_macro_ovr_pooled
-        The same over the pooled predictions.
+    outputs
+        float64 (clips, outputs): probabilities of classes, whose rows sum to 1, or of tags;
+        or values in the targets' unit. NaN rows where a clip was not predicted.
+    y_pred
+        The decisions made of them: int64 (clips,) of classes, -1 where not predicted; bool
+        (clips, tags); or the values themselves.
+    scores
+        Name to one number for all clips.
+    per_fold
+        Name to float64 (folds,): of each fold's clips alone; NaN where not defined.
+    per_output
+        Name to float64 (outputs,): of each class, tag or target, over all clips.
+    per_output_fold
+        Name to float64 (folds, outputs): of each fold's clips alone.
     confusion
-        int64 (classes, classes): rows are true, columns predicted classes.
-    intervals
-        Score to its 95 % interval, from resampled groups: ``accuracy``, ``f1_macro``,
-        ``roc_auc_macro_ovr``, ``roc_auc_macro_ovr_pooled``, ``ece``, ``brier``,
-        ``log_loss``, and of the c-th class ``precision:c``, ``recall:c`` and ``f1:c``. All
-        but the mean over folds are of the pooled predictions. Empty where none was asked for.
-    without
-        ``audio`` or ``video`` to the mean accuracy when that modality is missing (F6): of a
-        head that needs only the other; ``none`` to that of the model itself. All of the
-        clips that have both. Empty for a model of one modality.
-    stood_in
-        Clips with one of the modalities missing, which the head of the other predicted.
+        int64 (classes, classes), rows true, columns predicted; of values the quadrants of
+        valence and arousal; None where there is nothing to confuse.
+    thresholds
+        float64 (folds, tags): what a probability had to reach for a decision in each fold,
+        fitted inside its training folds; None but for tags.
     calibration
-        ``ece``, ``brier`` and ``log_loss`` of the probabilities as they are, and where
-        temperatures were fitted ``ece_scaled``, ``brier_scaled``, ``log_loss_scaled`` and
-        their mean, ``temperature``.
+        Of probabilities ``ece``, ``brier`` and ``log_loss``; where temperatures were fitted
+        also ``ece_scaled``, ``brier_scaled``, ``log_loss_scaled`` and their mean,
+        ``temperature``.
+    intervals
+        Name to the ends of its 95 % group-bootstrap interval: of `scores`, of `calibration`,
+        ``NAME:i`` of the i-th entry of `per_output`, and ``primary`` of the primary metric's
+        mean over folds. Empty where none was asked for.
+    without_modality
+        ``audio`` or ``video`` to the primary metric (mean over folds) when that modality is
+        missing: of a head that needs only the other; ``none`` to that of the model itself.
+        All of the clips that have both. Empty for a model of one modality.
+    n_fallback
+        Clips with one of the modalities missing, which the head of the other predicted.
+    n_untrained
+        Tested clips that have all features and yet no prediction, because no head could be
+        trained without them: their training folds hold one class, or fewer than two clips.
     """
 
     name: str
     modalities: tuple[str, ...]
     features: tuple[str, ...]
-    probabilities: NDArray[np.float64]
-    accuracy_per_fold: NDArray[np.float64]
-    f1_macro_per_fold: NDArray[np.float64]
-    roc_auc_per_fold: NDArray[np.float64]
-    f1_macro: float
-    roc_auc_macro_ovr: float
-    roc_auc_macro_ovr_pooled: float
-    confusion: NDArray[np.int64]
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    without: Mapping[str, float] = field(default_factory=dict)
-    stood_in: int = 0
+    outputs: F64
+    y_pred: NDArray[Any]
+    scores: Mapping[str, float]
+    per_fold: Mapping[str, F64]
+    per_output: Mapping[str, F64] = field(default_factory=dict)
+    per_output_fold: Mapping[str, F64] = field(default_factory=dict)
+    confusion: Ints | None = None
+    thresholds: F64 | None = None
     calibration: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    without_modality: Mapping[str, float] = field(default_factory=dict)
+    n_fallback: int = 0
+    n_untrained: int = 0
 
     @property
-    def predictions(self) -> NDArray[np.float64]:
-        """`probabilities`, by the name that they have whatever the task."""
-        return self.probabilities
-
-    @property
-    def headline_per_fold(self) -> NDArray[np.float64]:
-        """`accuracy_per_fold`, by the name that it has whatever the task."""
-        return self.accuracy_per_fold
+    def valid(self) -> Bools:
+        """bool (clips,): where there is a prediction."""
+        return np.asarray(np.isfinite(self.outputs).all(axis=1), dtype=np.bool_)
 
 
 @dataclass(frozen=True)
@@ -89,9 +105,15 @@ class Results:
     ----------
     name
         Of the data set.
-    task, classes, clip_ids, groups, labels
-        As in the cache's clip table; `labels` are those evaluated (permuted where
-        `permuted`).
+    task
+        What the labels are, and how predictions of them are scored.
+    classes
+        Names of the outputs: classes, tags, or targets such as valence.
+    clip_ids, groups
+        As in the cache's clip table.
+    y_true
+        The labels that were evaluated (permuted where `permuted`): int64 (clips,) of
+        classes, int64 (clips, tags) of 0 and 1, or float64 (clips, targets).
     folds
         int64 (clips,): the fold that each clip was tested in; -1 for clips that were not,
         under ``holdout``, whose one fold is the test split: their predictions are NaN.
@@ -106,38 +128,37 @@ class Results:
         Generated data; labels shuffled as a check.
     models
         In the order of report.
-    majority_per_fold
-        float64 (folds,): accuracy of always saying the training folds' commonest class.
-    majority_interval
-        95 % interval of its pooled accuracy; None where none was asked for.
-    missing
-        Feature name to number of clips without it.
+    baseline
+        What knows no features, scored like a model: the commonest class, each tag's
+        frequency or each target's mean in the training folds.
+    present
+        Feature name to bool (clips,): which clips have it.
     failures
         (clip id, stage, reason) of each failure that stage one kept.
     curves
         ``net@fold`` to the loss and accuracy per epoch: keys ``epoch``, ``train_loss``,
         ``val_loss``, ``val_accuracy``, each a list.
     provenance
-        JSON values: command, versions, digests, seeds, feature specs.
+        JSON values: command, versions, digests, settings, feature specs.
     comparisons
         Each fusion against its best single modality (`mvemo.fuse.statistics.model_tests`).
     repeats
         Where there are several, all evaluations, this one first and each by itself; scores
-        in `models` are then of all of them (`with_repeats`).
+        in `models` are then of all of them, predictions of the first.
     learning_curve
-        Model to (share of the training groups, mean number of training clips, mean
-        accuracy), the full set last.
+        Model to (share of the training groups, mean number of training clips, mean of the
+        primary metric), the full set last.
     heads
         Every fitted head, in the order of fitting.
     """
 
     name: str
-    task: str
+    task: Task
     classes: tuple[str, ...]
     clip_ids: tuple[str, ...]
     groups: tuple[str, ...]
-    labels: NDArray[np.int64]
-    folds: NDArray[np.int64]
+    y_true: NDArray[Any]
+    folds: Ints
     k: int
     seed: int
     protocol: str
@@ -145,9 +166,8 @@ class Results:
     synthetic: bool
     permuted: bool
     models: tuple[ModelResult, ...]
-    majority_per_fold: NDArray[np.float64]
-    majority_interval: tuple[float, float] | None = None
-    missing: Mapping[str, int] = field(default_factory=dict)
+    baseline: ModelResult
+    present: Mapping[str, Bools] = field(default_factory=dict)
     failures: tuple[tuple[str, str, str], ...] = ()
     curves: Mapping[str, Mapping[str, list[float]]] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -159,11 +179,65 @@ class Results:
     heads: tuple[Head, ...] = field(default=(), repr=False)
 
     @property
-    def headline(self) -> str:
-        """The score that models are compared by (`mvemo.fuse.tasks.primary_metric`)."""
-        return "accuracy"
+    def tested(self) -> Bools:
+        """bool (clips,): clips of some fold; the others only train."""
+        return np.asarray(self.folds >= 0, dtype=np.bool_)
 
     @property
-    def majority_accuracy(self) -> float:
-        """Mean over folds of the majority baseline's accuracy."""
-        return float(np.nanmean(self.majority_per_fold))
+    def missing(self) -> dict[str, int]:
+        """Feature name to number of clips without it."""
+        return {name: int((~present).sum()) for name, present in self.present.items()}
+
+    def primary_per_fold(self, model: ModelResult) -> F64:
+        """float64 (folds,): the score that models are ranked and compared by."""
+        return np.asarray(model.per_fold[self.task.primary_metric], dtype=np.float64)
+
+    def primary_mean(self, model: ModelResult) -> float:
+        """Its mean over the folds where it is defined; NaN where there is none."""
+        return mean_of_finite(self.primary_per_fold(model))
+
+
+def score_model(
+    task: Task,
+    model: Model,
+    outputs: F64,
+    y_true: NDArray[Any],
+    folds: Ints,
+    k: int,
+    thresholds: F64 | None = None,
+) -> ModelResult:
+    """Score one model's out-of-fold outputs.
+
+    Parameters
+    ----------
+    task
+        Of the labels.
+    model
+        Name, features and modalities.
+    outputs
+        float64 (clips, outputs); NaN rows are not predicted.
+    y_true, folds, k
+        As in `Results`.
+    thresholds
+        Of tags: float64 (clips, tags), what each clip's probabilities have to reach.
+    """
+    scores = task.score(y_true, outputs, folds, k, thresholds)
+    return ModelResult(
+        name=model.name,
+        modalities=model.modalities,
+        features=model.features,
+        outputs=outputs,
+        calibration=task.calibration(y_true, outputs),
+        **vars(scores),
+    )
+
+
+def score_baseline(
+    task: Task, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
+) -> ModelResult:
+    """Predictions from the training folds' labels alone, scored like a model's."""
+    outputs, thresholds = task.baseline(y_true, folds, k, n_outputs)
+    model = Model(task.baseline_name, (), ())
+    by_clip = None if thresholds is None else thresholds[folds]
+    result = score_model(task, model, outputs, y_true, folds, k, by_clip)
+    return replace(result, thresholds=thresholds)

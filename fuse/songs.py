@@ -9,10 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.crossval import calibration_of, majority_accuracy, score_model
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
-from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.manifests import song_of
 
 F64 = NDArray[np.float64]
@@ -66,27 +65,24 @@ def song_level(
     song = np.array([index[name] for name in names], dtype=np.int64)
     rows = np.array(list(first.values()), dtype=np.int64)
     _check(results, list(first), song, rows)
-    labels, folds = results.labels[rows], results.folds[rows]
+    y_true, folds = results.y_true[rows], results.folds[rows]
     models = tuple(
-        _scored(model, decide(model.probabilities, song, len(rows), rule), labels, folds, results)
+        _scored(model, decide(model.outputs, song, len(rows), rule), y_true, folds, results)
         for model in results.models
     )
-    alone = {m.features[0]: m for m in models if len(m.features) == 1}
-    tested = folds >= 0
     return replace(
         results,
         name=f"{results.name}, by song",
         clip_ids=tuple(first),
         groups=tuple(results.groups[row] for row in rows),
-        labels=labels,
+        y_true=y_true,
         folds=folds,
         models=models,
-        majority_per_fold=majority_accuracy(labels, folds, results.k),
-        # Known of features that a model has to itself.
-        missing={
-            name: int(np.isnan(alone[name].probabilities[tested, 0]).sum())
-            for name in results.missing
-            if name in alone
+        baseline=score_baseline(results.task, y_true, folds, results.k, len(results.classes)),
+        # A song has a feature where one of its segments has it.
+        present={
+            name: np.bincount(song, present, len(rows)) > 0
+            for name, present in results.present.items()
         },
         provenance={
             **results.provenance,
@@ -144,12 +140,12 @@ def _check(
     first: NDArray[np.int64],
 ) -> None:
     """Refuse songs whose segments do not belong together."""
-    if results.task != "multiclass":
-        raise BadFeatures(f"{results.name}: songs are decided for classes, not {results.task}")
+    if not results.task.decides_songs:
+        raise BadFeatures(f"{results.name}: songs are decided for classes, not {results.task.name}")
     groups = np.array(results.groups, dtype=np.str_)
     facts = {"group": groups, "fold": results.folds}
     if not results.permuted:
-        facts["label"] = results.labels
+        facts["label"] = results.y_true
     for what, values in facts.items():
         wrong = np.flatnonzero(values != values[first][song])
         if len(wrong):
@@ -162,11 +158,10 @@ def _check(
 
 def _scored(
     model: ModelResult,
-    probabilities: F64,
-    labels: NDArray[np.int64],
+    outputs: F64,
+    y_true: NDArray[np.int64],
     folds: NDArray[np.int64],
     results: Results,
 ) -> ModelResult:
     plain = Model(model.name, model.features, model.modalities)
-    made = score_model(plain, probabilities, labels, folds, results.k, len(results.classes))
-    return replace(made, calibration=calibration_of(labels, probabilities, None))
+    return score_model(results.task, plain, outputs, y_true, folds, results.k)

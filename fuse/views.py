@@ -151,8 +151,8 @@ def _inner(
 
     Those without training clips, as of a feature that few clips have, are left out.
     """
-    # Thresholds of tags are set on these predictions to their last digits.
-    tolerance = TOLERANCE if clips.task == "multilabel" else INNER_TOLERANCE
+    # Thresholds are set on these predictions to their last digits.
+    tolerance = TOLERANCE if clips.task.needs_inner else INNER_TOLERANCE
     fits = [
         Fit(model, fold, (inner >= 0) & (inner != j), C, tolerance, inner == j)
         for fold, inner in view.inner_folds.items()
@@ -170,7 +170,7 @@ def _held(
     outputs: Sequence[F64],
 ) -> dict[Key, NDArray[np.float32]]:
     """Outputs of inner heads, put together for each model and fold as in `View.inner`."""
-    shape = (len(clips.labels), clips.n_outputs)
+    shape = (len(clips.y_true), clips.n_outputs)
     held = {
         (model.features, fold): np.full(shape, np.nan, np.float32)
         for model in models
@@ -213,7 +213,7 @@ def _refits(
     default: float,
 ) -> list[Fit]:
     """On all clips, with the middle of the strengths that the folds chose."""
-    everything = np.ones(len(clips.labels), dtype=np.bool_)
+    everything = np.ones(len(clips.y_true), dtype=np.bool_)
     # Nothing of them is scored.
     nothing = ~everything
     fits = []

@@ -11,14 +11,13 @@ import numpy as np
 
 from mvemo.cache import Cache, open_cache
 from mvemo.fuse import (
-    OutputResults,
     Results,
     evaluate,
-    evaluate_outputs,
     format_table,
     output_table,
     save_heads,
     song_level,
+    task_of,
     write_output_report,
     write_report,
 )
@@ -85,12 +84,12 @@ def run_fuse(
             raise BadOption(
                 f"{features}: its features are made under {', '.join(held)}, not {protocol!r}"
             )
-        if songs is not None and (learning_curve or cache.table.task != "multiclass"):
+        if songs is not None and (learning_curve or not task_of(cache.table.task).decides_songs):
             why = "a learning curve is of segments" if learning_curve else "they need classes"
             raise BadOption(f"{features}: songs cannot be decided: {why}; leave --song-level out")
         head = settings.head()
 
-        def once(with_seed: int | None, first: bool) -> Results | OutputResults:
+        def once(with_seed: int | None, first: bool) -> Results:
             common: dict[str, Any] = {
                 "k": k,
                 "seed": with_seed,
@@ -102,8 +101,6 @@ def run_fuse(
                 "missing_modality": settings.missing_modality,
                 "refit": save and first,
             }
-            if cache.table.task != "multiclass":
-                return evaluate_outputs(cache, **common)
             made = evaluate(cache, temperature=settings.temperature and first, **common)
             return made if songs is None else song_level(made, rule=songs)
 
@@ -123,7 +120,7 @@ def run_fuse(
             },
         )
         out.mkdir(parents=True, exist_ok=True)
-        if isinstance(results, Results):
+        if results.task.decides_songs:
             write_report(results, out)
             table = format_table(results)
         else:
@@ -138,11 +135,11 @@ def run_fuse(
 
 def _repeats(
     cache: Cache,
-    first: Results | OutputResults,
+    first: Results,
     repeats: int,
     seed: int | None,
-    once: Callable[[int, bool], Results | OutputResults],
-) -> list[Results | OutputResults]:
+    once: Callable[[int, bool], Results],
+) -> list[Results]:
     """Further evaluations, each on folds that no other is on.
 
     Raises

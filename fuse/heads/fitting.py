@@ -93,27 +93,27 @@ def fit_heads(
         A head has training clips of fewer than two classes, or fewer than two of them; or
         settings that heads of this task have not.
     """
-    check_settings(clips.task, settings)
+    check_settings(clips, settings)
     present, weights = _training(fits, matrices)
     _refuse_few(fits, weights, clips)
     target = clips.target
     if settings.class_weight == "balanced":
         weights = weights * balance(weights, target)
-    if clips.task == "regression":
+    if clips.link == "identity":
         heads, outputs = _fitted_values(fits, matrices, weights, present, clips, net_fold)
     else:
         heads, outputs = _fitted(fits, matrices, target, weights, present, clips.link, net_fold)
     return [replace(head, inputs=settings.inputs) for head in heads], outputs
 
 
-def check_settings(task: str, settings: HeadSettings) -> None:
+def check_settings(clips: Clips, settings: HeadSettings) -> None:
     """Raise `BadFeatures` for settings of classes where heads are of tags or dimensions."""
-    if task == "multiclass":
+    if clips.link == "softmax":
         return
     if settings.class_weight != "none":
         raise BadFeatures(
             f"class_weight {settings.class_weight!r} of heads is for multiclass only, and the "
-            f"task is {task}: leave it at 'none'"
+            f"task is {clips.task.name}: leave it at 'none'"
         )
 
 
@@ -132,7 +132,7 @@ def _refuse_few(fits: Sequence[Fit], weights: NDArray[np.float32], clips: Clips)
         held = _different(w > 0, clips)
         if held >= LEAST_DIFFERENT:
             continue
-        if clips.task == "multiclass":
+        if clips.link == "softmax":
             raise BadFeatures(
                 f"{_where(fit)}: the training clips with all of its features are "
                 f"of {held} class(es); two at least are needed"
@@ -145,8 +145,8 @@ def _refuse_few(fits: Sequence[Fit], weights: NDArray[np.float32], clips: Clips)
 
 def _different(train: NDArray[np.bool_], clips: Clips) -> int:
     """Classes of training clips, or clips where they have tags or values."""
-    if clips.task == "multiclass":
-        return len(np.unique(clips.labels[train]))
+    if clips.link == "softmax":
+        return len(np.unique(clips.y_true[train]))
     return int(train.sum())
 
 
@@ -170,7 +170,7 @@ def _fitted_values(
     net_fold: int | None,
 ) -> tuple[list[Head], list[F64]]:
     """As `_fitted`, to values that are standardised on the training clips."""
-    values = clips.labels.astype(np.float64)
+    values = clips.y_true.astype(np.float64)
     heads: dict[int, Head] = {}
     outputs: dict[int, F64] = {}
     # One solution for each set of training clips: all problems of one share their targets.

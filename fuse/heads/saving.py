@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import STACKED, Model
-from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.results import Results
 from mvemo.manifests.files import replacing
 
@@ -79,7 +78,7 @@ class SavedHeads:
         )
 
 
-def save_heads(path: str | Path, results: Results | OutputResults) -> None:
+def save_heads(path: str | Path, results: Results) -> None:
     """Write the heads of `results` as one file, in one step.
 
     Raises
@@ -114,7 +113,7 @@ def save_heads(path: str | Path, results: Results | OutputResults) -> None:
         "heads": listed,
         "facts": {
             "name": results.name,
-            "task": results.task,
+            "task": results.task.name,
             "protocol": results.protocol,
             "leaky": results.leaky,
             "synthetic": results.synthetic,

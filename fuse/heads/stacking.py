@@ -105,7 +105,7 @@ def stack_all(clips: Clips, outputs: Mapping[str, F64]) -> Head:
         Name of a base to its out-of-fold predictions, float64 (clips, outputs).
     """
     matrices = _matrices(outputs, clips)
-    everything = np.ones(len(clips.labels), dtype=np.bool_)
+    everything = np.ones(len(clips.y_true), dtype=np.bool_)
     fit = Fit(_second(tuple(outputs)), None, everything, STACK_C, wanted=~everything)
     return fit_heads([fit], matrices, clips, _settings(clips))[0][0]
 

@@ -322,10 +322,3 @@ def _predicted(y_true: Ints, proba: F64) -> tuple[Ints, F64]:
     """Both without the rows that hold NaN."""
     valid = np.isfinite(proba).all(axis=1)
     return y_true[valid], proba[valid]
-
-
-tag_reliability, tag_brier_score, tag_log_loss = reliability, brier_score, log_loss
-
-
-def fit_temperatures(scores: F64, labels: Ints) -> F64:
-    return np.array([fit_temperature(one, labels) for one in scores])

@@ -78,33 +78,3 @@ def roc_curve(positive: NDArray[np.bool_], score: Floats) -> tuple[Floats, Float
         np.concatenate([[0.0], misses / n_negative]),
         np.concatenate([[0.0], hits / n_positive]),
     )
-
-
-def majority_hits(labels: Ints, folds: Ints, k: int) -> Floats:
-    """float64 (clips,): 1 where the commonest class of the other folds is right, else 0.
-
-    NaN for clips that no fold tests, or that nothing was trained beside. Where all clips
-    are one fold, it is their own commonest class.
-    """
-    hits = np.full(len(labels), np.nan)
-    for fold in range(k):
-        test = folds == fold
-        beside = labels[~test] if not test.all() else labels
-        if test.any():
-            hits[test] = labels[test] == np.bincount(beside).argmax()
-    return hits
-
-
-def mean_of_held(values: Floats) -> float:
-    """Mean of the numbers; NaN where there is none."""
-    return float(mean_held(values, axis=0))
-
-
-def mean_held(values: Floats, axis: int) -> Floats:
-    """Mean of the numbers along an axis; NaN where there is none."""
-    held = np.isfinite(values)
-    n = held.sum(axis=axis)
-    total = np.where(held, values, 0.0).sum(axis=axis)
-    result = np.full(np.shape(total), np.nan)
-    np.divide(total, n, out=result, where=n > 0)
-    return result

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from mvemo.fuse.metrics.multiclass import mean_of_held
+from mvemo.fuse.metrics.averages import complete, mean_of_finite, ratio
 
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -60,34 +60,32 @@ def decide(probabilities: F64, thresholds: F64 | float = DEFAULT_THRESHOLD) -> B
     return np.asarray(probabilities >= thresholds, dtype=np.bool_)
 
 
-def multilabel_scores(
-    labels: Ints, probabilities: F64, thresholds: F64 | float = DEFAULT_THRESHOLD
-) -> MultilabelScores:
-    """Score probabilities of tags.
+def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools | None = None) -> MultilabelScores:
+    """Score probabilities of tags, and the decisions made of them.
 
     Parameters
     ----------
-    labels
+    y_true
         int64 (clips, tags), 0 or 1.
-    probabilities
+    proba
         float64 (clips, tags); NaN rows are left out.
-    thresholds
-        As in `decide`.
+    y_pred
+        bool (clips, tags), of `decide`; None for its default threshold.
     """
-    there = np.isfinite(probabilities).all(axis=1)
-    said = decide(probabilities, thresholds)[there]
-    truth, p = labels[there].astype(np.bool_), probabilities[there]
-    per_tag = (*_decision_scores(truth, said), roc_auc(truth, p), average_precision(truth, p))
-    one = truth.reshape(-1, 1), said.reshape(-1, 1), p.reshape(-1, 1)
+    y_pred = decide(proba) if y_pred is None else y_pred
+    valid = complete(proba)
+    true, p, decided = y_true[valid].astype(np.bool_), proba[valid], y_pred[valid]
+    per_tag = (*_decision_scores(true, decided), roc_auc(true, p), average_precision(true, p))
+    pairs = true.reshape(-1, 1), p.reshape(-1, 1)
     pooled = (
-        *_decision_scores(one[0], one[1]),
-        roc_auc(one[0], one[2]),
-        average_precision(one[0], one[2]),
+        *_decision_scores(pairs[0], decided.reshape(-1, 1)),
+        roc_auc(*pairs),
+        average_precision(*pairs),
     )
     return MultilabelScores(
         *per_tag,
-        support=truth.sum(axis=0).astype(np.int64),
-        macro={name: mean_of_held(v) for name, v in zip(NAMES, per_tag, strict=True)},
+        support=true.sum(axis=0).astype(np.int64),
+        macro={name: mean_of_finite(v) for name, v in zip(NAMES, per_tag, strict=True)},
         micro={name: float(v[0]) for name, v in zip(NAMES, pooled, strict=True)},
     )
 
@@ -108,7 +106,7 @@ def roc_auc(truth: Bools, scores: F64) -> F64:
         return np.full(truth.shape[1], np.nan)
     ranks = np.asarray(rankdata(scores, axis=0), dtype=np.float64)
     above = np.where(truth, ranks, 0.0).sum(axis=0) - n_true * (n_true + 1) / 2
-    return _ratio(above, n_true * n_false)
+    return ratio(above, n_true * n_false)
 
 
 def average_precision(truth: Bools, scores: F64) -> F64:
@@ -124,7 +122,7 @@ def average_precision(truth: Bools, scores: F64) -> F64:
     reached = np.where(ends, hits, 0.0)
     before = np.vstack([np.zeros((1, truth.shape[1])), np.maximum.accumulate(reached)[:-1]])
     gained = np.where(ends, hits - before, 0.0)
-    return _ratio((gained * precision).sum(axis=0), truth.sum(axis=0).astype(np.float64))
+    return ratio((gained * precision).sum(axis=0), truth.sum(axis=0).astype(np.float64))
 
 
 def best_thresholds(probabilities: F64, labels: Ints) -> F64:
@@ -181,14 +179,7 @@ def _decision_scores(truth: Bools, said: Bools) -> tuple[F64, F64, F64]:
     neither = chosen + held == 0
     result = []
     for numerator, denominator in ((right, chosen), (right, held), (2 * right, chosen + held)):
-        score = np.nan_to_num(_ratio(numerator, denominator.astype(np.float64)))
+        score = np.nan_to_num(ratio(numerator, denominator.astype(np.float64)))
         score[neither] = np.nan
         result.append(score)
     return result[0], result[1], result[2]
-
-
-def _ratio(numerator: F64, denominator: F64) -> F64:
-    """Their quotient; NaN where the denominator is 0."""
-    result: F64 = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=result, where=denominator != 0)
-    return result

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.fuse.metrics.averages import ratio
+
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -64,9 +66,9 @@ def regression_scores(labels: F64, predictions: F64) -> RegressionScores:
     var_y, var_p = ((y - my) ** 2).mean(axis=0), ((p - mp) ** 2).mean(axis=0)
     covariance = ((y - my) * (p - mp)).mean(axis=0)
     return RegressionScores(
-        r2=1.0 - _ratio(squared, var_y),
+        r2=1.0 - ratio(squared, var_y),
         rmse=np.sqrt(squared),
-        ccc=_ratio(2.0 * covariance, var_y + var_p + (my - mp) ** 2),
+        ccc=ratio(2.0 * covariance, var_y + var_p + (my - mp) ** 2),
         clips=len(y),
     )
 
@@ -95,10 +97,3 @@ def quadrant_accuracy(true: Ints, predicted: Ints) -> float:
     """Share of clips in the right quadrant; -1 (no prediction) left out, NaN of none."""
     there = (true >= 0) & (predicted >= 0)
     return float(np.mean(true[there] == predicted[there])) if there.any() else float("nan")
-
-
-def _ratio(numerator: F64, denominator: F64) -> F64:
-    """Their quotient; NaN where the denominator is 0."""
-    result: F64 = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=result, where=denominator != 0)
-    return result

@@ -73,8 +73,8 @@ _MANY_CLASSES = 16
 def accuracy_figure(results: Results) -> str:
     """Accuracy of each model in each fold (dots), its mean (bar), the majority baseline."""
     return fold_figure(
-        [(model.name, 100 * model.accuracy_per_fold) for model in results.models],
-        100 * results.majority_per_fold,
+        [(model.name, 100 * results.primary_per_fold(model)) for model in results.models],
+        100 * results.primary_per_fold(results.baseline),
         score="accuracy",
         unit=" (%)",
         baseline="majority class",
@@ -151,7 +151,7 @@ def roc_figure(results: Results) -> str:
     with drawing(WIDE, 3.9 + 0.22 * -(-len(results.models) // 2)) as (figure, finish):
         ax = figure.add_subplot()
         for i, model in enumerate(results.models):
-            curves = [curve for curve, _ in _class_curves(model, results.labels) if len(curve)]
+            curves = [curve for curve, _ in _class_curves(model, results.y_true) if len(curve)]
             if not curves:
                 continue
             last = model.name == "integrated"
@@ -161,7 +161,7 @@ def roc_figure(results: Results) -> str:
                 color=COLOURS[i % len(COLOURS)],
                 linestyle=_DASHES[1] if len(model.features) == 1 else "-",
                 linewidth=2.2 if last else 1.4,
-                label=f"{short(model.name)}  {fraction(model.roc_auc_macro_ovr_pooled)}",
+                label=f"{short(model.name)}  {fraction(model.scores['roc_auc_macro_ovr_pooled'])}",
             )
         _roc_axes(ax)
         _legend_below(figure, ax)
@@ -172,8 +172,8 @@ def class_roc_figure(results: Results, model: ModelResult) -> str:
     """One-vs-rest ROC curve of each class (thin) and their mean (thick), pooled."""
     return roc_of_each(
         results.classes,
-        _class_curves(model, results.labels),
-        model.roc_auc_macro_ovr_pooled,
+        _class_curves(model, results.y_true),
+        model.scores["roc_auc_macro_ovr_pooled"],
         f"ROC curve of each class, {model.name}",
     )
 
@@ -226,6 +226,7 @@ def roc_of_each(
 
 def confusion_figure(model: ModelResult, classes: Sequence[str]) -> str:
     """Counts of (true, predicted) pairs; a cell's colour is its share of its row."""
+    assert model.confusion is not None
     return matrix_figure(model.confusion, classes, model.name)
 
 
@@ -340,8 +341,8 @@ def _class_curves(
     model: ModelResult, labels: NDArray[np.int64]
 ) -> list[tuple[NDArray[np.float64], float]]:
     """True positive rates at `_RATES` and AUC of each class; empty and NaN without a curve."""
-    classes = np.arange(model.probabilities.shape[1])
-    return curves_of(labels[:, None] == classes, model.probabilities)
+    classes = np.arange(model.outputs.shape[1])
+    return curves_of(labels[:, None] == classes, model.outputs)
 
 
 def curves_of(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.metrics.multiclass import mean_of_held
-from mvemo.fuse.outputs import OutputResult, OutputResults
+from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.report.figures import (
     COLOURS,
     GRID,
@@ -19,24 +18,24 @@ from mvemo.fuse.report.figures import (
     roc_of_each,
     short,
 )
-from mvemo.fuse.tasks.primary_metric import TITLES
+from mvemo.fuse.results import ModelResult, Results
 
 # More curves than these cannot be told apart.
 MOST_CURVES = 12
 
 
-def headline_figure(results: OutputResults) -> str:
+def primary_figure(results: Results) -> str:
     """The headline score of each model in each fold, and the baseline's."""
-    models = [(m.name, m.headline_per_fold) for m in results.models]
-    every = np.concatenate([results.baseline.headline_per_fold, *(v for _, v in models)])
+    models = [(m.name, results.primary_per_fold(m)) for m in results.models]
+    every = np.concatenate([results.primary_per_fold(results.baseline), *(v for _, v in models)])
     held = every[np.isfinite(every)]
     low = float(np.floor(10 * held.min()) / 10) if len(held) else 0.0
     return fold_figure(
         models,
-        results.baseline.headline_per_fold,
-        score=TITLES[results.headline],
+        results.primary_per_fold(results.baseline),
+        score=results.task.primary_title,
         baseline=results.baseline.name,
-        limits=(min(low, 0.0 if results.task == "regression" else 0.4), 1.0),
+        limits=(min(low, 0.0 if results.task.name == "regression" else 0.4), 1.0),
     )
 
 
@@ -74,14 +73,14 @@ def scatter_figure(
         return finish(f"Predicted against true {dimension}, {model}")
 
 
-def output_figure(results: OutputResults, model: OutputResult) -> str:
+def output_figure(results: Results, model: ModelResult) -> str:
     """A model's headline score of each tag, pooled, with that of the baseline."""
-    values = model.pooled[results.headline]
+    values = model.per_output["roc_auc"]
     with drawing(WIDE, 1.0 + 0.28 * len(values)) as (figure, finish):
         ax = figure.add_subplot()
         rows = np.arange(len(values))
         ax.barh(rows, np.nan_to_num(values), height=0.6, color=COLOURS[0])
-        if results.task == "multilabel":
+        if results.task.name == "multilabel":
             ax.axvline(0.5, color=INK, linestyle=(0, (4, 2)), linewidth=1.0)
         ax.set_yticks(rows, [short(name) for name in results.classes])
         ax.set_ylim(len(values) - 0.5, -0.5)
@@ -92,14 +91,14 @@ def output_figure(results: OutputResults, model: OutputResult) -> str:
         return finish(f"ROC-AUC of each tag, {model.name}")
 
 
-def tag_roc_figure(results: OutputResults, model: OutputResult) -> str:
+def tag_roc_figure(results: Results, model: ModelResult) -> str:
     """ROC curve of each tag (thin) and their mean (thick), pooled; of many the commonest."""
-    order = np.argsort(-results.labels.sum(axis=0), kind="stable")[:MOST_CURVES]
+    order = np.argsort(-results.y_true.sum(axis=0), kind="stable")[:MOST_CURVES]
     shown = np.sort(order)
-    curves = curves_of(results.labels[:, shown] == 1, model.predictions[:, shown])
+    curves = curves_of(results.y_true[:, shown] == 1, model.outputs[:, shown])
     return roc_of_each(
         [results.classes[i] for i in shown.tolist()],
         curves,
-        mean_of_held(np.array([area for _, area in curves])),
+        mean_of_finite(np.array([area for _, area in curves])),
         f"ROC curve of each tag, {model.name}",
     )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mvemo.fuse.outputs import OutputResults
-from mvemo.fuse.report.summary import class_means, predicted_classes, spread
+from mvemo.fuse.report.summary import spread
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.manifests.files import to_json_values
 
@@ -30,9 +29,9 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         **outer_dict(results),
         "models": {model.name: _model(model, results) for model in results.models},
         "baseline": {
-            "majority_accuracy": spread(results.majority_per_fold).mean,
-            "majority_per_fold": results.majority_per_fold,
-            "majority_interval": results.majority_interval,
+            "majority_accuracy": spread(results.primary_per_fold(results.baseline)).mean,
+            "majority_per_fold": results.primary_per_fold(results.baseline),
+            "majority_interval": results.baseline.intervals.get("accuracy"),
             "chance_accuracy": 1.0 / len(results.classes),
         },
         **trust_dict(results),
@@ -44,11 +43,11 @@ def metrics_dict(results: Results) -> dict[str, Any]:
     return result
 
 
-def outer_dict(results: Results | OutputResults) -> dict[str, Any]:
+def outer_dict(results: Results) -> dict[str, Any]:
     """What is known of the evaluation, whatever the task."""
     return {
         "name": results.name,
-        "task": results.task,
+        "task": results.task.name,
         "protocol": results.protocol,
         "synthetic": results.synthetic,
         "leaky": results.leaky,
@@ -62,7 +61,7 @@ def outer_dict(results: Results | OutputResults) -> dict[str, Any]:
     }
 
 
-def trust_dict(results: Results | OutputResults) -> dict[str, Any]:
+def trust_dict(results: Results) -> dict[str, Any]:
     """``comparisons``, ``repeats`` and ``learning_curve``, of the headline of any task."""
     return {
         "comparisons": [
@@ -79,12 +78,12 @@ def trust_dict(results: Results | OutputResults) -> dict[str, Any]:
             for c in results.comparisons
         ],
         "repeats": [
-            {model.name: model.headline_per_fold for model in repeat.models}
+            {model.name: results.primary_per_fold(model) for model in repeat.models}
             for repeat in results.repeats
         ],
         "learning_curve": {
             name: [
-                {"fraction": fraction, "clips": clips, results.headline: score}
+                {"fraction": fraction, "clips": clips, results.task.primary_metric: score}
                 for fraction, clips, score in points
             ]
             for name, points in results.learning_curve.items()
@@ -93,33 +92,32 @@ def trust_dict(results: Results | OutputResults) -> dict[str, Any]:
 
 
 def _model(model: ModelResult, results: Results) -> dict[str, Any]:
-    held = spread(model.accuracy_per_fold)
-    precision, recall, f1 = class_means(results, model.name)
+    held = spread(results.primary_per_fold(model))
     return {
         "modalities": model.modalities,
         "features": model.features,
-        "predicted": int((predicted_classes(model) >= 0).sum()),
+        "predicted": int(model.valid.sum()),
         "accuracy": {
             "min": held.min,
             "mean": held.mean,
             "max": held.max,
-            "per_fold": model.accuracy_per_fold,
+            "per_fold": results.primary_per_fold(model),
         },
-        "f1_macro": model.f1_macro,
-        "f1_macro_per_fold": model.f1_macro_per_fold,
-        "roc_auc_macro_ovr": model.roc_auc_macro_ovr,
-        "roc_auc_macro_ovr_per_fold": model.roc_auc_per_fold,
-        "roc_auc_macro_ovr_pooled": model.roc_auc_macro_ovr_pooled,
+        "f1_macro": model.scores["f1_macro"],
+        "f1_macro_per_fold": model.per_fold["f1_macro"],
+        "roc_auc_macro_ovr": model.scores["roc_auc_macro_ovr"],
+        "roc_auc_macro_ovr_per_fold": model.per_fold["roc_auc_macro_ovr"],
+        "roc_auc_macro_ovr_pooled": model.scores["roc_auc_macro_ovr_pooled"],
         "confusion": model.confusion,
         "intervals": {name: v for name, v in model.intervals.items() if ":" not in name},
-        "without": model.without,
-        "stood_in": model.stood_in,
+        "without": model.without_modality,
+        "stood_in": model.n_fallback,
         "calibration": model.calibration,
         "per_class": {
             name: {
-                "precision": precision[i],
-                "recall": recall[i],
-                "f1": f1[i],
+                "precision": model.per_output["precision"][i],
+                "recall": model.per_output["recall"][i],
+                "f1": model.per_output["f1"][i],
                 "intervals": intervals_of(model.intervals, i),
             }
             for i, name in enumerate(results.classes)

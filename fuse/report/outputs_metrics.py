@@ -8,15 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.metrics.multiclass import mean_of_held
-from mvemo.fuse.metrics.regression import QUADRANTS
-from mvemo.fuse.outputs import OutputResult, OutputResults
+from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.report.metrics_json import intervals_of, outer_dict, trust_dict
 from mvemo.fuse.report.summary import spread
+from mvemo.fuse.results import ModelResult, Results
 from mvemo.manifests.files import dump_json, to_json_values
 
 
-def output_metrics_dict(results: OutputResults) -> dict[str, Any]:
+def output_metrics_dict(results: Results) -> dict[str, Any]:
     """The results as strict JSON values: numbers that are not finite become None.
 
     The outer keys are those of `metrics_dict`; ``classes`` are tags or dimensions. A model
@@ -30,7 +29,7 @@ def output_metrics_dict(results: OutputResults) -> dict[str, Any]:
     """
     values: dict[str, Any] = {
         **outer_dict(results),
-        "headline": results.headline,
+        "primary_metric": results.task.primary_metric,
         "models": {model.name: _model(model, results) for model in results.models},
         "baseline": {"name": results.baseline.name, **_model(results.baseline, results)},
         **trust_dict(results),
@@ -42,57 +41,63 @@ def output_metrics_dict(results: OutputResults) -> dict[str, Any]:
     return result
 
 
-def output_metrics_json(results: OutputResults) -> str:
+def output_metrics_json(results: Results) -> str:
     """`output_metrics_dict` as strict JSON text."""
     values = output_metrics_dict(results)
     return dump_json(values)
 
 
-def _model(model: OutputResult, results: OutputResults) -> dict[str, Any]:
-    held = spread(model.headline_per_fold)
+def _model(model: ModelResult, results: Results) -> dict[str, Any]:
+    held = spread(results.primary_per_fold(model))
     values: dict[str, Any] = {
         "modalities": model.modalities,
         "features": model.features,
-        "predicted": int(model.predicted.sum()),
-        results.headline: {
+        "predicted": int(model.valid.sum()),
+        results.task.primary_metric: {
             "min": held.min,
             "mean": held.mean,
             "max": held.max,
-            "per_fold": model.headline_per_fold,
+            "per_fold": results.primary_per_fold(model),
         },
-        "macro": model.macro,
+        "macro": _of_kind(model, "_macro"),
         "intervals": {name: v for name, v in model.intervals.items() if ":" not in name},
-        "without": model.without,
-        "stood_in": model.stood_in,
+        "without": model.without_modality,
+        "stood_in": model.n_fallback,
         "calibration": model.calibration,
         "per_output": {
             output: {
-                **{name: scores[i] for name, scores in model.pooled.items()},
+                **{name: scores[i] for name, scores in model.per_output.items()},
                 "intervals": intervals_of(model.intervals, i),
                 "mean_over_folds": {
-                    name: mean_of_held(scores[:, i]) for name, scores in model.per_fold.items()
+                    name: mean_of_finite(scores[:, i])
+                    for name, scores in model.per_output_fold.items()
                 },
-                "per_fold": {name: scores[:, i] for name, scores in model.per_fold.items()},
+                "per_fold": {name: scores[:, i] for name, scores in model.per_output_fold.items()},
             }
             for i, output in enumerate(results.classes)
         },
     }
-    if model.micro:
-        values["micro"] = model.micro
+    micro = _of_kind(model, "_micro")
+    if micro:
+        values["micro"] = micro
     if model.thresholds is not None:
         values["thresholds"] = model.thresholds
-    if model.quadrant_accuracy is not None and model.quadrant_per_fold is not None:
+    if "quadrants" in results.task.facts():
         values["quadrants"] = {
-            "names": QUADRANTS,
-            "centre": results.quadrant_centre,
-            "accuracy": model.quadrant_accuracy,
-            "per_fold": model.quadrant_per_fold,
-            "confusion": model.quadrant_confusion,
+            **results.task.facts()["quadrants"],
+            "accuracy": model.scores["quadrant_accuracy"],
+            "per_fold": model.per_fold["quadrant_accuracy"],
+            "confusion": model.confusion,
         }
     return values
 
 
-def output_predictions_csv(results: OutputResults) -> str:
+def _of_kind(model: ModelResult, ending: str) -> dict[str, float]:
+    """Scores whose names have this ending, without it."""
+    return {n.removesuffix(ending): v for n, v in model.scores.items() if n.endswith(ending)}
+
+
+def output_predictions_csv(results: Results) -> str:
     """Out-of-fold predictions: a row for each clip and model, in the order of the clips.
 
     Columns: ``clip_id``, ``group``, ``fold`` (the one the clip was tested in), ``model``,
@@ -100,7 +105,7 @@ def output_predictions_csv(results: OutputResults) -> str:
     digits that give back the same float64) and, for tags, ``decided_X`` (0 or 1). The
     predicted ones are empty where a clip could not be predicted.
     """
-    tags = results.task == "multilabel"
+    tags = results.task.needs_inner
     kinds = ("true", "predicted", "decided") if tags else ("true", "predicted")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -108,13 +113,13 @@ def output_predictions_csv(results: OutputResults) -> str:
         ["clip_id", "group", "fold", "model"]
         + [f"{kind}_{name}" for name in results.classes for kind in kinds]
     )
-    truth = results.labels.tolist()
+    truth = results.y_true.tolist()
     outputs = [
         (
             m.name,
-            m.predicted,
-            m.predictions.tolist(),
-            np.zeros(0) if m.decisions is None else m.decisions.astype(int),
+            m.valid,
+            m.outputs.tolist(),
+            m.y_pred.astype(int) if tags else np.zeros(0),
         )
         for m in results.models
     ]

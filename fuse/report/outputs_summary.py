@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.report.published import published_r2
 from mvemo.fuse.report.summary import (
     best,
@@ -22,7 +21,7 @@ from mvemo.fuse.report.summary import (
     spread,
 )
 from mvemo.fuse.report.text import clean, columns, footnotes, wrap
-from mvemo.fuse.tasks.primary_metric import TITLES
+from mvemo.fuse.results import ModelResult, Results
 
 # Score names as column heads, in the order of the per-output tables.
 HEADS = {
@@ -64,7 +63,7 @@ class FarClip:
     ----------
     clip_id, group
         As in the manifest.
-    true, said
+    true, predicted
         Tags that it has and was given, or its values and the predicted ones, as text.
     off
         How far.
@@ -73,30 +72,30 @@ class FarClip:
     clip_id: str
     group: str
     true: str
-    said: str
+    predicted: str
     off: float
 
 
-def pooled_cells(results: OutputResults, model: OutputResult) -> list[Cell]:
+def pooled_cells(results: Results, model: ModelResult) -> list[Cell]:
     """The pooled scores of a model's line in the main table."""
-    if results.task == "multilabel":
+    if results.task.name == "multilabel":
         rows = [
-            (f"{kind} {HEADS[name]}", held[name], f"{name}_{kind}")
-            for kind, held in (("macro", model.macro), ("micro", model.micro))
+            (f"{kind} {HEADS[name]}", model.scores[f"{name}_{kind}"], f"{name}_{kind}")
+            for kind in ("macro", "micro")
             for name in ("f1", "roc_auc", "average_precision")
         ]
     else:
         rows = [
-            (f"{HEADS[name]} {output}", float(model.pooled[name][i]), f"{name}_{output}")
+            (f"{HEADS[name]} {output}", float(model.per_output[name][i]), f"{name}:{i}")
             for name in ("r2", "ccc", "rmse")
             for i, output in enumerate(results.classes)
         ]
-    if model.quadrant_accuracy is not None:
-        rows.append(("quadrants", model.quadrant_accuracy, "quadrant_accuracy"))
+    if "quadrant_accuracy" in model.scores:
+        rows.append(("quadrants", model.scores["quadrant_accuracy"], "quadrant_accuracy"))
     return [Cell(title, fraction(v), interval_text(model, key)) for title, v, key in rows]
 
 
-def interval_text(model: OutputResult, key: str) -> str:
+def interval_text(model: ModelResult, key: str) -> str:
     """``low to high``; empty where there is no such interval."""
     ends = model.intervals.get(key)
     if ends is None or not np.isfinite(ends).all():
@@ -104,10 +103,10 @@ def interval_text(model: OutputResult, key: str) -> str:
     return f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
-def summarise_outputs(results: OutputResults) -> str:
+def summarise_outputs(results: Results) -> str:
     """A paragraph in plain words for a reader who looks at nothing else."""
     names = ", ".join(results.classes)
-    what = "probabilities of the tags" if results.task == "multilabel" else "values of"
+    what = "probabilities of the tags" if results.task.name == "multilabel" else "values of"
     if one_split(results):
         tested = int((results.folds >= 0).sum())
         text = [
@@ -123,25 +122,26 @@ def summarise_outputs(results: OutputResults) -> str:
         ]
     if results.leaky:
         text.append("The nets under them, however, saw clips that they are scored on.")
-    top = best(results.models)
+    top = best(results)
     if top is None:
         text.append("No model made a prediction.")
         return " ".join(text)
-    held = spread(top.headline_per_fold)
-    title = TITLES[results.headline]
-    over = "" if results.task == "multilabel" else ", mean over dimensions,"
+    held = spread(results.primary_per_fold(top))
+    title = results.task.primary_title
+    over = "" if results.task.name == "multilabel" else ", mean over dimensions,"
     of_fold = ""
     if results.k > 1:
         of_fold = f" in a fold on average ({fraction(held.min)} to {fraction(held.max)})"
-    base = fraction(spread(results.baseline.headline_per_fold).mean)
+    base = fraction(spread(results.primary_per_fold(results.baseline)).mean)
     text.append(
         f"The {title}{over} of the best model, {top.name}, is {fraction(held.mean)}{of_fold}; that "
         f"of a prediction from the training labels alone ({results.baseline.name}) is {base}."
     )
-    if top.quadrant_accuracy is not None and results.baseline.quadrant_accuracy is not None:
+    if "quadrant_accuracy" in top.scores:
+        share, of_baseline = (m.scores["quadrant_accuracy"] for m in (top, results.baseline))
         text.append(
-            f"It puts {percent(top.quadrant_accuracy)} % of the clips into the right quadrant of "
-            f"valence and arousal, the baseline {percent(results.baseline.quadrant_accuracy)} %."
+            f"It puts {percent(share)} % of the clips into the right quadrant of valence and "
+            f"arousal, the baseline {percent(of_baseline)} %."
         )
     if results.permuted:
         text.append("As labels were shuffled, no model should do better than that baseline.")
@@ -155,17 +155,17 @@ def summarise_outputs(results: OutputResults) -> str:
     return " ".join(part for part in text if part)
 
 
-def furthest_clips(results: OutputResults, model: OutputResult, limit: int = 20) -> list[FarClip]:
+def furthest_clips(results: Results, model: ModelResult, limit: int = 20) -> list[FarClip]:
     """The clips that a model is furthest off on (`distances`), the worst first."""
-    there = np.flatnonzero(model.predicted)
-    true, said = results.labels[there].astype(np.float64), model.predictions[there]
+    there = np.flatnonzero(model.valid)
+    true, said = results.y_true[there].astype(np.float64), model.outputs[there]
     off = distances(results, model)[there]
     found = []
     for i in np.argsort(-off, kind="stable")[:limit].tolist():
         row = int(there[i])
-        if model.decisions is not None:
-            held = [n for n, y in zip(results.classes, results.labels[row], strict=True) if y]
-            words = [n for n, y in zip(results.classes, model.decisions[row], strict=True) if y]
+        if results.task.needs_inner:
+            held = [n for n, y in zip(results.classes, results.y_true[row], strict=True) if y]
+            words = [n for n, y in zip(results.classes, model.y_pred[row], strict=True) if y]
             texts = (", ".join(held) or "none", ", ".join(words) or "none")
         else:
             texts = tuple(  # type: ignore[assignment]
@@ -176,14 +176,14 @@ def furthest_clips(results: OutputResults, model: OutputResult, limit: int = 20)
     return found
 
 
-def distances(results: OutputResults, model: OutputResult) -> NDArray[np.float64]:
+def distances(results: Results, model: ModelResult) -> NDArray[np.float64]:
     """float64 (clips,): how far predictions are off; NaN where there is none.
 
     Tags: the log loss, mean over them. Dimensions: the root mean squared error, each in
     units of its labels' standard deviation.
     """
-    true, said = results.labels.astype(np.float64), model.predictions
-    if results.task == "multilabel":
+    true, said = results.y_true.astype(np.float64), model.outputs
+    if results.task.name == "multilabel":
         right = np.where(true == 1, said, 1.0 - said)
         off = -np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean(axis=1)
     else:
@@ -193,7 +193,7 @@ def distances(results: OutputResults, model: OutputResult) -> NDArray[np.float64
 
 
 def furthest_groups(
-    results: OutputResults, model: OutputResult, limit: int = 15
+    results: Results, model: ModelResult, limit: int = 15
 ) -> list[tuple[str, int, float]]:
     """Groups of two clips or more by their mean distance: name, clips, distance."""
     off = distances(results, model)
@@ -206,31 +206,38 @@ def furthest_groups(
     return [(str(names[i]), int(clips[i]), float(mean[i])) for i in order[:limit]]
 
 
-def scored_how(results: OutputResults) -> str:
+def scored_how(results: Results) -> str:
     """The main table's columns in words."""
-    title = TITLES[results.headline]
+    title = results.task.primary_title
     text = f"min, mean, max: {title} over {over_folds(results)}"
-    if results.task == "multilabel":
+    if results.task.name == "multilabel":
         text += (
             ", mean over tags. F1, AUC and AP (average precision): pooled over folds; decisions "
             "by thresholds fitted inside the training folds."
         )
     else:
         text += ", mean over dimensions. R2, CCC and RMSE of each dimension: pooled over folds."
-    if results.quadrant_centre is not None:
-        v, a = results.quadrant_centre
+    centre = quadrant_centre(results)
+    if centre is not None:
+        v, a = centre
         text += f" Quadrants about valence {v:g}, arousal {a:g}: share of clips in the right one."
     return text
 
 
-def published_beside(results: OutputResults) -> str:
+def quadrant_centre(results: Results) -> tuple[float, float] | None:
+    """Valence and arousal of the neutral point; None where there are no quadrants."""
+    quadrants = results.task.facts().get("quadrants")
+    return None if quadrants is None else quadrants["centre"]
+
+
+def published_beside(results: Results) -> str:
     """Printed figures to read beside these; empty where there are none, or labels shuffled."""
-    if results.task != "regression" or results.permuted:
+    if results.task.name != "regression" or results.permuted:
         return ""
     return published_r2(results.classes)
 
 
-def format_output_table(results: OutputResults, warnings: Sequence[tuple[str, str]]) -> str:
+def format_output_table(results: Results, warnings: Sequence[tuple[str, str]]) -> str:
     """The scores of all models as text.
 
     Parameters
@@ -246,11 +253,11 @@ def format_output_table(results: OutputResults, warnings: Sequence[tuple[str, st
     n_clips = len(results.clip_ids)
     partial = partly_predicted(results)
 
-    def row(model: OutputResult) -> list[str]:
-        held = spread(model.headline_per_fold)
+    def row(model: ModelResult) -> list[str]:
+        held = spread(results.primary_per_fold(model))
         cells = [clean(model.name), *(fraction(v) for v in (held.min, held.mean, held.max))]
         cells += [cell.value for cell in _shown(results, model)]
-        return [*cells, f"{int(model.predicted.sum())}/{n_clips}"] if partial else cells
+        return [*cells, f"{int(model.valid.sum())}/{n_clips}"] if partial else cells
 
     header = ["model", "min", "mean", "max"]
     header += [clean(cell.title) for cell in _shown(results, results.baseline)]
@@ -262,13 +269,13 @@ def format_output_table(results: OutputResults, warnings: Sequence[tuple[str, st
     beside = published_beside(results)
     if beside:
         lines.append(wrap(beside))
-    top = best(results.models)
-    if top is not None and interval_text(top, "headline"):
-        pooled = "" if results.task == "multilabel" else "pooled "
+    top = best(results)
+    if top is not None and interval_text(top, "primary"):
+        pooled = "" if results.task.name == "multilabel" else "pooled "
         lines.append(
             wrap(
-                f"{clean(top.name)}, {pooled}{TITLES[results.headline]}: 95 % interval "
-                f"{interval_text(top, 'headline')} (group bootstrap)."
+                f"{clean(top.name)}, {pooled}{results.task.primary_title}: 95 % interval "
+                f"{interval_text(top, 'primary')} (group bootstrap)."
             )
         )
     statement = "" if results.permuted else compare_fusion(results)
@@ -277,15 +284,15 @@ def format_output_table(results: OutputResults, warnings: Sequence[tuple[str, st
     return "\n".join([*lines, *footnotes(results)])
 
 
-def partly_predicted(results: OutputResults) -> bool:
+def partly_predicted(results: Results) -> bool:
     """Whether a model did not predict every clip that is tested."""
     tested = results.folds >= 0
-    return any(not m.predicted[tested].all() for m in results.models)
+    return any(not m.valid[tested].all() for m in results.models)
 
 
-def _shown(results: OutputResults, model: OutputResult) -> list[Cell]:
+def _shown(results: Results, model: ModelResult) -> list[Cell]:
     """Of the pooled scores those that fit a terminal."""
     cells = pooled_cells(results, model)
-    if results.task == "multilabel":
+    if results.task.name == "multilabel":
         return [c for c in cells if not c.title.startswith("micro A")]
     return [c for c in cells if not c.title.startswith(("CCC", "RMSE"))]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mvemo.fuse.errors import FuseError
-from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.report import figures
 from mvemo.fuse.report.metrics_json import metrics_dict
 from mvemo.fuse.report.published import LABEL, SOURCES, all_published_for, comparable, published_for
@@ -20,12 +19,10 @@ from mvemo.fuse.report.summary import (
     PROTOCOLS,
     banners,
     best,
-    class_means,
     describe,
     fraction,
     hardest_clips,
     percent,
-    predicted_classes,
     seen_text,
     spread,
     summarise,
@@ -107,11 +104,11 @@ def predictions_csv(results: Results) -> str:
         ["clip_id", "group", "fold", "label", "model", "predicted"]
         + [f"p_{name}" for name in results.classes]
     )
-    outputs = [(m.name, predicted_classes(m), m.probabilities.tolist()) for m in results.models]
+    outputs = [(m.name, m.y_pred, m.outputs.tolist()) for m in results.models]
     nothing = [""] * len(results.classes)
     for i, clip_id in enumerate(results.clip_ids):
         about = [clip_id, results.groups[i], int(results.folds[i])]
-        about.append(results.classes[int(results.labels[i])])
+        about.append(results.classes[int(results.y_true[i])])
         for name, predicted, probabilities in outputs:
             said = int(predicted[i])
             if said < 0:
@@ -126,7 +123,7 @@ def report_html(results: Results) -> str:
     from markupsafe import Markup
 
     environment = page_environment()
-    top = best(results.models)
+    top = best(results)
     # Of a page's models the integrated one is the papers' subject; without it, the best.
     shown = next((m for m in results.models if m.name == "integrated"), top)
     beside = comparable(results.classes) and not results.permuted
@@ -134,9 +131,9 @@ def report_html(results: Results) -> str:
         **page_values(results),
         summary=summarise(results),
         chance=1.0 / len(results.classes),
-        baseline=spread(results.majority_per_fold),
-        rows=[_row(model, beside) for model in results.models],
-        partial=any((predicted_classes(m) < 0).any() for m in results.models),
+        baseline=spread(results.primary_per_fold(results.baseline)),
+        rows=[_row(results, model, beside) for model in results.models],
+        partial=any((m.y_pred < 0).any() for m in results.models),
         published_label=LABEL,
         sources=SOURCES,
         published=[(m.name, p) for m in results.models for p in all_published_for(m.name)]
@@ -160,7 +157,7 @@ def report_html(results: Results) -> str:
     return page
 
 
-def page_values(results: Results | OutputResults) -> dict[str, Any]:
+def page_values(results: Results) -> dict[str, Any]:
     """What the templates that all pages share are given."""
     from markupsafe import Markup
 
@@ -171,7 +168,7 @@ def page_values(results: Results | OutputResults) -> dict[str, Any]:
         "subtitle": describe(results),
         "protocol": PROTOCOLS.get(results.protocol, ""),
         "trust": trust_values(results),
-        "learning_svg": Markup(learning_curve_figure(curves, results.headline)) if curves else None,
+        "learning_svg": Markup(learning_curve_figure(curves, results.task)) if curves else None,
         "losses": [(n, Markup(svg)) for n, svg in figures.loss_figures(results.curves).items()],
         "missing": list(results.missing.items()),
         "failures": results.failures[:_MANY_FAILURES],
@@ -196,20 +193,21 @@ def page_environment() -> jinja2.Environment:
     return environment
 
 
-def _row(model: ModelResult, beside: bool) -> dict[str, Any]:
+def _row(results: Results, model: ModelResult, beside: bool) -> dict[str, Any]:
     """A model's line in the main table."""
     known = published_for(model.name) if beside else None
     return {
         "model": model,
-        "accuracy": spread(model.accuracy_per_fold),
+        "accuracy": spread(results.primary_per_fold(model)),
         "interval": interval_text(model),
-        "predicted": int((predicted_classes(model) >= 0).sum()),
+        "predicted": int(model.valid.sum()),
         "published": known,
     }
 
 
 def _per_class(model: ModelResult, results: Results) -> list[dict[str, Any]]:
-    precision, recall, f1 = class_means(results, model.name)
+    precision, recall, f1 = (model.per_output[name] for name in ("precision", "recall", "f1"))
+    assert model.confusion is not None
     return [
         {
             "name": name,
@@ -224,19 +222,17 @@ def _per_class(model: ModelResult, results: Results) -> list[dict[str, Any]]:
 
 
 def _settings(results: Results) -> list[tuple[str, str]]:
-    of_class = np.bincount(results.labels, minlength=len(results.classes))
+    of_class = np.bincount(results.y_true, minlength=len(results.classes))
     listed = ", ".join(f"{c} {n}" for c, n in zip(results.classes, of_class, strict=True))
     return page_facts(results, ("clips of each class", listed))
 
 
-def page_facts(
-    results: Results | OutputResults, *of_clips: tuple[str, str]
-) -> list[tuple[str, str]]:
+def page_facts(results: Results, *of_clips: tuple[str, str]) -> list[tuple[str, str]]:
     """Rows of the table of settings; `of_clips` are more of them, after the groups."""
     sizes = np.bincount(results.folds[results.folds >= 0], minlength=results.k)
     return [
         ("data set", results.name),
-        ("task", results.task),
+        ("task", results.task.name),
         ("protocol", results.protocol),
         ("folds", str(results.k)),
         ("clips in each fold", ", ".join(str(n) for n in sizes)),

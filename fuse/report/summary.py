@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.clips import complete
-from mvemo.fuse.metrics.multiclass import class_scores, mean_held
-from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.tasks.primary_metric import TITLES
 
 # The protocol of predictions whose model mvemo never saw.
 OTHERS = "others"
@@ -82,7 +77,7 @@ class HardClip:
     mean_probability: float
 
 
-def banners(results: Results | OutputResults) -> tuple[Banner, ...]:
+def banners(results: Results) -> tuple[Banner, ...]:
     """The warnings that go on top of every table and page, most serious first."""
     found = []
     if results.permuted:
@@ -129,39 +124,30 @@ def spread(values: NDArray[np.float64]) -> Spread:
     return Spread(float(held.min()), float(held.mean()), float(held.max()))
 
 
-def predicted_classes(model: ModelResult) -> NDArray[np.int64]:
-    """int64 (clips,): the most probable class; -1 where a feature is missing."""
-    there = np.isfinite(model.probabilities).all(axis=1)
-    found = np.where(there, np.nan_to_num(model.probabilities).argmax(axis=1), -1)
-    return found.astype(np.int64)
-
-
-AnyModel = TypeVar("AnyModel", bound=ModelResult | OutputResult)
-
-
-def best(models: Sequence[AnyModel]) -> AnyModel | None:
-    """The highest mean headline; of equals the one of fewest features, then the first."""
-    held = [m for m in models if np.isfinite(spread(m.headline_per_fold).mean)]
+def best(results: Results, models: Sequence[ModelResult] | None = None) -> ModelResult | None:
+    """Of highest mean primary metric; of equals the one of fewest features, then the first."""
+    models = results.models if models is None else models
+    held = [m for m in models if np.isfinite(spread(results.primary_per_fold(m)).mean)]
     if not held:
         return None
-    return min(held, key=lambda m: (-spread(m.headline_per_fold).mean, len(m.features)))
+    return min(held, key=lambda m: (-spread(results.primary_per_fold(m)).mean, len(m.features)))
 
 
-def compare_fusion(results: Results | OutputResults) -> str:
+def compare_fusion(results: Results) -> str:
     """One sentence: the best fusion beside the best single feature; empty without both.
 
     It states the difference of the means and in how many folds it has that sign. Nothing
     is claimed about significance: folds share training clips.
     """
-    models: Sequence[ModelResult | OutputResult] = results.models
-    single = best([m for m in models if len(m.features) == 1])
-    fusion = best([m for m in models if len(m.features) > 1])
+    models: Sequence[ModelResult] = results.models
+    single = best(results, [m for m in models if len(m.features) == 1])
+    fusion = best(results, [m for m in models if len(m.features) > 1])
     if single is None or fusion is None:
         return ""
-    a, b = fusion.headline_per_fold, single.headline_per_fold
+    a, b = results.primary_per_fold(fusion), results.primary_per_fold(single)
     held = np.isfinite(a) & np.isfinite(b)
-    same = np.array_equal(_predicted(fusion), _predicted(single))
-    percents = results.headline == "accuracy"
+    same = np.array_equal(fusion.valid, single.valid)
+    percents = results.task.in_percent
     digits, unit = (1, " points") if percents else (3, "")
     difference = (100.0 if percents else 1.0) * (spread(a).mean - spread(b).mean)
     near = abs(difference) < 0.5 * 10.0**-digits
@@ -180,48 +166,26 @@ def compare_fusion(results: Results | OutputResults) -> str:
     )
 
 
-def _headline(results: Results | OutputResults, model: ModelResult | OutputResult) -> str:
-    mean = spread(model.headline_per_fold).mean
-    if results.headline == "accuracy":
+def _headline(results: Results, model: ModelResult) -> str:
+    mean = spread(results.primary_per_fold(model)).mean
+    if results.task.in_percent:
         return f"{percent(mean)} %"
-    return f"{TITLES[results.headline]} {fraction(mean)}"
+    return f"{results.task.primary_title} {fraction(mean)}"
 
 
-def _predicted(model: ModelResult | OutputResult) -> NDArray[np.bool_]:
-    """bool (clips,): where there is a prediction."""
-    return complete(model.predictions)
-
-
-def seen_text(results: Results | OutputResults) -> str:
+def seen_text(results: Results) -> str:
     """Whether clips were scored by a net that saw them: ``yes``, ``no`` or ``not known``."""
     if results.leaky and results.protocol != OTHERS:
         return "yes"
     return "not known" if results.protocol in (OTHERS, "imported") else "no"
 
 
-def class_means(results: Results, model: str) -> tuple[NDArray[np.float64], ...]:
-    """Precision, recall and F1 of each class, float64 (classes,): means over repeats."""
-    every = [
-        class_scores(next(m for m in one.models if m.name == model).confusion)
-        for one in results.repeats or (results,)
-    ]
-    return tuple(mean_held(np.stack(of), axis=0) for of in zip(*every, strict=True))
-
-
-def one_split(results: Results | OutputResults) -> bool:
+def one_split(results: Results) -> bool:
     """Whether some clips were trained on and never tested, instead of folds."""
     return bool((results.folds < 0).any())
 
 
-# What a data set's classes are, one and many.
-_KINDS = {
-    "multiclass": ("class", "classes"),
-    "multilabel": ("tag", "tags"),
-    "regression": ("dimension", "dimensions"),
-}
-
-
-def over_folds(results: Results | OutputResults) -> str:
+def over_folds(results: Results) -> str:
     """What min, mean and max are over: ``6 folds``, ``18 folds (3 times 6)``."""
     times = len(results.repeats)
     if not times:
@@ -229,9 +193,9 @@ def over_folds(results: Results | OutputResults) -> str:
     return f"{times * results.k} folds ({times} times {results.k})"
 
 
-def describe(results: Results | OutputResults) -> str:
+def describe(results: Results) -> str:
     """One line: data, folds, protocol."""
-    classes = count(len(results.classes), *_KINDS[results.task])
+    classes = count(len(results.classes), *results.task.output_nouns)
     groups = count(len(set(results.groups)), "group")
     if results.protocol == OTHERS:
         return (
@@ -249,7 +213,7 @@ def describe(results: Results | OutputResults) -> str:
     )
 
 
-def comparison_text(results: Results | OutputResults, fusion: str, single: str) -> str:
+def comparison_text(results: Results, fusion: str, single: str) -> str:
     """What a test says of the difference, where one was made."""
     for made in results.comparisons:
         if (made.model, made.single) == (fusion, single) and np.isfinite(made.p_holm):
@@ -263,7 +227,7 @@ def comparison_text(results: Results | OutputResults, fusion: str, single: str) 
 def summarise(results: Results) -> str:
     """A paragraph in plain words for a reader who looks at nothing else."""
     chance = 1.0 / len(results.classes)
-    majority = spread(results.majority_per_fold).mean
+    majority = spread(results.primary_per_fold(results.baseline)).mean
     what = ", ".join(results.classes[:-1]) + f" or {results.classes[-1]}"
     assigned = (
         f"Each of {count(len(results.clip_ids), 'clip')} was assigned to one of "
@@ -285,11 +249,11 @@ def summarise(results: Results) -> str:
         ]
     if results.leaky and results.protocol != OTHERS:
         text.append("The nets under them, however, saw clips that they are scored on.")
-    top = best(results.models)
+    top = best(results)
     if top is None:
         text.append("No model made a prediction.")
     else:
-        held = spread(top.accuracy_per_fold)
+        held = spread(results.primary_per_fold(top))
         of_fold = ""
         if results.k > 1:
             of_fold = f" of a fold on average ({percent(held.min)} to {percent(held.max)} %)"
@@ -303,8 +267,7 @@ def summarise(results: Results) -> str:
         text.append("As labels were shuffled, no model should do better than that.")
     else:
         text.append(compare_fusion(results))
-    tested_rows = results.folds >= 0
-    unpredicted = sum(int((predicted_classes(m)[tested_rows] < 0).any()) for m in results.models)
+    unpredicted = sum(not m.valid[results.tested].all() for m in results.models)
     if unpredicted:
         text.append(
             f"{count(unpredicted, 'model')} could not predict every clip, because a feature is "
@@ -320,11 +283,11 @@ def hardest_clips(results: Results, limit: int = 20) -> tuple[HardClip, ...]:
     """
     if not results.models:
         return ()
-    predicted = np.stack([predicted_classes(m) for m in results.models])
+    predicted = np.stack([m.y_pred for m in results.models])
     there = predicted >= 0
-    wrong = there & (predicted != results.labels)
-    rows = np.arange(len(results.labels))
-    truth = np.stack([m.probabilities[rows, results.labels] for m in results.models])
+    wrong = there & (predicted != results.y_true)
+    rows = np.arange(len(results.y_true))
+    truth = np.stack([m.outputs[rows, results.y_true] for m in results.models])
     n_there, n_wrong = there.sum(axis=0), wrong.sum(axis=0)
     share = n_wrong / np.maximum(n_there, 1)
     mean = np.where(there, np.nan_to_num(truth), 0.0).sum(axis=0) / np.maximum(n_there, 1)
@@ -338,7 +301,7 @@ def hardest_clips(results: Results, limit: int = 20) -> tuple[HardClip, ...]:
             HardClip(
                 clip_id=results.clip_ids[i],
                 group=results.groups[i],
-                label=results.classes[int(results.labels[i])],
+                label=results.classes[int(results.y_true[i])],
                 wrong=int(n_wrong[i]),
                 predicted=int(n_there[i]),
                 taken_for=results.classes[taken],

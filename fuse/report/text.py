@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvemo.fuse.outputs import OutputResults
 from mvemo.fuse.report.published import LABEL, comparable, published_for
 from mvemo.fuse.report.summary import (
     banners,
@@ -17,7 +16,6 @@ from mvemo.fuse.report.summary import (
     fraction,
     over_folds,
     percent,
-    predicted_classes,
     spread,
 )
 from mvemo.fuse.report.trust import interval_text
@@ -38,7 +36,7 @@ def format_table(results: Results) -> str:
     lines.append("")
 
     n_clips = len(results.clip_ids)
-    predicted = [int((predicted_classes(m) >= 0).sum()) for m in results.models]
+    predicted = [int((m.y_pred >= 0).sum()) for m in results.models]
     # Published figures beside shuffled labels would only mislead.
     beside = comparable(results.classes) and not results.permuted
     sure = any(interval_text(model) for model in results.models)
@@ -49,13 +47,13 @@ def format_table(results: Results) -> str:
         header.append("paper %*")
     rows = []
     for model, n in zip(results.models, predicted, strict=True):
-        held = spread(model.accuracy_per_fold)
+        held = spread(results.primary_per_fold(model))
         row = [
             clean(model.name),
             *(percent(v) for v in (held.min, held.mean, held.max)),
             *([interval_text(model)] if sure else []),
-            fraction(model.f1_macro),
-            fraction(model.roc_auc_macro_ovr),
+            fraction(model.scores["f1_macro"]),
+            fraction(model.scores["roc_auc_macro_ovr"]),
         ]
         if "clips" in header:
             row.append(f"{n}/{n_clips}")
@@ -63,7 +61,7 @@ def format_table(results: Results) -> str:
             known = published_for(model.name)
             row.append(percent(known.accuracy) if known else "")
         rows.append(row)
-    base = spread(results.majority_per_fold)
+    base = spread(results.primary_per_fold(results.baseline))
     baseline = ["majority class", *(percent(v) for v in (base.min, base.mean, base.max))]
     baseline += [""] * (len(header) - len(baseline))
     lines += columns([header, *rows], [baseline])
@@ -84,7 +82,7 @@ def format_table(results: Results) -> str:
     return "\n".join([*lines, *footnotes(results)])
 
 
-def footnotes(results: Results | OutputResults) -> list[str]:
+def footnotes(results: Results) -> list[str]:
     """What is missing, and what failed in stage one."""
     lines = []
     absent = {name: n for name, n in results.missing.items() if n}

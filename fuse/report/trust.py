@@ -7,18 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.metrics.calibration import reliability, tag_reliability
-from mvemo.fuse.outputs import OutputResult, OutputResults
+from mvemo.fuse.metrics.calibration import reliability
 from mvemo.fuse.report.summary import (
     fraction,
     over_folds,
     p_text,
     percent,
-    predicted_classes,
     spread,
 )
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.tasks.primary_metric import TITLES
+from mvemo.fuse.tasks.base import Task
 
 # Columns of the table of intervals.
 _INTERVALS = {
@@ -45,17 +43,17 @@ def _span(ends: tuple[float, float] | None, percents: bool) -> str:
     return f"{fraction(ends[0])} to {fraction(ends[1])}"
 
 
-def trust_values(results: Results | OutputResults) -> dict[str, Any]:
+def trust_values(results: Results) -> dict[str, Any]:
     """What the report's template ``trust.html`` shows, empty lists where there is nothing.
 
     Scores are the task's headline as text: accuracy in percent, others as numbers.
     """
-    percents = results.headline == "accuracy"
-    title = TITLES[results.headline]
+    percents = results.task.in_percent
+    title = results.task.primary_title
     show = percent if percents else fraction
-    models: Sequence[ModelResult | OutputResult] = results.models
+    models: Sequence[ModelResult] = results.models
     of_classes: dict[str, Any] = {"interval_titles": [], "interval_rows": []}
-    if isinstance(results, Results):
+    if results.task.decides_songs:
         shown = [name for name in _INTERVALS if any(name in m.intervals for m in results.models)]
         of_classes = {
             "interval_titles": [_INTERVALS[name] for name in shown],
@@ -63,7 +61,7 @@ def trust_values(results: Results | OutputResults) -> dict[str, Any]:
                 (m.name, [interval_text(m, name, percents=name == "accuracy") for name in shown])
                 for m in results.models
             ],
-            "majority_interval": _span(results.majority_interval, True),
+            "majority_interval": _span(results.baseline.intervals.get("accuracy"), True),
             "groups": group_errors(results),
         }
     return {
@@ -74,7 +72,7 @@ def trust_values(results: Results | OutputResults) -> dict[str, Any]:
         "Title": title[0].upper() + title[1:],
         "unit": f"{title} in %" if percents else title,
         "difference": "difference, points" if percents else "difference",
-        "tags": results.task == "multilabel",
+        "tags": results.task.name == "multilabel",
         "comparisons": [
             {
                 "model": c.model,
@@ -91,13 +89,13 @@ def trust_values(results: Results | OutputResults) -> dict[str, Any]:
         "without": [
             {
                 "name": model.name,
-                "both": show(model.without["none"]),
-                "audio": show(model.without.get("audio", float("nan"))),
-                "video": show(model.without.get("video", float("nan"))),
-                "stood_in": model.stood_in,
+                "both": show(model.without_modality["none"]),
+                "audio": show(model.without_modality.get("audio", float("nan"))),
+                "video": show(model.without_modality.get("video", float("nan"))),
+                "n_fallback": model.n_fallback,
             }
             for model in models
-            if model.without
+            if model.without_modality
         ],
         "calibration": [
             {"name": model.name, **model.calibration} for model in models if model.calibration
@@ -107,7 +105,8 @@ def trust_values(results: Results | OutputResults) -> dict[str, Any]:
             {
                 "name": model.name,
                 "means": [
-                    show(spread(r.models[i].headline_per_fold).mean) for r in results.repeats
+                    show(spread(results.primary_per_fold(r.models[i])).mean)
+                    for r in results.repeats
                 ],
             }
             for i, model in enumerate(models)
@@ -131,9 +130,9 @@ def group_errors(results: Results, limit: int = 15) -> list[dict[str, Any]]:
     """Groups of two clips or more that are most often wrong, over all models."""
     if not results.models:
         return []
-    predicted = np.stack([predicted_classes(model) for model in results.models])
+    predicted = np.stack([model.y_pred for model in results.models])
     there = predicted >= 0
-    wrong = there & (predicted != results.labels)
+    wrong = there & (predicted != results.y_true)
     names, code = np.unique(np.array(results.groups, dtype=np.str_), return_inverse=True)
     clips = np.bincount(code)
     asked = np.bincount(code, weights=there.sum(axis=0))
@@ -146,16 +145,16 @@ def group_errors(results: Results, limit: int = 15) -> list[dict[str, Any]]:
     ]
 
 
-def reliability_figure(results: Results | OutputResults, model: ModelResult | OutputResult) -> str:
+def reliability_figure(results: Results, model: ModelResult) -> str:
     """Reliability diagram of one model: share that is right against probability, by bins.
 
     Of the predicted class; of tags over all pairs of clip and tag.
     """
     from mvemo.fuse.report.figures import GRID, INK, WIDE, drawing
 
-    tags = results.task == "multilabel"
-    labels = results.labels.astype(np.int64)
-    held = (tag_reliability if tags else reliability)(labels, model.predictions)
+    tags = results.task.name == "multilabel"
+    labels = results.y_true.astype(np.int64)
+    held = reliability(labels, model.outputs)
     there = held.count > 0
     with drawing(WIDE, 0.9 * WIDE) as (figure, finish):
         ax = figure.add_subplot()
@@ -178,12 +177,12 @@ def reliability_figure(results: Results | OutputResults, model: ModelResult | Ou
 
 
 def learning_curve_figure(
-    curves: Mapping[str, Sequence[tuple[float, float, float]]], headline: str = "accuracy"
+    curves: Mapping[str, Sequence[tuple[float, float, float]]], task: Task
 ) -> str:
     """The headline of each model against the number of training clips."""
     from mvemo.fuse.report.figures import COLOURS, GRID, WIDE, drawing
 
-    factor = 100.0 if headline == "accuracy" else 1.0
+    factor = 100.0 if task.in_percent else 1.0
     with drawing(WIDE, WIDE + 0.18 * len(curves)) as (figure, finish):
         ax = figure.add_subplot()
         for i, (name, points) in enumerate(curves.items()):
@@ -199,7 +198,7 @@ def learning_curve_figure(
                 label=name,
             )
         ax.set_xlabel("training clips of a head (mean over folds)")
-        ax.set_ylabel("accuracy (%)" if factor > 1 else TITLES[headline])
+        ax.set_ylabel("accuracy (%)" if factor > 1 else task.primary_title)
         if factor > 1:
             ax.set_ylim(bottom=0)
         ax.grid(**GRID)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from mvemo.fuse.arrays import F64, Bools, Ints
-from mvemo.fuse.metrics.multiclass import mean_held
+from mvemo.fuse.metrics.averages import mean_finite, ratio
 from mvemo.fuse.statistics.ranked import areas, average_precisions
-from mvemo.fuse.statistics.resamples import Resamples, ratio
+from mvemo.fuse.statistics.resamples import Resamples
 
 
 def bootstrap_multiclass(
@@ -39,11 +39,11 @@ def bootstrap_multiclass(
     result = _confusion_scores(y_true, proba, mask, resamples)
     positive = y_true[:, None] == np.arange(proba.shape[2])
     pooled = areas(positive, proba, mask, resamples)
-    result["roc_auc_macro_ovr_pooled"] = mean_held(pooled, axis=1)
+    result["roc_auc_macro_ovr_pooled"] = mean_finite(pooled, axis=1)
     if folds is not None:
         in_fold = np.stack([mask & (folds == fold) for fold in range(int(folds.max()) + 1)])
-        per_fold = mean_held(areas(positive, proba, in_fold, resamples), axis=2)
-        result["roc_auc_macro_ovr"] = mean_held(per_fold, axis=0)
+        per_fold = mean_finite(areas(positive, proba, in_fold, resamples), axis=2)
+        result["roc_auc_macro_ovr"] = mean_finite(per_fold, axis=0)
     return result
 
 
@@ -80,7 +80,7 @@ def bootstrap_multilabel(
         for name, values in scores.items():
             for t in range(n_tags):
                 by_model.setdefault(f"{name}:{t}", []).append(values[:, t])
-            by_model.setdefault(f"{name}_macro", []).append(mean_held(values, axis=1))
+            by_model.setdefault(f"{name}_macro", []).append(mean_finite(values, axis=1))
         correct, chosen, true = correct.sum(axis=1), chosen.sum(axis=1), true.sum(axis=1)
         by_model.setdefault("precision_micro", []).append(ratio(correct, chosen))
         by_model.setdefault("recall_micro", []).append(ratio(correct, true))
@@ -92,7 +92,7 @@ def bootstrap_multilabel(
     flat_mask = np.repeat(mask, n_tags, axis=1)
     for name, score in (("roc_auc", areas), ("average_precision", average_precisions)):
         by_tag = score(positive, proba, mask, resamples)
-        result[f"{name}_macro"] = mean_held(by_tag, axis=1)
+        result[f"{name}_macro"] = mean_finite(by_tag, axis=1)
         result |= {f"{name}:{t}": by_tag[:, t] for t in range(n_tags)}
         result[f"{name}_micro"] = score(positive.reshape(-1, 1), flat, flat_mask, pairs)[:, 0]
     return result
@@ -151,7 +151,7 @@ def _confusion_scores(
             for c in classes:
                 by_model.setdefault(f"{name}:{c}", []).append(values[:, c])
         by_model.setdefault("accuracy", []).append(ratio(correct.sum(axis=1), true.sum(axis=1)))
-        by_model.setdefault("f1_macro", []).append(mean_held(scores["f1"], axis=1))
+        by_model.setdefault("f1_macro", []).append(mean_finite(scores["f1"], axis=1))
     return {name: np.array(values) for name, values in by_model.items()}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.metrics.multiclass import mean_of_held
-from mvemo.fuse.outputs import OutputResult, OutputResults
+from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.tasks.primary_metric import headline_score
 
 F64 = NDArray[np.float64]
 Score = Callable[[NDArray[Any], F64], float]
 # Two heads of the same features, fitted in another order, differ by less than this.
 SAME = 1e-4
-AnyResults = Results | OutputResults
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class Comparison:
     compared
         That number.
     interval
-        95 % group-bootstrap interval of the difference of the headlines, on the same draws;
+        95 % group-bootstrap interval of the difference of the primary metrics, on the same draws;
         NaN where none was asked for. Of clips that either lacks, the other's count.
     """
 
@@ -119,7 +115,7 @@ def holm(p_values: ArrayLike) -> F64:
 
 
 def compare_fusions(
-    results: AnyResults | Sequence[AnyResults], *, score: Score | None = None
+    results: Results | Sequence[Results], *, score: Score | None = None
 ) -> list[Comparison]:
     """Test every fusion model against its best single modality on the same folds.
 
@@ -129,7 +125,7 @@ def compare_fusions(
         One evaluation, or its repeats with other folds.
     score
         Of labels and predictions of a fold's clips; higher is better. None for the task's
-        headline (`mvemo.fuse.tasks.primary_metric`).
+        primary metric.
 
     Returns
     -------
@@ -142,15 +138,13 @@ def compare_fusions(
     BadFeatures
         The repeats hold different models.
     """
-    repeats: list[AnyResults] = (
-        [results] if isinstance(results, (Results, OutputResults)) else list(results)
-    )
-    score = score or partial(headline_score, repeats[0].task)
+    repeats = [results] if isinstance(results, Results) else list(results)
+    score = score or repeats[0].task.primary
     names = [model.name for model in repeats[0].models]
     for other in repeats[1:]:
         if [model.name for model in other.models] != names:
             raise BadFeatures(f"{other.name}: its repeats hold different models")
-    models: Sequence[ModelResult | OutputResult] = repeats[0].models
+    models = repeats[0].models
     singles = {
         model.features[0]: i for i, model in reversed(list(enumerate(models))) if _is_single(model)
     }
@@ -161,7 +155,7 @@ def compare_fusions(
             continue
         pairs = [_paired(repeats, i, rival, score) for rival in rivals]
         # The single's own mean score, on the folds where it can be compared.
-        best = int(np.argmax([np.nan_to_num(mean_of_held(s), nan=-np.inf) for _, s, _ in pairs]))
+        best = int(np.argmax([np.nan_to_num(mean_of_finite(s), nan=-np.inf) for _, s, _ in pairs]))
         mine, theirs, ratio = pairs[best]
         if len(mine):
             mean, t, p = nadeau_bengio(mine - theirs, 1.0, ratio)
@@ -188,32 +182,32 @@ def compare_fusions(
     ]
 
 
-def _same_predictions(repeats: Sequence[AnyResults], a: str, b: str) -> bool:
+def _same_predictions(repeats: Sequence[Results], a: str, b: str) -> bool:
     for results in repeats:
-        by_name = {model.name: model.predictions for model in results.models}
+        by_name = {model.name: model.outputs for model in results.models}
         if not np.allclose(by_name[a], by_name[b], atol=SAME, equal_nan=True):
             return False
     return True
 
 
-def _is_single(model: ModelResult | OutputResult) -> bool:
+def _is_single(model: ModelResult) -> bool:
     return len(model.features) == 1
 
 
 def _paired(
-    repeats: Sequence[AnyResults], model: int, rival: int, score: Score
+    repeats: Sequence[Results], model: int, rival: int, score: Score
 ) -> tuple[F64, F64, float]:
     """Both models' scores in each fold, on common clips, and the mean of n_test / n_train."""
     mine, theirs, ratios = [], [], []
     for results in repeats:
-        p, q = results.models[model].predictions, results.models[rival].predictions
+        p, q = results.models[model].outputs, results.models[rival].outputs
         there = np.isfinite(p).all(axis=1) & np.isfinite(q).all(axis=1)
         for fold in range(results.k):
             rows = there & (results.folds == fold)
             n_test, n_train = int(rows.sum()), int((there & ~rows).sum())
             if not (n_test and n_train):
                 continue
-            pair = score(results.labels[rows], p[rows]), score(results.labels[rows], q[rows])
+            pair = score(results.y_true[rows], p[rows]), score(results.y_true[rows], q[rows])
             if np.isfinite(pair).all():
                 mine.append(pair[0])
                 theirs.append(pair[1])

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from mvemo.fuse.arrays import F32, F64, Bools, Ints
-from mvemo.fuse.statistics.resamples import CHUNK, Resamples, ratio
+from mvemo.fuse.metrics.averages import ratio
+from mvemo.fuse.statistics.resamples import CHUNK, Resamples
 
 # A block of resamples of 50,000 groups is 51 MB. Parts, as folds, have shorter columns, and
 # more resamples at once.

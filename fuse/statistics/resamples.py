@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.metrics.averages import ratio
 
 N_RESAMPLES = 2000
 LEVEL = 0.95
@@ -135,11 +136,3 @@ def percentile_interval(values: F64, level: float = LEVEL) -> F64:
     finite = [row[np.isfinite(row)] for row in values.reshape(-1, values.shape[-1])]
     rows = [np.percentile(row, ends) if len(row) else np.full(2, np.nan) for row in finite]
     return np.array(rows).reshape((*values.shape[:-1], 2))
-
-
-def ratio(numerator: F64, denominator: F64) -> F64:
-    """Their quotient; NaN where the denominator is 0."""
-    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
-    result: F64 = np.full(shape, np.nan)
-    np.divide(numerator, denominator, out=result, where=denominator != 0)
-    return result

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,39 +15,37 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
 from mvemo.fuse.heads.fitting import Fit, fit_heads, fits_with_clips
 from mvemo.fuse.heads.settings import HeadSettings
-from mvemo.fuse.metrics.multiclass import mean_held
+from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.models import STACKED, Model
-from mvemo.fuse.outputs import OutputResult, OutputResults
 from mvemo.fuse.preparation import views_of
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.statistics.intervals import difference, resampled_scores
 from mvemo.fuse.statistics.learning_curve import learning_curve_masks
 from mvemo.fuse.statistics.model_tests import compare_fusions
-from mvemo.fuse.statistics.resamples import percentile_interval, resample_groups
+from mvemo.fuse.statistics.resamples import Resamples, percentile_interval, resample_groups
 
-R = TypeVar("R", bound=Results | OutputResults)
 F64 = NDArray[np.float64]
+T = TypeVar("T")
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7)
 
 
-def with_uncertainty(results: R, *, n_resamples: int = 1000, seed: int = 0) -> R:
+def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0) -> Results:
     """Add group-bootstrap intervals to every model, and tests of the fusions.
 
-    Intervals are of the out-of-fold predictions; with repeats a resample's score is the mean
-    over them. The test is Nadeau and Bengio's, corrected by Holm, on fold accuracies (the
-    task's headline). Neither covers the choice of the best among many models.
+    Intervals are of the out-of-fold predictions; with repeats a resample's score is the
+    mean over them. The test is Nadeau and Bengio's, corrected by Holm, on the primary
+    metric in each fold. Neither covers the choice of the best among many models.
 
     Parameters
     ----------
     results
         An evaluation, with its repeats in `repeats`.
     n_resamples
-        Resamples of groups; 0 for no intervals.
+        Of groups; 0 for no intervals.
     seed
         Of the resamples.
     """
-    every: Sequence[Any] = results.repeats or (results,)
+    every: Sequence[Results] = results.repeats or (results,)
     compared = compare_fusions(every) if results.k > 1 else []
     if not n_resamples or not results.models:
         return replace(results, comparisons=tuple(compared))
@@ -55,49 +53,71 @@ def with_uncertainty(results: R, *, n_resamples: int = 1000, seed: int = 0) -> R
     # One at a time: shuffled labels differ between repeats.
     by_repeat = [resampled_scores(one, resamples) for one in every]
     drawn = {
-        score: mean_held(np.stack([one[score] for one in by_repeat]), axis=0)
+        score: mean_finite(np.stack([one[score] for one in by_repeat]), axis=0)
         for score in by_repeat[0]
     }
-    models: Sequence[ModelResult | OutputResult] = results.models
-    at = {model.name: i for i, model in enumerate(models)}
+    row = {model.name: i for i, model in enumerate(results.models)}
+    primary = drawn["primary"]
     compared = [
         replace(
-            c, interval=_ends(percentile_interval(difference(drawn, at[c.model], at[c.single])))
+            c, interval=_ends(percentile_interval(primary[row[c.model]] - primary[row[c.single]]))
         )
         for c in compared
     ]
-    results = replace(
+    ends = {score: percentile_interval(values) for score, values in drawn.items()}
+    *of_models, of_baseline = (
+        replace(model, intervals=_intervals(results, model, ends, i))
+        for i, model in enumerate((*results.models, results.baseline))
+    )
+    return replace(
         results,
+        models=tuple(of_models),
+        baseline=of_baseline,
         comparisons=tuple(compared),
         provenance={**results.provenance, "n_resamples": n_resamples},
     )
-    return _with_intervals(results, {score: percentile_interval(of) for score, of in drawn.items()})
+
+
+def resampled_scores(results: Results, resamples: Resamples) -> dict[str, F64]:
+    """Score name to float64 (models, resamples), the baseline last: see `Task.resample`.
+
+    Parameters
+    ----------
+    results
+        One evaluation, without its repeats.
+    resamples
+        Of the clips' groups.
+    """
+    models = (*results.models, results.baseline)
+    return results.task.resample(
+        results.y_true,
+        np.stack([model.outputs for model in models]),
+        np.stack([model.y_pred for model in models]),
+        results.folds,
+        results.k,
+        resamples,
+    )
+
+
+def _intervals(
+    results: Results, model: ModelResult, ends: Mapping[str, F64], row: int
+) -> dict[str, tuple[float, float]]:
+    """`ends`: score name to float64 (models, 2).
+
+    Empty where the clips are of one group: resamples of it are all the same, and say nothing
+    of others.
+    """
+    valid = [group for group, there in zip(results.groups, model.valid, strict=True) if there]
+    if len(set(valid)) < 2:
+        return {}
+    return {score: _ends(values[row]) for score, values in ends.items()}
 
 
 def _ends(interval: F64) -> tuple[float, float]:
     return float(interval[0]), float(interval[1])
 
 
-def _with_intervals(results: R, ends: Mapping[str, F64]) -> R:
-    """`ends`: score name to (models, and the baseline where there is one, 2)."""
-
-    def of(i: int) -> dict[str, tuple[float, float]]:
-        return {score: _ends(held[i]) for score, held in ends.items() if len(held) > i}
-
-    if isinstance(results, OutputResults):
-        return replace(
-            results,
-            models=tuple(replace(m, intervals=of(i)) for i, m in enumerate(results.models)),
-            baseline=replace(results.baseline, intervals=of(len(results.models))),
-        )
-    return replace(
-        results,
-        models=tuple(replace(m, intervals=of(i)) for i, m in enumerate(results.models)),
-        majority_interval=_ends(ends["majority"][0]),
-    )
-
-
-def with_repeats(results: R, repeats: Sequence[R]) -> R:
+def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
     """Add evaluations of the same models on other folds.
 
     Scores of folds are then those of all evaluations in turn, and all other scores means
@@ -117,70 +137,53 @@ def with_repeats(results: R, repeats: Sequence[R]) -> R:
             m.name for m in results.models
         ]:
             raise BadFeatures(f"{other.name}: a repeat is of other clips or models")
-    alone: Any = {"heads": (), "repeats": ()}
-    every: Any = tuple(replace(one, **alone) for one in (results, *repeats))
-    models = [_over([one.models[i] for one in every]) for i in range(len(results.models))]
-    whole: dict[str, Any] = {"repeats": every, "models": tuple(models)}
-    if isinstance(results, OutputResults):
-        whole["baseline"] = _over([one.baseline for one in every])
-    else:
-        whole["majority_per_fold"] = np.concatenate([one.majority_per_fold for one in every])
-    return replace(results, **whole)
+    every = tuple(replace(one, heads=(), repeats=()) for one in (results, *repeats))
+    return replace(
+        results,
+        repeats=every,
+        models=tuple(
+            _over_repeats([one.models[i] for one in every]) for i in range(len(results.models))
+        ),
+        baseline=_over_repeats([one.baseline for one in every]),
+    )
 
 
-# Fields of a model's result that repeats lengthen, and those that they make means of.
-_OF_FOLDS: tuple[str, ...] = (
-    "accuracy_per_fold",
-    "f1_macro_per_fold",
-    "roc_auc_per_fold",
-    "headline_per_fold",
-    "per_fold",
-    "quadrant_per_fold",
-)
-_MEANS: tuple[str, ...] = (
-    "f1_macro",
-    "roc_auc_macro_ovr",
-    "roc_auc_macro_ovr_pooled",
-    "without",
-    "calibration",
-    "pooled",
-    "macro",
-    "micro",
-    "quadrant_accuracy",
-)
-
-
-def _over(models: Sequence[Any]) -> Any:
+def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:
     """One model's results on different folds as one."""
-    names = {field.name for field in fields(models[0])}
-    held = {name: [getattr(model, name) for model in models] for name in names}
-    joined = {name: _each(held[name], np.concatenate) for name in _OF_FOLDS if name in names}
-    means = {name: _each(held[name], _mean) for name in _MEANS if name in names}
-    return replace(models[0], **joined, **means)
+    return replace(
+        models[0],
+        scores=_of_each([m.scores for m in models], _mean),
+        per_output=_of_each([m.per_output for m in models], _mean_array),
+        calibration=_of_each([m.calibration for m in models], _mean),
+        without_modality=_of_each([m.without_modality for m in models], _mean),
+        per_fold=_of_each([m.per_fold for m in models], np.concatenate),
+        per_output_fold=_of_each([m.per_output_fold for m in models], np.concatenate),
+    )
 
 
-def _each(values: Sequence[Any], join: Callable[[Sequence[Any]], Any]) -> Any:
-    """`join` of values, or of the first one's entries where they are mappings."""
-    if values[0] is None:
-        return None
-    if isinstance(values[0], Mapping):
-        # Temperatures are fitted once.
-        return {key: join([v[key] for v in values if key in v]) for key in values[0]}
-    return join(values)
+def _of_each(values: Sequence[Mapping[str, T]], join: Callable[[Sequence[T]], T]) -> dict[str, T]:
+    """The entries of the first, joined with those of the others that have them.
+
+    Temperatures are fitted in the first evaluation alone.
+    """
+    return {name: join([v[name] for v in values if name in v]) for name in values[0]}
 
 
-def _mean(values: Sequence[Any]) -> Any:
-    mean = mean_held(np.stack([np.asarray(v, dtype=np.float64) for v in values]), axis=0)
-    return mean if mean.ndim else float(mean)
+def _mean_array(values: Sequence[F64]) -> F64:
+    return mean_finite(np.stack(values), axis=0)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(mean_finite(np.array(values, dtype=np.float64), axis=0))
 
 
 def with_learning_curve(
     cache: Cache,
-    results: R,
+    results: Results,
     head: HeadSettings,
     fractions: Sequence[float] = FRACTIONS,
-) -> R:
-    """Add the headline of every model with fewer training clips, whole groups at a time.
+) -> Results:
+    """Add the primary metric of every model with fewer training clips, whole groups at a time.
 
     Under ``crossfit`` only the heads see fewer clips; the nets saw all of the training
     folds. A model is scored on clips that have its features, its penalty is not chosen
@@ -201,10 +204,9 @@ def with_learning_curve(
     features = Features(cache)
     models = [Model(m.name, m.features, m.modalities) for m in results.models if m.name != STACKED]
     names = list(dict.fromkeys(name for model in models for name in model.features))
-    classes = results.task == "multiclass"
     clips = Clips(
         results.task,
-        results.labels,
+        results.y_true,
         results.groups,
         results.folds,
         len(results.classes),
@@ -218,7 +220,7 @@ def with_learning_curve(
         results.groups,
         shares,
         results.seed,
-        labels=results.labels.astype(np.int64) if classes else None,
+        labels=results.y_true if results.y_true.ndim == 1 else None,
     )[: results.k]
 
     # Of each fold: the score, and the clips that the head was trained on.

@@ -6,12 +6,13 @@ import dataclasses
 
 import numpy as np
 
-from mvemo.fuse.crossval import majority_accuracy, score_model
 from mvemo.fuse.models import models_of
-from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
+from mvemo.fuse.tasks.registry import task_of
 
 CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
 MODALITY = {"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"}
+MULTICLASS = task_of("multiclass")
 NASTY = "<b>&amp; \"quoted\" 'single' --><script>alert(1)</script> é 音楽 $x_1$"
 
 
@@ -30,7 +31,7 @@ def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes) ->
         probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
         if "c3d" in model.features and missing:
             probabilities[:missing] = np.nan
-        scored.append(score_model(model, probabilities, labels, folds, k, len(classes)))
+        scored.append(score_model(MULTICLASS, model, probabilities, labels, folds, k))
     epochs = [float(e) for e in range(1, 16)]
     curves = {
         f"{net}@{fold}": {
@@ -44,11 +45,11 @@ def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes) ->
     }
     results = Results(
         name="made by hand",
-        task="multiclass",
+        task=MULTICLASS,
         classes=tuple(classes),
         clip_ids=tuple(f"Exciting/Happy {i:03d} (live).mp4" for i in range(n)),
         groups=tuple(f"source {g}" for g in groups),
-        labels=labels,
+        y_true=labels,
         folds=folds,
         k=k,
         seed=seed,
@@ -57,8 +58,8 @@ def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes) ->
         synthetic=False,
         permuted=False,
         models=tuple(scored),
-        majority_per_fold=majority_accuracy(labels, folds, k),
-        missing={"music1d": 0, "music2d": 0, "c3d": missing, "i3d": 0},
+        baseline=score_baseline(MULTICLASS, labels, folds, k, len(classes)),
+        present={name: np.arange(n) >= (missing if name == "c3d" else 0) for name in MODALITY},
         failures=(
             ("Sad/Sad 017.mp4", "decode", "no video stream"),
             ("Fear/Fear_[x] 3.mp4", "decode", "the file ends after 0.4 s of 30.0 s"),
@@ -101,7 +102,7 @@ def nasty_results() -> Results:
         clip_ids=tuple(f'{i},\n"{NASTY}' for i in range(24)),
         groups=tuple(f"{g} {NASTY}" for g in made.groups),
         models=tuple(dataclasses.replace(m, name=f"{m.name} {NASTY}") for m in made.models),
-        missing={NASTY: 3},
+        present={NASTY: np.arange(24) >= 3},
         failures=((NASTY, NASTY, NASTY),),
         curves={f"{NASTY}@{NASTY}": made.curves["c3d@0"]},
         provenance={NASTY: NASTY, "versions": {NASTY: NASTY}, "command": NASTY, "deep": [NASTY]},
@@ -113,7 +114,14 @@ def empty_results() -> Results:
     made = make_results(24, 2)
     nothing = np.full((24, 6), np.nan)
     model = models_of({"c3d": "video"})[0]
-    scored: ModelResult = score_model(model, nothing, made.labels, made.folds, 2, 6)
-    return dataclasses.replace(
-        made, models=(scored,), majority_per_fold=np.full(2, np.nan), curves={}, failures=()
+    scored: ModelResult = score_model(MULTICLASS, model, nothing, made.y_true, made.folds, 2)
+    return dataclasses.replace(made, models=(scored,), baseline=scored, curves={}, failures=())
+
+
+def primary(model: ModelResult) -> np.ndarray:
+    """float64 (folds,): the primary metric of a model of any task."""
+    return next(
+        model.per_fold[name]
+        for name in ("accuracy", "roc_auc_macro", "r2_macro")
+        if name in model.per_fold
     )

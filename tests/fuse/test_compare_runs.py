@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import frozen_cache, make_table
+from fuse_samples import primary
 from output_samples import output_cache, output_table
 
 from mvemo.cache import open_cache
-from mvemo.fuse import BadFeatures, FuseError, evaluate, evaluate_outputs
+from mvemo.fuse import BadFeatures, FuseError, evaluate
 from mvemo.fuse.compare_runs import (
     compare_runs,
     format_run_comparison,
@@ -54,11 +55,11 @@ def test_a_run_is_read_as_it_was_written(runs):
         run = read_run(base / name)
         assert (run.task, run.classes, run.k) == ("multiclass", a.classes, 6)
         assert (run.clip_ids, run.groups) == (a.clip_ids, a.groups)
-        assert (run.labels == a.labels).all()
+        assert (run.labels == a.y_true).all()
         assert (run.folds == a.folds).all()
         assert run.flags == ("synthetic",)
         for model in results.models:
-            np.testing.assert_array_equal(run.predictions[model.name], model.probabilities)
+            np.testing.assert_array_equal(run.predictions[model.name], model.outputs)
 
 
 def test_differences_by_hand(runs):
@@ -70,11 +71,11 @@ def test_differences_by_hand(runs):
     weights = resamples.counts[:, resamples.codes]
     p_values = []
     for d, mine, theirs in zip(found.differences, b.models, a.models, strict=True):
-        assert found.scores[d.model, "a"] == pytest.approx(theirs.accuracy_per_fold.mean())
-        assert found.scores[d.model, "b"] == pytest.approx(mine.accuracy_per_fold.mean())
-        there = np.isfinite(mine.probabilities).all(axis=1)
+        assert found.scores[d.model, "a"] == pytest.approx(theirs.per_fold["accuracy"].mean())
+        assert found.scores[d.model, "b"] == pytest.approx(mine.per_fold["accuracy"].mean())
+        there = np.isfinite(mine.outputs).all(axis=1)
         assert d.clips == there.sum() == (120 if d.model == "music1d" else 117)
-        right = [(m.probabilities.argmax(axis=1) == a.labels) * 1.0 for m in (mine, theirs)]
+        right = [(m.outputs.argmax(axis=1) == a.y_true) * 1.0 for m in (mine, theirs)]
         gain = right[0] - right[1]
         rows = [there & (a.folds == f) for f in range(6)]
         per_fold = np.array([gain[r].mean() for r in rows])
@@ -118,16 +119,16 @@ def test_tags_and_dimensions(task, tmp_path):
         (tmp_path / name).mkdir()
         path = output_cache(tmp_path / name / "f.h5", table, noise=noise)
         with open_cache(path) as cache:
-            results.append(evaluate_outputs(cache))
+            results.append(evaluate(cache))
         texts = {
             "metrics.json": output_metrics_json(results[-1]),
             "predictions.csv": output_predictions_csv(results[-1]),
         }
         write_files(tmp_path / name, texts)
     found = compare_runs([tmp_path / "good", tmp_path / "bad"], n_resamples=100)
-    assert found.score == results[0].headline
+    assert found.score == results[0].task.primary_metric
     for d, good, bad in zip(found.differences, *(r.models for r in results), strict=True):
-        assert d.mean == pytest.approx((bad.headline_per_fold - good.headline_per_fold).mean())
+        assert d.mean == pytest.approx((primary(bad) - primary(good)).mean())
         low, high = d.interval
         assert low < d.mean < high
         assert d.mean < 0
@@ -150,7 +151,7 @@ def test_clips_in_another_order_are_the_same_clips(runs, tmp_path):
 def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
     base, a, _ = runs
     table = make_table()
-    labels = a.labels.copy()
+    labels = a.y_true.copy()
     labels[3] = 1 - labels[3]
     other = {
         "seed": (
@@ -159,7 +160,7 @@ def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
         ),
         "k": (None, "number of folds is 5, not 6"),
         "few": (None, "10 are lacking and 0 are new, such as 'clip 110'"),
-        "label": (replace(a, labels=labels), "labels of 1 clips differ, such as 'clip 3'"),
+        "label": (replace(a, y_true=labels), "labels of 1 clips differ, such as 'clip 3'"),
         "groups": (replace(a, groups=a.clip_ids), "groups of 120 clips differ"),
         "classes": (replace(a, classes=tuple("abcdef")), r"classes is \['a', 'b'"),
         "permuted": (None, "one of them has permuted labels"),

@@ -38,9 +38,9 @@ def test_out_of_fold_probabilities_are_scikit_learns(tmp_path):
             ).fit(values[~test], table.labels[~test])
             expected = reference.predict_proba(values[test])
             # Stopped at a gradient of 1e-4.
-            np.testing.assert_allclose(model.probabilities[test], expected, atol=5e-3)
-            said = model.probabilities[test].argmax(1)
-            assert model.accuracy_per_fold[fold] == np.mean(said == table.labels[test])
+            np.testing.assert_allclose(model.outputs[test], expected, atol=5e-3)
+            said = model.outputs[test].argmax(1)
+            assert model.per_fold["accuracy"][fold] == np.mean(said == table.labels[test])
 
 
 def test_crossfit_uses_each_folds_own_nets(tmp_path):
@@ -48,7 +48,7 @@ def test_crossfit_uses_each_folds_own_nets(tmp_path):
     assert results.protocol == "crossfit"
     assert not results.leaky
     # Each net has a basis of its own: features of another fold's net would be noise.
-    assert np.mean(results.models[-1].accuracy_per_fold) > 0.7
+    assert np.mean(results.models[-1].per_fold["accuracy"]) > 0.7
     assert {h.net_fold for h in results.heads} == set(range(6))
 
 
@@ -56,19 +56,19 @@ def test_crossfit_uses_each_folds_own_nets(tmp_path):
 def test_permuted_labels_come_out_at_chance(tmp_path, make):
     table = make_table(n=360)
     path = make(tmp_path / "f.h5", table, strength=2.0)
-    assert np.mean(run(path).models[-1].accuracy_per_fold) > 0.8
+    assert np.mean(run(path).models[-1].per_fold["accuracy"]) > 0.8
     permuted = run(path, permute_labels=True)
     assert permuted.permuted
     for model in permuted.models:
         # Six even classes of 360 clips: 1/6, standard error 0.02.
-        assert abs(np.mean(model.accuracy_per_fold) - 1 / 6) < 0.08
-        assert abs(model.roc_auc_macro_ovr_pooled - 0.5) < 0.08
+        assert abs(np.mean(model.per_fold["accuracy"]) - 1 / 6) < 0.08
+        assert abs(model.scores["roc_auc_macro_ovr_pooled"] - 0.5) < 0.08
 
 
 def test_permuted_labels_stay_at_chance_with_far_more_numbers_than_clips(tmp_path):
     path = frozen_cache(tmp_path / "f.h5", make_table(n=240), dim=400, strength=0.0)
     for model in run(path).models:
-        assert abs(np.mean(model.accuracy_per_fold) - 1 / 6) < 0.1
+        assert abs(np.mean(model.per_fold["accuracy"]) - 1 / 6) < 0.1
 
 
 def test_a_net_that_saw_its_test_clips_is_refused(tmp_path):
@@ -97,8 +97,8 @@ def test_a_missing_feature_leaves_that_clip_out_of_the_models_that_need_it(tmp_p
     results = run(path)
     by_name = {m.name: m for m in results.models}
     assert results.missing["c3d"] == 3
-    assert np.isnan(by_name["c3d+music1d"].probabilities[4:7]).all()
-    assert np.isfinite(by_name["music1d"].probabilities).all()
+    assert np.isnan(by_name["c3d+music1d"].outputs[4:7]).all()
+    assert np.isfinite(by_name["music1d"].outputs).all()
     assert by_name["integrated"].confusion.sum() == 117
 
 
@@ -137,6 +137,6 @@ def test_the_majority_baseline_is_the_training_folds_commonest_class(tmp_path):
     by_hand = []
     for fold in range(6):
         test = results.folds == fold
-        common = np.bincount(results.labels[~test]).argmax()
-        by_hand.append(np.mean(results.labels[test] == common))
-    np.testing.assert_allclose(results.majority_per_fold, by_hand)
+        common = np.bincount(results.y_true[~test]).argmax()
+        by_hand.append(np.mean(results.y_true[test] == common))
+    np.testing.assert_allclose(results.primary_per_fold(results.baseline), by_hand)

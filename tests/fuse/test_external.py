@@ -40,9 +40,9 @@ def test_the_smallest_file(tmp_path):
     assert held.files == (("net.csv", hashlib.sha256(path.read_bytes()).hexdigest()),)
     results = results_of_predictions(held, name="mine")
     (model,) = results.models
-    assert model.accuracy_per_fold.tolist() == [2 / 3]
+    assert model.per_fold["accuracy"].tolist() == [2 / 3]
     assert model.confusion.tolist() == [[1, 0], [1, 1]]
-    assert results.majority_per_fold.tolist() == [2 / 3]
+    assert results.primary_per_fold(results.baseline).tolist() == [2 / 3]
     assert (results.protocol, results.leaky) == ("others", False)
 
 
@@ -60,10 +60,12 @@ def test_scores_are_scikit_learns(tmp_path):
     said = values.argmax(axis=1)
     for fold in range(3):
         rows = np.arange(60) % 3 == fold
-        assert model.accuracy_per_fold[fold] == accuracy_score(labels[rows], said[rows])
-    assert model.f1_macro == pytest.approx(f1_score(labels, said, average="macro"), abs=1e-12)
+        assert model.per_fold["accuracy"][fold] == accuracy_score(labels[rows], said[rows])
+    assert model.scores["f1_macro"] == pytest.approx(
+        f1_score(labels, said, average="macro"), abs=1e-12
+    )
     auc = roc_auc_score(labels, values, multi_class="ovr")
-    assert model.roc_auc_macro_ovr_pooled == pytest.approx(auc, abs=1e-12)
+    assert model.scores["roc_auc_macro_ovr_pooled"] == pytest.approx(auc, abs=1e-12)
 
 
 def test_what_mvemo_writes_gives_the_same_scores(tmp_path):
@@ -72,16 +74,18 @@ def test_what_mvemo_writes_gives_the_same_scores(tmp_path):
     again = results_of_predictions(read_predictions(path), name=results.name)
     for what in ("classes", "clip_ids", "groups", "k"):
         assert getattr(again, what) == getattr(results, what)
-    np.testing.assert_array_equal(again.labels, results.labels)
+    np.testing.assert_array_equal(again.y_true, results.y_true)
     np.testing.assert_array_equal(again.folds, results.folds)
-    np.testing.assert_array_equal(again.majority_per_fold, results.majority_per_fold)
+    np.testing.assert_array_equal(
+        again.primary_per_fold(again.baseline), results.primary_per_fold(results.baseline)
+    )
     assert [m.name for m in again.models] == [m.name for m in results.models]
     for new, old in zip(again.models, results.models, strict=True):
-        np.testing.assert_array_equal(new.probabilities, old.probabilities)
-        np.testing.assert_array_equal(new.accuracy_per_fold, old.accuracy_per_fold)
-        np.testing.assert_array_equal(new.roc_auc_per_fold, old.roc_auc_per_fold)
+        np.testing.assert_array_equal(new.outputs, old.outputs)
+        for name, values in old.per_fold.items():
+            np.testing.assert_array_equal(new.per_fold[name], values)
         np.testing.assert_array_equal(new.confusion, old.confusion)
-        assert new.f1_macro == old.f1_macro
+        assert new.scores["f1_macro"] == old.scores["f1_macro"]
     assert predictions_csv(again) == predictions_csv(results)
 
 
@@ -94,7 +98,7 @@ def test_several_files_are_several_models(tmp_path):
     got = held.probabilities["two"]
     np.testing.assert_array_equal(got, [[np.nan, np.nan], [np.nan, np.nan], [0.3, 0.7]])
     results = results_of_predictions(held)
-    assert results.models[1].accuracy_per_fold.tolist() == [1.0]
+    assert results.models[1].per_fold["accuracy"].tolist() == [1.0]
     with pytest.raises(BadFeatures, match=r"already at .*one\.csv:2"):
         read_predictions(one, one)
 

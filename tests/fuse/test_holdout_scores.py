@@ -15,7 +15,6 @@ from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_dict, write_report
 from mvemo.fuse.heads.links import decision_inputs
 from mvemo.fuse.heads.settings import HeadSettings
-from mvemo.fuse.outputs_crossval import evaluate_outputs
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.statistics.uncertainty import with_learning_curve, with_uncertainty
 from mvemo.manifests import holdout_split
@@ -57,24 +56,26 @@ def test_heads_train_on_training_and_validation_clips_and_score_the_test_clips(t
             StandardScaler(), LogisticRegression(C=0.05, tol=1e-8, max_iter=2000)
         ).fit(values[~test], table.labels[~test])
         np.testing.assert_allclose(
-            model.probabilities[test], reference.predict_proba(values[test]), atol=5e-3
+            model.outputs[test], reference.predict_proba(values[test]), atol=5e-3
         )
-        assert np.isnan(model.probabilities[~test]).all()
-        assert model.accuracy_per_fold.shape == (1,)
-        said = model.probabilities[test].argmax(axis=1)
-        assert model.accuracy_per_fold[0] == np.mean(said == table.labels[test])
+        assert np.isnan(model.outputs[~test]).all()
+        assert model.per_fold["accuracy"].shape == (1,)
+        said = model.outputs[test].argmax(axis=1)
+        assert model.per_fold["accuracy"][0] == np.mean(said == table.labels[test])
         assert model.confusion.sum() == test.sum()
     common = np.bincount(table.labels[~test]).argmax()
-    assert results.majority_per_fold.tolist() == [np.mean(table.labels[test] == common)]
+    assert results.primary_per_fold(results.baseline).tolist() == [
+        np.mean(table.labels[test] == common)
+    ]
 
 
 def test_permuted_labels_come_out_at_chance(tmp_path) -> None:
     path = holdout_cache(tmp_path / "f.h5", split_table(720), strength=2.0)
-    assert run(path).models[-1].accuracy_per_fold[0] > 0.8
+    assert run(path).models[-1].per_fold["accuracy"][0] > 0.8
     found = [run(path, permute_labels=True, seed=s) for s in range(3)]
     for i in range(len(found[0].models)):
         # Six classes, 144 test clips, three permutations: standard error 0.018.
-        assert abs(np.mean([r.models[i].accuracy_per_fold[0] for r in found]) - 1 / 6) < 0.08
+        assert abs(np.mean([r.models[i].per_fold["accuracy"][0] for r in found]) - 1 / 6) < 0.08
 
 
 def test_the_record_of_training_clips_counts_not_the_name(tmp_path) -> None:
@@ -150,8 +151,8 @@ def test_songs_of_a_split(tmp_path) -> None:
     assert len(songs.clip_ids) == 120
     tested = songs.folds == 0
     assert tested.sum() * 2 == (table.splits == 2).sum()
-    assert np.isfinite(songs.models[0].probabilities[tested]).all()
-    assert np.isnan(songs.models[0].probabilities[~tested]).all()
+    assert np.isfinite(songs.models[0].outputs[tested]).all()
+    assert np.isnan(songs.models[0].outputs[~tested]).all()
     assert songs.missing == {"music1d": 0, "c3d": 0}
 
 
@@ -163,13 +164,13 @@ def test_intervals_and_a_learning_curve(tmp_path) -> None:
     trained = int((results.folds < 0).sum())
     for model in results.models:
         low, high = model.intervals["accuracy"]
-        assert low <= model.accuracy_per_fold[0] <= high
+        assert low <= model.per_fold["accuracy"][0] <= high
         assert low < high
         (share, clips, accuracy), full = results.learning_curve[model.name]
         assert share == 0.3
         assert clips == pytest.approx(0.3 * trained, rel=0.1)
         assert accuracy > 1 / 6
-        assert full == pytest.approx((1.0, trained, model.accuracy_per_fold[0]))
+        assert full == pytest.approx((1.0, trained, model.per_fold["accuracy"][0]))
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
@@ -188,11 +189,11 @@ def test_tags_and_values_of_a_split(tmp_path, task) -> None:
     )
     test = table.splits == 2
     with open_cache(path) as cache:
-        results = evaluate_outputs(cache)
+        results = evaluate(cache)
     assert results.k == 1
     for model in results.models[:2]:
-        assert np.isfinite(model.predictions[test]).all()
-        assert np.isnan(model.predictions[~test]).all()
+        assert np.isfinite(model.outputs[test]).all()
+        assert np.isnan(model.outputs[~test]).all()
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
@@ -214,9 +215,7 @@ def test_heads_for_new_clips_are_fitted_on_all_clips_of_a_split(tmp_path, task) 
         [(spec(n, 12, "holdout", None, ids), features(plain, n)) for n in ("music1d", "c3d")],
     )
     with open_cache(path) as cache:
-        results = (evaluate if task == "multiclass" else evaluate_outputs)(
-            cache, stacked=True, refit=True
-        )
+        results = evaluate(cache, stacked=True, refit=True)
     final = {h.model: h for h in results.heads if h.fold is None}
     tested = {h.model: h for h in results.heads if h.fold == 0}
     assert set(final) == set(tested) == {m.name for m in results.models}

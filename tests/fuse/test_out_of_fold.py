@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import crossfit_cache, features, frozen_cache, make_table, spec, write_cache
+from fuse_samples import primary
 from output_samples import crossfit_output_cache, output_cache, output_features, output_table
 
 from mvemo.cache import open_cache
 from mvemo.fuse import (
     BadFeatures,
     evaluate,
-    evaluate_outputs,
     load_heads,
     metrics_dict,
     output_metrics_dict,
@@ -33,8 +33,7 @@ TASKS = ["multilabel", "regression"]
 
 def run(path, **options):
     with open_cache(path) as cache:
-        which = evaluate if cache.table.task == "multiclass" else evaluate_outputs
-        return which(cache, **options)
+        return evaluate(cache, **options)
 
 
 def by_name(results):
@@ -49,23 +48,23 @@ def test_a_stack_of_tags_and_values_is_as_good_as_its_bases_and_honest(task, tmp
     found = by_name(results)
     stack = found[STACKED]
     assert results.models[-1] is stack
-    assert np.isfinite(stack.predictions).all()
-    best_pair = max(np.mean(found[n].headline_per_fold) for n in found if n.count("+"))
-    assert np.mean(stack.headline_per_fold) > best_pair - 0.02
+    assert np.isfinite(stack.outputs).all()
+    best_pair = max(np.mean(primary(found[n])) for n in found if n.count("+"))
+    assert np.mean(primary(stack)) > best_pair - 0.02
     permuted = run(path, stacked=True, permute_labels=True).models[-1]
     chance = 0.5 if task == "multilabel" else 0.0
-    assert np.mean(permuted.headline_per_fold) < chance + 0.06
+    assert np.mean(primary(permuted)) < chance + 0.06
     # The saved second layer reads what its bases say, and gives what was reported.
     save_heads(tmp_path / "h.npz", results)
     (head,) = load_heads(tmp_path / "h.npz").of(STACKED, 1)
     assert head.inputs == ("log-odds" if task == "multilabel" else "values")
     test = table.folds == 1
-    said = [found[name].predictions[test] for name in head.features]
+    said = [found[name].outputs[test] for name in head.features]
     if task == "multilabel":
         said = [np.log(p / (1 - p)) for p in np.clip(said, 1e-4, 1 - 1e-4)]
         np.testing.assert_array_equal(head.thresholds, stack.thresholds[1])
     np.testing.assert_allclose(
-        head.probabilities(np.concatenate(said, axis=1)), stack.predictions[test], atol=1e-3
+        head.probabilities(np.concatenate(said, axis=1)), stack.outputs[test], atol=1e-3
     )
 
 
@@ -81,8 +80,8 @@ def test_no_label_of_a_fold_has_a_say_in_its_stacked_predictions(task, tmp_path)
         path = write_cache(tmp_path / f"{i}.h5", replace(table, labels=labels), vectors)
         found.append(run(path, stacked=True, head=HeadSettings(choose_C=True)))
     for a, b in zip(found[0].models, found[1].models, strict=True):
-        np.testing.assert_allclose(a.predictions[test], b.predictions[test], atol=1e-4)
-        assert (a.predictions[~test] != b.predictions[~test]).any()
+        np.testing.assert_allclose(a.outputs[test], b.outputs[test], atol=1e-4)
+        assert (a.outputs[~test] != b.outputs[~test]).any()
         if task == "multilabel":
             np.testing.assert_allclose(a.thresholds[0], b.thresholds[0], atol=1e-4)
 
@@ -105,7 +104,7 @@ def test_a_stack_of_two_singles_is_not_the_integrated_model(tmp_path):
     for head in both.heads:
         model = by_name(both)[head.model]
         expected = (
-            best_thresholds(model.predictions, both.labels)
+            best_thresholds(model.outputs, both.y_true)
             if head.fold is None
             else model.thresholds[head.fold]
         )
@@ -125,31 +124,31 @@ def test_clips_without_pictures_are_predicted_by_their_sound_also_in_the_stack(t
     plain = by_name(run(path, stacked=True))
     results = run(path, stacked=True, missing_modality=True)
     full = by_name(results)
-    assert np.isnan(plain["c3d+music1d"].predictions[absent]).all()
-    assert np.isnan(plain[STACKED].predictions[absent]).all()
+    assert np.isnan(plain["c3d+music1d"].outputs[absent]).all()
+    assert np.isnan(plain[STACKED].outputs[absent]).all()
     pair = full["c3d+music1d"]
-    assert pair.stood_in == full[STACKED].stood_in == 4
-    np.testing.assert_array_equal(pair.predictions[absent], full["music1d"].predictions[absent])
-    assert np.isfinite(full[STACKED].predictions).all()
-    assert set(full["integrated"].without) == {"audio", "video", "none"}
-    assert full["music1d"].without == {}
+    assert pair.n_fallback == full[STACKED].n_fallback == 4
+    np.testing.assert_array_equal(pair.outputs[absent], full["music1d"].outputs[absent])
+    assert np.isfinite(full[STACKED].outputs).all()
+    assert set(full["integrated"].without_modality) == {"audio", "video", "none"}
+    assert full["music1d"].without_modality == {}
     # All columns are of the clips that have both modalities.
-    assert pair.without["none"] == pytest.approx(
-        np.mean(plain["c3d+music1d"].headline_per_fold), abs=1e-3
+    assert pair.without_modality["none"] == pytest.approx(
+        np.mean(primary(plain["c3d+music1d"])), abs=1e-3
     )
-    whole = np.isfinite(plain["c3d+music1d"].predictions).all(axis=1)
+    whole = np.isfinite(plain["c3d+music1d"].outputs).all(axis=1)
     if task == "regression":
         from sklearn.metrics import r2_score
 
         by_hand = [
-            r2_score(results.labels[rows], full["music1d"].predictions[rows])
+            r2_score(results.y_true[rows], full["music1d"].outputs[rows])
             for rows in (whole & (results.folds == f) for f in range(results.k))
         ]
-        assert pair.without["video"] == pytest.approx(np.mean(by_hand))
+        assert pair.without_modality["video"] == pytest.approx(np.mean(by_hand))
     if task == "multilabel":
         # Decided by the thresholds of the head that predicted.
         sound = full["music1d"]
-        np.testing.assert_array_equal(pair.decisions[absent], sound.decisions[absent])
+        np.testing.assert_array_equal(pair.y_pred[absent], sound.y_pred[absent])
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -183,35 +182,35 @@ def test_tests_repeats_and_learning_curves_of_tags_and_values(task, tmp_path):
     one = results.comparisons[0]
     assert len(one.differences) == 9
     mine, theirs = by_name(first)[one.model], by_name(first)[one.single]
-    np.testing.assert_allclose(
-        one.differences[:3], mine.headline_per_fold - theirs.headline_per_fold
-    )
+    np.testing.assert_allclose(one.differences[:3], primary(mine) - primary(theirs))
     # An interval holds the mean over the repeats.
     assert one.interval[0] < one.mean < one.interval[1]
     for i, model in enumerate(results.models):
-        low, high = model.intervals["headline"]
+        low, high = model.intervals["primary"]
         if task == "multilabel":
-            means = [np.mean(r.models[i].headline_per_fold) for r in (first, *again)]
+            means = [np.mean(primary(r.models[i])) for r in (first, *again)]
         else:
-            means = [r.models[i].macro["r2"] for r in (first, *again)]
+            means = [r.models[i].scores["r2_macro"] for r in (first, *again)]
         assert low < np.mean(means) < high
     with open_cache(path) as cache:
         results = with_learning_curve(cache, results, HeadSettings(), (0.1, 0.5))
     for model in first.models[:-1]:
         points = results.learning_curve[model.name]
         assert [p[0] for p in points] == [0.1, 0.5, 1.0]
-        assert points[-1][2] == pytest.approx(np.mean(model.headline_per_fold))
+        assert points[-1][2] == pytest.approx(np.mean(primary(model)))
     curve = results.learning_curve["integrated"]
     assert curve[-1][2] > curve[0][2]
     held = output_metrics_dict(results)
     assert len(held["repeats"]) == 3
     # The table is of all of them.
-    of_all = held["models"]["integrated"][results.headline]
+    of_all = held["models"]["integrated"][results.task.primary_metric]
     assert len(of_all["per_fold"]) == 9
-    runs = [by_name(r)["integrated"].headline_per_fold for r in (first, *again)]
+    runs = [primary(by_name(r)["integrated"]) for r in (first, *again)]
     assert of_all["mean"] == pytest.approx(np.mean(runs))
     assert "9 folds (3 times 3)" in " ".join(text_table(results).split())
-    assert held["learning_curve"]["integrated"][-1][results.headline] == pytest.approx(curve[-1][2])
+    assert held["learning_curve"]["integrated"][-1][results.task.primary_metric] == pytest.approx(
+        curve[-1][2]
+    )
     assert {c["model"] for c in held["comparisons"]} == set(tested)
     page = output_report_html(results)
     for part in ('id="tests"', 'id="repeats"', 'id="learning"', 'id="hard"'):
@@ -223,14 +222,14 @@ def test_tests_repeats_and_learning_curves_of_tags_and_values(task, tmp_path):
 def test_repeats_on_shuffled_labels_are_scored_on_their_own(tmp_path):
     path = frozen_cache(tmp_path / "f.h5", make_table(n=240), strength=2.0)
     runs = [run(path, seed=seed, permute_labels=True) for seed in range(4)]
-    assert (runs[0].labels != runs[1].labels).any()
+    assert (runs[0].y_true != runs[1].y_true).any()
     results = with_uncertainty(with_repeats(runs[0], runs[1:]), n_resamples=200)
     for i, model in enumerate(results.models):
         pooled = [np.trace(r.models[i].confusion) / r.models[i].confusion.sum() for r in runs]
         low, high = model.intervals["accuracy"]
         assert low < np.mean(pooled) < high
-        assert np.mean(model.accuracy_per_fold) == pytest.approx(
-            np.mean([np.mean(r.models[i].accuracy_per_fold) for r in runs])
+        assert np.mean(model.per_fold["accuracy"]) == pytest.approx(
+            np.mean([np.mean(r.models[i].per_fold["accuracy"]) for r in runs])
         )
 
 
@@ -257,7 +256,7 @@ def test_training_clips_of_one_group_have_no_inner_folds(task, tmp_path):
         path = output_cache(tmp_path / "f.h5", table, names=FOUR)
     results = run(path, stacked=True, missing_modality=True)
     assert STACKED not in by_name(results)
-    assert all(np.isfinite(m.predictions).all() for m in results.models)
+    assert all(np.isfinite(m.outputs).all() for m in results.models)
     chosen = run(path, head=HeadSettings(choose_C=True), models=["c3d"], refit=True)
     assert {h.C for h in chosen.heads} == {0.01}
 
@@ -281,7 +280,7 @@ def test_no_half_a_stack_where_one_folds_training_clips_are_one_group(task, tmp_
     results = run(path, stacked=True, refit=True)
     assert STACKED not in by_name(results)
     assert STACKED not in {h.model for h in results.heads}
-    assert np.isfinite(results.models[0].predictions).all()
+    assert np.isfinite(results.models[0].outputs).all()
 
 
 def test_a_stack_of_nothing_is_refused(tmp_path):
@@ -305,7 +304,7 @@ def test_saved_heads_say_what_stands_in(tmp_path):
     # The head of the sound alone, whatever fusion it is a part of.
     (head,) = saved.of_features(("music1d",), fold=int(results.folds[3]))
     said = head.probabilities(features(make_table(), "music1d")[[3]])
-    np.testing.assert_allclose(said[0], results.models[0].probabilities[3], atol=1e-4)
+    np.testing.assert_allclose(said[0], results.models[0].outputs[3], atol=1e-4)
     assert saved.of_features(("music2d",)) == ()
 
 
@@ -362,9 +361,9 @@ def test_a_stood_in_clip_of_a_stack_of_singles_is_decided_as_what_is_left_decide
     path = output_cache(tmp_path / "f.h5", table, missing={"c3d": absent}, noise=1.0)
     found = by_name(run(path, stacked=True, missing_modality=True))
     stack, sound = found[STACKED], found["music1d"]
-    assert stack.stood_in == 80
-    np.testing.assert_array_equal(stack.predictions[absent], sound.predictions[absent])
-    np.testing.assert_array_equal(stack.decisions[absent], sound.decisions[absent])
+    assert stack.n_fallback == 80
+    np.testing.assert_array_equal(stack.outputs[absent], sound.outputs[absent])
+    np.testing.assert_array_equal(stack.y_pred[absent], sound.y_pred[absent])
 
 
 def test_class_scores_are_means_over_repeats(tmp_path):

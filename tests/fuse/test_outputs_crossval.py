@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from feature_samples import frozen_cache, spec, write_cache
+from feature_samples import spec, write_cache
+from fuse_samples import primary
 from output_samples import crossfit_output_cache, output_cache, output_features, output_table
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, f1_score, r2_score, roc_auc_score
@@ -13,14 +14,13 @@ from sklearn.preprocessing import StandardScaler
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, LeakError, evaluate, load_heads, save_heads
 from mvemo.fuse.metrics.multilabel import best_thresholds
-from mvemo.fuse.outputs_crossval import evaluate_outputs
 from mvemo.fuse.statistics.uncertainty import with_uncertainty
 from mvemo.manifests import make_folds
 
 
 def run(path, n_resamples=0, **options):
     with open_cache(path) as cache:
-        return with_uncertainty(evaluate_outputs(cache, **options), n_resamples=n_resamples)
+        return with_uncertainty(evaluate(cache, **options), n_resamples=n_resamples)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_tags_are_scikit_learns(tags):
     for fold in range(3):
         test = table.folds == fold
         expected = logistic(x, y, ~test, 0.1)
-        np.testing.assert_allclose(model.predictions[test], expected[test], atol=2e-3)
+        np.testing.assert_allclose(model.outputs[test], expected[test], atol=2e-3)
         # Thresholds rest on inner folds of the training clips alone.
         rows = np.flatnonzero(~test)
         groups = [table.groups[i] for i in rows]
@@ -71,21 +71,21 @@ def test_tags_are_scikit_learns(tags):
         off.append(np.abs(model.thresholds[fold] - best_thresholds(held, y[rows])))
     # Of thresholds with nearly the same F1, another may win by a rounding error.
     assert (np.stack(off) < 2e-3).mean() > 0.7
-    p, said = model.predictions, model.decisions
+    p, said = model.outputs, model.y_pred
     assert (said == (p >= model.thresholds[table.folds])).all()
-    assert model.macro["roc_auc"] == pytest.approx(roc_auc_score(y, p, average="macro"))
-    assert model.micro["roc_auc"] == pytest.approx(roc_auc_score(y, p, average="micro"))
-    assert model.micro["f1"] == pytest.approx(f1_score(y, said, average="micro"))
-    np.testing.assert_allclose(model.pooled["f1"], f1_score(y, said, average=None))
+    assert model.scores["roc_auc_macro"] == pytest.approx(roc_auc_score(y, p, average="macro"))
+    assert model.scores["roc_auc_micro"] == pytest.approx(roc_auc_score(y, p, average="micro"))
+    assert model.scores["f1_micro"] == pytest.approx(f1_score(y, said, average="micro"))
+    np.testing.assert_allclose(model.per_output["f1"], f1_score(y, said, average=None))
     per_fold = [
         average_precision_score(y[table.folds == f, 1], p[table.folds == f, 1]) for f in range(3)
     ]
-    np.testing.assert_allclose(model.per_fold["average_precision"][:, 1], per_fold)
+    np.testing.assert_allclose(model.per_output_fold["average_precision"][:, 1], per_fold)
     by_hand = [roc_auc_score(y[table.folds == f], p[table.folds == f]) for f in range(3)]
-    np.testing.assert_allclose(model.headline_per_fold, by_hand)
-    assert model.headline_per_fold.mean() > 0.7
-    low, high = model.intervals["headline"]
-    assert low < model.headline_per_fold.mean() < high
+    np.testing.assert_allclose(primary(model), by_hand)
+    assert primary(model).mean() > 0.7
+    low, high = model.intervals["primary"]
+    assert low < primary(model).mean() < high
 
 
 def test_values_are_those_of_ridge_regression(values):
@@ -98,19 +98,22 @@ def test_values_are_those_of_ridge_regression(values):
         scaler = StandardScaler().fit(x[~test])
         ridge = Ridge(alpha=1 / 0.1, tol=1e-10).fit(scaler.transform(x[~test]), y[~test])
         expected = ridge.predict(scaler.transform(x[test]))
-        np.testing.assert_allclose(model.predictions[test], expected, atol=2e-4)
-    p = model.predictions
-    np.testing.assert_allclose(model.pooled["r2"], r2_score(y, p, multioutput="raw_values"))
+        np.testing.assert_allclose(model.outputs[test], expected, atol=2e-4)
+    p = model.outputs
+    np.testing.assert_allclose(model.per_output["r2"], r2_score(y, p, multioutput="raw_values"))
     by_hand = [r2_score(y[table.folds == f], p[table.folds == f]) for f in range(3)]
-    np.testing.assert_allclose(model.headline_per_fold, by_hand)
-    assert model.pooled["r2"].min() > 0.5
+    np.testing.assert_allclose(primary(model), by_hand)
+    assert model.per_output["r2"].min() > 0.5
     # Quadrants about 0, as labels are negative, too.
-    assert results.quadrant_centre == (0.0, 0.0)
+    assert results.task.plane.centre == (0.0, 0.0)
     right = ((p >= 0) == (y >= 0)).all(axis=1)
-    assert model.quadrant_accuracy == pytest.approx(right.mean())
-    assert model.quadrant_confusion.sum() == 90
-    assert np.trace(model.quadrant_confusion) == right.sum()
-    for name, at in (("r2_valence", model.pooled["r2"][1]), ("quadrant_accuracy", right.mean())):
+    assert model.scores["quadrant_accuracy"] == pytest.approx(right.mean())
+    assert model.confusion.sum() == 90
+    assert np.trace(model.confusion) == right.sum()
+    for name, at in (
+        ("r2:1", model.per_output["r2"][1]),
+        ("quadrant_accuracy", right.mean()),
+    ):
         low, high = model.intervals[name]
         assert low < at < high
 
@@ -123,15 +126,15 @@ def test_permuted_labels_are_at_chance(task, tmp_path):
     assert shuffled.permuted
     # Whole rows change places.
     rows = {tuple(row) for row in table.labels.tolist()}
-    assert {tuple(row) for row in shuffled.labels.tolist()} == rows
-    assert (shuffled.labels != real.labels).any()
+    assert {tuple(row) for row in shuffled.y_true.tolist()} == rows
+    assert (shuffled.y_true != real.y_true).any()
     for before, after in zip(real.models, shuffled.models, strict=True):
         if task == "multilabel":
-            assert before.headline_per_fold.mean() > 0.85
-            assert abs(after.headline_per_fold.mean() - 0.5) < 0.06
+            assert primary(before).mean() > 0.85
+            assert abs(primary(after).mean() - 0.5) < 0.06
         else:
-            assert before.headline_per_fold.mean() > 0.5
-            assert -0.3 < after.headline_per_fold.mean() < 0.02
+            assert primary(before).mean() > 0.5
+            assert -0.3 < primary(after).mean() < 0.02
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
@@ -147,8 +150,8 @@ def test_no_label_of_a_fold_has_a_part_in_its_predictions(task, tmp_path):
             tmp_path / f"{i}.h5", replace(table, labels=labels), [(spec("c3d", 8), x)]
         )
         found.append(run(path).models[0])
-    assert (found[0].predictions[test] == found[1].predictions[test]).all()
-    assert (found[0].predictions[~test] != found[1].predictions[~test]).any()
+    assert (found[0].outputs[test] == found[1].outputs[test]).all()
+    assert (found[0].outputs[~test] != found[1].outputs[~test]).any()
     if task == "multilabel":
         assert (found[0].thresholds[0] == found[1].thresholds[0]).all()
 
@@ -161,11 +164,11 @@ def test_the_baselines_know_the_training_labels_alone(tags, values):
             expected = np.broadcast_to(
                 table.labels[~test].mean(axis=0), (test.sum(), table.labels.shape[1])
             )
-            np.testing.assert_allclose(results.baseline.predictions[test], expected)
-    assert values[1].baseline.pooled["r2"].max() <= 0
-    np.testing.assert_allclose(tags[1].baseline.headline_per_fold, 0.5)
+            np.testing.assert_allclose(results.baseline.outputs[test], expected)
+    assert values[1].baseline.per_output["r2"].max() <= 0
+    np.testing.assert_allclose(primary(tags[1].baseline), 0.5)
     # Each tag is always said: its recall is 1.
-    np.testing.assert_allclose(tags[1].baseline.pooled["recall"], 1.0)
+    np.testing.assert_allclose(tags[1].baseline.per_output["recall"], 1.0)
 
 
 def test_saved_heads_predict_what_was_reported(tags, values, tmp_path):
@@ -179,9 +182,7 @@ def test_saved_heads_predict_what_was_reported(tags, values, tmp_path):
         for fold in range(3):
             (head,) = saved.of("integrated", fold)
             test = table.folds == fold
-            np.testing.assert_allclose(
-                head.probabilities(x[test]), model.predictions[test], atol=1e-4
-            )
+            np.testing.assert_allclose(head.probabilities(x[test]), model.outputs[test], atol=1e-4)
             if table.task == "multilabel":
                 assert head.link == "sigmoid"
                 np.testing.assert_array_equal(head.thresholds, model.thresholds[fold])
@@ -191,7 +192,7 @@ def test_saved_heads_predict_what_was_reported(tags, values, tmp_path):
         assert final.fold is None
         if table.task == "multilabel":
             np.testing.assert_array_equal(
-                final.thresholds, best_thresholds(model.predictions, table.labels)
+                final.thresholds, best_thresholds(model.outputs, table.labels)
             )
 
 
@@ -199,7 +200,7 @@ def test_clips_without_a_feature_are_left_out(tmp_path):
     table = output_table("regression")
     path = output_cache(tmp_path / "f.h5", table, missing={"c3d": [3, 40]})
     results = run(path)
-    held = {m.name: int(m.predicted.sum()) for m in results.models}
+    held = {m.name: int(m.valid.sum()) for m in results.models}
     assert held == {"music1d": 90, "c3d": 88, "c3d+music1d": 88, "integrated": 88}
     assert results.missing == {"music1d": 0, "c3d": 2}
 
@@ -209,8 +210,8 @@ def test_crossfitted_nets_and_the_guard(task, tmp_path):
     table = output_table(task)
     path = crossfit_output_cache(tmp_path / "f.h5", table)
     results = run(path, refit=True)
-    assert results.models[0].predicted.all()
-    assert results.models[0].headline_per_fold.mean() > 0.4
+    assert results.models[0].valid.all()
+    assert primary(results.models[0]).mean() > 0.4
     assert [h.net_fold for h in results.heads if h.fold is None] == [0, 1, 2]
     with pytest.raises(BadFeatures, match="not 4: give --folds 3"):
         run(path, k=4)
@@ -221,13 +222,9 @@ def test_crossfitted_nets_and_the_guard(task, tmp_path):
     assert run(leaky, allow_leak=True).leaky
 
 
-def test_folds_of_other_number_and_tasks_of_the_other_function(tags, tmp_path):
+def test_folds_of_other_number_keep_groups_whole(tags):
     results = run(tags[2], k=5, seed=3)
     assert set(results.folds.tolist()) == set(range(5))
     for group in set(results.groups):
         rows = [i for i, g in enumerate(results.groups) if g == group]
         assert len(set(results.folds[rows].tolist())) == 1
-    with open_cache(tags[2]) as cache, pytest.raises(BadFeatures, match="is multilabel, not"):
-        evaluate(cache)
-    with pytest.raises(BadFeatures, match="is multiclass, not multilabel"):
-        run(frozen_cache(tmp_path / "f.h5", names=("c3d",)))

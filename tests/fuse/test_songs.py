@@ -27,9 +27,9 @@ def segments(n_songs=24, each=3, *, spread=1.0, seed=0, permuted=False):
         made,
         clip_ids=tuple(f"song {s}@{10 * (i % each)}" for i, s in enumerate(song)),
         groups=tuple(f"artist {s // 2}" for s in song),
-        labels=rng.permutation(labels) if permuted else labels,
+        y_true=rng.permutation(labels) if permuted else labels,
         folds=song // 2 % 3,
-        models=(replace(made.models[0], probabilities=probabilities),),
+        models=(replace(made.models[0], outputs=probabilities),),
         permuted=permuted,
     )
 
@@ -40,8 +40,8 @@ def test_each_rule_by_hand(rule) -> None:
     songs = song_level(results, rule=rule)
     assert songs.clip_ids == tuple(f"song {i}" for i in range(24))
     assert songs.groups[3] == "artist 1"
-    p = results.models[0].probabilities
-    got = songs.models[0].probabilities
+    p = results.models[0].outputs
+    got = songs.models[0].outputs
     np.testing.assert_allclose(got.sum(axis=1), 1.0, atol=1e-12)
     for i in range(24):
         own = p[3 * i : 3 * i + 3]
@@ -60,7 +60,7 @@ def test_each_rule_by_hand(rule) -> None:
     right = got.argmax(axis=1) == labels
     folds = np.arange(24) // 2 % 3
     expected = [right[folds == f].mean() for f in range(3)]
-    np.testing.assert_allclose(songs.models[0].accuracy_per_fold, expected)
+    np.testing.assert_allclose(songs.models[0].per_fold["accuracy"], expected)
     assert songs.provenance["songs"] == {
         "segments": 72, "songs": 24, "by": "clip", "rule": rule,
     }  # fmt: skip
@@ -72,8 +72,8 @@ def test_songs_are_surer_than_their_segments() -> None:
     for seed in range(5):
         results = segments(90, 5, seed=seed)
         songs = song_level(results)
-        right = results.models[0].probabilities.argmax(axis=1) == results.labels
-        gains.append(np.mean(songs.models[0].accuracy_per_fold) - right.mean())
+        right = results.models[0].outputs.argmax(axis=1) == results.y_true
+        gains.append(np.mean(songs.models[0].per_fold["accuracy"]) - right.mean())
     assert min(gains) > 0.1
 
 
@@ -81,28 +81,31 @@ def test_by_group() -> None:
     results = segments()
     songs = song_level(results, by="group")
     assert songs.clip_ids == songs.groups == tuple(f"artist {i}" for i in range(12))
-    expected = results.models[0].probabilities[:6].mean(axis=0)
-    np.testing.assert_allclose(songs.models[0].probabilities[0], expected)
+    expected = results.models[0].outputs[:6].mean(axis=0)
+    np.testing.assert_allclose(songs.models[0].outputs[0], expected)
 
 
 def test_missing_segments_are_left_out_and_missing_songs_are_missing() -> None:
     results = segments()
     model = results.models[0]
-    p = model.probabilities.copy()
+    p = model.outputs.copy()
     p[1] = np.nan
     p[3:6] = np.nan
     feature = model.features[0]
+    present = np.isfinite(p[:, 0])
     results = replace(
-        results, models=(replace(model, probabilities=p),), missing={feature: 4, "other": 1}
+        results,
+        models=(replace(model, outputs=p),),
+        present={feature: present, "other": np.arange(len(p)) > 0},
     )
     for rule in RULES:
         songs = song_level(results, rule=rule)
-        got = songs.models[0].probabilities
+        got = songs.models[0].outputs
         assert np.isnan(got[1]).all()
         assert np.isfinite(np.delete(got, 1, axis=0)).all()
         assert songs.models[0].confusion.sum() == 23
-        assert songs.missing == {feature: 1}
-    np.testing.assert_allclose(song_level(results).models[0].probabilities[0], p[[0, 2]].mean(0))
+        assert songs.missing == {feature: 1, "other": 0}
+    np.testing.assert_allclose(song_level(results).models[0].outputs[0], p[[0, 2]].mean(0))
 
 
 def test_a_sure_no_of_one_segment_rules_nothing_out() -> None:
@@ -129,7 +132,7 @@ def test_segments_that_do_not_belong_together_are_refused(what) -> None:
     if what == "group":
         results = replace(results, groups=("else", *results.groups[1:]))
     else:
-        name = f"{what}s"
+        name = {"label": "y_true", "fold": "folds"}[what]
         values = getattr(results, name).copy()
         values[1] += 1
         results = replace(results, **{name: values})
@@ -144,7 +147,7 @@ def test_an_unknown_rule_is_refused() -> None:
 
 def test_permuted_labels_stay_at_chance() -> None:
     found = [
-        np.mean(song_level(segments(120, 3, seed=s, permuted=True)).models[0].accuracy_per_fold)
+        np.mean(song_level(segments(120, 3, seed=s, permuted=True)).models[0].per_fold["accuracy"])
         for s in range(6)
     ]
     # Six classes, 120 songs, six draws: standard error 0.014.
@@ -163,4 +166,4 @@ def test_songs_of_an_evaluation(tmp_path, make) -> None:
     for a, b in zip(songs.models, results.models, strict=True):
         assert a.name == b.name
         assert a.confusion.sum() == 60
-        assert np.mean(a.accuracy_per_fold) > np.mean(b.accuracy_per_fold) - 0.02
+        assert np.mean(a.per_fold["accuracy"]) > np.mean(b.per_fold["accuracy"]) - 0.02

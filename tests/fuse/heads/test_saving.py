@@ -19,9 +19,7 @@ def test_saved_heads_predict_what_was_reported(tmp_path):
     for fold in range(6):
         (head,) = saved.of(model.name, fold)
         test = table.folds == fold
-        np.testing.assert_allclose(
-            head.probabilities(x[test]), model.probabilities[test], atol=1e-4
-        )
+        np.testing.assert_allclose(head.probabilities(x[test]), model.outputs[test], atol=1e-4)
     (final,) = saved.of("integrated")
     assert final.fold is None
     assert final.coef.shape == (6, 48)

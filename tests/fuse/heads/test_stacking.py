@@ -7,7 +7,7 @@ import pytest
 from feature_samples import crossfit_cache, frozen_cache, make_table
 
 from mvemo.cache import open_cache
-from mvemo.fuse import evaluate
+from mvemo.fuse import evaluate, task_of
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.stacking import base_models
@@ -35,7 +35,7 @@ def test_the_bases_are_the_four_fusions_of_one_feature_each():
 
 def test_inner_folds_hold_only_training_clips_and_whole_groups():
     table = make_table(n=60)
-    clips = Clips("multiclass", np.asarray(table.labels), table.groups, table.folds, 6)
+    clips = Clips(task_of("multiclass"), np.asarray(table.labels), table.groups, table.folds, 6)
     inner = clips.inner_folds(2, 3)
     assert (inner[table.folds == 2] == -1).all()
     assert set(inner[table.folds != 2].tolist()) == {0, 1, 2}
@@ -49,10 +49,10 @@ def test_the_stack_is_honest(tmp_path, make):
     results = run(path, stacked=True)
     stack = results.models[-1]
     assert stack.name == STACKED
-    assert np.mean(stack.accuracy_per_fold) > 0.7
-    assert np.isfinite(stack.probabilities).all()
+    assert np.mean(stack.per_fold["accuracy"]) > 0.7
+    assert np.isfinite(stack.outputs).all()
     permuted = run(path, stacked=True, permute_labels=True).models[-1]
-    assert abs(np.mean(permuted.accuracy_per_fold) - 1 / 6) < 0.09
+    assert abs(np.mean(permuted.per_fold["accuracy"]) - 1 / 6) < 0.09
 
 
 def test_no_label_of_a_fold_has_a_say_in_its_predictions(tmp_path):
@@ -70,8 +70,8 @@ def test_no_label_of_a_fold_has_a_say_in_its_predictions(tmp_path):
     path = write_cache(tmp_path / "b.h5", replace(table, labels=labels), vectors)
     other = run(path, stacked=True, temperature=True)
     for a, b in zip(results.models, other.models, strict=True):
-        np.testing.assert_allclose(a.probabilities[tested], b.probabilities[tested], atol=1e-4)
-        assert (a.probabilities[~tested] != b.probabilities[~tested]).any()
+        np.testing.assert_allclose(a.outputs[tested], b.outputs[tested], atol=1e-4)
+        assert (a.outputs[~tested] != b.outputs[~tested]).any()
 
 
 def test_a_clip_without_pictures_is_predicted_by_its_sound(tmp_path):
@@ -79,28 +79,24 @@ def test_a_clip_without_pictures_is_predicted_by_its_sound(tmp_path):
     path = frozen_cache(tmp_path / "f.h5", missing={"c3d": absent, "i3d": absent})
     plain = {m.name: m for m in run(path).models}
     full = {m.name: m for m in run(path, missing_modality=True).models}
-    assert np.isnan(plain["c3d+music1d"].probabilities[absent]).all()
+    assert np.isnan(plain["c3d+music1d"].outputs[absent]).all()
     pair = full["c3d+music1d"]
-    assert pair.stood_in == 3
-    np.testing.assert_allclose(
-        pair.probabilities[absent], full["music1d"].probabilities[absent], atol=1e-6
-    )
+    assert pair.n_fallback == 3
+    np.testing.assert_allclose(pair.outputs[absent], full["music1d"].outputs[absent], atol=1e-6)
     # The others are as they were.
     rest = np.setdiff1d(np.arange(120), absent)
-    np.testing.assert_allclose(
-        pair.probabilities[rest], plain["c3d+music1d"].probabilities[rest], atol=1e-4
-    )
-    assert set(pair.without) == {"audio", "video", "none"}
-    there = np.isfinite(plain["c3d+music1d"].probabilities[:, 0])
+    np.testing.assert_allclose(pair.outputs[rest], plain["c3d+music1d"].outputs[rest], atol=1e-4)
+    assert set(pair.without_modality) == {"audio", "video", "none"}
+    there = np.isfinite(plain["c3d+music1d"].outputs[:, 0])
     by_hand = [
         np.mean(
-            full["music1d"].probabilities[there & (make_table().folds == f)].argmax(1)
+            full["music1d"].outputs[there & (make_table().folds == f)].argmax(1)
             == make_table().labels[there & (make_table().folds == f)]
         )
         for f in range(6)
     ]
-    assert pair.without["video"] == pytest.approx(np.mean(by_hand))
-    assert full["music1d"].without == {}
+    assert pair.without_modality["video"] == pytest.approx(np.mean(by_hand))
+    assert full["music1d"].without_modality == {}
 
 
 def test_choosing_the_penalty_looks_at_inner_folds_alone(tmp_path):

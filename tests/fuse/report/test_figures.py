@@ -115,19 +115,19 @@ def test_many_classes_leave_the_counts_out():
 def test_legends_name_models_and_areas(results):
     shown = " ".join(" ".join(texts(figures.roc_figure(results))).split())
     for model in results.models:
-        assert f"{model.name} {model.roc_auc_macro_ovr_pooled:.3f}" in shown
+        assert f"{model.name} {model.scores['roc_auc_macro_ovr_pooled']:.3f}" in shown
     model = results.models[1]
     shown = " ".join(" ".join(texts(figures.class_roc_figure(results, model))).split())
     for c, name in enumerate(results.classes):
-        area = roc_auc_score(results.labels == c, model.probabilities[:, c])
+        area = roc_auc_score(results.y_true == c, model.outputs[:, c])
         assert f"{name} {area:.3f}" in shown
 
 
 def test_drawn_roc_curves_enclose_the_area():
     made = make_results(3000, 2, missing=0)
-    curves = figures._class_curves(made.models[0], made.labels)
+    curves = figures._class_curves(made.models[0], made.y_true)
     for c, (curve, area) in enumerate(curves):
-        expected = roc_auc_score(made.labels == c, made.models[0].probabilities[:, c])
+        expected = roc_auc_score(made.y_true == c, made.models[0].outputs[:, c])
         assert area == pytest.approx(expected, abs=1e-12)
         assert curve[0] == 0
         assert curve[-1] == 1

@@ -36,36 +36,36 @@ def test_contract(results):
     assert found["synthetic"] is False
     assert (found["folds"], found["clips"], found["classes"]) == (6, 96, list(CLASSES))
     assert sorted(found["models"]) == sorted(NAMES)
-    assert found["baseline"]["majority_accuracy"] == results.majority_accuracy
+    assert found["baseline"]["majority_accuracy"] == results.primary_mean(results.baseline)
     assert found["provenance"]["command"].startswith("mvemo-cv")
     for model in results.models:
         entry = found["models"][model.name]
         assert entry["modalities"] == list(model.modalities)
         accuracy = entry["accuracy"]
-        assert accuracy["per_fold"] == model.accuracy_per_fold.tolist()
+        assert accuracy["per_fold"] == model.per_fold["accuracy"].tolist()
         assert accuracy["min"] == min(accuracy["per_fold"])
         assert accuracy["max"] == max(accuracy["per_fold"])
         assert accuracy["mean"] == pytest.approx(sum(accuracy["per_fold"]) / 6, abs=1e-12)
         assert 0 <= accuracy["min"] <= accuracy["max"] <= 1
-        assert entry["f1_macro"] == model.f1_macro
-        assert entry["roc_auc_macro_ovr"] == model.roc_auc_macro_ovr
+        assert entry["f1_macro"] == model.scores["f1_macro"]
+        assert entry["roc_auc_macro_ovr"] == model.scores["roc_auc_macro_ovr"]
         assert entry["confusion"] == model.confusion.tolist()
         assert sum(map(sum, entry["confusion"])) == entry["predicted"]
 
 
 def test_per_class_agrees_with_scikit_learn(results):
     model = results.models[-1]
-    there = np.isfinite(model.probabilities).all(axis=1)
-    said = model.probabilities[there].argmax(axis=1)
+    there = np.isfinite(model.outputs).all(axis=1)
+    said = model.outputs[there].argmax(axis=1)
     precision, recall, f1, _ = precision_recall_fscore_support(
-        results.labels[there], said, labels=range(6), zero_division=0
+        results.y_true[there], said, labels=range(6), zero_division=0
     )
     entry = metrics_dict(results)["models"]["integrated"]
     for c, name in enumerate(CLASSES):
         assert entry["per_class"][name]["precision"] == pytest.approx(precision[c], abs=1e-12)
         assert entry["per_class"][name]["recall"] == pytest.approx(recall[c], abs=1e-12)
         assert entry["per_class"][name]["f1"] == pytest.approx(f1[c], abs=1e-12)
-    expected = f1_score(results.labels[there], said, average="macro")
+    expected = f1_score(results.y_true[there], said, average="macro")
     assert entry["f1_macro"] == pytest.approx(expected, abs=1e-12)
 
 
@@ -80,7 +80,9 @@ def test_no_score_is_null_not_nan():
 
 def test_a_fold_without_a_score_is_left_out_of_the_mean(results):
     values = np.array([0.5, np.nan, 0.7, 0.6, np.nan, 0.6])
-    model = dataclasses.replace(results.models[0], accuracy_per_fold=values)
+    model = dataclasses.replace(
+        results.models[0], per_fold={**results.models[0].per_fold, "accuracy": values}
+    )
     changed = dataclasses.replace(results, models=(model,))
     accuracy = metrics_dict(changed)["models"]["music1d"]["accuracy"]
     assert (accuracy["min"], accuracy["max"]) == (0.5, 0.7)

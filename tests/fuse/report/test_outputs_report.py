@@ -8,10 +8,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from fuse_samples import primary
 from output_samples import output_cache, output_table
 
 from mvemo.cache import open_cache
-from mvemo.fuse.outputs_crossval import evaluate_outputs
+from mvemo.fuse import evaluate
 from mvemo.fuse.report.outputs_metrics import output_metrics_dict, output_predictions_csv
 from mvemo.fuse.report.outputs_report import output_report_html, write_output_report
 from mvemo.fuse.report.outputs_report import output_table as text_table
@@ -25,7 +26,7 @@ def made(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("o") / "f.h5"
     output_cache(path, output_table(request.param), noise=2.0, missing={"c3d": [4]})
     with open_cache(path) as cache:
-        return with_uncertainty(evaluate_outputs(cache), n_resamples=50)
+        return with_uncertainty(evaluate(cache), n_resamples=50)
 
 
 def test_metrics_have_the_outer_keys_of_all_tasks(made, tmp_path):
@@ -33,21 +34,21 @@ def test_metrics_have_the_outer_keys_of_all_tasks(made, tmp_path):
     held = json.loads((tmp_path / "metrics.json").read_text())
     outer = {"task", "protocol", "synthetic", "folds", "clips", "classes", "models", "baseline"}
     assert outer | {"provenance"} <= set(held)
-    assert (held["task"], held["folds"], held["clips"]) == (made.task, 3, 90)
-    name = {"multilabel": "roc_auc", "regression": "r2"}[made.task]
+    assert (held["task"], held["folds"], held["clips"]) == (made.task.name, 3, 90)
+    name = {"multilabel": "roc_auc", "regression": "r2"}[made.task.name]
     for model in made.models:
         one = held["models"][model.name]
         assert one["modalities"] == list(model.modalities)
-        score = one[name]
+        score = one[f"{name}_macro"]
         assert score["mean"] == pytest.approx(np.mean(score["per_fold"]))
         assert score["min"] == min(score["per_fold"])
         for i, output in enumerate(made.classes):
-            assert one["per_output"][output][name] == model.pooled[name][i]
-        low, high = one["intervals"]["headline"]
+            assert one["per_output"][output][name] == model.per_output[name][i]
+        low, high = one["intervals"]["primary"]
         assert low < high
     assert held["models"]["c3d"]["predicted"] == 89
-    assert ("quadrants" in one) == (made.task == "regression")
-    assert ("micro" in one) == (made.task == "multilabel")
+    assert ("quadrants" in one) == (made.task.name == "regression")
+    assert ("micro" in one) == (made.task.name == "multilabel")
 
 
 def test_predictions_give_back_every_number(made):
@@ -58,12 +59,12 @@ def test_predictions_give_back_every_number(made):
         assert {row["model"] for row in mine} == {model.name}
         for i, name in enumerate(made.classes):
             got = [float(row[f"predicted_{name}"] or "nan") for row in mine]
-            np.testing.assert_array_equal(got, model.predictions[:, i])
+            np.testing.assert_array_equal(got, model.outputs[:, i])
             true = [float(row[f"true_{name}"]) for row in mine]
-            np.testing.assert_array_equal(true, made.labels[:, i])
-            if model.decisions is not None:
+            np.testing.assert_array_equal(true, made.y_true[:, i])
+            if made.task.needs_inner:
                 said = [row[f"decided_{name}"] == "1" for row in mine]
-                np.testing.assert_array_equal(said, model.decisions[:, i])
+                np.testing.assert_array_equal(said, model.y_pred[:, i])
 
 
 class _Page(HTMLParser):
@@ -96,8 +97,8 @@ def test_the_page_is_whole_safe_and_has_the_scores(made):
     for text in ("PERMUTED LABELS", "OPTIMISTIC", "SYNTHETIC DATA", nasty, made.baseline.name):
         assert text in parser.text
     for model in made.models:
-        assert f"{np.nanmean(model.headline_per_fold):.3f}" in parser.text
-    assert ("Quadrants" in parser.text) == (made.task == "regression")
+        assert f"{np.nanmean(primary(model)):.3f}" in parser.text
+    assert ("Quadrants" in parser.text) == (made.task.name == "regression")
     assert page == output_report_html(replace(made, name=nasty, permuted=True, leaky=True))
 
 
@@ -107,7 +108,7 @@ def test_the_terminals_table(made):
     assert "SYNTHETIC DATA" in text
     lines = {line.split("  ")[0]: line for line in text.splitlines()}
     for model in (*made.models, made.baseline):
-        assert f"{np.nanmean(model.headline_per_fold):.3f}" in lines[model.name]
+        assert f"{np.nanmean(primary(model)):.3f}" in lines[model.name]
     assert "89/90" in lines["c3d"]
     assert "Clips without a feature: c3d 1 of 90." in text
     assert set(output_metrics_dict(made)["models"]) <= set(lines)
@@ -121,9 +122,9 @@ def test_nothing_predicted_is_said(made):
 
 def test_tags_have_roc_curves_and_groups_their_errors(made):
     page = output_report_html(made)
-    assert ("ROC curve of each tag" in page) == (made.task == "multilabel")
+    assert ("ROC curve of each tag" in page) == (made.task.name == "multilabel")
     assert 'id="groups"' in page
-    top = best(made.models)
+    top = best(made)
     off = distances(made, top)
     clips = furthest_clips(made, top)
     assert clips[0].off == pytest.approx(np.nanmax(off))

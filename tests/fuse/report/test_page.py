@@ -86,8 +86,8 @@ def nasty_html(nasty):
 def test_page_is_balanced_and_has_every_part(results, html):
     page = Page(html)
     assert page.stack == []
-    # Accuracy, two ROC, a confusion matrix a model, one net's losses.
-    assert page.tags.count("svg") == 3 + 3 + 1
+    # Accuracy, two ROC, reliability, a confusion matrix a model, one net's losses.
+    assert page.tags.count("svg") == 4 + 3 + 1
     for heading in (
         "Scores",
         "Accuracy in each fold",
@@ -193,10 +193,10 @@ def test_predictions_give_back_the_same_numbers(results):
         assert tuple(row["clip_id"] for row in mine) == results.clip_ids
         assert tuple(row["group"] for row in mine) == results.groups
         assert [int(row["fold"]) for row in mine] == results.folds.tolist()
-        assert [row["label"] for row in mine] == [results.classes[i] for i in results.labels]
+        assert [row["label"] for row in mine] == [results.classes[i] for i in results.y_true]
         values = np.array([[float(row[c] or "nan") for c in columns] for row in mine])
-        np.testing.assert_array_equal(values, model.probabilities)
-        for row, p in zip(mine, model.probabilities, strict=True):
+        np.testing.assert_array_equal(values, model.outputs)
+        for row, p in zip(mine, model.outputs, strict=True):
             expected = "" if np.isnan(p).any() else results.classes[int(p.argmax())]
             assert row["predicted"] == expected
 
@@ -204,7 +204,7 @@ def test_predictions_give_back_the_same_numbers(results):
 def test_predictions_survive_any_text(nasty):
     rows = list(csv.DictReader(io.StringIO(predictions_csv(nasty))))
     assert [row["clip_id"] for row in rows[::2]] == list(nasty.clip_ids)
-    assert rows[0]["label"] == nasty.classes[int(nasty.labels[0])]
+    assert rows[0]["label"] == nasty.classes[int(nasty.y_true[0])]
 
 
 def test_nothing_predicted(tmp_path):

@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from fuse_samples import NASTY, empty_results, make_results, nasty_results
+from fuse_samples import MULTICLASS, NASTY, empty_results, make_results, nasty_results
 
-from mvemo.fuse.report.summary import best, compare_fusion, hardest_clips, predicted_classes
+from mvemo.fuse.report.summary import best, compare_fusion, hardest_clips
 from mvemo.fuse.report.text import format_table
 
 
@@ -25,9 +25,12 @@ def test_a_row_has_the_models_figures(results):
     text = format_table(results)
     for model in results.models:
         cells = row(text, model.name)
-        folds = 100 * model.accuracy_per_fold
+        folds = 100 * model.per_fold["accuracy"]
         assert cells[1:4] == [f"{v:.1f}" for v in (folds.min(), folds.mean(), folds.max())]
-        assert cells[4:6] == [f"{model.f1_macro:.3f}", f"{model.roc_auc_macro_ovr:.3f}"]
+        assert cells[4:6] == [
+            f"{model.scores['f1_macro']:.3f}",
+            f"{model.scores['roc_auc_macro_ovr']:.3f}",
+        ]
     assert row(text, "majority")[2:5] == ["16.7"] * 3
     assert "6-fold cross-validation of 9 models on 96 clips in 48 groups" in text
     assert "protocol" in text
@@ -90,7 +93,9 @@ def with_accuracies(results, **accuracies):
     return dataclasses.replace(
         results,
         models=tuple(
-            dataclasses.replace(models[name.replace("_", "+")], accuracy_per_fold=np.array(values))
+            dataclasses.replace(
+                models[name.replace("_", "+")], per_fold={"accuracy": np.array(values)}
+            )
             for name, values in accuracies.items()
         ),
     )
@@ -116,27 +121,27 @@ def test_comparison_says_when_the_clips_differ(results):
 
 def test_of_equally_good_models_the_simplest_is_best(results):
     equal = with_accuracies(results, integrated=[0.6, 0.6], i3d_music2d=[0.6, 0.6], i3d=[0.6, 0.6])
-    assert best(equal.models).name == "i3d"
-    assert best(()) is None
+    assert best(equal).name == "i3d"
+    assert best(equal, ()) is None
 
 
 def test_hardest_clips_by_hand():
     made = make_results(24, 2, missing=0)
-    probabilities = np.eye(6)[made.labels] * 0.5 + 0.5 / 6
+    probabilities = np.eye(6)[made.y_true] * 0.5 + 0.5 / 6
     wrong = probabilities.copy()
-    wrong[3] = np.eye(6)[(made.labels[3] + 1) % 6]
-    wrong[5] = np.eye(6)[(made.labels[5] + 2) % 6]
+    wrong[3] = np.eye(6)[(made.y_true[3] + 1) % 6]
+    wrong[5] = np.eye(6)[(made.y_true[5] + 2) % 6]
     missing = wrong.copy()
     missing[3] = np.nan
     models = tuple(
-        dataclasses.replace(m, probabilities=p)
+        dataclasses.replace(m, outputs=p, y_pred=MULTICLASS.decide(p))
         for m, p in zip(made.models[:3], (wrong, missing, probabilities), strict=True)
     )
     found = hardest_clips(dataclasses.replace(made, models=models))
     assert [c.clip_id for c in found] == [made.clip_ids[5], made.clip_ids[3]]
     assert [(c.wrong, c.predicted) for c in found] == [(2, 3), (1, 2)]
-    assert found[0].taken_for == made.classes[(made.labels[5] + 2) % 6]
+    assert found[0].taken_for == made.classes[(made.y_true[5] + 2) % 6]
     assert found[0].group == made.groups[5]
     assert found[1].mean_probability == pytest.approx((0.5 + 0.5 / 6) / 2, abs=1e-12)
-    assert predicted_classes(models[1])[3] == -1
+    assert models[1].y_pred[3] == -1
     assert len(hardest_clips(dataclasses.replace(made, models=models), limit=1)) == 1

@@ -82,9 +82,9 @@ def test_each_fusion_is_paired_with_its_best_single_on_common_clips():
     assert [row.model for row in rows] == [m.name for m in fusions]
     by_name = {m.name: m for m in results.models}
     for row, model in zip(rows, fusions, strict=True):
-        there = np.isfinite(model.probabilities[:, 0])
+        there = np.isfinite(model.outputs[:, 0])
         right = {
-            name: by_name[name].probabilities.argmax(1) == results.labels
+            name: by_name[name].outputs.argmax(1) == results.y_true
             for name in (*model.features, model.name)
         }
         folds = [there & (results.folds == f) for f in range(results.k)]
@@ -116,7 +116,7 @@ def test_another_score_can_be_compared():
     rows = compare_fusions(results, score=lambda y, p: float(p[np.arange(len(y)), y].mean()))
     last, by_name = rows[-1], {m.name: m for m in results.models}
     mine, theirs = (
-        by_name[name].probabilities[np.arange(len(results.labels)), results.labels]
+        by_name[name].outputs[np.arange(len(results.y_true)), results.y_true]
         for name in (last.model, last.single)
     )
     test = results.folds == 2

@@ -44,10 +44,10 @@ def test_repeats_are_on_other_folds_and_narrow_the_test(path, tmp_path):
     assert len(results.repeats) == 3
     assert (results.repeats[1].folds != first.folds).any()
     for i, model in enumerate(results.models):
-        assert model.f1_macro == pytest.approx(
-            np.mean([r.models[i].f1_macro for r in (first, *again)])
+        assert model.scores["f1_macro"] == pytest.approx(
+            np.mean([r.models[i].scores["f1_macro"] for r in (first, *again)])
         )
-        assert len(model.roc_auc_per_fold) == 18
+        assert len(model.per_fold["roc_auc_macro_ovr"]) == 18
     assert len(results.comparisons[0].differences) == 18
     with pytest.raises(BadFeatures, match="other clips or models"):
         with_repeats(first, [other])
@@ -65,5 +65,5 @@ def test_more_training_clips_help_and_the_last_point_is_the_evaluation(tmp_path,
         points = curves[model.name]
         assert [p[0] for p in points] == [0.1, 0.5, 1.0]
         assert [round(p[1]) for p in points] == pytest.approx([20, 100, 200], abs=8)
-        assert points[-1][2] == pytest.approx(np.mean(model.accuracy_per_fold))
+        assert points[-1][2] == pytest.approx(np.mean(model.per_fold["accuracy"]))
     assert curves["integrated"][-1][2] > curves["integrated"][0][2]

@@ -47,7 +47,8 @@ def test_dimensions_from_import_to_heads_and_comparison(
     assert "training mean" in shown
     held = json.loads((tmp_path / "a" / "metrics.json").read_text())
     assert (held["task"], held["classes"]) == ("regression", ["arousal", "valence"])
-    assert held["models"]["made"]["r2"]["mean"] > 0.3 > held["models"]["noise"]["r2"]["mean"]
+    made, noise = (held["models"][name]["r2_macro"]["mean"] for name in ("made", "noise"))
+    assert made > 0.3 > noise
     assert held["provenance"]["settings"]["n_resamples"] == 50
     assert "Quadrants" in (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
     heads = load_heads(tmp_path / "a" / "heads.npz")
@@ -108,4 +109,4 @@ def test_ratings_have_repeats_and_learning_curves(
     held = json.loads((tmp_path / "o" / "metrics.json").read_text())
     assert held["provenance"]["heads"]["choose_C"] is True
     assert len(held["repeats"]) == 2
-    assert {"fraction", "clips", "r2"} == set(held["learning_curve"]["made"][0])
+    assert {"fraction", "clips", "r2_macro"} == set(held["learning_curve"]["made"][0])

@@ -1,11 +1,11 @@
-"""Which dimensions make a plane, and where it is neutral; the bootstrap of the headline."""
+"""Which targets make a plane, and where it is neutral; resamples of the primary metric."""
 
 import numpy as np
 import pytest
 
 from mvemo.fuse.statistics.resamples import resample_groups
-from mvemo.fuse.tasks.primary_metric import headline_per_fold, headline_resamples
-from mvemo.fuse.tasks.scores import plane_of
+from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.tasks.regression import plane_of
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_other_dimensions_and_scales_have_no_quadrants():
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
-def test_headline_resamples_are_the_scores_of_repeated_clips(task):
+def test_resamples_of_the_primary_metric_are_the_scores_of_repeated_clips(task):
     rng = np.random.default_rng(1)
     n, k = 60, 2
     folds = np.arange(n) // 2 % k
@@ -40,12 +40,12 @@ def test_headline_resamples_are_the_scores_of_repeated_clips(task):
         "regression": rng.normal(size=(n, 3)),
     }[task]
     resamples = resample_groups(groups, 5, 0)
-    got = headline_resamples(task, labels, predictions, folds, k, resamples)
+    got = task_of(task).resample_primary(labels, predictions, folds, k, resamples)
     for m in range(2):
         for d, weights in enumerate(resamples.counts[:, resamples.codes]):
             rows = np.repeat(np.arange(n), weights)
             cut = np.zeros(len(rows), int) if task == "regression" else folds[rows]
-            per_fold = headline_per_fold(
-                task, labels[rows], predictions[m, rows], cut, cut.max() + 1
+            per_fold = task_of(task).primary_per_fold(
+                labels[rows], predictions[m, rows], cut, cut.max() + 1
             )
             assert got[m, d] == pytest.approx(per_fold.mean(), abs=1e-6)

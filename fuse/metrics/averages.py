@@ -1,0 +1,40 @@
+"""Means that leave out what is not defined, and ratios that may not be."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+F64 = NDArray[np.float64]
+
+
+def mean_of_finite(values: F64) -> float:
+    """Mean of the finite numbers; NaN where there is none.
+
+    Examples
+    --------
+    >>> mean_of_finite(np.array([1.0, np.nan, 3.0]))
+    2.0
+    """
+    return float(mean_finite(values, axis=0))
+
+
+def mean_finite(values: F64, axis: int) -> F64:
+    """Mean of the finite numbers along an axis; NaN where there is none."""
+    finite = np.isfinite(values)
+    n = finite.sum(axis=axis)
+    total = np.where(finite, values, 0.0).sum(axis=axis)
+    return ratio(np.asarray(total, dtype=np.float64), np.asarray(n, dtype=np.float64))
+
+
+def ratio(numerator: F64, denominator: F64) -> F64:
+    """Their quotient; NaN where the denominator is 0."""
+    shape = np.broadcast_shapes(np.shape(numerator), np.shape(denominator))
+    result: F64 = np.full(shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=denominator != 0)
+    return result
+
+
+def complete(values: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """bool: rows (of the last axis) without NaN or infinity."""
+    return np.asarray(np.isfinite(values).all(axis=-1), dtype=np.bool_)

@@ -1,0 +1,167 @@
+"""One of several classes for each clip (F7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.metrics.averages import complete, mean_of_finite
+from mvemo.fuse.metrics.calibration import (
+    apply_temperature,
+    brier_score,
+    expected_calibration_error,
+    fit_temperature,
+    log_loss,
+    log_probabilities,
+)
+from mvemo.fuse.metrics.multiclass import (
+    accuracy,
+    class_scores,
+    confusion_matrix,
+    f1_macro,
+    roc_auc_macro_ovr,
+)
+from mvemo.fuse.statistics.bootstrap import bootstrap_multiclass
+from mvemo.fuse.statistics.resamples import Resamples
+from mvemo.fuse.tasks.base import Column, Measures, Task
+from mvemo.fuse.tasks.resampling import resample_calibration
+
+
+@dataclass(frozen=True)
+class Multiclass(Task):
+    """One of several classes for each clip; `y_pred` is the most probable one.
+
+    Notes
+    -----
+    `ModelResult.scores`: ``accuracy`` and ``f1_macro`` (mean F1 over classes) of the pooled
+    predictions; ``roc_auc_macro_ovr``, the macro one-vs-rest ROC-AUC, mean over folds, and
+    ``roc_auc_macro_ovr_pooled``, the same of the pooled predictions. `per_fold` has the
+    first three of each fold, `per_output` ``precision``, ``recall`` and ``f1``.
+    """
+
+    name = "multiclass"
+    output_nouns = ("class", "classes")
+    link = "softmax"
+    primary_metric = "accuracy"
+    primary_title = "accuracy"
+    in_percent = True
+    baseline_name = "majority class"
+    fits_temperature = True
+    decides_songs = True
+    too_few = "of two classes"
+    csv_prefix = "p_"
+    figures = ("folds", "roc", "class_roc", "confusion", "reliability")
+
+    def read_labels(self, labels: NDArray[Any]) -> Ints:
+        return np.asarray(labels, dtype=np.int64)
+
+    def parse_labels(self, rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> NDArray[Any]:
+        index = {name: i for i, name in enumerate(names)}
+        return self.read_labels(np.array([index[row["label"]] for row in rows]))
+
+    def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
+        one_hot = np.zeros((n_outputs, len(y_true)), np.float32)
+        one_hot[y_true, np.arange(len(y_true))] = 1.0
+        return one_hot
+
+    def loss(self, y_true: NDArray[Any], outputs: F64) -> float:
+        """Log loss."""
+        return log_loss(y_true, outputs)
+
+    def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
+        return float(np.mean(outputs.argmax(axis=1) == y_true))
+
+    def decide(self, outputs: F64, thresholds: F64 | None = None) -> Ints:
+        return np.where(complete(outputs), np.nan_to_num(outputs).argmax(axis=-1), -1).astype(
+            np.int64
+        )
+
+    def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
+        confusion = confusion_matrix(y_true, y_pred, outputs.shape[1])
+        precision, recall, f1 = class_scores(confusion)
+        return Measures(
+            {
+                "accuracy": accuracy(y_true, y_pred),
+                "f1_macro": f1_macro(confusion),
+                "roc_auc_macro_ovr": roc_auc_macro_ovr(y_true, outputs),
+            },
+            {"precision": precision, "recall": recall, "f1": f1},
+        )
+
+    def summarise(
+        self, pooled: Mapping[str, float], per_fold: Mapping[str, F64]
+    ) -> dict[str, float]:
+        auc = "roc_auc_macro_ovr"
+        return {**pooled, auc: mean_of_finite(per_fold[auc]), f"{auc}_pooled": pooled[auc]}
+
+    def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints:
+        return confusion_matrix(y_true, y_pred, n_outputs)
+
+    def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
+        return {
+            "ece": expected_calibration_error(y_true, outputs),
+            "brier": brier_score(y_true, outputs),
+            "log_loss": log_loss(y_true, outputs),
+        }
+
+    def scaled_calibration(
+        self, y_true: NDArray[Any], outputs: F64, folds: Ints, inner: Sequence[F64]
+    ) -> dict[str, float]:
+        scores = [log_probabilities(proba) for proba in inner]
+        temperatures = np.array([fit_temperature(of_fold, y_true) for of_fold in scores])
+        scaled = apply_temperature(outputs, temperatures[folds][:, None])
+        found = {f"{name}_scaled": v for name, v in self.calibration(y_true, scaled).items()}
+        return {**found, "temperature": float(np.mean(temperatures))}
+
+    def baseline(
+        self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
+    ) -> tuple[F64, F64 | None]:
+        """One-hot rows of the training folds' commonest class.
+
+        Of one fold that holds all clips, of their own commonest class.
+        """
+        outputs = np.full((len(y_true), n_outputs), np.nan)
+        for fold in range(k):
+            test = folds == fold
+            train = y_true if test.all() else y_true[~test]
+            if test.any():
+                outputs[test] = np.eye(n_outputs)[np.bincount(train).argmax()]
+        return outputs, None
+
+    def resample(
+        self,
+        y_true: NDArray[Any],
+        outputs: F64,
+        y_pred: NDArray[Any],
+        folds: Ints,
+        k: int,
+        resamples: Resamples,
+    ) -> dict[str, F64]:
+        # Of one fold the mean over folds is the pooled score.
+        of_folds = folds if k > 1 else None
+        drawn = bootstrap_multiclass(y_true, outputs, resamples, of_folds)
+        return {
+            **drawn,
+            "primary": self.resample_primary(y_true, outputs, folds, k, resamples),
+            **resample_calibration(y_true, outputs, resamples),
+        }
+
+    def _resample_primary(
+        self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
+    ) -> F64:
+        return resamples.shares(np.nan_to_num(outputs).argmax(axis=2) == y_true, valid)
+
+    def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+        return (
+            Column("F1", "f1_macro"),
+            Column("AUC", "roc_auc_macro_ovr"),
+            Column("AUC, pooled", "roc_auc_macro_ovr_pooled", terminal=False),
+        )
+
+    def output_columns(self) -> tuple[Column, ...]:
+        return (Column("recall", "recall"), Column("precision", "precision"), Column("F1", "f1"))

@@ -1,0 +1,33 @@
+"""The tasks by name."""
+
+from __future__ import annotations
+
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.tasks.base import Task
+from mvemo.fuse.tasks.multiclass import Multiclass
+from mvemo.fuse.tasks.multilabel import Multilabel
+from mvemo.fuse.tasks.regression import Regression
+
+TASKS: dict[str, type[Task]] = {
+    "multiclass": Multiclass,
+    "multilabel": Multilabel,
+    "regression": Regression,
+}
+
+
+def task_of(name: str) -> Task:
+    """The task of that name, as a manifest or a cache states it.
+
+    Raises
+    ------
+    BadFeatures
+        There is none.
+
+    Examples
+    --------
+    >>> task_of("multilabel").primary_metric
+    'roc_auc_macro'
+    """
+    if name not in TASKS:
+        raise BadFeatures(f"task {name!r} is not known: one of {', '.join(TASKS)}")
+    return TASKS[name]()

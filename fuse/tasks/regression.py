@@ -1,0 +1,209 @@
+"""Values of one or more targets, such as valence and arousal, for each clip (F9)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
+from mvemo.fuse.metrics.multiclass import confusion_matrix
+from mvemo.fuse.metrics.regression import (
+    QUADRANTS,
+    quadrant_accuracy,
+    quadrants,
+    regression_scores,
+)
+from mvemo.fuse.statistics.bootstrap import bootstrap_regression
+from mvemo.fuse.statistics.resamples import Resamples
+from mvemo.fuse.tasks.base import Column, Measures, Task
+
+NAMES = ("r2", "rmse", "ccc")
+# Neutral points of the usual rating scales, by the largest value that a scale can hold.
+_SCALES = ((1.0, 0.5), (5.0, 3.0), (7.0, 4.0), (9.0, 5.0))
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Which targets span the valence-arousal plane, and where it is neutral.
+
+    Parameters
+    ----------
+    valence, arousal
+        Indices of the targets.
+    centre
+        Valence and arousal of the neutral point.
+    """
+
+    valence: int
+    arousal: int
+    centre: tuple[float, float]
+
+    def quadrants(self, values: F64) -> Ints:
+        """int64 (clips,): of values (clips, targets); -1 where they are NaN."""
+        return quadrants(values[:, self.valence], values[:, self.arousal], self.centre)
+
+
+def plane_of(
+    names: Sequence[str], y_true: F64, centre: tuple[float, float] | None = None
+) -> Plane | None:
+    """The plane, where valence and arousal are among the targets; else None.
+
+    Parameters
+    ----------
+    names
+        Of the targets.
+    y_true
+        float64 (clips, targets). Where `centre` is not given, it is that of the rating
+        scale that they fit: 0 where any is negative, else the middle of [0, 1], [1, 5],
+        [1, 7] or [1, 9]; None where they fit none.
+    centre
+        Valence and arousal of the neutral point.
+    """
+    lower = [name.lower() for name in names]
+    if "valence" not in lower or "arousal" not in lower:
+        return None
+    v, a = lower.index("valence"), lower.index("arousal")
+    if centre is None:
+        both = y_true[:, [v, a]]
+        low, high = float(both.min()), float(both.max())
+        fits = [middle for top, middle in _SCALES if high <= top and (low >= 1.0 or top == 1.0)]
+        if low < 0:
+            fits = [0.0]
+        if not fits:
+            return None
+        centre = (fits[0], fits[0])
+    return Plane(v, a, centre)
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """Values of one or more targets for each clip; `y_pred` are the outputs themselves.
+
+    Parameters
+    ----------
+    plane
+        Where the targets are valence and arousal: quadrants are scored, too.
+
+    Notes
+    -----
+    `per_output` has ``r2``, ``rmse`` (in the target's unit) and ``ccc`` of each target;
+    `ModelResult.scores` the same with ``_macro``, their mean over targets, and
+    ``quadrant_accuracy``, of the pooled predictions; `per_fold` all of these of each fold.
+    The primary metric is the mean over folds of ``r2_macro``. Its interval is that of the
+    pooled predictions: they are in the targets' unit, and in a resample of few clips the R2
+    of a fold is too low, by about one over their number.
+    """
+
+    name = "regression"
+    output_nouns = ("dimension", "dimensions")
+    link = "identity"
+    primary_metric = "r2_macro"
+    primary_title = "R2"
+    pooled_interval = True
+    baseline_name = "training mean"
+    figures = ("folds", "scatter", "confusion")
+
+    plane: Plane | None = None
+
+    def for_labels(self, names: Sequence[str], y_true: NDArray[Any]) -> Regression:
+        centre = None if self.plane is None else self.plane.centre
+        return replace(self, plane=plane_of(names, y_true, centre))
+
+    def read_labels(self, labels: NDArray[Any]) -> F64:
+        return np.asarray(labels, dtype=np.float64)
+
+    def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
+        return np.ascontiguousarray(y_true.T, np.float32)
+
+    def loss(self, y_true: NDArray[Any], outputs: F64) -> float:
+        """The negative R2, mean over targets."""
+        return -self.primary(y_true, outputs)
+
+    def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
+        # A target without variance in a fold has no R2; the others still have.
+        return mean_of_finite(regression_scores(y_true, outputs).r2)
+
+    def decide(self, outputs: F64, thresholds: F64 | None = None) -> F64:
+        return outputs
+
+    def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
+        found = regression_scores(y_true, outputs)
+        per_output = {name: getattr(found, name) for name in NAMES}
+        overall = {f"{name}_macro": mean_of_finite(v) for name, v in per_output.items()}
+        if self.plane is not None:
+            right = self.plane.quadrants(y_true), self.plane.quadrants(outputs)
+            overall["quadrant_accuracy"] = quadrant_accuracy(*right)
+        return Measures(overall, per_output)
+
+    def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints | None:
+        """Of quadrants."""
+        if self.plane is None:
+            return None
+        true, predicted = self.plane.quadrants(y_true), self.plane.quadrants(y_pred)
+        return confusion_matrix(true, predicted, len(QUADRANTS))
+
+    def baseline(
+        self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
+    ) -> tuple[F64, F64 | None]:
+        """Each target's mean over the training clips."""
+        outputs = np.full(y_true.shape, np.nan)
+        for fold in range(k):
+            test = folds == fold
+            if test.any() and not test.all():
+                outputs[test] = y_true[~test].mean(axis=0)
+        return outputs, None
+
+    def resample(
+        self,
+        y_true: NDArray[Any],
+        outputs: F64,
+        y_pred: NDArray[Any],
+        folds: Ints,
+        k: int,
+        resamples: Resamples,
+    ) -> dict[str, F64]:
+        drawn = {}
+        for name, values in bootstrap_regression(y_true, outputs, resamples).items():
+            drawn[f"{name}_macro"] = mean_finite(values, axis=1)
+            drawn.update({f"{name}:{i}": values[:, i] for i in range(values.shape[1])})
+        drawn["primary"] = drawn["r2_macro"]
+        if self.plane is not None:
+            true = self.plane.quadrants(y_true)
+            predicted = np.stack([self.plane.quadrants(values) for values in outputs])
+            drawn["quadrant_accuracy"] = resamples.shares(predicted == true, predicted >= 0)
+        return drawn
+
+    def resample_primary(
+        self, y_true: NDArray[Any], outputs: F64, folds: Ints, k: int, resamples: Resamples
+    ) -> F64:
+        """float64 (models, resamples): R2 of the pooled predictions."""
+        return self._resample_primary(y_true, outputs, complete(outputs), resamples)
+
+    def _resample_primary(
+        self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
+    ) -> F64:
+        return mean_finite(bootstrap_regression(y_true, outputs, resamples)["r2"], axis=1)
+
+    def facts(self) -> dict[str, Any]:
+        if self.plane is None:
+            return {}
+        return {"quadrants": {"names": QUADRANTS, "centre": self.plane.centre}}
+
+    def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
+        titles = {"r2": "R2", "ccc": "CCC", "rmse": "RMSE"}
+        columns = tuple(
+            Column(f"{title} {output}", name, i, terminal=name == "r2")
+            for name, title in titles.items()
+            for i, output in enumerate(names)
+        )
+        if self.plane is None:
+            return columns
+        return (*columns, Column("quadrants", "quadrant_accuracy"))
+
+    def output_columns(self) -> tuple[Column, ...]:
+        return (Column("R2", "r2"), Column("CCC", "ccc"), Column("RMSE", "rmse"))
