@@ -5,8 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-import numpy as np
-
 from mvemo.fuse.report.published import LABEL, comparable, published_for
 from mvemo.fuse.report.summary import (
     banners,
@@ -20,6 +18,7 @@ from mvemo.fuse.report.summary import (
 )
 from mvemo.fuse.report.trust import interval_text
 from mvemo.fuse.results import Results
+from mvemo.manifests.text_table import align_columns
 
 _WIDTH = 79
 
@@ -102,16 +101,8 @@ def footnotes(results: Results) -> list[str]:
 
 def columns(body: Sequence[Sequence[str]], foot: Sequence[Sequence[str]]) -> list[str]:
     """The first column to the left, all others to the right; rules around the body."""
-    rows = [*body, *foot]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    rule = "-" * (int(np.sum(widths)) + 2 * (len(widths) - 1))
+    lines = align_columns([*body, *foot])
+    rule = "-" * max(map(len, lines))
     return [lines[0], rule, *lines[1 : len(body)], rule, *lines[len(body) :]]
 
 

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from mvemo.pipeline.errors import BadOption
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
 
@@ -90,6 +92,17 @@ permute_option: Decorator[Any] = click.option(
     is_flag=True,
     help="Shuffle the labels: every score must come out at chance.",
 )
+
+
+force_option: Decorator[Any] = click.option(
+    "--force", is_flag=True, help="Replace a file that is there."
+)
+
+
+def refuse_replacing(path: Path, force: bool) -> None:
+    """Raise `BadOption` where a file would be replaced that ``--force`` does not allow."""
+    if path.exists() and not force:
+        raise BadOption(f"{path}: is there already: name another file, or give --force")
 
 
 def comma_separated(text: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvemo.fuse.report.published import LABEL
+from mvemo.manifests.text_table import align_columns
 
 Cell = str | int | float | None
 # Column kinds whose cells are fractions, shown as per cent.
@@ -67,24 +68,18 @@ class Table:
 
     def text(self) -> str:
         """For the terminal; published columns lie to the right of a bar."""
-        lines = [[column.name for column in self.columns], *self.cells()]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.columns))]
-        out = [self.title]
-        bar = next((i for i, c in enumerate(self.columns) if c.published), None)
+        rows = [[column.name for column in self.columns], *self.cells()]
+        left = {i for i, column in enumerate(self.columns) if column.kind == TEXT}
+        bar = next((i for i, column in enumerate(self.columns) if column.published), None)
+        title = [self.title]
         if bar is not None:
-            out.append(" " * (2 + sum(widths[:bar]) + 2 * bar) + f"| {LABEL}")
-        for n, line in enumerate(lines):
-            parts = []
-            for i, (value, column) in enumerate(zip(line, self.columns, strict=True)):
-                mark = "| " if i == bar else ""
-                left = column.kind == TEXT
-                parts.append(mark + (value.ljust(widths[i]) if left else value.rjust(widths[i])))
-            out.append(("  " + "  ".join(parts)).rstrip())
-            if n == 0:
-                out.append(
-                    "  " + "-" * (sum(widths) + 2 * (len(widths) - 1) + 2 * (bar is not None))
-                )
-        return "\n".join(out)
+            # Published columns are the last, and none of them is text.
+            rows = [[*row[:bar], "|", *row[bar:]] for row in rows]
+        header, *lines = ["  " + line for line in align_columns(rows, left)]
+        if bar is not None:
+            title.append(" " * header.index("|") + f"| {LABEL}")
+        rule = "  " + "-" * (max(map(len, [header, *lines])) - 2)
+        return "\n".join([*title, header, rule, *lines])
 
     def record(self) -> dict[str, Any]:
         """As JSON values; percentages stay fractions, and what is not finite is null."""

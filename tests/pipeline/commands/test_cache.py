@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from mvemo.cache import BadCache, CacheWriter, ClipTable, FeatureSpec, MissingCache, open_cache
 from mvemo.pipeline.commands.cache import cache
+from mvemo.pipeline.errors import BadOption
 
 CLIPS = ClipTable(
     name="sample",
@@ -97,7 +98,7 @@ def test_merge(path: Path, tmp_path: Path) -> None:
     with open_cache(out) as held:
         assert held.present("c3d", 1).all()
     again = run("merge", path, "--out", out)
-    assert isinstance(again.exception, BadCache)
+    assert isinstance(again.exception, BadOption)
     assert "--force" in str(again.exception)
     assert run("merge", path, "--out", out, "--force").exit_code == 0
 
@@ -108,7 +109,7 @@ def test_export(path: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert out.read_text().splitlines()[1:] == ["a,97,97", "b,98,98", "c,99,99", "d,,"]
     again = run("export", path, "--feature", "c3d", "--fold", 1, "--out", out)
-    assert isinstance(again.exception, BadCache)
+    assert isinstance(again.exception, BadOption)
 
 
 @pytest.mark.parametrize("command", ["info", "verify", "repair"])

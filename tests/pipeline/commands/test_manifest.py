@@ -7,6 +7,7 @@ from click.testing import CliRunner, Result
 
 from mvemo.manifests import BadManifest, MissingManifest, read_folds, read_manifest
 from mvemo.pipeline.commands.manifest import manifest
+from mvemo.pipeline.errors import BadOption
 
 
 def run(*arguments: object) -> Result:
@@ -50,7 +51,7 @@ def test_nothing_is_replaced_unasked(clips: Path) -> None:
     assert run("scan", clips).exit_code == 0
     before = (clips / "manifest.csv").read_text()
     again = run("scan", clips, "--infer-groups")
-    assert isinstance(again.exception, BadManifest)
+    assert isinstance(again.exception, BadOption)
     assert "--force" in str(again.exception)
     assert (clips / "manifest.csv").read_text() == before
     assert run("scan", clips, "--infer-groups", "--force").exit_code == 0
@@ -157,7 +158,7 @@ def test_bad_columns(tmp_path: Path, columns: tuple[str, ...], message: str) -> 
     own = tmp_path / "own.csv"
     own.write_text("file,target\na,x\nb,y\n")
     done = run("import", own, *columns, "--out", tmp_path / "m.csv")
-    assert isinstance(done.exception, BadManifest)
+    assert isinstance(done.exception, (BadManifest, BadOption))
     assert message in str(done.exception)
     assert not (tmp_path / "m.csv").exists()
 

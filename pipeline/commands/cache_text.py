@@ -1,0 +1,83 @@
+"""What the terminal shows of a feature cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mvemo.cache import Cache
+from mvemo.manifests.text_table import align_columns
+
+
+def cache_lines(cache: Cache) -> list[str]:
+    """The file, its clips, a table of its features, failures by reason, where it came from."""
+    table = cache.table
+    synthetic = "synthetic " if table.synthetic else ""
+    folds = f"{table.k} folds (seed {table.fold_seed})" if table.k else "no folds"
+    return [
+        f"{cache.path}: schema {cache.schema}, {cache.path.stat().st_size / 1e6:.1f} MB, "
+        f"digest {cache.digest()[:16]}",
+        f"{table.name}: {len(table)} {synthetic}clips in {len(set(table.groups))} groups, {folds}",
+        f"{table.task}: {', '.join(table.classes)}",
+        "",
+        *_feature_lines(cache),
+        "",
+        *_failure_lines(cache),
+        *_provenance_lines(cache),
+    ]
+
+
+def _feature_lines(cache: Cache) -> list[str]:
+    """A row for each feature."""
+    rows = [("feature", "kind", "dim", "made by", "protocol", "folds", "clips")]
+    for name in cache.names():
+        specs = cache.variants(name)
+        counts = [int(cache.present(name, spec.fold).sum()) for spec in specs]
+        n_present = f"{min(counts)} to {max(counts)}" if len(set(counts)) > 1 else f"{counts[0]}"
+        first = specs[0]
+        rows.append(
+            (
+                name,
+                f"{first.modality} {first.kind}",
+                str(first.dim),
+                f"{first.extractor} {first.version}",
+                first.protocol,
+                _fold_range([spec.fold for spec in specs if spec.fold is not None]),
+                f"{n_present} of {len(cache.table)}",
+            )
+        )
+    return align_columns(rows, left=range(7))
+
+
+def _failure_lines(cache: Cache) -> list[str]:
+    """How many clips failed for each reason, the commonest first."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for failure in cache.failures:
+        reasons.setdefault((failure.stage, failure.reason), []).append(failure.clip_id)
+    lines = [f"{len(cache.failures)} failures" + (", by reason:" if reasons else "")]
+    for (stage, reason), clips in sorted(reasons.items(), key=lambda item: -len(item[1])):
+        more = ", …" if len(clips) > 3 else ""
+        lines.append(f"  {len(clips)} x {stage}: {reason} ({', '.join(clips[:3])}{more})")
+    return lines
+
+
+def _provenance_lines(cache: Cache) -> list[str]:
+    """The command that made it and the versions of packages."""
+    lines = []
+    for key in ("command", "versions"):
+        if key in cache.provenance:
+            value = cache.provenance[key]
+            if isinstance(value, dict):
+                value = ", ".join(f"{package} {version}" for package, version in value.items())
+            lines.append(f"{key}: {value}")
+    return lines
+
+
+def _fold_range(folds: Sequence[int]) -> str:
+    """``0-5`` for all of them, else the numbers; ``-`` for none."""
+    if not folds:
+        return "-"
+    if len(folds) > 2 and (np.diff(folds) == 1).all():
+        return f"{folds[0]}-{folds[-1]}"
+    return ",".join(map(str, folds))

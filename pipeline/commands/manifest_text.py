@@ -1,0 +1,94 @@
+"""What the terminal shows of a manifest, and of clips in it that are nearly the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mvemo.manifests import Folds, Manifest
+
+if TYPE_CHECKING:
+    from mvemo.extract.duplicates.search import Duplicate, Search
+
+
+def summary_lines(manifest: Manifest) -> list[str]:
+    """Clips, groups, labels, splits and folds, then the digest."""
+    n_groups = len(set(manifest.groups))
+    lines = [f"{manifest.name}: {len(manifest)} clips, {n_groups} groups, {manifest.task}"]
+    if manifest.synthetic:
+        lines.append("synthetic data")
+    width = max(map(len, manifest.classes))
+    lines += [
+        f"  {name:<{width}}  {_label_text(manifest, column)}"
+        for column, name in enumerate(manifest.classes)
+    ]
+    splits = Counter(clip.split for clip in manifest.clips if clip.split)
+    if splits:
+        lines.append("splits: " + ", ".join(f"{name} {n}" for name, n in sorted(splits.items())))
+    if manifest.clips[0].fold is not None:
+        lines.append(f"folds: {len({clip.fold for clip in manifest.clips})}, prescribed")
+    return [*lines, f"digest {manifest.digest}"]
+
+
+def _label_text(manifest: Manifest, column: int) -> str:
+    """How many clips have a class or tag; the range of a target."""
+    if manifest.task == "regression":
+        values = manifest.labels[:, column]
+        return f"{values.min():g} to {values.max():g}, mean {values.mean():.4g}"
+    if manifest.task == "multilabel":
+        return str(int(manifest.labels[:, column].sum()))
+    return str(int((manifest.labels == column).sum()))
+
+
+def n_straddling_groups(manifest: Manifest) -> int:
+    """Groups with clips in more than one split, through which a test would leak."""
+    splits: dict[str, set[str | None]] = {}
+    for clip in manifest.clips:
+        splits.setdefault(clip.group, set()).add(clip.split)
+    return sum(len(names) > 1 for names in splits.values())
+
+
+def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
+    """Clips, groups and classes of each fold."""
+    groups = np.array(manifest.groups)
+    lines = []
+    for fold in range(folds.k):
+        test = folds.test(fold)
+        line = f"fold {fold}: {test.sum()} clips, {len(set(groups[test].tolist()))} groups"
+        if manifest.task == "multiclass":
+            labels = manifest.labels[test].astype(int)
+            counts = np.bincount(labels, minlength=len(manifest.classes))
+            line += " (" + ", ".join(map(str, counts.tolist())) + ")"
+        lines.append(line)
+    return lines
+
+
+def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:
+    """Clips whose sound or pictures could not be compared; not where that is so of all clips."""
+    missing = Counter(modality for _, modality, _ in search.problems)
+    return [
+        f"{clip_id}: not compared,{'' if modality == 'clip' else f' its {modality}'} {reason}"
+        for clip_id, modality, reason in search.problems
+        if modality == "clip" or missing[modality] < len(manifest)
+    ]
+
+
+def duplicate_lines(manifest: Manifest, search: Search) -> list[str]:
+    """Pairs of clips that are nearly the same, with their groups."""
+    group = dict(zip(manifest.clip_ids, manifest.groups, strict=True))
+    return [
+        f"{pair.first} (group {group[pair.first]}) and {pair.second} "
+        f"(group {group[pair.second]}): {_likeness(pair)}"
+        for pair in search.duplicates
+    ]
+
+
+def _likeness(pair: Duplicate) -> str:
+    """What two clips share."""
+    percent = f"{100 * pair.similarity:.0f} %"
+    if pair.modality == "video":
+        return f"the same pictures ({percent} of them)"
+    shift = f", {abs(pair.offset):.1f} s {'later' if pair.offset > 0 else 'earlier'}"
+    return f"the same sound ({percent} of bits equal{shift if pair.offset else ''})"
