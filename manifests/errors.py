@@ -12,7 +12,7 @@ class BadManifest(ManifestError, ValueError):
 
 
 class MissingManifest(ManifestError, FileNotFoundError):
-    """A manifest, a folder or a fold file is not there."""
+    """A manifest, a folder or a fold file does not exist."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else "missing"

@@ -84,7 +84,7 @@ def replacing(
         if durable:
             sync_folder(path.parent)
     except (OSError, RuntimeError) as problem:
-        # HDF5 and torch tell a full disk by a RuntimeError.
+        # HDF5 and torch raise RuntimeError on a full disk.
         if error is None or (isinstance(error, type) and isinstance(problem, error)):
             raise
         raise error(f"{path}: cannot be written: {cause(problem)}{kept}") from None
@@ -146,7 +146,7 @@ def sync_folder(folder: Path) -> None:
 def cause(problem: BaseException) -> str:
     """Why a file could not be written, in a few words.
 
-    HDF5 hides the system's reason in its own text, and NumPy tells a short write by its
+    HDF5 hides the system's reason in its own text, and NumPy names a short write by its
     counts alone.
     """
     if isinstance(problem, OSError) and problem.strerror:
@@ -316,7 +316,7 @@ def read_csv(
     try:
         return list(iter_csv(io.StringIO(read_text(path), newline="")))
     except FileNotFoundError:
-        raise (missing or error)(f"{path}: there is no such file") from None
+        raise (missing or error)(f"{path}: no such file") from None
     except OSError as problem:
         raise error(f"{path}: cannot be read: {problem.strerror}") from None
     except BadText as problem:

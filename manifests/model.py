@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from mvemo.manifests.types import F64, Ints
 
 Task = Literal["multiclass", "multilabel", "regression"]
 TASKS: tuple[Task, ...] = ("multiclass", "multilabel", "regression")
@@ -28,7 +29,7 @@ class Clip:
         Of the media file, relative to the manifest's root, with forward slashes.
     label
         multiclass: one class name. multilabel: the tags that apply, any number.
-        regression: one value for each dimension, in the manifest's order.
+        regression: one value for each target, in the manifest's order.
     group
         Song, source video, artist or actor: what must not straddle folds.
     start
@@ -62,13 +63,13 @@ class Manifest:
     task
         One of `TASKS`.
     classes
-        Class names, tags or regression dimensions, in fixed order.
+        Class names, tags or regression targets, in fixed order.
     clips
         In the order of every array that is aligned to this manifest.
     root
         Folder that the clips' paths are relative to.
     synthetic
-        True for generated data, which every report then says.
+        True for generated data; every report is marked with it.
     """
 
     name: str
@@ -90,7 +91,7 @@ class Manifest:
         return tuple(clip.group for clip in self.clips)
 
     @cached_property
-    def labels(self) -> NDArray[np.int64] | NDArray[np.float64]:
+    def labels(self) -> Ints | F64:
         """Labels as one array.
 
         Returns

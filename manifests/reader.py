@@ -30,7 +30,7 @@ from mvemo.manifests.tables import MANIFEST_VERSION, Table, parse_names, read_ta
 
 @dataclass(frozen=True)
 class _Given:
-    """What the caller of `read_manifest` says in place of the file."""
+    """What the caller of `read_manifest` gives in place of what the file states."""
 
     root: str | Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -67,7 +67,7 @@ def read_manifest(
         The file's own name of a column, where it differs: ``{"path": "file"}``. For
         regression, names that are none of the above are the targets.
     task, classes, name
-        Instead of what the file states.
+        In place of what the file states.
     media
         Whether a media file that does not exist is a problem.
 
@@ -120,8 +120,8 @@ def check_manifest(
     path, root, media
         As for `read_manifest`.
     infer_groups
-        Whether clips whose names say that they are pieces of one source
-        (`source_of`) but that are in different groups are a problem.
+        Whether pieces of one source, by their names (`source_of`), that are in different
+        groups are a problem.
 
     Returns
     -------
@@ -169,7 +169,7 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
     task = given.task or _stated_task(table, problems)
     synthetic = table.setting("synthetic", "false").lower()
     if synthetic not in ("true", "false"):
-        problems.add(table.line("synthetic"), f"synthetic is {synthetic!r}; say true or false")
+        problems.add(table.line("synthetic"), f"synthetic is {synthetic!r}; write true or false")
     root = Path(given.root) if given.root is not None else path.parent / table.setting("root", ".")
     if not root.is_dir():
         problems.add(table.line("root"), f"the media root {str(root)!r} is not a folder")
@@ -210,7 +210,9 @@ def _stated_task(table: Table, problems: Problems) -> Task:
 def _stated_classes(
     table: Table, task: Task, given: _Given, problems: Problems
 ) -> list[str] | None:
-    """Classes, tags or targets as caller or file name them; None where the rows will tell."""
+    """Classes, tags or targets as caller or file name them; None where they follow
+    from the rows.
+    """
     classes = list(given.classes) if given.classes is not None else None
     line = table.line("classes")
     if classes is None and "classes" in table.settings:

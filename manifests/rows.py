@@ -18,7 +18,7 @@ RESERVED = ("label", "path", "clip_id", "group", "start", "duration", "fold", "s
 
 @dataclass
 class Row:
-    """A clip in the making; empty text stands for what is not known yet."""
+    """A clip while it is read; empty text stands for what is not known yet."""
 
     line: int
     path: str
@@ -39,15 +39,16 @@ def parse_row(
     classes: Sequence[str] | None,
     problems: Problems,
 ) -> Row:
-    """Parse the cells of one row; problems are added, and a safe value stands in.
+    """Parse the cells of one row; problems are added, and a valid value takes the place
+    of a bad one.
 
     Parameters
     ----------
     fields
-        The cells by column; columns that the file lacks are absent.
+        The cells by column; columns missing from the file are absent.
     classes
         The names that labels must be among; None takes any. For regression: the
-        dimensions.
+        targets.
     """
     path = fields["path"]
     if not path.strip():
@@ -123,12 +124,12 @@ def _number(cell: str, name: str, line: int, problems: Problems) -> float | None
 
 
 def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
-    """Give ids and groups where the file has none, and check rows against each other."""
+    """Fill in missing ids and groups, and check rows against each other."""
     per_path: dict[str, int] = {}
     for row in rows:
         per_path[row.path] = per_path.get(row.path, 0) + 1
-    # Two files that differ in nothing but the suffix keep it in their ids. The id of a
-    # row depends on the set of files, never on the order of the rows.
+    # Two files that differ only in their suffix keep it in their ids. The id of a row
+    # depends on the set of files, never on the order of the rows.
     stems: dict[str, set[str]] = {}
     for path in per_path:
         stems.setdefault(posixpath.splitext(path)[0], set()).add(path)

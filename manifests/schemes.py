@@ -13,7 +13,7 @@ from mvemo.manifests.model import Manifest
 
 @dataclass(frozen=True)
 class Scheme:
-    """Classes in fixed order, and the words that stand for each.
+    """Classes in fixed order, and the labels that belong to each.
 
     Parameters
     ----------
@@ -31,10 +31,10 @@ class Scheme:
 
     def class_of(self, label: str) -> str | None:
         """The class of a label, or None; case, ``_``, ``-`` and brackets do not matter."""
-        return self.words.get(_plain(label))
+        return self.words.get(_normalise(label))
 
 
-def _plain(label: str) -> str:
+def _normalise(label: str) -> str:
     return " ".join(label.casefold().translate(str.maketrans("_-()", "    ")).split())
 
 
@@ -42,7 +42,7 @@ def _scheme(name: str, members: Mapping[str, Iterable[str]]) -> Scheme:
     words: dict[str, str] = {}
     for class_name, listed in members.items():
         for word in (class_name, *listed):
-            if words.setdefault(_plain(word), class_name) != class_name:
+            if words.setdefault(_normalise(word), class_name) != class_name:
                 raise ValueError(f"scheme {name}: {word!r} stands for two classes")
     return Scheme(name, tuple(members), words)
 
@@ -105,7 +105,12 @@ def find_scheme(name: str) -> Scheme:
     Raises
     ------
     BadManifest
-        There is none; the message lists those there are.
+        No such scheme; the message lists the schemes.
+
+    Examples
+    --------
+    >>> find_scheme("pl20").class_of("little sad")
+    'Neutral'
     """
     if name not in SCHEMES:
         raise BadManifest(f"unknown scheme {name!r}; one of {', '.join(SCHEMES)}")
@@ -134,6 +139,22 @@ def apply_scheme(
     ------
     BadManifest
         Labels that the scheme does not know, all named; nothing left; or regression.
+
+    See Also
+    --------
+    find_scheme : By its name.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from mvemo.manifests import Clip
+    >>> clips = (Clip("a", "a.mp4", ("Happy",), "a"), Clip("b", "b.mp4", ("Rage",), "b"))
+    >>> manifest = Manifest("own words", "multiclass", ("Happy", "Rage"), clips, Path())
+    >>> mapped, notes = apply_scheme(manifest, find_scheme("pl20"))
+    >>> mapped.classes
+    ('Exciting', 'Tension')
+    >>> notes
+    ('scheme pl20: no clip of Fear, Neutral, Relaxation, Sad',)
     """
     if manifest.task == "regression":
         raise BadManifest(f"{manifest.name}: scheme {scheme.name} maps labels, not numbers")
@@ -142,11 +163,11 @@ def apply_scheme(
     for clip in manifest.clips:
         names: list[str] = []
         for label in clip.label:
-            found = scheme.class_of(str(label))
-            if found is None:
+            name = scheme.class_of(str(label))
+            if name is None:
                 unmapped[str(label)] += 1
-            elif found not in names:
-                names.append(found)
+            elif name not in names:
+                names.append(name)
         if names or manifest.task == "multilabel":
             clips.append(dataclasses.replace(clip, label=_in_order(names, scheme.classes)))
     listed = ", ".join(f"{label!r} ({n})" for label, n in sorted(unmapped.items()))
@@ -169,5 +190,5 @@ def apply_scheme(
 
 
 def _in_order(names: Iterable[str], classes: Sequence[str]) -> tuple[str, ...]:
-    there = set(names)
-    return tuple(name for name in classes if name in there)
+    chosen = set(names)
+    return tuple(name for name in classes if name in chosen)

@@ -1,4 +1,4 @@
-"""Clips cut to segments of one length, and back from a segment to its song (J22 3.2).
+"""Clips divided into segments of one length, and the song of a segment (J22 3.2).
 
 A segment keeps its clip's label, group, fold and split, so that segments of one song never
 straddle folds, and is called ``CLIP@START`` with its start in the file in seconds.
@@ -31,7 +31,7 @@ def segment_manifest(
     tail: Tail = "half",
     first: float | None = None,
 ) -> Manifest:
-    """Cut every clip to segments.
+    """Divide every clip into segments.
 
     Parameters
     ----------
@@ -40,14 +40,14 @@ def segment_manifest(
     seconds
         Length of a segment; J22 compares 3, 5, 10 and 16.
     durations
-        Clip id to the seconds that there are from the clip's start on; cut to the clip's
-        own duration where it has one. Needed for clips without one; None where the length
-        cannot be had: such a clip stays whole, as one segment.
+        Clip id to the seconds from the clip's start to its file's end; the clip's duration,
+        where it has one, is the most that is used. Needed for clips without a duration;
+        None where the length cannot be read: such a clip stays whole, as one segment.
     overlap
         Seconds that a segment shares with the next, from 0 to below `seconds`.
     tail
         What becomes of the rest of a clip after its last whole segment. ``half``: a rest
-        of half a segment or more is a segment of its own, a shorter one is left out.
+        of half a segment or more becomes a segment, a shorter one is left out.
         ``join``: a shorter one lengthens the last segment instead. ``drop``: every rest is
         left out, and all segments are equally long (J22 Table 1 counts so).
     first
@@ -62,6 +62,19 @@ def segment_manifest(
     ------
     BadManifest
         A length out of range, a clip without a known length, or two segments of one id.
+
+    See Also
+    --------
+    song_of : The way back.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> song = Clip("song", "song.mp3", ("calm",), "song")
+    >>> songs = Manifest("songs", "multiclass", ("calm", "tense"), (song,), Path())
+    >>> segments = segment_manifest(songs, 10.0, durations={"song": 27.0})
+    >>> [(clip.clip_id, clip.start, clip.duration) for clip in segments.clips]
+    [('song@0', 0.0, 10.0), ('song@10', 10.0, 10.0), ('song@20', 20.0, 7.0)]
     """
     if not (math.isfinite(seconds) and seconds > 0):
         raise BadManifest(f"segments of {seconds} s: the length must be above 0")
@@ -71,7 +84,7 @@ def segment_manifest(
         raise BadManifest(f"tail {tail!r} is not known: one of {', '.join(TAILS)}")
     if first is not None and not (math.isfinite(first) and first > 0):
         raise BadManifest(f"the first {first} s of each clip: it must be above 0")
-    made: list[Clip] = []
+    segments: list[Clip] = []
     owner: dict[str, str] = {}
     for clip in manifest.clips:
         for segment in _segments(clip, _length(manifest, clip, durations), seconds, overlap,
@@ -82,15 +95,20 @@ def segment_manifest(
                     f"both give a segment {segment.clip_id!r}: rename one"
                 )
             owner[segment.clip_id] = clip.clip_id
-            made.append(segment)
-    return replace(manifest, clips=tuple(made))
+            segments.append(segment)
+    return replace(manifest, clips=tuple(segments))
 
 
 def song_of(clip_id: str) -> str:
-    """The clip that a segment was cut from: its id without ``@START``.
+    """The clip that a segment is part of: its id without ``@START``.
 
-    An id that does not end in ``@`` and a number is its own song. Pieces of one file that
+    An id that does not end in ``@`` and a number is itself a song. Pieces of one file that
     a manifest names after their starts alike (``song@30``) are segments of that song, too.
+
+    Examples
+    --------
+    >>> song_of("song@30"), song_of("me@home")
+    ('song', 'me@home')
     """
     song, mark, start = clip_id.rpartition("@")
     if not mark or not song:
@@ -103,19 +121,19 @@ def song_of(clip_id: str) -> str:
 
 
 def _length(manifest: Manifest, clip: Clip, durations: Mapping[str, float | None]) -> float | None:
-    """Seconds of a clip; None where they cannot be known."""
+    """Seconds of a clip; None where they are not known."""
     if clip.clip_id not in durations:
         if clip.duration is None:
             raise BadManifest(f"{manifest.name}: the length of clip {clip.clip_id!r} is not known")
         return clip.duration
-    there = durations[clip.clip_id]
-    if there is None:
+    seconds = durations[clip.clip_id]
+    if seconds is None:
         return None
-    if not (math.isfinite(there) and there > 0):
+    if not (math.isfinite(seconds) and seconds > 0):
         raise BadManifest(
-            f"{manifest.name}: clip {clip.clip_id!r} has {there} s: it must be above 0"
+            f"{manifest.name}: clip {clip.clip_id!r} has {seconds} s: it must be above 0"
         )
-    return there if clip.duration is None else min(there, clip.duration)
+    return seconds if clip.duration is None else min(seconds, clip.duration)
 
 
 def _segments(
@@ -126,12 +144,12 @@ def _segments(
     tail: Tail,
     first: float | None,
 ) -> Iterator[Clip]:
-    # Where the length cannot be had, nor can the clip: whole, it fails once.
+    # A clip of unknown length cannot be decoded: kept whole, it fails once.
     used = length
     if first is not None and used is not None and used > first + _SLACK:
         used = first
     if used is None or used < seconds + _SLACK:
-        # The whole clip: as it is, unless only a part of it was asked for.
+        # The whole clip, unless only its first seconds are used.
         duration = clip.duration if used == length else used
         yield _piece(clip, clip.start, duration)
         return
@@ -139,12 +157,12 @@ def _segments(
     count = 1 + math.floor((used - seconds + _SLACK) / step)
     last = clip.start + (count - 1) * step
     rest = clip.start + used - (last + seconds)
-    own = tail != "drop" and rest >= 0.5 * seconds
-    joined = tail == "join" and not own and rest > _SLACK
+    keeps_rest = tail != "drop" and rest >= 0.5 * seconds
+    joined = tail == "join" and not keeps_rest and rest > _SLACK
     for i in range(count):
         longer = rest if joined and i == count - 1 else 0.0
         yield _piece(clip, clip.start + i * step, seconds + longer)
-    if own:
+    if keeps_rest:
         # What no whole segment covers; overlapping segments overlap it alike.
         start = last + step
         yield _piece(clip, start, clip.start + used - start)

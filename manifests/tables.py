@@ -23,7 +23,7 @@ _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
 
 @dataclass(frozen=True)
 class Table:
-    """A CSV file taken apart.
+    """The parts of a CSV file.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def format_names(names: Sequence[str], separator: str) -> str:
 
 
 def write_table(path: Path, text: str) -> None:
-    """Write a manifest or fold file in one step: it is there whole, or as it was before.
+    """Write a manifest or fold file in one step: whole, or not at all.
 
     Raises
     ------

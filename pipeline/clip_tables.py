@@ -41,7 +41,7 @@ class Evaluation:
 def extracted_clips(manifest: Manifest, settings: ExtractSettings) -> Evaluation:
     """The clips as stage one's protocol needs them.
 
-    ``holdout`` trains on a split, the manifest's own or one made here. ``frozen`` trains
+    ``holdout`` trains on a split, the manifest's or one made here. ``frozen`` trains
     nothing, so a split that the manifest prescribes is kept for stage two. All else has
     folds.
     """
@@ -50,9 +50,9 @@ def extracted_clips(manifest: Manifest, settings: ExtractSettings) -> Evaluation
         return Evaluation(clip_table(manifest, split=split), None, split.notes)
     notes: tuple[str, ...] = ()
     if settings.run.protocol == "frozen":
-        own, notes = prescribed_split(manifest)
-        if own is not None:
-            return Evaluation(clip_table(manifest, split=own), None, notes)
+        prescribed, notes = prescribed_split(manifest)
+        if prescribed is not None:
+            return Evaluation(clip_table(manifest, split=prescribed), None, notes)
     elif any(clip.split for clip in manifest.clips):
         notes = (
             f"the manifest's split is not used: {settings.run.protocol} makes folds; "
@@ -78,7 +78,7 @@ def clip_table(
 ) -> ClipTable:
     """A manifest as the table of a cache, with folds, a split or neither."""
     nowhere = np.full(len(manifest), -1, dtype=np.int64)
-    made = folds or split
+    source = folds or split
     return ClipTable(
         name=manifest.name,
         task=manifest.task,
@@ -88,7 +88,7 @@ def clip_table(
         labels=manifest.labels,
         folds=nowhere if folds is None else folds.assignment,
         k=0 if folds is None else folds.k,
-        fold_seed=0 if made is None else made.seed,
+        fold_seed=0 if source is None else source.seed,
         digest=manifest.digest,
         synthetic=manifest.synthetic,
         splits=None if split is None else split.assignment,

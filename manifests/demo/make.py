@@ -1,4 +1,4 @@
-"""The demo data set: made once, found again, and finished where it was cut off."""
+"""The demo data set: made once, reused, and completed where a run was interrupted."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_demo(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Make the set, or find it made with the same settings.
+    """Make the demo set, or reuse one that was made with the same settings.
 
     Files are ``folder/media/CLASS/NAME-k-of-n.mp4`` (H.264 and AAC, PL20's six classes),
     ``folder/manifest.csv``, written last, and ``folder/demo.json`` with the settings.
@@ -53,7 +53,7 @@ def make_demo(
     ----------
     folder
         Made where needed. A demo set of other settings in it is replaced; one that was
-        cut off is finished.
+        interrupted is completed.
     clips_per_class, clips_per_group
         From 1. A class's last group is smaller where they do not divide.
     seconds
@@ -62,7 +62,7 @@ def make_demo(
         From 0. The same settings give the same files, byte for byte, with the same
         versions of numpy and of the encoders.
     progress
-        Told how many clips are there, and of how many.
+        Called with the number of finished clips and the number of all.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def make_demo(
     BadManifest
         A number that makes no set, or a folder with a manifest that is not the demo's.
     ManifestError
-        The folder cannot be written, or PyAV or its encoders are not there.
+        The folder cannot be written, or PyAV or its encoders are missing.
     """
     for name, value, least in (
         ("clips_per_class", clips_per_class, 1),
@@ -126,7 +126,7 @@ def _clips(per_class: int, per_group: int) -> list[Clip]:
 
 
 def _finished(manifest: Manifest, settings: Settings) -> bool:
-    """Whether the set is there: its settings, its manifest, and every file at its length."""
+    """Whether settings, manifest and every file, at its length, are those of the set."""
     saved = _saved(manifest.root)
     table = manifest.root / "manifest.csv"
     if saved.get("settings") != settings or not table.is_file():
@@ -134,14 +134,14 @@ def _finished(manifest: Manifest, settings: Settings) -> bool:
     if not all(_intact(manifest, clip, saved) for clip in manifest.clips):
         return False
     try:
-        found = read_manifest(table, media=False)
+        stored = read_manifest(table, media=False)
     except ManifestError:
         return False
-    return found.digest == manifest.digest and found.synthetic
+    return stored.digest == manifest.digest and stored.synthetic
 
 
 def _intact(manifest: Manifest, clip: Clip, saved: dict[str, Any]) -> bool:
-    """Whether the clip's file is there, at the length it was made with, where that is known."""
+    """Whether the clip's file exists, at the length that it was written with, if known."""
     path = manifest.media_path(clip)
     sizes = saved.get("bytes", {})
     return path.is_file() and path.stat().st_size == sizes.get(clip.path, path.stat().st_size)
@@ -161,17 +161,17 @@ def _make(
     # From here on, until it is written anew, the set does not look finished.
     table.unlink(missing_ok=True)
     same = saved.get("settings") == settings
-    wanted = {clip.path for clip in clips} if same else set()
+    expected = {clip.path for clip in clips} if same else set()
     for label in CLASSES:
         place = folder / "media" / label
         place.mkdir(parents=True, exist_ok=True)
         for path in place.iterdir():
-            # Left by a killed run or by other settings; files of other names are not ours.
-            if _NAME.fullmatch(path.name) and f"media/{label}/{path.name}" not in wanted:
+            # Left by a killed run or by other settings; files of other names belong to the user.
+            if _NAME.fullmatch(path.name) and f"media/{label}/{path.name}" not in expected:
                 path.unlink()
     _save(folder, {"settings": settings, "bytes": saved.get("bytes", {}) if same else {}})
 
-    lacking = [i for i, clip in enumerate(clips) if not (same and _intact(manifest, clip, saved))]
+    missing = [i for i, clip in enumerate(clips) if not (same and _intact(manifest, clip, saved))]
     tasks = [
         joblib.delayed(_make_clip)(
             manifest.media_path(clips[i]),
@@ -181,12 +181,12 @@ def _make(
             settings["seed"],
             codec,
         )
-        for i in lacking
+        for i in missing
     ]
-    short = len(lacking) * settings["seconds"] < _SHORT
+    short = len(missing) * settings["seconds"] < _SHORT
     workers = 1 if short else min(joblib.cpu_count(), _WORKERS)
-    made = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
-    for done, _ in enumerate(made, start=len(clips) - len(lacking) + 1):
+    finished = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(tasks)
+    for done, _ in enumerate(finished, start=len(clips) - len(missing) + 1):
         if progress is not None:
             progress(done, len(clips))
     sizes = {clip.path: manifest.media_path(clip).stat().st_size for clip in clips}
@@ -214,7 +214,7 @@ def _make_clip(
 
 
 def _saved(folder: Path) -> dict[str, Any]:
-    """What the last run in this folder was about; empty where there was none."""
+    """Settings and file sizes of the last run in this folder; empty where there was none."""
     try:
         saved = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -6,13 +6,11 @@ import colorsys
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.manifests.demo.recipes import Picture
+from mvemo.manifests.types import F32, Bytes
 
 WIDTH, HEIGHT, FPS = 160, 120, 15
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
 
 # In picture widths, from the upper left corner.
 _Y, _X = (np.mgrid[0:HEIGHT, 0:WIDTH] / WIDTH).astype(np.float32)
@@ -23,9 +21,9 @@ _GRAIN = 3.0  # standard deviation, of 255
 class _Scene:
     """What lies between two cuts: a background, and discs that move over it."""
 
-    ground: Floats  # (height, width, 3), of 255
-    discs: Floats  # (discs, 4): x, y, radius, direction in radians
-    colours: Floats  # (discs, 3), of 255
+    ground: F32  # (height, width, 3), of 255
+    discs: F32  # (discs, 4): x, y, radius, direction in radians
+    colours: F32  # (discs, 3), of 255
 
 
 def render(recipe: Picture, seconds: float, rng: np.random.Generator) -> Bytes:
@@ -71,8 +69,9 @@ def _scene(recipe: Picture, rng: np.random.Generator) -> _Scene:
     return _Scene(ground, discs.astype(np.float32), shades.astype(np.float32))
 
 
-def _draw(scene: _Scene, way: float) -> Floats:
-    """The scene when its discs have gone so many picture widths; what leaves comes back."""
+def _draw(scene: _Scene, way: float) -> F32:
+    """The scene when its discs have moved by so many picture widths; those that leave
+    come back on the other side."""
     picture = scene.ground.copy()
     for (x, y, radius, angle), colour in zip(scene.discs, scene.colours, strict=True):
         x = (x + way * np.cos(angle)) % 1.0

@@ -7,9 +7,9 @@ natural scenes. Sad has slow tempo, minor tonality and the look of loss and desp
 Tension has high loudness, fast tempo, clashing harmonies and violent, highly arousing
 scenes. Neutral mixes influences of the others.
 
-The recipes are such that neither sense suffices. Sound hardly tells Fear from Tension
+Neither sense suffices to classify. Sound hardly separates Fear from Tension
 (loud, clashing, off the beat) nor Sad from Relaxation (slow and soft, but for the mode).
-Pictures hardly tell Exciting from Tension (fast, colourful, many cuts) nor Fear from Sad
+Pictures hardly separate Exciting from Tension (fast, colourful, many cuts) nor Fear from Sad
 (dark and drained of colour). No two classes are alike in both.
 """
 
@@ -122,7 +122,7 @@ def sound_of(label: str, group: np.random.Generator, clip: np.random.Generator) 
     group
         In the same state for every clip of one group.
     clip
-        The clip's own.
+        Of this clip alone.
     """
     recipe = _drawn(SOUNDS, label, clip)
     return replace(
@@ -163,15 +163,15 @@ def _drawn(recipes: dict[str, _Recipe], label: str, clip: np.random.Generator) -
     share = clip.uniform(0.0, 0.25)
     if clip.random() < STRAYS:
         return other
-    own = recipes[label]
+    recipe = recipes[label]
     if label != _MIXED:
-        return own
+        return recipe
     # Hues do not mix along a line, and a key between two keys is no nearer to either.
-    fields = [f.name for f in dataclasses.fields(own) if f.name not in ("hue", "root")]
+    fields = [f.name for f in dataclasses.fields(recipe) if f.name not in ("hue", "root")]
     mixed = {
-        name: (1 - share) * getattr(own, name) + share * getattr(other, name) for name in fields
+        name: (1 - share) * getattr(recipe, name) + share * getattr(other, name) for name in fields
     }
-    return replace(own, **mixed)
+    return replace(recipe, **mixed)
 
 
 def _share(value: float) -> float:

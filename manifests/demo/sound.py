@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.manifests.demo.recipes import Sound
+from mvemo.manifests.types import F32, F64
 
 SR = 22_050
-Floats = NDArray[np.float64]
 
 # Semitones above the root of a four-chord progression, by mode.
 _MAJOR = ((0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14))
@@ -17,7 +16,7 @@ _MINOR = ((0, 3, 7), (8, 12, 15), (5, 8, 12), (7, 10, 14))
 _SLOW = 85
 
 
-def synthesise(recipe: Sound, seconds: float, rng: np.random.Generator) -> NDArray[np.float32]:
+def synthesise(recipe: Sound, seconds: float, rng: np.random.Generator) -> F32:
     """Stereo music.
 
     Returns
@@ -47,7 +46,7 @@ def synthesise(recipe: Sound, seconds: float, rng: np.random.Generator) -> NDArr
     return np.tanh(both).astype(np.float32)
 
 
-def _rms(sound: Floats) -> float:
+def _rms(sound: F64) -> float:
     return float(np.sqrt(np.mean(sound**2) + 1e-12))
 
 
@@ -60,7 +59,7 @@ def _onsets(recipe: Sound, seconds: float, rng: np.random.Generator) -> list[flo
     return [float(t) for t in times]
 
 
-def _chord(notes: list[float], seconds: float, recipe: Sound, rng: np.random.Generator) -> Floats:
+def _chord(notes: list[float], seconds: float, recipe: Sound, rng: np.random.Generator) -> F64:
     t = np.arange(max(round(seconds * SR), 2)) / SR
     attack, decay = (0.25, 1.6) if recipe.tempo < _SLOW else (0.01, 0.5)
     envelope = np.minimum(t / attack, 1.0) * np.exp(-t / decay)
@@ -71,13 +70,13 @@ def _chord(notes: list[float], seconds: float, recipe: Sound, rng: np.random.Gen
             weight = (recipe.even if h % 2 == 0 else 1.0) / h
             if f * h < 0.45 * SR:
                 total += weight * np.sin(2 * np.pi * (f * h * t + rng.random()))
-    result: Floats = total * envelope / len(notes)
+    result: F64 = total * envelope / len(notes)
     return result
 
 
-def _drum(rng: np.random.Generator) -> Floats:
+def _drum(rng: np.random.Generator) -> F64:
     """A falling tone and a burst of noise."""
     t = np.arange(round(0.12 * SR)) / SR
     body = np.sin(2 * np.pi * (60 * t + 1.2 * (1 - np.exp(-t / 0.03))))
-    result: Floats = body * np.exp(-t / 0.06) + 0.6 * rng.normal(size=len(t)) * np.exp(-t / 0.025)
+    result: F64 = body * np.exp(-t / 0.06) + 0.6 * rng.normal(size=len(t)) * np.exp(-t / 0.025)
     return result

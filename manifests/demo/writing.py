@@ -50,7 +50,7 @@ def write_clip(
     sound: NDArray[np.float32],
     codec: str,
 ) -> None:
-    """Write one clip in one step: the file is whole, or not there.
+    """Write one clip in one step: the file is whole, or absent.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ _NAME = re.compile(r"-".join([r"(\d\d)"] * 7))
 
 @dataclass(frozen=True)
 class RavdessName:
-    """What the name of a RAVDESS file says; ``03-02-05-02-01-01-12`` for example.
+    """The fields of a RAVDESS file name, ``03-02-05-02-01-01-12`` for example.
 
     Parameters
     ----------

@@ -73,7 +73,7 @@ class Scan:
         One clip for each media file, sorted by path.
     left_out
         (path relative to the folder, reason) of each file that is no clip. Hidden
-        files and mvemo's own files are not listed.
+        files and files of mvemo are not listed.
     """
 
     manifest: Manifest
@@ -113,8 +113,8 @@ def scan_clips(
     folder
         Root of the manifest.
     infer_groups
-        Group clips by the source their names tell (`source_of`); otherwise each clip
-        is its own group. RAVDESS always groups by actor.
+        Group clips by the source in their names (`source_of`); otherwise each clip
+        is a group. RAVDESS always groups by actor.
     name
         Of the manifest; default: the folder's name.
     channel
@@ -126,6 +126,23 @@ def scan_clips(
         No such folder.
     BadManifest
         No clips, fewer than two classes, or an unknown layout or channel.
+
+    See Also
+    --------
+    read_manifest : Of a CSV file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ("calm/a.mp3", "tense/b.mp3", "tense/notes.txt"):
+    ...     (folder / name).parent.mkdir(exist_ok=True)
+    ...     (folder / name).touch()
+    >>> scan = scan_clips(folder)
+    >>> scan.manifest.classes, scan.manifest.clip_ids
+    (('calm', 'tense'), ('calm/a', 'tense/b'))
+    >>> scan.notes()
+    ("1 left out, not a known type of media file: 'tense/notes.txt'",)
     """
     folder = Path(folder)
     if not folder.exists():
@@ -151,9 +168,9 @@ def scan_clips(
     else:
         rows, classes = _class_folders(paths, left_out)
     if not rows:
-        raise BadManifest(f"{folder}: no clip fits layout {layout}; {_say(left_out)}")
+        raise BadManifest(f"{folder}: no clip fits layout {layout}; {_first_left_out(left_out)}")
     if len(classes) < 2:
-        also = f"; left out were {_say(left_out)}" if left_out else ""
+        also = f"; left out were {_first_left_out(left_out)}" if left_out else ""
         raise BadManifest(
             f"{folder}: only one class, {classes[0]!r}; two are needed at least{also}"
         )
@@ -172,7 +189,7 @@ def _stem(path: str) -> str:
     return posixpath.splitext(posixpath.basename(path))[0]
 
 
-def _say(left_out: Sequence[tuple[str, str]]) -> str:
+def _first_left_out(left_out: Sequence[tuple[str, str]]) -> str:
     path, reason = left_out[0]
     return f"{path!r}: {reason}"
 
@@ -181,9 +198,9 @@ def _media(folder: Path, left_out: list[tuple[str, str]]) -> list[str]:
     """Paths of all media files relative to the folder, sorted; others go to `left_out`."""
     paths = []
     seen: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, followlinks=True):
         # A link to a folder above would lead round for ever.
-        real = os.path.realpath(here)
+        real = os.path.realpath(parent)
         if real in seen:
             folders.clear()
             continue
@@ -192,13 +209,13 @@ def _media(folder: Path, left_out: list[tuple[str, str]]) -> list[str]:
         for file in files:
             if file.startswith("."):
                 continue
-            path = Path(here, file).relative_to(folder).as_posix()
+            path = Path(parent, file).relative_to(folder).as_posix()
             suffix = posixpath.splitext(file)[1].lower()
             if not path.isprintable():
                 left_out.append((path, "its name has bytes or marks that no CSV can hold; rename"))
             elif suffix in VIDEO_SUFFIXES or suffix in AUDIO_SUFFIXES:
                 paths.append(path)
-            elif not _is_ours(Path(here, file)):
+            elif not _is_ours(Path(parent, file)):
                 left_out.append((path, "not a known type of media file"))
     return sorted(paths)
 

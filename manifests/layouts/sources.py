@@ -1,4 +1,4 @@
-"""Which source video or song a clip was cut from, as far as its file name says so."""
+"""Which source video or song a clip is a piece of, by its file name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 
 from mvemo.manifests.model import Manifest
 
-# `Exciting_MV_3GPP(57)-3-of-8`: what cutters of long videos write.
+# `Exciting_MV_3GPP(57)-3-of-8`: the names that tools for dividing long videos write.
 _PIECE = re.compile(r"(?P<source>.*?\S)[-_ ]+(?P<k>\d+)[-_ ]of[-_ ](?P<n>\d+)", re.IGNORECASE)
 
 
@@ -36,7 +36,7 @@ def source_of(path: str) -> str:
 
     A name is taken to mean the same source in every folder: pieces of one video are
     found under several classes and on both sides of a published split. A bare number
-    means nothing outside its folder, so there the folder's name is put before it
+    means nothing outside its folder, so the folder's name is put before it
     (``Sad/23``); splits with equal class names then share it, which can only make a
     group larger, never let one straddle folds.
 
@@ -44,6 +44,11 @@ def source_of(path: str) -> str:
     ----------
     path
         With forward slashes and suffix.
+
+    Examples
+    --------
+    >>> source_of("Tension/LLT_TENS(0)-5-of-9.mp4"), source_of("Train/Sad/23.mp4")
+    ('LLT_TENS(0)', 'Sad/23')
     """
     folder, file = posixpath.split(path)
     source = infer_group(posixpath.splitext(file)[0].strip())
@@ -52,6 +57,6 @@ def source_of(path: str) -> str:
 
 
 def with_inferred_groups(manifest: Manifest) -> Manifest:
-    """The manifest with every group replaced by the source that the file name tells."""
+    """The manifest with every group replaced by the source that the file name names."""
     clips = tuple(dataclasses.replace(c, group=source_of(c.path)) for c in manifest.clips)
     return dataclasses.replace(manifest, clips=clips)

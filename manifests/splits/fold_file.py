@@ -77,7 +77,7 @@ class Folds:
 def folds_of(manifest: Manifest, k: int = 6, seed: int = 0) -> Folds:
     """The folds that the manifest prescribes, else stratified group-disjoint ones.
 
-    Prescribed folds override `k`; a note says so where they differ.
+    Prescribed folds override `k`; a note is given where they differ.
 
     Parameters
     ----------

@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.model import TASKS, Task
+from mvemo.manifests.types import F64, Bools, Ints
 
-# Regression is stratified by this many quantile bins of its first dimensions.
+# Regression is stratified by this many quantile bins of its first targets.
 _BINS = 5
-_DIMENSIONS = 2
+_TARGETS = 2
 _PASSES = 4
 # Exchanges of two groups are tried in pairs, so only where groups are few; where they
 # are many, the greedy choice and single moves leave next to nothing to gain.
@@ -25,7 +26,7 @@ _MOST_GROUPS_TO_SWAP = 800
 
 def make_folds(
     labels: ArrayLike, groups: Sequence[str] | NDArray[np.str_], k: int, seed: int, task: Task
-) -> NDArray[np.int64]:
+) -> Ints:
     """Put every clip in one of k folds: groups whole, classes in even shares.
 
     Groups are taken in order of falling weight (rare classes and large groups first,
@@ -38,8 +39,8 @@ def make_folds(
     ----------
     labels
         multiclass: (clips,) class indices or names. multilabel: (clips, tags) of 0 and
-        1. regression: (clips,) or (clips, dimensions), stratified on fifths of the
-        first two dimensions.
+        1. regression: (clips,) or (clips, targets), stratified on fifths of the
+        first two targets.
     groups
         (clips,) names.
     k
@@ -55,6 +56,19 @@ def make_folds(
     ------
     BadManifest
         Fewer groups than folds, k below 2, or arrays that do not fit together.
+
+    See Also
+    --------
+    folds_of : Of a manifest, with the folds that it prescribes.
+    inner_split : One part to hold out, inside the training folds.
+    holdout_split : Training, validation and test clips.
+
+    Examples
+    --------
+    >>> labels = [0, 1, 0, 1, 0, 1, 0, 1]
+    >>> groups = ["a", "b", "a", "b", "c", "d", "c", "d"]
+    >>> make_folds(labels, groups, k=2, seed=0, task="multiclass")
+    array([0, 0, 0, 0, 1, 1, 1, 1])
     """
     if k < 2:
         raise BadManifest(f"k is {k}; cross-validation needs 2 folds at least")
@@ -70,7 +84,7 @@ def inner_split(
     fraction: float,
     seed: int,
     task: Task,
-) -> NDArray[np.bool_]:
+) -> Bools:
     """Hold out about a fraction of the clips: groups whole, classes in even shares.
 
     For early stopping and for temperatures, inside training folds. A class whose clips
@@ -92,6 +106,17 @@ def inner_split(
     ------
     BadManifest
         Fewer than two groups, or a fraction out of range.
+
+    See Also
+    --------
+    make_folds : Folds by the same search.
+
+    Examples
+    --------
+    >>> labels, groups = [0, 1] * 10, [f"song {i}" for i in range(20)]
+    >>> held_out = inner_split(labels, groups, 0.2, seed=0, task="multiclass")
+    >>> int(held_out.sum())
+    4
     """
     if not 0 < fraction < 1:
         raise BadManifest(f"fraction is {fraction}; it must lie between 0 and 1")
@@ -100,7 +125,7 @@ def inner_split(
         raise BadManifest("one group only; an inner split needs 2 groups at least")
     side = assign_groups(counts, np.array([1.0 - fraction, fraction]), seed)
     keep_in_training(counts, side)
-    held_out: NDArray[np.bool_] = (side == 1)[member]
+    held_out: Bools = (side == 1)[member]
     return held_out
 
 
@@ -111,7 +136,7 @@ def fold_notes(
     task: Task,
     classes: Sequence[str],
 ) -> tuple[str, ...]:
-    """What the user should know of these data before cross-validating: a line each.
+    """Warnings about cross-validating these data, a line each.
 
     A class or tag with fewer groups than folds is missing from some folds; with one
     group only, it is never in training and test at once.
@@ -135,7 +160,7 @@ def fold_notes(
 
 def group_counts(
     labels: ArrayLike, groups: Sequence[str] | NDArray[np.str_], task: Task
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+) -> tuple[F64, Ints]:
     """Clips of each group in each stratum, and the group of each clip.
 
     Returns
@@ -164,10 +189,10 @@ def group_counts(
         numbers = values.reshape(len(values), -1).astype(np.float64)
         if not np.isfinite(numbers).all():
             raise BadManifest("labels of a regression task must be finite numbers")
-        cuts = np.linspace(0, 1, _BINS + 1)[1:-1]
+        quantiles = np.linspace(0, 1, _BINS + 1)[1:-1]
         bins = [
-            np.searchsorted(np.quantile(column, cuts), column, side="left")
-            for column in numbers.T[:_DIMENSIONS]
+            np.searchsorted(np.quantile(column, quantiles), column, side="left")
+            for column in numbers.T[:_TARGETS]
         ]
         strata = np.column_stack([_one_hot(column) for column in bins])
     unique, member = np.unique(names, return_inverse=True)
@@ -177,13 +202,11 @@ def group_counts(
     return counts, member.astype(np.int64)
 
 
-def _one_hot(index: NDArray[np.int64]) -> NDArray[np.float64]:
+def _one_hot(index: Ints) -> F64:
     return np.eye(int(index.max()) + 1)[index]
 
 
-def assign_groups(
-    counts: NDArray[np.float64], shares: NDArray[np.float64], seed: int
-) -> NDArray[np.int64]:
+def assign_groups(counts: F64, shares: F64, seed: int) -> Ints:
     """Part of each group, so that parts hold their shares of every stratum.
 
     With c_ps the clips of stratum s in part p, N_s all clips of it and t_p the share,
@@ -200,98 +223,96 @@ def assign_groups(
     n_groups = len(counts)
     totals = counts.sum(axis=0)
     used = totals > 0
-    parts_of = counts[:, used] / totals[used]  # each group's share of every stratum
-    weight = np.square(parts_of).sum(axis=1)
+    group_shares = counts[:, used] / totals[used]  # each group's share of every stratum
+    weight = np.square(group_shares).sum(axis=1)
     # Rounded, so that equal groups tie in spite of the last bit, and the seed decides.
     rank = np.round(weight / weight.max(), 9)
     order = np.lexsort((rng.permutation(n_groups), -rank))
-    held = -shares[:, None] * np.ones(parts_of.shape[1])  # c_ps / N_s - t_p
+    excess = -shares[:, None] * np.ones(group_shares.shape[1])  # c_ps / N_s - t_p
     part = np.full(n_groups, -1, dtype=np.int64)
     for g in order:
-        growth = (2.0 * held @ parts_of[g] + weight[g]) / shares
+        growth = (2.0 * excess @ group_shares[g] + weight[g]) / shares
         ties = np.flatnonzero(growth <= growth.min() + 1e-12)
         part[g] = rng.choice(ties)
-        held[part[g]] += parts_of[g]
-    _fill_empty(parts_of, part, held)
+        excess[part[g]] += group_shares[g]
+    _fill_empty(group_shares, part, excess)
     for _ in range(_PASSES):
-        gained = _move(parts_of, weight, shares, part, held, rng.permutation(n_groups))
+        gained = _move(group_shares, weight, shares, part, excess, rng.permutation(n_groups))
         if n_groups <= _MOST_GROUPS_TO_SWAP:
-            gained |= _swap(parts_of, shares, part, held, rng.permutation(n_groups))
+            gained |= _swap(group_shares, shares, part, excess, rng.permutation(n_groups))
         if not gained:
             break
     return part
 
 
-def _fill_empty(
-    parts_of: NDArray[np.float64], part: NDArray[np.int64], held: NDArray[np.float64]
-) -> None:
+def _fill_empty(group_shares: F64, part: Ints, excess: F64) -> None:
     """Give every part a group: the lightest one of the part that has most groups."""
-    for empty in range(len(held)):
-        sizes = np.bincount(part, minlength=len(held))
+    for empty in range(len(excess)):
+        sizes = np.bincount(part, minlength=len(excess))
         if sizes[empty] == 0:
             of_largest = np.flatnonzero(part == sizes.argmax())
-            g = of_largest[parts_of[of_largest].sum(axis=1).argmin()]
-            held[part[g]] -= parts_of[g]
-            held[empty] += parts_of[g]
+            g = of_largest[group_shares[of_largest].sum(axis=1).argmin()]
+            excess[part[g]] -= group_shares[g]
+            excess[empty] += group_shares[g]
             part[g] = empty
 
 
 def _move(
-    parts_of: NDArray[np.float64],
-    weight: NDArray[np.float64],
-    shares: NDArray[np.float64],
-    part: NDArray[np.int64],
-    held: NDArray[np.float64],
-    order: NDArray[np.int64],
+    group_shares: F64,
+    weight: F64,
+    shares: F64,
+    part: Ints,
+    excess: F64,
+    order: Ints,
 ) -> bool:
     """Move single groups where that lowers the sum; True if any was moved."""
-    sizes = np.bincount(part, minlength=len(held))
+    sizes = np.bincount(part, minlength=len(excess))
     gained = False
     for g in order:
-        here = part[g]
-        if sizes[here] == 1:
+        current = part[g]
+        if sizes[current] == 1:
             continue
-        leave = (weight[g] - 2.0 * held[here] @ parts_of[g]) / shares[here]
-        change = (2.0 * held @ parts_of[g] + weight[g]) / shares + leave
-        change[here] = 0.0
-        there = int(change.argmin())
-        if change[there] < -1e-12:
-            held[here] -= parts_of[g]
-            held[there] += parts_of[g]
-            sizes[here] -= 1
-            sizes[there] += 1
-            part[g] = there
+        leave = (weight[g] - 2.0 * excess[current] @ group_shares[g]) / shares[current]
+        change = (2.0 * excess @ group_shares[g] + weight[g]) / shares + leave
+        change[current] = 0.0
+        best = int(change.argmin())
+        if change[best] < -1e-12:
+            excess[current] -= group_shares[g]
+            excess[best] += group_shares[g]
+            sizes[current] -= 1
+            sizes[best] += 1
+            part[g] = best
             gained = True
     return gained
 
 
 def _swap(
-    parts_of: NDArray[np.float64],
-    shares: NDArray[np.float64],
-    part: NDArray[np.int64],
-    held: NDArray[np.float64],
-    order: NDArray[np.int64],
+    group_shares: F64,
+    shares: F64,
+    part: Ints,
+    excess: F64,
+    order: Ints,
 ) -> bool:
     """Exchange pairs of groups where that lowers the sum; True if any was exchanged."""
     gained = False
     for g in order:
-        here = part[g]
-        step = parts_of - parts_of[g]  # what `here` gains and the other part loses
+        current = part[g]
+        step = group_shares - group_shares[g]  # what `current` gains and the other part loses
         square = np.square(step).sum(axis=1)
-        change = (2.0 * step @ held[here] + square) / shares[here]
-        change += (square - 2.0 * np.einsum("gs,gs->g", step, held[part])) / shares[part]
-        change[part == here] = 0.0
+        change = (2.0 * step @ excess[current] + square) / shares[current]
+        change += (square - 2.0 * np.einsum("gs,gs->g", step, excess[part])) / shares[part]
+        change[part == current] = 0.0
         other = int(change.argmin())
         if change[other] < -1e-12:
-            held[here] += step[other]
-            held[part[other]] -= step[other]
-            part[g], part[other] = part[other], here
+            excess[current] += step[other]
+            excess[part[other]] -= step[other]
+            part[g], part[other] = part[other], current
             gained = True
     return gained
 
 
-def keep_in_training(counts: NDArray[np.float64], side: NDArray[np.int64]) -> None:
-    """Move groups to training (side 0) for strata that it would lack.
+def keep_in_training(counts: F64, side: Ints) -> None:
+    """Move groups to training (side 0) for strata that would be missing there.
 
     `side` is changed in place. No side is left without a group: where the only group of
     another side has all of a stratum, it stays.

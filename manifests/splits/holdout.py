@@ -17,6 +17,7 @@ from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.model import Manifest, Task
 from mvemo.manifests.splits.folds import assign_groups, group_counts, inner_split, keep_in_training
 from mvemo.manifests.splits.names import PARTS, TEST, TRAIN, VALIDATION, part_of
+from mvemo.manifests.types import Ints
 
 # J22 section 3.
 FRACTIONS = (0.7, 0.2, 0.1)
@@ -36,7 +37,7 @@ class Holdout:
         What the user should know of it, a line each.
     """
 
-    assignment: NDArray[np.int64]
+    assignment: Ints
     seed: int
     notes: tuple[str, ...] = ()
 
@@ -47,7 +48,7 @@ def holdout_split(
     fractions: Sequence[float],
     seed: int,
     task: Task,
-) -> NDArray[np.int64]:
+) -> Ints:
     """Split clips in three: groups whole, classes in even shares.
 
     The same search as for folds, towards unequal shares. A class whose clips are all in
@@ -72,6 +73,17 @@ def holdout_split(
     BadManifest
         Fewer than three groups, fractions that are not three positive numbers, or arrays
         that do not fit together.
+
+    See Also
+    --------
+    holdout_of : Of a manifest, with the split that it prescribes.
+    make_folds : Folds by the same search.
+
+    Examples
+    --------
+    >>> labels, groups = [0, 1] * 10, [f"song {i}" for i in range(20)]
+    >>> np.bincount(holdout_split(labels, groups, (7, 2, 1), seed=0, task="multiclass"))
+    array([14,  4,  2])
     """
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.shape != (3,) or not np.isfinite(shares).all() or not (shares > 0).all():
@@ -96,6 +108,11 @@ def parse_fractions(text: str) -> tuple[float, float, float]:
     ------
     BadManifest
         It is no such text.
+
+    Examples
+    --------
+    >>> parse_fractions("2:1:1")
+    (0.5, 0.25, 0.25)
     """
     try:
         train, validation, test = (float(part) for part in text.split(":"))
@@ -172,7 +189,7 @@ def holdout_of(
 
 
 def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...]]:
-    """The manifest's own split, for features that nothing is trained for.
+    """The split that the manifest prescribes, for features that nothing is trained for.
 
     Frozen and imported features are then scored on its test clips by heads that are
     trained on all others, validation clips included. Where it has no test clips, its
@@ -228,7 +245,7 @@ def prescribed_split(manifest: Manifest) -> tuple[Holdout | None, tuple[str, ...
     return Holdout(assignment, -1, notes), notes
 
 
-def read_split(manifest: Manifest) -> NDArray[np.int64] | None:
+def read_split(manifest: Manifest) -> Ints | None:
     """int64 (clips,): 0 training, 1 validation, 2 test; None where the manifest has no split.
 
     `mvemo.manifests.splits.names` has the names.
@@ -256,7 +273,7 @@ def read_split(manifest: Manifest) -> NDArray[np.int64] | None:
     return np.array(parts, dtype=np.int64)
 
 
-def _straddling(manifest: Manifest, assignment: NDArray[np.int64]) -> str:
+def _straddling(manifest: Manifest, assignment: Ints) -> str:
     """Which groups are in two parts, as part of a sentence; empty where none is."""
     parts: dict[str, set[int]] = {}
     for group, part in zip(manifest.groups, assignment.tolist(), strict=True):
@@ -270,8 +287,8 @@ def _straddling(manifest: Manifest, assignment: NDArray[np.int64]) -> str:
 
 
 def _with_test_part(
-    assignment: NDArray[np.int64],
-) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    assignment: Ints,
+) -> tuple[Ints, tuple[str, ...]]:
     """The validation clips as test clips, where there are no test clips; and a note of it."""
     validation = assignment == VALIDATION
     if (assignment == TEST).any() or not validation.any():
@@ -283,7 +300,7 @@ def _with_test_part(
     return np.where(validation, TEST, assignment), (note,)
 
 
-def _class_notes(manifest: Manifest, assignment: NDArray[np.int64]) -> tuple[str, ...]:
+def _class_notes(manifest: Manifest, assignment: Ints) -> tuple[str, ...]:
     """Classes and tags without clips in a part that has any clips."""
     if manifest.task == "regression":
         return ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
-# As messages say them, in the order of the numbers.
+# Their names in messages, in the order of the numbers.
 PARTS = ("train", "validation", "test")
 
 _WORDS = {
