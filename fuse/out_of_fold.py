@@ -357,7 +357,7 @@ def _stack(found: OutOfFold, view: View, bases: Sequence[Model], fold: int, inne
         there = [of[tested] for of in left if of is not None]
         if len(there) == len(bases):
             inputs = [decision_inputs(of, head.link) for of in there]
-            values[tested] = head.probabilities(np.concatenate(inputs, axis=1))
+            values[tested] = head.predict(np.concatenate(inputs, axis=1))
         else:
             values[tested] = np.mean(there, axis=0)
 

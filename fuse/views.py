@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix
-from mvemo.fuse.heads.fitting import TOLERANCE, Fit, fit_heads, fits_with_clips
+from mvemo.fuse.heads.fitting import TOLERANCE, Fit, fit_heads, trainable
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import Model
@@ -159,7 +159,7 @@ def _inner(
         for j in range(int(inner.max()) + 1)
         for model in models
     ]
-    return fits_with_clips(fits, matrices, clips)
+    return trainable(fits, matrices, clips)
 
 
 def _held(
@@ -178,7 +178,7 @@ def _held(
     }
     for fit, output in zip(fits, outputs, strict=True):
         assert fit.fold is not None
-        held[fit.model.features, fit.fold][fit.wanted] = output
+        held[fit.model.features, fit.fold][fit.predict] = output
     return held
 
 
@@ -197,12 +197,12 @@ def _outer(
             fold,
             clips.folds != fold,
             strength.get((model.features, fold), default),
-            wanted=clips.folds == fold,
+            predict=clips.folds == fold,
         )
         for model in models
         for fold in tested
     ]
-    return fits_with_clips(fits, matrices, clips)
+    return trainable(fits, matrices, clips)
 
 
 def _refits(
@@ -220,5 +220,5 @@ def _refits(
     for model in models:
         chosen = sorted(C for (names, _), C in strength.items() if names == model.features)
         C = chosen[len(chosen) // 2] if chosen else default
-        fits.append(Fit(model, None, everything, C, wanted=nothing))
-    return fits_with_clips(fits, matrices, clips)
+        fits.append(Fit(model, None, everything, C, predict=nothing))
+    return trainable(fits, matrices, clips)

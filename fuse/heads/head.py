@@ -1,4 +1,4 @@
-"""What a head is, fitted or saved: its layers, its standardisation, its outputs."""
+"""A fitted head: its layer, its standardisation, its outputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Head:
     mean, scale
         float64 (dim,): x is standardised to (x - mean) / scale first.
     coef
-        float32 (outputs, dim): of classes, tags or dimensions.
+        float32 (outputs, dim): of classes, tags or targets.
     intercept
         float64 (outputs,).
     C
@@ -42,7 +42,25 @@ class Head:
         ``sigmoid``: float64 (tags,), what a tag's probability must reach for a decision.
     inputs
         What it reads: cached ``features``, or the ``log-probabilities``, ``log-odds`` or
-        ``values`` of the models that `features` then names (`decision_inputs`).
+        ``values`` of the models that `features` then names
+        (`mvemo.fuse.heads.links.decision_inputs`).
+
+    See Also
+    --------
+    mvemo.fuse.fit_heads : fit some.
+    mvemo.fuse.load_heads : read those of an evaluation.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> head = Head(
+    ...     model="i3d", features=("i3d",), fold=None, net_fold=None,
+    ...     mean=np.array([2.0]), scale=np.array([0.5]),
+    ...     coef=np.array([[0.0], [1.0]], np.float32), intercept=np.zeros(2), C=0.01,
+    ... )
+    >>> head.predict(np.array([[2.0], [3.0]])).round(2)
+    array([[0.5 , 0.5 ],
+           [0.12, 0.88]])
     """
 
     model: str
@@ -58,10 +76,17 @@ class Head:
     thresholds: F64 | None = None
     inputs: str = "features"
 
-    def probabilities(self, x: NDArray[np.floating]) -> F64:
-        """float64 (clips, outputs), of what it reads (clips, dim); see `inputs` and `link`.
+    def predict(self, x: NDArray[np.floating]) -> F64:
+        """Outputs for clips.
 
-        Rows sum to 1 under ``softmax`` alone; under ``identity`` they are predicted values.
+        Parameters
+        ----------
+        x
+            (clips, dim), of what it reads: see `inputs`.
+
+        Returns
+        -------
+        float64 (clips, outputs): see `link`. Rows sum to 1 under ``softmax`` alone.
 
         Raises
         ------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,20 @@ from mvemo.manifests.files import replacing
 # 2: heads of tags and dimensions, with their link. 3: the models, and how they are made up.
 # 4: no hidden layers, which a reader must not leave out of a prediction.
 VERSION = 4
+# Fields of a head: those in the header, and those that are arrays, always or for some tasks.
+_SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs")
 _ARRAYS = ("mean", "scale", "coef", "intercept")
 _OPTIONAL = ("thresholds",)
+# What numpy, zipfile and json raise where a file is not what it should be.
+_DAMAGED = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+)
 
 
 @dataclass(frozen=True)
@@ -33,8 +46,8 @@ class SavedHeads:
     classes
         In the order of the outputs.
     models
-        Those that were evaluated, in the order of report. What stands in for one with a
-        modality missing (F6) has heads of the features that are left: see `of_features`.
+        Those that were evaluated, in the order of report. The fallback of one with a
+        modality missing (F6) is a head of the remaining features: see `select_features`.
     heads
         Of every model: one for each fold, and those fitted on all clips (`Head.fold` is
         None). Under ``crossfit`` there is one of the latter for each fold's nets, and a
@@ -50,27 +63,33 @@ class SavedHeads:
     heads: tuple[Head, ...]
     facts: dict[str, Any]
 
-    def of(self, model: str, fold: int | None = None) -> tuple[Head, ...]:
+    def select(self, model: str, fold: int | None = None) -> tuple[Head, ...]:
         """A model's heads that left out a fold, or with None those fitted on all clips.
 
         Raises
         ------
         BadFeatures
             There is none.
-        """
-        known = {m.name: m for m in self.models}
-        if model == STACKED:
-            found = tuple(h for h in self.heads if h.model == STACKED and h.fold == fold)
-        else:
-            found = self.of_features(known[model].features, fold) if model in known else ()
-        if not found:
-            raise BadFeatures(
-                f"no head of model {model!r}, fold {fold}; there are {', '.join(known)}"
-            )
-        return found
 
-    def of_features(self, features: tuple[str, ...], fold: int | None = None) -> tuple[Head, ...]:
-        """As `of`, of the head that concatenates these features; empty where there is none."""
+        See Also
+        --------
+        select_features : by the features that a head concatenates.
+        """
+        features = {m.name: m.features for m in self.models}
+        if model == STACKED:
+            heads = tuple(h for h in self.heads if h.model == STACKED and h.fold == fold)
+        else:
+            heads = self.select_features(features[model], fold) if model in features else ()
+        if not heads:
+            raise BadFeatures(
+                f"no head of model {model!r}, fold {fold}; there are {', '.join(features)}"
+            )
+        return heads
+
+    def select_features(
+        self, features: tuple[str, ...], fold: int | None = None
+    ) -> tuple[Head, ...]:
+        """As `select`, of the head that concatenates these features; empty where none does."""
         return tuple(
             h
             for h in self.heads
@@ -81,56 +100,59 @@ class SavedHeads:
 def save_heads(path: str | Path, results: Results) -> None:
     """Write the heads of `results` as one file, in one step.
 
+    The file holds arrays and JSON alone, so that reading one runs no code.
+
+    Parameters
+    ----------
+    path
+        Of the file, ``.npz``; replaced where there is one.
+    results
+        Of `mvemo.fuse.evaluate`; with ``refit=True`` it has heads for new clips, too.
+
     Raises
     ------
     FuseError
         It cannot be written.
+
+    See Also
+    --------
+    load_heads : read it.
     """
-    path = Path(path)
     arrays: dict[str, NDArray[Any]] = {}
-    listed = []
     for i, head in enumerate(results.heads):
-        for name in _ARRAYS:
-            arrays[f"{i}/{name}"] = getattr(head, name)
-        for name in _OPTIONAL:
-            if getattr(head, name) is not None:
-                arrays[f"{i}/{name}"] = getattr(head, name)
-        listed.append(
-            {
-                "model": head.model,
-                "features": list(head.features),
-                "fold": head.fold,
-                "net_fold": head.net_fold,
-                "C": head.C,
-                "link": head.link,
-                "inputs": head.inputs,
-            }
-        )
+        for name in (*_ARRAYS, *_OPTIONAL):
+            values = getattr(head, name)
+            if values is not None:
+                arrays[f"{i}/{name}"] = values
     header = {
         "mvemo_heads": VERSION,
         "classes": list(results.classes),
         "models": [[m.name, list(m.features), list(m.modalities)] for m in results.models],
-        "heads": listed,
-        "facts": {
-            "name": results.name,
-            "task": results.task.name,
-            "protocol": results.protocol,
-            "leaky": results.leaky,
-            "synthetic": results.synthetic,
-            "permuted": results.permuted,
-            "folds": results.k,
-            "seed": results.seed,
-            "temperatures": {
-                m.name: m.calibration["temperature"]
-                for m in results.models
-                if "temperature" in m.calibration
-            },
-            "provenance": dict(results.provenance),
-        },
+        "heads": [{name: getattr(head, name) for name in _SCALARS} for head in results.heads],
+        "facts": _facts(results),
     }
     arrays["header"] = np.array(json.dumps(header, ensure_ascii=False))
-    with replacing(path, error=FuseError) as temp, temp.open("wb") as file:
+    with replacing(Path(path), error=FuseError) as temp, temp.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def _facts(results: Results) -> dict[str, Any]:
+    return {
+        "name": results.name,
+        "task": results.task.name,
+        "protocol": results.protocol,
+        "leaky": results.leaky,
+        "synthetic": results.synthetic,
+        "permuted": results.permuted,
+        "folds": results.k,
+        "seed": results.seed,
+        "temperatures": {
+            m.name: m.calibration["temperature"]
+            for m in results.models
+            if "temperature" in m.calibration
+        },
+        "provenance": dict(results.provenance),
+    }
 
 
 def load_heads(path: str | Path) -> SavedHeads:
@@ -139,27 +161,22 @@ def load_heads(path: str | Path) -> SavedHeads:
     Raises
     ------
     FuseError
-        No such file, not a file of heads, damaged, or of a newer version.
+        No such file, not a file of heads, damaged, or of another version.
+
+    See Also
+    --------
+    save_heads : write it.
     """
     path = Path(path)
     if not path.is_file():
         raise FuseError(f"{path}: no such file of heads: 'mvemo fuse' writes one")
     try:
-        with np.load(path, allow_pickle=False) as saved:
-            header = json.loads(str(saved["header"]))
-            version = int(header["mvemo_heads"])
-            if version > VERSION:
-                raise BadFeatures(f"{path}: heads of version {version}; this reads {VERSION}")
-            if version < VERSION:
-                raise BadFeatures(
-                    f"{path}: heads of version {version}; make them again with 'mvemo fuse'"
-                )
+        # Pickled objects, which can run code, are refused.
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            _check_version(path, int(header["mvemo_heads"]))
             heads = tuple(
-                Head(
-                    **{**entry, "features": tuple(entry["features"])},
-                    **{name: saved[f"{i}/{name}"] for name in _ARRAYS},
-                    **{name: saved.get(f"{i}/{name}") for name in _OPTIONAL},
-                )
+                _read_head(file, i, entry, len(header["classes"]))
                 for i, entry in enumerate(header["heads"])
             )
             models = tuple(
@@ -167,7 +184,35 @@ def load_heads(path: str | Path) -> SavedHeads:
                 for name, features, modalities in header["models"]
             )
             return SavedHeads(tuple(header["classes"]), models, heads, dict(header["facts"]))
-    except BadFeatures:
+    except FuseError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise FuseError(f"{path}: not a file of heads, or damaged: {error}") from error
+
+
+def _check_version(path: Path, version: int) -> None:
+    if version > VERSION:
+        raise BadFeatures(f"{path}: heads of version {version}; this reads {VERSION}")
+    if version < VERSION:
+        raise BadFeatures(f"{path}: heads of version {version}; make them again with 'mvemo fuse'")
+
+
+def _read_head(
+    file: Mapping[str, NDArray[Any]], i: int, entry: Mapping[str, Any], n_outputs: int
+) -> Head:
+    """Head `i`, of which `entry` is what the header says."""
+    arrays = {name: file[f"{i}/{name}"] for name in _ARRAYS}
+    arrays |= {name: file[f"{i}/{name}"] for name in _OPTIONAL if f"{i}/{name}" in file}
+    dim = arrays["mean"].size
+    shapes = {
+        "mean": (dim,),
+        "scale": (dim,),
+        "coef": (n_outputs, dim),
+        "intercept": (n_outputs,),
+        "thresholds": (n_outputs,),
+    }
+    for name, values in arrays.items():
+        if values.shape != shapes[name] or values.dtype.kind != "f":
+            raise ValueError(f"{name} of head {i} is {values.dtype} {values.shape}")
+    fields: dict[str, Any] = {**{name: entry[name] for name in _SCALARS}, **arrays}
+    return Head(**{**fields, "features": tuple(entry["features"])})

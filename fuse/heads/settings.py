@@ -1,4 +1,4 @@
-"""What heads are, beyond the features that they concatenate."""
+"""Settings of heads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from mvemo.fuse.errors import BadFeatures
 
 # Beyond these single precision has no digits left for the loss, or for the penalty.
-LEAST_C, MOST_C = 1e-10, 1e10
+MIN_C, MAX_C = 1e-10, 1e10
 CLASS_WEIGHTS = ("none", "balanced")
 
 
@@ -30,7 +30,21 @@ class HeadSettings:
         classes only, not of tags).
     inputs
         What heads read: cached ``features``, or of other heads their ``log-probabilities``,
-        ``log-odds`` or ``values``.
+        ``log-odds`` or ``values`` (stacking sets it).
+
+    Raises
+    ------
+    BadFeatures
+        A value is none of those allowed; the message names the range.
+
+    Examples
+    --------
+    >>> HeadSettings(choose_C=True).C
+    0.01
+    >>> HeadSettings(inner_folds=1)
+    Traceback (most recent call last):
+    ...
+    mvemo.fuse.errors.BadFeatures: inner_folds is 1: at least 2 is needed
     """
 
     C: float = 0.01
@@ -46,8 +60,8 @@ class HeadSettings:
             )
         if self.inner_folds < 2:
             raise BadFeatures(f"inner_folds is {self.inner_folds}: at least 2 is needed")
-        if not LEAST_C <= self.C <= MOST_C:
-            raise BadFeatures(f"C of heads is {self.C}: it must be from {LEAST_C} to {MOST_C}")
+        if not MIN_C <= self.C <= MAX_C:
+            raise BadFeatures(f"C of heads is {self.C}: it must be from {MIN_C} to {MAX_C}")
 
     def record(self) -> dict[str, Any]:
         """As JSON values."""

@@ -1,8 +1,9 @@
-"""F5 (b): the decision-level outputs of F1-F4, stacked to one prediction.
+"""Stacking: a second layer over the decision-level outputs of other models.
 
-PL20 3.4 combines "the decision-level features" of the four fusions. The second layer is
-a head on what they say; what it is trained on is made out-of-fold inside the training
-folds, so that it learns how far each base can be trusted on clips that it never saw.
+PL20 3.4 combines "the decision-level features" of the four fusions (reading (b) of F5).
+The second layer is a head on their outputs. It is trained on outputs that are made
+out-of-fold inside the training folds, so that it learns how far each base model can be
+trusted on clips that it never saw.
 """
 
 from __future__ import annotations
@@ -14,19 +15,30 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix, matrix_of
-from mvemo.fuse.heads.fitting import Fit, fit_heads, fits_with_clips
+from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.links import DECISION_INPUTS, decision_inputs
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import INTEGRATED, STACKED, Model
 
 F64 = NDArray[np.float64]
-# Few inputs, each of them a prediction already: a weaker penalty than that of features.
+# Its few inputs are predictions already: a weaker penalty than that of features.
 STACK_C = 0.1
 
 
 def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
-    """The fusions of one feature each (F1-F4); single features where there are none."""
+    """The models that are stacked: fusions of one feature each (F1-F4), or single features.
+
+    Single features where there is one such fusion or none; empty where they are fewer than
+    two.
+
+    Examples
+    --------
+    >>> from mvemo.fuse import models_of
+    >>> models = models_of({"music1d": "audio", "music2d": "audio", "i3d": "video"})
+    >>> [model.name for model in base_models(models)]
+    ['i3d+music1d', 'i3d+music2d']
+    """
     pairs = [
         m
         for m in models
@@ -40,8 +52,10 @@ def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
 def stacked_model(bases: Sequence[Model]) -> Model:
     """The stack as a model: it needs whatever its bases need."""
     features = tuple(dict.fromkeys(name for base in bases for name in base.features))
-    kinds = tuple(k for k in ("audio", "video") if any(k in base.modalities for base in bases))
-    return Model(STACKED, features, kinds)
+    modalities = tuple(
+        kind for kind in ("audio", "video") if any(kind in base.modalities for base in bases)
+    )
+    return Model(STACKED, features, modalities)
 
 
 def stack_fold(
@@ -61,39 +75,46 @@ def stack_fold(
     fold
         That is tested.
     outputs
-        Name of a base to float64 (clips, outputs): for the fold's own clips what the base
-        says that was trained on all others, for those inner out-of-fold predictions.
+        Name of a base model to float64 (clips, outputs): for the clips of `fold` those of
+        the base that was trained on all other clips, for the other clips inner out-of-fold
+        predictions.
     inner_folds
-        int64 (clips,), that those were made on.
+        int64 (clips,): the folds of the training clips that those were made on; -1 for the
+        clips of `fold`.
     inner
         Also predict the training clips, each by a second layer that was not fitted on it.
-        The bases' words for the clips that this layer was fitted on come from heads that
-        did see it, so these predictions are somewhat better than those of new clips; what
-        rests on them (thresholds, temperatures) may be off, but no tested clip has a part
-        in it.
+        The base models' outputs that this layer is fitted on come from heads that saw the
+        predicted clip, so these predictions are somewhat better than those of new clips.
+        What rests on them (thresholds, temperatures) may be off, but no tested clip has a
+        part in it.
 
     Returns
     -------
     The head, or None where too few training clips have what its bases need; its outputs for
-    the fold's own clips, float64 (clips, outputs), NaN elsewhere; and the inner ones alike.
+    the clips of `fold`, float64 (clips, outputs), NaN elsewhere; and likewise the inner
+    ones, NaN for the clips of `fold`.
+
+    See Also
+    --------
+    stack_all : the second layer for new clips.
     """
     matrices = _matrices(outputs, clips)
-    model = _second(tuple(outputs))
+    model = _second_layer(tuple(outputs))
     tested = clips.folds == fold
-    said, held = np.full((2, len(tested), clips.n_outputs), np.nan)
-    fit = Fit(model, fold, ~tested, STACK_C, wanted=tested)
-    if not fits_with_clips([fit], matrices, clips):
-        return None, said, held
-    inside = [
-        Fit(model, fold, (inner_folds >= 0) & (inner_folds != j), STACK_C, wanted=inner_folds == j)
+    fold_outputs, inner_outputs = np.full((2, len(tested), clips.n_outputs), np.nan)
+    outer = Fit(model, fold, ~tested, STACK_C, predict=tested)
+    if not trainable([outer], matrices, clips):
+        return None, fold_outputs, inner_outputs
+    inner_fits = [
+        Fit(model, fold, (inner_folds >= 0) & (inner_folds != j), STACK_C, predict=inner_folds == j)
         for j in range(int(inner_folds.max()) + 1 if inner else 0)
     ]
-    fits = [fit, *fits_with_clips(inside, matrices, clips)]
-    heads, (own, *said_inside) = fit_heads(fits, matrices, clips, _settings(clips))
-    said[tested] = own
-    for one, values in zip(fits[1:], said_inside, strict=True):
-        held[one.wanted] = values
-    return heads[0], said, held
+    fits = [outer, *trainable(inner_fits, matrices, clips)]
+    heads, predicted = fit_heads(fits, matrices, clips, _settings(clips))
+    fold_outputs[tested] = predicted[0]
+    for fit, values in zip(fits[1:], predicted[1:], strict=True):
+        inner_outputs[fit.predict] = values
+    return heads[0], fold_outputs, inner_outputs
 
 
 def stack_all(clips: Clips, outputs: Mapping[str, F64]) -> Head:
@@ -101,12 +122,18 @@ def stack_all(clips: Clips, outputs: Mapping[str, F64]) -> Head:
 
     Parameters
     ----------
+    clips
+        Labels and groups.
     outputs
-        Name of a base to its out-of-fold predictions, float64 (clips, outputs).
+        Name of a base model to its out-of-fold predictions, float64 (clips, outputs).
+
+    See Also
+    --------
+    stack_fold : the second layer that is scored.
     """
     matrices = _matrices(outputs, clips)
-    everything = np.ones(len(clips.y_true), dtype=np.bool_)
-    fit = Fit(_second(tuple(outputs)), None, everything, STACK_C, wanted=~everything)
+    all_clips = np.ones(len(clips.y_true), dtype=np.bool_)
+    fit = Fit(_second_layer(tuple(outputs)), None, all_clips, STACK_C, predict=~all_clips)
     return fit_heads([fit], matrices, clips, _settings(clips))[0][0]
 
 
@@ -117,7 +144,7 @@ def _matrices(outputs: Mapping[str, F64], clips: Clips) -> dict[str, Matrix]:
     }
 
 
-def _second(names: tuple[str, ...]) -> Model:
+def _second_layer(names: tuple[str, ...]) -> Model:
     return Model(STACKED, names, ("audio", "video"))
 
 

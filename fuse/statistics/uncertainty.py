@@ -13,7 +13,7 @@ from mvemo.cache import Cache
 from mvemo.fuse.clips import Clips, partition
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
-from mvemo.fuse.heads.fitting import Fit, fit_heads, fits_with_clips
+from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.models import STACKED, Model
@@ -229,13 +229,13 @@ def with_learning_curve(
     for net_fold, tested in views_of(crossfit, results.k):
         matrices = {name: features.matrix(name, net_fold) for name in names}
         every = [
-            (Fit(model, fold, masks[fold, i], head.C, wanted=results.folds == fold), i)
+            (Fit(model, fold, masks[fold, i], head.C, predict=results.folds == fold), i)
             for fold in tested
             for i in range(len(shares))
             for model in models
         ]
         at = {id(fit): i for fit, i in every}
-        fits = fits_with_clips([fit for fit, _ in every], matrices, clips)
+        fits = trainable([fit for fit, _ in every], matrices, clips)
         _, outputs = fit_heads(fits, matrices, clips, head)
         for fit, output in zip(fits, outputs, strict=True):
             said = np.full((len(folds), output.shape[1]), np.nan)

@@ -224,9 +224,7 @@ def test_heads_for_new_clips_are_fitted_on_all_clips_of_a_split(tmp_path, task) 
         for head in final.values():
             assert (head.thresholds != 0.5).all()
     stack = final["integrated-stacked"]
-    inputs = [tested[name].probabilities(features(plain, name)) for name in stack.features]
-    said = stack.probabilities(
-        np.concatenate([decision_inputs(p, stack.link) for p in inputs], axis=1)
-    )
+    inputs = [tested[name].predict(features(plain, name)) for name in stack.features]
+    said = stack.predict(np.concatenate([decision_inputs(p, stack.link) for p in inputs], axis=1))
     # It knows the classes that only training clips have.
     assert len(np.unique(said.argmax(axis=1))) == 6

@@ -56,7 +56,7 @@ def test_a_stack_of_tags_and_values_is_as_good_as_its_bases_and_honest(task, tmp
     assert np.mean(primary(permuted)) < chance + 0.06
     # The saved second layer reads what its bases say, and gives what was reported.
     save_heads(tmp_path / "h.npz", results)
-    (head,) = load_heads(tmp_path / "h.npz").of(STACKED, 1)
+    (head,) = load_heads(tmp_path / "h.npz").select(STACKED, 1)
     assert head.inputs == ("log-odds" if task == "multilabel" else "values")
     test = table.folds == 1
     said = [found[name].outputs[test] for name in head.features]
@@ -64,7 +64,7 @@ def test_a_stack_of_tags_and_values_is_as_good_as_its_bases_and_honest(task, tmp
         said = [np.log(p / (1 - p)) for p in np.clip(said, 1e-4, 1 - 1e-4)]
         np.testing.assert_array_equal(head.thresholds, stack.thresholds[1])
     np.testing.assert_allclose(
-        head.probabilities(np.concatenate(said, axis=1)), stack.outputs[test], atol=1e-3
+        head.predict(np.concatenate(said, axis=1)), stack.outputs[test], atol=1e-3
     )
 
 
@@ -302,10 +302,10 @@ def test_saved_heads_say_what_stands_in(tmp_path):
     assert saved.facts["provenance"]["features"]["c3d"][0]["modality"] == "video"
     assert set(saved.facts["temperatures"]) == set(chosen)
     # The head of the sound alone, whatever fusion it is a part of.
-    (head,) = saved.of_features(("music1d",), fold=int(results.folds[3]))
-    said = head.probabilities(features(make_table(), "music1d")[[3]])
+    (head,) = saved.select_features(("music1d",), fold=int(results.folds[3]))
+    said = head.predict(features(make_table(), "music1d")[[3]])
     np.testing.assert_allclose(said[0], results.models[0].outputs[3], atol=1e-4)
-    assert saved.of_features(("music2d",)) == ()
+    assert saved.select_features(("music2d",)) == ()
 
 
 @pytest.mark.parametrize("task", ["multiclass", *TASKS])

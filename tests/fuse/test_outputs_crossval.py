@@ -180,15 +180,15 @@ def test_saved_heads_predict_what_was_reported(tags, values, tmp_path):
         noise = 3.0 if table.task == "multilabel" else 1.0
         x = np.concatenate([output_features(table, n, noise=noise) for n in model.features], axis=1)
         for fold in range(3):
-            (head,) = saved.of("integrated", fold)
+            (head,) = saved.select("integrated", fold)
             test = table.folds == fold
-            np.testing.assert_allclose(head.probabilities(x[test]), model.outputs[test], atol=1e-4)
+            np.testing.assert_allclose(head.predict(x[test]), model.outputs[test], atol=1e-4)
             if table.task == "multilabel":
                 assert head.link == "sigmoid"
                 np.testing.assert_array_equal(head.thresholds, model.thresholds[fold])
             else:
                 assert (head.link, head.thresholds) == ("identity", None)
-        (final,) = saved.of("integrated")
+        (final,) = saved.select("integrated")
         assert final.fold is None
         if table.task == "multilabel":
             np.testing.assert_array_equal(

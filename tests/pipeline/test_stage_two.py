@@ -56,10 +56,10 @@ def test_fuse_writes_the_report_and_the_heads(
     assert len(rows) == 24 * len(NAMES)
     heads = load_heads(tmp_path / "out" / "heads.npz")
     assert {h.model for h in heads.heads} >= set(NAMES)
-    assert len(heads.of("integrated", 0)) == 1
-    (stack,) = heads.of("integrated-stacked")
+    assert len(heads.select("integrated", 0)) == 1
+    (stack,) = heads.select("integrated-stacked")
     assert (stack.inputs, stack.features) == ("log-probabilities", ("music1d", "c3d"))
-    assert len(heads.of("integrated")) == 2
+    assert len(heads.select("integrated")) == 2
 
 
 def test_the_two_commands_agree(features: Path, tmp_path: Path) -> None:
