@@ -28,7 +28,7 @@ SOURCES: Mapping[str, str] = {
     ),
 }
 
-# The order that Z22's Table 3 and PL20's Table 1 use.
+# In the order of PL20's Table 1.
 CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
 
 
@@ -142,18 +142,6 @@ Z22_TABLE_2: Mapping[str, Published] = {
     "i3d+music2d": Published("Z22 Table 2", 0.84, 0.84, 0.98),
     "integrated": Published("Z22 Table 2", 0.86, 0.88, 0.99),
 }
-
-# Z22 Table 3, the integrated model, in the order of `CLASSES`. It does not say which axis
-# is the truth; its 503 clips are neither one fold of 3,438 nor all of them.
-Z22_TABLE_3: tuple[tuple[int, ...], ...] = (
-    (72, 3, 7, 0, 5, 0),
-    (4, 68, 6, 3, 0, 0),
-    (2, 3, 69, 3, 4, 0),
-    (2, 1, 3, 85, 7, 1),
-    (3, 1, 8, 7, 63, 3),
-    (2, 1, 1, 1, 3, 62),
-)
-
 
 # K. Choi, G. Fazekas, M. Sandler and K. Cho, Transfer learning for music classification and
 # regression tasks, ISMIR 2017. R2 on emoMusic's 744 clips: features -> dimension.

@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 import pytest
 
 from mvemo.fuse.models import models_of
@@ -14,7 +13,6 @@ from mvemo.fuse.report.published import (
     SOURCES,
     Z22_TABLE_1,
     Z22_TABLE_2,
-    Z22_TABLE_3,
     all_published_for,
     comparable,
     published_for,
@@ -64,12 +62,6 @@ def test_z22_table_2_departs_from_pl20_where_the_docstring_says():
     assert round(PL20_TABLE_3["integrated"].accuracy_min, 2) == 0.86
 
 
-def test_z22_confusion_matrix():
-    matrix = np.array(Z22_TABLE_3)
-    assert matrix.shape == (6, 6)
-    assert matrix.sum() == 503
-
-
 def test_pl20_prints_these_figures(shared_data):
     text = (shared_data.parent / "papers" / "pandeya-lee-2020.txt").read_text(encoding="utf-8")
     table_2 = text[text.index("Table 2 The effect") : text.index("The bold number")]
@@ -94,9 +86,6 @@ def test_pl20_prints_these_figures(shared_data):
 
 def test_z22_prints_these_figures(shared_data):
     text = (shared_data.parent / "papers" / "zhou-2022.txt").read_text(encoding="utf-8")
-    part = text[text.index("Tab. 3 ") :]
-    rows = [tuple(map(int, v)) for v in re.findall(r"^\S+" + r"\s(\d+)" * 6 + "$", part, re.M)]
-    assert tuple(rows) == Z22_TABLE_3
     part = text[text.index("Tab. 2 ") : text.index("Tab. 3 ")]
     for word, field in (("准确率", "accuracy"), ("F_1", "f1"), ("AUC", "roc_auc")):
         line = re.search(rf"^{word}\D*((?:\s0\.\d\d){{5}})$", part, re.MULTILINE)
