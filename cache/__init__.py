@@ -3,7 +3,7 @@
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
 from mvemo.cache.export import export_cache
 from mvemo.cache.imports.arrays import ArrayRows, read_array, read_ids
-from mvemo.cache.imports.feature import Imported, import_feature, join_arrays
+from mvemo.cache.imports.feature import Imported, ImportSettings, import_feature, join_arrays
 from mvemo.cache.merge import merge_caches
 from mvemo.cache.reader import Cache, Failure, open_cache
 from mvemo.cache.repair import repair_cache
@@ -27,6 +27,7 @@ __all__ = [
     "ClipTable",
     "Failure",
     "FeatureSpec",
+    "ImportSettings",
     "Imported",
     "Kind",
     "MissingCache",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mvemo.cache.reader import open_cache
 from mvemo.cache.spec import FeatureSpec, Modality, content_digest, digest_of
 from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
+from mvemo.cache.types import F32, F64, Bools, Ints
 from mvemo.cache.writer import CacheWriter
 from mvemo.cache.writing.shards import shard_paths
 
@@ -39,7 +41,7 @@ class Imported:
     incomplete
         Rows with some numbers missing, and so missing as a whole.
     skipped
-        Rows of clips that the table lacks, left out as was asked.
+        Rows of clips that are not in the table, left out.
     """
 
     spec: FeatureSpec
@@ -51,16 +53,16 @@ class Imported:
 
 def join_arrays(
     arrays: Sequence[ArrayRows], rows: Sequence[Path] = (), *, id_column: str | None = None
-) -> tuple[NDArray[np.float64], tuple[str, ...] | None]:
+) -> tuple[F64, tuple[str, ...] | None]:
     """Several files of one feature as one array, with its clip ids.
 
     Parameters
     ----------
     arrays
-        Of `read_array`, in the order of the rows.
+        As `read_array` returns them, in the order of the rows.
     rows
-        CSVs with the clip ids of the rows: one for each array, or any number of which
-        the rows together are the arrays'. They come before ids in the arrays' own files.
+        CSVs with the clip ids of the rows: one for each array, or any number whose rows
+        together are as many as the arrays'. They replace ids in the files of the arrays.
     id_column
         Of `rows`, as in `read_ids`.
 
@@ -102,9 +104,35 @@ def join_arrays(
     joined = ()
     for array in arrays:
         if array.clip_ids is None:
-            raise BadCache(f"{array.path}: it names no clip ids, the other files do: give --rows")
+            raise BadCache(
+                f"{array.path}: it names no clip ids, but the other files do: give --rows"
+            )
         joined += array.clip_ids
     return values, joined
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """How `import_feature` treats what it meets.
+
+    Parameters
+    ----------
+    sources
+        The files that the values are from: names and SHA-256 go into the feature's
+        parameters.
+    skip_unknown
+        Leave out rows of clips that are not in the table.
+    replace
+        Whether an earlier feature of the same name, or its net of each fold, may be
+        replaced.
+    provenance
+        JSON values; that of earlier runs stays in the cache's history.
+    """
+
+    sources: Sequence[Path | str] = ()
+    skip_unknown: bool = False
+    replace: bool = False
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 def import_feature(
@@ -115,10 +143,7 @@ def import_feature(
     clip_ids: Sequence[str] | None = None,
     *,
     table: ClipTable | None = None,
-    sources: Sequence[Path | str] = (),
-    skip_unknown: bool = False,
-    replace: bool = False,
-    provenance: Mapping[str, Any] | None = None,
+    settings: ImportSettings | None = None,
 ) -> Imported:
     """Put an array into a cache as a vector feature; everything else in it stays.
 
@@ -135,79 +160,131 @@ def import_feature(
     clip_ids
         One a row, each once. None: row i is clip i of `table`, or of the cache.
     table
-        The clips. Not needed where the cache is there; if given, it must have the same
+        The clips. Not needed where the cache exists; if given, it must have the same
         clips, groups and labels, in any order.
-    sources
-        The files that the values are from: names and SHA-256 go into the feature's
-        parameters.
-    skip_unknown
-        Leave out rows of clips that are not in the table.
-    replace
-        Whether a feature of that name, or its net of each fold, may give way.
-    provenance
-        JSON values; that of earlier runs stays in the cache's history.
+    settings
+        The default is `ImportSettings()`.
+
+    Returns
+    -------
+    How many clips have the feature, and which rows were left out.
 
     Raises
     ------
     MissingCache
         There is neither a cache nor a table.
     BadCache
-        Ids that are unknown or there twice, a wrong number of rows, infinite or no
+        Ids that are unknown or repeated, a wrong number of rows, infinite or no
         numbers, no row at all, other clips than the cache's, or a name that is taken.
     CacheBusy
         Another writer holds the cache.
+
+    See Also
+    --------
+    read_array : Reads the values of a file.
+    join_arrays : Joins those of several files.
+    export_cache : The way back.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
+    >>> clips = ClipTable(
+    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([-1, -1]), k=0,
+    ...     fold_seed=0, digest="",
+    ... )
+    >>> values = np.array([[0.5, 1.0, 2.0], [1.5, 0.0, 4.0]])
+    >>> imported = import_feature(path, "vggish", "audio", values, ["b", "a"], table=clips)
+    >>> imported.present, imported.clips
+    (2, 2)
+    >>> with open_cache(path) as cache:
+    ...     cache.vectors("vggish")[0].tolist()
+    [[1.5, 0.0, 4.0], [0.5, 1.0, 2.0]]
     """
     path = Path(path)
+    settings = settings or ImportSettings()
     where = f"{path}: {name}"
-    held, taken = _existing(path, name)
-    if held is None and table is None:
+    stored, taken = _existing(path, name)
+    if stored is not None and table is not None:
+        _refuse_other_clips(path, stored, table)
+    target = stored or table
+    if target is None:
         raise MissingCache(f"{path}: there is no such cache: give a manifest to make it from")
-    order = (table or held).clip_ids  # type: ignore[union-attr]
-    if held is not None and table is not None:
-        _refuse_other_clips(path, held, table)
-    target = held or table
-    assert target is not None
 
-    numbers = _numbers(values, where)
-    if clip_ids is None:
-        if len(numbers) != len(order):
-            raise BadCache(
-                f"{where}: {len(numbers)} rows for {len(order)} clips: give the clip ids of the "
-                "rows, by a column or --rows"
-            )
-        ids: Sequence[str] = order
-    else:
-        ids = clip_ids
-    kept, skipped = _matched(ids, numbers, frozenset(order), where, skip_unknown)
-    numbers, ids = numbers[kept], [ids[i] for i in kept.tolist()]
-    there = np.logical_not(np.isnan(numbers).any(axis=1))
-    incomplete = int((~there & ~np.isnan(numbers).all(axis=1)).sum())
-    if not there.any():
-        raise BadCache(f"{where}: no clip of the table has a row of numbers")
-    rows = _single(numbers, there, ids, where)
-
+    rows = _aligned_rows(values, clip_ids, (table or target).clip_ids, where, settings)
     spec = FeatureSpec(
         name=name,
         modality=modality,
         kind="vector",
-        dim=int(rows.shape[1]),
+        dim=int(rows.values.shape[1]),
         extractor=EXTRACTOR,
         version=VERSION,
         params={
             "files": [
-                {"name": Path(file).name, "sha256": content_digest(Path(file))} for file in sources
+                {"name": Path(file).name, "sha256": content_digest(Path(file))}
+                for file in settings.sources
             ],
             # Other values, or the same ones for other clips, are another feature.
-            "aligned": _digest(rows, there, ids),
+            "aligned": _digest(rows),
         },
         protocol="imported",
     )
-    if taken and spec.digest not in taken and not replace:
-        raise BadCache(f"{where} is there already: choose another name, or replace it by --force")
-    with CacheWriter(path, target, provenance=provenance) as writer:
-        for i in np.flatnonzero(there).tolist():
-            writer.put(spec, ids[i], spec.key(digest_of(["clip", ids[i]])), rows[i])
-    return Imported(spec, len(target), int(there.sum()), incomplete, skipped)
+    if taken and spec.digest not in taken and not settings.replace:
+        raise BadCache(f"{where} exists already: choose another name, or replace it by --force")
+    with CacheWriter(path, target, provenance=settings.provenance) as writer:
+        for i in np.flatnonzero(rows.present).tolist():
+            clip_id = rows.clip_ids[i]
+            writer.put(spec, clip_id, spec.key(digest_of(["clip", clip_id])), rows.values[i])
+    return Imported(spec, len(target), int(rows.present.sum()), rows.incomplete, rows.skipped)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of known clips, as they are stored.
+
+    Parameters
+    ----------
+    values
+        float32 (rows, dim), NaN where missing.
+    present
+        bool (rows,): all numbers of the row are given.
+    clip_ids
+        One a row.
+    incomplete, skipped
+        As in `Imported`.
+    """
+
+    values: F32
+    present: Bools
+    clip_ids: tuple[str, ...]
+    incomplete: int
+    skipped: int
+
+
+def _aligned_rows(
+    values: NDArray[Any],
+    clip_ids: Sequence[str] | None,
+    known: Sequence[str],
+    where: str,
+    settings: ImportSettings,
+) -> _Rows:
+    """The rows of clips that are `known`, by their ids or by their order."""
+    numbers = _numbers(values, where)
+    if clip_ids is None and len(numbers) != len(known):
+        raise BadCache(
+            f"{where}: {len(numbers)} rows for {len(known)} clips: give the clip ids of the "
+            "rows, by a column or --rows"
+        )
+    ids = known if clip_ids is None else clip_ids
+    kept, skipped = _known_rows(ids, len(numbers), frozenset(known), where, settings.skip_unknown)
+    numbers, ids = numbers[kept], tuple(ids[i] for i in kept.tolist())
+    missing = np.isnan(numbers)
+    present: Bools = np.logical_not(missing.any(axis=1))
+    if not present.any():
+        raise BadCache(f"{where}: no clip of the table has a row of numbers")
+    incomplete = int((~present & ~missing.all(axis=1)).sum())
+    return _Rows(_as_stored(numbers, present, ids, where), present, ids, incomplete, skipped)
 
 
 def _existing(path: Path, name: str) -> tuple[ClipTable | None, frozenset[str]]:
@@ -217,7 +294,7 @@ def _existing(path: Path, name: str) -> tuple[ClipTable | None, frozenset[str]]:
             taken = {spec.digest for spec in cache.specs if spec.name == name}
             return cache.table, frozenset(taken)
     if shard_paths(parts_folder(path)):
-        # Its folds would be lost, and with them what each net may be tested on.
+        # Its folds would be lost, and with them the clips that each net may be tested on.
         raise BadCache(
             f"{path}: an extraction left it unfinished: let it end, or run "
             f"'mvemo cache repair {path}', then import"
@@ -225,33 +302,35 @@ def _existing(path: Path, name: str) -> tuple[ClipTable | None, frozenset[str]]:
     return None, frozenset()
 
 
-def _refuse_other_clips(path: Path, held: ClipTable, table: ClipTable) -> None:
-    if set(held.clip_ids) != set(table.clip_ids):
-        new = [clip for clip in table.clip_ids if clip not in set(held.clip_ids)]
-        gone = [clip for clip in held.clip_ids if clip not in set(table.clip_ids)]
+def _refuse_other_clips(path: Path, stored: ClipTable, table: ClipTable) -> None:
+    """Refuse a table of other clips, labels or groups than those of the cache."""
+    if set(stored.clip_ids) != set(table.clip_ids):
+        new = [clip for clip in table.clip_ids if clip not in set(stored.clip_ids)]
+        missing = [clip for clip in stored.clip_ids if clip not in set(table.clip_ids)]
         raise BadCache(
             f"{path}: its clips are not the manifest's: {len(new)} are new"
             + (f" (first {new[0]!r})" if new else "")
-            + f", {len(gone)} are gone"
-            + (f" (first {gone[0]!r})" if gone else "")
+            + f", {len(missing)} are missing"
+            + (f" (first {missing[0]!r})" if missing else "")
             + ": import into another file"
         )
-    if (held.task, held.classes) != (table.task, table.classes):
+    if (stored.task, stored.classes) != (table.task, table.classes):
         raise BadCache(
-            f"{path}: its task is {held.task} of {', '.join(held.classes)}, the manifest's "
+            f"{path}: its task is {stored.task} of {', '.join(stored.classes)}, the manifest's "
             f"{table.task} of {', '.join(table.classes)}: import into another file"
         )
-    row = {clip: i for i, clip in enumerate(held.clip_ids)}
+    row = {clip: i for i, clip in enumerate(stored.clip_ids)}
     for i, clip in enumerate(table.clip_ids):
         j = row[clip]
-        if held.groups[j] != table.groups[i] or not np.array_equal(held.labels[j], table.labels[i]):
+        same_label = np.array_equal(stored.labels[j], table.labels[i])
+        if stored.groups[j] != table.groups[i] or not same_label:
             raise BadCache(
-                f"{path}: clip {clip!r} has another label or group there than in the manifest: "
-                "import into another file"
+                f"{path}: clip {clip!r} has another label or group in the cache than in the "
+                "manifest: import into another file"
             )
 
 
-def _numbers(values: NDArray[Any], where: str) -> NDArray[np.float64]:
+def _numbers(values: NDArray[Any], where: str) -> F64:
     values = np.asarray(values)
     if values.dtype.kind not in "fiub":
         raise BadCache(f"{where}: {values.dtype} was given, numbers are needed")
@@ -260,16 +339,12 @@ def _numbers(values: NDArray[Any], where: str) -> NDArray[np.float64]:
     return values.astype(np.float64)
 
 
-def _matched(
-    ids: Sequence[str],
-    numbers: NDArray[np.float64],
-    known: frozenset[str],
-    where: str,
-    skip_unknown: bool,
-) -> tuple[NDArray[np.int64], int]:
-    """Rows of known clips, and the number of the others."""
-    if len(ids) != len(numbers):
-        raise BadCache(f"{where}: {len(ids)} clip ids for {len(numbers)} rows")
+def _known_rows(
+    ids: Sequence[str], n_rows: int, known: frozenset[str], where: str, skip_unknown: bool
+) -> tuple[Ints, int]:
+    """Numbers of the rows of known clips, and how many rows are of others."""
+    if len(ids) != n_rows:
+        raise BadCache(f"{where}: {len(ids)} clip ids for {n_rows} rows")
     unknown = [clip for clip in ids if clip not in known]
     if unknown and not skip_unknown:
         raise BadCache(
@@ -278,40 +353,33 @@ def _matched(
         )
     if len(unknown) == len(ids):
         raise BadCache(f"{where}: no row is of a clip of the manifest; first id {ids[0]!r}")
-    seen: set[str] = set()
-    twice = []
-    kept = []
-    for i, clip in enumerate(ids):
-        if clip in known:
-            if clip in seen:
-                twice.append(clip)
-            seen.add(clip)
-            kept.append(i)
-    if twice:
-        raise BadCache(f"{where}: {len(twice)} rows are of a clip seen before, first {twice[0]!r}")
+    kept = [i for i, clip in enumerate(ids) if clip in known]
+    repeated = [clip for clip, n in Counter(ids[i] for i in kept).items() if n > 1]
+    if repeated:
+        raise BadCache(
+            f"{where}: {len(repeated)} clips have more than one row, first {repeated[0]!r}"
+        )
     return np.array(kept, dtype=np.int64), len(unknown)
 
 
-def _single(
-    numbers: NDArray[np.float64], there: NDArray[np.bool_], ids: Sequence[str], where: str
-) -> NDArray[np.float32]:
-    """The values as they are stored; rows that are not `there` stay NaN."""
+def _as_stored(numbers: F64, present: Bools, ids: Sequence[str], where: str) -> F32:
+    """The values as float32; rows that are not `present` are NaN."""
     with np.errstate(over="ignore"):
         rows = numbers.astype(np.float32)
     infinite = np.flatnonzero(np.isinf(rows).any(axis=1))
     if len(infinite):
         raise BadCache(
             f"{where}: {len(infinite)} rows hold infinite numbers, or such as float32 cannot "
-            f"hold, first that of clip {ids[int(infinite[0])]!r}: say NaN where one is missing"
+            f"hold, first that of clip {ids[int(infinite[0])]!r}: write NaN where one is missing"
         )
-    rows[~there] = np.nan
+    rows[~present] = np.nan
     return rows
 
 
-def _digest(rows: NDArray[np.float32], there: NDArray[np.bool_], ids: Sequence[str]) -> str:
+def _digest(rows: _Rows) -> str:
     """SHA-256 of clip ids and values, whatever order the rows came in."""
     state = hashlib.sha256()
-    for i in sorted(np.flatnonzero(there).tolist(), key=lambda i: ids[i]):
-        state.update(ids[i].encode("utf-8", "surrogatepass") + b"\0")
-        state.update(np.ascontiguousarray(rows[i], dtype="<f4").data)
+    for i in sorted(np.flatnonzero(rows.present).tolist(), key=lambda i: rows.clip_ids[i]):
+        state.update(rows.clip_ids[i].encode("utf-8", "surrogatepass") + b"\0")
+        state.update(np.ascontiguousarray(rows.values[i], dtype="<f4").data)
     return state.hexdigest()

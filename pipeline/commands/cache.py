@@ -9,6 +9,7 @@ import click
 
 from mvemo.cache import (
     ClipTable,
+    ImportSettings,
     export_cache,
     import_feature,
     join_arrays,
@@ -148,10 +149,12 @@ def import_(features: Path, files: tuple[str, ...], name: str, **options: Any) -
         values,
         clip_ids,
         table=_clip_table(options["manifest"], features),
-        sources=sources,
-        skip_unknown=options["skip_unknown"],
-        replace=options["force"],
-        provenance=facts_of(imported=name, files=[path.name for path in sources]),
+        settings=ImportSettings(
+            sources=sources,
+            skip_unknown=options["skip_unknown"],
+            replace=options["force"],
+            provenance=facts_of(imported=name, files=[path.name for path in sources]),
+        ),
     )
     line = f"{name}: {imported.present} of {imported.clips} clips, {imported.spec.dim} numbers each"
     if imported.incomplete:

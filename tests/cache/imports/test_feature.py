@@ -15,6 +15,7 @@ from mvemo.cache import (
     CacheWriter,
     ClipTable,
     FeatureSpec,
+    ImportSettings,
     MissingCache,
     content_digest,
     export_cache,
@@ -26,6 +27,8 @@ from mvemo.cache import (
     verify_cache,
 )
 
+SKIP = ImportSettings(skip_unknown=True)
+REPLACE = ImportSettings(replace=True)
 CLIPS = ClipTable(
     name="sample",
     task="multiclass",
@@ -67,8 +70,10 @@ def test_by_order_of_the_table_into_a_new_cache(path: Path, tmp_path: Path) -> N
     array = read_array(file)
     values, ids = join_arrays([array])
     assert ids is None
-    done = import_feature(path, "vggish", "audio", values, ids, table=CLIPS, sources=[file])
-    assert (done.clips, done.present, done.incomplete, done.skipped) == (4, 4, 0, 0)
+    imported = import_feature(
+        path, "vggish", "audio", values, ids, table=CLIPS, settings=ImportSettings(sources=[file])
+    )
+    assert (imported.clips, imported.present, imported.incomplete, imported.skipped) == (4, 4, 0, 0)
     with open_cache(path) as cache:
         (spec,) = cache.variants("vggish")
         assert (spec.protocol, spec.extractor, spec.version) == ("imported", "import", 1)
@@ -86,8 +91,8 @@ def test_by_clip_id_missing_rows_are_missing(path: Path) -> None:
     values = VALUES.copy()
     values[1, 2] = np.nan  # of clip "a": incomplete
     values[2] = np.nan  # of clip "b": absent
-    done = import_feature(path, "x", "video", values[:3], ["d", "a", "b"], table=CLIPS)
-    assert (done.present, done.incomplete) == (1, 1)
+    imported = import_feature(path, "x", "video", values[:3], ["d", "a", "b"], table=CLIPS)
+    assert (imported.present, imported.incomplete) == (1, 1)
     with open_cache(path) as cache:
         got, present = cache.vectors("x")
         assert present.tolist() == [False, False, False, True]
@@ -110,14 +115,21 @@ def test_all_else_in_the_cache_stays(extracted: Path) -> None:
         digest="e" * 64,
     )
     # Rows in the order of the manifest that is given, whatever that of the cache.
-    import_feature(extracted, "x", "audio", VALUES, table=shuffled, provenance={"command": "i"})
+    import_feature(
+        extracted,
+        "x",
+        "audio",
+        VALUES,
+        table=shuffled,
+        settings=ImportSettings(provenance={"command": "i"}),
+    )
     with open_cache(extracted) as cache:
         assert [s for s in cache.specs if s.name != "x"] == list(specs)
         assert cache.variants("c3d")[0].trained_on == ("c", "d")
         for fold, (values, present) in before.items():
-            got, there = cache.vectors("c3d", fold)
-            np.testing.assert_array_equal(got, values)
-            np.testing.assert_array_equal(there, present)
+            again, again_present = cache.vectors("c3d", fold)
+            np.testing.assert_array_equal(again, values)
+            np.testing.assert_array_equal(again_present, present)
         mel = cache.sequence("mel", "a")
         assert mel is not None
         assert mel.shape == (5, 2)
@@ -136,15 +148,15 @@ def test_no_table_is_needed_for_a_cache_that_is_there(extracted: Path) -> None:
 
 
 def test_a_name_is_taken_once(extracted: Path) -> None:
-    with pytest.raises(BadCache, match="there already"):
+    with pytest.raises(BadCache, match="exists already"):
         import_feature(extracted, "c3d", "video", VALUES)
     import_feature(extracted, "x", "audio", VALUES)
     import_feature(extracted, "x", "audio", VALUES)  # the same again
-    with pytest.raises(BadCache, match="there already"):
+    with pytest.raises(BadCache, match="exists already"):
         import_feature(extracted, "x", "audio", VALUES + 1)
     # Of what is replaced nothing stays, also not of clips that lack it now.
-    import_feature(extracted, "x", "audio", VALUES[:2], ["a", "b"], replace=True)
-    import_feature(extracted, "c3d", "video", VALUES, replace=True)
+    import_feature(extracted, "x", "audio", VALUES[:2], ["a", "b"], settings=REPLACE)
+    import_feature(extracted, "c3d", "video", VALUES, settings=REPLACE)
     with open_cache(extracted) as cache:
         assert cache.vectors("x")[1].tolist() == [True, True, False, False]
         assert [s.protocol for s in cache.variants("c3d")] == ["imported"]
@@ -155,7 +167,7 @@ def test_a_name_is_taken_once(extracted: Path) -> None:
     [
         (VALUES[:3], None, "3 rows for 4 clips"),
         (VALUES, ["a", "b", "c", "zz"], "1 of 4 rows are of clips .* first 'zz'"),
-        (VALUES, ["a", "b", "c", "a"], "1 rows are of a clip seen before, first 'a'"),
+        (VALUES, ["a", "b", "c", "a"], "1 clips have more than one row, first 'a'"),
         (VALUES, ["a", "b"], "2 clip ids for 4 rows"),
         (np.where(VALUES > 0, VALUES, np.inf), None, "infinite .* clip 'a'"),
         (VALUES * 1e300, None, "infinite"),
@@ -174,12 +186,25 @@ def test_refused(path: Path, values, ids, message: str) -> None:
 
 def test_unknown_clips_may_be_skipped(path: Path) -> None:
     # Of clips that are not in the table, also repeated ids do not matter.
-    done = import_feature(
-        path, "x", "audio", VALUES, ["b", "zz", "zz", "a"], table=CLIPS, skip_unknown=True
+    imported = import_feature(
+        path,
+        "x",
+        "audio",
+        VALUES,
+        ["b", "zz", "zz", "a"],
+        table=CLIPS,
+        settings=SKIP,
     )
-    assert (done.present, done.skipped) == (2, 2)
+    assert (imported.present, imported.skipped) == (2, 2)
     with pytest.raises(BadCache, match="no row is of a clip"):
-        import_feature(path, "y", "audio", VALUES, ["p", "q", "r", "s"], skip_unknown=True)
+        import_feature(
+            path,
+            "y",
+            "audio",
+            VALUES,
+            ["p", "q", "r", "s"],
+            settings=SKIP,
+        )
 
 
 def test_other_clips_than_the_caches(extracted: Path, path: Path) -> None:
@@ -190,7 +215,7 @@ def test_other_clips_than_the_caches(extracted: Path, path: Path) -> None:
         labels=CLIPS.labels[:3],
         folds=CLIPS.folds[:3],
     )
-    with pytest.raises(BadCache, match=r"1 are new \(first 'e'\), 2 are gone \(first 'c'\)"):
+    with pytest.raises(BadCache, match=r"1 are new \(first 'e'\), 2 are missing \(first 'c'\)"):
         import_feature(extracted, "x", "audio", VALUES[:3], table=fewer)
     relabelled = replace(CLIPS, labels=np.array([0, 1, 1, 1]))
     with pytest.raises(BadCache, match="clip 'c' has another label"):
