@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
 from mvemo.fuse.report.summary import OTHERS
@@ -27,6 +27,8 @@ from mvemo.manifests.files import read_csv
 RESERVED = ("clip_id", "label", "group", "fold", "model", "predicted")
 # Probability columns may be marked as such, as in the file that mvemo writes.
 PREFIX = "p_"
+# The fold of clips that were not tested, as in the file that mvemo writes.
+NOT_TESTED = "-1"
 # How far a row's sum may be from 1: files are often rounded to three or four digits.
 TOLERANCE = 1e-3
 
@@ -41,14 +43,14 @@ class Predictions:
         In the order of the first file's columns.
     clip_ids, groups
         In the order of their first rows; a clip without group is its own.
-    labels
+    y_true
         int64 (clips,): the true classes.
     folds
-        int64 (clips,): from 0 to k - 1 in the order of the files' own names of folds;
-        0 throughout where they name none.
+        int64 (clips,): from 0 to k - 1 in the order of the files' own names of folds, -1
+        for clips that were not tested; 0 throughout where the files name none.
     k
-        Number of folds.
-    probabilities
+        Number of folds that clips were tested in.
+    proba
         Model name to float64 (clips, classes); NaN rows where it made no prediction.
     files
         (name, SHA-256) of each file.
@@ -57,24 +59,24 @@ class Predictions:
     classes: tuple[str, ...]
     clip_ids: tuple[str, ...]
     groups: tuple[str, ...]
-    labels: NDArray[np.int64]
-    folds: NDArray[np.int64]
+    y_true: Ints
+    folds: Ints
     k: int
-    probabilities: Mapping[str, NDArray[np.float64]]
+    proba: Mapping[str, F64]
     files: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Row:
-    """One clip of one model, and where it stands."""
+    """One clip of one model; `place` is file and line, None where a column is not there."""
 
-    where: str
+    place: str
     clip_id: str
     label: str
     group: str | None
     fold: str | None
     model: str
-    values: list[float]
+    proba: list[float]
 
 
 def read_predictions(*paths: Path | str) -> Predictions:
@@ -82,17 +84,38 @@ def read_predictions(*paths: Path | str) -> Predictions:
 
     CSV in UTF-8 with a header: ``clip_id``, ``label`` (the true class), and a column of
     probabilities for each class, named like the class or ``p_`` and the class; optional
-    ``group``, ``fold`` (the one that the clip was tested in) and ``model`` (default: the
-    file's name). If any column begins with ``p_``, those alone are probabilities. Each
-    row's probabilities sum to 1 within `TOLERANCE`; all empty or NaN: not predicted.
-    mvemo's own ``predictions.csv`` is such a file.
+    ``group``, ``fold`` (the one that the clip was tested in, -1 if it was not) and
+    ``model`` (default: the file's name). If any column begins with ``p_``, those alone are
+    probabilities. Each row's probabilities sum to 1 within `TOLERANCE`; all empty or NaN:
+    not predicted. mvemo's own ``predictions.csv`` is such a file.
+
+    Parameters
+    ----------
+    paths
+        Of the files; their models are told apart by name.
 
     Raises
     ------
     BadFeatures
         A file that is not there or not such a CSV, an unknown label, numbers that are no
-        probabilities, a clip twice for one model, or files that disagree on a clip; the
-        message names the line.
+        probabilities, a clip twice for one model, files that disagree on a clip, or no clip
+        that was tested; the message names the line.
+
+    See Also
+    --------
+    results_of_predictions : score them.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> text = "clip_id,label,fold,calm,tense\\na,calm,1,0.9,0.1\\nb,tense,-1,,\\n"
+    >>> _ = Path("net.csv").write_text(text)
+    >>> predictions = read_predictions("net.csv")
+    >>> predictions.folds
+    array([ 0, -1])
+    >>> predictions.proba["net"]
+    array([[0.9, 0.1],
+           [nan, nan]])
     """
     if not paths:
         raise BadFeatures("no prediction file was given")
@@ -100,21 +123,30 @@ def read_predictions(*paths: Path | str) -> Predictions:
     rows: list[_Row] = []
     files: list[tuple[str, str]] = []
     for path in map(Path, paths):
-        lines = _lines(path)
-        found, read = _read_file(path, lines)
+        columns, rows_of_file = _read_file(path)
         if not classes:
-            classes = found
-        elif set(found) != set(classes):
+            classes = columns
+        elif set(columns) != set(classes):
             raise BadFeatures(
-                f"{path}: its classes are {', '.join(found)}, those of {paths[0]} "
+                f"{path}: its classes are {', '.join(columns)}, those of {paths[0]} "
                 f"{', '.join(classes)}"
             )
-        order = [found.index(name) for name in classes]
-        for row in read:
-            row.values = [row.values[i] for i in order]
-        rows += read
+        order = [columns.index(name) for name in classes]
+        rows += [replace(row, proba=[row.proba[i] for i in order]) for row in rows_of_file]
         files.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
-    return _assembled(classes, rows, files)
+    first = _first_rows(rows)
+    clip_ids = tuple(first)
+    folds, k = _number_folds(list(first.values()))
+    return Predictions(
+        classes=classes,
+        clip_ids=clip_ids,
+        groups=tuple(row.group or row.clip_id for row in first.values()),
+        y_true=np.array([classes.index(row.label) for row in first.values()], dtype=np.int64),
+        folds=folds,
+        k=k,
+        proba=_proba_by_model(rows, clip_ids, len(classes)),
+        files=tuple(files),
+    )
 
 
 def results_of_predictions(
@@ -126,9 +158,11 @@ def results_of_predictions(
 ) -> Results:
     """Score predictions, for the same report as an evaluation of mvemo's own.
 
-    Without folds there is one: its scores are those of all clips, and the majority
-    baseline is the share of the commonest class among them. Groups in more than one fold
-    make the results `leaky`: a model trained on the other folds saw them.
+    Without folds there is one: its scores are those of all clips, and the baseline is the
+    share of the commonest class among them. Clips that were not tested are not scored,
+    whatever was predicted for them; they may have been trained on. Groups in more than one
+    fold, or both tested and not tested, make the results `leaky`: the model may have seen
+    them.
 
     Parameters
     ----------
@@ -140,166 +174,190 @@ def results_of_predictions(
         Whether the clips are generated data, which no file tells.
     provenance
         JSON values to be kept beside the files' names and digests.
+
+    See Also
+    --------
+    mvemo.fuse.evaluate : cross-validate heads over features, instead.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> predictions = Predictions(
+    ...     classes=("calm", "tense"), clip_ids=("a", "b", "c"), groups=("a", "b", "c"),
+    ...     y_true=np.array([0, 1, 1]), folds=np.array([0, 0, 0]), k=1,
+    ...     proba={"net": np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])},
+    ... )
+    >>> results = results_of_predictions(predictions, name="mine")
+    >>> round(results.models[0].scores["accuracy"], 2)
+    0.67
     """
     p = predictions
     task = task_of("multiclass")
-    scored = tuple(
-        score_model(task, Model(model, (), ()), outputs, p.labels, p.folds, p.k)
-        for model, outputs in p.probabilities.items()
+    tested = (p.folds >= 0)[:, None]
+    models = tuple(
+        score_model(
+            task, Model(model, (), ()), np.where(tested, proba, np.nan), p.y_true, p.folds, p.k
+        )
+        for model, proba in p.proba.items()
     )
-    seen: dict[str, set[int]] = {}
+    folds_of_group: dict[str, set[int]] = {}
     for group, fold in zip(p.groups, p.folds.tolist(), strict=True):
-        seen.setdefault(group, set()).add(fold)
-    straddling = sum(len(folds) > 1 for folds in seen.values())
+        folds_of_group.setdefault(group, set()).add(fold)
+    n_straddling = sum(len(folds) > 1 for folds in folds_of_group.values())
     return Results(
         name=name,
         task=task,
         classes=p.classes,
         clip_ids=p.clip_ids,
         groups=p.groups,
-        y_true=p.labels,
+        y_true=p.y_true,
         folds=p.folds,
         k=p.k,
         seed=0,
         protocol=OTHERS,
-        leaky=straddling > 0,
+        leaky=n_straddling > 0,
         synthetic=synthetic,
         permuted=False,
-        models=scored,
-        baseline=score_baseline(task, p.labels, p.folds, p.k, len(p.classes)),
+        models=models,
+        baseline=score_baseline(task, p.y_true, p.folds, p.k, len(p.classes)),
         provenance={
             "prediction_files": [{"name": file, "sha256": sha256} for file, sha256 in p.files],
-            "groups_in_several_folds": straddling,
+            "groups_in_several_folds": n_straddling,
             **(provenance or {}),
         },
     )
 
 
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Line number and cells of every line that is not empty."""
+def _read_file(path: Path) -> tuple[tuple[str, ...], list[_Row]]:
+    """Classes, in the order of the columns, and rows."""
     lines = read_csv(path, error=BadFeatures)
     if len(lines) < 2:
         raise BadFeatures(f"{path}: no predictions: it has a header at most")
-    return lines
-
-
-def _read_file(
-    path: Path, lines: Sequence[tuple[int, list[str]]]
-) -> tuple[tuple[str, ...], list[_Row]]:
-    head = [cell.strip() for cell in lines[0][1]]
-    for name in head:
-        if head.count(name) > 1:
-            raise BadFeatures(f"{path}: column {name!r} is there twice")
-    for name in ("clip_id", "label"):
-        if name not in head:
-            raise BadFeatures(f"{path}: no column {name!r}; there are {', '.join(head)}")
-    marked = [i for i, name in enumerate(head) if name.startswith(PREFIX)]
-    columns = marked or [i for i, name in enumerate(head) if name and name not in RESERVED]
-    classes = tuple(head[i][len(PREFIX) if marked else 0 :] for i in columns)
-    if len(classes) < 2:
-        raise BadFeatures(
-            f"{path}: {len(classes)} columns of probabilities: one for each class is needed, "
-            "named like the class, or p_ and the class"
-        )
-    place = {name: head.index(name) for name in RESERVED if name in head}
+    header = [cell.strip() for cell in lines[0][1]]
+    columns, classes = _class_columns(path, header)
+    reserved = {name: header.index(name) for name in RESERVED if name in header}
     rows = []
     for number, cells in lines[1:]:
-        where = f"{path}:{number}"
-        if len(cells) != len(head):
-            raise BadFeatures(f"{where}: {len(cells)} cells, the header has {len(head)}")
-        told = {name: cells[i].strip() for name, i in place.items()}
-        for name in told:
-            if name != "predicted" and name != "group" and not told[name]:
-                raise BadFeatures(f"{where}: {name} is empty")
-        if told["label"] not in classes:
+        place = f"{path}:{number}"
+        if len(cells) != len(header):
+            raise BadFeatures(f"{place}: {len(cells)} cells, the header has {len(header)}")
+        values = {name: cells[i].strip() for name, i in reserved.items()}
+        for name, value in values.items():
+            if name not in ("predicted", "group") and not value:
+                raise BadFeatures(f"{place}: {name} is empty")
+        if values["label"] not in classes:
             raise BadFeatures(
-                f"{where}: label {told['label']!r} is none of the classes {', '.join(classes)}"
+                f"{place}: label {values['label']!r} is none of the classes {', '.join(classes)}"
             )
-        values = _probabilities(where, [cells[i] for i in columns])
         rows.append(
             _Row(
-                where,
-                told["clip_id"],
-                told["label"],
+                place=place,
+                clip_id=values["clip_id"],
+                label=values["label"],
                 # A file may know the groups of some clips alone.
-                told.get("group") or None,
-                told.get("fold"),
-                told.get("model", path.stem),
-                values,
+                group=values.get("group") or None,
+                fold=values.get("fold"),
+                model=values.get("model", path.stem),
+                proba=_parse_proba(place, [cells[i] for i in columns]),
             )
         )
     return classes, rows
 
 
-def _probabilities(where: str, cells: Sequence[str]) -> list[float]:
-    """One row's; all NaN where it is not predicted."""
-    values = []
+def _class_columns(path: Path, header: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+    """Indices of the columns of probabilities, and the classes that they are of."""
+    for name in header:
+        if header.count(name) > 1:
+            raise BadFeatures(f"{path}: column {name!r} is there twice")
+    for name in ("clip_id", "label"):
+        if name not in header:
+            raise BadFeatures(f"{path}: no column {name!r}; there are {', '.join(header)}")
+    marked = [i for i, name in enumerate(header) if name.startswith(PREFIX)]
+    columns = marked or [i for i, name in enumerate(header) if name and name not in RESERVED]
+    if len(columns) < 2:
+        raise BadFeatures(
+            f"{path}: {len(columns)} columns of probabilities: one for each class is needed, "
+            "named like the class, or p_ and the class"
+        )
+    return columns, tuple(header[i][len(PREFIX) if marked else 0 :] for i in columns)
+
+
+def _parse_proba(place: str, cells: Sequence[str]) -> list[float]:
+    """One row's probabilities; all NaN where it is not predicted."""
+    proba = []
     for cell in cells:
         try:
-            values.append(float(cell) if cell.strip() else math.nan)
+            proba.append(float(cell) if cell.strip() else math.nan)
         except ValueError:
-            raise BadFeatures(f"{where}: probability {cell!r} is no number") from None
-    unknown = sum(map(math.isnan, values))
-    if unknown == len(values):
-        return values
-    if unknown:
+            raise BadFeatures(f"{place}: probability {cell!r} is no number") from None
+    n_missing = sum(map(math.isnan, proba))
+    if n_missing == len(proba):
+        return proba
+    if n_missing:
         raise BadFeatures(
-            f"{where}: {unknown} of {len(values)} probabilities are missing: give all, or none "
+            f"{place}: {n_missing} of {len(proba)} probabilities are missing: give all, or none "
             "where nothing was predicted"
         )
-    for value in values:
+    for value in proba:
         if not 0.0 <= value <= 1.0 + TOLERANCE:
-            raise BadFeatures(f"{where}: {value:g} is no probability, which is from 0 to 1")
-    total = math.fsum(values)
+            raise BadFeatures(f"{place}: {value:g} is no probability, which is from 0 to 1")
+    total = math.fsum(proba)
     if abs(total - 1.0) > TOLERANCE:
-        raise BadFeatures(f"{where}: the probabilities sum to {total:.6g}, not to 1")
-    return values
+        raise BadFeatures(f"{place}: the probabilities sum to {total:.6g}, not to 1")
+    return [min(value, 1.0) for value in proba]
 
 
-def _assembled(
-    classes: tuple[str, ...], rows: Sequence[_Row], files: Sequence[tuple[str, str]]
-) -> Predictions:
+def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
+    """Clip id to its first row, with which all others of the clip must agree."""
     first: dict[str, _Row] = {}
-    place: dict[str, int] = {}
     for row in rows:
-        known = first.setdefault(row.clip_id, row)
-        place.setdefault(row.clip_id, len(place))
-        for what in ("label", "group", "fold"):
-            here, there = getattr(row, what), getattr(known, what)
-            if here != there:
+        earlier = first.setdefault(row.clip_id, row)
+        for name in ("label", "group", "fold"):
+            value, expected = getattr(row, name), getattr(earlier, name)
+            if value != expected:
                 raise BadFeatures(
-                    f"{row.where}: clip {row.clip_id!r} has {what} {_or_none(here)}, but "
-                    f"{_or_none(there)} at {known.where}"
+                    f"{row.place}: clip {row.clip_id!r} has {name} {_or_none(value)}, but "
+                    f"{_or_none(expected)} at {earlier.place}"
                 )
-    probabilities: dict[str, NDArray[np.float64]] = {}
-    where: dict[tuple[str, str], str] = {}
+    return first
+
+
+def _number_folds(rows: Sequence[_Row]) -> tuple[Ints, int]:
+    """Folds of clips, given one row each, as `Predictions.folds`; and their number."""
+    names = {row.fold for row in rows if row.fold is not None}
+    if not names:
+        return np.zeros(len(rows), dtype=np.int64), 1
     for row in rows:
-        at = (row.model, row.clip_id)
-        if at in where:
+        if row.fold is None:
+            raise BadFeatures(f"{row.place}: no fold is given for this clip, but for others")
+    tested = sorted(names - {NOT_TESTED}, key=_by_number)
+    if not tested:
+        raise BadFeatures(
+            f"{rows[0].place}: every clip's fold is {NOT_TESTED}, which means not tested: there "
+            "is nothing to score"
+        )
+    index = {NOT_TESTED: -1, **{fold: i for i, fold in enumerate(tested)}}
+    return np.array([index[str(row.fold)] for row in rows], dtype=np.int64), len(tested)
+
+
+def _proba_by_model(
+    rows: Sequence[_Row], clip_ids: Sequence[str], n_classes: int
+) -> dict[str, F64]:
+    position = {clip_id: i for i, clip_id in enumerate(clip_ids)}
+    proba: dict[str, F64] = {}
+    places: dict[tuple[str, str], str] = {}
+    for row in rows:
+        key = (row.model, row.clip_id)
+        if key in places:
             raise BadFeatures(
-                f"{row.where}: clip {row.clip_id!r} of model {row.model!r} is already at "
-                f"{where[at]}: a column 'model' tells models apart"
+                f"{row.place}: clip {row.clip_id!r} of model {row.model!r} is already at "
+                f"{places[key]}: a column 'model' tells models apart"
             )
-        where[at] = row.where
-        if row.model not in probabilities:
-            probabilities[row.model] = np.full((len(place), len(classes)), np.nan)
-        probabilities[row.model][place[row.clip_id]] = row.values
-    told = [row.fold for row in first.values()]
-    named = sorted({fold for fold in told if fold is not None}, key=_by_number)
-    without = [row.where for row in first.values() if row.fold is None]
-    if named and without:
-        raise BadFeatures(f"{without[0]}: no fold is given for this clip, but for others")
-    index = {fold: i for i, fold in enumerate(named)}
-    return Predictions(
-        classes=classes,
-        clip_ids=tuple(first),
-        groups=tuple(row.group or row.clip_id for row in first.values()),
-        labels=np.array([classes.index(row.label) for row in first.values()], dtype=np.int64),
-        folds=np.array([0 if f is None else index[f] for f in told], dtype=np.int64),
-        k=max(len(named), 1),
-        probabilities=probabilities,
-        files=tuple(files),
-    )
+        places[key] = row.place
+        if row.model not in proba:
+            proba[row.model] = np.full((len(clip_ids), n_classes), np.nan)
+        proba[row.model][position[row.clip_id]] = row.proba
+    return proba
 
 
 def _by_number(text: str) -> tuple[int, int, str]:

@@ -7,20 +7,21 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.heads.links import softmax
 from mvemo.fuse.models import Model
-from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
+from mvemo.fuse.results import Results, score_baseline, score_model
 from mvemo.manifests import song_of
 
-F64 = NDArray[np.float64]
 Rule = Literal["mean", "log-mean", "vote"]
 RULES: tuple[Rule, ...] = ("mean", "log-mean", "vote")
-# A segment's least probability of a class, so that one segment alone cannot rule it out.
-LEAST_PROBABILITY = 1e-6
-# Weight of the mean probabilities beside votes: it decides between equally many alone.
-_TIE = 1e-6
+# A segment's probability of a class counts as no smaller than this, so that one segment
+# alone cannot rule a class out.
+MIN_PROBABILITY = 1e-6
+# Weight of the mean probabilities beside votes: too small but to decide between equal votes.
+TIE_WEIGHT = 1e-6
 
 
 def song_level(
@@ -29,7 +30,7 @@ def song_level(
     """The same evaluation with one prediction for each song.
 
     Segments that a model did not predict are left out of their song's decision; a song
-    without any is not predicted. Heads and nets stay those trained on segments.
+    without any is not predicted. Heads and nets are those trained on segments.
 
     Parameters
     ----------
@@ -53,7 +54,12 @@ def song_level(
     Raises
     ------
     BadFeatures
-        An unknown rule, or a song whose segments differ in label, group or fold.
+        An unknown rule, labels that are no classes, or a song whose segments differ in
+        label, group or fold.
+
+    See Also
+    --------
+    decide_songs : the same for probabilities alone.
     """
     if rule not in RULES:
         raise BadFeatures(f"rule {rule!r} is not known: one of {', '.join(RULES)}")
@@ -67,7 +73,14 @@ def song_level(
     _check(results, list(first), song, rows)
     y_true, folds = results.y_true[rows], results.folds[rows]
     models = tuple(
-        _scored(model, decide(model.outputs, song, len(rows), rule), y_true, folds, results)
+        score_model(
+            results.task,
+            Model(model.name, model.features, model.modalities),
+            decide_songs(model.outputs, song, len(rows), rule),
+            y_true,
+            folds,
+            results.k,
+        )
         for model in results.models
     )
     return replace(
@@ -94,74 +107,78 @@ def song_level(
     )
 
 
-def decide(probabilities: F64, song: NDArray[np.int64], n_songs: int, rule: Rule) -> F64:
-    """Probabilities of songs.
+def decide_songs(proba: F64, song: Ints, n_songs: int, rule: Rule) -> F64:
+    """Probabilities of songs from those of their segments.
 
     Parameters
     ----------
-    probabilities
+    proba
         float64 (segments, classes), NaN rows where not predicted.
     song
         int64 (segments,), from 0 to `n_songs` - 1.
+    n_songs
+        Number of songs.
     rule
         As for `song_level`.
 
     Returns
     -------
     float64 (songs, classes), rows summing to 1; NaN rows for songs without a prediction.
+
+    See Also
+    --------
+    song_level : a whole evaluation by song.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> proba = np.array([[0.9, 0.1], [0.5, 0.5], [0.4, 0.6]])
+    >>> song = np.array([0, 0, 1])
+    >>> decide_songs(proba, song, 2, "mean")
+    array([[0.7, 0.3],
+           [0.4, 0.6]])
+    >>> decide_songs(proba, song, 2, "log-mean")
+    array([[0.75, 0.25],
+           [0.4 , 0.6 ]])
     """
-    there = np.isfinite(probabilities).all(axis=1)
-    held, of = probabilities[there], song[there]
-    count = np.bincount(of, minlength=n_songs)[:, None].astype(np.float64)
+    valid = np.isfinite(proba).all(axis=1)
+    proba, song = proba[valid], song[valid]
+    count = np.bincount(song, minlength=n_songs)[:, None].astype(np.float64)
     count[count == 0] = np.nan
-    mean = _sums(held, of, n_songs) / count
+    mean = _sum_by_song(proba, song, n_songs) / count
     if rule == "mean":
         return mean
     if rule == "vote":
-        votes = np.eye(probabilities.shape[1])[held.argmax(axis=1)]
-        shares: F64 = (1 - _TIE) * _sums(votes, of, n_songs) / count + _TIE * mean
-        return shares
-    logs = _sums(np.log(np.maximum(held, LEAST_PROBABILITY)), of, n_songs) / count
-    scores = np.exp(logs - logs.max(axis=1, keepdims=True))
-    scaled: F64 = scores / scores.sum(axis=1, keepdims=True)
-    return scaled
+        votes = np.eye(proba.shape[1])[proba.argmax(axis=1)]
+        shares: F64 = (1 - TIE_WEIGHT) * _sum_by_song(votes, song, n_songs) / count
+        return shares + TIE_WEIGHT * mean
+    logs = _sum_by_song(np.log(np.maximum(proba, MIN_PROBABILITY)), song, n_songs) / count
+    return softmax(logs)
 
 
-def _sums(values: F64, of: NDArray[np.int64], n: int) -> F64:
-    result = np.zeros((n, values.shape[1]))
-    np.add.at(result, of, values)
-    return result
+def _sum_by_song(values: F64, song: Ints, n_songs: int) -> F64:
+    total = np.zeros((n_songs, values.shape[1]))
+    np.add.at(total, song, values)
+    return total
 
 
 def _check(
     results: Results,
     songs: Sequence[str],
-    song: NDArray[np.int64],
-    first: NDArray[np.int64],
+    song: Ints,
+    first: Ints,
 ) -> None:
-    """Refuse songs whose segments do not belong together."""
+    """Refuse songs whose segments do not belong together; `first` segment of each song."""
     if not results.task.decides_songs:
         raise BadFeatures(f"{results.name}: songs are decided for classes, not {results.task.name}")
-    groups = np.array(results.groups, dtype=np.str_)
-    facts = {"group": groups, "fold": results.folds}
+    columns = {"group": np.array(results.groups, dtype=np.str_), "fold": results.folds}
     if not results.permuted:
-        facts["label"] = results.y_true
-    for what, values in facts.items():
-        wrong = np.flatnonzero(values != values[first][song])
-        if len(wrong):
-            row = int(wrong[0])
+        columns["label"] = results.y_true
+    for name, values in columns.items():
+        different = np.flatnonzero(values != values[first][song])
+        if len(different):
+            row = int(different[0])
             raise BadFeatures(
-                f"{results.name}: segment {results.clip_ids[row]!r} has another {what} than "
+                f"{results.name}: segment {results.clip_ids[row]!r} has another {name} than "
                 f"{results.clip_ids[int(first[song[row]])]!r} of its song {songs[song[row]]!r}"
             )
-
-
-def _scored(
-    model: ModelResult,
-    outputs: F64,
-    y_true: NDArray[np.int64],
-    folds: NDArray[np.int64],
-    results: Results,
-) -> ModelResult:
-    plain = Model(model.name, model.features, model.modalities)
-    return score_model(results.task, plain, outputs, y_true, folds, results.k)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
+from mvemo.fuse.arrays import F32, F64, Bools, Ints
 
 # A column that varies less than this in training, its spread over all clips being one, is
 # constant: single precision tells no smaller variance from none.
@@ -30,7 +29,7 @@ class Block:
     """
 
     values: F32
-    problems: NDArray[np.int64]
+    problems: Ints
 
 
 class RunningBlock:
@@ -80,14 +79,14 @@ class RunningBlock:
         product *= self._inverse
         return product
 
-    def drop(self, done: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def drop(self, done: Bools) -> Bools:
         """Run on without the problems that are done, bool (running problems,).
 
         Returns
         -------
         bool (problems of the block that ran,): those that run on.
         """
-        kept: NDArray[np.bool_] = ~done[self.slots]
+        kept: Bools = ~done[self.slots]
         new_slots = np.cumsum(~done) - 1
         self.slots, self.rows = new_slots[self.slots[kept]], self.rows[kept]
         self._mean, self._inverse = self._mean[kept], self._inverse[kept]

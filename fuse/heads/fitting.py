@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mvemo.fuse.arrays import F32, F64, Bools
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
@@ -17,10 +17,6 @@ from mvemo.fuse.heads.links import Link, apply_link
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.solver import Solution, solve
 from mvemo.fuse.models import Model
-
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 DEFAULT = HeadSettings()
 # Classes, or clips with tags or values, that a head is trained on at least.

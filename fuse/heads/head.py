@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.fuse.arrays import F32, F64
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.links import Link, apply_link
-
-F64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Head:
     net_fold: int | None
     mean: F64
     scale: F64
-    coef: NDArray[np.float32]
+    coef: F32
     intercept: F64
     C: float
     link: Link = "softmax"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import expit
 
-F64 = NDArray[np.float64]
+from mvemo.fuse.arrays import F64
 
 Link = Literal["softmax", "sigmoid", "identity"]
 # What a second layer reads of the heads below it, by their link.

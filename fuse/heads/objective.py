@@ -11,12 +11,9 @@ size are most of the solver's memory.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mvemo.fuse.arrays import F32, F64
 from mvemo.fuse.heads.links import Link
-
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 
 
 def residual_and_loss(scores: F32, target: F32, weights: F32, link: Link) -> tuple[F32, F64]:

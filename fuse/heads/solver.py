@@ -18,12 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.heads.blocks import Block, RunningBlock, weighted_moments
 from mvemo.fuse.heads.links import Link as Link
 from mvemo.fuse.heads.objective import curvature, residual_and_loss
-
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 
 # Pairs of steps and gradient changes that L-BFGS keeps.
 MEMORY = 10
@@ -58,8 +56,8 @@ class Solution:
     mean: tuple[F64, ...]
     scale: tuple[F64, ...]
     intercept: F64
-    iterations: NDArray[np.int64]
-    converged: NDArray[np.bool_]
+    iterations: Ints
+    converged: Bools
 
 
 def solve(
@@ -339,14 +337,14 @@ class _Problems:
 
     # --- ends
 
-    def retire(self, done: NDArray[np.bool_]) -> None:
+    def retire(self, done: Bools) -> None:
         """Keep the results of finished problems, bool (running problems,), and drop them."""
         if not done.any():
             return
         ids, kept = self.ids[done], ~done
         self.final_scores[ids] = self.scores[done]
         self.final_intercept[ids] = self.position[-1][done]
-        kept_of: list[NDArray[np.bool_]] = []
+        kept_of: list[Bools] = []
         for block, coef, final in zip(
             self.blocks, self.position[:-1], self.final_coef, strict=True
         ):

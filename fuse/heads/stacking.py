@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix, matrix_of
 from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
@@ -21,7 +21,6 @@ from mvemo.fuse.heads.links import DECISION_INPUTS, decision_inputs
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import INTEGRATED, STACKED, Model
 
-F64 = NDArray[np.float64]
 # Its few inputs are predictions already: a weaker penalty than that of features.
 STACK_C = 0.1
 
@@ -62,7 +61,7 @@ def stack_fold(
     clips: Clips,
     fold: int,
     outputs: Mapping[str, F64],
-    inner_folds: NDArray[np.int64],
+    inner_folds: Ints,
     *,
     inner: bool = False,
 ) -> tuple[Head | None, F64, F64]:

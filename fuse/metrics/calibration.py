@@ -13,14 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from sklearn.metrics import brier_score_loss
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-F64 = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from mvemo.fuse.arrays import F64, Bools, Ints
 
 N_BINS = 15
 # Temperatures are sought between these: beyond, probabilities are one-hot or even.

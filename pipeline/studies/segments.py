@@ -11,7 +11,7 @@ from mvemo.extract.nets import SequenceInput, input_of, with_length
 from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.report import published_j22 as j22
-from mvemo.fuse.songs import decide
+from mvemo.fuse.songs import decide_songs
 from mvemo.manifests import Manifest
 from mvemo.manifests.segments import segment_manifest, song_of
 from mvemo.pipeline.errors import BadOption
@@ -116,7 +116,7 @@ def _score_length(
     for each in compared:
         of_songs = score(
             class_indices(songs),
-            [decide(run.proba, song, len(songs), "mean") for run in each.runs],
+            [decide_songs(run.proba, song, len(songs), "mean") for run in each.runs],
             folds,
             songs.groups,
         )

@@ -30,15 +30,15 @@ def write(path, text):
 
 def test_the_smallest_file(tmp_path):
     path = write(tmp_path / "net.csv", GOOD)
-    held = read_predictions(path)
-    assert held.classes == ("calm", "tense")
-    assert held.clip_ids == held.groups == ("a", "b", "c")
-    assert held.labels.tolist() == [0, 1, 1]
-    assert (held.k, held.folds.tolist()) == (1, [0, 0, 0])
-    assert list(held.probabilities) == ["net"]
-    np.testing.assert_array_equal(held.probabilities["net"], [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
-    assert held.files == (("net.csv", hashlib.sha256(path.read_bytes()).hexdigest()),)
-    results = results_of_predictions(held, name="mine")
+    predictions = read_predictions(path)
+    assert predictions.classes == ("calm", "tense")
+    assert predictions.clip_ids == predictions.groups == ("a", "b", "c")
+    assert predictions.y_true.tolist() == [0, 1, 1]
+    assert (predictions.k, predictions.folds.tolist()) == (1, [0, 0, 0])
+    assert list(predictions.proba) == ["net"]
+    np.testing.assert_array_equal(predictions.proba["net"], [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
+    assert predictions.files == (("net.csv", hashlib.sha256(path.read_bytes()).hexdigest()),)
+    results = results_of_predictions(predictions, name="mine")
     (model,) = results.models
     assert model.per_fold["accuracy"].tolist() == [2 / 3]
     assert model.confusion.tolist() == [[1, 0], [1, 1]]
@@ -54,15 +54,15 @@ def test_scores_are_scikit_learns(tmp_path):
     for i in range(60):
         cells = ",".join(map(repr, values[i].tolist()))
         lines.append(f"{2 * (i % 3) + 5},{cells},clip {i},other,{'wxyz'[labels[i]]}")
-    held = read_predictions(write(tmp_path / "x.csv", "\n".join(lines)))
-    (model,) = results_of_predictions(held).models
-    assert held.k == 3
-    said = values.argmax(axis=1)
+    predictions = read_predictions(write(tmp_path / "x.csv", "\n".join(lines)))
+    (model,) = results_of_predictions(predictions).models
+    assert predictions.k == 3
+    y_pred = values.argmax(axis=1)
     for fold in range(3):
         rows = np.arange(60) % 3 == fold
-        assert model.per_fold["accuracy"][fold] == accuracy_score(labels[rows], said[rows])
+        assert model.per_fold["accuracy"][fold] == accuracy_score(labels[rows], y_pred[rows])
     assert model.scores["f1_macro"] == pytest.approx(
-        f1_score(labels, said, average="macro"), abs=1e-12
+        f1_score(labels, y_pred, average="macro"), abs=1e-12
     )
     auc = roc_auc_score(labels, values, multi_class="ovr")
     assert model.scores["roc_auc_macro_ovr_pooled"] == pytest.approx(auc, abs=1e-12)
@@ -89,15 +89,65 @@ def test_what_mvemo_writes_gives_the_same_scores(tmp_path):
     assert predictions_csv(again) == predictions_csv(results)
 
 
+FOLDED = "clip_id,label,group,fold,p_x,p_y\n"
+
+
+def folded(path, n_tested, n_untested, *, predict_untested):
+    """A file of clips of class x, then y, then x ...; those that are tested come first."""
+    lines = []
+    for i in range(n_tested + n_untested):
+        fold, label = (0, "xy"[i % 2]) if i < n_tested else (-1, "y")
+        p = "0.9,0.1" if predict_untested or i < n_tested else ","
+        lines.append(f"clip{i},{label},g{i},{fold},{p}")
+    return write(path, FOLDED + "\n".join(lines))
+
+
+@pytest.mark.parametrize("predict_untested", [False, True])
+def test_clips_that_were_not_tested_are_no_fold_and_not_scored(tmp_path, predict_untested):
+    path = folded(tmp_path / "x.csv", 10, 40, predict_untested=predict_untested)
+    predictions = read_predictions(path)
+    assert predictions.k == 1
+    assert predictions.folds.tolist() == [0] * 10 + [-1] * 40
+    results = results_of_predictions(predictions)
+    (model,) = results.models
+    assert results.k == 1
+    assert model.per_fold["accuracy"].tolist() == [0.5]
+    assert model.scores["accuracy"] == 0.5
+    assert not model.valid[10:].any()
+    # The commonest class of the clips that were not tested, on those that were.
+    assert results.primary_per_fold(results.baseline).tolist() == [0.5]
+    assert not results.baseline.valid[10:].any()
+    assert results.baseline.y_pred[:10].tolist() == [1] * 10
+    text = " ".join(format_table(results).split())
+    assert "2 folds" not in text
+
+
+def test_not_tested_is_no_number_of_a_fold(tmp_path):
+    lines = [f"c{i},x,g{i},{fold},1,0" for i, fold in enumerate((2, -1, 1, 10, -1))]
+    predictions = read_predictions(write(tmp_path / "x.csv", FOLDED + "\n".join(lines)))
+    assert predictions.folds.tolist() == [1, -1, 0, 2, -1]
+    assert predictions.k == 3
+    lines = [f"c{i},x,g{i},-1,1,0" for i in range(2)]
+    with pytest.raises(BadFeatures, match=r"x\.csv:2: every clip's fold is -1, which means not"):
+        read_predictions(write(tmp_path / "x.csv", FOLDED + "\n".join(lines)))
+
+
+def test_a_group_both_tested_and_not_may_have_been_trained_on(tmp_path):
+    text = FOLDED + "a,x,g,0,1,0\nb,y,h,0,0,1\nc,x,g,-1,,\n"
+    results = results_of_predictions(read_predictions(write(tmp_path / "x.csv", text)))
+    assert results.leaky
+    assert results.provenance["groups_in_several_folds"] == 1
+
+
 def test_several_files_are_several_models(tmp_path):
     one = write(tmp_path / "one.csv", GOOD)
     # Another order of classes and clips, one clip unknown to it and one not predicted.
     two = write(tmp_path / "two.csv", "tense,calm,label,clip_id\n0.7,0.3,tense,c\n,nan,calm,a\n")
-    held = read_predictions(one, two)
-    assert list(held.probabilities) == ["one", "two"]
-    got = held.probabilities["two"]
+    predictions = read_predictions(one, two)
+    assert list(predictions.proba) == ["one", "two"]
+    got = predictions.proba["two"]
     np.testing.assert_array_equal(got, [[np.nan, np.nan], [np.nan, np.nan], [0.3, 0.7]])
-    results = results_of_predictions(held)
+    results = results_of_predictions(predictions)
     assert results.models[1].per_fold["accuracy"].tolist() == [1.0]
     with pytest.raises(BadFeatures, match=r"already at .*one\.csv:2"):
         read_predictions(one, one)
@@ -105,18 +155,18 @@ def test_several_files_are_several_models(tmp_path):
 
 def test_a_group_in_two_folds_is_told(tmp_path):
     text = "clip_id,label,group,fold,x,y\na,x,g,1,1,0\nb,y,g,2,0,1\nc,y,,10,0,1\n"
-    held = read_predictions(write(tmp_path / "x.csv", text))
-    assert held.groups == ("g", "g", "c")
-    assert held.folds.tolist() == [0, 1, 2]
-    results = results_of_predictions(held)
+    predictions = read_predictions(write(tmp_path / "x.csv", text))
+    assert predictions.groups == ("g", "g", "c")
+    assert predictions.folds.tolist() == [0, 1, 2]
+    results = results_of_predictions(predictions)
     assert results.leaky
     assert results.provenance["groups_in_several_folds"] == 1
     assert "more than one fold" in banners(results)[0].text
 
 
 def test_every_report_says_whose_predictions_they_are(tmp_path):
-    held = read_predictions(write(tmp_path / "net.csv", GOOD))
-    results = results_of_predictions(held, synthetic=True)
+    predictions = read_predictions(write(tmp_path / "net.csv", GOOD))
+    results = results_of_predictions(predictions, synthetic=True)
     said = "cannot vouch that the model had not"
     assert said in " ".join(format_table(results).replace("\n! ", " ").split())
     page = report_html(results)
@@ -165,13 +215,20 @@ def test_files_that_do_not_go_together(tmp_path):
     folded = write(tmp_path / "folded.csv", "fold," + HEAD + "1,q,calm,1,0\n")
     with pytest.raises(BadFeatures, match="no fold is given for this clip"):
         read_predictions(one, folded)
-    with pytest.raises(BadFeatures, match="there is no such file"):
+    with pytest.raises(BadFeatures, match="no such file"):
         read_predictions(tmp_path / "none.csv")
     (tmp_path / "latin.csv").write_bytes(HEAD.encode() + b"\xe9,calm,1,0\n")
     with pytest.raises(BadFeatures, match="is not UTF-8"):
         read_predictions(tmp_path / "latin.csv")
 
 
+def test_a_probability_a_little_above_one_is_one(tmp_path):
+    path = write(tmp_path / "x.csv", HEAD + "a,calm,1.0004,0\nb,tense,0,1\n")
+    results = results_of_predictions(read_predictions(path))
+    assert results.models[0].outputs[0].tolist() == [1.0, 0.0]
+    assert results.models[0].calibration["brier"] == 0.0
+
+
 def test_rounded_probabilities_are_probabilities(tmp_path):
     path = write(tmp_path / "x.csv", "clip_id,label,x,y,z\na,x,0.333,0.333,0.333\n")
-    assert read_predictions(path).probabilities["x"].tolist() == [[0.333, 0.333, 0.333]]
+    assert read_predictions(path).proba["x"].tolist() == [[0.333, 0.333, 0.333]]

@@ -12,7 +12,7 @@ from fuse_samples import make_results
 
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, evaluate
-from mvemo.fuse.songs import RULES, decide, song_level
+from mvemo.fuse.songs import RULES, decide_songs, song_level
 
 
 def segments(n_songs=24, each=3, *, spread=1.0, seed=0, permuted=False):
@@ -111,18 +111,18 @@ def test_missing_segments_are_left_out_and_missing_songs_are_missing() -> None:
 def test_a_sure_no_of_one_segment_rules_nothing_out() -> None:
     p = np.array([[0.0, 1.0], [0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.9, 0.1]])
     for rule, winner in zip(RULES, (0, 1, 0), strict=True):
-        got = decide(p, np.zeros(5, np.int64), 1, rule)
+        got = decide_songs(p, np.zeros(5, np.int64), 1, rule)
         assert np.isfinite(got).all()
         assert got[0].argmax() == winner
-    assert decide(p, np.zeros(5, np.int64), 1, "log-mean")[0, 0] > 0.01
+    assert decide_songs(p, np.zeros(5, np.int64), 1, "log-mean")[0, 0] > 0.01
 
 
 def test_the_order_of_segments_has_no_say() -> None:
     p = np.random.default_rng(0).dirichlet(np.ones(4), size=4)
     for rule in RULES:
-        first = decide(p, np.zeros(4, np.int64), 1, rule)
+        first = decide_songs(p, np.zeros(4, np.int64), 1, rule)
         for order in itertools.permutations(range(4)):
-            again = decide(p[list(order)], np.zeros(4, np.int64), 1, rule)
+            again = decide_songs(p[list(order)], np.zeros(4, np.int64), 1, rule)
             np.testing.assert_allclose(again, first, atol=1e-12)
 
 
