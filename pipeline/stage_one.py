@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mvemo.cache import CacheWriter, open_cache
-from mvemo.extract.training.fine_tuning import pick_device
+from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.memory import keep_freed_memory
 from mvemo.extract.training.protocols import make_net, require_weights

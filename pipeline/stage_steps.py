@@ -13,8 +13,8 @@ from mvemo.extract.arrays import I64, Mask
 from mvemo.extract.descriptors import descriptor_spec
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.training.fine_tuning import pick_device
 from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption

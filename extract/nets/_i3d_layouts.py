@@ -42,8 +42,8 @@ _FLAX_KINDS = {
 }
 
 
-def to_own_names(
-    tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]
+def to_net_names(
+    tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Tensors of a file under the net's names and in its axis order.
 
@@ -51,7 +51,7 @@ def to_own_names(
     ----------
     tensors
         Of the file, in any layout known here, or already under the net's names.
-    own
+    state
         The net's ``state_dict``.
 
     Returns
@@ -62,23 +62,29 @@ def to_own_names(
     mapped: dict[str, Tensor] = {}
     unexpected: list[str] = []
     for name, value in tensors.items():
-        ours = own_name(name) if name not in own else name
-        if ours is None or ours not in own:
+        target = net_name(name) if name not in state else name
+        if target is None or target not in state:
             unexpected.append(name)
             continue
-        if name != ours:
-            value = _own_axes(value, ours, flax="/" in name)
-        mapped[ours] = value
-    for name in own:
+        if name != target:
+            value = _net_axes(value, target, flax="/" in name)
+        mapped[target] = value
+    for name in state:
         mean = mapped.get(name.removesuffix("weight") + "running_mean")
         if name.endswith("norm.weight") and name not in mapped and mean is not None:
-            # Of the file's shape: it must not seem to fit where nothing else does.
+            # Of the file's shape, so that it does not fit where nothing else does.
             mapped[name] = torch.ones_like(mean)
     return mapped, unexpected
 
 
-def own_name(name: str) -> str | None:
-    """The net's name of a published tensor, None for one that it has no use for."""
+def net_name(name: str) -> str | None:
+    """The net's name of a published tensor, None for one that it has no use for.
+
+    Examples
+    --------
+    >>> net_name("Mixed_3b.b1a.conv3d.weight")
+    'blocks.Mixed_3b.Branch_1.Conv3d_0a_1x1.conv.weight'
+    """
     flax = _FLAX.match(name)
     if flax:
         _, place, layer, what = flax.groups()
@@ -87,7 +93,7 @@ def own_name(name: str) -> str | None:
             return None
         if place == "Logits/Conv3d_0c_1x1":
             return "classifier.weight" if kind == "conv.weight" else "classifier.bias"
-        # A slip of the pen in the published graph: this 3x3x3 convolution is 0a there.
+        # The published graph calls this 3x3x3 convolution 0a, by mistake.
         place = place.replace("Conv3d_0a_3x3", "Conv3d_0b_3x3").replace("/", ".")
         return f"blocks.{place}.{kind}"
     parts = name.split(".")
@@ -105,12 +111,12 @@ def own_name(name: str) -> str | None:
     return f"blocks.{block}.{_KINDS[parts[-2]]}.{parts[-1]}"
 
 
-def _own_axes(value: Tensor, ours: str, *, flax: bool) -> Tensor:
+def _net_axes(value: Tensor, target: str, *, flax: bool) -> Tensor:
     """Kernels to (out, in, T, H, W), the classifier's to (out, in), statistics to vectors."""
-    if value.dim() == 5 and ours.endswith("weight"):
+    if value.dim() == 5 and target.endswith("weight"):
         if flax:
             # (T, H, W, in, out)
             value = value.permute(4, 3, 0, 1, 2)
-        return value.flatten(1) if ours == "classifier.weight" else value
+        return value.flatten(1) if target == "classifier.weight" else value
     # Some ports of TensorFlow's variables keep (1, 1, 1, 1, channels).
     return value.flatten() if value.dim() > 1 else value

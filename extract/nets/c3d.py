@@ -69,7 +69,7 @@ class C3DOptions:
         ``sports1m``: blue, green, red from 0 to 255, minus the mean of each colour, as the
         published weights were trained (but that their mean was one of each pixel and
         frame). ``unit``: the same divided by 64, about unit spread, which training from
-        random weights needs; published weights are made up for it as they are loaded.
+        random weights needs; published weights are multiplied by 64 as they are loaded.
     """
 
     n_frames: int = 32
@@ -206,31 +206,31 @@ class C3D(Net):
         }
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load the convolutions of any of the published layouts, or a file of our own.
+        """Load the convolutions of any published layout, or a file that mvemo saved.
 
         Fully connected layers are named in the `Match` as of no use: they are replaced.
         """
-        own = self.state_dict()
+        state = self.state_dict()
         if any(name.startswith("convolutions.") for name in tensors):
             return load_own(self, tensors)
         mapped: dict[str, Tensor] = {}
         unexpected: list[str] = []
         for name, value in tensors.items():
-            found = own_tensor(name, value)
-            if found is not None:
-                mapped[found[0]] = found[1]
-            elif name in own and value.shape == own[name].shape:
+            convolution = convolution_tensor(name, value)
+            if convolution is not None:
+                mapped[convolution[0]] = convolution[1]
+            elif name in state and value.shape == state[name].shape:
                 mapped[name] = value
             else:
                 unexpected.append(name)
         first = "convolutions.conv1a.weight"
         if first in mapped:
-            # What `prepare` divides by is made up here, so that any scale gives one result.
+            # `prepare` divides by this: with any scale the features are the same.
             mapped[first] = mapped[first] * self._divisor
         return load_mapped(self, mapped, unexpected=unexpected)
 
 
-def own_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
+def convolution_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
     """A published convolution's tensor under the net's name and in its axis order.
 
     Parameters
@@ -246,10 +246,10 @@ def own_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
     -------
     None for a tensor that is neither.
     """
-    found = _NAMED.search(name)
-    if found is None:
+    match = _NAMED.search(name)
+    if match is None:
         return None
-    layer = found.group(1)
+    layer = match.group(1)
     tensorflow = layer.startswith(("wc", "bc"))
     layer = _ALIASES.get("w" + layer[1:] if tensorflow else layer, layer)
     if layer not in dict(CONVOLUTIONS):
@@ -262,7 +262,7 @@ def own_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
 
 
 def _pool(x: Tensor, name: str) -> Tensor:
-    """The pooling after a convolution: 2 x 2 x 2 but for the first, which keeps the frames."""
+    """The pooling after a convolution: 2 x 2 x 2, but the first one keeps the frames."""
     frames, height, width = x.shape[2:]
     if name == "conv5b":
         # A pixel of padding, as published: 7 -> 4.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -219,19 +220,25 @@ def band_edges(bins: int, bands: int) -> NDArray[np.int64]:
 
     The lowest band is one bin and widths grow geometrically, so that low notes stay
     apart; without more bins than bands, each bin is a band.
+
+    Examples
+    --------
+    >>> band_edges(20, 5)
+    array([ 0,  1,  3,  6, 11, 20])
     """
     if bins <= bands:
         return np.arange(bins + 1)
-    steps = np.arange(bands + 1) / bands
-    # Edge s is a ((1 + bins / a)^s - 1): small a bends more. The first band of width 1
-    # has the largest bend that leaves no band empty.
-    low, high = 1e-6, 1e6 * bins
-    for _ in range(200):
-        a = np.sqrt(low * high)
-        if a * np.expm1(np.log1p(bins / a) / bands) < 1.0:
-            low = a
-        else:
-            high = a
-    edges = high * np.expm1(steps * np.log1p(bins / high))
+    if bands == 1:
+        return np.array([0, bins])
+    # Edge s, from 0 to 1, is a ((1 + bins / a)^s - 1): small a bends more. The first band of
+    # width 1 has the largest bend that leaves no band empty. The width grows with a.
+    log_a = brentq(
+        lambda x: np.exp(x) * np.expm1(np.log1p(bins / np.exp(x)) / bands) - 1.0,
+        np.log(1e-6),
+        np.log(1e6 * bins),
+        xtol=1e-12,
+    )
+    a = np.exp(log_a)
+    edges = a * np.expm1(np.arange(bands + 1) / bands * np.log1p(bins / a))
     rounded: NDArray[np.int64] = np.floor(edges + 0.5).astype(np.int64)
     return rounded

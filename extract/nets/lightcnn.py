@@ -14,8 +14,8 @@ from mvemo.extract.settings import NetSettings, TrainSettings
 class LightCNN(MelCNN):
     """The classical CNN with depthwise separable convolutions.
 
-    J22 wants a net that overfits less on few clips, and does not say which. Here each
-    convolution but the first is a 3 x 3 one of every channel by itself, then a 1 x 1 one
+    J22 asks for a net that overfits less on few clips, and does not say which. Here each
+    convolution but the first is a 3 x 3 one of each channel by itself, then a 1 x 1 one
     over channels (Howard et al. 2017), and the mean of the last map is the embedding,
     without a fully connected layer: about a tenth of the parameters.
     """

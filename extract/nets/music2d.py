@@ -68,9 +68,9 @@ class Music2DOptions:
             value = getattr(self, name)
             if value not in allowed:
                 raise BadSetting(f"music2d: {name} {value!r}: one of {', '.join(allowed)}")
-        settings, own = FRONT_ENDS[self.front_end]
+        settings, default_seconds = FRONT_ENDS[self.front_end]
         if self.seconds == 0.0:
-            object.__setattr__(self, "seconds", own)
+            object.__setattr__(self, "seconds", default_seconds)
         if not (math.isfinite(self.seconds) and self.seconds * settings.sr >= settings.n_fft):
             least = settings.n_fft / settings.sr
             raise BadSetting(
@@ -111,6 +111,11 @@ class Music2D(Net):
             width=0.25,
             options={"seconds": 4.0, "front_end": "pl20", "activation": "relu", "norm": "batch"},
             train=TrainSettings(lr=1e-2, epochs=20, patience=6),
+        ),
+    }
+    known_files: ClassVar[Mapping[str, str]] = {
+        "caf89f811415691fbb245be7eef394b9cebd787d7e3f78e29695972141cf2a08": (
+            "C17's music tagger, trained on the Million Song Dataset (Keras 1.2.2, Theano)"
         ),
     }
     published: ClassVar[tuple[str, ...]] = (
@@ -186,7 +191,7 @@ class Music2D(Net):
         }
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load C17's released file, or one of our own.
+        """Load C17's released file, or one that mvemo saved.
 
         Theano convolves where torch correlates, so kernels are turned by 180 degrees.
         The file's running means and standard deviations (0 and 1, never used by C17) and
@@ -199,18 +204,18 @@ class Music2D(Net):
         mapped: dict[str, Tensor] = {}
         used: set[str] = set()
         for i in range(len(POOLS)):
-            for ours, theirs in (
+            for name, published in (
                 (f"convolutions.{i}.weight", f"convolution2d_{i + 1}_W"),
                 (f"convolutions.{i}.bias", f"convolution2d_{i + 1}_b"),
                 (f"norms.{i}.weight", f"batchnormalization_{i + 1}_gamma"),
                 (f"norms.{i}.bias", f"batchnormalization_{i + 1}_beta"),
             ):
-                name = f"ConvBNEluDr/{theirs}"
-                if name not in tensors:
+                source = f"ConvBNEluDr/{published}"
+                if source not in tensors:
                     continue
-                used.add(name)
-                value = tensors[name]
-                mapped[ours] = value.flip(2, 3) if value.dim() == 4 else value
+                used.add(source)
+                value = tensors[source]
+                mapped[name] = value.flip(2, 3) if value.dim() == 4 else value
         kernels = tuple(f"melgram/param_{i}" for i in range(3))
         if self.options.front_end == "c17" and all(name in tensors for name in kernels):
             real, imag, bank = (tensors[name] for name in kernels)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.training.batches import RawBatches, split_rows
-from mvemo.extract.training.fine_tuning import autocast
+from mvemo.extract.training.devices import autocast
 
 
 @torch.inference_mode()

@@ -11,26 +11,26 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from mvemo.extract.errors import BadSetting, TrainingDiverged
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.batches import RawBatches, split_rows
 from mvemo.extract.training.checkpoints import JobFolder
+from mvemo.extract.training.devices import autocast
 from mvemo.extract.training.losses import make_loss
 
 Curve = dict[str, list[float]]
 # Seconds between two saved states of a run: a state of a large net takes a while to write.
 STATE_INTERVAL = 20.0
-# Points at most that a curve by iterations has; with more steps, every so many is kept.
+# Points at most that a curve by iterations has; with more steps, some are left out.
 MAX_POINTS = 5000
 
 
@@ -86,39 +86,10 @@ class TrainingJob:
         return n_epochs(self.settings, len(self.train_rows))
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` is the first CUDA device where there is one.
-
-    Raises
-    ------
-    BadSetting
-        A CUDA device is named, and torch finds none.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise BadSetting(f"device is {name!r}, but torch finds none here: use 'auto' or 'cpu'")
-    return torch.device(name)
-
-
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Mixed precision where it is asked for."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def place(net: Net, device: torch.device) -> Net:
-    """Move a net to its device, in the memory layout that its convolutions are fast in."""
-    layout = torch.channels_last_3d if net.modality == "video" else torch.contiguous_format
-    for module in net.modules():
-        if isinstance(module, nn.Conv3d):
-            module.to(memory_format=layout)
-    return net.to(device)
-
-
 def last_features(net: Net, x: Tensor) -> Tensor:
     """What enters the classifier in a forward pass of a prepared batch, (batch, dim).
 
-    Some nets drop out between their embedding and the classifier, so this is not
+    Some nets have a dropout between their embedding and the classifier, so this is not
     `Net.embed`; the losses need exactly the last layer's input.
     """
     inputs: list[Tensor] = []

@@ -28,7 +28,8 @@ from mvemo.extract.nets.parts.weights import load_weights
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.fine_tuning import Curve, TrainingJob, fine_tune, pick_device, place
+from mvemo.extract.training.devices import pick_device, place
+from mvemo.extract.training.fine_tuning import Curve, TrainingJob, fine_tune
 from mvemo.manifests import Manifest, inner_split
 
 # Rises whenever the same settings would train another net.

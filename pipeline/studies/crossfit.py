@@ -11,8 +11,9 @@ from scipy.special import softmax
 
 from mvemo.extract.nets import Net
 from mvemo.extract.settings import NetSettings
+from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.training.fine_tuning import Curve, pick_device
+from mvemo.extract.training.fine_tuning import Curve
 from mvemo.extract.training.protocols import TrainingClips, train_nets
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.multiclass import accuracy

@@ -219,6 +219,19 @@ def test_wrong_settings_are_one_line_and_exit_code_2(
     assert "Traceback" not in "".join(error)
 
 
+def test_training_that_diverges_is_one_line_that_names_net_fold_and_cure(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = tiny_settings("nets.music1d.optimizer=sgd", "nets.music1d.lr=1e30")
+    arguments = [demo / "manifest.csv", "--work", tmp_path, *options, "--nets", "music1d"]
+    assert run("mvemo", "extract", *arguments) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "music1d@fold0: training diverged: no finite loss by epoch" in line
+    assert "lower the learning rate, --set nets.music1d.lr=1e+29" in line
+    # Nothing of it is kept as if it were trained.
+    assert not list(tmp_path.glob("nets/*/weights.pt"))
+
+
 def test_wrong_weights_are_refused_before_anything_is_trained(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,8 @@ class Net(nn.Module, ABC):
         one's own starts from, and ``demo``, without which a demo takes the paper's.
     version
         Rises whenever the same weights would give other embeddings.
+    known_files
+        SHA-256 of published weight files that were tried with the net, and what they are.
     published
         The published weight files that `load_pretrained` maps, for ``mvemo weights list``.
     pretrained_outputs
@@ -52,6 +54,7 @@ class Net(nn.Module, ABC):
     Options: ClassVar[type[Any]]
     profiles: ClassVar[Mapping[str, NetSettings]]
     version: ClassVar[int] = 1
+    known_files: ClassVar[Mapping[str, str]] = {}
     published: ClassVar[tuple[str, ...]] = ()
     pretrained_outputs: ClassVar[int] = 0
 

