@@ -15,7 +15,7 @@ class BadCache(CacheError, ValueError):
 
 
 class MissingCache(CacheError, FileNotFoundError):
-    """The cache file is not there."""
+    """The cache file does not exist."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else "missing"

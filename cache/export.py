@@ -31,7 +31,7 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
         JSON, ``splits`` where there are any; for a sequence ``values`` (all frames, dim)
         and ``offsets`` (clips + 1,).
         ``.csv``: a line a clip (a frame of a sequence, with its number), empty cells where
-        missing; nine digits, which give every float32 back. Replaced if it is there.
+        missing; nine digits, which give every float32 back. Replaced if it exists.
     fold
         Which net's, under ``crossfit``.
 
@@ -41,6 +41,28 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
         No such feature or fold, or another ending of `out`.
     CacheError
         `out` cannot be written.
+
+    See Also
+    --------
+    import_feature : The way back.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from mvemo.cache import ClipTable, import_feature
+    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
+    >>> clips = ClipTable(
+    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ...     fold_seed=0, digest="",
+    ... )
+    >>> values = np.array([[0.5, 1.5], [2.0, 4.0]])
+    >>> _ = import_feature(path, "mean", "audio", values, table=clips)
+    >>> export_cache(path, "mean", path.with_name("mean.csv"))
+    >>> print(path.with_name("mean.csv").read_text(), end="")
+    clip_id,mean_0,mean_1
+    a,0.5,1.5
+    b,2,4
     """
     out = Path(out)
     writers = {".npz": _write_npz, ".csv": _write_csv}
@@ -48,7 +70,7 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
     if write is None:
         raise BadCache(f"{out}: ending {out.suffix!r} is none of .npz, .csv")
     if not out.parent.is_dir():
-        raise MissingCache(f"{out}: its folder is not there: make it first")
+        raise MissingCache(f"{out}: its folder does not exist: make it first")
     with open_cache(path) as cache:
         if cache.spec(name, fold).fold is None and fold is not None:
             raise BadCache(f"{path}: {name} is the same for all folds: leave the fold {fold} out")
@@ -90,8 +112,8 @@ def _write_csv(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
         if spec.kind == "vector":
             lines.writerow(["clip_id", *columns])
             values, present = cache.vectors(name, fold)
-            for clip, row, there in zip(table.clip_ids, values, present, strict=True):
-                lines.writerow([clip, *(_cells(row) if there else missing)])
+            for i, clip in enumerate(table.clip_ids):
+                lines.writerow([clip, *(_cells(values[i]) if present[i] else missing)])
             return
         lines.writerow(["clip_id", "frame", *columns])
         for clip in table.clip_ids:

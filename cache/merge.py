@@ -34,15 +34,32 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     paths
         Finished caches; a worker's may hold all clips with some rows, or some clips.
     out
-        The file to write; replaced if it is there.
+        The file to write; replaced if it exists.
 
     Raises
     ------
     BadCache
         The manifests differ, a row is corrupt, or two caches have the same row with other
-        values: the message names the first, and how many there are.
+        values: the message names the first, and the number of all.
     CacheBusy
         A writer holds `out`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from mvemo.cache import import_feature, open_cache
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> clips = ClipTable(
+    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ...     fold_seed=0, digest="",
+    ... )
+    >>> for name in ("mean", "deviation"):
+    ...     _ = import_feature(folder / f"{name}.h5", name, "audio", np.eye(2), table=clips)
+    >>> merge_caches([folder / "mean.h5", folder / "deviation.h5"], folder / "both.h5")
+    >>> with open_cache(folder / "both.h5") as cache:
+    ...     cache.names()
+    ('deviation', 'mean')
     """
     out = Path(out)
     if not paths:
@@ -74,10 +91,10 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
         try:
             write_file(out, plan, parts_folder(out) / "merged.tmp")
         except CorruptRows as error:
-            more = f", and {len(error.found) - 1} more rows" if len(error.found) > 1 else ""
-            where = error.found[0].source
+            more = f", and {len(error.corrupt) - 1} more rows" if len(error.corrupt) > 1 else ""
+            where = error.corrupt[0].source
             raise BadCache(
-                f"{out}: {error.found[0]}{more}: run 'mvemo cache repair {where}'"
+                f"{out}: {error.corrupt[0]}{more}: run 'mvemo cache repair {where}'"
             ) from None
     finally:
         pool.close()
@@ -97,11 +114,11 @@ def merge_tables(sources: Sequence[FileSource]) -> ClipTable:
     for source in sources:
         table = source.table
         for what in ("digest", "task", "classes", "k", "fold_seed", "synthetic"):
-            here, there = getattr(table, what), getattr(first.table, what)
-            if here != there:
+            value, first_value = getattr(table, what), getattr(first.table, what)
+            if value != first_value:
                 raise BadCache(
-                    f"{source.path}: {what.replace('_', ' ')} {here!r}, but {first.path} has "
-                    f"{there!r}: only caches of one manifest merge"
+                    f"{source.path}: {what.replace('_', ' ')} {value!r}, but {first.path} has "
+                    f"{first_value!r}: only caches of one manifest merge"
                 )
         for i, clip in enumerate(table.clip_ids):
             other, j = rows.setdefault(clip, (source, i))
@@ -141,26 +158,26 @@ def _split(table: ClipTable, row: int) -> int | None:
 
 
 def _merge_failures(sources: Sequence[FileSource]) -> Failures:
-    found: Failures = {}
+    merged: Failures = {}
     for source in sources:
-        for at, reason in source.failures.items():
-            held = found.get(at)
+        for clip_stage, reason in source.failures.items():
             if reason is not None:
-                found[at] = reason if held is None else min(held, reason)
-    return found
+                earlier = merged.get(clip_stage)
+                merged[clip_stage] = reason if earlier is None else min(earlier, reason)
+    return merged
 
 
 def _merge_curves(sources: Sequence[FileSource]) -> Curves:
-    found: Curves = {}
+    merged: Curves = {}
     for source in sources:
         for name, curve in source.curves.items():
-            held = found.setdefault(name, curve)
-            if to_json(held) != to_json(curve):
+            first = merged.setdefault(name, curve)
+            if to_json(first) != to_json(curve):
                 raise BadCache(
                     f"{source.path}: curve {name!r} differs from an earlier cache's: the nets "
                     "were trained apart; embed all clips with the same nets"
                 )
-    return dict(sorted(found.items()))
+    return dict(sorted(merged.items()))
 
 
 def _merge_provenance(sources: Sequence[FileSource]) -> dict[str, Any]:

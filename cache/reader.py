@@ -1,4 +1,4 @@
-"""Reading a cache; readers never write, and see the file that was last closed."""
+"""Reading a cache: readers never write, and see the cache as it was last closed."""
 
 from __future__ import annotations
 
@@ -55,8 +55,39 @@ class Failure:
 class Cache:
     """An open cache: a context manager, made by `open_cache`.
 
-    Values are read when asked for. A cache may be shared by threads; processes open their
-    own.
+    Values are read when they are needed. Threads may share a cache; each process opens one
+    of its own.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    See Also
+    --------
+    open_cache : Opens one.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from mvemo.cache import import_feature
+    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
+    >>> clips = ClipTable(
+    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ...     fold_seed=0, digest="",
+    ... )
+    >>> values = np.array([[0.5, 1.5], [2.0, 4.0]])
+    >>> _ = import_feature(path, "mean", "audio", values, table=clips)
+    >>> with open_cache(path) as cache:
+    ...     values, present = cache.vectors("mean")
+    ...     specs, table = cache.specs, cache.table
+    >>> values
+    array([[0.5, 1.5], [2. , 4. ]], dtype=float32)
+    >>> present
+    array([ True,  True])
+    >>> specs[0].protocol, table.labels
+    ('imported', array([0, 1]))
     """
 
     def __init__(self, path: Path) -> None:
@@ -74,13 +105,13 @@ class Cache:
             self._file.close()
             raise
 
-    # --- what is there
+    # --- contents
 
     @cached_property
     def specs(self) -> tuple[FeatureSpec, ...]:
         """Of all features, by name and fold, `trained_on` filled in."""
-        held = (spec for spec, _ in self._groups.values())
-        return tuple(sorted(held, key=lambda s: (s.name, -1 if s.fold is None else s.fold)))
+        specs = (spec for spec, _ in self._groups.values())
+        return tuple(sorted(specs, key=lambda s: (s.name, -1 if s.fold is None else s.fold)))
 
     def names(self) -> tuple[str, ...]:
         """Names of all features, sorted."""
@@ -94,17 +125,19 @@ class Cache:
         BadCache
             There is no such feature.
         """
-        found = tuple(spec for spec in self.specs if spec.name == name)
-        if not found:
-            there = ", ".join(self.names()) or "none"
-            raise BadCache(f"{self.path}: no feature {name!r}; there are {there}")
-        return found
+        variants = tuple(spec for spec in self.specs if spec.name == name)
+        if not variants:
+            names = ", ".join(self.names()) or "none"
+            raise BadCache(f"{self.path}: no feature {name!r}; there are {names}")
+        return variants
 
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
         """By clip id and stage."""
-        found = self._read("failures", read_failures)
-        return tuple(sorted(Failure(c, s, why) for (c, s), why in found.items() if why is not None))
+        stored = self._read("failures", read_failures)
+        return tuple(
+            sorted(Failure(c, s, why) for (c, s), why in stored.items() if why is not None)
+        )
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
@@ -120,14 +153,14 @@ class Cache:
         """SHA-256 of the clips and of all features' specs, keys and row checksums.
 
         Two caches of one digest hold the same values; failures, curves and provenance do
-        not count. That the values fit their checksums is for `verify_cache` to say.
+        not count. Whether the values fit their checksums is checked by `verify_cache`.
         """
         state = hashlib.sha256()
         state.update(str(self._read("clip table", lambda f: f["clips"].attrs["checksum"])).encode())
         for spec in self.specs:
             group = self._groups[spec.name, spec.fold][1]
-            held = self._read(f"feature {group}", _checksum_of(group))
-            state.update(f"{spec.digest} {held}\n".encode())
+            checksum = self._read(f"feature {group}", _checksum_of(group))
+            state.update(f"{spec.digest} {checksum}\n".encode())
         return state.hexdigest()
 
     # --- values
@@ -155,7 +188,7 @@ class Cache:
         ------
         BadCache
             No such feature or fold, a sequence, or values that are damaged: every row is
-            held against its checksum.
+            compared with its checksum.
         """
         spec, group = self._find(name, fold)
         if spec.kind != "vector":
@@ -171,12 +204,12 @@ class Cache:
             and not (np.isfinite(values).all(axis=1) != index.present).any()
         )
         for i in np.flatnonzero(index.present).tolist() if sound else ():
-            made = row_checksum(self.table.clip_ids[i], bytes(index.keys[i]), values[i])
-            sound = sound and made == index.checksums[i].tobytes()
+            checksum = row_checksum(self.table.clip_ids[i], bytes(index.keys[i]), values[i])
+            sound = sound and checksum == index.checksums[i].tobytes()
         if not sound:
             raise BadCache(
                 f"{self.path}: the values of {feature_label(spec)} are damaged: "
-                f"'mvemo cache verify {self.path}' says where, 'mvemo cache repair' drops them"
+                f"'mvemo cache verify {self.path}' lists them, 'mvemo cache repair' drops them"
             )
         return values, index.present
 
@@ -223,23 +256,23 @@ class Cache:
         return {clip: i for i, clip in enumerate(self.table.clip_ids)}
 
     @cached_property
-    def _held_offsets(self) -> dict[str, Ints]:
+    def _offsets_by_group(self) -> dict[str, Ints]:
         return {}
 
     def _offsets(self, group: str) -> Ints:
-        held = self._held_offsets.get(group)
-        if held is None:
-            held = self._read(f"feature {group}", lambda f: f["features"][group]["offsets"][()])
-            self._held_offsets[group] = held
-        return held
+        offsets = self._offsets_by_group.get(group)
+        if offsets is None:
+            offsets = self._read(f"feature {group}", lambda f: f["features"][group]["offsets"][()])
+            self._offsets_by_group[group] = offsets
+        return offsets
 
     def _find(self, name: str, fold: int | None) -> tuple[FeatureSpec, str]:
-        found = self._groups.get((name, fold)) or self._groups.get((name, None))
-        if found is None:
+        group = self._groups.get((name, fold)) or self._groups.get((name, None))
+        if group is None:
             folds = ", ".join(str(spec.fold) for spec in self.variants(name))
             given = "none was given" if fold is None else f"not {fold}"
             raise BadCache(f"{self.path}: {name} has a variant for each fold {folds}; {given}")
-        return found
+        return group
 
     # --- the file
 
@@ -287,5 +320,26 @@ def open_cache(path: Path | str) -> Cache:
         There is no such file.
     BadCache
         It is no feature cache, is damaged, or is of a newer schema than this code's.
+
+    See Also
+    --------
+    CacheWriter : Writes a cache.
+    verify_cache : Checks every value.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from mvemo.cache import import_feature
+    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
+    >>> clips = ClipTable(
+    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ...     fold_seed=0, digest="",
+    ... )
+    >>> values = np.array([[0.5, 1.5], [2.0, 4.0]])
+    >>> _ = import_feature(path, "mean", "audio", values, table=clips)
+    >>> with open_cache(path) as cache:
+    ...     cache.names(), cache.table.clip_ids
+    (('mean',), ('a', 'b'))
     """
     return Cache(Path(path))

@@ -1,4 +1,4 @@
-"""Make a sound cache of a damaged one, and of what an unfinished run left."""
+"""Make a sound cache of a damaged one, and of the shards of an unfinished run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Curves
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.cache.writing.plan import Plan, plan_rows
-from mvemo.cache.writing.rules import newest_failures, resolve, with_history
+from mvemo.cache.writing.rules import joined_history, newest_failures, resolve
 from mvemo.cache.writing.shards import read_shards, remove_shards, shard_paths, write_dropping
 from mvemo.cache.writing.sources import FilePool, FileSource
 
 
 def repair_cache(path: Path | str) -> list[str]:
-    """Drop what is corrupt, take up the shards of an unfinished run, and write anew.
+    """Drop what is corrupt, add the shards of an unfinished run, and write the file again.
 
     A dropped row is missing afterwards, with a failure of stage ``cache:<feature>`` that
     the next extraction clears.
@@ -34,6 +34,25 @@ def repair_cache(path: Path | str) -> list[str]:
         Not even the clip table can be read.
     CacheBusy
         A writer is at work.
+
+    See Also
+    --------
+    verify_cache : Finds what is corrupt.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from mvemo.cache import import_feature
+    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
+    >>> clips = ClipTable(
+    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ...     fold_seed=0, digest="",
+    ... )
+    >>> _ = import_feature(path, "mean", "audio", np.eye(2), table=clips)
+    >>> repair_cache(path)
+    []
     """
     path = Path(path)
     parts = parts_folder(path)
@@ -51,7 +70,7 @@ def repair_cache(path: Path | str) -> list[str]:
             except BadCache as error:
                 if not shard_paths(parts):
                     raise
-                done.append(f"the cache itself was past repair, shards alone are kept: {error}")
+                done.append(f"the cache was past repair, only the shards are kept: {error}")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             shards = read_shards(parts, pool, () if main is None else main.merged)
@@ -62,12 +81,11 @@ def repair_cache(path: Path | str) -> list[str]:
         if not sources:
             raise MissingCache(f"{path}: there is no such file, and no shard of a run")
         table = _table(main, parts, pool)
+        clips = frozenset(table.clip_ids)
         curves: Curves = {}
         for source in sources:
             curves.update(source.curves)
-        provenance = sources[-1].provenance
-        for source in reversed(sources[:-1]):
-            provenance = with_history(provenance, source.provenance)
+        provenance = joined_history(sources[-1].provenance, sources[:-1])
         plan = Plan(
             table,
             list(sources),
@@ -77,9 +95,9 @@ def repair_cache(path: Path | str) -> list[str]:
                 if (feature.origin >= 0).any()
             },
             {
-                at: why
-                for at, why in newest_failures(sources).items()
-                if why is not None and at[0] in set(table.clip_ids)
+                (clip, stage): why
+                for (clip, stage), why in newest_failures(sources).items()
+                if why is not None and clip in clips
             },
             curves,
             provenance,
@@ -106,5 +124,5 @@ def _table(main: FileSource | None, parts: Path, pool: FilePool) -> ClipTable:
     if opening.exists():
         return FileSource(opening, pool).table
     if main is None:
-        raise BadCache(f"{opening}: the unfinished run's clip table is not there: extract again")
+        raise BadCache(f"{opening}: the clip table of the unfinished run is missing: extract again")
     return main.table

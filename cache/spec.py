@@ -43,7 +43,13 @@ class FeatureSpec:
         The fold whose clips the net never saw (``crossfit``), else None.
     trained_on
         Ids of the clips that any fitting of the net saw, early stopping included.
-        Not part of the digest: the weights stand for it.
+        Not part of the digest, which has the weights.
+
+    Examples
+    --------
+    >>> spec = FeatureSpec("mel", "audio", "sequence", 128, "mel", 1, params={"sr": 22050})
+    >>> spec.digest[:8], spec.key("digest of a file")[:8]
+    ('2d7bc33b', '2adabdcc')
     """
 
     name: str

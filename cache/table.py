@@ -22,13 +22,13 @@ class ClipTable:
     task
         ``multiclass``, ``multilabel`` or ``regression``.
     classes
-        Class names, tags or dimensions, in fixed order.
+        Class names, tags or targets, in fixed order.
     clip_ids, groups
         One string a clip.
     labels
         int64 (clips,), int64 (clips, classes) or float64 (clips, classes), by task.
     folds
-        int64 (clips,), 0-based; -1 throughout where stage one made none.
+        int64 (clips,), 0-based; -1 for every clip where there are no folds.
     k, fold_seed
         Number of folds and the seed they were made with; 0 and 0 where there are none, 0 and
         the split's seed where there are splits.

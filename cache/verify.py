@@ -1,4 +1,4 @@
-"""Whether a cache says what was written to it, and nothing that contradicts itself."""
+"""Whether a cache holds what was written to it, without damage or contradiction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mvemo.cache.writing.checks import check_table
 from mvemo.cache.writing.plan import BLOCK
 from mvemo.cache.writing.rules import same_family, tested_rows
 
-# Problems of one kind that are told one by one; the rest are counted.
+# Problems of one kind that are listed; the rest are counted.
 SHOWN = 5
 
 
@@ -45,7 +45,30 @@ def verify_cache(path: Path | str) -> list[str]:
     MissingCache
         There is no such file.
     CacheError
-        It may not be read, which says nothing about the file.
+        It may not be read; whether it is sound is not known.
+
+    See Also
+    --------
+    repair_cache : Drops what is corrupt.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from mvemo.cache import import_feature
+    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
+    >>> clips = ClipTable(
+    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ...     fold_seed=0, digest="",
+    ... )
+    >>> values = np.array([[0.123, 1.5], [2.0, 4.0]])
+    >>> _ = import_feature(path, "mean", "audio", values, table=clips)
+    >>> verify_cache(path)
+    []
+    >>> stored, damaged = (np.float32(value).tobytes() for value in (0.123, 0.321))
+    >>> _ = path.write_bytes(path.read_bytes().replace(stored, damaged))
+    >>> verify_cache(path)
+    ["mean of clip 'a': the values do not fit their checksum"]
     """
     path = Path(path)
     try:
@@ -101,11 +124,7 @@ def table_problems(table: ClipTable) -> list[str]:
     elif ((folds < 0) | (folds >= table.k)).any():
         outside = sorted(set(folds[(folds < 0) | (folds >= table.k)].tolist()))
         problems.append(f"folds {outside} are outside 0 to {table.k - 1}")
-    of_group: dict[str, set[int]] = {}
-    for name, fold in zip(table.groups, folds.tolist(), strict=True):
-        of_group.setdefault(name, set()).add(fold)
-    straddling = [(name, held) for name, held in of_group.items() if len(held) > 1]
-    problems += [f"group {name!r} straddles folds {sorted(held)}" for name, held in straddling]
+    problems += _straddling(table, folds, "folds")
     if table.splits is not None:
         problems += _split_problems(table, table.splits)
     return _shortened(problems, "problems of the clip table")
@@ -120,11 +139,19 @@ def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
         problems.append(f"no clip is in split {TEST}")
     if not np.isin(splits, (TRAIN, VALIDATION)).any():
         problems.append(f"no clip is in split {TRAIN}")
-    of_group: dict[str, set[int]] = {}
-    for name, split in zip(table.groups, splits.tolist(), strict=True):
-        of_group.setdefault(name, set()).add(split)
-    straddling = [(name, held) for name, held in of_group.items() if len(held) > 1]
-    return problems + [f"group {n!r} straddles splits {sorted(held)}" for n, held in straddling]
+    return problems + _straddling(table, splits, "splits")
+
+
+def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
+    """Groups with clips in more than one fold or split."""
+    parts_of: dict[str, set[int]] = {}
+    for group, part in zip(table.groups, parts.tolist(), strict=True):
+        parts_of.setdefault(group, set()).add(part)
+    return [
+        f"group {group!r} straddles {what} {sorted(several)}"
+        for group, several in parts_of.items()
+        if len(several) > 1
+    ]
 
 
 def _feature_problems(group: Any, index: Index, table: ClipTable) -> list[str]:
@@ -145,29 +172,29 @@ def _feature_problems(group: Any, index: Index, table: ClipTable) -> list[str]:
     if ((index.keys != b"") != index.present).any():
         problems.append(f"{label}: clips with a key are not those marked present")
     rows = _vector_problems if spec.kind == "vector" else _sequence_problems
-    found = [f"{label} of clip {p}" for p in rows(values, index, table)]
-    return problems + _shortened(found, f"bad rows of {label}")
+    bad_rows = [f"{label} of clip {p}" for p in rows(values, index, table)]
+    return problems + _shortened(bad_rows, f"bad rows of {label}")
 
 
 def _vector_problems(values: Any, index: Index, table: ClipTable) -> list[str]:
-    found = []
+    problems = []
     step = max(1, BLOCK // (4 * index.spec.dim))
     for start in range(0, len(table), step):
         block = values[start : start + step]
         for i, row in enumerate(block, start):
             if index.present[i]:
-                found += _row_problems(row, i, index, table)
+                problems += _row_problems(row, i, index, table)
             elif not np.isnan(row).all():
-                found.append(f"{table.clip_ids[i]!r} is marked missing, but has values")
-    return found
+                problems.append(f"{table.clip_ids[i]!r} is marked missing, but has values")
+    return problems
 
 
 def _sequence_problems(values: Any, index: Index, table: ClipTable) -> list[str]:
-    found = []
+    problems = []
     offsets = np.concatenate([[0], np.cumsum(index.frames)])
     for i in np.flatnonzero(index.present).tolist():
-        found += _row_problems(values[offsets[i] : offsets[i + 1]], i, index, table)
-    return found
+        problems += _row_problems(values[offsets[i] : offsets[i + 1]], i, index, table)
+    return problems
 
 
 def _row_problems(row: F32, i: int, index: Index, table: ClipTable) -> list[str]:
@@ -183,10 +210,8 @@ def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
     """A net's training clips against what its protocol promises."""
     seen = frozenset(spec.trained_on)
     if spec.protocol in ("none", "frozen"):
-        held = seen.intersection(table.clip_ids)
-        return (
-            [f"protocol {spec.protocol}, but trained on {len(held)} of the clips"] if held else []
-        )
+        n = len(seen.intersection(table.clip_ids))
+        return [f"protocol {spec.protocol}, but trained on {n} of the clips"] if n else []
     inside = tested_rows(spec, table)
     if inside is None:
         return []

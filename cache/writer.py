@@ -2,8 +2,8 @@
 
 A run's rows are buffered, committed to shards in ``<cache>.parts/``, and merged into the
 cache by `CacheWriter.close`. Every file appears by renaming a complete, flushed one. So at
-whatever moment a run is killed, the cache is what the last `close` left, every shard is
-whole, and only what was not committed is lost; the next writer takes the shards up.
+whatever moment a run is killed, the cache is as the last `close` left it, every shard is
+whole, and only what was not committed is lost; the next writer merges the shards.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.layout import feature_label, subset
 from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import F32, Curves
+from mvemo.cache.types import F32
 from mvemo.cache.writing.checks import check_spec, check_table, check_text, checked_values
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.cache.writing.plan import Plan, PlannedFeature, plan_rows
 from mvemo.cache.writing.rules import (
     corrupt_stage,
-    curve_names,
+    joined_history,
     newest_failures,
+    remaining_curves,
     resolve,
     saw_its_fold,
-    with_history,
 )
 from mvemo.cache.writing.shards import (
     new_shard_path,
@@ -53,18 +53,18 @@ class CacheWriter:
 
     Leaving the ``with`` block merges everything into the cache. Leaving it by an exception
     (Ctrl-C, too) commits what was put and leaves the cache as it was: the next writer, or
-    ``mvemo cache repair``, takes the shards up.
+    ``mvemo cache repair``, merges the shards.
 
     When the table differs from the cache's, rows follow their clip ids; rows of clips that
-    are gone are dropped. Of each feature name and fold the spec that this writer was last
-    asked about or given stays, and whatever does not fit beside it (other parameters or
-    another protocol) goes. So do the nets of earlier folds that saw clips which the table
-    now puts in their fold.
+    are no longer in it are dropped. Of each feature name and fold the spec that `current` or
+    `put` last had stays, and those that are not compatible with it (other parameters or
+    another protocol) are dropped. So are the nets of earlier folds that saw clips which are
+    now in their fold.
 
     Parameters
     ----------
     path
-        The cache; its folder must be there.
+        The cache; its folder must exist.
     table
         All clips of the run.
     provenance
@@ -82,6 +82,29 @@ class CacheWriter:
         The table is inconsistent, or the cache is damaged or of a newer schema.
     CacheError
         The folder cannot be written.
+
+    See Also
+    --------
+    open_cache : Reads a cache.
+    import_feature : Writes an array as a feature.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from mvemo.cache import open_cache
+    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
+    >>> clips = ClipTable(
+    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ...     fold_seed=0, digest="",
+    ... )
+    >>> spec = FeatureSpec("mean", "audio", "vector", 2, "example", 1, params={})
+    >>> with CacheWriter(path, clips, provenance={"command": "example"}) as writer:
+    ...     writer.put(spec, "a", spec.key("digest of a.mp3"), np.array([0.5, 1.5], np.float32))
+    ...     writer.fail("b", "decode:audio", "the file is truncated")
+    >>> with open_cache(path) as cache:
+    ...     cache.vectors("mean")
+    (array([[0.5, 1.5], [nan, nan]], dtype=float32), array([ True, False]))
     """
 
     def __init__(
@@ -103,8 +126,8 @@ class CacheWriter:
         self._memory = MemorySource()
         self._rows: dict[str, dict[str, bytes]] = {}
         self._stale: dict[str, set[str]] = {}
-        # What this run wants, the most recent last.
-        self._asked: dict[str, FeatureSpec] = {}
+        # The features that this run requests, the most recent last.
+        self._requested: dict[str, FeatureSpec] = {}
         self._closed = False
         self._committed = time.monotonic()
         self._pool = FilePool()
@@ -128,10 +151,10 @@ class CacheWriter:
                 ) from None
             raise
 
-    # --- asking
+    # --- what is stored
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
-        """Ids of the clips whose row is there under today's key; all others are to be made.
+        """Ids of the clips whose stored row is up to date; all others have to be extracted.
 
         Parameters
         ----------
@@ -150,12 +173,10 @@ class CacheWriter:
     @property
     def failures(self) -> tuple[tuple[str, str, str], ...]:
         """(clip id, stage, reason) of each failure of the table's clips, sorted."""
-        held = self._failures.items()
-        return tuple(
-            sorted((c, s, why) for (c, s), why in held if why is not None and c in self._clips)
-        )
+        known = ((c, s, why) for (c, s), why in self._failures.items() if c in self._clips)
+        return tuple(sorted((c, s, why) for c, s, why in known if why is not None))
 
-    # --- telling
+    # --- what is new
 
     def put(self, spec: FeatureSpec, clip_id: str, key: str, array: F32) -> None:
         """Buffer one clip's values; durable after the next commit.
@@ -199,7 +220,7 @@ class CacheWriter:
             self.commit()
 
     def fail(self, clip_id: str, stage: str, reason: str) -> None:
-        """Keep a failure; one of the same clip and stage gives way.
+        """Keep a failure, in place of an earlier one of the same clip and stage.
 
         Parameters
         ----------
@@ -222,12 +243,12 @@ class CacheWriter:
         """Forget a clip's failures: that of one stage, or all; to be called on success."""
         self._check_open()
         stages = [s for c, s in self._failures if c == clip_id] if stage is None else [stage]
-        for held in stages:
-            if self._failures.get((clip_id, held)) is not None:
-                self._set_failure(clip_id, held, None)
+        for known in stages:
+            if self._failures.get((clip_id, known)) is not None:
+                self._set_failure(clip_id, known, None)
 
     def curve(self, name: str, values: Mapping[str, Sequence[float]]) -> None:
-        """Keep a training curve, ``music1d@fold0``; an earlier one of the name gives way.
+        """Keep a training curve, ``music1d@fold0``, in place of an earlier one of its name.
 
         Parameters
         ----------
@@ -239,7 +260,7 @@ class CacheWriter:
         self._check_open()
         self._memory.curves[name] = {k: [float(v) for v in s] for k, s in values.items()}
 
-    # --- making it last
+    # --- to the disk
 
     def commit(self) -> None:
         """Make everything put so far durable, as one shard.
@@ -271,12 +292,12 @@ class CacheWriter:
         self._committed = time.monotonic()
 
     def close(self) -> None:
-        """Commit, merge the shards into the cache in one step, and let the next writer in.
+        """Commit, merge the shards into the cache in one step, and release the lock.
 
         Raises
         ------
         CacheError
-            It cannot be written: cache and shards are as they were, the lock is let go.
+            It cannot be written: cache and shards are as they were, the lock is released.
         """
         if self._closed:
             return
@@ -288,20 +309,16 @@ class CacheWriter:
                 self.table,
                 sources,
                 self._features(sources),
-                {
-                    at: why
-                    for at, why in self._failures.items()
-                    if at[0] in self._clips and why is not None
-                },
+                {(clip, stage): why for clip, stage, why in self.failures},
                 {},
-                self._history(sources),
+                joined_history(dict(to_json_values(self.provenance)), sources),
                 merged=tuple(shard.path.name for shard in self._shards),
             )
-            plan.curves = self._curves(sources, plan.features)
+            plan.curves = remaining_curves(sources, plan.features)
             for corrupt in write_dropping(
                 self.path, plan, self._parts / "merged.tmp", kept=self._kept()
             ):
-                warnings.warn(f"{corrupt}: dropped, run again to make it anew", stacklevel=2)
+                warnings.warn(f"{corrupt}: dropped; run again to extract it", stacklevel=2)
             self._pool.close()
             remove_shards(self._parts)
         finally:
@@ -349,13 +366,13 @@ class CacheWriter:
         write_file(path, plan, path.with_suffix(".tmp"))
 
     def _known(self, spec: FeatureSpec) -> dict[str, bytes]:
-        """Clip id to key of a feature's rows; notes that this run wants the feature."""
+        """Clip id to key of a feature's rows; notes that this run requests the feature."""
         digest = spec.digest
-        if not self._asked or next(reversed(self._asked)) != digest:
-            if digest not in self._asked:
+        if not self._requested or next(reversed(self._requested)) != digest:
+            if digest not in self._requested:
                 check_spec(spec, str(self.path))
-            self._asked.pop(digest, None)
-            self._asked[digest] = spec
+            self._requested.pop(digest, None)
+            self._requested[digest] = spec
         known = self._rows.get(digest)
         if known is None:
             known = self._rows[digest] = {}
@@ -373,7 +390,7 @@ class CacheWriter:
         self._memory.failures[clip_id, stage] = self._failures[clip_id, stage] = reason
 
     def _features(self, sources: Sequence[Source]) -> dict[str, PlannedFeature]:
-        """What stays of all features, by the rules in the class's text."""
+        """The features that stay, by the rules in the docstring of the class."""
         planned = plan_rows(self.table, sources)
         row = {clip: i for i, clip in enumerate(self.table.clip_ids)}
         for digest in list(planned):
@@ -381,28 +398,7 @@ class CacheWriter:
             stale = [row[c] for c in self._stale.get(digest, ())]
             feature.drop(np.array(stale, dtype=np.int64))
             if not (feature.origin >= 0).any() or (
-                digest not in self._asked and saw_its_fold(feature.spec, self.table)
+                digest not in self._requested and saw_its_fold(feature.spec, self.table)
             ):
                 del planned[digest]
-        return resolve(planned, self._asked)
-
-    def _curves(self, sources: Sequence[Source], kept: Mapping[str, PlannedFeature]) -> Curves:
-        """All curves but those of nets whose features gave way to another protocol's."""
-        live: set[str] = set()
-        dropped: set[str] = set()
-        for feature in kept.values():
-            live |= curve_names(feature.spec)
-        for source in sources:
-            for digest, index in source.indexes.items():
-                if digest not in kept:
-                    dropped |= curve_names(index.spec)
-        curves: Curves = {}
-        for source in sources:
-            curves.update(source.curves)
-        return {name: c for name, c in curves.items() if name not in dropped - live}
-
-    def _history(self, sources: Sequence[Source]) -> dict[str, Any]:
-        now = dict(to_json_values(self.provenance))
-        for source in reversed(sources):
-            now = with_history(now, source.provenance)
-        return now
+        return resolve(planned, self._requested)

@@ -64,7 +64,7 @@ def read_array(
         Of an ``.npz`` or HDF5 file. Default: ``values``, or the only one of numbers.
     id_column
         What holds the clip ids: the CSV's column, or the data set beside the numbers.
-        Default: ``clip_id`` (in ``.npz`` and HDF5 also ``clip_ids``), where it is there, in
+        Default: ``clip_id`` (in ``.npz`` and HDF5 also ``clip_ids``), where it exists; in
         HDF5 first in the group of the numbers.
     guess
         Whether a text that may be the ids, under another name, is refused instead of passed
@@ -76,6 +76,19 @@ def read_array(
         There is no such file.
     BadCache
         It cannot be read, holds no such data set, or other things than rows of numbers.
+
+    See Also
+    --------
+    import_feature : Puts the values into a cache.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "theirs.csv"
+    >>> _ = path.write_text("clip_id,energy,tempo\\na,0.5,120\\nb,,90\\n")
+    >>> array = read_array(path)
+    >>> array.clip_ids, array.values.tolist()
+    (('a', 'b'), [[0.5, 120.0], [nan, 90.0]])
     """
     path, named = split_source(source)
     dataset = named or dataset
@@ -84,19 +97,19 @@ def read_array(
     suffix = path.suffix.lower()
     if suffix == ".csv":
         if dataset is not None:
-            raise BadCache(f"{path}: a CSV has no data sets, {dataset!r} was asked for")
+            raise BadCache(f"{path}: a CSV has no data sets, and so no {dataset!r}")
         return _read_csv(path, id_column)
     try:
         if suffix == ".npy":
             if dataset is not None:
-                raise BadCache(f"{path}: an .npy file has no data sets, {dataset!r} was asked for")
+                raise BadCache(f"{path}: an .npy file has no data sets, and so no {dataset!r}")
             if id_column is not None:
                 raise BadCache(f"{path}: an .npy file has no ids {id_column!r}: give --rows")
             array = np.load(path, allow_pickle=False)
             return ArrayRows(path, None, _matrix(array, str(path)), None)
         if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as held:
-                return _from_mapping(path, held, list(held.files), dataset, id_column, guess)
+            with np.load(path, allow_pickle=False) as arrays:
+                return _from_mapping(path, arrays, list(arrays.files), dataset, id_column, guess)
         if suffix in HDF5:
             with h5py.File(path, "r") as file:
                 names: list[str] = []
@@ -132,6 +145,14 @@ def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ..
         There is no such file.
     BadCache
         No such column, or an empty id.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "rows.csv"
+    >>> _ = path.write_text("clip_id\\na\\nb\\n")
+    >>> read_ids(path)
+    ('a', 'b')
     """
     path = Path(path)
     lines = read_csv(path, error=BadCache, missing=MissingCache)
@@ -168,53 +189,53 @@ def split_source(source: str | Path) -> tuple[Path, str | None]:
 
 def _from_mapping(
     path: Path,
-    held: Mapping[str, Any],
+    arrays: Mapping[str, Any],
     names: Sequence[str],
     dataset: str | None,
     ids: str | None,
     guess: bool,
 ) -> ArrayRows:
     """From an ``.npz`` or HDF5 file, both of which map names to arrays."""
-    there = ", ".join(names) or "none"
+    listing = ", ".join(names) or "none"
     if dataset is None:
         id_names = (ids,) if ids else ID_NAMES
-        numeric = [n for n in names if n not in id_names and held[n].dtype.kind in "fiub"]
+        numeric = [n for n in names if n not in id_names and arrays[n].dtype.kind in "fiub"]
         if "values" in numeric:
             dataset = "values"
         elif len(numeric) == 1:
             dataset = numeric[0]
         else:
-            raise BadCache(f"{path}: say which data set holds the numbers; there are {there}")
+            raise BadCache(f"{path}: name the data set that holds the numbers; there are {listing}")
     dataset = dataset.strip("/")
     if dataset not in names:
-        raise BadCache(f"{path}: no data set {dataset!r}; there are {there}")
-    values = _matrix(np.asarray(held[dataset][()]), f"{path}:{dataset}")
+        raise BadCache(f"{path}: no data set {dataset!r}; there are {listing}")
+    values = _matrix(np.asarray(arrays[dataset][()]), f"{path}:{dataset}")
     if ids is not None and ids not in names:
-        raise BadCache(f"{path}: no data set {ids!r} of clip ids; there are {there}")
+        raise BadCache(f"{path}: no data set {ids!r} of clip ids; there are {listing}")
     # Ids beside the numbers, in their group, come before those of the whole file.
     group = dataset.rpartition("/")[0]
     likely = [f"{group}/{name}" for name in ID_NAMES if group] + list(ID_NAMES)
-    found = ids or next((name for name in likely if name in names), None)
-    if found is None:
+    id_name = ids or next((name for name in likely if name in names), None)
+    if id_name is None:
         if guess:
-            _refuse_unread_ids(path, held, names, dataset, len(values))
+            _refuse_unread_ids(path, arrays, names, dataset, len(values))
         return ArrayRows(path, dataset, values, None)
-    listed = np.asarray(held[found][()])
+    listed = np.asarray(arrays[id_name][()])
     if listed.ndim != 1 or len(listed) != len(values):
         raise BadCache(
-            f"{path}: ids {found!r} of shape {listed.shape} for {len(values)} rows of {dataset!r}"
+            f"{path}: ids {id_name!r} of shape {listed.shape} for {len(values)} rows of {dataset!r}"
         )
     texts = [v.decode("utf-8") if isinstance(v, bytes) else str(v) for v in listed.tolist()]
     return ArrayRows(path, dataset, values, tuple(texts))
 
 
 def _refuse_unread_ids(
-    path: Path, held: Mapping[str, Any], names: Sequence[str], dataset: str, rows: int
+    path: Path, arrays: Mapping[str, Any], names: Sequence[str], dataset: str, rows: int
 ) -> None:
-    """Rows are not taken in their order where a text beside them may say whose they are."""
+    """Refuse to go by the order of rows where texts beside them may be their clip ids."""
     group = dataset.rpartition("/")[0]
     for name in sorted(names, key=lambda n: n.rpartition("/")[0] != group):
-        listed = held[name]
+        listed = arrays[name]
         if name == dataset or listed.shape != (rows,) or listed.dtype.kind not in "OSUT":
             continue
         # As many different texts as rows: not classes, but names of something.

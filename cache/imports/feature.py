@@ -73,8 +73,16 @@ def join_arrays(
     Raises
     ------
     BadCache
-        Files of different widths, some with ids and some without, or as many ids as do
-        not fit the rows.
+        Files of different widths, some with ids and some without, or another number of
+        ids than of rows.
+
+    Examples
+    --------
+    >>> train = ArrayRows(Path("train.npy"), None, np.array([[1.0], [2.0]]), ("a", "b"))
+    >>> test = ArrayRows(Path("test.npy"), None, np.array([[3.0]]), ("c",))
+    >>> values, clip_ids = join_arrays([train, test])
+    >>> values.shape, clip_ids
+    ((3, 1), ('a', 'b', 'c'))
     """
     if not arrays:
         raise BadCache("no file was given to import")

@@ -1,4 +1,4 @@
-"""Checksums, and canonical JSON of whatever a caller states."""
+"""Checksums, and canonical JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHECKSUM = 16
 
 
 def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
-    """BLAKE2b-128 of a row's clip, key and values: a row moved elsewhere is found, too."""
+    """BLAKE2b-128 of a row's clip, key and values: also a row in the wrong place differs."""
     state = hashlib.blake2b(clip_id.encode() + b"\0" + key + b"\0", digest_size=CHECKSUM)
     state.update(np.ascontiguousarray(row, dtype="<f4").data)
     return state.digest()

@@ -15,7 +15,7 @@
         values       vector: float32 (clips, dim), NaN rows where missing
                      sequence: float32 (all frames, dim), clips one after the other
         offsets      sequence alone: int64 (clips + 1,), rows of `values`
-        trained_on   bool (clips,); trained_on_others: ids that `clips` lacks
+        trained_on   bool (clips,); trained_on_others: ids that are not in `clips`
     /failures              clips, stages, reasons; cleared (in shards alone True)
     /curves, /provenance   JSON
     /merged                names of the shards that went into this file
@@ -292,7 +292,9 @@ def write_extras(
 
 def failures_checksum(failures: Failures) -> str:
     """Checksum of failures, whatever their order."""
-    return text_checksum(to_json(sorted([*at, why is None, why] for at, why in failures.items())))
+    return text_checksum(
+        to_json(sorted([*clip_stage, why is None, why] for clip_stage, why in failures.items()))
+    )
 
 
 def read_failures(file: Any) -> Failures:
@@ -307,7 +309,7 @@ def read_failures(file: Any) -> Failures:
         strict=True,
     )
     failures: Failures = {
-        (clip, stage): None if gone else reason for clip, stage, reason, gone in rows
+        (clip, stage): None if is_cleared else reason for clip, stage, reason, is_cleared in rows
     }
     if failures_checksum(failures) != str(group.attrs["checksum"]):
         raise ValueError(MISFIT)

@@ -38,7 +38,7 @@ def check_table(table: ClipTable, where: str) -> None:
     seen: set[str] = set()
     for clip_id in table.clip_ids:
         if clip_id in seen:
-            raise BadCache(f"{where}: clip id {clip_id!r} is there twice")
+            raise BadCache(f"{where}: clip id {clip_id!r} occurs twice")
         seen.add(clip_id)
     for text in (*table.clip_ids, *table.groups, *table.classes):
         check_text(text, where)
@@ -57,6 +57,7 @@ def check_text(text: str, where: str) -> None:
 
 
 def check_spec(spec: FeatureSpec, where: str) -> None:
+    """Refuse a spec that a file cannot hold, or that contradicts itself."""
     label = f"{where}: feature {spec.name!r}"
     if not spec.name or "/" in spec.name or spec.name in (".", "..") or not spec.name.isprintable():
         raise BadCache(f"{label}: a name needs printable characters, and no slash")
@@ -76,6 +77,7 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
 
 
 def checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:
+    """A copy of a row's values; refuses those that do not fit the spec."""
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise BadCache(f"{where}: {kind} was given, a float32 array is needed")

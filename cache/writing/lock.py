@@ -16,24 +16,24 @@ from mvemo.cache.storage.opening import parts_folder
 
 
 class WriterLock:
-    """The right to write one cache, held from construction to `release`.
+    """The right to write one cache, from construction to `release`.
 
     The operating system holds the lock (on ``<cache>.lock``, which stays behind, empty),
     so it ends with its process, however that ends. Who holds it is written beside the
-    shards, since a lock file's own content is not readable everywhere.
+    shards, since the content of a lock file is not readable everywhere.
 
     Raises
     ------
     CacheBusy
         Another writer holds it; the message says which process, where and since when.
     MissingCache, BadCache, CacheError
-        The cache's folder is not there, the path is a folder, or nothing may be written.
+        The cache's folder does not exist, the path is a folder, or nothing may be written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.parent.is_dir():
-            raise MissingCache(f"{path}: its folder is not there: make it first")
+            raise MissingCache(f"{path}: its folder does not exist: make it first")
         if path.is_dir():
             raise BadCache(f"{path}: a folder, where a feature cache is to be written")
         self._holder = parts_folder(path) / "holder.json"

@@ -1,4 +1,4 @@
-"""Many sources into one file: the one code path that writes features.
+"""The plan of a file, and the only code that writes features.
 
 The writer's commits (memory into a shard), its closing (file and shards into the new
 file), `merge_caches` and `repair_cache` all plan with `Plan` and write with `write_plan`.
@@ -34,11 +34,11 @@ class PlannedFeature:
     Parameters
     ----------
     spec
-        With the union of what its sources say that the net was trained on.
+        `trained_on` is the union of its sources'.
     origin
         int64 (clips,): number of the source, -1 where no source has the row.
     row
-        int64 (clips,): the row there.
+        int64 (clips,): the row in that source.
     keys, checksums, frames
         As in `Index`.
     """
@@ -105,7 +105,7 @@ class Plan:
 
 
 class Clash(Exception):
-    """Two sources disagree; the arguments are sentences that say where."""
+    """Two sources disagree; the arguments are a sentence for each place."""
 
 
 def plan_rows(
@@ -116,7 +116,7 @@ def plan_rows(
     Parameters
     ----------
     table
-        Rows of clips that it lacks are left out.
+        Rows of clips that are not in it are left out.
     sources
         Oldest first.
     strict
@@ -136,7 +136,7 @@ def plan_rows(
         for digest, index in source.indexes.items():
             rows = np.flatnonzero(index.present & (places >= 0))
             to = places[rows]
-            # Popped and set again: the most recent feature stands last.
+            # Popped and set again, so that the most recent feature comes last.
             plan = planned.pop(digest, None)
             if plan is None:
                 plan = PlannedFeature(
@@ -177,14 +177,14 @@ def _clashes(
     differ = (plan.keys[to] != index.keys[rows]) | (
         plan.checksums[to] != index.checksums[rows]
     ).any(axis=1)
-    found = []
+    clashes = []
     for k in np.flatnonzero(both & differ).tolist():
         what = "another key" if plan.keys[to[k]] != index.keys[rows[k]] else "other values"
-        found.append(
+        clashes.append(
             f"{feature_label(plan.spec)} of clip {table.clip_ids[to[k]]!r} has {what} in "
             f"{source.name} than in {sources[plan.origin[to[k]]].name}"
         )
-    return found
+    return clashes
 
 
 @dataclass(frozen=True)
@@ -202,11 +202,11 @@ class Corrupt:
 class CorruptRows(Exception):
     """Some rows cannot be copied; nothing usable was written."""
 
-    def __init__(self, digest: str, rows: Ints, found: list[Corrupt]) -> None:
+    def __init__(self, digest: str, rows: Ints, corrupt: list[Corrupt]) -> None:
         super().__init__(digest)
         self.digest = digest
         self.rows = rows
-        self.found = found
+        self.corrupt = corrupt
 
 
 def write_plan(file: h5py.File, plan: Plan) -> None:
@@ -248,12 +248,12 @@ def _write_vectors(item: Any, plan: Plan, digest: str) -> None:
         origin = feature.origin[start : start + step]
         block = np.full((len(origin), dim), np.nan, np.float32)
         for number in np.unique(origin[origin >= 0]).tolist():
-            at = np.flatnonzero(origin == number)
-            source, rows = plan.sources[number], feature.row[start + at]
+            places = np.flatnonzero(origin == number)
+            source, rows = plan.sources[number], feature.row[start + places]
             try:
-                block[at] = source.vectors(digest, rows)
+                block[places] = source.vectors(digest, rows)
             except DAMAGE:
-                block[at] = np.nan
+                block[places] = np.nan
         for i in np.flatnonzero(origin >= 0).tolist():
             if not _sound(plan, feature, start + i, block[i]):
                 corrupt.append(start + i)
@@ -265,7 +265,7 @@ def _write_sequences(item: Any, plan: Plan, digest: str) -> None:
     feature = plan.features[digest]
     total, dim = int(feature.frames.sum()), feature.spec.dim
     values = item.create_dataset("values", shape=(total, dim), dtype="<f4")
-    at = 0
+    start = 0
     corrupt: list[int] = []
     for i in np.flatnonzero(feature.origin >= 0).tolist():
         frames = int(feature.frames[i])
@@ -274,10 +274,10 @@ def _write_sequences(item: Any, plan: Plan, digest: str) -> None:
         except DAMAGE:
             row = np.empty((0, dim), np.float32)
         if row.shape == (frames, dim) and _sound(plan, feature, i, row):
-            values[at : at + frames] = row
+            values[start : start + frames] = row
         else:
             corrupt.append(i)
-        at += frames
+        start += frames
     _raise_corrupt(plan, digest, corrupt)
 
 
@@ -291,15 +291,15 @@ def _sound(plan: Plan, feature: PlannedFeature, i: int, row: F32) -> bool:
 
 
 def _raise_corrupt(plan: Plan, digest: str, rows: Iterable[int]) -> None:
-    found = np.array(list(rows), dtype=np.int64)
-    if not len(found):
+    numbers = np.array(list(rows), dtype=np.int64)
+    if not len(numbers):
         return
     feature = plan.features[digest]
     raise CorruptRows(
         digest,
-        found,
+        numbers,
         [
             Corrupt(feature.spec, plan.table.clip_ids[i], plan.sources[int(feature.origin[i])].name)
-            for i in found.tolist()
+            for i in numbers.tolist()
         ],
     )

@@ -1,4 +1,4 @@
-"""Which features, failures and facts of several runs may stand side by side."""
+"""Which features, failures and facts of several runs a cache may hold together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.encoding import to_json
 from mvemo.cache.storage.layout import feature_label
 from mvemo.cache.table import TEST, ClipTable
-from mvemo.cache.types import Failures
+from mvemo.cache.types import Curves, Failures
 from mvemo.cache.writing.plan import PlannedFeature
 from mvemo.cache.writing.sources import Source, describe
 
@@ -22,7 +22,7 @@ HISTORY = 20
 
 
 def same_family(a: FeatureSpec, b: FeatureSpec) -> bool:
-    """Whether two specs of one name may stand side by side: crossfit nets of two folds."""
+    """Whether a cache may hold two specs of one name: crossfit nets of two folds."""
     return (
         a.fold is not None
         and b.fold is not None
@@ -32,20 +32,20 @@ def same_family(a: FeatureSpec, b: FeatureSpec) -> bool:
 
 
 def resolve(
-    features: Mapping[str, PlannedFeature], asked: Mapping[str, FeatureSpec]
+    features: Mapping[str, PlannedFeature], requested: Mapping[str, FeatureSpec]
 ) -> dict[str, PlannedFeature]:
-    """Keep the most recent spec of each name and fold, and what fits beside it.
+    """Keep the most recent spec of each name and fold, and those compatible with it.
 
     Parameters
     ----------
     features
         Spec digest to plan, the most recent last.
-    asked
-        Digest to the specs that the run under way wants, the most recent last. They come
-        before all others, and drive those of another kind out even when they have no rows:
-        values made with other parameters are no stand-in for values that failed.
+    requested
+        Digest to the specs that the current run requests, the most recent last. They come
+        before all others, and displace those of another kind even when they have no rows:
+        values of other parameters are no substitute for values that failed.
     """
-    specs = {d: f.spec for d, f in features.items() if d not in asked} | dict(asked)
+    specs = {d: f.spec for d, f in features.items() if d not in requested} | dict(requested)
     kept: dict[str, FeatureSpec] = {}
     for digest in reversed(specs):
         spec = specs[digest]
@@ -66,8 +66,24 @@ def curve_names(spec: FeatureSpec) -> set[str]:
     return {spec.name, f"{spec.name}@all", f"{spec.name}@holdout"}
 
 
+def remaining_curves(sources: Sequence[Source], features: Mapping[str, PlannedFeature]) -> Curves:
+    """All curves but those of nets whose features another protocol's replaced."""
+    live: set[str] = set()
+    dropped: set[str] = set()
+    for feature in features.values():
+        live |= curve_names(feature.spec)
+    for source in sources:
+        for digest, index in source.indexes.items():
+            if digest not in features:
+                dropped |= curve_names(index.spec)
+    curves: Curves = {}
+    for source in sources:
+        curves.update(source.curves)
+    return {name: curve for name, curve in curves.items() if name not in dropped - live}
+
+
 def refuse_rivals(features: Mapping[str, PlannedFeature], where: str) -> None:
-    """Refuse features that may not stand side by side.
+    """Refuse features that a cache may not hold together.
 
     Raises
     ------
@@ -85,7 +101,7 @@ def refuse_rivals(features: Mapping[str, PlannedFeature], where: str) -> None:
 
 
 def corrupt_stage(spec: FeatureSpec) -> str:
-    """Stage of the failure that stands for a row found corrupt; a new `put` clears it."""
+    """Stage of the failure that records a corrupt row; a new `put` clears it."""
     return f"cache:{feature_label(spec)}"
 
 
@@ -117,23 +133,31 @@ def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
 
 def newest_failures(sources: Sequence[Source]) -> Failures:
     """Failures of sources, oldest first, each clip and stage as the newest has it."""
-    found: Failures = {}
+    newest: Failures = {}
     for source in sources:
-        found.update(source.failures)
-    return found
+        newest.update(source.failures)
+    return newest
 
 
-def with_history(now: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+def joined_history(facts: Mapping[str, Any], earlier: Sequence[Source]) -> dict[str, Any]:
+    """Provenance of a run with that of earlier ones, the newest of them last in `earlier`."""
+    joined = dict(facts)
+    for source in reversed(earlier):
+        joined = with_history(joined, source.provenance)
+    return joined
+
+
+def with_history(facts: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """Provenance of a run with that of an earlier one under ``history``, newest first."""
     earlier = [{k: v for k, v in before.items() if k != "history"}]
     earlier += before.get("history", [])
-    held = {k: v for k, v in now.items() if k != "history"}
-    if not held:
+    current = {k: v for k, v in facts.items() if k != "history"}
+    if not current:
         return dict(before)
-    history: list[Any] = list(now.get("history", []))
-    known = {to_json(h) for h in (held, *history)}
+    history: list[Any] = list(facts.get("history", []))
+    known = {to_json(h) for h in (current, *history)}
     for item in earlier:
         if item and to_json(item) not in known:
             known.add(to_json(item))
             history.append(item)
-    return {**held, "history": history[:HISTORY]} if history else held
+    return {**current, "history": history[:HISTORY]} if history else current

@@ -26,7 +26,7 @@ except ImportError:  # Windows has no such limits.
 
 
 def new_shard_path(parts: Path, number: int) -> Path:
-    """Path of the next shard; the random part tells it from any earlier of its number."""
+    """Path of the next shard; its random part differs from that of an earlier one."""
     return parts / f"{number:08d}-{uuid.uuid4().hex[:12]}.h5"
 
 
@@ -41,21 +41,21 @@ def shard_paths(parts: Path) -> list[Path]:
 
 
 def read_shards(parts: Path, pool: FilePool, merged: tuple[str, ...]) -> list[FileSource]:
-    """The committed shards, oldest first; one that is damaged warns and counts as not there.
+    """The committed shards, oldest first; one that is damaged is left out with a warning.
 
-    Shards that the cache names as `merged` are what a kill during their removal left: they
+    Shards that the cache names as `merged` were left by a kill during their removal: they
     are removed now.
     """
-    found = []
+    shards = []
     for path in shard_paths(parts):
         if path.name in merged:
             path.unlink()
             continue
         try:
-            found.append(FileSource(path, pool))
+            shards.append(FileSource(path, pool))
         except BadCache as error:
-            warnings.warn(f"{error}; its rows are made anew", stacklevel=2)
-    return found
+            warnings.warn(f"{error}; its rows are extracted again", stacklevel=2)
+    return shards
 
 
 def remove_shards(parts: Path) -> None:
@@ -109,7 +109,7 @@ def write_dropping(path: Path, plan: Plan, temp: Path, kept: str = "") -> list[s
             return dropped
         except CorruptRows as error:
             plan.features[error.digest].drop(error.rows)
-            for row in error.found:
+            for row in error.corrupt:
                 plan.failures[row.clip_id, corrupt_stage(row.spec)] = (
                     "the stored values did not fit their checksum and were dropped"
                 )

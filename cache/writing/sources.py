@@ -38,7 +38,7 @@ class Source(Protocol):
 
     @property
     def table(self) -> ClipTable:
-        """The clips it knows, often but some of all."""
+        """Its clips, often not all of the cache's."""
         ...
 
     @property
@@ -116,12 +116,12 @@ class FileSource:
             self.table = read_table(file)
         except DAMAGE as error:
             raise BadCache(f"{path}: its clip table is damaged ({error}): extract again") from None
-        found: list[tuple[int, Index]] = []
+        ordered: list[tuple[int, Index]] = []
         for group in file["features"]:
             try:
                 item = file["features"][group]
                 index = read_index(item, self.table.clip_ids)
-                found.append((int(item.attrs["order"]), index))
+                ordered.append((int(item.attrs["order"]), index))
             except DAMAGE as error:
                 if not tolerant:
                     raise BadCache(
@@ -131,8 +131,8 @@ class FileSource:
                 self.lost.append(f"feature {group}: {error}")
                 continue
             self._groups[index.spec.digest] = group
-        found.sort(key=lambda item: item[0])
-        self.indexes = {index.spec.digest: index for _, index in found}
+        ordered.sort(key=lambda item: item[0])
+        self.indexes = {index.spec.digest: index for _, index in ordered}
         self._starts = {
             digest: np.concatenate([[0], np.cumsum(index.frames)])
             for digest, index in self.indexes.items()
@@ -204,41 +204,36 @@ class MemorySource:
         return bool(self._features or self.failures or self.curves)
 
     def put(self, spec: FeatureSpec, clip_id: str, key: bytes, values: F32) -> None:
-        """Hold a row; an earlier one of the same feature and clip gives way."""
-        held = self._features.setdefault(spec.digest, _Buffered(spec))
-        before = held.rows.get(clip_id)
-        held.rows[clip_id] = (key, values, row_checksum(clip_id, key, values))
+        """Buffer a row in place of an earlier one of the same feature and clip."""
+        buffered = self._features.setdefault(spec.digest, _Buffered(spec))
+        before = buffered.rows.get(clip_id)
+        buffered.rows[clip_id] = (key, values, row_checksum(clip_id, key, values))
         self.rows += before is None
         self.bytes += values.nbytes - (0 if before is None else before[1].nbytes)
 
-    def keys(self, digest: str) -> dict[str, bytes]:
-        """Clip id to key of the rows held of one feature."""
-        held = self._features.get(digest)
-        return {} if held is None else {clip: row[0] for clip, row in held.rows.items()}
-
     def clips(self) -> set[str]:
-        """Ids of all clips that it has a row or a failure of."""
-        found = {clip for clip, _ in self.failures}
-        for held in self._features.values():
-            found.update(held.rows)
-        return found
+        """Ids of all clips with a row or a failure."""
+        clips = {clip for clip, _ in self.failures}
+        for buffered in self._features.values():
+            clips.update(buffered.rows)
+        return clips
 
     def freeze(self, table: ClipTable) -> None:
         """Make it a `Source` over these clips; nothing is put after that."""
         self._table = table
         n = len(table)
-        for digest, held in self._features.items():
+        for digest, buffered in self._features.items():
             present: Bools = np.zeros(n, np.bool_)
             checksums = np.zeros((n, CHECKSUM), np.uint8)
             frames = np.zeros(n, np.int64)
-            keys = np.zeros(n, f"S{max(64, *(len(r[0]) for r in held.rows.values()))}")
+            keys = np.zeros(n, f"S{max(64, *(len(r[0]) for r in buffered.rows.values()))}")
             for i, clip in enumerate(table.clip_ids):
-                row = held.rows.get(clip)
+                row = buffered.rows.get(clip)
                 if row is not None:
                     present[i], keys[i] = True, row[0]
                     checksums[i] = np.frombuffer(row[2], np.uint8)
-                    frames[i] = len(row[1]) if held.spec.kind == "sequence" else 1
-            self._indexes[digest] = Index(held.spec, present, keys, checksums, frames)
+                    frames[i] = len(row[1]) if buffered.spec.kind == "sequence" else 1
+            self._indexes[digest] = Index(buffered.spec, present, keys, checksums, frames)
 
     @property
     def table(self) -> ClipTable:
@@ -250,8 +245,8 @@ class MemorySource:
         return self._indexes
 
     def vectors(self, digest: str, rows: Ints) -> F32:
-        held = self._features[digest].rows
-        return np.stack([held[self.table.clip_ids[i]][1] for i in rows.tolist()])
+        buffered = self._features[digest].rows
+        return np.stack([buffered[self.table.clip_ids[i]][1] for i in rows.tolist()])
 
     def sequence(self, digest: str, row: int) -> F32:
         return self._features[digest].rows[self.table.clip_ids[row]][1]

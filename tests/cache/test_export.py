@@ -77,6 +77,6 @@ def test_folds_and_refusals(path: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(BadCache, match=message):
             export_cache(tmp_path / "folds.h5", name, tmp_path / out)
-    with pytest.raises(MissingCache, match="its folder is not there"):
+    with pytest.raises(MissingCache, match="its folder does not exist"):
         export_cache(path, "mel", tmp_path / "none" / "y.npz")
     assert not list(tmp_path.glob("*y.*"))

@@ -356,7 +356,7 @@ def test_bad_rows(path: Path, spec: FeatureSpec, clip: str, values: object, mess
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"clip_ids": ("c0",) * 6}, "'c0' is there twice"),
+        ({"clip_ids": ("c0",) * 6}, "'c0' occurs twice"),
         ({"groups": ("g",)}, "6 clips, but 1 groups"),
         ({"labels": np.zeros((6, 2), np.int64)}, r"labels of shape \(6, 2\)"),
         ({"groups": ("g\0",) * 6}, "has a NUL"),
@@ -370,7 +370,7 @@ def test_bad_tables(path: Path, change: dict, message: str) -> None:
 
 
 def test_bad_places(path: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingCache, match="its folder is not there"):
+    with pytest.raises(MissingCache, match="its folder does not exist"):
         CacheWriter(tmp_path / "none" / "x.h5", CLIPS)
     with pytest.raises(BadCache, match="a folder, where"):
         CacheWriter(tmp_path, CLIPS)

@@ -367,7 +367,7 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "pickled.npy", np.array([{}, None], dtype=object), allow_pickle=True)
     refused("pickled.npy", "cannot be read")
     np.savez(tmp_path / "two.npz", p=VALUES, q=VALUES)
-    refused("two.npz", "say which data set .* p, q")
+    refused("two.npz", "name the data set .* p, q")
     refused("two.npz", "no data set 'r'; there are p, q", dataset="r")
     np.savez(tmp_path / "short.npz", values=VALUES, clip_ids=np.array(["a"]))
     refused("short.npz", "of shape .1,. for 4 rows")
