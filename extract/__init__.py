@@ -1,1 +1,101 @@
-"""Stage one: media, front ends, nets, fine-tuning, embedding."""
+"""Stage one: media, descriptors, nets, fine-tuning, near-duplicates.
+
+The names below are all that a notebook needs of it. They are imported when they are used:
+importing this package needs none of torch, librosa and the media libraries.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mvemo.extract.lazy import import_on_use
+
+if TYPE_CHECKING:
+    from mvemo.extract.descriptors.describe import DESCRIPTORS, describe, descriptor_spec
+    from mvemo.extract.descriptors.settings import DescriptorSettings
+    from mvemo.extract.duplicates.fingerprints import Fingerprint, fingerprint
+    from mvemo.extract.duplicates.search import Duplicate, Search, find_duplicates
+    from mvemo.extract.errors import (
+        BadMedia,
+        BadSetting,
+        BadWeights,
+        ExtractError,
+        MissingFile,
+        TrainingDiverged,
+    )
+    from mvemo.extract.media.probe import probe_seconds
+    from mvemo.extract.media.reading import decode_clip
+    from mvemo.extract.media.request import Decoded
+    from mvemo.extract.nets.parts.base import Net
+    from mvemo.extract.nets.parts.registry import build_net, default_settings, net_names
+    from mvemo.extract.nets.parts.weights import WeightReport, load_weights
+    from mvemo.extract.settings import NetSettings, RunSettings, TrainSettings
+    from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
+
+_PLACES = {
+    "DESCRIPTORS": "descriptors.describe",
+    "BadMedia": "errors",
+    "BadSetting": "errors",
+    "BadWeights": "errors",
+    "Decoded": "media.request",
+    "DescriptorSettings": "descriptors.settings",
+    "Duplicate": "duplicates.search",
+    "ExtractError": "errors",
+    "Fingerprint": "duplicates.fingerprints",
+    "MissingFile": "errors",
+    "Net": "nets.parts.base",
+    "NetSettings": "settings",
+    "RunSettings": "settings",
+    "Search": "duplicates.search",
+    "TrainSettings": "settings",
+    "TrainedNet": "training.protocols",
+    "TrainingClips": "training.protocols",
+    "TrainingDiverged": "errors",
+    "WeightReport": "nets.parts.weights",
+    "build_net": "nets.parts.registry",
+    "decode_clip": "media.reading",
+    "default_settings": "nets.parts.registry",
+    "describe": "descriptors.describe",
+    "descriptor_spec": "descriptors.describe",
+    "find_duplicates": "duplicates.search",
+    "fingerprint": "duplicates.fingerprints",
+    "load_weights": "nets.parts.weights",
+    "net_names": "nets.parts.registry",
+    "probe_seconds": "media.probe",
+    "train_nets": "training.protocols",
+}
+
+__all__ = [
+    "DESCRIPTORS",
+    "BadMedia",
+    "BadSetting",
+    "BadWeights",
+    "Decoded",
+    "DescriptorSettings",
+    "Duplicate",
+    "ExtractError",
+    "Fingerprint",
+    "MissingFile",
+    "Net",
+    "NetSettings",
+    "RunSettings",
+    "Search",
+    "TrainSettings",
+    "TrainedNet",
+    "TrainingClips",
+    "TrainingDiverged",
+    "WeightReport",
+    "build_net",
+    "decode_clip",
+    "default_settings",
+    "describe",
+    "descriptor_spec",
+    "find_duplicates",
+    "fingerprint",
+    "load_weights",
+    "net_names",
+    "probe_seconds",
+    "train_nets",
+]
+
+__getattr__ = import_on_use(__name__, _PLACES)

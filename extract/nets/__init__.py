@@ -10,8 +10,9 @@ Names here are imported when they are used: the names of the nets cost no import
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mvemo.extract.lazy import import_on_use
 
 if TYPE_CHECKING:
     from mvemo.extract.nets.parts.base import Net, weights_digest
@@ -36,23 +37,23 @@ if TYPE_CHECKING:
     from mvemo.extract.nets.parts.weights import load_weights
 
 _PLACES = {
-    "AudioInput": "inputs",
-    "NETS": "registry",
-    "Net": "base",
-    "NetInput": "inputs",
-    "SequenceInput": "inputs",
-    "SharedSettings": "inputs",
-    "VideoInput": "inputs",
-    "build_net": "registry",
-    "default_settings": "registry",
-    "input_of": "registry",
-    "load_weights": "weights",
-    "make_options": "registry",
-    "net_names": "registry",
-    "options_of": "registry",
-    "weights_digest": "base",
-    "with_length": "registry",
-    "with_shared_options": "registry",
+    "AudioInput": "parts.inputs",
+    "NETS": "parts.registry",
+    "Net": "parts.base",
+    "NetInput": "parts.inputs",
+    "SequenceInput": "parts.inputs",
+    "SharedSettings": "parts.inputs",
+    "VideoInput": "parts.inputs",
+    "build_net": "parts.registry",
+    "default_settings": "parts.registry",
+    "input_of": "parts.registry",
+    "load_weights": "parts.weights",
+    "make_options": "parts.registry",
+    "net_names": "parts.registry",
+    "options_of": "parts.registry",
+    "weights_digest": "parts.base",
+    "with_length": "parts.registry",
+    "with_shared_options": "parts.registry",
 }
 
 __all__ = [
@@ -75,10 +76,4 @@ __all__ = [
     "with_shared_options",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.parts.{_PLACES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = import_on_use(__name__, _PLACES)
