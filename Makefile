@@ -37,8 +37,9 @@ extract: $(VENV)/.extract
 fuse: $(VENV)/.base
 	$(RUN) fuse $(folds) --out $(out) $(FUSE_ARGS) -- $(features)
 
+# A file's tests run in one worker, which makes its media and nets once.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvemo.cache import Cache
+from mvemo.cache import TEST, TRAIN, VALIDATION, Cache, ClipTable
 from mvemo.manifests.text_table import align_columns
 
 
@@ -14,11 +14,11 @@ def cache_lines(cache: Cache) -> list[str]:
     """The file, its clips, a table of its features, failures by reason, where it came from."""
     table = cache.table
     synthetic = "synthetic " if table.synthetic else ""
-    folds = f"{table.k} folds (seed {table.fold_seed})" if table.k else "no folds"
     return [
         f"{cache.path}: schema {cache.schema}, {cache.path.stat().st_size / 1e6:.1f} MB, "
         f"digest {cache.digest()[:16]}",
-        f"{table.name}: {len(table)} {synthetic}clips in {len(set(table.groups))} groups, {folds}",
+        f"{table.name}: {len(table)} {synthetic}clips in {len(set(table.groups))} groups, "
+        f"{_division(table)}",
         f"{table.task}: {', '.join(table.classes)}",
         "",
         *_feature_lines(cache),
@@ -26,6 +26,16 @@ def cache_lines(cache: Cache) -> list[str]:
         *_failure_lines(cache),
         *_provenance_lines(cache),
     ]
+
+
+def _division(table: ClipTable) -> str:
+    """How the clips are divided: folds, or training, validation and test clips."""
+    if table.splits is not None:
+        counts = np.bincount(table.splits, minlength=3).tolist()
+        return (
+            f"{counts[TRAIN]} training, {counts[VALIDATION]} validation, {counts[TEST]} test clips"
+        )
+    return f"{table.k} folds (seed {table.fold_seed})" if table.k else "no folds"
 
 
 def _feature_lines(cache: Cache) -> list[str]:
