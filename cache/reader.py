@@ -65,29 +65,7 @@ class Cache:
 
     See Also
     --------
-    open_cache : Opens one.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from mvemo.cache import import_feature
-    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
-    >>> clips = ClipTable(
-    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
-    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
-    ...     fold_seed=0, digest="",
-    ... )
-    >>> values = np.array([[0.5, 1.5], [2.0, 4.0]])
-    >>> _ = import_feature(path, "mean", "audio", values, table=clips)
-    >>> with open_cache(path) as cache:
-    ...     values, present = cache.vectors("mean")
-    ...     specs, table = cache.specs, cache.table
-    >>> values
-    array([[0.5, 1.5], [2. , 4. ]], dtype=float32)
-    >>> present
-    array([ True,  True])
-    >>> specs[0].protocol, table.labels
-    ('imported', array([0, 1]))
+    open_cache : Opens one, with an example.
     """
 
     def __init__(self, path: Path) -> None:
@@ -339,7 +317,13 @@ def open_cache(path: Path | str) -> Cache:
     >>> values = np.array([[0.5, 1.5], [2.0, 4.0]])
     >>> _ = import_feature(path, "mean", "audio", values, table=clips)
     >>> with open_cache(path) as cache:
-    ...     cache.names(), cache.table.clip_ids
-    (('mean',), ('a', 'b'))
+    ...     values, present = cache.vectors("mean")
+    ...     names, specs, table = cache.names(), cache.specs, cache.table
+    >>> values
+    array([[0.5, 1.5], [2. , 4. ]], dtype=float32)
+    >>> present
+    array([ True,  True])
+    >>> names, specs[0].protocol, table.labels
+    (('mean',), 'imported', array([0, 1]))
     """
     return Cache(Path(path))

@@ -45,7 +45,10 @@ from mvemo.cache.writing.shards import (
     write_file,
 )
 from mvemo.cache.writing.sources import FilePool, FileSource, MemorySource, Source
-from mvemo.manifests.files import to_json_values
+from mvemo.manifests.files import cause, to_json_values
+
+# The end of the message of a full disk.
+KEPT = "; all that was committed before is kept: make room and run the same command again"
 
 
 class CacheWriter:
@@ -140,15 +143,12 @@ class CacheWriter:
             merged = () if self._main is None else self._main.merged
             self._shards = read_shards(self._parts, self._pool, merged)
             self._next = 1 + max(map(shard_number, shard_paths(self._parts)), default=-1)
-            before = [*([] if self._main is None else [self._main]), *self._shards]
-            self._failures = newest_failures(before)
+            self._failures = newest_failures(self._sources())
             self._write_opening()
         except BaseException as error:
             self._end()
             if isinstance(error, OSError) and not isinstance(error, CacheError):
-                raise CacheError(
-                    f"{self.path}: cannot be written: {error.strerror or error}"
-                ) from None
+                raise CacheError(f"{self.path}: cannot be written: {cause(error)}") from None
             raise
 
     # --- what is stored
@@ -285,7 +285,7 @@ class CacheWriter:
                 dict(to_json_values(self.provenance)),
             )
             path = new_shard_path(self._parts, self._next)
-            write_file(path, plan, path.with_suffix(".tmp"), kept=self._kept())
+            write_file(path, plan, path.with_suffix(".tmp"), kept=KEPT)
             self._next += 1
             self._shards.append(FileSource(path, self._pool))
             self._memory = MemorySource()
@@ -303,8 +303,7 @@ class CacheWriter:
             return
         try:
             self.commit()
-            sources: list[Source] = [] if self._main is None else [self._main]
-            sources += self._shards
+            sources = self._sources()
             plan = Plan(
                 self.table,
                 sources,
@@ -315,9 +314,7 @@ class CacheWriter:
                 merged=tuple(shard.path.name for shard in self._shards),
             )
             plan.curves = remaining_curves(sources, plan.features)
-            for corrupt in write_dropping(
-                self.path, plan, self._parts / "merged.tmp", kept=self._kept()
-            ):
+            for corrupt in write_dropping(self.path, plan, self._parts / "merged.tmp", kept=KEPT):
                 warnings.warn(f"{corrupt}: dropped; run again to extract it", stacklevel=2)
             self._pool.close()
             remove_shards(self._parts)
@@ -343,8 +340,6 @@ class CacheWriter:
             finally:
                 self._end()
 
-    # --- within
-
     def _check_open(self) -> None:
         if self._closed:
             raise BadCache(f"{self.path}: this writer is closed: open another")
@@ -356,14 +351,15 @@ class CacheWriter:
             remove_shards(parts_folder(self.path))
         self._lock.release()
 
-    def _kept(self) -> str:
-        return "; all that was committed before is kept: make room and run the same command again"
-
     def _write_opening(self) -> None:
         # The whole table, for a repair that finds nothing but shards.
         plan = Plan(self.table, [], {}, {}, {}, dict(to_json_values(self.provenance)))
         path = self._parts / "table.h5"
         write_file(path, plan, path.with_suffix(".tmp"))
+
+    def _sources(self) -> list[Source]:
+        """The cache, if it exists, and its shards, oldest first."""
+        return [*([] if self._main is None else [self._main]), *self._shards]
 
     def _known(self, spec: FeatureSpec) -> dict[str, bytes]:
         """Clip id to key of a feature's rows; notes that this run requests the feature."""
@@ -376,9 +372,9 @@ class CacheWriter:
         known = self._rows.get(digest)
         if known is None:
             known = self._rows[digest] = {}
-            for source in (self._main, *self._shards):
-                index = None if source is None else source.indexes.get(digest)
-                if source is None or index is None:
+            for source in self._sources():
+                index = source.indexes.get(digest)
+                if index is None:
                     continue
                 for i in np.flatnonzero(index.present).tolist():
                     clip = source.table.clip_ids[i]
