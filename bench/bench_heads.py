@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, open_cache
-from mvemo.fuse import Results, evaluate
+from mvemo.fuse import EvaluationSettings, HeadSettings, Results, evaluate
 from mvemo.manifests import make_folds
 
 DIMS = {"music1d": 256, "music2d": 160, "c3d": 512, "i3d": 1024}
@@ -88,9 +89,16 @@ def main() -> None:
         path = Path(folder) / "features.h5"
         make_cache(path, chosen.clips, chosen.crossfit)
         with open_cache(path) as cache:
-            evaluate(cache, C=C, models=["music2d"])  # warm the file cache and BLAS
+            plain = EvaluationSettings(
+                head=HeadSettings(C=C),
+                stacked=False,
+                missing_modality=False,
+                temperature=False,
+                n_resamples=0,
+            )
+            evaluate(cache, replace(plain, models=("music2d",)))  # warm the file cache and BLAS
             started = time.perf_counter()
-            results = evaluate(cache, C=C)
+            results = evaluate(cache, plain)
             ours = time.perf_counter() - started
             started = time.perf_counter()
             theirs_accuracy = scikit_learn(cache, results)

@@ -1,12 +1,14 @@
 """Stage two: heads over cached features, cross-validation, and the report."""
 
 from mvemo.fuse.clips import Clips
-from mvemo.fuse.crossval import evaluate
+from mvemo.fuse.crossval.evaluation import evaluate
+from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, FuseError, LeakError
 from mvemo.fuse.external import Predictions, read_predictions, results_of_predictions
 from mvemo.fuse.heads.fitting import Fit, fit_heads
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.saving import SavedHeads, load_heads, save_heads
+from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import Model, models_of
 from mvemo.fuse.report.metrics_json import metrics_dict
 from mvemo.fuse.report.outputs_metrics import output_metrics_dict
@@ -21,9 +23,11 @@ from mvemo.fuse.tasks.registry import task_of
 __all__ = [
     "BadFeatures",
     "Clips",
+    "EvaluationSettings",
     "Fit",
     "FuseError",
     "Head",
+    "HeadSettings",
     "LeakError",
     "Model",
     "ModelResult",

@@ -6,7 +6,7 @@ section 3.4), ``integrated`` is all there is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mvemo.fuse.errors import BadFeatures
@@ -16,6 +16,7 @@ AUDIO = ("music1d", "music2d")
 VIDEO = ("c3d", "i3d")
 INTEGRATED = "integrated"
 STACKED = "integrated-stacked"
+Key = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Model:
     name: str
     features: tuple[str, ...]
     modalities: tuple[str, ...]
+
+    @property
+    def key(self) -> Key:
+        """What its outputs are known by: its features, as models of the same are one head."""
+        return (STACKED,) if self.name == STACKED else self.features
 
 
 def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
@@ -64,7 +70,7 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
         for picture in video
     ]
     if len(models) > 1:
-        kinds = tuple(kind for kind, held in (("audio", audio), ("video", video)) if held)
+        kinds = tuple(kind for kind, names in (("audio", audio), ("video", video)) if names)
         models.append(Model(INTEGRATED, (*audio, *video), kinds))
     return tuple(models)
 
@@ -98,33 +104,31 @@ def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> t
     return tuple(known[name] for name in dict.fromkeys(names))
 
 
-def parts_of(models: Sequence[Model], modality: Mapping[str, str]) -> dict[tuple[str, str], Model]:
-    """What is left of each fusion of both modalities when one is missing (F6).
+Parts = Mapping[str, Mapping[str, Model]]
+
+
+def parts_of(models: Sequence[Model], modality: Mapping[str, str]) -> Parts:
+    """What remains of each fusion of both modalities when one is missing (F6).
 
     Returns
     -------
-    (model's name, missing modality) to a model of the features that are there.
+    A model's name to: missing modality, ``video`` first, to a model of the other's features.
     """
-    parts = {}
-    for model in models:
-        if len(model.modalities) < 2:
-            continue
-        for gone, kind in (("audio", "video"), ("video", "audio")):
-            left = tuple(name for name in model.features if modality[name] == kind)
-            parts[model.name, gone] = Model(f"{model.name} without {gone}", left, (kind,))
-    return parts
+    return {
+        model.name: {
+            missing: Model(
+                f"{model.name} without {missing}",
+                tuple(name for name in model.features if modality[name] == other),
+                (other,),
+            )
+            for missing, other in (("video", "audio"), ("audio", "video"))
+        }
+        for model in models
+        if len(model.modalities) > 1
+    }
 
 
-def parts_in(model: Model, parts: Mapping[tuple[str, str], Model]) -> list[Model]:
-    """The parts of one model, the one without video first."""
-    return [parts[model.name, g] for g in ("video", "audio") if (model.name, g) in parts]
-
-
-def parts_by_absence(model: Model, parts: Mapping[tuple[str, str], Model]) -> dict[str, Model]:
-    """Missing modality to the part of the model that is left."""
-    return {g: parts[model.name, g] for g in ("audio", "video") if (model.name, g) in parts}
-
-
-def _ordered(names: object, first: Sequence[str]) -> list[str]:
-    held = sorted(names)  # type: ignore[call-overload]
-    return [name for name in first if name in held] + [n for n in held if n not in first]
+def _ordered(names: Iterable[str], first: Sequence[str]) -> list[str]:
+    """Those of `first` in its order, then all others by name."""
+    rest = sorted(names)
+    return [name for name in first if name in rest] + [n for n in rest if n not in first]

@@ -8,15 +8,15 @@ from typing import Literal
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.crossval.settings import SongRule
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.links import softmax
 from mvemo.fuse.models import Model
-from mvemo.fuse.results import Results, score_baseline, score_model
+from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.manifests import song_of
 
-Rule = Literal["mean", "log-mean", "vote"]
-RULES: tuple[Rule, ...] = ("mean", "log-mean", "vote")
+RULES: tuple[SongRule, ...] = ("mean", "log-mean", "vote")
 # A segment's probability of a class counts as no smaller than this, so that one segment
 # alone cannot rule a class out.
 MIN_PROBABILITY = 1e-6
@@ -25,7 +25,7 @@ TIE_WEIGHT = 1e-6
 
 
 def song_level(
-    results: Results, *, by: Literal["clip", "group"] = "clip", rule: Rule = "mean"
+    results: Results, *, by: Literal["clip", "group"] = "clip", rule: SongRule = "mean"
 ) -> Results:
     """The same evaluation with one prediction for each song.
 
@@ -72,17 +72,18 @@ def song_level(
     rows = np.array(list(first.values()), dtype=np.int64)
     _check(results, list(first), song, rows)
     y_true, folds = results.y_true[rows], results.folds[rows]
-    models = tuple(
-        score_model(
-            results.task,
-            Model(model.name, model.features, model.modalities),
-            decide_songs(model.outputs, song, len(rows), rule),
-            y_true,
-            folds,
-            results.k,
-        )
-        for model in results.models
-    )
+    # A song has a feature where one of its segments has it.
+    present = {
+        name: np.bincount(song, values, len(rows)) > 0 for name, values in results.present.items()
+    }
+    models = []
+    for model in results.models:
+        outputs = decide_songs(model.outputs, song, len(rows), rule)
+        plain = Model(model.name, model.features, model.modalities)
+        scored = score_model(results.task, plain, outputs, y_true, folds, results.k)
+        complete_songs = np.bincount(song, _has_features(results, model), len(rows)) > 0
+        untrained = int((complete_songs & ~scored.valid).sum())
+        models.append(replace(scored, n_untrained=untrained))
     return replace(
         results,
         name=f"{results.name}, by song",
@@ -90,13 +91,9 @@ def song_level(
         groups=tuple(results.groups[row] for row in rows),
         y_true=y_true,
         folds=folds,
-        models=models,
+        models=tuple(models),
         baseline=score_baseline(results.task, y_true, folds, results.k, len(results.classes)),
-        # A song has a feature where one of its segments has it.
-        present={
-            name: np.bincount(song, present, len(rows)) > 0
-            for name, present in results.present.items()
-        },
+        present=present,
         provenance={
             **results.provenance,
             "songs": {"segments": len(names), "songs": len(rows), "by": by, "rule": rule},
@@ -107,7 +104,7 @@ def song_level(
     )
 
 
-def decide_songs(proba: F64, song: Ints, n_songs: int, rule: Rule) -> F64:
+def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
     """Probabilities of songs from those of their segments.
 
     Parameters
@@ -182,3 +179,9 @@ def _check(
                 f"{results.name}: segment {results.clip_ids[row]!r} has another {name} than "
                 f"{results.clip_ids[int(first[song[row]])]!r} of its song {songs[song[row]]!r}"
             )
+
+
+def _has_features(results: Results, model: ModelResult) -> Bools:
+    """bool (clips,): tested clips that have every feature of a model."""
+    present = [results.present[name] for name in model.features if name in results.present]
+    return np.asarray(np.logical_and.reduce([results.tested, *present]), dtype=np.bool_)

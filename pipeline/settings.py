@@ -26,7 +26,8 @@ from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import net_names
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.crossval.settings import EvaluationSettings
+from mvemo.fuse.errors import FuseError
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
@@ -109,46 +110,6 @@ class ExtractSettings:
 
 
 @dataclass(frozen=True)
-class FuseSettings:
-    """Stage two.
-
-    Parameters
-    ----------
-    C, choose_C, inner_folds, class_weight
-        Of the heads, see `mvemo.fuse.HeadSettings`.
-    stacked
-        Add ``integrated-stacked``, F5 (b).
-    missing_modality
-        Score fusions with either modality missing, and predict clips that lack one (F6).
-    temperature
-        Fit temperatures on inner folds, and report calibration with them as well (of
-        classes only).
-    n_resamples
-        Resamples of groups for 95 % intervals; 0 for none.
-    """
-
-    C: float = 0.01
-    choose_C: bool = False
-    inner_folds: int = 3
-    class_weight: str = "none"
-    stacked: bool = True
-    missing_modality: bool = True
-    temperature: bool = True
-    n_resamples: int = 1000
-
-    def __post_init__(self) -> None:
-        if self.n_resamples < 0:
-            raise BadOption(f"fuse.n_resamples is {self.n_resamples}: it must be 0 or more")
-
-    def head(self) -> HeadSettings:
-        """The heads' part."""
-        return HeadSettings(**{f.name: getattr(self, f.name) for f in _HEAD_FIELDS})
-
-
-_HEAD_FIELDS = [f for f in fields(HeadSettings) if f.name != "inputs"]
-
-
-@dataclass(frozen=True)
 class Settings:
     """All of it.
 
@@ -167,7 +128,7 @@ class Settings:
     extract: ExtractSettings
     descriptors: DescriptorSettings
     nets: Mapping[str, NetSettings]
-    fuse: FuseSettings
+    fuse: EvaluationSettings
 
     @property
     def shared(self) -> SharedSettings:
@@ -241,11 +202,11 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
         extract=extract,
         descriptors=descriptors,
         nets=nets,
-        fuse=_filled(FuseSettings(), tree, "fuse", source),
+        fuse=_filled(EvaluationSettings(), tree, "fuse", source),
     )
 
 
-def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> FuseSettings:
+def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> EvaluationSettings:
     """Stage two's settings of a profile; see `load_settings`.
 
     Tables of stage one may be there and are not looked into: their nets' files need torch,
@@ -257,7 +218,7 @@ def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> FuseSetti
     100
     """
     source, tree = _read(profile, overrides)
-    return _filled(FuseSettings(), tree, "fuse", source)
+    return _filled(EvaluationSettings(), tree, "fuse", source)
 
 
 def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
@@ -335,15 +296,20 @@ def _filled(defaults: T, tree: Mapping[str, Any], key: str, source: str) -> T:
             )
     try:
         return _replaced(defaults, table, f"{source}: {key}")
-    except BadSetting as error:
+    except (BadSetting, FuseError) as error:
         # Messages of settings begin with the name of one.
         raise BadOption(f"{source}: {key}.{error}") from error
 
 
 def _keys(settings: Any) -> list[str]:
-    """Names of all values that a table may set, nested ones in place."""
+    """Names of all values that a table may set, nested ones in place.
+
+    Fields whose metadata say ``profile`` is False are set by commands alone.
+    """
     keys: list[str] = []
     for each in fields(settings):
+        if not each.metadata.get("profile", True):
+            continue
         value = getattr(settings, each.name)
         keys += _keys(value) if is_dataclass(value) else [each.name]
     return [key for key in keys if key != "name"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mvemo.fuse.errors import BadFeatures
@@ -51,7 +51,7 @@ class HeadSettings:
     choose_C: bool = False
     inner_folds: int = 3
     class_weight: str = "none"
-    inputs: str = "features"
+    inputs: str = field(default="features", metadata={"profile": False})
 
     def __post_init__(self) -> None:
         if self.class_weight not in CLASS_WEIGHTS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,41 +91,29 @@ def _run(
     *,
     save: bool,
     features: Path,
-    folds: int | None,
     out: Path,
-    seed: int | None,
     models: str | None,
-    permute_labels: bool,
     protocol: str | None,
-    repeats: int,
     song_level: bool,
     song_rule: Any,
-    learning_curve: bool,
     profile: str,
     overrides: tuple[str, ...],
+    **evaluation: Any,
 ) -> int:
+    """`evaluation`: the options that `EvaluationSettings` has by the same names."""
     from mvemo.pipeline.settings import load_fuse_settings
     from mvemo.pipeline.stage_two import run_fuse
 
-    settings = load_fuse_settings(profile, overrides)
-    chosen = None if models is None else list(comma_separated(models))
-    if chosen is not None and not chosen:
+    names = None if models is None else tuple(comma_separated(models))
+    if names is not None and not names:
         raise BadOption(f"--models {models!r} names no model")
-
-    click.echo(
-        run_fuse(
-            features,
-            settings,
-            out=out,
-            k=folds,
-            seed=seed,
-            models=chosen,
-            permute_labels=permute_labels,
-            protocol=protocol,
-            repeats=repeats,
-            songs=song_rule if song_level else None,
-            learning_curve=learning_curve,
-            save=save,
-        )
+    settings = replace(
+        load_fuse_settings(profile, overrides),
+        models=names,
+        allow_leak=protocol == "shared",
+        songs=song_rule if song_level else None,
+        refit=save,
+        **evaluation,
     )
+    click.echo(run_fuse(features, settings, out=out, protocol=protocol))
     return 0

@@ -37,7 +37,7 @@ def report(files: tuple[Path, ...], out: Path, name: str | None, synthetic: bool
     What the model was trained on is not known, and the report says so.
     """
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
-    from mvemo.fuse.statistics.uncertainty import with_uncertainty
+    from mvemo.fuse.crossval.uncertainty import with_uncertainty
 
     marks = [_marks_beside(file) for file in files]
     results = results_of_predictions(

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from mvemo.fuse import EvaluationSettings, HeadSettings
 from mvemo.fuse.models import models_of
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.tasks.registry import task_of
@@ -125,3 +126,13 @@ def primary(model: ModelResult) -> np.ndarray:
         for name in ("accuracy", "roc_auc_macro", "r2_macro")
         if name in model.per_fold
     )
+
+
+def plain_settings(**changes) -> EvaluationSettings:
+    """Settings of an evaluation that does nothing but what is asked for; `C` is the heads'."""
+    if "C" in changes:
+        changes["head"] = HeadSettings(C=changes.pop("C"))
+    if changes.get("models") is not None:
+        changes["models"] = tuple(changes["models"])
+    plain = {"stacked": False, "missing_modality": False, "temperature": False, "n_resamples": 0}
+    return EvaluationSettings(**{**plain, **changes})

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import frozen_cache, make_table
-from fuse_samples import primary
+from fuse_samples import plain_settings, primary
 from output_samples import output_cache, output_table
 
 from mvemo.cache import open_cache
@@ -35,7 +35,7 @@ def write(folder, table, *, cache="f.h5", strength=0.3, missing=None, **options)
     folder.mkdir()
     path = frozen_cache(folder / cache, table, strength=strength, names=NAMES, missing=missing)
     with open_cache(path) as opened:
-        results = evaluate(opened, **options)
+        results = evaluate(opened, plain_settings(**options))
     write_report(results, folder)
     return results
 
@@ -119,7 +119,7 @@ def test_tags_and_dimensions(task, tmp_path):
         (tmp_path / name).mkdir()
         path = output_cache(tmp_path / name / "f.h5", table, noise=noise)
         with open_cache(path) as cache:
-            results.append(evaluate(cache))
+            results.append(evaluate(cache, plain_settings()))
         texts = {
             "metrics.json": output_metrics_json(results[-1]),
             "predictions.csv": output_predictions_csv(results[-1]),
@@ -165,7 +165,7 @@ def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
         "classes": (replace(a, classes=tuple("abcdef")), r"classes is \['a', 'b'"),
         "permuted": (None, "one of them has permuted labels"),
     }
-    write(tmp_path / "k", table, k=5)
+    write(tmp_path / "k", table, folds=5)
     write(tmp_path / "few", make_table(110))
     write(tmp_path / "permuted", table, permute_labels=True)
     for name, (results, said) in other.items():

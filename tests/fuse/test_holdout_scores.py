@@ -7,16 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import features, make_table, spec, write_cache
+from fuse_samples import plain_settings
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table, metrics_dict, write_report
+from mvemo.fuse.crossval.learning_curves import with_learning_curve
+from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.heads.links import decision_inputs
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.songs import song_level
-from mvemo.fuse.statistics.uncertainty import with_learning_curve, with_uncertainty
 from mvemo.manifests import holdout_split
 
 
@@ -41,7 +43,7 @@ def holdout_cache(path, table=None, *, strength=1.0, names=("music1d", "c3d"), s
 
 def run(path, **options):
     with open_cache(path) as cache:
-        return evaluate(cache, **options)
+        return evaluate(cache, plain_settings(**options))
 
 
 def test_heads_train_on_training_and_validation_clips_and_score_the_test_clips(tmp_path) -> None:
@@ -98,7 +100,7 @@ def test_folds_and_one_split_do_not_mix(tmp_path) -> None:
     table = split_table()
     path = holdout_cache(tmp_path / "f.h5", table)
     with pytest.raises(BadFeatures, match=r"trained for one split.*leave --folds out"):
-        run(path, k=5)
+        run(path, folds=5)
     write_cache(tmp_path / "n.h5", replace(table, splits=None), [
         (spec("c3d", 12, "holdout", None, table.clip_ids[:9]), features(table, "c3d")),
     ])  # fmt: skip
@@ -112,7 +114,7 @@ def test_frozen_features_are_scored_on_the_split_unless_folds_are_asked_for(tmp_
     results = run(path)
     assert (results.protocol, results.k) == ("frozen", 1)
     assert (results.folds == np.where(table.splits == 2, 0, -1)).all()
-    assert run(path, k=4).k == 4
+    assert run(path, folds=4).k == 4
     both = holdout_cache(tmp_path / "b.h5", table, names=("music1d",))
     values = features(table, "c3d")
     with CacheWriter(both, table) as writer:
@@ -159,7 +161,7 @@ def test_songs_of_a_split(tmp_path) -> None:
 def test_intervals_and_a_learning_curve(tmp_path) -> None:
     path = holdout_cache(tmp_path / "f.h5")
     with open_cache(path) as cache:
-        results = with_uncertainty(evaluate(cache), n_resamples=200)
+        results = with_uncertainty(evaluate(cache, plain_settings()), n_resamples=200)
         results = with_learning_curve(cache, results, HeadSettings(), fractions=(0.3,))
     trained = int((results.folds < 0).sum())
     for model in results.models:
@@ -189,7 +191,7 @@ def test_tags_and_values_of_a_split(tmp_path, task) -> None:
     )
     test = table.splits == 2
     with open_cache(path) as cache:
-        results = evaluate(cache)
+        results = evaluate(cache, plain_settings())
     assert results.k == 1
     for model in results.models[:2]:
         assert np.isfinite(model.outputs[test]).all()
@@ -215,7 +217,7 @@ def test_heads_for_new_clips_are_fitted_on_all_clips_of_a_split(tmp_path, task) 
         [(spec(n, 12, "holdout", None, ids), features(plain, n)) for n in ("music1d", "c3d")],
     )
     with open_cache(path) as cache:
-        results = evaluate(cache, stacked=True, refit=True)
+        results = evaluate(cache, plain_settings(stacked=True, refit=True))
     final = {h.model: h for h in results.heads if h.fold is None}
     tested = {h.model: h for h in results.heads if h.fold == 0}
     assert set(final) == set(tested) == {m.name for m in results.models}

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import crossfit_cache, frozen_cache, make_table
-from fuse_samples import make_results
+from fuse_samples import make_results, plain_settings
 
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, evaluate
@@ -159,7 +159,7 @@ def test_songs_of_an_evaluation(tmp_path, make) -> None:
     table = make_table(240, group_size=4)
     ids = tuple(f"{table.groups[i]}@{i % 4}" for i in range(240))
     with open_cache(make(tmp_path / "f.h5", replace(table, clip_ids=ids))) as cache:
-        results = evaluate(cache)
+        results = evaluate(cache, plain_settings())
         songs = song_level(results)
     assert len(songs.clip_ids) == 60
     assert songs.heads == results.heads

@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import crossfit_cache, features, frozen_cache, make_table
+from fuse_samples import plain_settings
 
 from mvemo.cache import open_cache
 from mvemo.fuse import FuseError, evaluate, load_heads, save_heads
@@ -12,7 +13,7 @@ from mvemo.fuse import FuseError, evaluate, load_heads, save_heads
 def test_saved_heads_predict_what_was_reported(tmp_path):
     table = make_table()
     with open_cache(frozen_cache(tmp_path / "f.h5", table)) as cache:
-        results = evaluate(cache, refit=True)
+        results = evaluate(cache, plain_settings(refit=True))
     save_heads(tmp_path / "heads.npz", results)
     saved = load_heads(tmp_path / "heads.npz")
     assert saved.classes == table.classes
@@ -30,7 +31,7 @@ def test_saved_heads_predict_what_was_reported(tmp_path):
 
 def test_crossfitted_heads_on_all_clips_come_one_for_each_folds_nets(tmp_path):
     with open_cache(crossfit_cache(tmp_path / "f.h5")) as cache:
-        save_heads(tmp_path / "heads.npz", evaluate(cache, refit=True))
+        save_heads(tmp_path / "heads.npz", evaluate(cache, plain_settings(refit=True)))
     assert [h.net_fold for h in load_heads(tmp_path / "heads.npz").select("c3d")] == list(range(6))
 
 
@@ -44,7 +45,7 @@ def test_what_is_no_file_of_heads_is_told(tmp_path):
     with pytest.raises(FuseError, match="not a file of heads"):
         load_heads(tmp_path / "other.npz")
     with open_cache(frozen_cache(tmp_path / "f.h5")) as cache:
-        save_heads(tmp_path / "heads.npz", evaluate(cache, models=["c3d"]))
+        save_heads(tmp_path / "heads.npz", evaluate(cache, plain_settings(models=["c3d"])))
     saved = load_heads(tmp_path / "heads.npz")
     with pytest.raises(FuseError, match=r"no head of model 'i3d'.*c3d"):
         saved.select("i3d", 0)
@@ -54,7 +55,7 @@ def test_what_is_no_file_of_heads_is_told(tmp_path):
 
 def test_every_field_of_a_head_comes_back_as_it_was(tmp_path):
     with open_cache(frozen_cache(tmp_path / "f.h5")) as cache:
-        results = evaluate(cache, models=["c3d"], refit=True)
+        results = evaluate(cache, plain_settings(models=["c3d"], refit=True))
     heads = [
         replace(results.heads[0], thresholds=np.linspace(0.1, 0.6, 6), link="sigmoid"),
         replace(results.heads[-1], net_fold=2, inputs="log-odds"),
@@ -79,7 +80,7 @@ class Trap:
 @pytest.mark.parametrize("name", ["header", "0/coef"])
 def test_a_file_with_pickled_objects_is_refused_and_runs_nothing(name, tmp_path, capsys):
     with open_cache(frozen_cache(tmp_path / "f.h5")) as cache:
-        save_heads(tmp_path / "heads.npz", evaluate(cache, models=["c3d"]))
+        save_heads(tmp_path / "heads.npz", evaluate(cache, plain_settings(models=["c3d"])))
     with np.load(tmp_path / "heads.npz") as file:
         arrays = dict(file)
     arrays[name] = np.array([Trap()], dtype=object)
@@ -91,7 +92,7 @@ def test_a_file_with_pickled_objects_is_refused_and_runs_nothing(name, tmp_path,
 
 def test_damaged_files_of_heads_are_refused(tmp_path):
     with open_cache(frozen_cache(tmp_path / "f.h5")) as cache:
-        save_heads(tmp_path / "heads.npz", evaluate(cache, models=["c3d"]))
+        save_heads(tmp_path / "heads.npz", evaluate(cache, plain_settings(models=["c3d"])))
     with np.load(tmp_path / "heads.npz") as file:
         arrays = dict(file)
     np.savez(tmp_path / "shape.npz", **{**arrays, "0/coef": arrays["0/coef"][:, 1:]})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from feature_samples import crossfit_cache, frozen_cache, make_table
+from fuse_samples import plain_settings
 
 from mvemo.cache import open_cache
 from mvemo.fuse import evaluate, task_of
@@ -16,7 +17,7 @@ from mvemo.fuse.models import STACKED, models_of
 
 def run(path, **options):
     with open_cache(path) as cache:
-        return evaluate(cache, **options)
+        return evaluate(cache, plain_settings(**options))
 
 
 def test_the_bases_are_the_four_fusions_of_one_feature_each():

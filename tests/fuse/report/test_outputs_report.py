@@ -8,17 +8,17 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from fuse_samples import primary
+from fuse_samples import plain_settings, primary
 from output_samples import output_cache, output_table
 
 from mvemo.cache import open_cache
 from mvemo.fuse import evaluate
+from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.report.outputs_metrics import output_metrics_dict, output_predictions_csv
 from mvemo.fuse.report.outputs_report import output_report_html, write_output_report
 from mvemo.fuse.report.outputs_report import output_table as text_table
 from mvemo.fuse.report.outputs_summary import distances, furthest_clips, furthest_groups
 from mvemo.fuse.report.summary import best
-from mvemo.fuse.statistics.uncertainty import with_uncertainty
 
 
 @pytest.fixture(scope="module", params=["multilabel", "regression"])
@@ -26,7 +26,7 @@ def made(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("o") / "f.h5"
     output_cache(path, output_table(request.param), noise=2.0, missing={"c3d": [4]})
     with open_cache(path) as cache:
-        return with_uncertainty(evaluate(cache), n_resamples=50)
+        return with_uncertainty(evaluate(cache, plain_settings()), n_resamples=50)
 
 
 def test_metrics_have_the_outer_keys_of_all_tasks(made, tmp_path):

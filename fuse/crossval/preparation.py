@@ -10,15 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import TEST, Cache
+from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
 from mvemo.fuse.leakage import find_leaks, refuse_leaks
-from mvemo.fuse.models import Model, chosen_models
+from mvemo.fuse.models import STACKED, Model, chosen_models
 from mvemo.manifests import make_folds
 from mvemo.manifests.model import Task
 
 DEFAULT_FOLDS = 6
-Views = tuple[tuple[int | None, tuple[int, ...]], ...]
+# The fold whose nets made the features, or None, and the folds tested with them.
+Passes = tuple[tuple[int | None, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class Preparation:
         Number of folds.
     leaky
         A net saw clips that it is scored on, and that was allowed.
-    views
-        (fold whose nets made the features, or None; folds tested with them): features that
-        all folds share are read, and fitted on, once for all folds.
+    passes
+        Over the features, each a fold whose nets made them (or None) and the folds that are
+        tested with them: features that all folds share are read once.
     """
 
     features: Features
@@ -51,23 +53,11 @@ class Preparation:
     folds: NDArray[np.int64]
     k: int
     leaky: bool
-    views: Views
+    passes: Passes
 
 
-def prepare(
-    cache: Cache,
-    *,
-    k: int | None,
-    seed: int | None,
-    models: Sequence[str] | None,
-    allow_leak: bool,
-) -> Preparation:
+def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     """Choose models and folds, and refuse what would not be honest.
-
-    Parameters
-    ----------
-    cache, k, seed, models, allow_leak
-        As for `mvemo.fuse.evaluate`.
 
     Raises
     ------
@@ -76,36 +66,43 @@ def prepare(
     LeakError
         A net saw clips that it is scored on, or clips of their groups.
     """
-    table = cache.table
+    table, k = cache.table, settings.folds
     features = Features(cache)
-    chosen = chosen_models(features.modality, models)
-    names = tuple(dict.fromkeys(name for model in chosen for name in model.features))
+    chosen = settings.models
+    if chosen is not None:
+        chosen = tuple(name for name in chosen if name != STACKED)
+    models = chosen_models(features.modality, chosen)
+    names = tuple(dict.fromkeys(name for model in models for name in model.features))
     crossfit = [name for name in names if features.crossfit(name)]
-    tested = _test_split(cache, k, crossfit, [name for name in names if features.held_out(name)])
-    folds, k = _folds(cache, k, seed, crossfit) if tested is None else (tested, 1)
+    held_out = [name for name in names if features.held_out(name)]
+    tested = _test_split(cache, k, crossfit, held_out)
+    folds, k = _folds(cache, k, settings.seed, crossfit) if tested is None else (tested, 1)
     leaks = find_leaks(features, names, table, folds)
-    if not allow_leak:
+    if not settings.allow_leak:
         refuse_leaks(leaks, folds, str(cache.path))
-    return Preparation(features, chosen, names, folds, k, bool(leaks), views_of(bool(crossfit), k))
+    passes = passes_over(k, crossfit=bool(crossfit))
+    return Preparation(features, models, names, folds, k, bool(leaks), passes)
 
 
-def views_of(crossfit: bool, k: int) -> Views:
-    """`Preparation.views` of so many folds."""
-    every = tuple(range(k))
-    return tuple((fold, (fold,)) for fold in every) if crossfit else ((None, every),)
+def passes_over(k: int, *, crossfit: bool) -> Passes:
+    """`Preparation.passes` of so many folds."""
+    folds = tuple(range(k))
+    return tuple((fold, (fold,)) for fold in folds) if crossfit else ((None, folds),)
 
 
-def shuffled(labels: NDArray[Any], seed: int | None) -> NDArray[Any]:
+def permute(labels: NDArray[Any], seed: int | None) -> NDArray[Any]:
     """Labels over other clips: whole rows change places, so that tags stay together."""
     return np.random.default_rng([0 if seed is None else seed, 1]).permutation(labels)
 
 
-def provenance_of(cache: Cache, prepared: Preparation, C: float) -> dict[str, Any]:
+def provenance_of(
+    cache: Cache, prepared: Preparation, settings: EvaluationSettings
+) -> dict[str, Any]:
     """What the scores rest on, as JSON values."""
     return {
         "features_digest": cache.digest(),
         "manifest_digest": cache.table.digest,
-        "C": C,
+        "settings": settings.record(),
         "features": {
             name: [
                 {

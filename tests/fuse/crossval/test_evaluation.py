@@ -10,6 +10,7 @@ from feature_samples import (
     spec,
     write_cache,
 )
+from fuse_samples import plain_settings
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -20,7 +21,7 @@ from mvemo.fuse import BadFeatures, LeakError, evaluate
 
 def run(path, **options):
     with open_cache(path) as cache:
-        return evaluate(cache, **options)
+        return evaluate(cache, plain_settings(**options))
 
 
 def test_out_of_fold_probabilities_are_scikit_learns(tmp_path):
@@ -105,13 +106,13 @@ def test_a_missing_feature_leaves_that_clip_out_of_the_models_that_need_it(tmp_p
 def test_folds_follow_the_features(tmp_path):
     path = crossfit_cache(tmp_path / "c.h5")
     with pytest.raises(BadFeatures, match=r"trained for 6 folds, not 5: give --folds 6"):
-        run(path, k=5)
+        run(path, folds=5)
     frozen = frozen_cache(tmp_path / "f.h5")
     table = make_table()
     assert (run(frozen).folds == table.folds).all()
     other = run(frozen, seed=7)
     assert (other.folds != table.folds).any()
-    five = run(frozen, k=5)
+    five = run(frozen, folds=5)
     assert set(five.folds.tolist()) == set(range(5))
     for results in (other, five):
         for group in set(results.groups):

@@ -1,7 +1,7 @@
 """All heads that one set of feature values serves: for scores, and inside training folds.
 
-Features that all folds share are one view of six folds; crossfitted features are six
-views of one fold. What is chosen or fitted beyond the heads themselves (strength of
+Features that all folds share serve the heads of six folds at once; crossfitted features are
+another set for every fold. What is chosen or fitted beyond the heads themselves (strength of
 penalty, stacking, temperatures, thresholds) rests on inner folds of the training clips
 alone.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.fuse.arrays import F32, F64, Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix
 from mvemo.fuse.heads.fitting import TOLERANCE, Fit, fit_heads, trainable
@@ -21,9 +22,10 @@ from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import Model
 
-F64 = NDArray[np.float64]
 # What a head is known by: its features, and the fold that it leaves out.
-Key = tuple[tuple[str, ...], int]
+HeadKey = tuple[tuple[str, ...], int]
+# Fits heads, and gives the outputs of the clips that each is to predict.
+Fitter = Callable[[Sequence[Fit]], tuple[list[Head], list[F64]]]
 
 # Inner predictions need not be as exact as those that are scored.
 INNER_TOLERANCE = 1e-3
@@ -31,9 +33,34 @@ INNER_TOLERANCE = 1e-3
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 
 
+@dataclass(frozen=True)
+class HeadPlan:
+    """Which heads to fit over one set of feature values.
+
+    Parameters
+    ----------
+    folds
+        To leave out in turn.
+    models
+        A head of each, for every fold.
+    inner_models
+        Those to fit on inner folds as well; where C is chosen, all are.
+    refit
+        Those to fit on all clips, too.
+    net_fold
+        Which fold's nets made the values, for the record.
+    """
+
+    folds: tuple[int, ...]
+    models: tuple[Model, ...]
+    inner_models: tuple[Model, ...] = ()
+    refit: tuple[Model, ...] = ()
+    net_fold: int | None = None
+
+
 @dataclass
-class View:
-    """What `fit_view` gives.
+class FoldHeads:
+    """What `fit_fold_heads` gives.
 
     Parameters
     ----------
@@ -51,24 +78,16 @@ class View:
         All of them.
     """
 
-    scored: dict[Key, F64] = field(default_factory=dict)
-    inner: dict[Key, NDArray[np.float32]] = field(default_factory=dict)
-    inner_folds: dict[int, NDArray[np.int64]] = field(default_factory=dict)
-    strength: dict[Key, float] = field(default_factory=dict)
+    scored: dict[HeadKey, F64] = field(default_factory=dict)
+    inner: dict[HeadKey, F32] = field(default_factory=dict)
+    inner_folds: dict[int, Ints] = field(default_factory=dict)
+    strength: dict[HeadKey, float] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
 
 
-def fit_view(
-    clips: Clips,
-    matrices: Mapping[str, Matrix],
-    tested: Sequence[int],
-    models: Sequence[Model],
-    inner_models: Sequence[Model],
-    settings: HeadSettings,
-    *,
-    net_fold: int | None,
-    refit: Sequence[Model] = (),
-) -> View:
+def fit_fold_heads(
+    clips: Clips, matrices: Mapping[str, Matrix], plan: HeadPlan, settings: HeadSettings
+) -> FoldHeads:
     """Fit all heads over one set of feature values.
 
     Parameters
@@ -77,77 +96,70 @@ def fit_view(
         Labels, groups and folds.
     matrices
         Feature name to values.
-    tested
-        Folds to leave out in turn.
-    models
-        Heads to fit.
-    inner_models
-        Those to fit on inner folds as well; where C is chosen, all are.
+    plan
+        The heads.
     settings
-        Of the heads.
-    net_fold
-        Which fold's nets made the values, for the record.
-    refit
-        Models to fit on all clips, too.
+        Of all heads.
     """
-    view = View(inner_folds={f: clips.inner_folds(f, settings.inner_folds) for f in tested})
+    inner_folds = {fold: clips.inner_folds(fold, settings.inner_folds) for fold in plan.folds}
+    result = FoldHeads(inner_folds=inner_folds)
 
-    def run(which: Sequence[Fit]) -> tuple[list[Head], list[F64]]:
-        return fit_heads(which, matrices, clips, settings, net_fold=net_fold)
+    def fit(fits: Sequence[Fit]) -> tuple[list[Head], list[F64]]:
+        return fit_heads(fits, matrices, clips, settings, net_fold=plan.net_fold)
 
     if settings.choose_C:
-        _choose(view, clips, matrices, models, settings, run)
-        outer = _outer(models, tested, matrices, clips, view.strength, settings.C)
-        view.heads, outputs = run(outer) if outer else ([], [])
+        _choose_strengths(result, clips, matrices, plan.models, settings, fit)
+        outer = _outer_fits(plan, matrices, clips, result.strength, settings.C)
+        result.heads, outputs = fit(outer) if outer else ([], [])
     else:
         # One set of products with the features serves inner and outer heads alike.
-        fits = _inner(inner_models, view, settings.C, matrices, clips)
-        outer = _outer(models, tested, matrices, clips, {}, settings.C)
-        heads, outputs = run([*fits, *outer]) if outer else ([], [])
+        fits = _inner_fits(plan.inner_models, result, settings.C, matrices, clips)
+        outer = _outer_fits(plan, matrices, clips, {}, settings.C)
+        heads, outputs = fit([*fits, *outer]) if outer else ([], [])
         fits = fits if outer else []
-        view.inner = _held(inner_models, view, clips, fits, outputs[: len(fits)])
-        view.heads, outputs = heads[len(fits) :], outputs[len(fits) :]
-    for fit, output in zip(outer, outputs, strict=True):
-        assert fit.fold is not None
-        view.scored[fit.model.features, fit.fold] = output
-    if refit:
+        result.inner = _assemble_inner(plan.inner_models, result, clips, fits, outputs[: len(fits)])
+        result.heads, outputs = heads[len(fits) :], outputs[len(fits) :]
+    for one, output in zip(outer, outputs, strict=True):
+        assert one.fold is not None
+        result.scored[one.model.features, one.fold] = output
+    if plan.refit:
         # By themselves, so that scores are the same to the last digit with and without them.
-        again = _refits(refit, matrices, clips, view.strength, settings.C)
-        view.heads = view.heads + (run(again)[0] if again else [])
-    return view
+        again = _refits(plan.refit, matrices, clips, result.strength, settings.C)
+        result.heads = result.heads + (fit(again)[0] if again else [])
+    return result
 
 
-def _choose(
-    view: View,
+def _choose_strengths(
+    result: FoldHeads,
     clips: Clips,
     matrices: Mapping[str, Matrix],
     models: Sequence[Model],
     settings: HeadSettings,
-    run: Callable[[Sequence[Fit]], tuple[list[Head], list[F64]]],
+    fit: Fitter,
 ) -> None:
-    """Choose each head's penalty on inner folds, into `view`; one strength at a time."""
-    least: dict[Key, float] = {}
+    """Choose each head's penalty on inner folds, into `result`; one strength at a time."""
+    least: dict[HeadKey, float] = {}
     for C in STRENGTHS:
-        fits = _inner(models, view, C, matrices, clips)
-        held = _held(models, view, clips, fits, run(fits)[1]) if fits else {}
-        for key, outputs in held.items():
-            loss = clips.loss(view.inner_folds[key[1]] >= 0, outputs.astype(np.float64))
+        fits = _inner_fits(models, result, C, matrices, clips)
+        inner = _assemble_inner(models, result, clips, fits, fit(fits)[1]) if fits else {}
+        for key, outputs in inner.items():
+            loss = clips.loss(result.inner_folds[key[1]] >= 0, outputs.astype(np.float64))
             if loss < least.get(key, np.inf):
-                least[key], view.strength[key], view.inner[key] = loss, C, outputs
+                least[key], result.strength[key], result.inner[key] = loss, C, outputs
     # Without inner predictions, as of clips of one group, nothing is chosen.
-    for key, outputs in _held(models, view, clips, (), ()).items():
-        view.strength.setdefault(key, settings.C)
-        view.inner.setdefault(key, outputs)
+    for key, outputs in _assemble_inner(models, result, clips, (), ()).items():
+        result.strength.setdefault(key, settings.C)
+        result.inner.setdefault(key, outputs)
 
 
-def _inner(
+def _inner_fits(
     models: Sequence[Model],
-    view: View,
+    result: FoldHeads,
     C: float,
     matrices: Mapping[str, Matrix],
     clips: Clips,
 ) -> list[Fit]:
-    """Heads inside the training folds, each of whose outputs one inner fold wants.
+    """Heads inside the training folds, each to predict one inner fold.
 
     Those without training clips, as of a feature that few clips have, are left out.
     """
@@ -155,39 +167,38 @@ def _inner(
     tolerance = TOLERANCE if clips.task.needs_inner else INNER_TOLERANCE
     fits = [
         Fit(model, fold, (inner >= 0) & (inner != j), C, tolerance, inner == j)
-        for fold, inner in view.inner_folds.items()
+        for fold, inner in result.inner_folds.items()
         for j in range(int(inner.max()) + 1)
         for model in models
     ]
     return trainable(fits, matrices, clips)
 
 
-def _held(
+def _assemble_inner(
     models: Sequence[Model],
-    view: View,
+    result: FoldHeads,
     clips: Clips,
     fits: Sequence[Fit],
     outputs: Sequence[F64],
-) -> dict[Key, NDArray[np.float32]]:
-    """Outputs of inner heads, put together for each model and fold as in `View.inner`."""
+) -> dict[HeadKey, F32]:
+    """Outputs of inner heads, put together for each model and fold as in `FoldHeads.inner`."""
     shape = (len(clips.y_true), clips.n_outputs)
-    held = {
+    inner: dict[HeadKey, NDArray[np.float32]] = {
         (model.features, fold): np.full(shape, np.nan, np.float32)
         for model in models
-        for fold in view.inner_folds
+        for fold in result.inner_folds
     }
     for fit, output in zip(fits, outputs, strict=True):
         assert fit.fold is not None
-        held[fit.model.features, fit.fold][fit.predict] = output
-    return held
+        inner[fit.model.features, fit.fold][fit.predict] = output
+    return inner
 
 
-def _outer(
-    models: Sequence[Model],
-    tested: Sequence[int],
+def _outer_fits(
+    plan: HeadPlan,
     matrices: Mapping[str, Matrix],
     clips: Clips,
-    strength: Mapping[Key, float],
+    strength: Mapping[HeadKey, float],
     default: float,
 ) -> list[Fit]:
     """Heads that leave one fold out each; those without training clips are left out."""
@@ -199,8 +210,8 @@ def _outer(
             strength.get((model.features, fold), default),
             predict=clips.folds == fold,
         )
-        for model in models
-        for fold in tested
+        for model in plan.models
+        for fold in plan.folds
     ]
     return trainable(fits, matrices, clips)
 
@@ -209,7 +220,7 @@ def _refits(
     models: Sequence[Model],
     matrices: Mapping[str, Matrix],
     clips: Clips,
-    strength: Mapping[Key, float],
+    strength: Mapping[HeadKey, float],
     default: float,
 ) -> list[Fit]:
     """On all clips, with the middle of the strengths that the folds chose."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import spec, write_cache
-from fuse_samples import primary
+from fuse_samples import plain_settings, primary
 from output_samples import crossfit_output_cache, output_cache, output_features, output_table
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import average_precision_score, f1_score, r2_score, roc_auc_score
@@ -13,14 +13,14 @@ from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, LeakError, evaluate, load_heads, save_heads
+from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.metrics.multilabel import best_thresholds
-from mvemo.fuse.statistics.uncertainty import with_uncertainty
 from mvemo.manifests import make_folds
 
 
 def run(path, n_resamples=0, **options):
     with open_cache(path) as cache:
-        return with_uncertainty(evaluate(cache, **options), n_resamples=n_resamples)
+        return with_uncertainty(evaluate(cache, plain_settings(**options)), n_resamples=n_resamples)
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +214,7 @@ def test_crossfitted_nets_and_the_guard(task, tmp_path):
     assert primary(results.models[0]).mean() > 0.4
     assert [h.net_fold for h in results.heads if h.fold is None] == [0, 1, 2]
     with pytest.raises(BadFeatures, match="not 4: give --folds 3"):
-        run(path, k=4)
+        run(path, folds=4)
     shared = spec("c3d", 8, "shared", None, table.clip_ids)
     leaky = write_cache(tmp_path / "s.h5", table, [(shared, output_features(table, "c3d"))])
     with pytest.raises(LeakError, match="--protocol shared"):
@@ -223,7 +223,7 @@ def test_crossfitted_nets_and_the_guard(task, tmp_path):
 
 
 def test_folds_of_other_number_keep_groups_whole(tags):
-    results = run(tags[2], k=5, seed=3)
+    results = run(tags[2], folds=5, seed=3)
     assert set(results.folds.tolist()) == set(range(5))
     for group in set(results.groups):
         rows = [i for i, g in enumerate(results.groups) if g == group]

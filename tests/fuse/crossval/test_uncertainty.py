@@ -5,12 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from feature_samples import crossfit_cache, frozen_cache, make_table
+from fuse_samples import plain_settings
 
 from mvemo.cache import open_cache
 from mvemo.fuse import evaluate, format_table, metrics_dict
+from mvemo.fuse.crossval.learning_curves import with_learning_curve
+from mvemo.fuse.crossval.repeats import with_repeats
+from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.settings import HeadSettings
-from mvemo.fuse.statistics.uncertainty import with_learning_curve, with_repeats, with_uncertainty
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def path(tmp_path):
 
 def test_every_model_has_an_interval_around_its_pooled_score(path):
     with open_cache(path) as cache:
-        results = with_uncertainty(evaluate(cache, stacked=True), n_resamples=300)
+        results = with_uncertainty(evaluate(cache, plain_settings(stacked=True)), n_resamples=300)
     for model in results.models:
         low, high = model.intervals["accuracy"]
         pooled = np.trace(model.confusion) / model.confusion.sum()
@@ -37,9 +40,9 @@ def test_every_model_has_an_interval_around_its_pooled_score(path):
 
 def test_repeats_are_on_other_folds_and_narrow_the_test(path, tmp_path):
     with open_cache(path) as cache:
-        first = evaluate(cache)
-        again = [evaluate(cache, seed=s) for s in (1, 2)]
-        other = evaluate(cache, models=["c3d"], seed=3)
+        first = evaluate(cache, plain_settings())
+        again = [evaluate(cache, plain_settings(seed=s)) for s in (1, 2)]
+        other = evaluate(cache, plain_settings(models=["c3d"], seed=3))
     results = with_uncertainty(with_repeats(first, again), n_resamples=100)
     assert len(results.repeats) == 3
     assert (results.repeats[1].folds != first.folds).any()
@@ -59,7 +62,7 @@ def test_repeats_are_on_other_folds_and_narrow_the_test(path, tmp_path):
 def test_more_training_clips_help_and_the_last_point_is_the_evaluation(tmp_path, make):
     path = make(tmp_path / "f.h5", make_table(n=240), strength=1.0)
     with open_cache(path) as cache:
-        results = evaluate(cache)
+        results = evaluate(cache, plain_settings())
         curves = with_learning_curve(cache, results, HeadSettings(), (0.1, 0.5)).learning_curve
     for model in results.models:
         points = curves[model.name]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from feature_samples import crossfit_cache, features, frozen_cache, make_table, spec, write_cache
-from fuse_samples import primary
+from fuse_samples import plain_settings, primary
 from output_samples import crossfit_output_cache, output_cache, output_features, output_table
 
 from mvemo.cache import open_cache
@@ -21,11 +21,13 @@ from mvemo.fuse import (
     output_table as text_table,
 )
 from mvemo.fuse.clips import partition
+from mvemo.fuse.crossval.learning_curves import with_learning_curve
+from mvemo.fuse.crossval.repeats import with_repeats
+from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.metrics.multilabel import best_thresholds
 from mvemo.fuse.models import STACKED
 from mvemo.fuse.report.outputs_report import output_report_html
-from mvemo.fuse.statistics.uncertainty import with_learning_curve, with_repeats, with_uncertainty
 
 FOUR = ("music1d", "music2d", "c3d", "i3d")
 TASKS = ["multilabel", "regression"]
@@ -33,7 +35,7 @@ TASKS = ["multilabel", "regression"]
 
 def run(path, **options):
     with open_cache(path) as cache:
-        return evaluate(cache, **options)
+        return evaluate(cache, plain_settings(**options))
 
 
 def by_name(results):

@@ -1,0 +1,189 @@
+"""The evaluation of one cache (F7-F9): every clip scored once, by a head that never saw it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from mvemo.cache import Cache
+from mvemo.fuse.arrays import F64
+from mvemo.fuse.clips import Clips
+from mvemo.fuse.crossval.learning_curves import with_learning_curve
+from mvemo.fuse.crossval.out_of_fold import OutOfFold, predict_all
+from mvemo.fuse.crossval.preparation import permute, prepare, provenance_of
+from mvemo.fuse.crossval.repeats import evaluate_on_other_folds, with_repeats
+from mvemo.fuse.crossval.settings import EvaluationSettings
+from mvemo.fuse.crossval.uncertainty import with_uncertainty
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.stacking import base_models
+from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.models import STACKED, Key, Model
+from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
+from mvemo.fuse.songs import song_level
+from mvemo.fuse.tasks.registry import task_of
+
+DEFAULT = EvaluationSettings()
+
+
+def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
+    """Cross-validate every model over the features of a cache.
+
+    A head is one linear layer with L2 penalty on features that are standardised on its
+    training clips: softmax for classes, logistic for tags, least squares for values. All
+    models are compared on the same folds. Everything that is fitted or chosen is fitted or
+    chosen inside the training folds.
+
+    Parameters
+    ----------
+    cache
+        Open (`mvemo.cache.open_cache`); its task says how it is scored.
+    settings
+        All of them; by default those of ``mvemo-cv``.
+
+    Returns
+    -------
+    Scores, intervals, tests and out-of-fold predictions of every model; `Results.repeats`
+    and `Results.learning_curve` where the settings ask for them.
+
+    Raises
+    ------
+    BadFeatures
+        Nothing to evaluate, an unknown model, folds that the features do not allow, or too
+        few of them for the repeats.
+    LeakError
+        A net saw clips that it is scored on, or clips of their groups.
+
+    See Also
+    --------
+    mvemo.fuse.results_of_predictions : the same of another program's predictions.
+    """
+    task = task_of(cache.table.task)
+    if settings.songs is not None and (settings.learning_curve or not task.decides_songs):
+        why = "a learning curve is of segments" if settings.learning_curve else "they need classes"
+        raise BadFeatures(f"{cache.path}: songs cannot be decided: {why}; leave --song-level out")
+    results = evaluate_once(cache, settings)
+    if settings.repeats > 1:
+        repeats = evaluate_on_other_folds(cache, results, settings, evaluate_once)
+        results = with_repeats(results, repeats)
+    results = with_uncertainty(results, n_resamples=settings.n_resamples)
+    if settings.learning_curve:
+        results = with_learning_curve(cache, results, settings.head)
+    return results
+
+
+def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
+    """One evaluation by itself: without repeats, intervals, tests and learning curve."""
+    table = cache.table
+    prepared = prepare(cache, settings)
+    named = settings.models is not None and STACKED in settings.models
+    if named and not base_models(prepared.models):
+        raise BadFeatures(
+            f"{cache.path}: {STACKED} stacks two models or more: name those, too, or leave it out"
+        )
+    task = task_of(table.task)
+    y_true = task.read_labels(table.labels)
+    task = task.for_labels(table.classes, y_true)
+    if settings.permute_labels:
+        y_true = permute(y_true, settings.seed)
+    seed, n_outputs = settings.seed or 0, len(table.classes)
+    clips = Clips(task, y_true, table.groups, prepared.folds, n_outputs, seed)
+    stacked = named or (settings.stacked and settings.models is None)
+    oof = predict_all(prepared, clips, settings, stacked=stacked)
+    thresholds = _fit_thresholds(oof, prepared.k)
+    results = Results(
+        name=table.name,
+        task=task,
+        classes=table.classes,
+        clip_ids=table.clip_ids,
+        groups=table.groups,
+        y_true=y_true,
+        folds=prepared.folds,
+        k=prepared.k,
+        seed=seed,
+        protocol=prepared.features.protocol(prepared.names),
+        leaky=prepared.leaky,
+        synthetic=table.synthetic,
+        permuted=settings.permute_labels,
+        models=tuple(_scored(oof, m, prepared.k, thresholds, settings) for m in oof.models),
+        baseline=score_baseline(task, y_true, prepared.folds, prepared.k, n_outputs),
+        present=oof.present,
+        failures=tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
+        curves=cache.curves,
+        provenance=provenance_of(cache, prepared, settings),
+        heads=tuple(_with_thresholds(oof, thresholds)),
+    )
+    return results if settings.songs is None else song_level(results, rule=settings.songs)
+
+
+def _scored(
+    oof: OutOfFold,
+    model: Model,
+    k: int,
+    thresholds: Mapping[Key, F64],
+    settings: EvaluationSettings,
+) -> ModelResult:
+    """One model's result: its predictions, with those of its fallbacks (F6)."""
+    clips = oof.clips
+    outputs, source = oof.predict(model)
+    by_clip = None
+    if thresholds:
+        fallbacks = oof.fallbacks.get(model.name, ())
+        keys = [model.key, *(fallback.thresholds for fallback in fallbacks)]
+        by_clip = np.stack([thresholds[key] for key in keys])[source, clips.folds]
+    result = score_model(clips.task, model, outputs, clips.y_true, clips.folds, k, by_clip)
+    scaled: dict[str, float] = {}
+    if settings.temperature and clips.task.fits_temperature:
+        inner = [oof.predict_inside(model, fold) for fold in range(k)]
+        scaled = clips.task.scaled_calibration(clips.y_true, outputs, clips.folds, inner)
+    return replace(
+        result,
+        thresholds=thresholds.get(model.key),
+        without_modality=oof.score_without_modality(model),
+        n_fallback=int((source > 0).sum()),
+        n_untrained=int((oof.has_features(model) & ~complete(outputs)).sum()),
+        calibration={**result.calibration, **scaled},
+    )
+
+
+def _fit_thresholds(oof: OutOfFold, k: int) -> dict[Key, F64]:
+    """A model's key to float64 (folds, tags): fitted inside each fold's training folds.
+
+    Crossfitted nets saw the training clips, so inner predictions over their features are
+    better than those of new clips, and thresholds may be off; no tested clip has a part in
+    that. Empty where nothing is decided by thresholds.
+    """
+    task, y_true = oof.clips.task, oof.clips.y_true
+    if not task.needs_inner:
+        return {}
+    keys = dict.fromkeys(key for key, _ in oof.inner)
+    return {
+        key: np.array(
+            [
+                task.fit_thresholds(y_true, oof.inner[key, fold].astype(np.float64))
+                for fold in range(k)
+            ]
+        )
+        for key in keys
+    }
+
+
+def _with_thresholds(oof: OutOfFold, thresholds: Mapping[Key, F64]) -> list[Head]:
+    """The heads with their thresholds.
+
+    Out-of-fold predictions of all clips are inner ones of a head that is fitted on all.
+    """
+    if not thresholds:
+        return oof.heads
+    clips, heads = oof.clips, []
+    for head in oof.heads:
+        key = (STACKED,) if head.model == STACKED else head.features
+        if head.fold is not None:
+            fitted: F64 | None = thresholds[key][head.fold]
+        else:
+            outputs = oof.predict_everywhere_alone(key)
+            fitted = clips.task.fit_thresholds(clips.y_true, outputs)
+        heads.append(replace(head, thresholds=fitted))
+    return heads

@@ -1,0 +1,114 @@
+"""How the primary metric grows with the number of training clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mvemo.cache import Cache
+from mvemo.fuse.clips import Clips
+from mvemo.fuse.crossval.preparation import passes_over
+from mvemo.fuse.features import Features, Matrix
+from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
+from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.models import STACKED, Model
+from mvemo.fuse.results import Results
+from mvemo.fuse.statistics.learning_curve import learning_curve_masks
+
+FRACTIONS = (0.1, 0.2, 0.4, 0.7)
+# Model and index of a share to the score and the training clips of each fold's head.
+Scores = dict[tuple[str, int], list[tuple[float, int]]]
+
+
+def with_learning_curve(
+    cache: Cache,
+    results: Results,
+    head: HeadSettings,
+    fractions: Sequence[float] = FRACTIONS,
+) -> Results:
+    """Add the primary metric of every model with fewer training clips, whole groups at a time.
+
+    Under ``crossfit`` only the heads see fewer clips; the nets saw all of the training
+    folds. A model is scored on clips that have its features, its penalty is not chosen
+    anew, and a point that too few clips are left for is left out, as is a model without a
+    point: the last point may differ from the evaluation's score.
+
+    Parameters
+    ----------
+    cache
+        That was evaluated.
+    results
+        Of that evaluation.
+    head
+        Settings of its heads.
+    fractions
+        Shares of the training clips, each above 0 and below 1.
+    """
+    features = Features(cache)
+    models = [Model(m.name, m.features, m.modalities) for m in results.models if m.name != STACKED]
+    names = list(dict.fromkeys(name for model in models for name in model.features))
+    n_outputs = len(results.classes)
+    clips = Clips(
+        results.task, results.y_true, results.groups, results.folds, n_outputs, results.seed
+    )
+    shares = sorted({*fractions, 1.0})
+    # Clips that one split never tests are trained on all the same: a fold of their own.
+    masks = learning_curve_masks(
+        np.where(results.tested, results.folds, results.k),
+        results.groups,
+        shares,
+        results.seed,
+        labels=results.y_true if results.y_true.ndim == 1 else None,
+    )[: results.k]
+    scores: Scores = {}
+    crossfit = any(features.crossfit(name) for name in names)
+    for net_fold, tested in passes_over(results.k, crossfit=crossfit):
+        matrices = {name: features.matrix(name, net_fold) for name in names}
+        fits = [
+            (i, Fit(model, fold, masks[fold, i], head.C, predict=results.folds == fold))
+            for fold in tested
+            for i in range(len(shares))
+            for model in models
+        ]
+        _score_fits(fits, matrices, clips, head, scores)
+    curves = {model.name: _points(model.name, shares, scores) for model in models}
+    return replace(
+        results, learning_curve={name: points for name, points in curves.items() if points}
+    )
+
+
+def _score_fits(
+    fits: Sequence[tuple[int, Fit]],
+    matrices: Mapping[str, Matrix],
+    clips: Clips,
+    head: HeadSettings,
+    scores: Scores,
+) -> None:
+    """Fit heads, each with the index of its share, and add what they score to `scores`."""
+    share_of = {id(fit): i for i, fit in fits}
+    possible = trainable([fit for _, fit in fits], matrices, clips)
+    _, outputs = fit_heads(possible, matrices, clips, head)
+    for fit, output in zip(possible, outputs, strict=True):
+        tested = clips.folds == fit.fold
+        score = clips.task.primary(clips.y_true[tested], output)
+        if np.isfinite(score):
+            present = [matrices[name].present for name in fit.model.features]
+            n_train = int(np.logical_and.reduce([fit.train, *present]).sum())
+            scores.setdefault((fit.model.name, share_of[id(fit)]), []).append((score, n_train))
+
+
+def _points(
+    model: str, shares: Sequence[float], scores: Scores
+) -> tuple[tuple[float, float, float], ...]:
+    """The points of one model's curve: share, mean training clips, mean score."""
+    n_folds = len(scores.get((model, len(shares) - 1), []))
+    points = []
+    for i, share in enumerate(shares):
+        of_folds = scores.get((model, i), [])
+        # Of fewer folds a mean could not be compared.
+        if of_folds and len(of_folds) == n_folds:
+            score, n_train = np.mean(of_folds, axis=0)
+            points.append((float(share), float(n_train), float(score)))
+    return tuple(points)

@@ -1,0 +1,99 @@
+"""The settings of one evaluation, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.heads.settings import HeadSettings
+
+SongRule = Literal["mean", "log-mean", "vote"]
+# Of fields that an evaluation's caller decides, and no profile.
+PER_RUN = {"profile": False}
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Everything that decides what `evaluate` does with a cache.
+
+    The defaults are those of the commands ``mvemo fuse`` and ``mvemo-cv``.
+
+    Parameters
+    ----------
+    folds
+        Number of folds; None for the cache's own, or six.
+    seed
+        Of folds made here and of the permutation. None keeps the cache's folds where they
+        are as many; crossfitted features always do.
+    models
+        Names of those to evaluate; None for all that the features allow, and the stack.
+    permute_labels
+        Shuffle the labels over the clips first, whole rows of them. All scores must then be
+        at chance.
+    allow_leak
+        Accept scores of clips by nets that saw them; the results then say so.
+    songs
+        Decide whole songs from their segments, by this rule (`mvemo.fuse.song_level`); None
+        to score the clips themselves.
+    repeats
+        Evaluations, each on folds of its own; more than one needs features that all folds
+        share.
+    learning_curve
+        Also score heads trained on fewer clips.
+    refit
+        Also fit each head on all clips, for predictions of new ones.
+    head
+        Of all heads.
+    stacked
+        Add ``integrated-stacked``, reading (b) of F5: of the fusions of one feature each
+        (F1-F4), or of the single features where there is one such fusion or none. Of named
+        models, only where it is among them.
+    missing_modality
+        Score fusions with either modality missing, too, and let the head of the other
+        predict clips that lack one (F6).
+    temperature
+        Fit a temperature for each model and fold on inner folds, and report calibration
+        with it as well (of classes only).
+    n_resamples
+        Resamples of groups for 95 % intervals; 0 for none.
+
+    Raises
+    ------
+    BadFeatures
+        A number is out of range, or no model is named.
+
+    Examples
+    --------
+    >>> settings = EvaluationSettings(folds=6, head=HeadSettings(C=0.1))
+    >>> settings.record()["head"]["C"]
+    0.1
+    """
+
+    folds: int | None = field(default=None, metadata=PER_RUN)
+    seed: int | None = field(default=None, metadata=PER_RUN)
+    models: tuple[str, ...] | None = field(default=None, metadata=PER_RUN)
+    permute_labels: bool = field(default=False, metadata=PER_RUN)
+    allow_leak: bool = field(default=False, metadata=PER_RUN)
+    songs: SongRule | None = field(default=None, metadata=PER_RUN)
+    repeats: int = field(default=1, metadata=PER_RUN)
+    learning_curve: bool = field(default=False, metadata=PER_RUN)
+    refit: bool = field(default=False, metadata=PER_RUN)
+    head: HeadSettings = field(default_factory=HeadSettings)
+    stacked: bool = True
+    missing_modality: bool = True
+    temperature: bool = True
+    n_resamples: int = 1000
+
+    def __post_init__(self) -> None:
+        least = {"folds": 2, "seed": 0, "repeats": 1, "n_resamples": 0}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if value is not None and value < smallest:
+                raise BadFeatures(f"{name} is {value}: it must be {smallest} or more")
+        if self.models is not None and not self.models:
+            raise BadFeatures("models names no model: name one at least, or None for all")
+
+    def record(self) -> dict[str, Any]:
+        """All of them as JSON values."""
+        return asdict(self)
