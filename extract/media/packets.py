@@ -139,7 +139,7 @@ def decoded_frames(
     ------
     ``audio`` or ``video``, presentation time in seconds, and frame of PyAV.
     """
-    running = {stream.index: stream for stream in streams}
+    running = {stream.index: _Decoder(stream, origin) for stream in streams}
     packets = container.demux(list(streams))
     while running:
         try:
@@ -148,31 +148,47 @@ def decoded_frames(
             return
         except av.error.FFmpegError:
             # The rest of the file is unreadable; whether it matters, the length tells.
-            for stream in running.values():
-                yield from _decode_packet(stream, None, origin)
+            for decoder in running.values():
+                yield from decoder.decode(None)
             return
         # Not stream_index: that of a packet which flushes a decoder is always 0.
-        stream = running.get(packet.stream.index)
-        if stream is None:
+        index = packet.stream.index
+        if index not in running:
             continue
-        if needed is not None and stream.type == "video":
+        decoder = running[index]
+        if needed is not None and decoder.kind == "video":
             shown = packet.pts is None or packet.pts in needed
-            stream.codec_context.skip_frame = "DEFAULT" if shown else "NONREF"
-        for kind, when, frame in _decode_packet(stream, packet, origin):
+            decoder.codec.skip_frame = "DEFAULT" if shown else "NONREF"
+        for kind, when, frame in decoder.decode(packet):
             yield kind, when, frame
             if stop is not None and when >= stop:
-                del running[stream.index]
+                del running[index]
                 break
 
 
-def _decode_packet(stream: Any, packet: Any, origin: float) -> list[tuple[str, float, Any]]:
-    """Kind, time and frame of a packet's frames (None flushes); a damaged one has none."""
-    try:
-        frames = stream.codec_context.decode(packet)
-    except av.error.FFmpegError:
-        return []
-    kind, time_base = stream.type, float(stream.time_base)
-    return [(kind, f.pts * time_base - origin, f) for f in frames if f.pts is not None]
+class _Decoder:
+    """Decodes the packets of one stream.
+
+    PyAV makes a stream's properties anew each time they are read: they are read once.
+    """
+
+    def __init__(self, stream: Any, origin: float) -> None:
+        self.kind: str = stream.type
+        self.codec: Any = stream.codec_context
+        self._time_base = float(stream.time_base)
+        self._origin = origin
+
+    def decode(self, packet: Any) -> list[tuple[str, float, Any]]:
+        """Kind, time and frame of a packet's frames (None flushes); a damaged one has none."""
+        try:
+            frames = self.codec.decode(packet)
+        except av.error.FFmpegError:
+            return []
+        return [
+            (self.kind, frame.pts * self._time_base - self._origin, frame)
+            for frame in frames
+            if frame.pts is not None
+        ]
 
 
 def expected_seconds(
