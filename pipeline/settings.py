@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,14 +24,17 @@ else:
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets import net_names
+from mvemo.extract.nets import (
+    SharedSettings,
+    default_settings,
+    net_names,
+    options_of,
+    with_shared_options,
+)
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import FuseError
 from mvemo.pipeline.errors import BadOption
-
-if TYPE_CHECKING:
-    from mvemo.extract.nets import SharedSettings
 
 PROFILES = ("demo", "paper")
 # Those of PL20 and Z22, which run unless others are asked for.
@@ -133,8 +136,6 @@ class Settings:
     @property
     def shared(self) -> SharedSettings:
         """What the options of nets follow."""
-        from mvemo.extract.nets import SharedSettings
-
         return SharedSettings(self.extract.n_frames, self.descriptors)
 
     def record(self) -> dict[str, Any]:
@@ -178,13 +179,6 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     >>> settings.extract.folds, settings.extract.run.protocol
     (4, 'crossfit')
     """
-    from mvemo.extract.nets import (
-        SharedSettings,
-        default_settings,
-        options_of,
-        with_shared_options,
-    )
-
     source, tree = _read(profile, overrides)
     extract = _filled(ExtractSettings(), tree, "extract", source)
     descriptors = _filled(DescriptorSettings(), tree, "descriptors", source)

@@ -1,15 +1,24 @@
 """Building nets by name."""
 
+import ast
 import json
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets import NETS, build_net, weights_digest
+from mvemo.extract.nets import (
+    NETS,
+    build_net,
+    default_settings,
+    input_of,
+    net_names,
+    weights_digest,
+)
 from mvemo.extract.nets.parts.registry import make_options, scaled
 
 
@@ -29,6 +38,34 @@ def test_built_nets_keep_their_contract(name):
     # Options survive the way through JSON.
     kind = NETS[name]
     assert make_options(kind, json.loads(json.dumps(asdict(net.options)))) == net.options
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_what_a_net_reads_is_known_without_building_one(name, monkeypatch):
+    kind = NETS[name]
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, "__init__", None)
+        inputs = [input_of(default_settings(name, profile)) for profile in ("paper", "demo")]
+    for profile, net_input in zip(("paper", "demo"), inputs, strict=True):
+        options = default_settings(name, profile).options
+        assert build_net(name, 2, width=0.02, **options).input == net_input
+
+
+def test_no_other_file_names_a_net():
+    root = Path(__file__).parents[3]
+    # The nets that run unless others are asked for, and the papers' tables of their nets.
+    tables = {"pipeline/settings.py", "pipeline/commands/study.py"}
+    for path in sorted((*(root / "extract").rglob("*.py"), *(root / "pipeline").rglob("*.py"))):
+        place = path.relative_to(root).as_posix()
+        if place in tables or place.startswith("pipeline/studies/"):
+            continue
+        constants = {
+            node.value
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        }
+        named = set(net_names()) & constants
+        assert named <= ({path.stem} if place.startswith("extract/nets/") else set()), place
 
 
 def test_the_seed_decides_the_weights():
