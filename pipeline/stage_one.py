@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
 from mvemo.cache import CacheWriter, open_cache
+from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.memory import keep_freed_memory
@@ -114,10 +116,7 @@ def run_extract(
         require_weights(plan, run)
     manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
     manifest, settings = with_fold_file(manifest, settings, fold_file)
-    for plan in plans:
-        make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
-        if plan.weights:
-            make_net(plan, len(manifest.classes), run)
+    _check_losses_and_weights(plans, manifest, run)
     if not force:
         _refuse_other_clips(out, manifest)
     evaluation = extracted_clips(manifest, settings.extract)
@@ -135,7 +134,7 @@ def run_extract(
             click.echo(f"{what}: {note}", err=True)
         descriptors = settings.extract.descriptors
         media = ClipMedia(manifest, settings, work, plans=plans, descriptors=descriptors)
-        features = FeatureWriter(media, settings, run, writer, work)
+        features = FeatureWriter(media, settings, writer, work)
         features.write_failures()
         plans = features.runnable(plans)
         features.write_descriptors()
@@ -149,6 +148,16 @@ def run_extract(
         failures=failures,
         missing=media.missing,
     )
+
+
+def _check_losses_and_weights(
+    plans: Sequence[NetSettings], manifest: Manifest, run: RunSettings
+) -> None:
+    """Refuse a loss that is not for the manifest's task, and weights that do not fit."""
+    for plan in plans:
+        make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
+        if plan.weights:
+            make_net(plan, len(manifest.classes), run)
 
 
 def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:

@@ -12,7 +12,7 @@ from mvemo.cache import CacheWriter, FeatureSpec
 from mvemo.extract.arrays import I64, Mask
 from mvemo.extract.descriptors import descriptor_spec
 from mvemo.extract.nets import NETS
-from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
@@ -29,8 +29,8 @@ class FeatureWriter:
     ----------
     media
         Of all clips.
-    settings, run
-        Of the run; the latter is what all nets share.
+    settings
+        Of the run.
     writer
         Of the cache; open.
     work
@@ -46,7 +46,6 @@ class FeatureWriter:
         self,
         media: ClipMedia,
         settings: Settings,
-        run: RunSettings,
         writer: CacheWriter,
         work: Path,
     ) -> None:
@@ -54,7 +53,7 @@ class FeatureWriter:
         self._media = media
         self._manifest = media.manifest
         self._settings = settings
-        self._run = run
+        self._run = settings.extract.run
         self._writer = writer
         self._work = work
 

@@ -70,8 +70,8 @@ def check(
 
 @weights.command(name="list")
 def list_() -> None:
-    """List the nets, the published files that each accepts, and what it is fed."""
-    from mvemo.extract.nets import NETS, build_net
+    """List the nets: the published files that each accepts, what it reads, its settings."""
+    from mvemo.extract.nets import NETS, build_net, default_settings
 
     for name, kind in NETS.items():
         click.echo(f"{name}: {kind.modality}")
@@ -80,6 +80,9 @@ def list_() -> None:
         click.echo("  accepts its own state_dict, as fine-tuning saves it")
         record = build_net(name, DEFAULT_OUTPUTS, width=0.1).preprocessing()
         click.echo(f"  preprocessing {json.dumps(record, sort_keys=True)}")
+        for profile in kind.profiles:
+            settings = default_settings(name, profile).record()
+            click.echo(f"  settings in {profile} {json.dumps(settings)}")
 
 
 def _values(options: tuple[str, ...]) -> dict[str, Any]:

@@ -82,3 +82,4 @@ def test_list_tells_files_and_preprocessing(monkeypatch: pytest.MonkeyPatch) -> 
     assert "music1d: audio\n  accepts its own" in done.output
     assert "accepts C17's msd_compact_cnn_theano.hdf5" in done.output
     assert '"reverse_window": true' in done.output
+    assert 'settings in paper {"name": "music2d", "width": 1.0, "options": {}, ' in done.output
