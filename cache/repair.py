@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from mvemo.cache.errors import BadCache, MissingCache
@@ -57,57 +58,25 @@ def repair_cache(path: Path | str) -> list[str]:
     path = Path(path)
     parts = parts_folder(path)
     if not path.exists() and not parts.is_dir():
-        raise MissingCache(f"{path}: there is no such file")
+        raise MissingCache(f"{path}: no such file")
     lock = WriterLock(path)
     pool = FilePool()
-    done: list[str] = []
     try:
-        main: FileSource | None = None
-        if path.exists():
-            try:
-                main = FileSource(path, pool, tolerant=True)
-                done += [f"left out what cannot be read: {what}" for what in main.lost]
-            except BadCache as error:
-                if not shard_paths(parts):
-                    raise
-                done.append(f"the cache was past repair, only the shards are kept: {error}")
+        main, done = _readable_part(path, parts, pool)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             shards = read_shards(parts, pool, () if main is None else main.merged)
         done += [str(warning.message) for warning in caught]
         if shards:
-            done.append(f"took up {len(shards)} shards of an unfinished run")
-        sources = [*([] if main is None else [main]), *shards]
-        if not sources:
-            raise MissingCache(f"{path}: there is no such file, and no shard of a run")
-        table = _table(main, parts, pool)
-        clips = frozenset(table.clip_ids)
-        curves: Curves = {}
-        for source in sources:
-            curves.update(source.curves)
-        provenance = joined_history(sources[-1].provenance, sources[:-1])
-        plan = Plan(
-            table,
-            list(sources),
-            {
-                digest: feature
-                for digest, feature in resolve(plan_rows(table, sources), {}).items()
-                if (feature.origin >= 0).any()
-            },
-            {
-                (clip, stage): why
-                for (clip, stage), why in newest_failures(sources).items()
-                if why is not None and clip in clips
-            },
-            curves,
-            provenance,
-            merged=tuple(shard.path.name for shard in shards),
-        )
-        temp = parts / "merged.tmp"
-        trial = path if done else parts / "trial.h5"
-        dropped = write_dropping(trial, plan, temp)
+            done.append(f"added {len(shards)} shards of an unfinished run")
+        if main is None and not shards:
+            raise MissingCache(f"{path}: no such file, and no shard of a run")
+        plan = _plan(_table(main, parts, pool), main, shards)
+        # A cache that looks sound so far is written elsewhere, and replaced only if rows are bad.
+        target = path if done else parts / "trial.h5"
+        dropped = write_dropping(target, plan, parts / "merged.tmp")
         if dropped and not done:
-            trial.replace(path)
+            target.replace(path)
         done += [f"{sentence}: dropped" for sentence in dropped]
         pool.close()
         (parts / "trial.h5").unlink(missing_ok=True)
@@ -116,6 +85,42 @@ def repair_cache(path: Path | str) -> list[str]:
         pool.close()
         lock.release()
     return done
+
+
+def _readable_part(path: Path, parts: Path, pool: FilePool) -> tuple[FileSource | None, list[str]]:
+    """The cache as far as it can be read, None where it cannot; and what was left out."""
+    if not path.exists():
+        return None, []
+    try:
+        main = FileSource(path, pool, tolerant=True)
+    except BadCache as error:
+        if not shard_paths(parts):
+            raise
+        return None, [f"the cache was past repair, only the shards are kept: {error}"]
+    return main, [f"left out what cannot be read: {what}" for what in main.lost]
+
+
+def _plan(table: ClipTable, main: FileSource | None, shards: Sequence[FileSource]) -> Plan:
+    """The file of all that cache and shards have, the newest of each row."""
+    sources = [*([] if main is None else [main]), *shards]
+    clips = frozenset(table.clip_ids)
+    curves: Curves = {}
+    for source in sources:
+        curves.update(source.curves)
+    features = resolve(plan_rows(table, sources), {})
+    return Plan(
+        table,
+        list(sources),
+        {digest: feature for digest, feature in features.items() if (feature.origin >= 0).any()},
+        {
+            (clip, stage): why
+            for (clip, stage), why in newest_failures(sources).items()
+            if why is not None and clip in clips
+        },
+        curves,
+        joined_history(sources[-1].provenance, sources[:-1]),
+        merged=tuple(shard.path.name for shard in shards),
+    )
 
 
 def _table(main: FileSource | None, parts: Path, pool: FilePool) -> ClipTable:

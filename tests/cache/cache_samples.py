@@ -93,13 +93,14 @@ def fill(path: Path, clips: ClipTable, *specs: FeatureSpec, leave_out: str = "")
 
 def contents(cache: Cache) -> dict[tuple[str, int | None, str], bytes | None]:
     """Every row's bytes, by feature, fold and clip; None where missing."""
-    found: dict[tuple[str, int | None, str], bytes | None] = {}
+    rows_by_clip: dict[tuple[str, int | None, str], bytes | None] = {}
     for spec in cache.specs:
         if spec.kind == "vector":
             values, present = cache.vectors(spec.name, spec.fold)
             rows = [v if p else None for v, p in zip(values, present, strict=True)]
         else:
             rows = [cache.sequence(spec.name, c, spec.fold) for c in cache.table.clip_ids]
-        for clip, held in zip(cache.table.clip_ids, rows, strict=True):
-            found[spec.name, spec.fold, clip] = None if held is None else held.tobytes()
-    return found
+        for clip, array in zip(cache.table.clip_ids, rows, strict=True):
+            content = None if array is None else array.tobytes()
+            rows_by_clip[spec.name, spec.fold, clip] = content
+    return rows_by_clip

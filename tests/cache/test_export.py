@@ -24,21 +24,21 @@ def path(tmp_path: Path) -> Path:
 
 def test_npz(path: Path, tmp_path: Path) -> None:
     export_cache(path, "music1d", tmp_path / "x.npz")
-    with np.load(tmp_path / "x.npz", allow_pickle=False) as held:
-        assert held["clip_ids"].tolist() == list(CLIPS.clip_ids)
-        assert held["groups"].tolist() == list(CLIPS.groups)
-        np.testing.assert_array_equal(held["labels"], CLIPS.labels)
-        np.testing.assert_array_equal(held["values"][5], row(VECTOR, "c5"))
-        assert held["present"].tolist() == [True, True, True, False, True, True]
-        assert np.isnan(held["values"][3]).all()
-        assert json.loads(str(held["spec"]))["params"] == {"sr": 16000}
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as stored:
+        assert stored["clip_ids"].tolist() == list(CLIPS.clip_ids)
+        assert stored["groups"].tolist() == list(CLIPS.groups)
+        np.testing.assert_array_equal(stored["labels"], CLIPS.labels)
+        np.testing.assert_array_equal(stored["values"][5], row(VECTOR, "c5"))
+        assert stored["present"].tolist() == [True, True, True, False, True, True]
+        assert np.isnan(stored["values"][3]).all()
+        assert json.loads(str(stored["spec"]))["params"] == {"sr": 16000}
 
 
 def test_npz_of_a_sequence(path: Path, tmp_path: Path) -> None:
     export_cache(path, "mel", tmp_path / "x.npz")
-    with np.load(tmp_path / "x.npz", allow_pickle=False) as held:
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as stored:
         for i, clip in enumerate(CLIPS.clip_ids):
-            frames = held["values"][held["offsets"][i] : held["offsets"][i + 1]]
+            frames = stored["values"][stored["offsets"][i] : stored["offsets"][i + 1]]
             expected = row(SEQUENCE, clip) if clip != "c3" else np.empty((0, 3))
             np.testing.assert_array_equal(frames, expected)
 
@@ -68,8 +68,8 @@ def test_csv_of_a_sequence(path: Path, tmp_path: Path) -> None:
 def test_folds_and_refusals(path: Path, tmp_path: Path) -> None:
     fill(tmp_path / "folds.h5", CLIPS, crossfit(0, CLIPS), crossfit(1, CLIPS))
     export_cache(tmp_path / "folds.h5", "music1d", tmp_path / "x.npz", fold=1)
-    with np.load(tmp_path / "x.npz") as held:
-        np.testing.assert_array_equal(held["values"][0], row(crossfit(1, CLIPS), "c0"))
+    with np.load(tmp_path / "x.npz") as stored:
+        np.testing.assert_array_equal(stored["values"][0], row(crossfit(1, CLIPS), "c0"))
     for name, out, message in (
         ("i3d", "y.npz", "no feature 'i3d'"),
         ("music1d", "y.mat", "'.mat' is none of .npz, .csv"),

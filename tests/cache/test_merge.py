@@ -33,9 +33,9 @@ def test_any_partition_in_any_order_equals_one_writer(data: st.DataObject) -> No
         for w in range(workers):
             mine = [job for job, share in zip(jobs, shares, strict=True) if w in share]
             clips = {clip for _, clip in mine}
-            held = table(c for c in CLIPS.clip_ids if c in clips) if own_clips[w] else CLIPS
+            stored = table(c for c in CLIPS.clip_ids if c in clips) if own_clips[w] else CLIPS
             paths.append(folder / f"{w}.h5")
-            with CacheWriter(paths[-1], held) as writer:
+            with CacheWriter(paths[-1], stored) as writer:
                 for spec, clip in mine:
                     put(writer, SPECS[spec], clip)
                     writer.fail(clip, "decode:video", f"of {clip}")

@@ -41,9 +41,9 @@ def test_curves_failures_and_specs(path: Path) -> None:
 def test_a_feature_of_one_variant_serves_every_fold(path: Path) -> None:
     with open_cache(path) as cache:
         np.testing.assert_array_equal(cache.vectors("music1d", 2)[0], cache.vectors("music1d")[0])
-        held = cache.sequence("mel", "c2", 1)
-        assert held is not None
-        np.testing.assert_array_equal(held, row(SEQUENCE, "c2"))
+        stored = cache.sequence("mel", "c2", 1)
+        assert stored is not None
+        np.testing.assert_array_equal(stored, row(SEQUENCE, "c2"))
         assert cache.sequence("mel", "c3") is None
 
 
@@ -62,7 +62,7 @@ def test_h5py_opens_a_file_that_a_cache_has_open(path: Path) -> None:
         np.testing.assert_array_equal(values, cache.vectors("music1d")[0])
 
 
-def test_folds_are_told_apart(tmp_path: Path) -> None:
+def test_folds_are_distinguished(tmp_path: Path) -> None:
     folds = [crossfit(f, CLIPS) for f in range(3)]
     fill(tmp_path / "x.h5", CLIPS, *reversed(folds))
     with open_cache(tmp_path / "x.h5") as cache:
@@ -112,7 +112,7 @@ def test_the_digest_is_of_the_contents(path: Path, tmp_path: Path) -> None:
 def test_threads_share_a_cache(path: Path) -> None:
     with open_cache(path) as cache, ThreadPoolExecutor(8) as pool:
         expected = contents(cache)
-        assert all(held == expected for held in pool.map(contents, [cache] * 24))
+        assert all(stored == expected for stored in pool.map(contents, [cache] * 24))
 
 
 def test_readers_write_nothing(path: Path) -> None:

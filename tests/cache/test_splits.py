@@ -57,7 +57,7 @@ def test_a_changed_split_is_found(tmp_path: Path) -> None:
     assert any("checksum" in problem for problem in verify_cache(tmp_path / "x.h5"))
 
 
-def test_contradictions_are_told(tmp_path: Path) -> None:
+def test_contradictions_are_reported(tmp_path: Path) -> None:
     odd = replace(SPLIT, splits=np.array([0, 1, 1, 1, 4, 4]))
     fill(tmp_path / "x.h5", odd, VECTOR)
     assert verify_cache(tmp_path / "x.h5") == [
@@ -71,7 +71,7 @@ def test_contradictions_are_told(tmp_path: Path) -> None:
         fill(tmp_path / "z.h5", replace(CLIPS, splits=SPLIT.splits), VECTOR)
 
 
-def test_a_net_that_saw_test_clips_is_told(tmp_path: Path) -> None:
+def test_a_net_that_saw_test_clips_is_reported(tmp_path: Path) -> None:
     saw = replace(NET, name="a", trained_on=("c0", "c4"))
     unknown = replace(NET, name="b", trained_on=())
     fill(tmp_path / "x.h5", SPLIT, saw, unknown)

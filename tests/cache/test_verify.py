@@ -1,4 +1,4 @@
-"""Every flipped bit that matters and every contradiction is found, and repaired if it can be."""
+"""Every flipped bit that matters and every contradiction is problems, and repaired if it can be."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ def test_a_sound_cache_has_no_problems(path: Path) -> None:
 def test_any_flipped_bit_is_found_or_changes_nothing(path: Path) -> None:
     whole, before = path.read_bytes(), everything(path)
     draw = np.random.default_rng(0)
-    found = 0
+    problems = 0
     for _ in range(150):
         flip(path, int(draw.integers(len(whole))), int(draw.integers(8)))
         problems = verify_cache(path)
         assert all("\n" not in problem for problem in problems)
         if problems:
-            found += 1
+            problems += 1
         else:
             assert everything(path) == before
         path.write_bytes(whole)
-    assert found > 50
+    assert problems > 50
 
 
 @pytest.mark.parametrize("spec", [VECTOR, SEQUENCE])
@@ -146,7 +146,7 @@ def test_contradictions_of_the_clip_table(tmp_path: Path, change: dict, problem:
     assert verify_cache(tmp_path / "x.h5") == [problem]
 
 
-def test_a_net_that_saw_its_fold_is_told(tmp_path: Path) -> None:
+def test_a_net_that_saw_its_fold_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     specs = [
         replace(crossfit(0, CLIPS), trained_on=CLIPS.clip_ids, name="a"),

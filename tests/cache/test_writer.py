@@ -52,9 +52,9 @@ def test_round_trip(path: Path) -> None:
         assert all(s in specs for s in cache.specs)
         by_digest = {s.digest: set(s.trained_on) for s in cache.specs}
         assert by_digest == {s.digest: set(s.trained_on) for s in specs}
-        for (name, fold, clip), held in contents(cache).items():
+        for (name, fold, clip), stored in contents(cache).items():
             spec = next(s for s in specs if (s.name, s.fold) == (name, fold))
-            assert held == (None if clip == "c3" else row(spec, clip).tobytes())
+            assert stored == (None if clip == "c3" else row(spec, clip).tobytes())
         for field in ("name", "task", "classes", "clip_ids", "groups", "k", "fold_seed", "digest"):
             assert getattr(cache.table, field) == getattr(CLIPS, field)
         np.testing.assert_array_equal(cache.table.labels, CLIPS.labels)
@@ -226,7 +226,7 @@ def test_folds_of_other_parameters_do_not_mix(path: Path) -> None:
         assert cache.specs == (crossfit(1, CLIPS, a=2),)
 
 
-def test_nets_that_saw_what_is_now_in_their_fold_go(path: Path) -> None:
+def test_nets_that_saw_clips_now_in_their_fold_are_dropped(path: Path) -> None:
     fill(path, CLIPS, *(crossfit(f, CLIPS) for f in range(3)), SEQUENCE)
     # Folds 0 and 1 swap their clips; fold 2 stays as it was.
     moved = replace(CLIPS, folds=np.array([1, 0, 2])[CLIPS.folds])
@@ -238,7 +238,7 @@ def test_nets_that_saw_what_is_now_in_their_fold_go(path: Path) -> None:
         assert cache.names() == ("mel", "music1d")
 
 
-def test_a_medium_that_changed_is_made_anew_or_missing(path: Path) -> None:
+def test_a_changed_medium_is_extracted_again_or_missing(path: Path) -> None:
     fill(path, CLIPS, VECTOR)
     keys = {c: VECTOR.key(f"{c}-0") for c in CLIPS.clip_ids}
     keys["c1"], keys["c2"] = VECTOR.key("c1-1"), VECTOR.key("c2-1")
@@ -247,9 +247,9 @@ def test_a_medium_that_changed_is_made_anew_or_missing(path: Path) -> None:
         put(writer, VECTOR, "c1", salt=1)
         writer.fail("c2", "decode:audio", "truncated")
     with open_cache(path) as cache:
-        held = contents(cache)
-    assert held["music1d", None, "c1"] == row(VECTOR, "c1", 1).tobytes()
-    assert held["music1d", None, "c2"] is None
+        stored = contents(cache)
+    assert stored["music1d", None, "c1"] == row(VECTOR, "c1", 1).tobytes()
+    assert stored["music1d", None, "c2"] is None
 
 
 def test_two_clips_of_one_medium_have_a_row_each(path: Path) -> None:
@@ -273,11 +273,11 @@ def test_failures_are_overwritten_and_cleared(path: Path) -> None:
         assert writer.failures == (("c0", "decode:audio", "second line"),)
         writer.commit()
     with open_cache(path) as cache:
-        held = [(f.clip_id, f.stage, f.reason) for f in cache.failures]
-    assert held == [("c0", "decode:audio", "second line")]
+        stored = [(f.clip_id, f.stage, f.reason) for f in cache.failures]
+    assert stored == [("c0", "decode:audio", "second line")]
 
 
-def test_failures_of_clips_that_are_gone_go(path: Path) -> None:
+def test_failures_of_removed_clips_are_dropped(path: Path) -> None:
     with CacheWriter(path, CLIPS) as writer:
         writer.fail("c0", "decode:audio", "x")
     with CacheWriter(path, table(["c1"])):
@@ -388,7 +388,7 @@ def test_a_closed_writer_takes_nothing(path: Path) -> None:
         put(writer, VECTOR, "c0")
 
 
-def test_a_corrupt_row_is_dropped_with_its_reason_and_made_anew(path: Path) -> None:
+def test_a_corrupt_row_is_dropped_with_its_reason_and_extracted_again(path: Path) -> None:
     fill(path, CLIPS, VECTOR)
     data = bytearray(path.read_bytes())
     at = data.index(row(VECTOR, "c2").tobytes())
@@ -480,7 +480,7 @@ def test_a_real_limit_on_the_file_size(path: Path) -> None:
         assert cache.specs[0].dim == 100_000
 
 
-def test_a_disk_without_room_is_told_before_hdf5_begins(
+def test_a_disk_without_room_is_reported_before_hdf5_begins(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(path, CLIPS, VECTOR)

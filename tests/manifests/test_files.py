@@ -148,7 +148,7 @@ def test_values_of_other_libraries() -> None:
     assert type(to_json_values(np.float64(1))) is float
 
 
-def test_what_json_lacks_is_text_or_refused_by_name() -> None:
+def test_values_that_json_has_not_are_text_or_refused_by_name() -> None:
     assert to_json_values({"a": [1j]}) == {"a": ["1j"]}
     with pytest.raises(TypeError, match=r"^metrics\.a\[0\] is a complex"):
         to_json_values({"a": [1j]}, "metrics")

@@ -32,8 +32,8 @@ def problems(path: Path, **options: object) -> list[tuple[int, str]]:
 
 
 def one_problem(folder: Path, text: str) -> tuple[int, str]:
-    (found,) = problems(save(folder, text), media=False)
-    return found
+    (actual,) = problems(save(folder, text), media=False)
+    return actual
 
 
 def test_a_users_own_csv(tmp_path: Path) -> None:
@@ -174,12 +174,12 @@ def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -
         ),
     ],
 )
-def test_each_problem_is_told_with_its_line(
+def test_each_problem_is_reported_with_its_line(
     tmp_path: Path, text: str, line: int, message: str
 ) -> None:
-    found_line, found = one_problem(tmp_path, text)
-    assert found_line == line
-    assert message in found
+    actual_line, actual = one_problem(tmp_path, text)
+    assert actual_line == line
+    assert message in actual
     with pytest.raises(BadManifest, match=r"^\S*m\.csv"):
         read_manifest(tmp_path / "m.csv", media=False)
 
@@ -189,9 +189,9 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     path = save(tmp_path, text, media=("a", "c"))
     expected = [(3, "unknown label"), (3, "negative"), (4, "below"), (4, "no such file")]
     expected += [(5, "not a number"), (6, "unknown label"), (6, "clip_id")]
-    found = problems(path)
-    assert len(found) == len(expected)
-    for (line, message), (expected_line, part) in zip(found, expected, strict=True):
+    actual = problems(path)
+    assert len(actual) == len(expected)
+    for (line, message), (expected_line, part) in zip(actual, expected, strict=True):
         assert line == expected_line
         assert part in message
     with pytest.raises(BadManifest) as caught:
@@ -201,13 +201,13 @@ def test_all_problems_come_at_once(tmp_path: Path) -> None:
     assert len(lines) == 8
 
 
-def test_media_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_media(tmp_path: Path) -> None:
     text = "path,label\na b.mp4,x\nc,y\nd.mp4,x\n"
     path = save(tmp_path, text, media=("a b.mp4", "c/x.mp4"))
-    found = problems(path)
-    assert [line for line, _ in found] == [3, 4]
-    assert "is a folder" in found[0][1]
-    assert "no such file" in found[1][1]
+    actual = problems(path)
+    assert [line for line, _ in actual] == [3, 4]
+    assert "is a folder" in actual[0][1]
+    assert "no such file" in actual[1][1]
     assert len(read_manifest(path, media=False)) == 3
     (tmp_path / "a b.mp4").unlink()
     ((line, message),) = problems(path)

@@ -31,8 +31,8 @@ def clip(name: str = "a", **more) -> Clip:
     return Clip(name, f"{name}.wav", ("sad",), f"group of {name}", **more)
 
 
-def spans(made: Manifest) -> list[tuple[float, float | None]]:
-    return [(c.start, c.duration) for c in made.clips]
+def spans(segments: Manifest) -> list[tuple[float, float | None]]:
+    return [(c.start, c.duration) for c in segments.clips]
 
 
 @pytest.mark.parametrize(
@@ -52,26 +52,26 @@ def spans(made: Manifest) -> list[tuple[float, float | None]]:
     ],
 )
 def test_thirty_seconds_are_cut_as_stated(seconds, tail, expected) -> None:
-    made = segment_manifest(manifest(clip()), seconds, durations={"a": 30.0}, tail=tail)
-    assert spans(made) == expected
+    segments = segment_manifest(manifest(clip()), seconds, durations={"a": 30.0}, tail=tail)
+    assert spans(segments) == expected
 
 
 def test_segments_keep_what_their_clip_has() -> None:
     given = clip("a@b", start=7.5, duration=20.0, fold=1, split="val")
-    made = segment_manifest(manifest(given), 10, durations={"a@b": 99.0})
-    assert [c.clip_id for c in made.clips] == ["a@b@7.5", "a@b@17.5"]
-    assert spans(made) == [(7.5, 10.0), (17.5, 10.0)]
-    for c in made.clips:
+    segments = segment_manifest(manifest(given), 10, durations={"a@b": 99.0})
+    assert [c.clip_id for c in segments.clips] == ["a@b@7.5", "a@b@17.5"]
+    assert spans(segments) == [(7.5, 10.0), (17.5, 10.0)]
+    for c in segments.clips:
         assert replace(c, clip_id="a@b", start=7.5, duration=20.0) == given
         assert song_of(c.clip_id) == "a@b"
 
 
 def test_short_and_unknown_clips_stay_whole() -> None:
     clips = clip("a"), clip("b", duration=4.0), clip("c", start=2.0)
-    made = segment_manifest(
+    segments = segment_manifest(
         manifest(*clips), 10, durations={"a": 9.0, "b": 4.0, "c": None}, first=30.0
     )
-    assert [(c.clip_id, c.start, c.duration) for c in made.clips] == [
+    assert [(c.clip_id, c.start, c.duration) for c in segments.clips] == [
         ("a@0", 0.0, None),
         ("b@0", 0.0, 4.0),
         ("c@2", 2.0, None),
@@ -79,18 +79,18 @@ def test_short_and_unknown_clips_stay_whole() -> None:
 
 
 def test_only_the_first_seconds_are_used() -> None:
-    made = segment_manifest(manifest(clip()), 10, durations={"a": 300.0}, first=30.0)
-    assert spans(made) == [(0, 10), (10, 10), (20, 10)]
-    made = segment_manifest(manifest(clip()), 10, durations={"a": 300.0}, first=8.0)
-    assert spans(made) == [(0, 8.0)]
+    segments = segment_manifest(manifest(clip()), 10, durations={"a": 300.0}, first=30.0)
+    assert spans(segments) == [(0, 10), (10, 10), (20, 10)]
+    segments = segment_manifest(manifest(clip()), 10, durations={"a": 300.0}, first=8.0)
+    assert spans(segments) == [(0, 8.0)]
 
 
 def test_overlapping_segments_start_step_by_step() -> None:
-    made = segment_manifest(manifest(clip()), 4, durations={"a": 10.0}, overlap=1.0)
-    assert spans(made) == [(0, 4), (3, 4), (6, 4)]
+    segments = segment_manifest(manifest(clip()), 4, durations={"a": 10.0}, overlap=1.0)
+    assert spans(segments) == [(0, 4), (3, 4), (6, 4)]
     # A rest of 2 s is a segment of its own, which overlaps like the others.
-    made = segment_manifest(manifest(clip()), 4, durations={"a": 12.0}, overlap=1.0)
-    assert spans(made) == [(0, 4), (3, 4), (6, 4), (9, 3)]
+    segments = segment_manifest(manifest(clip()), 4, durations={"a": 12.0}, overlap=1.0)
+    assert spans(segments) == [(0, 4), (3, 4), (6, 4), (9, 3)]
 
 
 @settings(max_examples=200, deadline=None)
@@ -102,17 +102,17 @@ def test_overlapping_segments_start_step_by_step() -> None:
     tail=st.sampled_from(TAILS),
 )
 def test_whatever_the_lengths(seconds, length, share, start, tail) -> None:
-    made = segment_manifest(
+    segments = segment_manifest(
         manifest(clip(start=start, duration=length)),
         seconds,
         durations={},
         overlap=share * seconds,
         tail=tail,
     )
-    pieces = spans(made)
+    pieces = spans(segments)
     assert pieces
-    assert len({c.clip_id for c in made.clips}) == len(pieces)
-    assert {song_of(c.clip_id) for c in made.clips} == {"a"}
+    assert len({c.clip_id for c in segments.clips}) == len(pieces)
+    assert {song_of(c.clip_id) for c in segments.clips} == {"a"}
     assert pieces[0][0] == pytest.approx(start)
     step = seconds - share * seconds
     ends = [s + d for s, d in pieces]
@@ -133,17 +133,17 @@ def test_segments_of_a_song_share_a_fold_and_survive_a_file(tmp_path) -> None:
         Clip(f"s{i}", f"s{i}.wav", (("happy", "sad")[i % 2],), f"s{i}") for i in range(12)
     )
     whole = replace(manifest(*clips), root=tmp_path)
-    made = segment_manifest(whole, 3, durations=dict.fromkeys(whole.clip_ids, 10.0))
-    assert len(made) == 36
-    folds = folds_of(made, 3).assignment
+    segments = segment_manifest(whole, 3, durations=dict.fromkeys(whole.clip_ids, 10.0))
+    assert len(segments) == 36
+    folds = folds_of(segments, 3).assignment
     for song in whole.clip_ids:
-        inside = [f for c, f in zip(made.clip_ids, folds, strict=True) if song_of(c) == song]
+        inside = [f for c, f in zip(segments.clip_ids, folds, strict=True) if song_of(c) == song]
         assert len(inside) == 3
         assert len(set(inside)) == 1
-    write_manifest(made, tmp_path / "m.csv")
+    write_manifest(segments, tmp_path / "m.csv")
     again = read_manifest(tmp_path / "m.csv", media=False)
-    assert again.clips == made.clips
-    assert again.digest == made.digest
+    assert again.clips == segments.clips
+    assert again.digest == segments.digest
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_songs_of_ids(clip_id, song) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"seconds": 0}, "must be above 0"),
         ({"seconds": math.nan}, "must be above 0"),
@@ -176,9 +176,9 @@ def test_songs_of_ids(clip_id, song) -> None:
         ({"durations": {"a": 0.0}}, "has 0.0 s"),
     ],
 )
-def test_wrong_requests_are_refused(options, said) -> None:
+def test_wrong_requests_are_refused(options, message) -> None:
     given = {"seconds": 10, "durations": {"a": 30.0}, **options}
-    with pytest.raises(BadManifest, match=said):
+    with pytest.raises(BadManifest, match=message):
         segment_manifest(manifest(clip()), given.pop("seconds"), **given)
 
 

@@ -141,7 +141,7 @@ def test_all_else_in_the_cache_stays(extracted: Path) -> None:
     assert verify_cache(extracted) == []
 
 
-def test_no_table_is_needed_for_a_cache_that_is_there(extracted: Path) -> None:
+def test_no_table_is_needed_for_an_existing_cache(extracted: Path) -> None:
     import_feature(extracted, "x", "audio", VALUES)
     with open_cache(extracted) as cache:
         np.testing.assert_array_equal(cache.vectors("x")[0], VALUES.astype(np.float32))
@@ -261,7 +261,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
     rows = [["clip_id", "p", "q", "r"], *([c, *v] for c, v in zip(ids, VALUES, strict=True))]
     write_csv(tmp_path / "x.csv", rows)
     write_csv(tmp_path / "plain.csv", [r[1:] for r in rows[1:]])
-    for source, named, ids_there, options in [
+    for source, named, ids_beside, options in [
         ("x.npy", None, False, {}),
         ("x.npz", "values", True, {}),
         ("x.h5:deep/data", "deep/data", False, {"guess": False}),
@@ -271,7 +271,7 @@ def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path) -> None:
     ]:
         got = read_array(f"{tmp_path}/{source}", **options)
         assert got.dataset == named
-        assert got.clip_ids == (tuple(ids) if ids_there else None), source
+        assert got.clip_ids == (tuple(ids) if ids_beside else None), source
         np.testing.assert_array_equal(got.values, VALUES)
 
 

@@ -147,7 +147,7 @@ def test_repair_takes_up_the_shards_of_a_killed_first_run(tmp_path: Path) -> Non
     writer._lock.release()
     with pytest.raises(MissingCache, match="an unfinished run left rows"):
         open_cache(path)
-    assert repair_cache(path) == ["took up 1 shards of an unfinished run"]
+    assert repair_cache(path) == ["added 1 shards of an unfinished run"]
     assert verify_cache(path) == []
     with open_cache(path) as cache:
         assert cache.present("music1d").tolist() == [False] * 3 + [True] + [False] * 2

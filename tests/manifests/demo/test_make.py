@@ -108,17 +108,17 @@ def test_another_seed_gives_other_media(made: Manifest, tmp_path: Path) -> None:
 
 def test_a_finished_set_is_reused(made: Manifest) -> None:
     before = times(made.root)
-    told: list[tuple[int, int]] = []
-    again = small(made.root, progress=lambda done, of: told.append((done, of)))
+    reports: list[tuple[int, int]] = []
+    again = small(made.root, progress=lambda done, of: reports.append((done, of)))
     assert again == made
     assert times(made.root) == before
-    assert told == []
+    assert reports == []
 
 
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    small(tmp_path, clips_per_class=1, seconds=0.5, progress=lambda *step: told.append(step))
-    assert told == [(i, 6) for i in range(1, 7)]
+    reports: list[tuple[int, int]] = []
+    small(tmp_path, clips_per_class=1, seconds=0.5, progress=lambda *step: reports.append(step))
+    assert reports == [(i, 6) for i in range(1, 7)]
 
 
 def test_damage_is_repaired(made: Manifest, tmp_path: Path) -> None:
@@ -160,9 +160,9 @@ def test_a_killed_run_looks_unfinished_and_is_completed(made: Manifest, tmp_path
     assert 5 <= len(left) < 12
     # What a kill in the middle of a file leaves.
     (tmp_path / "media" / "Sad" / ".sad_01-1-of-2.mp4.partial").write_bytes(b"half")
-    told: list[int] = []
-    small(tmp_path, progress=lambda done, of: told.append(done))
-    assert told == list(range(len(left) + 1, 13))
+    reports: list[int] = []
+    small(tmp_path, progress=lambda done, of: reports.append(done))
+    assert reports == list(range(len(left) + 1, 13))
     assert all(path.stat().st_mtime_ns == when for path, when in left.items())
     assert contents(tmp_path) == contents(made.root)
 

@@ -60,7 +60,7 @@ def test_folders_of_splits(tmp_path: Path) -> None:
     assert len(set(manifest.clip_ids)) == 4
 
 
-def test_what_is_left_out_is_told(tmp_path: Path) -> None:
+def test_files_left_out_are_reported(tmp_path: Path) -> None:
     fill(tmp_path, "A/a.mp4", "B/b.mp4", "B/notes.txt", "top.mp4", "C/noext")
     scan = scan_clips(tmp_path)
     assert "2 left out, not a known type of media file: 'B/notes.txt'" in scan.notes()[0]
@@ -74,7 +74,7 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets such names be")
-def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     fill(tmp_path, "A/a.mp4", "B/b.mp4")
     try:
         (tmp_path / "A" / "\udcfc.mp4").write_bytes(b"x")

@@ -190,33 +190,33 @@ def test_inner_split_properties(
 ) -> None:
     labels, groups = case
     task = task_of(labels)
-    held = inner_split(labels, groups, fraction, seed, task)
-    assert held.dtype == np.bool_
-    assert held.any()
-    assert not held.all()
-    assert not set(groups[held].tolist()) & set(groups[~held].tolist())
-    if task == "multiclass" and len(set(groups[held].tolist())) > 1:
-        assert set(labels.tolist()) == set(labels[~held].tolist())
-    assert np.array_equal(held, inner_split(labels, groups, fraction, seed, task))
+    held_out = inner_split(labels, groups, fraction, seed, task)
+    assert held_out.dtype == np.bool_
+    assert held_out.any()
+    assert not held_out.all()
+    assert not set(groups[held_out].tolist()) & set(groups[~held_out].tolist())
+    if task == "multiclass" and len(set(groups[held_out].tolist())) > 1:
+        assert set(labels.tolist()) == set(labels[~held_out].tolist())
+    assert np.array_equal(held_out, inner_split(labels, groups, fraction, seed, task))
     order = np.random.default_rng(seed).permutation(len(labels))
     again = inner_split(labels[order], groups[order], fraction, seed, task)
-    assert np.array_equal(held[order], again)
+    assert np.array_equal(held_out[order], again)
 
 
 def test_inner_split_takes_its_share_of_every_class() -> None:
     labels = np.repeat(np.arange(4), [40, 20, 80, 60])
     groups = np.arange(200).astype(str)
-    held = inner_split(labels, groups, 0.15, 0, "multiclass")
-    assert np.bincount(labels[held]).tolist() == [6, 3, 12, 9]
+    held_out = inner_split(labels, groups, 0.15, 0, "multiclass")
+    assert np.bincount(labels[held_out]).tolist() == [6, 3, 12, 9]
 
 
 def test_inner_split_keeps_every_class_in_training() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1])
     groups = ["a", "b", "c", "d", "e", "e"]
     for seed in range(20):
-        held = inner_split(labels, groups, 0.3, seed, "multiclass")
-        assert not held[4:].any()
-        assert held.any()
+        held_out = inner_split(labels, groups, 0.3, seed, "multiclass")
+        assert not held_out[4:].any()
+        assert held_out.any()
 
 
 def test_bad_inner_splits() -> None:

@@ -90,18 +90,18 @@ def test_tags_and_numbers_are_spread_evenly() -> None:
 
 
 def test_a_prescribed_split_is_kept() -> None:
-    held = holdout_of(manifest(["train"] * 6 + ["val"] * 2 + ["Test"] * 2), seed=3)
-    assert held.assignment.tolist() == [0] * 6 + [1] * 2 + [2] * 2
-    assert held.seed == -1
-    assert held.notes == ()
+    holdout = holdout_of(manifest(["train"] * 6 + ["val"] * 2 + ["Test"] * 2), seed=3)
+    assert holdout.assignment.tolist() == [0] * 6 + [1] * 2 + [2] * 2
+    assert holdout.seed == -1
+    assert holdout.notes == ()
 
 
 def test_validation_clips_are_taken_from_training_where_none_are_prescribed() -> None:
-    held = holdout_of(manifest(["train"] * 18 + ["test"] * 4))
-    assert (held.assignment[18:] == 2).all()
+    holdout = holdout_of(manifest(["train"] * 18 + ["test"] * 4))
+    assert (holdout.assignment[18:] == 2).all()
     # 2 / 9 of 18.
-    assert (held.assignment[:18] == 1).sum() == 4
-    assert "no validation clips: 4 of its 18 training clips" in held.notes[0]
+    assert (holdout.assignment[:18] == 1).sum() == 4
+    assert "no validation clips: 4 of its 18 training clips" in holdout.notes[0]
 
 
 def test_validation_clips_are_tested_where_no_test_clips_are_prescribed() -> None:
