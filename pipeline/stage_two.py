@@ -15,12 +15,18 @@ from mvemo.fuse import (
     write_output_report,
     write_report,
 )
+from mvemo.manifests import read_folds
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 
 
 def run_fuse(
-    features: Path, settings: EvaluationSettings, *, out: Path, protocol: str | None = None
+    features: Path,
+    settings: EvaluationSettings,
+    *,
+    out: Path,
+    protocol: str | None = None,
+    fold_file: Path | None = None,
 ) -> str:
     """Evaluate every model over the cache and write the report.
 
@@ -36,6 +42,8 @@ def run_fuse(
         needed, and nothing else in it is touched.
     protocol
         What the features are expected to be.
+    fold_file
+        The folds, in place of those of the settings (`mvemo.manifests.read_folds`).
 
     Returns
     -------
@@ -47,6 +55,8 @@ def run_fuse(
             raise BadOption(
                 f"{features}: its features are made under {', '.join(protocols)}, not {protocol!r}"
             )
+        if fold_file is not None:
+            settings = replace(settings, folds=read_folds(fold_file, cache.table))
         results = evaluate(cache, settings)
         results = replace(
             results,

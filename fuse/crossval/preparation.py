@@ -15,7 +15,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
 from mvemo.fuse.leakage import find_leaks, refuse_leaks
 from mvemo.fuse.models import STACKED, Model, chosen_models
-from mvemo.manifests import make_folds
+from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.model import Task
 
 DEFAULT_FOLDS = 6
@@ -66,7 +66,7 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     LeakError
         A net saw clips that it is scored on, or clips of their groups.
     """
-    table, k = cache.table, settings.folds
+    table = cache.table
     features = Features(cache)
     chosen = settings.models
     if chosen is not None:
@@ -75,8 +75,8 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     names = tuple(dict.fromkeys(name for model in models for name in model.features))
     crossfit = [name for name in names if features.crossfit(name)]
     held_out = [name for name in names if features.held_out(name)]
-    tested = _test_split(cache, k, crossfit, held_out)
-    folds, k = _folds(cache, k, settings.seed, crossfit) if tested is None else (tested, 1)
+    tested = _test_split(cache, settings, crossfit, held_out)
+    folds, k = _folds(cache, settings, crossfit) if tested is None else (tested, 1)
     leaks = find_leaks(features, names, table, folds)
     if not settings.allow_leak:
         refuse_leaks(leaks, folds, str(cache.path))
@@ -123,7 +123,7 @@ def provenance_of(
 
 
 def _test_split(
-    cache: Cache, k: int | None, crossfit: Sequence[str], held_out: Sequence[str]
+    cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str], held_out: Sequence[str]
 ) -> NDArray[np.int64] | None:
     """int64 (clips,): 0 where one split's test clips are, else -1; None where there are folds.
 
@@ -132,7 +132,7 @@ def _test_split(
     Frozen features of clips with a split are scored on it, too, unless folds are asked for.
     """
     table = cache.table
-    if held_out and (k is not None or table.splits is None):
+    if held_out and (settings.folds is not None or table.splits is None):
         wanted = "leave --folds out" if table.splits is not None else "extract them again"
         raise BadFeatures(
             f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split of the "
@@ -143,18 +143,19 @@ def _test_split(
             f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split "
             f"(holdout), those of {', '.join(crossfit)} for folds: choose --models of one kind"
         )
-    if table.splits is None or k is not None or crossfit:
+    if table.splits is None or settings.folds is not None or crossfit:
         return None
     return np.where(table.splits == TEST, 0, -1).astype(np.int64)
 
 
 def _folds(
-    cache: Cache, k: int | None, seed: int | None, crossfit: Sequence[str]
+    cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str]
 ) -> tuple[NDArray[np.int64], int]:
     """The folds to test in, and their number."""
-    table = cache.table
-    if k is None:
-        k = table.k or DEFAULT_FOLDS
+    table, seed = cache.table, settings.seed
+    if isinstance(settings.folds, Folds):
+        return _given_folds(cache, settings.folds, crossfit), settings.folds.k
+    k = settings.folds or table.k or DEFAULT_FOLDS
     if crossfit:
         if k != table.k:
             raise BadFeatures(
@@ -167,3 +168,18 @@ def _folds(
         return table.folds, k
     task = cast(Task, table.task)
     return make_folds(table.labels, table.groups, k, seed or 0, task), k
+
+
+def _given_folds(cache: Cache, folds: Folds, crossfit: Sequence[str]) -> NDArray[np.int64]:
+    """Folds of a file, unless nets were trained for others."""
+    if folds.clip_ids != cache.table.clip_ids:
+        raise BadFeatures(
+            f"{cache.path}: the folds are not in the order of its clips: read them with "
+            "read_folds(file, cache.table)"
+        )
+    if crossfit and not np.array_equal(folds.assignment, cache.table.folds):
+        raise BadFeatures(
+            f"{cache.path}: the nets of {', '.join(crossfit)} were trained for other folds than "
+            "those of the file: leave --folds out, or extract with --folds FILE"
+        )
+    return folds.assignment

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.manifests import Folds
 
 SongRule = Literal["mean", "log-mean", "vote"]
 # Of fields that an evaluation's caller decides, and no profile.
@@ -22,7 +24,8 @@ class EvaluationSettings:
     Parameters
     ----------
     folds
-        Number of folds; None for the cache's own, or six.
+        Number of folds, or the folds themselves, in the order of the cache's clips
+        (`mvemo.manifests.read_folds`); None for the cache's own, or six.
     seed
         Of folds made here and of the permutation. None keeps the cache's folds where they
         are as many; crossfitted features always do.
@@ -70,7 +73,7 @@ class EvaluationSettings:
     0.1
     """
 
-    folds: int | None = field(default=None, metadata=PER_RUN)
+    folds: int | Folds | None = field(default=None, metadata=PER_RUN)
     seed: int | None = field(default=None, metadata=PER_RUN)
     models: tuple[str, ...] | None = field(default=None, metadata=PER_RUN)
     permute_labels: bool = field(default=False, metadata=PER_RUN)
@@ -89,11 +92,20 @@ class EvaluationSettings:
         least = {"folds": 2, "seed": 0, "repeats": 1, "n_resamples": 0}
         for name, smallest in least.items():
             value = getattr(self, name)
-            if value is not None and value < smallest:
+            if isinstance(value, int) and value < smallest:
                 raise BadFeatures(f"{name} is {value}: it must be {smallest} or more")
+        if isinstance(self.folds, Folds) and self.repeats > 1:
+            raise BadFeatures(
+                f"--repeats {self.repeats} needs other folds, but --folds gives these: evaluate "
+                "once, or give a number of folds"
+            )
         if self.models is not None and not self.models:
             raise BadFeatures("models names no model: name one at least, or None for all")
 
     def record(self) -> dict[str, Any]:
-        """All of them as JSON values."""
-        return asdict(self)
+        """All of them as JSON values; of given folds, their number and digest."""
+        values = asdict(self)
+        if isinstance(self.folds, Folds):
+            digest = hashlib.sha256(self.folds.assignment.tobytes()).hexdigest()
+            values["folds"] = {"k": self.folds.k, "digest": digest}
+        return values

@@ -12,6 +12,7 @@ from mvemo.pipeline.commands.options import (
     FOLDER,
     PATH,
     comma_separated,
+    folds_option,
     permute_option,
     seed_option,
     set_option,
@@ -25,12 +26,7 @@ SONG_RULES = ("mean", "log-mean", "vote")
 stage_two_options = together(
     [
         click.argument("features", type=PATH),
-        click.option(
-            "--folds",
-            type=click.IntRange(min=2),
-            default=None,
-            help="Number of folds.  [default: the cache's own, else 6]",
-        ),
+        folds_option("the cache's own, else 6"),
         click.option(
             "--out",
             type=FOLDER,
@@ -87,33 +83,29 @@ def cv(**options: Any) -> int:
     return _run(save=False, **options)
 
 
-def _run(
-    *,
-    save: bool,
-    features: Path,
-    out: Path,
-    models: str | None,
-    protocol: str | None,
-    song_level: bool,
-    song_rule: Any,
-    profile: str,
-    overrides: tuple[str, ...],
-    **evaluation: Any,
-) -> int:
-    """`evaluation`: the options that `EvaluationSettings` has by the same names."""
+def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
+    """Evaluate, write the report, and print the table."""
     from mvemo.pipeline.settings import load_fuse_settings
     from mvemo.pipeline.stage_two import run_fuse
 
-    names = None if models is None else tuple(comma_separated(models))
+    models, folds = options["models"], options["folds"]
+    names = None if models is None else comma_separated(models)
     if names is not None and not names:
         raise BadOption(f"--models {models!r} names no model")
     settings = replace(
-        load_fuse_settings(profile, overrides),
+        load_fuse_settings(options["profile"], options["overrides"]),
+        folds=folds if isinstance(folds, int) else None,
+        seed=options["seed"],
         models=names,
-        allow_leak=protocol == "shared",
-        songs=song_rule if song_level else None,
+        permute_labels=options["permute_labels"],
+        allow_leak=options["protocol"] == "shared",
+        songs=options["song_rule"] if options["song_level"] else None,
+        repeats=options["repeats"],
+        learning_curve=options["learning_curve"],
         refit=save,
-        **evaluation,
     )
-    click.echo(run_fuse(features, settings, out=out, protocol=protocol))
+    fold_file = folds if isinstance(folds, Path) else None
+    click.echo(
+        run_fuse(features, settings, out=out, protocol=options["protocol"], fold_file=fold_file)
+    )
     return 0

@@ -6,13 +6,16 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from stage_samples import run, tiny_demo, tiny_settings
 
+from mvemo.cache import open_cache
 from mvemo.fuse import load_heads
+from mvemo.manifests import Folds, folds_of, read_manifest, write_folds
 
 NAMES = ["music1d", "c3d", "c3d+music1d", "integrated", "integrated-stacked"]
 
@@ -90,6 +93,43 @@ def test_wrong_options_are_one_line(
     error = capsys.readouterr().err.strip()
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+def test_folds_of_a_file(
+    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open_cache(features) as cache:
+        table = cache.table
+    own = Folds(table.folds, table.k, table.fold_seed, table.clip_ids)
+    write_folds(own, tmp_path / "own.csv")
+    options = ["--out", tmp_path / "o", "--models", "c3d", "--set", "fuse.n_resamples=0"]
+    assert run("mvemo-cv", features, "--folds", tmp_path / "own.csv", *options) == 0
+    # Nets that were trained without a fold bind the evaluation to it.
+    write_folds(replace(own, assignment=1 - own.assignment), tmp_path / "other.csv")
+    assert run("mvemo-cv", features, "--folds", tmp_path / "other.csv", *options) == 2
+    assert "c3d were trained for other folds than those of the file" in capsys.readouterr().err
+
+    # Features that all folds share are evaluated on any: here on folds of another order.
+    np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(len(table), 4)))
+    manifest = features.parents[1] / "demo" / "manifest.csv"
+    imported = ["--name", "theirs", "--modality", "audio", "--manifest", manifest]
+    assert run("mvemo", "cache", "import", tmp_path / "i.h5", tmp_path / "v.npy", *imported) == 0
+    folds = folds_of(read_manifest(manifest), 3, 7)
+    order = np.random.default_rng(1).permutation(len(table))
+    shuffled = tuple(folds.clip_ids[i] for i in order)
+    write_folds(
+        replace(folds, assignment=folds.assignment[order], clip_ids=shuffled), tmp_path / "f.csv"
+    )
+    options = ["--out", tmp_path / "p", "--set", "fuse.n_resamples=0"]
+    arguments = [tmp_path / "i.h5", "--folds", tmp_path / "f.csv", *options]
+    assert run("mvemo-cv", *arguments) == 0
+    with (tmp_path / "p" / "predictions.csv").open(encoding="utf-8") as file:
+        tested = {row["clip_id"]: int(row["fold"]) for row in csv.DictReader(file)}
+    assert tested == dict(zip(folds.clip_ids, folds.assignment.tolist(), strict=True))
+    metrics = json.loads((tmp_path / "p" / "metrics.json").read_text())
+    assert metrics["folds"] == 3
+    assert run("mvemo-cv", *arguments, "--repeats", "2") == 2
+    assert "--repeats 2 needs other folds" in capsys.readouterr().err
 
 
 def test_files_that_are_no_cache_are_one_line(
