@@ -61,17 +61,17 @@ def test_a_sound_cache_has_no_problems(path: Path) -> None:
 def test_any_flipped_bit_is_found_or_changes_nothing(path: Path) -> None:
     whole, before = path.read_bytes(), everything(path)
     draw = np.random.default_rng(0)
-    problems = 0
+    n_detected = 0
     for _ in range(150):
         flip(path, int(draw.integers(len(whole))), int(draw.integers(8)))
         problems = verify_cache(path)
         assert all("\n" not in problem for problem in problems)
         if problems:
-            problems += 1
+            n_detected += 1
         else:
             assert everything(path) == before
         path.write_bytes(whole)
-    assert problems > 50
+    assert n_detected > 50
 
 
 @pytest.mark.parametrize("spec", [VECTOR, SEQUENCE])

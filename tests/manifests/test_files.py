@@ -184,9 +184,9 @@ def test_files_that_are_no_csv(tmp_path: Path, content: bytes, message: str) -> 
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(OwnError, match=r"none\.csv: there is no such file"):
+    with pytest.raises(OwnError, match=r"none\.csv: no such file"):
         read_csv(tmp_path / "none.csv", error=OwnError)
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
+    with pytest.raises(FileNotFoundError, match="no such file"):
         read_csv(tmp_path / "none.csv", error=OwnError, missing=FileNotFoundError)
     with pytest.raises(OwnError, match="cannot be read: Is a directory"):
         read_csv(tmp_path, error=OwnError)
