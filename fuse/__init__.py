@@ -10,11 +10,8 @@ from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.saving import SavedHeads, load_heads, save_heads
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import Model, models_of
-from mvemo.fuse.report.metrics_json import metrics_dict
-from mvemo.fuse.report.outputs_metrics import output_metrics_dict
-from mvemo.fuse.report.outputs_report import output_table, write_output_report
-from mvemo.fuse.report.page import write_report
-from mvemo.fuse.report.text import format_table
+from mvemo.fuse.report.files import metrics_dict, write_report
+from mvemo.fuse.report.terminal import format_table
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.tasks.base import Task
@@ -41,8 +38,6 @@ __all__ = [
     "load_heads",
     "metrics_dict",
     "models_of",
-    "output_metrics_dict",
-    "output_table",
     "read_predictions",
     "results_of_predictions",
     "save_heads",
@@ -50,6 +45,5 @@ __all__ = [
     "score_model",
     "song_level",
     "task_of",
-    "write_output_report",
     "write_report",
 ]

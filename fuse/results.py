@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.models import Model
-from mvemo.fuse.tasks.base import Task
+from mvemo.fuse.tasks.base import Column, Task
 
 F64 = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -90,6 +90,12 @@ class ModelResult:
     without_modality: Mapping[str, float] = field(default_factory=dict)
     n_fallback: int = 0
     n_untrained: int = 0
+
+    def value_of(self, column: Column) -> float:
+        """The score that a column of a table shows."""
+        if column.output is None:
+            return float(self.scores[column.score])
+        return float(self.per_output[column.score][column.output])
 
     @property
     def valid(self) -> Bools:

@@ -10,9 +10,6 @@ from mvemo.fuse import (
     EvaluationSettings,
     evaluate,
     format_table,
-    output_table,
-    save_heads,
-    write_output_report,
     write_report,
 )
 from mvemo.manifests import read_folds
@@ -38,8 +35,7 @@ def run_fuse(
         Of the evaluation. Where heads are refitted they are saved, per fold and over all
         clips, as ``heads.npz``.
     out
-        Folder of ``report.html``, ``metrics.json`` and ``predictions.csv``; made if
-        needed, and nothing else in it is touched.
+        Folder of the run (`mvemo.fuse.write_report`); made if needed.
     protocol
         What the features are expected to be.
     fold_file
@@ -66,15 +62,8 @@ def run_fuse(
                 "stage_one": cache.provenance,
             },
         )
-    out.mkdir(parents=True, exist_ok=True)
-    if results.task.decides_songs:
-        write_report(results, out)
-        table = format_table(results)
-    else:
-        write_output_report(results, out)
-        table = output_table(results)
-    lines = [table, "", f"report: {out / 'report.html'}"]
+    write_report(results, out, heads=settings.refit)
+    lines = [format_table(results), "", f"report: {out / 'report.html'}"]
     if settings.refit:
-        save_heads(out / "heads.npz", results)
         lines.append(f"heads: {out / 'heads.npz'}")
     return "\n".join(lines)

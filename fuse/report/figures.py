@@ -1,124 +1,109 @@
-"""Figures of one evaluation as SVG text that can be put into a page.
+"""Figures of one evaluation as SVG text that can be put into a page, by name.
 
-Each function returns one ``<svg>`` element: no prolog, ids with a prefix so that many fit
-into one page, text as text (searchable, in the page's font), ink in ``currentColor`` so
-that light and dark pages both work. Equal results give equal bytes. Matplotlib is imported
-only when a figure is drawn, and its global state and the user's style play no part.
+A task names those that it has (`Task.figures`); `draw_figures` draws them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import re
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape, quoteattr
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.metrics.averages import complete, mean_of_finite
+from mvemo.fuse.metrics.calibration import reliability
 from mvemo.fuse.metrics.multiclass import roc_auc, roc_curve
-from mvemo.fuse.report.summary import fraction, spread
+from mvemo.fuse.report.drawing import (
+    COLOURS,
+    DASHES,
+    FILL,
+    GRID,
+    INK,
+    WIDE,
+    bare,
+    drawing,
+    legend_below,
+    rgb,
+    short,
+)
+from mvemo.fuse.report.text import fraction
 from mvemo.fuse.results import ModelResult, Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Middle tones: all have a contrast of 3 or more with white and with near-black.
-COLOURS = (
-    "#3b82c4",
-    "#d06d1c",
-    "#2f9e58",
-    "#d6455d",
-    "#8f6ad1",
-    "#a4724a",
-    "#d158ae",
-    "#858f1d",
-    "#1697a5",
-    "#808894",
-)
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)))
-# Stands for the page's text colour until the SVG is written; no other ink has it.
-INK = "#010203"
-_FILL = "#1d5fa8"
-# Text stays text, and names with dollar signs are no formulas.
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "mvemo",
-    "text.parse_math": False,
-    "font.size": 9.5,
-    "legend.fontsize": 9,
-    "axes.linewidth": 0.7,
-    "figure.constrained_layout.use": True,
-    "text.color": INK,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-}
-GRID: dict[str, Any] = {"color": "#80808a", "alpha": 0.3, "linewidth": 0.6}
-# Inches: what a phone shows without much shrinking of the text.
-WIDE = 4.2
-# Wider screens show a figure larger by this much.
-_ZOOM = 1.15
 _RATES = np.linspace(0.0, 1.0, 201)
 # Counts are left out of cells from this number of classes on: they would not be legible.
 _MANY_CLASSES = 16
+# More curves than these cannot be told apart.
+_MOST_CURVES = 12
+# Scatter plots of more targets than these would make the page too long.
+_MANY_TARGETS = 6
+# A page with more points than these, as vectors, would be slow to open.
+_MANY_POINTS = 5000
 
 
-def accuracy_figure(results: Results) -> str:
-    """Accuracy of each model in each fold (dots), its mean (bar), the majority baseline."""
-    return fold_figure(
-        [(model.name, 100 * results.primary_per_fold(model)) for model in results.models],
-        100 * results.primary_per_fold(results.baseline),
-        score="accuracy",
-        unit=" (%)",
-        baseline="majority class",
-        limits=(0, 100),
-    )
-
-
-def fold_figure(
-    models: Sequence[tuple[str, NDArray[np.float64]]],
-    base_per_fold: NDArray[np.float64],
-    *,
-    score: str,
-    unit: str = "",
-    baseline: str,
-    limits: tuple[float, float],
-) -> str:
-    """A score of each model in each fold (dots), its mean (bar), and a baseline (band).
+@dataclass(frozen=True)
+class Picture:
+    """A figure and what stands above and below it.
 
     Parameters
     ----------
-    models
-        Name and float64 (folds,), as drawn.
-    base_per_fold
-        float64 (folds,), of the baseline.
-    score, unit, baseline
-        What they are called.
-    limits
-        Of the axis of scores.
+    svg
+        One ``<svg>`` element.
+    head, caption
+        Text above and below; may be empty.
     """
-    names = [short(name) for name, _ in models]
+
+    svg: str
+    head: str = ""
+    caption: str = ""
+
+
+def draw_figures(results: Results, shown: ModelResult | None) -> dict[str, list[Picture]]:
+    """The figures that the task has, by name.
+
+    Parameters
+    ----------
+    results
+        Of one evaluation.
+    shown
+        The model that figures of one model are of; None where none made a prediction, and
+        then there are none of them.
+    """
+    pictures = {}
+    for name in results.task.figures:
+        if name in OF_ALL:
+            pictures[name] = OF_ALL[name](results)
+        elif shown is not None:
+            pictures[name] = OF_ONE[name](results, shown)
+    return pictures
+
+
+# --- of all models
+
+
+def fold_figure(results: Results) -> list[Picture]:
+    """The primary metric of each model in each fold (dots), its mean (bar); the baseline."""
+    task, models = results.task, results.models
+    factor, unit = (100.0, " (%)") if task.in_percent else (1.0, "")
+    scores = [factor * results.primary_per_fold(model) for model in models]
+    base = factor * results.primary_per_fold(results.baseline)
     with drawing(WIDE, 1.25 + 0.3 * max(len(models), 1)) as (figure, finish):
         ax = figure.add_subplot()
-        base = spread(base_per_fold)
-        if np.isfinite(base.mean):
-            ax.axvspan(base.min, base.max, color="#80808a", alpha=0.18, linewidth=0)
+        finite = base[np.isfinite(base)]
+        if len(finite):
+            ax.axvspan(finite.min(), finite.max(), color="#80808a", alpha=0.18, linewidth=0)
             ax.axvline(
-                base.mean,
+                finite.mean(),
                 color=INK,
                 linestyle=(0, (4, 2)),
                 linewidth=1.2,
-                label=f"{baseline} (band: its range over folds)",
+                label=f"{results.baseline.name} (band: its range over folds)",
             )
-        for row, (_, per_fold) in enumerate(models):
-            colour = COLOURS[row % len(COLOURS)]
+        for row, per_fold in enumerate(scores):
             values = per_fold[np.isfinite(per_fold)]
             # Folds are set apart a little, or equal scores would hide each other.
             offsets = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
@@ -128,77 +113,83 @@ def fold_figure(
                 linestyle="",
                 marker="o",
                 markersize=4.5,
-                color=colour,
+                color=COLOURS[row % len(COLOURS)],
                 alpha=0.75,
                 markeredgewidth=0,
                 clip_on=False,
             )
             if len(values):
                 ax.plot([values.mean()] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=2.2)
-        ax.set_yticks(range(len(models)), names)
+        ax.set_yticks(range(len(models)), [short(model.name) for model in models])
         ax.set_ylim(max(len(models), 1) - 0.5, -0.5)
-        ax.set_xlim(*limits)
-        ax.set_xlabel(f"{score} of a fold{unit}; bar: mean")
+        lowest = _lowest(np.concatenate([base, *scores]) / factor, task.axis_from)
+        ax.set_xlim(factor * lowest, factor)
+        title = task.primary_title
+        ax.set_xlabel(f"{title} of a fold{unit}; bar: mean")
         ax.grid(axis="x", **GRID)
         bare(ax)
         if ax.get_legend_handles_labels()[0]:
             figure.legend(loc="outside lower center", frameon=False)
-        return finish(f"{score[0].upper()}{score[1:]} of each model in each fold")
+        return [Picture(finish(f"{title[0].upper()}{title[1:]} of each model in each fold"))]
 
 
-def roc_figure(results: Results) -> str:
+def _lowest(values: F64, usual: float) -> float:
+    """Where the axis of a score starts: at its usual end, or below all values."""
+    finite = values[np.isfinite(values)]
+    low = float(np.floor(10 * finite.min()) / 10) if len(finite) else 0.0
+    return min(low, usual)
+
+
+def roc_figure(results: Results) -> list[Picture]:
     """Macro one-vs-rest ROC curve of each model, of the pooled out-of-fold predictions."""
     with drawing(WIDE, 3.9 + 0.22 * -(-len(results.models) // 2)) as (figure, finish):
         ax = figure.add_subplot()
         for i, model in enumerate(results.models):
-            curves = [curve for curve, _ in _class_curves(model, results.y_true) if len(curve)]
+            positive = results.task.indicators(results.y_true, len(results.classes))
+            curves = [curve for curve, _ in curves_of(positive, model.outputs) if len(curve)]
             if not curves:
                 continue
-            last = model.name == "integrated"
             ax.plot(
                 _RATES,
                 np.mean(curves, axis=0),
                 color=COLOURS[i % len(COLOURS)],
-                linestyle=_DASHES[1] if len(model.features) == 1 else "-",
-                linewidth=2.2 if last else 1.4,
+                linestyle=DASHES[1] if len(model.features) == 1 else "-",
+                linewidth=2.2 if model.name == "integrated" else 1.4,
                 label=f"{short(model.name)}  {fraction(model.scores['roc_auc_macro_ovr_pooled'])}",
             )
         _roc_axes(ax)
-        _legend_below(figure, ax)
-        return finish("ROC curve of each model, mean over classes; pooled AUC in the legend")
-
-
-def class_roc_figure(results: Results, model: ModelResult) -> str:
-    """One-vs-rest ROC curve of each class (thin) and their mean (thick), pooled."""
-    return roc_of_each(
-        results.classes,
-        _class_curves(model, results.y_true),
-        model.scores["roc_auc_macro_ovr_pooled"],
-        f"ROC curve of each class, {model.name}",
+        legend_below(figure, ax)
+        svg = finish("ROC curve of each model, mean over classes; pooled AUC in the legend")
+    caption = (
+        "Every model: mean over classes of the one-vs-rest curves, of the pooled predictions; "
+        "pooled AUC beside the name."
     )
+    return [Picture(svg, caption=caption)]
 
 
-def roc_of_each(
-    names: Sequence[str],
-    curves: Sequence[tuple[NDArray[np.float64], float]],
-    mean_auc: float,
-    title: str,
-) -> str:
-    """ROC curves of classes or tags (thin) and their mean (thick).
+def confusion_figures(results: Results) -> list[Picture]:
+    """Confusion matrix of every model."""
+    return [
+        Picture(matrix_figure(model.confusion, results.classes, model.name), head=model.name)
+        for model in results.models
+        if model.confusion is not None
+    ]
 
-    Parameters
-    ----------
-    names
-        Of the curves.
-    curves
-        Of `curves_of`.
-    mean_auc
-        For the legend.
-    title
-        Of the figure.
+
+# --- of one model
+
+
+def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
+    """One-vs-rest ROC curve of each class or tag (thin) and their mean (thick), pooled.
+
+    Of many the commonest.
     """
-    n_rows = -(-(len(names) + 1) // 2)
-    with drawing(WIDE, 3.9 + 0.22 * n_rows) as (figure, finish):
+    positive = results.task.indicators(results.y_true, len(results.classes))
+    columns = np.sort(np.argsort(-positive.sum(axis=0), kind="stable")[:_MOST_CURVES])
+    names = [results.classes[i] for i in columns.tolist()]
+    curves = curves_of(positive[:, columns], model.outputs[:, columns])
+    noun = results.task.output_nouns[0]
+    with drawing(WIDE, 3.9 + 0.22 * -(-(len(names) + 1) // 2)) as (figure, finish):
         ax = figure.add_subplot()
         for c, (curve, area) in enumerate(curves):
             if len(curve):
@@ -206,63 +197,179 @@ def roc_of_each(
                     _RATES,
                     curve,
                     color=COLOURS[c % len(COLOURS)],
-                    linestyle=_DASHES[c // len(COLOURS) % 3],
+                    linestyle=DASHES[c // len(COLOURS) % 3],
                     linewidth=1.1,
                     label=f"{short(names[c])}  {fraction(area)}",
                 )
-        held = [curve for curve, _ in curves if len(curve)]
-        if held:
+        defined = [curve for curve, _ in curves if len(curve)]
+        if defined:
+            mean = mean_of_finite(np.array([area for _, area in curves]))
             ax.plot(
                 _RATES,
-                np.mean(held, axis=0),
+                np.mean(defined, axis=0),
                 color=INK,
                 linewidth=2.4,
-                label=f"mean  {fraction(mean_auc)}",
+                label=f"mean  {fraction(mean)}",
             )
         _roc_axes(ax)
-        _legend_below(figure, ax)
-        return finish(title)
+        legend_below(figure, ax)
+        svg = finish(f"ROC curve of each {noun}, {model.name}")
+    which = "" if len(columns) == len(results.classes) else f" of the {len(columns)} commonest"
+    return [Picture(svg, caption=f"{model.name}: each {noun}{which} against the rest.")]
 
 
-def confusion_figure(model: ModelResult, classes: Sequence[str]) -> str:
-    """Counts of (true, predicted) pairs; a cell's colour is its share of its row."""
-    assert model.confusion is not None
-    return matrix_figure(model.confusion, classes, model.name)
+def quadrant_figure(results: Results, model: ModelResult) -> list[Picture]:
+    """Confusion matrix of the quadrants of valence and arousal, where there are any."""
+    if model.confusion is None:
+        return []
+    names = ("V+ A+", "V\u2212 A+", "V\u2212 A\u2212", "V+ A\u2212")
+    return [Picture(matrix_figure(model.confusion, names, f"quadrants, {model.name}"))]
 
 
-def matrix_figure(confusion: NDArray[np.int64], classes: Sequence[str], name: str) -> str:
-    """As `confusion_figure`, of int64 (classes, classes) and a name for its title."""
+def output_figure(results: Results, model: ModelResult) -> list[Picture]:
+    """A model's ROC-AUC of each tag, pooled, with chance."""
+    values = model.per_output["roc_auc"]
+    with drawing(WIDE, 1.0 + 0.28 * len(values)) as (figure, finish):
+        ax = figure.add_subplot()
+        rows = np.arange(len(values))
+        ax.barh(rows, np.nan_to_num(values), height=0.6, color=COLOURS[0])
+        ax.axvline(0.5, color=INK, linestyle=(0, (4, 2)), linewidth=1.0)
+        ax.set_yticks(rows, [short(name) for name in results.classes])
+        ax.set_ylim(len(values) - 0.5, -0.5)
+        ax.set_xlim(0, 1)
+        ax.set_xlabel("ROC-AUC, pooled; dashed: chance")
+        ax.grid(axis="x", **GRID)
+        bare(ax)
+        return [Picture(finish(f"ROC-AUC of each tag, {model.name}"))]
+
+
+def scatter_figures(results: Results, model: ModelResult) -> list[Picture]:
+    """Predicted against true values of each target."""
+    return [
+        Picture(_scatter_figure(results.y_true[:, i], model.outputs[:, i], name, model.name))
+        for i, name in enumerate(results.classes[:_MANY_TARGETS])
+    ]
+
+
+def _scatter_figure(y_true: F64, y_pred: F64, target: str, model: str) -> str:
+    """Predicted against true values of one target, float64 (clips,) each."""
+    valid = np.isfinite(y_pred)
+    true, predicted = y_true[valid], y_pred[valid]
+    with drawing(WIDE, WIDE) as (figure, finish):
+        ax = figure.add_subplot()
+        both = np.concatenate([true, predicted])
+        low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)
+        margin = 0.04 * (high - low or 1.0)
+        ends = (low - margin, high + margin)
+        ax.plot(ends, ends, color=INK, linestyle=(0, (4, 2)), linewidth=1.0)
+        ax.plot(
+            true,
+            predicted,
+            linestyle="",
+            marker="o",
+            markersize=3.2 if len(true) < 2000 else 1.6,
+            alpha=0.5,
+            markeredgewidth=0,
+            color=COLOURS[0],
+            rasterized=len(true) > _MANY_POINTS,
+        )
+        ax.set_xlim(*ends)
+        ax.set_ylim(*ends)
+        ax.set_aspect("equal")
+        ax.set_xlabel(f"true {short(target)}")
+        ax.set_ylabel(f"predicted {short(target)}")
+        ax.grid(**GRID)
+        bare(ax)
+        return finish(f"Predicted against true {target}, {model}")
+
+
+def reliability_figure(results: Results, model: ModelResult) -> list[Picture]:
+    """Share that is right against stated probability, by bins."""
+    task = results.task
+    bins = reliability(results.y_true, model.outputs)
+    filled = bins.count > 0
+    with drawing(WIDE, 0.9 * WIDE) as (figure, finish):
+        ax = figure.add_subplot()
+        ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        ax.bar(
+            bins.edges[:-1][filled],
+            bins.accuracy[filled],
+            width=np.diff(bins.edges)[filled],
+            align="edge",
+            color=FILL,
+            alpha=0.35,
+        )
+        size = 12 + 160 * bins.count[filled] / max(int(bins.count.sum()), 1)
+        ax.scatter(bins.confidence[filled], bins.accuracy[filled], s=size, color=FILL, zorder=3)
+        ax.set(xlim=(0, 1), ylim=(0, 1.02))
+        ax.set_xlabel(f"probability of {task.probability_of}")
+        ax.set_ylabel(f"share that {task.right_words}")
+        ax.grid(**GRID)
+        svg = finish(f"Reliability of {model.name}")
+    caption = (
+        f"{model.name}: of the {task.probable_words} given a probability, the share that "
+        f"{task.right_words}. On the diagonal, probabilities can be taken at their word."
+    )
+    return [Picture(svg, caption=caption)]
+
+
+OF_ALL: Mapping[str, Callable[[Results], list[Picture]]] = {
+    "folds": fold_figure,
+    "roc": roc_figure,
+    "confusion": confusion_figures,
+}
+OF_ONE: Mapping[str, Callable[[Results, ModelResult], list[Picture]]] = {
+    "class_roc": class_roc_figure,
+    "per_output": output_figure,
+    "scatter": scatter_figures,
+    "quadrants": quadrant_figure,
+    "reliability": reliability_figure,
+}
+
+
+# --- parts
+
+
+def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
+    """Counts of (true, predicted) pairs; a cell's colour is its share of its row.
+
+    Parameters
+    ----------
+    confusion
+        int64 (classes, classes): rows true, columns predicted.
+    classes
+        Their names.
+    name
+        Of what was confused, for the title.
+    """
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
     n = len(classes)
-    totals = confusion.sum(axis=1, keepdims=True)
-    share = confusion / np.maximum(totals, 1)
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     cell = 0.46 if n <= 8 else max(3.7 / n, 0.12)
+    size = 9 if n <= 8 else 7
     with drawing(1.15 + cell * n, 1.2 + cell * n) as (figure, finish):
         ax = figure.add_subplot()
         cells = [Rectangle((j - 0.5, i - 0.5), 1, 1) for i in range(n) for j in range(n)]
-        colours = [(*_rgb(_FILL), round(float(s), 3)) for s in share.ravel()]
+        colours = [(*rgb(FILL), round(float(s), 3)) for s in share.ravel()]
         ax.add_collection(
             PatchCollection(cells, facecolors=colours, edgecolors=(0.5, 0.5, 0.55, 0.35))
         )
         if n < _MANY_CLASSES:
-            size = 9 if n <= 8 else 7
-            for i in range(n):
-                for j in range(n):
-                    ax.text(
-                        j,
-                        i,
-                        str(int(confusion[i, j])),
-                        ha="center",
-                        va="center_baseline",
-                        fontsize=size,
-                        # Below, the page shows through and its own ink reads better.
-                        color="#ffffff" if share[i, j] > 0.75 else INK,
-                    )
-        names = [short(c, 14) for c in classes]
+            for i, j in np.ndindex(n, n):
+                ax.text(
+                    j,
+                    i,
+                    str(int(confusion[i, j])),
+                    ha="center",
+                    va="center_baseline",
+                    fontsize=size,
+                    # Below, the page shows through and its own ink reads better.
+                    color="#ffffff" if share[i, j] > 0.75 else INK,
+                )
         if n < 2 * _MANY_CLASSES:
-            size = 9 if n <= 8 else 7
+            names = [short(c, 14) for c in classes]
             ax.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
             ax.set_yticks(range(n), names)
             ax.tick_params(length=0, labelsize=size)
@@ -279,99 +386,30 @@ def matrix_figure(confusion: NDArray[np.int64], classes: Sequence[str], name: st
         return finish(f"Confusion matrix, {name}")
 
 
-def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, str]:
-    """Training and validation loss by epoch, one figure a net, one line a fold.
-
-    Parameters
-    ----------
-    curves
-        ``net@fold`` to lists under ``epoch``, ``train_loss`` and ``val_loss``; a list that
-        is absent, of another length or without a finite value is left out.
-
-    Returns
-    -------
-    Net name to SVG, in the order of the nets' first curve.
-    """
-    nets: dict[str, list[tuple[str, Mapping[str, Sequence[float]]]]] = {}
-    for key, curve in curves.items():
-        net, _, fold = key.rpartition("@")
-        nets.setdefault(net or fold, []).append((fold if net else "", curve))
-    return {net: _loss_figure(net, listed) for net, listed in nets.items()}
-
-
-def _loss_figure(net: str, listed: list[tuple[str, Mapping[str, Sequence[float]]]]) -> str:
-    with drawing(3.7, 2.8) as (figure, finish):
-        from matplotlib.lines import Line2D
-
-        ax = figure.add_subplot()
-        longest = 1.0
-        for i, (_, curve) in enumerate(listed):
-            epochs = np.asarray(curve.get("epoch", ()), dtype=np.float64)
-            colour = COLOURS[i % len(COLOURS)]
-            for name, dash, width in (("train_loss", (0, (3, 1.5)), 1.0), ("val_loss", "-", 1.5)):
-                losses = np.array(
-                    [np.nan if v is None else v for v in curve.get(name, ())], dtype=np.float64
-                )
-                if len(losses) != len(epochs) or not np.isfinite(losses).any():
-                    continue
-                longest = max(longest, float(epochs.max()))
-                # A lone epoch makes no line: a marker shows it.
-                marker = "." if len(losses) == 1 else ""
-                ax.plot(epochs, losses, color=colour, ls=dash, lw=width, marker=marker)
-                if name == "val_loss":
-                    low = int(np.nanargmin(losses))
-                    ax.plot(epochs[low], losses[low], "o", ms=4, color=colour, mew=0)
-        ax.set_xlabel("epoch")
-        ax.set_ylabel("loss")
-        ax.set_ylim(bottom=0)
-        ax.locator_params(axis="x", integer=True)
-        ax.grid(**GRID)
-        bare(ax)
-        kinds = [
-            Line2D([], [], color=INK, ls=(0, (3, 1.5)), lw=1.0, label="training"),
-            Line2D([], [], color=INK, lw=1.5, marker="o", ms=4, label="validation, lowest"),
-        ]
-        figure.legend(handles=kinds, loc="outside lower center", ncols=2, frameon=False)
-        folds = len(listed)
-        what = "one net" if folds == 1 else f"{folds} nets, one colour each"
-        return finish(f"Loss by epoch, {net} ({what})")
-
-
-def _class_curves(
-    model: ModelResult, labels: NDArray[np.int64]
-) -> list[tuple[NDArray[np.float64], float]]:
-    """True positive rates at `_RATES` and AUC of each class; empty and NaN without a curve."""
-    classes = np.arange(model.outputs.shape[1])
-    return curves_of(labels[:, None] == classes, model.outputs)
-
-
-def curves_of(
-    truth: NDArray[np.bool_], scores: NDArray[np.float64]
-) -> list[tuple[NDArray[np.float64], float]]:
+def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
     """True positive rates at even false ones, and AUC, of each column.
 
     Empty and NaN of a column that is true everywhere or nowhere.
 
     Parameters
     ----------
-    truth
+    positive
         bool (clips, columns).
     scores
         float64 (clips, columns); NaN rows are left out.
     """
-    there = np.isfinite(scores).all(axis=1)
-    found = []
-    for c in range(scores.shape[1]):
-        positive, score = truth[there, c], scores[there, c]
-        if positive.all() or not positive.any():
-            found.append((np.empty(0), float("nan")))
+    valid = complete(scores)
+    curves: list[tuple[F64, float]] = []
+    for truth, score in zip(positive[valid].T, scores[valid].T, strict=True):
+        if truth.all() or not truth.any():
+            curves.append((np.empty(0), float("nan")))
             continue
-        false, true = roc_curve(positive, score)
+        false_rate, true_rate = roc_curve(truth, score)
         # At a vertical step np.interp takes the upper end; each curve starts in (0, 0).
-        rates = np.interp(_RATES, false, true)
+        rates = np.interp(_RATES, false_rate, true_rate)
         rates[0] = 0.0
-        found.append((rates, roc_auc(positive, score)))
-    return found
+        curves.append((rates, roc_auc(truth, score)))
+    return curves
 
 
 def _roc_axes(ax: Axes) -> None:
@@ -383,87 +421,3 @@ def _roc_axes(ax: Axes) -> None:
     ax.set_ylabel("true positive rate")
     ax.grid(**GRID)
     bare(ax)
-
-
-def _legend_below(figure: Figure, ax: Axes) -> None:
-    """One entry a line where two would not fit beside each other."""
-    labels = ax.get_legend_handles_labels()[1]
-    if labels:
-        figure.legend(
-            loc="outside lower center",
-            ncols=2 if max(map(len, labels)) <= 24 else 1,
-            frameon=False,
-            handlelength=1.6,
-            columnspacing=1.2,
-        )
-
-
-def bare(ax: Axes) -> None:
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    ax.set_axisbelow(True)
-
-
-def _rgb(colour: str) -> tuple[float, float, float]:
-    r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    return r, g, b
-
-
-def short(text: str, length: int = 20) -> str:
-    """A label that fits, without characters that XML forbids."""
-    text = "".join(c if c.isprintable() else "?" for c in text)
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-@contextmanager
-def drawing(width: float, height: float) -> Iterator[tuple[Figure, Callable[[str], str]]]:
-    """A figure (inches) and the function that turns it into an SVG element with a title."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(), warnings.catch_warnings():
-        # A glyph that the measuring font lacks is the reader's browser's to find.
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
-        warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support")
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=(width, height), facecolor="none")
-
-        def finish(title: str) -> str:
-            for ax in figure.axes:
-                ax.set_facecolor("none")
-            buffer = io.StringIO()
-            figure.savefig(
-                buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True
-            )
-            return _element(buffer.getvalue(), title)
-
-        yield figure, finish
-
-
-def _element(svg: str, title: str) -> str:
-    """Matplotlib's SVG file as an element of a page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Its style rule would hold for the whole page.
-    svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
-    svg = re.sub(r" id=\"(?:\w+_\d+|matplotlib\.\w+_\d+)\"", "", svg)
-    # Clip paths and markers keep their ids, told apart by what the figure shows.
-    shown = f"{title}\n{svg}".encode("utf-8", "backslashreplace")
-    prefix = "f" + hashlib.sha256(shown).hexdigest()[:8]
-    svg = re.sub(r" id=\"(\w+)\"", rf' id="{prefix}\1"', svg)
-    svg = re.sub(r"(xlink:href=\"#|url\(#)(\w+)", rf"\g<1>{prefix}\2", svg)
-    svg = svg.replace(INK, "currentColor")
-    head, rest = svg.split(">", 1)
-    match = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', head)
-    assert match is not None
-    # A point is 4/3 px; smaller where the screen is.
-    head = head.replace(match.group(0), "").replace(
-        "<svg",
-        f'<svg role="img" aria-label={quoteattr(title)} style="width: 100%; max-width: '
-        f"{float(match.group(1)) * 4 / 3 * _ZOOM:.0f}px; height: auto; stroke-linejoin: round; "
-        'stroke-linecap: butt"',
-        1,
-    )
-    return f"{head}>\n <title>{escape(title)}</title>{rest}".strip()

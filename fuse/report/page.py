@@ -1,9 +1,7 @@
-"""The report: ``report.html``, ``metrics.json`` and ``predictions.csv`` of one evaluation."""
+"""The report's page: one self-contained HTML file for any task."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,30 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvemo.fuse.errors import FuseError
-from mvemo.fuse.report import figures
-from mvemo.fuse.report.metrics_json import metrics_dict
-from mvemo.fuse.report.published import LABEL, SOURCES, all_published_for, comparable, published_for
+from mvemo.fuse.report import tables
+from mvemo.fuse.report.figures import draw_figures
+from mvemo.fuse.report.hard_clips import hard_clips
+from mvemo.fuse.report.published import LABEL, SOURCES, sentence_beside
 from mvemo.fuse.report.summary import (
     PROTOCOLS,
     banners,
     best,
     describe,
-    fraction,
-    hardest_clips,
-    percent,
+    over_folds,
+    scoring_note,
     seen_text,
-    spread,
     summarise,
 )
-from mvemo.fuse.report.trust import (
-    interval_text,
-    learning_curve_figure,
-    reliability_figure,
-    trust_values,
-)
-from mvemo.fuse.results import ModelResult, Results
-from mvemo.manifests.files import dump_json, write_text
+from mvemo.fuse.report.text import count
+from mvemo.fuse.report.training_figures import learning_curve_figure, loss_figures
+from mvemo.fuse.results import Results
+from mvemo.manifests.files import to_json_values
 
 if TYPE_CHECKING:
     import jinja2
@@ -43,193 +35,78 @@ TEMPLATES = Path(__file__).with_name("templates")
 _MANY_FAILURES = 500
 
 
-def write_report(results: Results, out: Path) -> None:
-    """Write ``report.html``, ``metrics.json`` and ``predictions.csv`` into a folder.
-
-    All three are made before the first is written, and each appears whole or not at all.
-    Equal results give equal bytes.
+def report_html(results: Results) -> str:
+    """One page with everything in it: it loads nothing, and all text is escaped.
 
     Parameters
     ----------
     results
-        Of `evaluate`.
-    out
-        Folder; made where it is absent. Other files in it stay.
-
-    Raises
-    ------
-    FuseError
-        It cannot be written.
+        Of `mvemo.fuse.evaluate`.
     """
-    out = Path(out)
-    texts = {
-        "report.html": report_html(results),
-        "metrics.json": metrics_json(results),
-        "predictions.csv": predictions_csv(results),
-    }
-    write_files(out, texts)
-
-
-def write_files(out: Path, texts: Mapping[str, str]) -> None:
-    """Put texts into a folder, made where it is absent; each file in one step.
-
-    Raises
-    ------
-    FuseError
-        It cannot be written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FuseError(f"{out}: no folder can be made here: {error.strerror}") from None
-    for name, text in texts.items():
-        write_text(out / name, text, error=FuseError)
-
-
-def metrics_json(results: Results) -> str:
-    """`metrics_dict` as strict JSON text."""
-    return dump_json(metrics_dict(results))
-
-
-def predictions_csv(results: Results) -> str:
-    """Out-of-fold predictions: a row for each clip and model, in the order of the clips.
-
-    Columns: ``clip_id``, ``group``, ``fold`` (the one the clip was tested in), ``label``
-    (true), ``model``, ``predicted``, and ``p_CLASS`` for each class, the digits that give
-    back the same float64. The last ones are empty where a clip could not be predicted.
-    """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(
-        ["clip_id", "group", "fold", "label", "model", "predicted"]
-        + [f"p_{name}" for name in results.classes]
-    )
-    outputs = [(m.name, m.y_pred, m.outputs.tolist()) for m in results.models]
-    nothing = [""] * len(results.classes)
-    for i, clip_id in enumerate(results.clip_ids):
-        about = [clip_id, results.groups[i], int(results.folds[i])]
-        about.append(results.classes[int(results.y_true[i])])
-        for name, predicted, probabilities in outputs:
-            said = int(predicted[i])
-            if said < 0:
-                writer.writerow([*about, name, "", *nothing])
-            else:
-                writer.writerow([*about, name, results.classes[said], *probabilities[i]])
-    return buffer.getvalue()
-
-
-def report_html(results: Results) -> str:
-    """One page with everything in it: it loads nothing, and all text is escaped."""
-    from markupsafe import Markup
-
-    environment = page_environment()
     top = best(results)
-    # Of a page's models the integrated one is the papers' subject; without it, the best.
-    shown = next((m for m in results.models if m.name == "integrated"), top)
-    beside = comparable(results.classes) and not results.permuted
-    page = environment.get_template("report.html").render(
-        **page_values(results),
-        summary=summarise(results),
-        chance=1.0 / len(results.classes),
-        baseline=spread(results.primary_per_fold(results.baseline)),
-        rows=[_row(results, model, beside) for model in results.models],
-        partial=any((m.y_pred < 0).any() for m in results.models),
-        published_label=LABEL,
-        sources=SOURCES,
-        published=[(m.name, p) for m in results.models for p in all_published_for(m.name)]
-        if beside
-        else [],
-        beside=beside,
-        accuracy_svg=Markup(figures.accuracy_figure(results)),
-        roc_svg=Markup(figures.roc_figure(results)),
-        class_roc_svg=Markup(figures.class_roc_figure(results, shown)) if shown else None,
-        shown=shown,
-        confusions=[
-            (m.name, Markup(figures.confusion_figure(m, results.classes))) for m in results.models
-        ],
-        best=top,
-        per_class=_per_class(top, results) if top else [],
-        hardest=hardest_clips(results),
-        reliability_svg=Markup(reliability_figure(results, shown)) if shown else None,
-        settings=_settings(results),
-        sections=provenance_sections(metrics_dict(results)["provenance"]),
+    clips, groups = hard_clips(results, top)
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            results=results,
+            task=results.task,
+            banners=banners(results),
+            subtitle=describe(results),
+            summary=summarise(results),
+            best=top,
+            figures=draw_figures(results, top),
+            tables=_tables(results),
+            outputs=None if top is None else tables.outputs_table(results, top),
+            hard_clips=clips,
+            hard_groups=groups,
+            over=over_folds(results),
+            scoring_note=scoring_note(results),
+            has_intervals=tables.has_intervals(results),
+            partial=tables.partly_predicted(results),
+            fused=any(model.features for model in results.models),
+            scaled=any("temperature" in model.calibration for model in results.models),
+            published_label=LABEL,
+            sources=SOURCES,
+            beside=sentence_beside(results),
+            learning_svg=learning_curve_figure(results) if results.learning_curve else None,
+            losses=loss_figures(results.curves),
+            failed=_failed(results),
+            glossary=results.task.glossary,
+            protocol=PROTOCOLS.get(results.protocol, ""),
+            facts=_facts(results),
+            sections=provenance_sections(to_json_values(results.provenance, "provenance")),
+        )
     )
-    return page
 
 
-def page_values(results: Results) -> dict[str, Any]:
-    """What the templates that all pages share are given."""
-    from markupsafe import Markup
-
-    curves = results.learning_curve
+def _tables(results: Results) -> dict[str, tables.Table | None]:
+    """Tables that are of all models, by name; None where there is nothing to show."""
     return {
-        "results": results,
-        "banners": banners(results),
-        "subtitle": describe(results),
-        "protocol": PROTOCOLS.get(results.protocol, ""),
-        "trust": trust_values(results),
-        "learning_svg": Markup(learning_curve_figure(curves, results.task)) if curves else None,
-        "losses": [(n, Markup(svg)) for n, svg in figures.loss_figures(results.curves).items()],
-        "missing": list(results.missing.items()),
-        "failures": results.failures[:_MANY_FAILURES],
-        "more_failures": max(len(results.failures) - _MANY_FAILURES, 0),
-        "failed_clips": len({clip_id for clip_id, _, _ in results.failures}),
+        "scores": tables.scores_table(results, best(results)),
+        "intervals": tables.intervals_table(results) if tables.has_intervals(results) else None,
+        "published": tables.published_table(results),
+        "comparisons": tables.comparisons_table(results),
+        "without_modality": tables.without_modality_table(results),
+        "calibration": tables.calibration_table(results),
+        "repeats": tables.repeats_table(results),
+        "folds": tables.folds_table(results),
+        "missing": tables.missing_table(results),
+        "failures": tables.failures_table(results, _MANY_FAILURES),
     }
 
 
-def page_environment() -> jinja2.Environment:
-    """The templates, with all text escaped and no name forgotten."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(percent=percent, fraction=fraction)
-    return environment
+def _failed(results: Results) -> str:
+    """How many clips failed in stage one, and whether some are not listed."""
+    clips = len({clip_id for clip_id, _, _ in results.failures})
+    more = len(results.failures) - _MANY_FAILURES
+    listed = f" {more} more failures are not listed here." if more > 0 else ""
+    return f"{count(clips, 'clip')} concerned.{listed}"
 
 
-def _row(results: Results, model: ModelResult, beside: bool) -> dict[str, Any]:
-    """A model's line in the main table."""
-    known = published_for(model.name) if beside else None
-    return {
-        "model": model,
-        "accuracy": spread(results.primary_per_fold(model)),
-        "interval": interval_text(model),
-        "predicted": int(model.valid.sum()),
-        "published": known,
-    }
-
-
-def _per_class(model: ModelResult, results: Results) -> list[dict[str, Any]]:
-    precision, recall, f1 = (model.per_output[name] for name in ("precision", "recall", "f1"))
-    assert model.confusion is not None
-    return [
-        {
-            "name": name,
-            "clips": int(model.confusion[c].sum()),
-            "precision": float(precision[c]),
-            "recall": float(recall[c]),
-            "f1": float(f1[c]),
-            "f1_interval": interval_text(model, f"f1:{c}", percents=False),
-        }
-        for c, name in enumerate(results.classes)
-    ]
-
-
-def _settings(results: Results) -> list[tuple[str, str]]:
-    of_class = np.bincount(results.y_true, minlength=len(results.classes))
-    listed = ", ".join(f"{c} {n}" for c, n in zip(results.classes, of_class, strict=True))
-    return page_facts(results, ("clips of each class", listed))
-
-
-def page_facts(results: Results, *of_clips: tuple[str, str]) -> list[tuple[str, str]]:
-    """Rows of the table of settings; `of_clips` are more of them, after the groups."""
-    sizes = np.bincount(results.folds[results.folds >= 0], minlength=results.k)
+def _facts(results: Results) -> list[tuple[str, str]]:
+    """Rows of the table of settings."""
+    sizes = np.bincount(results.folds[results.tested], minlength=results.k)
     return [
         ("data set", results.name),
         ("task", results.task.name),
@@ -238,12 +115,26 @@ def page_facts(results: Results, *of_clips: tuple[str, str]) -> list[tuple[str, 
         ("clips in each fold", ", ".join(str(n) for n in sizes)),
         ("clips", str(len(results.clip_ids))),
         ("groups", str(len(set(results.groups)))),
-        *of_clips,
+        *results.task.label_facts(results.classes, results.y_true),
         ("seed", str(results.seed)),
         ("synthetic data", "yes" if results.synthetic else "no"),
         ("labels permuted", "yes" if results.permuted else "no"),
         ("clips scored by a net that saw them", seen_text(results)),
     ]
+
+
+def _environment() -> jinja2.Environment:
+    """The templates, with all text escaped and no name forgotten."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
 def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -14,6 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from mvemo.fuse.report.text import fraction, percent
+from mvemo.fuse.results import Results
+
 LABEL = "published, other data"
 
 # Short name -> what to cite.
@@ -28,7 +31,7 @@ SOURCES: Mapping[str, str] = {
     ),
 }
 
-# In the order of PL20's Table 1.
+# The order that Z22's Table 3 and PL20's Table 1 use.
 CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
 
 
@@ -54,6 +57,14 @@ class Published:
     roc_auc: float | None = None
     accuracy_min: float | None = None
     accuracy_max: float | None = None
+
+    def texts(self) -> tuple[str, str, str]:
+        """Accuracy in percent, F1 and AUC; empty where none is printed."""
+        return (
+            percent(self.accuracy),
+            "" if self.f1 is None else fraction(self.f1, 2),
+            "" if self.roc_auc is None else fraction(self.roc_auc),
+        )
 
 
 def _row(source: str, **figures: tuple[float, float, float]) -> dict[str, Published]:
@@ -143,8 +154,9 @@ Z22_TABLE_2: Mapping[str, Published] = {
     "integrated": Published("Z22 Table 2", 0.86, 0.88, 0.99),
 }
 
+
 # K. Choi, G. Fazekas, M. Sandler and K. Cho, Transfer learning for music classification and
-# regression tasks, ISMIR 2017. R2 on emoMusic's 744 clips: features -> dimension.
+# regression tasks, ISMIR 2017. R2 on emoMusic's 744 clips: features -> target.
 # Hyper-parameters were chosen on the folds that are scored.
 C17_EMOMUSIC: Mapping[str, Mapping[str, float]] = {
     "all layers": {"arousal": 0.650, "valence": 0.457},
@@ -178,16 +190,39 @@ def all_published_for(model: str) -> tuple[Published, ...]:
     return tuple(table[model] for table in tables if model in table)
 
 
-def published_r2(dimensions: Sequence[str]) -> str:
-    """A sentence with C17's figures for arousal and valence; empty for other dimensions."""
-    names = {name.casefold() for name in dimensions}
-    if names != {"arousal", "valence"}:
+def published_beside(results: Results) -> dict[str, Published]:
+    """Model to PL20's own figure, where it may stand beside these: see `all_published_beside`."""
+    if not _beside(results):
+        return {}
+    listed = {model.name: published_for(model.name) for model in results.models}
+    return {name: published for name, published in listed.items() if published is not None}
+
+
+def all_published_beside(results: Results) -> list[tuple[str, Published]]:
+    """Every printed figure of the models, with the name of each.
+
+    Only beside scores of the papers' six classes, and not beside shuffled labels.
+    """
+    if not _beside(results):
+        return []
+    return [(m.name, p) for m in results.models for p in all_published_for(m.name)]
+
+
+def _beside(results: Results) -> bool:
+    known = results.task.published == "PL20" and comparable(results.classes)
+    return known and not results.permuted
+
+
+def sentence_beside(results: Results) -> str:
+    """C17's figures for arousal and valence; empty beside other targets and shuffled labels."""
+    names = {name.casefold() for name in results.classes}
+    if results.task.published != "C17" or names != {"arousal", "valence"} or results.permuted:
         return ""
-    held = "; ".join(
+    listed = "; ".join(
         f"{features}: R2 arousal {values['arousal']:.3f}, valence {values['valence']:.3f}"
         for features, values in C17_EMOMUSIC.items()
     )
     return (
-        f"Published, maybe of other data: Choi et al. 2017 on the 744 clips of emoMusic, {held} "
+        f"Published, maybe of other data: Choi et al. 2017 on the 744 clips of emoMusic, {listed} "
         "(hyper-parameters chosen on the scored folds)."
     )

@@ -1,116 +1,114 @@
-"""The terminal's table of one evaluation, laid out like PL20 Table 3."""
+"""Numbers as text, and text for a terminal: lines of 79 columns and plain tables."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
 
-from mvemo.fuse.report.published import LABEL, comparable, published_for
-from mvemo.fuse.report.summary import (
-    banners,
-    compare_fusion,
-    count,
-    describe,
-    fraction,
-    over_folds,
-    percent,
-    spread,
-)
-from mvemo.fuse.report.trust import interval_text
-from mvemo.fuse.results import Results
+import numpy as np
+
+from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.text_table import align_columns
 
-_WIDTH = 79
+WIDTH = 79
 
 
-def format_table(results: Results) -> str:
-    """The scores of all models as text, at most 79 columns for the papers' model names.
+# --- numbers
 
-    Minimum, mean and maximum over folds of the accuracy, macro F1 of the pooled
-    predictions, and the mean over folds of the macro one-vs-rest ROC-AUC; the majority
-    baseline; warnings first, missing predictions and failures last.
+
+def percent(value: float, digits: int = 1) -> str:
+    """A fraction as a percentage without its sign; ``n/a`` for NaN.
+
+    Examples
+    --------
+    >>> percent(0.7186), percent(float("nan"))
+    ('71.9', 'n/a')
     """
-    lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
-    lines.append(wrap(f"{clean(results.name)}: {describe(results)}"))
-    lines.append("")
-
-    n_clips = len(results.clip_ids)
-    predicted = [int((m.y_pred >= 0).sum()) for m in results.models]
-    # Published figures beside shuffled labels would only mislead.
-    beside = comparable(results.classes) and not results.permuted
-    sure = any(interval_text(model) for model in results.models)
-    header = ["model", "min %", "mean %", "max %", *(["95 %"] if sure else []), "F1", "AUC"]
-    if any(n < n_clips for n in predicted):
-        header.append("clips")
-    if beside:
-        header.append("paper %*")
-    rows = []
-    for model, n in zip(results.models, predicted, strict=True):
-        held = spread(results.primary_per_fold(model))
-        row = [
-            clean(model.name),
-            *(percent(v) for v in (held.min, held.mean, held.max)),
-            *([interval_text(model)] if sure else []),
-            fraction(model.scores["f1_macro"]),
-            fraction(model.scores["roc_auc_macro_ovr"]),
-        ]
-        if "clips" in header:
-            row.append(f"{n}/{n_clips}")
-        if beside:
-            known = published_for(model.name)
-            row.append(percent(known.accuracy) if known else "")
-        rows.append(row)
-    base = spread(results.primary_per_fold(results.baseline))
-    baseline = ["majority class", *(percent(v) for v in (base.min, base.mean, base.max))]
-    baseline += [""] * (len(header) - len(baseline))
-    lines += columns([header, *rows], [baseline])
-    lines.append("")
-
-    lines.append(
-        wrap(
-            f"min, mean, max: accuracy over {over_folds(results)}. "
-            + ("95 %: of the pooled accuracy, from resampled groups. " if sure else "")
-            + "F1: macro, pooled. AUC: macro one-vs-rest, mean over folds."
-        )
-    )
-    if beside:
-        lines.append(wrap(f"* {LABEL}: PL20 Tables 2 and 3."))
-    statement = "" if results.permuted else compare_fusion(results)
-    if statement:
-        lines.append(wrap(statement))
-    return "\n".join([*lines, *footnotes(results)])
+    return f"{100.0 * value:.{digits}f}" if np.isfinite(value) else "n/a"
 
 
-def footnotes(results: Results) -> list[str]:
-    """What is missing, and what failed in stage one."""
-    lines = []
-    absent = {name: n for name, n in results.missing.items() if n}
-    if absent:
-        listed = ", ".join(f"{clean(name)} {n}" for name, n in absent.items())
-        lines.append(wrap(f"Clips without a feature: {listed} of {len(results.clip_ids)}."))
-    if results.failures:
-        clips = len({clip_id for clip_id, _, _ in results.failures})
-        lines.append(
-            wrap(
-                f"{count(len(results.failures), 'failure')} of {count(clips, 'clip')} in stage "
-                "one; the report lists them."
-            )
-        )
-    return lines
+def fraction(value: float, digits: int = 3) -> str:
+    """A score; ``n/a`` for NaN, and no minus before what rounds to zero."""
+    return f"{round(value, digits) + 0.0:.{digits}f}" if np.isfinite(value) else "n/a"
 
 
-def columns(body: Sequence[Sequence[str]], foot: Sequence[Sequence[str]]) -> list[str]:
-    """The first column to the left, all others to the right; rules around the body."""
-    lines = align_columns([*body, *foot])
+def score_text(task: Task, value: float, sign: str = "") -> str:
+    """The primary metric, or with ``sign="+"`` a difference of it: percent, or a number.
+
+    Examples
+    --------
+    >>> from mvemo.fuse.tasks.registry import task_of
+    >>> score_text(task_of("multiclass"), 0.7186), score_text(task_of("regression"), 0.05, "+")
+    ('71.9', '+0.050')
+    """
+    if not np.isfinite(value):
+        return "n/a"
+    digits, factor = (1, 100.0) if task.in_percent else (3, 1.0)
+    return f"{round(factor * value, digits) + 0.0:{sign}.{digits}f}"
+
+
+def interval_text(ends: tuple[float, float] | None, *, in_percent: bool = False) -> str:
+    """A 95 % interval in percent, ``63-81``, or in fractions; empty where there is none."""
+    if ends is None or not np.isfinite(ends).all():
+        return ""
+    if in_percent:
+        return f"{100 * ends[0]:.0f}-{100 * ends[1]:.0f}"
+    return f"{fraction(ends[0])} to {fraction(ends[1])}"
+
+
+def difference_text(task: Task, ends: tuple[float, float]) -> str:
+    """An interval of a difference of the primary metric; empty where there is none."""
+    if not np.isfinite(ends).all():
+        return ""
+    return f"{score_text(task, ends[0], '+')} to {score_text(task, ends[1], '+')}"
+
+
+def p_text(p: float) -> str:
+    """A p-value for a table."""
+    if not np.isfinite(p):
+        return "n/a"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def count(n: int, one: str, many: str | None = None) -> str:
+    """A number and its noun.
+
+    Examples
+    --------
+    >>> count(1, "clip"), count(2, "clip"), count(3, "class", "classes")
+    ('1 clip', '2 clips', '3 classes')
+    """
+    return f"{n} {one}" if n == 1 else f"{n} {many or one + 's'}"
+
+
+# --- lines
+
+
+def columns(
+    body: Sequence[Sequence[str]], foot: Sequence[Sequence[str]] = (), *, left: int = 1
+) -> list[str]:
+    """Lines of a table with rules around its body.
+
+    Parameters
+    ----------
+    body
+        Rows of cells, the header first.
+    foot
+        Rows below the second rule; without any there is no such rule.
+    left
+        How many columns are aligned to the left.
+    """
+    lines = align_columns([*body, *foot], left=range(left))
     rule = "-" * max(map(len, lines))
-    return [lines[0], rule, *lines[1 : len(body)], rule, *lines[len(body) :]]
+    table = [lines[0], rule, *lines[1 : len(body)]]
+    return [*table, rule, *lines[len(body) :]] if foot else table
 
 
 def wrap(text: str, mark: str = "") -> str:
-    """Lines of the table's width, each after `mark`."""
+    """Lines of the terminal's width, each after `mark`."""
     return textwrap.fill(
         text,
-        _WIDTH,
+        WIDTH,
         initial_indent=mark,
         subsequent_indent=mark,
         break_on_hyphens=False,

@@ -1,59 +1,123 @@
-"""Is a fusion better than its best single modality? Corrected tests over folds."""
+"""Is one model better than another? Paired differences, their intervals and corrected tests.
+
+A difference is taken on the clips that both models predicted: its mean, its interval and
+its p all belong to those clips.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 
+from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.metrics.averages import mean_of_finite
+from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.statistics.resamples import Resamples, percentile_interval
+from mvemo.fuse.tasks.base import Task
 
-F64 = NDArray[np.float64]
-Score = Callable[[NDArray[Any], F64], float]
 # Two heads of the same features, fitted in another order, differ by less than this.
 SAME = 1e-4
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class FoldedOutputs:
+    """Out-of-fold outputs of models on one set of folds.
+
+    Parameters
+    ----------
+    task
+        Of the labels.
+    y_true
+        Labels, as `Task.read_labels` gives them.
+    folds, k
+        int64 (clips,), -1 for clips that no fold tests, and the number of folds.
+    outputs
+        Model name to float64 (clips, outputs); NaN rows were not predicted.
+    """
+
+    task: Task
+    y_true: NDArray[Any]
+    folds: Ints
+    k: int
+    outputs: Mapping[str, F64]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One fusion against the best of the single features that it combines.
+    """One model against another, on the clips that both predicted.
 
     Parameters
     ----------
-    model, single
-        Names of the fusion and of its best single-feature model.
+    model, reference
+        Their names.
+    n_clips
+        How many clips both predicted (with repeats, in the first).
     differences
-        float64 (folds of all repeats,): score of the fusion minus that of the single, on
-        the clips of a fold that both predicted; folds without such clips, or where either
-        score is not defined, are left out.
+        float64 (folds of all repeats,): the primary metric of the model minus that of the
+        reference; folds where either is not defined are left out.
     mean
-        Their mean.
-    t, p
-        Nadeau and Bengio's corrected statistic and its two-sided p-value.
-    p_holm
-        `p` corrected for the number of different comparisons in the table.
-    compared
-        That number.
+        Their mean: positive where the model is better.
     interval
-        95 % group-bootstrap interval of the difference of the primary metrics, on the same draws;
-        NaN where none was asked for. Of clips that either lacks, the other's count.
+        95 % interval of the difference, from resampled groups; NaN where none was asked for.
+        Of values (regression) it is that of the pooled primary metric.
+    t, p
+        Nadeau and Bengio's corrected statistic and its two-sided p-value; NaN of one fold,
+        and where the two predict the same.
+    p_holm
+        `p` corrected for `n_tests` (Holm).
+    n_tests
+        Number of different tests in the table.
+    same
+        Whether the two predict the same.
     """
 
     model: str
-    single: str
+    reference: str
+    n_clips: int
     differences: F64
     mean: float
+    interval: tuple[float, float]
     t: float
     p: float
-    p_holm: float
-    compared: int = 1
-    interval: tuple[float, float] = (float("nan"), float("nan"))
+    p_holm: float = NAN
+    n_tests: int = 0
+    same: bool = False
+
+    @property
+    def significant(self) -> bool | None:
+        """Whether the difference is significant at 5 %; None where nothing tells.
+
+        By the corrected test; of one fold, where there is no such test, by whether the
+        interval leaves out 0.
+        """
+        if self.same:
+            return False
+        if np.isfinite(self.p_holm):
+            return bool(self.p_holm < 0.05)
+        if np.isfinite(self.interval).all():
+            return bool(self.interval[0] > 0 or self.interval[1] < 0)
+        return None
+
+    def reversed(self) -> Comparison:
+        """The reference against the model."""
+        low, high = self.interval
+        return replace(
+            self,
+            model=self.reference,
+            reference=self.model,
+            differences=-self.differences,
+            mean=-self.mean,
+            interval=(-high, -low),
+            t=-self.t,
+        )
 
 
 def nadeau_bengio(
@@ -82,15 +146,21 @@ def nadeau_bengio(
     ------
     ValueError
         `n_train` or `n_test` is not above 0.
+
+    Examples
+    --------
+    >>> mean, t, p = nadeau_bengio([0.0, 0.01, 0.02, 0.03, 0.04], n_train=80, n_test=20)
+    >>> round(mean, 3), round(t, 3), round(p, 3)
+    (0.02, 1.886, 0.132)
     """
     if not (n_train > 0 and n_test > 0):
         raise ValueError(f"n_train {n_train} and n_test {n_test} must be above 0")
     values = np.asarray(differences, dtype=np.float64)
     values = values[np.isfinite(values)]
     count = len(values)
-    mean = float(values.mean()) if count else float("nan")
+    mean = float(values.mean()) if count else NAN
     if count < 2:
-        return mean, float("nan"), float("nan")
+        return mean, NAN, NAN
     # Equal numbers have a variance of rounding errors only.
     variance = 0.0 if np.ptp(values) == 0 else float(values.var(ddof=1))
     if variance == 0:
@@ -102,30 +172,72 @@ def nadeau_bengio(
 def holm(p_values: ArrayLike) -> F64:
     """Holm's step-down correction (Holm 1979), float64 of the same length.
 
-    The i-th smallest of m is multiplied by m - i + 1, made monotone and cut at 1. NaN stay
-    NaN and are not counted in m.
+    The i-th smallest of m is multiplied by m - i + 1, made monotone and limited to 1. NaN
+    stay NaN and are not counted in m.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
     """
     p = np.asarray(p_values, dtype=np.float64)
     result = np.full(p.shape, np.nan)
-    there = np.flatnonzero(np.isfinite(p))
-    order = there[np.argsort(p[there], kind="stable")]
+    finite = np.flatnonzero(np.isfinite(p))
+    order = finite[np.argsort(p[finite], kind="stable")]
     steps = np.arange(len(order), 0, -1)
     result[order] = np.minimum(np.maximum.accumulate(p[order] * steps), 1.0)
     return result
 
 
-def compare_fusions(
-    results: Results | Sequence[Results], *, score: Score | None = None
+def compare_models(
+    repeats: Sequence[FoldedOutputs],
+    pairs: Sequence[tuple[str, str]],
+    resamples: Resamples | None = None,
 ) -> list[Comparison]:
-    """Test every fusion model against its best single modality on the same folds.
+    """Test models against others on the same folds and clips.
+
+    Parameters
+    ----------
+    repeats
+        One evaluation, or several of the same clips on different folds.
+    pairs
+        Names of a model and of its reference.
+    resamples
+        Of the clips' groups, for the intervals; None for none.
+
+    Returns
+    -------
+    One row for each pair. Pairs of the same predictions under other names, as of the one
+    pair and of all features where these are two, are one test.
+    """
+    rows = [_compare(repeats, model, reference, resamples) for model, reference in pairs]
+    representative = _representatives(repeats, {name for pair in pairs for name in pair})
+    first: dict[tuple[str, str], int] = {}
+    test = [
+        first.setdefault((representative[r.model], representative[r.reference]), i)
+        for i, r in enumerate(rows)
+    ]
+    tests = sorted({i for i in test if np.isfinite(rows[i].p)})
+    corrected = dict(zip(tests, holm([rows[i].p for i in tests]), strict=True))
+    return [
+        replace(row, p_holm=float(corrected.get(i, NAN)), n_tests=len(tests))
+        for row, i in zip(rows, test, strict=True)
+    ]
+
+
+def compare_results(
+    results: Results | Sequence[Results], resamples: Resamples | None = None
+) -> list[Comparison]:
+    """Test every fusion of an evaluation against its best single modality.
+
+    Models that others made have no features: of those every pair is tested.
 
     Parameters
     ----------
     results
         One evaluation, or its repeats with other folds.
-    score
-        Of labels and predictions of a fold's clips; higher is better. None for the task's
-        primary metric.
+    resamples
+        As in `compare_models`.
 
     Returns
     -------
@@ -136,80 +248,122 @@ def compare_fusions(
     Raises
     ------
     BadFeatures
-        The repeats hold different models.
+        The repeats have different models.
     """
-    repeats = [results] if isinstance(results, Results) else list(results)
-    score = score or repeats[0].task.primary
-    names = [model.name for model in repeats[0].models]
-    for other in repeats[1:]:
-        if [model.name for model in other.models] != names:
-            raise BadFeatures(f"{other.name}: its repeats hold different models")
-    models = repeats[0].models
+    every = [results] if isinstance(results, Results) else list(results)
+    models = every[0].models
+    for other in every[1:]:
+        if [model.name for model in other.models] != [model.name for model in models]:
+            raise BadFeatures(f"{other.name}: its repeats have different models")
+    repeats = [outputs_of(one) for one in every]
+    if not any(model.features for model in models):
+        names = [model.name for model in models]
+        return compare_models(repeats, list(combinations(names, 2)), resamples)
+    return compare_models(repeats, _fusions_and_singles(repeats, models), resamples)
+
+
+def outputs_of(results: Results) -> FoldedOutputs:
+    """What `compare_models` takes, of one evaluation."""
+    outputs = {model.name: model.outputs for model in results.models}
+    return FoldedOutputs(results.task, results.y_true, results.folds, results.k, outputs)
+
+
+def _fusions_and_singles(
+    repeats: Sequence[FoldedOutputs], models: Sequence[ModelResult]
+) -> list[tuple[str, str]]:
+    """Each fusion with the best of the single features that it combines."""
     singles = {
-        model.features[0]: i for i, model in reversed(list(enumerate(models))) if _is_single(model)
+        model.features[0]: model.name for model in reversed(models) if len(model.features) == 1
     }
-    rows = []
-    for i, model in enumerate(models):
+    pairs = []
+    for model in models:
         rivals = [singles[name] for name in model.features if name in singles]
-        if _is_single(model) or not rivals:
+        if len(model.features) < 2 or not rivals:
             continue
-        pairs = [_paired(repeats, i, rival, score) for rival in rivals]
         # The single's own mean score, on the folds where it can be compared.
-        best = int(np.argmax([np.nan_to_num(mean_of_finite(s), nan=-np.inf) for _, s, _ in pairs]))
-        mine, theirs, ratio = pairs[best]
-        if len(mine):
-            mean, t, p = nadeau_bengio(mine - theirs, 1.0, ratio)
-        else:
-            mean, t, p = (float("nan"),) * 3
-        rows.append((model.name, models[rivals[best]].name, mine - theirs, mean, t, p))
-    # The same predictions under two names, as of the one pair and of all features where these
-    # are two, are one comparison.
-    first = [
-        next(
-            j
-            for j in range(i + 1)
-            if rows[j][1] == row[1]
-            and rows[j][2].shape == row[2].shape
-            and _same_predictions(repeats, rows[j][0], row[0])
+        means = [mean_of_finite(_paired_scores(repeats, model.name, r)[1]) for r in rivals]
+        best = int(np.argmax(np.nan_to_num(means, nan=-np.inf)))
+        pairs.append((model.name, rivals[best]))
+    return pairs
+
+
+def _compare(
+    repeats: Sequence[FoldedOutputs], model: str, reference: str, resamples: Resamples | None
+) -> Comparison:
+    """One row, without the correction for the others."""
+    a, b, ratio = _paired_scores(repeats, model, reference)
+    both = [_shared(one, model, reference) for one in repeats]
+    same = all(np.array_equal(p, q, equal_nan=True) for p, q in both)
+    if np.isfinite(ratio) and not same:
+        mean, t, p = nadeau_bengio(a - b, 1.0, ratio)
+    else:
+        # The same predictions twice are no hypothesis, and must not weaken other tests.
+        mean, t, p = mean_of_finite(a - b), NAN, NAN
+    interval = (NAN, NAN)
+    if resamples is not None:
+        values = np.stack(
+            [
+                one.task.resample_primary(one.y_true, outputs, one.folds, one.k, resamples)
+                for one, outputs in zip(repeats, both, strict=True)
+            ]
         )
-        for i, row in enumerate(rows)
-    ]
-    counted = sorted(set(first))
-    corrected = dict(zip(counted, holm([rows[i][-1] for i in counted]), strict=True))
-    return [
-        Comparison(*row, float(corrected[i]), len(counted))
-        for row, i in zip(rows, first, strict=True)
-    ]
+        low, high = percentile_interval(np.subtract(*mean_finite(values, axis=0)))
+        interval = float(low), float(high)
+    return Comparison(
+        model=model,
+        reference=reference,
+        n_clips=int(complete(both[0][0]).sum()),
+        differences=a - b,
+        mean=mean,
+        interval=interval,
+        t=t,
+        p=p,
+        same=same,
+    )
 
 
-def _same_predictions(repeats: Sequence[Results], a: str, b: str) -> bool:
-    for results in repeats:
-        by_name = {model.name: model.outputs for model in results.models}
-        if not np.allclose(by_name[a], by_name[b], atol=SAME, equal_nan=True):
-            return False
-    return True
+def _shared(one: FoldedOutputs, model: str, reference: str) -> F64:
+    """float64 (2, clips, outputs): NaN rows where either did not predict."""
+    both = np.stack([one.outputs[model], one.outputs[reference]])
+    both[:, ~complete(both).all(axis=0)] = np.nan
+    return both
 
 
-def _is_single(model: ModelResult) -> bool:
-    return len(model.features) == 1
-
-
-def _paired(
-    repeats: Sequence[Results], model: int, rival: int, score: Score
+def _paired_scores(
+    repeats: Sequence[FoldedOutputs], model: str, reference: str
 ) -> tuple[F64, F64, float]:
-    """Both models' scores in each fold, on common clips, and the mean of n_test / n_train."""
-    mine, theirs, ratios = [], [], []
-    for results in repeats:
-        p, q = results.models[model].outputs, results.models[rival].outputs
-        there = np.isfinite(p).all(axis=1) & np.isfinite(q).all(axis=1)
-        for fold in range(results.k):
-            rows = there & (results.folds == fold)
-            n_test, n_train = int(rows.sum()), int((there & ~rows).sum())
-            if not (n_test and n_train):
-                continue
-            pair = score(results.y_true[rows], p[rows]), score(results.y_true[rows], q[rows])
+    """Both models' scores in each fold, on common clips, and the mean of n_test / n_train.
+
+    The latter is NaN where nothing was trained beside the clips tested.
+    """
+    scores, ratios = [], []
+    for one in repeats:
+        p, q = _shared(one, model, reference)
+        valid = complete(p)
+        for fold in range(one.k):
+            rows = valid & (one.folds == fold)
+            n_test, n_train = int(rows.sum()), int((valid & ~rows).sum())
+            pair = [one.task.primary(one.y_true[rows], values[rows]) for values in (p, q)]
             if np.isfinite(pair).all():
-                mine.append(pair[0])
-                theirs.append(pair[1])
-                ratios.append(n_test / n_train)
-    return np.array(mine), np.array(theirs), float(np.mean(ratios)) if ratios else float("nan")
+                scores.append(pair)
+                ratios += [n_test / n_train] if n_train else []
+    a, b = np.array(scores, dtype=np.float64).reshape(-1, 2).T
+    return a, b, float(np.mean(ratios)) if ratios else NAN
+
+
+def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[str, str]:
+    """Each name to the first one with the same predictions."""
+    result: dict[str, str] = {}
+    for name in sorted(names, key=list(repeats[0].outputs).index):
+        result[name] = next(
+            (
+                other
+                for other in dict.fromkeys(result.values())
+                if all(
+                    np.allclose(one.outputs[name], one.outputs[other], atol=SAME, equal_nan=True)
+                    for one in repeats
+                )
+            ),
+            name,
+        )
+    return result

@@ -75,6 +75,10 @@ class Column:
         return self.score if self.output is None else f"{self.score}:{self.output}"
 
 
+# Heads of columns, and for each output its cells.
+LabelColumns = tuple[list[str], list[list[str]]]
+
+
 class Task(ABC):
     """How labels are read, fitted, predicted, scored and reported.
 
@@ -110,7 +114,33 @@ class Task(ABC):
     pooled_interval
         Whether the interval of the primary metric is of the pooled predictions.
     figures
-        Names of the figures of a report, in order (`mvemo.fuse.report`).
+        Names of the figures of a report, in order (`mvemo.fuse.report.figures`).
+    averaged_over
+        What the primary metric of a fold is a mean over, for a sentence.
+    primary_interval
+        Name in `ModelResult.intervals` of the interval beside the primary metric, and what
+        it is of, for a sentence.
+    primary_output
+        The score in `ModelResult.per_output_fold` that a report shows over folds.
+    axis_from
+        Where the axis of the primary metric usually starts.
+    baseline_words, baseline_note
+        What the baseline is, within a sentence and as one.
+    baseline_scored
+        Whether the other columns of the main table mean something for the baseline.
+    hard_clips
+        How a report finds the clips that are hardest (`mvemo.fuse.report.hard_clips`).
+    error_title, error_note
+        What `clip_errors` is, as a column's title and as a sentence.
+    probability_of, probable_words, right_words
+        What a probability is of; what is given one; and what it is the share of, for
+        sentences on calibration.
+    brier_max
+        The largest Brier score.
+    published
+        Which printed figures may stand beside the scores (`mvemo.fuse.report.published`).
+    glossary
+        Terms of the report, and what they mean.
     """
 
     name: ClassVar[str]
@@ -127,6 +157,22 @@ class Task(ABC):
     csv_prefix: ClassVar[str] = "predicted_"
     pooled_interval: ClassVar[bool] = False
     figures: ClassVar[tuple[str, ...]] = ()
+    averaged_over: ClassVar[str] = ""
+    primary_interval: ClassVar[tuple[str, str]]
+    primary_output: ClassVar[str] = ""
+    axis_from: ClassVar[float] = 0.0
+    baseline_words: ClassVar[str]
+    baseline_note: ClassVar[str] = ""
+    baseline_scored: ClassVar[bool] = True
+    hard_clips: ClassVar[str] = "furthest_off"
+    error_title: ClassVar[str] = "error"
+    error_note: ClassVar[str] = ""
+    probability_of: ClassVar[str] = ""
+    probable_words: ClassVar[str] = ""
+    right_words: ClassVar[str] = ""
+    brier_max: ClassVar[int] = 1
+    published: ClassVar[str] = ""
+    glossary: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     # Labels.
 
@@ -355,5 +401,75 @@ class Task(ABC):
         """Columns of the main table beside the primary metric; `names` are the outputs'."""
 
     @abstractmethod
+    def columns_note(self) -> str:
+        """What these columns are."""
+
+    @abstractmethod
     def output_columns(self) -> tuple[Column, ...]:
         """Columns of the table of classes, tags or targets; `Column.output` is None."""
+
+    @abstractmethod
+    def prediction(self, names: Sequence[str]) -> str:
+        """What is predicted for a clip: ``one of 2 classes (calm or tense)``."""
+
+    def remark(
+        self, names: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float]
+    ) -> str:
+        """One more sentence of the summary, from `ModelResult.scores`; may be empty."""
+        return ""
+
+    @abstractmethod
+    def label_columns(self, y_true: NDArray[Any], n_outputs: int) -> LabelColumns:
+        """Heads, and for each output cells, that tell of its labels."""
+
+    def label_facts(self, names: Sequence[str], y_true: NDArray[Any]) -> list[tuple[str, str]]:
+        """What the page's table of settings says of the labels: rows of name and text."""
+        return []
+
+    def label_texts(self, names: Sequence[str], y: NDArray[Any]) -> list[str]:
+        """Labels or decisions of clips, (clips, outputs), as a reader knows them."""
+        raise NotImplementedError
+
+    def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
+        """float64 (clips,): how far predictions are off, `error_title`; NaN where there is none."""
+        raise NotImplementedError
+
+    def indicators(self, y_true: NDArray[Any], n_outputs: int) -> Bools:
+        """bool (clips, outputs): which classes or tags a clip has."""
+        raise NotImplementedError
+
+    def share_masks(
+        self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
+    ) -> dict[str, Bools]:
+        """Of each score that is a share, the clips that it is a share of.
+
+        Parameters
+        ----------
+        y_true, y_pred, valid
+            Labels, decisions and whether there is a prediction, of all clips.
+        n_outputs
+            Number of classes, tags or targets.
+
+        Returns
+        -------
+        Name, as in `ModelResult.intervals`, to bool (clips,). Where a resampled share is
+        always 0 or always 1, its interval depends on their number of groups.
+        """
+        return {}
+
+    # predictions.csv.
+
+    @abstractmethod
+    def csv_columns(self, names: Sequence[str]) -> list[str]:
+        """Columns of ``predictions.csv`` after clip, group and fold."""
+
+    @abstractmethod
+    def csv_cells(
+        self,
+        names: Sequence[str],
+        model: str,
+        y_true: NDArray[Any],
+        outputs: F64,
+        y_pred: NDArray[Any],
+    ) -> list[list[object]]:
+        """Their cells, one row a clip."""

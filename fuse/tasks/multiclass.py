@@ -28,7 +28,7 @@ from mvemo.fuse.metrics.multiclass import (
 )
 from mvemo.fuse.statistics.bootstrap import bootstrap_multiclass
 from mvemo.fuse.statistics.resamples import Resamples
-from mvemo.fuse.tasks.base import Column, Measures, Task
+from mvemo.fuse.tasks.base import Column, LabelColumns, Measures, Task
 from mvemo.fuse.tasks.resampling import resample_calibration
 
 
@@ -56,6 +56,36 @@ class Multiclass(Task):
     too_few = "of two classes"
     csv_prefix = "p_"
     figures = ("folds", "roc", "class_roc", "confusion", "reliability")
+    primary_interval = ("accuracy", "the pooled accuracy")
+    baseline_words = "always predicting the commonest class of the training clips"
+    baseline_note = "Majority class: always predicting the commonest class of the training clips."
+    # It ranks nothing, and is never right on all other classes.
+    baseline_scored = False
+    hard_clips = "most_often_wrong"
+    probability_of = "the predicted class"
+    probable_words = "clips"
+    right_words = "is right"
+    brier_max = 2
+    published = "PL20"
+    glossary = (
+        (
+            "Accuracy",
+            "Share of clips whose most probable class is the true one. Compare it with the "
+            "majority class before anything else.",
+        ),
+        (
+            "Macro F1",
+            "Harmonic mean of precision and recall of each class, averaged over classes: small "
+            "classes count as much as large ones.",
+        ),
+        (
+            "Macro AUC",
+            "The probability that a clip of a class is given a higher score for it than a clip "
+            "of another class, averaged over classes: 0.5 is chance, 1 is perfect. Within folds "
+            "only scores of one model are compared; the pooled figure mixes the folds' models "
+            "and can be lower.",
+        ),
+    )
 
     def read_labels(self, labels: NDArray[Any]) -> Ints:
         return np.asarray(labels, dtype=np.int64)
@@ -165,3 +195,59 @@ class Multiclass(Task):
 
     def output_columns(self) -> tuple[Column, ...]:
         return (Column("recall", "recall"), Column("precision", "precision"), Column("F1", "f1"))
+
+    def columns_note(self) -> str:
+        return "F1: macro, of the pooled predictions. AUC: macro one-vs-rest, mean over folds."
+
+    def prediction(self, names: Sequence[str]) -> str:
+        listed = f"{', '.join(names[:-1])} or {names[-1]}"
+        return f"one of {len(names)} classes ({listed})"
+
+    def remark(
+        self, names: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float]
+    ) -> str:
+        return (
+            f"Guessing among {len(names)} equally likely classes is right for "
+            f"{100 / len(names):.1f} % of the clips."
+        )
+
+    def label_columns(self, y_true: NDArray[Any], n_outputs: int) -> LabelColumns:
+        n_clips = np.bincount(y_true, minlength=n_outputs)
+        return ["clips"], [[str(n)] for n in n_clips]
+
+    def label_facts(self, names: Sequence[str], y_true: NDArray[Any]) -> list[tuple[str, str]]:
+        n_clips = np.bincount(y_true, minlength=len(names))
+        listed = ", ".join(f"{name} {n}" for name, n in zip(names, n_clips, strict=True))
+        return [("clips of each class", listed)]
+
+    def indicators(self, y_true: NDArray[Any], n_outputs: int) -> Bools:
+        return np.asarray(y_true[:, None] == np.arange(n_outputs), dtype=np.bool_)
+
+    def share_masks(
+        self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
+    ) -> dict[str, Bools]:
+        masks = {"accuracy": valid, "primary": valid}
+        for c in range(n_outputs):
+            true, predicted = valid & (y_true == c), valid & (y_pred == c)
+            masks[f"recall:{c}"], masks[f"precision:{c}"] = true, predicted
+            masks[f"f1:{c}"] = true | predicted
+        return masks
+
+    def csv_columns(self, names: Sequence[str]) -> list[str]:
+        return ["label", "model", "predicted", *(f"{self.csv_prefix}{name}" for name in names)]
+
+    def csv_cells(
+        self,
+        names: Sequence[str],
+        model: str,
+        y_true: NDArray[Any],
+        outputs: F64,
+        y_pred: NDArray[Any],
+    ) -> list[list[object]]:
+        empty = ["", *("" for _ in names)]
+        return [
+            [names[true], model, *([names[c], *proba] if c >= 0 else empty)]
+            for true, c, proba in zip(
+                y_true.tolist(), y_pred.tolist(), outputs.tolist(), strict=True
+            )
+        ]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Bools, Ints
-from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
+from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.metrics.calibration import brier_score, expected_calibration_error, log_loss
 from mvemo.fuse.metrics.multilabel import (
     NAMES,
@@ -22,7 +22,7 @@ from mvemo.fuse.metrics.multilabel import (
 from mvemo.fuse.statistics.bootstrap import bootstrap_multilabel
 from mvemo.fuse.statistics.ranked import areas
 from mvemo.fuse.statistics.resamples import Resamples
-from mvemo.fuse.tasks.base import Column, Measures, Task
+from mvemo.fuse.tasks.base import Column, LabelColumns, Measures, Task
 from mvemo.fuse.tasks.resampling import resample_calibration
 
 
@@ -49,6 +49,39 @@ class Multilabel(Task):
     baseline_name = "training frequency"
     needs_inner = True
     figures = ("folds", "per_output", "class_roc", "reliability")
+    averaged_over = ", mean over tags"
+    primary_interval = ("primary", "the mean over folds")
+    primary_output = "roc_auc"
+    axis_from = 0.4
+    baseline_words = "each tag's share of the training clips for every clip"
+    baseline_note = "Training frequency: each tag's share of the training clips, for every clip."
+    error_title = "log loss"
+    error_note = "By log loss over the tags."
+    probability_of = "the tag"
+    probable_words = "pairs of clip and tag"
+    right_words = "has the tag"
+    glossary = (
+        (
+            "AUC",
+            "The probability that a clip with the tag is given a higher score for it than a clip "
+            "without: 0.5 is chance, 1 is perfect. Macro: mean over tags; micro: all pairs of "
+            "clip and tag as one. Pooled figures mix the heads of all folds.",
+        ),
+        (
+            "AP",
+            "Average precision: mean precision over the recall gained. Chance is the share of "
+            "clips that have the tag.",
+        ),
+        (
+            "F1",
+            "Harmonic mean of precision and recall of the decisions. The threshold of each tag "
+            "makes F1 largest on predictions made out-of-fold inside the training folds.",
+        ),
+        (
+            "Training frequency",
+            "What is possible without any feature. Compare with it before anything else.",
+        ),
+    )
 
     def read_labels(self, labels: NDArray[Any]) -> Ints:
         return np.asarray(labels, dtype=np.int64)
@@ -129,8 +162,8 @@ class Multilabel(Task):
         titles = {"f1": "F1", "roc_auc": "AUC", "average_precision": "AP"}
         return tuple(
             # Of the micro averages a terminal has room for F1 alone.
-            Column(f"{kind} {title}", f"{name}_{kind}", terminal=kind == "macro" or name == "f1")
-            for kind in ("macro", "micro")
+            Column(f"{prefix}{title}", f"{name}_{kind}", terminal=kind == "macro" or name == "f1")
+            for prefix, kind in (("", "macro"), ("micro ", "micro"))
             for name, title in titles.items()
         )
 
@@ -142,3 +175,67 @@ class Multilabel(Task):
             Column("precision", "precision"),
             Column("recall", "recall"),
         )
+
+    def columns_note(self) -> str:
+        return (
+            "F1, AUC and AP (average precision) of the pooled predictions: mean over tags, or "
+            "micro, over all pairs of clip and tag; decisions by thresholds fitted inside the "
+            "training folds."
+        )
+
+    def prediction(self, names: Sequence[str]) -> str:
+        return f"the probability of {len(names)} tags ({', '.join(names)})"
+
+    def label_columns(self, y_true: NDArray[Any], n_outputs: int) -> LabelColumns:
+        return ["clips"], [[str(int(n))] for n in y_true.sum(axis=0)]
+
+    def label_texts(self, names: Sequence[str], y: NDArray[Any]) -> list[str]:
+        return [
+            ", ".join(n for n, tag in zip(names, tags, strict=True) if tag) or "none" for tags in y
+        ]
+
+    def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
+        """The log loss, mean over tags."""
+        likelihood = np.where(y_true == 1, outputs, 1.0 - outputs)
+        tiny = np.finfo(np.float64).tiny
+        return np.asarray(-np.log(np.maximum(likelihood, tiny)).mean(axis=1), dtype=np.float64)
+
+    def indicators(self, y_true: NDArray[Any], n_outputs: int) -> Bools:
+        return np.asarray(y_true == 1, dtype=np.bool_)
+
+    def share_masks(
+        self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
+    ) -> dict[str, Bools]:
+        true, predicted = (y_true == 1) & valid[:, None], y_pred & valid[:, None]
+        masks: dict[str, Bools] = {}
+        for name, mask in (
+            ("recall", true),
+            ("precision", predicted),
+            ("f1", true | predicted),
+        ):
+            masks[f"{name}_micro"] = np.asarray(mask.any(axis=1), dtype=np.bool_)
+            masks.update({f"{name}:{t}": mask[:, t] for t in range(n_outputs)})
+        return masks
+
+    def csv_columns(self, names: Sequence[str]) -> list[str]:
+        kinds = ("true", "predicted", "decided")
+        return ["model", *(f"{kind}_{name}" for name in names for kind in kinds)]
+
+    def csv_cells(
+        self,
+        names: Sequence[str],
+        model: str,
+        y_true: NDArray[Any],
+        outputs: F64,
+        y_pred: NDArray[Any],
+    ) -> list[list[object]]:
+        rows: list[list[object]] = []
+        decisions = y_pred.astype(int).tolist()
+        for true, proba, decided, valid in zip(
+            y_true.tolist(), outputs.tolist(), decisions, complete(outputs), strict=True
+        ):
+            cells: list[object] = [model]
+            for y, p, d in zip(true, proba, decided, strict=True):
+                cells += [y, p, d] if valid else [y, "", ""]
+            rows.append(cells)
+        return rows

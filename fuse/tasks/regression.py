@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from mvemo.fuse.metrics.regression import (
 )
 from mvemo.fuse.statistics.bootstrap import bootstrap_regression
 from mvemo.fuse.statistics.resamples import Resamples
-from mvemo.fuse.tasks.base import Column, Measures, Task
+from mvemo.fuse.tasks.base import Column, LabelColumns, Measures, Task
 
 NAMES = ("r2", "rmse", "ccc")
 # Neutral points of the usual rating scales, by the largest value that a scale can hold.
@@ -106,7 +106,36 @@ class Regression(Task):
     primary_title = "R2"
     pooled_interval = True
     baseline_name = "training mean"
-    figures = ("folds", "scatter", "confusion")
+    figures = ("folds", "scatter", "quadrants")
+    averaged_over = ", mean over targets"
+    primary_interval = ("primary", "the pooled R2, mean over targets")
+    primary_output = "r2"
+    baseline_words = "each target's mean over the training clips for every clip"
+    baseline_note = "Training mean: each target's mean over the training clips, for every clip."
+    error_title = "error"
+    error_note = (
+        "Root mean squared error over targets, each in units of its labels' standard deviation."
+    )
+    published = "C17"
+    glossary = (
+        (
+            "R2",
+            "Coefficient of determination: 1 is perfect, 0 is what always predicting the scored "
+            "clips' mean would get, and below 0 is worse. Of a fold, the mean is that of the "
+            "fold.",
+        ),
+        (
+            "CCC",
+            "Lin's concordance correlation coefficient: 1 where predictions equal labels; it is "
+            "the correlation, made smaller where mean or spread of the predictions differ from "
+            "those of the labels.",
+        ),
+        ("RMSE", "Root mean squared error, in the labels' unit."),
+        (
+            "Training mean",
+            "What is possible without any feature. Compare with it before anything else.",
+        ),
+    )
 
     plane: Plane | None = None
 
@@ -207,3 +236,75 @@ class Regression(Task):
 
     def output_columns(self) -> tuple[Column, ...]:
         return (Column("R2", "r2"), Column("CCC", "ccc"), Column("RMSE", "rmse"))
+
+    def columns_note(self) -> str:
+        note = "R2, CCC and RMSE of each target: pooled over folds."
+        if self.plane is None:
+            return note
+        v, a = self.plane.centre
+        return (
+            f"{note} Quadrants about valence {v:g}, arousal {a:g}: share of clips in the right one."
+        )
+
+    def prediction(self, names: Sequence[str]) -> str:
+        *others, last = names
+        return f"values of {', '.join(others)} and {last}" if others else f"values of {last}"
+
+    def remark(
+        self, names: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float]
+    ) -> str:
+        if "quadrant_accuracy" not in best:
+            return ""
+        right, by_chance = (100 * scores["quadrant_accuracy"] for scores in (best, baseline))
+        return (
+            f"The model puts {right:.1f} % of the clips into the right quadrant of valence and "
+            f"arousal, the baseline {by_chance:.1f} %."
+        )
+
+    def label_columns(self, y_true: NDArray[Any], n_outputs: int) -> LabelColumns:
+        rows = [[f"{y.min():.3g} to {y.max():.3g}", f"{y.mean():.3g}"] for y in y_true.T]
+        return ["labels", "mean"], rows
+
+    def label_facts(self, names: Sequence[str], y_true: NDArray[Any]) -> list[tuple[str, str]]:
+        if self.plane is None:
+            return []
+        v, a = self.plane.centre
+        return [("neutral point of quadrants", f"valence {v:g}, arousal {a:g}")]
+
+    def label_texts(self, names: Sequence[str], y: NDArray[Any]) -> list[str]:
+        return [
+            ", ".join(f"{n} {value:.3g}" for n, value in zip(names, values, strict=True))
+            for values in y
+        ]
+
+    def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
+        """Root mean squared error, each target in units of its labels' standard deviation."""
+        scale = y_true.std(axis=0)
+        errors = (outputs - y_true) / np.where(scale > 0, scale, 1.0)
+        return np.asarray(np.sqrt(np.square(errors).mean(axis=1)), dtype=np.float64)
+
+    def share_masks(
+        self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
+    ) -> dict[str, Bools]:
+        return {"quadrant_accuracy": valid}
+
+    def csv_columns(self, names: Sequence[str]) -> list[str]:
+        return ["model", *(f"{kind}_{name}" for name in names for kind in ("true", "predicted"))]
+
+    def csv_cells(
+        self,
+        names: Sequence[str],
+        model: str,
+        y_true: NDArray[Any],
+        outputs: F64,
+        y_pred: NDArray[Any],
+    ) -> list[list[object]]:
+        rows: list[list[object]] = []
+        for true, predicted, valid in zip(
+            y_true.tolist(), outputs.tolist(), complete(outputs), strict=True
+        ):
+            cells: list[object] = [model]
+            for y, p in zip(true, predicted, strict=True):
+                cells += [y, p if valid else ""]
+            rows.append(cells)
+        return rows

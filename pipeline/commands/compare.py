@@ -1,4 +1,4 @@
-"""``mvemo compare``: evaluations of the same clips on the same folds, side by side."""
+"""``mvemo compare``: models of evaluations on the same clips and folds, pair by pair."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import click
 
 
 @click.command()
-@click.argument(
-    "runs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="RUN RUN..."
-)
+@click.argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
@@ -28,20 +26,22 @@ import click
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."
 )
-def compare(runs: tuple[Path, ...], out: Path | None, n_resamples: int, seed: int) -> None:
-    """Compare models of several RUNs, folders that `mvemo fuse` or `mvemo-cv` wrote.
+def compare(runs: tuple[str, ...], out: Path | None, n_resamples: int, seed: int) -> None:
+    """Compare models of several RUNs, folders that `mvemo fuse`, `cv` or `report` wrote.
 
-    Each model is compared with the same model of the first RUN, on the same clips and
-    folds: difference, 95 % interval (paired group bootstrap) and a corrected test.
+    Two RUNs are compared model by model where they have names in common, else every model
+    with every model; RUN:MODEL stands for one model alone. Each pair is compared on the
+    same clips and folds: difference, 95 % interval (paired group bootstrap) and a
+    corrected test.
     """
     from mvemo.fuse.compare_runs import compare_runs, format_run_comparison, run_comparison_dict
-    from mvemo.fuse.report.page import write_files
+    from mvemo.fuse.report.files import write_texts
     from mvemo.manifests.files import dump_json
 
-    found = compare_runs(runs, n_resamples=n_resamples, seed=seed)
-    table = format_run_comparison(found)
+    comparison = compare_runs(runs, n_resamples=n_resamples, seed=seed)
+    table = format_run_comparison(comparison)
     click.echo(table)
     if out is not None:
-        values = run_comparison_dict(found)
-        write_files(out, {"comparison.json": dump_json(values), "comparison.txt": f"{table}\n"})
+        values = dump_json(run_comparison_dict(comparison))
+        write_texts(out, {"comparison.json": values, "comparison.txt": f"{table}\n"})
         click.echo(f"\ncomparison: {out / 'comparison.json'}")

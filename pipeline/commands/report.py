@@ -34,10 +34,14 @@ from mvemo.pipeline.provenance import provenance
 def report(files: tuple[Path, ...], out: Path, name: str | None, synthetic: bool) -> None:
     """Score predictions that any program made, and report them as mvemo's own.
 
-    What the model was trained on is not known, and the report says so.
+    What the model was trained on is not known, and the report says so. Of several models
+    every pair is compared.
     """
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
     from mvemo.fuse.crossval.uncertainty import with_uncertainty
+    from mvemo.fuse.report.files import require_other_folder
+
+    require_other_folder(out, files)
 
     marks = [_marks_beside(file) for file in files]
     results = results_of_predictions(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mvemo.fuse.report.figures import COLOURS
+from mvemo.fuse.report.drawing import COLOURS
 from mvemo.fuse.report.published import LABEL
 
 if TYPE_CHECKING:

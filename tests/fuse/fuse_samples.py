@@ -116,7 +116,13 @@ def empty_results() -> Results:
     nothing = np.full((24, 6), np.nan)
     model = models_of({"c3d": "video"})[0]
     scored: ModelResult = score_model(MULTICLASS, model, nothing, made.y_true, made.folds, 2)
-    return dataclasses.replace(made, models=(scored,), baseline=scored, curves={}, failures=())
+    return dataclasses.replace(
+        made,
+        models=(scored,),
+        baseline=dataclasses.replace(scored, name="majority class"),
+        curves={},
+        failures=(),
+    )
 
 
 def primary(model: ModelResult) -> np.ndarray:

@@ -11,24 +11,21 @@ from output_samples import output_cache, output_table
 
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, FuseError, evaluate
-from mvemo.fuse.compare_runs import (
-    compare_runs,
-    format_run_comparison,
-    read_run,
-    run_comparison_dict,
-)
-from mvemo.fuse.report.outputs_metrics import output_metrics_json, output_predictions_csv
-from mvemo.fuse.report.page import metrics_json, predictions_csv, write_files
+from mvemo.fuse.compare_runs import compare_runs, format_run_comparison, run_comparison_dict
+from mvemo.fuse.crossval.repeats import with_repeats
+from mvemo.fuse.report.files import metrics_dict, predictions_csv, write_texts
+from mvemo.fuse.runs import read_run
 from mvemo.fuse.statistics.model_tests import holm, nadeau_bengio
 from mvemo.fuse.statistics.resamples import resample_groups
+from mvemo.manifests.files import dump_json
 
 NAMES = ("music1d", "c3d")
 
 
 def write_report(results, folder):
     """What a comparison reads, without the page."""
-    texts = {"metrics.json": metrics_json(results), "predictions.csv": predictions_csv(results)}
-    write_files(folder, texts)
+    metrics = dump_json(metrics_dict(results))
+    write_texts(folder, {"metrics.json": metrics, "predictions.csv": predictions_csv(results)})
 
 
 def write(folder, table, *, cache="f.h5", strength=0.3, missing=None, **options):
@@ -49,45 +46,53 @@ def runs(tmp_path_factory):
     return base, a, b
 
 
+def pairs(comparison):
+    return [(c.model, c.reference) for c in comparison.comparisons]
+
+
 def test_a_run_is_read_as_it_was_written(runs):
     base, a, b = runs
     for name, results in (("a", a), ("b", b)):
         run = read_run(base / name)
-        assert (run.task, run.classes, run.k) == ("multiclass", a.classes, 6)
+        (one,) = run.repeats
+        assert (run.task.name, run.classes, one.k) == ("multiclass", a.classes, 6)
         assert (run.clip_ids, run.groups) == (a.clip_ids, a.groups)
-        assert (run.labels == a.y_true).all()
-        assert (run.folds == a.folds).all()
+        assert (one.y_true == a.y_true).all()
+        assert (one.folds == a.folds).all()
         assert run.flags == ("synthetic",)
         for model in results.models:
-            np.testing.assert_array_equal(run.predictions[model.name], model.outputs)
+            np.testing.assert_array_equal(one.outputs[model.name], model.outputs)
 
 
 def test_differences_by_hand(runs):
     base, a, b = runs
     found = compare_runs([base / "a", base / "b"], n_resamples=200, seed=3)
-    assert found.score == "accuracy"
-    assert [d.model for d in found.differences] == [m.name for m in a.models]
+    assert pairs(found) == [(f"b:{m.name}", f"a:{m.name}") for m in a.models]
     resamples = resample_groups(a.groups, 200, 3)
     weights = resamples.counts[:, resamples.codes]
     p_values = []
-    for d, mine, theirs in zip(found.differences, b.models, a.models, strict=True):
-        assert found.scores[d.model, "a"] == pytest.approx(theirs.per_fold["accuracy"].mean())
-        assert found.scores[d.model, "b"] == pytest.approx(mine.per_fold["accuracy"].mean())
-        there = np.isfinite(mine.outputs).all(axis=1)
-        assert d.clips == there.sum() == (120 if d.model == "music1d" else 117)
+    for c, mine, theirs in zip(found.comparisons, b.models, a.models, strict=True):
+        assert found.scores["a", mine.name] == pytest.approx(theirs.per_fold["accuracy"].mean())
+        assert found.scores["b", mine.name] == pytest.approx(mine.per_fold["accuracy"].mean())
+        valid = mine.valid
+        assert c.n_clips == valid.sum() == (120 if mine.name == "music1d" else 117)
         right = [(m.outputs.argmax(axis=1) == a.y_true) * 1.0 for m in (mine, theirs)]
         gain = right[0] - right[1]
-        rows = [there & (a.folds == f) for f in range(6)]
+        rows = [valid & (a.folds == f) for f in range(6)]
         per_fold = np.array([gain[r].mean() for r in rows])
-        assert d.mean == pytest.approx(per_fold.mean())
-        ratio = np.mean([r.sum() / (there.sum() - r.sum()) for r in rows])
+        assert c.mean == pytest.approx(per_fold.mean())
+        ratio = np.mean([r.sum() / (valid.sum() - r.sum()) for r in rows])
         _, t, p = nadeau_bengio(per_fold, 1, ratio)
-        assert (d.t, d.p) == (pytest.approx(t), pytest.approx(p))
+        assert (c.t, c.p) == (pytest.approx(t), pytest.approx(p))
         p_values.append(p)
         drawn = [np.mean([np.average(gain[r], weights=w[r]) for r in rows]) for w in weights]
-        np.testing.assert_allclose(d.interval, np.percentile(drawn, [2.5, 97.5]), atol=1e-9)
-    np.testing.assert_allclose([d.p_holm for d in found.differences], holm(p_values))
-    integrated = found.differences[-1]
+        np.testing.assert_allclose(c.interval, np.percentile(drawn, [2.5, 97.5]), atol=1e-9)
+    # The fusion of both features and the integrated model are the same: one test.
+    corrected = holm(p_values[:3])
+    expected = [*corrected, corrected[2]]
+    np.testing.assert_allclose([c.p_holm for c in found.comparisons], expected)
+    assert all(c.n_tests == 3 for c in found.comparisons)
+    integrated = found.comparisons[-1]
     assert integrated.mean > 0.1
     assert integrated.interval[0] > 0
 
@@ -96,23 +101,68 @@ def test_the_same_run_again_shows_no_difference(runs, tmp_path):
     base, a, _ = runs
     write_report(a, tmp_path / "again")
     found = compare_runs([base / "a", tmp_path / "again", base / "b"], n_resamples=50)
-    again = [d for d in found.differences if d.run == "again"]
-    assert all(d.mean == 0 and (d.interval == 0).all() and np.isnan(d.p) for d in again)
-    # They do not count among the tests.
+    again = [c for c in found.comparisons if c.model.startswith("again:")]
+    assert len(again) == len(a.models)
+    assert all(c.mean == 0 and c.interval == (0, 0) and np.isnan(c.p) and c.same for c in again)
+    # Every pair of runs is tested; against `b`, the two equal ones are one test.
+    assert len(found.comparisons) == 3 * len(a.models)
     alone = compare_runs([base / "a", base / "b"], n_resamples=50)
-    assert [d.p_holm for d in found.differences if d.run == "b"] == [
-        d.p_holm for d in alone.differences
+    assert [c.p_holm for c in found.comparisons if c.model.startswith("b:")] == 2 * [
+        c.p_holm for c in alone.comparisons
     ]
     text = format_run_comparison(found)
     assert "same" in text
-    assert max(map(len, text.splitlines())) <= 90
+    assert max(map(len, text.splitlines())) <= 100
     values = run_comparison_dict(found)
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     assert set(values["models"]["c3d"]) == {"a", "again", "b"}
+    assert values["differences"][0]["reference_run"] == "a"
+
+
+def test_models_of_other_names_are_compared_with_each_other(runs, tmp_path):
+    base, a, _ = runs
+    names = ("forest", "boosting")
+    others = replace(
+        a, models=tuple(replace(m, name=n) for m, n in zip(a.models[:2], names, strict=True))
+    )
+    write_report(others, tmp_path / "rf")
+    # Without names in common every model is tested against every other.
+    found = compare_runs([base / "a", tmp_path / "rf"], n_resamples=20)
+    assert len(found.comparisons) == 2 * len(a.models)
+    # One model of each, and two of one run.
+    found = compare_runs([f"{base / 'a'}:c3d", f"{tmp_path / 'rf'}:boosting"], n_resamples=20)
+    assert pairs(found) == [("rf:boosting", "a:c3d")]
+    run = base / "a"
+    found = compare_runs([f"{run}:c3d", f"{run}:music1d", f"{run}:integrated"], n_resamples=20)
+    assert pairs(found) == [
+        ("a:music1d", "a:c3d"),
+        ("a:integrated", "a:c3d"),
+        ("a:integrated", "a:music1d"),
+    ]
+    assert "1 run on the same 120 clips" in format_run_comparison(found)
+    with pytest.raises(FuseError, match="no model 'oak' in it; there are music1d, c3d"):
+        compare_runs([f"{run}:oak", f"{run}:c3d"])
+
+
+def test_repeats_are_compared_on_all_their_folds(tmp_path):
+    table = make_table()
+    for name, strength in (("a", 0.3), ("b", 0.6)):
+        path = frozen_cache(tmp_path / f"{name}.h5", table, strength=strength, names=NAMES)
+        with open_cache(path) as cache:
+            first = evaluate(cache, plain_settings())
+            second = evaluate(cache, plain_settings(seed=1))
+        write_report(with_repeats(first, [second]), tmp_path / name)
+        run = read_run(tmp_path / name)
+        for one, results in zip(run.repeats, (first, second), strict=True):
+            assert (one.folds == results.folds).all()
+            np.testing.assert_array_equal(one.outputs["c3d"], results.models[1].outputs)
+    found = compare_runs([tmp_path / "a", tmp_path / "b"], n_resamples=20)
+    assert all(len(c.differences) == 12 for c in found.comparisons)
+    assert run_comparison_dict(found)["repeats"] == 2
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
-def test_tags_and_dimensions(task, tmp_path):
+def test_tags_and_values(task, tmp_path):
     table = output_table(task)
     results = []
     for name, noise in (("good", 1.5), ("bad", 4.0)):
@@ -120,19 +170,14 @@ def test_tags_and_dimensions(task, tmp_path):
         path = output_cache(tmp_path / name / "f.h5", table, noise=noise)
         with open_cache(path) as cache:
             results.append(evaluate(cache, plain_settings()))
-        texts = {
-            "metrics.json": output_metrics_json(results[-1]),
-            "predictions.csv": output_predictions_csv(results[-1]),
-        }
-        write_files(tmp_path / name, texts)
+        write_report(results[-1], tmp_path / name)
     found = compare_runs([tmp_path / "good", tmp_path / "bad"], n_resamples=100)
-    assert found.score == results[0].task.primary_metric
-    for d, good, bad in zip(found.differences, *(r.models for r in results), strict=True):
-        assert d.mean == pytest.approx((primary(bad) - primary(good)).mean())
-        low, high = d.interval
-        assert low < d.mean < high
-        assert d.mean < 0
-    assert "macro ROC-AUC" in format_run_comparison(found) or task == "regression"
+    for c, good, bad in zip(found.comparisons, *(r.models for r in results), strict=True):
+        assert c.mean == pytest.approx((primary(bad) - primary(good)).mean())
+        low, high = c.interval
+        assert low < c.mean < high
+        assert c.mean < 0
+    assert results[0].task.primary_title in format_run_comparison(found)
 
 
 def test_clips_in_another_order_are_the_same_clips(runs, tmp_path):
@@ -143,7 +188,7 @@ def test_clips_in_another_order_are_the_same_clips(runs, tmp_path):
     (tmp_path / "predictions.csv").write_text("\n".join([header, *rows[::-1]]) + "\n")
     expected = compare_runs([base / "a", base / "b"], n_resamples=50)
     got = compare_runs([base / "a", tmp_path], n_resamples=50)
-    for d, e in zip(got.differences, expected.differences, strict=True):
+    for d, e in zip(got.comparisons, expected.comparisons, strict=True):
         assert (d.mean, d.p) == (e.mean, e.p)
         np.testing.assert_array_equal(d.interval, e.interval)
 
@@ -159,7 +204,7 @@ def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
             "folds of 120 clips differ, such as 'clip 0'",
         ),
         "k": (None, "number of folds is 5, not 6"),
-        "few": (None, "10 are lacking and 0 are new, such as 'clip 110'"),
+        "few": (None, "10 are missing and 0 are new, such as 'clip 110'"),
         "label": (replace(a, y_true=labels), "labels of 1 clips differ, such as 'clip 3'"),
         "groups": (replace(a, groups=a.clip_ids), "groups of 120 clips differ"),
         "classes": (replace(a, classes=tuple("abcdef")), r"classes is \['a', 'b'"),
@@ -176,7 +221,7 @@ def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_what_is_no_run_is_told(runs, tmp_path):
+def test_what_is_no_run_is_refused(runs, tmp_path):
     base, a, _ = runs
     with pytest.raises(BadFeatures, match=r"1 run\(s\) given: a comparison needs two"):
         compare_runs([base / "a"])
@@ -185,10 +230,6 @@ def test_what_is_no_run_is_told(runs, tmp_path):
     with pytest.raises(FuseError, match=r"metrics\.json: no such file"):
         compare_runs([base / "a", tmp_path])
     write_report(a, tmp_path)
-    write_report(replace(a, models=a.models[:1]), tmp_path / "one")
-    write_report(replace(a, models=a.models[1:]), tmp_path / "two")
-    with pytest.raises(BadFeatures, match="none of its models"):
-        compare_runs([tmp_path / "one", tmp_path / "two"])
     (tmp_path / "predictions.csv").write_text("clip_id,group,fold\nx,y,0\n")
     with pytest.raises(FuseError, match=r"predictions\.csv: not the predictions of"):
         compare_runs([base / "a", tmp_path])

@@ -16,7 +16,8 @@ from mvemo.fuse import (
     read_predictions,
     results_of_predictions,
 )
-from mvemo.fuse.report.page import predictions_csv, report_html
+from mvemo.fuse.report.files import predictions_csv
+from mvemo.fuse.report.page import report_html
 from mvemo.fuse.report.summary import banners, summarise
 
 HEAD = "clip_id,label,calm,tense\n"

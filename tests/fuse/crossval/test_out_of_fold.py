@@ -12,13 +12,10 @@ from mvemo.cache import open_cache
 from mvemo.fuse import (
     BadFeatures,
     evaluate,
+    format_table,
     load_heads,
     metrics_dict,
-    output_metrics_dict,
     save_heads,
-)
-from mvemo.fuse import (
-    output_table as text_table,
 )
 from mvemo.fuse.clips import partition
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
@@ -27,7 +24,7 @@ from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.metrics.multilabel import best_thresholds
 from mvemo.fuse.models import STACKED
-from mvemo.fuse.report.outputs_report import output_report_html
+from mvemo.fuse.report.page import report_html
 
 FOUR = ("music1d", "music2d", "c3d", "i3d")
 TASKS = ["multilabel", "regression"]
@@ -183,7 +180,7 @@ def test_tests_repeats_and_learning_curves_of_tags_and_values(task, tmp_path):
     assert tested == [m.name for m in results.models if len(m.features) > 1]
     one = results.comparisons[0]
     assert len(one.differences) == 9
-    mine, theirs = by_name(first)[one.model], by_name(first)[one.single]
+    mine, theirs = by_name(first)[one.model], by_name(first)[one.reference]
     np.testing.assert_allclose(one.differences[:3], primary(mine) - primary(theirs))
     # An interval holds the mean over the repeats.
     assert one.interval[0] < one.mean < one.interval[1]
@@ -202,23 +199,23 @@ def test_tests_repeats_and_learning_curves_of_tags_and_values(task, tmp_path):
         assert points[-1][2] == pytest.approx(np.mean(primary(model)))
     curve = results.learning_curve["integrated"]
     assert curve[-1][2] > curve[0][2]
-    held = output_metrics_dict(results)
+    held = metrics_dict(results)
     assert len(held["repeats"]) == 3
     # The table is of all of them.
     of_all = held["models"]["integrated"][results.task.primary_metric]
     assert len(of_all["per_fold"]) == 9
     runs = [primary(by_name(r)["integrated"]) for r in (first, *again)]
     assert of_all["mean"] == pytest.approx(np.mean(runs))
-    assert "9 folds (3 times 3)" in " ".join(text_table(results).split())
+    assert "9 folds (3 times 3)" in " ".join(format_table(results).split())
     assert held["learning_curve"]["integrated"][-1][results.task.primary_metric] == pytest.approx(
         curve[-1][2]
     )
     assert {c["model"] for c in held["comparisons"]} == set(tested)
-    page = output_report_html(results)
+    page = report_html(results)
     for part in ('id="tests"', 'id="repeats"', 'id="learning"', 'id="hard"'):
         assert part in page
     assert ('id="calibration"' in page) == (task == "multilabel")
-    assert "corrected resampled t-test" in " ".join(text_table(results).split())
+    assert "corrected t-test over folds" in " ".join(format_table(results).split())
 
 
 def test_repeats_on_shuffled_labels_are_scored_on_their_own(tmp_path):
@@ -343,7 +340,7 @@ def test_a_model_without_a_point_has_no_learning_curve(tmp_path):
     with open_cache(path) as cache:
         results = with_learning_curve(cache, run(path), HeadSettings(), (0.5,))
     assert set(results.learning_curve) == {"music1d"}
-    assert "Learning curves" in output_report_html(results)
+    assert "Learning curves" in report_html(results)
     share, clips, _ = results.learning_curve["music1d"][-1]
     assert (share, clips) == (1.0, 60.0)
 
@@ -373,5 +370,5 @@ def test_class_scores_are_means_over_repeats(tmp_path):
     runs = [run(path, seed=seed) for seed in (0, 1)]
     results = with_repeats(runs[0], runs[1:])
     held = metrics_dict(results)["models"]["integrated"]
-    f1 = [c["f1"] for c in held["per_class"].values()]
+    f1 = [c["f1"] for c in held["per_output"].values()]
     assert np.mean(f1) == pytest.approx(held["f1_macro"])

@@ -1,6 +1,5 @@
 """The figures are well-formed, safe in a page, equal for equal results, and show the data."""
 
-import dataclasses
 import re
 import subprocess
 import sys
@@ -13,17 +12,20 @@ from fuse_samples import NASTY, empty_results, make_results, nasty_results
 from sklearn.metrics import auc, roc_auc_score
 
 from mvemo.fuse.report import figures
+from mvemo.fuse.report.drawing import COLOURS
+from mvemo.fuse.report.training_figures import loss_figures
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 def all_figures(results):
+    model = results.models[-1]
     return [
-        figures.accuracy_figure(results),
-        figures.roc_figure(results),
-        figures.class_roc_figure(results, results.models[-1]),
-        figures.confusion_figure(results.models[-1], results.classes),
-        *figures.loss_figures(results.curves).values(),
+        figures.fold_figure(results)[0].svg,
+        figures.roc_figure(results)[0].svg,
+        figures.class_roc_figure(results, model)[0].svg,
+        figures.matrix_figure(model.confusion, results.classes, model.name),
+        *(picture.svg for picture in loss_figures(results.curves)),
     ]
 
 
@@ -84,13 +86,14 @@ def test_the_users_style_and_state_play_no_part(results, drawn):
     import matplotlib
 
     with matplotlib.rc_context({"font.size": 30, "svg.fonttype": "path", "axes.grid": True}):
-        assert figures.accuracy_figure(results) == drawn[0]
+        assert figures.fold_figure(results)[0].svg == drawn[0]
         assert matplotlib.rcParams["font.size"] == 30
 
 
 def test_confusion_shows_every_count(results):
     model = results.models[-1]
-    shown = texts(figures.confusion_figure(model, results.classes))
+    (svg,) = [p.svg for p in figures.confusion_figures(results) if p.head == model.name]
+    shown = texts(svg)
     counts = [int(t) for t in shown if t.isdigit()]
     assert counts == model.confusion.ravel().tolist()
     # Names of columns, then of rows.
@@ -98,26 +101,25 @@ def test_confusion_shows_every_count(results):
 
 
 def test_confusion_of_a_class_without_clips(results):
-    model = dataclasses.replace(results.models[0], confusion=np.zeros((6, 6), dtype=np.int64))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        svg = figures.confusion_figure(model, results.classes)
+        svg = figures.matrix_figure(np.zeros((6, 6), dtype=np.int64), results.classes, "x")
     assert texts(svg).count("0") == 36
 
 
 def test_many_classes_leave_the_counts_out():
     classes = tuple(f"tag {i}" for i in range(40))
     made = make_results(80, 2, classes=classes, missing=0)
-    svg = figures.confusion_figure(made.models[0], classes)
+    svg = figures.matrix_figure(made.models[0].confusion, classes, "x")
     assert texts(svg) == ["predicted", "true"]
 
 
 def test_legends_name_models_and_areas(results):
-    shown = " ".join(" ".join(texts(figures.roc_figure(results))).split())
+    shown = " ".join(" ".join(texts(figures.roc_figure(results)[0].svg)).split())
     for model in results.models:
         assert f"{model.name} {model.scores['roc_auc_macro_ovr_pooled']:.3f}" in shown
     model = results.models[1]
-    shown = " ".join(" ".join(texts(figures.class_roc_figure(results, model))).split())
+    shown = " ".join(" ".join(texts(figures.class_roc_figure(results, model)[0].svg)).split())
     for c, name in enumerate(results.classes):
         area = roc_auc_score(results.y_true == c, model.outputs[:, c])
         assert f"{name} {area:.3f}" in shown
@@ -125,7 +127,8 @@ def test_legends_name_models_and_areas(results):
 
 def test_drawn_roc_curves_enclose_the_area():
     made = make_results(3000, 2, missing=0)
-    curves = figures._class_curves(made.models[0], made.y_true)
+    positive = made.task.indicators(made.y_true, 6)
+    curves = figures.curves_of(positive, made.models[0].outputs)
     for c, (curve, area) in enumerate(curves):
         expected = roc_auc_score(made.y_true == c, made.models[0].outputs[:, c])
         assert area == pytest.approx(expected, abs=1e-12)
@@ -140,14 +143,10 @@ def test_results_without_a_score_can_be_drawn():
     made = empty_results()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for svg in (
-            figures.accuracy_figure(made),
-            figures.roc_figure(made),
-            figures.class_roc_figure(made, made.models[0]),
-            figures.confusion_figure(made.models[0], made.classes),
-        ):
-            ElementTree.fromstring(svg)
-    assert figures.loss_figures({}) == {}
+        for pictures in figures.draw_figures(made, made.models[0]).values():
+            for picture in pictures:
+                ElementTree.fromstring(picture.svg)
+    assert loss_figures({}) == []
 
 
 def test_text_from_outside_stays_text():
@@ -159,12 +158,12 @@ def test_text_from_outside_stays_text():
         root = ElementTree.fromstring(svg)
         assert not [e for e in root.iter() if "script" in e.tag or e.tag == f"{SVG}b"]
     assert "Fear <b>&amp;…" in texts(drawn[3])
-    assert set(figures.loss_figures(made.curves)) == {NASTY}
+    assert [picture.head for picture in loss_figures(made.curves)] == [NASTY]
 
 
 def test_curves_of_one_net_share_a_figure_and_odd_ones_are_left_out():
     epochs = [1.0, 2.0, 3.0]
-    found = figures.loss_figures(
+    pictures = loss_figures(
         {
             "c3d@0": {"epoch": epochs, "train_loss": [3, 2, 1], "val_loss": [3, 1, 2]},
             "c3d@1": {"epoch": epochs, "train_loss": [3, 2, 1], "val_loss": [3.0, None, 2.0]},
@@ -173,16 +172,17 @@ def test_curves_of_one_net_share_a_figure_and_odd_ones_are_left_out():
             "plain": {},
         }
     )
+    found = {picture.head: picture.svg for picture in pictures}
     assert list(found) == ["c3d", "i3d", "music1d", "plain"]
     assert "2 nets" in found["c3d"]
-    colours = set(figures.COLOURS)
-    assert set(re.findall(r"#[0-9a-f]{6}", found["c3d"])) & colours == set(figures.COLOURS[:2])
+    colours = set(COLOURS)
+    assert set(re.findall(r"#[0-9a-f]{6}", found["c3d"])) & colours == set(COLOURS[:2])
     assert not set(re.findall(r"#[0-9a-f]{6}", found["i3d"])) & colours
 
 
 def test_importing_draws_in_no_plotting_library():
     code = (
-        "import sys, mvemo.fuse.report.page, mvemo.fuse.report.text; "
+        "import sys, mvemo.fuse.report.page, mvemo.fuse.report.terminal; "
         "sys.exit(bool({'matplotlib', 'jinja2', 'torch'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

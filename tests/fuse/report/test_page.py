@@ -1,19 +1,12 @@
-"""The report's three files: complete, escaped, equal for equal results, whole or absent."""
+"""The report's page: complete, escaped, and loading nothing."""
 
-import csv
 import dataclasses
-import io
-import json
-import os
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
-from fuse_samples import NASTY, empty_results, make_results, nasty_results
+from fuse_samples import NASTY, make_results, nasty_results
 
-from mvemo.fuse.errors import FuseError
-from mvemo.fuse.report.metrics_json import metrics_dict
-from mvemo.fuse.report.page import predictions_csv, provenance_sections, report_html, write_report
+from mvemo.fuse.report.page import provenance_sections, report_html
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -168,86 +161,11 @@ def test_text_from_outside_is_escaped_everywhere(nasty, nasty_html):
         assert '"' not in name
 
 
-def test_equal_results_give_equal_files(tmp_path, results, html):
-    write_report(results, tmp_path)
-    assert (tmp_path / "report.html").read_text(encoding="utf-8") == html
-    assert (tmp_path / "metrics.json").stat().st_size > 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "metrics.json",
-        "predictions.csv",
-        "report.html",
-    ]
-    found = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
-    assert found == metrics_dict(results)
-    text = (tmp_path / "predictions.csv").read_bytes().decode()
-    assert text == predictions_csv(results)
-
-
-def test_predictions_give_back_the_same_numbers(results):
-    rows = list(csv.DictReader(io.StringIO(predictions_csv(results))))
-    assert len(rows) == 24 * 3
-    columns = [f"p_{c}" for c in results.classes]
-    for m, model in enumerate(results.models):
-        mine = [row for row in rows if row["model"] == model.name]
-        assert rows[m]["model"] == model.name
-        assert tuple(row["clip_id"] for row in mine) == results.clip_ids
-        assert tuple(row["group"] for row in mine) == results.groups
-        assert [int(row["fold"]) for row in mine] == results.folds.tolist()
-        assert [row["label"] for row in mine] == [results.classes[i] for i in results.y_true]
-        values = np.array([[float(row[c] or "nan") for c in columns] for row in mine])
-        np.testing.assert_array_equal(values, model.outputs)
-        for row, p in zip(mine, model.outputs, strict=True):
-            expected = "" if np.isnan(p).any() else results.classes[int(p.argmax())]
-            assert row["predicted"] == expected
-
-
-def test_predictions_survive_any_text(nasty):
-    rows = list(csv.DictReader(io.StringIO(predictions_csv(nasty))))
-    assert [row["clip_id"] for row in rows[::2]] == list(nasty.clip_ids)
-    assert rows[0]["label"] == nasty.classes[int(nasty.y_true[0])]
-
-
-def test_nothing_predicted(tmp_path):
-    write_report(empty_results(), tmp_path)
-    assert "No model made a prediction." in (tmp_path / "report.html").read_text("utf-8")
-    assert "NaN" not in (tmp_path / "metrics.json").read_text("utf-8")
-
-
-def test_many_failures_are_cut_and_counted():
+def test_many_failures_are_shortened_and_counted():
     many = tuple((f"clip {i}", "decode", "empty file") for i in range(600))
     made = small(failures=many)
     words = Page(report_html(dataclasses.replace(made, models=made.models[:1], curves={}))).words
     assert "600 clips concerned. 100 more failures are not listed here." in words
-
-
-def test_file_names_that_are_no_text(tmp_path):
-    made = small(failures=(("bad \udcff name", "decode", "empty file"),), curves={})
-    made = dataclasses.replace(made, models=made.models[:1])
-    write_report(made, tmp_path)
-    assert r"bad \udcff name" in (tmp_path / "report.html").read_text("utf-8")
-
-
-def test_older_files_stay_until_new_ones_are_whole(tmp_path, results, monkeypatch):
-    (tmp_path / "metrics.json").write_text("older")
-    (tmp_path / "notes.txt").write_text("mine")
-
-    def full(fd):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    made = dataclasses.replace(results, models=results.models[:1], curves={})
-    with pytest.raises(FuseError, match="No space left") as caught:
-        write_report(made, tmp_path)
-    assert "\n" not in str(caught.value)
-    assert (tmp_path / "metrics.json").read_text() == "older"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "notes.txt"]
-
-
-def test_a_file_in_the_folders_place(tmp_path, results):
-    (tmp_path / "out").write_text("a file")
-    made = dataclasses.replace(results, models=results.models[:1], curves={})
-    with pytest.raises(FuseError, match=r"out: no folder can be made here"):
-        write_report(made, tmp_path / "out")
 
 
 def test_provenance_as_tables():

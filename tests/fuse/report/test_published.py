@@ -1,8 +1,10 @@
 """The published figures: as SPEC and the papers print them, and consistent in themselves."""
 
+import dataclasses
 import re
 
 import pytest
+from fuse_samples import make_results
 
 from mvemo.fuse.models import models_of
 from mvemo.fuse.report.published import (
@@ -16,8 +18,9 @@ from mvemo.fuse.report.published import (
     all_published_for,
     comparable,
     published_for,
-    published_r2,
+    sentence_beside,
 )
+from mvemo.fuse.tasks.registry import task_of
 
 MODELS = models_of({"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"})
 
@@ -101,7 +104,12 @@ def test_comparable_is_the_six_classes_in_any_order():
 
 
 def test_c17s_figures_stand_beside_arousal_and_valence_alone():
-    text = published_r2(("Valence", "arousal"))
+    results = dataclasses.replace(
+        make_results(24, 2), task=task_of("regression"), classes=("Valence", "arousal")
+    )
+    text = sentence_beside(results)
     assert "arousal 0.650, valence 0.457" in text
     assert "arousal 0.551, valence 0.267" in text
-    assert published_r2(("arousal",)) == published_r2(("energy", "valence")) == ""
+    for changes in ({"classes": ("arousal",)}, {"classes": ("energy", "valence")}):
+        assert sentence_beside(dataclasses.replace(results, **changes)) == ""
+    assert sentence_beside(dataclasses.replace(results, permuted=True)) == ""

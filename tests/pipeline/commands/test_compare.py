@@ -107,6 +107,6 @@ def test_ratings_have_repeats_and_learning_curves(
     assert run("mvemo-cv", cache, *arguments, *settings) == 0
     assert "integrated-stacked" in capsys.readouterr().out
     held = json.loads((tmp_path / "o" / "metrics.json").read_text())
-    assert held["provenance"]["heads"]["choose_C"] is True
+    assert held["provenance"]["settings"]["head"]["choose_C"] is True
     assert len(held["repeats"]) == 2
     assert {"fraction", "clips", "r2_macro"} == set(held["learning_curve"]["made"][0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from mvemo.fuse import BadFeatures
@@ -29,13 +30,30 @@ def test_report_of_predictions(tmp_path: Path) -> None:
     files = held["provenance"]["prediction_files"]
     assert [file["name"] for file in files] == ["mine.csv", "theirs.csv"]
     assert "theirs" in (out / "report.html").read_text(encoding="utf-8")
-    # What it writes, it reads.
-    again = CliRunner().invoke(
-        mvemo, ["report", "--predictions", str(out / "predictions.csv"), "--out", str(out)]
-    )
-    assert again.exit_code == 0, again.output
-    models = json.loads((out / "metrics.json").read_text())["models"]
-    assert models == held["models"]
+    # Of one fold there is no test, but a difference on the clips of both.
+    (comparison,) = held["comparisons"]
+    assert (comparison["model"], comparison["reference"]) == ("mine", "theirs")
+    assert (comparison["clips"], comparison["mean"], comparison["p"]) == (2, 0, None)
+
+
+def test_a_report_reads_what_it_writes_but_never_overwrites_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.csv").write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,0.3,0.7\n")
+    done = CliRunner().invoke(mvemo, ["report", "--predictions", "mine.csv"])
+    assert done.exit_code == 0, done.output
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    again = CliRunner().invoke(mvemo, ["report", "--predictions", "out/predictions.csv"])
+    assert isinstance(again.exception, BadFeatures)
+    assert "name another folder with --out" in str(again.exception)
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
+    other = ["report", "--predictions", "out/predictions.csv", "--out", "other"]
+    assert CliRunner().invoke(mvemo, other).exit_code == 0
+    models = [
+        json.loads(Path(out, "metrics.json").read_text())["models"] for out in ("out", "other")
+    ]
+    assert models[0] == models[1]
 
 
 def test_bad_input_is_one_line(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is written of tags and dimensions: the same figures everywhere, safely."""
+"""What is written of tags and of values: the same figures everywhere, safely."""
 
 import csv
 import io
@@ -14,11 +14,11 @@ from output_samples import output_cache, output_table
 from mvemo.cache import open_cache
 from mvemo.fuse import evaluate
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
-from mvemo.fuse.report.outputs_metrics import output_metrics_dict, output_predictions_csv
-from mvemo.fuse.report.outputs_report import output_report_html, write_output_report
-from mvemo.fuse.report.outputs_report import output_table as text_table
-from mvemo.fuse.report.outputs_summary import distances, furthest_clips, furthest_groups
+from mvemo.fuse.report.files import metrics_dict, predictions_csv, write_report
+from mvemo.fuse.report.hard_clips import hard_clips
+from mvemo.fuse.report.page import report_html
 from mvemo.fuse.report.summary import best
+from mvemo.fuse.report.terminal import format_table
 
 
 @pytest.fixture(scope="module", params=["multilabel", "regression"])
@@ -30,7 +30,7 @@ def made(request, tmp_path_factory):
 
 
 def test_metrics_have_the_outer_keys_of_all_tasks(made, tmp_path):
-    write_output_report(made, tmp_path)
+    write_report(made, tmp_path)
     held = json.loads((tmp_path / "metrics.json").read_text())
     outer = {"task", "protocol", "synthetic", "folds", "clips", "classes", "models", "baseline"}
     assert outer | {"provenance"} <= set(held)
@@ -47,12 +47,13 @@ def test_metrics_have_the_outer_keys_of_all_tasks(made, tmp_path):
         low, high = one["intervals"]["primary"]
         assert low < high
     assert held["models"]["c3d"]["predicted"] == 89
-    assert ("quadrants" in one) == (made.task.name == "regression")
-    assert ("micro" in one) == (made.task.name == "multilabel")
+    assert ("quadrant_accuracy" in one) == (made.task.name == "regression")
+    assert ("quadrants" in held) == (made.task.name == "regression")
+    assert ("f1_micro" in one) == (made.task.name == "multilabel")
 
 
 def test_predictions_give_back_every_number(made):
-    rows = list(csv.DictReader(io.StringIO(output_predictions_csv(made))))
+    rows = list(csv.DictReader(io.StringIO(predictions_csv(made))))
     assert len(rows) == 90 * len(made.models)
     for m, model in enumerate(made.models):
         mine = rows[m :: len(made.models)]
@@ -63,8 +64,8 @@ def test_predictions_give_back_every_number(made):
             true = [float(row[f"true_{name}"]) for row in mine]
             np.testing.assert_array_equal(true, made.y_true[:, i])
             if made.task.needs_inner:
-                said = [row[f"decided_{name}"] == "1" for row in mine]
-                np.testing.assert_array_equal(said, model.y_pred[:, i])
+                decided = [row[f"decided_{name}"] == "1" for row in mine]
+                np.testing.assert_array_equal(decided, model.y_pred[:, i])
 
 
 class _Page(HTMLParser):
@@ -88,7 +89,7 @@ class _Page(HTMLParser):
 
 def test_the_page_is_whole_safe_and_has_the_scores(made):
     nasty = "<script>alert(1)</script>"
-    page = output_report_html(replace(made, name=nasty, permuted=True, leaky=True))
+    page = report_html(replace(made, name=nasty, permuted=True, leaky=True))
     assert nasty not in page
     assert "http://" not in page.replace("http://www.w3.org", "")
     parser = _Page()
@@ -99,35 +100,37 @@ def test_the_page_is_whole_safe_and_has_the_scores(made):
     for model in made.models:
         assert f"{np.nanmean(primary(model)):.3f}" in parser.text
     assert ("Quadrants" in parser.text) == (made.task.name == "regression")
-    assert page == output_report_html(replace(made, name=nasty, permuted=True, leaky=True))
+    assert page == report_html(replace(made, name=nasty, permuted=True, leaky=True))
 
 
 def test_the_terminals_table(made):
-    text = text_table(made)
-    assert max(map(len, text.splitlines())) <= 90
+    text = format_table(made)
+    assert max(map(len, text.splitlines())) <= 79
     assert "SYNTHETIC DATA" in text
     lines = {line.split("  ")[0]: line for line in text.splitlines()}
     for model in (*made.models, made.baseline):
         assert f"{np.nanmean(primary(model)):.3f}" in lines[model.name]
     assert "89/90" in lines["c3d"]
     assert "Clips without a feature: c3d 1 of 90." in text
-    assert set(output_metrics_dict(made)["models"]) <= set(lines)
+    assert set(metrics_dict(made)["models"]) <= set(lines)
 
 
 def test_nothing_predicted_is_said(made):
     empty = replace(made, models=())
-    assert "No model made a prediction." in output_report_html(empty)
-    assert made.baseline.name in text_table(empty)
+    assert "No model made a prediction." in report_html(empty)
+    assert made.baseline.name in format_table(empty)
 
 
 def test_tags_have_roc_curves_and_groups_their_errors(made):
-    page = output_report_html(made)
+    page = report_html(made)
     assert ("ROC curve of each tag" in page) == (made.task.name == "multilabel")
     assert 'id="groups"' in page
     top = best(made)
-    off = distances(made, top)
-    clips = furthest_clips(made, top)
-    assert clips[0].off == pytest.approx(np.nanmax(off))
-    name, n, mean = furthest_groups(made, top)[0]
+    errors = made.task.clip_errors(made.y_true, top.outputs)
+    clips, groups = hard_clips(made, top)
+    worst = clips.table.rows[0]
+    assert worst[0].text == made.clip_ids[int(np.nanargmax(errors))]
+    assert worst[-1].text == f"{np.nanmax(errors):.2f}"
+    name, n, mean = (cell.text for cell in groups.table.rows[0])
     rows = [i for i, g in enumerate(made.groups) if g == name]
-    assert (n, mean) == (len(rows), pytest.approx(np.nanmean(off[rows])))
+    assert (int(n), mean) == (len(rows), f"{np.nanmean(errors[rows]):.2f}")

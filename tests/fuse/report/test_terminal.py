@@ -2,12 +2,10 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
-from fuse_samples import MULTICLASS, NASTY, empty_results, make_results, nasty_results
+from fuse_samples import NASTY, empty_results, make_results, nasty_results
 
-from mvemo.fuse.report.summary import best, compare_fusion, hardest_clips
-from mvemo.fuse.report.text import format_table
+from mvemo.fuse.report.terminal import format_table
 
 
 @pytest.fixture(scope="module")
@@ -86,62 +84,3 @@ def test_control_characters_do_not_reach_the_terminal(results):
     assert "\x1b" not in text
     assert "\r" not in text
     assert NASTY in format_table(nasty_results()).replace("\n", " ")
-
-
-def with_accuracies(results, **accuracies):
-    models = {m.name: m for m in results.models}
-    return dataclasses.replace(
-        results,
-        models=tuple(
-            dataclasses.replace(
-                models[name.replace("_", "+")], per_fold={"accuracy": np.array(values)}
-            )
-            for name, values in accuracies.items()
-        ),
-    )
-
-
-def test_comparison_states_the_difference_and_claims_nothing(results):
-    higher = with_accuracies(results, i3d=[0.5, 0.6], c3d=[0.1, 0.1], i3d_music2d=[0.6, 0.55])
-    text = compare_fusion(higher)
-    assert "i3d+music2d (57.5 %), is 2.5 points higher than the best single feature, i3d" in text
-    assert "higher in 1 of 2 folds" in text
-    assert "significance was not tested" in text
-    lower = with_accuracies(results, i3d=[0.5, 0.6], i3d_music2d=[0.4, 0.5])
-    assert "10.0 points lower than" in compare_fusion(lower)
-    same = with_accuracies(results, i3d=[0.5, 0.6], i3d_music2d=[0.6, 0.5])
-    assert "the same to a tenth of a point as" in compare_fusion(same)
-    assert compare_fusion(with_accuracies(results, i3d=[0.5], c3d=[0.6])) == ""
-
-
-def test_comparison_says_when_the_clips_differ(results):
-    assert "different clips" in compare_fusion(results)
-    assert "different clips" not in compare_fusion(make_results(missing=0))
-
-
-def test_of_equally_good_models_the_simplest_is_best(results):
-    equal = with_accuracies(results, integrated=[0.6, 0.6], i3d_music2d=[0.6, 0.6], i3d=[0.6, 0.6])
-    assert best(equal).name == "i3d"
-    assert best(equal, ()) is None
-
-
-def test_hardest_clips_by_hand():
-    made = make_results(24, 2, missing=0)
-    probabilities = np.eye(6)[made.y_true] * 0.5 + 0.5 / 6
-    wrong = probabilities.copy()
-    wrong[3] = np.eye(6)[(made.y_true[3] + 1) % 6]
-    wrong[5] = np.eye(6)[(made.y_true[5] + 2) % 6]
-    missing = wrong.copy()
-    missing[3] = np.nan
-    models = tuple(
-        dataclasses.replace(m, outputs=p, y_pred=MULTICLASS.decide(p))
-        for m, p in zip(made.models[:3], (wrong, missing, probabilities), strict=True)
-    )
-    found = hardest_clips(dataclasses.replace(made, models=models))
-    assert [c.clip_id for c in found] == [made.clip_ids[5], made.clip_ids[3]]
-    assert [(c.wrong, c.predicted) for c in found] == [(2, 3), (1, 2)]
-    assert found[0].taken_for == made.classes[(made.y_true[5] + 2) % 6]
-    assert found[0].group == made.groups[5]
-    assert found[1].mean_probability == pytest.approx((0.5 + 0.5 / 6) / 2, abs=1e-12)
-    assert models[1].y_pred[3] == -1
-    assert len(hardest_clips(dataclasses.replace(made, models=models), limit=1)) == 1

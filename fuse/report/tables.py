@@ -1,0 +1,314 @@
+"""The tables of a report's page, as cells of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mvemo.fuse.report.published import LABEL, all_published_beside, published_beside
+from mvemo.fuse.report.summary import spread, verdict
+from mvemo.fuse.report.text import (
+    difference_text,
+    fraction,
+    interval_text,
+    p_text,
+    percent,
+    score_text,
+)
+from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.tasks.base import Column
+
+# Classes of the page's style sheet.
+TEXT, NUMBER, ID, OTHER = "", "n", "id", "n other"
+CALIBRATION = (("ece", "ECE"), ("brier", "Brier"), ("log_loss", "log loss"))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its text, what hovering over it shows, and whether it stands out."""
+
+    text: str
+    hint: str = ""
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column's title and the style of its cells."""
+
+    title: str
+    style: str = NUMBER
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a page; the first cell of a row is its name.
+
+    Parameters
+    ----------
+    head
+        One a column.
+    rows, foot
+        Cells; those of the foot stay below when the rows are sorted.
+    spans
+        Titles over the columns, and how many each spans; empty for none.
+    best
+        Index of the row that stands out.
+    """
+
+    head: tuple[Head, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    foot: tuple[tuple[Cell, ...], ...] = ()
+    spans: tuple[tuple[Head, int], ...] = field(default=())
+    best: int | None = None
+
+
+def table(head: Iterable[Head], rows: Iterable[Sequence[str | Cell]]) -> Table:
+    """A plain table, of text."""
+    return Table(tuple(head), tuple(_cells(row) for row in rows))
+
+
+def _cells(row: Sequence[str | Cell]) -> tuple[Cell, ...]:
+    return tuple(cell if isinstance(cell, Cell) else Cell(cell) for cell in row)
+
+
+# --- scores
+
+
+def scores_table(results: Results, top: ModelResult | None) -> Table:
+    """A row for each model, and the baseline: primary metric over folds, and its columns."""
+    task = results.task
+    shown = task.columns(results.classes)
+    partial = partly_predicted(results)
+    key = task.primary_interval[0]
+    with_interval = has_intervals(results)
+    beside = published_beside(results)
+
+    head = [Head("model", TEXT), Head("needs", TEXT), *([Head("clips")] if partial else [])]
+    n_before = len(head)
+    head += [Head("min"), Head("mean"), Head("max")]
+    head += [Head("95 %")] if with_interval else []
+    title = f"{task.primary_title}, %" if task.in_percent else f"{task.primary_title} of a fold"
+    spans = [(Head("", TEXT), n_before), (Head(title), 4 if with_interval else 3)]
+    head += [Head(column.title) for column in shown]
+    spans.append((Head(""), len(shown)))
+    if beside:
+        head += [Head("accuracy, %", OTHER), Head("F1", OTHER), Head("AUC", OTHER)]
+        spans.append((Head(LABEL, OTHER), 3))
+
+    def row(model: ModelResult, *, baseline: bool = False) -> tuple[Cell, ...]:
+        scores = spread(results.primary_per_fold(model))
+        cells = [Cell(model.name), Cell(", ".join(model.modalities))]
+        if partial:
+            cells.append(Cell("" if baseline else str(int(model.valid.sum()))))
+        cells += [
+            Cell(score_text(task, scores.min)),
+            Cell(score_text(task, scores.mean), strong=not baseline),
+            Cell(score_text(task, scores.max)),
+        ]
+        if with_interval:
+            ends = model.intervals.get(key)
+            cells.append(Cell(interval_text(ends, in_percent=task.in_percent)))
+        scored = not baseline or task.baseline_scored
+        cells += [_score_cell(model, column) if scored else Cell("") for column in shown]
+        if beside:
+            known = beside.get(model.name)
+            texts = ("", "", "") if known is None else known.texts()
+            cells += [Cell(text) for text in texts]
+        return tuple(cells)
+
+    return Table(
+        head=tuple(head),
+        rows=tuple(row(model) for model in results.models),
+        foot=(row(results.baseline, baseline=True),),
+        spans=tuple(spans),
+        best=None if top is None else [m.name for m in results.models].index(top.name),
+    )
+
+
+def _score_cell(model: ModelResult, column: Column) -> Cell:
+    ends = interval_text(model.intervals.get(column.interval))
+    return Cell(fraction(model.value_of(column)), hint=f"95 % interval: {ends}" if ends else "")
+
+
+def intervals_table(results: Results) -> Table:
+    """95 % intervals of every score of the main table, and of calibration."""
+    task = results.task
+    key, _ = task.primary_interval
+    title = f"{task.primary_title}, %" if task.in_percent else task.primary_title
+    listed = [(key, title), *((c.interval, c.title) for c in task.columns(results.classes))]
+    listed += CALIBRATION
+    present = {name for model in results.models for name in model.intervals}
+    listed = [(name, title) for name, title in listed if name in present]
+    rows = []
+    for model in results.models:
+        cells = [
+            interval_text(model.intervals.get(name), in_percent=task.in_percent and name == key)
+            for name, _ in listed
+        ]
+        rows.append([model.name, *cells])
+    return table([Head("model", TEXT), *(Head(title) for _, title in listed)], rows)
+
+
+def published_table(results: Results) -> Table | None:
+    """Every printed figure of the models; None where there is none to be read beside these."""
+    listed = all_published_beside(results)
+    if not listed:
+        return None
+    head = [Head("model", TEXT), Head("source", TEXT)]
+    head += [Head("accuracy, %"), Head("F1"), Head("AUC")]
+    return table(head, [[name, p.source, *p.texts()] for name, p in listed])
+
+
+def folds_table(results: Results) -> Table:
+    """The primary metric of every model in every fold, of all repeats in turn."""
+    task, models = results.task, (*results.models, results.baseline)
+    title = f"{task.primary_title}{', %' if task.in_percent else ''} in fold"
+    n_folds = len(results.primary_per_fold(results.baseline))
+    rows = [
+        _cells([m.name, *(score_text(task, value) for value in results.primary_per_fold(m))])
+        for m in models
+    ]
+    head = (Head(title, TEXT), *(Head(str(fold % results.k)) for fold in range(n_folds)))
+    return Table(head, tuple(rows[:-1]), tuple(rows[-1:]))
+
+
+def outputs_table(results: Results, model: ModelResult) -> Table:
+    """Pooled scores of each class, tag or target of one model."""
+    task = results.task
+    shown = task.output_columns()
+    valid = model.valid
+    label_head, label_cells = task.label_columns(results.y_true[valid], len(results.classes))
+    head = [Head(task.output_nouns[0], TEXT), *(Head(title) for title in label_head)]
+    for column in shown:
+        head.append(Head(column.title))
+        if any(f"{column.score}:{i}" in model.intervals for i in range(len(results.classes))):
+            head.append(Head("95 %"))
+    per_fold = model.per_output_fold.get(task.primary_output or "")
+    if per_fold is not None and results.k > 1:
+        title = next(c.title for c in shown if c.score == task.primary_output)
+        head += [Head(f"{title} of a fold, min"), Head("mean"), Head("max")]
+    rows = []
+    for i, name in enumerate(results.classes):
+        cells = [name, *label_cells[i]]
+        for column in shown:
+            cells.append(fraction(float(model.per_output[column.score][i])))
+            if any(f"{column.score}:{j}" in model.intervals for j in range(len(results.classes))):
+                cells.append(interval_text(model.intervals.get(f"{column.score}:{i}")))
+        if per_fold is not None and results.k > 1:
+            scores = spread(per_fold[:, i])
+            cells += [fraction(value) for value in (scores.min, scores.mean, scores.max)]
+        rows.append(cells)
+    return table(head, rows)
+
+
+# --- how far they can be trusted
+
+
+def comparisons_table(results: Results) -> Table | None:
+    """Each paired difference, its interval, its test and a verdict."""
+    if not results.comparisons:
+        return None
+    task = results.task
+    fused = any(model.features for model in results.models)
+    partial = partly_predicted(results)
+    head = [Head("fusion" if fused else "model", TEXT)]
+    head += [Head("best single feature in it" if fused else "against", TEXT)]
+    head += [Head("clips")] if partial else []
+    head += [Head("difference, points" if task.in_percent else "difference")]
+    head += [Head("95 %"), Head("t"), Head("p"), Head("p, Holm"), Head("verdict", TEXT)]
+    rows = []
+    for c in results.comparisons:
+        cells = [c.model, c.reference, *([str(c.n_clips)] if partial else [])]
+        cells += [score_text(task, c.mean, "+"), difference_text(task, c.interval)]
+        cells += [fraction(c.t, 2), p_text(c.p), p_text(c.p_holm), verdict(c)]
+        rows.append(cells)
+    return table(head, rows)
+
+
+def without_modality_table(results: Results) -> Table | None:
+    """The primary metric of fusions when sound or pictures are missing."""
+    task = results.task
+    title = f"{task.primary_title} in %" if task.in_percent else task.primary_title
+    head = [Head(f"model, {title}", TEXT), Head("both"), Head("no audio"), Head("no video")]
+    head.append(Head("clips predicted so"))
+    rows = []
+    for model in results.models:
+        if model.without_modality:
+            scores = [
+                score_text(task, model.without_modality.get(name, float("nan")))
+                for name in ("none", "audio", "video")
+            ]
+            rows.append([model.name, *scores, str(model.n_fallback)])
+    return table(head, rows) if rows else None
+
+
+def calibration_table(results: Results) -> Table | None:
+    """Calibration of probabilities, and at fitted temperatures where there are any."""
+    models = [model for model in results.models if model.calibration]
+    if not models:
+        return None
+    scaled = any("temperature" in model.calibration for model in models)
+    head = [Head("model", TEXT), *(Head(title) for _, title in CALIBRATION)]
+    if scaled:
+        head += [Head("temperature"), Head("ECE then"), Head("Brier then")]
+    rows = []
+    for model in models:
+        values = model.calibration
+        cells = [model.name, *(fraction(values[name]) for name, _ in CALIBRATION)]
+        if scaled and "temperature" in values:
+            cells.append(fraction(values["temperature"], 2))
+            cells += [fraction(values["ece_scaled"]), fraction(values["brier_scaled"])]
+        elif scaled:
+            cells += ["", "", ""]
+        rows.append(cells)
+    return table(head, rows)
+
+
+def repeats_table(results: Results) -> Table | None:
+    """The mean primary metric of every repeat, each on other folds."""
+    if not results.repeats:
+        return None
+    head = [Head("model", TEXT), *(Head(str(i)) for i in range(len(results.repeats)))]
+    rows = []
+    for i, model in enumerate(results.models):
+        means = [one.primary_mean(one.models[i]) for one in results.repeats]
+        rows.append([model.name, *(score_text(results.task, mean) for mean in means)])
+    return table(head, rows)
+
+
+# --- clips
+
+
+def missing_table(results: Results) -> Table | None:
+    """How many clips have each feature missing."""
+    if not results.missing:
+        return None
+    n = str(len(results.clip_ids))
+    rows = [[name, str(missing), n] for name, missing in results.missing.items()]
+    return table([Head("feature", TEXT), Head("clips without it"), Head("of")], rows)
+
+
+def failures_table(results: Results, limit: int) -> Table | None:
+    """The first failures of stage one."""
+    if not results.failures:
+        return None
+    head = [Head("clip", ID), Head("stage", TEXT), Head("reason", ID)]
+    return table(head, results.failures[:limit])
+
+
+def has_intervals(results: Results) -> bool:
+    """Whether intervals were asked for."""
+    return any(model.intervals for model in results.models)
+
+
+def partly_predicted(results: Results) -> bool:
+    """Whether a model did not predict every clip that is tested."""
+    return any(not model.valid[results.tested].all() for model in results.models)
+
+
+def share_text(right: int, n: int) -> str:
+    """A share in percent; ``n/a`` of none."""
+    return percent(right / n) if n else percent(float(np.nan))

@@ -1,0 +1,95 @@
+"""Figures of training: losses of nets by epoch, and heads trained on fewer clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mvemo.fuse.report.drawing import COLOURS, GRID, INK, WIDE, bare, drawing
+from mvemo.fuse.report.figures import Picture
+from mvemo.fuse.results import Results
+
+
+def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Picture]:
+    """Training and validation loss by epoch, one figure a net, one line a fold.
+
+    Parameters
+    ----------
+    curves
+        ``net@fold`` to lists under ``epoch``, ``train_loss`` and ``val_loss``; a list that
+        is absent, of another length or without a finite value is left out.
+
+    Returns
+    -------
+    In the order of the nets' first curve.
+    """
+    nets: dict[str, list[Mapping[str, Sequence[float]]]] = {}
+    for key, curve in curves.items():
+        net, _, fold = key.rpartition("@")
+        nets.setdefault(net or fold, []).append(curve)
+    return [Picture(_loss_figure(net, listed), head=net) for net, listed in nets.items()]
+
+
+def _loss_figure(net: str, curves: Sequence[Mapping[str, Sequence[float]]]) -> str:
+    with drawing(3.7, 2.8) as (figure, finish):
+        from matplotlib.lines import Line2D
+
+        ax = figure.add_subplot()
+        longest = 1.0
+        for i, curve in enumerate(curves):
+            epochs = np.asarray(curve.get("epoch", ()), dtype=np.float64)
+            colour = COLOURS[i % len(COLOURS)]
+            for name, dash, width in (("train_loss", (0, (3, 1.5)), 1.0), ("val_loss", "-", 1.5)):
+                losses = np.array(
+                    [np.nan if v is None else v for v in curve.get(name, ())], dtype=np.float64
+                )
+                if len(losses) != len(epochs) or not np.isfinite(losses).any():
+                    continue
+                longest = max(longest, float(epochs.max()))
+                # A lone epoch makes no line: a marker shows it.
+                marker = "." if len(losses) == 1 else ""
+                ax.plot(epochs, losses, color=colour, ls=dash, lw=width, marker=marker)
+                if name == "val_loss":
+                    low = int(np.nanargmin(losses))
+                    ax.plot(epochs[low], losses[low], "o", ms=4, color=colour, mew=0)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("loss")
+        ax.set_ylim(bottom=0)
+        ax.locator_params(axis="x", integer=True)
+        ax.grid(**GRID)
+        bare(ax)
+        kinds = [
+            Line2D([], [], color=INK, ls=(0, (3, 1.5)), lw=1.0, label="training"),
+            Line2D([], [], color=INK, lw=1.5, marker="o", ms=4, label="validation, lowest"),
+        ]
+        figure.legend(handles=kinds, loc="outside lower center", ncols=2, frameon=False)
+        what = "one net" if len(curves) == 1 else f"{len(curves)} nets, one colour each"
+        return finish(f"Loss by epoch, {net} ({what})")
+
+
+def learning_curve_figure(results: Results) -> str:
+    """The primary metric of each model against the number of training clips."""
+    task, curves = results.task, results.learning_curve
+    factor = 100.0 if task.in_percent else 1.0
+    with drawing(WIDE, WIDE + 0.18 * len(curves)) as (figure, finish):
+        ax = figure.add_subplot()
+        for i, (name, points) in enumerate(curves.items()):
+            _, clips, scores = np.array(points).T
+            ax.plot(
+                clips,
+                factor * scores,
+                marker="o",
+                markersize=3,
+                linewidth=1.2,
+                color=COLOURS[i % len(COLOURS)],
+                linestyle="--" if "+" not in name and name != "integrated" else "-",
+                label=name,
+            )
+        ax.set_xlabel("training clips of a head (mean over folds)")
+        ax.set_ylabel(f"{task.primary_title} (%)" if task.in_percent else task.primary_title)
+        if task.in_percent:
+            ax.set_ylim(bottom=0)
+        ax.grid(**GRID)
+        figure.legend(loc="outside lower center", ncols=2)
+        return finish("Learning curves")

@@ -1,0 +1,84 @@
+"""95 % intervals of scores from resampled groups, also where all resamples agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.stats import binomtest
+
+from mvemo.fuse.arrays import F64, Bools
+from mvemo.fuse.statistics.resamples import LEVEL, percentile_interval
+
+Interval = tuple[float, float]
+
+
+def score_intervals(
+    values: Mapping[str, F64], shares: Mapping[str, Bools], groups: Sequence[str]
+) -> dict[str, Interval]:
+    """The percentile interval of each score of one model.
+
+    A class of a dozen clips that are all right is right in every resample, and a percentile
+    interval of 1 to 1 would claim to be certain. There a share has Wilson's interval (Wilson
+    1927) with the groups that it is a share of as its trials, and other scores have none.
+
+    Parameters
+    ----------
+    values
+        Score name to float64 (resamples,).
+    shares
+        Name of each score that is a share to bool (clips,), the clips that it is of
+        (`Task.share_masks`).
+    groups
+        One a clip.
+
+    Returns
+    -------
+    Score name to low and high end; NaN where there is no interval.
+
+    Examples
+    --------
+    >>> always = np.ones(100)
+    >>> intervals = score_intervals(
+    ...     {"recall:0": always, "roc_auc:0": always},
+    ...     {"recall:0": np.ones(14, dtype=bool)},
+    ...     [f"song {i}" for i in range(14)],
+    ... )
+    >>> [round(end, 3) for end in intervals["recall:0"]]
+    [0.785, 1.0]
+    >>> intervals["roc_auc:0"]
+    (nan, nan)
+    """
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
+    intervals = {}
+    for name, resampled in values.items():
+        low, high = (float(end) for end in percentile_interval(resampled))
+        if low == high:
+            n_groups = len(np.unique(codes[shares[name]])) if name in shares else 0
+            low, high = _of_constant(low, n_groups, f1=name.startswith("f1"))
+        intervals[name] = (low, high)
+    return intervals
+
+
+def wilson_interval(n_right: int, n: int) -> Interval:
+    """Wilson's 95 % interval of a share of `n` trials.
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in wilson_interval(12, 12)]
+    [0.758, 1.0]
+    """
+    interval = binomtest(n_right, n).proportion_ci(LEVEL, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _of_constant(value: float, n_groups: int, *, f1: bool) -> Interval:
+    """The interval of a share that every resample agrees on."""
+    if value not in (0.0, 1.0) or not n_groups:
+        return float("nan"), float("nan")
+    low, high = wilson_interval(int(value) * n_groups, n_groups)
+    if f1:
+        # F1 = 2 J / (1 + J), of the share J that is right among the clips that have a class
+        # or are predicted to have it.
+        low, high = (2 * end / (1 + end) for end in (low, high))
+    return low, high

@@ -1,0 +1,91 @@
+"""Sentences: the best model, and one paired difference with its own interval and test."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from fuse_samples import make_results
+
+from mvemo.fuse.crossval.uncertainty import with_uncertainty
+from mvemo.fuse.report.summary import best, best_comparison, compare_best, summarise
+from mvemo.fuse.statistics.model_tests import compare_results
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Nine models; six clips without C3D."""
+    return with_uncertainty(make_results(), n_resamples=200)
+
+
+def test_difference_interval_and_p_are_of_one_comparison(results):
+    text = compare_best(results)
+    top = best(results, [m for m in results.models if len(m.features) > 1])
+    (c,) = [c for c in results.comparisons if c.model == top.name]
+    low, high = c.interval
+    assert f"The best fusion, {c.model} (" in text
+    assert f"the best single feature in it, {c.reference} (" in text
+    assert f"by {100 * c.mean:+.1f} points" in text
+    assert f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}" in text
+    assert low < c.mean < high
+    assert f"p {c.p:.3f}" in text.replace("p < 0.001", f"p {c.p:.3f}")
+    assert text.endswith(("significant at 5 %.", "not significant at 5 %."))
+    assert "was not tested" not in text
+    assert text in summarise(results)
+
+
+def test_a_difference_is_of_the_clips_that_both_predicted(results):
+    """C3D has 90 of 96 clips: means of all clips are not what is compared."""
+    c3d = [m for m in results.models if m.name in ("c3d", "music1d", "c3d+music1d")]
+    few = with_uncertainty(dataclasses.replace(results, models=tuple(c3d)), n_resamples=50)
+    (c,) = few.comparisons
+    fusion, single = (next(m for m in c3d if m.name == n) for n in (c.model, c.reference))
+    both = fusion.valid & single.valid
+    gain = (fusion.y_pred == few.y_true) * 1.0 - (single.y_pred == few.y_true)
+    expected = np.mean([gain[both & (few.folds == f)].mean() for f in range(few.k)])
+    assert c.mean == pytest.approx(expected)
+    assert c.n_clips == both.sum() == 90
+    assert (c.reference == "c3d") or "on the 90 clips that both predicted" in compare_best(few)
+    whole = with_uncertainty(make_results(missing=0), n_resamples=0)
+    assert "that both predicted" not in compare_best(whole)
+
+
+def test_verdicts_in_words(results):
+    (c, *_) = results.comparisons
+    for p, words in ((0.01, "significant at 5 %"), (0.2, "not significant at 5 %")):
+        changed = dataclasses.replace(c, p_holm=p)
+        made = dataclasses.replace(results, models=_pair(results, c), comparisons=(changed,))
+        assert compare_best(made).endswith(f": {words}.")
+    one_fold = dataclasses.replace(c, t=np.nan, p=np.nan, p_holm=np.nan)
+    for ends, words in (((0.01, 0.2), "leaves out no"), ((-0.1, 0.2), "includes no")):
+        changed = dataclasses.replace(one_fold, interval=ends)
+        made = dataclasses.replace(results, models=_pair(results, c), comparisons=(changed,))
+        assert f"the interval {words} difference" in compare_best(made)
+    made = dataclasses.replace(results, models=_pair(results, c), comparisons=())
+    assert compare_best(made) == ""
+
+
+def _pair(results, c):
+    return tuple(m for m in results.models if m.name in (c.model, c.reference))
+
+
+def test_of_others_models_the_two_best_are_compared(results):
+    nameless = tuple(dataclasses.replace(m, features=(), modalities=()) for m in results.models[:3])
+    made = dataclasses.replace(results, models=nameless)
+    made = dataclasses.replace(made, comparisons=tuple(compare_results(made)))
+    assert len(made.comparisons) == 3
+    c = best_comparison(made)
+    order = sorted(made.models, key=lambda m: -made.primary_mean(m))
+    assert (c.model, c.reference) == (order[0].name, order[1].name)
+    assert "The best model, " in compare_best(made)
+    assert "the next, " in compare_best(made)
+
+
+def test_of_equally_good_models_the_simplest_is_best(results):
+    per_fold = {"accuracy": np.array([0.6, 0.6])}
+    names = ("integrated", "i3d+music2d", "i3d")
+    equal = tuple(
+        dataclasses.replace(next(m for m in results.models if m.name == name), per_fold=per_fold)
+        for name in names
+    )
+    assert best(dataclasses.replace(results, models=equal)).name == "i3d"
+    assert best(results, ()) is None
