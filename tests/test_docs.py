@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -52,6 +54,28 @@ def test_every_command_and_option_is_there(page: str, line: str) -> None:
     known = {option for parameter in command.params for option in parameter.opts}
     options = [word.partition("=")[0] for word in words if word.startswith("--")]
     assert [option for option in options if option not in {*known, "--help"}] == []
+
+
+def test_every_name_is_importable_from_its_place() -> None:
+    rows = re.findall(
+        r"^\| `(mvemo\.\w+)` \| (.*) \|$", (ROOT / "docs" / "api.md").read_text(), re.M
+    )
+    assert len(rows) == 4
+    for module, names in rows:
+        package = importlib.import_module(module)
+        for name in re.findall(r"`(\w+)`", names):
+            assert getattr(package, name).__doc__, f"{module}.{name}"
+
+
+def test_the_worked_example_gives_what_it_shows() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    # The fences of blocks would be read as expected output.
+    text = re.sub(r"^```.*$", "", text, flags=re.MULTILINE)
+    example = doctest.DocTestParser().get_doctest(text, {}, "api.md", "docs/api.md", 0)
+    assert len(example.examples) > 20
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    assert runner.run(example, out=report.append).failed == 0, "".join(report)
 
 
 def test_commands_are_found() -> None:
