@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Ints
-from mvemo.fuse.heads.links import Link
+from mvemo.fuse.links import Link
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import make_folds
 from mvemo.manifests import model as manifest_model

@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 
 from mvemo.fuse.arrays import F64, Bools, Ints
-from mvemo.fuse.crossval.settings import SongRule
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.heads.links import softmax
+from mvemo.fuse.links import softmax
 from mvemo.fuse.models import Model
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.manifests import song_of
 
+SongRule = Literal["mean", "log-mean", "vote"]
 RULES: tuple[SongRule, ...] = ("mean", "log-mean", "vote")
 # A segment's probability of a class counts as no smaller than this, so that one segment
 # alone cannot rule a class out.

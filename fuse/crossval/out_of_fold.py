@@ -16,8 +16,8 @@ from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.heads.links import decision_inputs
 from mvemo.fuse.heads.stacking import base_models, stack_all, stack_fold, stacked_model
+from mvemo.fuse.links import decision_inputs
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.models import STACKED, Key, Model, Parts, parts_of
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.songs import SongRule
 from mvemo.manifests import Folds
 
-SongRule = Literal["mean", "log-mean", "vote"]
 # Of fields that an evaluation's caller decides, and no profile.
 PER_RUN = {"profile": False}
 

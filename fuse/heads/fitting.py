@@ -13,9 +13,9 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
 from mvemo.fuse.heads.blocks import Block
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.heads.links import Link, apply_link
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.solver import Solution, solve
+from mvemo.fuse.links import Link, apply_link
 from mvemo.fuse.models import Model
 
 DEFAULT = HeadSettings()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F32, F64
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.heads.links import Link, apply_link
+from mvemo.fuse.links import Link, apply_link
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Head:
     inputs
         What it reads: cached ``features``, or the ``log-probabilities``, ``log-odds`` or
         ``values`` of the models that `features` then names
-        (`mvemo.fuse.heads.links.decision_inputs`).
+        (`mvemo.fuse.links.decision_inputs`).
 
     See Also
     --------

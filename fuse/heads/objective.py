@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from mvemo.fuse.arrays import F32, F64
-from mvemo.fuse.heads.links import Link
+from mvemo.fuse.links import Link
 
 
 def residual_and_loss(scores: F32, target: F32, weights: F32, link: Link) -> tuple[F32, F64]:

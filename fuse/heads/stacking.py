@@ -17,8 +17,8 @@ from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix, matrix_of
 from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.heads.links import DECISION_INPUTS, decision_inputs
 from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.links import DECISION_INPUTS, decision_inputs
 from mvemo.fuse.models import INTEGRATED, STACKED, Model
 
 # Its few inputs are predictions already: a weaker penalty than that of features.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Bools, Ints
-from mvemo.fuse.heads.links import Link
+from mvemo.fuse.links import Link
 from mvemo.fuse.metrics.averages import complete, mean_finite
 from mvemo.fuse.statistics.resamples import Resamples
 
