@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mvemo.fuse.crossval.comparisons import Comparison, compare_models
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.report.text import clean, columns, p_text, score_text, wrap
 from mvemo.fuse.runs import Run, align_run, read_run
-from mvemo.fuse.statistics.model_tests import Comparison, compare_models
 from mvemo.fuse.statistics.resamples import N_RESAMPLES, resample_groups
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.files import to_json_values

@@ -147,7 +147,7 @@ class Results:
     provenance
         JSON values: command, versions, digests, settings, feature specs.
     comparisons
-        Each fusion against its best single modality (`mvemo.fuse.statistics.model_tests`).
+        Each fusion against its best single modality (`mvemo.fuse.crossval.comparisons`).
     repeats
         Where there are several, all evaluations, this one first and each by itself; scores
         in `models` are then of all of them, predictions of the first.

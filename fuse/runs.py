@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.arrays import Ints
+from mvemo.fuse.crossval.comparisons import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.statistics.model_tests import FoldedOutputs
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests.files import read_csv

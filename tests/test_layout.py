@@ -17,6 +17,58 @@ MAY_IMPORT = {
 }
 SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 
+# Rooms (folders, and modules at the top) of each package, from the ground floor up: a room
+# imports rooms of lower floors only. A new room is put on the lowest floor that it can be on.
+FLOORS = {
+    "manifests": (
+        "errors files text_table types",
+        "model problems",
+        "schemes segments tables",
+        "rows splits",
+        "layouts writer",
+        "reader",
+        "demo",
+    ),
+    "cache": (
+        "errors spec table types",
+        "storage",
+        "reader writing",
+        "export merge repair verify writer",
+        "imports",
+    ),
+    "extract": (
+        "arrays errors lazy",
+        "media mel settings",
+        "descriptors duplicates",
+        "nets store",
+        "training",
+    ),
+    "fuse": (
+        "arrays errors",
+        "features links metrics models",
+        "leakage statistics",
+        "tasks",
+        "clips",
+        "heads",
+        "results",
+        "songs",
+        "crossval",
+        "report runs",
+        "compare_runs external",
+    ),
+    "pipeline": (
+        "errors progress provenance",
+        "inputs settings",
+        "clip_lengths clip_media clip_tables",
+        "stage_steps",
+        "stage_one stage_two",
+        "studies",
+        "commands",
+        "cli",
+        "__main__",
+    ),
+}
+
 
 def imported(path: Path) -> set[str]:
     """Absolute names of all modules that a source file imports."""
@@ -52,3 +104,33 @@ def test_imports_point_down(path: Path):
         if name.startswith("mvemo."):
             folder, inside = name.split(".")[1], name.removeprefix("mvemo.")
             assert folder == own or {folder, inside} & MAY_IMPORT[own], f"{path}: {name}"
+
+
+def room_of(name: str, package: str) -> str:
+    """The room that a module of a package is in; empty for the package itself."""
+    return name.removeprefix(f"mvemo.{package}").removeprefix(".").split(".")[0]
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_room_is_on_one_floor(package: str):
+    listed = [room for floor in FLOORS[package] for room in floor.split()]
+    paths = (path.relative_to(ROOT / package) for path in (ROOT / package).rglob("*.py"))
+    rooms = {path.parts[0].removesuffix(".py") for path in paths} - {"__init__"}
+    assert sorted(listed) == sorted(rooms)
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_rooms_import_lower_floors_only(package: str):
+    floor_of = {room: i for i, floor in enumerate(FLOORS[package]) for room in floor.split()}
+    problems = []
+    for path in (ROOT / package).rglob("*.py"):
+        room = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+        if room == "__init__":
+            continue
+        for name in imported(path):
+            if not f"{name}.".startswith(f"mvemo.{package}."):
+                continue
+            other = room_of(name, package)
+            if other != room and (not other or floor_of[other] >= floor_of[room]):
+                problems.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not problems

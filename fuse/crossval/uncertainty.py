@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from mvemo.fuse.arrays import F64
+from mvemo.fuse.crossval.comparisons import compare_results
 from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.results import Results
 from mvemo.fuse.statistics.intervals import score_intervals
-from mvemo.fuse.statistics.model_tests import compare_results
 from mvemo.fuse.statistics.resamples import Resamples, resample_groups
 
 
@@ -33,7 +33,7 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
 
     See Also
     --------
-    mvemo.fuse.statistics.model_tests.compare_results : Which models are compared.
+    mvemo.fuse.crossval.comparisons.compare_results : Which models are compared.
     mvemo.fuse.statistics.intervals.score_intervals : Where all resamples agree.
     """
     every: Sequence[Results] = results.repeats or (results,)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.heads.saving import save_heads
 from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.report.page import report_html
 from mvemo.fuse.report.summary import spread

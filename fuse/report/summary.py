@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvemo.fuse.arrays import F64
+from mvemo.fuse.crossval.comparisons import Comparison
 from mvemo.fuse.report.text import count, difference_text, p_text, score_text
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.statistics.model_tests import Comparison
 
 # The protocol of predictions whose model mvemo never saw.
 OTHERS = "others"

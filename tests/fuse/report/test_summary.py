@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from fuse_samples import make_results
 
+from mvemo.fuse.crossval.comparisons import compare_results
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.report.summary import best, best_comparison, compare_best, summarise
-from mvemo.fuse.statistics.model_tests import compare_results
 
 
 @pytest.fixture(scope="module")

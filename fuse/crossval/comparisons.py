@@ -1,0 +1,300 @@
+"""Is one model better than another? Paired differences, their intervals and corrected tests.
+
+A difference is taken on the clips that both models predicted: its mean, its interval and
+its p all belong to those clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
+from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.statistics.model_tests import holm, nadeau_bengio
+from mvemo.fuse.statistics.resamples import Resamples, percentile_interval
+from mvemo.fuse.tasks.base import Task
+
+# Two heads of the same features, fitted in another order, differ by less than this.
+SAME = 1e-4
+NAN = float("nan")
+
+
+@dataclass(frozen=True)
+class FoldedOutputs:
+    """Out-of-fold outputs of models on one set of folds.
+
+    Parameters
+    ----------
+    task
+        Of the labels.
+    y_true
+        Labels, as `Task.read_labels` gives them.
+    folds, k
+        int64 (clips,), -1 for clips that no fold tests, and the number of folds.
+    outputs
+        Model name to float64 (clips, outputs); NaN rows were not predicted.
+    """
+
+    task: Task
+    y_true: NDArray[Any]
+    folds: Ints
+    k: int
+    outputs: Mapping[str, F64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One model against another, on the clips that both predicted.
+
+    Parameters
+    ----------
+    model, reference
+        Their names.
+    n_clips
+        How many clips both predicted (with repeats, in the first).
+    differences
+        float64 (folds of all repeats,): the primary metric of the model minus that of the
+        reference; folds where either is not defined are left out.
+    mean
+        Their mean: positive where the model is better.
+    interval
+        95 % interval of the difference, from resampled groups; NaN where none was asked for.
+        Of values (regression) it is that of the pooled primary metric.
+    t, p
+        Nadeau and Bengio's corrected statistic and its two-sided p-value; NaN of one fold,
+        and where the two predict the same.
+    p_holm
+        `p` corrected for `n_tests` (Holm).
+    n_tests
+        Number of different tests in the table.
+    same
+        Whether the two predict the same.
+    """
+
+    model: str
+    reference: str
+    n_clips: int
+    differences: F64
+    mean: float
+    interval: tuple[float, float]
+    t: float
+    p: float
+    p_holm: float = NAN
+    n_tests: int = 0
+    same: bool = False
+
+    @property
+    def significant(self) -> bool | None:
+        """Whether the difference is significant at 5 %; None where nothing tells.
+
+        By the corrected test; of one fold, where there is no such test, by whether the
+        interval leaves out 0.
+        """
+        if self.same:
+            return False
+        if np.isfinite(self.p_holm):
+            return bool(self.p_holm < 0.05)
+        if np.isfinite(self.interval).all():
+            return bool(self.interval[0] > 0 or self.interval[1] < 0)
+        return None
+
+    def reversed(self) -> Comparison:
+        """The reference against the model."""
+        low, high = self.interval
+        return replace(
+            self,
+            model=self.reference,
+            reference=self.model,
+            differences=-self.differences,
+            mean=-self.mean,
+            interval=(-high, -low),
+            t=-self.t,
+        )
+
+
+def compare_models(
+    repeats: Sequence[FoldedOutputs],
+    pairs: Sequence[tuple[str, str]],
+    resamples: Resamples | None = None,
+) -> list[Comparison]:
+    """Test models against others on the same folds and clips.
+
+    Parameters
+    ----------
+    repeats
+        One evaluation, or several of the same clips on different folds.
+    pairs
+        Names of a model and of its reference.
+    resamples
+        Of the clips' groups, for the intervals; None for none.
+
+    Returns
+    -------
+    One row for each pair. Pairs of the same predictions under other names, as of the one
+    pair and of all features where these are two, are one test.
+    """
+    rows = [_compare(repeats, model, reference, resamples) for model, reference in pairs]
+    representative = _representatives(repeats, {name for pair in pairs for name in pair})
+    first: dict[tuple[str, str], int] = {}
+    test = [
+        first.setdefault((representative[r.model], representative[r.reference]), i)
+        for i, r in enumerate(rows)
+    ]
+    tests = sorted({i for i in test if np.isfinite(rows[i].p)})
+    corrected = dict(zip(tests, holm([rows[i].p for i in tests]), strict=True))
+    return [
+        replace(row, p_holm=float(corrected.get(i, NAN)), n_tests=len(tests))
+        for row, i in zip(rows, test, strict=True)
+    ]
+
+
+def compare_results(
+    results: Results | Sequence[Results], resamples: Resamples | None = None
+) -> list[Comparison]:
+    """Test every fusion of an evaluation against its best single modality.
+
+    Models that others made have no features: of those every pair is tested.
+
+    Parameters
+    ----------
+    results
+        One evaluation, or its repeats with other folds.
+    resamples
+        As in `compare_models`.
+
+    Returns
+    -------
+    One row for each model of two or more features of which at least one is also evaluated
+    alone, in the order of report. The best single is the one with the highest mean score on
+    these folds: its choice favours the single, never the fusion.
+
+    Raises
+    ------
+    BadFeatures
+        The repeats have different models.
+    """
+    every = [results] if isinstance(results, Results) else list(results)
+    models = every[0].models
+    for other in every[1:]:
+        if [model.name for model in other.models] != [model.name for model in models]:
+            raise BadFeatures(f"{other.name}: its repeats have different models")
+    repeats = [outputs_of(one) for one in every]
+    if not any(model.features for model in models):
+        names = [model.name for model in models]
+        return compare_models(repeats, list(combinations(names, 2)), resamples)
+    return compare_models(repeats, _fusions_and_singles(repeats, models), resamples)
+
+
+def outputs_of(results: Results) -> FoldedOutputs:
+    """What `compare_models` takes, of one evaluation."""
+    outputs = {model.name: model.outputs for model in results.models}
+    return FoldedOutputs(results.task, results.y_true, results.folds, results.k, outputs)
+
+
+def _fusions_and_singles(
+    repeats: Sequence[FoldedOutputs], models: Sequence[ModelResult]
+) -> list[tuple[str, str]]:
+    """Each fusion with the best of the single features that it combines."""
+    singles = {
+        model.features[0]: model.name for model in reversed(models) if len(model.features) == 1
+    }
+    pairs = []
+    for model in models:
+        rivals = [singles[name] for name in model.features if name in singles]
+        if len(model.features) < 2 or not rivals:
+            continue
+        # The single's own mean score, on the folds where it can be compared.
+        means = [mean_of_finite(_paired_scores(repeats, model.name, r)[1]) for r in rivals]
+        best = int(np.argmax(np.nan_to_num(means, nan=-np.inf)))
+        pairs.append((model.name, rivals[best]))
+    return pairs
+
+
+def _compare(
+    repeats: Sequence[FoldedOutputs], model: str, reference: str, resamples: Resamples | None
+) -> Comparison:
+    """One row, without the correction for the others."""
+    a, b, ratio = _paired_scores(repeats, model, reference)
+    both = [_shared(one, model, reference) for one in repeats]
+    same = all(np.array_equal(p, q, equal_nan=True) for p, q in both)
+    if np.isfinite(ratio) and not same:
+        mean, t, p = nadeau_bengio(a - b, 1.0, ratio)
+    else:
+        # The same predictions twice are no hypothesis, and must not weaken other tests.
+        mean, t, p = mean_of_finite(a - b), NAN, NAN
+    interval = (NAN, NAN)
+    if resamples is not None:
+        values = np.stack(
+            [
+                one.task.resample_primary(one.y_true, outputs, one.folds, one.k, resamples)
+                for one, outputs in zip(repeats, both, strict=True)
+            ]
+        )
+        low, high = percentile_interval(np.subtract(*mean_finite(values, axis=0)))
+        interval = float(low), float(high)
+    return Comparison(
+        model=model,
+        reference=reference,
+        n_clips=int(complete(both[0][0]).sum()),
+        differences=a - b,
+        mean=mean,
+        interval=interval,
+        t=t,
+        p=p,
+        same=same,
+    )
+
+
+def _shared(one: FoldedOutputs, model: str, reference: str) -> F64:
+    """float64 (2, clips, outputs): NaN rows where either did not predict."""
+    both = np.stack([one.outputs[model], one.outputs[reference]])
+    both[:, ~complete(both).all(axis=0)] = np.nan
+    return both
+
+
+def _paired_scores(
+    repeats: Sequence[FoldedOutputs], model: str, reference: str
+) -> tuple[F64, F64, float]:
+    """Both models' scores in each fold, on common clips, and the mean of n_test / n_train.
+
+    The latter is NaN where nothing was trained beside the clips tested.
+    """
+    scores, ratios = [], []
+    for one in repeats:
+        p, q = _shared(one, model, reference)
+        valid = complete(p)
+        for fold in range(one.k):
+            rows = valid & (one.folds == fold)
+            n_test, n_train = int(rows.sum()), int((valid & ~rows).sum())
+            pair = [one.task.primary(one.y_true[rows], values[rows]) for values in (p, q)]
+            if np.isfinite(pair).all():
+                scores.append(pair)
+                ratios += [n_test / n_train] if n_train else []
+    a, b = np.array(scores, dtype=np.float64).reshape(-1, 2).T
+    return a, b, float(np.mean(ratios)) if ratios else NAN
+
+
+def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[str, str]:
+    """Each name to the first one with the same predictions."""
+    result: dict[str, str] = {}
+    for name in sorted(names, key=list(repeats[0].outputs).index):
+        result[name] = next(
+            (
+                other
+                for other in dict.fromkeys(result.values())
+                if all(
+                    np.allclose(one.outputs[name], one.outputs[other], atol=SAME, equal_nan=True)
+                    for one in repeats
+                )
+            ),
+            name,
+        )
+    return result

@@ -1,0 +1,106 @@
+"""Models compared on the clips of both."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from fuse_samples import make_results
+
+from mvemo.fuse.crossval.comparisons import compare_models, compare_results, outputs_of
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.statistics.model_tests import holm, nadeau_bengio
+from mvemo.fuse.statistics.resamples import resample_groups
+
+
+def test_each_fusion_is_paired_with_its_best_single_on_common_clips():
+    results = make_results(missing=6)
+    rows = compare_results(results)
+    fusions = [m for m in results.models if len(m.features) > 1]
+    assert [row.model for row in rows] == [m.name for m in fusions]
+    by_name = {m.name: m for m in results.models}
+    for row, model in zip(rows, fusions, strict=True):
+        valid = model.valid
+        right = {
+            name: by_name[name].outputs.argmax(1) == results.y_true
+            for name in (*model.features, model.name)
+        }
+        folds = [valid & (results.folds == f) for f in range(results.k)]
+        single = {n: [right[n][rows].mean() for rows in folds] for n in model.features}
+        best = max(single, key=lambda n: np.mean(single[n]))
+        assert row.reference == best
+        expected = [right[model.name][rows].mean() for rows in folds] - np.array(single[best])
+        np.testing.assert_allclose(row.differences, expected, atol=1e-12)
+        ratio = np.mean([rows.sum() / (valid.sum() - rows.sum()) for rows in folds])
+        assert (row.mean, row.t, row.p) == pytest.approx(nadeau_bengio(expected, 1, ratio))
+    assert [row.p_holm for row in rows] == pytest.approx(holm([row.p for row in rows]).tolist())
+
+
+def test_repeats_are_pooled_and_must_hold_the_same_models():
+    one, two = make_results(seed=0), make_results(seed=1)
+    rows = compare_results([one, two])
+    assert all(len(row.differences) == 12 for row in rows)
+    with pytest.raises(BadFeatures, match="different models"):
+        compare_results([one, dataclasses.replace(two, models=two.models[:3])])
+
+
+def test_a_fusion_whose_singles_were_not_evaluated_has_no_row():
+    results = make_results()
+    assert compare_results(dataclasses.replace(results, models=results.models[-2:])) == []
+
+
+def test_the_interval_is_of_the_clips_that_both_predicted():
+    results = make_results(missing=6)
+    resamples = resample_groups(results.groups, 200, 0)
+    (row,) = compare_models([outputs_of(results)], [("c3d+music1d", "music1d")], resamples)
+    by_name = {m.name: m for m in results.models}
+    mine, theirs = (by_name[name] for name in (row.model, row.reference))
+    valid = mine.valid
+    assert (row.n_clips, theirs.valid.sum()) == (90, 96)
+    gain = (mine.y_pred == results.y_true) * 1.0 - (theirs.y_pred == results.y_true)
+    drawn = [
+        np.mean([np.average(gain[r], weights=w[r]) for r in rows])
+        for w in resamples.counts[:, resamples.codes]
+        for rows in [[valid & (results.folds == f) for f in range(results.k)]]
+    ]
+    np.testing.assert_allclose(row.interval, np.percentile(drawn, [2.5, 97.5]), atol=1e-9)
+
+
+def test_models_of_which_nothing_is_known_are_compared_pair_by_pair():
+    results = make_results(24, 2)
+    nameless = tuple(dataclasses.replace(m, features=()) for m in results.models[:3])
+    rows = compare_results(dataclasses.replace(results, models=nameless))
+    names = [m.name for m in nameless]
+    assert [(r.model, r.reference) for r in rows] == [
+        (names[0], names[1]),
+        (names[0], names[2]),
+        (names[1], names[2]),
+    ]
+    assert all(r.n_tests == 3 for r in rows)
+    other_way = dataclasses.replace(rows[0], interval=(-0.1, 0.3)).reversed()
+    assert (other_way.mean, other_way.t) == (-rows[0].mean, -rows[0].t)
+    assert other_way.interval == (-0.3, 0.1)
+
+
+def test_the_same_predictions_are_no_test():
+    results = make_results(24, 2)
+    one = results.models[0]
+    models = (
+        dataclasses.replace(one, features=()),
+        dataclasses.replace(one, name="again", features=()),
+        dataclasses.replace(results.models[1], features=()),
+    )
+    rows = compare_results(dataclasses.replace(results, models=models))
+    assert [row.same for row in rows] == [True, False, False]
+    assert np.isnan(rows[0].p)
+    # Against the third, the two are one test.
+    assert [row.n_tests for row in rows] == [1, 1, 1]
+    assert rows[1].p_holm == rows[1].p == rows[2].p_holm
+
+
+def test_one_fold_has_an_interval_and_no_test():
+    results = make_results(24, 1)
+    resamples = resample_groups(results.groups, 100, 0)
+    (row, *_) = compare_results(results, resamples)
+    assert np.isfinite([row.mean, *row.interval]).all()
+    assert np.isnan([row.t, row.p, row.p_holm]).all()
+    assert row.significant == (row.interval[0] > 0 or row.interval[1] < 0)
