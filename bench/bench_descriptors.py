@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings, describe
+from mvemo.extract.descriptors.filter_banks import FilterBanks, filter_banks
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "mve"
 SETTINGS = DescriptorSettings()
@@ -137,22 +139,22 @@ def ratios(clips: list[np.ndarray], rounds: int) -> None:
         print("  ComParE_2016 LLD   not timed: the package opensmile is not installed")
 
 
-def peak(minutes: float) -> float:
+def peak(banks: FilterBanks, minutes: float) -> float:
     """Peak memory in MiB of a fresh process that describes this much sound."""
     rng = np.random.default_rng(0)
     y = np.empty(int(60 * minutes * SR), np.float32)
     for part in np.array_split(y, max(int(minutes), 1)):
         part[:] = 0.1 * rng.standard_normal(len(part), dtype=np.float32)
-    describe(y, SETTINGS, DESCRIPTORS)
+    describe(y, SETTINGS, DESCRIPTORS, banks=banks)
     kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kib / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def work(seed: int) -> float:
+def work(banks: FilterBanks, seed: int) -> float:
     """Processor seconds to describe half a minute of noise."""
     y = 0.1 * np.random.default_rng(seed).standard_normal(30 * SR, dtype=np.float32)
     started = time.process_time()
-    describe(y, SETTINGS, NAMES)
+    describe(y, SETTINGS, NAMES, banks=banks)
     return time.process_time() - started
 
 
@@ -175,9 +177,11 @@ def main() -> None:
     threadpool_limits(1)
     # First: a process begins with the peak of the one that started it.
     with pool_of(1) as pool:
-        small = pool.submit(peak, 0.01).result()
+        banks = pool.submit(filter_banks, SETTINGS).result()
     with pool_of(1) as pool:
-        large = pool.submit(peak, 10.0).result()
+        small = pool.submit(peak, banks, 0.01).result()
+    with pool_of(1) as pool:
+        large = pool.submit(peak, banks, 10.0).result()
     files = sorted(f for f in chosen.folder.rglob("*") if f.suffix in (".mp4", ".ogg", ".wav"))
     files = files[:: max(len(files) // chosen.clips, 1)][: chosen.clips]
     if files:
@@ -191,7 +195,7 @@ def main() -> None:
         for _ in range(chosen.rounds):
             for workers, pool in ((1, one), (2, two)):
                 started = time.perf_counter()
-                used = list(pool.map(work, range(8)))
+                used = list(pool.map(partial(work, banks), range(8)))
                 rate[workers] = max(rate[workers], 8 / (time.perf_counter() - started))
                 spent[workers] = min(spent[workers], sum(used) / 8)
     print(f"  two workers: {rate[2] / rate[1]:.2f} times the clips a second of one, {rate[1]:.1f}")

@@ -23,9 +23,11 @@ if TYPE_CHECKING:
         MissingFile,
         TrainingDiverged,
     )
+    from mvemo.extract.media.checks import Problem
     from mvemo.extract.media.probe import probe_seconds
     from mvemo.extract.media.reading import decode_clip
     from mvemo.extract.media.request import Decoded
+    from mvemo.extract.mel import MelSettings, mel_filter_bank
     from mvemo.extract.nets.parts.base import Net
     from mvemo.extract.nets.parts.registry import build_net, default_settings, net_names
     from mvemo.extract.nets.parts.weights import WeightReport, load_weights
@@ -42,9 +44,11 @@ _PLACES = {
     "Duplicate": "duplicates.search",
     "ExtractError": "errors",
     "Fingerprint": "duplicates.fingerprints",
+    "MelSettings": "mel",
     "MissingFile": "errors",
     "Net": "nets.parts.base",
     "NetSettings": "settings",
+    "Problem": "media.checks",
     "RunSettings": "settings",
     "Search": "duplicates.search",
     "TrainSettings": "settings",
@@ -60,6 +64,7 @@ _PLACES = {
     "find_duplicates": "duplicates.search",
     "fingerprint": "duplicates.fingerprints",
     "load_weights": "nets.parts.weights",
+    "mel_filter_bank": "mel",
     "net_names": "nets.parts.registry",
     "probe_seconds": "media.probe",
     "train_nets": "training.protocols",
@@ -75,9 +80,11 @@ __all__ = [
     "Duplicate",
     "ExtractError",
     "Fingerprint",
+    "MelSettings",
     "MissingFile",
     "Net",
     "NetSettings",
+    "Problem",
     "RunSettings",
     "Search",
     "TrainSettings",
@@ -93,6 +100,7 @@ __all__ = [
     "find_duplicates",
     "fingerprint",
     "load_weights",
+    "mel_filter_bank",
     "net_names",
     "probe_seconds",
     "train_nets",
