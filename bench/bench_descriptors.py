@@ -175,7 +175,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
     threadpool_limits(1)
-    # First: a process begins with the peak of the one that started it.
+    # First, and each alone: a process begins with the peak of the one that started it.
     with pool_of(1) as pool:
         banks = pool.submit(filter_banks, SETTINGS).result()
     with pool_of(1) as pool:
