@@ -28,6 +28,7 @@ from mvemo.fuse.report.drawing import (
     rgb,
     short,
 )
+from mvemo.fuse.report.summary import best
 from mvemo.fuse.report.text import fraction
 from mvemo.fuse.results import ModelResult, Results
 
@@ -62,7 +63,7 @@ class Picture:
     caption: str = ""
 
 
-def draw_figures(results: Results, shown: ModelResult | None) -> dict[str, list[Picture]]:
+def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str, list[Picture]]:
     """The figures that the task has, by name.
 
     Parameters
@@ -70,9 +71,19 @@ def draw_figures(results: Results, shown: ModelResult | None) -> dict[str, list[
     results
         Of one evaluation.
     shown
-        The model that figures of one model are of; None where none made a prediction, and
-        then there are none of them.
+        The model that figures of one model are of; by default the best. Where no model made
+        a prediction there are none of them.
+
+    Returns
+    -------
+    Name, as ``roc`` or ``confusion``, to its pictures: SVG elements for a page, which
+    ``IPython.display.SVG(picture.svg)`` shows in a notebook.
+
+    See Also
+    --------
+    mvemo.fuse.write_report : Writes the page that has them all.
     """
+    shown = best(results) if shown is None else shown
     pictures = {}
     for name in results.task.figures:
         if name in OF_ALL:

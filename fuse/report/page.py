@@ -55,7 +55,7 @@ def report_html(results: Results) -> str:
             subtitle=describe(results),
             summary=summarise(results),
             best=top,
-            figures=draw_figures(results, top),
+            figures=draw_figures(results),
             tables=_tables(results),
             outputs=None if top is None else tables.outputs_table(results, top),
             hard_clips=clips,
