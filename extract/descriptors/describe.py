@@ -120,6 +120,11 @@ def dim_of(name: str, settings: DescriptorSettings) -> int:
     ------
     BadSetting
         No descriptor has this name.
+
+    Examples
+    --------
+    >>> dim_of("mel", DescriptorSettings()), dim_of("formants", DescriptorSettings())
+    (64, 8)
     """
     _check_name(name)
     return 1 if name == "times" else _DESCRIPTORS[name].dim(settings)
@@ -132,6 +137,14 @@ def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
     ------
     BadSetting
         No descriptor has this name.
+
+    Examples
+    --------
+    >>> spec = descriptor_spec("f0", DescriptorSettings())
+    >>> spec.kind, spec.dim
+    ('sequence', 2)
+    >>> sorted(spec.params)[:3]
+    ['f0_max', 'f0_min', 'f0_threshold']
     """
     _check_name(name)
     deciding = _FRAMING + (() if name == "times" else _DESCRIPTORS[name].settings)

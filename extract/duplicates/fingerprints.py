@@ -67,6 +67,20 @@ def fingerprint(
     ------
     BadMedia, MissingFile
         As `decode_clip`.
+
+    See Also
+    --------
+    mvemo.extract.duplicates.search.find_duplicates : Pairs of clips that are nearly the same.
+
+    Examples
+    --------
+    >>> import numpy as np, soundfile
+    >>> soundfile.write("noise.wav", np.random.default_rng(0).uniform(-1, 1, 8000), 8000)
+    >>> print_of_noise = fingerprint(Path("noise.wav"))
+    >>> len(print_of_noise.words), print_of_noise.hashes.shape
+    (12, (0, 64))
+    >>> print_of_noise.problems
+    {'video': 'no video stream'}
     """
     decoded = decode_clip(
         path,

@@ -105,6 +105,29 @@ def find_duplicates(
         Clips decoded at a time; None for as many as there are cores.
     progress
         Called after each clip, with whether it could not be decoded.
+
+    See Also
+    --------
+    mvemo.extract.duplicates.fingerprints.fingerprint : Of one clip.
+
+    Examples
+    --------
+    Five seconds of noise, a copy of it that is softer and begins a second later, and other
+    noise:
+
+    >>> import numpy as np, soundfile
+    >>> from pathlib import Path
+    >>> from mvemo.manifests import Clip, Manifest
+    >>> noise, other = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 5 * 8000))
+    >>> soundfile.write("noise.wav", noise, 8000)
+    >>> soundfile.write("copy.flac", 0.5 * noise[8000:], 8000)
+    >>> soundfile.write("other.wav", other, 8000)
+    >>> names = ("noise.wav", "copy.flac", "other.wav")
+    >>> clips = tuple(Clip(name, name, ("x",), group=name) for name in names)
+    >>> search = find_duplicates(Manifest("noises", "multiclass", ("x",), clips, Path()))
+    >>> for pair in search.duplicates:
+    ...     print(pair.first, pair.second, pair.modality, round(pair.offset))
+    noise.wav copy.flac audio 1
     """
 
     def fingerprint_or_error(row: int) -> Fingerprint | str:
