@@ -101,7 +101,7 @@ def export(features: Path, feature: str, fold: int | None, out: Path, force: boo
 @cache.command(name="import")
 @_features
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
-@click.option("--manifest", type=PATH, help="The clips; may be left out where FEATURES is there.")
+@click.option("--manifest", type=PATH, help="The clips; may be left out where FEATURES exists.")
 @click.option("--name", required=True, help="Of the feature, as vggish.")
 @click.option("--modality", type=click.Choice(["audio", "video"]), required=True)
 @click.option("--dataset", help="Which data set of an .npz or HDF5 file (also as FILE:NAME).")

@@ -47,7 +47,7 @@ _infer = click.option(
 )
 _name = click.option("--name", help="Of the manifest, for reports.")
 _no_media = click.option(
-    "--no-media", is_flag=True, help="Do not look whether the media files are there."
+    "--no-media", is_flag=True, help="Do not check whether the media files exist."
 )
 _out = click.option("--out", type=PATH, required=True, help="File to write.")
 
