@@ -218,17 +218,17 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
     with open_cache(out) as cache:
         table = cache.table
         imported = any(spec.protocol == "imported" for spec in cache.specs)
-    gone = set(table.clip_ids) - set(manifest.clip_ids)
+    dropped = set(table.clip_ids) - set(manifest.clip_ids)
     # The demo set's can be made again in a minute.
-    if len(gone) == len(table) > 0 and (imported or not table.synthetic):
+    if len(dropped) == len(table) > 0 and (imported or not table.synthetic):
         raise BadOption(
             f"{out}: holds features of other clips ({table.name!r}, {len(table)} clips): write "
             "to another file with --out, or replace it with --force"
         )
-    if gone and imported:
+    if dropped and imported:
         raise BadOption(
-            f"{out}: holds imported features of {len(gone)} clips that the manifest has not, as "
-            f"{min(gone)!r}, which nothing here could make again: write to another file with "
+            f"{out}: holds imported features of {len(dropped)} clips that the manifest has not, as "
+            f"{min(dropped)!r}, which nothing here could make again: write to another file with "
             "--out, or drop them with --force"
         )
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.optimize import brentq
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mvemo.extract.arrays import I64
 from mvemo.extract.descriptors import dim_of
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
@@ -215,7 +215,7 @@ class CRNN(Net):
         }
 
 
-def band_edges(bins: int, bands: int) -> NDArray[np.int64]:
+def band_edges(bins: int, bands: int) -> I64:
     """Borders of bands over a spectrum's bins, int64 (bands + 1,), from 0 to `bins`.
 
     The lowest band is one bin and widths grow geometrically, so that low notes stay
@@ -240,5 +240,5 @@ def band_edges(bins: int, bands: int) -> NDArray[np.int64]:
     )
     a = np.exp(log_a)
     edges = a * np.expm1(np.arange(bands + 1) / bands * np.log1p(bins / a))
-    rounded: NDArray[np.int64] = np.floor(edges + 0.5).astype(np.int64)
+    rounded: I64 = np.floor(edges + 0.5).astype(np.int64)
     return rounded

@@ -7,15 +7,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from mvemo.extract.arrays import F32, U8
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets.parts.inputs import AudioInput, NetInput, SequenceInput
 
 # Of one row: waveform float32 (samples,), frames uint8 (n_frames, size, size, 3), or
 # descriptors float32 (frames, dim).
-RowReader = Callable[[int], NDArray[np.float32] | NDArray[np.uint8]]
+RowReader = Callable[[int], F32 | U8]
 
 
 class RawBatches:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from mvemo.extract.arrays import F32
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.training.batches import RawBatches, split_rows
 from mvemo.extract.training.devices import autocast
@@ -22,7 +21,7 @@ def embed_rows(
     batch_size: int,
     device: torch.device,
     precision: str = "float32",
-) -> Iterator[tuple[Sequence[int], NDArray[np.float32]]]:
+) -> Iterator[tuple[Sequence[int], F32]]:
     """Embed manifest rows.
 
     Parameters

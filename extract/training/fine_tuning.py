@@ -14,11 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from mvemo.extract.arrays import F64, I64
 from mvemo.extract.errors import BadSetting, TrainingDiverged
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.settings import TrainSettings
@@ -65,7 +64,7 @@ class TrainingJob:
     """
 
     label: str
-    y_true: NDArray[np.int64] | NDArray[np.float64]
+    y_true: I64 | F64
     task: str
     train_rows: Sequence[int]
     val_rows: Sequence[int]

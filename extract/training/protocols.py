@@ -17,10 +17,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mvemo.cache.spec import FeatureSpec, Protocol, digest_of
 from mvemo.cache.table import TEST, VALIDATION
+from mvemo.extract.arrays import I64, Mask
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets.parts.base import Net, weights_digest
 from mvemo.extract.nets.parts.registry import build_net
@@ -56,9 +56,9 @@ class TrainingClips:
 
     manifest: Manifest
     content: Mapping[str, str]
-    usable: NDArray[np.bool_]
-    folds: NDArray[np.int64]
-    splits: NDArray[np.int64] | None = None
+    usable: Mask
+    folds: I64
+    splits: I64 | None = None
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class TrainingSplit:
 
     label: str
     fold: int | None
-    rows: NDArray[np.int64]
-    validation: NDArray[np.bool_]
+    rows: I64
+    validation: Mask
     seed: int
 
     @property
@@ -288,10 +288,10 @@ def training_splits(
 def _split(
     settings: NetSettings,
     clips: TrainingClips,
-    visible: NDArray[np.bool_],
+    visible: Mask,
     seed: int,
     fold: int | None = None,
-    splits: NDArray[np.int64] | None = None,
+    splits: I64 | None = None,
 ) -> TrainingSplit:
     """One net's clips: the usable ones of those that it may see."""
     which = "all" if fold is None else f"fold{fold}"
@@ -308,13 +308,13 @@ def _split(
 def _validation_mask(
     settings: NetSettings,
     manifest: Manifest,
-    rows: NDArray[np.int64],
-    splits: NDArray[np.int64] | None,
+    rows: I64,
+    splits: I64 | None,
     seed: int,
-) -> NDArray[np.bool_]:
+) -> Mask:
     """bool (rows,): clips that early stopping decides by."""
     if splits is not None:
-        validation: NDArray[np.bool_] = splits[rows] == VALIDATION
+        validation: Mask = splits[rows] == VALIDATION
         if settings.train.patience and not validation.any():
             raise BadSetting(f"{settings.name}: no usable validation clip to stop training by")
         return validation

@@ -17,7 +17,7 @@ N, DIM, CLASSES, TAU = 7, 5, 3, 0.7
 
 
 @pytest.fixture
-def given():
+def problem():
     """Features, last layer, classes and centres, all float64."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(N, DIM))
@@ -60,8 +60,8 @@ def written_out(name, x, weight, bias, target, q):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_value_is_the_formula(given, name):
-    x, layer, target, centres = given
+def test_value_is_the_formula(problem, name):
+    x, layer, target, centres = problem
     got = make(name, centres)(torch.from_numpy(x), layer, torch.from_numpy(target))
     weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
     assert got.ndim == 0
@@ -71,8 +71,8 @@ def test_value_is_the_formula(given, name):
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_gradients_are_the_numeric_ones(given, name):
-    x, layer, target, centres = given
+def test_gradients_are_the_numeric_ones(problem, name):
+    x, layer, target, centres = problem
     loss, wanted = make(name, centres), torch.from_numpy(target)
 
     def value(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -91,8 +91,8 @@ def test_gradients_are_the_numeric_ones(given, name):
 
 
 @pytest.mark.parametrize("name", ["centre", "improved-centre"])
-def test_gradient_of_the_centre_terms_by_hand(given, name):
-    x, _, target, q = given
+def test_gradient_of_the_centre_terms_by_hand(problem, name):
+    x, _, target, q = problem
     loss = make(name, q)
     features = torch.from_numpy(x).requires_grad_()
     loss.centre_term(features, torch.from_numpy(target)).backward()
@@ -109,8 +109,8 @@ def test_gradient_of_the_centre_terms_by_hand(given, name):
 
 
 @pytest.mark.parametrize("name", ["centre", "improved-centre"])
-def test_centres_move_with_the_batch(given, name):
-    x, _, target, q = given
+def test_centres_move_with_the_batch(problem, name):
+    x, _, target, q = problem
     loss = make(name, q)
     loss.update(torch.from_numpy(x).requires_grad_(), torch.from_numpy(target))
     expected = q.copy()
@@ -136,8 +136,8 @@ def test_centres_are_saved_and_nothing_is_learnt_by_gradient():
         assert saved == (["centres"] if "centre" in name else [])
 
 
-def test_tau_zero_is_softmax(given):
-    x, layer, target, q = given
+def test_tau_zero_is_softmax(problem):
+    x, layer, target, q = problem
     plain = make("softmax")(torch.from_numpy(x), layer, torch.from_numpy(target))
     for name in ("centre", "improved-centre"):
         loss = make(name, q)
@@ -145,8 +145,8 @@ def test_tau_zero_is_softmax(given):
         assert loss(torch.from_numpy(x), layer, torch.from_numpy(target)) == plain
 
 
-def test_angular_puts_the_layer_where_it_gives_the_same_logits(given):
-    x, layer, _, _ = given
+def test_angular_puts_the_layer_where_it_gives_the_same_logits(problem):
+    x, layer, _, _ = problem
     loss = make("angular")
     before = loss.logits(torch.from_numpy(x), layer)
     loss.constrain(layer)
@@ -156,8 +156,8 @@ def test_angular_puts_the_layer_where_it_gives_the_same_logits(given):
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
-def test_tags_and_dimensions_match_their_formulas(given, task):
-    x, layer, _, _ = given
+def test_tags_and_dimensions_match_their_formulas(problem, task):
+    x, layer, _, _ = problem
     rng = np.random.default_rng(1)
     logits = layer(torch.from_numpy(x)).detach().numpy()
     if task == "multilabel":

@@ -102,18 +102,18 @@ def groups(rows) -> set[int]:
 def test_crossfit_nets_never_see_their_fold(manifest, waves, tmp_path, seen) -> None:
     nets = run(manifest, waves, tmp_path, "crossfit")
     assert [t.spec.fold for t in nets] == [0, 1, 2]
-    for fold, made in enumerate(nets):
+    for fold, trained in enumerate(nets):
         outside = np.flatnonzero(fold != FOLDS)
-        assert set(made.spec.trained_on) == ids(outside)
+        assert set(trained.spec.trained_on) == ids(outside)
         assert sorted(seen.train[fold] + seen.val[fold]) == outside.tolist()
         assert seen.val[fold]
         assert not groups(seen.train[fold]) & groups(seen.val[fold])
 
 
 def test_one_shared_net_sees_all(manifest, waves, tmp_path, seen) -> None:
-    (made,) = run(manifest, waves, tmp_path, "shared")
-    assert (made.spec.protocol, made.spec.fold) == ("shared", None)
-    assert set(made.spec.trained_on) == ids(range(N))
+    (trained,) = run(manifest, waves, tmp_path, "shared")
+    assert (trained.spec.protocol, trained.spec.fold) == ("shared", None)
+    assert set(trained.spec.trained_on) == ids(range(N))
     assert sorted(seen.train[0] + seen.val[0]) == list(range(N))
     assert seen.val[0]
 
@@ -121,9 +121,9 @@ def test_one_shared_net_sees_all(manifest, waves, tmp_path, seen) -> None:
 def test_frozen_nets_see_nothing(manifest, waves, tmp_path, seen) -> None:
     net = build_net("music1d", 3, width=0.1, **OPTIONS)
     torch.save(net.state_dict(), tmp_path / "w.pt")
-    (made,) = run(manifest, waves, tmp_path, "frozen", weights=str(tmp_path / "w.pt"))
-    assert made.spec.trained_on == ()
-    assert made.curve == {}
+    (trained,) = run(manifest, waves, tmp_path, "frozen", weights=str(tmp_path / "w.pt"))
+    assert trained.spec.trained_on == ()
+    assert trained.curve == {}
     assert seen.train == []
     with pytest.raises(BadSetting, match="pretrained weights"):
         run(manifest, waves, tmp_path, "frozen")
@@ -132,12 +132,12 @@ def test_frozen_nets_see_nothing(manifest, waves, tmp_path, seen) -> None:
 def test_a_holdout_net_trains_and_stops_by_its_own_split(manifest, waves, tmp_path, seen) -> None:
     usable = np.ones(N, dtype=np.bool_)
     usable[[3, 17, 21]] = False
-    (made,) = run(manifest, waves, tmp_path, "holdout", usable=usable)
+    (trained,) = run(manifest, waves, tmp_path, "holdout", usable=usable)
     train = [i for i in range(16) if i != 3]
     assert seen.train == [train]
     assert seen.val == [[16, 18, 19]]
-    assert (made.spec.protocol, made.spec.fold) == ("holdout", None)
-    assert set(made.spec.trained_on) == ids([*train, 16, 18, 19])
+    assert (trained.spec.protocol, trained.spec.fold) == ("holdout", None)
+    assert set(trained.spec.trained_on) == ids([*train, 16, 18, 19])
     (folder,) = tmp_path.iterdir()
     assert folder.name.startswith("music1d-holdout-")
     record = json.loads((folder / "settings.json").read_text())
@@ -190,12 +190,12 @@ def test_all_protocols_train_really(manifest, waves, tmp_path) -> None:
     for protocol, count in (("crossfit", 3), ("shared", 1), ("holdout", 1)):
         nets = run(manifest, waves, tmp_path, protocol)
         assert len({t.spec.weights for t in nets}) == count
-        for made in nets:
-            assert made.curve["epoch"] == [1.0, 2.0]
-            assert np.isfinite(made.curve["val_loss"]).all()
+        for trained in nets:
+            assert trained.curve["epoch"] == [1.0, 2.0]
+            assert np.isfinite(trained.curve["val_loss"]).all()
     nets = run(manifest, waves, tmp_path, "crossfit", patience=0, iterations=5)
-    for made in nets:
+    for trained in nets:
         # Four steps an epoch: the second one is cut off after the first step.
-        assert made.curve["epoch"] == [1.0, 2.0]
-        assert made.curve["iteration"] == [1.0, 2.0, 3.0, 4.0, 5.0]
-        assert np.isnan(made.curve["val_loss"]).all()
+        assert trained.curve["epoch"] == [1.0, 2.0]
+        assert trained.curve["iteration"] == [1.0, 2.0, 3.0, 4.0, 5.0]
+        assert np.isnan(trained.curve["val_loss"]).all()
