@@ -24,7 +24,7 @@ from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests.files import read_csv
 
 # Columns with a meaning of their own; `predicted` follows from the probabilities.
-RESERVED = ("clip_id", "label", "group", "fold", "model", "predicted")
+RESERVED = ("repeat", "clip_id", "label", "group", "fold", "model", "predicted")
 # Probability columns may be marked as such, as in the file that mvemo writes.
 PREFIX = "p_"
 # The fold of clips that were not tested, as in the file that mvemo writes.
@@ -87,7 +87,8 @@ def read_predictions(*paths: Path | str) -> Predictions:
     ``group``, ``fold`` (the one that the clip was tested in, -1 if it was not) and
     ``model`` (default: the file's name). If any column begins with ``p_``, those alone are
     probabilities. Each row's probabilities sum to 1 within `TOLERANCE`; all empty or NaN:
-    not predicted. mvemo's own ``predictions.csv`` is such a file.
+    not predicted. mvemo's own ``predictions.csv`` is such a file. Where a column ``repeat``
+    tells evaluations on different folds apart, the first one is read.
 
     Parameters
     ----------
@@ -236,7 +237,8 @@ def _read_file(path: Path) -> tuple[tuple[str, ...], list[_Row]]:
     header = [cell.strip() for cell in lines[0][1]]
     columns, classes = _class_columns(path, header)
     reserved = {name: header.index(name) for name in RESERVED if name in header}
-    rows = []
+    rows: list[_Row] = []
+    first_repeat: str | None = None
     for number, cells in lines[1:]:
         place = f"{path}:{number}"
         if len(cells) != len(header):
@@ -249,6 +251,10 @@ def _read_file(path: Path) -> tuple[tuple[str, ...], list[_Row]]:
             raise BadFeatures(
                 f"{place}: label {values['label']!r} is none of the classes {', '.join(classes)}"
             )
+        repeat = values.get("repeat")
+        first_repeat = first_repeat if rows else repeat
+        if repeat != first_repeat:
+            continue
         rows.append(
             _Row(
                 place=place,

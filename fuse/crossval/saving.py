@@ -117,6 +117,26 @@ def save_heads(path: str | Path, results: Results) -> None:
     See Also
     --------
     load_heads : read it.
+
+    Examples
+    --------
+    A head of one's own, in the results of other predictions:
+
+    >>> from dataclasses import replace
+    >>> import numpy as np
+    >>> from mvemo.fuse import Head, Predictions, results_of_predictions
+    >>> predictions = Predictions(
+    ...     classes=("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
+    ...     y_true=np.array([0, 1]), folds=np.array([0, 0]), k=1,
+    ...     proba={"net": np.array([[0.9, 0.1], [0.2, 0.8]])},
+    ... )
+    >>> head = Head(
+    ...     model="net", features=(), fold=None, net_fold=None, mean=np.zeros(3),
+    ...     scale=np.ones(3), coef=np.ones((2, 3), np.float32), intercept=np.zeros(2), C=0.01,
+    ... )
+    >>> save_heads("heads.npz", replace(results_of_predictions(predictions), heads=(head,)))
+    >>> load_heads("heads.npz").select("net")[0].coef.shape
+    (2, 3)
     """
     arrays: dict[str, NDArray[Any]] = {}
     for i, head in enumerate(results.heads):

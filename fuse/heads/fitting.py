@@ -99,6 +99,22 @@ def fit_heads(
     --------
     trainable : those of some fits that have enough training clips.
     mvemo.fuse.evaluate : every model and fold of a cache, scored.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from mvemo.fuse import Clips, models_of, task_of
+    >>> from mvemo.fuse.features import matrix_of
+    >>> values = np.array([[-2.0], [-1.0], [1.0], [2.0], [1.5]], np.float32)
+    >>> clips = Clips(
+    ...     task=task_of("multiclass"), y_true=np.array([0, 0, 1, 1, 1]), groups=tuple("abcde"),
+    ...     folds=np.array([0, 1, 0, 1, 2]), n_outputs=2,
+    ... )
+    >>> (model,) = models_of({"tempo": "audio"})
+    >>> fit = Fit(model, fold=2, train=clips.folds != 2, C=1.0, predict=clips.folds == 2)
+    >>> heads, outputs = fit_heads([fit], {"tempo": matrix_of(values)}, clips)
+    >>> outputs[0].argmax(axis=1)
+    array([1])
     """
     _check_settings(clips, settings)
     valid, weights = _training(fits, matrices)

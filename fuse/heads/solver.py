@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.heads.blocks import Block, RunningBlock, weighted_moments
 from mvemo.fuse.heads.objective import curvature, residual_and_loss
-from mvemo.fuse.links import Link as Link
+from mvemo.fuse.links import Link
 
 # Pairs of steps and gradient changes that L-BFGS keeps.
 MEMORY = 10
