@@ -163,7 +163,8 @@ def test_help_and_stage_two_load_none_of_stage_one(features: Path, tmp_path: Pat
     code = (
         "import sys\n"
         "from mvemo.pipeline import cli\n"
-        f"sys.argv = ['mvemo-cv', {str(features)!r}, '--out', {str(tmp_path / 'o')!r}]\n"
+        f"sys.argv = ['mvemo-cv', {str(features)!r}, '--out', {str(tmp_path / 'o')!r}, "
+        "'--models', 'c3d', '--set', 'fuse.n_resamples=0']\n"
         "try:\n    cli.main_cv()\nexcept SystemExit as stop:\n    assert not stop.code\n"
         "print([m for m in ('torch', 'torchvision', 'av', 'cv2', 'librosa') if m in sys.modules])"
     )
