@@ -193,6 +193,8 @@ def with_fold_file(
 ) -> tuple[Manifest, Settings]:
     """The manifest with the folds of a file prescribed, and settings of as many folds.
 
+    Folds that are asked for replace a split that the manifest has.
+
     Raises
     ------
     BadManifest
@@ -204,7 +206,7 @@ def with_fold_file(
         raise BadOption(f"--folds {fold_file}: the holdout protocol has one split, not folds")
     folds = read_folds(fold_file, manifest)
     clips = tuple(
-        replace(clip, fold=fold)
+        replace(clip, fold=fold, split=None)
         for clip, fold in zip(manifest.clips, folds.assignment.tolist(), strict=True)
     )
     extract = replace(settings.extract, folds=folds.k)

@@ -12,6 +12,7 @@ import click
 import pytest
 
 from mvemo.pipeline import cli
+from mvemo.pipeline.settings import load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -76,6 +77,15 @@ def test_the_worked_example_gives_what_it_shows() -> None:
     report: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     assert runner.run(example, out=report.append).failed == 0, "".join(report)
+
+
+def test_the_profile_for_two_cores_is_one(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "studies.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "small.toml").write_text(block)
+    settings = load_settings(str(tmp_path / "small.toml"))
+    assert settings.nets["crnn"].train.loss == "improved-centre"
+    assert settings.descriptors.hop_length == 512
 
 
 def test_commands_are_found() -> None:

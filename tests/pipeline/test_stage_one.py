@@ -16,8 +16,11 @@ from stage_samples import TINY, rewrite, run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.nets import build_net
-from mvemo.manifests import Clip, read_folds, read_manifest
+from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest, write_folds
 from mvemo.pipeline import inputs
+from mvemo.pipeline.clip_tables import extracted_clips
+from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.stage_one import with_fold_file
 
 BAD = {
     "empty": b"",
@@ -387,6 +390,22 @@ def test_folds_of_a_file_are_those_of_the_features(
     assert "made for other clips?" in capsys.readouterr().err
     assert run("mvemo", *arguments, "--folds", "none.csv") == 2
     assert "neither a number of folds nor a file of folds" in capsys.readouterr().err
+
+
+def test_folds_of_a_file_replace_a_split(tmp_path: Path) -> None:
+    clips = tuple(
+        Clip(c, f"{c}.wav", ("xy"[i % 2],), c, split="train") for i, c in enumerate("abcd")
+    )
+    manifest = Manifest("m", "multiclass", ("x", "y"), clips, tmp_path)
+    folds = folds_of(manifest, 2)
+    write_folds(folds, tmp_path / "folds.csv")
+    settings = load_settings("paper", ["extract.protocol=frozen"])
+    assert with_fold_file(manifest, settings, None) == (manifest, settings)
+    prescribed, settings = with_fold_file(manifest, settings, tmp_path / "folds.csv")
+    assert settings.extract.folds == 2
+    table = extracted_clips(prescribed, settings.extract).table
+    assert table.splits is None
+    assert table.folds.tolist() == folds.assignment.tolist()
 
 
 def test_imported_features_of_clips_that_would_go_are_not_dropped_unasked(
