@@ -22,7 +22,6 @@ from mvemo.cache import (
 from mvemo.cache.imports.arrays import split_source
 from mvemo.manifests import read_manifest
 from mvemo.manifests.files import dump_json
-from mvemo.pipeline.clip_tables import imported_clips
 from mvemo.pipeline.commands.cache_text import cache_lines
 from mvemo.pipeline.commands.options import PATH, force_option, refuse_replacing
 from mvemo.pipeline.provenance import provenance as facts_of
@@ -166,6 +165,8 @@ def import_(features: Path, files: tuple[str, ...], name: str, **options: Any) -
 
 def _clip_table(manifest: Path | None, features: Path) -> ClipTable | None:
     """The clips of a manifest, if one is given."""
+    from mvemo.pipeline.clip_tables import imported_clips
+
     if manifest is None:
         return None
     evaluation = imported_clips(read_manifest(manifest, media=False))
