@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import rankdata
+from sklearn.metrics import precision_recall_fscore_support
 
-from mvemo.fuse.metrics.averages import complete, mean_of_finite, ratio
-
-F64 = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
+from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.metrics.averages import complete, mean_of_finite
+from mvemo.fuse.metrics.ranking import average_precision, roc_auc
 
 # Of a tag whose training clips allow no other.
 DEFAULT_THRESHOLD = 0.5
@@ -52,12 +49,12 @@ class MultilabelScores:
 NAMES = ("precision", "recall", "f1", "roc_auc", "average_precision")
 
 
-def decide(probabilities: F64, thresholds: F64 | float = DEFAULT_THRESHOLD) -> Bools:
-    """bool, of the shape of `probabilities`: at or above the threshold; NaN never is.
+def decide(proba: F64, thresholds: F64 | float = DEFAULT_THRESHOLD) -> Bools:
+    """bool, of the shape of `proba`: at or above the threshold; NaN never is.
 
     `thresholds` broadcasts: float64 (tags,), or (clips, tags) where they differ by fold.
     """
-    return np.asarray(probabilities >= thresholds, dtype=np.bool_)
+    return np.asarray(proba >= thresholds, dtype=np.bool_)
 
 
 def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools | None = None) -> MultilabelScores:
@@ -90,42 +87,7 @@ def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools | None = None) -> 
     )
 
 
-def roc_auc(truth: Bools, scores: F64) -> F64:
-    """float64 (tags,): area under each tag's ROC curve; NaN with one class alone.
-
-    Parameters
-    ----------
-    truth
-        bool (clips, tags).
-    scores
-        float64 (clips, tags).
-    """
-    n_true = truth.sum(axis=0).astype(np.float64)
-    n_false = len(truth) - n_true
-    if not len(truth):
-        return np.full(truth.shape[1], np.nan)
-    ranks = np.asarray(rankdata(scores, axis=0), dtype=np.float64)
-    above = np.where(truth, ranks, 0.0).sum(axis=0) - n_true * (n_true + 1) / 2
-    return ratio(above, n_true * n_false)
-
-
-def average_precision(truth: Bools, scores: F64) -> F64:
-    """float64 (tags,): sum of recall gained times precision over each tag's distinct scores.
-
-    NaN for a tag that no clip has. Shapes as in `roc_auc`.
-    """
-    if not len(truth):
-        return np.full(truth.shape[1], np.nan)
-    _, hits, ends = _descending(truth, scores)
-    precision = hits / np.arange(1, len(truth) + 1)[:, None]
-    # Hits gained since the distinct score before, at the last clip of each.
-    reached = np.where(ends, hits, 0.0)
-    before = np.vstack([np.zeros((1, truth.shape[1])), np.maximum.accumulate(reached)[:-1]])
-    gained = np.where(ends, hits - before, 0.0)
-    return ratio((gained * precision).sum(axis=0), truth.sum(axis=0).astype(np.float64))
-
-
-def best_thresholds(probabilities: F64, labels: Ints) -> F64:
+def best_thresholds(proba: F64, y_true: Ints) -> F64:
     """The threshold of each tag that makes its F1 largest.
 
     To be fitted on inner out-of-fold predictions of the training clips, never on the clips
@@ -134,52 +96,64 @@ def best_thresholds(probabilities: F64, labels: Ints) -> F64:
 
     Parameters
     ----------
-    probabilities
+    proba
         float64 (clips, tags); NaN rows are left out.
-    labels
+    y_true
         int64 (clips, tags), 0 or 1.
 
     Returns
     -------
     float64 (tags,), for `decide`; `DEFAULT_THRESHOLD` for a tag that no clip has.
+
+    Examples
+    --------
+    >>> best_thresholds(np.array([[0.9], [0.6], [0.2]]), np.array([[1], [1], [0]]))
+    array([0.4])
     """
-    there = np.isfinite(probabilities).all(axis=1)
-    truth, p = labels[there].astype(np.bool_), probabilities[there]
-    result = np.full(p.shape[1], DEFAULT_THRESHOLD)
+    valid = complete(proba)
+    positive, p = y_true[valid].astype(np.bool_), proba[valid]
+    thresholds = np.full(p.shape[1], DEFAULT_THRESHOLD)
     if not len(p):
-        return result
-    ordered, hits, ends = _descending(truth, p)
-    n_true = truth.sum(axis=0)
-    f1 = 2 * hits / (np.arange(1, len(p) + 1)[:, None] + n_true)
+        return thresholds
+    ordered, hits, ends = _descending(positive, p)
+    n_positive = positive.sum(axis=0)
+    f1 = 2 * hits / (np.arange(1, len(p) + 1)[:, None] + n_positive)
     best = np.where(ends, f1, -1.0).argmax(axis=0)
     columns = np.arange(p.shape[1])
-    lowest_said = ordered[best, columns]
+    lowest_chosen = ordered[best, columns]
     next_down = ordered[np.minimum(best + 1, len(p) - 1), columns]
-    middle = (lowest_said + next_down) / 2
+    middle = (lowest_chosen + next_down) / 2
     # Of neighbouring floating-point numbers the middle may round down to the lower one.
-    middle = np.where(middle > next_down, middle, lowest_said)
-    held = n_true > 0
-    result[held] = middle[held]
-    return result
+    middle = np.where(middle > next_down, middle, lowest_chosen)
+    seen = n_positive > 0
+    thresholds[seen] = middle[seen]
+    return thresholds
 
 
-def _descending(truth: Bools, scores: F64) -> tuple[F64, F64, Bools]:
+def _descending(positive: Bools, scores: F64) -> tuple[F64, F64, Bools]:
     """Scores in falling order by tag, hits so far, and where a distinct score ends."""
     order = np.argsort(-scores, axis=0, kind="stable")
     ordered = np.take_along_axis(scores, order, axis=0)
-    hits = np.cumsum(np.take_along_axis(truth, order, axis=0), axis=0).astype(np.float64)
+    hits = np.cumsum(np.take_along_axis(positive, order, axis=0), axis=0).astype(np.float64)
     last = np.ones((1, scores.shape[1]), dtype=np.bool_)
     return ordered, hits, np.vstack([ordered[1:] != ordered[:-1], last])
 
 
-def _decision_scores(truth: Bools, said: Bools) -> tuple[F64, F64, F64]:
-    """Precision, recall and F1 of each tag, float64 (tags,)."""
-    right = (truth & said).sum(axis=0).astype(np.float64)
-    chosen, held = said.sum(axis=0), truth.sum(axis=0)
-    neither = chosen + held == 0
-    result = []
-    for numerator, denominator in ((right, chosen), (right, held), (2 * right, chosen + held)):
-        score = np.nan_to_num(ratio(numerator, denominator.astype(np.float64)))
-        score[neither] = np.nan
-        result.append(score)
-    return result[0], result[1], result[2]
+def _decision_scores(y_true: Bools, y_pred: Bools) -> tuple[F64, F64, F64]:
+    """Precision, recall and F1 of each tag, float64 (tags,): 0 where 0 / 0.
+
+    NaN for a tag that is neither true nor decided anywhere.
+    """
+    if not len(y_true):
+        nothing = np.full(y_true.shape[1], np.nan)
+        return nothing, nothing.copy(), nothing.copy()
+    unseen = ~(y_true | y_pred).any(axis=0)
+    if y_true.shape[1] == 1:
+        # scikit-learn takes one column for two classes.
+        scores = precision_recall_fscore_support(
+            y_true[:, 0], y_pred[:, 0], average="binary", zero_division=0
+        )
+    else:
+        scores = precision_recall_fscore_support(y_true, y_pred, average=None, zero_division=0)
+    precision, recall, f1 = (np.where(unseen, np.nan, score) for score in scores[:3])
+    return precision, recall, f1

@@ -1,16 +1,14 @@
-"""Scores of predicted dimensions such as valence and arousal (F9), and their quadrants."""
+"""Scores of predicted targets such as valence and arousal (F9), and their quadrants."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from sklearn.metrics import r2_score, root_mean_squared_error
 
-from mvemo.fuse.metrics.averages import ratio
-
-F64 = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.metrics.averages import complete, ratio
 
 # Index of a quadrant in these is what `quadrants` returns.
 QUADRANTS = (
@@ -23,17 +21,17 @@ QUADRANTS = (
 
 @dataclass(frozen=True)
 class RegressionScores:
-    """Scores of each dimension.
+    """Scores of each target.
 
     Parameters
     ----------
     r2
-        float64 (dimensions,): coefficient of determination, at most 1; 0 is what the mean
+        float64 (targets,): coefficient of determination, at most 1; 0 is what the mean
         of the scored clips would get. NaN where the labels do not vary.
     rmse
-        float64 (dimensions,): root mean squared error, in the labels' unit.
+        float64 (targets,): root mean squared error, in the labels' unit.
     ccc
-        float64 (dimensions,): Lin's concordance correlation coefficient (Lin 1989), in
+        float64 (targets,): Lin's concordance correlation coefficient (Lin 1989), in
         [-1, 1], with variances and covariance over n. NaN where labels and predictions are
         one and the same constant.
     clips
@@ -46,31 +44,56 @@ class RegressionScores:
     clips: int
 
 
-def regression_scores(labels: F64, predictions: F64) -> RegressionScores:
+def regression_scores(y_true: F64, y_pred: F64) -> RegressionScores:
     """Score predictions.
 
     Parameters
     ----------
-    labels
-        float64 (clips, dimensions).
-    predictions
-        float64 (clips, dimensions); NaN rows are left out.
+    y_true
+        float64 (clips, targets).
+    y_pred
+        float64 (clips, targets); NaN rows are left out.
+
+    Examples
+    --------
+    >>> scores = regression_scores(np.array([[0.0], [1.0]]), np.array([[0.0], [0.5]]))
+    >>> scores.r2, scores.rmse.round(3), scores.ccc.round(3)
+    (array([0.5]), array([0.354]), array([0.667]))
     """
-    there = np.isfinite(predictions).all(axis=1)
-    y, p = labels[there].astype(np.float64), predictions[there]
+    valid = complete(y_pred)
+    y, p = y_true[valid].astype(np.float64), y_pred[valid]
     if not len(y):
-        nothing = np.full(labels.shape[1], np.nan)
+        nothing = np.full(y_true.shape[1], np.nan)
         return RegressionScores(nothing, nothing.copy(), nothing.copy(), 0)
-    my, mp = y.mean(axis=0), p.mean(axis=0)
-    squared = ((y - p) ** 2).mean(axis=0)
-    var_y, var_p = ((y - my) ** 2).mean(axis=0), ((p - mp) ** 2).mean(axis=0)
-    covariance = ((y - my) * (p - mp)).mean(axis=0)
+    r2 = np.full(y.shape[1], np.nan)
+    if len(y) > 1:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            r2 = r2_score(y, p, multioutput="raw_values", force_finite=False)
     return RegressionScores(
-        r2=1.0 - ratio(squared, var_y),
-        rmse=np.sqrt(squared),
-        ccc=ratio(2.0 * covariance, var_y + var_p + (my - mp) ** 2),
+        r2=np.where(np.isfinite(r2), r2, np.nan),
+        rmse=root_mean_squared_error(y, p, multioutput="raw_values"),
+        ccc=concordance(y, p),
         clips=len(y),
     )
+
+
+def concordance(y_true: F64, y_pred: F64) -> F64:
+    """float64 (targets,): Lin's concordance correlation coefficient (Lin 1989, eq. 1).
+
+    Parameters
+    ----------
+    y_true, y_pred
+        float64 (clips, targets), without NaN.
+
+    Returns
+    -------
+    In [-1, 1], with variances and covariance over n; NaN where labels and predictions are
+    one and the same constant.
+    """
+    mean_y, mean_p = y_true.mean(axis=0), y_pred.mean(axis=0)
+    var_y, var_p = y_true.var(axis=0), y_pred.var(axis=0)
+    covariance = ((y_true - mean_y) * (y_pred - mean_p)).mean(axis=0)
+    return ratio(2.0 * covariance, var_y + var_p + (mean_y - mean_p) ** 2)
 
 
 def quadrants(valence: F64, arousal: F64, centre: tuple[float, float] = (0.0, 0.0)) -> Ints:
@@ -93,7 +116,7 @@ def quadrants(valence: F64, arousal: F64, centre: tuple[float, float] = (0.0, 0.
     return index.astype(np.int64)
 
 
-def quadrant_accuracy(true: Ints, predicted: Ints) -> float:
+def quadrant_accuracy(y_true: Ints, y_pred: Ints) -> float:
     """Share of clips in the right quadrant; -1 (no prediction) left out, NaN of none."""
-    there = (true >= 0) & (predicted >= 0)
-    return float(np.mean(true[there] == predicted[there])) if there.any() else float("nan")
+    valid = (y_true >= 0) & (y_pred >= 0)
+    return float(np.mean(y_true[valid] == y_pred[valid])) if valid.any() else float("nan")

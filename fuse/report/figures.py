@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from sklearn.metrics import roc_curve
 
 from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.metrics.calibration import reliability
-from mvemo.fuse.metrics.multiclass import roc_auc, roc_curve
+from mvemo.fuse.metrics.ranking import roc_auc
 from mvemo.fuse.report.drawing import (
     COLOURS,
     DASHES,
@@ -410,16 +411,17 @@ def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
         float64 (clips, columns); NaN rows are left out.
     """
     valid = complete(scores)
+    areas = roc_auc(positive[valid], scores[valid])
     curves: list[tuple[F64, float]] = []
-    for truth, score in zip(positive[valid].T, scores[valid].T, strict=True):
+    for truth, score, area in zip(positive[valid].T, scores[valid].T, areas, strict=True):
         if truth.all() or not truth.any():
             curves.append((np.empty(0), float("nan")))
             continue
-        false_rate, true_rate = roc_curve(truth, score)
+        false_rate, true_rate, _ = roc_curve(truth, score, drop_intermediate=False)
         # At a vertical step np.interp takes the upper end; each curve starts in (0, 0).
         rates = np.interp(_RATES, false_rate, true_rate)
         rates[0] = 0.0
-        curves.append((rates, roc_auc(truth, score)))
+        curves.append((rates, float(area)))
     return curves
 
 

@@ -23,7 +23,6 @@ from mvemo.fuse.metrics.multiclass import (
     accuracy,
     class_scores,
     confusion_matrix,
-    f1_macro,
     roc_auc_macro_ovr,
 )
 from mvemo.fuse.statistics.bootstrap import bootstrap_multiclass
@@ -112,12 +111,11 @@ class Multiclass(Task):
         )
 
     def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
-        confusion = confusion_matrix(y_true, y_pred, outputs.shape[1])
-        precision, recall, f1 = class_scores(confusion)
+        precision, recall, f1 = class_scores(y_true, y_pred, outputs.shape[1])
         return Measures(
             {
                 "accuracy": accuracy(y_true, y_pred),
-                "f1_macro": f1_macro(confusion),
+                "f1_macro": mean_of_finite(f1),
                 "roc_auc_macro_ovr": roc_auc_macro_ovr(y_true, outputs),
             },
             {"precision": precision, "recall": recall, "f1": f1},

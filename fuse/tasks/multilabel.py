@@ -17,8 +17,8 @@ from mvemo.fuse.metrics.multilabel import (
     best_thresholds,
     decide,
     multilabel_scores,
-    roc_auc,
 )
+from mvemo.fuse.metrics.ranking import roc_auc
 from mvemo.fuse.statistics.bootstrap import bootstrap_multilabel
 from mvemo.fuse.statistics.ranked import areas
 from mvemo.fuse.statistics.resamples import Resamples

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvemo.fuse.arrays import F64, Bools, Ints
-from mvemo.fuse.metrics.multiclass import accuracy, confusion_matrix, f1_macro, roc_auc_macro_ovr
+from mvemo.fuse.metrics.multiclass import accuracy, f1_macro, roc_auc_macro_ovr
 from mvemo.fuse.statistics.resamples import percentile_interval, resample_groups
 
 
@@ -78,7 +78,7 @@ def score(
         low=float(low),
         high=float(high),
         sd=float(np.std(spread, ddof=1)) if len(spread) > 1 else float("nan"),
-        f1=float(np.mean([f1_macro(confusion_matrix(y_true, p, n_classes)) for p in y_preds])),
+        f1=float(np.mean([f1_macro(y_true, p, n_classes) for p in y_preds])),
         auc=float(np.mean([roc_auc_macro_ovr(y_true, proba) for proba in probas])),
         majority=float(np.mean([majority_accuracy(y_true, f) for f in folds])),
         n_clips=int(mask.sum()),
