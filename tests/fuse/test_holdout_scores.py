@@ -230,3 +230,23 @@ def test_heads_for_new_clips_are_fitted_on_all_clips_of_a_split(tmp_path, task) 
     said = stack.predict(np.concatenate([decision_inputs(p, stack.link) for p in inputs], axis=1))
     # It knows the classes that only training clips have.
     assert len(np.unique(said.argmax(axis=1))) == 6
+
+
+def test_only_tested_clips_count_as_predicted_or_not(tmp_path) -> None:
+    table = split_table()
+    test = int((table.splits == 2).sum())
+    path = holdout_cache(tmp_path / "f.h5", table)
+    assert "clips" not in format_table(run(path)).split("model  ")[1].splitlines()[0]
+    missing = np.flatnonzero(table.splits == 2)[:3].tolist()
+    ids = [c for c, s in zip(table.clip_ids, table.splits, strict=True) if s < 2]
+    vectors = [
+        (spec(n, 12, "holdout", None, ids), features(table, n, 12)) for n in ("music1d", "c3d")
+    ]
+    path = write_cache(tmp_path / "g.h5", table, vectors, missing={"c3d": missing})
+    results = run(path)
+    text = format_table(results)
+    assert f"{test}/{test}" in text
+    assert f"{test - 3}/{test}" in text
+    write_report(results, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"could predict, of {test}." in page

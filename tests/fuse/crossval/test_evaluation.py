@@ -1,5 +1,7 @@
 """Cross-validation: equal to scikit-learn's, honest, and at chance on permuted labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from feature_samples import (
@@ -16,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mvemo.cache import open_cache
-from mvemo.fuse import BadFeatures, LeakError, evaluate
+from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table
 
 
 def run(path, **options):
@@ -141,3 +143,28 @@ def test_the_majority_baseline_is_the_training_folds_commonest_class(tmp_path):
         common = np.bincount(results.y_true[~test]).argmax()
         by_hand.append(np.mean(results.y_true[test] == common))
     np.testing.assert_allclose(results.primary_per_fold(results.baseline), by_hand)
+
+
+@pytest.mark.parametrize("songs", [None, "mean"])
+def test_clips_that_no_head_could_be_trained_for_lack_no_feature(tmp_path, songs):
+    # All but the clips of fold 0 are of one class: no head can leave fold 0 out.
+    table = make_table(n=40, k=2)
+    folds = (np.arange(40) >= 8).astype(np.int64)
+    table = replace(
+        table,
+        clip_ids=tuple(f"song {i // 2}@{i % 2}" for i in range(40)),
+        labels=np.where(folds == 0, np.arange(40) // 2 % 6, 5),
+        folds=folds,
+        fold_seed=-1,
+    )
+    path = frozen_cache(tmp_path / "f.h5", table, names=("music1d", "c3d"), missing={"c3d": [0, 1]})
+    results = run(path, songs=songs)
+    by_name = {model.name: model for model in results.models}
+    of_song = 1 if songs is None else 2
+    assert results.missing == {"music1d": 0, "c3d": 2 // of_song}
+    assert by_name["music1d"].n_untrained == 8 // of_song
+    # Clips without pictures are missing a feature; the others are not.
+    assert by_name["c3d"].n_untrained == 6 // of_song
+    assert (~by_name["music1d"].valid).sum() == 8 // of_song
+    text = " ".join(format_table(results).split())
+    assert f"have too few clips of two classes: music1d {8 // of_song}, " in text

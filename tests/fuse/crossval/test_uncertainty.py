@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from feature_samples import crossfit_cache, frozen_cache, make_table
-from fuse_samples import plain_settings
+from fuse_samples import make_results, plain_settings
 
 from mvemo.cache import open_cache
-from mvemo.fuse import evaluate, format_table, metrics_dict
+from mvemo.fuse import Model, evaluate, format_table, metrics_dict, score_model
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.repeats import with_repeats
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
@@ -70,3 +72,23 @@ def test_more_training_clips_help_and_the_last_point_is_the_evaluation(tmp_path,
         assert [round(p[1]) for p in points] == pytest.approx([20, 100, 200], abs=8)
         assert points[-1][2] == pytest.approx(np.mean(model.per_fold["accuracy"]))
     assert curves["integrated"][-1][2] > curves["integrated"][0][2]
+
+
+def test_a_perfect_score_of_one_group_is_not_certain():
+    results = make_results(24, 2, missing=0)
+    model = results.models[0]
+    one_group = np.array(results.groups) == results.groups[0]
+    outputs = np.where(one_group[:, None], model.outputs, np.nan)
+    few = score_model(
+        results.task,
+        Model(model.name, model.features, model.modalities),
+        outputs,
+        results.y_true,
+        results.folds,
+        results.k,
+    )
+    results = with_uncertainty(replace(results, models=(few, *results.models[1:])), n_resamples=20)
+    # All resamples of one group are the same, and say nothing of other groups.
+    for low, high in results.models[0].intervals.values():
+        assert np.isnan(low) or high - low > 0.5
+    assert "100-100" not in format_table(results)
