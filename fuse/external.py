@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.crossval.repeats import with_repeats
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
 from mvemo.fuse.report.summary import OTHERS
@@ -54,6 +55,9 @@ class Predictions:
         Model name to float64 (clips, classes); NaN rows where it made no prediction.
     files
         (name, SHA-256) of each file.
+    repeats
+        Where the files have several evaluations on different folds, all of them, the first
+        of which is this one.
     """
 
     classes: tuple[str, ...]
@@ -64,6 +68,7 @@ class Predictions:
     k: int
     proba: Mapping[str, F64]
     files: tuple[tuple[str, str], ...] = ()
+    repeats: tuple[Predictions, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class _Row:
     group: str | None
     fold: str | None
     model: str
+    repeat: str | None
     proba: list[float]
 
 
@@ -85,7 +91,8 @@ def read_predictions(*paths: Path | str) -> Predictions:
     CSV in UTF-8 with a header: ``clip_id``, ``label`` (the true class), and a column of
     probabilities for each class, named like the class or ``p_`` and the class; optional
     ``group``, ``fold`` (the one that the clip was tested in, -1 if it was not) and
-    ``model`` (default: the file's name). If any column begins with ``p_``, those alone are
+    ``model`` (default: the file's name), ``repeat`` (which of several evaluations on
+    different folds). If any column begins with ``p_``, those alone are
     probabilities. Each row's probabilities sum to 1 within `TOLERANCE`; all empty or NaN:
     not predicted. mvemo's own ``predictions.csv`` is such a file. Where a column ``repeat``
     tells evaluations on different folds apart, the first one is read.
@@ -135,6 +142,17 @@ def read_predictions(*paths: Path | str) -> Predictions:
         order = [columns.index(name) for name in classes]
         rows += [replace(row, proba=[row.proba[i] for i in order]) for row in rows_of_file]
         files.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
+    by_repeat: dict[str | None, list[_Row]] = {}
+    for row in rows:
+        by_repeat.setdefault(row.repeat, []).append(row)
+    repeats = tuple(_predictions(part, classes, tuple(files)) for part in by_repeat.values())
+    return repeats[0] if len(repeats) == 1 else replace(repeats[0], repeats=repeats)
+
+
+def _predictions(
+    rows: Sequence[_Row], classes: tuple[str, ...], files: tuple[tuple[str, str], ...]
+) -> Predictions:
+    """The rows of one evaluation."""
     first = _first_rows(rows)
     clip_ids = tuple(first)
     folds, k = _number_folds(list(first.values()))
@@ -146,7 +164,7 @@ def read_predictions(*paths: Path | str) -> Predictions:
         folds=folds,
         k=k,
         proba=_proba_by_model(rows, clip_ids, len(classes)),
-        files=tuple(files),
+        files=files,
     )
 
 
@@ -192,6 +210,12 @@ def results_of_predictions(
     >>> round(results.models[0].scores["accuracy"], 2)
     0.67
     """
+    if predictions.repeats:
+        first, *others = (
+            results_of_predictions(one, name=name, synthetic=synthetic, provenance=provenance)
+            for one in predictions.repeats
+        )
+        return with_repeats(first, others)
     p = predictions
     task = task_of("multiclass")
     tested = (p.folds >= 0)[:, None]
@@ -264,6 +288,7 @@ def _read_file(path: Path) -> tuple[tuple[str, ...], list[_Row]]:
                 group=values.get("group") or None,
                 fold=values.get("fold"),
                 model=values.get("model", path.stem),
+                repeat=values.get("repeat"),
                 proba=_parse_proba(place, [cells[i] for i in columns]),
             )
         )

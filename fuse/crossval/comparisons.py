@@ -157,7 +157,7 @@ def compare_models(
 
 
 def compare_results(
-    results: Results | Sequence[Results], resamples: Resamples | None = None
+    repeats: Sequence[Results], resamples: Resamples | None = None
 ) -> list[Comparison]:
     """Test every fusion of an evaluation against its best single modality.
 
@@ -165,8 +165,8 @@ def compare_results(
 
     Parameters
     ----------
-    results
-        One evaluation, or its repeats with other folds.
+    repeats
+        One evaluation, or several on other folds.
     resamples
         As in `compare_models`.
 
@@ -181,16 +181,15 @@ def compare_results(
     BadFeatures
         The repeats have different models.
     """
-    every = [results] if isinstance(results, Results) else list(results)
-    models = every[0].models
-    for other in every[1:]:
+    models = repeats[0].models
+    for other in repeats[1:]:
         if [model.name for model in other.models] != [model.name for model in models]:
             raise BadFeatures(f"{other.name}: its repeats have different models")
-    repeats = [outputs_of(one) for one in every]
+    outputs = [outputs_of(one) for one in repeats]
     if not any(model.features for model in models):
         names = [model.name for model in models]
-        return compare_models(repeats, list(combinations(names, 2)), resamples)
-    return compare_models(repeats, _fusions_and_singles(repeats, models), resamples)
+        return compare_models(outputs, list(combinations(names, 2)), resamples)
+    return compare_models(outputs, _fusions_and_singles(outputs, models), resamples)
 
 
 def outputs_of(results: Results) -> FoldedOutputs:

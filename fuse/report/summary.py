@@ -204,15 +204,15 @@ def compare_best(results: Results) -> str:
     unit = " points" if task.in_percent else ""
     facts = []
     if interval := difference_text(task, c.interval):
-        facts.append(f"95 % interval {interval}")
+        facts.append(f"95 % interval of the difference {interval}")
     if np.isfinite(c.p):
         facts.append(f"corrected t-test over folds: p {p_text(c.p)}")
     if c.n_tests > 1 and np.isfinite(c.p):
         facts.append(f"{p_text(c.p_holm)} with Holm's correction for {c.n_tests} tests")
     on = "" if _all_shared(results, c) else f" on the {c.n_clips} clips that both predicted"
+    size = f"{score_text(task, abs(c.mean))}{unit} {'better' if c.mean >= 0 else 'worse'}"
     return (
-        f"The best {kind}, {winner}, differs from {rival}, {other}, by "
-        f"{score_text(task, c.mean, '+')}{unit}{on}"
+        f"The best {kind}, {winner}, is {size} than {rival}, {other}{on}"
         + (f" ({'; '.join(facts)})" if facts else "")
         + f": {verdict(c)}."
     )

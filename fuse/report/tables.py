@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from mvemo.fuse.report.published import LABEL, all_published_beside, published_beside
 from mvemo.fuse.report.summary import spread, verdict
 from mvemo.fuse.report.text import (
@@ -14,23 +12,23 @@ from mvemo.fuse.report.text import (
     fraction,
     interval_text,
     p_text,
-    percent,
     score_text,
 )
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.tasks.base import Column
 
 # Classes of the page's style sheet.
-TEXT, NUMBER, ID, OTHER = "", "n", "id", "n other"
+TEXT, NUMBER, ID, OTHER, LINE = "", "n", "id", "n other", "line"
 CALIBRATION = (("ece", "ECE"), ("brier", "Brier"), ("log_loss", "log loss"))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, what hovering over it shows, and whether it stands out."""
+    """A cell: its text, what hovering shows, a small line below, and whether it stands out."""
 
     text: str
     hint: str = ""
+    below: str = ""
     strong: bool = False
 
 
@@ -184,19 +182,18 @@ def outputs_table(results: Results, model: ModelResult) -> Table:
     head = [Head(task.output_nouns[0], TEXT), *(Head(title) for title in label_head)]
     for column in shown:
         head.append(Head(column.title))
-        if any(f"{column.score}:{i}" in model.intervals for i in range(len(results.classes))):
-            head.append(Head("95 %"))
     per_fold = model.per_output_fold.get(task.primary_output or "")
     if per_fold is not None and results.k > 1:
         title = next(c.title for c in shown if c.score == task.primary_output)
         head += [Head(f"{title} of a fold, min"), Head("mean"), Head("max")]
     rows = []
     for i, name in enumerate(results.classes):
-        cells = [name, *label_cells[i]]
+        cells: list[str | Cell] = [name, *label_cells[i]]
         for column in shown:
-            cells.append(fraction(float(model.per_output[column.score][i])))
-            if any(f"{column.score}:{j}" in model.intervals for j in range(len(results.classes))):
-                cells.append(interval_text(model.intervals.get(f"{column.score}:{i}")))
+            ends = interval_text(model.intervals.get(f"{column.score}:{i}"))
+            if not ends and has_intervals(results):
+                ends = "no interval"
+            cells.append(Cell(fraction(float(model.per_output[column.score][i])), below=ends))
         if per_fold is not None and results.k > 1:
             scores = spread(per_fold[:, i])
             cells += [fraction(value) for value in (scores.min, scores.mean, scores.max)]
@@ -218,7 +215,7 @@ def comparisons_table(results: Results) -> Table | None:
     head += [Head("best single feature in it" if fused else "against", TEXT)]
     head += [Head("clips")] if partial else []
     head += [Head("difference, points" if task.in_percent else "difference")]
-    head += [Head("95 %"), Head("t"), Head("p"), Head("p, Holm"), Head("verdict", TEXT)]
+    head += [Head("95 %"), Head("t"), Head("p"), Head("p, Holm"), Head("verdict", LINE)]
     rows = []
     for c in results.comparisons:
         cells = [c.model, c.reference, *([str(c.n_clips)] if partial else [])]
@@ -307,8 +304,3 @@ def has_intervals(results: Results) -> bool:
 def partly_predicted(results: Results) -> bool:
     """Whether a model did not predict every clip that is tested."""
     return any(not model.valid[results.tested].all() for model in results.models)
-
-
-def share_text(right: int, n: int) -> str:
-    """A share in percent; ``n/a`` of none."""
-    return percent(right / n) if n else percent(float(np.nan))

@@ -100,7 +100,7 @@ class Regression(Task):
     """
 
     name = "regression"
-    output_nouns = ("dimension", "dimensions")
+    output_nouns = ("target", "targets")
     link = "identity"
     primary_metric = "r2_macro"
     primary_title = "R2"

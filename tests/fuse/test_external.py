@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import replace
 
@@ -17,9 +18,12 @@ from mvemo.fuse import (
     read_predictions,
     results_of_predictions,
 )
+from mvemo.fuse.crossval.repeats import with_repeats
+from mvemo.fuse.models import Model
 from mvemo.fuse.report.files import predictions_csv
 from mvemo.fuse.report.page import report_html
 from mvemo.fuse.report.summary import banners, summarise
+from mvemo.fuse.results import score_model
 
 HEAD = "clip_id,label,calm,tense\n"
 GOOD = HEAD + "a,calm,0.9,0.1\nb,tense,0.6,0.4\nc,tense,0.2,0.8\n"
@@ -247,3 +251,32 @@ def test_a_probability_a_little_above_one_is_one(tmp_path):
 def test_rounded_probabilities_are_probabilities(tmp_path):
     path = write(tmp_path / "x.csv", "clip_id,label,x,y,z\na,x,0.333,0.333,0.333\n")
     assert read_predictions(path).proba["x"].tolist() == [[0.333, 0.333, 0.333]]
+
+
+def test_repeats_are_read_back(tmp_path):
+    first = make_results(24, 2, missing=0)
+    second = dataclasses.replace(first, folds=np.arange(24) // 2 % 2)
+    repeated = with_repeats(first, [rescored(second)])
+    path = write(tmp_path / "predictions.csv", predictions_csv(repeated))
+    again = results_of_predictions(read_predictions(path))
+    assert len(again.repeats) == 2
+    for one, expected in zip(again.repeats, repeated.repeats, strict=True):
+        assert one.folds.tolist() == expected.folds.tolist()
+    for model, expected in zip(again.models, repeated.models, strict=True):
+        np.testing.assert_array_equal(model.per_fold["accuracy"], expected.per_fold["accuracy"])
+
+
+def rescored(results):
+    """The same predictions, scored on the folds that `results` has now."""
+    models = tuple(
+        score_model(
+            results.task,
+            Model(m.name, m.features, m.modalities),
+            m.outputs,
+            results.y_true,
+            results.folds,
+            results.k,
+        )
+        for m in results.models
+    )
+    return dataclasses.replace(results, models=models)

@@ -14,7 +14,7 @@ from mvemo.fuse.statistics.resamples import resample_groups
 
 def test_each_fusion_is_paired_with_its_best_single_on_common_clips():
     results = make_results(missing=6)
-    rows = compare_results(results)
+    rows = compare_results([results])
     fusions = [m for m in results.models if len(m.features) > 1]
     assert [row.model for row in rows] == [m.name for m in fusions]
     by_name = {m.name: m for m in results.models}
@@ -45,7 +45,7 @@ def test_repeats_are_pooled_and_must_hold_the_same_models():
 
 def test_a_fusion_whose_singles_were_not_evaluated_has_no_row():
     results = make_results()
-    assert compare_results(dataclasses.replace(results, models=results.models[-2:])) == []
+    assert compare_results([dataclasses.replace(results, models=results.models[-2:])]) == []
 
 
 def test_the_interval_is_of_the_clips_that_both_predicted():
@@ -68,7 +68,7 @@ def test_the_interval_is_of_the_clips_that_both_predicted():
 def test_models_of_which_nothing_is_known_are_compared_pair_by_pair():
     results = make_results(24, 2)
     nameless = tuple(dataclasses.replace(m, features=()) for m in results.models[:3])
-    rows = compare_results(dataclasses.replace(results, models=nameless))
+    rows = compare_results([dataclasses.replace(results, models=nameless)])
     names = [m.name for m in nameless]
     assert [(r.model, r.reference) for r in rows] == [
         (names[0], names[1]),
@@ -89,7 +89,7 @@ def test_the_same_predictions_are_no_test():
         dataclasses.replace(one, name="again", features=()),
         dataclasses.replace(results.models[1], features=()),
     )
-    rows = compare_results(dataclasses.replace(results, models=models))
+    rows = compare_results([dataclasses.replace(results, models=models)])
     assert [row.same for row in rows] == [True, False, False]
     assert np.isnan(rows[0].p)
     # Against the third, the two are one test.
@@ -100,7 +100,7 @@ def test_the_same_predictions_are_no_test():
 def test_one_fold_has_an_interval_and_no_test():
     results = make_results(24, 1)
     resamples = resample_groups(results.groups, 100, 0)
-    (row, *_) = compare_results(results, resamples)
+    (row, *_) = compare_results([results], resamples)
     assert np.isfinite([row.mean, *row.interval]).all()
     assert np.isnan([row.t, row.p, row.p_holm]).all()
     assert row.significant == (row.interval[0] > 0 or row.interval[1] < 0)

@@ -24,8 +24,8 @@ def test_difference_interval_and_p_are_of_one_comparison(results):
     low, high = c.interval
     assert f"The best fusion, {c.model} (" in text
     assert f"the best single feature in it, {c.reference} (" in text
-    assert f"by {100 * c.mean:+.1f} points" in text
-    assert f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}" in text
+    assert f"is {100 * c.mean:.1f} points better than" in text
+    assert f"95 % interval of the difference {100 * low:+.1f} to {100 * high:+.1f}" in text
     assert low < c.mean < high
     assert f"p {c.p:.3f}" in text.replace("p < 0.001", f"p {c.p:.3f}")
     assert text.endswith(("significant at 5 %.", "not significant at 5 %."))
@@ -71,7 +71,7 @@ def _pair(results, c):
 def test_of_others_models_the_two_best_are_compared(results):
     nameless = tuple(dataclasses.replace(m, features=(), modalities=()) for m in results.models[:3])
     made = dataclasses.replace(results, models=nameless)
-    made = dataclasses.replace(made, comparisons=tuple(compare_results(made)))
+    made = dataclasses.replace(made, comparisons=tuple(compare_results([made])))
     assert len(made.comparisons) == 3
     c = best_comparison(made)
     order = sorted(made.models, key=lambda m: -made.primary_mean(m))
