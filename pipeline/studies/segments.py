@@ -74,8 +74,8 @@ def run_segments(
         segments = segment_manifest(songs, length, durations=durations)
         counts.append((length, len(segments), len(songs), j22.TABLE_1.get(length)))
         of_length = [with_length(plan, length, study.settings.shared) for plan in plans]
-        found, problems = _score_length(study, songs, segments, folds, of_length, length)
-        scores += found
+        length_scores, problems = _score_length(study, songs, segments, folds, of_length, length)
+        scores += length_scores
         notes += problems
     return StudyResult(
         name="segments",
