@@ -67,12 +67,12 @@ class Features:
     def _check_folds(self, name: str) -> None:
         if not self.crossfit(name):
             return
-        there = {spec.fold for spec in self._variants[name]}
-        lacking = [fold for fold in range(self._cache.table.k) if fold not in there]
-        if lacking:
+        with_net = {spec.fold for spec in self._variants[name]}
+        missing = [fold for fold in range(self._cache.table.k) if fold not in with_net]
+        if missing:
             raise BadFeatures(
                 f"{self._cache.path}: {name} lacks the nets of folds "
-                f"{', '.join(map(str, lacking))}: run 'mvemo extract' again, it goes on where "
+                f"{', '.join(map(str, missing))}: run 'mvemo extract' again, it goes on where "
                 "it stopped"
             )
 
@@ -90,9 +90,9 @@ class Features:
 
     def protocol(self, names: tuple[str, ...]) -> str:
         """The most optimistic protocol among features."""
-        held = {spec.protocol for name in names for spec in self._variants[name]}
+        protocols = {spec.protocol for name in names for spec in self._variants[name]}
         for protocol in ("shared", "crossfit", "holdout", "frozen", "imported"):
-            if protocol in held:
+            if protocol in protocols:
                 return protocol
         return "none"
 

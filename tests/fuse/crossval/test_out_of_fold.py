@@ -1,4 +1,4 @@
-"""Stack, stand-ins, tests, repeats and learning curves, whatever the task."""
+"""Stack, fallbacks, tests, repeats and learning curves, whatever the task."""
 
 from dataclasses import replace
 
@@ -354,7 +354,7 @@ def test_folds_in_another_order_are_the_same_folds(tmp_path):
     np.testing.assert_array_equal(partition(np.array([4, 4, 1, -1, 1])), [0, 0, 1, 2, 1])
 
 
-def test_a_stood_in_clip_of_a_stack_of_singles_is_decided_as_what_is_left_decides(tmp_path):
+def test_what_a_fallback_of_a_stack_predicts_is_decided_by_its_own_thresholds(tmp_path):
     table = output_table("multilabel", n=120)
     absent = list(range(0, 80))
     path = output_cache(tmp_path / "f.h5", table, missing={"c3d": absent}, noise=1.0)

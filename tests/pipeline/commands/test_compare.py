@@ -50,6 +50,9 @@ def test_dimensions_from_import_to_heads_and_comparison(
     made, noise = (held["models"][name]["r2_macro"]["mean"] for name in ("made", "noise"))
     assert made > 0.3 > noise
     assert held["provenance"]["settings"]["n_resamples"] == 50
+    # What made the features is kept beside the cache's name.
+    assert held["provenance"]["features"]["made"][0]["modality"] == "audio"
+    assert held["provenance"]["cache"].endswith(".h5")
     assert "Quadrants" in (tmp_path / "a" / "report.html").read_text(encoding="utf-8")
     heads = load_heads(tmp_path / "a" / "heads.npz")
     assert {h.link for h in heads.heads} == {"identity"}
