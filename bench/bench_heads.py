@@ -112,7 +112,8 @@ def main() -> None:
         )
         command = time.perf_counter() - started
     worst = max(
-        abs(theirs_accuracy[m.name] - float(np.mean(m.accuracy_per_fold))) for m in results.models
+        abs(theirs_accuracy[m.name] - float(np.mean(m.per_fold["accuracy"])))
+        for m in results.models
     )
     print(
         f"{chosen.clips} clips x {sum(DIMS.values())} dimensions, six folds, nine models"
