@@ -81,15 +81,13 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
     shown = task.columns(results.classes)
     partial = partly_predicted(results)
     key = task.primary_interval[0]
-    with_interval = has_intervals(results)
     beside = published_beside(results)
 
     head = [Head("model", TEXT), Head("needs", TEXT), *([Head("clips")] if partial else [])]
     n_before = len(head)
     head += [Head("min"), Head("mean"), Head("max")]
-    head += [Head("95 %")] if with_interval else []
     title = f"{task.primary_title}, %" if task.in_percent else f"{task.primary_title} of a fold"
-    spans = [(Head("", TEXT), n_before), (Head(title), 4 if with_interval else 3)]
+    spans = [(Head("", TEXT), n_before), (Head(title), 3)]
     head += [Head(column.title) for column in shown]
     spans.append((Head(""), len(shown)))
     if beside:
@@ -98,17 +96,15 @@ def scores_table(results: Results, top: ModelResult | None) -> Table:
 
     def row(model: ModelResult, *, baseline: bool = False) -> tuple[Cell, ...]:
         scores = spread(results.primary_per_fold(model))
+        ends = interval_text(model.intervals.get(key), in_percent=task.in_percent)
         cells = [Cell(model.name), Cell(", ".join(model.modalities))]
         if partial:
             cells.append(Cell("" if baseline else str(int(model.valid.sum()))))
         cells += [
             Cell(score_text(task, scores.min)),
-            Cell(score_text(task, scores.mean), strong=not baseline),
+            Cell(score_text(task, scores.mean), below=ends, strong=not baseline),
             Cell(score_text(task, scores.max)),
         ]
-        if with_interval:
-            ends = model.intervals.get(key)
-            cells.append(Cell(interval_text(ends, in_percent=task.in_percent)))
         scored = not baseline or task.baseline_scored
         cells += [_score_cell(model, column) if scored else Cell("") for column in shown]
         if beside:
