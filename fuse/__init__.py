@@ -10,7 +10,8 @@ from mvemo.fuse.heads.fitting import Fit, fit_heads
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import Model, models_of
-from mvemo.fuse.report.figures import Picture, draw_figures
+from mvemo.fuse.report.drawing import Picture
+from mvemo.fuse.report.figures import draw_figures
 from mvemo.fuse.report.files import metrics_dict, write_report
 from mvemo.fuse.report.terminal import format_table
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model

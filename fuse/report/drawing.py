@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -58,6 +59,23 @@ GRID: dict[str, Any] = {"color": "#80808a", "alpha": 0.3, "linewidth": 0.6}
 WIDE = 4.2
 # Wider screens show a figure larger by this much.
 _ZOOM = 1.15
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and what stands above and below it.
+
+    Parameters
+    ----------
+    svg
+        One ``<svg>`` element.
+    head, caption
+        Text above and below; may be empty.
+    """
+
+    svg: str
+    head: str = ""
+    caption: str = ""
 
 
 def legend_below(figure: Figure, ax: Axes) -> None:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mvemo.fuse.report.drawing import COLOURS, GRID, INK, WIDE, bare, drawing
-from mvemo.fuse.report.figures import Picture
+from mvemo.fuse.report.drawing import COLOURS, GRID, INK, WIDE, Picture, bare, drawing
 from mvemo.fuse.results import Results
 
 

@@ -11,7 +11,7 @@ import pytest
 from fuse_samples import NASTY, empty_results, make_results, nasty_results
 from sklearn.metrics import auc, roc_auc_score
 
-from mvemo.fuse.report import figures
+from mvemo.fuse.report import figures, roc_figures
 from mvemo.fuse.report.drawing import COLOURS
 from mvemo.fuse.report.training_figures import loss_figures
 
@@ -22,8 +22,8 @@ def all_figures(results):
     model = results.models[-1]
     return [
         figures.fold_figure(results)[0].svg,
-        figures.roc_figure(results)[0].svg,
-        figures.class_roc_figure(results, model)[0].svg,
+        roc_figures.roc_figure(results)[0].svg,
+        roc_figures.class_roc_figure(results, model)[0].svg,
         figures.matrix_figure(model.confusion, results.classes, model.name),
         *(picture.svg for picture in loss_figures(results.curves)),
     ]
@@ -115,11 +115,11 @@ def test_many_classes_leave_the_counts_out():
 
 
 def test_legends_name_models_and_areas(results):
-    shown = " ".join(" ".join(texts(figures.roc_figure(results)[0].svg)).split())
+    shown = " ".join(" ".join(texts(roc_figures.roc_figure(results)[0].svg)).split())
     for model in results.models:
         assert f"{model.name} {model.scores['roc_auc_macro_ovr_pooled']:.3f}" in shown
     model = results.models[1]
-    shown = " ".join(" ".join(texts(figures.class_roc_figure(results, model)[0].svg)).split())
+    shown = " ".join(" ".join(texts(roc_figures.class_roc_figure(results, model)[0].svg)).split())
     for c, name in enumerate(results.classes):
         area = roc_auc_score(results.y_true == c, model.outputs[:, c])
         assert f"{name} {area:.3f}" in shown
@@ -128,7 +128,7 @@ def test_legends_name_models_and_areas(results):
 def test_drawn_roc_curves_enclose_the_area():
     made = make_results(3000, 2, missing=0)
     positive = made.task.indicators(made.y_true, 6)
-    curves = figures.curves_of(positive, made.models[0].outputs)
+    curves = roc_figures.curves_of(positive, made.models[0].outputs)
     for c, (curve, area) in enumerate(curves):
         expected = roc_auc_score(made.y_true == c, made.models[0].outputs[:, c])
         assert area == pytest.approx(expected, abs=1e-12)
@@ -136,7 +136,7 @@ def test_drawn_roc_curves_enclose_the_area():
         assert curve[-1] == 1
         assert (np.diff(curve) >= 0).all()
         # The drawn curve has 201 points: steps between them are cut.
-        assert auc(figures._RATES, curve) == pytest.approx(expected, abs=0.004)
+        assert auc(roc_figures._RATES, curve) == pytest.approx(expected, abs=0.004)
 
 
 def test_results_without_a_score_can_be_drawn():
