@@ -15,7 +15,7 @@ from mvemo.fuse.report.text import (
     score_text,
 )
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.tasks.base import Column
+from mvemo.fuse.tasks.values import Column
 
 # Classes of the page's style sheet.
 TEXT, NUMBER, ID, OTHER, LINE = "", "n", "id", "n other", "line"

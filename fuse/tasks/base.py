@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,65 +17,7 @@ from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.links import Link
 from mvemo.fuse.metrics.averages import complete, mean_finite
 from mvemo.fuse.statistics.resamples import Resamples
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What `Task.score` gives; the fields of `mvemo.fuse.ModelResult` of these names."""
-
-    y_pred: NDArray[Any]
-    scores: Mapping[str, float]
-    per_fold: Mapping[str, F64]
-    per_output: Mapping[str, F64]
-    per_output_fold: Mapping[str, F64]
-    confusion: Ints | None = None
-
-
-@dataclass(frozen=True)
-class Measures:
-    """Scores of one set of clips.
-
-    Parameters
-    ----------
-    overall
-        Name to its value over all outputs.
-    per_output
-        Name to float64 (outputs,).
-    """
-
-    overall: Mapping[str, float]
-    per_output: Mapping[str, F64] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table of models: one of their scores.
-
-    Parameters
-    ----------
-    title
-        Of the column.
-    score
-        Its name in `ModelResult.scores`; with `output`, in `ModelResult.per_output`.
-    output
-        Index of the class, tag or target that it is of; None for a score over all.
-    terminal
-        Whether a terminal's table has room for it.
-    """
-
-    title: str
-    score: str
-    output: int | None = None
-    terminal: bool = True
-
-    @property
-    def interval(self) -> str:
-        """Its name in `ModelResult.intervals`."""
-        return self.score if self.output is None else f"{self.score}:{self.output}"
-
-
-# Heads of columns, and for each output its cells.
-LabelColumns = tuple[list[str], list[list[str]]]
+from mvemo.fuse.tasks.values import Column, LabelColumns, Measures, Scores
 
 
 class Task(ABC):
@@ -242,14 +183,9 @@ class Task(ABC):
 
     @abstractmethod
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> NDArray[Any]:
-        """`ModelResult.y_pred` of outputs (clips, outputs).
+        """`ModelResult.y_pred` of outputs (clips, outputs), whose NaN rows were not predicted.
 
-        Parameters
-        ----------
-        outputs
-            NaN rows were not predicted.
-        thresholds
-            Of `fit_thresholds`, broadcasting against `outputs`.
+        `thresholds`, of `fit_thresholds`, broadcast against `outputs`.
         """
 
     # Scores.
@@ -323,11 +259,8 @@ class Task(ABC):
     ) -> dict[str, float]:
         """The same at temperatures fitted on inner predictions; empty but for classes.
 
-        Parameters
-        ----------
-        inner
-            Of each fold, float64 (clips, outputs): predictions of its training clips by
-            heads that never saw them; NaN rows elsewhere.
+        `inner`, of each fold, float64 (clips, outputs), has predictions of its training clips
+        by heads that never saw them; NaN rows elsewhere.
         """
         return {}
 
@@ -441,19 +374,10 @@ class Task(ABC):
     def share_masks(
         self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
-        """Of each score that is a share, the clips that it is a share of.
+        """Name of each score that is a share to bool (clips,), the clips that it is of.
 
-        Parameters
-        ----------
-        y_true, y_pred, valid
-            Labels, decisions and whether there is a prediction, of all clips.
-        n_outputs
-            Number of classes, tags or targets.
-
-        Returns
-        -------
-        Name, as in `ModelResult.intervals`, to bool (clips,). Where a resampled share is
-        always 0 or always 1, its interval depends on their number of groups.
+        Where a resampled share is always 0 or always 1, its interval depends on their number
+        of groups. `valid` says which of all clips have a prediction.
         """
         return {}
 

@@ -27,8 +27,9 @@ from mvemo.fuse.metrics.multiclass import (
 )
 from mvemo.fuse.statistics.bootstrap import bootstrap_multiclass
 from mvemo.fuse.statistics.resamples import Resamples
-from mvemo.fuse.tasks.base import Column, LabelColumns, Measures, Task
+from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.resampling import resample_calibration
+from mvemo.fuse.tasks.values import Column, LabelColumns, Measures
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from mvemo.fuse.metrics.regression import (
 )
 from mvemo.fuse.statistics.bootstrap import bootstrap_regression
 from mvemo.fuse.statistics.resamples import Resamples
-from mvemo.fuse.tasks.base import Column, LabelColumns, Measures, Task
+from mvemo.fuse.tasks.base import Task
+from mvemo.fuse.tasks.values import Column, LabelColumns, Measures
 
 NAMES = ("r2", "rmse", "ccc")
 # Neutral points of the usual rating scales, by the largest value that a scale can hold.
