@@ -214,7 +214,7 @@ def compare_best(results: Results) -> str:
     return (
         f"The best {kind}, {winner}, is {size} than {rival}, {other}{on}"
         + (f" ({'; '.join(facts)})" if facts else "")
-        + f": {verdict(c)}."
+        + f": {verdict(c)}{_although(c)}."
     )
 
 
@@ -244,6 +244,16 @@ def verdict(c: Comparison) -> str:
     if np.isfinite(c.p_holm):
         return f"{'significant' if c.significant else 'not significant'} at 5 %"
     return f"the interval {'leaves out' if c.significant else 'includes'} no difference"
+
+
+def _although(c: Comparison) -> str:
+    """What to add where the test and the interval tell different things."""
+    if c.significant is None or not np.isfinite([c.p_holm, *c.interval]).all():
+        return ""
+    leaves_out = c.interval[0] > 0 or c.interval[1] < 0
+    if leaves_out == c.significant:
+        return ""
+    return f", although the interval {'leaves out' if leaves_out else 'includes'} 0"
 
 
 def _all_shared(results: Results, c: Comparison) -> bool:

@@ -49,10 +49,10 @@ def format_table(results: Results) -> str:
     note = scoring_note(results)
     if model is not None and interval_text(model.intervals.get(key)):
         if fits:
-            note += f" 95 %: of {what}, from resampled groups."
+            note += f" 95 %: interval of {what} over groups."
         else:
             ends = interval_text(model.intervals[key], in_percent=task.in_percent)
-            note += f" 95 % interval of {what}, {clean(model.name)}: {ends} (resampled groups)."
+            note += f" 95 % interval of {what}, {clean(model.name)}: {ends} (over groups)."
     lines.append(wrap(note))
     if beside:
         lines.append(wrap(f"* {LABEL}: PL20 Tables 2 and 3."))
