@@ -20,7 +20,23 @@ class BadSetting(ExtractError, ValueError):
 
 
 class TrainingDiverged(ExtractError, ArithmeticError):
-    """Training gave no finite loss; the message names the net, the epoch and the cure."""
+    """Training gave no finite loss.
+
+    Parameters
+    ----------
+    problem
+        Names the net, the fold and the epoch.
+    advice
+        What the user can do.
+    """
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(problem, advice)
+        self.problem = problem
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.advice}"
 
 
 class MissingFile(ExtractError, FileNotFoundError):

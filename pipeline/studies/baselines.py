@@ -22,6 +22,7 @@ from mvemo.pipeline.studies.comparison import (
     accuracy_plot,
     compare,
     comparison_table,
+    divergence_notes,
     net_predictor,
 )
 from mvemo.pipeline.studies.core import Study, class_indices
@@ -78,7 +79,7 @@ def run_baselines(study: Study, *, rnn_runs: int | None = None) -> StudyResult:
                 "accuracy", "Accuracy of classical models and an RNN", bars, majority, height
             ),
         ),
-        notes=tuple(notes),
+        notes=(*notes, *divergence_notes(compared)),
         sources=(j22.SOURCE,),
     )
 

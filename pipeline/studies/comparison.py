@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
 from mvemo.manifests import Manifest
@@ -15,7 +17,7 @@ from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot
 from mvemo.pipeline.studies.plots import Bar, accuracy_bars
-from mvemo.pipeline.studies.scores import Scores, score
+from mvemo.pipeline.studies.scores import NO_SCORES, Scores, score
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
 
 INTERVAL_NOTE = "low and high: 95 % interval over groups. sd: over runs, or folds of one run."
@@ -49,15 +51,30 @@ class Variant:
 
 @dataclass(frozen=True)
 class Compared:
-    """A variant with what it predicted, one element a repeat, and its scores."""
+    """A variant with what it predicted, one element a repeat, and its scores.
+
+    Parameters
+    ----------
+    variant
+        What was compared.
+    runs
+        Empty where a training diverged.
+    scores
+        All NaN where a training diverged.
+    divergence
+        Which training had no finite loss; empty where all had.
+    """
 
     variant: Variant
     runs: tuple[FoldPredictions, ...]
     scores: Scores
+    divergence: str = ""
 
     @property
     def train_accuracy(self) -> float:
         """Mean over folds and repeats of the accuracy on each net's own training clips."""
+        if self.divergence:
+            return math.nan
         return float(np.mean([value for run in self.runs for value in run.train_accuracy]))
 
     def bar(self) -> Bar:
@@ -71,6 +88,8 @@ def compare(
 ) -> list[Compared]:
     """Predict all clips with each variant, and score the predictions.
 
+    A variant whose training diverges in any fold or repeat has no scores; the others go on.
+
     Parameters
     ----------
     variants
@@ -83,10 +102,28 @@ def compare(
     y_true = class_indices(manifest)
     compared = []
     for variant in variants:
-        runs = tuple(variant.predict(run, assignment) for run, assignment in enumerate(folds))
+        try:
+            runs = tuple(variant.predict(run, assignment) for run, assignment in enumerate(folds))
+        except TrainingDiverged as error:
+            compared.append(Compared(variant, (), NO_SCORES, error.problem))
+            continue
         scores = score(y_true, [run.proba for run in runs], folds, manifest.groups)
         compared.append(Compared(variant, runs, scores))
     return compared
+
+
+def divergence_notes(compared: Sequence[Compared]) -> list[str]:
+    """A note on each variant whose training diverged: net, fold and epoch."""
+    return [
+        f"{each.variant.name} has no figures. {each.divergence}."
+        for each in compared
+        if each.divergence
+    ]
+
+
+def majority_of(compared: Sequence[Compared]) -> float | None:
+    """The majority baseline of the last variant that has scores; None where none has."""
+    return next((c.scores.majority for c in reversed(compared) if not c.divergence), None)
 
 
 def net_predictor(
@@ -154,7 +191,7 @@ def comparison_table(
     rows = tuple(
         (
             *each.variant.cells,
-            *(MEASURES[key][1](each) for key in measures),
+            *(None if each.divergence else MEASURES[key][1](each) for key in measures),
             *each.variant.published,
         )
         for each in compared
@@ -163,7 +200,7 @@ def comparison_table(
 
 
 def accuracy_plot(
-    name: str, title: str, bars: Sequence[Bar], majority: float, height: float
+    name: str, title: str, bars: Sequence[Bar], majority: float | None, height: float
 ) -> Plot:
     """Bars of accuracies beside the majority baseline; the height is in inches."""
     return Plot(name, title, lambda axes: accuracy_bars(axes, bars, majority), (6.4, height))

@@ -17,6 +17,8 @@ from mvemo.pipeline.studies.comparison import (
     accuracy_plot,
     compare,
     comparison_table,
+    divergence_notes,
+    majority_of,
     net_predictor,
 )
 from mvemo.pipeline.studies.core import Study, class_indices
@@ -59,13 +61,14 @@ def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
         ),
     )
     bars = [bar for each in compared for bar in _bars(each)]
-    majority, height = compared[-1].scores.majority, 1.6 + 0.4 * len(bars)
+    majority, height = majority_of(compared), 1.6 + 0.4 * len(bars)
     y_true = class_indices(media.manifest)
     confusions = [
         confusion_table(
             each.variant.name, study.manifest.classes, y_true, [run.proba for run in each.runs]
         )
         for each in compared
+        if not each.divergence
     ]
     return StudyResult(
         name="convnets",
@@ -81,6 +84,7 @@ def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
             "over folds of each net's accuracy on the clips of the other folds, those held out "
             "for early stopping among them.",
             *media.left_out(media.usable(plans[0])),
+            *divergence_notes(compared),
         ),
         sources=(j22.SOURCE,),
     )

@@ -10,6 +10,8 @@ from mvemo.pipeline.studies.comparison import (
     accuracy_plot,
     compare,
     comparison_table,
+    divergence_notes,
+    majority_of,
     net_predictor,
 )
 from mvemo.pipeline.studies.core import Study
@@ -57,13 +59,17 @@ def run_losses(study: Study, *, net: str = "crnn", centre_tau: float = CENTRE_TA
         published=(Column("J22 Fig. 8", PERCENT, published=True),),
     )
     bars = [each.bar() for each in compared]
-    majority = compared[-1].scores.majority
+    majority = majority_of(compared)
     return StudyResult(
         name="losses",
         title=f"Losses of {net}",
         tables=(table,),
         plots=(accuracy_plot("scores", f"Accuracy of {net} by loss", bars, majority, 3.4),),
-        notes=(INTERVAL_NOTE, *media.left_out(media.usable(plans["softmax"]))),
+        notes=(
+            INTERVAL_NOTE,
+            *media.left_out(media.usable(plans["softmax"])),
+            *divergence_notes(compared),
+        ),
         sources=(j22.SOURCE,),
     )
 

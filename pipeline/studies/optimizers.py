@@ -12,6 +12,8 @@ from mvemo.pipeline.studies.comparison import (
     accuracy_plot,
     compare,
     comparison_table,
+    divergence_notes,
+    majority_of,
     net_predictor,
 )
 from mvemo.pipeline.studies.core import Study
@@ -80,13 +82,13 @@ def run_optimizers(
         published=_PUBLISHED,
     )
     bars = [each.bar() for each in compared]
-    majority, height = compared[-1].scores.majority, 1.6 + 0.32 * len(bars)
+    majority, height = majority_of(compared), 1.6 + 0.32 * len(bars)
     return StudyResult(
         name="optimizers",
         title="Optimizers of the unimodal nets",
         tables=(table,),
         plots=(accuracy_plot("scores", "Accuracy by net and optimizer", bars, majority, height),),
-        notes=tuple(notes),
+        notes=(*notes, *divergence_notes(compared)),
         sources=tuple(SOURCES.values()),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,19 @@ class Scores:
     auc: float
     majority: float
     n_clips: int
+
+
+# Of predictions that there are not.
+NO_SCORES = Scores(
+    accuracy=math.nan,
+    low=math.nan,
+    high=math.nan,
+    sd=math.nan,
+    f1=math.nan,
+    auc=math.nan,
+    majority=math.nan,
+    n_clips=0,
+)
 
 
 def score(

@@ -15,11 +15,17 @@ from mvemo.fuse.songs import decide_songs
 from mvemo.manifests import Manifest
 from mvemo.manifests.segments import segment_manifest, song_of
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.comparison import Variant, compare, net_predictor
+from mvemo.pipeline.studies.comparison import (
+    Compared,
+    Variant,
+    compare,
+    divergence_notes,
+    net_predictor,
+)
 from mvemo.pipeline.studies.core import Study, class_indices
 from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import accuracy_lines
-from mvemo.pipeline.studies.scores import Scores, score
+from mvemo.pipeline.studies.scores import NO_SCORES, Scores, score
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Column, Table
 
 SECONDS = (3.0, 5.0, 10.0, 16.0)
@@ -112,16 +118,22 @@ def _score_length(
         for plan in plans
     ]
     compared = compare(variants, segments, [assignment[song] for assignment in folds])
-    scores = []
-    for each in compared:
-        of_songs = score(
-            class_indices(songs),
-            [decide_songs(run.proba, song, len(songs), "mean") for run in each.runs],
-            folds,
-            songs.groups,
+    scores = [
+        LengthScores(
+            each.variant.name, seconds, each.scores, _song_scores(each, songs, song, folds)
         )
-        scores.append(LengthScores(each.variant.name, seconds, each.scores, of_songs))
-    return scores, media.left_out(media.described, f"segments of {seconds:g} s")
+        for each in compared
+    ]
+    notes = [f"Segments of {seconds:g} s: {note}" for note in divergence_notes(compared)]
+    return scores, (*media.left_out(media.described, f"segments of {seconds:g} s"), *notes)
+
+
+def _song_scores(compared: Compared, songs: Manifest, song: Ints, folds: Sequence[Ints]) -> Scores:
+    """Scores of whole songs; `song` is int64 (segments,), the row of each segment's song."""
+    if compared.divergence:
+        return NO_SCORES
+    probas = [decide_songs(run.proba, song, len(songs), "mean") for run in compared.runs]
+    return score(class_indices(songs), probas, folds, songs.groups)
 
 
 def _count_table(counts: Sequence[tuple[float, int, int, int | None]]) -> Table:
@@ -174,7 +186,8 @@ def _plot(scores: Sequence[LengthScores]) -> Plot:
         lines.setdefault(f"{each.net}, songs", {})[each.seconds] = each.songs.accuracy
     nets = dict.fromkeys(each.net for each in scores)
     published = {net: j22.TABLE_2[net] for net in nets if net in j22.TABLE_2}
-    majority = scores[-1].songs.majority
+    # Of the last length that a net has scores of.
+    majority = next((s.songs.majority for s in reversed(scores) if s.songs.n_clips), None)
     return Plot(
         "accuracy",
         "Accuracy by length of segments",

@@ -3,8 +3,11 @@
 import csv
 
 import pytest
+import torch
 from stage_samples import run
 from study_samples import make_set, read_tables, tiny_options
+
+from mvemo.extract.training import fine_tuning
 
 # Study -> its own options, and what the first column of one of its tables has.
 STUDIES = {
@@ -174,3 +177,79 @@ def test_fewer_clips_than_neighbours_are_no_error(tmp_path):
                "--runs", "1", "--rnn-runs", "0", *tiny_options()) == 0  # fmt: skip
     rows = read_tables(out, "baselines")["tables"]["accuracy"]["rows"]
     assert {row[0] for row in rows} >= {"k nearest neighbours", "SVM, RBF kernel"}
+
+
+# Study -> its options, the training that diverges, its loss or optimizer, and where no
+# figures are then: table, first cells of the row, and columns.
+SCORES = ("accuracy", "low", "high", "sd", "macro F1", "AUC", "majority")
+DIVERGING = {
+    "optimizers": (
+        ("--nets", "music1d"), ("music1d@fold1", "rmsprop"),
+        ("scores", ["music1d", "RMSprop"], SCORES),
+    ),
+    "losses": (
+        ("--net", "cnn"), ("cnn@fold0", "improved-centre"),
+        ("scores", ["L4 improved centre softmax"], SCORES),
+    ),
+    "convnets": (
+        ("--nets", "cnn,lightcnn"), ("lightcnn@fold0", "adam"),
+        ("accuracy", ["lightcnn"], ("parameters", "training", "test", "gap", "majority")),
+    ),
+    "segments": (
+        ("--nets", "cnn,crnn", "--seconds", "0.5"), ("crnn@fold0", "adam"),
+        ("accuracy", ["crnn", 0.5], ("segments", "songs", "low", "high", "majority")),
+    ),
+    "baselines": (
+        ("--runs", "1"), ("rnn@fold1", "adam"),
+        ("accuracy", ["MFCC + deep RNN"], ("accuracy", "low", "high", "macro F1", "runs")),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("study", DIVERGING)
+def test_a_variant_that_diverges_is_an_empty_row_and_the_others_go_on(
+    study, made, monkeypatch, tmp_path, capsys
+):
+    manifest, _ = made
+    own, (label, setting), (table, first, empty) = DIVERGING[study]
+    train = fine_tuning.Trainer.score
+
+    def diverge(trainer, rows):
+        job = trainer.job
+        if job.label == label and setting in (job.settings.loss, job.settings.optimizer):
+            torch.nn.init.constant_(trainer.net.classifier.weight, float("nan"))
+        return train(trainer, rows)
+
+    monkeypatch.setattr(fine_tuning.Trainer, "score", diverge)
+    command = ["mvemo", "study", study, manifest, "--out", tmp_path / "out", "--work"]
+    # A working folder of its own: the trainings of other tests would be found there.
+    assert run(*command, tmp_path / "work", *own, *tiny_options()) == 0
+    record = read_tables(tmp_path / "out", study)
+    columns = [column["name"] for column in record["tables"][table]["columns"]]
+    rows = record["tables"][table]["rows"]
+    (lost,) = [row for row in rows if row[: len(first)] == first]
+    of_column = dict(zip(columns, lost, strict=True))
+    assert {of_column[name] for name in empty} == {None}
+    others = [dict(zip(columns, row, strict=True)) for row in rows if row is not lost]
+    assert others
+    assert all(row["majority"] is not None for row in others)
+    (note,) = [note for note in record["notes"] if "has no figures" in note]
+    assert f"has no figures. {label}: training diverged: no finite loss by epoch" in note
+    # The optimizers' rates are the study's own, which no --set would change.
+    assert "--set" not in note
+    assert note in capsys.readouterr().out
+
+
+def test_a_study_of_which_every_variant_diverges_says_so_of_each(made, monkeypatch, tmp_path):
+    manifest, _ = made
+
+    def diverge(trainer, rows):
+        torch.nn.init.constant_(trainer.net.classifier.weight, float("nan"))
+        return float("nan"), 0.0
+
+    monkeypatch.setattr(fine_tuning.Trainer, "score", diverge)
+    command = ["mvemo", "study", "optimizers", manifest, "--nets", "music1d", "--out", tmp_path]
+    assert run(*command, "--work", tmp_path / "work", *tiny_options()) == 0
+    record = read_tables(tmp_path, "optimizers")
+    assert [row[4] for row in record["tables"]["scores"]["rows"]] == [None] * 3
+    assert sum("has no figures" in note for note in record["notes"]) == 3
