@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         BadSetting,
         BadWeights,
         ExtractError,
+        FetchFailed,
         MissingFile,
         TrainingDiverged,
     )
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from mvemo.extract.nets.parts.base import Net
     from mvemo.extract.nets.parts.registry import build_net, default_settings, net_names
     from mvemo.extract.nets.parts.weights import WeightReport, load_weights
+    from mvemo.extract.pretrained.catalogue import find_package
+    from mvemo.extract.pretrained.getting import get_weights
+    from mvemo.extract.pretrained.store import pretrained_path
     from mvemo.extract.settings import NetSettings, RunSettings, TrainSettings
     from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
 
@@ -43,6 +47,7 @@ _PLACES = {
     "DescriptorSettings": "descriptors.settings",
     "Duplicate": "duplicates.search",
     "ExtractError": "errors",
+    "FetchFailed": "errors",
     "Fingerprint": "duplicates.fingerprints",
     "MelSettings": "mel",
     "MissingFile": "errors",
@@ -62,10 +67,13 @@ _PLACES = {
     "describe": "descriptors.describe",
     "descriptor_spec": "descriptors.describe",
     "find_duplicates": "duplicates.search",
+    "find_package": "pretrained.catalogue",
     "fingerprint": "duplicates.fingerprints",
+    "get_weights": "pretrained.getting",
     "load_weights": "nets.parts.weights",
     "mel_filter_bank": "mel",
     "net_names": "nets.parts.registry",
+    "pretrained_path": "pretrained.store",
     "probe_seconds": "media.probe",
     "train_nets": "training.protocols",
 }
@@ -79,6 +87,7 @@ __all__ = [
     "DescriptorSettings",
     "Duplicate",
     "ExtractError",
+    "FetchFailed",
     "Fingerprint",
     "MelSettings",
     "MissingFile",
@@ -98,10 +107,13 @@ __all__ = [
     "describe",
     "descriptor_spec",
     "find_duplicates",
+    "find_package",
     "fingerprint",
+    "get_weights",
     "load_weights",
     "mel_filter_bank",
     "net_names",
+    "pretrained_path",
     "probe_seconds",
     "train_nets",
 ]

@@ -44,3 +44,7 @@ class MissingFile(ExtractError, FileNotFoundError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else "missing"
+
+
+class FetchFailed(ExtractError, ConnectionError):
+    """Pretrained weights could not be fetched; the message says what to do instead."""

@@ -18,6 +18,8 @@ PROTOCOLS = ("crossfit", "frozen", "shared", "holdout")
 PRECISIONS = ("float32", "bf16")
 # Ten times the papers' channels is a hundred times their parameters.
 MAX_WIDTH = 10
+# Stands for a path among a net's settings: the weights that `mvemo weights get` fetched.
+FETCHED = "pretrained"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class NetSettings:
     width
         Multiplies the channel counts; 1 is the papers' size.
     weights
-        Path of a pretrained weight file; empty to start from random weights.
+        Path of a pretrained weight file, or `FETCHED`; empty to start from random weights.
     options
         The net's own options (input length, frame count and size, front end, …); those not
         named are its defaults.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
+from mvemo.fuse.descriptor_statistics import LLD, DescriptorStatistics
 from mvemo.fuse.errors import BadFeatures
 
 
@@ -41,6 +43,9 @@ class Features:
     ----------
     cache
         Open; read when a matrix is asked for.
+    lld
+        Names of descriptor sequences whose statistics are one more feature, see
+        `mvemo.fuse.descriptor_statistics`; none for none.
 
     Raises
     ------
@@ -48,8 +53,9 @@ class Features:
         There is none, or a crossfitted one lacks the net of a fold.
     """
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, lld: Sequence[str] = ()) -> None:
         self._cache = cache
+        self._statistics = DescriptorStatistics(cache, lld) if lld else None
         self.modality: dict[str, str] = {}
         self._variants: dict[str, tuple[FeatureSpec, ...]] = {}
         for name in cache.names():
@@ -57,6 +63,9 @@ class Features:
             if variants[0].kind == "vector":
                 self.modality[name] = variants[0].modality
                 self._variants[name] = variants
+        if self._statistics is not None:
+            self.modality[LLD] = self._statistics.spec.modality
+            self._variants[LLD] = (self._statistics.spec,)
         if not self.modality:
             raise BadFeatures(
                 f"{cache.path}: holds no feature vectors to evaluate: run 'mvemo extract' first"
@@ -84,8 +93,14 @@ class Features:
         """Whether its net was trained on the training clips of one split."""
         return any(spec.protocol == "holdout" for spec in self._variants[name])
 
+    def variants(self, name: str) -> tuple[FeatureSpec, ...]:
+        """Specs of a feature: one, or one for each fold under ``crossfit``."""
+        return self._variants[name]
+
     def spec(self, name: str, fold: int) -> FeatureSpec:
         """What made the values that scores of this fold's clips rest on."""
+        if self._statistics is not None and name == LLD:
+            return self._statistics.spec
         return self._cache.spec(name, fold)
 
     def protocol(self, names: tuple[str, ...]) -> str:
@@ -98,7 +113,10 @@ class Features:
 
     def matrix(self, name: str, fold: int | None) -> Matrix:
         """A feature as `Matrix`, of a fold's net where there is one for each fold."""
-        values, present = self._cache.vectors(name, fold)
+        if self._statistics is not None and name == LLD:
+            values, present = self._statistics.vectors()
+        else:
+            values, present = self._cache.vectors(name, fold)
         return matrix_of(values, present)
 
 

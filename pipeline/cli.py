@@ -26,7 +26,7 @@ COMMANDS = {
     "report": ("report:report", "The report of a model from its predictions alone."),
     "compare": ("compare:compare", "Compare runs on the same clips and folds."),
     "cache": ("cache:cache", "Look into features, check, repair, merge, export, import."),
-    "weights": ("weights:weights", "Pretrained weight files: what they hold and fit."),
+    "weights": ("weights:weights", "Pretrained weights: fetch, list, check."),
     "study": ("study:study", "The papers' tables and figures for your own manifest."),
 }
 # Every error of ours is defined in one of these; none is imported before it is raised.
@@ -34,7 +34,7 @@ ERROR_MODULES = tuple(
     f"mvemo.{package}.errors" for package in ("manifests", "cache", "extract", "fuse", "pipeline")
 )
 # What stage one needs beyond the base install.
-STAGE_ONE = ("torch", "torchvision", "av", "cv2", "soundfile", "soxr", "librosa")
+STAGE_ONE = ("torch", "torchvision", "av", "cv2", "soundfile", "soxr", "librosa", "platformdirs")
 
 
 def load_command(name: str) -> click.Command:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from mvemo.cache import CacheWriter, open_cache
+from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.losses import make_loss
@@ -108,8 +109,8 @@ def run_extract(
     A summary; failures of single clips are in it, never raised.
     """
     keep_freed_memory()
-    plans = [settings.nets[name] for name in settings.extract.nets]
     run = settings.extract.run
+    plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
     # What is wrong with settings or weights is told before hours of decoding.
     pick_device(run.device)
     for plan in plans:

@@ -8,10 +8,12 @@ hypothesis sets no example a time limit.
 # ruff: noqa: E402
 
 import os
+import tempfile
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,11 @@ from hypothesis import settings
 
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+# What the developer fetched with `mvemo weights get` must change no test's result: the tests'
+# own home is empty, and `fetched_weights` alone looks into the real one.
+_REAL_HOME = os.environ.get("MVEMO_HOME")
+os.environ["MVEMO_HOME"] = str(Path(tempfile.gettempdir()) / "mvemo-tests-have-no-weights")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -30,6 +37,24 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the shared data folder is not beside this checkout")
     return folder
+
+
+@pytest.fixture
+def fetched_weights(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Path of a net's real fetched weights; skips where the user has not fetched them."""
+    from mvemo.extract.pretrained import find_weights, pretrained_path
+
+    if _REAL_HOME is None:
+        monkeypatch.delenv("MVEMO_HOME")
+    else:
+        monkeypatch.setenv("MVEMO_HOME", _REAL_HOME)
+
+    def path_of(net: str) -> Path:
+        if find_weights(net) is None:
+            pytest.skip(f"not fetched on this machine: mvemo weights get {net}")
+        return pretrained_path(net)
+
+    return path_of
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

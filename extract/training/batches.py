@@ -26,8 +26,8 @@ class RawBatches:
     read
         Gives the decoded media of a manifest row, usually memory-mapped.
     net_input
-        What the net is given; waveforms are zero-padded or shortened to it, sequences
-        shortened or filled up with NaN rows.
+        What the net is given; waveforms are shortened to it or filled up with zeros, or
+        NaN where it marks their end, sequences shortened or filled up with NaN rows.
 
     Raises
     ------
@@ -44,7 +44,8 @@ class RawBatches:
         """One raw batch: what `RowReader` gives, of the input's length, along a first axis."""
         if isinstance(self._input, AudioInput):
             samples = self._input.samples
-            waves = np.zeros((len(rows), samples), dtype=np.float32)
+            after = np.nan if self._input.mark_end else 0.0
+            waves = np.full((len(rows), samples), after, dtype=np.float32)
             for i, row in enumerate(rows):
                 wave = self._read(row)[:samples]
                 waves[i, : len(wave)] = wave

@@ -33,8 +33,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 def place(net: Net, device: torch.device) -> Net:
     """Move a net to its device, in the memory layout that its convolutions are fast in."""
-    layout = torch.channels_last_3d if net.modality == "video" else torch.contiguous_format
-    for module in net.modules():
-        if isinstance(module, nn.Conv3d):
-            module.to(memory_format=layout)
+    if net.modality == "video":
+        for module in net.modules():
+            if isinstance(module, nn.Conv3d):
+                module.to(memory_format=torch.channels_last_3d)
+            elif isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.channels_last)
     return net.to(device)

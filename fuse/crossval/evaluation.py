@@ -70,7 +70,7 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
         results = with_repeats(results, repeats)
     results = with_uncertainty(results, n_resamples=settings.n_resamples)
     if settings.learning_curve:
-        results = with_learning_curve(cache, results, settings.head)
+        results = with_learning_curve(cache, results, settings.head, lld=settings.lld)
     return results
 
 

@@ -27,6 +27,8 @@ def with_learning_curve(
     results: Results,
     head: HeadSettings,
     fractions: Sequence[float] = FRACTIONS,
+    *,
+    lld: Sequence[str] = (),
 ) -> Results:
     """Add the primary metric of every model with fewer training clips, whole groups at a time.
 
@@ -45,8 +47,10 @@ def with_learning_curve(
         Settings of its heads.
     fractions
         Shares of the training clips, each above 0 and below 1.
+    lld
+        As in the evaluation's settings.
     """
-    features = Features(cache)
+    features = Features(cache, lld)
     models = [Model(m.name, m.features, m.modalities) for m in results.models if m.name != STACKED]
     names = list(dict.fromkeys(name for model in models for name in model.features))
     n_outputs = len(results.classes)

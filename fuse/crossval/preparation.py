@@ -67,7 +67,7 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
         A net saw clips that it is scored on, or clips of their groups.
     """
     table = cache.table
-    features = Features(cache)
+    features = Features(cache, settings.lld)
     chosen = settings.models
     if chosen is not None:
         chosen = tuple(name for name in chosen if name != STACKED)
@@ -115,7 +115,7 @@ def provenance_of(
                     "weights": spec.weights,
                     "trained_on": len(spec.trained_on),
                 }
-                for spec in cache.variants(name)
+                for spec in prepared.features.variants(name)
             ]
             for name in prepared.names
         },

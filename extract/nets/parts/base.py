@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mvemo.extract.nets.parts.inputs import NetInput, SharedSettings
+from mvemo.extract.nets.parts.packages import PretrainedPackage
 from mvemo.extract.settings import NetSettings
 
 
@@ -44,7 +45,10 @@ class Net(nn.Module, ABC):
     known_files
         SHA-256 of published weight files that were tried with the net, and what they are.
     published
-        The published weight files that `load_pretrained` maps, for ``mvemo weights list``.
+        The published weight files that `load_pretrained` maps, for ``mvemo weights nets``.
+    package
+        The public package that ``mvemo weights get`` takes its weights from; None where
+        none is known.
     pretrained_outputs
         Outputs of the net in those files; 0 where they are of no use.
     """
@@ -57,6 +61,7 @@ class Net(nn.Module, ABC):
     known_files: ClassVar[Mapping[str, str]] = {}
     published: ClassVar[tuple[str, ...]] = ()
     pretrained_outputs: ClassVar[int] = 0
+    package: ClassVar[PretrainedPackage | None] = None
 
     options: Any
     input: NetInput
@@ -90,9 +95,9 @@ class Net(nn.Module, ABC):
         Parameters
         ----------
         raw
-            audio: float32 (batch, samples) in [-1, 1]; video: uint8
-            (batch, frames, height, width, 3), RGB; sequences: float32
-            (batch, n_frames, dim), NaN rows after a clip's end.
+            audio: float32 (batch, samples) in [-1, 1], after a clip's end zeros, or NaN
+            where the input marks it; video: uint8 (batch, frames, height, width, 3), RGB;
+            sequences: float32 (batch, n_frames, dim), NaN rows after a clip's end.
         """
 
     @abstractmethod

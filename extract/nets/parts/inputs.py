@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AudioInput:
-    """The decoded waveform that a net is given: mono float32, zero-padded or shortened.
+    """The decoded waveform that a net is given: mono float32, filled up or shortened.
 
     Parameters
     ----------
@@ -19,6 +19,8 @@ class AudioInput:
         Sampling rate in Hz.
     seconds
         Length.
+    mark_end
+        Fill shorter clips up with NaN, by which a net knows their length; else with zeros.
 
     Examples
     --------
@@ -28,6 +30,7 @@ class AudioInput:
 
     sr: int
     seconds: float
+    mark_end: bool = False
 
     @property
     def samples(self) -> int:

@@ -166,7 +166,7 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
     --------
     >>> net = build_net("music1d", 6, width=0.5, seconds=4.0)
     >>> net.embedding_dim, net.input
-    (128, AudioInput(sr=16000, seconds=4.0))
+    (128, AudioInput(sr=16000, seconds=4.0, mark_end=False))
     """
     check_name(name)
     if isinstance(n_outputs, bool) or not isinstance(n_outputs, int) or n_outputs < 1:

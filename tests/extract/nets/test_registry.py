@@ -23,7 +23,8 @@ from mvemo.extract.nets.parts.registry import make_options, scaled
 
 
 def test_names():
-    assert list(NETS) == ["c3d", "cnn", "crnn", "i3d", "lightcnn", "music1d", "music2d", "rnn"]
+    names = "c3d cnn crnn effnet i3d lightcnn music1d music2d musicnn rnn"
+    assert list(NETS) == names.split()
     assert "music1d" in NETS
     assert "vgg" not in NETS
 
@@ -79,7 +80,7 @@ def test_the_seed_decides_the_weights():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: build_net("vgg", 6), "one of c3d, cnn, crnn, i3d"),
+        (lambda: build_net("vgg", 6), "one of c3d, cnn, crnn, effnet, i3d"),
         (lambda: build_net("music1d", 0), "n_outputs is 0"),
         (lambda: build_net("music1d", 6, width=0), "width is 0"),
         (lambda: build_net("music1d", 6, width=float("nan")), "width is nan"),

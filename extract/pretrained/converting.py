@@ -1,0 +1,75 @@
+"""Weights of a package as arrays by name."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.extract.errors import BadWeights
+from mvemo.extract.nets.parts.packages import PretrainedPackage
+from mvemo.extract.pretrained.array_pickle import read_array_pickle
+from mvemo.extract.pretrained.tensorflow_checkpoint import read_checkpoint
+
+# What optimizers keep beside the weights, by the ends of their names.
+OPTIMIZER_STATE = ("/Adam", "/Adam_1", "beta1_power", "beta2_power", "global_step")
+# Counts the batches of a training that is over.
+BATCH_COUNT = "num_batches_tracked"
+
+
+def convert(package: PretrainedPackage, members: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
+    """The weights of a package under the names that its authors gave them.
+
+    Parameters
+    ----------
+    package
+        Whose `layout` and `members` say what is to be read how.
+    members
+        Path inside the package to bytes.
+
+    Returns
+    -------
+    Name to array, without the optimizer's state.
+
+    Raises
+    ------
+    BadWeights
+        A member is not what the layout says, or holds a number that is not finite.
+    """
+    parts = [members[name] for name in package.members]
+    arrays: Mapping[str, NDArray[Any]]
+    if package.layout == "tensorflow":
+        index, data = parts
+        arrays = read_checkpoint(index, data)
+    elif package.layout == "pickle":
+        arrays = read_array_pickle(parts[0])
+    else:
+        arrays = _read_torch(parts[0])
+    weights = {
+        name: value
+        for name, value in arrays.items()
+        if not name.endswith((*OPTIMIZER_STATE, BATCH_COUNT))
+    }
+    for name, value in weights.items():
+        if not np.isfinite(value).all():
+            raise BadWeights(f"tensor {name} holds values that are not finite")
+    return weights
+
+
+def _read_torch(content: bytes) -> dict[str, NDArray[Any]]:
+    """A state dict, by the one reader of torch's files that there is."""
+    # torch takes seconds to import, and nothing else here needs it.
+    from mvemo.extract.nets.parts.weights import read_weight_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.pth"
+        path.write_bytes(content)
+        try:
+            tensors, _ = read_weight_file(path)
+        except BadWeights as error:
+            raise BadWeights(str(error).removeprefix(f"{path}: ")) from error
+    return {name: value.numpy() for name, value in tensors.items()}

@@ -1,0 +1,253 @@
+"""TensorFlow checkpoints (bundles of version 2), read without TensorFlow.
+
+A checkpoint is an index, a sorted table of the kind that LevelDB writes, whose values are
+small protocol buffers (``tensorflow/core/protobuf/tensor_bundle.proto``), and a file of
+raw little-endian numbers. Nothing but numbers can come out of it. Every length and offset
+is checked before it is used, so a damaged or hostile file ends in `BadWeights`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.extract.errors import BadWeights
+
+FOOTER_BYTES = 48
+MAGIC = bytes.fromhex("57fb808b247547db")
+# One byte that names the compression, four of a checksum.
+TRAILER_BYTES = 5
+# Numbers of tensorflow/core/framework/types.proto.
+DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
+MOST_AXES = 8
+# The wire types of protocol buffers.
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a tensor lies in the file of numbers.
+
+    Parameters
+    ----------
+    name
+        Of the variable.
+    dtype
+        Number in TensorFlow's list of types, see `DTYPES`.
+    shape
+        Sizes of the axes.
+    offset, size
+        In bytes.
+    """
+
+    name: str
+    dtype: int
+    shape: tuple[int, ...]
+    offset: int
+    size: int
+
+
+@dataclass
+class _Bytes:
+    """A cursor that never reads beyond its bytes."""
+
+    data: bytes
+    at: int = 0
+    # For messages.
+    place: str = "index"
+
+    def left(self) -> int:
+        return len(self.data) - self.at
+
+    def take(self, n: int) -> bytes:
+        if not 0 <= n <= self.left():
+            raise BadWeights(
+                f"{self.place}: {n} bytes are announced at {self.at}, {self.left()} are left"
+            )
+        self.at += n
+        return self.data[self.at - n : self.at]
+
+    def varint(self) -> int:
+        """An unsigned number of up to 64 bits, seven bits a byte, lowest first."""
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if value >= 1 << 64:
+                    break
+                return value
+        raise BadWeights(f"{self.place}: a number at {self.at} has more than 64 bits")
+
+
+def read_checkpoint(index: bytes, data: bytes) -> dict[str, NDArray[Any]]:
+    """All numeric tensors of a checkpoint.
+
+    Parameters
+    ----------
+    index
+        Bytes of the file ``….index``.
+    data
+        Bytes of the file ``….data-00000-of-00001``; checkpoints of one such file are read.
+
+    Returns
+    -------
+    Name of the variable to its array, in the index's order, in native byte order.
+
+    Raises
+    ------
+    BadWeights
+        What is wrong, in one line: no table, a compressed one, several files of numbers,
+        big-endian numbers, a type or shape that is not read, or any part that lies outside
+        its file.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    entries = read_index(index)
+    if sum(entry.size for entry in entries) > len(data):
+        raise BadWeights(f"the tensors are larger than their file of {len(data)} bytes")
+    for entry in entries:
+        dtype = _dtype(entry)
+        if entry.offset + entry.size > len(data):
+            raise BadWeights(
+                f"tensor {entry.name} ends at byte {entry.offset + entry.size}, its file has "
+                f"{len(data)}"
+            )
+        raw = np.frombuffer(data, dtype, math.prod(entry.shape), entry.offset)
+        arrays[entry.name] = raw.reshape(entry.shape).astype(dtype.newbyteorder("="))
+    return arrays
+
+
+def read_index(index: bytes) -> list[Entry]:
+    """Names, types, shapes and places of all tensors; see `read_checkpoint`."""
+    if len(index) < FOOTER_BYTES or not index.endswith(MAGIC):
+        raise BadWeights("not the index of a TensorFlow checkpoint: its last bytes are others")
+    footer = _Bytes(index[-FOOTER_BYTES:], place="footer")
+    # The table of tables comes first; bundles leave it empty.
+    footer.varint(), footer.varint()
+    tables = _block(index, footer.varint(), footer.varint())
+    entries: list[Entry] = []
+    names: set[str] = set()
+    for _, handle in _rows(tables):
+        place = _Bytes(handle, place="table of blocks")
+        for key, value in _rows(_block(index, place.varint(), place.varint())):
+            if not key:
+                _check_header(value)
+                continue
+            entry = _entry(key, value)
+            if entry.name in names:
+                raise BadWeights(f"tensor {entry.name} appears twice")
+            names.add(entry.name)
+            entries.append(entry)
+    if not entries:
+        raise BadWeights("the checkpoint holds no tensors")
+    return entries
+
+
+def _block(index: bytes, offset: int, size: int) -> bytes:
+    """The contents of one block of the table, without its restart points."""
+    end = offset + size
+    if end + TRAILER_BYTES > len(index) - FOOTER_BYTES:
+        raise BadWeights(f"a block at bytes {offset} to {end} lies outside of the index")
+    if index[end] != 0:
+        raise BadWeights(f"a block is compressed (kind {index[end]}): only plain ones are read")
+    block = index[offset:end]
+    if size < 4:
+        raise BadWeights(f"a block of {size} bytes has no list of restart points")
+    restarts = 4 * int.from_bytes(block[-4:], "little") + 4
+    if restarts > size:
+        raise BadWeights(f"a block of {size} bytes announces {restarts} bytes of restart points")
+    return block[: size - restarts]
+
+
+def _rows(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of a block; a key shares its beginning with the one before."""
+    rows = _Bytes(block)
+    key = b""
+    while rows.left():
+        shared, own, length = rows.varint(), rows.varint(), rows.varint()
+        if shared > len(key):
+            raise BadWeights(f"a name shares {shared} letters with one of {len(key)}")
+        key = key[:shared] + rows.take(own)
+        yield key, rows.take(length)
+
+
+@dataclass
+class _Message:
+    """A protocol buffer's fields by number: numbers, and bytes of parts, in their order."""
+
+    numbers: dict[int, list[int]] = field(default_factory=dict)
+    parts: dict[int, list[bytes]] = field(default_factory=dict)
+
+    def number(self, key: int) -> int:
+        """The last value, 0 where there is none, as protocol buffers have it."""
+        return self.numbers.get(key, [0])[-1]
+
+
+def _message(data: bytes, place: str) -> _Message:
+    message = _Message()
+    rest = _Bytes(data, place=place)
+    while rest.left():
+        tag = rest.varint()
+        key, wire = tag >> 3, tag & 7
+        if wire == VARINT:
+            message.numbers.setdefault(key, []).append(rest.varint())
+        elif wire == BYTES:
+            message.parts.setdefault(key, []).append(rest.take(rest.varint()))
+        elif wire in (FIXED32, FIXED64):
+            rest.take(4 if wire == FIXED32 else 8)
+        else:
+            raise BadWeights(f"{place}: a field is of the unknown kind {wire}")
+    return message
+
+
+def _check_header(value: bytes) -> None:
+    header = _message(value, "header")
+    files, big_endian = header.number(1), header.number(2)
+    if files > 1:
+        raise BadWeights(f"the numbers are in {files} files: only checkpoints of one are read")
+    if big_endian:
+        raise BadWeights("the numbers are big-endian: only little-endian ones are read")
+
+
+def _entry(key: bytes, value: bytes) -> Entry:
+    try:
+        name = key.decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadWeights(f"a tensor's name is not UTF-8: {key[:40]!r}") from None
+    if not name.isprintable():
+        raise BadWeights(f"a tensor's name has control characters: {name[:40]!r}")
+    message = _message(value, name)
+    if message.number(3) != 0:
+        raise BadWeights(f"{name}: is in file {message.number(3)}, there is only file 0")
+    if 7 in message.parts:
+        raise BadWeights(f"{name}: is stored in slices, which are not read")
+    shape: list[int] = []
+    for part in message.parts.get(2, []):
+        for axis in _message(part, name).parts.get(2, []):
+            shape.append(_message(axis, name).number(1))
+    return Entry(name, message.number(1), tuple(shape), message.number(4), message.number(5))
+
+
+def _dtype(entry: Entry) -> np.dtype[Any]:
+    """Type of a tensor whose type, shape and size agree."""
+    if entry.dtype not in DTYPES:
+        known = ", ".join(str(np.dtype(name)) for name in DTYPES.values())
+        raise BadWeights(
+            f"tensor {entry.name} is of type number {entry.dtype}: only {known} are read"
+        )
+    dtype = np.dtype(DTYPES[entry.dtype])
+    if len(entry.shape) > MOST_AXES:
+        raise BadWeights(f"tensor {entry.name} has {len(entry.shape)} axes, {MOST_AXES} at most")
+    expected = math.prod(entry.shape) * dtype.itemsize
+    if expected == 0:
+        raise BadWeights(f"tensor {entry.name} of shape {entry.shape} is empty")
+    if entry.size != expected:
+        raise BadWeights(
+            f"tensor {entry.name} of shape {entry.shape} has {entry.size} bytes, not {expected}"
+        )
+    return dtype

@@ -1,0 +1,122 @@
+"""The feature ``lld``: statistics of low-level descriptors, from the sequences in the cache.
+
+Mean, standard deviation and standard deviation of the differences between neighbouring
+frames, of every column of the descriptors that are named. Stage one writes the sequences;
+the statistics are made when stage two needs them, so a laptop without media can choose
+other descriptors. Nothing is trained and nothing is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mvemo.cache import Cache, FeatureSpec
+from mvemo.fuse.arrays import F32, Bools
+from mvemo.fuse.errors import BadFeatures
+
+LLD = "lld"
+# Rises whenever the same sequences would give other statistics.
+VERSION = 1
+STATISTICS = ("mean", "sd", "sd of differences")
+
+
+def sequence_statistics(sequence: F32) -> F32:
+    """Mean, deviation and deviation of differences of each column of a sequence.
+
+    Parameters
+    ----------
+    sequence
+        float32 (frames, dim), finite as all sequences in a cache, of one frame at least.
+
+    Returns
+    -------
+    float32 (3 * dim,): all means, then all deviations, then all deviations of differences
+    between neighbouring frames, which are 0 for a single frame.
+
+    Examples
+    --------
+    >>> sequence_statistics(np.array([[0.0], [2.0], [0.0], [-2.0]], dtype=np.float32)).round(3)
+    array([0.   , 1.414, 1.886], dtype=float32)
+    """
+    values = sequence.astype(np.float64)
+    changes = np.diff(values, axis=0) if len(values) > 1 else np.zeros_like(values)
+    moments = (values.mean(axis=0), values.std(axis=0), changes.std(axis=0))
+    return np.concatenate(moments).astype(np.float32)
+
+
+class DescriptorStatistics:
+    """The feature ``lld`` of a cache.
+
+    Parameters
+    ----------
+    cache
+        Open; its sequences are read when the vectors are needed, and once.
+    descriptors
+        Names of sequences in it, in the order of the columns.
+
+    Attributes
+    ----------
+    spec
+        What the values are made from: its digest changes with the descriptors, with their
+        settings and with `VERSION`.
+
+    Raises
+    ------
+    BadFeatures
+        A descriptor is no sequence in the cache, or is named twice; they are not all of one
+        modality; or the cache has a feature of this name.
+    """
+
+    def __init__(self, cache: Cache, descriptors: Sequence[str]) -> None:
+        self._cache = cache
+        self._descriptors = tuple(descriptors)
+        self._vectors: tuple[F32, Bools] | None = None
+        sequences = [spec.name for spec in cache.specs if spec.kind == "sequence"]
+        if LLD in cache.names():
+            raise BadFeatures(f"{cache.path}: has a feature {LLD!r} already: leave fuse.lld empty")
+        for name in self._descriptors:
+            if name not in sequences:
+                raise BadFeatures(
+                    f"{cache.path}: fuse.lld names {name!r}, which is no sequence in it: there "
+                    f"are {', '.join(dict.fromkeys(sequences)) or 'none'}"
+                )
+            if self._descriptors.count(name) > 1:
+                raise BadFeatures(f"fuse.lld names {name!r} twice")
+        specs = [cache.spec(name) for name in self._descriptors]
+        if len({spec.modality for spec in specs}) > 1:
+            raise BadFeatures(f"fuse.lld: {', '.join(descriptors)} are not all of one modality")
+        self.spec = FeatureSpec(
+            name=LLD,
+            modality=specs[0].modality,
+            kind="vector",
+            dim=len(STATISTICS) * sum(spec.dim for spec in specs),
+            extractor="statistics of descriptors",
+            version=VERSION,
+            params={
+                "statistics": list(STATISTICS),
+                "descriptors": {spec.name: spec.digest for spec in specs},
+                "order": list(self._descriptors),
+            },
+        )
+
+    def vectors(self) -> tuple[F32, Bools]:
+        """As `mvemo.cache.Cache.vectors`.
+
+        Returns
+        -------
+        float32 (clips, dim), NaN rows where missing; bool (clips,), True where present. A
+        clip is present that has all the descriptors.
+        """
+        if self._vectors is None:
+            clip_ids = self._cache.table.clip_ids
+            values = np.full((len(clip_ids), self.spec.dim), np.nan, dtype=np.float32)
+            for row, clip_id in zip(values, clip_ids, strict=True):
+                sequences = [self._cache.sequence(name, clip_id) for name in self._descriptors]
+                parts = [sequence_statistics(s) for s in sequences if s is not None]
+                if len(parts) == len(self._descriptors):
+                    row[:] = np.concatenate(parts)
+            self._vectors = values, ~np.isnan(values[:, 0])
+        values, present = self._vectors
+        return values.copy(), present.copy()

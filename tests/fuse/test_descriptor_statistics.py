@@ -1,0 +1,139 @@
+"""Statistics of descriptors: their values, their record, and their way through stage two."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from feature_samples import features, make_table, spec
+
+from mvemo.cache import CacheWriter, FeatureSpec, open_cache
+from mvemo.fuse import EvaluationSettings, evaluate
+from mvemo.fuse.descriptor_statistics import DescriptorStatistics, sequence_statistics
+from mvemo.fuse.errors import BadFeatures
+
+DIMS = {"mel": 3, "f0": 1}
+
+
+def sequence_spec(name, **changes):
+    made = FeatureSpec(
+        name=name,
+        modality="audio",
+        kind="sequence",
+        dim=DIMS[name],
+        extractor=f"descriptor:{name}",
+        version=1,
+        params={"sr": 44100},
+    )
+    return replace(made, **changes)
+
+
+@pytest.fixture(scope="module")
+def table():
+    return make_table(48, k=3, classes=("calm", "tense"))
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory, table):
+    """Sequences of different length whose deviation tells the classes; one clip has none."""
+    path = tmp_path_factory.mktemp("lld") / "f.h5"
+    rng = np.random.default_rng(0)
+    with CacheWriter(path, table) as writer:
+        vectors = features(table, "music1d", strength=0.1)
+        for i, clip in enumerate(table.clip_ids):
+            writer.put(spec("music1d", 12), clip, f"v{i}", vectors[i])
+            if i == 0:
+                continue
+            n_frames = int(rng.integers(20, 60))
+            for name in DIMS:
+                values = rng.normal(size=(n_frames, DIMS[name])) * (1.0 + table.labels[i])
+                writer.put(sequence_spec(name), clip, f"{name}{i}", values.astype(np.float32))
+    return path
+
+
+def test_statistics_are_those_of_numpy():
+    values = np.random.default_rng(1).normal(3.0, 2.0, size=(50, 4)).astype(np.float32)
+    exact = values.astype(np.float64)
+    expected = np.concatenate([exact.mean(0), exact.std(0), np.diff(exact, axis=0).std(0)])
+    np.testing.assert_allclose(sequence_statistics(values), expected, rtol=1e-6)
+
+
+def test_a_single_frame_does_not_change():
+    assert sequence_statistics(np.array([[2.0, 3.0]], dtype=np.float32)).tolist() == [
+        *(2.0, 3.0),
+        *(0.0, 0.0),
+        *(0.0, 0.0),
+    ]
+
+
+def test_vectors_are_in_the_descriptors_order_and_missing_where_a_sequence_is(cached, table):
+    with open_cache(cached) as cache:
+        statistics = DescriptorStatistics(cache, ("mel", "f0"))
+        values, present = statistics.vectors()
+        mel = cache.sequence("mel", table.clip_ids[5])
+        f0 = cache.sequence("f0", table.clip_ids[5])
+    assert values.shape == (48, statistics.spec.dim) == (48, 12)
+    assert not present[0]
+    assert present[1:].all()
+    assert np.isnan(values[0]).all()
+    expected = np.concatenate([sequence_statistics(mel), sequence_statistics(f0)])
+    np.testing.assert_array_equal(values[5], expected)
+
+
+def test_the_record_changes_with_what_the_values_are_made_from(cached):
+    with open_cache(cached) as cache:
+        both = DescriptorStatistics(cache, ("mel", "f0")).spec
+        again = DescriptorStatistics(cache, ("mel", "f0")).spec
+        other = DescriptorStatistics(cache, ("f0", "mel")).spec
+        mel = cache.spec("mel")
+    assert both.digest == again.digest != other.digest
+    assert both.params["descriptors"]["mel"] == mel.digest
+    assert (both.name, both.modality, both.kind, both.protocol) == (
+        "lld",
+        "audio",
+        "vector",
+        "none",
+    )
+
+
+def test_it_is_evaluated_like_a_feature_of_the_cache(cached):
+    settings = EvaluationSettings(lld=("mel", "f0"), n_resamples=20, learning_curve=True)
+    with open_cache(cached) as cache:
+        results = evaluate(cache, settings)
+        before = cache.digest()
+        alone = evaluate(cache, EvaluationSettings(n_resamples=0))
+        permuted = evaluate(cache, replace(settings, permute_labels=True, learning_curve=False))
+        assert cache.digest() == before
+    scores = {m.name: m.scores["accuracy"] for m in results.models}
+    assert scores["lld"] > 0.8 > scores["music1d"]
+    assert [m.name for m in alone.models] == ["music1d"]
+    assert {m.name: m.scores["accuracy"] for m in permuted.models}["lld"] < 0.75
+    assert "lld" in results.learning_curve
+    (record,) = results.provenance["features"]["lld"]
+    assert (record["extractor"], record["dim"]) == ("statistics of descriptors v1", 12)
+    assert results.provenance["settings"]["lld"] == ("mel", "f0")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("mfcc",), "fuse.lld names 'mfcc', which is no sequence in it: there are f0, mel"),
+        (("music1d",), "names 'music1d', which is no sequence"),
+        (("mel", "mel"), "names 'mel' twice"),
+    ],
+)
+def test_what_it_cannot_be_made_from_is_one_line(cached, names, message):
+    with open_cache(cached) as cache, pytest.raises(BadFeatures, match=message):
+        evaluate(cache, EvaluationSettings(lld=names))
+
+
+def test_a_feature_of_that_name_is_not_hidden(tmp_path, table):
+    with CacheWriter(tmp_path / "f.h5", table) as writer:
+        values = np.zeros((5, DIMS["mel"]), dtype=np.float32)
+        writer.put(sequence_spec("mel"), table.clip_ids[0], "k", values)
+        own = replace(spec("music1d", 12), name="lld")
+        writer.put(own, table.clip_ids[0], "k", np.zeros(12, dtype=np.float32))
+    with open_cache(tmp_path / "f.h5") as cache:
+        with pytest.raises(BadFeatures, match="has a feature 'lld' already"):
+            DescriptorStatistics(cache, ("mel",))
+        video = sequence_spec("mel", modality="video")
+        assert video.digest != sequence_spec("mel").digest
