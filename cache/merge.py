@@ -149,7 +149,7 @@ def _same_clip(a: ClipTable, i: int, b: ClipTable, j: int) -> bool:
         a.groups[i] == b.groups[j]
         and a.folds[i] == b.folds[j]
         and _split(a, i) == _split(b, j)
-        and np.array_equal(a.labels[i], b.labels[j], equal_nan=a.task == "regression")
+        and np.array_equal(a.labels[i], b.labels[j], equal_nan=True)
     )
 
 

@@ -24,6 +24,7 @@ from mvemo.cache.types import F32, Ints
 from mvemo.cache.writing.checks import check_table
 from mvemo.cache.writing.plan import BLOCK
 from mvemo.cache.writing.rules import same_family, tested_rows
+from mvemo.manifests.labels import label_kind
 
 # Problems of one kind that are listed; the rest are counted.
 SHOWN = 5
@@ -106,17 +107,9 @@ def table_problems(table: ClipTable) -> list[str]:
     except BadCache as error:
         return [str(error)]
     problems = []
-    labels, folds = np.asarray(table.labels), np.asarray(table.folds)
-    if table.task == "regression":
-        bad = ~np.isfinite(labels).all(axis=1)
-    elif table.task == "multilabel":
-        bad = ~np.isin(labels, (0, 1)).all(axis=1)
-    elif table.task == "multiclass":
-        bad = (labels < 0) | (labels >= len(table.classes))
-    else:
-        problems.append(f"task {table.task!r} is none of multiclass, multilabel, regression")
-        bad = np.zeros(len(table), np.bool_)
-    for i in np.flatnonzero(bad).tolist():
+    labels, folds = table.labels, np.asarray(table.folds)
+    invalid = label_kind(table.task).invalid(labels, len(table.classes))
+    for i in np.flatnonzero(invalid).tolist():
         problems.append(f"label {labels[i].tolist()} of clip {table.clip_ids[i]!r} is out of range")
     if table.k == 0:
         if (folds != -1).any():

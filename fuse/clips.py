@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.links import Link
 from mvemo.fuse.tasks.base import Task
+from mvemo.manifests import labels as manifest_labels
 from mvemo.manifests import make_folds
-from mvemo.manifests import model as manifest_model
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,9 @@ class Clips:
         return self.task.target(self.y_true, self.n_outputs)
 
     @property
-    def split_task(self) -> manifest_model.Task:
+    def split_task(self) -> manifest_labels.Task:
         """The task's name, as functions that make folds take it."""
-        return cast(manifest_model.Task, self.task.name)
+        return cast(manifest_labels.Task, self.task.name)
 
     def divisible(self, fold: int) -> bool:
         """Whether the training clips of `fold` are of two groups or more."""

@@ -1,9 +1,10 @@
 """Labelled clips, their groups and folds; the demo data set."""
 
 from mvemo.manifests.errors import BadManifest, ManifestError, MissingManifest
+from mvemo.manifests.labels import TASKS, Task
 from mvemo.manifests.layouts.scan import LAYOUTS, Scan, scan_clips
 from mvemo.manifests.layouts.sources import infer_group, source_of, with_inferred_groups
-from mvemo.manifests.model import TASKS, Clip, Manifest, Task
+from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.problems import Problem
 from mvemo.manifests.reader import check_manifest, read_manifest
 from mvemo.manifests.schemes import SCHEMES, Scheme, apply_scheme, find_scheme

@@ -7,14 +7,9 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-
+from mvemo.manifests.labels import Label, Task, label_kind
 from mvemo.manifests.types import F64, Ints
-
-Task = Literal["multiclass", "multilabel", "regression"]
-TASKS: tuple[Task, ...] = ("multiclass", "multilabel", "regression")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +39,7 @@ class Clip:
 
     clip_id: str
     path: str
-    label: tuple[str, ...] | tuple[float, ...]
+    label: Label
     group: str
     start: float = 0.0
     duration: float | None = None
@@ -61,7 +56,7 @@ class Manifest:
     name
         For reports; the file's or folder's name by default.
     task
-        One of `TASKS`.
+        One of `mvemo.manifests.TASKS`.
     classes
         Class names, tags or regression targets, in fixed order.
     clips
@@ -99,18 +94,7 @@ class Manifest:
         multiclass: int64 (clips,), indices into `classes`. multilabel: int64
         (clips, classes) of 0 and 1. regression: float64 (clips, classes).
         """
-        if self.task == "regression":
-            return np.array([clip.label for clip in self.clips], dtype=np.float64).reshape(
-                len(self.clips), len(self.classes)
-            )
-        index = {name: i for i, name in enumerate(self.classes)}
-        if self.task == "multiclass":
-            return np.array([index[str(clip.label[0])] for clip in self.clips], dtype=np.int64)
-        tags = np.zeros((len(self.clips), len(self.classes)), dtype=np.int64)
-        for row, clip in enumerate(self.clips):
-            for tag in clip.label:
-                tags[row, index[str(tag)]] = 1
-        return tags
+        return label_kind(self.task).array([clip.label for clip in self.clips], self.classes)
 
     @cached_property
     def digest(self) -> str:

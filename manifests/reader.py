@@ -21,8 +21,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mvemo.manifests.labels import TASKS, LabelKind, Task, label_kind
 from mvemo.manifests.layouts.sources import source_of
-from mvemo.manifests.model import TASKS, Clip, Manifest, Task
+from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.problems import Problem, Problems
 from mvemo.manifests.rows import RESERVED, Row, finish_rows, inside_root, parse_row
 from mvemo.manifests.tables import MANIFEST_VERSION, Table, parse_names, read_table
@@ -173,21 +174,22 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
     root = Path(given.root) if given.root is not None else path.parent / table.setting("root", ".")
     if not root.is_dir():
         problems.add(table.line("root"), f"the media root {str(root)!r} is not a folder")
-    classes = _stated_classes(table, task, given, problems)
+    kind = label_kind(task)
+    classes = _stated_classes(table, kind, given, problems)
 
     rows: list[Row] = []
     if readable and table.rows:
-        rows = _parse_rows(table, _Columns(task, classes, given.columns, root), problems)
+        rows = _parse_rows(table, _Columns(kind, classes, given.columns, root), problems)
     if readable and len(table.rows) < 2:
         problems.add(0, "no clips: the table has a header at most")
     if classes is None:
         classes = sorted({str(name) for row in rows for name in row.label})
         # Of rows that cannot be read the classes are not known.
         whole = len(rows) == len(table.rows) - 1
-        if rows and whole and task == "multiclass" and len(classes) < 2:
-            problems.add(0, f"only one class, {classes}; a multiclass task needs two at least")
-    if task == "multilabel":
-        _order_tags(rows, classes)
+        if rows and whole and kind.exclusive and len(classes) < 2:
+            problems.add(0, f"only one class, {classes}; a {task} task needs two at least")
+    if not kind.numeric:
+        _order_names(rows, classes)
     finish_rows(rows, problems)
     # Broken rows have been reported; without them the rest is still a whole manifest.
     clips = tuple(
@@ -208,7 +210,7 @@ def _stated_task(table: Table, problems: Problems) -> Task:
 
 
 def _stated_classes(
-    table: Table, task: Task, given: _Given, problems: Problems
+    table: Table, kind: LabelKind, given: _Given, problems: Problems
 ) -> list[str] | None:
     """Classes, tags or targets as caller or file name them; None where they follow
     from the rows.
@@ -220,10 +222,10 @@ def _stated_classes(
             classes = parse_names(table.settings["classes"][1], ",")
         except ValueError as error:
             problems.add(line, str(error))
-    if classes is None and task == "regression":
+    if classes is None and kind.numeric:
         classes = [key for key in given.columns if key not in RESERVED]
         if not classes:
-            problems.add(0, "a regression manifest needs `# classes:` with its targets' columns")
+            problems.add(0, f"a {kind.task} manifest needs `# classes:` with its targets' columns")
     if classes is None:
         return None
     repeated = sorted({name for name in classes if classes.count(name) > 1})
@@ -231,28 +233,28 @@ def _stated_classes(
         problems.add(line, f"classes named twice: {', '.join(map(repr, repeated))}")
     if "" in classes:
         problems.add(line, "a class with an empty name")
-    if task == "multiclass" and len(classes) < 2:
-        problems.add(line, f"{len(classes)} class(es) named; a multiclass task needs two at least")
-    if task == "regression":
+    if kind.exclusive and len(classes) < 2:
+        problems.add(line, f"{len(classes)} class(es) named; a {kind.task} task needs two at least")
+    if kind.numeric:
         if clash := sorted(set(classes) & set(RESERVED)):
             problems.add(line, f"targets must not be named {', '.join(map(repr, clash))}")
         classes = [name for name in classes if name not in RESERVED]
     return classes
 
 
-def _order_tags(rows: Sequence[Row], classes: Sequence[str]) -> None:
-    """Give each row its tags once, in the order of the classes."""
-    order = {tag: i for i, tag in enumerate(classes)}
+def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:
+    """Give each row its names once, in the order of the classes."""
+    order = {name: i for i, name in enumerate(classes)}
     for row in rows:
-        tags = {str(tag) for tag in row.label}
-        row.label = tuple(sorted(tags, key=lambda tag: order.get(tag, 0)))
+        names = {str(name) for name in row.label}
+        row.label = tuple(sorted(names, key=lambda name: order.get(name, 0)))
 
 
 @dataclass(frozen=True)
 class _Columns:
     """What is needed to read the columns of a table."""
 
-    task: Task
+    kind: LabelKind
     classes: Sequence[str] | None
     mapped: Mapping[str, str]
     root: Path
@@ -260,13 +262,13 @@ class _Columns:
     @property
     def known(self) -> list[str]:
         """All columns that are read."""
-        if self.task == "regression":
+        if self.kind.numeric:
             return [*RESERVED[1:], *(self.classes or ())]
         return [*RESERVED]
 
     @property
     def required(self) -> list[str]:
-        return ["path", *(self.classes or ())] if self.task == "regression" else ["path", "label"]
+        return ["path", *self.kind.columns(self.classes or ())]
 
 
 def _place_columns(table: Table, columns: _Columns, problems: Problems) -> dict[str, int] | None:
@@ -313,7 +315,7 @@ def _parse_rows(table: Table, columns: _Columns, problems: Problems) -> list[Row
             key: cells[i] if key == "path" and table.kind else cells[i].strip()
             for key, i in place.items()
         }
-        row = parse_row(fields, line, columns.task, columns.classes, problems)
+        row = parse_row(fields, line, columns.kind, columns.classes, problems)
         tidy = inside_root(row.path, columns.root) if row.path else ""
         if tidy is None:
             outside.append(row)

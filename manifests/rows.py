@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import os
 import posixpath
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvemo.manifests.model import Task
+from mvemo.manifests.labels import LabelKind
 from mvemo.manifests.problems import Problems
-from mvemo.manifests.tables import parse_names
+from mvemo.manifests.tables import parse_number
 
 RESERVED = ("label", "path", "clip_id", "group", "start", "duration", "fold", "split")
 
@@ -35,7 +34,7 @@ class Row:
 def parse_row(
     fields: Mapping[str, str],
     line: int,
-    task: Task,
+    kind: LabelKind,
     classes: Sequence[str] | None,
     problems: Problems,
 ) -> Row:
@@ -46,6 +45,8 @@ def parse_row(
     ----------
     fields
         The cells by column; columns missing from the file are absent.
+    kind
+        Of the labels.
     classes
         The names that labels must be among; None takes any. For regression: the
         targets.
@@ -57,22 +58,15 @@ def parse_row(
     row = Row(line, path, (), fields.get("clip_id", ""), fields.get("group", ""))
     if "group" in fields and not row.group:
         problems.add(line, "empty group; name the source, or leave the column out")
-    if task == "regression":
-        values = []
-        for name in classes or ():
-            value = _number(fields[name], name, line, problems)
-            values.append(math.nan if value is None else value)
-        row.label = tuple(values)
-    else:
-        row.label = _labels(fields["label"], line, task, classes, problems)
+    row.label = kind.parse(fields, classes, line, problems)
 
     if fields.get("start"):
-        start = _number(fields["start"], "start", line, problems)
+        start = parse_number(fields["start"], "start", line, problems)
         if start is not None and start < 0:
             problems.add(line, f"start {fields['start']} is negative; seconds from 0")
         row.start = max(start or 0.0, 0.0)
     if fields.get("duration"):
-        row.duration = _number(fields["duration"], "duration", line, problems)
+        row.duration = parse_number(fields["duration"], "duration", line, problems)
         if row.duration is not None and row.duration <= 0:
             problems.add(line, f"duration {fields['duration']} is not above 0 seconds")
     if fields.get("fold"):
@@ -86,41 +80,6 @@ def parse_row(
             row.fold, row.bad_fold = None, True
     row.split = fields.get("split") or None
     return row
-
-
-def _labels(
-    cell: str, line: int, task: Task, classes: Sequence[str] | None, problems: Problems
-) -> tuple[str, ...]:
-    if task == "multiclass":
-        names = [cell] if cell else []
-        if not cell:
-            problems.add(line, "empty label")
-    else:
-        try:
-            names = parse_names(cell, ";")
-        except ValueError as error:
-            problems.add(line, str(error))
-            names = []
-    if classes is None:
-        return tuple(names)
-    unknown = [name for name in names if name not in classes]
-    if unknown:
-        problems.add(
-            line,
-            f"unknown label {', '.join(map(repr, unknown))}; one of {', '.join(classes)}",
-        )
-    return tuple(name for name in names if name in classes)
-
-
-def _number(cell: str, name: str, line: int, problems: Problems) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if math.isfinite(value):
-        return value
-    problems.add(line, f"{name} {cell!r} is not a number")
-    return None
 
 
 def finish_rows(rows: Sequence[Row], problems: Problems) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Manifest
 
 
@@ -156,7 +157,8 @@ def apply_scheme(
     >>> notes
     ('scheme pl20: no clip of Fear, Neutral, Relaxation, Sad',)
     """
-    if manifest.task == "regression":
+    kind = label_kind(manifest.task)
+    if kind.numeric:
         raise BadManifest(f"{manifest.name}: scheme {scheme.name} maps labels, not numbers")
     unmapped: Counter[str] = Counter()
     clips = []
@@ -168,7 +170,7 @@ def apply_scheme(
                 unmapped[str(label)] += 1
             elif name not in names:
                 names.append(name)
-        if names or manifest.task == "multilabel":
+        if names or not kind.exclusive:
             clips.append(dataclasses.replace(clip, label=_in_order(names, scheme.classes)))
     listed = ", ".join(f"{label!r} ({n})" for label, n in sorted(unmapped.items()))
     if unmapped and not drop_unmapped:

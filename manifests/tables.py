@@ -1,4 +1,4 @@
-"""The comment lines above a manifest's or fold file's table, and cells that hold lists."""
+"""The comment lines above a manifest's or fold file's table, and cells of lists and numbers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -136,6 +137,18 @@ def format_names(names: Sequence[str], separator: str) -> str:
     if any(separator in name for name in names) or (names and names[0].startswith("[")):
         return json.dumps(list(names), ensure_ascii=False)
     return (separator if separator == ";" else separator + " ").join(names)
+
+
+def parse_number(cell: str, name: str, line: int, problems: Problems) -> float | None:
+    """A finite number from a cell of a column; None, and a problem of the line, for any other."""
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value):
+        return value
+    problems.add(line, f"{name} {cell!r} is not a number")
+    return None
 
 
 def write_table(path: Path, text: str) -> None:

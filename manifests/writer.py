@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.rows import inside_root
 from mvemo.manifests.tables import MANIFEST_VERSION, format_names, write_table
@@ -70,11 +71,11 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     if manifest.synthetic:
         head.append("# synthetic: true")
 
-    labels = list(manifest.classes) if manifest.task == "regression" else ["label"]
+    kind = label_kind(manifest.task)
     optional = _optional_columns(manifest)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["clip_id", "path", *labels, "group", *optional])
+    writer.writerow(["clip_id", "path", *kind.columns(manifest.classes), "group", *optional])
     for clip in manifest.clips:
         _check_clip(clip, manifest.root, path)
         cells = {
@@ -87,7 +88,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
             [
                 clip.clip_id,
                 clip.path,
-                *_label_cells(clip, manifest),
+                *kind.format(clip.label),
                 clip.group,
                 *(cells[column] for column in optional),
             ]
@@ -106,12 +107,6 @@ def _optional_columns(manifest: Manifest) -> list[str]:
     if any(clip.split is not None for clip in clips):
         columns.append("split")
     return columns
-
-
-def _label_cells(clip: Clip, manifest: Manifest) -> list[str]:
-    if manifest.task == "multilabel":
-        return [format_names([str(tag) for tag in clip.label], ";")]
-    return [repr(value) if isinstance(value, float) else str(value) for value in clip.label]
 
 
 def _check_clip(clip: Clip, root: Path, path: Path) -> None:

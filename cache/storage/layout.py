@@ -40,6 +40,7 @@ from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.encoding import CHECKSUM, text_checksum, to_json
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Bools, Bytes, Failures, Ints
+from mvemo.manifests.labels import label_kind
 
 MISFIT = "it does not fit its checksum"
 
@@ -55,17 +56,22 @@ def feature_label(spec: FeatureSpec) -> str:
 def table_checksum(table: ClipTable) -> str:
     """Checksum of everything in a clip table."""
     single = [table.name, table.task, table.k, table.fold_seed, table.digest, table.synthetic]
-    labels = "<f8" if table.task == "regression" else "<i8"
     # Absent parts add nothing, so that tables without splits keep the checksum they had.
     splits = [] if table.splits is None else [_integers(table.splits)]
     return text_checksum(
         to_json(single),
         *("\0".join(strings) for strings in (table.classes, table.clip_ids, table.groups)),
         str(table.labels.shape),
-        np.ascontiguousarray(table.labels, dtype=labels).tobytes().hex(),
+        _stored_labels(table).tobytes().hex(),
         _integers(table.folds),
         *splits,
     )
+
+
+def _stored_labels(table: ClipTable) -> NDArray[Any]:
+    """The labels as a file holds them."""
+    dtype = np.dtype(label_kind(table.task).dtype).newbyteorder("<")
+    return np.ascontiguousarray(table.labels, dtype=dtype)
 
 
 def _integers(values: Ints) -> str:
@@ -127,15 +133,14 @@ def write_table(file: Any, table: ClipTable) -> None:
     write_strings(group, "classes", table.classes)
     write_strings(group, "ids", table.clip_ids)
     write_strings(group, "groups", table.groups)
-    labels = "<f8" if table.task == "regression" else "<i8"
-    group.create_dataset("labels", data=np.asarray(table.labels, dtype=labels))
+    group.create_dataset("labels", data=_stored_labels(table))
     group.create_dataset("folds", data=np.asarray(table.folds, dtype="<i8"))
     if table.splits is not None:
         group.create_dataset("splits", data=np.asarray(table.splits, dtype="<i8"))
 
 
 def read_table(file: Any) -> ClipTable:
-    """Read ``/clips``; ValueError where it does not fit its checksum."""
+    """Read ``/clips``; ValueError where it does not fit its checksum or has no task of ours."""
     group = file["clips"]
     table = ClipTable(
         name=str(group.attrs["name"]),

@@ -8,6 +8,7 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32
+from mvemo.manifests.labels import label_kind
 
 
 def check_table(table: ClipTable, where: str) -> None:
@@ -19,8 +20,10 @@ def check_table(table: ClipTable, where: str) -> None:
         Naming the first thing that is wrong.
     """
     n = len(table)
-    wide = table.task != "multiclass"
-    shape = (n, len(table.classes)) if wide else (n,)
+    try:
+        shape = label_kind(table.task).shape(n, len(table.classes))
+    except ValueError as error:
+        raise BadCache(f"{where}: {error}") from None
     if len(table.groups) != n or np.shape(table.folds) != (n,):
         raise BadCache(
             f"{where}: {n} clips, but {len(table.groups)} groups and folds of shape "

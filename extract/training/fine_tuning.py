@@ -318,16 +318,15 @@ class Trainer:
         """Mean loss and, for classes, accuracy of the net on rows, in evaluation mode."""
         net, loss = self.net, self.loss
         net.eval()
-        total, n_right = 0.0, 0
+        total = n_right = 0.0
         for batch, raw in self.batches.ahead(split_rows(rows, self.job.settings.batch_size)):
             target = self.target[list(batch)].to(self.device)
             with autocast(self.device, self.job.precision):
                 x = last_features(net, net.prepare(raw.to(self.device, non_blocking=True)))
                 total += loss(x, net.classifier, target).item() * len(batch)
-                if self.job.task == "multiclass":
-                    n_right += int((loss.logits(x, net.classifier).argmax(1) == target).sum())
+                n_right += loss.n_right(x, net.classifier, target)
         count = max(len(rows), 1)
-        return total / count, n_right / count if self.job.task == "multiclass" else math.nan
+        return total / count, n_right / count
 
     def check_finite(self, run: TrainingRun) -> None:
         """Raise `TrainingDiverged` once weights are lost, and no earlier ones were kept.

@@ -9,6 +9,7 @@ paper's loss divided by a constant.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -48,6 +49,10 @@ class Loss(nn.Module, ABC):
             Classes: int64 (batch,). Tags: 0 or 1, (batch, tags). Regression: (batch, targets).
         """
 
+    def n_right(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> float:
+        """Clips whose class has the largest logit; NaN for tags and regression."""
+        return math.nan
+
     def update(self, x: Tensor, target: Tensor) -> None:
         """Called with a training batch after its step."""
 
@@ -55,14 +60,21 @@ class Loss(nn.Module, ABC):
         """Called before training and after each step: put the layer where it must lie."""
 
 
-class SoftmaxLoss(Loss):
+class ClassLoss(Loss):
+    """Base of the losses for classes."""
+
+    def n_right(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> float:
+        return int((self.logits(x, classifier).argmax(1) == target).sum())
+
+
+class SoftmaxLoss(ClassLoss):
     """L1: softmax cross-entropy (J22 eq. 6-8)."""
 
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         return functional.cross_entropy(self.logits(x, classifier), target)
 
 
-class AngularLoss(Loss):
+class AngularLoss(ClassLoss):
     """L2: angular softmax (J22 eq. 9): weights of norm 1, offset 0.
 
     Logit j is ||x|| cos(theta_j). Eq. 9 is garbled in print, but neither it nor the text
@@ -83,7 +95,7 @@ class AngularLoss(Loss):
             classifier.bias.zero_()
 
 
-class CentreLoss(Loss):
+class CentreLoss(ClassLoss):
     """L3: centre softmax (J22 eq. 10): L1 + tau / 2 mean_i ||x_i - Q_{y_i}||^2.
 
     J22 says of the centres that they change with the features and that the mini-batch

@@ -16,7 +16,7 @@ from mvemo.fuse.features import Features
 from mvemo.fuse.leakage import find_leaks, refuse_leaks
 from mvemo.fuse.models import STACKED, Model, chosen_models
 from mvemo.manifests import Folds, make_folds
-from mvemo.manifests.model import Task
+from mvemo.manifests.labels import Task
 
 DEFAULT_FOLDS = 6
 # The fold whose nets made the features, or None, and the folds tested with them.

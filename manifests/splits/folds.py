@@ -12,12 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.model import TASKS, Task
+from mvemo.manifests.labels import TASKS, Task, label_kind
 from mvemo.manifests.types import F64, Bools, Ints
 
-# Regression is stratified by this many quantile bins of its first targets.
-_BINS = 5
-_TARGETS = 2
 _PASSES = 4
 # Exchanges of two groups are tried in pairs, so only where groups are few; where they
 # are many, the greedy choice and single moves leave next to nothing to gain.
@@ -141,14 +138,10 @@ def fold_notes(
     A class or tag with fewer groups than folds is missing from some folds; with one
     group only, it is never in training and test at once.
     """
-    if task == "regression":
-        return ()
-    values = np.asarray(labels)
     names = np.asarray(groups)
     notes = []
-    for i, name in enumerate(classes):
-        has = values == i if task == "multiclass" else values[:, i] > 0
-        n_groups = len(set(names[has].tolist()))
+    for name, member in label_kind(task).members(labels, classes).items():
+        n_groups = len(set(names[member].tolist()))
         if n_groups == 0:
             notes.append(f"class {name!r} has no clips")
         elif n_groups == 1:
@@ -172,38 +165,20 @@ def group_counts(
     names = np.asarray(groups)
     if task not in TASKS:
         raise BadManifest(f"unknown task {task!r}; one of {', '.join(TASKS)}")
-    n_dims = {"multiclass": (1,), "multilabel": (2,), "regression": (1, 2)}[task]
-    if values.ndim not in n_dims or names.ndim != 1 or len(values) != len(names):
+    kind = label_kind(task)
+    if values.ndim not in kind.n_axes or names.ndim != 1 or len(values) != len(names):
         raise BadManifest(
             f"labels of shape {values.shape} and groups of shape {names.shape} "
             f"do not fit a {task} task"
         )
     if len(values) == 0:
         raise BadManifest("no clips to split")
-    if task == "multiclass":
-        strata = _one_hot(np.unique(values, return_inverse=True)[1])
-    elif task == "multilabel":
-        tags = (values > 0).astype(np.float64)
-        strata = np.column_stack([tags, tags.sum(axis=1) == 0])
-    else:
-        numbers = values.reshape(len(values), -1).astype(np.float64)
-        if not np.isfinite(numbers).all():
-            raise BadManifest("labels of a regression task must be finite numbers")
-        quantiles = np.linspace(0, 1, _BINS + 1)[1:-1]
-        bins = [
-            np.searchsorted(np.quantile(column, quantiles), column, side="left")
-            for column in numbers.T[:_TARGETS]
-        ]
-        strata = np.column_stack([_one_hot(column) for column in bins])
+    strata = kind.strata(values)
     unique, member = np.unique(names, return_inverse=True)
     everything = np.column_stack([strata, np.ones(len(values))])
     counts = np.zeros((len(unique), everything.shape[1]))
     np.add.at(counts, member, everything)
     return counts, member.astype(np.int64)
-
-
-def _one_hot(index: Ints) -> F64:
-    return np.eye(int(index.max()) + 1)[index]
 
 
 def assign_groups(counts: F64, shares: F64, seed: int) -> Ints:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.model import Manifest, Task
+from mvemo.manifests.labels import Task, label_kind
+from mvemo.manifests.model import Manifest
 from mvemo.manifests.splits.folds import assign_groups, group_counts, inner_split, keep_in_training
 from mvemo.manifests.splits.names import PARTS, TEST, TRAIN, VALIDATION, part_of
 from mvemo.manifests.types import Ints
@@ -302,14 +303,11 @@ def _with_test_part(
 
 def _class_notes(manifest: Manifest, assignment: Ints) -> tuple[str, ...]:
     """Classes and tags without clips in a part that has any clips."""
-    if manifest.task == "regression":
-        return ()
-    labels = np.asarray(manifest.labels)
+    members = label_kind(manifest.task).members(manifest.labels, manifest.classes)
     parts = [part for part in (TRAIN, VALIDATION, TEST) if (assignment == part).any()]
     notes = []
-    for i, name in enumerate(manifest.classes):
-        positive = labels == i if manifest.task == "multiclass" else labels[:, i] > 0
-        missing = [PARTS[p] for p in parts if not (assignment[positive] == p).any()]
+    for name, member in members.items():
+        missing = [PARTS[p] for p in parts if not (assignment[member] == p).any()]
         if missing:
             notes.append(f"class {name!r} has no clips in {' and '.join(missing)}")
     return tuple(notes)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mvemo.manifests import Folds, Manifest
+from mvemo.manifests.labels import label_kind
 
 if TYPE_CHECKING:
     from mvemo.extract.duplicates.search import Duplicate, Search
@@ -20,9 +21,9 @@ def summary_lines(manifest: Manifest) -> list[str]:
     if manifest.synthetic:
         lines.append("synthetic data")
     width = max(map(len, manifest.classes))
+    counts = label_kind(manifest.task).counts(manifest.labels, manifest.classes)
     lines += [
-        f"  {name:<{width}}  {_label_text(manifest, column)}"
-        for column, name in enumerate(manifest.classes)
+        f"  {name:<{width}}  {count}" for name, count in zip(manifest.classes, counts, strict=True)
     ]
     splits = Counter(clip.split for clip in manifest.clips if clip.split)
     if splits:
@@ -30,16 +31,6 @@ def summary_lines(manifest: Manifest) -> list[str]:
     if manifest.clips[0].fold is not None:
         lines.append(f"folds: {len({clip.fold for clip in manifest.clips})}, prescribed")
     return [*lines, f"digest {manifest.digest}"]
-
-
-def _label_text(manifest: Manifest, column: int) -> str:
-    """How many clips have a class or tag; the range of a target."""
-    if manifest.task == "regression":
-        values = manifest.labels[:, column]
-        return f"{values.min():g} to {values.max():g}, mean {values.mean():.4g}"
-    if manifest.task == "multilabel":
-        return str(int(manifest.labels[:, column].sum()))
-    return str(int((manifest.labels == column).sum()))
 
 
 def n_straddling_groups(manifest: Manifest) -> int:
@@ -53,14 +44,13 @@ def n_straddling_groups(manifest: Manifest) -> int:
 def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
     """Clips, groups and classes of each fold."""
     groups = np.array(manifest.groups)
+    kind = label_kind(manifest.task)
     lines = []
     for fold in range(folds.k):
         test = folds.test(fold)
         line = f"fold {fold}: {test.sum()} clips, {len(set(groups[test].tolist()))} groups"
-        if manifest.task == "multiclass":
-            labels = manifest.labels[test].astype(int)
-            counts = np.bincount(labels, minlength=len(manifest.classes))
-            line += " (" + ", ".join(map(str, counts.tolist())) + ")"
+        if kind.exclusive:
+            line += f" ({', '.join(kind.counts(manifest.labels[test], manifest.classes))})"
         lines.append(line)
     return lines
 

@@ -1,5 +1,7 @@
 """Every loss against its formula in NumPy, its gradient, and training by name."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -172,6 +174,16 @@ def test_tags_and_dimensions_match_their_formulas(problem, task):
         expected = np.mean(np.where(d < 1, d**2 / 2, d - 0.5))
     got = make("softmax", task=task)(torch.from_numpy(x), layer, torch.from_numpy(target))
     assert got.item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_right_answers_are_of_classes_alone(problem):
+    x, layer, target, _ = problem
+    inputs = torch.from_numpy(x)
+    y_pred = layer(inputs).argmax(1)
+    n_right = make("softmax").n_right(inputs, layer, torch.from_numpy(target))
+    assert n_right == np.sum(y_pred.numpy() == target)
+    for task in ("multilabel", "regression"):
+        assert math.isnan(make("softmax", task=task).n_right(inputs, layer, layer(inputs)))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,269 @@
+"""What labels are, by task: in a manifest's cells, in arrays, in folds and in a summary.
+
+Manifests and caches ask the kind of a task's labels, and never which task it is. What an
+evaluation asks of a task is in `mvemo.fuse.tasks`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.problems import Problems
+from mvemo.manifests.tables import format_names, parse_names, parse_number
+from mvemo.manifests.types import F64, Bools, Ints
+
+Task = Literal["multiclass", "multilabel", "regression"]
+Label = tuple[str, ...] | tuple[float, ...]
+
+# Values are stratified by this many quantile bins of the first targets.
+_BINS = 5
+_TARGETS = 2
+
+
+class LabelKind(ABC):
+    """The labels of one task.
+
+    An array of labels has one row for each clip and one column for each tag or target; of
+    classes it has the clips' indices alone.
+
+    Attributes
+    ----------
+    task
+        That has such labels.
+    numeric
+        Labels are numbers, in a column of the manifest for each target; else they are
+        names, in the one column ``label``.
+    exclusive
+        A clip has exactly one label.
+    dtype
+        Of an array of labels.
+    n_axes
+        That an array of labels may have; folds take the values of one target without a second.
+    """
+
+    task: ClassVar[Task]
+    numeric: ClassVar[bool] = False
+    exclusive: ClassVar[bool] = False
+    dtype: ClassVar[type[np.int64] | type[np.float64]] = np.int64
+    n_axes: ClassVar[tuple[int, ...]] = (2,)
+
+    def columns(self, classes: Sequence[str]) -> list[str]:
+        """The columns of a manifest that hold labels."""
+        return list(classes) if self.numeric else ["label"]
+
+    @abstractmethod
+    def parse(
+        self,
+        fields: Mapping[str, str],
+        classes: Sequence[str] | None,
+        line: int,
+        problems: Problems,
+    ) -> Label:
+        """The label in a row's cells by column; problems are added, with the row's line.
+
+        Names must be among the classes; None takes any.
+        """
+
+    def format(self, label: Label) -> list[str]:
+        """The cells of a label, one for each of `columns`."""
+        return [str(part) for part in label]
+
+    @abstractmethod
+    def array(self, labels: Sequence[Label], classes: Sequence[str]) -> Ints | F64:
+        """The labels of clips as one array."""
+
+    def shape(self, n_clips: int, n_classes: int) -> tuple[int, ...]:
+        """Of an array of labels."""
+        return (n_clips,) if self.exclusive else (n_clips, n_classes)
+
+    @abstractmethod
+    def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
+        """bool (clips,): True where an array holds what is no label."""
+
+    def members(self, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Bools]:
+        """Class or tag -> bool (clips,), True where a clip has it; empty for numbers."""
+        return {}
+
+    @abstractmethod
+    def strata(self, labels: ArrayLike) -> F64:
+        """(clips, strata): 1 where a clip is in a stratum that folds share evenly.
+
+        Raises
+        ------
+        BadManifest
+            The labels are no labels of the task.
+        """
+
+    def counts(self, labels: Ints | F64, classes: Sequence[str]) -> list[str]:
+        """For each class how many clips have it, for a target its range; as text."""
+        return [str(int(member.sum())) for member in self.members(labels, classes).values()]
+
+
+class ClassLabels(LabelKind):
+    """One class for each clip."""
+
+    task = "multiclass"
+    exclusive = True
+    n_axes = (1,)
+
+    def parse(
+        self,
+        fields: Mapping[str, str],
+        classes: Sequence[str] | None,
+        line: int,
+        problems: Problems,
+    ) -> Label:
+        cell = fields["label"]
+        if not cell:
+            problems.add(line, "empty label")
+        return _known([cell] if cell else [], classes, line, problems)
+
+    def array(self, labels: Sequence[Label], classes: Sequence[str]) -> Ints:
+        index = {name: i for i, name in enumerate(classes)}
+        return np.array([index[str(label[0])] for label in labels], dtype=self.dtype)
+
+    def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
+        invalid: Bools = (labels < 0) | (labels >= n_classes)
+        return invalid
+
+    def members(self, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Bools]:
+        values = np.asarray(labels)
+        return {name: values == i for i, name in enumerate(classes)}
+
+    def strata(self, labels: ArrayLike) -> F64:
+        return _one_hot(np.unique(labels, return_inverse=True)[1])
+
+
+class TagLabels(LabelKind):
+    """Any number of tags for each clip."""
+
+    task = "multilabel"
+
+    def parse(
+        self,
+        fields: Mapping[str, str],
+        classes: Sequence[str] | None,
+        line: int,
+        problems: Problems,
+    ) -> Label:
+        try:
+            names = parse_names(fields["label"], ";")
+        except ValueError as error:
+            problems.add(line, str(error))
+            names = []
+        return _known(names, classes, line, problems)
+
+    def format(self, label: Label) -> list[str]:
+        return [format_names(super().format(label), ";")]
+
+    def array(self, labels: Sequence[Label], classes: Sequence[str]) -> Ints:
+        index = {name: i for i, name in enumerate(classes)}
+        tags = np.zeros((len(labels), len(classes)), dtype=np.int64)
+        for row, label in enumerate(labels):
+            tags[row, [index[str(tag)] for tag in label]] = 1
+        return tags
+
+    def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
+        invalid: Bools = np.logical_not(np.isin(labels, (0, 1)).all(axis=1))
+        return invalid
+
+    def members(self, labels: ArrayLike, classes: Sequence[str]) -> dict[str, Bools]:
+        values = np.asarray(labels)
+        return {name: values[:, i] > 0 for i, name in enumerate(classes)}
+
+    def strata(self, labels: ArrayLike) -> F64:
+        tags = (np.asarray(labels) > 0).astype(np.float64)
+        return np.column_stack([tags, tags.sum(axis=1) == 0])
+
+
+class ValueLabels(LabelKind):
+    """One number for each target."""
+
+    task = "regression"
+    numeric = True
+    dtype = np.float64
+    n_axes = (1, 2)
+
+    def parse(
+        self,
+        fields: Mapping[str, str],
+        classes: Sequence[str] | None,
+        line: int,
+        problems: Problems,
+    ) -> Label:
+        values = (parse_number(fields[name], name, line, problems) for name in classes or ())
+        return tuple(math.nan if value is None else value for value in values)
+
+    def array(self, labels: Sequence[Label], classes: Sequence[str]) -> F64:
+        return np.array(labels, dtype=np.float64).reshape(self.shape(len(labels), len(classes)))
+
+    def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
+        invalid: Bools = np.logical_not(np.isfinite(labels).all(axis=1))
+        return invalid
+
+    def strata(self, labels: ArrayLike) -> F64:
+        values = np.asarray(labels)
+        numbers = values.reshape(len(values), -1).astype(np.float64)
+        if not np.isfinite(numbers).all():
+            raise BadManifest("labels of a regression task must be finite numbers")
+        quantiles = np.linspace(0, 1, _BINS + 1)[1:-1]
+        bins = [
+            np.searchsorted(np.quantile(column, quantiles), column, side="left")
+            for column in numbers.T[:_TARGETS]
+        ]
+        return np.column_stack([_one_hot(column) for column in bins])
+
+    def counts(self, labels: Ints | F64, classes: Sequence[str]) -> list[str]:
+        return [f"{v.min():g} to {v.max():g}, mean {v.mean():.4g}" for v in labels.T]
+
+
+def _known(
+    names: Sequence[str], classes: Sequence[str] | None, line: int, problems: Problems
+) -> tuple[str, ...]:
+    """The names that are among the classes; the others are problems."""
+    if classes is None:
+        return tuple(names)
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        problems.add(
+            line,
+            f"unknown label {', '.join(map(repr, unknown))}; one of {', '.join(classes)}",
+        )
+    return tuple(name for name in names if name in classes)
+
+
+def _one_hot(index: Ints) -> F64:
+    return np.eye(int(index.max()) + 1)[index]
+
+
+_KINDS: dict[str, LabelKind] = {
+    kind.task: kind for kind in (ClassLabels(), TagLabels(), ValueLabels())
+}
+TASKS: tuple[Task, ...] = tuple(kind.task for kind in _KINDS.values())
+
+
+def label_kind(task: str) -> LabelKind:
+    """The kind of a task's labels.
+
+    Raises
+    ------
+    ValueError
+        There is no such task.
+
+    Examples
+    --------
+    >>> label_kind("regression").columns(("valence", "arousal"))
+    ['valence', 'arousal']
+    >>> label_kind("multilabel").array([("calm",), ("calm", "sad"), ()], ("calm", "sad")).tolist()
+    [[1, 0], [1, 1], [0, 0]]
+    """
+    if task not in _KINDS:
+        raise ValueError(f"task {task!r} is none of {', '.join(_KINDS)}")
+    return _KINDS[task]

@@ -1,0 +1,119 @@
+"""Labels of each task: in cells, as arrays, in strata and in words."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mvemo.manifests.labels import TASKS, label_kind
+from mvemo.manifests.problems import Problems
+
+CLASSES = ("calm", "tense")
+# One clip of each: as parsed from its cells, and its row of the array.
+LABELS = {
+    "multiclass": [(("tense",), 1), (("calm",), 0)],
+    "multilabel": [(("calm", "tense"), [1, 1]), ((), [0, 0]), (("tense",), [0, 1])],
+    "regression": [((0.1, -2.0), [0.1, -2.0]), ((1e-9, 3.0), [1e-9, 3.0])],
+}
+
+
+def test_tasks() -> None:
+    assert TASKS == ("multiclass", "multilabel", "regression")
+    with pytest.raises(ValueError, match="'tagging' is none of multiclass, multilabel, regression"):
+        label_kind("tagging")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_cells_read_back_as_the_label(task: str) -> None:
+    kind, problems = label_kind(task), Problems(Path("clips.csv"))
+    for label, _ in LABELS[task]:
+        fields = dict(zip(kind.columns(CLASSES), kind.format(label), strict=True))
+        assert kind.parse(fields, CLASSES, 2, problems) == label
+    assert not problems.found
+
+
+def test_numbers_of_numpy_are_written_as_numbers() -> None:
+    assert label_kind("regression").format((np.float64(0.1), 2.0)) == ["0.1", "2.0"]
+
+
+def test_a_tag_with_a_semicolon_reads_back() -> None:
+    kind, label = label_kind("multilabel"), ("calm; still", "tense")
+    cells = kind.format(label)
+    assert kind.parse({"label": cells[0]}, None, 2, Problems(Path("clips.csv"))) == label
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "label", "message"),
+    [
+        ("multiclass", {"label": ""}, (), "empty label"),
+        ("multiclass", {"label": "sad"}, (), "unknown label 'sad'; one of calm, tense"),
+        ("multilabel", {"label": "calm;sad"}, ("calm",), "unknown label 'sad'; one of calm, tense"),
+        ("multilabel", {"label": "[1]"}, (), "'[1]' has items that are not text"),
+        ("regression", {"calm": "1", "tense": "low"}, (1.0, np.nan), "tense 'low' is not a number"),
+        ("regression", {"calm": "1", "tense": "inf"}, (1.0, np.nan), "tense 'inf' is not a number"),
+    ],
+)
+def test_bad_cells_are_named(task: str, fields: dict, label: tuple, message: str) -> None:
+    problems = Problems(Path("clips.csv"))
+    np.testing.assert_equal(label_kind(task).parse(fields, CLASSES, 3, problems), label)
+    (problem,) = problems.found
+    assert problem.line == 3
+    assert problem.message.startswith(message)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_arrays(task: str) -> None:
+    kind = label_kind(task)
+    labels, rows = zip(*LABELS[task], strict=True)
+    array = kind.array(labels, CLASSES)
+    np.testing.assert_array_equal(array, rows)
+    assert array.dtype == kind.dtype == (np.float64 if kind.numeric else np.int64)
+    assert array.shape == kind.shape(len(labels), len(CLASSES))
+    assert array.ndim in kind.n_axes
+    assert not kind.invalid(array, len(CLASSES)).any()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_arrays_without_clips(task: str) -> None:
+    kind = label_kind(task)
+    assert kind.array([], CLASSES).shape == kind.shape(0, len(CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "invalid"),
+    [
+        ("multiclass", [0, 2, -1, 1], [False, True, True, False]),
+        ("multilabel", [[0, 1], [0, 2], [-1, 0]], [False, True, True]),
+        ("regression", [[0.5, -9.0], [np.nan, 1.0], [1.0, np.inf]], [False, True, True]),
+    ],
+)
+def test_what_is_no_label(task: str, labels: list, invalid: list[bool]) -> None:
+    assert label_kind(task).invalid(np.array(labels), len(CLASSES)).tolist() == invalid
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "members", "counts"),
+    [
+        ("multiclass", [1, 1, 0], {"calm": [0, 0, 1], "tense": [1, 1, 0]}, ["1", "2"]),
+        ("multilabel", [[1, 1], [0, 1]], {"calm": [1, 0], "tense": [1, 1]}, ["1", "2"]),
+        ("regression", [[0.5, 1], [2, 1]], {}, ["0.5 to 2, mean 1.25", "1 to 1, mean 1"]),
+    ],
+)
+def test_members_and_counts(task: str, labels: list, members: dict, counts: list[str]) -> None:
+    kind, array = label_kind(task), np.array(labels)
+    found = kind.members(array, CLASSES)
+    assert {name: member.astype(int).tolist() for name, member in found.items()} == members
+    assert kind.counts(array, CLASSES) == counts
+
+
+def test_strata() -> None:
+    # Names stand for themselves; clips without a tag are a stratum of their own.
+    np.testing.assert_array_equal(label_kind("multiclass").strata(["b", "a"]), [[0, 1], [1, 0]])
+    np.testing.assert_array_equal(
+        label_kind("multilabel").strata([[1, 1], [0, 0]]), [[1, 1, 0], [0, 0, 1]]
+    )
+    # Fifths of each of the first two targets.
+    values = np.column_stack([np.arange(10.0), -np.arange(10.0), np.zeros(10)])
+    strata = label_kind("regression").strata(values)
+    assert strata.shape == (10, 10)
+    np.testing.assert_array_equal(strata.sum(axis=0), 2)
