@@ -90,12 +90,11 @@ def read_predictions(*paths: Path | str) -> Predictions:
 
     CSV in UTF-8 with a header: ``clip_id``, ``label`` (the true class), and a column of
     probabilities for each class, named like the class or ``p_`` and the class; optional
-    ``group``, ``fold`` (the one that the clip was tested in, -1 if it was not) and
-    ``model`` (default: the file's name), ``repeat`` (which of several evaluations on
-    different folds). If any column begins with ``p_``, those alone are
-    probabilities. Each row's probabilities sum to 1 within `TOLERANCE`; all empty or NaN:
-    not predicted. mvemo's own ``predictions.csv`` is such a file. Where a column ``repeat``
-    tells evaluations on different folds apart, the first one is read.
+    ``group``, ``fold`` (the one that the clip was tested in, -1 if it was not), ``model``
+    (default: the file's name) and ``repeat`` (which of several evaluations on different
+    folds). If any column begins with ``p_``, those alone are probabilities. Each row's
+    probabilities sum to 1 within `TOLERANCE`; all empty or NaN: not predicted. mvemo's own
+    ``predictions.csv`` is such a file.
 
     Parameters
     ----------
@@ -262,7 +261,6 @@ def _read_file(path: Path) -> tuple[tuple[str, ...], list[_Row]]:
     columns, classes = _class_columns(path, header)
     reserved = {name: header.index(name) for name in RESERVED if name in header}
     rows: list[_Row] = []
-    first_repeat: str | None = None
     for number, cells in lines[1:]:
         place = f"{path}:{number}"
         if len(cells) != len(header):
@@ -275,10 +273,6 @@ def _read_file(path: Path) -> tuple[tuple[str, ...], list[_Row]]:
             raise BadFeatures(
                 f"{place}: label {values['label']!r} is none of the classes {', '.join(classes)}"
             )
-        repeat = values.get("repeat")
-        first_repeat = first_repeat if rows else repeat
-        if repeat != first_repeat:
-            continue
         rows.append(
             _Row(
                 place=place,

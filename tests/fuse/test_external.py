@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -143,19 +142,6 @@ def test_a_group_both_tested_and_not_may_have_been_trained_on(tmp_path):
     results = results_of_predictions(read_predictions(write(tmp_path / "x.csv", text)))
     assert results.leaky
     assert results.provenance["groups_in_several_folds"] == 1
-
-
-def test_of_repeated_evaluations_the_first_is_read(tmp_path):
-    first = make_results(classes=("Calm", "Fear", "Joy"))
-    second = replace(first, folds=(first.folds + 1) % first.k)
-    results = replace(first, repeats=(first, second))
-    text = predictions_csv(results)
-    assert text.startswith("repeat,")
-    again = read_predictions(write(tmp_path / "predictions.csv", text))
-    assert again.classes == first.classes
-    np.testing.assert_array_equal(again.folds, first.folds)
-    for model in first.models:
-        np.testing.assert_array_equal(again.proba[model.name], model.outputs)
 
 
 def test_several_files_are_several_models(tmp_path):
