@@ -131,6 +131,7 @@ class CacheWriter:
         self._stale: dict[str, set[str]] = {}
         # The features that this run requests, the most recent last.
         self._requested: dict[str, FeatureSpec] = {}
+        self._withdrawn: set[str] = set()
         self._closed = False
         self._committed = time.monotonic()
         self._pool = FilePool()
@@ -259,6 +260,18 @@ class CacheWriter:
         """
         self._check_open()
         self._memory.curves[name] = {k: [float(v) for v in s] for k, s in values.items()}
+
+    def withdraw(self, name: str) -> None:
+        """Leave out of the cache what this run has put or requested under a feature's name.
+
+        For nets of which not all could be trained: with nets of some folds alone, the feature
+        could not be evaluated. What earlier runs finished under the name stays.
+        """
+        self._check_open()
+        digests = {digest for digest, spec in self._requested.items() if spec.name == name}
+        self._withdrawn |= digests
+        for digest in digests:
+            del self._requested[digest]
 
     # --- to the disk
 
@@ -393,8 +406,10 @@ class CacheWriter:
             feature = planned[digest]
             stale = [row[c] for c in self._stale.get(digest, ())]
             feature.drop(np.array(stale, dtype=np.int64))
-            if not (feature.origin >= 0).any() or (
-                digest not in self._requested and saw_its_fold(feature.spec, self.table)
+            if (
+                digest in self._withdrawn
+                or not (feature.origin >= 0).any()
+                or (digest not in self._requested and saw_its_fold(feature.spec, self.table))
             ):
                 del planned[digest]
         return resolve(planned, self._requested)

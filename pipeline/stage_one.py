@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from mvemo.cache import CacheWriter, open_cache
+from mvemo.cache import CacheWriter, ClipTable, open_cache
+from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import pick_device
@@ -107,6 +108,12 @@ def run_extract(
     Returns
     -------
     A summary; failures of single clips are in it, never raised.
+
+    Raises
+    ------
+    TrainingDiverged
+        A net's training had no finite loss. It is raised at the end: the cache has the
+        features of all other nets.
     """
     keep_freed_memory()
     run = settings.extract.run
@@ -139,9 +146,10 @@ def run_extract(
         features.write_failures()
         plans = features.runnable(plans)
         features.write_descriptors()
-        for plan in plans:
-            features.write_embeddings(plan, evaluation.table.folds, evaluation.table.splits)
+        diverged = _write_embeddings(features, plans, evaluation.table)
         failures = writer.failures
+    if diverged:
+        raise _divergence(diverged, features.features, plans, out)
     return ExtractSummary(
         path=out,
         clips=len(manifest),
@@ -149,6 +157,38 @@ def run_extract(
         failures=failures,
         missing=media.missing,
     )
+
+
+def _write_embeddings(
+    features: FeatureWriter, plans: Sequence[NetSettings], table: ClipTable
+) -> list[TrainingDiverged]:
+    """Write the embeddings of all nets; the errors of those whose training diverged."""
+    diverged = []
+    for plan in plans:
+        try:
+            features.write_embeddings(plan, table.folds, table.splits)
+        except TrainingDiverged as error:
+            diverged.append(error)
+            if plan is not plans[-1]:
+                click.echo(f"note: {plan.name} diverged; the next nets go on", err=True)
+    return diverged
+
+
+def _divergence(
+    diverged: Sequence[TrainingDiverged],
+    features: Sequence[str],
+    plans: Sequence[NetSettings],
+    out: Path,
+) -> TrainingDiverged:
+    """One error of all nets that diverged, with how to go on."""
+    finished = [plan.name for plan in plans if plan.name in features]
+    advice = "; ".join(error.advice for error in diverged)
+    if finished:
+        advice += (
+            f", or leave out what diverged, --nets {','.join(finished)}; {out} has the features "
+            f"of {', '.join(finished)}, which are not trained again"
+        )
+    return TrainingDiverged("; ".join(error.problem for error in diverged), advice)
 
 
 def _check_losses_and_weights(

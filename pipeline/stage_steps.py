@@ -11,6 +11,7 @@ import numpy as np
 from mvemo.cache import CacheWriter, FeatureSpec
 from mvemo.extract.arrays import I64, Mask
 from mvemo.extract.descriptors import descriptor_spec
+from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device
@@ -113,9 +114,25 @@ class FeatureWriter:
 
         Parameters
         ----------
+        plan
+            The net.
         folds, splits
             int64 (clips,), as of the cache's clip table.
+
+        Raises
+        ------
+        TrainingDiverged
+            A training had no finite loss; no embedding of this net's run will be in the
+            cache, also not of folds that were trained before.
         """
+        try:
+            self._train_and_embed(plan, folds, splits)
+        except TrainingDiverged:
+            self._writer.withdraw(plan.name)
+            raise
+        self.features.append(plan.name)
+
+    def _train_and_embed(self, plan: NetSettings, folds: I64, splits: I64 | None) -> None:
         usable = self._media.usable(plan)
         n_nets = len(np.unique(folds)) if self._run.protocol == "crossfit" else 1
         with Progress(plan.name, n_nets, "net") as bar:
@@ -132,7 +149,6 @@ class FeatureWriter:
                 on_report=lambda text: click.echo(text, err=True),
             ):
                 bar.step(failed=self._write_embedding(trained, usable))
-        self.features.append(plan.name)
 
     def _write_embedding(self, trained: TrainedNet, usable: Mask) -> int:
         """Embed the clips that have no current row; number of those that failed."""

@@ -516,3 +516,16 @@ def test_the_size_of_a_file_is_known_before(tmp_path: Path, n: int) -> None:
         merge_caches([tmp_path / "f.h5"], tmp_path / "g.h5")
     real = (tmp_path / "g.h5").stat().st_size
     assert real <= sizes[-1] < 3 * real + (1 << 18)
+
+
+def test_a_withdrawn_feature_leaves_what_earlier_runs_finished(path: Path) -> None:
+    older, diverging = (replace(crossfit(0, CLIPS, a=a), name="c3d") for a in (1, 2))
+    fill(path, CLIPS, VECTOR, older)
+    with CacheWriter(path, CLIPS) as writer:
+        current(writer, VECTOR)
+        put(writer, diverging, "c0")
+        writer.commit()
+        writer.withdraw(older.name)
+    with open_cache(path) as cache:
+        assert {spec.digest for spec in cache.specs} == {VECTOR.digest, older.digest}
+    assert verify_cache(path) == []

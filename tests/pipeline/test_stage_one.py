@@ -7,15 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from stage_samples import TINY, rewrite, run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.nets import build_net
+from mvemo.extract.training import fine_tuning
 from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest, write_folds
 from mvemo.pipeline import inputs
 from mvemo.pipeline.clip_tables import extracted_clips
@@ -456,3 +459,66 @@ def test_weights_of_another_net_are_refused(
         else:
             assert code == 2
             assert said in error
+
+
+def test_a_net_that_diverges_costs_no_feature_of_the_others(
+    demo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    score = fine_tuning.Trainer.score
+
+    def diverge(trainer: fine_tuning.Trainer, rows: Sequence[int]) -> tuple[float, float]:
+        if trainer.job.label == "music1d@fold1":
+            torch.nn.init.constant_(trainer.net.classifier.weight, float("nan"))
+        return score(trainer, rows)
+
+    monkeypatch.setattr(fine_tuning.Trainer, "score", diverge)
+    settings = tiny_settings("nets.music1d.epochs=1", "nets.c3d.epochs=1")
+    features = tmp_path / "features.h5"
+    command = ["mvemo", "extract", demo / "manifest.csv", "--work", tmp_path, *settings]
+    assert run(*command) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("mvemo: music1d@fold1: training diverged: no finite loss by epoch 1")
+    assert "lower the learning rate, --set nets.music1d.lr=" in error
+    assert error.endswith(
+        f"leave out what diverged, --nets c3d; {features} has the features of c3d, which are "
+        "not trained again"
+    )
+    # The net of fold 0 was finished, but alone it is no feature.
+    with open_cache(features) as cache:
+        assert "music1d" not in cache.names()
+        assert [spec.fold for spec in cache.variants("c3d")] == [0, 1]
+        assert "music1d@fold0" not in cache.curves
+    assert run("mvemo-cv", features, "--out", tmp_path / "out") == 0
+
+    weights = sorted(tmp_path.glob("nets/c3d-*/weights.pt"))
+    times = [path.stat().st_mtime_ns for path in weights]
+    assert len(weights) == 2
+    assert run(*command, "--nets", "c3d") == 0
+    monkeypatch.undo()
+    assert run(*command) == 0
+    assert [path.stat().st_mtime_ns for path in weights] == times
+    with open_cache(features) as cache:
+        assert [spec.fold for spec in cache.variants("music1d")] == [0, 1]
+    assert verify_cache(features) == []
+
+
+def test_where_every_net_diverges_all_are_named(
+    demo: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def diverge(trainer: fine_tuning.Trainer, rows: Sequence[int]) -> tuple[float, float]:
+        torch.nn.init.constant_(trainer.net.classifier.weight, float("nan"))
+        return float("nan"), 0.0
+
+    monkeypatch.setattr(fine_tuning.Trainer, "score", diverge)
+    command = ["mvemo", "extract", demo / "manifest.csv", "--work", tmp_path, *tiny_settings()]
+    assert run(*command) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "music1d@fold0: training diverged" in error
+    assert "c3d@fold0: training diverged" in error
+    assert "--nets" not in error
