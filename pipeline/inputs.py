@@ -48,6 +48,31 @@ def media_files(manifest: Manifest) -> dict[str, Path]:
     return {clip.path: manifest.media_path(clip) for clip in manifest.clips}
 
 
+def missing_media(manifest: Manifest, path: Path) -> list[str]:
+    """Paths, as in the manifest, of media files that are not there.
+
+    Parameters
+    ----------
+    manifest
+        Read without its media.
+    path
+        Of the manifest's file, for the message.
+
+    Raises
+    ------
+    BadOption
+        Not one of them is there: their folder is wrong.
+    """
+    files = media_files(manifest)
+    missing = [name for name, file in files.items() if not file.is_file()]
+    if len(missing) == len(files):
+        raise BadOption(
+            f"{path}: not one of its {len(files)} media files is in {manifest.root}, as "
+            f"{missing[0]!r}: give their folder with --root"
+        )
+    return missing
+
+
 def digest_media(
     manifest: Manifest, on_file: Callable[[bool], object] | None = None
 ) -> tuple[dict[str, str], dict[str, str]]:

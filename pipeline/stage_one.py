@@ -25,7 +25,7 @@ from mvemo.manifests import (
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.clip_tables import extracted_clips
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.inputs import media_files
+from mvemo.pipeline.inputs import media_files, missing_media
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_steps import FeatureWriter
@@ -213,16 +213,11 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
         Not one media file is there.
     """
     manifest = read_manifest(path, root=root, media=False)
-    files = media_files(manifest)
-    missing = [name for name, file in files.items() if not file.is_file()]
-    if len(missing) == len(files):
-        raise BadOption(
-            f"{path}: not one of its {len(files)} media files is in {manifest.root}, as "
-            f"{missing[0]!r}: give their folder with --root"
-        )
+    missing = missing_media(manifest, path)
     if missing:
+        n_files = len(media_files(manifest))
         click.echo(
-            f"note: {len(missing)} of {len(files)} media files are not in {manifest.root}, as "
+            f"note: {len(missing)} of {n_files} media files are not in {manifest.root}, as "
             f"{missing[0]!r}: their clips will fail, all others are done",
             err=True,
         )

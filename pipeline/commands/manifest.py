@@ -215,12 +215,14 @@ def segment(
     """Divide the clips of manifest FILE into segments, which keep their clip's group.
 
     A segment is called CLIP@START. A clip shorter than a segment gives one, as does one
-    whose file cannot be read.
+    whose file is missing or cannot be read; those are listed.
     """
     from mvemo.pipeline.clip_lengths import clip_lengths
+    from mvemo.pipeline.inputs import missing_media
 
     refuse_replacing(out, force)
-    clips = read_manifest(file, root=root)
+    clips = read_manifest(file, root=root, media=False)
+    missing_media(clips, file)
     durations = clip_lengths(clips, lambda problem: _note([f"left whole: {problem}"]))
     segments = segment_manifest(clips, seconds, durations=durations, **options)
     _save(segments, out)

@@ -55,3 +55,25 @@ def test_options_and_refusals(listed: Path, capsys: pytest.CaptureFixture[str]) 
     assert "is there already" in capsys.readouterr().err
     assert run(*command, "--force", "--seconds", 0) == 2
     assert "the length must be above 0" in capsys.readouterr().err
+
+
+def test_missing_files_are_listed_and_the_others_cut(
+    listed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = listed.with_name("s.csv")
+    command = ["mvemo", "manifest", "segment", listed, "--seconds", 1, "--out", out, "--force"]
+    listed.with_name("b.wav").unlink()
+    assert run(*command) == 0
+    shown = capsys.readouterr()
+    assert "4 clips gave 7 segments of 1 s" in shown.out
+    (note,) = [line for line in shown.err.splitlines() if "b.wav" in line]
+    assert note.startswith("note: left whole:")
+    made = read_manifest(out, media=False)
+    assert [c.clip_id for c in made.clips if c.duration is None] == ["b@0", "bad@0"]
+    for name in ("a", "c", "bad"):
+        listed.with_name(f"{name}.wav").unlink()
+    before = out.read_text()
+    assert run(*command) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "not one of its 4 media files is in" in line
+    assert out.read_text() == before
