@@ -38,13 +38,25 @@ class Evaluation:
     notes: tuple[str, ...]
 
 
-def extracted_clips(manifest: Manifest, settings: ExtractSettings) -> Evaluation:
+def extracted_clips(
+    manifest: Manifest, settings: ExtractSettings, folds: Folds | None = None
+) -> Evaluation:
     """The clips as stage one's protocol needs them.
 
     ``holdout`` trains on a split, the manifest's or one made here. ``frozen`` trains
     nothing, so a split that the manifest prescribes is kept for stage two. All else has
     folds.
+
+    Parameters
+    ----------
+    manifest, settings
+        Of the run.
+    folds
+        In place of a split or folds that the manifest prescribes, or that would be made; of
+        its clips, in their order. Not for ``holdout``.
     """
+    if folds is not None:
+        return Evaluation(clip_table(manifest, folds), folds, folds.notes)
     if settings.run.protocol == "holdout":
         split = holdout_of(manifest, parse_fractions(settings.split), settings.fold_seed)
         return Evaluation(clip_table(manifest, split=split), None, split.notes)

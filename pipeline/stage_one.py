@@ -17,11 +17,13 @@ from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.memory import keep_freed_memory
 from mvemo.extract.training.protocols import make_net, require_weights
 from mvemo.manifests import (
+    Folds,
     Manifest,
     read_folds,
     read_manifest,
     write_folds,
 )
+from mvemo.manifests.splits.folds import fold_notes
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.clip_tables import extracted_clips
 from mvemo.pipeline.errors import BadOption
@@ -123,11 +125,11 @@ def run_extract(
     for plan in plans:
         require_weights(plan, run)
     manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
-    manifest, settings = with_fold_file(manifest, settings, fold_file)
+    folds, settings = read_fold_file(fold_file, manifest, settings)
     _check_losses_and_weights(plans, manifest, run)
     if not force:
         _refuse_other_clips(out, manifest)
-    evaluation = extracted_clips(manifest, settings.extract)
+    evaluation = extracted_clips(manifest, settings.extract, folds)
     facts = provenance(
         settings=settings.record(),
         manifest={"name": manifest.name, "digest": manifest.digest},
@@ -224,29 +226,29 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
     return manifest
 
 
-def with_fold_file(
-    manifest: Manifest, settings: Settings, fold_file: Path | None
-) -> tuple[Manifest, Settings]:
-    """The manifest with the folds of a file prescribed, and settings of as many folds.
+def read_fold_file(
+    fold_file: Path | None, manifest: Manifest, settings: Settings
+) -> tuple[Folds | None, Settings]:
+    """The folds of a file, in the order of the manifest's clips, and settings of as many folds.
 
-    Folds that are asked for replace a split that the manifest has.
+    The manifest stays as it is, so that its digest is still that of its file.
 
     Raises
     ------
     BadManifest
         The file's clips are not the manifest's, or it divides a group.
+    BadOption
+        The protocol has no folds.
     """
     if fold_file is None:
-        return manifest, settings
+        return None, settings
     if settings.extract.run.protocol == "holdout":
         raise BadOption(f"--folds {fold_file}: the holdout protocol has one split, not folds")
     folds = read_folds(fold_file, manifest)
-    clips = tuple(
-        replace(clip, fold=fold, split=None)
-        for clip, fold in zip(manifest.clips, folds.assignment.tolist(), strict=True)
-    )
-    extract = replace(settings.extract, folds=folds.k)
-    return replace(manifest, clips=clips), replace(settings, extract=extract)
+    notes = fold_notes(manifest.labels, manifest.groups, folds.k, manifest.task, manifest.classes)
+    # Seed -1: they are prescribed, and no seed would make them again.
+    folds = replace(folds, seed=-1, manifest_digest=manifest.digest, notes=notes)
+    return folds, replace(settings, extract=replace(settings.extract, folds=folds.k))
 
 
 def _refuse_other_clips(out: Path, manifest: Manifest) -> None:

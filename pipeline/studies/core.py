@@ -15,10 +15,10 @@ import numpy as np
 
 from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
-from mvemo.manifests import Manifest, folds_of
+from mvemo.manifests import Folds, Manifest, folds_of
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one import manifest_with_media, with_fold_file
+from mvemo.pipeline.stage_one import manifest_with_media, read_fold_file
 from mvemo.pipeline.studies.media import StudyMedia
 
 
@@ -38,6 +38,8 @@ class Study:
         Whether labels were shuffled.
     runs
         Repeats with other folds and other seeds.
+    prescribed
+        The folds of all repeats, in place of those that the settings ask for.
     failures
         Clip id to why it could not be used; `media` fills it.
     """
@@ -47,10 +49,16 @@ class Study:
     work: Path
     permuted: bool = False
     runs: int = 1
+    prescribed: Folds | None = None
     failures: dict[str, str] = field(default_factory=dict, compare=False)
 
     def folds(self, run: int = 0) -> Ints:
         """int64 (clips,): the fold of each clip in a repeat; groups are whole."""
+        if self.prescribed is not None:
+            of_clip = dict(
+                zip(self.prescribed.clip_ids, self.prescribed.assignment.tolist(), strict=True)
+            )
+            return np.array([of_clip[c] for c in self.manifest.clip_ids], dtype=np.int64)
         extract = self.settings.extract
         return folds_of(self.manifest, extract.folds, extract.fold_seed + run).assignment
 
@@ -108,10 +116,10 @@ def open_study(
             f"{path}: the task is {manifest.task}; studies are of multiclass manifests, "
             "as the papers' tables are"
         )
-    manifest, settings = with_fold_file(manifest, settings, fold_file)
+    prescribed, settings = read_fold_file(fold_file, manifest, settings)
     if permute_labels:
         manifest = with_permuted_labels(manifest, settings.extract.run.seed)
-    return Study(manifest, settings, work, permute_labels, runs)
+    return Study(manifest, settings, work, permute_labels, runs, prescribed)
 
 
 def with_permuted_labels(manifest: Manifest, seed: int) -> Manifest:

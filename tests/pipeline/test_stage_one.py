@@ -23,7 +23,7 @@ from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest,
 from mvemo.pipeline import inputs
 from mvemo.pipeline.clip_tables import extracted_clips
 from mvemo.pipeline.settings import load_settings
-from mvemo.pipeline.stage_one import with_fold_file
+from mvemo.pipeline.stage_one import read_fold_file
 
 BAD = {
     "empty": b"",
@@ -383,6 +383,8 @@ def test_folds_of_a_file_are_those_of_the_features(
     with open_cache(tmp_path / "w" / "features.h5") as cache:
         assert cache.table.folds.tolist() == expected.assignment.tolist()
         assert (cache.table.k, cache.table.fold_seed) == (3, -1)
+        assert cache.table.digest == read_manifest(manifest).digest
+        assert cache.provenance["manifest"]["digest"] == read_manifest(manifest).digest
         assert [spec.fold for spec in cache.variants("music1d")] == [0, 1, 2]
         assert cache.provenance["settings"]["extract"]["folds"] == 3
     capsys.readouterr()
@@ -403,10 +405,11 @@ def test_folds_of_a_file_replace_a_split(tmp_path: Path) -> None:
     folds = folds_of(manifest, 2)
     write_folds(folds, tmp_path / "folds.csv")
     settings = load_settings("paper", ["extract.protocol=frozen"])
-    assert with_fold_file(manifest, settings, None) == (manifest, settings)
-    prescribed, settings = with_fold_file(manifest, settings, tmp_path / "folds.csv")
+    assert read_fold_file(None, manifest, settings) == (None, settings)
+    prescribed, settings = read_fold_file(tmp_path / "folds.csv", manifest, settings)
     assert settings.extract.folds == 2
-    table = extracted_clips(prescribed, settings.extract).table
+    table = extracted_clips(manifest, settings.extract, prescribed).table
+    assert table.digest == manifest.digest
     assert table.splits is None
     assert table.folds.tolist() == folds.assignment.tolist()
 
