@@ -1,11 +1,14 @@
 """Scores, tables, published figures and pieces of the studies, each against plain code."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from study_samples import make_set, tiny_options
 
 from mvemo.extract.nets import build_net
 from mvemo.fuse.report import published_j22 as j22
+from mvemo.manifests import folds_of, read_manifest, write_folds
 from mvemo.pipeline.settings import load_settings
 from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
 from mvemo.pipeline.studies.convnets import confusion_table
@@ -191,3 +194,20 @@ def test_predictions_are_those_of_the_net(tmp_path):
     with torch.no_grad():
         expected = net.eval()(net.prepare(media.batches(net).load(rows.tolist()))).softmax(1)
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-6)
+
+
+def test_folds_of_a_file_leave_the_manifest_as_it_is(tmp_path):
+    path = make_set(tmp_path)
+    manifest = read_manifest(path)
+    folds = folds_of(manifest, 3, 5)
+    write_folds(folds, tmp_path / "folds.csv")
+    study = open_study(
+        path, load_settings("demo"), work=tmp_path, runs=2, fold_file=tmp_path / "folds.csv"
+    )
+    assert study.manifest.digest == manifest.digest
+    assert study.settings.extract.folds == 3
+    for run in range(2):
+        assert study.folds(run).tolist() == folds.assignment.tolist()
+    # Without the clips that cannot be read, the others stay in their folds.
+    part = replace(study, manifest=replace(manifest, clips=manifest.clips[5:]))
+    assert part.folds().tolist() == folds.assignment[5:].tolist()
