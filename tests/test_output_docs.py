@@ -1,0 +1,167 @@
+"""Every key that docs/outputs.md names is in a run's files, and the other way round."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from feature_samples import frozen_cache, make_table
+from output_samples import output_cache, output_table
+
+from mvemo.cache import open_cache
+from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
+from mvemo.fuse.report.files import metrics_dict, predictions_csv
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "outputs.md"
+TASKS = ("multiclass", "multilabel", "regression")
+CHANGED = "Names that changed since version 0.1.0"
+# Keys that stand for any name; their entries are documented alike.
+ANY = {"MODEL", "FEATURE", "OUTPUT", "SCORE"}
+
+
+def sections() -> dict[str, list[list[str]]]:
+    """Title to the rows of its tables, without their headers."""
+    parts = re.split(r"^## (.*)$", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    found = {}
+    for title, text in zip(parts[1::2], parts[2::2], strict=True):
+        rows = [line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+        found[title] = [row for row in rows if "`" in row[0] or title == "predictions.csv"]
+    return found
+
+
+def names(cell: str) -> list[str]:
+    """What a cell has in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def documented(task: str) -> list[str]:
+    """The paths of keys that every run of a task has."""
+    rows = [row for which in ("all tasks", task) for row in sections()[f"metrics.json, {which}"]]
+    return [name for row in rows for name in names(row[0])]
+
+
+def steps(path: str) -> list[str]:
+    """``a[].B`` as ``a``, ``[]``, ``B``."""
+    return path.replace("[]", ".[]").split(".")
+
+
+def has(value: Any, path: list[str], primary: str) -> bool:
+    """Whether JSON values have a path; every entry of what stands for any name."""
+    if not path:
+        return True
+    step, *rest = path
+    step = primary if step == "PRIMARY" else step
+    if step == "[]":
+        return bool(value) and all(has(entry, rest, primary) for entry in value)
+    if not isinstance(value, dict):
+        return False
+    if step in ANY:
+        # Beside the scores of an output lie other values.
+        return bool(value) and all(has(entry, rest, primary) for entry in value.values())
+    return step in value and has(value[step], rest, primary)
+
+
+def written(value: Any, primary: str, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """The path of every key of JSON values, in the words of the page."""
+    where = ".".join(path).replace(".[]", "[]")
+    if where in ("provenance", "models.MODEL.without_modality"):
+        yield where
+    elif isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+        for entry in value:
+            yield from written(entry, primary, (*path, "[]"))
+    elif isinstance(value, dict) and value:
+        holder = path[-1] if path else ""
+        any_name = {
+            "models": "MODEL", "missing": "FEATURE", "per_output": "OUTPUT",
+            "learning_curve": "MODEL", "per_fold": "SCORE", "mean_over_folds": "SCORE",
+            "intervals": "SCORE",
+        }.get(holder, "MODEL" if path == ("repeats", "[]") else "")  # fmt: skip
+        for key, entry in value.items():
+            in_list = key == primary and path[:1] in (("models",), ("learning_curve",))
+            yield from written(entry, primary, (*path, any_name or ("PRIMARY" if in_list else key)))
+    else:
+        yield where
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A task's metrics, and the header of its predictions."""
+    task, path = request.param, tmp_path_factory.mktemp("run") / "features.h5"
+    missing = {"c3d": range(4)}
+    if task == "multiclass":
+        frozen_cache(path, make_table(48, 3), names=("music1d", "c3d"), missing=missing)
+    else:
+        output_cache(path, output_table(task, n=48), missing=missing)
+    settings = EvaluationSettings(
+        head=HeadSettings(C=0.1),
+        repeats=2,
+        learning_curve=True,
+        missing_modality=True,
+        n_resamples=50,
+    )
+    with open_cache(path) as cache:
+        results = evaluate(cache, settings)
+    header = next(csv.reader(predictions_csv(results).splitlines()))
+    return metrics_dict(results), header
+
+
+def test_every_documented_key_is_there(run: Any) -> None:
+    metrics, _ = run
+    paths = documented(metrics["task"])
+    assert len(paths) > 50
+    primary = metrics["primary_metric"]
+    missing = [path for path in paths if not has(metrics, steps(path), primary)]
+    assert missing == []
+
+
+def test_the_baseline_has_the_keys_of_a_model(run: Any) -> None:
+    metrics, _ = run
+    model = next(iter(metrics["models"].values()))
+    assert set(metrics["baseline"]) == {"name", *model}
+
+
+def test_every_key_is_documented(run: Any) -> None:
+    metrics, _ = run
+    known = set(documented(metrics["task"]))
+    values = {**metrics, "baseline": {"name": metrics["baseline"]["name"]}}
+    paths = set(written(values, metrics["primary_metric"]))
+    assert sorted(paths - known) == []
+
+
+def test_names_of_version_0_1_0_are_gone_and_the_new_ones_are_there(run: Any) -> None:
+    metrics, _ = run
+    primary = metrics["primary_metric"]
+    rows = sections()[CHANGED]
+    old = [name for row in rows for name in names(row[0])]
+    assert len(old) > 20
+    assert [name for name in old if has(metrics, steps(name), primary)] == []
+
+
+def test_every_new_name_is_of_some_task() -> None:
+    known: set[str] = set()
+    for path in (path for task in TASKS for path in documented(task)):
+        for primary in ("accuracy", "roc_auc_macro", "r2_macro"):
+            for of_model in ("models.MODEL", "baseline"):
+                name = path.replace("PRIMARY", primary).replace("models.MODEL", of_model)
+                known |= {name, *(name[: dot.start()] for dot in re.finditer(r"\.", name))}
+    new = [name for row in sections()[CHANGED] for name in names(row[1])]
+    # A score by its own name, where the page has one row for all.
+    scores = re.compile(r"\.(per_fold|intervals)\.\w+$")
+    assert [n for n in new if not known & {n, scores.sub(r".\1.SCORE", n)}] == []
+
+
+def test_columns_of_predictions(run: Any) -> None:
+    metrics, header = run
+    rows = {row[0].strip(): names(row[1]) for row in sections()["predictions.csv"]}
+    common, own = rows["all"], rows[metrics["task"]]
+    assert header[:4] == ["repeat", *common[:3]]
+    expected = [name for name in own if "OUTPUT" not in name]
+    patterned = [name for name in own if "OUTPUT" in name]
+    expected += [
+        name.replace("OUTPUT", output) for output in metrics["classes"] for name in patterned
+    ]
+    assert header[4:] == expected
