@@ -1,4 +1,4 @@
-"""Which features a fusion model concatenates: the unimodal heads, F1-F4 and F5 (a).
+"""Which features a fusion model concatenates: one feature, one of each modality, or all.
 
 A model's name says what is in it: ``c3d+music1d`` is C3D and the 1D music net (PL20
 section 3.4), ``integrated`` is all there is.
@@ -46,8 +46,8 @@ class Model:
 def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
     """All models that a set of features allows, unimodal ones first.
 
-    Each feature alone; each pair of a video and an audio feature (F1-F4 for the papers'
-    nets); all together as ``integrated``, reading (a) of F5, where there are two or more.
+    Each feature alone; each pair of a video and an audio feature; and all together as
+    ``integrated`` (PL20 3.4, read as one head on all features), where there are two or more.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ Parts = Mapping[str, Mapping[str, Model]]
 
 
 def parts_of(models: Sequence[Model], modality: Mapping[str, str]) -> Parts:
-    """What remains of each fusion of both modalities when one is missing (F6).
+    """What remains of each fusion of both modalities when one is missing (PL20 3.6).
 
     Returns
     -------

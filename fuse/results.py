@@ -9,15 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.models import Model
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.values import Column
-
-F64 = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

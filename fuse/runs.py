@@ -141,7 +141,7 @@ def align_run(first: Run, run: Run) -> Run:
     where = f"{run.folder} is not comparable with {first.folder}"
     for name, a, b in (
         ("task", first.task.name, run.task.name),
-        ("classes", list(first.classes), list(run.classes)),
+        ("list of classes", list(first.classes), list(run.classes)),
         ("number of folds", first.repeats[0].k, run.repeats[0].k),
         ("number of repeats", len(first.repeats), len(run.repeats)),
     ):

@@ -86,7 +86,7 @@ PL20 = _scheme(
     },
 )
 
-# J22's four classes (D2); RAVDESS's angry, happy, calm and sad (D5) are the same four.
+# J22's four classes; RAVDESS's angry, happy, calm and sad are the same four.
 J22 = _scheme(
     "j22",
     {

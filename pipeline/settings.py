@@ -60,7 +60,7 @@ class ExtractSettings:
         ``holdout``: shares of training, validation and test clips (J22: 7:2:1), where the
         manifest prescribes no split.
     n_frames
-        Frames a clip for every video net (V1, V2).
+        Frames a clip for every video net.
     workers
         Decoding processes; 0 for one a core.
     embed_batch

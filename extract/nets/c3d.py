@@ -1,4 +1,4 @@
-"""N3: C3D (Tran et al. 2015), its last layers replaced as in PL20 3.3 and Z22 1.2."""
+"""C3D (Tran et al. 2015), its last layers replaced as in PL20 3.3 and Z22 1.2."""
 
 from __future__ import annotations
 

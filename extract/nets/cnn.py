@@ -1,4 +1,4 @@
-"""N6: the classical CNN on the mel spectrogram (J22 Tables 2-4)."""
+"""The classical CNN on the mel spectrogram (J22 Tables 2-4)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mvemo.extract.settings import NetSettings, TrainSettings
 
 
 class CNN(MelCNN):
-    """N6, classical: 3 x 3 convolutions over all channels, and a fully connected layer."""
+    """J22's classical CNN: 3 x 3 convolutions over all channels, and a fully connected layer."""
 
     name: ClassVar[str] = "cnn"
     profiles: ClassVar[Mapping[str, NetSettings]] = {

@@ -1,4 +1,4 @@
-"""N5: CRNN on the spectrogram beside Bi-LSTM on low-level descriptors (J22 2.3, Fig. 3-5)."""
+"""CRNN on the spectrogram beside Bi-LSTM on low-level descriptors (J22 2.3, Fig. 3-5)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from mvemo.extract.nets.parts.sequences import (
 )
 from mvemo.extract.settings import NetSettings, TrainSettings
 
-# A6, after the spectrogram.
+# Low-level descriptors of branch 2 (J22 2.3.2).
 DESCRIPTORS = ("mfcc_rp", "f0", "formants", "contrast", "chroma")
 CHANNELS = 32
 HIDDEN = 64
 # Frames of the kernel along time, and bands of the one along frequency.
 KERNEL = 9
-# Frames of P1 and P2.
+# Frames of the two maxima over time.
 POOL = 4
 
 

@@ -1,4 +1,4 @@
-"""N4: I3D, the inflated Inception-v1, RGB stream (Carreira & Zisserman 2017; PL20 3.3)."""
+"""I3D, the inflated Inception-v1, RGB stream (Carreira & Zisserman 2017; PL20 3.3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""N6: the lightweight CNN on the mel spectrogram (J22 3.4, Table 3)."""
+"""The lightweight CNN on the mel spectrogram (J22 3.4, Table 3)."""
 
 from __future__ import annotations
 

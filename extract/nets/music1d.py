@@ -1,4 +1,4 @@
-"""N1: the 1D Music CNN on the raw waveform (PL20 Fig. 3; Z22 Fig. 1)."""
+"""The 1D Music CNN on the raw waveform (PL20 Fig. 3; Z22 Fig. 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""N2: the 2D Music CNN on the mel spectrogram (C17, and as modified by PL20 3.2)."""
+"""The 2D Music CNN on the mel spectrogram (C17, and as modified by PL20 3.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses that nets are trained with: L1-L4 for classes (J22 2.4), L5 tags, L6 regression.
+"""Losses that nets are trained with: four for classes (J22 2.4), one for tags, one for regression.
 
 All take the features x_i that enter the last fully connected layer, that layer itself and
 the target, so that any net can be trained with any loss of its task. Equations 10 to 12
@@ -68,14 +68,14 @@ class ClassLoss(Loss):
 
 
 class SoftmaxLoss(ClassLoss):
-    """L1: softmax cross-entropy (J22 eq. 6-8)."""
+    """Softmax cross-entropy (J22 eq. 6-8)."""
 
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         return functional.cross_entropy(self.logits(x, classifier), target)
 
 
 class AngularLoss(ClassLoss):
-    """L2: angular softmax (J22 eq. 9): weights of norm 1, offset 0.
+    """Angular softmax (J22 eq. 9): weights of norm 1, offset 0.
 
     Logit j is ||x|| cos(theta_j). Eq. 9 is garbled in print, but neither it nor the text
     has an angular margin, so there is none. `constrain` keeps the layer itself normalised:
@@ -96,7 +96,7 @@ class AngularLoss(ClassLoss):
 
 
 class CentreLoss(ClassLoss):
-    """L3: centre softmax (J22 eq. 10): L1 + tau / 2 mean_i ||x_i - Q_{y_i}||^2.
+    """Centre softmax (J22 eq. 10): softmax loss + tau / 2 mean_i ||x_i - Q_{y_i}||^2.
 
     J22 says of the centres that they change with the features and that the mini-batch
     updates them, and no more; so they move as in Wen et al. 2016 (eq. 4), where the loss
@@ -140,10 +140,10 @@ class CentreLoss(ClassLoss):
 
 
 class ImprovedCentreLoss(CentreLoss):
-    """L4: improved centre softmax (J22 eq. 11-12).
+    """Improved centre softmax (J22 eq. 11-12).
 
-    L1 + tau / 2 mean_i ||x_i - Q_{y_i}||^2 / (sum_{j != y_i} ||x_i - Q_j||^2 + 1). Eq. 11
-    prints x_j and Q_{y_j} in the denominator; the text wants the training sample far from
+    Softmax loss + tau / 2 mean_i ||x_i - Q_{y_i}||^2 / (sum_{j != y_i} ||x_i - Q_j||^2 + 1).
+    Eq. 11 prints x_j and Q_{y_j} in the denominator; the text wants the training sample far from
     the centres of the other classes, so it is x_i and Q_j. The centres move as in
     `CentreLoss`: the paper changes the loss and not their rule.
     """
@@ -158,7 +158,7 @@ class ImprovedCentreLoss(CentreLoss):
 
 
 class TagLoss(Loss):
-    """L5: binary cross-entropy, mean over clips and tags."""
+    """Binary cross-entropy, mean over clips and tags."""
 
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         logits = self.logits(x, classifier)
@@ -166,7 +166,7 @@ class TagLoss(Loss):
 
 
 class RegressionLoss(Loss):
-    """L6: Huber loss with its bend at 1, mean over clips and targets."""
+    """Huber loss with its bend at 1, mean over clips and targets."""
 
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         logits = self.logits(x, classifier)
@@ -179,8 +179,8 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.
     Parameters
     ----------
     name
-        One of `LOSSES`; for tags and regression ``softmax`` stands for L5 and L6, and is
-        the only one.
+        One of `LOSSES`; for tags and regression ``softmax`` stands for `TagLoss`
+        and `RegressionLoss`, and is the only one.
     task
         ``multiclass``, ``multilabel`` or ``regression``.
     n_outputs, dim

@@ -1,4 +1,4 @@
-"""The evaluation of one cache (F7-F9): every clip scored once, by a head that never saw it."""
+"""The evaluation of one cache: every clip scored once, by a head that never saw it."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _scored(
     thresholds: Mapping[Key, F64],
     settings: EvaluationSettings,
 ) -> ModelResult:
-    """One model's result: its predictions, with those of its fallbacks (F6)."""
+    """One model's result: its predictions, with those of its fallbacks."""
     clips = oof.clips
     outputs, source = oof.predict(model)
     by_clip = None

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions of all models: their heads, the stack, and fallbacks (F6)."""
+"""Out-of-fold predictions of all models: their heads, the stack, and fallbacks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Values = Mapping[Key, NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Fallback:
-    """What predicts for a model when a modality is missing (F6).
+    """What predicts for a model when a modality is missing (PL20 3.6).
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ class OutOfFold:
         return self._with_training(self.outputs[key], lambda: self.inner[key, 0].astype(np.float64))
 
     def score_without_modality(self, model: Model) -> dict[str, float]:
-        """The primary metric, mean over folds, when a modality is missing (F6).
+        """The primary metric, mean over folds, when a modality is missing (PL20 3.6).
 
         Returns
         -------
@@ -161,7 +161,7 @@ def predict_all(
     settings
         Of the evaluation.
     stacked
-        Fit the second layer of F5 (b) as well, where there are models to stack.
+        Fit the stack's second layer as well, where there are models to stack.
     """
     features, models = prepared.features, prepared.models
     inner = clips.task.needs_inner or (settings.temperature and clips.task.fits_temperature)
@@ -228,7 +228,7 @@ def _note_present(oof: OutOfFold, matrices: Mapping[str, Matrix], tested: Sequen
 
 @dataclass(frozen=True)
 class _Stack:
-    """The second layer of F5 (b) over its bases.
+    """The second layer of the stack, over its bases.
 
     Parameters
     ----------

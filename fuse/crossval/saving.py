@@ -47,7 +47,7 @@ class SavedHeads:
         In the order of the outputs.
     models
         Those that were evaluated, in the order of report. The fallback of one with a
-        modality missing (F6) is a head of the remaining features: see `select_features`.
+        modality missing is a head of the remaining features: see `select_features`.
     heads
         Of every model: one for each fold, and those fitted on all clips (`Head.fold` is
         None). Under ``crossfit`` there is one of the latter for each fold's nets, and a

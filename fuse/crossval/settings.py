@@ -52,12 +52,12 @@ class EvaluationSettings:
         Names of descriptor sequences in the cache: their mean, deviation and deviation of
         differences are one more feature, ``lld``. None by default.
     stacked
-        Add ``integrated-stacked``, reading (b) of F5: of the fusions of one feature each
-        (F1-F4), or of the single features where there is one such fusion or none. Of named
-        models, only where it is among them.
+        Add ``integrated-stacked`` (PL20 3.4, read as a head on other heads' outputs): of the
+        fusions of one video and one audio feature, or of the single features where there is
+        one such fusion or none. Of named models, only where it is among them.
     missing_modality
         Score fusions with either modality missing, too, and let the head of the other
-        predict clips that lack one (F6).
+        predict clips that lack one.
     temperature
         Fit a temperature for each model and fold on inner folds, and report calibration
         with it as well (of classes only).

@@ -1,6 +1,6 @@
 """Stacking: a second layer over the decision-level outputs of other models.
 
-PL20 3.4 combines "the decision-level features" of the four fusions (reading (b) of F5).
+PL20 3.4 combines "the decision-level features" of the four fusions.
 The second layer is a head on their outputs. It is trained on outputs that are made
 out-of-fold inside the training folds, so that it learns how far each base model can be
 trusted on clips that it never saw.
@@ -26,7 +26,7 @@ STACK_C = 0.1
 
 
 def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
-    """The models that are stacked: fusions of one feature each (F1-F4), or single features.
+    """The models that are stacked: fusions of one video and one audio feature, or single ones.
 
     Single features where there is one such fusion or none; empty where they are fewer than
     two.

@@ -1,4 +1,4 @@
-"""Scores of multi-label predictions (F8), and the thresholds that make them decisions."""
+"""Scores of multi-label predictions, and the thresholds that make them decisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of predicted targets such as valence and arousal (F9), and their quadrants."""
+"""Scores of predicted targets such as valence and arousal, and their quadrants."""
 
 from __future__ import annotations
 

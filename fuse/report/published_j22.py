@@ -18,7 +18,7 @@ SOURCE = (
 # Table 1: seconds of a segment -> segments. Round numbers, as printed.
 TABLE_1: Mapping[float, int] = {3.0: 23000, 5.0: 14000, 10.0: 7000, 16.0: 3000}
 
-# Table 2: net -> seconds -> accuracy. The "improved CNN" is the CRNN with Bi-LSTM (N5).
+# Table 2: net -> seconds -> accuracy. The "improved CNN" is the CRNN with Bi-LSTM, `crnn` here.
 TABLE_2: Mapping[str, Mapping[float, float]] = {
     "cnn": {3.0: 0.6919, 5.0: 0.7558, 10.0: 0.8036, 16.0: 0.8371},
     "crnn": {3.0: 0.7683, 5.0: 0.8106, 10.0: 0.8692, 16.0: 0.8825},

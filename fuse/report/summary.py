@@ -107,8 +107,9 @@ def describe(results: Results) -> str:
     groups = count(len(set(results.groups)), "group")
     models, clips = count(len(results.models), "model"), count(len(results.clip_ids), "clip")
     if results.protocol == OTHERS:
+        tested = f"{int(results.tested.sum())} of " if one_split(results) else ""
         return (
-            f"predictions of {models} for {clips} in {groups}, {classes}, "
+            f"predictions of {models} for {tested}{clips} in {groups}, {classes}, "
             f"{count(results.k, 'fold')}, made by another program"
         )
     how = f"{results.k}-fold cross-validation"
@@ -139,9 +140,11 @@ def _what_was_predicted(results: Results) -> str:
     predicted = results.task.prediction(results.classes)
     n_clips, n_tested = len(results.clip_ids), int(results.tested.sum())
     if results.protocol == OTHERS:
+        untested = n_clips - n_tested
+        others = f" {count(untested, 'other clip')} had no test." if untested else ""
         return (
-            f"Another program predicted {predicted} for {_each(n_clips)}; whether it had seen "
-            "the clips before is not known."
+            f"Another program predicted {predicted} for {_each(n_tested)}; whether it had seen "
+            f"the clips before is not known.{others}"
         )
     if one_split(results):
         return (

@@ -50,7 +50,7 @@ def bootstrap_multiclass(
 def bootstrap_multilabel(
     y_true: Ints, proba: F64, decisions: Bools, resamples: Resamples
 ) -> dict[str, F64]:
-    """Bootstrap the multi-label scores of all models at once (F8).
+    """Bootstrap the multi-label scores of all models at once.
 
     Parameters
     ----------

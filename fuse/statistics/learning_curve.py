@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Ints = NDArray[np.int64]
+from mvemo.fuse.arrays import Ints
 
 
 def learning_curve_masks(

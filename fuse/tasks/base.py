@@ -1,7 +1,7 @@
 """What an evaluation asks of a task: one interface, three implementations.
 
-Nothing outside this package asks which task it is: what differs between classes (F7), tags
-(F8) and values (F9) is a method or an attribute here.
+Nothing outside this package asks which task it is: what differs between classes, tags and
+values is a method or an attribute here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One of several classes for each clip (F7)."""
+"""One of several classes for each clip."""
 
 from __future__ import annotations
 

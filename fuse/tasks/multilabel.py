@@ -1,4 +1,4 @@
-"""Any number of tags for each clip (F8)."""
+"""Any number of tags for each clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of one or more targets, such as valence and arousal, for each clip (F9)."""
+"""Values of one or more targets, such as valence and arousal, for each clip."""
 
 from __future__ import annotations
 

@@ -103,9 +103,9 @@ def scan_clips(
     """Find the clips of a folder and their labels.
 
     Layouts: ``class-folders`` has one folder per class with media files anywhere below
-    it (D1, D6); where all folders are named like splits (Train, Validation, ...), the
+    it; where all folders are named like splits (Train, Validation, ...), the
     classes are one level further down and the split is kept. ``ravdess`` reads emotion
-    and actor from file names in any folders (D5); the actor is the group. ``auto`` is
+    and actor from file names in any folders; the actor is the group. ``auto`` is
     ``ravdess`` if all media files are named so, else ``class-folders``.
 
     Parameters

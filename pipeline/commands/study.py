@@ -180,7 +180,7 @@ def segments(seconds: tuple[float, ...], nets: tuple[str, ...], **options: Any) 
     type=click.FloatRange(min=0),
     default=0.003,
     show_default=True,
-    help="Weight of the centres in L3; L4 takes the net's own setting.",
+    help="Weight of the centres in the centre loss; the improved one takes the net's setting.",
 )
 def losses(net: str, centre_tau: float, **options: Any) -> int:
     """Softmax, angular, centre and improved centre loss on one net (J22 2.4)."""

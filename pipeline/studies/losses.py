@@ -1,4 +1,4 @@
-"""L1 to L4 compared on one net (J22 2.4)."""
+"""The four losses of classes compared on one net (J22 2.4)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Column
 
 NAMES = {
-    "softmax": "L1 softmax",
-    "angular": "L2 angular softmax",
-    "centre": "L3 centre softmax",
-    "improved-centre": "L4 improved centre softmax",
+    "softmax": "softmax",
+    "angular": "angular softmax",
+    "centre": "centre softmax",
+    "improved-centre": "improved centre softmax",
 }
 # Wen et al. 2016, where the centre loss is from; J22 gives none.
 CENTRE_TAU = 0.003
@@ -39,8 +39,8 @@ def run_losses(study: Study, *, net: str = "crnn", centre_tau: float = CENTRE_TA
     net
         Its name.
     centre_tau
-        tau of L3, whose term grows with the square of the features. L4's is the net's own
-        setting.
+        tau of the centre loss, whose term grows with the square of the features. That of
+        the improved centre loss is the net's own setting.
     """
     tau = study.plan(net).train.tau
     plans = {
@@ -77,7 +77,7 @@ def run_losses(study: Study, *, net: str = "crnn", centre_tau: float = CENTRE_TA
 def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
     """A net with one of the losses."""
     loss, tau = plan.train.loss, plan.train.tau
-    # J22's one figure is of its net with L4.
+    # J22's one figure is of its net with the improved centre loss.
     known = j22.FIGURE_8["crnn"] if (plan.name, loss) == ("crnn", "improved-centre") else None
     return Variant(
         NAMES[loss],

@@ -213,10 +213,10 @@ def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
     write(tmp_path / "k", table, folds=5)
     write(tmp_path / "few", make_table(110))
     write(tmp_path / "permuted", table, permute_labels=True)
-    for name, (results, said) in other.items():
+    for name, (results, text) in other.items():
         if results is not None:
             write_report(results, tmp_path / name)
-        with pytest.raises(BadFeatures, match=f"{name} is not comparable with .*{said}") as error:
+        with pytest.raises(BadFeatures, match=f"{name} is not comparable with .*{text}") as error:
             compare_runs([base / "a", tmp_path / name])
         assert "\n" not in str(error.value)
 

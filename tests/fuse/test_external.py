@@ -125,6 +125,9 @@ def test_clips_that_were_not_tested_are_no_fold_and_not_scored(tmp_path, predict
     assert results.baseline.y_pred[:10].tolist() == [1] * 10
     text = " ".join(format_table(results).split())
     assert "2 folds" not in text
+    assert "predictions of 1 model for 10 of 50 clips" in text
+    assert "for each of 10 clips" in summarise(results)
+    assert "40 other clips had no test" in summarise(results)
 
 
 def test_not_tested_is_no_number_of_a_fold(tmp_path):

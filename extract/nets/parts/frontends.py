@@ -1,4 +1,4 @@
-"""Audio front ends: waveforms of fixed length (A1) and mel spectrograms (A2).
+"""Audio front ends: waveforms of fixed length and mel spectrograms.
 
 Two mel front ends, of PL20 and of C17, are one module with two settings. C17's own is
 what its released weights were trained behind, so those are exact only with it.
@@ -30,7 +30,7 @@ C17_SECONDS = 29.0
 
 
 def fit_waveform(waveform: Tensor, samples: int) -> Tensor:
-    """Zero-pad at the end, or shorten, to a length (A1).
+    """Zero-pad at the end, or shorten, to a length.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def fit_waveform(waveform: Tensor, samples: int) -> Tensor:
 
 
 class MelSpectrogram(nn.Module):
-    """Mel spectrogram in decibel below the clip's maximum (A2).
+    """Mel spectrogram in decibel below the clip's maximum.
 
     Power of a Hann-windowed DFT, mel bands, 10 log10 with the floor `amin`, minus the
     maximum over the clip, raised to ``-dynamic_range``. A silent clip is 0 dB throughout.

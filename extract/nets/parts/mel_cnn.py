@@ -1,4 +1,4 @@
-"""What the classical and the lightweight CNN on the mel spectrogram share (N6)."""
+"""What the classical and the lightweight CNN on the mel spectrogram share (J22)."""
 
 from __future__ import annotations
 

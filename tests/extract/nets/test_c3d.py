@@ -1,4 +1,4 @@
-"""N3 against a forward pass in NumPy, with files of each published layout that the tests make."""
+"""C3D against a forward pass in NumPy, with files of each published layout that the tests make."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""N6, classical: padding, normalisation over real frames, shapes, learning."""
+"""The classical CNN: padding, normalisation over real frames, shapes, learning."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""N5: both branches, their padding, the bands, and learning."""
+"""The CRNN: both branches, their padding, the bands, and learning."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""N4 against a forward pass of other code, with the real weights and with made ones.
+"""I3D against a forward pass of other code, with the real weights and with made ones.
 
 `PlainI3D` walks the published graph by the names in DeepMind's files, in float64 and with
 the channels last: "SAME" padding is written out, convolutions are sums over the kernel's

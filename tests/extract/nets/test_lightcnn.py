@@ -1,4 +1,4 @@
-"""N6, lightweight: far fewer parameters, the same care for padding."""
+"""The lightweight CNN: far fewer parameters, the same care for padding."""
 
 import torch
 from sequence_samples import assert_padding_changes_nothing, sequences, settle

@@ -1,4 +1,4 @@
-"""N1 against a forward pass written out in NumPy."""
+"""The 1D music net against a forward pass written out in NumPy."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""N2 against a forward pass in NumPy and SciPy, with made and with the released weights."""
+"""The 2D music net against a forward pass in NumPy and SciPy, with made and released weights."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""F5 (b) and F6: stacked fusions, and predictions with a modality missing."""
+"""Stacked fusions, and predictions with a modality missing."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from mvemo.extract.training import fine_tuning
 # Study -> its own options, and what the first column of one of its tables has.
 STUDIES = {
     "segments": (("--seconds", "0.3,0.5"), "accuracy", ["cnn", "crnn"] * 2),
-    "losses": (("--net", "cnn"), "scores", ["L1 ", "L2 ", "L3 ", "L4 "]),
+    "losses": (("--net", "cnn"), "scores", ["softmax", "angular", "centre", "improved"]),
     "convnets": ((), "accuracy", ["cnn", "lightcnn", "crnn"]),
     "iterations": (("--net", "rnn", "--iterations", "5"), "loss", [1, 2, 3, 4, 5]),
     "baselines": (
@@ -189,7 +189,7 @@ DIVERGING = {
     ),
     "losses": (
         ("--net", "cnn"), ("cnn@fold0", "improved-centre"),
-        ("scores", ["L4 improved centre softmax"], SCORES),
+        ("scores", ["improved centre softmax"], SCORES),
     ),
     "convnets": (
         ("--nets", "cnn,lightcnn"), ("lightcnn@fold0", "adam"),
