@@ -1,8 +1,9 @@
 """Shared fixtures, and the rule for tests that need the shared data.
 
 Tests run in parallel workers on few cores, so every numeric library gets one
-thread: more would only fight. None depends on how fast the machine is, so
-hypothesis sets no example a time limit.
+thread: more would only fight. Files are not forced to the disk: no test cuts the
+power, and on a busy disk the cache's tests would mostly wait. None depends on how
+fast the machine is, so hypothesis sets no example a time limit.
 """
 
 # ruff: noqa: E402
@@ -26,6 +27,14 @@ settings.load_profile("no deadline")
 # own home is empty, and `fetched_weights` alone looks into the real one.
 _REAL_HOME = os.environ.get("MVEMO_HOME")
 os.environ["MVEMO_HOME"] = str(Path(tempfile.gettempdir()) / "mvemo-tests-have-no-weights")
+
+
+def _checked_only(descriptor: int) -> None:
+    """`os.fsync` without the wait; a descriptor that is not open is an error all the same."""
+    os.fstat(descriptor)
+
+
+os.fsync = _checked_only
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

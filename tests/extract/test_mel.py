@@ -1,7 +1,5 @@
 """The mel filter bank against the definition of its bands, on both scales."""
 
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -68,12 +66,3 @@ def test_settings_out_of_range():
         MelSettings(8000, n_mels=0)
     with pytest.raises(BadSetting, match="one of slaney, none"):
         MelSettings(8000, norm="l2")
-
-
-def test_librosa_is_imported_on_the_first_call_alone():
-    script = (
-        "import sys; from mvemo.extract.mel import MelSettings, mel_filter_bank; "
-        "settings = MelSettings(16000); assert 'librosa' not in sys.modules; "
-        "mel_filter_bank(settings); assert 'librosa' in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)

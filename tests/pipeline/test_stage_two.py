@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -29,16 +31,23 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "work" / "features.h5"
 
 
-def test_fuse_writes_the_report_and_the_heads(
-    features: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def fused(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Folder of a run of `mvemo fuse` over all features, and what it printed."""
+    folder = tmp_path_factory.mktemp("fused")
     # The file alone is carried over.
-    carried = tmp_path / "carried.h5"
+    carried = folder / "carried.h5"
     carried.write_bytes(features.read_bytes())
-    assert run("mvemo", "fuse", carried, "--out", tmp_path / "out") == 0
-    shown = capsys.readouterr().out
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        assert run("mvemo", "fuse", carried, "--out", folder / "out") == 0
+    return folder / "out", printed.getvalue()
+
+
+def test_fuse_writes_the_report_and_the_heads(fused: tuple[Path, str]) -> None:
+    out, shown = fused
     assert "synthetic" in shown.lower()
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["synthetic"] is True
     assert (metrics["task"], metrics["protocol"]) == ("multiclass", "crossfit")
     assert (metrics["folds"], metrics["clips"]) == (2, 24)
@@ -52,12 +61,12 @@ def test_fuse_writes_the_report_and_the_heads(
         assert np.sum(model["confusion"]) == 24
         low, high = model["intervals"]["accuracy"]
         assert low <= np.trace(model["confusion"]) / 24 <= high
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = (out / "report.html").read_text(encoding="utf-8")
     assert "http://" not in page.replace("http://www.w3.org", "")
-    with (tmp_path / "out" / "predictions.csv").open(encoding="utf-8") as file:
+    with (out / "predictions.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 24 * len(NAMES)
-    heads = load_heads(tmp_path / "out" / "heads.npz")
+    heads = load_heads(out / "heads.npz")
     assert {h.model for h in heads.heads} >= set(NAMES)
     assert len(heads.select("integrated", 0)) == 1
     (stack,) = heads.select("integrated-stacked")
@@ -65,12 +74,14 @@ def test_fuse_writes_the_report_and_the_heads(
     assert len(heads.select("integrated")) == 2
 
 
-def test_the_two_commands_agree(features: Path, tmp_path: Path) -> None:
-    assert run("mvemo", "fuse", features, "--out", tmp_path / "a") == 0
-    assert run("mvemo-cv", features, "--folds", "2", "--out", tmp_path / "b") == 0
-    a, b = (json.loads((tmp_path / d / "metrics.json").read_text())["models"] for d in "ab")
+def test_the_two_commands_agree(features: Path, fused: tuple[Path, str], tmp_path: Path) -> None:
+    assert run("mvemo-cv", features, "--folds", "2", "--out", tmp_path) == 0
+    a, b = (
+        json.loads((folder / "metrics.json").read_text())["models"]
+        for folder in (fused[0], tmp_path)
+    )
     assert a == b
-    assert not (tmp_path / "b" / "heads.npz").exists()
+    assert not (tmp_path / "heads.npz").exists()
 
 
 @pytest.mark.parametrize(
@@ -154,6 +165,7 @@ def test_shared_nets_are_refused_and_then_marked(
     assert run("mvemo-cv", tmp_path / "features.h5", "--out", tmp_path / "o") == 2
     assert "--protocol shared" in capsys.readouterr().err
     arguments = [tmp_path / "features.h5", "--protocol", "shared", "--out", tmp_path / "o"]
+    arguments += ["--models", "c3d"]
     assert run("mvemo-cv", *arguments) == 0
     assert "optimistic" in capsys.readouterr().out.lower()
     assert "optimistic" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8").lower()

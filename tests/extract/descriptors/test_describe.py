@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -258,21 +256,6 @@ def test_unknown_names():
     ):
         with pytest.raises(BadSetting, match="'mfc' is not known: one of mel, "):
             call()
-
-
-def test_workers_need_neither_torch_nor_librosa():
-    """librosa takes each process a second and 60 MiB: its filter banks come from the parent."""
-    script = (
-        "import pickle, sys; import numpy as np; "
-        "from mvemo.extract.descriptors import *; "
-        "from mvemo.extract.descriptors.filter_banks import FilterBanks; "
-        "settings = DescriptorSettings(); "
-        "banks = FilterBanks(np.ones((1025, 64), np.float32), np.ones((1025, 12), np.float32)); "
-        "banks = pickle.loads(pickle.dumps(banks)); "
-        "describe(np.ones(4096, np.float32), settings, DESCRIPTORS, banks=banks); "
-        "assert not {'torch', 'librosa', 'numba'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_given_filter_banks_are_those_that_are_used():

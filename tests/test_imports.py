@@ -1,0 +1,61 @@
+"""What is not imported until it is needed, all in one fresh process: each takes seconds to start.
+
+Every step is stricter for the steps before it: what they import must lack the later
+steps' modules as well.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PLACES = ("mvemo.manifests", "mvemo.cache", "mvemo.extract", "mvemo.fuse")
+# Seconds to import, or not installed with stage two alone.
+HEAVY = ("torch", "torchvision", "librosa", "av", "cv2", "soundfile", "soxr")
+
+# What is done -> modules that are not loaded after it.
+STEPS = {
+    "import mvemo.fuse.report.page, mvemo.fuse.report.terminal": ("matplotlib", "jinja2", "torch"),
+    f"import {', '.join(PLACES)}": HEAVY,
+    "from mvemo.pipeline.settings import load_fuse_settings; "
+    "assert load_fuse_settings('demo', ['nets.i3d.lr=1']).head.C == 0.01": ("torch",),
+    # librosa takes each worker a second and 60 MiB: its filter banks come from the parent.
+    "import pickle; import numpy as np; "
+    "from mvemo.extract.descriptors import *; "
+    "from mvemo.extract.descriptors.filter_banks import FilterBanks; "
+    "banks = FilterBanks(np.ones((1025, 64), np.float32), np.ones((1025, 12), np.float32)); "
+    "banks = pickle.loads(pickle.dumps(banks)); "
+    "settings = DescriptorSettings(); "
+    "describe(np.ones(4096, np.float32), settings, DESCRIPTORS, banks=banks)": (
+        "torch",
+        "librosa",
+        "numba",
+    ),
+    "from mvemo.extract.mel import MelSettings, mel_filter_bank; settings = MelSettings(16000)": (
+        "librosa",
+    ),
+    # On the first call, and no sooner.
+    "mel_filter_bank(settings); assert 'librosa' in sys.modules": (),
+}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> list[list[str]]:
+    """Of each step, the modules loaded after it that should not be."""
+    lines = ["import json, sys", "loaded = []"]
+    for step, absent in STEPS.items():
+        lines += [step, f"loaded.append([m for m in {absent!r} if m in sys.modules])"]
+    code = "\n".join([*lines, "print(json.dumps(loaded))"])
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    result: list[list[str]] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.parametrize(
+    "step",
+    range(len(STEPS)),
+    ids=["report", "packages", "settings", "descriptors", "mel settings", "mel bands"],
+)
+def test_nothing_is_imported_before_it_is_needed(step: int, loaded: list[list[str]]) -> None:
+    assert loaded[step] == []
