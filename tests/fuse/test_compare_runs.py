@@ -149,8 +149,8 @@ def test_repeats_are_compared_on_all_their_folds(tmp_path):
     for name, strength in (("a", 0.3), ("b", 0.6)):
         path = frozen_cache(tmp_path / f"{name}.h5", table, strength=strength, names=NAMES)
         with open_cache(path) as cache:
-            first = evaluate(cache, plain_settings())
-            second = evaluate(cache, plain_settings(seed=1))
+            first = evaluate(cache, plain_settings(models=NAMES))
+            second = evaluate(cache, plain_settings(models=NAMES, seed=1))
         write_report(with_repeats(first, [second]), tmp_path / name)
         run = read_run(tmp_path / name)
         for one, results in zip(run.repeats, (first, second), strict=True):

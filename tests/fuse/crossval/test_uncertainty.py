@@ -42,8 +42,9 @@ def test_every_model_has_an_interval_around_its_pooled_score(path):
 
 def test_repeats_are_on_other_folds_and_narrow_the_test(path, tmp_path):
     with open_cache(path) as cache:
-        first = evaluate(cache, plain_settings())
-        again = [evaluate(cache, plain_settings(seed=s)) for s in (1, 2)]
+        models = ["music1d", "c3d", "c3d+music1d", "integrated"]
+        first = evaluate(cache, plain_settings(models=models))
+        again = [evaluate(cache, plain_settings(models=models, seed=s)) for s in (1, 2)]
         other = evaluate(cache, plain_settings(models=["c3d"], seed=3))
     results = with_uncertainty(with_repeats(first, again), n_resamples=100)
     assert len(results.repeats) == 3
@@ -64,7 +65,7 @@ def test_repeats_are_on_other_folds_and_narrow_the_test(path, tmp_path):
 def test_more_training_clips_help_and_the_last_point_is_the_evaluation(tmp_path, make):
     path = make(tmp_path / "f.h5", make_table(n=240), strength=1.0)
     with open_cache(path) as cache:
-        results = evaluate(cache, plain_settings())
+        results = evaluate(cache, plain_settings(models=["music1d", "c3d", "integrated"]))
         curves = with_learning_curve(cache, results, HeadSettings(), (0.1, 0.5)).learning_curve
     for model in results.models:
         points = curves[model.name]

@@ -77,7 +77,8 @@ def test_no_label_of_a_fold_has_a_say_in_its_predictions(tmp_path):
 
 def test_a_clip_without_pictures_is_predicted_by_its_sound(tmp_path):
     absent = [4, 5, 6]
-    path = frozen_cache(tmp_path / "f.h5", missing={"c3d": absent, "i3d": absent})
+    names = ("music1d", "c3d", "i3d")
+    path = frozen_cache(tmp_path / "f.h5", names=names, missing={"c3d": absent, "i3d": absent})
     plain = {m.name: m for m in run(path).models}
     full = {m.name: m for m in run(path, missing_modality=True).models}
     assert np.isnan(plain["c3d+music1d"].outputs[absent]).all()
