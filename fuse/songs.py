@@ -41,7 +41,7 @@ def song_level(
         ids), or ``group``.
     rule
         ``mean`` of the segments' probabilities; ``log-mean``, their geometric mean (the
-        product of independent witnesses), scaled to sum 1; ``vote``, the share of segments
+        product of independent predictions), scaled to sum 1; ``vote``, the share of segments
         whose first class it is, equal shares in the order of mean probability.
 
     Returns

@@ -185,11 +185,11 @@ def predict_all(
         _note_present(oof, matrices, tested)
         # Where no clip lacks a feature nothing falls back; but its thresholds are saved.
         need_parts = clips.task.needs_inner or not all(m.present.all() for m in matrices.values())
-        wanted = models if inner else () if stack is None else stack.bases
+        inner_models = models if inner else () if stack is None else stack.bases
         plan = HeadPlan(
             folds=tested,
             models=tuple(fitted.values()),
-            inner_models=_with_parts(wanted, parts if need_parts else {}),
+            inner_models=_with_parts(inner_models, parts if need_parts else {}),
             refit=tuple(fitted.values()) if settings.refit else (),
             net_fold=net_fold,
         )

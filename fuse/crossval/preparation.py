@@ -133,10 +133,10 @@ def _test_split(
     """
     table = cache.table
     if held_out and (settings.folds is not None or table.splits is None):
-        wanted = "leave --folds out" if table.splits is not None else "extract them again"
+        advice = "leave --folds out" if table.splits is not None else "extract them again"
         raise BadFeatures(
             f"{cache.path}: the nets of {', '.join(held_out)} were trained for one split of the "
-            f"clips (holdout), not for folds: {wanted}"
+            f"clips (holdout), not for folds: {advice}"
         )
     if held_out and crossfit:
         raise BadFeatures(

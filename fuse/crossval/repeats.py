@@ -102,14 +102,15 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
             m.name for m in results.models
         ]:
             raise BadFeatures(f"{other.name}: a repeat is of other clips or models")
-    every = tuple(replace(one, heads=(), repeats=()) for one in (results, *repeats))
+    evaluations = tuple(replace(one, heads=(), repeats=()) for one in (results, *repeats))
     return replace(
         results,
-        repeats=every,
+        repeats=evaluations,
         models=tuple(
-            _over_repeats([one.models[i] for one in every]) for i in range(len(results.models))
+            _over_repeats([one.models[i] for one in evaluations])
+            for i in range(len(results.models))
         ),
-        baseline=_over_repeats([one.baseline for one in every]),
+        baseline=_over_repeats([one.baseline for one in evaluations]),
     )
 
 

@@ -36,12 +36,12 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
     mvemo.fuse.crossval.comparisons.compare_results : Which models are compared.
     mvemo.fuse.statistics.intervals.score_intervals : Where all resamples agree.
     """
-    every: Sequence[Results] = results.repeats or (results,)
+    evaluations: Sequence[Results] = results.repeats or (results,)
     if not n_resamples or not results.models:
-        return replace(results, comparisons=tuple(compare_results(every)))
+        return replace(results, comparisons=tuple(compare_results(evaluations)))
     resamples = resample_groups(results.groups, n_resamples, seed)
     # One at a time: shuffled labels differ between repeats.
-    by_repeat = [resampled_scores(one, resamples) for one in every]
+    by_repeat = [resampled_scores(one, resamples) for one in evaluations]
     values = {
         score: mean_finite(np.stack([one[score] for one in by_repeat]), axis=0)
         for score in by_repeat[0]
@@ -63,7 +63,7 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
         results,
         models=tuple(models),
         baseline=baseline,
-        comparisons=tuple(compare_results(every, resamples)),
+        comparisons=tuple(compare_results(evaluations, resamples)),
         provenance={**results.provenance, "n_resamples": n_resamples},
     )
 

@@ -213,9 +213,12 @@ def compare_best(results: Results) -> str:
     if c.n_tests > 1 and np.isfinite(c.p):
         facts.append(f"{p_text(c.p_holm)} with Holm's correction for {c.n_tests} tests")
     on = "" if _all_shared(results, c) else f" on the {c.n_clips} clips that both predicted"
-    size = f"{score_text(task, abs(c.mean))}{unit} {'better' if c.mean >= 0 else 'worse'}"
+    points = score_text(task, abs(c.mean))
+    relation = f"{points}{unit} {'better' if c.mean >= 0 else 'worse'} than"
+    if points == score_text(task, 0.0):
+        relation = "as good as"
     return (
-        f"The best {kind}, {winner}, is {size} than {rival}, {other}{on}"
+        f"The best {kind}, {winner}, is {relation} {rival}, {other}{on}"
         + (f" ({'; '.join(facts)})" if facts else "")
         + f": {verdict(c)}{_although(c)}."
     )
@@ -234,8 +237,12 @@ def best_comparison(results: Results) -> Comparison | None:
     if rival is None:
         return None
     pair = {model.name, rival.name}
-    found = next((c for c in results.comparisons if {c.model, c.reference} == pair), None)
-    return found if found is None or found.model == model.name else found.reversed()
+    comparison = next((c for c in results.comparisons if {c.model, c.reference} == pair), None)
+    return (
+        comparison
+        if comparison is None or comparison.model == model.name
+        else comparison.reversed()
+    )
 
 
 def verdict(c: Comparison) -> str:

@@ -73,8 +73,8 @@ def learning_curve_masks(
         before[order] = np.cumsum(size[order]) - size[order]
         for i, fraction in enumerate(fractions):
             # Slack for rounding: 0.7 * 10 may come out above 7.
-            wanted = fraction * train.sum() - 1e-9 * len(folds)
-            masks[fold, i] = train & (before[codes] < wanted)
+            n_needed = fraction * train.sum() - 1e-9 * len(folds)
+            masks[fold, i] = train & (before[codes] < n_needed)
     return masks
 
 

@@ -49,7 +49,7 @@ class Task(ABC):
     decides_songs
         Whether a song can be decided from its segments.
     too_few
-        What is lacking where no head can be trained, for a message.
+        What is missing where no head can be trained, for a message.
     csv_prefix
         Of the columns of outputs in ``predictions.csv``.
     pooled_interval

@@ -144,8 +144,10 @@ class Multiclass(Task):
         scores = [log_probabilities(proba) for proba in inner]
         temperatures = np.array([fit_temperature(of_fold, y_true) for of_fold in scores])
         scaled = apply_temperature(outputs, temperatures[folds][:, None])
-        found = {f"{name}_scaled": v for name, v in self.calibration(y_true, scaled).items()}
-        return {**found, "temperature": float(np.mean(temperatures))}
+        scaled_scores = {
+            f"{name}_scaled": v for name, v in self.calibration(y_true, scaled).items()
+        }
+        return {**scaled_scores, "temperature": float(np.mean(temperatures))}
 
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int

@@ -104,13 +104,13 @@ class Multilabel(Task):
         return decide(outputs) if thresholds is None else decide(outputs, thresholds)
 
     def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
-        found = multilabel_scores(y_true, outputs, y_pred)
+        scores = multilabel_scores(y_true, outputs, y_pred)
         return Measures(
             {
-                **{f"{name}_macro": value for name, value in found.macro.items()},
-                **{f"{name}_micro": value for name, value in found.micro.items()},
+                **{f"{name}_macro": value for name, value in scores.macro.items()},
+                **{f"{name}_micro": value for name, value in scores.micro.items()},
             },
-            {name: getattr(found, name) for name in NAMES},
+            {name: getattr(scores, name) for name in NAMES},
         )
 
     def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:

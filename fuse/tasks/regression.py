@@ -162,8 +162,8 @@ class Regression(Task):
         return outputs
 
     def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
-        found = regression_scores(y_true, outputs)
-        per_output = {name: getattr(found, name) for name in NAMES}
+        scores = regression_scores(y_true, outputs)
+        per_output = {name: getattr(scores, name) for name in NAMES}
         overall = {f"{name}_macro": mean_of_finite(v) for name, v in per_output.items()}
         if self.plane is not None:
             right = self.plane.quadrants(y_true), self.plane.quadrants(outputs)

@@ -92,3 +92,12 @@ def test_of_equally_good_models_the_simplest_is_best(results):
     )
     assert best(dataclasses.replace(results, models=equal)).name == "i3d"
     assert best(results, ()) is None
+
+
+def test_a_difference_that_rounds_to_nothing_is_not_called_better(results):
+    (c, *_) = results.comparisons
+    level = dataclasses.replace(c, mean=0.0, interval=(-0.02, 0.02), p=1.0, p_holm=1.0)
+    pair = dataclasses.replace(results, models=_pair(results, c), comparisons=(level,))
+    text = compare_best(pair)
+    assert ", is as good as the best single feature in it," in text
+    assert "points better" not in text
