@@ -12,6 +12,9 @@ WORK ?= work
 OUT ?= out
 # Empty: features.h5 in WORK.
 FEATURES ?=
+# paper, demo, pretrained or a TOML file. Empty: paper, or demo without MANIFEST; when fusing, the
+# one that the features were made with.
+PROFILE ?=
 # How many, or a file of folds. Empty: six when extracting, the features' own when fusing.
 FOLDS ?=
 # More options for the two commands, as the shell reads them: make extract ARGS='--protocol frozen'
@@ -22,20 +25,21 @@ FUSE_ARGS ?=
 quoted = '$(subst ','\'',$(1))'
 features := $(call quoted,$(or $(value FEATURES),$(value WORK)/features.h5))
 folds := $(if $(value FOLDS),--folds $(call quoted,$(value FOLDS)))
+profile := $(if $(value PROFILE),--profile $(call quoted,$(value PROFILE)))
 manifest := $(if $(value MANIFEST),-- $(call quoted,$(value MANIFEST)))
 work := $(call quoted,$(value WORK))
 out := $(call quoted,$(value OUT))
 
-unexport MANIFEST WORK OUT FEATURES FOLDS
+unexport MANIFEST WORK OUT FEATURES FOLDS PROFILE
 .PHONY: extract fuse test lint types bench install wheel clean
 
 # Clips that fail are listed and do not stop `make extract fuse`; ARGS=--strict lets them.
 extract: $(VENV)/.extract
-	$(RUN) extract --work $(work) --out $(features) $(folds) $(ARGS) $(manifest)
+	$(RUN) extract --work $(work) --out $(features) $(folds) $(profile) $(ARGS) $(manifest)
 
 # `make extract fuse` hands ARGS to extract alone: give FUSE_ARGS here.
 fuse: $(VENV)/.base
-	$(RUN) fuse $(folds) --out $(out) $(FUSE_ARGS) -- $(features)
+	$(RUN) fuse $(folds) --out $(out) $(profile) $(FUSE_ARGS) -- $(features)
 
 # A file's tests run in one worker, which makes its media and nets once.
 test: $(VENV)/.dev

@@ -136,6 +136,15 @@ class ClipMedia:
                 return f"{name}: {problems[clip_id]}"
         return self._undescribed.get(clip_id, "")
 
+    def seconds(self) -> dict[str, float]:
+        """Clip id to the length of its sound; clips without sound are left out."""
+        sr = max(self._store.request.sample_rates, default=0)
+        return {
+            clip_id: len(self._store.waveform(clip_id, sr)) / sr
+            for clip_id, row in self._rows.items()
+            if sr and self._usable["audio"][row]
+        }
+
     # --- readers
 
     def batches(self, net: Net) -> RawBatches:

@@ -3,9 +3,9 @@
 A profile is a TOML file with the tables ``[extract]``, ``[descriptors]``,
 ``[nets.NAME]`` and ``[fuse]``; what it does not state keeps its default, which for a net
 is the net's own (`mvemo.extract.nets`).
-Two come with mvemo: ``paper`` (every number of the papers) and ``demo`` (small enough
-for two cores). ``--set nets.i3d.lr=3e-4`` overrides one value; a key that no setting has
-is an error that lists those there are.
+Three come with mvemo: ``paper`` (every number of the papers), ``demo`` (small enough for two
+cores) and ``pretrained`` (public pretrained nets as they are). ``--set nets.i3d.lr=3e-4``
+overrides one value; a key that no setting has is an error that lists those there are.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import FuseError
 from mvemo.pipeline.errors import BadOption
 
-PROFILES = ("demo", "paper")
+PROFILES = ("demo", "paper", "pretrained")
 # Those of PL20 and Z22, which run unless others are asked for.
 DEFAULT_NETS = ("music1d", "music2d", "c3d", "i3d")
 
@@ -65,6 +65,9 @@ class ExtractSettings:
         Decoding processes; 0 for one a core.
     embed_batch
         Clips a step when embedding.
+    fetch
+        ``frozen``: fetch the public weights that are not here, of nets that have such, and
+        leave out a net whose weights cannot be had.
     descriptors
         Names of the descriptor sequences to write to the cache; nets that read others get
         them, too.
@@ -83,6 +86,7 @@ class ExtractSettings:
     n_frames: int = 32
     workers: int = 0
     embed_batch: int = 4
+    fetch: bool = False
     descriptors: tuple[str, ...] = (
         "mel",
         "mfcc",
@@ -125,6 +129,8 @@ class Settings:
     nets
         Of every net there is, by name; options that follow from `extract` and
         `descriptors` are filled in.
+    profile_named
+        Whether somebody chose the profile; another may be proposed where nobody did.
     """
 
     profile: str
@@ -132,6 +138,7 @@ class Settings:
     descriptors: DescriptorSettings
     nets: Mapping[str, NetSettings]
     fuse: EvaluationSettings
+    profile_named: bool = True
 
     @property
     def shared(self) -> SharedSettings:

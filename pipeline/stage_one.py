@@ -15,7 +15,7 @@ from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.memory import keep_freed_memory
-from mvemo.extract.training.protocols import make_net, require_weights
+from mvemo.extract.training.protocols import make_net
 from mvemo.manifests import (
     Folds,
     Manifest,
@@ -27,10 +27,12 @@ from mvemo.manifests.splits.folds import fold_notes
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.clip_tables import extracted_clips
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.input_lengths import longer_clips_note
 from mvemo.pipeline.inputs import media_files, missing_media
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_steps import FeatureWriter
+from mvemo.pipeline.starting_weights import fetch_missing_weights, refuse_missing_weights
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class ExtractSummary:
         (clip id, stage, reason) of all that failed.
     missing
         (clip id, modality, reason) of clips that have the other modality alone: no failure.
+    notes
+        On nets that were left out, and on clips that are longer than a net's input.
     """
 
     path: Path
@@ -56,10 +60,11 @@ class ExtractSummary:
     features: tuple[str, ...]
     failures: tuple[tuple[str, str, str], ...]
     missing: tuple[tuple[str, str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """For the terminal: missing modalities and failures with reasons, the file last."""
-        lines = []
+        """For the terminal: notes, missing modalities, failures with reasons, the file last."""
+        lines = [f"note: {note}" for note in self.notes]
         for modality in ("audio", "video"):
             clips = [(clip, why) for clip, kind, why in self.missing if kind == modality]
             if clips:
@@ -122,13 +127,15 @@ def run_extract(
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
     # What is wrong with settings or weights is told before hours of decoding.
     pick_device(run.device)
-    for plan in plans:
-        require_weights(plan, run)
+    refuse_missing_weights(plans, settings)
     manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
     folds, settings = read_fold_file(fold_file, manifest, settings)
+    plans, notes = fetch_missing_weights(plans, settings)
     _check_losses_and_weights(plans, manifest, run)
     if not force:
         _refuse_other_clips(out, manifest)
+    if manifest_path is not None:
+        _propose_pretrained(settings)
     evaluation = extracted_clips(manifest, settings.extract, folds)
     facts = provenance(
         settings=settings.record(),
@@ -147,6 +154,7 @@ def run_extract(
         features = FeatureWriter(media, settings, writer, work)
         features.write_failures()
         plans = features.runnable(plans)
+        notes += _notes_on_length(plans, media, settings)
         features.write_descriptors()
         diverged = _write_embeddings(features, plans, evaluation.table)
         failures = writer.failures
@@ -158,7 +166,32 @@ def run_extract(
         features=tuple(features.features),
         failures=failures,
         missing=media.missing,
+        notes=tuple(notes),
     )
+
+
+def _propose_pretrained(settings: Settings) -> None:
+    """Say that there is a quicker way, where nobody chose this one and there is no GPU."""
+    run = settings.extract.run
+    if settings.profile_named or run.protocol == "frozen" or pick_device(run.device).type != "cpu":
+        return
+    click.echo(
+        "note: there is no GPU here, without which these nets train for hours or days; "
+        "--profile pretrained embeds with public pretrained nets in minutes",
+        err=True,
+    )
+
+
+def _notes_on_length(
+    plans: Sequence[NetSettings], media: ClipMedia, settings: Settings
+) -> list[str]:
+    """A note for each net that does not read the end of some clips; told before it runs."""
+    seconds = media.seconds()
+    notes = [longer_clips_note(plan, seconds, settings.shared) for plan in plans]
+    notes = [note for note in notes if note]
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+    return notes
 
 
 def _write_embeddings(

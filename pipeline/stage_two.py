@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mvemo.cache import open_cache
+import click
+
+from mvemo.cache import Cache, open_cache
 from mvemo.fuse import (
     EvaluationSettings,
     evaluate,
@@ -15,6 +18,52 @@ from mvemo.fuse import (
 from mvemo.manifests import read_folds
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
+from mvemo.pipeline.settings import PROFILES, load_fuse_settings
+
+FALLBACK_PROFILE = "paper"
+
+
+def settings_for(
+    features: Path, profile: str | None, overrides: Sequence[str] = ()
+) -> EvaluationSettings:
+    """Stage two's settings for a cache.
+
+    Parameters
+    ----------
+    features
+        The cache.
+    profile
+        A name of `PROFILES` or the path of a file; None for the profile that stage one last
+        wrote to the cache with, if it is one of `PROFILES`, else ``paper``.
+    overrides
+        As of `load_fuse_settings`. Of the descriptors that ``fuse.lld`` names in a profile
+        those that the cache has are used; those of an override must be there.
+
+    Raises
+    ------
+    BadOption
+        As `load_fuse_settings`.
+    """
+    with open_cache(features) as cache:
+        profile = profile or _profile_of(cache)
+        sequences = {spec.name for spec in cache.specs if spec.kind == "sequence"}
+    settings = load_fuse_settings(profile, overrides)
+    if any(override.partition("=")[0].strip() == "fuse.lld" for override in overrides):
+        return settings
+    missing = [name for name in settings.lld if name not in sequences]
+    if missing:
+        click.echo(f"note: lld is without {', '.join(missing)}: not in {features}", err=True)
+    return replace(settings, lld=tuple(name for name in settings.lld if name in sequences))
+
+
+def _profile_of(cache: Cache) -> str:
+    """The profile of the last run of stage one whose provenance the cache has."""
+    for record in (cache.provenance, *cache.provenance.get("history", ())):
+        settings = record.get("settings")
+        if isinstance(settings, dict) and "profile" in settings:
+            profile = settings["profile"]
+            return profile if profile in PROFILES else FALLBACK_PROFILE
+    return FALLBACK_PROFILE
 
 
 def run_fuse(

@@ -64,8 +64,8 @@ FLOORS = {
     ),
     "pipeline": (
         "errors progress provenance",
-        "inputs settings",
-        "clip_lengths clip_media clip_tables",
+        "input_lengths inputs settings",
+        "clip_lengths clip_media clip_tables starting_weights",
         "stage_steps",
         "stage_one stage_two",
         "studies",

@@ -70,6 +70,16 @@ def test_any_name_reaches_the_command(venv: Path, name: str) -> None:
     assert words == ["fuse", "--out", f"o {name}", "--", name]
 
 
+def test_both_stages_get_the_profile_and_options_of_ones_own_come_after_it(venv: Path) -> None:
+    assert arguments(venv, "extract", PROFILE="my own's.toml", ARGS="--profile demo") == [
+        *("extract", "--work", "work", "--out", "work/features.h5"),
+        *("--profile", "my own's.toml", "--profile", "demo"),
+    ]
+    assert arguments(venv, "fuse", PROFILE="pretrained") == [
+        *("fuse", "--out", "out", "--profile", "pretrained", "--", "work/features.h5")
+    ]
+
+
 def test_what_is_not_given_is_left_to_the_command(venv: Path) -> None:
     assert arguments(venv, "extract", ARGS="--protocol frozen --set 'a=b c'") == [
         *("extract", "--work", "work", "--out", "work/features.h5"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 @click.option(
     "--profile",
     default=None,
-    help="paper or demo, or a TOML file.  [default: paper; demo without MANIFEST]",
+    help="paper, demo or pretrained, or a TOML file.  [default: paper; demo without MANIFEST]",
 )
 @set_option
 @click.option("--protocol", default=None, help="crossfit, frozen, shared or holdout.")
@@ -109,7 +110,7 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
                 f"--weights {net}={file}: its net does not run; --nets are "
                 f"{', '.join(settings.extract.nets)}"
             )
-    return settings
+    return replace(settings, profile_named=options["profile"] is not None)
 
 
 def _net_and_file(entry: str) -> tuple[str, str]:

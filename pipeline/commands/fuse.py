@@ -63,7 +63,12 @@ stage_two_options = together(
             help="How: mean or geometric mean of probabilities, or majority vote.",
         ),
         click.option("--learning-curve", is_flag=True, help="Also train heads on fewer clips."),
-        click.option("--profile", default="paper", show_default=True, help="Settings."),
+        click.option(
+            "--profile",
+            default=None,
+            help="paper, demo or pretrained, or a TOML file.  [default: the one that FEATURES "
+            "were made with, where it is one of the three; else paper]",
+        ),
         set_option,
     ]
 )
@@ -85,15 +90,14 @@ def cv(**options: Any) -> int:
 
 def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
     """Evaluate, write the report, and print the table."""
-    from mvemo.pipeline.settings import load_fuse_settings
-    from mvemo.pipeline.stage_two import run_fuse
+    from mvemo.pipeline.stage_two import run_fuse, settings_for
 
     models, folds = options["models"], options["folds"]
     names = None if models is None else comma_separated(models)
     if names is not None and not names:
         raise BadOption(f"--models {models!r} names no model")
     settings = replace(
-        load_fuse_settings(options["profile"], options["overrides"]),
+        settings_for(features, options["profile"], options["overrides"]),
         folds=folds if isinstance(folds, int) else None,
         seed=options["seed"],
         models=names,

@@ -36,15 +36,6 @@ class StudyMedia(ClipMedia):
             f"score; the first, {unused[0]}: {reason}.",
         )
 
-    def seconds(self) -> dict[str, float]:
-        """Clip id to the length of its sound; clips without sound are left out."""
-        sr = max(self._store.request.sample_rates)
-        return {
-            clip_id: len(self._store.waveform(clip_id, sr)) / sr
-            for clip_id, row in self._rows.items()
-            if self._usable["audio"][row]
-        }
-
     def statistics(self, names: Sequence[str]) -> F64:
         """Mean, then standard deviation, over the frames of descriptors.
 

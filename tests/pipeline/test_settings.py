@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.nets import net_names
+from mvemo.extract.nets import NETS, net_names
 from mvemo.fuse import EvaluationSettings
 from mvemo.pipeline import settings as settings_module
 from mvemo.pipeline.errors import BadOption
@@ -20,10 +20,28 @@ from mvemo.pipeline.settings import (
 @pytest.mark.parametrize("profile", PROFILES)
 def test_profiles_that_come_with_mvemo_are_complete(profile):
     settings = load_settings(profile)
-    assert settings.extract.run.protocol == "crossfit"
     assert set(settings.nets) == set(net_names())
-    assert settings.extract.nets == DEFAULT_NETS
     assert settings.extract.folds == 6
+
+
+@pytest.mark.parametrize("profile", ["paper", "demo"])
+def test_profiles_that_train_have_the_papers_nets(profile):
+    settings = load_settings(profile)
+    assert settings.extract.run.protocol == "crossfit"
+    assert settings.extract.nets == DEFAULT_NETS
+    assert not settings.extract.fetch
+    assert settings.fuse.lld == ()
+
+
+def test_the_pretrained_profile_trains_nothing_and_has_weights_to_fetch():
+    settings = load_settings("pretrained")
+    assert settings.extract.run.protocol == "frozen"
+    assert settings.extract.nets == ("musicnn", "effnet", "i3d")
+    assert settings.extract.fetch
+    assert all(NETS[name].package is not None for name in settings.extract.nets)
+    # Stage two makes statistics of what stage one writes.
+    assert set(settings.fuse.lld) <= set(settings.extract.descriptors)
+    assert settings.nets == load_settings("paper").nets
 
 
 def test_paper_profile_holds_the_chosen_row_of_table_2():
@@ -99,7 +117,7 @@ def test_bad_profile_files_name_the_file(tmp_path: Path, text: str):
 
 
 def test_unknown_profile():
-    with pytest.raises(BadOption, match="neither one of demo, paper nor a file"):
+    with pytest.raises(BadOption, match="neither one of demo, paper, pretrained nor a file"):
         load_settings("big")
 
 
@@ -194,7 +212,7 @@ RESOLVED = {
 }
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", RESOLVED)
 def test_nets_own_settings_are_those_that_the_profiles_had(profile):
     nets = load_settings(profile).nets
     assert set(nets) == {*RESOLVED[profile], "effnet", "musicnn"}

