@@ -203,7 +203,10 @@ def test_a_set_without_pictures_leaves_the_video_net_out(
         (["--weights", "c3d=nowhere.npz"], "there is no file nowhere.npz"),
         (["--weights", "nowhere.npz"], "write it as NET=FILE"),
         (["--weights", f"i3d={__file__}"], "its net does not run; --nets are music1d, c3d"),
-        (["--profile", "nowhere"], "profile 'nowhere' is neither one of demo, paper nor a file"),
+        (
+            ["--profile", "nowhere"],
+            "profile 'nowhere' is neither one of demo, paper, pretrained nor a file",
+        ),
         (["--folds", "50"], "50 folds"),
         (["--set", "extract.embed_batch=0"], "extract.embed_batch is 0: it must be 1 or more"),
         (["--set", "extract.seed=-1"], "extract.seed is -1: it must be 0 or more"),
