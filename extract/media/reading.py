@@ -20,6 +20,19 @@ from mvemo.extract.media.checks import check_file, error_line
 from mvemo.extract.media.container import decode_container
 from mvemo.extract.media.request import ClipRequest, Decoded
 
+# What the libraries raise for damaged files, beside their own errors: a stream without a codec
+# has None for its context, and streams may be gone when a file is opened again.
+_DAMAGED = (
+    av.error.FFmpegError,
+    cv2.error,
+    AttributeError,
+    IndexError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
+
 
 def decode_clip(
     path: str | Path,
@@ -96,13 +109,19 @@ def decode_clip(
     if path.suffix.lower() in AUDIO_SUFFIXES:
         try:
             return decode_audio_file(path, request)
-        except soundfile.LibsndfileError:
-            # Misnamed, or a codec that libsndfile does not know: the container reader may.
+        except BadMedia:
+            raise
+        except (soundfile.LibsndfileError, ValueError, MemoryError):
+            # Misnamed, a codec that libsndfile does not know, or a length that its header does
+            # not tell or gets wrong: the container reader may.
             pass
     try:
         return decode_container(path, request)
     except BadMedia:
         raise
     # Damaged files make the libraries fail in more ways than their own errors.
-    except (av.error.FFmpegError, ValueError, RuntimeError, OSError, cv2.error) as error:
-        raise BadMedia(f"{path}: cannot be read as media: {error_line(error)}") from error
+    except _DAMAGED as error:
+        # Their text speaks of the library's objects, not of the file.
+        internal = isinstance(error, (AttributeError, IndexError))
+        reason = "damaged, or of an unknown codec" if internal else error_line(error)
+        raise BadMedia(f"{path}: cannot be read as media: {reason}") from error

@@ -281,9 +281,9 @@ def _not_predicted(results: Results) -> str:
         return ""
     causes = []
     if any(m.n_untrained < int((~m.valid[results.tested]).sum()) for m in partial):
-        causes.append("a feature is missing")
+        causes.append("a feature of a clip is missing")
     if any(m.n_untrained for m in partial):
-        causes.append(f"their training folds have too few clips {results.task.too_few}")
+        causes.append(f"training folds have too few clips {results.task.too_few}")
     return (
         f"{count(len(partial), 'model')} could not predict every clip, because "
         f"{' or '.join(causes)}; those clips are left out of that model's scores."

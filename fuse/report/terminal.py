@@ -92,10 +92,11 @@ def _table(results: Results, beside: dict[str, Published], *, interval: bool) ->
 def footnotes(results: Results) -> list[str]:
     """What is missing, what could not be predicted, and what failed in stage one."""
     lines = []
-    missing = {name: n for name, n in results.missing.items() if n}
-    if missing:
-        listed = ", ".join(f"{clean(name)} {n}" for name, n in missing.items())
-        lines.append(wrap(f"Clips without a feature: {listed} of {len(results.clip_ids)}."))
+    tested = results.tested
+    missing = {name: int((~present[tested]).sum()) for name, present in results.present.items()}
+    if any(missing.values()):
+        listed = ", ".join(f"{clean(name)} {n}" for name, n in missing.items() if n)
+        lines.append(wrap(f"Tested clips without a feature: {listed} of {int(tested.sum())}."))
     untrained = {m.name: m.n_untrained for m in results.models if m.n_untrained}
     if untrained:
         listed = ", ".join(f"{clean(name)} {n}" for name, n in untrained.items())

@@ -490,3 +490,27 @@ def test_real_clips(shared_data: Path) -> None:
             agree += bool(np.array_equal(found, expected))
         # A time may fall between the two estimates of the last frame's length.
         assert agree >= 7
+
+
+def test_a_flac_that_does_not_tell_its_length_is_read(tmp_path):
+    path = tmp_path / "piped.flac"
+    soundfile.write(path, sine(2.0, 16000)[0], 16000)
+    data = bytearray(path.read_bytes())
+    # STREAMINFO: the low four bits of byte 21 and the next four bytes count the samples.
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    clip = decode_clip(path, sample_rates=(16000,), sizes=())
+    assert clip.problems == {}
+    assert len(clip.waveforms[16000]) == 32000
+
+
+def test_a_codec_that_nobody_knows_is_told_in_words(tmp_path):
+    path = tmp_path / "odd.mp4"
+    write_media(path, frames=pictures(30), times_ms=PLAIN)
+    data = path.read_bytes()
+    tag = next(tag for tag in (b"avc1", b"mp4v") if data.rfind(tag) > 64)
+    at = data.rfind(tag)
+    path.write_bytes(data[:at] + b"zzzz" + data[at + 4 :])
+    with pytest.raises(BadMedia, match="damaged, or of an unknown codec"):
+        decode_clip(path, sizes=(32,), sample_rates=())

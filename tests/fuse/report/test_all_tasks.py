@@ -111,7 +111,7 @@ def test_the_terminals_table(made):
     for model in (*made.models, made.baseline):
         assert f"{np.nanmean(primary(model)):.3f}" in lines[model.name]
     assert "89/90" in lines["c3d"]
-    assert "Clips without a feature: c3d 1 of 90." in text
+    assert "Tested clips without a feature: c3d 1 of 90." in text
     assert set(metrics_dict(made)["models"]) <= set(lines)
 
 

@@ -66,7 +66,7 @@ def test_missing_and_failures_are_counted(results):
     text = format_table(results)
     assert row(text, "c3d")[6] == "90/96"
     assert row(text, "music1d")[6] == "96/96"
-    assert "Clips without a feature: c3d 6 of 96." in text
+    assert "Tested clips without a feature: c3d 6 of 96." in text
     assert "3 failures of 2 clips" in text
     whole = make_results(missing=0, failures=())
     assert "Clips without" not in format_table(whole)
