@@ -164,9 +164,9 @@ def _choose_strengths(
             break
         fits = [replace(fits[i], C=following[0], start=heads[i]) for i in members]
     # Without inner predictions, as of clips of one group, nothing is chosen.
-    for key, outputs in _assemble_inner(models, result, clips, (), ()).items():
+    for key, missing in _assemble_inner(models, result, clips, (), ()).items():
         result.strength.setdefault(key, settings.C)
-        result.inner.setdefault(key, outputs)
+        result.inner.setdefault(key, missing)
 
 
 def _key(fit: Fit) -> HeadKey:
@@ -176,10 +176,9 @@ def _key(fit: Fit) -> HeadKey:
 
 def _mean_head(heads: Sequence[Head]) -> Head:
     """What the heads of inner folds have in common, on standardised features."""
-    coef = np.mean([head.coef for head in heads], axis=0, dtype=np.float32)
-    return replace(
-        heads[0], coef=coef, intercept=np.mean([head.intercept for head in heads], axis=0)
-    )
+    coef = np.stack([head.coef for head in heads]).mean(axis=0)
+    intercept = np.stack([head.intercept for head in heads]).mean(axis=0)
+    return replace(heads[0], coef=coef, intercept=intercept)
 
 
 def _inner_fits(
