@@ -16,6 +16,9 @@ AUDIO = ("music1d", "music2d")
 VIDEO = ("c3d", "i3d")
 INTEGRATED = "integrated"
 STACKED = "integrated-stacked"
+LATE = "integrated-late"
+# Models over what other models predict: no head of features is theirs.
+SECOND_LAYERS = (STACKED, LATE)
 Key = tuple[str, ...]
 
 
@@ -40,7 +43,7 @@ class Model:
     @property
     def key(self) -> Key:
         """What its outputs are known by: its features, as models of the same are one head."""
-        return (STACKED,) if self.name == STACKED else self.features
+        return (self.name,) if self.name in SECOND_LAYERS else self.features
 
 
 def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
@@ -77,10 +80,10 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
 
 def check_feature_name(name: str) -> None:
     """Raise `BadFeatures` for a feature whose name is that of a model, or joins names."""
-    if name in (INTEGRATED, STACKED) or "+" in name or "," in name:
+    if name in (INTEGRATED, *SECOND_LAYERS) or "+" in name or "," in name:
         raise BadFeatures(
             f"feature {name!r}: a name has no '+' and no ',' and is none of {INTEGRATED}, "
-            f"{STACKED}, which are models"
+            f"{STACKED}, {LATE}, which are models"
         )
 
 
@@ -102,6 +105,13 @@ def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> t
                 f"model {name!r} is not among those that the features allow: {', '.join(known)}"
             )
     return tuple(known[name] for name in dict.fromkeys(names))
+
+
+def modalities_of(models: Sequence[Model]) -> tuple[str, ...]:
+    """Of ``audio`` and ``video``, those that any of the models needs."""
+    return tuple(
+        kind for kind in ("audio", "video") if any(kind in model.modalities for model in models)
+    )
 
 
 Parts = Mapping[str, Mapping[str, Model]]

@@ -12,15 +12,16 @@ from mvemo.fuse.arrays import F64
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.out_of_fold import OutOfFold, predict_all
-from mvemo.fuse.crossval.preparation import permute, prepare, provenance_of
+from mvemo.fuse.crossval.preparation import Preparation, permute, prepare, provenance_of
 from mvemo.fuse.crossval.repeats import evaluate_on_other_folds, with_repeats
 from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.late import late_bases
 from mvemo.fuse.heads.stacking import base_models
 from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.models import STACKED, Key, Model
+from mvemo.fuse.models import LATE, SECOND_LAYERS, STACKED, Key, Model
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.tasks.registry import task_of
@@ -78,11 +79,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
     """One evaluation by itself: without repeats, intervals, tests and learning curve."""
     table = cache.table
     prepared = prepare(cache, settings)
-    named = settings.models is not None and STACKED in settings.models
-    if named and not base_models(prepared.models):
-        raise BadFeatures(
-            f"{cache.path}: {STACKED} stacks two models or more: name those, too, or leave it out"
-        )
+    stacked, late = _second_layers(cache, prepared, settings)
     task = task_of(table.task)
     y_true = task.read_labels(table.labels)
     task = task.for_labels(table.classes, y_true)
@@ -90,8 +87,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         y_true = permute(y_true, settings.seed)
     seed, n_outputs = settings.seed or 0, len(table.classes)
     clips = Clips(task, y_true, table.groups, prepared.folds, n_outputs, seed)
-    stacked = named or (settings.stacked and settings.models is None)
-    oof = predict_all(prepared, clips, settings, stacked=stacked)
+    oof = predict_all(prepared, clips, settings, stacked=stacked, late=late)
     thresholds = _fit_thresholds(oof, prepared.k)
     results = Results(
         name=table.name,
@@ -116,6 +112,25 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         heads=tuple(_with_thresholds(oof, thresholds)),
     )
     return results if settings.songs is None else song_level(results, rule=settings.songs)
+
+
+def _second_layers(
+    cache: Cache, prepared: Preparation, settings: EvaluationSettings
+) -> tuple[bool, bool]:
+    """Whether to fit the stack, and the product: as set, or as named among the models."""
+    named = settings.models
+    if named is None:
+        return settings.stacked, settings.late
+    if STACKED in named and not base_models(prepared.models):
+        raise BadFeatures(
+            f"{cache.path}: {STACKED} stacks two models or more: name those, too, or leave it out"
+        )
+    if LATE in named and not late_bases(prepared.models):
+        raise BadFeatures(
+            f"{cache.path}: {LATE} multiplies what two single features or more predict: name "
+            "those, too, or leave it out"
+        )
+    return STACKED in named, LATE in named
 
 
 def _scored(
@@ -179,7 +194,7 @@ def _with_thresholds(oof: OutOfFold, thresholds: Mapping[Key, F64]) -> list[Head
         return oof.heads
     clips, heads = oof.clips, []
     for head in oof.heads:
-        key = (STACKED,) if head.model == STACKED else head.features
+        key = (head.model,) if head.model in SECOND_LAYERS else head.features
         if head.fold is not None:
             fitted: F64 | None = thresholds[key][head.fold]
         else:

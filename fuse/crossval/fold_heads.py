@@ -9,7 +9,7 @@ alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +29,8 @@ Fitter = Callable[[Sequence[Fit]], tuple[list[Head], list[F64]]]
 
 # Inner predictions need not be as exact as those that are scored.
 INNER_TOLERANCE = 1e-3
-# Strengths that `choose_C` chooses from.
-STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+# Strengths that `choose_C` chooses from, the strongest penalty first.
+STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class FoldHeads:
         Fold to the int64 (clips,) inner folds that those are of; -1 for its own clips.
     strength
         The C that was chosen for each head; empty where none was.
+    start
+        Where C was chosen: a head near that of all training clips, to start its fit from.
     heads
         All of them.
     """
@@ -82,6 +84,7 @@ class FoldHeads:
     inner: dict[HeadKey, F32] = field(default_factory=dict)
     inner_folds: dict[int, Ints] = field(default_factory=dict)
     strength: dict[HeadKey, float] = field(default_factory=dict)
+    start: dict[HeadKey, Head] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
 
 
@@ -110,6 +113,7 @@ def fit_fold_heads(
     if settings.choose_C:
         _choose_strengths(result, clips, matrices, plan.models, settings, fit)
         outer = _outer_fits(plan, matrices, clips, result.strength, settings.C)
+        outer = [replace(one, start=result.start.get(_key(one))) for one in outer]
         result.heads, outputs = fit(outer) if outer else ([], [])
     else:
         # One set of products with the features serves inner and outer heads alike.
@@ -120,8 +124,7 @@ def fit_fold_heads(
         result.inner = _assemble_inner(plan.inner_models, result, clips, fits, outputs[: len(fits)])
         result.heads, outputs = heads[len(fits) :], outputs[len(fits) :]
     for one, output in zip(outer, outputs, strict=True):
-        assert one.fold is not None
-        result.scored[one.model.features, one.fold] = output
+        result.scored[_key(one)] = output
     if plan.refit:
         # By themselves, so that scores are the same to the last digit with and without them.
         again = _refits(plan.refit, matrices, clips, result.strength, settings.C)
@@ -137,19 +140,45 @@ def _choose_strengths(
     settings: HeadSettings,
     fit: Fitter,
 ) -> None:
-    """Choose each head's penalty on inner folds, into `result`; one strength at a time."""
+    """Choose each head's penalty on inner folds, into `result`; one strength at a time.
+
+    From the strongest penalty, where a fit takes few steps, to weaker ones. Each starts from
+    the last, and a head whose loss grew is done: the loss falls and then grows.
+    """
     least: dict[HeadKey, float] = {}
+    fits = _inner_fits(models, result, STRENGTHS[0], matrices, clips)
     for C in STRENGTHS:
-        fits = _inner_fits(models, result, C, matrices, clips)
-        inner = _assemble_inner(models, result, clips, fits, fit(fits)[1]) if fits else {}
-        for key, outputs in inner.items():
-            loss = clips.loss(result.inner_folds[key[1]] >= 0, outputs.astype(np.float64))
+        heads, outputs = fit(fits) if fits else ([], [])
+        inner = _assemble_inner(models, result, clips, fits, outputs)
+        better = set()
+        for key in {_key(one) for one in fits}:
+            loss = clips.loss(result.inner_folds[key[1]] >= 0, inner[key].astype(np.float64))
             if loss < least.get(key, np.inf):
-                least[key], result.strength[key], result.inner[key] = loss, C, outputs
+                least[key], result.strength[key], result.inner[key] = loss, C, inner[key]
+                better.add(key)
+        members = [i for i, one in enumerate(fits) if _key(one) in better]
+        for key in better:
+            result.start[key] = _mean_head([heads[i] for i in members if _key(fits[i]) == key])
+        following = STRENGTHS[STRENGTHS.index(C) + 1 :]
+        if not members or not following:
+            break
+        fits = [replace(fits[i], C=following[0], start=heads[i]) for i in members]
     # Without inner predictions, as of clips of one group, nothing is chosen.
-    for key, outputs in _assemble_inner(models, result, clips, (), ()).items():
+    for key, missing in _assemble_inner(models, result, clips, (), ()).items():
         result.strength.setdefault(key, settings.C)
-        result.inner.setdefault(key, outputs)
+        result.inner.setdefault(key, missing)
+
+
+def _key(fit: Fit) -> HeadKey:
+    assert fit.fold is not None
+    return fit.model.features, fit.fold
+
+
+def _mean_head(heads: Sequence[Head]) -> Head:
+    """What the heads of inner folds have in common, on standardised features."""
+    coef = np.stack([head.coef for head in heads]).mean(axis=0)
+    intercept = np.stack([head.intercept for head in heads]).mean(axis=0)
+    return replace(heads[0], coef=coef, intercept=intercept)
 
 
 def _inner_fits(
@@ -189,8 +218,7 @@ def _assemble_inner(
         for fold in result.inner_folds
     }
     for fit, output in zip(fits, outputs, strict=True):
-        assert fit.fold is not None
-        inner[fit.model.features, fit.fold][fit.predict] = output
+        inner[_key(fit)][fit.predict] = output
     return inner
 
 

@@ -13,7 +13,7 @@ from mvemo.fuse.crossval.preparation import passes_over
 from mvemo.fuse.features import Features, Matrix
 from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
 from mvemo.fuse.heads.settings import HeadSettings
-from mvemo.fuse.models import STACKED, Model
+from mvemo.fuse.models import SECOND_LAYERS, Model
 from mvemo.fuse.results import Results
 from mvemo.fuse.statistics.learning_curve import learning_curve_masks
 
@@ -51,7 +51,11 @@ def with_learning_curve(
         As in the evaluation's settings.
     """
     features = Features(cache, lld)
-    models = [Model(m.name, m.features, m.modalities) for m in results.models if m.name != STACKED]
+    models = [
+        Model(m.name, m.features, m.modalities)
+        for m in results.models
+        if m.name not in SECOND_LAYERS
+    ]
     names = list(dict.fromkeys(name for model in models for name in model.features))
     n_outputs = len(results.classes)
     clips = Clips(

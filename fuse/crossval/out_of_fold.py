@@ -16,10 +16,19 @@ from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
 from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.late import (
+    late_bases,
+    late_head,
+    late_inner,
+    late_model,
+    late_outputs,
+    late_weights,
+)
+from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.stacking import base_models, stack_all, stack_fold, stacked_model
 from mvemo.fuse.links import decision_inputs
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
-from mvemo.fuse.models import STACKED, Key, Model, Parts, parts_of
+from mvemo.fuse.models import LATE, STACKED, Key, Model, Parts, parts_of
 
 # Outputs by key, whatever their precision.
 Values = Mapping[Key, NDArray[np.floating]]
@@ -148,7 +157,7 @@ class OutOfFold:
 
 
 def predict_all(
-    prepared: Preparation, clips: Clips, settings: EvaluationSettings, *, stacked: bool
+    prepared: Preparation, clips: Clips, settings: EvaluationSettings, *, stacked: bool, late: bool
 ) -> OutOfFold:
     """Fit the heads of all models and folds, and predict every clip by one that left it out.
 
@@ -162,6 +171,8 @@ def predict_all(
         Of the evaluation.
     stacked
         Fit the stack's second layer as well, where there are models to stack.
+    late
+        Predict with the product of single features as well, where there are two.
     """
     features, models = prepared.features, prepared.models
     inner = clips.task.needs_inner or (settings.temperature and clips.task.fits_temperature)
@@ -175,17 +186,19 @@ def predict_all(
         for name, of_model in parts.items()
     }
     stack = _Stack.over(base_models(models) if stacked else (), parts, inner)
+    product = _Product.over(late_bases(models) if late else (), settings.head)
     if not all(clips.divisible(fold) for fold in range(prepared.k)):
-        # Training clips of one group have no inner predictions to stack.
-        stack = None
-    if stack is not None:
-        stack.add_to(oof, blank, fallbacks=settings.missing_modality)
+        # Training clips of one group have no inner predictions to stack, or to calibrate by.
+        stack = product = None
+    layers = [layer for layer in (stack, product) if layer is not None]
+    for layer in layers:
+        layer.add_to(oof, blank, fallbacks=settings.missing_modality)
     for net_fold, tested in prepared.passes:
         matrices = {name: features.matrix(name, net_fold) for name in prepared.names}
         _note_present(oof, matrices, tested)
         # Where no clip lacks a feature nothing falls back; but its thresholds are saved.
         need_parts = clips.task.needs_inner or not all(m.present.all() for m in matrices.values())
-        inner_models = models if inner else () if stack is None else stack.bases
+        inner_models = models if inner else [base for layer in layers for base in layer.bases]
         plan = HeadPlan(
             folds=tested,
             models=tuple(fitted.values()),
@@ -199,9 +212,9 @@ def predict_all(
         oof.inner |= fold_heads.inner
         for key, fold in fold_heads.scored:
             oof.outputs[key][clips.folds == fold] = fold_heads.scored[key, fold]
-        if stack is not None:
+        for layer in layers:
             for fold in tested:
-                stack.predict_fold(oof, fold_heads, fold)
+                layer.predict_fold(oof, fold_heads, fold)
     if not any(complete(outputs).any() for outputs in oof.outputs.values()):
         raise BadFeatures(
             f"no head can be trained: no fold leaves training clips {clips.task.too_few}"
@@ -209,6 +222,8 @@ def predict_all(
     if stack is not None and settings.refit and any(h.model == STACKED for h in oof.heads):
         bases = {base.name: oof.predict_everywhere(base) for base in stack.bases}
         oof.heads.append(stack_all(clips, bases))
+    if product is not None and settings.refit:
+        oof.heads.append(product.head_of_all(oof))
     return oof
 
 
@@ -309,3 +324,76 @@ class _Stack:
             return base.key
         part = self.parts.get(base.name, {}).get(missing)
         return None if part is None else part.key
+
+
+@dataclass(frozen=True)
+class _Product:
+    """The product of single features' calibrated predictions.
+
+    Parameters
+    ----------
+    bases
+        Models of one feature each.
+    model
+        The product as a model.
+    settings
+        Of the bases' heads.
+    """
+
+    bases: tuple[Model, ...]
+    model: Model
+    settings: HeadSettings
+
+    @classmethod
+    def over(cls, bases: tuple[Model, ...], settings: HeadSettings) -> _Product | None:
+        """None where there are no models to multiply."""
+        return cls(bases, late_model(bases), settings) if bases else None
+
+    def add_to(self, oof: OutOfFold, blank: F64, *, fallbacks: bool) -> None:
+        """Make room for its outputs, and for those with a modality missing."""
+        oof.models = (*oof.models, self.model)
+        oof.outputs[self.model.key] = blank.copy()
+        if not fallbacks or len(self.model.modalities) < 2:
+            return
+        listed = []
+        for missing in ("video", "audio"):
+            left = self._without(missing)
+            # What one base alone predicts is decided by its own thresholds.
+            thresholds = left[0].features if len(left) == 1 else self.model.key
+            listed.append(Fallback(missing, (LATE, missing), thresholds))
+            oof.outputs[LATE, missing] = blank.copy()
+        oof.fallbacks[self.model.name] = tuple(listed)
+
+    def predict_fold(self, oof: OutOfFold, fold_heads: FoldHeads, fold: int) -> None:
+        """Calibrate inside one fold's training clips and predict the fold's clips, into `oof`."""
+        clips, key = oof.clips, self.model.key
+        tested = clips.folds == fold
+        inner = np.stack([oof.inner[base.key, fold] for base in self.bases]).astype(np.float64)
+        weights = late_weights(clips, inner)
+        oof.inner[key, fold] = late_inner(clips, inner, fold_heads.inner_folds[fold])
+        outputs = np.stack([oof.outputs[base.key][tested] for base in self.bases])
+        if not complete(outputs).any():
+            return
+        names = [base.name for base in self.bases]
+        oof.heads.append(late_head(clips, fold, names, weights, self.settings))
+        values = late_outputs(clips, outputs, weights)
+        # Where all features of a modality are missing, a fallback predicts, or nothing.
+        for missing in self.model.modalities:
+            of_modality = [missing in base.modalities for base in self.bases]
+            values[~complete(outputs[of_modality]).any(axis=0)] = np.nan
+        oof.outputs[key][tested] = values
+        for fallback in oof.fallbacks.get(self.model.name, ()):
+            left = self._without(fallback.missing)
+            rows = [base in left for base in self.bases]
+            values = late_outputs(clips, outputs[rows], weights[rows])
+            oof.outputs[fallback.key][tested] = values
+
+    def head_of_all(self, oof: OutOfFold) -> Head:
+        """For new clips: calibrated on all clips' out-of-fold predictions."""
+        outputs = np.stack([oof.predict_everywhere(base) for base in self.bases])
+        names = [base.name for base in self.bases]
+        weights = late_weights(oof.clips, outputs)
+        return late_head(oof.clips, None, names, weights, self.settings)
+
+    def _without(self, missing: str) -> list[Model]:
+        return [base for base in self.bases if missing not in base.modalities]

@@ -14,7 +14,7 @@ from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
 from mvemo.fuse.leakage import find_leaks, refuse_leaks
-from mvemo.fuse.models import STACKED, Model, chosen_models
+from mvemo.fuse.models import SECOND_LAYERS, Model, chosen_models
 from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.labels import Task
 
@@ -70,7 +70,7 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     features = Features(cache, settings.lld)
     chosen = settings.models
     if chosen is not None:
-        chosen = tuple(name for name in chosen if name != STACKED)
+        chosen = tuple(name for name in chosen if name not in SECOND_LAYERS)
     models = chosen_models(features.modality, chosen)
     names = tuple(dict.fromkeys(name for model in models for name in model.features))
     crossfit = [name for name in names if features.crossfit(name)]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.models import STACKED, Model
+from mvemo.fuse.models import SECOND_LAYERS, Model
 from mvemo.fuse.results import Results
 from mvemo.manifests.files import replacing
 
@@ -76,8 +76,8 @@ class SavedHeads:
         select_features : by the features that a head concatenates.
         """
         features = {m.name: m.features for m in self.models}
-        if model == STACKED:
-            heads = tuple(h for h in self.heads if h.model == STACKED and h.fold == fold)
+        if model in SECOND_LAYERS:
+            heads = tuple(h for h in self.heads if h.model == model and h.fold == fold)
         else:
             heads = self.select_features(features[model], fold) if model in features else ()
         if not heads:
@@ -93,7 +93,7 @@ class SavedHeads:
         return tuple(
             h
             for h in self.heads
-            if h.model != STACKED and h.features == features and h.fold == fold
+            if h.model not in SECOND_LAYERS and h.features == features and h.fold == fold
         )
 
 

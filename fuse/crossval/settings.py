@@ -55,6 +55,9 @@ class EvaluationSettings:
         Add ``integrated-stacked`` (PL20 3.4, read as a head on other heads' outputs): of the
         fusions of one video and one audio feature, or of the single features where there is
         one such fusion or none. Of named models, only where it is among them.
+    late
+        Add ``integrated-late``: the product of the calibrated predictions of single features,
+        of those that a clip has. Of named models, only where it is among them.
     missing_modality
         Score fusions with either modality missing, too, and let the head of the other
         predict clips that lack one.
@@ -88,6 +91,7 @@ class EvaluationSettings:
     head: HeadSettings = field(default_factory=HeadSettings)
     lld: tuple[str, ...] = ()
     stacked: bool = True
+    late: bool = False
     missing_modality: bool = True
     temperature: bool = True
     n_resamples: int = 1000

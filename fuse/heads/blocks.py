@@ -26,10 +26,22 @@ class Block:
         float32 (clips, dim), finite; about zero mean and unit spread, for accuracy.
     problems
         int64: indices of the problems that have these columns.
+    factors
+        float64 (problems of the block,): what each multiplies its standardised columns by;
+        None for 1.
     """
 
     values: F32
     problems: Ints
+    factors: F64 | None = None
+
+    def moments(self, weights: F32) -> tuple[F64, F64]:
+        """Mean, and divisor of the columns, of each of the block's problems.
+
+        `weights`, float32 (problems of the block, clips), have rows that sum to 1.
+        """
+        mean, scale = weighted_moments(self.values, weights)
+        return mean, scale if self.factors is None else scale / self.factors[:, None]
 
 
 class RunningBlock:
@@ -43,7 +55,7 @@ class RunningBlock:
     block
         The feature.
     mean, scale
-        float64 (problems of the block, dim), of `weighted_moments`.
+        float64 (problems of the block, dim), of `Block.moments`.
 
     Attributes
     ----------

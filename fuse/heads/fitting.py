@@ -14,7 +14,7 @@ from mvemo.fuse.features import Matrix
 from mvemo.fuse.heads.blocks import Block
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.settings import HeadSettings
-from mvemo.fuse.heads.solver import Solution, solve
+from mvemo.fuse.heads.solver import Solution, Start, solve
 from mvemo.fuse.links import Link, apply_link
 from mvemo.fuse.models import Model
 
@@ -45,6 +45,9 @@ class Fit:
         Largest entry of the gradient at which its fitting ends.
     predict
         bool (clips,): clips whose outputs are given back; None for all.
+    start
+        A head of the same features to start from: of another C, or of other clips. None for
+        zeros.
     """
 
     model: Model
@@ -53,6 +56,7 @@ class Fit:
     C: float
     tol: float = TOLERANCE
     predict: Bools | None = None
+    start: Head | None = None
 
     def __str__(self) -> str:
         return f"{self.model.name}, {'all clips' if self.fold is None else f'fold {self.fold}'}"
@@ -122,7 +126,7 @@ def fit_heads(
         _check_training_clips(fit, w > 0, clips)
     if settings.class_weight == "balanced":
         weights = weights * balance(weights, clips.target)
-    problems = _Problems(tuple(fits), matrices, valid, weights, clips.link)
+    problems = _Problems(tuple(fits), matrices, valid, weights, clips.link, settings.balance_blocks)
     fitted = (
         _fit_targets(problems, clips) if clips.link == "identity" else problems.fit(clips.target)
     )
@@ -185,6 +189,7 @@ class _Problems:
     valid: Bools
     weights: F32
     link: Link
+    balance_blocks: bool = False
 
     def take(self, members: Sequence[int]) -> _Problems:
         """Some of them."""
@@ -211,15 +216,10 @@ class _Problems:
 
     def _fit_batch(self, target: F32) -> list[tuple[Head, F64]]:
         names = list(dict.fromkeys(name for fit in self.fits for name in fit.model.features))
-        blocks = [
-            Block(
-                self.matrices[name].values,
-                np.flatnonzero([name in fit.model.features for fit in self.fits]),
-            )
-            for name in names
-        ]
+        blocks = [self._block(name) for name in names]
         C, tol = np.array([(fit.C, fit.tol) for fit in self.fits]).T
-        solution = solve(blocks, target, self.weights, C, link=self.link, tol=tol)
+        start = self._start(blocks, names)
+        solution = solve(blocks, target, self.weights, C, link=self.link, tol=tol, start=start)
         rows = {
             name: {int(i): row for row, i in enumerate(block.problems)}
             for name, block in zip(names, blocks, strict=True)
@@ -229,6 +229,39 @@ class _Problems:
             places = [(names.index(name), rows[name][i]) for name in fit.model.features]
             fitted.append((self._head(i, solution, places), self._outputs(i, solution.scores[i])))
         return fitted
+
+    def _block(self, name: str) -> Block:
+        members = np.flatnonzero([name in fit.model.features for fit in self.fits])
+        factors = None
+        if self.balance_blocks:
+            factors = np.array([self._factor(name, self.fits[i].model) for i in members])
+        return Block(self.matrices[name].values, members, factors)
+
+    def _start(self, blocks: Sequence[Block], names: Sequence[str]) -> Start | None:
+        """Of the heads to start from; those of the problems without one are zeros."""
+        if not any(fit.start for fit in self.fits):
+            return None
+        n_outputs = next(len(fit.start.intercept) for fit in self.fits if fit.start)
+        intercept = np.zeros((len(self.fits), n_outputs))
+        coef = [
+            np.zeros((len(block.problems), n_outputs, block.values.shape[1]), np.float32)
+            for block in blocks
+        ]
+        for i, fit in enumerate(self.fits):
+            if fit.start is None:
+                continue
+            intercept[i] = fit.start.intercept
+            ends = np.cumsum([self.matrices[f].values.shape[1] for f in fit.model.features])
+            parts = np.split(fit.start.coef, ends[:-1], axis=1)
+            for feature, part in zip(fit.model.features, parts, strict=True):
+                b = names.index(feature)
+                coef[b][np.searchsorted(blocks[b].problems, i)] = part
+        return Start(tuple(coef), intercept)
+
+    def _factor(self, name: str, model: Model) -> float:
+        """What columns of a feature are multiplied by: 1 where a model has no other."""
+        dims = [self.matrices[feature].values.shape[1] for feature in model.features]
+        return float(np.sqrt(np.mean(dims) / self.matrices[name].values.shape[1]))
 
     def _head(self, i: int, solution: Solution, places: Sequence[tuple[int, int]]) -> Head:
         """Problem `i` as a head over cached values; `places` are (block, row) of its features."""
@@ -277,7 +310,9 @@ def _fit_targets(problems: _Problems, clips: Clips) -> list[tuple[Head, F64]]:
         mean, scale = values[train].mean(axis=0), values[train].std(axis=0)
         scale[scale <= 1e-12 * np.maximum(np.abs(mean), 1e-30)] = 1.0
         target = np.ascontiguousarray(((values - mean) / scale).T, np.float32)
-        for i, (head, outputs) in zip(members, problems.take(members).fit(target), strict=True):
+        some = problems.take(members)
+        some = replace(some, fits=tuple(_standardised(fit, mean, scale) for fit in some.fits))
+        for i, (head, outputs) in zip(members, some.fit(target), strict=True):
             head = replace(
                 head,
                 coef=(head.coef * scale[:, None]).astype(np.float32),
@@ -285,6 +320,16 @@ def _fit_targets(problems: _Problems, clips: Clips) -> list[tuple[Head, F64]]:
             )
             fitted[i] = head, outputs * scale + mean
     return [fitted[i] for i in range(len(problems.fits))]
+
+
+def _standardised(fit: Fit, mean: F64, scale: F64) -> Fit:
+    """A fit whose start, if any, is of targets standardised by these."""
+    start = fit.start
+    if start is None:
+        return fit
+    coef = (start.coef / scale[:, None]).astype(np.float32)
+    intercept = (start.intercept - mean) / scale
+    return replace(fit, start=replace(start, coef=coef, intercept=intercept))
 
 
 def _training(fits: Sequence[Fit], matrices: Mapping[str, Matrix]) -> tuple[Bools, F32]:

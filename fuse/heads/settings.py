@@ -28,6 +28,10 @@ class HeadSettings:
     class_weight
         ``balanced``: every class weighs the same in training, however few its clips (of
         classes only, not of tags).
+    balance_blocks
+        Features that are concatenated weigh the same in the penalty, however many numbers each
+        has: standardised columns are scaled by the root of mean over own number of columns.
+        Heads of one feature stay as they are.
     inputs
         What heads read: cached ``features``, or of other heads their ``log-probabilities``,
         ``log-odds`` or ``values`` (stacking sets it).
@@ -51,6 +55,7 @@ class HeadSettings:
     choose_C: bool = False
     inner_folds: int = 3
     class_weight: str = "none"
+    balance_blocks: bool = False
     inputs: str = field(default="features", metadata={"profile": False})
 
     def __post_init__(self) -> None:

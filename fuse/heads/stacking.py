@@ -19,7 +19,7 @@ from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.links import DECISION_INPUTS, decision_inputs
-from mvemo.fuse.models import INTEGRATED, STACKED, Model
+from mvemo.fuse.models import INTEGRATED, STACKED, Model, modalities_of
 
 # Its few inputs are predictions already: a weaker penalty than that of features.
 STACK_C = 0.1
@@ -51,10 +51,7 @@ def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
 def stacked_model(bases: Sequence[Model]) -> Model:
     """The stack as a model: it needs whatever its bases need."""
     features = tuple(dict.fromkeys(name for base in bases for name in base.features))
-    modalities = tuple(
-        kind for kind in ("audio", "video") if any(kind in base.modalities for base in bases)
-    )
-    return Model(STACKED, features, modalities)
+    return Model(STACKED, features, modalities_of(bases))
 
 
 def stack_fold(

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
-from mvemo.fuse.metrics.calibration import brier_score, expected_calibration_error, log_loss
+from mvemo.fuse.metrics.calibration import (
+    brier_score,
+    expected_calibration_error,
+    log_loss,
+    quick_log_loss,
+)
 from mvemo.fuse.metrics.multilabel import (
     NAMES,
     best_thresholds,
@@ -92,7 +97,7 @@ class Multilabel(Task):
 
     def loss(self, y_true: NDArray[Any], outputs: F64) -> float:
         """Log loss over pairs of clip and tag."""
-        return log_loss(y_true, outputs)
+        return quick_log_loss(y_true, outputs)
 
     def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
         return mean_of_finite(roc_auc(y_true.astype(np.bool_), outputs))

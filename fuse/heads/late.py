@@ -1,0 +1,186 @@
+"""Late fusion: the product of calibrated predictions of single features.
+
+A product of experts (Hinton 2002, "Training products of experts", eq. 1) whose exponents are
+not learned but calibrate each expert. The fused prediction is a linear layer on what the
+single features' heads predict, so that it is kept and read as a `Head`; all that is fitted of
+it is one number a feature, or one a feature and target. Unlike a stack it needs no training
+clip that has all features, and it can do without any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.clips import Clips
+from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.links import DECISION_INPUTS, apply_link, decision_inputs
+from mvemo.fuse.metrics.averages import complete, ratio
+from mvemo.fuse.metrics.calibration import fit_temperature
+from mvemo.fuse.models import LATE, Model, modalities_of
+
+# The smallest mean squared error of a target, as a share of its variance: no feature gets all
+# of the weight because a few clips happen to be predicted exactly.
+MIN_ERROR = 1e-6
+
+
+def late_bases(models: Sequence[Model]) -> tuple[Model, ...]:
+    """The models that are multiplied: those of a single feature, if there are two or more.
+
+    Examples
+    --------
+    >>> from mvemo.fuse import models_of
+    >>> models = models_of({"music1d": "audio", "music2d": "audio", "i3d": "video"})
+    >>> [model.name for model in late_bases(models)]
+    ['music1d', 'music2d', 'i3d']
+    """
+    bases = tuple(model for model in models if len(model.features) == 1)
+    return bases if len(bases) > 1 else ()
+
+
+def late_model(bases: Sequence[Model]) -> Model:
+    """The product as a model: it needs whatever its bases need."""
+    features = tuple(name for base in bases for name in base.features)
+    return Model(LATE, features, modalities_of(bases))
+
+
+def late_weights(clips: Clips, outputs: F64) -> F64:
+    """What the decision-level outputs of each base are weighted by.
+
+    Classes: 1 / T, the inverse temperature that calibrates the base (Guo et al. 2017, section
+    4.2). Tags: 1, as log-odds of logistic heads are used as they are. Targets: the inverse of
+    the base's mean squared error in each, as of independent errors.
+
+    Parameters
+    ----------
+    clips
+        Labels.
+    outputs
+        float64 (bases, clips, outputs): of clips that the bases' heads were not fitted on;
+        NaN rows are left out.
+
+    Returns
+    -------
+    float64 (bases, outputs), above 0.
+    """
+    weights = np.ones((len(outputs), clips.n_outputs))
+    for weight, values in zip(weights, outputs, strict=True):
+        valid = complete(values)
+        if clips.link == "sigmoid" or not valid.any():
+            continue
+        if clips.link == "softmax":
+            scores = decision_inputs(values[valid], clips.link)
+            weight[:] = 1.0 / fit_temperature(scores, clips.y_true[valid])
+        else:
+            variance = np.maximum(clips.y_true[valid].var(axis=0), np.finfo(np.float64).tiny)
+            error = np.square(values[valid] - clips.y_true[valid]).mean(axis=0)
+            # Relative to the variance: the weight has no unit.
+            weight[:] = 1.0 / np.maximum(error / variance, MIN_ERROR)
+    return weights
+
+
+def late_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
+    """The product of what there is: a mean at decision level, back through the link.
+
+    Of classes it is the geometric mean of calibrated probabilities, renormalised; of tags that
+    of odds; of targets the weighted mean.
+
+    Parameters
+    ----------
+    clips
+        Their task.
+    outputs
+        float64 (bases, clips, outputs); a base with a NaN row has no part in that clip.
+    weights
+        float64 (bases, outputs), of `late_weights`.
+
+    Returns
+    -------
+    float64 (clips, outputs); NaN rows where no base has an output.
+
+    Examples
+    --------
+    Two features agree on what both think likely; the third is missing.
+
+    >>> import numpy as np
+    >>> from mvemo.fuse import Clips, task_of
+    >>> clips = Clips(task_of("multiclass"), np.array([0]), ("a",), np.array([0]), n_outputs=3)
+    >>> proba = np.array([[[0.6, 0.3, 0.1]], [[0.1, 0.3, 0.6]], [[np.nan] * 3]])
+    >>> late_outputs(clips, proba, np.ones((3, 3))).round(2)
+    array([[0.31, 0.38, 0.31]])
+    """
+    valid = complete(outputs)
+    inputs = np.where(valid[:, :, None], decision_inputs(outputs, clips.link), 0.0)
+    total = np.einsum("bnk,bk->nk", inputs, weights)
+    share = np.einsum("bn,bk->nk", valid.astype(np.float64), _shares(clips, weights))
+    fused = apply_link(np.nan_to_num(ratio(total, share)), clips.link)
+    fused[~valid.any(axis=0)] = np.nan
+    return fused
+
+
+def late_head(
+    clips: Clips, fold: int | None, names: Sequence[str], weights: F64, settings: HeadSettings
+) -> Head:
+    """The product of all bases as a layer over their decision-level outputs.
+
+    Parameters
+    ----------
+    clips
+        Their task.
+    fold
+        Left out; None where it is for new clips.
+    names
+        Of the bases.
+    weights
+        float64 (bases, outputs).
+    settings
+        Of the bases' heads, whose `C` is kept for the record.
+    """
+    scaled = weights / _shares(clips, weights).sum(axis=0)
+    dim = weights.size
+    return Head(
+        model=LATE,
+        features=tuple(names),
+        fold=fold,
+        net_fold=None,
+        mean=np.zeros(dim),
+        scale=np.ones(dim),
+        coef=np.concatenate([np.diag(w) for w in scaled], axis=1).astype(np.float32),
+        intercept=np.zeros(clips.n_outputs),
+        C=settings.C,
+        link=clips.link,
+        inputs=DECISION_INPUTS[clips.link],
+    )
+
+
+def late_inner(clips: Clips, outputs: F64, inner_folds: Ints) -> F64:
+    """Products of a fold's training clips, each by weights that were not fitted on it.
+
+    Parameters
+    ----------
+    clips
+        Labels.
+    outputs
+        float64 (bases, clips, outputs): inner predictions of the bases.
+    inner_folds
+        int64 (clips,), -1 for clips that are not in training.
+
+    Returns
+    -------
+    float64 (clips, outputs), NaN where not predicted.
+    """
+    result = np.full(outputs.shape[1:], np.nan)
+    for j in range(int(inner_folds.max()) + 1):
+        others = (inner_folds >= 0) & (inner_folds != j)
+        weights = late_weights(clips, np.where(others[:, None], outputs, np.nan))
+        rows = inner_folds == j
+        result[rows] = late_outputs(clips, outputs[:, rows], weights)
+    return result
+
+
+def _shares(clips: Clips, weights: F64) -> F64:
+    """What each base adds to the number that the weighted sum is divided by."""
+    return weights if clips.link == "identity" else np.ones_like(weights)
