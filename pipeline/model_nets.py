@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
 from mvemo.fuse.final.model import FinalModel
@@ -141,11 +142,7 @@ def _trained_net(spec: FeatureSpec, n_outputs: int, folder: Path) -> Net:
     return net
 
 
-def _restored(
-    spec: FeatureSpec,
-    arrays: Mapping[str, np.ndarray],
-    n_outputs: int,  # type: ignore[type-arg]
-) -> Net | None:
+def _restored(spec: FeatureSpec, arrays: Mapping[str, NDArray[Any]], n_outputs: int) -> Net | None:
     """The net of a feature with these weights; None where they are another net's."""
     import torch
 

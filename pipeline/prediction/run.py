@@ -208,15 +208,9 @@ class _Batch:
         return [(n, spec.fold) for n in predictor.features for spec in self._model.variants(n)]
 
     def _choose(self, rows: Sequence[int], usable: Mapping[str, set[int]]) -> Predictor | None:
-        """The best predictor of a clip: of features that one of its windows has."""
+        """The best predictor of a clip: of features that one of its windows each has."""
         has = {name for name in self._features if usable[name].intersection(rows)}
-        modalities = tuple(
-            m
-            for m in self._modalities
-            if any(self._model.variants(n)[0].modality == m for n in has)
-        )
-        predictor = self._model.best(modalities)
-        return predictor if predictor is not None and has.issuperset(predictor.features) else None
+        return next((p for p in self._model.predictors if has.issuperset(p.features)), None)
 
     def _embed(
         self, chosen: Sequence[Predictor | None], usable: Mapping[str, set[int]]

@@ -47,8 +47,8 @@ def predicted(capsys: pytest.CaptureFixture[str], folder: Path, *inputs: object)
 
 
 def test_the_model_has_the_nets_of_all_folds_and_no_pickle(made: Path) -> None:
-    files = {p.relative_to(made / "out" / "model").as_posix() for p in
-             (made / "out" / "model").rglob("*") if p.is_file()}  # fmt: skip
+    folder = made / "out" / "model"
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     nets = {f"nets/{net}-fold{fold}.npz" for net in ("music1d", "c3d") for fold in (0, 1)}
     assert files == {"model.json", "heads.npz", "reference.npz", *nets}
     record = json.loads((made / "out" / "model" / "model.json").read_text())
@@ -107,7 +107,9 @@ def test_lists_without_labels_folders_and_patterns(
     assert [r["file"] for r in predicted(capsys, made, folder)] == [str(folder / "a.wav")]
     # A pattern that the shell did not expand; the same file again is one clip.
     pattern = predicted(capsys, made, folder / "*.wav", folder / "a.wav")
-    assert [r["proba"] for r in pattern] == [records[0]["proba"]]
+    (again,) = pattern
+    # Nets round otherwise in a batch of another size.
+    assert again["proba"] == pytest.approx(records[0]["proba"], abs=1e-6)
 
 
 def test_csv_and_table_say_the_same(
