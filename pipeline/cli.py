@@ -23,6 +23,7 @@ COMMANDS = {
     "extract": ("extract:extract", "Stage one: media to one file of features."),
     "fuse": ("fuse:fuse", "Stage two: features to a report and saved heads."),
     "cv": ("fuse:cv", "Stage two without saved heads, as mvemo-cv."),
+    "predict": ("predict:predict", "The emotion of new clips, by a model of fuse --final."),
     "report": ("report:report", "The report of a model from its predictions alone."),
     "compare": ("compare:compare", "Compare runs on the same clips and folds."),
     "cache": ("cache:cache", "Look into features, check, repair, merge, export, import."),

@@ -45,6 +45,8 @@ class ClipMedia:
         Nets that will read it.
     descriptors
         Names of descriptors that are read beside those that nets ask for.
+    require_any
+        Refuse clips of which not one can be decoded.
 
     Attributes
     ----------
@@ -64,7 +66,7 @@ class ClipMedia:
     Raises
     ------
     BadOption
-        Not one clip could be decoded, or video nets of different frame counts.
+        Not one clip could be decoded (`require_any`), or video nets of different frame counts.
 
     See Also
     --------
@@ -79,6 +81,7 @@ class ClipMedia:
         *,
         plans: Sequence[NetSettings] = (),
         descriptors: Sequence[str] = (),
+        require_any: bool = True,
     ) -> None:
         self.manifest = manifest
         self._workers = settings.extract.workers
@@ -103,6 +106,8 @@ class ClipMedia:
         self._sequences = DescribedStore(self._store, settings.descriptors, list(names))
         self.digests = self._digest()
         self._decode()
+        if require_any:
+            self._require_any()
         if names:
             self._describe()
         self.stages = tuple(f"decode:{kind}" for kind in self.modalities)
@@ -175,6 +180,8 @@ class ClipMedia:
                 bar.step(failed=int(any(not p.missing for p in problems.values())))
 
             decode_many(self._store, jobs, workers=self._workers, on_clip=on_clip)
+
+    def _require_any(self) -> None:
         if all(self.absent(modality) for modality in self.modalities):
             first = next(filter(self.reason, self.manifest.clip_ids), "")
             raise BadOption(

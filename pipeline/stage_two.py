@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -15,8 +15,11 @@ from mvemo.fuse import (
     format_table,
     write_report,
 )
+from mvemo.fuse.final.files import save_model
+from mvemo.fuse.final.model import FinalModel, build_model
 from mvemo.manifests import read_folds
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.model_nets import copy_nets, trained_specs
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import PROFILES, load_fuse_settings
 
@@ -66,6 +69,22 @@ def _profile_of(cache: Cache) -> str:
     return FALLBACK_PROFILE
 
 
+@dataclass(frozen=True)
+class FinalSettings:
+    """Where a model for new clips is written.
+
+    Parameters
+    ----------
+    folder
+        Of the model.
+    work
+        Working folder of stage one, which has the trained nets; None for the cache's folder.
+    """
+
+    folder: Path
+    work: Path | None = None
+
+
 def run_fuse(
     features: Path,
     settings: EvaluationSettings,
@@ -73,6 +92,8 @@ def run_fuse(
     out: Path,
     protocol: str | None = None,
     fold_file: Path | None = None,
+    final: FinalSettings | None = None,
+    save_heads: bool = True,
 ) -> str:
     """Evaluate every model over the cache and write the report.
 
@@ -81,14 +102,17 @@ def run_fuse(
     features
         The cache; nothing else is read.
     settings
-        Of the evaluation. Where heads are refitted they are saved, per fold and over all
-        clips, as ``heads.npz``.
+        Of the evaluation.
     out
         Folder of the run (`mvemo.fuse.write_report`); made if needed.
     protocol
         What the features are expected to be.
     fold_file
         The folds, in place of those of the settings (`mvemo.manifests.read_folds`).
+    final
+        Where to write a model for new clips; None for none. It needs ``refit``.
+    save_heads
+        Whether to save the heads, per fold and over all clips, as ``heads.npz``.
 
     Returns
     -------
@@ -111,8 +135,35 @@ def run_fuse(
                 "stage_one": cache.provenance,
             },
         )
-    write_report(results, out, heads=settings.refit)
+        model = None if final is None else build_model(cache, results, settings.lld)
+    write_report(results, out, heads=save_heads)
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]
-    if settings.refit:
+    if save_heads:
         lines.append(f"heads: {out / 'heads.npz'}")
+    if final is not None and model is not None:
+        lines += _write_model(model, final, features.parent)
     return "\n".join(lines)
+
+
+def _write_model(model: FinalModel, final: FinalSettings, beside: Path) -> list[str]:
+    """Write the model's folder; the lines that say so."""
+    files: tuple[str, ...] = ()
+    lines = [f"model: {final.folder}"]
+    if trained_specs(model):
+        work = beside if final.work is None else final.work
+        files, absent = copy_nets(model, work, final.folder)
+        if absent:
+            lines.append(
+                f"note: 'mvemo predict' will need the trained nets {', '.join(absent)}, which are "
+                f"not in {work / 'nets'}: run this again with --work WORK, the folder of "
+                "'mvemo extract'"
+            )
+    save_model(final.folder, model, files)
+    best = model.best(("audio", "video"))
+    if best is not None and best.expected["mean"] is not None:
+        lines.append(
+            f"it predicts by {best.name}, which came out best in the cross-validation: "
+            f"{best.expected['metric']} {best.expected['mean']:.3f} (the choice among "
+            f"{len(model.heads.models)} flatters it a little)"
+        )
+    return lines

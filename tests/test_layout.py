@@ -59,7 +59,7 @@ FLOORS = {
         "results",
         "songs",
         "crossval",
-        "report runs",
+        "final report runs",
         "compare_runs external",
     ),
     "pipeline": (
@@ -67,7 +67,8 @@ FLOORS = {
         "input_lengths inputs settings",
         "clip_lengths clip_media clip_tables starting_weights",
         "stage_steps",
-        "stage_one stage_two",
+        "model_nets stage_one",
+        "prediction stage_two",
         "studies",
         "commands",
         "cli",

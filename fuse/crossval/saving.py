@@ -138,18 +138,35 @@ def save_heads(path: str | Path, results: Results) -> None:
     >>> load_heads("heads.npz").select("net")[0].coef.shape
     (2, 3)
     """
+    write_heads(path, saved_heads(results))
+
+
+def saved_heads(results: Results) -> SavedHeads:
+    """The heads of an evaluation, as `load_heads` reads them back."""
+    models = tuple(Model(m.name, m.features, m.modalities) for m in results.models)
+    return SavedHeads(results.classes, models, results.heads, _facts(results))
+
+
+def write_heads(path: str | Path, saved: SavedHeads) -> None:
+    """As `save_heads`, of heads that are no longer those of an evaluation.
+
+    Raises
+    ------
+    FuseError
+        It cannot be written.
+    """
     arrays: dict[str, NDArray[Any]] = {}
-    for i, head in enumerate(results.heads):
+    for i, head in enumerate(saved.heads):
         for name in (*_ARRAYS, *_OPTIONAL):
             values = getattr(head, name)
             if values is not None:
                 arrays[f"{i}/{name}"] = values
     header = {
         "mvemo_heads": VERSION,
-        "classes": list(results.classes),
-        "models": [[m.name, list(m.features), list(m.modalities)] for m in results.models],
-        "heads": [{name: getattr(head, name) for name in _SCALARS} for head in results.heads],
-        "facts": _facts(results),
+        "classes": list(saved.classes),
+        "models": [[m.name, list(m.features), list(m.modalities)] for m in saved.models],
+        "heads": [{name: getattr(head, name) for name in _SCALARS} for head in saved.heads],
+        "facts": saved.facts,
     }
     arrays["header"] = np.array(json.dumps(header, ensure_ascii=False))
     with replacing(Path(path), error=FuseError) as temp, temp.open("wb") as file:

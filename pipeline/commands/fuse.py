@@ -69,6 +69,24 @@ stage_two_options = together(
             help="paper, demo or pretrained, or a TOML file.  [default: the one that FEATURES "
             "were made with, where it is one of the three; else paper]",
         ),
+        click.option(
+            "--final",
+            is_flag=True,
+            help="Also write a model for new clips (mvemo predict).",
+        ),
+        click.option(
+            "--final-to",
+            type=FOLDER,
+            default=None,
+            help="The same, into this folder.  [default of --final: OUT/model]",
+        ),
+        click.option(
+            "--work",
+            type=FOLDER,
+            default=None,
+            help="Folder of mvemo extract, whose trained nets go into the model.  "
+            "[default: that of FEATURES]",
+        ),
         set_option,
     ]
 )
@@ -90,12 +108,20 @@ def cv(**options: Any) -> int:
 
 def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
     """Evaluate, write the report, and print the table."""
-    from mvemo.pipeline.stage_two import run_fuse, settings_for
+    from mvemo.pipeline.stage_two import FinalSettings, run_fuse, settings_for
 
     models, folds = options["models"], options["folds"]
     names = None if models is None else comma_separated(models)
     if names is not None and not names:
         raise BadOption(f"--models {models!r} names no model")
+    final = None
+    if options["final"] or options["final_to"] is not None:
+        for option, name in (("song_level", "song-level"), ("permute_labels", "permute-labels")):
+            if options[option]:
+                raise BadOption(
+                    f"--final makes a model of the clips as they are: leave --{name} out"
+                )
+        final = FinalSettings(options["final_to"] or out / "model", options["work"])
     settings = replace(
         settings_for(features, options["profile"], options["overrides"]),
         folds=folds if isinstance(folds, int) else None,
@@ -106,10 +132,18 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
         songs=options["song_rule"] if options["song_level"] else None,
         repeats=options["repeats"],
         learning_curve=options["learning_curve"],
-        refit=save,
+        refit=save or final is not None,
     )
     fold_file = folds if isinstance(folds, Path) else None
     click.echo(
-        run_fuse(features, settings, out=out, protocol=options["protocol"], fold_file=fold_file)
+        run_fuse(
+            features,
+            settings,
+            out=out,
+            protocol=options["protocol"],
+            fold_file=fold_file,
+            final=final,
+            save_heads=save,
+        )
     )
     return 0

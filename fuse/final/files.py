@@ -1,0 +1,155 @@
+"""The model folder on disk: JSON and arrays alone, so that reading one runs no code.
+
+``model.json`` is written last and has the digest of every other file, so that a folder
+that is half written or put together from two is not taken for a model.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvemo.cache import FeatureSpec
+from mvemo.cache.spec import content_digest
+from mvemo.fuse.crossval.saving import load_heads, write_heads
+from mvemo.fuse.errors import BadFeatures, FuseError
+from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor, Reference
+from mvemo.manifests.files import replacing, write_json
+
+# Rises whenever an older reader would predict something else.
+VERSION = 1
+HEADS, REFERENCE, MODEL = "heads.npz", "reference.npz", "model.json"
+
+
+def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = ()) -> None:
+    """Write a model folder; what another model left of these files is replaced.
+
+    Parameters
+    ----------
+    folder
+        Made where it is absent.
+    model
+        Of `build_model`.
+    extra
+        Names of files in the folder, with forward slashes, that belong to the model, as
+        trained nets: their digests are recorded, too.
+
+    Raises
+    ------
+    FuseError
+        A file cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MODEL).unlink(missing_ok=True)
+    except OSError as error:
+        raise FuseError(f"{folder}: cannot be written: {error.strerror}") from None
+    write_heads(folder / HEADS, model.heads)
+    arrays = {}
+    for i, reference in enumerate(model.reference.values()):
+        arrays[f"{i}/mean"], arrays[f"{i}/scale"] = reference.mean, reference.scale
+    with replacing(folder / REFERENCE, error=FuseError) as temp, temp.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    record = {
+        "mvemo_model": VERSION,
+        "name": model.name,
+        "task": model.task,
+        "classes": list(model.classes),
+        "scale": model.scale,
+        "predictors": [asdict(predictor) for predictor in model.predictors],
+        "features": [_spec_record(spec) for spec in model.specs],
+        "reference": [
+            {"feature": name, "fold": fold, "threshold": reference.threshold}
+            for (name, fold), reference in model.reference.items()
+        ],
+        "files": {name: content_digest(folder / name) for name in (HEADS, REFERENCE, *extra)},
+        "facts": model.facts,
+    }
+    write_json(folder / MODEL, record, error=FuseError)
+
+
+def load_model(folder: str | Path) -> FinalModel:
+    """Read a model folder.
+
+    Raises
+    ------
+    FuseError
+        There is none, it is damaged, or of another version; one line says which.
+
+    See Also
+    --------
+    save_model : write it.
+    """
+    folder = Path(folder)
+    path = folder / MODEL
+    if not path.is_file():
+        raise BadFeatures(
+            f"{folder}: no model (it has no {MODEL}): 'mvemo fuse FEATURES --final' makes one"
+        )
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        version = record["mvemo_model"]
+        if version != VERSION:
+            raise BadFeatures(
+                f"{folder}: a model of version {version}; this reads {VERSION}: make it again with "
+                "'mvemo fuse FEATURES --final'"
+            )
+        for name, digest in record["files"].items():
+            if content_digest(folder / name) != digest:
+                raise BadFeatures(
+                    f"{folder / name}: not the file that the model was made with: copy the whole "
+                    "folder again"
+                )
+        return _model(folder, record)
+    except FuseError:
+        raise
+    except (KeyError, OSError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise FuseError(f"{path}: not a model, or damaged: {error}") from error
+
+
+def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
+    reference: dict[FeatureKey, Reference] = {}
+    with np.load(folder / REFERENCE, allow_pickle=False) as arrays:
+        for i, entry in enumerate(record["reference"]):
+            reference[entry["feature"], entry["fold"]] = Reference(
+                arrays[f"{i}/mean"], arrays[f"{i}/scale"], _threshold(entry["threshold"])
+            )
+    heads = load_heads(folder / HEADS)
+    if list(heads.classes) != record["classes"]:
+        raise ValueError(f"classes {record['classes']} are not those of {HEADS}")
+    return FinalModel(
+        name=record["name"],
+        task=record["task"],
+        heads=heads,
+        specs=tuple(FeatureSpec(**entry) for entry in record["features"]),
+        predictors=tuple(_predictor(entry) for entry in record["predictors"]),
+        reference=reference,
+        scale=record["scale"],
+        facts=record["facts"],
+    )
+
+
+def _threshold(value: float | None) -> float:
+    """JSON has no infinity: null stands for it."""
+    return np.inf if value is None else float(value)
+
+
+def _predictor(entry: dict[str, Any]) -> Predictor:
+    predictor = Predictor(**entry)
+    return replace(
+        predictor,
+        features=tuple(predictor.features),
+        modalities=tuple(predictor.modalities),
+        residuals=tuple((low, high) for low, high in predictor.residuals),
+    )
+
+
+def _spec_record(spec: FeatureSpec) -> dict[str, Any]:
+    record = {**vars(spec), "params": dict(spec.params)}
+    return {name: record[name] for name in FeatureSpec.__dataclass_fields__ if name != "trained_on"}

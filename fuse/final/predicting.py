@@ -1,0 +1,87 @@
+"""Outputs, decisions and distances of new clips, by a model's heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mvemo.fuse.arrays import F64
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
+from mvemo.fuse.heads.head import Head
+from mvemo.fuse.links import decision_inputs
+from mvemo.fuse.metrics.averages import mean_finite
+from mvemo.fuse.metrics.calibration import apply_temperature
+from mvemo.fuse.models import STACKED
+
+Vectors = Mapping[FeatureKey, F64]
+
+
+def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
+    """Outputs of clips that have all features of a predictor.
+
+    Parameters
+    ----------
+    model, predictor
+        The model, and one of its `predictors`.
+    vectors
+        By feature and net: float (clips, dim). Where each fold has a net of its own, the
+        outputs are the mean over nets.
+
+    Returns
+    -------
+    float64 (clips, outputs): calibrated class probabilities, tags' probabilities, or values.
+    """
+    if predictor.name != STACKED:
+        outputs = _concatenated(model, predictor.features, vectors)
+    else:
+        (head,) = model.heads.select(STACKED)
+        features = {m.name: m.features for m in model.heads.models}
+        bases = [_concatenated(model, features[base], vectors) for base in head.features]
+        x = [decision_inputs(values, head.link) for values in bases]
+        outputs = head.predict(np.concatenate(x, axis=1))
+    if model.task == "multiclass":
+        return apply_temperature(outputs, predictor.temperature)
+    return outputs
+
+
+def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict[str, F64]:
+    """Feature to float64 (clips,): distance from the training clips over the threshold.
+
+    Above 1 a clip is unlike the clips that the model was made of, in that feature.
+    """
+    ratios = {}
+    for name in predictor.features:
+        of_nets = [
+            model.reference[name, spec.fold].distance(vectors[name, spec.fold])
+            / model.reference[name, spec.fold].threshold
+            for spec in model.variants(name)
+        ]
+        ratios[name] = mean_finite(np.stack(of_nets), axis=0)
+    return ratios
+
+
+def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
+    """float64 (tags,): what a tag's probability must reach; 0.5 where none was fitted."""
+    if predictor.name == STACKED:
+        heads: tuple[Head, ...] = model.heads.select(STACKED)
+    else:
+        heads = model.heads.select_features(predictor.features)
+    fitted = [head.thresholds for head in heads if head.thresholds is not None]
+    if not fitted:
+        return np.full(len(model.classes), 0.5)
+    return np.asarray(np.mean(fitted, axis=0), dtype=np.float64)
+
+
+def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors) -> F64:
+    """Mean over the nets of what the heads of these features give."""
+    heads = model.heads.select_features(features)
+    if not heads:
+        raise BadFeatures(f"the model has no head of {', '.join(features)}")
+    outputs = []
+    for head in heads:
+        keys = [(name, head.net_fold) for name in features]
+        x = [vectors[key] if key in vectors else vectors[key[0], None] for key in keys]
+        outputs.append(head.predict(np.concatenate(x, axis=1, dtype=np.float64)))
+    return np.asarray(np.mean(outputs, axis=0), dtype=np.float64)

@@ -1,0 +1,176 @@
+"""The nets that a model's features come from: kept in its folder, or found again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache import FeatureSpec
+from mvemo.fuse.final.model import FinalModel
+from mvemo.manifests.files import replacing
+from mvemo.pipeline.errors import BadOption
+
+if TYPE_CHECKING:
+    from mvemo.extract.nets import Net
+    from mvemo.extract.settings import NetSettings
+
+NET_PREFIX = "net:"
+# Protocols whose nets were trained on the clips themselves.
+TRAINED = ("crossfit", "shared", "holdout")
+
+
+def trained_specs(model: FinalModel) -> tuple[FeatureSpec, ...]:
+    """The features whose nets only a run of stage one has."""
+    return tuple(spec for spec in model.specs if spec.protocol in TRAINED)
+
+
+def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, ...], list[str]]:
+    """Copy the trained nets of a run into a model's folder, as plain numbers.
+
+    Parameters
+    ----------
+    model
+        Its specs say which nets, by the digest of their weights.
+    work
+        Working folder of ``mvemo extract``.
+    folder
+        Of the model.
+
+    Returns
+    -------
+    Names of the files that were written, and names of the nets that are not in `work`.
+    """
+    from mvemo.extract.training.checkpoints import JobFolder
+
+    written, absent = [], []
+    for spec in trained_specs(model):
+        label = _label(spec)
+        for path in sorted((work / "nets").glob(f"{label}-*")):
+            result = JobFolder(path.parent, label, path.name.rpartition("-")[2]).result()
+            if result is None:
+                continue
+            arrays = {name: value.numpy() for name, value in result[0].items()}
+            if _restored(spec, arrays, len(model.classes)) is None:
+                continue
+            target = folder / _file(spec)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(target, error=BadOption) as temp, temp.open("wb") as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+            written.append(_file(spec))
+            break
+        else:
+            absent.append(label)
+    return tuple(written), absent
+
+
+def plan_of(spec: FeatureSpec, weights: str = "") -> NetSettings:
+    """The settings of the net that made a feature."""
+    from mvemo.extract.settings import NetSettings
+
+    params = spec.params
+    return NetSettings(
+        spec.extractor.removeprefix(NET_PREFIX),
+        width=params["width"],
+        weights=weights,
+        options=params["options"],
+    )
+
+
+def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[str, Path]) -> Net:
+    """The net that made a feature, with the very weights.
+
+    Parameters
+    ----------
+    spec
+        Of the feature.
+    n_outputs
+        Classes, tags or targets of the model.
+    folder
+        Of the model.
+    weights
+        Files of pretrained weights, by net; fetched ones need none.
+
+    Raises
+    ------
+    BadOption
+        The weights are not here, or are others; the message says which and how to get them.
+    BadWeights
+        A weight file cannot be read, or fetched weights are not here.
+    """
+    from mvemo.extract.nets import NETS, net_names, weights_digest
+    from mvemo.extract.settings import FETCHED, RunSettings
+    from mvemo.extract.training.protocols import make_net
+
+    name = spec.extractor.removeprefix(NET_PREFIX)
+    if name not in net_names():
+        raise BadOption(f"{folder}: needs the net {name!r}, which this version does not have")
+    if spec.protocol in TRAINED:
+        return _trained_net(spec, n_outputs, folder)
+    if name not in weights and NETS[name].package is None:
+        raise BadOption(
+            f"{folder}: needs the weights of {name} that it was made with: give the file with "
+            f"--weights {name}=FILE"
+        )
+    source = str(weights.get(name, FETCHED))
+    net, _ = make_net(plan_of(spec, source), n_outputs, RunSettings(protocol="frozen"))
+    _check_version(spec, net, folder)
+    if weights_digest(net) != spec.weights:
+        where = "fetched" if source == FETCHED else source
+        raise BadOption(
+            f"{name}: the weights here ({where}) are not those that the model was made with: give "
+            f"that file with --weights {name}=FILE"
+        )
+    return net
+
+
+def _trained_net(spec: FeatureSpec, n_outputs: int, folder: Path) -> Net:
+    path = folder / _file(spec)
+    if not path.is_file():
+        raise BadOption(
+            f"{folder}: needs the nets that were trained, and has no {_file(spec)}: make it again "
+            "with 'mvemo fuse FEATURES --final --work WORK', WORK the folder of 'mvemo extract'"
+        )
+    with np.load(path, allow_pickle=False) as file:
+        net = _restored(spec, {name: file[name] for name in file.files}, n_outputs)
+    if net is None:
+        raise BadOption(f"{path}: not the net that the model was made with: copy the folder again")
+    _check_version(spec, net, folder)
+    return net
+
+
+def _restored(spec: FeatureSpec, arrays: Mapping[str, NDArray[Any]], n_outputs: int) -> Net | None:
+    """The net of a feature with these weights; None where they are another net's."""
+    import torch
+
+    from mvemo.extract.nets import build_net, weights_digest
+
+    plan = plan_of(spec)
+    net = build_net(plan.name, n_outputs, width=plan.width, **plan.options)
+    try:
+        net.load_state_dict({name: torch.from_numpy(np.array(a)) for name, a in arrays.items()})
+    except RuntimeError:
+        return None
+    return net if weights_digest(net) == spec.weights else None
+
+
+def _check_version(spec: FeatureSpec, net: Net, folder: Path) -> None:
+    if (net.version, net.preprocessing()) != (spec.version, spec.params["preprocessing"]):
+        raise BadOption(
+            f"{folder}: {spec.name} was made by version {spec.version} of the net, and this one is "
+            f"version {net.version} or reads clips in another way: make the model again"
+        )
+
+
+def _label(spec: FeatureSpec) -> str:
+    """The readable part of the training's folder."""
+    if spec.fold is not None:
+        return f"{spec.name}-fold{spec.fold}"
+    return f"{spec.name}-{'holdout' if spec.protocol == 'holdout' else 'all'}"
+
+
+def _file(spec: FeatureSpec) -> str:
+    return f"nets/{_label(spec)}.npz"

@@ -1,0 +1,1 @@
+"""Predictions of new clips by a model folder."""

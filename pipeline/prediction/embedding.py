@@ -1,0 +1,120 @@
+"""Features of new clips, made by the nets and descriptors that made the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from mvemo.cache import FeatureSpec
+from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
+from mvemo.extract.nets import Net
+from mvemo.extract.settings import NetSettings
+from mvemo.extract.training.devices import pick_device, place
+from mvemo.extract.training.embedding import embed_rows
+from mvemo.fuse.arrays import F64
+from mvemo.fuse.descriptor_statistics import sequence_statistics
+from mvemo.fuse.final.model import FinalModel
+from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
+from mvemo.pipeline.settings import Settings, load_settings
+
+
+@dataclass
+class FeatureMaker:
+    """Makes a model's features of new clips; nets are loaded when the first clip needs them.
+
+    Parameters
+    ----------
+    model, folder
+        The model and where it lies.
+    weights
+        Files of pretrained weights by net, where they are not fetched ones.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    BadOption
+        The model's descriptors were made by another version.
+    """
+
+    model: FinalModel
+    folder: Path
+    weights: Mapping[str, Path]
+    device: str = "auto"
+    _nets: dict[str, Net] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        settings = load_settings("paper")
+        stage_one = self.model.facts.get("provenance", {}).get("stage_one", {})
+        stated = stage_one.get("settings", {}).get("descriptors", {})
+        # Settings of another version are found out below, where they matter.
+        known = {f.name: stated[f.name] for f in fields(DescriptorSettings) if f.name in stated}
+        descriptors = DescriptorSettings(**known)
+        self.settings: Settings = replace(settings, descriptors=descriptors)
+        for spec in self.model.specs:
+            for name, digest in spec.params.get("descriptors", {}).items():
+                if descriptor_spec(name, descriptors).digest != digest:
+                    raise BadOption(
+                        f"{self.folder}: its descriptor {name!r} was made by another version or "
+                        "with settings that it does not state: make the model again"
+                    )
+
+    def plans(self, features: Sequence[str]) -> list[NetSettings]:
+        """The nets behind these features; those of several folds read the same."""
+        specs = [self.model.variants(name)[0] for name in features]
+        return [plan_of(spec) for spec in specs if _is_net(spec)]
+
+    def descriptors(self, features: Sequence[str]) -> list[str]:
+        """The descriptors behind these features."""
+        specs = [self.model.variants(name)[0] for name in features]
+        return [name for spec in specs if not _is_net(spec) for name in spec.params["order"]]
+
+    def has(self, feature: str, media: ClipMedia) -> list[int]:
+        """Rows of the clips that a feature can be made of."""
+        spec = self.model.variants(feature)[0]
+        usable = media.usable(plan_of(spec)) if _is_net(spec) else media.described
+        return [int(row) for row in np.flatnonzero(usable)]
+
+    def embed(self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
+        """Row to float64 (dim,), of rows that `has` gives; those not finite are left out."""
+        if not rows:
+            return {}
+        made = self._vectors(spec, media, rows) if _is_net(spec) else _statistics(spec, media, rows)
+        return {row: vector for row, vector in made.items() if np.isfinite(vector).all()}
+
+    def _vectors(self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
+        device = pick_device(self.device)
+        if spec.digest not in self._nets:
+            net = load_net(spec, len(self.model.classes), self.folder, self.weights)
+            self._nets[spec.digest] = place(net, device).eval()
+        net = self._nets[spec.digest]
+        vectors: dict[int, F64] = {}
+        for batch, values in embed_rows(
+            net,
+            media.batches(net),
+            rows,
+            batch_size=self.settings.extract.embed_batch,
+            device=device,
+            precision=spec.params["precision"],
+        ):
+            vectors.update(zip(batch, values.astype(np.float64), strict=True))
+        return vectors
+
+
+def _statistics(spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
+    """The feature ``lld``."""
+    vectors = {}
+    for row in rows:
+        clip_id = media.manifest.clip_ids[row]
+        parts = [sequence_statistics(media.sequence(clip_id, n)) for n in spec.params["order"]]
+        vectors[row] = np.concatenate(parts).astype(np.float64)
+    return vectors
+
+
+def _is_net(spec: FeatureSpec) -> bool:
+    return spec.extractor.startswith(NET_PREFIX)

@@ -1,0 +1,128 @@
+"""Which clips are to be predicted: files, folders, patterns, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+
+from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from mvemo.manifests.problems import Problems
+from mvemo.manifests.tables import Table, parse_number, read_table
+
+
+@dataclass(frozen=True)
+class NewClip:
+    """A stretch of a file without a label.
+
+    Parameters
+    ----------
+    file
+        As it is shown.
+    path
+        Of the media file.
+    start, duration
+        Seconds; None for all that follows.
+    problem
+        Why there is nothing to predict; empty where there is.
+    """
+
+    file: str
+    path: Path
+    start: float = 0.0
+    duration: float | None = None
+    problem: str = ""
+
+
+def find_clips(inputs: Sequence[str]) -> list[NewClip]:
+    """The clips that a command line names, each once.
+
+    Parameters
+    ----------
+    inputs
+        Media files; folders, whose media files at any depth are meant; patterns such as
+        ``clips/*.mp3``; manifests (``.csv``), of which the columns ``path``, ``start`` and
+        ``duration`` are read and no label is needed.
+
+    Returns
+    -------
+    In the order of `inputs`; what is not there, or has no media, with its `problem`.
+
+    Raises
+    ------
+    BadManifest
+        A list cannot be read.
+    """
+    clips: dict[tuple[Path, float, float | None], NewClip] = {}
+    for entry in inputs:
+        for clip in _clips_of(entry):
+            clips.setdefault((clip.path.absolute(), clip.start, clip.duration), clip)
+    return list(clips.values())
+
+
+def _clips_of(entry: str) -> list[NewClip]:
+    path = Path(entry)
+    if path.is_dir():
+        return _media_in(path)
+    if path.is_file() and path.suffix.lower() == ".csv":
+        return _listed(path)
+    if not path.exists() and any(mark in entry for mark in "*?["):
+        matches = sorted(glob(entry, recursive=True))
+        if not matches:
+            return [NewClip(entry, path, problem="no file matches")]
+        return [clip for match in matches for clip in _clips_of(match)]
+    if not path.exists():
+        return [NewClip(entry, path, problem="no such file")]
+    return [NewClip(entry, path)]
+
+
+def _media_in(folder: Path) -> list[NewClip]:
+    suffixes = AUDIO_SUFFIXES | VIDEO_SUFFIXES
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    ]
+    if not files:
+        return [NewClip(str(folder), folder, problem="a folder without media files")]
+    return [NewClip(str(path), path) for path in files]
+
+
+def _listed(path: Path) -> list[NewClip]:
+    problems = Problems(path)
+    table = read_table(path, problems)
+    clips = _rows(table, path, problems) if not problems.count else []
+    problems.raise_any()
+    return clips
+
+
+def _rows(table: Table, path: Path, problems: Problems) -> list[NewClip]:
+    names = [cell.strip() for cell in table.rows[0][1]] if table.rows else []
+    if "path" not in names:
+        line = table.rows[0][0] if table.rows else 0
+        problems.add(line, f"the header has no column 'path'; it has {names}")
+        return []
+    root = path.parent / table.setting("root", ".")
+    clips = []
+    for line, cells in table.rows[1:]:
+        row = dict(zip(names, (cell.strip() for cell in cells), strict=False))
+        if not row.get("path"):
+            problems.add(line, "empty path")
+            continue
+        start = duration = None
+        if row.get("start"):
+            start = parse_number(row["start"], "start", line, problems)
+        if row.get("duration"):
+            duration = parse_number(row["duration"], "duration", line, problems)
+        if start is not None and start < 0:
+            problems.add(line, f"start {row['start']} is negative; seconds from 0")
+        if duration is not None and duration <= 0:
+            problems.add(line, f"duration {row['duration']} is not above 0 seconds")
+        name = row["path"] if not start and duration is None else f"{row['path']}@{start or 0:g}"
+        media = root / row["path"]
+        problem = "" if media.exists() else f"no such file in {root}"
+        clips.append(NewClip(name, media, start or 0.0, duration, problem))
+    if not clips and not problems.count:
+        problems.add(0, "lists no clip")
+    return clips

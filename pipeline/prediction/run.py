@@ -1,0 +1,278 @@
+"""Predictions of new clips: decoded, embedded and predicted a few at a time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from mvemo.extract.nets import input_of
+from mvemo.fuse.arrays import F64
+from mvemo.fuse.final.files import load_model
+from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
+from mvemo.fuse.final.predicting import distances, predict_clips
+from mvemo.manifests import Clip, Manifest
+from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.windows import Windows, input_seconds, windows_of
+
+MODALITIES = ("audio", "video")
+IN_WORDS = {"audio": "sound", "video": "pictures"}
+# Decoded media of more windows than these are never on the disk at a time.
+BATCH = 24
+# Worker processes take seconds to start, which few clips do not repay.
+FEW = 8
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """How clips are predicted.
+
+    Parameters
+    ----------
+    modalities
+        What is read of the files, where they have it.
+    weights
+        Files of pretrained weights by net, where they are not fetched ones.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    modalities: tuple[str, ...] = MODALITIES
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one clip.
+
+    Parameters
+    ----------
+    file
+        As it was given.
+    predictor
+        What predicted it; None where nothing did.
+    outputs
+        float64 (outputs,): as `mvemo.fuse.final.predicting.predict_clips`; empty where
+        nothing was predicted.
+    notes
+        What a user should know of this prediction.
+    problem
+        Why there is none; empty where there is.
+    """
+
+    file: str
+    predictor: Predictor | None = None
+    outputs: F64 = field(default_factory=lambda: np.zeros(0))
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def predict_files(
+    folder: Path, clips: Sequence[NewClip], settings: PredictSettings
+) -> tuple[FinalModel, list[Prediction]]:
+    """Predict clips by a model folder.
+
+    Parameters
+    ----------
+    folder
+        Of the model.
+    clips
+        Of `mvemo.pipeline.prediction.inputs.find_clips`.
+    settings
+        What is read, and by which weights.
+
+    Returns
+    -------
+    The model, and one prediction for each clip; a file that cannot be read costs its own.
+
+    Raises
+    ------
+    FuseError
+        The folder has no model that can be read.
+    BadOption
+        The model has no way to predict from these modalities, or its nets are not here.
+    """
+    model = load_model(folder)
+    ways = _ways(model, settings.modalities)
+    if not ways:
+        wanted = " and ".join(IN_WORDS[m] for m in settings.modalities)
+        needed = sorted({IN_WORDS[m] for p in model.predictors for m in p.modalities})
+        raise BadOption(f"{folder}: cannot predict from {wanted} alone: it needs {needed}")
+    features = tuple(dict.fromkeys(name for way in ways for name in way.features))
+    maker = FeatureMaker(model, folder, settings.weights, settings.device)
+    seconds = input_seconds(input_of(plan) for plan in maker.plans(features))
+    windows = [windows_of(clip, seconds) for clip in clips]
+    predictions: dict[int, Prediction] = {
+        row: Prediction(clips[row].file, problem=w.problem)
+        for row, w in enumerate(windows)
+        if w.problem
+    }
+    for rows in _batches(windows):
+        with tempfile.TemporaryDirectory(prefix="mvemo-") as work:
+            batch = _Batch(maker, features, settings.modalities, Path(work))
+            batch.read([clips[row] for row in rows], [windows[row] for row in rows])
+            predictions.update(zip(rows, batch.predict(), strict=True))
+    return model, [predictions[row] for row in range(len(clips))]
+
+
+def _ways(model: FinalModel, modalities: tuple[str, ...]) -> list[Predictor]:
+    """The best predictor for each set of modalities that a clip may have."""
+    sets = [(m,) for m in modalities] + ([modalities] if len(modalities) > 1 else [])
+    ways = [model.best(s) for s in sets]
+    return [way for way in ways if way is not None]
+
+
+def _batches(windows: Sequence[Windows]) -> Iterator[list[int]]:
+    """Rows of clips that are read together, in order."""
+    rows: list[int] = []
+    n = 0
+    for row, of_clip in enumerate(windows):
+        if of_clip.problem:
+            continue
+        if rows and n + len(of_clip.stretches) > BATCH:
+            yield rows
+            rows, n = [], 0
+        rows.append(row)
+        n += len(of_clip.stretches)
+    if rows:
+        yield rows
+
+
+class _Batch:
+    """Clips that are decoded, embedded and predicted together."""
+
+    def __init__(
+        self,
+        maker: FeatureMaker,
+        features: tuple[str, ...],
+        modalities: tuple[str, ...],
+        work: Path,
+    ) -> None:
+        self._maker, self._features = maker, features
+        self._model, self._modalities, self._work = maker.model, modalities, work
+
+    def read(self, clips: Sequence[NewClip], windows: Sequence[Windows]) -> None:
+        """Decode all windows of the clips."""
+        self._clips, self._windows = clips, windows
+        self._rows: list[list[int]] = []
+        stretches: list[Clip] = []
+        for clip, of_clip in zip(clips, windows, strict=True):
+            first = len(stretches)
+            for start, duration in of_clip.stretches:
+                path = str(clip.path.absolute())
+                name = str(len(stretches))
+                stretches.append(Clip(name, path, (), name, start, duration))
+            self._rows.append(list(range(first, len(stretches))))
+        maker = self._maker
+        extract = replace(maker.settings.extract, workers=1 if len(stretches) < FEW else 0)
+        self._media = ClipMedia(
+            Manifest("predict", "multilabel", (), tuple(stretches), Path()),
+            replace(maker.settings, extract=extract),
+            self._work,
+            plans=maker.plans(self._features),
+            descriptors=maker.descriptors(self._features),
+            require_any=False,
+        )
+
+    def predict(self) -> list[Prediction]:
+        """One prediction for each clip."""
+        usable = {name: set(self._maker.has(name, self._media)) for name in self._features}
+        chosen = [self._choose(rows, usable) for rows in self._rows]
+        vectors = self._embed(chosen, usable)
+        return [self._of_clip(i, predictor, vectors) for i, predictor in enumerate(chosen)]
+
+    def _of_clip(
+        self,
+        i: int,
+        predictor: Predictor | None,
+        vectors: Mapping[FeatureKey, Mapping[int, F64]],
+    ) -> Prediction:
+        if predictor is None:
+            return self._unpredicted(i)
+        keys = self._keys(predictor)
+        absent = [name for name, fold in keys if i not in vectors[name, fold]]
+        if absent:
+            problem = f"its {absent[0]} features are not finite numbers"
+            return Prediction(self._clips[i].file, problem=problem)
+        return self._prediction(i, predictor, {key: vectors[key][i][None] for key in keys})
+
+    def _keys(self, predictor: Predictor) -> list[FeatureKey]:
+        """The features that it needs, of every net."""
+        return [(n, spec.fold) for n in predictor.features for spec in self._model.variants(n)]
+
+    def _choose(self, rows: Sequence[int], usable: Mapping[str, set[int]]) -> Predictor | None:
+        """The best predictor of a clip: of features that one of its windows each has."""
+        has = {name for name in self._features if usable[name].intersection(rows)}
+        return next((p for p in self._model.predictors if has.issuperset(p.features)), None)
+
+    def _embed(
+        self, chosen: Sequence[Predictor | None], usable: Mapping[str, set[int]]
+    ) -> dict[FeatureKey, dict[int, F64]]:
+        """By feature and net: clip to the mean over its windows, float64 (dim,)."""
+        vectors: dict[FeatureKey, dict[int, F64]] = {}
+        for name in self._features:
+            needed = [i for i, p in enumerate(chosen) if p is not None and name in p.features]
+            rows = [row for i in needed for row in self._rows[i] if row in usable[name]]
+            for spec in self._model.variants(name):
+                made = self._maker.embed(spec, self._media, rows)
+                of_clips = {i: [made[r] for r in self._rows[i] if r in made] for i in needed}
+                vectors[name, spec.fold] = {
+                    i: np.mean(values, axis=0) for i, values in of_clips.items() if values
+                }
+        return vectors
+
+    def _prediction(
+        self, i: int, predictor: Predictor, vectors: Mapping[FeatureKey, F64]
+    ) -> Prediction:
+        outputs = predict_clips(self._model, predictor, vectors)[0]
+        far = {
+            name: float(ratio[0])
+            for name, ratio in distances(self._model, predictor, vectors).items()
+            if ratio[0] > 1
+        }
+        notes = [*self._windows[i].notes, *self._fallback_notes(i, predictor)]
+        if far:
+            listed = ", ".join(f"{name} {ratio:.1f}" for name, ratio in far.items())
+            notes.append(
+                f"unlike the clips that the model was made of (distance over the largest usual "
+                f"one: {listed}): do not rely on it"
+            )
+        return Prediction(self._clips[i].file, predictor, outputs, tuple(notes))
+
+    def _fallback_notes(self, i: int, predictor: Predictor) -> list[str]:
+        """Where the clip lacks what the best predictor would have read."""
+        best = self._model.best(self._modalities)
+        if best is None or best.name == predictor.name:
+            return []
+        used = " and ".join(IN_WORDS[m] for m in predictor.modalities)
+        reasons = [
+            f"{IN_WORDS[m]}: {self._reason(i, m)}"
+            for m in best.modalities
+            if m not in predictor.modalities
+        ]
+        return [f"from {used} alone ({'; '.join(reasons)})"]
+
+    def _unpredicted(self, i: int) -> Prediction:
+        reasons = [f"{IN_WORDS[m]}: {self._reason(i, m)}" for m in self._media.modalities]
+        readable = [m for m in self._media.modalities if not self._reason(i, m)]
+        if readable:
+            smallest = min(self._model.predictors, key=lambda p: len(p.modalities))
+            needed = " and ".join(IN_WORDS[m] for m in smallest.modalities)
+            reasons = [r for r in reasons if not r.endswith(": ")]
+            reasons.insert(0, f"the model needs {needed}")
+        return Prediction(self._clips[i].file, problem="; ".join(reasons))
+
+    def _reason(self, i: int, modality: str) -> str:
+        """Why the clip's first window has no such modality; empty where it has."""
+        if modality not in self._media.modalities:
+            return "not read"
+        clip_id = self._media.manifest.clip_ids[self._rows[i][0]]
+        reason = self._media.reason(clip_id, modality)
+        return reason.removeprefix(f"{self._clips[i].path.absolute()}: ")

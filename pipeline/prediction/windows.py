@@ -1,0 +1,79 @@
+"""Long files: the windows of them that nets read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvemo.extract.errors import ExtractError
+from mvemo.extract.media.probe import probe_seconds
+from mvemo.extract.nets import AudioInput, NetInput
+from mvemo.pipeline.prediction.inputs import NewClip
+
+# Where no net of sound says how long its input is.
+DEFAULT_SECONDS = 30.0
+# Clips longer than this many inputs are read in several windows, of which there are at most
+# so many: they bound time and memory, whatever the length.
+LONG = 1.5
+MOST_WINDOWS = 8
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The stretches of a clip that are read.
+
+    Parameters
+    ----------
+    stretches
+        (start, duration) of each, in seconds; a duration of None is all that follows.
+    notes
+        What a user should know of it.
+    problem
+        Why there are none; empty where there are.
+    """
+
+    stretches: tuple[tuple[float, float | None], ...] = ()
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def input_seconds(inputs: Iterable[NetInput]) -> float:
+    """Length of the longest input among nets of sound."""
+    lengths = [i.seconds for i in inputs if isinstance(i, AudioInput)]
+    return max(lengths, default=DEFAULT_SECONDS)
+
+
+def windows_of(clip: NewClip, seconds: float) -> Windows:
+    """What is read of a clip: all of it, or windows spread evenly over a long one.
+
+    Parameters
+    ----------
+    clip
+        To be predicted.
+    seconds
+        Of a window: of `input_seconds`.
+    """
+    if clip.problem:
+        return Windows(problem=clip.problem)
+    try:
+        length = probe_seconds(clip.path) - clip.start
+    except ExtractError as error:
+        return Windows(problem=str(error).removeprefix(f"{clip.path}: "))
+    if length <= 0:
+        return Windows(problem=f"the clip starts at {clip.start:g} s, after its file's end")
+    if clip.duration is not None:
+        length = min(length, clip.duration)
+    if length <= LONG * seconds:
+        notes: Sequence[str] = ()
+        if length < 1.0:
+            notes = (f"only {length:.2f} s long: too short to tell",)
+        elif length > seconds + 1.0:
+            notes = (f"{length:.0f} s long: of its sound the first {seconds:g} s are read",)
+        return Windows(((clip.start, clip.duration),), tuple(notes))
+    count = min(math.ceil(length / seconds), MOST_WINDOWS)
+    starts = clip.start + np.linspace(0.0, length - seconds, count)
+    note = f"{length:.0f} s long: the mean of {count} windows of {seconds:g} s, spread over it"
+    return Windows(tuple((round(float(s), 3), seconds) for s in starts), (note,))

@@ -1,0 +1,170 @@
+"""The model folder: what a model of an evaluation says of new clips, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from feature_samples import (
+    crossfit_cache,
+    features,
+    frozen_cache,
+    make_table,
+    spec,
+    write_cache,
+)
+from fuse_samples import plain_settings
+
+from mvemo.cache import open_cache
+from mvemo.fuse import BadFeatures, FuseError, evaluate
+from mvemo.fuse.final.files import load_model, save_model
+from mvemo.fuse.final.model import TYPICAL_SHARE, build_model
+from mvemo.fuse.final.predicting import distances, predict_clips, tag_thresholds
+from mvemo.fuse.metrics.calibration import apply_temperature
+from mvemo.fuse.models import STACKED
+
+
+def model_of(path, **changes):
+    settings = plain_settings(refit=True, **changes)
+    with open_cache(path) as cache:
+        results = evaluate(cache, settings)
+        return build_model(cache, results), results
+
+
+@pytest.fixture
+def frozen(tmp_path):
+    table = make_table()
+    model, results = model_of(frozen_cache(tmp_path / "f.h5", table), stacked=True)
+    vectors = {(n, None): features(table, n).astype(float) for n in ("music1d", "i3d", "c3d")}
+    vectors["music2d", None] = features(table, "music2d").astype(float)
+    return model, results, vectors, table
+
+
+def test_predictors_are_ranked_by_the_cross_validation(frozen):
+    model, results, _, _ = frozen
+    means = [p.expected["mean"] for p in model.predictors]
+    assert means == sorted(means, reverse=True)
+    assert len(model.predictors) == len(results.models)
+    best = model.best(("audio",))
+    assert best is not None
+    assert best.modalities == ("audio",)
+    singles = {m.name: results.primary_mean(m) for m in results.models if "audio" in m.modalities}
+    assert best.expected["mean"] == max(singles[n] for n in ("music1d", "music2d"))
+    assert model.best(()) is None
+
+
+def test_a_single_feature_is_predicted_by_its_head_and_temperature(frozen):
+    model, _, vectors, _ = frozen
+    predictor = next(p for p in model.predictors if p.name == "i3d+music1d")
+    (head,) = model.heads.select("i3d+music1d")
+    x = np.concatenate([vectors["i3d", None], vectors["music1d", None]], axis=1)
+    expected = apply_temperature(head.predict(x), predictor.temperature)
+    outputs = predict_clips(model, predictor, vectors)
+    np.testing.assert_allclose(outputs, expected)
+    np.testing.assert_allclose(outputs.sum(axis=1), 1.0)
+
+
+def test_the_stack_reads_its_bases(frozen):
+    model, _, vectors, table = frozen
+    predictor = next(p for p in model.predictors if p.name == STACKED)
+    outputs = predict_clips(model, predictor, vectors)
+    assert (outputs.argmax(axis=1) == table.labels).mean() > 0.9
+
+
+def test_training_clips_are_usual_and_far_ones_are_not(frozen):
+    model, _, vectors, _ = frozen
+    predictor = model.predictors[0]
+    for ratio in distances(model, predictor, vectors).values():
+        assert (ratio <= 1).mean() == pytest.approx(TYPICAL_SHARE, abs=0.015)
+    far = {key: values + 20.0 for key, values in vectors.items()}
+    assert all((ratio > 1).all() for ratio in distances(model, predictor, far).values())
+
+
+def test_a_folder_is_read_as_it_was_written(frozen, tmp_path):
+    model, _, vectors, _ = frozen
+    save_model(tmp_path / "model", model)
+    again = load_model(tmp_path / "model")
+    assert (again.predictors, again.specs) == (model.predictors, model.specs)
+    assert again.classes == model.classes
+    for predictor in model.predictors:
+        np.testing.assert_array_equal(
+            predict_clips(again, predictor, vectors), predict_clips(model, predictor, vectors)
+        )
+    assert {path.suffix for path in (tmp_path / "model").iterdir()} == {".json", ".npz"}
+
+
+def test_crossfitted_predictions_are_the_mean_over_nets(tmp_path):
+    model, _ = model_of(crossfit_cache(tmp_path / "f.h5"))
+    predictor = next(p for p in model.predictors if p.name == "c3d")
+    heads = model.heads.select("c3d")
+    assert len(heads) == 6
+    rng = np.random.default_rng(0)
+    vectors = {("c3d", fold): rng.normal(size=(5, heads[0].mean.size)) for fold in range(6)}
+    mean = np.mean([head.predict(vectors["c3d", head.net_fold]) for head in heads], axis=0)
+    expected = apply_temperature(mean, predictor.temperature)
+    np.testing.assert_allclose(predict_clips(model, predictor, vectors), expected)
+
+
+def test_what_remains_of_a_fusion_predicts_where_nothing_smaller_was_evaluated(tmp_path):
+    settings = {"models": ["integrated"], "missing_modality": True}
+    model, _ = model_of(frozen_cache(tmp_path / "f.h5"), **settings)
+    assert [p.modalities for p in model.predictors] == [("audio", "video"), ("audio",), ("video",)]
+    assert model.best(("audio",)).expected["mean"] is None
+
+
+def ratings_cache(path, protocol):
+    """Two ratings that twelve numbers tell well."""
+    table = make_table(task="regression", classes=("valence", "energy"))
+    rng = np.random.default_rng(0)
+    ratings = rng.normal(size=(len(table), 2)) + 5.0
+    table = replace(table, labels=ratings)
+    x = np.repeat(ratings, 6, axis=1) + rng.normal(size=(len(table), 12))
+    return write_cache(path, table, [(spec("music1d", 12, protocol), x.astype("f4"))]), x, ratings
+
+
+def test_values_have_intervals_and_a_scale(tmp_path):
+    path, x, ratings = ratings_cache(tmp_path / "f.h5", "frozen")
+    model, results = model_of(path)
+    (predictor,) = model.predictors
+    outputs = predict_clips(model, predictor, {("music1d", None): x})
+    low, high = np.transpose(predictor.residuals)
+    errors = ratings - results.models[0].outputs
+    assert ((errors >= low) & (errors <= high)).mean() == pytest.approx(0.9, abs=0.02)
+    assert np.corrcoef(outputs[:, 0], ratings[:, 0])[0, 1] > 0.8
+    assert model.scale["energy"]["maximum"] == ratings[:, 1].max()
+
+
+def test_imported_features_cannot_be_made_of_new_clips(tmp_path):
+    with pytest.raises(BadFeatures, match=r"imported features \(music1d\)"):
+        model_of(ratings_cache(tmp_path / "f.h5", "imported")[0])
+
+
+def test_nothing_is_made_of_shuffled_labels(tmp_path):
+    with pytest.raises(BadFeatures, match="shuffled"):
+        model_of(frozen_cache(tmp_path / "f.h5"), permute_labels=True)
+
+
+def test_tags_without_thresholds_take_a_half(frozen):
+    model, *_ = frozen
+    assert tag_thresholds(model, model.predictors[0]).tolist() == [0.5] * 6
+
+
+def test_what_is_no_model_is_one_line(frozen, tmp_path):
+    model, *_ = frozen
+    folder = tmp_path / "model"
+    with pytest.raises(FuseError, match=r"no model \(it has no model.json\)"):
+        load_model(folder)
+    save_model(folder, model)
+    record = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps({**record, "mvemo_model": 99}))
+    with pytest.raises(FuseError, match="a model of version 99; this reads 1"):
+        load_model(folder)
+    (folder / "model.json").write_text(json.dumps(record))
+    (folder / "reference.npz").write_bytes(b"other")
+    with pytest.raises(FuseError, match=r"reference\.npz: not the file that the model"):
+        load_model(folder)
+    (folder / "model.json").write_text("{")
+    with pytest.raises(FuseError, match="not a model, or damaged"):
+        load_model(folder)

@@ -1,0 +1,199 @@
+"""From clips to a model folder to predictions of other clips, by small nets."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from stage_samples import run, tiny_demo, tiny_settings
+
+from mvemo.extract.nets import build_net
+from mvemo.manifests import read_manifest
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with clips, a run of crossfitted nets, and a model of it."""
+    folder = tmp_path_factory.mktemp("predict")
+    tiny_demo(folder / "demo", clips_per_class=2)
+    extract = [folder / "demo" / "manifest.csv", "--work", folder / "work"]
+    more = tiny_settings('extract.descriptors=["mfcc"]')
+    assert run("mvemo", "extract", *extract, *more) == 0
+    features = folder / "work" / "features.h5"
+    assert run("mvemo", "fuse", features, "--final", "--out", folder / "out") == 0
+    rng = np.random.default_rng(0)
+    soundfile.write(folder / "song.wav", rng.uniform(-0.5, 0.5, 22050), 22050)
+    soundfile.write(folder / "long.wav", rng.uniform(-0.5, 0.5, 22050 * 12), 22050)
+    (folder / "text.mp3").write_text("no sound at all")
+    return folder
+
+
+def clip_of(folder: Path) -> Path:
+    manifest = read_manifest(folder / "demo" / "manifest.csv")
+    return manifest.media_path(manifest.clips[0])
+
+
+def predicted(capsys: pytest.CaptureFixture[str], folder: Path, *inputs: object) -> list[dict]:
+    """The records of a run that predicts something."""
+    capsys.readouterr()
+    assert run("mvemo", "predict", *inputs, "--model", folder / "out" / "model", "--json") == 0
+    records: list[dict] = json.loads(capsys.readouterr().out)
+    return records
+
+
+def test_the_model_has_the_nets_of_all_folds_and_no_pickle(made: Path) -> None:
+    folder = made / "out" / "model"
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    nets = {f"nets/{net}-fold{fold}.npz" for net in ("music1d", "c3d") for fold in (0, 1)}
+    assert files == {"model.json", "heads.npz", "reference.npz", *nets}
+    record = json.loads((made / "out" / "model" / "model.json").read_text())
+    assert set(record["files"]) == files - {"model.json"}
+    for name in nets:
+        with np.load(made / "out" / "model" / name, allow_pickle=False) as arrays:
+            assert all(arrays[key].dtype.kind in "fi" for key in arrays.files)
+
+
+def test_sound_alone_is_predicted_by_a_model_of_sound(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, song, text = predicted(capsys, made, clip_of(made), made / "song.wav", made / "text.mp3")
+    assert video["file"] == str(clip_of(made))
+    for record in (video, song):
+        assert sum(record["proba"].values()) == pytest.approx(1.0)
+        assert record["confidence"] == max(record["proba"].values())
+        assert record["proba"][record["label"]] == record["confidence"]
+    assert song["model"].endswith("/music1d")
+    assert (text["proba"], text["label"], text["model"]) == (None, None, None)
+    assert "cannot be read as media" in text["error"]
+
+
+def test_noise_is_said_to_be_unlike_the_training_clips(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (song,) = predicted(capsys, made, made / "song.wav")
+    clips = predicted(capsys, made, made / "demo")
+    assert any(note.startswith("unlike the clips") for note in song["notes"])
+    # The farthest of each feature and net are the thresholds themselves.
+    unlike = [any(note.startswith("unlike") for note in clip["notes"]) for clip in clips]
+    assert (len(clips), sum(unlike) <= 4) == (12, True)
+
+
+def test_a_long_file_is_the_mean_of_windows(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (song,) = predicted(capsys, made, made / "long.wav")
+    assert "12 s long: the mean of 8 windows of 1 s, spread over it" in song["notes"]
+
+
+def test_lists_without_labels_folders_and_patterns(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "songs"
+    folder.mkdir()
+    shutil.copy(made / "song.wav", folder / "a.wav")
+    (folder / "readme.txt").write_text("not media")
+    listing = tmp_path / "clips.csv"
+    listing.write_text("path,start\nsongs/a.wav,\nsongs/a.wav,0.25\nsongs/none.wav,\n")
+    records = predicted(capsys, made, listing)
+    assert [record["file"] for record in records] == [
+        "songs/a.wav",
+        "songs/a.wav@0.25",
+        "songs/none.wav",
+    ]
+    assert "no such file" in records[2]["error"]
+    assert [r["file"] for r in predicted(capsys, made, folder)] == [str(folder / "a.wav")]
+    # A pattern that the shell did not expand; the same file again is one clip.
+    pattern = predicted(capsys, made, folder / "*.wav", folder / "a.wav")
+    (again,) = pattern
+    # Nets round otherwise in a batch of another size.
+    assert again["proba"] == pytest.approx(records[0]["proba"], abs=1e-6)
+
+
+def test_csv_and_table_say_the_same(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (record,) = predicted(capsys, made, made / "song.wav")
+    model = ["--model", made / "out" / "model"]
+    inputs = [made / "song.wav", made / "text.mp3"]
+    assert run("mvemo", "predict", *inputs, *model, "--csv", tmp_path / "p.csv") == 0
+    shown = capsys.readouterr().out
+    assert f"not predicted: {made / 'text.mp3'}: cannot be read" in shown
+    assert record["label"] in shown
+    assert "made of generated data" in shown
+    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["label"], float(first["confidence"])) == (record["label"], record["confidence"])
+    assert {name: float(first[name]) for name in record["proba"]} == record["proba"]
+    assert (second["label"], second["error"][:14]) == ("", "cannot be read")
+
+
+def test_where_nothing_can_be_predicted_the_exit_code_is_2(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--model", made / "out" / "model"]
+    (tmp_path / "empty").mkdir()
+    inputs = [made / "text.mp3", tmp_path / "empty", tmp_path / "none.mp3"]
+    assert run("mvemo", "predict", *inputs, *model) == 2
+    shown = capsys.readouterr().out
+    assert "empty: a folder without media files" in shown
+    assert "none.mp3: no such file" in shown
+    assert run("mvemo", "predict", made / "song.wav", *model, "--modality", "video") == 2
+    assert "pictures: no video stream" in capsys.readouterr().out
+    assert run("mvemo", "predict", made / "song.wav", "--model", tmp_path) == 2
+    assert "no model (it has no model.json)" in capsys.readouterr().err
+
+
+def test_without_the_nets_one_line_says_how_to_get_them(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    carried = tmp_path / "carried.h5"
+    shutil.copy(made / "work" / "features.h5", carried)
+    fuse = ["fuse", carried, "--out", tmp_path / "out", "--models", "music1d"]
+    assert run("mvemo", *fuse, "--final") == 0
+    assert "run this again with --work WORK" in capsys.readouterr().out
+    predict = ["predict", made / "song.wav", "--model", tmp_path / "out" / "model"]
+    assert run("mvemo", *predict) == 2
+    assert "has no nets/music1d-fold0.npz: make it again" in capsys.readouterr().err
+    assert run("mvemo", *fuse, "--final-to", tmp_path / "m", "--work", made / "work") == 0
+    assert run("mvemo", *predict[:2], "--model", tmp_path / "m") == 0
+
+
+def test_frozen_nets_are_found_by_their_weights(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("mine", "other"):
+        net = build_net("c3d", 6, width=0.05, size=32, n_frames=4, scale="unit")
+        arrays = {key: value.numpy() for key, value in net.state_dict().items()}
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    weights = ["--weights", f"c3d={tmp_path / 'mine.npz'}"]
+    extract = [made / "demo" / "manifest.csv", "--work", tmp_path / "work", "--nets", "c3d"]
+    frozen = ["--protocol", "frozen", "--set", 'extract.descriptors=["mfcc"]', *weights]
+    assert run("mvemo", "extract", *extract, *tiny_settings(), *frozen) == 0
+    features = tmp_path / "work" / "features.h5"
+    lld = ["--set", 'fuse.lld=["mfcc"]']
+    assert run("mvemo", "cv", features, "--final", "--out", tmp_path / "out", *lld) == 0
+    assert not (tmp_path / "out" / "heads.npz").exists()
+    predict = ["predict", clip_of(made), made / "song.wav", "--model", tmp_path / "out" / "model"]
+    capsys.readouterr()
+    assert run("mvemo", *predict, *weights, "--json") == 0
+    video, song = json.loads(capsys.readouterr().out)
+    assert song["model"].endswith("/lld")
+    assert video["label"]
+    # A model whose nets cannot be had says which and how; the wrong file is told.
+    pictures = ["--modality", "video"]
+    assert run("mvemo", *predict, *pictures) == 2
+    assert "give the file with --weights c3d=FILE" in capsys.readouterr().err
+    other = ["--weights", f"c3d={tmp_path / 'other.npz'}"]
+    assert run("mvemo", *predict, *pictures, *other) == 2
+    assert "are not those that the model was made with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--song-level", "--permute-labels"])
+def test_a_model_is_of_clips_with_their_labels(
+    made: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("mvemo", "fuse", made / "work" / "features.h5", "--final", option) == 2
+    assert f"leave {option} out" in capsys.readouterr().err

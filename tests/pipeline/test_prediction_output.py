@@ -1,0 +1,77 @@
+"""Predictions of ratings and tags, as records, table and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mvemo.fuse import SavedHeads
+from mvemo.fuse.final.model import FinalModel, Predictor
+from mvemo.pipeline.prediction.output import predictions_csv, predictions_table, records
+from mvemo.pipeline.prediction.run import Prediction
+
+EXPECTED = {"metric": "r2_macro", "mean": 0.5, "interval": [0.4, 0.6], "scores": {}}
+PREDICTOR = Predictor("lld", ("lld",), ("audio",), EXPECTED, residuals=((-1.0, 1.5), (-0.25, 0.25)))
+SCALE = {"minimum": 1.0, "maximum": 9.0, "mean": 5.0, "deviation": 1.5}
+MODEL = FinalModel(
+    name="songs",
+    task="regression",
+    heads=SavedHeads(("valence", "energy"), (), (), {}),
+    specs=(),
+    predictors=(PREDICTOR,),
+    reference={},
+    scale={"valence": SCALE, "energy": SCALE},
+    facts={"n_clips": 40, "n_groups": 10, "notes": ["made of generated data"]},
+)
+PREDICTIONS = [
+    Prediction("a.mp3", PREDICTOR, np.array([5.0, 0.5]), ("12 s long",)),
+    Prediction("b.mp3", problem="no such file"),
+]
+
+
+def test_ratings_have_an_interval_and_their_scale_in_words() -> None:
+    first, second = records(MODEL, PREDICTIONS)
+    assert first["model"] == "songs/lld"
+    assert first["values"] == {
+        "valence": {"value": 5.0, "low": 4.0, "high": 6.5},
+        "energy": {"value": 0.5, "low": 0.25, "high": 0.75},
+    }
+    assert first["scale"]["valence"] == (
+        "as the 40 training clips were rated: least 1, most 9, mean 5, standard deviation 1.5"
+    )
+    assert first["notes"] == ["12 s long"]
+    assert (second["values"], second["error"]) == (None, "no such file")
+
+
+def test_the_table_of_ratings_says_what_the_numbers_are() -> None:
+    table = predictions_table(MODEL, PREDICTIONS)
+    assert "5 (4 to 6.5)" in table
+    assert "not predicted: b.mp3: no such file" in table
+    assert "valence: as the 40 training clips were rated: least 1, most 9" in table
+    assert "lld: r2_macro 0.500 (0.400 to 0.600) on clips that it had not seen" in table
+    assert "where 90% of unseen clips' ratings lay" in table
+
+
+def test_csv_of_ratings() -> None:
+    first, second = csv.DictReader(io.StringIO(predictions_csv(MODEL, PREDICTIONS)))
+    assert (first["valence"], first["valence low"], first["energy high"]) == ("5.0", "4.0", "0.75")
+    assert (second["valence"], second["error"]) == ("", "no such file")
+
+
+@pytest.mark.parametrize(("proba", "label"), [((0.6, 0.2), ["calm"]), ((0.1, 0.2), [])])
+def test_tags_are_a_list_of_those_that_apply(proba: tuple[float, float], label: list[str]) -> None:
+    heads = SavedHeads(("calm", "tense"), (), (), {})
+    model = replace(MODEL, task="multilabel", heads=heads, scale={})
+    (record,) = records(model, [Prediction("a.mp3", PREDICTOR, np.array(proba))])
+    assert (record["label"], record["confidence"]) == (label, None)
+    (row,) = csv.DictReader(
+        io.StringIO(predictions_csv(model, [Prediction("a.mp3", PREDICTOR, np.array(proba))]))
+    )
+    assert row["label"] == ";".join(label)
+    assert (", ".join(label) or "none") in predictions_table(
+        model, [Prediction("a.mp3", PREDICTOR, np.array(proba))]
+    )
