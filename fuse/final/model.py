@@ -15,7 +15,7 @@ from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
 from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
-from mvemo.fuse.models import STACKED, parts_of
+from mvemo.fuse.models import SECOND_LAYERS, parts_of
 from mvemo.fuse.results import ModelResult, Results
 
 # A clip is unlike the training clips that lies farther from their mean than this share of them.
@@ -197,7 +197,7 @@ def _predictors(results: Results, modality: Mapping[str, str]) -> list[Predictor
     predictors = [_predictor(results, model) for model in ranked]
     saved = saved_heads(results)
     covered = {predictor.modalities for predictor in predictors}
-    names = [model.name for model in ranked if model.name != STACKED]
+    names = [model.name for model in ranked if model.name not in SECOND_LAYERS]
     fusions = [model for model in saved.models if model.name in names]
     for parts in parts_of(fusions, modality).values():
         for part in parts.values():

@@ -13,7 +13,8 @@ from mvemo.fuse.heads.head import Head
 from mvemo.fuse.links import decision_inputs
 from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.metrics.calibration import apply_temperature
-from mvemo.fuse.models import STACKED
+from mvemo.fuse.models import SECOND_LAYERS
+from mvemo.fuse.tasks.registry import task_of
 
 Vectors = Mapping[FeatureKey, F64]
 
@@ -33,15 +34,15 @@ def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> 
     -------
     float64 (clips, outputs): calibrated class probabilities, tags' probabilities, or values.
     """
-    if predictor.name != STACKED:
+    if predictor.name not in SECOND_LAYERS:
         outputs = _concatenated(model, predictor.features, vectors)
     else:
-        (head,) = model.heads.select(STACKED)
+        (head,) = model.heads.select(predictor.name)
         features = {m.name: m.features for m in model.heads.models}
         bases = [_concatenated(model, features[base], vectors) for base in head.features]
         x = [decision_inputs(values, head.link) for values in bases]
         outputs = head.predict(np.concatenate(x, axis=1))
-    if model.task == "multiclass":
+    if task_of(model.task).fits_temperature:
         return apply_temperature(outputs, predictor.temperature)
     return outputs
 
@@ -64,8 +65,8 @@ def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict
 
 def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
     """float64 (tags,): what a tag's probability must reach; 0.5 where none was fitted."""
-    if predictor.name == STACKED:
-        heads: tuple[Head, ...] = model.heads.select(STACKED)
+    if predictor.name in SECOND_LAYERS:
+        heads: tuple[Head, ...] = model.heads.select(predictor.name)
     else:
         heads = model.heads.select_features(predictor.features)
     fitted = [head.thresholds for head in heads if head.thresholds is not None]

@@ -22,8 +22,9 @@ from mvemo.fuse import BadFeatures, FuseError, evaluate
 from mvemo.fuse.final.files import load_model, save_model
 from mvemo.fuse.final.model import TYPICAL_SHARE, build_model
 from mvemo.fuse.final.predicting import distances, predict_clips, tag_thresholds
+from mvemo.fuse.links import decision_inputs
 from mvemo.fuse.metrics.calibration import apply_temperature
-from mvemo.fuse.models import STACKED
+from mvemo.fuse.models import SECOND_LAYERS
 
 
 def model_of(path, **changes):
@@ -36,7 +37,8 @@ def model_of(path, **changes):
 @pytest.fixture
 def frozen(tmp_path):
     table = make_table()
-    model, results = model_of(frozen_cache(tmp_path / "f.h5", table), stacked=True)
+    path = frozen_cache(tmp_path / "f.h5", table)
+    model, results = model_of(path, stacked=True, late=True)
     vectors = {(n, None): features(table, n).astype(float) for n in ("music1d", "i3d", "c3d")}
     vectors["music2d", None] = features(table, "music2d").astype(float)
     return model, results, vectors, table
@@ -66,10 +68,20 @@ def test_a_single_feature_is_predicted_by_its_head_and_temperature(frozen):
     np.testing.assert_allclose(outputs.sum(axis=1), 1.0)
 
 
-def test_the_stack_reads_its_bases(frozen):
+@pytest.mark.parametrize("name", SECOND_LAYERS)
+def test_second_layers_read_what_their_bases_predict(frozen, name):
     model, _, vectors, table = frozen
-    predictor = next(p for p in model.predictors if p.name == STACKED)
+    predictor = next(p for p in model.predictors if p.name == name)
+    (layer,) = model.heads.select(name)
+    decisions = []
+    features_of = {m.name: m.features for m in model.heads.models}
+    for base in layer.features:
+        (head,) = model.heads.select(base)
+        x = np.concatenate([vectors[feature, None] for feature in features_of[base]], axis=1)
+        decisions.append(decision_inputs(head.predict(x), layer.link))
+    expected = layer.predict(np.concatenate(decisions, axis=1))
     outputs = predict_clips(model, predictor, vectors)
+    np.testing.assert_allclose(outputs, apply_temperature(expected, predictor.temperature))
     assert (outputs.argmax(axis=1) == table.labels).mean() > 0.9
 
 
