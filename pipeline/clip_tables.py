@@ -39,7 +39,11 @@ class Evaluation:
 
 
 def extracted_clips(
-    manifest: Manifest, settings: ExtractSettings, folds: Folds | None = None
+    manifest: Manifest,
+    settings: ExtractSettings,
+    folds: Folds | None = None,
+    *,
+    earlier: Folds | None = None,
 ) -> Evaluation:
     """The clips as stage one's protocol needs them.
 
@@ -54,6 +58,8 @@ def extracted_clips(
     folds
         In place of a split or folds that the manifest prescribes, or that would be made; of
         its clips, in their order. Not for ``holdout``.
+    earlier
+        Of a run before, which clips that were in it keep where folds are made.
     """
     if folds is not None:
         return Evaluation(clip_table(manifest, folds), folds, folds.notes)
@@ -70,8 +76,15 @@ def extracted_clips(
             f"the manifest's split is not used: {settings.run.protocol} makes folds; "
             "--protocol holdout trains and tests on the split",
         )
-    folds = folds_of(manifest, settings.folds, settings.fold_seed)
+    folds = folds_of(manifest, settings.folds, settings.fold_seed, earlier=earlier)
     return Evaluation(clip_table(manifest, folds), folds, (*notes, *folds.notes))
+
+
+def folds_of_table(table: ClipTable) -> Folds | None:
+    """The folds of a cache's clips; None where they have none."""
+    if not table.k:
+        return None
+    return Folds(table.folds, table.k, table.fold_seed, table.clip_ids, table.digest)
 
 
 def imported_clips(manifest: Manifest) -> Evaluation:

@@ -56,6 +56,9 @@ class ExtractSettings:
         Names of the nets to run, in order.
     folds, fold_seed
         Number of folds and the seed they are made with; the seed is the split's, too.
+    keep_folds
+        Clips that the feature file has keep their folds when others come or go, so that
+        only nets whose training clips change are trained again.
     split
         ``holdout``: shares of training, validation and test clips (J22: 7:2:1), where the
         manifest prescribes no split.
@@ -82,6 +85,7 @@ class ExtractSettings:
     nets: tuple[str, ...] = DEFAULT_NETS
     folds: int = 6
     fold_seed: int = 0
+    keep_folds: bool = True
     split: str = "7:2:1"
     n_frames: int = 32
     workers: int = 0

@@ -25,7 +25,7 @@ from mvemo.manifests import (
 )
 from mvemo.manifests.splits.folds import fold_notes
 from mvemo.pipeline.clip_media import ClipMedia
-from mvemo.pipeline.clip_tables import extracted_clips
+from mvemo.pipeline.clip_tables import extracted_clips, folds_of_table
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.input_lengths import longer_clips_note
 from mvemo.pipeline.inputs import media_files, missing_media
@@ -136,7 +136,8 @@ def run_extract(
         _refuse_other_clips(out, manifest)
     if manifest_path is not None:
         _propose_pretrained(settings)
-    evaluation = extracted_clips(manifest, settings.extract, folds)
+    earlier = _earlier_folds(out) if settings.extract.keep_folds else None
+    evaluation = extracted_clips(manifest, settings.extract, folds, earlier=earlier)
     facts = provenance(
         settings=settings.record(),
         manifest={"name": manifest.name, "digest": manifest.digest},
@@ -282,6 +283,14 @@ def read_fold_file(
     # Seed -1: they are prescribed, and no seed would make them again.
     folds = replace(folds, seed=-1, manifest_digest=manifest.digest, notes=notes)
     return folds, replace(settings, extract=replace(settings.extract, folds=folds.k))
+
+
+def _earlier_folds(out: Path) -> Folds | None:
+    """The folds of the feature file that a run before has written."""
+    if not out.exists():
+        return None
+    with open_cache(out) as cache:
+        return folds_of_table(cache.table)
 
 
 def _refuse_other_clips(out: Path, manifest: Manifest) -> None:

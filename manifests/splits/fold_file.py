@@ -74,7 +74,9 @@ class Folds:
         return ~self.test(fold)
 
 
-def folds_of(manifest: Manifest, k: int = 6, seed: int = 0) -> Folds:
+def folds_of(
+    manifest: Manifest, k: int = 6, seed: int = 0, *, earlier: Folds | None = None
+) -> Folds:
     """The folds that the manifest prescribes, else stratified group-disjoint ones.
 
     Prescribed folds override `k`; a note is given where they differ.
@@ -85,6 +87,10 @@ def folds_of(manifest: Manifest, k: int = 6, seed: int = 0) -> Folds:
         The clips.
     k, seed
         As for `make_folds`.
+    earlier
+        Folds of earlier clips, some of which are the manifest's: a group whose clips were
+        all in one fold keeps it, so that clips that come or go move no other. Folds of
+        another `k` or seed are not kept, for they were asked to be others.
 
     Raises
     ------
@@ -104,11 +110,25 @@ def folds_of(manifest: Manifest, k: int = 6, seed: int = 0) -> Folds:
     >>> folds = folds_of(songs, k=3)
     >>> [int(folds.test(fold).sum()) for fold in range(folds.k)]
     [2, 2, 2]
+    >>> fewer = Manifest("songs", "multiclass", ("a", "b"), tuple(clips[1:]), Path())
+    >>> kept = folds_of(fewer, k=3, earlier=folds)
+    >>> np.array_equal(kept.assignment, folds.assignment[1:]), kept.notes[0]
+    (True, '5 of 5 groups keep the folds that they had; the others are divided anew')
     """
     given = [clip.fold for clip in manifest.clips if clip.fold is not None]
     if not given:
-        assignment = make_folds(manifest.labels, manifest.groups, k, seed, manifest.task)
+        kept = _kept_folds(manifest, earlier, k, seed)
+        assignment = make_folds(
+            manifest.labels, manifest.groups, k, seed, manifest.task, earlier=kept
+        )
         notes = fold_notes(manifest.labels, manifest.groups, k, manifest.task, manifest.classes)
+        if kept and earlier is not None and earlier.clip_ids != manifest.clip_ids:
+            n_groups = len(set(manifest.groups))
+            notes = (
+                f"{len(kept)} of {n_groups} groups keep the folds that they had; the others are "
+                "divided anew",
+                *notes,
+            )
         return Folds(assignment, k, seed, manifest.clip_ids, manifest.digest, notes)
     if len(given) != len(manifest):
         raise BadManifest(f"{manifest.name}: {len(manifest) - len(given)} clips have no fold")
@@ -123,6 +143,18 @@ def folds_of(manifest: Manifest, k: int = 6, seed: int = 0) -> Folds:
     if prescribed != k:
         notes = (f"the manifest prescribes {prescribed} folds, which are kept; not {k}", *notes)
     return Folds(assignment, prescribed, -1, manifest.clip_ids, manifest.digest, notes)
+
+
+def _kept_folds(manifest: Manifest, earlier: Folds | None, k: int, seed: int) -> dict[str, int]:
+    """Group to its earlier fold, of the groups that were in one alone."""
+    if earlier is None or (earlier.k, earlier.seed) != (k, seed):
+        return {}
+    fold_of = dict(zip(earlier.clip_ids, earlier.assignment.tolist(), strict=True))
+    folds: dict[str, set[int]] = {}
+    for clip_id, group in zip(manifest.clip_ids, manifest.groups, strict=True):
+        if clip_id in fold_of:
+            folds.setdefault(group, set()).add(fold_of[clip_id])
+    return {group: each.pop() for group, each in folds.items() if len(each) == 1}
 
 
 def write_folds(folds: Folds, path: str | Path) -> None:

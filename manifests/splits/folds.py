@@ -6,7 +6,7 @@ do not stratify when shuffled, and which knows neither tags nor numbers as label
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,7 +22,13 @@ _MOST_GROUPS_TO_SWAP = 800
 
 
 def make_folds(
-    labels: ArrayLike, groups: Sequence[str] | NDArray[np.str_], k: int, seed: int, task: Task
+    labels: ArrayLike,
+    groups: Sequence[str] | NDArray[np.str_],
+    k: int,
+    seed: int,
+    task: Task,
+    *,
+    earlier: Mapping[str, int] | None = None,
 ) -> Ints:
     """Put every clip in one of k folds: groups whole, classes in even shares.
 
@@ -44,6 +50,10 @@ def make_folds(
         Number of folds, 2 or more.
     seed
         Any integer from 0.
+    earlier
+        Folds, 0 to k - 1, that groups of these names keep; only the others are divided, so
+        as to even out the shares of all. A fold that all its groups have left is given
+        another group.
 
     Returns
     -------
@@ -52,7 +62,8 @@ def make_folds(
     Raises
     ------
     BadManifest
-        Fewer groups than folds, k below 2, or arrays that do not fit together.
+        Fewer groups than folds, k below 2, an earlier fold that is none of the k, or arrays
+        that do not fit together.
 
     See Also
     --------
@@ -66,13 +77,20 @@ def make_folds(
     >>> groups = ["a", "b", "a", "b", "c", "d", "c", "d"]
     >>> make_folds(labels, groups, k=2, seed=0, task="multiclass")
     array([0, 0, 0, 0, 1, 1, 1, 1])
+    >>> make_folds(labels, groups, 2, seed=0, task="multiclass", earlier={"a": 1, "b": 1})
+    array([1, 1, 1, 1, 0, 0, 0, 0])
     """
     if k < 2:
         raise BadManifest(f"k is {k}; cross-validation needs 2 folds at least")
     counts, member = group_counts(labels, groups, task)
     if len(counts) < k:
         raise BadManifest(f"{len(counts)} group(s) cannot fill {k} folds; use k <= {len(counts)}")
-    return assign_groups(counts, np.full(k, 1.0 / k), seed)[member]
+    fixed = np.full(len(counts), -1, dtype=np.int64)
+    for i, group in enumerate(np.unique(np.asarray(groups)).tolist() if earlier else ()):
+        fixed[i] = (earlier or {}).get(group, -1)
+    if fixed.max() >= k:
+        raise BadManifest(f"an earlier fold is {fixed.max()}; there are folds 0 to {k - 1}")
+    return assign_groups(counts, np.full(k, 1.0 / k), seed, fixed)[member]
 
 
 def inner_split(
@@ -181,7 +199,7 @@ def group_counts(
     return counts, member.astype(np.int64)
 
 
-def assign_groups(counts: F64, shares: F64, seed: int) -> Ints:
+def assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = None) -> Ints:
     """Part of each group, so that parts hold their shares of every stratum.
 
     With c_ps the clips of stratum s in part p, N_s all clips of it and t_p the share,
@@ -193,6 +211,8 @@ def assign_groups(counts: F64, shares: F64, seed: int) -> Ints:
         (groups, strata) of clips.
     shares
         (parts,), above 0, of sum 1.
+    fixed
+        (groups,), the part that a group keeps, -1 for those to be assigned.
     """
     rng = np.random.default_rng(seed)
     n_groups = len(counts)
@@ -204,28 +224,43 @@ def assign_groups(counts: F64, shares: F64, seed: int) -> Ints:
     rank = np.round(weight / weight.max(), 9)
     order = np.lexsort((rng.permutation(n_groups), -rank))
     excess = -shares[:, None] * np.ones(group_shares.shape[1])  # c_ps / N_s - t_p
-    part = np.full(n_groups, -1, dtype=np.int64)
-    for g in order:
+    part = np.full(n_groups, -1, dtype=np.int64) if fixed is None else fixed.copy()
+    free = part < 0
+    for p in range(len(shares)):
+        excess[p] += group_shares[part == p].sum(axis=0)
+    for g in order[free[order]]:
         growth = (2.0 * excess @ group_shares[g] + weight[g]) / shares
         ties = np.flatnonzero(growth <= growth.min() + 1e-12)
         part[g] = rng.choice(ties)
         excess[part[g]] += group_shares[g]
-    _fill_empty(group_shares, part, excess)
+    _fill_empty(group_shares, part, excess, free)
     for _ in range(_PASSES):
-        gained = _move(group_shares, weight, shares, part, excess, rng.permutation(n_groups))
+        movable = _shuffled(free, rng)
+        gained = _move(group_shares, weight, shares, part, excess, movable)
         if n_groups <= _MOST_GROUPS_TO_SWAP:
-            gained |= _swap(group_shares, shares, part, excess, rng.permutation(n_groups))
+            gained |= _swap(group_shares, shares, part, excess, _shuffled(free, rng))
         if not gained:
             break
     return part
 
 
-def _fill_empty(group_shares: F64, part: Ints, excess: F64) -> None:
-    """Give every part a group: the lightest one of the part that has most groups."""
+def _shuffled(free: Bools, rng: np.random.Generator) -> Ints:
+    """The groups that may move, in random order."""
+    order: Ints = rng.permutation(len(free))
+    return order[free[order]]
+
+
+def _fill_empty(group_shares: F64, part: Ints, excess: F64, free: Bools) -> None:
+    """Give every part a group: the lightest free one of the part that has most groups.
+
+    Where that part has no free group, one that was fixed goes.
+    """
     for empty in range(len(excess)):
         sizes = np.bincount(part, minlength=len(excess))
         if sizes[empty] == 0:
             of_largest = np.flatnonzero(part == sizes.argmax())
+            if free[of_largest].any():
+                of_largest = of_largest[free[of_largest]]
             g = of_largest[group_shares[of_largest].sum(axis=1).argmin()]
             excess[part[g]] -= group_shares[g]
             excess[empty] += group_shares[g]
@@ -240,7 +275,7 @@ def _move(
     excess: F64,
     order: Ints,
 ) -> bool:
-    """Move single groups where that lowers the sum; True if any was moved."""
+    """Move single groups of `order` where that lowers the sum; True if any was moved."""
     sizes = np.bincount(part, minlength=len(excess))
     gained = False
     for g in order:
@@ -268,8 +303,9 @@ def _swap(
     excess: F64,
     order: Ints,
 ) -> bool:
-    """Exchange pairs of groups where that lowers the sum; True if any was exchanged."""
+    """Exchange pairs of groups of `order` where that lowers the sum; True if any was."""
     gained = False
+    others = np.setdiff1d(np.arange(len(part)), order)
     for g in order:
         current = part[g]
         step = group_shares - group_shares[g]  # what `current` gains and the other part loses
@@ -277,6 +313,7 @@ def _swap(
         change = (2.0 * step @ excess[current] + square) / shares[current]
         change += (square - 2.0 * np.einsum("gs,gs->g", step, excess[part])) / shares[part]
         change[part == current] = 0.0
+        change[others] = 0.0
         other = int(change.argmin())
         if change[other] < -1e-12:
             excess[current] += step[other]

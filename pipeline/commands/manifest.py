@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mvemo.manifests import (
     check_manifest,
     find_scheme,
     folds_of,
+    read_folds,
     read_manifest,
     scan_clips,
     segment_manifest,
@@ -122,16 +124,29 @@ def check(
 @click.option("--k", default=6, show_default=True, help="Number of folds.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
 @click.option("--out", type=PATH, required=True, help="CSV to write: clip_id, fold.")
+@click.option(
+    "--keep",
+    type=PATH,
+    help="Fold file of earlier clips: those that FILE still has keep their folds.",
+)
 @root_option
 @force_option
-def folds(file: Path, k: int, seed: int, out: Path, root: Path | None, force: bool) -> None:
+def folds(
+    file: Path, k: int, seed: int, out: Path, keep: Path | None, root: Path | None, force: bool
+) -> None:
     """Divide the clips of manifest FILE into stratified folds that keep groups whole.
 
     `mvemo extract`, `mvemo fuse`, `mvemo-cv` and `mvemo study` take the file as --folds.
     """
     refuse_replacing(out, force)
     clips = read_manifest(file, root=root, media=False)
-    divided = folds_of(clips, k, seed)
+    earlier = None if keep is None else read_folds(keep)
+    if earlier is not None and (earlier.k, max(earlier.seed, 0)) != (k, seed):
+        raise BadOption(
+            f"--keep {keep}: has {earlier.k} folds of seed {earlier.seed}: ask for the same with "
+            f"--k {earlier.k} --seed {max(earlier.seed, 0)}, or leave out --keep"
+        )
+    divided = folds_of(clips, k, seed, earlier=earlier and replace(earlier, seed=seed))
     _note(divided.notes)
     write_folds(divided, out)
     click.echo("\n".join(fold_lines(clips, divided)))

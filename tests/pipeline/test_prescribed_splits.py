@@ -14,7 +14,7 @@ from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
 from mvemo.manifests import Clip, Manifest, write_manifest
-from mvemo.pipeline.clip_tables import extracted_clips, imported_clips
+from mvemo.pipeline.clip_tables import extracted_clips, folds_of_table, imported_clips
 from mvemo.pipeline.settings import ExtractSettings
 
 
@@ -122,3 +122,15 @@ def test_splits_that_cannot_be_honoured_are_named() -> None:
     evaluation = imported_clips(replace(manifest, clips=tuple(both)))
     assert (evaluation.table.k, evaluation.table.splits) == (2, None)
     assert "folds and a split: the folds are used" in evaluation.notes[0]
+
+
+def test_clips_of_a_cache_keep_their_folds() -> None:
+    manifest = split_manifest(*[None] * 30)
+    table = extracted_clips(manifest, ExtractSettings()).table
+    fewer = replace(manifest, clips=manifest.clips[4:])
+    after = extracted_clips(fewer, ExtractSettings(), earlier=folds_of_table(table))
+    assert np.array_equal(after.table.folds, table.folds[4:])
+    assert "26 of 26 groups keep the folds" in after.notes[0]
+    three = extracted_clips(fewer, ExtractSettings(folds=3), earlier=folds_of_table(table))
+    assert three.table.k == 3
+    assert folds_of_table(replace(table, k=0)) is None

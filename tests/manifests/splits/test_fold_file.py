@@ -116,3 +116,30 @@ def test_a_users_own_fold_file(tmp_path: Path) -> None:
     assert (folds.k, folds.seed, folds.clip_ids) == (2, -1, ("b", "a"))
     with pytest.raises(MissingManifest):
         read_folds(tmp_path / "none.csv")
+
+
+def test_clips_that_come_and_go_move_no_other() -> None:
+    before = make(40, pieces=2)
+    first = folds_of(before, 4, 1)
+    clips = (*before.clips[6:], *(Clip(f"new{i}", f"n{i}.mp4", ("a",), f"n{i}") for i in range(5)))
+    after = dataclasses.replace(before, clips=clips)
+    kept = folds_of(after, 4, 1, earlier=first)
+    old = dict(zip(first.clip_ids, first.assignment.tolist(), strict=True))
+    moved = [c for c, f in zip(kept.clip_ids, kept.assignment, strict=True) if old.get(c, f) != f]
+    assert moved == []
+    assert kept.notes[0].startswith("17 of 22 groups keep the folds")
+    # Another number or seed asks for other folds.
+    fresh = folds_of(after, 4, 2)
+    assert np.array_equal(folds_of(after, 4, 2, earlier=first).assignment, fresh.assignment)
+
+
+def test_groups_that_were_joined_are_divided_anew() -> None:
+    before = make(40)
+    first = folds_of(before, 4, 0)
+    apart = next(i for i in range(40) if first.assignment[i] != first.assignment[0])
+    clips = list(before.clips)
+    clips[apart] = dataclasses.replace(clips[apart], group=clips[0].group)
+    joined = folds_of(dataclasses.replace(before, clips=tuple(clips)), 4, 0, earlier=first)
+    assert joined.assignment[0] == joined.assignment[apart]
+    rest = [i for i in range(40) if i not in (0, apart)]
+    assert np.array_equal(joined.assignment[rest], first.assignment[rest])

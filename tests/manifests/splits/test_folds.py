@@ -224,3 +224,43 @@ def test_bad_inner_splits() -> None:
         inner_split([0, 1], ["a", "a"], 0.2, 0, "multiclass")
     with pytest.raises(BadManifest, match="between 0 and 1"):
         inner_split([0, 1], ["a", "b"], 1.0, 0, "multiclass")
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases, st.integers(2, 5), st.data())
+def test_earlier_groups_keep_their_folds(
+    case: tuple[NDArray[np.generic], NDArray[np.str_]], k: int, data: st.DataObject
+) -> None:
+    labels, groups = case
+    task = task_of(labels)
+    names = sorted(set(groups.tolist()))
+    known = data.draw(st.lists(st.sampled_from(names), unique=True, max_size=len(names) - 1))
+    earlier = {name: data.draw(st.integers(0, k - 1)) for name in known}
+    if len(names) - len(known) < k:
+        return  # too few free groups to fill the folds that the known ones leave empty
+    folds = make_folds(labels, groups, k, 3, task, earlier=earlier)
+    assert set(folds.tolist()) == set(range(k))
+    for name in names:
+        folds_of_group = set(folds[groups == name].tolist())
+        assert len(folds_of_group) == 1
+        if name in earlier:
+            assert folds_of_group == {earlier[name]}
+
+
+def test_an_empty_fold_is_filled_though_all_groups_had_another() -> None:
+    folds = make_folds(
+        [0, 1, 0, 1], list("abcd"), 2, 0, "multiclass", earlier=dict.fromkeys("abcd", 0)
+    )
+    assert sorted(folds.tolist()) == [0, 0, 0, 1]
+
+
+def test_new_groups_even_out_the_folds() -> None:
+    labels, groups = np.repeat([0, 1], 30), np.arange(60).astype(str)
+    earlier = {str(i): 0 for i in (*range(10), *range(30, 40))}
+    folds = make_folds(labels, groups, 3, 0, "multiclass", earlier=earlier)
+    assert [np.bincount(folds[labels == c]).tolist() for c in (0, 1)] == [[10] * 3, [10] * 3]
+
+
+def test_an_earlier_fold_out_of_range_is_refused() -> None:
+    with pytest.raises(BadManifest, match="earlier fold is 2; there are folds 0 to 1"):
+        make_folds([0, 1], ["a", "b"], 2, 0, "multiclass", earlier={"a": 2})

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -195,3 +196,20 @@ def test_import_without_media(tmp_path: Path) -> None:
     done = run("import", *arguments, "--no-media")
     assert done.exit_code == 0, done.output
     assert read_manifest(out, media=False).labels.tolist() == [[0.5], [0.25]]
+
+
+def test_folds_are_kept_when_clips_go(tmp_path: Path) -> None:
+    rows = [f"c{i},{i}.wav,{'ab'[i % 2]},g{i}" for i in range(24)]
+    for name, some in (("all", rows), ("fewer", rows[3:])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["clip_id,path,label,group", *some]))
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    assert run("folds", tmp_path / "all.csv", "--k", 3, "--out", old).exit_code == 0
+    fewer = ["folds", tmp_path / "fewer.csv", "--k", 3, "--out", new]
+    done = run(*fewer, "--keep", old)
+    assert done.exit_code == 0
+    assert "21 of 21 groups keep the folds" in done.output
+    before, after = read_folds(old), read_folds(new)
+    assert np.array_equal(after.assignment, before.assignment[3:])
+    done = run(*fewer, "--keep", old, "--force", "--seed", 1)
+    assert isinstance(done.exception, BadOption)
+    assert "has 3 folds of seed 0: ask for the same with --k 3 --seed 0" in str(done.exception)
