@@ -126,6 +126,9 @@ def run_fuse(
             )
         if fold_file is not None:
             settings = replace(settings, folds=read_folds(fold_file, cache.table))
+        if final is not None and settings.models is None:
+            # What a model predicts clips by that lack a feature.
+            settings = replace(settings, late=True)
         results = evaluate(cache, settings)
         results = replace(
             results,

@@ -147,8 +147,18 @@ def saved_heads(results: Results) -> SavedHeads:
     return SavedHeads(results.classes, models, results.heads, _facts(results))
 
 
-def write_heads(path: str | Path, saved: SavedHeads) -> None:
+def write_heads(
+    path: str | Path, saved: SavedHeads, dtypes: Mapping[str, type[np.floating]] | None = None
+) -> None:
     """As `save_heads`, of heads that are no longer those of an evaluation.
+
+    Parameters
+    ----------
+    path, saved
+        The file, and what goes into it.
+    dtypes
+        Types that a head's arrays are written in, by name; as they are where it has none.
+        `load_heads` reads them back in the types of `Head`.
 
     Raises
     ------
@@ -160,7 +170,7 @@ def write_heads(path: str | Path, saved: SavedHeads) -> None:
         for name in (*_ARRAYS, *_OPTIONAL):
             values = getattr(head, name)
             if values is not None:
-                arrays[f"{i}/{name}"] = values
+                arrays[f"{i}/{name}"] = values.astype((dtypes or {}).get(name, values.dtype))
     header = {
         "mvemo_heads": VERSION,
         "classes": list(saved.classes),
@@ -240,6 +250,12 @@ def _read_head(
     """Head `i`, of which `entry` is what the header says."""
     arrays = {name: file[f"{i}/{name}"] for name in _ARRAYS}
     arrays |= {name: file[f"{i}/{name}"] for name in _OPTIONAL if f"{i}/{name}" in file}
+    arrays = {
+        name: values.astype(np.float32 if name == "coef" else np.float64)
+        if values.dtype.kind == "f"
+        else values
+        for name, values in arrays.items()
+    }
     dim = arrays["mean"].size
     shapes = {
         "mean": (dim,),

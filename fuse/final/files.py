@@ -18,11 +18,12 @@ from mvemo.cache import FeatureSpec
 from mvemo.cache.spec import content_digest
 from mvemo.fuse.crossval.saving import load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor, Reference
+from mvemo.fuse.final.model import HEAD_DTYPES, FeatureKey, FinalModel, Predictor, Reference
 from mvemo.manifests.files import replacing, write_json
 
 # Rises whenever an older reader would predict something else.
-VERSION = 1
+# 2: products of some of the features; heads in half precision.
+VERSION = 2
 HEADS, REFERENCE, MODEL = "heads.npz", "reference.npz", "model.json"
 
 
@@ -50,10 +51,11 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         (folder / MODEL).unlink(missing_ok=True)
     except OSError as error:
         raise FuseError(f"{folder}: cannot be written: {error.strerror}") from None
-    write_heads(folder / HEADS, model.heads)
+    write_heads(folder / HEADS, model.heads, HEAD_DTYPES)
     arrays = {}
     for i, reference in enumerate(model.reference.values()):
-        arrays[f"{i}/mean"], arrays[f"{i}/scale"] = reference.mean, reference.scale
+        arrays[f"{i}/mean"] = reference.mean.astype(np.float32)
+        arrays[f"{i}/scale"] = reference.scale.astype(np.float32)
     with replacing(folder / REFERENCE, error=FuseError) as temp, temp.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     record = {
@@ -118,7 +120,9 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
     with np.load(folder / REFERENCE, allow_pickle=False) as arrays:
         for i, entry in enumerate(record["reference"]):
             reference[entry["feature"], entry["fold"]] = Reference(
-                arrays[f"{i}/mean"], arrays[f"{i}/scale"], _threshold(entry["threshold"])
+                arrays[f"{i}/mean"].astype(np.float64),
+                arrays[f"{i}/scale"].astype(np.float64),
+                _threshold(entry["threshold"]),
             )
     heads = load_heads(folder / HEADS)
     if list(heads.classes) != record["classes"]:
@@ -146,6 +150,7 @@ def _predictor(entry: dict[str, Any]) -> Predictor:
         predictor,
         features=tuple(predictor.features),
         modalities=tuple(predictor.modalities),
+        bases=tuple(predictor.bases),
         residuals=tuple((low, high) for low, high in predictor.residuals),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,14 +14,23 @@ from mvemo.fuse.arrays import F64
 from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
+from mvemo.fuse.final.products import part_products
+from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
-from mvemo.fuse.models import SECOND_LAYERS, parts_of
+from mvemo.fuse.models import LATE, SECOND_LAYERS, parts_of
 from mvemo.fuse.results import ModelResult, Results
 
 # A clip is unlike the training clips that lies farther from their mean than this share of them.
 TYPICAL_SHARE = 0.99
 # Of training residuals, between the ends of the interval of a predicted value.
 INTERVAL_SHARE = 0.9
+
+# What a head's arrays are written in: a few hundred kB for some thousand numbers a clip.
+HEAD_DTYPES: dict[str, type[np.floating]] = {
+    "coef": np.float16,
+    "mean": np.float32,
+    "scale": np.float32,
+}
 
 # A feature's name, and the fold whose net made it; None where all folds share one.
 FeatureKey = tuple[str, int | None]
@@ -47,6 +56,9 @@ class Predictor:
     residuals
         Values alone: (low, high) of each target, quantiles of out-of-fold residuals between
         which `INTERVAL_SHARE` of them lie; empty where there are none.
+    bases
+        Of a product of some of the model's single features (`mvemo.fuse.final.products`):
+        their names; else empty.
     """
 
     name: str
@@ -55,6 +67,7 @@ class Predictor:
     expected: Mapping[str, Any]
     temperature: float = 1.0
     residuals: tuple[tuple[float, float], ...] = ()
+    bases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,8 @@ class FinalModel:
     specs
         What made each feature, as in the cache, without the clips it was trained on.
     predictors
-        Best first, by the mean of the primary metric over folds.
+        Best first, by the mean of the primary metric over folds; each predicts clips that
+        lack something that all before it need.
     reference
         By feature and net.
     scale
@@ -124,17 +138,34 @@ class FinalModel:
         """Names of the outputs, in their order."""
         return self.heads.classes
 
-    def best(self, modalities: tuple[str, ...]) -> Predictor | None:
-        """The best predictor that needs no more than these modalities; None for none."""
-        fits = (p for p in self.predictors if set(p.modalities) <= set(modalities))
-        return next(fits, None)
+    def best(self, modalities: tuple[str, ...], without: Collection[str] = ()) -> Predictor | None:
+        """The best predictor that needs no more than these modalities; None for none.
+
+        Parameters
+        ----------
+        modalities
+            Of ``audio`` and ``video``.
+        without
+            Features that are not to be had.
+        """
+        for predictor in self.predictors:
+            readable = set(predictor.modalities) <= set(modalities)
+            if readable and not set(predictor.features) & set(without):
+                return predictor
+        return None
+
+    def best_of(self, features: Collection[str]) -> Predictor | None:
+        """The best predictor that needs no more than these features; None for none."""
+        return next((p for p in self.predictors if set(p.features) <= set(features)), None)
 
     def variants(self, feature: str) -> tuple[FeatureSpec, ...]:
         """Specs of a feature: one, or one for each fold's net."""
         return tuple(spec for spec in self.specs if spec.name == feature)
 
 
-def build_model(cache: Cache, results: Results, lld: tuple[str, ...] = ()) -> FinalModel:
+def build_model(
+    cache: Cache, results: Results, lld: tuple[str, ...] = (), preferred: str | None = None
+) -> FinalModel:
     """A model of an evaluation whose heads were also fitted on all clips.
 
     Parameters
@@ -145,6 +176,9 @@ def build_model(cache: Cache, results: Results, lld: tuple[str, ...] = ()) -> Fi
         Of `mvemo.fuse.evaluate` with ``refit=True``, of clips and not of whole songs.
     lld
         As in the settings of the evaluation.
+    preferred
+        Name of the model that predicts where a clip has all that it needs; None for the one
+        with the best mean score.
 
     Raises
     ------
@@ -157,47 +191,51 @@ def build_model(cache: Cache, results: Results, lld: tuple[str, ...] = ()) -> Fi
     heads = tuple(head for head in results.heads if head.fold is None)
     if not heads:
         raise BadFeatures(f"{cache.path}: no head could be fitted on all clips")
+    saved = saved_heads(replace(results, heads=heads))
     features = Features(cache, lld)
-    named = dict.fromkeys(name for model in results.models for name in model.features)
-    specs = tuple(replace(s, trained_on=()) for name in named for s in features.variants(name))
-    imported = {spec.name for spec in specs if spec.protocol == "imported"}
-    predictors = tuple(
-        p for p in _predictors(results, features.modality) if not imported & set(p.features)
-    )
+    imported = {
+        name
+        for name in features.modality
+        if any(spec.protocol == "imported" for spec in features.variants(name))
+    }
+    ranked = _predictors(results, saved, features.modality)
+    ranked.sort(key=lambda p: p.name != preferred)
+    predictors = _reachable(p for p in ranked if not imported & set(p.features))
     if not predictors:
         raise BadFeatures(
             f"{cache.path}: every model needs imported features ({', '.join(sorted(imported))}), "
             "which 'mvemo predict' cannot make of new clips"
         )
-    used = {name for predictor in predictors for name in predictor.features}
-    specs = tuple(spec for spec in specs if spec.name in used)
+    used = dict.fromkeys(name for predictor in predictors for name in predictor.features)
+    specs = tuple(replace(s, trained_on=()) for name in used for s in features.variants(name))
     return FinalModel(
         name=results.name,
         task=results.task.name,
-        heads=saved_heads(replace(results, heads=heads)),
+        heads=_needed(saved, predictors),
         specs=specs,
         predictors=predictors,
         reference={(s.name, s.fold): _reference(features, s) for s in specs},
-        scale=_scale(results),
+        scale=results.task.label_scale(results.classes, results.y_true),
         facts=_facts(cache, results, sorted(imported)),
     )
 
 
-def _predictors(results: Results, modality: Mapping[str, str]) -> list[Predictor]:
-    """All evaluated models, best first; then what remains of fusions with a modality missing.
+def _predictors(
+    results: Results, saved: SavedHeads, modality: Mapping[str, str]
+) -> list[Predictor]:
+    """All that can predict, best first: evaluated models, products of some of the features.
 
-    The latter only where no evaluated model needs as little.
+    Then what remains of fusions with a modality missing, where nothing evaluated needs as
+    little.
     """
-
-    def rank(model: ModelResult) -> float:
-        mean = results.primary_mean(model)
-        return mean if np.isfinite(mean) else -np.inf
-
-    ranked = sorted((m for m in results.models if m.valid.any()), key=rank, reverse=True)
-    predictors = [_predictor(results, model) for model in ranked]
-    saved = saved_heads(results)
+    evaluated = [m for m in results.models if m.valid.any()]
+    evaluated = [m for m in evaluated if any(_is_of(h, m.name, m.features) for h in saved.heads)]
+    predictors = [predictor_of(results, model) for model in evaluated]
+    if any(head.model == LATE for head in saved.heads):
+        predictors += [predictor_of(results, m, m.features) for m in part_products(results)]
+    predictors.sort(key=_rank, reverse=True)
     covered = {predictor.modalities for predictor in predictors}
-    names = [model.name for model in ranked if model.name not in SECOND_LAYERS]
+    names = [m.name for m in evaluated if m.name not in SECOND_LAYERS]
     fusions = [model for model in saved.models if model.name in names]
     for parts in parts_of(fusions, modality).values():
         for part in parts.values():
@@ -207,19 +245,65 @@ def _predictors(results: Results, modality: Mapping[str, str]) -> list[Predictor
     return predictors
 
 
-def _predictor(results: Results, model: ModelResult) -> Predictor:
+def _rank(predictor: Predictor) -> float:
+    mean = predictor.expected["mean"]
+    return -np.inf if mean is None else float(mean)
+
+
+def _is_of(head: Head, name: str, features: tuple[str, ...]) -> bool:
+    """Whether a head is a model's."""
+    if name in SECOND_LAYERS:
+        return head.model == name
+    return head.model not in SECOND_LAYERS and head.features == features
+
+
+def _reachable(predictors: Iterable[Predictor]) -> tuple[Predictor, ...]:
+    """Those that some clip is predicted by: none before them needs as little."""
+    reachable: list[Predictor] = []
+    for predictor in predictors:
+        if not any(set(better.features) <= set(predictor.features) for better in reachable):
+            reachable.append(predictor)
+    return tuple(reachable)
+
+
+def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
+    """The heads that the predictors need, in the precision in which they are written."""
+    features_of = {model.name: model.features for model in saved.models}
+    names, needed = set(), {p.features for p in predictors if not p.bases}
+    for predictor in predictors:
+        layer = LATE if predictor.bases else predictor.name
+        if layer not in SECOND_LAYERS:
+            continue
+        names.add(layer)
+        for head in saved.select(layer):
+            needed |= {features_of[base] for base in head.features}
+    heads = tuple(
+        _rounded(head)
+        for head in saved.heads
+        if head.model in names or (head.model not in SECOND_LAYERS and head.features in needed)
+    )
+    return replace(saved, heads=heads)
+
+
+def _rounded(head: Head) -> Head:
+    """What is left of a head's figures in a model's file (`HEAD_DTYPES`)."""
+    arrays = {name: getattr(head, name) for name in HEAD_DTYPES}
+    return replace(
+        head,
+        **{
+            name: values.astype(HEAD_DTYPES[name]).astype(values.dtype)
+            for name, values in arrays.items()
+        },
+    )
+
+
+def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = ()) -> Predictor:
+    """A predictor by an evaluated model: what it may promise, calibrated out of fold."""
     task, valid = results.task, model.valid
+    y_true, outputs = results.y_true[valid], model.outputs[valid]
     temperature = 1.0
     if task.fits_temperature:
-        temperature = fit_temperature(
-            log_probabilities(model.outputs[valid]), results.y_true[valid]
-        )
-    residuals: tuple[tuple[float, float], ...] = ()
-    if task.name == "regression":
-        tail = (1 - INTERVAL_SHARE) / 2
-        errors = results.y_true[valid] - model.outputs[valid]
-        ends = np.quantile(errors, [tail, 1 - tail], axis=0)
-        residuals = tuple((float(low), float(high)) for low, high in ends.T)
+        temperature = fit_temperature(log_probabilities(outputs), y_true)
     interval = model.intervals.get("primary")
     expected = {
         "metric": task.primary_metric,
@@ -227,7 +311,15 @@ def _predictor(results: Results, model: ModelResult) -> Predictor:
         "interval": None if interval is None else [_finite(end) for end in interval],
         "scores": {name: _finite(value) for name, value in model.scores.items()},
     }
-    return Predictor(model.name, model.features, model.modalities, expected, temperature, residuals)
+    return Predictor(
+        model.name,
+        model.features,
+        model.modalities,
+        expected,
+        temperature,
+        task.residual_ends(y_true, outputs, INTERVAL_SHARE),
+        bases,
+    )
 
 
 def _finite(value: float) -> float | None:
@@ -244,20 +336,6 @@ def _reference(features: Features, spec: FeatureSpec) -> Reference:
     threshold = float(np.quantile(distances, TYPICAL_SHARE, method="higher")) if n else 0.0
     # Of one clip, or of equal ones, nothing is known of how far others may lie.
     return replace(reference, threshold=threshold or np.inf)
-
-
-def _scale(results: Results) -> dict[str, dict[str, float]]:
-    if results.task.name != "regression":
-        return {}
-    return {
-        name: {
-            "minimum": float(values.min()),
-            "maximum": float(values.max()),
-            "mean": float(values.mean()),
-            "deviation": float(values.std()),
-        }
-        for name, values in zip(results.classes, results.y_true.T, strict=True)
-    }
 
 
 def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from mvemo.fuse.arrays import F64
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.late import late_part
 from mvemo.fuse.links import decision_inputs
 from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.metrics.calibration import apply_temperature
-from mvemo.fuse.models import SECOND_LAYERS
+from mvemo.fuse.models import LATE, SECOND_LAYERS
 from mvemo.fuse.tasks.registry import task_of
 
 Vectors = Mapping[FeatureKey, F64]
@@ -34,17 +35,28 @@ def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> 
     -------
     float64 (clips, outputs): calibrated class probabilities, tags' probabilities, or values.
     """
-    if predictor.name not in SECOND_LAYERS:
+    layer = second_layer(model, predictor)
+    if layer is None:
         outputs = _concatenated(model, predictor.features, vectors)
     else:
-        (head,) = model.heads.select(predictor.name)
         features = {m.name: m.features for m in model.heads.models}
-        bases = [_concatenated(model, features[base], vectors) for base in head.features]
-        x = [decision_inputs(values, head.link) for values in bases]
-        outputs = head.predict(np.concatenate(x, axis=1))
+        bases = [_concatenated(model, features[base], vectors) for base in layer.features]
+        x = [decision_inputs(values, layer.link) for values in bases]
+        outputs = layer.predict(np.concatenate(x, axis=1))
     if task_of(model.task).fits_temperature:
         return apply_temperature(outputs, predictor.temperature)
     return outputs
+
+
+def second_layer(model: FinalModel, predictor: Predictor) -> Head | None:
+    """The head over other heads' outputs that a predictor is; None of features."""
+    if predictor.bases:
+        (product,) = model.heads.select(LATE)
+        return late_part(product, predictor.bases)
+    if predictor.name in SECOND_LAYERS:
+        (head,) = model.heads.select(predictor.name)
+        return head
+    return None
 
 
 def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict[str, F64]:
@@ -65,10 +77,8 @@ def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict
 
 def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
     """float64 (tags,): what a tag's probability must reach; 0.5 where none was fitted."""
-    if predictor.name in SECOND_LAYERS:
-        heads: tuple[Head, ...] = model.heads.select(predictor.name)
-    else:
-        heads = model.heads.select_features(predictor.features)
+    layer = second_layer(model, predictor)
+    heads = model.heads.select_features(predictor.features) if layer is None else (layer,)
     fitted = [head.thresholds for head in heads if head.thresholds is not None]
     if not fitted:
         return np.full(len(model.classes), 0.5)

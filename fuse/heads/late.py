@@ -10,6 +10,7 @@ clip that has all features, and it can do without any of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -153,6 +154,44 @@ def late_head(
         C=settings.C,
         link=clips.link,
         inputs=DECISION_INPUTS[clips.link],
+    )
+
+
+def late_part(head: Head, names: Sequence[str]) -> Head:
+    """The product of some of the bases alone, as for clips that lack the others.
+
+    Parameters
+    ----------
+    head
+        Of `late_head`.
+    names
+        Of its bases, in its order; one at least.
+
+    Examples
+    --------
+    Of three features that count alike two are left: each counts half.
+
+    >>> import numpy as np
+    >>> from mvemo.fuse import Clips, task_of
+    >>> from mvemo.fuse.heads.settings import HeadSettings
+    >>> clips = Clips(task_of("multiclass"), np.array([0]), ("a",), np.array([0]), n_outputs=2)
+    >>> head = late_head(clips, None, ["i3d", "lld", "musicnn"], np.ones((3, 2)), HeadSettings())
+    >>> late_part(head, ["i3d", "musicnn"]).coef
+    array([[0.5, 0. , 0.5, 0. ],
+           [0. , 0.5, 0. , 0.5]], dtype=float32)
+    """
+    n_outputs = len(head.intercept)
+    # (outputs, bases, outputs), of which the diagonals over outputs are not zero
+    blocks = head.coef.astype(np.float64).reshape(n_outputs, len(head.features), n_outputs)
+    part = blocks[:, [head.features.index(name) for name in names]]
+    if head.link == "identity":
+        share = part.sum(axis=(1, 2))
+    else:
+        share = np.full(n_outputs, len(names) / len(head.features))
+    coef = (part / share[:, None, None]).reshape(n_outputs, -1)
+    zeros, ones = np.zeros(coef.shape[1]), np.ones(coef.shape[1])
+    return replace(
+        head, features=tuple(names), mean=zeros, scale=ones, coef=coef.astype(np.float32)
     )
 
 

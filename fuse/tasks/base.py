@@ -264,6 +264,22 @@ class Task(ABC):
         """
         return {}
 
+    def residual_ends(
+        self, y_true: NDArray[Any], outputs: F64, share: float
+    ) -> tuple[tuple[float, float], ...]:
+        """For each target (low, high), between which a share of the errors lies.
+
+        Empty but for values. Errors are labels minus outputs, of clips that the model was
+        not fitted on; NaN rows are left out.
+        """
+        return ()
+
+    def label_scale(
+        self, names: Sequence[str], y_true: NDArray[Any]
+    ) -> dict[str, dict[str, float]]:
+        """Target to ``minimum``, ``maximum``, ``mean`` and ``deviation``; empty but for values."""
+        return {}
+
     @abstractmethod
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int

@@ -177,6 +177,27 @@ class Regression(Task):
         true, predicted = self.plane.quadrants(y_true), self.plane.quadrants(y_pred)
         return confusion_matrix(true, predicted, len(QUADRANTS))
 
+    def residual_ends(
+        self, y_true: NDArray[Any], outputs: F64, share: float
+    ) -> tuple[tuple[float, float], ...]:
+        valid = complete(outputs)
+        tail = (1 - share) / 2
+        ends = np.quantile(y_true[valid] - outputs[valid], [tail, 1 - tail], axis=0)
+        return tuple((float(low), float(high)) for low, high in ends.T)
+
+    def label_scale(
+        self, names: Sequence[str], y_true: NDArray[Any]
+    ) -> dict[str, dict[str, float]]:
+        return {
+            name: {
+                "minimum": float(values.min()),
+                "maximum": float(values.max()),
+                "mean": float(values.mean()),
+                "deviation": float(values.std()),
+            }
+            for name, values in zip(names, y_true.T, strict=True)
+        }
+
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:

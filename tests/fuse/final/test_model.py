@@ -27,39 +27,81 @@ from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import SECOND_LAYERS
 
 
-def model_of(path, **changes):
+def model_of(path, preferred=None, **changes):
     settings = plain_settings(refit=True, **changes)
     with open_cache(path) as cache:
         results = evaluate(cache, settings)
-        return build_model(cache, results), results
+        return build_model(cache, results, preferred=preferred), results
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    table = make_table()
+    path = frozen_cache(tmp_path_factory.mktemp("final") / "f.h5", table)
+    with open_cache(path) as cache:
+        return path, evaluate(cache, plain_settings(refit=True, stacked=True, late=True)), table
+
+
+def frozen_model(evaluated, preferred):
+    path, results, _ = evaluated
+    with open_cache(path) as cache:
+        return build_model(cache, results, preferred=preferred)
 
 
 @pytest.fixture
-def frozen(tmp_path):
-    table = make_table()
-    path = frozen_cache(tmp_path / "f.h5", table)
-    model, results = model_of(path, stacked=True, late=True)
+def frozen(evaluated):
+    _, results, table = evaluated
+    model = frozen_model(evaluated, None)
     vectors = {(n, None): features(table, n).astype(float) for n in ("music1d", "i3d", "c3d")}
     vectors["music2d", None] = features(table, "music2d").astype(float)
     return model, results, vectors, table
 
 
-def test_predictors_are_ranked_by_the_cross_validation(frozen):
+def test_predictors_are_ranked_and_each_is_of_use(frozen):
     model, results, _, _ = frozen
     means = [p.expected["mean"] for p in model.predictors]
     assert means == sorted(means, reverse=True)
-    assert len(model.predictors) == len(results.models)
-    best = model.best(("audio",))
-    assert best is not None
-    assert best.modalities == ("audio",)
-    singles = {m.name: results.primary_mean(m) for m in results.models if "audio" in m.modalities}
-    assert best.expected["mean"] == max(singles[n] for n in ("music1d", "music2d"))
+    assert means[0] >= max(results.primary_mean(m) for m in results.models)
+    for row, predictor in enumerate(model.predictors):
+        for better in model.predictors[:row]:
+            assert not set(better.features) <= set(predictor.features)
     assert model.best(()) is None
 
 
-def test_a_single_feature_is_predicted_by_its_head_and_temperature(frozen):
+def test_what_lacks_features_is_predicted_by_the_product_of_the_others(frozen):
     model, _, vectors, _ = frozen
-    predictor = next(p for p in model.predictors if p.name == "i3d+music1d")
+    best = model.best(("audio",))
+    assert (best.features, best.bases) == (("music1d", "music2d"), ("music1d", "music2d"))
+    singles = []
+    (product,) = model.heads.select("integrated-late")
+    for column, name in enumerate(product.features):
+        if name in best.features:
+            (head,) = model.heads.select(name)
+            weights = np.diag(product.coef[:, 6 * column : 6 * column + 6])
+            singles.append(np.log(head.predict(vectors[name, None]).clip(1e-4)) * weights)
+    # Each base's share of the product of four grows to that of a product of two.
+    scores = np.sum(singles, axis=0) * len(product.features) / 2
+    expected = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    outputs = predict_clips(model, best, vectors)
+    np.testing.assert_allclose(outputs, apply_temperature(expected, best.temperature), rtol=1e-5)
+    without = model.best(("audio", "video"), without=["music2d"])
+    assert len(without.features) > 1
+    assert "music2d" not in without.features
+    assert model.best_of({"i3d"}).name == "i3d"
+
+
+def test_the_preferred_model_comes_first(evaluated):
+    model = frozen_model(evaluated, "i3d+music1d")
+    assert model.predictors[0].name == "i3d+music1d"
+    # Whatever has these features is predicted by it: nothing else that needs both is kept.
+    for predictor in model.predictors[1:]:
+        assert not {"i3d", "music1d"} <= set(predictor.features)
+
+
+def test_a_concatenation_is_predicted_by_its_head_and_temperature(evaluated, frozen):
+    _, _, vectors, _ = frozen
+    model = frozen_model(evaluated, "i3d+music1d")
+    predictor = model.predictors[0]
     (head,) = model.heads.select("i3d+music1d")
     x = np.concatenate([vectors["i3d", None], vectors["music1d", None]], axis=1)
     expected = apply_temperature(head.predict(x), predictor.temperature)
@@ -69,9 +111,10 @@ def test_a_single_feature_is_predicted_by_its_head_and_temperature(frozen):
 
 
 @pytest.mark.parametrize("name", SECOND_LAYERS)
-def test_second_layers_read_what_their_bases_predict(frozen, name):
-    model, _, vectors, table = frozen
-    predictor = next(p for p in model.predictors if p.name == name)
+def test_second_layers_read_what_their_bases_predict(evaluated, frozen, name):
+    _, _, vectors, table = frozen
+    model = frozen_model(evaluated, name)
+    predictor = model.predictors[0]
     (layer,) = model.heads.select(name)
     decisions = []
     features_of = {m.name: m.features for m in model.heads.models}
@@ -171,7 +214,7 @@ def test_what_is_no_model_is_one_line(frozen, tmp_path):
     save_model(folder, model)
     record = json.loads((folder / "model.json").read_text())
     (folder / "model.json").write_text(json.dumps({**record, "mvemo_model": 99}))
-    with pytest.raises(FuseError, match="a model of version 99; this reads 1"):
+    with pytest.raises(FuseError, match="a model of version 99; this reads 2"):
         load_model(folder)
     (folder / "model.json").write_text(json.dumps(record))
     (folder / "reference.npz").write_bytes(b"other")

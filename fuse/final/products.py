@@ -1,0 +1,63 @@
+"""Products of some of the single features, for clips that lack the others.
+
+The product of all single features (`mvemo.fuse.heads.late`) can do without any of them. What
+is left of it for a clip without pictures, or on a machine without a net's weights, is scored
+here as all models are: out of fold.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from mvemo.fuse.clips import Clips
+from mvemo.fuse.heads.late import late_bases, late_inner
+from mvemo.fuse.models import LATE, Model, modalities_of
+from mvemo.fuse.results import ModelResult, Results, score_model
+
+# Of so many features all parts are taken; of more, those of one modality and those that lack
+# one feature.
+MOST_BASES = 5
+
+
+def part_products(results: Results) -> list[ModelResult]:
+    """Scores of the products of two single features or more, but not of all.
+
+    A clip is predicted by weights that were fitted on other folds' clips.
+
+    Parameters
+    ----------
+    results
+        Of an evaluation with the product of all.
+    """
+    models = {m.name: m for m in results.models if len(m.features) == 1 and m.valid.any()}
+    bases = late_bases([Model(m.name, m.features, m.modalities) for m in models.values()])
+    clips = Clips(results.task, results.y_true, results.groups, results.folds, len(results.classes))
+    products = []
+    for part in _parts(bases):
+        outputs = np.stack([models[base.name].outputs for base in part])
+        fused = late_inner(clips, outputs, results.folds)
+        # It stands for clips that have all of these.
+        fused[~np.isfinite(outputs).all(axis=(0, 2))] = np.nan
+        names = tuple(base.name for base in part)
+        model = Model(f"{LATE}:{'+'.join(names)}", names, modalities_of(part))
+        if np.isfinite(fused).any():
+            scored = score_model(
+                results.task, model, fused, results.y_true, results.folds, results.k
+            )
+            products.append(scored)
+    return products
+
+
+def _parts(bases: tuple[Model, ...]) -> list[tuple[Model, ...]]:
+    """Selections of the bases, in their order, largest first."""
+    if len(bases) <= MOST_BASES:
+        sizes = range(len(bases) - 1, 1, -1)
+        return [part for size in sizes for part in combinations(bases, size)]
+    parts = dict.fromkeys(combinations(bases, len(bases) - 1))
+    for modality in ("audio", "video"):
+        part = tuple(base for base in bases if base.modalities == (modality,))
+        if 1 < len(part) < len(bases):
+            parts[part] = None
+    return list(parts)

@@ -1,0 +1,253 @@
+"""What a prediction is said to be: one format for each task, chosen once by `format_of`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mvemo.fuse.arrays import F64
+from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor
+from mvemo.fuse.final.predicting import tag_thresholds
+
+Record = dict[str, Any]
+# Classes beside the label, and tags, that a line of the terminal has room for.
+N_OTHERS, N_TAGS = 2, 5
+
+
+class Format(ABC):
+    """How the predictions of a model are written.
+
+    Parameters
+    ----------
+    model
+        Whose predictions they are.
+
+    Attributes
+    ----------
+    header
+        Columns of the terminal's table between the file and what predicted it.
+    text_columns
+        Which of them hold text, and are aligned at the left.
+    """
+
+    header: tuple[str, ...]
+    text_columns: frozenset[int] = frozenset()
+
+    def __init__(self, model: FinalModel) -> None:
+        self.model = model
+
+    @abstractmethod
+    def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
+        """JSON values of one clip; null where no predictor says anything of it."""
+
+    @abstractmethod
+    def csv_columns(self) -> list[str]:
+        """Columns of the CSV file between the model and the notes."""
+
+    @abstractmethod
+    def csv_cells(self, record: Record) -> list[object]:
+        """Their cells, of a record with `fields`."""
+
+    @abstractmethod
+    def cells(self, record: Record) -> list[str]:
+        """Cells of `header`, of a record that has a prediction."""
+
+    @abstractmethod
+    def headline(self, predictor: Predictor, outputs: F64) -> str:
+        """The prediction in a few words."""
+
+    @abstractmethod
+    def legend(self) -> list[str]:
+        """What the figures mean, line by line."""
+
+    @abstractmethod
+    def output_range(self) -> tuple[float, float]:
+        """Least and greatest value of a curve of outputs."""
+
+    @abstractmethod
+    def target_output(self, predictor: Predictor, outputs: F64) -> int:
+        """Index of the output that an explanation is of."""
+
+
+class ClassFormat(Format):
+    """One of several classes: probabilities, the likeliest, and its probability."""
+
+    header = ("label", "confidence", "others")
+    text_columns = frozenset({0, 2})
+
+    def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
+        if predictor is None:
+            return {"proba": None, "label": None, "confidence": None}
+        best = int(np.argmax(outputs))
+        return {
+            "proba": _by_name(self.model, outputs),
+            "label": self.model.classes[best],
+            "confidence": float(outputs[best]),
+        }
+
+    def csv_columns(self) -> list[str]:
+        return ["label", "confidence", *self.model.classes]
+
+    def csv_cells(self, record: Record) -> list[object]:
+        proba = record["proba"] or {}
+        return [record["label"], record["confidence"], *map(proba.get, self.model.classes)]
+
+    def cells(self, record: Record) -> list[str]:
+        others = _ranked(record["proba"])[1 : 1 + N_OTHERS]
+        return [record["label"], f"{record['confidence']:.2f}", _listed(others)]
+
+    def headline(self, predictor: Predictor, outputs: F64) -> str:
+        best = int(np.argmax(outputs))
+        return f"{self.model.classes[best]}, with a probability of {outputs[best]:.2f}"
+
+    def legend(self) -> list[str]:
+        return ["confidence: calibrated probability of the label, among the model's classes"]
+
+    def output_range(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    def target_output(self, predictor: Predictor, outputs: F64) -> int:
+        return int(np.argmax(outputs))
+
+
+class TagFormat(Format):
+    """Any of several tags: probabilities, and those that apply."""
+
+    header = ("tags", "all")
+    text_columns = frozenset({0, 1})
+
+    def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
+        if predictor is None:
+            return {"proba": None, "label": None, "confidence": None}
+        return {
+            "proba": _by_name(self.model, outputs),
+            "label": self._applying(predictor, outputs),
+            "confidence": None,
+        }
+
+    def csv_columns(self) -> list[str]:
+        return ["label", "confidence", *self.model.classes]
+
+    def csv_cells(self, record: Record) -> list[object]:
+        label, proba = record["label"], record["proba"] or {}
+        joined = None if label is None else ";".join(label)
+        return [joined, None, *map(proba.get, self.model.classes)]
+
+    def cells(self, record: Record) -> list[str]:
+        return [", ".join(record["label"]) or "none", _listed(_ranked(record["proba"])[:N_TAGS])]
+
+    def headline(self, predictor: Predictor, outputs: F64) -> str:
+        return ", ".join(self._applying(predictor, outputs)) or "none of the tags"
+
+    def legend(self) -> list[str]:
+        return []
+
+    def output_range(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    def target_output(self, predictor: Predictor, outputs: F64) -> int:
+        # The tag that is furthest above what it must reach.
+        return int(np.argmax(outputs - tag_thresholds(self.model, predictor)))
+
+    def _applying(self, predictor: Predictor, outputs: F64) -> list[str]:
+        applies = outputs >= tag_thresholds(self.model, predictor)
+        return [name for name, tag in zip(self.model.classes, applies, strict=True) if tag]
+
+
+class RatingFormat(Format):
+    """Values of one or more targets: each with an interval and the scale it is on."""
+
+    _ends: ClassVar[tuple[str, ...]] = ("value", "low", "high")
+
+    def __init__(self, model: FinalModel) -> None:
+        super().__init__(model)
+        self.header = model.classes
+
+    def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
+        values = None if predictor is None else self._values(predictor, outputs)
+        return {"values": values, "scale": self._scale()}
+
+    def csv_columns(self) -> list[str]:
+        names = self.model.classes
+        return [column for name in names for column in (name, f"{name} low", f"{name} high")]
+
+    def csv_cells(self, record: Record) -> list[object]:
+        of_targets = record["values"] or {}
+        names = self.model.classes
+        return [of_targets.get(name, {}).get(end) for name in names for end in self._ends]
+
+    def cells(self, record: Record) -> list[str]:
+        return [self._text(value) for value in record["values"].values()]
+
+    def headline(self, predictor: Predictor, outputs: F64) -> str:
+        values = self._values(predictor, outputs)
+        return ", ".join(f"{name} {self._text(value)}" for name, value in values.items())
+
+    def legend(self) -> list[str]:
+        lines = [f"{name}: {words}" for name, words in self._scale().items()]
+        return [*lines, f"in brackets: where {INTERVAL_SHARE:.0%} of unseen clips' ratings lay"]
+
+    def output_range(self) -> tuple[float, float]:
+        scales = self.model.scale.values()
+        return min(s["minimum"] for s in scales), max(s["maximum"] for s in scales)
+
+    def target_output(self, predictor: Predictor, outputs: F64) -> int:
+        # The target that is furthest from its mean.
+        scales = [self.model.scale[name] for name in self.model.classes]
+        mean = np.array([s["mean"] for s in scales])
+        deviation = np.array([s["deviation"] or 1.0 for s in scales])
+        return int(np.argmax(np.abs(outputs - mean) / deviation))
+
+    def _values(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
+        residuals: Sequence[tuple[float | None, float | None]] = predictor.residuals
+        residuals = residuals or [(None, None)] * len(self.model.classes)
+        return {
+            name: {
+                "value": float(value),
+                "low": None if low is None else float(value + low),
+                "high": None if high is None else float(value + high),
+            }
+            for name, value, (low, high) in zip(self.model.classes, outputs, residuals, strict=True)
+        }
+
+    def _scale(self) -> dict[str, str]:
+        """What the numbers of each target mean: the ratings that the model was made of."""
+        return {
+            name: f"as the {self.model.facts['n_clips']} training clips were rated: least "
+            f"{s['minimum']:.3g}, most {s['maximum']:.3g}, mean {s['mean']:.3g}, standard "
+            f"deviation {s['deviation']:.3g}"
+            for name, s in self.model.scale.items()
+        }
+
+    @staticmethod
+    def _text(value: dict[str, float | None]) -> str:
+        low, high = value["low"], value["high"]
+        ends = "" if low is None or high is None else f" ({low:.3g} to {high:.3g})"
+        return f"{value['value']:.3g}{ends}"
+
+
+FORMATS: dict[str, type[Format]] = {
+    "multiclass": ClassFormat,
+    "multilabel": TagFormat,
+    "regression": RatingFormat,
+}
+
+
+def format_of(model: FinalModel) -> Format:
+    """The format of a model's task."""
+    return FORMATS[model.task](model)
+
+
+def _by_name(model: FinalModel, outputs: F64) -> dict[str, float]:
+    return {name: float(p) for name, p in zip(model.classes, outputs, strict=True)}
+
+
+def _ranked(proba: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(proba.items(), key=lambda item: -item[1])
+
+
+def _listed(proba: list[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} {p:.2f}" for name, p in proba)
