@@ -16,7 +16,11 @@ HEAVY = ("torch", "torchvision", "librosa", "av", "cv2", "soundfile", "soxr")
 
 # What is done -> modules that are not loaded after it.
 STEPS = {
-    "import mvemo.fuse.report.page, mvemo.fuse.report.terminal": ("matplotlib", "jinja2", "torch"),
+    "import mvemo.fuse.report.page, mvemo.fuse.report.terminal": (
+        *("matplotlib", "jinja2", "torch"),
+        # Half of the start of stage two.
+        *("sklearn", "scipy.stats"),
+    ),
     f"import {', '.join(PLACES)}": HEAVY,
     "from mvemo.pipeline.settings import load_fuse_settings; "
     "assert load_fuse_settings('demo', ['nets.i3d.lr=1']).head.C == 0.01": ("torch",),

@@ -7,15 +7,10 @@ are left out.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import brentq
-from sklearn.metrics import brier_score_loss
-from sklearn.metrics import log_loss as sklearn_log_loss
 
 from mvemo.fuse.arrays import F64, Bools, Ints
 
@@ -136,10 +131,9 @@ def brier_score(y_true: Ints, proba: F64) -> float:
     if not len(y_true):
         return float("nan")
     if y_true.ndim == 2:
-        return float(brier_score_loss(y_true.ravel(), proba.ravel(), pos_label=1))
-    with _any_sum():
-        classes = range(proba.shape[1])
-        return float(brier_score_loss(y_true, proba, labels=classes, scale_by_half=False))
+        return float(np.square(y_true - proba).mean())
+    target = y_true[:, None] == np.arange(proba.shape[1])
+    return float(np.square(target - proba).sum(axis=1).mean())
 
 
 def log_loss(y_true: Ints, proba: F64) -> float:
@@ -156,24 +150,6 @@ def log_loss(y_true: Ints, proba: F64) -> float:
     --------
     >>> import numpy as np
     >>> round(log_loss(np.array([0, 1]), np.array([[0.5, 0.5], [0.75, 0.25]])), 4)
-    1.0397
-    """
-    y_true, proba = _predicted(y_true, proba)
-    if not len(y_true):
-        return float("nan")
-    if y_true.ndim == 2:
-        return float(sklearn_log_loss(y_true.ravel(), proba.ravel(), labels=[0, 1]))
-    with _any_sum():
-        return float(sklearn_log_loss(y_true, proba, labels=range(proba.shape[1])))
-
-
-def quick_log_loss(y_true: Ints, proba: F64) -> float:
-    """As `log_loss`, without scikit-learn's checks: for choices that compare many fits.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> round(quick_log_loss(np.array([0, 1]), np.array([[0.5, 0.5], [0.75, 0.25]])), 4)
     1.0397
     """
     y_true, proba = _predicted(y_true, proba)
@@ -309,14 +285,6 @@ def apply_temperature(proba: F64, temperature: float | F64) -> F64:
     exp = np.exp(z - z.max(axis=-1, keepdims=True))
     result: F64 = exp / exp.sum(axis=-1, keepdims=True)
     return result
-
-
-@contextmanager
-def _any_sum() -> Iterator[None]:
-    """Without scikit-learn's warning that probabilities rounded to 1e-7 do not sum to one."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The y_prob values do not sum to one")
-        yield
 
 
 def _stated_and_right(y_true: Ints, proba: F64) -> tuple[F64, Bools]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import precision_recall_fscore_support
 
 from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
-from mvemo.fuse.metrics.ranking import average_precision, roc_auc
+from mvemo.fuse.metrics.multiclass import precision_recall_f1
+from mvemo.fuse.metrics.ranking import average_precision, rank_columns, roc_auc
 
 # Of a tag whose training clips allow no other.
 DEFAULT_THRESHOLD = 0.5
@@ -115,13 +115,13 @@ def best_thresholds(proba: F64, y_true: Ints) -> F64:
     thresholds = np.full(p.shape[1], DEFAULT_THRESHOLD)
     if not len(p):
         return thresholds
-    ordered, hits, ends = _descending(positive, p)
+    ranking = rank_columns(positive, p)
     n_positive = positive.sum(axis=0)
-    f1 = 2 * hits / (np.arange(1, len(p) + 1)[:, None] + n_positive)
-    best = np.where(ends, f1, -1.0).argmax(axis=0)
+    f1 = 2 * ranking.hits / (ranking.n_clips + n_positive)
+    best = np.where(ranking.ends, f1, -1.0).argmax(axis=0)
     columns = np.arange(p.shape[1])
-    lowest_chosen = ordered[best, columns]
-    next_down = ordered[np.minimum(best + 1, len(p) - 1), columns]
+    lowest_chosen = ranking.scores[best, columns]
+    next_down = ranking.scores[np.minimum(best + 1, len(p) - 1), columns]
     middle = (lowest_chosen + next_down) / 2
     # Of neighbouring floating-point numbers the middle may round down to the lower one.
     middle = np.where(middle > next_down, middle, lowest_chosen)
@@ -130,30 +130,14 @@ def best_thresholds(proba: F64, y_true: Ints) -> F64:
     return thresholds
 
 
-def _descending(positive: Bools, scores: F64) -> tuple[F64, F64, Bools]:
-    """Scores in falling order by tag, hits so far, and where a distinct score ends."""
-    order = np.argsort(-scores, axis=0, kind="stable")
-    ordered = np.take_along_axis(scores, order, axis=0)
-    hits = np.cumsum(np.take_along_axis(positive, order, axis=0), axis=0).astype(np.float64)
-    last = np.ones((1, scores.shape[1]), dtype=np.bool_)
-    return ordered, hits, np.vstack([ordered[1:] != ordered[:-1], last])
-
-
 def _decision_scores(y_true: Bools, y_pred: Bools) -> tuple[F64, F64, F64]:
     """Precision, recall and F1 of each tag, float64 (tags,): 0 where 0 / 0.
 
     NaN for a tag that is neither true nor decided anywhere.
     """
-    if not len(y_true):
-        nothing = np.full(y_true.shape[1], np.nan)
-        return nothing, nothing.copy(), nothing.copy()
-    unseen = ~(y_true | y_pred).any(axis=0)
-    if y_true.shape[1] == 1:
-        # scikit-learn takes one column for two classes.
-        scores = precision_recall_fscore_support(
-            y_true[:, 0], y_pred[:, 0], average="binary", zero_division=0
-        )
-    else:
-        scores = precision_recall_fscore_support(y_true, y_pred, average=None, zero_division=0)
-    precision, recall, f1 = (np.where(unseen, np.nan, score) for score in scores[:3])
+    n_true, n_decided = y_true.sum(axis=0, dtype=np.float64), y_pred.sum(axis=0, dtype=np.float64)
+    n_right = (y_true & y_pred).sum(axis=0, dtype=np.float64)
+    seen = n_true + n_decided > 0
+    scores = precision_recall_f1(n_true, n_decided, n_right)
+    precision, recall, f1 = (np.where(seen, np.nan_to_num(score), np.nan) for score in scores)
     return precision, recall, f1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import r2_score, root_mean_squared_error
 
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.averages import complete, ratio
@@ -65,13 +64,10 @@ def regression_scores(y_true: F64, y_pred: F64) -> RegressionScores:
     if not len(y):
         nothing = np.full(y_true.shape[1], np.nan)
         return RegressionScores(nothing, nothing.copy(), nothing.copy(), 0)
-    r2 = np.full(y.shape[1], np.nan)
-    if len(y) > 1:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            r2 = r2_score(y, p, multioutput="raw_values", force_finite=False)
+    squares = np.square(y - p)
     return RegressionScores(
-        r2=np.where(np.isfinite(r2), r2, np.nan),
-        rmse=root_mean_squared_error(y, p, multioutput="raw_values"),
+        r2=1.0 - ratio(squares.sum(axis=0), np.square(y - y.mean(axis=0)).sum(axis=0)),
+        rmse=np.sqrt(squares.mean(axis=0)),
         ccc=concordance(y, p),
         clips=len(y),
     )

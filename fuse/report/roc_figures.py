@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.metrics import roc_curve
 
 from mvemo.fuse.arrays import F64, Bools
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
-from mvemo.fuse.metrics.ranking import roc_auc
+from mvemo.fuse.metrics.ranking import rank_columns, roc_auc
 from mvemo.fuse.report.drawing import (
     COLOURS,
     DASHES,
@@ -118,9 +117,11 @@ def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
         if truth.all() or not truth.any():
             curves.append((np.empty(0), float("nan")))
             continue
-        false_rate, true_rate, _ = roc_curve(truth, score, drop_intermediate=False)
+        ranking = rank_columns(truth[:, None], score[:, None])
+        hits, misses = ranking.hits[ranking.ends], (ranking.n_clips - ranking.hits)[ranking.ends]
         # At a vertical step np.interp takes the upper end; each curve starts in (0, 0).
-        rates = np.interp(_RATES, false_rate, true_rate)
+        false_rate, true_rate = misses / misses[-1], hits / hits[-1]
+        rates = np.interp(_RATES, np.append(0.0, false_rate), np.append(0.0, true_rate))
         rates[0] = 0.0
         curves.append((rates, float(area)))
     return curves

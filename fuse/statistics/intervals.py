@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.special import ndtri
 
 from mvemo.fuse.arrays import F64, Bools
 from mvemo.fuse.statistics.resamples import LEVEL, percentile_interval
@@ -69,8 +69,11 @@ def wilson_interval(n_right: int, n: int) -> Interval:
     >>> [round(end, 3) for end in wilson_interval(12, 12)]
     [0.758, 1.0]
     """
-    interval = binomtest(n_right, n).proportion_ci(LEVEL, method="wilson")
-    return float(interval.low), float(interval.high)
+    z, share = float(ndtri(0.5 + LEVEL / 2)), n_right / n
+    centre = (2 * n_right + z**2) / (2 * (n + z**2))
+    half = z * (4 * n_right * (1 - share) + z**2) ** 0.5 / (2 * (n + z**2))
+    low, high = centre - half, centre + half
+    return (low if n_right else 0.0), (high if n_right < n else 1.0)
 
 
 def _of_constant(value: float, n_groups: int, *, f1: bool) -> Interval:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import t as student_t
+from scipy.special import stdtr
 
 from mvemo.fuse.arrays import F64
 
@@ -57,7 +57,7 @@ def nadeau_bengio(
     if variance == 0:
         return (mean, 0.0, 1.0) if mean == 0 else (mean, float(np.copysign(np.inf, mean)), 0.0)
     t = mean / float(np.sqrt((1 / count + n_test / n_train) * variance))
-    return mean, t, float(2 * student_t.sf(abs(t), count - 1))
+    return mean, t, float(2 * stdtr(count - 1, -abs(t)))
 
 
 def holm(p_values: ArrayLike) -> F64:

@@ -18,7 +18,6 @@ from mvemo.fuse.metrics.calibration import (
     fit_temperature,
     log_loss,
     log_probabilities,
-    quick_log_loss,
 )
 from mvemo.fuse.metrics.multiclass import (
     accuracy,
@@ -102,7 +101,7 @@ class Multiclass(Task):
 
     def loss(self, y_true: NDArray[Any], outputs: F64) -> float:
         """Log loss."""
-        return quick_log_loss(y_true, outputs)
+        return log_loss(y_true, outputs)
 
     def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
         return float(np.mean(outputs.argmax(axis=1) == y_true))

@@ -15,7 +15,6 @@ from mvemo.fuse.metrics.calibration import (
     brier_score,
     expected_calibration_error,
     log_loss,
-    quick_log_loss,
 )
 from mvemo.fuse.metrics.multilabel import (
     NAMES,
@@ -97,7 +96,7 @@ class Multilabel(Task):
 
     def loss(self, y_true: NDArray[Any], outputs: F64) -> float:
         """Log loss over pairs of clip and tag."""
-        return quick_log_loss(y_true, outputs)
+        return log_loss(y_true, outputs)
 
     def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
         return mean_of_finite(roc_auc(y_true.astype(np.bool_), outputs))

@@ -17,7 +17,6 @@ from mvemo.fuse.metrics.calibration import (
     fit_temperature,
     log_loss,
     log_probabilities,
-    quick_log_loss,
     reliability,
 )
 
@@ -53,7 +52,6 @@ def test_scores_by_a_plain_loop():
     assert brier_score(labels, p) == pytest.approx(brier, abs=1e-10)
     expected = sklearn_log_loss(labels[rows], p[rows], labels=range(5))
     assert log_loss(labels, p) == pytest.approx(expected, abs=1e-10)
-    assert quick_log_loss(labels, p) == pytest.approx(expected, abs=1e-10)
 
 
 @pytest.mark.filterwarnings("error")
@@ -62,7 +60,7 @@ def test_rounded_probabilities_are_scored_as_they_are():
     p = softmax(z)
     rounded = p.round(4)
     assert not np.allclose(rounded.sum(axis=1), 1.0, atol=1e-6, rtol=0)
-    for score in (brier_score, log_loss, quick_log_loss):
+    for score in (brier_score, log_loss):
         assert score(labels, rounded) == pytest.approx(score(labels, p), abs=1e-3)
 
 
@@ -89,7 +87,7 @@ def test_reliability_table_by_hand():
 def test_nothing_to_score_is_nan():
     nothing = np.full((2, 3), np.nan)
     labels = np.array([0, 1])
-    for score in (expected_calibration_error, brier_score, log_loss, quick_log_loss):
+    for score in (expected_calibration_error, brier_score, log_loss):
         assert np.isnan(score(labels, nothing))
 
 

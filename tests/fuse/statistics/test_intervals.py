@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from fuse_samples import MULTICLASS, make_results
+from scipy.stats import binomtest
 
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.models import Model
@@ -35,6 +36,12 @@ def test_a_class_that_is_always_right_or_always_wrong_is_not_certain(model):
     assert model.intervals["f1:0"] == pytest.approx((2 * low / (1 + low), 1))
     wrong = wilson_interval(0, 16)[1]
     assert model.intervals["f1:1"] == pytest.approx((0, 2 * wrong / (1 + wrong)))
+
+
+@pytest.mark.parametrize(("n_right", "n"), [(0, 1), (1, 2), (5, 9), (12, 12)])
+def test_wilson_is_scipys(n_right, n):
+    expected = binomtest(n_right, n).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(n_right, n) == pytest.approx(tuple(expected), abs=1e-14)
 
 
 def test_other_intervals_are_percentiles_of_the_resamples(model):
