@@ -39,6 +39,37 @@ class TrainingDiverged(ExtractError, ArithmeticError):
         return f"{self.problem}: {self.advice}"
 
 
+class MediaUnavailable(ExtractError, OSError):
+    """A media file cannot be read now, for want of memory or by a disk's error; it may be later."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else "unavailable"
+
+
+class OutOfMemory(ExtractError, MemoryError):
+    """A clip needs more memory than it may have."""
+
+
+class WorkerDied(ExtractError, RuntimeError):
+    """A worker process ended before it had answered.
+
+    Parameters
+    ----------
+    reason
+        Of what it was given: "it crashes its decoder (SIGSEGV)".
+    passing
+        Whether it may succeed at another time.
+    """
+
+    def __init__(self, reason: str, passing: bool = False) -> None:
+        super().__init__(reason, passing)
+        self.reason = reason
+        self.passing = passing
+
+    def __str__(self) -> str:
+        return self.reason
+
+
 class MissingFile(ExtractError, FileNotFoundError):
     """A media or weight file does not exist or may not be opened."""
 

@@ -17,6 +17,7 @@ from mvemo.extract.training.batches import RawBatches
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.inputs import (
+    MediaDigests,
     batches_of,
     decode_jobs,
     decode_request,
@@ -47,6 +48,8 @@ class ClipMedia:
         Names of descriptors that are read beside those that nets ask for.
     require_any
         Refuse clips of which not one can be decoded.
+    retry_failed
+        Also decode clips that could not be decoded before.
 
     Attributes
     ----------
@@ -82,9 +85,10 @@ class ClipMedia:
         plans: Sequence[NetSettings] = (),
         descriptors: Sequence[str] = (),
         require_any: bool = True,
+        retry_failed: bool = False,
     ) -> None:
         self.manifest = manifest
-        self._workers = settings.extract.workers
+        self._decoding = settings.extract.decoding(retry_failed)
         self._rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
         inputs = {plan.name: input_of(plan) for plan in plans}
         names = dict.fromkeys(descriptors)
@@ -104,8 +108,9 @@ class ClipMedia:
         self._undescribed: dict[str, str] = {}
         self._store = DecodedStore(work / "decoded", request)
         self._sequences = DescribedStore(self._store, settings.descriptors, list(names))
-        self.digests = self._digest()
-        self._decode()
+        digests = self._digest()
+        self.digests: Mapping[str, str] = digests.content
+        self._decode(digests)
         if require_any:
             self._require_any()
         if names:
@@ -162,24 +167,22 @@ class ClipMedia:
 
     # --- steps
 
-    def _digest(self) -> dict[str, str]:
+    def _digest(self) -> MediaDigests:
         with Progress("digest media", len(media_files(self.manifest)), "file") as bar:
-            digests, unreadable = digest_media(
-                self.manifest, lambda failed: bar.step(failed=int(failed))
-            )
-        for clip_id, reason in unreadable.items():
+            digests = digest_media(self.manifest, lambda failed: bar.step(failed=int(failed)))
+        for clip_id, reason in digests.unreadable.items():
             self._add_problems(clip_id, dict.fromkeys(self.modalities, Problem(reason)))
         return digests
 
-    def _decode(self) -> None:
-        jobs = decode_jobs(self.manifest, self.digests)
+    def _decode(self, digests: MediaDigests) -> None:
+        jobs = decode_jobs(self.manifest, digests)
         with Progress("decode", len(jobs)) as bar:
 
             def on_clip(clip_id: str, problems: Mapping[str, Problem]) -> None:
                 self._add_problems(clip_id, problems)
                 bar.step(failed=int(any(not p.missing for p in problems.values())))
 
-            decode_many(self._store, jobs, workers=self._workers, on_clip=on_clip)
+            decode_many(self._store, jobs, self._decoding, on_clip=on_clip)
 
     def _require_any(self) -> None:
         if all(self.absent(modality) for modality in self.modalities):
@@ -201,7 +204,13 @@ class ClipMedia:
                     self._undescribed[clip_id] = reason
                 bar.step(failed=int(bool(reason)))
 
-            describe_many(self._sequences, clip_ids, workers=self._workers, on_clip=on_clip)
+            describe_many(
+                self._sequences,
+                clip_ids,
+                workers=self._decoding.workers,
+                limits=self._decoding.limits,
+                on_clip=on_clip,
+            )
 
     def _add_problems(self, clip_id: str, problems: Mapping[str, Problem]) -> None:
         for modality, problem in problems.items():

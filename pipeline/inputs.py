@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
-from mvemo.cache import content_digest
+from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets import AudioInput, Net, NetInput, SequenceInput, VideoInput
-from mvemo.extract.store.decoded import DecodedStore, DecodeJob, DecodeRequest
+from mvemo.extract.store.decoded import DecodedStore
 from mvemo.extract.store.described import DescribedStore
+from mvemo.extract.store.folders import DecodeJob, DecodeRequest
+from mvemo.extract.store.stamps import Stamp, digest_file
 from mvemo.extract.training.batches import RawBatches
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
@@ -73,9 +76,28 @@ def missing_media(manifest: Manifest, path: Path) -> list[str]:
     return missing
 
 
+@dataclass(frozen=True)
+class MediaDigests:
+    """Digests of the media files of a manifest's clips.
+
+    Parameters
+    ----------
+    content
+        Clip id to the digest of its file's bytes; empty where it cannot be read.
+    stamps
+        Clip id to what the file's entry said then, of files that can be read.
+    unreadable
+        Clip id to why its file cannot be read.
+    """
+
+    content: dict[str, str]
+    stamps: dict[str, Stamp]
+    unreadable: dict[str, str]
+
+
 def digest_media(
     manifest: Manifest, on_file: Callable[[bool], object] | None = None
-) -> tuple[dict[str, str], dict[str, str]]:
+) -> MediaDigests:
     """Digest the bytes of all media files; each is read once.
 
     Parameters
@@ -84,46 +106,51 @@ def digest_media(
         With media.
     on_file
         Called after each file, with whether it could not be read.
-
-    Returns
-    -------
-    Clip id to the digest, empty where the file cannot be read; and clip id to why it cannot.
     """
     paths = media_files(manifest)
-    digests: dict[str, str] = {}
-    reasons: dict[str, str] = {}
+    found: dict[str, tuple[str, Stamp | None, str]] = {}
     with ThreadPoolExecutor(4) as pool:
         results = pool.map(_digest_or_reason, paths.values())
-        for path, (digest, reason) in zip(paths, results, strict=True):
-            digests[path], reasons[path] = digest, reason
+        for path, result in zip(paths, results, strict=True):
+            found[path] = result
             if on_file is not None:
-                on_file(bool(reason))
-    unreadable = {clip.clip_id: reasons[clip.path] for clip in manifest.clips if reasons[clip.path]}
-    return {clip.clip_id: digests[clip.path] for clip in manifest.clips}, unreadable
+                on_file(bool(result[2]))
+    digests = MediaDigests({}, {}, {})
+    for clip in manifest.clips:
+        content, stamp, reason = found[clip.path]
+        digests.content[clip.clip_id] = content
+        if stamp is None:
+            digests.unreadable[clip.clip_id] = reason
+        else:
+            digests.stamps[clip.clip_id] = stamp
+    return digests
 
 
-def _digest_or_reason(path: Path) -> tuple[str, str]:
-    """Digest of a file and an empty text, or an empty text and why it cannot be read."""
+def _digest_or_reason(path: Path) -> tuple[str, Stamp | None, str]:
+    """Digest and stamp of a file; or an empty text, None, and why it cannot be read."""
     try:
-        return content_digest(path), ""
+        return *digest_file(path), ""
     except FileNotFoundError:
-        return "", f"{path}: file not found"
+        return "", None, f"{path}: file not found"
+    except ExtractError as error:
+        return "", None, str(error)
     except OSError as error:
-        return "", f"{path}: cannot be read: {error.strerror or error}"
+        return "", None, f"{path}: cannot be read: {error.strerror or error}"
 
 
-def decode_jobs(manifest: Manifest, digests: Mapping[str, str]) -> list[DecodeJob]:
+def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
     """A job for each clip whose file can be read; `digests` as of `digest_media`."""
     return [
         DecodeJob(
             clip_id=clip.clip_id,
             path=manifest.media_path(clip),
-            content=digests[clip.clip_id],
+            content=digests.content[clip.clip_id],
             start=clip.start,
             duration=clip.duration,
+            stamp=digests.stamps[clip.clip_id],
         )
         for clip in manifest.clips
-        if digests[clip.clip_id]
+        if clip.clip_id in digests.stamps
     ]
 
 

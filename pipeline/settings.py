@@ -32,6 +32,8 @@ from mvemo.extract.nets import (
     with_shared_options,
 )
 from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.store.decoded import DecodeSettings
+from mvemo.extract.workers.limits import ClipLimits
 from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import FuseError
 from mvemo.pipeline.errors import BadOption
@@ -66,6 +68,11 @@ class ExtractSettings:
         Frames a clip for every video net.
     workers
         Decoding processes; 0 for one a core.
+    clip_seconds
+        How long decoding or describing a clip may take, for a small file, and as long again
+        for each 30 MB; 0 for no limit.
+    clip_memory
+        GiB that decoding or describing a clip may take; 0 for no limit.
     embed_batch
         Clips a step when embedding.
     fetch
@@ -89,6 +96,8 @@ class ExtractSettings:
     split: str = "7:2:1"
     n_frames: int = 32
     workers: int = 0
+    clip_seconds: float = 60.0
+    clip_memory: float = 4.0
     embed_batch: int = 4
     fetch: bool = False
     descriptors: tuple[str, ...] = (
@@ -104,6 +113,7 @@ class ExtractSettings:
 
     def __post_init__(self) -> None:
         least = {"folds": 2, "fold_seed": 0, "n_frames": 1, "workers": 0, "embed_batch": 1}
+        least |= {"clip_seconds": 0, "clip_memory": 0}
         for name, value in least.items():
             if getattr(self, name) < value:
                 raise BadSetting(f"{name} is {getattr(self, name)}: it must be {value} or more")
@@ -118,6 +128,11 @@ class ExtractSettings:
                     )
                 if names.count(name) > 1:
                     raise BadSetting(f"{what} names {name!r} twice")
+
+    def decoding(self, retry_failed: bool = False) -> DecodeSettings:
+        """How clips are decoded; `retry_failed` tries those again that could not be."""
+        limits = ClipLimits(self.clip_seconds, self.clip_memory)
+        return DecodeSettings(self.workers, limits, retry_failed)
 
 
 @dataclass(frozen=True)

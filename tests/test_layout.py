@@ -42,7 +42,7 @@ FLOORS = {
     ),
     "extract": (
         "arrays errors lazy",
-        "media mel settings",
+        "media mel settings workers",
         "descriptors duplicates",
         "nets store",
         "pretrained",

@@ -28,10 +28,13 @@ class Problem:
     missing
         True where the file is sound but has no such modality (no stream of that kind, or
         silence); False where the modality should be there and cannot be read.
+    passing
+        True where it may be gone at another time: for want of memory, or of the file.
     """
 
     reason: str
     missing: bool = False
+    passing: bool = False
 
     def __str__(self) -> str:
         return self.reason

@@ -7,6 +7,7 @@ in too many files.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,23 +15,17 @@ import av.error
 import cv2
 import soundfile
 
-from mvemo.extract.errors import BadMedia
+from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable
 from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, decode_audio_file
 from mvemo.extract.media.checks import check_file, error_line
 from mvemo.extract.media.container import decode_container
 from mvemo.extract.media.request import ClipRequest, Decoded
 
-# What the libraries raise for damaged files, beside their own errors: a stream without a codec
-# has None for its context, and streams may be gone when a file is opened again.
-_DAMAGED = (
-    av.error.FFmpegError,
-    cv2.error,
-    AttributeError,
-    IndexError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    ValueError,
+# Errors of the machine, not of the file.
+_PASSING = frozenset(
+    getattr(errno, name)
+    for name in ("ENOMEM", "EMFILE", "ENFILE", "EIO", "EAGAIN", "ENOSPC", "ESTALE", "ETIMEDOUT")
+    if hasattr(errno, name)
 )
 
 
@@ -73,6 +68,8 @@ def decode_clip(
     ------
     MissingFile
         There is no such file, or it may not be opened.
+    MediaUnavailable
+        The machine fails, not the file: there is no memory, or a disk's error.
     BadMedia
         Empty, or nothing in it can be read at all.
     BadSetting
@@ -106,22 +103,37 @@ def decode_clip(
     path = Path(path)
     request = ClipRequest(start, duration, tuple(sample_rates), n_frames, tuple(sizes), threads)
     check_file(path)
+    try:
+        return _decode(path, request)
+    except ExtractError:
+        raise
+    # Damaged files make the libraries fail in more ways than their own errors.
+    except Exception as error:
+        raise media_error(path, error) from error
+
+
+def _decode(path: Path, request: ClipRequest) -> Decoded:
     if path.suffix.lower() in AUDIO_SUFFIXES:
         try:
             return decode_audio_file(path, request)
         except BadMedia:
             raise
-        except (soundfile.LibsndfileError, ValueError, MemoryError):
+        except (soundfile.LibsndfileError, ValueError):
             # Misnamed, a codec that libsndfile does not know, or a length that its header does
             # not tell or gets wrong: the container reader may.
             pass
-    try:
-        return decode_container(path, request)
-    except BadMedia:
-        raise
-    # Damaged files make the libraries fail in more ways than their own errors.
-    except _DAMAGED as error:
-        # Their text speaks of the library's objects, not of the file.
-        internal = isinstance(error, (AttributeError, IndexError))
-        reason = "damaged, or of an unknown codec" if internal else error_line(error)
-        raise BadMedia(f"{path}: cannot be read as media: {reason}") from error
+    return decode_container(path, request)
+
+
+def media_error(path: Path, error: Exception) -> ExtractError:
+    """What a library's error says of a file: `MediaUnavailable` where it may pass."""
+    if isinstance(error, MemoryError):
+        return MediaUnavailable(f"{path}: cannot be read: there is not enough memory")
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
+    # The text of others speaks of the library's objects, not of the file: a stream without a
+    # codec has None for its context, and streams may be gone when a file is opened again.
+    reason = "damaged, or of an unknown codec"
+    if isinstance(error, (av.error.FFmpegError, cv2.error, OSError, RuntimeError, ValueError)):
+        reason = error_line(error)
+    return BadMedia(f"{path}: cannot be read as media: {reason}")

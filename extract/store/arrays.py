@@ -1,7 +1,10 @@
-"""Arrays of the working cache: written whole, read without loading, checked by type and shape."""
+"""Arrays of the working cache: written whole, read without loading, checked before use."""
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +13,38 @@ from numpy.typing import DTypeLike, NDArray
 
 from mvemo.manifests.files import replacing
 
+# Behind the array, where NumPy does not look: CRC-32 of its values.
+_TRAILER = struct.Struct("<8sI")
+_MARK = b"mvemoCRC"
+# Files whose values were found to fit their checksum, and what they were then.
+_checked: dict[Path, tuple[int, int, int]] = {}
+
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy`` file in one step: it is whole, or not there.
+    """Write a ``.npy`` file with a checksum in one step: it is whole, or not there.
 
     Raises
     ------
     OSError
         It cannot be written.
+    ValueError
+        It is empty.
     """
+    if array.size == 0:
+        raise ValueError(f"{path.name}: an array of shape {array.shape} is empty")
+    array = np.ascontiguousarray(array)
     with replacing(path, durable=False) as temp, temp.open("wb") as file:
         np.save(file, array, allow_pickle=False)
+        file.write(_TRAILER.pack(_MARK, zlib.crc32(array.data)))
 
 
 def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any] | None:
-    """Map a ``.npy`` file into memory.
+    """Map a ``.npy`` file into memory; a process reads it through once, for its checksum.
 
     Parameters
     ----------
     dtype, shape
-        What it must hold; None in `shape` for any length.
+        What it must hold; None in `shape` for any length above 0.
 
     Returns
     -------
@@ -37,10 +52,27 @@ def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> ND
     """
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        fits = array.ndim == len(shape) and all(
+            length > 0 if expected is None else length == expected
+            for length, expected in zip(array.shape, shape, strict=True)
+        )
+        if not fits or array.dtype != dtype or not _is_whole(path, array):
+            return None
     except (OSError, ValueError, EOFError):
         return None
-    fits = array.ndim == len(shape) and all(
-        expected is None or length == expected
-        for length, expected in zip(array.shape, shape, strict=True)
-    )
-    return array if fits and array.dtype == dtype else None
+    return array
+
+
+def _is_whole(path: Path, array: NDArray[Any]) -> bool:
+    """Whether the values fit the checksum behind them."""
+    stat = os.stat(path)
+    state = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    if _checked.get(path) == state:
+        return True
+    with path.open("rb") as file:
+        file.seek(-_TRAILER.size, os.SEEK_END)
+        mark, checksum = _TRAILER.unpack(file.read())
+    if mark != _MARK or zlib.crc32(array.data) != checksum:
+        return False
+    _checked[path] = state
+    return True

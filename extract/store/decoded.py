@@ -7,83 +7,53 @@ one that needs only some of them; reading maps them into memory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import cv2
-import numpy as np
 
 from mvemo.cache.spec import digest_of
 from mvemo.extract.arrays import F32, U8
-from mvemo.extract.errors import BadMedia, ExtractError, MissingFile
-from mvemo.extract.media.checks import Problem
-from mvemo.extract.media.reading import decode_clip
-from mvemo.extract.media.request import Decoded
-from mvemo.extract.store.arrays import map_array, write_array
-from mvemo.extract.store.workers import map_unordered
-from mvemo.manifests.files import cause, write_json
+from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
+from mvemo.extract.media.checks import Problem, error_line
+from mvemo.extract.store.folders import (
+    DECODING_VERSION,
+    DecodeJob,
+    DecodeRequest,
+    map_frames,
+    map_waveform,
+    read_problems,
+    waveform_path,
+    write_problems,
+)
+from mvemo.extract.workers.limits import ClipLimits
+from mvemo.extract.workers.pool import Outcome, cores, run_calls, start_workers
+from mvemo.extract.workers.process import Call
 
-# Rises whenever the same file would be decoded to other values.
-DECODING_VERSION = 1
-
-
-@dataclass(frozen=True)
-class DecodeRequest:
-    """What is decoded of every clip.
-
-    Parameters
-    ----------
-    sample_rates
-        Of the waveforms, in Hz; empty for none.
-    n_frames
-        Frames a clip.
-    sizes
-        Of the frames, in pixels; empty for none.
-    """
-
-    sample_rates: tuple[int, ...] = ()
-    n_frames: int = 32
-    sizes: tuple[int, ...] = ()
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """``audio``, ``video`` or both, as they are asked for."""
-        asked = (("audio", self.sample_rates), ("video", self.sizes))
-        return tuple(modality for modality, values in asked if values)
-
-    def without_stored(self, folder: Path) -> DecodeRequest:
-        """The part of the request for which a clip's folder has no whole array."""
-        return DecodeRequest(
-            tuple(sr for sr in self.sample_rates if _map_waveform(folder, sr) is None),
-            self.n_frames,
-            tuple(s for s in self.sizes if _map_frames(folder, self.n_frames, s) is None),
-        )
+# By name: this process decodes nothing, and needs no media library.
+_DECODE = "mvemo.extract.store.decoding:decode_job"
+# Threads that look through what is stored already.
+_READERS = 4
 
 
 @dataclass(frozen=True)
-class DecodeJob:
-    """One clip to decode.
+class DecodeSettings:
+    """How clips are decoded, which does not change what comes of them.
 
     Parameters
     ----------
-    clip_id
-        For the caller.
-    path
-        Of the media file.
-    content
-        `content_digest` of the file.
-    start, duration
-        The clip's stretch of it in seconds; None for all that follows.
+    workers
+        Processes; 0 for one a core.
+    limits
+        What a clip may cost.
+    retry_failed
+        Also decode clips that could not be decoded before.
     """
 
-    clip_id: str
-    path: Path
-    content: str
-    start: float = 0.0
-    duration: float | None = None
+    workers: int = 0
+    limits: ClipLimits = field(default_factory=ClipLimits)
+    retry_failed: bool = False
 
 
 class DecodedStore:
@@ -110,7 +80,7 @@ class DecodedStore:
         BadMedia
             It is not in the store.
         """
-        array = _map_waveform(self.folder_of(clip_id), sample_rate)
+        array = map_waveform(self.folder_of(clip_id), sample_rate)
         if array is None:
             raise BadMedia(
                 f"clip {clip_id!r}: its waveform at {sample_rate} Hz is not in the working "
@@ -120,7 +90,7 @@ class DecodedStore:
 
     def frames(self, clip_id: str, size: int) -> U8:
         """uint8 (n_frames, size, size, 3), memory-mapped; as `waveform`."""
-        array = _map_frames(self.folder_of(clip_id), self.request.n_frames, size)
+        array = map_frames(self.folder_of(clip_id), self.request.n_frames, size)
         if array is None:
             raise BadMedia(
                 f"clip {clip_id!r}: its {self.request.n_frames} frames of {size} pixels are not "
@@ -143,7 +113,7 @@ class DecodedStore:
 
     def waveform_path(self, clip_id: str, sample_rate: int) -> Path:
         """The file of `waveform`."""
-        return _waveform_path(self.folder_of(clip_id), sample_rate)
+        return waveform_path(self.folder_of(clip_id), sample_rate)
 
     def assign_folder(self, job: DecodeJob) -> Path:
         """The folder of a clip's arrays, by content and stretch, not by name."""
@@ -155,17 +125,26 @@ class DecodedStore:
         return folder
 
 
+def start_decoders(count: int = 1) -> None:
+    """Start worker processes that decode, ahead of the first clip; this returns at once.
+
+    They import the media libraries while this process imports others.
+    """
+    start_workers(count, _DECODE.partition(":")[0])
+
+
 def decode_many(
     store: DecodedStore,
     jobs: Sequence[DecodeJob],
+    settings: DecodeSettings | None = None,
     *,
-    workers: int = 0,
     on_clip: Callable[[str, Mapping[str, Problem]], object] | None = None,
 ) -> None:
-    """Decode what is not in the store; each clip is decoded at most once.
+    """Decode what is not in the store, in worker processes; each clip at most once.
 
-    Workers write what they decode themselves, so memory is bounded by their number.
-    What is wrong with a broken clip is kept too, and it is not tried again.
+    Workers write what they decode themselves, so memory is bounded by their number. A clip
+    that ends its worker, or takes too long, costs itself alone. What is wrong with a broken
+    clip is kept too, and it is not tried again; a problem that may pass is not kept.
 
     Parameters
     ----------
@@ -173,8 +152,8 @@ def decode_many(
         Takes the arrays.
     jobs
         Clips; unreadable ones stop no other.
-    workers
-        Processes; 0 for one a core.
+    settings
+        Workers, limits, and whether failed clips are tried again.
     on_clip
         Called with each clip's id and problems (``audio`` or ``video`` to why it has no
         such modality), as it is done.
@@ -182,8 +161,10 @@ def decode_many(
     Raises
     ------
     ExtractError
-        The store cannot be written, or a worker died; what was decoded before is kept.
+        The store cannot be written, or no worker can be started; what was decoded before
+        is kept.
     """
+    settings = settings or DecodeSettings()
     # Clips of the same content and stretch share their arrays.
     clip_ids: dict[Path, list[str]] = {}
     first_jobs: dict[Path, DecodeJob] = {}
@@ -197,90 +178,73 @@ def decode_many(
             if on_clip is not None:
                 on_clip(clip_id, problems)
 
-    calls = []
-    for folder, job in first_jobs.items():
-        problems = _stored_problems(folder, store.request)
-        if problems is None:
-            calls.append((job, folder, store.request))
-        else:
-            report(folder, problems)
-    results = map_unordered(_decode_one, calls, workers=workers, output=str(store.folder))
-    for folder, problems in results:
-        report(folder, problems)
-
-
-def _decode_one(
-    job: DecodeJob, folder: Path, request: DecodeRequest, threads: int
-) -> tuple[Path, dict[str, Problem]]:
-    """Decode one clip and write its arrays; problems last, which marks it complete."""
-    cv2.setNumThreads(1)
-    needed = request.without_stored(folder)
-    permanent = True
-    try:
-        decoded = decode_clip(
-            job.path,
-            start=job.start,
-            duration=job.duration,
-            sample_rates=needed.sample_rates,
-            n_frames=needed.n_frames,
-            sizes=needed.sizes,
-            threads=threads,
+    folders: list[Path] = []
+    with ThreadPoolExecutor(_READERS) as pool:
+        found = pool.map(
+            lambda folder: _stored_problems(folder, store.request, settings.retry_failed),
+            first_jobs,
         )
-    except (BadMedia, MissingFile) as error:
-        # A file that is not there may be tomorrow; one that is broken stays so.
-        permanent = isinstance(error, BadMedia)
-        problem = Problem(str(error).removeprefix(f"{job.path}: "))
-        decoded = Decoded(problems=dict.fromkeys(needed.modalities, problem))
+        for folder, problems in zip(first_jobs, found, strict=True):
+            if problems is None:
+                folders.append(folder)
+            else:
+                report(folder, problems)
+    needed = [store.request.without_stored(folder) for folder in folders]
+    calls = [
+        _call(first_jobs[folder], folder, request, settings, len(folders))
+        for folder, request in zip(folders, needed, strict=True)
+    ]
+    for outcome in run_calls(calls, workers=settings.workers):
+        folder, request = folders[outcome.index], needed[outcome.index]
+        problems = _problems_of(outcome, folder, request, settings.limits)
+        known = {**read_problems(folder), **problems}
+        report(folder, {kind: known[kind] for kind in store.request.modalities if kind in known})
+
+
+def _call(
+    job: DecodeJob, folder: Path, request: DecodeRequest, settings: DecodeSettings, n_calls: int
+) -> Call:
+    n_workers = min(settings.workers or cores(), n_calls)
+    size = 0
+    with suppress(OSError):
+        size = job.path.stat().st_size
+    return Call(
+        _DECODE,
+        (job, folder, request, max(cores() // n_workers, 1)),
+        settings.limits.seconds_of(size),
+        settings.limits.memory_bytes,
+    )
+
+
+def _problems_of(
+    outcome: Outcome, folder: Path, request: DecodeRequest, limits: ClipLimits
+) -> dict[str, Problem]:
+    """Problems of a decoded clip, also of one that has ended its worker."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for rate, waveform in decoded.waveforms.items():
-            write_array(_waveform_path(folder, rate), waveform)
-        for size, frames in decoded.frames.items():
-            write_array(_frames_path(folder, request.n_frames, size), frames)
-        problems = {**_read_problems(folder), **decoded.problems}
-        if decoded.problems and permanent:
-            _write_problems(folder, problems)
-    except OSError as error:
-        raise ExtractError(
-            f"{folder}: decoded media cannot be written: {cause(error)}; all that was "
-            "decoded before is kept: make room and run the same command again"
-        ) from None
-    return folder, {kind: problems[kind] for kind in request.modalities if kind in problems}
+        problems: dict[str, Problem] = outcome.result()
+    except WorkerDied as death:
+        problem = Problem(death.reason, passing=death.passing)
+        problems = dict.fromkeys(request.modalities, problem)
+        if not death.passing:
+            with suppress(OSError):
+                write_problems(folder, {**read_problems(folder), **problems})
+    except OutOfMemory:
+        reason = f"decoding it takes more than {limits.memory:g} GiB of memory"
+        problems = dict.fromkeys(request.modalities, Problem(reason, passing=True))
+    except ExtractError:
+        # The store cannot be written.
+        raise
+    except Exception as error:
+        reason = f"cannot be decoded: {type(error).__name__}: {error_line(error)}"
+        problems = dict.fromkeys(request.modalities, Problem(reason, passing=True))
+    return problems
 
 
-def _stored_problems(folder: Path, request: DecodeRequest) -> dict[str, Problem] | None:
+def _stored_problems(
+    folder: Path, request: DecodeRequest, retry_failed: bool
+) -> dict[str, Problem] | None:
     """Problems of a clip that needs no decoding, None for one that does."""
-    problems = _read_problems(folder)
+    problems = read_problems(folder, failed=not retry_failed)
     if not set(request.without_stored(folder).modalities) <= set(problems):
         return None
     return {kind: problems[kind] for kind in request.modalities if kind in problems}
-
-
-def _write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
-    values = {k: {"reason": p.reason, "missing": p.missing} for k, p in problems.items()}
-    write_json(folder / "problems.json", values, durable=False)
-
-
-def _read_problems(folder: Path) -> dict[str, Problem]:
-    """Problems by modality; none where the file is of another form: the clip is read again."""
-    try:
-        saved: Any = json.loads((folder / "problems.json").read_text(encoding="utf-8"))
-        return {k: Problem(str(p["reason"]), bool(p["missing"])) for k, p in saved.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return {}
-
-
-def _waveform_path(folder: Path, sample_rate: int) -> Path:
-    return folder / f"{sample_rate}.npy"
-
-
-def _frames_path(folder: Path, n_frames: int, size: int) -> Path:
-    return folder / f"{n_frames}x{size}.npy"
-
-
-def _map_waveform(folder: Path, sample_rate: int) -> F32 | None:
-    return map_array(_waveform_path(folder, sample_rate), np.float32, (None,))
-
-
-def _map_frames(folder: Path, n_frames: int, size: int) -> U8 | None:
-    return map_array(_frames_path(folder, n_frames, size), np.uint8, (n_frames, size, size, 3))

@@ -9,13 +9,16 @@ import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
 from mvemo.extract.arrays import F32
-from mvemo.extract.descriptors import DescriptorSettings, describe, descriptor_spec
-from mvemo.extract.descriptors.filter_banks import FilterBanks, filter_banks
-from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.extract.store.arrays import map_array, write_array
+from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
+from mvemo.extract.descriptors.filter_banks import filter_banks
+from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
+from mvemo.extract.store.arrays import map_array
 from mvemo.extract.store.decoded import DecodedStore
-from mvemo.extract.store.workers import map_unordered
-from mvemo.manifests.files import cause
+from mvemo.extract.workers.limits import ClipLimits
+from mvemo.extract.workers.pool import run_calls
+from mvemo.extract.workers.process import Call
+
+_DESCRIBE = "mvemo.extract.store.describing:describe_job"
 
 
 class DescribedStore:
@@ -77,6 +80,7 @@ def describe_many(
     clip_ids: Sequence[str],
     *,
     workers: int = 0,
+    limits: ClipLimits | None = None,
     on_clip: Callable[[str, str], object] | None = None,
 ) -> None:
     """Describe the clips that are not yet in the store.
@@ -89,14 +93,17 @@ def describe_many(
         Clips whose waveforms are decoded.
     workers
         Processes; 0 for one a core.
+    limits
+        What a clip may cost.
     on_clip
         Called with each clip's id, and why it has no descriptors (empty where it has).
 
     Raises
     ------
     ExtractError
-        The working cache cannot be written, or a worker died.
+        The working cache cannot be written, or no worker can be started.
     """
+    limits = limits or ClipLimits()
     undescribed = []
     for clip_id in clip_ids:
         if not store.is_described(clip_id):
@@ -108,36 +115,16 @@ def describe_many(
     settings = store.settings
     # Made here, not in the workers: librosa takes more than a second to import.
     banks = filter_banks(settings)
-    calls = [
-        (clip_id, store.decoded.waveform_path(clip_id, settings.sr), settings, banks, paths)
-        for clip_id, paths in ((clip_id, store.paths(clip_id)) for clip_id in undescribed)
-    ]
-    output = str(store.decoded.folder)
-    for clip_id, problem in map_unordered(_describe_one, calls, workers=workers, output=output):
+    calls = []
+    for clip_id in undescribed:
+        path = store.decoded.waveform_path(clip_id, settings.sr)
+        seconds = limits.seconds_of(path.stat().st_size)
+        arguments = (path, settings, banks, store.paths(clip_id))
+        calls.append(Call(_DESCRIBE, arguments, seconds, limits.memory_bytes))
+    for outcome in run_calls(calls, workers=workers):
+        try:
+            problem: str = outcome.result()
+        except (WorkerDied, OutOfMemory) as error:
+            problem = str(error)
         if on_clip is not None:
-            on_clip(clip_id, problem)
-
-
-def _describe_one(
-    clip_id: str,
-    waveform_path: Path,
-    settings: DescriptorSettings,
-    banks: FilterBanks,
-    paths: Mapping[str, Path],
-    threads: int,
-) -> tuple[str, str]:
-    """Describe one clip and write its sequences; its id, and what is wrong with it."""
-    del threads  # NumPy's share here runs on one
-    try:
-        sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, paths, banks=banks)
-    except BadMedia as error:
-        return clip_id, str(error)
-    try:
-        for name, values in sequences.items():
-            write_array(paths[name], values)
-    except OSError as error:
-        raise ExtractError(
-            f"{waveform_path.parent}: descriptors cannot be written: {cause(error)}; "
-            "what was done before is kept: make room and run the same command again"
-        ) from None
-    return clip_id, ""
+            on_clip(undescribed[outcome.index], problem)

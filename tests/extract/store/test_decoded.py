@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,11 @@ from mvemo.extract.media.checks import NO_VIDEO, Problem
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.store import arrays
 from mvemo.extract.store import decoded as store_module
-from mvemo.extract.store.decoded import DecodedStore, DecodeJob, DecodeRequest, decode_many
+from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
+from mvemo.extract.store.decoding import decode_job
+from mvemo.extract.store.folders import DecodeJob, DecodeRequest
+from mvemo.extract.workers.pool import Outcome, run_calls
+from mvemo.extract.workers.process import Call
 
 REQUEST = DecodeRequest(sample_rates=(16000,), n_frames=4, sizes=(16,))
 
@@ -36,16 +41,16 @@ def clip(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What `decode_clip` is called with."""
-    calls: list[dict[str, Any]] = []
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[DecodeRequest]:
+    """What workers are asked to decode."""
+    requests: list[DecodeRequest] = []
 
-    def counted(path: Path, **given: Any) -> Any:
-        calls.append(given)
-        return decode_clip(path, **given)
+    def counted(calls: Sequence[Call], *, workers: int) -> Iterator[Outcome]:
+        requests.extend(call.arguments[2] for call in calls)
+        return run_calls(calls, workers=workers)
 
-    monkeypatch.setattr(store_module, "decode_clip", counted)
-    return calls
+    monkeypatch.setattr(store_module, "run_calls", counted)
+    return requests
 
 
 def job(path: Path, clip_id: str = "one", **stretch: Any) -> DecodeJob:
@@ -58,7 +63,7 @@ def decode(
 ) -> tuple[DecodedStore, dict[str, dict[str, Problem]]]:
     store = DecodedStore(folder, request)
     found: dict[str, dict[str, Problem]] = {}
-    decode_many(store, jobs, workers=workers, on_clip=found.__setitem__)
+    decode_many(store, jobs, DecodeSettings(workers), on_clip=found.__setitem__)
     return store, found
 
 
@@ -77,7 +82,7 @@ def test_arrays_are_those_of_the_clip(tmp_path: Path, clip: Path) -> None:
         store.waveform("two", 16000)
 
 
-def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, calls: list[dict[str, Any]]) -> None:
+def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, calls: list[DecodeRequest]) -> None:
     same = clip.with_name("same.mp4")
     same.write_bytes(clip.read_bytes())
     store, found = decode(tmp_path / "store", job(clip), job(same, "two"))
@@ -89,17 +94,17 @@ def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, calls: list[dict[s
     assert len(calls) == 1
     # Only what is new: a rate, a size, a count.
     decode(tmp_path / "store", job(clip), request=DecodeRequest((16000, 12000), 4, (16,)))
-    assert (calls[1]["sample_rates"], calls[1]["sizes"]) == ((12000,), ())
+    assert (calls[1].sample_rates, calls[1].sizes) == ((12000,), ())
     decode(tmp_path / "store", job(clip), request=DecodeRequest((12000,), 4, (16, 20)))
-    assert (calls[2]["sample_rates"], calls[2]["sizes"]) == ((), (20,))
+    assert (calls[2].sample_rates, calls[2].sizes) == ((), (20,))
     decode(tmp_path / "store", job(clip), request=DecodeRequest((), 8, (16,)))
-    assert (calls[3]["n_frames"], calls[3]["sizes"]) == (8, (16,))
+    assert (calls[3].n_frames, calls[3].sizes) == (8, (16,))
     decode(tmp_path / "store", job(clip, start=0.1))
     assert len(calls) == 5
 
 
 def test_a_changed_file_is_decoded_again(
-    tmp_path: Path, clip: Path, calls: list[dict[str, Any]]
+    tmp_path: Path, clip: Path, calls: list[DecodeRequest]
 ) -> None:
     decode(tmp_path / "store", job(clip))
     write_media(clip, frames=[grey(20)] * 5, times_ms=[0, 40, 80, 120, 160], sound=sine(0.2, 16000))
@@ -110,7 +115,7 @@ def test_a_changed_file_is_decoded_again(
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "junk", "other"])
 def test_damaged_arrays_are_decoded_again(
-    tmp_path: Path, clip: Path, calls: list[dict[str, Any]], damage: str
+    tmp_path: Path, clip: Path, calls: list[DecodeRequest], damage: str
 ) -> None:
     store, _ = decode(tmp_path / "store", job(clip))
     whole = np.array(store.frames("one", 16))
@@ -123,12 +128,12 @@ def test_damaged_arrays_are_decoded_again(
         path.write_bytes({"cut": data[:-100], "empty": b"", "junk": b"junk" * 99}[damage])
     store, found = decode(tmp_path / "store", job(clip))
     assert found == {"one": {}}
-    assert (calls[1]["sample_rates"], calls[1]["sizes"]) == ((), (16,))
+    assert (calls[1].sample_rates, calls[1].sizes) == ((), (16,))
     assert np.array_equal(store.frames("one", 16), whole)
 
 
 def test_problems_are_stored_and_other_clips_are_decoded(
-    tmp_path: Path, clip: Path, calls: list[dict[str, Any]]
+    tmp_path: Path, clip: Path, calls: list[DecodeRequest]
 ) -> None:
     text = tmp_path / "text.mp4"
     text.write_text("no film")
@@ -149,7 +154,7 @@ def test_problems_are_stored_and_other_clips_are_decoded(
 
 
 def test_problems_of_another_form_are_found_out_again(
-    tmp_path: Path, clip: Path, calls: list[dict[str, Any]]
+    tmp_path: Path, clip: Path, calls: list[DecodeRequest]
 ) -> None:
     """Working caches once kept the reason alone, as text."""
     sound = tmp_path / "sound.wav"
@@ -160,7 +165,7 @@ def test_problems_of_another_form_are_found_out_again(
         path.write_text(text)
         calls.clear()
         assert decode(tmp_path / "store", job(sound))[1] == {"one": {"video": NO_VIDEO}}
-        assert [(call["sample_rates"], call["sizes"]) for call in calls] == [((), (16,))]
+        assert [(call.sample_rates, call.sizes) for call in calls] == [((), (16,))]
     calls.clear()
     assert decode(tmp_path / "store", job(sound))[1] == {"one": {"video": NO_VIDEO}}
     assert calls == []
@@ -170,7 +175,7 @@ def test_a_file_that_comes_back_is_decoded(tmp_path: Path, clip: Path) -> None:
     one = job(clip)
     away = clip.rename(tmp_path / "away.mp4")
     _, found = decode(tmp_path / "store", one)
-    gone = Problem("no such media file")
+    gone = Problem("no such media file", passing=True)
     assert found == {"one": {"audio": gone, "video": gone}}
     away.rename(clip)
     assert decode(tmp_path / "store", one)[1] == {"one": {}}
@@ -197,7 +202,8 @@ def test_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
     with monkeypatch.context() as patch:
         patch.setattr(arrays.np, "save", full)
         with pytest.raises(ExtractError, match="No space left on device") as caught:
-            decode(tmp_path / "store", job(clip))
+            # What a worker does, in this process.
+            decode_job(job(clip), tmp_path / "store" / "clip", REQUEST, 1)
     assert "\n" not in str(caught.value)
     assert not [p for p in (tmp_path / "store").rglob("*") if p.is_file()]
     assert decode(tmp_path / "store", job(clip))[1] == {"one": {}}
@@ -217,11 +223,12 @@ import sys
 # A test run in the background of a shell has its interrupts ignored, which is inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
-from mvemo.extract.store.decoded import DecodedStore, DecodeJob, DecodeRequest, decode_many
+from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
+from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 store = DecodedStore(Path(sys.argv[1]), DecodeRequest((16000,), 4, (16,)))
 jobs = [DecodeJob(str(i), Path(sys.argv[2]), "0", 0.0, 0.1 + i / 1e5) for i in range(3000)]
 try:
-    decode_many(store, jobs, workers=2, on_clip=lambda *_: print("done", flush=True))
+    decode_many(store, jobs, DecodeSettings(2), on_clip=lambda *_: print("done", flush=True))
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """

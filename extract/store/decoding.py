@@ -1,0 +1,131 @@
+"""What a worker does with one clip: decode it, and write its arrays to the working cache."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import cv2
+
+from mvemo.extract.errors import (
+    ExtractError,
+    MediaUnavailable,
+    MissingFile,
+    OutOfMemory,
+)
+from mvemo.extract.media.checks import Problem
+from mvemo.extract.media.reading import decode_clip
+from mvemo.extract.media.request import Decoded
+from mvemo.extract.store.arrays import write_array
+from mvemo.extract.store.folders import (
+    DecodeJob,
+    DecodeRequest,
+    frames_path,
+    read_problems,
+    waveform_path,
+    write_problems,
+)
+from mvemo.extract.store.stamps import check_unchanged, stamp_of
+from mvemo.manifests.files import cause
+
+
+def decode_job(
+    job: DecodeJob, folder: Path, request: DecodeRequest, threads: int
+) -> dict[str, Problem]:
+    """Decode one clip and write its arrays; problems last, which marks it complete.
+
+    Parameters
+    ----------
+    job
+        The clip.
+    folder
+        Of its arrays.
+    request
+        What is missing in it.
+    threads
+        Of the decoders.
+
+    Returns
+    -------
+    The clip's problems, by modality.
+
+    Raises
+    ------
+    ExtractError
+        The arrays cannot be written.
+    """
+    cv2.setNumThreads(1)
+    remove_leftovers(folder)
+    decoded = _decode(job, request, threads)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for rate, waveform in decoded.waveforms.items():
+            write_array(waveform_path(folder, rate), waveform)
+        for size, frames in decoded.frames.items():
+            write_array(frames_path(folder, request.n_frames, size), frames)
+        lasting = {kind: p for kind, p in decoded.problems.items() if not p.passing}
+        if lasting:
+            write_problems(folder, {**read_problems(folder), **lasting})
+    except OSError as error:
+        raise ExtractError(
+            f"{folder}: decoded media cannot be written: {cause(error)}; all that was "
+            "decoded before is kept: make room and run the same command again"
+        ) from None
+    return decoded.problems
+
+
+def _decode(job: DecodeJob, request: DecodeRequest, threads: int) -> Decoded:
+    """The clip, or why there is none: whatever a file makes a library raise."""
+    passing = False
+    try:
+        stamp = stamp_of(job.path)
+        if job.stamp is not None:
+            stamp = check_unchanged(job.path, job.content, job.stamp)
+        decoded = decode_clip(
+            job.path,
+            start=job.start,
+            duration=job.duration,
+            sample_rates=request.sample_rates,
+            n_frames=request.n_frames,
+            sizes=request.sizes,
+            threads=threads,
+        )
+        if stamp_of(job.path) != stamp:
+            raise MediaUnavailable("changed while it was decoded: run again")
+        return decoded
+    except (MissingFile, MediaUnavailable, OutOfMemory) as error:
+        # A file that is not there may be tomorrow; one that is broken stays so.
+        reason, passing = str(error), True
+    except ExtractError as error:
+        reason = str(error)
+    except MemoryError:
+        raise
+    except FileNotFoundError:
+        reason, passing = str(MissingFile("no such media file")), True
+    except OSError as error:
+        reason, passing = f"cannot be read: {error.strerror or error}", True
+    problem = Problem(reason.removeprefix(f"{job.path}: "), passing=passing)
+    return Decoded(problems=dict.fromkeys(request.modalities, problem))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that are gone had begun to write."""
+    with suppress(OSError):
+        for temp in folder.glob(".*.tmp"):
+            owner = re.fullmatch(r"\..*\.(\d+)\.tmp", temp.name)
+            if owner is not None and not _is_running(int(owner[1])):
+                temp.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # There is no asking without harm.
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

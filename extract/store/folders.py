@@ -1,0 +1,151 @@
+"""A clip's folder in the working cache: what is in it, and what was wrong with the clip."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvemo.extract.arrays import F32, U8
+from mvemo.extract.media.checks import Problem
+from mvemo.extract.store.arrays import map_array
+from mvemo.extract.store.stamps import Stamp
+from mvemo.manifests.files import write_json
+
+# Rises whenever the same file would be decoded to other values, or refused for other reasons.
+DECODING_VERSION = 2
+
+
+@dataclass(frozen=True)
+class DecodeRequest:
+    """What is decoded of every clip.
+
+    Parameters
+    ----------
+    sample_rates
+        Of the waveforms, in Hz; empty for none.
+    n_frames
+        Frames a clip.
+    sizes
+        Of the frames, in pixels; empty for none.
+    """
+
+    sample_rates: tuple[int, ...] = ()
+    n_frames: int = 32
+    sizes: tuple[int, ...] = ()
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """``audio``, ``video`` or both, as they are asked for."""
+        asked = (("audio", self.sample_rates), ("video", self.sizes))
+        return tuple(modality for modality, values in asked if values)
+
+    def without_stored(self, folder: Path) -> DecodeRequest:
+        """The part of the request for which a clip's folder has no whole array."""
+        return DecodeRequest(
+            tuple(sr for sr in self.sample_rates if map_waveform(folder, sr) is None),
+            self.n_frames,
+            tuple(s for s in self.sizes if map_frames(folder, self.n_frames, s) is None),
+        )
+
+
+@dataclass(frozen=True)
+class DecodeJob:
+    """One clip to decode.
+
+    Parameters
+    ----------
+    clip_id
+        For the caller.
+    path
+        Of the media file.
+    content
+        `content_digest` of the file.
+    start, duration
+        The clip's stretch of it in seconds; None for all that follows.
+    stamp
+        The file's when it was digested; None where it need not be the same still.
+    """
+
+    clip_id: str
+    path: Path
+    content: str
+    start: float = 0.0
+    duration: float | None = None
+    stamp: Stamp | None = None
+
+
+def waveform_path(folder: Path, sample_rate: int) -> Path:
+    """The file of a waveform."""
+    return folder / f"{sample_rate}.npy"
+
+
+def frames_path(folder: Path, n_frames: int, size: int) -> Path:
+    """The file of a clip's pictures."""
+    return folder / f"{n_frames}x{size}.npy"
+
+
+def map_waveform(folder: Path, sample_rate: int) -> F32 | None:
+    """float32 (samples,), memory-mapped; None where it is not there, or damaged."""
+    return map_array(waveform_path(folder, sample_rate), np.float32, (None,))
+
+
+def map_frames(folder: Path, n_frames: int, size: int) -> U8 | None:
+    """uint8 (n_frames, size, size, 3), memory-mapped; None as for `map_waveform`."""
+    return map_array(frames_path(folder, n_frames, size), np.uint8, (n_frames, size, size, 3))
+
+
+@cache
+def decoder_versions() -> str:
+    """Versions of what decodes: a newer one may read what another could not."""
+    names = ("mvemo", "av", "soundfile", "opencv-python-headless")
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
+    """Keep why a clip has no sound or pictures, when that was found, and by which versions.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    facts = {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": decoder_versions(),
+    }
+    values = {k: {"reason": p.reason, "missing": p.missing, **facts} for k, p in problems.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "problems.json", values, durable=False)
+
+
+def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
+    """Problems by modality; those of other versions are left out: the clip is read again.
+
+    Parameters
+    ----------
+    failed
+        Also those of clips that should have the modality.
+    """
+    try:
+        saved: Any = json.loads((folder / "problems.json").read_text(encoding="utf-8"))
+        return {
+            kind: Problem(str(p["reason"]), bool(p["missing"]))
+            for kind, p in saved.items()
+            if p["versions"] == decoder_versions() and (failed or p["missing"])
+        }
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}

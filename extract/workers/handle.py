@@ -1,0 +1,183 @@
+"""One worker process, as the process sees it that started it."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TypeAlias
+
+from mvemo.extract.errors import ExtractError, WorkerDied
+from mvemo.extract.workers.process import Call, receive, send
+
+# Decoders and numeric libraries are threaded by what a call asks for.
+_ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    # Each of glibc's arenas reserves 64 MiB of addresses, which the limit counts.
+    "MALLOC_ARENA_MAX": "4",
+}
+_START = """
+import sys
+if not sys.path[0]:
+    del sys.path[0]
+from mvemo.extract.workers.process import serve
+serve(int(sys.argv[1]), sys.argv[2])
+"""
+# Signals by which a decoder ends its own process; others come from outside.
+_CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
+
+
+# Where workers put their answers: the value and the error of a call, or None.
+Inbox: TypeAlias = "queue.SimpleQueue[tuple[Worker, tuple[Any, BaseException | None] | None]]"
+
+
+class Worker:
+    """A process that answers one call at a time.
+
+    Parameters
+    ----------
+    preload
+        Module to import before the first call; that goes on while this process does else.
+
+    Attributes
+    ----------
+    n_calls
+        How many calls it was given.
+    ready
+        Whether it has started.
+
+    Raises
+    ------
+    ExtractError
+        No process can be started.
+    """
+
+    def __init__(self, preload: str) -> None:
+        self.n_calls = 0
+        self.ready = False
+        self.call: Call | None = None
+        self._since = 0.0
+        self._overdue = False
+        # What a dying library prints.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
+        in_main = threading.current_thread() is threading.main_thread()
+        # The system ends a worker with the thread that started it: that must be the last one.
+        parent = os.getpid() if in_main else 0
+        paths = os.pathsep.join(path for path in sys.path if path)
+        try:
+            with interrupts_ignored():
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", _START, str(parent), preload],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=self._errors,
+                    env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": paths},
+                )
+        except OSError as error:
+            self._errors.close()
+            raise ExtractError(f"no worker process can be started: {error.strerror}") from None
+        self._calls: queue.SimpleQueue[tuple[Call, Inbox] | None] = queue.SimpleQueue()
+        threading.Thread(target=self._talk, daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Id of the process."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def start(self, call: Call, inbox: Inbox) -> None:
+        """Send a call; the answer comes to `inbox`, None where the worker ends without one."""
+        self.n_calls += 1
+        self.call, self._since = call, 0.0
+        self._calls.put((call, inbox))
+
+    @property
+    def seconds_left(self) -> float:
+        """Until its call takes longer than it may."""
+        if self.call is None or not self.call.seconds or not self._since:
+            return float("inf")
+        return self._since + self.call.seconds - time.monotonic()
+
+    def end(self, *, overdue: bool = False) -> None:
+        """Kill the process."""
+        self._overdue = overdue
+        self._process.kill()
+
+    def close(self) -> None:
+        """Kill the process, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+        self._calls.put(None)
+        with suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        self._errors.close()
+
+    def death(self) -> WorkerDied:
+        """Why a process that has ended did so."""
+        code = self._process.wait()
+        seconds = self.call.seconds if self.call is not None else 0.0
+        name = signal.Signals(-code).name if code < 0 else ""
+        if self._overdue or name == "SIGALRM":
+            return WorkerDied(
+                f"reading it took longer than {seconds:.3g} s and was stopped", passing=True
+            )
+        if name in _CRASHES:
+            said = self.last_line()
+            return WorkerDied(f"it crashes its decoder ({name}{said and ': '}{said})")
+        if name:
+            return WorkerDied(
+                f"the process that read it was killed ({name}), perhaps for want of memory",
+                passing=True,
+            )
+        return WorkerDied(f"it ended the process that read it (exit code {code})")
+
+    def last_line(self) -> str:
+        """The last that it printed, as in "double free or corruption"; may be empty."""
+        self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(self._errors.tell() - 2000, 0))
+        lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:200] if lines else ""
+
+    def _talk(self) -> None:
+        """Send calls and pass the answers on; on a thread, so that no worker stops the pool."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(EOFError, OSError):
+            receive(self._process.stdout)
+            self.ready = True
+        while (given := self._calls.get()) is not None:
+            call, inbox = given
+            self._since = time.monotonic()
+            answer = None
+            with suppress(EOFError, OSError):
+                send(self._process.stdin, call)
+                answer = receive(self._process.stdout)
+            inbox.put((self, answer))
+
+
+@contextmanager
+def interrupts_ignored() -> Iterator[None]:
+    """Processes that are started within inherit it: Ctrl-C reaches them, too."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may set handlers, and only it is interrupted.
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

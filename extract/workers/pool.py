@@ -1,0 +1,245 @@
+"""Calls spread over worker processes that are kept: a dead one costs the call that it had."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import queue
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from mvemo.extract.errors import ExtractError
+from mvemo.extract.workers.handle import Inbox, Worker
+from mvemo.extract.workers.process import Call
+
+# Libraries lose some memory with each clip: a worker is replaced after so many.
+MAX_CALLS = 1000
+# So many workers in a row that end before they are ready: the next would, too.
+_MAX_FAILED_STARTS = 3
+# Workers without a call, of the process whose id is beside them (a fork has none of its own).
+_idle: list[Worker] = []
+_idle_of = os.getpid()
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call came to.
+
+    Parameters
+    ----------
+    index
+        Of the call.
+    value
+        That it returned.
+    error
+        That it raised: an error of the function, or `WorkerDied`; None where there is none.
+    """
+
+    index: int
+    value: Any = None
+    error: BaseException | None = None
+
+    def result(self) -> Any:
+        """The value; raises the error where there is one."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+def cores() -> int:
+    """How many processors this process may use, also by a container's limits."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
+
+
+def run_calls(calls: Sequence[Call], *, workers: int = 0) -> Iterator[Outcome]:
+    """Answer calls in worker processes, also where there is one call or one core.
+
+    Parameters
+    ----------
+    calls
+        What is called; see `mvemo.extract.workers.process.Call`.
+    workers
+        Processes at most; 0 for one a core.
+
+    Yields
+    ------
+    An outcome for each call, as they come.
+
+    Raises
+    ------
+    ExtractError
+        No worker can be started.
+
+    Examples
+    --------
+    >>> calls = [Call("math:sqrt", (9.0,)), Call("math:sqrt", (-1.0,)), Call("os:abort", ())]
+    >>> found = {outcome.index: outcome for outcome in run_calls(calls, workers=1)}
+    >>> found[0].value, type(found[1].error).__name__
+    (3.0, 'ValueError')
+    >>> print(found[2].error)
+    it crashes its decoder (SIGABRT)
+    """
+    if not calls:
+        return
+    run = _Run(calls, min(workers or cores(), len(calls)))
+    try:
+        with _interrupt_flag() as interrupted:
+            for outcome in run.outcomes():
+                # A KeyboardInterrupt that was raised where Python swallows exceptions.
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+                yield outcome
+    finally:
+        # Also on Ctrl-C: what is under way is of no use any more.
+        run.close()
+
+
+def start_workers(count: int, preload: str = "") -> None:
+    """Start workers ahead of their first call: they are ready when others are done importing.
+
+    Parameters
+    ----------
+    count
+        How many there will be without a call, those that are there included.
+    preload
+        Module that they import.
+    """
+    while True:
+        with _lock:
+            _forget_inherited()
+            if len(_idle) >= count:
+                return
+            _idle.append(Worker(preload))
+
+
+def stop_workers() -> None:
+    """End the workers that have no call; the next call starts new ones."""
+    with _lock:
+        _forget_inherited()
+        stopped = list(_idle)
+        _idle.clear()
+    for worker in stopped:
+        worker.close()
+
+
+atexit.register(stop_workers)
+
+
+def _forget_inherited() -> None:
+    """Leave the workers of the process that this one was forked from alone."""
+    global _idle_of
+    if _idle_of != os.getpid():
+        _idle.clear()
+        _idle_of = os.getpid()
+
+
+class _Run:
+    """The calls of one `run_calls`, and the workers that have them."""
+
+    def __init__(self, calls: Sequence[Call], workers: int) -> None:
+        self._calls = calls
+        self._waiting = deque(range(len(calls)))
+        self._workers = workers
+        self._inbox: Inbox = queue.SimpleQueue()
+        self._busy: dict[Worker, int] = {}
+        self._failed_starts = 0
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """All of them."""
+        while self._waiting or self._busy:
+            while self._waiting and len(self._busy) < self._workers:
+                self._give(self._take_worker())
+            worker, answer = self._next_answer()
+            index = self._busy.pop(worker)
+            if answer is not None:
+                self._failed_starts = 0
+                _put_back(worker)
+                yield Outcome(index, *answer)
+            elif worker.ready:
+                error = worker.death()
+                worker.close()
+                yield Outcome(index, error=error)
+            else:
+                self._waiting.appendleft(index)
+                self._count_failed_start(worker)
+
+    def close(self) -> None:
+        """End the workers that still have a call."""
+        for worker in self._busy:
+            worker.close()
+        self._busy.clear()
+
+    def _take_worker(self) -> Worker:
+        """One that was kept, or a new one."""
+        with _lock:
+            _forget_inherited()
+            while _idle:
+                worker = _idle.pop()
+                if worker.running:
+                    return worker
+                worker.close()
+        module = self._calls[self._waiting[0]].function.partition(":")[0]
+        return Worker(module)
+
+    def _give(self, worker: Worker) -> None:
+        index = self._waiting.popleft()
+        self._busy[worker] = index
+        worker.start(self._calls[index], self._inbox)
+
+    def _next_answer(self) -> tuple[Worker, tuple[Any, BaseException | None] | None]:
+        """Wait for a worker; those that take too long are ended, which is an answer, too."""
+        while True:
+            left = min(worker.seconds_left for worker in self._busy)
+            try:
+                # Whole seconds at most: a worker's clock starts when its call is sent.
+                return self._inbox.get(timeout=min(max(left, 0.0), 1.0))
+            except queue.Empty:
+                for worker in self._busy:
+                    if worker.seconds_left <= 0:
+                        worker.end(overdue=True)
+
+    def _count_failed_start(self, worker: Worker) -> None:
+        said = worker.last_line()
+        worker.close()
+        self._failed_starts += 1
+        if self._failed_starts >= _MAX_FAILED_STARTS:
+            raise ExtractError(f"worker processes end before they are ready: {said or 'no word'}")
+
+
+def _put_back(worker: Worker) -> None:
+    """Keep a worker for the next call, unless it has served long enough."""
+    if worker.n_calls >= MAX_CALLS:
+        worker.close()
+        return
+    with _lock:
+        _idle.append(worker)
+
+
+@contextmanager
+def _interrupt_flag() -> Iterator[threading.Event]:
+    """An event that Ctrl-C sets before it raises `KeyboardInterrupt`."""
+    interrupted = threading.Event()
+    previous = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(previous):
+        yield interrupted
+        return
+
+    def set_flag(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        previous(number, frame)
+
+    signal.signal(signal.SIGINT, set_flag)
+    try:
+        yield interrupted
+    finally:
+        if signal.getsignal(signal.SIGINT) is set_flag:
+            signal.signal(signal.SIGINT, previous)

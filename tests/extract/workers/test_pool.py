@@ -1,0 +1,199 @@
+"""Calls in worker processes: all answers, errors as they are, and workers that die or hang."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
+from mvemo.extract.workers import pool
+from mvemo.extract.workers.limits import ClipLimits
+from mvemo.extract.workers.pool import Outcome, run_calls, start_workers, stop_workers
+from mvemo.extract.workers.process import Call
+
+PID = Call("os:getpid", ())
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")
+
+
+def answers(*calls: Call, workers: int = 1) -> list[Outcome]:
+    """In order of the calls."""
+    return sorted(run_calls(calls, workers=workers), key=lambda outcome: outcome.index)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_call_has_an_answer(workers: int) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    calls = [Call("operator:mul", (i, i)) for i in range(9)]
+    found = answers(*calls, workers=workers)
+    assert [outcome.result() for outcome in found] == [i * i for i in range(9)]
+    assert signal.getsignal(signal.SIGINT) is before
+    assert list(run_calls([])) == []
+
+
+def test_one_call_too_runs_in_another_process_and_workers_are_kept() -> None:
+    first, second = answers(PID)[0].result(), answers(PID)[0].result()
+    assert first == second != os.getpid()
+
+
+def test_errors_of_a_call_are_its_own() -> None:
+    missing = Call("mvemo.extract.media.reading:decode_clip", ("nowhere.mp4",))
+    found = answers(missing, Call("math:sqrt", (-1.0,)), PID)
+    with pytest.raises(FileNotFoundError, match="no such media file"):
+        found[0].result()
+    with pytest.raises(ValueError, match=r"math|negative"):
+        found[1].result()
+    assert found[2].error is None
+
+
+@posix
+@pytest.mark.parametrize(
+    ("call", "reason", "passing"),
+    [
+        (Call("os:abort", ()), "crashes its decoder (SIGABRT)", False),
+        (Call("signal:raise_signal", (signal.SIGSEGV,)), "crashes its decoder (SIGSEGV)", False),
+        (Call("os:_exit", (3,)), "exit code 3", False),
+        (Call("signal:raise_signal", (signal.SIGKILL,)), "was killed (SIGKILL)", True),
+        (Call("time:sleep", (1000,), seconds=0.2), "took longer than 0.2 s", True),
+        # Stopped, so that it does not end by itself either.
+        (Call("signal:raise_signal", (signal.SIGSTOP,), seconds=0.2), "took longer", True),
+    ],
+)
+def test_a_worker_that_dies_or_hangs_costs_its_call(call: Call, reason: str, passing: bool) -> None:
+    before, dead, after = answers(PID, call, PID)
+    with pytest.raises(WorkerDied) as caught:
+        dead.result()
+    assert reason in str(caught.value)
+    assert caught.value.passing == passing
+    assert before.result() != after.result()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells the memory in use")
+def test_a_call_that_asks_for_too_much_memory_fails_and_the_worker_goes_on() -> None:
+    greedy = Call("operator:mul", (b"x", 1 << 30), memory=1 << 28)
+    modest = Call("operator:mul", (b"x", 1 << 10), memory=1 << 28)
+    before, failed, well, after = answers(PID, greedy, modest, PID)
+    with pytest.raises(OutOfMemory, match=r"more than 0\.25 GiB of memory"):
+        failed.result()
+    assert len(well.result()) == 1 << 10
+    assert before.result() == after.result()
+
+
+def test_workers_started_ahead_take_the_next_calls() -> None:
+    stop_workers()
+    start_workers(1)
+    ahead = [worker.pid for worker in pool._idle]
+    assert [outcome.result() for outcome in answers(PID, PID)] == 2 * ahead
+
+
+def test_an_idle_worker_that_died_costs_nothing() -> None:
+    answers(PID)
+    (worker, *_) = pool._idle
+    os.kill(worker.pid, signal.SIGTERM)
+    worker._process.wait()
+    assert answers(PID)[0].result() != worker.pid
+
+
+def test_a_worker_is_replaced_after_many_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_workers()
+    monkeypatch.setattr(pool, "MAX_CALLS", 2)
+    found = [outcome.result() for outcome in answers(PID, PID, PID)]
+    assert found[0] == found[1] != found[2]
+
+
+def test_workers_that_cannot_start_end_the_run_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stop_workers()
+    with pytest.raises(ExtractError, match="end before they are ready: ModuleNotFoundError"):
+        answers(Call("mvemo.nowhere:nothing", ()))
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(ExtractError, match="no worker process can be started"):
+        answers(PID)
+
+
+def test_calls_may_come_from_any_thread() -> None:
+    stop_workers()
+    found: list[Outcome] = []
+    threads = [threading.Thread(target=lambda: found.extend(answers(PID, PID))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # Their workers do not end with the thread that started them.
+    assert answers(PID)[0].result() in {outcome.result() for outcome in found}
+
+
+def test_what_a_library_prints_reaches_neither_the_pipe_nor_the_terminal(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    printed = Call("os:write", (1, b"warning: no sync\n"))
+    assert answers(printed, PID)[0].result() == 17
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_that_cannot_be_sent_is_told_by_its_words() -> None:
+    call = Call("mvemo.extract.workers.process:receive", (None,))
+    (found,) = answers(call)
+    assert isinstance(found.error, AttributeError)
+    assert not isinstance(found.error, BadMedia)
+
+
+def test_limits_grow_with_the_file() -> None:
+    limits = ClipLimits(seconds=10.0, memory=0.5)
+    assert limits.seconds_of(0) == 10.0
+    assert limits.seconds_of(300_000_000) == pytest.approx(110.0)
+    assert limits.memory_bytes == 1 << 29
+    assert ClipLimits(seconds=0.0).seconds_of(10**9) == 0.0
+
+
+PARENT = """
+import sys, threading
+from mvemo.extract.workers.pool import run_calls
+from mvemo.extract.workers.process import Call
+def calls():
+    file = sys.argv[1]
+    body = f"import os, time; open({file!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
+    list(run_calls([Call("builtins:exec", (body,))], workers=1))
+if sys.argv[2] == "thread":
+    # The system's own signal is of no use here: the end of the pipe has to do.
+    thread = threading.Thread(target=calls)
+    thread.start()
+    thread.join()
+else:
+    calls()
+"""
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_workers_end_with_the_process_that_started_them(
+    tmp_path: Path, number: signal.Signals, where: str
+) -> None:
+    told = tmp_path / "pid"
+    os.mkfifo(told)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(told), where])
+    # Until the worker is in its call.
+    pid = int(told.read_text())
+    parent.send_signal(number)
+    assert parent.wait() == -number
+    _wait_until_gone(pid)
+
+
+def _wait_until_gone(pid: int) -> None:
+    """Where it is not, the test does not end."""
+    while True:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        # Orphans of a container without an init stay as zombies.
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            if file.read().rpartition(")")[2].split()[0] == "Z":
+                return
