@@ -102,6 +102,9 @@ class Worker:
         """Send a call; the answer comes to `inbox`, None where the worker ends without one."""
         self.n_calls += 1
         self.call, self._since = call, 0.0
+        # What was printed in an earlier call tells nothing of this one.
+        self._errors.seek(0)
+        self._errors.truncate()
         self._calls.put((call, inbox))
 
     @property

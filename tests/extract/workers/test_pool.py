@@ -137,6 +137,15 @@ def test_what_a_library_prints_reaches_neither_the_pipe_nor_the_terminal(
     assert capfd.readouterr() == ("", "")
 
 
+@posix
+def test_last_words_are_those_of_the_call() -> None:
+    words = Call("builtins:exec", ("import os; os.write(2, b'bad chunk'); os.abort()",))
+    of_another = Call("os:write", (2, b"of another clip"))
+    _, silent, speaking = answers(of_another, Call("os:abort", ()), words)
+    assert str(silent.error) == "it crashes its decoder (SIGABRT)"
+    assert str(speaking.error) == "it crashes its decoder (SIGABRT: bad chunk)"
+
+
 def test_an_error_that_cannot_be_sent_is_told_by_its_words() -> None:
     call = Call("mvemo.extract.workers.process:receive", (None,))
     (found,) = answers(call)
