@@ -10,15 +10,23 @@ without stage one's packages runs all of stage two.
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
+
+from mvemo.pipeline.commands.options import with_verbosity
+from mvemo.pipeline.messages import Verbosity
 
 # Subcommand -> where it is, and its line in ``mvemo --help``.
 COMMANDS = {
+    "doctor": ("doctor:doctor", "Is all here? Versions, codecs, GPU, weights, room, speed."),
+    "demo": ("demo:demo", "Made-up clips to a report, in a folder of your choice."),
     "manifest": ("manifest:manifest", "Lists of labelled clips: make, check, split in folds."),
     "extract": ("extract:extract", "Stage one: media to one file of features."),
     "fuse": ("fuse:fuse", "Stage two: features to a report and saved heads."),
@@ -42,7 +50,7 @@ def load_command(name: str) -> click.Command:
     """Import one of `COMMANDS`."""
     module, _, attribute = COMMANDS[name][0].partition(":")
     command: click.Command = getattr(import_module(f"mvemo.pipeline.commands.{module}"), attribute)
-    return command
+    return with_verbosity(command)
 
 
 class LazyGroup(click.Group):
@@ -61,6 +69,14 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a subcommand without importing any."""
+        return [
+            CompletionItem(name, help=line)
+            for name, (_, line) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="mvemo", prog_name="mvemo")
@@ -70,13 +86,26 @@ def mvemo() -> None:
     Stage one, `mvemo extract`, turns a manifest of labelled clips into one file of
     features; stage two, `mvemo fuse` or `mvemo-cv`, cross-validates fusion heads over
     that file alone and writes a report.
+
+    \b
+    Examples:
+      mvemo doctor                      # is all here that is needed?
+      mvemo demo                        # made-up clips, to a report
+      mvemo predict song.mp3            # the emotion of your own files
+      mvemo fuse features.h5 --final    # a report, and a model of your own
     """
+
+
+with_verbosity(mvemo)
 
 
 def run(command: Callable[..., Any], name: str) -> None:
     """Run a click command as a program: errors become one line and an exit code."""
+    shared = Verbosity()
+    # click writes colours to a terminal; see no-color.org.
+    color = False if os.environ.get("NO_COLOR") else None
     try:
-        status = command(prog_name=name, standalone_mode=False)
+        status = command(prog_name=name, standalone_mode=False, color=color, obj=shared)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         sys.exit(2)
@@ -96,6 +125,8 @@ def run(command: Callable[..., Any], name: str) -> None:
         line = bad_input(error)
         if line is None:
             raise
+        if shared.level == "verbose":
+            traceback.print_exc()
         click.echo(f"{name}: {line}", err=True)
         sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)

@@ -8,9 +8,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mvemo.pipeline.messages import tell, verbosity
+
 
 class Progress:
-    """A bar on stderr; silent where stderr is no terminal, but for its closing line.
+    """A bar on stderr; where stderr is no terminal, its closing line alone.
+
+    Nothing at all with ``--quiet``.
 
     Parameters
     ----------
@@ -25,7 +29,7 @@ class Progress:
     def __init__(self, title: str, total: int, unit: str = "clip") -> None:
         self.failures = 0
         self._title = title
-        self._quiet = not sys.stderr.isatty()
+        self._quiet = verbosity() == "quiet" or not sys.stderr.isatty()
         self._bar: Any = tqdm(
             total=total,
             desc=title,
@@ -66,7 +70,7 @@ class Progress:
             failed = f", {self.failures} failed" if self.failures else ""
             seconds = self.seconds
             took = f" in {seconds:.1f} s" if seconds is not None else ""
-            print(f"{self._title}: {self._done} done{failed}{took}", file=sys.stderr)
+            tell(f"{self._title}: {self._done} done{failed}{took}")
 
     @property
     def seconds(self) -> float | None:

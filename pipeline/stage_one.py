@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import click
-
 from mvemo.cache import CacheWriter, ClipTable, open_cache
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.pretrained import with_fetched_weights
@@ -29,6 +27,7 @@ from mvemo.pipeline.clip_tables import extracted_clips, folds_of_table
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.input_lengths import longer_clips_note
 from mvemo.pipeline.inputs import media_files, missing_media
+from mvemo.pipeline.messages import tell, tell_note
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_steps import FeatureWriter
@@ -149,7 +148,7 @@ def run_extract(
             write_folds(evaluation.folds, work / "folds.csv")
         what = "split" if evaluation.folds is None else "folds"
         for note in evaluation.notes:
-            click.echo(f"{what}: {note}", err=True)
+            tell(f"{what}: {note}")
         descriptors = settings.extract.descriptors
         media = ClipMedia(manifest, settings, work, plans=plans, descriptors=descriptors)
         features = FeatureWriter(media, settings, writer, work)
@@ -176,10 +175,9 @@ def _propose_pretrained(settings: Settings) -> None:
     run = settings.extract.run
     if settings.profile_named or run.protocol == "frozen" or pick_device(run.device).type != "cpu":
         return
-    click.echo(
-        "note: there is no GPU here, without which these nets train for hours or days; "
-        "--profile pretrained embeds with public pretrained nets in minutes",
-        err=True,
+    tell_note(
+        "there is no GPU here, without which these nets train for hours or days; "
+        "--profile pretrained embeds with public pretrained nets in minutes"
     )
 
 
@@ -191,7 +189,7 @@ def _notes_on_length(
     notes = [longer_clips_note(plan, seconds, settings.shared) for plan in plans]
     notes = [note for note in notes if note]
     for note in notes:
-        click.echo(f"note: {note}", err=True)
+        tell_note(note)
     return notes
 
 
@@ -206,7 +204,7 @@ def _write_embeddings(
         except TrainingDiverged as error:
             diverged.append(error)
             if plan is not plans[-1]:
-                click.echo(f"note: {plan.name} diverged; the next nets go on", err=True)
+                tell_note(f"{plan.name} diverged; the next nets go on")
     return diverged
 
 
@@ -252,10 +250,9 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
     missing = missing_media(manifest, path)
     if missing:
         n_files = len(media_files(manifest))
-        click.echo(
-            f"note: {len(missing)} of {n_files} media files are not in {manifest.root}, as "
-            f"{missing[0]!r}: their clips will fail, all others are done",
-            err=True,
+        tell_note(
+            f"{len(missing)} of {n_files} media files are not in {manifest.root}, as "
+            f"{missing[0]!r}: their clips will fail, all others are done"
         )
     return manifest
 

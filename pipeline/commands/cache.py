@@ -24,6 +24,7 @@ from mvemo.manifests import read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.pipeline.commands.cache_text import cache_lines
 from mvemo.pipeline.commands.options import PATH, force_option, refuse_replacing
+from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.provenance import provenance as facts_of
 
 _features = click.argument("features", type=PATH)
@@ -31,14 +32,24 @@ _features = click.argument("features", type=PATH)
 
 @click.group()
 def cache() -> None:
-    """The feature cache: look into it, check, repair, merge, export, import."""
+    """The feature cache: look into it, check, repair, merge, export, import.
+
+    \b
+    Example:
+      mvemo cache info features.h5
+    """
 
 
 @cache.command()
 @_features
 @click.option("--provenance", is_flag=True, help="Also print the whole provenance, as JSON.")
 def info(features: Path, provenance: bool) -> None:
-    """Print what FEATURES holds: clips, features, failures, where it came from."""
+    """Print what FEATURES holds: clips, features, failures, where it came from.
+
+    \b
+    Example:
+      mvemo cache info work/features.h5
+    """
     with open_cache(features) as cache:
         click.echo("\n".join(cache_lines(cache)))
         if provenance:
@@ -49,7 +60,12 @@ def info(features: Path, provenance: bool) -> None:
 @_features
 @click.pass_context
 def verify(context: click.Context, features: Path) -> None:
-    """Check every value of FEATURES; one line for each problem, exit code 1 if any."""
+    """Check every value of FEATURES; one line for each problem, exit code 1 if any.
+
+    \b
+    Example:
+      mvemo cache verify features.h5
+    """
     problems = verify_cache(features)
     for problem in problems:
         # Of a file that is no cache the one problem names it already.
@@ -65,6 +81,10 @@ def repair(features: Path) -> None:
     """Drop what is corrupt in FEATURES, and take up what an unfinished run left.
 
     What was dropped is missing afterwards; running the extraction again makes it anew.
+
+    \b
+    Example:
+      mvemo cache repair features.h5
     """
     repairs = repair_cache(features)
     for sentence in repairs:
@@ -77,7 +97,12 @@ def repair(features: Path) -> None:
 @click.option("--out", type=PATH, required=True, help="File to write.")
 @force_option
 def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
-    """Merge the caches FEATURES, of clips of one manifest, into one."""
+    """Merge the caches FEATURES, of clips of one manifest, into one.
+
+    \b
+    Example:
+      mvemo cache merge half1.h5 half2.h5 --out features.h5
+    """
     refuse_replacing(out, force)
     merge_caches(features, out)
     with open_cache(out) as merged:
@@ -91,7 +116,12 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
 @click.option("--out", type=PATH, required=True, help="File to write: .npz or .csv.")
 @force_option
 def export(features: Path, feature: str, fold: int | None, out: Path, force: bool) -> None:
-    """Write one feature of FEATURES with its clip ids, for other programs."""
+    """Write one feature of FEATURES with its clip ids, for other programs.
+
+    \b
+    Example:
+      mvemo cache export features.h5 --feature musicnn --out musicnn.csv
+    """
     refuse_replacing(out, force)
     export_cache(features, feature, out, fold=fold)
     click.echo(f"{feature}: {out}")
@@ -124,6 +154,11 @@ def import_(features: Path, files: tuple[str, ...], name: str, **options: Any) -
     Rows are matched by clip id, if FILE or --rows names ids, else by their order, which
     must be that of the manifest. NaN, an empty cell or no row: the clip is without the
     feature.
+
+    \b
+    Example:
+      mvemo cache import features.h5 vggish.npy --manifest clips.csv \\
+          --name vggish --modality audio
     """
     from mvemo.fuse.models import check_feature_name
 
@@ -171,6 +206,6 @@ def _clip_table(manifest: Path | None, features: Path) -> ClipTable | None:
         return None
     evaluation = imported_clips(read_manifest(manifest, media=False))
     if not features.exists():
-        for note in evaluation.notes:
-            click.echo(f"note: {note}", err=True)
+        for text in evaluation.notes:
+            tell_note(text)
     return evaluation.table

@@ -33,6 +33,11 @@ def compare(runs: tuple[str, ...], out: Path | None, n_resamples: int, seed: int
     with every model; RUN:MODEL stands for one model alone. Each pair is compared on the
     same clips and folds: difference, 95 % interval (paired group bootstrap) and a
     corrected test.
+
+    \b
+    Examples:
+      mvemo compare out theirs
+      mvemo compare out:integrated out:musicnn
     """
     from mvemo.fuse.compare_runs import compare_runs, format_run_comparison, run_comparison_dict
     from mvemo.fuse.report.files import write_texts

@@ -70,6 +70,12 @@ def extract(
     Without MANIFEST a small synthetic data set is made and used. A run that was cut off
     goes on where it stopped when the same command is given again. Clips that failed are
     listed with the reason, and kept in the cache; all others are done.
+
+    \b
+    Examples:
+      mvemo extract clips.csv --profile pretrained
+      mvemo extract clips.csv --protocol frozen --nets music2d \\
+          --weights music2d=msd.hdf5
     """
     settings = _settings(options, default="paper" if manifest else "demo")
 

@@ -95,14 +95,26 @@ stage_two_options = together(
 @click.command()
 @stage_two_options
 def fuse(**options: Any) -> int:
-    """Stage two: cross-validate heads over FEATURES, report, and save the heads."""
+    """Stage two: cross-validate heads over FEATURES, report, and save the heads.
+
+    \b
+    Examples:
+      mvemo fuse work/features.h5
+      mvemo fuse work/features.h5 --final --out out
+    """
     return _run(save=True, **options)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @stage_two_options
 def cv(**options: Any) -> int:
-    """Cross-validate heads over FEATURES and report; nothing trained is kept."""
+    """Cross-validate heads over FEATURES and report; nothing trained is kept.
+
+    \b
+    Examples:
+      mvemo-cv features.h5 --folds 6 --repeats 10
+      mvemo-cv features.h5 --permute-labels --out chance
+    """
     return _run(save=False, **options)
 
 

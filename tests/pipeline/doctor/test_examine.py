@@ -1,0 +1,171 @@
+"""`mvemo doctor`: what it finds where something is absent, damaged, of another version."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from mvemo.extract.pretrained import find_package
+from mvemo.extract.pretrained.store import keep_weights
+from mvemo.pipeline import cli
+from mvemo.pipeline.doctor import packages
+from mvemo.pipeline.doctor.examine import examine
+from mvemo.pipeline.doctor.media import check_codecs, check_gpu, check_weights
+from mvemo.pipeline.doctor.places import LITTLE_ROOM, check_folder
+from mvemo.pipeline.doctor.speed import Speed, measure_speed
+from mvemo.pipeline.settings import load_settings
+
+REAL_VERSION = metadata.version
+STAGE_ONE = ("torch", "torchvision", "av", "opencv-python-headless", "soundfile", "soxr")
+STAGE_ONE += ("librosa", "platformdirs")
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
+    """Let packages be of another version, or None for absent."""
+
+    def version(name: str) -> str:
+        found = versions.get(name.replace("-", "_"), REAL_VERSION(name))
+        if found is None:
+            raise metadata.PackageNotFoundError(name)
+        return found
+
+    monkeypatch.setattr(metadata, "version", version)
+
+
+def test_this_installation_is_in_order() -> None:
+    findings, stage_one = packages.check_packages()
+    assert stage_one
+    assert [f.subject for f in findings] == ["mvemo", "stage two", "stage one", "torch pair"]
+    assert {f.status for f in findings} == {"ok"}
+    assert f"torch {REAL_VERSION('torch')}" in findings[-1].text
+
+
+def test_a_base_install_is_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    installed(monkeypatch, **{name.replace("-", "_"): None for name in STAGE_ONE})
+    findings = list(examine(tmp_path, 100))
+    assert [f.status for f in findings] == ["ok", "ok", "note", "ok"]
+    assert findings[2].line().endswith("-> pip install 'mvemo[extract]'")
+    assert findings[3].subject == "work folder"
+
+
+def test_old_and_absent_packages_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, numpy="1.20.0", av=None)
+    findings, stage_one = packages.check_packages()
+    texts = {f.subject: f.text for f in findings if f.status == "problem"}
+    assert not stage_one
+    assert texts == {
+        "stage two": "numpy is 1.20.0, >=1.26 is needed",
+        "stage one": "av is not installed",
+    }
+
+
+def test_a_package_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "soxr", None)
+    findings, stage_one = packages.check_packages()
+    (broken,) = [f for f in findings if f.status == "problem"]
+    assert not stage_one
+    assert (broken.subject, broken.cure) == ("soxr", "pip install --force-reinstall soxr")
+
+
+def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, torch="2.9.0")
+    found = packages.check_torch_pair()
+    assert found.status == "problem"
+    assert "do not fit: torchvision needs torch" in found.text
+    assert "same index" in found.cure
+
+
+def test_a_torchvision_without_its_operators_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(ops=SimpleNamespace()))
+    found = packages.check_torch_pair()
+    assert found.status == "problem"
+    assert "do not fit" in found.text
+
+
+def test_a_folder_is_written_to_and_left_as_it_was(tmp_path: Path) -> None:
+    found = check_folder("work folder", tmp_path / "not" / "there", "--work FOLDER")
+    assert found.status in ("ok", "note")
+    assert "GiB free" in found.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = check_folder("work folder", tmp_path / "file", "--work FOLDER")
+    assert (found.status, found.cure) == ("problem", "--work FOLDER")
+
+
+def test_little_room_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=LITTLE_ROOM - 1))
+    found = check_folder("work folder", tmp_path, "--work FOLDER")
+    assert (found.status, found.cure) == ("note", "--work FOLDER, on a disk with more room")
+
+
+def test_weights_are_absent_whole_or_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MVEMO_HOME", str(tmp_path))
+    stored = keep_weights(find_package("musicnn"), {}, "a licence")
+    found = {f.subject: f for f in check_weights()}
+    assert found["weights musicnn"].status == "ok"
+    assert stored.sha256[:16] in found["weights musicnn"].text
+    assert found["weights i3d"].line().endswith("-> mvemo weights get i3d")
+    stored.path.write_bytes(b"other")
+    damaged = {f.subject: f for f in check_weights()}["weights musicnn"]
+    assert damaged.status == "problem"
+    assert "damaged" in damaged.text
+
+
+def test_codecs_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_codecs().status == "ok"
+    monkeypatch.setattr("mvemo.pipeline.doctor.media.CODECS", ("h264", "no-such-codec"))
+    found = check_codecs()
+    assert found.status == "note"
+    assert "does not read no-such-codec" in found.text
+
+
+def test_a_gpu_that_torch_does_not_find_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert check_gpu().status == "note"
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    assert check_gpu().status == "problem"
+
+
+def test_speed_is_measured_of_each_net_and_of_reading(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_settings("demo", ["extract.nets=music2d", "extract.descriptors=mfcc"])
+    speed = measure_speed(settings, seconds=2.0)
+    assert list(speed.nets) == ["music2d"]
+    assert min(speed.reading, speed.nets["music2d"]) > 0
+    assert speed.n_bytes > 4 * 16_000
+    assert capsys.readouterr() == ("", "")
+
+
+def test_time_and_room_grow_with_the_clips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mvemo.pipeline.doctor.speed.busy", lambda: False)
+    speed = Speed(30.0, reading=2.0, nets={"musicnn": 1.0, "i3d": 3.0}, n_bytes=2**20, workers=2)
+    one, many = speed.findings(1024)
+    assert one.text == "a clip of 30 s takes: reading 2.0 s, musicnn 1.0 s, i3d 3.0 s"
+    assert many.text.startswith("1024 such clips take about 85 min")
+    assert "1.0 GiB" in many.text
+
+
+def test_the_command_ends_with_1_where_there_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = ["doctor", "--no-speed", "--work", str(tmp_path)]
+    done = CliRunner().invoke(cli.mvemo, arguments, standalone_mode=False)
+    assert done.return_value == 0
+    assert all(line.split()[0] in ("ok", "note") for line in done.stdout.splitlines())
+    installed(monkeypatch, numpy="1.20.0")
+    done = CliRunner().invoke(cli.mvemo, [*arguments, "--quiet"], standalone_mode=False)
+    assert done.return_value == 1
+    assert "ok " not in done.stdout
+    assert done.stderr == "1 problem\n"
