@@ -12,7 +12,7 @@ from typing import Any
 
 from mvemo.extract.errors import BadSetting
 
-OPTIMIZERS = ("adam", "sgd", "rmsprop")
+OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 LOSSES = ("softmax", "angular", "centre", "improved-centre")
 PROTOCOLS = ("crossfit", "frozen", "shared", "holdout")
 PRECISIONS = ("float32", "bf16")
@@ -20,6 +20,63 @@ PRECISIONS = ("float32", "bf16")
 MAX_WIDTH = 10
 # Stands for a path among a net's settings: the weights that `mvemo weights get` fetched.
 FETCHED = "pretrained"
+
+
+@dataclass(frozen=True)
+class RecipeSettings:
+    """What fine-tuning of today does and the papers do not; each part is off unless set.
+
+    Parameters
+    ----------
+    probe
+        Fit the classifier alone first, on the embeddings of the starting weights (Kumar et
+        al. 2022: a random classifier would spoil pretrained layers in the first steps).
+    warmup
+        Share of all steps in which the rate rises from 0, in [0, 1).
+    cosine
+        Let the rate fall to 0 along a half cosine after that.
+    clip_norm
+        Largest norm of a step's gradient; 0 for none.
+    layer_decay
+        Factor of the rate from a layer to the one before it, in (0, 1]: layers near the
+        input change less.
+    freeze_norm
+        Keep the statistics of batch normalisation as they start.
+    average
+        Share of the epochs, the last ones, whose weights are averaged, in [0, 1). It takes
+        the place of early stopping: set ``patience = 0``.
+    augment
+        Change pictures (crop, flip, times) and sound (start, gain, stretches and bands left
+        out) at random, see `mvemo.extract.training.augment`.
+    mixup
+        Both parameters of the beta distribution that pairs of clips are mixed by (Zhang et
+        al. 2018); 0 for none.
+
+    Raises
+    ------
+    BadSetting
+        A value is out of range.
+    """
+
+    probe: bool = False
+    warmup: float = 0.0
+    cosine: bool = False
+    clip_norm: float = 0.0
+    layer_decay: float = 1.0
+    freeze_norm: bool = False
+    average: float = 0.0
+    augment: bool = False
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("warmup", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise BadSetting(f"{name} is {getattr(self, name)}: it must lie in [0, 1)")
+        for name in ("clip_norm", "mixup"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise BadSetting(f"{name} is {getattr(self, name)}: it must be 0 or more")
+        if not 0 < self.layer_decay <= 1:
+            raise BadSetting(f"layer_decay is {self.layer_decay}: it must lie in (0, 1]")
 
 
 @dataclass(frozen=True)
@@ -52,6 +109,8 @@ class TrainSettings:
     tau
         Weight of the centres' term in ``centre`` and ``improved-centre``, see
         `mvemo.extract.training.losses.make_loss`.
+    recipe
+        What is added to the papers' way of training.
 
     Raises
     ------
@@ -78,6 +137,7 @@ class TrainSettings:
     val_fraction: float = 0.15
     loss: str = "softmax"
     tau: float = 0.01
+    recipe: RecipeSettings = field(default_factory=RecipeSettings)
 
     def __post_init__(self) -> None:
         _check_known("optimizer", self.optimizer, OPTIMIZERS)
@@ -92,6 +152,13 @@ class TrainSettings:
         if not 0 < self.val_fraction < 1:
             raise BadSetting(f"val_fraction is {self.val_fraction}: it must lie between 0 and 1")
         check_loss(self.loss, self.tau)
+        if self.recipe.average and self.patience:
+            raise BadSetting(
+                f"average is {self.recipe.average} and patience {self.patience}: averaged weights "
+                "take the place of early stopping: set patience = 0"
+            )
+        if self.recipe.mixup and self.loss != "softmax":
+            raise BadSetting(f"mixup is {self.recipe.mixup}: it is for the loss softmax alone")
 
 
 @dataclass(frozen=True)
@@ -152,6 +219,11 @@ class RunSettings:
         ``auto``, ``cpu`` or ``cuda``.
     precision
         One of `PRECISIONS`; ``bf16`` is mixed precision.
+    compile
+        Compile nets before training (``torch.compile``): a minute or more at the start,
+        faster steps on a GPU.
+    deterministic
+        Let a GPU give the same bits in every run, at a loss of speed.
 
     Raises
     ------
@@ -163,6 +235,8 @@ class RunSettings:
     seed: int = 0
     device: str = "auto"
     precision: str = "float32"
+    compile: bool = False
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         _check_known("protocol", self.protocol, PROTOCOLS)

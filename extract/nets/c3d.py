@@ -190,10 +190,10 @@ class C3D(Net):
         # -> (batch, embedding_dim)
         return functional.relu(self.fc7(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits, float32 (batch, outputs), of a prepared batch."""
-        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
-        return logits
+    def features(self, x: Tensor) -> Tensor:
+        """float32 (batch, embedding_dim): the embedding, after dropout."""
+        features: Tensor = self.dropout(self.embed(x))
+        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {

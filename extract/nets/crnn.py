@@ -199,10 +199,10 @@ class CRNN(Net):
         x = self.lld_norm(x.transpose(1, 2), lengths).transpose(1, 2)
         return last_states(self.lld_lstm, x, lengths)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits, float32 (batch, outputs), of a prepared batch."""
-        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
-        return logits
+    def features(self, x: Tensor) -> Tensor:
+        """float32 (batch, embedding_dim): the embedding, after dropout."""
+        features: Tensor = self.dropout(self.embed(x))
+        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {

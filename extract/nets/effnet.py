@@ -216,10 +216,10 @@ class EffNet(Net):
         variance = features.var(dim=1, correction=0).clamp_min(LEAST_VARIANCE)
         return torch.cat([features.mean(dim=1), variance.sqrt()], dim=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits, float32 (batch, outputs), of a prepared batch."""
-        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
-        return logits
+    def features(self, x: Tensor) -> Tensor:
+        """float32 (batch, embedding_dim): the embedding, after dropout."""
+        features: Tensor = self.dropout(self.embed(x))
+        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {

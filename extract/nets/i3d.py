@@ -270,10 +270,10 @@ class I3D(Net):
         """float32 (batch, 3, frames, height, width) -> (batch, embedding_dim)."""
         return self.feature_map(x).mean(dim=(2, 3, 4))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits, float32 (batch, outputs), of a prepared batch."""
-        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
-        return logits
+    def features(self, x: Tensor) -> Tensor:
+        """float32 (batch, embedding_dim): the embedding, after dropout."""
+        features: Tensor = self.dropout(self.embed(x))
+        return features
 
     def kinetics_logits(self, x: Tensor) -> Tensor:
         """Logits (batch, outputs) as the published net makes them, of a prepared batch.

@@ -253,10 +253,10 @@ class Musicnn(Net):
             units = torch.cat([units, self.tags(units).sigmoid()], dim=1)
         return _mean(units, filled)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits, float32 (batch, outputs), of a prepared batch."""
-        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
-        return logits
+    def features(self, x: Tensor) -> Tensor:
+        """float32 (batch, embedding_dim): the embedding, after dropout."""
+        features: Tensor = self.dropout(self.embed(x))
+        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {

@@ -127,10 +127,10 @@ class RNN(Net):
         last: Tensor = hidden[-1]
         return last
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits, float32 (batch, outputs), of a prepared batch."""
-        logits: Tensor = self.classifier(self.dropout(self.embed(x)))
-        return logits
+    def features(self, x: Tensor) -> Tensor:
+        """float32 (batch, embedding_dim): the embedding, after dropout."""
+        features: Tensor = self.dropout(self.embed(x))
+        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,18 @@ from mvemo.extract.nets.parts.inputs import AudioInput, NetInput, SequenceInput
 # Of one row: waveform float32 (samples,), frames uint8 (n_frames, size, size, 3), or
 # descriptors float32 (frames, dim).
 RowReader = Callable[[int], F32 | U8]
+
+
+# Share of a device's free memory that media may take; the net and its gradients need the rest.
+RESIDENT_SHARE = 0.5
+
+
+class Batches(Protocol):
+    """Whatever gives batches of decoded media."""
+
+    def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """All batches of manifest rows in order, with their media."""
+        ...
 
 
 class RawBatches:
@@ -61,6 +74,11 @@ class RawBatches:
             frames[i] = clip
         return torch.from_numpy(frames)
 
+    def _load_pinned(self, rows: Sequence[int]) -> Tensor:
+        """As `load`, in memory that a GPU can copy from while the processor goes on."""
+        raw = self.load(rows)
+        return raw.pin_memory() if torch.cuda.is_available() else raw
+
     def _sequences(self, rows: Sequence[int], n_frames: int) -> Tensor:
         """float32 (rows, n_frames, dim), NaN rows after a clip's end."""
         clips = [self._read(row)[:n_frames] for row in rows]
@@ -81,12 +99,55 @@ class RawBatches:
         if not batches:
             return
         with ThreadPoolExecutor(max_workers=1) as pool:
-            waiting: Future[Tensor] = pool.submit(self.load, batches[0])
+            waiting: Future[Tensor] = pool.submit(self._load_pinned, batches[0])
             for i, rows in enumerate(batches):
                 raw = waiting.result()
                 if i + 1 < len(batches):
-                    waiting = pool.submit(self.load, batches[i + 1])
+                    waiting = pool.submit(self._load_pinned, batches[i + 1])
                 yield rows, raw
+
+
+class ResidentBatches:
+    """Rows of one net's input, read once and kept in a device's memory as they are.
+
+    Parameters
+    ----------
+    batches
+        Where they are read from.
+    rows
+        Manifest rows.
+    device
+        Whose memory has room for all.
+    """
+
+    def __init__(self, batches: RawBatches, rows: Sequence[int], device: torch.device) -> None:
+        self._position = {row: i for i, row in enumerate(rows)}
+        self._device = device
+        media: Tensor | None = None
+        for chosen, raw in batches.ahead(split_rows(rows, 16)):
+            if media is None:
+                media = torch.empty((len(rows), *raw.shape[1:]), dtype=raw.dtype, device=device)
+            media[self._positions(chosen)] = raw.to(device)
+        self._media = torch.empty(0) if media is None else media
+
+    def _positions(self, rows: Sequence[int]) -> Tensor:
+        return torch.tensor([self._position[row] for row in rows], device=self._device)
+
+    def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
+        """All batches in order, as `RawBatches.ahead`, on the device."""
+        for rows in batches:
+            yield rows, self._media[self._positions(rows)]
+
+
+def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) -> Batches:
+    """Batches for training on a device: from its memory where the rows fit into it."""
+    if device.type != "cuda" or not rows:
+        return batches
+    first = batches.load(rows[:1])
+    free, _ = torch.cuda.mem_get_info(device)
+    if first.nbytes * len(rows) > RESIDENT_SHARE * free:
+        return batches
+    return ResidentBatches(batches, rows, device)
 
 
 def split_rows(rows: Sequence[int], size: int) -> list[list[int]]:

@@ -49,9 +49,9 @@ class Loss(nn.Module, ABC):
             Classes: int64 (batch,). Tags: 0 or 1, (batch, tags). Regression: (batch, targets).
         """
 
-    def n_right(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> float:
-        """Clips whose class has the largest logit; NaN for tags and regression."""
-        return math.nan
+    def n_right(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
+        """Clips whose class has the largest logit, a scalar; NaN for tags and regression."""
+        return x.new_full((), math.nan, dtype=torch.float64)
 
     def update(self, x: Tensor, target: Tensor) -> None:
         """Called with a training batch after its step."""
@@ -63,8 +63,9 @@ class Loss(nn.Module, ABC):
 class ClassLoss(Loss):
     """Base of the losses for classes."""
 
-    def n_right(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> float:
-        return int((self.logits(x, classifier).argmax(1) == target).sum())
+    def n_right(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
+        right: Tensor = (self.logits(x, classifier).argmax(1) == target).sum()
+        return right.double()
 
 
 class SoftmaxLoss(ClassLoss):

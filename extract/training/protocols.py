@@ -27,10 +27,12 @@ from mvemo.extract.nets.parts.registry import NETS, build_net
 from mvemo.extract.nets.parts.weights import load_weights
 from mvemo.extract.pretrained.store import pretrained_path
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
-from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.batches import RawBatches, batches_for
 from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.devices import pick_device, place
-from mvemo.extract.training.fine_tuning import Curve, TrainingJob, fine_tune
+from mvemo.extract.training.fine_tuning import fine_tune
+from mvemo.extract.training.jobs import Curve, TrainingJob
+from mvemo.extract.training.steps import set_determinism
 from mvemo.manifests import Manifest, inner_split
 
 # Rises whenever the same settings would train another net.
@@ -246,7 +248,8 @@ def train_nets(
         spec = embedding_spec(settings, start, run)
         yield TrainedNet(place(start, device).eval(), spec, {})
         return
-    reader = batches(start)
+    set_determinism(run.deterministic)
+    reader = batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)
     for split in training_splits(settings, clips, run):
         facts = _job_facts(settings, clips, split, run, start)
         folder = JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts))
@@ -377,6 +380,7 @@ def _training_job(
         settings=settings.train,
         seed=split.seed,
         precision=run.precision,
+        compiled=run.compile,
     )
 
 

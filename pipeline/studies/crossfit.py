@@ -12,7 +12,7 @@ from mvemo.extract.nets import Net
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.training.fine_tuning import Curve
+from mvemo.extract.training.jobs import Curve
 from mvemo.extract.training.protocols import TrainingClips, train_nets
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.multiclass import accuracy

@@ -10,8 +10,8 @@ from itertools import pairwise
 import numpy as np
 
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.fine_tuning import Curve
-from mvemo.extract.training.fine_tuning import steps_per_epoch as trained_steps
+from mvemo.extract.training.jobs import Curve
+from mvemo.extract.training.jobs import steps_per_epoch as trained_steps
 from mvemo.extract.training.protocols import TrainingClips, training_splits
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.report import published_j22 as j22

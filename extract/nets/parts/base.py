@@ -108,9 +108,16 @@ class Net(nn.Module, ABC):
     def preprocessing(self) -> dict[str, Any]:
         """The record of `prepare` that is bound to the weights: JSON values only."""
 
+    def features(self, x: Tensor) -> Tensor:
+        """What enters the classifier, float32 (batch, embedding_dim), of a prepared batch.
+
+        In training some nets have a dropout between their embedding and the classifier.
+        """
+        return self.embed(x)
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits, float32 (batch, outputs), of a prepared batch."""
-        logits: Tensor = self.classifier(self.embed(x))
+        logits: Tensor = self.classifier(self.features(x))
         return logits
 
     def embedding_state(self) -> Iterator[tuple[str, Tensor]]:

@@ -13,7 +13,8 @@ from mvemo.extract.nets.parts.sequences import FrameNorm, masked_mean, pool, spl
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.fine_tuning import TrainingJob, fine_tune
+from mvemo.extract.training.fine_tuning import fine_tune
+from mvemo.extract.training.jobs import TrainingJob
 from mvemo.extract.training.losses import LOSSES
 
 

@@ -23,7 +23,8 @@ from mvemo.extract.nets.parts.sequences import last_states
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.fine_tuning import TrainingJob, fine_tune
+from mvemo.extract.training.fine_tuning import fine_tune
+from mvemo.extract.training.jobs import TrainingJob
 from mvemo.extract.training.losses import LOSSES
 
 BINS, LLD = 20, 6

@@ -5,51 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from toy_net import Toy, problem, same, tuned
 
 from mvemo.extract.errors import BadMedia, BadSetting, TrainingDiverged
-from mvemo.extract.nets import AudioInput, Net, VideoInput
+from mvemo.extract.nets import AudioInput, VideoInput
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training import fine_tuning as finetune
+from mvemo.extract.training import jobs
+from mvemo.extract.training import trainer as trainer_module
 from mvemo.extract.training.batches import RawBatches, split_rows
 from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.losses import LOSSES
 
 CPU = torch.device("cpu")
-
-
-class Toy(Net):
-    name = "toy"
-    modality = "audio"
-
-    def __init__(self, outputs: int) -> None:
-        super().__init__(None)
-        self.embedding_dim = 8
-        self.hidden = nn.Linear(20, 8)
-        self.drop = nn.Dropout(0.2)
-        self.classifier = nn.Linear(8, outputs)
-
-    @classmethod
-    def input_of(cls, options):
-        return AudioInput(sr=100, seconds=0.2)
-
-    def prepare(self, raw: Tensor) -> Tensor:
-        return raw * 2
-
-    def embed(self, x: Tensor) -> Tensor:
-        return self.drop(torch.relu(self.hidden(x)))
-
-    def preprocessing(self):
-        return {"scale": 2}
-
-
-def problem(n: int = 60, classes: int = 3, seed: int = 0):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, n)
-    waves = rng.normal(size=(n, 20)).astype(np.float32)
-    waves[np.arange(n), labels] += 3
-    return waves, labels.astype(np.int64)
 
 
 def train(tmp_path: Path, *, epochs: int = 8, seed: int = 1, label: str = "job", loss="softmax"):
@@ -61,7 +30,7 @@ def train(tmp_path: Path, *, epochs: int = 8, seed: int = 1, label: str = "job",
     curve = finetune.fine_tune(
         net,
         RawBatches(lambda row: waves[row], net.input),
-        finetune.TrainingJob(
+        jobs.TrainingJob(
             "toy@all",
             labels,
             task="multiclass",
@@ -82,7 +51,7 @@ def test_learns_a_separable_problem_and_keeps_the_best_weights(tmp_path):
     assert curve["train_loss"][-1] < 0.4 * curve["train_loss"][0]
     waves, labels = problem()
     settings = TrainSettings(batch_size=8)
-    job = finetune.TrainingJob("toy@all", labels, "multiclass", [], [0], settings, seed=0)
+    job = jobs.TrainingJob("toy@all", labels, "multiclass", [], [0], settings, seed=0)
     trainer = finetune.Trainer(net, RawBatches(lambda row: waves[row], net.input), job)
     loss, accuracy = trainer.score(range(45, 60))
     assert loss == pytest.approx(min(curve["val_loss"]), rel=1e-5)
@@ -108,7 +77,7 @@ def test_stops_when_patience_is_spent(tmp_path):
     curve = finetune.fine_tune(
         net,
         RawBatches(lambda row: waves[row], net.input),
-        finetune.TrainingJob(
+        jobs.TrainingJob(
             "toy@all",
             labels,
             task="multiclass",
@@ -133,7 +102,7 @@ def test_every_optimizer_lowers_the_loss(tmp_path, optimizer):
     curve = finetune.fine_tune(
         net,
         RawBatches(lambda row: waves[row], net.input),
-        finetune.TrainingJob(
+        jobs.TrainingJob(
             "toy@all",
             labels,
             task="multiclass",
@@ -205,33 +174,6 @@ def test_settings_out_of_range_are_refused(bad):
         TrainSettings(**bad)
 
 
-def tuned(tmp_path, label: str, settings: TrainSettings, *, val_rows=(), n: int = 45):
-    waves, labels = problem()
-    torch.manual_seed(0)
-    net = Toy(3)
-    folder = JobFolder(tmp_path, label, "d" * 64)
-    folder.begin({})
-    curve = finetune.fine_tune(
-        net,
-        RawBatches(lambda row: waves[row], net.input),
-        finetune.TrainingJob(
-            "toy@all",
-            labels,
-            task="multiclass",
-            train_rows=list(range(n)),
-            val_rows=list(val_rows),
-            settings=settings,
-            seed=1,
-        ),
-        folder,
-    )
-    return net, curve
-
-
-def same(a: Net, b: Net) -> bool:
-    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
-
-
 def test_without_patience_the_last_weights_are_kept(tmp_path):
     # So fast a rate that the loss goes up and down: the last weights are not the best.
     def settings(patience, epochs=9):
@@ -272,12 +214,12 @@ def test_training_stops_at_exactly_that_iteration(tmp_path):
     sizes = [11, 11, 11, 12]
     mean = np.dot(sizes, curve["iteration_loss"][:4]) / 45
     assert curve["train_loss"][0] == pytest.approx(mean)
-    assert finetune.n_epochs(TrainSettings(iterations=9, batch_size=11), 45) == 3
-    assert finetune.n_epochs(TrainSettings(epochs=7), 45) == 7
+    assert jobs.n_epochs(TrainSettings(iterations=9, batch_size=11), 45) == 3
+    assert jobs.n_epochs(TrainSettings(epochs=7), 45) == 7
 
 
 def test_a_long_run_keeps_a_point_every_so_many_iterations(tmp_path, monkeypatch):
-    monkeypatch.setattr(finetune, "MAX_POINTS", 4)
+    monkeypatch.setattr(trainer_module, "MAX_POINTS", 4)
     _, curve = tuned(tmp_path, "a", TrainSettings(iterations=10, patience=0, batch_size=11))
     assert curve["iteration"] == [3.0, 6.0, 9.0]
 

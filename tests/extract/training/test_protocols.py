@@ -14,7 +14,7 @@ from mvemo.extract.nets import Net, build_net
 from mvemo.extract.settings import NetSettings, RunSettings, TrainSettings
 from mvemo.extract.training import protocols
 from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.fine_tuning import TrainingJob
+from mvemo.extract.training.jobs import TrainingJob
 from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
 from mvemo.manifests import Clip, Manifest
 

@@ -1,0 +1,144 @@
+"""One optimizer step on a batch, in parts where the device's memory is too small for all."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.training.augment import augment
+from mvemo.extract.training.devices import autocast
+from mvemo.extract.training.jobs import TrainingJob
+from mvemo.extract.training.losses import Loss
+
+
+class NetLoss(nn.Module):
+    """A net and its loss as one module, which is what gets compiled.
+
+    Parameters
+    ----------
+    net, loss
+        Of the training.
+    """
+
+    def __init__(self, net: Net, loss: Loss) -> None:
+        super().__init__()
+        self.net = net
+        self.loss = loss
+
+    def forward(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss of a prepared batch, and the features (batch, dim) that it is of."""
+        features = self.net.features(x)
+        return self.loss(features, self.net.classifier, target), features
+
+
+class Stepper:
+    """Takes optimizer steps; a batch that does not fit into memory is divided.
+
+    The gradient of a divided batch is the sum of its parts' weighted by their clips: that
+    of the whole batch, but for batch normalisation, whose statistics are then a part's.
+
+    Parameters
+    ----------
+    net, loss
+        On their device.
+    optimizer
+        Of the net's parameters.
+    job
+        Settings, precision, whether to compile.
+
+    Attributes
+    ----------
+    n_parts
+        Parts of each batch so far.
+    """
+
+    def __init__(
+        self, net: Net, loss: Loss, optimizer: torch.optim.Optimizer, job: TrainingJob
+    ) -> None:
+        self.n_parts = 1
+        self._net = net
+        self._loss = loss
+        self._optimizer = optimizer
+        self._job = job
+        self._recipe = job.settings.recipe
+        self._device = net.classifier.weight.device
+        module = NetLoss(net, loss)
+        self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
+
+    def step(self, raw: Tensor, target: Tensor) -> Tensor:
+        """Train on a batch of decoded media; its mean loss before the step, on the device."""
+        while True:
+            try:
+                value, features = self._accumulate(raw, target)
+                break
+            except torch.OutOfMemoryError:
+                self._divide(len(raw))
+        if self._recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self._net.parameters(), self._recipe.clip_norm)
+        self._optimizer.step()
+        self._loss.update(features, target)
+        self._loss.constrain(self._net.classifier)
+        return value
+
+    def _accumulate(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of a batch, in as many parts as were found to fit."""
+        self._optimizer.zero_grad(set_to_none=True)
+        values, features = [], []
+        for part, y in zip(raw.tensor_split(self.n_parts), target.tensor_split(self.n_parts),
+                           strict=True):  # fmt: skip
+            value, x = self._forward(part.to(self._device, non_blocking=True), y)
+            value = value * (len(part) / len(raw))
+            torch.autograd.backward(value)
+            values.append(value.detach())
+            features.append(x.detach())
+        return torch.stack(values).sum(), torch.cat(features)
+
+    def _forward(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        if self._recipe.augment:
+            raw = augment(raw)
+        with autocast(self._device, self._job.precision):
+            x = self._net.prepare(raw)
+            if not self._recipe.mixup:
+                value, features = self._module(x, target)
+                return value, features
+            # Zhang et al. 2018: one share a batch, and the loss of both clips' labels.
+            share = torch.distributions.Beta(self._recipe.mixup, self._recipe.mixup).sample()
+            share = share.to(self._device)
+            other = torch.randperm(len(x), device=self._device)
+            mixed = share * x + (1 - share) * x[other]
+            value, features = self._module(mixed, target)
+            second = self._loss(features, self._net.classifier, target[other])
+            return share * value + (1 - share) * second, features
+
+    def _divide(self, n_clips: int) -> None:
+        """Take half as many clips at once from now on; raises where two are too many."""
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        # Batch normalisation cannot work on one clip.
+        if n_clips // (2 * self.n_parts) < 2:
+            raise
+        self.n_parts *= 2
+        warnings.warn(
+            f"{self._job.label}: a batch of {n_clips} clips does not fit into the device's memory: "
+            f"it is now computed in {self.n_parts} parts",
+            stacklevel=4,
+        )
+
+
+def set_determinism(deterministic: bool) -> None:
+    """Let cuDNN choose its fastest kernels, or those that give the same bits in every run."""
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.backends.cudnn.benchmark = not deterministic
+
+
+def to_floats(values: Iterator[Tensor] | list[Tensor]) -> list[float]:
+    """Scalars of a device as numbers, which waits for the device once and not for each."""
+    values = list(values)
+    if not values:
+        return []
+    numbers: list[float] = torch.stack(values).tolist()
+    return numbers

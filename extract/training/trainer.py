@@ -1,0 +1,197 @@
+"""The steps of fine-tuning: epochs of training, scoring, saving and resuming."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.training.batches import Batches, split_rows
+from mvemo.extract.training.checkpoints import JobFolder
+from mvemo.extract.training.devices import autocast
+from mvemo.extract.training.jobs import Curve, TrainingJob, TrainingRun, training_batches
+from mvemo.extract.training.losses import make_loss
+from mvemo.extract.training.recipe import (
+    Rates,
+    add_to_average,
+    first_averaged_epoch,
+    fit_probe,
+    freeze_norms,
+    make_optimizer,
+)
+from mvemo.extract.training.steps import Stepper, to_floats
+
+# Points at most that a curve by iterations has; with more steps, some are left out.
+MAX_POINTS = 5000
+
+
+class Trainer:
+    """The steps of fine-tuning: epochs of training, scoring, saving and resuming.
+
+    Parameters
+    ----------
+    net, batches, job
+        As of `fine_tune`.
+    """
+
+    def __init__(self, net: Net, batches: Batches, job: TrainingJob) -> None:
+        self.net = net
+        self.batches = batches
+        self.job = job
+        self.device = net.classifier.weight.device
+        self.target = torch.from_numpy(job.y_true).to(self.device)
+        self.optimizer = make_optimizer(net, job.settings)
+        self.rates = Rates(self.optimizer, job.settings.recipe, job.steps)
+        last, settings = net.classifier, job.settings
+        self.loss = make_loss(
+            settings.loss, job.task, last.out_features, last.in_features, tau=settings.tau
+        )
+        self.loss.to(self.device).constrain(last)
+        self.stepper = Stepper(net, self.loss, self.optimizer, job)
+
+    @torch.no_grad()
+    def fit_classifier(self) -> None:
+        """Fit the classifier on the embeddings of the training rows, as the net starts."""
+        net, rows = self.net, self.job.train_rows
+        net.eval()
+        features = []
+        for _, raw in self.batches.ahead(split_rows(rows, self.job.settings.batch_size)):
+            with autocast(self.device, self.job.precision):
+                features.append(net.features(net.prepare(raw.to(self.device))).float())
+        with torch.enable_grad():
+            fit_probe(net, self.loss, torch.cat(features), self.target[list(rows)])
+
+    def resume(self, folder: JobFolder) -> TrainingRun:
+        """The run that the folder's state was saved of, else one at its start."""
+        curve: Curve = {"epoch": [], "train_loss": [], "val_loss": [], "val_accuracy": []}
+        if self.job.settings.iterations:
+            curve |= {"iteration": [], "iteration_loss": []}
+        state = folder.load_state()
+        if state is None:
+            return TrainingRun(copy.deepcopy(self.net.state_dict()), curve)
+        self.net.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.loss.load_state_dict(state["loss"])
+        return TrainingRun(
+            state["best"], state["curve"], state["best_loss"], state["since_best"], state["epoch"]
+        )
+
+    def state(self, run: TrainingRun) -> dict[str, Any]:
+        """All that `resume` needs to go on from here."""
+        return {
+            "weights": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss": self.loss.state_dict(),
+            "best": run.best,
+            "curve": run.curve,
+            "best_loss": run.best_loss,
+            "since_best": run.since_best,
+            "epoch": run.epoch,
+        }
+
+    def run_epoch(self, epoch: int, run: TrainingRun) -> None:
+        """Train one epoch, score the validation rows, and note both in `run`."""
+        groups = self._batch_rows(epoch)
+        losses = self.train_batches(groups, self.job.steps_before(epoch))
+        sizes = [len(group) for group in groups]
+        train_loss = sum(a * n for a, n in zip(losses, sizes, strict=True)) / max(sum(sizes), 1)
+        val_loss = accuracy = math.nan
+        if len(self.job.val_rows):
+            val_loss, accuracy = self.score(self.job.val_rows)
+        self._note_iterations(epoch, losses, run.curve)
+        for name, value in (
+            ("epoch", float(epoch)),
+            ("train_loss", train_loss),
+            ("val_loss", val_loss),
+            ("val_accuracy", accuracy),
+        ):
+            run.curve[name].append(value)
+        run.epoch = epoch
+        if not self.job.settings.patience:
+            self._average(run)
+            return
+        if val_loss < run.best_loss:
+            run.best_loss, run.since_best = val_loss, 0
+            run.best = copy.deepcopy(self.net.state_dict())
+        else:
+            run.since_best += 1
+
+    def _average(self, run: TrainingRun) -> None:
+        """Put the mean of the last epochs' weights into `run.best`, where it is asked for."""
+        first = first_averaged_epoch(self.job.settings.recipe, self.job.epochs)
+        if first and run.epoch >= first:
+            count = run.epoch - first + 1
+            run.best = add_to_average(run.best, self.net.state_dict(), count)
+
+    def _batch_rows(self, epoch: int) -> list[list[int]]:
+        """Training rows of an epoch's batches, in an order of its own."""
+        job = self.job
+        torch.manual_seed(job.seed * 100_003 + epoch)
+        order = torch.randperm(len(job.train_rows)).tolist()
+        groups = training_batches([job.train_rows[i] for i in order], job.settings.batch_size)
+        if job.settings.iterations:
+            groups = groups[: job.settings.iterations - job.steps_before(epoch)]
+        return groups
+
+    def _note_iterations(self, epoch: int, losses: Sequence[float], curve: Curve) -> None:
+        iterations = self.job.settings.iterations
+        if not iterations:
+            return
+        interval = math.ceil(iterations / MAX_POINTS)
+        for step, value in enumerate(losses, self.job.steps_before(epoch) + 1):
+            if step % interval == 0:
+                curve["iteration"].append(float(step))
+                curve["iteration_loss"].append(value)
+
+    def train_batches(self, groups: Sequence[Sequence[int]], first_step: int) -> list[float]:
+        """One step on each batch of rows, in order; the loss of each, before its step."""
+        self.net.train()
+        if self.job.settings.recipe.freeze_norm:
+            freeze_norms(self.net)
+        losses = []
+        for step, (rows, raw) in enumerate(self.batches.ahead(groups), first_step):
+            self.rates.set(step)
+            losses.append(self.stepper.step(raw, self.target[list(rows)]))
+        return to_floats(losses)
+
+    @torch.no_grad()
+    def score(self, rows: Sequence[int]) -> tuple[float, float]:
+        """Mean loss and, for classes, accuracy of the net on rows, in evaluation mode."""
+        net, loss = self.net, self.loss
+        net.eval()
+        totals, n_right = [], []
+        for batch, raw in self.batches.ahead(split_rows(rows, self.job.settings.batch_size)):
+            target = self.target[list(batch)]
+            with autocast(self.device, self.job.precision):
+                x = net.features(net.prepare(raw.to(self.device, non_blocking=True)))
+                totals.append(loss(x, net.classifier, target).double() * len(batch))
+                n_right.append(loss.n_right(x, net.classifier, target))
+        count = max(len(rows), 1)
+        return sum(to_floats(totals)) / count, sum(to_floats(n_right)) / count
+
+    def check_finite(self, run: TrainingRun) -> None:
+        """Raise `TrainingDiverged` once weights are lost, and no earlier ones were kept.
+
+        A weight that is not finite never becomes finite again. Where an earlier epoch had a
+        finite validation loss, its weights are kept, and training goes on to its end.
+        """
+        if self.job.settings.patience and math.isfinite(run.best_loss):
+            return
+        state = self.net.state_dict().values()
+        if not all(bool(torch.isfinite(v).all()) for v in state if v.is_floating_point()):
+            raise self.divergence(run)
+
+    def divergence(self, run: TrainingRun) -> TrainingDiverged:
+        """The error that says so."""
+        lr = self.job.settings.lr
+        return TrainingDiverged(
+            f"{self.job.label}: training diverged: no finite loss by epoch {run.epoch} "
+            f"(training {run.curve['train_loss'][-1]:g}, validation "
+            f"{run.curve['val_loss'][-1]:g})",
+            f"lower the learning rate, --set nets.{self.net.name}.lr={lr / 10:g} (it is {lr:g})",
+        )

@@ -1,0 +1,148 @@
+"""What fine-tuning of today adds to the papers': each part does what it says, and no more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+from toy_net import Toy, problem, same, tuned
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.settings import RecipeSettings, TrainSettings
+from mvemo.extract.training import fine_tuning, recipe
+from mvemo.extract.training.losses import make_loss
+
+EVERYTHING = RecipeSettings(
+    probe=True,
+    warmup=0.1,
+    cosine=True,
+    clip_norm=1.0,
+    layer_decay=0.8,
+    freeze_norm=True,
+    average=0.3,
+    augment=True,
+    mixup=0.2,
+)
+
+
+def settings(parts: RecipeSettings, epochs: int = 8) -> TrainSettings:
+    return TrainSettings(
+        optimizer="adamw", lr=0.02, epochs=epochs, patience=0, batch_size=11, recipe=parts
+    )
+
+
+def test_all_parts_together_learn(tmp_path: Path) -> None:
+    # A start that is skipped would take the clips' labels with it: they are in single samples.
+    _, curve = tuned(tmp_path, "job", settings(replace(EVERYTHING, augment=False)))
+    assert curve["train_loss"][-1] < 0.9 * np.log(3)
+
+
+def test_a_run_of_all_parts_resumes_as_if_it_had_not_been_cut_off(
+    tmp_path: Path, monkeypatch
+) -> None:
+    whole, curve = tuned(tmp_path, "whole", settings(EVERYTHING))
+    monkeypatch.setattr(fine_tuning, "STATE_INTERVAL", -1.0)
+
+    class Killed(Exception):
+        pass
+
+    def kill(epoch: int, loss: float) -> None:
+        if epoch == 7:
+            raise Killed
+
+    with pytest.raises(Killed):
+        tuned(tmp_path, "cut", settings(EVERYTHING), on_epoch=kill)
+    resumed, again = tuned(tmp_path, "cut", settings(EVERYTHING))
+    assert again["train_loss"] == curve["train_loss"]
+    assert same(whole, resumed)
+
+
+def test_the_average_is_of_the_last_epochs(tmp_path: Path) -> None:
+    states = []
+    for epochs in (6, 7, 8):
+        net, _ = tuned(tmp_path, f"{epochs}", settings(RecipeSettings(), epochs))
+        states.append(net.state_dict())
+    averaged, _ = tuned(tmp_path, "average", settings(RecipeSettings(average=3 / 8)))
+    for name, value in averaged.state_dict().items():
+        mean = torch.stack([state[name] for state in states]).mean(0)
+        torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"warmup": 1.0},
+        {"average": -0.1},
+        {"clip_norm": -1.0},
+        {"layer_decay": 0.0},
+        {"mixup": float("inf")},
+    ],
+)
+def test_parts_out_of_range_are_refused(changes: dict[str, float]) -> None:
+    with pytest.raises(BadSetting, match=next(iter(changes))):
+        RecipeSettings(**changes)
+
+
+def test_parts_that_exclude_each_other_are_refused() -> None:
+    with pytest.raises(BadSetting, match="set patience = 0"):
+        TrainSettings(patience=3, recipe=RecipeSettings(average=0.5))
+    with pytest.raises(BadSetting, match="loss softmax alone"):
+        TrainSettings(loss="centre", recipe=RecipeSettings(mixup=0.2))
+
+
+def test_the_probe_is_a_penalised_logistic_regression() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 90)
+    x = rng.normal(size=(90, 8)) * np.geomspace(1e-2, 1e2, 8) + 5
+    x[:, 0] += 0.01 * y
+    x[:, 7] = 3.0  # a unit that is dead
+    net = Toy(3)
+    loss = make_loss("softmax", "multiclass", 3, 8)
+    recipe.fit_probe(net, loss, torch.tensor(x, dtype=torch.float32), torch.tensor(y))
+    z = (x[:, :7] - x[:, :7].mean(0)) / x[:, :7].std(0)
+    # scikit-learn: C sum of losses + |w|^2 / 2
+    other = LogisticRegression(C=1 / (90 * recipe.PROBE_PENALTY), tol=1e-8, max_iter=1000).fit(z, y)
+    with torch.no_grad():
+        proba = net.classifier(torch.tensor(x, dtype=torch.float32)).softmax(1).numpy()
+    np.testing.assert_allclose(proba, other.predict_proba(z), atol=2e-3)
+
+
+def test_rates_rise_and_fall_and_layers_near_the_input_change_less() -> None:
+    net = Toy(3)
+    parts = RecipeSettings(warmup=0.25, cosine=True, layer_decay=0.5)
+    groups = recipe.parameter_groups(net, settings(parts))
+    assert [group["lr"] for group in groups] == [0.01, 0.02]
+    assert groups[-1]["params"][0] is net.classifier.weight
+    optimizer = recipe.make_optimizer(net, settings(parts))
+    rates = recipe.Rates(optimizer, parts, 8)
+    seen = []
+    for step in range(8):
+        rates.set(step)
+        seen.append(optimizer.param_groups[1]["lr"])
+    assert seen[0] == 0.01
+    assert seen[1] == seen[2] == 0.02
+    assert seen[2:] == sorted(seen[2:], reverse=True)
+    assert 0 < seen[-1] < 0.002
+
+
+def test_frozen_statistics_stay() -> None:
+    class Normed(Toy):
+        def __init__(self) -> None:
+            super().__init__(3)
+            self.norm = nn.BatchNorm1d(8)
+
+    net = Normed().train()
+    recipe.freeze_norms(net)
+    net.norm(torch.randn(5, 8))
+    assert net.training
+    assert torch.equal(net.norm.running_mean, torch.zeros(8))
+
+
+def test_the_problem_is_one_that_can_be_learned() -> None:
+    waves, labels = problem()
+    assert LogisticRegression().fit(waves[:45], labels[:45]).score(waves[45:], labels[45:]) > 0.8

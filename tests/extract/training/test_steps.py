@@ -1,0 +1,88 @@
+"""Steps on batches that do not fit into memory, and batches kept on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from toy_net import Toy, problem, same, tuned
+
+from mvemo.extract.settings import TrainSettings
+from mvemo.extract.training.batches import RawBatches, ResidentBatches, batches_for, split_rows
+from mvemo.extract.training.steps import NetLoss, to_floats
+
+SETTINGS = TrainSettings(optimizer="sgd", lr=0.1, epochs=3, patience=0, batch_size=12)
+
+
+class Plain(Toy):
+    """Without dropout, so that parts of a batch draw nothing."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__(outputs)
+        self.drop = torch.nn.Identity()
+
+
+def plain() -> Plain:
+    torch.manual_seed(0)
+    return Plain(3)
+
+
+def small_memory(limit: int):
+    forward = NetLoss.forward
+
+    def limited(module: NetLoss, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        if len(x) > limit:
+            raise torch.OutOfMemoryError("a device of little memory")
+        return forward(module, x, target)
+
+    return limited
+
+
+def test_a_batch_in_parts_gives_the_step_of_the_whole(tmp_path: Path, monkeypatch) -> None:
+    whole, curve = tuned(tmp_path, "whole", SETTINGS, net=plain())
+    monkeypatch.setattr(NetLoss, "forward", small_memory(4))
+    with pytest.warns(UserWarning, match="batch of 12 clips does not fit .* in 4 parts"):
+        parts, again = tuned(tmp_path, "parts", SETTINGS, net=plain())
+    assert again["train_loss"] == pytest.approx(curve["train_loss"], rel=1e-5)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_memory_that_is_too_small_for_two_clips_is_an_error(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(NetLoss, "forward", small_memory(1))
+    with (
+        pytest.warns(UserWarning, match="does not fit"),
+        pytest.raises(torch.OutOfMemoryError, match="little memory"),
+    ):
+        tuned(tmp_path, "none", SETTINGS, net=plain())
+
+
+def test_batches_kept_on_a_device_are_the_same() -> None:
+    waves, _ = problem()
+    net = Toy(3)
+    read = RawBatches(lambda row: waves[row], net.input)
+    rows = [*range(5, 30), 50]
+    resident = ResidentBatches(read, rows, torch.device("cpu"))
+    groups = split_rows(rows[::-1], 7)
+    pairs = zip(read.ahead(groups), resident.ahead(groups), strict=True)
+    for (rows_read, raw), (rows_kept, kept) in pairs:
+        assert rows_read == rows_kept
+        assert torch.equal(raw, kept)
+    assert batches_for(read, rows, torch.device("cpu")) is read
+
+
+def test_scalars_become_numbers_at_once() -> None:
+    assert to_floats([torch.tensor(1.5), torch.tensor(2.0)]) == [1.5, 2.0]
+    assert to_floats([]) == []
+
+
+@pytest.mark.gpu
+def test_a_gpu_learns_what_the_processor_learns(tmp_path: Path) -> None:
+    here, _ = tuned(tmp_path, "cpu", SETTINGS, net=plain())
+    there, _ = tuned(tmp_path, "gpu", SETTINGS, net=plain().cuda())
+    for name, value in here.state_dict().items():
+        np.testing.assert_allclose(there.state_dict()[name].cpu(), value, atol=1e-4)
+    assert same(here, here)

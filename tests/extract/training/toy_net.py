@@ -1,0 +1,84 @@
+"""A net small enough to see through, and a problem that it learns at once."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mvemo.extract.nets import AudioInput, Net
+from mvemo.extract.settings import TrainSettings
+from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.training.checkpoints import JobFolder
+from mvemo.extract.training.fine_tuning import fine_tune
+from mvemo.extract.training.jobs import TrainingJob
+
+
+class Toy(Net):
+    name = "toy"
+    modality = "audio"
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__(None)
+        self.embedding_dim = 8
+        self.hidden = nn.Linear(20, 8)
+        self.drop = nn.Dropout(0.2)
+        self.classifier = nn.Linear(8, outputs)
+
+    @classmethod
+    def input_of(cls, options):
+        return AudioInput(sr=100, seconds=0.2)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        return raw * 2
+
+    def embed(self, x: Tensor) -> Tensor:
+        return self.drop(torch.relu(self.hidden(x)))
+
+    def preprocessing(self):
+        return {"scale": 2}
+
+
+def problem(n: int = 60, classes: int = 3, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    waves = rng.normal(size=(n, 20)).astype(np.float32)
+    waves[np.arange(n), labels] += 3
+    return waves, labels.astype(np.int64)
+
+
+def tuned(
+    tmp_path,
+    label: str,
+    settings: TrainSettings,
+    *,
+    val_rows=(),
+    n: int = 45,
+    net=None,
+    on_epoch=None,
+):
+    """A toy net after training on its problem, and the losses."""
+    waves, labels = problem()
+    if net is None:
+        torch.manual_seed(0)
+        net = Toy(3)
+    folder = JobFolder(tmp_path, label, "d" * 64)
+    folder.begin({})
+    curve = fine_tune(
+        net,
+        RawBatches(lambda row: waves[row], net.input),
+        TrainingJob(
+            "toy@all",
+            labels,
+            task="multiclass",
+            train_rows=list(range(n)),
+            val_rows=list(val_rows),
+            settings=settings,
+            seed=1,
+        ),
+        folder,
+        on_epoch=on_epoch,
+    )
+    return net, curve
+
+
+def same(a: Net, b: Net) -> bool:
+    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
