@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from mvemo.cache.errors import BadCache, CacheError, MissingCache
 from mvemo.cache.reader import Cache, open_cache
 from mvemo.cache.storage.layout import spec_to_json
 from mvemo.cache.types import F32
+from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.files import replacing
 
 
@@ -108,7 +108,7 @@ def _write_csv(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
     columns = [f"{name}_{i}" for i in range(spec.dim)]
     missing = [""] * spec.dim
     with temp.open("w", newline="", encoding="utf-8") as file:
-        lines = csv.writer(file)
+        lines = CsvWriter(file)
         if spec.kind == "vector":
             lines.writerow(["clip_id", *columns])
             values, present = cache.vectors(name, fold)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,21 +11,25 @@ from threading import RLock
 from types import TracebackType
 from typing import Any, TypeVar
 
+import h5py
 import numpy as np
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import curves_from_json, row_checksum
+from mvemo.cache.storage.encoding import row_checksum, values_checksum
 from mvemo.cache.storage.layout import (
     Index,
     feature_label,
+    read_curves,
     read_failures,
     read_index,
+    read_provenance,
     read_spec,
     read_table,
-    read_text,
+    stored_checksum,
 )
-from mvemo.cache.storage.opening import DAMAGE, open_file
+from mvemo.cache.storage.opening import DAMAGE, open_file, reason
+from mvemo.cache.storage.plain import array_of, attribute, part
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Bools, Curves, Ints
 
@@ -78,6 +81,8 @@ class Cache:
             self._groups: dict[tuple[str, int | None], tuple[FeatureSpec, str]] = {}
             for group in self._read("features", lambda file: list(file["features"])):
                 spec = self._read(f"feature {group}", self._spec_of(group))
+                if (spec.name, spec.fold) in self._groups:
+                    raise BadCache(f"{path}: {feature_label(spec)} is there twice: extract again")
                 self._groups[spec.name, spec.fold] = (spec, group)
         except BaseException:
             self._file.close()
@@ -120,12 +125,12 @@ class Cache:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What the writer stated; that of earlier runs under ``history``."""
-        return self._read("provenance", lambda f: dict(json.loads(read_text(f, "provenance"))))
+        return self._read("provenance", read_provenance)
 
     @cached_property
     def curves(self) -> Curves:
         """``net@fold0`` to series by name; NaN where a value was not finite."""
-        return self._read("curves", lambda f: curves_from_json(json.loads(read_text(f, "curves"))))
+        return self._read("curves", read_curves)
 
     def digest(self) -> str:
         """SHA-256 of the clips and of all features' specs, keys and row checksums.
@@ -134,7 +139,9 @@ class Cache:
         not count. Whether the values fit their checksums is checked by `verify_cache`.
         """
         state = hashlib.sha256()
-        state.update(str(self._read("clip table", lambda f: f["clips"].attrs["checksum"])).encode())
+        state.update(
+            self._read("clip table", lambda f: str(attribute(f["clips"], "checksum", str))).encode()
+        )
         for spec in self.specs:
             group = self._groups[spec.name, spec.fold][1]
             checksum = self._read(f"feature {group}", _checksum_of(group))
@@ -172,23 +179,21 @@ class Cache:
         if spec.kind != "vector":
             raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
 
-        def read(file: Any) -> tuple[F32, Index]:
-            item = file["features"][group]
-            return item["values"][()], read_index(item, self.table.clip_ids)
+        def read(file: Any) -> tuple[F32, Index, str]:
+            item = _feature(file, group)
+            index = read_index(item, self.table.clip_ids)
+            return item["values"][()], index, stored_checksum(item)
 
-        values, index = self._read(f"feature {group}", read)
-        sound = (
-            values.shape == (len(self.table), spec.dim)
-            and not (np.isfinite(values).all(axis=1) != index.present).any()
-        )
-        for i in np.flatnonzero(index.present).tolist() if sound else ():
-            checksum = row_checksum(self.table.clip_ids[i], bytes(index.keys[i]), values[i])
-            sound = sound and checksum == index.checksums[i].tobytes()
-        if not sound:
-            raise BadCache(
-                f"{self.path}: the values of {feature_label(spec)} are damaged: "
-                f"'mvemo cache verify {self.path}' lists them, 'mvemo cache repair' drops them"
+        values, index, checksum = self._read(f"feature {group}", read)
+        sound = not (np.isfinite(values).all(axis=1) != index.present).any()
+        if checksum:
+            sound = sound and values_checksum(values).hexdigest() == checksum
+        else:
+            sound = sound and all(
+                self._row_fits(index, i, values[i]) for i in np.flatnonzero(index.present).tolist()
             )
+        if not sound:
+            raise self._damaged(spec)
         return values, index.present
 
     def present(self, name: str, fold: int | None = None) -> Bools:
@@ -196,7 +201,7 @@ class Cache:
         group = self._find(name, fold)[1]
         return self._read(
             f"feature {group}",
-            lambda f: f["features"][group]["present"][()].astype(np.bool_, copy=False),
+            lambda f: array_of(_feature(f, group), "present", np.bool_, (len(self.table),))[()],
         )
 
     def sequence(self, name: str, clip_id: str, fold: int | None = None) -> F32 | None:
@@ -209,7 +214,7 @@ class Cache:
         Raises
         ------
         BadCache
-            No such feature, fold or clip, or a vector.
+            No such feature, fold or clip, a vector, or values that are damaged.
         """
         spec, group = self._find(name, fold)
         if spec.kind != "sequence":
@@ -217,32 +222,48 @@ class Cache:
         row = self._row.get(clip_id)
         if row is None:
             raise BadCache(f"{self.path}: there is no clip {clip_id!r}")
-        offsets = self._offsets(group)
-        start, stop = int(offsets[row]), int(offsets[row + 1])
-        if start == stop:
+        index, starts = self._index(group)
+        if not index.present[row]:
             return None
+        start, stop = int(starts[row]), int(starts[row + 1])
         values: F32 = self._read(
-            f"feature {group}", lambda f: f["features"][group]["values"][start:stop]
+            f"feature {group}", lambda f: _feature(f, group)["values"][start:stop]
         )
+        if not (np.isfinite(values).all() and self._row_fits(index, row, values)):
+            raise self._damaged(spec)
         return values
 
+    def _row_fits(self, index: Index, i: int, row: F32) -> bool:
+        checksum = row_checksum(self.table.clip_ids[i], bytes(index.keys[i]), row)
+        return checksum == index.checksums[i].tobytes()
+
+    def _damaged(self, spec: FeatureSpec) -> BadCache:
+        return BadCache(
+            f"{self.path}: the values of {feature_label(spec)} are damaged: "
+            f"'mvemo cache verify {self.path}' lists them, 'mvemo cache repair' drops them"
+        )
+
     def _spec_of(self, group: str) -> Callable[[Any], FeatureSpec]:
-        return lambda file: read_spec(file["features"][group], self.table.clip_ids)
+        return lambda file: read_spec(_feature(file, group), self.table.clip_ids)
 
     @cached_property
     def _row(self) -> dict[str, int]:
         return {clip: i for i, clip in enumerate(self.table.clip_ids)}
 
     @cached_property
-    def _offsets_by_group(self) -> dict[str, Ints]:
+    def _indexes(self) -> dict[str, tuple[Index, Ints]]:
         return {}
 
-    def _offsets(self, group: str) -> Ints:
-        offsets = self._offsets_by_group.get(group)
-        if offsets is None:
-            offsets = self._read(f"feature {group}", lambda f: f["features"][group]["offsets"][()])
-            self._offsets_by_group[group] = offsets
-        return offsets
+    def _index(self, group: str) -> tuple[Index, Ints]:
+        """A sequence's index, and the first row of each clip; read once."""
+        known = self._indexes.get(group)
+        if known is None:
+            index = self._read(
+                f"feature {group}", lambda f: read_index(_feature(f, group), self.table.clip_ids)
+            )
+            known = index, np.concatenate([[0], np.cumsum(index.frames)])
+            self._indexes[group] = known
+        return known
 
     def _find(self, name: str, fold: int | None) -> tuple[FeatureSpec, str]:
         group = self._groups.get((name, fold)) or self._groups.get((name, None))
@@ -262,7 +283,7 @@ class Cache:
                 return read(self._file)
             except DAMAGE as error:
                 raise BadCache(
-                    f"{self.path}: its {what} cannot be read ({error}): "
+                    f"{self.path}: its {what} cannot be read ({reason(error)}): "
                     f"run 'mvemo cache verify {self.path}', or copy the file again"
                 ) from None
 
@@ -286,7 +307,11 @@ class Cache:
 
 
 def _checksum_of(group: str) -> Callable[[Any], str]:
-    return lambda file: str(file["features"][group].attrs["checksum"])
+    return lambda file: str(attribute(_feature(file, group), "checksum", str))
+
+
+def _feature(file: Any, group: str) -> Any:
+    return part(file["features"], group, h5py.Group)
 
 
 def open_cache(path: Path | str) -> Cache:

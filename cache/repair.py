@@ -10,6 +10,7 @@ from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Curves
+from mvemo.cache.verify import verify_cache
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.cache.writing.plan import Plan, plan_rows
 from mvemo.cache.writing.rules import joined_history, newest_failures, resolve
@@ -71,20 +72,24 @@ def repair_cache(path: Path | str) -> list[str]:
             done.append(f"added {len(shards)} shards of an unfinished run")
         if main is None and not shards:
             raise MissingCache(f"{path}: no such file, and no shard of a run")
-        plan = _plan(_table(main, parts, pool), main, shards)
-        # A cache that looks sound so far is written elsewhere, and replaced only if rows are bad.
-        target = path if done else parts / "trial.h5"
-        dropped = write_dropping(target, plan, parts / "merged.tmp")
-        if dropped and not done:
-            target.replace(path)
-        done += [f"{sentence}: dropped" for sentence in dropped]
-        pool.close()
-        (parts / "trial.h5").unlink(missing_ok=True)
+        found = [] if main is None else verify_cache(path)
+        if found or done:
+            plan = _plan(_table(main, parts, pool), main, shards)
+            dropped = write_dropping(path, plan, parts / "merged.tmp")
+            done += [f"{sentence}: dropped" for sentence in dropped]
+            pool.close()
+            done += _mended(found, verify_cache(path), done)
         remove_shards(parts)
     finally:
         pool.close()
         lock.release()
     return done
+
+
+def _mended(found: Sequence[str], left: Sequence[str], done: Sequence[str]) -> list[str]:
+    """What writing the file again mended that no other sentence tells, and what it could not."""
+    mended = [] if done else [f"mended: {problem}" for problem in found if problem not in left]
+    return mended + [f"not mended, extract it again: {problem}" for problem in left]
 
 
 def _readable_part(path: Path, parts: Path, pool: FilePool) -> tuple[FileSource | None, list[str]]:

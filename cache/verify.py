@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import row_checksum
+from mvemo.cache.storage.encoding import row_checksum, values_checksum
 from mvemo.cache.storage.layout import (
     Index,
     feature_label,
+    read_curves,
     read_failures,
     read_index,
+    read_merged,
+    read_provenance,
     read_table,
-    read_text,
+    stored_checksum,
 )
-from mvemo.cache.storage.opening import DAMAGE, open_file
+from mvemo.cache.storage.opening import DAMAGE, open_file, reason
+from mvemo.cache.storage.plain import part
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
 from mvemo.cache.types import F32, Ints
 from mvemo.cache.writing.checks import check_table
@@ -82,16 +88,16 @@ def verify_cache(path: Path | str) -> list[str]:
             problems = table_problems(table)
             names = list(file["features"])
         except DAMAGE as error:
-            return [f"the clip table cannot be read ({error})"]
+            return [f"the clip table cannot be read ({reason(error)})"]
         specs: list[FeatureSpec] = []
         for name in names:
             try:
-                group = file["features"][name]
+                group = part(file["features"], name, h5py.Group)
                 index = read_index(group, table.clip_ids)
                 problems += _feature_problems(group, index, table)
                 specs.append(index.spec)
             except DAMAGE as error:
-                problems.append(f"feature {name} cannot be read ({error})")
+                problems.append(f"feature {name} cannot be read ({reason(error)})")
         for i, a in enumerate(specs):
             for b in specs[:i]:
                 if a.name == b.name and not same_family(a, b):
@@ -138,8 +144,8 @@ def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
 def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     """Groups with clips in more than one fold or split."""
     parts_of: dict[str, set[int]] = {}
-    for group, part in zip(table.groups, parts.tolist(), strict=True):
-        parts_of.setdefault(group, set()).add(part)
+    for group, number in zip(table.groups, parts.tolist(), strict=True):
+        parts_of.setdefault(group, set()).add(number)
     return [
         f"group {group!r} straddles {what} {sorted(several)}"
         for group, several in parts_of.items()
@@ -150,23 +156,32 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
 def _feature_problems(group: Any, index: Index, table: ClipTable) -> list[str]:
     spec, label = index.spec, feature_label(index.spec)
     problems = [f"{label}: {p}" for p in _training_problems(spec, table)]
-    n, values = len(table), group["values"]
-    if spec.kind == "vector":
-        shape: tuple[int, ...] = (n, spec.dim)
-    else:
-        offsets = group["offsets"][()]
-        if offsets.shape != (n + 1,) or offsets[0] != 0 or (np.diff(offsets) < 0).any():
-            return [*problems, f"{label}: its offsets are no rising row numbers"]
-        shape = (int(offsets[-1]), spec.dim)
-        if ((np.diff(offsets) > 0) != index.present).any():
-            problems.append(f"{label}: clips with frames are not those marked present")
-    if values.shape != shape or values.dtype != np.float32:
-        return [*problems, f"{label}: values {values.dtype} {values.shape}, not float32 {shape}"]
-    if ((index.keys != b"") != index.present).any():
-        problems.append(f"{label}: clips with a key are not those marked present")
+    values = group["values"]
+    if _whole(values, index, stored_checksum(group)):
+        return problems
     rows = _vector_problems if spec.kind == "vector" else _sequence_problems
     bad_rows = [f"{label} of clip {p}" for p in rows(values, index, table)]
+    if not bad_rows:
+        bad_rows = [f"{label}: the values do not fit their checksum"] * bool(stored_checksum(group))
     return problems + _shortened(bad_rows, f"bad rows of {label}")
+
+
+def _whole(values: Any, index: Index, checksum: str) -> bool:
+    """Whether the values are as written, finite where present and NaN where missing."""
+    state = values_checksum()
+    vector = index.spec.kind == "vector"
+    # Small enough to stay in the processor's cache while it is looked at.
+    step = max(1, (1 << 20) // (4 * index.spec.dim))
+    block = np.empty((min(step, len(values)), index.spec.dim), np.float32)
+    for start in range(0, len(values), step):
+        rows = block[: min(step, len(values) - start)]
+        values.read_direct(rows, np.s_[start : start + len(rows)])
+        state.update(rows.data.cast("B"))
+        finite = np.isfinite(rows).all(axis=1)
+        expected = index.present[start : start + len(rows)] if vector else True
+        if (finite != expected).any() or (vector and not np.isnan(rows[~finite]).all()):
+            return False
+    return state.hexdigest() == checksum
 
 
 def _vector_problems(values: Any, index: Index, table: ClipTable) -> list[str]:
@@ -234,12 +249,17 @@ def _extra_problems(file: Any, table: ClipTable) -> list[str]:
         if None in failures.values():
             problems.append("a shard of an unfinished run, no finished cache")
     except DAMAGE as error:
-        problems.append(f"the failures cannot be read ({error})")
-    for name in ("curves", "provenance"):
+        problems.append(f"the failures cannot be read ({reason(error)})")
+    readers: dict[str, Callable[[Any], object]] = {
+        "curves": read_curves,
+        "provenance": read_provenance,
+        "list of merged shards": read_merged,
+    }
+    for what, read in readers.items():
         try:
-            read_text(file, name)
+            read(file)
         except DAMAGE as error:
-            problems.append(f"the {name} cannot be read ({error})")
+            problems.append(f"the {what} cannot be read ({reason(error)})")
     return problems
 
 

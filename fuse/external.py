@@ -22,7 +22,8 @@ from mvemo.fuse.models import Model
 from mvemo.fuse.report.summary import OTHERS
 from mvemo.fuse.results import Results, score_baseline, score_model
 from mvemo.fuse.tasks.registry import task_of
-from mvemo.manifests.files import read_csv
+from mvemo.manifests.csv_files import read_csv
+from mvemo.manifests.files import shown
 
 # Columns with a meaning of their own; `predicted` follows from the probabilities.
 RESERVED = ("repeat", "clip_id", "label", "group", "fold", "model", "predicted")
@@ -271,7 +272,8 @@ def _read_file(path: Path) -> tuple[tuple[str, ...], list[_Row]]:
                 raise BadFeatures(f"{place}: {name} is empty")
         if values["label"] not in classes:
             raise BadFeatures(
-                f"{place}: label {values['label']!r} is none of the classes {', '.join(classes)}"
+                f"{place}: label {shown(values['label'])} is none of the classes "
+                f"{', '.join(classes)}"
             )
         rows.append(
             _Row(
@@ -314,7 +316,7 @@ def _parse_proba(place: str, cells: Sequence[str]) -> list[float]:
         try:
             proba.append(float(cell) if cell.strip() else math.nan)
         except ValueError:
-            raise BadFeatures(f"{place}: probability {cell!r} is no number") from None
+            raise BadFeatures(f"{place}: probability {shown(cell)} is no number") from None
     n_missing = sum(map(math.isnan, proba))
     if n_missing == len(proba):
         return proba
@@ -387,7 +389,9 @@ def _proba_by_model(
 
 def _by_number(text: str) -> tuple[int, int, str]:
     """Sorts folds 2 and 10 as numbers, and other names after them."""
-    return (0, int(text), text) if text.isdecimal() else (1, 0, text)
+    # By the number's length first: Python refuses to convert one of thousands of digits.
+    digits = text.lstrip("0") if text.isdecimal() else ""
+    return (0, len(digits), digits) if text.isdecimal() else (1, 0, text)
 
 
 def _or_none(text: str | None) -> str:

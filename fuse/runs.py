@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,8 @@ from mvemo.fuse.crossval.comparisons import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.registry import task_of
-from mvemo.manifests.files import read_csv
+from mvemo.manifests.csv_files import read_csv
+from mvemo.manifests.files import parse_json
 
 CsvCells = dict[str, str]
 
@@ -67,7 +67,7 @@ def read_run(folder: str | Path) -> Run:
         if not file.is_file():
             raise FuseError(f"{file}: no such file: 'mvemo fuse ... --out {folder}' writes it")
     try:
-        facts = json.loads(metrics.read_text(encoding="utf-8"))
+        facts = parse_json(metrics.read_text(encoding="utf-8"))
         task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
         models, k = [str(name) for name in facts["models"]], int(facts["folds"])
         flags = tuple(f for f in ("permuted", "leaky", "synthetic") if facts.get(f))

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, strict JSON, and the lines of a CSV file.
+"""Files that appear whole or not at all, strict JSON, and values as errors quote them.
 
 The lowest module of the house: every package writes and reads its files with these, and
 names its own error, so that the message says whose file could not be written.
@@ -6,23 +6,24 @@ names its own error, so that the message says whose file could not be written.
 
 from __future__ import annotations
 
-import csv
 import errno
-import io
+import hashlib
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+# Of temporary files, so that only this machine's are taken for left over.
+_HOST = re.sub(r"[^A-Za-z0-9]", "", socket.gethostname())[:32] or "host"
 # Makes the exception of a message; the class of an error is one.
 MakeError = Callable[[str], Exception]
-CsvRow = tuple[int, list[str]]
 
 
 # --- writing
@@ -75,7 +76,9 @@ def replacing(
     >>> path.read_text()
     'whole'
     """
-    temp = temp or path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    if temp is None:
+        temp = _temporary(path)
+        _remove_orphans(path)
     try:
         yield temp
         if durable:
@@ -91,6 +94,39 @@ def replacing(
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    """The hidden name beside `path` of this process on this machine."""
+    # File systems hold 255 bytes of a name; with a long one its digest stands in.
+    name = path.name
+    if len(os.fsencode(name)) > 180:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return path.with_name(f".{name}.{_HOST}-{os.getpid()}.tmp")
+
+
+def _remove_orphans(path: Path) -> None:
+    """Remove what processes of this machine that were killed left of earlier writings."""
+    front = _temporary(path).name.rpartition("-")[0]
+    with suppress(OSError):
+        names = [e.name for e in os.scandir(path.parent) if e.name.startswith(f"{front}-")]
+        for name in names:
+            number = name[len(front) + 1 :].removesuffix(".tmp")
+            if name.endswith(".tmp") and number.isdecimal() and not _alive(int(number[:12])):
+                path.with_name(name).unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    """Whether a process of this machine runs; True where that is not known."""
+    if os.name == "nt":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
 
 
 def write_bytes(
@@ -155,9 +191,25 @@ def cause(problem: BaseException) -> str:
     if number := re.search(r"errno = (\d+)", text):
         code = int(number.group(1))
         return "no space left on the disk" if code == errno.ENOSPC else os.strerror(code)
+    if "PytorchStreamWriter" in text or "inline_container" in text or "unexpected pos" in text:
+        # torch's words for a write that the disk did not take, without its reason.
+        return "no space left on the disk?"
     if isinstance(problem, OSError):
         return f"no space left on the disk? ({problem})"
     return text.splitlines()[0] if text else type(problem).__name__
+
+
+def shown(text: str, most: int = 80) -> str:
+    """A value as an error quotes it: in quotes, control characters escaped, not too long.
+
+    Examples
+    --------
+    >>> shown("9" * 5000, most=10)
+    "'9999999' (5000 characters)"
+    """
+    if len(text) <= most:
+        return repr(text)
+    return f"{text[: most - 3]!r} ({len(text)} characters)"
 
 
 # --- JSON
@@ -221,104 +273,23 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
     return str(value)
 
 
-# --- CSV
-
-
-class BadText(ValueError):
-    """A file is no text, or no CSV.
-
-    Parameters
-    ----------
-    line
-        Where, counted from 1; 0 where it is the file as a whole.
-    message
-        What is wrong and what would be right.
-    """
-
-    def __init__(self, line: int, message: str) -> None:
-        super().__init__(message)
-        self.line = line
-        self.message = message
-
-
-def read_text(path: Path) -> str:
-    """Text of a UTF-8 file with or without a byte-order mark; line ends as they are.
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text of any origin.
 
     Raises
     ------
-    OSError
-        It cannot be read.
-    BadText
-        It is not UTF-8, has zero bytes, or is empty.
-    """
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        problem = f"byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
-        raise BadText(line, problem) from None
-    if "\0" in text:
-        raise BadText(text.count("\n", 0, text.index("\0")) + 1, "a zero byte; not a text file")
-    if not text.strip():
-        raise BadText(0, "the file is empty")
-    return text
-
-
-def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
-    """Line number and cells of each row that is not blank.
-
-    Parameters
-    ----------
-    lines
-        With their line ends.
-    first
-        Number of the first line.
-
-    Raises
-    ------
-    BadText
-        A quoted cell does not end, or has text behind its end.
-    """
-    reader = csv.reader(lines, strict=True)
-    start = 0
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield first + start, cells
-            start = reader.line_num
-    except csv.Error as error:
-        raise BadText(first + start, f"not CSV from here on: {error}") from None
-
-
-def read_csv(
-    path: Path, *, error: MakeError = ValueError, missing: MakeError | None = None
-) -> list[CsvRow]:
-    """Line number and cells of every row of a CSV file that is not blank.
-
-    Parameters
-    ----------
-    path
-        UTF-8, with or without a byte-order mark, with commas.
-    error
-        Makes the exception of a file that is no such text: ``error("PATH:3: ...")``.
-    missing
-        Makes the exception where there is no such file; `error` by default.
+    ValueError
+        It is no JSON, is nested too deep, or has a number of thousands of digits: one line.
 
     Examples
     --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
-    >>> write_text(path, "clip_id,score\\na,1\\n\\nb,2\\n")
-    >>> read_csv(path, error=ValueError)
-    [(1, ['clip_id', 'score']), (2, ['a', '1']), (4, ['b', '2'])]
+    >>> parse_json("[" * 100_000)
+    Traceback (most recent call last):
+    ValueError: not JSON: nested too deep
     """
     try:
-        return list(iter_csv(io.StringIO(read_text(path), newline="")))
-    except FileNotFoundError:
-        raise (missing or error)(f"{path}: no such file") from None
-    except OSError as problem:
-        raise error(f"{path}: cannot be read: {problem.strerror}") from None
-    except BadText as problem:
-        place = f"{path}:{problem.line}" if problem.line else f"{path}"
-        raise error(f"{place}: {problem.message}") from None
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("not JSON: nested too deep") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not JSON: {error}") from None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mvemo.manifests.files import shown
 from mvemo.manifests.labels import LabelKind
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.tables import parse_number
@@ -73,7 +74,7 @@ def parse_row(
         try:
             row.fold = int(fields["fold"])
         except ValueError:
-            problems.add(line, f"fold {fields['fold']!r} is not a whole number")
+            problems.add(line, f"fold {shown(fields['fold'])} is not a whole number")
             row.bad_fold = True
         if row.fold is not None and row.fold < 0:
             problems.add(line, f"fold {row.fold} is negative; folds count from 0")

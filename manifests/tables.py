@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mvemo.manifests.csv_files import BadText, CsvRow, iter_csv, read_text
 from mvemo.manifests.errors import BadManifest, MissingManifest
-from mvemo.manifests.files import BadText, CsvRow, iter_csv, read_text, write_bytes
+from mvemo.manifests.files import parse_json, shown, write_bytes
 from mvemo.manifests.problems import Problems
 
 # Of a manifest's file.
@@ -123,11 +124,11 @@ def parse_names(cell: str, separator: str) -> list[str]:
     """
     if cell.startswith("["):
         try:
-            names = json.loads(cell)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{cell!r} is not a JSON list: {error.msg}") from None
+            names = parse_json(cell)
+        except ValueError as error:
+            raise ValueError(f"{shown(cell)} is not a JSON list: {error}") from None
         if not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{cell!r} has items that are not text; put them in double quotes")
+            raise ValueError(f"{shown(cell)} has items that are not text: put them in quotes")
         return [name.strip() for name in names]
     return [name for name in (part.strip() for part in cell.split(separator)) if name]
 
@@ -147,7 +148,7 @@ def parse_number(cell: str, name: str, line: int, problems: Problems) -> float |
         value = math.nan
     if math.isfinite(value):
         return value
-    problems.add(line, f"{name} {cell!r} is not a number")
+    problems.add(line, f"{name} {shown(cell)} is not a number")
     return None
 
 

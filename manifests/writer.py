@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 from pathlib import Path
 
+from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Clip, Manifest
@@ -74,7 +74,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     kind = label_kind(manifest.task)
     optional = _optional_columns(manifest)
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = CsvWriter(buffer)
     writer.writerow(["clip_id", "path", *kind.columns(manifest.classes), "group", *optional])
     for clip in manifest.clips:
         _check_clip(clip, manifest.root, path)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
 from mvemo.fuse.final.model import FinalModel
+from mvemo.manifests.arrays import NpzFile
 from mvemo.manifests.files import replacing
 from mvemo.pipeline.errors import BadOption
 
@@ -134,8 +135,8 @@ def _trained_net(spec: FeatureSpec, n_outputs: int, folder: Path) -> Net:
             f"{folder}: needs the nets that were trained, and has no {_file(spec)}: make it again "
             "with 'mvemo fuse FEATURES --final --work WORK', WORK the folder of 'mvemo extract'"
         )
-    with np.load(path, allow_pickle=False) as file:
-        net = _restored(spec, {name: file[name] for name in file.files}, n_outputs)
+    with NpzFile(path) as file:
+        net = _restored(spec, {name: file[name] for name in file}, n_outputs)
     if net is None:
         raise BadOption(f"{path}: not the net that the model was made with: copy the folder again")
     _check_version(spec, net, folder)

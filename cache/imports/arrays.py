@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.manifests.files import read_csv
+from mvemo.cache.storage.plain import PlainDataSets
+from mvemo.manifests.arrays import DAMAGED, NpzFile, read_npy
+from mvemo.manifests.csv_files import read_csv
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 # Where the ids of an .npz or HDF5 file's rows are looked for when no name is given.
@@ -105,23 +106,17 @@ def read_array(
                 raise BadCache(f"{path}: an .npy file has no data sets, and so no {dataset!r}")
             if id_column is not None:
                 raise BadCache(f"{path}: an .npy file has no ids {id_column!r}: give --rows")
-            array = np.load(path, allow_pickle=False)
-            return ArrayRows(path, None, _matrix(array, str(path)), None)
+            return ArrayRows(path, None, _matrix(read_npy(path), str(path)), None)
         if suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return _from_mapping(path, arrays, list(arrays.files), dataset, id_column, guess)
+            with NpzFile(path) as arrays:
+                return _from_mapping(path, arrays, list(arrays), dataset, id_column, guess)
         if suffix in HDF5:
             with h5py.File(path, "r") as file:
-                names: list[str] = []
-                file.visititems(
-                    lambda name, item: (
-                        names.append(name) if isinstance(item, h5py.Dataset) else None
-                    )
-                )
-                return _from_mapping(path, file, names, dataset, id_column, guess)
+                found = PlainDataSets(file, path.stat().st_size)
+                return _from_mapping(path, found, list(found), dataset, id_column, guess)
     except BadCache:
         raise
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+    except (ValueError, *DAMAGED) as error:
         what = " ".join(str(error).split()) or type(error).__name__
         raise BadCache(f"{path}: cannot be read as an array: {what}") from None
     raise BadCache(f"{path}: ending {path.suffix!r} is none of .npy, .npz, {', '.join(HDF5)}, .csv")

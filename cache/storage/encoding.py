@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import xxhash
 
 from mvemo.cache.types import F32, Curves
 from mvemo.manifests.files import to_json_values
@@ -21,6 +22,18 @@ def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
     state = hashlib.blake2b(clip_id.encode() + b"\0" + key + b"\0", digest_size=CHECKSUM)
     state.update(np.ascontiguousarray(row, dtype="<f4").data)
     return state.digest()
+
+
+def values_checksum(*blocks: F32) -> xxhash.xxh3_128:
+    """XXH3-128 of all values of a feature, as they lie in the file.
+
+    Thirty times as fast as the rows' checksums, which tell which row is damaged: it spares
+    readers to compute them. Neither guards against a forger, who can write both.
+    """
+    state = xxhash.xxh3_128()
+    for block in blocks:
+        state.update(np.ascontiguousarray(block, dtype="<f4").data.cast("B") if block.size else b"")
+    return state
 
 
 def text_checksum(*parts: str) -> str:

@@ -7,7 +7,8 @@
         classes, ids, groups        UTF-8 strings
         labels, folds               aligned to ids
         splits                      the same; under the holdout protocol alone
-    /features/<name>[@foldN]        attrs: digest (of the spec), checksum (of the index)
+    /features/<name>[@foldN]        attrs: digest (of the spec), checksum (of the index),
+                                    values_checksum (since mvemo 0.2), order
         spec                        JSON, without trained_on
         present      bool (clips,)
         keys         bytes (clips,), empty where missing
@@ -37,9 +38,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import CHECKSUM, text_checksum, to_json
+from mvemo.cache.storage.encoding import CHECKSUM, curves_from_json, text_checksum, to_json
+from mvemo.cache.storage.plain import array_of, attribute, part, texts_of
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import Bools, Bytes, Failures, Ints
+from mvemo.cache.types import Bools, Bytes, Curves, Failures, Ints
+from mvemo.manifests.files import parse_json, shown
 from mvemo.manifests.labels import label_kind
 
 MISFIT = "it does not fit its checksum"
@@ -88,7 +91,10 @@ def write_strings(group: Any, name: str, values: Iterable[str]) -> None:
 
 def read_strings(group: Any, name: str) -> tuple[str, ...]:
     """The strings of `write_strings`."""
-    return tuple(group[name].asstr()[()].tolist())
+    texts = texts_of(group, name)
+    if texts.ndim != 1:
+        raise ValueError(f"{name} is of shape {texts.shape}, needed is a list")
+    return tuple(texts.tolist())
 
 
 def write_text(group: Any, name: str, text: str) -> None:
@@ -99,8 +105,8 @@ def write_text(group: Any, name: str, text: str) -> None:
 
 def read_text(group: Any, name: str) -> str:
     """The string of `write_text`; ValueError where it does not fit its checksum."""
-    text = str(group[name].asstr()[()])
-    if text_checksum(text) != str(group[name].attrs["checksum"]):
+    text = str(texts_of(group, name, ()))
+    if text_checksum(text) != attribute(group[name], "checksum", str):
         raise ValueError(MISFIT)
     return text
 
@@ -141,22 +147,26 @@ def write_table(file: Any, table: ClipTable) -> None:
 
 def read_table(file: Any) -> ClipTable:
     """Read ``/clips``; ValueError where it does not fit its checksum or has no task of ours."""
-    group = file["clips"]
+    group = part(file, "clips", h5py.Group)
+    task = attribute(group, "task", str)
+    ids = read_strings(group, "ids")
+    n = (len(ids),)
+    labels = array_of(group, "labels", np.dtype(label_kind(task).dtype).newbyteorder("<"))
     table = ClipTable(
-        name=str(group.attrs["name"]),
-        task=str(group.attrs["task"]),
+        name=attribute(group, "name", str),
+        task=task,
         classes=read_strings(group, "classes"),
-        clip_ids=read_strings(group, "ids"),
+        clip_ids=ids,
         groups=read_strings(group, "groups"),
-        labels=group["labels"][()],
-        folds=group["folds"][()].astype(np.int64, copy=False),
-        k=int(group.attrs["k"]),
-        fold_seed=int(group.attrs["fold_seed"]),
-        digest=str(group.attrs["digest"]),
-        synthetic=bool(group.attrs["synthetic"]),
-        splits=group["splits"][()].astype(np.int64, copy=False) if "splits" in group else None,
+        labels=labels[()],
+        folds=array_of(group, "folds", "<i8", n)[()],
+        k=attribute(group, "k", int),
+        fold_seed=attribute(group, "fold_seed", int),
+        digest=attribute(group, "digest", str),
+        synthetic=attribute(group, "synthetic", bool),
+        splits=array_of(group, "splits", "<i8", n)[()] if "splits" in group else None,
     )
-    if table_checksum(table) != str(group.attrs["checksum"]):
+    if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
     return table
 
@@ -210,12 +220,35 @@ def spec_to_json(spec: FeatureSpec) -> str:
 
 def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
     """Read a feature's spec, `trained_on` included (clips in table order, then others)."""
-    mask = group["trained_on"][()]
+    mask = array_of(group, "trained_on", np.bool_, (len(clip_ids),))[()]
     seen = tuple(clip_ids[i] for i in np.flatnonzero(mask).tolist())
-    return FeatureSpec(
-        **json.loads(read_text(group, "spec")),
-        trained_on=seen + read_strings(group, "trained_on_others"),
-    )
+    facts = parse_json(read_text(group, "spec"))
+    _check_facts(facts)
+    return FeatureSpec(**facts, trained_on=seen + read_strings(group, "trained_on_others"))
+
+
+def _check_facts(facts: Any) -> None:
+    """Refuse a stored spec with other fields or types than `FeatureSpec` has."""
+    kinds: dict[str, Any] = {
+        **dict.fromkeys(("name", "modality", "kind", "extractor", "weights", "protocol"), str),
+        **dict.fromkeys(("dim", "version"), int),
+        "params": dict,
+        "fold": (int, type(None)),
+    }
+    if not isinstance(facts, dict) or facts.keys() != kinds.keys():
+        raise ValueError("its spec has other fields than a feature's")
+    for name, kind in kinds.items():
+        if not isinstance(facts[name], kind) or isinstance(facts[name], bool):
+            raise ValueError(f"its spec's {name} is {shown(str(facts[name]))}")
+    if facts["kind"] not in ("vector", "sequence") or facts["dim"] < 1:
+        raise ValueError(f"its spec is a {facts['kind']!r} of {facts['dim']} numbers")
+
+
+def stored_checksum(group: Any) -> str:
+    """`values_checksum` of a feature's values as the file states it; empty in older files."""
+    if "values_checksum" not in group.attrs:
+        return ""
+    return str(attribute(group, "values_checksum", str))
 
 
 def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
@@ -237,31 +270,36 @@ def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
 
 
 def read_index(group: Any, clip_ids: Sequence[str]) -> Index:
-    """Read what `write_index` wrote; ValueError where it does not fit its checksum."""
+    """Read what `write_index` wrote; ValueError where it does not fit its checksum.
+
+    Type and shape of the values are checked, too, without reading them.
+    """
     spec = read_spec(group, clip_ids)
-    present = group["present"][()].astype(np.bool_, copy=False)
+    n = len(clip_ids)
+    present = array_of(group, "present", np.bool_, (n,))[()]
+    keys = array_of(group, "keys", shape=(n,))
+    if keys.dtype.kind != "S":
+        raise ValueError(f"keys is {keys.dtype}, needed are bytes")
+    frames, rows = present.astype(np.int64), n
     if spec.kind == "sequence":
-        frames = np.diff(group["offsets"][()])
-    else:
-        frames = present.astype(np.int64)
+        offsets = array_of(group, "offsets", "<i8", (n + 1,))[()]
+        frames, rows = np.diff(offsets), int(offsets[-1])
+        if offsets[0] != 0 or (frames < 0).any():
+            raise ValueError("its offsets are no rising row numbers")
+        if ((frames > 0) != present).any():
+            raise ValueError("clips with frames are not those marked present")
+    array_of(group, "values", "<f4", (rows, spec.dim))
     index = Index(
         spec=spec,
         present=present,
-        keys=group["keys"][()],
-        checksums=group["checksums"][()],
+        keys=keys[()],
+        checksums=array_of(group, "checksums", np.uint8, (n, CHECKSUM))[()],
         frames=frames,
     )
-    n = len(clip_ids)
-    if (
-        present.shape != (n,)
-        or index.keys.shape != (n,)
-        or index.keys.dtype.kind != "S"
-        or index.checksums.shape != (n, CHECKSUM)
-        or frames.shape != (n,)
-    ):
-        raise ValueError("its index does not fit the clip table")
-    if spec.digest != str(group.attrs["digest"]) or index.checksum() != str(
-        group.attrs["checksum"]
+    if ((index.keys != b"") != present).any():
+        raise ValueError("clips with a key are not those marked present")
+    if spec.digest != attribute(group, "digest", str) or index.checksum() != attribute(
+        group, "checksum", str
     ):
         raise ValueError(MISFIT)
     return index
@@ -304,18 +342,52 @@ def failures_checksum(failures: Failures) -> str:
 
 def read_failures(file: Any) -> Failures:
     """Read ``/failures``; ValueError where they do not fit their checksum."""
-    group = file["failures"]
-    cleared = group["cleared"][()]
+    group = part(file, "failures", h5py.Group)
+    clips = read_strings(group, "clips")
     rows = zip(
-        read_strings(group, "clips"),
+        clips,
         read_strings(group, "stages"),
         read_strings(group, "reasons"),
-        cleared.tolist(),
+        array_of(group, "cleared", np.bool_, (len(clips),))[()].tolist(),
         strict=True,
     )
     failures: Failures = {
         (clip, stage): None if is_cleared else reason for clip, stage, reason, is_cleared in rows
     }
-    if failures_checksum(failures) != str(group.attrs["checksum"]):
+    if failures_checksum(failures) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
     return failures
+
+
+def read_curves(file: Any) -> Curves:
+    """Read ``/curves``; ValueError where they are no series of numbers by name."""
+    stored = parse_json(read_text(file, "curves"))
+    for series in _values_of(stored, "curves"):
+        for values in _values_of(series, "a curve"):
+            if not isinstance(values, list) or not all(
+                v is None or (isinstance(v, (int, float)) and not isinstance(v, bool))
+                for v in values
+            ):
+                raise ValueError("a curve has values that are no numbers")
+    return curves_from_json(stored)
+
+
+def read_provenance(file: Any) -> dict[str, Any]:
+    """Read ``/provenance``; ValueError where it is no record, or its history none of records."""
+    stored = parse_json(read_text(file, "provenance"))
+    _values_of(stored, "provenance")
+    history = stored.get("history", [])
+    if not isinstance(history, list) or not all(isinstance(item, dict) for item in history):
+        raise ValueError("its history is no list of records")
+    return dict(stored)
+
+
+def read_merged(file: Any) -> tuple[str, ...]:
+    """Names of the shards that went into a file."""
+    return read_strings(file, "merged")
+
+
+def _values_of(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is a {type(value).__name__}, needed is a record")
+    return list(value.values())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import stat
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
 from mvemo.cache.errors import BadCache, CacheError, MissingCache
+from mvemo.cache.storage.plain import attribute, part
+from mvemo.manifests.files import shown
 
 FORMAT = "mvemo features"
 SCHEMA = 1
@@ -17,7 +19,24 @@ SCHEMA = 1
 LIBVER = ("v110", "v110")
 
 # What h5py, and the reading of a file's parts, raise on a damaged file.
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, IndexError)
+# RuntimeError has RecursionError; sizes are checked, so MemoryError is the machine's own.
+DAMAGE = (
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    MemoryError,
+)
+
+
+def reason(error: BaseException) -> str:
+    """Why a part of a file cannot be read, in one line."""
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return " ".join(text.split())[:300] or type(error).__name__
 
 
 def parts_folder(path: Path) -> Path:
@@ -38,6 +57,9 @@ def open_file(path: Path) -> Any:
         It may not be read.
     """
     try:
+        # A pipe would block, and is never whole.
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise BadCache(f"{path}: no plain file, where a feature cache is needed")
         with path.open("rb") as raw:
             start = raw.read(8)
     except FileNotFoundError:
@@ -91,15 +113,25 @@ def _open_hdf5(path: Path) -> Any:
 def check_header(file: Any, path: Path) -> None:
     """Refuse what is not a cache of a schema that this code reads."""
     try:
-        kind = file.attrs.get("format")
-        schema = file.attrs.get("schema")
-        made_by = str(file.attrs.get("mvemo", "?"))
+        kind = attribute(file, "format", str) if "format" in file.attrs else ""
     except DAMAGE as error:
-        raise BadCache(f"{path}: a damaged HDF5 file ({error}): copy it again") from None
+        raise BadCache(f"{path}: a damaged HDF5 file ({reason(error)}): copy it again") from None
     if kind != FORMAT:
         raise BadCache(f"{path}: an HDF5 file, but no feature cache of mvemo")
-    if not isinstance(schema, (int, np.integer)) or schema < 1:
+    try:
+        schema = attribute(file, "schema", int)
+        made_by = shown(attribute(file, "mvemo", str)).strip("'")
+    except DAMAGE as error:
+        raise BadCache(f"{path}: its header is damaged ({reason(error)}): copy it again") from None
+    if schema < 1:
         raise BadCache(f"{path}: schema {schema!r} is none of mvemo's: copy or extract it again")
+    for name in ("clips", "features", "failures"):
+        try:
+            part(file, name, h5py.Group)
+        except DAMAGE as error:
+            raise BadCache(
+                f"{path}: no whole cache ({reason(error)}): copy it again, or extract again"
+            ) from None
     if schema > SCHEMA:
         raise BadCache(
             f"{path}: schema {schema}, but mvemo {code_version()} reads up to schema {SCHEMA}: "

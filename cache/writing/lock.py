@@ -13,6 +13,7 @@ import filelock
 
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
 from mvemo.cache.storage.opening import parts_folder
+from mvemo.manifests.files import parse_json
 
 
 class WriterLock:
@@ -61,7 +62,7 @@ class WriterLock:
 
     def _who(self) -> str:
         try:
-            facts = json.loads(self._holder.read_text(encoding="utf-8"))
+            facts = parse_json(self._holder.read_text(encoding="utf-8"))
             return f"process {facts['pid']} on {facts['host']}, since {facts['since']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "a process that has just started or is about to end"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import CHECKSUM, row_checksum
+from mvemo.cache.storage.encoding import CHECKSUM, row_checksum, values_checksum
 from mvemo.cache.storage.layout import Index, feature_label, write_extras, write_index, write_table
 from mvemo.cache.storage.opening import DAMAGE, write_header
 from mvemo.cache.table import ClipTable
@@ -227,10 +227,8 @@ def write_plan(file: h5py.File, plan: Plan) -> None:
         # A shard may hold two generations of one feature.
         item = group.create_group(name if name not in group else f"{name}~{digest[:12]}")
         item.attrs["order"] = order
-        if feature.spec.kind == "vector":
-            _write_vectors(item, plan, digest)
-        else:
-            _write_sequences(item, plan, digest)
+        write = _write_vectors if feature.spec.kind == "vector" else _write_sequences
+        item.attrs["values_checksum"] = write(item, plan, digest)
         index = Index(
             feature.spec, feature.origin >= 0, feature.keys, feature.checksums, feature.frames
         )
@@ -238,12 +236,14 @@ def write_plan(file: h5py.File, plan: Plan) -> None:
     write_extras(file, plan.failures, plan.curves, plan.provenance, plan.merged)
 
 
-def _write_vectors(item: Any, plan: Plan, digest: str) -> None:
+def _write_vectors(item: Any, plan: Plan, digest: str) -> str:
+    """Write ``values``; returns their checksum."""
     feature = plan.features[digest]
     n, dim = len(plan.table), feature.spec.dim
     values = item.create_dataset("values", shape=(n, dim), dtype="<f4")
     step = max(1, BLOCK // (4 * dim))
     corrupt: list[int] = []
+    checksum = values_checksum()
     for start in range(0, n, step):
         origin = feature.origin[start : start + step]
         block = np.full((len(origin), dim), np.nan, np.float32)
@@ -258,15 +258,19 @@ def _write_vectors(item: Any, plan: Plan, digest: str) -> None:
             if not _sound(plan, feature, start + i, block[i]):
                 corrupt.append(start + i)
         values[start : start + len(block)] = block
+        checksum.update(block.data.cast("B"))
     _raise_corrupt(plan, digest, corrupt)
+    return checksum.hexdigest()
 
 
-def _write_sequences(item: Any, plan: Plan, digest: str) -> None:
+def _write_sequences(item: Any, plan: Plan, digest: str) -> str:
+    """Write ``values``; returns their checksum."""
     feature = plan.features[digest]
     total, dim = int(feature.frames.sum()), feature.spec.dim
     values = item.create_dataset("values", shape=(total, dim), dtype="<f4")
     start = 0
     corrupt: list[int] = []
+    checksum = values_checksum()
     for i in np.flatnonzero(feature.origin >= 0).tolist():
         frames = int(feature.frames[i])
         try:
@@ -275,10 +279,12 @@ def _write_sequences(item: Any, plan: Plan, digest: str) -> None:
             row = np.empty((0, dim), np.float32)
         if row.shape == (frames, dim) and _sound(plan, feature, i, row):
             values[start : start + frames] = row
+            checksum.update(np.ascontiguousarray(row, dtype="<f4").data.cast("B"))
         else:
             corrupt.append(i)
         start += frames
     _raise_corrupt(plan, digest, corrupt)
+    return checksum.hexdigest()
 
 
 def _sound(plan: Plan, feature: PlannedFeature, i: int, row: F32) -> bool:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import h5py
 import numpy as np
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import CHECKSUM, curves_from_json, row_checksum
+from mvemo.cache.storage.encoding import CHECKSUM, row_checksum
 from mvemo.cache.storage.layout import (
     Index,
     feature_label,
+    read_curves,
     read_failures,
     read_index,
-    read_strings,
+    read_merged,
+    read_provenance,
     read_table,
-    read_text,
 )
-from mvemo.cache.storage.opening import DAMAGE, open_file
+from mvemo.cache.storage.opening import DAMAGE, open_file, reason
+from mvemo.cache.storage.plain import attribute, part
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Bools, Curves, Failures, Ints
+from mvemo.cache.writing.checks import check_spec
 
 
 class Source(Protocol):
@@ -115,20 +118,23 @@ class FileSource:
         try:
             self.table = read_table(file)
         except DAMAGE as error:
-            raise BadCache(f"{path}: its clip table is damaged ({error}): extract again") from None
+            raise BadCache(
+                f"{path}: its clip table is damaged ({reason(error)}): extract again"
+            ) from None
         ordered: list[tuple[int, Index]] = []
         for group in file["features"]:
             try:
-                item = file["features"][group]
+                item = part(file["features"], group, h5py.Group)
                 index = read_index(item, self.table.clip_ids)
-                ordered.append((int(item.attrs["order"]), index))
+                check_spec(index.spec, str(path))
+                ordered.append((attribute(item, "order", int), index))
             except DAMAGE as error:
                 if not tolerant:
                     raise BadCache(
-                        f"{path}: feature {group} is damaged ({error}): "
+                        f"{path}: feature {group} is damaged ({reason(error)}): "
                         f"run 'mvemo cache repair {path}'"
                     ) from None
-                self.lost.append(f"feature {group}: {error}")
+                self.lost.append(f"feature {group}: {reason(error)}")
                 continue
             self._groups[index.spec.digest] = group
         ordered.sort(key=lambda item: item[0])
@@ -139,16 +145,9 @@ class FileSource:
             if index.spec.kind == "sequence"
         }
         self.failures = self._extra("failures", read_failures, {}, tolerant)
-        self.merged = self._extra("merged", lambda f: read_strings(f, "merged"), (), tolerant)
-        self.curves = self._extra(
-            "curves",
-            lambda f: curves_from_json(json.loads(read_text(f, "curves"))),
-            {},
-            tolerant,
-        )
-        self.provenance = self._extra(
-            "provenance", lambda f: dict(json.loads(read_text(f, "provenance"))), {}, tolerant
-        )
+        self.merged = self._extra("merged", read_merged, (), tolerant)
+        self.curves = self._extra("curves", read_curves, {}, tolerant)
+        self.provenance = self._extra("provenance", read_provenance, {}, tolerant)
 
     def _extra(self, what: str, read: Any, default: Any, tolerant: bool) -> Any:
         try:
@@ -156,10 +155,10 @@ class FileSource:
         except DAMAGE as error:
             if not tolerant:
                 raise BadCache(
-                    f"{self.path}: its {what} are damaged ({error}): "
+                    f"{self.path}: its {what} are damaged ({reason(error)}): "
                     f"run 'mvemo cache repair {self.path}'"
                 ) from None
-            self.lost.append(f"{what}: {error}")
+            self.lost.append(f"{what}: {reason(error)}")
             return default
 
     def vectors(self, digest: str, rows: Ints) -> F32:

@@ -8,7 +8,6 @@ the SHA-256 of the weights, so a folder that an interrupted run left is not take
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.packages import PretrainedPackage
 from mvemo.extract.pretrained.npz import Arrays, npz_bytes
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
-from mvemo.manifests.files import write_bytes, write_json, write_text
+from mvemo.manifests.files import parse_json, write_bytes, write_json, write_text
 
 HOME_VARIABLE = "MVEMO_HOME"
 
@@ -84,7 +83,7 @@ def find_weights(net: str) -> StoredWeights | None:
     """A net's fetched weights, None where there are none; their bytes are not read."""
     folder = weights_folder(net)
     try:
-        about = json.loads((folder / "about.json").read_text(encoding="utf-8"))
+        about = parse_json((folder / "about.json").read_text(encoding="utf-8"))
         found = StoredWeights(path=folder / "weights.npz", **about)
     except (OSError, ValueError, TypeError):
         # Of an interrupted run, or of another version: to be fetched anew.

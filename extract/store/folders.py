@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,7 +16,7 @@ from mvemo.extract.arrays import F32, U8
 from mvemo.extract.media.checks import Problem
 from mvemo.extract.store.arrays import map_array
 from mvemo.extract.store.stamps import Stamp
-from mvemo.manifests.files import write_json
+from mvemo.manifests.files import parse_json, write_json
 
 # Rises whenever the same file would be decoded to other values, or refused for other reasons.
 DECODING_VERSION = 2
@@ -141,7 +140,7 @@ def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
         Also those of clips that should have the modality.
     """
     try:
-        saved: Any = json.loads((folder / "problems.json").read_text(encoding="utf-8"))
+        saved: Any = parse_json((folder / "problems.json").read_text(encoding="utf-8"))
         return {
             kind: Problem(str(p["reason"]), bool(p["missing"]))
             for kind, p in saved.items()

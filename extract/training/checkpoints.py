@@ -8,7 +8,6 @@ in progress, ``weights.pt`` the finished net, ``settings.json`` what made it,
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from mvemo.extract.errors import ExtractError
-from mvemo.manifests.files import replacing, write_json
+from mvemo.manifests.files import parse_json, replacing, write_json
 
 
 class JobFolder:
@@ -68,7 +67,7 @@ class JobFolder:
         if saved is None:
             return None
         try:
-            curve = json.loads((self.path / "curve.json").read_text(encoding="utf-8"))
+            curve = parse_json((self.path / "curve.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
         return saved["weights"], {

@@ -16,7 +16,8 @@ from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import SECOND_LAYERS, Model
 from mvemo.fuse.results import Results
-from mvemo.manifests.files import replacing
+from mvemo.manifests.arrays import NpzFile
+from mvemo.manifests.files import parse_json, replacing
 
 # 2: heads of tags and dimensions, with their link. 3: the models, and how they are made up.
 # 4: no hidden layers, which a reader must not leave out of a prediction.
@@ -219,8 +220,8 @@ def load_heads(path: str | Path) -> SavedHeads:
         raise FuseError(f"{path}: no such file of heads: 'mvemo fuse' writes one")
     try:
         # Pickled objects, which can run code, are refused.
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
+        with NpzFile(path) as file:
+            header = parse_json(str(file["header"]))
             _check_version(path, int(header["mvemo_heads"]))
             heads = tuple(
                 _read_head(file, i, entry, len(header["classes"]))

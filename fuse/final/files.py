@@ -6,7 +6,6 @@ that is half written or put together from two is not taken for a model.
 
 from __future__ import annotations
 
-import json
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +18,8 @@ from mvemo.cache.spec import content_digest
 from mvemo.fuse.crossval.saving import load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.final.model import HEAD_DTYPES, FeatureKey, FinalModel, Predictor, Reference
-from mvemo.manifests.files import replacing, write_json
+from mvemo.manifests.arrays import NpzFile
+from mvemo.manifests.files import parse_json, replacing, write_json
 
 # Rises whenever an older reader would predict something else.
 # 2: products of some of the features; heads in half precision.
@@ -95,7 +95,7 @@ def load_model(folder: str | Path) -> FinalModel:
             f"{folder}: no model (it has no {MODEL}): 'mvemo fuse FEATURES --final' makes one"
         )
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_text(encoding="utf-8"))
         version = record["mvemo_model"]
         if version != VERSION:
             raise BadFeatures(
@@ -117,7 +117,7 @@ def load_model(folder: str | Path) -> FinalModel:
 
 def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
     reference: dict[FeatureKey, Reference] = {}
-    with np.load(folder / REFERENCE, allow_pickle=False) as arrays:
+    with NpzFile(folder / REFERENCE) as arrays:
         for i, entry in enumerate(record["reference"]):
             reference[entry["feature"], entry["fold"]] = Reference(
                 arrays[f"{i}/mean"].astype(np.float64),

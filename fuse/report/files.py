@@ -5,7 +5,6 @@ A folder has one run: what an older one left there is replaced or removed.
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.report.page import report_html
 from mvemo.fuse.report.summary import spread
 from mvemo.fuse.results import ModelResult, Results
+from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.files import dump_json, to_json_values, write_text
 
 # Every file that a run may have; `write_report` leaves none of an older one.
@@ -237,7 +237,7 @@ def predictions_csv(results: Results) -> str:
     predicted. With repeats ``repeat`` comes first, from 0.
     """
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = CsvWriter(buffer)
     names, task = results.classes, results.task
     head = ["clip_id", "group", "fold", *task.csv_columns(names)]
     repeated = bool(results.repeats)

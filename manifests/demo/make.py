@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from filelock import FileLock
 from mvemo.manifests.demo.recipes import CLASSES, picture_of, sound_of
 from mvemo.manifests.demo.writing import video_codec
 from mvemo.manifests.errors import BadManifest, ManifestError
-from mvemo.manifests.files import write_json
+from mvemo.manifests.files import parse_json, write_json
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.reader import read_manifest
 from mvemo.manifests.writer import write_manifest
@@ -216,7 +215,7 @@ def _make_clip(
 def _saved(folder: Path) -> dict[str, Any]:
     """Settings and file sizes of the last run in this folder; empty where there was none."""
     try:
-        saved = json.loads((folder / "demo.json").read_text(encoding="utf-8"))
+        saved = parse_json((folder / "demo.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     # An older version kept the settings alone.

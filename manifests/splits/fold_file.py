@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.files import shown
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.splits.folds import fold_notes, make_folds
@@ -173,7 +174,7 @@ def write_folds(folds: Folds, path: str | Path) -> None:
     buffer.write(f"# mvemo folds {VERSION}\n# k: {folds.k}\n# seed: {folds.seed}\n")
     if folds.manifest_digest:
         buffer.write(f"# manifest: {folds.manifest_digest}\n")
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = CsvWriter(buffer)
     writer.writerow(["clip_id", "fold"])
     writer.writerows(zip(folds.clip_ids, folds.assignment.tolist(), strict=True))
     write_table(Path(path), buffer.getvalue())
@@ -260,8 +261,8 @@ def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
         fold = cells[header.index("fold")].strip()
         if clip_id in fold_of:
             problems.add(line, f"clip_id {clip_id!r} occurs twice")
-        if not fold.isdecimal():
-            problems.add(line, f"fold {fold!r} is not a whole number from 0")
+        if not fold.isdecimal() or len(fold) > 9:
+            problems.add(line, f"fold {shown(fold)} is not a whole number from 0")
             continue
         fold_of[clip_id] = int(fold)
     return fold_of
@@ -273,7 +274,7 @@ def _whole_number(table: Table, key: str, problems: Problems) -> int:
     try:
         return int(text)
     except ValueError:
-        problems.add(table.line(key), f"{key} {text!r} is not a whole number")
+        problems.add(table.line(key), f"{key} {shown(text)} is not a whole number")
         return -1
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from mvemo.manifests.files import parse_json
 from mvemo.pipeline.provenance import provenance
 
 
@@ -73,7 +73,7 @@ def report(files: tuple[Path, ...], out: Path, name: str | None, synthetic: bool
 def _marks_beside(predictions: Path) -> dict[str, Any]:
     """What the ``metrics.json`` beside mvemo's own predictions says of them."""
     try:
-        saved = json.loads(predictions.with_name("metrics.json").read_text(encoding="utf-8"))
+        saved = parse_json(predictions.with_name("metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return saved if isinstance(saved, dict) else {}

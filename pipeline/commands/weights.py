@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mvemo.manifests.files import parse_json
 from mvemo.pipeline.commands.options import PATH
 from mvemo.pipeline.errors import BadOption
 
@@ -193,7 +194,7 @@ def _values(options: tuple[str, ...]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise BadOption(f"--option {option!r}: write it as key=value")
         try:
-            values[key.strip()] = json.loads(text)
+            values[key.strip()] = parse_json(text)
         except ValueError:
             values[key.strip()] = text.strip()
     return values

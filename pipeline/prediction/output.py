@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvemo.fuse.final.model import FinalModel
+from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.run import Prediction
@@ -39,7 +39,7 @@ def predictions_csv(model: FinalModel, predictions: Sequence[Prediction]) -> str
     """One row for each clip, with a column for each class, tag or value."""
     written = format_of(model)
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = CsvWriter(text)
     writer.writerow(["file", "model", *written.csv_columns(), "notes", "error"])
     for record in records(model, predictions):
         cells = [record["file"], record["model"], *written.csv_cells(record)]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from dataclasses import dataclass
 from typing import Any
 
 from mvemo.fuse.report.published import LABEL
+from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.text_table import align_columns
 
 Cell = str | int | float | None
@@ -95,7 +95,7 @@ class Table:
     def csv(self) -> str:
         """Header and rows; published columns say so in their names."""
         buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
+        writer = CsvWriter(buffer)
         writer.writerow([f"{c.name} ({LABEL})" if c.published else c.name for c in self.columns])
         writer.writerows(
             ["" if _plain(cell) is None else cell for cell in row] for row in self.rows

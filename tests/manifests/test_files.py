@@ -12,12 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mvemo.manifests.csv_files import BadText, iter_csv, read_csv
 from mvemo.manifests.files import (
-    BadText,
     cause,
     dump_json,
-    iter_csv,
-    read_csv,
     replacing,
     to_json_values,
     write_bytes,

@@ -1,0 +1,201 @@
+"""NumPy's ``.npy`` and ``.npz`` files of any origin: sizes are checked before a number is read.
+
+An array is read only where its header announces no more numbers than the file holds, and a
+compressed member only up to `MOST_INFLATED` times the file (and always up to `ALWAYS`), so
+that no file can ask for more memory than its size suggests. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import math
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.manifests.files import shown
+
+# Compressed arrays may be this many times the size of their file, ...
+MOST_INFLATED = 20
+# ... and always this many bytes: a small file of equal numbers is no attack.
+ALWAYS = 64 << 20
+# Longest header of an array, as NumPy bounds it, and members of an archive.
+_HEADER = 10_000
+_MEMBERS = 100_000
+# What readers of damaged files raise, beside ValueError.
+DAMAGED = (
+    OSError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    SyntaxError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def most_bytes(size: int) -> int:
+    """Bytes that a file of a size may become in memory."""
+    return max(ALWAYS, MOST_INFLATED * size)
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array of an ``.npy`` file.
+
+    Raises
+    ------
+    ValueError
+        In one line: no such file, of objects, or larger than the file has bytes.
+    OSError
+        It cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "rows.npy"
+    >>> np.save(path, np.arange(3))
+    >>> read_npy(path)
+    array([0, 1, 2])
+    """
+    with path.open("rb") as file, _as_value_error():
+        return _read(file, path.stat().st_size)
+
+
+class NpzFile(Mapping[str, NDArray[Any]]):
+    """The arrays of an open ``.npz``, each read when it is asked for.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        In one line: it is no archive of arrays, a member is no array or is there twice, or
+        the arrays would be too large, see `most_bytes`.
+    OSError
+        It cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with _as_value_error():
+            self._zip = zipfile.ZipFile(path)
+        try:
+            self._members = _members(self._zip, most_bytes(path.stat().st_size))
+        except BaseException:
+            self._zip.close()
+            raise
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        info = self._members[name]
+        with _as_value_error(name), self._zip.open(info) as file:
+            # The archive gives no more than the announced size, whatever it inflates to.
+            return _read(file, info.file_size)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __enter__(self) -> NpzFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()
+
+
+def check_inflated(archive: zipfile.ZipFile, most: int) -> None:
+    """Refuse an archive whose members announce more than `most` bytes, or that hides them.
+
+    Raises
+    ------
+    ValueError
+        In one line, with both sizes.
+    """
+    infos = archive.infolist()
+    if len(infos) > _MEMBERS:
+        raise ValueError(f"{len(infos)} members, at most {_MEMBERS} are read")
+    total = sum(info.file_size for info in infos)
+    if total > most:
+        raise ValueError(
+            f"it would become {total:,} bytes in memory, at most {most:,} are read of a file "
+            "of its size"
+        )
+    for info in infos:
+        if info.flag_bits & 1:
+            raise ValueError(f"member {shown(info.filename)} is encrypted")
+
+
+def _members(archive: zipfile.ZipFile, most: int) -> dict[str, zipfile.ZipInfo]:
+    check_inflated(archive, most)
+    members: dict[str, zipfile.ZipInfo] = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        if name == info.filename:
+            raise ValueError(f"member {shown(info.filename)} is no array (.npy)")
+        if name in members:
+            raise ValueError(f"member {shown(info.filename)} is there twice")
+        members[name] = info
+    return members
+
+
+def _read(file: Any, size: int) -> NDArray[Any]:
+    """An array of at most `size` bytes, header included."""
+    version = np.lib.format.read_magic(file)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    if version not in readers:
+        raise ValueError(f"an array file of version {version}, only {list(readers)} are read")
+    shape, columns_first, dtype = readers[version](file, max_header_size=_HEADER)
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects, which are not read: save numbers or text")
+    if not all(type(axis) is int and axis >= 0 for axis in shape) or len(shape) > 32:
+        raise ValueError(f"shape {shown(str(shape))} is none of an array")
+    n_bytes = math.prod(shape) * dtype.itemsize
+    if n_bytes > size:
+        raise ValueError(
+            f"shape {shown(str(shape))} of {dtype} needs {n_bytes:,} bytes, the file has {size:,}"
+        )
+    array = np.empty(shape, dtype, order="F" if columns_first else "C")
+    if n_bytes:
+        place = memoryview(array.reshape(-1, order="A").view(np.uint8))
+        done = 0
+        while done < n_bytes and (count := file.readinto(place[done:])):
+            done += count
+        if done != n_bytes:
+            raise ValueError(f"truncated: {done:,} of {n_bytes:,} bytes are there")
+    return array
+
+
+@contextmanager
+def _as_value_error(name: str = "") -> Iterator[None]:
+    place = f"member {shown(name)}: " if name else ""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (ValueError, *DAMAGED) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        if isinstance(error, RecursionError):
+            text = "nested too deep"
+        else:
+            text = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{place}{text[:300]}") from None

@@ -1,0 +1,161 @@
+"""The lines of CSV files: read with their numbers, and written safe for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mvemo.manifests.files import MakeError
+
+CsvRow = tuple[int, list[str]]
+# What a spreadsheet takes for a formula when a cell begins with it.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+class CsvWriter:
+    """Writes rows of a CSV that is safe to open in a spreadsheet.
+
+    Text that begins with ``=``, ``+``, ``-``, ``@``, a tab or a line's end could be run as a
+    formula: it is written behind an apostrophe, which `iter_csv` takes off again. Numbers
+    stay as they are.
+
+    Parameters
+    ----------
+    file
+        Text stream to write to.
+
+    Examples
+    --------
+    >>> text = io.StringIO()
+    >>> CsvWriter(text).writerow(["=1+1", "-0.5", -1, "a"])
+    >>> text.getvalue(), list(iter_csv([text.getvalue()]))
+    ("'=1+1,-0.5,-1,a\\n", [(1, ['=1+1', '-0.5', '-1', 'a'])])
+    """
+
+    def __init__(self, file: Any) -> None:
+        self._writer = csv.writer(file, lineterminator="\n")
+
+    def writerow(self, row: Iterable[Any]) -> None:
+        """Write one row."""
+        self._writer.writerow([_harmless(c) if isinstance(c, str) else c for c in row])
+
+    def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
+        """Write several rows."""
+        for row in rows:
+            self.writerow(row)
+
+
+def _harmless(cell: str) -> str:
+    if not _FORMULA.match(cell):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+class BadText(ValueError):
+    """A file is no text, or no CSV.
+
+    Parameters
+    ----------
+    line
+        Where, counted from 1; 0 where it is the file as a whole.
+    message
+        What is wrong and what would be right.
+    """
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+        self.message = message
+
+
+def read_text(path: Path) -> str:
+    """Text of a UTF-8 file with or without a byte-order mark; line ends as they are.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+    BadText
+        It is not UTF-8, has zero bytes, or is empty.
+    """
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = f"byte {content[error.start]:#04x} is not UTF-8; save the file as UTF-8"
+        raise BadText(line, problem) from None
+    if "\0" in text:
+        raise BadText(text.count("\n", 0, text.index("\0")) + 1, "a zero byte; not a text file")
+    if not text.strip():
+        raise BadText(0, "the file is empty")
+    return text
+
+
+def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
+    """Line number and cells of each row that is not blank.
+
+    Parameters
+    ----------
+    lines
+        With their line ends.
+    first
+        Number of the first line.
+
+    Raises
+    ------
+    BadText
+        A quoted cell does not end, or has text behind its end.
+    """
+    reader = csv.reader(lines, strict=True)
+    start = 0
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                if any("'" in cell[:1] for cell in cells):
+                    cells = [c[1:] if c[:1] == "'" and _FORMULA.match(c) else c for c in cells]
+                yield first + start, cells
+            start = reader.line_num
+    except csv.Error as error:
+        raise BadText(first + start, f"not CSV from here on: {error}") from None
+
+
+def read_csv(
+    path: Path, *, error: MakeError = ValueError, missing: MakeError | None = None
+) -> list[CsvRow]:
+    """Line number and cells of every row of a CSV file that is not blank.
+
+    Parameters
+    ----------
+    path
+        UTF-8, with or without a byte-order mark, with commas.
+    error
+        Makes the exception of a file that is no such text: ``error("PATH:3: ...")``.
+    missing
+        Makes the exception where there is no such file; `error` by default.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
+    >>> _ = path.write_text("clip_id,score\\na,1\\n\\nb,2\\n")
+    >>> read_csv(path, error=ValueError)
+    [(1, ['clip_id', 'score']), (2, ['a', '1']), (4, ['b', '2'])]
+    """
+    try:
+        return list(iter_csv(io.StringIO(read_text(path), newline="")))
+    except FileNotFoundError:
+        raise (missing or error)(f"{path}: no such file") from None
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror}") from None
+    except BadText as problem:
+        place = f"{path}:{problem.line}" if problem.line else f"{path}"
+        raise error(f"{place}: {problem.message}") from None

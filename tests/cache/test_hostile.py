@@ -1,0 +1,262 @@
+"""Caches that were made to harm: nothing is followed out of the file, nothing large is read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from cache_samples import SEQUENCE, VECTOR, fill, table
+
+from mvemo.cache import (
+    BadCache,
+    CacheError,
+    merge_caches,
+    open_cache,
+    read_array,
+    repair_cache,
+    verify_cache,
+)
+from mvemo.cache.storage.layout import write_text
+
+CLIPS = table()
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("sound") / "features.h5"
+    fill(path, CLIPS, VECTOR, SEQUENCE)
+    return path.read_bytes()
+
+
+def replaced(file: Any, name: str, **options: Any) -> None:
+    del file[name]
+    file.create_dataset(name, **options)
+
+
+def soft_link(file: Any) -> None:
+    del file["features/music1d/values"]
+    file["features/music1d/values"] = h5py.SoftLink("/features/mel/values")
+
+
+def external_link(file: Any) -> None:
+    del file["features/music1d"]
+    file["features/music1d"] = h5py.ExternalLink("/etc/passwd", "/")
+
+
+def external_storage(file: Any) -> None:
+    del file["features/music1d/values"]
+    file.create_dataset("features/music1d/values", (6, 4), "<f4", external=[("/etc/passwd", 0, 96)])
+
+
+def bomb(file: Any) -> None:
+    replaced(
+        file, "features/music1d/values", shape=(6, 4), dtype="<f4", chunks=(6, 4), compression=1
+    )
+
+
+def never_written(file: Any) -> None:
+    replaced(file, "features/mel/values", shape=(1 << 40, 3), dtype="<f4")
+
+
+def doubles(file: Any) -> None:
+    values = file["features/music1d/values"][()]
+    replaced(file, "features/music1d/values", data=values.astype("<f8"))
+
+
+def float_folds(file: Any) -> None:
+    replaced(file, "clips/folds", data=file["clips/folds"][()].astype("<f8"))
+
+
+def no_features(file: Any) -> None:
+    del file["features"]
+
+
+def no_failures(file: Any) -> None:
+    del file["failures"]
+
+
+def foreign_schema(file: Any) -> None:
+    file.attrs["schema"] = np.arange(3)
+
+
+def foreign_format(file: Any) -> None:
+    file.attrs["format"] = np.zeros((2, 2))
+
+
+def foreign_order(file: Any) -> None:
+    file["features/music1d"].attrs["checksum"] = 3.5
+
+
+def curves_of_text(file: Any) -> None:
+    del file["curves"]
+    write_text(file, "curves", '{"music1d": {"loss": ["low"]}}')
+
+
+def deep_provenance(file: Any) -> None:
+    del file["provenance"]
+    write_text(file, "provenance", "[" * 100_000)
+
+
+def list_of_history(file: Any) -> None:
+    del file["provenance"]
+    write_text(file, "provenance", '{"history": 3}')
+
+
+def strange_spec(file: Any) -> None:
+    group = file["features/music1d"]
+    facts = json.loads(group["spec"].asstr()[()])
+    del group["spec"]
+    write_text(group, "spec", json.dumps({**facts, "dim": "four"}))
+
+
+ATTACKS = [
+    soft_link,
+    external_link,
+    external_storage,
+    bomb,
+    never_written,
+    doubles,
+    float_folds,
+    no_features,
+    no_failures,
+    foreign_schema,
+    foreign_format,
+    foreign_order,
+    curves_of_text,
+    deep_provenance,
+    list_of_history,
+    strange_spec,
+]
+
+
+PAST_REPAIR = (float_folds, no_features, no_failures, foreign_schema, foreign_format)
+
+
+def read_all(path: Path) -> None:
+    with open_cache(path) as cache:
+        for spec in cache.specs:
+            if spec.kind == "vector":
+                cache.vectors(spec.name)
+            else:
+                cache.sequence(spec.name, "c0")
+        _ = cache.curves, cache.provenance, cache.failures
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
+def test_reading_checking_merging_and_repairing_agree(
+    sound: bytes, tmp_path: Path, attack: Callable[[Any], None]
+) -> None:
+    path = tmp_path / "features.h5"
+    path.write_bytes(sound)
+    with h5py.File(path, "r+") as file:
+        attack(file)
+    assert verify_cache(path)
+    for use in (read_all, lambda p: merge_caches([p], tmp_path / "merged.h5")):
+        with pytest.raises(BadCache) as error:
+            use(path)
+        assert len(str(error.value).splitlines()) == 1
+    if attack in PAST_REPAIR:
+        with pytest.raises(BadCache):
+            repair_cache(path)
+    else:
+        assert repair_cache(path)
+        assert verify_cache(path) == []
+
+
+def test_texts_that_refer_to_one_long_text_are_not_read(tmp_path: Path, sound: bytes) -> None:
+    path = tmp_path / "features.h5"
+    path.write_bytes(sound)
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("x", data=["y" * 50_000], dtype=h5py.string_dtype())
+        place = file["x"].id.get_offset()
+        size, at = file["clips/ids"].size, file["clips/ids"].id.get_offset()
+    content = path.read_bytes()
+    path.write_bytes(content[:at] + size * content[place : place + 16] + content[at + 16 * size :])
+    assert "announces texts of 300,000 bytes" in verify_cache(path)[0]
+
+
+def test_a_pipe_is_no_cache_and_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "features.h5")
+    with pytest.raises(CacheError, match="no plain file"):
+        open_cache(tmp_path / "features.h5")
+
+
+def test_repair_rewrites_what_only_verify_used_to_find(tmp_path: Path, sound: bytes) -> None:
+    path = tmp_path / "features.h5"
+    fill(path, CLIPS, VECTOR, leave_out="c4")
+    with h5py.File(path, "r+") as file:
+        file["features/music1d/values"][4] = 1.0
+    assert verify_cache(path) == ["music1d of clip 'c4' is marked missing, but has values"]
+    assert repair_cache(path)
+    assert verify_cache(path) == []
+
+
+def test_older_caches_have_no_checksum_of_all_values(tmp_path: Path, sound: bytes) -> None:
+    path = tmp_path / "features.h5"
+    path.write_bytes(sound)
+    with h5py.File(path, "r+") as file:
+        for group in file["features"].values():
+            del group.attrs["values_checksum"]
+    assert verify_cache(path) == repair_cache(path) == []
+    with h5py.File(path, "r+") as file:
+        file["features/mel/values"][0] = 1.0
+    with open_cache(path) as cache, pytest.raises(BadCache, match="mel are damaged"):
+        cache.sequence("mel", "c0")
+
+
+@pytest.mark.parametrize("ending", [".h5", ".npy", ".npz"])
+def test_imports_read_no_more_than_their_file_holds(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"theirs{ending}"
+    if ending == ".h5":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("values", (1 << 30, 64), "<f4", chunks=(1 << 12, 64), compression=1)
+    else:
+        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1073741824, 64), }\n"
+        content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+        if ending == ".npy":
+            path.write_bytes(content)
+        else:
+            import zipfile
+
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("values.npy", content)
+    with pytest.raises(BadCache, match="bytes"):
+        read_array(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.npz", {"values.npy": b"", "readme.txt": b"hello"}, "readme.txt' is no array"),
+        ("a.npz", {"values.npy": b"text"}, "member 'values'"),
+        ("a.npy", b"\x93NUMPY\x01\x00\x10\x00" + b"(" * 5000, "cannot be read"),
+        ("a.npy", b"\x93NUMPY\x03\x00" + bytes(40), "version"),
+    ],
+)
+def test_arrays_that_are_none(tmp_path: Path, name: str, content: Any, words: str) -> None:
+    import zipfile
+
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            for member, data in content.items():
+                archive.writestr(member, data)
+    with pytest.raises(BadCache, match=words) as error:
+        read_array(path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_values_of_another_file_are_not_imported(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("values", (6, 4), "<f4", external=[("/etc/passwd", 0, 96)])
+    with pytest.raises(BadCache, match="another file"):
+        read_array(path)
