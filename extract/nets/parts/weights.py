@@ -12,21 +12,16 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from mvemo.cache.storage.plain import PlainDataSets
 from mvemo.extract.errors import BadWeights, MissingFile
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.registry import NETS
-
-Tensors = dict[str, Tensor]
-
-# Keys under which training scripts keep the tensors of a checkpoint.
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "weights", "model", "net")
-
+from mvemo.extract.nets.parts.torch_file import Tensors, numbers, read_torch
+from mvemo.manifests.arrays import NpzFile, most_bytes, read_npy
 
 UNKNOWN = "nothing: not a published file tried here"
 
@@ -225,7 +220,8 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
     if not path.exists():
         raise MissingFile(f"{path}: no such weight file")
     if not path.is_file():
-        raise BadWeights(f"{path}: is a folder, not a weight file")
+        what = "a folder" if path.is_dir() else "a pipe, socket or device"
+        raise BadWeights(f"{path}: is {what}, not a weight file")
     try:
         sha256 = _sha256(path)
         with path.open("rb") as file:
@@ -237,20 +233,21 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
         if layout == "HDF5":
             tensors = _read_hdf5(path)
         elif layout == "NumPy archive":
-            with np.load(path, allow_pickle=False) as archive:
-                tensors = {name: _tensor(name, archive[name]) for name in archive.files}
+            with NpzFile(path) as archive:
+                tensors = {name: numbers(name, array) for name, array in archive.items()}
         elif layout == "NumPy array":
-            tensors = {path.stem: _tensor(path.stem, np.load(path, allow_pickle=False))}
+            tensors = {path.stem: numbers(path.stem, read_npy(path))}
         else:
-            tensors = _read_torch(path)
+            tensors = read_torch(path)
     except BadWeights as error:
         raise BadWeights(f"{path}: {error}") from error
     except Exception as error:
         # The readers raise many kinds for a damaged file, and each means the same here.
-        reason = str(error).strip().splitlines()
-        raise BadWeights(
-            f"{path}: damaged or incomplete as {layout}: {(reason or [type(error).__name__])[0]}"
-        ) from error
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # torch may advise to load a file unsafely; nobody should.
+        advice = "weights_only" in str(error) or "Weights only" in str(error)
+        what = "nothing that can be read safely" if advice else lines[0][:200]
+        raise BadWeights(f"{path}: damaged or incomplete as {layout}: {what}") from error
     if not tensors:
         raise BadWeights(f"{path}: holds no tensors")
     return tensors, sha256
@@ -326,66 +323,21 @@ def _sha256(path: Path) -> str:
     return state.hexdigest()
 
 
-def _tensor(name: str, array: Any) -> Tensor:
-    array = np.asarray(array)
-    if array.dtype.kind not in "fiub":
-        raise BadWeights(f"tensor {name} is of type {array.dtype}, not of numbers")
-    # A copy in the machine's byte order, which torch needs.
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
-
-
 def _read_hdf5(path: Path) -> Tensors:
     import h5py
 
-    tensors: Tensors = {}
-
-    def visit(name: str, item: Any) -> None:
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "fiub":
-            tensors[name] = _tensor(name, item[()])
-
     with h5py.File(path, "r") as file:
-        file.visititems(visit)
+        found = PlainDataSets(file, path.stat().st_size)
+        total, most = 0, most_bytes(path.stat().st_size)
+        tensors: Tensors = {}
+        for name in found:
+            item = found[name]
+            if item.dtype.kind in "fiub":
+                total += item.nbytes
+                if total > most:
+                    raise BadWeights(
+                        f"its data sets would become {total:,} bytes, at most {most:,} are read "
+                        "of a file of its size"
+                    )
+                tensors[name] = numbers(name, item[()])
     return tensors
-
-
-def _read_torch(path: Path) -> Tensors:
-    import pickle
-
-    try:
-        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        text = str(error)
-        if "Unsupported global" in text or "Weights only load failed" in text:
-            raise BadWeights(
-                "holds Python objects besides tensors, or is damaged; such files are not "
-                "opened: save the net's state_dict() alone"
-            ) from error
-        raise
-    while isinstance(saved, dict):
-        inner = next(
-            (saved[key] for key in _WRAPPERS if isinstance(saved.get(key), dict)),
-            None,
-        )
-        if inner is None:
-            break
-        saved = inner
-    if isinstance(saved, Tensor):
-        return {path.stem: saved.detach()}
-    if not isinstance(saved, dict):
-        raise BadWeights(f"holds a {type(saved).__name__}, not a dictionary of tensors")
-    tensors: Tensors = {}
-    _flatten(saved, "", tensors)
-    if tensors and all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
-    return tensors
-
-
-def _flatten(tree: Mapping[Any, Any], prefix: str, into: Tensors) -> None:
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Tensor):
-            into[name] = value.detach()
-        elif isinstance(value, np.ndarray):
-            into[name] = _tensor(name, value)
-        elif isinstance(value, dict):
-            _flatten(value, f"{name}.", into)
