@@ -235,7 +235,7 @@ class Cache:
 
     def _row_fits(self, index: Index, i: int, row: F32) -> bool:
         checksum = row_checksum(self.table.clip_ids[i], bytes(index.keys[i]), row)
-        return checksum == index.checksums[i].tobytes()
+        return bool(checksum == index.checksums[i].tobytes())
 
     def _damaged(self, spec: FeatureSpec) -> BadCache:
         return BadCache(

@@ -175,7 +175,7 @@ def _read(file: Any, size: int) -> NDArray[Any]:
         )
     array = np.empty(shape, dtype, order="F" if columns_first else "C")
     if n_bytes:
-        place = memoryview(array.reshape(-1, order="A").view(np.uint8))
+        place = memoryview(array.reshape(-1, order="A").view(np.uint8).data)
         done = 0
         while done < n_bytes and (count := file.readinto(place[done:])):
             done += count
