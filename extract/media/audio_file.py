@@ -1,27 +1,28 @@
-"""Waveforms of audio files that libsndfile reads, and their sampling rates changed."""
+"""Waveforms of audio files that libsndfile reads."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 
-from mvemo.extract.arrays import F32
 from mvemo.extract.media.checks import (
+    CUT_OFF,
     NO_VIDEO,
     Problem,
     check_length,
-    check_sound,
     starts_after_end,
     stated_length_ratio,
 )
+from mvemo.extract.media.formats import is_cut_off
 from mvemo.extract.media.request import ClipRequest, Decoded
+from mvemo.extract.media.waveforms import Waveforms
 
 # Of files of these names; not of MP3, whose decoder writes warnings to the terminal.
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
+# Numbers that are read at a time, of all channels together.
+_BLOCK = 1 << 20
 
 
 def decode_audio_file(path: Path, request: ClipRequest) -> Decoded:
@@ -46,21 +47,35 @@ def decode_audio_file(path: Path, request: ClipRequest) -> Decoded:
                 problems["audio"] = starts_after_end(request.start, "sound ends", file.frames / sr)
             return Decoded(problems=problems)
         stated = file.frames / sr * stated_length_ratio(file.extra_info)
-        count = -1 if request.duration is None else round(request.duration * sr)
-        file.seek(first)
-        native = file.read(count, dtype="float32", always_2d=True).mean(axis=1, dtype=np.float32)
-    expected = stated - request.start if request.duration is None else request.duration
-    problem = check_sound(native) or check_length(len(native) / sr, expected)
+        sound = Waveforms(sr, request.sample_rates)
+        expected = stated - request.start if request.duration is None else request.duration
+        problem = _read(file, first, request.duration, sound)
+        ogg = file.format == "OGG"
+    problem = problem or sound.problem() or check_length(sound.n_samples / sr, expected)
+    if problem is None and request.duration is None and ogg and is_cut_off(path, "ogg"):
+        problem = CUT_OFF
+    if problem is None:
+        waveforms, problem = sound.finish()
     if problem is not None:
         return Decoded(problems={**problems, "audio": problem})
-    return Decoded(resample(native, sr, request.sample_rates), {}, len(native) / sr, problems)
+    return Decoded(waveforms, {}, sound.n_samples / sr, problems)
 
 
-def resample(waveform: F32, sr: int, sample_rates: Sequence[int]) -> dict[int, F32]:
-    """Sampling rate in Hz to the waveform at that rate, float32 (samples,)."""
-    return {
-        rate: waveform
-        if rate == sr
-        else np.ascontiguousarray(soxr.resample(waveform, sr, rate), dtype=np.float32)
-        for rate in sample_rates
-    }
+def _read(
+    file: soundfile.SoundFile, first: int, duration: float | None, sound: Waveforms
+) -> Problem | None:
+    """Read a stretch block by block, whatever length the header states."""
+    left = file.frames - first
+    if duration is not None:
+        left = min(left, round(duration * file.samplerate))
+    size = max(_BLOCK // file.channels, 1)
+    file.seek(first)
+    while left > 0:
+        block = file.read(min(size, left), dtype="float32", always_2d=True)
+        if len(block) == 0:
+            break
+        if not sound.has_room(len(block)):
+            return Problem(f"more than {sound.n_samples / sound.sr:.0f} s of sound: cut it")
+        sound.add(block.mean(axis=1, dtype=np.float32))
+        left -= len(block)
+    return None

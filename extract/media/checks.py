@@ -6,13 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from mvemo.extract.arrays import F32
 from mvemo.extract.errors import BadMedia, MissingFile
 
-# A waveform whose peak lies below is silent: -80 dB of full scale.
-SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)
 # A clip of which less than this share can be decoded is cut off.
 MIN_DECODED_SHARE = 0.8
 
@@ -42,6 +37,7 @@ class Problem:
 
 NO_VIDEO = Problem("no video stream", missing=True)
 NO_AUDIO = Problem("no audio stream", missing=True)
+CUT_OFF = Problem("cut off: the file ends before its end is marked")
 
 
 def check_length(seconds: float, expected: float) -> Problem | None:
@@ -73,19 +69,6 @@ def stated_length_ratio(info: str) -> float:
         return 1.0
     stated, actual = int(match[1]), int(match[2])
     return stated / actual if 0 < actual < stated < 0x7FFFF000 else 1.0
-
-
-def check_sound(waveform: F32) -> Problem | None:
-    """A problem where a decoded waveform is empty, not finite, or silent."""
-    if len(waveform) == 0:
-        return Problem("no sound decodes")
-    peak = float(max(waveform.max(), -waveform.min()))
-    if not np.isfinite(peak):
-        return Problem(f"{int(np.count_nonzero(~np.isfinite(waveform)))} samples are not finite")
-    if peak < SILENCE_PEAK:
-        level = f"peak {20 * np.log10(peak):.0f} dBFS" if peak > 0 else "all samples are 0"
-        return Problem(f"silent: {level}", missing=True)
-    return None
 
 
 def error_line(error: Exception) -> str:

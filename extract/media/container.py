@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,16 +14,16 @@ import av
 import numpy as np
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media.audio_file import resample
 from mvemo.extract.media.background import BackgroundQueue
 from mvemo.extract.media.checks import (
+    CUT_OFF,
     NO_AUDIO,
     NO_VIDEO,
     Problem,
     check_length,
-    check_sound,
     starts_after_end,
 )
+from mvemo.extract.media.formats import check_format, is_cut_off
 from mvemo.extract.media.frames import FrameScaler
 from mvemo.extract.media.packets import (
     decoded_frames,
@@ -31,6 +32,7 @@ from mvemo.extract.media.packets import (
     is_cover,
     is_indexed,
     open_container,
+    picture_problem,
     rewind,
 )
 from mvemo.extract.media.request import ClipRequest, Decoded
@@ -50,6 +52,8 @@ class _Collected:
     scaler: FrameScaler
     sound: SoundCollector
     any_frame: bool
+    damaged: Counter[str]
+    is_cut_off: bool
 
 
 def decode_container(path: Path, request: ClipRequest) -> Decoded:
@@ -62,6 +66,7 @@ def decode_container(path: Path, request: ClipRequest) -> Decoded:
     """
     with ExitStack() as stack:
         container = stack.enter_context(open_container(path))
+        check_format(path, container.format.name)
         video, audio, problems = _select_streams(path, container, request)
         indices = [stream.index for stream in (video, audio) if stream is not None]
         if not indices:
@@ -72,7 +77,7 @@ def decode_container(path: Path, request: ClipRequest) -> Decoded:
         if video is not None or "mov" in container.format.name:
             container = rewind(path, container, stack, request.start, origin, times)
         streams = [container.streams[index] for index in indices]
-        collected = _collect(container, streams, origin, times, request)
+        collected = _collect(path, container, streams, origin, times, request)
         seconds = (collected.picker.seconds, collected.sound.seconds)
         expected = expected_seconds(path, container, streams, request, origin, seconds)
     return _finish(request, times, collected, expected, problems)
@@ -93,11 +98,14 @@ def _select_streams(
     if request.sample_rates and not audios:
         problems["audio"] = NO_AUDIO
     video = videos[0] if videos and request.sizes else None
+    if video is not None and (problem := picture_problem(video)) is not None:
+        video, problems["video"] = None, problem
     audio = audios[0] if audios and request.sample_rates else None
     return video, audio, problems
 
 
 def _collect(
+    path: Path,
     container: Any,
     streams: Sequence[Any],
     origin: float,
@@ -112,17 +120,19 @@ def _collect(
     picker = FramePicker(
         request.start, end, request.n_frames, partial(background.submit, scaler.add)
     )
-    sound = SoundCollector(request.start, request.duration)
+    sound = SoundCollector(request.start, request.duration, request.sample_rates)
     needed = None
     if times and is_indexed(container) and _can_skip(streams):
         # The last frame too: it tells how far the pictures can be decoded.
         needed = times.stamps_at(np.append(picker.times, end))
+    damaged: Counter[str] = Counter()
     for stream in streams:
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = request.threads
     with background:
         waiting: list[tuple[float, Any]] = []
-        for kind, when, frame in decoded_frames(container, streams, origin, request.stop, needed):
+        frames = decoded_frames(container, streams, origin, request.stop, needed, damaged)
+        for kind, when, frame in frames:
             if kind == "video":
                 picker.add(when, frame)
                 continue
@@ -132,7 +142,9 @@ def _collect(
                 waiting = []
         background.submit(sound.add, waiting)
         any_frame = picker.finish()
-    return _Collected(picker, scaler, sound, any_frame)
+    # Of a stretch it is enough that the stretch is there.
+    cut_off = request.duration is None and is_cut_off(path, container.format.name)
+    return _Collected(picker, scaler, sound, any_frame, damaged, cut_off)
 
 
 def _can_skip(streams: Sequence[Any]) -> bool:
@@ -154,25 +166,27 @@ def _finish(
     problems = dict(problems)
     decoded = Decoded(seconds=collected.picker.seconds, problems=problems)
     if "video" in expected:
-        problem = _video_problem(request.start, times, collected, expected["video"])
-        if problem is None:
+        of_video = _video_problem(request.start, times, collected, expected["video"])
+        if of_video is None:
             decoded.frames.update(collected.scaler.pictures)
         else:
-            problems["video"] = problem
+            problems["video"] = of_video
     if "audio" not in expected:
         return decoded
     sound = collected.sound
-    native, sr = sound.finish()
-    if sound.error:
-        problems["audio"] = Problem(sound.error)
-    elif len(native) == 0 and 0 < sound.end <= request.start:
-        problems["audio"] = starts_after_end(request.start, "sound ends", sound.end)
+    problem: Problem | None
+    if not sound.error and sound.seconds == 0 and 0 < sound.end <= request.start:
+        problem = starts_after_end(request.start, "sound ends", sound.end)
     else:
-        problem = check_sound(native) or check_length(sound.seconds, expected["audio"])
-        if problem is None:
-            waveforms = resample(native, sr, request.sample_rates)
-            return Decoded(waveforms, decoded.frames, len(native) / sr, problems)
-        problems["audio"] = problem
+        # Sound that begins late, or pauses, is whole; what cannot be decoded is missing.
+        seconds = sound.decoded_seconds if collected.damaged["audio"] else sound.seconds
+        problem = sound.problem() or check_length(seconds, expected["audio"])
+        problem = problem or (CUT_OFF if collected.is_cut_off else None)
+    if problem is None:
+        waveforms, problem = sound.finish()
+    if problem is None:
+        return Decoded(waveforms, decoded.frames, sound.seconds, problems)
+    problems["audio"] = problem
     return decoded
 
 
@@ -185,4 +199,5 @@ def _video_problem(
         return Problem("no frame decodes")
     if times and times.single:
         return None
-    return check_length(collected.picker.seconds, expected)
+    problem = check_length(collected.picker.seconds, expected)
+    return problem or (CUT_OFF if collected.is_cut_off else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,34 +11,63 @@ from typing import Any
 import av
 import av.error
 
-from mvemo.extract.media.checks import MIN_DECODED_SHARE
+from mvemo.extract.errors import BadMedia
+from mvemo.extract.media.checks import MIN_DECODED_SHARE, Problem
+from mvemo.extract.media.formats import FORMAT_WHITELIST, check_head
 from mvemo.extract.media.request import ClipRequest
 from mvemo.extract.media.timeline import FrameTimes
 
+# Attached picture, timed thumbnails, still image: FFmpeg's dispositions.
+_COVER = 0x0400 | 0x0800 | 0x100000
+# Twice those of 8K.
+MAX_PIXELS = 1 << 26
 # Containers whose index makes seeking exact.
 _INDEXED = ("mov", "matroska")
 # Seconds read before a clip's start, for decoders that need a run-up.
 _RUN_UP = 1.0
 # Containers that state how long their streams should be; others guess, or say how long they are.
-_STATING_LENGTH = frozenset({"mov", "avi", "mp3", "flac", "asf"})
+_STATING_LENGTH = frozenset({"mov", "avi", "mp3", "flac"})
+_STATING_WHOLE = frozenset({"matroska", "flv", "asf"})
 
 
 def open_container(path: Path) -> Any:
     """Open a media file with PyAV.
 
-    The prefix and the whitelist keep playlists and odd names from reaching elsewhere;
+    The prefix and the whitelists keep playlists and odd names from reaching elsewhere;
     titles in other encodings than UTF-8 are no reason to refuse a file.
+
+    Raises
+    ------
+    BadMedia
+        It is of a format that is not read.
     """
-    return av.open(
-        f"file:{path.resolve()}",
-        options={"protocol_whitelist": "file"},
-        metadata_errors="replace",
-    )
+    check_head(path)
+    try:
+        return av.open(
+            f"file:{path.resolve()}",
+            options={"protocol_whitelist": "file", "format_whitelist": FORMAT_WHITELIST},
+            metadata_errors="replace",
+        )
+    except av.error.ArgumentError as error:
+        raise BadMedia(f"{path}: is of no format of sound or video that is read") from error
 
 
 def is_cover(stream: Any) -> bool:
-    """Whether a video stream is the cover picture of an audio file."""
-    return bool(int(stream.disposition) & 0x0400)
+    """Whether a video stream is the cover picture of an audio file, or thumbnails."""
+    return bool(int(stream.disposition) & _COVER)
+
+
+def picture_problem(stream: Any) -> Problem | None:
+    """A problem where a video's pictures, by its header, are too large to be decoded."""
+    codec = stream.codec_context
+    if codec.width * codec.height > MAX_PIXELS:
+        return Problem(
+            f"pictures of {codec.width} x {codec.height} pixels: more than {MAX_PIXELS / 1e6:.0f} "
+            "million are not read"
+        )
+    # A picture may be larger than the header says.
+    codec.options = {**codec.options, "max_pixels": str(MAX_PIXELS)}
+    return None
 
 
 def is_indexed(container: Any) -> bool:
@@ -122,6 +152,7 @@ def decoded_frames(
     origin: float,
     stop: float | None,
     needed: set[int] | None,
+    damaged: Counter[str],
 ) -> Iterator[tuple[str, float, Any]]:
     """Decode until each stream is past the clip's end.
 
@@ -134,12 +165,14 @@ def decoded_frames(
     needed
         Stamps of the pictures that must be decoded; others that no picture depends on are
         skipped. None decodes all.
+    damaged
+        Counts the packets that cannot be decoded, by kind of stream.
 
     Yields
     ------
     ``audio`` or ``video``, presentation time in seconds, and frame of PyAV.
     """
-    running = {stream.index: _Decoder(stream, origin) for stream in streams}
+    running = {stream.index: _Decoder(stream, origin, damaged) for stream in streams}
     packets = container.demux(list(streams))
     while running:
         try:
@@ -148,6 +181,7 @@ def decoded_frames(
             return
         except av.error.FFmpegError:
             # The rest of the file is unreadable; whether it matters, the length tells.
+            damaged.update(decoder.kind for decoder in running.values())
             for decoder in running.values():
                 yield from decoder.decode(None)
             return
@@ -172,7 +206,8 @@ class _Decoder:
     PyAV makes a stream's properties anew each time they are read: they are read once.
     """
 
-    def __init__(self, stream: Any, origin: float) -> None:
+    def __init__(self, stream: Any, origin: float, damaged: Counter[str]) -> None:
+        self._damaged = damaged
         self.kind: str = stream.type
         self.codec: Any = stream.codec_context
         self._time_base = float(stream.time_base)
@@ -183,6 +218,7 @@ class _Decoder:
         try:
             frames = self.codec.decode(packet)
         except av.error.FFmpegError:
+            self._damaged[self.kind] += 1
             return []
         return [
             (self.kind, frame.pts * self._time_base - self._origin, frame)
@@ -223,8 +259,8 @@ def expected_seconds(
             expected[stream.type] = (
                 float(stream.duration * stream.time_base) + begin - request.start
             )
-    if "matroska" in container.format.name and container.duration is not None:
-        # It states the length of the whole alone, which one of the streams has to reach.
+    if _STATING_WHOLE & formats and container.duration is not None:
+        # They state the length of the whole alone, which one of the streams has to reach.
         whole = container.duration / av.time_base - request.start
         if max(decoded) < MIN_DECODED_SHARE * whole:
             expected = dict.fromkeys(expected, whole)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import av
-import av.error
 import soundfile
 
-from mvemo.extract.errors import BadMedia
+from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.audio_file import AUDIO_SUFFIXES
-from mvemo.extract.media.checks import check_file, error_line
+from mvemo.extract.media.checks import check_file
+from mvemo.extract.media.failures import media_error
+from mvemo.extract.media.formats import check_format
 from mvemo.extract.media.packets import is_cover, open_container
 
 
@@ -51,8 +52,10 @@ def probe_seconds(path: str | Path) -> float:
             pass
     try:
         seconds = _by_packets(path)
-    except (av.error.FFmpegError, ValueError, RuntimeError, OSError) as error:
-        raise BadMedia(f"{path}: cannot be read as media: {error_line(error)}") from error
+    except ExtractError:
+        raise
+    except Exception as error:
+        raise media_error(path, error) from error
     if not seconds > 0:
         raise BadMedia(f"{path}: has neither sound nor pictures")
     return seconds
@@ -61,6 +64,7 @@ def probe_seconds(path: str | Path) -> float:
 def _by_packets(path: Path) -> float:
     """End of the last packet after the file's first presentation time; 0 without any."""
     with open_container(path) as container:
+        check_format(path, container.format.name)
         streams: list[Any] = list(container.streams.audio[:1])
         streams += [s for s in container.streams.video if not is_cover(s)][:1]
         ends = {stream.index: 0.0 for stream in streams}

@@ -7,26 +7,17 @@ in too many files.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Sequence
 from pathlib import Path
 
-import av.error
-import cv2
 import soundfile
 
-from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable
+from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, decode_audio_file
-from mvemo.extract.media.checks import check_file, error_line
+from mvemo.extract.media.checks import check_file
 from mvemo.extract.media.container import decode_container
+from mvemo.extract.media.failures import media_error
 from mvemo.extract.media.request import ClipRequest, Decoded
-
-# Errors of the machine, not of the file.
-_PASSING = frozenset(
-    getattr(errno, name)
-    for name in ("ENOMEM", "EMFILE", "ENFILE", "EIO", "EAGAIN", "ENOSPC", "ESTALE", "ETIMEDOUT")
-    if hasattr(errno, name)
-)
 
 
 def decode_clip(
@@ -123,17 +114,3 @@ def _decode(path: Path, request: ClipRequest) -> Decoded:
             # not tell or gets wrong: the container reader may.
             pass
     return decode_container(path, request)
-
-
-def media_error(path: Path, error: Exception) -> ExtractError:
-    """What a library's error says of a file: `MediaUnavailable` where it may pass."""
-    if isinstance(error, MemoryError):
-        return MediaUnavailable(f"{path}: cannot be read: there is not enough memory")
-    if isinstance(error, OSError) and error.errno in _PASSING:
-        return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
-    # The text of others speaks of the library's objects, not of the file: a stream without a
-    # codec has None for its context, and streams may be gone when a file is opened again.
-    reason = "damaged, or of an unknown codec"
-    if isinstance(error, (av.error.FFmpegError, cv2.error, OSError, RuntimeError, ValueError)):
-        reason = error_line(error)
-    return BadMedia(f"{path}: cannot be read as media: {reason}")

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.media.checks import Problem
 
+# Eleven days: no file of sound or video is as long.
+MAX_SECONDS = 1e6
+
 
 @dataclass(frozen=True)
 class ClipRequest:
@@ -33,6 +36,9 @@ class ClipRequest:
             raise BadSetting(f"start must be 0 or more seconds, not {self.start}")
         if self.duration is not None and not (np.isfinite(self.duration) and self.duration > 0):
             raise BadSetting(f"duration must be more than 0 seconds, or None, not {self.duration}")
+        for name, value in (("start", self.start), ("duration", self.duration or 0.0)):
+            if value > MAX_SECONDS:
+                raise BadSetting(f"{name} must be {MAX_SECONDS:.0f} seconds at most, not {value}")
         for name, values in (("sample_rates", self.sample_rates), ("sizes", self.sizes)):
             if any(value < 1 for value in values):
                 raise BadSetting(f"{name} must be 1 or more each, not {list(values)}")

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.extract.arrays import F32, F64
+from mvemo.extract.media.checks import Problem
+from mvemo.extract.media.waveforms import Waveforms
 
 # Sound whose time stamp is this much off, in seconds, is moved; less is rounding.
 MIN_GAP = 0.05
@@ -138,12 +140,14 @@ class FramePicker:
 
 
 class SoundCollector:
-    """Joins decoded sound to one mono waveform that starts at the clip's start.
+    """Joins decoded sound to mono waveforms that start at the clip's start.
 
     Parameters
     ----------
     start, duration
         The clip's stretch, in seconds.
+    sample_rates
+        Of the waveforms, in Hz.
 
     Attributes
     ----------
@@ -153,53 +157,82 @@ class SoundCollector:
         Why the sound is of no use as it is; empty where it is.
     """
 
-    def __init__(self, start: float, duration: float | None) -> None:
+    def __init__(self, start: float, duration: float | None, sample_rates: Sequence[int]) -> None:
         self._start, self._duration = start, duration
-        self._chunks: list[F32] = []
-        self._length = 0
+        self._sample_rates = sample_rates
+        self._sound: Waveforms | None = None
         self._n_decoded = 0
-        self._sr = 0
+        self._n_before = 0
         self.end = 0.0
         self.error = ""
 
     @property
     def seconds(self) -> float:
-        """Length of the sound that was decoded within the clip."""
-        return self._n_decoded / self._sr if self._sr else 0.0
+        """From the clip's start to the end of its last sound, wherever the first begins."""
+        return self._sound.n_samples / self._sound.sr if self._sound else 0.0
+
+    @property
+    def decoded_seconds(self) -> float:
+        """`seconds` less the gaps between sound and sound."""
+        return (self._n_before + self._n_decoded) / self._sound.sr if self._sound else 0.0
 
     def add(self, frames: Sequence[tuple[float, Any]]) -> None:
         """Append decoded frames, each with the time at which it begins, in order."""
+        blocks: list[F32] = []
         for when, frame in frames:
-            self._add_frame(when, frame)
+            if self.error:
+                return
+            self._add_frame(when, frame, blocks)
+        self._flush(blocks)
 
-    def _add_frame(self, when: float, frame: Any) -> None:
-        if self._sr == 0:
-            self._sr = frame.sample_rate
-        elif frame.sample_rate != self._sr:
-            self.error = f"the sampling rate changes from {self._sr} to {frame.sample_rate} Hz"
+    def _add_frame(self, when: float, frame: Any, blocks: list[F32]) -> None:
+        """Put a frame's sound into `blocks`, which follow what is in the waveforms."""
+        if self._sound is None:
+            self._sound = Waveforms(frame.sample_rate, self._sample_rates)
+        sound, sr = self._sound, self._sound.sr
+        if frame.sample_rate != sr:
+            self.error = f"the sampling rate changes from {sr} to {frame.sample_rate} Hz"
             return
-        mono = to_mono(frame)
-        self.end = when + frame.samples / self._sr
-        first = round((when - self._start) * self._sr)
-        if abs(first - self._length) <= MIN_GAP * self._sr and self._length:
-            first = self._length
-        if first < self._length:
-            mono, first = mono[self._length - first :], self._length
+        self.end = when + frame.samples / sr
+        length = sound.n_samples + sum(map(len, blocks))
+        first = round((when - self._start) * sr)
+        if abs(first - length) <= MIN_GAP * sr and length:
+            first = length
+        n_left = frame.samples
         if self._duration is not None:
-            mono = mono[: max(round(self._duration * self._sr) - first, 0)]
-        if len(mono) == 0:
+            n_left = min(n_left, round(self._duration * sr) - first)
+        n_left -= max(length - first, 0)
+        if n_left <= 0:
             return
-        if first > self._length:
-            self._chunks.append(np.zeros(first - self._length, dtype=np.float32))
-        self._chunks.append(mono)
-        self._length = first + len(mono)
-        self._n_decoded += len(mono)
+        if not sound.has_room(sum(map(len, blocks)) + max(first - length, 0) + n_left):
+            at, to = length / sr, first / sr
+            if first > length:
+                self.error = f"the time stamps of the sound jump from {at:.1f} to {to:.0f} s"
+            else:
+                self.error = f"more than {at:.0f} s of sound: cut it"
+            return
+        if first > length:
+            self._flush(blocks)
+            sound.add_silence(first - length)
+            self._n_before += first if not self._n_decoded else 0
+        skip = max(length - first, 0)
+        blocks.append(to_mono(frame)[skip : skip + n_left])
+        self._n_decoded += n_left
 
-    def finish(self) -> tuple[F32, int]:
-        """Waveform, float32 (samples,), and its sampling rate; empty without sound."""
-        if not self._chunks:
-            return np.zeros(0, dtype=np.float32), self._sr or 1
-        return np.concatenate(self._chunks), self._sr
+    def _flush(self, blocks: list[F32]) -> None:
+        if blocks and self._sound is not None:
+            self._sound.add(np.concatenate(blocks))
+        blocks.clear()
+
+    def problem(self) -> Problem | None:
+        """Why the sound is of no use; None where it is."""
+        if self.error:
+            return Problem(self.error)
+        return Problem("no sound decodes") if self._sound is None else self._sound.problem()
+
+    def finish(self) -> tuple[dict[int, F32], Problem | None]:
+        """Sampling rate in Hz to the waveform, float32 (samples,), or why there is none."""
+        return ({}, self.problem()) if self._sound is None else self._sound.finish()
 
 
 def to_mono(frame: Any) -> F32:

@@ -357,7 +357,7 @@ def test_silent_and_broken_sound(tmp_path: Path) -> None:
     assert list(decoded.frames) == [112]
     # The limit is -80 dB of full scale.
     for peak, silent in ((0.9e-4, True), (1.1e-4, False)):
-        soundfile.write(tmp_path / "b.wav", np.full(999, peak), 16000, subtype="FLOAT")
+        soundfile.write(tmp_path / "b.wav", np.tile([peak, -peak], 500), 16000, subtype="FLOAT")
         problems = decode_clip(tmp_path / "b.wav", sizes=()).problems
         assert ("audio" in problems) is silent
     soundfile.write(tmp_path / "c.wav", np.array([0.1, np.nan, np.inf] * 9), 16000, subtype="FLOAT")

@@ -1,0 +1,123 @@
+"""Sound that comes in blocks, resampled as it comes, and what is wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import soxr
+
+from mvemo.extract.arrays import F32
+from mvemo.extract.media.checks import Problem
+
+# A waveform that moves less than this about its mean is silent: -80 dB of full scale.
+SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)
+# Loud lossy sound overshoots full scale by some decibels; 12 are another scale.
+MAX_PEAK = 4.0
+# Bytes of all waveforms of a clip: 6 h at 16 kHz.
+MAX_BYTES = 3 << 29
+# Samples of silence that are made at a time.
+_BLOCK = 1 << 20
+
+
+class Waveforms:
+    """A clip's mono sound at several sampling rates; only these are kept.
+
+    The result is that of resampling all of it at once, to the bit.
+
+    Parameters
+    ----------
+    sr
+        Of what is added, in Hz.
+    sample_rates
+        Of the result, in Hz.
+
+    Attributes
+    ----------
+    n_samples
+        That were added.
+    """
+
+    def __init__(self, sr: int, sample_rates: Sequence[int]) -> None:
+        self.sr = sr
+        self.n_samples = 0
+        self._rates = tuple(dict.fromkeys(sample_rates))
+        self._resamplers = {
+            rate: soxr.ResampleStream(sr, rate, 1, dtype="float32")
+            for rate in self._rates
+            if rate != sr
+        }
+        self._blocks: dict[int, list[F32]] = {rate: [] for rate in self._rates}
+        self._low, self._high = np.inf, -np.inf
+        self._n_not_finite = 0
+
+    def has_room(self, n_samples: int) -> bool:
+        """Whether so many samples more may be added, by `MAX_BYTES`."""
+        seconds = (self.n_samples + n_samples) / self.sr
+        return 4.0 * seconds * sum(self._rates) <= MAX_BYTES
+
+    def add(self, block: F32) -> None:
+        """Append samples, float32 (samples,), full scale being 1."""
+        if len(block) == 0:
+            return
+        low, high = float(block.min()), float(block.max())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            self._n_not_finite += int(np.count_nonzero(~np.isfinite(block)))
+        self._low, self._high = min(self._low, low), max(self._high, high)
+        self.n_samples += len(block)
+        for rate, blocks in self._blocks.items():
+            if rate != self.sr:
+                block_at_rate = self._resamplers[rate].resample_chunk(block)
+            else:
+                block_at_rate = block
+            blocks.append(block_at_rate)
+
+    def add_silence(self, n_samples: int) -> None:
+        """Append zeros, which count neither for nor against the sound."""
+        low, high = self._low, self._high
+        for first in range(0, n_samples, _BLOCK):
+            self.add(np.zeros(min(_BLOCK, n_samples - first), dtype=np.float32))
+        self._low, self._high = low, high
+
+    def problem(self) -> Problem | None:
+        """What makes the sound useless: none, not finite, silent, or of another scale."""
+        if self.n_samples == 0:
+            return Problem("no sound decodes")
+        if self._n_not_finite:
+            return Problem(f"{self._n_not_finite} samples are not finite")
+        if (self._high - self._low) / 2 < SILENCE_PEAK:
+            return Problem(f"silent: {self._silence()}", missing=True)
+        peak = max(self._high, -self._low)
+        if peak > MAX_PEAK:
+            return Problem(
+                f"samples are up to {peak:.4g}, where full scale is 1: numbers of another scale, "
+                "as whole numbers in a file of float type; convert it"
+            )
+        return None
+
+    def _silence(self) -> str:
+        peak = max(self._high, -self._low)
+        if peak == 0:
+            return "all samples are 0"
+        if self._low == self._high:
+            return f"all samples are {self._low:.4g}"
+        if peak < SILENCE_PEAK:
+            return f"peak {20 * np.log10(peak):.0f} dBFS"
+        return f"all samples are about {(self._low + self._high) / 2:.4g}"
+
+    def finish(self) -> tuple[dict[int, F32], Problem | None]:
+        """Sampling rate in Hz to the waveform, float32 (samples,), or why there is none."""
+        problem = self.problem()
+        if problem is not None:
+            return {}, problem
+        nothing = np.zeros(0, dtype=np.float32)
+        waveforms = {}
+        for rate in self._rates:
+            blocks = self._blocks.pop(rate)
+            if rate != self.sr:
+                blocks.append(self._resamplers[rate].resample_chunk(nothing, last=True))
+            waveforms[rate] = np.concatenate(blocks)
+            if len(waveforms[rate]) == 0:
+                few = f"{self.n_samples} samples at {self.sr} Hz"
+                return {}, Problem(f"{few} give none at {rate} Hz")
+        return waveforms, None
