@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mvemo.cache import Cache, open_cache
 from mvemo.fuse import (
@@ -78,10 +79,13 @@ class FinalSettings:
         Of the model.
     work
         Working folder of stage one, which has the trained nets; None for the cache's folder.
+    about
+        What the model's card is to say (`mvemo.pipeline.models.about.read_about`).
     """
 
     folder: Path
     work: Path | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_fuse(
@@ -160,6 +164,8 @@ def _write_model(model: FinalModel, final: FinalSettings, beside: Path) -> list[
                 f"not in {work / 'nets'}: run this again with --work WORK, the folder of "
                 "'mvemo extract'"
             )
+    if final.about:
+        model = replace(model, facts={**model.facts, "about": dict(final.about)})
     save_model(final.folder, model, files)
     best = model.best(("audio", "video"))
     if best is not None and best.expected["mean"] is not None:

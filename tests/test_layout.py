@@ -71,6 +71,7 @@ FLOORS = {
         "clip_lengths clip_media clip_tables starting_weights",
         "stage_steps",
         "model_nets stage_one",
+        "models",
         "doctor prediction stage_two",
         "studies",
         "commands",

@@ -50,7 +50,8 @@ class Predictor:
         Of ``audio`` and ``video``, those it needs.
     expected
         JSON values: ``metric``, its mean over folds of the cross-validation (``mean``, None
-        where it was not evaluated), its 95 % ``interval`` and all ``scores``.
+        where it was not evaluated), its 95 % ``interval``, all ``scores`` and those of each
+        output (``per_output``).
     temperature
         Of its probabilities, fitted on out-of-fold predictions; 1 where none was fitted.
     residuals
@@ -310,6 +311,10 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
         "mean": _finite(results.primary_mean(model)),
         "interval": None if interval is None else [_finite(end) for end in interval],
         "scores": {name: _finite(value) for name, value in model.scores.items()},
+        "per_output": {
+            output: {name: _finite(values[i]) for name, values in model.per_output.items()}
+            for i, output in enumerate(results.classes)
+        },
     }
     return Predictor(
         model.name,

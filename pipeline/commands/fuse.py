@@ -81,6 +81,12 @@ stage_two_options = together(
             help="The same, into this folder.  [default of --final: OUT/model]",
         ),
         click.option(
+            "--about",
+            type=PATH,
+            default=None,
+            help="TOML file of what the model's card is to say: title, data, licence ...",
+        ),
+        click.option(
             "--work",
             type=FOLDER,
             default=None,
@@ -120,6 +126,7 @@ def cv(**options: Any) -> int:
 
 def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
     """Evaluate, write the report, and print the table."""
+    from mvemo.pipeline.models.about import read_about
     from mvemo.pipeline.stage_two import FinalSettings, run_fuse, settings_for
 
     models, folds = options["models"], options["folds"]
@@ -133,7 +140,10 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
                 raise BadOption(
                     f"--final makes a model of the clips as they are: leave --{name} out"
                 )
-        final = FinalSettings(options["final_to"] or out / "model", options["work"])
+        about = {} if options["about"] is None else read_about(options["about"])
+        final = FinalSettings(options["final_to"] or out / "model", options["work"], about)
+    elif options["about"] is not None:
+        raise BadOption(f"--about {options['about']}: is for a model: add --final")
     settings = replace(
         settings_for(features, options["profile"], options["overrides"]),
         folds=folds if isinstance(folds, int) else None,

@@ -98,6 +98,14 @@ def _verbosity_option(short: str, level: Level, help_text: str) -> click.Option:
 set_option: Decorator[Any] = click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting."
 )
+model_option: Decorator[Any] = click.option(
+    "--model",
+    "model_name",
+    default=None,
+    metavar="NAME|FOLDER",
+    help="A model of `mvemo models`, or a folder that mvemo fuse --final wrote.  "
+    "[default: music-video]",
+)
 root_option: Decorator[Any] = click.option(
     "--root", type=PATH, default=None, help="Folder that the manifest's paths are relative to."
 )

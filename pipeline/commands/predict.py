@@ -6,20 +6,13 @@ from pathlib import Path
 
 import click
 
-from mvemo.pipeline.commands.options import FOLDER
+from mvemo.pipeline.commands.options import model_option
 from mvemo.pipeline.errors import BadOption
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="FILE|FOLDER|GLOB|LIST.csv...")
-@click.option(
-    "--model",
-    "folder",
-    type=FOLDER,
-    default=Path("out/model"),
-    show_default=True,
-    help="Folder that mvemo fuse --final wrote.",
-)
+@model_option
 @click.option(
     "--modality",
     type=click.Choice(["audio", "video", "both"]),
@@ -45,7 +38,7 @@ from mvemo.pipeline.errors import BadOption
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
 def predict(
     inputs: tuple[str, ...],
-    folder: Path,
+    model_name: str | None,
     modality: str,
     weight_files: tuple[str, ...],
     device: str,
@@ -58,18 +51,26 @@ def predict(
     A file that cannot be read is reported, and the others are predicted; where none can be,
     the exit code is 2.
 
+    Without --model a model that comes with mvemo predicts; the public weights that its
+    nets need are fetched once.
+
     \b
-    Example:
-      mvemo predict song.mp3 clips/ --model out/model --csv emotions.csv
+    Examples:
+      mvemo predict song.mp3
+      mvemo predict clips/ more/*.mp4 --model out/model --csv emotions.csv
     """
     weights = dict(map(_net_and_file, weight_files))
 
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import dump_json, write_text
+    from mvemo.pipeline.models.boxed import pick_model
+    from mvemo.pipeline.models.fetching import fetch_model_weights
     from mvemo.pipeline.prediction.inputs import find_clips
     from mvemo.pipeline.prediction.output import predictions_csv, predictions_table, records
     from mvemo.pipeline.prediction.run import MODALITIES, PredictSettings, predict_files
 
+    folder = pick_model(model_name)
+    fetch_model_weights(folder, weights)
     modalities = MODALITIES if modality == "both" else (modality,)
     settings = PredictSettings(modalities, weights, device)
     model, predictions = predict_files(folder, find_clips(inputs), settings)

@@ -1,0 +1,69 @@
+"""What only people know of a model: where its data came from, and what it is not for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from mvemo.pipeline.errors import BadOption
+
+IN_WORDS: dict[type, str] = {
+    str: "a sentence",
+    list: "a list of sentences",
+    dict: "a table of sentences",
+}
+# Key of the file -> its type. `scale` has words for each target of ratings.
+KEYS: dict[str, type] = {
+    "title": str,
+    "data": str,
+    "groups": str,
+    "licence": str,
+    "citations": list,
+    "choices": str,
+    "use": str,
+    "avoid": list,
+    "scale": dict,
+}
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Read the file that ``mvemo fuse --about`` names.
+
+    Parameters
+    ----------
+    path
+        A TOML file with some of `KEYS`: ``title``, ``data``, ``groups``, ``licence``,
+        ``choices`` and ``use`` are sentences, ``citations`` and ``avoid`` lists of
+        sentences, ``[scale]`` has one for each target of ratings.
+
+    Raises
+    ------
+    BadOption
+        It cannot be read, or has another key or another type.
+    """
+    try:
+        about = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadOption(f"--about {path}: cannot be read as TOML: {error}") from error
+    for key, value in about.items():
+        if key not in KEYS:
+            raise BadOption(f"--about {path}: unknown key {key!r}: some of {', '.join(KEYS)}")
+        if not _fits(value, KEYS[key]):
+            raise BadOption(f"--about {path}: {key} is {value!r}: it must be {IN_WORDS[KEYS[key]]}")
+    return about
+
+
+def _fits(value: object, kind: type) -> bool:
+    parts = [value]
+    if kind is list:
+        parts = value if isinstance(value, list) else [None]
+    elif kind is dict:
+        parts = list(value.values()) if isinstance(value, Mapping) else [None]
+    return all(isinstance(part, str) for part in parts)

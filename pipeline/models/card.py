@@ -1,0 +1,142 @@
+"""The card of a model: what it was made of, how good it is, what it is not for."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mvemo.fuse.final.files import load_model
+from mvemo.fuse.final.model import FinalModel, Predictor
+from mvemo.manifests.text_table import align_columns
+
+WIDTH = 79
+IN_WORDS = {"audio": "sound", "video": "pictures"}
+_TASKS = {"multiclass": "classes", "multilabel": "tags", "regression": "ratings"}
+
+
+def summary_lines(name: str, folder: Path) -> list[str]:
+    """A model in a few lines, for a list of models."""
+    model = load_model(folder)
+    about = _about(model)
+    best = model.predictors[0]
+    title = about.get("title", f"made of {model.name}")
+    score = f"{_count(model)}; {best.expected['metric']} {_score(best)} by {best.name}"
+    lines = [title, f"{len(model.classes)} {_TASKS[model.task]}: {', '.join(model.classes)}"]
+    lines += [f"reads {_modalities(model)}", score]
+    return [name, *(wrapped for line in lines for wrapped in _wrap(line, "    "))]
+
+
+def card_text(name: str, folder: Path) -> str:
+    """The whole card, at most 79 columns.
+
+    Parameters
+    ----------
+    name
+        As it is called on the command line.
+    folder
+        Of the model.
+
+    Raises
+    ------
+    FuseError
+        The folder has no model that can be read.
+    """
+    model = load_model(folder)
+    about = _about(model)
+    lines = [name, "=" * len(name), ""]
+    if "title" in about:
+        lines += [*_wrap(about["title"]), ""]
+    lines += _facts(model, about, folder)
+    lines += ["", "Scores of clips whose groups were left out of the training:", *_scores(model)]
+    outputs = list(_outputs(model.predictors[0]))
+    if outputs:
+        lines += ["", f"Each of the {_TASKS[model.task]}, by {model.predictors[0].name}:", *outputs]
+    notes = [*model.facts.get("notes", []), *([about["choices"]] if "choices" in about else [])]
+    for note in notes:
+        lines += ["", *_wrap(note)]
+    for heading, sentences in (("Not for", about.get("avoid")), ("Cite", about.get("citations"))):
+        if sentences:
+            lines += ["", heading, *(w for s in sentences for w in _wrap(s, "    ", "  - "))]
+    return "\n".join(lines)
+
+
+def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> Iterator[str]:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    nets = [s.name for s in model.specs if s.extractor.startswith("net:")]
+    rows = {
+        "predicts": f"{len(model.classes)} {_TASKS[model.task]}: {', '.join(model.classes)}",
+        "reads": _modalities(model),
+        "for": about.get("use", ""),
+        "data": about.get("data", model.name),
+        "clips": _count(model),
+        "groups": about.get("groups", ""),
+        "licence": about.get("licence", ""),
+        "nets": f"{', '.join(dict.fromkeys(nets)) or 'none'} ({model.facts['protocol']})",
+        "folder": f"{size / 1000:.0f} kB, {folder}",
+    }
+    rows |= {f"  {target}": words for target, words in about.get("scale", {}).items()}
+    width = max(map(len, rows))
+    for key, text in rows.items():
+        if text:
+            yield from _wrap(text, " " * (width + 2), f"{key:{width}}  ")
+
+
+def _scores(model: FinalModel) -> list[str]:
+    """A line for each way to predict; the first that a clip has all features of is taken."""
+    rows = [("  model", "needs", model.predictors[0].expected["metric"], "95 % interval")]
+    for predictor in model.predictors:
+        needs = " and ".join(IN_WORDS[m] for m in predictor.modalities)
+        mean, interval = predictor.expected["mean"], predictor.expected.get("interval")
+        ends = "" if not interval or None in interval else f"{interval[0]:.3f} to {interval[1]:.3f}"
+        rows.append((f"  {predictor.name}", needs, "" if mean is None else f"{mean:.3f}", ends))
+    return align_columns(rows, left=(0, 1))
+
+
+def _outputs(predictor: Predictor) -> Iterator[str]:
+    """A line for each class, tag or target."""
+    per_output: dict[str, dict[str, float | None]] = predictor.expected.get("per_output", {})
+    names = list(dict.fromkeys(name for scores in per_output.values() for name in scores))
+    if names:
+        rows = [("  ", *names)]
+        for output, scores in per_output.items():
+            cells = [scores.get(name) for name in names]
+            rows.append((f"  {output}", *("" if c is None else f"{c:.3f}" for c in cells)))
+        yield from align_columns(rows)
+
+
+def _about(model: FinalModel) -> dict[str, Any]:
+    about: dict[str, Any] = model.facts.get("about", {})
+    return about
+
+
+def _count(model: FinalModel) -> str:
+    facts = model.facts
+    return f"{facts['n_clips']} clips in {facts['n_groups']} groups, {facts['folds']} folds"
+
+
+def _modalities(model: FinalModel) -> str:
+    """What a clip may have."""
+    sets = [" and ".join(IN_WORDS[m] for m in p.modalities) for p in model.predictors]
+    sets = list(dict.fromkeys(sets))
+    return f"{sets[0]}, or {' or '.join(sets[1:])} alone" if len(sets) > 1 else sets[0]
+
+
+def _score(predictor: Predictor) -> str:
+    mean, interval = predictor.expected["mean"], predictor.expected.get("interval")
+    if mean is None:
+        return "not known"
+    if not interval or None in interval:
+        return f"{mean:.3f}"
+    return f"{mean:.3f} [{interval[0]:.3f} to {interval[1]:.3f}]"
+
+
+def _wrap(text: str, indent: str = "", first: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent if first is None else first,
+        subsequent_indent=indent,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,128 @@
+"""`mvemo models`: models by name, the cards of these and others, and the file that cards are of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from feature_samples import frozen_cache, make_table
+
+from mvemo.extract.errors import FetchFailed
+from mvemo.pipeline import cli
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.models import boxed, fetching
+from mvemo.pipeline.models.about import read_about
+from mvemo.pipeline.models.boxed import model_folder, pick_model
+from mvemo.pipeline.models.card import card_text, summary_lines
+from mvemo.pipeline.models.fetching import fetch_model_weights
+
+ABOUT = """
+title = "Moods of invented songs"
+data = "Songs that were never sung"
+licence = "MIT"
+citations = ["Nobody (2026). Nothing."]
+avoid = ["Deciding about people"]
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, ``box/moods``, made with a file about it."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "about.toml").write_text(ABOUT)
+    features = frozen_cache(folder / "features.h5", make_table())
+    arguments = [str(features), "--out", str(folder / "out"), "--models", "music1d,i3d"]
+    arguments += ["--final-to", str(folder / "box" / "moods"), "--about"]
+    arguments += [str(folder / "about.toml"), "--set", "fuse.n_resamples=20"]
+    done = CliRunner().invoke(cli.mvemo, ["fuse", *arguments])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+@pytest.fixture
+def box(made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """That folder as the box, with its model as the default."""
+    monkeypatch.setattr(boxed, "FOLDER", made / "box")
+    monkeypatch.setattr(boxed, "DEFAULT", "moods")
+    return made / "box"
+
+
+def test_a_card_says_what_the_file_says_and_how_good_the_model_is(made: Path) -> None:
+    folder = made / "box" / "moods"
+    card = card_text("moods", folder)
+    for text in ("Moods of invented songs", "never sung", "MIT", "- Deciding about people"):
+        assert text in card
+    assert max(map(len, card.splitlines()[:-1])) <= max(79, len(str(folder)) + 20)
+    predictors = json.loads((folder / "model.json").read_text())["predictors"]
+    for predictor in predictors:
+        assert f"{predictor['expected']['mean']:.3f}" in card
+    low, high = predictors[0]["expected"]["interval"]
+    assert f"{low:.3f} to {high:.3f}" in card
+    for scores in predictors[0]["expected"]["per_output"].values():
+        assert f"{scores['recall']:.3f}" in card
+
+
+def test_models_are_listed_and_printed(box: Path) -> None:
+    listed = CliRunner().invoke(cli.mvemo, ["models"]).stdout
+    assert listed.startswith("\n".join(summary_lines("moods", box / "moods")))
+    assert "takes moods" in listed
+    printed = CliRunner().invoke(cli.mvemo, ["models", "moods"]).stdout
+    assert printed == card_text("moods", box / "moods") + "\n"
+
+
+def test_a_name_is_of_the_box_unless_a_folder_has_a_model(
+    box: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert model_folder("moods") == box / "moods"
+    (tmp_path / "moods").mkdir()
+    assert model_folder("moods") == box / "moods"
+    (tmp_path / "moods" / "model.json").touch()
+    assert model_folder("moods") == Path("moods")
+    with pytest.raises(BadOption, match=r"neither a model in the box \(moods\) nor a folder"):
+        model_folder("mood")
+    assert model_folder(tmp_path) == tmp_path
+
+
+def test_the_default_is_told(box: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert pick_model(None) == box / "moods"
+    assert "by the model moods" in capsys.readouterr().err
+    assert pick_model("moods") == box / "moods"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("title = 1", "title is 1: it must be a sentence"),
+        ('avoid = "all"', "avoid is 'all': it must be a list of sentences"),
+        ("scale = {valence = 2}", "it must be a table of sentences"),
+        ('colour = "red"', "unknown key 'colour': some of title, data"),
+        ("title = ", "cannot be read as TOML"),
+    ],
+)
+def test_a_file_about_a_model_that_is_wrong(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "about.toml").write_text(text)
+    with pytest.raises(BadOption, match=message):
+        read_about(tmp_path / "about.toml")
+
+
+def test_missing_weights_are_fetched_until_there_is_no_network(
+    made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = made / "box" / "moods"
+    asked = []
+
+    def fetch(package: object, **_: object) -> None:
+        asked.append(package.net)  # type: ignore[attr-defined]
+        raise FetchFailed("no network")
+
+    monkeypatch.setattr(fetching, "get_weights", fetch)
+    # Of its nets, music1d and i3d, one has public weights.
+    fetch_model_weights(folder)
+    assert asked == ["i3d"]
+    assert "without i3d: no network" in capsys.readouterr().err
+    fetch_model_weights(folder, but=["i3d"])
+    assert asked == ["i3d"]
