@@ -8,6 +8,9 @@ fast the machine is, so hypothesis sets no example a time limit.
 
 # ruff: noqa: E402
 
+from __future__ import annotations
+
+import functools
 import os
 import tempfile
 
@@ -16,9 +19,14 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
@@ -64,6 +72,34 @@ def fetched_weights(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
         return pretrained_path(net)
 
     return path_of
+
+
+def _unrendered(figure: Figure) -> str:
+    """In place of `mvemo.fuse.report.drawing.render_svg`: an SVG of the right size, empty."""
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    return f'<svg width="{width}pt" height="{height}pt" viewBox="0 0 {width} {height}"></svg>'
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave it to tests marked `figures` to let Matplotlib render: a third of a page's time.
+
+    All figures are made in all tests; a hook, since fixtures of a module make pages as well.
+    """
+    if {"cache", "extract", "manifests"} & set(item.path.parts[-4:-1]):
+        return
+    from mvemo.fuse.report import drawing
+
+    rendered = _render_svg(drawing)
+    marked = item.get_closest_marker("figures") is not None
+    drawing.render_svg = rendered if marked else _unrendered
+
+
+@functools.cache
+def _render_svg(drawing: ModuleType) -> Callable[[Figure], str]:
+    """The function itself, also once it was replaced."""
+    function: Callable[[Figure], str] = drawing.render_svg
+    return function
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

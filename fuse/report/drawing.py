@@ -127,13 +127,27 @@ def drawing(width: float, height: float) -> Iterator[tuple[Figure, Callable[[str
         def finish(title: str) -> str:
             for ax in figure.axes:
                 ax.set_facecolor("none")
-            buffer = io.StringIO()
-            figure.savefig(
-                buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True
-            )
-            return _element(buffer.getvalue(), title)
+            return _element(render_svg(figure), title)
 
         yield figure, finish
+
+
+def render_svg(figure: Figure) -> str:
+    """A figure with transparent axes as an SVG file.
+
+    `Figure.savefig` draws a figure with a layout twice, the first time only to lay it out.
+    """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    canvas = FigureCanvasSVG(figure)
+    figure.set_dpi(72)
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)
+        figure.set_layout_engine("none")
+    buffer = io.StringIO()
+    canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
 
 
 def _element(svg: str, title: str) -> str:

@@ -44,6 +44,7 @@ def fused(features: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return folder / "out", printed.getvalue()
 
 
+@pytest.mark.figures
 def test_fuse_writes_the_report_and_the_heads(fused: tuple[Path, str]) -> None:
     out, shown = fused
     assert "synthetic" in shown.lower()

@@ -87,6 +87,7 @@ class _Page(HTMLParser):
         self.text += data
 
 
+@pytest.mark.figures
 def test_the_page_is_whole_safe_and_has_the_scores(made):
     nasty = "<script>alert(1)</script>"
     page = report_html(replace(made, name=nasty, permuted=True, leaky=True))
@@ -115,12 +116,14 @@ def test_the_terminals_table(made):
     assert set(metrics_dict(made)["models"]) <= set(lines)
 
 
+@pytest.mark.figures
 def test_nothing_predicted_is_said(made):
     empty = replace(made, models=())
     assert "No model made a prediction." in report_html(empty)
     assert made.baseline.name in format_table(empty)
 
 
+@pytest.mark.figures
 def test_tags_have_roc_curves_and_groups_their_errors(made):
     page = report_html(made)
     assert ("ROC curve of each tag" in page) == (made.task.name == "multilabel")

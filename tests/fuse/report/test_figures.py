@@ -14,6 +14,7 @@ from mvemo.fuse.report.drawing import COLOURS
 from mvemo.fuse.report.training_figures import loss_figures
 
 SVG = "{http://www.w3.org/2000/svg}"
+pytestmark = pytest.mark.figures
 
 
 def all_figures(results):

@@ -142,6 +142,7 @@ def test_what_json_has_no_value_for_is_named(results):
         metrics_dict(changed)
 
 
+@pytest.mark.figures
 def test_equal_results_give_equal_files(tmp_path, few):
     write_report(few, tmp_path)
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == report_html(few)

@@ -76,6 +76,7 @@ def nasty_html(nasty):
     return report_html(nasty)
 
 
+@pytest.mark.figures
 def test_page_is_balanced_and_has_every_part(results, html):
     page = Page(html)
     assert page.stack == []
@@ -104,6 +105,7 @@ def test_page_is_balanced_and_has_every_part(results, html):
     assert "made by hand" in page.words
 
 
+@pytest.mark.figures
 def test_page_loads_nothing(html):
     page = Page(html)
     assert not {"link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
@@ -116,6 +118,7 @@ def test_page_loads_nothing(html):
     assert "default-src 'none'" in html
 
 
+@pytest.mark.figures
 def test_sections_that_the_page_links_to_exist(html):
     page = Page(html)
     ids = {value for name, value in page.attributes if name == "id"}
@@ -147,6 +150,7 @@ def test_banners(changes, expected):
     assert ("published, other data" in html) is not changes.get("permuted", False)
 
 
+@pytest.mark.figures
 def test_text_from_outside_is_escaped_everywhere(nasty, nasty_html):
     page = Page(nasty_html)
     assert page.stack == []
