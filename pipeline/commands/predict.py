@@ -65,15 +65,15 @@ def predict(
     from mvemo.manifests.files import dump_json, write_text
     from mvemo.pipeline.models.boxed import pick_model
     from mvemo.pipeline.models.fetching import fetch_model_weights
-    from mvemo.pipeline.prediction.inputs import find_clips
+    from mvemo.pipeline.prediction.inputs import find_clips, modalities_of
     from mvemo.pipeline.prediction.output import predictions_csv, predictions_table, records
-    from mvemo.pipeline.prediction.run import MODALITIES, PredictSettings, predict_files
+    from mvemo.pipeline.prediction.run import PredictSettings, predict_files
 
-    folder = pick_model(model_name)
-    fetch_model_weights(folder, weights)
-    modalities = MODALITIES if modality == "both" else (modality,)
+    folder, clips = pick_model(model_name), find_clips(inputs)
+    modalities = modalities_of(clips) if modality == "both" else (modality,)
+    fetch_model_weights(folder, modalities, but=weights)
     settings = PredictSettings(modalities, weights, device)
-    model, predictions = predict_files(folder, find_clips(inputs), settings)
+    model, predictions = predict_files(folder, clips, settings)
     if csv_file is not None:
         write_text(csv_file, predictions_csv(model, predictions), error=FuseError)
     if as_json:

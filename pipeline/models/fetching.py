@@ -13,7 +13,9 @@ from mvemo.pipeline.messages import tell, tell_note
 from mvemo.pipeline.model_nets import NET_PREFIX, TRAINED
 
 
-def fetch_model_weights(folder: Path, but: Collection[str] = ()) -> None:
+def fetch_model_weights(
+    folder: Path, modalities: Collection[str], but: Collection[str] = ()
+) -> None:
     """Fetch what is not here of the public weights that a model's nets need.
 
     Where there is no network a note says so, and predictions go by what needs no such net.
@@ -22,6 +24,8 @@ def fetch_model_weights(folder: Path, but: Collection[str] = ()) -> None:
     ----------
     folder
         Of the model.
+    modalities
+        Of ``audio`` and ``video``, what is read: nets of the other are not needed.
     but
         Nets whose weights are given as files.
 
@@ -30,8 +34,13 @@ def fetch_model_weights(folder: Path, but: Collection[str] = ()) -> None:
     FuseError
         The folder has no model that can be read.
     """
-    specs = [spec for spec in load_model(folder).specs if spec.extractor.startswith(NET_PREFIX)]
-    nets = {s.extractor.removeprefix(NET_PREFIX) for s in specs if s.protocol not in TRAINED}
+    nets = {
+        spec.extractor.removeprefix(NET_PREFIX)
+        for spec in load_model(folder).specs
+        if spec.extractor.startswith(NET_PREFIX)
+        and spec.protocol not in TRAINED
+        and spec.modality in modalities
+    }
     for name in sorted(nets - set(but)):
         package = NETS[name].package if name in NETS else None
         stored = find_weights(name) if package is not None else None

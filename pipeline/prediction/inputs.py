@@ -61,6 +61,20 @@ def find_clips(inputs: Sequence[str]) -> list[NewClip]:
     return list(clips.values())
 
 
+def modalities_of(clips: Sequence[NewClip]) -> tuple[str, ...]:
+    """What there is to read of clips, by the endings of their files' names.
+
+    Examples
+    --------
+    >>> modalities_of([NewClip("a.mp3", Path("a.mp3"))])
+    ('audio',)
+    >>> modalities_of([NewClip("a.mp3", Path("a.mp3")), NewClip("b.mp4", Path("b.mp4"))])
+    ('audio', 'video')
+    """
+    suffixes = {clip.path.suffix.lower() for clip in clips if not clip.problem}
+    return ("audio",) if suffixes and suffixes <= AUDIO_SUFFIXES else ("audio", "video")
+
+
 def _clips_of(entry: str) -> list[NewClip]:
     path = Path(entry)
     if path.is_dir():

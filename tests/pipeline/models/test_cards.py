@@ -121,8 +121,9 @@ def test_missing_weights_are_fetched_until_there_is_no_network(
 
     monkeypatch.setattr(fetching, "get_weights", fetch)
     # Of its nets, music1d and i3d, one has public weights.
-    fetch_model_weights(folder)
+    fetch_model_weights(folder, ("audio", "video"))
     assert asked == ["i3d"]
     assert "without i3d: no network" in capsys.readouterr().err
-    fetch_model_weights(folder, but=["i3d"])
+    fetch_model_weights(folder, ("audio", "video"), but=["i3d"])
+    fetch_model_weights(folder, ("audio",))
     assert asked == ["i3d"]
