@@ -104,7 +104,7 @@ def load(path: Path, seconds: float) -> np.ndarray:
     """The start of a file's sound, repeated where it is shorter."""
     from mvemo.extract.media.reading import decode_clip
 
-    y = decode_clip(path, sample_rates=(SR,), sizes=()).waveforms[SR]
+    y = decode_clip(path, sample_rates=(SR,), pictures=()).waveforms[SR]
     return np.resize(y, int(seconds * SR))
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mvemo.extract.errors import BadSetting
+from mvemo.extract.views import ViewSettings
 
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 LOSSES = ("softmax", "angular", "centre", "improved-centre")
@@ -178,6 +179,8 @@ class NetSettings:
         named are its defaults.
     train
         How it is fine-tuned.
+    view
+        Which windows of a clip are embedded. A fine-tuning reads the middle one alone.
 
     Raises
     ------
@@ -190,6 +193,7 @@ class NetSettings:
     weights: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     train: TrainSettings = field(default_factory=TrainSettings)
+    view: ViewSettings = field(default_factory=ViewSettings)
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= MAX_WIDTH:
@@ -202,6 +206,7 @@ class NetSettings:
             "width": self.width,
             "options": dict(self.options),
             "train": asdict(self.train),
+            **self.view.record(),
         }
 
 

@@ -14,6 +14,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, decode_many
 from mvemo.extract.store.described import DescribedStore, describe_many
 from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.views import ViewSettings
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.inputs import (
@@ -69,7 +70,7 @@ class ClipMedia:
     Raises
     ------
     BadOption
-        Not one clip could be decoded (`require_any`), or video nets of different frame counts.
+        Not one clip could be decoded (`require_any`).
 
     See Also
     --------
@@ -90,12 +91,11 @@ class ClipMedia:
         self.manifest = manifest
         self._decoding = settings.extract.decoding(retry_failed)
         self._rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
-        inputs = {plan.name: input_of(plan) for plan in plans}
         names = dict.fromkeys(descriptors)
-        for net_input in inputs.values():
+        for net_input in map(input_of, plans):
             if isinstance(net_input, SequenceInput):
                 names.update(dict.fromkeys(net_input.features))
-        request = decode_request(inputs, [settings.descriptors.sr] if names else [])
+        request = decode_request(plans, [settings.descriptors.sr] if names else [])
         self.modalities = request.modalities
         # By kind of input, bool (clips,): clips that have it.
         self._usable = {
@@ -157,9 +157,13 @@ class ClipMedia:
 
     # --- readers
 
-    def batches(self, net: Net) -> RawBatches:
-        """The reader of a net's input, by row."""
-        return batches_of(net, self.manifest.clip_ids, self._store, self._sequences)
+    def batches(self, net: Net, view: ViewSettings | None = None) -> RawBatches:
+        """The reader of a net's input, by row; of one window where no `view` says otherwise.
+
+        Of nets of pictures it must be the view of the net's plan, which decided what was decoded.
+        """
+        clip_ids = self.manifest.clip_ids
+        return batches_of(net, view or ViewSettings(), clip_ids, self._store, self._sequences)
 
     def sequence(self, clip_id: str, name: str) -> F32:
         """A clip's descriptor, float32 (frames, dim)."""

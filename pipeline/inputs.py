@@ -2,47 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from mvemo.extract.errors import ExtractError
-from mvemo.extract.nets import AudioInput, Net, NetInput, SequenceInput, VideoInput
+from mvemo.extract.media.request import FrameSampling
+from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
+from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore
 from mvemo.extract.store.described import DescribedStore
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.extract.store.stamps import Stamp, digest_file
 from mvemo.extract.training.batches import RawBatches
+from mvemo.extract.views import ViewSettings
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 
 
-def decode_request(inputs: Mapping[str, NetInput], sample_rates: Sequence[int]) -> DecodeRequest:
-    """One decoding for all nets, and for descriptors at more sampling rates.
+def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) -> DecodeRequest:
+    """One decoding for all nets and their views, and for descriptors at more sampling rates.
 
     Parameters
     ----------
-    inputs
-        Name of a net to what it is given, `mvemo.extract.nets.input_of`.
+    plans
+        Of the nets.
     sample_rates
         More, in Hz.
-
-    Raises
-    ------
-    BadOption
-        Video nets of different frame counts.
     """
-    counts = {name: i.n_frames for name, i in inputs.items() if isinstance(i, VideoInput)}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise BadOption(f"n_frames must be the same for all video nets of a run, not {listed}")
+    rates, pictures = set(sample_rates), set()
+    for plan in plans:
+        net_input = input_of(plan)
+        if isinstance(net_input, AudioInput):
+            rates.add(net_input.sr)
+        elif isinstance(net_input, VideoInput):
+            pictures.add(frame_sampling(net_input, plan.view))
     return DecodeRequest(
-        sample_rates=tuple(
-            sorted({*sample_rates, *(i.sr for i in inputs.values() if isinstance(i, AudioInput))})
-        ),
-        n_frames=next(iter(counts.values()), 0),
-        sizes=tuple(sorted({i.size for i in inputs.values() if isinstance(i, VideoInput)})),
+        sample_rates=tuple(sorted(rates)),
+        pictures=tuple(sorted(pictures, key=lambda sampling: sampling.name)),
+    )
+
+
+def frame_sampling(net_input: VideoInput, view: ViewSettings) -> FrameSampling:
+    """The frames of all views of a net."""
+    return FrameSampling(
+        net_input.n_frames, net_input.size, views=view.views, layout=view.layout, rate=view.rate
     )
 
 
@@ -155,14 +160,20 @@ def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
 
 
 def batches_of(
-    net: Net, clip_ids: Sequence[str], store: DecodedStore, sequences: DescribedStore
+    net: Net,
+    view: ViewSettings,
+    clip_ids: Sequence[str],
+    store: DecodedStore,
+    sequences: DescribedStore,
 ) -> RawBatches:
     """The reader of a net's input, by row of the manifest.
 
     Parameters
     ----------
     net
-        Its `input` says what is read.
+        Its `input` says what is read of a window.
+    view
+        The windows.
     clip_ids
         Of the rows.
     store, sequences
@@ -171,9 +182,9 @@ def batches_of(
     net_input = net.input
     if isinstance(net_input, SequenceInput):
         names = net_input.features
-        return RawBatches(lambda row: sequences.joined(clip_ids[row], names), net_input)
+        return RawBatches(lambda row: sequences.joined(clip_ids[row], names), net_input, view)
     if isinstance(net_input, AudioInput):
         sr = net_input.sr
-        return RawBatches(lambda row: store.waveform(clip_ids[row], sr), net_input)
-    size = net_input.size
-    return RawBatches(lambda row: store.frames(clip_ids[row], size), net_input)
+        return RawBatches(lambda row: store.waveform(clip_ids[row], sr), net_input, view)
+    sampling = frame_sampling(net_input, view)
+    return RawBatches(lambda row: store.frames(clip_ids[row], sampling), net_input, view)

@@ -71,6 +71,7 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
 def plan_of(spec: FeatureSpec, weights: str = "") -> NetSettings:
     """The settings of the net that made a feature."""
     from mvemo.extract.settings import NetSettings
+    from mvemo.extract.views import ViewSettings
 
     params = spec.params
     return NetSettings(
@@ -78,6 +79,7 @@ def plan_of(spec: FeatureSpec, weights: str = "") -> NetSettings:
         width=params["width"],
         weights=weights,
         options=params["options"],
+        view=ViewSettings(**params.get("view", {})),
     )
 
 

@@ -26,6 +26,7 @@ from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import (
     SharedSettings,
+    check_view,
     default_settings,
     net_names,
     options_of,
@@ -65,7 +66,7 @@ class ExtractSettings:
         ``holdout``: shares of training, validation and test clips (J22: 7:2:1), where the
         manifest prescribes no split.
     n_frames
-        Frames a clip for every video net.
+        Frames of a window for the video nets that have no count of their own.
     workers
         Decoding processes; 0 for one a core.
     clip_seconds
@@ -74,7 +75,7 @@ class ExtractSettings:
     clip_memory
         GiB that decoding or describing a clip may take; 0 for no limit.
     embed_batch
-        Clips a step when embedding.
+        Windows a step when embedding, and clips that are read at a time.
     fetch
         ``frozen``: fetch the public weights that are not here, of nets that have such, and
         leave out a net whose weights cannot be had.
@@ -215,6 +216,7 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
         nets[name] = with_shared_options(net, shared)
         try:
             options_of(nets[name])
+            check_view(nets[name])
         except BadSetting as error:
             raise BadOption(f"{source}: {error}") from error
     return Settings(

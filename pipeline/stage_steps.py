@@ -16,6 +16,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
+from mvemo.extract.views import ViewSettings
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.messages import tell
@@ -139,7 +140,7 @@ class FeatureWriter:
                 plan,
                 TrainingClips(self._manifest, self._media.digests, usable, folds, splits),
                 self._run,
-                batches=self._media.batches,
+                batches=lambda net: self._media.batches(net, plan.view),
                 jobs=self._work / "nets",
                 on_epoch=lambda label, epoch, epochs, loss: bar.note(
                     f"{label} epoch {epoch}/{epochs}"
@@ -147,9 +148,9 @@ class FeatureWriter:
                 ),
                 on_report=tell,
             ):
-                bar.step(failed=self._write_embedding(trained, usable))
+                bar.step(failed=self._write_embedding(trained, plan.view, usable))
 
-    def _write_embedding(self, trained: TrainedNet, usable: Mask) -> int:
+    def _write_embedding(self, trained: TrainedNet, view: ViewSettings, usable: Mask) -> int:
         """Embed the clips that have no current row; number of those that failed."""
         net, spec, writer = trained.net, trained.spec, self._writer
         clip_ids = self._manifest.clip_ids
@@ -158,7 +159,7 @@ class FeatureWriter:
         n_failed = 0
         for batch_rows, values in embed_rows(
             net,
-            self._media.batches(net),
+            self._media.batches(net, view),
             [row for row, clip_id in enumerate(clip_ids) if clip_id in outdated],
             batch_size=self._settings.extract.embed_batch,
             device=pick_device(self._run.device),

@@ -44,6 +44,7 @@ FLOORS = {
     ),
     "extract": (
         "arrays errors lazy",
+        "views",
         "media mel settings workers",
         "descriptors duplicates",
         "nets store",

@@ -14,6 +14,7 @@ import numpy as np
 
 from mvemo.extract.arrays import F32, I64, U8, U32, Mask
 from mvemo.extract.media.reading import decode_clip
+from mvemo.extract.media.request import FrameSampling
 
 SR = 8000
 # A word spans WINDOW seconds of sound, and a new one begins every HOP seconds: of two copies
@@ -23,7 +24,7 @@ BANDS, LOW, HIGH = 33, 300.0, 3000.0
 # A window that is softer than the clip's loudest by more than this is not compared.
 AUDIBLE_DB = 50.0
 # A shortened copy's pictures are taken at other times: many, so that each scene has some.
-N_FRAMES = 64
+FRAMES = FrameSampling(n_frames=64, size=64)
 # A picture is reduced to 9 x 8 means, whose 64 differences are its hash.
 _ROWS, _COLUMNS = 8, 8
 HASH_BITS = _ROWS * _COLUMNS
@@ -87,13 +88,12 @@ def fingerprint(
         start=start,
         duration=duration,
         sample_rates=(SR,),
-        n_frames=N_FRAMES,
-        sizes=(64,),
+        pictures=(FRAMES,),
         threads=threads,
     )
     return Fingerprint(
         *sound_words(decoded.waveforms.get(SR, np.empty(0, np.float32))),
-        picture_hashes(decoded.frames.get(64, np.empty((0, 64, 64, 3), np.uint8))),
+        picture_hashes(decoded.frames.get(FRAMES, np.empty((0, 64, 64, 3), np.uint8))),
         {modality: problem.reason for modality, problem in decoded.problems.items()},
     )
 

@@ -33,7 +33,7 @@ def decode_audio_file(path: Path, request: ClipRequest) -> Decoded:
     soundfile.LibsndfileError
         The library does not know the file.
     """
-    problems = {"video": NO_VIDEO} if request.sizes else {}
+    problems = {"video": NO_VIDEO} if request.pictures else {}
     if not request.sample_rates:
         with soundfile.SoundFile(path):
             return Decoded(problems=problems)

@@ -93,11 +93,11 @@ def _select_streams(
     if not videos and not audios:
         raise BadMedia(f"{path}: has neither sound nor pictures")
     problems = {}
-    if request.sizes and not videos:
+    if request.pictures and not videos:
         problems["video"] = NO_VIDEO
     if request.sample_rates and not audios:
         problems["audio"] = NO_AUDIO
-    video = videos[0] if videos and request.sizes else None
+    video = videos[0] if videos and request.pictures else None
     if video is not None and (problem := picture_problem(video)) is not None:
         video, problems["video"] = None, problem
     audio = audios[0] if audios and request.sample_rates else None
@@ -115,11 +115,9 @@ def _collect(
     """Decode the streams up to the clip's end; pictures are scaled on a second thread."""
     end = times.end if times else request.start
     end = end if request.stop is None else min(end, request.stop)
-    scaler = FrameScaler(request.n_frames, request.sizes)
+    scaler = FrameScaler(request.pictures, request.start, end)
     background = BackgroundQueue()
-    picker = FramePicker(
-        request.start, end, request.n_frames, partial(background.submit, scaler.add)
-    )
+    picker = FramePicker(request.start, end, scaler.times, partial(background.submit, scaler.add))
     sound = SoundCollector(request.start, request.duration, request.sample_rates)
     needed = None
     if times and is_indexed(container) and _can_skip(streams):

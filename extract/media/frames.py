@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from mvemo.extract.arrays import U8
+from mvemo.extract.arrays import F64, U8
+from mvemo.extract.media.request import FrameSampling
 
 
 class FrameScaler:
@@ -17,21 +18,32 @@ class FrameScaler:
 
     Parameters
     ----------
-    n_frames
-        Rows of the result.
-    sizes
-        Heights and widths in pixels.
+    samplings
+        What is made.
+    start, end
+        Of the clip, in seconds.
 
     Attributes
     ----------
+    times
+        float64 (n,), ascending: when the frames of all samplings are shown.
     pictures
-        Size to uint8 (n_frames, size, size, 3), RGB; zeros until frames are added.
+        Sampling to uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are
+        added.
     """
 
-    def __init__(self, n_frames: int, sizes: Sequence[int]) -> None:
-        self.pictures: dict[int, U8] = {
-            size: np.zeros((n_frames, size, size, 3), dtype=np.uint8) for size in sizes
+    def __init__(self, samplings: Sequence[FrameSampling], start: float, end: float) -> None:
+        times = [sampling.times(start, end) for sampling in samplings]
+        self.pictures: dict[FrameSampling, U8] = {
+            sampling: np.zeros((len(of_one), sampling.size, sampling.size, 3), dtype=np.uint8)
+            for sampling, of_one in zip(samplings, times, strict=True)
         }
+        joined = np.concatenate([*times, np.zeros(0)])
+        order = np.argsort(joined, kind="stable")
+        self.times: F64 = joined[order]
+        # Of each time: which sampling asks for it, and its row there.
+        self._sampling = np.repeat(np.arange(len(times)), [len(t) for t in times])[order]
+        self._row = np.concatenate([*(np.arange(len(t)) for t in times), np.zeros(0, int)])[order]
         # One for all frames: a new one would set up its tables, and its threads, each time.
         self._reformatter = VideoReformatter()
         self._options: dict[str, int] = {"threads": 1}
@@ -47,14 +59,22 @@ class FrameScaler:
         return np.asarray(converted.to_ndarray(), dtype=np.uint8)
 
     def add(self, frame: Any, rows: slice) -> None:
-        """Put a frame of PyAV into some rows of `pictures`."""
+        """Put a frame of PyAV into `pictures`, at some rows of `times`."""
         picture = self._rgb(frame)
         side = min(picture.shape[:2])
         top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
         # The middle of the picture is the same before and after a turn.
         square = picture[top : top + side, left : left + side]
         quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
-        for size, pictures in self.pictures.items():
-            interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
-            scaled = cv2.resize(square, (size, size), interpolation=interpolation)
-            pictures[rows] = np.rot90(scaled, quarter_turns)
+        asking, positions = self._sampling[rows], self._row[rows]
+        scaled: dict[int, U8] = {}
+        for i, (sampling, pictures) in enumerate(self.pictures.items()):
+            asked = positions[asking == i]
+            if not len(asked):
+                continue
+            size = sampling.size
+            if size not in scaled:
+                interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
+                resized = cv2.resize(square, (size, size), interpolation=interpolation)
+                scaled[size] = np.rot90(resized, quarter_turns)
+            pictures[asked] = scaled[size]

@@ -17,7 +17,7 @@ from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, decode_audio_file
 from mvemo.extract.media.checks import check_file
 from mvemo.extract.media.container import decode_container
 from mvemo.extract.media.failures import media_error
-from mvemo.extract.media.request import ClipRequest, Decoded
+from mvemo.extract.media.request import ClipRequest, Decoded, FrameSampling
 
 
 def decode_clip(
@@ -26,15 +26,15 @@ def decode_clip(
     start: float = 0.0,
     duration: float | None = None,
     sample_rates: Sequence[int] = (16000,),
-    n_frames: int = 32,
-    sizes: Sequence[int] = (112,),
+    pictures: Sequence[FrameSampling] = (FrameSampling(n_frames=32, size=112),),
     threads: int = 0,
 ) -> Decoded:
     """Decode one clip of a media file.
 
-    Frame i of n is what a player shows at start + (i + 1/2) L / n, L being the clip's
-    length, or less where the pictures end before: the last frame whose presentation time
-    is not later, or the first of all. Its short side is scaled to `size`, and the middle
+    Frame i of n that are spread over the clip is what a player shows at
+    start + (i + 1/2) L / n, L being the clip's length, or less where the pictures end before:
+    the last frame whose presentation time is not later, or the first of all; other times are
+    those of `FrameSampling.times`. Its short side is scaled to `size`, and the middle
     is taken. Rotation that the file asks for is done; pixels are taken for square. Sound
     that begins later than the clip is preceded by zeros, so that sound and pictures keep
     their places.
@@ -48,10 +48,9 @@ def decode_clip(
         all that follows.
     sample_rates
         In Hz; empty to leave the sound undecoded.
-    n_frames
-        How many frames.
-    sizes
-        Height and width of the pictures, in pixels; empty to leave them undecoded.
+    pictures
+        Which frames, and how large; empty to leave the pictures undecoded. One decoding
+        serves all.
     threads
         Of the decoders; 0 for as many as there are cores.
 
@@ -77,7 +76,7 @@ def decode_clip(
     >>> import numpy as np, soundfile
     >>> tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * 48000) / 48000)
     >>> soundfile.write("tone.wav", tone, 48000)
-    >>> clip = decode_clip("tone.wav", sample_rates=(16000, 12000), sizes=())
+    >>> clip = decode_clip("tone.wav", sample_rates=(16000, 12000), pictures=())
     >>> {sr: waveform.shape for sr, waveform in clip.waveforms.items()}
     {16000: (32000,), 12000: (24000,)}
     >>> clip.seconds, clip.problems
@@ -85,14 +84,14 @@ def decode_clip(
 
     A modality that is asked for and not to be had is a problem, not an error:
 
-    >>> clip = decode_clip("tone.wav", start=0.5, duration=1.0, sizes=(112,))
+    >>> clip = decode_clip("tone.wav", start=0.5, duration=1.0)
     >>> len(clip.waveforms[16000]), clip.frames
     (16000, {})
     >>> clip.problems["video"]
     Problem(reason='no video stream', missing=True)
     """
     path = Path(path)
-    request = ClipRequest(start, duration, tuple(sample_rates), n_frames, tuple(sizes), threads)
+    request = ClipRequest(start, duration, tuple(sample_rates), tuple(pictures), threads)
     check_file(path)
     try:
         return _decode(path, request)

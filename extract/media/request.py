@@ -7,8 +7,78 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.extract.arrays import F64
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.media.checks import Problem
+from mvemo.extract.views import ViewSettings, window_starts
+
+
+@dataclass(frozen=True)
+class FrameSampling:
+    """Which frames of a clip are chosen, and how large they are.
+
+    Parameters
+    ----------
+    n_frames
+        Frames of a window.
+    size
+        Height and width in pixels.
+    views, layout, rate
+        The windows, as of `mvemo.extract.views.ViewSettings`; by default one, whose frames
+        are spread over the whole clip.
+
+    Raises
+    ------
+    BadSetting
+        A count, a rate or a size out of range.
+
+    Examples
+    --------
+    >>> FrameSampling(n_frames=2, size=112).times(0.0, 8.0)
+    array([2., 6.])
+    >>> FrameSampling(n_frames=2, size=112, views=2, rate=4.0).times(0.0, 8.0)
+    array([0.125, 0.375, 7.625, 7.875])
+    """
+
+    n_frames: int
+    size: int
+    views: int = 1
+    layout: str = "spread"
+    rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("n_frames", "size"):
+            if getattr(self, name) < 1:
+                raise BadSetting(f"{name} must be 1 or more, not {getattr(self, name)}")
+        ViewSettings(self.views, self.layout, self.rate)
+
+    @property
+    def name(self) -> str:
+        """Short, of letters and digits, and another one for other frames."""
+        name = f"{self.n_frames}x{self.size}"
+        if self.rate:
+            return f"{name}-{self.views}{self.layout}{self.rate!r}"
+        return name if self.views == 1 else f"{name}-{self.views}parts"
+
+    def times(self, start: float, end: float) -> F64:
+        """When the frames are shown, float64 (windows * n_frames,), window after window.
+
+        Parameters
+        ----------
+        start, end
+            Of the clip, in seconds. One that is shorter than a window has its frames spread
+            over all of it.
+        """
+        length = max(end - start, 0.0)
+        window = self.n_frames / self.rate if self.rate else 0.0
+        if not self.rate or length <= window:
+            n_frames = self.n_frames * (1 if self.rate else self.views)
+            return start + (np.arange(n_frames, dtype=np.float64) + 0.5) * (length / n_frames)
+        begins = window_starts(length, window, ViewSettings(self.views, self.layout))
+        steps = (np.arange(self.n_frames) + 0.5) / self.rate
+        times: F64 = (start + begins[:, None] + steps).ravel()
+        return times
+
 
 # Eleven days: no file of sound or video is as long.
 MAX_SECONDS = 1e6
@@ -27,8 +97,7 @@ class ClipRequest:
     start: float = 0.0
     duration: float | None = None
     sample_rates: tuple[int, ...] = ()
-    n_frames: int = 32
-    sizes: tuple[int, ...] = ()
+    pictures: tuple[FrameSampling, ...] = ()
     threads: int = 0
 
     def __post_init__(self) -> None:
@@ -39,11 +108,8 @@ class ClipRequest:
         for name, value in (("start", self.start), ("duration", self.duration or 0.0)):
             if value > MAX_SECONDS:
                 raise BadSetting(f"{name} must be {MAX_SECONDS:.0f} seconds at most, not {value}")
-        for name, values in (("sample_rates", self.sample_rates), ("sizes", self.sizes)):
-            if any(value < 1 for value in values):
-                raise BadSetting(f"{name} must be 1 or more each, not {list(values)}")
-        if self.sizes and self.n_frames < 1:
-            raise BadSetting(f"n_frames must be 1 or more, not {self.n_frames}")
+        if any(rate < 1 for rate in self.sample_rates):
+            raise BadSetting(f"sample_rates must be 1 or more each, not {list(self.sample_rates)}")
 
     @property
     def stop(self) -> float | None:
@@ -61,7 +127,8 @@ class Decoded:
         Sampling rate in Hz to float32 (samples,): mono, the mean of all channels, as
         decoded (in [-1, 1] but for sound that clips). Empty where there is a problem.
     frames
-        Size to uint8 (n_frames, size, size, 3), RGB. Empty where there is a problem.
+        Sampling to uint8 (windows * n_frames, size, size, 3), RGB, window after window.
+        Empty where there is a problem.
     seconds
         Length of the clip: of its sound, else of its pictures.
     problems
@@ -69,6 +136,6 @@ class Decoded:
     """
 
     waveforms: dict[int, NDArray[np.float32]] = field(default_factory=dict)
-    frames: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    frames: dict[FrameSampling, NDArray[np.uint8]] = field(default_factory=dict)
     seconds: float = 0.0
     problems: dict[str, Problem] = field(default_factory=dict)

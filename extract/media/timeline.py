@@ -76,30 +76,23 @@ class FrameTimes:
 
 
 class FramePicker:
-    """Chooses the frames that are shown at `n_frames` uniform times.
+    """Chooses the frames that are shown at some times.
 
     Parameters
     ----------
     start, end
         Of the stretch, in seconds.
-    n_frames
-        How many times: start + (i + 1/2) (end - start) / n_frames.
+    times
+        float64 (n,), ascending, in seconds.
     on_frame
         Called with each chosen frame and the rows of the times that show it.
-
-    Attributes
-    ----------
-    times
-        float64 (n_frames,), in seconds.
     """
 
     def __init__(
-        self, start: float, end: float, n_frames: int, on_frame: Callable[[Any, slice], None]
+        self, start: float, end: float, times: F64, on_frame: Callable[[Any, slice], None]
     ) -> None:
-        length = max(end - start, 0.0)
         self._start, self._end = start, end
-        centres = np.arange(n_frames, dtype=np.float64) + 0.5
-        self.times: F64 = start + centres * (length / max(n_frames, 1))
+        self.times = times
         self._on_frame = on_frame
         self._next_row = 0
         self._frame: Any = None

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mvemo.extract.nets.parts.registry import (
         NETS,
         build_net,
+        check_view,
         default_settings,
         input_of,
         make_options,
@@ -45,6 +46,7 @@ _PLACES = {
     "SharedSettings": "parts.inputs",
     "VideoInput": "parts.inputs",
     "build_net": "parts.registry",
+    "check_view": "parts.registry",
     "default_settings": "parts.registry",
     "input_of": "parts.registry",
     "load_weights": "parts.weights",
@@ -65,6 +67,7 @@ __all__ = [
     "SharedSettings",
     "VideoInput",
     "build_net",
+    "check_view",
     "default_settings",
     "input_of",
     "load_weights",

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
+from mvemo.extract.nets.parts.folding import NormedConvolution
+from mvemo.extract.nets.parts.inputs import VideoInput
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
 from mvemo.extract.nets.parts.padding import same_sides
 from mvemo.extract.nets.parts.registry import scaled
@@ -65,10 +66,8 @@ class EffNetOptions:
     Parameters
     ----------
     n_frames
-        Decoded frames of a clip, the same for all video nets of a run.
-    n_used
-        Frames that are embedded, spread evenly over the decoded ones; all where there are
-        fewer.
+        Frames of a window. Those of the other nets of pictures are not asked for: neighbouring
+        frames say much the same to a net of single frames.
     size
         Height and width in pixels; the published net's is 260.
     dropout
@@ -77,14 +76,13 @@ class EffNetOptions:
         Share that a training batch has in the running statistics.
     """
 
-    n_frames: int = 32
-    n_used: int = 8
+    n_frames: int = 8
     size: int = 260
     dropout: float = 0.3
     norm_momentum: float = 0.01
 
     def __post_init__(self) -> None:
-        for name, least in (("n_frames", 1), ("n_used", 1), ("size", 32)):
+        for name, least in (("n_frames", 1), ("size", 32)):
             if getattr(self, name) < least:
                 raise BadSetting(
                     f"effnet: {name} is {getattr(self, name)}: it must be at least {least}"
@@ -123,7 +121,7 @@ class EffNet(Net):
         "demo": NetSettings(
             "effnet",
             width=0.125,
-            options={"n_used": 4, "size": 64, "dropout": 0.2, "norm_momentum": 0.1},
+            options={"n_frames": 4, "size": 64, "dropout": 0.2, "norm_momentum": 0.1},
             train=TrainSettings(lr=3e-3, epochs=20, patience=6),
         ),
     }
@@ -184,21 +182,12 @@ class EffNet(Net):
     def input_of(cls, options: EffNetOptions) -> VideoInput:
         return VideoInput(options.n_frames, options.size)
 
-    @classmethod
-    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
-        return {"n_frames": shared.n_frames}
-
     def prepare(self, raw: Tensor) -> Tensor:
-        """uint8 (batch, n_frames, size, size, 3) -> float32 (batch, used, 3, size, size).
+        """uint8 (batch, n_frames, size, size, 3) -> float32 (batch, n_frames, 3, size, size).
 
         The permuted view has the channels last in memory, which convolutions are fast in.
         """
-        decoded = raw.shape[1]
-        used = min(self.options.n_used, decoded)
-        # The middle of each of as many equal parts.
-        middles = (2 * torch.arange(used, device=raw.device) + 1) * decoded // (2 * used)
-        frames = raw[:, middles].permute(0, 1, 4, 2, 3)
-        return frames.float().sub_(MEAN).div_(SPREAD)
+        return raw.permute(0, 1, 4, 2, 3).float().sub_(MEAN).div_(SPREAD)
 
     def frame_features(self, x: Tensor) -> Tensor:
         """Features of single frames: (n, 3, size, size) -> (n, 1280)."""
@@ -210,8 +199,8 @@ class EffNet(Net):
         return features.mean(dim=(2, 3))
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, used, 3, size, size) -> (batch, embedding_dim)."""
-        # (batch, used, 1280)
+        """float32 (batch, n_frames, 3, size, size) -> (batch, embedding_dim)."""
+        # (batch, n_frames, 1280)
         features = self.frame_features(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
         variance = features.var(dim=1, correction=0).clamp_min(LEAST_VARIANCE)
         return torch.cat([features.mean(dim=1), variance.sqrt()], dim=1)
@@ -260,7 +249,7 @@ def _net_name(published: str) -> str | None:
     return None
 
 
-class _Layer(nn.Module):
+class _Layer(NormedConvolution):
     """Convolution with TensorFlow's "SAME" padding, batch normalisation, and ReLU6."""
 
     def __init__(
@@ -288,7 +277,12 @@ class _Layer(nn.Module):
             x = functional.pad(x, (before[1], after[1], before[0], after[0]))
             before = (0, 0)
         y = functional.conv2d(
-            x, convolution.weight, None, convolution.stride, before, groups=convolution.groups
+            x,
+            convolution.weight,
+            convolution.bias,
+            convolution.stride,
+            before,
+            groups=convolution.groups,
         )
         y = self.norm(y)
         return functional.relu6(y, inplace=True) if self.activated else y

@@ -13,6 +13,7 @@ from torch.nn import functional
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets._i3d_layouts import to_net_names
 from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.folding import NormedConvolution
 from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
 from mvemo.extract.nets.parts.padding import same_sides
@@ -35,6 +36,7 @@ BLOCKS: Mapping[str, tuple[int, int, int, int, int, int]] = {
     "Mixed_5b": (256, 160, 320, 32, 128, 128),
     "Mixed_5c": (384, 192, 384, 48, 128, 128),
 }
+CUBE: Triple = (3, 3, 3)
 # Kernel and stride of the pooling before a block.
 POOLS: Mapping[str, tuple[Triple, Triple]] = {
     "Conv3d_2b_1x1": ((1, 3, 3), (1, 2, 2)),
@@ -46,15 +48,15 @@ POOLS: Mapping[str, tuple[Triple, Triple]] = {
 LOGIT_FRAMES = 2
 
 
-def conv_same(x: Tensor, weight: Tensor, stride: Triple) -> Tensor:
-    """Convolution without bias, with "SAME" padding by zeros."""
-    before, after = same_sides(x.shape[2:], weight.shape[2:], stride)
+def conv_same(x: Tensor, convolution: nn.Conv3d, stride: Triple) -> Tensor:
+    """Convolution with "SAME" padding by zeros."""
+    before, after = same_sides(x.shape[2:], convolution.weight.shape[2:], stride)
     if before != after:
         # Only the first layer's, of three channels: elsewhere no copy is made.
         pairs = zip(reversed(before), reversed(after), strict=True)
         x = functional.pad(x, [side for pair in pairs for side in pair])
         before = (0, 0, 0)
-    return functional.conv3d(x, weight, None, stride, before)
+    return functional.conv3d(x, convolution.weight, convolution.bias, stride, before)
 
 
 def pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
@@ -63,12 +65,29 @@ def pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
     A window over the edge takes the maximum of what is inside. TensorFlow does so too;
     other ports pad by zeros, which after a ReLU is the same.
     """
+    if (kernel, stride) == (CUBE, (1, 1, 1)) and not torch.is_grad_enabled():
+        return maximum_of_neighbours(x)
     before, _ = same_sides(x.shape[2:], kernel, stride)
     # ceil_mode has the last window hang over where the padding after is the larger one.
     return functional.max_pool3d(x, kernel, stride, before, ceil_mode=True)
 
 
-class Unit(nn.Module):
+def maximum_of_neighbours(x: Tensor) -> Tensor:
+    """Maximum over 3 x 3 x 3 places, one axis after the other; no gradient goes through.
+
+    The same numbers as of a pooling with stride 1, in a quarter of the time on a CPU, whose
+    pooling of five axes is not vectorised.
+    """
+    for axis in (2, 3, 4):
+        y, length = x.clone(), x.shape[axis] - 1
+        for taken, given in ((1, 0), (0, 1)):
+            part = y.narrow(axis, taken, length)
+            torch.maximum(part, x.narrow(axis, given, length), out=part)
+        x = y
+    return x
+
+
+class Unit(NormedConvolution):
     """Convolution without bias, batch normalisation without scale, ReLU.
 
     Parameters
@@ -78,6 +97,8 @@ class Unit(nn.Module):
     kernel, stride
         Of the convolution, the same along all axes.
     """
+
+    folded_names = ("conv", "norm")
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
@@ -90,7 +111,7 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, T, H, W) -> (batch, outputs, T, H, W), divided by the stride."""
-        y = self.norm(conv_same(x, self.conv.weight, self.stride))
+        y = self.norm(conv_same(x, self.conv, self.stride))
         return functional.relu(y, inplace=True)
 
 
@@ -114,7 +135,7 @@ class Inception(nn.Module):
         a = self.Branch_0["Conv3d_0a_1x1"](x)
         b = self.Branch_1["Conv3d_0b_3x3"](self.Branch_1["Conv3d_0a_1x1"](x))
         c = self.Branch_2["Conv3d_0b_3x3"](self.Branch_2["Conv3d_0a_1x1"](x))
-        d = self.Branch_3["Conv3d_0b_1x1"](pool_same(x, (3, 3, 3), (1, 1, 1)))
+        d = self.Branch_3["Conv3d_0b_1x1"](pool_same(x, CUBE, (1, 1, 1)))
         # (batch, outputs, frames, height, width)
         return torch.cat([a, b, c, d], dim=1)
 

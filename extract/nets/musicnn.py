@@ -32,6 +32,10 @@ TIMBRAL = ((7, 38), (7, 67))
 TEMPORAL = (128, 64, 32)
 CONTEXT = 7
 UNITS = 200
+# Below this a variance over patches counts as this.
+LEAST_VARIANCE = 1e-12
+# What an embedding may have of a clip, by name.
+OUTPUTS = ("units", "deviation", "front", "tags")
 # The outputs of the weights trained on the Million Song Dataset: Last.fm's commonest tags.
 TAGS = (
     *("rock", "pop", "alternative", "indie", "electronic", "female vocalists", "dance", "00s"),
@@ -52,8 +56,12 @@ class MusicnnOptions:
     ----------
     seconds
         Longest input; of a shorter clip only what is there is used.
-    tags
-        Append the 50 tag probabilities to the embedding.
+    outputs
+        What the embedding has, in this order, separated by commas: ``units``, the mean over
+        the patches of the 200 units before the tags; ``deviation``, their standard deviation
+        over the patches (0 where there is one); ``front``, the mean of the 1,506 numbers that
+        enter the units, maximum and mean over a patch of every channel below; ``tags``, the
+        mean probabilities of the 50 tags.
     dropout
         Probability, before the 200 units and before the classifier, in training.
     norm_momentum
@@ -61,7 +69,7 @@ class MusicnnOptions:
     """
 
     seconds: float = 60.0
-    tags: bool = False
+    outputs: str = "units"
     dropout: float = 0.5
     norm_momentum: float = 0.01
 
@@ -70,12 +78,23 @@ class MusicnnOptions:
             raise BadSetting(
                 f"musicnn: seconds is {self.seconds}: it must be at least {MEL.n_fft / MEL.sr}"
             )
+        names = self.output_names
+        if not names or len(set(names)) < len(names) or not set(names) <= set(OUTPUTS):
+            raise BadSetting(
+                f"musicnn: outputs is {self.outputs!r}: some of {', '.join(OUTPUTS)}, each once, "
+                "separated by commas"
+            )
         if not 0 <= self.dropout < 1:
             raise BadSetting(f"musicnn: dropout is {self.dropout}: it must lie in [0, 1)")
         if not 0 < self.norm_momentum <= 1:
             raise BadSetting(
                 f"musicnn: norm_momentum is {self.norm_momentum}: it must lie above 0, up to 1"
             )
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The parts of `outputs`."""
+        return tuple(part.strip() for part in self.outputs.split(",") if part.strip())
 
 
 class Musicnn(Net):
@@ -84,7 +103,7 @@ class Musicnn(Net):
     A clip is cut into patches of 3 s that do not overlap; what does not fill a patch is
     left out, as in the published code, but for a clip shorter than one, which is filled
     up with silence. The embedding is the mean over the patches of the 200 units before the
-    tags.
+    tags, or what the option `outputs` asks for.
 
     Parameters
     ----------
@@ -176,7 +195,8 @@ class Musicnn(Net):
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 module.momentum = self.options.norm_momentum
         self.dropout = nn.Dropout(self.options.dropout)
-        self.embedding_dim = units + (len(TAGS) if self.options.tags else 0)
+        dims = {"units": units, "deviation": units, "front": pooled, "tags": len(TAGS)}
+        self.embedding_dim = sum(dims[name] for name in self.options.output_names)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
     @classmethod
@@ -225,8 +245,8 @@ class Musicnn(Net):
         beyond = torch.arange(patches, device=x.device) >= full[:, None]
         return x.masked_fill(beyond[:, :, None, None], torch.nan)
 
-    def patch_units(self, x: Tensor) -> Tensor:
-        """The penultimate layer of patches: (n, 187, 96) -> (n, 200)."""
+    def patch_front(self, x: Tensor) -> Tensor:
+        """Maximum and mean over time of all channels of patches: (n, 187, 96) -> (n, 1506)."""
         x = self.input_norm(x.unsqueeze(1))
         # five of (n, channels, 187) -> (n, 561, 187)
         features = [torch.cat([front(x) for front in (*self.timbral, *self.temporal)], dim=1)]
@@ -235,23 +255,34 @@ class Musicnn(Net):
             features.append(y + features[-1] if i else y)
         # (n, 753, 187) -> (n, 753, 2) -> (n, 1506)
         every = torch.cat(features, dim=1)
-        pooled = torch.stack([every.amax(dim=2), every.mean(dim=2)], dim=2).flatten(1)
-        units: Tensor = functional.relu(self.dense(self.dropout(self.pooled_norm(pooled))))
+        return torch.stack([every.amax(dim=2), every.mean(dim=2)], dim=2).flatten(1)
+
+    def patch_units(self, front: Tensor) -> Tensor:
+        """The penultimate layer of patches, of `patch_front`: (n, 1506) -> (n, 200)."""
+        units: Tensor = functional.relu(self.dense(self.dropout(self.pooled_norm(front))))
         normed: Tensor = self.dense_norm(units)
         return normed
 
     def tag_probabilities(self, x: Tensor) -> Tensor:
         """Mean over a clip's patches of the probabilities of `TAGS`, (batch, 50)."""
         filled = x[:, :, 0, 0].isfinite()
-        return _mean(self.tags(self.patch_units(x[filled])).sigmoid(), filled)
+        return _mean(self.tags(self.patch_units(self.patch_front(x[filled]))).sigmoid(), filled)
 
     def embed(self, x: Tensor) -> Tensor:
         """float32 (batch, patches, 187, 96) -> (batch, embedding_dim)."""
         filled = x[:, :, 0, 0].isfinite()
-        units = self.patch_units(x[filled])
-        if self.options.tags:
-            units = torch.cat([units, self.tags(units).sigmoid()], dim=1)
-        return _mean(units, filled)
+        front = self.patch_front(x[filled])
+        units = self.patch_units(front)
+        parts = []
+        for name in self.options.output_names:
+            if name == "deviation":
+                parts.append(_deviation(units, filled))
+            else:
+                values = front if name == "front" else units
+                parts.append(
+                    _mean(self.tags(units).sigmoid() if name == "tags" else values, filled)
+                )
+        return torch.cat(parts, dim=1)
 
     def features(self, x: Tensor) -> Tensor:
         """float32 (batch, embedding_dim): the embedding, after dropout."""
@@ -328,6 +359,13 @@ def _mean(values: Tensor, filled: Tensor) -> Tensor:
     table = values.new_zeros(*filled.shape, values.shape[1])
     table[filled] = values
     return table.sum(dim=1) / filled.sum(dim=1, keepdim=True)
+
+
+def _deviation(values: Tensor, filled: Tensor) -> Tensor:
+    """Standard deviation over each clip's patches; parameters and result as of `_mean`."""
+    centred = values - _mean(values, filled)[filled.nonzero()[:, 0]]
+    # A clip of one patch has a gradient, too.
+    return _mean(centred.square(), filled).clamp_min(LEAST_VARIANCE).sqrt()
 
 
 def _published_names() -> Iterator[tuple[str, str]]:

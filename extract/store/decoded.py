@@ -17,6 +17,7 @@ from mvemo.cache.spec import digest_of
 from mvemo.extract.arrays import F32, U8
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.media.checks import Problem, error_line
+from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.store.folders import (
     DECODING_VERSION,
     DecodeJob,
@@ -88,13 +89,13 @@ class DecodedStore:
             )
         return array
 
-    def frames(self, clip_id: str, size: int) -> U8:
-        """uint8 (n_frames, size, size, 3), memory-mapped; as `waveform`."""
-        array = map_frames(self.folder_of(clip_id), self.request.n_frames, size)
+    def frames(self, clip_id: str, sampling: FrameSampling) -> U8:
+        """uint8 (windows * n_frames, size, size, 3), memory-mapped; as `waveform`."""
+        array = map_frames(self.folder_of(clip_id), sampling)
         if array is None:
             raise BadMedia(
-                f"clip {clip_id!r}: its {self.request.n_frames} frames of {size} pixels are not "
-                f"in the working cache {self.folder}"
+                f"clip {clip_id!r}: its frames {sampling.name} are not in the working cache "
+                f"{self.folder}"
             )
         return array
 

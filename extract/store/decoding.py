@@ -63,8 +63,8 @@ def decode_job(
         folder.mkdir(parents=True, exist_ok=True)
         for rate, waveform in decoded.waveforms.items():
             write_array(waveform_path(folder, rate), waveform)
-        for size, frames in decoded.frames.items():
-            write_array(frames_path(folder, request.n_frames, size), frames)
+        for sampling, frames in decoded.frames.items():
+            write_array(frames_path(folder, sampling), frames)
         lasting = {kind: p for kind, p in decoded.problems.items() if not p.passing}
         if lasting:
             write_problems(folder, {**read_problems(folder), **lasting})
@@ -88,8 +88,7 @@ def _decode(job: DecodeJob, request: DecodeRequest, threads: int) -> Decoded:
             start=job.start,
             duration=job.duration,
             sample_rates=request.sample_rates,
-            n_frames=request.n_frames,
-            sizes=request.sizes,
+            pictures=request.pictures,
             threads=threads,
         )
         if stamp_of(job.path) != stamp:

@@ -14,6 +14,7 @@ import numpy as np
 
 from mvemo.extract.arrays import F32, U8
 from mvemo.extract.media.checks import Problem
+from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.store.arrays import map_array
 from mvemo.extract.store.stamps import Stamp
 from mvemo.manifests.files import parse_json, write_json
@@ -30,28 +31,24 @@ class DecodeRequest:
     ----------
     sample_rates
         Of the waveforms, in Hz; empty for none.
-    n_frames
-        Frames a clip.
-    sizes
-        Of the frames, in pixels; empty for none.
+    pictures
+        Which frames, and how large; empty for none.
     """
 
     sample_rates: tuple[int, ...] = ()
-    n_frames: int = 32
-    sizes: tuple[int, ...] = ()
+    pictures: tuple[FrameSampling, ...] = ()
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """``audio``, ``video`` or both, as they are asked for."""
-        asked = (("audio", self.sample_rates), ("video", self.sizes))
+        asked = (("audio", self.sample_rates), ("video", self.pictures))
         return tuple(modality for modality, values in asked if values)
 
     def without_stored(self, folder: Path) -> DecodeRequest:
         """The part of the request for which a clip's folder has no whole array."""
         return DecodeRequest(
             tuple(sr for sr in self.sample_rates if map_waveform(folder, sr) is None),
-            self.n_frames,
-            tuple(s for s in self.sizes if map_frames(folder, self.n_frames, s) is None),
+            tuple(s for s in self.pictures if map_frames(folder, s) is None),
         )
 
 
@@ -86,9 +83,9 @@ def waveform_path(folder: Path, sample_rate: int) -> Path:
     return folder / f"{sample_rate}.npy"
 
 
-def frames_path(folder: Path, n_frames: int, size: int) -> Path:
+def frames_path(folder: Path, sampling: FrameSampling) -> Path:
     """The file of a clip's pictures."""
-    return folder / f"{n_frames}x{size}.npy"
+    return folder / f"{sampling.name}.npy"
 
 
 def map_waveform(folder: Path, sample_rate: int) -> F32 | None:
@@ -96,9 +93,12 @@ def map_waveform(folder: Path, sample_rate: int) -> F32 | None:
     return map_array(waveform_path(folder, sample_rate), np.float32, (None,))
 
 
-def map_frames(folder: Path, n_frames: int, size: int) -> U8 | None:
-    """uint8 (n_frames, size, size, 3), memory-mapped; None as for `map_waveform`."""
-    return map_array(frames_path(folder, n_frames, size), np.uint8, (n_frames, size, size, 3))
+def map_frames(folder: Path, sampling: FrameSampling) -> U8 | None:
+    """uint8 (windows * n_frames, size, size, 3), memory-mapped; None as for `map_waveform`."""
+    size = sampling.size
+    array = map_array(frames_path(folder, sampling), np.uint8, (None, size, size, 3))
+    whole = array is not None and len(array) and len(array) % sampling.n_frames == 0
+    return array if whole else None
 
 
 @cache

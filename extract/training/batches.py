@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,10 +12,13 @@ from torch import Tensor
 
 from mvemo.extract.arrays import F32, U8
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.nets.parts.inputs import AudioInput, NetInput, SequenceInput
+from mvemo.extract.nets.parts.inputs import AudioInput, NetInput, SequenceInput, VideoInput
+from mvemo.extract.views import ViewSettings, window_starts
 
-# Of one row: waveform float32 (samples,), frames uint8 (n_frames, size, size, 3), or
-# descriptors float32 (frames, dim).
+T = TypeVar("T")
+
+# Of one row: waveform float32 (samples,), frames uint8 (windows * n_frames, size, size, 3),
+# or descriptors float32 (frames, dim).
 RowReader = Callable[[int], F32 | U8]
 
 
@@ -39,8 +42,10 @@ class RawBatches:
     read
         Gives the decoded media of a manifest row, usually memory-mapped.
     net_input
-        What the net is given; waveforms are shortened to it or filled up with zeros, or
-        NaN where it marks their end, sequences shortened or filled up with NaN rows.
+        What the net is given of one window; waveforms are shortened to it or filled up with
+        zeros, or NaN where it marks their end, sequences shortened or filled up with NaN rows.
+    view
+        The windows of a row; those of pictures were chosen when they were decoded.
 
     Raises
     ------
@@ -49,62 +54,105 @@ class RawBatches:
         of other columns than the batch's first.
     """
 
-    def __init__(self, read: RowReader, net_input: NetInput) -> None:
+    def __init__(
+        self, read: RowReader, net_input: NetInput, view: ViewSettings | None = None
+    ) -> None:
         self._read = read
         self._input = net_input
+        self.view = view or ViewSettings()
 
     def load(self, rows: Sequence[int]) -> Tensor:
-        """One raw batch: what `RowReader` gives, of the input's length, along a first axis."""
+        """One raw batch of the middle window of each row, along a first axis."""
+        windows = [self._windows(row) for row in rows]
+        return self._stack(rows, [of_row[len(of_row) // 2] for of_row in windows])
+
+    def load_views(self, rows: Sequence[int]) -> tuple[Tensor, list[int]]:
+        """One raw batch of all windows of each row, row after row, and how many each has."""
+        windows = [self._windows(row) for row in rows]
+        counts = [len(of_row) for of_row in windows]
+        of_window = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
+        return self._stack(of_window, [each for of_row in windows for each in of_row]), counts
+
+    def _windows(self, row: int) -> list[F32 | U8]:
+        """The windows of a row, none longer than the input; one at least."""
+        clip = self._read(row)
+        if isinstance(self._input, VideoInput):
+            n = self._input.n_frames
+            return [clip[first : first + n] for first in range(0, max(len(clip), 1), n)]
+        taken = self._input
+        window = taken.samples if isinstance(taken, AudioInput) else taken.n_frames
+        starts = window_starts(len(clip), window, self.view)
+        return [clip[first : first + window] for first in (round(start) for start in starts)]
+
+    def _stack(self, rows: Sequence[int], windows: Sequence[F32 | U8]) -> Tensor:
+        """Windows along a first axis, of the input's length; `rows` has the row of each."""
         if isinstance(self._input, AudioInput):
-            samples = self._input.samples
             after = np.nan if self._input.mark_end else 0.0
-            waves = np.full((len(rows), samples), after, dtype=np.float32)
-            for i, row in enumerate(rows):
-                wave = self._read(row)[:samples]
+            waves = np.full((len(rows), self._input.samples), after, dtype=np.float32)
+            for i, wave in enumerate(windows):
                 waves[i, : len(wave)] = wave
             return torch.from_numpy(waves)
         if isinstance(self._input, SequenceInput):
-            return self._sequences(rows, self._input.n_frames)
+            return _stack_sequences(rows, windows, self._input.n_frames)
         shape = (self._input.n_frames, self._input.size, self._input.size, 3)
         frames = np.empty((len(rows), *shape), dtype=np.uint8)
-        for i, row in enumerate(rows):
-            clip = self._read(row)
-            if clip.shape != shape:
-                raise BadMedia(f"row {row}: decoded frames are {clip.shape}, the net takes {shape}")
-            frames[i] = clip
+        for i, (row, window) in enumerate(zip(rows, windows, strict=True)):
+            if window.shape != shape:
+                raise BadMedia(
+                    f"row {row}: decoded frames are {window.shape}, the net takes {shape}"
+                )
+            frames[i] = window
         return torch.from_numpy(frames)
 
-    def _load_pinned(self, rows: Sequence[int]) -> Tensor:
-        """As `load`, in memory that a GPU can copy from while the processor goes on."""
-        raw = self.load(rows)
-        return raw.pin_memory() if torch.cuda.is_available() else raw
-
-    def _sequences(self, rows: Sequence[int], n_frames: int) -> Tensor:
-        """float32 (rows, n_frames, dim), NaN rows after a clip's end."""
-        clips = [self._read(row)[:n_frames] for row in rows]
-        for row, clip in zip(rows, clips, strict=True):
-            if clip.ndim != 2 or len(clip) == 0 or clip.shape[1] != clips[0].shape[1]:
-                raise BadMedia(
-                    f"row {row}: descriptors are {clip.shape}: at least one frame of "
-                    f"{clips[0].shape[-1]} numbers is needed"
-                )
-        dim = clips[0].shape[1] if clips else 0
-        batch = np.full((len(rows), n_frames, dim), np.nan, dtype=np.float32)
-        for i, clip in enumerate(clips):
-            batch[i, : len(clip)] = clip
-        return torch.from_numpy(batch)
-
     def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """All batches in order, each read in the background while the one before is used."""
-        if not batches:
-            return
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            waiting: Future[Tensor] = pool.submit(self._load_pinned, batches[0])
-            for i, rows in enumerate(batches):
-                raw = waiting.result()
-                if i + 1 < len(batches):
-                    waiting = pool.submit(self._load_pinned, batches[i + 1])
-                yield rows, raw
+        """All batches of `load` in order, each read while the one before is used."""
+        return _ahead(lambda rows: _pinned(self.load(rows)), batches)
+
+    def views_ahead(
+        self, batches: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[Sequence[int], tuple[Tensor, list[int]]]]:
+        """As `ahead`, of `load_views`."""
+
+        def load(rows: Sequence[int]) -> tuple[Tensor, list[int]]:
+            raw, counts = self.load_views(rows)
+            return _pinned(raw), counts
+
+        return _ahead(load, batches)
+
+
+def _pinned(raw: Tensor) -> Tensor:
+    """In memory that a GPU can copy from while the processor goes on."""
+    return raw.pin_memory() if torch.cuda.is_available() else raw
+
+
+def _stack_sequences(rows: Sequence[int], clips: Sequence[F32 | U8], n_frames: int) -> Tensor:
+    """float32 (rows, n_frames, dim), NaN rows after a clip's end."""
+    for row, clip in zip(rows, clips, strict=True):
+        if clip.ndim != 2 or len(clip) == 0 or clip.shape[1] != clips[0].shape[1]:
+            raise BadMedia(
+                f"row {row}: descriptors are {clip.shape}: at least one frame of "
+                f"{clips[0].shape[-1]} numbers is needed"
+            )
+    dim = clips[0].shape[1] if clips else 0
+    batch = np.full((len(rows), n_frames, dim), np.nan, dtype=np.float32)
+    for i, clip in enumerate(clips):
+        batch[i, : len(clip)] = clip
+    return torch.from_numpy(batch)
+
+
+def _ahead(
+    load: Callable[[Sequence[int]], T], batches: Sequence[Sequence[int]]
+) -> Iterator[tuple[Sequence[int], T]]:
+    """All batches in order, each read in the background while the one before is used."""
+    if not batches:
+        return
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        waiting: Future[T] = pool.submit(load, batches[0])
+        for i, rows in enumerate(batches):
+            raw = waiting.result()
+            if i + 1 < len(batches):
+                waiting = pool.submit(load, batches[i + 1])
+            yield rows, raw
 
 
 class ResidentBatches:

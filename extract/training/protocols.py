@@ -184,7 +184,7 @@ def embedding_spec(
         name=settings.name,
         modality=net.modality,
         kind="vector",
-        dim=net.embedding_dim,
+        dim=settings.view.pooled_dim(net.embedding_dim),
         extractor=f"net:{settings.name}",
         version=net.version,
         params={
@@ -192,6 +192,7 @@ def embedding_spec(
             "width": settings.width,
             "options": dict(settings.options),
             "precision": run.precision,
+            **({"view": settings.view.record()} if settings.view.record() else {}),
         },
         weights=weights_digest(net),
         protocol=cast(Protocol, run.protocol),
@@ -349,7 +350,8 @@ def _job_facts(
     manifest, rows = clips.manifest, split.rows
     return {
         "training": TRAINING_VERSION,
-        "plan": settings.record(),
+        # What is made of the windows' embeddings comes after the training.
+        "plan": {k: v for k, v in settings.record().items() if k != "pooling"},
         "preprocessing": start.preprocessing(),
         "version": start.version,
         "initial": weights_digest(start),

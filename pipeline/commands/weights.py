@@ -210,10 +210,12 @@ def _prediction(net: Net, video: Path) -> str:
     if describe is None or not isinstance(net.input, VideoInput):
         raise BadOption(f"--video: {net.name} has no labels of its own to tell")
     from mvemo.extract.media.reading import decode_clip
+    from mvemo.extract.media.request import FrameSampling
 
-    decoded = decode_clip(video, n_frames=net.input.n_frames, sizes=(net.input.size,))
+    sampling = FrameSampling(net.input.n_frames, net.input.size)
+    decoded = decode_clip(video, pictures=(sampling,))
     if "video" in decoded.problems:
         raise BadOption(f"--video: {video}: {decoded.problems['video']}")
-    raw = torch.from_numpy(decoded.frames[net.input.size]).unsqueeze(0)
+    raw = torch.from_numpy(decoded.frames[sampling]).unsqueeze(0)
     with torch.inference_mode():
         return str(describe(raw))

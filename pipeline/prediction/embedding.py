@@ -96,7 +96,7 @@ class FeatureMaker:
         vectors: dict[int, F64] = {}
         for batch, values in embed_rows(
             net,
-            media.batches(net),
+            media.batches(net, plan_of(spec).view),
             rows,
             batch_size=self.settings.extract.embed_batch,
             device=device,

@@ -104,7 +104,7 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
             plan,
             TrainingClips(manifest, media.digests, usable, job.folds),
             run_settings,
-            batches=media.batches,
+            batches=lambda net: media.batches(net, plan.view),
             jobs=study.work / "nets",
             on_epoch=lambda label, epoch, epochs, loss: bar.note(
                 f"{label} epoch {epoch}/{epochs}, validation loss {loss:.3f}"
@@ -139,6 +139,8 @@ def predict_proba(net: Net, media: StudyMedia, rows: Ints, settings: Settings) -
         device=device,
         precision=settings.extract.run.precision,
     ):
+        # A deviation over windows comes after their mean.
+        embeddings = embeddings[:, : classifier.in_features]
         with torch.inference_mode():
             logits = classifier(torch.from_numpy(embeddings).to(device)).cpu().numpy()
         proba[start : start + len(batch)] = softmax(logits.astype(np.float64), axis=1)

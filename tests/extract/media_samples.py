@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,20 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.extract.media.reading import decode_clip
+from mvemo.extract.media.request import Decoded, FrameSampling
+
 MS = Fraction(1, 1000)
+
+
+def decode(
+    path: Path, *, n_frames: int = 32, sizes: Sequence[int] = (112,), **asked: Any
+) -> Decoded:
+    """`decode_clip` of frames spread over the clip, which are found by their size."""
+    pictures = [FrameSampling(n_frames, size) for size in sizes]
+    decoded = decode_clip(path, pictures=pictures, **asked)
+    by_size: Any = {sampling.size: frames for sampling, frames in decoded.frames.items()}
+    return replace(decoded, frames=by_size)
 
 
 def level(index: int) -> int:

@@ -10,7 +10,8 @@ from stage_samples import run, tiny_settings
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import SharedSettings
 from mvemo.extract.settings import NetSettings
-from mvemo.pipeline.input_lengths import input_seconds, longer_clips_note
+from mvemo.extract.views import ViewSettings
+from mvemo.pipeline.input_lengths import longer_clips_note, window_seconds
 
 SHARED = SharedSettings(n_frames=32, descriptors=DescriptorSettings(sr=8000, hop_length=800))
 
@@ -22,10 +23,11 @@ SHARED = SharedSettings(n_frames=32, descriptors=DescriptorSettings(sr=8000, hop
         (NetSettings("rnn", options={"n_frames": 200}), 20.0),
         # Frames are spread over the whole clip.
         (NetSettings("i3d"), None),
+        (NetSettings("i3d", view=ViewSettings(rate=16.0)), 2.0),
     ],
 )
-def test_seconds_that_a_net_reads(plan, seconds):
-    assert input_seconds(plan, SHARED) == seconds
+def test_seconds_of_a_window(plan, seconds):
+    assert window_seconds(plan, SHARED) == seconds
 
 
 def test_the_note_counts_the_clips_and_says_what_to_do():
@@ -34,9 +36,30 @@ def test_the_note_counts_the_clips_and_says_what_to_do():
     note = longer_clips_note(plan, seconds, SHARED)
     assert note.startswith("2 of 4 clips are longer than the 10 s that music1d reads, up to 61.3 s")
     assert "mvemo manifest segment" in note
-    assert note.endswith("--set nets.music1d.options.seconds=62.0")
+    assert "--set nets.music1d.views=7," in note
     plan = NetSettings("rnn", options={"n_frames": 200})
-    assert longer_clips_note(plan, seconds, SHARED).endswith("--set nets.rnn.options.n_frames=620")
+    assert "--set nets.rnn.views=4," in longer_clips_note(plan, seconds, SHARED)
+
+
+@pytest.mark.parametrize("layout", ["start", "spread", "dense"])
+def test_the_cure_of_the_note_silences_it(layout):
+    seconds = {"a": 9.0, "b": 61.3}
+    for views, expected in ((6, "6 windows of 10 s"), (7, "")):
+        view = ViewSettings(views=views, layout=layout)
+        plan = NetSettings("music1d", options={"seconds": 10.0}, view=view)
+        note = longer_clips_note(plan, seconds, SHARED)
+        assert expected in note
+        assert bool(note) == bool(expected)
+
+
+def test_windows_of_pictures_up_to_the_end_are_a_sample():
+    def note(**view):
+        view = ViewSettings(rate=16.0, **view)
+        return longer_clips_note(NetSettings("i3d", view=view), {"a": 30.0}, SHARED)
+
+    assert note(views=4) == note(views=15, layout="start") == ""
+    assert "--set nets.i3d.views=2," in note()
+    assert "--set nets.i3d.views=15," in note(views=14, layout="start")
 
 
 def test_no_note_where_every_clip_is_read_whole():

@@ -21,7 +21,7 @@ from mvemo.pipeline.starting_weights import fetch_missing_weights
 
 SMALL = {
     "musicnn": (0.1, {"seconds": 3.0}),
-    "effnet": (0.1, {"n_frames": 4, "n_used": 2, "size": 32}),
+    "effnet": (0.1, {"n_frames": 2, "size": 32}),
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets import NETS, net_names
 from mvemo.extract.settings import RecipeSettings
+from mvemo.extract.views import ViewSettings
 from mvemo.fuse import EvaluationSettings
 from mvemo.pipeline import settings as settings_module
 from mvemo.pipeline.errors import BadOption
@@ -42,7 +43,22 @@ def test_the_pretrained_profile_trains_nothing_and_has_weights_to_fetch():
     assert all(NETS[name].package is not None for name in settings.extract.nets)
     # Stage two makes statistics of what stage one writes.
     assert set(settings.fuse.lld) <= set(settings.extract.descriptors)
-    assert settings.nets == load_settings("paper").nets
+    paper = load_settings("paper").nets
+    assert {name for name in paper if settings.nets[name] != paper[name]} == {"i3d"}
+    assert settings.nets["i3d"].view == ViewSettings(views=4, rate=12.5)
+
+
+def test_views_are_settings_of_a_net():
+    overrides = ["nets.rnn.views=3", "nets.rnn.layout=dense", "nets.rnn.pooling=mean+std"]
+    settings = load_settings("paper", overrides)
+    assert settings.nets["rnn"].view == ViewSettings(views=3, layout="dense", pooling="mean+std")
+    for override, says in (
+        ("nets.rnn.views=0", "nets.rnn.views is 0: it must be 1 or more"),
+        ("nets.rnn.rate=2.0", "rnn: rate is 2.0, which is for nets of pictures"),
+        ("nets.rnn.layout=sideways", "one of start, spread, dense"),
+    ):
+        with pytest.raises(BadOption, match=says):
+            load_settings("paper", [override])
 
 
 def test_paper_profile_holds_the_chosen_row_of_table_2():

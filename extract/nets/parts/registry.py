@@ -143,6 +143,21 @@ def input_of(settings: NetSettings) -> NetInput:
     return NETS[settings.name].input_of(options_of(settings))
 
 
+def check_view(settings: NetSettings) -> None:
+    """Raise `BadSetting` where a net has views that are not for its modality.
+
+    Examples
+    --------
+    >>> from mvemo.extract.views import ViewSettings
+    >>> check_view(NetSettings("musicnn", view=ViewSettings(rate=12.5)))
+    Traceback (most recent call last):
+    mvemo.extract.errors.BadSetting: musicnn: rate is 12.5, which is for nets of pictures
+    """
+    rate = settings.view.rate
+    if rate and NETS[settings.name].modality != "video":
+        raise BadSetting(f"{settings.name}: rate is {rate}, which is for nets of pictures")
+
+
 def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) -> Net:
     """Make a net with random weights, drawn from torch's global generator.
 

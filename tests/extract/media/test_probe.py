@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from media_samples import grey, sine, write_media
+from media_samples import decode, grey, sine, write_media
 
 from mvemo.extract.errors import BadMedia, MissingFile
 from mvemo.extract.media.probe import probe_seconds
-from mvemo.extract.media.reading import decode_clip
 
 # A codec's last packet is padded, at most by one frame of 1,024 samples.
 PACKET = 1024 / 16000
@@ -43,14 +42,14 @@ def test_containers_are_as_long_as_what_decodes(tmp_path: Path, name: str, optio
         sound=sine(2.7, 16000),
         **options,
     )
-    decoded = decode_clip(path, n_frames=4, sizes=(32,) if shown else ())
+    decoded = decode(path, n_frames=4, sizes=(32,) if shown else ())
     assert not decoded.problems
     assert probe_seconds(path) == pytest.approx(decoded.seconds, abs=2 * PACKET)
 
 
 def test_mp3_is_as_long_as_what_decodes(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.mp3", sine(2.7, 16000)[0], 16000)
-    decoded = decode_clip(tmp_path / "a.mp3", sizes=())
+    decoded = decode(tmp_path / "a.mp3", sizes=())
     assert not decoded.problems
     assert probe_seconds(tmp_path / "a.mp3") == pytest.approx(decoded.seconds, abs=2 * PACKET)
 

@@ -11,12 +11,11 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
-from media_samples import grey, index_of, sine, write_media
+from media_samples import decode, grey, index_of, sine, write_media
 from numpy.typing import NDArray
 
 from mvemo.extract.errors import BadMedia, BadSetting, MissingFile
 from mvemo.extract.media.checks import NO_AUDIO, NO_VIDEO, Problem
-from mvemo.extract.media.reading import decode_clip
 
 # Shown from these milliseconds on; the last one for as long as the container says.
 TIMES = [0, 40, 80, 500, 540, 900, 1400, 1410, 1420, 2000, 2500, 2600, 2700, 2800, 3000, 3500]
@@ -28,7 +27,7 @@ def pictures(count: int) -> list[NDArray[np.uint8]]:
 
 
 def chosen(path: Path, **asked: Any) -> list[int]:
-    decoded = decode_clip(path, sample_rates=(), sizes=(16,), **asked)
+    decoded = decode(path, sample_rates=(), sizes=(16,), **asked)
     assert decoded.problems == {}
     return [index_of(frame) for frame in decoded.frames[16]]
 
@@ -90,7 +89,7 @@ def test_skipped_frames_change_no_other(tmp_path: Path) -> None:
             for f in container.decode(video=0)
         }
     assert len(shown) == 40
-    found = decode_clip(path, sample_rates=(), n_frames=7, sizes=(48,), duration=1.6).frames[48]
+    found = decode(path, sample_rates=(), n_frames=7, sizes=(48,), duration=1.6).frames[48]
     for i, frame in enumerate(found):
         at = max(t for t in shown if t <= (i + 0.5) * 1.6 / 7)
         assert np.array_equal(frame, shown[at][:, 8:56])
@@ -110,7 +109,7 @@ def test_pictures_that_begin_late_and_sound_that_does(tmp_path: Path) -> None:
         audio_codec="pcm_s16le",
     )
     # Until 1 s there is only the first; they end at 1.94 s.
-    assert decode_clip(late, n_frames=4, sizes=(16,), duration=2.0).problems == {}
+    assert decode(late, n_frames=4, sizes=(16,), duration=2.0).problems == {}
     assert chosen(late, n_frames=4, duration=2.0) == [0, 0, 2, 6]
     path = write_media(
         tmp_path / "b.mkv",
@@ -120,7 +119,7 @@ def test_pictures_that_begin_late_and_sound_that_does(tmp_path: Path) -> None:
         audio_codec="pcm_s16le",
         sound_at=0.5,
     )
-    wave = decode_clip(path).waveforms[16000]
+    wave = decode(path).waveforms[16000]
     assert len(wave) == 1.2 * 16000
     assert not wave[:8000].any()
     assert np.abs(wave[8000:] - sine(0.7, 16000)[0]).max() < 1e-4
@@ -134,7 +133,7 @@ def test_a_still_picture_with_sound(tmp_path: Path) -> None:
         sound=sine(2.0, 16000),
         audio_codec="flac",
     )
-    decoded = decode_clip(path, n_frames=3, sizes=(16,))
+    decoded = decode(path, n_frames=3, sizes=(16,))
     assert decoded.problems == {}
     assert [index_of(f) for f in decoded.frames[16]] == [0, 0, 0]
 
@@ -165,8 +164,8 @@ def test_rotation(tmp_path: Path, degrees: int, turns: int) -> None:
     turned.write_bytes(rotated(plain.read_bytes(), degrees))
     with av.open(str(turned)) as container:
         assert next(container.decode(video=0)).rotation % 360 == degrees % 360
-    upright = decode_clip(plain, sample_rates=(), n_frames=1, sizes=(64,)).frames[64][0]
-    found = decode_clip(turned, sample_rates=(), n_frames=1, sizes=(64,)).frames[64][0]
+    upright = decode(plain, sample_rates=(), n_frames=1, sizes=(64,)).frames[64][0]
+    found = decode(turned, sample_rates=(), n_frames=1, sizes=(64,)).frames[64][0]
     assert upright[:10, :10].min() > 200
     assert np.array_equal(found, np.rot90(upright, turns))
 
@@ -188,7 +187,7 @@ def test_odd_sizes_and_pixel_formats(tmp_path: Path, pix_fmt: str, codec: str) -
     path = write_media(
         tmp_path / "a.mkv", frames=[picture] * 5, times_ms=PLAIN[:5], codec=codec, pix_fmt=pix_fmt
     )
-    decoded = decode_clip(path, sample_rates=(), n_frames=2, sizes=(17, 112))
+    decoded = decode(path, sample_rates=(), n_frames=2, sizes=(17, 112))
     assert decoded.frames[17].shape == (2, 17, 17, 3)
     assert decoded.frames[112].shape == (2, 112, 112, 3)
     assert abs(int(decoded.frames[112].max()) - int(picture.max())) <= 2
@@ -201,7 +200,7 @@ def test_short_side_is_scaled_and_the_middle_taken(tmp_path: Path) -> None:
     path = write_media(
         tmp_path / "a.mkv", frames=[picture] * 3, times_ms=PLAIN[:3], codec="ffv1", pix_fmt="bgr0"
     )
-    found = decode_clip(path, sample_rates=(), n_frames=1, sizes=(20,)).frames[20][0]
+    found = decode(path, sample_rates=(), n_frames=1, sizes=(20,)).frames[20][0]
     # Three by three pixels each make one.
     expected = picture[:, 10:70].reshape(20, 3, 20, 3, 3).mean(axis=(1, 3))
     assert np.abs(found - expected).max() <= 1
@@ -215,7 +214,7 @@ def test_short_side_is_scaled_and_the_middle_taken(tmp_path: Path) -> None:
 def test_audio_files_agree_with_another_reader(tmp_path: Path, suffix: str, sr: int) -> None:
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, sine(1.0, sr, 500.0, channels=2).T, sr)
-    wave = decode_clip(path, sample_rates=(sr,), sizes=()).waveforms[sr]
+    wave = decode(path, sample_rates=(sr,), sizes=()).waveforms[sr]
     if suffix == ".mp3":
         expected = soundfile.read(path, dtype="float32")[0].mean(axis=1)
     else:
@@ -241,7 +240,7 @@ def test_sound_is_the_mean_of_its_channels(
     path = write_media(
         tmp_path / "a.mkv", sound=sound, sr=sr, layout=layout, audio_codec="pcm_s16le"
     )
-    decoded = decode_clip(path, sample_rates=(sr,), sizes=())
+    decoded = decode(path, sample_rates=(sr,), sizes=())
     wave = decoded.waveforms[sr]
     assert wave.dtype == np.float32
     assert wave.shape == (sr // 2,)
@@ -251,7 +250,7 @@ def test_sound_is_the_mean_of_its_channels(
 
 def test_a_sine_keeps_its_frequency_and_loudness(tmp_path: Path) -> None:
     path = write_media(tmp_path / "a.m4a", sound=sine(2.0, 44100, 1000.0), sr=44100)
-    decoded = decode_clip(path, sample_rates=(12000, 16000, 44100), sizes=())
+    decoded = decode(path, sample_rates=(12000, 16000, 44100), sizes=())
     for sr, wave in decoded.waveforms.items():
         assert abs(len(wave) / sr - 2.0) < 0.05
         assert abs(peak_hertz(wave, sr) - 1000.0) < 1.0
@@ -281,7 +280,7 @@ def test_a_stretch_begins_and_ends_at_the_sample(tmp_path: Path, name: str) -> N
     for start, duration in ((0.0, None), (0.25, 1.0), (3.125, 2.0), (5.0, None)):
         first = round(start * sr)
         expected = noise[0, first : None if duration is None else first + int(duration * sr)]
-        decoded = decode_clip(path, start=start, duration=duration, sizes=sizes, n_frames=2)
+        decoded = decode(path, start=start, duration=duration, sizes=sizes, n_frames=2)
         assert decoded.problems == {}
         wave = decoded.waveforms[16000]
         assert len(wave) == len(expected)
@@ -291,11 +290,11 @@ def test_a_stretch_begins_and_ends_at_the_sample(tmp_path: Path, name: str) -> N
 def test_a_modality_that_is_not_asked_for_is_no_problem(tmp_path: Path) -> None:
     sound = write_media(tmp_path / "a.m4a", sound=sine(0.5, 16000))
     silent = write_media(tmp_path / "b.mp4", frames=pictures(10), times_ms=PLAIN[:10])
-    assert decode_clip(sound, sizes=()).problems == {}
-    assert decode_clip(silent, sample_rates=()).problems == {}
-    assert decode_clip(sound).problems == {"video": NO_VIDEO}
-    assert list(decode_clip(sound).waveforms) == [16000]
-    decoded = decode_clip(silent, n_frames=2)
+    assert decode(sound, sizes=()).problems == {}
+    assert decode(silent, sample_rates=()).problems == {}
+    assert decode(sound).problems == {"video": NO_VIDEO}
+    assert list(decode(sound).waveforms) == [16000]
+    decoded = decode(silent, n_frames=2)
     assert decoded.problems == {"audio": NO_AUDIO}
     assert decoded.frames[112].shape == (2, 112, 112, 3)
     assert abs(decoded.seconds - 0.4) < 1e-9
@@ -317,13 +316,13 @@ def test_files_that_are_no_media_are_refused(
     (tmp_path / "no moov.mp4").write_bytes(data[: data.index(b"moov") - 4])
     for name in ("empty.mp4", "text.mp4", "text.wav", "noise.mp3", "no moov.mp4"):
         with pytest.raises(BadMedia) as caught:
-            decode_clip(tmp_path / name)
+            decode(tmp_path / name)
         assert str(caught.value).startswith(f"{tmp_path / name}: ")
         assert "\n" not in str(caught.value)
     with pytest.raises(BadMedia, match="folder"):
-        decode_clip(tmp_path)
+        decode(tmp_path)
     with pytest.raises(MissingFile, match="no such"):
-        decode_clip(tmp_path / "gone.mp4")
+        decode(tmp_path / "gone.mp4")
     assert capfd.readouterr() == ("", "")
 
 
@@ -340,7 +339,7 @@ def test_files_that_are_no_media_are_refused(
 )
 def test_bad_settings(tmp_path: Path, asked: dict[str, Any]) -> None:
     with pytest.raises(BadSetting, match="must be"):
-        decode_clip(tmp_path / "a.mp4", **asked)
+        decode(tmp_path / "a.mp4", **asked)
 
 
 def test_silent_and_broken_sound(tmp_path: Path) -> None:
@@ -351,17 +350,17 @@ def test_silent_and_broken_sound(tmp_path: Path) -> None:
         sound=np.zeros((1, 6400), np.float32),
         audio_codec="pcm_s16le",
     )
-    decoded = decode_clip(quiet, n_frames=2)
+    decoded = decode(quiet, n_frames=2)
     assert decoded.problems["audio"].reason.startswith("silent: ")
     assert decoded.waveforms == {}
     assert list(decoded.frames) == [112]
     # The limit is -80 dB of full scale.
     for peak, silent in ((0.9e-4, True), (1.1e-4, False)):
         soundfile.write(tmp_path / "b.wav", np.tile([peak, -peak], 500), 16000, subtype="FLOAT")
-        problems = decode_clip(tmp_path / "b.wav", sizes=()).problems
+        problems = decode(tmp_path / "b.wav", sizes=()).problems
         assert ("audio" in problems) is silent
     soundfile.write(tmp_path / "c.wav", np.array([0.1, np.nan, np.inf] * 9), 16000, subtype="FLOAT")
-    assert decode_clip(tmp_path / "c.wav", sizes=()).problems == {
+    assert decode(tmp_path / "c.wav", sizes=()).problems == {
         "audio": Problem("18 samples are not finite")
     }
 
@@ -373,7 +372,7 @@ def test_a_clip_after_the_end(tmp_path: Path, name: str) -> None:
         soundfile.write(path, sine(1.2, 16000)[0], 16000)
     else:
         write_media(path, frames=pictures(30), times_ms=PLAIN, sound=sine(1.2, 16000))
-    decoded = decode_clip(path, start=9.0, duration=1.0)
+    decoded = decode(path, start=9.0, duration=1.0)
     assert set(decoded.problems) == {"audio", "video"}
     assert "starts at 9 s" in decoded.problems["audio"].reason
     assert not decoded.frames
@@ -391,17 +390,17 @@ def test_cut_off_containers(tmp_path: Path, suffix: str, capfd: pytest.CaptureFi
         sound=sine(5.0, 16000),
         container_options={"movflags": "faststart"} if suffix == ".mp4" else {},
     )
-    assert decode_clip(path, n_frames=2).problems == {}
+    assert decode(path, n_frames=2).problems == {}
     data = path.read_bytes()
     short = tmp_path / f"b{suffix}"
     short.write_bytes(data[: len(data) // 2])
-    problems = decode_clip(short, n_frames=2).problems
+    problems = decode(short, n_frames=2).problems
     assert set(problems) == {"audio", "video"}
     for why in map(str, problems.values()):
         assert why.startswith("cut off: 2.")
         assert "of 5." in why or "of 4.9" in why
     # What is there can be had by asking for no more.
-    assert decode_clip(short, n_frames=2, duration=2.0).problems == {}
+    assert decode(short, n_frames=2, duration=2.0).problems == {}
     assert capfd.readouterr() == ("", "")
 
 
@@ -413,7 +412,7 @@ def test_cut_off_audio_files(
     soundfile.write(path, sine(4.0, 16000)[0], 16000)
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
-    decoded = decode_clip(path, sizes=())
+    decoded = decode(path, sizes=())
     assert decoded.problems["audio"].reason.startswith("cut off: ")
     assert "of 4.0 s" in decoded.problems["audio"].reason
     assert capfd.readouterr() == ("", "")
@@ -423,8 +422,8 @@ def test_a_file_that_ends_before_the_clip(tmp_path: Path) -> None:
     path = write_media(
         tmp_path / "a.mp4", frames=pictures(30), times_ms=PLAIN, sound=sine(1.2, 16000)
     )
-    assert decode_clip(path, duration=1.4, n_frames=2).problems == {}
-    problems = decode_clip(path, duration=3.0, n_frames=2).problems
+    assert decode(path, duration=1.4, n_frames=2).problems == {}
+    problems = decode(path, duration=3.0, n_frames=2).problems
     assert problems["video"] == Problem("cut off: 1.2 of 3.0 s decode")
     assert problems["audio"].reason.startswith("cut off: 1.")
 
@@ -444,7 +443,7 @@ def test_a_video_of_which_no_frame_decodes(tmp_path: Path) -> None:
         for packet in container.demux(video=0):
             data = data.replace(bytes(packet), bytes(packet.size)) if packet.size else data
     path.write_bytes(data)
-    decoded = decode_clip(path, n_frames=2)
+    decoded = decode(path, n_frames=2)
     assert decoded.problems == {"video": Problem("no frame decodes")}
     assert list(decoded.waveforms) == [16000]
 
@@ -456,7 +455,7 @@ def test_a_title_that_is_not_utf_8(tmp_path: Path) -> None:
     data = path.read_bytes()
     assert data.count(b"cafe.") == 1
     path.write_bytes(data.replace(b"cafe.", b"caf\xe9\xff"))
-    assert decode_clip(path, sizes=()).problems == {}
+    assert decode(path, sizes=()).problems == {}
 
 
 # --- real files
@@ -469,7 +468,7 @@ def test_real_clips(shared_data: Path) -> None:
     files = sorted(files, key=lambda f: -len(f.name))[:2]
     assert files
     for path in files:
-        decoded = decode_clip(path, n_frames=8, sizes=(112,))
+        decoded = decode(path, n_frames=8, sizes=(112,))
         assert decoded.problems == {}
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
@@ -500,7 +499,7 @@ def test_a_flac_that_does_not_tell_its_length_is_read(tmp_path):
     data[21] &= 0xF0
     data[22:26] = bytes(4)
     path.write_bytes(data)
-    clip = decode_clip(path, sample_rates=(16000,), sizes=())
+    clip = decode(path, sample_rates=(16000,), sizes=())
     assert clip.problems == {}
     assert len(clip.waveforms[16000]) == 32000
 
@@ -513,4 +512,4 @@ def test_a_codec_that_nobody_knows_is_told_in_words(tmp_path):
     at = data.rfind(tag)
     path.write_bytes(data[:at] + b"zzzz" + data[at + 4 :])
     with pytest.raises(BadMedia, match="damaged, or of an unknown codec"):
-        decode_clip(path, sizes=(32,), sample_rates=())
+        decode(path, sizes=(32,), sample_rates=())

@@ -84,7 +84,7 @@ def published() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def net(published) -> EffNet:
-    net = build_net("effnet", 6, n_frames=3, n_used=2, size=SIZE)
+    net = build_net("effnet", 6, n_frames=2, size=SIZE)
     assert isinstance(net, EffNet)
     match = net.load_pretrained({k: torch.from_numpy(v) for k, v in published.items()})
     assert match.missing == ("classifier.weight", "classifier.bias")
@@ -100,9 +100,8 @@ def frames(n: int, size: int = SIZE, seed: int = 3) -> torch.Tensor:
 
 @torch.inference_mode()
 def test_it_agrees_with_an_independent_forward_pass(net, published):
-    raw = frames(3)
-    # Of three frames the first and the last are used: the middles of two halves.
-    pictures = [(raw[0, i].numpy().astype(np.float64) - 127.0) / 128.0 for i in (0, 2)]
+    raw = frames(2)
+    pictures = [(raw[0, i].numpy().astype(np.float64) - 127.0) / 128.0 for i in range(2)]
     features = np.stack(
         [independent_features(picture.transpose(2, 0, 1), published) for picture in pictures]
     )
@@ -110,7 +109,7 @@ def test_it_agrees_with_an_independent_forward_pass(net, published):
     found = net.embed(net.prepare(raw))[0].numpy()
     assert found.shape == (2560,)
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
-    double = build_net("effnet", 6, n_frames=3, n_used=2, size=SIZE)
+    double = build_net("effnet", 6, n_frames=2, size=SIZE)
     double.load_state_dict(net.state_dict())
     exact = double.eval().double().embed(net.prepare(raw).double())[0].numpy()
     # A deviation is no less than 1e-6.
@@ -119,7 +118,7 @@ def test_it_agrees_with_an_independent_forward_pass(net, published):
 
 @torch.inference_mode()
 def test_odd_sizes_are_padded_as_published(published):
-    net = build_net("effnet", 6, n_frames=1, n_used=1, size=45)
+    net = build_net("effnet", 6, n_frames=1, size=45)
     net.load_pretrained({k: torch.from_numpy(v) for k, v in published.items()})
     raw = frames(1, 45)
     picture = (raw[0, 0].numpy().astype(np.float64) - 127.0) / 128.0
@@ -128,20 +127,8 @@ def test_odd_sizes_are_padded_as_published(published):
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize(
-    ("decoded", "used", "expected"),
-    [(32, 8, [2, 6, 10, 14, 18, 22, 26, 30]), (8, 8, list(range(8))), (4, 8, [0, 1, 2, 3])],
-)
-def test_frames_are_spread_over_those_decoded(decoded, used, expected):
-    net = build_net("effnet", 2, width=0.05, n_frames=decoded, n_used=used, size=32)
-    raw = torch.zeros(1, decoded, 32, 32, 3, dtype=torch.uint8)
-    raw += torch.arange(decoded, dtype=torch.uint8)[None, :, None, None, None]
-    found = net.prepare(raw)[0, :, 0, 0, 0] * 128 + 127
-    assert found.round().int().tolist() == expected
-
-
 def test_it_learns_also_from_still_pictures():
-    net = build_net("effnet", 2, width=0.1, n_frames=4, n_used=4, size=32)
+    net = build_net("effnet", 2, width=0.1, n_frames=4, size=32)
     still = frames(1).expand(2, 4, -1, -1, -1)
     net.train()
     net(net.prepare(still)).square().sum().backward()
@@ -160,7 +147,6 @@ def test_its_own_weights_are_read_back():
     ("options", "message"),
     [
         ({"n_frames": 0}, "n_frames is 0: it must be at least 1"),
-        ({"n_used": 0}, "n_used is 0"),
         ({"size": 16}, "size is 16: it must be at least 32"),
         ({"dropout": -0.1}, "dropout is -0.1"),
         ({"norm_momentum": 2.0}, "norm_momentum is 2.0"),

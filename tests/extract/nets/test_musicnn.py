@@ -167,14 +167,19 @@ def test_a_clip_shorter_than_a_patch_is_one_with_silence_behind(net):
 
 
 @torch.inference_mode()
-def test_tags_follow_the_units_where_they_are_asked_for(net, published):
-    both = build_net("musicnn", 6, tags=True)
-    load(both, published)
-    x = net.prepare(batch_of(net, tone(7.0)))
-    embedded = both.eval().embed(x)
-    assert (net.embedding_dim, both.embedding_dim) == (200, 250)
-    torch.testing.assert_close(embedded[:, :200], net.embed(x))
-    torch.testing.assert_close(embedded[:, 200:], net.tag_probabilities(x))
+def test_outputs_stand_in_the_order_asked_for(net, published):
+    all_of_it = build_net("musicnn", 6, outputs="units, deviation,front,tags")
+    load(all_of_it, published)
+    x = net.prepare(batch_of(net, tone(7.0), tone(3.5, 880.0)))
+    units, deviation, front, tags = all_of_it.eval().embed(x).split([200, 200, 1506, 50], dim=1)
+    assert (net.embedding_dim, all_of_it.embedding_dim) == (200, 1956)
+    torch.testing.assert_close(units, net.embed(x))
+    torch.testing.assert_close(tags, net.tag_probabilities(x))
+    patches = [net.patch_front(x[i, :n]) for i, n in ((0, 2), (1, 1))]
+    for i, patch in enumerate(patches):
+        torch.testing.assert_close(front[i], patch.mean(dim=0))
+        expected = net.patch_units(patch).std(dim=0, correction=0)
+        torch.testing.assert_close(deviation[i], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_it_learns_and_keeps_its_front_end(published):
@@ -202,6 +207,9 @@ def test_its_own_weights_are_read_back():
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"norm_momentum": 0.0}, "norm_momentum is 0.0"),
         ({"patch": 3}, "option 'patch'"),
+        ({"outputs": "units,tag"}, "outputs is 'units,tag': some of units, deviation, front, tags"),
+        ({"outputs": "tags,tags"}, "each once"),
+        ({"outputs": ""}, "outputs is ''"),
     ],
 )
 def test_bad_options_are_refused(options, message):

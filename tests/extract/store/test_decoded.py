@@ -19,6 +19,7 @@ from mvemo.cache import content_digest
 from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.checks import NO_VIDEO, Problem
 from mvemo.extract.media.reading import decode_clip
+from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.store import arrays
 from mvemo.extract.store import decoded as store_module
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
@@ -27,7 +28,9 @@ from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.extract.workers.pool import Outcome, run_calls
 from mvemo.extract.workers.process import Call
 
-REQUEST = DecodeRequest(sample_rates=(16000,), n_frames=4, sizes=(16,))
+SMALL = FrameSampling(n_frames=4, size=16)
+LARGER, MORE = FrameSampling(n_frames=4, size=20), FrameSampling(n_frames=8, size=16)
+REQUEST = DecodeRequest(sample_rates=(16000,), pictures=(SMALL,))
 
 
 @pytest.fixture
@@ -71,13 +74,13 @@ def test_arrays_are_those_of_the_clip(tmp_path: Path, clip: Path) -> None:
     store, found = decode(tmp_path / "store", job(clip), job(clip, "cut", start=0.1, duration=0.2))
     assert found == {"one": {}, "cut": {}}
     for clip_id, stretch in (("one", {}), ("cut", {"start": 0.1, "duration": 0.2})):
-        decoded = decode_clip(clip, n_frames=4, sizes=(16,), **stretch)  # type: ignore[arg-type]
-        wave, frames = store.waveform(clip_id, 16000), store.frames(clip_id, 16)
+        decoded = decode_clip(clip, pictures=(SMALL,), **stretch)  # type: ignore[arg-type]
+        wave, frames = store.waveform(clip_id, 16000), store.frames(clip_id, SMALL)
         assert isinstance(wave, np.memmap)
         assert np.array_equal(wave, decoded.waveforms[16000])
-        assert np.array_equal(frames, decoded.frames[16])
+        assert np.array_equal(frames, decoded.frames[SMALL])
     with pytest.raises(BadMedia, match="not in the working cache"):
-        store.frames("one", 32)
+        store.frames("one", LARGER)
     with pytest.raises(BadMedia, match="'two'"):
         store.waveform("two", 16000)
 
@@ -88,17 +91,17 @@ def test_nothing_is_decoded_twice(tmp_path: Path, clip: Path, calls: list[Decode
     store, found = decode(tmp_path / "store", job(clip), job(same, "two"))
     assert found == {"one": {}, "two": {}}
     assert len(calls) == 1
-    assert np.array_equal(store.frames("one", 16), store.frames("two", 16))
+    assert np.array_equal(store.frames("one", SMALL), store.frames("two", SMALL))
     decode(tmp_path / "store", job(clip))
-    decode(tmp_path / "store", job(clip), request=DecodeRequest((16000,), 4, ()))
+    decode(tmp_path / "store", job(clip), request=DecodeRequest((16000,), ()))
     assert len(calls) == 1
     # Only what is new: a rate, a size, a count.
-    decode(tmp_path / "store", job(clip), request=DecodeRequest((16000, 12000), 4, (16,)))
-    assert (calls[1].sample_rates, calls[1].sizes) == ((12000,), ())
-    decode(tmp_path / "store", job(clip), request=DecodeRequest((12000,), 4, (16, 20)))
-    assert (calls[2].sample_rates, calls[2].sizes) == ((), (20,))
-    decode(tmp_path / "store", job(clip), request=DecodeRequest((), 8, (16,)))
-    assert (calls[3].n_frames, calls[3].sizes) == (8, (16,))
+    decode(tmp_path / "store", job(clip), request=DecodeRequest((16000, 12000), (SMALL,)))
+    assert (calls[1].sample_rates, calls[1].pictures) == ((12000,), ())
+    decode(tmp_path / "store", job(clip), request=DecodeRequest((12000,), (SMALL, LARGER)))
+    assert (calls[2].sample_rates, calls[2].pictures) == ((), (LARGER,))
+    decode(tmp_path / "store", job(clip), request=DecodeRequest((), (MORE,)))
+    assert calls[3].pictures == (MORE,)
     decode(tmp_path / "store", job(clip, start=0.1))
     assert len(calls) == 5
 
@@ -110,7 +113,7 @@ def test_a_changed_file_is_decoded_again(
     write_media(clip, frames=[grey(20)] * 5, times_ms=[0, 40, 80, 120, 160], sound=sine(0.2, 16000))
     store, _ = decode(tmp_path / "store", job(clip))
     assert len(calls) == 2
-    assert store.frames("one", 16).min() > 120
+    assert store.frames("one", SMALL).min() > 120
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "junk", "other"])
@@ -118,7 +121,7 @@ def test_damaged_arrays_are_decoded_again(
     tmp_path: Path, clip: Path, calls: list[DecodeRequest], damage: str
 ) -> None:
     store, _ = decode(tmp_path / "store", job(clip))
-    whole = np.array(store.frames("one", 16))
+    whole = np.array(store.frames("one", SMALL))
     (path,) = (tmp_path / "store").rglob("4x16.npy")
     data = path.read_bytes()
     path.unlink()
@@ -128,8 +131,8 @@ def test_damaged_arrays_are_decoded_again(
         path.write_bytes({"cut": data[:-100], "empty": b"", "junk": b"junk" * 99}[damage])
     store, found = decode(tmp_path / "store", job(clip))
     assert found == {"one": {}}
-    assert (calls[1].sample_rates, calls[1].sizes) == ((), (16,))
-    assert np.array_equal(store.frames("one", 16), whole)
+    assert (calls[1].sample_rates, calls[1].pictures) == ((), (SMALL,))
+    assert np.array_equal(store.frames("one", SMALL), whole)
 
 
 def test_problems_are_stored_and_other_clips_are_decoded(
@@ -165,7 +168,7 @@ def test_problems_of_another_form_are_found_out_again(
         path.write_text(text)
         calls.clear()
         assert decode(tmp_path / "store", job(sound))[1] == {"one": {"video": NO_VIDEO}}
-        assert [(call.sample_rates, call.sizes) for call in calls] == [((), (16,))]
+        assert [(call.sample_rates, call.pictures) for call in calls] == [((), (SMALL,))]
     calls.clear()
     assert decode(tmp_path / "store", job(sound))[1] == {"one": {"video": NO_VIDEO}}
     assert calls == []
@@ -190,7 +193,7 @@ def test_workers_write_the_same(tmp_path: Path, clip: Path) -> None:
     assert found == found_too
     assert set(found) == {j.clip_id for j in jobs}
     for j in jobs[:4]:
-        assert np.array_equal(one.frames(j.clip_id, 16), two.frames(j.clip_id, 16))
+        assert np.array_equal(one.frames(j.clip_id, SMALL), two.frames(j.clip_id, SMALL))
         assert np.array_equal(one.waveform(j.clip_id, 16000), two.waveform(j.clip_id, 16000))
     assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
 
@@ -223,9 +226,10 @@ import sys
 # A test run in the background of a shell has its interrupts ignored, which is inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
+from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
 from mvemo.extract.store.folders import DecodeJob, DecodeRequest
-store = DecodedStore(Path(sys.argv[1]), DecodeRequest((16000,), 4, (16,)))
+store = DecodedStore(Path(sys.argv[1]), DecodeRequest((16000,), (FrameSampling(4, 16),)))
 jobs = [DecodeJob(str(i), Path(sys.argv[2]), "0", 0.0, 0.1 + i / 1e5) for i in range(3000)]
 try:
     decode_many(store, jobs, DecodeSettings(2), on_clip=lambda *_: print("done", flush=True))
