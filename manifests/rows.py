@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,13 @@ from mvemo.manifests.labels import LabelKind
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.tables import parse_number
 
+# A path that tidying leaves as it is; what else is tidy takes the longer way.
+_TIDY = re.compile(r"(?:[^./\\][^/\\]*/)*[^./\\][^/\\]*")
+
 RESERVED = ("label", "path", "clip_id", "group", "start", "duration", "fold", "split")
 
 
-@dataclass
+@dataclass(slots=True)
 class Row:
     """A clip while it is read; empty text stands for what is not known yet."""
 
@@ -93,8 +97,9 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
     stems: dict[str, set[str]] = {}
     for path in per_path:
         stems.setdefault(posixpath.splitext(path)[0], set()).add(path)
+    stem_of = {path: stem for stem, paths in stems.items() for path in paths}
     for row in rows:
-        stem = posixpath.splitext(row.path)[0]
+        stem = stem_of[row.path]
         source = (stem if len(stems[stem]) == 1 else row.path).strip()
         several = per_path[row.path] > 1
         if not row.clip_id:
@@ -162,6 +167,8 @@ def _seconds(start: float) -> str:
 
 def inside_root(cell: str, root: Path) -> str | None:
     """The path relative to the root, tidied, with forward slashes; None if not below it."""
+    if _TIDY.fullmatch(cell):
+        return cell
     if os.path.isabs(cell):
         cell = os.path.relpath(cell, os.path.abspath(root))
     tidy = posixpath.normpath(cell.replace(os.sep, "/"))

@@ -11,17 +11,21 @@ without stage one's packages runs all of stage two.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
 
 from mvemo.pipeline.commands.options import with_verbosity
 from mvemo.pipeline.messages import Verbosity
+from mvemo.pipeline.terminal import guarded_streams
 
 # Subcommand -> where it is, and its line in ``mvemo --help``.
 COMMANDS = {
@@ -102,6 +106,12 @@ with_verbosity(mvemo)
 
 def run(command: Callable[..., Any], name: str) -> None:
     """Run a click command as a program: errors become one line and an exit code."""
+    with guarded_streams():
+        _run(command, name)
+
+
+def _run(command: Callable[..., Any], name: str) -> None:
+    interrupts = _noted_interrupts()
     shared = Verbosity()
     # click writes colours to a terminal; see no-color.org.
     color = False if os.environ.get("NO_COLOR") else None
@@ -120,9 +130,11 @@ def run(command: Callable[..., Any], name: str) -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted; what was finished is kept, run the same again", err=True)
-        sys.exit(130)
+        _end_interrupted()
     except Exception as error:
+        if interrupts:
+            # Packages that are being imported make other errors of it.
+            _end_interrupted()
         line = bad_input(error)
         if line is None:
             raise
@@ -131,6 +143,25 @@ def run(command: Callable[..., Any], name: str) -> None:
         click.echo(f"{name}: {line}", err=True)
         sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _noted_interrupts() -> list[int]:
+    """A list that gets an entry at each Ctrl-C, which raises KeyboardInterrupt as ever."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if usual and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, note)
+    return noted
+
+
+def _end_interrupted() -> NoReturn:
+    click.echo("interrupted; what was finished is kept, run the same again", err=True)
+    sys.exit(130)
 
 
 def bad_input(error: Exception) -> str | None:
@@ -156,4 +187,5 @@ def main() -> None:
 
 def main_cv() -> None:
     """Entry point of ``mvemo-cv``."""
-    run(load_command("cv"), "mvemo-cv")
+    # Imported inside `run`, which ends an interrupted import in one line.
+    run(lambda **options: load_command("cv")(**options), "mvemo-cv")

@@ -9,6 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mvemo.pipeline.messages import tell, verbosity
+from mvemo.pipeline.terminal import escaped, unguarded
 
 
 class Progress:
@@ -32,12 +33,12 @@ class Progress:
         self._quiet = verbosity() == "quiet" or not sys.stderr.isatty()
         self._bar: Any = tqdm(
             total=total,
-            desc=title,
+            desc=escaped(title),
             unit=unit,
             disable=self._quiet,
             leave=False,
             dynamic_ncols=True,
-            file=sys.stderr,
+            file=unguarded(sys.stderr),
         )
         self._done = 0
 
@@ -49,12 +50,12 @@ class Progress:
         if self.failures:
             parts.append(f"{self.failures} failed")
         if parts:
-            self._bar.set_postfix_str(", ".join(parts), refresh=False)
+            self._bar.set_postfix_str(escaped(", ".join(parts)), refresh=False)
         self._bar.update(count)
 
     def note(self, text: str) -> None:
         """Say what is going on within a step."""
-        self._bar.set_postfix_str(text)
+        self._bar.set_postfix_str(escaped(text))
 
     def __enter__(self) -> Progress:
         return self

@@ -30,7 +30,7 @@ FLOORS = {
         "model",
         "schemes segments",
         "rows splits",
-        "layouts writer",
+        "layouts media_files writer",
         "reader",
         "demo",
     ),
@@ -66,7 +66,7 @@ FLOORS = {
         "compare_runs external",
     ),
     "pipeline": (
-        "errors messages provenance",
+        "errors messages provenance terminal",
         "progress",
         "input_lengths inputs settings",
         "clip_lengths clip_media clip_tables starting_weights",

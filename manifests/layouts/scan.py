@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from mvemo.manifests.splits.names import part_of
 
 Layout = Literal["auto", "class-folders", "ravdess"]
 LAYOUTS: tuple[Layout, ...] = ("auto", "class-folders", "ravdess")
+
+# Why a link is left out, and what takes it.
+LINK = "a link out of the folder (--follow-links takes them)"
 
 # What a manifest calls the parts of a split.
 SPLITS = ("train", "val", "test")
@@ -99,6 +103,7 @@ def scan_clips(
     name: str | None = None,
     layout: Layout = "auto",
     channel: str | None = None,
+    follow_links: bool = False,
 ) -> Scan:
     """Find the clips of a folder and their labels.
 
@@ -119,6 +124,9 @@ def scan_clips(
         Of the manifest; default: the folder's name.
     channel
         RAVDESS: only ``speech`` or only ``song``.
+    follow_links
+        Also take clips that a link leads to outside of the folder; otherwise they are left
+        out, and listed so.
 
     Raises
     ------
@@ -155,7 +163,7 @@ def scan_clips(
         raise BadManifest(f"unknown vocal channel {channel!r}; one of {', '.join(CHANNELS)}")
 
     left_out: list[tuple[str, str]] = []
-    paths = _media(folder, left_out)
+    paths = _media(folder, left_out, follow_links)
     if not paths:
         raise BadManifest(f"{folder}: no media files; expected a folder of clips for each class")
     if layout == "auto":
@@ -194,30 +202,56 @@ def _first_left_out(left_out: Sequence[tuple[str, str]]) -> str:
     return f"{path!r}: {reason}"
 
 
-def _media(folder: Path, left_out: list[tuple[str, str]]) -> list[str]:
+def _media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool) -> list[str]:
     """Paths of all media files relative to the folder, sorted; others go to `left_out`."""
     paths = []
     seen: set[str] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    root = os.path.join(os.path.realpath(folder), "")
+
+    def unreadable(error: OSError) -> None:
+        path = Path(error.filename).relative_to(folder).as_posix()
+        left_out.append((path, f"a folder that cannot be read ({error.strerror})"))
+
+    for parent, folders, files in os.walk(folder, followlinks=True, onerror=unreadable):
         # A link to a folder above would lead round for ever.
         real = os.path.realpath(parent)
         if real in seen:
             folders.clear()
             continue
         seen.add(real)
+        here = Path(parent).relative_to(folder)
+        if not follow_links and not os.path.join(real, "").startswith(root):
+            left_out.append((here.as_posix(), LINK))
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for file in files:
             if file.startswith("."):
                 continue
-            path = Path(parent, file).relative_to(folder).as_posix()
-            suffix = posixpath.splitext(file)[1].lower()
-            if not path.isprintable():
-                left_out.append((path, "its name has bytes or marks that no CSV can hold; rename"))
-            elif suffix in VIDEO_SUFFIXES or suffix in AUDIO_SUFFIXES:
+            path = (here / file).as_posix()
+            reason = _why_left_out(os.path.join(parent, file), path, "" if follow_links else root)
+            if reason is None:
                 paths.append(path)
-            elif not _is_ours(Path(parent, file)):
-                left_out.append((path, "not a known type of media file"))
+            elif reason:
+                left_out.append((path, reason))
     return sorted(paths)
+
+
+def _why_left_out(place: str, path: str, root: str) -> str | None:
+    """Why a file is no clip, empty where nobody asks; None for a clip."""
+    if not path.isprintable():
+        return "its name has bytes or marks that no CSV can hold; rename"
+    try:
+        if not stat.S_ISREG(os.stat(place).st_mode):
+            # Opening a pipe would wait for ever.
+            return "a pipe, socket or device, no file"
+    except OSError as error:
+        return f"cannot be looked at ({error.strerror})"
+    suffix = posixpath.splitext(path)[1].lower()
+    if suffix in VIDEO_SUFFIXES or suffix in AUDIO_SUFFIXES:
+        linked = root and os.path.islink(place)
+        return LINK if linked and not os.path.realpath(place).startswith(root) else None
+    return "" if _is_ours(Path(place)) else "not a known type of media file"
 
 
 def _is_ours(path: Path) -> bool:

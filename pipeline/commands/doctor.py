@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
 
 from mvemo.pipeline.commands.options import work_option
+from mvemo.pipeline.terminal import escaped, unguarded
 
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
@@ -42,10 +44,10 @@ def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
         if verbosity() == "quiet" and finding.status == "ok":
             continue
         # The status alone is coloured.
-        line = finding.line()
+        line = escaped(finding.line())
         width = len(finding.status)
         status = click.style(line[:width], fg=COLOURS[finding.status])
-        click.echo(f"{status}{line[width:]}")
+        click.echo(f"{status}{line[width:]}", file=unguarded(sys.stdout))
     if n_problems:
         click.echo(f"{n_problems} problem{'s' * (n_problems > 1)}", err=True)
     return 1 if n_problems else 0

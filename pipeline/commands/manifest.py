@@ -75,6 +75,7 @@ def manifest() -> None:
 @_scheme
 @_drop
 @_name
+@click.option("--follow-links", is_flag=True, help="Also take clips that links outside lead to.")
 @force_option
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """Make a manifest of FOLDER, which has a folder of clips for each class.
@@ -91,6 +92,7 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
         name=options["name"],
         layout=options["layout"],
         channel=options["channel"],
+        follow_links=options["follow_links"],
     )
     _note(scanned.notes())
     _save(_map_labels(scanned.manifest, options), out)

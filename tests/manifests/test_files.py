@@ -1,8 +1,12 @@
 """Files that appear whole, strict JSON, and CSV rows."""
 
+import csv
+import io
 import json
 import math
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvemo.manifests.csv_files import BadText, iter_csv, read_csv
+from mvemo.manifests.csv_files import BadText, CsvWriter, iter_csv, read_csv
 from mvemo.manifests.files import (
     cause,
     dump_json,
@@ -27,6 +31,9 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
+
+
+QUIET: Any = {"capture_output": True, "text": True, "check": True}
 
 
 class OwnError(Exception):
@@ -193,3 +200,38 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("\ufeffclip,é\r\n".encode())
     assert read_csv(tmp_path / "a.csv") == [(1, ["clip", "é"])]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "report.csv"
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], **QUIET)
+    with replacing(path) as temp:
+        temp.write_text("own")
+        own = temp.name
+    orphan = path.with_name(own.replace(f"-{os.getpid()}.", f"-{int(dead.stdout)}."))
+    others = [path.with_name(".report.csv.elsewhere-1.tmp"), path.with_name(f"{own}.notes")]
+    for file in (orphan, *others):
+        file.write_text("left")
+    write_text(path, "whole")
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others])
+
+
+def test_names_of_255_bytes_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("é" * 125 + ".json")
+    write_text(path, "whole")
+    assert path.read_text() == "whole"
+
+
+def test_formulas_are_harmless_and_read_back(tmp_path: Path) -> None:
+    cells = ["=1+1", "@x", "+y", "-z", "\ttab", "'=already", "''-twice", "-1.5", "'plain", "a=b"]
+    text = io.StringIO()
+    CsvWriter(text).writerow(cells)
+    raw = next(csv.reader([text.getvalue()]))
+    assert raw[:7] == [f"'{cell}" for cell in cells[:7]]
+    assert raw[7:] == cells[7:]
+    assert list(iter_csv([text.getvalue()])) == [(1, cells)]
+
+
+def test_torch_on_a_full_disk_has_our_words() -> None:
+    problem = RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0")
+    assert cause(problem) == "no space left on the disk?"

@@ -1,0 +1,85 @@
+"""The files that a manifest names: whether they are there, and below its root."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from mvemo.manifests.problems import Problems
+from mvemo.manifests.rows import Row, inside_root
+
+_MISSING, _FOLDER = "no such file", "is a folder"
+
+
+def check_media(root: Path, rows: Sequence[Row], problems: Problems, *, links: bool) -> None:
+    """Add a problem for each row whose media file is not there, or no file.
+
+    Parameters
+    ----------
+    root
+        The media root.
+    rows
+        Rows without a path, and paths outside of the root, have been reported.
+    links
+        Whether links may lead out of the root: the caller named the root.
+    """
+    if not root.is_dir():
+        return  # Reported already, once for all files.
+    if len(rows) > 1 and all(inside_root(row.path, root) is None for row in rows):
+        return  # So was this.
+    named = [row for row in rows if row.path]
+    look = _Looking(root, links)
+    faults = {path: look.fault(path) for path in dict.fromkeys(row.path for row in named)}
+    if len(faults) > 1 and all(fault in (_MISSING, _FOLDER) for fault in faults.values()):
+        problems.add(
+            0,
+            f"none of the {len(faults)} media files is below {str(root)!r}, as {named[0].path!r} "
+            f"in line {named[0].line}; wrong root? Give the folder with --root",
+        )
+        return
+    for row in named:
+        fault = faults[row.path]
+        if fault:
+            problems.add(row.line, f"{fault}: {str(root / row.path)!r}")
+
+
+class _Looking:
+    """Looks at files below a root; a folder's real place is looked up once."""
+
+    def __init__(self, root: Path, links: bool) -> None:
+        self._root = os.path.join(root, "")
+        self._real = os.path.join(os.path.realpath(root), "")
+        self._links = links
+        self._inside: dict[str, bool] = {}
+
+    def fault(self, path: str) -> str:
+        """What is wrong with a path; empty where it is a file."""
+        place = self._root + path
+        try:
+            mode = os.lstat(place).st_mode
+            linked = stat.S_ISLNK(mode)
+            if linked:
+                mode = os.stat(place).st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            return _MISSING
+        except (OSError, ValueError) as error:
+            return f"cannot be looked at ({getattr(error, 'strerror', None) or error})"
+        if stat.S_ISDIR(mode):
+            return _FOLDER
+        if not stat.S_ISREG(mode):
+            return "a pipe, socket or device, no file"
+        if not self._links and not self._is_inside(path, linked):
+            return "a link out of the media root (give --root if it is meant)"
+        return ""
+
+    def _is_inside(self, path: str, linked: bool) -> bool:
+        if linked:
+            return os.path.realpath(self._root + path).startswith(self._real)
+        folder = path.rpartition("/")[0]
+        inside = self._inside.get(folder)
+        if inside is None:
+            real = os.path.join(os.path.realpath(self._root + folder), "")
+            inside = self._inside[folder] = real.startswith(self._real)
+        return inside
