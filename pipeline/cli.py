@@ -37,6 +37,7 @@ COMMANDS = {
     "cv": ("fuse:cv", "Stage two without saved heads, as mvemo-cv."),
     "predict": ("predict:predict", "The emotion of your own songs, videos, folders."),
     "models": ("models:models", "The models that come with mvemo, and their cards."),
+    "explain": ("explain:explain", "Which seconds and frames of a clip drove its prediction."),
     "report": ("report:report", "The report of a model from its predictions alone."),
     "compare": ("compare:compare", "Compare runs on the same clips and folds."),
     "cache": ("cache:cache", "Look into features, check, repair, merge, export, import."),

@@ -49,7 +49,7 @@ def decode_audio_file(path: Path, request: ClipRequest) -> Decoded:
         stated = file.frames / sr * stated_length_ratio(file.extra_info)
         sound = Waveforms(sr, request.sample_rates)
         expected = stated - request.start if request.duration is None else request.duration
-        problem = _read(file, first, request.duration, sound)
+        problem = read_blocks(file, first, request.duration, sound)
         ogg = file.format == "OGG"
     problem = problem or sound.problem() or check_length(sound.n_samples / sr, expected)
     if problem is None and request.duration is None and ogg and is_cut_off(path, "ogg"):
@@ -61,21 +61,28 @@ def decode_audio_file(path: Path, request: ClipRequest) -> Decoded:
     return Decoded(waveforms, {}, sound.n_samples / sr, problems)
 
 
-def _read(
-    file: soundfile.SoundFile, first: int, duration: float | None, sound: Waveforms
+def read_blocks(
+    file: soundfile.SoundFile,
+    first: int,
+    duration: float | None,
+    sound: Waveforms,
+    block: int = _BLOCK,
 ) -> Problem | None:
-    """Read a stretch block by block, whatever length the header states."""
+    """Read a stretch block by block, whatever length the header states.
+
+    `block` is how many numbers are read at a time, of all channels together.
+    """
     left = file.frames - first
     if duration is not None:
         left = min(left, round(duration * file.samplerate))
-    size = max(_BLOCK // file.channels, 1)
+    size = max(block // file.channels, 1)
     file.seek(first)
     while left > 0:
-        block = file.read(min(size, left), dtype="float32", always_2d=True)
-        if len(block) == 0:
+        samples = file.read(min(size, left), dtype="float32", always_2d=True)
+        if len(samples) == 0:
             break
-        if not sound.has_room(len(block)):
+        if not sound.has_room(len(samples)):
             return Problem(f"more than {sound.n_samples / sound.sr:.0f} s of sound: cut it")
-        sound.add(block.mean(axis=1, dtype=np.float32))
-        left -= len(block)
+        sound.add(samples.mean(axis=1, dtype=np.float32))
+        left -= len(samples)
     return None

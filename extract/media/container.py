@@ -67,7 +67,7 @@ def decode_container(path: Path, request: ClipRequest) -> Decoded:
     with ExitStack() as stack:
         container = stack.enter_context(open_container(path))
         check_format(path, container.format.name)
-        video, audio, problems = _select_streams(path, container, request)
+        video, audio, problems = select_streams(path, container, request)
         indices = [stream.index for stream in (video, audio) if stream is not None]
         if not indices:
             return Decoded(problems=problems)
@@ -83,7 +83,7 @@ def decode_container(path: Path, request: ClipRequest) -> Decoded:
     return _finish(request, times, collected, expected, problems)
 
 
-def _select_streams(
+def select_streams(
     path: Path, container: Any, request: ClipRequest
 ) -> tuple[Any | None, Any | None, dict[str, Problem]]:
     """Video and audio stream to decode, and what is asked for and not there."""
@@ -120,7 +120,7 @@ def _collect(
     picker = FramePicker(request.start, end, scaler.times, partial(background.submit, scaler.add))
     sound = SoundCollector(request.start, request.duration, request.sample_rates)
     needed = None
-    if times and is_indexed(container) and _can_skip(streams):
+    if times and is_indexed(container) and can_skip(streams):
         # The last frame too: it tells how far the pictures can be decoded.
         needed = times.stamps_at(np.append(picker.times, end))
     damaged: Counter[str] = Counter()
@@ -145,7 +145,7 @@ def _collect(
     return _Collected(picker, scaler, sound, any_frame, damaged, cut_off)
 
 
-def _can_skip(streams: Sequence[Any]) -> bool:
+def can_skip(streams: Sequence[Any]) -> bool:
     """Whether the video's decoder can leave out frames that no other depends on."""
     return any(
         stream.type == "video" and stream.codec_context.name in _SKIPPING_CODECS

@@ -13,6 +13,40 @@ from mvemo.extract.arrays import F64, U8
 from mvemo.extract.media.request import FrameSampling
 
 
+class SquareScaler:
+    """Makes square pictures of frames, turned upright, cropped to the middle and scaled."""
+
+    def __init__(self) -> None:
+        # One for all frames: a new one would set up its tables, and its threads, each time.
+        self._reformatter = VideoReformatter()
+        self._options: dict[str, int] = {"threads": 1}
+
+    def squares(self, frame: Any, sizes: Sequence[int]) -> dict[int, U8]:
+        """Size to uint8 (size, size, 3), RGB, of a frame of PyAV."""
+        picture = self._rgb(frame)
+        side = min(picture.shape[:2])
+        top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+        # The middle of the picture is the same before and after a turn.
+        square = picture[top : top + side, left : left + side]
+        quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+        squares: dict[int, U8] = {}
+        for size in sizes:
+            interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
+            resized = cv2.resize(square, (size, size), interpolation=interpolation)
+            squares[size] = np.asarray(np.rot90(resized, quarter_turns), dtype=np.uint8)
+        return squares
+
+    def _rgb(self, frame: Any) -> U8:
+        """uint8 (height, width, 3), by the colour matrix and range that the frame states."""
+        try:
+            converted = self._reformatter.reformat(frame, format="rgb24", **self._options)
+        except TypeError:
+            # An older PyAV, which never takes more than one thread.
+            self._options = {}
+            converted = self._reformatter.reformat(frame, format="rgb24")
+        return np.asarray(converted.to_ndarray(), dtype=np.uint8)
+
+
 class FrameScaler:
     """Makes square pictures of decoded frames.
 
@@ -44,37 +78,12 @@ class FrameScaler:
         # Of each time: which sampling asks for it, and its row there.
         self._sampling = np.repeat(np.arange(len(times)), [len(t) for t in times])[order]
         self._row = np.concatenate([*(np.arange(len(t)) for t in times), np.zeros(0, int)])[order]
-        # One for all frames: a new one would set up its tables, and its threads, each time.
-        self._reformatter = VideoReformatter()
-        self._options: dict[str, int] = {"threads": 1}
-
-    def _rgb(self, frame: Any) -> U8:
-        """uint8 (height, width, 3), by the colour matrix and range that the frame states."""
-        try:
-            converted = self._reformatter.reformat(frame, format="rgb24", **self._options)
-        except TypeError:
-            # An older PyAV, which never takes more than one thread.
-            self._options = {}
-            converted = self._reformatter.reformat(frame, format="rgb24")
-        return np.asarray(converted.to_ndarray(), dtype=np.uint8)
+        self._scaler = SquareScaler()
 
     def add(self, frame: Any, rows: slice) -> None:
         """Put a frame of PyAV into `pictures`, at some rows of `times`."""
-        picture = self._rgb(frame)
-        side = min(picture.shape[:2])
-        top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
-        # The middle of the picture is the same before and after a turn.
-        square = picture[top : top + side, left : left + side]
-        quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
         asking, positions = self._sampling[rows], self._row[rows]
-        scaled: dict[int, U8] = {}
-        for i, (sampling, pictures) in enumerate(self.pictures.items()):
-            asked = positions[asking == i]
-            if not len(asked):
-                continue
-            size = sampling.size
-            if size not in scaled:
-                interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
-                resized = cv2.resize(square, (size, size), interpolation=interpolation)
-                scaled[size] = np.rot90(resized, quarter_turns)
-            pictures[asked] = scaled[size]
+        wanted = [(i, s) for i, s in enumerate(self.pictures) if (asking == i).any()]
+        squares = self._scaler.squares(frame, sorted({sampling.size for _, sampling in wanted}))
+        for i, sampling in wanted:
+            self.pictures[sampling][positions[asking == i]] = squares[sampling.size]

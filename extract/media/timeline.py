@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mvemo.extract.arrays import F32, F64
 from mvemo.extract.media.checks import Problem
-from mvemo.extract.media.waveforms import Waveforms
+from mvemo.extract.media.waveforms import OnBlock, Waveforms
 
 # Sound whose time stamp is this much off, in seconds, is moved; less is rounding.
 MIN_GAP = 0.05
@@ -141,6 +141,8 @@ class SoundCollector:
         The clip's stretch, in seconds.
     sample_rates
         Of the waveforms, in Hz.
+    on_block
+        As of `Waveforms`.
 
     Attributes
     ----------
@@ -150,9 +152,15 @@ class SoundCollector:
         Why the sound is of no use as it is; empty where it is.
     """
 
-    def __init__(self, start: float, duration: float | None, sample_rates: Sequence[int]) -> None:
+    def __init__(
+        self,
+        start: float,
+        duration: float | None,
+        sample_rates: Sequence[int],
+        on_block: OnBlock | None = None,
+    ) -> None:
         self._start, self._duration = start, duration
-        self._sample_rates = sample_rates
+        self._sample_rates, self._on_block = sample_rates, on_block
         self._sound: Waveforms | None = None
         self._n_decoded = 0
         self._n_before = 0
@@ -181,7 +189,7 @@ class SoundCollector:
     def _add_frame(self, when: float, frame: Any, blocks: list[F32]) -> None:
         """Put a frame's sound into `blocks`, which follow what is in the waveforms."""
         if self._sound is None:
-            self._sound = Waveforms(frame.sample_rate, self._sample_rates)
+            self._sound = Waveforms(frame.sample_rate, self._sample_rates, self._on_block)
         sound, sr = self._sound, self._sound.sr
         if frame.sample_rate != sr:
             self.error = f"the sampling rate changes from {sr} to {frame.sample_rate} Hz"

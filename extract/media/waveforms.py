@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import soxr
@@ -16,8 +16,12 @@ SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)
 MAX_PEAK = 4.0
 # Bytes of all waveforms of a clip: 6 h at 16 kHz.
 MAX_BYTES = 3 << 29
+# Of sound that is not kept: longer is a jump of time stamps.
+MAX_SECONDS = 24 * 3600.0
 # Samples of silence that are made at a time.
 _BLOCK = 1 << 20
+# Called with a sampling rate and samples, float32 (n,).
+OnBlock = Callable[[int, F32], None]
 
 
 class Waveforms:
@@ -31,6 +35,9 @@ class Waveforms:
         Of what is added, in Hz.
     sample_rates
         Of the result, in Hz.
+    on_block
+        Called with a rate and the next samples at it, in place of keeping them; memory then
+        does not grow with the sound.
 
     Attributes
     ----------
@@ -38,8 +45,11 @@ class Waveforms:
         That were added.
     """
 
-    def __init__(self, sr: int, sample_rates: Sequence[int]) -> None:
+    def __init__(
+        self, sr: int, sample_rates: Sequence[int], on_block: OnBlock | None = None
+    ) -> None:
         self.sr = sr
+        self._on_block = on_block
         self.n_samples = 0
         self._rates = tuple(dict.fromkeys(sample_rates))
         self._resamplers = {
@@ -54,6 +64,8 @@ class Waveforms:
     def has_room(self, n_samples: int) -> bool:
         """Whether so many samples more may be added, by `MAX_BYTES`."""
         seconds = (self.n_samples + n_samples) / self.sr
+        if self._on_block is not None:
+            return seconds <= MAX_SECONDS
         return 4.0 * seconds * sum(self._rates) <= MAX_BYTES
 
     def add(self, block: F32) -> None:
@@ -70,7 +82,13 @@ class Waveforms:
                 block_at_rate = self._resamplers[rate].resample_chunk(block)
             else:
                 block_at_rate = block
-            blocks.append(block_at_rate)
+            self._keep(rate, block_at_rate, blocks)
+
+    def _keep(self, rate: int, block: F32, blocks: list[F32]) -> None:
+        if self._on_block is None:
+            blocks.append(block)
+        elif len(block):
+            self._on_block(rate, np.asarray(block, dtype=np.float32))
 
     def add_silence(self, n_samples: int) -> None:
         """Append zeros, which count neither for nor against the sound."""
@@ -115,7 +133,10 @@ class Waveforms:
         for rate in self._rates:
             blocks = self._blocks.pop(rate)
             if rate != self.sr:
-                blocks.append(self._resamplers[rate].resample_chunk(nothing, last=True))
+                last = self._resamplers[rate].resample_chunk(nothing, last=True)
+                self._keep(rate, last, blocks)
+            if self._on_block is not None:
+                continue
             waveforms[rate] = np.concatenate(blocks)
             if len(waveforms[rate]) == 0:
                 few = f"{self.n_samples} samples at {self.sr} Hz"

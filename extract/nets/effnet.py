@@ -14,7 +14,7 @@ from torch.nn import functional
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.folding import NormedConvolution
-from mvemo.extract.nets.parts.inputs import VideoInput
+from mvemo.extract.nets.parts.inputs import PieceInput, VideoInput
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
 from mvemo.extract.nets.parts.padding import same_sides
 from mvemo.extract.nets.parts.registry import scaled
@@ -199,11 +199,21 @@ class EffNet(Net):
         return features.mean(dim=(2, 3))
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, n_frames, 3, size, size) -> (batch, embedding_dim)."""
-        # (batch, n_frames, 1280)
+        """float32 (batch, used, 3, size, size) -> (batch, embedding_dim)."""
+        # (batch, used, 1280)
         features = self.frame_features(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
-        variance = features.var(dim=1, correction=0).clamp_min(LEAST_VARIANCE)
-        return torch.cat([features.mean(dim=1), variance.sqrt()], dim=1)
+        return _mean_and_deviation(features)
+
+    def piece_input(self) -> PieceInput:
+        return PieceInput(VideoInput(1, self.options.size), count=self.options.n_frames)
+
+    def embed_pieces(self, raw: Tensor) -> Tensor:
+        """uint8 (frames, 1, size, size, 3) -> (frames, 1280)."""
+        frames = raw[:, 0].permute(0, 3, 1, 2)
+        return self.frame_features(frames.float().sub_(MEAN).div_(SPREAD))
+
+    def pool_pieces(self, values: Tensor) -> Tensor:
+        return _mean_and_deviation(values)
 
     def features(self, x: Tensor) -> Tensor:
         """float32 (batch, embedding_dim): the embedding, after dropout."""
@@ -247,6 +257,12 @@ def _net_name(published: str) -> str | None:
     if end and end[1] in _ENDS:
         return f"{_ENDS[end[1]]}.{end[2]}"
     return None
+
+
+def _mean_and_deviation(features: Tensor) -> Tensor:
+    """(..., frames, dim) -> (..., 2 * dim)."""
+    variance = features.var(dim=-2, correction=0).clamp_min(LEAST_VARIANCE)
+    return torch.cat([features.mean(dim=-2), variance.sqrt()], dim=-1)
 
 
 class _Layer(NormedConvolution):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -14,7 +14,7 @@ from torch.nn import functional
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.inputs import AudioInput, SharedSettings
+from mvemo.extract.nets.parts.inputs import AudioInput, PieceInput, SharedSettings
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
 from mvemo.extract.nets.parts.registry import scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
@@ -196,7 +196,8 @@ class Musicnn(Net):
                 module.momentum = self.options.norm_momentum
         self.dropout = nn.Dropout(self.options.dropout)
         dims = {"units": units, "deviation": units, "front": pooled, "tags": len(TAGS)}
-        self.embedding_dim = sum(dims[name] for name in self.options.output_names)
+        self.part_dims = [dims[name] for name in self.options.output_names]
+        self.embedding_dim = sum(self.part_dims)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
     @classmethod
@@ -225,19 +226,7 @@ class Musicnn(Net):
         # A batch of short clips alone has to have a patch, too.
         least = (PATCH - 1) * MEL.hop_length
         raw = functional.pad(raw.nan_to_num(0.0), (0, max(0, least - raw.shape[1])))
-        # Half precision would lose the quiet bands.
-        with torch.autocast(raw.device.type, enabled=False):
-            spectrum = torch.stft(
-                raw.float(),
-                MEL.n_fft,
-                MEL.hop_length,
-                window=self.window,
-                pad_mode="constant",
-                return_complex=True,
-            )  # (batch, 257, frames)
-            power = spectrum.real.square() + spectrum.imag.square()
-            mel = power.transpose(1, 2) @ self.filterbank  # (batch, frames, 96)
-            x: Tensor = (COMPRESSION * mel + 1.0).log10()
+        x = self._log_mel(raw)
         patches = x.shape[1] // PATCH
         x = x[:, : patches * PATCH].reshape(len(x), patches, PATCH, -1)
         # (batch,): patches that the clip fills, one at least
@@ -257,6 +246,59 @@ class Musicnn(Net):
         every = torch.cat(features, dim=1)
         return torch.stack([every.amax(dim=2), every.mean(dim=2)], dim=2).flatten(1)
 
+    def _log_mel(self, waveform: Tensor, *, center: bool = True) -> Tensor:
+        """(batch, samples) -> (batch, frames, 96)."""
+        # Half precision would lose the quiet bands.
+        with torch.autocast(waveform.device.type, enabled=False):
+            spectrum = torch.stft(
+                waveform.float(),
+                MEL.n_fft,
+                MEL.hop_length,
+                window=self.window,
+                center=center,
+                pad_mode="constant",
+                return_complex=True,
+            )  # (batch, 257, frames)
+            power = spectrum.real.square() + spectrum.imag.square()
+            mel = power.transpose(1, 2) @ self.filterbank  # (batch, frames, 96)
+            level: Tensor = (COMPRESSION * mel + 1.0).log10()
+            return level
+
+    def piece_input(self) -> PieceInput:
+        """A patch: its frames are centred, so that it begins half a frame before."""
+        samples = (PATCH - 1) * MEL.hop_length + MEL.n_fft
+        return PieceInput(
+            AudioInput(MEL.sr, samples / MEL.sr),
+            step=PATCH * MEL.hop_length / MEL.sr,
+            before=MEL.n_fft / 2 / MEL.sr,
+        )
+
+    def embed_pieces(self, raw: Tensor) -> Tensor:
+        """float32 (patches, samples) -> (patches, embedding_dim), each not yet pooled."""
+        front = self.patch_front(self._log_mel(raw, center=False))
+        return torch.cat(self._patch_outputs(front), dim=1)
+
+    def pool_pieces(self, values: Tensor) -> Tensor:
+        filled = torch.ones(1, len(values), dtype=torch.bool, device=values.device)
+        parts = torch.split(values, self.part_dims, dim=1)
+        return torch.cat(self._pooled(parts, filled), dim=1)[0]
+
+    def _patch_outputs(self, front: Tensor) -> list[Tensor]:
+        """What each part of the embedding is pooled of, (patches, dim) each."""
+        units = self.patch_units(front)
+        of_name = {"front": front}
+        if "tags" in self.options.output_names:
+            of_name["tags"] = self.tags(units).sigmoid()
+        return [of_name.get(name, units) for name in self.options.output_names]
+
+    def _pooled(self, parts: Sequence[Tensor], filled: Tensor) -> list[Tensor]:
+        """(batch, dim) of each part's patches."""
+        names = self.options.output_names
+        return [
+            (_deviation if name == "deviation" else _mean)(part, filled)
+            for name, part in zip(names, parts, strict=True)
+        ]
+
     def patch_units(self, front: Tensor) -> Tensor:
         """The penultimate layer of patches, of `patch_front`: (n, 1506) -> (n, 200)."""
         units: Tensor = functional.relu(self.dense(self.dropout(self.pooled_norm(front))))
@@ -271,18 +313,8 @@ class Musicnn(Net):
     def embed(self, x: Tensor) -> Tensor:
         """float32 (batch, patches, 187, 96) -> (batch, embedding_dim)."""
         filled = x[:, :, 0, 0].isfinite()
-        front = self.patch_front(x[filled])
-        units = self.patch_units(front)
-        parts = []
-        for name in self.options.output_names:
-            if name == "deviation":
-                parts.append(_deviation(units, filled))
-            else:
-                values = front if name == "front" else units
-                parts.append(
-                    _mean(self.tags(units).sigmoid() if name == "tags" else values, filled)
-                )
-        return torch.cat(parts, dim=1)
+        parts = self._patch_outputs(self.patch_front(x[filled]))
+        return torch.cat(self._pooled(parts, filled), dim=1)
 
     def features(self, x: Tensor) -> Tensor:
         """float32 (batch, embedding_dim): the embedding, after dropout."""

@@ -234,7 +234,8 @@ def _predictors(
     predictors = [predictor_of(results, model) for model in evaluated]
     if any(head.model == LATE for head in saved.heads):
         predictors += [predictor_of(results, m, m.features) for m in part_products(results)]
-    predictors.sort(key=_rank, reverse=True)
+    # Of equal scores that which reads most.
+    predictors.sort(key=lambda p: (_rank(p), len(p.features)), reverse=True)
     covered = {predictor.modalities for predictor in predictors}
     names = [m.name for m in evaluated if m.name not in SECOND_LAYERS]
     fusions = [model for model in saved.models if model.name in names]

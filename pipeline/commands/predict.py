@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mvemo.pipeline.commands.options import model_option
+from mvemo.pipeline.commands.options import FOLDER, model_option, together
 from mvemo.pipeline.errors import BadOption
+
+if TYPE_CHECKING:
+    from mvemo.pipeline.prediction.inputs import NewClip
+    from mvemo.pipeline.prediction.run import PredictSettings
+    from mvemo.pipeline.prediction.timeline import TimelineSettings
+
+model_options = together(
+    [
+        model_option,
+        click.option(
+            "--modality",
+            type=click.Choice(["audio", "video", "both"]),
+            default="both",
+            show_default=True,
+            help="Read sound alone, pictures alone, or both.",
+        ),
+        click.option(
+            "--weights",
+            "weight_files",
+            multiple=True,
+            metavar="NET=FILE",
+            help="Pretrained weights of a net, where they are not fetched ones.",
+        ),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+    ]
+)
 
 
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, metavar="FILE|FOLDER|GLOB|LIST.csv...")
-@model_option
-@click.option(
-    "--modality",
-    type=click.Choice(["audio", "video", "both"]),
-    default="both",
-    show_default=True,
-    help="Read sound alone, pictures alone, or both.",
-)
-@click.option(
-    "--weights",
-    "weight_files",
-    multiple=True,
-    metavar="NET=FILE",
-    help="Pretrained weights of a net, where they are not fetched ones.",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@model_options
 @click.option(
     "--csv",
     "csv_file",
@@ -36,6 +49,20 @@ from mvemo.pipeline.errors import BadOption
     help="Write the predictions to this file, too.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
+@click.option(
+    "--timeline",
+    is_flag=True,
+    help="Follow the emotion over time: a page and a CSV file for each clip.",
+)
+@click.option("--window", default=20.0, show_default=True, help="Of --timeline, in seconds.")
+@click.option("--hop", default=5.0, show_default=True, help="From one window to the next.")
+@click.option(
+    "--timeline-to",
+    type=FOLDER,
+    default=Path("timelines"),
+    show_default=True,
+    help="Folder of the pages.",
+)
 def predict(
     inputs: tuple[str, ...],
     model_name: str | None,
@@ -44,6 +71,10 @@ def predict(
     device: str,
     csv_file: Path | None,
     as_json: bool,
+    timeline: bool,
+    window: float,
+    hop: float,
+    timeline_to: Path,
 ) -> int:
     """Predict the emotion of new clips: sound, videos, or a list of them.
 
@@ -58,21 +89,22 @@ def predict(
     Examples:
       mvemo predict song.mp3
       mvemo predict clips/ more/*.mp4 --model out/model --csv emotions.csv
+      mvemo predict video.mp4 --timeline
     """
-    weights = dict(map(_net_and_file, weight_files))
+    options = (model_name, modality, weight_files, device)
+    clips, folder, settings = clips_and_settings(inputs, *options)
+    if timeline:
+        from mvemo.pipeline.prediction.timeline import TimelineSettings
+
+        if csv_file is not None or as_json:
+            raise BadOption("--timeline writes a CSV file for each clip: leave --csv, --json out")
+        return _timelines(clips, folder, settings, TimelineSettings(window, hop), timeline_to)
 
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import dump_json, write_text
-    from mvemo.pipeline.models.boxed import pick_model
-    from mvemo.pipeline.models.fetching import fetch_model_weights
-    from mvemo.pipeline.prediction.inputs import find_clips, modalities_of
     from mvemo.pipeline.prediction.output import predictions_csv, predictions_table, records
-    from mvemo.pipeline.prediction.run import PredictSettings, predict_files
+    from mvemo.pipeline.prediction.run import predict_files
 
-    folder, clips = pick_model(model_name), find_clips(inputs)
-    modalities = modalities_of(clips) if modality == "both" else (modality,)
-    fetch_model_weights(folder, modalities, but=weights)
-    settings = PredictSettings(modalities, weights, device)
     model, predictions = predict_files(folder, clips, settings)
     if csv_file is not None:
         write_text(csv_file, predictions_csv(model, predictions), error=FuseError)
@@ -81,6 +113,44 @@ def predict(
     else:
         click.echo(predictions_table(model, predictions))
     return 2 if all(prediction.problem for prediction in predictions) else 0
+
+
+def clips_and_settings(
+    inputs: Sequence[str],
+    model_name: str | None,
+    modality: str,
+    weight_files: tuple[str, ...],
+    device: str,
+) -> tuple[list[NewClip], Path, PredictSettings]:
+    """The clips, and what `model_options` say: the model's folder, its public weights fetched."""
+    weights = dict(map(_net_and_file, weight_files))
+
+    from mvemo.pipeline.models.boxed import pick_model
+    from mvemo.pipeline.models.fetching import fetch_model_weights
+    from mvemo.pipeline.prediction.inputs import find_clips, modalities_of
+    from mvemo.pipeline.prediction.run import PredictSettings
+
+    folder, clips = pick_model(model_name), find_clips(inputs)
+    modalities = modalities_of(clips) if modality == "both" else (modality,)
+    fetch_model_weights(folder, modalities, but=weights)
+    return clips, folder, PredictSettings(modalities, weights, device)
+
+
+def _timelines(
+    clips: Sequence[NewClip],
+    folder: Path,
+    settings: PredictSettings,
+    timeline: TimelineSettings,
+    to: Path,
+) -> int:
+    """Follow each clip; one that cannot be read costs itself."""
+    from mvemo.pipeline.prediction.timeline_run import write_timelines
+
+    failures = 0
+    for line, failed in write_timelines(folder, clips, settings, timeline, to):
+        click.echo(line)
+        failures += failed
+    return 2 if failures == len(clips) else 0
 
 
 def _net_and_file(entry: str) -> tuple[str, Path]:

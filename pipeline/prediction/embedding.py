@@ -10,22 +10,25 @@ import numpy as np
 
 from mvemo.cache import FeatureSpec
 from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
+from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import Net
+from mvemo.extract.nets.parts.folding import folded
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.descriptor_statistics import sequence_statistics
-from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
+from mvemo.pipeline.prediction.streams import Descriptors, FeatureStream, StreamPlan, net_stream
 from mvemo.pipeline.settings import Settings, load_settings
 
 
 @dataclass
 class FeatureMaker:
-    """Makes a model's features of new clips; nets are loaded when the first clip needs them.
+    """Makes a model's features of new clips.
 
     Parameters
     ----------
@@ -35,6 +38,12 @@ class FeatureMaker:
         Files of pretrained weights by net, where they are not fetched ones.
     device
         ``auto``, ``cpu`` or ``cuda``.
+
+    Attributes
+    ----------
+    unavailable
+        Feature to why it cannot be made here, as that its net's weights are not here; of
+        features that were asked for.
 
     Raises
     ------
@@ -46,6 +55,7 @@ class FeatureMaker:
     folder: Path
     weights: Mapping[str, Path]
     device: str = "auto"
+    unavailable: dict[str, str] = field(default_factory=dict, init=False)
     _nets: dict[str, Net] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -63,6 +73,42 @@ class FeatureMaker:
                         f"{self.folder}: its descriptor {name!r} was made by another version or "
                         "with settings that it does not state: make the model again"
                     )
+
+    def predictors(self, modalities: Sequence[str]) -> list[Predictor]:
+        """The best predictor for each set of modalities that a clip may have.
+
+        Of those whose nets are here; the nets are loaded. `unavailable` says which are not.
+
+        Raises
+        ------
+        BadOption
+            None of the predictors of these modalities can be had, or a file of weights that
+            was named is not the right one.
+        """
+        sets = [(m,) for m in modalities] + ([tuple(modalities)] if len(modalities) > 1 else [])
+        while True:
+            best = [self.model.best(s, self.unavailable) for s in sets]
+            found = [predictor for predictor in best if predictor is not None]
+            names = dict.fromkeys(name for p in found for name in p.features)
+            missing = [name for name in names if not self._load(name)]
+            if not missing:
+                break
+        if not found and self.unavailable:
+            raise BadOption(next(iter(self.unavailable.values())))
+        return list({predictor.name: predictor for predictor in found}.values())
+
+    def _load(self, feature: str) -> bool:
+        """Whether a feature can be made here."""
+        try:
+            for spec in self.model.variants(feature):
+                if _is_net(spec):
+                    self._net(spec)
+        except (BadOption, BadWeights) as error:
+            if feature in self.weights:
+                raise
+            self.unavailable[feature] = str(error)
+            return False
+        return True
 
     def plans(self, features: Sequence[str]) -> list[NetSettings]:
         """The nets behind these features; those of several folds read the same."""
@@ -87,19 +133,38 @@ class FeatureMaker:
         made = self._vectors(spec, media, rows) if _is_net(spec) else _statistics(spec, media, rows)
         return {row: vector for row, vector in made.items() if np.isfinite(vector).all()}
 
-    def _vectors(self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
-        device = pick_device(self.device)
+    def streams(
+        self, modalities: Sequence[str], plan: StreamPlan
+    ) -> dict[FeatureKey, FeatureStream]:
+        """By feature and net: what makes it of the windows of one clip."""
+        names = dict.fromkeys(n for p in self.predictors(modalities) for n in p.features)
+        made: dict[FeatureKey, FeatureStream] = {}
+        for name in names:
+            for spec in self.model.variants(name):
+                if _is_net(spec):
+                    net = folded(self._net(spec))
+                    view = plan_of(spec).view
+                    stream = net_stream(net, view, plan, self.settings.descriptors)
+                else:
+                    stream = Descriptors(spec.params["order"], self.settings.descriptors)
+                made[name, spec.fold] = stream
+        return made
+
+    def _net(self, spec: FeatureSpec) -> Net:
         if spec.digest not in self._nets:
             net = load_net(spec, len(self.model.classes), self.folder, self.weights)
-            self._nets[spec.digest] = place(net, device).eval()
-        net = self._nets[spec.digest]
+            self._nets[spec.digest] = place(net, pick_device(self.device)).eval()
+        return self._nets[spec.digest]
+
+    def _vectors(self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
         vectors: dict[int, F64] = {}
+        net = self._net(spec)
         for batch, values in embed_rows(
             net,
             media.batches(net, plan_of(spec).view),
             rows,
             batch_size=self.settings.extract.embed_batch,
-            device=device,
+            device=pick_device(self.device),
             precision=spec.params["precision"],
         ):
             vectors.update(zip(batch, values.astype(np.float64), strict=True))

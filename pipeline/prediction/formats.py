@@ -60,6 +60,18 @@ class Format(ABC):
         """The prediction in a few words."""
 
     @abstractmethod
+    def brief(self, predictor: Predictor, outputs: F64) -> str:
+        """The prediction in a word or two."""
+
+    @abstractmethod
+    def distance(self, first: F64, second: F64) -> float:
+        """How far two predictions lie apart; 1 is much."""
+
+    @abstractmethod
+    def evidence(self, outputs: F64, output: int) -> float:
+        """How strongly one output is predicted, on a scale without ends."""
+
+    @abstractmethod
     def legend(self) -> list[str]:
         """What the figures mean, line by line."""
 
@@ -103,6 +115,17 @@ class ClassFormat(Format):
         best = int(np.argmax(outputs))
         return f"{self.model.classes[best]}, with a probability of {outputs[best]:.2f}"
 
+    def brief(self, predictor: Predictor, outputs: F64) -> str:
+        return self.model.classes[int(np.argmax(outputs))]
+
+    def distance(self, first: F64, second: F64) -> float:
+        # Total variation: the probability that has gone to other classes.
+        return float(np.abs(first - second).sum() / 2)
+
+    def evidence(self, outputs: F64, output: int) -> float:
+        # Of a probability next to 1, the others tell how near.
+        return _log_odds(float(outputs[output]), float(np.delete(outputs, output).sum()))
+
     def legend(self) -> list[str]:
         return ["confidence: calibrated probability of the label, among the model's classes"]
 
@@ -141,6 +164,15 @@ class TagFormat(Format):
 
     def headline(self, predictor: Predictor, outputs: F64) -> str:
         return ", ".join(self._applying(predictor, outputs)) or "none of the tags"
+
+    def brief(self, predictor: Predictor, outputs: F64) -> str:
+        return self.headline(predictor, outputs)
+
+    def distance(self, first: F64, second: F64) -> float:
+        return float(np.abs(first - second).max())
+
+    def evidence(self, outputs: F64, output: int) -> float:
+        return _log_odds(float(outputs[output]), 1.0 - float(outputs[output]))
 
     def legend(self) -> list[str]:
         return []
@@ -186,6 +218,17 @@ class RatingFormat(Format):
         values = self._values(predictor, outputs)
         return ", ".join(f"{name} {self._text(value)}" for name, value in values.items())
 
+    def brief(self, predictor: Predictor, outputs: F64) -> str:
+        pairs = zip(self.model.classes, outputs, strict=True)
+        return ", ".join(f"{name} {value:.3g}" for name, value in pairs)
+
+    def distance(self, first: F64, second: F64) -> float:
+        # In standard deviations of the training clips' ratings.
+        return float(np.max(np.abs(first - second) / self._scales()[1]))
+
+    def evidence(self, outputs: F64, output: int) -> float:
+        return float(outputs[output] / self._scales()[1][output])
+
     def legend(self) -> list[str]:
         lines = [f"{name}: {words}" for name, words in self._scale().items()]
         return [*lines, f"in brackets: where {INTERVAL_SHARE:.0%} of unseen clips' ratings lay"]
@@ -196,10 +239,14 @@ class RatingFormat(Format):
 
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
         # The target that is furthest from its mean.
-        scales = [self.model.scale[name] for name in self.model.classes]
-        mean = np.array([s["mean"] for s in scales])
-        deviation = np.array([s["deviation"] or 1.0 for s in scales])
+        mean, deviation = self._scales()
         return int(np.argmax(np.abs(outputs - mean) / deviation))
+
+    def _scales(self) -> tuple[F64, F64]:
+        """Mean and standard deviation of each target over the training clips."""
+        scales = [self.model.scale[name] for name in self.model.classes]
+        deviation = np.array([s["deviation"] or 1.0 for s in scales])
+        return np.array([s["mean"] for s in scales]), deviation
 
     def _values(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
         residuals: Sequence[tuple[float | None, float | None]] = predictor.residuals
@@ -251,3 +298,8 @@ def _ranked(proba: dict[str, float]) -> list[tuple[str, float]]:
 
 def _listed(proba: list[tuple[str, float]]) -> str:
     return ", ".join(f"{name} {p:.2f}" for name, p in proba)
+
+
+def _log_odds(p: float, others: float) -> float:
+    least = np.finfo(np.float64).tiny
+    return float(np.log(max(p, least)) - np.log(max(others, least)))

@@ -100,13 +100,9 @@ def predict_files(
         The model has no way to predict from these modalities, or its nets are not here.
     """
     model = load_model(folder)
-    ways = _ways(model, settings.modalities)
-    if not ways:
-        wanted = " and ".join(IN_WORDS[m] for m in settings.modalities)
-        needed = sorted({IN_WORDS[m] for p in model.predictors for m in p.modalities})
-        raise BadOption(f"{folder}: cannot predict from {wanted} alone: it needs {needed}")
-    features = tuple(dict.fromkeys(name for way in ways for name in way.features))
     maker = FeatureMaker(model, folder, settings.weights, settings.device)
+    ways = find_ways(maker, settings.modalities)
+    features = tuple(dict.fromkeys(name for way in ways for name in way.features))
     seconds = input_seconds(input_of(plan) for plan in maker.plans(features))
     windows = [windows_of(clip, seconds) for clip in clips]
     predictions: dict[int, Prediction] = {
@@ -122,11 +118,71 @@ def predict_files(
     return model, [predictions[row] for row in range(len(clips))]
 
 
-def _ways(model: FinalModel, modalities: tuple[str, ...]) -> list[Predictor]:
-    """The best predictor for each set of modalities that a clip may have."""
-    sets = [(m,) for m in modalities] + ([modalities] if len(modalities) > 1 else [])
-    ways = [model.best(s) for s in sets]
-    return [way for way in ways if way is not None]
+def find_ways(maker: FeatureMaker, modalities: tuple[str, ...]) -> list[Predictor]:
+    """The predictors that clips with some of these modalities may need, their nets loaded.
+
+    Raises
+    ------
+    BadOption
+        The model has none, or their nets are not here.
+    """
+    ways = maker.predictors(modalities)
+    if not ways:
+        wanted = " and ".join(IN_WORDS[m] for m in modalities)
+        needed = dict.fromkeys(IN_WORDS[m] for p in maker.model.predictors for m in p.modalities)
+        raise BadOption(
+            f"{maker.folder}: cannot predict from {wanted} alone: it needs {' and '.join(needed)}"
+        )
+    return ways
+
+
+def predict_vectors(
+    maker: FeatureMaker,
+    file: str,
+    vectors: Mapping[FeatureKey, F64],
+    problems: Mapping[str, object],
+) -> Prediction:
+    """The prediction of a clip by what there is of its features.
+
+    Parameters
+    ----------
+    maker
+        Of the model.
+    file
+        As it is shown.
+    vectors
+        By feature and net: float64 (dim,).
+    problems
+        Modality to why the clip does not have it.
+    """
+    model = maker.model
+    has = {
+        spec.name
+        for spec in model.specs
+        if all((spec.name, other.fold) in vectors for other in model.variants(spec.name))
+    }
+    predictor = model.best_of(has)
+    if predictor is None:
+        reasons = [f"{IN_WORDS[m]}: {reason}" for m, reason in problems.items()]
+        return Prediction(file, problem="; ".join(reasons) or "nothing that the model could read")
+    rows = {key: vector[None] for key, vector in vectors.items() if key[0] in predictor.features}
+    notes = unlikeness(model, predictor, rows)
+    return Prediction(file, predictor, predict_clips(model, predictor, rows)[0], tuple(notes))
+
+
+def unlikeness(
+    model: FinalModel, predictor: Predictor, vectors: Mapping[FeatureKey, F64]
+) -> list[str]:
+    """A note where a clip, of vectors (1, dim), is unlike the training clips; else nothing."""
+    ratios = distances(model, predictor, vectors)
+    far = {name: float(ratio[0]) for name, ratio in ratios.items() if ratio[0] > 1}
+    if not far:
+        return []
+    listed = ", ".join(f"{name} {ratio:.1f}" for name, ratio in far.items())
+    return [
+        f"unlike the clips that the model was made of (distance over the largest usual one: "
+        f"{listed}): do not rely on it"
+    ]
 
 
 def _batches(windows: Sequence[Windows]) -> Iterator[list[int]]:
@@ -210,7 +266,7 @@ class _Batch:
     def _choose(self, rows: Sequence[int], usable: Mapping[str, set[int]]) -> Predictor | None:
         """The best predictor of a clip: of features that one of its windows each has."""
         has = {name for name in self._features if usable[name].intersection(rows)}
-        return next((p for p in self._model.predictors if has.issuperset(p.features)), None)
+        return self._model.best_of(has)
 
     def _embed(
         self, chosen: Sequence[Predictor | None], usable: Mapping[str, set[int]]
@@ -232,18 +288,8 @@ class _Batch:
         self, i: int, predictor: Predictor, vectors: Mapping[FeatureKey, F64]
     ) -> Prediction:
         outputs = predict_clips(self._model, predictor, vectors)[0]
-        far = {
-            name: float(ratio[0])
-            for name, ratio in distances(self._model, predictor, vectors).items()
-            if ratio[0] > 1
-        }
         notes = [*self._windows[i].notes, *self._fallback_notes(i, predictor)]
-        if far:
-            listed = ", ".join(f"{name} {ratio:.1f}" for name, ratio in far.items())
-            notes.append(
-                f"unlike the clips that the model was made of (distance over the largest usual "
-                f"one: {listed}): do not rely on it"
-            )
+        notes += unlikeness(self._model, predictor, vectors)
         return Prediction(self._clips[i].file, predictor, outputs, tuple(notes))
 
     def _fallback_notes(self, i: int, predictor: Predictor) -> list[str]:
@@ -251,13 +297,20 @@ class _Batch:
         best = self._model.best(self._modalities)
         if best is None or best.name == predictor.name:
             return []
+        notes = [
+            f"without {name}: {self._maker.unavailable[name]}"
+            for name in best.features
+            if name in self._maker.unavailable
+        ]
         used = " and ".join(IN_WORDS[m] for m in predictor.modalities)
         reasons = [
             f"{IN_WORDS[m]}: {self._reason(i, m)}"
             for m in best.modalities
-            if m not in predictor.modalities
+            if m not in predictor.modalities and self._reason(i, m)
         ]
-        return [f"from {used} alone ({'; '.join(reasons)})"]
+        if reasons:
+            notes.append(f"from {used} alone ({'; '.join(reasons)})")
+        return notes
 
     def _unpredicted(self, i: int) -> Prediction:
         reasons = [f"{IN_WORDS[m]}: {self._reason(i, m)}" for m in self._media.modalities]

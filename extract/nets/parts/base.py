@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from mvemo.extract.nets.parts.inputs import NetInput, SharedSettings
+from mvemo.extract.nets.parts.inputs import NetInput, PieceInput, SharedSettings
 from mvemo.extract.nets.parts.packages import PretrainedPackage
 from mvemo.extract.settings import NetSettings
 
@@ -114,6 +114,22 @@ class Net(nn.Module, ABC):
         In training some nets have a dropout between their embedding and the classifier.
         """
         return self.embed(x)
+
+    def piece_input(self) -> PieceInput | None:
+        """What the net embeds of a clip piece by piece, so that windows can share pieces.
+
+        None where it reads a clip as a whole; then nothing calls `embed_pieces` and
+        `pool_pieces`.
+        """
+        return None
+
+    def embed_pieces(self, raw: Tensor) -> Tensor:
+        """(pieces, dim), of raw media (pieces, ...) as `piece_input` has them."""
+        raise NotImplementedError
+
+    def pool_pieces(self, values: Tensor) -> Tensor:
+        """A clip's embedding, (embedding_dim,), of its pieces' (pieces, dim)."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, float32 (batch, outputs), of a prepared batch."""

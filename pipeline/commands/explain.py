@@ -1,0 +1,66 @@
+"""``mvemo explain``: what in a clip drove its prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mvemo.pipeline.commands.predict import clips_and_settings, model_options
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@model_options
+@click.option("--of", "output", default=None, help="Class, tag or target.  [default: predicted]")
+@click.option("--step", default=1.0, show_default=True, help="Seconds between stretches.")
+@click.option("--width", default=3.0, show_default=True, help="Seconds that are left out.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="The page.  [default: NAME.explained.html]",
+)
+def explain(
+    file: Path,
+    model_name: str | None,
+    modality: str,
+    weight_files: tuple[str, ...],
+    device: str,
+    output: str | None,
+    step: float,
+    width: float,
+    to: Path | None,
+) -> int:
+    """Tell which seconds and which frames of FILE drove the model's decision.
+
+    Stretches of the sound and of the pictures are left out one after the other, and the clip
+    is predicted again. The page has the curve of what each adds, the sound, and the frames.
+
+    \b
+    Example:
+      mvemo explain song.mp3 --to why.html
+    """
+    options = (model_name, modality, weight_files, device)
+    clips, folder, settings = clips_and_settings([str(file)], *options)
+
+    from mvemo.fuse.errors import FuseError
+    from mvemo.fuse.final.files import load_model
+    from mvemo.manifests.files import write_text
+    from mvemo.pipeline.errors import BadOption
+    from mvemo.pipeline.prediction.embedding import FeatureMaker
+    from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
+    from mvemo.pipeline.prediction.explain_page import explanation_html, explanation_text
+    from mvemo.pipeline.prediction.run import find_ways
+
+    occlusion = ExplainSettings(step, width, output)
+    if len(clips) != 1 or clips[0].problem:
+        raise BadOption(f"{file}: {clips[0].problem or 'one file at a time is explained'}")
+    maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
+    find_ways(maker, settings.modalities)
+    explanation = explain_clip(maker, clips[0], settings.modalities, occlusion)
+    page = to or Path(f"{file.stem}.explained.html")
+    write_text(page, explanation_html(maker.model, explanation), error=FuseError)
+    click.echo(explanation_text(maker.model, explanation))
+    click.echo(f"page: {page}")
+    return 0

@@ -1,0 +1,181 @@
+"""What in a clip drove its prediction: stretches of it are left out, and it is predicted again.
+
+Occlusion (Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks",
+section 4.2) over time. Of nets that pool over pieces of a clip the pieces of a stretch are
+left out, so that nothing is embedded again; to others its sound is silence, and its frames
+are the mean of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvemo.extract.arrays import F64
+from mvemo.fuse.final.model import FeatureKey
+from mvemo.fuse.final.predicting import predict_clips
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.formats import format_of
+from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.passes import ClipPass, Sketch
+from mvemo.pipeline.prediction.run import Prediction, predict_vectors
+from mvemo.pipeline.prediction.streams import Span, StreamPlan
+from mvemo.pipeline.prediction.timeline import clip_seconds
+
+# Longer clips have too many seconds to leave out each.
+MOST_SECONDS = 600.0
+# Seconds from one frame to the next, of nets of single frames: at most so many of a clip.
+FRAME_STEP, MOST_FRAMES = 1.0, 60
+
+
+@dataclass(frozen=True)
+class ExplainSettings:
+    """How a prediction is explained.
+
+    Parameters
+    ----------
+    step, width
+        From one stretch that is left out to the next, and its length, in seconds.
+    output
+        Name of the class, tag or target that is explained; None for the predicted one.
+
+    Raises
+    ------
+    BadOption
+        A number is out of range.
+    """
+
+    step: float = 1.0
+    width: float = 3.0
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.25 <= self.step <= 60:
+            raise BadOption(f"--step {self.step:g}: from 0.25 to 60 seconds")
+        if not self.step <= self.width <= 60:
+            raise BadOption(f"--width {self.width:g}: from --step, {self.step:g}, to 60 seconds")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What each stretch of a clip adds to what is predicted.
+
+    Parameters
+    ----------
+    prediction
+        Of the whole clip.
+    seconds
+        Its length.
+    output
+        The class, tag or target that is explained.
+    times
+        float64 (n,): middle of each stretch in seconds.
+    effects
+        ``audio`` and ``video``, of those that were read, to float64 (n,): the evidence
+        (`Format.evidence`) that is lost without the sound or the pictures of the stretch;
+        below 0 it speaks against the output.
+    sketch
+        Waveform, sound and thumbnails.
+    """
+
+    prediction: Prediction
+    seconds: float
+    output: str
+    times: F64
+    effects: Mapping[str, F64]
+    sketch: Sketch
+
+    def strongest(self, modality: str, most: int = 5, apart: float = 2.0) -> list[int]:
+        """Rows of the stretches that speak most for the output, strongest first.
+
+        Parameters
+        ----------
+        modality
+            A key of `effects`.
+        most
+            How many at most; those that speak against it are left out.
+        apart
+            Seconds between any two of them, at least.
+        """
+        effect = self.effects[modality]
+        chosen: list[int] = []
+        for row in np.argsort(-effect, kind="stable").tolist():
+            far = all(abs(self.times[row] - self.times[other]) >= apart for other in chosen)
+            if effect[row] > 0 and far and len(chosen) < most:
+                chosen.append(row)
+        return chosen
+
+
+def explain_clip(
+    maker: FeatureMaker,
+    clip: NewClip,
+    modalities: tuple[str, ...],
+    settings: ExplainSettings,
+) -> Explanation:
+    """Predict a clip, and again without each of its stretches.
+
+    Raises
+    ------
+    ExtractError
+        The file cannot be read.
+    BadOption
+        It is too long, nothing can be predicted of it, or there is no such output.
+    """
+    classes = maker.model.classes
+    if settings.output is not None and settings.output not in classes:
+        raise BadOption(f"--of {settings.output!r}: one of {', '.join(classes)}")
+    seconds = clip_seconds(clip)
+    if seconds > MOST_SECONDS:
+        raise BadOption(
+            f"{clip.file}: {seconds:.0f} s long: at most {MOST_SECONDS:g} s can be explained; "
+            "see 'mvemo predict --timeline' for longer ones"
+        )
+    window = (0.0, seconds)
+    step = max(FRAME_STEP, seconds / MOST_FRAMES)
+    plan = StreamPlan(seconds, (window,), frame_step=step)
+    streams = maker.streams(modalities, plan)
+    clip_pass = ClipPass(clip.path, clip.start, clip.duration, plan, streams, modalities)
+    clip_pass.sketch.keep_sound = True
+    ((_, vectors),) = clip_pass.windows(forget=False)
+    prediction = predict_vectors(maker, clip.file, vectors, clip_pass.problems)
+    if prediction.predictor is None:
+        raise BadOption(f"{clip.file}: {prediction.problem}")
+    written = format_of(maker.model)
+    if settings.output is None:
+        output = written.target_output(prediction.predictor, prediction.outputs)
+    else:
+        output = classes.index(settings.output)
+    times = np.arange(settings.step / 2, seconds, settings.step)
+    effects = _effects(maker, clip_pass, prediction, vectors, output, times, settings)
+    return Explanation(prediction, seconds, classes[output], times, effects, clip_pass.sketch)
+
+
+def _effects(
+    maker: FeatureMaker,
+    clip_pass: ClipPass,
+    prediction: Prediction,
+    vectors: Mapping[FeatureKey, F64],
+    output: int,
+    times: F64,
+    settings: ExplainSettings,
+) -> dict[str, F64]:
+    """`Explanation.effects`."""
+    predictor = prediction.predictor
+    assert predictor is not None
+    written = format_of(maker.model)
+    whole = written.evidence(prediction.outputs, output)
+    needed = {key: vector for key, vector in vectors.items() if key[0] in predictor.features}
+    effects: dict[str, F64] = {}
+    for modality in predictor.modalities:
+        lost = np.zeros(len(times))
+        for row, time in enumerate(times):
+            stretch: Span = (time - settings.width / 2, time + settings.width / 2)
+            left = {**needed, **clip_pass.without(modality, stretch, needed)}
+            rows = {key: vector[None] for key, vector in left.items()}
+            outputs = predict_clips(maker.model, predictor, rows)[0]
+            lost[row] = whole - written.evidence(outputs, output)
+        effects[modality] = lost
+    return effects

@@ -1,0 +1,128 @@
+"""What the pages of a timeline and of an explanation share: curves, waveform, pictures.
+
+A page is one file: it loads nothing, and all text is escaped. Curves are drawn without text,
+and stretched to the page's width, so that labels stay readable on a phone.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.extract.arrays import F64, U8
+from mvemo.pipeline.prediction.passes import Sketch
+
+if TYPE_CHECKING:
+    import jinja2
+
+TEMPLATES = Path(__file__).with_name("templates")
+# Told apart by most people who see colours otherwise (Okabe and Ito 2008), then more.
+COLOURS = (
+    "#d55e00",
+    "#0072b2",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#8c6d31",
+    "#7b4173",
+    "#637939",
+    "#5254a3",
+)
+# The unit of all drawings: a page stretches them.
+WIDTH, HEIGHT = 1000.0, 200.0
+# Bars of a waveform, and height of the drawing of one.
+MOST_BARS, WAVE_HEIGHT = 500, 60.0
+
+
+def environment() -> jinja2.Environment:
+    """The templates, with all text escaped and no name forgotten."""
+    import jinja2
+
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters["clock"] = clock
+    return made
+
+
+def clock(seconds: float) -> str:
+    """A time as a player shows it.
+
+    Examples
+    --------
+    >>> clock(4.6), clock(75), clock(3723)
+    ('0:04', '1:15', '1:02:03')
+    """
+    whole = int(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def ticks(seconds: float, most: int = 7) -> list[float]:
+    """Round times along an axis, from 0, at most so many steps of them.
+
+    Examples
+    --------
+    >>> ticks(240.0)
+    [0.0, 60.0, 120.0, 180.0, 240.0]
+    """
+    steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
+    step = next((s for s in steps if seconds / s <= most), steps[-1])
+    return [float(t) for t in np.arange(0.0, seconds + 1e-9, step)]
+
+
+def polyline(
+    times: Sequence[float] | F64,
+    values: Sequence[float] | F64,
+    seconds: float,
+    span: tuple[float, float],
+) -> str:
+    """Points of a curve, `span` being the values at the bottom and at the top."""
+    low, high = span
+    points = []
+    for time, value in zip(times, values, strict=True):
+        y = HEIGHT * (1.0 - (float(value) - low) / ((high - low) or 1.0))
+        points.append(f"{WIDTH * time / seconds:.1f},{min(max(y, -5.0), HEIGHT + 5.0):.1f}")
+    return " ".join(points)
+
+
+def waveform_path(sketch: Sketch) -> str:
+    """An SVG path of the waveform's outline, in a box of `WIDTH` x `WAVE_HEIGHT`."""
+    peaks = np.asarray(sketch.peaks, dtype=np.float64)
+    if len(peaks) == 0:
+        return ""
+    bars = min(MOST_BARS, len(peaks))
+    edges = np.linspace(0, len(peaks), bars + 1).astype(int)
+    heights = np.maximum.reduceat(peaks, edges[:-1])
+    heights = heights / max(float(heights.max()), 1e-6) * (WAVE_HEIGHT / 2 - 1)
+    x = (np.arange(bars) + 0.5) * WIDTH / bars
+    top = [f"{a:.1f},{WAVE_HEIGHT / 2 - h:.1f}" for a, h in zip(x, heights, strict=True)]
+    bottom = [f"{a:.1f},{WAVE_HEIGHT / 2 + h:.1f}" for a, h in zip(x, heights, strict=True)]
+    return "M" + "L".join([*top, *reversed(bottom)]) + "Z"
+
+
+def picture_url(picture: U8, quality: int = 70) -> str:
+    """A picture, uint8 (height, width, 3), RGB, as a data URL."""
+    done, encoded = cv2.imencode(
+        ".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]
+    )
+    if not done:
+        return ""
+    return data_url("image/jpeg", encoded)
+
+
+def data_url(kind: str, content: bytes | NDArray[np.uint8]) -> str:
+    """Bytes as a data URL."""
+    return f"data:{kind};base64,{base64.b64encode(bytes(content)).decode()}"

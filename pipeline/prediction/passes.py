@@ -1,0 +1,290 @@
+"""One pass over a clip: decoded on one thread, embedded on another, window by window."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from array import array
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mvemo.extract.arrays import F32, F64, U8
+from mvemo.extract.media.checks import Problem
+from mvemo.extract.media.streaming import StreamRequest, stream_clip
+from mvemo.fuse.final.model import FeatureKey
+from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan
+
+# Events that wait between the two threads: about as many seconds of sound.
+MAX_WAITING = 16
+# Seconds of one bar of the waveform, and the rate that it is made at where no net reads sound.
+BAR_SECONDS, BAR_SR = 0.1, 16000
+# Height and width of a thumbnail in pixels, and how many of them a page has.
+THUMBNAIL, MOST_THUMBNAILS = 96, 60
+
+
+@dataclass
+class Sketch:
+    """What a page shows of a clip itself.
+
+    Attributes
+    ----------
+    peaks, power
+        Of each `BAR_SECONDS`: the largest magnitude, and the mean square.
+    thumbnails
+        (time in seconds, uint8 (96, 96, 3)), ascending.
+    sound, sr
+        All samples, where they are kept, and their rate.
+    keep_sound
+        Whether they are.
+    """
+
+    peaks: array[float] = field(default_factory=lambda: array("f"))
+    power: array[float] = field(default_factory=lambda: array("f"))
+    thumbnails: list[tuple[float, U8]] = field(default_factory=list)
+    sound: list[F32] = field(default_factory=list)
+    sr: int = 0
+    keep_sound: bool = False
+    _rest: F32 = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+
+    def add_sound(self, y: F32, sr: int) -> None:
+        """Take the next samples."""
+        self.sr = sr
+        if self.keep_sound:
+            self.sound.append(y)
+        y = np.concatenate([self._rest, y])
+        size = round(BAR_SECONDS * sr)
+        count = len(y) // size
+        bars = y[: count * size].reshape(count, size)
+        self.peaks.extend(np.abs(bars).max(axis=1, initial=0.0).tolist())
+        self.power.extend(np.square(bars).mean(axis=1).tolist() if count else [])
+        self._rest = y[count * size :]
+
+    def loudness(self, start: float, stop: float) -> float:
+        """Of a stretch, in dB of full scale; -inf without sound."""
+        bars = self.power[int(start / BAR_SECONDS) : max(int(np.ceil(stop / BAR_SECONDS)), 1)]
+        mean = float(np.mean(bars)) if len(bars) else 0.0
+        return 10.0 * float(np.log10(mean)) if mean > 0 else -np.inf
+
+
+class ClipPass:
+    """Decodes a clip once and gives each window's vectors as soon as they can be had.
+
+    Parameters
+    ----------
+    path, start, duration
+        The clip.
+    plan
+        Its windows.
+    streams
+        By feature and net.
+    modalities
+        Of ``audio`` and ``video``: what is read of the file.
+
+    Attributes
+    ----------
+    sketch
+        Of the clip, complete after the last window.
+    problems
+        Modality to why the clip does not have it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        start: float,
+        duration: float | None,
+        plan: StreamPlan,
+        streams: Mapping[FeatureKey, FeatureStream],
+        modalities: tuple[str, ...] = ("audio", "video"),
+    ) -> None:
+        self._path, self._plan, self._streams = path, plan, streams
+        self.sketch = Sketch()
+        self.problems: dict[str, Problem] = {}
+        pictures = [s for s in streams.values() if len(s.times)] if "video" in modalities else []
+        count = min(MOST_THUMBNAILS, max(1, round(plan.seconds)))
+        self._thumbnail_times = (np.arange(count) + 0.5) * plan.seconds / count
+        readers: list[tuple[FeatureStream | None, F64, int]] = [
+            (stream, stream.times, stream.size) for stream in pictures
+        ]
+        if "video" in modalities:
+            readers.append((None, self._thumbnail_times, THUMBNAIL))
+        self._readers, times, sizes = _merge(readers)
+        rates = {s.sr for s in streams.values() if s.sr} or {BAR_SR}
+        self._bar_sr = min(rates)
+        self._request = StreamRequest(
+            start,
+            duration,
+            tuple(sorted(rates)) if "audio" in modalities else (),
+            times,
+            sizes,
+        )
+        self._modalities = modalities
+        self._sound_time, self._picture_time = 0.0, 0.0
+        self._samples = dict.fromkeys(rates, 0)
+
+    def windows(self, *, forget: bool = True) -> Iterator[tuple[int, dict[FeatureKey, F64]]]:
+        """Number of a window, and its vectors of the features that it has.
+
+        Parameters
+        ----------
+        forget
+            Drop what later windows do not need.
+
+        Raises
+        ------
+        BadMedia
+            The file cannot be read.
+        """
+        row = 0
+        reach = max((s.reach for s in self._streams.values()), default=0.0)
+        done = dict.fromkeys(("audio", "video"), np.inf)
+        done.update({modality: 0.0 for modality in self._modalities if self._asked(modality)})
+        for event, *values in self._events():
+            self._handle(event, values, done)
+            now = min(self._now(modality, done) for modality in done)
+            while row < len(self._plan.windows) and self._plan.windows[row][1] + reach <= now:
+                yield self._window(row, forget=forget)
+                row += 1
+        for stream in self._streams.values():
+            stream.finish()
+        while row < len(self._plan.windows):
+            yield self._window(row, forget=forget)
+            row += 1
+
+    def _asked(self, modality: str) -> bool:
+        return bool(self._request.sample_rates if modality == "audio" else len(self._request.times))
+
+    def _now(self, modality: str, done: Mapping[str, float]) -> float:
+        return max(done[modality], self._sound_time if modality == "audio" else self._picture_time)
+
+    def _handle(self, event: str, values: list[Any], done: dict[str, float]) -> None:
+        if event == "sound":
+            sr, y = values
+            self._samples[sr] += len(y)
+            self._sound_time = min(count / rate for rate, count in self._samples.items())
+            for stream in self._streams.values():
+                if stream.sr == sr:
+                    stream.add_sound(y)
+            if sr == self._bar_sr:
+                self.sketch.add_sound(y, sr)
+        elif event == "picture":
+            row, pictures = values
+            self._picture_time = float(self._request.times[row])
+            for reader, its_row, size in self._readers[row]:
+                if reader is None:
+                    when = float(self._thumbnail_times[its_row])
+                    self.sketch.thumbnails.append((when, pictures[size]))
+                else:
+                    reader.add_picture(its_row, pictures[size])
+        else:
+            modality, problem = values
+            self.problems[modality] = problem
+            done[modality] = np.inf
+
+    def _window(self, row: int, *, forget: bool) -> tuple[int, dict[FeatureKey, F64]]:
+        window = self._plan.windows[row]
+        vectors = self.vectors(window)
+        if forget and row + 1 < len(self._plan.windows):
+            for stream in self._streams.values():
+                stream.forget(self._plan.windows[row + 1][0])
+        return row, vectors
+
+    def vectors(self, window: Span) -> dict[FeatureKey, F64]:
+        """Vectors of a window, of the features that it has."""
+        made = {key: stream.vector(window) for key, stream in self._readable().items()}
+        return {key: v for key, v in made.items() if v is not None and np.isfinite(v).all()}
+
+    def without(
+        self, modality: str, stretch: Span, keys: Collection[FeatureKey]
+    ) -> dict[FeatureKey, F64]:
+        """Vectors of the first window as if a stretch had no sound, or no pictures.
+
+        Parameters
+        ----------
+        modality
+            ``audio`` or ``video``.
+        stretch
+            In seconds from the clip's start.
+        keys
+            Which are asked for; those of the other modality, and of which nothing would be
+            left, are not given.
+        """
+        made = {
+            key: stream.vector(self._plan.windows[0], stretch)
+            for key, stream in self._readable().items()
+            if key in keys and modality == ("audio" if stream.sr else "video")
+        }
+        return {key: v for key, v in made.items() if v is not None and np.isfinite(v).all()}
+
+    def _readable(self) -> dict[FeatureKey, FeatureStream]:
+        """The streams of what the clip has."""
+        return {
+            key: stream
+            for key, stream in self._streams.items()
+            if ("audio" if stream.sr else "video") not in self.problems
+        }
+
+    def _events(self) -> Iterator[tuple[Any, ...]]:
+        """What the decoding thread gives, in order; its error is raised here."""
+        events: queue.Queue[tuple[Any, ...]] = queue.Queue(MAX_WAITING)
+        stopped = threading.Event()
+
+        def put(*event: Any) -> None:
+            while not stopped.is_set():
+                try:
+                    events.put(event, timeout=0.5)
+                except queue.Full:
+                    continue
+                return
+            raise _Stopped
+
+        def decode() -> None:
+            try:
+                problems = stream_clip(
+                    self._path,
+                    self._request,
+                    lambda sr, y: put("sound", sr, y),
+                    lambda row, pictures: put("picture", row, pictures),
+                    lambda modality, problem: put("problem", modality, problem),
+                )
+                for modality, problem in problems.items():
+                    put("problem", modality, problem)
+                put("end")
+            except _Stopped:
+                pass
+            except Exception as error:
+                put("error", error)
+
+        thread = threading.Thread(target=decode, daemon=True)
+        thread.start()
+        try:
+            while (event := events.get())[0] != "end":
+                if event[0] == "error":
+                    raise event[1]
+                yield event
+        finally:
+            stopped.set()
+            thread.join()
+
+
+class _Stopped(Exception):
+    """Nobody waits for what is decoded."""
+
+
+_Readers = list[list[tuple[FeatureStream | None, int, int]]]
+
+
+def _merge(
+    readers: list[tuple[FeatureStream | None, F64, int]],
+) -> tuple[_Readers, F64, list[frozenset[int]]]:
+    """All times of all readers, ascending; of each, who reads it and in which sizes."""
+    times = np.unique(np.concatenate([*(t for _, t, _ in readers), np.zeros(0)]))
+    of_row: _Readers = [[] for _ in times]
+    for reader, its_times, size in readers:
+        for its_row, row in enumerate(np.searchsorted(times, its_times)):
+            of_row[int(row)].append((reader, its_row, size))
+    return of_row, times, [frozenset(size for _, _, size in row) for row in of_row]

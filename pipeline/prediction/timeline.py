@@ -1,0 +1,228 @@
+"""The emotion of a long clip over time: a prediction for each of many overlapping windows."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mvemo.extract.errors import ExtractError
+from mvemo.extract.media.probe import probe_seconds
+from mvemo.fuse.final.model import FinalModel
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.formats import format_of
+from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.passes import ClipPass, Sketch
+from mvemo.pipeline.prediction.run import Prediction, predict_vectors
+from mvemo.pipeline.prediction.streams import Span, StreamPlan
+
+# A page lists this many turns at most, none closer to another than a window's half.
+MOST_TURNS = 8
+# A change of less than this is no turn.
+LEAST_TURN = 0.2
+# Views of several frames in each window: as dense as nets of views read a clip of 30 s.
+VIEWS_PER_WINDOW = 2
+
+
+@dataclass(frozen=True)
+class TimelineSettings:
+    """The windows of a timeline.
+
+    Parameters
+    ----------
+    window, hop
+        Length of a window, and from one to the next, in seconds.
+
+    Raises
+    ------
+    BadOption
+        One is out of range.
+    """
+
+    window: float = 20.0
+    hop: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.window <= 600.0:
+            raise BadOption(f"--window {self.window:g}: from 1 to 600 seconds")
+        if not 0.5 <= self.hop <= self.window:
+            raise BadOption(
+                f"--hop {self.hop:g}: from 0.5 seconds to the length of a window, {self.window:g}"
+            )
+
+    def windows(self, seconds: float) -> tuple[Span, ...]:
+        """(start, stop) of the windows of a clip; the last two may share its end.
+
+        Examples
+        --------
+        >>> TimelineSettings(window=4.0, hop=2.0).windows(7.0)
+        ((0.0, 4.0), (2.0, 6.0), (4.0, 7.0))
+        >>> TimelineSettings(window=4.0, hop=2.0).windows(3.0)
+        ((0.0, 3.0),)
+        """
+        starts = np.arange(0.0, max(seconds - self.window / 2, self.hop / 2), self.hop)
+        spans = [(float(s), float(min(s + self.window, seconds))) for s in starts]
+        # What ends where the one before it ends says nothing new.
+        return tuple(span for i, span in enumerate(spans) if not i or span[1] > spans[i - 1][1])
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A time at which the emotion changes.
+
+    Parameters
+    ----------
+    time
+        In seconds.
+    before, after
+        What is predicted of the window that ends there, and of the one that begins there.
+    change
+        Of `Format.distance`.
+    loudness
+        Of the second that follows, in dB of full scale.
+    """
+
+    time: float
+    before: str
+    after: str
+    change: float
+    loudness: float
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Predictions of the windows of one clip.
+
+    Parameters
+    ----------
+    file
+        As it was given.
+    seconds
+        Its length.
+    windows
+        (start, stop) of each in seconds from the clip's start.
+    predictions
+        One for each window.
+    sketch
+        Waveform and thumbnails.
+    """
+
+    file: str
+    seconds: float
+    windows: tuple[Span, ...]
+    predictions: tuple[Prediction, ...]
+    sketch: Sketch
+
+
+def follow_clip(
+    maker: FeatureMaker,
+    clip: NewClip,
+    modalities: tuple[str, ...],
+    settings: TimelineSettings,
+) -> Timeline:
+    """Predict every window of a clip in one pass over it; memory does not grow with its length.
+
+    Raises
+    ------
+    ExtractError
+        The file cannot be read.
+    """
+    seconds = clip_seconds(clip)
+    windows = settings.windows(seconds)
+    step = settings.window / VIEWS_PER_WINDOW
+    plan = StreamPlan(seconds, windows, view_step=step)
+    streams = maker.streams(modalities, plan)
+    clip_pass = ClipPass(clip.path, clip.start, clip.duration, plan, streams, modalities)
+    predictions = []
+    for row, vectors in clip_pass.windows():
+        name = f"{clip.file}@{windows[row][0]:g}"
+        predictions.append(predict_vectors(maker, name, vectors, clip_pass.problems))
+    return Timeline(clip.file, seconds, windows, tuple(predictions), clip_pass.sketch)
+
+
+def clip_seconds(clip: NewClip) -> float:
+    """Length of a clip.
+
+    Raises
+    ------
+    ExtractError
+        The file cannot be read, or ends before the clip starts.
+    """
+    length = probe_seconds(clip.path) - clip.start
+    if length <= 0:
+        raise ExtractError(
+            f"{clip.path}: the clip starts at {clip.start:g} s, after its file's end"
+        )
+    return length if clip.duration is None else min(length, clip.duration)
+
+
+def turns_of(model: FinalModel, timeline: Timeline) -> list[Turn]:
+    """The largest changes between windows that meet, largest first."""
+    written = format_of(model)
+    rows = [i for i, p in enumerate(timeline.predictions) if p.predictor is not None]
+    starts = np.array([timeline.windows[i][0] for i in rows])
+    found: list[tuple[float, int, int]] = []
+    for n, i in enumerate(rows):
+        # The first window that begins where this one ends, or after.
+        meets = n + int(np.searchsorted(starts[n:], timeline.windows[i][1] - 1e-6))
+        if meets < len(rows):
+            j = rows[meets]
+            first, second = timeline.predictions[i].outputs, timeline.predictions[j].outputs
+            found.append((written.distance(first, second), i, j))
+    turns: list[Turn] = []
+    length = max((stop - start for start, stop in timeline.windows), default=0.0)
+    for change, i, j in sorted(found, key=lambda entry: -entry[0]):
+        time = timeline.windows[j][0]
+        near = any(abs(time - turn.time) < length / 2 for turn in turns)
+        if change < LEAST_TURN or near or len(turns) == MOST_TURNS:
+            continue
+        names = []
+        for prediction in (timeline.predictions[i], timeline.predictions[j]):
+            assert prediction.predictor is not None
+            names.append(written.brief(prediction.predictor, prediction.outputs))
+        loudness = timeline.sketch.loudness(time, time + 1.0)
+        turns.append(Turn(time, names[0], names[1], change, loudness))
+    return turns
+
+
+def timeline_csv(model: FinalModel, timeline: Timeline) -> str:
+    """A row for each window: start, stop, loudness in dB, and what is predicted."""
+    written = format_of(model)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["start", "stop", "loudness", "model", *written.csv_columns(), "notes"])
+    for (start, stop), prediction in zip(timeline.windows, timeline.predictions, strict=True):
+        fields = written.fields(prediction.predictor, prediction.outputs)
+        by = None if prediction.predictor is None else prediction.predictor.name
+        loudness = timeline.sketch.loudness(start, stop)
+        level = f"{loudness:.1f}" if np.isfinite(loudness) else ""
+        notes = "; ".join(filter(None, (*prediction.notes, prediction.problem)))
+        writer.writerow(
+            [f"{start:.3f}", f"{stop:.3f}", level, by, *written.csv_cells(fields), notes]
+        )
+    return text.getvalue()
+
+
+def page_names(folder: Path, files: Sequence[str]) -> list[Path]:
+    """A path without its ending for each file, no two alike.
+
+    Examples
+    --------
+    >>> [path.name for path in page_names(Path("out"), ["a/x.mp3", "b/x.mp3", "y.tar.gz"])]
+    ['x', 'x-2', 'y.tar']
+    """
+    names: list[Path] = []
+    for file in files:
+        # Of a stretch of a file: 'song.mp3@30'.
+        stem = Path(file).stem if "@" not in file else Path(file).name.replace("@", "-")
+        path, number = folder / (stem or "clip"), 1
+        while path in names:
+            number += 1
+            path = folder / f"{stem}-{number}"
+        names.append(path)
+    return names

@@ -1,0 +1,82 @@
+"""Timelines of several clips, written to a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mvemo.extract.errors import ExtractError
+from mvemo.fuse.errors import FuseError
+from mvemo.fuse.final.files import load_model
+from mvemo.manifests.files import write_text
+from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.formats import format_of
+from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.page import clock
+from mvemo.pipeline.prediction.run import PredictSettings, find_ways
+from mvemo.pipeline.prediction.timeline import (
+    Timeline,
+    TimelineSettings,
+    follow_clip,
+    page_names,
+    timeline_csv,
+)
+from mvemo.pipeline.prediction.timeline_page import timeline_html
+
+
+def write_timelines(
+    folder: Path,
+    clips: Sequence[NewClip],
+    settings: PredictSettings,
+    timeline: TimelineSettings,
+    to: Path,
+) -> Iterator[tuple[str, bool]]:
+    """Follow clips one after the other, and write ``NAME.html`` and ``NAME.csv`` of each.
+
+    Yields
+    ------
+    A line that says what was written, or why nothing was, and whether it failed.
+
+    Raises
+    ------
+    FuseError
+        The folder has no model that can be read, or a page cannot be written.
+    BadOption
+        The model cannot predict from these modalities.
+    """
+    maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
+    find_ways(maker, settings.modalities)
+    to.mkdir(parents=True, exist_ok=True)
+    names = page_names(to, [clip.file for clip in clips])
+    for clip, name in zip(clips, names, strict=True):
+        if clip.problem:
+            yield f"not predicted: {clip.file}: {clip.problem}", True
+            continue
+        try:
+            followed = follow_clip(maker, clip, settings.modalities, timeline)
+        except ExtractError as error:
+            reason = str(error).removeprefix(f"{clip.path}: ")
+            yield f"not predicted: {clip.file}: {reason}", True
+            continue
+        predicted = [p for p in followed.predictions if p.predictor is not None]
+        if not predicted:
+            yield f"not predicted: {clip.file}: {followed.predictions[0].problem}", True
+            continue
+        html, table = Path(f"{name}.html"), Path(f"{name}.csv")
+        write_text(html, timeline_html(maker.model, followed), error=FuseError)
+        write_text(table, timeline_csv(maker.model, followed), error=FuseError)
+        yield f"{clip.file}: {_summary(maker, followed)}: {html} and {table}", False
+
+
+def _summary(maker: FeatureMaker, followed: Timeline) -> str:
+    """Length, and what was predicted from when on: '4:00, Fear to 1:20, then Sad'."""
+    written = format_of(maker.model)
+    spells: list[tuple[str, float]] = []
+    for (start, _), p in zip(followed.windows, followed.predictions, strict=True):
+        if p.predictor is not None:
+            brief = written.brief(p.predictor, p.outputs)
+            if not spells or spells[-1][0] != brief:
+                spells.append((brief, start))
+    listed = ", ".join(f"{name} from {clock(start)}" for name, start in spells[:4])
+    more = f" and {len(spells) - 4} turns more" if len(spells) > 4 else ""
+    return f"{clock(followed.seconds)}, {listed}{more}"

@@ -1,0 +1,177 @@
+"""Explanations and timelines of made clips whose answer lies in a known second."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from stage_samples import run
+
+from mvemo.extract.nets import build_net
+from mvemo.fuse.final.files import load_model
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
+from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.timeline import TimelineSettings, follow_clip, turns_of
+
+SR = 8000
+# Sound and pictures of the two classes.
+GREY = {"calm": 60, "tense": 200}
+
+
+def sound(kind: str, seconds: float, seed: int) -> np.ndarray:
+    """A low tone, or noise."""
+    n = round(seconds * SR)
+    rng = np.random.default_rng(seed)
+    if kind == "tense":
+        return 0.3 * rng.uniform(-1, 1, n)
+    return 0.3 * np.sin(2 * np.pi * (220 + 20 * (seed % 5)) * np.arange(n) / SR)
+
+
+def write_video(path: Path, kinds: list[tuple[str, float]], seed: int = 0) -> None:
+    """Stretches of (class, seconds) one after the other: sound and grey pictures."""
+    rng = np.random.default_rng(seed)
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream("mpeg4", rate=5)
+        pictures.width, pictures.height, pictures.pix_fmt = 48, 48, "yuv420p"
+        track = container.add_stream("pcm_s16le", rate=SR)
+        for kind, seconds in kinds:
+            for _ in range(round(5 * seconds)):
+                grey = np.full((48, 48, 3), GREY[kind] + rng.integers(-9, 9), np.uint8)
+                container.mux(pictures.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
+        y = np.concatenate([sound(kind, seconds, seed) for kind, seconds in kinds])
+        frame = av.AudioFrame.from_ndarray((y * 32767).astype(np.int16)[None], "s16", "mono")
+        frame.sample_rate = SR
+        container.mux(track.encode(frame))
+        container.mux(pictures.encode())
+        container.mux(track.encode())
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of sound and pictures, and clips that change."""
+    folder = tmp_path_factory.mktemp("explain")
+    rows = ["clip_id,path,label"]
+    for kind in GREY:
+        for i in range(6):
+            write_video(folder / f"{kind}{i}.mkv", [(kind, 2.0)], i)
+            rows.append(f"{kind}{i},{kind}{i}.mkv,{kind}")
+    (folder / "clips.csv").write_text("\n".join(rows) + "\n")
+    net = build_net("effnet", 2, width=0.05, size=32, n_frames=4)
+    arrays = {key: value.numpy() for key, value in net.state_dict().items()}
+    np.savez(folder / "effnet.npz", **arrays)
+    settings = [
+        "extract.folds=2",
+        "extract.workers=1",
+        'extract.descriptors=["mfcc"]',
+        "descriptors.sr=8000",
+        "descriptors.n_fft=512",
+        "descriptors.hop_length=256",
+        "nets.effnet.width=0.05",
+        "nets.effnet.options={size=32, n_frames=4}",
+    ]
+    options = [part for value in settings for part in ("--set", value)]
+    weights = ["--weights", f"effnet={folder / 'effnet.npz'}"]
+    extract = [folder / "clips.csv", "--work", folder / "work", "--nets", "effnet", *options]
+    assert run("mvemo", "extract", *extract, "--protocol", "frozen", *weights) == 0
+    lld = ["--set", 'fuse.lld=["mfcc"]', "--set", "fuse.n_resamples=0"]
+    features = folder / "work" / "features.h5"
+    assert run("mvemo", "fuse", features, "--final", "--out", folder / "out", *lld) == 0
+    write_video(folder / "turn.mkv", [("calm", 8.0), ("tense", 8.0)])
+    write_video(folder / "burst.mkv", [("calm", 6.0), ("tense", 2.0), ("calm", 4.0)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def maker(made: Path) -> FeatureMaker:
+    folder = made / "out" / "model"
+    return FeatureMaker(load_model(folder), folder, {"effnet": made / "effnet.npz"})
+
+
+def test_the_seconds_that_speak_for_a_class_are_found(made: Path, maker: FeatureMaker) -> None:
+    clip = NewClip("burst", made / "burst.mkv")
+    settings = ExplainSettings(step=0.5, width=1.0, output="tense")
+    explanation = explain_clip(maker, clip, ("audio", "video"), settings)
+    assert explanation.output == "tense"
+    for modality in ("audio", "video"):
+        strongest = explanation.times[explanation.strongest(modality)[0]]
+        assert 6.0 <= strongest <= 8.0
+        effect = explanation.effects[modality]
+        assert effect[np.abs(explanation.times - 7.0) < 0.8].min() > 0
+        assert effect[np.abs(explanation.times - 7.0) > 2.0].max() < 0
+
+
+def test_a_timeline_turns_where_the_clip_does(made: Path, maker: FeatureMaker) -> None:
+    clip = NewClip("turn", made / "turn.mkv")
+    settings = TimelineSettings(window=2.0, hop=1.0)
+    timeline = follow_clip(maker, clip, ("audio", "video"), settings)
+    labels = [maker.model.classes[int(np.argmax(p.outputs))] for p in timeline.predictions]
+    middles = [sum(window) / 2 for window in timeline.windows]
+    for label, middle in zip(labels, middles, strict=True):
+        if abs(middle - 8.0) > 1.0:
+            assert label == ("calm" if middle < 8.0 else "tense")
+    turn = turns_of(maker.model, timeline)[0]
+    assert (turn.time, turn.before, turn.after) == (pytest.approx(8.0, abs=0.5), "calm", "tense")
+    assert len(timeline.sketch.thumbnails) == 16
+
+
+def test_pages_and_tables_are_written(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = ["--weights", f"effnet={made / 'effnet.npz'}"]
+    model = ["--model", made / "out" / "model", *weights]
+    (tmp_path / "text.mp3").write_text("no sound")
+    inputs = [made / "turn.mkv", tmp_path / "text.mp3"]
+    windows = ["--window", "4", "--hop", "2", "--timeline-to", tmp_path / "t"]
+    capsys.readouterr()
+    assert run("mvemo", "predict", *inputs, *model, "--timeline", *windows) == 0
+    shown = capsys.readouterr().out
+    assert "0:16, calm from 0:00, tense from 0:" in shown
+    assert "not predicted: " in shown
+    with (tmp_path / "t" / "turn.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["label"] for row in rows] == ["calm"] * 3 + [rows[3]["label"]] + ["tense"] * 3
+    assert (float(rows[1]["start"]), float(rows[1]["stop"])) == (2.0, 6.0)
+    page = (tmp_path / "t" / "turn.html").read_text(encoding="utf-8")
+    assert page.count("<polyline") == 2
+    assert "data:image/jpeg;base64," in page
+    assert 'src="http' not in page
+    assert run("mvemo", "explain", made / "burst.mkv", *model, "--of", "tense") == 0
+    assert "what speaks for tense:" in capsys.readouterr().out
+    page = (tmp_path / "burst.explained.html").read_text(encoding="utf-8")
+    assert "data:audio/ogg;base64," in page
+    assert "The frames that count most" in page
+    assert run("mvemo", "explain", tmp_path / "text.mp3", *model) == 2
+    assert "cannot be read as media" in capsys.readouterr().err
+    assert run("mvemo", "predict", *inputs, *model, "--timeline", "--window", "0") == 2
+    assert "--window 0: from 1 to 600 seconds" in capsys.readouterr().err
+
+
+def test_without_a_nets_weights_the_others_predict(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    predict = ["predict", made / "turn.mkv", "--model", made / "out" / "model", "--json"]
+    assert run("mvemo", *predict) == 0
+    (record,) = json.loads(capsys.readouterr().out)
+    assert record["model"].endswith("/lld")
+    (note,) = (note for note in record["notes"] if note.startswith("without effnet: "))
+    assert "effnet" in note.partition(": ")[2]
+
+
+def test_a_clip_without_sound_and_a_wrong_class_are_refused(
+    made: Path, maker: FeatureMaker, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(SR), SR)
+    clip = NewClip("silent.wav", tmp_path / "silent.wav")
+    with pytest.raises(BadOption, match=r"silent.wav: .*silent"):
+        explain_clip(maker, clip, ("audio", "video"), ExplainSettings())
+    with pytest.raises(BadOption, match=r"--of 'sad': one of calm, tense"):
+        explain_clip(maker, clip, ("audio", "video"), ExplainSettings(output="sad"))
