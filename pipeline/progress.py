@@ -1,8 +1,13 @@
-"""Progress bars of long work: rate, time left, and failures so far."""
+"""Progress of long work: rate, time left, and failures so far.
+
+A bar where stderr is a terminal; a line now and then where it is a file or a pipe, so that
+the log of a batch job tells how far it is.
+"""
 
 from __future__ import annotations
 
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
@@ -11,9 +16,12 @@ from tqdm import tqdm
 from mvemo.pipeline.messages import tell, verbosity
 from mvemo.pipeline.terminal import escaped, unguarded
 
+# Seconds between two lines where there is no bar.
+LINE_INTERVAL = 30.0
+
 
 class Progress:
-    """A bar on stderr; where stderr is no terminal, its closing line alone.
+    """A bar on stderr; where stderr is no terminal, a line every `LINE_INTERVAL` seconds.
 
     Nothing at all with ``--quiet``.
 
@@ -30,6 +38,10 @@ class Progress:
     def __init__(self, title: str, total: int, unit: str = "clip") -> None:
         self.failures = 0
         self._title = title
+        self._total = total
+        self._unit = unit
+        self._note = ""
+        self._start = self._last_line = time.monotonic()
         self._quiet = verbosity() == "quiet" or not sys.stderr.isatty()
         self._bar: Any = tqdm(
             total=total,
@@ -52,10 +64,29 @@ class Progress:
         if parts:
             self._bar.set_postfix_str(escaped(", ".join(parts)), refresh=False)
         self._bar.update(count)
+        self._write_line()
 
     def note(self, text: str) -> None:
         """Say what is going on within a step."""
+        self._note = text
         self._bar.set_postfix_str(escaped(text))
+        self._write_line()
+
+    def _write_line(self) -> None:
+        """Where there is no bar, and it is time: how far this is."""
+        now = time.monotonic()
+        if not self._quiet or now - self._last_line < LINE_INTERVAL:
+            return
+        self._last_line = now
+        parts = [f"{self._title}: {self._done} of {self._total} {self._unit}s"]
+        if self.failures:
+            parts.append(f"{self.failures} failed")
+        if 0 < self._done < self._total:
+            left = (now - self._start) / self._done * (self._total - self._done)
+            parts.append(f"about {duration_text(left)} left")
+        if self._note:
+            parts.append(self._note)
+        tell(", ".join(parts))
 
     def __enter__(self) -> Progress:
         return self
@@ -80,3 +111,17 @@ class Progress:
             return None
         elapsed: float = self._bar.format_dict["elapsed"]
         return elapsed
+
+
+def duration_text(seconds: float) -> str:
+    """A length of time in the units that it is thought of in.
+
+    Examples
+    --------
+    >>> duration_text(12.3), duration_text(95), duration_text(7500)
+    ('12 s', '2 min', '2 h 5 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

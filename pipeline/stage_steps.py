@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,15 +13,15 @@ from mvemo.extract.arrays import I64, Mask
 from mvemo.extract.descriptors import descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
-from mvemo.extract.settings import NetSettings
-from mvemo.extract.training.devices import pick_device
+from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.training.devices import describe_device, pick_device
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
 from mvemo.extract.views import ViewSettings
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.messages import tell
-from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.progress import Progress, duration_text
 from mvemo.pipeline.settings import Settings
 
 
@@ -136,16 +137,14 @@ class FeatureWriter:
         usable = self._media.usable(plan)
         n_nets = len(np.unique(folds)) if self._run.protocol == "crossfit" else 1
         with Progress(plan.name, n_nets, "net") as bar:
+            epochs = EpochNotes(plan.name, bar, n_nets, self._run)
             for trained in train_nets(
                 plan,
                 TrainingClips(self._manifest, self._media.digests, usable, folds, splits),
                 self._run,
                 batches=lambda net: self._media.batches(net, plan.view),
                 jobs=self._work / "nets",
-                on_epoch=lambda label, epoch, epochs, loss: bar.note(
-                    f"{label} epoch {epoch}/{epochs}"
-                    + (f", validation loss {loss:.3f}" if np.isfinite(loss) else "")
-                ),
+                on_epoch=epochs.note,
                 on_report=tell,
             ):
                 bar.step(failed=self._write_embedding(trained, plan.view, usable))
@@ -187,3 +186,45 @@ class FeatureWriter:
             clip.clip_id: spec.key(self._media.digests[clip.clip_id], clip.start, clip.duration)
             for clip in clips
         }
+
+
+class EpochNotes:
+    """Tells how far a training is and, once an epoch was timed, how long all may take.
+
+    Parameters
+    ----------
+    net
+        Its name.
+    progress
+        Of the net's trainings.
+    n_nets
+        How many there are.
+    run
+        Device and precision.
+    """
+
+    def __init__(self, net: str, progress: Progress, n_nets: int, run: RunSettings) -> None:
+        self._net = net
+        self._progress = progress
+        self._n_nets = n_nets
+        self._run = run
+        self._start: float | None = None
+        self._timed = False
+
+    def note(self, label: str, epoch: int, epochs: int, val_loss: float) -> None:
+        """After an epoch of a training, both from 1; see `train_nets`."""
+        loss = f", validation loss {val_loss:.3f}" if np.isfinite(val_loss) else ""
+        self._progress.note(f"{label} epoch {epoch}/{epochs}{loss}")
+        now = time.monotonic()
+        # The first epoch begins with what no other pays: kernels are chosen or compiled.
+        if self._start is not None and not self._timed:
+            self._timed = True
+            seconds = now - self._start
+            device = describe_device(pick_device(self._run.device), self._run.precision)
+            total = duration_text(seconds * epochs * self._n_nets)
+            nets = f"{self._n_nets} net{'s' * (self._n_nets != 1)}"
+            tell(
+                f"{self._net}: {duration_text(seconds)} an epoch on {device}: {nets} of {epochs} "
+                f"epochs take {total} at most"
+            )
+        self._start = now

@@ -26,6 +26,20 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def describe_device(device: torch.device, precision: str) -> str:
+    """A device and what it computes in, for a line of text.
+
+    Examples
+    --------
+    >>> describe_device(torch.device("cpu"), "float32")
+    'the processor (... thread...), float32'
+    """
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {precision}"
+    threads = torch.get_num_threads()
+    return f"the processor ({threads} thread{'s' * (threads != 1)}), {precision}"
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Mixed precision where it is asked for."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

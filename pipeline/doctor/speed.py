@@ -24,6 +24,7 @@ from mvemo.manifests.demo.writing import video_codec, write_clip
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.doctor.findings import Finding
 from mvemo.pipeline.messages import silenced
+from mvemo.pipeline.progress import duration_text
 from mvemo.pipeline.settings import Settings
 
 HEIGHT, WIDTH = 256, 456
@@ -70,7 +71,7 @@ class Speed:
         if busy():
             clip += "; the machine is busy with other work, so less where it is not"
         total = (
-            f"{n_clips} such clips take about {_duration(self.of_clips(n_clips))} by --profile "
+            f"{n_clips} such clips take about {duration_text(self.of_clips(n_clips))} by --profile "
             f"pretrained, and {n_clips * self.n_bytes / 2**30:.1f} GiB in the working folder"
         )
         return [Finding("ok", "speed", clip), Finding("ok", "time", total)]
@@ -151,12 +152,3 @@ def busy() -> bool:
         return bool(os.getloadavg()[0] > 1.5 * joblib.cpu_count())
     except (AttributeError, OSError):
         return False
-
-
-def _duration(seconds: float) -> str:
-    """In the unit that gives a small number."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -153,7 +153,7 @@ def test_time_and_room_grow_with_the_clips(monkeypatch: pytest.MonkeyPatch) -> N
     speed = Speed(30.0, reading=2.0, nets={"musicnn": 1.0, "i3d": 3.0}, n_bytes=2**20, workers=2)
     one, many = speed.findings(1024)
     assert one.text == "a clip of 30 s takes: reading 2.0 s, musicnn 1.0 s, i3d 3.0 s"
-    assert many.text.startswith("1024 such clips take about 85 min")
+    assert many.text.startswith("1024 such clips take about 1 h 25 min")
     assert "1.0 GiB" in many.text
 
 

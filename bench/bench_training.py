@@ -1,0 +1,200 @@
+"""Clips a second of training and embedding, net by net, beside plain eager float32.
+
+    python bench/bench_training.py [--nets c3d,i3d] [--profile paper] [--precision bf16]
+                                   [--seconds 5] [--device cuda] [--compile]
+
+Without options: on a GPU the nets at the papers' sizes in bf16, on the processor the
+demo's small ones in float32. Each line also has what the arithmetic comes to beside a bare
+matrix product of the same precision in the same run, the share of wall time in which the GPU
+works (its own clock against the processor's), and the most memory that was taken. The other
+side is the same step written plainly: float32, channels first, one optimizer kernel a
+parameter, the loss fetched after each step.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mvemo.extract.nets import Net, build_net
+from mvemo.extract.nets.parts.inputs import AudioInput, SequenceInput
+from mvemo.extract.settings import NetSettings
+from mvemo.extract.training.devices import autocast, describe_device, place
+from mvemo.extract.training.jobs import TrainingJob
+from mvemo.extract.training.trainer import Trainer
+from mvemo.pipeline.settings import load_settings
+
+N_CLASSES = 6
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one way to train or embed.
+
+    Parameters
+    ----------
+    rate
+        Clips a second of wall time.
+    busy
+        Share of the wall time in which the device works; NaN on the processor.
+    memory
+        GiB at most on the device; NaN on the processor.
+    """
+
+    rate: float
+    busy: float
+    memory: float
+
+
+class Repeated:
+    """One batch of made media, on the device, given as often as it is asked for."""
+
+    def __init__(self, raw: Tensor) -> None:
+        self._raw = raw
+
+    def ahead(self, batches: Any) -> Any:
+        for rows in batches:
+            yield rows, self._raw[: len(rows)]
+
+
+def made_media(net: Net, n_clips: int, device: torch.device) -> Tensor:
+    """A batch as the net's `prepare` takes it."""
+    generator = torch.Generator().manual_seed(0)
+    if isinstance(net.input, AudioInput):
+        raw = torch.randn(n_clips, net.input.samples, generator=generator) * 0.1
+    elif isinstance(net.input, SequenceInput):
+        raise SystemExit(f"{net.name} reads descriptors, which this bench does not make")
+    else:
+        shape = (n_clips, net.input.n_frames, net.input.size, net.input.size, 3)
+        raw = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+    return raw.to(device)
+
+
+def timed(
+    function: Callable[[], Any], n_clips: int, device: torch.device, seconds: float
+) -> Timing:
+    """Run a function again and again for about so many seconds, after three runs to warm up."""
+    cuda = device.type == "cuda"
+    for _ in range(3):
+        function()
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    runs, on_device = 0, 0.0
+    start = time.perf_counter()
+    while (wall := time.perf_counter() - start) < seconds or runs < 3:
+        if cuda:
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            function()
+            end.record()
+            end.synchronize()
+            on_device += begin.elapsed_time(end) / 1000
+        else:
+            function()
+        runs += 1
+    memory = torch.cuda.max_memory_allocated() / 2**30 if cuda else float("nan")
+    return Timing(runs * n_clips / wall, on_device / wall if cuda else float("nan"), memory)
+
+
+def product_flops(device: torch.device, precision: str, seconds: float) -> float:
+    """FLOP/s of a bare product of square matrices."""
+    size = 8192 if device.type == "cuda" else 1024
+    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
+    return timed(lambda: a @ b, 1, device, seconds).rate * 2 * size**3
+
+
+def flops_of(net: Net, raw: Tensor) -> float:
+    """Floating-point operations of a forward and backward pass, a clip."""
+    with FlopCounterMode(display=False) as counter:
+        net(net.prepare(raw)).sum().backward()
+    net.zero_grad(set_to_none=True)
+    return float(counter.get_total_flops()) / len(raw)
+
+
+def plain_step(net: Net, raw: Tensor, target: Tensor, lr: float) -> Callable[[], float]:
+    """The step as anybody would write it first."""
+    net = net.to(memory_format=torch.contiguous_format).train()
+    optimizer = torch.optim.Adam(net.parameters(), lr=lr, foreach=False)
+
+    def step() -> float:
+        loss = nn.functional.cross_entropy(net(net.prepare(raw)), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def bench_net(plan: NetSettings, chosen: argparse.Namespace, device: torch.device) -> str:
+    """A net's line of the table."""
+    batch = plan.train.batch_size
+    labels = np.arange(batch) % N_CLASSES
+
+    def fresh() -> Net:
+        torch.manual_seed(0)
+        return build_net(plan.name, N_CLASSES, width=plan.width, **plan.options).to(device)
+
+    net = place(fresh(), device)
+    raw = made_media(net, batch, device)
+    settings = replace(plan.train, epochs=1, iterations=0, patience=0)
+    job = TrainingJob(plan.name, labels, "multiclass", range(batch), (), settings, seed=0,
+                      precision=chosen.precision, compiled=chosen.compile)  # fmt: skip
+    trainer = Trainer(net, Repeated(raw), job)
+    # Several steps between two looks at the device, as in an epoch.
+    groups = [list(range(batch))] * 4
+    training = timed(lambda: trainer.train_batches(groups, 0), 4 * batch, device, chosen.seconds)
+
+    @torch.inference_mode()
+    def embed() -> Tensor:
+        with autocast(device, chosen.precision):
+            return net.embed(net.prepare(raw)).float().cpu()
+
+    net.eval()
+    embedding = timed(embed, batch, device, chosen.seconds)
+    flops = flops_of(fresh(), raw[:2])
+    plain = timed(plain_step(fresh(), raw, torch.from_numpy(labels).to(device), 1e-4), batch,
+                  device, chosen.seconds)  # fmt: skip
+    share = training.rate * flops / product_flops(device, chosen.precision, 1.0)
+    return (
+        f"{plan.name:9} {batch:5d} {training.rate:10.1f} {plain.rate:10.1f} "
+        f"{training.rate / plain.rate:6.2f} {embedding.rate:10.1f} {flops / 1e9:9.2f} "
+        f"{100 * share:6.1f} {100 * training.busy:6.1f} {training.memory:7.2f}"
+    )
+
+
+def main() -> None:
+    cuda = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--nets", default="music1d,music2d,c3d,i3d")
+    parser.add_argument("--profile", default="paper" if cuda else "demo")
+    parser.add_argument("--precision", default="bf16" if cuda else "float32")
+    parser.add_argument("--device", default="cuda" if cuda else "cpu")
+    parser.add_argument("--seconds", type=float, default=5.0 if cuda else 2.0)
+    parser.add_argument("--compile", action="store_true")
+    chosen = parser.parse_args()
+    device = torch.device(chosen.device)
+    torch.backends.cudnn.benchmark = True
+    nets = load_settings(chosen.profile).nets
+    print(f"training, profile {chosen.profile}, on {describe_device(device, chosen.precision)}")
+    print(
+        f"{'net':9} {'batch':>5} {'clips/s':>10} {'plain':>10} {'ratio':>6} {'embed/s':>10} "
+        f"{'GFLOP':>9} {'% mm':>6} {'% busy':>6} {'GiB':>7}"
+    )
+    for name in chosen.nets.split(","):
+        print(bench_net(nets[name], chosen, device), flush=True)
+    print("% mm: FLOP/s of training beside a bare matrix product; % busy: of wall time")
+
+
+if __name__ == "__main__":
+    main()
