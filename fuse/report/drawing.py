@@ -139,7 +139,7 @@ def render_svg(figure: Figure) -> str:
     """
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    canvas = FigureCanvasSVG(figure)
+    canvas: Any = FigureCanvasSVG(figure)
     figure.set_dpi(72)
     layout = figure.get_layout_engine()
     if layout is not None:
