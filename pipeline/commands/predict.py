@@ -125,11 +125,13 @@ def clips_and_settings(
     """The clips, and what `model_options` say: the model's folder, its public weights fetched."""
     weights = dict(map(_net_and_file, weight_files))
 
+    from mvemo.extract.training.memory import keep_freed_memory
     from mvemo.pipeline.models.boxed import pick_model
     from mvemo.pipeline.models.fetching import fetch_model_weights
     from mvemo.pipeline.prediction.inputs import find_clips, modalities_of
     from mvemo.pipeline.prediction.run import PredictSettings
 
+    keep_freed_memory()
     folder, clips = pick_model(model_name), find_clips(inputs)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
     fetch_model_weights(folder, modalities, but=weights)

@@ -12,8 +12,13 @@ import pytest
 import soundfile
 from stage_samples import run, tiny_demo, tiny_settings
 
+from mvemo.cache import open_cache
 from mvemo.extract.nets import build_net
+from mvemo.fuse.final.files import load_model
 from mvemo.manifests import read_manifest
+from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.model_nets import plan_of
+from mvemo.pipeline.prediction.embedding import FeatureMaker
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +27,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("predict")
     tiny_demo(folder / "demo", clips_per_class=2)
     extract = [folder / "demo" / "manifest.csv", "--work", folder / "work"]
-    more = tiny_settings('extract.descriptors=["mfcc"]')
+    # Two windows of half a second, which prediction has to read as well.
+    views = ("nets.c3d.views=2", "nets.c3d.rate=8.0", "nets.c3d.pooling=mean+std")
+    more = tiny_settings('extract.descriptors=["mfcc"]', *views)
     assert run("mvemo", "extract", *extract, *more) == 0
     features = folder / "work" / "features.h5"
     assert run("mvemo", "fuse", features, "--final", "--out", folder / "out") == 0
@@ -56,6 +63,21 @@ def test_the_model_has_the_nets_of_all_folds_and_no_pickle(made: Path) -> None:
     for name in nets:
         with np.load(made / "out" / "model" / name, allow_pickle=False) as arrays:
             assert all(arrays[key].dtype.kind in "fi" for key in arrays.files)
+
+
+def test_prediction_reads_the_windows_that_the_features_were_made_of(made: Path) -> None:
+    with open_cache(made / "work" / "features.h5") as cache:
+        spec = cache.variants("c3d")[0]
+        view = {"views": 2, "layout": "spread", "rate": 8.0, "pooling": "mean+std"}
+        assert spec.params["view"] == view
+        assert spec.dim == 2 * build_net("c3d", 2, width=0.05, n_frames=4, size=32).embedding_dim
+        stored, _ = cache.vectors("c3d", fold=spec.fold)
+    folder = made / "out" / "model"
+    maker = FeatureMaker(load_model(folder), folder, {})
+    manifest = read_manifest(made / "demo" / "manifest.csv")
+    media = ClipMedia(manifest, maker.settings, made / "work", plans=[plan_of(spec)])
+    found = maker.embed(spec, media, [0])
+    np.testing.assert_allclose(found[0], stored[0], rtol=1e-5, atol=1e-6)
 
 
 def test_sound_alone_is_predicted_by_a_model_of_sound(
