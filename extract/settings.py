@@ -16,7 +16,7 @@ from mvemo.extract.views import ViewSettings
 OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 LOSSES = ("softmax", "angular", "centre", "improved-centre")
 PROTOCOLS = ("crossfit", "frozen", "shared", "holdout")
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "bf16", "auto")
 # Ten times the papers' channels is a hundred times their parameters.
 MAX_WIDTH = 10
 # Stands for a path among a net's settings: the weights that `mvemo weights get` fetched.
@@ -223,7 +223,8 @@ class RunSettings:
     device
         ``auto``, ``cpu`` or ``cuda``.
     precision
-        One of `PRECISIONS`; ``bf16`` is mixed precision.
+        One of `PRECISIONS`; ``bf16`` is mixed precision, ``auto`` is that on a GPU and
+        ``float32`` elsewhere.
     compile
         Compile nets before training (``torch.compile``): a minute or more at the start,
         faster steps on a GPU.

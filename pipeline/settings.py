@@ -3,8 +3,9 @@
 A profile is a TOML file with the tables ``[extract]``, ``[descriptors]``,
 ``[nets.NAME]`` and ``[fuse]``; what it does not state keeps its default, which for a net
 is the net's own (`mvemo.extract.nets`).
-Three come with mvemo: ``paper`` (every number of the papers), ``demo`` (small enough for two
-cores) and ``pretrained`` (public pretrained nets as they are). ``--set nets.i3d.lr=3e-4``
+Four come with mvemo: ``paper`` (every number of the papers), ``demo`` (small enough for two
+cores), ``pretrained`` (public pretrained nets as they are) and ``best`` (those nets, fine-tuned
+as is done today). ``--set nets.i3d.lr=3e-4``
 overrides one value; a key that no setting has is an error that lists those there are.
 """
 
@@ -39,7 +40,7 @@ from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import FuseError
 from mvemo.pipeline.errors import BadOption
 
-PROFILES = ("demo", "paper", "pretrained")
+PROFILES = ("best", "demo", "paper", "pretrained")
 # Those of PL20 and Z22, which run unless others are asked for.
 DEFAULT_NETS = ("music1d", "music2d", "c3d", "i3d")
 
@@ -77,8 +78,8 @@ class ExtractSettings:
     embed_batch
         Windows a step when embedding, and clips that are read at a time.
     fetch
-        ``frozen``: fetch the public weights that are not here, of nets that have such, and
-        leave out a net whose weights cannot be had.
+        Fetch the public weights that are not here, of nets that start from such, and leave
+        out a net whose weights cannot be had.
     descriptors
         Names of the descriptor sequences to write to the cache; nets that read others get
         them, too.

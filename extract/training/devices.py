@@ -40,8 +40,23 @@ def describe_device(device: torch.device, precision: str) -> str:
     return f"the processor ({threads} thread{'s' * (threads != 1)}), {precision}"
 
 
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """The precision that ``auto`` means on a device.
+
+    Examples
+    --------
+    >>> cpu = torch.device("cpu")
+    >>> resolve_precision("auto", cpu), resolve_precision("bf16", cpu)
+    ('float32', 'bf16')
+    """
+    if precision != "auto":
+        return precision
+    return "bf16" if device.type == "cuda" else "float32"
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Mixed precision where it is asked for."""
+    precision = resolve_precision(precision, device)
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 @click.option(
     "--profile",
     default=None,
-    help="paper, demo or pretrained, or a TOML file.  [default: paper; demo without MANIFEST]",
+    help="paper, best, demo or pretrained, or a TOML file.  "
+    "[default: paper; demo without MANIFEST]",
 )
 @set_option
 @click.option("--protocol", default=None, help="crossfit, frozen, shared or holdout.")

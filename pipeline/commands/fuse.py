@@ -66,8 +66,8 @@ stage_two_options = together(
         click.option(
             "--profile",
             default=None,
-            help="paper, demo or pretrained, or a TOML file.  [default: the one that FEATURES "
-            "were made with, where it is one of the three; else paper]",
+            help="paper, best, demo or pretrained, or a TOML file.  [default: the one that "
+            "FEATURES were made with, where it is one of these; else paper]",
         ),
         click.option(
             "--final",

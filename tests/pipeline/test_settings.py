@@ -135,7 +135,7 @@ def test_bad_profile_files_name_the_file(tmp_path: Path, text: str):
 
 
 def test_unknown_profile():
-    with pytest.raises(BadOption, match="neither one of demo, paper, pretrained nor a file"):
+    with pytest.raises(BadOption, match="neither one of best, demo, paper, pretrained nor a file"):
         load_settings("big")
 
 
