@@ -106,12 +106,13 @@ def test_every_name_is_importable_from_its_place() -> None:
             assert getattr(package, name).__doc__, f"{module}.{name}"
 
 
-def test_the_worked_example_gives_what_it_shows() -> None:
-    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("page", "n_examples"), [("api.md", 20), ("cache-format.md", 12)])
+def test_a_worked_example_gives_what_it_shows(page: str, n_examples: int) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     # The fences of blocks would be read as expected output.
     text = re.sub(r"^```.*$", "", text, flags=re.MULTILINE)
-    example = doctest.DocTestParser().get_doctest(text, {}, "api.md", "docs/api.md", 0)
-    assert len(example.examples) > 20
+    example = doctest.DocTestParser().get_doctest(text, {}, page, f"docs/{page}", 0)
+    assert len(example.examples) > n_examples
     report: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     assert runner.run(example, out=report.append).failed == 0, "".join(report)
