@@ -82,7 +82,7 @@ def read_blocks(
         if len(samples) == 0:
             break
         if not sound.has_room(len(samples)):
-            return Problem(f"more than {sound.n_samples / sound.sr:.0f} s of sound: cut it")
+            return Problem(sound.too_long)
         sound.add(samples.mean(axis=1, dtype=np.float32))
         left -= len(samples)
     return None

@@ -64,7 +64,7 @@ def stated_length_ratio(info: str) -> float:
     info
         What libsndfile reports of the file.
     """
-    match = re.search(r"^(?:data|SSND) *: (\d+) \(should be (\d+)\)", info, re.MULTILINE)
+    match = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", info, re.MULTILINE)
     if match is None:
         return 1.0
     stated, actual = int(match[1]), int(match[2])

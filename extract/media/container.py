@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -52,7 +51,6 @@ class _Collected:
     scaler: FrameScaler
     sound: SoundCollector
     any_frame: bool
-    damaged: Counter[str]
     is_cut_off: bool
 
 
@@ -98,9 +96,11 @@ def select_streams(
     if request.sample_rates and not audios:
         problems["audio"] = NO_AUDIO
     video = videos[0] if videos and request.pictures else None
+    audio = audios[0] if audios and request.sample_rates else None
     if video is not None and (problem := picture_problem(video)) is not None:
         video, problems["video"] = None, problem
-    audio = audios[0] if audios and request.sample_rates else None
+    if audio is not None and audio.codec_context is None:
+        audio, problems["audio"] = None, Problem("sound of an unknown codec")
     return video, audio, problems
 
 
@@ -123,13 +123,12 @@ def _collect(
     if times and is_indexed(container) and can_skip(streams):
         # The last frame too: it tells how far the pictures can be decoded.
         needed = times.stamps_at(np.append(picker.times, end))
-    damaged: Counter[str] = Counter()
     for stream in streams:
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = request.threads
     with background:
         waiting: list[tuple[float, Any]] = []
-        frames = decoded_frames(container, streams, origin, request.stop, needed, damaged)
+        frames = decoded_frames(container, streams, origin, request.stop, needed)
         for kind, when, frame in frames:
             if kind == "video":
                 picker.add(when, frame)
@@ -142,7 +141,7 @@ def _collect(
         any_frame = picker.finish()
     # Of a stretch it is enough that the stretch is there.
     cut_off = request.duration is None and is_cut_off(path, container.format.name)
-    return _Collected(picker, scaler, sound, any_frame, damaged, cut_off)
+    return _Collected(picker, scaler, sound, any_frame, cut_off)
 
 
 def can_skip(streams: Sequence[Any]) -> bool:
@@ -176,9 +175,9 @@ def _finish(
     if not sound.error and sound.seconds == 0 and 0 < sound.end <= request.start:
         problem = starts_after_end(request.start, "sound ends", sound.end)
     else:
-        # Sound that begins late, or pauses, is whole; what cannot be decoded is missing.
-        seconds = sound.decoded_seconds if collected.damaged["audio"] else sound.seconds
-        problem = sound.problem() or check_length(seconds, expected["audio"])
+        # Sound that begins late is whole; where much of it is gaps, it is not.
+        whole = max(expected["audio"], sound.seconds)
+        problem = sound.problem() or check_length(sound.decoded_seconds, whole)
         problem = problem or (CUT_OFF if collected.is_cut_off else None)
     if problem is None:
         waveforms, problem = sound.finish()

@@ -22,7 +22,9 @@ _PASSING = frozenset(
 def media_error(path: Path, error: Exception) -> ExtractError:
     """What a library's error says of a file: `MediaUnavailable` where it may pass."""
     if isinstance(error, MemoryError):
-        return MediaUnavailable(f"{path}: cannot be read: there is not enough memory")
+        return MediaUnavailable(
+            f"{path}: reading it takes more memory than there is, or than a clip may have"
+        )
     if isinstance(error, OSError) and error.errno in _PASSING:
         return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
     # The text of others speaks of the library's objects, not of the file: a stream without a

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from mvemo.extract.errors import BadMedia
+from mvemo.extract.media.checks import MIN_DECODED_SHARE
 
 # FFmpeg's names. Playlists, patterns of pictures, devices and descriptions of streams are not
 # among them: they open other files and addresses, or wait for more.
@@ -19,6 +22,9 @@ _RAW = "h264,hevc,vvc,m4v,mpegvideo,mjpeg,vc1,av1,obu,dirac,dnxhd,cavsvideo,h261
 FORMAT_WHITELIST = f"{_READ},{_RAW}"
 
 _HEAD = 1 << 16
+_ASF_PROPERTIES = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"
+# Of a transport stream: more than one packet of sound, with the pictures between.
+_TS_TAIL = 1 << 20
 # The index of a QuickTime file is read to this size.
 _MAX_INDEX = 1 << 26
 _PICTURE = re.compile(
@@ -87,48 +93,117 @@ def check_format(path: Path, names: str) -> None:
 def _mov_is_encrypted(path: Path) -> bool:
     """Whether the index (``moov``) of a QuickTime file describes an encrypted track."""
     with path.open("rb") as file:
-        size_of_file = file.seek(0, 2)
-        at = 0
-        while at + 16 <= size_of_file:
-            file.seek(at)
-            header = file.read(16)
-            size, kind = int.from_bytes(header[:4], "big"), header[4:8]
-            if size == 1:
-                size = int.from_bytes(header[8:16], "big")
-            elif size == 0:
-                size = size_of_file - at
+        for kind, at, size in _boxes(file):
             if kind == b"moov":
                 file.seek(at)
                 return _ENCRYPTED_MOV.search(file.read(min(size, _MAX_INDEX))) is not None
-            if size < 8:
-                return False
-            at += size
     return False
 
 
-def is_cut_off(path: Path, names: str) -> bool:
-    """Whether the end of a file that does not state its length shows that more was to come.
+def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, place and stated size of the boxes at the top of a QuickTime file."""
+    end = file.seek(0, 2)
+    at = 0
+    while at + 16 <= end:
+        file.seek(at)
+        header = file.read(16)
+        size = int.from_bytes(header[:4], "big")
+        if size == 1:
+            size = int.from_bytes(header[8:16], "big")
+        elif size == 0:
+            size = end - at
+        if size < 8:
+            return
+        yield header[4:8], at, size
+        at += size
 
-    Ogg marks its last page, and a transport stream has whole packets.
+
+def is_cut_off(path: Path, names: str) -> bool:
+    """Whether a file's structure shows that much more was to come.
+
+    For formats whose lengths in seconds are not stated, or are guessed from what is there.
 
     Parameters
     ----------
     names
         Of the format, as FFmpeg gives them.
     """
+    formats = set(names.split(","))
     with path.open("rb") as file:
         size = file.seek(0, 2)
-        if names == "mpegts":
-            return all(size % packet for packet in (188, 192, 204))
-        if names != "ogg":
-            return False
-        file.seek(max(size - 2 * _HEAD, 0))
-        tail = file.read()
+        if "mpegts" in formats:
+            return _ts_is_cut_off(file, size)
+        if "ogg" in formats:
+            return _ogg_is_cut_off(file, size)
+        return size < MIN_DECODED_SHARE * _stated_size(file, formats)
+
+
+def _stated_size(file: BinaryIO, formats: set[str]) -> int:
+    """Bytes that a file has by its own account; 0 where it does not say."""
+    file.seek(0)
+    head = file.read(_HEAD)
+    if "mov" in formats:
+        boxes = list(_boxes(file))
+        whole = max((at + size for _, at, size in boxes), default=0)
+        # In fragments there is no index that would show that some are not there.
+        fragmented = any(kind == b"moof" for kind, _, _ in boxes)
+        return 2 * whole if fragmented and whole > file.seek(0, 2) else whole
+    if formats & {"avi", "wav"} and head.startswith(b"RIFF"):
+        size = int.from_bytes(head[4:8], "little")
+    elif "asf" in formats:
+        # Of its File Properties Object (Advanced Systems Format, 3.2).
+        at = head.find(_ASF_PROPERTIES)
+        size = int.from_bytes(head[at + 40 : at + 48], "little") - 8 if at >= 0 else 0
+    elif "aiff" in formats and head.startswith(b"FORM"):
+        size = int.from_bytes(head[4:8], "big")
+    else:
+        return 0
+    # Programs that write to a pipe state the greatest number there is.
+    return size + 8 if 0 < size < 0x7FFFF000 else 0
+
+
+def _ogg_is_cut_off(file: BinaryIO, size: int) -> bool:
+    """Whether the last page is not whole, or not marked as the last (RFC 3533, 6)."""
+    file.seek(max(size - 2 * _HEAD, 0))
+    tail = file.read()
     at = tail.rfind(b"OggS")
     page = tail[at:] if at >= 0 else b""
     if len(page) < 27:
         return True
-    # Page header: flags at 5, number of segments at 26, their lengths behind it (RFC 3533, 6).
+    # Flags at 5, number of segments at 26, their lengths behind it.
     n_segments = page[26]
     whole = len(page) >= 27 + n_segments + sum(page[27 : 27 + n_segments])
     return not (whole and page[5] & 0x04)
+
+
+def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
+    """Whether a transport stream ends inside a packet, or inside a packet of sound.
+
+    A recording of a broadcast begins and ends anywhere: only a stream that begins as
+    programs write it, with its tables counted from 0, has to end as they do.
+    """
+    if all(size % length for length in (188, 192, 204)):
+        return True
+    file.seek(0)
+    first = file.read(188)
+    pid = int.from_bytes(first[1:3], "big") & 0x1FFF
+    if size % 188 or first[:1] != b"\x47" or pid not in (0x00, 0x11) or first[3] & 0x0F:
+        return False
+    file.seek(max(size - (_TS_TAIL // 188) * 188, 0))
+    tail = file.read()
+    left: dict[int, int] = {}
+    open_ended: set[int] = set()
+    payload = b""
+    for at in range(0, len(tail), 188):
+        packet = tail[at : at + 188]
+        pid = int.from_bytes(packet[1:3], "big") & 0x1FFF
+        payload = packet[4 + (1 + packet[4] if packet[3] & 0x20 else 0) :]
+        if packet[1] & 0x40 and payload.startswith(b"\0\0\1"):
+            # Length 0: until the next one begins (ISO/IEC 13818-1, 2.4.3.7).
+            length = int.from_bytes(payload[4:6], "big")
+            left[pid] = 6 + length if length else 0
+            open_ended.add(pid) if not length else open_ended.discard(pid)
+        if left.get(pid):
+            left[pid] -= min(len(payload), left[pid])
+    # A packet of pictures hardly ever fills its last piece to the byte, without stuffing.
+    return any(left.values()) or (pid in open_ended and len(payload) == 184)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +26,7 @@ _INDEXED = ("mov", "matroska")
 _RUN_UP = 1.0
 # Containers that state how long their streams should be; others guess, or say how long they are.
 _STATING_LENGTH = frozenset({"mov", "avi", "mp3", "flac"})
-_STATING_WHOLE = frozenset({"matroska", "flv", "asf"})
+_STATING_WHOLE = frozenset({"matroska", "flv", "asf", "ogg"})
 
 
 def open_container(path: Path) -> Any:
@@ -58,8 +57,10 @@ def is_cover(stream: Any) -> bool:
 
 
 def picture_problem(stream: Any) -> Problem | None:
-    """A problem where a video's pictures, by its header, are too large to be decoded."""
+    """A problem where a video's pictures, by its header, cannot be decoded or are too large."""
     codec = stream.codec_context
+    if codec is None:
+        return Problem("pictures of an unknown codec")
     if codec.width * codec.height > MAX_PIXELS:
         return Problem(
             f"pictures of {codec.width} x {codec.height} pixels: more than {MAX_PIXELS / 1e6:.0f} "
@@ -152,7 +153,6 @@ def decoded_frames(
     origin: float,
     stop: float | None,
     needed: set[int] | None,
-    damaged: Counter[str],
 ) -> Iterator[tuple[str, float, Any]]:
     """Decode until each stream is past the clip's end.
 
@@ -165,14 +165,12 @@ def decoded_frames(
     needed
         Stamps of the pictures that must be decoded; others that no picture depends on are
         skipped. None decodes all.
-    damaged
-        Counts the packets that cannot be decoded, by kind of stream.
 
     Yields
     ------
     ``audio`` or ``video``, presentation time in seconds, and frame of PyAV.
     """
-    running = {stream.index: _Decoder(stream, origin, damaged) for stream in streams}
+    running = {stream.index: _Decoder(stream, origin) for stream in streams}
     packets = container.demux(list(streams))
     while running:
         try:
@@ -181,7 +179,6 @@ def decoded_frames(
             return
         except av.error.FFmpegError:
             # The rest of the file is unreadable; whether it matters, the length tells.
-            damaged.update(decoder.kind for decoder in running.values())
             for decoder in running.values():
                 yield from decoder.decode(None)
             return
@@ -206,8 +203,7 @@ class _Decoder:
     PyAV makes a stream's properties anew each time they are read: they are read once.
     """
 
-    def __init__(self, stream: Any, origin: float, damaged: Counter[str]) -> None:
-        self._damaged = damaged
+    def __init__(self, stream: Any, origin: float) -> None:
         self.kind: str = stream.type
         self.codec: Any = stream.codec_context
         self._time_base = float(stream.time_base)
@@ -218,7 +214,6 @@ class _Decoder:
         try:
             frames = self.codec.decode(packet)
         except av.error.FFmpegError:
-            self._damaged[self.kind] += 1
             return []
         return [
             (self.kind, frame.pts * self._time_base - self._origin, frame)

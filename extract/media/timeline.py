@@ -210,7 +210,7 @@ class SoundCollector:
             if first > length:
                 self.error = f"the time stamps of the sound jump from {at:.1f} to {to:.0f} s"
             else:
-                self.error = f"more than {at:.0f} s of sound: cut it"
+                self.error = sound.too_long
             return
         if first > length:
             self._flush(blocks)

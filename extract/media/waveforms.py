@@ -61,6 +61,14 @@ class Waveforms:
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
 
+    @property
+    def too_long(self) -> str:
+        """What to say where there is no room."""
+        return (
+            f"more than {self.n_samples} samples at {self.sr} Hz: at {list(self._rates)} Hz they "
+            f"take over {MAX_BYTES / 2**30:g} GiB: cut it"
+        )
+
     def has_room(self, n_samples: int) -> bool:
         """Whether so many samples more may be added, by `MAX_BYTES`."""
         seconds = (self.n_samples + n_samples) / self.sr
