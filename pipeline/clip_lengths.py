@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mvemo.extract.errors import ExtractError
-from mvemo.extract.media.probe import probe_seconds
+from mvemo.extract.media.isolated import PROBE, read_each
 from mvemo.manifests import Manifest
 from mvemo.pipeline.inputs import media_files
 from mvemo.pipeline.progress import Progress
@@ -29,15 +29,15 @@ def clip_lengths(
     Clip id to seconds; None where they are not known.
     """
     files = media_files(manifest)
-    lengths: dict[str, float | None] = {}
+    names = list(files)
+    lengths: dict[str, float | None] = dict.fromkeys(names)
     with Progress("measure media", len(files), "file") as bar:
-        for name, path in files.items():
-            try:
-                lengths[name] = probe_seconds(path)
-            except ExtractError as error:
-                lengths[name] = None
-                on_problem(str(error))
-            bar.step(failed=int(lengths[name] is None))
+        for i, found in read_each(PROBE, [(path, {}) for path in files.values()]):
+            if isinstance(found, ExtractError):
+                on_problem(str(found))
+            else:
+                lengths[names[i]] = found
+            bar.step(failed=int(lengths[names[i]] is None))
     seconds: dict[str, float | None] = {}
     for clip in manifest.clips:
         length = lengths[clip.path]

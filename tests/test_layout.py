@@ -44,8 +44,9 @@ FLOORS = {
     ),
     "extract": (
         "arrays errors lazy",
+        "workers",
         "views",
-        "media mel settings workers",
+        "media mel settings",
         "descriptors duplicates",
         "nets store",
         "pretrained",

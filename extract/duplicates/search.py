@@ -6,17 +6,16 @@ then measures what a net remembers of the other.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.extract.arrays import I64
-from mvemo.extract.duplicates.fingerprints import HASH_BITS, HOP, Fingerprint, fingerprint
+from mvemo.extract.duplicates.fingerprints import HASH_BITS, HOP, Fingerprint
 from mvemo.extract.errors import ExtractError
+from mvemo.extract.media.isolated import read_each
 from mvemo.manifests import Manifest
 
 # Thresholds were set on 100 music videos and 39 copies of 13 of them, re-encoded at a tenth
@@ -34,6 +33,7 @@ MIN_SHARE = 0.4
 MIN_PICTURES = 3
 # A key that more rows share than this tells no two of them apart.
 _MAX_SHARING = 2000
+_FINGERPRINT = "mvemo.extract.duplicates.fingerprints:fingerprint"
 _SET_BITS = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8)
 
 
@@ -102,7 +102,7 @@ def find_duplicates(
     across_groups
         Whether only pairs of clips in different groups are reported.
     workers
-        Clips decoded at a time; None for as many as there are cores.
+        Processes that decode; None for one a core.
     progress
         Called after each clip, with whether it could not be decoded.
 
@@ -130,30 +130,20 @@ def find_duplicates(
     noise.wav copy.flac audio 1
     """
 
-    def fingerprint_or_error(row: int) -> Fingerprint | str:
-        clip = manifest.clips[row]
-        result: Fingerprint | str
-        try:
-            result = fingerprint(
-                manifest.media_path(clip), start=clip.start, duration=clip.duration
-            )
-        except ExtractError as error:
-            result = str(error)
+    files = [
+        (manifest.media_path(clip), {"start": clip.start, "duration": clip.duration})
+        for clip in manifest.clips
+    ]
+    results: list[Fingerprint | ExtractError] = [_EMPTY] * len(files)
+    for row, result in read_each(_FINGERPRINT, files, workers=workers or 0):
+        results[row] = result
         if progress is not None:
-            progress(isinstance(result, str))
-        return result
-
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
-    try:
-        results = list(pool.map(fingerprint_or_error, range(len(manifest))))
-    finally:
-        # Ctrl-C is not to wait for all the clips that are left.
-        pool.shutdown(cancel_futures=True)
+            progress(isinstance(result, ExtractError))
     problems: list[tuple[str, str, str]] = []
     prints = []
     for clip_id, result in zip(manifest.clip_ids, results, strict=True):
-        if isinstance(result, str):
-            problems.append((clip_id, "clip", result))
+        if isinstance(result, ExtractError):
+            problems.append((clip_id, "clip", str(result)))
             prints.append(_EMPTY)
         else:
             problems += [(clip_id, modality, why) for modality, why in result.problems.items()]

@@ -88,7 +88,7 @@ def decode_clip(
     >>> len(clip.waveforms[16000]), clip.frames
     (16000, {})
     >>> clip.problems["video"]
-    Problem(reason='no video stream', missing=True)
+    Problem(reason='no video stream', missing=True, passing=False)
     """
     path = Path(path)
     request = ClipRequest(start, duration, tuple(sample_rates), tuple(pictures), threads)

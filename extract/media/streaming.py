@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -162,7 +161,7 @@ def _stream_container(
         for stream in streams:
             stream.codec_context.thread_type = "AUTO"
             stream.codec_context.thread_count = request.threads
-        frames = decoded_frames(container, streams, origin, clip.stop, needed, Counter())
+        frames = decoded_frames(container, streams, origin, clip.stop, needed)
         waiting: list[tuple[float, Any]] = []
         for kind, when, frame in frames:
             if kind == "video":

@@ -29,7 +29,7 @@ from mvemo.extract.store.folders import (
     write_problems,
 )
 from mvemo.extract.workers.limits import ClipLimits
-from mvemo.extract.workers.pool import Outcome, cores, run_calls, start_workers
+from mvemo.extract.workers.pool import Outcome, cores, run_calls
 from mvemo.extract.workers.process import Call
 
 # By name: this process decodes nothing, and needs no media library.
@@ -126,14 +126,6 @@ class DecodedStore:
         return folder
 
 
-def start_decoders(count: int = 1) -> None:
-    """Start worker processes that decode, ahead of the first clip; this returns at once.
-
-    They import the media libraries while this process imports others.
-    """
-    start_workers(count, _DECODE.partition(":")[0])
-
-
 def decode_many(
     store: DecodedStore,
     jobs: Sequence[DecodeJob],
@@ -198,7 +190,7 @@ def decode_many(
     for outcome in run_calls(calls, workers=settings.workers):
         folder, request = folders[outcome.index], needed[outcome.index]
         problems = _problems_of(outcome, folder, request, settings.limits)
-        known = {**read_problems(folder), **problems}
+        known = read_problems(folder) | problems
         report(folder, {kind: known[kind] for kind in store.request.modalities if kind in known})
 
 
@@ -232,8 +224,8 @@ def _problems_of(
     except OutOfMemory:
         reason = f"decoding it takes more than {limits.memory:g} GiB of memory"
         problems = dict.fromkeys(request.modalities, Problem(reason, passing=True))
-    except ExtractError:
-        # The store cannot be written.
+    except (ExtractError, ImportError):
+        # The store cannot be written, or a library is not there.
         raise
     except Exception as error:
         reason = f"cannot be decoded: {type(error).__name__}: {error_line(error)}"

@@ -65,9 +65,11 @@ def decode_job(
             write_array(waveform_path(folder, rate), waveform)
         for sampling, frames in decoded.frames.items():
             write_array(frames_path(folder, sampling), frames)
+        known = read_problems(folder)
+        others = {kind: p for kind, p in known.items() if kind not in request.modalities}
         lasting = {kind: p for kind, p in decoded.problems.items() if not p.passing}
-        if lasting:
-            write_problems(folder, {**read_problems(folder), **lasting})
+        if others | lasting != known:
+            write_problems(folder, others | lasting)
     except OSError as error:
         raise ExtractError(
             f"{folder}: decoded media cannot be written: {cause(error)}; all that was "

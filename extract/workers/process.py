@@ -12,8 +12,9 @@ import signal
 import struct
 import sys
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import IO, Any
 
@@ -25,6 +26,14 @@ HEADER = struct.Struct("<Q")
 _ALARM_SHARE = 1.5
 # Linux's prctl.h.
 _PR_SET_PDEATHSIG = 1
+
+
+def _current_folder() -> str:
+    """Empty where it has been removed."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,18 @@ class Call:
         The worker is ended after so many; 0 for no limit.
     memory
         Bytes that it may ask for; 0 for no limit.
+    keywords
+        Of the function, sent as the arguments.
+    folder
+        Which relative paths start from; that of the caller.
     """
 
     function: str
     arguments: tuple[Any, ...]
     seconds: float = 0.0
     memory: int = 0
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = field(default_factory=_current_folder)
 
 
 def send(stream: IO[bytes], message: Any) -> None:
@@ -125,8 +140,12 @@ def _read_calls(requests: IO[bytes], calls: queue.SimpleQueue[Call]) -> None:
 def _answer(call: Call) -> tuple[Any, BaseException | None]:
     """The value of a call, and the error that it raised."""
     try:
+        # What it imports is not the clip's.
+        function = resolve(call.function)
+        if call.folder:
+            os.chdir(call.folder)
         with _Bounds(call):
-            return resolve(call.function)(*call.arguments), None
+            return function(*call.arguments, **call.keywords), None
     except MemoryError:
         limit = f"{call.memory / 2**30:.3g} GiB of memory" if call.memory else "there is memory"
         return None, OutOfMemory(f"it takes more than {limit}")

@@ -100,6 +100,11 @@ def predict(
             raise BadOption("--timeline writes a CSV file for each clip: leave --csv, --json out")
         return _timelines(clips, folder, settings, TimelineSettings(window, hop), timeline_to)
 
+    from mvemo.extract.media.isolated import start_readers
+
+    # It gets ready while this process imports what comes next.
+    start_readers()
+
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import dump_json, write_text
     from mvemo.pipeline.prediction.output import predictions_csv, predictions_table, records

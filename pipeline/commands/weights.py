@@ -209,11 +209,11 @@ def _prediction(net: Net, video: Path) -> str:
     describe = getattr(net, "describe_prediction", None)
     if describe is None or not isinstance(net.input, VideoInput):
         raise BadOption(f"--video: {net.name} has no labels of its own to tell")
-    from mvemo.extract.media.reading import decode_clip
+    from mvemo.extract.media.isolated import decode_isolated
     from mvemo.extract.media.request import FrameSampling
 
     sampling = FrameSampling(net.input.n_frames, net.input.size)
-    decoded = decode_clip(video, pictures=(sampling,))
+    decoded = decode_isolated(video, pictures=(sampling,))
     if "video" in decoded.problems:
         raise BadOption(f"--video: {video}: {decoded.problems['video']}")
     raw = torch.from_numpy(decoded.frames[sampling]).unsqueeze(0)

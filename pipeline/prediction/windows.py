@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvemo.extract.errors import ExtractError
-from mvemo.extract.media.probe import probe_seconds
+from mvemo.extract.media.isolated import probe_isolated
 from mvemo.extract.nets import AudioInput, NetInput
 from mvemo.pipeline.prediction.inputs import NewClip
 
@@ -59,7 +59,7 @@ def windows_of(clip: NewClip, seconds: float) -> Windows:
     if clip.problem:
         return Windows(problem=clip.problem)
     try:
-        length = probe_seconds(clip.path) - clip.start
+        length = probe_isolated(clip.path) - clip.start
     except ExtractError as error:
         return Windows(problem=str(error).removeprefix(f"{clip.path}: "))
     if length <= 0:

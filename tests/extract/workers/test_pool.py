@@ -26,6 +26,14 @@ def answers(*calls: Call, workers: int = 1) -> list[Outcome]:
     return sorted(run_calls(calls, workers=workers), key=lambda outcome: outcome.index)
 
 
+def test_relative_paths_start_from_the_folder_of_the_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = answers(Call("os:getcwd", ()))[0].result()
+    monkeypatch.chdir(tmp_path)
+    assert answers(Call("os:getcwd", ()))[0].result() == str(tmp_path) != before
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_each_call_has_an_answer(workers: int) -> None:
     before = signal.getsignal(signal.SIGINT)
