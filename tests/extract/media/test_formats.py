@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from media_samples import grey, sine, write_media
+from media_samples import decode, grey, sine, write_media
 
 from mvemo.extract.errors import BadMedia, MediaUnavailable
 from mvemo.extract.media import packets
@@ -30,7 +30,7 @@ def film(path: Path, **options: object) -> Path:
 
 
 def problems(path: Path, **asked: object) -> dict[str, str]:
-    found = decode_clip(path, n_frames=2, sizes=(16,), **asked).problems  # type: ignore[arg-type]
+    found = decode(path, n_frames=2, sizes=(16,), **asked).problems  # type: ignore[arg-type]
     return {kind: problem.reason for kind, problem in found.items()}
 
 
@@ -162,7 +162,7 @@ def test_an_aiff_file_that_is_cut_off(tmp_path: Path) -> None:
 
 def test_sound_that_begins_late_is_whole(tmp_path: Path) -> None:
     path = film(tmp_path / "a.mp4", sound=sine(0.4, 16000), sound_at=0.6)
-    decoded = decode_clip(path, duration=1.0, n_frames=2, sizes=(16,))
+    decoded = decode(path, duration=1.0, n_frames=2, sizes=(16,))
     assert decoded.problems == {}
     wave = decoded.waveforms[16000]
     assert len(wave) == 16000
@@ -196,7 +196,7 @@ def test_sound_of_another_scale_or_without_any_is_refused(
 
 def test_sound_that_overshoots_full_scale_stays_as_it_is(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", 6.0 * sine(1, 16000)[0], 16000, subtype="FLOAT")
-    assert decode_clip(tmp_path / "a.wav", sizes=()).waveforms[16000].max() == pytest.approx(3.0)
+    assert decode_clip(tmp_path / "a.wav").waveforms[16000].max() == pytest.approx(3.0)
 
 
 def wav(path: Path, sr: int, n_samples: int = 800) -> Path:
@@ -265,7 +265,7 @@ FAULTS = {
 def test_media_files_that_once_ended_a_run(shared_data: Path, name: str, reason: str) -> None:
     path = shared_data / "faults" / name
     try:
-        told = [problem.reason for problem in decode_clip(path, n_frames=2).problems.values()]
+        told = list(problems(path).values())
     except BadMedia as error:
         told = [str(error)]
     assert reason in "; ".join(told)
