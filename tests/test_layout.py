@@ -2,6 +2,8 @@
 
 import ast
 import configparser
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -147,3 +149,24 @@ def test_rooms_import_lower_floors_only(package: str):
             if other != room and (not other or floor_of[other] >= floor_of[room]):
                 problems.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not problems
+
+
+def tracked(*options: str) -> list[str]:
+    """Files that git keeps, by name from the root."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout, or there is no git")
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", *options]
+    done = subprocess.run(command, check=True, capture_output=True)
+    return [name for name in done.stdout.decode().split("\0") if name]
+
+
+def test_no_tracked_file_is_large():
+    """A run's output, once committed, stays in every clone for good."""
+    paths = [ROOT / name for name in tracked()]
+    sizes = {path.relative_to(ROOT): path.lstat().st_size for path in paths if path.exists()}
+    assert {name: size for name, size in sizes.items() if size > 600_000} == {}
+    assert sum(sizes.values()) < 12_000_000
+
+
+def test_no_source_is_ignored():
+    assert tracked("--cached", "--ignored", "--exclude-standard") == []

@@ -165,7 +165,7 @@ def test_learns_a_made_problem_with_every_loss(tmp_path, loss):
             train_rows=list(range(40)),
             val_rows=list(range(40, 60)),
             settings=TrainSettings(
-                lr=0.01, epochs=10, patience=10, batch_size=10, loss=loss, tau=0.3
+                lr=0.01, epochs=6, patience=6, batch_size=10, loss=loss, tau=0.3
             ),
             seed=0,
         ),
