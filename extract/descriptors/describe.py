@@ -46,7 +46,7 @@ class _Block:
 
     @property
     def banks(self) -> FilterBanks:
-        # Not needed by every descriptor, and the first call in a process imports librosa.
+        # Not needed by every descriptor.
         return filter_banks(self.settings) if self._banks is None else self._banks
 
     @cached_property
@@ -180,8 +180,7 @@ def describe(
     names
         Of `DESCRIPTORS`.
     banks
-        ``filter_banks(settings)``, for workers that are to import no librosa; computed
-        where it is not given.
+        ``filter_banks(settings)``; computed where it is not given.
 
     Returns
     -------

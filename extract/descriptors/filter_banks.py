@@ -1,4 +1,4 @@
-"""Filter banks over the bins of a spectrum: mel bands and pitch classes, both librosa's."""
+"""Filter banks over the bins of a spectrum: mel bands and pitch classes, librosa's to the bit."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from functools import lru_cache
 
 import numpy as np
 
-from mvemo.extract.arrays import F32
+from mvemo.extract.arrays import F32, F64
 from mvemo.extract.descriptors.settings import DescriptorSettings
 from mvemo.extract.mel import MelSettings, mel_filter_bank
+
+# Pitch classes; the middle of the octaves that count, from 27.5 Hz up, and how many do.
+N_CHROMA, OCTAVE, OCTAVE_WIDTH = 12, 5.0, 2.0
 
 
 @dataclass(frozen=True, eq=False)
 class FilterBanks:
     """The filter banks that descriptors need.
-
-    Computed once and handed to the workers: importing librosa takes each process
-    more than a second and 60 MiB.
 
     Parameters
     ----------
@@ -46,8 +46,6 @@ def filter_banks(settings: DescriptorSettings) -> FilterBanks:
     >>> banks.mel.shape, banks.chroma.shape
     ((257, 40), (257, 12))
     """
-    import librosa.filters
-
     mel = mel_filter_bank(
         MelSettings(
             sr=settings.sr,
@@ -56,9 +54,33 @@ def filter_banks(settings: DescriptorSettings) -> FilterBanks:
             n_mels=settings.n_mels,
         )
     )
-    chroma = librosa.filters.chroma(
-        sr=settings.sr, n_fft=settings.n_fft, tuning=0.0, dtype=np.float64
-    )
     return FilterBanks(
-        mel=mel.astype(np.float32), chroma=np.ascontiguousarray(chroma.T, dtype=np.float32)
+        mel=mel.astype(np.float32),
+        chroma=_chroma_bank(settings).astype(np.float32),
     )
+
+
+def _chroma_bank(settings: DescriptorSettings) -> F64:
+    """Weights of the bins in each pitch class from C, float64 (n_fft // 2 + 1, 12).
+
+    A Gaussian over pitch around each class, columns of unit length, with a wide one over
+    octaves around the fifth above 27.5 Hz (Ellis 2007, "Chroma feature analysis and
+    synthesis"): librosa's to the bit.
+    """
+    n_fft, n = settings.n_fft, N_CHROMA
+    hz = np.linspace(0, settings.sr, n_fft, endpoint=False)[1:]
+    # In semitones above the A of 27.5 Hz; the bin at 0 Hz is put an octave and a half below.
+    pitch = n * np.log2(hz / (440.0 / 16))
+    pitch = np.concatenate(([pitch[0] - 1.5 * n], pitch))
+    width = np.concatenate((np.maximum(pitch[1:] - pitch[:-1], 1.0), [1]))
+    distance = np.subtract.outer(pitch, np.arange(0, n, dtype="d")).T
+    half = np.round(float(n) / 2)
+    distance = np.remainder(distance + half + 10 * n, n) - half
+    bank = np.exp(-0.5 * (2 * distance / np.tile(width, (n, 1))) ** 2)
+    length = np.sum(np.abs(bank) ** 2, axis=0, keepdims=True) ** 0.5
+    bank /= np.where(length < np.finfo(bank.dtype).tiny, 1.0, length)
+    octaves = np.exp(-0.5 * (((pitch / n - OCTAVE) / OCTAVE_WIDTH) ** 2))
+    bank *= np.tile(octaves, (n, 1))
+    # From C in place of A.
+    bank = np.roll(bank, -3 * (n // 12), axis=0)
+    return np.ascontiguousarray(bank[:, : 1 + n_fft // 2].T)

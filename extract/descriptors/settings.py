@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.signal import get_window
 
 from mvemo.extract.arrays import F64
 from mvemo.extract.errors import BadSetting
@@ -15,6 +14,11 @@ from mvemo.extract.errors import BadSetting
 # Names that settings had when the first caches were written: another one would change the
 # key of every descriptor in them.
 _RECORDED_NAMES = {"silence_db": "mute_db"}
+# Windows that are sums of cosines of the phase's multiples, from 0 on (Harris 1978).
+_COSINES = {
+    "hann": (0.5, 0.5),
+    "blackmanharris": (0.35875, 0.48829, 0.14128, 0.01168),
+}
 # Formants are looked for below this, in Hz, or below half the sampling rate.
 FORMANT_RANGE = 5500.0
 
@@ -126,7 +130,7 @@ class DescriptorSettings:
         self._within("n_bands", 1, 16)
         self._within("contrast_min", 1.0, self.sr / 2)
         try:
-            get_window(self.window, self.n_fft)
+            _window(self.window, self.n_fft)
         except (ValueError, TypeError) as error:
             raise BadSetting(f"window {self.window!r} is not known to scipy.signal") from error
 
@@ -155,7 +159,20 @@ class DescriptorSettings:
 @lru_cache(maxsize=16)
 def window_of(settings: DescriptorSettings) -> F64:
     """The window, float64 (n_fft,), periodic."""
-    return np.asarray(get_window(settings.window, settings.n_fft), dtype=np.float64)
+    return _window(settings.window, settings.n_fft)
+
+
+def _window(name: str, n_fft: int) -> F64:
+    """float64 (n_fft,), as of ``scipy.signal.get_window``, whose import takes half a second."""
+    if name not in _COSINES:
+        from scipy.signal import get_window
+
+        return np.asarray(get_window(name, n_fft), dtype=np.float64)
+    angles = np.linspace(-np.pi, np.pi, n_fft + 1)
+    window = np.zeros(n_fft + 1)
+    for k, weight in enumerate(_COSINES[name]):
+        window += weight * np.cos(k * angles)
+    return window[:-1]
 
 
 @lru_cache(maxsize=16)

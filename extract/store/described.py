@@ -113,7 +113,7 @@ def describe_many(
     if not undescribed:
         return
     settings = store.settings
-    # Made here, not in the workers: librosa takes more than a second to import.
+    # Made here once, not in each worker.
     banks = filter_banks(settings)
     calls = []
     for clip_id in undescribed:
