@@ -59,7 +59,7 @@ def loaded() -> list[list[str]]:
 @pytest.mark.parametrize(
     "step",
     range(len(STEPS)),
-    ids=["report", "packages", "settings", "descriptors", "mel settings", "mel bands"],
+    ids=["report", "packages", "settings", "descriptors", "filter banks"],
 )
 def test_nothing_is_imported_before_it_is_needed(step: int, loaded: list[list[str]]) -> None:
     assert loaded[step] == []
