@@ -22,6 +22,8 @@ from mvemo.fuse.results import ModelResult, Results
 
 # A clip is unlike the training clips that lies farther from their mean than this share of them.
 TYPICAL_SHARE = 0.99
+# Deviations from the mean, beyond which a feature's number tells a head no more.
+LIMIT = 5.0
 # Of training residuals, between the ends of the interval of a predicted value.
 INTERVAL_SHARE = 0.9
 
@@ -87,6 +89,15 @@ class Reference:
     mean: F64
     scale: F64
     threshold: float
+
+    def limit(self, x: NDArray[np.floating]) -> F64:
+        """`x`, each number within `LIMIT` deviations of the training clips' mean.
+
+        A head that is linear would carry one number that is far out, as a band of a spectrum
+        that no training clip had sound in, to the end of the earth.
+        """
+        ends = LIMIT * self.scale
+        return np.asarray(np.clip(x, self.mean - ends, self.mean + ends), dtype=np.float64)
 
     def distance(self, x: NDArray[np.floating]) -> F64:
         """Root mean square of standardised coordinates, float64 (clips,), of (clips, dim)."""

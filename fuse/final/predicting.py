@@ -29,12 +29,17 @@ def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> 
         The model, and one of its `predictors`.
     vectors
         By feature and net: float (clips, dim). Where each fold has a net of its own, the
-        outputs are the mean over nets.
+        outputs are the mean over nets. Numbers far from all training clips' are limited
+        (`Reference.limit`).
 
     Returns
     -------
     float64 (clips, outputs): calibrated class probabilities, tags' probabilities, or values.
     """
+    vectors = {
+        key: model.reference[key].limit(x) if key in model.reference else x
+        for key, x in vectors.items()
+    }
     layer = second_layer(model, predictor)
     if layer is None:
         outputs = _concatenated(model, predictor.features, vectors)

@@ -261,9 +261,11 @@ class RatingFormat(Format):
         }
 
     def _scale(self) -> dict[str, str]:
-        """What the numbers of each target mean: the ratings that the model was made of."""
+        """What the numbers of each target mean: in the words of the model's card, if it has any."""
+        words = self.model.facts.get("about", {}).get("scale", {})
         return {
-            name: f"as the {self.model.facts['n_clips']} training clips were rated: least "
+            name: (f"{words[name]}; " if name in words else "")
+            + f"as the {self.model.facts['n_clips']} training clips were rated: least "
             f"{s['minimum']:.3g}, most {s['maximum']:.3g}, mean {s['mean']:.3g}, standard "
             f"deviation {s['deviation']:.3g}"
             for name, s in self.model.scale.items()

@@ -20,7 +20,7 @@ from fuse_samples import plain_settings
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, FuseError, evaluate
 from mvemo.fuse.final.files import load_model, save_model
-from mvemo.fuse.final.model import TYPICAL_SHARE, build_model
+from mvemo.fuse.final.model import LIMIT, TYPICAL_SHARE, build_model
 from mvemo.fuse.final.predicting import distances, predict_clips, tag_thresholds
 from mvemo.fuse.links import decision_inputs
 from mvemo.fuse.metrics.calibration import apply_temperature
@@ -223,3 +223,19 @@ def test_what_is_no_model_is_one_line(frozen, tmp_path):
     (folder / "model.json").write_text("{")
     with pytest.raises(FuseError, match="not a model, or damaged"):
         load_model(folder)
+
+
+def test_a_number_that_is_far_out_tells_a_head_no_more_than_a_limit(frozen):
+    model, _, vectors, _ = frozen
+    (predictor,) = [p for p in model.predictors if p.features == ("music1d",)]
+    reference = model.reference["music1d", None]
+    x = vectors["music1d", None]
+    assert np.array_equal(
+        reference.limit(reference.mean + 4 * reference.scale * np.sign(x)),
+        reference.mean + 4 * reference.scale * np.sign(x),
+    )
+    x = x.copy()
+    x[:, 0] = reference.mean[0] + LIMIT * reference.scale[0]
+    at_limit = predict_clips(model, predictor, {("music1d", None): x})
+    x[:, 0] = 1e9
+    assert np.array_equal(predict_clips(model, predictor, {("music1d", None): x}), at_limit)
