@@ -1,7 +1,9 @@
 """The HDF5 feature cache: all that travels between the two machines."""
 
+from mvemo.cache.difference import diff_caches
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
 from mvemo.cache.export import export_cache
+from mvemo.cache.failures import FailureKind, failures_by_reason
 from mvemo.cache.imports.arrays import ArrayRows, read_array, read_ids
 from mvemo.cache.imports.feature import Imported, ImportSettings, import_feature, join_arrays
 from mvemo.cache.merge import merge_caches
@@ -10,6 +12,8 @@ from mvemo.cache.repair import repair_cache
 from mvemo.cache.spec import FeatureSpec, Kind, Modality, Protocol, content_digest, digest_of
 from mvemo.cache.storage.opening import SCHEMA
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
+from mvemo.cache.untrusted import verify_untrusted
+from mvemo.cache.upkeep import Removed, remove_features, select_features
 from mvemo.cache.verify import verify_cache
 from mvemo.cache.writer import CacheWriter
 
@@ -26,6 +30,7 @@ __all__ = [
     "CacheWriter",
     "ClipTable",
     "Failure",
+    "FailureKind",
     "FeatureSpec",
     "ImportSettings",
     "Imported",
@@ -33,15 +38,21 @@ __all__ = [
     "MissingCache",
     "Modality",
     "Protocol",
+    "Removed",
     "content_digest",
+    "diff_caches",
     "digest_of",
     "export_cache",
+    "failures_by_reason",
     "import_feature",
     "join_arrays",
     "merge_caches",
     "open_cache",
     "read_array",
     "read_ids",
+    "remove_features",
     "repair_cache",
+    "select_features",
     "verify_cache",
+    "verify_untrusted",
 ]

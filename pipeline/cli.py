@@ -40,7 +40,7 @@ COMMANDS = {
     "explain": ("explain:explain", "Which seconds and frames of a clip drove its prediction."),
     "report": ("report:report", "The report of a model from its predictions alone."),
     "compare": ("compare:compare", "Compare runs on the same clips and folds."),
-    "cache": ("cache:cache", "Look into features, check, repair, merge, export, import."),
+    "cache": ("cache:cache", "Look into features, check, repair, merge, trim, export, import."),
     "weights": ("weights:weights", "Pretrained weights: fetch, list, check."),
     "study": ("study:study", "The papers' tables and figures for your own manifest."),
 }

@@ -16,7 +16,7 @@ from mvemo.extract.store.described import DescribedStore, describe_many
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.views import ViewSettings
 from mvemo.manifests import Manifest
-from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.errors import BadOption, ClipFailed
 from mvemo.pipeline.inputs import (
     MediaDigests,
     batches_of,
@@ -90,6 +90,7 @@ class ClipMedia:
     ) -> None:
         self.manifest = manifest
         self._decoding = settings.extract.decoding(retry_failed)
+        self._fail_fast = settings.extract.fail_fast
         self._rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
         names = dict.fromkeys(descriptors)
         for net_input in map(input_of, plans):
@@ -184,7 +185,9 @@ class ClipMedia:
 
             def on_clip(clip_id: str, problems: Mapping[str, Problem]) -> None:
                 self._add_problems(clip_id, problems)
-                bar.step(failed=int(any(not p.missing for p in problems.values())))
+                failed = [f"{k}: {p.reason}" for k, p in problems.items() if not p.missing]
+                bar.step(failed=int(bool(failed)))
+                self._end_at_failure(clip_id, "; ".join(failed))
 
             decode_many(self._store, jobs, self._decoding, on_clip=on_clip)
 
@@ -207,6 +210,7 @@ class ClipMedia:
                     described[self._rows[clip_id]] = False
                     self._undescribed[clip_id] = reason
                 bar.step(failed=int(bool(reason)))
+                self._end_at_failure(clip_id, reason)
 
             describe_many(
                 self._sequences,
@@ -214,6 +218,13 @@ class ClipMedia:
                 workers=self._decoding.workers,
                 limits=self._decoding.limits,
                 on_clip=on_clip,
+            )
+
+    def _end_at_failure(self, clip_id: str, reason: str) -> None:
+        if reason and self._fail_fast:
+            raise ClipFailed(
+                f"{clip_id}: {reason}: the first failure ended the run (--fail-fast); what was "
+                "done before is kept"
             )
 
     def _add_problems(self, clip_id: str, problems: Mapping[str, Problem]) -> None:

@@ -9,3 +9,7 @@ class PipelineError(Exception):
 
 class BadOption(PipelineError, ValueError):
     """An option or a setting is wrong; the message gives the value and those allowed."""
+
+
+class ClipFailed(PipelineError, RuntimeError):
+    """A clip failed, and the user had asked to end there."""

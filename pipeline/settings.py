@@ -63,6 +63,8 @@ class ExtractSettings:
     keep_folds
         Clips that the feature file has keep their folds when others come or go, so that
         only nets whose training clips change are trained again.
+    fail_fast
+        Whether the first clip that cannot be decoded or described ends the run.
     split
         ``holdout``: shares of training, validation and test clips (J22: 7:2:1), where the
         manifest prescribes no split.
@@ -95,6 +97,7 @@ class ExtractSettings:
     folds: int = 6
     fold_seed: int = 0
     keep_folds: bool = True
+    fail_fast: bool = False
     split: str = "7:2:1"
     n_frames: int = 32
     workers: int = 0

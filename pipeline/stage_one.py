@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mvemo.cache import CacheWriter, ClipTable, open_cache
+from mvemo.cache import CacheWriter, ClipTable, failures_by_reason, open_cache
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
@@ -73,10 +73,11 @@ class ExtractSummary:
                 )
         if self.failures:
             shown = 20
-            lines.append(f"{len(self.failures)} failures, kept in the cache with their reasons:")
-            lines += [f"  {clip}: {stage}: {why}" for clip, stage, why in self.failures[:shown]]
-            if len(self.failures) > shown:
-                lines.append(f"  and {len(self.failures) - shown} more: mvemo cache info")
+            lines.append(f"{len(self.failures)} failures, kept in the cache, by reason:")
+            kinds = failures_by_reason(self.failures)
+            lines += [f"  {kind.text()}" for kind in kinds[:shown]]
+            if len(kinds) > shown:
+                lines.append(f"  and {len(kinds) - shown} more reasons: mvemo cache info")
         lines.append(f"{self.clips} clips, features {', '.join(self.features)}: {self.path}")
         return "\n".join(lines)
 

@@ -37,11 +37,11 @@ FLOORS = {
         "demo",
     ),
     "cache": (
-        "errors spec table types",
+        "errors failures spec table types",
         "storage",
         "reader writing",
-        "export merge verify writer",
-        "repair",
+        "difference export merge upkeep verify writer",
+        "repair untrusted",
         "imports",
     ),
     "extract": (

@@ -15,6 +15,9 @@ from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
 from mvemo.cache.storage.opening import parts_folder
 from mvemo.manifests.files import parse_json
 
+# Set to 1 where the file system has no locks.
+NO_LOCK = "MVEMO_NO_LOCK"
+
 
 class WriterLock:
     """The right to write one cache, from construction to `release`.
@@ -22,6 +25,10 @@ class WriterLock:
     The operating system holds the lock (on ``<cache>.lock``, which stays behind, empty),
     so it ends with its process, however that ends. Who holds it is written beside the
     shards, since the content of a lock file is not readable everywhere.
+
+    With the environment variable ``MVEMO_NO_LOCK=1`` nothing is locked, for file systems
+    without locks. What is lost: two writers at once are no longer refused, and the one that
+    ends last drops the other's rows. Readers are safe either way.
 
     Raises
     ------
@@ -40,12 +47,16 @@ class WriterLock:
         self._holder = parts_folder(path) / "holder.json"
         self._lock = filelock.FileLock(path.with_name(path.name + ".lock"), thread_local=False)
         try:
-            self._lock.acquire(timeout=0)
+            if os.environ.get(NO_LOCK, "") in ("", "0"):
+                self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise CacheBusy(f"{path}: another writer holds it: {self._who()}") from None
         except (OSError, NotImplementedError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise CacheError(f"{path}: cannot be locked for writing: {reason}") from None
+            raise CacheError(
+                f"{path}: cannot be locked for writing: {reason}; if its file system has no "
+                f"locks, set {NO_LOCK}=1, and let no two programs write it at once"
+            ) from None
         try:
             self._holder.parent.mkdir(exist_ok=True)
             facts = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mvemo.cache import failures_by_reason
 from mvemo.fuse.report import tables
 from mvemo.fuse.report.figures import draw_figures
 from mvemo.fuse.report.hard_clips import hard_clips
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(__file__).with_name("templates")
 _MANY_FAILURES = 500
+_REASONS = 5
 
 
 def report_html(results: Results) -> str:
@@ -97,11 +99,14 @@ def _tables(results: Results) -> dict[str, tables.Table | None]:
 
 
 def _failed(results: Results) -> str:
-    """How many clips failed in stage one, and whether some are not listed."""
+    """How many clips failed in stage one, why most often, and whether some are not listed."""
     clips = len({clip_id for clip_id, _, _ in results.failures})
     more = len(results.failures) - _MANY_FAILURES
     listed = f" {more} more failures are not listed here." if more > 0 else ""
-    return f"{count(clips, 'clip')} concerned.{listed}"
+    kinds = failures_by_reason(results.failures)[:_REASONS]
+    reasons = "; ".join(kind.text() for kind in kinds) if len(results.failures) > 1 else ""
+    by_reason = f" The commonest reasons: {reasons}." if reasons else ""
+    return f"{count(clips, 'clip')} concerned.{listed}{by_reason}"
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:

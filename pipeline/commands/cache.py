@@ -10,20 +10,26 @@ import click
 from mvemo.cache import (
     ClipTable,
     ImportSettings,
+    Removed,
+    diff_caches,
     export_cache,
     import_feature,
     join_arrays,
     merge_caches,
     open_cache,
     read_array,
+    remove_features,
     repair_cache,
+    select_features,
     verify_cache,
+    verify_untrusted,
 )
 from mvemo.cache.imports.arrays import split_source
 from mvemo.manifests import read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.pipeline.commands.cache_text import cache_lines
 from mvemo.pipeline.commands.options import PATH, force_option, refuse_replacing
+from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.provenance import provenance as facts_of
 
@@ -58,15 +64,24 @@ def info(features: Path, provenance: bool) -> None:
 
 @cache.command()
 @_features
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Check in a process of its own, which may take so long: for files of unknown origin.",
+)
 @click.pass_context
-def verify(context: click.Context, features: Path) -> None:
+def verify(context: click.Context, features: Path, time_limit: float | None) -> None:
     """Check every value of FEATURES; one line for each problem, exit code 1 if any.
 
     \b
     Example:
       mvemo cache verify features.h5
     """
-    problems = verify_cache(features)
+    if time_limit is None:
+        problems = verify_cache(features)
+    else:
+        problems = verify_untrusted(features, seconds=time_limit)
     for problem in problems:
         # Of a file that is no cache the one problem names it already.
         click.echo(f"{features}: {problem.removeprefix(f'{features}: ')}", err=True)
@@ -111,20 +126,122 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
 
 @cache.command()
 @_features
-@click.option("--feature", required=True, help="Name of the feature.")
+@click.option(
+    "--feature", "names", multiple=True, required=True, help="Name of the feature; again for more."
+)
 @click.option("--fold", type=click.IntRange(min=0), help="Which fold's net, under crossfit.")
-@click.option("--out", type=PATH, required=True, help="File to write: .npz or .csv.")
+@click.option("--out", type=PATH, required=True, help="File to write: .npz, .csv or .h5.")
 @force_option
-def export(features: Path, feature: str, fold: int | None, out: Path, force: bool) -> None:
+def export(
+    features: Path, names: tuple[str, ...], fold: int | None, out: Path, force: bool
+) -> None:
     """Write one feature of FEATURES with its clip ids, for other programs.
+
+    Several features, with all their folds, as a slim feature cache: --out FILE.h5.
+
+    \b
+    Examples:
+      mvemo cache export features.h5 --feature mel --out mel.npz
+      mvemo cache export features.h5 --feature musicnn --feature effnet --out slim.h5
+    """
+    refuse_replacing(out, force)
+    if out.suffix.lower() == ".h5":
+        if fold is not None:
+            raise BadOption("--fold: a feature cache has the nets of all folds; leave it out")
+        if out.resolve() == features.resolve():
+            raise BadOption(f"--out {out}: is FEATURES; 'mvemo cache remove' takes features out")
+        select_features(features, names, out)
+    elif len(names) > 1:
+        raise BadOption(f"--out {out}: one feature a file; several are exported to a .h5 file")
+    else:
+        export_cache(features, names[0], out, fold=fold)
+    click.echo(f"{', '.join(names)}: {out}")
+
+
+@cache.command()
+@_features
+@click.argument("names", nargs=-1, required=True, metavar="FEATURE...")
+def remove(features: Path, names: tuple[str, ...]) -> None:
+    """Remove each FEATURE, with its folds, curves and failures, from FEATURES.
 
     \b
     Example:
-      mvemo cache export features.h5 --feature musicnn --out musicnn.csv
+      mvemo cache remove features.h5 vggish
     """
-    refuse_replacing(out, force)
-    export_cache(features, feature, out, fold=fold)
-    click.echo(f"{feature}: {out}")
+    _tell_removed(features, remove_features(features, names), dry_run=False)
+
+
+@cache.command()
+@_features
+@click.option("--manifest", type=PATH, help="Remove clips that it does not list.")
+@click.option(
+    "--unused",
+    is_flag=True,
+    help="Remove features that the last extraction's settings do not name; imported ones stay.",
+)
+@click.option("--dry-run", is_flag=True, help="Tell what would go, and change nothing.")
+def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> None:
+    """Remove rows of FEATURES that are used no longer, and curves without a feature.
+
+    \b
+    Example:
+      mvemo cache gc features.h5 --unused --dry-run
+    """
+    with open_cache(features) as cache:
+        names = set(cache.names())
+        if unused:
+            made = {spec.name for spec in cache.specs if spec.protocol != "imported"}
+            names -= made - _named_by_settings(features, cache.provenance)
+    clips = None if manifest is None else read_manifest(manifest, media=False).clip_ids
+    removed = select_features(features, names, features, clips=clips, dry_run=dry_run)
+    _tell_removed(features, removed, dry_run)
+
+
+def _named_by_settings(features: Path, facts: dict[str, Any]) -> set[str]:
+    """Nets and descriptors of the last extraction into a cache."""
+    for run in (facts, *facts.get("history", [])):
+        settings = run.get("settings")
+        stated = settings.get("extract") if isinstance(settings, dict) else None
+        if isinstance(stated, dict) and isinstance(stated.get("nets"), list):
+            return {str(name) for key in ("nets", "descriptors") for name in stated.get(key, [])}
+    raise BadOption(f"--unused: {features} does not say which settings it was extracted with")
+
+
+def _tell_removed(features: Path, removed: Removed, dry_run: bool) -> None:
+    for what, names in (
+        ("feature", removed.features),
+        ("clip", removed.clips),
+        ("curve", removed.curves),
+    ):
+        if names:
+            more = ", …" if len(names) > 5 else ""
+            plural = "s" * (len(names) > 1)
+            click.echo(f"{len(names)} {what}{plural}: {', '.join(names[:5])}{more}")
+    if not removed:
+        click.echo(f"{features}: nothing to remove")
+    elif dry_run:
+        click.echo(f"{features}: would be removed; leave --dry-run out to do it")
+    else:
+        click.echo(f"{features}: removed, {removed.freed / 1e6:.1f} MB smaller")
+
+
+@cache.command()
+@click.argument("first", type=PATH)
+@click.argument("second", type=PATH)
+@click.pass_context
+def diff(context: click.Context, first: Path, second: Path) -> None:
+    """Say in what the features FIRST and SECOND differ; exit code 1 if they do.
+
+    \b
+    Example:
+      mvemo cache diff laptop.h5 server.h5
+    """
+    differences = diff_caches(first, second)
+    for line in differences:
+        click.echo(line)
+    if differences:
+        context.exit(1)
+    click.echo("the same clips and features")
 
 
 @cache.command(name="import")

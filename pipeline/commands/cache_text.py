@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mvemo.cache import TEST, TRAIN, VALIDATION, Cache, ClipTable
+from mvemo.cache import TEST, TRAIN, VALIDATION, Cache, ClipTable, failures_by_reason
 from mvemo.manifests.text_table import align_columns
 
 
@@ -62,14 +62,9 @@ def _feature_lines(cache: Cache) -> list[str]:
 
 def _failure_lines(cache: Cache) -> list[str]:
     """How many clips failed for each reason, the commonest first."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for failure in cache.failures:
-        reasons.setdefault((failure.stage, failure.reason), []).append(failure.clip_id)
-    lines = [f"{len(cache.failures)} failures" + (", by reason:" if reasons else "")]
-    for (stage, reason), clips in sorted(reasons.items(), key=lambda item: -len(item[1])):
-        more = ", …" if len(clips) > 3 else ""
-        lines.append(f"  {len(clips)} x {stage}: {reason} ({', '.join(clips[:3])}{more})")
-    return lines
+    listed = [(failure.clip_id, failure.stage, failure.reason) for failure in cache.failures]
+    head = f"{len(listed)} failures" + (", by reason:" if listed else "")
+    return [head, *(f"  {kind.text()}" for kind in failures_by_reason(listed))]
 
 
 def _provenance_lines(cache: Cache) -> list[str]:

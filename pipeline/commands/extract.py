@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 )
 @root_option
 @click.option("--force", is_flag=True, help="Replace a cache of other clips.")
+@click.option("--fail-fast", is_flag=True, help="End at the first clip that fails.")
 @strict_option
 def extract(
     manifest: Path | None,
@@ -106,6 +107,8 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
             overrides.append(f'extract.{key}="{options[key]}"')
     if isinstance(options["folds"], int):
         overrides.append(f"extract.folds={options['folds']}")
+    if options["fail_fast"]:
+        overrides.append("extract.fail_fast=true")
     if options["seed"] is not None:
         overrides.append(f"extract.seed={options['seed']}")
     weights = dict(map(_net_and_file, options["weight_files"]))

@@ -157,3 +157,38 @@ def test_import_without_media(tmp_path: Path) -> None:
         assert isinstance(done.exception, (BadCache, MissingCache))
         assert message in str(done.exception)
         assert "\n" not in str(done.exception)
+
+
+def test_upkeep(path: Path, tmp_path: Path) -> None:
+    slim = tmp_path / "slim.h5"
+    done = run("export", path, "--feature", "mel", "--out", slim)
+    assert (done.exit_code, done.stdout) == (0, f"mel: {slim}\n")
+    done = run("diff", path, slim)
+    assert done.exit_code == 1
+    assert done.stdout.splitlines()[0] == "feature c3d@fold0 is in the first alone"
+    assert run("diff", slim, slim).stdout == "the same clips and features\n"
+
+    settings = {"extract": {"nets": [], "descriptors": ["mel"]}}
+    with CacheWriter(path, CLIPS, provenance={"settings": settings}) as writer:
+        writer.fail("d", "decode:audio", "no stream")
+    before = path.read_bytes()
+    done = run("gc", path, "--unused", "--dry-run")
+    assert done.stdout.splitlines()[0] == "1 feature: c3d"
+    assert path.read_bytes() == before
+    assert run("gc", path, "--unused").exit_code == 0
+    assert run("gc", path, "--unused").stdout == f"{path}: nothing to remove\n"
+    clips = tmp_path / "clips.csv"
+    clips.write_text("clip_id,path,label\na,a.mp3,calm\nb,b.mp3,tense\n")
+    assert "2 clips: c, d" in run("gc", path, "--manifest", clips).stdout
+    assert isinstance(run("remove", path, "c3d").exception, BadCache)
+    assert isinstance(run("gc", slim, "--unused").exception, BadOption)
+
+
+def test_export_of_several_features_needs_a_cache(path: Path, tmp_path: Path) -> None:
+    several = ["--feature", "mel", "--feature", "c3d"]
+    assert isinstance(
+        run("export", path, *several, "--out", tmp_path / "a.npz").exception, BadOption
+    )
+    assert run("export", path, *several, "--out", tmp_path / "a.h5").exit_code == 0
+    error = run("export", path, *several, "--out", path, "--force").exception
+    assert "cache remove" in str(error)

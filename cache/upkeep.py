@@ -1,0 +1,194 @@
+"""A cache written again with a part of what it holds: slim copies, removals, garbage."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.storage.layout import subset
+from mvemo.cache.storage.opening import parts_folder
+from mvemo.cache.table import ClipTable
+from mvemo.cache.types import Curves
+from mvemo.cache.writing.lock import WriterLock
+from mvemo.cache.writing.plan import CorruptRows, Plan, PlannedFeature, plan_rows
+from mvemo.cache.writing.rules import curve_names, in_order
+from mvemo.cache.writing.shards import shard_paths, write_file
+from mvemo.cache.writing.sources import FilePool, FileSource
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What a cache has no longer.
+
+    Parameters
+    ----------
+    features
+        Names of features.
+    clips
+        Ids of clips.
+    curves
+        Names of training curves of nets that the cache has no features of.
+    failures
+        How many failures of those features and clips.
+    freed
+        Bytes by which the file is smaller.
+    """
+
+    features: tuple[str, ...] = ()
+    clips: tuple[str, ...] = ()
+    curves: tuple[str, ...] = ()
+    failures: int = 0
+    freed: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.features or self.clips or self.curves or self.failures)
+
+
+def select_features(
+    path: Path | str,
+    features: Collection[str],
+    out: Path | str,
+    *,
+    clips: Collection[str] | None = None,
+    dry_run: bool = False,
+) -> Removed:
+    """Write a cache of some features, and of some clips, of another.
+
+    Every row is checked on its way; labels, folds and provenance stay. Failures of the
+    features left out, and curves of nets that have no feature, are left out, too.
+
+    Parameters
+    ----------
+    path
+        The cache.
+    features
+        Names of those to keep.
+    out
+        The file to write; `path` itself to remove all others. Replaced if it exists.
+    clips
+        Ids of those to keep; None for all. Their manifest is another then, so its digest
+        is forgotten.
+    dry_run
+        Write nothing, only tell.
+
+    Returns
+    -------
+    What `out` has not.
+
+    Raises
+    ------
+    BadCache
+        There is no such feature or no such clip, the cache is damaged, or a run is
+        unfinished.
+    CacheBusy
+        A writer holds `out`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from mvemo.cache import import_feature
+    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
+    >>> songs = ClipTable(
+    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ...     fold_seed=0, digest="",
+    ... )
+    >>> for name in ("mean", "deviation"):
+    ...     _ = import_feature(path, name, "audio", np.eye(2), table=songs)
+    >>> select_features(path, ["mean"], path.with_name("slim.h5")).features
+    ('deviation',)
+    """
+    path, out = Path(path), Path(out)
+    if not path.exists():
+        raise MissingCache(f"{path}: there is no such file")
+    lock = WriterLock(out)
+    pool = FilePool()
+    try:
+        for file in {path, out}:
+            if shard_paths(parts_folder(file)):
+                raise BadCache(
+                    f"{file}: an unfinished run's rows lie in {parts_folder(file).name}: finish "
+                    f"it, or run 'mvemo cache repair {file}'"
+                )
+        source = FileSource(path, pool)
+        plan, removed = _plan(source, frozenset(features), clips)
+        if dry_run or (not removed and out == path):
+            return removed
+        before = path.stat().st_size
+        try:
+            write_file(out, plan, parts_folder(out) / "merged.tmp")
+        except CorruptRows as error:
+            raise BadCache(f"{error.corrupt[0]}: run 'mvemo cache repair {path}'") from None
+        return replace(removed, freed=before - out.stat().st_size)
+    finally:
+        pool.close()
+        lock.release()
+
+
+def remove_features(path: Path | str, features: Collection[str]) -> Removed:
+    """Remove features from a cache; see `select_features`.
+
+    Raises
+    ------
+    BadCache
+        There is no such feature.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingCache(f"{path}: there is no such file")
+    pool = FilePool()
+    try:
+        names = {index.spec.name for index in FileSource(path, pool).indexes.values()}
+    finally:
+        pool.close()
+    _refuse_unknown(path, features, names)
+    return select_features(path, names.difference(features), path)
+
+
+def _plan(
+    source: FileSource, features: frozenset[str], clips: Collection[str] | None
+) -> tuple[Plan, Removed]:
+    names = {index.spec.name for index in source.indexes.values()}
+    _refuse_unknown(source.path, features, names)
+    table = _kept_clips(source, clips)
+    planned: Mapping[str, PlannedFeature] = plan_rows(table, [source])
+    kept = in_order({d: f for d, f in planned.items() if f.spec.name in features})
+    live = {name for feature in kept.values() for name in curve_names(feature.spec)}
+    gone = names - features
+    ids = frozenset(table.clip_ids)
+    failures = {
+        (clip, stage): why
+        for (clip, stage), why in source.failures.items()
+        if clip in ids and stage.partition(":")[2].partition("@")[0] not in gone
+    }
+    curves: Curves = {name: curve for name, curve in source.curves.items() if name in live}
+    removed = Removed(
+        features=tuple(sorted(gone)),
+        clips=tuple(clip for clip in source.table.clip_ids if clip not in ids),
+        curves=tuple(sorted(set(source.curves) - live)),
+        failures=len(source.failures) - len(failures),
+    )
+    return Plan(table, [source], dict(kept), failures, curves, source.provenance), removed
+
+
+def _kept_clips(source: FileSource, clips: Collection[str] | None) -> ClipTable:
+    table = source.table
+    if clips is None:
+        return table
+    kept = frozenset(clips)
+    rows = [i for i, clip in enumerate(table.clip_ids) if clip in kept]
+    if not rows:
+        raise BadCache(f"{source.path}: none of its {len(table)} clips would be left")
+    if len(rows) == len(table):
+        return table
+    return replace(subset(table, rows), digest="")
+
+
+def _refuse_unknown(path: Path, features: Collection[str], names: Collection[str]) -> None:
+    unknown = sorted(set(features).difference(names))
+    if unknown:
+        listed = ", ".join(sorted(names)) or "none"
+        raise BadCache(f"{path}: no feature {unknown[0]!r}; there are {listed}")
