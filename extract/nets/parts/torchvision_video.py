@@ -1,0 +1,144 @@
+"""Video nets of torchvision: its module as it is, less the last layer.
+
+Nothing is fetched: pretrained weights are torchvision's own files, given by ``--weights``.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.inputs import VideoInput
+from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
+
+# Before the names of torchvision's tensors in the net's own.
+PREFIX = "backbone."
+
+
+@dataclass(frozen=True)
+class TorchvisionOptions:
+    """Options of `TorchvisionNet`.
+
+    Parameters
+    ----------
+    n_frames, size
+        Of the input: frames, height and width in pixels. Those of the published weights
+        are the defaults.
+    dropout
+        Probability, before the classifier, in training.
+    """
+
+    n_frames: int = 16
+    size: int = 224
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.n_frames < 1:
+            raise BadSetting(f"n_frames is {self.n_frames}: it must be at least 1")
+        if self.size < 32:
+            raise BadSetting(f"size is {self.size}: it must be at least 32 pixels")
+        if not 0 <= self.dropout < 1:
+            raise BadSetting(f"dropout is {self.dropout}: it must lie in [0, 1)")
+
+
+class TorchvisionNet(Net):
+    """Base of torchvision's video nets.
+
+    A subclass states its colours' mean and deviation, and makes its module without the
+    last layer; the embedding is what entered that layer.
+
+    Parameters
+    ----------
+    n_outputs
+        Classes, tags or regression targets.
+    width
+        1: torchvision's modules have no other.
+    options
+        See `TorchvisionOptions`.
+
+    Attributes
+    ----------
+    mean, deviation
+        Of red, green and blue from 0 to 1, as the published weights were trained.
+    last_layers
+        Beginnings of the names that torchvision's last layer has in its files.
+    """
+
+    modality: ClassVar[Literal["audio", "video"]] = "video"
+    Options = TorchvisionOptions
+    mean: ClassVar[tuple[float, float, float]]
+    deviation: ClassVar[tuple[float, float, float]]
+    last_layers: ClassVar[tuple[str, ...]]
+
+    options: TorchvisionOptions
+    input: VideoInput
+    _mean: Tensor
+    _deviation: Tensor
+
+    def __init__(
+        self, n_outputs: int, *, width: float = 1.0, options: TorchvisionOptions | None = None
+    ) -> None:
+        super().__init__(options or self.Options())
+        if width != 1.0:
+            raise BadSetting(f"{self.name}: width is {width}: torchvision's nets have width 1 only")
+        self.backbone, self.embedding_dim = self.make_backbone()
+        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+        for name, values in (("_mean", self.mean), ("_deviation", self.deviation)):
+            self.register_buffer(name, torch.tensor(values), persistent=False)
+
+    @abstractmethod
+    def make_backbone(self) -> tuple[nn.Module, int]:
+        """The module up to its last layer, with random weights, and the size of its output."""
+
+    @classmethod
+    def input_of(cls, options: TorchvisionOptions) -> VideoInput:
+        return VideoInput(options.n_frames, options.size)
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """uint8 (batch, frames, height, width, 3), RGB -> float32 (batch, 3, frames, ...)."""
+        values = raw.float().div(255).sub_(self._mean).div_(self._deviation)
+        return values.permute(0, 4, 1, 2, 3)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (batch, 3, frames, height, width) -> (batch, embedding_dim)."""
+        embedding: Tensor = self.backbone(x)
+        return embedding
+
+    def features(self, x: Tensor) -> Tensor:
+        """float32 (batch, embedding_dim): the embedding, after dropout."""
+        features: Tensor = self.dropout(self.embed(x))
+        return features
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "frames": "uniform presentation times",
+            "colour": "RGB",
+            "mean": list(self.mean),
+            "deviation": list(self.deviation),
+            "crop": "short side scaled, middle",
+            "options": asdict(self.options),
+        }
+
+    def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
+        """Load a file of torchvision, or one that mvemo saved.
+
+        The last layer, which is replaced, is named in the `Match` as of no use.
+        """
+        if any(name.startswith(PREFIX) for name in tensors):
+            return load_own(self, tensors)
+        state = self.state_dict()
+        mapped = {
+            PREFIX + name: value
+            for name, value in tensors.items()
+            if PREFIX + name in state and not name.startswith(self.last_layers)
+        }
+        unexpected = [name for name in tensors if PREFIX + name not in mapped]
+        return load_mapped(self, mapped, unexpected=unexpected)

@@ -1,0 +1,48 @@
+"""R(2+1)D of 18 layers (Tran et al. 2018), as torchvision has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import nn
+
+from mvemo.extract.nets.parts.torchvision_video import TorchvisionNet, TorchvisionOptions
+from mvemo.extract.settings import NetSettings, TrainSettings
+
+
+@dataclass(frozen=True)
+class R2Plus1D18Options(TorchvisionOptions):
+    """As `TorchvisionOptions`; the published net's pictures are 112 pixels wide and high."""
+
+    size: int = 112
+
+
+class R2Plus1D18(TorchvisionNet):
+    """Convolutions over the picture and over time in turn; the embedding is 512 numbers.
+
+    See `TorchvisionNet` for the parameters. Any number of frames and any size will do.
+    """
+
+    name: ClassVar[str] = "r2plus1d_18"
+    Options = R2Plus1D18Options
+    mean: ClassVar[tuple[float, float, float]] = (0.43216, 0.394666, 0.37645)
+    deviation: ClassVar[tuple[float, float, float]] = (0.22803, 0.22145, 0.216989)
+    last_layers: ClassVar[tuple[str, ...]] = ("fc.",)
+    # Of no paper here: trained as I3D is.
+    profiles: ClassVar[Mapping[str, NetSettings]] = {
+        "paper": NetSettings("r2plus1d_18", train=TrainSettings(lr=1e-4, batch_size=8)),
+    }
+    published: ClassVar[tuple[str, ...]] = (
+        "r2plus1d_18-91a641e6.pth of torchvision (Kinetics-400)",
+    )
+    pretrained_outputs: ClassVar[int] = 400
+
+    def make_backbone(self) -> tuple[nn.Module, int]:
+        from torchvision.models.video import r2plus1d_18
+
+        module = r2plus1d_18(weights=None)
+        dim = module.fc.in_features
+        module.fc = nn.Identity()
+        return module, dim
