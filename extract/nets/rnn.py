@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from mvemo.extract.descriptors import dim_of
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
+from mvemo.extract.nets.parts.descriptor_net import DescriptorNet
+from mvemo.extract.nets.parts.inputs import SequenceInput
 from mvemo.extract.nets.parts.registry import scaled
-from mvemo.extract.nets.parts.sequences import FrameNorm, check_width, frames_of, split_frames
+from mvemo.extract.nets.parts.sequences import FrameNorm, split_frames
 from mvemo.extract.settings import NetSettings, TrainSettings
 
 HIDDEN = 64
@@ -49,7 +48,7 @@ class RNNOptions:
             raise BadSetting(f"rnn: dropout is {self.dropout}: it must lie in [0, 1)")
 
 
-class RNN(Net):
+class RNN(DescriptorNet):
     """Layers of gated recurrent units over the frames' MFCC; the last state is the embedding.
 
     J22 3.6 says of [19] only that features are extracted by an RNN; number and width of
@@ -67,7 +66,8 @@ class RNN(Net):
     """
 
     name: ClassVar[str] = "rnn"
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    descriptor = "mfcc"
+    columns_option = "n_mfcc"
     Options = RNNOptions
     profiles: ClassVar[Mapping[str, NetSettings]] = {
         # J22: segments of 10 s; it names neither optimizer nor rate.
@@ -99,23 +99,6 @@ class RNN(Net):
         )
         self.dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
-
-    @classmethod
-    def input_of(cls, options: RNNOptions) -> SequenceInput:
-        return SequenceInput(("mfcc",), options.n_frames)
-
-    @classmethod
-    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
-        return {"n_mfcc": dim_of("mfcc", shared.descriptors)}
-
-    @classmethod
-    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
-        return {"n_frames": frames_of(seconds, shared.descriptors)}
-
-    def prepare(self, raw: Tensor) -> Tensor:
-        """float32 (batch, n_frames, n_mfcc), NaN after a clip's end: as it is."""
-        check_width(self.name, raw, self.options.n_mfcc, "n_mfcc")
-        return raw
 
     def embed(self, x: Tensor) -> Tensor:
         """float32 (batch, frames, n_mfcc), NaN after a clip's end -> (batch, embedding_dim)."""

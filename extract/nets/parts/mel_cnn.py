@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.descriptors import dim_of
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
+from mvemo.extract.nets.parts.descriptor_net import DescriptorNet
+from mvemo.extract.nets.parts.inputs import SequenceInput
 from mvemo.extract.nets.parts.registry import scaled
 from mvemo.extract.nets.parts.sequences import (
     FrameNorm,
-    check_width,
-    frames_of,
     masked_mean,
     pool,
     split_frames,
@@ -54,7 +51,7 @@ class MelCNNOptions:
             raise BadSetting(f"mel CNN: dropout is {self.dropout}: it must lie in [0, 1)")
 
 
-class MelCNN(Net):
+class MelCNN(DescriptorNet):
     """Four layers of convolution, batch normalisation, ReLU and 2 x 2 max-pooling.
 
     The mean of the last map over frequency and the clip's own time goes through a layer
@@ -74,7 +71,8 @@ class MelCNN(Net):
         See `MelCNNOptions`.
     """
 
-    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    descriptor = "mel"
+    columns_option = "n_mels"
     Options = MelCNNOptions
 
     options: MelCNNOptions
@@ -102,23 +100,6 @@ class MelCNN(Net):
     def make_hidden(self, channels: int) -> nn.Module:
         """From the mean of the last map, (batch, channels), to the embedding of that size."""
         return nn.Sequential(nn.Linear(channels, channels), nn.ReLU())
-
-    @classmethod
-    def input_of(cls, options: MelCNNOptions) -> SequenceInput:
-        return SequenceInput(("mel",), options.n_frames)
-
-    @classmethod
-    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
-        return {"n_mels": dim_of("mel", shared.descriptors)}
-
-    @classmethod
-    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
-        return {"n_frames": frames_of(seconds, shared.descriptors)}
-
-    def prepare(self, raw: Tensor) -> Tensor:
-        """float32 (batch, n_frames, n_mels) in decibel, NaN after a clip's end: as it is."""
-        check_width(self.name, raw, self.options.n_mels, "n_mels")
-        return raw
 
     def embed(self, x: Tensor) -> Tensor:
         """float32 (batch, frames, n_mels), NaN after a clip's end -> (batch, embedding_dim)."""

@@ -1,0 +1,46 @@
+"""What nets share that read one descriptor's frames as they are."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from mvemo.extract.descriptors import dim_of
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
+from mvemo.extract.nets.parts.sequences import check_width, frames_of
+
+
+class DescriptorNet(Net):
+    """A net on frames of one descriptor, as many as its option `n_frames` says.
+
+    Attributes
+    ----------
+    descriptor
+        Name of the descriptor.
+    columns_option
+        The option that is its number of columns.
+    """
+
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    descriptor: ClassVar[str]
+    columns_option: ClassVar[str]
+
+    @classmethod
+    def input_of(cls, options: Any) -> SequenceInput:
+        return SequenceInput((cls.descriptor,), options.n_frames)
+
+    @classmethod
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+        return {cls.columns_option: dim_of(cls.descriptor, shared.descriptors)}
+
+    @classmethod
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_frames": frames_of(seconds, shared.descriptors)}
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """float32 (batch, n_frames, columns), NaN after a clip's end: as it is."""
+        columns = getattr(self.options, self.columns_option)
+        check_width(self.name, raw, columns, self.columns_option)
+        return raw
