@@ -251,22 +251,28 @@ class RatingFormat(Format):
     def _values(self, predictor: Predictor, outputs: F64) -> dict[str, dict[str, float | None]]:
         residuals: Sequence[tuple[float | None, float | None]] = predictor.residuals
         residuals = residuals or [(None, None)] * len(self.model.classes)
-        return {
-            name: {
-                "value": float(value),
-                "low": None if low is None else float(value + low),
-                "high": None if high is None else float(value + high),
+        targets = zip(self.model.classes, outputs, residuals, strict=True)
+        values = {}
+        for name, value, (low, high) in targets:
+            ends = (None if low is None else value + low, None if high is None else value + high)
+            values[name] = {
+                end: None if number is None else self._rating(name, number)
+                for end, number in zip(self._ends, (value, *ends), strict=True)
             }
-            for name, value, (low, high) in zip(self.model.classes, outputs, residuals, strict=True)
-        }
+        return values
+
+    def _rating(self, name: str, number: float) -> float:
+        """A number within the ratings that there were: none was beyond the ends of the scale."""
+        scale = self.model.scale[name]
+        return float(np.clip(number, scale["minimum"], scale["maximum"]))
 
     def _scale(self) -> dict[str, str]:
         """What the numbers of each target mean: in the words of the model's card, if it has any."""
         words = self.model.facts.get("about", {}).get("scale", {})
         return {
             name: (f"{words[name]}; " if name in words else "")
-            + f"as the {self.model.facts['n_clips']} training clips were rated: least "
-            f"{s['minimum']:.3g}, most {s['maximum']:.3g}, mean {s['mean']:.3g}, standard "
+            + f"the {self.model.facts['n_clips']} training clips were rated "
+            f"{s['minimum']:.3g} to {s['maximum']:.3g}, mean {s['mean']:.3g}, standard "
             f"deviation {s['deviation']:.3g}"
             for name, s in self.model.scale.items()
         }

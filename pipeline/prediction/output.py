@@ -12,6 +12,9 @@ from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.run import Prediction
 
+# Values of a clip beyond which each has a line of its own.
+MOST_COLUMNS = 4
+
 
 def records(model: FinalModel, predictions: Sequence[Prediction]) -> list[Record]:
     """One JSON object for each clip.
@@ -59,13 +62,23 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
         rows.append([record["file"], *written.cells(record), record["model"].partition("/")[2]])
         notes += [f"note: {record['file']}: {note}" for note in record["notes"]]
     lines = []
-    if rows:
+    if rows and len(written.header) > MOST_COLUMNS:
+        lines = [line for row in rows for line in _block(row, written.header)]
+    elif rows:
         header = ["file", *written.header, "by"]
         left = {0, len(header) - 1, *(1 + column for column in written.text_columns)}
         lines = [*align_columns([header, *rows], left=left), ""]
     if notes:
         lines += [*notes, ""]
     return "\n".join([*lines, *legend(model, predictions)])
+
+
+def _block(row: Sequence[str], names: Sequence[str]) -> list[str]:
+    """A clip with a line for each value, where they would not fit beside each other."""
+    file, *cells, predictor = row
+    values = zip(names, cells, strict=True)
+    pairs = align_columns([(f"  {name}", cell) for name, cell in values], left=(0, 1))
+    return [f"{file}  by {predictor}", *pairs, ""]
 
 
 def legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[str]:

@@ -28,7 +28,7 @@ MODEL = FinalModel(
     facts={"n_clips": 40, "n_groups": 10, "notes": ["made of generated data"]},
 )
 PREDICTIONS = [
-    Prediction("a.mp3", PREDICTOR, np.array([5.0, 0.5]), ("12 s long",)),
+    Prediction("a.mp3", PREDICTOR, np.array([5.0, 0.9]), ("12 s long",)),
     Prediction("b.mp3", problem="no such file"),
 ]
 
@@ -38,10 +38,11 @@ def test_ratings_have_an_interval_and_their_scale_in_words() -> None:
     assert first["model"] == "songs/lld"
     assert first["values"] == {
         "valence": {"value": 5.0, "low": 4.0, "high": 6.5},
-        "energy": {"value": 0.5, "low": 0.25, "high": 0.75},
+        # No rating was below 1.
+        "energy": {"value": 1.0, "low": 1.0, "high": 1.15},
     }
     assert first["scale"]["valence"] == (
-        "as the 40 training clips were rated: least 1, most 9, mean 5, standard deviation 1.5"
+        "the 40 training clips were rated 1 to 9, mean 5, standard deviation 1.5"
     )
     assert first["notes"] == ["12 s long"]
     assert (second["values"], second["error"]) == (None, "no such file")
@@ -51,14 +52,24 @@ def test_the_table_of_ratings_says_what_the_numbers_are() -> None:
     table = predictions_table(MODEL, PREDICTIONS)
     assert "5 (4 to 6.5)" in table
     assert "not predicted: b.mp3: no such file" in table
-    assert "valence: as the 40 training clips were rated: least 1, most 9" in table
+    assert "valence: the 40 training clips were rated 1 to 9" in table
     assert "lld: r2_macro 0.500 (0.400 to 0.600) on clips that it had not seen" in table
     assert "where 90% of unseen clips' ratings lay" in table
 
 
+def test_many_ratings_have_a_line_each() -> None:
+    names = ("valence", "energy", "tension", "anger", "fear")
+    heads = SavedHeads(names, (), (), {})
+    model = replace(MODEL, heads=heads, scale=dict.fromkeys(names, SCALE))
+    predictor = replace(PREDICTOR, residuals=((-1.0, 1.0),) * 5)
+    lines = predictions_table(model, [Prediction("a.mp3", predictor, np.full(5, 4.5))]).split("\n")
+    assert lines[:2] == ["a.mp3  by lld", "  valence  4.5 (3.5 to 5.5)"]
+    assert lines[5:7] == ["  fear     4.5 (3.5 to 5.5)", ""]
+
+
 def test_csv_of_ratings() -> None:
     first, second = csv.DictReader(io.StringIO(predictions_csv(MODEL, PREDICTIONS)))
-    assert (first["valence"], first["valence low"], first["energy high"]) == ("5.0", "4.0", "0.75")
+    assert (first["valence"], first["valence low"], first["energy high"]) == ("5.0", "4.0", "1.15")
     assert (second["valence"], second["error"]) == ("", "no such file")
 
 
