@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PACKAGES := cache extract fuse manifests pipeline
 RUN := $(BIN)/mvemo
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 # What to read and where to write. Names may hold blanks, quotes and anything else; a `$` as well.
 MANIFEST ?=
@@ -31,7 +31,7 @@ work := $(call quoted,$(value WORK))
 out := $(call quoted,$(value OUT))
 
 unexport MANIFEST WORK OUT FEATURES FOLDS PROFILE
-.PHONY: extract fuse test lint types bench install wheel clean
+.PHONY: extract fuse test lint types bench install dev wheel clean
 
 # Clips that fail are listed and do not stop `make extract fuse`; ARGS=--strict lets them.
 extract: $(VENV)/.extract
@@ -56,7 +56,12 @@ types: $(VENV)/.dev build/types/mvemo
 bench: $(VENV)/.dev
 	for b in bench/bench_*.py; do $(BIN)/python $$b || exit 1; done
 
-install: $(VENV)/.dev
+install: $(VENV)/.extract
+	@echo
+	@echo "installed in $(VENV): . $(BIN)/activate, then mvemo doctor"
+
+# With the tools that tests need.
+dev: $(VENV)/.dev
 
 $(BIN)/python:
 	$(PYTHON) -m venv '$(VENV)'
@@ -67,6 +72,7 @@ $(VENV)/.base: setup.cfg pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.extract: setup.cfg pyproject.toml | $(BIN)/python
+	@echo "both stages into $(VENV): torch and its like are some 1 GB to download, once"
 	$(PIP) -e '.[extract]'
 	@touch $@ $(VENV)/.base
 
