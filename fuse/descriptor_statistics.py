@@ -1,9 +1,9 @@
 """The feature ``lld``: statistics of low-level descriptors, from the sequences in the cache.
 
-Mean, standard deviation and standard deviation of the differences between neighbouring
-frames, of every column of the descriptors that are named. Stage one writes the sequences;
-the statistics are made when stage two needs them, so a laptop without media can choose
-other descriptors. Nothing is trained and nothing is written.
+By default mean, standard deviation and standard deviation of the differences between
+neighbouring frames, of every column of the descriptors that are named. Stage one writes the
+sequences; the statistics are made when stage two needs them, so a laptop without media can
+choose other descriptors. Nothing is trained and nothing is written.
 """
 
 from __future__ import annotations
@@ -13,37 +13,86 @@ from collections.abc import Sequence
 import numpy as np
 
 from mvemo.cache import Cache, FeatureSpec
-from mvemo.fuse.arrays import F32, Bools
+from mvemo.fuse.arrays import F32, F64, Bools
 from mvemo.fuse.errors import BadFeatures
 
 LLD = "lld"
 # Rises whenever the same sequences would give other statistics.
 VERSION = 1
-STATISTICS = ("mean", "sd", "sd of differences")
+# Name in settings to the name that a cache or a model keeps.
+STATISTICS = {
+    "mean": "mean",
+    "std": "sd",
+    "p10": "10th percentile",
+    "p90": "90th percentile",
+    "diff_mean": "mean of differences",
+    "diff_std": "sd of differences",
+    "diff_p10": "10th percentile of differences",
+    "diff_p90": "90th percentile of differences",
+}
+DEFAULT = ("mean", "std", "diff_std")
 
 
-def sequence_statistics(sequence: F32) -> F32:
-    """Mean, deviation and deviation of differences of each column of a sequence.
+def check_statistics(names: Sequence[str]) -> None:
+    """Refuse an empty list, an unknown statistic, or one named twice.
+
+    Raises
+    ------
+    BadFeatures
+        One line that lists those there are.
+    """
+    known = ", ".join(STATISTICS)
+    if not names:
+        raise BadFeatures(f"lld_statistics names none: some of {known}")
+    for name in names:
+        if name not in STATISTICS:
+            raise BadFeatures(f"lld_statistics: unknown statistic {name!r}: one of {known}")
+        if list(names).count(name) > 1:
+            raise BadFeatures(f"lld_statistics names {name!r} twice")
+
+
+def sequence_statistics(sequence: F32, statistics: Sequence[str] = DEFAULT) -> F32:
+    """Statistics over time of each column of a sequence.
 
     Parameters
     ----------
     sequence
         float32 (frames, dim), finite as all sequences in a cache, of one frame at least.
+    statistics
+        Names in `STATISTICS`, in order. Those that begin with ``diff_`` are of differences
+        between neighbouring frames, which are 0 for a single frame.
 
     Returns
     -------
-    float32 (3 * dim,): all means, then all deviations, then all deviations of differences
-    between neighbouring frames, which are 0 for a single frame.
+    float32 (len(statistics) * dim,): the first statistic of all columns, then the second.
 
     Examples
     --------
-    >>> sequence_statistics(np.array([[0.0], [2.0], [0.0], [-2.0]], dtype=np.float32)).round(3)
+    >>> x = np.array([[0.0], [2.0], [0.0], [-2.0]], dtype=np.float32)
+    >>> sequence_statistics(x).round(3)
     array([0.   , 1.414, 1.886], dtype=float32)
+    >>> sequence_statistics(x, ("p10", "p90"))
+    array([-1.4,  1.4], dtype=float32)
     """
     values = sequence.astype(np.float64)
-    changes = np.diff(values, axis=0) if len(values) > 1 else np.zeros_like(values)
-    moments = (values.mean(axis=0), values.std(axis=0), changes.std(axis=0))
-    return np.concatenate(moments).astype(np.float32)
+    parts: dict[str, F64] = {}
+    for prefix in ("", "diff_"):
+        named = [name for name in statistics if name.startswith("diff_") == bool(prefix)]
+        if not named:
+            continue
+        if prefix:
+            values = np.diff(values, axis=0) if len(values) > 1 else np.zeros_like(values)
+        parts |= {f"{prefix}mean": values.mean(axis=0), f"{prefix}std": values.std(axis=0)}
+        if f"{prefix}p10" in named or f"{prefix}p90" in named:
+            low, high = np.quantile(values, [0.1, 0.9], axis=0)
+            parts |= {f"{prefix}p10": low, f"{prefix}p90": high}
+    return np.concatenate([parts[name] for name in statistics]).astype(np.float32)
+
+
+def statistics_of(spec: FeatureSpec) -> tuple[str, ...]:
+    """The statistics that a feature ``lld`` was made of, by their names in settings."""
+    names = {stored: name for name, stored in STATISTICS.items()}
+    return tuple(names[stored] for stored in spec.params["statistics"])
 
 
 class DescriptorStatistics:
@@ -55,6 +104,8 @@ class DescriptorStatistics:
         Open; its sequences are read when the vectors are needed, and once.
     descriptors
         Names of sequences in it, in the order of the columns.
+    statistics
+        Names in `STATISTICS`, of each.
 
     Attributes
     ----------
@@ -69,8 +120,11 @@ class DescriptorStatistics:
         modality; or the cache has a feature of this name.
     """
 
-    def __init__(self, cache: Cache, descriptors: Sequence[str]) -> None:
+    def __init__(
+        self, cache: Cache, descriptors: Sequence[str], statistics: Sequence[str] = DEFAULT
+    ) -> None:
         self._cache = cache
+        self._statistics = tuple(statistics)
         self._descriptors = tuple(descriptors)
         self._vectors: tuple[F32, Bools] | None = None
         sequences = [spec.name for spec in cache.specs if spec.kind == "sequence"]
@@ -91,11 +145,11 @@ class DescriptorStatistics:
             name=LLD,
             modality=specs[0].modality,
             kind="vector",
-            dim=len(STATISTICS) * sum(spec.dim for spec in specs),
+            dim=len(self._statistics) * sum(spec.dim for spec in specs),
             extractor="statistics of descriptors",
             version=VERSION,
             params={
-                "statistics": list(STATISTICS),
+                "statistics": [STATISTICS[name] for name in self._statistics],
                 "descriptors": {spec.name: spec.digest for spec in specs},
                 "order": list(self._descriptors),
             },
@@ -114,7 +168,9 @@ class DescriptorStatistics:
             values = np.full((len(clip_ids), self.spec.dim), np.nan, dtype=np.float32)
             for row, clip_id in zip(values, clip_ids, strict=True):
                 sequences = [self._cache.sequence(name, clip_id) for name in self._descriptors]
-                parts = [sequence_statistics(s) for s in sequences if s is not None]
+                parts = [
+                    sequence_statistics(s, self._statistics) for s in sequences if s is not None
+                ]
                 if len(parts) == len(self._descriptors):
                     row[:] = np.concatenate(parts)
             self._vectors = values, ~np.isnan(values[:, 0])

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
+from mvemo.fuse.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
 from mvemo.fuse.descriptor_statistics import LLD, DescriptorStatistics
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.within_groups import standardise_within
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How vectors become what heads read.
+
+    Parameters
+    ----------
+    lld
+        Names of descriptor sequences whose statistics are one more feature, see
+        `mvemo.fuse.descriptor_statistics`; none for none.
+    lld_statistics
+        Which (`mvemo.fuse.descriptor_statistics.STATISTICS`).
+    within_groups
+        Standardise within groups (`mvemo.fuse.within_groups`).
+    """
+
+    lld: tuple[str, ...] = ()
+    lld_statistics: tuple[str, ...] = DEFAULT_STATISTICS
+    within_groups: bool = False
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One feature of all clips, shifted and scaled to be accurate in single precision.
-
-    The shift and the scale are those of all clips. That changes no result: every head
-    standardises anew on its own training clips, and its penalty is on what that gives.
+    """One feature of all clips, as it is cached.
 
     Parameters
     ----------
@@ -26,14 +44,13 @@ class Matrix:
         float32 (clips, dim); zeros where missing, which no head's training weighs in.
     present
         bool (clips,).
-    shift, spread
-        float64 (dim,): cached value = values * spread + shift.
     """
 
     values: NDArray[np.float32]
     present: NDArray[np.bool_]
-    shift: NDArray[np.float64]
-    spread: NDArray[np.float64]
+
+
+PLAIN = FeatureSettings()
 
 
 class Features:
@@ -43,9 +60,8 @@ class Features:
     ----------
     cache
         Open; read when a matrix is asked for.
-    lld
-        Names of descriptor sequences whose statistics are one more feature, see
-        `mvemo.fuse.descriptor_statistics`; none for none.
+    settings
+        How its vectors become what heads read.
 
     Raises
     ------
@@ -53,9 +69,11 @@ class Features:
         There is none, or a crossfitted one lacks the net of a fold.
     """
 
-    def __init__(self, cache: Cache, lld: Sequence[str] = ()) -> None:
-        self._cache = cache
-        self._statistics = DescriptorStatistics(cache, lld) if lld else None
+    def __init__(self, cache: Cache, settings: FeatureSettings = PLAIN) -> None:
+        self._cache, self._settings = cache, settings
+        self._statistics = None
+        if settings.lld:
+            self._statistics = DescriptorStatistics(cache, settings.lld, settings.lld_statistics)
         self.modality: dict[str, str] = {}
         self._variants: dict[str, tuple[FeatureSpec, ...]] = {}
         for name in cache.names():
@@ -112,7 +130,15 @@ class Features:
         return "none"
 
     def matrix(self, name: str, fold: int | None) -> Matrix:
-        """A feature as `Matrix`, of a fold's net where there is one for each fold."""
+        """A feature as heads read it, of a fold's net where there is one for each fold."""
+        matrix = self.raw_matrix(name, fold)
+        if not self._settings.within_groups:
+            return matrix
+        values, _ = standardise_within(matrix.values, matrix.present, self._cache.table.groups)
+        return Matrix(values, matrix.present)
+
+    def raw_matrix(self, name: str, fold: int | None) -> Matrix:
+        """A feature as it is cached."""
         if self._statistics is not None and name == LLD:
             values, present = self._statistics.vectors()
         else:
@@ -125,11 +151,4 @@ def matrix_of(values: NDArray[np.float32], present: NDArray[np.bool_] | None = N
     if present is None:
         present = np.asarray(np.isfinite(values).all(axis=1), dtype=np.bool_)
     values[~present] = 0.0
-    count = max(int(present.sum()), 1)
-    shift = values.sum(axis=0, dtype=np.float64) / count
-    values -= shift.astype(np.float32)
-    values[~present] = 0.0
-    spread = np.sqrt(np.einsum("nd,nd->d", values, values, dtype=np.float64) / count)
-    spread[spread <= 1e-12 * np.maximum(np.abs(shift), 1e-30)] = 1.0
-    values *= (1.0 / spread).astype(np.float32)
-    return Matrix(values, present, shift, spread)
+    return Matrix(values, present)

@@ -102,6 +102,26 @@ class ModelResult:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """The model to use, and what choosing it is worth.
+
+    Parameters
+    ----------
+    model
+        Its name: that of least loss (`Task.choice_loss`) in the cross-validation.
+    inside
+        (folds,): name of the model that was chosen so by inner predictions of each fold's
+        training clips.
+    nested
+        Each fold's clips as predicted by that fold's choice, scored: what to expect.
+    """
+
+    model: str
+    inside: tuple[str, ...]
+    nested: ModelResult
+
+
+@dataclass(frozen=True)
 class Results:
     """All models of one evaluation on the same clips and folds.
 
@@ -137,6 +157,8 @@ class Results:
         frequency or each target's mean in the training folds.
     present
         Feature name to bool (clips,): which clips have it.
+    outliers
+        Feature name to ids of clips far outside the rest, which no other was scaled by.
     failures
         (clip id, stage, reason) of each failure that stage one kept.
     curves
@@ -149,6 +171,8 @@ class Results:
     repeats
         Where there are several, all evaluations, this one first and each by itself; scores
         in `models` are then of all of them, predictions of the first.
+    choice
+        Which model to use; None where there was nothing to choose, or it was not asked for.
     learning_curve
         Model to (share of the training groups, mean number of training clips, mean of the
         primary metric), the full set last.
@@ -181,6 +205,8 @@ class Results:
         default_factory=dict
     )
     heads: tuple[Head, ...] = field(default=(), repr=False)
+    choice: Choice | None = None
+    outliers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def tested(self) -> Bools:

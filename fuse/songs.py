@@ -89,14 +89,18 @@ def song_level(
     present = {
         name: np.bincount(song, values, len(rows)) > 0 for name, values in results.present.items()
     }
-    models = []
-    for model in results.models:
+
+    def decided(model: ModelResult) -> ModelResult:
         outputs = decide_songs(model.outputs, song, len(rows), rule)
         plain = Model(model.name, model.features, model.modalities)
         scored = score_model(results.task, plain, outputs, y_true, folds, results.k)
         complete_songs = np.bincount(song, _has_features(results, model), len(rows)) > 0
         untrained = int((complete_songs & ~scored.valid).sum())
-        models.append(replace(scored, n_untrained=untrained))
+        return replace(scored, n_untrained=untrained)
+
+    choice = results.choice
+    if choice is not None:
+        choice = replace(choice, nested=decided(choice.nested))
     return replace(
         results,
         name=f"{results.name}, by song",
@@ -104,7 +108,8 @@ def song_level(
         groups=tuple(results.groups[row] for row in rows),
         y_true=y_true,
         folds=folds,
-        models=tuple(models),
+        models=tuple(decided(model) for model in results.models),
+        choice=choice,
         baseline=score_baseline(results.task, y_true, folds, results.k, len(results.classes)),
         present=present,
         provenance={

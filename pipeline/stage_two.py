@@ -141,7 +141,8 @@ def run_fuse(
                 "stage_one": cache.provenance,
             },
         )
-        model = None if final is None else build_model(cache, results, settings.lld)
+        preferred = None if results.choice is None else results.choice.model
+        model = None if final is None else build_model(cache, results, settings.features, preferred)
     write_report(results, out, heads=save_heads)
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]
     if save_heads:
@@ -171,7 +172,14 @@ def _write_model(model: FinalModel, final: FinalSettings, beside: Path) -> list[
     if best is not None and best.expected["mean"] is not None:
         lines.append(
             f"it predicts by {best.name}, which came out best in the cross-validation: "
-            f"{best.expected['metric']} {best.expected['mean']:.3f} (the choice among "
-            f"{len(model.heads.models)} flatters it a little)"
+            f"{best.expected['metric']} {best.expected['mean']:.3f}{_nested_text(model)}"
         )
     return lines
+
+
+def _nested_text(model: FinalModel) -> str:
+    """What to expect where the model was chosen; else that the choice flatters."""
+    nested = model.facts.get("nested")
+    if nested is None:
+        return f" (the choice among {len(model.heads.models)} flatters it a little)"
+    return f" (expect {nested['mean']:.3f}, with the choice cross-validated, too)"

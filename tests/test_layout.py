@@ -56,7 +56,8 @@ FLOORS = {
     ),
     "fuse": (
         "arrays errors",
-        "descriptor_statistics links metrics models",
+        "descriptor_statistics links metrics models scaling",
+        "within_groups",
         "features statistics",
         "leakage",
         "tasks",

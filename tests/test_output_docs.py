@@ -76,12 +76,16 @@ def written(value: Any, primary: str, path: tuple[str, ...] = ()) -> Iterator[st
     elif isinstance(value, dict) and value:
         holder = path[-1] if path else ""
         any_name = {
-            "models": "MODEL", "missing": "FEATURE", "per_output": "OUTPUT",
+            "models": "MODEL", "missing": "FEATURE", "outliers": "FEATURE", "per_output": "OUTPUT",
             "learning_curve": "MODEL", "per_fold": "SCORE", "mean_over_folds": "SCORE",
             "intervals": "SCORE",
         }.get(holder, "MODEL" if path == ("repeats", "[]") else "")  # fmt: skip
         for key, entry in value.items():
-            in_list = key == primary and path[:1] in (("models",), ("learning_curve",))
+            in_list = key == primary and path[:1] in (
+                ("models",),
+                ("learning_curve",),
+                ("choice",),
+            )
             yield from written(entry, primary, (*path, any_name or ("PRIMARY" if in_list else key)))
     else:
         yield where

@@ -10,6 +10,7 @@ import numpy as np
 from mvemo.cache import Cache
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.clips import Clips
+from mvemo.fuse.crossval.choice import choose_model
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.out_of_fold import OutOfFold, predict_all
 from mvemo.fuse.crossval.preparation import Preparation, permute, prepare, provenance_of
@@ -71,7 +72,7 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
         results = with_repeats(results, repeats)
     results = with_uncertainty(results, n_resamples=settings.n_resamples)
     if settings.learning_curve:
-        results = with_learning_curve(cache, results, settings.head, lld=settings.lld)
+        results = with_learning_curve(cache, results, settings.head, features=settings.features)
     return results
 
 
@@ -106,10 +107,15 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         models=tuple(_scored(oof, m, prepared.k, thresholds, settings) for m in oof.models),
         baseline=score_baseline(task, y_true, prepared.folds, prepared.k, n_outputs),
         present=oof.present,
+        outliers={
+            name: tuple(table.clip_ids[i] for i in np.flatnonzero(far))
+            for name, far in oof.outliers.items()
+        },
         failures=tuple((f.clip_id, f.stage, f.reason) for f in cache.failures),
         curves=cache.curves,
         provenance=provenance_of(cache, prepared, settings),
         heads=tuple(_with_thresholds(oof, thresholds)),
+        choice=choose_model(oof, prepared.k, thresholds) if settings.choose_model else None,
     )
     return results if settings.songs is None else song_level(results, rule=settings.songs)
 

@@ -8,29 +8,25 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F32, F64, Ints
 from mvemo.fuse.clips import Clips
+from mvemo.fuse.crossval.strengths import Strength, choose_strengths
 from mvemo.fuse.features import Matrix
-from mvemo.fuse.heads.fitting import TOLERANCE, Fit, fit_heads, trainable
+from mvemo.fuse.heads.fitting import TOLERANCE, Fit, HeadFitter, trainable
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.settings import HeadSettings
-from mvemo.fuse.models import Model
+from mvemo.fuse.models import Key, Model
 
 # What a head is known by: its features, and the fold that it leaves out.
-HeadKey = tuple[tuple[str, ...], int]
-# Fits heads, and gives the outputs of the clips that each is to predict.
-Fitter = Callable[[Sequence[Fit]], tuple[list[Head], list[F64]]]
+HeadKey = tuple[Key, int]
 
 # Inner predictions need not be as exact as those that are scored.
-INNER_TOLERANCE = 1e-3
-# Strengths that `choose_C` chooses from, the strongest penalty first.
-STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+INNER_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class HeadPlan:
     models
         A head of each, for every fold.
     inner_models
-        Those to fit on inner folds as well; where C is chosen, all are.
+        Those to predict inner folds as well.
     refit
         Those to fit on all clips, too.
     net_fold
@@ -74,8 +70,6 @@ class FoldHeads:
         Fold to the int64 (clips,) inner folds that those are of; -1 for its own clips.
     strength
         The C that was chosen for each head; empty where none was.
-    start
-        Where C was chosen: a head near that of all training clips, to start its fit from.
     heads
         All of them.
     """
@@ -84,7 +78,6 @@ class FoldHeads:
     inner: dict[HeadKey, F32] = field(default_factory=dict)
     inner_folds: dict[int, Ints] = field(default_factory=dict)
     strength: dict[HeadKey, float] = field(default_factory=dict)
-    start: dict[HeadKey, Head] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
 
 
@@ -106,158 +99,83 @@ def fit_fold_heads(
     """
     inner_folds = {fold: clips.inner_folds(fold, settings.inner_folds) for fold in plan.folds}
     result = FoldHeads(inner_folds=inner_folds)
-
-    def fit(fits: Sequence[Fit]) -> tuple[list[Head], list[F64]]:
-        return fit_heads(fits, matrices, clips, settings, net_fold=plan.net_fold)
-
-    if settings.choose_C:
-        _choose_strengths(result, clips, matrices, plan.models, settings, fit)
-        outer = _outer_fits(plan, matrices, clips, result.strength, settings.C)
-        outer = [replace(one, start=result.start.get(_key(one))) for one in outer]
-        result.heads, outputs = fit(outer) if outer else ([], [])
-    else:
-        # One set of products with the features serves inner and outer heads alike.
-        fits = _inner_fits(plan.inner_models, result, settings.C, matrices, clips)
-        outer = _outer_fits(plan, matrices, clips, {}, settings.C)
-        heads, outputs = fit([*fits, *outer]) if outer else ([], [])
-        fits = fits if outer else []
-        result.inner = _assemble_inner(plan.inner_models, result, clips, fits, outputs[: len(fits)])
-        result.heads, outputs = heads[len(fits) :], outputs[len(fits) :]
-    for one, output in zip(outer, outputs, strict=True):
-        result.scored[_key(one)] = output
+    fitter = HeadFitter(matrices, clips, settings, plan.net_fold)
+    for fold in plan.folds:
+        strengths: Mapping[Key, Strength] = {}
+        if settings.choose_C:
+            strengths = choose_strengths(fitter, plan.models, fold, inner_folds[fold])
+            result.strength |= {(key, fold): one.C for key, one in strengths.items()}
+        _predict_inside(result, fitter, plan, fold, strengths)
+        _fit_outer(result, fitter, plan, fold, strengths)
     if plan.refit:
-        # By themselves, so that scores are the same to the last digit with and without them.
-        again = _refits(plan.refit, matrices, clips, result.strength, settings.C)
-        result.heads = result.heads + (fit(again)[0] if again else [])
+        again = _refits(plan.refit, fitter, result.strength)
+        result.heads += [fitter.head(one) for one in fitter.fit(again)]
     return result
 
 
-def _choose_strengths(
+def _predict_inside(
     result: FoldHeads,
-    clips: Clips,
-    matrices: Mapping[str, Matrix],
-    models: Sequence[Model],
-    settings: HeadSettings,
-    fit: Fitter,
+    fitter: HeadFitter,
+    plan: HeadPlan,
+    fold: int,
+    strengths: Mapping[Key, Strength],
 ) -> None:
-    """Choose each head's penalty on inner folds, into `result`; one strength at a time.
+    """Predict a fold's training clips by heads on inner folds, into `result`.
 
-    From the strongest penalty, where a fit takes few steps, to weaker ones. Each starts from
-    the last, and a head whose loss grew is done: the loss falls and then grows.
+    Heads without training clips, as of a feature that few clips have, are left out.
     """
-    least: dict[HeadKey, float] = {}
-    fits = _inner_fits(models, result, STRENGTHS[0], matrices, clips)
-    for C in STRENGTHS:
-        heads, outputs = fit(fits) if fits else ([], [])
-        inner = _assemble_inner(models, result, clips, fits, outputs)
-        better = set()
-        for key in {_key(one) for one in fits}:
-            loss = clips.loss(result.inner_folds[key[1]] >= 0, inner[key].astype(np.float64))
-            if loss < least.get(key, np.inf):
-                least[key], result.strength[key], result.inner[key] = loss, C, inner[key]
-                better.add(key)
-        members = [i for i, one in enumerate(fits) if _key(one) in better]
-        for key in better:
-            result.start[key] = _mean_head([heads[i] for i in members if _key(fits[i]) == key])
-        following = STRENGTHS[STRENGTHS.index(C) + 1 :]
-        if not members or not following:
-            break
-        fits = [replace(fits[i], C=following[0], start=heads[i]) for i in members]
-    # Without inner predictions, as of clips of one group, nothing is chosen.
-    for key, missing in _assemble_inner(models, result, clips, (), ()).items():
-        result.strength.setdefault(key, settings.C)
-        result.inner.setdefault(key, missing)
-
-
-def _key(fit: Fit) -> HeadKey:
-    assert fit.fold is not None
-    return fit.model.features, fit.fold
-
-
-def _mean_head(heads: Sequence[Head]) -> Head:
-    """What the heads of inner folds have in common, on standardised features."""
-    coef = np.stack([head.coef for head in heads]).mean(axis=0)
-    intercept = np.stack([head.intercept for head in heads]).mean(axis=0)
-    return replace(heads[0], coef=coef, intercept=intercept)
-
-
-def _inner_fits(
-    models: Sequence[Model],
-    result: FoldHeads,
-    C: float,
-    matrices: Mapping[str, Matrix],
-    clips: Clips,
-) -> list[Fit]:
-    """Heads inside the training folds, each to predict one inner fold.
-
-    Those without training clips, as of a feature that few clips have, are left out.
-    """
+    clips, inner = fitter.clips, result.inner_folds[fold]
+    shape = (len(clips.y_true), clips.n_outputs)
+    for model in plan.inner_models:
+        result.inner[model.features, fold] = np.full(shape, np.nan, np.float32)
     # Thresholds are set on these predictions to their last digits.
     tolerance = TOLERANCE if clips.task.needs_inner else INNER_TOLERANCE
-    fits = [
-        Fit(model, fold, (inner >= 0) & (inner != j), C, tolerance, inner == j)
-        for fold, inner in result.inner_folds.items()
-        for j in range(int(inner.max()) + 1)
-        for model in models
-    ]
-    return trainable(fits, matrices, clips)
+    fits = []
+    for j in range(int(inner.max()) + 1):
+        for model in plan.inner_models:
+            chosen = strengths.get(model.features)
+            fit = Fit(
+                model, fold, (inner >= 0) & (inner != j), fitter.default_C, tolerance, inner == j
+            )
+            fit = replace(fit, scaled_on=clips.folds != fold)
+            if chosen is not None:
+                fit = replace(fit, C=chosen.C, start=chosen.start(j))
+            fits.append(fit)
+    for one in fitter.fit(trainable(fits, fitter.matrices, clips)):
+        result.inner[one.fit.model.features, fold][one.fit.predict] = one.outputs
 
 
-def _assemble_inner(
-    models: Sequence[Model],
+def _fit_outer(
     result: FoldHeads,
-    clips: Clips,
-    fits: Sequence[Fit],
-    outputs: Sequence[F64],
-) -> dict[HeadKey, F32]:
-    """Outputs of inner heads, put together for each model and fold as in `FoldHeads.inner`."""
-    shape = (len(clips.y_true), clips.n_outputs)
-    inner: dict[HeadKey, NDArray[np.float32]] = {
-        (model.features, fold): np.full(shape, np.nan, np.float32)
-        for model in models
-        for fold in result.inner_folds
-    }
-    for fit, output in zip(fits, outputs, strict=True):
-        inner[_key(fit)][fit.predict] = output
-    return inner
-
-
-def _outer_fits(
+    fitter: HeadFitter,
     plan: HeadPlan,
-    matrices: Mapping[str, Matrix],
-    clips: Clips,
-    strength: Mapping[HeadKey, float],
-    default: float,
-) -> list[Fit]:
-    """Heads that leave one fold out each; those without training clips are left out."""
-    fits = [
-        Fit(
-            model,
-            fold,
-            clips.folds != fold,
-            strength.get((model.features, fold), default),
-            predict=clips.folds == fold,
-        )
-        for model in plan.models
-        for fold in plan.folds
-    ]
-    return trainable(fits, matrices, clips)
+    fold: int,
+    strengths: Mapping[Key, Strength],
+) -> None:
+    """Fit the heads that leave a fold out, into `result`; not those without training clips."""
+    clips = fitter.clips
+    fits = []
+    for model in plan.models:
+        fit = Fit(model, fold, clips.folds != fold, fitter.default_C, predict=clips.folds == fold)
+        chosen = strengths.get(model.features)
+        if chosen is not None:
+            fit = replace(fit, C=chosen.C, start=chosen.start(None))
+        fits.append(fit)
+    for one in fitter.fit(trainable(fits, fitter.matrices, clips)):
+        result.scored[one.fit.model.features, fold] = one.outputs
+        result.heads.append(fitter.head(one))
 
 
 def _refits(
-    models: Sequence[Model],
-    matrices: Mapping[str, Matrix],
-    clips: Clips,
-    strength: Mapping[HeadKey, float],
-    default: float,
+    models: tuple[Model, ...], fitter: HeadFitter, strength: Mapping[HeadKey, float]
 ) -> list[Fit]:
     """On all clips, with the middle of the strengths that the folds chose."""
-    everything = np.ones(len(clips.y_true), dtype=np.bool_)
+    everything = np.ones(len(fitter.clips.y_true), dtype=np.bool_)
     # Nothing of them is scored.
     nothing = ~everything
     fits = []
     for model in models:
         chosen = sorted(C for (names, _), C in strength.items() if names == model.features)
-        C = chosen[len(chosen) // 2] if chosen else default
+        C = chosen[len(chosen) // 2] if chosen else fitter.default_C
         fits.append(Fit(model, None, everything, C, predict=nothing))
-    return trainable(fits, matrices, clips)
+    return trainable(fits, fitter.matrices, fitter.clips)

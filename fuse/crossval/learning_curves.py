@@ -10,7 +10,7 @@ import numpy as np
 from mvemo.cache import Cache
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.preparation import passes_over
-from mvemo.fuse.features import Features, Matrix
+from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix
 from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import SECOND_LAYERS, Model
@@ -28,14 +28,14 @@ def with_learning_curve(
     head: HeadSettings,
     fractions: Sequence[float] = FRACTIONS,
     *,
-    lld: Sequence[str] = (),
+    features: FeatureSettings = PLAIN,
 ) -> Results:
     """Add the primary metric of every model with fewer training clips, whole groups at a time.
 
     Under ``crossfit`` only the heads see fewer clips; the nets saw all of the training
-    folds. A model is scored on clips that have its features, its penalty is not chosen
-    anew, and a point that too few clips are left for is left out, as is a model without a
-    point: the last point may differ from the evaluation's score.
+    folds. A model is scored on clips that have its features, its penalty is that of its head
+    on all training clips, and a point that too few clips are left for is left out, as is a
+    model without a point: the last point may differ from the evaluation's score.
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ def with_learning_curve(
         Settings of its heads.
     fractions
         Shares of the training clips, each above 0 and below 1.
-    lld
+    features
         As in the evaluation's settings.
     """
-    features = Features(cache, lld)
+    values = Features(cache, features)
     models = [
         Model(m.name, m.features, m.modalities)
         for m in results.models
@@ -71,11 +71,21 @@ def with_learning_curve(
         labels=results.y_true if results.y_true.ndim == 1 else None,
     )[: results.k]
     scores: Scores = {}
-    crossfit = any(features.crossfit(name) for name in names)
+    strength = {(h.features, h.fold): h.C for h in results.heads if h.model not in SECOND_LAYERS}
+    crossfit = any(values.crossfit(name) for name in names)
     for net_fold, tested in passes_over(results.k, crossfit=crossfit):
-        matrices = {name: features.matrix(name, net_fold) for name in names}
+        matrices = {name: values.matrix(name, net_fold) for name in names}
         fits = [
-            (i, Fit(model, fold, masks[fold, i], head.C, predict=results.folds == fold))
+            (
+                i,
+                Fit(
+                    model,
+                    fold,
+                    masks[fold, i],
+                    strength.get((model.features, fold), head.C),
+                    predict=results.folds == fold,
+                ),
+            )
             for fold in tested
             for i in range(len(shares))
             for model in models

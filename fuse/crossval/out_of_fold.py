@@ -29,6 +29,7 @@ from mvemo.fuse.heads.stacking import base_models, stack_all, stack_fold, stacke
 from mvemo.fuse.links import decision_inputs
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.models import LATE, STACKED, Key, Model, Parts, parts_of
+from mvemo.fuse.scaling import fit_scaling
 
 # Outputs by key, whatever their precision.
 Values = Mapping[Key, NDArray[np.floating]]
@@ -76,6 +77,9 @@ class OutOfFold:
     present
         Feature name to bool (clips,): which clips have it; under ``crossfit`` of each
         fold's net.
+    outliers
+        Feature name to bool (clips,): which clips lie far outside the rest
+        (`mvemo.fuse.scaling.fit_scaling`).
     """
 
     clips: Clips
@@ -85,6 +89,7 @@ class OutOfFold:
     fallbacks: dict[str, tuple[Fallback, ...]] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
     present: dict[str, Bools] = field(default_factory=dict)
+    outliers: dict[str, Bools] = field(default_factory=dict)
 
     def predict(self, model: Model) -> tuple[F64, Ints]:
         """A model's outputs, with those of its fallbacks where it has none itself.
@@ -175,7 +180,8 @@ def predict_all(
         Predict with the product of single features as well, where there are two.
     """
     features, models = prepared.features, prepared.models
-    inner = clips.task.needs_inner or (settings.temperature and clips.task.fits_temperature)
+    inner = clips.task.needs_inner or settings.choose_model
+    inner = inner or (settings.temperature and clips.task.fits_temperature)
     parts = parts_of(models, features.modality) if settings.missing_modality else {}
     # A part may be a model itself: heads are known by their features.
     fitted = {model.features: model for model in _with_parts(models, parts)}
@@ -234,9 +240,11 @@ def _with_parts(models: Sequence[Model], parts: Parts) -> tuple[Model, ...]:
 
 
 def _note_present(oof: OutOfFold, matrices: Mapping[str, Matrix], tested: Sequence[int]) -> None:
-    """Which clips have each feature: of a fold's own nets, where there are such."""
+    """Which clips have each feature, of a fold's own nets where there are such; and outliers."""
     rows = np.isin(oof.clips.folds, tested)
     for name, matrix in matrices.items():
+        _, far = fit_scaling(matrix.values, matrix.present)
+        oof.outliers[name] = oof.outliers.get(name, False) | far
         present = oof.present.setdefault(name, matrix.present.copy())
         present[rows] = matrix.present[rows]
 

@@ -15,6 +15,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
 from mvemo.fuse.leakage import find_leaks, refuse_leaks
 from mvemo.fuse.models import SECOND_LAYERS, Model, chosen_models
+from mvemo.fuse.within_groups import MIN_CLIPS, groups_within
 from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.labels import Task
 
@@ -67,7 +68,7 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
         A net saw clips that it is scored on, or clips of their groups.
     """
     table = cache.table
-    features = Features(cache, settings.lld)
+    features = Features(cache, settings.features)
     chosen = settings.models
     if chosen is not None:
         chosen = tuple(name for name in chosen if name not in SECOND_LAYERS)
@@ -99,7 +100,22 @@ def provenance_of(
     cache: Cache, prepared: Preparation, settings: EvaluationSettings
 ) -> dict[str, Any]:
     """What the scores rest on, as JSON values."""
+    within = {}
+    if settings.within_groups:
+        groups = cache.table.groups
+        rows = groups_within(np.ones(len(groups), np.bool_), groups)
+        members = {groups[i] for i in np.flatnonzero(rows).tolist()}
+        within = {
+            "within_groups": {
+                "clips": int(rows.sum()),
+                "groups": len(members),
+                "of_clips": len(groups),
+                "of_groups": len(set(groups)),
+                "min_clips": MIN_CLIPS,
+            }
+        }
     return {
+        **within,
         "features_digest": cache.digest(),
         "manifest_digest": cache.table.digest,
         "settings": settings.record(),

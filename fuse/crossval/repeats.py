@@ -14,7 +14,7 @@ from mvemo.fuse.clips import partition
 from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import mean_finite
-from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.results import Choice, ModelResult, Results
 
 T = TypeVar("T")
 # Seeds tried for each repeat: a few groups can be put into folds in a few ways only.
@@ -111,7 +111,18 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
             for i in range(len(results.models))
         ),
         baseline=_over_repeats([one.baseline for one in evaluations]),
+        choice=_choice_over_repeats(evaluations),
     )
+
+
+def _choice_over_repeats(evaluations: Sequence[Results]) -> Choice | None:
+    """The choice of the first, scored over all."""
+    choices = [one.choice for one in evaluations if one.choice is not None]
+    if len(choices) < len(evaluations):
+        return None
+    nested = _over_repeats([choice.nested for choice in choices])
+    inside = tuple(name for choice in choices for name in choice.inside)
+    return Choice(choices[0].model, inside, nested)
 
 
 def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:

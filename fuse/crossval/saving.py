@@ -20,8 +20,10 @@ from mvemo.manifests.arrays import NpzFile
 from mvemo.manifests.files import parse_json, replacing
 
 # 2: heads of tags and dimensions, with their link. 3: the models, and how they are made up.
-# 4: no hidden layers, which a reader must not leave out of a prediction.
-VERSION = 4
+# 4: no hidden layers, which a reader must not leave out of a prediction. 5: the limit of
+# standardised values; heads without one have none.
+VERSION = 5
+OLDEST = 4
 # Fields of a head: those in the header, and those that are arrays, always or for some tasks.
 _SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs")
 _ARRAYS = ("mean", "scale", "coef", "intercept")
@@ -176,7 +178,9 @@ def write_heads(
         "mvemo_heads": VERSION,
         "classes": list(saved.classes),
         "models": [[m.name, list(m.features), list(m.modalities)] for m in saved.models],
-        "heads": [{name: getattr(head, name) for name in _SCALARS} for head in saved.heads],
+        "heads": [
+            {name: getattr(head, name) for name in (*_SCALARS, "limit")} for head in saved.heads
+        ],
         "facts": saved.facts,
     }
     arrays["header"] = np.array(json.dumps(header, ensure_ascii=False))
@@ -241,7 +245,7 @@ def load_heads(path: str | Path) -> SavedHeads:
 def _check_version(path: Path, version: int) -> None:
     if version > VERSION:
         raise BadFeatures(f"{path}: heads of version {version}; this reads {VERSION}")
-    if version < VERSION:
+    if version < OLDEST:
         raise BadFeatures(f"{path}: heads of version {version}; make them again with 'mvemo fuse'")
 
 
@@ -269,4 +273,4 @@ def _read_head(
         if values.shape != shapes[name] or values.dtype.kind != "f":
             raise ValueError(f"{name} of head {i} is {values.dtype} {values.shape}")
     fields: dict[str, Any] = {**{name: entry[name] for name in _SCALARS}, **arrays}
-    return Head(**{**fields, "features": tuple(entry["features"])})
+    return Head(**{**fields, "features": tuple(entry["features"]), "limit": entry.get("limit")})

@@ -6,7 +6,10 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from mvemo.fuse.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
+from mvemo.fuse.descriptor_statistics import check_statistics
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.features import FeatureSettings
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.songs import SongRule
 from mvemo.manifests import Folds
@@ -49,8 +52,15 @@ class EvaluationSettings:
     head
         Of all heads.
     lld
-        Names of descriptor sequences in the cache: their mean, deviation and deviation of
-        differences are one more feature, ``lld``. None by default.
+        Names of descriptor sequences in the cache: their statistics over time are one more
+        feature, ``lld``. None by default.
+    lld_statistics
+        Which: some of ``mean``, ``std``, ``p10`` and ``p90`` (percentiles), and the same of
+        differences between frames, ``diff_mean`` to ``diff_p90``.
+    within_groups
+        Standardise the clips of each group that has five or more by their own means and
+        deviations, without labels (speaker or artist normalisation). New clips must then
+        come as groups, too.
     stacked
         Add ``integrated-stacked`` (PL20 3.4, read as a head on other heads' outputs): of the
         fusions of one video and one audio feature, or of the single features where there is
@@ -61,6 +71,9 @@ class EvaluationSettings:
     missing_modality
         Score fusions with either modality missing, too, and let the head of the other
         predict clips that lack one.
+    choose_model
+        Name the model to use, and state what to expect of it: the choice among models is made
+        inside the training folds, too (`mvemo.fuse.crossval.choice`).
     temperature
         Fit a temperature for each model and fold on inner folds, and report calibration
         with it as well (of classes only).
@@ -90,9 +103,12 @@ class EvaluationSettings:
     refit: bool = field(default=False, metadata=PER_RUN)
     head: HeadSettings = field(default_factory=HeadSettings)
     lld: tuple[str, ...] = ()
+    lld_statistics: tuple[str, ...] = DEFAULT_STATISTICS
+    within_groups: bool = False
     stacked: bool = True
-    late: bool = False
+    late: bool = True
     missing_modality: bool = True
+    choose_model: bool = True
     temperature: bool = True
     n_resamples: int = 1000
 
@@ -107,8 +123,14 @@ class EvaluationSettings:
                 f"--repeats {self.repeats} needs other folds, but --folds gives these: evaluate "
                 "once, or give a number of folds"
             )
+        check_statistics(self.lld_statistics)
         if self.models is not None and not self.models:
             raise BadFeatures("models names no model: name one at least, or None for all")
+
+    @property
+    def features(self) -> FeatureSettings:
+        """How vectors become what heads read."""
+        return FeatureSettings(self.lld, self.lld_statistics, self.within_groups)
 
     def record(self) -> dict[str, Any]:
         """All of them as JSON values; of given folds, their number and digest."""

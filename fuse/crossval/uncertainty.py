@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.crossval.comparisons import compare_results
 from mvemo.fuse.metrics.averages import mean_finite
-from mvemo.fuse.results import Results
+from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.statistics.intervals import score_intervals
 from mvemo.fuse.statistics.resamples import Resamples, resample_groups
 
@@ -46,26 +46,39 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
         score: mean_finite(np.stack([one[score] for one in by_repeat]), axis=0)
         for score in by_repeat[0]
     }
+    choice = results.choice
+    if choice is not None:
+        alone = [
+            resampled_scores(replace(one, models=(one.choice.nested,)), resamples)
+            for one in evaluations
+            if one.choice is not None
+        ]
+        of_choice = {
+            score: mean_finite(np.stack([one[score] for one in alone]), axis=0)[0]
+            for score in alone[0]
+        }
+        nested = _with_intervals(results, choice.nested, of_choice)
+        choice = replace(choice, nested=nested)
     *models, baseline = (
-        replace(
-            model,
-            intervals=score_intervals(
-                {name: scores[row] for name, scores in values.items()},
-                results.task.share_masks(
-                    results.y_true, model.y_pred, model.valid, len(results.classes)
-                ),
-                results.groups,
-            ),
-        )
+        _with_intervals(results, model, {name: scores[row] for name, scores in values.items()})
         for row, model in enumerate((*results.models, results.baseline))
     )
     return replace(
         results,
         models=tuple(models),
         baseline=baseline,
+        choice=choice,
         comparisons=tuple(compare_results(evaluations, resamples)),
         provenance={**results.provenance, "n_resamples": n_resamples},
     )
+
+
+def _with_intervals(results: Results, model: ModelResult, scores: Mapping[str, F64]) -> ModelResult:
+    """A model with the intervals of its resampled scores, float64 (resamples,) each."""
+    masks = results.task.share_masks(
+        results.y_true, model.y_pred, model.valid, len(results.classes)
+    )
+    return replace(model, intervals=score_intervals(scores, masks, results.groups))
 
 
 def resampled_scores(results: Results, resamples: Resamples) -> dict[str, F64]:

@@ -13,17 +13,16 @@ from mvemo.cache import Cache, FeatureSpec
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import Features
+from mvemo.fuse.features import PLAIN, Features, FeatureSettings
 from mvemo.fuse.final.products import part_products
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
 from mvemo.fuse.models import LATE, SECOND_LAYERS, parts_of
 from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.scaling import fit_scaling
 
 # A clip is unlike the training clips that lies farther from their mean than this share of them.
 TYPICAL_SHARE = 0.99
-# Deviations from the mean, beyond which a feature's number tells a head no more.
-LIMIT = 5.0
 # Of training residuals, between the ends of the interval of a predicted value.
 INTERVAL_SHARE = 0.9
 
@@ -90,15 +89,6 @@ class Reference:
     scale: F64
     threshold: float
 
-    def limit(self, x: NDArray[np.floating]) -> F64:
-        """`x`, each number within `LIMIT` deviations of the training clips' mean.
-
-        A head that is linear would carry one number that is far out, as a band of a spectrum
-        that no training clip had sound in, to the end of the earth.
-        """
-        ends = LIMIT * self.scale
-        return np.asarray(np.clip(x, self.mean - ends, self.mean + ends), dtype=np.float64)
-
     def distance(self, x: NDArray[np.floating]) -> F64:
         """Root mean square of standardised coordinates, float64 (clips,), of (clips, dim)."""
         z = (x - self.mean) / self.scale
@@ -150,6 +140,11 @@ class FinalModel:
         """Names of the outputs, in their order."""
         return self.heads.classes
 
+    @property
+    def within_groups(self) -> bool:
+        """Whether features are standardised within groups before heads read them."""
+        return bool(self.facts.get("within_groups"))
+
     def best(self, modalities: tuple[str, ...], without: Collection[str] = ()) -> Predictor | None:
         """The best predictor that needs no more than these modalities; None for none.
 
@@ -176,7 +171,10 @@ class FinalModel:
 
 
 def build_model(
-    cache: Cache, results: Results, lld: tuple[str, ...] = (), preferred: str | None = None
+    cache: Cache,
+    results: Results,
+    settings: FeatureSettings = PLAIN,
+    preferred: str | None = None,
 ) -> FinalModel:
     """A model of an evaluation whose heads were also fitted on all clips.
 
@@ -186,7 +184,7 @@ def build_model(
         Open; the one that was evaluated.
     results
         Of `mvemo.fuse.evaluate` with ``refit=True``, of clips and not of whole songs.
-    lld
+    settings
         As in the settings of the evaluation.
     preferred
         Name of the model that predicts where a clip has all that it needs; None for the one
@@ -204,7 +202,7 @@ def build_model(
     if not heads:
         raise BadFeatures(f"{cache.path}: no head could be fitted on all clips")
     saved = saved_heads(replace(results, heads=heads))
-    features = Features(cache, lld)
+    features = Features(cache, settings)
     imported = {
         name
         for name in features.modality
@@ -344,11 +342,11 @@ def _finite(value: float) -> float | None:
 
 
 def _reference(features: Features, spec: FeatureSpec) -> Reference:
-    matrix = features.matrix(spec.name, spec.fold)
-    reference = Reference(matrix.shift, matrix.spread, 0.0)
-    # The matrix is standardised already.
-    z = matrix.values[matrix.present].astype(np.float64)
-    distances = np.sqrt(np.mean(z * z, axis=1))
+    # As cached: groups of few clips are standardised by it, too.
+    matrix = features.raw_matrix(spec.name, spec.fold)
+    scaling, _ = fit_scaling(matrix.values, matrix.present)
+    reference = Reference(scaling.shift, scaling.scale, 0.0)
+    distances = reference.distance(matrix.values[matrix.present])
     n = len(distances)
     threshold = float(np.quantile(distances, TYPICAL_SHARE, method="higher")) if n else 0.0
     # Of one clip, or of equal ones, nothing is known of how far others may lie.
@@ -364,6 +362,8 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
     if imported:
         notes.append(f"models of imported features are left out: {', '.join(imported)}")
     return {
+        "nested": _nested(results),
+        "within_groups": results.provenance.get("within_groups"),
         "n_clips": len(results.clip_ids),
         "n_groups": len(set(results.groups)),
         "folds": results.k,
@@ -372,4 +372,19 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
         "manifest_digest": cache.table.digest,
         "notes": notes,
         "provenance": dict(results.provenance),
+    }
+
+
+def _nested(results: Results) -> dict[str, Any] | None:
+    """What to expect of the choice of a model; None where none was made."""
+    choice, task = results.choice, results.task
+    if choice is None:
+        return None
+    key, of = task.primary_interval
+    return {
+        "model": choice.model,
+        "metric": task.primary_metric,
+        "mean": _finite(results.primary_mean(choice.nested)),
+        "interval": choice.nested.intervals.get(key),
+        "interval_of": of,
     }

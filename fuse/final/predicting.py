@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -12,10 +12,12 @@ from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.late import late_part
 from mvemo.fuse.links import decision_inputs
-from mvemo.fuse.metrics.averages import mean_finite
+from mvemo.fuse.metrics.averages import complete, mean_finite
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import LATE, SECOND_LAYERS
+from mvemo.fuse.scaling import Scaling
 from mvemo.fuse.tasks.registry import task_of
+from mvemo.fuse.within_groups import standardise_within
 
 Vectors = Mapping[FeatureKey, F64]
 
@@ -29,17 +31,12 @@ def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> 
         The model, and one of its `predictors`.
     vectors
         By feature and net: float (clips, dim). Where each fold has a net of its own, the
-        outputs are the mean over nets. Numbers far from all training clips' are limited
-        (`Reference.limit`).
+        outputs are the mean over nets.
 
     Returns
     -------
     float64 (clips, outputs): calibrated class probabilities, tags' probabilities, or values.
     """
-    vectors = {
-        key: model.reference[key].limit(x) if key in model.reference else x
-        for key, x in vectors.items()
-    }
     layer = second_layer(model, predictor)
     if layer is None:
         outputs = _concatenated(model, predictor.features, vectors)
@@ -62,6 +59,34 @@ def second_layer(model: FinalModel, predictor: Predictor) -> Head | None:
         (head,) = model.heads.select(predictor.name)
         return head
     return None
+
+
+def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[str]) -> Vectors:
+    """Vectors as the heads of a model with standardisation within groups read them.
+
+    Parameters
+    ----------
+    model
+        The model.
+    vectors
+        By feature and net: float (clips, dim), NaN rows where missing.
+    groups
+        (clips,): a singer's or an artist's clips have one name.
+
+    Returns
+    -------
+    The same; as they are for a model without such.
+    """
+    if not model.within_groups:
+        return vectors
+    scaled = {}
+    for key, values in vectors.items():
+        present = complete(values)
+        others = Scaling(model.reference[key].mean, model.reference[key].scale)
+        x = np.where(present[:, None], values, 0.0).astype(np.float32)
+        within, _ = standardise_within(x, present, groups, others)
+        scaled[key] = np.where(present[:, None], within, np.nan)
+    return scaled
 
 
 def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict[str, F64]:

@@ -9,11 +9,31 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F32, F64, Bools, Ints
 
-# A column that varies less than this in training, its spread over all clips being one, is
-# constant: single precision tells no smaller variance from none.
-CONSTANT = 1e-3
-# Columns squared at once, so that no second copy of the features is held.
-CHUNK = 256
+# Directions of largest variance that steps are scaled along.
+RANK = 64
+# Columns beyond them that make up for those directions being found by chance ones.
+SPARE = 16
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """How far a feature's clips lie apart, in which directions: what steps are scaled by.
+
+    It changes how fast a problem is solved, not what its solution is.
+
+    Parameters
+    ----------
+    variances
+        float64 (directions,): mean squares along them.
+    rest
+        Mean square of a direction at right angles to all of them.
+    directions
+        float32 (dim, directions), orthonormal; None where they are the columns.
+    """
+
+    variances: F64
+    rest: float = 0.0
+    directions: F32 | None = None
 
 
 @dataclass(frozen=True)
@@ -23,39 +43,28 @@ class Block:
     Parameters
     ----------
     values
-        float32 (clips, dim), finite; about zero mean and unit spread, for accuracy.
+        float32 (clips, dim), finite, standardised.
     problems
         int64: indices of the problems that have these columns.
     factors
-        float64 (problems of the block,): what each multiplies its standardised columns by;
-        None for 1.
+        float64 (problems of the block,): what each multiplies its columns by; None for 1.
+    spectrum
+        Of the values; None where columns are taken for alike.
     """
 
     values: F32
     problems: Ints
     factors: F64 | None = None
-
-    def moments(self, weights: F32) -> tuple[F64, F64]:
-        """Mean, and divisor of the columns, of each of the block's problems.
-
-        `weights`, float32 (problems of the block, clips), have rows that sum to 1.
-        """
-        mean, scale = weighted_moments(self.values, weights)
-        return mean, scale if self.factors is None else scale / self.factors[:, None]
+    spectrum: Spectrum | None = None
 
 
 class RunningBlock:
     """One block as the problems that still run see it.
 
-    Each problem has the columns standardised on its own training clips. That is never
-    written out: shift and scale are taken into the products.
-
     Parameters
     ----------
     block
         The feature.
-    mean, scale
-        float64 (problems of the block, dim), of `Block.moments`.
 
     Attributes
     ----------
@@ -65,31 +74,54 @@ class RunningBlock:
         int64: their positions among all problems of the block.
     """
 
-    def __init__(self, block: Block, mean: F64, scale: F64) -> None:
+    def __init__(self, block: Block) -> None:
         self.values = block.values
         self.slots = block.problems
         self.rows = np.arange(len(block.problems))
-        # float32 (problems, 1, dim)
-        self._mean = mean.astype(np.float32)[:, None, :]
-        self._inverse = (1.0 / scale).astype(np.float32)[:, None, :]
+        self._spectrum = block.spectrum or Spectrum(np.ones(block.values.shape[1]))
+        factors = np.ones(len(block.problems)) if block.factors is None else block.factors
+        self._factors = factors.astype(np.float32)[:, None, None]
 
     def scores(self, coef: F32) -> F32:
         """(problems, outputs, dim) of coefficients to (problems, outputs, clips) of scores."""
-        scaled = coef * self._inverse
+        scaled = coef * self._factors
         flat = scaled.reshape(scaled.shape[0] * scaled.shape[1], scaled.shape[2])
-        shape = (*coef.shape[:2], len(self.values))
-        product: NDArray[np.floating] = (flat @ self.values.T).reshape(shape)
-        product -= np.matmul(scaled, self._mean.transpose(0, 2, 1))
-        return product.astype(np.float32, copy=False)
+        product: NDArray[np.floating] = flat @ self.values.T
+        return product.reshape(*coef.shape[:2], len(self.values)).astype(np.float32, copy=False)
 
     def gradient(self, residual: F32) -> F32:
         """(problems, outputs, clips) of residuals to (problems, outputs, dim), by `coef`."""
         flat = residual.reshape(residual.shape[0] * residual.shape[1], residual.shape[2])
         product: F32 = (flat @ self.values).reshape(*residual.shape[:2], self.values.shape[1])
-        total = residual.sum(axis=2, dtype=np.float64).astype(np.float32)
-        product -= total[:, :, None] * self._mean
-        product *= self._inverse
+        product *= self._factors
         return product
+
+    def precondition(self, vector: F32, curvature: F64, penalty: F64) -> F32:
+        """A gradient times about the inverse of the second derivatives.
+
+        Parameters
+        ----------
+        vector
+            float32 (problems of the block, outputs, dim).
+        curvature
+            float64 (problems of the block,): mean second derivative of the loss by scores.
+        penalty
+            float64 (problems of the block, outputs).
+        """
+        spectrum = self._spectrum
+        weight = (curvature * np.square(self._factors[:, 0, 0]))[:, None, None]
+        inverse = 1.0 / (weight * spectrum.variances + penalty[:, :, None])
+        if spectrum.directions is None:
+            return vector * inverse.astype(np.float32)
+        of_rest = 1.0 / (weight * spectrum.rest + penalty[:, :, None])
+        flat = vector.reshape(-1, vector.shape[2])
+        along = (flat @ spectrum.directions).reshape(*vector.shape[:2], inverse.shape[2])
+        along *= (inverse - of_rest).astype(np.float32)
+        result: F32 = vector * of_rest.astype(np.float32)
+        result += (along.reshape(-1, inverse.shape[2]) @ spectrum.directions.T).reshape(
+            vector.shape
+        )
+        return result
 
     def drop(self, done: Bools) -> Bools:
         """Run on without the problems that are done, bool (running problems,).
@@ -101,38 +133,29 @@ class RunningBlock:
         kept: Bools = ~done[self.slots]
         new_slots = np.cumsum(~done) - 1
         self.slots, self.rows = new_slots[self.slots[kept]], self.rows[kept]
-        self._mean, self._inverse = self._mean[kept], self._inverse[kept]
+        self._factors = self._factors[kept]
         return kept
 
 
-def weighted_moments(values: F32, weights: F32) -> tuple[F64, F64]:
-    """Mean and standard deviation of columns, under many weightings of the clips at once.
+def spectrum_of(values: F32) -> Spectrum:
+    """The directions of largest variance, by a randomised range finder.
+
+    Halko, Martinsson & Tropp 2011, "Finding structure with randomness", algorithms 4.4 and 5.3.
 
     Parameters
     ----------
     values
-        float32 (clips, dim).
-    weights
-        float32 (problems, clips), whose rows sum to 1.
-
-    Returns
-    -------
-    float64 (problems, dim) each; the deviation of a constant column is 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> x = np.array([[0.0, 5.0], [2.0, 5.0], [9.0, 5.0]], np.float32)
-    >>> mean, scale = weighted_moments(x, np.array([[0.5, 0.5, 0.0]], np.float32))
-    >>> mean, scale
-    (array([[1., 5.]]), array([[1., 1.]]))
+        float32 (clips, dim), standardised.
     """
-    mean = (weights @ values).astype(np.float64)
-    squares = np.empty_like(mean)
-    for start in range(0, values.shape[1], CHUNK):
-        columns = slice(start, start + CHUNK)
-        squares[:, columns] = weights @ np.square(values[:, columns])
-    variance = np.maximum(squares - np.square(mean), 0.0)
-    scale = np.sqrt(variance)
-    scale[scale < CONSTANT * np.maximum(1.0, np.abs(mean))] = 1.0
-    return mean, scale
+    n, dim = values.shape
+    total = float(np.einsum("nd,nd->", values, values, dtype=np.float64)) / n
+    rank = min(RANK, n, dim)
+    sketch = np.random.default_rng(0).normal(size=(min(rank + SPARE, n, dim), n))
+    basis = np.linalg.qr((sketch.astype(np.float32) @ values).T)[0]
+    basis = np.linalg.qr(((values @ basis).T @ values).T)[0]
+    product = values @ basis
+    squares, turn = np.linalg.eigh((product.T @ product).astype(np.float64) / n)
+    variances = np.maximum(squares[::-1][:rank], 0.0)
+    directions = (basis @ turn[:, ::-1][:, :rank].astype(np.float32)).astype(np.float32)
+    rest = max(total - float(variances.sum()), 0.0) / max(dim - rank, 1)
+    return Spectrum(variances, rest, np.ascontiguousarray(directions))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.arrays import F32, F64, Bools
+from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
 from mvemo.fuse.heads.blocks import Block
 from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.scaled import ScaledFeatures
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.solver import Solution, Start, solve
 from mvemo.fuse.links import Link, apply_link
@@ -21,10 +22,26 @@ from mvemo.fuse.models import Model
 DEFAULT = HeadSettings()
 # Classes, or clips with tags or values, that a head is trained on at least.
 MIN_DIFFERENT = 2
-# Largest entry of the gradient that a fit ends with.
-TOLERANCE = 1e-4
+# How far above its minimum the mean loss of a clip may be at the end of a fit, in nats.
+TOLERANCE = 1e-6
 # Scores that are solved for at once (heads x outputs x clips): some arrays of 1.2 MB.
 BATCH_SCORES = 300_000
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a fit ended, in the coordinates of its `ScaledFeatures`.
+
+    Parameters
+    ----------
+    coef
+        For each feature of the model, float32 (outputs, columns).
+    intercept
+        float64 (outputs,).
+    """
+
+    coef: tuple[F32, ...]
+    intercept: F64
 
 
 @dataclass(frozen=True)
@@ -42,12 +59,16 @@ class Fit:
     C
         Inverse strength of its L2 penalty, above 0.
     tol
-        Largest entry of the gradient at which its fitting ends.
+        How far above its minimum its mean loss may be at the end.
     predict
         bool (clips,): clips whose outputs are given back; None for all.
+    scaled_on
+        bool (clips,): clips whose features are standardised by; None for its training clips.
+        Of an inner fold, the training clips of the outer one: all its heads then share
+        values.
     start
-        A head of the same features to start from: of another C, or of other clips. None for
-        zeros.
+        Where another fit of the same model ended, over features scaled on the same clips: of
+        another C, or of other training clips. None for zeros.
     """
 
     model: Model
@@ -56,10 +77,29 @@ class Fit:
     C: float
     tol: float = TOLERANCE
     predict: Bools | None = None
-    start: Head | None = None
+    scaled_on: Bools | None = None
+    start: Position | None = None
 
     def __str__(self) -> str:
         return f"{self.model.name}, {'all clips' if self.fold is None else f'fold {self.fold}'}"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One fit, solved.
+
+    Parameters
+    ----------
+    outputs
+        float64 (clips to predict, outputs); NaN rows where a feature is missing.
+    position
+        Where it ended.
+    """
+
+    fit: Fit
+    outputs: F64
+    position: Position
+    target_scale: tuple[F64, F64]
 
 
 def fit_heads(
@@ -73,18 +113,18 @@ def fit_heads(
     """Fit all heads at once: of classes (softmax), tags (logistic) or targets (least squares).
 
     Targets are standardised on each fit's training clips, so that the penalty and the
-    tolerance mean the same for every one of them; heads give them in the labels' unit.
+    tolerance mean the same in any unit.
 
     Parameters
     ----------
     fits
         The heads.
     matrices
-        Feature name to its values, of every feature that a model names.
+        Feature name to values, of all features that the models name.
     clips
-        Labels and task; only labels of training clips are used.
+        Labels.
     settings
-        Of the heads; the strength of the penalty is each fit's own.
+        Of all heads.
     net_fold
         Which fold's nets made the values, for the record.
 
@@ -120,18 +160,9 @@ def fit_heads(
     >>> outputs[0].argmax(axis=1)
     array([1])
     """
-    _check_settings(clips, settings)
-    valid, weights = _training(fits, matrices)
-    for fit, w in zip(fits, weights, strict=True):
-        _check_training_clips(fit, w > 0, clips)
-    if settings.class_weight == "balanced":
-        weights = weights * balance(weights, clips.target)
-    problems = _Problems(tuple(fits), matrices, valid, weights, clips.link, settings.balance_blocks)
-    fitted = (
-        _fit_targets(problems, clips) if clips.link == "identity" else problems.fit(clips.target)
-    )
-    heads = [replace(head, inputs=settings.inputs, net_fold=net_fold) for head, _ in fitted]
-    return heads, [outputs for _, outputs in fitted]
+    fitter = HeadFitter(matrices, clips, settings, net_fold)
+    fitted = fitter.fit(fits)
+    return [fitter.head(one) for one in fitted], [one.outputs for one in fitted]
 
 
 def trainable(fits: Sequence[Fit], matrices: Mapping[str, Matrix], clips: Clips) -> list[Fit]:
@@ -176,160 +207,232 @@ def balance(weights: F32, target: F32) -> F32:
     return factors
 
 
-@dataclass(frozen=True)
-class _Problems:
-    """Fits that share features and a link.
+class HeadFitter:
+    """Fits heads over one set of feature values, in any number of calls.
 
-    `valid` is bool (fits, clips), clips with all features of each fit; `weights` float32
-    (fits, clips), of training clips.
+    Parameters
+    ----------
+    matrices
+        Feature name to values.
+    clips, settings, net_fold
+        As of `fit_heads`.
     """
 
-    fits: tuple[Fit, ...]
-    matrices: Mapping[str, Matrix]
-    valid: Bools
-    weights: F32
-    link: Link
-    balance_blocks: bool = False
+    def __init__(
+        self,
+        matrices: Mapping[str, Matrix],
+        clips: Clips,
+        settings: HeadSettings = DEFAULT,
+        net_fold: int | None = None,
+    ) -> None:
+        _check_settings(clips, settings)
+        self.matrices, self.clips = matrices, clips
+        self._settings, self._net_fold = settings, net_fold
+        self._target = clips.target
+        self._scaled = ScaledFeatures(matrices, np.zeros(len(clips.y_true), np.bool_))
 
-    def take(self, members: Sequence[int]) -> _Problems:
-        """Some of them."""
-        return replace(
-            self,
-            fits=tuple(self.fits[i] for i in members),
-            valid=self.valid[members],
-            weights=self.weights[members],
+    @property
+    def default_C(self) -> float:
+        """Of heads whose strength is not chosen."""
+        return self._settings.C
+
+    def fit(self, fits: Sequence[Fit]) -> list[Fitted]:
+        """All fits, in their order; arguments and errors as of `fit_heads`.
+
+        Those of the same training clips together, as they share products with features.
+        """
+        if not fits:
+            return []
+        valid, weights = _training(fits, self.matrices)
+        for fit, w in zip(fits, weights, strict=True):
+            _check_training_clips(fit, w > 0, self.clips)
+        if self._settings.class_weight == "balanced":
+            weights = weights * balance(weights, self._target)
+        together: dict[bytes, list[int]] = {}
+        for i, fit in enumerate(fits):
+            key = _rows_scaled_on(fit).tobytes()
+            if self.clips.link == "identity":
+                # They share a target, too.
+                key += fit.train.tobytes()
+            together.setdefault(key, []).append(i)
+        fitted: dict[int, Fitted] = {}
+        for members in together.values():
+            fitted |= self._fit_together(members, fits, valid, weights)
+        return [fitted[i] for i in range(len(fits))]
+
+    def head(self, fitted: Fitted) -> Head:
+        """A fit as a head over cached values."""
+        fit, position = fitted.fit, fitted.position
+        scaled = self._scaled_on(fit)
+        names = fit.model.features
+        parts = [scaled[name] for name in names]
+        factors = [self._factor(name, fit.model) for name in names]
+        coef = [
+            part.raw_coef(of_part * np.float32(factor))
+            for part, of_part, factor in zip(parts, position.coef, factors, strict=True)
+        ]
+        mean, scale = fitted.target_scale
+        return Head(
+            model=fit.model.name,
+            features=names,
+            fold=fit.fold,
+            net_fold=self._net_fold,
+            mean=np.concatenate([part.scaling.shift for part in parts]),
+            scale=np.concatenate([part.scaling.scale for part in parts]),
+            coef=(np.concatenate(coef, axis=1) * scale[:, None]).astype(np.float32),
+            intercept=position.intercept * scale + mean,
+            C=fit.C,
+            link=self.clips.link,
+            inputs=self._settings.inputs,
+            limit=parts[0].scaling.limit,
         )
 
-    def fit(self, target: F32) -> list[tuple[Head, F64]]:
-        """Head and outputs of each, fitted to one target (outputs, clips).
+    def _scaled_on(self, fit: Fit) -> ScaledFeatures:
+        """Features scaled for a fit; those of the last call are kept."""
+        rows = _rows_scaled_on(fit)
+        if not np.array_equal(self._scaled.rows, rows):
+            self._scaled = self._scaled.on(rows)
+        return self._scaled
 
-        A few at once, so that memory is bounded by the features. Those of the same features
-        together: they share products with them, and end at about the same step.
-        """
-        order = sorted(range(len(self.fits)), key=lambda i: self.fits[i].model.features)
-        step = max(BATCH_SCORES // target.size, 1)
-        fitted: dict[int, tuple[Head, F64]] = {}
-        for start in range(0, len(order), step):
-            members = order[start : start + step]
-            fitted |= zip(members, self.take(members)._fit_batch(target), strict=True)
-        return [fitted[i] for i in range(len(self.fits))]
-
-    def _fit_batch(self, target: F32) -> list[tuple[Head, F64]]:
-        names = list(dict.fromkeys(name for fit in self.fits for name in fit.model.features))
-        blocks = [self._block(name) for name in names]
-        C, tol = np.array([(fit.C, fit.tol) for fit in self.fits]).T
-        start = self._start(blocks, names)
-        solution = solve(blocks, target, self.weights, C, link=self.link, tol=tol, start=start)
-        rows = {
-            name: {int(i): row for row, i in enumerate(block.problems)}
-            for name, block in zip(names, blocks, strict=True)
-        }
-        fitted = []
-        for i, fit in enumerate(self.fits):
-            places = [(names.index(name), rows[name][i]) for name in fit.model.features]
-            fitted.append((self._head(i, solution, places), self._outputs(i, solution.scores[i])))
+    def _fit_together(
+        self, members: Sequence[int], fits: Sequence[Fit], valid: Bools, weights: F32
+    ) -> dict[int, Fitted]:
+        """Fits whose features are scaled alike, and targets where they are values."""
+        target, mean, scale = self._target, np.zeros(1), np.ones(self.clips.n_outputs)
+        if self.clips.link == "identity":
+            values = self.clips.y_true.astype(np.float64)
+            train = fits[members[0]].train
+            mean, scale = values[train].mean(axis=0), values[train].std(axis=0)
+            scale[scale <= 1e-12 * np.maximum(np.abs(mean), 1e-30)] = 1.0
+            target = np.ascontiguousarray(((values - mean) / scale).T, np.float32)
+        scaled = self._scaled_on(fits[members[0]])
+        fitted = {}
+        for batch in _batches(members, fits, max(BATCH_SCORES // target.size, 1)):
+            problems = _Problems(
+                [fits[i] for i in batch], [self._factors(fits[i].model) for i in batch], scaled
+            )
+            solution = problems.solve(target, weights[batch], self.clips.link)
+            for row, i in enumerate(batch):
+                position = problems.position(solution, row)
+                scores = problems.scores(position, row)
+                outputs = apply_link(scores.astype(np.float64), self.clips.link)
+                if self.clips.link == "identity":
+                    outputs = outputs * scale + mean
+                predict = fits[i].predict
+                outputs[~(valid[i] if predict is None else valid[i][predict])] = np.nan
+                fitted[i] = Fitted(fits[i], outputs, position, (mean, scale))
         return fitted
 
-    def _block(self, name: str) -> Block:
-        members = np.flatnonzero([name in fit.model.features for fit in self.fits])
-        factors = None
-        if self.balance_blocks:
-            factors = np.array([self._factor(name, self.fits[i].model) for i in members])
-        return Block(self.matrices[name].values, members, factors)
+    def _factors(self, model: Model) -> list[float]:
+        return [self._factor(name, model) for name in model.features]
 
-    def _start(self, blocks: Sequence[Block], names: Sequence[str]) -> Start | None:
-        """Of the heads to start from; those of the problems without one are zeros."""
+    def _factor(self, name: str, model: Model) -> float:
+        """What columns of a feature are multiplied by: 1 where a model has no other."""
+        if not self._settings.balance_blocks:
+            return 1.0
+        dims = [self.matrices[feature].values.shape[1] for feature in model.features]
+        return float(np.sqrt(np.mean(dims) / self.matrices[name].values.shape[1]))
+
+
+@dataclass(frozen=True)
+class _Problems:
+    """Fits as the solver takes them.
+
+    `factors` are of each fit's features; `scaled` has the values.
+    """
+
+    fits: Sequence[Fit]
+    factors: Sequence[Sequence[float]]
+    scaled: ScaledFeatures
+
+    @property
+    def names(self) -> list[str]:
+        """Of all features."""
+        return list(dict.fromkeys(name for fit in self.fits for name in fit.model.features))
+
+    def solve(self, target: F32, weights: F32, link: Link) -> Solution:
+        """Fit all to a target (outputs, clips)."""
+        rows: Bools = np.asarray((weights > 0).any(axis=0), np.bool_)
+        blocks = [self._block(name, rows) for name in self.names]
+        C, tol = np.array([(fit.C, fit.tol) for fit in self.fits]).T
+        if link == "identity":
+            # Of squared errors the last digits cost few steps.
+            tol = tol * 1e-3
+        start = self._start(blocks, len(target))
+        return solve(blocks, target[:, rows], weights[:, rows], C, link=link, tol=tol, start=start)
+
+    def position(self, solution: Solution, row: int) -> Position:
+        """Where a fit ended."""
+        names, coef = self.names, []
+        for name in self.fits[row].model.features:
+            members = self._members(name)
+            coef.append(solution.coef[names.index(name)][np.searchsorted(members, row)])
+        return Position(tuple(coef), solution.intercept[row])
+
+    def scores(self, position: Position, row: int) -> F32:
+        """float32 (clips to predict, outputs)."""
+        fit = self.fits[row]
+        scores = position.intercept.astype(np.float32)
+        for name, coef, factor in zip(
+            fit.model.features, position.coef, self.factors[row], strict=True
+        ):
+            values = self.scaled[name].values
+            if fit.predict is not None:
+                values = values[fit.predict]
+            scores = scores + values @ (coef * np.float32(factor)).T
+        return scores
+
+    def _members(self, name: str) -> Ints:
+        return np.flatnonzero([name in fit.model.features for fit in self.fits])
+
+    def _block(self, name: str, rows: Bools) -> Block:
+        feature, members = self.scaled[name], self._members(name)
+        factors = [self.factors[i][self.fits[i].model.features.index(name)] for i in members]
+        values = feature.values if rows.all() else feature.values[rows]
+        return Block(values, members, np.array(factors), feature.spectrum)
+
+    def _start(self, blocks: Sequence[Block], n_outputs: int) -> Start | None:
+        """Where the fits start; zeros for those without a place."""
         if not any(fit.start for fit in self.fits):
             return None
-        n_outputs = next(len(fit.start.intercept) for fit in self.fits if fit.start)
         intercept = np.zeros((len(self.fits), n_outputs))
         coef = [
             np.zeros((len(block.problems), n_outputs, block.values.shape[1]), np.float32)
             for block in blocks
         ]
+        names = self.names
         for i, fit in enumerate(self.fits):
             if fit.start is None:
                 continue
             intercept[i] = fit.start.intercept
-            ends = np.cumsum([self.matrices[f].values.shape[1] for f in fit.model.features])
-            parts = np.split(fit.start.coef, ends[:-1], axis=1)
-            for feature, part in zip(fit.model.features, parts, strict=True):
-                b = names.index(feature)
+            for name, part in zip(fit.model.features, fit.start.coef, strict=True):
+                b = names.index(name)
                 coef[b][np.searchsorted(blocks[b].problems, i)] = part
         return Start(tuple(coef), intercept)
 
-    def _factor(self, name: str, model: Model) -> float:
-        """What columns of a feature are multiplied by: 1 where a model has no other."""
-        dims = [self.matrices[feature].values.shape[1] for feature in model.features]
-        return float(np.sqrt(np.mean(dims) / self.matrices[name].values.shape[1]))
 
-    def _head(self, i: int, solution: Solution, places: Sequence[tuple[int, int]]) -> Head:
-        """Problem `i` as a head over cached values; `places` are (block, row) of its features."""
-        fit = self.fits[i]
-        mean, scale, coef = [], [], []
-        for name, (block, row) in zip(fit.model.features, places, strict=True):
-            matrix = self.matrices[name]
-            mean.append(matrix.shift + matrix.spread * solution.mean[block][row])
-            scale.append(matrix.spread * solution.scale[block][row])
-            coef.append(solution.coef[block][row])
-        return Head(
-            model=fit.model.name,
-            features=fit.model.features,
-            fold=fit.fold,
-            net_fold=None,
-            mean=np.concatenate(mean),
-            scale=np.concatenate(scale),
-            coef=np.concatenate(coef, axis=1),
-            intercept=solution.intercept[i],
-            C=fit.C,
-            link=self.link,
-        )
-
-    def _outputs(self, i: int, scores: F32) -> F64:
-        """float64 (clips to predict, outputs), NaN rows where a feature is missing."""
-        valid, predict = self.valid[i], self.fits[i].predict
-        if predict is not None:
-            scores, valid = scores[:, predict], valid[predict]
-        outputs = apply_link(scores.T.astype(np.float64), self.link)
-        outputs[~valid] = np.nan
-        return outputs
+def _rows_scaled_on(fit: Fit) -> Bools:
+    return fit.train if fit.scaled_on is None else fit.scaled_on
 
 
-def _fit_targets(problems: _Problems, clips: Clips) -> list[tuple[Head, F64]]:
-    """As `_Problems.fit`, to targets that are standardised on the training clips.
+def _batches(members: Sequence[int], fits: Sequence[Fit], size: int) -> list[list[int]]:
+    """A few at once, so that memory is bounded by the features.
 
-    Fits with the same training clips are solved together: they share the target.
+    Those of the same training clips are kept together where they are no more than that:
+    products then leave out the other clips.
     """
-    values = clips.y_true.astype(np.float64)
-    fitted: dict[int, tuple[Head, F64]] = {}
-    same_clips: dict[bytes, list[int]] = {}
-    for i, fit in enumerate(problems.fits):
-        same_clips.setdefault(fit.train.tobytes(), []).append(i)
-    for members in same_clips.values():
-        train = problems.fits[members[0]].train
-        mean, scale = values[train].mean(axis=0), values[train].std(axis=0)
-        scale[scale <= 1e-12 * np.maximum(np.abs(mean), 1e-30)] = 1.0
-        target = np.ascontiguousarray(((values - mean) / scale).T, np.float32)
-        some = problems.take(members)
-        some = replace(some, fits=tuple(_standardised(fit, mean, scale) for fit in some.fits))
-        for i, (head, outputs) in zip(members, some.fit(target), strict=True):
-            head = replace(
-                head,
-                coef=(head.coef * scale[:, None]).astype(np.float32),
-                intercept=head.intercept * scale + mean,
-            )
-            fitted[i] = head, outputs * scale + mean
-    return [fitted[i] for i in range(len(problems.fits))]
-
-
-def _standardised(fit: Fit, mean: F64, scale: F64) -> Fit:
-    """A fit whose start, if any, is of targets standardised by these."""
-    start = fit.start
-    if start is None:
-        return fit
-    coef = (start.coef / scale[:, None]).astype(np.float32)
-    intercept = (start.intercept - mean) / scale
-    return replace(fit, start=replace(start, coef=coef, intercept=intercept))
+    by_clips: dict[bytes, list[int]] = {}
+    for i in members:
+        by_clips.setdefault(fits[i].train.tobytes(), []).append(i)
+    batches: list[list[int]] = [[]]
+    for of_clips in by_clips.values():
+        of_clips.sort(key=lambda i: fits[i].model.features)
+        for start in range(0, len(of_clips), size):
+            part = of_clips[start : start + size]
+            if batches[-1] and len(batches[-1]) + len(part) > size:
+                batches.append([])
+            batches[-1].extend(part)
+    return batches
 
 
 def _training(fits: Sequence[Fit], matrices: Mapping[str, Matrix]) -> tuple[Bools, F32]:

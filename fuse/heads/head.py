@@ -28,6 +28,8 @@ class Head:
         Which fold's nets made its features (``crossfit``); None where all folds share one.
     mean, scale
         float64 (dim,): x is standardised to (x - mean) / scale first.
+    limit
+        Largest absolute standardised value: what is beyond is stopped there; None for none.
     coef
         float32 (outputs, dim): of classes, tags or targets.
     intercept
@@ -74,6 +76,7 @@ class Head:
     link: Link = "softmax"
     thresholds: F64 | None = None
     inputs: str = "features"
+    limit: float | None = None
 
     def predict(self, x: NDArray[np.floating]) -> F64:
         """Outputs for clips.
@@ -96,5 +99,8 @@ class Head:
             raise BadFeatures(
                 f"head {self.model} takes {len(self.mean)} numbers a clip, not {x.shape[1:]}"
             )
-        scores: F64 = ((x - self.mean) / self.scale) @ self.coef.T + self.intercept
+        z = (x - self.mean) / self.scale
+        if self.limit is not None:
+            np.clip(z, -self.limit, self.limit, out=z)
+        scores: F64 = z @ self.coef.T + self.intercept
         return apply_link(scores, self.link)

@@ -19,9 +19,10 @@ class HeadSettings:
     Parameters
     ----------
     C
-        Inverse strength of the L2 penalty, as in scikit-learn.
+        Inverse strength of the L2 penalty, as in scikit-learn, where it is not chosen.
     choose_C
-        Choose `C` for each head on inner folds of its training clips instead.
+        Choose it for each head on inner folds of its training clips
+        (`mvemo.fuse.crossval.strengths`).
     inner_folds
         Folds of the training clips: of that choice, of stacking, temperatures and
         thresholds.
@@ -43,8 +44,8 @@ class HeadSettings:
 
     Examples
     --------
-    >>> HeadSettings(choose_C=True).C
-    0.01
+    >>> HeadSettings(C=0.1, choose_C=False).C
+    0.1
     >>> HeadSettings(inner_folds=1)
     Traceback (most recent call last):
     ...
@@ -52,10 +53,10 @@ class HeadSettings:
     """
 
     C: float = 0.01
-    choose_C: bool = False
+    choose_C: bool = True
     inner_folds: int = 3
     class_weight: str = "none"
-    balance_blocks: bool = False
+    balance_blocks: bool = True
     inputs: str = field(default="features", metadata={"profile": False})
 
     def __post_init__(self) -> None:

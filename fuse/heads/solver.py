@@ -6,8 +6,10 @@ sides than for one. So all problems (model, fold, and where asked inner fold and
 of penalty) step together, each with its own step length, memory and end.
 
 Method: L-BFGS with a Wolfe line search (Nocedal & Wright, Numerical Optimization, 2nd
-ed., algorithms 7.4 and 3.5). A line search costs no product with the features, because
-the scores are linear in the step.
+ed., algorithms 7.4 and 3.5), whose first guess of the second derivatives is that of the
+features' spectrum (`mvemo.fuse.heads.blocks.Spectrum`): one factorisation serves all
+problems and strengths of penalty. A line search costs no product with the features,
+because the scores are linear in the step.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ MEMORY = 10
 # Wolfe conditions: sufficient decrease, and curvature.
 DECREASE, CURVATURE = 1e-4, 0.9
 LINE_STEPS = 12
+# Of the loss by scores, where all clips are fitted well.
+MIN_CURVATURE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -55,22 +59,17 @@ class Solution:
     scores
         float32 (problems, outputs, clips): of every clip, in training or not.
     coef
-        For each block, float32 (its problems, outputs, dim), of standardised columns.
-    mean, scale
-        For each block, float64 (its problems, dim): the standardisation that each
-        problem's training clips gave, in the block's units.
+        For each block, float32 (its problems, outputs, dim), of its columns times the factor.
     intercept
         float64 (problems, outputs).
     iterations
         int64 (problems,).
     converged
-        bool (problems,): the gradient fell below the tolerance.
+        bool (problems,): the loss is within about the tolerance of its minimum.
     """
 
     scores: F32
     coef: tuple[F32, ...]
-    mean: tuple[F64, ...]
-    scale: tuple[F64, ...]
     intercept: F64
     iterations: Ints
     converged: Bools
@@ -83,15 +82,15 @@ def solve(
     C: NDArray[np.floating],
     *,
     link: Link = "softmax",
-    tol: float | NDArray[np.floating] = 1e-4,
+    tol: float | NDArray[np.floating] = 1e-7,
     max_iter: int = 500,
     start: Start | None = None,
 ) -> Solution:
-    """Fit every problem: standardise on its training clips, then minimise its loss.
+    """Fit every problem: minimise its penalised loss.
 
-    The objective of a problem is that of scikit-learn's LogisticRegression behind a
-    StandardScaler: mean over training clips of the loss, plus ||W||² / (2 C sum of
-    weights); the intercept is not penalised.
+    The objective of a problem is that of scikit-learn's LogisticRegression: mean over
+    training clips of the loss, plus ||W||² / (2 C sum of weights); the intercept is not
+    penalised.
 
     Parameters
     ----------
@@ -102,13 +101,14 @@ def solve(
     weights
         (problems, clips), 0 or more: 0 keeps a clip out of a problem's training.
     C
-        (problems,), above 0: inverse strength of the penalty.
+        (problems,) or (problems, outputs), above 0: inverse strength of the penalty.
     link
         ``softmax``: cross-entropy over classes (J22 eq. 6-8). ``sigmoid``: binary
         cross-entropy, summed over tags. ``identity``: half the squared error, summed over
         targets.
     tol
-        A problem ends when no entry of its gradient is larger; one for all, or (problems,).
+        A problem ends where its objective is about so near its minimum, by half its Newton
+        decrement with approximate second derivatives; one for all, or (problems,).
     max_iter
         Steps at most.
     start
@@ -139,22 +139,20 @@ def solve(
     iterations = np.zeros(len(C), dtype=np.int64)
     tolerance = np.broadcast_to(np.asarray(tol, dtype=np.float64), len(C))
     for iteration in range(max_iter):
-        done = running.gradient_size() <= tolerance[running.ids]
+        done = running.excess() <= tolerance[running.ids]
         iterations[running.ids[~done]] = iteration + 1
         running.retire(done)
         if not len(running.ids):
             break
         running.step()
     else:
-        running.retire(running.gradient_size() <= tolerance[running.ids])
+        running.retire(running.excess() <= tolerance[running.ids])
     converged = np.ones(len(C), dtype=np.bool_)
     converged[running.ids] = False
     running.retire(np.ones(len(running.ids), dtype=np.bool_))
     return Solution(
         scores=running.final_scores,
         coef=tuple(running.final_coef),
-        mean=tuple(running.mean),
-        scale=tuple(running.scale),
         intercept=running.final_intercept,
         iterations=iterations,
         converged=converged,
@@ -183,12 +181,12 @@ class _Problems:
         total = weights.sum(axis=1, dtype=np.float64)
         # Mean over training clips: (problems, 1, clips)
         self.weights = (weights / total[:, None]).astype(np.float32)[:, None, :]
-        self.penalty = 1.0 / (np.asarray(C, dtype=np.float64) * total)
+        C = np.asarray(C, dtype=np.float64)
+        C = np.broadcast_to(C[:, None] if C.ndim == 1 else C, (n_problems, n_outputs))
+        # (problems, outputs)
+        self.penalty: F64 = 1.0 / (C * total[:, None])
         self.ids = np.arange(n_problems)
-        moments = [b.moments(self.weights[b.problems, 0]) for b in blocks]
-        self.mean = [mean for mean, _ in moments]
-        self.scale = [scale for _, scale in moments]
-        self.blocks = [RunningBlock(b, *m) for b, m in zip(blocks, moments, strict=True)]
+        self.blocks = [RunningBlock(block) for block in blocks]
         self.final_coef = [
             np.zeros((len(b.problems), n_outputs, b.values.shape[1]), np.float32) for b in blocks
         ]
@@ -201,6 +199,7 @@ class _Problems:
         # The loss is without the penalty: line searches add what a step changes of it.
         self.residual, self.loss = self._residual_and_loss(self.scores)
         self.gradient = self._gradient()
+        self.scaled_gradient = self._precondition(self.gradient)
 
     def move_to(self, start: Start) -> None:
         """Begin elsewhere than at zeros."""
@@ -209,6 +208,7 @@ class _Problems:
         self._add_scores(self.position, self.scores)
         self.residual, self.loss = self._residual_and_loss(self.scores)
         self.gradient = self._gradient()
+        self.scaled_gradient = self._precondition(self.gradient)
 
     # --- vectors of all problems
 
@@ -220,10 +220,13 @@ class _Problems:
             result[block.slots] += np.einsum("pd,pd->p", x.reshape(flat), y.reshape(flat))
         return result
 
-    def _dot_coef(self, a: _Vector, b: _Vector) -> F64:
-        """As `_dot`, without the intercepts."""
-        result: F64 = self._dot(a, b) - np.einsum("pk,pk->p", a[-1], b[-1])
-        return result
+    def _penalised(self, a: _Vector, b: _Vector) -> F64:
+        """(problems,): inner products of coefficients, in the metric of the penalty."""
+        result = np.zeros(self.penalty.shape)
+        for block, x, y in zip(self.blocks, a[:-1], b[:-1], strict=True):
+            result[block.slots] += np.einsum("pkd,pkd->pk", x, y)
+        total: F64 = (self.penalty * result).sum(axis=1)
+        return total
 
     def _broadcast(self, factors: F64) -> list[F32]:
         """A factor a problem, shaped for each array of a vector."""
@@ -247,18 +250,29 @@ class _Problems:
             # Where all problems have the features, without a copy.
             partial = len(block.slots) < len(self.ids)
             g = block.gradient(self.residual[block.slots] if partial else self.residual)
-            g += penalty[block.slots][:, None, None] * coef
+            g += penalty[block.slots][:, :, None] * coef
             gradient.append(g)
         gradient.append(self.residual.sum(axis=2, dtype=np.float64).astype(np.float32))
         return gradient
 
-    def gradient_size(self) -> F64:
-        """(problems,): largest absolute entry of the gradient."""
-        size: F64 = np.abs(self.gradient[-1]).max(axis=1).astype(np.float64)
-        for block, g in zip(self.blocks, self.gradient[:-1], strict=True):
-            largest = np.abs(g).max(axis=(1, 2), initial=0.0)
-            size[block.slots] = np.maximum(size[block.slots], largest)
-        return size
+    def _precondition(self, vector: _Vector) -> _Vector:
+        """A gradient times about the inverse of the second derivatives."""
+        if self.link == "identity":
+            curvature = np.ones(len(self.ids))
+        else:
+            # Of an output whose residual is r the second derivative is |r| (1 - |r|).
+            size = np.abs(self.residual).sum(axis=(1, 2), dtype=np.float64)
+            curvature = np.maximum(0.5 * size / len(self.target), MIN_CURVATURE)
+        scaled = [
+            block.precondition(v, curvature[block.slots], self.penalty[block.slots])
+            for block, v in zip(self.blocks, vector[:-1], strict=True)
+        ]
+        return [*scaled, (vector[-1] / curvature[:, None]).astype(np.float32)]
+
+    def excess(self) -> F64:
+        """(problems,): about how far each objective is above its minimum."""
+        result: F64 = 0.5 * self._dot(self.gradient, self.scaled_gradient)
+        return result
 
     # --- a step of all
 
@@ -273,6 +287,7 @@ class _Problems:
         for x, s in zip(self.position, step, strict=True):
             x += s
         self.gradient = self._gradient()
+        self.scaled_gradient = self._precondition(self.gradient)
         change = [a - b for a, b in zip(self.gradient, last_gradient, strict=True)]
         product = self._dot(step, change)
         curved = product > 1e-10 * np.sqrt(self._dot(step, step) * self._dot(change, change))
@@ -288,7 +303,10 @@ class _Problems:
         if uphill.any():
             # Rounding spoiled the memory of these: start theirs afresh.
             for x, f, g in zip(
-                direction, self._broadcast(uphill.astype(np.float64)), self.gradient, strict=True
+                direction,
+                self._broadcast(uphill.astype(np.float64)),
+                self.scaled_gradient,
+                strict=True,
             ):
                 x[:] = np.where(f > 0, -g, x)
             for _, _, rho in self.memory:
@@ -298,18 +316,21 @@ class _Problems:
 
     def _quasi_newton(self) -> _Vector:
         """Two-loop recursion of L-BFGS, for all problems at once."""
+        if not self.memory:
+            return [-g for g in self.scaled_gradient]
         q = [-g for g in self.gradient]
         alphas: list[F64] = []
         for s, y, rho in reversed(self.memory):
             alpha = rho * self._dot(s, q)
             self._add(q, -alpha, y)
             alphas.append(alpha)
-        if self.memory:
-            s, y, rho = self.memory[-1]
-            # A pair without curvature (rho 0) leaves the scale as it is.
-            gamma = np.where(rho > 0, 1.0 / np.maximum(rho * self._dot(y, y), 1e-300), 1.0)
-            for x, f in zip(q, self._broadcast(gamma), strict=True):
-                x *= f
+        q = self._precondition(q)
+        s, y, rho = self.memory[-1]
+        # A pair without curvature (rho 0) leaves the scale as it is.
+        size = self._dot(y, self._precondition(y))
+        gamma = np.where(rho > 0, 1.0 / np.maximum(rho * size, 1e-300), 1.0)
+        for x, f in zip(q, self._broadcast(gamma), strict=True):
+            x *= f
         for (s, y, rho), alpha in zip(self.memory, reversed(alphas), strict=True):
             beta = rho * self._dot(y, q)
             self._add(q, alpha - beta, s)
@@ -328,8 +349,8 @@ class _Problems:
         The objective along a direction is convex, so a bracket closes by safeguarded
         Newton steps on its slope. `along` is what the direction changes of the scores.
         """
-        cross = self.penalty * self._dot_coef(self.position, direction)
-        square = self.penalty * self._dot_coef(direction, direction)
+        cross = self._penalised(self.position, direction)
+        square = self._penalised(direction, direction)
         t = np.ones(len(self.ids))
         if not self.memory:
             t = self._newton(self.scores, along, slope, square, np.zeros_like(t))
@@ -390,6 +411,7 @@ class _Problems:
             return [x[k] for x, k in zip(vector, kept_of, strict=True)]
 
         self.position, self.gradient = keep(self.position), keep(self.gradient)
+        self.scaled_gradient = keep(self.scaled_gradient)
         self.memory = [(keep(s), keep(y), rho[kept]) for s, y, rho in self.memory]
         self.scores, self.residual = self.scores[kept], self.residual[kept]
         self.weights, self.penalty = self.weights[kept], self.penalty[kept]

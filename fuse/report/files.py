@@ -170,12 +170,28 @@ def metrics_dict(results: Results) -> dict[str, Any]:
             ]
             for name, points in results.learning_curve.items()
         },
+        "choice": _choice_dict(results),
         "missing": results.missing,
+        "outliers": dict(results.outliers),
         "failures": len(results.failures),
         "provenance": results.provenance,
     }
     result: dict[str, Any] = to_json_values(values, "metrics")
     return result
+
+
+def _choice_dict(results: Results) -> dict[str, Any] | None:
+    choice = results.choice
+    if choice is None:
+        return None
+    nested = _model_dict(results, choice.nested)
+    metric = results.task.primary_metric
+    return {
+        "model": choice.model,
+        "inside": choice.inside,
+        metric: nested[metric],
+        "intervals": nested["intervals"],
+    }
 
 
 def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:

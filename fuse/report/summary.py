@@ -9,11 +9,13 @@ import numpy as np
 
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.crossval.comparisons import Comparison
-from mvemo.fuse.report.text import count, difference_text, p_text, score_text
+from mvemo.fuse.report.text import count, difference_text, interval_text, p_text, score_text
 from mvemo.fuse.results import ModelResult, Results
 
 # The protocol of predictions whose model mvemo never saw.
 OTHERS = "others"
+# Clips that a sentence names at most.
+MANY = 3
 # What each protocol means for the reader of a score.
 PROTOCOLS = {
     "crossfit": "for each fold, nets fine-tuned without that fold's clips and groups",
@@ -131,9 +133,25 @@ def summarise(results: Results) -> str:
     if results.permuted:
         parts.append("As labels were shuffled, no model should do better than that.")
     else:
-        parts.append(compare_best(results))
-    parts.append(_not_predicted(results))
+        parts += [recommend(results), compare_best(results)]
+    parts += [_not_predicted(results), *scaling_notes(results)]
     return " ".join(part for part in parts if part)
+
+
+def recommend(results: Results) -> str:
+    """Which model to use, and what to expect of it; empty where nothing was chosen."""
+    choice, task = results.choice, results.task
+    if choice is None or results.permuted:
+        return ""
+    key, what = task.primary_interval
+    interval = interval_text(choice.nested.intervals.get(key), in_percent=task.in_percent)
+    interval = f" (95 % interval of {what}: {interval})" if interval else ""
+    return (
+        f"Use {choice.model}. Expect {_indefinite(task.primary_title)} of "
+        f"{_score(results, results.primary_mean(choice.nested))}{interval}: that is of clips "
+        "predicted by models that were chosen without them. The best row of a table is too good "
+        "by its luck."
+    )
 
 
 def _what_was_predicted(results: Results) -> str:
@@ -272,6 +290,30 @@ def _all_shared(results: Results, c: Comparison) -> bool:
         for model in results.models
         if model.name in (c.model, c.reference)
     )
+
+
+def scaling_notes(results: Results) -> list[str]:
+    """What a reader must know of how features were scaled; empty for the usual."""
+    notes = []
+    within = results.provenance.get("within_groups")
+    if within:
+        notes.append(
+            f"Features are standardised within groups, without labels: {within['clips']} of "
+            f"{within['of_clips']} clips, in the {within['groups']} of {within['of_groups']} "
+            f"groups that have {within['min_clips']} clips or more. The scores are of groups "
+            "whose clips are all there at once."
+        )
+    far = {name: ids for name, ids in results.outliers.items() if ids}
+    if far:
+        listed = "; ".join(f"{name}: {_some(ids)}" for name, ids in far.items())
+        notes.append(f"Clips far outside the rest, which no other was scaled by: {listed}.")
+    return notes
+
+
+def _some(ids: Sequence[str]) -> str:
+    """The first few of them."""
+    more = len(ids) - MANY
+    return ", ".join(ids[:MANY]) + (f" and {more} more" if more > 0 else "")
 
 
 def _not_predicted(results: Results) -> str:

@@ -8,6 +8,8 @@ from mvemo.fuse.report.summary import (
     best,
     compare_best,
     describe,
+    recommend,
+    scaling_notes,
     scoring_note,
     spread,
 )
@@ -58,7 +60,10 @@ def format_table(results: Results) -> str:
         lines.append(wrap(f"* {LABEL}: PL20 Tables 2 and 3."))
     sentences = [sentence_beside(results), "" if results.permuted else compare_best(results)]
     lines += [wrap(clean(sentence)) for sentence in sentences if sentence]
-    return "\n".join([*lines, *footnotes(results)])
+    lines += [wrap(clean(note)) for note in scaling_notes(results)]
+    advice = recommend(results)
+    last = ["", wrap(clean(advice))] if advice else []
+    return "\n".join([*lines, *footnotes(results), *last])
 
 
 def _table(results: Results, beside: dict[str, Published], *, interval: bool) -> list[str]:

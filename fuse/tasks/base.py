@@ -150,6 +150,10 @@ class Task(ABC):
     def loss(self, y_true: NDArray[Any], outputs: F64) -> float:
         """What a choice makes small; NaN rows of `outputs` are left out, NaN of none."""
 
+    def choice_loss(self, y_true: NDArray[Any], outputs: F64) -> float:
+        """What a choice among heads and models makes small: `loss`, confidence set aside."""
+        return self.loss(y_true, outputs)
+
     def primary(self, y_true: NDArray[Any], outputs: F64) -> float:
         """The primary metric of some clips.
 

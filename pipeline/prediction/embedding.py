@@ -17,7 +17,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.fuse.arrays import F64
-from mvemo.fuse.descriptor_statistics import sequence_statistics
+from mvemo.fuse.descriptor_statistics import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
@@ -173,10 +173,13 @@ class FeatureMaker:
 
 def _statistics(spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
     """The feature ``lld``."""
-    vectors = {}
+    vectors, statistics = {}, statistics_of(spec)
     for row in rows:
         clip_id = media.manifest.clip_ids[row]
-        parts = [sequence_statistics(media.sequence(clip_id, n)) for n in spec.params["order"]]
+        parts = [
+            sequence_statistics(media.sequence(clip_id, name), statistics)
+            for name in spec.params["order"]
+        ]
         vectors[row] = np.concatenate(parts).astype(np.float64)
     return vectors
 

@@ -13,7 +13,8 @@ from mvemo.extract.nets import input_of
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
-from mvemo.fuse.final.predicting import distances, predict_clips
+from mvemo.fuse.final.predicting import distances, predict_clips, standardise_folders
+from mvemo.fuse.within_groups import MIN_CLIPS, groups_within
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
@@ -110,12 +111,41 @@ def predict_files(
         for row, w in enumerate(windows)
         if w.problem
     }
+    embedded: list[tuple[list[int], _Batch]] = []
     for rows in _batches(windows):
         with tempfile.TemporaryDirectory(prefix="mvemo-") as work:
             batch = _Batch(maker, features, settings.modalities, Path(work))
             batch.read([clips[row] for row in rows], [windows[row] for row in rows])
+            batch.embed()
+        if model.within_groups:
+            # A folder's clips are needed together.
+            embedded.append((rows, batch))
+        else:
             predictions.update(zip(rows, batch.predict(), strict=True))
+    folders = [str(clip.path.parent) for clip in clips]
+    _standardise_folders(model, folders, embedded)
+    for rows, batch in embedded:
+        predictions.update(zip(rows, batch.predict(), strict=True))
     return model, [predictions[row] for row in range(len(clips))]
+
+
+def _standardise_folders(
+    model: FinalModel, folders: Sequence[str], embedded: Sequence[tuple[list[int], _Batch]]
+) -> None:
+    """Standardise what the heads read within the clips of each folder, over all batches."""
+    places = [(batch, i, row) for rows, batch in embedded for i, row in enumerate(rows)]
+    groups = [folders[row] for _, _, row in places]
+    for key, reference in model.reference.items():
+        x = np.full((len(places), len(reference.mean)), np.nan)
+        for n, (batch, i, _) in enumerate(places):
+            if i in batch.vectors.get(key, {}):
+                x[n] = batch.vectors[key][i]
+        scaled = standardise_folders(model, {key: x}, groups)[key]
+        large = groups_within(np.isfinite(x).all(axis=1), groups)
+        for n, (batch, i, _) in enumerate(places):
+            batch.scaled.setdefault(key, {})[i] = scaled[n]
+            if not large[n]:
+                batch.lonely.add(i)
 
 
 def find_ways(maker: FeatureMaker, modalities: tuple[str, ...]) -> list[Predictor]:
@@ -167,7 +197,8 @@ def predict_vectors(
         return Prediction(file, problem="; ".join(reasons) or "nothing that the model could read")
     rows = {key: vector[None] for key, vector in vectors.items() if key[0] in predictor.features}
     notes = unlikeness(model, predictor, rows)
-    return Prediction(file, predictor, predict_clips(model, predictor, rows)[0], tuple(notes))
+    scaled = standardise_folders(model, rows, [file])
+    return Prediction(file, predictor, predict_clips(model, predictor, scaled)[0], tuple(notes))
 
 
 def unlikeness(
@@ -213,6 +244,10 @@ class _Batch:
     ) -> None:
         self._maker, self._features = maker, features
         self._model, self._modalities, self._work = maker.model, modalities, work
+        # By feature and net, clip to float64 (dim,): as made, and within folders.
+        self.vectors: dict[FeatureKey, dict[int, F64]] = {}
+        self.scaled: dict[FeatureKey, dict[int, F64]] = {}
+        self.lonely: set[int] = set()
 
     def read(self, clips: Sequence[NewClip], windows: Sequence[Windows]) -> None:
         """Decode all windows of the clips."""
@@ -237,27 +272,25 @@ class _Batch:
             require_any=False,
         )
 
+    def embed(self) -> None:
+        """Choose what predicts each clip, and make its vectors: no media are needed then."""
+        usable = {name: set(self._maker.has(name, self._media)) for name in self._features}
+        self._chosen = [self._choose(rows, usable) for rows in self._rows]
+        self.vectors = self._embed(self._chosen, usable)
+
     def predict(self) -> list[Prediction]:
         """One prediction for each clip."""
-        usable = {name: set(self._maker.has(name, self._media)) for name in self._features}
-        chosen = [self._choose(rows, usable) for rows in self._rows]
-        vectors = self._embed(chosen, usable)
-        return [self._of_clip(i, predictor, vectors) for i, predictor in enumerate(chosen)]
+        return [self._of_clip(i, predictor) for i, predictor in enumerate(self._chosen)]
 
-    def _of_clip(
-        self,
-        i: int,
-        predictor: Predictor | None,
-        vectors: Mapping[FeatureKey, Mapping[int, F64]],
-    ) -> Prediction:
+    def _of_clip(self, i: int, predictor: Predictor | None) -> Prediction:
         if predictor is None:
             return self._unpredicted(i)
         keys = self._keys(predictor)
-        absent = [name for name, fold in keys if i not in vectors[name, fold]]
+        absent = [name for name, fold in keys if i not in self.vectors[name, fold]]
         if absent:
             problem = f"its {absent[0]} features are not finite numbers"
             return Prediction(self._clips[i].file, problem=problem)
-        return self._prediction(i, predictor, {key: vectors[key][i][None] for key in keys})
+        return self._prediction(i, predictor, {key: self.vectors[key][i][None] for key in keys})
 
     def _keys(self, predictor: Predictor) -> list[FeatureKey]:
         """The features that it needs, of every net."""
@@ -287,9 +320,17 @@ class _Batch:
     def _prediction(
         self, i: int, predictor: Predictor, vectors: Mapping[FeatureKey, F64]
     ) -> Prediction:
-        outputs = predict_clips(self._model, predictor, vectors)[0]
+        scaled = {
+            key: self.scaled[key][i][None] if self.scaled else vectors[key] for key in vectors
+        }
+        outputs = predict_clips(self._model, predictor, scaled)[0]
         notes = [*self._windows[i].notes, *self._fallback_notes(i, predictor)]
         notes += unlikeness(self._model, predictor, vectors)
+        if i in self.lonely:
+            notes.append(
+                f"the model compares clips within a group, and this folder has fewer than "
+                f"{MIN_CLIPS}: expect less of it than its scores say"
+            )
         return Prediction(self._clips[i].file, predictor, outputs, tuple(notes))
 
     def _fallback_notes(self, i: int, predictor: Predictor) -> list[str]:

@@ -136,9 +136,9 @@ def primary(model: ModelResult) -> np.ndarray:
 
 def plain_settings(**changes) -> EvaluationSettings:
     """Settings of an evaluation that does nothing but what is asked for; `C` is the heads'."""
-    if "C" in changes:
-        changes["head"] = HeadSettings(C=changes.pop("C"))
+    head = HeadSettings(C=changes.pop("C", 0.01), choose_C=False, balance_blocks=False)
     if changes.get("models") is not None:
         changes["models"] = tuple(changes["models"])
-    plain = {"stacked": False, "missing_modality": False, "temperature": False, "n_resamples": 0}
+    plain = {"head": head, "stacked": False, "late": False, "missing_modality": False}
+    plain |= {"choose_model": False, "temperature": False, "n_resamples": 0}
     return EvaluationSettings(**{**plain, **changes})

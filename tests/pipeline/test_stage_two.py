@@ -20,6 +20,7 @@ from mvemo.fuse import load_heads
 from mvemo.manifests import Folds, folds_of, read_manifest, write_folds
 
 NAMES = ["music1d", "c3d", "c3d+music1d", "integrated", "integrated-stacked"]
+NAMES.append("integrated-late")
 
 
 @pytest.fixture(scope="module")

@@ -194,11 +194,11 @@ def test_tests_repeats_and_learning_curves_of_tags_and_values(task, tmp_path):
             means = [r.models[i].scores["r2_macro"] for r in (first, *again)]
         assert low < np.mean(means) < high
     with open_cache(path) as cache:
-        results = with_learning_curve(cache, results, HeadSettings(), (0.1, 0.5))
+        results = with_learning_curve(cache, results, plain_settings().head, (0.1, 0.5))
     for model in first.models[:-1]:
         points = results.learning_curve[model.name]
         assert [p[0] for p in points] == [0.1, 0.5, 1.0]
-        assert points[-1][2] == pytest.approx(np.mean(primary(model)))
+        assert points[-1][2] == pytest.approx(np.mean(primary(model)), abs=1e-3)
     curve = results.learning_curve["integrated"]
     assert curve[-1][2] > curve[0][2]
     held = metrics_dict(results)

@@ -19,12 +19,19 @@ from fuse_samples import plain_settings
 
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, FuseError, evaluate
+from mvemo.fuse.features import Features
 from mvemo.fuse.final.files import load_model, save_model
-from mvemo.fuse.final.model import LIMIT, TYPICAL_SHARE, build_model
-from mvemo.fuse.final.predicting import distances, predict_clips, tag_thresholds
+from mvemo.fuse.final.model import TYPICAL_SHARE, build_model
+from mvemo.fuse.final.predicting import (
+    distances,
+    predict_clips,
+    standardise_folders,
+    tag_thresholds,
+)
 from mvemo.fuse.links import decision_inputs
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import SECOND_LAYERS
+from mvemo.fuse.scaling import LIMIT
 
 
 def model_of(path, preferred=None, **changes):
@@ -230,12 +237,34 @@ def test_a_number_that_is_far_out_tells_a_head_no_more_than_a_limit(frozen):
     (predictor,) = [p for p in model.predictors if p.features == ("music1d",)]
     reference = model.reference["music1d", None]
     x = vectors["music1d", None]
-    assert np.array_equal(
-        reference.limit(reference.mean + 4 * reference.scale * np.sign(x)),
-        reference.mean + 4 * reference.scale * np.sign(x),
-    )
     x = x.copy()
     x[:, 0] = reference.mean[0] + LIMIT * reference.scale[0]
     at_limit = predict_clips(model, predictor, {("music1d", None): x})
     x[:, 0] = 1e9
-    assert np.array_equal(predict_clips(model, predictor, {("music1d", None): x}), at_limit)
+    found = predict_clips(model, predictor, {("music1d", None): x})
+    np.testing.assert_allclose(found, at_limit, atol=1e-9)
+
+
+def test_a_model_within_groups_reads_a_folder_as_one(tmp_path):
+    table = make_table(n=60, group_size=10)
+    path = frozen_cache(tmp_path / "f.h5", table, names=("c3d", "i3d"))
+    settings = plain_settings(refit=True, within_groups=True)
+    with open_cache(path) as cache:
+        results = evaluate(cache, settings)
+        save_model(tmp_path / "m", build_model(cache, results, settings.features, "c3d"))
+        within = Features(cache, settings.features).matrix("c3d", None).values
+    model = load_model(tmp_path / "m")
+    assert model.within_groups
+    vectors = {("c3d", None): features(table, "c3d").astype(float)}
+    scaled = standardise_folders(model, vectors, table.groups)
+    np.testing.assert_allclose(scaled["c3d", None], within, atol=1e-5)
+    # One clip alone is standardised by all training clips, with which the model was kept.
+    alone = standardise_folders(model, {k: x[:1] for k, x in vectors.items()}, ["new"])
+    reference = model.reference["c3d", None]
+    expected = (vectors["c3d", None][:1] - reference.mean) / reference.scale
+    np.testing.assert_allclose(alone["c3d", None], expected, atol=1e-4)
+    # Another offset of a whole folder changes nothing.
+    moved = standardise_folders(model, {k: x[:10] + 7 for k, x in vectors.items()}, ["a"] * 10)
+    np.testing.assert_allclose(moved["c3d", None], within[:10], atol=1e-4)
+    plain, results = model_of(path)
+    assert standardise_folders(plain, vectors, table.groups) is vectors

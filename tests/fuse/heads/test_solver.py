@@ -6,10 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
-from mvemo.fuse.heads.blocks import Block
-from mvemo.fuse.heads.solver import solve
+from mvemo.fuse.heads.blocks import Block, spectrum_of
+from mvemo.fuse.heads.solver import Start, solve
 
 
 def problem(n=240, dims=(7, 19), classes=4, seed=0, mixing=0.5):
@@ -22,43 +21,73 @@ def problem(n=240, dims=(7, 19), classes=4, seed=0, mixing=0.5):
     return blocks, labels, np.eye(classes)[labels].T
 
 
+def block(x, problems, rows=None):
+    """A block of columns that are standardised on some rows."""
+    part = x if rows is None else x[rows]
+    scale = np.where(part.std(0) > 0, part.std(0), 1.0)
+    values = ((x - part.mean(0)) / scale).astype(np.float32)
+    return Block(values, np.array(problems), spectrum=spectrum_of(values))
+
+
 def softmax(scores):
     e = np.exp(scores - scores.max(axis=0))
     return (e / e.sum(axis=0)).T
 
 
 @pytest.mark.parametrize("C", [0.001, 0.03, 1.0])
-def test_every_problem_is_scikit_learns_scaler_and_logistic_regression(C):
+def test_every_problem_is_scikit_learns_logistic_regression(C):
     blocks, labels, target = problem()
     fold = np.arange(len(labels)) % 3
     problems = [(used, f) for used in ((0,), (1,), (0, 1)) for f in range(3)]
     made = [
-        Block(x, np.array([i for i, (used, _) in enumerate(problems) if b in used]))
+        block(x, [i for i, (used, _) in enumerate(problems) if b in used])
         for b, x in enumerate(blocks)
     ]
     weights = np.array([fold != f for _, f in problems], float)
-    found = solve(made, target, weights, np.full(len(problems), C), tol=1e-6)
+    found = solve(made, target, weights, np.full(len(problems), C), tol=1e-10)
     assert found.converged.all()
     for i, (used, f) in enumerate(problems):
-        x, train = np.concatenate([blocks[b] for b in used], axis=1), fold != f
-        scaler = StandardScaler().fit(x[train].astype(float))
+        x, train = np.concatenate([made[b].values for b in used], axis=1), fold != f
         model = LogisticRegression(C=C, tol=1e-9, max_iter=5000)
-        model.fit(scaler.transform(x[train]), labels[train])
-        expected = model.predict_proba(scaler.transform(x))
-        # Single precision, stopped at a gradient of 1e-6.
+        model.fit(x[train].astype(float), labels[train])
+        # Single precision.
+        expected = model.predict_proba(x.astype(float))
         np.testing.assert_allclose(softmax(found.scores[i]), expected, atol=1e-3)
+
+
+def test_each_output_may_have_its_own_strength():
+    blocks, _, target = problem(n=90, dims=(5,), classes=3)
+    C = np.array([[0.01, 0.1, 1.0]])
+    made = block(blocks[0], [0])
+    together = solve([made], target, np.ones((1, 90)), C, link="identity", tol=1e-12)
+    for k in range(3):
+        alone = solve([made], target[[k]], np.ones((1, 90)), C[:, k], link="identity", tol=1e-12)
+        np.testing.assert_allclose(together.coef[0][0, k], alone.coef[0][0, 0], atol=1e-5)
+
+
+def test_the_spectrum_and_the_start_change_no_minimum():
+    blocks, _, target = problem(dims=(30,))
+    made, ones, C = block(blocks[0], [0]), np.ones((1, 240)), np.array([0.1])
+    plain = solve([Block(made.values, made.problems)], target, ones, C, tol=1e-10)
+    near = Start(tuple(plain.coef), plain.intercept)
+    again = solve([made], target, ones, C, tol=1e-10, start=near)
+    np.testing.assert_allclose(
+        solve([made], target, ones, C, tol=1e-10).scores, plain.scores, atol=1e-3
+    )
+    np.testing.assert_allclose(again.scores, plain.scores, atol=1e-3)
+    assert again.iterations[0] <= 1
 
 
 def test_parameters_reproduce_the_scores():
     blocks, _, target = problem()
-    made = [Block(blocks[0], np.array([0, 1])), Block(blocks[1], np.array([1]))]
+    made = [Block(block(blocks[0], [0]).values, np.array([0, 1]), np.array([1.0, 2.0]))]
+    made.append(block(blocks[1], [1]))
     weights = np.ones((2, target.shape[1]))
     weights[0, ::2] = 0.0
     found = solve(made, target, weights, np.array([0.1, 0.1]))
     by_hand = found.intercept[1][:, None].copy()
-    for b, row in ((0, 1), (1, 0)):
-        x = (blocks[b] - found.mean[b][row]) / found.scale[b][row]
-        by_hand = by_hand + found.coef[b][row] @ x.T
+    for b, row, factor in ((0, 1, 2.0), (1, 0, 1.0)):
+        by_hand = by_hand + found.coef[b][row] @ (factor * made[b].values).T
     np.testing.assert_allclose(found.scores[1], by_hand, atol=2e-4)
 
 
@@ -68,7 +97,7 @@ def test_other_links_minimise_their_objective(link):
     x = blocks[0].astype(float)
     target = target if link == "sigmoid" else target * np.array([[3.0], [-1.0], [10.0]]) + 2.0
     found = solve(
-        [Block(blocks[0], np.array([0]))], target, np.ones((1, 90)), np.array([0.2]), link=link
+        [block(blocks[0], [0])], target, np.ones((1, 90)), np.array([0.2]), link=link, tol=1e-9
     )
     z = (x - x.mean(0)) / x.std(0)
 
@@ -87,30 +116,34 @@ def test_a_clip_of_weight_zero_changes_nothing():
     blocks, _, target = problem()
     weights = np.ones((1, target.shape[1]))
     weights[0, :20] = 0.0
-    one = solve([Block(blocks[0], np.array([0]))], target, weights, np.array([0.1]))
-    spoilt, other = blocks[0].copy(), target.copy()
+    x = block(blocks[0], [0], rows=slice(20, None)).values
+    one = solve([Block(x, np.array([0]))], target, weights, np.array([0.1]), tol=1e-9)
+    spoilt, other = x.copy(), target.copy()
     spoilt[:20] = 50.0
     other[:, :20] = np.roll(other[:, :20], 1, axis=0)
-    two = solve([Block(spoilt, np.array([0]))], other, weights, np.array([0.1]))
-    np.testing.assert_allclose(one.coef[0], two.coef[0], atol=1e-5)
+    two = solve([Block(spoilt, np.array([0]))], other, weights, np.array([0.1]), tol=1e-9)
+    np.testing.assert_allclose(one.coef[0], two.coef[0], atol=1e-4)
 
 
-def test_constant_columns_and_separable_classes_are_finite():
-    blocks, _, target = problem(mixing=0.0)
-    x = np.concatenate([np.full((240, 2), 3.0), 40.0 * blocks[0]], axis=1).astype(np.float32)
-    found = solve([Block(x, np.array([0]))], target, np.ones((1, 240)), np.array([100.0]))
-    assert np.isfinite(found.scores).all()
-    assert np.abs(found.coef[0][0][:, :2]).max() < 1e-4
+def test_weak_penalties_of_separable_classes_are_solved_to_the_end():
+    blocks, labels, target = problem(mixing=0.0, dims=(60,))
+    made = block(blocks[0], [0])
+    found = solve([made], target, np.ones((1, 240)), np.array([100.0]), tol=1e-8)
+    assert found.converged.all()
+    model = LogisticRegression(C=100.0, tol=1e-9, max_iter=5000).fit(made.values, labels)
+    np.testing.assert_allclose(
+        softmax(found.scores[0]), model.predict_proba(made.values), atol=5e-3
+    )
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.floats(1e-4, 10.0), st.integers(1, 30))
 def test_the_gradient_is_small_at_the_end(seed, C, dim):
     blocks, _, target = problem(n=60, dims=(dim,), classes=3, seed=seed)
-    found = solve([Block(blocks[0], np.array([0]))], target, np.ones((1, 60)), np.array([C]))
+    made = block(blocks[0], [0])
+    found = solve([made], target, np.ones((1, 60)), np.array([C]), tol=1e-8)
     assert found.converged.all()
-    x = (blocks[0] - found.mean[0][0]) / found.scale[0][0]
     residual = softmax(found.scores[0]).T - target
-    gradient = residual @ x / 60 + found.coef[0][0] / (C * 60)
-    assert np.abs(gradient).max() < 2e-4
-    assert np.abs(residual.sum(axis=1) / 60).max() < 2e-4
+    gradient = residual @ made.values / 60 + found.coef[0][0] / (C * 60)
+    assert np.abs(gradient).max() < 1e-3
+    assert np.abs(residual.sum(axis=1) / 60).max() < 1e-3

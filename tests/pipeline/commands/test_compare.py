@@ -58,6 +58,7 @@ def test_dimensions_from_import_to_heads_and_comparison(
     assert {h.link for h in heads.heads} == {"identity"}
 
     arguments = [cache, *settings, "--set", "fuse.C=0.0001", "--out", tmp_path / "b"]
+    arguments += ["--set", "fuse.choose_C=false"]
     assert run("mvemo-cv", *arguments) == 0
     assert not (tmp_path / "b" / "heads.npz").exists()
     capsys.readouterr()

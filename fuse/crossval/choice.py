@@ -1,0 +1,85 @@
+"""Which model to use, and what to expect of it: the choice is made inside training folds, too.
+
+The best row of a table is too good: of many models one is lucky. So the choice is part of what
+is cross-validated (Varma & Simon 2006, "Bias in error estimation when using cross-validation
+for model selection"): in each fold the model is chosen by inner predictions of the training
+clips, and the fold's clips are predicted by that one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mvemo.fuse.arrays import F64
+from mvemo.fuse.crossval.out_of_fold import OutOfFold
+from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.models import Key, Model
+from mvemo.fuse.results import Choice, score_model
+from mvemo.fuse.tasks.base import Task
+
+# A model is no candidate that predicts less than this share of the clips that another does.
+ENOUGH = 0.9
+
+
+def choose_model(oof: OutOfFold, k: int, thresholds: Mapping[Key, F64]) -> Choice | None:
+    """Choose a model by all clips, and score that choice made inside each fold.
+
+    Parameters
+    ----------
+    oof
+        Out-of-fold and inner predictions of all models.
+    k
+        Number of folds.
+    thresholds
+        Key of a model to float64 (folds, tags); empty where nothing is decided by them.
+
+    Returns
+    -------
+    None where there are no two models, or a fold has no inner predictions to choose by.
+    """
+    clips, models = oof.clips, oof.models
+    if len(models) < 2:
+        return None
+    outer = [oof.predict(model)[0] for model in models]
+    inside: list[Model] = []
+    outputs = np.full_like(outer[0], np.nan)
+    by_clip = np.full_like(outputs, np.nan) if thresholds else None
+    for fold in range(k):
+        inner = [oof.predict_inside(model, fold) for model in models]
+        best = _best(clips.task, clips.y_true, models, inner)
+        if best is None:
+            return None
+        tested = clips.folds == fold
+        inside.append(models[best])
+        outputs[tested] = outer[best][tested]
+        if by_clip is not None:
+            by_clip[tested] = thresholds[models[best].key][fold]
+    everywhere = [oof.predict_everywhere(model) for model in models]
+    best = _best(clips.task, clips.y_true, models, everywhere)
+    if best is None:
+        return None
+    modalities = tuple(dict.fromkeys(kind for model in models for kind in model.modalities))
+    nested = Model("nested choice", (), modalities)
+    return Choice(
+        model=models[best].name,
+        inside=tuple(model.name for model in inside),
+        nested=score_model(clips.task, nested, outputs, clips.y_true, clips.folds, k, by_clip),
+    )
+
+
+def _best(task: Task, y_true: F64, models: Sequence[Model], outputs: Sequence[F64]) -> int | None:
+    """Index of the model of least loss on the clips that all candidates predict.
+
+    Of equals the one of fewest features.
+    """
+    valid = np.stack([complete(values) for values in outputs])
+    n = valid.sum(axis=1)
+    if not n.any():
+        return None
+    candidates = np.flatnonzero(n >= ENOUGH * n.max()).tolist()
+    common = np.logical_and.reduce(valid[candidates])
+    losses = {i: task.choice_loss(y_true[common], outputs[i][common]) for i in candidates}
+    finite = [i for i in candidates if np.isfinite(losses[i])]
+    return min(finite, key=lambda i: (losses[i], len(models[i].features)), default=None)

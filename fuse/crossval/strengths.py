@@ -1,0 +1,177 @@
+"""How strong a penalty each head gets: chosen on inner folds of its training clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mvemo.fuse.arrays import Ints
+from mvemo.fuse.clips import Clips
+from mvemo.fuse.heads.fitting import Fit, Fitted, HeadFitter, Position, trainable
+from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.models import Key, Model
+
+# Inverse strengths that are tried: a decade apart, as the loss changes slowly between them.
+GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+# Of those the first two that are tried.
+FIRST = (1, 2)
+# A comparison of strengths needs no more clips than these; of larger sets fewer inner folds
+# are predicted for it.
+ENOUGH = 500
+# How exact a fit is that is only compared.
+TOLERANCE = 1e-4
+
+
+@dataclass
+class Strength:
+    """The strength that was chosen for a model, and where fits by it may start.
+
+    Parameters
+    ----------
+    C
+        Inverse strength of the penalty.
+    positions
+        Inner fold to where the fit without it ended, at the strength next to `C` that was
+        tried.
+    """
+
+    C: float
+    positions: Mapping[int, Position] = field(default_factory=dict)
+
+    def start(self, inner_fold: int | None) -> Position | None:
+        """Where a fit without an inner fold may start; None: of all training clips."""
+        if inner_fold is not None and inner_fold in self.positions:
+            return self.positions[inner_fold]
+        if not self.positions:
+            return None
+        positions = list(self.positions.values())
+        coef = zip(*(position.coef for position in positions), strict=True)
+        intercept = np.mean([position.intercept for position in positions], axis=0)
+        return Position(tuple(np.mean(of_feature, axis=0) for of_feature in coef), intercept)
+
+
+@dataclass
+class _Trials:
+    """What was tried for one model: index in `GRID` to loss, and to where fits ended.
+
+    `margin` is what a temperature gains by chance on so many clips, half of one over their
+    number: less does not speak for a weaker penalty.
+    """
+
+    losses: dict[int, float] = field(default_factory=dict)
+    positions: dict[int, dict[int, Position]] = field(default_factory=dict)
+    margin: float = 0.0
+
+    @property
+    def best(self) -> int:
+        """The strongest penalty but where a weaker one gains more than the margin."""
+        best, *others = sorted(self.losses)
+        for i in others:
+            if self.losses[i] < self.losses[best] - self.margin:
+                best = i
+        return best
+
+    def next(self) -> int | None:
+        """The strength to try next: beside the best; None where both are known.
+
+        The loss falls and then grows with the strength.
+        """
+        if len(self.losses) < len(FIRST):
+            return FIRST[len(self.losses)]
+        beside = (self.best + 1, self.best - 1)
+        return next((i for i in beside if 0 <= i < len(GRID) and i not in self.losses), None)
+
+    def add(self, step: int, fitted: Sequence[Fitted], clips: Clips, inner: Ints) -> bool:
+        """Add the fits of one strength; False where they predict nothing."""
+        outputs = np.full((len(inner), clips.n_outputs), np.nan)
+        positions = {}
+        for one in fitted:
+            predicted = np.flatnonzero(inner >= 0 if one.fit.predict is None else one.fit.predict)
+            outputs[predicted] = one.outputs
+            positions[int(inner[predicted[0]])] = one.position
+        loss = clips.task.choice_loss(clips.y_true, outputs)
+        if not np.isfinite(loss):
+            return False
+        self.losses[step], self.positions[step] = loss, positions
+        self.margin = 0.5 / int(complete(outputs).sum())
+        return True
+
+    def chosen(self) -> Strength:
+        """At the lowest point of the parabola through the best and those beside it."""
+        best = self.best
+        shift = 0.0
+        if best - 1 in self.losses and best + 1 in self.losses:
+            left, middle, right = (self.losses[i] for i in (best - 1, best, best + 1))
+            bend = left - 2 * middle + right
+            shift = 0.5 * (left - right) / bend if bend > 0 else 0.0
+        C = GRID[best] * 10**shift
+        return Strength(float(f"{C:.3g}"), self.positions[best])
+
+
+def choose_strengths(
+    fitter: HeadFitter, models: Sequence[Model], fold: int, inner: Ints
+) -> dict[Key, Strength]:
+    """Choose the strength of each model's penalty for the training clips of a fold.
+
+    By the loss of inner predictions (`Task.choice_loss`), from strong penalties, where a fit
+    takes few steps, to weak ones. Each fit starts where that of the strength beside it ended.
+
+    Parameters
+    ----------
+    fitter
+        Of the heads.
+    models
+        To choose for.
+    fold
+        Left out of training.
+    inner
+        int64 (clips,): inner folds of its training clips; -1 for its own.
+
+    Returns
+    -------
+    Features of a model to its strength; without those that no inner head could be fitted of.
+    """
+    clips = fitter.clips
+    n_folds = int(inner.max()) + 1
+    per_fold = (inner >= 0).sum() / max(n_folds, 1)
+    n_used = min(n_folds, int(np.ceil(ENOUGH / max(per_fold, 1.0))))
+    trials = {model.features: _Trials() for model in models}
+    active = [(model, FIRST[0]) for model in models]
+    while active:
+        fits = [
+            _inner_fit(clips, model, fold, inner, j, step, trials[model.features])
+            for j in range(n_used)
+            for model, step in active
+        ]
+        by_model: dict[Key, list[Fitted]] = {}
+        for one in fitter.fit(trainable(fits, fitter.matrices, clips)):
+            by_model.setdefault(one.fit.model.features, []).append(one)
+        following = []
+        for model, step in active:
+            tried = trials[model.features]
+            if not tried.add(step, by_model.get(model.features, []), clips, inner):
+                continue
+            beside = tried.next()
+            if beside is not None:
+                following.append((model, beside))
+        active = following
+    return {key: tried.chosen() for key, tried in trials.items() if tried.losses}
+
+
+def _inner_fit(
+    clips: Clips, model: Model, fold: int, inner: Ints, j: int, step: int, tried: _Trials
+) -> Fit:
+    """A fit without inner fold `j`, at a strength of the grid."""
+    beside = min(tried.losses, key=lambda i: abs(i - step)) if tried.losses else None
+    return Fit(
+        model,
+        fold,
+        (inner >= 0) & (inner != j),
+        GRID[step],
+        TOLERANCE,
+        predict=inner == j,
+        scaled_on=clips.folds != fold,
+        start=None if beside is None else tried.positions[beside].get(j),
+    )

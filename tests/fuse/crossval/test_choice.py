@@ -1,0 +1,81 @@
+"""The model to use: chosen inside training folds, and at chance where there is nothing."""
+
+import numpy as np
+import pytest
+from feature_samples import frozen_cache, make_table
+from fuse_samples import plain_settings, primary
+from output_samples import output_cache, output_table
+
+from mvemo.cache import open_cache
+from mvemo.fuse import HeadSettings, evaluate
+from mvemo.fuse.report.files import metrics_dict
+from mvemo.fuse.report.summary import recommend
+from mvemo.fuse.report.terminal import format_table
+
+
+def run(path, **options):
+    with open_cache(path) as cache:
+        settings = plain_settings(choose_model=True, late=True, head=HeadSettings(), **options)
+        return evaluate(cache, settings)
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory):
+    path = frozen_cache(
+        tmp_path_factory.mktemp("c") / "f.h5", strength=0.35, names=("music1d", "c3d")
+    )
+    return run(path, n_resamples=50)
+
+
+def test_each_fold_is_predicted_by_its_own_choice(chosen):
+    choice, models = chosen.choice, {m.name: m for m in chosen.models}
+    assert choice.model in models
+    assert len(choice.inside) == chosen.k
+    for fold, name in enumerate(choice.inside):
+        rows = chosen.folds == fold
+        np.testing.assert_array_equal(choice.nested.outputs[rows], models[name].outputs[rows])
+        assert primary(choice.nested)[fold] == primary(models[name])[fold]
+
+
+def test_all_outputs_say_what_to_use_and_to_expect(chosen):
+    text = recommend(chosen)
+    mean = 100 * primary(chosen.choice.nested).mean()
+    assert text.startswith(f"Use {chosen.choice.model}. Expect an accuracy of {mean:.1f} % (95 %")
+    assert f"Use {chosen.choice.model}." in format_table(chosen)
+    kept = metrics_dict(chosen)["choice"]
+    assert kept["model"] == chosen.choice.model
+    assert kept["accuracy"]["mean"] == pytest.approx(mean / 100)
+    low, high = kept["intervals"]["accuracy"]
+    assert low < mean / 100 < high
+
+
+def test_labels_of_a_fold_have_no_part_in_its_choice(tmp_path):
+    table = make_table(n=60)
+    results = []
+    for shift in (0, 1):
+        labels = np.where(table.folds == 0, (table.labels + shift) % 6, table.labels)
+        changed = type(table)(**{**vars(table), "labels": labels})
+        path = frozen_cache(tmp_path / f"{shift}.h5", table, names=("music1d", "c3d"))
+        with open_cache(path) as cache:
+            cache.table = changed
+            settings = plain_settings(choose_model=True, head=HeadSettings())
+            results.append(evaluate(cache, settings))
+    one, two = (r.choice for r in results)
+    assert one.inside[0] == two.inside[0]
+    rows = table.folds == 0
+    np.testing.assert_array_equal(one.nested.outputs[rows], two.nested.outputs[rows])
+
+
+def test_of_permuted_labels_nothing_is_recommended(tmp_path):
+    path = frozen_cache(tmp_path / "f.h5", strength=3.0, names=("music1d", "c3d"))
+    results = run(path, permute_labels=True)
+    assert primary(results.choice.nested).mean() < 0.35
+    assert recommend(results) == ""
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_tags_and_ratings_are_chosen_for_too(task, tmp_path):
+    results = run(output_cache(tmp_path / "f.h5", output_table(task)), repeats=1)
+    best = max(primary(m).mean() for m in results.models)
+    assert primary(results.choice.nested).mean() > best - 0.1
+    assert "Use " in recommend(results)

@@ -1,0 +1,62 @@
+"""Penalties are chosen on inner folds: by few trials, and near the best of a fine grid."""
+
+import numpy as np
+import pytest
+
+from mvemo.fuse import Clips, HeadSettings, models_of, task_of
+from mvemo.fuse.crossval.strengths import GRID, _Trials, choose_strengths
+from mvemo.fuse.features import matrix_of
+from mvemo.fuse.heads.fitting import Fit, HeadFitter
+from mvemo.fuse.metrics.calibration import fit_temperature, log_loss, log_probabilities
+from mvemo.manifests import make_folds
+
+
+def trials(losses, margin=0.0):
+    """All steps that a loss over the grid leads to."""
+    tried = _Trials(margin=margin)
+    while (step := tried.next()) is not None:
+        tried.losses[step] = losses[step]
+        tried.positions[step] = {}
+    return tried
+
+
+@pytest.mark.parametrize("lowest", [-2.9, -1.5, 0.3])
+def test_the_minimum_of_a_parabola_is_found_between_the_grid(lowest):
+    tried = trials([(np.log10(C) - lowest) ** 2 for C in GRID])
+    assert np.log10(tried.chosen().C) == pytest.approx(lowest, abs=0.01)
+    assert len(tried.losses) < len(GRID)
+
+
+def test_without_a_gain_the_penalty_stays_strong():
+    assert GRID[0] == trials([1.0] * len(GRID)).chosen().C
+    falling = [1.0 - 0.001 * i for i in range(len(GRID))]
+    assert GRID[0] == trials(falling, margin=0.005).chosen().C
+    assert GRID[-1] == trials(falling).chosen().C
+
+
+def test_the_choice_is_near_the_best_of_a_fine_grid():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 150)
+    x = (rng.normal(size=(150, 40)) + 0.5 * rng.normal(size=(3, 40))[labels]).astype(np.float32)
+    groups = tuple(f"g{i // 2}" for i in range(150))
+    folds = make_folds(labels, groups, 3, 0, "multiclass")
+    clips = Clips(task_of("multiclass"), labels, groups, folds, 3)
+    (model,) = models_of({"a": "audio"})
+    fitter = HeadFitter({"a": matrix_of(x)}, clips, HeadSettings())
+    inner = clips.inner_folds(0, 3)
+    chosen = choose_strengths(fitter, [model], 0, inner)[("a",)]
+
+    def loss(C):
+        proba = np.full((150, 3), np.nan)
+        for j in range(3):
+            train = (inner >= 0) & (inner != j)
+            fit = Fit(model, 0, train, C, predict=inner == j, scaled_on=folds != 0)
+            proba[inner == j] = fitter.fit([fit])[0].outputs
+        rows = inner >= 0
+        scores = log_probabilities(proba[rows])
+        temperature = fit_temperature(scores, labels[rows])
+        scaled = np.exp(scores / temperature)
+        return log_loss(labels[rows], scaled / scaled.sum(axis=1, keepdims=True))
+
+    losses = [loss(C) for C in np.logspace(-4, 1, 16)]
+    assert loss(chosen.C) <= min(losses) + 0.005
