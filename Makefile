@@ -31,7 +31,7 @@ work := $(call quoted,$(value WORK))
 out := $(call quoted,$(value OUT))
 
 unexport MANIFEST WORK OUT FEATURES FOLDS PROFILE
-.PHONY: extract fuse test lint types bench install dev wheel clean
+.PHONY: extract fuse test soak lint types bench install dev wheel clean
 
 # Clips that fail are listed and do not stop `make extract fuse`; ARGS=--strict lets them.
 extract: $(VENV)/.extract
@@ -45,6 +45,11 @@ fuse: $(VENV)/.base
 # Modules are kept compiled even where the environment forbids it: a hundred processes import them.
 test: $(VENV)/.dev
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile
+
+# An hour and a half of attacks; SOAK='--only media' for a part of them.
+SOAK ?=
+soak: $(VENV)/.dev
+	$(BIN)/python tests/soak $(SOAK)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -104,16 +104,21 @@ def texts_of(group: Any, name: str, shape: tuple[int, ...] | None = None) -> NDA
     item = array_of(group, name, shape=shape)
     if h5py.check_string_dtype(item.dtype) is None or item.dtype.kind != "O":
         raise ValueError(f"{name} is {item.dtype}, needed are texts")
-    if item.size:
-        # Many of them may refer to one long text, which would be read as often.
-        with open(item.file.filename, "rb") as raw:
-            raw.seek(item.id.get_offset())
-            references = np.fromfile(raw, _REFERENCE, item.size)
-        total = int(references["length"].astype(np.int64).sum())
-        if len(references) != item.size or total > item.file.id.get_filesize():
-            raise ValueError(f"{name} announces texts of {total:,} bytes, more than the file has")
+    _check_texts(item, name, item.file.id.get_filesize())
     texts: NDArray[np.object_] = item.asstr()[()]
     return texts
+
+
+def _check_texts(item: h5py.Dataset, name: str, most: int) -> None:
+    """Refuse texts of more bytes together: many may refer to one long one."""
+    if not item.size:
+        return
+    with open(item.file.filename, "rb") as raw:
+        raw.seek(item.id.get_offset())
+        references = np.fromfile(raw, _REFERENCE, item.size)
+    total = int(references["length"].astype(np.int64).sum())
+    if len(references) != item.size or total > most:
+        raise ValueError(f"{name} announces texts of {total:,} bytes, more than the file has")
 
 
 class PlainDataSets(Mapping[str, Any]):
@@ -146,6 +151,17 @@ class PlainDataSets(Mapping[str, Any]):
                 f"{name} of shape {item.shape} would become {n_bytes:,} bytes in memory, at most "
                 f"{self._most:,} are read of a file of its size"
             )
+        text = item.dtype.kind == "O"
+        stored = item.id.get_storage_size()
+        if item.chunks is None and item.size and (stored or text):
+            expected = item.size * (_REFERENCE.itemsize if text else n_bytes // item.size)
+            if stored != expected or stored > self._file.id.get_filesize():
+                raise ValueError(
+                    f"{name} of shape {item.shape} needs {expected:,} bytes, the file holds "
+                    f"{stored:,} of it"
+                )
+            if text and item.id.get_offset() is not None:
+                _check_texts(item, name, self._most)
         return item
 
     def __iter__(self) -> Iterator[str]:

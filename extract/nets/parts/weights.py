@@ -21,7 +21,7 @@ from mvemo.extract.errors import BadWeights, MissingFile
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.registry import NETS
 from mvemo.extract.nets.parts.torch_file import Tensors, numbers, read_torch
-from mvemo.manifests.arrays import NpzFile, most_bytes, read_npy
+from mvemo.manifests.arrays import DAMAGED, NpzFile, most_bytes, read_npy
 
 UNKNOWN = "nothing: not a published file tried here"
 
@@ -300,7 +300,7 @@ def _layout(path: Path, head: bytes) -> str:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, *DAMAGED, ValueError) as error:
             raise BadWeights(f"{path}: damaged or incomplete: {error}") from error
         if any(name.endswith("data.pkl") for name in names):
             return "torch checkpoint"

@@ -1,0 +1,173 @@
+"""Commands killed at any moment: what was committed is there, and the next run ends the same."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from soak_samples import write_arrays, write_cache, write_sounds
+from soak_tally import Tally, judge, left_over, run
+
+from mvemo.cache import CacheError, open_cache, verify_cache
+
+
+@dataclass(frozen=True)
+class Victim:
+    """A command to kill.
+
+    Parameters
+    ----------
+    name
+        Of the command.
+    arguments
+        Of ``mvemo``, for a folder that `prepare` has filled.
+    output
+        What it writes, in the folder.
+    prepare
+        Fills a new folder.
+    """
+
+    name: str
+    arguments: Callable[[Path], list[object]]
+    output: str
+    prepare: Callable[[Path], None]
+
+
+def _caches(folder: Path) -> None:
+    write_cache(folder / "features.h5")
+    write_cache(folder / "one.h5", names=("effnet", "mel"))
+    write_cache(folder / "two.h5", names=("c3d",))
+    write_arrays(folder)
+
+
+def _damaged(folder: Path) -> None:
+    _caches(folder)
+    path = folder / "features.h5"
+    with open_cache(path) as cache:
+        row = cache.vectors("effnet")[0][3].tobytes()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(row, bytes(len(row))))
+
+
+def _sounds(folder: Path) -> None:
+    write_sounds(folder, 12, 0.5)
+
+
+EXTRACT = [
+    "--profile", "demo", "--set", "extract.nets=[]", "--set", 'extract.descriptors=["mfcc","f0"]',
+]  # fmt: skip
+VICTIMS = (
+    Victim(
+        "merge",
+        lambda f: ["cache", "merge", f / "one.h5", f / "two.h5", "--out", f / "out.h5", "--force"],
+        "out.h5",
+        _caches,
+    ),
+    Victim(
+        "import",
+        lambda f: [
+            "cache", "import", f / "features.h5", f / "theirs.npz", "--name", "new",
+            "--modality", "audio", "--force",
+        ],
+        "features.h5",
+        _caches,
+    ),
+    Victim(
+        "export",
+        lambda f: [
+            "cache", "export", f / "features.h5", "--feature", "mel", "--out", f / "out.csv",
+            "--force",
+        ],
+        "out.csv",
+        _caches,
+    ),
+    Victim("repair", lambda f: ["cache", "repair", f / "features.h5"], "features.h5", _damaged),
+    Victim(
+        "remove", lambda f: ["cache", "remove", f / "features.h5", "mel"], "features.h5", _caches
+    ),
+    Victim(
+        "fuse",
+        lambda f: ["fuse", f / "features.h5", "--out", f / "out"],
+        "out/metrics.json",
+        _caches,
+    ),
+    Victim(
+        "extract",
+        lambda f: [
+            "extract", f / "clips.csv", "--work", f / "work", "--out", f / "out.h5", *EXTRACT,
+        ],
+        "out.h5",
+        _sounds,
+    ),
+)  # fmt: skip
+
+
+def digest(path: Path) -> str:
+    """Of what a command wrote: of a cache that of its rows, of other files their bytes."""
+    if path.suffix == ".h5":
+        with open_cache(path) as cache:
+            return cache.digest()
+    # The report states times and places.
+    return path.read_text() if path.suffix == ".csv" else "written"
+
+
+def soak(tally: Tally, seed: int, kills: int, only: str = "") -> None:
+    """Kill each command so often in all, at moments spread over its run."""
+    victims = [victim for victim in VICTIMS if only in ("", victim.name)]
+    for victim in victims:
+        _kill(tally, victim, random.Random(f"{seed}{victim.name}"), max(1, kills // len(victims)))
+
+
+def _kill(tally: Tally, victim: Victim, draw: random.Random, kills: int) -> None:
+    import time
+
+    with tempfile.TemporaryDirectory() as name:
+        pristine, folder = Path(name, "pristine"), Path(name, "tried")
+        pristine.mkdir()
+        victim.prepare(pristine)
+        shutil.copytree(pristine, folder)
+        start = time.monotonic()
+        if not judge(tally, f"{victim.name}, whole", run(*victim.arguments(folder)), (0,)):
+            return
+        whole = time.monotonic() - start
+        expected = digest(folder / victim.output)
+        before = digest(pristine / victim.output) if (pristine / victim.output).exists() else ""
+        for _ in range(kills):
+            shutil.rmtree(folder)
+            shutil.copytree(pristine, folder)
+            outcome = run(*victim.arguments(folder), kill_after=draw.uniform(0.3, 1.05) * whole)
+            kind = f"killed {victim.name}"
+            tally.add(kind)
+            if outcome.code is not None and outcome.code > 0:
+                tally.fault(kind, f"exit status {outcome.code}: {outcome.output[-200:]}")
+            _check_after_kill(tally, kind, victim, folder / victim.output, {before, expected})
+            again = run(*victim.arguments(folder))
+            # Repair and remove may have ended just before they were killed.
+            allowed = (0, 2) if victim.name == "remove" else (0,)
+            if judge(tally, f"{victim.name}, again", again, allowed):
+                if digest(folder / victim.output) != expected:
+                    tally.fault(kind, "the run after it ended with another digest")
+                if left := left_over(folder):
+                    tally.fault(kind, f"the run after it left {left}")
+
+
+def _check_after_kill(
+    tally: Tally, kind: str, victim: Victim, path: Path, allowed: set[str]
+) -> None:
+    if not path.exists():
+        if "" not in allowed:
+            tally.fault(kind, f"{path.name} is gone")
+        return
+    try:
+        found = digest(path)
+    except (CacheError, OSError) as error:
+        tally.fault(kind, f"{path.name} cannot be read: {error}")
+        return
+    if found not in allowed:
+        tally.fault(kind, f"{path.name} is neither as before nor as after")
+    if path.suffix == ".h5" and victim.name != "repair" and (problems := verify_cache(path)):
+        tally.fault(kind, problems[0])

@@ -1,0 +1,186 @@
+"""Media of many kinds, sound and damaged: each is decoded, or a failure of its own clip."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+from soak_mutations import mutate
+from soak_tally import Tally
+
+# Container's ending, video codec, its pixels, audio codec; None for none.
+_CONTAINERS = (
+    ("mp4", "mpeg4", "yuv420p", "aac"), ("mov", "mpeg4", "yuv420p", "pcm_s16le"),
+    ("mkv", "mpeg4", "yuv420p", "flac"), ("mkv", "mjpeg", "yuvj420p", "pcm_s16le"),
+    ("mkv", "ffv1", "yuv420p", "libvorbis"), ("avi", "mpeg4", "yuv420p", "mp2"),
+    ("avi", "mjpeg", "yuvj420p", "pcm_s16le"), ("mpg", "mpeg2video", "yuv420p", "mp2"),
+    ("ts", "mpeg2video", "yuv420p", "mp2"), ("flv", "flv", "yuv420p", "pcm_s16le"),
+    ("wmv", "wmv2", "yuv420p", "wmav2"), ("webm", "libvpx", "yuv420p", "libopus"),
+    ("mp4", None, "", "aac"), ("mkv", None, "", "libopus"), ("mkv", "mpeg4", "yuv420p", None),
+    ("mp4", "mpeg4", "yuv420p", None), ("ogv", "libtheora", "yuv420p", "libvorbis"),
+)  # fmt: skip
+_RATES = (8000, 22050, 44100, 96000)
+# Ways in which a sound file is damaged; "whole" is none.
+_DAMAGE = ("whole", "cut", "tail", "zeros", "changed", "twice", "head lost")
+WORKERS = 2
+
+
+def make_media(folder: Path, seed: int) -> list[Path]:
+    """Files of at least 120 kinds: formats, rates, channels, and each kind of damage."""
+    sound = [*_sounds(folder), *_videos(folder), *_odd(folder)]
+    paths = list(sound)
+    for number, path in enumerate(sound):
+        draw = random.Random(f"{seed}{path.name}")
+        content = path.read_bytes()
+        for damage in draw.sample(_DAMAGE[1:], 2 if number % 2 else 1):
+            changed = path.with_name(f"{path.stem}-{damage.replace(' ', '_')}{path.suffix}")
+            changed.write_bytes(_damaged(content, damage, draw))
+            paths.append(changed)
+    return paths
+
+
+def _damaged(content: bytes, damage: str, draw: random.Random) -> bytes:
+    half = len(content) // 2
+    if damage == "cut":
+        return content[: draw.randrange(len(content) + 1)]
+    if damage == "tail":
+        return content + draw.randbytes(5000)
+    if damage == "zeros":
+        return content[: half // 2] + bytes(half) + content[half // 2 + half :]
+    if damage == "twice":
+        return content + content
+    if damage == "head lost":
+        return content[draw.randrange(1, 200) :]
+    return mutate(content, draw) if content else content
+
+
+def _tone(n: int, channels: int) -> np.ndarray:
+    wave = 0.3 * np.sin(np.arange(n) / 20.0)
+    return np.repeat(wave[:, None], channels, axis=1)
+
+
+def _sounds(folder: Path) -> Iterator[Path]:
+    kinds = [
+        ("wav", subtype) for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+    ]
+    kinds += [("wav", "ULAW"), ("wav", "ALAW"), ("wav", "IMA_ADPCM"), ("flac", "PCM_16")]
+    kinds += [("flac", "PCM_24"), ("ogg", "VORBIS"), ("ogg", "OPUS"), ("aiff", "PCM_16")]
+    kinds += [("au", "PCM_16"), ("caf", "PCM_16"), ("w64", "PCM_16"), ("mp3", "MPEG_LAYER_III")]
+    for number, (ending, subtype) in enumerate(kinds):
+        rate = 48000 if subtype == "OPUS" else _RATES[number % 3]
+        path = folder / f"sound-{ending}-{subtype}.{ending}"
+        try:
+            soundfile.write(path, _tone(rate // 2, 1 + number % 2), rate, subtype=subtype)
+        except (soundfile.LibsndfileError, ValueError):
+            continue
+        yield path
+    for name, samples, rate, channels in (
+        ("empty", 0, 8000, 1), ("one", 1, 8000, 1), ("eight", 4000, 8000, 8),
+        ("slow", 40, 8, 1), ("fast", 9000, 384000, 2),
+    ):  # fmt: skip
+        path = folder / f"sound-{name}.wav"
+        soundfile.write(path, _tone(samples, channels), rate)
+        yield path
+    for name, value in (("nan", np.nan), ("infinite", np.inf), ("loud", 1e30), ("silent", 0.0)):
+        path = folder / f"sound-{name}.wav"
+        soundfile.write(path, np.full(4000, value, np.float32), 8000, subtype="FLOAT")
+        yield path
+
+
+def _videos(folder: Path) -> Iterator[Path]:
+    for number, (ending, video, pixels, audio) in enumerate(_CONTAINERS):
+        path = folder / f"video-{number:02d}-{video}-{audio}.{ending}"
+        try:
+            _write_video(path, video, pixels, audio)
+        except (av.FFmpegError, ValueError, OSError):
+            # This build of FFmpeg has no such encoder.
+            path.unlink(missing_ok=True)
+            continue
+        yield path
+
+
+def _write_video(path: Path, video: str | None, pixels: str, audio: str | None) -> None:
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream(video, rate=10) if video else None
+        if pictures is not None:
+            pictures.width, pictures.height, pictures.pix_fmt = 64, 48, pixels
+        sound = (
+            container.add_stream(audio, rate=48000 if audio == "libopus" else 44100)
+            if audio
+            else None
+        )
+        for i in range(6 if pictures is not None else 0):
+            picture = np.full((48, 64, 3), 40 * i, np.uint8)
+            container.mux(pictures.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        if pictures is not None:
+            container.mux(pictures.encode())
+        if sound is not None:
+            wave = (_tone(sound.rate // 2, 1).T * 20000).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(wave, "s16", "mono")
+            frame.rate = sound.rate
+            for part in av.AudioResampler(sound.format, sound.layout, sound.rate).resample(frame):
+                container.mux(sound.encode(part))
+            container.mux(sound.encode())
+
+
+def _odd(folder: Path) -> Iterator[Path]:
+    contents = {
+        "text.mp3": b"this is a text\n" * 50,
+        "nothing.mp4": b"",
+        "one_byte.wav": b"R",
+        "zeros.mkv": bytes(5000),
+        "noise.avi": random.Random(0).randbytes(9000),
+        "list.m3u8": b"#EXTM3U\n#EXTINF:2,\n/etc/passwd\n",
+        "concat.mp4": b"ffconcat version 1.0\nfile '/etc/passwd'\n",
+        "riff.wav": b"RIFF\xff\xff\xff\xffWAVEfmt \x10\x00\x00\x00\x01\x00\x02\x00" + bytes(30),
+        "page.webm": b"<html><body>404</body></html>",
+        "archive.mp3": b"PK\x03\x04" + bytes(200),
+        "sdp.ts": b"v=0\no=- 0 0 IN IP4 127.0.0.1\nm=audio 9 RTP/AVP 0\n",
+        "image%03d.mp4": b"\x89PNG\r\n\x1a\n" + bytes(100),
+    }
+    for name, content in contents.items():
+        path = folder / f"odd-{name}"
+        path.write_bytes(content)
+        yield path
+
+
+def soak(tally: Tally, seed: int, most: int | None = None) -> None:
+    """Decode all kinds in one run, and note who ended it."""
+    from mvemo.cache import content_digest
+    from mvemo.extract.media.request import FrameSampling
+    from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
+    from mvemo.extract.store.folders import DecodeJob, DecodeRequest
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = make_media(folder, seed)
+        random.Random(seed).shuffle(paths)
+        paths = paths[:most]
+        request = DecodeRequest(sample_rates=(16000,), pictures=(FrameSampling(4, 32),))
+        store = DecodedStore(folder / "work", request)
+        ended: dict[str, bool] = {}
+        jobs = [DecodeJob(path.name, path, content_digest(path)) for path in paths]
+        start = time.monotonic()
+        try:
+            decode_many(
+                store,
+                jobs,
+                DecodeSettings(workers=WORKERS),
+                on_clip=lambda clip, problems: ended.update(
+                    {clip: all(p.missing for p in problems.values())}
+                ),
+            )
+        except Exception as error:
+            tally.fault("media", f"the run ended: {type(error).__name__}: {error}")
+        n_whole, seconds = sum(ended.values()), time.monotonic() - start
+        print(f"{len(jobs)} media files: {seconds:.0f} s, {n_whole} without a failure")
+        tally.add("kinds of media", len(jobs))
+        for path in paths:
+            if path.name not in ended:
+                tally.fault("media", f"{path.name} was neither decoded nor failed")

@@ -1,0 +1,122 @@
+"""Counts of what was tried, and the faults that came of it; commands run and judged."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# A command may end so: done, a check found something, bad input, interrupted.
+EXPECTED = (0, 1, 2, 130)
+# After which a command that should take seconds is taken for hung.
+HANG_SECONDS = 180.0
+
+
+@dataclass
+class Tally:
+    """What was tried, by kind, and each fault in a line.
+
+    Parameters
+    ----------
+    tried
+        Kind to how often.
+    faults
+        What should not have happened.
+    """
+
+    tried: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, count: int = 1) -> None:
+        """Note tries."""
+        self.tried[kind] += count
+
+    def fault(self, kind: str, what: str) -> None:
+        """Note a fault and say it at once."""
+        line = f"{kind}: {what}"
+        self.faults.append(line)
+        print(f"FAULT {line}", flush=True)
+
+    def lines(self) -> list[str]:
+        """The counts, and the number of faults."""
+        counts = [f"{count:7,} {kind}" for kind, count in sorted(self.tried.items())]
+        return [*counts, f"{len(self.faults):7,} faults"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended.
+
+    Parameters
+    ----------
+    code
+        Its exit status; negative for a signal, None where it hung and was ended.
+    output
+        Of stdout and stderr together.
+    """
+
+    code: int | None
+    output: str
+
+
+def run(
+    *arguments: object,
+    kill_after: float | None = None,
+    limits: Callable[[], None] | None = None,
+    env: dict[str, str] | None = None,
+    seconds: float = HANG_SECONDS,
+) -> Outcome:
+    """Run an ``mvemo`` command; `kill_after` seconds kill -9 it and its children."""
+    command = [sys.executable, "-m", "mvemo.pipeline", *map(str, arguments)]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=limits,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+    )
+    try:
+        out, _ = process.communicate(timeout=seconds if kill_after is None else kill_after)
+        return Outcome(process.returncode, out.decode("utf-8", "replace"))
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, _ = process.communicate()
+        return Outcome(None if kill_after is None else -9, out.decode("utf-8", "replace"))
+
+
+def judge(tally: Tally, kind: str, outcome: Outcome, allowed: Sequence[int] = EXPECTED) -> bool:
+    """Note a try, and a fault where a command hung, crashed or showed a traceback."""
+    tally.add(kind)
+    last = (outcome.output.strip().splitlines() or [""])[-1][:200]
+    if outcome.code is None:
+        tally.fault(kind, f"hung: {last}")
+    elif "Traceback (most recent call last)" in outcome.output:
+        tally.fault(kind, f"a traceback: {last}")
+    elif outcome.code not in allowed:
+        tally.fault(kind, f"exit status {outcome.code}: {last}")
+    else:
+        return True
+    return False
+
+
+def left_over(folder: Path) -> list[str]:
+    """Temporary files below a folder."""
+    return [str(path) for path in folder.rglob("*.tmp")]
+
+
+class Clock:
+    """Time that a part may take."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def left(self) -> bool:
+        """Whether there is time left."""
+        return time.monotonic() < self._end
