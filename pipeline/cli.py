@@ -41,6 +41,7 @@ COMMANDS = {
     "report": ("report:report", "The report of a model from its predictions alone."),
     "compare": ("compare:compare", "Compare runs on the same clips and folds."),
     "cache": ("cache:cache", "Look into features, check, repair, merge, trim, export, import."),
+    "nets": ("nets:nets", "The nets: what they read, their size, whose weights they take."),
     "weights": ("weights:weights", "Pretrained weights: fetch, list, check."),
     "study": ("study:study", "The papers' tables and figures for your own manifest."),
 }

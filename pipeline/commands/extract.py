@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--nets",
     default=None,
-    help="Comma-separated, of those of `mvemo weights nets`.  [default: the profile's]",
+    help="Comma-separated, of those of `mvemo nets`.  [default: the profile's]",
 )
 @folds_option("6")
 @seed_option("Of the nets: initial weights, batch order and dropout.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,28 +161,6 @@ def check(
     if video is not None:
         click.echo(_prediction(model, video))
     context.exit(0 if report.complete else 1)
-
-
-@weights.command()
-def nets() -> None:
-    """List the nets: the published files that each accepts, what it reads, its settings.
-
-    \b
-    Example:
-      mvemo weights nets
-    """
-    from mvemo.extract.nets import NETS, build_net, default_settings
-
-    for name, kind in NETS.items():
-        click.echo(f"{name}: {kind.modality}")
-        for text in kind.published:
-            click.echo(f"  accepts {text}")
-        click.echo("  accepts its own state_dict, as fine-tuning saves it")
-        record = build_net(name, DEFAULT_OUTPUTS, width=0.1).preprocessing()
-        click.echo(f"  preprocessing {json.dumps(record, sort_keys=True)}")
-        for profile in kind.profiles:
-            settings = default_settings(name, profile).record()
-            click.echo(f"  settings in {profile} {json.dumps(settings)}")
 
 
 def _values(options: tuple[str, ...]) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Net(nn.Module, ABC):
     known_files
         SHA-256 of published weight files that were tried with the net, and what they are.
     published
-        The published weight files that `load_pretrained` maps, for ``mvemo weights nets``.
+        The published weight files that `load_pretrained` maps, for ``mvemo nets``.
     package
         The public package that ``mvemo weights get`` takes its weights from; None where
         none is known.

@@ -75,19 +75,6 @@ def test_released_file(shared_data: Path) -> None:
     assert "22 of the net's 24 tensors loaded" in done.output
 
 
-def test_nets_tells_files_and_preprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mvemo.extract import nets
-
-    few = {name: nets.NETS[name] for name in ("music1d", "music2d")}
-    monkeypatch.setattr(nets, "NETS", few)
-    done = run("nets")
-    assert done.exit_code == 0, done.output
-    assert "music1d: audio\n  accepts its own" in done.output
-    assert "accepts C17's msd_compact_cnn_theano.hdf5" in done.output
-    assert '"reverse_window": true' in done.output
-    assert 'settings in paper {"name": "music2d", "width": 1.0, "options": {}, ' in done.output
-
-
 # --- fetched weights
 
 

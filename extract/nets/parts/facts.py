@@ -1,0 +1,137 @@
+"""What can be told of a net without weights and without media: input, size, cost, licences."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from mvemo.extract.descriptors import DescriptorSettings, dim_of
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.inputs import AudioInput, NetInput, SharedSettings, VideoInput
+from mvemo.extract.nets.parts.registry import (
+    NETS,
+    build_net,
+    default_settings,
+    with_shared_options,
+)
+
+# Frames of a clip in the papers' profile.
+N_FRAMES = 32
+
+
+@dataclass(frozen=True)
+class NetFacts:
+    """A net at the size of the papers' profile.
+
+    Parameters
+    ----------
+    name, modality
+        Of the net.
+    input
+        What it reads of a clip, in words.
+    n_parameters
+        Before the classifier.
+    n_operations
+        Multiplications with an addition, of one window of a clip after its spectrogram;
+        None where layers are recurrent, which are not counted.
+    embedding_dim
+        Numbers a window.
+    weights
+        Published files that it loads, in words.
+    licence
+        Of the weights that ``mvemo weights get`` fetches; empty where it fetches none.
+    """
+
+    name: str
+    modality: str
+    input: str
+    n_parameters: int
+    n_operations: int | None
+    embedding_dim: int
+    weights: tuple[str, ...]
+    licence: str
+
+
+def net_facts(name: str) -> NetFacts:
+    """Look at a net; no weights are drawn and nothing is computed, but for its front end.
+
+    Examples
+    --------
+    >>> facts = net_facts("music1d")
+    >>> facts.input, facts.embedding_dim, facts.n_parameters
+    ('30 s, 16,000 Hz', 256, 9440)
+    """
+    net = build_without_weights(name)
+    kind = NETS[name]
+    return NetFacts(
+        name=name,
+        modality=net.modality,
+        input=input_text(net.input),
+        n_parameters=sum(p.numel() for n, p in net.named_parameters() if "classifier" not in n),
+        n_operations=_count_operations(net),
+        embedding_dim=net.embedding_dim,
+        weights=kind.published,
+        licence=kind.package.licence if kind.package else "",
+    )
+
+
+def build_without_weights(name: str) -> Net:
+    """A net of the papers' size that knows the shapes of its weights and no values."""
+    shared = SharedSettings(N_FRAMES, DescriptorSettings())
+    options = with_shared_options(default_settings(name), shared).options
+    try:
+        with torch.device("meta"):
+            net = build_net(name, 1, **options)
+    except RuntimeError:
+        # A front end that NumPy computes needs real memory.
+        net = build_net(name, 1, **options)
+    return net.to("meta").eval()
+
+
+def input_text(net_input: NetInput) -> str:
+    """What a net reads, in words.
+
+    Examples
+    --------
+    >>> input_text(VideoInput(n_frames=32, size=224))
+    '32 frames, 224 x 224'
+    """
+    if isinstance(net_input, AudioInput):
+        return f"{net_input.seconds:g} s, {net_input.sr:,} Hz"
+    if isinstance(net_input, VideoInput):
+        return f"{net_input.n_frames} frames, {net_input.size} x {net_input.size}"
+    return f"{net_input.n_frames} frames of {', '.join(net_input.features)}"
+
+
+def _count_operations(net: Net) -> int | None:
+    if any(isinstance(module, nn.RNNBase) for module in net.modules()):
+        return None
+    try:
+        return _operations(net, _empty_input(net.input, "meta"))
+    except RuntimeError:
+        # What a front end computes, or which patches hold sound, is not to be had without
+        # values.
+        net = build_net(net.name, 1, **asdict(net.options)).eval()
+        return _operations(net, _empty_input(net.input, "cpu"))
+
+
+@torch.no_grad()
+def _operations(net: Net, raw: Tensor) -> int:
+    with FlopCounterMode(display=False) as counter:
+        net.embed(net.prepare(raw))
+    return int(counter.get_total_flops()) // 2
+
+
+def _empty_input(net_input: NetInput, device: str) -> Tensor:
+    """A batch of one silent, black clip."""
+    if isinstance(net_input, AudioInput):
+        return torch.zeros(1, net_input.samples, device=device)
+    if isinstance(net_input, VideoInput):
+        shape = (1, net_input.n_frames, net_input.size, net_input.size, 3)
+        return torch.zeros(shape, dtype=torch.uint8, device=device)
+    settings = DescriptorSettings()
+    dim = sum(dim_of(name, settings) for name in net_input.features)
+    return torch.zeros(1, net_input.n_frames, dim, device=device)
