@@ -20,7 +20,7 @@ from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_ne
 from mvemo.extract.views import ViewSettings
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.messages import tell
+from mvemo.pipeline.messages import tell, tell_outline
 from mvemo.pipeline.progress import Progress, duration_text
 from mvemo.pipeline.settings import Settings
 
@@ -145,7 +145,7 @@ class FeatureWriter:
                 batches=lambda net: self._media.batches(net, plan.view),
                 jobs=self._work / "nets",
                 on_epoch=epochs.note,
-                on_report=tell,
+                on_report=tell_outline,
             ):
                 bar.step(failed=self._write_embedding(trained, plan.view, usable))
 

@@ -17,7 +17,7 @@ from mvemo.extract.training.protocols import TrainingClips, train_nets
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.multiclass import accuracy
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.messages import tell
+from mvemo.pipeline.messages import tell_outline
 from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.studies.core import Study, class_indices
@@ -109,7 +109,7 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
             on_epoch=lambda label, epoch, epochs, loss: bar.note(
                 f"{label} epoch {epoch}/{epochs}, validation loss {loss:.3f}"
             ),
-            on_report=tell,
+            on_report=tell_outline,
         ):
             test = np.flatnonzero(usable & (job.folds == trained.spec.fold))
             proba[test] = predict_proba(trained.net, media, test, study.settings)

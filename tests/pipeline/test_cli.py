@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from mvemo.pipeline import cli
 from mvemo.pipeline.commands.options import with_verbosity
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.messages import silenced, tell, tell_detail
+from mvemo.pipeline.messages import silenced, tell, tell_detail, tell_outline
 
 HEAVY = ("numpy", "h5py", "scipy", "sklearn", "torch", "librosa", "matplotlib", "av", "cv2")
 
@@ -93,6 +93,7 @@ def test_verbosity_is_asked_for_before_or_after_the_command(
         click.echo("result")
         tell("told")
         tell_detail("detail")
+        tell_outline("outline\n    innermost")
         with silenced():
             tell("not heard")
 
@@ -100,7 +101,11 @@ def test_verbosity_is_asked_for_before_or_after_the_command(
     monkeypatch.setitem(cli.COMMANDS, "probe", ("", ""))
     done = CliRunner().invoke(cli.mvemo, arguments)
     assert done.stdout == "result\n"
-    said = {"quiet": "", "normal": "told\n", "verbose": "told\ndetail\n"}
+    said = {
+        "quiet": "",
+        "normal": "told\noutline\n",
+        "verbose": "told\ndetail\noutline\n    innermost\n",
+    }
     assert done.stderr == said[level]
 
 
