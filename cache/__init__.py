@@ -12,6 +12,7 @@ from mvemo.cache.repair import repair_cache
 from mvemo.cache.spec import FeatureSpec, Kind, Modality, Protocol, content_digest, digest_of
 from mvemo.cache.storage.opening import SCHEMA
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
+from mvemo.cache.unfinished import UnfinishedRun, unfinished_run
 from mvemo.cache.untrusted import verify_untrusted
 from mvemo.cache.upkeep import Removed, remove_features, select_features
 from mvemo.cache.verify import verify_cache
@@ -39,6 +40,7 @@ __all__ = [
     "Modality",
     "Protocol",
     "Removed",
+    "UnfinishedRun",
     "content_digest",
     "diff_caches",
     "digest_of",
@@ -53,6 +55,7 @@ __all__ = [
     "remove_features",
     "repair_cache",
     "select_features",
+    "unfinished_run",
     "verify_cache",
     "verify_untrusted",
 ]

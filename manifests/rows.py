@@ -12,7 +12,7 @@ from pathlib import Path
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import LabelKind
 from mvemo.manifests.problems import Problems
-from mvemo.manifests.tables import parse_number
+from mvemo.manifests.tables import parse_stretch
 
 # A path that tidying leaves as it is; what else is tidy takes the longer way.
 _TIDY = re.compile(r"(?:[^./\\][^/\\]*/)*[^./\\][^/\\]*")
@@ -65,15 +65,7 @@ def parse_row(
         problems.add(line, "empty group; name the source, or leave the column out")
     row.label = kind.parse(fields, classes, line, problems)
 
-    if fields.get("start"):
-        start = parse_number(fields["start"], "start", line, problems)
-        if start is not None and start < 0:
-            problems.add(line, f"start {fields['start']} is negative; seconds from 0")
-        row.start = max(start or 0.0, 0.0)
-    if fields.get("duration"):
-        row.duration = parse_number(fields["duration"], "duration", line, problems)
-        if row.duration is not None and row.duration <= 0:
-            problems.add(line, f"duration {fields['duration']} is not above 0 seconds")
+    row.start, row.duration = parse_stretch(fields, line, problems)
     if fields.get("fold"):
         try:
             row.fold = int(fields["fold"])

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from mvemo.manifests.problems import Problems
 
 # Of a manifest's file.
 MANIFEST_VERSION = "1"
+# Eleven days: no file of sound or video is as long.
+MAX_SECONDS = 1e6
 _SETTING = re.compile(r"#\s*([A-Za-z]+)\s*:\s*(.*)$")
 _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
 
@@ -150,6 +152,30 @@ def parse_number(cell: str, name: str, line: int, problems: Problems) -> float |
         return value
     problems.add(line, f"{name} {shown(cell)} is not a number")
     return None
+
+
+def parse_stretch(
+    fields: Mapping[str, str], line: int, problems: Problems
+) -> tuple[float, float | None]:
+    """``start`` and ``duration`` of a row in seconds: 0 and None where there are none.
+
+    One that no file can have is a problem of the line.
+    """
+    start, duration = 0.0, None
+    if fields.get("start"):
+        start = parse_number(fields["start"], "start", line, problems) or 0.0
+        if start < 0:
+            problems.add(line, f"start {fields['start']} is negative; seconds from 0")
+        start = max(start, 0.0)
+    if fields.get("duration"):
+        duration = parse_number(fields["duration"], "duration", line, problems)
+        if duration is not None and duration <= 0:
+            problems.add(line, f"duration {fields['duration']} is not above 0 seconds")
+    if start > MAX_SECONDS or (duration or 0.0) > MAX_SECONDS:
+        name = "start" if start > MAX_SECONDS else "duration"
+        most = f"{MAX_SECONDS:.0f} seconds, eleven days, at most"
+        problems.add(line, f"{name} {fields[name]} is longer than any file: {most}")
+    return start, duration
 
 
 def write_table(path: Path, text: str) -> None:

@@ -49,8 +49,6 @@ class ClipMedia:
         Names of descriptors that are read beside those that nets ask for.
     require_any
         Refuse clips of which not one can be decoded.
-    retry_failed
-        Also decode clips that could not be decoded before.
 
     Attributes
     ----------
@@ -86,10 +84,9 @@ class ClipMedia:
         plans: Sequence[NetSettings] = (),
         descriptors: Sequence[str] = (),
         require_any: bool = True,
-        retry_failed: bool = False,
     ) -> None:
         self.manifest = manifest
-        self._decoding = settings.extract.decoding(retry_failed)
+        self._decoding = settings.extract.decoding
         self._fail_fast = settings.extract.fail_fast
         self._rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
         names = dict.fromkeys(descriptors)

@@ -77,6 +77,8 @@ class ExtractSettings:
         for each 30 MB; 0 for no limit.
     clip_memory
         GiB that decoding or describing a clip may take; 0 for no limit.
+    retry_failed
+        Also decode clips that could not be decoded before.
     embed_batch
         Windows a step when embedding, and clips that are read at a time.
     fetch
@@ -103,6 +105,7 @@ class ExtractSettings:
     workers: int = 0
     clip_seconds: float = 60.0
     clip_memory: float = 4.0
+    retry_failed: bool = False
     embed_batch: int = 4
     fetch: bool = False
     descriptors: tuple[str, ...] = (
@@ -134,10 +137,11 @@ class ExtractSettings:
                 if names.count(name) > 1:
                     raise BadSetting(f"{what} names {name!r} twice")
 
-    def decoding(self, retry_failed: bool = False) -> DecodeSettings:
-        """How clips are decoded; `retry_failed` tries those again that could not be."""
+    @property
+    def decoding(self) -> DecodeSettings:
+        """How clips are decoded."""
         limits = ClipLimits(self.clip_seconds, self.clip_memory)
-        return DecodeSettings(self.workers, limits, retry_failed)
+        return DecodeSettings(self.workers, limits, self.retry_failed)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mvemo.cache import CacheWriter, ClipTable, failures_by_reason, open_cache
+from mvemo.cache import CacheWriter, ClipTable, failures_by_reason, open_cache, unfinished_run
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
@@ -14,6 +14,7 @@ from mvemo.extract.training.devices import describe_device, pick_device, resolve
 from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.memory import keep_freed_memory
 from mvemo.extract.training.protocols import make_net
+from mvemo.extract.workers.pool import stop_workers
 from mvemo.manifests import (
     Folds,
     Manifest,
@@ -152,6 +153,8 @@ def run_extract(
             tell(f"{what}: {note}")
         descriptors = settings.extract.descriptors
         media = ClipMedia(manifest, settings, work, plans=plans, descriptors=descriptors)
+        # Their memory is worth more to the nets.
+        stop_workers()
         features = FeatureWriter(media, settings, writer, work)
         features.write_failures()
         plans = features.runnable(plans)
@@ -307,6 +310,7 @@ def _earlier_folds(out: Path) -> Folds | None:
 
 def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
     """A cache of another data set is not replaced unasked: imported features would go, too."""
+    _refuse_other_run(out, manifest)
     if not out.exists():
         return
     with open_cache(out) as cache:
@@ -324,6 +328,25 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
             f"{out}: holds imported features of {len(dropped)} clips that the manifest has not, as "
             f"{min(dropped)!r}, which nothing here could make again: write to another file with "
             "--out, or drop them with --force"
+        )
+
+
+def _refuse_other_run(out: Path, manifest: Manifest) -> None:
+    """Rows that an unfinished run of other clips has committed are not dropped unasked."""
+    unfinished = unfinished_run(out)
+    if unfinished is None:
+        return
+    dropped = unfinished.clip_ids - set(manifest.clip_ids)
+    if len(dropped) == len(unfinished.clip_ids):
+        raise BadOption(
+            f"{out}: a run of other clips ({unfinished.name!r}) was cut off, and its features of "
+            f"{len(dropped)} clips wait there: finish it by its own command, write to another "
+            "file with --out, or drop them with --force"
+        )
+    if dropped:
+        tell_note(
+            f"{out}: features of {len(dropped)} clips of the run that was cut off are dropped, as "
+            f"{min(dropped)!r}: the manifest does not have them any more"
         )
 
 

@@ -163,6 +163,7 @@ class FeatureWriter:
             batch_size=self._settings.extract.embed_batch,
             device=pick_device(self._run.device),
             precision=self._run.precision,
+            independent=True,
         ):
             for row, vector in zip(batch_rows, values, strict=True):
                 clip_id = clip_ids[row]

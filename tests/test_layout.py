@@ -40,7 +40,7 @@ FLOORS = {
         "errors failures spec table types",
         "storage",
         "reader writing",
-        "difference export merge upkeep verify writer",
+        "difference export merge unfinished upkeep verify writer",
         "repair untrusted",
         "imports",
     ),

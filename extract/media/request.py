@@ -11,6 +11,7 @@ from mvemo.extract.arrays import F64
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.media.checks import Problem
 from mvemo.extract.views import ViewSettings, window_starts
+from mvemo.manifests.tables import MAX_SECONDS
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,6 @@ class FrameSampling:
         steps = (np.arange(self.n_frames) + 0.5) / self.rate
         times: F64 = (start + begins[:, None] + steps).ravel()
         return times
-
-
-# Eleven days: no file of sound or video is as long.
-MAX_SECONDS = 1e6
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,16 @@ class RawBatches:
         windows = [self._windows(row) for row in rows]
         return self._stack(rows, [of_row[len(of_row) // 2] for of_row in windows])
 
+    def rows_per_batch(self, n_windows: int) -> int:
+        """Rows that a batch of so many windows has room for, each with all its windows.
+
+        One where clips have ends within a window: nets then work on parts of different
+        lengths, which depend on what is beside them.
+        """
+        if isinstance(self._input, SequenceInput) or getattr(self._input, "mark_end", False):
+            return 1
+        return max(n_windows // self.view.views, 1)
+
     def load_views(self, rows: Sequence[int]) -> tuple[Tensor, list[int]]:
         """One raw batch of all windows of each row, row after row, and how many each has."""
         windows = [self._windows(row) for row in rows]

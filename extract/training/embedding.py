@@ -23,6 +23,7 @@ def embed_rows(
     batch_size: int,
     device: torch.device,
     precision: str = "float32",
+    independent: bool = False,
 ) -> Iterator[tuple[Sequence[int], F32]]:
     """Embed manifest rows.
 
@@ -36,6 +37,10 @@ def embed_rows(
         Which, in this order.
     batch_size
         Rows that are read, and windows that are embedded, a step; what bounds the memory.
+    independent
+        Have a row's embedding not depend, to the bit, on which other rows are embedded: each
+        row has its place in batches of one shape. A run that was cut off and goes on then
+        ends as one that was not.
 
     Yields
     ------
@@ -43,13 +48,74 @@ def embed_rows(
     batches.view.pooled_dim(net.embedding_dim)).
     """
     fast = folded(net.eval())
-    for chosen, (raw, counts) in batches.views_ahead(split_rows(rows, batch_size)):
+    per_batch = batches.rows_per_batch(batch_size)
+    chunks = chunk_rows(rows, per_batch) if independent else split_rows(rows, batch_size)
+    for chosen, (raw, counts) in batches.views_ahead(chunks):
+        where = torch.arange(len(raw))
+        if independent and per_batch > 1:
+            places = [row % per_batch for row in chosen]
+            shape = (per_batch, batches.view.views)
+            raw, where = fill_places(raw, counts, places, shape)
         parts = []
         for windows in torch.split(raw, batch_size):
             with autocast(device, precision):
                 values = fast.embed(fast.prepare(windows.to(device, non_blocking=True)))
             parts.append(values.float())
-        yield chosen, pool_windows(torch.cat(parts), counts, batches.view.pooling).cpu().numpy()
+        values = torch.cat(parts)
+        values = values[where.to(values.device)]
+        yield chosen, pool_windows(values, counts, batches.view.pooling).cpu().numpy()
+
+
+def chunk_rows(rows: Sequence[int], size: int) -> list[list[int]]:
+    """Rows that share a batch of `size` places, where row r always has place r % size.
+
+    Examples
+    --------
+    >>> chunk_rows([0, 1, 5, 6, 7, 8], 4)
+    [[0, 1], [5, 6, 7], [8]]
+    """
+    chunks: dict[int, list[int]] = {}
+    for row in rows:
+        chunks.setdefault(row // size, []).append(row)
+    return list(chunks.values())
+
+
+def fill_places(
+    raw: Tensor, counts: Sequence[int], places: Sequence[int], shape: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """A batch of a fixed shape, with windows at their places and copies where there are none.
+
+    Parameters
+    ----------
+    raw
+        Windows of some rows along the first axis, row after row.
+    counts, places
+        Windows of each row, and its place.
+    shape
+        Places, and windows of each: no row has more.
+
+    Returns
+    -------
+    The batch, (places * windows, ...), and int64 (len(raw),): where in it each of `raw` is.
+
+    Examples
+    --------
+    >>> batch, at = fill_places(torch.tensor([1, 2, 3]), [2, 1], [0, 2], (3, 2))
+    >>> batch.tolist(), at.tolist()
+    ([1, 2, 1, 1, 3, 1], [0, 1, 4])
+    """
+    n_places, n_windows = shape
+    at = [
+        place * n_windows + window
+        for place, count in zip(places, counts, strict=True)
+        for window in range(count)
+    ]
+    where = torch.tensor(at, dtype=torch.int64)
+    if len(raw) == n_places * n_windows:
+        return raw, where
+    source = torch.zeros(n_places * n_windows, dtype=torch.int64)
+    source[where] = torch.arange(len(raw))
+    return raw[source], where
 
 
 def pool_windows(values: Tensor, counts: Sequence[int], pooling: str) -> Tensor:

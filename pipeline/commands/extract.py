@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 @root_option
 @click.option("--force", is_flag=True, help="Replace a cache of other clips.")
 @click.option("--fail-fast", is_flag=True, help="End at the first clip that fails.")
+@click.option(
+    "--retry-failed", is_flag=True, help="Also decode clips that could not be decoded before."
+)
 @strict_option
 def extract(
     manifest: Path | None,
@@ -105,6 +108,8 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     for key in ("protocol", "nets"):
         if options[key] is not None:
             overrides.append(f'extract.{key}="{options[key]}"')
+    if options["retry_failed"]:
+        overrides.append("extract.retry_failed=true")
     if isinstance(options["folds"], int):
         overrides.append(f"extract.folds={options['folds']}")
     if options["fail_fast"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from mvemo.manifests.problems import Problems
-from mvemo.manifests.tables import Table, parse_number, read_table
+from mvemo.manifests.tables import Table, parse_stretch, read_table
 
 
 @dataclass(frozen=True)
@@ -124,15 +124,7 @@ def _rows(table: Table, path: Path, problems: Problems) -> list[NewClip]:
         if not row.get("path"):
             problems.add(line, "empty path")
             continue
-        start = duration = None
-        if row.get("start"):
-            start = parse_number(row["start"], "start", line, problems)
-        if row.get("duration"):
-            duration = parse_number(row["duration"], "duration", line, problems)
-        if start is not None and start < 0:
-            problems.add(line, f"start {row['start']} is negative; seconds from 0")
-        if duration is not None and duration <= 0:
-            problems.add(line, f"duration {row['duration']} is not above 0 seconds")
+        start, duration = parse_stretch(row, line, problems)
         name = row["path"] if not start and duration is None else f"{row['path']}@{start or 0:g}"
         media = root / row["path"]
         problem = "" if media.exists() else f"no such file in {root}"

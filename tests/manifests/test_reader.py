@@ -164,6 +164,8 @@ def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -
         ("path,label,start\na,x,1s\nb,y,0\n", 2, "start '1s' is not a number"),
         ("path,label,start\na,x,nan\nb,y,0\n", 2, "start 'nan' is not a number"),
         ("path,label,duration\na,x,0\nb,y,1\n", 2, "duration 0 is not above 0"),
+        ("path,label,start\na,x,1e16\nb,y,0\n", 2, "start 1e16 is longer than any file"),
+        ("path,label,duration\na,x,1e308\nb,y,1\n", 2, "duration 1e308 is longer than any file"),
         ("# task: regression\n# classes: v\npath,v\na,inf\n", 4, "v 'inf' is not a number"),
         ("# task: regression\npath,v\na,1\n", 0, "needs `# classes:`"),
         ("# task: regression\n# classes: v, path\npath,v\na,1\n", 2, "must not be named 'path'"),

@@ -17,6 +17,7 @@ import torch
 from stage_samples import TINY, rewrite, run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
+from mvemo.extract.media.checks import Problem
 from mvemo.extract.nets import build_net
 from mvemo.extract.store.stamps import Stamp
 from mvemo.extract.training import fine_tuning
@@ -529,3 +530,73 @@ def test_where_every_net_diverges_all_are_named(
     assert "music1d@fold0: training diverged" in error
     assert "c3d@fold0: training diverged" in error
     assert "--nets" not in error
+
+
+def wav_set(folder: Path, name: str) -> Path:
+    """A manifest of four clips of noise."""
+    import soundfile
+
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    lines = ["clip_id,path,label,group"]
+    for i in range(4):
+        soundfile.write(folder / f"{i}.wav", 0.1 * rng.normal(size=8000), 8000)
+        lines.append(f"{name}{i},{i}.wav,{'calm' if i % 2 else 'tense'},{i}")
+    (folder / "m.csv").write_text("\n".join(lines))
+    return folder / "m.csv"
+
+
+def test_rows_of_an_unfinished_run_of_other_clips_are_not_dropped_without_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = wav_set(tmp_path / "one", "one"), wav_set(tmp_path / "two", "two")
+    settings = [*tiny_settings("nets.music1d.epochs=1"), "--nets", "music1d", "--work", tmp_path]
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        # Descriptors are committed by then.
+        patch.setattr("mvemo.pipeline.stage_one._write_embeddings", cut_off)
+        assert run("mvemo", "extract", one, *settings) == 130
+    out = tmp_path / "features.h5"
+    assert not out.exists()
+    shards = sorted((tmp_path / "features.h5.parts").glob("*.h5"))
+    assert shards
+    capsys.readouterr()
+    assert run("mvemo", "extract", two, *settings) == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "a run of other clips ('m') was cut off, and its features of 4 clips wait" in line
+    assert sorted((tmp_path / "features.h5.parts").glob("*.h5")) == shards
+    lines = one.read_text().splitlines()
+    one.write_text("\n".join([*lines[:-1], "other,3.wav,calm,3"]))
+    assert run("mvemo", "extract", one, *settings) == 0
+    assert "features of 1 clips of the run that was cut off are dropped" in capsys.readouterr().err
+
+
+def test_clips_that_failed_are_tried_again_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import json
+
+    path = wav_set(tmp_path / "set", "clip")
+    arguments = ["extract", path, "--work", tmp_path, *tiny_settings(), "--nets", "music1d"]
+
+    def nothing(*_: object) -> list[Exception]:
+        return []
+
+    monkeypatch.setattr("mvemo.pipeline.stage_one._write_embeddings", nothing)
+    assert run("mvemo", *arguments, "--strict") == 0
+    # As a decoder leaves it that crashed on the first clip.
+    capsys.readouterr()
+    folder = next((tmp_path / "decoded").rglob("16000.npy")).parent
+    for array in folder.glob("*.npy"):
+        array.unlink()
+    from mvemo.extract.store.folders import write_problems
+
+    write_problems(folder, {"audio": Problem("it crashes its decoder (SIGSEGV)")})
+    assert "time" in json.loads((folder / "problems.json").read_text())["audio"]
+    assert run("mvemo", *arguments, "--strict") == 1
+    assert "decode:audio: it crashes its decoder (SIGSEGV)" in capsys.readouterr().out
+    assert run("mvemo", *arguments, "--strict", "--retry-failed") == 0
+    assert run("mvemo", *arguments, "--strict") == 0

@@ -1,0 +1,51 @@
+"""What a run that was cut off has committed and not yet merged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mvemo.cache.errors import BadCache
+from mvemo.cache.storage.opening import parts_folder
+from mvemo.cache.writing.shards import shard_paths
+from mvemo.cache.writing.sources import FilePool, FileSource
+
+
+@dataclass(frozen=True)
+class UnfinishedRun:
+    """Rows that wait beside a cache for the next writer.
+
+    Parameters
+    ----------
+    name
+        Of the clips, as of their manifest.
+    clip_ids
+        Clips that have rows.
+    """
+
+    name: str
+    clip_ids: frozenset[str]
+
+
+def unfinished_run(path: Path) -> UnfinishedRun | None:
+    """What an unfinished run left beside the cache `path`; None where there is nothing.
+
+    Shards that cannot be read are left out: their rows are lost in any case.
+    """
+    name = ""
+    clips: set[str] = set()
+    pool = FilePool()
+    try:
+        for shard in shard_paths(parts_folder(path)):
+            try:
+                source = FileSource(shard, pool)
+            except BadCache:
+                continue
+            name = source.table.name
+            for index in source.indexes.values():
+                clips.update(source.table.clip_ids[i] for i in np.flatnonzero(index.present))
+    finally:
+        pool.close()
+    return UnfinishedRun(name, frozenset(clips)) if clips else None
