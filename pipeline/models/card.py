@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ def summary_lines(name: str, folder: Path) -> list[str]:
     """A model in a few lines, for a list of models."""
     model = load_model(folder)
     about = _about(model)
-    best = model.predictors[0]
+    # That of the choice among models is the honest one, where it is known.
+    expected = model.facts.get("nested") or model.predictors[0].expected
     title = about.get("title", f"made of {model.name}")
-    score = f"{_count(model)}; {best.expected['metric']} {_score(best)} by {best.name}"
+    score = f"{_count(model)}; {expected['metric']} {_score(expected)}"
     lines = [title, f"{len(model.classes)} {_TASKS[model.task]}: {', '.join(model.classes)}"]
     lines += [f"reads {_modalities(model)}", score]
     return [name, *(wrapped for line in lines for wrapped in _wrap(line, "    "))]
@@ -50,6 +51,9 @@ def card_text(name: str, folder: Path) -> str:
         lines += [*_wrap(about["title"]), ""]
     lines += _facts(model, about, folder)
     lines += ["", "Scores of clips whose groups were left out of the training:", *_scores(model)]
+    if nested := model.facts.get("nested"):
+        text = f"Expect {_score(nested)}: where the choice among them is cross-validated, too."
+        lines += ["", *_wrap(text)]
     outputs = list(_outputs(model.predictors[0]))
     if outputs:
         lines += ["", f"Each of the {_TASKS[model.task]}, by {model.predictors[0].name}:", *outputs]
@@ -123,8 +127,9 @@ def _modalities(model: FinalModel) -> str:
     return f"{sets[0]}, or {' or '.join(sets[1:])} alone" if len(sets) > 1 else sets[0]
 
 
-def _score(predictor: Predictor) -> str:
-    mean, interval = predictor.expected["mean"], predictor.expected.get("interval")
+def _score(expected: Mapping[str, Any]) -> str:
+    """A mean with its interval."""
+    mean, interval = expected["mean"], expected.get("interval")
     if mean is None:
         return "not known"
     if not interval or None in interval:

@@ -1,0 +1,35 @@
+"""`mvemo demo`: both stages in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from mvemo.pipeline import cli, stage_one, stage_two
+
+
+def test_everything_is_made_in_the_folder_by_the_profile_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: dict[str, Any] = {}
+
+    def run_extract(manifest: Path | None, settings: Any, **places: Path) -> Any:
+        calls["extract"] = (manifest, settings.profile, places)
+        return SimpleNamespace(text=lambda: "extracted")
+
+    def run_fuse(features: Path, settings: Any, **places: Path) -> str:
+        calls["fuse"] = (features, settings, places)
+        return "fused"
+
+    monkeypatch.setattr(stage_one, "run_extract", run_extract)
+    monkeypatch.setattr(stage_two, "run_fuse", run_fuse)
+    monkeypatch.setattr(stage_two, "settings_for", lambda features, profile: profile)
+    done = CliRunner().invoke(cli.mvemo, ["demo", str(tmp_path / "try it")])
+    assert done.output == "extracted\n\nfused\n"
+    work, out = tmp_path / "try it" / "work", tmp_path / "try it" / "out"
+    assert calls["extract"] == (None, "demo", {"work": work, "out": work / "features.h5"})
+    assert calls["fuse"] == (work / "features.h5", "demo", {"out": out})
