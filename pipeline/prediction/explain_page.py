@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def explanation_html(model: FinalModel, explanation: Explanation) -> str:
         .get_template("explain.html")
         .render(
             explanation=explanation,
-            title=prediction.file,
+            title=Path(prediction.file).name,
             headline=format_of(model).headline(prediction.predictor, prediction.outputs),
             curves=curves,
             seconds=_strongest(explanation),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
         .get_template("timeline.html")
         .render(
             timeline=timeline,
-            title=timeline.file,
+            title=Path(timeline.file).name,
             curves=curves,
             span=span,
             waveform=page.waveform_path(timeline.sketch),
