@@ -181,7 +181,7 @@ class Cache:
 
         def read(file: Any) -> tuple[F32, Index, str]:
             item = _feature(file, group)
-            index = read_index(item, self.table.clip_ids)
+            index = read_index(item, self.table.clip_ids, spec)
             return item["values"][()], index, stored_checksum(item)
 
         values, index, checksum = self._read(f"feature {group}", read)

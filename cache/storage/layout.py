@@ -31,6 +31,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any
 
 import h5py
@@ -221,7 +222,7 @@ def spec_to_json(spec: FeatureSpec) -> str:
 def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
     """Read a feature's spec, `trained_on` included (clips in table order, then others)."""
     mask = array_of(group, "trained_on", np.bool_, (len(clip_ids),))[()]
-    seen = tuple(clip_ids[i] for i in np.flatnonzero(mask).tolist())
+    seen = tuple(compress(clip_ids, mask.tolist()))
     facts = parse_json(read_text(group, "spec"))
     _check_facts(facts)
     return FeatureSpec(**facts, trained_on=seen + read_strings(group, "trained_on_others"))
@@ -269,12 +270,13 @@ def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     write_strings(group, "trained_on_others", sorted(seen.difference(clip_ids)))
 
 
-def read_index(group: Any, clip_ids: Sequence[str]) -> Index:
+def read_index(group: Any, clip_ids: Sequence[str], spec: FeatureSpec | None = None) -> Index:
     """Read what `write_index` wrote; ValueError where it does not fit its checksum.
 
-    Type and shape of the values are checked, too, without reading them.
+    Type and shape of the values are checked, too, without reading them. A `spec` that has
+    been read already is not read again.
     """
-    spec = read_spec(group, clip_ids)
+    spec = spec or read_spec(group, clip_ids)
     n = len(clip_ids)
     present = array_of(group, "present", np.bool_, (n,))[()]
     keys = array_of(group, "keys", shape=(n,))

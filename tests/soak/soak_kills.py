@@ -58,7 +58,8 @@ def _sounds(folder: Path) -> None:
 
 
 EXTRACT = [
-    "--profile", "demo", "--set", "extract.nets=[]", "--set", 'extract.descriptors=["mfcc","f0"]',
+    "--profile", "demo", "--protocol", "shared", "--nets", "rnn", "--set", "nets.rnn.epochs=1",
+    "--set", 'extract.descriptors=["mfcc"]',
 ]  # fmt: skip
 VICTIMS = (
     Victim(
