@@ -90,7 +90,7 @@ def _write_npz(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
     }
     if table.splits is not None:
         arrays["splits"] = table.splits
-    if spec.kind == "vector":
+    if spec.kind != "sequence":
         arrays["values"], arrays["present"] = cache.vectors(name, fold)
     else:
         rows = [cache.sequence(name, clip, fold) for clip in table.clip_ids]
@@ -109,7 +109,7 @@ def _write_csv(temp: Path, cache: Cache, name: str, fold: int | None) -> None:
     missing = [""] * spec.dim
     with temp.open("w", newline="", encoding="utf-8") as file:
         lines = CsvWriter(file)
-        if spec.kind == "vector":
+        if spec.kind != "sequence":
             lines.writerow(["clip_id", *columns])
             values, present = cache.vectors(name, fold)
             for i, clip in enumerate(table.clip_ids):

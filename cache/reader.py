@@ -176,7 +176,7 @@ class Cache:
             compared with its checksum.
         """
         spec, group = self._find(name, fold)
-        if spec.kind != "vector":
+        if spec.kind == "sequence":
             raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
 
         def read(file: Any) -> tuple[F32, Index, str]:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 Modality = Literal["audio", "video"]
-Kind = Literal["vector", "sequence"]
+Kind = Literal["vector", "sequence", "outputs"]
 # "none": nothing was trained (a descriptor, a mel spectrogram).
 Protocol = Literal["none", "frozen", "crossfit", "shared", "holdout", "imported"]
+# Those whose nets were trained on the clips themselves.
+TRAINED: tuple[Protocol, ...] = ("crossfit", "shared", "holdout")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class FeatureSpec:
         ``audio`` or ``video``.
     kind
         ``vector``: float32 (dim,) a clip. ``sequence``: float32 (frames, dim) a clip,
-        frames differing from clip to clip.
+        frames differing from clip to clip. ``outputs``: a vector, too, of what a net itself
+        predicts: a logit for each class or tag, or a value for each target.
     dim
         Length of a vector or of a sequence's frame.
     extractor, version

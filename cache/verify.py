@@ -159,7 +159,7 @@ def _feature_problems(group: Any, index: Index, table: ClipTable) -> list[str]:
     values = group["values"]
     if _whole(values, index, stored_checksum(group)):
         return problems
-    rows = _vector_problems if spec.kind == "vector" else _sequence_problems
+    rows = _vector_problems if spec.kind != "sequence" else _sequence_problems
     bad_rows = [f"{label} of clip {p}" for p in rows(values, index, table)]
     if not bad_rows:
         bad_rows = [f"{label}: the values do not fit their checksum"] * bool(stored_checksum(group))
@@ -169,7 +169,7 @@ def _feature_problems(group: Any, index: Index, table: ClipTable) -> list[str]:
 def _whole(values: Any, index: Index, checksum: str) -> bool:
     """Whether the values are as written, finite where present and NaN where missing."""
     state = values_checksum()
-    vector = index.spec.kind == "vector"
+    vector = index.spec.kind != "sequence"
     # Small enough to stay in the processor's cache while it is looked at.
     step = max(1, (1 << 20) // (4 * index.spec.dim))
     block = np.empty((min(step, len(values)), index.spec.dim), np.float32)

@@ -256,7 +256,8 @@ class CacheWriter:
         name
             Feature name, ``@`` and which net.
         values
-            Series of equal length: ``epoch``, ``train_loss``, ``val_loss``, ``val_accuracy``.
+            Series of equal length: ``epoch``, ``train_loss``, ``val_loss``, ``val_accuracy``;
+            and others, as by iteration.
         """
         self._check_open()
         self._memory.curves[name] = {k: [float(v) for v in s] for k, s in values.items()}

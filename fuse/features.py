@@ -63,10 +63,17 @@ class Features:
     settings
         How its vectors become what heads read.
 
+    Attributes
+    ----------
+    modality
+        Name of each feature to ``audio`` or ``video``.
+    outputs
+        The same of what nets themselves predict, which is no feature of any head.
+
     Raises
     ------
     BadFeatures
-        There is none, or a crossfitted one lacks the net of a fold.
+        There is no feature, or a crossfitted one lacks the net of a fold.
     """
 
     def __init__(self, cache: Cache, settings: FeatureSettings = PLAIN) -> None:
@@ -75,12 +82,15 @@ class Features:
         if settings.lld:
             self._statistics = DescriptorStatistics(cache, settings.lld, settings.lld_statistics)
         self.modality: dict[str, str] = {}
+        self.outputs: dict[str, str] = {}
         self._variants: dict[str, tuple[FeatureSpec, ...]] = {}
         for name in cache.names():
             variants = cache.variants(name)
-            if variants[0].kind == "vector":
-                self.modality[name] = variants[0].modality
-                self._variants[name] = variants
+            if variants[0].kind == "sequence":
+                continue
+            listed = self.modality if variants[0].kind == "vector" else self.outputs
+            listed[name] = variants[0].modality
+            self._variants[name] = variants
         if self._statistics is not None:
             self.modality[LLD] = self._statistics.spec.modality
             self._variants[LLD] = (self._statistics.spec,)
@@ -88,7 +98,7 @@ class Features:
             raise BadFeatures(
                 f"{cache.path}: holds no feature vectors to evaluate: run 'mvemo extract' first"
             )
-        for name in self.modality:
+        for name in (*self.modality, *self.outputs):
             self._check_folds(name)
 
     def _check_folds(self, name: str) -> None:
@@ -128,6 +138,10 @@ class Features:
             if protocol in protocols:
                 return protocol
         return "none"
+
+    def own_outputs(self, name: str, fold: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """What the net of a fold predicts itself, as of `Cache.vectors`."""
+        return self._cache.vectors(name, fold)
 
     def matrix(self, name: str, fold: int | None) -> Matrix:
         """A feature as heads read it, of a fold's net where there is one for each fold."""

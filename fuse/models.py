@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from mvemo.fuse.errors import BadFeatures
 
@@ -22,6 +23,14 @@ SECOND_LAYERS = (STACKED, LATE)
 Key = tuple[str, ...]
 
 
+class _OfFeatures(Protocol):
+    @property
+    def features(self) -> tuple[str, ...]: ...
+
+
+M = TypeVar("M", bound=_OfFeatures)
+
+
 @dataclass(frozen=True)
 class Model:
     """A head over concatenated features.
@@ -34,11 +43,14 @@ class Model:
         In the order of concatenation.
     modalities
         Of ``audio`` and ``video``, those it needs.
+    by_net
+        Its outputs are those of a net's own last layer: no head is fitted.
     """
 
     name: str
     features: tuple[str, ...]
     modalities: tuple[str, ...]
+    by_net: bool = False
 
     @property
     def key(self) -> Key:
@@ -64,8 +76,8 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
     """
     for name in modality:
         check_feature_name(name)
-    audio = _ordered((name for name in modality if modality[name] == "audio"), AUDIO)
-    video = _ordered((name for name in modality if modality[name] == "video"), VIDEO)
+    audio = in_order((name for name in modality if modality[name] == "audio"), AUDIO)
+    video = in_order((name for name in modality if modality[name] == "video"), VIDEO)
     models = [Model(name, (name,), (modality[name],)) for name in (*audio, *video)]
     models += [
         Model(f"{picture}+{sound}", (picture, sound), ("audio", "video"))
@@ -107,6 +119,12 @@ def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> t
     return tuple(known[name] for name in dict.fromkeys(names))
 
 
+def with_nets(models: Sequence[M], nets: Sequence[M]) -> tuple[M, ...]:
+    """The models in the order of report, those of nets themselves after single features."""
+    n_single = sum(len(model.features) == 1 for model in models)
+    return (*models[:n_single], *nets, *models[n_single:])
+
+
 def modalities_of(models: Sequence[Model]) -> tuple[str, ...]:
     """Of ``audio`` and ``video``, those that any of the models needs."""
     return tuple(
@@ -138,7 +156,7 @@ def parts_of(models: Sequence[Model], modality: Mapping[str, str]) -> Parts:
     }
 
 
-def _ordered(names: Iterable[str], first: Sequence[str]) -> list[str]:
+def in_order(names: Iterable[str], first: Sequence[str]) -> list[str]:
     """Those of `first` in its order, then all others by name."""
     rest = sorted(names)
     return [name for name in first if name in rest] + [n for n in rest if n not in first]

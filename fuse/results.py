@@ -70,6 +70,8 @@ class ModelResult:
     n_untrained
         Tested clips that have all features and yet no prediction, because no head could be
         trained without them: their training folds hold one class, or fewer than two clips.
+    by_net
+        The outputs are those of a net's own last layer, without a head.
     """
 
     name: str
@@ -88,6 +90,7 @@ class ModelResult:
     without_modality: Mapping[str, float] = field(default_factory=dict)
     n_fallback: int = 0
     n_untrained: int = 0
+    by_net: bool = False
 
     def value_of(self, column: Column) -> float:
         """The score that a column of a table shows."""
@@ -256,6 +259,7 @@ def score_model(
         name=model.name,
         modalities=model.modalities,
         features=model.features,
+        by_net=model.by_net,
         outputs=outputs,
         calibration=task.calibration(y_true, outputs),
         **vars(scores),

@@ -92,7 +92,7 @@ def song_level(
 
     def decided(model: ModelResult) -> ModelResult:
         outputs = decide_songs(model.outputs, song, len(rows), rule)
-        plain = Model(model.name, model.features, model.modalities)
+        plain = Model(model.name, model.features, model.modalities, model.by_net)
         scored = score_model(results.task, plain, outputs, y_true, folds, results.k)
         complete_songs = np.bincount(song, _has_features(results, model), len(rows)) > 0
         untrained = int((complete_songs & ~scored.valid).sum())
@@ -201,5 +201,7 @@ def _check(
 
 def _has_features(results: Results, model: ModelResult) -> Bools:
     """bool (clips,): tested clips that have every feature of a model."""
+    if model.by_net:
+        return results.tested & model.valid
     present = [results.present[name] for name in model.features if name in results.present]
     return np.asarray(np.logical_and.reduce([results.tested, *present]), dtype=np.bool_)

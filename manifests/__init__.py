@@ -2,7 +2,7 @@
 
 from mvemo.manifests.errors import BadManifest, ManifestError, MissingManifest
 from mvemo.manifests.labels import TASKS, Task
-from mvemo.manifests.layouts.scan import LAYOUTS, Scan, scan_clips
+from mvemo.manifests.layouts.scan import LAYOUTS, Scan, Selection, scan_clips
 from mvemo.manifests.layouts.sources import infer_group, source_of, with_inferred_groups
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.problems import Problem
@@ -34,6 +34,7 @@ __all__ = [
     "Problem",
     "Scan",
     "Scheme",
+    "Selection",
     "Task",
     "apply_scheme",
     "check_manifest",

@@ -16,12 +16,14 @@ from numpy.typing import ArrayLike
 
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.problems import Problems
-from mvemo.manifests.tables import format_names, parse_names, parse_number
+from mvemo.manifests.tables import RESERVED, format_names, parse_names, parse_number
 from mvemo.manifests.types import F64, Bools, Ints
 
 Task = Literal["multiclass", "multilabel", "regression"]
 Label = tuple[str, ...] | tuple[float, ...]
 
+# How a table's cells say whether a clip has a tag.
+_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
 # Values are stratified by this many quantile bins of the first targets.
 _BINS = 5
 _TARGETS = 2
@@ -38,10 +40,11 @@ class LabelKind(ABC):
     task
         That has such labels.
     numeric
-        Labels are numbers, in a column of the manifest for each target; else they are
-        names, in the one column ``label``.
+        Labels are numbers, in a column of the manifest for each target.
     exclusive
         A clip has exactly one label.
+    named_by_columns
+        A table without the column ``label`` has one for each tag, of 0 and 1.
     dtype
         Of an array of labels.
     n_axes
@@ -51,11 +54,12 @@ class LabelKind(ABC):
     task: ClassVar[Task]
     numeric: ClassVar[bool] = False
     exclusive: ClassVar[bool] = False
+    named_by_columns: ClassVar[bool] = False
     dtype: ClassVar[type[np.int64] | type[np.float64]] = np.int64
     n_axes: ClassVar[tuple[int, ...]] = (2,)
 
     def columns(self, classes: Sequence[str]) -> list[str]:
-        """The columns of a manifest that hold labels."""
+        """The columns of a manifest that hold labels, where it is written."""
         return list(classes) if self.numeric else ["label"]
 
     @abstractmethod
@@ -71,7 +75,7 @@ class LabelKind(ABC):
         Names must be among the classes; None takes any.
         """
 
-    def format(self, label: Label) -> list[str]:
+    def format(self, label: Label, classes: Sequence[str]) -> list[str]:
         """The cells of a label, one for each of `columns`."""
         return [str(part) for part in label]
 
@@ -142,9 +146,17 @@ class ClassLabels(LabelKind):
 
 
 class TagLabels(LabelKind):
-    """Any number of tags for each clip."""
+    """Any number of tags for each clip: a column of 0 and 1 for each tag, or a list of names.
+
+    The list is in the one column ``label``, separated by ``;``. It is also what is written
+    where a tag has the name of another column.
+    """
 
     task = "multilabel"
+    named_by_columns = True
+
+    def columns(self, classes: Sequence[str]) -> list[str]:
+        return ["label"] if set(classes) & set(RESERVED) else list(classes)
 
     def parse(
         self,
@@ -153,6 +165,9 @@ class TagLabels(LabelKind):
         line: int,
         problems: Problems,
     ) -> Label:
+        if "label" not in fields:
+            tags = classes or ()
+            return tuple(tag for tag in tags if _flag(fields[tag], tag, line, problems))
         try:
             names = parse_names(fields["label"], ";")
         except ValueError as error:
@@ -160,8 +175,11 @@ class TagLabels(LabelKind):
             names = []
         return _known(names, classes, line, problems)
 
-    def format(self, label: Label) -> list[str]:
-        return [format_names(super().format(label), ";")]
+    def format(self, label: Label, classes: Sequence[str]) -> list[str]:
+        if self.columns(classes) == ["label"]:
+            return [format_names([str(tag) for tag in label], ";")]
+        tags = set(label)
+        return [str(int(name in tags)) for name in classes]
 
     def array(self, labels: Sequence[Label], classes: Sequence[str]) -> Ints:
         index = {name: i for i, name in enumerate(classes)}
@@ -222,6 +240,18 @@ class ValueLabels(LabelKind):
 
     def counts(self, labels: Ints | F64, classes: Sequence[str]) -> list[str]:
         return [f"{v.min():g} to {v.max():g}, mean {v.mean():.4g}" for v in labels.T]
+
+
+def is_flag(cell: str) -> bool:
+    """Whether a cell says that a clip has a tag, or has it not: 1 or 0."""
+    return cell.strip() in _FLAGS
+
+
+def _flag(cell: str, tag: str, line: int, problems: Problems) -> bool:
+    """The meaning of a tag's cell; a problem of the line where it has none."""
+    if not is_flag(cell):
+        problems.add(line, f"tag {tag!r} is {cell!r}; write 1 where the clip has it, else 0")
+    return _FLAGS.get(cell.strip(), False)
 
 
 def _known(

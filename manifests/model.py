@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -35,6 +35,9 @@ class Clip:
         0-based, where the manifest prescribes folds.
     split
         Name of a prescribed split (``train``, ``val``, ``test``), where given.
+    extra
+        (column, cell) of what else a data set says of a clip, as RAVDESS's intensity: kept
+        in manifest files, and used by nothing else.
     """
 
     clip_id: str
@@ -45,6 +48,7 @@ class Clip:
     duration: float | None = None
     fold: int | None = None
     split: str | None = None
+    extra: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

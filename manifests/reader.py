@@ -9,10 +9,10 @@ The file is plain CSV in UTF-8. Lines above the table may state what a table can
     # root: .
     path,label,group
 
-``classes`` may also be a JSON list, for names that hold commas; for regression it names
-the columns of the targets. ``root`` is relative to the file's own folder. A CSV without
-any such line, with columns ``path`` and ``label``, is a multiclass manifest with its
-classes in alphabetical order.
+``classes`` may also be a JSON list, for names that hold commas; for regression, and for
+tags without a column ``label``, it names the columns of the targets or tags. ``root`` is
+relative to the file's own folder. A CSV without any such line, with columns ``path`` and
+``label``, is a multiclass manifest with its classes in alphabetical order.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mvemo.manifests.labels import TASKS, LabelKind, Task, label_kind
+from mvemo.manifests.labels import TASKS, LabelKind, Task, is_flag, label_kind
 from mvemo.manifests.layouts.sources import source_of
 from mvemo.manifests.media_files import check_media
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problem, Problems
-from mvemo.manifests.rows import RESERVED, Row, finish_rows, inside_root, parse_row
-from mvemo.manifests.tables import MANIFEST_VERSION, Table, parse_names, read_table
+from mvemo.manifests.rows import Row, finish_rows, inside_root, parse_row
+from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, Table, parse_names, read_table
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,12 @@ def read_manifest(
 ) -> Manifest:
     """Read a manifest, or a user's own CSV.
 
-    Columns: ``path``, and ``label`` (for multilabel: tags separated by ``;``) or, for
-    regression, one column for each target. Optional: ``clip_id`` (default: the path
-    without its suffix, with ``@start`` for segments of one file), ``group`` (default:
-    the clip's id; for segments of one file, that file), ``start`` and ``duration`` in
-    seconds, ``fold`` (from 0), ``split``. Other columns are ignored.
+    Columns: ``path``, and ``label``; for multilabel tags separated by ``;`` in it, or a
+    column of 0 and 1 for each tag; for regression a column for each target. Optional:
+    ``clip_id`` (default: the path without its suffix, with ``@start`` for segments of one
+    file), ``group`` (default: the clip's id; for segments of one file, that file), ``start``
+    and ``duration`` in seconds, ``fold`` (from 0), ``split``. Other columns are kept in
+    `Clip.extra` where the file is one of ours, else ignored.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def read_manifest(
         Folder of the media files; default: what the file states, else its own folder.
     columns
         The file's own name of a column, where it differs: ``{"path": "file"}``. For
-        regression, names that are none of the above are the targets.
+        regression and multilabel, names that are none of the above are the targets or tags.
     task, classes, name
         In place of what the file states.
     media
@@ -197,11 +198,12 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
     if not root.is_dir():
         problems.add(table.line("root"), f"the media root {str(root)!r} is not a folder")
     kind = label_kind(task)
-    classes = _stated_classes(table, kind, given, problems)
+    spread = kind.numeric or (kind.named_by_columns and not _has_label_column(table, given))
+    classes = _stated_classes(table, kind, spread, given, problems)
 
     rows: list[Row] = []
     if readable and table.rows:
-        rows = _parse_rows(table, _Columns(kind, classes, given.columns, root), problems)
+        rows = _parse_rows(table, _Columns(kind, spread, classes, given.columns, root), problems)
     if readable and len(table.rows) < 2:
         problems.add(0, "no clips: the table has a header at most")
     if classes is None:
@@ -214,10 +216,7 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
         _order_names(rows, classes)
     finish_rows(rows, problems)
     # Broken rows have been reported; without them the rest is still a whole manifest.
-    clips = tuple(
-        Clip(r.clip_id, r.path, r.label, r.group, r.start, r.duration, r.fold, r.split)
-        for r in rows
-    )
+    clips = tuple(row.clip() for row in rows)
     name = given.name or table.setting("name", path.stem)
     return Manifest(name, task, tuple(classes), clips, root, synthetic == "true"), rows
 
@@ -231,11 +230,29 @@ def _stated_task(table: Table, problems: Problems) -> Task:
     return "multiclass"
 
 
+def _has_label_column(table: Table, given: _Given) -> bool:
+    header = table.rows[0][1] if table.rows else ()
+    return given.columns.get("label", "label") in [cell.strip() for cell in header]
+
+
+def _tag_columns(table: Table) -> list[str]:
+    """Columns of a foreign table that can be tags: not ours, and of 0 and 1 alone."""
+    if not table.rows:
+        return []
+    header = [cell.strip() for cell in table.rows[0][1]]
+    rows = [cells for _, cells in table.rows[1:] if len(cells) == len(header)]
+    return [
+        name
+        for i, name in enumerate(header)
+        if name not in RESERVED and rows and all(is_flag(cells[i]) for cells in rows)
+    ]
+
+
 def _stated_classes(
-    table: Table, kind: LabelKind, given: _Given, problems: Problems
+    table: Table, kind: LabelKind, spread: bool, given: _Given, problems: Problems
 ) -> list[str] | None:
     """Classes, tags or targets as caller or file name them; None where they follow
-    from the rows.
+    from the rows. `spread`: there is a column for each.
     """
     classes = list(given.classes) if given.classes is not None else None
     line = table.line("classes")
@@ -244,10 +261,16 @@ def _stated_classes(
             classes = parse_names(table.settings["classes"][1], ",")
         except ValueError as error:
             problems.add(line, str(error))
-    if classes is None and kind.numeric:
+    if classes is None and spread:
         classes = [key for key in given.columns if key not in RESERVED]
-        if not classes:
+        if not classes and not kind.numeric:
+            classes = _tag_columns(table)
+        if not classes and kind.numeric:
             problems.add(0, f"a {kind.task} manifest needs `# classes:` with its targets' columns")
+        elif not classes:
+            problems.add(
+                0, f"a {kind.task} manifest needs a column label, or one of 0 and 1 for each tag"
+            )
     if classes is None:
         return None
     repeated = sorted({name for name in classes if classes.count(name) > 1})
@@ -257,9 +280,10 @@ def _stated_classes(
         problems.add(line, "a class with an empty name")
     if kind.exclusive and len(classes) < 2:
         problems.add(line, f"{len(classes)} class(es) named; a {kind.task} task needs two at least")
-    if kind.numeric:
+    if spread:
         if clash := sorted(set(classes) & set(RESERVED)):
-            problems.add(line, f"targets must not be named {', '.join(map(repr, clash))}")
+            what = "targets" if kind.numeric else "tags with a column each"
+            problems.add(line, f"{what} must not be named {', '.join(map(repr, clash))}")
         classes = [name for name in classes if name not in RESERVED]
     return classes
 
@@ -277,6 +301,7 @@ class _Columns:
     """What is needed to read the columns of a table."""
 
     kind: LabelKind
+    spread: bool
     classes: Sequence[str] | None
     mapped: Mapping[str, str]
     root: Path
@@ -284,13 +309,11 @@ class _Columns:
     @property
     def known(self) -> list[str]:
         """All columns that are read."""
-        if self.kind.numeric:
-            return [*RESERVED[1:], *(self.classes or ())]
-        return [*RESERVED]
+        return [*RESERVED[1:], *(self.classes or ())] if self.spread else [*RESERVED]
 
     @property
     def required(self) -> list[str]:
-        return ["path", *self.kind.columns(self.classes or ())]
+        return ["path", *((self.classes or ()) if self.spread else ("label",))]
 
 
 def _place_columns(table: Table, columns: _Columns, problems: Problems) -> dict[str, int] | None:
@@ -325,7 +348,11 @@ def _parse_rows(table: Table, columns: _Columns, problems: Problems) -> list[Row
     place = _place_columns(table, columns, problems)
     if place is None:
         return []
-    n_columns = len(table.rows[0][1])
+    header = [cell.strip() for cell in table.rows[0][1]]
+    n_columns = len(header)
+    # Of foreign tables nobody knows what other columns are.
+    used = set(place.values()) if table.kind else set(range(n_columns))
+    extra = [(i, name) for i, name in enumerate(header) if i not in used]
     rows: list[Row] = []
     outside: list[Row] = []
     for line, cells in table.rows[1:]:
@@ -338,6 +365,7 @@ def _parse_rows(table: Table, columns: _Columns, problems: Problems) -> list[Row
             for key, i in place.items()
         }
         row = parse_row(fields, line, columns.kind, columns.classes, problems)
+        row.extra = tuple((name, cells[i].strip()) for i, name in extra)
         tidy = inside_root(row.path, columns.root) if row.path else ""
         if tidy is None:
             outside.append(row)

@@ -11,13 +11,12 @@ from pathlib import Path
 
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import LabelKind
+from mvemo.manifests.model import Clip
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.tables import parse_stretch
 
 # A path that tidying leaves as it is; what else is tidy takes the longer way.
 _TIDY = re.compile(r"(?:[^./\\][^/\\]*/)*[^./\\][^/\\]*")
-
-RESERVED = ("label", "path", "clip_id", "group", "start", "duration", "fold", "split")
 
 
 @dataclass(slots=True)
@@ -33,7 +32,22 @@ class Row:
     duration: float | None = None
     fold: int | None = None
     split: str | None = None
+    extra: tuple[tuple[str, str], ...] = ()
     bad_fold: bool = False
+
+    def clip(self) -> Clip:
+        """The clip that the row has become."""
+        return Clip(
+            self.clip_id,
+            self.path,
+            self.label,
+            self.group,
+            self.start,
+            self.duration,
+            self.fold,
+            self.split,
+            self.extra,
+        )
 
 
 def parse_row(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.labels import label_kind
@@ -24,11 +24,18 @@ class Scheme:
         In the order of the paper.
     words
         Word in lower case, parts separated by one blank -> class.
+    doubtful
+        Word, as in `words` -> what a user must know where it is mapped.
     """
 
     name: str
     classes: tuple[str, ...]
     words: Mapping[str, str]
+    doubtful: Mapping[str, str] = field(default_factory=dict)
+
+    def doubt(self, label: str) -> str:
+        """What must be known of a label's class; empty where it is plain."""
+        return self.doubtful.get(_normalise(label), "")
 
     def class_of(self, label: str) -> str | None:
         """The class of a label, or None; case, ``_``, ``-`` and brackets do not matter."""
@@ -39,13 +46,17 @@ def _normalise(label: str) -> str:
     return " ".join(label.casefold().translate(str.maketrans("_-()", "    ")).split())
 
 
-def _scheme(name: str, members: Mapping[str, Iterable[str]]) -> Scheme:
+def _scheme(
+    name: str,
+    members: Mapping[str, Iterable[str]],
+    doubtful: Mapping[str, str] | None = None,
+) -> Scheme:
     words: dict[str, str] = {}
     for class_name, listed in members.items():
         for word in (class_name, *listed):
             if words.setdefault(_normalise(word), class_name) != class_name:
                 raise ValueError(f"scheme {name}: {word!r} stands for two classes")
-    return Scheme(name, tuple(members), words)
+    return Scheme(name, tuple(members), words, doubtful or {})
 
 
 # PL20 Table 1. The first line of each class has the table's words; the second, spellings
@@ -84,6 +95,7 @@ PL20 = _scheme(
         ),
         "Tension": ("Anger", "Hate", "Rage", "Tense", "Angry"),
     },
+    {"hate": "PL20's Table 1 has it under Sad as well as under Tension; here it is Tension"},
 )
 
 # J22's four classes; RAVDESS's angry, happy, calm and sad are the same four.
@@ -92,7 +104,8 @@ J22 = _scheme(
     {
         "anger": ("angry",),
         "happy": ("happiness",),
-        "relaxation": ("calm", "relax", "relaxed", "relaxing"),
+        # Table 4 calls it quiet.
+        "relaxation": ("calm", "quiet", "relax", "relaxed", "relaxing"),
         "sad": ("sadness",),
     },
 )
@@ -161,11 +174,14 @@ def apply_scheme(
     if kind.numeric:
         raise BadManifest(f"{manifest.name}: scheme {scheme.name} maps labels, not numbers")
     unmapped: Counter[str] = Counter()
+    doubtful: Counter[tuple[str, str]] = Counter()
     clips = []
     for clip in manifest.clips:
         names: list[str] = []
         for label in clip.label:
             name = scheme.class_of(str(label))
+            if doubt := scheme.doubt(str(label)):
+                doubtful[str(label), doubt] += 1
             if name is None:
                 unmapped[str(label)] += 1
             elif name not in names:
@@ -182,7 +198,7 @@ def apply_scheme(
     if not used:
         raise BadManifest(f"{manifest.name}: no label is one of scheme {scheme.name}")
     classes = _in_order(used, scheme.classes)
-    notes = []
+    notes = [f"{label!r} ({n} clips): {doubt}" for (label, doubt), n in sorted(doubtful.items())]
     if unmapped:
         notes.append(f"dropped, for scheme {scheme.name} has no class for them: {listed}")
     if len(classes) < len(scheme.classes):

@@ -21,6 +21,8 @@ from mvemo.manifests.problems import Problems
 MANIFEST_VERSION = "1"
 # Eleven days: no file of sound or video is as long.
 MAX_SECONDS = 1e6
+# Columns of a manifest that are no target's or tag's.
+RESERVED = ("label", "path", "clip_id", "group", "start", "duration", "fold", "split")
 _SETTING = re.compile(r"#\s*([A-Za-z]+)\s*:\s*(.*)$")
 _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
 

@@ -11,7 +11,7 @@ from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.rows import inside_root
-from mvemo.manifests.tables import MANIFEST_VERSION, format_names, write_table
+from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, format_names, write_table
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
@@ -73,12 +73,16 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
 
     kind = label_kind(manifest.task)
     optional = _optional_columns(manifest)
+    extra = _extra_columns(manifest)
     buffer = io.StringIO()
     writer = CsvWriter(buffer)
-    writer.writerow(["clip_id", "path", *kind.columns(manifest.classes), "group", *optional])
+    writer.writerow(
+        ["clip_id", "path", *kind.columns(manifest.classes), "group", *optional, *extra]
+    )
     for clip in manifest.clips:
         _check_clip(clip, manifest.root, path)
         cells = {
+            **dict(clip.extra),
             "start": repr(clip.start),
             "duration": "" if clip.duration is None else repr(clip.duration),
             "fold": "" if clip.fold is None else str(clip.fold),
@@ -88,9 +92,9 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
             [
                 clip.clip_id,
                 clip.path,
-                *kind.format(clip.label),
+                *kind.format(clip.label, manifest.classes),
                 clip.group,
-                *(cells[column] for column in optional),
+                *(cells.get(column, "") for column in (*optional, *extra)),
             ]
         )
     write_table(path, "\n".join(head) + "\n" + buffer.getvalue())
@@ -107,6 +111,12 @@ def _optional_columns(manifest: Manifest) -> list[str]:
     if any(clip.split is not None for clip in clips):
         columns.append("split")
     return columns
+
+
+def _extra_columns(manifest: Manifest) -> list[str]:
+    """Names of `Clip.extra`, but for those that other columns have."""
+    names = dict.fromkeys(name for clip in manifest.clips for name, _ in clip.extra)
+    return [name for name in names if name not in (*RESERVED, *manifest.classes)]
 
 
 def _check_clip(clip: Clip, root: Path, path: Path) -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import PROBE, read_each
 from mvemo.manifests import Manifest
+from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.inputs import media_files
 from mvemo.pipeline.progress import Progress
+
+# A segment may end so many seconds after its file: annotations are of another decoding.
+SLACK = 0.5
+# Segments past the end that a message lists.
+MOST_LISTED = 10
 
 
 def clip_lengths(
@@ -28,6 +35,59 @@ def clip_lengths(
     -------
     Clip id to seconds; None where they are not known.
     """
+    lengths = _file_lengths(manifest, on_problem)
+    seconds: dict[str, float | None] = {}
+    for clip in manifest.clips:
+        length = lengths[clip.path]
+        if length is not None and length <= clip.start:
+            on_problem(f"{clip.clip_id} begins after its file's end")
+            length = None
+        seconds[clip.clip_id] = None if length is None else length - clip.start
+    return seconds
+
+
+def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
+    """Cut segments that end a little after their file, and refuse those that lie beyond it.
+
+    Parameters
+    ----------
+    manifest
+        Of clips with a duration, with media.
+
+    Returns
+    -------
+    The manifest, and notes on segments that were cut and on files that cannot be read.
+
+    Raises
+    ------
+    BadOption
+        Segments end more than `SLACK` after their file: a line each.
+    """
+    notes: list[str] = []
+    lengths = _file_lengths(manifest, lambda problem: notes.append(f"not measured: {problem}"))
+    clips, beyond, n_cut = [], [], 0
+    for clip in manifest.clips:
+        length, duration = lengths[clip.path], clip.duration
+        if length is not None and duration is not None and clip.start + duration > length:
+            if clip.start + duration > length + SLACK or clip.start >= length:
+                beyond.append(
+                    f"{manifest.media_path(clip)}: a segment from {clip.start:g} to "
+                    f"{clip.start + duration:g} s, but the file ends at {length:.2f} s"
+                )
+            duration, n_cut = length - clip.start, n_cut + 1
+        clips.append(replace(clip, duration=duration))
+    if beyond:
+        more = [f"and {len(beyond) - MOST_LISTED} more"] if len(beyond) > MOST_LISTED else []
+        raise BadOption("\n  ".join([*beyond[:MOST_LISTED], *more]))
+    if n_cut:
+        notes.append(f"{n_cut} segments end up to {SLACK:g} s after their file: cut at its end")
+    return replace(manifest, clips=tuple(clips)), tuple(notes)
+
+
+def _file_lengths(
+    manifest: Manifest, on_problem: Callable[[str], object]
+) -> dict[str, float | None]:
+    """Path, as in the manifest, to the seconds of the file; None where they are not known."""
     files = media_files(manifest)
     names = list(files)
     lengths: dict[str, float | None] = dict.fromkeys(names)
@@ -38,11 +98,4 @@ def clip_lengths(
             else:
                 lengths[names[i]] = found
             bar.step(failed=int(lengths[names[i]] is None))
-    seconds: dict[str, float | None] = {}
-    for clip in manifest.clips:
-        length = lengths[clip.path]
-        if length is not None and length <= clip.start:
-            on_problem(f"{clip.clip_id} begins after its file's end")
-            length = None
-        seconds[clip.clip_id] = None if length is None else length - clip.start
-    return seconds
+    return lengths

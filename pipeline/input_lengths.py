@@ -32,7 +32,9 @@ def window_seconds(plan: NetSettings, shared: SharedSettings) -> float | None:
     if isinstance(net_input, AudioInput):
         return net_input.seconds
     if isinstance(net_input, SequenceInput):
-        return net_input.n_frames * shared.descriptors.hop_length / shared.descriptors.sr
+        # Of sequences with frames of their own, those of the shortest steps are the longest.
+        hops = [shared.descriptors.framed(name).hop_length for name in net_input.features]
+        return net_input.n_frames * min(hops) / shared.descriptors.sr
     return net_input.n_frames / plan.view.rate if plan.view.rate else None
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
+from mvemo.cache.spec import TRAINED
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.arrays import NpzFile
 from mvemo.manifests.files import replacing
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from mvemo.extract.settings import NetSettings
 
 NET_PREFIX = "net:"
-# Protocols whose nets were trained on the clips themselves.
-TRAINED = ("crossfit", "shared", "holdout")
 
 
 def trained_specs(model: FinalModel) -> tuple[FeatureSpec, ...]:

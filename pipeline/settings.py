@@ -3,9 +3,10 @@
 A profile is a TOML file with the tables ``[extract]``, ``[descriptors]``,
 ``[nets.NAME]`` and ``[fuse]``; what it does not state keeps its default, which for a net
 is the net's own (`mvemo.extract.nets`).
-Four come with mvemo: ``paper`` (every number of the papers), ``demo`` (small enough for two
-cores), ``pretrained`` (public pretrained nets as they are) and ``best`` (those nets, fine-tuned
-as is done today). ``--set nets.i3d.lr=3e-4``
+Five come with mvemo: ``paper`` (every number of the papers), ``c17`` (the music tagger of Choi
+et al. 2017 as it is), ``demo`` (small enough for two cores), ``pretrained`` (public pretrained
+nets as they are) and ``best`` (those nets, fine-tuned as is done today).
+``--set nets.i3d.lr=3e-4``
 overrides one value; a key that no setting has is an error that lists those there are.
 """
 
@@ -40,7 +41,7 @@ from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import FuseError
 from mvemo.pipeline.errors import BadOption
 
-PROFILES = ("best", "demo", "paper", "pretrained")
+PROFILES = ("best", "c17", "demo", "paper", "pretrained")
 # Those of PL20 and Z22, which run unless others are asked for.
 DEFAULT_NETS = ("music1d", "music2d", "c3d", "i3d")
 
@@ -112,6 +113,7 @@ class ExtractSettings:
         "mel",
         "mfcc",
         "rp",
+        "mfcc_rp",
         "f0",
         "formants",
         "contrast",

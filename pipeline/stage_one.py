@@ -32,7 +32,11 @@ from mvemo.pipeline.messages import tell, tell_note
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_steps import FeatureWriter
-from mvemo.pipeline.starting_weights import fetch_missing_weights, refuse_missing_weights
+from mvemo.pipeline.starting_weights import (
+    fetch_missing_weights,
+    random_start_note,
+    refuse_missing_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -139,9 +143,13 @@ def run_extract(
         _propose_pretrained(settings)
     earlier = _earlier_folds(out) if settings.extract.keep_folds else None
     evaluation = extracted_clips(manifest, settings.extract, folds, earlier=earlier)
+    start = [note for note in [random_start_note(plans, settings)] if note]
+    for note in start:
+        tell_note(note)
     facts = provenance(
         settings=settings.record(),
         manifest={"name": manifest.name, "digest": manifest.digest},
+        notes=start,
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     with CacheWriter(out, evaluation.table, provenance=facts) as writer:

@@ -15,8 +15,8 @@ from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import describe_device, pick_device
-from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
+from mvemo.extract.training.embedding import embed_rows, outputs_of
+from mvemo.extract.training.protocols import TrainedNet, TrainingClips, outputs_spec, train_nets
 from mvemo.extract.views import ViewSettings
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
@@ -129,7 +129,8 @@ class FeatureWriter:
         try:
             self._train_and_embed(plan, folds, splits)
         except TrainingDiverged:
-            self._writer.withdraw(plan.name)
+            for name in (plan.name, f"{plan.name}-outputs"):
+                self._writer.withdraw(name)
             raise
         self.features.append(plan.name)
 
@@ -155,6 +156,10 @@ class FeatureWriter:
         clip_ids = self._manifest.clip_ids
         keys = self._keys(spec, usable)
         outdated = keys.keys() - writer.current(spec, keys)
+        own = outputs_spec(trained, self._manifest)
+        own_keys = {} if own is None else self._keys(own, usable)
+        if own is not None:
+            outdated |= own_keys.keys() - writer.current(own, own_keys)
         n_failed = 0
         for batch_rows, values in embed_rows(
             net,
@@ -165,10 +170,13 @@ class FeatureWriter:
             precision=self._run.precision,
             independent=True,
         ):
-            for row, vector in zip(batch_rows, values, strict=True):
+            outputs = outputs_of(net, values) if own is not None else values
+            for row, vector, output in zip(batch_rows, values, outputs, strict=True):
                 clip_id = clip_ids[row]
-                if np.isfinite(vector).all():
+                if np.isfinite(vector).all() and np.isfinite(output).all():
                     writer.put(spec, clip_id, keys[clip_id], vector)
+                    if own is not None:
+                        writer.put(own, clip_id, own_keys[clip_id], output)
                     writer.clear_failures(clip_id, f"embed:{spec.name}")
                 else:
                     writer.fail(clip_id, f"embed:{spec.name}", "the embedding is not finite")

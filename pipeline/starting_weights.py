@@ -57,6 +57,23 @@ def fetch_missing_weights(
     return complete, notes
 
 
+def random_start_note(plans: Sequence[NetSettings], settings: Settings) -> str:
+    """A note on nets that start from random weights though their papers' did not; or empty."""
+    if settings.extract.run.protocol == "frozen":
+        return ""
+    listed = [
+        f"{plan.name} ({NETS[plan.name].started_from})"
+        for plan in plans
+        if NETS[plan.name].started_from and not plan.weights
+    ]
+    if not listed:
+        return ""
+    return (
+        f"Trained from random weights, where the papers start from pretrained ones: "
+        f"{', '.join(listed)}; give them with --weights NET=FILE."
+    )
+
+
 def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
     """Whether a net takes fetched weights, here already or not."""
     pretrained = plan.weights == FETCHED

@@ -32,13 +32,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
-from typing import Any
+from typing import Any, get_args
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.spec import FeatureSpec, Kind
 from mvemo.cache.storage.encoding import CHECKSUM, curves_from_json, text_checksum, to_json
 from mvemo.cache.storage.plain import array_of, attribute, part, texts_of
 from mvemo.cache.table import ClipTable
@@ -241,7 +241,7 @@ def _check_facts(facts: Any) -> None:
     for name, kind in kinds.items():
         if not isinstance(facts[name], kind) or isinstance(facts[name], bool):
             raise ValueError(f"its spec's {name} is {shown(str(facts[name]))}")
-    if facts["kind"] not in ("vector", "sequence") or facts["dim"] < 1:
+    if facts["kind"] not in get_args(Kind) or facts["dim"] < 1:
         raise ValueError(f"its spec is a {facts['kind']!r} of {facts['dim']} numbers")
 
 

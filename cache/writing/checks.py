@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 
 from mvemo.cache.errors import BadCache
-from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.spec import FeatureSpec, Kind
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32
 from mvemo.manifests.labels import label_kind
@@ -64,8 +66,8 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
     label = f"{where}: feature {spec.name!r}"
     if not spec.name or "/" in spec.name or spec.name in (".", "..") or not spec.name.isprintable():
         raise BadCache(f"{label}: a name needs printable characters, and no slash")
-    if spec.kind not in ("vector", "sequence"):
-        raise BadCache(f"{label}: kind {spec.kind!r} is none of vector, sequence")
+    if spec.kind not in get_args(Kind):
+        raise BadCache(f"{label}: kind {spec.kind!r} is none of {', '.join(get_args(Kind))}")
     if spec.modality not in ("audio", "video"):
         raise BadCache(f"{label}: modality {spec.modality!r} is none of audio, video")
     if spec.dim < 1:
@@ -84,7 +86,7 @@ def checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:
     if not isinstance(array, np.ndarray) or array.dtype != np.float32:
         kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
         raise BadCache(f"{where}: {kind} was given, a float32 array is needed")
-    if spec.kind == "vector":
+    if spec.kind != "sequence":
         if array.shape != (spec.dim,):
             raise BadCache(f"{where}: shape {array.shape}, needed is ({spec.dim},)")
     elif array.ndim != 2 or array.shape[1] != spec.dim or not len(array):

@@ -90,7 +90,7 @@ class Plan:
         n = len(self.table)
         values = 0
         for feature in self.features.values():
-            rows = n if feature.spec.kind == "vector" else int(feature.frames.sum())
+            rows = n if feature.spec.kind != "sequence" else int(feature.frames.sum())
             values += 4 * feature.spec.dim * rows
         curves = sum(len(s) for curve in self.curves.values() for s in curve.values())
         texts = len(json.dumps(self.provenance, default=str))
@@ -227,7 +227,7 @@ def write_plan(file: h5py.File, plan: Plan) -> None:
         # A shard may hold two generations of one feature.
         item = group.create_group(name if name not in group else f"{name}~{digest[:12]}")
         item.attrs["order"] = order
-        write = _write_vectors if feature.spec.kind == "vector" else _write_sequences
+        write = _write_vectors if feature.spec.kind != "sequence" else _write_sequences
         item.attrs["values_checksum"] = write(item, plan, digest)
         index = Index(
             feature.spec, feature.origin >= 0, feature.keys, feature.checksums, feature.frames

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -110,7 +110,8 @@ _DESCRIPTORS = {
     ),
     "chroma": _Descriptor(lambda s: 12, (), lambda b: chroma(b.power, b.banks.chroma)),
 }
-DESCRIPTORS = (*_DESCRIPTORS, "times")
+_TIMES = ("times", "spectrogram_times")
+DESCRIPTORS = (*_DESCRIPTORS, *_TIMES)
 
 
 def dim_of(name: str, settings: DescriptorSettings) -> int:
@@ -127,7 +128,7 @@ def dim_of(name: str, settings: DescriptorSettings) -> int:
     (64, 8)
     """
     _check_name(name)
-    return 1 if name == "times" else _DESCRIPTORS[name].dim(settings)
+    return 1 if name in _TIMES else _DESCRIPTORS[name].dim(settings.framed(name))
 
 
 def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
@@ -147,7 +148,7 @@ def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
     ['f0_max', 'f0_min', 'f0_threshold']
     """
     _check_name(name)
-    deciding = _FRAMING + (() if name == "times" else _DESCRIPTORS[name].settings)
+    deciding = _FRAMING + (() if name in _TIMES else _DESCRIPTORS[name].settings)
     return FeatureSpec(
         name=name,
         modality="audio",
@@ -155,7 +156,7 @@ def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
         dim=dim_of(name, settings),
         extractor=f"descriptor:{name}",
         version=VERSION,
-        params=settings.record(deciding),
+        params=settings.framed(name).record(deciding),
     )
 
 
@@ -167,6 +168,8 @@ def describe(
     banks: FilterBanks | None = None,
 ) -> dict[str, F32]:
     """Descriptors of a clip, one row for each frame that is not silent.
+
+    ``spectrogram`` and ``spectrogram_times`` have frames of their own.
 
     Frames are worked on some tens at a time, so that memory beyond the results does not
     grow with the clip.
@@ -206,7 +209,7 @@ def describe(
         Octave-based spectral contrast.
     ``chroma``
         Energy by pitch class from C, the largest 1; 0 in frames without energy.
-    ``times``
+    ``times``, ``spectrogram_times``
         Centre of the frame in seconds from the waveform's start.
 
     Raises
@@ -243,12 +246,28 @@ def describe(
     for name in names:
         _check_name(name)
     y = np.asarray(y, dtype=np.float32)
+    by_framing: dict[DescriptorSettings, list[str]] = {}
+    for name in names:
+        by_framing.setdefault(settings.framed(name), []).append(name)
+    values: dict[str, F32] = {}
+    for framed, alike in by_framing.items():
+        values |= _describe_framed(y, framed, alike, banks)
+    return {name: values[name] for name in names}
+
+
+def _describe_framed(
+    y: F32, settings: DescriptorSettings, names: Sequence[str], banks: FilterBanks | None
+) -> dict[str, F32]:
+    """Descriptors that share their frames."""
     numbers = audible_frames(y, settings)
-    out = {name: np.empty((len(numbers), dim_of(name, settings)), np.float32) for name in names}
-    if "times" in out:
-        centre = (numbers * settings.hop_length + settings.n_fft / 2) / settings.sr
-        out["times"][:, 0] = centre
     computed = [name for name in names if name in _DESCRIPTORS]
+    out: dict[str, F32] = {}
+    for name in names:
+        dim = _DESCRIPTORS[name].dim(settings) if name in computed else 1
+        out[name] = np.empty((len(numbers), dim), np.float32)
+        if name not in computed:
+            centre = (numbers * settings.hop_length + settings.n_fft / 2) / settings.sr
+            out[name][:, 0] = centre
     first = 0
     for frames in blocks(y, settings, numbers) if computed else ():
         block = _Block(frames, settings, banks)

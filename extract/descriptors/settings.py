@@ -19,18 +19,20 @@ _COSINES = {
     "hann": (0.5, 0.5),
     "blackmanharris": (0.35875, 0.48829, 0.14128, 0.01168),
 }
+# The descriptors that have the spectrogram's frames.
+SPECTROGRAM = ("spectrogram", "spectrogram_times")
 # Formants are looked for below this, in Hz, or below half the sampling rate.
 FORMANT_RANGE = 5500.0
 
 
 @dataclass(frozen=True)
 class DescriptorSettings:
-    """Settings of all descriptors of a clip; they share one framing.
+    """Settings of all descriptors of a clip; all but the spectrogram share one framing.
 
     The defaults of the framing are J22's (2.2.1): 2,048 samples at 44.1 kHz, half
-    overlapping, under the Blackman-Harris window. These are frames of 46 ms; for the 10 to
-    30 ms that J22 2.3.1 names for the spectrogram, take ``n_fft=1024, hop_length=512``.
-    J22 gives none of the other numbers.
+    overlapping, under the Blackman-Harris window, which are frames of 46 ms. For the
+    spectrogram J22 2.3.1 names frames of 10 to 30 ms: 1,024 samples are 23 ms. J22 gives none
+    of the other numbers.
 
     Parameters
     ----------
@@ -40,6 +42,8 @@ class DescriptorSettings:
         Samples a frame, even, at least 64.
     hop_length
         Samples between the starts of neighbouring frames, from 1 to n_fft.
+    spectrogram_n_fft, spectrogram_hop_length
+        `n_fft` and `hop_length` of the spectrogram.
     window
         Name of a window that ``scipy.signal.get_window`` knows.
     silence_db
@@ -85,6 +89,8 @@ class DescriptorSettings:
     sr: int = 44_100
     n_fft: int = 2048
     hop_length: int = 1024
+    spectrogram_n_fft: int = 1024
+    spectrogram_hop_length: int = 512
     window: str = "blackmanharris"
     silence_db: float = -60.0
     n_mels: int = 64
@@ -105,6 +111,10 @@ class DescriptorSettings:
         if self.n_fft % 2:
             raise BadSetting(f"n_fft is {self.n_fft}: it must be even")
         self._within("hop_length", 1, self.n_fft)
+        self._within("spectrogram_n_fft", 64, 1 << 16)
+        if self.spectrogram_n_fft % 2:
+            raise BadSetting(f"spectrogram_n_fft is {self.spectrogram_n_fft}: it must be even")
+        self._within("spectrogram_hop_length", 1, self.spectrogram_n_fft)
         self._within("silence_db", -200.0, 0.0)
         self._within("n_mels", 1, 4096)
         self._within("n_mfcc", 1, self.n_mels)
@@ -150,10 +160,32 @@ class DescriptorSettings:
         """Highest bin of the band in which formants are looked for."""
         return min(int(FORMANT_RANGE * self.n_fft / self.sr), self.n_fft // 2)
 
+    def framed(self, name: str) -> DescriptorSettings:
+        """The settings with `n_fft` and `hop_length` as a descriptor has them.
+
+        Examples
+        --------
+        >>> settings = DescriptorSettings()
+        >>> settings.framed("spectrogram").n_fft, settings.framed("mfcc").n_fft
+        (1024, 2048)
+        """
+        if name not in SPECTROGRAM:
+            return self
+        values = asdict(self)
+        values["n_fft"], values["hop_length"] = self.spectrogram_n_fft, self.spectrogram_hop_length
+        return _SpectrogramSettings(**values)
+
     def record(self, names: tuple[str, ...]) -> dict[str, Any]:
         """Some settings as JSON values, under the names that feature caches know."""
         values = asdict(self)
         return {_RECORDED_NAMES.get(name, name): values[name] for name in names}
+
+
+class _SpectrogramSettings(DescriptorSettings):
+    """Checked already; nothing but a spectrum is taken of such frames."""
+
+    def __post_init__(self) -> None:
+        pass
 
 
 @lru_cache(maxsize=16)

@@ -8,11 +8,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.arrays import I64
 from mvemo.extract.descriptors import dim_of
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
@@ -20,6 +18,8 @@ from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
 from mvemo.extract.nets.parts.registry import scaled
 from mvemo.extract.nets.parts.sequences import (
     FrameNorm,
+    band_edges,
+    band_means,
     check_width,
     frames_of,
     last_states,
@@ -45,7 +45,9 @@ class CRNNOptions:
     Parameters
     ----------
     n_frames
-        Frames of the input; 430 are the 10 s of J22 3.2 at 44.1 kHz and a hop of 1,024.
+        Frames of the descriptors; 430 are the 10 s of J22 3.2 at 44.1 kHz and a hop of 1,024.
+    spectrogram_frames
+        Frames of the spectrogram, which are shorter (J22 2.3.1); 860 are the same 10 s.
     spectrogram_dim
         Bins of the spectrogram, the first columns of the input.
     lld_dim
@@ -58,13 +60,14 @@ class CRNNOptions:
     """
 
     n_frames: int = 430
-    spectrogram_dim: int = 1025
+    spectrogram_frames: int = 860
+    spectrogram_dim: int = 513
     lld_dim: int = 49
     bands: int = 128
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("n_frames", "spectrogram_dim", "lld_dim", "bands"):
+        for name in ("n_frames", "spectrogram_frames", "spectrogram_dim", "lld_dim", "bands"):
             if getattr(self, name) < 1:
                 raise BadSetting(f"crnn: {name} is {getattr(self, name)}: it must be at least 1")
         if not 0 <= self.dropout < 1:
@@ -80,7 +83,8 @@ class CRNN(Net):
     time step, arranged into a vector, go through a Bi-LSTM (J22 2.3.1, Fig. 4). Branch 2:
     low-level descriptors through a two-layer Bi-LSTM (2.3.2). The fully connected layer
     after them is the classifier. J22 gives no sizes but the frames; these are the usual
-    ones. Batch normalisation follows each convolution, and stands before both branches
+    ones. The branches have frames of their own, and meet in their last states alone. Batch
+    normalisation follows each convolution, and stands before both branches
     with statistics of the training frames, as descriptors have units of their own.
 
     Parameters
@@ -94,19 +98,21 @@ class CRNN(Net):
     """
 
     name: ClassVar[str] = "crnn"
+    # 2: the spectrogram has frames of its own.
+    version: ClassVar[int] = 2
     modality: ClassVar[Literal["audio", "video"]] = "audio"
     Options = CRNNOptions
     profiles: ClassVar[Mapping[str, NetSettings]] = {
         # J22: segments of 10 s; it names no optimizer, rate or tau.
         "paper": NetSettings(
             "crnn",
-            options={"n_frames": 430},
+            options={"n_frames": 430, "spectrogram_frames": 860},
             train=TrainSettings(loss="improved-centre", tau=1.0),
         ),
         "demo": NetSettings(
             "crnn",
             width=0.25,
-            options={"n_frames": 172, "bands": 64},
+            options={"n_frames": 172, "spectrogram_frames": 344, "bands": 64},
             train=TrainSettings(lr=3e-3, epochs=20, patience=6, loss="improved-centre", tau=1.0),
         ),
     }
@@ -143,7 +149,8 @@ class CRNN(Net):
 
     @classmethod
     def input_of(cls, options: CRNNOptions) -> SequenceInput:
-        return SequenceInput(("spectrogram", *DESCRIPTORS), options.n_frames)
+        frames = max(options.n_frames, options.spectrogram_frames)
+        return SequenceInput(("spectrogram", *DESCRIPTORS), frames)
 
     @classmethod
     def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
@@ -154,31 +161,32 @@ class CRNN(Net):
 
     @classmethod
     def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
-        return {"n_frames": frames_of(seconds, shared.descriptors)}
+        return {
+            "n_frames": frames_of(seconds, shared.descriptors),
+            "spectrogram_frames": frames_of(seconds, shared.descriptors, "spectrogram"),
+        }
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Average the spectrogram's bins to bands.
+        """Average the spectrogram's bins to bands, and cut each branch to its frames.
 
-        float32 (batch, n_frames, spectrogram_dim + lld_dim) -> (batch, n_frames, bands +
-        lld_dim); NaN after a clip's end stays.
+        float32 (batch, frames, spectrogram_dim + lld_dim) -> (batch, frames, bands + lld_dim);
+        NaN where a branch has no more frames, or the clip has ended.
         """
-        bins, lld = self.options.spectrogram_dim, self.options.lld_dim
+        options = self.options
+        bins, lld = options.spectrogram_dim, options.lld_dim
         check_width(self.name, raw, bins + lld, "spectrogram_dim, and lld_dim for the rest")
-        means = [part.mean(dim=2) for part in torch.split(raw[:, :, :bins], self._widths, dim=2)]
-        return torch.cat([torch.stack(means, dim=2), raw[:, :, bins:]], dim=2)
+        x = torch.cat([band_means(raw[:, :, :bins], self._widths), raw[:, :, bins:]], dim=2)
+        bands = len(self._widths)
+        x[:, options.spectrogram_frames :, :bands] = torch.nan
+        x[:, options.n_frames :, bands:] = torch.nan
+        return x
 
     def embed(self, x: Tensor) -> Tensor:
         """float32 (batch, frames, bands + lld_dim) -> (batch, embedding_dim)."""
-        x, lengths = split_frames(x)
         bands = len(self._widths)
+        spectrogram, lld = split_frames(x[:, :, :bands]), split_frames(x[:, :, bands:])
         # two of (batch, 2 * hidden) -> (batch, embedding_dim)
-        return torch.cat(
-            [
-                self._spectrogram(x[:, :, :bands], lengths),
-                self._descriptors(x[:, :, bands:], lengths),
-            ],
-            dim=1,
-        )
+        return torch.cat([self._spectrogram(*spectrogram), self._descriptors(*lld)], dim=1)
 
     def _spectrogram(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Branch 1: (batch, frames, bands) -> (batch, 2 * hidden)."""
@@ -207,38 +215,10 @@ class CRNN(Net):
     def preprocessing(self) -> dict[str, Any]:
         return {
             "features": list(self.input.features),
-            "n_frames": self.input.n_frames,
+            "n_frames": self.options.n_frames,
+            "spectrogram_frames": self.options.spectrogram_frames,
             "shorter": "their own length",
             "longer": "cut",
             "bands": "means of bins, widths growing geometrically from one bin",
             "options": asdict(self.options),
         }
-
-
-def band_edges(bins: int, bands: int) -> I64:
-    """Borders of bands over a spectrum's bins, int64 (bands + 1,), from 0 to `bins`.
-
-    The lowest band is one bin and widths grow geometrically, so that low notes stay
-    apart; without more bins than bands, each bin is a band.
-
-    Examples
-    --------
-    >>> band_edges(20, 5)
-    array([ 0,  1,  3,  6, 11, 20])
-    """
-    if bins <= bands:
-        return np.arange(bins + 1)
-    if bands == 1:
-        return np.array([0, bins])
-    # Edge s, from 0 to 1, is a ((1 + bins / a)^s - 1): small a bends more. The first band of
-    # width 1 has the largest bend that leaves no band empty. The width grows with a.
-    log_a = brentq(
-        lambda x: np.exp(x) * np.expm1(np.log1p(bins / np.exp(x)) / bands) - 1.0,
-        np.log(1e-6),
-        np.log(1e6 * bins),
-        xtol=1e-12,
-    )
-    a = np.exp(log_a)
-    edges = a * np.expm1(np.arange(bands + 1) / bands * np.log1p(bins / a))
-    rounded: I64 = np.floor(edges + 0.5).astype(np.int64)
-    return rounded

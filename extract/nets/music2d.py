@@ -103,9 +103,15 @@ class Music2D(Net):
     modality: ClassVar[Literal["audio", "video"]] = "audio"
     Options = Music2DOptions
     profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # PL20 Table 2, the chosen row; ELU, per-clip normalisation and the 12 kHz front end
-        # are the options' defaults, as the pretrained weights need.
-        "paper": NetSettings("music2d", train=TrainSettings(optimizer="sgd", momentum=0.5)),
+        # PL20 3.1, 3.2, and the chosen row of its Table 2. Normalisation stays per clip, as
+        # the pretrained weights need.
+        "paper": NetSettings(
+            "music2d",
+            options={"front_end": "pl20", "activation": "relu"},
+            train=TrainSettings(optimizer="sgd", momentum=0.5),
+        ),
+        # As the released weights were trained: the options' defaults.
+        "c17": NetSettings("music2d", train=TrainSettings(optimizer="sgd", momentum=0.5)),
         "demo": NetSettings(
             "music2d",
             width=0.25,
@@ -113,14 +119,16 @@ class Music2D(Net):
             train=TrainSettings(lr=1e-2, epochs=20, patience=6),
         ),
     }
+    started_from: ClassVar[str] = "C17's weights, of the Million Song Dataset (PL20 3.2)"
+    fixed: ClassVar[tuple[str, ...]] = ("front_end.",)
     known_files: ClassVar[Mapping[str, str]] = {
         "caf89f811415691fbb245be7eef394b9cebd787d7e3f78e29695972141cf2a08": (
             "C17's music tagger, trained on the Million Song Dataset (Keras 1.2.2, Theano)"
         ),
     }
     published: ClassVar[tuple[str, ...]] = (
-        "C17's msd_compact_cnn_theano.hdf5: Million Song Dataset, 50 tags; front_end c17, "
-        "norm clip, activation elu",
+        "C17's msd_compact_cnn_theano.hdf5: Million Song Dataset, 50 tags; exact with profile "
+        "c17 (front_end c17, norm clip, activation elu)",
     )
 
     options: Music2DOptions

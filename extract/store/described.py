@@ -71,8 +71,21 @@ class DescribedStore:
         return array
 
     def joined(self, clip_id: str, names: Sequence[str]) -> F32:
-        """float32 (frames, all dims): several sequences, which share their frames."""
-        return np.concatenate([self.sequence(clip_id, name) for name in names], axis=1)
+        """float32 (frames, all dims): several sequences side by side.
+
+        Where one has fewer frames than another, as the spectrogram has frames of its own, it
+        is filled up with NaN rows.
+        """
+        parts = [self.sequence(clip_id, name) for name in names]
+        longest = max(map(len, parts))
+        if all(len(part) == longest for part in parts):
+            return np.concatenate(parts, axis=1)
+        joined = np.full((longest, sum(part.shape[1] for part in parts)), np.nan, np.float32)
+        first = 0
+        for part in parts:
+            joined[: len(part), first : first + part.shape[1]] = part
+            first += part.shape[1]
+        return joined
 
 
 def describe_many(

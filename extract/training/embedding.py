@@ -1,4 +1,4 @@
-"""Penultimate-layer embeddings of all clips, batch by batch."""
+"""Penultimate-layer embeddings of all clips, batch by batch, and the nets' own outputs."""
 
 from __future__ import annotations
 
@@ -146,3 +146,26 @@ def pool_windows(values: Tensor, counts: Sequence[int], pooling: str) -> Tensor:
         return means
     deviations = [windows.std(dim=0, correction=0) for windows in of_clips]
     return torch.cat([means, torch.stack(deviations)], dim=1)
+
+
+@torch.inference_mode()
+def outputs_of(net: Net, embeddings: F32) -> F32:
+    """What a net itself predicts, by its last layer, dropout off.
+
+    Parameters
+    ----------
+    net
+        On its device, in evaluation mode.
+    embeddings
+        float32 (rows, dim), of `embed_rows`; of deviations over windows, which come after
+        their mean, nothing is read.
+
+    Returns
+    -------
+    float32 (rows, outputs): a logit for each class or tag, or a value for each target in its
+    own unit; of several windows of a clip their mean.
+    """
+    # An array that others may be views of must not be torch's.
+    x = torch.from_numpy(embeddings[:, : net.embedding_dim].copy())
+    values: F32 = net.classifier(x.to(net.classifier.weight.device)).float().cpu().numpy()
+    return values

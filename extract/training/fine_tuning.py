@@ -51,7 +51,8 @@ def fine_tune(
     -------
     ``epoch``, ``train_loss``, ``val_loss`` and ``val_accuracy`` (NaN but for classes, and
     without validation rows). With ``settings.iterations`` also ``iteration``, from 1, and
-    ``iteration_loss``, the loss of that step's batch.
+    ``iteration_loss``, the loss of that step's batch. Of regression ``target_mean`` and
+    ``target_deviation`` of the training clips, in whose units the losses are.
 
     Raises
     ------
@@ -79,4 +80,5 @@ def fine_tune(
         raise trainer.divergence(run)
     if patience or job.settings.recipe.average:
         net.load_state_dict(run.best)
+    trainer.loss.finish(net.classifier)
     return run.curve

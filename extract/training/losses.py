@@ -53,6 +53,13 @@ class Loss(nn.Module, ABC):
         """Clips whose class has the largest logit, a scalar; NaN for tags and regression."""
         return x.new_full((), math.nan, dtype=torch.float64)
 
+    def fit(self, target: Tensor) -> dict[str, list[float]]:
+        """Called before training with all training targets; what is to be kept of them."""
+        return {}
+
+    def finish(self, classifier: nn.Linear) -> None:
+        """Called after training: the layer's outputs become what the net predicts."""
+
     def update(self, x: Tensor, target: Tensor) -> None:
         """Called with a training batch after its step."""
 
@@ -167,11 +174,41 @@ class TagLoss(Loss):
 
 
 class RegressionLoss(Loss):
-    """Huber loss with its bend at 1, mean over clips and targets."""
+    """Huber loss with its bend at 1, mean over clips and targets.
+
+    The layer learns targets that are standardised by the training clips, so that ratings of
+    1 to 9 and of 0 to 1 train alike; `finish` puts their mean and deviation into the layer,
+    whose outputs are then in the targets' own units.
+
+    Parameters
+    ----------
+    n_targets
+        Outputs of the layer.
+    """
+
+    def __init__(self, n_targets: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(n_targets))
+        self.register_buffer("deviation", torch.ones(n_targets))
 
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         logits = self.logits(x, classifier)
-        return functional.huber_loss(logits, target.to(logits.dtype))
+        return functional.huber_loss(logits, (target.to(logits.dtype) - self.mean) / self.deviation)
+
+    def fit(self, target: Tensor) -> dict[str, list[float]]:
+        mean, deviation = target.double().mean(dim=0), target.double().std(dim=0, unbiased=False)
+        # A target that is the same for all clips has no scale.
+        deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+        return {"target_mean": mean.tolist(), "target_deviation": deviation.tolist()}
+
+    @torch.no_grad()
+    def finish(self, classifier: nn.Linear) -> None:
+        classifier.weight.mul_(self.deviation[:, None])
+        classifier.bias.mul_(self.deviation).add_(self.mean)
 
 
 def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.01) -> Loss:
@@ -211,7 +248,7 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.
                 f"loss {name!r} is for classes alone: the task is {task}, which takes 'softmax' "
                 "(binary cross-entropy for tags, Huber for regression)"
             )
-        return TagLoss() if task == "multilabel" else RegressionLoss()
+        return TagLoss() if task == "multilabel" else RegressionLoss(n_outputs)
     if name == "centre":
         return CentreLoss(n_outputs, dim, tau=tau)
     if name == "improved-centre":

@@ -11,14 +11,14 @@ clips, which it never saw, are scored.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from mvemo.cache.spec import FeatureSpec, Protocol, digest_of
+from mvemo.cache.spec import TRAINED, FeatureSpec, Protocol, digest_of
 from mvemo.cache.table import TEST, VALIDATION
 from mvemo.extract.arrays import I64, Mask
 from mvemo.extract.errors import BadSetting, BadWeights
@@ -32,8 +32,10 @@ from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.fine_tuning import fine_tune
 from mvemo.extract.training.jobs import Curve, TrainingJob
+from mvemo.extract.training.recipe import RMSPROP
 from mvemo.extract.training.steps import set_determinism
 from mvemo.manifests import Manifest, inner_split
+from mvemo.manifests.labels import label_kind
 
 # Rises whenever the same settings would train another net.
 TRAINING_VERSION = 1
@@ -198,6 +200,21 @@ def embedding_spec(
         protocol=cast(Protocol, run.protocol),
         fold=fold,
         trained_on=tuple(trained_on),
+    )
+
+
+def outputs_spec(trained: TrainedNet, manifest: Manifest) -> FeatureSpec | None:
+    """The record of what a net itself predicts; None where its last layer was not trained."""
+    spec = trained.spec
+    if spec.protocol not in TRAINED:
+        return None
+    what = {"task": manifest.task, "outputs": list(manifest.classes)}
+    return replace(
+        spec,
+        name=f"{spec.name}-outputs",
+        kind="outputs",
+        dim=len(manifest.classes),
+        params={**spec.params, **what},
     )
 
 
@@ -367,6 +384,9 @@ def _job_facts(
         "held_out": np.flatnonzero(split.validation).tolist(),
         "seed": split.seed,
         "precision": run.precision,
+        # What was changed since: those that it does not concern keep their nets.
+        **({"rmsprop": RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
+        **({"targets": "standardised"} if label_kind(manifest.task).numeric else {}),
     }
 
 

@@ -16,6 +16,8 @@ from mvemo.extract.training.losses import Loss
 # Weight of the squared classifier weights beside the mean loss, when it is fitted alone.
 PROBE_PENALTY = 1e-2
 PROBE_STEPS = 100
+# RMSprop as Keras has it, with which PL20's rates were tried; torch's own decay is 0.99.
+RMSPROP: dict[str, Any] = {"alpha": 0.9, "eps": 1e-7}
 
 
 def make_optimizer(net: Net, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -31,7 +33,7 @@ def make_optimizer(net: Net, settings: TrainSettings) -> torch.optim.Optimizer:
             weights, lr=settings.lr, momentum=settings.momentum, weight_decay=decay, fused=fused
         )
     if settings.optimizer == "rmsprop":
-        return torch.optim.RMSprop(weights, lr=settings.lr, weight_decay=decay)
+        return torch.optim.RMSprop(weights, lr=settings.lr, weight_decay=decay, **RMSPROP)
     kind = torch.optim.AdamW if settings.optimizer == "adamw" else torch.optim.Adam
     return kind(weights, lr=settings.lr, weight_decay=decay, fused=fused)
 

@@ -51,6 +51,7 @@ class Trainer:
         self.loss = make_loss(
             settings.loss, job.task, last.out_features, last.in_features, tau=settings.tau
         )
+        self.kept = self.loss.fit(torch.from_numpy(job.y_true[list(job.train_rows)]))
         self.loss.to(self.device).constrain(last)
         self.stepper = Stepper(net, self.loss, self.optimizer, job)
 
@@ -69,6 +70,7 @@ class Trainer:
     def resume(self, folder: JobFolder) -> TrainingRun:
         """The run that the folder's state was saved of, else one at its start."""
         curve: Curve = {"epoch": [], "train_loss": [], "val_loss": [], "val_accuracy": []}
+        curve |= self.kept
         if self.job.settings.iterations:
             curve |= {"iteration": [], "iteration_loss": []}
         state = folder.load_state()

@@ -13,6 +13,7 @@ from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.choice import choose_model
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.out_of_fold import OutOfFold, predict_all
+from mvemo.fuse.crossval.own_outputs import score_nets
 from mvemo.fuse.crossval.preparation import Preparation, permute, prepare, provenance_of
 from mvemo.fuse.crossval.repeats import evaluate_on_other_folds, with_repeats
 from mvemo.fuse.crossval.settings import EvaluationSettings
@@ -22,7 +23,7 @@ from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.late import late_bases
 from mvemo.fuse.heads.stacking import base_models
 from mvemo.fuse.metrics.averages import complete
-from mvemo.fuse.models import LATE, SECOND_LAYERS, STACKED, Key, Model
+from mvemo.fuse.models import LATE, SECOND_LAYERS, STACKED, Key, Model, with_nets
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.songs import song_level
 from mvemo.fuse.tasks.registry import task_of
@@ -90,6 +91,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
     clips = Clips(task, y_true, table.groups, prepared.folds, n_outputs, seed)
     oof = predict_all(prepared, clips, settings, stacked=stacked, late=late)
     thresholds = _fit_thresholds(oof, prepared.k)
+    models = [_scored(oof, m, prepared.k, thresholds, settings) for m in oof.models]
     results = Results(
         name=table.name,
         task=task,
@@ -100,11 +102,13 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         folds=prepared.folds,
         k=prepared.k,
         seed=seed,
-        protocol=prepared.features.protocol(prepared.names),
+        protocol=prepared.features.protocol(
+            (*prepared.names, *(model.name for model in prepared.nets))
+        ),
         leaky=prepared.leaky,
         synthetic=table.synthetic,
         permuted=settings.permute_labels,
-        models=tuple(_scored(oof, m, prepared.k, thresholds, settings) for m in oof.models),
+        models=with_nets(models, score_nets(prepared, clips)),
         baseline=score_baseline(task, y_true, prepared.folds, prepared.k, n_outputs),
         present=oof.present,
         outliers={

@@ -54,7 +54,7 @@ def with_learning_curve(
     models = [
         Model(m.name, m.features, m.modalities)
         for m in results.models
-        if m.name not in SECOND_LAYERS
+        if m.name not in SECOND_LAYERS and not m.by_net
     ]
     names = list(dict.fromkeys(name for model in models for name in model.features))
     n_outputs = len(results.classes)

@@ -14,7 +14,7 @@ from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
 from mvemo.fuse.leakage import find_leaks, refuse_leaks
-from mvemo.fuse.models import SECOND_LAYERS, Model, chosen_models
+from mvemo.fuse.models import AUDIO, SECOND_LAYERS, VIDEO, Model, chosen_models, in_order
 from mvemo.fuse.within_groups import MIN_CLIPS, groups_within
 from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.labels import Task
@@ -34,8 +34,10 @@ class Preparation:
         Those of the cache.
     models
         To evaluate, in the order of report.
+    nets
+        Models of what nets themselves predict, which need no head.
     names
-        The features that they use.
+        The features that `models` use.
     folds
         int64 (clips,): the fold that each clip is tested in; with one split, 0 for its test
         clips and -1 for all others, which heads are trained on.
@@ -50,6 +52,7 @@ class Preparation:
 
     features: Features
     models: tuple[Model, ...]
+    nets: tuple[Model, ...]
     names: tuple[str, ...]
     folds: NDArray[np.int64]
     k: int
@@ -72,8 +75,11 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     chosen = settings.models
     if chosen is not None:
         chosen = tuple(name for name in chosen if name not in SECOND_LAYERS)
+        chosen = tuple(name for name in chosen if name not in features.outputs) or chosen
     models = chosen_models(features.modality, chosen)
-    names = tuple(dict.fromkeys(name for model in models for name in model.features))
+    nets = _net_models(features, settings.models)
+    used = [name for model in (*models, *nets) for name in model.features]
+    names = tuple(dict.fromkeys(used))
     crossfit = [name for name in names if features.crossfit(name)]
     held_out = [name for name in names if features.held_out(name)]
     tested = _test_split(cache, settings, crossfit, held_out)
@@ -82,7 +88,17 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     if not settings.allow_leak:
         refuse_leaks(leaks, folds, str(cache.path))
     passes = passes_over(k, crossfit=bool(crossfit))
-    return Preparation(features, models, names, folds, k, bool(leaks), passes)
+    of_heads = tuple(name for name in names if name not in features.outputs)
+    return Preparation(features, models, nets, of_heads, folds, k, bool(leaks), passes)
+
+
+def _net_models(features: Features, names: Sequence[str] | None) -> tuple[Model, ...]:
+    """What nets themselves predict, where nothing else is asked for or these are named."""
+    return tuple(
+        Model(name, (name,), (features.outputs[name],), by_net=True)
+        for name in in_order(features.outputs, [f"{net}-outputs" for net in (*AUDIO, *VIDEO)])
+        if names is None or name in names
+    )
 
 
 def passes_over(k: int, *, crossfit: bool) -> Passes:
@@ -133,7 +149,7 @@ def provenance_of(
                 }
                 for spec in prepared.features.variants(name)
             ]
-            for name in prepared.names
+            for name in (*prepared.names, *(model.name for model in prepared.nets))
         },
     }
 

@@ -146,7 +146,7 @@ def save_heads(path: str | Path, results: Results) -> None:
 
 def saved_heads(results: Results) -> SavedHeads:
     """The heads of an evaluation, as `load_heads` reads them back."""
-    models = tuple(Model(m.name, m.features, m.modalities) for m in results.models)
+    models = tuple(Model(m.name, m.features, m.modalities) for m in results.models if not m.by_net)
     return SavedHeads(results.classes, models, results.heads, _facts(results))
 
 

@@ -31,7 +31,9 @@ def part_products(results: Results) -> list[ModelResult]:
     results
         Of an evaluation with the product of all.
     """
-    models = {m.name: m for m in results.models if len(m.features) == 1 and m.valid.any()}
+    models = {
+        m.name: m for m in results.models if len(m.features) == 1 and not m.by_net and m.valid.any()
+    }
     bases = late_bases([Model(m.name, m.features, m.modalities) for m in models.values()])
     clips = Clips(results.task, results.y_true, results.groups, results.folds, len(results.classes))
     products = []

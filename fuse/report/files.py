@@ -200,6 +200,7 @@ def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
     return {
         "modalities": model.modalities,
         "features": model.features,
+        "by_net": model.by_net,
         "predicted": int(model.valid.sum()),
         **model.scores,
         results.task.primary_metric: {

@@ -88,6 +88,7 @@ def _tables(results: Results) -> dict[str, tables.Table | None]:
         "scores": tables.scores_table(results, best(results)),
         "intervals": tables.intervals_table(results) if tables.has_intervals(results) else None,
         "published": tables.published_table(results),
+        "published_confusion": tables.published_confusion_table(results),
         "comparisons": tables.comparisons_table(results),
         "without_modality": tables.without_modality_table(results),
         "calibration": tables.calibration_table(results),

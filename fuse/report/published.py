@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from mvemo.fuse.models import AUDIO, INTEGRATED, VIDEO
 from mvemo.fuse.report.text import fraction, percent
-from mvemo.fuse.results import Results
+from mvemo.fuse.results import ModelResult, Results
 
 LABEL = "published, other data"
 
@@ -113,18 +115,19 @@ PL20_TABLE_3: Mapping[str, Published] = {
     "integrated": Published("PL20 Table 3", 0.88568, 0.88, 0.987, 0.86282, 0.89860),
 }
 
-# Accuracy and AUC of class probabilities that PL20's authors publish for 427 test clips.
+# What PL20's authors publish with their code for 427 test clips: accuracy, F1, AUC. The 2D net's
+# row is of 427 clips, too, and its accuracy a share of them (392 / 427).
 PL20_TEST_SET: Mapping[str, Published] = {
-    name: Published("PL20, the authors' probabilities of 427 clips", accuracy, None, auc)
-    for name, accuracy, auc in (
-        ("music1d", 0.433, 0.776),
-        ("music2d", 0.918, 0.991),
-        ("c3d", 0.808, 0.972),
-        ("i3d", 0.892, 0.984),
-        ("c3d+music1d", 0.855, 0.980),
-        ("i3d+music1d", 0.911, 0.988),
-        ("c3d+music2d", 0.946, 0.998),
-        ("i3d+music2d", 0.953, 0.998),
+    name: Published("PL20, the authors' files of 427 clips", accuracy, f1, auc)
+    for name, accuracy, f1, auc in (
+        ("music1d", 0.433, 0.43, 0.776),
+        ("music2d", 0.918, 0.92, 0.991),
+        ("c3d", 0.808, 0.80, 0.972),
+        ("i3d", 0.892, 0.89, 0.984),
+        ("c3d+music1d", 0.855, 0.85, 0.980),
+        ("i3d+music1d", 0.911, 0.91, 0.988),
+        ("c3d+music2d", 0.946, 0.94, 0.998),
+        ("i3d+music2d", 0.953, 0.95, 0.998),
     )
 }
 
@@ -154,6 +157,23 @@ Z22_TABLE_2: Mapping[str, Published] = {
     "integrated": Published("Z22 Table 2", 0.86, 0.88, 0.99),
 }
 
+# Z22 Table 3: clips of each true class (rows) by predicted class, in the order of `CLASSES`, of
+# the integrated model.
+Z22_TABLE_3: tuple[tuple[int, ...], ...] = (
+    (72, 3, 7, 0, 5, 0),
+    (4, 68, 6, 3, 0, 0),
+    (2, 3, 69, 3, 4, 0),
+    (2, 1, 3, 85, 7, 1),
+    (3, 1, 8, 7, 63, 3),
+    (2, 1, 1, 1, 3, 62),
+)
+
+# Units of the nets' embeddings at the papers' width: another number is another net.
+EMBEDDINGS: Mapping[str, int] = {"music1d": 256, "music2d": 160, "c3d": 512, "i3d": 1024}
+FUSIONS: Mapping[str, tuple[str, ...]] = {
+    **{f"{video}+{audio}": (video, audio) for video in VIDEO for audio in AUDIO},
+    INTEGRATED: (*AUDIO, *VIDEO),
+}
 
 # K. Choi, G. Fazekas, M. Sandler and K. Cho, Transfer learning for music classification and
 # regression tasks, ISMIR 2017. R2 on emoMusic's 744 clips: features -> target.
@@ -190,22 +210,62 @@ def all_published_for(model: str) -> tuple[Published, ...]:
     return tuple(table[model] for table in tables if model in table)
 
 
+def published_name(results: Results, model: ModelResult) -> str:
+    """The published model that a model is, by its parts; empty where it is none.
+
+    PL20's Table 2 and Z22's Table 1 are of nets by themselves, so their figures stand beside
+    a net's own outputs, and not beside a head fitted on its embedding. A fusion is the
+    published one where it has the papers' nets of the papers' width, and no other feature.
+    """
+    nets: tuple[str, ...]
+    if model.by_net:
+        name = model.features[0].removesuffix("-outputs")
+        nets = (name,) if name in CHOSEN_OPTIMIZER else ()
+    else:
+        name, nets = model.name, FUSIONS.get(model.name, ())
+        if set(nets) != set(model.features):
+            return ""
+    features = results.provenance.get("features", {})
+    of_papers = all(_is_of_paper(features.get(net, ()), net) for net in nets)
+    return name if nets and of_papers else ""
+
+
+def _is_of_paper(variants: Sequence[Mapping[str, Any]], net: str) -> bool:
+    """Whether a feature is the embedding of a net of mvemo's at the papers' width."""
+    return bool(variants) and all(
+        str(spec["extractor"]).startswith(f"net:{net} ") and spec["dim"] == EMBEDDINGS[net]
+        for spec in variants
+    )
+
+
 def published_beside(results: Results) -> dict[str, Published]:
     """Model to PL20's own figure, where it may stand beside these: see `all_published_beside`."""
     if not _beside(results):
         return {}
-    listed = {model.name: published_for(model.name) for model in results.models}
+    listed = {m.name: published_for(published_name(results, m)) for m in results.models}
     return {name: published for name, published in listed.items() if published is not None}
 
 
 def all_published_beside(results: Results) -> list[tuple[str, Published]]:
     """Every printed figure of the models, with the name of each.
 
-    Only beside scores of the papers' six classes, and not beside shuffled labels.
+    Only of exactly the published models (`published_name`), beside scores of the papers'
+    six classes, and not beside shuffled labels.
     """
     if not _beside(results):
         return []
-    return [(m.name, p) for m in results.models for p in all_published_for(m.name)]
+    return [
+        (m.name, p) for m in results.models for p in all_published_for(published_name(results, m))
+    ]
+
+
+def published_confusion(results: Results) -> tuple[tuple[int, ...], ...]:
+    """Z22's Table 3 in the order of the classes; empty unless its model is among these."""
+    named = {published_name(results, model) for model in results.models}
+    if not _beside(results) or INTEGRATED not in named:
+        return ()
+    order = [[c.casefold() for c in CLASSES].index(c.casefold()) for c in results.classes]
+    return tuple(tuple(Z22_TABLE_3[row][column] for column in order) for row in order)
 
 
 def _beside(results: Results) -> bool:

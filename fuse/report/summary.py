@@ -9,6 +9,7 @@ import numpy as np
 
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.crossval.comparisons import Comparison
+from mvemo.fuse.models import STACKED
 from mvemo.fuse.report.text import count, difference_text, interval_text, p_text, score_text
 from mvemo.fuse.results import ModelResult, Results
 
@@ -356,4 +357,27 @@ def scoring_note(results: Results) -> str:
     """What the columns of the main table are."""
     task = results.task
     text = f"min, mean, max: {task.primary_title} over {over_folds(results)}"
-    return f"{text}{task.averaged_over}. {task.columns_note()}"
+    return " ".join([f"{text}{task.averaged_over}. {task.columns_note()}", *row_notes(results)])
+
+
+def row_notes(results: Results) -> list[str]:
+    """What must be known of single rows, and of the nets behind them."""
+    notes = []
+    nets = [model.name for model in results.models if model.by_net]
+    if nets:
+        decided = " Its tags are decided at 0.5." if results.task.needs_inner else ""
+        notes.append(
+            f"{', '.join(nets)}: what a net predicts itself, by its own last layer; no head is "
+            f"fitted.{decided}"
+        )
+    stacked = any(model.name == STACKED for model in results.models)
+    if stacked and any(p.protocol == "crossfit" for p in (results, *results.repeats)):
+        notes.append(
+            f"{STACKED}: its second layer is fitted on inner predictions whose heads never saw "
+            "the clip, but whose nets did: they are better than those of new clips, so its "
+            "weights may be off. No tested clip has a part in that."
+        )
+    stage_one = results.provenance.get("stage_one")
+    if isinstance(stage_one, dict):
+        notes += [str(note) for note in stage_one.get("notes", ())]
+    return notes

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mvemo.fuse.report.published import LABEL, all_published_beside, published_beside
+from mvemo.fuse.report.published import (
+    LABEL,
+    all_published_beside,
+    published_beside,
+    published_confusion,
+)
 from mvemo.fuse.report.summary import spread, verdict
 from mvemo.fuse.report.text import (
     difference_text,
@@ -154,6 +159,16 @@ def published_table(results: Results) -> Table | None:
     head = [Head("model", TEXT), Head("source", TEXT)]
     head += [Head("accuracy, %"), Head("F1"), Head("AUC")]
     return table(head, [[name, p.source, *p.texts()] for name, p in listed])
+
+
+def published_confusion_table(results: Results) -> Table | None:
+    """Z22's confusion of the integrated model; None where that is not among the models."""
+    rows = published_confusion(results)
+    if not rows:
+        return None
+    head = [Head("true", TEXT), *(Head(name) for name in results.classes)]
+    names = zip(results.classes, rows, strict=True)
+    return table(head, [[name, *map(str, row)] for name, row in names])
 
 
 def folds_table(results: Results) -> Table:

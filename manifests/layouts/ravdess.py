@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MODALITIES = ("audio-video", "video", "audio")
 CHANNELS = ("speech", "song")
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 INTENSITIES = ("normal", "strong")
+# Of several copies of a take, the one that is kept where none is asked for.
+PREFERRED = ("audio-video", "audio", "video")
 
 _NAME = re.compile(r"-".join([r"(\d\d)"] * 7))
 
@@ -43,8 +46,25 @@ class RavdessName:
 
     @property
     def group(self) -> str:
-        """The actor: a voice must not straddle folds."""
+        """The actor: a voice must not straddle folds, nor copies of one take."""
         return f"actor-{self.actor:02d}"
+
+    @property
+    def take(self) -> tuple[object, ...]:
+        """What its copies with sound, pictures or both have in common."""
+        return (
+            *(self.channel, self.emotion, self.intensity),
+            *(self.statement, self.repetition, self.actor),
+        )
+
+    @property
+    def extra(self) -> tuple[tuple[str, str], ...]:
+        """What a manifest keeps beside the label: modality, vocal channel and intensity."""
+        return (
+            ("modality", self.modality),
+            ("channel", self.channel),
+            ("intensity", self.intensity),
+        )
 
 
 def parse_ravdess(stem: str) -> RavdessName | None:
@@ -73,3 +93,34 @@ def parse_ravdess(stem: str) -> RavdessName | None:
         repetition,
         actor,
     )
+
+
+def one_copy_each(
+    names: Sequence[tuple[str, RavdessName]], modality: str | None
+) -> tuple[list[tuple[str, RavdessName]], list[tuple[str, str]]]:
+    """One file of every take: RAVDESS has most with sound and pictures, and with either alone.
+
+    Parameters
+    ----------
+    names
+        (path, parsed name).
+    modality
+        Of `MODALITIES`: only such files. None for the first of `PREFERRED` that a take has.
+
+    Returns
+    -------
+    Those that are kept, in their order; and (path, reason) of the others.
+    """
+    kept: dict[tuple[object, ...], str] = {}
+    for path, name in sorted(names, key=lambda item: PREFERRED.index(item[1].modality)):
+        if modality in (None, name.modality):
+            kept.setdefault(name.take, path)
+    chosen, left_out = [], []
+    for path, name in names:
+        if kept.get(name.take) == path:
+            chosen.append((path, name))
+        elif modality not in (None, name.modality):
+            left_out.append((path, f"modality is not {modality}"))
+        else:
+            left_out.append((path, "another copy of the same take is there"))
+    return chosen, left_out

@@ -11,15 +11,30 @@ from pathlib import Path
 from typing import Literal
 
 from mvemo.manifests.errors import BadManifest, MissingManifest
-from mvemo.manifests.layouts.ravdess import CHANNELS, EMOTIONS, parse_ravdess
+from mvemo.manifests.labels import Task
+from mvemo.manifests.layouts.cal500 import (
+    TaggedClips,
+    find_annotations,
+    read_segments,
+    read_songs,
+)
+from mvemo.manifests.layouts.ravdess import (
+    CHANNELS,
+    EMOTIONS,
+    INTENSITIES,
+    MODALITIES,
+    RavdessName,
+    one_copy_each,
+    parse_ravdess,
+)
 from mvemo.manifests.layouts.sources import with_inferred_groups
-from mvemo.manifests.model import Clip, Manifest
+from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.rows import Row, finish_rows
 from mvemo.manifests.splits.names import part_of
 
-Layout = Literal["auto", "class-folders", "ravdess"]
-LAYOUTS: tuple[Layout, ...] = ("auto", "class-folders", "ravdess")
+Layout = Literal["auto", "class-folders", "ravdess", "cal500", "cal500exp"]
+LAYOUTS: tuple[Layout, ...] = ("auto", "class-folders", "ravdess", "cal500", "cal500exp")
 
 # Why a link is left out, and what takes it.
 LINK = "a link out of the folder (--follow-links takes them)"
@@ -78,22 +93,60 @@ class Scan:
     left_out
         (path relative to the folder, reason) of each file that is no clip. Hidden
         files and files of mvemo are not listed.
+    remarks
+        Sentences on what differs from a data set as it was published.
     """
 
     manifest: Manifest
     left_out: tuple[tuple[str, str], ...]
+    remarks: tuple[str, ...] = ()
 
     def notes(self, most: int = 10) -> tuple[str, ...]:
-        """One line for each reason, with the first `most` of its files."""
+        """The remarks, and a line for each reason with the first `most` of its files."""
         by_reason: dict[str, list[str]] = {}
         for path, reason in self.left_out:
             by_reason.setdefault(reason, []).append(path)
-        notes = []
+        notes = list(self.remarks)
         for reason, paths in by_reason.items():
             more = f" and {len(paths) - most} more" if len(paths) > most else ""
             listed = ", ".join(map(repr, paths[:most]))
             notes.append(f"{len(paths)} left out, {reason}: {listed}{more}")
         return tuple(notes)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which clips and tags of a data set are wanted; None for its layout's default.
+
+    Parameters
+    ----------
+    channel, modality, intensity
+        RAVDESS: only clips of this vocal channel, modality or intensity. Without a modality
+        one copy of each take is kept: with sound and pictures where there is one.
+    tags
+        CAL500: ``emotion`` (the default), ``all``, or names separated by commas.
+    """
+
+    channel: str | None = None
+    modality: str | None = None
+    intensity: str | None = None
+    tags: str | None = None
+
+    def check(self, layout: str, folder: Path) -> None:
+        """Raise `BadManifest` for a value that is unknown, or that the layout has not."""
+        for name, value, allowed in (
+            ("vocal channel", self.channel, CHANNELS),
+            ("modality", self.modality, MODALITIES),
+            ("intensity", self.intensity, INTENSITIES),
+        ):
+            if value is not None and value not in allowed:
+                raise BadManifest(f"unknown {name} {value!r}; one of {', '.join(allowed)}")
+            if value is not None and layout != "ravdess":
+                raise BadManifest(f"{folder}: {name} {value!r} needs the ravdess layout")
+        if self.tags is not None and not layout.startswith("cal500"):
+            raise BadManifest(
+                f"{folder}: tags {self.tags!r} need the layout cal500 or cal500exp, not {layout}"
+            )
 
 
 def scan_clips(
@@ -102,7 +155,7 @@ def scan_clips(
     infer_groups: bool = False,
     name: str | None = None,
     layout: Layout = "auto",
-    channel: str | None = None,
+    select: Selection | None = None,
     follow_links: bool = False,
 ) -> Scan:
     """Find the clips of a folder and their labels.
@@ -110,8 +163,11 @@ def scan_clips(
     Layouts: ``class-folders`` has one folder per class with media files anywhere below
     it; where all folders are named like splits (Train, Validation, ...), the
     classes are one level further down and the split is kept. ``ravdess`` reads emotion
-    and actor from file names in any folders; the actor is the group. ``auto`` is
-    ``ravdess`` if all media files are named so, else ``class-folders``.
+    and actor from file names in any folders; the actor is the group, and of copies of one
+    take with sound, pictures or both one is kept. ``cal500`` and ``cal500exp`` are songs and
+    segments of songs with tags (`mvemo.manifests.layouts.cal500`); the song is the group.
+    ``auto`` is ``ravdess`` if all media files are named so, ``cal500`` or ``cal500exp``
+    where the folder has their annotations, else ``class-folders``.
 
     Parameters
     ----------
@@ -119,11 +175,11 @@ def scan_clips(
         Root of the manifest.
     infer_groups
         Group clips by the source in their names (`source_of`); otherwise each clip
-        is a group. RAVDESS always groups by actor.
+        is a group. RAVDESS always groups by actor, CAL500 by song.
     name
         Of the manifest; default: the folder's name.
-    channel
-        RAVDESS: only ``speech`` or only ``song``.
+    select
+        Which of a data set's clips and tags; None for its layout's defaults.
     follow_links
         Also take clips that a link leads to outside of the folder; otherwise they are left
         out, and listed so.
@@ -133,7 +189,8 @@ def scan_clips(
     MissingManifest
         No such folder.
     BadManifest
-        No clips, fewer than two classes, or an unknown layout or channel.
+        No clips, fewer than two classes, an unknown layout, or a selection that the
+        layout has not.
 
     See Also
     --------
@@ -159,20 +216,19 @@ def scan_clips(
         raise BadManifest(f"{folder}: is a file; give a folder of clips")
     if layout not in LAYOUTS:
         raise BadManifest(f"unknown layout {layout!r}; one of {', '.join(LAYOUTS)}")
-    if channel is not None and channel not in CHANNELS:
-        raise BadManifest(f"unknown vocal channel {channel!r}; one of {', '.join(CHANNELS)}")
-
     left_out: list[tuple[str, str]] = []
     paths = _media(folder, left_out, follow_links)
     if not paths:
         raise BadManifest(f"{folder}: no media files; expected a folder of clips for each class")
     if layout == "auto":
-        named = all(parse_ravdess(_stem(path)) for path in paths)
-        layout = "ravdess" if named else "class-folders"
-    if channel is not None and layout != "ravdess":
-        raise BadManifest(f"{folder}: vocal channel {channel!r} needs the ravdess layout")
+        layout = _layout_of(folder, paths)
+    select = select or Selection()
+    select.check(layout, folder)
+    the_name = name or folder.resolve().name or "clips"
+    if layout in ("cal500", "cal500exp"):
+        return _tagged(folder, layout, paths, select.tags or "emotion", the_name)
     if layout == "ravdess":
-        rows, classes = _ravdess(paths, channel, left_out)
+        rows, classes = _ravdess(paths, select, left_out)
     else:
         rows, classes = _class_folders(paths, left_out)
     if not rows:
@@ -182,15 +238,47 @@ def scan_clips(
         raise BadManifest(
             f"{folder}: only one class, {classes[0]!r}; two are needed at least{also}"
         )
-    problems = Problems(folder)
-    finish_rows(rows, problems)
-    problems.raise_any()
-    clips = tuple(Clip(r.clip_id, r.path, r.label, r.group, split=r.split) for r in rows)
-    the_name = name or folder.resolve().name or "clips"
-    manifest = Manifest(the_name, "multiclass", tuple(classes), clips, folder)
+    manifest = _manifest_of(rows, folder, the_name, "multiclass", classes)
     if infer_groups and layout != "ravdess":
         manifest = with_inferred_groups(manifest)
     return Scan(manifest, tuple(sorted(left_out)))
+
+
+def _manifest_of(
+    rows: Sequence[Row], folder: Path, name: str, task: Task, classes: Sequence[str]
+) -> Manifest:
+    """The manifest of rows, which are checked against each other."""
+    problems = Problems(folder)
+    finish_rows(rows, problems)
+    problems.raise_any()
+    return Manifest(name, task, tuple(classes), tuple(row.clip() for row in rows), folder)
+
+
+def _layout_of(folder: Path, paths: Sequence[str]) -> Layout:
+    """The layout of a folder, by what lies in it."""
+    if all(parse_ravdess(_stem(path)) for path in paths):
+        return "ravdess"
+    annotations, tables = find_annotations(folder)
+    if annotations is not None and tables:
+        raise BadManifest(
+            f"{folder}: has the annotations of songs and of segments: give --layout cal500 or "
+            "cal500exp"
+        )
+    if annotations is not None:
+        return "cal500"
+    return "cal500exp" if tables else "class-folders"
+
+
+def _tagged(folder: Path, layout: str, paths: Sequence[str], tags: str, name: str) -> Scan:
+    """CAL500's songs, or the segments of CAL500exp."""
+    annotations, tables = find_annotations(folder)
+    found: TaggedClips = (
+        read_songs(folder, annotations, paths, tags)
+        if layout == "cal500"
+        else read_segments(folder, tables, paths, tags)
+    )
+    manifest = _manifest_of(found.rows, folder, name, "multilabel", found.tags)
+    return Scan(manifest, tuple(sorted(found.left_out)), found.remarks)
 
 
 def _stem(path: str) -> str:
@@ -281,16 +369,24 @@ def _class_folders(
 
 
 def _ravdess(
-    paths: Sequence[str], channel: str | None, left_out: list[tuple[str, str]]
+    paths: Sequence[str], select: Selection, left_out: list[tuple[str, str]]
 ) -> tuple[list[Row], list[str]]:
-    rows: list[Row] = []
+    names: list[tuple[str, RavdessName]] = []
     for path in paths:
         name = parse_ravdess(_stem(path))
         if name is None:
             left_out.append((path, "not named as RAVDESS names its files"))
-        elif channel is not None and name.channel != channel:
-            left_out.append((path, f"vocal channel is not {channel}"))
+        elif select.channel not in (None, name.channel):
+            left_out.append((path, f"vocal channel is not {select.channel}"))
+        elif select.intensity not in (None, name.intensity):
+            left_out.append((path, f"intensity is not {select.intensity}"))
         else:
-            rows.append(Row(len(rows) + 1, path, (name.emotion,), group=name.group))
-    used = {row.label[0] for row in rows}
+            names.append((path, name))
+    names, copies = one_copy_each(names, select.modality)
+    left_out += copies
+    rows = [
+        Row(number, path, (name.emotion,), group=name.group, extra=name.extra)
+        for number, (path, name) in enumerate(names, start=1)
+    ]
+    used = {name.emotion for _, name in names}
     return rows, [emotion for emotion in EMOTIONS if emotion in used]

@@ -14,6 +14,7 @@ from mvemo.manifests import (
     SCHEMES,
     TASKS,
     Manifest,
+    Selection,
     apply_scheme,
     check_manifest,
     find_scheme,
@@ -26,7 +27,7 @@ from mvemo.manifests import (
     write_folds,
     write_manifest,
 )
-from mvemo.manifests.layouts.ravdess import CHANNELS
+from mvemo.manifests.layouts.ravdess import CHANNELS, INTENSITIES, MODALITIES
 from mvemo.manifests.segments import TAILS
 from mvemo.pipeline.commands.manifest_text import (
     duplicate_lines,
@@ -72,6 +73,13 @@ def manifest() -> None:
 @_infer
 @click.option("--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True)
 @click.option("--channel", type=click.Choice(CHANNELS), help="RAVDESS: only this vocal channel.")
+@click.option(
+    "--modality",
+    type=click.Choice(MODALITIES),
+    help="RAVDESS: only such copies.  [default: one of each take, with pictures if there is one]",
+)
+@click.option("--intensity", type=click.Choice(INTENSITIES), help="RAVDESS: only this intensity.")
+@click.option("--tags", help="CAL500: emotion, all, or names with commas.  [default: emotion]")
 @_scheme
 @_drop
 @_name
@@ -79,6 +87,8 @@ def manifest() -> None:
 @force_option
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """Make a manifest of FOLDER, which has a folder of clips for each class.
+
+    Or the files of RAVDESS, or the annotations and the sound of CAL500 or CAL500exp.
 
     \b
     Example:
@@ -91,11 +101,19 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
         infer_groups=options["infer_groups"],
         name=options["name"],
         layout=options["layout"],
-        channel=options["channel"],
+        select=Selection(
+            **{name: options[name] for name in ("channel", "modality", "intensity", "tags")}
+        ),
         follow_links=options["follow_links"],
     )
     _note(scanned.notes())
-    _save(_map_labels(scanned.manifest, options), out)
+    clips = scanned.manifest
+    if any(clip.duration is not None for clip in clips.clips):
+        from mvemo.pipeline.clip_lengths import fit_segments
+
+        clips, notes = fit_segments(clips)
+        _note(notes)
+    _save(_map_labels(clips, options), out)
 
 
 @manifest.command()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from mvemo.manifests.segments import TAILS, Tail
 from mvemo.pipeline.commands.options import (
     FOLDER,
     PATH,
@@ -73,6 +74,29 @@ def nets_option(default: str, help_text: str) -> Callable[[Callable[..., int]], 
     )
 
 
+def cut_options(function: Callable[..., int]) -> Callable[..., int]:
+    """``--first`` and ``--tail``: how clips are cut."""
+    decorate: Callable[[Callable[..., int]], Callable[..., int]] = together(
+        [
+            click.option(
+                "--first",
+                type=click.FloatRange(min=0),
+                default=30.0,
+                show_default=True,
+                help="Use only so many seconds of each clip; 0 for all.",
+            ),
+            click.option(
+                "--tail",
+                type=click.Choice(TAILS),
+                default="drop",
+                show_default=True,
+                help="The rest of a clip, as of mvemo manifest segment.",
+            ),
+        ]
+    )
+    return decorate(function)
+
+
 def _one_net(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """The name of a net that there is."""
     from mvemo.extract.nets import net_names
@@ -102,7 +126,10 @@ def _lengths(context: click.Context, parameter: click.Parameter, value: str) -> 
 
 
 def _conduct(
-    run: Callable[[Study], StudyResult], options: Mapping[str, Any], **own_settings: Any
+    run: Callable[[Study], StudyResult],
+    options: Mapping[str, Any],
+    tasks: Sequence[str] = (),
+    **own_settings: Any,
 ) -> int:
     """Read the manifest, run a study, print its tables and write its files; the exit code."""
     from mvemo.extract.training.memory import keep_freed_memory
@@ -120,6 +147,7 @@ def _conduct(
         permute_labels=options["permute_labels"],
         runs=options["runs"],
         fold_file=folds if isinstance(folds, Path) else None,
+        tasks=tasks,
     )
     for banner in banners(study):
         click.echo(banner)
@@ -167,17 +195,25 @@ def study() -> None:
     help="Lengths of segments.",
 )
 @nets_option("cnn,crnn", "Nets on sequences.")
-def segments(seconds: tuple[float, ...], nets: tuple[str, ...], **options: Any) -> int:
-    """Accuracy by the length of segments (J22 Tables 1 and 2).
+@cut_options
+def segments(
+    seconds: tuple[float, ...], nets: tuple[str, ...], first: float, tail: Tail, **options: Any
+) -> int:
+    """Scores by the length of segments (J22 Tables 1 and 2).
 
     \b
     Example:
       mvemo study segments clips.csv --out study --seconds 3,5,10
     """
-    from mvemo.pipeline.studies.segments import run_segments
+    from mvemo.pipeline.studies.segments import Cut, run_segments
 
     return _conduct(
-        lambda s: run_segments(s, seconds=seconds, nets=nets), options, seconds=seconds, nets=nets
+        lambda s: run_segments(s, seconds=seconds, nets=nets, cut=Cut(first or None, tail)),
+        options,
+        seconds=seconds,
+        nets=nets,
+        first=first,
+        tail=tail,
     )
 
 
@@ -203,6 +239,7 @@ def losses(net: str, centre_tau: float, **options: Any) -> int:
     return _conduct(
         lambda s: run_losses(s, net=net, centre_tau=centre_tau),
         options,
+        tasks=("multiclass",),
         net=net,
         centre_tau=centre_tau,
     )
@@ -248,6 +285,62 @@ def iterations(net: str, iterations: int, **options: Any) -> int:
         net=net,
         iterations=iterations,
     )
+
+
+@study.command()
+@study_options(runs=1)
+@nets_option("cnn,lightcnn,crnn", "Nets on sequences; the last is the one that is varied.")
+@click.option("--seconds", type=float, default=10.0, show_default=True, help="Length of a segment.")
+@click.option(
+    "--iterations",
+    type=click.IntRange(min=0),
+    default=2500,
+    show_default=True,
+    help="Steps of the optimizer; 0 for the nets' own epochs.",
+)
+@click.option(
+    "--ablations",
+    default="alpha,tau,loss",
+    show_default=True,
+    help="What is varied: the weight of residual phase, tau, the loss; none for nothing.",
+)
+@cut_options
+def j22(
+    nets: tuple[str, ...],
+    seconds: float,
+    iterations: int,
+    ablations: str,
+    first: float,
+    tail: Tail,
+    **options: Any,
+) -> int:
+    """J22's whole experiment: segments, one split by song, nets and ablations.
+
+    \b
+    Example:
+      mvemo study j22 songs.csv --out study --profile demo --iterations 200
+    """
+    from mvemo.pipeline.studies.j22 import Experiment, run_j22
+    from mvemo.pipeline.studies.segments import Cut
+
+    varied = () if ablations == "none" else comma_separated(ablations)
+    experiment = Experiment(nets, seconds, Cut(first or None, tail), iterations, varied)
+    return _conduct(lambda s: run_j22(s, experiment), options, experiment=asdict(experiment))
+
+
+@study.command()
+@study_options(runs=1)
+@nets_option("speccnn", "Which.")
+def tags(nets: tuple[str, ...], **options: Any) -> int:
+    """Nets with an output for each tag, tag by tag (Liu et al. 2017).
+
+    \b
+    Example:
+      mvemo study tags cal500.csv --out study
+    """
+    from mvemo.pipeline.studies.tags import run_tags
+
+    return _conduct(lambda s: run_tags(s, nets=nets), options, tasks=("multilabel",), nets=nets)
 
 
 @study.command()

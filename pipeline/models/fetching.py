@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+from mvemo.cache.spec import TRAINED
 from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import find_weights, get_weights
 from mvemo.fuse.final.files import load_model
 from mvemo.pipeline.messages import tell, tell_note
-from mvemo.pipeline.model_nets import NET_PREFIX, TRAINED
+from mvemo.pipeline.model_nets import NET_PREFIX
 
 
 def fetch_model_weights(

@@ -6,29 +6,32 @@ from collections.abc import Mapping
 
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.report import published_j22 as j22
+from mvemo.manifests.labels import label_kind
 from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.studies.classical import (
-    MEL,
     QUADRANTS,
     REGRESSION,
     Predictor,
     classical_models,
+    last_on_mel,
     predict_out_of_fold,
     quadrants_of,
 )
 from mvemo.pipeline.studies.comparison import (
+    OTHERS,
     Compared,
     Variant,
-    accuracy_plot,
     compare,
     comparison_table,
     divergence_notes,
     net_predictor,
+    score_plot,
 )
-from mvemo.pipeline.studies.core import Study, class_indices
+from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.crossfit import FoldPredictions
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
+from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.tables import PERCENT, Column, Table
 
 # All but the spectrogram, which mel already sums up.
@@ -56,52 +59,49 @@ def run_baselines(study: Study, *, rnn_runs: int | None = None) -> StudyResult:
     """
     rnn_runs = study.runs if rnn_runs is None else rnn_runs
     media = study.media([study.plan("rnn")] if rnn_runs else [], DESCRIPTORS)
-    quadrants = quadrants_of(study.manifest.classes)
+    labels, kind = Labels.of(media.manifest), label_kind(study.manifest.task)
+    quadrants = quadrants_of(labels.names) if kind.exclusive else None
     notes = [NOTE, *media.left_out(media.described)]
-    if quadrants is None:
+    if quadrants is None and kind.exclusive:
         notes.append(
             f"{REGRESSION} is left out: it needs classes that are quadrants of arousal and "
             f"valence ({', '.join(QUADRANTS)})."
         )
-    compared = _compare_classical(study, media, classical_models(quadrants))
-    majority = compared[0].scores.majority
+    models = classical_models(kind, len(labels.names), quadrants)
+    compared = _compare_classical(study, media, models, labels)
     if rnn_runs:
         rnn = _rnn_variant(study, media)
         compared += compare([rnn], media.manifest, study.folds_of_runs(rnn_runs))
     bars = [each.bar() for each in compared]
-    height = 1.6 + 0.36 * len(bars)
+    what = f"{labels.task.primary_title} of classical models and an RNN"
     return StudyResult(
         name="baselines",
         title="Classical models and an RNN",
-        tables=(_table(compared, majority, study.runs),),
-        plots=(
-            accuracy_plot(
-                "accuracy", "Accuracy of classical models and an RNN", bars, majority, height
-            ),
-        ),
+        tables=(_table(compared, labels, study.runs),),
+        plots=(score_plot("accuracy", what[0].upper() + what[1:], bars, compared, labels),),
         notes=(*notes, *divergence_notes(compared)),
         sources=(j22.SOURCE,),
     )
 
 
 def _compare_classical(
-    study: Study, media: StudyMedia, models: Mapping[str, Predictor]
+    study: Study, media: StudyMedia, models: Mapping[str, Predictor], labels: Labels
 ) -> list[Compared]:
     """Classical models on the statistics of all descriptors, or of the mel spectrogram."""
     all_rows, mel_rows = media.statistics(DESCRIPTORS), media.statistics(["mel"])
-    y_true = class_indices(media.manifest)
-    n_classes = len(study.manifest.classes)
+    on_mel = last_on_mel(label_kind(study.manifest.task))
 
     def variant(name: str, predictor: Predictor, bar: Progress) -> Variant:
-        rows: F64 = mel_rows if name == MEL else all_rows
+        rows: F64 = mel_rows if name == on_mel else all_rows
 
         def predict(run: int, folds: Ints) -> FoldPredictions:
             seed = study.settings.extract.run.seed + run
-            proba = predict_out_of_fold(predictor, rows, y_true, folds, seed, n_classes)
+            y_true, n_outputs = labels.y_true, len(labels.names)
+            outputs = predict_out_of_fold(predictor, rows, y_true, folds, seed, n_outputs)
             bar.step()
-            return FoldPredictions(proba)
+            return FoldPredictions(outputs)
 
-        known = None if name in (MEL, REGRESSION) else j22.FIGURE_8["classical"]
+        known = None if name in (on_mel, REGRESSION) else j22.FIGURE_8["classical"]
         return Variant(name, predict, (name,), (known,), known)
 
     with Progress("baselines", len(models) * study.runs, "run") as bar:
@@ -116,15 +116,19 @@ def _rnn_variant(study: Study, media: StudyMedia) -> Variant:
     return Variant(RNN, predict, (RNN,), (known,), known)
 
 
-def _table(compared: list[Compared], majority: float, n_runs: int) -> Table:
-    """A row for each model, and the commonest class below them."""
+def _table(compared: list[Compared], labels: Labels, n_runs: int) -> Table:
+    """A row for each model, and what knows no features below them."""
+    task = labels.task
     table = comparison_table(
         "accuracy",
-        "Accuracy of the models that J22 Fig. 8 compares with, mean of runs, per cent",
+        f"{task.primary_title} of the models that J22 Fig. 8 compares with, mean of runs",
         compared,
+        labels=labels,
         first=(Column("model"),),
-        measures=("accuracy", "sd over runs", "low", "high", "macro F1", "runs", "majority"),
+        measures=("score", "sd over runs", "low", "high", OTHERS, "runs", "baseline"),
         published=(Column("J22 Fig. 8", PERCENT, published=True),),
     )
-    last = ("majority class", majority, None, None, None, None, n_runs, majority, None)
+    score = compared[0].scores.baseline
+    known = {task.primary_title: score, "runs": n_runs, "majority": score, "baseline": score}
+    last = (task.baseline_name, *(known.get(column.name) for column in table.columns[1:]))
     return Table(table.name, table.title, table.columns, (*table.rows, last))

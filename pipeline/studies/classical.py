@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
 
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.manifests import SCHEMES
+from mvemo.manifests.labels import LabelKind
 
 # Class of J22's scheme -> signs of valence and arousal.
 QUADRANTS: Mapping[str, tuple[int, int]] = {
@@ -19,67 +22,151 @@ QUADRANTS: Mapping[str, tuple[int, int]] = {
     "relaxation": (1, -1),
 }
 REGRESSION = "linear regression, quadrant"
-MEL = "logistic regression (mel)"
-# Training rows, their classes, test rows and a seed, to the classes of the test rows.
-Predictor = Callable[[F64, Ints, F64, int], Ints]
+# Training rows, their labels, test rows and a seed, to the outputs of the test rows:
+# probabilities (or 0 and 1) of classes or tags, or values of targets.
+Predictor = Callable[[F64, NDArray[Any], F64, int], F64]
 
 
-def classical_models(quadrants: Ints | None) -> dict[str, Predictor]:
-    """Name to a function of training rows, their classes, test rows and a seed.
+def classical_models(
+    kind: LabelKind, n_outputs: int, quadrants: Ints | None
+) -> dict[str, Predictor]:
+    """The kinds of models that J22's [14] and [17] have, for classes, tags or ratings.
 
-    J22 names kinds of models and no settings: these are scikit-learn's usual ones.
+    J22 names kinds of models and no settings: these are scikit-learn's usual ones. Tags are
+    predicted one by one, ratings by the regression of each kind.
+
+    Parameters
+    ----------
+    kind
+        Of the labels.
+    n_outputs
+        Classes, tags or targets.
+    quadrants
+        As of `quadrants_of`; with them classes are predicted by regression, too.
     """
+    if kind.numeric:
+        return {name: _regressor(make) for name, make in _regressors().items()}
+    wrap = _classifier(n_outputs) if kind.exclusive else _tagger
+    models = {name: wrap(make) for name, make in _classifiers().items()}
+    if quadrants is not None:
+        models[REGRESSION] = _quadrant_regression(quadrants)
+    return models
+
+
+def last_on_mel(kind: LabelKind) -> str:
+    """Name of the model that reads the mel spectrogram alone."""
+    return f"{'ridge' if kind.numeric else 'logistic'} regression (mel)"
+
+
+def _classifiers() -> dict[str, Callable[[int], Any]]:
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.neural_network import MLPClassifier
     from sklearn.svm import SVC
     from sklearn.tree import DecisionTreeClassifier
 
-    models: dict[str, Predictor] = {
-        "SVM, RBF kernel": _classifier(lambda seed: SVC()),
-        "SVM, linear kernel": _classifier(lambda seed: SVC(kernel="linear", C=0.01)),
-        "decision tree": _classifier(lambda seed: DecisionTreeClassifier(random_state=seed)),
-        "k nearest neighbours": _classifier(lambda seed: KNeighborsClassifier()),
-        "multilayer perceptron": _classifier(
-            lambda seed: MLPClassifier((64,), alpha=0.1, max_iter=100, random_state=seed)
+    return {
+        "SVM, RBF kernel": lambda seed: SVC(),
+        "SVM, linear kernel": lambda seed: SVC(kernel="linear", C=0.01),
+        "decision tree": lambda seed: DecisionTreeClassifier(random_state=seed),
+        "k nearest neighbours": lambda seed: KNeighborsClassifier(),
+        "multilayer perceptron": lambda seed: MLPClassifier(
+            hidden_layer_sizes=(64,), alpha=0.1, max_iter=100, random_state=seed
         ),
-        MEL: _classifier(lambda seed: LogisticRegression(C=0.1, max_iter=500)),
+        "logistic regression (mel)": lambda seed: LogisticRegression(C=0.1, max_iter=500),
     }
-    if quadrants is not None:
-        models[REGRESSION] = _regression(quadrants)
-    return models
 
 
-def _classifier(make: Callable[[int], Any]) -> Predictor:
-    def predict(train: F64, classes: Ints, test: F64, seed: int) -> Ints:
-        if len(np.unique(classes)) == 1:
-            # Most models refuse to learn from one class; there is nothing to learn.
-            return np.full(len(test), classes[0], dtype=np.int64)
-        model = make(seed)
-        if getattr(model, "n_neighbors", 0) > len(train):
-            model.set_params(n_neighbors=len(train))
-        model.fit(train, classes)
-        y_pred: Ints = np.asarray(model.predict(test), dtype=np.int64)
-        return y_pred
+def _regressors() -> dict[str, Callable[[int], Any]]:
+    from sklearn.linear_model import RidgeCV
+    from sklearn.neighbors import KNeighborsRegressor
+    from sklearn.neural_network import MLPRegressor
+    from sklearn.svm import SVR
+    from sklearn.tree import DecisionTreeRegressor
+
+    alphas = np.logspace(-1, 5, 13)
+    return {
+        "SVM, RBF kernel": lambda seed: SVR(),
+        "SVM, linear kernel": lambda seed: SVR(kernel="linear", C=0.01),
+        "decision tree": lambda seed: DecisionTreeRegressor(random_state=seed),
+        "k nearest neighbours": lambda seed: KNeighborsRegressor(),
+        "multilayer perceptron": lambda seed: MLPRegressor(
+            hidden_layer_sizes=(64,), alpha=0.1, max_iter=100, random_state=seed
+        ),
+        # The penalty is chosen inside the training clips.
+        "linear regression": lambda seed: RidgeCV(alphas=alphas),
+        "ridge regression (mel)": lambda seed: RidgeCV(alphas=alphas),
+    }
+
+
+def _fitted(make: Callable[[int], Any], seed: int, train: F64, y: NDArray[Any]) -> Any:
+    model = make(seed)
+    if getattr(model, "n_neighbors", 0) > len(train):
+        model.set_params(n_neighbors=len(train))
+    return model.fit(train, y)
+
+
+def _classifier(n_classes: int) -> Callable[[Callable[[int], Any]], Predictor]:
+    def wrap(make: Callable[[int], Any]) -> Predictor:
+        def predict(train: F64, classes: NDArray[Any], test: F64, seed: int) -> F64:
+            if len(np.unique(classes)) == 1:
+                # Most models refuse to learn from one class; there is nothing to learn.
+                y_pred = np.full(len(test), classes[0], dtype=np.int64)
+            else:
+                y_pred = np.asarray(_fitted(make, seed, train, classes).predict(test), np.int64)
+            return np.eye(n_classes)[y_pred]
+
+        return predict
+
+    return wrap
+
+
+def _tagger(make: Callable[[int], Any]) -> Predictor:
+    def predict(train: F64, tags: NDArray[Any], test: F64, seed: int) -> F64:
+        outputs = np.empty((len(test), tags.shape[1]))
+        for i, has in enumerate(tags.T):
+            if len(np.unique(has)) == 1:
+                outputs[:, i] = has[0]
+                continue
+            model = _fitted(make, seed, train, has)
+            # A support vector machine has distances, whose order is what matters.
+            outputs[:, i] = (
+                model.predict_proba(test)[:, 1]
+                if hasattr(model, "predict_proba")
+                else expit(model.decision_function(test))
+            )
+        return outputs
 
     return predict
 
 
-def _regression(quadrants: Ints) -> Predictor:
+def _regressor(make: Callable[[int], Any]) -> Predictor:
+    def predict(train: F64, values: NDArray[Any], test: F64, seed: int) -> F64:
+        outputs = np.empty((len(test), values.shape[1]))
+        for i, target in enumerate(values.T):
+            scale = target.std() or 1.0
+            model = _fitted(make, seed, train, (target - target.mean()) / scale)
+            outputs[:, i] = np.asarray(model.predict(test)) * scale + target.mean()
+        return outputs
+
+    return predict
+
+
+def _quadrant_regression(quadrants: Ints) -> Predictor:
     """Linear regression to the signs of valence and arousal, then the class of that quadrant.
 
     The ridge that descriptors with many columns need is chosen inside the training clips.
     """
     from sklearn.linear_model import RidgeCV
 
-    def predict(train: F64, classes: Ints, test: F64, seed: int) -> Ints:
+    def predict(train: F64, classes: NDArray[Any], test: F64, seed: int) -> F64:
         del seed  # nothing here is random
         model = RidgeCV(alphas=np.logspace(-1, 5, 13)).fit(train, quadrants[classes])
         signs = np.where(np.asarray(model.predict(test)) >= 0, 1, -1)
         # (rows, classes): whether both signs are the class's
         same = (signs[:, None, :] == quadrants[None]).all(axis=2)
-        y_pred: Ints = same.argmax(axis=1).astype(np.int64)
-        return y_pred
+        outputs: F64 = np.eye(len(quadrants))[same.argmax(axis=1)]
+        return outputs
 
     return predict
 
@@ -93,9 +180,9 @@ def quadrants_of(classes: Sequence[str]) -> Ints | None:
 
 
 def predict_out_of_fold(
-    predictor: Predictor, rows: F64, y_true: Ints, folds: Ints, seed: int, n_classes: int
+    predictor: Predictor, rows: F64, y_true: NDArray[Any], folds: Ints, seed: int, n_outputs: int
 ) -> F64:
-    """One-hot predictions of every clip by a model fitted without its fold.
+    """Predictions of every clip by a model fitted without its fold.
 
     Parameters
     ----------
@@ -104,31 +191,26 @@ def predict_out_of_fold(
     rows
         float64 (clips, dim); clips with NaN are left out.
     y_true, folds
-        int64 (clips,).
+        Labels, and int64 (clips,).
 
     Returns
     -------
-    float64 (clips, classes), NaN rows for clips left out.
+    float64 (clips, outputs), NaN rows for clips left out.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.preprocessing import StandardScaler
 
     mask = np.isfinite(rows).all(axis=1)
-    proba = np.full((len(rows), n_classes), np.nan)
+    outputs = np.full((len(rows), n_outputs), np.nan)
     for fold in np.unique(folds):
         train = np.flatnonzero(mask & (folds != fold))
         test = np.flatnonzero(mask & (folds == fold))
         if not len(train) or not len(test):
             continue
-        present = np.unique(y_true[train])
-        if len(present) == 1:
-            y_pred = np.full(len(test), present[0])
-        else:
-            scaler = StandardScaler().fit(rows[train])
-            x_train, x_test = scaler.transform(rows[train]), scaler.transform(rows[test])
-            with warnings.catch_warnings():
-                # The number of iterations is the setting, not a problem.
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                y_pred = predictor(x_train, y_true[train], x_test, seed)
-        proba[test] = np.eye(n_classes)[y_pred]
-    return proba
+        scaler = StandardScaler().fit(rows[train])
+        x_train, x_test = scaler.transform(rows[train]), scaler.transform(rows[test])
+        with warnings.catch_warnings():
+            # The number of iterations is the setting, not a problem.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            outputs[test] = predictor(x_train, y_true[train], x_test, seed)
+    return outputs

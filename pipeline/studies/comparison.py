@@ -11,13 +11,14 @@ import numpy as np
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
+from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
-from mvemo.pipeline.studies.core import Study, class_indices
+from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot
-from mvemo.pipeline.studies.plots import Bar, accuracy_bars
-from mvemo.pipeline.studies.scores import NO_SCORES, Scores, score
+from mvemo.pipeline.studies.plots import Bar, score_bars
+from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, score
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
 
 INTERVAL_NOTE = "low and high: 95 % interval over groups. sd: over runs, or folds of one run."
@@ -71,16 +72,16 @@ class Compared:
     divergence: str = ""
 
     @property
-    def train_accuracy(self) -> float:
-        """Mean over folds and repeats of the accuracy on each net's own training clips."""
+    def train_score(self) -> float:
+        """Mean over folds and repeats of the score on each net's own training clips."""
         if self.divergence:
             return math.nan
-        return float(np.mean([value for run in self.runs for value in run.train_accuracy]))
+        return float(np.mean([value for run in self.runs for value in run.train_scores]))
 
     def bar(self) -> Bar:
-        """Its accuracy, interval and printed figure."""
+        """Its score, interval and printed figure."""
         scores, variant = self.scores, self.variant
-        return Bar(variant.name, scores.accuracy, scores.low, scores.high, variant.printed_accuracy)
+        return Bar(variant.name, scores.primary, scores.low, scores.high, variant.printed_accuracy)
 
 
 def compare(
@@ -99,7 +100,7 @@ def compare(
     folds
         int64 (clips,) for each repeat; the same for all variants.
     """
-    y_true = class_indices(manifest)
+    labels = Labels.of(manifest)
     compared = []
     for variant in variants:
         try:
@@ -107,7 +108,7 @@ def compare(
         except TrainingDiverged as error:
             compared.append(Compared(variant, (), NO_SCORES, error.problem))
             continue
-        scores = score(y_true, [run.proba for run in runs], folds, manifest.groups)
+        scores = score(labels, [run.outputs for run in runs], folds)
         compared.append(Compared(variant, runs, scores))
     return compared
 
@@ -121,9 +122,9 @@ def divergence_notes(compared: Sequence[Compared]) -> list[str]:
     ]
 
 
-def majority_of(compared: Sequence[Compared]) -> float | None:
-    """The majority baseline of the last variant that has scores; None where none has."""
-    return next((c.scores.majority for c in reversed(compared) if not c.divergence), None)
+def baseline_of(compared: Sequence[Compared]) -> float | None:
+    """The baseline of the last variant that has scores; None where none has."""
+    return next((c.scores.baseline for c in reversed(compared) if not c.divergence), None)
 
 
 def net_predictor(
@@ -132,37 +133,70 @@ def net_predictor(
     plan: NetSettings,
     *,
     title: str = "",
-    with_train_accuracy: bool = False,
+    with_train_score: bool = False,
 ) -> Callable[[int, Ints], FoldPredictions]:
     """The `Variant.predict` of a net; parameters as of `NetJob`."""
 
     def predict(run: int, folds: Ints) -> FoldPredictions:
-        job = NetJob(plan, folds, run, title, with_train_accuracy=with_train_accuracy)
+        job = NetJob(plan, folds, run, title, with_train_score=with_train_score)
         return cross_fit(study, media, job)
 
     return predict
 
 
 Measure = Callable[[Compared], Cell]
-# What a table of variants shows: the column, and its cell.
-MEASURES: Mapping[str, tuple[Column, Measure]] = {
-    "accuracy": (Column("accuracy", PERCENT), lambda c: c.scores.accuracy),
-    "test": (Column("test", PERCENT), lambda c: c.scores.accuracy),
-    "low": (Column("low", PERCENT), lambda c: c.scores.low),
-    "high": (Column("high", PERCENT), lambda c: c.scores.high),
-    "sd": (Column("sd", PERCENT), lambda c: c.scores.sd),
-    "sd over runs": (
-        Column("sd", PERCENT),
-        lambda c: c.scores.sd if len(c.runs) > 1 else None,
-    ),
-    "macro F1": (Column("macro F1", NUMBER), lambda c: c.scores.f1),
-    "AUC": (Column("AUC", NUMBER), lambda c: c.scores.auc),
-    "majority": (Column("majority", PERCENT), lambda c: c.scores.majority),
-    "runs": (Column("runs", NUMBER), lambda c: len(c.runs)),
-    "parameters": (Column("parameters", NUMBER), lambda c: c.runs[0].n_parameters),
-    "training": (Column("training", PERCENT), lambda c: c.train_accuracy),
-    "gap": (Column("gap", PERCENT), lambda c: c.train_accuracy - c.scores.accuracy),
+Measured = tuple[Column, Measure]
+# What a table of variants shows in the unit of the task's primary metric.
+SCORED: Mapping[str, Measure] = {
+    "score": lambda c: c.scores.primary,
+    "test": lambda c: c.scores.primary,
+    "low": lambda c: c.scores.low,
+    "high": lambda c: c.scores.high,
+    "sd": lambda c: c.scores.sd,
+    "sd over runs": lambda c: c.scores.sd if len(c.runs) > 1 else None,
+    "baseline": lambda c: c.scores.baseline,
+    "training": lambda c: c.train_score,
+    "gap": lambda c: c.train_score - c.scores.primary,
 }
+COUNTED: Mapping[str, Measure] = {
+    "clips": lambda c: c.scores.n_clips,
+    "runs": lambda c: len(c.runs),
+    "parameters": lambda c: c.runs[0].n_parameters,
+}
+# Stands for all further scores that the task has.
+OTHERS = "others"
+
+
+def measures_of(task: Task, names: Sequence[str], keys: Sequence[str]) -> list[Measured]:
+    """Columns and their cells, from keys of `SCORED` and `COUNTED`, and `OTHERS`.
+
+    Parameters
+    ----------
+    task, names
+        Of the labels.
+    keys
+        From the left.
+    """
+    kind = PERCENT if task.in_percent else NUMBER
+    titles = {"score": task.primary_title, "sd over runs": "sd"}
+    titles["baseline"] = "majority" if task.in_percent else "baseline"
+    measured: list[Measured] = []
+    for key in keys:
+        if key == OTHERS:
+            measured += [
+                (Column(column.title, NUMBER), _other(column.title))
+                for column in task.columns(names)
+                if column.terminal
+            ]
+        elif key in SCORED:
+            measured.append((Column(titles.get(key, key), kind), SCORED[key]))
+        else:
+            measured.append((Column(key, NUMBER), COUNTED[key]))
+    return measured
+
+
+def _other(title: str) -> Measure:
+    return lambda compared: compared.scores.others.get(title)
 
 
 def comparison_table(
@@ -170,6 +204,7 @@ def comparison_table(
     title: str,
     compared: Sequence[Compared],
     *,
+    labels: Labels,
     first: Sequence[Column],
     measures: Sequence[str],
     published: Sequence[Column],
@@ -182,25 +217,33 @@ def comparison_table(
         Of the table.
     compared
         As of `compare`.
+    labels
+        Of the clips: their task has names of the scores.
     first, published
-        The columns of `Variant.cells` and `Variant.published`.
+        The columns of `Variant.cells` and `Variant.published`. Printed figures are of
+        classes: there are none beside other scores.
     measures
-        Of `MEASURES`, from the left.
+        As of `measures_of`.
     """
-    columns = (*first, *(MEASURES[key][0] for key in measures), *published)
+    measured = measures_of(labels.task, labels.names, measures)
+    published = published if labels.task.in_percent else ()
+    columns = (*first, *(column for column, _ in measured), *published)
     rows = tuple(
         (
             *each.variant.cells,
-            *(None if each.divergence else MEASURES[key][1](each) for key in measures),
-            *each.variant.published,
+            *(None if each.divergence else measure(each) for _, measure in measured),
+            *each.variant.published[: len(published)],
         )
         for each in compared
     )
     return Table(name, title, columns, rows)
 
 
-def accuracy_plot(
-    name: str, title: str, bars: Sequence[Bar], majority: float | None, height: float
+def score_plot(
+    name: str, title: str, bars: Sequence[Bar], compared: Sequence[Compared], labels: Labels
 ) -> Plot:
-    """Bars of accuracies beside the majority baseline; the height is in inches."""
-    return Plot(name, title, lambda axes: accuracy_bars(axes, bars, majority), (6.4, height))
+    """Bars of scores beside the baseline."""
+    baseline, height = baseline_of(compared), 1.6 + 0.36 * len(bars)
+    return Plot(
+        name, title, lambda axes: score_bars(axes, bars, baseline, labels.task), (6.4, height)
+    )

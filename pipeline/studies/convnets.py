@@ -12,26 +12,27 @@ from mvemo.fuse.metrics.multiclass import confusion_matrix
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.manifests import SCHEMES
 from mvemo.pipeline.studies.comparison import (
+    OTHERS,
     Compared,
     Variant,
-    accuracy_plot,
     compare,
     comparison_table,
     divergence_notes,
-    majority_of,
     net_predictor,
+    score_plot,
 )
-from mvemo.pipeline.studies.core import Study, class_indices
+from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.plots import Bar
+from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
 
 NETS = ("cnn", "lightcnn", "crnn")
 
 
 def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
-    """Cross-fit each net; accuracy on its own training clips beside that on new ones.
+    """Cross-fit each net; its score on its own training clips beside that on new ones.
 
     J22 leaves knowledge distillation and transfer learning out of this comparison, and so
     do nets here, unless the settings name weight files.
@@ -47,41 +48,39 @@ def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
     media = study.media(plans)
     variants = [_variant(study, media, plan) for plan in plans]
     compared = compare(variants, media.manifest, study.folds_of_runs())
+    labels = Labels.of(media.manifest)
+    what = labels.task.primary_title
+    what = what[0].upper() + what[1:]
     table = comparison_table(
         "accuracy",
-        "Accuracy on training and test clips, per cent (as J22 Table 3)",
+        f"{what} on training and test clips (as J22 Table 3)",
         compared,
+        labels=labels,
         first=(Column("net"),),
-        measures=(
-            *("parameters", "training", "test", "low", "high", "gap", "macro F1", "majority"),
-        ),
+        measures=("parameters", "training", "test", "low", "high", "gap", OTHERS, "baseline"),
         published=(
             Column("training, J22 Table 3", PERCENT, published=True),
             Column("test, J22 Table 3", PERCENT, published=True),
         ),
     )
     bars = [bar for each in compared for bar in _bars(each)]
-    majority, height = majority_of(compared), 1.6 + 0.4 * len(bars)
-    y_true = class_indices(media.manifest)
     confusions = [
         confusion_table(
-            each.variant.name, study.manifest.classes, y_true, [run.proba for run in each.runs]
+            each.variant.name, labels.names, labels.y_true, [run.outputs for run in each.runs]
         )
         for each in compared
-        if not each.divergence
+        if each.scores.n_clips and labels.y_true.ndim == 1
     ]
     return StudyResult(
         name="convnets",
         title="Convolutional nets on training and on new clips",
         tables=(table, *confusions),
         plots=(
-            accuracy_plot(
-                "accuracy", "Accuracy on training and test clips", bars, majority, height
-            ),
+            score_plot("accuracy", f"{what} on training and test clips", bars, compared, labels),
         ),
         notes=(
-            "low and high: 95 % interval of the test accuracy over groups. Training: the mean "
-            "over folds of each net's accuracy on the clips of the other folds, those held out "
+            "low and high: 95 % interval of the test score over groups. Training: the mean "
+            "over folds of each net's score on the clips of the other folds, those held out "
             "for early stopping among them.",
             *media.left_out(media.usable(plans[0])),
             *divergence_notes(compared),
@@ -95,7 +94,7 @@ def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
     known = j22.TABLE_3.get(plan.name, (None, None))
     return Variant(
         plan.name,
-        net_predictor(study, media, plan, with_train_accuracy=True),
+        net_predictor(study, media, plan, with_train_score=True),
         cells=(plan.name,),
         published=known,
         printed_accuracy=known[1],
@@ -107,8 +106,8 @@ def _bars(compared: Compared) -> tuple[Bar, Bar]:
     name, scores = compared.variant.name, compared.scores
     on_train, on_test = j22.TABLE_3.get(name, (None, None))
     return (
-        Bar(f"{name}, training", compared.train_accuracy, published=on_train),
-        Bar(f"{name}, test", scores.accuracy, scores.low, scores.high, on_test),
+        Bar(f"{name}, training", compared.train_score, published=on_train),
+        Bar(f"{name}, test", scores.primary, scores.low, scores.high, on_test),
     )
 
 

@@ -29,7 +29,7 @@ class Study:
     Parameters
     ----------
     manifest
-        Multiclass; its labels are shuffled where that is asked for.
+        Of any task; its labels are shuffled where that is asked for.
     settings
         Of the nets, the descriptors and the folds.
     work
@@ -91,6 +91,7 @@ def open_study(
     permute_labels: bool = False,
     runs: int = 1,
     fold_file: Path | None = None,
+    tasks: Sequence[str] = (),
 ) -> Study:
     """Read the manifest of a study.
 
@@ -105,16 +106,18 @@ def open_study(
     fold_file
         The folds, in place of those that the settings ask for; all runs have them.
 
+    tasks
+        That the study is of; any where none is named.
+
     Raises
     ------
     BadOption
-        Its task is not multiclass: the papers' tables are of classes.
+        The manifest's task is none of them.
     """
     manifest = manifest_with_media(path, root)
-    if manifest.task != "multiclass":
+    if tasks and manifest.task not in tasks:
         raise BadOption(
-            f"{path}: the task is {manifest.task}; studies are of multiclass manifests, "
-            "as the papers' tables are"
+            f"{path}: the task is {manifest.task}; this study is of {' and '.join(tasks)} alone"
         )
     prescribed, settings = read_fold_file(fold_file, manifest, settings)
     if permute_labels:
@@ -130,8 +133,3 @@ def with_permuted_labels(manifest: Manifest, seed: int) -> Manifest:
         for clip, other in zip(manifest.clips, order, strict=True)
     )
     return replace(manifest, clips=clips)
-
-
-def class_indices(manifest: Manifest) -> Ints:
-    """int64 (clips,): the true class of each clip of a multiclass manifest."""
-    return np.asarray(manifest.labels, dtype=np.int64)

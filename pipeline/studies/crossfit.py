@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import torch
-from scipy.special import softmax
 
 from mvemo.extract.nets import Net
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device
-from mvemo.extract.training.embedding import embed_rows
+from mvemo.extract.training.embedding import embed_rows, outputs_of
 from mvemo.extract.training.jobs import Curve
 from mvemo.extract.training.protocols import TrainingClips, train_nets
 from mvemo.fuse.arrays import F64, Ints
-from mvemo.fuse.metrics.multiclass import accuracy
+from mvemo.fuse.links import Link, apply_link
+from mvemo.manifests.splits.names import TRAIN
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.messages import tell_outline
 from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.studies.core import Study, class_indices
+from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.scores import Labels
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,11 @@ class NetJob:
         Repeat; changes the seed of weights, batches and dropout.
     title
         For the progress bar; the net's name by default.
-    with_train_accuracy
+    with_train_score
         Also predict the clips that each net was trained on.
+    splits
+        int64 (clips,), 0 training, 1 validation, 2 test: one net is trained on this split
+        instead, and predicts its validation and test clips.
     only_first
         Train and predict without the first fold alone.
     """
@@ -48,7 +51,8 @@ class NetJob:
     folds: Ints
     run: int = 0
     title: str = ""
-    with_train_accuracy: bool = False
+    with_train_score: bool = False
+    splits: Ints | None = None
     only_first: bool = False
 
 
@@ -58,20 +62,21 @@ class FoldPredictions:
 
     Parameters
     ----------
-    proba
-        float64 (clips, classes), each clip's by the net trained without its fold; NaN
-        rows for clips that could not be decoded, and for folds that were not run.
-    train_accuracy
-        Of each fold's net on the clips that it was trained on, the validation clips for
-        early stopping among them; empty where it was not asked for.
+    outputs
+        float64 (clips, outputs): probabilities or values, each clip's by the net trained
+        without its fold; NaN rows for clips that could not be decoded, and for folds that
+        were not run.
+    train_scores
+        The primary metric of each fold's net on the clips that it was trained on, the
+        validation clips for early stopping among them; empty where it was not asked for.
     curves
         Losses by epoch of each fold's training.
     n_parameters
         Numbers that are learnt.
     """
 
-    proba: F64
-    train_accuracy: tuple[float, ...] = ()
+    outputs: F64
+    train_scores: tuple[float, ...] = ()
     curves: tuple[Curve, ...] = field(default=(), repr=False)
     n_parameters: int = 0
 
@@ -92,17 +97,20 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
     usable = media.usable(plan)
     if not usable.any():
         raise BadOption(f"{plan.name}: no clip has what this net is given")
-    y_true = class_indices(manifest)
-    proba = np.full((len(manifest), len(manifest.classes)), np.nan)
-    train_accuracy: list[float] = []
+    labels = Labels.of(manifest)
+    link = labels.task.link
+    outputs = np.full((len(manifest), len(manifest.classes)), np.nan)
+    train_scores: list[float] = []
     curves: list[Curve] = []
     n_parameters = 0
-    run_settings = replace(settings.run, protocol="crossfit", seed=settings.run.seed + job.run)
-    total = 1 if job.only_first else len(np.unique(job.folds))
+    protocol = "crossfit" if job.splits is None else "holdout"
+    run_settings = replace(settings.run, protocol=protocol, seed=settings.run.seed + job.run)
+    one_net = job.only_first or job.splits is not None
+    total = 1 if one_net else len(np.unique(job.folds))
     with Progress(job.title or plan.name, total, "net") as bar:
         for trained in train_nets(
             plan,
-            TrainingClips(manifest, media.digests, usable, job.folds),
+            TrainingClips(manifest, media.digests, usable, job.folds, job.splits),
             run_settings,
             batches=lambda net: media.batches(net, plan.view),
             jobs=study.work / "nets",
@@ -111,38 +119,34 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
             ),
             on_report=tell_outline,
         ):
-            test = np.flatnonzero(usable & (job.folds == trained.spec.fold))
-            proba[test] = predict_proba(trained.net, media, test, study.settings)
-            if job.with_train_accuracy:
-                train = np.flatnonzero(usable & (job.folds != trained.spec.fold))
-                y_pred = predict_proba(trained.net, media, train, study.settings).argmax(axis=1)
-                train_accuracy.append(accuracy(y_true[train], y_pred))
+            unseen = job.folds == trained.spec.fold if job.splits is None else job.splits != TRAIN
+            test = np.flatnonzero(usable & unseen)
+            outputs[test] = predict(trained.net, media, test, study.settings, link)
+            if job.with_train_score:
+                train = np.flatnonzero(usable & ~unseen)
+                of_train = predict(trained.net, media, train, study.settings, link)
+                train_scores.append(labels.task.primary(labels.y_true[train], of_train))
             curves.append(trained.curve)
             n_parameters = sum(p.numel() for p in trained.net.parameters() if p.requires_grad)
             bar.step()
             if job.only_first:
                 break
-    return FoldPredictions(proba, tuple(train_accuracy), tuple(curves), n_parameters)
+    return FoldPredictions(outputs, tuple(train_scores), tuple(curves), n_parameters)
 
 
-def predict_proba(net: Net, media: StudyMedia, rows: Ints, settings: Settings) -> F64:
-    """float64 (rows, classes): the net's own classifier on its embeddings, dropout off."""
-    device = pick_device(settings.extract.run.device)
-    classifier = net.classifier
-    proba = np.empty((len(rows), classifier.out_features))
+def predict(net: Net, media: StudyMedia, rows: Ints, settings: Settings, link: Link) -> F64:
+    """float64 (rows, outputs): the net's own last layer on its embeddings, dropout off."""
+    outputs = np.empty((len(rows), net.classifier.out_features))
     start = 0
     for batch, embeddings in embed_rows(
         net,
         media.batches(net),
         rows.tolist(),
         batch_size=settings.extract.embed_batch,
-        device=device,
+        device=pick_device(settings.extract.run.device),
         precision=settings.extract.run.precision,
     ):
-        # A deviation over windows comes after their mean.
-        embeddings = embeddings[:, : classifier.in_features]
-        with torch.inference_mode():
-            logits = classifier(torch.from_numpy(embeddings).to(device)).cpu().numpy()
-        proba[start : start + len(batch)] = softmax(logits.astype(np.float64), axis=1)
+        scores = outputs_of(net, embeddings).astype(np.float64)
+        outputs[start : start + len(batch)] = apply_link(scores, link)
         start += len(batch)
-    return proba
+    return outputs

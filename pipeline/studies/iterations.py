@@ -13,15 +13,16 @@ from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.jobs import Curve
 from mvemo.extract.training.jobs import steps_per_epoch as trained_steps
 from mvemo.extract.training.protocols import TrainingClips, training_splits
-from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.arrays import Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.core import Study, class_indices
-from mvemo.pipeline.studies.crossfit import NetJob, cross_fit
+from mvemo.pipeline.studies.comparison import OTHERS, Compared, Variant, comparison_table
+from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import loss_lines
-from mvemo.pipeline.studies.scores import score
+from mvemo.pipeline.studies.scores import Labels, score
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
 
 # Lines of the table, and batches that a point of the training curve is the mean of.
@@ -80,7 +81,7 @@ def run_iterations(
         tables=(
             _loss_table(f"Loss of {net} ({plan.train.loss}) by iterations (as J22 Fig. 7)", curves),
             _summary_table(curves),
-            _test_table(study, media, folds, predictions.proba),
+            _test_table(media, folds, predictions),
         ),
         plots=(_plot(title, curves),),
         notes=(
@@ -164,30 +165,22 @@ def _summary_table(curves: LossCurves) -> Table:
     )
 
 
-def _test_table(study: Study, media: StudyMedia, folds: Ints, proba: F64) -> Table:
-    """Scores of the first fold's clips, beside the commonest class of the others."""
-    y_true = class_indices(media.manifest)
-    scores = score(y_true, [proba], [folds], study.manifest.groups)
-    in_fold = folds == folds.min()
-    predicted = in_fold & np.isfinite(proba).all(axis=1)
-    majority_class = np.bincount(y_true[~in_fold]).argmax()
-    return Table(
+def _test_table(media: StudyMedia, folds: Ints, predictions: FoldPredictions) -> Table:
+    """Scores of the first fold's clips, beside what the others' labels alone predict."""
+    labels = Labels.of(media.manifest)
+    # The other folds are trained on.
+    tested = np.where(folds == folds.min(), 0, -1)
+    outputs = np.where(tested[:, None] == 0, predictions.outputs, np.nan)
+    variant = Variant("", lambda run, assignment: predictions, cells=())
+    compared = Compared(variant, (predictions,), score(labels, [outputs], [tested]))
+    return comparison_table(
         "test",
         "The net of the lowest validation loss on the fold that it never saw",
-        (
-            Column("clips", NUMBER),
-            Column("accuracy", PERCENT),
-            Column("macro F1", NUMBER),
-            Column("majority", PERCENT),
-        ),
-        (
-            (
-                scores.n_clips,
-                scores.accuracy,
-                scores.f1,
-                float((y_true[predicted] == majority_class).mean()),
-            ),
-        ),
+        [compared],
+        labels=labels,
+        first=(),
+        measures=("clips", "score", OTHERS, "baseline"),
+        published=(),
     )
 
 

@@ -6,17 +6,18 @@ from mvemo.extract.settings import LOSSES, NetSettings
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
+    OTHERS,
     Variant,
-    accuracy_plot,
     compare,
     comparison_table,
     divergence_notes,
-    majority_of,
     net_predictor,
+    score_plot,
 )
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
+from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Column
 
 NAMES = {
@@ -50,21 +51,22 @@ def run_losses(study: Study, *, net: str = "crnn", centre_tau: float = CENTRE_TA
     media = study.media(list(plans.values()))
     variants = [_variant(study, media, plan) for plan in plans.values()]
     compared = compare(variants, media.manifest, study.folds_of_runs())
+    labels = Labels.of(media.manifest)
     table = comparison_table(
         "scores",
         f"{net} with the losses of J22 2.4, out of fold",
         compared,
+        labels=labels,
         first=(Column("loss"), Column("tau", NUMBER)),
-        measures=("accuracy", "low", "high", "sd", "macro F1", "AUC", "majority"),
+        measures=("score", "low", "high", "sd", OTHERS, "baseline"),
         published=(Column("J22 Fig. 8", PERCENT, published=True),),
     )
     bars = [each.bar() for each in compared]
-    majority = majority_of(compared)
     return StudyResult(
         name="losses",
         title=f"Losses of {net}",
         tables=(table,),
-        plots=(accuracy_plot("scores", f"Accuracy of {net} by loss", bars, majority, 3.4),),
+        plots=(score_plot("scores", f"Accuracy of {net} by loss", bars, compared, labels),),
         notes=(
             INTERVAL_NOTE,
             *media.left_out(media.usable(plans["softmax"])),

@@ -8,17 +8,18 @@ from mvemo.fuse.report.published import PL20_TABLE_2, SOURCES, Z22_TABLE_1, Publ
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
+    OTHERS,
     Variant,
-    accuracy_plot,
     compare,
     comparison_table,
     divergence_notes,
-    majority_of,
     net_predictor,
+    score_plot,
 )
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
+from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column
 
 # Net -> optimizer -> learning rate and momentum, as PL20 Table 2 prints them.
@@ -73,21 +74,22 @@ def run_optimizers(
     if not variants:
         raise BadOption(f"{study.manifest.name}: no clip has sound or pictures for these nets")
     compared = compare(variants, media.manifest, study.folds_of_runs())
+    labels = Labels.of(media.manifest)
     table = comparison_table(
         "scores",
-        "Accuracy, F1 and AUC by optimizer, out of fold (as PL20 Table 2, Z22 Table 1)",
+        "Scores by optimizer, out of fold (as PL20 Table 2, Z22 Table 1)",
         compared,
+        labels=labels,
         first=_FIRST,
-        measures=("accuracy", "low", "high", "sd", "macro F1", "AUC", "majority"),
+        measures=("score", "low", "high", "sd", OTHERS, "baseline"),
         published=_PUBLISHED,
     )
     bars = [each.bar() for each in compared]
-    majority, height = majority_of(compared), 1.6 + 0.32 * len(bars)
     return StudyResult(
         name="optimizers",
         title="Optimizers of the unimodal nets",
         tables=(table,),
-        plots=(accuracy_plot("scores", "Accuracy by net and optimizer", bars, majority, height),),
+        plots=(score_plot("scores", "Scores by net and optimizer", bars, compared, labels),),
         notes=(*notes, *divergence_notes(compared)),
         sources=tuple(SOURCES.values()),
     )

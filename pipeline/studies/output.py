@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvemo.fuse.report.published import LABEL
 from mvemo.manifests.files import write_bytes, write_json, write_text
+from mvemo.manifests.labels import label_kind
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.studies.core import Study
@@ -144,8 +145,8 @@ def banners(study: Study) -> list[str]:
     sentences = []
     if study.permuted:
         sentences.append(
-            "Labels were shuffled: this is a check, and every accuracy should be near the "
-            "majority baseline or below."
+            "Labels were shuffled: this is a check, and every score should be near the "
+            "baseline or below."
         )
     if study.manifest.synthetic:
         sentences.append("The clips are generated data.")
@@ -176,9 +177,7 @@ def render(plot: Plot) -> tuple[bytes, bytes]:
 
 def _facts(study: Study) -> dict[str, Any]:
     manifest = study.manifest
-    counts = dict.fromkeys(manifest.classes, 0)
-    for clip in manifest.clips:
-        counts[str(clip.label[0])] += 1
+    counts = label_kind(manifest.task).counts(manifest.labels, manifest.classes)
     return {
         "name": manifest.name,
         "digest": manifest.digest,
@@ -186,7 +185,8 @@ def _facts(study: Study) -> dict[str, Any]:
         "groups": len(set(manifest.groups)),
         "folds": len(set(study.folds().tolist())),
         "runs": study.runs,
-        "clips of each class": counts,
+        "task": manifest.task,
+        "labels": dict(zip(manifest.classes, counts, strict=True)),
         "synthetic": manifest.synthetic,
     }
 

@@ -13,8 +13,10 @@ from mvemo.fuse.report.published import LABEL
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from mvemo.fuse.tasks.base import Task
+
 _PUBLISHED = "#6b4a9c"
-_MAJORITY = "#555d66"
+_BASELINE = "#555d66"
 
 
 @dataclass(frozen=True)
@@ -40,53 +42,68 @@ class Bar:
     published: float | None = None
 
 
-def accuracy_bars(axes: Axes, bars: Sequence[Bar], majority: float | None) -> None:
-    """Horizontal bars of accuracies in per cent, from the top."""
+def score_bars(axes: Axes, bars: Sequence[Bar], baseline: float | None, task: Task) -> None:
+    """Horizontal bars of a task's primary metric, from the top; of shares in per cent."""
+    unit = 100 if task.in_percent else 1
     for i, bar in enumerate(bars):
         if math.isfinite(bar.value):
-            axes.barh(i, 100 * bar.value, height=0.6, color=COLOURS[0], alpha=0.85)
+            axes.barh(i, unit * bar.value, height=0.6, color=COLOURS[0], alpha=0.85)
         if math.isfinite(bar.low) and math.isfinite(bar.high):
-            axes.plot([100 * bar.low, 100 * bar.high], [i, i], color="#10202e", linewidth=1.4)
-    marked = [(100 * bar.published, i) for i, bar in enumerate(bars) if bar.published is not None]
+            axes.plot([unit * bar.low, unit * bar.high], [i, i], color="#10202e", linewidth=1.4)
+    marked = [
+        (unit * bar.published, i)
+        for i, bar in enumerate(bars)
+        if bar.published is not None and task.in_percent
+    ]
     if marked:
         x, y = zip(*marked, strict=True)
         axes.plot(x, y, "D", color=_PUBLISHED, markersize=6, linestyle="none", label=LABEL)
-    if majority is not None:
-        axes.axvline(100 * majority, color=_MAJORITY, linestyle="--", label="majority baseline")
+    if baseline is not None:
+        label = f"baseline: {task.baseline_name}"
+        axes.axvline(unit * baseline, color=_BASELINE, linestyle="--", label=label)
     axes.set_yticks(range(len(bars)), [bar.label for bar in bars])
     axes.invert_yaxis()
-    axes.set_xlim(0, 100)
-    axes.set_xlabel("accuracy, % (line: 95 % interval over groups)")
+    if task.in_percent:
+        axes.set_xlim(0, 100)
+    axes.set_xlabel(f"{_axis_title(task)} (line: 95 % interval over groups)")
     _legend(axes)
 
 
-def accuracy_lines(
+def _axis_title(task: Task) -> str:
+    return f"{task.primary_title}, %" if task.in_percent else task.primary_title
+
+
+def score_lines(
     axes: Axes,
     lines: Mapping[str, Mapping[float, float]],
     published: Mapping[str, Mapping[float, float]],
-    majority: float | None,
+    baseline: float | None,
     xlabel: str,
+    task: Task,
 ) -> None:
-    """Accuracies in per cent over a quantity; published ones dashed."""
+    """A task's primary metric over a quantity; published figures dashed."""
+    unit = 100 if task.in_percent else 1
     for i, (name, points) in enumerate(lines.items()):
         xs = sorted(points)
-        axes.plot(xs, [100 * points[x] for x in xs], "o-", color=COLOURS[i], label=name)
+        axes.plot(xs, [unit * points[x] for x in xs], "o-", color=COLOURS[i], label=name)
     for i, (name, points) in enumerate(published.items()):
         xs = sorted(points)
         axes.plot(
             xs,
-            [100 * points[x] for x in xs],
+            [unit * points[x] for x in xs],
             marker="D",
             markersize=4,
             linestyle=(0, (4, 2 + 2 * i)),
             color=_PUBLISHED,
             label=f"{name}, {LABEL}",
         )
-    if majority is not None:
-        axes.axhline(100 * majority, color=_MAJORITY, linestyle="--", label="majority baseline")
-    axes.set_ylim(0, 100)
+    if baseline is not None:
+        label = f"baseline: {task.baseline_name}"
+        axes.axhline(unit * baseline, color=_BASELINE, linestyle="--", label=label)
+    if task.in_percent:
+        axes.set_ylim(0, 100)
     axes.set_xlabel(xlabel)
-    axes.set_ylabel("accuracy, %")
+    axes.set_ylabel(_axis_title(task))
     axes.grid(alpha=0.3)
     _legend(axes)
 

@@ -1,16 +1,55 @@
-"""How well clips were predicted out of fold, over one repeat or several."""
+"""How well clips were predicted out of fold, over one repeat or several, for any task."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F64, Bools, Ints
-from mvemo.fuse.metrics.multiclass import accuracy, f1_macro, roc_auc_macro_ovr
+from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
+from mvemo.fuse.models import Model
+from mvemo.fuse.results import ModelResult, score_baseline, score_model
 from mvemo.fuse.statistics.resamples import percentile_interval, resample_groups
+from mvemo.fuse.tasks.base import Task
+from mvemo.fuse.tasks.registry import task_of
+from mvemo.manifests import Manifest
+
+_ANY = Model("", (), ())
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the predictions of a manifest's clips are scored against.
+
+    Parameters
+    ----------
+    task
+        How they are scored.
+    names
+        Classes, tags or targets.
+    y_true
+        As `Task.read_labels` gives them.
+    groups
+        One a clip.
+    """
+
+    task: Task
+    names: tuple[str, ...]
+    y_true: NDArray[Any]
+    groups: tuple[str, ...]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Labels:
+        """Of all clips of a manifest, in its order."""
+        task = task_of(manifest.task)
+        y_true = task.read_labels(np.asarray(manifest.labels))
+        task = task.for_labels(manifest.classes, y_true)
+        return cls(task, manifest.classes, y_true, manifest.groups)
 
 
 @dataclass(frozen=True)
@@ -19,96 +58,82 @@ class Scores:
 
     Parameters
     ----------
-    accuracy
-        Share of all predicted clips that are right; with repeats, the mean over them.
+    primary
+        The task's primary metric (accuracy of classes, macro ROC-AUC of tags, R2 of
+        ratings): mean over folds, and over repeats.
     low, high
         Its 95 % interval by bootstrapping groups.
     sd
-        Standard deviation of the accuracy: over repeats where there are any, else over
-        folds.
-    f1, auc
-        Macro F1, and macro one-vs-rest area under the ROC curve of the pooled predictions.
-    majority
-        Accuracy of always predicting the commonest class of the training folds.
+        Its standard deviation: over repeats where there are any, else over folds.
+    others
+        Title of each further column that the task has in a terminal, to its score.
+    baseline
+        The primary metric of what knows the training folds' labels alone.
     n_clips
         How many were predicted.
     """
 
-    accuracy: float
+    primary: float
     low: float
     high: float
     sd: float
-    f1: float
-    auc: float
-    majority: float
+    baseline: float
     n_clips: int
+    others: Mapping[str, float] = field(default_factory=dict)
 
 
 # Of predictions that there are not.
-NO_SCORES = Scores(
-    accuracy=math.nan,
-    low=math.nan,
-    high=math.nan,
-    sd=math.nan,
-    f1=math.nan,
-    auc=math.nan,
-    majority=math.nan,
-    n_clips=0,
-)
+NO_SCORES = Scores(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
 
 
-def score(
-    y_true: Ints, probas: Sequence[F64], folds: Sequence[Ints], groups: Sequence[str]
-) -> Scores:
-    """Scores of out-of-fold probabilities.
+def score(labels: Labels, outputs: Sequence[F64], folds: Sequence[Ints]) -> Scores:
+    """Scores of out-of-fold predictions.
 
     Parameters
     ----------
-    y_true
-        int64 (clips,).
-    probas
-        One float64 (clips, classes) for each repeat; NaN rows were not predicted.
+    labels
+        Of all clips.
+    outputs
+        One float64 (clips, outputs) for each repeat: probabilities of classes or tags, or
+        values; NaN rows were not predicted.
     folds
-        int64 (clips,) for each repeat.
-    groups
-        One a clip.
+        int64 (clips,) for each repeat; -1 for clips that are not tested.
     """
-    n_classes = probas[0].shape[1]
-    mask = np.isfinite(np.stack(probas)).all(axis=(0, 2))
-    y_true = y_true[mask]
-    probas = [proba[mask] for proba in probas]
-    folds = [assignment[mask] for assignment in folds]
-    y_preds = [proba.argmax(axis=1).astype(np.int64) for proba in probas]
-    accuracies = [accuracy(y_true, y_pred) for y_pred in y_preds]
-    spread = accuracies
-    if len(probas) == 1:
-        spread = [accuracy(y_true[test], y_preds[0][test]) for test in _test_masks(folds[0])]
-    resamples = resample_groups([groups[row] for row in np.flatnonzero(mask).tolist()])
-    correct = np.stack(y_preds) == y_true
-    shares = resamples.shares(correct, np.ones_like(correct))
-    low, high = percentile_interval(shares.mean(axis=0))
+    task, y_true = labels.task, labels.y_true
+    mask = np.asarray(np.isfinite(np.stack(outputs)).all(axis=(0, 2)), dtype=np.bool_)
+    outputs = [np.where(mask[:, None], values, np.nan) for values in outputs]
+    resamples = resample_groups(list(labels.groups))
+    results, shares = [], []
+    for values, assignment in zip(outputs, folds, strict=True):
+        k = int(assignment.max()) + 1
+        results.append(score_model(task, _ANY, values, y_true, assignment, k))
+        shares.append(task.resample_primary(y_true, values[None], assignment, k, resamples)[0])
+    low, high = percentile_interval(mean_finite(np.stack(shares), axis=0))
+    of_runs = [_primary(task, result) for result in results]
+    of_folds = np.asarray(results[0].per_fold[task.primary_metric], dtype=np.float64)
+    spread = np.array(of_runs) if len(results) > 1 else of_folds
+    spread = spread[np.isfinite(spread)]
     return Scores(
-        accuracy=float(np.mean(accuracies)),
+        primary=mean_of_finite(np.array(of_runs)),
         low=float(low),
         high=float(high),
-        sd=float(np.std(spread, ddof=1)) if len(spread) > 1 else float("nan"),
-        f1=float(np.mean([f1_macro(y_true, p, n_classes) for p in y_preds])),
-        auc=float(np.mean([roc_auc_macro_ovr(y_true, proba) for proba in probas])),
-        majority=float(np.mean([majority_accuracy(y_true, f) for f in folds])),
+        sd=float(np.std(spread, ddof=1)) if len(spread) > 1 else math.nan,
+        baseline=float(np.mean([baseline_score(labels, assignment) for assignment in folds])),
         n_clips=int(mask.sum()),
+        others={
+            column.title: mean_of_finite(np.array([r.value_of(column) for r in results]))
+            for column in task.columns(labels.names)
+            if column.terminal
+        },
     )
 
 
-def majority_accuracy(y_true: Ints, folds: Ints) -> float:
-    """Accuracy of predicting, for each fold, the commonest class of the others."""
-    n_right = 0
-    for test in _test_masks(folds):
-        train = y_true[~test]
-        if len(train):
-            n_right += int((y_true[test] == np.bincount(train).argmax()).sum())
-    return n_right / max(len(y_true), 1)
+def baseline_score(labels: Labels, folds: Ints) -> float:
+    """Primary metric of predicting each fold from the other folds' labels alone."""
+    k, n_outputs = int(folds.max()) + 1, len(labels.names)
+    result = score_baseline(labels.task, labels.y_true, folds, k, n_outputs)
+    return _primary(labels.task, result)
 
 
-def _test_masks(folds: Ints) -> list[Bools]:
-    """bool (clips,) for each fold: its clips."""
-    return [folds == fold for fold in np.unique(folds)]
+def _primary(task: Task, result: ModelResult) -> float:
+    return mean_of_finite(result.per_fold[task.primary_metric])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +12,9 @@ from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.fuse.songs import decide_songs
+from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
-from mvemo.manifests.segments import segment_manifest, song_of
+from mvemo.manifests.segments import Tail, segment_manifest, song_of
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.comparison import (
     Compared,
@@ -22,14 +23,46 @@ from mvemo.pipeline.studies.comparison import (
     divergence_notes,
     net_predictor,
 )
-from mvemo.pipeline.studies.core import Study, class_indices
+from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.output import Plot, StudyResult
-from mvemo.pipeline.studies.plots import accuracy_lines
-from mvemo.pipeline.studies.scores import NO_SCORES, Scores, score
+from mvemo.pipeline.studies.plots import score_lines
+from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, score
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Column, Table
 
 SECONDS = (3.0, 5.0, 10.0, 16.0)
 NETS = ("cnn", "crnn")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How clips are cut to segments.
+
+    The defaults are J22's (section 3): the first 30 s of a song, and whole segments alone,
+    so that 30 s give one segment of 16 s, as its Table 1 counts.
+
+    Parameters
+    ----------
+    first
+        Seconds of each clip that are used; None for all.
+    tail
+        What becomes of the rest, as of `segment_manifest`.
+    """
+
+    first: float | None = 30.0
+    tail: Tail = "drop"
+
+    def segments(
+        self, clips: Manifest, seconds: float, durations: Mapping[str, float | None]
+    ) -> Manifest:
+        """The clips' segments of a length."""
+        return segment_manifest(
+            clips, seconds, durations=durations, tail=self.tail, first=self.first
+        )
+
+    def note(self) -> str:
+        """How it was cut, as a sentence."""
+        used = "All of" if self.first is None else f"The first {self.first:g} s of"
+        return f"{used} each clip; a rest after the last whole segment: {self.tail}."
 
 
 @dataclass(frozen=True)
@@ -43,7 +76,11 @@ class LengthScores:
 
 
 def run_segments(
-    study: Study, *, seconds: Sequence[float] = SECONDS, nets: Sequence[str] = NETS
+    study: Study,
+    *,
+    seconds: Sequence[float] = SECONDS,
+    nets: Sequence[str] = NETS,
+    cut: Cut | None = None,
 ) -> StudyResult:
     """Cut the clips to segments of each length and cross-fit each net on them.
 
@@ -58,7 +95,10 @@ def run_segments(
         Lengths of segments.
     nets
         Names of nets that read descriptor sequences; their input gets the segments' length.
+    cut
+        How clips are cut; None for J22's way.
     """
+    cut = cut or Cut()
     for length in seconds:
         if not length > 0:
             raise BadOption(f"--seconds {length:g}: a segment must be longer than 0 s")
@@ -77,20 +117,22 @@ def run_segments(
     counts = []
     scores: list[LengthScores] = []
     for length in seconds:
-        segments = segment_manifest(songs, length, durations=durations)
+        segments = cut.segments(songs, length, durations)
         counts.append((length, len(segments), len(songs), j22.TABLE_1.get(length)))
         of_length = [with_length(plan, length, study.settings.shared) for plan in plans]
         length_scores, problems = _score_length(study, songs, segments, folds, of_length, length)
         scores += length_scores
         notes += problems
+    task = Labels.of(songs).task
     return StudyResult(
         name="segments",
         title="Length of segments",
-        tables=(_count_table(counts), _accuracy_table(scores)),
-        plots=(_plot(scores),),
+        tables=(_count_table(counts), _score_table(scores, task)),
+        plots=(_plot(scores, task),),
         notes=(
             "low and high: 95 % interval over groups. A song's class is that of its segments' "
             "mean probabilities. A clip shorter than a segment is one segment, whole.",
+            cut.note(),
             *notes,
         ),
         sources=(j22.SOURCE,),
@@ -132,8 +174,8 @@ def _song_scores(compared: Compared, songs: Manifest, song: Ints, folds: Sequenc
     """Scores of whole songs; `song` is int64 (segments,), the row of each segment's song."""
     if compared.divergence:
         return NO_SCORES
-    probas = [decide_songs(run.proba, song, len(songs), "mean") for run in compared.runs]
-    return score(class_indices(songs), probas, folds, songs.groups)
+    outputs = [decide_songs(run.outputs, song, len(songs), "mean") for run in compared.runs]
+    return score(Labels.of(songs), outputs, folds)
 
 
 def _count_table(counts: Sequence[tuple[float, int, int, int | None]]) -> Table:
@@ -150,47 +192,49 @@ def _count_table(counts: Sequence[tuple[float, int, int, int | None]]) -> Table:
     )
 
 
-def _accuracy_table(scores: Sequence[LengthScores]) -> Table:
+def _score_table(scores: Sequence[LengthScores], task: Task) -> Table:
+    kind = PERCENT if task.in_percent else NUMBER
+    published = [Column("J22 Table 2", PERCENT, published=True)] if task.in_percent else []
     return Table(
         "accuracy",
-        "Accuracy by length of segments, per cent (as J22 Table 2)",
+        f"{task.primary_title} by length of segments (as J22 Table 2)",
         (
             Column("net"),
             Column("seconds", NUMBER),
             *(
-                Column(name, PERCENT)
+                Column(name, kind)
                 for rows in ("segments", "songs")
                 for name in (rows, "low", "high")
             ),
-            Column("majority", PERCENT),
-            Column("J22 Table 2", PERCENT, published=True),
+            Column("majority" if task.in_percent else "baseline", kind),
+            *published,
         ),
         tuple(
             (
                 each.net,
                 each.seconds,
-                *(each.segments.accuracy, each.segments.low, each.segments.high),
-                *(each.songs.accuracy, each.songs.low, each.songs.high),
-                each.songs.majority,
-                j22.TABLE_2.get(each.net, {}).get(each.seconds),
+                *(each.segments.primary, each.segments.low, each.segments.high),
+                *(each.songs.primary, each.songs.low, each.songs.high),
+                each.songs.baseline,
+                *(j22.TABLE_2.get(each.net, {}).get(each.seconds) for _ in published),
             )
             for each in scores
         ),
     )
 
 
-def _plot(scores: Sequence[LengthScores]) -> Plot:
+def _plot(scores: Sequence[LengthScores], task: Task) -> Plot:
     lines: dict[str, dict[float, float]] = {}
     for each in scores:
-        lines.setdefault(f"{each.net}, segments", {})[each.seconds] = each.segments.accuracy
-        lines.setdefault(f"{each.net}, songs", {})[each.seconds] = each.songs.accuracy
+        lines.setdefault(f"{each.net}, segments", {})[each.seconds] = each.segments.primary
+        lines.setdefault(f"{each.net}, songs", {})[each.seconds] = each.songs.primary
     nets = dict.fromkeys(each.net for each in scores)
-    published = {net: j22.TABLE_2[net] for net in nets if net in j22.TABLE_2}
+    published = {n: j22.TABLE_2[n] for n in nets if n in j22.TABLE_2 and task.in_percent}
     # Of the last length that a net has scores of.
-    majority = next((s.songs.majority for s in reversed(scores) if s.songs.n_clips), None)
+    baseline = next((s.songs.baseline for s in reversed(scores) if s.songs.n_clips), None)
     return Plot(
         "accuracy",
-        "Accuracy by length of segments",
-        lambda axes: accuracy_lines(axes, lines, published, majority, "length of a segment, s"),
+        f"{task.primary_title} by length of segments",
+        lambda axes: score_lines(axes, lines, published, baseline, "length of a segment, s", task),
         (6.4, 4.6),
     )

@@ -12,6 +12,7 @@ from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.fuse.tasks.registry import task_of
 
 CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
+EMBEDDINGS = {"music1d": 256, "music2d": 160, "c3d": 512, "i3d": 1024}
 MODALITY = {"music1d": "audio", "music2d": "audio", "c3d": "video", "i3d": "video"}
 MULTICLASS = task_of("multiclass")
 NASTY = "<b>&amp; \"quoted\" 'single' --><script>alert(1)</script> é 音楽 $x_1$"
@@ -80,7 +81,7 @@ def make_results(n=96, k=6, *, classes=CLASSES, seed=0, missing=6, **changes) ->
                         "extractor": f"net:{name} v1",
                         "protocol": "crossfit",
                         "fold": fold,
-                        "dim": 512,
+                        "dim": EMBEDDINGS[name],
                         "weights": "cd" * 32,
                         "trained_on": 80,
                     }

@@ -27,18 +27,19 @@ def test_tasks() -> None:
 def test_cells_read_back_as_the_label(task: str) -> None:
     kind, problems = label_kind(task), Problems(Path("clips.csv"))
     for label, _ in LABELS[task]:
-        fields = dict(zip(kind.columns(CLASSES), kind.format(label), strict=True))
+        fields = dict(zip(kind.columns(CLASSES), kind.format(label, CLASSES), strict=True))
         assert kind.parse(fields, CLASSES, 2, problems) == label
     assert not problems.found
 
 
 def test_numbers_of_numpy_are_written_as_numbers() -> None:
-    assert label_kind("regression").format((np.float64(0.1), 2.0)) == ["0.1", "2.0"]
+    assert label_kind("regression").format((np.float64(0.1), 2.0), CLASSES) == ["0.1", "2.0"]
 
 
 def test_a_tag_with_a_semicolon_reads_back() -> None:
     kind, label = label_kind("multilabel"), ("calm; still", "tense")
-    cells = kind.format(label)
+    # A tag that is called as another column cannot have a column of its own.
+    cells = kind.format(label, ("calm; still", "group", "tense"))
     assert kind.parse({"label": cells[0]}, None, 2, Problems(Path("clips.csv"))) == label
 
 
@@ -49,6 +50,7 @@ def test_a_tag_with_a_semicolon_reads_back() -> None:
         ("multiclass", {"label": "sad"}, (), "unknown label 'sad'; one of calm, tense"),
         ("multilabel", {"label": "calm;sad"}, ("calm",), "unknown label 'sad'; one of calm, tense"),
         ("multilabel", {"label": "[1]"}, (), "'[1]' has items that are not text"),
+        ("multilabel", {"calm": "1", "tense": "2"}, ("calm",), "tag 'tense' is '2'; write 1 where"),
         ("regression", {"calm": "1", "tense": "low"}, (1.0, np.nan), "tense 'low' is not a number"),
         ("regression", {"calm": "1", "tense": "inf"}, (1.0, np.nan), "tense 'inf' is not a number"),
     ],

@@ -108,6 +108,32 @@ def test_multilabel_tags(tmp_path: Path) -> None:
     assert manifest.labels.tolist() == [[1, 1, 0], [0, 0, 0], [1, 0, 1]]
 
 
+def test_tags_with_a_column_each(tmp_path: Path) -> None:
+    text = "path,calm,sad,bpm\na,1,0,90\nb,0,0,1\n"
+    manifest = read_manifest(save(tmp_path, text), task="multilabel", media=False)
+    # bpm is not of 0 and 1 alone, so it is no tag.
+    assert manifest.classes == ("calm", "sad")
+    assert manifest.labels.tolist() == [[1, 0], [0, 0]]
+    renamed = read_manifest(
+        save(tmp_path, text), task="multilabel", columns={"sad": "sad"}, media=False
+    )
+    assert renamed.classes == ("sad",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# task: multilabel\n# classes: calm, sad\npath,calm\na,1\n", "has no column 'sad'"),
+        ("# task: multilabel\n# classes: calm\npath,calm\na,yes\n", "tag 'calm' is 'yes'; write 1"),
+        ("# task: multilabel\npath,bpm\na,90\n", "needs a column label, or one of 0 and 1"),
+        ("# task: multilabel\n# classes: group\npath,group\na,1\n", "must not be named 'group'"),
+    ],
+)
+def test_bad_columns_of_tags(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(BadManifest, match=message):
+        read_manifest(save(tmp_path, text), media=False)
+
+
 def test_segments_of_one_file_are_one_group_by_default(tmp_path: Path) -> None:
     text = "path,label,start,duration\na.mp3,x,0,10\na.mp3,x,2.5,10\nb.mp3,y,,\n"
     manifest = read_manifest(save(tmp_path, text), media=False)

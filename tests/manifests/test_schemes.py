@@ -50,6 +50,19 @@ def test_ravdess_words_are_the_four_classes() -> None:
     words = ("angry", "happy", "calm", "sad")
     assert tuple(J22.class_of(word) for word in words) == J22.classes
     assert J22.class_of("fearful") is None
+    # Table 4's word for relaxation.
+    assert J22.class_of("Quiet") == "relaxation"
+
+
+def test_a_word_of_two_classes_is_noted_where_it_is_mapped() -> None:
+    manifest, notes = apply_scheme(make("Hate", "Happy", "hate"), PL20)
+    assert manifest.labels.tolist() == [1, 0, 1]
+    assert notes[:2] == (
+        "'Hate' (1 clips): PL20's Table 1 has it under Sad as well as under Tension; "
+        "here it is Tension",
+        "'hate' (1 clips): PL20's Table 1 has it under Sad as well as under Tension; "
+        "here it is Tension",
+    )
 
 
 def test_every_class_is_a_word_of_itself() -> None:

@@ -135,7 +135,9 @@ def test_bad_profile_files_name_the_file(tmp_path: Path, text: str):
 
 
 def test_unknown_profile():
-    with pytest.raises(BadOption, match="neither one of best, demo, paper, pretrained nor a file"):
+    with pytest.raises(
+        BadOption, match="neither one of best, c17, demo, paper, pretrained nor a file"
+    ):
         load_settings("big")
 
 
@@ -179,7 +181,7 @@ TRAIN = {
     "tau": 0.01,
 }
 CENTRES = {"loss": "improved-centre", "tau": 1.0}
-MELS, MFCC, SEQUENCES = {"n_mels": 64}, {"n_mfcc": 20}, {"spectrogram_dim": 1025, "lld_dim": 49}
+MELS, MFCC, SEQUENCES = {"n_mels": 64}, {"n_mfcc": 20}, {"spectrogram_dim": 513, "lld_dim": 49}
 # Net -> width, options and what of its training is not `TRAIN`, with the values that both
 # profiles had while they were written out in the profiles' files.
 RESOLVED = {
@@ -194,7 +196,8 @@ RESOLVED = {
         "i3d": (1.0, {"size": 224, "n_frames": 32}, {"lr": 1e-4, "batch_size": 8}),
         "cnn": (1.0, {"n_frames": 430, **MELS}, {}),
         "lightcnn": (1.0, {"n_frames": 430, **MELS}, {}),
-        "crnn": (1.0, {"n_frames": 430, **SEQUENCES}, CENTRES),
+        "crnn": (1.0, {"n_frames": 430, "spectrogram_frames": 860, **SEQUENCES}, CENTRES),
+        "speccnn": (1.0, {"n_frames": 1378, "spectrogram_dim": 513}, {}),
         "rnn": (1.0, {"n_frames": 430, **MFCC}, {}),
     },
     "demo": {
@@ -222,8 +225,13 @@ RESOLVED = {
         "lightcnn": (0.5, {"n_frames": 172, **MELS}, {"lr": 3e-3, "epochs": 20, "patience": 6}),
         "crnn": (
             0.25,
-            {"n_frames": 172, "bands": 64, **SEQUENCES},
+            {"n_frames": 172, "spectrogram_frames": 344, "bands": 64, **SEQUENCES},
             {"lr": 3e-3, "epochs": 20, "patience": 6, **CENTRES},
+        ),
+        "speccnn": (
+            0.25,
+            {"n_frames": 344, "bands": 64, "spectrogram_dim": 513},
+            {"lr": 3e-3, "epochs": 20, "patience": 6},
         ),
         "rnn": (0.5, {"n_frames": 172, **MFCC}, {"lr": 3e-3, "epochs": 20, "patience": 6}),
     },

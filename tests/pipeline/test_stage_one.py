@@ -207,7 +207,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(
         (["--weights", f"i3d={__file__}"], "its net does not run; --nets are music1d, c3d"),
         (
             ["--profile", "nowhere"],
-            "profile 'nowhere' is neither one of best, demo, paper, pretrained nor a file",
+            "profile 'nowhere' is neither one of best, c17, demo, paper, pretrained nor a file",
         ),
         (["--folds", "50"], "50 folds"),
         (["--set", "extract.embed_batch=0"], "extract.embed_batch is 0: it must be 1 or more"),

@@ -49,6 +49,12 @@ class Net(nn.Module, ABC):
     package
         The public package that ``mvemo weights get`` takes its weights from; None where
         none is known.
+    started_from
+        What the paper that the net is from starts its training from, where that is not
+        random; empty where it is.
+    fixed
+        How names of buffers begin that no training changes, as of a front end: a weight file
+        need not have them.
     pretrained_outputs
         Outputs of the net in those files; 0 where they are of no use.
     """
@@ -60,6 +66,8 @@ class Net(nn.Module, ABC):
     version: ClassVar[int] = 1
     known_files: ClassVar[Mapping[str, str]] = {}
     published: ClassVar[tuple[str, ...]] = ()
+    started_from: ClassVar[str] = ""
+    fixed: ClassVar[tuple[str, ...]] = ()
     pretrained_outputs: ClassVar[int] = 0
     package: ClassVar[PretrainedPackage | None] = None
 

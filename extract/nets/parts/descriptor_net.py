@@ -37,7 +37,7 @@ class DescriptorNet(Net):
 
     @classmethod
     def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
-        return {"n_frames": frames_of(seconds, shared.descriptors)}
+        return {"n_frames": frames_of(seconds, shared.descriptors, cls.descriptor)}
 
     def prepare(self, raw: Tensor) -> Tensor:
         """float32 (batch, n_frames, columns), NaN after a clip's end: as it is."""

@@ -56,7 +56,9 @@ class VideoInput:
 
 @dataclass(frozen=True)
 class SequenceInput:
-    """Descriptor sequences of a clip that share their frames, side by side.
+    """Descriptor sequences of a clip side by side.
+
+    Those with fewer frames than the longest are filled up with NaN rows of their own columns.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
-"""What the classical and the lightweight CNN on the mel spectrogram share (J22)."""
+"""What the CNNs on a spectrogram share (J22, L17)."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -57,9 +57,10 @@ class MelCNN(DescriptorNet):
     The mean of the last map over frequency and the clip's own time goes through a layer
     that a subclass may leave out.
 
-    J22 compares the two (Table 3) and describes neither, so sizes are the usual ones.
-    The mel spectrogram is taken in decibel; each band is normalised by statistics of the
-    training frames, so that loudness and balance of a clip are kept.
+    J22 compares two such nets (Table 3) and describes neither, so sizes are the usual ones.
+    The mel spectrogram, or what a subclass names instead, is taken in decibel; each band is
+    normalised by statistics of the training frames, so that loudness and balance of a clip
+    are kept.
 
     Parameters
     ----------
@@ -73,16 +74,15 @@ class MelCNN(DescriptorNet):
 
     descriptor = "mel"
     columns_option = "n_mels"
-    Options = MelCNNOptions
+    Options: ClassVar[type[Any]] = MelCNNOptions
 
-    options: MelCNNOptions
+    # Of a class of their own in subclasses: a `MelCNNOptions` here.
+    options: Any
     input: SequenceInput
 
-    def __init__(
-        self, n_outputs: int, *, width: float = 1.0, options: MelCNNOptions | None = None
-    ) -> None:
+    def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
         super().__init__(options or MelCNNOptions())
-        self.input_norm = FrameNorm(self.options.n_mels, momentum=None)
+        self.input_norm = FrameNorm(self.n_bands, momentum=None)
         channels = [1, *(scaled(count, width) for count in CHANNELS)]
         self.convolutions = nn.ModuleList(
             self.make_convolution(i, a, b) for i, (a, b) in enumerate(pairwise(channels))
@@ -93,6 +93,12 @@ class MelCNN(DescriptorNet):
         self.dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
+    @property
+    def n_bands(self) -> int:
+        """Rows of the map that the first layer is given."""
+        n_mels: int = self.options.n_mels
+        return n_mels
+
     def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:
         """Layer's convolution, which keeps bands and frames; no bias, a normalisation follows."""
         return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
@@ -102,9 +108,9 @@ class MelCNN(DescriptorNet):
         return nn.Sequential(nn.Linear(channels, channels), nn.ReLU())
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, frames, n_mels), NaN after a clip's end -> (batch, embedding_dim)."""
+        """float32 (batch, frames, bands), NaN after a clip's end -> (batch, embedding_dim)."""
         x, lengths = split_frames(x)
-        # -> (batch, 1, n_mels, frames)
+        # -> (batch, 1, bands, frames)
         x = self.input_norm(x.transpose(1, 2), lengths).unsqueeze(1)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             # size kept; zeros after a clip's end, as beyond the edges

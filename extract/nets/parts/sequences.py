@@ -6,29 +6,35 @@ a clip's embedding is the same alone, and in any batch with any padding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from mvemo.extract.arrays import I64
 from mvemo.extract.errors import BadSetting
 
 if TYPE_CHECKING:
     from mvemo.extract.descriptors import DescriptorSettings
 
 
-def frames_of(seconds: float, descriptors: DescriptorSettings) -> int:
-    """Frames of descriptor sequences that a clip of this length fills, at least one.
+def frames_of(seconds: float, descriptors: DescriptorSettings, name: str = "mel") -> int:
+    """Frames of a descriptor's sequence that a clip of this length fills, at least one.
 
     Examples
     --------
     >>> from mvemo.extract.descriptors import DescriptorSettings
     >>> frames_of(10.0, DescriptorSettings())
     431
+    >>> frames_of(10.0, DescriptorSettings(), "spectrogram")
+    861
     """
-    return max(1, round(seconds * descriptors.sr / descriptors.hop_length))
+    return max(1, round(seconds * descriptors.sr / descriptors.framed(name).hop_length))
 
 
 def check_width(net: str, raw: Tensor, dim: int, option: str) -> None:
@@ -62,6 +68,40 @@ def split_frames(x: Tensor) -> tuple[Tensor, Tensor]:
 def frame_mask(lengths: Tensor, frames: int) -> Tensor:
     """bool (batch, frames): which frames are a clip's."""
     return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
+def band_edges(bins: int, bands: int) -> I64:
+    """Borders of bands over a spectrum's bins, int64 (bands + 1,), from 0 to `bins`.
+
+    The lowest band is one bin and widths grow geometrically, so that low notes stay
+    apart; without more bins than bands, each bin is a band.
+
+    Examples
+    --------
+    >>> band_edges(20, 5)
+    array([ 0,  1,  3,  6, 11, 20])
+    """
+    if bins <= bands:
+        return np.arange(bins + 1)
+    if bands == 1:
+        return np.array([0, bins])
+    # Edge s, from 0 to 1, is a ((1 + bins / a)^s - 1): small a bends more. The first band of
+    # width 1 has the largest bend that leaves no band empty. The width grows with a.
+    log_a = brentq(
+        lambda x: np.exp(x) * np.expm1(np.log1p(bins / np.exp(x)) / bands) - 1.0,
+        np.log(1e-6),
+        np.log(1e6 * bins),
+        xtol=1e-12,
+    )
+    a = np.exp(log_a)
+    edges = a * np.expm1(np.arange(bands + 1) / bands * np.log1p(bins / a))
+    rounded: I64 = np.floor(edges + 0.5).astype(np.int64)
+    return rounded
+
+
+def band_means(x: Tensor, widths: Sequence[int]) -> Tensor:
+    """Means of neighbouring bins: (batch, frames, bins) -> (batch, frames, bands)."""
+    return torch.stack([part.mean(dim=2) for part in torch.split(x, list(widths), dim=2)], dim=2)
 
 
 class FrameNorm(nn.Module):

@@ -35,7 +35,8 @@ class Match:
     loaded
         The net's tensors that now hold the file's values.
     missing
-        The net's tensors that are not in the file; they keep their values.
+        The net's tensors that are not in the file, but for those that are fixed; they keep
+        their values.
     unexpected
         The file's tensors that the net has no use for.
     mismatched
@@ -185,7 +186,8 @@ def load_mapped(net: Net, mapped: Mapping[str, Tensor], *, unexpected: Iterable[
         for name, target in state.items():
             if name not in mapped:
                 # Counts batches seen; no published layout but torch's own has it.
-                if not name.endswith("num_batches_tracked"):
+                counted = name.endswith("num_batches_tracked")
+                if not (counted or name.startswith(net.fixed)):
                     missing.append(name)
             elif mapped[name].shape != target.shape:
                 shapes = f"file {tuple(mapped[name].shape)}, net {tuple(target.shape)}"

@@ -18,8 +18,7 @@ from sequence_samples import (
 from mvemo.extract.descriptors import DescriptorSettings, describe
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import build_net
-from mvemo.extract.nets.crnn import band_edges
-from mvemo.extract.nets.parts.sequences import last_states
+from mvemo.extract.nets.parts.sequences import band_edges, last_states
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.checkpoints import JobFolder
@@ -31,7 +30,13 @@ BINS, LLD = 20, 6
 
 
 def make(**options):
-    sizes = {"n_frames": 40, "spectrogram_dim": BINS, "lld_dim": LLD, "bands": 8}
+    sizes = {
+        "n_frames": 40,
+        "spectrogram_frames": 40,
+        "spectrogram_dim": BINS,
+        "lld_dim": LLD,
+        "bands": 8,
+    }
     return build_net("crnn", 3, width=0.125, **{**sizes, **options})
 
 
@@ -41,6 +46,7 @@ def test_padding_and_company_change_nothing():
 
 def test_sizes_and_record():
     net = build_net("crnn", 4, lld_dim=50)
+    assert net.input.n_frames == 860
     assert net.embedding_dim == 256
     assert net.input.features == ("spectrogram", "mfcc_rp", "f0", "formants", "contrast", "chroma")
     assert net.spectrogram_lstm.input_size == 32 * 128
@@ -54,8 +60,12 @@ def test_default_sizes_are_those_of_ten_seconds_of_descriptors():
     net, mel = build_net("crnn", 4), build_net("cnn", 4)
     noise = np.random.default_rng(0).normal(0, 0.1, 10 * settings.sr).astype(np.float32)
     found = describe(noise, settings, [*net.input.features, "mel"])
-    columns = np.concatenate([found[name] for name in net.input.features], axis=1)
-    assert columns.shape == (net.input.n_frames, 1025 + net.options.lld_dim)
+    spectrogram = found.pop("spectrogram")
+    assert spectrogram.shape == (net.options.spectrogram_frames + 1, 513)
+    columns = np.concatenate([found[name] for name in net.input.features[1:]], axis=1)
+    assert columns.shape == (net.options.n_frames, net.options.lld_dim)
+    empty = np.full((len(spectrogram) - len(columns), columns.shape[1]), np.nan, np.float32)
+    columns = np.concatenate([spectrogram, np.concatenate([columns, empty])], axis=1)
     assert found["mel"].shape == (mel.input.n_frames, mel.options.n_mels)
     net.eval()
     with torch.no_grad():
@@ -79,6 +89,27 @@ def test_embedding_is_both_branches_last_states():
     half = net.embedding_dim // 2
     torch.testing.assert_close(changed[:, :half], whole[:, :half])
     assert (changed[:, half:] - whole[:, half:]).abs().max() > 1e-3
+
+
+def test_branches_have_frames_of_their_own():
+    x = sequences([40, 40], BINS + LLD, 40)
+    net = settle(make(spectrogram_frames=36, n_frames=18), x)
+    half = net.embedding_dim // 2
+    with torch.no_grad():
+        whole = net.embed(net.prepare(x))
+        # What lies after a branch's frames has no say; what lies in them has.
+        for columns, frames, own in (
+            (slice(0, BINS), 36, slice(0, half)),
+            (slice(BINS, None), 18, slice(half, None)),
+        ):
+            after, within = x.clone(), x.clone()
+            after[:, frames:, columns] = torch.nan
+            torch.testing.assert_close(net.embed(net.prepare(after)), whole)
+            within[:, frames - 1 :, columns] = torch.nan
+            changed = (net.embed(net.prepare(within)) - whole).abs().amax(dim=0)
+            assert changed[own].max() > 1e-4
+            changed[own] = 0
+            assert changed.max() == 0
 
 
 def test_last_states_are_those_of_a_lstm_written_out():
@@ -191,6 +222,7 @@ def test_embeddings_read_from_batches_of_uneven_clips():
     ("options", "says"),
     [
         ({"n_frames": 0}, "n_frames is 0"),
+        ({"spectrogram_frames": 0}, "spectrogram_frames is 0"),
         ({"lld_dim": 0}, "lld_dim is 0"),
         ({"bands": 0}, "bands is 0"),
         ({"dropout": -0.1}, r"lie in \[0, 1\)"),

@@ -27,7 +27,7 @@ TORCHVISION = {"mvit_v2_s", "r2plus1d_18", "s3d", "swin3d_t"}
 
 def test_names():
     names = {"c3d", "cnn", "crnn", "effnet", "i3d", "lightcnn", "music1d", "music2d", "musicnn"}
-    assert {*names, "rnn", *TORCHVISION} <= set(NETS)
+    assert {*names, "rnn", "speccnn", *TORCHVISION} <= set(NETS)
     assert list(NETS) == sorted(NETS)
     assert "music1d" in NETS
     assert "vgg" not in NETS

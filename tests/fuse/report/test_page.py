@@ -140,7 +140,8 @@ def test_sections_that_the_page_links_to_exist(html):
 )
 def test_banners(changes, expected):
     made = small(**changes)
-    html = report_html(dataclasses.replace(made, models=made.models[:1], curves={}))
+    # Its single features are no published models: Table 2 is of nets by themselves.
+    html = report_html(dataclasses.replace(made, models=made.models[-1:], curves={}))
     titles = ["SYNTHETIC DATA", "OPTIMISTIC", "PERMUTED LABELS"]
     assert [t for t in titles if f"<strong>{t}</strong>" in html] == sorted(
         expected, key=titles.index
@@ -168,7 +169,7 @@ def test_text_from_outside_is_escaped_everywhere(nasty, nasty_html):
 def test_many_failures_are_shortened_and_counted():
     many = tuple((f"clip {i}", "decode", "empty file") for i in range(600))
     made = small(failures=many)
-    words = Page(report_html(dataclasses.replace(made, models=made.models[:1], curves={}))).words
+    words = Page(report_html(dataclasses.replace(made, models=made.models[-1:], curves={}))).words
     assert "600 clips concerned. 100 more failures are not listed here." in words
 
 

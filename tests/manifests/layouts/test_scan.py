@@ -9,6 +9,7 @@ import pytest
 from mvemo.manifests import (
     BadManifest,
     MissingManifest,
+    Selection,
     read_manifest,
     scan_clips,
     write_manifest,
@@ -105,13 +106,36 @@ def test_ravdess_is_recognised_by_its_names(tmp_path: Path) -> None:
     manifest = scan_clips(tmp_path).manifest
     assert manifest.classes == ("neutral", "happy", "angry")
     assert manifest.groups == ("actor-01", "actor-02", "actor-02")
-    scan = scan_clips(tmp_path, channel="song")
+    scan = scan_clips(tmp_path, select=Selection(channel="song"))
     assert scan.manifest.classes == ("happy", "angry")
     assert scan.left_out[0][1] == "vocal channel is not song"
     by_folder = scan_clips(tmp_path, layout="class-folders").manifest
     assert by_folder.classes == ("Actor_01", "Actor_02")
     fill(tmp_path, "Actor_02/other.wav")
     assert scan_clips(tmp_path, layout="ravdess").left_out[0][0] == "Actor_02/other.wav"
+
+
+def test_one_copy_of_a_take_of_ravdess(tmp_path: Path) -> None:
+    takes = ("01-01-02-01-01-05", "01-03-02-01-01-05", "01-04-01-01-01-06")
+    fill(tmp_path, *(f"{modality}-{take}.mp4" for modality in ("01", "02") for take in takes))
+    fill(tmp_path, f"03-{takes[0]}.wav", "03-01-05-01-01-01-07.wav")
+    scan = scan_clips(tmp_path)
+    # With pictures where there is such a copy; one take has sound alone.
+    assert [clip.clip_id[:2] for clip in scan.manifest.clips] == ["01", "01", "01", "03"]
+    assert [reason for _, reason in scan.left_out] == ["another copy of the same take is there"] * 4
+    sound = scan_clips(tmp_path, select=Selection(modality="audio")).manifest
+    assert sound.clip_ids == (f"03-{takes[0]}", "03-01-05-01-01-01-07")
+    strong = scan_clips(tmp_path, select=Selection(intensity="strong", modality="video"))
+    assert strong.manifest.clip_ids == tuple(f"02-{take}" for take in takes[:2])
+    # What names say is kept in the manifest's file.
+    write_manifest(strong.manifest, tmp_path / "strong.csv")
+    again = read_manifest(tmp_path / "strong.csv")
+    assert dict(again.clips[0].extra) == {
+        "modality": "video",
+        "channel": "speech",
+        "intensity": "strong",
+    }
+    assert again.digest == strong.manifest.digest
 
 
 def test_bad_folders(tmp_path: Path) -> None:
@@ -128,9 +152,9 @@ def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(BadManifest, match="unknown layout 'flat'"):
         scan_clips(tmp_path, layout="flat")  # type: ignore[arg-type]
     with pytest.raises(BadManifest, match="unknown vocal channel"):
-        scan_clips(tmp_path, channel="hum")
+        scan_clips(tmp_path, select=Selection(channel="hum"))
     with pytest.raises(BadManifest, match="needs the ravdess layout"):
-        scan_clips(tmp_path, channel="song")
+        scan_clips(tmp_path, select=Selection(channel="song"))
     with pytest.raises(BadManifest, match="no clip fits layout ravdess"):
         scan_clips(tmp_path, layout="ravdess")
     flat = fill(tmp_path / "flat", "a.mp4", "b.mp4")
@@ -153,7 +177,7 @@ def test_the_real_clips(shared_data: Path) -> None:
 
 
 def test_the_real_songs(shared_data: Path) -> None:
-    manifest = scan_clips(shared_data / "ravdess_song", channel="song").manifest
+    manifest = scan_clips(shared_data / "ravdess_song", select=Selection(channel="song")).manifest
     assert manifest.classes == ("neutral", "calm", "happy", "sad", "angry", "fearful")
     assert len(set(manifest.groups)) == 17
     assert len(manifest) == 748

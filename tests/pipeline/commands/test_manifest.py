@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+from cal500_samples import SONGS, make_cal500exp
 from click.testing import CliRunner, Result
 
 from mvemo.manifests import BadManifest, MissingManifest, read_folds, read_manifest
@@ -46,6 +48,27 @@ def test_scan_check_folds(clips: Path, tmp_path: Path) -> None:
     assert "fold 2: 4 clips, 2 groups (2, 2)" in done.stdout
     folds = read_folds(out, made)
     assert (folds.k, folds.seed) == (3, 1)
+
+
+def test_segments_of_cal500exp_are_measured(tmp_path: Path) -> None:
+    folder = make_cal500exp(tmp_path, sound=())
+    (folder / "CAL500_32kps").mkdir(exist_ok=True)
+    for song, seconds in ((SONGS[0], 19.8), (SONGS[1], 9.25)):
+        silence = np.zeros(int(4000 * seconds), np.float32)
+        soundfile.write(folder / "CAL500_32kps" / f"{song}.wav", silence, 4000)
+    done = run("scan", folder)
+    assert done.exit_code == 0, done.output
+    assert "1 segments end up to 0.5 s after their file: cut at its end" in done.stderr
+    made = read_manifest(folder / "manifest.csv")
+    assert [clip.duration for clip in made.clips] == pytest.approx([12.5, 7.3, 6.25])
+
+    silence = np.zeros(4000 * 12, np.float32)
+    soundfile.write(folder / "CAL500_32kps" / f"{SONGS[0]}.wav", silence, 4000)
+    done = run("scan", folder, "--force")
+    assert isinstance(done.exception, BadOption)
+    # The segment to 12.5 s is within the slack.
+    message = "2pac-trapped.wav: a segment from 12.5 to 20 s, but the file ends at 12.00 s"
+    assert str(done.exception).endswith(message)
 
 
 def test_nothing_is_replaced_unasked(clips: Path) -> None:

@@ -16,15 +16,18 @@ TINY = (
     "descriptors.sr=8000",
     "descriptors.n_fft=512",
     "descriptors.hop_length=256",
+    "descriptors.spectrogram_n_fft=256",
+    "descriptors.spectrogram_hop_length=128",
     "descriptors.n_mels=16",
     "descriptors.n_mfcc=8",
     *(
         f"nets.{net}.{key}={value}"
-        for net in ("cnn", "lightcnn", "crnn", "rnn", "music1d")
+        for net in ("cnn", "lightcnn", "crnn", "rnn", "speccnn", "music1d")
         for key, value in (("width", 0.1), ("epochs", 2), ("patience", 2))
     ),
     *(f"nets.{net}.options={{n_frames=24}}" for net in ("cnn", "lightcnn", "rnn")),
-    "nets.crnn.options={n_frames=24, bands=16}",
+    "nets.crnn.options={n_frames=24, spectrogram_frames=48, bands=16}",
+    "nets.speccnn.options={n_frames=48, bands=16}",
     "nets.music1d.options={seconds=1.0}",
 )
 

@@ -1,6 +1,7 @@
 """Every study runs on a small made set: tables, files, honest folds, bad input."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,8 @@ from stage_samples import run
 from study_samples import make_set, read_tables, tiny_options
 
 from mvemo.extract.training import fine_tuning
+from mvemo.manifests import Clip, Manifest, read_manifest
+from mvemo.pipeline.studies.segments import Cut
 
 # Study -> its own options, and what the first column of one of its tables has.
 STUDIES = {
@@ -24,6 +27,11 @@ STUDIES = {
         ],
     ),
     "optimizers": (("--nets", "music1d"), "scores", ["music1d"] * 3),
+    "j22": (
+        ("--nets", "cnn,crnn", "--seconds", "0.4", "--iterations", "4", "--ablations", "alpha"),
+        "scores",
+        ["cnn"] + ["crnn"] * 5,
+    ),
 }
 
 
@@ -110,6 +118,17 @@ def test_segments_are_counted_and_songs_decided(made):
     assert [row[:3] for row in counts] == [[0.2, 96, 24], [0.4, 48, 24]]
 
 
+def test_j22s_counts_are_those_of_whole_segments_of_the_first_half_minute():
+    songs = tuple(Clip(f"song {i}", f"{i}.mp3", ("sad",), f"song {i}") for i in range(3))
+    manifest = Manifest("songs", "multiclass", ("sad", "happy"), songs, Path())
+    lengths = {"song 0": 30.0, "song 1": 241.5, "song 2": 12.0}
+    counts = {s: len(Cut().segments(manifest, s, lengths)) for s in (3.0, 5.0, 10.0, 16.0)}
+    # 30 s give one segment of 16 s; a song that is shorter than a segment gives one, too.
+    assert counts == {3.0: 10 + 10 + 4, 5.0: 6 + 6 + 2, 10.0: 3 + 3 + 1, 16.0: 3}
+    everything = Cut(first=None, tail="half").segments(manifest, 16.0, lengths)
+    assert len(everything) == 2 + 15 + 1
+
+
 def test_iterations_are_steps_and_epochs_are_told_by_them(made):
     manifest, folder = made
     out = folder / "steps"
@@ -131,7 +150,7 @@ def test_iterations_are_steps_and_epochs_are_told_by_them(made):
         (("segments", "--nets", "music1d"), "nets on sequences"),
         (("convnets", "--nets", "vgg"), "net 'vgg' is not known"),
         (("optimizers", "--nets", "cnn"), "PL20 Table 2 has rates for"),
-        (("baselines", "--profile", "none"), "neither one of demo, paper"),
+        (("baselines", "--profile", "none"), "neither one of best, c17, demo, paper"),
     ],
 )
 def test_wrong_options_are_one_line(arguments, says, made, capsys):
@@ -144,15 +163,75 @@ def test_wrong_options_are_one_line(arguments, says, made, capsys):
     assert not (folder / "bad").exists()
 
 
-def test_studies_are_of_classes(tmp_path, capsys):
-    path = tmp_path / "va.csv"
-    make_set(tmp_path / "set", clips_per_class=1)
-    path.write_text(
-        "# mvemo manifest 1\n# task: regression\n# classes: valence\n# root: set\n"
-        "clip_id,path,valence,group\na,happy0.wav,0.5,a\nb,sad0.wav,0.1,b\n"
+# Clips of the made set as tags and as ratings: task, columns, and a row of a class.
+OTHER_TASKS = {
+    "multilabel": (("positive", "aroused"), lambda c: (c in "happy calm", c in "happy angry")),
+    "regression": (
+        ("valence", "arousal"),
+        lambda c: (1 + 4 * (c in "happy calm"), 90 * (c in "happy angry")),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=OTHER_TASKS)
+def other_task(made, request):
+    """Manifest and working folder of the same clips with other labels."""
+    manifest, folder = made
+    names, values = OTHER_TASKS[request.param]
+    clips = read_manifest(manifest)
+    lines = [f"# task: {request.param}", f"# classes: {', '.join(names)}"]
+    lines.append(f"path,group,{','.join(names)}")
+    for clip in clips.clips:
+        cells = [str(int(value)) for value in values(clip.label[0])]
+        lines.append(f"{clip.path},{clip.group},{','.join(cells)}")
+    path = manifest.parent / f"{request.param}.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return request.param, path, folder
+
+
+@pytest.mark.parametrize("study", ["convnets", "baselines", "segments", "iterations"])
+def test_studies_of_tags_and_ratings(study, other_task, capsys):
+    task, manifest, folder = other_task
+    out = folder / f"{study}-{task}"
+    own = {
+        "convnets": ("--nets", "cnn"),
+        "baselines": ("--runs", "1", "--rnn-runs", "0"),
+        "segments": ("--nets", "cnn", "--seconds", "0.5"),
+        "iterations": ("--net", "rnn", "--iterations", "3"),
+    }[study]
+    work = folder / "work"
+    assert run("mvemo", "study", study, manifest, "--out", out, "--work", work, *own,
+               *tiny_options()) == 0  # fmt: skip
+    record = read_tables(out, study)
+    assert record["data"]["task"] == task
+    # Printed figures are of classes.
+    assert not any(
+        "J22" in c["name"] for c in record["tables"].get("accuracy", {}).get("columns", ())
     )
-    assert run("mvemo", "study", "baselines", path, "--out", tmp_path / "out") == 2
-    assert "the task is regression" in capsys.readouterr().err
+    if study == "baselines":
+        rows = {row[0]: row[1] for row in record["tables"]["accuracy"]["rows"]}
+        top = max(v for name, v in rows.items() if not name.startswith("training"))
+        # Macro ROC-AUC, and R2, of clips that a model can tell.
+        assert top > 0.9
+        assert rows["training frequency" if task == "multilabel" else "training mean"] <= 0.5
+
+
+def test_the_study_of_tags_scores_each_tag_by_the_net_alone(made, other_task, capsys):
+    task, manifest, folder = other_task
+    out = folder / f"tags-{task}"
+    code = run("mvemo", "study", "tags", manifest, "--out", out, "--work", folder / "work",
+               *tiny_options("nets.speccnn.epochs=8", "nets.speccnn.patience=0",
+                             "nets.speccnn.lr=0.01"))  # fmt: skip
+    if task != "multilabel":
+        assert code == 2
+        assert "this study is of multilabel alone" in capsys.readouterr().err
+        return
+    assert code == 0
+    tables = read_tables(out, "tags")["tables"]
+    assert [row[0] for row in tables["tags-speccnn"]["rows"]] == ["positive", "aroused"]
+    assert [row[1] for row in tables["tags-speccnn"]["rows"]] == [12, 12]
+    assert [row[0] for row in tables["averages"]["rows"]] == ["speccnn", "training frequency"]
+    assert tables["scores"]["rows"][0][1] > 0.6
 
 
 def test_clips_that_could_not_be_used_are_listed_and_told_by_the_exit_code(tmp_path, capsys):
@@ -181,7 +260,7 @@ def test_fewer_clips_than_neighbours_are_no_error(tmp_path):
 
 # Study -> its options, the training that diverges, its loss or optimizer, and where no
 # figures are then: table, first cells of the row, and columns.
-SCORES = ("accuracy", "low", "high", "sd", "macro F1", "AUC", "majority")
+SCORES = ("accuracy", "low", "high", "sd", "F1", "AUC", "majority")
 DIVERGING = {
     "optimizers": (
         ("--nets", "music1d"), ("music1d@fold1", "rmsprop"),
@@ -201,7 +280,7 @@ DIVERGING = {
     ),
     "baselines": (
         ("--runs", "1"), ("rnn@fold1", "adam"),
-        ("accuracy", ["MFCC + deep RNN"], ("accuracy", "low", "high", "macro F1", "runs")),
+        ("accuracy", ["MFCC + deep RNN"], ("accuracy", "low", "high", "F1", "runs")),
     ),
 }  # fmt: skip
 

@@ -8,15 +8,16 @@ from study_samples import make_set, tiny_options
 
 from mvemo.extract.nets import build_net
 from mvemo.fuse.report import published_j22 as j22
+from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests import folds_of, read_manifest, write_folds
 from mvemo.pipeline.settings import load_settings
 from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
 from mvemo.pipeline.studies.convnets import confusion_table
 from mvemo.pipeline.studies.core import open_study
-from mvemo.pipeline.studies.crossfit import predict_proba
+from mvemo.pipeline.studies.crossfit import predict
 from mvemo.pipeline.studies.iterations import smoothed, stable_from
 from mvemo.pipeline.studies.optimizers import RATES
-from mvemo.pipeline.studies.scores import majority_accuracy, score
+from mvemo.pipeline.studies.scores import Labels, baseline_score, score
 from mvemo.pipeline.studies.tables import Column, Table, shown
 
 
@@ -84,23 +85,31 @@ def test_scores_are_those_of_scikit_learn():
     groups = [f"g{i % 30}" for i in range(90)]
     p[4] = np.nan
     mask = np.arange(90) != 4
-    scores = score(labels, [p], [folds], groups)
+    of_clips = Labels(task_of("multiclass"), ("a", "b", "c"), labels, tuple(groups))
+    scores = score(of_clips, [p], [folds])
     y_pred = p[mask].argmax(axis=1)
     y_true = labels[mask]
-    assert scores.accuracy == pytest.approx(accuracy_score(y_true, y_pred), abs=1e-12)
-    assert scores.f1 == pytest.approx(f1_score(y_true, y_pred, average="macro"), abs=1e-12)
-    area = roc_auc_score(y_true, p[mask], multi_class="ovr", average="macro")
-    assert scores.auc == pytest.approx(area, abs=1e-12)
-    each = [accuracy_score(y_true[folds[mask] == f], y_pred[folds[mask] == f]) for f in range(3)]
+    of_fold = [folds[mask] == fold for fold in range(3)]
+    each = [accuracy_score(y_true[rows], y_pred[rows]) for rows in of_fold]
+    assert scores.primary == pytest.approx(np.mean(each), abs=1e-12)
     assert scores.sd == pytest.approx(np.std(each, ddof=1), abs=1e-12)
-    assert scores.low < scores.accuracy < scores.high
+    f1 = f1_score(y_true, y_pred, average="macro")
+    assert scores.others["F1"] == pytest.approx(f1, abs=1e-12)
+    areas = [roc_auc_score(y_true[r], p[mask][r], multi_class="ovr") for r in of_fold]
+    assert scores.others["AUC"] == pytest.approx(np.mean(areas), abs=1e-12)
+    assert scores.low < scores.primary < scores.high
     assert scores.n_clips == 89
 
 
-def test_majority_is_of_the_other_folds():
+def test_the_baseline_is_of_the_other_folds():
+    def majority(labels, folds):
+        groups = tuple(map(str, range(len(labels))))
+        of_clips = Labels(task_of("multiclass"), ("a", "b"), np.array(labels), groups)
+        return baseline_score(of_clips, np.array(folds))
+
     # Fold 0 sees only class 1 elsewhere, and the other way round: never right.
-    assert majority_accuracy(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 1])) == 0.0
-    assert majority_accuracy(np.array([0, 0, 1, 0]), np.array([0, 1, 0, 1])) == 0.75
+    assert majority([0, 0, 1, 1], [0, 0, 1, 1]) == 0.0
+    assert majority([0, 0, 1, 0], [0, 1, 0, 1]) == 0.75
 
 
 def test_the_quadrants_of_the_four_classes():
@@ -119,7 +128,7 @@ def test_scalers_and_models_never_see_the_fold_they_predict():
 
     def spy(train, classes, test, seed):
         seen.append((train, classes, test))
-        return np.zeros(len(test), dtype=np.int64)
+        return np.tile([1.0, 0.0], (len(test), 1))
 
     rows[7] = np.nan
     out = predict_out_of_fold(spy, rows, labels, folds, 0, 2)
@@ -190,7 +199,7 @@ def test_predictions_are_those_of_the_net(tmp_path):
     plan = study.plan("rnn")
     net = build_net("rnn", 4, width=plan.width, **plan.options)
     rows = np.array([5, 0, 3])
-    got = predict_proba(net, media, rows, study.settings)
+    got = predict(net, media, rows, study.settings, "softmax")
     with torch.no_grad():
         expected = net.eval()(net.prepare(media.batches(net).load(rows.tolist()))).softmax(1)
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-6)

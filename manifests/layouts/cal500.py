@@ -1,0 +1,350 @@
+"""CAL500 (Turnbull et al. 2007) and its segments, CAL500exp (Wang et al. 2014): tags of songs.
+
+CAL500 is three text files side by side: ``songNames.txt`` and ``vocab.txt`` have a name a
+line, ``hardAnnotations.txt`` a row of 0 and 1 for each song, separated by commas, with a
+column for each word. CAL500exp is a folder ``SegLabelHard`` with a CSV for each song, whose
+columns are ``Start_Time`` and ``End_Time`` in seconds, then a tag each. The sound of both is
+a file for each song, named as the song.
+
+Forms and names are those that public programs read (JAMS's converter of CAL500 among them);
+the data sets themselves were not at hand when this was written.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mvemo.manifests.csv_files import BadText, CsvRow, iter_csv, read_text
+from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.problems import Problems
+from mvemo.manifests.rows import Row
+
+SONGS, WORDS, ANNOTATIONS = "songNames.txt", "vocab.txt", "hardAnnotations.txt"
+SEGMENT_COLUMNS = ("Start_Time", "End_Time")
+SOFT_FOLDER = "SegLabelSoft"
+EMOTION = "Emotion-"
+# Songs, words and emotions as published; segments and tags of CAL500exp.
+PUBLISHED = {"cal500": (502, 174), "cal500exp": (3223, 67)}
+N_EMOTIONS = 18
+
+
+@dataclass(frozen=True)
+class TaggedClips:
+    """Songs, or segments of songs, with their tags.
+
+    Parameters
+    ----------
+    rows
+        One for each song that has a sound file, or for each of its segments.
+    tags
+        Those that were asked for, in the order of the vocabulary.
+    left_out
+        (name, reason) of songs without a sound file, and of sound without a song.
+    remarks
+        What differs from the data set as it was published.
+    """
+
+    rows: list[Row]
+    tags: tuple[str, ...]
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    remarks: tuple[str, ...] = ()
+
+
+def find_annotations(folder: Path) -> tuple[Path | None, tuple[Path, ...]]:
+    """CAL500's ``hardAnnotations.txt`` anywhere below a folder, and CAL500exp's CSV files."""
+    found = sorted(folder.rglob(ANNOTATIONS))
+    if len(found) > 1:
+        raise BadManifest(f"{folder}: has {found[0]} and {found[1]}: give the folder of one")
+    tables = tuple(path for path in sorted(folder.rglob("*.csv")) if _is_segment_table(path))
+    return (found[0] if found else None), tables
+
+
+def _is_segment_table(path: Path) -> bool:
+    """Whether a CSV has CAL500exp's columns of times; soft labels, beside them, are left."""
+    if SOFT_FOLDER.casefold() in (part.casefold() for part in path.parts):
+        return False
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            cells = next(csv.reader([file.readline()]), [])
+    except (OSError, csv.Error):
+        return False
+    return tuple(cell.strip().casefold() for cell in cells[:2]) == tuple(
+        name.casefold() for name in SEGMENT_COLUMNS
+    )
+
+
+def read_songs(
+    folder: Path, annotations: Path | None, media: Sequence[str], tags: str
+) -> TaggedClips:
+    """CAL500: a clip for each song.
+
+    Parameters
+    ----------
+    folder
+        Root of the manifest.
+    annotations
+        `ANNOTATIONS`; the other two files lie beside it.
+    media
+        Paths of sound files, relative to the folder.
+    tags
+        ``emotion``, ``all``, or names of tags separated by commas.
+
+    Raises
+    ------
+    BadManifest
+        A file is missing, counts do not agree, a cell is not 0 or 1, or a tag is unknown.
+    """
+    if annotations is None:
+        raise BadManifest(
+            f"{folder}: has no {ANNOTATIONS}: CAL500 has it, {SONGS} and {WORDS} in one folder"
+        )
+    songs = _names(annotations.with_name(SONGS))
+    words = _names(annotations.with_name(WORDS))
+    problems = Problems(annotations)
+    lines = [line for line in _text(annotations).splitlines() if line.strip()]
+    if len(lines) != len(songs):
+        problems.add(0, f"{len(lines)} rows, but {SONGS} has {len(songs)} songs")
+    chosen = _chosen_tags(words, tags, annotations.with_name(WORDS))
+    files, left_out = _files_of(songs, media, folder)
+    rows: list[Row] = []
+    for number, (song, text) in enumerate(zip(songs, lines, strict=False), start=1):
+        cells = text.split(",")
+        if len(cells) != len(words):
+            problems.add(number, f"{len(cells)} cells, but {WORDS} has {len(words)} words")
+            continue
+        label = _label(cells, chosen, number, problems)
+        if song in files:
+            rows.append(Row(number, files[song], label, clip_id=song, group=song))
+    problems.raise_any()
+    names = tuple(chosen)
+    return TaggedClips(
+        rows, names, left_out, _remarks("cal500", len(songs), len(words), names, tags)
+    )
+
+
+def read_segments(
+    folder: Path, tables: Sequence[Path], media: Sequence[str], tags: str
+) -> TaggedClips:
+    """CAL500exp: a clip for each segment of a song; its song is its group.
+
+    Parameters and errors as of `read_songs`; `tables` are the songs' CSV files.
+    """
+    if not tables:
+        raise BadManifest(
+            f"{folder}: has no CSV with the columns {', '.join(SEGMENT_COLUMNS)}: CAL500exp has "
+            "one for each song, in a folder SegLabelHard"
+        )
+    by_song: dict[str, Path] = {}
+    for table in tables:
+        if (other := by_song.setdefault(table.stem, table)) is not table:
+            raise BadManifest(f"{folder}: song {table.stem!r} has two tables, {other} and {table}")
+    files, left_out = _files_of(list(by_song), media, folder)
+    words = _words_of(_cells(tables[0]))
+    chosen = _chosen_tags(words, tags, tables[0])
+    rows: list[Row] = []
+    n_segments = 0
+    for song, table in by_song.items():
+        problems = Problems(table)
+        cells = _cells(table)
+        lines = cells[1:]
+        _require_same_words(_words_of(cells), words, tables[0], problems)
+        problems.raise_any()
+        n_segments += len(lines)
+        segments = list(_segments(lines, song, files.get(song, ""), words, chosen, problems))
+        problems.raise_any()
+        rows += sorted(segments, key=lambda row: row.start) if song in files else []
+    remarks = _remarks("cal500exp", n_segments, len(words), tuple(chosen), tags)
+    return TaggedClips(rows, tuple(chosen), left_out, remarks)
+
+
+def _words_of(rows: Sequence[CsvRow]) -> list[str]:
+    """The tags of a song's table, by its header."""
+    return [name.strip() for name in rows[0][1][2:]]
+
+
+def _segments(
+    lines: Sequence[CsvRow],
+    song: str,
+    path: str,
+    words: Sequence[str],
+    chosen: dict[str, int],
+    problems: Problems,
+) -> Iterator[Row]:
+    """The rows of one song's table."""
+    for line, cells in lines:
+        if len(cells) != len(words) + 2:
+            problems.add(line, f"{len(cells)} cells; the header has {len(words) + 2}")
+            continue
+        times = [_number(cell) for cell in cells[:2]]
+        if not (all(map(math.isfinite, times)) and 0 <= times[0] < times[1]):
+            problems.add(
+                line,
+                f"from {cells[0]!r} to {cells[1]!r}: seconds are needed, the end after the start",
+            )
+            continue
+        start, stop = times
+        label = _label(cells[2:], chosen, line, problems)
+        # Microseconds: what is left of a difference of decimals is no length.
+        duration = round(stop - start, 6)
+        name = f"{song}@{round(start, 6):g}"
+        yield Row(line, path, label, clip_id=name, group=song, start=start, duration=duration)
+
+
+def _require_same_words(
+    found: Sequence[str], words: Sequence[str], first: Path, problems: Problems
+) -> None:
+    """A problem where a song's table has other tags, or another order, than the first one."""
+    if list(found) == list(words):
+        return
+    unknown = [name for name in found if name not in words]
+    missing = [name for name in words if name not in found]
+    if unknown:
+        problems.add(1, f"tag {unknown[0]!r} is not in {first}")
+    elif missing:
+        problems.add(1, f"no column {missing[0]!r}, which {first} has")
+    else:
+        problems.add(1, f"the tags are in another order than in {first}")
+
+
+def _chosen_tags(words: Sequence[str], tags: str, path: Path) -> dict[str, int]:
+    """Name of each tag that is asked for, as a reader knows it, to its column."""
+    repeated = [word for i, word in enumerate(words) if word in words[:i]]
+    if repeated:
+        raise BadManifest(f"{path}: word {repeated[0]!r} is there twice")
+    if tags == "all":
+        return {_plain(word): i for i, word in enumerate(words)}
+    emotions = {
+        _plain(word.removeprefix(EMOTION)): i
+        for i, word in enumerate(words)
+        if word.startswith(EMOTION)
+    }
+    if tags == "emotion":
+        if not emotions:
+            raise BadManifest(f"{path}: no word begins with {EMOTION!r}: give --tags all")
+        return emotions
+    known = {_plain(word).casefold(): (_plain(word), i) for i, word in enumerate(words)}
+    known |= {name.casefold(): (name, i) for name, i in emotions.items()}
+    chosen: dict[str, int] = {}
+    for name in (part.strip() for part in tags.split(",") if part.strip()):
+        if _plain(name).casefold() not in known:
+            raise BadManifest(
+                f"{path}: has no tag {name!r}: emotion, all, or some of "
+                f"{', '.join(list(emotions) or list(words))}"
+            )
+        tag, i = known[_plain(name).casefold()]
+        chosen[tag] = i
+    if not chosen:
+        raise BadManifest(f"--tags {tags!r}: names no tag: emotion, all, or names with commas")
+    return dict(sorted(chosen.items(), key=lambda item: item[1]))
+
+
+def _plain(word: str) -> str:
+    """A word as it is read: ``Angry_/_Agressive`` is ``Angry / Agressive``."""
+    return " ".join(word.replace("_", " ").split())
+
+
+def _label(
+    cells: Sequence[str], chosen: dict[str, int], line: int, problems: Problems
+) -> tuple[str, ...]:
+    """The chosen tags whose cell is 1."""
+    label = []
+    for name, i in chosen.items():
+        value = _number(cells[i])
+        if value not in (0.0, 1.0):
+            problems.add(line, f"{name!r} is {cells[i].strip()!r}: hard annotations are 0 or 1")
+        elif value:
+            label.append(name)
+    return tuple(label)
+
+
+def _files_of(
+    songs: Sequence[str], media: Sequence[str], folder: Path
+) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Song to its sound file, by name; and the songs and files that have no partner.
+
+    Names are compared without case and marks where no file has exactly the song's.
+    """
+    repeated = [song for i, song in enumerate(songs) if song in songs[:i]]
+    if repeated:
+        raise BadManifest(f"{folder}: song {repeated[0]!r} is there twice")
+    stems = {posixpath.splitext(posixpath.basename(path))[0]: path for path in media}
+    alike = {_letters(stem): path for stem, path in stems.items()}
+    files: dict[str, str] = {}
+    left_out: list[tuple[str, str]] = []
+    for song in songs:
+        path = stems.get(song) or alike.get(_letters(song))
+        if path is None:
+            left_out.append((song, "no sound file of this name"))
+        else:
+            files[song] = path
+    if not files:
+        raise BadManifest(
+            f"{folder}: not one of {len(songs)} songs has a sound file below it, as "
+            f"{songs[0]!r}: put the folder of the sound into it"
+        )
+    used = set(files.values())
+    left_out += [(path, "no song of this name") for path in media if path not in used]
+    return files, left_out
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+def _remarks(
+    layout: str, n_rows: int, n_words: int, tags: Sequence[str], asked: str
+) -> tuple[str, ...]:
+    """Sentences on counts that are not the published ones."""
+    rows, words = PUBLISHED[layout]
+    what = "songs" if layout == "cal500" else "segments"
+    remarks = []
+    if (n_rows, n_words) != (rows, words):
+        remarks.append(
+            f"{layout} as published has {rows:,} {what} and {words} tags; this has "
+            f"{n_rows:,} and {n_words}"
+        )
+    if asked == "emotion" and len(tags) != N_EMOTIONS:
+        remarks.append(f"{len(tags)} of the published {N_EMOTIONS} emotion tags are here")
+    return tuple(remarks)
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def _names(path: Path) -> list[str]:
+    """The lines of a list of names."""
+    names = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    if not names:
+        raise BadManifest(f"{path}: is empty; a name a line is needed")
+    return names
+
+
+def _cells(path: Path) -> list[CsvRow]:
+    """The rows of a CSV with their lines, the header first; blank lines are left out."""
+    try:
+        return list(iter_csv(io.StringIO(_text(path), newline=""), first=1))
+    except BadText as error:
+        raise BadManifest(f"{path}:{error.line}: {error.message}") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        raise BadManifest(
+            f"{path}: no such file: CAL500 has {SONGS}, {WORDS} and {ANNOTATIONS} in one folder"
+        ) from None
+    except OSError as error:
+        raise BadManifest(f"{path}: cannot be read: {error.strerror}") from None
+    except BadText as error:
+        raise BadManifest(f"{path}:{error.line}: {error.message}") from None

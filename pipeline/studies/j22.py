@@ -1,0 +1,325 @@
+"""J22's experiment from end to end: songs, segments, one split, one net, and what each part adds.
+
+Songs are cut to segments of 10 s (3.2), divided 7:2:1 with the segments of a song in one part
+(section 3), and a net is trained for 2,500 iterations (3.3) with the improved centre softmax
+(2.4.2); its own classifier decides. J22 says neither whether its split keeps songs whole nor
+whether its accuracies are of segments: both are told here, of a split that does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from mvemo.extract.nets import SequenceInput, input_of, with_length, with_shared_options
+from mvemo.extract.settings import LOSSES, NetSettings
+from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.report import published_j22 as j22
+from mvemo.fuse.songs import decide_songs
+from mvemo.manifests import Manifest, holdout_of, parse_fractions, song_of
+from mvemo.manifests.splits.names import PARTS, TEST, VALIDATION
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.studies.convnets import confusion_table
+from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit
+from mvemo.pipeline.studies.iterations import SMOOTH, smoothed
+from mvemo.pipeline.studies.output import Plot, StudyResult
+from mvemo.pipeline.studies.plots import loss_lines
+from mvemo.pipeline.studies.scores import Labels, Scores, score
+from mvemo.pipeline.studies.segments import Cut
+from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
+
+NETS = ("cnn", "lightcnn", "crnn")
+# What is varied about the last of the nets, one thing at a time.
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+TAUS = (0.01, 0.1, 1.0, 10.0)
+ABLATIONS = ("alpha", "tau", "loss")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is run.
+
+    Parameters
+    ----------
+    nets
+        Names, the last of them the one that is varied.
+    seconds
+        Of a segment.
+    cut
+        How songs are cut.
+    iterations
+        Steps of the optimizer; 0 for the nets' own epochs and early stopping.
+    ablations
+        Of `ABLATIONS`.
+    """
+
+    nets: tuple[str, ...] = NETS
+    seconds: float = 10.0
+    cut: Cut = field(default_factory=Cut)
+    iterations: int = j22.FIGURE_7_ITERATIONS
+    ablations: tuple[str, ...] = ABLATIONS
+
+    def __post_init__(self) -> None:
+        if not self.seconds > 0:
+            raise BadOption(f"--seconds {self.seconds:g}: a segment must be longer than 0 s")
+        for name in self.ablations:
+            if name not in ABLATIONS:
+                raise BadOption(f"--ablations {name}: some of {', '.join(ABLATIONS)}")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One row: a net, what is varied about it, and the weight of the residual phase."""
+
+    plan: NetSettings
+    varied: str = ""
+    value: str = ""
+    alpha: float | None = None
+
+
+@dataclass(frozen=True)
+class Divided:
+    """Segments of songs in one split.
+
+    Parameters
+    ----------
+    songs, segments
+        Manifests.
+    song
+        int64 (segments,), the row of each segment's song.
+    parts
+        int64 (songs,), 0 training, 1 validation, 2 test.
+    """
+
+    songs: Manifest
+    segments: Manifest
+    song: Ints
+    parts: Ints
+
+    def scores(self, outputs: F64, part: int, *, of_songs: bool) -> Scores:
+        """Of the segments or the songs of a part."""
+        manifest, parts = (self.songs, self.parts)
+        if of_songs:
+            outputs = decide_songs(outputs, self.song, len(self.songs), "mean")
+        else:
+            manifest, parts = self.segments, self.parts[self.song]
+        tested = np.where(parts == part, 0, -1)
+        outputs = np.where(tested[:, None] == 0, outputs, np.nan)
+        return score(Labels.of(manifest), [outputs], [tested])
+
+
+def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
+    """Run J22's experiment on songs of one's own.
+
+    Parameters
+    ----------
+    study
+        Of whole songs; its repeats and folds have no part in this: there is one split, by
+        ``extract.split`` of its settings, or the manifest's own.
+    experiment
+        None for J22's.
+    """
+    experiment = experiment or Experiment()
+    divided, notes = _divide(study, experiment)
+    setups = _setups(study, experiment)
+    results: list[tuple[Setup, FoldPredictions]] = []
+    with Progress("j22", len(setups), "training") as bar:
+        for setup in setups:
+            results.append((setup, _train(study, divided, setup, experiment)))
+            bar.step()
+    labels = Labels.of(divided.segments)
+    main, predictions = next(r for r in results if r[0].plan.name == experiment.nets[-1])
+    tested = np.where(divided.parts[divided.song] == TEST, 0, -1)
+    outputs = np.where(tested[:, None] == 0, predictions.outputs, np.nan)
+    confusions = (
+        (confusion_table(main.plan.name, labels.names, labels.y_true, [outputs]),)
+        if labels.y_true.ndim == 1
+        else ()
+    )
+    return StudyResult(
+        name="j22",
+        title="J22's experiment",
+        tables=(_count_table(divided), _score_table(results, divided, labels), *confusions),
+        plots=_plots(main, predictions, experiment),
+        notes=(
+            f"Trained for {experiment.iterations or 'as many epochs as validation asks,'} "
+            f"iterations; the weights of the lowest validation loss predict, by the net's own "
+            f"last layer. {experiment.cut.note()} low and high: 95 % interval over songs.",
+            "Varied: one thing about the last of the nets at a time. Choose by the validation "
+            "column: the best of the test column flatters.",
+            *notes,
+        ),
+        sources=(j22.SOURCE,),
+    )
+
+
+def _divide(study: Study, experiment: Experiment) -> tuple[Divided, list[str]]:
+    """Songs of known length, their segments and the split; with notes."""
+    whole = study.media(descriptors=["mel"])
+    durations = whole.seconds()
+    clips = tuple(clip for clip in study.manifest.clips if clip.clip_id in durations)
+    songs = replace(study.manifest, clips=clips)
+    extract = study.settings.extract
+    split = holdout_of(songs, parse_fractions(extract.split), extract.fold_seed)
+    segments = experiment.cut.segments(songs, experiment.seconds, durations)
+    rows = {clip_id: row for row, clip_id in enumerate(songs.clip_ids)}
+    song = np.array([rows[song_of(clip_id)] for clip_id in segments.clip_ids], dtype=np.int64)
+    notes = [*whole.left_out(whole.described, "songs"), *split.notes]
+    return Divided(songs, segments, song, split.assignment), notes
+
+
+def _setups(study: Study, experiment: Experiment) -> list[Setup]:
+    """The nets, then the last one with one thing changed."""
+    train: dict[str, object] = {}
+    if experiment.iterations:
+        # Patience beyond the last epoch: nothing stops, and the best weights are kept.
+        train = {"iterations": experiment.iterations, "patience": experiment.iterations + 1}
+    plans = [study.plan(net, **train) for net in experiment.nets]
+    for plan in plans:
+        if not isinstance(input_of(plan), SequenceInput):
+            raise BadOption(f"--nets {plan.name}: J22 has nets on sequences")
+    main = plans[-1]
+    setups = [Setup(plan) for plan in plans]
+    kept = study.settings.descriptors.alpha
+    reads_rp = "mfcc_rp" in input_of(main).features  # type: ignore[union-attr]
+    if "alpha" in experiment.ablations and reads_rp:
+        setups += [
+            Setup(main, "weight of residual phase", f"{alpha:g}", alpha)
+            for alpha in ALPHAS
+            if alpha != kept
+        ]
+    classes = label_is_class(study.manifest)
+    if "tau" in experiment.ablations and classes and "centre" in main.train.loss:
+        setups += [
+            Setup(replace(main, train=replace(main.train, tau=tau)), "tau", f"{tau:g}")
+            for tau in TAUS
+            if tau != main.train.tau
+        ]
+    if "loss" in experiment.ablations and classes:
+        setups += [
+            Setup(replace(main, train=replace(main.train, loss=loss)), "loss", loss)
+            for loss in LOSSES
+            if loss != main.train.loss
+        ]
+    return setups
+
+
+def label_is_class(manifest: Manifest) -> bool:
+    """Whether the losses of J22 2.4, which are of classes, can be compared."""
+    return np.asarray(manifest.labels).ndim == 1
+
+
+def _train(study: Study, divided: Divided, setup: Setup, experiment: Experiment) -> FoldPredictions:
+    """Train one net on the training songs' segments, and predict all others."""
+    settings = study.settings
+    if setup.alpha is not None:
+        settings = replace(settings, descriptors=replace(settings.descriptors, alpha=setup.alpha))
+    of_segments = replace(study, manifest=divided.segments, settings=settings)
+    plan = with_shared_options(setup.plan, settings.shared)
+    plan = with_length(plan, experiment.seconds, settings.shared)
+    media = of_segments.media([plan])
+    job = NetJob(
+        plan,
+        np.zeros(len(divided.segments), dtype=np.int64),
+        title=" ".join(filter(None, (plan.name, setup.varied, setup.value))),
+        splits=divided.parts[divided.song],
+        with_train_score=True,
+    )
+    return cross_fit(of_segments, media, job)
+
+
+def _count_table(divided: Divided) -> Table:
+    """Songs and segments of each part."""
+    of_segment = divided.parts[divided.song]
+    rows: list[tuple[Cell, ...]] = [
+        (name, int((divided.parts == part).sum()), int((of_segment == part).sum()))
+        for part, name in enumerate(PARTS)
+    ]
+    rows.append(("all", len(divided.songs), len(divided.segments)))
+    return Table(
+        "counts",
+        "Songs and segments of each part (J22: 7:2:1)",
+        (Column("part"), Column("songs", NUMBER), Column("segments", NUMBER)),
+        tuple(rows),
+    )
+
+
+def _score_table(
+    results: Sequence[tuple[Setup, FoldPredictions]], divided: Divided, labels: Labels
+) -> Table:
+    """A row for each training."""
+    kind = PERCENT if labels.task.in_percent else NUMBER
+    published = [Column("J22", PERCENT, published=True)] if labels.task.in_percent else []
+    rows: list[tuple[Cell, ...]] = []
+    for setup, predictions in results:
+        outputs = predictions.outputs
+        validation = divided.scores(outputs, VALIDATION, of_songs=False)
+        segments = divided.scores(outputs, TEST, of_songs=False)
+        songs = divided.scores(outputs, TEST, of_songs=True)
+        rows.append(
+            (
+                setup.plan.name,
+                setup.varied,
+                setup.value,
+                predictions.train_scores[0],
+                validation.primary,
+                *(segments.primary, segments.low, segments.high),
+                *(songs.primary, songs.low, songs.high),
+                _majority(divided),
+                *(_printed(setup) for _ in published),
+            )
+        )
+    return Table(
+        "scores",
+        f"{labels.task.primary_title} of segments and of songs, by the nets themselves",
+        (
+            *(Column("net"), Column("varied"), Column("value")),
+            *(Column(name, kind) for name in ("training", "validation", "test", "low", "high")),
+            *(Column(name, kind) for name in ("test songs", "low", "high")),
+            Column("majority" if labels.task.in_percent else "baseline", kind),
+            *published,
+        ),
+        tuple(rows),
+    )
+
+
+def _majority(divided: Divided) -> float:
+    """The baseline on the test songs' segments."""
+    empty = np.full((len(divided.segments), len(divided.segments.classes)), np.nan)
+    return divided.scores(empty, TEST, of_songs=False).baseline
+
+
+def _printed(setup: Setup) -> float | None:
+    """J22's own figure of a net as it is: Fig. 8 of its own, Table 3 of the others."""
+    if setup.varied:
+        return None
+    if setup.plan.name == "crnn":
+        return j22.FIGURE_8["crnn"]
+    return j22.TABLE_3.get(setup.plan.name, (None, None))[1]
+
+
+def _plots(setup: Setup, predictions: FoldPredictions, experiment: Experiment) -> tuple[Plot, ...]:
+    """The loss of the last net over its iterations."""
+    curve = predictions.curves[0]
+    if "iteration" not in curve:
+        return ()
+    losses = {
+        f"training, mean of {SMOOTH} batches": (
+            curve["iteration"],
+            smoothed(curve["iteration_loss"]),
+        )
+    }
+    title = f"Loss of {setup.plan.name} ({setup.plan.train.loss}) by iterations (as J22 Fig. 7)"
+    since = float(j22.FIGURE_7_STABLE_FROM)
+    return (
+        Plot(
+            "loss",
+            title,
+            lambda axes: loss_lines(axes, losses, j22.FIGURE_7_LOSS, since),
+            (6.4, 4.0),
+        ),
+    )

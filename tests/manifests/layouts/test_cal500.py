@@ -1,0 +1,135 @@
+"""CAL500's songs and the segments of CAL500exp, from files of their forms."""
+
+import re
+from pathlib import Path
+
+import pytest
+from cal500_samples import SONGS, WORDS, make_cal500, make_cal500exp
+
+from mvemo.manifests import BadManifest, Selection, read_manifest, scan_clips, write_manifest
+
+ANGRY, HAPPY = "Angry / Agressive", "Happy"
+
+
+def test_songs_have_their_emotions_and_are_groups(tmp_path: Path) -> None:
+    scan = scan_clips(make_cal500(tmp_path))
+    manifest = scan.manifest
+    assert (manifest.task, manifest.classes) == ("multilabel", (ANGRY, HAPPY))
+    assert manifest.labels.tolist() == [[1, 0], [0, 1], [0, 1]]
+    assert manifest.clip_ids == manifest.groups == SONGS
+    assert manifest.clips[0].path == "CAL500_32kps/2pac-trapped.mp3"
+    assert scan.notes()[0].endswith("has 502 songs and 174 tags; this has 3 and 6")
+
+
+def test_the_manifest_has_a_column_for_each_tag_and_reads_back(tmp_path: Path) -> None:
+    manifest = scan_clips(make_cal500(tmp_path)).manifest
+    path = tmp_path / "songs.csv"
+    write_manifest(manifest, path)
+    assert f"clip_id,path,{ANGRY},{HAPPY},group" in path.read_text()
+    assert read_manifest(path).digest == manifest.digest
+
+
+@pytest.mark.parametrize(
+    ("tags", "classes"),
+    [
+        ("all", tuple(word.replace("_", " ") for word in WORDS)),
+        ("happy, Genre-Rock", (HAPPY, "Genre-Rock")),
+        ("Emotion-Happy", ("Emotion-Happy",)),
+    ],
+)
+def test_other_tags(tmp_path: Path, tags: str, classes: tuple[str, ...]) -> None:
+    scan = scan_clips(make_cal500(tmp_path), select=Selection(tags=tags))
+    assert scan.manifest.classes == classes
+
+
+def test_songs_without_sound_and_sound_without_song_are_told(tmp_path: Path) -> None:
+    # The published sound is spelt a little otherwise for some songs.
+    sound = ("2PAC_trapped", "abba-sos", "zz_top-la_grange")
+    scan = scan_clips(make_cal500(tmp_path, sound=sound))
+    assert scan.manifest.clip_ids == (SONGS[0], SONGS[2])
+    assert dict(scan.left_out) == {
+        SONGS[1]: "no sound file of this name",
+        "CAL500_32kps/zz_top-la_grange.mp3": "no song of this name",
+    }
+
+
+def test_segments_keep_their_times_and_their_song(tmp_path: Path) -> None:
+    manifest = scan_clips(make_cal500exp(tmp_path)).manifest
+    assert manifest.classes == (ANGRY, HAPPY)
+    assert [(c.clip_id, c.start, c.duration, c.group) for c in manifest.clips] == [
+        ("2pac-trapped@0", 0.0, 12.5, "2pac-trapped"),
+        ("2pac-trapped@12.5", 12.5, 7.5, "2pac-trapped"),
+        ("aaron_neville-tell_it@3", 3.0, 6.25, "aaron_neville-tell_it"),
+    ]
+    assert manifest.labels.tolist() == [[1, 1], [1, 0], [0, 1]]
+
+
+def test_songs_and_segments_in_one_folder_must_be_told_apart(tmp_path: Path) -> None:
+    make_cal500exp(make_cal500(tmp_path))
+    with pytest.raises(BadManifest, match="give --layout cal500 or cal500exp"):
+        scan_clips(tmp_path)
+    assert len(scan_clips(tmp_path, layout="cal500").manifest) == 3
+    assert len(scan_clips(tmp_path, layout="cal500exp").manifest) == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("songNames.txt", None, "songNames.txt: no such file"),
+        ("vocab.txt", None, "vocab.txt: no such file"),
+        ("songNames.txt", "a\nb\n", "hardAnnotations.txt: 3 rows, but songNames.txt has 2 songs"),
+        ("songNames.txt", "x\ny\nz\n", "not one of 3 songs has a sound file"),
+        ("songNames.txt", "abba-sos\nx\nx\n", "song 'x' is there twice"),
+        ("vocab.txt", "Emotion-Happy\n", "hardAnnotations.txt:1: 6 cells, but vocab.txt has 1"),
+        ("vocab.txt", "a\na\nb\nc\nd\ne\n", "vocab.txt: word 'a' is there twice"),
+        ("vocab.txt", "a\nb\nc\nd\ne\nf\n", "no word begins with 'Emotion-': give --tags all"),
+        ("hardAnnotations.txt", "2,0,0,1,1,0\n" * 3, "'Angry / Agressive' is '2': hard"),
+    ],
+)
+def test_bad_annotations_of_songs(
+    tmp_path: Path, file: str, text: str | None, message: str
+) -> None:
+    make_cal500(tmp_path)
+    path = tmp_path / "CAL500_noAudioFeatures" / file
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+        if file == "songNames.txt" and text.startswith("a\n"):
+            (tmp_path / "CAL500_32kps" / "a.mp3").touch()
+    with pytest.raises(BadManifest, match=re.escape(message)):
+        scan_clips(tmp_path, layout="cal500")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("Start_Time,End_Time,Emotion-Sad\n0,5,1\n", "tag 'Emotion-Sad' is not in"),
+        ("Start_Time,End_Time,Emotion-Happy\n0,5,1\n", "no column 'Emotion-Angry_/_Agressive'"),
+        (
+            "Start_Time,End_Time,Emotion-Angry_/_Agressive,Emotion-Happy,Genre-Rock\n5,5,1,0,0\n",
+            "aaron_neville-tell_it.csv:2: from '5' to '5': seconds are needed",
+        ),
+        (
+            "Start_Time,End_Time,Emotion-Angry_/_Agressive,Emotion-Happy,Genre-Rock\n0,5,1\n",
+            "aaron_neville-tell_it.csv:2: 3 cells; the header has 5",
+        ),
+    ],
+)
+def test_bad_tables_of_segments(tmp_path: Path, text: str, message: str) -> None:
+    make_cal500exp(tmp_path)
+    (tmp_path / "SegLabelHard" / "SegLabelHard" / f"{SONGS[1]}.csv").write_text(text)
+    with pytest.raises(BadManifest, match=re.escape(message)):
+        scan_clips(tmp_path)
+
+
+def test_unknown_tags_and_layouts_without_tags(tmp_path: Path) -> None:
+    make_cal500(tmp_path / "cal500")
+    with pytest.raises(BadManifest, match="has no tag 'Groovy': emotion, all, or some of Angry"):
+        scan_clips(tmp_path / "cal500", select=Selection(tags="Happy,Groovy"))
+    with pytest.raises(BadManifest, match=r"has no hardAnnotations\.txt"):
+        scan_clips(tmp_path / "cal500" / "CAL500_32kps", layout="cal500")
+    with pytest.raises(BadManifest, match="has no CSV with the columns Start_Time, End_Time"):
+        scan_clips(tmp_path / "cal500", layout="cal500exp")
+    with pytest.raises(BadManifest, match="tags 'all' need the layout cal500 or cal500exp, not"):
+        scan_clips(tmp_path / "cal500", layout="class-folders", select=Selection(tags="all"))
