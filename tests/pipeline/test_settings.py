@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from mvemo.extract.descriptors import DescriptorSettings
-from mvemo.extract.nets import NETS, net_names
-from mvemo.extract.settings import RecipeSettings
+from mvemo.extract.nets import NETS, input_of, net_names
+from mvemo.extract.settings import NetSettings, RecipeSettings
 from mvemo.extract.views import ViewSettings
 from mvemo.fuse import EvaluationSettings
 from mvemo.pipeline import settings as settings_module
@@ -60,6 +60,16 @@ def test_views_are_settings_of_a_net():
     ):
         with pytest.raises(BadOption, match=says):
             load_settings("paper", [override])
+
+
+def test_choi_s_net_is_a_profile_of_its_own():
+    options = {name: load_settings(name).nets["music2d"].options for name in ("paper", "c17")}
+    # PL20 3.1: 96 x 1,876 from 16 kHz; Choi et al. 2017: 96 x 1,360 from 12 kHz.
+    assert input_of(NetSettings("music2d", options=options["paper"])).sr == 16_000
+    assert input_of(NetSettings("music2d", options=options["c17"])).sr == 12_000
+    settings = load_settings("c17")
+    assert settings.extract.run.protocol == "frozen"
+    assert settings.extract.nets == ("music2d",)
 
 
 def test_paper_profile_holds_the_chosen_row_of_table_2():
@@ -187,7 +197,11 @@ MELS, MFCC, SEQUENCES = {"n_mels": 64}, {"n_mfcc": 20}, {"spectrogram_dim": 513,
 RESOLVED = {
     "paper": {
         "music1d": (1.0, {"seconds": 30.0}, {}),
-        "music2d": (1.0, {}, {"optimizer": "sgd", "momentum": 0.5}),
+        "music2d": (
+            1.0,
+            {"front_end": "pl20", "activation": "relu"},
+            {"optimizer": "sgd", "momentum": 0.5},
+        ),
         "c3d": (
             1.0,
             {"size": 112, "n_frames": 32},
