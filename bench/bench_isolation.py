@@ -1,0 +1,97 @@
+"""Decoding clips in worker processes against decoding them in this one.
+
+    python bench/bench_isolation.py [FOLDER] [--clips 40]
+
+FOLDER holds video files; by default the real clips beside the checkout. Both sides decode, check
+and write the same arrays to a working cache, one clip after the other, on one thread: the ratio is
+what isolation costs, beside the start of a worker, which is timed apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "mve"
+ROUNDS = 3
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of its workers, which are kept between calls."""
+    from mvemo.extract.workers.pool import _idle
+
+    spent = time.process_time()
+    for worker in _idle:
+        fields = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
+        # utime and stime.
+        spent += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return spent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", nargs="?", type=Path, default=CLIPS)
+    parser.add_argument("--clips", type=int, default=40)
+    chosen = parser.parse_args()
+    files = sorted(chosen.folder.rglob("*.mp4"))[: chosen.clips]
+    if not files:
+        print(f"isolation: no .mp4 files under {chosen.folder}, nothing to time")
+        return
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+    from mvemo.extract.media.request import FrameSampling
+    from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
+    from mvemo.extract.store.decoding import decode_job
+    from mvemo.extract.store.folders import DecodeJob, DecodeRequest
+    from mvemo.extract.store.stamps import digest_file
+    from mvemo.extract.workers.pool import stop_workers
+
+    request = DecodeRequest((16000,), (FrameSampling(32, 112), FrameSampling(32, 224)))
+    jobs = []
+    for file in files:
+        content, stamp = digest_file(file)
+        jobs.append(DecodeJob(file.stem, file, content, stamp=stamp))
+
+    def in_this_process() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            store = DecodedStore(Path(folder), request)
+            for job in jobs:
+                decode_job(job, store.assign_folder(job), request, 1)
+
+    def in_workers() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            decode_many(DecodedStore(Path(folder), request), jobs, DecodeSettings(1))
+
+    def start() -> None:
+        stop_workers()
+        with tempfile.TemporaryDirectory() as folder:
+            decode_many(DecodedStore(Path(folder), request), jobs[:1], DecodeSettings(1))
+
+    start()
+    in_this_process()
+    ratios, cpu_ratios = [], []
+    for _ in range(ROUNDS):
+        spent = []
+        for side in (in_this_process, in_workers):
+            started, cpu_started = time.perf_counter(), cpu_seconds()
+            side()
+            spent.append((time.perf_counter() - started, cpu_seconds() - cpu_started))
+        (plain, cpu_plain), (isolated, cpu_isolated) = spent
+        ratios.append(isolated / plain)
+        cpu_ratios.append(cpu_isolated / cpu_plain)
+    started = time.perf_counter()
+    start()
+    first = time.perf_counter() - started
+    each = 1000 * cpu_plain / len(files)
+    print(f"isolation: {len(files)} clips of {chosen.folder.name}, {each:.1f} ms of processor each")
+    for name, values in (("wall", ratios), ("processor", cpu_ratios)):
+        listed = ", ".join(f"{value:.3f}" for value in values)
+        print(f"  {name:10} {listed} times decoding in this process")
+    print(f"  a new worker and its first clip take {first:.2f} s")
+
+
+if __name__ == "__main__":
+    main()
