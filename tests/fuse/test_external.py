@@ -269,3 +269,21 @@ def rescored(results):
         for m in results.models
     )
     return dataclasses.replace(results, models=models)
+
+
+def test_numbers_of_thousands_of_digits(tmp_path):
+    many = "9" * 5000
+    text = (
+        f"clip_id,label,fold,calm,tense\na,calm,{many},0.9,0.1\nb,tense,10,0.6,0.4\nc,tense,2,1,0\n"
+    )
+    assert read_predictions(write(tmp_path / "net.csv", text)).folds.tolist() == [2, 1, 0]
+    bad = write(tmp_path / "bad.csv", HEAD + f"a,calm,{many}x,0.1\n")
+    with pytest.raises(BadFeatures) as error:
+        read_predictions(bad)
+    assert len(str(error.value)) < 300
+
+
+def test_names_that_a_spreadsheet_would_run_come_back(tmp_path):
+    text = GOOD.replace("a,calm", "'=a,calm").replace("b,tense", "'@b,tense")
+    predictions = read_predictions(write(tmp_path / "net.csv", text))
+    assert predictions.clip_ids == ("=a", "@b", "c")

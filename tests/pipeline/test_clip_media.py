@@ -14,7 +14,7 @@ from stage_samples import TINY
 from mvemo.extract.settings import NetSettings
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clip_media import ClipMedia
-from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.errors import BadOption, ClipFailed
 from mvemo.pipeline.settings import Settings, load_settings
 
 FILES = ("both.mp4", "sound.m4a", "picture.mp4", "quiet.mkv", "broken.mp4", "gone.mp4", "half.mp4")
@@ -129,3 +129,13 @@ def test_nothing_decodes(manifest: Manifest, settings: Settings, tmp_path: Path)
     broken = replace(manifest, clips=tuple(c for c in manifest.clips if c.clip_id == "broken"))
     with pytest.raises(BadOption, match="not one clip could be decoded; the first: broken: audio"):
         ClipMedia(broken, settings, tmp_path, plans=plans_of(settings, "music1d"))
+
+
+def test_the_first_failure_ends_the_run_when_asked(
+    manifest: Manifest, settings: Settings, tmp_path: Path
+) -> None:
+    settings = replace(settings, extract=replace(settings.extract, fail_fast=True))
+    kept = replace(manifest, clips=tuple(c for c in manifest.clips if c.clip_id != "gone"))
+    with pytest.raises(ClipFailed, match=r"^(broken|half): .*\(--fail-fast\)") as error:
+        ClipMedia(kept, settings, tmp_path, plans=plans_of(settings, "music1d"))
+    assert len(str(error.value).splitlines()) == 1
