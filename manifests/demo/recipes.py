@@ -2,15 +2,15 @@
 
 PL20's words: Exciting has fast tempo, major tonality, complementing harmonics, high body
 movement and colourful places. Fear has fast tempo, high loudness, irregular rhythm, and
-pictures of danger or horror. Relaxation has slow tempo, complementing harmonies and
-natural scenes. Sad has slow tempo, minor tonality and the look of loss and despair.
-Tension has high loudness, fast tempo, clashing harmonies and violent, highly arousing
-scenes. Neutral mixes influences of the others.
+pictures of danger or horror that change abruptly. Relaxation has slow tempo, complementing
+harmonies and natural scenes. Sad has slow tempo, minor tonality and the look of loss and
+despair. Tension has high loudness, fast tempo, clashing harmonies and violent, highly
+arousing scenes. Neutral mixes influences of the others.
 
 Neither sense suffices to classify. Sound hardly separates Fear from Tension
 (loud, clashing, off the beat) nor Sad from Relaxation (slow and soft, but for the mode).
-Pictures hardly separate Exciting from Tension (fast, colourful, many cuts) nor Fear from Sad
-(dark and drained of colour). No two classes are alike in both.
+Pictures hardly separate Exciting from Tension (fast, colourful, many cuts); Fear is as dark
+and drained of colour as Sad, and has cuts. No two classes are alike in both.
 """
 
 from __future__ import annotations
@@ -92,15 +92,15 @@ class Picture:
 
 SOUNDS = {
     "Exciting": Sound(156, 0.15, -13, 1.0, 0.0, 0.8, 0.9, 62),
-    "Fear": Sound(122, 0.85, -16, 0.1, 0.85, 0.5, 0.25, 43),
+    "Fear": Sound(136, 0.85, -14.5, 0.1, 0.85, 0.5, 0.25, 43),
     "Neutral": Sound(104, 0.3, -21, 0.95, 0.05, 0.4, 0.5, 57),
     "Relaxation": Sound(66, 0.15, -28, 0.9, 0.0, 0.1, 0.0, 56),
     "Sad": Sound(64, 0.85, -28, 0.9, 0.0, 0.1, 0.0, 55),
-    "Tension": Sound(124, 0.85, -15.5, 0.15, 0.9, 0.5, 0.3, 43),
+    "Tension": Sound(134, 0.85, -14.5, 0.15, 0.9, 0.5, 0.3, 43),
 }
 PICTURES = {
     "Exciting": Picture(1.1, 0.58, 0.07, 0.8, 2.0),
-    "Fear": Picture(0.15, 0.18, 0.62, 0.2, 0.25),
+    "Fear": Picture(0.15, 0.18, 0.62, 0.2, 1.6),
     "Neutral": Picture(0.4, 0.45, 0.12, 0.15, 0.4),
     "Relaxation": Picture(0.1, 0.68, 0.37, 0.5, 0.1),
     "Sad": Picture(0.13, 0.2, 0.61, 0.2, 0.2),
