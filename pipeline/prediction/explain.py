@@ -15,7 +15,7 @@ import numpy as np
 
 from mvemo.extract.arrays import F64
 from mvemo.fuse.final.model import FeatureKey
-from mvemo.fuse.final.predicting import predict_clips
+from mvemo.fuse.final.predicting import predict_clips, standardise_folders
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.formats import format_of
@@ -175,7 +175,8 @@ def _effects(
             stretch: Span = (time - settings.width / 2, time + settings.width / 2)
             left = {**needed, **clip_pass.without(modality, stretch, needed)}
             rows = {key: vector[None] for key, vector in left.items()}
-            outputs = predict_clips(maker.model, predictor, rows)[0]
+            scaled = standardise_folders(maker.model, rows, [prediction.file])
+            outputs = predict_clips(maker.model, predictor, scaled)[0]
             lost[row] = whole - written.evidence(outputs, output)
         effects[modality] = lost
     return effects

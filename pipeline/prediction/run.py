@@ -102,6 +102,8 @@ def predict_files(
     """
     model = load_model(folder)
     maker = FeatureMaker(model, folder, settings.weights, settings.device)
+    if all(clip.problem for clip in clips):
+        return model, [Prediction(clip.file, problem=clip.problem) for clip in clips]
     ways = find_ways(maker, settings.modalities)
     features = tuple(dict.fromkeys(name for way in ways for name in way.features))
     seconds = input_seconds(input_of(plan) for plan in maker.plans(features))

@@ -45,7 +45,8 @@ def write_timelines(
         The model cannot predict from these modalities.
     """
     maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
-    find_ways(maker, settings.modalities)
+    if not all(clip.problem for clip in clips):
+        find_ways(maker, settings.modalities)
     to.mkdir(parents=True, exist_ok=True)
     names = page_names(to, [clip.file for clip in clips])
     for clip, name in zip(clips, names, strict=True):
@@ -72,11 +73,12 @@ def _summary(maker: FeatureMaker, followed: Timeline) -> str:
     """Length, and what was predicted from when on: '4:00, Fear to 1:20, then Sad'."""
     written = format_of(maker.model)
     spells: list[tuple[str, float]] = []
-    for (start, _), p in zip(followed.windows, followed.predictions, strict=True):
+    for (start, stop), p in zip(followed.windows, followed.predictions, strict=True):
         if p.predictor is not None:
             brief = written.brief(p.predictor, p.outputs)
             if not spells or spells[-1][0] != brief:
-                spells.append((brief, start))
+                # A window speaks for its middle.
+                spells.append((brief, (start + stop) / 2 if spells else 0.0))
     listed = ", ".join(f"{name} from {clock(start)}" for name, start in spells[:4])
     more = f" and {len(spells) - 4} turns more" if len(spells) > 4 else ""
     return f"{clock(followed.seconds)}, {listed}{more}"
