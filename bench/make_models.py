@@ -4,7 +4,7 @@
 
 Each step is a command that this prints and that can be given by hand. What a model's card says
 beyond figures is in ``bench/models/NAME.toml``. The public weights are fetched where they are
-not here; film-music takes some ten minutes on two cores, music-video twenty.
+not here; each model takes some ten minutes on two cores.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ MODELS = {
         "data": "mve",
         "group": "source_group",
         "targets": [],
-        "extract": [],
+        # I3D would take longer than all else together, for a point or none.
+        "extract": ["--nets", "musicnn,effnet"],
         "fuse": [],
     },
 }

@@ -1,0 +1,82 @@
+"""The models that come with mvemo: what their files hold, and that this version can run them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner
+
+from mvemo.extract.errors import FetchFailed
+from mvemo.extract.nets import build_net
+from mvemo.fuse.final.files import load_model
+from mvemo.pipeline import cli
+from mvemo.pipeline.model_nets import NET_PREFIX, plan_of
+from mvemo.pipeline.models import fetching
+from mvemo.pipeline.models.boxed import DEFAULT, boxed_names, model_folder
+from mvemo.pipeline.models.card import card_text
+from mvemo.pipeline.prediction.embedding import FeatureMaker
+
+NAMES = ("film-music", "music-video")
+
+
+def test_both_are_in_the_box() -> None:
+    assert boxed_names() == list(NAMES)
+    assert DEFAULT in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_is_small_and_holds_no_path_of_the_machine_that_made_it(name: str) -> None:
+    files = [path for path in model_folder(name).iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 500_000
+    assert max(path.stat().st_size for path in files) < 400_000
+    text = (model_folder(name) / "model.json").read_text(encoding="utf-8")
+    assert re.findall(r'["\s=](?:/|[A-Z]:\\)[\w.-]+', text) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_has_a_card(name: str) -> None:
+    model = load_model(model_folder(name))
+    about = model.facts["about"]
+    assert {"title", "data", "groups", "licence", "choices", "use", "avoid"} <= set(about)
+    assert set(about.get("scale", {})) == set(model.scale)
+    nested = model.facts["nested"]
+    assert nested["interval"][0] < nested["mean"] < nested["interval"][1]
+    card = card_text(name, model_folder(name))
+    assert f"Expect {nested['mean']:.3f}" in card
+    folder = str(model_folder(name))
+    assert all(len(line) <= 79 for line in card.splitlines() if folder not in line)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_this_version_makes_the_features_of_a_model(name: str) -> None:
+    model = load_model(model_folder(name))
+    # Descriptors of another version are refused here.
+    FeatureMaker(model, model_folder(name), {}, "cpu")
+    for spec in model.specs:
+        if spec.extractor.startswith(NET_PREFIX):
+            plan = plan_of(spec)
+            net = build_net(plan.name, 2, width=plan.width, **plan.options)
+            assert net.version == spec.version
+            assert net.preprocessing() == spec.params["preprocessing"]
+
+
+def test_sound_is_predicted_also_without_a_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(package: object, **_: object) -> None:
+        raise FetchFailed("no network")
+
+    monkeypatch.setattr(fetching, "get_weights", fail)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * 16_000)
+    soundfile.write(tmp_path / "song.wav", noise, 16_000)
+    done = CliRunner().invoke(cli.mvemo, ["predict", str(tmp_path / "song.wav"), "--json"])
+    (record,) = json.loads(done.stdout)
+    assert record["model"] == f"{DEFAULT}/lld"
+    assert sum(record["proba"].values()) == pytest.approx(1.0)
+    assert "no network" in done.stderr
+    assert f"by the model {DEFAULT}" in done.stderr
