@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.cache import CacheWriter, FeatureSpec
+from mvemo.cache.spec import TRAINED
 from mvemo.extract.arrays import I64, Mask
 from mvemo.extract.descriptors import descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
@@ -157,9 +158,9 @@ class FeatureWriter:
         keys = self._keys(spec, usable)
         outdated = keys.keys() - writer.current(spec, keys)
         own = outputs_spec(trained, self._manifest)
-        own_keys = {} if own is None else self._keys(own, usable)
-        if own is not None:
-            outdated |= own_keys.keys() - writer.current(own, own_keys)
+        own_keys = self._keys(own, usable) if spec.protocol in TRAINED else {}
+        # Asked for without any, too: outputs of an earlier run's trained net go.
+        outdated |= own_keys.keys() - writer.current(own, own_keys)
         n_failed = 0
         for batch_rows, values in embed_rows(
             net,
@@ -170,12 +171,12 @@ class FeatureWriter:
             precision=self._run.precision,
             independent=True,
         ):
-            outputs = outputs_of(net, values) if own is not None else values
+            outputs = outputs_of(net, values) if own_keys else values
             for row, vector, output in zip(batch_rows, values, outputs, strict=True):
                 clip_id = clip_ids[row]
                 if np.isfinite(vector).all() and np.isfinite(output).all():
                     writer.put(spec, clip_id, keys[clip_id], vector)
-                    if own is not None:
+                    if own_keys:
                         writer.put(own, clip_id, own_keys[clip_id], output)
                     writer.clear_failures(clip_id, f"embed:{spec.name}")
                 else:

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from mvemo.cache.spec import TRAINED, FeatureSpec, Protocol, digest_of
+from mvemo.cache.spec import FeatureSpec, Protocol, digest_of
 from mvemo.cache.table import TEST, VALIDATION
 from mvemo.extract.arrays import I64, Mask
 from mvemo.extract.errors import BadSetting, BadWeights
@@ -203,11 +203,9 @@ def embedding_spec(
     )
 
 
-def outputs_spec(trained: TrainedNet, manifest: Manifest) -> FeatureSpec | None:
-    """The record of what a net itself predicts; None where its last layer was not trained."""
+def outputs_spec(trained: TrainedNet, manifest: Manifest) -> FeatureSpec:
+    """The record of what a net itself predicts, which means something of a trained one alone."""
     spec = trained.spec
-    if spec.protocol not in TRAINED:
-        return None
     what = {"task": manifest.task, "outputs": list(manifest.classes)}
     return replace(
         spec,

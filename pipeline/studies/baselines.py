@@ -32,7 +32,7 @@ from mvemo.pipeline.studies.crossfit import FoldPredictions
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
-from mvemo.pipeline.studies.tables import PERCENT, Column, Table
+from mvemo.pipeline.studies.tables import PERCENT, Column, Table, capital
 
 # All but the spectrogram, which mel already sums up.
 DESCRIPTORS = ("mel", "mfcc", "rp", "f0", "formants", "contrast", "chroma")
@@ -78,7 +78,7 @@ def run_baselines(study: Study, *, rnn_runs: int | None = None) -> StudyResult:
         name="baselines",
         title="Classical models and an RNN",
         tables=(_table(compared, labels, study.runs),),
-        plots=(score_plot("accuracy", what[0].upper() + what[1:], bars, compared, labels),),
+        plots=(score_plot("accuracy", capital(what), bars, compared, labels),),
         notes=(*notes, *divergence_notes(compared)),
         sources=(j22.SOURCE,),
     )
@@ -121,7 +121,7 @@ def _table(compared: list[Compared], labels: Labels, n_runs: int) -> Table:
     task = labels.task
     table = comparison_table(
         "accuracy",
-        f"{task.primary_title} of the models that J22 Fig. 8 compares with, mean of runs",
+        f"{capital(task.primary_title)} of the models that J22 Fig. 8 compares with, mean of runs",
         compared,
         labels=labels,
         first=(Column("model"),),

@@ -26,7 +26,7 @@ from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.plots import Bar
 from mvemo.pipeline.studies.scores import Labels
-from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
+from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table, capital
 
 NETS = ("cnn", "lightcnn", "crnn")
 
@@ -49,8 +49,7 @@ def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
     variants = [_variant(study, media, plan) for plan in plans]
     compared = compare(variants, media.manifest, study.folds_of_runs())
     labels = Labels.of(media.manifest)
-    what = labels.task.primary_title
-    what = what[0].upper() + what[1:]
+    what = capital(labels.task.primary_title)
     table = comparison_table(
         "accuracy",
         f"{what} on training and test clips (as J22 Table 3)",

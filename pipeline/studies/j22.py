@@ -30,7 +30,7 @@ from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import loss_lines
 from mvemo.pipeline.studies.scores import Labels, Scores, score
 from mvemo.pipeline.studies.segments import Cut
-from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
+from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table, capital
 
 NETS = ("cnn", "lightcnn", "crnn")
 # What is varied about the last of the nets, one thing at a time.
@@ -149,11 +149,12 @@ def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
             f"Trained for {experiment.iterations or 'as many epochs as validation asks,'} "
             f"iterations; the weights of the lowest validation loss predict, by the net's own "
             f"last layer. {experiment.cut.note()} low and high: 95 % interval over songs.",
-            "Varied: one thing about the last of the nets at a time. Choose by the validation "
-            "column: the best of the test column flatters.",
+            "RP: residual phase. Varied: one thing about the last of the nets at a time. Choose "
+            "by the validation column: the best of the test column flatters.",
             *notes,
         ),
         sources=(j22.SOURCE,),
+        division=f"one split, {study.settings.extract.split}, that keeps songs whole",
     )
 
 
@@ -188,9 +189,7 @@ def _setups(study: Study, experiment: Experiment) -> list[Setup]:
     reads_rp = "mfcc_rp" in input_of(main).features  # type: ignore[union-attr]
     if "alpha" in experiment.ablations and reads_rp:
         setups += [
-            Setup(main, "weight of residual phase", f"{alpha:g}", alpha)
-            for alpha in ALPHAS
-            if alpha != kept
+            Setup(main, "weight of RP", f"{alpha:g}", alpha) for alpha in ALPHAS if alpha != kept
         ]
     classes = label_is_class(study.manifest)
     if "tau" in experiment.ablations and classes and "centre" in main.train.loss:
@@ -268,18 +267,18 @@ def _score_table(
                 predictions.train_scores[0],
                 validation.primary,
                 *(segments.primary, segments.low, segments.high),
-                *(songs.primary, songs.low, songs.high),
+                songs.primary,
                 _majority(divided),
                 *(_printed(setup) for _ in published),
             )
         )
     return Table(
         "scores",
-        f"{labels.task.primary_title} of segments and of songs, by the nets themselves",
+        f"{capital(labels.task.primary_title)} of segments and of songs, by the nets",
         (
             *(Column("net"), Column("varied"), Column("value")),
             *(Column(name, kind) for name in ("training", "validation", "test", "low", "high")),
-            *(Column(name, kind) for name in ("test songs", "low", "high")),
+            Column("test songs", kind),
             Column("majority" if labels.task.in_percent else "baseline", kind),
             *published,
         ),

@@ -63,6 +63,8 @@ class StudyResult:
         More JSON values: curves, for example.
     sources
         What the published figures are from.
+    division
+        How clips are divided, where it is not in the study's folds.
     """
 
     name: str
@@ -72,6 +74,7 @@ class StudyResult:
     notes: tuple[str, ...] = ()
     data: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    division: str = ""
 
     def text(self) -> str:
         """Tables and notes for the terminal."""
@@ -97,7 +100,7 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
     BadOption
         A file cannot be written.
     """
-    facts, origin = _facts(study), provenance(settings=dict(settings))
+    facts, origin = _facts(study, result.division), provenance(settings=dict(settings))
     notes = [*banners(study), *result.notes]
     record = {
         "study": result.name,
@@ -175,15 +178,18 @@ def render(plot: Plot) -> tuple[bytes, bytes]:
     return images[0], images[1]
 
 
-def _facts(study: Study) -> dict[str, Any]:
+def _facts(study: Study, division: str) -> dict[str, Any]:
     manifest = study.manifest
     counts = label_kind(manifest.task).counts(manifest.labels, manifest.classes)
+    n_folds = len(set(study.folds().tolist()))
+    runs = f"{study.runs} run{'s' if study.runs != 1 else ''}"
     return {
         "name": manifest.name,
         "digest": manifest.digest,
         "clips": len(manifest),
         "groups": len(set(manifest.groups)),
-        "folds": len(set(study.folds().tolist())),
+        "folds": n_folds,
+        "division": division or f"{n_folds} folds that keep groups whole, {runs}",
         "runs": study.runs,
         "task": manifest.task,
         "labels": dict(zip(manifest.classes, counts, strict=True)),

@@ -27,7 +27,7 @@ from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import score_lines
 from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, score
-from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Column, Table
+from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Column, Table, capital
 
 SECONDS = (3.0, 5.0, 10.0, 16.0)
 NETS = ("cnn", "crnn")
@@ -197,7 +197,7 @@ def _score_table(scores: Sequence[LengthScores], task: Task) -> Table:
     published = [Column("J22 Table 2", PERCENT, published=True)] if task.in_percent else []
     return Table(
         "accuracy",
-        f"{task.primary_title} by length of segments (as J22 Table 2)",
+        f"{capital(task.primary_title)} by length of segments (as J22 Table 2)",
         (
             Column("net"),
             Column("seconds", NUMBER),
@@ -234,7 +234,7 @@ def _plot(scores: Sequence[LengthScores], task: Task) -> Plot:
     baseline = next((s.songs.baseline for s in reversed(scores) if s.songs.n_clips), None)
     return Plot(
         "accuracy",
-        f"{task.primary_title} by length of segments",
+        f"{capital(task.primary_title)} by length of segments",
         lambda axes: score_lines(axes, lines, published, baseline, "length of a segment, s", task),
         (6.4, 4.6),
     )

@@ -103,6 +103,11 @@ class Table:
         return buffer.getvalue()
 
 
+def capital(text: str) -> str:
+    """The text as a title begins; ``ROC-AUC`` and the like stay as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def shown(cell: Cell, kind: str) -> str:
     """A cell as text; a dash where there is no figure."""
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import expit, softmax
 from stage_samples import rewrite, run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache, verify_cache
+from mvemo.extract.nets import build_net
 from mvemo.fuse import EvaluationSettings, evaluate
 from mvemo.fuse.errors import LeakError
 from mvemo.manifests import Manifest
@@ -95,6 +97,24 @@ def test_from_labels_to_a_row_of_the_report(task: str, demo: Manifest, work: Pat
             assert (curve["target_mean"] <= high).all()
             values = cache.vectors(NET, 0)[0]
             assert (np.abs(values - curve["target_mean"]) < 3 * (high - low)).all()
+
+
+def test_a_frozen_net_takes_the_place_of_a_trained_one_s_outputs(
+    demo: Manifest, work: Path
+) -> None:
+    path = rewrite(demo, demo.root / "frozen.csv")
+    features = work / "frozen.h5"
+    only = ("extract.descriptors=[]", 'extract.nets="music1d"')
+    command = ("mvemo", "extract", path, "--work", work, "--out", features)
+    assert run(*command, *tiny_settings(*only)) == 0
+    weights = work / "music1d.pt"
+    torch.save(build_net("music1d", 6, width=0.1, seconds=1.0).state_dict(), weights)
+    assert run(*command, "--protocol", "frozen", "--weights", f"music1d={weights}",
+               *tiny_settings(*only)) == 0  # fmt: skip
+    with open_cache(features) as cache:
+        assert cache.spec("music1d").protocol == "frozen"
+        # Its last layer was trained for other classes, or not at all.
+        assert NET not in cache.names()
 
 
 def test_a_net_by_itself_is_under_the_leak_guard(demo: Manifest, work: Path) -> None:

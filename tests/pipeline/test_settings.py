@@ -1,4 +1,4 @@
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from mvemo.pipeline.settings import (
     load_fuse_settings,
     load_settings,
 )
+from mvemo.pipeline.starting_weights import random_start_note
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -285,3 +286,16 @@ def test_stage_twos_settings_are_those_of_both_stages():
     assert load_fuse_settings("paper") == load_settings("paper").fuse
     with pytest.raises(BadOption, match="unknown net 'i4d'"):
         load_fuse_settings("paper", ["nets.i4d.lr=1"])
+
+
+def test_nets_that_start_from_random_weights_though_their_papers_did_not_are_named():
+    settings = load_settings("paper")
+    plans = [settings.nets[name] for name in settings.extract.nets]
+    note = random_start_note(plans, settings)
+    assert "music2d (C17's weights" in note
+    assert "c3d (Sports-1M weights" in note
+    # PL20's 1D net starts from random weights, too.
+    assert "music1d" not in note
+    given = [replace(plan, weights="file.npz") for plan in plans]
+    assert random_start_note(given, settings) == ""
+    assert random_start_note(plans, load_settings("c17")) == ""

@@ -8,7 +8,14 @@ from fuse_samples import make_results
 
 from mvemo.fuse.crossval.comparisons import compare_results
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
-from mvemo.fuse.report.summary import best, best_comparison, compare_best, summarise
+from mvemo.fuse.report.summary import (
+    best,
+    best_comparison,
+    compare_best,
+    row_notes,
+    scoring_note,
+    summarise,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,27 @@ def test_a_difference_is_of_the_clips_that_both_predicted(results):
     assert (c.reference == "c3d") or "on the 90 clips that both predicted" in compare_best(few)
     whole = with_uncertainty(make_results(missing=0), n_resamples=0)
     assert "that both predicted" not in compare_best(whole)
+
+
+def test_single_rows_that_a_reader_must_know_something_of_are_told(results):
+    assert not row_notes(dataclasses.replace(results, protocol="frozen"))
+    single, fused = results.models[0], results.models[-1]
+    models = (
+        dataclasses.replace(single, name="i3d-outputs", by_net=True),
+        dataclasses.replace(fused, name="integrated-stacked"),
+    )
+    start = "Trained from random weights, where the papers start from pretrained ones: i3d"
+    provenance = {**results.provenance, "stage_one": {"notes": [start]}}
+    made = dataclasses.replace(results, models=models, provenance=provenance)
+    by_net, stacked, random = row_notes(made)
+    assert by_net.startswith("i3d-outputs: what a net predicts itself")
+    # Its second layer rests on nets that saw the clips that it is fitted on.
+    assert stacked.startswith("integrated-stacked: ")
+    assert "whose nets did" in stacked
+    assert random == start
+    assert all(note in scoring_note(made) for note in row_notes(made))
+    # Frozen nets saw no clip.
+    assert len(row_notes(dataclasses.replace(made, protocol="frozen"))) == 2
 
 
 def test_verdicts_in_words(results):
