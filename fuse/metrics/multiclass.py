@@ -58,6 +58,40 @@ def f1_macro(y_true: Ints, y_pred: Ints, n_classes: int) -> float:
     return mean_of_finite(class_scores(y_true, y_pred, n_classes)[2])
 
 
+def balanced_accuracy(y_true: Ints, y_pred: Ints, n_classes: int) -> float:
+    """Mean recall over the classes that some clip has; NaN of no clips.
+
+    What always predicting one class gets is one divided by the number of classes.
+
+    Examples
+    --------
+    >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]), 2)
+    0.5
+    """
+    return mean_of_finite(class_scores(y_true, y_pred, n_classes)[1])
+
+
+def cohen_kappa(y_true: Ints, y_pred: Ints, n_classes: int) -> float:
+    """Agreement beyond chance (Cohen 1960, eq. 1): at most 1; 0 is what shuffling would get.
+
+    NaN of no clips, and where all clips have one class and are predicted as that.
+
+    Examples
+    --------
+    >>> cohen_kappa(np.array([0, 0, 1, 1]), np.array([0, 0, 1, 0]), 2)
+    0.5
+    """
+    confusion = confusion_matrix(y_true, y_pred, n_classes).astype(np.float64)
+    return float(kappa_of_counts(confusion.sum(1), confusion.sum(0), confusion.diagonal()))
+
+
+def kappa_of_counts(n_true: F64, n_predicted: F64, n_right: F64) -> F64:
+    """Cohen's kappa from counts (..., classes) as in `precision_recall_f1`."""
+    n = n_true.sum(axis=-1)
+    by_chance = ratio((n_true * n_predicted).sum(axis=-1), n * n)
+    return ratio(ratio(n_right.sum(axis=-1), n) - by_chance, 1.0 - by_chance)
+
+
 def roc_auc_macro_ovr(y_true: Ints, proba: F64) -> float:
     """Mean over classes of the one-vs-rest ROC-AUC.
 

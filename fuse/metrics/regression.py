@@ -33,6 +33,11 @@ class RegressionScores:
         float64 (targets,): Lin's concordance correlation coefficient (Lin 1989), in
         [-1, 1], with variances and covariance over n. NaN where labels and predictions are
         one and the same constant.
+    pearson_r
+        float64 (targets,): Pearson's correlation, in [-1, 1]; NaN where labels or
+        predictions do not vary.
+    mae
+        float64 (targets,): mean absolute error, in the labels' unit.
     clips
         How many were scored.
     """
@@ -40,6 +45,8 @@ class RegressionScores:
     r2: F64
     rmse: F64
     ccc: F64
+    pearson_r: F64
+    mae: F64
     clips: int
 
 
@@ -63,12 +70,14 @@ def regression_scores(y_true: F64, y_pred: F64) -> RegressionScores:
     y, p = y_true[valid].astype(np.float64), y_pred[valid]
     if not len(y):
         nothing = np.full(y_true.shape[1], np.nan)
-        return RegressionScores(nothing, nothing.copy(), nothing.copy(), 0)
+        return RegressionScores(*(nothing.copy() for _ in range(5)), clips=0)
     squares = np.square(y - p)
     return RegressionScores(
         r2=1.0 - ratio(squares.sum(axis=0), np.square(y - y.mean(axis=0)).sum(axis=0)),
         rmse=np.sqrt(squares.mean(axis=0)),
         ccc=concordance(y, p),
+        pearson_r=pearson(y, p),
+        mae=np.abs(y - p).mean(axis=0),
         clips=len(y),
     )
 
@@ -90,6 +99,23 @@ def concordance(y_true: F64, y_pred: F64) -> F64:
     var_y, var_p = y_true.var(axis=0), y_pred.var(axis=0)
     covariance = ((y_true - mean_y) * (y_pred - mean_p)).mean(axis=0)
     return ratio(2.0 * covariance, var_y + var_p + (mean_y - mean_p) ** 2)
+
+
+def pearson(y_true: F64, y_pred: F64) -> F64:
+    """float64 (targets,): Pearson's correlation of (clips, targets), in [-1, 1].
+
+    NaN where either does not vary.
+
+    Examples
+    --------
+    >>> pearson(np.array([[1.0], [2.0], [4.0]]), np.array([[2.0], [4.0], [8.0]])).round(6)
+    array([1.])
+    """
+    y, p = y_true - y_true.mean(axis=0), y_pred - y_pred.mean(axis=0)
+    # A constant's deviations are not quite 0 where its mean is rounded.
+    varies = (np.ptp(y_true, axis=0) > 0) & (np.ptp(y_pred, axis=0) > 0)
+    scale = np.sqrt(np.square(y).sum(axis=0) * np.square(p).sum(axis=0))
+    return ratio((y * p).sum(axis=0), np.where(varies, scale, 0.0))
 
 
 def quadrants(valence: F64, arousal: F64, centre: tuple[float, float] = (0.0, 0.0)) -> Ints:

@@ -6,6 +6,7 @@ import numpy as np
 
 from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.metrics.averages import mean_finite, ratio
+from mvemo.fuse.metrics.multiclass import kappa_of_counts
 from mvemo.fuse.statistics.ranked import areas, average_precisions
 from mvemo.fuse.statistics.resamples import Resamples
 
@@ -30,7 +31,8 @@ def bootstrap_multiclass(
     Returns
     -------
     Score name to float64 (models, resamples), NaN where a resample has no such score:
-    ``accuracy``, ``f1_macro``, ``roc_auc_macro_ovr_pooled`` and, of the c-th class,
+    ``accuracy``, ``balanced_accuracy``, ``cohen_kappa``, ``f1_macro``,
+    ``roc_auc_macro_ovr_pooled`` and, of the c-th class,
     ``precision:c``, ``recall:c`` and ``f1:c`` of the pooled predictions, each as
     `mvemo.fuse.metrics.multiclass` defines it, and ``roc_auc_macro_ovr`` where `folds` are
     given.
@@ -99,7 +101,7 @@ def bootstrap_multilabel(
 
 
 def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict[str, F64]:
-    """R2, RMSE and CCC of every model, target and resample (F9).
+    """The scores of every model, target and resample (F9).
 
     Parameters
     ----------
@@ -112,20 +114,20 @@ def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict
 
     Returns
     -------
-    ``r2``, ``rmse`` and ``ccc``: float64 (models, targets, resamples), as
-    `mvemo.fuse.metrics.regression` defines them.
+    ``r2``, ``rmse``, ``ccc``, ``pearson_r`` and ``mae``: float64 (models, targets, resamples),
+    as `mvemo.fuse.metrics.regression` defines them.
     """
-    result: dict[str, list[F64]] = {"r2": [], "rmse": [], "ccc": []}
+    result: dict[str, list[F64]] = {"r2": [], "rmse": [], "ccc": [], "pearson_r": [], "mae": []}
     # Sums of squares about a fixed centre keep their digits; no score depends on it.
     centre = y_true.mean(axis=0)
     for predicted in y_pred:
         mask = np.isfinite(predicted).all(axis=1)[:, None]
         y = np.where(mask, y_true - centre, 0.0)
         p = np.where(mask, predicted - centre, 0.0)
-        columns = np.concatenate([y, p, y * y, p * p, (y - p) ** 2, mask], axis=1)
+        columns = np.concatenate([y, p, y * y, p * p, (y - p) ** 2, np.abs(y - p), mask], axis=1)
         sums = resamples.sums(columns)
         mean = ratio(sums[:, :-1], sums[:, -1:])
-        mean_y, mean_p, mean_yy, mean_pp, squared = np.split(mean, 5, axis=1)
+        mean_y, mean_p, mean_yy, mean_pp, squared, absolute = np.split(mean, 6, axis=1)
         var_y = np.maximum(mean_yy - mean_y * mean_y, 0.0)
         var_p = np.maximum(mean_pp - mean_p * mean_p, 0.0)
         result["r2"].append((1 - ratio(squared, var_y)).T)
@@ -133,6 +135,13 @@ def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict
         # E (y - p)^2 = var y + var p - 2 cov + (mean y - mean p)^2.
         spread = var_y + var_p + (mean_y - mean_p) ** 2
         result["ccc"].append(ratio(spread - squared, spread).T)
+        # Variances that are rounding alone are of what does not vary.
+        tiny = 1e-12 * (mean_yy + mean_pp)
+        scale = np.where((var_y > tiny) & (var_p > tiny), np.sqrt(var_y * var_p), 0.0)
+        result["pearson_r"].append(
+            ratio((var_y + var_p - squared + (mean_y - mean_p) ** 2) / 2, scale).T
+        )
+        result["mae"].append(absolute.T)
     return {name: np.stack(values) for name, values in result.items()}
 
 
@@ -146,12 +155,16 @@ def _confusion_scores(
     for model, row in enumerate(mask):
         rows = row[:, None]
         y_pred = (np.nan_to_num(proba[model]).argmax(axis=1)[:, None] == classes) & rows
-        scores, correct, _, true = _decision_scores(positive & rows, y_pred, resamples)
+        scores, correct, chosen, true = _decision_scores(positive & rows, y_pred, resamples)
         for name, values in scores.items():
             for c in classes:
                 by_model.setdefault(f"{name}:{c}", []).append(values[:, c])
         by_model.setdefault("accuracy", []).append(ratio(correct.sum(axis=1), true.sum(axis=1)))
         by_model.setdefault("f1_macro", []).append(mean_finite(scores["f1"], axis=1))
+        recalls = mean_finite(ratio(correct, true), axis=1)
+        by_model.setdefault("balanced_accuracy", []).append(recalls)
+        kappas = kappa_of_counts(true, chosen, correct)
+        by_model.setdefault("cohen_kappa", []).append(kappas)
     return {name: np.array(values) for name, values in by_model.items()}
 
 

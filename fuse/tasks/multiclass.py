@@ -21,7 +21,9 @@ from mvemo.fuse.metrics.calibration import (
 )
 from mvemo.fuse.metrics.multiclass import (
     accuracy,
+    balanced_accuracy,
     class_scores,
+    cohen_kappa,
     confusion_matrix,
     roc_auc_macro_ovr,
 )
@@ -38,10 +40,11 @@ class Multiclass(Task):
 
     Notes
     -----
-    `ModelResult.scores`: ``accuracy`` and ``f1_macro`` (mean F1 over classes) of the pooled
-    predictions; ``roc_auc_macro_ovr``, the macro one-vs-rest ROC-AUC, mean over folds, and
-    ``roc_auc_macro_ovr_pooled``, the same of the pooled predictions. `per_fold` has the
-    first three of each fold, `per_output` ``precision``, ``recall`` and ``f1``.
+    `ModelResult.scores`: ``accuracy``, ``balanced_accuracy`` (mean recall over classes),
+    ``cohen_kappa`` and ``f1_macro`` (mean F1 over classes) of the pooled predictions;
+    ``roc_auc_macro_ovr``, the macro one-vs-rest ROC-AUC, mean over folds, and
+    ``roc_auc_macro_ovr_pooled``, the same of the pooled predictions. `per_fold` has all but
+    the last of each fold, `per_output` ``precision``, ``recall`` and ``f1``.
     """
 
     name = "multiclass"
@@ -72,6 +75,23 @@ class Multiclass(Task):
             "Accuracy",
             "Share of clips whose most probable class is the true one. Compare it with the "
             "majority class before anything else.",
+        ),
+        (
+            "Balanced accuracy",
+            "Mean recall over classes: small classes count as much as large ones. Always "
+            "predicting one class gets one divided by the number of classes.",
+        ),
+        (
+            "Cohen's kappa",
+            "The accuracy beyond what predictions of the same classes in the same numbers would "
+            "get by chance: 1 is perfect, 0 is chance.",
+        ),
+        (
+            "Majority class",
+            "Can be right for fewer clips than guessing: the folds are made so that each has its "
+            "share of every class, and then a class that is a clip commoner in the training folds "
+            "is a clip rarer in the tested one. With classes of about equal size the baseline "
+            "names just those that the tested fold has least of.",
         ),
         (
             "Macro F1",
@@ -130,6 +150,8 @@ class Multiclass(Task):
         return Measures(
             {
                 "accuracy": accuracy(y_true, y_pred),
+                "balanced_accuracy": balanced_accuracy(y_true, y_pred, outputs.shape[1]),
+                "cohen_kappa": cohen_kappa(y_true, y_pred, outputs.shape[1]),
                 "f1_macro": mean_of_finite(f1),
                 "roc_auc_macro_ovr": roc_auc_macro_ovr(y_true, outputs),
             },
@@ -203,16 +225,20 @@ class Multiclass(Task):
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         return (
+            Column("balanced", "balanced_accuracy", terminal=False),
+            Column("kappa", "cohen_kappa", terminal=False),
             Column("F1", "f1_macro"),
             Column("AUC", "roc_auc_macro_ovr"),
-            Column("AUC, pooled", "roc_auc_macro_ovr_pooled", terminal=False),
         )
 
     def output_columns(self) -> tuple[Column, ...]:
         return (Column("recall", "recall"), Column("precision", "precision"), Column("F1", "f1"))
 
     def columns_note(self) -> str:
-        return "F1: macro, of the pooled predictions. AUC: macro one-vs-rest, mean over folds."
+        return (
+            "Balanced accuracy, Cohen's kappa and macro F1: of the pooled predictions. AUC: macro "
+            "one-vs-rest, mean over folds."
+        )
 
     def prediction(self, names: Sequence[str]) -> str:
         listed = f"{', '.join(names[:-1])} or {names[-1]}"

@@ -23,7 +23,9 @@ from mvemo.fuse.statistics.resamples import Resamples
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.values import Column, LabelColumns, Measures
 
-NAMES = ("r2", "rmse", "ccc")
+NAMES = ("r2", "rmse", "ccc", "pearson_r", "mae")
+# A main table has room for the scores of each of so many targets.
+FEW_TARGETS = 3
 # Neutral points of the usual rating scales, by the largest value that a scale can hold.
 _SCALES = ((1.0, 0.5), (5.0, 3.0), (7.0, 4.0), (9.0, 5.0))
 
@@ -92,7 +94,8 @@ class Regression(Task):
 
     Notes
     -----
-    `per_output` has ``r2``, ``rmse`` (in the target's unit) and ``ccc`` of each target;
+    `per_output` has ``r2``, ``rmse`` and ``mae`` (in the target's unit), ``ccc`` and
+    ``pearson_r`` of each target;
     `ModelResult.scores` the same with ``_macro``, their mean over targets, and
     ``quadrant_accuracy``, of the pooled predictions; `per_fold` all of these of each fold.
     The primary metric is the mean over folds of ``r2_macro``. Its interval is that of the
@@ -131,7 +134,16 @@ class Regression(Task):
             "the correlation, made smaller where mean or spread of the predictions differ from "
             "those of the labels.",
         ),
-        ("RMSE", "Root mean squared error, in the labels' unit."),
+        (
+            "r",
+            "Pearson's correlation of predictions and labels: whether clips come in the right "
+            "order and distances, whatever the mean and the spread.",
+        ),
+        (
+            "RMSE and MAE",
+            "Root mean squared and mean absolute error, in the labels' unit. The first weighs "
+            "large errors more.",
+        ),
         (
             "Training mean",
             "What is possible without any feature. Compare with it before anything else.",
@@ -246,21 +258,34 @@ class Regression(Task):
         return {"quadrants": {"names": QUADRANTS, "centre": self.plane.centre}}
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
-        titles = {"r2": "R2", "ccc": "CCC", "rmse": "RMSE"}
+        titles = {"r2": "R2", "pearson_r": "r", "ccc": "CCC", "rmse": "RMSE", "mae": "MAE"}
+        # Of one target the first score is the mean over folds, and this the pooled one.
         columns = tuple(
             Column(f"{title} {output}", name, i, terminal=name == "r2")
             for name, title in titles.items()
             for i, output in enumerate(names)
+            if name in ("r2", "pearson_r", "ccc") and len(names) <= FEW_TARGETS
+        )
+        columns += tuple(
+            Column(f"{title}, mean" if len(names) > 1 else title, f"{name}_macro", terminal=False)
+            for name, title in titles.items()
+            if name in ("rmse", "mae") or len(names) > FEW_TARGETS
         )
         if self.plane is None:
             return columns
         return (*columns, Column("quadrants", "quadrant_accuracy"))
 
     def output_columns(self) -> tuple[Column, ...]:
-        return (Column("R2", "r2"), Column("CCC", "ccc"), Column("RMSE", "rmse"))
+        return (
+            Column("R2", "r2"),
+            Column("r", "pearson_r"),
+            Column("CCC", "ccc"),
+            Column("RMSE", "rmse"),
+            Column("MAE", "mae"),
+        )
 
     def columns_note(self) -> str:
-        note = "R2, CCC and RMSE of each target: pooled over folds."
+        note = "R2, r (Pearson's), CCC, RMSE and MAE of the targets: pooled over folds."
         if self.plane is None:
             return note
         v, a = self.plane.centre

@@ -8,7 +8,9 @@ from sklearn import metrics as reference
 
 from mvemo.fuse.metrics.multiclass import (
     accuracy,
+    balanced_accuracy,
     class_scores,
+    cohen_kappa,
     confusion_matrix,
     f1_macro,
     roc_auc_macro_ovr,
@@ -33,6 +35,10 @@ def test_as_scikit_learn(seed, ties):
     confusion = confusion_matrix(true, said, 4)
     assert (confusion == reference.confusion_matrix(true, said, labels=range(4))).all()
     assert accuracy(true, said) == pytest.approx(reference.accuracy_score(true, said))
+    expected = reference.balanced_accuracy_score(true, said)
+    assert balanced_accuracy(true, said, 4) == pytest.approx(expected, abs=1e-12)
+    expected = reference.cohen_kappa_score(true, said)
+    assert cohen_kappa(true, said, 4) == pytest.approx(expected, abs=1e-12)
     assert f1_macro(true, said, 4) == pytest.approx(reference.f1_score(true, said, average="macro"))
     assert roc_auc_macro_ovr(true, p) == pytest.approx(
         reference.roc_auc_score(true, p, multi_class="ovr", average="macro"), abs=1e-12
@@ -64,4 +70,8 @@ def test_nothing_predicted_is_nan():
     empty = np.zeros(0, int)
     assert np.isnan(accuracy(empty, empty))
     assert np.isnan(f1_macro(empty, empty, 3))
+    assert np.isnan(balanced_accuracy(empty, empty, 3))
+    assert np.isnan(cohen_kappa(empty, empty, 3))
+    # All of one class and said to be: there is no agreement beyond chance to measure.
+    assert np.isnan(cohen_kappa(np.ones(3, int), np.ones(3, int), 3))
     assert confusion_matrix(empty, empty, 2).tolist() == [[0, 0], [0, 0]]

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import r2_score, root_mean_squared_error
+from scipy.stats import pearsonr
+from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from mvemo.fuse.metrics.regression import QUADRANTS, quadrant_accuracy, quadrants, regression_scores
 
@@ -18,7 +19,10 @@ def test_scores_are_scikit_learns():
     np.testing.assert_allclose(got.r2, expected, rtol=0, atol=1e-10)
     expected = root_mean_squared_error(y, p, multioutput="raw_values")
     np.testing.assert_allclose(got.rmse, expected, rtol=0, atol=1e-10)
+    expected = mean_absolute_error(y, p, multioutput="raw_values")
+    np.testing.assert_allclose(got.mae, expected, rtol=0, atol=1e-12)
     for c in range(2):
+        assert got.pearson_r[c] == pytest.approx(pearsonr(y[:, c], p[:, c])[0], abs=1e-12)
         # Lin's form: correlation times the bias correction.
         r = np.corrcoef(y[:, c], p[:, c])[0, 1]
         v = y[:, c].std() / p[:, c].std()
@@ -34,11 +38,13 @@ def test_perfect_constant_and_no_predictions():
     mean = regression_scores(y, np.full((3, 1), y.mean()))
     assert mean.r2 == pytest.approx(0, abs=1e-12)
     assert mean.ccc == 0
+    assert np.isnan(mean.pearson_r)
     flat = regression_scores(np.ones((3, 1)), np.ones((3, 1)))
     assert np.isnan([flat.r2[0], flat.ccc[0]]).all()
     nothing = regression_scores(y, np.full((3, 1), np.nan))
     assert nothing.clips == 0
-    assert np.isnan([nothing.r2, nothing.rmse, nothing.ccc]).all()
+    scores = (nothing.r2, nothing.rmse, nothing.ccc, nothing.pearson_r, nothing.mae)
+    assert np.isnan(scores).all()
 
 
 def test_quadrants_run_counter_clockwise():

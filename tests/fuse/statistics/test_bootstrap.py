@@ -5,7 +5,10 @@ import pytest
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
+    balanced_accuracy_score,
+    cohen_kappa_score,
     f1_score,
+    mean_absolute_error,
     precision_score,
     r2_score,
     recall_score,
@@ -71,6 +74,9 @@ def test_scores_are_scikit_learns_scores_of_the_resampled_clips(digits):
             y, q = labels[rows], p[m, rows]
             auc = np.mean([roc_auc_score(y == c, q[:, c]) for c in range(4)])
             expected = [accuracy_score(y, q.argmax(1)), f1_score(y, q.argmax(1), average="macro")]
+            got = [scores[name][m, d] for name in ("balanced_accuracy", "cohen_kappa")]
+            by_class = [balanced_accuracy_score, cohen_kappa_score]
+            np.testing.assert_allclose(got, [f(y, q.argmax(1)) for f in by_class], atol=TOLERANCE)
             of_classes = precision_score(y, q.argmax(1), average=None, zero_division=0)
             classes = np.union1d(y, q.argmax(1))
             for at, c in enumerate(classes):
@@ -183,10 +189,13 @@ def test_regression_scores_are_scikit_learns():
             rows = resampled(resamples, d, np.isfinite(p[m]).all(axis=1))
             for c in range(2):
                 t, q = y[rows, c], p[m, rows, c]
-                got = [scores[name][m, c, d] for name in ("r2", "rmse", "ccc")]
+                got = [scores[name][m, c, d] for name in ("r2", "rmse", "ccc", "mae")]
+                correlation = scores["pearson_r"][m, c, d]
+                assert correlation == pytest.approx(np.corrcoef(t, q)[0, 1], abs=TOLERANCE)
                 cov = np.cov(t, q, bias=True)
                 ccc = 2 * cov[0, 1] / (cov[0, 0] + cov[1, 1] + (t.mean() - q.mean()) ** 2)
                 expected = [r2_score(t, q), root_mean_squared_error(t, q), ccc]
+                expected.append(mean_absolute_error(t, q))
                 np.testing.assert_allclose(got, expected, rtol=0, atol=TOLERANCE)
 
 
