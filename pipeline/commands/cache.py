@@ -142,7 +142,7 @@ def export(
     \b
     Examples:
       mvemo cache export features.h5 --feature mel --out mel.npz
-      mvemo cache export features.h5 --feature musicnn --feature effnet --out slim.h5
+      mvemo cache export features.h5 --feature lld --feature i3d --out slim.h5
     """
     refuse_replacing(out, force)
     if out.suffix.lower() == ".h5":
