@@ -19,7 +19,7 @@ from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.crossval.repeats import with_repeats
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
-from mvemo.fuse.report.summary import OTHERS
+from mvemo.fuse.report.banners import OTHERS
 from mvemo.fuse.results import Results, score_baseline, score_model
 from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests.csv_files import read_csv

@@ -16,6 +16,10 @@ from mvemo.fuse.models import Model
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.values import Column
 
+# A point of a learning curve: the share of the training groups, the mean number of training
+# clips, and mean and standard deviation over folds of the primary metric.
+CurvePoint = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class ModelResult:
@@ -177,8 +181,7 @@ class Results:
     choice
         Which model to use; None where there was nothing to choose, or it was not asked for.
     learning_curve
-        Model to (share of the training groups, mean number of training clips, mean of the
-        primary metric), the full set last.
+        Model to its points, the full set last.
     heads
         Every fitted head, in the order of fitting.
     """
@@ -204,9 +207,7 @@ class Results:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     comparisons: tuple[Any, ...] = ()
     repeats: tuple[Results, ...] = field(default=(), repr=False)
-    learning_curve: Mapping[str, tuple[tuple[float, float, float], ...]] = field(
-        default_factory=dict
-    )
+    learning_curve: Mapping[str, tuple[CurvePoint, ...]] = field(default_factory=dict)
     heads: tuple[Head, ...] = field(default=(), repr=False)
     choice: Choice | None = None
     outliers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix
 from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import SECOND_LAYERS, Model
-from mvemo.fuse.results import Results
+from mvemo.fuse.results import CurvePoint, Results
 from mvemo.fuse.statistics.learning_curve import learning_curve_masks
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7)
@@ -117,10 +117,8 @@ def _score_fits(
             scores.setdefault((fit.model.name, share_of[id(fit)]), []).append((score, n_train))
 
 
-def _points(
-    model: str, shares: Sequence[float], scores: Scores
-) -> tuple[tuple[float, float, float], ...]:
-    """The points of one model's curve: share, mean training clips, mean score."""
+def _points(model: str, shares: Sequence[float], scores: Scores) -> tuple[CurvePoint, ...]:
+    """The points of one model's curve."""
     n_folds = len(scores.get((model, len(shares) - 1), []))
     points = []
     for i, share in enumerate(shares):
@@ -128,5 +126,6 @@ def _points(
         # Of fewer folds a mean could not be compared.
         if of_folds and len(of_folds) == n_folds:
             score, n_train = np.mean(of_folds, axis=0)
-            points.append((float(share), float(n_train), float(score)))
+            deviation = float(np.std(of_folds, axis=0)[0])
+            points.append((float(share), float(n_train), float(score), deviation))
     return tuple(points)

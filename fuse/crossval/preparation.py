@@ -144,6 +144,7 @@ def provenance_of(
                     "protocol": spec.protocol,
                     "fold": spec.fold,
                     "dim": spec.dim,
+                    "width": spec.params.get("width"),
                     "weights": spec.weights,
                     "trained_on": len(spec.trained_on),
                 }

@@ -6,7 +6,6 @@ A task names those that it has (`Task.figures`); `draw_figures` draws them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,11 +24,8 @@ from mvemo.fuse.report.drawing import (
     short,
 )
 from mvemo.fuse.report.roc_figures import class_roc_figure, roc_figure
-from mvemo.fuse.report.summary import best
+from mvemo.fuse.report.shown import recommended
 from mvemo.fuse.results import ModelResult, Results
-
-if TYPE_CHECKING:
-    pass
 
 # Counts are left out of cells from this number of classes on: they would not be legible.
 _MANY_CLASSES = 16
@@ -47,8 +43,8 @@ def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str
     results
         Of one evaluation.
     shown
-        The model that figures of one model are of; by default the best. Where no model made
-        a prediction there are none of them.
+        The model that figures of one model are of; by default the recommended one. Where no model
+        made a prediction there are none of them.
 
     Returns
     -------
@@ -59,7 +55,7 @@ def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str
     --------
     mvemo.fuse.write_report : Writes the page that has them all.
     """
-    shown = best(results) if shown is None else shown
+    shown = recommended(results) if shown is None else shown
     pictures = {}
     for name in results.task.figures:
         if name in OF_ALL:

@@ -165,8 +165,13 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         ],
         "learning_curve": {
             name: [
-                {"fraction": fraction, "clips": clips, results.task.primary_metric: score}
-                for fraction, clips, score in points
+                {
+                    "fraction": fraction,
+                    "clips": clips,
+                    results.task.primary_metric: score,
+                    "deviation": deviation,
+                }
+                for fraction, clips, score, deviation in points
             ]
             for name, points in results.learning_curve.items()
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +11,21 @@ import numpy as np
 
 from mvemo.cache import failures_by_reason
 from mvemo.fuse.report import tables
+from mvemo.fuse.report.banners import PROTOCOLS, banners
 from mvemo.fuse.report.figures import draw_figures
 from mvemo.fuse.report.hard_clips import hard_clips
 from mvemo.fuse.report.published import LABEL, SOURCES, sentence_beside
+from mvemo.fuse.report.shown import recommended, without_twin
 from mvemo.fuse.report.summary import (
-    PROTOCOLS,
-    banners,
-    best,
     describe,
+    opening,
     over_folds,
     scoring_note,
     seen_text,
-    summarise,
 )
 from mvemo.fuse.report.text import count
 from mvemo.fuse.report.training_figures import learning_curve_figure, loss_figures
-from mvemo.fuse.results import Results
+from mvemo.fuse.results import ModelResult, Results
 from mvemo.manifests.files import to_json_values
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).with_name("templates")
 _MANY_FAILURES = 500
 _REASONS = 5
+# Settings that the first table of the page tells in words.
+_IN_FACTS = ("folds", "seed", "permute_labels")
 
 
 def report_html(results: Results) -> str:
@@ -45,7 +46,8 @@ def report_html(results: Results) -> str:
     results
         Of `mvemo.fuse.evaluate`.
     """
-    top = best(results)
+    results, note = without_twin(results), scoring_note(results)
+    top = recommended(results)
     clips, groups = hard_clips(results, top)
     return (
         _environment()
@@ -55,15 +57,15 @@ def report_html(results: Results) -> str:
             task=results.task,
             banners=banners(results),
             subtitle=describe(results),
-            summary=summarise(results),
+            opening=opening(results),
             best=top,
-            figures=draw_figures(results),
-            tables=_tables(results),
+            figures=draw_figures(results, top),
+            tables=_tables(results, top),
             outputs=None if top is None else tables.outputs_table(results, top),
             hard_clips=clips,
             hard_groups=groups,
             over=over_folds(results),
-            scoring_note=scoring_note(results),
+            scoring_note=note,
             has_intervals=tables.has_intervals(results),
             partial=tables.partly_predicted(results),
             fused=any(model.features for model in results.models),
@@ -77,15 +79,17 @@ def report_html(results: Results) -> str:
             glossary=results.task.glossary,
             protocol=PROTOCOLS.get(results.protocol, ""),
             facts=_facts(results),
-            sections=provenance_sections(to_json_values(results.provenance, "provenance")),
+            sections=provenance_sections(
+                _told_once(to_json_values(results.provenance, "provenance"))
+            ),
         )
     )
 
 
-def _tables(results: Results) -> dict[str, tables.Table | None]:
+def _tables(results: Results, top: ModelResult | None) -> dict[str, tables.Table | None]:
     """Tables that are of all models, by name; None where there is nothing to show."""
     return {
-        "scores": tables.scores_table(results, best(results)),
+        "scores": tables.scores_table(results, top),
         "intervals": tables.intervals_table(results) if tables.has_intervals(results) else None,
         "published": tables.published_table(results),
         "published_confusion": tables.published_confusion_table(results),
@@ -129,6 +133,21 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     ]
 
 
+def _told_once(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance without what the first table of settings has, and what stands there twice."""
+    told = dict(provenance)
+    settings, stage_one = told.get("settings"), told.get("stage_one")
+    if isinstance(settings, dict):
+        told["settings"] = {k: v for k, v in settings.items() if k not in _IN_FACTS}
+        if "n_resamples" in settings:
+            told.pop("n_resamples", None)
+    if isinstance(stage_one, dict):
+        versions = told.get("versions", {})
+        other = {k: v for k, v in (stage_one.get("versions") or {}).items() if versions.get(k) != v}
+        told["stage_one"] = {**stage_one, "versions": other}
+    return told
+
+
 def _environment() -> jinja2.Environment:
     """The templates, with all text escaped and no name forgotten."""
     import jinja2
@@ -147,8 +166,8 @@ def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
     """JSON values as tables of text: ``title``, ``header`` (may be empty), ``rows``.
 
     Single values come first, together; a mapping of single values is a table of two
-    columns; a mapping of lists of mappings, such as the feature specs, one with their keys
-    as columns; anything else stands as JSON.
+    columns, names of nested ones joined by dots; a mapping of lists of mappings, such as the
+    feature specs, one with their keys as columns; anything else stands as JSON.
     """
     single = [(k, _text(v)) for k, v in provenance.items() if not isinstance(v, (dict, list))]
     sections: list[dict[str, Any]] = []
@@ -167,7 +186,7 @@ def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
                 for spec in specs
             ]
         elif isinstance(value, dict):
-            section["rows"] = [(k, _text(v)) for k, v in value.items()]
+            section["rows"] = list(_flat(value))
         else:
             section["rows"] = [(str(i), _text(v)) for i, v in enumerate(value)]
         sections.append(section)
@@ -181,7 +200,20 @@ def _are_specs(value: Mapping[str, Any]) -> bool:
     )
 
 
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Rows of nested mappings: the names of the way down, joined by dots, and the value."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield f"{before}{key}", _text(value)
+
+
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and not any(isinstance(v, (dict, list)) for v in value):
+        return ", ".join(map(_text, value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.report.published import (
     LABEL,
     all_published_beside,
@@ -24,6 +25,8 @@ from mvemo.fuse.tasks.values import Column
 
 # Classes of the page's style sheet.
 TEXT, NUMBER, ID, OTHER, LINE = "", "n", "id", "n other", "line"
+# More folds than these are rows of a table, not columns.
+_MANY_FOLDS = 12
 CALIBRATION = (("ece", "ECE"), ("brier", "Brier"), ("log_loss", "log loss"))
 
 
@@ -172,16 +175,34 @@ def published_confusion_table(results: Results) -> Table | None:
 
 
 def folds_table(results: Results) -> Table:
-    """The primary metric of every model in every fold, of all repeats in turn."""
+    """The primary metric of every model in every fold; with repeats a row for each of them.
+
+    Of more folds than a page is wide, a row for each fold.
+    """
     task, models = results.task, (*results.models, results.baseline)
     title = f"{task.primary_title}{', %' if task.in_percent else ''} in fold"
-    n_folds = len(results.primary_per_fold(results.baseline))
+    if results.k > _MANY_FOLDS and not results.repeats:
+        values = [results.primary_per_fold(m) for m in models]
+        by_fold = [
+            [str(fold), *(score_text(task, of_model[fold]) for of_model in values)]
+            for fold in range(results.k)
+        ]
+        return table([Head(title, TEXT), *(Head(m.name) for m in models)], by_fold)
     rows = [
-        _cells([m.name, *(score_text(task, value) for value in results.primary_per_fold(m))])
+        _cells(
+            [
+                m.name,
+                *([str(repeat)] if results.repeats else []),
+                *(score_text(task, value) for value in (*of_repeat, mean_of_finite(of_repeat))),
+            ]
+        )
         for m in models
+        for repeat, of_repeat in enumerate(results.primary_per_fold(m).reshape(-1, results.k))
     ]
-    head = (Head(title, TEXT), *(Head(str(fold % results.k)) for fold in range(n_folds)))
-    return Table(head, tuple(rows[:-1]), tuple(rows[-1:]))
+    head = [Head(title, TEXT), *([Head("repeat")] if results.repeats else [])]
+    head += [*(Head(str(fold)) for fold in range(results.k)), Head("mean")]
+    n_baseline = len(rows) // len(models)
+    return Table(tuple(head), tuple(rows[:-n_baseline]), tuple(rows[-n_baseline:]))
 
 
 def outputs_table(results: Results, model: ModelResult) -> Table:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from mvemo.fuse.report.banners import banners
 from mvemo.fuse.report.published import LABEL, Published, published_beside, sentence_beside
+from mvemo.fuse.report.shown import recommended, without_twin
 from mvemo.fuse.report.summary import (
-    banners,
-    best,
     compare_best,
     describe,
     recommend,
@@ -39,6 +39,7 @@ def format_table(results: Results) -> str:
     results
         Of `mvemo.fuse.evaluate`.
     """
+    results, note = without_twin(results), scoring_note(results)
     lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
     lines += [wrap(f"{clean(results.name)}: {describe(results)}"), ""]
     beside = published_beside(results)
@@ -46,9 +47,8 @@ def format_table(results: Results) -> str:
     fits = max(map(len, with_interval)) <= WIDTH
     lines += [*(with_interval if fits else _table(results, beside, interval=False)), ""]
 
-    task, model = results.task, best(results)
+    task, model = results.task, recommended(results)
     key, what = task.primary_interval
-    note = scoring_note(results)
     if model is not None and interval_text(model.intervals.get(key)):
         if fits:
             note += f" 95 %: interval of {what} over groups."

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mvemo.fuse.report.drawing import COLOURS, GRID, INK, WIDE, Picture, bare, drawing
+from mvemo.fuse.report.shown import recommended
 from mvemo.fuse.results import Results
 
 
@@ -68,13 +69,30 @@ def _loss_figure(net: str, curves: Sequence[Mapping[str, Sequence[float]]]) -> s
 
 
 def learning_curve_figure(results: Results) -> str:
-    """The primary metric of each model against the number of training clips."""
+    """The primary metric of each model against the number of training clips.
+
+    A band shows one standard deviation over folds: of all of few curves, else of the
+    recommended model's.
+    """
     task, curves = results.task, results.learning_curve
     factor = 100.0 if task.in_percent else 1.0
+    top = recommended(results)
+    one = top.name if top is not None and top.name in curves else next(iter(curves))
+    # More bands than these hide each other.
+    banded = set(curves) if len(curves) <= 3 else {one}
     with drawing(WIDE, WIDE + 0.18 * len(curves)) as (figure, finish):
         ax = figure.add_subplot()
         for i, (name, points) in enumerate(curves.items()):
-            _, clips, scores = np.array(points).T
+            _, clips, scores, deviation = np.array(points).T
+            if name in banded:
+                ax.fill_between(
+                    clips,
+                    factor * (scores - deviation),
+                    factor * (scores + deviation),
+                    color=COLOURS[i % len(COLOURS)],
+                    alpha=0.16,
+                    linewidth=0,
+                )
             ax.plot(
                 clips,
                 factor * scores,
@@ -90,5 +108,6 @@ def learning_curve_figure(results: Results) -> str:
         if task.in_percent:
             ax.set_ylim(bottom=0)
         ax.grid(**GRID)
-        figure.legend(loc="outside lower center", ncols=2)
+        bare(ax)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
         return finish("Learning curves")

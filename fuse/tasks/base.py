@@ -54,6 +54,8 @@ class Task(ABC):
         Of the columns of outputs in ``predictions.csv``.
     pooled_interval
         Whether the interval of the primary metric is of the pooled predictions.
+    findings
+        Names of the sentences on what a model does badly (`mvemo.fuse.report.findings`).
     figures
         Names of the figures of a report, in order (`mvemo.fuse.report.figures`).
     averaged_over
@@ -97,6 +99,7 @@ class Task(ABC):
     too_few: ClassVar[str] = "(two at least)"
     csv_prefix: ClassVar[str] = "predicted_"
     pooled_interval: ClassVar[bool] = False
+    findings: ClassVar[tuple[str, ...]] = ()
     figures: ClassVar[tuple[str, ...]] = ()
     averaged_over: ClassVar[str] = ""
     primary_interval: ClassVar[tuple[str, str]]

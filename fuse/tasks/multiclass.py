@@ -58,6 +58,7 @@ class Multiclass(Task):
     decides_songs = True
     too_few = "of two classes"
     csv_prefix = "p_"
+    findings = ("weakest_class", "confusion", "class_confidence")
     figures = ("folds", "roc", "class_roc", "confusion", "reliability")
     primary_interval = ("accuracy", "the pooled accuracy")
     baseline_words = "always predicting the commonest class of the training clips"

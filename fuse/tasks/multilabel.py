@@ -53,6 +53,7 @@ class Multilabel(Task):
     primary_title = "macro ROC-AUC"
     baseline_name = "training frequency"
     needs_inner = True
+    findings = ("weakest_tag", "tag_confidence")
     figures = ("folds", "per_output", "class_roc", "reliability")
     averaged_over = ", mean over tags"
     primary_interval = ("primary", "the mean over folds")

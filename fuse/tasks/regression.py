@@ -110,6 +110,7 @@ class Regression(Task):
     primary_title = "R2"
     pooled_interval = True
     baseline_name = "training mean"
+    findings = ("weakest_target", "shrinkage")
     figures = ("folds", "scatter", "quadrants")
     averaged_over = ", mean over targets"
     primary_interval = ("primary", "the pooled R2, mean over targets")

@@ -19,9 +19,10 @@ from mvemo.fuse import (
 )
 from mvemo.fuse.crossval.repeats import with_repeats
 from mvemo.fuse.models import Model
+from mvemo.fuse.report.banners import banners
 from mvemo.fuse.report.files import predictions_csv
 from mvemo.fuse.report.page import report_html
-from mvemo.fuse.report.summary import banners, summarise
+from mvemo.fuse.report.summary import summarise
 from mvemo.fuse.results import score_model
 
 HEAD = "clip_id,label,calm,tense\n"

@@ -168,11 +168,11 @@ def test_intervals_and_a_learning_curve(tmp_path) -> None:
         low, high = model.intervals["accuracy"]
         assert low <= model.per_fold["accuracy"][0] <= high
         assert low < high
-        (share, clips, accuracy), full = results.learning_curve[model.name]
+        (share, clips, accuracy, _), full = results.learning_curve[model.name]
         assert share == 0.3
         assert clips == pytest.approx(0.3 * trained, rel=0.1)
         assert accuracy > 1 / 6
-        assert full == pytest.approx((1.0, trained, model.per_fold["accuracy"][0]))
+        assert full == pytest.approx((1.0, trained, model.per_fold["accuracy"][0], 0.0))
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])

@@ -344,7 +344,7 @@ def test_a_model_without_a_point_has_no_learning_curve(tmp_path):
         results = with_learning_curve(cache, run(path), HeadSettings(), (0.5,))
     assert set(results.learning_curve) == {"music1d"}
     assert "Learning curves" in report_html(results)
-    share, clips, _ = results.learning_curve["music1d"][-1]
+    share, clips, *_ = results.learning_curve["music1d"][-1]
     assert (share, clips) == (1.0, 60.0)
 
 

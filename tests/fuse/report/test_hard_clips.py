@@ -6,7 +6,7 @@ import numpy as np
 from fuse_samples import MULTICLASS, make_results
 
 from mvemo.fuse.report.hard_clips import hard_clips
-from mvemo.fuse.report.summary import best
+from mvemo.fuse.report.shown import best
 
 
 def test_most_often_wrong_by_hand():

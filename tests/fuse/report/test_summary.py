@@ -8,8 +8,8 @@ from fuse_samples import make_results
 
 from mvemo.fuse.crossval.comparisons import compare_results
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
+from mvemo.fuse.report.shown import best
 from mvemo.fuse.report.summary import (
-    best,
     best_comparison,
     compare_best,
     row_notes,

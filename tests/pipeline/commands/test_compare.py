@@ -113,4 +113,4 @@ def test_ratings_have_repeats_and_learning_curves(
     held = json.loads((tmp_path / "o" / "metrics.json").read_text())
     assert held["provenance"]["settings"]["head"]["choose_C"] is True
     assert len(held["repeats"]) == 2
-    assert {"fraction", "clips", "r2_macro"} == set(held["learning_curve"]["made"][0])
+    assert {"fraction", "clips", "r2_macro", "deviation"} == set(held["learning_curve"]["made"][0])

@@ -1,0 +1,186 @@
+"""What a model does badly, in sentences: a task names those that apply to it (`Task.findings`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from mvemo.cache import failures_by_reason
+from mvemo.fuse.arrays import F64
+from mvemo.fuse.metrics.averages import complete
+from mvemo.fuse.report.text import count, fraction, percent
+from mvemo.fuse.results import ModelResult, Results
+
+# Stated and true shares that are closer than this are called equal.
+CLOSE = 0.03
+# Failures of stage one are told by so many reasons.
+_REASONS = 2
+
+
+def findings(results: Results, model: ModelResult | None) -> list[str]:
+    """Sentences on what fails: outputs, confidence, clips without a prediction, failures.
+
+    Parameters
+    ----------
+    results
+        Of one evaluation.
+    model
+        The one that is recommended; None where none made a prediction.
+    """
+    listed = []
+    if model is not None and model.valid.any() and not results.permuted:
+        listed = [FINDINGS[name](results, model) for name in results.task.findings]
+    listed += [_not_predicted(results), _failures(results)]
+    return [sentence for sentence in listed if sentence]
+
+
+# --- outputs
+
+
+def weakest_class(results: Results, model: ModelResult) -> str:
+    """The class of lowest recall, beside that of the highest."""
+    recall = model.per_output["recall"]
+    if not np.isfinite(recall).any():
+        return ""
+    low, high = int(np.nanargmin(recall)), int(np.nanargmax(recall))
+    n = int((results.y_true[model.valid] == low).sum())
+    n_right = round(float(recall[low]) * n)
+    # Recalls are of all repeats, clips of each.
+    of = f"{n} clips" if results.repeats else f"{n_right} of {count(n, 'clip')}"
+    if low == high or recall[low] == recall[high]:
+        return f"{model.name} finds every class equally often: recall {fraction(recall[low], 2)}."
+    return (
+        f"{model.name} misses {results.classes[low]} most: recall {fraction(recall[low], 2)} "
+        f"({of}); best is {results.classes[high]} with "
+        f"{fraction(recall[high], 2)}."
+    )
+
+
+def confusion(results: Results, model: ModelResult) -> str:
+    """The pair of classes that is confused in most clips."""
+    counts = model.confusion
+    if counts is None:
+        return ""
+    wrong = np.where(np.eye(len(counts), dtype=np.bool_), 0, counts)
+    if not wrong.any():
+        return "No clip is taken for another class."
+    true, predicted = divmod(int(wrong.argmax()), len(wrong))
+    return (
+        f"Its commonest mistake is to take {results.classes[true]} for "
+        f"{results.classes[predicted]}: {int(wrong[true, predicted])} of "
+        f"{count(int(counts[true].sum()), 'clip')}, of {int(wrong.sum())} mistakes in "
+        f"{'the first evaluation' if results.repeats else 'all'}."
+    )
+
+
+def weakest_tag(results: Results, model: ModelResult) -> str:
+    """The tag of lowest AUC, and those no better than chance."""
+    return _weakest(results, model, "roc_auc", "AUC", "ranks")
+
+
+def weakest_target(results: Results, model: ModelResult) -> str:
+    """The target of lowest R2."""
+    return _weakest(results, model, "r2", "R2", "predicts")
+
+
+def _weakest(results: Results, model: ModelResult, score: str, title: str, verb: str) -> str:
+    values = model.per_output[score]
+    if np.isfinite(values).sum() < 2:
+        return ""
+    low, high = int(np.nanargmin(values)), int(np.nanargmax(values))
+    return (
+        f"{model.name} {verb} {results.classes[low]} worst ({title} {fraction(values[low], 2)}) "
+        f"and {results.classes[high]} best ({fraction(values[high], 2)})."
+    )
+
+
+def shrinkage(results: Results, model: ModelResult) -> str:
+    """How much of the labels' spread the predictions have."""
+    valid = model.valid
+    true, predicted = results.y_true[valid].std(axis=0), model.outputs[valid].std(axis=0)
+    shares = [
+        f"{percent(p / t, 0)} % ({name})"
+        for name, t, p in zip(results.classes, true, predicted, strict=True)
+        if t > 0
+    ]
+    if not shares or len(shares) > _MANY_TARGETS:
+        return ""
+    return f"Its predictions spread over {', '.join(shares)} of the labels' standard deviation."
+
+
+_MANY_TARGETS = 4
+
+
+# --- confidence
+
+
+def class_confidence(results: Results, model: ModelResult) -> str:
+    """Stated probability of the predicted class against the share that is right."""
+    valid = model.valid
+    stated = model.outputs[valid].max(axis=1)
+    right = model.y_pred[valid] == results.y_true[valid]
+    return _confidence(stated, np.asarray(right, dtype=np.float64))
+
+
+def tag_confidence(results: Results, model: ModelResult) -> str:
+    """The same of the likelier answer, tag or no tag, over pairs of clip and tag."""
+    valid = complete(model.outputs)
+    proba = model.outputs[valid]
+    right = (proba >= 0.5) == (results.y_true[valid] == 1)
+    return _confidence(np.maximum(proba, 1.0 - proba), np.asarray(right, dtype=np.float64))
+
+
+def _confidence(stated: F64, right: F64) -> str:
+    mean, share = float(stated.mean()), float(right.mean())
+    facts = f"on average it states {percent(mean, 0)} %, and is right in {percent(share, 0)} %"
+    if mean - share > CLOSE:
+        return f"It is overconfident: {facts}."
+    if share - mean > CLOSE:
+        return f"It is underconfident: {facts}."
+    return f"Its confidence can be taken at its word: {facts}."
+
+
+# --- clips
+
+
+def _not_predicted(results: Results) -> str:
+    """Why clips that are tested have no prediction, where there are any."""
+    tested = results.tested
+    partial = [m for m in results.models if not m.valid[tested].all()]
+    if not partial:
+        return ""
+    causes = []
+    if any(m.n_untrained < int((~m.valid[tested]).sum()) for m in partial):
+        missing = {name: int((~present[tested]).sum()) for name, present in results.present.items()}
+        listed = ", ".join(f"{name}: {count(n, 'clip')}" for name, n in missing.items() if n)
+        causes.append(f"a feature of a clip is missing{f' ({listed})' if listed else ''}")
+    if any(m.n_untrained for m in partial):
+        causes.append(f"training folds have too few clips {results.task.too_few}")
+    none = int((~np.stack([m.valid[tested] for m in results.models]).any(axis=0)).sum())
+    by_none = f" {count(none, 'clip')} of {int(tested.sum())} no model predicted." if none else ""
+    return (
+        f"{count(len(partial), 'model')} could not predict every clip, because "
+        f"{' or '.join(causes)}; those clips are left out of that model's scores.{by_none}"
+    )
+
+
+def _failures(results: Results) -> str:
+    """How many clips failed in stage one, and why most often."""
+    if not results.failures:
+        return ""
+    clips = len({clip_id for clip_id, _, _ in results.failures})
+    kinds = failures_by_reason(results.failures)[:_REASONS]
+    reasons = "; ".join(kind.text() for kind in kinds)
+    return f"{count(clips, 'clip')} failed in stage one ({reasons}); all are listed below."
+
+
+FINDINGS: Mapping[str, Callable[[Results, ModelResult], str]] = {
+    "weakest_class": weakest_class,
+    "confusion": confusion,
+    "class_confidence": class_confidence,
+    "weakest_tag": weakest_tag,
+    "tag_confidence": tag_confidence,
+    "weakest_target": weakest_target,
+    "shrinkage": shrinkage,
+}
