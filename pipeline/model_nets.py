@@ -103,30 +103,48 @@ def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[s
     BadWeights
         A weight file cannot be read, or fetched weights are not here.
     """
-    from mvemo.extract.nets import NETS, net_names, weights_digest
+    from mvemo.extract.nets import NETS, weights_digest
     from mvemo.extract.settings import FETCHED, RunSettings
     from mvemo.extract.training.protocols import make_net
 
     name = spec.extractor.removeprefix(NET_PREFIX)
-    if name not in net_names():
-        raise BadOption(f"{folder}: needs the net {name!r}, which this version does not have")
+    _find_net(spec, name, folder, weights.get(name))
     if spec.protocol in TRAINED:
         return _trained_net(spec, n_outputs, folder)
-    if name not in weights and NETS[name].package is None:
+    brings_weights = NETS[name].brings_weights
+    if name not in weights and NETS[name].package is None and not brings_weights:
         raise BadOption(
             f"{folder}: needs the weights of {name} that it was made with: give the file with "
             f"--weights {name}=FILE"
         )
-    source = str(weights.get(name, FETCHED))
+    source = "" if brings_weights else str(weights.get(name, FETCHED))
     net, _ = make_net(plan_of(spec, source), n_outputs, RunSettings(protocol="frozen"))
     _check_version(spec, net, folder)
     if weights_digest(net) != spec.weights:
-        where = "fetched" if source == FETCHED else source
+        where = "fetched" if source == FETCHED else str(weights.get(name, "its folder"))
         raise BadOption(
             f"{name}: the weights here ({where}) are not those that the model was made with: give "
             f"that file with --weights {name}=FILE"
         )
     return net
+
+
+def _find_net(spec: FeatureSpec, name: str, folder: Path, weights: Path | None) -> None:
+    """Refuse a net that is not known; one that an encoder's folder made is known by the folder."""
+    from mvemo.extract.nets import NETS
+    from mvemo.extract.nets.parts.registry import add_folder
+
+    encoder = spec.params["preprocessing"].get("model_type")
+    if encoder and weights is not None and weights.is_dir():
+        add_folder(name, weights)
+    if name in NETS:
+        return
+    if encoder:
+        raise BadOption(
+            f"{folder}: needs the folder of the encoder {name} ({encoder}) that it was made with: "
+            f"give it with --weights {name}=FOLDER"
+        )
+    raise BadOption(f"{folder}: needs the net {name!r}, which this version does not have")
 
 
 def _trained_net(spec: FeatureSpec, n_outputs: int, folder: Path) -> Net:

@@ -27,7 +27,9 @@ else:
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import (
+    NETS,
     SharedSettings,
+    add_folders,
     check_view,
     default_settings,
     net_names,
@@ -129,7 +131,7 @@ class ExtractSettings:
                 raise BadSetting(f"{name} is {getattr(self, name)}: it must be {value} or more")
         if not self.nets:
             raise BadSetting(f"nets names no net: some of {', '.join(net_names())}")
-        for what, known in (("nets", net_names()), ("descriptors", DESCRIPTORS)):
+        for what, known in (("nets", NETS), ("descriptors", DESCRIPTORS)):
             names = getattr(self, what)
             for name in names:
                 if name not in known:
@@ -221,7 +223,7 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     descriptors = _filled(DescriptorSettings(), tree, "descriptors", source)
     shared = SharedSettings(extract.n_frames, descriptors)
     nets = {}
-    for name in net_names():
+    for name in dict.fromkeys((*net_names(), *extract.nets)):
         net = _filled(default_settings(name, profile), tree, f"nets.{name}", source)
         nets[name] = with_shared_options(net, shared)
         try:
@@ -280,10 +282,24 @@ def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
         raise BadOption(
             f"{source}: unknown setting {unknown[0]!r}: extract, descriptors, nets or fuse"
         )
+    _add_folders(tree, source)
     for name in _table(tree, "nets", source):
-        if name not in net_names():
+        if name not in NETS:
             raise BadOption(f"{source}: unknown net {name!r}: one of {', '.join(net_names())}")
     return source, tree
+
+
+def _add_folders(tree: dict[str, Any], source: str) -> None:
+    """Put the names of nets in place of the folders that ``extract.nets`` has."""
+    extract = _table(tree, "extract", source)
+    nets = extract.get("nets")
+    if isinstance(nets, str):
+        nets = [part.strip() for part in nets.split(",") if part.strip()]
+    if isinstance(nets, list) and all(isinstance(net, str) for net in nets):
+        try:
+            tree["extract"] = {**extract, "nets": list(add_folders(nets))}
+        except BadSetting as error:
+            raise BadOption(f"{source}: extract.nets: {error}") from error
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

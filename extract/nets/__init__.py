@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from mvemo.extract.nets.parts.registry import (
         NETS,
+        add_folders,
         build_net,
         check_view,
         default_settings,
@@ -45,6 +46,7 @@ _PLACES = {
     "SequenceInput": "parts.inputs",
     "SharedSettings": "parts.inputs",
     "VideoInput": "parts.inputs",
+    "add_folders": "parts.registry",
     "build_net": "parts.registry",
     "check_view": "parts.registry",
     "default_settings": "parts.registry",
@@ -66,6 +68,7 @@ __all__ = [
     "SequenceInput",
     "SharedSettings",
     "VideoInput",
+    "add_folders",
     "build_net",
     "check_view",
     "default_settings",

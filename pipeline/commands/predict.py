@@ -31,7 +31,8 @@ model_options = together(
             "weight_files",
             multiple=True,
             metavar="NET=FILE",
-            help="Pretrained weights of a net, where they are not fetched ones.",
+            help="Pretrained weights of a net, where they are not fetched ones; "
+            "of an encoder its folder.",
         ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
     ]
@@ -165,6 +166,6 @@ def _net_and_file(entry: str) -> tuple[str, Path]:
     net, equals, file = entry.partition("=")
     if not equals or not net:
         raise BadOption(f"--weights {entry!r}: write it as NET=FILE, as i3d=weights.npz")
-    if not Path(file).is_file():
-        raise BadOption(f"--weights {entry!r}: there is no file {file}")
+    if not Path(file).exists():
+        raise BadOption(f"--weights {entry!r}: there is no file or folder {file}")
     return net, Path(file)

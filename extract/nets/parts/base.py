@@ -57,6 +57,8 @@ class Net(nn.Module, ABC):
         need not have them.
     pretrained_outputs
         Outputs of the net in those files; 0 where they are of no use.
+    brings_weights
+        Whether it is made with its pretrained weights, and needs no file of them.
     """
 
     name: ClassVar[str]
@@ -70,6 +72,7 @@ class Net(nn.Module, ABC):
     fixed: ClassVar[tuple[str, ...]] = ()
     pretrained_outputs: ClassVar[int] = 0
     package: ClassVar[PretrainedPackage | None] = None
+    brings_weights: ClassVar[bool] = False
 
     options: Any
     input: NetInput

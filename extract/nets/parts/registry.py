@@ -2,7 +2,8 @@
 
 Every module there without a leading underscore is a net of the module's name. It is
 imported when it is asked for, so that naming a net costs no import of torch, nor of what
-only another net needs (torchvision, for example).
+only another net needs (torchvision, for example). A folder of an encoder that a run names
+as ``hf:FOLDER`` is a net, too, once `add_folders` was told of it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.parts.encoder_folders import PREFIX, EncoderFolder, parse_entries
 from mvemo.extract.settings import NetSettings
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from mvemo.extract.nets.parts.inputs import NetInput, SharedSettings
 
 PACKAGE = "mvemo.extract.nets"
+# By the names that runs gave them; their classes once these were asked for.
+_FOLDERS: dict[str, EncoderFolder] = {}
+_FOLDER_NETS: dict[EncoderFolder, type[Net]] = {}
 # What a profile without settings of a net's own falls back to.
 FALLBACK_PROFILE = "paper"
 
@@ -47,10 +53,57 @@ def net_names() -> tuple[str, ...]:
     )
 
 
+def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
+    """Names of the nets of a run, those that are written ``hf:FOLDER`` known from now on.
+
+    No folder is looked into before its net is asked for. A name that stood for another
+    folder stands for this one.
+
+    Raises
+    ------
+    BadSetting
+        A folder would have the name of a net there is, or two folders one name.
+
+    Examples
+    --------
+    >>> add_folders(["musicnn", "hf:models/MERT-v1-95M@4+8"])
+    ('musicnn', 'MERT-v1-95M-layer4', 'MERT-v1-95M-layer8')
+    """
+    names, folders = parse_entries(entries)
+    for folder in folders:
+        if folder.name in net_names():
+            raise BadSetting(
+                f"{PREFIX}{folder.path}: {folder.name} is the name of a net there is: rename the "
+                "folder, or link to it by another name"
+            )
+        _FOLDERS[folder.name] = folder
+        _FOLDER_NETS.pop(folder, None)
+    return names
+
+
+def add_folder(name: str, path: Path) -> None:
+    """Let a folder be the net of a name, as a model's features ask for it.
+
+    The hidden state is an option of the features' net.
+    """
+    _FOLDERS[name] = EncoderFolder(name, path)
+    _FOLDER_NETS.pop(_FOLDERS[name], None)
+
+
+def _folder_net(folder: EncoderFolder) -> type[Net]:
+    if folder not in _FOLDER_NETS:
+        from mvemo.extract.nets.parts.encoder_nets import make_net_class
+
+        _FOLDER_NETS[folder] = make_net_class(folder)
+    return _FOLDER_NETS[folder]
+
+
 class _Registry(Mapping[str, "type[Net]"]):
     """Name of a net to its class, imported on access."""
 
     def __getitem__(self, name: str) -> type[Net]:
+        if name in _FOLDERS:
+            return _folder_net(_FOLDERS[name])
         if name not in net_names():
             raise KeyError(name)
         module = importlib.import_module(f"{PACKAGE}.{name}")
@@ -64,7 +117,7 @@ class _Registry(Mapping[str, "type[Net]"]):
         raise BadSetting(f"{module.__file__}: has no class whose name is {name!r}")
 
     def __contains__(self, name: object) -> bool:
-        return name in net_names()
+        return name in net_names() or name in _FOLDERS
 
     def __iter__(self) -> Iterator[str]:
         return iter(net_names())

@@ -1,0 +1,294 @@
+"""Encoders of Hugging Face's layout, read from a local folder: no network, no foreign code.
+
+A folder's ``config.json`` names a kind of model; of the kinds in `FAMILIES` the class is
+transformers' own. Code that lies in a folder is never run, and weights are read from
+safetensors alone, which hold numbers and nothing that could run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
+
+# Of a config, what says nothing of what the net computes.
+_NOTES = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
+# Parameters that a training that masks its input needs, and nothing else.
+_MASKS = ("masked_spec_embed", "mask_token")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of encoder.
+
+    Parameters
+    ----------
+    model, config
+        Names of transformers' classes.
+    reads
+        ``waveform``, ``spectrogram`` or ``picture``.
+    tower
+        Attribute of the model that is the encoder; empty where the model is.
+    arguments
+        Of the model's constructor.
+    settings
+        Of its config, in place of the folder's: nothing random but dropout is left, and no
+        layer that a hidden state does not need.
+    class_token
+        Whether the first token of a picture stands for all of it.
+    """
+
+    model: str
+    config: str
+    reads: Literal["waveform", "spectrogram", "picture"]
+    tower: str = ""
+    arguments: Mapping[str, Any] | None = None
+    settings: Mapping[str, Any] | None = None
+    class_token: bool = False
+
+
+_SPEECH = {"layerdrop": 0.0, "apply_spec_augment": False, "add_adapter": False}
+_HUBERT = Family("HubertModel", "HubertConfig", "waveform", settings=_SPEECH)
+_CLIP = Family("CLIPVisionModel", "CLIPVisionConfig", "picture", class_token=True)
+_SIGLIP = Family(
+    "SiglipVisionModel", "SiglipVisionConfig", "picture", settings={"vision_use_head": False}
+)
+# By model_type of a config.json.
+FAMILIES: Mapping[str, Family] = {
+    "hubert": _HUBERT,
+    # MERT's own code is HuBERT's but for options that `_refuse_foreign` looks at.
+    "mert_model": _HUBERT,
+    "wav2vec2": Family("Wav2Vec2Model", "Wav2Vec2Config", "waveform", settings=_SPEECH),
+    "wavlm": Family("WavLMModel", "WavLMConfig", "waveform", settings=_SPEECH),
+    "clap": Family("ClapModel", "ClapConfig", "spectrogram", tower="audio_model"),
+    "clap_audio_model": Family("ClapAudioModel", "ClapAudioConfig", "spectrogram"),
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP,
+    "siglip": _SIGLIP,
+    "siglip_vision_model": _SIGLIP,
+    "vit": Family(
+        "ViTModel",
+        "ViTConfig",
+        "picture",
+        arguments={"add_pooling_layer": False},
+        class_token=True,
+    ),
+    "dinov2": Family("Dinov2Model", "Dinov2Config", "picture", class_token=True),
+}
+# Kinds that read pictures of any size: the others have a fixed number of positions.
+ANY_SIZE = ("dinov2",)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A folder's ``config.json``, of a kind in `FAMILIES`.
+
+    Raises
+    ------
+    MissingFile
+        There is no such folder or no such file in it.
+    BadWeights
+        It cannot be read, is of another kind, has other weights than safetensors, or needs
+        code that lies in the folder.
+    """
+    if not folder.is_dir():
+        raise MissingFile(f"{folder}: no such folder of an encoder")
+    config = _read_json(folder, "config.json")
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        raise BadWeights(
+            f"{folder}: config.json: model_type is {kind!r}: one of {', '.join(FAMILIES)} is needed"
+        )
+    _refuse_foreign(folder, config)
+    weights = ("model.safetensors", "model.safetensors.index.json")
+    if not any((folder / name).is_file() for name in weights):
+        others = sorted(path.name for path in folder.glob("*.bin"))
+        rest = f" ({others[0]} is a pickle, which could run code)" if others else ""
+        raise MissingFile(f"{folder}: has no model.safetensors{rest}: save the model as such")
+    return config
+
+
+def read_preprocessor(folder: Path) -> dict[str, Any]:
+    """A folder's ``preprocessor_config.json``: how sound or pictures are brought to the encoder."""
+    for name, key in (
+        ("preprocessor_config.json", ""),
+        ("processor_config.json", "feature_extractor"),
+        ("processor_config.json", "image_processor"),
+    ):
+        if (folder / name).is_file():
+            found = _read_json(folder, name)
+            record = found.get(key) if key else found
+            if isinstance(record, dict):
+                return record
+    raise MissingFile(
+        f"{folder}: has no preprocessor_config.json, which says how sound or pictures are prepared"
+    )
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """SHA-256 of what a config says of the computation: weights alone do not tell it."""
+    record = {key: value for key, value in config.items() if key not in _NOTES}
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
+    """The encoder of a folder with its weights, in float32, and its config.
+
+    Layers behind the one after `layer` are left out: nothing depends on them.
+
+    Parameters
+    ----------
+    folder
+        See `read_config`.
+    layer
+        Hidden state that is wanted, -1 for the encoder's output.
+
+    Raises
+    ------
+    BadWeights
+        A tensor of the encoder is not in the folder or has another shape, or there is no
+        such layer.
+    """
+    config = read_config(folder)
+    family = FAMILIES[config["model_type"]]
+    library = transformers(folder)
+    try:
+        with _quiet(library):
+            typed = _typed_config(library, family, folder, config)
+            model, report = getattr(library, family.model).from_pretrained(
+                folder,
+                config=typed,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **(family.arguments or {}),
+            )
+    except Exception as error:
+        # transformers raises many kinds for a damaged or ill-fitting folder, and each means
+        # the same here.
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadWeights(f"{folder}: cannot be loaded: {lines[0][:200]}") from error
+    encoder: nn.Module = getattr(model, family.tower) if family.tower else model
+    _refuse_incomplete(folder, encoder, f"{family.tower}." * bool(family.tower), report)
+    n_layers = len(_layers(encoder))
+    if not -1 <= layer <= n_layers:
+        raise BadWeights(f"{folder}: layer is {layer}: it must be 0 to {n_layers}, or -1")
+    if 0 <= layer < n_layers and family.reads != "spectrogram":
+        _cut(encoder, layer + 1)
+    return encoder, encoder.config
+
+
+def transformers(folder: Path) -> Any:
+    """The library, or one line on how to install it."""
+    try:
+        importlib.import_module("safetensors")
+        return importlib.import_module("transformers")
+    except ImportError as error:
+        raise BadSetting(
+            f"hf:{folder}: needs the packages transformers and safetensors: pip install 'mvemo[hf]'"
+        ) from error
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingFile(f"{folder}: has no {name}: it is no folder of an encoder") from None
+    except (OSError, ValueError) as error:
+        raise BadWeights(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise BadWeights(f"{path}: is no table of settings")
+    return record
+
+
+def _refuse_foreign(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a MERT that differs from HuBERT; attention_relax gives the same softmax."""
+    if config["model_type"] != "mert_model":
+        return
+    for name in ("feature_extractor_cqt", "deepnorm"):
+        if config.get(name):
+            raise BadWeights(
+                f"{folder}: config.json: {name} is set, which only code in the folder computes, "
+                "and such code is never run"
+            )
+
+
+def _typed_config(library: Any, family: Family, folder: Path, config: Mapping[str, Any]) -> Any:
+    kind = getattr(library, family.config)
+    if config["model_type"] == "mert_model":
+        left_out = ("model_type", "auto_map", "architectures")
+        typed = kind(**{key: value for key, value in config.items() if key not in left_out})
+    else:
+        typed = kind.from_pretrained(folder, local_files_only=True)
+    for name, value in (family.settings or {}).items():
+        setattr(typed, name, value)
+    return typed
+
+
+def _refuse_incomplete(
+    folder: Path, encoder: nn.Module, prefix: str, report: Mapping[str, Any]
+) -> None:
+    """Refuse tensors that are random still; those that mask the input are never used."""
+    state = encoder.state_dict()
+    mismatched = [
+        entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"]
+    ]
+    absent = [
+        name.removeprefix(prefix)
+        for name in (*report["missing_keys"], *mismatched)
+        if name.removeprefix(prefix) in state
+    ]
+    for name in [name for name in absent if name.endswith(_MASKS)]:
+        state[name].zero_()
+        absent.remove(name)
+    if absent:
+        raise BadWeights(
+            f"{folder}: model.safetensors has not all of the encoder ({len(absent)} tensors are "
+            f"missing or of another shape, as {sorted(absent)[0]})"
+        )
+
+
+def _layers(encoder: nn.Module) -> nn.ModuleList:
+    """The encoder's layers, or stages."""
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.ModuleList) and name.split(".")[-1] in ("layer", "layers"):
+            return module
+    raise BadWeights(f"{type(encoder).__name__} has no layers that this version knows")
+
+
+def _cut(encoder: nn.Module, n_layers: int) -> None:
+    """Leave the first layers alone.
+
+    One more than is needed stays: the last one's output is normalised in some models, and
+    what enters it never is.
+    """
+    layers = _layers(encoder)
+    del layers[n_layers:]
+
+
+@contextmanager
+def _quiet(library: Any) -> Iterator[None]:
+    """Without the library's own tables and bars: what is wrong is told here, in one line."""
+    logging = library.utils.logging
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,446 @@
+"""Nets from local folders of encoders: HuBERT-like ones, CLAP, and transformers of pictures."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mvemo.extract.errors import BadSetting, BadWeights
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.encoder_files import (
+    ANY_SIZE,
+    FAMILIES,
+    Family,
+    config_digest,
+    load_encoder,
+    read_config,
+    read_preprocessor,
+    transformers,
+)
+from mvemo.extract.nets.parts.encoder_folders import OUTPUT, EncoderFolder
+from mvemo.extract.nets.parts.inputs import AudioInput, PieceInput, VideoInput
+from mvemo.extract.settings import NetSettings, TrainSettings
+from mvemo.extract.views import ViewSettings
+
+POOLINGS = ("mean", "mean+std")
+TOKENS = ("auto", "first", "mean")
+# What Wav2Vec2FeatureExtractor adds to a variance.
+LEAST_VARIANCE = 1e-7
+# Windows of sound that are embedded: a minute with the 10 s of a window.
+VIEWS = 6
+
+
+@dataclass(frozen=True)
+class SoundEncoderOptions:
+    """Options of encoders of sound.
+
+    Parameters
+    ----------
+    seconds
+        Length of a window.
+    layer
+        Hidden state that is the embedding, -1 for the encoder's output.
+    pooling
+        ``mean`` over the frames of a window, or ``mean+std``.
+    """
+
+    seconds: float = 10.0
+    layer: int = OUTPUT
+    pooling: str = "mean"
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.seconds < math.inf:
+            raise BadSetting(f"seconds is {self.seconds}: it must be at least 0.1")
+        _check_choice("pooling", self.pooling, POOLINGS)
+
+
+@dataclass(frozen=True)
+class PictureEncoderOptions:
+    """Options of encoders of pictures.
+
+    Parameters
+    ----------
+    n_frames
+        Frames of a clip.
+    layer
+        As of `SoundEncoderOptions`.
+    pooling
+        ``mean`` over the frames, or ``mean+std``.
+    tokens
+        What of a picture's tokens stands for it: the ``first``, which some encoders have for
+        that, their ``mean``, or the first where there is such a one (``auto``).
+    """
+
+    n_frames: int = 8
+    layer: int = OUTPUT
+    pooling: str = "mean"
+    tokens: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.n_frames < 1:
+            raise BadSetting(f"n_frames is {self.n_frames}: it must be at least 1")
+        _check_choice("pooling", self.pooling, POOLINGS)
+        _check_choice("tokens", self.tokens, TOKENS)
+
+
+class EncoderNet(Net):
+    """Base of the nets that a folder makes; `make_net_class` derives one for each folder.
+
+    Parameters
+    ----------
+    n_outputs
+        Classes, tags or regression targets.
+    width
+        1: an encoder has no other.
+    options
+        Of the class's `Options`.
+
+    Attributes
+    ----------
+    folder
+        Where it lies; in no record, the weights' digest stands for it.
+    config, preprocessor
+        What its files say.
+    """
+
+    brings_weights: ClassVar[bool] = True
+    folder: ClassVar[Path]
+    config: ClassVar[Mapping[str, Any]]
+    preprocessor: ClassVar[Mapping[str, Any]]
+
+    def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
+        super().__init__(options or self.Options())
+        if width != 1.0:
+            raise BadSetting(f"{self.name}: width is {width}: an encoder has width 1 only")
+        self.encoder, self.encoder_config = load_encoder(self.folder, self.options.layer)
+        self.dim = self.state_dim(self.encoder_config)
+        self.embedding_dim = self.dim * (2 if self.options.pooling == "mean+std" else 1)
+        self.classifier = nn.Linear(self.embedding_dim, n_outputs)
+
+    @classmethod
+    def family(cls) -> Family:
+        """What is known of its kind."""
+        return FAMILIES[cls.config["model_type"]]
+
+    def state_dim(self, config: Any) -> int:
+        """Numbers of a hidden state at one place."""
+        return int(config.hidden_size)
+
+    def states(self, **inputs: Tensor) -> Tensor:
+        """The hidden states that the options ask for."""
+        layer = self.options.layer
+        outputs = self.encoder(**inputs, output_hidden_states=layer != OUTPUT)
+        states: Tensor = (
+            outputs.last_hidden_state if layer == OUTPUT else outputs.hidden_states[layer]
+        )
+        return states
+
+    @abstractmethod
+    def preparation(self) -> dict[str, Any]:
+        """What `prepare` does, as JSON values."""
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "model_type": self.config["model_type"],
+            "config": config_digest(self.config),
+            **self.preparation(),
+            "options": asdict(self.options),
+        }
+
+
+class WaveformEncoder(EncoderNet):
+    """Transformers on waveforms: HuBERT, MERT, wav2vec 2.0, WavLM.
+
+    A clip that is shorter than a window is embedded at its own length, without any filling.
+    """
+
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    Options = SoundEncoderOptions
+    options: SoundEncoderOptions
+    input: AudioInput
+
+    @classmethod
+    def input_of(cls, options: SoundEncoderOptions) -> AudioInput:
+        return AudioInput(_sampling_rate(cls), options.seconds, mark_end=True)
+
+    def preparation(self) -> dict[str, Any]:
+        return {"sr": self.input.sr, "normalised": self.normalises}
+
+    @property
+    def normalises(self) -> bool:
+        """Whether windows are brought to mean 0 and variance 1."""
+        return bool(self.preprocessor.get("do_normalize", True))
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """float32 (batch, samples), NaN after a clip's end, normalised over what is there."""
+        if not self.normalises:
+            return raw
+        mean = raw.nanmean(dim=1, keepdim=True)
+        variance = (raw - mean).square().nanmean(dim=1, keepdim=True)
+        return (raw - mean) / (variance + LEAST_VARIANCE).sqrt()
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (batch, samples), NaN after a clip's end -> (batch, embedding_dim)."""
+        lengths = x.isfinite().sum(dim=1)
+        rows = x.new_empty(len(x), self.embedding_dim)
+        for length in sorted(set(lengths.tolist())):
+            of_length = lengths == length
+            waves = x[of_length, :length]
+            missing = self.least_samples() - length
+            if missing > 0:
+                waves = nn.functional.pad(waves, (0, missing))
+            # (clips, frames, dim)
+            states = self.states(input_values=waves)
+            rows[of_length] = pool(states, self.options.pooling).to(rows.dtype)
+        return rows
+
+    def least_samples(self) -> int:
+        """Samples that give one frame."""
+        config = self.encoder_config
+        samples = 1
+        for kernel, stride in zip(
+            reversed(config.conv_kernel), reversed(config.conv_stride), strict=True
+        ):
+            samples = (samples - 1) * stride + kernel
+        return int(samples)
+
+
+class SpectrogramEncoder(EncoderNet):
+    """CLAP's tower of sound: a Swin transformer on the mel spectrogram of 10 s.
+
+    Shorter windows are repeated, as its feature extractor says; longer ones are refused,
+    since CLAP takes random parts of them.
+    """
+
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    Options = SoundEncoderOptions
+    options: SoundEncoderOptions
+    input: AudioInput
+
+    def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
+        super().__init__(n_outputs, width=width, options=options)
+        library = transformers(self.folder)
+        self.extractor = library.ClapFeatureExtractor(**self.preprocessor)
+        if self.options.seconds > self.extractor.max_length_s:
+            raise BadSetting(
+                f"{self.name}: seconds is {self.options.seconds}: CLAP reads "
+                f"{self.extractor.max_length_s} s at most; embed more views of a longer clip"
+            )
+
+    @classmethod
+    def input_of(cls, options: SoundEncoderOptions) -> AudioInput:
+        return AudioInput(_sampling_rate(cls), options.seconds, mark_end=True)
+
+    def state_dim(self, config: Any) -> int:
+        n_stages = len(config.depths)
+        stage = n_stages if self.options.layer == OUTPUT else self.options.layer
+        # Each stage but the last halves the picture and doubles the channels.
+        return int(config.patch_embeds_hidden_size * 2 ** min(stage, n_stages - 1))
+
+    def preparation(self) -> dict[str, Any]:
+        names = (
+            *("feature_size", "sampling_rate", "hop_length", "fft_window_size", "padding"),
+            *("frequency_min", "frequency_max", "max_length_s", "truncation"),
+        )
+        return {name: getattr(self.extractor, name) for name in names}
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """float32 (batch, samples), NaN after a clip's end -> (batch, 1 or 4, frames, bands)."""
+        waves = [wave[np.isfinite(wave)] for wave in raw.detach().cpu().numpy()]
+        mels = self.extractor(waves, sampling_rate=self.input.sr)["input_features"]
+        return torch.from_numpy(np.stack(mels).astype(np.float32)).to(raw.device)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (batch, 1 or 4, frames, bands) -> (batch, embedding_dim)."""
+        # No window is longer than what CLAP reads as a whole.
+        is_longer = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
+        # (batch, dim, frequencies, times)
+        states = self.states(input_features=x, is_longer=is_longer)
+        return pool(states.flatten(2).transpose(1, 2), self.options.pooling)
+
+
+class PictureEncoder(EncoderNet):
+    """Transformers on single pictures: CLIP's and SigLIP's towers, ViT, DINOv2.
+
+    Frames are scaled by their short side and cropped in the middle, never squashed, in the
+    size that the folder's preprocessing has.
+    """
+
+    modality: ClassVar[Literal["audio", "video"]] = "video"
+    Options = PictureEncoderOptions
+    options: PictureEncoderOptions
+    input: VideoInput
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
+        super().__init__(n_outputs, width=width, options=options)
+        self.crop = _picture_sizes(self)[1]
+        image_size = int(self.encoder_config.image_size)
+        if self.config["model_type"] not in ANY_SIZE and self.crop != image_size:
+            raise BadWeights(
+                f"{self.folder}: pictures are prepared with {self.crop} pixels a side, and the "
+                f"encoder has positions for {image_size}"
+            )
+        for name, default in (("mean", 0.5), ("deviation", 0.5)):
+            key = {"mean": "image_mean", "deviation": "image_std"}[name]
+            values = torch.tensor(self.preprocessor.get(key, [default] * 3), dtype=torch.float32)
+            if not self.preprocessor.get("do_normalize", True):
+                values = torch.zeros(3) if name == "mean" else torch.ones(3)
+            self.register_buffer(name, values, persistent=False)
+
+    @classmethod
+    def input_of(cls, options: PictureEncoderOptions) -> VideoInput:
+        return VideoInput(options.n_frames, _picture_sizes(cls)[0])
+
+    def preparation(self) -> dict[str, Any]:
+        return {
+            "frames": "uniform presentation times",
+            "colour": "RGB",
+            "scaled": self.input.size,
+            "crop": self.crop,
+            "factor": self.factor,
+            "mean": self.mean.tolist(),
+            "deviation": self.deviation.tolist(),
+        }
+
+    @property
+    def factor(self) -> float:
+        """What pixels are multiplied by."""
+        if not self.preprocessor.get("do_rescale", True):
+            return 1.0
+        return float(self.preprocessor.get("rescale_factor", 1 / 255))
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """uint8 (batch, frames, size, size, 3), RGB -> float32 (batch, frames, 3, crop, crop)."""
+        first = (self.input.size - self.crop) // 2
+        middle = slice(first, first + self.crop)
+        pixels = raw[:, :, middle, middle].float() * self.factor
+        return ((pixels - self.mean) / self.deviation).permute(0, 1, 4, 2, 3)
+
+    def frame_features(self, x: Tensor) -> Tensor:
+        """float32 (n, 3, crop, crop) -> (n, dim)."""
+        # (n, tokens, dim)
+        states = self.states(pixel_values=x)
+        first = self.family().class_token and self.options.tokens == "auto"
+        if first or self.options.tokens == "first":
+            return states[:, 0]
+        return states.mean(dim=1)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """float32 (batch, frames, 3, crop, crop) -> (batch, embedding_dim)."""
+        features = self.frame_features(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
+        return pool(features, self.options.pooling)
+
+    def piece_input(self) -> PieceInput:
+        return PieceInput(VideoInput(1, self.input.size), count=self.options.n_frames)
+
+    def embed_pieces(self, raw: Tensor) -> Tensor:
+        """uint8 (frames, 1, size, size, 3) -> (frames, dim)."""
+        return self.frame_features(self.prepare(raw)[:, 0])
+
+    def pool_pieces(self, values: Tensor) -> Tensor:
+        return pool(values[None], self.options.pooling)[0]
+
+
+_BASES: Mapping[str, type[EncoderNet]] = {
+    "waveform": WaveformEncoder,
+    "spectrogram": SpectrogramEncoder,
+    "picture": PictureEncoder,
+}
+
+
+def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
+    """The class of a folder's net; its files but the weights are read.
+
+    Raises
+    ------
+    MissingFile, BadWeights
+        It is no folder of an encoder that is known, see `read_config`.
+    """
+    config = read_config(folder.path)
+    base = _BASES[FAMILIES[config["model_type"]].reads]
+    # A large model: small rates, as for the other transformers.
+    train = TrainSettings(optimizer="adamw", lr=1e-5, batch_size=8)
+    audio = base.modality == "audio"
+    settings = NetSettings(
+        folder.name,
+        options={"layer": folder.layer},
+        train=train,
+        view=ViewSettings(views=VIEWS) if audio else ViewSettings(),
+    )
+    kind: type[EncoderNet] = type(
+        "FolderNet",
+        (base,),
+        {
+            "name": folder.name,
+            "folder": folder.path,
+            "config": config,
+            "preprocessor": read_preprocessor(folder.path),
+            "profiles": {"paper": settings},
+            "__doc__": base.__doc__,
+        },
+    )
+    kind.input_of(kind.Options())
+    return kind
+
+
+def pool(values: Tensor, pooling: str) -> Tensor:
+    """(batch, frames, dim) -> (batch, dim), or (batch, 2 * dim) for ``mean+std``.
+
+    Examples
+    --------
+    >>> pool(torch.tensor([[[1.0], [3.0]]]), "mean+std").tolist()
+    [[2.0, 1.0]]
+    """
+    mean = values.mean(dim=1)
+    if pooling == "mean":
+        return mean
+    variance = values.var(dim=1, correction=0).clamp_min(1e-12)
+    return torch.cat([mean, variance.sqrt()], dim=1)
+
+
+def _sampling_rate(kind: type[EncoderNet]) -> int:
+    rate = kind.preprocessor.get("sampling_rate")
+    if not isinstance(rate, int) or rate < 1:
+        raise BadWeights(
+            f"{kind.folder}: preprocessor_config.json: sampling_rate is {rate!r}: it must be a "
+            "number of Hz"
+        )
+    return rate
+
+
+def _picture_sizes(kind: type[EncoderNet] | EncoderNet) -> tuple[int, int]:
+    """Pixels of a side that pictures are scaled to, and that are left of them in the middle."""
+    record = kind.preprocessor
+    scaled = _side(kind, "size", record.get("size"))
+    crop = scaled
+    if record.get("do_center_crop", "crop_size" in record):
+        crop = _side(kind, "crop_size", record.get("crop_size"))
+    return max(scaled, crop), crop
+
+
+def _side(kind: type[EncoderNet] | EncoderNet, name: str, value: Any) -> int:
+    sides: Sequence[Any] = [value]
+    if isinstance(value, dict):
+        keys = ("shortest_edge",) if "shortest_edge" in value else ("height", "width")
+        sides = [value.get(key) for key in keys]
+    if len(set(sides)) != 1 or not isinstance(sides[0], int) or sides[0] < 1:
+        raise BadWeights(
+            f"{kind.folder}: preprocessor_config.json: {name} is {value!r}: square pictures of a "
+            "number of pixels are needed"
+        )
+    return int(sides[0])
+
+
+def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise BadSetting(f"{name} {value!r} is not known: one of {', '.join(allowed)}")

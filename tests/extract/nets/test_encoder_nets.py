@@ -1,0 +1,240 @@
+"""Encoders of local folders: transformers' own hidden states, and one line for a bad folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from encoder_samples import KINDS, SR, edit_json, save_encoder, transformers
+
+from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
+from mvemo.extract.nets import (
+    NETS,
+    AudioInput,
+    Net,
+    VideoInput,
+    add_folders,
+    build_net,
+    default_settings,
+    weights_digest,
+)
+
+TOWERS = {"clap": "audio_model", "clip": "vision_model", "siglip": "vision_model", "vit": "vit"}
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
+    """Folder and model of each kind."""
+    folder = tmp_path_factory.mktemp("encoders")
+    return {kind: (folder / kind, save_encoder(folder / kind, kind)) for kind in KINDS}
+
+
+def make(entry: str, **options: Any) -> Net:
+    """The net of an entry, whose one window is a second or two frames long."""
+    (name,) = add_folders([entry])
+    settings = default_settings(name)
+    length = {"seconds": 1.0} if NETS[name].modality == "audio" else {"n_frames": 2}
+    return build_net(name, 3, **{**settings.options, **length, **options}).eval()
+
+
+def waves() -> torch.Tensor:
+    """Two sounds, the second half as long."""
+    raw = 0.1 * torch.randn(2, SR, generator=torch.Generator().manual_seed(1))
+    raw[1, SR // 2 :] = torch.nan
+    return raw
+
+
+@torch.inference_mode()
+def embed(net: Net, raw: torch.Tensor) -> np.ndarray:
+    return net.embed(net.prepare(raw)).numpy()
+
+
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2", "wavlm"])
+@pytest.mark.parametrize("layer", [-1, 0, 2, 3])
+def test_sound_gives_the_hidden_states_of_each_clip_by_itself(
+    kind: str, layer: int, encoders: dict[str, tuple[Path, Any]]
+) -> None:
+    folder, model = encoders[kind]
+    net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0), pooling="mean+std")
+    assert net.input == AudioInput(SR, 1.0, mark_end=True)
+    extractor = transformers.Wav2Vec2FeatureExtractor.from_pretrained(folder)
+    expected = []
+    for wave in waves():
+        wave = wave[wave.isfinite()].numpy()
+        inputs = extractor(wave, sampling_rate=SR, return_tensors="pt")
+        with torch.inference_mode():
+            outputs = model(inputs.input_values, output_hidden_states=True)
+        states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
+        expected.append(torch.cat([states[0].mean(0), states[0].std(0, correction=0)]).numpy())
+    np.testing.assert_allclose(embed(net, waves()), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip", "vit", "dinov2"])
+@pytest.mark.parametrize("layer", [-1, 1])
+def test_pictures_give_the_tokens_of_each_frame(
+    kind: str, layer: int, encoders: dict[str, tuple[Path, Any]]
+) -> None:
+    folder, model = encoders[kind]
+    tower = getattr(model, TOWERS[kind]) if kind in TOWERS else model
+    net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0))
+    assert net.input == VideoInput(2, 40)
+    raw = torch.randint(0, 256, (2, 2, 40, 40, 3), dtype=torch.uint8)
+    pixels = raw[:, :, 4:36, 4:36].numpy() / 255
+    pixels = (pixels - [0.5, 0.4, 0.3]) / [0.2, 0.3, 0.25]
+    frames = torch.from_numpy(pixels.reshape(4, 32, 32, 3)).permute(0, 3, 1, 2).float()
+    with torch.inference_mode():
+        outputs = tower(frames, output_hidden_states=True)
+    states = outputs.last_hidden_state if layer < 0 else outputs.hidden_states[layer]
+    of_frames = states.mean(1) if kind == "siglip" else states[:, 0]
+    expected = of_frames.reshape(2, 2, -1).mean(1).numpy()
+    np.testing.assert_allclose(embed(net, raw), expected, rtol=1e-4, atol=1e-5)
+    with torch.inference_mode():
+        pieces = net.pool_pieces(net.embed_pieces(raw[0][:, None])).numpy()
+    np.testing.assert_allclose(pieces, expected[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [-1, 0, 2])
+def test_claps_tower_reads_its_own_spectrogram(
+    layer: int, encoders: dict[str, tuple[Path, Any]]
+) -> None:
+    folder, model = encoders["clap"]
+    net = make(f"hf:{folder}" + f"@{layer}" * (layer >= 0))
+    extractor = transformers.ClapFeatureExtractor.from_pretrained(folder)
+    sounds = [wave[wave.isfinite()].numpy() for wave in waves()]
+    inputs = extractor(sounds, sampling_rate=SR, return_tensors="pt")
+    with torch.inference_mode():
+        outputs = model.audio_model(inputs.input_features.float(), output_hidden_states=True)
+    expected = outputs.pooler_output if layer < 0 else outputs.hidden_states[layer].mean((2, 3))
+    np.testing.assert_allclose(embed(net, waves()), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_mert_is_hubert_and_needs_no_code_of_its_folder(
+    encoders: dict[str, tuple[Path, Any]], tmp_path: Path
+) -> None:
+    source, _ = encoders["hubert"]
+    folder = shutil.copytree(source, tmp_path / "MERT-v1")
+    code = {"AutoModel": "modeling_MERT.MERTModel", "AutoConfig": "modeling_MERT.MERTConfig"}
+    edit_json(
+        folder / "config.json",
+        model_type="mert_model",
+        auto_map=code,
+        attention_relax=32.0,
+        feature_extractor_cqt=False,
+    )
+    (folder / "modeling_MERT.py").write_text("raise SystemExit('code of a folder was run')\n")
+    np.testing.assert_array_equal(
+        embed(make(f"hf:{folder}"), waves()), embed(make(f"hf:{source}"), waves())
+    )
+    edit_json(folder / "config.json", feature_extractor_cqt=True)
+    with pytest.raises(BadWeights, match=r"feature_extractor_cqt is set, which only code in"):
+        make(f"hf:{folder}")
+
+
+def test_the_record_has_the_weights_and_not_the_path(
+    encoders: dict[str, tuple[Path, Any]], tmp_path: Path
+) -> None:
+    source, _ = encoders["vit"]
+    folder = shutil.copytree(source, tmp_path / "vit")
+    net, copy = make(f"hf:{source}"), make(f"hf:{folder}")
+    assert weights_digest(net) == weights_digest(copy)
+    assert net.preprocessing() == copy.preprocessing()
+    assert str(source) not in str(net.preprocessing())
+    save_encoder(folder, "vit", seed=1)
+    assert weights_digest(make(f"hf:{folder}")) != weights_digest(net)
+    edit_json(folder / "config.json", num_attention_heads=1)
+    assert make(f"hf:{folder}").preprocessing() != net.preprocessing()
+
+
+def test_an_encoder_can_be_trained(encoders: dict[str, tuple[Path, Any]]) -> None:
+    net = make(f"hf:{encoders['hubert'][0]}@1").train()
+    net(net.prepare(waves())).square().sum().backward()
+    gradients = {n for n, p in net.named_parameters() if p.grad is not None and p.grad.any()}
+    assert "encoder.feature_projection.projection.weight" in gradients
+    assert "encoder.encoder.layers.0.attention.q_proj.weight" in gradients
+
+
+BAD = {
+    "no folder": (lambda f: shutil.rmtree(f), MissingFile, "no such folder of an encoder"),
+    "no config": (lambda f: (f / "config.json").unlink(), MissingFile, "has no config.json"),
+    "no JSON": (
+        lambda f: (f / "config.json").write_text("{"),
+        BadWeights,
+        "cannot be read as JSON",
+    ),
+    "another kind": (
+        lambda f: edit_json(f / "config.json", model_type="bert"),
+        BadWeights,
+        "model_type is 'bert': one of hubert, ",
+    ),
+    "a pickle": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        MissingFile,
+        r"has no model.safetensors \(pytorch_model.bin is a pickle",
+    ),
+    "damaged weights": (
+        lambda f: (f / "model.safetensors").write_bytes(b"\x08"),
+        BadWeights,
+        "cannot be loaded: ",
+    ),
+    "another size": (
+        lambda f: edit_json(f / "config.json", num_hidden_layers=4),
+        BadWeights,
+        r"has not all of the encoder \(\d+ tensors are missing",
+    ),
+    "no preparation": (
+        lambda f: (f / "preprocessor_config.json").unlink(),
+        MissingFile,
+        "has no preprocessor_config.json",
+    ),
+    "no rate": (
+        lambda f: edit_json(f / "preprocessor_config.json", sampling_rate=None),
+        BadWeights,
+        "sampling_rate is None: it must be a number of Hz",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_folder_is_told_in_one_line(
+    case: str, encoders: dict[str, tuple[Path, Any]], tmp_path: Path
+) -> None:
+    spoil, kind, message = BAD[case]
+    folder = shutil.copytree(encoders["hubert"][0], tmp_path / "encoder")
+    spoil(folder)
+    with pytest.raises(kind, match=message) as caught:
+        make(f"hf:{folder}")
+    assert str(caught.value).startswith(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_options_and_sizes_are_told(
+    encoders: dict[str, tuple[Path, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(BadWeights, match="layer is 4: it must be 0 to 3, or -1"):
+        make(f"hf:{encoders['hubert'][0]}@4")
+    with pytest.raises(BadSetting, match="pooling 'max' is not known: one of mean, mean"):
+        make(f"hf:{encoders['hubert'][0]}", pooling="max")
+    with pytest.raises(BadSetting, match="CLAP reads 1 s at most"):
+        make(f"hf:{encoders['clap'][0]}", seconds=2.0)
+    folder = shutil.copytree(encoders["clip"][0], tmp_path / "clip")
+    edit_json(folder / "preprocessor_config.json", crop_size={"height": 24, "width": 24})
+    with pytest.raises(BadWeights, match=r"prepared with 24 pixels a side, .* positions for 32"):
+        make(f"hf:{folder}")
+    edit_json(folder / "preprocessor_config.json", crop_size={"height": 24, "width": 32})
+    with pytest.raises(BadWeights, match="square pictures of a number of pixels are needed"):
+        make(f"hf:{folder}")
+
+
+def test_names_of_folders_are_nobody_elses() -> None:
+    with pytest.raises(BadSetting, match="i3d is the name of a net there is: rename the folder"):
+        add_folders(["hf:models/i3d"])
+    with pytest.raises(BadSetting, match="a/m and b/m would both be the net 'm'"):
+        add_folders(["hf:a/m", "hf:b/m"])
+    with pytest.raises(BadSetting, match=r"'hf:m@4\+4' names a layer twice"):
+        add_folders(["hf:m@4+4"])
+    with pytest.raises(BadSetting, match="write it as hf:FOLDER"):
+        add_folders(["hf:"])

@@ -1,0 +1,60 @@
+"""Encoders of local folders through the commands: extract, fuse with a model, predict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from encoder_samples import save_encoder
+from stage_samples import run
+from study_samples import make_set
+
+from mvemo.cache import open_cache
+
+
+def extract(work: Path, manifest: Path, folder: Path) -> int:
+    """Embed with two layers of an encoder, frozen."""
+    settings = ("extract.workers=1", "extract.folds=2", 'extract.descriptors=["times"]')
+    options = [part for value in settings for part in ("--set", value)]
+    options += ["--protocol", "frozen", "--nets", f"hf:{folder}@1+2", "--work", work]
+    return run("mvemo", "extract", manifest, "--profile", "paper", *options)
+
+
+def test_layers_of_a_folder_are_features_that_fuse_and_predict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = make_set(tmp_path / "set", clips_per_class=2)
+    save_encoder(tmp_path / "MERT.small", "hubert")
+    work = tmp_path / "work"
+    assert extract(work, manifest, tmp_path / "MERT.small") == 0, capsys.readouterr().err
+    features = work / "features.h5"
+    names = ["MERT_small-layer1", "MERT_small-layer2"]
+    with open_cache(features) as cache:
+        specs = {spec.name: spec for spec in cache.specs}
+        assert set(names) < set(specs)
+        assert [specs[name].params["options"]["layer"] for name in names] == [1, 2]
+        assert str(tmp_path) not in json.dumps([spec.params for spec in cache.specs])
+    # Elsewhere the same folder gives the same keys: the path is in none.
+    moved = (tmp_path / "elsewhere") / "MERT.small"
+    moved.parent.mkdir()
+    (tmp_path / "MERT.small").rename(moved)
+    assert extract(work, manifest, moved) == 0
+    with open_cache(features) as cache:
+        assert {spec.name: spec for spec in cache.specs} == specs
+
+    few = ["--set", "fuse.n_resamples=10"]
+    assert run("mvemo", "fuse", features, "--out", tmp_path / "out", "--final", *few) == 0
+    capsys.readouterr()
+    predict = ["predict", tmp_path / "set" / "sad0.wav", "--model", tmp_path / "out" / "model"]
+    weights = [f"--weights={name}={moved}" for name in names]
+    assert run("mvemo", *predict, *weights) == 0
+    assert "sad0" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = make_set(tmp_path / "set", clips_per_class=2)
+    assert extract(tmp_path / "work", manifest, tmp_path / "nowhere") == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert f"{tmp_path / 'nowhere'}: no such folder of an encoder" in message
