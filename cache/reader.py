@@ -16,7 +16,7 @@ import numpy as np
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import row_checksum, values_checksum
+from mvemo.cache.storage.encoding import row_checksum
 from mvemo.cache.storage.layout import (
     Index,
     feature_label,
@@ -27,9 +27,11 @@ from mvemo.cache.storage.layout import (
     read_spec,
     read_table,
     stored_checksum,
+    values_array,
 )
 from mvemo.cache.storage.opening import DAMAGE, open_file, reason
 from mvemo.cache.storage.plain import array_of, attribute, part
+from mvemo.cache.storage.scanning import Scan
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Bools, Curves, Ints
 
@@ -179,19 +181,18 @@ class Cache:
         if spec.kind == "sequence":
             raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
 
-        def read(file: Any) -> tuple[F32, Index, str]:
+        def read(file: Any) -> tuple[F32, Index, bool]:
             item = _feature(file, group)
             index = read_index(item, self.table.clip_ids, spec)
-            return item["values"][()], index, stored_checksum(item)
+            values: F32 = np.empty((len(self.table), spec.dim), "<f4")
+            scan = Scan(values_array(item, spec, index.frames), values)
+            sound = all((ok == index.present[rows]).all() for rows, _, ok in scan.blocks())
+            checksum = stored_checksum(item)
+            if checksum:
+                return values, index, sound and scan.checksum() == checksum
+            return values, index, sound and self._rows_fit(index, values)
 
-        values, index, checksum = self._read(f"feature {group}", read)
-        sound = not (np.isfinite(values).all(axis=1) != index.present).any()
-        if checksum:
-            sound = sound and values_checksum(values).hexdigest() == checksum
-        else:
-            sound = sound and all(
-                self._row_fits(index, i, values[i]) for i in np.flatnonzero(index.present).tolist()
-            )
+        values, index, sound = self._read(f"feature {group}", read)
         if not sound:
             raise self._damaged(spec)
         return values, index.present
@@ -201,7 +202,7 @@ class Cache:
         group = self._find(name, fold)[1]
         return self._read(
             f"feature {group}",
-            lambda f: array_of(_feature(f, group), "present", np.bool_, (len(self.table),))[()],
+            lambda f: array_of(_feature(f, group), "present", np.bool_, (len(self.table),)).read(),
         )
 
     def sequence(self, name: str, clip_id: str, fold: int | None = None) -> F32 | None:
@@ -227,11 +228,17 @@ class Cache:
             return None
         start, stop = int(starts[row]), int(starts[row + 1])
         values: F32 = self._read(
-            f"feature {group}", lambda f: _feature(f, group)["values"][start:stop]
+            f"feature {group}",
+            lambda f: values_array(_feature(f, group), spec, index.frames).read(start, stop),
         )
         if not (np.isfinite(values).all() and self._row_fits(index, row, values)):
             raise self._damaged(spec)
         return values
+
+    def _rows_fit(self, index: Index, values: F32) -> bool:
+        """Whether all rows fit their checksums: caches of mvemo 0.1 have no other."""
+        present = np.flatnonzero(index.present).tolist()
+        return all(self._row_fits(index, i, values[i]) for i in present)
 
     def _row_fits(self, index: Index, i: int, row: F32) -> bool:
         checksum = row_checksum(self.table.clip_ids[i], bytes(index.keys[i]), row)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import row_checksum, values_checksum
+from mvemo.cache.storage.encoding import row_checksum
 from mvemo.cache.storage.layout import (
     Index,
     feature_label,
@@ -22,9 +25,11 @@ from mvemo.cache.storage.layout import (
     read_provenance,
     read_table,
     stored_checksum,
+    values_array,
 )
 from mvemo.cache.storage.opening import DAMAGE, open_file, reason
-from mvemo.cache.storage.plain import part
+from mvemo.cache.storage.plain import PlainArray, part
+from mvemo.cache.storage.scanning import Scan
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
 from mvemo.cache.types import F32, Ints
 from mvemo.cache.writing.checks import check_table
@@ -34,6 +39,8 @@ from mvemo.manifests.labels import label_kind
 
 # Problems of one kind that are listed; the rest are counted.
 SHOWN = 5
+# That read values at the same time, at most: more are no faster than the memory.
+THREADS = 4
 
 
 def verify_cache(path: Path | str) -> list[str]:
@@ -89,15 +96,20 @@ def verify_cache(path: Path | str) -> list[str]:
             names = list(file["features"])
         except DAMAGE as error:
             return [f"the clip table cannot be read ({reason(error)})"]
-        specs: list[FeatureSpec] = []
+        trained = _Training(table)
+        stored: list[_Stored] = []
         for name in names:
             try:
                 group = part(file["features"], name, h5py.Group)
                 index = read_index(group, table.clip_ids)
-                problems += _feature_problems(group, index, table)
-                specs.append(index.spec)
+                values = values_array(group, index.spec, index.frames)
+                stored.append(_Stored(index, values, stored_checksum(group)))
             except DAMAGE as error:
                 problems.append(f"feature {name} cannot be read ({reason(error)})")
+        specs = [feature.index.spec for feature in stored]
+        for spec in specs:
+            problems += [f"{feature_label(spec)}: {p}" for p in trained.problems(spec)]
+        problems += _values_problems(stored, table)
         for i, a in enumerate(specs):
             for b in specs[:i]:
                 if a.name == b.name and not same_family(a, b):
@@ -153,42 +165,53 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     ]
 
 
-def _feature_problems(group: Any, index: Index, table: ClipTable) -> list[str]:
-    spec, label = index.spec, feature_label(index.spec)
-    problems = [f"{label}: {p}" for p in _training_problems(spec, table)]
-    values = group["values"]
-    if _whole(values, index, stored_checksum(group)):
-        return problems
-    rows = _vector_problems if spec.kind != "sequence" else _sequence_problems
-    bad_rows = [f"{label} of clip {p}" for p in rows(values, index, table)]
-    if not bad_rows:
-        bad_rows = [f"{label}: the values do not fit their checksum"] * bool(stored_checksum(group))
-    return problems + _shortened(bad_rows, f"bad rows of {label}")
+@dataclass(frozen=True)
+class _Stored:
+    """A feature as the file has it."""
+
+    index: Index
+    values: PlainArray
+    checksum: str
+
+    def whole(self) -> bool:
+        """Whether the values are as written, finite where present and NaN where missing."""
+        vector = self.index.spec.kind != "sequence"
+        scan = Scan(self.values)
+        for rows, block, finite in scan.blocks():
+            expected = self.index.present[rows] if vector else True
+            if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
+                return False
+        return scan.checksum() == self.checksum
+
+    def problems(self, table: ClipTable) -> list[str]:
+        """What is wrong with the values, row by row."""
+        label = feature_label(self.index.spec)
+        rows = _vector_problems if self.index.spec.kind != "sequence" else _sequence_problems
+        found = [f"{label} of clip {p}" for p in rows(self.values, self.index, table)]
+        if not found and self.checksum:
+            found = [f"{label}: the values do not fit their checksum"]
+        return _shortened(found, f"bad rows of {label}")
 
 
-def _whole(values: Any, index: Index, checksum: str) -> bool:
-    """Whether the values are as written, finite where present and NaN where missing."""
-    state = values_checksum()
-    vector = index.spec.kind != "sequence"
-    # Small enough to stay in the processor's cache while it is looked at.
-    step = max(1, (1 << 20) // (4 * index.spec.dim))
-    block = np.empty((min(step, len(values)), index.spec.dim), np.float32)
-    for start in range(0, len(values), step):
-        rows = block[: min(step, len(values) - start)]
-        values.read_direct(rows, np.s_[start : start + len(rows)])
-        state.update(rows.data.cast("B"))
-        finite = np.isfinite(rows).all(axis=1)
-        expected = index.present[start : start + len(rows)] if vector else True
-        if (finite != expected).any() or (vector and not np.isnan(rows[~finite]).all()):
-            return False
-    return state.hexdigest() == checksum
+def _values_problems(stored: Sequence[_Stored], table: ClipTable) -> list[str]:
+    """What is wrong with the values of features, read by several threads."""
+
+    def problems(feature: _Stored) -> list[str]:
+        try:
+            return [] if feature.whole() else feature.problems(table)
+        except DAMAGE as error:
+            label = feature_label(feature.index.spec)
+            return [f"feature {label} cannot be read ({reason(error)})"]
+
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
+        return [problem for found in threads.map(problems, stored) for problem in found]
 
 
-def _vector_problems(values: Any, index: Index, table: ClipTable) -> list[str]:
+def _vector_problems(values: PlainArray, index: Index, table: ClipTable) -> list[str]:
     problems = []
     step = max(1, BLOCK // (4 * index.spec.dim))
     for start in range(0, len(table), step):
-        block = values[start : start + step]
+        block = values.read(start, start + step)
         for i, row in enumerate(block, start):
             if index.present[i]:
                 problems += _row_problems(row, i, index, table)
@@ -197,11 +220,11 @@ def _vector_problems(values: Any, index: Index, table: ClipTable) -> list[str]:
     return problems
 
 
-def _sequence_problems(values: Any, index: Index, table: ClipTable) -> list[str]:
+def _sequence_problems(values: PlainArray, index: Index, table: ClipTable) -> list[str]:
     problems = []
-    offsets = np.concatenate([[0], np.cumsum(index.frames)])
+    offsets = np.concatenate([[0], np.cumsum(index.frames)]).tolist()
     for i in np.flatnonzero(index.present).tolist():
-        problems += _row_problems(values[offsets[i] : offsets[i + 1]], i, index, table)
+        problems += _row_problems(values.read(offsets[i], offsets[i + 1]), i, index, table)
     return problems
 
 
@@ -212,6 +235,28 @@ def _row_problems(row: F32, i: int, index: Index, table: ClipTable) -> list[str]
     if not np.isfinite(row).all():
         return [f"{clip!r}: NaN or infinite values"]
     return []
+
+
+class _Training:
+    """Nets' training clips against what their protocols promise.
+
+    Parameters
+    ----------
+    table
+        The clips.
+    """
+
+    def __init__(self, table: ClipTable) -> None:
+        self._table = table
+        # Nets of one fold saw the same clips.
+        self._known: dict[tuple[str, int | None, tuple[str, ...]], list[str]] = {}
+
+    def problems(self, spec: FeatureSpec) -> list[str]:
+        """What is wrong with a feature's training clips."""
+        case = spec.protocol, spec.fold, spec.trained_on
+        if case not in self._known:
+            self._known[case] = _training_problems(spec, self._table)
+        return self._known[case]
 
 
 def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:

@@ -36,11 +36,11 @@ def values_checksum(*blocks: F32) -> xxhash.xxh3_128:
     return state
 
 
-def text_checksum(*parts: str) -> str:
-    """BLAKE2b-128 of texts, as hexadecimal."""
+def text_checksum(*parts: str | bytes) -> str:
+    """BLAKE2b-128 of texts, which may be UTF-8 already, as hexadecimal."""
     state = hashlib.blake2b(digest_size=CHECKSUM)
     for part in parts:
-        data = part.encode()
+        data = part if isinstance(part, bytes) else part.encode()
         state.update(len(data).to_bytes(8, "little") + data)
     return state.hexdigest()
 

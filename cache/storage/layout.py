@@ -29,6 +29,7 @@ HDF5 library from 1.10 on reads the file.
 from __future__ import annotations
 
 import json
+from binascii import hexlify
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress
@@ -40,7 +41,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache.spec import FeatureSpec, Kind
 from mvemo.cache.storage.encoding import CHECKSUM, curves_from_json, text_checksum, to_json
-from mvemo.cache.storage.plain import array_of, attribute, part, texts_of
+from mvemo.cache.storage.plain import PlainArray, array_of, attribute, part, texts_of
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Bools, Bytes, Curves, Failures, Ints
 from mvemo.manifests.files import parse_json, shown
@@ -159,13 +160,13 @@ def read_table(file: Any) -> ClipTable:
         classes=read_strings(group, "classes"),
         clip_ids=ids,
         groups=read_strings(group, "groups"),
-        labels=labels[()],
-        folds=array_of(group, "folds", "<i8", n)[()],
+        labels=labels.read(),
+        folds=array_of(group, "folds", "<i8", n).read(),
         k=attribute(group, "k", int),
         fold_seed=attribute(group, "fold_seed", int),
         digest=attribute(group, "digest", str),
         synthetic=attribute(group, "synthetic", bool),
-        splits=array_of(group, "splits", "<i8", n)[()] if "splits" in group else None,
+        splits=array_of(group, "splits", "<i8", n).read() if "splits" in group else None,
     )
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
@@ -205,10 +206,23 @@ class Index:
             self.spec.digest,
             "\0".join(sorted(self.spec.trained_on)),
             np.packbits(self.present).tobytes().hex(),
-            b"\0".join(self.keys.tolist()).decode("latin-1"),
-            self.checksums.tobytes().hex(),
-            self.frames.astype("<i8").tobytes().hex(),
+            _joined(self.keys),
+            hexlify(self.checksums.tobytes()),
+            hexlify(self.frames.astype("<i8").tobytes()),
         )
+
+
+def _joined(keys: NDArray[np.bytes_]) -> bytes:
+    """Keys with zeros between them, as UTF-8."""
+    width = keys.dtype.itemsize
+    square = np.zeros((len(keys), width + 1), np.uint8)
+    square[:, :width] = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, width)
+    if width and square[:, width - 1].all():
+        # All of one length: the usual case.
+        data = square.tobytes()[:-1]
+    else:
+        data = b"\0".join(keys.tolist())
+    return data if data.isascii() else data.decode("latin-1").encode()
 
 
 def spec_to_json(spec: FeatureSpec) -> str:
@@ -221,7 +235,7 @@ def spec_to_json(spec: FeatureSpec) -> str:
 
 def read_spec(group: Any, clip_ids: Sequence[str]) -> FeatureSpec:
     """Read a feature's spec, `trained_on` included (clips in table order, then others)."""
-    mask = array_of(group, "trained_on", np.bool_, (len(clip_ids),))[()]
+    mask = array_of(group, "trained_on", np.bool_, (len(clip_ids),)).read()
     seen = tuple(compress(clip_ids, mask.tolist()))
     facts = parse_json(read_text(group, "spec"))
     _check_facts(facts)
@@ -252,6 +266,12 @@ def stored_checksum(group: Any) -> str:
     return str(attribute(group, "values_checksum", str))
 
 
+def values_array(group: Any, spec: FeatureSpec, frames: Ints) -> PlainArray:
+    """The values of a feature, not read yet; ValueError where type or shape are others."""
+    rows = int(frames.sum()) if spec.kind == "sequence" else len(frames)
+    return array_of(group, "values", "<f4", (rows, spec.dim))
+
+
 def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     """Write all of a feature but `values`."""
     spec = index.spec
@@ -278,24 +298,24 @@ def read_index(group: Any, clip_ids: Sequence[str], spec: FeatureSpec | None = N
     """
     spec = spec or read_spec(group, clip_ids)
     n = len(clip_ids)
-    present = array_of(group, "present", np.bool_, (n,))[()]
+    present = array_of(group, "present", np.bool_, (n,)).read()
     keys = array_of(group, "keys", shape=(n,))
     if keys.dtype.kind != "S":
         raise ValueError(f"keys is {keys.dtype}, needed are bytes")
-    frames, rows = present.astype(np.int64), n
+    frames = present.astype(np.int64)
     if spec.kind == "sequence":
-        offsets = array_of(group, "offsets", "<i8", (n + 1,))[()]
-        frames, rows = np.diff(offsets), int(offsets[-1])
+        offsets = array_of(group, "offsets", "<i8", (n + 1,)).read()
+        frames = np.diff(offsets)
         if offsets[0] != 0 or (frames < 0).any():
             raise ValueError("its offsets are no rising row numbers")
         if ((frames > 0) != present).any():
             raise ValueError("clips with frames are not those marked present")
-    array_of(group, "values", "<f4", (rows, spec.dim))
+    values_array(group, spec, frames)
     index = Index(
         spec=spec,
         present=present,
-        keys=keys[()],
-        checksums=array_of(group, "checksums", np.uint8, (n, CHECKSUM))[()],
+        keys=keys.read(),
+        checksums=array_of(group, "checksums", np.uint8, (n, CHECKSUM)).read(),
         frames=frames,
     )
     if ((index.keys != b"") != present).any():
@@ -350,7 +370,7 @@ def read_failures(file: Any) -> Failures:
         clips,
         read_strings(group, "stages"),
         read_strings(group, "reasons"),
-        array_of(group, "cleared", np.bool_, (len(clips),))[()].tolist(),
+        array_of(group, "cleared", np.bool_, (len(clips),)).read().tolist(),
         strict=True,
     )
     failures: Failures = {

@@ -8,7 +8,10 @@ are not compressed), and texts together are no longer than the file.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
@@ -34,13 +37,18 @@ def part(group: Any, name: str, kind: type) -> Any:
     KeyError, ValueError
         There is none, it is of the other kind, or a link to elsewhere.
     """
-    link = group.get(name, getlink=True)
-    if link is None:
+    return kind(_member(group, name, kind))
+
+
+def _member(group: Any, name: str, kind: type) -> Any:
+    """As `part`, as HDF5's own handle: a cache has hundreds of small arrays."""
+    place, key = group.id, name.encode()
+    if key not in place:
         raise KeyError(f"{name} is missing")
-    if not isinstance(link, h5py.HardLink):
+    if place.links.get_info(key).type != h5py.h5l.TYPE_HARD:
         raise ValueError(f"{name} is a link to elsewhere, which is not followed")
-    item = group[name]
-    if not isinstance(item, kind):
+    item = h5py.h5o.open(place, key)
+    if not isinstance(item, h5py.h5g.GroupID if kind is h5py.Group else h5py.h5d.DatasetID):
         what = "group" if kind is h5py.Group else "data set"
         raise ValueError(f"{name} is no {what}")
     return item
@@ -65,32 +73,106 @@ def attribute(group: Any, name: str, kind: type[Any]) -> Any:
     return kind(value)
 
 
+@dataclass(frozen=True)
+class PlainArray:
+    """An array of a cache, in one piece of its file and not read yet; made by `array_of`.
+
+    Values are read where they lie, past HDF5: several threads may read at once, and nothing
+    is copied twice.
+
+    Parameters
+    ----------
+    item
+        HDF5's handle.
+    name
+        For messages.
+    shape, dtype
+        Of all of it.
+    offset
+        Of its first byte in the file; None where only HDF5 can read it.
+    """
+
+    item: Any
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int | None
+    _handle: int
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows `start` to `stop`, or all of an array of any shape."""
+        if not self.shape:
+            values = np.empty((), self.dtype)
+        else:
+            rows = range(*slice(start, stop).indices(len(self)))
+            values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        self.read_into(values, start)
+        if self.dtype == np.bool_ and values.view(np.uint8).max(initial=0) > 1:
+            raise ValueError(f"{self.name} has values that are neither true nor false")
+        return values
+
+    def read_into(self, values: NDArray[Any], start: int = 0) -> None:
+        """Fill a contiguous array of this type with the rows from `start` on.
+
+        Raises
+        ------
+        OSError
+            The file ends before them.
+        """
+        if not values.size:
+            return
+        if self.offset is None:
+            everything = np.empty(self.shape, self.dtype)
+            self.item.read(h5py.h5s.ALL, h5py.h5s.ALL, everything)
+            values[...] = everything[start : start + len(values)] if self.shape else everything
+            return
+        left = values.reshape(-1).view(np.uint8).data
+        place = self.offset + (start * (values.nbytes // len(values)) if self.shape else 0)
+        while left:
+            count = os.preadv(self._handle, [left], place)
+            if not count:
+                raise OSError(f"{self.name} is cut off")
+            left, place = left[count:], place + count
+
+
 def array_of(
     group: Any, name: str, dtype: Any = None, shape: tuple[int, ...] | None = None
-) -> h5py.Dataset:
-    """A data set of a cache, not read yet; its values take their own bytes of the file.
+) -> PlainArray:
+    """An array of a cache, not read yet; its values take their own bytes of the file.
 
     Raises
     ------
     KeyError, ValueError
         There is none, it is of another type or shape, compressed, or stored elsewhere.
     """
-    item = part(group, name, h5py.Dataset)
-    if shape is not None and item.shape != shape:
-        raise ValueError(f"{name} is of shape {item.shape}, needed is {shape}")
-    if dtype is not None and item.dtype != np.dtype(dtype):
-        raise ValueError(f"{name} is {item.dtype}, needed is {np.dtype(dtype)}")
-    _refuse_elsewhere(item, name)
-    if item.chunks is not None or item.id.get_create_plist().get_nfilters():
+    item = _member(group, name, h5py.Dataset)
+    own_shape, own_dtype = item.shape, item.dtype
+    if not own_shape and item.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+        raise ValueError(f"{name} is empty")
+    if shape is not None and own_shape != shape:
+        raise ValueError(f"{name} is of shape {own_shape}, needed is {shape}")
+    if dtype is not None and own_dtype != np.dtype(dtype):
+        raise ValueError(f"{name} is {own_dtype}, needed is {np.dtype(dtype)}")
+    created = item.get_create_plist()
+    layout = created.get_layout()
+    if layout == h5py.h5d.VIRTUAL or created.get_external_count():
+        raise ValueError(f"the values of {name} lie in another file, which is not read")
+    if layout == h5py.h5d.CHUNKED or created.get_nfilters():
         raise ValueError(f"{name} is compressed or in chunks, which no cache is")
-    text = h5py.check_string_dtype(item.dtype) is not None and item.dtype.kind == "O"
-    n_bytes = item.size * (_REFERENCE.itemsize if text else item.id.get_type().get_size())
-    if item.id.get_storage_size() != n_bytes or n_bytes > item.file.id.get_filesize():
+    text = own_dtype.kind == "O" and h5py.check_string_dtype(own_dtype) is not None
+    n_bytes = math.prod(own_shape) * (_REFERENCE.itemsize if text else own_dtype.itemsize)
+    file = h5py.h5i.get_file_id(item)
+    if item.get_storage_size() != n_bytes or n_bytes > file.get_filesize():
         raise ValueError(
-            f"{name} of shape {item.shape} needs {n_bytes:,} bytes, the file holds "
-            f"{item.id.get_storage_size():,} of it"
+            f"{name} of shape {own_shape} needs {n_bytes:,} bytes, the file holds "
+            f"{item.get_storage_size():,} of it"
         )
-    return item
+    offset = item.get_offset() if hasattr(os, "preadv") else None
+    handle = -1 if offset is None else file.get_vfd_handle()
+    return PlainArray(item, name, own_shape, own_dtype, offset, handle)
 
 
 def texts_of(group: Any, name: str, shape: tuple[int, ...] | None = None) -> NDArray[np.object_]:
@@ -101,9 +183,12 @@ def texts_of(group: Any, name: str, shape: tuple[int, ...] | None = None) -> NDA
     KeyError, ValueError
         As `array_of`, or no texts.
     """
-    item = array_of(group, name, shape=shape)
-    if h5py.check_string_dtype(item.dtype) is None or item.dtype.kind != "O":
-        raise ValueError(f"{name} is {item.dtype}, needed are texts")
+    array = array_of(group, name, shape=shape)
+    if array.dtype.kind != "O" or h5py.check_string_dtype(array.dtype) is None:
+        raise ValueError(f"{name} is {array.dtype}, needed are texts")
+    if not math.prod(array.shape):
+        return np.empty(array.shape, object)
+    item = h5py.Dataset(array.item)
     _check_texts(item, name, item.file.id.get_filesize())
     texts: NDArray[np.object_] = item.asstr()[()]
     return texts
