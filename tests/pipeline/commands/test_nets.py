@@ -28,8 +28,13 @@ def test_one_net_tells_its_files_and_settings() -> None:
     done = CliRunner().invoke(nets, ["music2d"], catch_exceptions=False)
     assert "accepts C17's msd_compact_cnn_theano.hdf5" in done.output
     assert "accepts its own state_dict" in done.output
-    assert '"reverse_window": true' in done.output
-    assert 'settings in paper {"name": "music2d", "width": 1.0, "options": {}, ' in done.output
+    # PL20's front end in profile paper, C17's, whose window is reversed, in profile c17.
+    assert '"reverse_window": false' in done.output
+    options = '{"front_end": "pl20", "activation": "relu"}'
+    assert f'settings in paper {{"name": "music2d", "width": 1.0, "options": {options}, ' in (
+        done.output
+    )
+    assert 'settings in c17 {"name": "music2d", "width": 1.0, "options": {}, ' in done.output
     with pytest.raises(BadSetting, match="net 'vgg' is not known"):
         CliRunner().invoke(nets, ["vgg"], catch_exceptions=False)
 
