@@ -69,7 +69,8 @@ def tell_outline(text: str) -> None:
     if verbosity() == "verbose":
         tell(text)
     else:
-        tell("\n".join(line for line in text.splitlines() if not line.startswith("    ")))
+        outer = (line for line in text.splitlines() if not line.startswith("    "))
+        tell("\n".join(line.removesuffix(":") for line in outer))
 
 
 def tell_detail(text: str) -> None:

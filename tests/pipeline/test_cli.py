@@ -93,7 +93,7 @@ def test_verbosity_is_asked_for_before_or_after_the_command(
         click.echo("result")
         tell("told")
         tell_detail("detail")
-        tell_outline("outline\n    innermost")
+        tell_outline("outline:\n    innermost")
         with silenced():
             tell("not heard")
 
@@ -104,7 +104,7 @@ def test_verbosity_is_asked_for_before_or_after_the_command(
     said = {
         "quiet": "",
         "normal": "told\noutline\n",
-        "verbose": "told\ndetail\noutline\n    innermost\n",
+        "verbose": "told\ndetail\noutline:\n    innermost\n",
     }
     assert done.stderr == said[level]
 
