@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mvemo.manifests.segments import TAILS, Tail
 from mvemo.pipeline.commands.options import (
     FOLDER,
     PATH,
@@ -26,9 +25,13 @@ from mvemo.pipeline.commands.options import (
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
+    from mvemo.manifests.segments import Tail
     from mvemo.pipeline.settings import Settings
     from mvemo.pipeline.studies.core import Study
     from mvemo.pipeline.studies.output import StudyResult
+
+# Those of `mvemo.manifests.segments`, which is not loaded for --help.
+TAILS = ("half", "join", "drop")
 
 
 def study_options(runs: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
