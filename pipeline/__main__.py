@@ -1,6 +1,6 @@
 """``python -m mvemo.pipeline``: the command ``mvemo``."""
 
-from mvemo.pipeline.cli import main
+from mvemo.pipeline.entry import main
 
 if __name__ == "__main__":
     main()

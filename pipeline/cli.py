@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, clips that failed are listed; 1 a check found something, or clips failed
 under ``--strict``; 2 bad input, with one line that says what and what would be right; 130
-interrupted.
+interrupted, 143 ended by SIGTERM.
 
 A subcommand is imported when it is called: help takes no numeric library, and a laptop
 without stage one's packages runs all of stage two.
@@ -11,19 +11,17 @@ without stage one's packages runs all of stage two.
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from importlib import import_module
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from mvemo.pipeline.commands.options import with_verbosity
+from mvemo.pipeline.interrupts import end_interrupted, noted_signals
 from mvemo.pipeline.messages import Verbosity
 from mvemo.pipeline.terminal import guarded_streams
 
@@ -108,12 +106,11 @@ with_verbosity(mvemo)
 
 def run(command: Callable[..., Any], name: str) -> None:
     """Run a click command as a program: errors become one line and an exit code."""
-    with guarded_streams():
-        _run(command, name)
+    with guarded_streams(), noted_signals() as signals:
+        _run(command, name, signals)
 
 
-def _run(command: Callable[..., Any], name: str) -> None:
-    interrupts = _noted_interrupts()
+def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
     shared = Verbosity()
     # click writes colours to a terminal; see no-color.org.
     color = False if os.environ.get("NO_COLOR") else None
@@ -132,11 +129,11 @@ def _run(command: Callable[..., Any], name: str) -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        _end_interrupted()
+        end_interrupted(signals)
     except Exception as error:
-        if interrupts:
+        if signals:
             # Packages that are being imported make other errors of it.
-            _end_interrupted()
+            end_interrupted(signals)
         line = bad_input(error)
         if line is None:
             raise
@@ -145,25 +142,6 @@ def _run(command: Callable[..., Any], name: str) -> None:
         click.echo(f"{name}: {line}", err=True)
         sys.exit(2)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _noted_interrupts() -> list[int]:
-    """A list that gets an entry at each Ctrl-C, which raises KeyboardInterrupt as ever."""
-    noted: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.append(number)
-        signal.default_int_handler(number, frame)
-
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if usual and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, note)
-    return noted
-
-
-def _end_interrupted() -> NoReturn:
-    click.echo("interrupted; what was finished is kept, run the same again", err=True)
-    sys.exit(130)
 
 
 def bad_input(error: Exception) -> str | None:
@@ -183,11 +161,11 @@ def bad_input(error: Exception) -> str | None:
 
 
 def main() -> None:
-    """Entry point of ``mvemo``."""
+    """``mvemo``, as `mvemo.pipeline.entry` starts it."""
     run(mvemo, "mvemo")
 
 
 def main_cv() -> None:
-    """Entry point of ``mvemo-cv``."""
+    """``mvemo-cv``, as `mvemo.pipeline.entry` starts it."""
     # Imported inside `run`, which ends an interrupted import in one line.
     run(lambda **options: load_command("cv")(**options), "mvemo-cv")

@@ -6,12 +6,27 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import click
 import pytest
 
-from mvemo.pipeline import cli
+from mvemo.pipeline import cli, entry
+from mvemo.pipeline.interrupts import noted_signals
 from mvemo.pipeline.terminal import GuardedStream, guarded_streams, unguarded
+
+
+@contextmanager
+def usual_handlers() -> Iterator[None]:
+    """Python's own handlers, whatever runs the tests has set."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_control_characters_are_shown_escaped() -> None:
@@ -48,21 +63,51 @@ def test_errors_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "mvemo: a\\x1b]2Jb: No such file\n"
 
 
-def test_an_interrupt_that_a_package_turns_into_its_own_error(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("number", "status", "words"),
+    [(signal.SIGINT, 130, "interrupted;"), (signal.SIGTERM, 143, "ended by SIGTERM;")],
+)
+def test_a_signal_that_a_package_turns_into_its_own_error(
+    number: signal.Signals, status: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @click.command()
     def load() -> None:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         except KeyboardInterrupt:
             raise ImportError("numpy failed to import") from None
 
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with guarded_streams(), pytest.raises(SystemExit) as stop:
-            cli.run(lambda **options: load([], **options), "mvemo")
-    finally:
-        signal.signal(signal.SIGINT, usual)
+    with usual_handlers(), guarded_streams(), pytest.raises(SystemExit) as stop:
+        cli.run(lambda **options: load([], **options), "mvemo")
+    assert stop.value.code == status
+    assert capsys.readouterr().err.startswith(words)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ImportError])
+def test_a_signal_before_anything_is_imported(
+    error: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def load(name: str) -> None:
+        with suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise error
+
+    monkeypatch.setattr(entry, "import_module", load)
+    with usual_handlers():
+        with pytest.raises(SystemExit) as stop:
+            entry.main()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert stop.value.code == 130
-    assert capsys.readouterr().err.startswith("interrupted")
+    assert capsys.readouterr().err == "interrupted; what was finished is kept, run the same again\n"
+
+
+def test_sigterm_reaches_whoever_waits_for_an_interrupt() -> None:
+    told: list[int] = []
+    with usual_handlers(), noted_signals() as signals:
+        signal.signal(signal.SIGINT, lambda number, frame: told.append(number))
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert told == signals == [signal.SIGTERM]

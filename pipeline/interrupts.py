@@ -1,0 +1,70 @@
+"""Ctrl-C and SIGTERM, from the first import of a program to its end.
+
+SIGTERM is what ``kill``, ``timeout``, batch systems and containers send first. It ends a
+program as Ctrl-C does: what was finished is committed, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+# The list of the outermost `noted_signals` that is under way.
+_noted: list[list[int]] = []
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt at SIGTERM as at Ctrl-C; the list gets the number of each.
+
+    Packages that are being imported make other errors of a KeyboardInterrupt: where the list
+    is not empty, it is the cause. Handlers that somebody else has set stay.
+    """
+    if _noted or threading.current_thread() is not threading.main_thread():
+        yield _noted[-1] if _noted else []
+        return
+    numbers: list[int] = []
+    owner = os.getpid()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        numbers.append(number)
+        signal.default_int_handler(number, frame)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:
+            # A forked process, which has no work of its own to finish.
+            os._exit(128 + number)
+        numbers.append(number)
+        handler = signal.getsignal(signal.SIGINT)
+        # Whoever waits for Ctrl-C, as the pool of workers, is told in the same way.
+        if callable(handler) and handler is not interrupt:
+            handler(number, frame)
+        raise KeyboardInterrupt
+
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    ours = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
+    replaced = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
+    for number in replaced:
+        signal.signal(number, ours[number])
+    _noted.append(numbers)
+    try:
+        yield numbers
+    finally:
+        _noted.pop()
+        for number in replaced:
+            if signal.getsignal(number) is ours[number]:
+                signal.signal(number, usual[number])
+
+
+def end_interrupted(numbers: list[int]) -> NoReturn:
+    """End the program in one line: exit status 143 after SIGTERM, else 130."""
+    ended = signal.SIGTERM in numbers
+    what = "ended by SIGTERM" if ended else "interrupted"
+    print(f"{what}; what was finished is kept, run the same again", file=sys.stderr)
+    sys.exit(128 + (signal.SIGTERM if ended else signal.SIGINT))
