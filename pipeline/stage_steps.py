@@ -138,7 +138,10 @@ class FeatureWriter:
     def _train_and_embed(self, plan: NetSettings, folds: I64, splits: I64 | None) -> None:
         usable = self._media.usable(plan)
         n_nets = len(np.unique(folds)) if self._run.protocol == "crossfit" else 1
-        with Progress(plan.name, n_nets, "net") as bar:
+        # Where nothing is trained, clips are what takes the time.
+        frozen = self._run.protocol == "frozen"
+        total, unit = (int(usable.sum()), "clip") if frozen else (n_nets, "net")
+        with Progress(plan.name, total, unit) as bar:
             epochs = EpochNotes(plan.name, bar, n_nets, self._run)
             for trained in train_nets(
                 plan,
@@ -149,10 +152,18 @@ class FeatureWriter:
                 on_epoch=epochs.note,
                 on_report=tell_outline,
             ):
-                bar.step(failed=self._write_embedding(trained, plan.view, usable))
+                self._write_embedding(trained, plan.view, usable, bar if frozen else None)
+                if not frozen:
+                    bar.step()
 
-    def _write_embedding(self, trained: TrainedNet, view: ViewSettings, usable: Mask) -> int:
-        """Embed the clips that have no current row; number of those that failed."""
+    def _write_embedding(
+        self,
+        trained: TrainedNet,
+        view: ViewSettings,
+        usable: Mask,
+        clips: Progress | None,
+    ) -> None:
+        """Embed the clips that have no current row; `clips` counts them, where it is given."""
         net, spec, writer = trained.net, trained.spec, self._writer
         clip_ids = self._manifest.clip_ids
         keys = self._keys(spec, usable)
@@ -161,7 +172,11 @@ class FeatureWriter:
         own_keys = self._keys(own, usable) if spec.protocol in TRAINED else {}
         # Asked for without any, too: outputs of an earlier run's trained net go.
         outdated |= own_keys.keys() - writer.current(own, own_keys)
-        n_failed = 0
+        kept = len(keys) - len(outdated)
+        if clips is not None:
+            clips.step(kept)
+            if kept:
+                tell(f"{spec.name}: {kept} clips are embedded already, {len(outdated)} are new")
         for batch_rows, values in embed_rows(
             net,
             self._media.batches(net, view),
@@ -172,6 +187,7 @@ class FeatureWriter:
             independent=True,
         ):
             outputs = outputs_of(net, values) if own_keys else values
+            n_failed = 0
             for row, vector, output in zip(batch_rows, values, outputs, strict=True):
                 clip_id = clip_ids[row]
                 if np.isfinite(vector).all() and np.isfinite(output).all():
@@ -182,12 +198,13 @@ class FeatureWriter:
                 else:
                     writer.fail(clip_id, f"embed:{spec.name}", "the embedding is not finite")
                     n_failed += 1
+            if clips is not None:
+                clips.step(len(batch_rows), failed=n_failed)
         if trained.curve:
             training = "all" if spec.fold is None else f"fold{spec.fold}"
             if spec.protocol == "holdout":
                 training = "holdout"
             writer.curve(f"{spec.name}@{training}", trained.curve)
-        return n_failed
 
     def _keys(self, spec: FeatureSpec, usable: Mask) -> dict[str, str]:
         """Clip id to the key of its row, of usable clips."""
