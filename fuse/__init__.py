@@ -5,11 +5,12 @@ from mvemo.fuse.crossval.evaluation import evaluate
 from mvemo.fuse.crossval.saving import SavedHeads, load_heads, save_heads
 from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, FuseError, LeakError
-from mvemo.fuse.external import Predictions, read_predictions, results_of_predictions
+from mvemo.fuse.external import Predictions, results_of_predictions
 from mvemo.fuse.heads.fitting import Fit, fit_heads
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import Model, models_of
+from mvemo.fuse.prediction_files import read_predictions
 from mvemo.fuse.report.drawing import Picture
 from mvemo.fuse.report.figures import draw_figures
 from mvemo.fuse.report.files import metrics_dict, write_report

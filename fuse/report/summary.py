@@ -333,6 +333,7 @@ def row_notes(results: Results) -> list[str]:
             "the clip, but whose nets did: they are better than those of new clips, so its "
             "weights may be off. No tested clip has a part in that."
         )
+    notes += [str(note) for note in results.provenance.get("prediction_notes", ())]
     stage_one = results.provenance.get("stage_one")
     if isinstance(stage_one, dict):
         notes += [str(note) for note in stage_one.get("notes", ())]

@@ -8,7 +8,10 @@ from typing import Any
 
 import click
 
+from mvemo.manifests import read_manifest
 from mvemo.manifests.files import parse_json
+from mvemo.manifests.labels import TASKS, Task
+from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.provenance import provenance
 
 
@@ -19,8 +22,19 @@ from mvemo.pipeline.provenance import provenance
     type=click.Path(path_type=Path),
     multiple=True,
     required=True,
-    help="CSV: clip_id, label, a column of probabilities for each class; optional group, "
-    "fold, model. May be given several times.",
+    help="CSV: clip_id, label, a column of probabilities for each class (or 'predicted', the "
+    "class); optional group, fold, model. May be given several times.",
+)
+@click.option(
+    "--task",
+    type=click.Choice(TASKS),
+    help="Tags: label joined by ';', a column of scores for each tag. Ratings: label_NAME and "
+    "NAME.  [default: the manifest's, else multiclass]",
+)
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Truth and groups of the clips; the files then need no label.",
 )
 @click.option(
     "--out",
@@ -31,7 +45,14 @@ from mvemo.pipeline.provenance import provenance
 )
 @click.option("--name", help="Of the data set.  [default: the first file's name]")
 @click.option("--synthetic", is_flag=True, help="The clips are generated data: say so.")
-def report(files: tuple[Path, ...], out: Path, name: str | None, synthetic: bool) -> None:
+def report(
+    files: tuple[Path, ...],
+    task: Task | None,
+    manifest: Path | None,
+    out: Path,
+    name: str | None,
+    synthetic: bool,
+) -> None:
     """Score predictions that any program made, and report them as mvemo's own.
 
     What the model was trained on is not known, and the report says so. Of several models
@@ -40,6 +61,7 @@ def report(files: tuple[Path, ...], out: Path, name: str | None, synthetic: bool
     \b
     Example:
       mvemo report --predictions theirs.csv --out theirs
+      mvemo report --predictions tags.csv --task multilabel --manifest clips.csv
     """
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
     from mvemo.fuse.crossval.uncertainty import with_uncertainty
@@ -48,10 +70,16 @@ def report(files: tuple[Path, ...], out: Path, name: str | None, synthetic: bool
     require_other_folder(out, files)
 
     marks = [_marks_beside(file) for file in files]
+    clips = None if manifest is None else read_manifest(manifest, media=False)
+    predictions = read_predictions(*files, task=task, manifest=clips)
+    for note in predictions.notes:
+        tell_note(note)
     results = results_of_predictions(
-        read_predictions(*files),
-        name=name or files[0].stem,
-        synthetic=synthetic or any(mark.get("synthetic") is True for mark in marks),
+        predictions,
+        name=name or (files[0].stem if clips is None else clips.name),
+        synthetic=synthetic
+        or (clips is not None and clips.synthetic)
+        or any(mark.get("synthetic") is True for mark in marks),
         provenance=provenance(),
     )
     results = replace(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 
 import numpy as np
 import pytest
 from fuse_samples import make_results
+from output_samples import output_table
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from mvemo.fuse import (
@@ -22,8 +24,10 @@ from mvemo.fuse.models import Model
 from mvemo.fuse.report.banners import banners
 from mvemo.fuse.report.files import predictions_csv
 from mvemo.fuse.report.page import report_html
-from mvemo.fuse.report.summary import summarise
+from mvemo.fuse.report.summary import scoring_note, summarise
 from mvemo.fuse.results import score_model
+from mvemo.fuse.tasks.registry import task_of
+from mvemo.manifests import read_manifest
 
 HEAD = "clip_id,label,calm,tense\n"
 GOOD = HEAD + "a,calm,0.9,0.1\nb,tense,0.6,0.4\nc,tense,0.2,0.8\n"
@@ -41,8 +45,8 @@ def test_the_smallest_file(tmp_path):
     assert predictions.clip_ids == predictions.groups == ("a", "b", "c")
     assert predictions.y_true.tolist() == [0, 1, 1]
     assert (predictions.k, predictions.folds.tolist()) == (1, [0, 0, 0])
-    assert list(predictions.proba) == ["net"]
-    np.testing.assert_array_equal(predictions.proba["net"], [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
+    assert list(predictions.outputs) == ["net"]
+    np.testing.assert_array_equal(predictions.outputs["net"], [[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
     assert predictions.files == (("net.csv", hashlib.sha256(path.read_bytes()).hexdigest()),)
     results = results_of_predictions(predictions, name="mine")
     (model,) = results.models
@@ -153,8 +157,8 @@ def test_several_files_are_several_models(tmp_path):
     # Another order of classes and clips, one clip unknown to it and one not predicted.
     two = write(tmp_path / "two.csv", "tense,calm,label,clip_id\n0.7,0.3,tense,c\n,nan,calm,a\n")
     predictions = read_predictions(one, two)
-    assert list(predictions.proba) == ["one", "two"]
-    got = predictions.proba["two"]
+    assert list(predictions.outputs) == ["one", "two"]
+    got = predictions.outputs["two"]
     np.testing.assert_array_equal(got, [[np.nan, np.nan], [np.nan, np.nan], [0.3, 0.7]])
     results = results_of_predictions(predictions)
     assert results.models[1].per_fold["accuracy"].tolist() == [1.0]
@@ -240,7 +244,7 @@ def test_a_probability_a_little_above_one_is_one(tmp_path):
 
 def test_rounded_probabilities_are_probabilities(tmp_path):
     path = write(tmp_path / "x.csv", "clip_id,label,x,y,z\na,x,0.333,0.333,0.333\n")
-    assert read_predictions(path).proba["x"].tolist() == [[0.333, 0.333, 0.333]]
+    assert read_predictions(path).outputs["x"].tolist() == [[0.333, 0.333, 0.333]]
 
 
 def test_repeats_are_read_back(tmp_path):
@@ -288,3 +292,108 @@ def test_names_that_a_spreadsheet_would_run_come_back(tmp_path):
     text = GOOD.replace("a,calm", "'=a,calm").replace("b,tense", "'@b,tense")
     predictions = read_predictions(write(tmp_path / "net.csv", text))
     assert predictions.clip_ids == ("=a", "@b", "c")
+
+
+def test_tags_are_scored_as_scikit_learn_does(tmp_path):
+    rng = np.random.default_rng(2)
+    truth = rng.random((30, 2)) < 0.5
+    proba = np.clip(0.4 * truth + 0.6 * rng.random((30, 2)), 0, 1)
+    lines = ["clip_id,label,calm,dark"]
+    for i, (tags, row) in enumerate(zip(truth, proba.tolist(), strict=True)):
+        label = ";".join(np.array(["calm", "dark"])[tags])
+        lines.append(f"c{i},{label},{row[0]!r},{row[1]!r}")
+    text = "\n".join(lines)
+    predictions = read_predictions(write(tmp_path / "t.csv", text), task="multilabel")
+    assert predictions.y_true.tolist() == truth.astype(int).tolist()
+    (model,) = results_of_predictions(predictions).models
+    expected = roc_auc_score(truth, proba, average="macro")
+    assert model.scores["roc_auc_macro"] == pytest.approx(expected, abs=1e-12)
+    expected = f1_score(truth, proba >= 0.5, average="macro")
+    assert model.scores["f1_macro"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_ratings_and_their_truth(tmp_path):
+    text = "clip_id,label_valence,valence,label_arousal,arousal\na,1,2,3,3\nb,2,2,1,2\nc,4,3,2,2\n"
+    predictions = read_predictions(write(tmp_path / "r.csv", text), task="regression")
+    assert predictions.classes == ("valence", "arousal")
+    assert predictions.y_true.tolist() == [[1, 3], [2, 1], [4, 2]]
+    (model,) = results_of_predictions(predictions).models
+    assert model.per_output["mae"] == pytest.approx([2 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_mvemos_own_tags_and_ratings_are_read_back(tmp_path, task):
+    table = output_table(task, n=24, k=2)
+    scored = task_of(task)
+    y = scored.read_labels(table.labels)
+    outputs = np.clip(0.5 * y + 0.25, 0, 1)
+    base = make_results(24, 2, missing=0)
+    model = score_model(scored, Model("net", (), ()), outputs, y, base.folds, 2)
+    results = dataclasses.replace(
+        base, task=scored, y_true=y, classes=table.classes, models=(model,)
+    )
+    path = write(tmp_path / "predictions.csv", predictions_csv(results))
+    again = read_predictions(path, task=task)
+    assert again.classes == table.classes
+    np.testing.assert_array_equal(again.y_true, y)
+    np.testing.assert_array_equal(again.outputs["net"], outputs)
+
+
+def test_hard_labels_are_certain(tmp_path):
+    soft = write(tmp_path / "soft.csv", "clip_id,label,x,y,z\na,x,1,0,0\nb,y,0,1,0\nc,z,0,0,1\n")
+    hard = write(tmp_path / "hard.csv", "clip_id,label,predicted\na,x,x\nb,y,x\nc,z,\n")
+    predictions = read_predictions(soft, hard)
+    got = predictions.outputs["hard"]
+    np.testing.assert_array_equal(got, [[1, 0, 0], [1, 0, 0], [np.nan] * 3])
+    assert read_predictions(hard).classes == ("x", "y", "z")
+    assert results_of_predictions(predictions).models[1].per_fold["accuracy"].tolist() == [0.5]
+
+
+def test_probabilities_of_two_decimals_are_divided_by_their_sum(tmp_path):
+    text = "clip_id,label,x,y,z\na,x,0.33,0.33,0.33\nb,y,0.1,0.8,0.1\n"
+    predictions = read_predictions(write(tmp_path / "x.csv", text))
+    np.testing.assert_allclose(predictions.outputs["x"][0], [1 / 3] * 3, rtol=1e-12)
+    (note,) = predictions.notes
+    assert note.startswith("Of 1 of 2 rows the probabilities")
+    assert note in scoring_note(results_of_predictions(predictions))
+    for row in ("0.33,0.33,0.31", "0.3,0.3,0.3", "0.3300,0.3300,0.3300"):
+        with pytest.raises(BadFeatures, match=r"the probabilities sum to 0\.9"):
+            read_predictions(write(tmp_path / "x.csv", f"clip_id,label,x,y,z\na,x,{row}\n"))
+
+
+def test_truth_and_groups_of_a_manifest(tmp_path):
+    clips = write(tmp_path / "m.csv", "path,label,group\na.mp3,x,g\nb.mp3,y,g\nc.mp3,y,h\n")
+    manifest = read_manifest(clips, media=False)
+    path = write(tmp_path / "p.csv", "clip_id,artist,y,x\nb,me,1,0\na,you,0,1\n")
+    predictions = read_predictions(path, manifest=manifest)
+    assert (predictions.classes, predictions.groups) == (("x", "y"), ("g", "g"))
+    assert predictions.y_true.tolist() == [1, 0]
+    assert predictions.outputs["p"].tolist() == [[0, 1], [1, 0]]
+    for text, message in (
+        ("clip_id,x,y\nq,1,0\n", "p.csv:2: clip 'q' is not in the manifest m"),
+        ("clip_id,label,x,y\na,y,1,0\n", "p.csv:2: clip 'a' has label 'y', but 'x' in the"),
+        ("clip_id,x\na,1\n", "no column of 'y'; there are clip_id, x"),
+    ):
+        with pytest.raises(BadFeatures, match=re.escape(message)):
+            read_predictions(write(path, text), manifest=manifest)
+    with pytest.raises(BadFeatures, match="task is multiclass, not regression"):
+        read_predictions(path, task="regression", manifest=manifest)
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "message"),
+    [
+        ("multilabel", "clip_id,label,x,y\na,x|y,1,0\n", "join tags by ';', not '|'"),
+        ("multilabel", "clip_id,label,x,y\na,x;z,1,0\n", "x.csv:2: tag 'z' has no column"),
+        ("multilabel", "clip_id,label,x\na,x,7\n", "x.csv:2: 7 is no probability"),
+        ("multilabel", "clip_id,label\na,x\n", "no columns of scores"),
+        ("regression", "clip_id,valence\na,1\n", "no columns label_NAME with the true value"),
+        ("regression", "clip_id,label_v\na,1\n", "no column of 'v'"),
+        ("regression", "clip_id,label_v,v\na,,1\n", "x.csv:2: the true v is no finite number"),
+        ("regression", "clip_id,label_v,v\na,1,inf\n", "x.csv:2: inf is no finite number"),
+        ("multiclass", "clip_id,x,y\na,1,0\n", "no column 'label'; there are clip_id, x, y"),
+    ],
+)
+def test_tags_and_ratings_are_refused_with_the_line(tmp_path, task, text, message):
+    with pytest.raises(BadFeatures, match=re.escape(message)):
+        read_predictions(write(tmp_path / "x.csv", text), task=task)

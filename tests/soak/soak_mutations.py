@@ -101,7 +101,8 @@ def read_manifest(path: Path) -> None:
 
 
 def read_predictions(path: Path) -> None:
-    from mvemo.fuse.external import read_predictions, results_of_predictions
+    from mvemo.fuse.external import results_of_predictions
+    from mvemo.fuse.prediction_files import read_predictions
 
     results_of_predictions(read_predictions(path))
 

@@ -1,0 +1,296 @@
+"""Reads predictions of models that mvemo never saw from CSV files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.external import Predictions
+from mvemo.fuse.tasks.prediction_columns import (
+    RESERVED,
+    PredictionColumns,
+    prediction_columns,
+)
+from mvemo.manifests import Clip, Manifest
+from mvemo.manifests.csv_files import read_csv
+from mvemo.manifests.labels import Label, Task, label_kind
+
+# The fold of clips that were not tested, as in the file that mvemo writes.
+NOT_TESTED = "-1"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One clip of one model; `place` is file and line, None where a column is not there."""
+
+    place: str
+    clip_id: str
+    label: Label | None
+    group: str | None
+    fold: str | None
+    model: str
+    repeat: str | None
+    outputs: list[float]
+    divided: bool
+
+
+def read_predictions(
+    *paths: Path | str, task: Task | None = None, manifest: Manifest | None = None
+) -> Predictions:
+    """Read prediction files.
+
+    CSV in UTF-8 with a header: ``clip_id``; the truth; a column of predictions for each class,
+    tag or target; optional ``group``, ``fold`` (the one that the clip was tested in, -1 if it
+    was not), ``model`` (default: the file's name) and ``repeat`` (which of several evaluations
+    on different folds). Truth and predictions are, of
+
+    - classes: ``label``, and probabilities named like the class or ``p_`` and the class. Each
+      row's sum to 1 but for their rounding; rows that are further off than `TOLERANCE` are
+      divided by their sum. Or ``predicted`` alone, the class.
+    - tags: ``label``, tags joined by ``;``, and probabilities named like the tag or ``p_`` and
+      the tag. A tag is decided at 0.5.
+    - targets: ``label_NAME`` and ``NAME``.
+
+    All empty or NaN: not predicted. If any column begins with ``p_``, those alone are
+    probabilities. mvemo's own ``predictions.csv`` is such a file.
+
+    Parameters
+    ----------
+    paths
+        Of the files; their models are told apart by name.
+    task
+        What the files predict; by default the manifest's, else classes.
+    manifest
+        Of the clips, for truth, groups and the names of the outputs; the files then need no
+        column of the truth.
+
+    Raises
+    ------
+    BadFeatures
+        A file that is not there or not such a CSV, an unknown label, numbers that are no
+        probabilities, a clip twice for one model, files that disagree on a clip or with the
+        manifest, or no clip that was tested; the message names the line.
+
+    See Also
+    --------
+    mvemo.fuse.results_of_predictions : score them.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> text = "clip_id,label,fold,calm,tense\\na,calm,1,0.9,0.1\\nb,tense,-1,,\\n"
+    >>> _ = Path("net.csv").write_text(text)
+    >>> predictions = read_predictions("net.csv")
+    >>> predictions.folds
+    array([ 0, -1])
+    >>> predictions.outputs["net"]
+    array([[0.9, 0.1],
+           [nan, nan]])
+    """
+    if not paths:
+        raise BadFeatures("no prediction file was given")
+    known = None if manifest is None else manifest.classes
+    kind: Task = task or ("multiclass" if manifest is None else manifest.task)
+    if manifest is not None and manifest.task != kind:
+        raise BadFeatures(f"the manifest's task is {manifest.task}, not {kind}")
+    truths = {} if manifest is None else {clip.clip_id: clip for clip in manifest.clips}
+    classes: tuple[str, ...] = ()
+    rows: list[_Row] = []
+    files: list[tuple[str, str]] = []
+    for path in map(Path, paths):
+        columns, rows_of_file = _read_file(path, kind, known, truth=manifest is None)
+        if set(columns) < set(classes):
+            # A file of decisions has the classes that it names.
+            columns, rows_of_file = _read_file(path, kind, classes, truth=manifest is None)
+        if not classes:
+            classes = columns
+        elif set(columns) != set(classes):
+            raise BadFeatures(
+                f"{path}: its classes are {', '.join(columns)}, those of {paths[0]} "
+                f"{', '.join(classes)}"
+            )
+        order = [columns.index(name) for name in classes]
+        rows += [replace(row, outputs=[row.outputs[i] for i in order]) for row in rows_of_file]
+        files.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
+    if manifest is not None:
+        rows = [_with_truth(row, truths, manifest) for row in rows]
+    by_repeat: dict[str | None, list[_Row]] = {}
+    for row in rows:
+        by_repeat.setdefault(row.repeat, []).append(row)
+    repeats = tuple(_predictions(part, classes, kind, tuple(files)) for part in by_repeat.values())
+    return repeats[0] if len(repeats) == 1 else replace(repeats[0], repeats=repeats)
+
+
+def _with_truth(row: _Row, clips: Mapping[str, Clip], manifest: Manifest) -> _Row:
+    """A row with the label and the group that the manifest has for its clip."""
+    clip = clips.get(row.clip_id)
+    if clip is None:
+        raise BadFeatures(
+            f"{row.place}: clip {row.clip_id!r} is not in the manifest {manifest.name}, whose "
+            f"first is {manifest.clip_ids[0]!r}"
+        )
+    if row.label is not None and row.label != clip.label and set(row.label) != set(clip.label):
+        raise BadFeatures(
+            f"{row.place}: clip {row.clip_id!r} has label {_shown(row.label)}, but "
+            f"{_shown(clip.label)} in the manifest {manifest.name}"
+        )
+    return replace(row, label=clip.label, group=clip.group)
+
+
+def _predictions(
+    rows: Sequence[_Row],
+    classes: tuple[str, ...],
+    task: Task,
+    files: tuple[tuple[str, str], ...],
+) -> Predictions:
+    """The rows of one evaluation."""
+    first = _first_rows(rows)
+    clip_ids = tuple(first)
+    folds, k = _number_folds(list(first.values()))
+    labels = [row.label or () for row in first.values()]
+    n_divided = sum(row.divided for row in rows)
+    note = (
+        f"Of {n_divided} of {len(rows)} rows the probabilities, which are rounded, do not sum to "
+        "1: they were divided by their sum."
+    )
+    return Predictions(
+        classes=classes,
+        clip_ids=clip_ids,
+        groups=tuple(row.group or row.clip_id for row in first.values()),
+        y_true=label_kind(task).array(labels, classes),
+        folds=folds,
+        k=k,
+        outputs=_outputs_by_model(rows, clip_ids, len(classes)),
+        files=files,
+        task=task,
+        notes=(note,) if n_divided else (),
+    )
+
+
+def _read_file(
+    path: Path, task: Task, names: Sequence[str] | None, *, truth: bool
+) -> tuple[tuple[str, ...], list[_Row]]:
+    """Classes, in the order of the columns or of `names`, and rows."""
+    lines = read_csv(path, error=BadFeatures)
+    if len(lines) < 2:
+        raise BadFeatures(f"{path}: no predictions: it has a header at most")
+    header = [cell.strip() for cell in lines[0][1]]
+    for name in header:
+        if header.count(name) > 1:
+            raise BadFeatures(f"{path}: column {name!r} is there twice")
+    if "clip_id" not in header:
+        raise BadFeatures(f"{path}: no column 'clip_id'; there are {', '.join(header)}")
+    for number, cells in lines[1:]:
+        if len(cells) != len(header):
+            raise BadFeatures(f"{path}:{number}: {len(cells)} cells, the header has {len(header)}")
+    columns = prediction_columns(task, path, header, [cells for _, cells in lines[1:]], names)
+    if truth and not columns.has_truth:
+        raise BadFeatures(
+            f"{path}: no column 'label'; there are {', '.join(header)}; labels may also come from "
+            "a manifest (--manifest)"
+        )
+    return columns.names, [
+        _row(path, number, header, cells, columns) for number, cells in lines[1:]
+    ]
+
+
+def _row(
+    path: Path,
+    number: int,
+    header: Sequence[str],
+    cells: Sequence[str],
+    columns: PredictionColumns,
+) -> _Row:
+    """One line of a file."""
+    place = f"{path}:{number}"
+    values = {name: cells[header.index(name)].strip() for name in RESERVED if name in header}
+    may_be_empty = ("predicted", "group", "label")
+    for name, value in values.items():
+        if name not in may_be_empty and not value:
+            raise BadFeatures(f"{place}: {name} is empty")
+    outputs, divided = columns.values(place, cells)
+    return _Row(
+        place=place,
+        clip_id=values["clip_id"],
+        label=columns.truth(place, cells) if columns.has_truth else None,
+        # A file may know the groups of some clips alone.
+        group=values.get("group") or None,
+        fold=values.get("fold"),
+        model=values.get("model", path.stem),
+        repeat=values.get("repeat"),
+        outputs=outputs,
+        divided=divided,
+    )
+
+
+def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
+    """Clip id to its first row, with which all others of the clip must agree."""
+    first: dict[str, _Row] = {}
+    for row in rows:
+        earlier = first.setdefault(row.clip_id, row)
+        for name in ("label", "group", "fold"):
+            value, expected = getattr(row, name), getattr(earlier, name)
+            if value != expected:
+                raise BadFeatures(
+                    f"{row.place}: clip {row.clip_id!r} has {name} {_shown(value)}, but "
+                    f"{_shown(expected)} at {earlier.place}"
+                )
+    return first
+
+
+def _number_folds(rows: Sequence[_Row]) -> tuple[Ints, int]:
+    """Folds of clips, given one row each, as `Predictions.folds`; and their number."""
+    names = {row.fold for row in rows if row.fold is not None}
+    if not names:
+        return np.zeros(len(rows), dtype=np.int64), 1
+    for row in rows:
+        if row.fold is None:
+            raise BadFeatures(f"{row.place}: no fold is given for this clip, but for others")
+    tested = sorted(names - {NOT_TESTED}, key=_by_number)
+    if not tested:
+        raise BadFeatures(
+            f"{rows[0].place}: every clip's fold is {NOT_TESTED}, which means not tested: there "
+            "is nothing to score"
+        )
+    index = {NOT_TESTED: -1, **{fold: i for i, fold in enumerate(tested)}}
+    return np.array([index[str(row.fold)] for row in rows], dtype=np.int64), len(tested)
+
+
+def _outputs_by_model(
+    rows: Sequence[_Row], clip_ids: Sequence[str], n_classes: int
+) -> dict[str, F64]:
+    position = {clip_id: i for i, clip_id in enumerate(clip_ids)}
+    outputs: dict[str, F64] = {}
+    places: dict[tuple[str, str], str] = {}
+    for row in rows:
+        key = (row.model, row.clip_id)
+        if key in places:
+            raise BadFeatures(
+                f"{row.place}: clip {row.clip_id!r} of model {row.model!r} is already at "
+                f"{places[key]}: a column 'model' tells models apart"
+            )
+        places[key] = row.place
+        if row.model not in outputs:
+            outputs[row.model] = np.full((len(clip_ids), n_classes), np.nan)
+        outputs[row.model][position[row.clip_id]] = row.outputs
+    return outputs
+
+
+def _by_number(text: str) -> tuple[int, int, str]:
+    """Sorts folds 2 and 10 as numbers, and other names after them."""
+    # By the number's length first: Python refuses to convert one of thousands of digits.
+    digits = text.lstrip("0") if text.isdecimal() else ""
+    return (0, len(digits), digits) if text.isdecimal() else (1, 0, text)
+
+
+def _shown(value: str | Label | None) -> str:
+    """A cell, or a label as it stands in a file, for a message."""
+    if value is None:
+        return "none"
+    return repr(value if isinstance(value, str) else ";".join(map(str, value)))
