@@ -102,21 +102,40 @@ def check_feature_name(name: str) -> None:
 def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> tuple[Model, ...]:
     """The models of `names`, or all.
 
+    A name may join any features by ``+``: one head on all of them, as of two audio features.
+
     Raises
     ------
     BadFeatures
         A name is no model of these features.
+
+    Examples
+    --------
+    >>> (model,) = chosen_models({"layer2": "audio", "layer3": "audio"}, ["layer2+layer3"])
+    >>> model.features, model.modalities
+    (('layer2', 'layer3'), ('audio',))
     """
     models = models_of(modality)
     if names is None:
         return models
     known = {model.name: model for model in models}
-    for name in names:
-        if name not in known:
+    chosen = [known.get(name) or _fusion(name, modality) for name in dict.fromkeys(names)]
+    for name, model in zip(dict.fromkeys(names), chosen, strict=True):
+        if model is None:
             raise BadFeatures(
-                f"model {name!r} is not among those that the features allow: {', '.join(known)}"
+                f"model {name!r} is not among those that the features allow: {', '.join(known)}, "
+                "or any of their features joined by '+'"
             )
-    return tuple(known[name] for name in dict.fromkeys(names))
+    return tuple(model for model in chosen if model is not None)
+
+
+def _fusion(name: str, modality: Mapping[str, str]) -> Model | None:
+    """The model of the features that a name joins; None where it joins no two of them."""
+    parts = tuple(name.split("+"))
+    if len(parts) < 2 or len(set(parts)) < len(parts) or not set(parts) <= set(modality):
+        return None
+    kinds = {modality[part] for part in parts}
+    return Model(name, parts, tuple(kind for kind in ("audio", "video") if kind in kinds))
 
 
 def with_nets(models: Sequence[M], nets: Sequence[M]) -> tuple[M, ...]:

@@ -68,7 +68,7 @@ def song_level(
     >>> predictions = Predictions(
     ...     classes=("calm", "tense"), clip_ids=("a@0", "a@10", "b@0"), groups=("a", "a", "b"),
     ...     y_true=np.array([0, 0, 1]), folds=np.array([0, 0, 0]), k=1,
-    ...     proba={"net": np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])},
+    ...     outputs={"net": np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8]])},
     ... )
     >>> songs = song_level(results_of_predictions(predictions))
     >>> songs.clip_ids, songs.models[0].outputs[0].round(2).tolist()

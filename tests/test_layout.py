@@ -68,6 +68,7 @@ FLOORS = {
         "crossval",
         "final report runs",
         "compare_runs external",
+        "prediction_files",
     ),
     "pipeline": (
         "errors messages provenance terminal",

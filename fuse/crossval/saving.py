@@ -131,7 +131,7 @@ def save_heads(path: str | Path, results: Results) -> None:
     >>> predictions = Predictions(
     ...     classes=("calm", "tense"), clip_ids=("a", "b"), groups=("a", "b"),
     ...     y_true=np.array([0, 1]), folds=np.array([0, 0]), k=1,
-    ...     proba={"net": np.array([[0.9, 0.1], [0.2, 0.8]])},
+    ...     outputs={"net": np.array([[0.9, 0.1], [0.2, 0.8]])},
     ... )
     >>> head = Head(
     ...     model="net", features=(), fold=None, net_fold=None, mean=np.zeros(3),

@@ -35,7 +35,11 @@ stage_two_options = together(
             help="Folder of the report.",
         ),
         seed_option("Make folds afresh with this seed (not of crossfitted features)."),
-        click.option("--models", default=None, help="Comma-separated names; all by default."),
+        click.option(
+            "--models",
+            default=None,
+            help="Comma-separated names, all by default; FEATURE+FEATURE fuses any features.",
+        ),
         permute_option,
         click.option(
             "--protocol",

@@ -47,3 +47,12 @@ def test_choosing_by_name_keeps_the_asked_order():
     ]
     with pytest.raises(BadFeatures, match=r"'resnet' is not among .*integrated"):
         chosen_models(PAPERS, ["resnet"])
+
+
+def test_any_features_are_joined_by_name():
+    assert chosen_models(PAPERS, ["music1d+music2d"])[0].modalities == ("audio",)
+    (model,) = chosen_models(PAPERS, ["i3d+c3d+music1d"])
+    assert (model.features, model.modalities) == (("i3d", "c3d", "music1d"), ("audio", "video"))
+    for name in ("c3d+", "c3d+c3d", "c3d+resnet", "c3d+integrated"):
+        with pytest.raises(BadFeatures, match=r"or any of their features joined by '\+'"):
+            chosen_models(PAPERS, [name])
