@@ -21,7 +21,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from mvemo.pipeline.commands.options import with_verbosity
-from mvemo.pipeline.interrupts import end_interrupted, noted_signals
+from mvemo.pipeline.interrupts import noted_signals, report_interrupt
 from mvemo.pipeline.messages import Verbosity
 from mvemo.pipeline.terminal import guarded_streams
 
@@ -129,11 +129,11 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        end_interrupted(signals)
+        sys.exit(report_interrupt(signals))
     except Exception as error:
         if signals:
             # Packages that are being imported make other errors of it.
-            end_interrupted(signals)
+            sys.exit(report_interrupt(signals))
         line = bad_input(error)
         if line is None:
             raise

@@ -6,9 +6,14 @@ SIGTERM end in one line, also while `mvemo.pipeline.cli` and its packages are im
 
 from __future__ import annotations
 
+import atexit
+import os
+import sys
+from contextlib import suppress
 from importlib import import_module
+from typing import NoReturn
 
-from mvemo.pipeline.interrupts import end_interrupted, noted_signals
+from mvemo.pipeline.interrupts import noted_signals, report_interrupt
 
 
 def main() -> None:
@@ -26,8 +31,21 @@ def _start(name: str) -> None:
         try:
             getattr(import_module("mvemo.pipeline.cli"), name)()
         except KeyboardInterrupt:
-            end_interrupted(signals)
+            _exit(report_interrupt(signals))
         except Exception:
-            if signals:
-                end_interrupted(signals)
-            raise
+            if not signals:
+                raise
+            _exit(report_interrupt(signals))
+        except SystemExit as stop:
+            if not signals or not isinstance(stop.code, int):
+                raise
+            _exit(stop.code)
+
+
+def _exit(status: int) -> NoReturn:
+    """End without taking modules apart: some crash where they were half imported."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)

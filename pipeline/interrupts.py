@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
+from typing import Any
 
 # The list of the outermost `noted_signals` that is under way.
 _noted: list[list[int]] = []
@@ -47,8 +47,11 @@ def noted_signals() -> Iterator[list[int]]:
             handler(number, frame)
         raise KeyboardInterrupt
 
-    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
-    ours = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
+    usual: dict[int, Any] = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+    }
+    ours: dict[int, Any] = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
     replaced = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
     for number in replaced:
         signal.signal(number, ours[number])
@@ -62,9 +65,9 @@ def noted_signals() -> Iterator[list[int]]:
                 signal.signal(number, usual[number])
 
 
-def end_interrupted(numbers: list[int]) -> NoReturn:
-    """End the program in one line: exit status 143 after SIGTERM, else 130."""
+def report_interrupt(numbers: list[int]) -> int:
+    """Say in one line that the program was ended; its exit status: 143 after SIGTERM, else 130."""
     ended = signal.SIGTERM in numbers
     what = "ended by SIGTERM" if ended else "interrupted"
     print(f"{what}; what was finished is kept, run the same again", file=sys.stderr)
-    sys.exit(128 + (signal.SIGTERM if ended else signal.SIGINT))
+    return 128 + (signal.SIGTERM if ended else signal.SIGINT)

@@ -71,7 +71,7 @@ FLOORS = {
         "prediction_files",
     ),
     "pipeline": (
-        "errors messages provenance terminal",
+        "errors interrupts messages provenance terminal",
         "progress",
         "input_lengths inputs settings",
         "clip_lengths clip_media clip_tables starting_weights",
@@ -82,6 +82,7 @@ FLOORS = {
         "studies",
         "commands",
         "cli",
+        "entry",
         "__main__",
     ),
 }

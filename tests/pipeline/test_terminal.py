@@ -94,7 +94,11 @@ def test_a_signal_before_anything_is_imported(
             os.kill(os.getpid(), signal.SIGINT)
         raise error
 
+    def end(status: int) -> None:
+        raise SystemExit(status)
+
     monkeypatch.setattr(entry, "import_module", load)
+    monkeypatch.setattr(entry, "_exit", end)
     with usual_handlers():
         with pytest.raises(SystemExit) as stop:
             entry.main()
