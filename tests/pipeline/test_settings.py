@@ -46,8 +46,8 @@ def test_the_pretrained_profile_trains_nothing_and_has_weights_to_fetch():
     assert set(settings.fuse.lld) <= set(settings.extract.descriptors)
     paper = load_settings("paper").nets
     assert {name for name in paper if settings.nets[name] != paper[name]} == {"i3d"}
-    assert settings.nets["i3d"].view == ViewSettings(views=4, rate=12.5)
-    assert settings.nets["i3d"].options == {"n_frames": 16, "size": 224}
+    assert settings.nets["i3d"].view == ViewSettings(views=2, rate=12.5)
+    assert settings.nets["i3d"].options == {"n_frames": 32, "size": 224}
 
 
 def test_views_are_settings_of_a_net():
