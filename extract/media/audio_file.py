@@ -17,7 +17,7 @@ from mvemo.extract.media.checks import (
 )
 from mvemo.extract.media.formats import is_cut_off
 from mvemo.extract.media.request import ClipRequest, Decoded
-from mvemo.extract.media.waveforms import Waveforms
+from mvemo.extract.media.waveforms import OnBlock, Waveforms
 
 # Of files of these names; not of MP3, whose decoder writes warnings to the terminal.
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
@@ -25,8 +25,11 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".a
 _BLOCK = 1 << 20
 
 
-def decode_audio_file(path: Path, request: ClipRequest) -> Decoded:
+def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None = None) -> Decoded:
     """Sound of a file; pictures that are asked for are missing.
+
+    With `on_block`, it is called with each second of the sound in place of keeping it, as of
+    `mvemo.extract.media.waveforms.Waveforms`.
 
     Raises
     ------
@@ -47,9 +50,10 @@ def decode_audio_file(path: Path, request: ClipRequest) -> Decoded:
                 problems["audio"] = starts_after_end(request.start, "sound ends", file.frames / sr)
             return Decoded(problems=problems)
         stated = file.frames / sr * stated_length_ratio(file.extra_info)
-        sound = Waveforms(sr, request.sample_rates)
+        sound = Waveforms(sr, request.sample_rates, on_block)
+        block = _BLOCK if on_block is None else sr * file.channels
         expected = stated - request.start if request.duration is None else request.duration
-        problem = read_blocks(file, first, request.duration, sound)
+        problem = _read_blocks(file, first, request.duration, sound, block)
         ogg = file.format == "OGG"
     problem = problem or sound.problem() or check_length(sound.n_samples / sr, expected)
     if problem is None and request.duration is None and ogg and is_cut_off(path, "ogg"):
@@ -61,12 +65,12 @@ def decode_audio_file(path: Path, request: ClipRequest) -> Decoded:
     return Decoded(waveforms, {}, sound.n_samples / sr, problems)
 
 
-def read_blocks(
+def _read_blocks(
     file: soundfile.SoundFile,
     first: int,
     duration: float | None,
     sound: Waveforms,
-    block: int = _BLOCK,
+    block: int,
 ) -> Problem | None:
     """Read a stretch block by block, whatever length the header states.
 

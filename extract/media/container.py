@@ -44,14 +44,28 @@ _SKIPPING_CODECS = ("h264",)
 
 
 @dataclass(frozen=True)
-class _Collected:
-    """What one pass over a container's packets gave."""
+class Collected:
+    """What one pass over a container's packets gave.
+
+    Parameters
+    ----------
+    picker, sound
+        At the end of the pass.
+    any_frame
+        Whether a frame was decoded.
+    is_cut_off
+        Whether the file's structure shows that more was to come.
+    """
 
     picker: FramePicker
-    scaler: FrameScaler
     sound: SoundCollector
     any_frame: bool
     is_cut_off: bool
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """That were decoded of the pictures, and of the sound."""
+        return self.picker.seconds, self.sound.seconds
 
 
 def decode_container(path: Path, request: ClipRequest) -> Decoded:
@@ -75,10 +89,19 @@ def decode_container(path: Path, request: ClipRequest) -> Decoded:
         if video is not None or "mov" in container.format.name:
             container = rewind(path, container, stack, request.start, origin, times)
         streams = [container.streams[index] for index in indices]
-        collected = _collect(path, container, streams, origin, times, request)
-        seconds = (collected.picker.seconds, collected.sound.seconds)
-        expected = expected_seconds(path, container, streams, request, origin, seconds)
-    return _finish(request, times, collected, expected, problems)
+        collected, scaler = _collect(path, container, streams, origin, times, request)
+        expected = expected_seconds(path, container, streams, request, origin, collected.seconds)
+    problems.update(find_problems(request.start, times, collected, expected))
+    decoded = Decoded(seconds=collected.picker.seconds, problems=problems)
+    if "video" in expected and "video" not in problems:
+        decoded.frames.update(scaler.pictures)
+    if "audio" not in expected or "audio" in problems:
+        return decoded
+    waveforms, problem = collected.sound.finish()
+    if problem is not None:
+        problems["audio"] = problem
+        return decoded
+    return Decoded(waveforms, decoded.frames, collected.sound.seconds, problems)
 
 
 def select_streams(
@@ -111,7 +134,7 @@ def _collect(
     origin: float,
     times: FrameTimes | None,
     request: ClipRequest,
-) -> _Collected:
+) -> tuple[Collected, FrameScaler]:
     """Decode the streams up to the clip's end; pictures are scaled on a second thread."""
     end = times.end if times else request.start
     end = end if request.stop is None else min(end, request.stop)
@@ -141,7 +164,7 @@ def _collect(
         any_frame = picker.finish()
     # Of a stretch it is enough that the stretch is there.
     cut_off = request.duration is None and is_cut_off(path, container.format.name)
-    return _Collected(picker, scaler, sound, any_frame, cut_off)
+    return Collected(picker, sound, any_frame, cut_off), scaler
 
 
 def can_skip(streams: Sequence[Any]) -> bool:
@@ -152,43 +175,42 @@ def can_skip(streams: Sequence[Any]) -> bool:
     )
 
 
-def _finish(
-    request: ClipRequest,
-    times: FrameTimes | None,
-    collected: _Collected,
-    expected: dict[str, float],
-    problems: dict[str, Problem],
-) -> Decoded:
-    """Check what was decoded, and resample the sound; `expected` is by decoded stream."""
-    problems = dict(problems)
-    decoded = Decoded(seconds=collected.picker.seconds, problems=problems)
+def find_problems(
+    start: float, times: FrameTimes | None, collected: Collected, expected: dict[str, float]
+) -> dict[str, Problem]:
+    """What is wrong with the sound and the pictures of a clip that were decoded.
+
+    Parameters
+    ----------
+    start
+        Of the clip, in seconds.
+    times
+        Of the pictures; None without pictures.
+    collected
+        What was decoded.
+    expected
+        `mvemo.extract.media.packets.expected_seconds` of the streams that were.
+    """
+    problems: dict[str, Problem | None] = {}
     if "video" in expected:
-        of_video = _video_problem(request.start, times, collected, expected["video"])
-        if of_video is None:
-            decoded.frames.update(collected.scaler.pictures)
-        else:
-            problems["video"] = of_video
-    if "audio" not in expected:
-        return decoded
+        problems["video"] = _video_problem(start, times, collected, expected["video"])
+    if "audio" in expected:
+        problems["audio"] = _sound_problem(start, collected, expected["audio"])
+    return {name: problem for name, problem in problems.items() if problem is not None}
+
+
+def _sound_problem(start: float, collected: Collected, expected: float) -> Problem | None:
     sound = collected.sound
-    problem: Problem | None
-    if not sound.error and sound.seconds == 0 and 0 < sound.end <= request.start:
-        problem = starts_after_end(request.start, "sound ends", sound.end)
-    else:
-        # Sound that begins late is whole; where much of it is gaps, it is not.
-        whole = max(expected["audio"], sound.seconds)
-        problem = sound.problem() or check_length(sound.decoded_seconds, whole)
-        problem = problem or (CUT_OFF if collected.is_cut_off else None)
-    if problem is None:
-        waveforms, problem = sound.finish()
-    if problem is None:
-        return Decoded(waveforms, decoded.frames, sound.seconds, problems)
-    problems["audio"] = problem
-    return decoded
+    if not sound.error and sound.seconds == 0 and 0 < sound.end <= start:
+        return starts_after_end(start, "sound ends", sound.end)
+    # Sound that begins late is whole; where much of it is gaps, it is not.
+    whole = max(expected, sound.seconds)
+    problem = sound.problem() or check_length(sound.decoded_seconds, whole)
+    return problem or (CUT_OFF if collected.is_cut_off else None)
 
 
 def _video_problem(
-    start: float, times: FrameTimes | None, collected: _Collected, expected: float
+    start: float, times: FrameTimes | None, collected: Collected, expected: float
 ) -> Problem | None:
     if times and start >= times.end:
         return starts_after_end(start, "pictures end", times.end)

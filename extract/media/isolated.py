@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
-from mvemo.extract.media.request import Decoded
+from mvemo.extract.media.request import Decoded, StreamRequest
 from mvemo.extract.workers.limits import ClipLimits
 from mvemo.extract.workers.pool import run_calls, start_workers
 from mvemo.extract.workers.process import Call
 
 _DECODE = "mvemo.extract.media.reading:decode_clip"
+_STREAM = "mvemo.extract.media.streaming:stream_clip"
 PROBE = "mvemo.extract.media.probe:probe_seconds"
 
 
@@ -53,24 +54,65 @@ def read_each(
     Number of the file, and what the function returned, or the error, as they come.
     """
     limits = limits or ClipLimits()
-    calls = []
-    for path, keywords in files:
-        size = 0
-        with suppress(OSError):
-            size = path.stat().st_size
-        bounds = (limits.seconds_of(size), limits.memory_bytes)
-        calls.append(Call(function, (path,), *bounds, keywords=keywords))
+    calls = [
+        Call(function, (path,), *_bounds(path, limits), keywords=keywords)
+        for path, keywords in files
+    ]
     for outcome in run_calls(calls, workers=workers):
-        path = files[outcome.index][0]
-        if isinstance(outcome.error, WorkerDied):
-            yield outcome.index, BadMedia(f"{path}: {outcome.error}")
-        elif isinstance(outcome.error, OutOfMemory):
-            memory = f"{limits.memory:g} GiB of memory"
-            yield outcome.index, BadMedia(f"{path}: reading it takes more than {memory}")
-        elif isinstance(outcome.error, ExtractError):
-            yield outcome.index, outcome.error
+        error = _reading_error(files[outcome.index][0], outcome.error, limits)
+        yield outcome.index, outcome.result() if error is None else error
+
+
+def stream_isolated(
+    path: Path, request: StreamRequest, limits: ClipLimits | None = None
+) -> Iterator[tuple[Any, ...]]:
+    """`mvemo.extract.media.streaming.stream_clip` of one file in a worker process.
+
+    What waits to be taken is bounded, and so is the memory of both processes, whatever the
+    clip's length. The time that the caller takes between two events counts for nothing.
+
+    Yields
+    ------
+    What `stream_clip` emits, as it comes; at the end ``("problem", modality, problem)`` of all
+    that it returns.
+
+    Raises
+    ------
+    BadMedia
+        Also where the file ends or stops the worker.
+    ExtractError
+        As `stream_clip`.
+    """
+    limits = limits or ClipLimits()
+    call = Call(_STREAM, (path, request), *_bounds(path, limits), parts=True)
+    for outcome in run_calls([call]):
+        error = _reading_error(path, outcome.error, limits)
+        if error is not None:
+            raise error
+        if outcome.last:
+            for modality, problem in outcome.result().items():
+                yield "problem", modality, problem
         else:
-            yield outcome.index, outcome.result()
+            yield outcome.value
+
+
+def _bounds(path: Path, limits: ClipLimits) -> tuple[float, int]:
+    """Seconds and bytes of memory for a file."""
+    size = 0
+    with suppress(OSError):
+        size = path.stat().st_size
+    return limits.seconds_of(size), limits.memory_bytes
+
+
+def _reading_error(
+    path: Path, error: BaseException | None, limits: ClipLimits
+) -> ExtractError | None:
+    """An error of a call as one of its file; None where there is none, or it is no file's."""
+    if isinstance(error, WorkerDied):
+        return BadMedia(f"{path}: {error}")
+    if isinstance(error, OutOfMemory):
+        return BadMedia(f"{path}: reading it takes more than {limits.memory:g} GiB of memory")
+    return error if isinstance(error, ExtractError) else None
 
 
 def decode_isolated(path: Path, **asked: Any) -> Decoded:

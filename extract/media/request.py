@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -112,6 +113,38 @@ class ClipRequest:
     def stop(self) -> float | None:
         """Where the clip ends, in seconds; None for the end of the file."""
         return None if self.duration is None else self.start + self.duration
+
+
+@dataclass(frozen=True)
+class StreamRequest:
+    """What is read of a clip from its start to its end; see `stream_clip`.
+
+    Parameters
+    ----------
+    start, duration
+        The clip's stretch in seconds; None for all that follows.
+    sample_rates
+        In Hz; empty to leave the sound undecoded.
+    times
+        float64 (n,), ascending: when the pictures are shown, in seconds from the clip's
+        start; empty to leave them undecoded.
+    sizes
+        Of each time, the heights and widths in pixels that are asked for.
+    threads
+        Of the decoders; 0 for as many as there are cores.
+    """
+
+    start: float = 0.0
+    duration: float | None = None
+    sample_rates: tuple[int, ...] = ()
+    times: F64 = field(default_factory=lambda: np.zeros(0))
+    sizes: Sequence[frozenset[int]] = ()
+    threads: int = 0
+
+    def of_clip(self) -> ClipRequest:
+        """The same for the readers of whole clips, which take no times."""
+        pictures = (FrameSampling(1, 1),) if len(self.times) else ()
+        return ClipRequest(self.start, self.duration, self.sample_rates, pictures, self.threads)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,76 +11,55 @@ import av
 import numpy as np
 import soundfile
 
-from mvemo.extract.arrays import F64, U8
 from mvemo.extract.errors import ExtractError
-from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, read_blocks
+from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, decode_audio_file
 from mvemo.extract.media.checks import NO_VIDEO, Problem, check_file
-from mvemo.extract.media.container import SOUND_FRAMES, can_skip, select_streams
+from mvemo.extract.media.container import (
+    SOUND_FRAMES,
+    Collected,
+    can_skip,
+    find_problems,
+    select_streams,
+)
 from mvemo.extract.media.failures import media_error
-from mvemo.extract.media.formats import check_format
+from mvemo.extract.media.formats import check_format, is_cut_off
 from mvemo.extract.media.frames import SquareScaler
 from mvemo.extract.media.packets import (
     decoded_frames,
+    expected_seconds,
     frame_times,
     is_indexed,
     open_container,
     rewind,
 )
-from mvemo.extract.media.request import ClipRequest, FrameSampling
-from mvemo.extract.media.timeline import FramePicker, SoundCollector
-from mvemo.extract.media.waveforms import OnBlock, Waveforms
+from mvemo.extract.media.request import StreamRequest
+from mvemo.extract.media.timeline import FramePicker, FrameTimes, SoundCollector
+
+# Called with what is read, in the order of `stream_clip`.
+Emit = Callable[[tuple[Any, ...]], None]
 
 
-@dataclass(frozen=True)
-class StreamRequest:
-    """What is read of a clip.
-
-    Parameters
-    ----------
-    start, duration
-        The clip's stretch in seconds; None for all that follows.
-    sample_rates
-        In Hz; empty to leave the sound undecoded.
-    times
-        float64 (n,), ascending: when the pictures are shown, in seconds from the clip's
-        start; empty to leave them undecoded.
-    sizes
-        Of each time, the heights and widths in pixels that are asked for.
-    threads
-        Of the decoders; 0 for as many as there are cores.
-    """
-
-    start: float = 0.0
-    duration: float | None = None
-    sample_rates: tuple[int, ...] = ()
-    times: F64 = field(default_factory=lambda: np.zeros(0))
-    sizes: Sequence[frozenset[int]] = ()
-    threads: int = 0
-
-
-# Called with the row of a time and its pictures by size, uint8 (size, size, 3).
-OnPicture = Callable[[int, dict[int, U8]], None]
-# Called with a modality and why the clip does not have it.
-OnProblem = Callable[[str, Problem], None]
-
-
-def stream_clip(
-    path: Path,
-    request: StreamRequest,
-    on_sound: OnBlock,
-    on_picture: OnPicture,
-    on_problem: OnProblem = lambda modality, problem: None,
-) -> dict[str, Problem]:
+def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
     """Decode a clip in one pass; memory does not grow with its length.
 
     Pictures are those that `mvemo.extract.media.reading.decode_clip` chooses, times beyond
     the last frame showing the last. Sound is resampled as it comes; resamplers look ahead,
-    so that the last samples come at the end. A modality without a stream is told to
-    `on_problem` before anything is decoded.
+    so that the last samples come at the end.
+
+    Parameters
+    ----------
+    path, request
+        Of the file, and what is read of it.
+    emit
+        Called with ``("problem", modality, problem)`` of a modality that has no stream,
+        before anything is decoded; ``("sound", sr, y)`` of the next samples, float32 (n,), at
+        one of the rates; ``("picture", row, pictures)`` of a time's row and its pictures by
+        size, uint8 (size, size, 3).
 
     Returns
     -------
-    ``audio`` or ``video`` to why the clip has no such modality.
+    ``audio`` or ``video`` to why the clip has no such modality, as of `decode_clip`: also what
+    is found at the end alone, as that it is cut off.
 
     Raises
     ------
@@ -89,14 +67,23 @@ def stream_clip(
         Nothing in the file can be read at all.
     """
     check_file(path)
+    n_sent = 0
+
+    def count(event: tuple[Any, ...]) -> None:
+        nonlocal n_sent
+        emit(event)
+        n_sent += 1
+
     try:
         if path.suffix.lower() in AUDIO_SUFFIXES:
             try:
-                return _stream_audio_file(path, request, on_sound, on_problem)
+                return _stream_audio_file(path, request, count)
             except (soundfile.LibsndfileError, ValueError):
-                # Misnamed, or of a codec that libsndfile does not know.
-                pass
-        return _stream_container(path, request, on_sound, on_picture, on_problem)
+                # Misnamed, or of a codec that libsndfile does not know; what was sent cannot
+                # be taken back.
+                if n_sent:
+                    raise
+        return _stream_container(path, request, count)
     except ExtractError:
         raise
     # Damaged files make the libraries fail in more ways than their own errors.
@@ -104,47 +91,22 @@ def stream_clip(
         raise media_error(path, error) from error
 
 
-def _stream_audio_file(
-    path: Path, request: StreamRequest, on_sound: OnBlock, on_problem: OnProblem
-) -> dict[str, Problem]:
-    problems = {"video": NO_VIDEO} if len(request.times) else {}
-    with soundfile.SoundFile(path) as file:
-        _tell(problems, on_problem)
-        if not request.sample_rates:
-            return problems
-        first = min(round(request.start * file.samplerate), file.frames)
-        sound = Waveforms(file.samplerate, request.sample_rates, on_sound)
-        # A second at a time.
-        block = file.samplerate * file.channels
-        problem = read_blocks(file, first, request.duration, sound, block)
-    problem = problem or sound.finish()[1]
-    return problems if problem is None else {**problems, "audio": problem}
+def _stream_audio_file(path: Path, request: StreamRequest, emit: Emit) -> dict[str, Problem]:
+    with soundfile.SoundFile(path):
+        if len(request.times):
+            emit(("problem", "video", NO_VIDEO))
+    decoded = decode_audio_file(path, request.of_clip(), lambda sr, y: emit(("sound", sr, y)))
+    return decoded.problems
 
 
-def _tell(problems: Mapping[str, Problem], on_problem: OnProblem) -> None:
-    for modality, problem in problems.items():
-        on_problem(modality, problem)
-
-
-def _stream_container(
-    path: Path,
-    request: StreamRequest,
-    on_sound: OnBlock,
-    on_picture: OnPicture,
-    on_problem: OnProblem,
-) -> dict[str, Problem]:
-    clip = ClipRequest(
-        request.start,
-        request.duration,
-        request.sample_rates,
-        (FrameSampling(1, 1),) if len(request.times) else (),
-        request.threads,
-    )
+def _stream_container(path: Path, request: StreamRequest, emit: Emit) -> dict[str, Problem]:
+    clip = request.of_clip()
     with ExitStack() as stack:
         container = stack.enter_context(open_container(path))
         check_format(path, container.format.name)
         video, audio, problems = select_streams(path, container, clip)
-        _tell(problems, on_problem)
+        for modality, problem in problems.items():
+            emit(("problem", modality, problem))
         indices = [stream.index for stream in (video, audio) if stream is not None]
         if not indices:
             return problems
@@ -153,44 +115,65 @@ def _stream_container(
         if video is not None or "mov" in container.format.name:
             container = rewind(path, container, stack, request.start, origin, times)
         streams = [container.streams[index] for index in indices]
-        picker = _Picker(request, times.end if times else request.start, on_picture)
-        sound = SoundCollector(request.start, request.duration, request.sample_rates, on_sound)
-        needed = None
-        if times and is_indexed(container) and can_skip(streams):
-            needed = times.stamps_at(np.append(picker.times, times.end))
-        for stream in streams:
-            stream.codec_context.thread_type = "AUTO"
-            stream.codec_context.thread_count = request.threads
-        frames = decoded_frames(container, streams, origin, clip.stop, needed)
-        waiting: list[tuple[float, Any]] = []
-        for kind, when, frame in frames:
-            if kind == "video":
-                picker.add(when, frame)
-                continue
-            waiting.append((when, frame))
-            if len(waiting) >= SOUND_FRAMES:
-                sound.add(waiting)
-                waiting = []
-        sound.add(waiting)
-    if video is not None and not picker.finish():
-        problems["video"] = Problem("no frame decodes")
-    if audio is not None:
-        _, problem = sound.finish()
-        if problem is not None:
-            problems["audio"] = problem
+        collected = _collect(path, container, streams, origin, times, request, emit)
+        expected = expected_seconds(path, container, streams, clip, origin, collected.seconds)
+    problems.update(find_problems(request.start, times, collected, expected))
+    if audio is not None and "audio" not in problems:
+        # Sends the rest of the sound.
+        _, of_sound = collected.sound.finish()
+        problems.update({} if of_sound is None else {"audio": of_sound})
     return problems
+
+
+def _collect(
+    path: Path,
+    container: Any,
+    streams: Sequence[Any],
+    origin: float,
+    times: FrameTimes | None,
+    request: StreamRequest,
+    emit: Emit,
+) -> Collected:
+    """Decode the streams up to the clip's end."""
+    picker = _Picker(request, times.end if times else request.start, emit)
+    sound = SoundCollector(
+        request.start,
+        request.duration,
+        request.sample_rates,
+        lambda sr, y: emit(("sound", sr, y)),
+    )
+    needed = None
+    if times and is_indexed(container) and can_skip(streams):
+        needed = times.stamps_at(np.append(picker.times, times.end))
+    for stream in streams:
+        stream.codec_context.thread_type = "AUTO"
+        stream.codec_context.thread_count = request.threads
+    waiting: list[tuple[float, Any]] = []
+    stop = request.of_clip().stop
+    for kind, when, frame in decoded_frames(container, streams, origin, stop, needed):
+        if kind == "video":
+            picker.add(when, frame)
+            continue
+        waiting.append((when, frame))
+        if len(waiting) >= SOUND_FRAMES:
+            sound.add(waiting)
+            waiting = []
+    sound.add(waiting)
+    any_frame = picker.finish()
+    cut_off = request.duration is None and is_cut_off(path, container.format.name)
+    return Collected(picker.picker, sound, any_frame, cut_off)
 
 
 class _Picker:
     """Pictures at the times of a request, each as large as is asked for."""
 
-    def __init__(self, request: StreamRequest, end: float, on_picture: OnPicture) -> None:
+    def __init__(self, request: StreamRequest, end: float, emit: Emit) -> None:
         self.times = request.start + request.times
-        self._sizes, self._on_picture = request.sizes, on_picture
+        self._sizes, self._emit = request.sizes, emit
         self._scaler = SquareScaler()
         stop = end if request.duration is None else min(end, request.start + request.duration)
-        picker = FramePicker(request.start, stop, self.times, self._take)
-        self.add, self.finish = picker.add, picker.finish
+        self.picker = FramePicker(request.start, stop, self.times, self._take)
+        self.add, self.finish = self.picker.add, self.picker.finish
 
     def _take(self, frame: Any, rows: slice) -> None:
         """Times within one frame share its pictures."""
@@ -198,4 +181,4 @@ class _Picker:
         sizes = frozenset[int]().union(*(self._sizes[row] for row in wanted))
         pictures = self._scaler.squares(frame, sorted(sizes))
         for row in wanted:
-            self._on_picture(row, {size: pictures[size] for size in self._sizes[row]})
+            self._emit(("picture", row, {size: pictures[size] for size in self._sizes[row]}))

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 from mvemo.extract.errors import ExtractError, WorkerDied
-from mvemo.extract.workers.process import Call, receive, send
+from mvemo.extract.workers.process import Call, Part, receive, send
 
 # Decoders and numeric libraries are threaded by what a call asks for.
 _ENVIRONMENT = {
@@ -36,8 +36,10 @@ serve(int(sys.argv[1]), sys.argv[2])
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
 
 
-# Where workers put their answers: the value and the error of a call, or None.
-Inbox: TypeAlias = "queue.SimpleQueue[tuple[Worker, tuple[Any, BaseException | None] | None]]"
+# A part, or the last of a call: its value and its error, or None where the worker ended.
+Answer: TypeAlias = "Part | tuple[Any, BaseException | None] | None"
+# Where workers put their answers; one that is full makes them wait.
+Inbox: TypeAlias = "queue.Queue[tuple[Worker, Answer]]"
 
 
 class Worker:
@@ -65,7 +67,8 @@ class Worker:
         self.n_calls = 0
         self.ready = False
         self.call: Call | None = None
-        self._since = 0.0
+        # Seconds that the call took before the time `_since`, which is 0 while it waits.
+        self._used, self._since = 0.0, 0.0
         self._overdue = False
         # What a dying library prints.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
@@ -101,7 +104,7 @@ class Worker:
     def start(self, call: Call, inbox: Inbox) -> None:
         """Send a call; the answer comes to `inbox`, None where the worker ends without one."""
         self.n_calls += 1
-        self.call, self._since = call, 0.0
+        self.call, self._used, self._since = call, 0.0, 0.0
         # What was printed in an earlier call tells nothing of this one.
         self._errors.seek(0)
         self._errors.truncate()
@@ -112,7 +115,7 @@ class Worker:
         """Until its call takes longer than it may."""
         if self.call is None or not self.call.seconds or not self._since:
             return float("inf")
-        return self._since + self.call.seconds - time.monotonic()
+        return self._since + self.call.seconds - self._used - time.monotonic()
 
     def end(self, *, overdue: bool = False) -> None:
         """Kill the process."""
@@ -165,10 +168,17 @@ class Worker:
         while (given := self._calls.get()) is not None:
             call, inbox = given
             self._since = time.monotonic()
-            answer = None
-            with suppress(EOFError, OSError):
+            answer: Answer
+            try:
                 send(self._process.stdin, call)
-                answer = receive(self._process.stdout)
+                while isinstance(answer := receive(self._process.stdout), Part):
+                    # Until there is room in the inbox, which is not the call's time.
+                    self._used, self._since = self._used + time.monotonic() - self._since, 0.0
+                    inbox.put((self, answer))
+                    self._since = time.monotonic()
+            # The last is of a pipe that was closed meanwhile.
+            except (EOFError, OSError, ValueError):
+                answer = None
             inbox.put((self, answer))
 
 

@@ -15,11 +15,13 @@ from types import FrameType
 from typing import Any
 
 from mvemo.extract.errors import ExtractError
-from mvemo.extract.workers.handle import Inbox, Worker
-from mvemo.extract.workers.process import Call
+from mvemo.extract.workers.handle import Answer, Inbox, Worker
+from mvemo.extract.workers.process import Call, Part
 
 # Libraries lose some memory with each clip: a worker is replaced after so many.
 MAX_CALLS = 1000
+# Answers that wait to be taken; parts beyond them make their workers wait.
+MAX_WAITING = 16
 # So many workers in a row that end before they are ready: the next would, too.
 _MAX_FAILED_STARTS = 3
 # Workers without a call, of the process whose id is beside them (a fork has none of its own).
@@ -40,11 +42,14 @@ class Outcome:
         That it returned.
     error
         That it raised: an error of the function, or `WorkerDied`; None where there is none.
+    last
+        Whether nothing more comes of the call; False of what it emits.
     """
 
     index: int
     value: Any = None
     error: BaseException | None = None
+    last: bool = True
 
     def result(self) -> Any:
         """The value; raises the error where there is one."""
@@ -72,7 +77,8 @@ def run_calls(calls: Sequence[Call], *, workers: int = 0) -> Iterator[Outcome]:
 
     Yields
     ------
-    An outcome for each call, as they come.
+    An outcome for each call, as they come; of calls with parts, these before. The memory that
+    waiting parts take is bounded: their workers wait for the caller.
 
     Raises
     ------
@@ -149,7 +155,7 @@ class _Run:
         self._calls = calls
         self._waiting = deque(range(len(calls)))
         self._workers = workers
-        self._inbox: Inbox = queue.SimpleQueue()
+        self._inbox: Inbox = queue.Queue(MAX_WAITING)
         self._busy: dict[Worker, int] = {}
         self._failed_starts = 0
 
@@ -159,6 +165,9 @@ class _Run:
             while self._waiting and len(self._busy) < self._workers:
                 self._give(self._take_worker())
             worker, answer = self._next_answer()
+            if isinstance(answer, Part):
+                yield Outcome(self._busy[worker], answer.value, last=False)
+                continue
             index = self._busy.pop(worker)
             if answer is not None:
                 self._failed_starts = 0
@@ -176,7 +185,11 @@ class _Run:
         """End the workers that still have a call."""
         for worker in self._busy:
             worker.close()
-        self._busy.clear()
+        # Their threads may wait for room in the inbox.
+        while self._busy:
+            worker, answer = self._inbox.get()
+            if not isinstance(answer, Part):
+                self._busy.pop(worker, None)
 
     def _take_worker(self) -> Worker:
         """One that was kept, or a new one."""
@@ -195,7 +208,7 @@ class _Run:
         self._busy[worker] = index
         worker.start(self._calls[index], self._inbox)
 
-    def _next_answer(self) -> tuple[Worker, tuple[Any, BaseException | None] | None]:
+    def _next_answer(self) -> tuple[Worker, Answer]:
         """Wait for a worker; those that take too long are ended, which is an answer, too."""
         while True:
             left = min(worker.seconds_left for worker in self._busy)

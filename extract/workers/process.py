@@ -54,6 +54,10 @@ class Call:
         Of the function, sent as the arguments.
     folder
         Which relative paths start from; that of the caller.
+    parts
+        Whether the function is called with a keyword ``emit`` more: a function that sends its
+        argument to the caller at once, and waits while the caller has not taken those before.
+        That wait counts for nothing.
     """
 
     function: str
@@ -62,6 +66,14 @@ class Call:
     memory: int = 0
     keywords: Mapping[str, Any] = field(default_factory=dict)
     folder: str = field(default_factory=_current_folder)
+    parts: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """A message before the last one of a call."""
+
+    value: Any
 
 
 def send(stream: IO[bytes], message: Any) -> None:
@@ -116,7 +128,7 @@ def serve(parent: int, preload: str) -> None:
         import_module(preload)
     send(replies, None)
     while True:
-        send(replies, _answer(calls.get()))
+        send(replies, _answer(calls.get(), replies))
 
 
 def _own_streams() -> tuple[IO[bytes], IO[bytes]]:
@@ -137,15 +149,24 @@ def _read_calls(requests: IO[bytes], calls: queue.SimpleQueue[Call]) -> None:
     os._exit(0)
 
 
-def _answer(call: Call) -> tuple[Any, BaseException | None]:
-    """The value of a call, and the error that it raised."""
+def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
+    """The value of a call, and the error that it raised; its parts are sent before."""
     try:
         # What it imports is not the clip's.
         function = resolve(call.function)
         if call.folder:
             os.chdir(call.folder)
-        with _Bounds(call):
-            return function(*call.arguments, **call.keywords), None
+        with _Bounds(call) as bounds:
+            keywords = dict(call.keywords)
+            if call.parts:
+
+                def emit(value: Any) -> None:
+                    bounds.stop_clock()
+                    send(replies, Part(value))
+                    bounds.start_clock()
+
+                keywords["emit"] = emit
+            return function(*call.arguments, **keywords), None
     except MemoryError:
         limit = f"{call.memory / 2**30:.3g} GiB of memory" if call.memory else "there is memory"
         return None, OutOfMemory(f"it takes more than {limit}")
@@ -169,12 +190,21 @@ class _Bounds:
         self._call = call
         self._before: tuple[int, int] | None = None
 
-    def __enter__(self) -> None:
-        if sys.platform == "win32":
-            return
-        if self._call.seconds:
+    def start_clock(self) -> None:
+        """Set the alarm."""
+        if sys.platform != "win32" and self._call.seconds:
             # Without a handler it ends the process, also inside a library.
             signal.setitimer(signal.ITIMER_REAL, _ALARM_SHARE * self._call.seconds + 5.0)
+
+    def stop_clock(self) -> None:
+        """Put the alarm off."""
+        if sys.platform != "win32" and self._call.seconds:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+
+    def __enter__(self) -> _Bounds:
+        self.start_clock()
+        if sys.platform == "win32":
+            return self
         if self._call.memory and (used := _address_space()):
             import resource
 
@@ -184,8 +214,10 @@ class _Bounds:
                 soft = min(soft, hard)
             with suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop_clock()
         if sys.platform == "win32":
             return
         if self._before is not None:
@@ -193,8 +225,6 @@ class _Bounds:
 
             with suppress(OSError, ValueError):
                 resource.setrlimit(resource.RLIMIT_AS, self._before)
-        if self._call.seconds:
-            signal.setitimer(signal.ITIMER_REAL, 0.0)
 
 
 def _address_space() -> int:

@@ -10,6 +10,7 @@ import click
 
 from mvemo.pipeline.commands.options import FOLDER, model_option, together
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.quick_imports import imports_uncollected
 
 if TYPE_CHECKING:
     from mvemo.pipeline.prediction.inputs import NewClip
@@ -101,11 +102,6 @@ def predict(
             raise BadOption("--timeline writes a CSV file for each clip: leave --csv, --json out")
         return _timelines(clips, folder, settings, TimelineSettings(window, hop), timeline_to)
 
-    from mvemo.extract.media.isolated import start_readers
-
-    # It gets ready while this process imports what comes next.
-    start_readers()
-
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import dump_json, write_text
     from mvemo.pipeline.prediction.output import predictions_csv, predictions_table, records
@@ -131,11 +127,17 @@ def clips_and_settings(
     """The clips, and what `model_options` say: the model's folder, its public weights fetched."""
     weights = dict(map(_net_and_file, weight_files))
 
-    from mvemo.extract.training.memory import keep_freed_memory
-    from mvemo.pipeline.models.boxed import pick_model
-    from mvemo.pipeline.models.fetching import fetch_model_weights
-    from mvemo.pipeline.prediction.inputs import find_clips, modalities_of
-    from mvemo.pipeline.prediction.run import PredictSettings
+    from mvemo.extract.media.isolated import start_readers
+
+    # It gets ready while this process imports what comes next.
+    start_readers()
+
+    with imports_uncollected():
+        from mvemo.extract.training.memory import keep_freed_memory
+        from mvemo.pipeline.models.boxed import pick_model
+        from mvemo.pipeline.models.fetching import fetch_model_weights
+        from mvemo.pipeline.prediction.inputs import find_clips, modalities_of
+        from mvemo.pipeline.prediction.run import PredictSettings
 
     keep_freed_memory()
     folder, clips = pick_model(model_name), find_clips(inputs)

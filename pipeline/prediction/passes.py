@@ -1,9 +1,7 @@
-"""One pass over a clip: decoded on one thread, embedded on another, window by window."""
+"""One pass over a clip: decoded in a worker process, embedded in this one, window by window."""
 
 from __future__ import annotations
 
-import queue
-import threading
 from array import array
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,12 +12,11 @@ import numpy as np
 
 from mvemo.extract.arrays import F32, F64, U8
 from mvemo.extract.media.checks import Problem
-from mvemo.extract.media.streaming import StreamRequest, stream_clip
+from mvemo.extract.media.isolated import stream_isolated
+from mvemo.extract.media.request import StreamRequest
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan
 
-# Events that wait between the two threads: about as many seconds of sound.
-MAX_WAITING = 16
 # Seconds of one bar of the waveform, and the rate that it is made at where no net reads sound.
 BAR_SECONDS, BAR_SR = 0.1, 16000
 # Height and width of a thumbnail in pixels, and how many of them a page has.
@@ -90,6 +87,9 @@ class ClipPass:
         Of the clip, complete after the last window.
     problems
         Modality to why the clip does not have it.
+    late
+        Those of them that were found after the first window had been made: as that the file
+        is cut off, which its end alone tells.
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class ClipPass:
         self._path, self._plan, self._streams = path, plan, streams
         self.sketch = Sketch()
         self.problems: dict[str, Problem] = {}
+        self.late: dict[str, Problem] = {}
         pictures = [s for s in streams.values() if len(s.times)] if "video" in modalities else []
         count = min(MOST_THUMBNAILS, max(1, round(plan.seconds)))
         self._thumbnail_times = (np.arange(count) + 0.5) * plan.seconds / count
@@ -143,7 +144,9 @@ class ClipPass:
         reach = max((s.reach for s in self._streams.values()), default=0.0)
         done = dict.fromkeys(("audio", "video"), np.inf)
         done.update({modality: 0.0 for modality in self._modalities if self._asked(modality)})
-        for event, *values in self._events():
+        for event, *values in stream_isolated(self._path, self._request):
+            if event == "problem" and row and values[0] not in self.problems:
+                self.late[values[0]] = values[1]
             self._handle(event, values, done)
             now = min(self._now(modality, done) for modality in done)
             while row < len(self._plan.windows) and self._plan.windows[row][1] + reach <= now:
@@ -227,52 +230,6 @@ class ClipPass:
             for key, stream in self._streams.items()
             if ("audio" if stream.sr else "video") not in self.problems
         }
-
-    def _events(self) -> Iterator[tuple[Any, ...]]:
-        """What the decoding thread gives, in order; its error is raised here."""
-        events: queue.Queue[tuple[Any, ...]] = queue.Queue(MAX_WAITING)
-        stopped = threading.Event()
-
-        def put(*event: Any) -> None:
-            while not stopped.is_set():
-                try:
-                    events.put(event, timeout=0.5)
-                except queue.Full:
-                    continue
-                return
-            raise _Stopped
-
-        def decode() -> None:
-            try:
-                problems = stream_clip(
-                    self._path,
-                    self._request,
-                    lambda sr, y: put("sound", sr, y),
-                    lambda row, pictures: put("picture", row, pictures),
-                    lambda modality, problem: put("problem", modality, problem),
-                )
-                for modality, problem in problems.items():
-                    put("problem", modality, problem)
-                put("end")
-            except _Stopped:
-                pass
-            except Exception as error:
-                put("error", error)
-
-        thread = threading.Thread(target=decode, daemon=True)
-        thread.start()
-        try:
-            while (event := events.get())[0] != "end":
-                if event[0] == "error":
-                    raise event[1]
-                yield event
-        finally:
-            stopped.set()
-            thread.join()
-
-
-class _Stopped(Exception):
-    """Nobody waits for what is decoded."""
 
 
 _Readers = list[list[tuple[FeatureStream | None, int, int]]]

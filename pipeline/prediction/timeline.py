@@ -5,20 +5,20 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from mvemo.extract.errors import ExtractError
-from mvemo.extract.media.probe import probe_seconds
+from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.media.isolated import probe_isolated
 from mvemo.fuse.final.model import FinalModel
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.formats import format_of
 from mvemo.pipeline.prediction.inputs import NewClip
 from mvemo.pipeline.prediction.passes import ClipPass, Sketch
-from mvemo.pipeline.prediction.run import Prediction, predict_vectors
+from mvemo.pipeline.prediction.run import IN_WORDS, Prediction, predict_vectors
 from mvemo.pipeline.prediction.streams import Span, StreamPlan
 
 # A page lists this many turns at most, none closer to another than a window's half.
@@ -127,22 +127,34 @@ def follow_clip(
 ) -> Timeline:
     """Predict every window of a clip in one pass over it; memory does not grow with its length.
 
+    Where sound or pictures turn out to be of no use at the file's end, as of a file that is cut
+    off, the clip is followed again without them.
+
     Raises
     ------
     ExtractError
-        The file cannot be read.
+        The file cannot be read, or nothing in it is of use.
     """
     seconds = clip_seconds(clip)
     windows = settings.windows(seconds)
     step = settings.window / VIEWS_PER_WINDOW
     plan = StreamPlan(seconds, windows, view_step=step)
-    streams = maker.streams(modalities, plan)
-    clip_pass = ClipPass(clip.path, clip.start, clip.duration, plan, streams, modalities)
-    predictions = []
-    for row, vectors in clip_pass.windows():
-        name = f"{clip.file}@{windows[row][0]:g}"
-        predictions.append(predict_vectors(maker, name, vectors, clip_pass.problems))
-    return Timeline(clip.file, seconds, windows, tuple(predictions), clip_pass.sketch)
+    notes: tuple[str, ...] = ()
+    while True:
+        streams = maker.streams(modalities, plan)
+        clip_pass = ClipPass(clip.path, clip.start, clip.duration, plan, streams, modalities)
+        predictions = []
+        for row, vectors in clip_pass.windows():
+            name = f"{clip.file}@{windows[row][0]:g}"
+            made = predict_vectors(maker, name, vectors, clip_pass.problems)
+            predictions.append(replace(made, notes=(*made.notes, *notes)))
+        if not clip_pass.late:
+            return Timeline(clip.file, seconds, windows, tuple(predictions), clip_pass.sketch)
+        useless = [f"{IN_WORDS[m]}: {problem}" for m, problem in clip_pass.late.items()]
+        modalities = tuple(m for m in modalities if m not in clip_pass.problems)
+        if not modalities or not maker.predictors(modalities):
+            raise BadMedia(f"{clip.path}: {'; '.join(useless)}")
+        notes = (*notes, *(f"without {line}" for line in useless))
 
 
 def clip_seconds(clip: NewClip) -> float:
@@ -153,7 +165,7 @@ def clip_seconds(clip: NewClip) -> float:
     ExtractError
         The file cannot be read, or ends before the clip starts.
     """
-    length = probe_seconds(clip.path) - clip.start
+    length = probe_isolated(clip.path) - clip.start
     if length <= 0:
         raise ExtractError(
             f"{clip.path}: the clip starts at {clip.start:g} s, after its file's end"

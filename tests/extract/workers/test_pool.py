@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -159,6 +161,67 @@ def test_an_error_that_cannot_be_sent_is_told_by_its_words() -> None:
     (found,) = answers(call)
     assert isinstance(found.error, AttributeError)
     assert not isinstance(found.error, BadMedia)
+
+
+PARTS = """
+import os, pathlib, time
+def count(n, pause, emit):
+    for i in range(n):
+        time.sleep(pause)
+        emit(i)
+    return n
+def die(emit):
+    emit("first")
+    os.abort()
+def hang(emit):
+    emit("first")
+    time.sleep(1000)
+def flood(path, emit):
+    for i in range(200):
+        pathlib.Path(path).write_text(str(i))
+        emit(bytes(1 << 17))
+"""
+
+
+@pytest.fixture
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Name of a module whose functions emit."""
+    (tmp_path / "emitting.py").write_text(PARTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    stop_workers()
+    yield "emitting"
+    stop_workers()
+
+
+@posix
+def test_parts_come_in_order_before_the_last_and_a_death_costs_what_would_follow(
+    parts: str,
+) -> None:
+    # Far longer in all than its limit, most of which the caller takes.
+    count = Call(f"{parts}:count", (3, 0.01), seconds=0.5, parts=True)
+    found = []
+    for outcome in run_calls([count]):
+        found.append((outcome.result(), outcome.last))
+        time.sleep(0.3)
+    assert found == [(0, False), (1, False), (2, False), (3, True)]
+    for name, reason in (("die", "SIGABRT"), ("hang", "took longer than 0.2 s")):
+        part, last = run_calls([Call(f"{parts}:{name}", (), seconds=0.2, parts=True)])
+        assert (part.value, part.last) == ("first", False)
+        with pytest.raises(WorkerDied, match=reason):
+            last.result()
+
+
+def test_parts_wait_for_the_caller_and_their_worker_ends_with_its_interest(
+    parts: str, tmp_path: Path
+) -> None:
+    told = tmp_path / "told"
+    outcomes = run_calls([Call(f"{parts}:flood", (str(told),), parts=True)])
+    assert len(next(outcomes).value) == 1 << 17
+    time.sleep(0.2)
+    assert int(told.read_text()) <= pool.MAX_WAITING + 3
+    outcomes.close()
+    assert not pool._idle
+    assert answers(PID)[0].error is None
 
 
 def test_limits_grow_with_the_file() -> None:

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from stage_samples import run
 
+from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
 from mvemo.fuse.final.files import load_model
 from mvemo.pipeline.errors import BadOption
@@ -119,6 +120,17 @@ def test_a_timeline_turns_where_the_clip_does(made: Path, maker: FeatureMaker) -
     turn = turns_of(maker.model, timeline)[0]
     assert (turn.time, turn.before, turn.after) == (pytest.approx(8.0, abs=0.5), "calm", "tense")
     assert len(timeline.sketch.thumbnails) == 16
+
+
+def test_a_file_that_is_cut_off_is_found_out_at_its_end(
+    maker: FeatureMaker, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "whole.wav", sound("calm", 16.0, 0), SR)
+    whole = (tmp_path / "whole.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    settings = TimelineSettings(window=2.0, hop=2.0)
+    with pytest.raises(BadMedia, match=r"cut.wav: sound: cut off: 8\.0 of 16\.0 s decode"):
+        follow_clip(maker, NewClip("cut.wav", tmp_path / "cut.wav"), ("audio", "video"), settings)
 
 
 def test_pages_and_tables_are_written(

@@ -1,0 +1,29 @@
+"""Garbage is looked for again after the imports, also where one fails."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import pytest
+
+from mvemo.pipeline.quick_imports import imports_uncollected
+
+
+def test_garbage_is_not_looked_for_within_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "torch")
+    with pytest.raises(ModuleNotFoundError), imports_uncollected():
+        assert not gc.isenabled()
+        import mvemo.nowhere  # noqa: F401
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 0
+    gc.unfreeze()
+
+
+def test_nothing_is_done_where_torch_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", sys)
+    gc.unfreeze()
+    with imports_uncollected():
+        assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
