@@ -71,7 +71,7 @@ FLOORS = {
         "prediction_files",
     ),
     "pipeline": (
-        "errors interrupts messages provenance terminal",
+        "errors interrupts messages provenance quick_imports terminal",
         "progress",
         "input_lengths inputs settings",
         "clip_lengths clip_media clip_tables starting_weights",

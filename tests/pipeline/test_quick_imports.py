@@ -13,9 +13,16 @@ from mvemo.pipeline.quick_imports import imports_uncollected
 def test_garbage_is_not_looked_for_within_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "torch")
-    with pytest.raises(ModuleNotFoundError), imports_uncollected():
-        assert not gc.isenabled()
-        import mvemo.nowhere  # noqa: F401
+    enabled = []
+
+    def fail() -> None:
+        with imports_uncollected():
+            enabled.append(gc.isenabled())
+            raise ModuleNotFoundError
+
+    with pytest.raises(ModuleNotFoundError):
+        fail()
+    assert enabled == [False]
     assert gc.isenabled()
     assert gc.get_freeze_count() > 0
     gc.unfreeze()
