@@ -11,18 +11,26 @@ import numpy as np
 from mvemo.cache import FeatureSpec
 from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets import Net
+from mvemo.extract.nets import AudioInput, Net, SequenceInput
 from mvemo.extract.nets.parts.folding import folded
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.embedding import embed_rows
+from mvemo.extract.views import ViewSettings
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.descriptor_statistics import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
-from mvemo.pipeline.prediction.streams import Descriptors, FeatureStream, StreamPlan, net_stream
+from mvemo.pipeline.prediction.pieces import (
+    Descriptors,
+    PicturePieces,
+    Sequences,
+    SoundPieces,
+)
+from mvemo.pipeline.prediction.streams import FeatureStream, StreamPlan
+from mvemo.pipeline.prediction.whole_windows import WholePictures, WholeSound
 from mvemo.pipeline.settings import Settings, load_settings
 
 
@@ -186,3 +194,22 @@ def _statistics(spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dic
 
 def _is_net(spec: FeatureSpec) -> bool:
     return spec.extractor.startswith(NET_PREFIX)
+
+
+def net_stream(
+    net: Net, view: ViewSettings, plan: StreamPlan, settings: DescriptorSettings
+) -> FeatureStream:
+    """The stream of a net: by pieces where it has such, else window by window."""
+    pieces, net_input = net.piece_input(), net.input
+    if isinstance(net_input, SequenceInput):
+        return Sequences(net, settings)
+    if isinstance(net_input, AudioInput):
+        # A net that reads several windows of a clip has windows of its input for pieces.
+        if pieces is None and view.views == 1:
+            return WholeSound(net)
+        raw = net_input if pieces is None else pieces.raw
+        assert isinstance(raw, AudioInput)
+        return SoundPieces(net, view, raw, pieces)
+    if pieces is None and not view.rate:
+        return WholePictures(net, plan)
+    return PicturePieces(net, view, plan, pieces)

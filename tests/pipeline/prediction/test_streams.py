@@ -17,8 +17,10 @@ from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import build_net
 from mvemo.extract.views import ViewSettings
 from mvemo.fuse.descriptor_statistics import sequence_statistics
+from mvemo.pipeline.prediction.embedding import net_stream
 from mvemo.pipeline.prediction.passes import ClipPass
-from mvemo.pipeline.prediction.streams import Descriptors, StreamPlan, net_stream
+from mvemo.pipeline.prediction.pieces import Descriptors
+from mvemo.pipeline.prediction.streams import StreamPlan
 
 SECONDS, SR = 9.0, 16000
 SETTINGS = DescriptorSettings(sr=SR, n_fft=1024, hop_length=512)
