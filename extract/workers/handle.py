@@ -162,7 +162,8 @@ class Worker:
         """Send calls and pass the answers on; on a thread, so that no worker stops the pool."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        with suppress(EOFError, OSError):
+        # The last is of a pipe that was closed meanwhile, here and below.
+        with suppress(EOFError, OSError, ValueError):
             receive(self._process.stdout)
             self.ready = True
         while (given := self._calls.get()) is not None:
@@ -176,7 +177,6 @@ class Worker:
                     self._used, self._since = self._used + time.monotonic() - self._since, 0.0
                     inbox.put((self, answer))
                     self._since = time.monotonic()
-            # The last is of a pipe that was closed meanwhile.
             except (EOFError, OSError, ValueError):
                 answer = None
             inbox.put((self, answer))
