@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -104,6 +105,9 @@ def read_text(path: Path) -> str:
 def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
     """Line number and cells of each row that is not blank.
 
+    Cells are separated by commas; or by semicolons or tabs, as some spreadsheets write, where
+    the first row has no comma.
+
     Parameters
     ----------
     lines
@@ -116,7 +120,11 @@ def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
     BadText
         A quoted cell does not end, or has text behind its end.
     """
-    reader = csv.reader(lines, strict=True)
+    lines = iter(lines)
+    # Blank lines have no cells to be separated.
+    before = list(_to_first_row(lines))
+    mark = _separator(before[-1]) if before else ","
+    reader = csv.reader(itertools.chain(before, lines), strict=True, delimiter=mark)
     start = 0
     try:
         for cells in reader:
@@ -129,6 +137,21 @@ def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
         raise BadText(first + start, f"not CSV from here on: {error}") from None
 
 
+def _to_first_row(lines: Iterator[str]) -> Iterator[str]:
+    """The lines up to the first that is not blank."""
+    for line in lines:
+        yield line
+        if line.strip():
+            return
+
+
+def _separator(header: str) -> str:
+    """What separates the cells of a table with this header."""
+    if "," in header:
+        return ","
+    return next((mark for mark in ";\t" if mark in header), ",")
+
+
 def read_csv(
     path: Path, *, error: MakeError = ValueError, missing: MakeError | None = None
 ) -> list[CsvRow]:
@@ -137,7 +160,7 @@ def read_csv(
     Parameters
     ----------
     path
-        UTF-8, with or without a byte-order mark, with commas.
+        UTF-8, with or without a byte-order mark, separated as `iter_csv` has it.
     error
         Makes the exception of a file that is no such text: ``error("PATH:3: ...")``.
     missing

@@ -79,6 +79,10 @@ class LabelKind(ABC):
         """The cells of a label, one for each of `columns`."""
         return [str(part) for part in label]
 
+    def doubts(self, labels: Sequence[tuple[int, Label]]) -> list[tuple[int, str]]:
+        """What is hardly meant so in (line, label) of all rows: line and message of each."""
+        return _case_doubts(labels)
+
     @abstractmethod
     def array(self, labels: Sequence[Label], classes: Sequence[str]) -> Ints | F64:
         """The labels of clips as one array."""
@@ -175,6 +179,9 @@ class TagLabels(LabelKind):
             names = []
         return _known(names, classes, line, problems)
 
+    def doubts(self, labels: Sequence[tuple[int, Label]]) -> list[tuple[int, str]]:
+        return [*_case_doubts(labels), *_separator_doubts(labels)]
+
     def format(self, label: Label, classes: Sequence[str]) -> list[str]:
         if self.columns(classes) == ["label"]:
             return [format_names([str(tag) for tag in label], ";")]
@@ -206,6 +213,10 @@ class ValueLabels(LabelKind):
 
     task = "regression"
     numeric = True
+
+    def doubts(self, labels: Sequence[tuple[int, Label]]) -> list[tuple[int, str]]:
+        return []
+
     dtype = np.float64
     n_axes = (1, 2)
 
@@ -240,6 +251,47 @@ class ValueLabels(LabelKind):
 
     def counts(self, labels: Ints | F64, classes: Sequence[str]) -> list[str]:
         return [f"{v.min():g} to {v.max():g}, mean {v.mean():.4g}" for v in labels.T]
+
+
+def _case_doubts(labels: Sequence[tuple[int, Label]]) -> list[tuple[int, str]]:
+    """Names that differ in case alone, with the line of the rarer one."""
+    lines: dict[str, list[int]] = {}
+    for line, label in labels:
+        for name in label:
+            lines.setdefault(str(name), []).append(line)
+    by_case: dict[str, list[str]] = {}
+    for name in lines:
+        by_case.setdefault(name.casefold(), []).append(name)
+    found = []
+    for names in by_case.values():
+        usual, *others = sorted(names, key=lambda name: (-len(lines[name]), name))
+        found += [
+            (
+                lines[name][0],
+                f"label {name!r} differs from {usual!r} in case alone ({len(lines[name])} and "
+                f"{len(lines[usual])} clips): write both alike",
+            )
+            for name in others
+        ]
+    return found
+
+
+def _separator_doubts(labels: Sequence[tuple[int, Label]]) -> list[tuple[int, str]]:
+    """Tags whose parts, at another mark than ``;``, are tags or parts elsewhere."""
+    tags = {str(name): line for line, label in reversed(labels) for name in label}
+    for mark in "|,":
+        joined = {tag: [p.strip() for p in tag.split(mark)] for tag in tags if mark in tag}
+        seen = [part for parts in joined.values() for part in parts]
+        for tag, parts in joined.items():
+            if any(part in tags or seen.count(part) > 1 for part in parts):
+                return [
+                    (
+                        tags[tag],
+                        f"{tag!r} is read as one tag: tags of one clip are separated by ';', not "
+                        f"by {mark!r}",
+                    )
+                ]
+    return []
 
 
 def is_flag(cell: str) -> bool:

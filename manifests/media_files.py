@@ -13,7 +13,9 @@ from mvemo.manifests.rows import Row, inside_root
 _MISSING, _FOLDER = "no such file", "is a folder"
 
 
-def check_media(root: Path, rows: Sequence[Row], problems: Problems, *, links: bool) -> None:
+def check_media(
+    root: Path, rows: Sequence[Row], problems: Problems, *, links: bool, empty: bool = False
+) -> None:
     """Add a problem for each row whose media file is not there, or no file.
 
     Parameters
@@ -24,13 +26,15 @@ def check_media(root: Path, rows: Sequence[Row], problems: Problems, *, links: b
         Rows without a path, and paths outside of the root, have been reported.
     links
         Whether links may lead out of the root: the caller named the root.
+    empty
+        Whether a file without a byte is a problem.
     """
     if not root.is_dir():
         return  # Reported already, once for all files.
     if len(rows) > 1 and all(inside_root(row.path, root) is None for row in rows):
         return  # So was this.
     named = [row for row in rows if row.path]
-    look = _Looking(root, links)
+    look = _Looking(root, links, empty)
     faults = {path: look.fault(path) for path in dict.fromkeys(row.path for row in named)}
     if len(faults) > 1 and all(fault in (_MISSING, _FOLDER) for fault in faults.values()):
         problems.add(
@@ -48,20 +52,21 @@ def check_media(root: Path, rows: Sequence[Row], problems: Problems, *, links: b
 class _Looking:
     """Looks at files below a root; a folder's real place is looked up once."""
 
-    def __init__(self, root: Path, links: bool) -> None:
+    def __init__(self, root: Path, links: bool, empty: bool) -> None:
         self._root = os.path.join(root, "")
         self._real = os.path.join(os.path.realpath(root), "")
-        self._links = links
+        self._links, self._empty = links, empty
         self._inside: dict[str, bool] = {}
 
     def fault(self, path: str) -> str:
         """What is wrong with a path; empty where it is a file."""
         place = self._root + path
         try:
-            mode = os.lstat(place).st_mode
-            linked = stat.S_ISLNK(mode)
+            facts = os.lstat(place)
+            linked = stat.S_ISLNK(facts.st_mode)
             if linked:
-                mode = os.stat(place).st_mode
+                facts = os.stat(place)
+            mode = facts.st_mode
         except (FileNotFoundError, NotADirectoryError):
             return _MISSING
         except (OSError, ValueError) as error:
@@ -70,6 +75,8 @@ class _Looking:
             return _FOLDER
         if not stat.S_ISREG(mode):
             return "a pipe, socket or device, no file"
+        if self._empty and not facts.st_size:
+            return "the file is empty"
         if not self._links and not self._is_inside(path, linked):
             return "a link out of the media root (give --root if it is meant)"
         return ""

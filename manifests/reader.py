@@ -121,6 +121,9 @@ def check_manifest(
 ) -> list[Problem]:
     """All problems of a manifest, in order of their lines; empty for a good one.
 
+    Also what can be read and is hardly meant: names that differ in case alone, tags that hold
+    the separator of others, empty files.
+
     Parameters
     ----------
     path, root, media
@@ -157,7 +160,9 @@ def check_manifest(
     with _no_collection():
         manifest, rows = _parse(path, problems, _Given(root))
     if media:
-        check_media(manifest.root, rows, problems, links=root is not None)
+        check_media(manifest.root, rows, problems, links=root is not None, empty=True)
+    for line, message in label_kind(manifest.task).doubts([(r.line, r.label) for r in rows]):
+        problems.add(line, message)
     if infer_groups:
         _check_sources(rows, problems)
     return problems.in_order()
@@ -337,8 +342,13 @@ def _place_columns(table: Table, columns: _Columns, problems: Problems) -> dict[
     missing = [key for key in columns.required if key not in columns.mapped and key not in names]
     if missing:
         hint = ""
-        if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
+        if len(names) == 1 and "|" in names[0]:
             hint = "; cells must be separated by commas"
+        elif "path" in missing:
+            hint = (
+                "; of a table with other names `mvemo manifest import FILE --column path=NAME` "
+                "makes a manifest"
+            )
         listed = ", ".join(map(repr, missing))
         problems.add(line, f"the header has no column {listed}; it has {names}{hint}")
     return place if all(key in place for key in columns.required) else None

@@ -46,6 +46,27 @@ def clip_lengths(
     return seconds
 
 
+def starts_past_end(manifest: Manifest) -> list[str]:
+    """A line for each clip that starts after its file's end; files that cannot be read are told.
+
+    Parameters
+    ----------
+    manifest
+        With media; only files of clips with a start are measured.
+    """
+    started = tuple(clip for clip in manifest.clips if clip.start > 0)
+    lines: list[str] = []
+    lengths = _file_lengths(replace(manifest, clips=started), lines.append)
+    for clip in started:
+        length = lengths[clip.path]
+        if length is not None and clip.start >= length:
+            lines.append(
+                f"clip {clip.clip_id!r} starts at {clip.start:g} s, but its file ends at "
+                f"{length:.2f} s"
+            )
+    return lines
+
+
 def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
     """Cut segments that end a little after their file, and refuse those that lie beyond it.
 

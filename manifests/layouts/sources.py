@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import posixpath
 import re
+from collections.abc import Callable
 
+from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.model import Manifest
 
 # `Exciting_MV_3GPP(57)-3-of-8`: the names that tools for dividing long videos write.
@@ -56,7 +58,50 @@ def source_of(path: str) -> str:
     return f"{parent}/{source}" if source.isdigit() and parent else source
 
 
-def with_inferred_groups(manifest: Manifest) -> Manifest:
-    """The manifest with every group replaced by the source that the file name names."""
-    clips = tuple(dataclasses.replace(c, group=source_of(c.path)) for c in manifest.clips)
+def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
+    """The manifest with every group replaced by the source that the file name names.
+
+    Parameters
+    ----------
+    manifest
+        Of any clips.
+    pattern
+        Regular expression with one group in parentheses, the source, searched in the path
+        without its suffix; clips whose path has no match keep their group. Empty:
+        `source_of`.
+
+    Raises
+    ------
+    BadManifest
+        The pattern is none, has no group, or no path matches it.
+    """
+    find = _finder(pattern) if pattern else source_of
+    groups = [find(clip.path) for clip in manifest.clips]
+    if not any(groups):
+        raise BadManifest(
+            f"no path matches the pattern {pattern!r} of groups, as {manifest.clips[0].path!r}"
+        )
+    clips = tuple(
+        dataclasses.replace(clip, group=group or clip.group)
+        for clip, group in zip(manifest.clips, groups, strict=True)
+    )
     return dataclasses.replace(manifest, clips=clips)
+
+
+def _finder(pattern: str) -> Callable[[str], str]:
+    """The function of a path that gives the text in a pattern's group; empty without one."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise BadManifest(f"the pattern {pattern!r} of groups is none: {error}") from None
+    if expression.groups != 1:
+        raise BadManifest(
+            f"the pattern {pattern!r} of groups has {expression.groups} groups in parentheses: "
+            r"write one, the source, as '(.+)_\d+'"
+        )
+
+    def find(path: str) -> str:
+        match = expression.search(posixpath.splitext(path)[0])
+        return (match[1] or "") if match else ""
+
+    return find

@@ -49,6 +49,13 @@ _drop = click.option(
 _infer = click.option(
     "--infer-groups", is_flag=True, help="Group clips by names like X-k-of-n: source X."
 )
+_pattern = click.option(
+    "--group-pattern",
+    metavar="PATTERN",
+    default="",
+    help="Group clips by a regular expression on their paths without suffix; what is in its "
+    "parentheses is the group, as in '(.+)_part'.",
+)
 _name = click.option("--name", help="Of the manifest, for reports.")
 _no_media = click.option(
     "--no-media", is_flag=True, help="Do not check whether the media files exist."
@@ -71,6 +78,7 @@ def manifest() -> None:
 @click.argument("folder", type=PATH)
 @click.option("--out", type=PATH, help="File to write.  [default: FOLDER/manifest.csv]")
 @_infer
+@_pattern
 @click.option("--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True)
 @click.option("--channel", type=click.Choice(CHANNELS), help="RAVDESS: only this vocal channel.")
 @click.option(
@@ -108,6 +116,8 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     )
     _note(scanned.notes())
     clips = scanned.manifest
+    if options["group_pattern"]:
+        clips = with_inferred_groups(clips, options["group_pattern"])
     if any(clip.duration is not None for clip in clips.clips):
         from mvemo.pipeline.clip_lengths import fit_segments
 
@@ -150,6 +160,13 @@ def check(
         click.echo(f"{file}: {n_problems} problem{'s' * (n_problems > 1)}", err=True)
         raise click.exceptions.Exit(2)
     clips = read_manifest(file, root=root, media=False)
+    if not no_media and any(clip.start > 0 for clip in clips.clips):
+        from mvemo.pipeline.clip_lengths import starts_past_end
+
+        if past := starts_past_end(clips):
+            for line in past:
+                click.echo(f"{file}: {line}", err=True)
+            raise click.exceptions.Exit(2)
     _summarise(clips)
     if duplicates and _n_duplicates(clips):
         raise click.exceptions.Exit(1)
@@ -224,6 +241,7 @@ def _column_names(
 @root_option
 @_no_media
 @_infer
+@_pattern
 @_scheme
 @_drop
 @_name
@@ -249,8 +267,8 @@ def import_(
         name=options["name"],
         media=not options["no_media"],
     )
-    if options["infer_groups"]:
-        clips = with_inferred_groups(clips)
+    if options["infer_groups"] or options["group_pattern"]:
+        clips = with_inferred_groups(clips, options["group_pattern"])
     _save(_map_labels(clips, options), out)
 
 

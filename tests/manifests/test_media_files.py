@@ -14,7 +14,7 @@ from mvemo.manifests import BadManifest, check_manifest, read_manifest, scan_cli
 def clips(folder: Path, *names: str) -> Path:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+        (folder / name).write_bytes(b"x")
     return folder
 
 

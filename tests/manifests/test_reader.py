@@ -21,7 +21,7 @@ from mvemo.manifests import (
 def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
     for name in media:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
+        (folder / name).write_bytes(b"x")
     path = folder / "m.csv"
     path.write_text(text, encoding="utf-8", newline="")
     return path
@@ -153,7 +153,7 @@ def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -
         ("", 0, "the file is empty"),
         ("path,label\n", 0, "no clips"),
         ("a.mp4,sad\nb.mp4,happy\n", 1, "the header has no column 'path', 'label'"),
-        ("path;label\na;x\n", 1, "separated by commas"),
+        ("path|label\na|x\n", 1, "separated by commas"),
         ("path\na\nb\n", 1, "no column 'label'"),
         ("path,label,path\na,x,a\n", 1, "column 'path' occurs twice"),
         ("# task: sorting\npath,label\na,x\nb,y\n", 1, "unknown task 'sorting'"),
@@ -354,3 +354,40 @@ def test_written_and_read_back_it_is_the_same(
     assert again == manifest
     assert again.digest == manifest.digest
     assert np.array_equal(again.labels, manifest.labels)
+
+
+def test_what_is_hardly_meant_is_found_by_check_alone(tmp_path):
+    path = save(tmp_path, "path,label\na.mp3,Calm\nb.mp3,calm\nc.mp3,calm\nd.mp3,tense\n")
+    ((line, message),) = problems(path, media=False)
+    assert line == 2
+    assert message.startswith("label 'Calm' differs from 'calm' in case alone (1 and 2 clips)")
+    assert read_manifest(path, media=False).classes == ("Calm", "calm", "tense")
+    head = "# mvemo manifest 1\n# task: multilabel\npath,label\n"
+    path = save(tmp_path, head + "a.mp3,calm|dark\nb.mp3,dark\nc.mp3,fast;dark\n")
+    ((line, message),) = problems(path, media=False)
+    assert (line, "not by '|'" in message) == (4, True)
+    path = save(tmp_path, head + 'a.mp3,"rock, pop"\nb.mp3,dark\n')
+    assert problems(path, media=False) == []
+    path = save(tmp_path, head + 'a.mp3,"rock, pop"\nb.mp3,"pop,dark"\n')
+    assert "not by ','" in problems(path, media=False)[0][1]
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_semicolons_and_tabs_separate_cells_where_no_comma_does(tmp_path, mark):
+    text = "path,label\nx, y.mp3,calm\nb.mp3,tense\n".replace(",", mark).replace(f"x{mark}", "x,")
+    manifest = read_manifest(save(tmp_path, text), media=False)
+    assert [clip.path for clip in manifest.clips] == ["x, y.mp3", "b.mp3"]
+    assert manifest.classes == ("calm", "tense")
+
+
+def test_a_missing_path_column_points_to_import(tmp_path):
+    path = save(tmp_path, "file,label\na.mp3,calm\nb.mp3,tense\n")
+    assert "mvemo manifest import FILE --column path=NAME" in problems(path, media=False)[0][1]
+
+
+def test_empty_files_are_found_by_check(tmp_path):
+    (tmp_path / "a.mp3").touch()
+    (tmp_path / "b.mp3").write_bytes(b"x")
+    path = save(tmp_path, "path,label\na.mp3,calm\nb.mp3,tense\n")
+    ((line, message),) = problems(path)
+    assert (line, message.startswith("the file is empty: ")) == (2, True)

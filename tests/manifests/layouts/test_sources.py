@@ -1,12 +1,21 @@
 """Sources told by file names."""
 
 import csv
+import re
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
-from mvemo.manifests import Clip, Manifest, infer_group, source_of, with_inferred_groups
+from mvemo.manifests import (
+    BadManifest,
+    Clip,
+    Manifest,
+    infer_group,
+    read_manifest,
+    source_of,
+    with_inferred_groups,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,3 +60,18 @@ def test_the_real_clips_are_grouped_as_their_index_groups_them(shared_data: Path
         theirs[row["source_group"]].add(i)
         ours[source_of(row["file"])].add(i)
     assert sorted(map(sorted, ours.values())) == sorted(map(sorted, theirs.values()))
+
+
+def test_groups_by_a_pattern_of_ones_own(tmp_path):
+    table = tmp_path / "m.csv"
+    table.write_text("path,label\nx/song1_a.mp3,calm\nx/song1_b.mp3,calm\nother.mp3,tense\n")
+    manifest = read_manifest(table, media=False)
+    grouped = with_inferred_groups(manifest, r"([^/]+)_[ab]$")
+    assert grouped.groups == ("song1", "song1", "other")
+    for pattern, message in (
+        ("(", "is none: "),
+        ("song", "has 0 groups in parentheses"),
+        ("(zzz)", "no path matches the pattern '(zzz)' of groups, as 'x/song1_a.mp3'"),
+    ):
+        with pytest.raises(BadManifest, match=re.escape(message)):
+            with_inferred_groups(manifest, pattern)

@@ -116,7 +116,7 @@ def test_check_names_the_root_once_where_every_path_leaves_it(tmp_path: Path) ->
     assert len(str(caught.value).splitlines()) == 1
     media.mkdir()
     for i in range(136):
-        (media / f"{i}.mp4").touch()
+        (media / f"{i}.mp4").write_bytes(b"x")
     assert run("check", path, "--root", media).exit_code == 0
 
 
@@ -236,3 +236,23 @@ def test_folds_are_kept_when_clips_go(tmp_path: Path) -> None:
     done = run(*fewer, "--keep", old, "--force", "--seed", 1)
     assert isinstance(done.exception, BadOption)
     assert "has 3 folds of seed 0: ask for the same with --k 3 --seed 0" in str(done.exception)
+
+
+def test_a_clip_that_starts_after_its_files_end_is_found(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, [0.0] * 8000, 8000)
+    table = tmp_path / "m.csv"
+    table.write_text("path,label,start,duration\na.wav,calm,0.5,0.5\nb.wav,tense,3,1\n")
+    done = run("check", table)
+    assert done.exit_code == 2
+    assert f"{table}: clip 'b' starts at 3 s, but its file ends at 1.00 s" in done.stderr
+    assert run("check", table, "--no-media").exit_code == 0
+
+
+def test_groups_by_a_pattern(tmp_path: Path) -> None:
+    table = tmp_path / "m.csv"
+    table.write_text("path;label\nsong1_a.mp3;calm\nsong1_b.mp3;calm\ntwo_a.mp3;tense\n")
+    out = tmp_path / "out.csv"
+    done = run("import", table, "--no-media", "--group-pattern", r"(.+)_[ab]", "--out", out)
+    assert done.exit_code == 0, done.output
+    assert read_manifest(out, media=False).groups == ("song1", "song1", "two")
