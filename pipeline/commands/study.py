@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 TAILS = ("half", "join", "drop")
 
 
-def study_options(runs: int) -> Callable[[Callable[..., int]], Callable[..., int]]:
+def study_options(
+    runs: int, profile: str = "paper"
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Argument and options that every study has, and its default number of runs."""
     return together(
         [
@@ -44,7 +46,10 @@ def study_options(runs: int) -> Callable[[Callable[..., int]], Callable[..., int
             ),
             work_option,
             click.option(
-                "--profile", default="paper", show_default=True, help="paper, demo or a TOML file."
+                "--profile",
+                default=profile,
+                show_default=True,
+                help="paper, demo, best, or a TOML file.",
             ),
             set_option,
             folds_option("6"),
@@ -390,3 +395,49 @@ def optimizers(nets: tuple[str, ...], rate_scale: float, **options: Any) -> int:
         nets=nets,
         rate_scale=rate_scale,
     )
+
+
+@study.command()
+@study_options(runs=1)
+@click.option(
+    "--nets",
+    callback=lambda context, parameter, value: value and _some_nets(context, parameter, value),
+    help="Those that are trained.  [default: the profile's]",
+)
+def protocols(nets: tuple[str, ...] | None, **options: Any) -> int:
+    """How far the usual protocol flatters: shared, crossfit, frozen, shuffled labels.
+
+    One head on the embeddings of all nets, on the same clips and folds. The frozen nets are
+    those of --profile pretrained whose weights have been fetched.
+
+    \b
+    Example:
+      mvemo study protocols clips.csv --out study --profile demo
+    """
+    from mvemo.pipeline.studies.protocols import run_protocols
+
+    return _conduct(lambda s: run_protocols(s, nets=nets or ()), options, nets=nets)
+
+
+@study.command()
+@study_options(runs=1, profile="best")
+@net_option("musicnn")
+@click.option(
+    "--parts",
+    default="",
+    help="Parts to leave out in turn, comma-separated.  [default: all of the recipe]",
+)
+def recipes(net: str, parts: str, **options: Any) -> int:
+    """What each part of today's way of fine-tuning is worth on one net.
+
+    The full recipe of the profile, the same without each part, the papers' recipe, and the
+    net as it is with a linear head.
+
+    \b
+    Example:
+      mvemo study recipes clips.csv --out study --net musicnn --folds 3
+    """
+    from mvemo.pipeline.studies.recipes import run_recipes
+
+    names = comma_separated(parts)
+    return _conduct(lambda s: run_recipes(s, net=net, parts=names), options, net=net, parts=names)

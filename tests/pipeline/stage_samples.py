@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
-from mvemo.manifests import Manifest, write_manifest
+from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.manifests.demo import make_demo
 from mvemo.pipeline import cli
 
@@ -52,3 +55,21 @@ def rewrite(manifest: Manifest, path: Path) -> Path:
     """Write a changed manifest beside its media."""
     write_manifest(manifest, path)
     return path
+
+
+def make_chords(folder: Path, n_clips: int) -> Path:
+    """Manifest of chords of 50 ms whose labels are shuffled over the clips; each its own group."""
+    rng, sr = np.random.default_rng(0), 16000
+    t = np.arange(sr // 20) / sr
+    clips = []
+    for i in range(n_clips):
+        hertz = np.exp(rng.uniform(np.log(60), np.log(7000), 3))
+        loudness = rng.uniform(0.02, 0.3, 3)
+        wave = loudness @ np.sin(2 * np.pi * hertz[:, None] * t)
+        soundfile.write(folder / f"{i}.wav", wave, sr)
+        clips.append(Clip(f"c{i}", f"{i}.wav", ("abcd"[i % 4],), f"g{i}"))
+    whole = Manifest("chords", "multiclass", tuple("abcd"), tuple(clips), folder)
+    order = rng.permutation(n_clips)
+    mixed = [replace(c, label=clips[o].label) for c, o in zip(clips, order, strict=True)]
+    write_manifest(replace(whole, clips=tuple(mixed)), folder / "m.csv")
+    return folder / "m.csv"

@@ -8,18 +8,15 @@ are far above chance all the same; nets fine-tuned without the tested fold are a
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
-from stage_samples import run
+from stage_samples import make_chords, run
 
 from mvemo.cache import open_cache
-from mvemo.manifests import Clip, Manifest, write_manifest
 
-N, CLASSES, SR = 72, 4, 16000
+N, CLASSES = 72, 4
 # Steps after which a net knows all clips, or two folds of three, by heart.
 ITERATIONS = {"shared": 120, "crossfit": 60}
 CHANCE = 1 / CLASSES
@@ -45,21 +42,7 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def shuffled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Manifest of chords whose labels are shuffled over the clips; each its own group."""
-    folder = tmp_path_factory.mktemp("chords")
-    rng = np.random.default_rng(0)
-    t = np.arange(SR // 20) / SR
-    clips = []
-    for i in range(N):
-        hertz = np.exp(rng.uniform(np.log(60), np.log(7000), 3))
-        loudness = rng.uniform(0.02, 0.3, 3)
-        wave = loudness @ np.sin(2 * np.pi * hertz[:, None] * t)
-        soundfile.write(folder / f"{i}.wav", wave, SR)
-        clips.append(Clip(f"c{i}", f"{i}.wav", ("abcd"[i % CLASSES],), f"g{i}"))
-    whole = Manifest("chords", "multiclass", tuple("abcd"), tuple(clips), folder)
-    order = rng.permutation(N)
-    mixed = [replace(c, label=clips[o].label) for c, o in zip(clips, order, strict=True)]
-    write_manifest(replace(whole, clips=tuple(mixed)), folder / "m.csv")
-    return folder / "m.csv"
+    return make_chords(tmp_path_factory.mktemp("chords"), N)
 
 
 def extracted(manifest: Path, work: Path, protocol: str) -> Path:

@@ -1,0 +1,68 @@
+"""How much better one of two is that predicted the same clips out of fold, with an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
+from mvemo.fuse.statistics.resamples import Resamples, percentile_interval, resample_groups
+from mvemo.pipeline.studies.comparison import Compared
+from mvemo.pipeline.studies.scores import Labels
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two primary metrics.
+
+    Parameters
+    ----------
+    value
+        Of the first less of the second, mean over folds and repeats.
+    low, high
+        Its 95 % interval: both are scored on the same resamples of groups.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def difference(
+    labels: Labels, first: Compared, second: Compared, folds: Sequence[Ints]
+) -> Difference | None:
+    """The first less the second, over the clips that both predicted; None where one diverged.
+
+    Parameters
+    ----------
+    labels
+        Of all clips.
+    first, second
+        As of `compare`, of the same folds.
+    folds
+        int64 (clips,) for each repeat.
+    """
+    if first.divergence or second.divergence:
+        return None
+    resamples = resample_groups(list(labels.groups))
+    values, shares = [], []
+    for run, assignment in enumerate(folds):
+        pair = np.stack([each.runs[run].outputs for each in (first, second)])
+        pair[:, ~np.isfinite(pair).all(axis=(0, 2))] = np.nan
+        of_pair, resampled = _scores(labels, pair, assignment, resamples)
+        values.append(of_pair[0] - of_pair[1])
+        shares.append(resampled[0] - resampled[1])
+    low, high = percentile_interval(mean_finite(np.stack(shares), axis=0))
+    return Difference(mean_of_finite(np.array(values)), float(low), float(high))
+
+
+def _scores(labels: Labels, pair: F64, folds: Ints, resamples: Resamples) -> tuple[F64, F64]:
+    """The primary metric of two, float64 (2,), and on each resample, float64 (2, resamples)."""
+    task, k = labels.task, int(folds.max()) + 1
+    values = [
+        mean_of_finite(task.primary_per_fold(labels.y_true, outputs, folds, k)) for outputs in pair
+    ]
+    return np.array(values), task.resample_primary(labels.y_true, pair, folds, k, resamples)

@@ -1,0 +1,133 @@
+"""Heads on nets' embeddings in a study, under any protocol: what stage two does, in short."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mvemo.extract.nets import NETS
+from mvemo.extract.settings import NetSettings
+from mvemo.extract.training.devices import pick_device
+from mvemo.extract.training.embedding import embed_rows
+from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
+from mvemo.fuse.arrays import Ints
+from mvemo.fuse.clips import Clips
+from mvemo.fuse.features import Matrix, matrix_of
+from mvemo.fuse.heads.fitting import Fit, fit_heads
+from mvemo.fuse.models import models_of
+from mvemo.manifests import Manifest
+from mvemo.pipeline.messages import tell_outline
+from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.crossfit import FoldPredictions
+from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.scores import Labels
+
+
+@dataclass(frozen=True)
+class HeadJob:
+    """One head on the embeddings of one net or several, cross-validated.
+
+    Parameters
+    ----------
+    plans
+        The nets.
+    protocol
+        How they are trained: ``crossfit``, ``shared`` or ``frozen``.
+    manifest
+        Its labels are what nets and heads learn.
+    title
+        For the progress bar.
+    """
+
+    plans: tuple[NetSettings, ...]
+    protocol: str
+    manifest: Manifest
+    title: str
+
+
+def predict_by_heads(
+    study: Study, media: StudyMedia, job: HeadJob, run: int, folds: Ints
+) -> FoldPredictions:
+    """Embed all clips, and predict each fold by a head fitted on the embeddings of the others.
+
+    Under ``crossfit`` the embeddings of a fold's head are of nets trained without the fold.
+    Under ``shared`` they are of nets that were trained on all clips, tested ones among them:
+    that is optimistic, and here to be seen.
+
+    Parameters
+    ----------
+    study
+        Seed, device, precision and the heads' settings are its.
+    media
+        Of the clips.
+    job
+        Nets and protocol.
+    run
+        Repeat.
+    folds
+        int64 (clips,).
+    """
+    n_nets = len(np.unique(folds)) if job.protocol == "crossfit" else 1
+    # Net to fold to its embeddings; fold None for nets that are the same for all.
+    tables: dict[str, dict[int | None, Matrix]] = {}
+    with Progress(job.title, len(job.plans) * n_nets, "net") as bar:
+        for plan in job.plans:
+            tables[plan.name] = {}
+            for trained in _train(study, media, job, plan, run, folds, bar):
+                tables[plan.name][trained.spec.fold] = _embed(study, media, plan, trained)
+                bar.step()
+    labels = Labels.of(job.manifest)
+    clips = Clips(labels.task, labels.y_true, labels.groups, folds, len(labels.names), seed=run)
+    # The last has all of them.
+    model = models_of({plan.name: NETS[plan.name].modality for plan in job.plans})[-1]
+    outputs = np.full((len(folds), len(labels.names)), np.nan)
+    for fold in np.unique(folds[folds >= 0]).tolist():
+        matrices = {
+            net: of_folds[fold] if fold in of_folds else of_folds[None]
+            for net, of_folds in tables.items()
+        }
+        test = folds == fold
+        head = study.settings.fuse.head
+        fit = Fit(model, fold, train=~test, C=head.C, predict=test)
+        outputs[test] = fit_heads([fit], matrices, clips, head)[1][0]
+    return FoldPredictions(outputs)
+
+
+def _train(
+    study: Study,
+    media: StudyMedia,
+    job: HeadJob,
+    plan: NetSettings,
+    run: int,
+    folds: Ints,
+    bar: Progress,
+) -> Iterator[TrainedNet]:
+    settings = study.settings.extract.run
+    return train_nets(
+        plan,
+        TrainingClips(job.manifest, media.digests, media.usable(plan), folds),
+        replace(settings, protocol=job.protocol, seed=settings.seed + run),
+        batches=lambda net: media.batches(net, plan.view),
+        jobs=study.work / "nets",
+        on_epoch=lambda label, epoch, epochs, loss: bar.note(f"{label} epoch {epoch}/{epochs}"),
+        on_report=tell_outline,
+    )
+
+
+def _embed(study: Study, media: StudyMedia, plan: NetSettings, trained: TrainedNet) -> Matrix:
+    """Embeddings of all clips; those that the net cannot read are missing."""
+    rows = np.flatnonzero(media.usable(plan)).tolist()
+    values = np.full((len(media.manifest), trained.spec.dim), np.nan, dtype=np.float32)
+    for batch, embeddings in embed_rows(
+        trained.net,
+        media.batches(trained.net, plan.view),
+        rows,
+        batch_size=study.settings.extract.embed_batch,
+        device=pick_device(study.settings.extract.run.device),
+        precision=study.settings.extract.run.precision,
+    ):
+        values[list(batch)] = embeddings
+    return matrix_of(values)

@@ -1,0 +1,186 @@
+"""How far the usual protocol flatters: the same clips, folds and heads under each protocol.
+
+PL20 fine-tunes its nets on the clips that its heads are then tested on (3.3 and 3.4). What
+that adds is measured here, and shown by shuffled labels, of which nothing can be known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mvemo.extract.pretrained import find_weights
+from mvemo.extract.settings import FETCHED, NetSettings
+from mvemo.fuse.arrays import Ints
+from mvemo.fuse.report.published import PL20_TABLE_3, SOURCES
+from mvemo.manifests import Manifest
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.studies.comparison import (
+    INTERVAL_NOTE,
+    OTHERS,
+    Compared,
+    Variant,
+    compare,
+    comparison_table,
+    divergence_notes,
+    score_plot,
+)
+from mvemo.pipeline.studies.core import Study, with_permuted_labels
+from mvemo.pipeline.studies.crossfit import FoldPredictions
+from mvemo.pipeline.studies.differences import difference
+from mvemo.pipeline.studies.embedded import HeadJob, predict_by_heads
+from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.output import StudyResult
+from mvemo.pipeline.studies.scores import Labels
+from mvemo.pipeline.studies.tables import PERCENT, Column
+
+# Names of protocols in the table.
+SHARED = "shared: nets saw the test clips"
+CROSSFIT = "crossfit: nets never saw them"
+FROZEN = "frozen: nothing is trained here"
+SHUFFLED = "shuffled labels"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A bar: a protocol, its nets, and whose labels are learnt."""
+
+    name: str
+    protocol: str
+    plans: tuple[NetSettings, ...]
+    shuffled: bool = False
+
+
+def run_protocols(study: Study, *, nets: Sequence[str] = ()) -> StudyResult:
+    """Score one head on all nets' embeddings under ``shared``, ``crossfit`` and ``frozen``.
+
+    The first two also with shuffled labels. Folds and heads are the same throughout.
+
+    Parameters
+    ----------
+    study
+        Of the clips.
+    nets
+        Those that are trained; the profile's where none is named. ``frozen`` has those of the
+        profile ``pretrained`` whose weights are here, at their published sizes.
+    """
+    asked = [study.plan(net) for net in nets or study.settings.extract.nets]
+    public = frozen_plans()
+    media = study.media([*asked, *public])
+    notes: list[str] = []
+    trained, frozen = (_readable(media, plans, notes) for plans in (asked, public))
+    if not trained:
+        raise BadOption(f"{study.manifest.name}: no clip has sound or pictures for these nets")
+    rows = [_Row(SHARED, "shared", trained), _Row(CROSSFIT, "crossfit", trained)]
+    if frozen:
+        rows.append(_Row(FROZEN, "frozen", frozen))
+    else:
+        notes.append(
+            "There is no frozen row: no public weights are here that clips can be read for; "
+            "'mvemo weights get all' fetches them."
+        )
+    rows += [
+        _Row(f"{SHUFFLED}, shared", "shared", trained, shuffled=True),
+        _Row(f"{SHUFFLED}, crossfit", "crossfit", trained, shuffled=True),
+    ]
+    compared = _compare(study, media, rows)
+    return _result(study, media, compared, notes)
+
+
+def frozen_plans() -> list[NetSettings]:
+    """The nets of the profile ``pretrained`` whose weights have been fetched."""
+    settings = load_settings("pretrained")
+    return [
+        replace(settings.nets[net], weights=FETCHED)
+        for net in settings.extract.nets
+        if find_weights(net) is not None
+    ]
+
+
+def _readable(
+    media: StudyMedia, plans: Sequence[NetSettings], notes: list[str]
+) -> tuple[NetSettings, ...]:
+    """The plans whose modality some clip has, with a note on each of the others."""
+    absent = [plan.name for plan in plans if not media.usable(plan).any()]
+    if absent:
+        notes.append(f"No clip has what is read by {', '.join(absent)}, which are left out.")
+    return tuple(plan for plan in plans if plan.name not in absent)
+
+
+def _compare(study: Study, media: StudyMedia, rows: Sequence[_Row]) -> list[Compared]:
+    """Every row on the same folds; those of shuffled labels scored against these."""
+    seed = study.settings.extract.run.seed
+    # Another shuffle than --permute-labels makes, which may have been asked for as well.
+    shuffled = with_permuted_labels(media.manifest, seed + 1)
+    folds = study.folds_of_runs()
+    compared = []
+    for manifest, wanted in ((media.manifest, False), (shuffled, True)):
+        variants = [_variant(study, media, row, manifest) for row in rows if row.shuffled == wanted]
+        compared += compare(variants, manifest, folds)
+    return compared
+
+
+def _variant(study: Study, media: StudyMedia, row: _Row, manifest: Manifest) -> Variant:
+    job = HeadJob(row.plans, row.protocol, manifest, title=row.name)
+
+    def predict(run: int, folds: Ints) -> FoldPredictions:
+        return predict_by_heads(study, media, job, run, folds)
+
+    # PL20's figure is of its own protocol, and of its own labels.
+    known = PL20_TABLE_3["integrated"].accuracy if row.name == SHARED else None
+    cells = (row.name, ", ".join(plan.name for plan in row.plans))
+    return Variant(row.name, predict, cells, (known,), known)
+
+
+def _result(
+    study: Study, media: StudyMedia, compared: list[Compared], notes: Sequence[str]
+) -> StudyResult:
+    labels = Labels.of(media.manifest)
+    table = comparison_table(
+        "scores",
+        "One head on the embeddings of all nets, by protocol",
+        compared,
+        labels=labels,
+        first=(Column("protocol"), Column("nets")),
+        measures=("score", "low", "high", "sd", OTHERS, "baseline"),
+        published=(Column("PL20 Table 3, integrated", PERCENT, published=True),),
+    )
+    bars = [each.bar() for each in compared]
+    title = f"{labels.task.primary_title.capitalize()} by protocol: same clips, folds and heads"
+    return StudyResult(
+        name="protocols",
+        title="How far the protocol flatters",
+        tables=(table,),
+        plots=(score_plot("scores", title, bars, compared, labels),),
+        notes=(
+            INTERVAL_NOTE,
+            *_findings(study, labels, compared),
+            *notes,
+            *divergence_notes(compared),
+        ),
+        sources=(SOURCES["PL20"],),
+    )
+
+
+def _findings(study: Study, labels: Labels, compared: Sequence[Compared]) -> list[str]:
+    """What shared adds to crossfit, in words; of true labels and of shuffled ones."""
+    of_name = {each.variant.name: each for each in compared}
+    unit, places = (100, 1) if labels.task.in_percent else (1, 3)
+    notes = []
+    for what, shared, crossfit in (
+        ("true labels", SHARED, CROSSFIT),
+        (SHUFFLED, f"{SHUFFLED}, shared", f"{SHUFFLED}, crossfit"),
+    ):
+        pair = (of_name[shared], of_name[crossfit])
+        if what == SHUFFLED:
+            seed = study.settings.extract.run.seed
+            labels = Labels.of(with_permuted_labels(study.manifest, seed + 1))
+        gap = difference(labels, *pair, study.folds_of_runs())
+        if gap is not None:
+            value, low, high = (f"{unit * x:+.{places}f}" for x in (gap.value, gap.low, gap.high))
+            notes.append(
+                f"Of {what}, nets that saw the test clips add {value} to "
+                f"{labels.task.primary_title} (95 % interval {low} to {high})."
+            )
+    return notes

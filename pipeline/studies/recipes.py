@@ -1,0 +1,192 @@
+"""What each part of today's way of fine-tuning is worth on one net, out of fold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mvemo.extract.nets import NETS, default_settings
+from mvemo.extract.settings import NetSettings
+from mvemo.fuse.arrays import Ints
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.starting_weights import fetch_missing_weights
+from mvemo.pipeline.studies.comparison import (
+    INTERVAL_NOTE,
+    OTHERS,
+    Compared,
+    Variant,
+    compare,
+    comparison_table,
+    divergence_notes,
+    net_predictor,
+    score_plot,
+)
+from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.crossfit import FoldPredictions
+from mvemo.pipeline.studies.differences import difference
+from mvemo.pipeline.studies.embedded import HeadJob, predict_by_heads
+from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.output import StudyResult
+from mvemo.pipeline.studies.scores import Labels
+from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
+
+# Part -> the settings without it; of the recipe, and of the training around it.
+PARTS: Mapping[str, Mapping[str, Any]] = {
+    "probe": {"probe": False},
+    "warmup": {"warmup": 0.0},
+    "cosine": {"cosine": False},
+    "clip_norm": {"clip_norm": 0.0},
+    "layer_decay": {"layer_decay": 1.0},
+    "freeze_norm": {"freeze_norm": False},
+    "average": {"average": 0.0},
+    "augment": {"augment": False},
+    "mixup": {"mixup": 0.0},
+    "weight_decay": {"weight_decay": 0.0},
+}
+FULL = "full recipe"
+PAPERS = "the papers' recipe"
+FROZEN = "frozen, linear head"
+
+
+def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyResult:
+    """Cross-fit a net with its whole recipe, without each part in turn, and not at all.
+
+    Parameters
+    ----------
+    study
+        Of the clips; its profile has the recipe.
+    net
+        Its name.
+    parts
+        Of `PARTS`: those that are left out in turn; all that the recipe has where none is
+        named.
+
+    Raises
+    ------
+    BadOption
+        The net has no recipe in the profile, or not the part that is named.
+    """
+    (plan,), notes = fetch_missing_weights([study.plan(net)], study.settings)
+    plans = {FULL: plan}
+    for part in chosen_parts(plan, parts):
+        plans[f"without {part}"] = without(plan, part)
+    plans[PAPERS] = replace(plan, train=papers_training(plan))
+    media = study.media([plan])
+    variants = [_trained(study, media, name, each) for name, each in plans.items()]
+    if plan.weights or NETS[net].brings_weights:
+        variants.append(_frozen(study, media, plan))
+    else:
+        notes.append(f"{net} starts from random weights here: there is no frozen row.")
+    compared = compare(variants, media.manifest, study.folds_of_runs())
+    labels = Labels.of(media.manifest)
+    table = _with_differences(
+        comparison_table(
+            "scores",
+            f"{net}: what each part of the recipe is worth, out of fold",
+            compared,
+            labels=labels,
+            first=(Column("recipe"),),
+            measures=("score", "low", "high", "sd", OTHERS, "baseline"),
+            published=(),
+        ),
+        study,
+        labels,
+        compared,
+    )
+    bars = [each.bar() for each in compared]
+    return StudyResult(
+        name="recipes",
+        title=f"Recipes of {net}",
+        tables=(table,),
+        plots=(score_plot("scores", f"{net} by recipe", bars, compared, labels),),
+        notes=(
+            INTERVAL_NOTE,
+            "full less this: what the full recipe adds to the row, with its 95 % interval over "
+            "groups. A part whose interval has 0 in it is worth nothing that these clips could "
+            "show.",
+            *_finding(study, labels, compared),
+            *media.left_out(media.usable(plan)),
+            *notes,
+            *divergence_notes(compared),
+        ),
+    )
+
+
+def chosen_parts(plan: NetSettings, names: Sequence[str]) -> tuple[str, ...]:
+    """The parts that are left out in turn: those named, or all that a plan has."""
+    there = tuple(part for part in PARTS if without(plan, part) != plan)
+    if not there:
+        raise BadOption(
+            f"{plan.name} has no recipe in this profile: take --profile best, or set its parts, "
+            f"as --set nets.{plan.name}.probe=true"
+        )
+    for name in names:
+        if name not in there:
+            raise BadOption(f"--parts {name}: the recipe of {plan.name} has {', '.join(there)}")
+    return tuple(names) or there
+
+
+def without(plan: NetSettings, part: str) -> NetSettings:
+    """A plan whose training lacks a part of `PARTS`; all else is the same.
+
+    Examples
+    --------
+    >>> from mvemo.extract.settings import RecipeSettings, TrainSettings
+    >>> train = TrainSettings(patience=0, recipe=RecipeSettings(probe=True, average=0.5))
+    >>> without(NetSettings("i3d", train=train), "average").train.recipe.average
+    0.0
+    """
+    changes = PARTS[part]
+    if part == "weight_decay":
+        return replace(plan, train=replace(plan.train, **changes))
+    recipe = replace(plan.train.recipe, **changes)
+    return replace(plan, train=replace(plan.train, recipe=recipe))
+
+
+def papers_training(plan: NetSettings) -> Any:
+    """The net's training in the profile ``paper``, of no more epochs than the plan has."""
+    train = default_settings(plan.name, "paper").train
+    epochs = min(train.epochs, plan.train.epochs)
+    return replace(train, epochs=epochs, batch_size=plan.train.batch_size)
+
+
+def _trained(study: Study, media: StudyMedia, name: str, plan: NetSettings) -> Variant:
+    predict = net_predictor(study, media, plan, title=f"{plan.name}, {name}")
+    return Variant(name, predict, cells=(name,))
+
+
+def _frozen(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
+    job = HeadJob((plan,), "frozen", media.manifest, title=f"{plan.name}, {FROZEN}")
+
+    def predict(run: int, folds: Ints) -> FoldPredictions:
+        return predict_by_heads(study, media, job, run, folds)
+
+    return Variant(FROZEN, predict, cells=(FROZEN,))
+
+
+def _with_differences(
+    table: Table, study: Study, labels: Labels, compared: Sequence[Compared]
+) -> Table:
+    """The table with what the full recipe adds to each row."""
+    kind = PERCENT if labels.task.in_percent else NUMBER
+    columns = (Column("full less this", kind), Column("from", kind), Column("to", kind))
+    rows = []
+    for row, each in zip(table.rows, compared, strict=True):
+        gap = None
+        if each.variant.name != FULL:
+            gap = difference(labels, compared[0], each, study.folds_of_runs())
+        cells: tuple[Cell, ...] = (None,) * 3 if gap is None else (gap.value, gap.low, gap.high)
+        rows.append((*row, *cells))
+    return Table(table.name, table.title, (*table.columns, *columns), tuple(rows))
+
+
+def _finding(study: Study, labels: Labels, compared: Sequence[Compared]) -> list[str]:
+    """Whether fine-tuning beats the net as it is, in words."""
+    frozen = next((each for each in compared if each.variant.name == FROZEN), None)
+    gap = frozen and difference(labels, compared[0], frozen, study.folds_of_runs())
+    if not gap:
+        return []
+    beats = "does not beat" if gap.value <= 0 else "beats"
+    sure = "" if gap.low > 0 or gap.high < 0 else ", which these clips are too few to be sure of"
+    return [f"Fine-tuning by the full recipe {beats} the frozen net with a linear head{sure}."]

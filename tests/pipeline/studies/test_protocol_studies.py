@@ -1,0 +1,122 @@
+"""The studies of protocols and of recipes: their rows, and what they must find."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from stage_samples import make_chords, run
+from study_samples import make_set, read_tables, tiny_options
+
+from mvemo.extract.nets import build_net
+from mvemo.extract.settings import NetSettings, RecipeSettings, TrainSettings
+from mvemo.pipeline.studies.recipes import PARTS, chosen_parts, without
+
+RECIPE = tuple(
+    f"nets.music1d.{key}={value}"
+    for key, value in {
+        "optimizer": "adamw",
+        "patience": 0,
+        "epochs": 2,
+        "probe": "true",
+        "cosine": "true",
+        "average": 0.5,
+    }.items()
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("made")
+    return make_set(folder / "set", clips_per_class=4), folder
+
+
+def conduct(study: str, made: tuple[Path, Path], *arguments: str, settings: tuple = ()) -> int:
+    manifest, folder = made
+    out = ["--out", folder / study, "--work", folder / "work"]
+    options = tiny_options(*settings)
+    return run("mvemo", "study", study, manifest, *out, *arguments, "--profile", "paper", *options)
+
+
+def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = (make_chords(tmp_path, 32), tmp_path)
+    # As long as it takes to learn the clips by heart.
+    by_heart = (
+        "nets.music1d.options={seconds=0.05, dropout=0.0}",
+        "nets.music1d.width=1.0",
+        "nets.music1d.iterations=60",
+        "nets.music1d.patience=0",
+        "nets.music1d.batch_size=32",
+        "nets.music1d.lr=0.01",
+        "fuse.C=1.0",
+    )
+    assert conduct("protocols", made, "--nets", "music1d", settings=by_heart) == 0
+    printed = capsys.readouterr().out
+    table = read_tables(made[1] / "protocols", "protocols")["tables"]["scores"]
+    of_name = {row[0]: row for row in table["rows"]}
+    assert [name.split(":")[0] for name in of_name] == [
+        "shared",
+        "crossfit",
+        "shuffled labels, shared",
+        "shuffled labels, crossfit",
+    ]
+    shared, crossfit = (of_name[f"shuffled labels, {name}"][2] for name in ("shared", "crossfit"))
+    assert shared > 0.55
+    assert crossfit < 0.5
+    assert next(row for name, row in of_name.items() if name.startswith("shared"))[-1] == 0.88568
+    assert of_name["shuffled labels, shared"][-1] is None
+    assert "Of shuffled labels, nets that saw the test clips add +" in printed
+    assert "There is no frozen row: no public weights are here" in printed
+
+
+def test_a_recipe_is_scored_without_each_of_its_parts(
+    made: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    torch.save(build_net("music1d", 4, width=0.1, seconds=1.0).state_dict(), tmp_path / "own.pt")
+    weights = (f"nets.music1d.weights='{tmp_path / 'own.pt'}'",)
+    assert conduct("recipes", made, "--net", "music1d", settings=(*RECIPE, *weights)) == 0
+    printed = capsys.readouterr().out
+    table = read_tables(made[1] / "recipes", "recipes")["tables"]["scores"]
+    names = [column["name"] for column in table["columns"]]
+    of_name = {row[0]: dict(zip(names, row, strict=True)) for row in table["rows"]}
+    assert list(of_name) == [
+        "full recipe",
+        "without probe",
+        "without cosine",
+        "without average",
+        "the papers' recipe",
+        "frozen, linear head",
+    ]
+    full = of_name["full recipe"]
+    assert full["full less this"] is None
+    for name, row in of_name.items():
+        if name != "full recipe":
+            assert row["full less this"] == pytest.approx(full["accuracy"] - row["accuracy"])
+            assert row["from"] <= row["full less this"] <= row["to"]
+    assert "the frozen net with a linear head" in printed
+
+
+def test_a_net_without_a_recipe_is_told(
+    made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert conduct("recipes", made, "--net", "music1d") == 2
+    assert "music1d has no recipe in this profile: take --profile best" in capsys.readouterr().err
+    assert conduct("recipes", made, "--net", "music1d", "--parts", "mixup", settings=RECIPE) == 2
+    assert "--parts mixup: the recipe of music1d has probe, cosine, average" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_part_left_out_changes_nothing_else() -> None:
+    recipe = RecipeSettings(True, 0.1, True, 1.0, 0.7, True, 0.25, True, 0.2)
+    plan = NetSettings("i3d", train=TrainSettings(patience=0, weight_decay=0.1, recipe=recipe))
+    assert chosen_parts(plan, ()) == tuple(PARTS)
+    for part, changes in PARTS.items():
+        train = without(plan, part).train
+        before = {**vars(plan.train), **vars(recipe), "recipe": None}
+        after = {**vars(train), **vars(train.recipe), "recipe": None}
+        assert {key: after[key] for key in after if after[key] != before[key]} == changes
