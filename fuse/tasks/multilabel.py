@@ -185,8 +185,8 @@ class Multilabel(Task):
     def columns_note(self) -> str:
         return (
             "F1, AUC and AP (average precision) of the pooled predictions: mean over tags, or "
-            "micro, over all pairs of clip and tag; decisions by thresholds fitted inside the "
-            "training folds."
+            "micro, over all pairs of clip and tag. Heads' decisions are by thresholds fitted "
+            "inside the training folds; those of nets' own outputs and of others at 0.5."
         )
 
     def prediction(self, names: Sequence[str]) -> str:
