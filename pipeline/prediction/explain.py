@@ -27,8 +27,6 @@ from mvemo.pipeline.prediction.timeline import clip_seconds
 
 # Longer clips have too many seconds to leave out each.
 MOST_SECONDS = 600.0
-# Seconds from one frame to the next, of nets of single frames: at most so many of a clip.
-FRAME_STEP, MOST_FRAMES = 1.0, 60
 
 
 @dataclass(frozen=True)
@@ -134,8 +132,8 @@ def explain_clip(
             "see 'mvemo predict --timeline' for longer ones"
         )
     window = (0.0, seconds)
-    step = max(FRAME_STEP, seconds / MOST_FRAMES)
-    plan = StreamPlan(seconds, (window,), frame_step=step)
+    # Single frames are those that `mvemo predict` reads: more of them may decide otherwise.
+    plan = StreamPlan(seconds, (window,))
     streams = maker.streams(modalities, plan)
     clip_pass = ClipPass(clip.path, clip.start, clip.duration, plan, streams, modalities)
     clip_pass.sketch.keep_sound = True

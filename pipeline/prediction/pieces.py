@@ -159,7 +159,7 @@ class PicturePieces(_NetPieces):
         self.size, self._n_frames = raw.size, raw.n_frames
         seconds = raw.n_frames / view.rate if view.rate else 0.0
         if pieces is not None:
-            step = plan.frame_step or plan.window / max(pieces.count, 1)
+            step = plan.window / max(pieces.count, 1)
             self._batch = BATCH_PIECES
         else:
             step = max(plan.view_step, seconds)

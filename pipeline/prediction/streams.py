@@ -24,15 +24,11 @@ class StreamPlan:
         (start, stop) of each in seconds from the clip's start, ascending.
     view_step
         Seconds from one view of several frames to the next; 0 for one after the other.
-    frame_step
-        Seconds from one single frame to the next; 0 for as many in a window as the net reads
-        of a clip.
     """
 
     seconds: float
     windows: tuple[Span, ...]
     view_step: float = 0.0
-    frame_step: float = 0.0
 
     @property
     def window(self) -> float:
