@@ -19,6 +19,7 @@ from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
 from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.run import PredictSettings, predict_files
 from mvemo.pipeline.prediction.timeline import TimelineSettings, follow_clip, turns_of
 
 SR = 8000
@@ -100,6 +101,9 @@ def test_the_seconds_that_speak_for_a_class_are_found(made: Path, maker: Feature
     settings = ExplainSettings(step=0.5, width=1.0, output="tense")
     explanation = explain_clip(maker, clip, ("audio", "video"), settings)
     assert explanation.output == "tense"
+    # What is explained is what is predicted.
+    _, (whole,) = predict_files(maker.folder, [clip], PredictSettings(weights=maker.weights))
+    assert explanation.prediction.outputs == pytest.approx(whole.outputs, abs=0.01)
     for modality in ("audio", "video"):
         strongest = explanation.times[explanation.strongest(modality)[0]]
         assert 6.0 <= strongest <= 8.0
