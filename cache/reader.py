@@ -50,11 +50,15 @@ class Failure:
         What failed, ``decode:audio``.
     reason
         Why, in one line.
+    time, version
+        When, as ISO 8601 in UTC, and of mvemo; empty in files of mvemo 0.1.
     """
 
     clip_id: str
     stage: str
     reason: str
+    time: str = ""
+    version: str = ""
 
 
 class Cache:
@@ -121,7 +125,11 @@ class Cache:
         """By clip id and stage."""
         stored = self._read("failures", read_failures)
         return tuple(
-            sorted(Failure(c, s, why) for (c, s), why in stored.items() if why is not None)
+            sorted(
+                Failure(clip, stage, why.text, why.time, why.version)
+                for (clip, stage), why in stored.items()
+                if why is not None
+            )
         )
 
     @cached_property

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,5 +16,24 @@ Bytes = NDArray[np.uint8]
 
 # Curve's name to its series: ``{"music1d@fold0": {"train_loss": [...]}}``.
 Curves = dict[str, dict[str, list[float]]]
+
+
+@dataclass(frozen=True, order=True)
+class Reason:
+    """Why something failed.
+
+    Parameters
+    ----------
+    text
+        In one line.
+    time, version
+        When, as ISO 8601 in UTC, and of mvemo; empty in files of mvemo 0.1.
+    """
+
+    text: str
+    time: str = ""
+    version: str = ""
+
+
 # Clip id and stage to the reason; None where an earlier failure was cleared.
-Failures = dict[tuple[str, str], str | None]
+Failures = dict[tuple[str, str], Reason | None]

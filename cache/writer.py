@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +24,7 @@ from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.layout import feature_label, subset
 from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import F32
+from mvemo.cache.types import F32, Reason
 from mvemo.cache.writing.checks import check_spec, check_table, check_text, checked_values
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.cache.writing.plan import Plan, PlannedFeature, plan_rows
@@ -31,6 +32,7 @@ from mvemo.cache.writing.rules import (
     corrupt_stage,
     joined_history,
     newest_failures,
+    reason_now,
     remaining_curves,
     resolve,
     saw_its_fold,
@@ -175,7 +177,7 @@ class CacheWriter:
     def failures(self) -> tuple[tuple[str, str, str], ...]:
         """(clip id, stage, reason) of each failure of the table's clips, sorted."""
         known = ((c, s, why) for (c, s), why in self._failures.items() if c in self._clips)
-        return tuple(sorted((c, s, why) for c, s, why in known if why is not None))
+        return tuple(sorted((c, s, why.text) for c, s, why in known if why is not None))
 
     # --- what is new
 
@@ -223,6 +225,9 @@ class CacheWriter:
     def fail(self, clip_id: str, stage: str, reason: str) -> None:
         """Keep a failure, in place of an earlier one of the same clip and stage.
 
+        It keeps this moment and mvemo's version; those of an earlier failure for the same
+        reason under the same version stay.
+
         Parameters
         ----------
         clip_id
@@ -238,7 +243,10 @@ class CacheWriter:
         text = " ".join(reason.replace("\0", " ").split()) or "no reason given"
         check_text(stage, str(self.path))
         # A reason may quote bytes of a broken file's name or tags.
-        self._set_failure(clip_id, stage, text.encode("utf-8", "replace").decode())
+        new = reason_now(text.encode("utf-8", "replace").decode())
+        earlier = self._failures.get((clip_id, stage))
+        if earlier is None or replace(earlier, time=new.time) != new:
+            self._set_failure(clip_id, stage, new)
 
     def clear_failures(self, clip_id: str, stage: str | None = None) -> None:
         """Forget a clip's failures: that of one stage, or all; to be called on success."""
@@ -322,7 +330,11 @@ class CacheWriter:
                 self.table,
                 sources,
                 self._features(sources),
-                {(clip, stage): why for clip, stage, why in self.failures},
+                {
+                    (clip, stage): why
+                    for (clip, stage), why in self._failures.items()
+                    if clip in self._clips and why is not None
+                },
                 {},
                 joined_history(dict(to_json_values(self.provenance)), sources),
                 merged=tuple(shard.path.name for shard in self._shards),
@@ -396,7 +408,7 @@ class CacheWriter:
                         known[clip] = bytes(index.keys[i])
         return known
 
-    def _set_failure(self, clip_id: str, stage: str, reason: str | None) -> None:
+    def _set_failure(self, clip_id: str, stage: str, reason: Reason | None) -> None:
         self._memory.failures[clip_id, stage] = self._failures[clip_id, stage] = reason
 
     def _features(self, sources: Sequence[Source]) -> dict[str, PlannedFeature]:

@@ -47,6 +47,8 @@ COMMANDS = {
 ERROR_MODULES = tuple(
     f"mvemo.{package}.errors" for package in ("manifests", "cache", "extract", "fuse", "pipeline")
 )
+# In the system's message where a library finds no memory to be loaded to.
+_NO_ROOM = ("failed to map segment", "annot allocate memory")
 # What stage one needs beyond the base install.
 STAGE_ONE = ("torch", "torchvision", "av", "cv2", "soundfile", "soxr", "librosa", "platformdirs")
 
@@ -155,6 +157,11 @@ def bad_input(error: Exception) -> str | None:
                 f"stage one needs the package {missing}, which this install does not have: "
                 "pip install 'mvemo[extract]'"
             )
+        if any(words in str(error) for words in _NO_ROOM):
+            why = " ".join(str(error).split())
+            return f"a package cannot be loaded, there is too little memory: {why}"
+    if isinstance(error, MemoryError):
+        return "there is too little memory: free some, or raise its limit (ulimit -v)"
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return None

@@ -17,7 +17,8 @@
                      sequence: float32 (all frames, dim), clips one after the other
         offsets      sequence alone: int64 (clips + 1,), rows of `values`
         trained_on   bool (clips,); trained_on_others: ids that are not in `clips`
-    /failures              clips, stages, reasons; cleared (in shards alone True)
+    /failures              clips, stages, reasons; cleared (in shards alone True);
+                           times, versions (of mvemo; since mvemo 0.2)
     /curves, /provenance   JSON
     /merged                names of the shards that went into this file
 
@@ -32,7 +33,7 @@ import json
 from binascii import hexlify
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
+from itertools import compress, starmap
 from typing import Any, get_args
 
 import h5py
@@ -43,7 +44,7 @@ from mvemo.cache.spec import FeatureSpec, Kind
 from mvemo.cache.storage.encoding import CHECKSUM, curves_from_json, text_checksum, to_json
 from mvemo.cache.storage.plain import PlainArray, array_of, attribute, part, texts_of
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import Bools, Bytes, Curves, Failures, Ints
+from mvemo.cache.types import Bools, Bytes, Curves, Failures, Ints, Reason
 from mvemo.manifests.files import parse_json, shown
 from mvemo.manifests.labels import label_kind
 
@@ -344,13 +345,16 @@ def write_extras(
     columns = {
         "clips": [clip for (clip, _), _ in items],
         "stages": [stage for (_, stage), _ in items],
-        "reasons": [reason or "" for _, reason in items],
+        "reasons": [reason.text if reason else "" for _, reason in items],
+        "times": [reason.time if reason else "" for _, reason in items],
+        "versions": [reason.version if reason else "" for _, reason in items],
     }
     for name, values in columns.items():
         write_strings(group, name, values)
     cleared = np.array([reason is None for _, reason in items], dtype=np.bool_)
     group.create_dataset("cleared", data=cleared)
     group.attrs["checksum"] = failures_checksum(failures)
+    group.attrs["origin_checksum"] = _origins_checksum(columns["times"], columns["versions"])
     write_text(file, "curves", to_json(curves))
     write_text(file, "provenance", to_json(provenance))
 
@@ -358,18 +362,32 @@ def write_extras(
 def failures_checksum(failures: Failures) -> str:
     """Checksum of failures, whatever their order."""
     return text_checksum(
-        to_json(sorted([*clip_stage, why is None, why] for clip_stage, why in failures.items()))
+        to_json(
+            sorted(
+                [*clip_stage, why is None, None if why is None else why.text]
+                for clip_stage, why in failures.items()
+            )
+        )
     )
+
+
+def _origins_checksum(times: Sequence[str], versions: Sequence[str]) -> str:
+    return text_checksum("\0".join(times), "\0".join(versions))
 
 
 def read_failures(file: Any) -> Failures:
     """Read ``/failures``; ValueError where they do not fit their checksum."""
     group = part(file, "failures", h5py.Group)
     clips = read_strings(group, "clips")
+    times = versions = ("",) * len(clips)
+    if "origin_checksum" in group.attrs:
+        times, versions = read_strings(group, "times"), read_strings(group, "versions")
+        if _origins_checksum(times, versions) != attribute(group, "origin_checksum", str):
+            raise ValueError(MISFIT)
     rows = zip(
         clips,
         read_strings(group, "stages"),
-        read_strings(group, "reasons"),
+        starmap(Reason, zip(read_strings(group, "reasons"), times, versions, strict=True)),
         array_of(group, "cleared", np.bool_, (len(clips),)).read().tolist(),
         strict=True,
     )

@@ -94,7 +94,7 @@ class Plan:
             values += 4 * feature.spec.dim * rows
         curves = sum(len(s) for curve in self.curves.values() for s in curve.values())
         texts = len(json.dumps(self.provenance, default=str))
-        texts += sum(len(reason or "") + 200 for reason in self.failures.values())
+        texts += sum(len(reason.text if reason else "") + 300 for reason in self.failures.values())
         texts += sum(len(json.dumps(f.spec.params, default=str)) for f in self.features.values())
         texts += sum(len(c) for f in self.features.values() for c in f.spec.trained_on)
         texts += sum(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.encoding import to_json
 from mvemo.cache.storage.layout import feature_label
+from mvemo.cache.storage.opening import code_version
 from mvemo.cache.table import TEST, ClipTable
-from mvemo.cache.types import Curves, Failures
+from mvemo.cache.types import Curves, Failures, Reason
 from mvemo.cache.writing.plan import PlannedFeature
 from mvemo.cache.writing.sources import Source, describe
 
@@ -129,6 +131,12 @@ def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
     seen = frozenset(spec.trained_on)
     groups = {table.groups[i] for i, c in enumerate(table.clip_ids) if c in seen}
     return not inside or any(table.clip_ids[i] in seen or table.groups[i] in groups for i in inside)
+
+
+def reason_now(text: str) -> Reason:
+    """A reason of this moment and this version of mvemo."""
+    moment = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Reason(text, moment, code_version())
 
 
 def newest_failures(sources: Sequence[Source]) -> Failures:

@@ -15,7 +15,7 @@ import h5py
 from mvemo.cache.errors import BadCache, CacheError
 from mvemo.cache.storage.opening import LIBVER
 from mvemo.cache.writing.plan import CorruptRows, Plan, write_plan
-from mvemo.cache.writing.rules import corrupt_stage
+from mvemo.cache.writing.rules import corrupt_stage, reason_now
 from mvemo.cache.writing.sources import FilePool, FileSource
 from mvemo.manifests.files import replacing
 
@@ -110,7 +110,7 @@ def write_dropping(path: Path, plan: Plan, temp: Path, kept: str = "") -> list[s
         except CorruptRows as error:
             plan.features[error.digest].drop(error.rows)
             for row in error.corrupt:
-                plan.failures[row.clip_id, corrupt_stage(row.spec)] = (
+                plan.failures[row.clip_id, corrupt_stage(row.spec)] = reason_now(
                     "the stored values did not fit their checksum and were dropped"
                 )
                 dropped.append(str(row))

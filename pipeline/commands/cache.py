@@ -27,7 +27,7 @@ from mvemo.cache import (
 from mvemo.cache.imports.arrays import split_source
 from mvemo.manifests import read_manifest
 from mvemo.manifests.files import dump_json
-from mvemo.pipeline.commands.cache_text import cache_lines
+from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
 from mvemo.pipeline.commands.options import PATH, force_option, refuse_replacing
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.messages import tell_note
@@ -49,7 +49,8 @@ def cache() -> None:
 @cache.command()
 @_features
 @click.option("--provenance", is_flag=True, help="Also print the whole provenance, as JSON.")
-def info(features: Path, provenance: bool) -> None:
+@click.option("--failures", is_flag=True, help="Also print each failure, with time and version.")
+def info(features: Path, provenance: bool, failures: bool) -> None:
     """Print what FEATURES holds: clips, features, failures, where it came from.
 
     \b
@@ -58,6 +59,8 @@ def info(features: Path, provenance: bool) -> None:
     """
     with open_cache(features) as cache:
         click.echo("\n".join(cache_lines(cache)))
+        if failures:
+            click.echo("\n".join(failure_table(cache)))
         if provenance:
             click.echo(dump_json(cache.provenance), nl=False)
 

@@ -67,6 +67,15 @@ def _failure_lines(cache: Cache) -> list[str]:
     return [head, *(f"  {kind.text()}" for kind in failures_by_reason(listed))]
 
 
+def failure_table(cache: Cache) -> list[str]:
+    """Each failure in a line: clip, stage, when and by which version, why."""
+    rows = [
+        (f.clip_id, f.stage, f.time or "unknown", f.version or "unknown", f.reason)
+        for f in cache.failures
+    ]
+    return align_columns([("clip", "stage", "time", "mvemo", "reason"), *rows], left=range(5))
+
+
 def _provenance_lines(cache: Cache) -> list[str]:
     """The command that made it and the versions of packages."""
     lines = []

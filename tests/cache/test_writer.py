@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from cache_samples import SEQUENCE, VECTOR, contents, crossfit, current, fill, put, row, table
@@ -26,6 +27,7 @@ from mvemo.cache import (
     repair_cache,
     verify_cache,
 )
+from mvemo.cache.types import Reason
 
 CLIPS = table()
 
@@ -275,6 +277,34 @@ def test_failures_are_overwritten_and_cleared(path: Path) -> None:
     with open_cache(path) as cache:
         stored = [(f.clip_id, f.stage, f.reason) for f in cache.failures]
     assert stored == [("c0", "decode:audio", "second line")]
+
+
+def test_failures_keep_their_time_and_version(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter(["2026-01-01", "2026-01-02", "2026-01-03"])
+    monkeypatch.setattr(
+        "mvemo.cache.writer.reason_now", lambda text: Reason(text, next(moments), "1.0")
+    )
+    times = []
+    for reason in ("cut off", "cut off", "no stream"):
+        with CacheWriter(path, CLIPS) as writer:
+            writer.fail("c0", "decode:audio", reason)
+        merge_caches([path], tmp_path / "merged.h5")
+        with open_cache(tmp_path / "merged.h5") as cache:
+            (failure,) = cache.failures
+        assert (failure.reason, failure.version) == (reason, "1.0")
+        times.append(failure.time)
+    assert times == ["2026-01-01", "2026-01-01", "2026-01-03"]
+    with h5py.File(path, "r+") as file:
+        file["failures/times"][0] = "2026-01-04"
+    assert verify_cache(path) == ["the failures cannot be read (it does not fit its checksum)"]
+    # As mvemo 0.1 wrote them.
+    with h5py.File(path, "r+") as file:
+        del file["failures/times"], file["failures/versions"]
+        del file["failures"].attrs["origin_checksum"]
+    with open_cache(path) as cache:
+        assert (cache.failures[0].reason, cache.failures[0].time) == ("no stream", "")
 
 
 def test_failures_of_removed_clips_are_dropped(path: Path) -> None:

@@ -64,6 +64,14 @@ def test_errors_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    "error",
+    [MemoryError(), ImportError("libtorch.so: failed to map segment from shared object")],
+)
+def test_too_little_memory_is_one_line(error: Exception) -> None:
+    assert "too little memory" in (cli.bad_input(error) or "")
+
+
+@pytest.mark.parametrize(
     ("number", "status", "words"),
     [(signal.SIGINT, 130, "interrupted;"), (signal.SIGTERM, 143, "ended by SIGTERM;")],
 )

@@ -45,13 +45,7 @@ def soak(tally: Tally, names: tuple[str, ...] = ()) -> None:
                 shutil.copytree(pristine, folder)
                 outcome = run(*victim.arguments(folder), limits=apply)
                 kind = f"{limit.split(' ', 1)[-1] if 'kB' not in limit else 'small files'}"
-                # Without memory Python itself may not start, and has its own words for that.
-                if "memory" in limit or "handles" in limit:
-                    tally.add(kind)
-                    if outcome.code is None:
-                        tally.fault(kind, f"{victim.name} with {limit} hung")
-                else:
-                    judge(tally, kind, outcome)
+                judge(tally, kind, outcome, label=f"{victim.name} with {limit}")
                 written = folder / victim.output
                 if outcome.code != 0 and before and digest(written) != before:
                     tally.fault(kind, f"{victim.name} with {limit}: {victim.output} has changed")

@@ -199,7 +199,8 @@ def soak(tally: Tally, seed: int, minutes: float) -> None:
 def _ours(error: Exception, quietly: bool = False) -> str:
     from mvemo.pipeline.cli import bad_input
 
-    line = bad_input(error)
+    # A command tells of too little memory in a line; a file must not be the cause.
+    line = None if isinstance(error, MemoryError) else bad_input(error)
     if line is not None and "Traceback" not in line:
         return ""
     if quietly:

@@ -91,10 +91,23 @@ def run(
         return Outcome(None if kill_after is None else -9, out.decode("utf-8", "replace"))
 
 
-def judge(tally: Tally, kind: str, outcome: Outcome, allowed: Sequence[int] = EXPECTED) -> bool:
-    """Note a try, and a fault where a command hung, crashed or showed a traceback."""
+def judge(
+    tally: Tally,
+    kind: str,
+    outcome: Outcome,
+    allowed: Sequence[int] = EXPECTED,
+    label: str = "",
+) -> bool:
+    """Note a try, and a fault where a command hung, crashed or showed a traceback.
+
+    Parameters
+    ----------
+    label
+        What was tried, for the line of the fault.
+    """
     tally.add(kind)
     last = (outcome.output.strip().splitlines() or [""])[-1][:200]
+    last = f"{label}: {last}" if label else last
     if outcome.code is None:
         tally.fault(kind, f"hung: {last}")
     elif "Traceback (most recent call last)" in outcome.output:

@@ -112,6 +112,14 @@ def test_export(path: Path, tmp_path: Path) -> None:
     assert isinstance(again.exception, BadOption)
 
 
+def test_info_tells_when_a_clip_failed(path: Path) -> None:
+    with open_cache(path) as held:
+        (failure,) = held.failures
+    cells = ["d   ", "decode:video", failure.time, failure.version, "no video stream"]
+    assert failure.time.endswith("+00:00")
+    assert "  ".join(cells) in run("info", path, "--failures").stdout
+
+
 @pytest.mark.parametrize("command", ["info", "verify", "repair"])
 def test_a_missing_file_reaches_the_one_place_of_errors(tmp_path: Path, command: str) -> None:
     done = run(command, tmp_path / "none.h5")
