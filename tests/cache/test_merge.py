@@ -51,7 +51,9 @@ def test_any_partition_in_any_order_equals_one_writer(data: st.DataObject) -> No
         with open_cache(folder / "merged.h5") as a, open_cache(folder / "one.h5") as b:
             assert contents(a) == contents(b)
             assert a.digest() == b.digest()
-            assert a.failures == b.failures
+            # When each worker met them differs.
+            reasons = [[(f.clip_id, f.stage, f.reason) for f in c.failures] for c in (a, b)]
+            assert reasons[0] == reasons[1]
             assert a.table.clip_ids == b.table.clip_ids
 
 
