@@ -44,7 +44,7 @@ fuse: $(VENV)/.base
 # A file's tests run in one worker, which makes its media and nets once.
 # Modules are kept compiled even where the environment forbids it: a hundred processes import them.
 test: $(VENV)/.dev
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # An hour and a half of attacks; SOAK='--only media' for a part of them.
 SOAK ?=

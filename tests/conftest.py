@@ -102,7 +102,23 @@ def _render_svg(drawing: ModuleType) -> Callable[[Figure], str]:
     return function
 
 
+# Those of most processor time: with the last of them at the end, one worker waits for another.
+LONG_FILES = (
+    "test_stage_one.py",
+    "test_study_commands.py",
+    "test_late.py",
+    "test_pretrained.py",
+    "test_out_of_fold.py",
+    "test_stage_two.py",
+    "test_protocol_studies.py",
+    "test_predict.py",
+    "test_leak.py",
+    "test_make.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu:
         return

@@ -91,8 +91,9 @@ def test_it_is_better_than_its_bases_and_at_chance_without_labels(task, tmp_path
     assert np.mean(primary(permuted)) < CHANCE[task] + 0.08
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    ("task", "balanced"), [*((task, True) for task in TASKS), ("multiclass", False)]
+)
 def test_no_label_of_a_fold_has_a_say_in_it(task, balanced, tmp_path):
     multiclass = task == "multiclass"
     table = make_table(n=60) if multiclass else output_table(task, n=60)
