@@ -80,5 +80,6 @@ def _summary(maker: FeatureMaker, followed: Timeline) -> str:
                 # A window speaks for its middle.
                 spells.append((brief, (start + stop) / 2 if spells else 0.0))
     listed = ", ".join(f"{name} from {clock(start)}" for name, start in spells[:4])
-    more = f" and {len(spells) - 4} turns more" if len(spells) > 4 else ""
+    n_more = len(spells) - 4
+    more = f" and {n_more} turn{'s' * (n_more > 1)} more" if n_more > 0 else ""
     return f"{clock(followed.seconds)}, {listed}{more}"
