@@ -100,10 +100,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=3438)
     parser.add_argument("--crossfit", action="store_true", help="features of six nets each")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.h5"
-        make_cache(path, chosen.clips, chosen.crossfit)
+        make_cache(path, options.clips, options.crossfit)
         with open_cache(path) as cache:
             plain = EvaluationSettings(
                 head=HeadSettings(C=C, choose_C=False),
@@ -139,8 +139,8 @@ def main() -> None:
         for m in results.models
     )
     print(
-        f"{chosen.clips} clips x {sum(DIMS.values())} dimensions, six folds, nine models"
-        f"{', crossfit' if chosen.crossfit else ''}"
+        f"{options.clips} clips x {sum(DIMS.values())} dimensions, six folds, nine models"
+        f"{', crossfit' if options.crossfit else ''}"
     )
     print(f"  evaluate            {ours:7.2f} s")
     print(f"  scikit-learn loop   {theirs:7.2f} s   {theirs / ours:.1f} times ours")
