@@ -19,17 +19,19 @@ def nets(names: tuple[str, ...]) -> None:
     """List the nets: input, parameters, multiply-adds, embedding, licence of public weights.
 
     With NAME also the published files that the net loads, how it prepares its input and its
-    settings in each profile. Counts are of one window at the papers' size.
+    settings in each profile. hf:FOLDER is a local encoder's folder. Counts are of one window
+    at the papers' size.
 
     \b
     Examples:
       mvemo nets
-      mvemo nets i3d musicnn
+      mvemo nets i3d musicnn hf:models/MERT-v1-95M
     """
     from mvemo.extract.nets import net_names
     from mvemo.extract.nets.parts.facts import net_facts
-    from mvemo.extract.nets.parts.registry import check_name
+    from mvemo.extract.nets.parts.registry import add_folders, check_name
 
+    names = add_folders(names)
     for name in names:
         check_name(name)
     facts = [net_facts(name) for name in names or net_names()]

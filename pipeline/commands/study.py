@@ -106,20 +106,23 @@ def cut_options(function: Callable[..., int]) -> Callable[..., int]:
 
 
 def _one_net(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """The name of a net that there is."""
-    from mvemo.extract.nets import net_names
-
-    if value not in net_names():
-        raise BadOption(f"net {value!r} is not known: one of {', '.join(net_names())}")
-    return value
+    """The name of the one net that there is."""
+    names = _some_nets(context, parameter, value)
+    if len(names) > 1:
+        raise BadOption(f"--net {value!r}: name one net")
+    return names[0]
 
 
 def _some_nets(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    """Names of nets from ``a,b``."""
-    names = comma_separated(value)
+    """Names of nets from ``a,b``; folders of encoders, ``hf:FOLDER``, are nets, too."""
+    from mvemo.extract.nets.parts.registry import add_folders, check_name
+
+    names = add_folders(comma_separated(value))
     if not names:
-        raise BadOption("--nets names no net")
-    return tuple(_one_net(context, parameter, name) for name in names)
+        raise BadOption(f"--{parameter.name} names no net")
+    for name in names:
+        check_name(name)
+    return names
 
 
 def _lengths(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:

@@ -58,3 +58,29 @@ def test_a_folder_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFix
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert f"{tmp_path / 'nowhere'}: no such folder of an encoder" in message
+
+
+def test_a_folder_is_described_as_any_net_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_encoder(tmp_path / "MERT.small", "hubert")
+    save_encoder(tmp_path / "towers", "clip")
+    folders = (f"hf:{tmp_path / 'MERT.small'}@1", f"hf:{tmp_path / 'towers'}")
+    assert run("mvemo", "nets", *folders) == 0
+    text = capsys.readouterr().out
+    assert [line.split()[:2] for line in text.splitlines()[1:3]] == [
+        ["MERT_small-layer1", "audio"],
+        ["towers", "video"],
+    ]
+    assert '"options": {"layer": 1' in text
+    assert '"mean": [0.5' in text
+
+
+def test_a_study_takes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = ["study", "recipes", tmp_path / "clips.csv", "--out", tmp_path / "out", "--net"]
+    assert run("mvemo", *study, f"hf:{tmp_path / 'nowhere'}") == 2
+    assert "clips.csv" in capsys.readouterr().err
+    assert run("mvemo", *study, "hf:a,hf:b") == 2
+    assert "--net 'hf:a,hf:b': name one net" in capsys.readouterr().err
+    assert run("mvemo", *study, "vgg") == 2
+    assert "net 'vgg' is not known" in capsys.readouterr().err

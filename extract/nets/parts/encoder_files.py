@@ -162,7 +162,8 @@ def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
     family = FAMILIES[config["model_type"]]
     library = transformers(folder)
     try:
-        with _quiet(library):
+        # Whoever builds nets without values, on the meta device, gets this one with its own.
+        with _quiet(library), torch.device("cpu"):
             typed = _typed_config(library, family, folder, config)
             model, report = getattr(library, family.model).from_pretrained(
                 folder,

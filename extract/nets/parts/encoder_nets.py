@@ -290,11 +290,13 @@ class PictureEncoder(EncoderNet):
                 f"{self.folder}: pictures are prepared with {self.crop} pixels a side, and the "
                 f"encoder has positions for {image_size}"
             )
+        self.normalisation: dict[str, list[float]] = {}
         for name, default in (("mean", 0.5), ("deviation", 0.5)):
             key = {"mean": "image_mean", "deviation": "image_std"}[name]
             values = torch.tensor(self.preprocessor.get(key, [default] * 3), dtype=torch.float32)
             if not self.preprocessor.get("do_normalize", True):
                 values = torch.zeros(3) if name == "mean" else torch.ones(3)
+            self.normalisation[name] = values.tolist()
             self.register_buffer(name, values, persistent=False)
 
     @classmethod
@@ -308,8 +310,7 @@ class PictureEncoder(EncoderNet):
             "scaled": self.input.size,
             "crop": self.crop,
             "factor": self.factor,
-            "mean": self.mean.tolist(),
-            "deviation": self.deviation.tolist(),
+            **self.normalisation,
         }
 
     @property
