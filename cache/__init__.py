@@ -9,7 +9,15 @@ from mvemo.cache.imports.feature import Imported, ImportSettings, import_feature
 from mvemo.cache.merge import merge_caches
 from mvemo.cache.reader import Cache, Failure, open_cache
 from mvemo.cache.repair import repair_cache
-from mvemo.cache.spec import FeatureSpec, Kind, Modality, Protocol, content_digest, digest_of
+from mvemo.cache.spec import (
+    MODALITIES,
+    FeatureSpec,
+    Kind,
+    Protocol,
+    check_modality,
+    content_digest,
+    digest_of,
+)
 from mvemo.cache.storage.opening import SCHEMA
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
 from mvemo.cache.unfinished import UnfinishedRun, unfinished_run
@@ -19,6 +27,7 @@ from mvemo.cache.verify import verify_cache
 from mvemo.cache.writer import CacheWriter
 
 __all__ = [
+    "MODALITIES",
     "SCHEMA",
     "TEST",
     "TRAIN",
@@ -37,10 +46,10 @@ __all__ = [
     "Imported",
     "Kind",
     "MissingCache",
-    "Modality",
     "Protocol",
     "Removed",
     "UnfinishedRun",
+    "check_modality",
     "content_digest",
     "diff_caches",
     "digest_of",

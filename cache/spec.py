@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-Modality = Literal["audio", "video"]
+from mvemo.manifests.files import shown
+
+# Those that our own extraction makes; features of others may be of any.
+MODALITIES = ("audio", "video")
+# A short word, which titles and keys of reports are made of.
+_MODALITY = re.compile(r"[a-z][a-z0-9_-]{0,19}")
+# Words that stand for none or all of the modalities.
+_RESERVED = ("none", "all", "both")
 Kind = Literal["vector", "sequence", "outputs"]
 # "none": nothing was trained (a descriptor, a mel spectrogram).
 Protocol = Literal["none", "frozen", "crossfit", "shared", "holdout", "imported"]
@@ -27,7 +35,7 @@ class FeatureSpec:
     name
         What stage two asks for: ``music1d``, ``i3d``, ``mfcc``.
     modality
-        ``audio`` or ``video``.
+        ``audio``, ``video`` or another short word, as ``lyrics`` (`check_modality`).
     kind
         ``vector``: float32 (dim,) a clip. ``sequence``: float32 (frames, dim) a clip,
         frames differing from clip to clip. ``outputs``: a vector, too, of what a net itself
@@ -56,7 +64,7 @@ class FeatureSpec:
     """
 
     name: str
-    modality: Modality
+    modality: str
     kind: Kind
     dim: int
     extractor: str
@@ -98,6 +106,29 @@ class FeatureSpec:
         # A whole number of seconds is the same stretch as a float and as an int.
         length = None if duration is None else float(duration)
         return digest_of([content, float(start), length, self.digest])
+
+
+def check_modality(name: str) -> None:
+    """Raise ValueError for what is no name of a modality.
+
+    Parameters
+    ----------
+    name
+        A small letter, then small letters, digits, ``-`` and ``_``: 20 characters at most.
+
+    Examples
+    --------
+    >>> check_modality("lyrics")
+    >>> check_modality("Song texts")
+    Traceback (most recent call last):
+    ValueError: modality 'Song texts': needed is audio, video or another short word ...
+    """
+    if not _MODALITY.fullmatch(name) or name in _RESERVED:
+        raise ValueError(
+            f"modality {shown(name)}: needed is audio, video or another short word of small "
+            "letters, digits, '-' and '_', as lyrics"
+            + (f"; {', '.join(_RESERVED)} mean something else" if name in _RESERVED else "")
+        )
 
 
 def digest_of(value: Any) -> str:

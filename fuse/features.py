@@ -66,7 +66,7 @@ class Features:
     Attributes
     ----------
     modality
-        Name of each feature to ``audio`` or ``video``.
+        Name of each feature to ``audio``, ``video`` or another modality.
     outputs
         The same of what nets themselves predict, which is no feature of any head.
 

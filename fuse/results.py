@@ -34,7 +34,7 @@ class ModelResult:
     name
         ``music1d`` … ``integrated``.
     modalities
-        Those it needs, of ``audio`` and ``video``.
+        Those it needs.
     features
         The cached features that it concatenates.
     outputs
@@ -66,11 +66,12 @@ class ModelResult:
         ``NAME:i`` of the i-th entry of `per_output`, and ``primary`` of the primary metric's
         mean over folds. Empty where none was asked for.
     without_modality
-        ``audio`` or ``video`` to the primary metric (mean over folds) when that modality is
-        missing: of a head that needs only the other; ``none`` to that of the model itself.
-        All of the clips that have both. Empty for a model of one modality.
+        Missing modalities, joined by ``+`` (``video``, ``audio+lyrics``), to the primary
+        metric (mean over folds) of a head that needs only the others; ``none`` to that of the
+        model itself. All of the clips that have everything. Empty for a model of one
+        modality.
     n_fallback
-        Clips with one of the modalities missing, which the head of the other predicted.
+        Clips with some of the modalities missing, which a head of the others predicted.
     n_untrained
         Tested clips that have all features and yet no prediction, because no head could be
         trained without them: their training folds hold one class, or fewer than two clips.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.imports.arrays import ArrayRows, read_ids
 from mvemo.cache.reader import open_cache
-from mvemo.cache.spec import FeatureSpec, Modality, content_digest, digest_of
+from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
 from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, F64, Bools, Ints
@@ -146,7 +146,7 @@ class ImportSettings:
 def import_feature(
     path: Path | str,
     name: str,
-    modality: Modality,
+    modality: str,
     values: NDArray[Any],
     clip_ids: Sequence[str] | None = None,
     *,
@@ -162,7 +162,7 @@ def import_feature(
     path
         The cache.
     name, modality
-        Of the feature; ``audio`` or ``video``.
+        Of the feature; ``audio``, ``video`` or another short word, as ``lyrics``.
     values
         Numbers (rows, dim). A row with a NaN is missing, as is a clip without a row.
     clip_ids

@@ -40,7 +40,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache.spec import FeatureSpec, Kind
+from mvemo.cache.spec import FeatureSpec, Kind, check_modality
 from mvemo.cache.storage.encoding import CHECKSUM, curves_from_json, text_checksum, to_json
 from mvemo.cache.storage.plain import PlainArray, array_of, attribute, part, texts_of
 from mvemo.cache.table import ClipTable
@@ -256,6 +256,7 @@ def _check_facts(facts: Any) -> None:
     for name, kind in kinds.items():
         if not isinstance(facts[name], kind) or isinstance(facts[name], bool):
             raise ValueError(f"its spec's {name} is {shown(str(facts[name]))}")
+    check_modality(facts["modality"])
     if facts["kind"] not in get_args(Kind) or facts["dim"] < 1:
         raise ValueError(f"its spec is a {facts['kind']!r} of {facts['dim']} numbers")
 

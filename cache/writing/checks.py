@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 
 from mvemo.cache.errors import BadCache
-from mvemo.cache.spec import FeatureSpec, Kind
+from mvemo.cache.spec import FeatureSpec, Kind, check_modality
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32
 from mvemo.manifests.labels import label_kind
@@ -68,8 +68,10 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
         raise BadCache(f"{label}: a name needs printable characters, and no slash")
     if spec.kind not in get_args(Kind):
         raise BadCache(f"{label}: kind {spec.kind!r} is none of {', '.join(get_args(Kind))}")
-    if spec.modality not in ("audio", "video"):
-        raise BadCache(f"{label}: modality {spec.modality!r} is none of audio, video")
+    try:
+        check_modality(spec.modality)
+    except ValueError as error:
+        raise BadCache(f"{label}: {error}") from None
     if spec.dim < 1:
         raise BadCache(f"{label}: dim {spec.dim}, it must be above 0")
     if (spec.protocol == "crossfit") != (spec.fold is not None):

@@ -28,7 +28,7 @@ from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.stacking import base_models, stack_all, stack_fold, stacked_model
 from mvemo.fuse.links import decision_inputs
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
-from mvemo.fuse.models import LATE, STACKED, Key, Model, Parts, parts_of
+from mvemo.fuse.models import LATE, STACKED, Key, Missing, Model, Parts, missing_of, parts_of
 from mvemo.fuse.scaling import fit_scaling
 
 # Outputs by key, whatever their precision.
@@ -37,19 +37,19 @@ Values = Mapping[Key, NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Fallback:
-    """What predicts for a model when a modality is missing (PL20 3.6).
+    """What predicts for a model when modalities are missing (PL20 3.6).
 
     Parameters
     ----------
     missing
-        ``audio`` or ``video``.
+        Modalities, in the order of report.
     key
         Of its outputs.
     thresholds
         Key of the model whose thresholds decide them.
     """
 
-    missing: str
+    missing: Missing
     key: Key
     thresholds: Key
 
@@ -71,7 +71,8 @@ class OutOfFold:
         (key, fold) to float (clips, outputs): predictions of its training clips, each by a
         head that never saw it.
     fallbacks
-        Name of a model of both modalities to its fallbacks, that without video first.
+        Name of a model of several modalities to its fallbacks, in the order of `missing_of`:
+        a clip is predicted by the first that can.
     heads
         All that were fitted.
     present
@@ -119,15 +120,16 @@ class OutOfFold:
 
         Returns
         -------
-        ``audio`` and ``video``, missing, to that of the fallback, and ``none`` to that of
-        the model: all of the clips that it predicts itself, so that they can be compared.
-        Empty for a model of one modality.
+        Missing modalities (``video``, ``audio+lyrics``) to that of the fallback, and ``none``
+        to that of the model: all of the clips that it predicts itself, so that they can be
+        compared. Empty for a model of one modality.
         """
         fallbacks = self.fallbacks.get(model.name, ())
         if not fallbacks:
             return {}
         rows = complete(self.outputs[model.key])
-        keys = {"none": model.key, **{f.missing: f.key for f in reversed(fallbacks)}}
+        by_missing = sorted(fallbacks[::-1], key=lambda fallback: len(fallback.missing))
+        keys = {"none": model.key, **{"+".join(f.missing): f.key for f in by_missing}}
         return {missing: self._mean_score(self.outputs[key], rows) for missing, key in keys.items()}
 
     def has_features(self, model: Model) -> Bools:
@@ -234,7 +236,7 @@ def predict_all(
 
 
 def _with_parts(models: Sequence[Model], parts: Parts) -> tuple[Model, ...]:
-    """The models, and what remains of them with a modality missing."""
+    """The models, and what remains of them with modalities missing."""
     of_models = [part for model in models for part in parts.get(model.name, {}).values()]
     return tuple({model.features: model for model in (*of_models, *models)}.values())
 
@@ -260,7 +262,7 @@ class _Stack:
     model
         The stacked model.
     parts
-        Of `parts_of`: what remains of a base with a modality missing.
+        Of `parts_of`: what remains of a base with modalities missing.
     inner
         Predict inside the training folds, too.
     """
@@ -276,7 +278,7 @@ class _Stack:
         return cls(bases, stacked_model(bases), parts, inner) if bases else None
 
     def add_to(self, oof: OutOfFold, blank: F64, *, fallbacks: bool) -> None:
-        """Make room for its outputs, and for those with a modality missing.
+        """Make room for its outputs, and for those with modalities missing.
 
         These are by the second layer on what is left of its bases, or, where nothing of a
         base is left, the mean of the others.
@@ -286,12 +288,13 @@ class _Stack:
         if not fallbacks or len(self.model.modalities) < 2:
             return
         listed = []
-        for missing in ("video", "audio"):
+        for missing in missing_of(self.model.modalities):
             left = [base for base in self.bases if self._left_of(base, missing) is not None]
             # What one base alone predicts is decided by its own thresholds.
             thresholds = left[0].features if len(left) == 1 < len(self.bases) else self.model.key
-            listed.append(Fallback(missing, (STACKED, missing), thresholds))
-            oof.outputs[STACKED, missing] = blank.copy()
+            key = (STACKED, *missing)
+            listed.append(Fallback(missing, key, thresholds))
+            oof.outputs[key] = blank.copy()
         oof.fallbacks[self.model.name] = tuple(listed)
 
     def predict_fold(self, oof: OutOfFold, fold_heads: FoldHeads, fold: int) -> None:
@@ -326,11 +329,12 @@ class _Stack:
                 values = np.mean(of_bases, axis=0)
             oof.outputs[fallback.key][tested] = values
 
-    def _left_of(self, base: Model, missing: str) -> Key | None:
-        """Key of what remains of a base with a modality missing; None where nothing is."""
-        if missing not in base.modalities:
+    def _left_of(self, base: Model, missing: Missing) -> Key | None:
+        """Key of what remains of a base with modalities missing; None where nothing is."""
+        lost = tuple(kind for kind in missing if kind in base.modalities)
+        if not lost:
             return base.key
-        part = self.parts.get(base.name, {}).get(missing)
+        part = self.parts.get(base.name, {}).get(lost)
         return None if part is None else part.key
 
 
@@ -358,18 +362,19 @@ class _Product:
         return cls(bases, late_model(bases), settings) if bases else None
 
     def add_to(self, oof: OutOfFold, blank: F64, *, fallbacks: bool) -> None:
-        """Make room for its outputs, and for those with a modality missing."""
+        """Make room for its outputs, and for those with modalities missing."""
         oof.models = (*oof.models, self.model)
         oof.outputs[self.model.key] = blank.copy()
         if not fallbacks or len(self.model.modalities) < 2:
             return
         listed = []
-        for missing in ("video", "audio"):
+        for missing in missing_of(self.model.modalities):
             left = self._without(missing)
             # What one base alone predicts is decided by its own thresholds.
             thresholds = left[0].features if len(left) == 1 else self.model.key
-            listed.append(Fallback(missing, (LATE, missing), thresholds))
-            oof.outputs[LATE, missing] = blank.copy()
+            key = (LATE, *missing)
+            listed.append(Fallback(missing, key, thresholds))
+            oof.outputs[key] = blank.copy()
         oof.fallbacks[self.model.name] = tuple(listed)
 
     def predict_fold(self, oof: OutOfFold, fold_heads: FoldHeads, fold: int) -> None:
@@ -403,5 +408,5 @@ class _Product:
         weights = late_weights(oof.clips, outputs)
         return late_head(oof.clips, None, names, weights, self.settings)
 
-    def _without(self, missing: str) -> list[Model]:
-        return [base for base in self.bases if missing not in base.modalities]
+    def _without(self, missing: Missing) -> list[Model]:
+        return [base for base in self.bases if not set(missing) & set(base.modalities)]

@@ -63,14 +63,14 @@ class EvaluationSettings:
         come as groups, too.
     stacked
         Add ``integrated-stacked`` (PL20 3.4, read as a head on other heads' outputs): of the
-        fusions of one video and one audio feature, or of the single features where there is
-        one such fusion or none. Of named models, only where it is among them.
+        fusions of one feature of each modality, or of the single features where there is one
+        such fusion or none. Of named models, only where it is among them.
     late
         Add ``integrated-late``: the product of the calibrated predictions of single features,
         of those that a clip has. Of named models, only where it is among them.
     missing_modality
-        Score fusions with either modality missing, too, and let the head of the other
-        predict clips that lack one.
+        Score fusions with modalities missing, too, and let a head of the others predict
+        clips that lack some.
     choose_model
         Name the model to use, and state what to expect of it: the choice among models is made
         inside the training folds, too (`mvemo.fuse.crossval.choice`).

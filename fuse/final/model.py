@@ -48,7 +48,7 @@ class Predictor:
     features
         Cached features that it needs.
     modalities
-        Of ``audio`` and ``video``, those it needs.
+        Those it needs.
     expected
         JSON values: ``metric``, its mean over folds of the cross-validation (``mean``, None
         where it was not evaluated), its 95 % ``interval``, all ``scores`` and those of each
@@ -151,7 +151,7 @@ class FinalModel:
         Parameters
         ----------
         modalities
-            Of ``audio`` and ``video``.
+            That a clip has.
         without
             Features that are not to be had.
         """

@@ -58,7 +58,7 @@ def _parts(bases: tuple[Model, ...]) -> list[tuple[Model, ...]]:
         sizes = range(len(bases) - 1, 1, -1)
         return [part for size in sizes for part in combinations(bases, size)]
     parts = dict.fromkeys(combinations(bases, len(bases) - 1))
-    for modality in ("audio", "video"):
+    for modality in modalities_of(bases):
         part = tuple(base for base in bases if base.modalities == (modality,))
         if 1 < len(part) < len(bases):
             parts[part] = None

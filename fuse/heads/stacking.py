@@ -26,10 +26,10 @@ STACK_C = 0.1
 
 
 def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
-    """The models that are stacked: fusions of one video and one audio feature, or single ones.
+    """The models that are stacked: fusions of one feature of each modality, or single ones.
 
-    Single features where there is one such fusion or none; empty where they are fewer than
-    two.
+    Of fusions those of most modalities. Single features where there is one such fusion or
+    none; empty where they are fewer than two.
 
     Examples
     --------
@@ -38,13 +38,13 @@ def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
     >>> [model.name for model in base_models(models)]
     ['i3d+music1d', 'i3d+music2d']
     """
-    pairs = [
-        m
-        for m in models
-        if len(m.features) == 2 and len(m.modalities) == 2 and m.name != INTEGRATED
+    fusions = [
+        m for m in models if len(m.features) == len(m.modalities) > 1 and m.name != INTEGRATED
     ]
+    most = max((len(m.modalities) for m in fusions), default=0)
+    fusions = [m for m in fusions if len(m.modalities) == most]
     singles = [m for m in models if len(m.features) == 1]
-    bases = pairs if len(pairs) > 1 else singles
+    bases = fusions if len(fusions) > 1 else singles
     return tuple(bases) if len(bases) > 1 else ()
 
 
@@ -95,7 +95,7 @@ def stack_fold(
     stack_all : the second layer for new clips.
     """
     matrices = _matrices(outputs, clips)
-    model = _second_layer(tuple(outputs))
+    model = Model(STACKED, tuple(outputs), ())
     tested = clips.folds == fold
     fold_outputs, inner_outputs = np.full((2, len(tested), clips.n_outputs), np.nan)
     outer = Fit(model, fold, ~tested, STACK_C, predict=tested)
@@ -129,7 +129,7 @@ def stack_all(clips: Clips, outputs: Mapping[str, F64]) -> Head:
     """
     matrices = _matrices(outputs, clips)
     all_clips = np.ones(len(clips.y_true), dtype=np.bool_)
-    fit = Fit(_second_layer(tuple(outputs)), None, all_clips, STACK_C, predict=~all_clips)
+    fit = Fit(Model(STACKED, tuple(outputs), ()), None, all_clips, STACK_C, predict=~all_clips)
     return fit_heads([fit], matrices, clips, _settings(clips))[0][0]
 
 
@@ -138,10 +138,6 @@ def _matrices(outputs: Mapping[str, F64], clips: Clips) -> dict[str, Matrix]:
         name: matrix_of(decision_inputs(values, clips.link).astype(np.float32))
         for name, values in outputs.items()
     }
-
-
-def _second_layer(names: tuple[str, ...]) -> Model:
-    return Model(STACKED, names, ("audio", "video"))
 
 
 def _settings(clips: Clips) -> HeadSettings:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mvemo.fuse.metrics.averages import mean_of_finite
+from mvemo.fuse.models import modality_order
 from mvemo.fuse.report.published import (
     LABEL,
     all_published_beside,
@@ -258,20 +259,33 @@ def comparisons_table(results: Results) -> Table | None:
 
 
 def without_modality_table(results: Results) -> Table | None:
-    """The primary metric of fusions when sound or pictures are missing."""
+    """The primary metric of fusions with one modality missing, and with one alone."""
     task = results.task
+    models = [model for model in results.models if model.without_modality]
+    kinds = modality_order(kind for model in models for kind in model.modalities)
     title = f"{task.primary_title} in %" if task.in_percent else task.primary_title
-    head = [Head(f"model, {title}", TEXT), Head("both"), Head("no audio"), Head("no video")]
+    head = [Head(f"model, {title}", TEXT), Head("both" if len(kinds) == 2 else "all")]
+    head += [Head(f"no {kind}") for kind in kinds]
+    if len(kinds) > 2:
+        head += [Head(f"{kind} alone") for kind in kinds]
     head.append(Head("clips predicted so"))
     rows = []
-    for model in results.models:
-        if model.without_modality:
-            scores = [
-                score_text(task, model.without_modality.get(name, float("nan")))
-                for name in ("none", "audio", "video")
-            ]
-            rows.append([model.name, *scores, str(model.n_fallback)])
+    for model in models:
+        missing = ["none", *kinds]
+        if len(kinds) > 2:
+            missing += [_all_but(kind, model.modalities) for kind in kinds]
+        scores = [
+            score_text(task, model.without_modality[name]) if name in model.without_modality else ""
+            for name in missing
+        ]
+        rows.append([model.name, *scores, str(model.n_fallback)])
     return table(head, rows) if rows else None
+
+
+def _all_but(kind: str, modalities: tuple[str, ...]) -> str:
+    """What a clip lacks that has nothing but this of a model's modalities."""
+    others = [other for other in modalities if other != kind]
+    return "+".join(others) if kind in modalities else ""
 
 
 def calibration_table(results: Results) -> Table | None:

@@ -8,9 +8,11 @@ from typing import Any
 import click
 
 from mvemo.cache import (
+    MODALITIES,
     ClipTable,
     ImportSettings,
     Removed,
+    check_modality,
     diff_caches,
     export_cache,
     import_feature,
@@ -252,7 +254,7 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--manifest", type=PATH, help="The clips; may be left out where FEATURES exists.")
 @click.option("--name", required=True, help="Of the feature, as vggish.")
-@click.option("--modality", type=click.Choice(["audio", "video"]), required=True)
+@click.option("--modality", required=True, help="audio, video or another short word, as lyrics.")
 @click.option("--dataset", help="Which data set of an .npz or HDF5 file (also as FILE:NAME).")
 @click.option(
     "--rows",
@@ -283,6 +285,11 @@ def import_(features: Path, files: tuple[str, ...], name: str, **options: Any) -
     from mvemo.fuse.models import check_feature_name
 
     check_feature_name(name)
+    modality = options["modality"]
+    try:
+        check_modality(modality)
+    except ValueError as error:
+        raise BadOption(f"--modality: {error}") from None
     rows, id_column = options["rows"], options["id_column"]
     # Where --rows lists the clip ids, --id-column is its column, not one of the files.
     arrays = [
@@ -299,7 +306,7 @@ def import_(features: Path, files: tuple[str, ...], name: str, **options: Any) -
     imported = import_feature(
         features,
         name,
-        options["modality"],
+        modality,
         values,
         clip_ids,
         table=_clip_table(options["manifest"], features),
@@ -310,6 +317,11 @@ def import_(features: Path, files: tuple[str, ...], name: str, **options: Any) -
             provenance=facts_of(imported=name, files=[path.name for path in sources]),
         ),
     )
+    if modality not in MODALITIES:
+        tell_note(
+            f"{modality} is a modality of its own, neither {' nor '.join(MODALITIES)}: fusions "
+            "take it up as one more"
+        )
     line = f"{name}: {imported.present} of {imported.clips} clips, {imported.spec.dim} numbers each"
     if imported.incomplete:
         line += f"; {imported.incomplete} rows with numbers missing left out"

@@ -1,0 +1,176 @@
+"""A third modality: fusions of any number, and what predicts where some are missing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from feature_samples import features, frozen_cache, make_table
+
+from mvemo.cache import open_cache
+from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate, metrics_dict
+from mvemo.fuse.final.model import build_model
+from mvemo.fuse.models import LATE, STACKED, models_of, parts_of
+from mvemo.fuse.report.tables import without_modality_table
+from mvemo.pipeline.cli import mvemo
+
+NO_LYRICS, SOUND_ALONE, LYRICS_ALONE = [3, 40], [8], [11]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Sound and pictures of our own, lyrics from a CSV; some clips lack some of them."""
+    folder = tmp_path_factory.mktemp("three")
+    table = make_table(n=48, k=3, classes=("calm", "tense"))
+    missing = {"music1d": LYRICS_ALONE, "i3d": [*SOUND_ALONE, *LYRICS_ALONE]}
+    path = frozen_cache(
+        folder / "features.h5", table, strength=0.5, names=("music1d", "i3d"), missing=missing
+    )
+    lyrics = features(table, "bert", 4, 0.7)
+    rows = [i for i in range(48) if i not in (*NO_LYRICS, *SOUND_ALONE)]
+    lines = [",".join([table.clip_ids[i], *map(repr, lyrics[i].tolist())]) for i in rows]
+    (folder / "bert.csv").write_text("\n".join(["clip_id,a,b,c,d", *lines]))
+    done = command(
+        "cache", "import", path, folder / "bert.csv", "--name", "bert", "--modality", "lyrics"
+    )
+    assert done.exit_code == 0, done.output
+    assert "lyrics is a modality of its own, neither audio nor video" in done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def results(cache):
+    settings = EvaluationSettings(
+        head=HeadSettings(C=0.1, choose_C=False), refit=True, temperature=False, n_resamples=0
+    )
+    with open_cache(cache) as opened:
+        return evaluate(opened, settings)
+
+
+def command(*words):
+    return CliRunner().invoke(mvemo, [str(word) for word in words])
+
+
+def test_every_number_of_modalities_is_fused(results):
+    modalities = {m.name: m.modalities for m in results.models}
+    assert modalities == {
+        "music1d": ("audio",),
+        "i3d": ("video",),
+        "bert": ("lyrics",),
+        "i3d+music1d": ("audio", "video"),
+        "music1d+bert": ("audio", "lyrics"),
+        "i3d+bert": ("video", "lyrics"),
+        "i3d+music1d+bert": ("audio", "video", "lyrics"),
+        "integrated": ("audio", "video", "lyrics"),
+        STACKED: ("audio", "video", "lyrics"),
+        LATE: ("audio", "video", "lyrics"),
+    }
+
+
+def test_a_clip_is_predicted_by_the_head_of_what_it_has(results):
+    by_name = {m.name: m for m in results.models}
+    for name in ("i3d+music1d+bert", "integrated"):
+        fusion = by_name[name]
+        assert fusion.valid.all()
+        assert fusion.n_fallback == 4
+        for rows, other in (
+            (NO_LYRICS, "i3d+music1d"),
+            (SOUND_ALONE, "music1d"),
+            (LYRICS_ALONE, "bert"),
+        ):
+            np.testing.assert_allclose(
+                fusion.outputs[rows], by_name[other].outputs[rows], atol=1e-6
+            )
+    for name in (STACKED, LATE):
+        assert by_name[name].valid.all()
+        np.testing.assert_allclose(
+            by_name[name].outputs[LYRICS_ALONE].argmax(1),
+            by_name["bert"].outputs[LYRICS_ALONE].argmax(1),
+        )
+
+
+def test_scores_with_modalities_missing_are_those_of_the_other_heads(results):
+    by_name = {m.name: m for m in results.models}
+    triple = by_name["i3d+music1d+bert"]
+    whole = np.setdiff1d(np.arange(48), [*NO_LYRICS, *SOUND_ALONE, *LYRICS_ALONE])
+    for missing, other in {
+        "lyrics": "i3d+music1d",
+        "video": "music1d+bert",
+        "audio": "i3d+bert",
+        "audio+video": "bert",
+        "audio+lyrics": "i3d",
+        "video+lyrics": "music1d",
+        "none": "i3d+music1d+bert",
+    }.items():
+        right = by_name[other].outputs.argmax(1) == results.y_true
+        by_hand = [right[whole][results.folds[whole] == fold].mean() for fold in range(3)]
+        assert triple.without_modality[missing] == pytest.approx(np.mean(by_hand)), missing
+    assert len(triple.without_modality) == 7
+    assert set(by_name["i3d+bert"].without_modality) == {"none", "video", "lyrics"}
+    assert set(by_name[LATE].without_modality) == set(triple.without_modality)
+
+
+def test_the_table_has_a_column_for_each_modality(results):
+    table = without_modality_table(results)
+    titles = [head.title for head in table.head]
+    assert titles[1:-1] == [
+        *("all", "no audio", "no video", "no lyrics"),
+        *("audio alone", "video alone", "lyrics alone"),
+    ]
+    rows = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
+    of_pair = rows["i3d+music1d"]
+    # Without the sound the pair is the pictures alone; it never reads lyrics.
+    assert of_pair[1] == of_pair[5]
+    assert (of_pair[3], of_pair[6]) == ("", "")
+    record = metrics_dict(results)["models"]["integrated"]["without_modality"]
+    assert rows["integrated"][5] == f"{100 * record['audio+lyrics']:.1f}"
+
+
+def test_a_model_for_new_clips_leaves_out_what_it_cannot_make(cache, results):
+    with open_cache(cache) as opened:
+        model = build_model(opened, results)
+    assert {name for p in model.predictors for name in p.features} == {"music1d", "i3d"}
+    assert model.best(("audio",)).features == ("music1d",)
+
+
+def test_the_command_reports_them(cache, tmp_path):
+    done = command(
+        "cv", cache, "--out", tmp_path, "--models", "bert,i3d+music1d+bert", "--set",
+        "fuse.n_resamples=20",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    models = json.loads((tmp_path / "metrics.json").read_text())["models"]
+    assert models["i3d+music1d+bert"]["modalities"] == ["audio", "video", "lyrics"]
+    assert "no lyrics" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["Lyrics", "song text", "none", "", "é", "a" * 21, "a+b"])
+def test_a_name_that_is_no_short_word_is_refused_in_one_line(cache, name):
+    before = cache.read_bytes()
+    done = command("cache", "import", cache, "x.npy", "--name", "x", "--modality", name)
+    assert "needed is audio, video or another short word" in str(done.exception)
+    assert cache.read_bytes() == before
+
+
+def test_parts_of_four_modalities_are_all_that_leave_something():
+    modality = {"a": "audio", "v": "video", "t": "lyrics", "e": "eeg"}
+    models = models_of(modality)
+    assert len(models) == 4 + 6 + 4 + 1 + 1
+    parts = parts_of(models, modality)["integrated"]
+    assert len(parts) == 2**4 - 2
+    for missing, part in parts.items():
+        assert set(part.modalities) == set(modality.values()) - set(missing)
+        assert {modality[name] for name in part.features} == set(part.modalities)
+    # A part and the fusion of the same features are one head.
+    of_fusions = {m.features for m in models}
+    named = parts_of(models, modality)["v+a+e+t"]
+    assert {part.features for part in named.values()} <= of_fusions
+
+
+def test_fusions_of_many_features_are_left_to_be_named():
+    modality = {f"{kind}{i}": kind for kind in ("audio", "video", "lyrics") for i in range(3)}
+    names = [m.name for m in models_of(modality)]
+    assert "video0+audio0" in names
+    assert "video0+audio0+lyrics0" not in names
