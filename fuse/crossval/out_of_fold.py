@@ -28,7 +28,17 @@ from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.stacking import base_models, stack_all, stack_fold, stacked_model
 from mvemo.fuse.links import decision_inputs
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
-from mvemo.fuse.models import LATE, STACKED, Key, Missing, Model, Parts, missing_of, parts_of
+from mvemo.fuse.models import (
+    LATE,
+    STACKED,
+    Key,
+    Missing,
+    Model,
+    Parts,
+    missing_of,
+    modality_order,
+    parts_of,
+)
 from mvemo.fuse.scaling import fit_scaling
 
 # Outputs by key, whatever their precision.
@@ -128,7 +138,10 @@ class OutOfFold:
         if not fallbacks:
             return {}
         rows = complete(self.outputs[model.key])
-        by_missing = sorted(fallbacks[::-1], key=lambda fallback: len(fallback.missing))
+        order = modality_order(model.modalities)
+        by_missing = sorted(
+            fallbacks, key=lambda f: (len(f.missing), [order.index(kind) for kind in f.missing])
+        )
         keys = {"none": model.key, **{"+".join(f.missing): f.key for f in by_missing}}
         return {missing: self._mean_score(self.outputs[key], rows) for missing, key in keys.items()}
 
