@@ -25,6 +25,7 @@ from mvemo.cache.untrusted import verify_untrusted
 from mvemo.cache.upkeep import Removed, remove_features, select_features
 from mvemo.cache.verify import verify_cache
 from mvemo.cache.writer import CacheWriter
+from mvemo.cache.writing.clips import write_clips
 
 __all__ = [
     "MODALITIES",
@@ -67,4 +68,5 @@ __all__ = [
     "unfinished_run",
     "verify_cache",
     "verify_untrusted",
+    "write_clips",
 ]

@@ -49,9 +49,14 @@ class ClipMedia:
         Names of descriptors that are read beside those that nets ask for.
     require_any
         Refuse clips of which not one can be decoded.
+    numbers
+        Row of each clip in the manifest that these are a part of; None where they are all.
+        Batches are read by these, and what no clip here has, others may have.
 
     Attributes
     ----------
+    clip_of
+        Manifest row to clip id.
     digests
         Clip id to the digest of its file's bytes; empty where it cannot be read.
     modalities
@@ -84,8 +89,12 @@ class ClipMedia:
         plans: Sequence[NetSettings] = (),
         descriptors: Sequence[str] = (),
         require_any: bool = True,
+        numbers: Sequence[int] | None = None,
     ) -> None:
         self.manifest = manifest
+        self._is_part = numbers is not None
+        # Row of the whole manifest to clip id.
+        self.clip_of = dict(zip(numbers or range(len(manifest)), manifest.clip_ids, strict=True))
         self._decoding = settings.extract.decoding
         self._fail_fast = settings.extract.fail_fast
         self._rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
@@ -121,7 +130,7 @@ class ClipMedia:
 
     def absent(self, modality: str) -> bool:
         """Whether not one clip has a modality; it is then neither missing nor a failure."""
-        return not self._usable[modality].any()
+        return not (self._is_part or self._usable[modality].any())
 
     def usable(self, plan: NetSettings) -> Mask:
         """bool (clips,): clips that have what the plan's net reads."""
@@ -160,8 +169,7 @@ class ClipMedia:
 
         Of nets of pictures it must be the view of the net's plan, which decided what was decoded.
         """
-        clip_ids = self.manifest.clip_ids
-        return batches_of(net, view or ViewSettings(), clip_ids, self._store, self._sequences)
+        return batches_of(net, view or ViewSettings(), self.clip_of, self._store, self._sequences)
 
     def sequence(self, clip_id: str, name: str) -> F32:
         """A clip's descriptor, float32 (frames, dim)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,7 +162,7 @@ def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
 def batches_of(
     net: Net,
     view: ViewSettings,
-    clip_ids: Sequence[str],
+    clip_of: Mapping[int, str],
     store: DecodedStore,
     sequences: DescribedStore,
 ) -> RawBatches:
@@ -174,17 +174,17 @@ def batches_of(
         Its `input` says what is read of a window.
     view
         The windows.
-    clip_ids
-        Of the rows.
+    clip_of
+        Row to clip id.
     store, sequences
         Decoded media, and descriptors.
     """
     net_input = net.input
     if isinstance(net_input, SequenceInput):
         names = net_input.features
-        return RawBatches(lambda row: sequences.joined(clip_ids[row], names), net_input, view)
+        return RawBatches(lambda row: sequences.joined(clip_of[row], names), net_input, view)
     if isinstance(net_input, AudioInput):
         sr = net_input.sr
-        return RawBatches(lambda row: store.waveform(clip_ids[row], sr), net_input, view)
+        return RawBatches(lambda row: store.waveform(clip_of[row], sr), net_input, view)
     sampling = frame_sampling(net_input, view)
-    return RawBatches(lambda row: store.frames(clip_ids[row], sampling), net_input, view)
+    return RawBatches(lambda row: store.frames(clip_of[row], sampling), net_input, view)

@@ -37,8 +37,18 @@ def versions() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command as it was typed, the program by its name alone."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command as it was typed, the program by its name alone.
+
+    Which shard it does is left out: all shards of a run come from one command.
+    """
+    words = iter(sys.argv[1:])
+    kept = []
+    for word in words:
+        if word == "--shard":
+            next(words, None)
+        elif not word.startswith("--shard="):
+            kept.append(word)
+    return shlex.join([Path(sys.argv[0]).name, *kept])
 
 
 def provenance(**facts: Any) -> dict[str, Any]:

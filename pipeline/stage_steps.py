@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from mvemo.extract.training.protocols import TrainedNet, TrainingClips, outputs_
 from mvemo.extract.views import ViewSettings
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.execution import Training, trainings_of
 from mvemo.pipeline.messages import tell, tell_outline
 from mvemo.pipeline.progress import Progress, duration_text
 from mvemo.pipeline.settings import Settings
@@ -39,6 +40,8 @@ class FeatureWriter:
         Of the cache; open.
     work
         Folder of checkpoints.
+    trainings
+        The nets that are trained here, where others are trained elsewhere.
 
     Attributes
     ----------
@@ -52,6 +55,7 @@ class FeatureWriter:
         settings: Settings,
         writer: CacheWriter,
         work: Path,
+        trainings: Collection[Training] | None = None,
     ) -> None:
         self.features: list[str] = []
         self._media = media
@@ -60,6 +64,7 @@ class FeatureWriter:
         self._run = settings.extract.run
         self._writer = writer
         self._work = work
+        self._trainings = trainings
 
     def write_failures(self) -> None:
         """Keep why clips could not be decoded or described, and forget what is mended."""
@@ -72,13 +77,7 @@ class FeatureWriter:
                     self._writer.clear_failures(clip_id, stage)
 
     def runnable(self, plans: Sequence[NetSettings]) -> list[NetSettings]:
-        """The plans whose modality some clip has, with a note on the others.
-
-        Raises
-        ------
-        BadOption
-            There is none.
-        """
+        """The plans whose modality some clip has, with a note on the others."""
         for modality in self._media.modalities:
             if self._media.absent(modality):
                 names = [plan.name for plan in plans if NETS[plan.name].modality == modality]
@@ -89,15 +88,15 @@ class FeatureWriter:
                     f"{', '.join(names)} left out: no clip has usable {modality} "
                     f"({self._media.reason(first, modality)})"
                 )
-        runnable = [p for p in plans if not self._media.absent(NETS[p.name].modality)]
-        if not runnable:
-            first = self._manifest.clip_ids[0]
-            raise BadOption(
-                "no clip has what the nets read, "
-                f"{', '.join(plan.name for plan in plans)}; the first clip, {first}: "
-                f"{self._media.reason(first)}"
-            )
-        return runnable
+        return [p for p in plans if not self._media.absent(NETS[p.name].modality)]
+
+    def nothing_to_read(self, plans: Sequence[NetSettings]) -> BadOption:
+        """The error where no plan is runnable."""
+        first = self._manifest.clip_ids[0]
+        return BadOption(
+            f"no clip has what the nets read, {', '.join(plan.name for plan in plans)}; the first "
+            f"clip, {first}: {self._media.reason(first)}"
+        )
 
     def write_descriptors(self) -> None:
         """Put the descriptors that the settings name and the cache does not have."""
@@ -137,7 +136,13 @@ class FeatureWriter:
 
     def _train_and_embed(self, plan: NetSettings, folds: I64, splits: I64 | None) -> None:
         usable = self._media.usable(plan)
-        n_nets = len(np.unique(folds)) if self._run.protocol == "crossfit" else 1
+        trainings = [
+            fold
+            for name, fold in self._trainings or trainings_of([plan], self._run, folds)
+            if name == plan.name
+        ]
+        n_nets = max(len(trainings), 1)
+        trained_folds = {fold for fold in trainings if fold is not None}
         # Where nothing is trained, clips are what takes the time.
         frozen = self._run.protocol == "frozen"
         total, unit = (int(usable.sum()), "clip") if frozen else (n_nets, "net")
@@ -145,7 +150,9 @@ class FeatureWriter:
             epochs = EpochNotes(plan.name, bar, n_nets, self._run)
             for trained in train_nets(
                 plan,
-                TrainingClips(self._manifest, self._media.digests, usable, folds, splits),
+                TrainingClips(
+                    self._manifest, self._media.digests, usable, folds, splits, trained_folds
+                ),
                 self._run,
                 batches=lambda net: self._media.batches(net, plan.view),
                 jobs=self._work / "nets",
@@ -165,7 +172,7 @@ class FeatureWriter:
     ) -> None:
         """Embed the clips that have no current row; `clips` counts them, where it is given."""
         net, spec, writer = trained.net, trained.spec, self._writer
-        clip_ids = self._manifest.clip_ids
+        clip_of = self._media.clip_of
         keys = self._keys(spec, usable)
         outdated = keys.keys() - writer.current(spec, keys)
         own = outputs_spec(trained, self._manifest)
@@ -180,7 +187,7 @@ class FeatureWriter:
         for batch_rows, values in embed_rows(
             net,
             self._media.batches(net, view),
-            [row for row, clip_id in enumerate(clip_ids) if clip_id in outdated],
+            [row for row, clip_id in clip_of.items() if clip_id in outdated],
             batch_size=self._settings.extract.embed_batch,
             device=pick_device(self._run.device),
             precision=self._run.precision,
@@ -189,7 +196,7 @@ class FeatureWriter:
             outputs = outputs_of(net, values) if own_keys else values
             n_failed = 0
             for row, vector, output in zip(batch_rows, values, outputs, strict=True):
-                clip_id = clip_ids[row]
+                clip_id = clip_of[row]
                 if np.isfinite(vector).all() and np.isfinite(output).all():
                     writer.put(spec, clip_id, keys[clip_id], vector)
                     if own_keys:

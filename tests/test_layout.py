@@ -73,9 +73,9 @@ FLOORS = {
     "pipeline": (
         "errors interrupts messages provenance quick_imports terminal",
         "progress",
-        "input_lengths inputs settings",
-        "clip_lengths clip_media clip_tables starting_weights",
-        "stage_steps",
+        "execution input_lengths inputs settings",
+        "clip_lengths clip_media clip_tables shards starting_weights",
+        "stage_plan stage_steps",
         "model_nets stage_one",
         "models",
         "doctor prediction stage_two",

@@ -10,7 +10,7 @@ clips, which it never saw, are scored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -57,6 +57,8 @@ class TrainingClips:
         int64 (clips,), each clip's fold; used under ``crossfit`` alone.
     splits
         int64 (clips,), 0 training, 1 validation, 2 test; needed under ``holdout``.
+    trained_folds
+        Folds whose nets are trained here, under ``crossfit``; None for all.
     """
 
     manifest: Manifest
@@ -64,6 +66,7 @@ class TrainingClips:
     usable: Mask
     folds: I64
     splits: I64 | None = None
+    trained_folds: Collection[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -297,6 +300,8 @@ def training_splits(
     """
     if run.protocol == "crossfit":
         folds = [int(fold) for fold in np.unique(clips.folds)]
+        if clips.trained_folds is not None:
+            folds = [fold for fold in folds if fold in clips.trained_folds]
         return [
             _split(settings, clips, clips.folds != fold, job_seed(run.seed, fold), fold)
             for fold in folds

@@ -119,12 +119,17 @@ def repair(features: Path) -> None:
 def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     """Merge the caches FEATURES, of clips of one manifest, into one.
 
+    A folder that the shards of a run were written to stands for all of them.
+
     \b
-    Example:
+    Examples:
       mvemo cache merge half1.h5 half2.h5 --out features.h5
+      mvemo cache merge features.h5.shards --out features.h5
     """
+    from mvemo.pipeline.shards import merged_files
+
     refuse_replacing(out, force)
-    merge_caches(features, out)
+    merge_caches(merged_files(features), out)
     with open_cache(out) as merged:
         click.echo("\n".join(cache_lines(merged)))
 

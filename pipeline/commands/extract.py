@@ -60,6 +60,11 @@ if TYPE_CHECKING:
 @click.option(
     "--retry-failed", is_flag=True, help="Also decode clips that could not be decoded before."
 )
+@click.option(
+    "--shard",
+    metavar="i/n",
+    help="Do the i-th of n parts alone, as one of n jobs; see docs/scaling.md.",
+)
 @strict_option
 def extract(
     manifest: Path | None,
@@ -81,11 +86,14 @@ def extract(
       mvemo extract clips.csv --profile pretrained
       mvemo extract clips.csv --protocol frozen --nets music2d \\
           --weights music2d=msd.hdf5
+      mvemo extract clips.csv --shard 1/8
     """
     settings = _settings(options, default="paper" if manifest else "demo")
 
+    from mvemo.pipeline.execution import Execution, Shard
     from mvemo.pipeline.stage_one import run_extract
 
+    shard = None if options["shard"] is None else Shard.parse(options["shard"])
     folds = options["folds"]
     summary = run_extract(
         manifest,
@@ -93,8 +101,8 @@ def extract(
         work=work,
         out=out or work / "features.h5",
         root=root,
-        force=force,
         fold_file=folds if isinstance(folds, Path) else None,
+        execution=Execution(force=force, shard=shard),
     )
     click.echo(summary.text())
     return 1 if strict and summary.failures else 0

@@ -25,7 +25,7 @@ from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest,
 from mvemo.pipeline import inputs
 from mvemo.pipeline.clip_tables import extracted_clips
 from mvemo.pipeline.settings import load_settings
-from mvemo.pipeline.stage_one import read_fold_file
+from mvemo.pipeline.stage_plan import read_fold_file
 
 BAD = {
     "empty": b"",

@@ -1,0 +1,114 @@
+"""How the work of stage one is spread, and which part of it one process does."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.manifests import Manifest
+from mvemo.pipeline.errors import BadOption
+
+# A fold, or None of a net that is trained once: under ``shared`` and ``holdout``.
+Training = tuple[str, "int | None"]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts of a run that batch systems do as jobs of their own.
+
+    Every shard knows what is its own from the manifest and the settings alone.
+
+    Parameters
+    ----------
+    number
+        From 1.
+    count
+        How many there are.
+
+    Raises
+    ------
+    BadOption
+        The number is not one of them.
+
+    Examples
+    --------
+    >>> shards = [Shard(number, 2) for number in (1, 2)]
+    >>> [[shard.has_clip(clip) for clip in ("a", "d", "e")] for shard in shards]
+    [[True, False, True], [False, True, False]]
+    """
+
+    number: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.count:
+            raise BadOption(
+                f"--shard {self}: shards are 1/{max(self.count, 1)} to "
+                f"{max(self.count, 1)}/{max(self.count, 1)}"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """The shard of ``2/8``."""
+        number, slash, count = text.partition("/")
+        if not (slash and number.strip().isdecimal() and count.strip().isdecimal()):
+            raise BadOption(f"--shard {text!r}: write it as i/n, the first of eight as 1/8")
+        return cls(int(number), int(count))
+
+    def has_clip(self, clip_id: str) -> bool:
+        """Whether a clip is this shard's: by its id alone, not by what else is listed."""
+        digest = hashlib.sha256(clip_id.encode()).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
+
+    def trainings(self, trainings: Sequence[Training]) -> list[Training]:
+        """This shard's of all nets that are trained; those of one net go to many shards."""
+        return list(trainings[self.number - 1 :: self.count])
+
+    def rows(self, manifest: Manifest) -> list[int]:
+        """Manifest rows of this shard's clips."""
+        return [row for row, clip_id in enumerate(manifest.clip_ids) if self.has_clip(clip_id)]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a run of stage one is carried out; the result is the same.
+
+    Parameters
+    ----------
+    force
+        Replace a cache of other clips.
+    shard
+        Do this part alone.
+    """
+
+    force: bool = False
+    shard: Shard | None = None
+
+
+def trainings_of(
+    plans: Sequence[NetSettings], run: RunSettings, folds: Iterable[int]
+) -> list[Training]:
+    """(net, fold) of every net that a protocol trains; none under ``frozen``.
+
+    Parameters
+    ----------
+    folds
+        Of the clips, in any order.
+
+    Examples
+    --------
+    >>> trainings_of([NetSettings("c3d")], RunSettings(protocol="crossfit"), [1, 0, 1])
+    [('c3d', 0), ('c3d', 1)]
+    >>> trainings_of([NetSettings("c3d")], RunSettings(protocol="shared"), [0, 1])
+    [('c3d', None)]
+    """
+    if run.protocol == "frozen":
+        return []
+    crossfit = run.protocol == "crossfit"
+    per_net: list[int | None] = [*sorted({int(fold) for fold in folds})] if crossfit else [None]
+    return [(plan.name, fold) for plan in plans for fold in per_net]

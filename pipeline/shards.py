@@ -1,0 +1,223 @@
+"""The folder of a run's shards: one cache each, who is done, and what all must agree on.
+
+``features.h5.shards`` holds ``clips.h5`` (all clips, no features), ``run.json`` (what decides
+the result), and of each shard ``1-of-4.h5`` and, once it is done, ``1-of-4.done``. The files
+are one cache without more ado: no two of them hold the same row.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mvemo.cache import ClipTable, open_cache, write_clips
+from mvemo.cache.spec import digest_of
+from mvemo.manifests.files import parse_json, shown, to_json_values, write_json
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.execution import Shard
+from mvemo.pipeline.provenance import versions
+from mvemo.pipeline.settings import Settings
+
+# Keys of ``[extract]`` that say how the work is done, and not what comes of it.
+_MANNERS = (
+    "device",
+    "workers",
+    "fail_fast",
+    "retry_failed",
+    "clip_seconds",
+    "clip_memory",
+    "fetch",
+)
+
+# Of the folder's name, after that of the cache.
+SUFFIX = ".shards"
+
+
+class ShardFolder:
+    """Where the shards of a cache lie.
+
+    Parameters
+    ----------
+    out
+        The cache that they are parts of; it need not exist.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.path = out.with_name(f"{out.name}{SUFFIX}")
+        self.clips = self.path / "clips.h5"
+
+    def cache(self, shard: Shard) -> Path:
+        """The file that a shard writes."""
+        return self.path / f"{shard.number}-of-{shard.count}.h5"
+
+    def claim(
+        self,
+        facts: Mapping[str, Any],
+        table: ClipTable,
+        provenance: Mapping[str, Any],
+        *,
+        force: bool,
+    ) -> None:
+        """Begin a shard of a run, the first or one of those to come.
+
+        Parameters
+        ----------
+        facts
+            Of `run_facts`.
+        table, provenance
+            All clips, and what each shard states.
+        force
+            Go on where the shards that are there are of another run.
+
+        Raises
+        ------
+        BadOption
+            They are.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not force:
+            self.check(facts)
+        if self._facts() == facts and self.clips.exists():
+            return
+        self._remove_other_counts(facts["shards"])
+        write_clips(self.clips, table, provenance)
+        write_json(self._run, facts, error=BadOption)
+
+    def _remove_other_counts(self, count: int) -> None:
+        """Remove the shards of a run that was divided in another number: they hold the same."""
+        for path in self.path.glob("*-of-*.*"):
+            if path.name.partition(".")[0].rpartition("-")[2] == str(count):
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+    def check(self, facts: Mapping[str, Any]) -> None:
+        """Refuse a shard that does not go with those that are there.
+
+        Raises
+        ------
+        BadOption
+            One of the facts is another.
+        """
+        there = self._facts()
+        if there is None or there == facts:
+            return
+        what, theirs, ours = next(_differences(there, facts))
+        raise BadOption(
+            f"{self.path}: its shards are of another run: {what} is {shown(theirs)} there and "
+            f"{shown(ours)} here: give all shards the same command, write to another file with "
+            "--out, or start these anew with --force"
+        )
+
+    def is_done(self, shard: Shard, facts: Mapping[str, Any]) -> bool:
+        """Whether a shard was finished with these facts, and its file is there."""
+        try:
+            marker = parse_json(self._marker(shard).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        done = isinstance(marker, dict) and marker.get("run") == digest_of(facts)
+        return done and self.cache(shard).exists()
+
+    def finish(self, shard: Shard, facts: Mapping[str, Any]) -> None:
+        """Mark a shard as done: its file is whole.
+
+        Raises
+        ------
+        BadOption
+            Another run began in the folder meanwhile.
+        """
+        self.check(facts)
+        with open_cache(self.cache(shard)) as cache:
+            marker = {"run": digest_of(facts), "digest": cache.digest(), "clips": len(cache.table)}
+        write_json(self._marker(shard), marker, error=BadOption)
+
+    def unfinished(self) -> list[Shard]:
+        """Shards that are not done.
+
+        Raises
+        ------
+        BadOption
+            The folder does not say what was run in it.
+        """
+        facts = self._facts()
+        if facts is None or not isinstance(facts.get("shards"), int):
+            raise BadOption(f"{self._run}: says not how many shards there are: run one again")
+        shards = [Shard(i + 1, facts["shards"]) for i in range(facts["shards"])]
+        return [shard for shard in shards if not self.is_done(shard, facts)]
+
+    @property
+    def _run(self) -> Path:
+        return self.path / "run.json"
+
+    def _marker(self, shard: Shard) -> Path:
+        return self.cache(shard).with_suffix(".done")
+
+    def _facts(self) -> dict[str, Any] | None:
+        """What the shards that are there agree on; None where there are none."""
+        try:
+            facts = parse_json(self._run.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise BadOption(f"{self._run}: cannot be read: {error}") from None
+        return facts if isinstance(facts, dict) else {}
+
+
+def run_facts(settings: Settings, table: ClipTable, count: int) -> dict[str, Any]:
+    """What all shards of a run must have alike, as JSON values by dotted keys."""
+    record = settings.record()
+    folds = [table.folds.tolist(), None if table.splits is None else table.splits.tolist()]
+    facts = dict(_flat({key: record[key] for key in ("extract", "descriptors", "nets")}))
+    for key in _MANNERS:
+        facts.pop(f"extract.{key}", None)
+        facts.pop(f"extract.run.{key}", None)
+    facts |= {"manifest": table.digest, "folds": digest_of(folds), "shards": count}
+    facts["mvemo"] = versions()["mvemo"]
+    return dict(to_json_values(facts))
+
+
+def merged_files(paths: Sequence[Path]) -> list[Path]:
+    """Files to merge: of a folder of shards all its caches, of others the path itself.
+
+    Raises
+    ------
+    BadOption
+        Shards of the folder are not done.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.name.endswith(SUFFIX) or not path.is_dir():
+            files.append(path)
+            continue
+        folder = ShardFolder(path.with_name(path.name.removesuffix(SUFFIX)))
+        unfinished = folder.unfinished()
+        if unfinished:
+            names = ", ".join(map(str, unfinished[:5])) + ", …" * (len(unfinished) > 5)
+            raise BadOption(
+                f"{path}: {len(unfinished)} of {unfinished[0].count} shards are not done: {names}: "
+                f"run them, mvemo extract with --shard {unfinished[0]} and all else as before"
+            )
+        files += sorted(path.glob("*.h5"))
+    return files
+
+
+def _flat(tree: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything in nested tables."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{start}{key}.")
+        else:
+            yield f"{start}{key}", value
+
+
+def _differences(
+    there: Mapping[str, Any], here: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str]]:
+    """Key and both values, as text, of what differs."""
+    for key in dict.fromkeys((*here, *there)):
+        if there.get(key) != here.get(key):
+            yield key, str(there.get(key)), str(here.get(key))

@@ -1,0 +1,241 @@
+"""All that stage one needs to know before it begins, and what it refuses then."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mvemo.cache import open_cache, unfinished_run
+from mvemo.extract.pretrained import with_fetched_weights
+from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.training.devices import pick_device, resolve_precision
+from mvemo.extract.training.losses import make_loss
+from mvemo.extract.training.protocols import make_net
+from mvemo.manifests import Folds, Manifest, read_folds, read_manifest
+from mvemo.manifests.splits.folds import fold_notes
+from mvemo.pipeline.clip_tables import Evaluation, extracted_clips, folds_of_table
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.execution import Execution
+from mvemo.pipeline.inputs import media_files, missing_media
+from mvemo.pipeline.messages import tell, tell_note
+from mvemo.pipeline.provenance import provenance
+from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.shards import ShardFolder
+from mvemo.pipeline.starting_weights import (
+    fetch_missing_weights,
+    random_start_note,
+    refuse_missing_weights,
+)
+
+
+@dataclass(frozen=True)
+class ExtractPlan:
+    """A run of stage one that nothing speaks against.
+
+    Parameters
+    ----------
+    manifest
+        All clips.
+    settings
+        Of the run, the device's precision filled in.
+    nets
+        Those that run.
+    evaluation
+        The clips' folds or split.
+    facts
+        Provenance for the cache.
+    notes
+        On nets that were left out.
+    """
+
+    manifest: Manifest
+    settings: Settings
+    nets: tuple[NetSettings, ...]
+    evaluation: Evaluation
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def plan_extract(
+    manifest_path: Path | None,
+    settings: Settings,
+    *,
+    work: Path,
+    out: Path,
+    root: Path | None,
+    fold_file: Path | None,
+    execution: Execution,
+) -> ExtractPlan:
+    """Check what `run_extract` is given, and fetch what it needs; parameters are the same.
+
+    Raises
+    ------
+    BadOption, BadSetting, BadManifest, BadWeights
+        Something is wrong with them: it is told before hours of decoding.
+    """
+    settings = with_resolved_precision(settings)
+    run = settings.extract.run
+    plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
+    refuse_missing_weights(plans, settings)
+    manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
+    folds, settings = read_fold_file(fold_file, manifest, settings)
+    plans, notes = fetch_missing_weights(plans, settings)
+    _check_losses_and_weights(plans, manifest, run)
+    if not (execution.force or execution.shard):
+        _refuse_other_clips(out, manifest)
+    if manifest_path is not None:
+        _propose_pretrained(settings)
+    earlier = _earlier_folds(out, execution) if settings.extract.keep_folds else None
+    evaluation = extracted_clips(manifest, settings.extract, folds, earlier=earlier)
+    start = [note for note in [random_start_note(plans, settings)] if note]
+    for note in start:
+        tell_note(note)
+    what = "split" if evaluation.folds is None else "folds"
+    for note in evaluation.notes:
+        tell(f"{what}: {note}")
+    facts = provenance(
+        settings=settings.record(),
+        manifest={"name": manifest.name, "digest": manifest.digest},
+        notes=start,
+    )
+    return ExtractPlan(manifest, settings, tuple(plans), evaluation, facts, tuple(notes))
+
+
+def with_resolved_precision(settings: Settings) -> Settings:
+    """Settings that name the precision that ``auto`` means here, as the cache records it.
+
+    Raises
+    ------
+    BadSetting
+        A CUDA device is named, and torch finds none.
+    """
+    run = settings.extract.run
+    run = replace(run, precision=resolve_precision(run.precision, pick_device(run.device)))
+    return replace(settings, extract=replace(settings.extract, run=run))
+
+
+def _propose_pretrained(settings: Settings) -> None:
+    """Say that there is a quicker way, where nobody chose this one and there is no GPU."""
+    run = settings.extract.run
+    if settings.profile_named or run.protocol == "frozen" or pick_device(run.device).type != "cpu":
+        return
+    tell_note(
+        "there is no GPU here, without which these nets train for hours or days; "
+        "--profile pretrained embeds with public pretrained nets in minutes"
+    )
+
+
+def _check_losses_and_weights(
+    plans: Sequence[NetSettings], manifest: Manifest, run: RunSettings
+) -> None:
+    """Refuse a loss that is not for the manifest's task, and weights that do not fit."""
+    for plan in plans:
+        make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
+        if plan.weights:
+            make_net(plan, len(manifest.classes), run)
+
+
+def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
+    """Read a manifest some of whose media files may not be there.
+
+    A file that is not there is a failure of its clips, told when they are decoded; where
+    there is none at all, the folder is wrong.
+
+    Raises
+    ------
+    BadOption
+        Not one media file is there.
+    """
+    manifest = read_manifest(path, root=root, media=False)
+    missing = missing_media(manifest, path)
+    if missing:
+        n_files = len(media_files(manifest))
+        tell_note(
+            f"{len(missing)} of {n_files} media files are not in {manifest.root}, as "
+            f"{missing[0]!r}: their clips will fail, all others are done"
+        )
+    return manifest
+
+
+def read_fold_file(
+    fold_file: Path | None, manifest: Manifest, settings: Settings
+) -> tuple[Folds | None, Settings]:
+    """The folds of a file, in the order of the manifest's clips, and settings of as many folds.
+
+    The manifest stays as it is, so that its digest is still that of its file.
+
+    Raises
+    ------
+    BadManifest
+        The file's clips are not the manifest's, or it divides a group.
+    BadOption
+        The protocol has no folds.
+    """
+    if fold_file is None:
+        return None, settings
+    if settings.extract.run.protocol == "holdout":
+        raise BadOption(f"--folds {fold_file}: the holdout protocol has one split, not folds")
+    folds = read_folds(fold_file, manifest)
+    notes = fold_notes(manifest.labels, manifest.groups, folds.k, manifest.task, manifest.classes)
+    # Seed -1: they are prescribed, and no seed would make them again.
+    folds = replace(folds, seed=-1, manifest_digest=manifest.digest, notes=notes)
+    return folds, replace(settings, extract=replace(settings.extract, folds=folds.k))
+
+
+def _earlier_folds(out: Path, execution: Execution) -> Folds | None:
+    """The folds of the feature file, or of the shards, that a run before has written."""
+    source = ShardFolder(out).clips if execution.shard else out
+    if not source.exists():
+        return None
+    with open_cache(source) as cache:
+        return folds_of_table(cache.table)
+
+
+def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
+    """A cache of another data set is not replaced unasked: imported features would go, too."""
+    _refuse_other_run(out, manifest)
+    if not out.exists():
+        return
+    with open_cache(out) as cache:
+        table = cache.table
+        imported = any(spec.protocol == "imported" for spec in cache.specs)
+    dropped = set(table.clip_ids) - set(manifest.clip_ids)
+    # The demo set's can be made again in a minute.
+    if len(dropped) == len(table) > 0 and (imported or not table.synthetic):
+        raise BadOption(
+            f"{out}: holds features of other clips ({table.name!r}, {len(table)} clips): write "
+            "to another file with --out, or replace it with --force"
+        )
+    if dropped and imported:
+        raise BadOption(
+            f"{out}: holds imported features of {len(dropped)} clips that the manifest has not, as "
+            f"{min(dropped)!r}, which nothing here could make again: write to another file with "
+            "--out, or drop them with --force"
+        )
+
+
+def _refuse_other_run(out: Path, manifest: Manifest) -> None:
+    """Rows that an unfinished run of other clips has committed are not dropped unasked."""
+    unfinished = unfinished_run(out)
+    if unfinished is None:
+        return
+    dropped = unfinished.clip_ids - set(manifest.clip_ids)
+    if len(dropped) == len(unfinished.clip_ids):
+        raise BadOption(
+            f"{out}: a run of other clips ({unfinished.name!r}) was cut off, and its features of "
+            f"{len(dropped)} clips wait there: finish it by its own command, write to another "
+            "file with --out, or drop them with --force"
+        )
+    if dropped:
+        tell_note(
+            f"{out}: features of {len(dropped)} clips of the run that was cut off are dropped, as "
+            f"{min(dropped)!r}: the manifest does not have them any more"
+        )
+
+
+def _demo(work: Path) -> Manifest:
+    from mvemo.manifests.demo import make_demo
+
+    return make_demo(work / "demo")

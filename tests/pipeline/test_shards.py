@@ -1,0 +1,137 @@
+"""Runs in shards: they hold what one run holds, go on after a kill, and refuse what does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from spread_samples import Sounds, digest, extract, make_sounds
+from stage_samples import run
+
+from mvemo.cache import CacheWriter, open_cache
+from mvemo.pipeline.execution import Shard, trainings_of
+from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.shards import ShardFolder
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Sounds:
+    return make_sounds(tmp_path_factory.mktemp("sounds"))
+
+
+@pytest.fixture(scope="module")
+def whole(sounds: Sounds, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of runs in one process; decoded media serve all tests."""
+    folders = {}
+    for kind in ("frozen", "trained"):
+        folders[kind] = tmp_path_factory.mktemp(kind)
+        assert extract(sounds, kind, folders[kind]) == 0
+    return folders
+
+
+def test_every_clip_and_every_training_is_of_one_shard() -> None:
+    shards = [Shard(number, 5) for number in range(1, 6)]
+    for clip in (f"clip {i}" for i in range(200)):
+        assert sum(shard.has_clip(clip) for shard in shards) == 1
+    # Spread evenly, by the id alone.
+    counts = [sum(shard.has_clip(f"clip {i}") for i in range(5000)) for shard in shards]
+    assert min(counts) > 900
+    settings = load_settings("paper")
+    nets = [settings.nets[name] for name in ("c3d", "i3d", "music1d")]
+    trainings = trainings_of(nets, settings.extract.run, [0, 1, 2, 0, 1])
+    assert len(trainings) == 9
+    assert sorted(t for s in shards for t in s.trainings(trainings)) == sorted(trainings)
+
+
+@pytest.mark.parametrize("kind", ["frozen", "trained"])
+def test_shards_merge_to_what_one_run_writes(
+    kind: str, sounds: Sounds, whole: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "features.h5"
+    n = 3
+    folder = out.with_name("features.h5.shards")
+    for number in (2, 3, 1):
+        shard = ("--out", out, "--shard", f"{number}/{n}")
+        assert extract(sounds, kind, tmp_path / "work", *shard) == 0
+        assert not out.exists()
+        code = run("mvemo", "cache", "merge", folder, "--out", out)
+        assert code == (0 if number == 1 else 2)
+    assert digest(out) == digest(whole[kind] / "features.h5")
+    with open_cache(out) as merged, open_cache(whole[kind] / "features.h5") as one:
+        assert merged.table.clip_ids == one.table.clip_ids
+        assert [(f.clip_id, f.stage) for f in merged.failures] == [("bad", "decode:audio")]
+        assert merged.curves == one.curves
+        # Stage two reads the settings there.
+        assert merged.provenance["settings"]["nets"] == one.provenance["settings"]["nets"]
+    # No row is in two files.
+    rows: list[tuple[str, int | None, str]] = []
+    for path in folder.glob("*-of-3.h5"):
+        with open_cache(path) as cache:
+            for spec in cache.specs:
+                present = cache.present(spec.name, spec.fold)
+                ids = [c for c, p in zip(cache.table.clip_ids, present, strict=True) if p]
+                rows += [(spec.name, spec.fold, clip) for clip in ids]
+    assert len(rows) == len(set(rows)) > 10
+
+
+def test_a_shard_that_is_done_is_not_done_again_and_a_killed_one_goes_on(
+    sounds: Sounds, whole: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "features.h5"
+    options = ("--out", out, "--shard", "1/2")
+    assert extract(sounds, "frozen", whole["frozen"], *options) == 0
+    path = ShardFolder(out).cache(Shard(1, 2))
+    before = digest(path)
+    capsys.readouterr()
+    assert extract(sounds, "frozen", tmp_path / "nothing decoded here", *options) == 0
+    assert "shard 1/2 is done" in capsys.readouterr().err
+    assert not (tmp_path / "nothing decoded here" / "decoded").exists()
+    # As a kill leaves it: rows were committed, the file is not there, nor the marker.
+    with open_cache(path) as cache:
+        table, spec = cache.table, cache.spec("mfcc")
+        kept = table.clip_ids[int(cache.present("mfcc").argmax())]
+        values = cache.sequence("mfcc", kept)
+    path.unlink()
+    path.with_suffix(".done").unlink()
+    assert values is not None
+    with pytest.raises(KeyboardInterrupt), CacheWriter(path, table) as writer:
+        writer.put(spec, kept, "the key of other media", values)
+        raise KeyboardInterrupt
+    assert extract(sounds, "frozen", whole["frozen"], *options) == 0
+    assert digest(path) == before
+    assert not list(path.parent.glob("*.parts"))
+
+
+def test_shards_of_other_settings_are_refused_in_one_line(
+    sounds: Sounds, whole: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "f.h5"
+    first = ("--out", out, "--shard", "1/3")
+    assert extract(sounds, "frozen", whole["frozen"], *first) == 0
+    for options, said in (
+        (("--shard", "2/3", "--set", "descriptors.n_mfcc=13"), "descriptors.n_mfcc is"),
+        (("--shard", "2/4"), "shards is '3' there and '4' here"),
+        (("--shard", "2/3", "--folds", "3"), "extract.folds is '2' there and '3' here"),
+    ):
+        capsys.readouterr()
+        assert extract(sounds, "frozen", whole["frozen"], "--out", out, *options) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert said in lines[-1]
+        assert "give all shards the same command" in lines[-1]
+        # Nothing is lost.
+        assert ShardFolder(out).cache(Shard(1, 3)).exists()
+    assert run("mvemo", "cache", "merge", f"{out}.shards", "--out", tmp_path / "m.h5") == 2
+    assert "2 of 3 shards are not done: 2/3, 3/3: run them" in capsys.readouterr().err
+    # Another number of shards, asked for: those that are there hold the same, and go.
+    again = ("--out", out, "--shard", "1/1", "--force")
+    assert extract(sounds, "frozen", whole["frozen"], *again) == 0
+    assert run("mvemo", "cache", "merge", f"{out}.shards", "--out", tmp_path / "m.h5") == 0
+    assert digest(tmp_path / "m.h5") == digest(whole["frozen"] / "features.h5")
+
+
+@pytest.mark.parametrize("text", ["0/4", "5/4", "1of4", "1/0", "-1/3", "x/2"])
+def test_what_is_no_shard_is_refused(
+    text: str, sounds: Sounds, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert extract(sounds, "frozen", tmp_path, f"--shard={text}") == 2
+    assert "--shard" in capsys.readouterr().err.strip().splitlines()[-1]
