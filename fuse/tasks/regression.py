@@ -260,17 +260,16 @@ class Regression(Task):
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         titles = {"r2": "R2", "pearson_r": "r", "ccc": "CCC", "rmse": "RMSE", "mae": "MAE"}
-        # Of one target the first score is the mean over folds, and this the pooled one.
+        # The other scores of each target are in its own row of the table of targets.
         columns = tuple(
-            Column(f"{title} {output}", name, i, terminal=name == "r2")
-            for name, title in titles.items()
+            Column(f"R2 {output}", "r2", i)
             for i, output in enumerate(names)
-            if name in ("r2", "pearson_r", "ccc") and len(names) <= FEW_TARGETS
+            if len(names) <= FEW_TARGETS
         )
         columns += tuple(
             Column(f"{title}, mean" if len(names) > 1 else title, f"{name}_macro", terminal=False)
             for name, title in titles.items()
-            if name in ("rmse", "mae") or len(names) > FEW_TARGETS
+            if name != "r2" or len(names) > FEW_TARGETS
         )
         if self.plane is None:
             return columns
