@@ -123,8 +123,8 @@ def divergence_notes(compared: Sequence[Compared]) -> list[str]:
 
 
 def baseline_of(compared: Sequence[Compared]) -> float | None:
-    """The baseline of the last variant that has scores; None where none has."""
-    return next((c.scores.baseline for c in reversed(compared) if not c.divergence), None)
+    """The baseline of the first variant that has scores; None where none has."""
+    return next((c.scores.baseline for c in compared if not c.divergence), None)
 
 
 def net_predictor(
