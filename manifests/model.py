@@ -81,6 +81,21 @@ class Manifest:
     def __len__(self) -> int:
         return len(self.clips)
 
+    def __repr__(self) -> str:
+        """One line, whatever the number of clips.
+
+        Examples
+        --------
+        >>> clips = (Clip("a", "a.wav", ("sad",), "song"), Clip("b", "b.wav", ("calm",), "song"))
+        >>> Manifest("songs", "multiclass", ("calm", "sad"), clips, Path("media"))
+        <Manifest 'songs': 2 clips in 1 group, multiclass: calm, sad>
+        """
+        n_groups = len(set(self.groups))
+        return (
+            f"<Manifest {self.name!r}: {len(self)} clip{'s' * (len(self) != 1)} in {n_groups} "
+            f"group{'s' * (n_groups != 1)}, {self.task}: {', '.join(self.classes)}>"
+        )
+
     @cached_property
     def clip_ids(self) -> tuple[str, ...]:
         return tuple(clip.clip_id for clip in self.clips)
