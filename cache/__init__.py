@@ -26,6 +26,7 @@ from mvemo.cache.upkeep import Removed, remove_features, select_features
 from mvemo.cache.verify import verify_cache
 from mvemo.cache.writer import CacheWriter
 from mvemo.cache.writing.clips import write_clips
+from mvemo.cache.writing.rows import PartWriter, RowWriter, StoredRows
 
 __all__ = [
     "MODALITIES",
@@ -47,8 +48,11 @@ __all__ = [
     "Imported",
     "Kind",
     "MissingCache",
+    "PartWriter",
     "Protocol",
     "Removed",
+    "RowWriter",
+    "StoredRows",
     "UnfinishedRun",
     "check_modality",
     "content_digest",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec
+from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, RowWriter
 
 VECTOR = FeatureSpec(
     name="music1d",
@@ -71,12 +71,12 @@ def row(spec: FeatureSpec, clip: str, salt: int = 0) -> np.ndarray:
     return draw.standard_normal(shape).astype(np.float32)
 
 
-def put(writer: CacheWriter, spec: FeatureSpec, clip: str, salt: int = 0) -> None:
+def put(writer: RowWriter, spec: FeatureSpec, clip: str, salt: int = 0) -> None:
     """Put `row` under the key of a medium that is named by clip and salt."""
     writer.put(spec, clip, spec.key(f"{clip}-{salt}"), row(spec, clip, salt))
 
 
-def current(writer: CacheWriter, spec: FeatureSpec, salt: int = 0) -> frozenset[str]:
+def current(writer: RowWriter, spec: FeatureSpec, salt: int = 0) -> frozenset[str]:
     """Ids of the clips whose row that `put` makes is stored or buffered."""
     keys = {clip: spec.key(f"{clip}-{salt}") for clip in writer.table.clip_ids}
     return writer.current(spec, keys)

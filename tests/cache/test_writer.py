@@ -284,7 +284,7 @@ def test_failures_keep_their_time_and_version(
 ) -> None:
     moments = iter(["2026-01-01", "2026-01-02", "2026-01-03"])
     monkeypatch.setattr(
-        "mvemo.cache.writer.reason_now", lambda text: Reason(text, next(moments), "1.0")
+        "mvemo.cache.writing.rows.reason_now", lambda text: Reason(text, next(moments), "1.0")
     )
     times = []
     for reason in ("cut off", "cut off", "no stream"):

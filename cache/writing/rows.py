@@ -1,0 +1,320 @@
+"""Rows on their way to a cache: buffered, and committed to shards in ``<cache>.parts/``."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mvemo.cache.errors import BadCache
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.layout import feature_label, subset
+from mvemo.cache.storage.opening import parts_folder
+from mvemo.cache.table import ClipTable
+from mvemo.cache.types import F32, Failures, Reason
+from mvemo.cache.writing.checks import check_spec, check_table, check_text, checked_values
+from mvemo.cache.writing.plan import Plan, plan_rows
+from mvemo.cache.writing.rules import corrupt_stage, reason_now
+from mvemo.cache.writing.shards import new_shard_path, write_file
+from mvemo.cache.writing.sources import MemorySource
+from mvemo.manifests.files import to_json_values
+
+# The end of the message of a full disk.
+KEPT = "; all that was committed before is kept: make room and run the same command again"
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """What a cache has of some clips, for whoever writes more of them.
+
+    Parameters
+    ----------
+    keys
+        Spec digest to the key of each clip's row.
+    failures
+        Of the clips.
+    number
+        That shards written from now on may have: above all that are there.
+    """
+
+    keys: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    failures: Failures = field(default_factory=dict)
+    number: int = 0
+
+
+class RowWriter(ABC):
+    """What `CacheWriter` and `PartWriter` have in common.
+
+    Parameters
+    ----------
+    path, table, provenance, commit_rows, commit_bytes, commit_seconds
+        As of `CacheWriter`.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        table: ClipTable,
+        provenance: Mapping[str, Any] | None,
+        limits: tuple[int, int, float],
+    ) -> None:
+        self.path = Path(path)
+        check_table(table, str(self.path))
+        self.table = table
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        self._limits = limits
+        self._clips = frozenset(table.clip_ids)
+        self._memory = MemorySource()
+        self._failures: Failures = {}
+        self._rows: dict[str, dict[str, bytes]] = {}
+        self._stale: dict[str, set[str]] = {}
+        # The features that this run requests, the most recent last.
+        self._requested: dict[str, FeatureSpec] = {}
+        self._closed = False
+        self._committed = time.monotonic()
+        self._parts = parts_folder(self.path)
+        self._next = 0
+
+    @abstractmethod
+    def _stored(self, digest: str) -> dict[str, bytes]:
+        """Clip id to key of a feature's rows that were there before."""
+
+    @abstractmethod
+    def _note_shard(self, path: Path) -> None:
+        """A shard was committed."""
+
+    # --- what is stored
+
+    def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
+        """Ids of the clips whose stored row is up to date; all others have to be extracted.
+
+        Parameters
+        ----------
+        spec
+            The feature.
+        keys
+            Clip id to `FeatureSpec.key` of its media as they are now. A stored row of one of
+            these clips under another key is of media since replaced: `close` drops it,
+            unless it was put again.
+        """
+        known = self._known(spec)
+        stale = {c for c, key in keys.items() if c in known and known[c] != key.encode()}
+        self._stale.setdefault(spec.digest, set()).update(stale)
+        return frozenset(c for c, key in keys.items() if known.get(c) == key.encode())
+
+    @property
+    def failures(self) -> tuple[tuple[str, str, str], ...]:
+        """(clip id, stage, reason) of each failure of the table's clips, sorted."""
+        known = ((c, s, why) for (c, s), why in self._failures.items() if c in self._clips)
+        return tuple(sorted((c, s, why.text) for c, s, why in known if why is not None))
+
+    # --- what is new
+
+    def put(self, spec: FeatureSpec, clip_id: str, key: str, array: F32) -> None:
+        """Buffer one clip's values; durable after the next commit.
+
+        Parameters
+        ----------
+        spec
+            The feature.
+        clip_id
+            A clip of the table.
+        key
+            `FeatureSpec.key` of the clip's media.
+        array
+            float32 (dim,) of a vector, (frames, dim) of a sequence, frames above 0. Copied.
+
+        Raises
+        ------
+        BadCache
+            Unknown clip, wrong type or shape, NaN or infinity.
+        CacheError
+            A commit that was due failed; the rows stay buffered.
+        """
+        self._check_open()
+        where = f"{self.path}: {feature_label(spec)} of clip {clip_id!r}"
+        if clip_id not in self._clips:
+            raise BadCache(f"{where}: the table has no such clip")
+        known = self._known(spec)
+        values = checked_values(spec, array, where)
+        if not key or not key.isascii() or not key.isprintable():
+            raise BadCache(f"{where}: key {key!r} is none: give FeatureSpec.key(...)")
+        self._memory.put(spec, clip_id, key.encode("ascii"), values)
+        known[clip_id] = key.encode("ascii")
+        self._stale.get(spec.digest, set()).discard(clip_id)
+        self.clear_failures(clip_id, corrupt_stage(spec))
+        rows, size, seconds = self._limits
+        if (
+            self._memory.rows >= rows
+            or self._memory.bytes >= size
+            or time.monotonic() - self._committed >= seconds
+        ):
+            self.commit()
+
+    def fail(self, clip_id: str, stage: str, reason: str) -> None:
+        """Keep a failure, in place of an earlier one of the same clip and stage.
+
+        It keeps this moment and mvemo's version; those of an earlier failure for the same
+        reason under the same version stay.
+
+        Parameters
+        ----------
+        clip_id
+            A clip of the table.
+        stage
+            What failed, ``decode:audio`` or ``embed:c3d``.
+        reason
+            Why, in one line.
+        """
+        self._check_open()
+        if clip_id not in self._clips:
+            raise BadCache(f"{self.path}: failure of clip {clip_id!r}: the table has no such clip")
+        text = " ".join(reason.replace("\0", " ").split()) or "no reason given"
+        check_text(stage, str(self.path))
+        # A reason may quote bytes of a broken file's name or tags.
+        new = reason_now(text.encode("utf-8", "replace").decode())
+        earlier = self._failures.get((clip_id, stage))
+        if earlier is None or replace(earlier, time=new.time) != new:
+            self._set_failure(clip_id, stage, new)
+
+    def clear_failures(self, clip_id: str, stage: str | None = None) -> None:
+        """Forget a clip's failures: that of one stage, or all; to be called on success."""
+        self._check_open()
+        stages = [s for c, s in self._failures if c == clip_id] if stage is None else [stage]
+        for known in stages:
+            if self._failures.get((clip_id, known)) is not None:
+                self._set_failure(clip_id, known, None)
+
+    def curve(self, name: str, values: Mapping[str, Sequence[float]]) -> None:
+        """Keep a training curve, ``music1d@fold0``, in place of an earlier one of its name.
+
+        Parameters
+        ----------
+        name
+            Feature name, ``@`` and which net.
+        values
+            Series of equal length: ``epoch``, ``train_loss``, ``val_loss``, ``val_accuracy``;
+            and others, as by iteration.
+        """
+        self._check_open()
+        self._memory.curves[name] = {k: [float(v) for v in s] for k, s in values.items()}
+
+    # --- to the disk
+
+    def commit(self) -> None:
+        """Make everything put so far durable, as one shard.
+
+        Raises
+        ------
+        CacheError
+            It cannot be written; nothing is lost, the rows stay buffered.
+        """
+        self._check_open()
+        if self._memory:
+            memory = self._memory
+            clips = memory.clips()
+            rows = [i for i, clip in enumerate(self.table.clip_ids) if clip in clips]
+            memory.freeze(subset(self.table, rows))
+            plan = Plan(
+                memory.table,
+                [memory],
+                plan_rows(memory.table, [memory]),
+                memory.failures,
+                memory.curves,
+                dict(to_json_values(self.provenance)),
+            )
+            path = new_shard_path(self._parts, self._next)
+            write_file(path, plan, path.with_suffix(".tmp"), kept=KEPT)
+            self._next += 1
+            self._note_shard(path)
+            self._memory = MemorySource()
+        self._committed = time.monotonic()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BadCache(f"{self.path}: this writer is closed: open another")
+
+    def _known(self, spec: FeatureSpec) -> dict[str, bytes]:
+        """Clip id to key of a feature's rows; notes that this run requests the feature."""
+        digest = spec.digest
+        if not self._requested or next(reversed(self._requested)) != digest:
+            if digest not in self._requested:
+                check_spec(spec, str(self.path))
+            self._requested.pop(digest, None)
+            self._requested[digest] = spec
+        known = self._rows.get(digest)
+        if known is None:
+            known = self._rows[digest] = self._stored(digest)
+        return known
+
+    def _set_failure(self, clip_id: str, stage: str, reason: Reason | None) -> None:
+        self._memory.failures[clip_id, stage] = self._failures[clip_id, stage] = reason
+
+
+class PartWriter(RowWriter):
+    """Commits rows of a cache that another process holds, and will take them up.
+
+    It locks nothing and touches no file but its own shards, so any number of them may write
+    at once; `CacheWriter.take_up` adds what they committed, and so does the next writer if
+    that process is killed. Writing a row twice does no harm.
+
+    Parameters
+    ----------
+    path
+        The cache.
+    table
+        The clips of which rows are put; a part of the cache's.
+    stored
+        What the cache has of them.
+
+    Attributes
+    ----------
+    requested
+        Each feature that was asked for, with the keys that its rows should have.
+    shards
+        Names of the shards that were committed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from mvemo.cache import CacheWriter, open_cache
+    >>> path = Path(tempfile.mkdtemp()) / "features.h5"
+    >>> clips = ClipTable(
+    ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
+    ...     groups=("a", "b"), labels=np.array([0, 1]), folds=np.array([0, 1]), k=2,
+    ...     fold_seed=0, digest="",
+    ... )
+    >>> spec = FeatureSpec("mean", "audio", "vector", 2, "example", 1, params={})
+    >>> with CacheWriter(path, clips) as writer:
+    ...     part = PartWriter(path, subset(clips, [1]), writer.stored_rows(["b"]))
+    ...     part.put(spec, "b", spec.key("digest of b.mp3"), np.array([0.5, 1.5], np.float32))
+    ...     part.commit()
+    ...     writer.take_up(part.shards)
+    >>> with open_cache(path) as cache:
+    ...     cache.present("mean")
+    array([False,  True])
+    """
+
+    def __init__(self, path: Path | str, table: ClipTable, stored: StoredRows) -> None:
+        super().__init__(path, table, None, (1024, 64 << 20, 60.0))
+        self._before = stored.keys
+        self._failures = dict(stored.failures)
+        self._next = stored.number
+        self.requested: list[tuple[FeatureSpec, dict[str, str]]] = []
+        self.shards: list[str] = []
+        self._parts.mkdir(exist_ok=True)
+
+    def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
+        """As of `CacheWriter`; what is asked for is kept in `requested`."""
+        self.requested.append((spec, dict(keys)))
+        return super().current(spec, keys)
+
+    def _stored(self, digest: str) -> dict[str, bytes]:
+        return dict(self._before.get(digest, {}))
+
+    def _note_shard(self, path: Path) -> None:
+        self.shards.append(path.name)

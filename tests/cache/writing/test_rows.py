@@ -1,0 +1,103 @@
+"""Writers of a part: what they commit is taken up, by the cache's holder or the next one."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cache_samples import VECTOR, current, put, table
+
+from mvemo.cache import CacheWriter, MissingCache, PartWriter, open_cache
+from mvemo.cache.storage.layout import subset
+
+CLIPS = table()
+
+
+def digest(path: Path) -> str:
+    with open_cache(path) as cache:
+        return cache.digest()
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> str:
+    """Digest of a cache that one process wrote."""
+    with CacheWriter(tmp_path / "alone.h5", CLIPS) as writer:
+        for clip in CLIPS.clip_ids:
+            put(writer, VECTOR, clip)
+    return digest(tmp_path / "alone.h5")
+
+
+def part(path: Path, writer: CacheWriter, rows: list[int]) -> PartWriter:
+    """A writer of some clips, as another process has it."""
+    clips = subset(CLIPS, rows)
+    stored = pickle.loads(pickle.dumps(writer.stored_rows(clips.clip_ids)))
+    return PartWriter(path, clips, stored)
+
+
+def test_parts_and_holder_write_what_one_process_does(tmp_path: Path, alone: str) -> None:
+    path = tmp_path / "features.h5"
+    with CacheWriter(path, CLIPS) as writer:
+        put(writer, VECTOR, "c0")
+        first, second = part(path, writer, [1, 2, 3]), part(path, writer, [3, 4, 5])
+        # A row that two of them write is the same row.
+        for one, clips in ((first, ("c1", "c2", "c3")), (second, ("c5", "c4", "c3"))):
+            assert current(one, VECTOR) == frozenset()
+            for clip in clips:
+                put(one, VECTOR, clip)
+            one.commit()
+            writer.take_up(one.shards)
+        assert current(writer, VECTOR) == frozenset(CLIPS.clip_ids)
+        assert [spec for spec, _ in first.requested] == [VECTOR]
+        with pytest.raises(MissingCache, match="there is no such file"):
+            writer.take_up(["00000000-lost.h5"])
+    assert digest(path) == alone
+    assert not path.with_name("features.h5.parts").exists()
+
+
+def test_the_next_writer_takes_up_what_parts_committed_to_one_that_was_killed(
+    tmp_path: Path, alone: str
+) -> None:
+    path = tmp_path / "features.h5"
+    old = replace(VECTOR, params={"sr": 8000})
+    writer = CacheWriter(path, CLIPS)
+    put(writer, old, "c1")
+    writer.commit()
+    one = part(path, writer, [1, 2])
+    for clip in ("c1", "c2"):
+        put(one, VECTOR, clip)
+    one.commit()
+    # What it had put is gone; what was committed is not.
+    put(one, VECTOR, "c1")
+    writer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    with CacheWriter(path, CLIPS) as writer:
+        rows = writer.stored_rows(["c1", "c4"]).keys
+        assert {digest: set(of) for digest, of in rows.items() if of} == {
+            old.digest: {"c1"},
+            VECTOR.digest: {"c1"},
+        }
+        again = part(path, writer, list(range(6)))
+        # No row is written that is there.
+        assert current(again, VECTOR) == {"c1", "c2"}
+        for clip in ("c0", "c3", "c4", "c5"):
+            put(writer, VECTOR, clip)
+    # The part's shard is the newer one: its parameters stay.
+    assert digest(path) == alone
+
+
+def test_a_part_forgets_failures_that_it_was_told_of(tmp_path: Path) -> None:
+    path = tmp_path / "features.h5"
+    with CacheWriter(path, CLIPS) as writer:
+        writer.fail("c0", "decode:audio", "cut off")
+        writer.fail("c5", "decode:audio", "cut off")
+        one = part(path, writer, [0, 1])
+        one.clear_failures("c0", "decode:audio")
+        one.fail("c1", "decode:audio", "empty")
+        one.commit()
+        writer.take_up(one.shards)
+    with open_cache(path) as cache:
+        assert [(f.clip_id, f.reason) for f in cache.failures] == [
+            ("c1", "empty"),
+            ("c5", "cut off"),
+        ]
