@@ -22,11 +22,11 @@ from mvemo.cache.storage.layout import (
     feature_label,
     read_curves,
     read_failures,
+    read_feature,
     read_index,
     read_provenance,
     read_spec,
     read_table,
-    stored_checksum,
     values_array,
 )
 from mvemo.cache.storage.opening import DAMAGE, open_file, reason
@@ -190,14 +190,13 @@ class Cache:
             raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
 
         def read(file: Any) -> tuple[F32, Index, bool]:
-            item = _feature(file, group)
-            index = read_index(item, self.table.clip_ids, spec)
+            stored = read_feature(_feature(file, group), self.table.clip_ids, spec)
+            index = stored.index
             values: F32 = np.empty((len(self.table), spec.dim), "<f4")
-            scan = Scan(values_array(item, spec, index.frames), values)
+            scan = Scan(stored.values, values)
             sound = all((ok == index.present[rows]).all() for rows, _, ok in scan.blocks())
-            checksum = stored_checksum(item)
-            if checksum:
-                return values, index, sound and scan.checksum() == checksum
+            if stored.checksum:
+                return values, index, sound and scan.checksum() == stored.checksum
             return values, index, sound and self._rows_fit(index, values)
 
         values, index, sound = self._read(f"feature {group}", read)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,14 @@ from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.encoding import row_checksum
 from mvemo.cache.storage.layout import (
     Index,
+    StoredFeature,
     feature_label,
     read_curves,
     read_failures,
-    read_index,
+    read_feature,
     read_merged,
     read_provenance,
     read_table,
-    stored_checksum,
-    values_array,
 )
 from mvemo.cache.storage.opening import DAMAGE, open_file, reason
 from mvemo.cache.storage.plain import PlainArray, part
@@ -97,19 +95,22 @@ def verify_cache(path: Path | str) -> list[str]:
         except DAMAGE as error:
             return [f"the clip table cannot be read ({reason(error)})"]
         trained = _Training(table)
-        stored: list[_Stored] = []
-        for name in names:
-            try:
-                group = part(file["features"], name, h5py.Group)
-                index = read_index(group, table.clip_ids)
-                values = values_array(group, index.spec, index.frames)
-                stored.append(_Stored(index, values, stored_checksum(group)))
-            except DAMAGE as error:
-                problems.append(f"feature {name} cannot be read ({reason(error)})")
-        specs = [feature.index.spec for feature in stored]
-        for spec in specs:
-            problems += [f"{feature_label(spec)}: {p}" for p in trained.problems(spec)]
-        problems += _values_problems(stored, table)
+        specs: list[FeatureSpec] = []
+        checks: list[Future[list[str]]] = []
+        # Values of one feature are read while the next one's index is.
+        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
+            for name in names:
+                try:
+                    group = part(file["features"], name, h5py.Group)
+                    feature = read_feature(group, table.clip_ids)
+                except DAMAGE as error:
+                    problems.append(f"feature {name} cannot be read ({reason(error)})")
+                    continue
+                checks.append(threads.submit(_values_problems, feature, table))
+                specs.append(feature.index.spec)
+            for spec in specs:
+                problems += [f"{feature_label(spec)}: {p}" for p in trained.problems(spec)]
+            problems += [problem for check in checks for problem in check.result()]
         for i, a in enumerate(specs):
             for b in specs[:i]:
                 if a.name == b.name and not same_family(a, b):
@@ -165,46 +166,30 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     ]
 
 
-@dataclass(frozen=True)
-class _Stored:
-    """A feature as the file has it."""
-
-    index: Index
-    values: PlainArray
-    checksum: str
-
-    def whole(self) -> bool:
-        """Whether the values are as written, finite where present and NaN where missing."""
-        vector = self.index.spec.kind != "sequence"
-        scan = Scan(self.values)
-        for rows, block, finite in scan.blocks():
-            expected = self.index.present[rows] if vector else True
-            if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
-                return False
-        return scan.checksum() == self.checksum
-
-    def problems(self, table: ClipTable) -> list[str]:
-        """What is wrong with the values, row by row."""
-        label = feature_label(self.index.spec)
-        rows = _vector_problems if self.index.spec.kind != "sequence" else _sequence_problems
-        found = [f"{label} of clip {p}" for p in rows(self.values, self.index, table)]
-        if not found and self.checksum:
-            found = [f"{label}: the values do not fit their checksum"]
-        return _shortened(found, f"bad rows of {label}")
+def _values_problems(feature: StoredFeature, table: ClipTable) -> list[str]:
+    """What is wrong with a feature's values: told row by row where they are not as written."""
+    label = feature_label(feature.index.spec)
+    rows = _vector_problems if feature.index.spec.kind != "sequence" else _sequence_problems
+    try:
+        if _is_whole(feature):
+            return []
+        found = [f"{label} of clip {p}" for p in rows(feature.values, feature.index, table)]
+    except DAMAGE as error:
+        return [f"feature {label} cannot be read ({reason(error)})"]
+    if not found and feature.checksum:
+        found = [f"{label}: the values do not fit their checksum"]
+    return _shortened(found, f"bad rows of {label}")
 
 
-def _values_problems(stored: Sequence[_Stored], table: ClipTable) -> list[str]:
-    """What is wrong with the values of features, read by several threads."""
-
-    def problems(feature: _Stored) -> list[str]:
-        try:
-            return [] if feature.whole() else feature.problems(table)
-        except DAMAGE as error:
-            label = feature_label(feature.index.spec)
-            return [f"feature {label} cannot be read ({reason(error)})"]
-
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
-        return [problem for found in threads.map(problems, stored) for problem in found]
+def _is_whole(feature: StoredFeature) -> bool:
+    """Whether the values are as written, finite where present and NaN where missing."""
+    vector = feature.index.spec.kind != "sequence"
+    scan = Scan(feature.values)
+    for rows, block, finite in scan.blocks():
+        expected = feature.index.present[rows] if vector else True
+        if (finite != expected).any() or (vector and not np.isnan(block[~finite]).all()):
+            return False
+    return scan.checksum() == feature.checksum
 
 
 def _vector_problems(values: PlainArray, index: Index, table: ClipTable) -> list[str]:

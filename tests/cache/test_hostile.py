@@ -197,17 +197,31 @@ def test_repair_rewrites_what_only_verify_used_to_find(tmp_path: Path, sound: by
     assert verify_cache(path) == []
 
 
-def test_older_caches_have_no_checksum_of_all_values(tmp_path: Path, sound: bytes) -> None:
+def test_older_caches_have_only_slow_checksums(tmp_path: Path, sound: bytes) -> None:
     path = tmp_path / "features.h5"
     path.write_bytes(sound)
     with h5py.File(path, "r+") as file:
         for group in file["features"].values():
-            del group.attrs["values_checksum"]
+            del group.attrs["values_checksum"], group.attrs["quick_checksum"]
     assert verify_cache(path) == repair_cache(path) == []
     with h5py.File(path, "r+") as file:
         file["features/mel/values"][0] = 1.0
     with open_cache(path) as cache, pytest.raises(BadCache, match="mel are damaged"):
         cache.sequence("mel", "c0")
+    with h5py.File(path, "r+") as file:
+        file["features/mel/keys"][0] = b"another"
+    assert any("feature mel cannot be read" in problem for problem in verify_cache(path))
+
+
+@pytest.mark.parametrize("attribute", ["checksum", "quick_checksum", "digest"])
+def test_what_an_index_states_of_itself_is_checked(
+    tmp_path: Path, sound: bytes, attribute: str
+) -> None:
+    path = tmp_path / "features.h5"
+    path.write_bytes(sound)
+    with h5py.File(path, "r+") as file:
+        file["features/mel"].attrs[attribute] = "0" * len(file["features/mel"].attrs[attribute])
+    assert verify_cache(path) == ["feature mel cannot be read (it does not fit its checksum)"]
 
 
 @pytest.mark.parametrize("ending", [".h5", ".npy", ".npz"])
