@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from mvemo.cache.errors import BadCache
-from mvemo.cache.storage.encoding import to_json
-from mvemo.cache.storage.layout import subset
+from mvemo.cache.storage.files import FilePool, cache_files
 from mvemo.cache.storage.opening import parts_folder
-from mvemo.cache.table import ClipTable
-from mvemo.cache.types import Curves, Failures
 from mvemo.cache.writing.lock import WriterLock
-from mvemo.cache.writing.plan import Clash, CorruptRows, Plan, plan_rows
-from mvemo.cache.writing.rules import in_order, refuse_rivals
+from mvemo.cache.writing.plan import CorruptRows
+from mvemo.cache.writing.rules import union_plan
 from mvemo.cache.writing.shards import shard_paths, write_file
-from mvemo.cache.writing.sources import FilePool, FileSource
+from mvemo.cache.writing.sources import FileSource
 
 
 def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
@@ -32,7 +25,8 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     Parameters
     ----------
     paths
-        Finished caches; a worker's may hold all clips with some rows, or some clips.
+        Finished caches, or folders of shards; a worker's may hold all clips with some rows,
+        or some clips.
     out
         The file to write; replaced if it exists.
 
@@ -47,7 +41,8 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     Examples
     --------
     >>> import tempfile
-    >>> from mvemo.cache import import_feature, open_cache
+    >>> import numpy as np
+    >>> from mvemo.cache import ClipTable, import_feature, open_cache
     >>> folder = Path(tempfile.mkdtemp())
     >>> clips = ClipTable(
     ...     name="two songs", task="multiclass", classes=("calm", "tense"), clip_ids=("a", "b"),
@@ -72,22 +67,8 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
                 f"{out}: an unfinished run's rows lie in {parts_folder(out).name}: finish or "
                 "repair it first, or merge to another file"
             )
-        sources = [FileSource(Path(path), pool) for path in paths]
-        table = merge_tables(sources)
-        try:
-            features = in_order(plan_rows(table, sources, strict=True))
-        except Clash as clash:
-            more = f", and {len(clash.args) - 1} more such rows" if len(clash.args) > 1 else ""
-            raise BadCache(f"{out}: {clash.args[0]}{more}") from None
-        refuse_rivals(features, str(out))
-        plan = Plan(
-            table,
-            list(sources),
-            features,
-            _merge_failures(sources),
-            _merge_curves(sources),
-            _merge_provenance(sources),
-        )
+        sources = [FileSource(file, pool) for path in paths for file in cache_files(Path(path))]
+        plan = union_plan(sources, str(out))
         try:
             write_file(out, plan, parts_folder(out) / "merged.tmp")
         except CorruptRows as error:
@@ -99,90 +80,3 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     finally:
         pool.close()
         lock.release()
-
-
-def merge_tables(sources: Sequence[FileSource]) -> ClipTable:
-    """One clip table of all clips.
-
-    Raises
-    ------
-    BadCache
-        The sources are of different manifests, or disagree on a clip.
-    """
-    first = sources[0]
-    rows: dict[str, tuple[FileSource, int]] = {}
-    for source in sources:
-        table = source.table
-        for what in ("digest", "task", "classes", "k", "fold_seed", "synthetic"):
-            value, first_value = getattr(table, what), getattr(first.table, what)
-            if value != first_value:
-                raise BadCache(
-                    f"{source.path}: {what.replace('_', ' ')} {value!r}, but {first.path} has "
-                    f"{first_value!r}: only caches of one manifest merge"
-                )
-        for i, clip in enumerate(table.clip_ids):
-            other, j = rows.setdefault(clip, (source, i))
-            if not _same_clip(table, i, other.table, j):
-                raise BadCache(
-                    f"{source.path}: label, group, fold or split of clip {clip!r} differ from "
-                    f"those in {other.path}"
-                )
-    name = min(source.table.name for source in sources)
-    whole = [s.table for s in sources if len(s.table) == len(rows)]
-    if whole:
-        return replace(min(whole, key=lambda t: t.clip_ids), name=name)
-    ids = sorted(rows)
-    picked = [subset(rows[c][0].table, [rows[c][1]]) for c in ids]
-    return replace(
-        first.table,
-        name=name,
-        clip_ids=tuple(ids),
-        groups=tuple(t.groups[0] for t in picked),
-        labels=np.concatenate([t.labels for t in picked]),
-        folds=np.concatenate([t.folds for t in picked]),
-        splits=None if first.table.splits is None else np.array([_split(t, 0) for t in picked]),
-    )
-
-
-def _same_clip(a: ClipTable, i: int, b: ClipTable, j: int) -> bool:
-    return (
-        a.groups[i] == b.groups[j]
-        and a.folds[i] == b.folds[j]
-        and _split(a, i) == _split(b, j)
-        and np.array_equal(a.labels[i], b.labels[j], equal_nan=True)
-    )
-
-
-def _split(table: ClipTable, row: int) -> int | None:
-    return None if table.splits is None else int(table.splits[row])
-
-
-def _merge_failures(sources: Sequence[FileSource]) -> Failures:
-    merged: Failures = {}
-    for source in sources:
-        for clip_stage, reason in source.failures.items():
-            if reason is not None:
-                earlier = merged.get(clip_stage)
-                merged[clip_stage] = reason if earlier is None else min(earlier, reason)
-    return merged
-
-
-def _merge_curves(sources: Sequence[FileSource]) -> Curves:
-    merged: Curves = {}
-    for source in sources:
-        for name, curve in source.curves.items():
-            first = merged.setdefault(name, curve)
-            if to_json(first) != to_json(curve):
-                raise BadCache(
-                    f"{source.path}: curve {name!r} differs from an earlier cache's: the nets "
-                    "were trained apart; embed all clips with the same nets"
-                )
-    return dict(sorted(merged.items()))
-
-
-def _merge_provenance(sources: Sequence[FileSource]) -> dict[str, Any]:
-    """That of the sources where they agree; else all under ``merged``, in a fixed order."""
-    each = {to_json(source.provenance): source.provenance for source in sources}
-    if len(each) == 1:
-        return dict(sources[0].provenance)
-    return {"merged": [each[text] for text in sorted(each)]}

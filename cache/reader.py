@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from threading import RLock
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-import h5py
 import numpy as np
 
 from mvemo.cache.errors import BadCache
+from mvemo.cache.pieces import Piece, pieces_of
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import row_checksum
+from mvemo.cache.storage.encoding import row_checksum, values_checksum
+from mvemo.cache.storage.files import FilePool
 from mvemo.cache.storage.layout import (
     Index,
     feature_label,
-    read_curves,
-    read_failures,
-    read_feature,
-    read_index,
-    read_provenance,
-    read_spec,
-    read_table,
+    table_checksum,
     values_array,
 )
-from mvemo.cache.storage.opening import DAMAGE, open_file, reason
-from mvemo.cache.storage.plain import array_of, attribute, part
 from mvemo.cache.storage.scanning import Scan
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Bools, Curves, Ints
+from mvemo.cache.union import union_curves, union_failures, union_provenance
 
-T = TypeVar("T")
+# Bytes of values that `Cache.blocks` gives at a time.
+BLOCK = 16 << 20
 
 
 @dataclass(frozen=True, order=True)
@@ -70,7 +64,8 @@ class Cache:
     Parameters
     ----------
     path
-        The file.
+        The file, or a folder of shards: files of clips of one manifest, made with the same
+        settings. They are read as the one file that merging them would give.
 
     See Also
     --------
@@ -79,27 +74,34 @@ class Cache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: Any = open_file(path)
-        self._lock = RLock()
-        self.schema = int(self._file.attrs["schema"])
+        self._pool = FilePool()
         try:
-            self.table: ClipTable = self._read("clip table", read_table)
-            self._groups: dict[tuple[str, int | None], tuple[FeatureSpec, str]] = {}
-            for group in self._read("features", lambda file: list(file["features"])):
-                spec = self._read(f"feature {group}", self._spec_of(group))
-                if (spec.name, spec.fold) in self._groups:
-                    raise BadCache(f"{path}: {feature_label(spec)} is there twice: extract again")
-                self._groups[spec.name, spec.fold] = (spec, group)
+            self._union = pieces_of(path, self._pool)
         except BaseException:
-            self._file.close()
+            self._pool.close()
             raise
 
     # --- contents
 
+    @property
+    def schema(self) -> int:
+        """Of its file, or the newest of its shards."""
+        return max(piece.file.schema for piece in self._union.pieces)
+
+    @property
+    def table(self) -> ClipTable:
+        """The clips, in the order of all rows."""
+        return self._union.table
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of its file, or of all shards."""
+        return sum(piece.file.path.stat().st_size for piece in self._union.pieces)
+
     @cached_property
     def specs(self) -> tuple[FeatureSpec, ...]:
         """Of all features, by name and fold, `trained_on` filled in."""
-        specs = (spec for spec, _ in self._groups.values())
+        specs = self._union.specs.values()
         return tuple(sorted(specs, key=lambda s: (s.name, -1 if s.fold is None else s.fold)))
 
     def names(self) -> tuple[str, ...]:
@@ -123,11 +125,10 @@ class Cache:
     @cached_property
     def failures(self) -> tuple[Failure, ...]:
         """By clip id and stage."""
-        stored = self._read("failures", read_failures)
         return tuple(
             sorted(
                 Failure(clip, stage, why.text, why.time, why.version)
-                for (clip, stage), why in stored.items()
+                for (clip, stage), why in union_failures(self._union.files).items()
                 if why is not None
             )
         )
@@ -135,12 +136,12 @@ class Cache:
     @cached_property
     def provenance(self) -> dict[str, Any]:
         """What the writer stated; that of earlier runs under ``history``."""
-        return self._read("provenance", read_provenance)
+        return union_provenance(self._union.files)
 
     @cached_property
     def curves(self) -> Curves:
         """``net@fold0`` to series by name; NaN where a value was not finite."""
-        return self._read("curves", read_curves)
+        return union_curves(self._union.files)
 
     def digest(self) -> str:
         """SHA-256 of the clips and of all features' specs, keys and row checksums.
@@ -148,23 +149,26 @@ class Cache:
         Two caches of one digest hold the same values; failures, curves and provenance do
         not count. Whether the values fit their checksums is checked by `verify_cache`.
         """
-        state = hashlib.sha256()
-        state.update(
-            self._read("clip table", lambda f: str(attribute(f["clips"], "checksum", str))).encode()
-        )
+        state = hashlib.sha256(table_checksum(self.table).encode())
         for spec in self.specs:
-            group = self._groups[spec.name, spec.fold][1]
-            checksum = self._read(f"feature {group}", _checksum_of(group))
-            state.update(f"{spec.digest} {checksum}\n".encode())
+            state.update(f"{spec.digest} {self._union.index_checksum(spec)}\n".encode())
         return state.hexdigest()
 
     # --- values
 
     def spec(self, name: str, fold: int | None = None) -> FeatureSpec:
         """The spec that `vectors` and `sequence` use for these arguments."""
-        return self._find(name, fold)[0]
+        specs = self._union.specs
+        spec = specs.get((name, fold)) or specs.get((name, None))
+        if spec is None:
+            folds = ", ".join(str(spec.fold) for spec in self.variants(name))
+            given = "none was given" if fold is None else f"not {fold}"
+            raise BadCache(f"{self.path}: {name} has a variant for each fold {folds}; {given}")
+        return spec
 
-    def vectors(self, name: str, fold: int | None = None) -> tuple[F32, Bools]:
+    def vectors(
+        self, name: str, fold: int | None = None, *, columns: slice | None = None
+    ) -> tuple[F32, Bools]:
         """All vectors of a feature.
 
         Parameters
@@ -174,43 +178,71 @@ class Cache:
         fold
             Which net's, under ``crossfit``. A feature of one variant for all folds is
             given whatever the fold.
+        columns
+            Those to keep; None for all. Memory is for these alone, though all are read to be
+            compared with their checksums.
 
         Returns
         -------
-        float32 (clips, dim), NaN rows where missing; bool (clips,), True where present.
+        float32 (clips, columns), NaN rows where missing; bool (clips,), True where present.
 
         Raises
         ------
         BadCache
-            No such feature or fold, a sequence, or values that are damaged: every row is
-            compared with its checksum.
+            No such feature or fold, a sequence, or values that are damaged: all are
+            compared with their checksum.
+
+        See Also
+        --------
+        blocks : The same by rows, in bounded memory.
         """
-        spec, group = self._find(name, fold)
-        if spec.kind == "sequence":
-            raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
-
-        def read(file: Any) -> tuple[F32, Index, bool]:
-            stored = read_feature(_feature(file, group), self.table.clip_ids, spec)
-            index = stored.index
+        spec = self._vector(name, fold)
+        pieces = self._union.pieces
+        if columns is None and len(pieces) == 1:
             values: F32 = np.empty((len(self.table), spec.dim), "<f4")
-            scan = Scan(stored.values, values)
-            sound = all((ok == index.present[rows]).all() for rows, _, ok in scan.blocks())
-            if stored.checksum:
-                return values, index, sound and scan.checksum() == stored.checksum
-            return values, index, sound and self._rows_fit(index, values)
+            return values, self._read_vectors(pieces[0], spec, values)
+        kept = columns or slice(None)
+        values = np.full((len(self.table), len(range(*kept.indices(spec.dim)))), np.nan, "<f4")
+        present = np.zeros(len(self.table), np.bool_)
+        for rows, block in self.blocks(name, fold):
+            values[rows] = block[:, kept]
+            present[rows] = True
+        return values, present
 
-        values, index, sound = self._read(f"feature {group}", read)
-        if not sound:
-            raise self._damaged(spec)
-        return values, index.present
+    def blocks(
+        self, name: str, fold: int | None = None, *, n_bytes: int = BLOCK
+    ) -> Iterator[tuple[Ints, F32]]:
+        """The vectors of a feature in blocks of rows: as many as fit into memory, or more.
+
+        Parameters
+        ----------
+        name, fold
+            As of `vectors`.
+        n_bytes
+            Of a block's values, about; one row at least.
+
+        Yields
+        ------
+        int64 (rows,): rows of the table that have the feature, each once; float32 (rows, dim).
+
+        Raises
+        ------
+        BadCache
+            As `vectors`; values that are damaged after a file's last block, since only the
+            whole has a checksum.
+        """
+        spec = self._vector(name, fold)
+        known = np.zeros(len(self.table), np.bool_)
+        for piece in self._union.having(spec):
+            for rows, block in _blocks(piece, spec, n_bytes):
+                new = ~known[rows]
+                known[rows] = True
+                if new.any():
+                    yield (rows, block) if new.all() else (rows[new], block[new])
 
     def present(self, name: str, fold: int | None = None) -> Bools:
         """bool (clips,): which clips have the feature."""
-        group = self._find(name, fold)[1]
-        return self._read(
-            f"feature {group}",
-            lambda f: array_of(_feature(f, group), "present", np.bool_, (len(self.table),)).read(),
-        )
+        return self._union.present(self.spec(name, fold))
 
     def sequence(self, name: str, clip_id: str, fold: int | None = None) -> F32 | None:
         """One clip's sequence.
@@ -224,89 +256,64 @@ class Cache:
         BadCache
             No such feature, fold or clip, a vector, or values that are damaged.
         """
-        spec, group = self._find(name, fold)
+        spec = self.spec(name, fold)
         if spec.kind != "sequence":
             raise BadCache(f"{self.path}: {name} is a vector: read it by vectors()")
         row = self._row.get(clip_id)
         if row is None:
             raise BadCache(f"{self.path}: there is no clip {clip_id!r}")
-        index, starts = self._index(group)
-        if not index.present[row]:
-            return None
-        start, stop = int(starts[row]), int(starts[row + 1])
-        values: F32 = self._read(
-            f"feature {group}",
-            lambda f: values_array(_feature(f, group), spec, index.frames).read(start, stop),
-        )
-        if not (np.isfinite(values).all() and self._row_fits(index, row, values)):
-            raise self._damaged(spec)
-        return values
+        for piece in self._union.having(spec):
+            own = piece.row(row)
+            if own < 0:
+                continue
+            index, starts = self._starts(piece, spec)
+            if index.present[own]:
+                return _read_sequence(piece, index, own, slice(starts[own], starts[own + 1]))
+        return None
 
-    def _rows_fit(self, index: Index, values: F32) -> bool:
-        """Whether all rows fit their checksums: caches of mvemo 0.1 have no other."""
-        present = np.flatnonzero(index.present).tolist()
-        return all(self._row_fits(index, i, values[i]) for i in present)
+    def _vector(self, name: str, fold: int | None) -> FeatureSpec:
+        spec = self.spec(name, fold)
+        if spec.kind == "sequence":
+            raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
+        return spec
 
-    def _row_fits(self, index: Index, i: int, row: F32) -> bool:
-        checksum = row_checksum(self.table.clip_ids[i], bytes(index.keys[i]), row)
-        return bool(checksum == index.checksums[i].tobytes())
+    def _read_vectors(self, piece: Piece, spec: FeatureSpec, values: F32) -> Bools:
+        """Read all of the one file into `values`; bool (clips,): which have the feature."""
 
-    def _damaged(self, spec: FeatureSpec) -> BadCache:
-        return BadCache(
-            f"{self.path}: the values of {feature_label(spec)} are damaged: "
-            f"'mvemo cache verify {self.path}' lists them, 'mvemo cache repair' drops them"
-        )
+        def read(item: Any) -> tuple[Index, bool]:
+            stored = piece.feature(item, spec)
+            index, scan = stored.index, Scan(stored.values, values)
+            sound = all((ok == index.present[rows]).all() for rows, _, ok in scan.blocks())
+            if stored.checksum:
+                return index, sound and scan.checksum() == stored.checksum
+            return index, sound and _rows_fit(piece, index, values, 0)
 
-    def _spec_of(self, group: str) -> Callable[[Any], FeatureSpec]:
-        return lambda file: read_spec(_feature(file, group), self.table.clip_ids)
+        index, sound = piece.read(spec, read)
+        if not sound:
+            raise _damaged(piece, spec)
+        return index.present
 
     @cached_property
     def _row(self) -> dict[str, int]:
         return {clip: i for i, clip in enumerate(self.table.clip_ids)}
 
     @cached_property
-    def _indexes(self) -> dict[str, tuple[Index, Ints]]:
+    def _indexes(self) -> dict[tuple[Path, str], tuple[Index, Ints]]:
         return {}
 
-    def _index(self, group: str) -> tuple[Index, Ints]:
-        """A sequence's index, and the first row of each clip; read once."""
-        known = self._indexes.get(group)
+    def _starts(self, piece: Piece, spec: FeatureSpec) -> tuple[Index, Ints]:
+        """A sequence's index in a file, and the first row of each clip; read once."""
+        at = piece.file.path, spec.digest
+        known = self._indexes.get(at)
         if known is None:
-            index = self._read(
-                f"feature {group}", lambda f: read_index(_feature(f, group), self.table.clip_ids)
-            )
+            index = piece.index(spec)
             known = index, np.concatenate([[0], np.cumsum(index.frames)])
-            self._indexes[group] = known
+            self._indexes[at] = known
         return known
-
-    def _find(self, name: str, fold: int | None) -> tuple[FeatureSpec, str]:
-        group = self._groups.get((name, fold)) or self._groups.get((name, None))
-        if group is None:
-            folds = ", ".join(str(spec.fold) for spec in self.variants(name))
-            given = "none was given" if fold is None else f"not {fold}"
-            raise BadCache(f"{self.path}: {name} has a variant for each fold {folds}; {given}")
-        return group
-
-    # --- the file
-
-    def _read(self, what: str, read: Callable[[Any], T]) -> T:
-        with self._lock:
-            if self._file is None:
-                raise BadCache(f"{self.path}: this cache is closed: open it again")
-            try:
-                return read(self._file)
-            except DAMAGE as error:
-                raise BadCache(
-                    f"{self.path}: its {what} cannot be read ({reason(error)}): "
-                    f"run 'mvemo cache verify {self.path}', or copy the file again"
-                ) from None
 
     def close(self) -> None:
         """Close the file; arrays already read stay."""
-        with self._lock:
-            if self._file is not None:
-                self._file.close()
-                self._file = None
+        self._pool.close()
 
     def __enter__(self) -> Cache:
         return self
@@ -320,23 +327,77 @@ class Cache:
         self.close()
 
 
-def _checksum_of(group: str) -> Callable[[Any], str]:
-    return lambda file: str(attribute(_feature(file, group), "checksum", str))
+def _blocks(piece: Piece, spec: FeatureSpec, n_bytes: int) -> Iterator[tuple[Ints, F32]]:
+    """Rows of the cache that one file has, with their values."""
+    stored = piece.read(spec, lambda item: piece.feature(item, spec))
+    index, checksum = stored.index, stored.checksum
+    state = values_checksum()
+    step = max(1, n_bytes // (4 * spec.dim))
+    for start in range(0, len(index.present), step):
+        block = _read_rows(piece, index, slice(start, start + step))
+        present = index.present[start : start + step]
+        if checksum:
+            state.update(block.data.cast("B"))
+        elif not _rows_fit(piece, index, block, start):
+            raise _damaged(piece, spec)
+        if (np.isfinite(block).all(axis=1) != present).any():
+            raise _damaged(piece, spec)
+        rows = start + np.flatnonzero(present)
+        yield piece.rows(rows), block if len(rows) == len(block) else block[present]
+    if checksum and state.hexdigest() != checksum:
+        raise _damaged(piece, spec)
 
 
-def _feature(file: Any, group: str) -> Any:
-    return part(file["features"], group, h5py.Group)
+def _read_rows(piece: Piece, index: Index, rows: slice) -> F32:
+    """float32 (rows, dim), of a file's vectors or of all frames of its sequences."""
+
+    def read(item: Any) -> F32:
+        return values_array(item, index.spec, index.frames).read(rows.start, rows.stop)
+
+    return piece.read(index.spec, read)
+
+
+def _read_sequence(piece: Piece, index: Index, i: int, rows: slice) -> F32:
+    values = _read_rows(piece, index, rows)
+    if not (np.isfinite(values).all() and _row_fits(piece, index, i, values)):
+        raise _damaged(piece, index.spec)
+    return values
+
+
+def _rows_fit(piece: Piece, index: Index, values: F32, start: int) -> bool:
+    """Whether vectors from `start` on fit their checksums: files of mvemo 0.1 have no other."""
+    present = np.flatnonzero(index.present[start : start + len(values)]).tolist()
+    return all(_row_fits(piece, index, start + i, values[i]) for i in present)
+
+
+def _row_fits(piece: Piece, index: Index, i: int, row: F32) -> bool:
+    checksum = row_checksum(piece.clip_ids[i], bytes(index.keys[i]), row)
+    return bool(checksum == index.checksums[i].tobytes())
+
+
+def _damaged(piece: Piece, spec: FeatureSpec) -> BadCache:
+    path = piece.file.path
+    return BadCache(
+        f"{path}: the values of {feature_label(spec)} are damaged: "
+        f"'mvemo cache verify {path}' lists them, 'mvemo cache repair' drops them"
+    )
 
 
 def open_cache(path: Path | str) -> Cache:
     """Open a cache for reading.
 
+    Parameters
+    ----------
+    path
+        A file, or a folder of shards (`Cache`).
+
     Raises
     ------
     MissingCache
-        There is no such file.
+        There is no such file, or the folder has no shards.
     BadCache
-        It is no feature cache, is damaged, or is of a newer schema than this code's.
+        It is no feature cache, is damaged, or is of a newer schema than this code's; shards
+        are of other manifests or settings, or hold the same row with other values.
 
     See Also
     --------

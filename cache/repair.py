@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.storage.files import FilePool
 from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Curves
+from mvemo.cache.union import plan_rows
 from mvemo.cache.verify import verify_cache
 from mvemo.cache.writing.lock import WriterLock
-from mvemo.cache.writing.plan import Plan, plan_rows
+from mvemo.cache.writing.plan import Plan
 from mvemo.cache.writing.rules import joined_history, newest_failures, resolve
 from mvemo.cache.writing.shards import read_shards, remove_shards, shard_paths, write_dropping
-from mvemo.cache.writing.sources import FilePool, FileSource
+from mvemo.cache.writing.sources import FileSource
 
 
 def repair_cache(path: Path | str) -> list[str]:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.storage.files import cache_files
 from mvemo.manifests.files import parse_json
 
 # GiB that the checking process may take beyond the size of the file.
@@ -54,7 +55,8 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
         raise MissingCache(f"{path}: there is no such file")
     if seconds <= 0:
         raise BadCache(f"a time limit of {seconds:g} seconds: it must be above 0")
-    memory = path.stat().st_size + (MEMORY_GIB << 30)
+    size = sum(file.stat().st_size for file in cache_files(path))
+    memory = size + (MEMORY_GIB << 30)
     command = [sys.executable, "-c", _CHECK, str(path), str(memory)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)

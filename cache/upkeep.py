@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.storage.files import FilePool, cache_files, refuse_folder
 from mvemo.cache.storage.layout import subset
 from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Curves
+from mvemo.cache.union import PlannedFeature, in_order, plan_rows
 from mvemo.cache.writing.lock import WriterLock
-from mvemo.cache.writing.plan import CorruptRows, Plan, PlannedFeature, plan_rows
-from mvemo.cache.writing.rules import curve_names, in_order
+from mvemo.cache.writing.plan import CorruptRows, Plan
+from mvemo.cache.writing.rules import curve_names, union_plan
 from mvemo.cache.writing.shards import shard_paths, write_file
-from mvemo.cache.writing.sources import FilePool, FileSource
+from mvemo.cache.writing.sources import FileSource
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def select_features(
     Parameters
     ----------
     path
-        The cache.
+        The cache, or a folder of shards.
     features
         Names of those to keep.
     out
@@ -113,11 +115,12 @@ def select_features(
                     f"{file}: an unfinished run's rows lie in {parts_folder(file).name}: finish "
                     f"it, or run 'mvemo cache repair {file}'"
                 )
-        source = FileSource(path, pool)
-        plan, removed = _plan(source, frozenset(features), clips)
+        files = cache_files(path)
+        sources = [FileSource(file, pool) for file in files]
+        plan, removed = _plan(path, sources, frozenset(features), clips)
         if dry_run or (not removed and out == path):
             return removed
-        before = path.stat().st_size
+        before = sum(file.stat().st_size for file in files)
         try:
             write_file(out, plan, parts_folder(out) / "merged.tmp")
         except CorruptRows as error:
@@ -137,6 +140,7 @@ def remove_features(path: Path | str, features: Collection[str]) -> Removed:
         There is no such feature.
     """
     path = Path(path)
+    refuse_folder(path)
     if not path.exists():
         raise MissingCache(f"{path}: there is no such file")
     pool = FilePool()
@@ -149,39 +153,46 @@ def remove_features(path: Path | str, features: Collection[str]) -> Removed:
 
 
 def _plan(
-    source: FileSource, features: frozenset[str], clips: Collection[str] | None
+    path: Path,
+    sources: Sequence[FileSource],
+    features: frozenset[str],
+    clips: Collection[str] | None,
 ) -> tuple[Plan, Removed]:
-    names = {index.spec.name for index in source.indexes.values()}
-    _refuse_unknown(source.path, features, names)
-    table = _kept_clips(source, clips)
-    planned: Mapping[str, PlannedFeature] = plan_rows(table, [source])
+    whole = union_plan(sources, str(path))
+    names = {feature.spec.name for feature in whole.features.values()}
+    _refuse_unknown(path, features, names)
+    table = _kept_clips(path, whole.table, clips)
+    planned: Mapping[str, PlannedFeature] = whole.features
+    if table is not whole.table:
+        planned = plan_rows(table, sources)
     kept = in_order({d: f for d, f in planned.items() if f.spec.name in features})
     live = {name for feature in kept.values() for name in curve_names(feature.spec)}
     gone = names - features
     ids = frozenset(table.clip_ids)
     failures = {
         (clip, stage): why
-        for (clip, stage), why in source.failures.items()
+        for (clip, stage), why in whole.failures.items()
         if clip in ids and stage.partition(":")[2].partition("@")[0] not in gone
     }
-    curves: Curves = {name: curve for name, curve in source.curves.items() if name in live}
+    curves: Curves = {name: curve for name, curve in whole.curves.items() if name in live}
     removed = Removed(
         features=tuple(sorted(gone)),
-        clips=tuple(clip for clip in source.table.clip_ids if clip not in ids),
-        curves=tuple(sorted(set(source.curves) - live)),
-        failures=len(source.failures) - len(failures),
+        clips=tuple(clip for clip in whole.table.clip_ids if clip not in ids),
+        curves=tuple(sorted(set(whole.curves) - live)),
+        failures=len(whole.failures) - len(failures),
     )
-    return Plan(table, [source], dict(kept), failures, curves, source.provenance), removed
+    return replace(
+        whole, table=table, features=dict(kept), failures=failures, curves=curves
+    ), removed
 
 
-def _kept_clips(source: FileSource, clips: Collection[str] | None) -> ClipTable:
-    table = source.table
+def _kept_clips(path: Path, table: ClipTable, clips: Collection[str] | None) -> ClipTable:
     if clips is None:
         return table
     kept = frozenset(clips)
     rows = [i for i, clip in enumerate(table.clip_ids) if clip in kept]
     if not rows:
-        raise BadCache(f"{source.path}: none of its {len(table)} clips would be left")
+        raise BadCache(f"{path}: none of its {len(table)} clips would be left")
     if len(rows) == len(table):
         return table
     return replace(subset(table, rows), digest="")

@@ -12,8 +12,10 @@ import h5py
 import numpy as np
 
 from mvemo.cache.errors import BadCache
+from mvemo.cache.pieces import pieces_of
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.encoding import row_checksum
+from mvemo.cache.storage.files import FilePool, cache_files
 from mvemo.cache.storage.layout import (
     Index,
     StoredFeature,
@@ -30,9 +32,10 @@ from mvemo.cache.storage.plain import PlainArray, part
 from mvemo.cache.storage.scanning import Scan
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
 from mvemo.cache.types import F32, Ints
+from mvemo.cache.union import same_family
 from mvemo.cache.writing.checks import check_table
 from mvemo.cache.writing.plan import BLOCK
-from mvemo.cache.writing.rules import same_family, tested_rows
+from mvemo.cache.writing.rules import tested_rows
 from mvemo.manifests.labels import label_kind
 
 # Problems of one kind that are listed; the rest are counted.
@@ -42,7 +45,7 @@ THREADS = 4
 
 
 def verify_cache(path: Path | str) -> list[str]:
-    """Check a cache completely; every value is read.
+    """Check a cache, or a folder of shards, completely; every value is read.
 
     Checksums of the clip table, indexes, rows, failures, curves and provenance; shapes,
     types and offsets; missing rows NaN and present rows finite; labels in range; groups
@@ -83,6 +86,34 @@ def verify_cache(path: Path | str) -> list[str]:
     ["mean of clip 'a': the values do not fit their checksum"]
     """
     path = Path(path)
+    return _folder_problems(path) if path.is_dir() else _file_problems(path)
+
+
+def _folder_problems(path: Path) -> list[str]:
+    """What is wrong with each shard in itself, or else with all of them as one cache."""
+    problems = [
+        f"{file.name}: {problem.removeprefix(f'{file}: ')}"
+        for file in cache_files(path)
+        for problem in _file_problems(file, shard=True)
+    ]
+    if problems:
+        return problems
+    pool = FilePool()
+    try:
+        union = pieces_of(path, pool)
+    except BadCache as error:
+        return [str(error)]
+    finally:
+        pool.close()
+    trained = _Training(union.table)
+    problems = table_problems(union.table)
+    for spec in union.specs.values():
+        problems += [f"{feature_label(spec)}: {p}" for p in trained.problems(spec)]
+    return problems
+
+
+def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
+    """What is wrong with a file; of a shard, whose clips are a part, with its bytes alone."""
     try:
         file = open_file(path)
     except BadCache as error:
@@ -90,7 +121,7 @@ def verify_cache(path: Path | str) -> list[str]:
     with file:
         try:
             table = read_table(file)
-            problems = table_problems(table)
+            problems = [] if shard else table_problems(table)
             names = list(file["features"])
         except DAMAGE as error:
             return [f"the clip table cannot be read ({reason(error)})"]
@@ -108,7 +139,7 @@ def verify_cache(path: Path | str) -> list[str]:
                     continue
                 checks.append(threads.submit(_values_problems, feature, table))
                 specs.append(feature.index.spec)
-            for spec in specs:
+            for spec in () if shard else specs:
                 problems += [f"{feature_label(spec)}: {p}" for p in trained.problems(spec)]
             problems += [problem for check in checks for problem in check.result()]
         for i, a in enumerate(specs):

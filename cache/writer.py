@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache.errors import CacheError
+from mvemo.cache.storage.files import FilePool
 from mvemo.cache.storage.layout import Index
 from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
+from mvemo.cache.union import PlannedFeature, plan_rows
 from mvemo.cache.writing.lock import WriterLock
-from mvemo.cache.writing.plan import Plan, PlannedFeature, plan_rows
+from mvemo.cache.writing.plan import Plan
 from mvemo.cache.writing.rows import KEPT, RowWriter, StoredRows
 from mvemo.cache.writing.rules import (
     joined_history,
@@ -39,7 +41,7 @@ from mvemo.cache.writing.shards import (
     write_dropping,
     write_file,
 )
-from mvemo.cache.writing.sources import FilePool, FileSource, Source
+from mvemo.cache.writing.sources import FileSource, Source
 from mvemo.manifests.files import cause, to_json_values
 
 

@@ -8,7 +8,7 @@ are one cache without more ado: no two of them hold the same row.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,29 +180,23 @@ def run_facts(settings: Settings, table: ClipTable, count: int) -> dict[str, Any
     return dict(to_json_values(facts))
 
 
-def merged_files(paths: Sequence[Path]) -> list[Path]:
-    """Files to merge: of a folder of shards all its caches, of others the path itself.
+def refuse_unfinished(path: Path) -> None:
+    """Refuse a folder of a run's shards of which some are not done.
 
     Raises
     ------
     BadOption
-        Shards of the folder are not done.
+        Some are not; any other path is left to the cache's own readers.
     """
-    files: list[Path] = []
-    for path in paths:
-        if not path.name.endswith(SUFFIX) or not path.is_dir():
-            files.append(path)
-            continue
-        folder = ShardFolder(path.with_name(path.name.removesuffix(SUFFIX)))
-        unfinished = folder.unfinished()
-        if unfinished:
-            names = ", ".join(map(str, unfinished[:5])) + ", …" * (len(unfinished) > 5)
-            raise BadOption(
-                f"{path}: {len(unfinished)} of {unfinished[0].count} shards are not done: {names}: "
-                f"run them, mvemo extract with --shard {unfinished[0]} and all else as before"
-            )
-        files += sorted(path.glob("*.h5"))
-    return files
+    if not path.name.endswith(SUFFIX) or not path.is_dir():
+        return
+    unfinished = ShardFolder(path.with_name(path.name.removesuffix(SUFFIX))).unfinished()
+    if unfinished:
+        names = ", ".join(map(str, unfinished[:5])) + ", …" * (len(unfinished) > 5)
+        raise BadOption(
+            f"{path}: {len(unfinished)} of {unfinished[0].count} shards are not done: {names}: "
+            f"run them, mvemo extract with --shard {unfinished[0]} and all else as before"
+        )
 
 
 def _flat(tree: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:

@@ -39,7 +39,9 @@ FLOORS = {
     "cache": (
         "errors failures spec table types",
         "storage",
-        "reader writing",
+        "union",
+        "pieces writing",
+        "reader",
         "difference export merge unfinished upkeep verify writer",
         "repair untrusted",
         "imports",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import filelock
 
-from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
+from mvemo.cache.errors import CacheBusy, CacheError, MissingCache
+from mvemo.cache.storage.files import refuse_folder
 from mvemo.cache.storage.opening import parts_folder
 from mvemo.manifests.files import parse_json
 
@@ -42,8 +43,7 @@ class WriterLock:
         self.path = path
         if not path.parent.is_dir():
             raise MissingCache(f"{path}: its folder does not exist: make it first")
-        if path.is_dir():
-            raise BadCache(f"{path}: a folder, where a feature cache is to be written")
+        refuse_folder(path)
         self._holder = parts_folder(path) / "holder.json"
         self._lock = filelock.FileLock(path.with_name(path.name + ".lock"), thread_local=False)
         try:

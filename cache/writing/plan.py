@@ -7,55 +7,24 @@ file), `merge_caches` and `repair_cache` all plan with `Plan` and write with `wr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import CHECKSUM, row_checksum, values_checksum
-from mvemo.cache.storage.layout import Index, feature_label, write_extras, write_index, write_table
+from mvemo.cache.storage.encoding import row_checksum, values_checksum
+from mvemo.cache.storage.layout import feature_label, write_extras, write_index, write_table
 from mvemo.cache.storage.opening import DAMAGE, write_header
 from mvemo.cache.table import ClipTable
-from mvemo.cache.types import F32, Bytes, Curves, Failures, Ints
+from mvemo.cache.types import F32, Curves, Failures, Ints
+from mvemo.cache.union import PlannedFeature
 from mvemo.cache.writing.sources import Source
 
 # Bytes of values in memory at a time.
 BLOCK = 32 << 20
-
-
-@dataclass
-class PlannedFeature:
-    """Which source gives each row of one feature.
-
-    Parameters
-    ----------
-    spec
-        `trained_on` is the union of its sources'.
-    origin
-        int64 (clips,): number of the source, -1 where no source has the row.
-    row
-        int64 (clips,): the row in that source.
-    keys, checksums, frames
-        As in `Index`.
-    """
-
-    spec: FeatureSpec
-    origin: Ints
-    row: Ints
-    keys: NDArray[np.bytes_]
-    checksums: Bytes
-    frames: Ints
-
-    def drop(self, rows: Ints) -> None:
-        """Make rows missing."""
-        self.origin[rows] = -1
-        self.keys[rows] = b""
-        self.checksums[rows] = 0
-        self.frames[rows] = 0
 
 
 @dataclass
@@ -104,89 +73,6 @@ class Plan:
         return values + 4 * texts + n * (160 * len(self.features) + 256) + 32 * curves + (1 << 17)
 
 
-class Clash(Exception):
-    """Two sources disagree; the arguments are a sentence for each place."""
-
-
-def plan_rows(
-    table: ClipTable, sources: Sequence[Source], *, strict: bool = False
-) -> dict[str, PlannedFeature]:
-    """Align the rows of all sources to a table; a later source's row replaces an earlier's.
-
-    Parameters
-    ----------
-    table
-        Rows of clips that are not in it are left out.
-    sources
-        Oldest first.
-    strict
-        Rows of the same feature and clip must be the same bytes under the same key.
-
-    Raises
-    ------
-    Clash
-        With `strict`: they are not.
-    """
-    position = {clip: i for i, clip in enumerate(table.clip_ids)}
-    n = len(table)
-    planned: dict[str, PlannedFeature] = {}
-    clashes: list[str] = []
-    for number, source in enumerate(sources):
-        places = np.array([position.get(c, -1) for c in source.table.clip_ids], dtype=np.int64)
-        for digest, index in source.indexes.items():
-            rows = np.flatnonzero(index.present & (places >= 0))
-            to = places[rows]
-            # Popped and set again, so that the most recent feature comes last.
-            plan = planned.pop(digest, None)
-            if plan is None:
-                plan = PlannedFeature(
-                    index.spec,
-                    np.full(n, -1, np.int64),
-                    np.zeros(n, np.int64),
-                    np.zeros(n, index.keys.dtype),
-                    np.zeros((n, CHECKSUM), np.uint8),
-                    np.zeros(n, np.int64),
-                )
-            if strict:
-                clashes += _clashes(plan, index, rows, to, source, sources, table)
-            seen = set(plan.spec.trained_on) | set(index.spec.trained_on)
-            plan.spec = replace(index.spec, trained_on=tuple(sorted(seen)))
-            if plan.keys.dtype.itemsize < index.keys.dtype.itemsize:
-                plan.keys = plan.keys.astype(index.keys.dtype)
-            plan.origin[to] = number
-            plan.row[to] = rows
-            plan.keys[to] = index.keys[rows]
-            plan.checksums[to] = index.checksums[rows]
-            plan.frames[to] = index.frames[rows]
-            planned[digest] = plan
-    if clashes:
-        raise Clash(*clashes)
-    return planned
-
-
-def _clashes(
-    plan: PlannedFeature,
-    index: Index,
-    rows: Ints,
-    to: Ints,
-    source: Source,
-    sources: Sequence[Source],
-    table: ClipTable,
-) -> list[str]:
-    both = plan.origin[to] >= 0
-    differ = (plan.keys[to] != index.keys[rows]) | (
-        plan.checksums[to] != index.checksums[rows]
-    ).any(axis=1)
-    clashes = []
-    for k in np.flatnonzero(both & differ).tolist():
-        what = "another key" if plan.keys[to[k]] != index.keys[rows[k]] else "other values"
-        clashes.append(
-            f"{feature_label(plan.spec)} of clip {table.clip_ids[to[k]]!r} has {what} in "
-            f"{source.name} than in {sources[plan.origin[to[k]]].name}"
-        )
-    return clashes
-
-
 @dataclass(frozen=True)
 class Corrupt:
     """A stored row whose values do not fit its checksum, are not finite or are unreadable."""
@@ -229,10 +115,7 @@ def write_plan(file: h5py.File, plan: Plan) -> None:
         item.attrs["order"] = order
         write = _write_vectors if feature.spec.kind != "sequence" else _write_sequences
         item.attrs["values_checksum"] = write(item, plan, digest)
-        index = Index(
-            feature.spec, feature.origin >= 0, feature.keys, feature.checksums, feature.frames
-        )
-        write_index(item, index, plan.table.clip_ids)
+        write_index(item, feature.index, plan.table.clip_ids)
     write_extras(file, plan.failures, plan.curves, plan.provenance, plan.merged)
 
 

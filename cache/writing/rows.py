@@ -15,8 +15,9 @@ from mvemo.cache.storage.layout import feature_label, subset
 from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Failures, Reason
+from mvemo.cache.union import plan_rows
 from mvemo.cache.writing.checks import check_spec, check_table, check_text, checked_values
-from mvemo.cache.writing.plan import Plan, plan_rows
+from mvemo.cache.writing.plan import Plan
 from mvemo.cache.writing.rules import corrupt_stage, reason_now
 from mvemo.cache.writing.shards import new_shard_path, write_file
 from mvemo.cache.writing.sources import MemorySource

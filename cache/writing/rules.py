@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,21 +15,23 @@ from mvemo.cache.storage.layout import feature_label
 from mvemo.cache.storage.opening import code_version
 from mvemo.cache.table import TEST, ClipTable
 from mvemo.cache.types import Curves, Failures, Reason
-from mvemo.cache.writing.plan import PlannedFeature
-from mvemo.cache.writing.sources import Source, describe
+from mvemo.cache.union import (
+    Clash,
+    PlannedFeature,
+    in_order,
+    plan_rows,
+    refuse_rivals,
+    same_family,
+    union_curves,
+    union_failures,
+    union_provenance,
+    union_table,
+)
+from mvemo.cache.writing.plan import Plan
+from mvemo.cache.writing.sources import FileSource, Source
 
 # Earlier runs whose provenance is kept under "history".
 HISTORY = 20
-
-
-def same_family(a: FeatureSpec, b: FeatureSpec) -> bool:
-    """Whether a cache may hold two specs of one name: crossfit nets of two folds."""
-    return (
-        a.fold is not None
-        and b.fold is not None
-        and a.fold != b.fold
-        and replace(a, fold=None, weights="").digest == replace(b, fold=None, weights="").digest
-    )
 
 
 def resolve(
@@ -56,11 +57,6 @@ def resolve(
     return in_order({d: features[d] for d in kept if d in features})
 
 
-def in_order(features: Mapping[str, PlannedFeature]) -> dict[str, PlannedFeature]:
-    """Features by name and fold, whatever order they came in."""
-    return dict(sorted(features.items(), key=lambda f: (f[1].spec.name, f[1].spec.fold or 0, f[0])))
-
-
 def curve_names(spec: FeatureSpec) -> set[str]:
     """Names of the training curves of a feature's net."""
     if spec.fold is not None:
@@ -84,22 +80,29 @@ def remaining_curves(sources: Sequence[Source], features: Mapping[str, PlannedFe
     return {name: curve for name, curve in curves.items() if name not in dropped - live}
 
 
-def refuse_rivals(features: Mapping[str, PlannedFeature], where: str) -> None:
-    """Refuse features that a cache may not hold together.
+def union_plan(sources: Sequence[FileSource], where: str) -> Plan:
+    """The plan of one file of all that caches of one manifest hold.
 
     Raises
     ------
     BadCache
-        Two specs of one name are neither the same nor nets of two folds.
+        They do not go together; `where` begins the message.
     """
-    specs = [feature.spec for feature in features.values()]
-    for i, a in enumerate(specs):
-        for b in specs[:i]:
-            if a.name == b.name and not same_family(a, b):
-                raise BadCache(
-                    f"{where}: two kinds of {feature_label(a)}, {describe(b)} and {describe(a)}: "
-                    "other parameters, weights or protocol; extract them alike"
-                )
+    table = union_table(sources)
+    try:
+        features = in_order(plan_rows(table, sources, strict=True))
+    except Clash as clash:
+        raise BadCache(f"{where}: {clash}") from None
+    of_sources = [[index.spec for index in source.indexes.values()] for source in sources]
+    refuse_rivals(zip([source.name for source in sources], of_sources, strict=True), where)
+    return Plan(
+        table,
+        list(sources),
+        features,
+        union_failures(sources),
+        union_curves(sources),
+        union_provenance(sources),
+    )
 
 
 def corrupt_stage(spec: FeatureSpec) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +13,9 @@ import numpy as np
 from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.encoding import CHECKSUM, row_checksum
+from mvemo.cache.storage.files import FilePool
 from mvemo.cache.storage.layout import (
     Index,
-    feature_label,
     read_curves,
     read_failures,
     read_index,
@@ -24,7 +23,7 @@ from mvemo.cache.storage.layout import (
     read_provenance,
     read_table,
 )
-from mvemo.cache.storage.opening import DAMAGE, open_file, reason
+from mvemo.cache.storage.opening import DAMAGE, reason
 from mvemo.cache.storage.plain import attribute, part
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Bools, Curves, Failures, Ints
@@ -65,29 +64,6 @@ class Source(Protocol):
     def sequence(self, digest: str, row: int) -> F32:
         """float32 (frames, dim)."""
         ...
-
-
-class FilePool:
-    """Open files, the least recently used closed first: shards may be many."""
-
-    def __init__(self, limit: int = 64) -> None:
-        self._limit = limit
-        self._files: OrderedDict[Path, Any] = OrderedDict()
-
-    def get(self, path: Path) -> Any:
-        """The open file of a path."""
-        file = self._files.pop(path, None)
-        if file is None:
-            file = open_file(path)
-        self._files[path] = file
-        while len(self._files) > self._limit:
-            self._files.popitem(last=False)[1].close()
-        return file
-
-    def close(self) -> None:
-        """Close them all."""
-        while self._files:
-            self._files.popitem()[1].close()
 
 
 class FileSource:
@@ -249,8 +225,3 @@ class MemorySource:
 
     def sequence(self, digest: str, row: int) -> F32:
         return self._features[digest].rows[self.table.clip_ids[row]][1]
-
-
-def describe(spec: FeatureSpec) -> str:
-    """A feature in words, short digest included."""
-    return f"{feature_label(spec)} ({spec.digest[:12]})"

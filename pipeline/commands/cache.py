@@ -42,6 +42,8 @@ _features = click.argument("features", type=PATH)
 def cache() -> None:
     """The feature cache: look into it, check, repair, merge, export, import.
 
+    What only reads FEATURES takes a folder of shards (*.h5), too, as one cache.
+
     \b
     Example:
       mvemo cache info features.h5
@@ -119,17 +121,19 @@ def repair(features: Path) -> None:
 def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     """Merge the caches FEATURES, of clips of one manifest, into one.
 
-    A folder that the shards of a run were written to stands for all of them.
+    A folder stands for all its shards (*.h5).
 
     \b
     Examples:
       mvemo cache merge half1.h5 half2.h5 --out features.h5
       mvemo cache merge features.h5.shards --out features.h5
     """
-    from mvemo.pipeline.shards import merged_files
+    from mvemo.pipeline.shards import refuse_unfinished
 
     refuse_replacing(out, force)
-    merge_caches(merged_files(features), out)
+    for path in features:
+        refuse_unfinished(path)
+    merge_caches(features, out)
     with open_cache(out) as merged:
         click.echo("\n".join(cache_lines(merged)))
 

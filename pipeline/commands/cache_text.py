@@ -15,7 +15,7 @@ def cache_lines(cache: Cache) -> list[str]:
     table = cache.table
     synthetic = "synthetic " if table.synthetic else ""
     return [
-        f"{cache.path}: schema {cache.schema}, {cache.path.stat().st_size / 1e6:.1f} MB, "
+        f"{cache.path}: schema {cache.schema}, {cache.n_bytes / 1e6:.1f} MB, "
         f"digest {cache.digest()[:16]}",
         f"{table.name}: {len(table)} {synthetic}clips in {len(set(table.groups))} groups, "
         f"{_division(table)}",

@@ -131,8 +131,10 @@ def cv(**options: Any) -> int:
 def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
     """Evaluate, write the report, and print the table."""
     from mvemo.pipeline.models.about import read_about
+    from mvemo.pipeline.shards import refuse_unfinished
     from mvemo.pipeline.stage_two import FinalSettings, run_fuse, settings_for
 
+    refuse_unfinished(features)
     models, folds = options["models"], options["folds"]
     names = None if models is None else comma_separated(models)
     if names is not None and not names:

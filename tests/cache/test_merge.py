@@ -46,8 +46,18 @@ def test_any_partition_in_any_order_equals_one_writer(data: st.DataObject) -> No
         everything = folder / "all.h5"
         with CacheWriter(everything, CLIPS):
             pass
-        merge_caches(data.draw(st.permutations([*paths, everything])), folder / "merged.h5")
-        assert verify_cache(folder / "merged.h5") == []
+        shards = folder / "shards"
+        shards.mkdir()
+        for path in data.draw(st.permutations([*paths, everything])):
+            path.rename(shards / path.name)
+        in_order = data.draw(st.permutations(sorted(shards.iterdir())))
+        merge_caches(in_order, folder / "merged.h5")
+        assert verify_cache(folder / "merged.h5") == verify_cache(shards) == []
+        with open_cache(folder / "merged.h5") as a, open_cache(shards) as b:
+            assert contents(a) == contents(b)
+            assert (a.digest(), a.specs, a.failures) == (b.digest(), b.specs, b.failures)
+            assert [s.trained_on for s in a.specs] == [s.trained_on for s in b.specs]
+            assert a.table.clip_ids == b.table.clip_ids
         with open_cache(folder / "merged.h5") as a, open_cache(folder / "one.h5") as b:
             assert contents(a) == contents(b)
             assert a.digest() == b.digest()

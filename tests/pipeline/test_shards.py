@@ -56,7 +56,7 @@ def test_shards_merge_to_what_one_run_writes(
         assert not out.exists()
         code = run("mvemo", "cache", "merge", folder, "--out", out)
         assert code == (0 if number == 1 else 2)
-    assert digest(out) == digest(whole[kind] / "features.h5")
+    assert digest(out) == digest(folder) == digest(whole[kind] / "features.h5")
     with open_cache(out) as merged, open_cache(whole[kind] / "features.h5") as one:
         assert merged.table.clip_ids == one.table.clip_ids
         assert [(f.clip_id, f.stage) for f in merged.failures] == [("bad", "decode:audio")]
@@ -122,6 +122,7 @@ def test_shards_of_other_settings_are_refused_in_one_line(
         # Nothing is lost.
         assert ShardFolder(out).cache(Shard(1, 3)).exists()
     assert run("mvemo", "cache", "merge", f"{out}.shards", "--out", tmp_path / "m.h5") == 2
+    assert run("mvemo", "fuse", f"{out}.shards", "--out", tmp_path / "report") == 2
     assert "2 of 3 shards are not done: 2/3, 3/3: run them" in capsys.readouterr().err
     # Another number of shards, asked for: those that are there hold the same, and go.
     again = ("--out", out, "--shard", "1/1", "--force")

@@ -17,7 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mvemo.cache import open_cache
+from mvemo.cache import merge_caches, open_cache, select_features
 from mvemo.fuse import BadFeatures, LeakError, evaluate, format_table
 
 
@@ -53,6 +53,21 @@ def test_crossfit_uses_each_folds_own_nets(tmp_path):
     # Each net has a basis of its own: features of another fold's net would be noise.
     assert np.mean(results.models[-1].per_fold["accuracy"]) > 0.7
     assert {h.net_fold for h in results.heads} == set(range(6))
+
+
+def test_a_folder_of_shards_is_evaluated_as_the_file_that_they_merge_to(tmp_path):
+    table = make_table()
+    whole = crossfit_cache(tmp_path / "f.h5", table)
+    (tmp_path / "shards").mkdir()
+    for shard in range(2):
+        ids = [clip for i, clip in enumerate(table.clip_ids) if i % 3 != shard]
+        select_features(whole, ["music1d", "c3d"], tmp_path / f"shards/{shard}.h5", clips=ids)
+    merge_caches([tmp_path / "shards"], tmp_path / "merged.h5")
+    of_file, of_folder = run(tmp_path / "merged.h5"), run(tmp_path / "shards")
+    assert of_file.provenance["features_digest"] == of_folder.provenance["features_digest"]
+    for one, other in zip(of_file.models, of_folder.models, strict=True):
+        np.testing.assert_array_equal(one.outputs, other.outputs)
+        np.testing.assert_equal(one.per_fold, other.per_fold)
 
 
 @pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])

@@ -52,6 +52,24 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_folder_of_shards(path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    write(folder / "0.h5", "ab")
+    write(folder / "1.h5", "c")
+    one, other = run("info", path).stdout, run("info", folder).stdout
+    assert one.splitlines()[1:] == other.splitlines()[1:]
+    assert one.splitlines()[0].split()[-1] == other.splitlines()[0].split()[-1]
+    assert run("verify", folder).stdout == f"{folder}: sound\n"
+    for source, out in ((path, "file.csv"), (folder, "folder.csv")):
+        assert run("export", source, "--feature", "mel", "--out", tmp_path / out).exit_code == 0
+    assert (tmp_path / "file.csv").read_text() == (tmp_path / "folder.csv").read_text()
+    assert run("diff", path, folder).exit_code == 0
+    assert run("merge", folder, "--out", tmp_path / "merged.h5").exit_code == 0
+    with pytest.raises(BadCache, match="read only"):
+        CliRunner().invoke(cache, ["remove", str(folder), "mel"], catch_exceptions=False)
+
+
 def test_info(path: Path) -> None:
     done = run("info", path, "--provenance")
     assert done.exit_code == 0, done.output

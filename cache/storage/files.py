@@ -1,0 +1,195 @@
+"""Open files of features, and which files a path means."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from threading import RLock
+from typing import Any, TypeVar
+
+import h5py
+
+from mvemo.cache.errors import BadCache, MissingCache
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.layout import (
+    feature_label,
+    read_curves,
+    read_failures,
+    read_provenance,
+    read_spec,
+    read_table,
+)
+from mvemo.cache.storage.opening import DAMAGE, open_file, parts_folder, reason
+from mvemo.cache.storage.plain import attribute, part
+from mvemo.cache.table import ClipTable
+from mvemo.cache.types import Curves, Failures
+
+T = TypeVar("T")
+
+
+def cache_files(path: Path) -> tuple[Path, ...]:
+    """The file itself, or the shards of a folder: its ``*.h5`` files, by name.
+
+    Raises
+    ------
+    MissingCache
+        A folder without shards, or a shard is not finished.
+    """
+    if not path.is_dir():
+        return (path,)
+    files = tuple(sorted(p for p in path.glob("*.h5") if p.is_file() and p.name[0] != "."))
+    finished = {parts_folder(file) for file in files}
+    for parts in sorted(path.glob("*.h5.parts")):
+        if parts not in finished and any(parts.glob("[0-9]*-*.h5")):
+            shard = parts.name.removesuffix(".parts")
+            raise MissingCache(
+                f"{path}: its shard {shard} is not finished, rows of it lie in {parts.name}: run "
+                f"its command again, or 'mvemo cache repair {path / shard}'"
+            )
+    if not files:
+        raise MissingCache(f"{path}: a folder without shards of a feature cache (*.h5)")
+    return files
+
+
+def refuse_folder(path: Path) -> None:
+    """Refuse a folder of shards where one file is to be changed.
+
+    Raises
+    ------
+    BadCache
+        It is a folder.
+    """
+    if path.is_dir():
+        raise BadCache(
+            f"{path}: a folder, where a feature cache is to be written; shards in a folder are "
+            f"read only: change each, or 'mvemo cache merge {path} --out features.h5'"
+        )
+
+
+class FilePool:
+    """Open files, the least recently used closed first: shards may be many.
+
+    A file that is opened again must be the one that was closed.
+    """
+
+    def __init__(self, limit: int = 64) -> None:
+        self.lock = RLock()
+        self._limit = limit
+        self._files: OrderedDict[Path, Any] = OrderedDict()
+        self._known: dict[Path, tuple[int, int, int]] = {}
+        self._closed = False
+
+    def get(self, path: Path) -> Any:
+        """The open file of a path."""
+        with self.lock:
+            if self._closed:
+                raise BadCache(f"{path}: this cache is closed: open it again")
+            file = self._files.pop(path, None)
+            if file is None:
+                file = open_file(path)
+                self._check_same(path, file)
+            self._files[path] = file
+            while len(self._files) > self._limit:
+                self._files.popitem(last=False)[1].close()
+            return file
+
+    def _check_same(self, path: Path, file: Any) -> None:
+        facts = path.stat()
+        identity = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+        if self._known.setdefault(path, identity) != identity:
+            file.close()
+            raise BadCache(f"{path}: was replaced while it was read: open the cache again")
+
+    def close(self) -> None:
+        """Close them all, for good."""
+        with self.lock:
+            self._closed = True
+            while self._files:
+                self._files.popitem()[1].close()
+
+
+class CacheFile:
+    """A file of a cache: its clips and specs in memory, all else read when it is needed.
+
+    Parameters
+    ----------
+    path
+        The file.
+    pool
+        Keeps it open.
+
+    Attributes
+    ----------
+    table
+        Its clips; of a shard often not all of the cache's.
+    groups
+        (feature, fold) to the spec, `trained_on` filled in, and the name of its HDF5 group.
+
+    Raises
+    ------
+    MissingCache, BadCache, CacheError
+        As of `open_file`, or its clips or specs are damaged.
+    """
+
+    def __init__(self, path: Path, pool: FilePool) -> None:
+        self.path = path
+        self._pool = pool
+        self.schema = int(pool.get(path).attrs["schema"])
+        self.table: ClipTable = self.read("clip table", read_table)
+        self.groups: dict[tuple[str, int | None], tuple[FeatureSpec, str]] = {}
+        for group in self.read("features", lambda file: list(file["features"])):
+            spec = self.read_feature(group, lambda item: read_spec(item, self.table.clip_ids))
+            if (spec.name, spec.fold) in self.groups:
+                raise BadCache(f"{path}: {feature_label(spec)} is there twice: extract again")
+            self.groups[spec.name, spec.fold] = (spec, group)
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return str(self.path)
+
+    @property
+    def failures(self) -> Failures:
+        """Read anew."""
+        return self.read("failures", read_failures)
+
+    @property
+    def curves(self) -> Curves:
+        """Read anew."""
+        return self.read("curves", read_curves)
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """What the writer stated."""
+        return self.read("provenance", read_provenance)
+
+    def index_checksum(self, name: str, fold: int | None) -> str:
+        """Checksum of a feature's index as the file states it."""
+        group = self.groups[name, fold][1]
+        return self.read_feature(group, lambda item: str(attribute(item, "checksum", str)))
+
+    def read_feature(self, group: str, read: Callable[[Any], T]) -> T:
+        """Read from the HDF5 group of a feature."""
+        return self.read(
+            f"feature {group}", lambda file: read(part(file["features"], group, h5py.Group))
+        )
+
+    def read(self, what: str, read: Callable[[Any], T]) -> T:
+        """Read from the open file.
+
+        Raises
+        ------
+        BadCache
+            It is damaged: the message says `what` cannot be read.
+        """
+        with self._pool.lock:
+            file = self._pool.get(self.path)
+            try:
+                return read(file)
+            except DAMAGE as error:
+                raise BadCache(
+                    f"{self.path}: its {what} cannot be read ({reason(error)}): "
+                    f"run 'mvemo cache verify {self.path}', or copy the file again"
+                ) from None

@@ -1,0 +1,369 @@
+"""What caches of one manifest hold together: their clips, rows, failures and curves.
+
+Merging writes it to a file, reading a folder of shards does without; both see the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.cache.errors import BadCache
+from mvemo.cache.spec import FeatureSpec
+from mvemo.cache.storage.encoding import CHECKSUM, to_json
+from mvemo.cache.storage.layout import Index, feature_label
+from mvemo.cache.table import ClipTable
+from mvemo.cache.types import Bools, Bytes, Curves, Failures, Ints
+
+
+class Part(Protocol):
+    """One of the caches."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def table(self) -> ClipTable: ...
+
+    @property
+    def failures(self) -> Failures: ...
+
+    @property
+    def curves(self) -> Curves: ...
+
+    @property
+    def provenance(self) -> dict[str, Any]: ...
+
+
+class Rows(Protocol):
+    """Which rows one of them has; those of `indexes` follow `table`."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def table(self) -> ClipTable: ...
+
+    @property
+    def indexes(self) -> Mapping[str, Index]:
+        """Spec digest to index, oldest first."""
+        ...
+
+
+# --- clips
+
+
+def union_table(parts: Sequence[Part]) -> ClipTable:
+    """One clip table of all clips, in the order of the part that has them all, or by id.
+
+    Raises
+    ------
+    BadCache
+        The parts are of different manifests, or disagree on a clip.
+    """
+    first = parts[0]
+    for part in parts[1:]:
+        _refuse_other_manifest(part, first)
+    tables = [part.table for part in parts]
+    number: dict[str, int] = {}
+    # Of the rows of all tables one after the other: which clip, and where it is met first.
+    clip = np.array([number.setdefault(c, len(number)) for t in tables for c in t.clip_ids], int)
+    _, met = np.unique(clip, return_index=True)
+    groups = np.array([group for t in tables for group in t.groups], object)
+    labels = np.concatenate([t.labels for t in tables])
+    folds = np.concatenate([t.folds for t in tables])
+    splits = None
+    if first.table.splits is not None:
+        splits = np.concatenate([t.splits for t in tables if t.splits is not None])
+    if len(met) < len(clip):
+        other = met[clip]
+        same = (groups == groups[other]) & (folds == folds[other]) & _equal(labels, labels[other])
+        if splits is not None:
+            same &= splits == splits[other]
+        if not same.all():
+            _refuse_row(int(np.flatnonzero(~same)[0]), other, parts)
+    name = min(table.name for table in tables)
+    whole = [table for table in tables if len(table) == len(met)]
+    if whole:
+        return replace(min(whole, key=lambda t: t.clip_ids), name=name)
+    ids = sorted(number)
+    rows = met[[number[c] for c in ids]]
+    return replace(
+        first.table,
+        name=name,
+        clip_ids=tuple(ids),
+        groups=tuple(groups[rows].tolist()),
+        labels=labels[rows],
+        folds=folds[rows],
+        splits=None if splits is None else splits[rows],
+    )
+
+
+def _refuse_other_manifest(part: Part, first: Part) -> None:
+    for what in ("digest", "task", "classes", "k", "fold_seed", "synthetic"):
+        value, first_value = getattr(part.table, what), getattr(first.table, what)
+        if value != first_value:
+            raise BadCache(
+                f"{part.path}: {what.replace('_', ' ')} {value!r}, but {first.path} has "
+                f"{first_value!r}: only caches of one manifest go together"
+            )
+    if (part.table.splits is None) != (first.table.splits is None):
+        raise BadCache(
+            f"{part.path}: its clips are {'not ' * (part.table.splits is None)}split, those of "
+            f"{first.path} are otherwise: only caches of one manifest go together"
+        )
+
+
+def _equal(a: NDArray[Any], b: NDArray[Any]) -> Bools:
+    """Whether rows of labels are the same, NaN included."""
+    same = a == b
+    if a.dtype.kind == "f":
+        same |= np.isnan(a) & np.isnan(b)
+    return np.asarray(same.reshape(len(a), -1).all(axis=1), np.bool_)
+
+
+def _refuse_row(row: int, other: Ints, parts: Sequence[Part]) -> None:
+    ends = np.cumsum([len(part.table) for part in parts])
+    part, earlier = (parts[int(np.searchsorted(ends, r, "right"))] for r in (row, other[row]))
+    start = int(ends[parts.index(part)]) - len(part.table)
+    clip = part.table.clip_ids[row - start]
+    raise BadCache(
+        f"{part.path}: label, group, fold or split of clip {clip!r} differ from those in "
+        f"{earlier.path}"
+    )
+
+
+def rows_in(table: ClipTable, parts: Sequence[ClipTable]) -> list[Ints]:
+    """For each of the tables int64 (its clips,): their rows in `table`, -1 where in none."""
+    position = {clip: i for i, clip in enumerate(table.clip_ids)}
+    return [np.array([position.get(c, -1) for c in part.clip_ids], np.int64) for part in parts]
+
+
+# --- features
+
+
+@dataclass
+class PlannedFeature:
+    """Which source gives each row of one feature.
+
+    Parameters
+    ----------
+    spec
+        `trained_on` is the union of its sources'.
+    origin
+        int64 (clips,): number of the source, -1 where no source has the row.
+    row
+        int64 (clips,): the row in that source.
+    keys, checksums, frames
+        As in `Index`.
+    """
+
+    spec: FeatureSpec
+    origin: Ints
+    row: Ints
+    keys: NDArray[np.bytes_]
+    checksums: Bytes
+    frames: Ints
+
+    @property
+    def index(self) -> Index:
+        """Of the feature as a whole."""
+        return Index(self.spec, self.origin >= 0, self.keys, self.checksums, self.frames)
+
+    def drop(self, rows: Ints) -> None:
+        """Make rows missing."""
+        self.origin[rows] = -1
+        self.keys[rows] = b""
+        self.checksums[rows] = 0
+        self.frames[rows] = 0
+
+
+class Clash(Exception):
+    """Two sources disagree; the arguments are a sentence for each place."""
+
+    def __str__(self) -> str:
+        more = f", and {len(self.args) - 1} more such rows" if len(self.args) > 1 else ""
+        return f"{self.args[0]}{more}"
+
+
+def plan_rows(
+    table: ClipTable,
+    sources: Sequence[Rows],
+    *,
+    places: Sequence[Ints] | None = None,
+    strict: bool = False,
+) -> dict[str, PlannedFeature]:
+    """Align the rows of all sources to a table; a later source's row replaces an earlier's.
+
+    Parameters
+    ----------
+    table
+        Rows of clips that are not in it are left out.
+    sources
+        Oldest first.
+    places
+        Of `rows_in`, where that is known already.
+    strict
+        Rows of the same feature and clip must be the same bytes under the same key.
+
+    Raises
+    ------
+    Clash
+        With `strict`: they are not.
+    """
+    places = places or rows_in(table, [source.table for source in sources])
+    n = len(table)
+    planned: dict[str, PlannedFeature] = {}
+    clashes: list[str] = []
+    for number, source in enumerate(sources):
+        for digest, index in source.indexes.items():
+            rows = np.flatnonzero(index.present & (places[number] >= 0))
+            to = places[number][rows]
+            # Popped and set again, so that the most recent feature comes last.
+            plan = planned.pop(digest, None)
+            if plan is None:
+                plan = PlannedFeature(
+                    index.spec,
+                    np.full(n, -1, np.int64),
+                    np.zeros(n, np.int64),
+                    np.zeros(n, index.keys.dtype),
+                    np.zeros((n, CHECKSUM), np.uint8),
+                    np.zeros(n, np.int64),
+                )
+            if strict:
+                clashes += _clashes(plan, index, rows, to, source, sources, table)
+            seen = set(plan.spec.trained_on) | set(index.spec.trained_on)
+            plan.spec = replace(index.spec, trained_on=tuple(sorted(seen)))
+            if plan.keys.dtype.itemsize < index.keys.dtype.itemsize:
+                plan.keys = plan.keys.astype(index.keys.dtype)
+            plan.origin[to] = number
+            plan.row[to] = rows
+            plan.keys[to] = index.keys[rows]
+            plan.checksums[to] = index.checksums[rows]
+            plan.frames[to] = index.frames[rows]
+            planned[digest] = plan
+    if clashes:
+        raise Clash(*clashes)
+    return planned
+
+
+def _clashes(
+    plan: PlannedFeature,
+    index: Index,
+    rows: Ints,
+    to: Ints,
+    source: Rows,
+    sources: Sequence[Rows],
+    table: ClipTable,
+) -> list[str]:
+    both = plan.origin[to] >= 0
+    differ = (plan.keys[to] != index.keys[rows]) | (
+        plan.checksums[to] != index.checksums[rows]
+    ).any(axis=1)
+    clashes = []
+    for k in np.flatnonzero(both & differ).tolist():
+        what = "another key" if plan.keys[to[k]] != index.keys[rows[k]] else "other values"
+        clashes.append(
+            f"{feature_label(plan.spec)} of clip {table.clip_ids[to[k]]!r} has {what} in "
+            f"{source.name} than in {sources[plan.origin[to[k]]].name}"
+        )
+    return clashes
+
+
+def in_order(features: Mapping[str, PlannedFeature]) -> dict[str, PlannedFeature]:
+    """Features by name and fold, whatever order they came in."""
+    return dict(sorted(features.items(), key=lambda f: (f[1].spec.name, f[1].spec.fold or 0, f[0])))
+
+
+def same_family(a: FeatureSpec, b: FeatureSpec) -> bool:
+    """Whether a cache may hold two specs of one name: crossfit nets of two folds."""
+    return (
+        a.fold is not None
+        and b.fold is not None
+        and a.fold != b.fold
+        and replace(a, fold=None, weights="").digest == replace(b, fold=None, weights="").digest
+    )
+
+
+def refuse_rivals(features: Iterable[tuple[str, Iterable[FeatureSpec]]], where: str) -> None:
+    """Refuse features that a cache may not hold together.
+
+    Parameters
+    ----------
+    features
+        Names of caches, and what each has.
+    where
+        For the message.
+
+    Raises
+    ------
+    BadCache
+        Two specs of one name are neither the same nor nets of two folds.
+    """
+    by_name: dict[str, dict[str, tuple[FeatureSpec, str]]] = {}
+    for name, specs in features:
+        for spec in specs:
+            known = by_name.setdefault(spec.name, {})
+            if spec.digest in known:
+                continue
+            for other, other_name in known.values():
+                if not same_family(spec, other):
+                    raise BadCache(
+                        f"{where}: two kinds of {feature_label(spec)}, {_short(other)} in "
+                        f"{other_name} and {_short(spec)} in {name}: other parameters, weights "
+                        "or protocol; extract them alike"
+                    )
+            known[spec.digest] = spec, name
+
+
+def _short(spec: FeatureSpec) -> str:
+    return spec.digest[:12]
+
+
+# --- the rest
+
+
+def union_failures(parts: Sequence[Part]) -> Failures:
+    """All failures; of one clip and stage with other reasons the first by alphabet."""
+    union: Failures = {}
+    for part in parts:
+        for clip_stage, reason in part.failures.items():
+            if reason is not None:
+                earlier = union.get(clip_stage)
+                union[clip_stage] = reason if earlier is None else min(earlier, reason)
+    return union
+
+
+def union_curves(parts: Sequence[Part]) -> Curves:
+    """All curves.
+
+    Raises
+    ------
+    BadCache
+        Two of one name differ.
+    """
+    union: Curves = {}
+    for part in parts:
+        for name, curve in part.curves.items():
+            first = union.setdefault(name, curve)
+            if to_json(first) != to_json(curve):
+                raise BadCache(
+                    f"{part.path}: curve {name!r} differs from an earlier cache's: the nets "
+                    "were trained apart; embed all clips with the same nets"
+                )
+    return dict(sorted(union.items()))
+
+
+def union_provenance(parts: Sequence[Part]) -> dict[str, Any]:
+    """That of the parts where they agree; else all under ``merged``, in a fixed order."""
+    each = {to_json(part.provenance): part.provenance for part in parts}
+    if len(each) == 1:
+        return dict(parts[0].provenance)
+    return {"merged": [each[text] for text in sorted(each)]}

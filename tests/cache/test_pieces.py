@@ -1,0 +1,159 @@
+"""A folder of shards is read as the file that merging them gives, or refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cache_samples import SEQUENCE, VECTOR, contents, crossfit, fill, put, row, table
+
+from mvemo.cache import (
+    BadCache,
+    CacheWriter,
+    MissingCache,
+    export_cache,
+    merge_caches,
+    open_cache,
+    remove_features,
+    repair_cache,
+    select_features,
+    verify_cache,
+    verify_untrusted,
+)
+from mvemo.cache.storage import files
+
+CLIPS = table()
+FIRST, LAST = table(["c0", "c1", "c2", "c3"]), table(["c2", "c3", "c4", "c5"])
+SPECS = (SEQUENCE, VECTOR, *(replace(crossfit(f, CLIPS), name="i3d") for f in range(3)))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two shards that share two clips, which they hold alike."""
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    fill(folder / "shard-0.h5", FIRST, *SPECS, leave_out="c1")
+    fill(folder / "shard-1.h5", LAST, *SPECS)
+    return folder
+
+
+def test_blocks_of_rows_and_columns(folder: Path) -> None:
+    merge_caches([folder], folder.parent / "merged.h5")
+    with open_cache(folder.parent / "merged.h5") as merged, open_cache(folder) as shards:
+        whole, present = merged.vectors("music1d")
+        assert present.tolist() == [True, False, True, True, True, True]
+        for cache in (merged, shards):
+            # Two rows at a time, and each once though two shards have it.
+            blocks = list(cache.blocks("music1d", n_bytes=2 * 4 * VECTOR.dim))
+            assert max(len(values) for _, values in blocks) <= 2
+            rows = np.concatenate([rows for rows, _ in blocks])
+            assert sorted(rows.tolist()) == np.flatnonzero(present).tolist()
+            values = np.concatenate([values for _, values in blocks])
+            np.testing.assert_array_equal(values, whole[rows])
+            columns, known = cache.vectors("music1d", columns=slice(1, 3))
+            np.testing.assert_array_equal(columns, whole[:, 1:3])
+            np.testing.assert_array_equal(known, present)
+        assert merged.curves == shards.curves
+        assert merged.provenance == shards.provenance
+
+
+def test_more_shards_than_files_may_be_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_cache(folder) as cache:
+        expected = contents(cache)
+    monkeypatch.setattr(files.FilePool.__init__, "__defaults__", (1,))
+    with open_cache(folder) as cache:
+        assert contents(cache) == expected
+        with CacheWriter(folder / "shard-0.h5", FIRST) as writer:
+            put(writer, VECTOR, "c0", salt=1)
+        with pytest.raises(BadCache, match=r"shard-0\.h5: was replaced while it was read: open"):
+            contents(cache)
+
+
+def test_a_slim_copy_and_an_export_of_shards(folder: Path) -> None:
+    slim = folder.parent / "slim.h5"
+    assert select_features(folder, ["music1d"], slim).features == ("i3d", "mel")
+    with open_cache(slim) as cache:
+        assert cache.names() == ("music1d",)
+        np.testing.assert_array_equal(cache.vectors("music1d")[0][5], row(VECTOR, "c5"))
+    export_cache(folder, "mel", folder.parent / "mel.npz")
+    with np.load(folder.parent / "mel.npz") as arrays:
+        assert arrays["clip_ids"].tolist() == list(CLIPS.clip_ids)
+
+
+@pytest.mark.parametrize("change", [repair_cache, lambda path: remove_features(path, ["mel"])])
+def test_a_folder_is_not_written(folder: Path, change: Callable[[Path], object]) -> None:
+    with pytest.raises(BadCache, match=r"shards: a folder, .*read only: change each, or 'mvemo"):
+        change(folder)
+
+
+def _other_values(path: Path) -> None:
+    with CacheWriter(path, LAST) as writer:
+        writer.put(VECTOR, "c3", VECTOR.key("c3-0"), np.zeros(4, np.float32))
+
+
+def _other_settings(path: Path) -> None:
+    fill(path, LAST, replace(VECTOR, params={"sr": 22050}))
+
+
+def _other_nets(path: Path) -> None:
+    fill(path, LAST, replace(crossfit(0, CLIPS, weights="v"), name="i3d"))
+
+
+def _other_labels(path: Path) -> None:
+    fill(path, replace(LAST, labels=1 - LAST.labels), VECTOR)
+
+
+def _other_manifest(path: Path) -> None:
+    fill(path, replace(LAST, digest="e" * 64), VECTOR)
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (_other_values, r"clip 'c3' has other values in .*shard-2\.h5 than in .*shard-1\.h5"),
+        (_other_settings, r"two kinds of music1d, \w+ in shard-0\.h5 and \w+ in shard-2\.h5: oth"),
+        (_other_nets, r"two kinds of i3d@fold0, \w+ in shard-0\.h5 and \w+ in shard-2\.h5: other"),
+        (_other_labels, r"shard-2\.h5: label, group, fold or split of clip 'c2' differ from tho"),
+        (_other_manifest, r"shard-2\.h5: digest 'eee.*', but .*shard-0\.h5 has 'ddd.*one manif"),
+    ],
+)
+def test_shards_that_do_not_go_together(
+    folder: Path, write: Callable[[Path], None], message: str
+) -> None:
+    write(folder / "shard-2.h5")
+    with pytest.raises(BadCache, match=message) as refused:
+        open_cache(folder)
+    assert "\n" not in str(refused.value)
+    assert verify_cache(folder) == [str(refused.value)]
+
+
+def test_a_net_that_saw_its_fold_in_another_shard(tmp_path: Path) -> None:
+    fill(tmp_path / "0.h5", FIRST, crossfit(0, CLIPS))
+    fill(tmp_path / "1.h5", LAST, replace(crossfit(0, CLIPS), trained_on=("c0",)))
+    problems = verify_cache(tmp_path)
+    assert problems[0] == "music1d@fold0: the net was trained on 1 clips of its fold, as 'c0'"
+
+
+def test_damage_names_the_shard(folder: Path) -> None:
+    shard = folder / "shard-1.h5"
+    data = bytearray(shard.read_bytes())
+    data[data.index(row(VECTOR, "c4").tobytes())] ^= 1
+    shard.write_bytes(data)
+    expected = ["shard-1.h5: music1d of clip 'c4': the values do not fit their checksum"]
+    assert verify_cache(folder) == verify_untrusted(folder, seconds=60) == expected
+    with open_cache(folder) as cache, pytest.raises(BadCache, match=r"shard-1\.h5: the values"):
+        cache.vectors("music1d")
+
+
+def test_a_shard_that_is_not_finished(folder: Path) -> None:
+    writer = CacheWriter(folder / "shard-2.h5", CLIPS)
+    put(writer, VECTOR, "c0")
+    writer.commit()
+    with pytest.raises(MissingCache, match=r"its shard shard-2\.h5 is not finished, rows of it"):
+        open_cache(folder)
+    writer.close()
+    with open_cache(folder) as cache:
+        assert len(cache.table) == 6
