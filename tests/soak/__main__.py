@@ -1,7 +1,9 @@
 """Attack mvemo for an hour and a half: kills, media, changed files, limits, many clips.
 
-    python tests/soak [--seed 0] [--kills 210] [--minutes 30] [--clips 2000] [--only PART]
+    python tests/soak [--seed 0] [--kills 216] [--minutes 30] [--clips 2000] [--only PART]
 
+On a machine that is busy with other work, `--patience 10` waits ten times as long for what may
+hang.
 It prints what was tried and ends with exit status 1 where there was a traceback, a hang, a
 lost row or a changed digest. `make soak` runs it; `make test` runs a short part of it.
 """
@@ -28,14 +30,16 @@ PARTS = ("kills", "media", "limits", "many", "mutations")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kills", type=int, default=210)
+    parser.add_argument("--kills", type=int, default=216)
+    parser.add_argument("--victim", default="", help="kill this command alone, as merge")
     parser.add_argument("--minutes", type=float, default=30.0, help="of changed files")
     parser.add_argument("--clips", type=int, default=2000)
     parser.add_argument("--only", choices=PARTS, action="append")
+    parser.add_argument("--patience", type=float, default=1.0)
     options = parser.parse_args()
-    tally = Tally()
+    tally = Tally(patience=options.patience)
     work = {
-        "kills": lambda: soak_kills.soak(tally, options.seed, options.kills),
+        "kills": lambda: soak_kills.soak(tally, options.seed, options.kills, options.victim),
         "media": lambda: soak_media.soak(tally, options.seed),
         "limits": lambda: (soak_limits.soak(tally), soak_limits.soak_full_disk(tally)),
         "many": lambda: soak_many.soak(tally, options.clips),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def soak(tally: Tally, names: tuple[str, ...] = ()) -> None:
     with tempfile.TemporaryDirectory() as name:
         pristine, folder = Path(name, "pristine"), Path(name, "tried")
         for victim in VICTIMS:
-            if names and victim.name not in names:
+            if victim.ends_by != signal.SIGKILL or (names and victim.name not in names):
                 continue
             shutil.rmtree(pristine, ignore_errors=True)
             pristine.mkdir()
@@ -43,7 +44,7 @@ def soak(tally: Tally, names: tuple[str, ...] = ()) -> None:
             for limit, apply in LIMITS.items():
                 shutil.rmtree(folder, ignore_errors=True)
                 shutil.copytree(pristine, folder)
-                outcome = run(*victim.arguments(folder), limits=apply)
+                outcome = run(*victim.arguments(folder), limits=apply, patience=tally.patience)
                 kind = f"{limit.split(' ', 1)[-1] if 'kB' not in limit else 'small files'}"
                 judge(tally, kind, outcome, label=f"{victim.name} with {limit}")
                 written = folder / victim.output
@@ -75,7 +76,11 @@ def soak_full_disk(tally: Tally, sizes: tuple[int, ...] = (100, 300, 600, 1200, 
                     subprocess.run(remount, capture_output=True, check=True)
                 out = disk / "out.h5"
                 arguments = ["extract", manifest, "--work", disk / "work", "--out", out, *EXTRACT]
-                judge(tally, "full disk" if kb else "read-only disk", run(*arguments))
+                judge(
+                    tally,
+                    "full disk" if kb else "read-only disk",
+                    run(*arguments, patience=tally.patience),
+                )
                 if out.exists():
                     for problem in verify_cache(out)[:1]:
                         tally.fault("full disk", problem)

@@ -1,4 +1,4 @@
-"""Two thousand clips in one run: memory and open files stay flat."""
+"""Two thousand clips in one run: memory and open files stay flat, of the workers, too."""
 
 from __future__ import annotations
 
@@ -24,15 +24,19 @@ def soak(tally: Tally, n: int = 2000) -> None:
     """Extract an eighth of the clips, then all of them: the peaks must be alike."""
     few, all_ = _peaks(tally, max(8, n // 8)), _peaks(tally, n)
     for what, early, late, most in zip(
-        ("MB", "handles"), few, all_, (MOST_MB, MOST_HANDLES), strict=True
+        ("MB", "handles", "MB of a worker", "handles of a worker"),
+        few,
+        all_,
+        (MOST_MB, MOST_HANDLES, MOST_MB, MOST_HANDLES),
+        strict=True,
     ):
-        print(f"{n // 8} clips: {early:.0f} {what}; {n} clips: {late:.0f}")
+        print(f"{n // 8} clips: {early:.0f} {what}; {n} clips: {late:.0f}", flush=True)
         if late > early + most:
             tally.fault("many clips", f"{what} grew from {early:.0f} to {late:.0f}")
 
 
-def _peaks(tally: Tally, n: int) -> tuple[float, float]:
-    """Most resident MB and open handles of the main process of a run over n clips."""
+def _peaks(tally: Tally, n: int) -> tuple[float, ...]:
+    """Most resident MB and open handles of the main process, and of one of its workers."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = write_sounds(folder / "media", n, 0.4)
@@ -41,14 +45,15 @@ def _peaks(tally: Tally, n: int) -> tuple[float, float]:
             sys.executable, "-m", "mvemo.pipeline", "extract", str(manifest), "--work",
             str(folder / "work"), "--out", str(out), *EXTRACT,
         ]  # fmt: skip
-        peaks = (0.0, 0.0)
+        peaks: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
             )
             while process.poll() is None:
-                seen = _look(process.pid)
-                peaks = max(peaks[0], seen[0]), max(peaks[1], seen[1])
+                workers = [_look(child) for child in _children(process.pid)]
+                seen = *_look(process.pid), *map(max, zip((0.0, 0.0), *workers, strict=True))
+                peaks = tuple(map(max, peaks, seen))
                 time.sleep(0.2)
         tally.add("clips in one run", n)
         if process.returncode:
@@ -59,6 +64,15 @@ def _peaks(tally: Tally, n: int) -> tuple[float, float]:
         if missing or verify_cache(out):
             tally.fault("many clips", f"{missing} rows are missing")
         return peaks
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    try:
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        return [int(child) for task in tasks for child in task.read_text().split()]
+    except OSError:
+        return []
 
 
 def _look(pid: int) -> tuple[float, float]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +26,9 @@ from soak_tally import Clock, Tally
 
 KINDS = ("cache", "manifest", "predictions", "array", "weights")
 # One reading of a small file takes milliseconds.
-READ_SECONDS = 20
+READ_SECONDS = 20.0
+# After which a reading is ended from outside: HDF5 does not listen to Python's alarm.
+LOST_SECONDS = 60
 # Readings in one process, after which it is started anew.
 BATCH = 400
 # Bytes that mean something to some reader.
@@ -151,7 +156,7 @@ def attack(kind: str, content: bytes, name: str, folder: Path) -> str:
             warnings.simplefilter("ignore")
             READERS[kind](path)
     except Hung:
-        return f"{READ_SECONDS} s were not enough"
+        return f"{READ_SECONDS:g} s were not enough"
     except Exception as error:
         return _ours(error, quietly=True)
     return ""
@@ -181,19 +186,52 @@ def soak(tally: Tally, seed: int, minutes: float) -> None:
     clock, at = Clock(60 * minutes), seed
     while clock.left():
         for kind in KINDS:
-            command = [sys.executable, __file__, kind, str(at), str(BATCH)]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-                assert process.stdout is not None
-                last = "none"
-                for line in process.stdout:
-                    if line.startswith("!"):
-                        tally.fault(f"mutated {kind}", line[1:].strip())
-                    else:
-                        last = line.strip()
-                        tally.add(f"mutated {kind}")
-            if process.returncode:
-                tally.fault(f"mutated {kind}", f"seed {last}: exit status {process.returncode}")
+            start = at
+            # What is left of a batch after one that crashed or hung is tried, too.
+            while start < at + BATCH:
+                start = 1 + attack_apart(tally, kind, start, at + BATCH - start)
         at += BATCH
+
+
+def attack_apart(tally: Tally, kind: str, seed: int, count: int) -> int:
+    """`attack_many` in a process of its own, which is ended where it hangs.
+
+    Returns
+    -------
+    The last seed that was tried.
+    """
+    command = [sys.executable, __file__, kind, str(seed), str(count), str(tally.patience)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    lines: queue.Queue[str] = queue.Queue()
+    assert process.stdout is not None
+    reading = threading.Thread(target=_forward, args=(process.stdout, lines))
+    reading.start()
+    last, hung = seed, False
+    try:
+        while line := lines.get(timeout=tally.patience * LOST_SECONDS):
+            if line.startswith("!"):
+                tally.fault(f"mutated {kind}", line[1:].strip())
+            else:
+                last = int(line)
+                tally.add(f"mutated {kind}")
+    except queue.Empty:
+        hung = True
+        tally.fault(f"mutated {kind}", f"seed {last}: hung, and did not listen to an alarm")
+    finally:
+        if hung:
+            os.killpg(process.pid, signal.SIGKILL)
+        reading.join()
+        process.stdout.close()
+    if process.wait() and not hung:
+        tally.fault(f"mutated {kind}", f"seed {last}: exit status {process.returncode}")
+    return seed + count - 1 if not (hung or process.returncode) else last
+
+
+def _forward(lines: Iterable[str], to: queue.Queue[str]) -> None:
+    """Lines, and an empty one at their end."""
+    for line in lines:
+        to.put(line)
+    to.put("")
 
 
 def _ours(error: Exception, quietly: bool = False) -> str:
@@ -209,20 +247,19 @@ def _ours(error: Exception, quietly: bool = False) -> str:
 
 
 @contextmanager
-def _no_longer_than(seconds: int) -> Iterator[None]:
+def _no_longer_than(seconds: float) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise Hung
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
 if __name__ == "__main__":
-    # HDF5 cannot be interrupted by Python: the system ends it, and the last number tells where.
-    signal.alarm(0)
+    READ_SECONDS *= float(sys.argv[4])
     attack_many(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# A command may end so: done, a check found something, bad input, interrupted.
-EXPECTED = (0, 1, 2, 130)
-# After which a command that should take seconds is taken for hung.
+# A command may end so: done, a check found something, bad input, interrupted, terminated.
+EXPECTED = (0, 1, 2, 130, 143)
+# After which a command that should take seconds is taken for hung, on an idle machine.
 HANG_SECONDS = 180.0
 
 
@@ -28,10 +28,13 @@ class Tally:
         Kind to how often.
     faults
         What should not have happened.
+    patience
+        How many times as long as on an idle machine until something is taken for hung.
     """
 
     tried: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
+    patience: float = 1.0
 
     def add(self, kind: str, count: int = 1) -> None:
         """Note tries."""
@@ -67,12 +70,21 @@ class Outcome:
 
 def run(
     *arguments: object,
-    kill_after: float | None = None,
+    end: tuple[float, int] | None = None,
     limits: Callable[[], None] | None = None,
-    env: dict[str, str] | None = None,
-    seconds: float = HANG_SECONDS,
+    patience: float = 1.0,
 ) -> Outcome:
-    """Run an ``mvemo`` command; `kill_after` seconds kill -9 it and its children."""
+    """Run an ``mvemo`` command in a process group of its own, which is killed where it hangs.
+
+    Parameters
+    ----------
+    end
+        After how many seconds which signal ends it: SIGKILL its children, too, others itself.
+    limits
+        Called in the new process.
+    patience
+        See `Tally`.
+    """
     command = [sys.executable, "-m", "mvemo.pipeline", *map(str, arguments)]
     process = subprocess.Popen(
         command,
@@ -80,15 +92,24 @@ def run(
         stderr=subprocess.STDOUT,
         start_new_session=True,
         preexec_fn=limits,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    code: int | None = None
     try:
-        out, _ = process.communicate(timeout=seconds if kill_after is None else kill_after)
-        return Outcome(process.returncode, out.decode("utf-8", "replace"))
+        try:
+            out, _ = process.communicate(timeout=patience * HANG_SECONDS if end is None else end[0])
+        except subprocess.TimeoutExpired:
+            if end is None or end[1] == signal.SIGKILL:
+                raise
+            process.send_signal(end[1])
+            out, _ = process.communicate(timeout=patience * HANG_SECONDS)
+        code = process.returncode
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         out, _ = process.communicate()
-        return Outcome(None if kill_after is None else -9, out.decode("utf-8", "replace"))
+        if end is not None and end[1] == signal.SIGKILL:
+            code = process.returncode
+    return Outcome(code, out.decode("utf-8", "replace"))
 
 
 def judge(

@@ -66,3 +66,15 @@ def test_samples_are_sound(tmp_path: Path) -> None:
     write_cache(tmp_path / "features.h5", 8)
     assert verify_cache(tmp_path / "features.h5") == []
     assert left_over(tmp_path) == []
+
+
+def test_a_batch_that_hangs_is_ended_and_its_rest_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "hangs.py"
+    script.write_text("import time\nprint(7, flush=True)\ntime.sleep(1000)\n")
+    monkeypatch.setattr(soak_mutations, "__file__", str(script))
+    monkeypatch.setattr(soak_mutations, "LOST_SECONDS", 0.3)
+    tally = Tally()
+    assert soak_mutations.attack_apart(tally, "cache", 7, 400) == 7
+    assert tally.faults == ["mutated cache: seed 7: hung, and did not listen to an alarm"]
