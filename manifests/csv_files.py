@@ -15,7 +15,6 @@ from mvemo.manifests.files import MakeError
 CsvRow = tuple[int, list[str]]
 # What a spreadsheet takes for a formula when a cell begins with it.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_APOSTROPHE = re.compile("'").match
 
 
 class CsvWriter:
@@ -128,8 +127,8 @@ def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
     start = 0
     try:
         for cells in reader:
-            if any(cells) and any(map(str.strip, cells)):
-                if any(map(_APOSTROPHE, cells)):
+            if any(map(str.strip, cells)):
+                if "'" in "".join(cells):
                     cells = [c[1:] if c[:1] == "'" and _FORMULA.match(c) else c for c in cells]
                 yield first + start, cells
             start = reader.line_num

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
@@ -79,8 +80,12 @@ class LabelKind(ABC):
         """The cells of a label, one for each of `columns`."""
         return [str(part) for part in label]
 
-    def doubts(self, labels: Sequence[tuple[int, Label]]) -> list[tuple[int, str]]:
-        """What is hardly meant so in (line, label) of all rows: line and message of each."""
+    def doubts(self, labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
+        """What is hardly meant so: line and message of each.
+
+        Given are the labels of all rows, each with the line of its first row and the number of
+        them, in the order of these lines.
+        """
         return _case_doubts(labels)
 
     @abstractmethod
@@ -179,7 +184,7 @@ class TagLabels(LabelKind):
             names = []
         return _known(names, classes, line, problems)
 
-    def doubts(self, labels: Sequence[tuple[int, Label]]) -> list[tuple[int, str]]:
+    def doubts(self, labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
         return [*_case_doubts(labels), *_separator_doubts(labels)]
 
     def format(self, label: Label, classes: Sequence[str]) -> list[str]:
@@ -214,7 +219,7 @@ class ValueLabels(LabelKind):
     task = "regression"
     numeric = True
 
-    def doubts(self, labels: Sequence[tuple[int, Label]]) -> list[tuple[int, str]]:
+    def doubts(self, labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
         return []
 
     dtype = np.float64
@@ -253,32 +258,37 @@ class ValueLabels(LabelKind):
         return [f"{v.min():g} to {v.max():g}, mean {v.mean():.4g}" for v in labels.T]
 
 
-def _case_doubts(labels: Sequence[tuple[int, Label]]) -> list[tuple[int, str]]:
+def _case_doubts(labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
     """Names that differ in case alone, with the line of the rarer one."""
-    lines: dict[str, list[int]] = {}
-    for line, label in labels:
-        for name in label:
-            lines.setdefault(str(name), []).append(line)
+    first: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    for label, (line, count) in labels.items():
+        for name in map(str, label):
+            first.setdefault(name, line)
+            counts[name] += count
     by_case: dict[str, list[str]] = {}
-    for name in lines:
+    for name in first:
         by_case.setdefault(name.casefold(), []).append(name)
     found = []
     for names in by_case.values():
-        usual, *others = sorted(names, key=lambda name: (-len(lines[name]), name))
+        usual, *others = sorted(names, key=lambda name: (-counts[name], name))
         found += [
             (
-                lines[name][0],
-                f"label {name!r} differs from {usual!r} in case alone ({len(lines[name])} and "
-                f"{len(lines[usual])} clips): write both alike",
+                first[name],
+                f"label {name!r} differs from {usual!r} in case alone ({counts[name]} and "
+                f"{counts[usual]} clips): write both alike",
             )
             for name in others
         ]
     return found
 
 
-def _separator_doubts(labels: Sequence[tuple[int, Label]]) -> list[tuple[int, str]]:
+def _separator_doubts(labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
     """Tags whose parts, at another mark than ``;``, are tags or parts elsewhere."""
-    tags = {str(name): line for line, label in reversed(labels) for name in label}
+    tags: dict[str, int] = {}
+    for label, (line, _) in labels.items():
+        for name in map(str, label):
+            tags.setdefault(name, line)
     for mark in "|,":
         joined = {tag: [p.strip() for p in tag.split(mark)] for tag in tags if mark in tag}
         seen = [part for parts in joined.values() for part in parts]

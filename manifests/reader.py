@@ -20,15 +20,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mvemo.manifests.labels import TASKS, LabelKind, Task, is_flag, label_kind
+from mvemo.manifests.labels import TASKS, Label, LabelKind, Task, is_flag, label_kind
 from mvemo.manifests.layouts.sources import source_of
 from mvemo.manifests.media_files import check_media
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problem, Problems
-from mvemo.manifests.rows import Row, finish_rows, inside_root, parse_row
+from mvemo.manifests.rows import Row, RowParser, finish_rows, inside_root
 from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, Table, parse_names, read_table
 
 
@@ -106,6 +106,8 @@ def read_manifest(
     given = _Given(root, columns or {}, task, classes, name)
     with _no_collection():
         manifest, rows = _parse(path, problems, given)
+        # Broken rows have been reported; without them the rest is still a whole manifest.
+        manifest = replace(manifest, clips=tuple(row.clip() for row in rows))
     if media:
         check_media(manifest.root, rows, problems, links=root is not None)
     problems.raise_any()
@@ -161,7 +163,11 @@ def check_manifest(
         manifest, rows = _parse(path, problems, _Given(root))
     if media:
         check_media(manifest.root, rows, problems, links=root is not None, empty=True)
-    for line, message in label_kind(manifest.task).doubts([(r.line, r.label) for r in rows]):
+    labels: dict[Label, tuple[int, int]] = {}
+    for row in rows:
+        line, count = labels.get(row.label, (row.line, 0))
+        labels[row.label] = line, count + 1
+    for line, message in label_kind(manifest.task).doubts(labels):
         problems.add(line, message)
     if infer_groups:
         _check_sources(rows, problems)
@@ -181,7 +187,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, list[Row]]:
-    """The manifest as far as it could be read, and its rows with their lines."""
+    """What the file states, without clips, and the rows of these with their lines."""
     table = read_table(path, problems)
     readable = not problems.found
     if table.kind not in ("", "manifest"):
@@ -220,10 +226,8 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
     if not kind.numeric:
         _order_names(rows, classes)
     finish_rows(rows, problems)
-    # Broken rows have been reported; without them the rest is still a whole manifest.
-    clips = tuple(row.clip() for row in rows)
     name = given.name or table.setting("name", path.stem)
-    return Manifest(name, task, tuple(classes), clips, root, synthetic == "true"), rows
+    return Manifest(name, task, tuple(classes), (), root, synthetic == "true"), rows
 
 
 def _stated_task(table: Table, problems: Problems) -> Task:
@@ -297,6 +301,8 @@ def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:
     """Give each row its names once, in the order of the classes."""
     order = {name: i for i, name in enumerate(classes)}
     for row in rows:
+        if len(row.label) < 2:
+            continue
         names = {str(name) for name in row.label}
         row.label = tuple(sorted(names, key=lambda name: order.get(name, 0)))
 
@@ -363,19 +369,17 @@ def _parse_rows(table: Table, columns: _Columns, problems: Problems) -> list[Row
     # Of foreign tables nobody knows what other columns are.
     used = set(place.values()) if table.kind else set(range(n_columns))
     extra = [(i, name) for i, name in enumerate(header) if i not in used]
+    # A path in a file of ours is meant to the letter; others put blanks after commas.
+    parser = RowParser(place, bool(table.kind), columns.kind, columns.classes, problems)
     rows: list[Row] = []
     outside: list[Row] = []
     for line, cells in table.rows[1:]:
         if len(cells) != n_columns:
             problems.add(line, f"{len(cells)} cells; the header has {n_columns}")
             continue
-        # A path in a file of ours is meant to the letter; others put blanks after commas.
-        fields = {
-            key: cells[i] if key == "path" and table.kind else cells[i].strip()
-            for key, i in place.items()
-        }
-        row = parse_row(fields, line, columns.kind, columns.classes, problems)
-        row.extra = tuple((name, cells[i].strip()) for i, name in extra)
+        row = parser.parse(cells, line)
+        if extra:
+            row.extra = tuple((name, cells[i].strip()) for i, name in extra)
         tidy = inside_root(row.path, columns.root) if row.path else ""
         if tidy is None:
             outside.append(row)
