@@ -13,3 +13,7 @@ class BadOption(PipelineError, ValueError):
 
 class ClipFailed(PipelineError, RuntimeError):
     """A clip failed, and the user had asked to end there."""
+
+
+class TaskFailed(PipelineError, RuntimeError):
+    """A part of a run that another process did has failed; the message names it."""

@@ -84,10 +84,27 @@ class Execution:
         Replace a cache of other clips.
     shard
         Do this part alone.
+    jobs
+        Processes on this machine that clips, or nets and folds, are spread over.
+
+    Raises
+    ------
+    BadOption
+        Parts that do not go together.
     """
 
     force: bool = False
     shard: Shard | None = None
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise BadOption(f"--jobs {self.jobs}: it must be 1 or more")
+        if self.shard and self.jobs > 1:
+            raise BadOption(
+                f"--shard {self.shard} with --jobs {self.jobs}: a shard is done by one process: "
+                "make more shards"
+            )
 
 
 def trainings_of(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache import CacheWriter, FeatureSpec
+from mvemo.cache import CacheWriter, FeatureSpec, RowWriter
 from mvemo.cache.spec import TRAINED
 from mvemo.extract.arrays import I64, Mask
 from mvemo.extract.descriptors import descriptor_spec
@@ -22,7 +22,7 @@ from mvemo.extract.views import ViewSettings
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.execution import Training, trainings_of
-from mvemo.pipeline.messages import tell, tell_outline
+from mvemo.pipeline.messages import tell, tell_note, tell_outline
 from mvemo.pipeline.progress import Progress, duration_text
 from mvemo.pipeline.settings import Settings
 
@@ -42,6 +42,8 @@ class FeatureWriter:
         Folder of checkpoints.
     trainings
         The nets that are trained here, where others are trained elsewhere.
+    on_epoch
+        Told how far a training is.
 
     Attributes
     ----------
@@ -53,9 +55,10 @@ class FeatureWriter:
         self,
         media: ClipMedia,
         settings: Settings,
-        writer: CacheWriter,
+        writer: RowWriter,
         work: Path,
         trainings: Collection[Training] | None = None,
+        on_epoch: Callable[[str], object] | None = None,
     ) -> None:
         self.features: list[str] = []
         self._media = media
@@ -65,6 +68,7 @@ class FeatureWriter:
         self._writer = writer
         self._work = work
         self._trainings = trainings
+        self._on_epoch = on_epoch
 
     def write_failures(self) -> None:
         """Keep why clips could not be decoded or described, and forget what is mended."""
@@ -123,18 +127,8 @@ class FeatureWriter:
         Raises
         ------
         TrainingDiverged
-            A training had no finite loss; no embedding of this net's run will be in the
-            cache, also not of folds that were trained before.
+            A training had no finite loss.
         """
-        try:
-            self._train_and_embed(plan, folds, splits)
-        except TrainingDiverged:
-            for name in (plan.name, f"{plan.name}-outputs"):
-                self._writer.withdraw(name)
-            raise
-        self.features.append(plan.name)
-
-    def _train_and_embed(self, plan: NetSettings, folds: I64, splits: I64 | None) -> None:
         usable = self._media.usable(plan)
         trainings = [
             fold
@@ -147,7 +141,7 @@ class FeatureWriter:
         frozen = self._run.protocol == "frozen"
         total, unit = (int(usable.sum()), "clip") if frozen else (n_nets, "net")
         with Progress(plan.name, total, unit) as bar:
-            epochs = EpochNotes(plan.name, bar, n_nets, self._run)
+            epochs = EpochNotes(plan.name, bar, n_nets, self._run, self._on_epoch)
             for trained in train_nets(
                 plan,
                 TrainingClips(
@@ -162,6 +156,7 @@ class FeatureWriter:
                 self._write_embedding(trained, plan.view, usable, bar if frozen else None)
                 if not frozen:
                     bar.step()
+        self.features.append(plan.name)
 
     def _write_embedding(
         self,
@@ -222,6 +217,45 @@ class FeatureWriter:
         }
 
 
+def write_nets(
+    features: FeatureWriter,
+    nets: Sequence[NetSettings],
+    writer: CacheWriter,
+    diverged: Mapping[str, TrainingDiverged] | None = None,
+) -> list[TrainingDiverged]:
+    """Train nets and write their embeddings; the errors of those whose training diverged.
+
+    No embedding of such a net will be in the cache, also not of folds that were trained before.
+
+    Parameters
+    ----------
+    features, writer
+        Of one cache.
+    nets
+        In their order.
+    diverged
+        Those of which that is known already, by name.
+    """
+    errors = []
+    for net in nets:
+        try:
+            if diverged and net.name in diverged:
+                raise diverged[net.name]
+            features.write_embeddings(net, writer.table.folds, writer.table.splits)
+        except TrainingDiverged as error:
+            for name in (net.name, f"{net.name}-outputs"):
+                writer.withdraw(name)
+            errors.append(error)
+            if net is not nets[-1]:
+                tell_note(f"{net.name} diverged; the next nets go on")
+    return errors
+
+
+def tell_device(run: RunSettings) -> None:
+    """Say what nets run on."""
+    tell(f"nets run on {describe_device(pick_device(run.device), run.precision)}")
+
+
 class EpochNotes:
     """Tells how far a training is and, once an epoch was timed, how long all may take.
 
@@ -235,9 +269,19 @@ class EpochNotes:
         How many there are.
     run
         Device and precision.
+    on_epoch
+        Told the same as the progress.
     """
 
-    def __init__(self, net: str, progress: Progress, n_nets: int, run: RunSettings) -> None:
+    def __init__(
+        self,
+        net: str,
+        progress: Progress,
+        n_nets: int,
+        run: RunSettings,
+        on_epoch: Callable[[str], object] | None = None,
+    ) -> None:
+        self._tell = on_epoch or (lambda text: None)
         self._net = net
         self._progress = progress
         self._n_nets = n_nets
@@ -248,7 +292,9 @@ class EpochNotes:
     def note(self, label: str, epoch: int, epochs: int, val_loss: float) -> None:
         """After an epoch of a training, both from 1; see `train_nets`."""
         loss = f", validation loss {val_loss:.3f}" if np.isfinite(val_loss) else ""
-        self._progress.note(f"{label} epoch {epoch}/{epochs}{loss}")
+        text = f"{label} epoch {epoch}/{epochs}{loss}"
+        self._progress.note(text)
+        self._tell(text)
         now = time.monotonic()
         # The first epoch begins with what no other pays: kernels are chosen or compiled.
         if self._start is not None and not self._timed:

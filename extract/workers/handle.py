@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
@@ -49,6 +49,8 @@ class Worker:
     ----------
     preload
         Module to import before the first call; that goes on while this process does else.
+    environment
+        Variables of the process, beside those of this one.
 
     Attributes
     ----------
@@ -63,7 +65,8 @@ class Worker:
         No process can be started.
     """
 
-    def __init__(self, preload: str) -> None:
+    def __init__(self, preload: str, environment: Mapping[str, str] | None = None) -> None:
+        self.environment = environment or {}
         self.n_calls = 0
         self.ready = False
         self.call: Call | None = None
@@ -83,7 +86,7 @@ class Worker:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._errors,
-                    env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": paths},
+                    env={**os.environ, **_ENVIRONMENT, **self.environment, "PYTHONPATH": paths},
                 )
         except OSError as error:
             self._errors.close()

@@ -8,7 +8,7 @@ import queue
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -65,7 +65,12 @@ def cores() -> int:
     return int(cpu_count())
 
 
-def run_calls(calls: Sequence[Call], *, workers: int = 0) -> Iterator[Outcome]:
+def run_calls(
+    calls: Sequence[Call],
+    *,
+    workers: int = 0,
+    environments: Sequence[Mapping[str, str]] = (),
+) -> Iterator[Outcome]:
     """Answer calls in worker processes, also where there is one call or one core.
 
     Parameters
@@ -74,6 +79,9 @@ def run_calls(calls: Sequence[Call], *, workers: int = 0) -> Iterator[Outcome]:
         What is called; see `mvemo.extract.workers.process.Call`.
     workers
         Processes at most; 0 for one a core.
+    environments
+        Where they are given: one process for each, with these variables (threads, a GPU),
+        which ends with the calls. `workers` is then of no account.
 
     Yields
     ------
@@ -96,7 +104,8 @@ def run_calls(calls: Sequence[Call], *, workers: int = 0) -> Iterator[Outcome]:
     """
     if not calls:
         return
-    run = _Run(calls, min(workers or cores(), len(calls)))
+    count = len(environments) or workers or cores()
+    run = _Run(calls, min(count, len(calls)), environments)
     try:
         with _interrupt_flag() as interrupted:
             for outcome in run.outcomes():
@@ -151,8 +160,13 @@ def _forget_inherited() -> None:
 class _Run:
     """The calls of one `run_calls`, and the workers that have them."""
 
-    def __init__(self, calls: Sequence[Call], workers: int) -> None:
+    def __init__(
+        self, calls: Sequence[Call], workers: int, environments: Sequence[Mapping[str, str]]
+    ) -> None:
         self._calls = calls
+        # Those that no process has, and processes without a call; shared ones otherwise.
+        self._environments = list(reversed(environments)) if environments else None
+        self._own: list[Worker] = []
         self._waiting = deque(range(len(calls)))
         self._workers = workers
         self._inbox: Inbox = queue.Queue(MAX_WAITING)
@@ -171,19 +185,19 @@ class _Run:
             index = self._busy.pop(worker)
             if answer is not None:
                 self._failed_starts = 0
-                _put_back(worker)
+                self._put_back(worker)
                 yield Outcome(index, *answer)
             elif worker.ready:
                 error = worker.death()
-                worker.close()
+                self._forget(worker)
                 yield Outcome(index, error=error)
             else:
                 self._waiting.appendleft(index)
                 self._count_failed_start(worker)
 
     def close(self) -> None:
-        """End the workers that still have a call."""
-        for worker in self._busy:
+        """End the workers that still have a call, and those that are this run's alone."""
+        for worker in (*self._busy, *self._own):
             worker.close()
         # Their threads may wait for room in the inbox.
         while self._busy:
@@ -193,6 +207,9 @@ class _Run:
 
     def _take_worker(self) -> Worker:
         """One that was kept, or a new one."""
+        module = self._calls[self._waiting[0]].function.partition(":")[0]
+        if self._environments is not None:
+            return self._own.pop() if self._own else Worker(module, self._environments.pop())
         with _lock:
             _forget_inherited()
             while _idle:
@@ -200,8 +217,19 @@ class _Run:
                 if worker.running:
                     return worker
                 worker.close()
-        module = self._calls[self._waiting[0]].function.partition(":")[0]
         return Worker(module)
+
+    def _put_back(self, worker: Worker) -> None:
+        if self._environments is None:
+            _put_back(worker)
+        else:
+            self._own.append(worker)
+
+    def _forget(self, worker: Worker) -> None:
+        """Close a worker that has ended; the next has its environment."""
+        worker.close()
+        if self._environments is not None:
+            self._environments.append(worker.environment)
 
     def _give(self, worker: Worker) -> None:
         index = self._waiting.popleft()
@@ -222,7 +250,7 @@ class _Run:
 
     def _count_failed_start(self, worker: Worker) -> None:
         said = worker.last_line()
-        worker.close()
+        self._forget(worker)
         self._failed_starts += 1
         if self._failed_starts >= _MAX_FAILED_STARTS:
             raise ExtractError(f"worker processes end before they are ready: {said or 'no word'}")

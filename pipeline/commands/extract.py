@@ -65,6 +65,14 @@ if TYPE_CHECKING:
     metavar="i/n",
     help="Do the i-th of n parts alone, as one of n jobs; see docs/scaling.md.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that clips, or nets and folds, are spread over: the cores divided, or a GPU "
+    "each.",
+)
 @strict_option
 def extract(
     manifest: Path | None,
@@ -86,6 +94,7 @@ def extract(
       mvemo extract clips.csv --profile pretrained
       mvemo extract clips.csv --protocol frozen --nets music2d \\
           --weights music2d=msd.hdf5
+      mvemo extract clips.csv --jobs 4
       mvemo extract clips.csv --shard 1/8
     """
     settings = _settings(options, default="paper" if manifest else "demo")
@@ -102,7 +111,7 @@ def extract(
         out=out or work / "features.h5",
         root=root,
         fold_file=folds if isinstance(folds, Path) else None,
-        execution=Execution(force=force, shard=shard),
+        execution=Execution(force=force, shard=shard, jobs=options["jobs"]),
     )
     click.echo(summary.text())
     return 1 if strict and summary.failures else 0

@@ -90,6 +90,16 @@ def add_folder(name: str, path: Path) -> None:
     _FOLDER_NETS.pop(_FOLDERS[name], None)
 
 
+def folder_nets() -> dict[str, EncoderFolder]:
+    """The folders that `add_folders` made nets of, by name: for other processes."""
+    return dict(_FOLDERS)
+
+
+def add_folder_nets(folders: Mapping[str, EncoderFolder]) -> None:
+    """Know the nets of another process's `folder_nets`."""
+    _FOLDERS.update(folders)
+
+
 def _folder_net(folder: EncoderFolder) -> type[Net]:
     if folder not in _FOLDER_NETS:
         from mvemo.extract.nets.parts.encoder_nets import make_net_class

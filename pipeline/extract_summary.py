@@ -1,0 +1,76 @@
+"""What stage one did, in words, and what it ends by where trainings diverged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvemo.cache import failures_by_reason
+from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract.settings import NetSettings
+
+
+@dataclass(frozen=True)
+class ExtractSummary:
+    """What stage one did.
+
+    Parameters
+    ----------
+    path
+        The feature cache.
+    clips
+        How many clips the manifest has.
+    features
+        Names in the cache.
+    failures
+        (clip id, stage, reason) of all that failed.
+    missing
+        (clip id, modality, reason) of clips that have the other modality alone: no failure.
+    notes
+        On nets that were left out, and on clips that are longer than a net's input.
+    """
+
+    path: Path
+    clips: int
+    features: tuple[str, ...]
+    failures: tuple[tuple[str, str, str], ...]
+    missing: tuple[tuple[str, str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """For the terminal: notes, missing modalities, failures with reasons, the file last."""
+        lines = [f"note: {note}" for note in self.notes]
+        for modality in ("audio", "video"):
+            clips = [(clip, why) for clip, kind, why in self.missing if kind == modality]
+            if clips:
+                lines.append(
+                    f"{len(clips)} of {self.clips} clips without {modality}, which counts as "
+                    f"missing and not as failed; the first, {clips[0][0]}: {clips[0][1]}"
+                )
+        if self.failures:
+            shown = 20
+            lines.append(f"{len(self.failures)} failures, kept in the cache, by reason:")
+            kinds = failures_by_reason(self.failures)
+            lines += [f"  {kind.text()}" for kind in kinds[:shown]]
+            if len(kinds) > shown:
+                lines.append(f"  and {len(kinds) - shown} more reasons: mvemo cache info")
+        lines.append(f"{self.clips} clips, features {', '.join(self.features)}: {self.path}")
+        return "\n".join(lines)
+
+
+def divergence(
+    diverged: Sequence[TrainingDiverged],
+    features: Sequence[str],
+    plans: Sequence[NetSettings],
+    out: Path,
+) -> TrainingDiverged:
+    """One error of all nets that diverged, with how to go on."""
+    finished = [plan.name for plan in plans if plan.name in features]
+    advice = "; ".join(error.advice for error in diverged)
+    if finished:
+        advice += (
+            f", or leave out what diverged, --nets {','.join(finished)}; {out} has the features "
+            f"of {', '.join(finished)}, which are not trained again"
+        )
+    return TrainingDiverged("; ".join(error.problem for error in diverged), advice)

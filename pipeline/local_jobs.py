@@ -1,0 +1,73 @@
+"""Tasks spread over processes of this machine: cores divided, or a GPU each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+from mvemo.extract.settings import RunSettings
+from mvemo.extract.training.devices import pick_device
+from mvemo.extract.workers.pool import cores, run_calls
+from mvemo.extract.workers.process import Call
+from mvemo.pipeline.tasks import Finished, Task
+
+_DO = "mvemo.pipeline.tasks:do_task"
+
+
+def job_environments(jobs: int, run: RunSettings) -> list[dict[str, str]]:
+    """Variables of each process: its threads, so that all together have the cores, and its GPU.
+
+    Examples
+    --------
+    >>> settings = RunSettings(device="cpu")
+    >>> len({environment["OMP_NUM_THREADS"] for environment in job_environments(2, settings)})
+    1
+    """
+    threads = str(max(cores() // jobs, 1))
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    environments = [dict.fromkeys(names, threads) for _ in range(jobs)]
+    if pick_device(run.device).type == "cuda":
+        gpus = visible_gpus()
+        for i, environment in enumerate(environments):
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
+    return environments
+
+
+def visible_gpus() -> list[str]:
+    """GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if named:
+        return [name.strip() for name in named.split(",")][: torch.cuda.device_count()]
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
+def do_locally(
+    tasks: Sequence[Task], jobs: int, run: RunSettings, note: Callable[[str], object]
+) -> Iterator[tuple[Task, Finished | BaseException]]:
+    """Do tasks, so many at a time.
+
+    Parameters
+    ----------
+    tasks
+        In the order in which they are begun.
+    jobs
+        Processes.
+    run
+        Which device they compute on.
+    note
+        Told how far a training is.
+
+    Yields
+    ------
+    Each task with what came of it, or the error that it ended by, as they end.
+    """
+    calls = [Call(_DO, (task,), parts=True) for task in tasks]
+    for outcome in run_calls(calls, environments=job_environments(jobs, run)):
+        if not outcome.last:
+            note(outcome.value)
+        elif outcome.error is not None:
+            yield tasks[outcome.index], outcome.error
+        else:
+            yield tasks[outcome.index], outcome.value

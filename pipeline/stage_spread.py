@@ -1,0 +1,151 @@
+"""Stage one by many processes: what each does, and what is made of what they did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from mvemo.cache import CacheWriter
+from mvemo.extract.errors import ExtractError, TrainingDiverged
+from mvemo.extract.workers.pool import cores
+from mvemo.manifests import Manifest
+from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.errors import BadOption, ClipFailed, TaskFailed
+from mvemo.pipeline.execution import Training
+from mvemo.pipeline.local_jobs import do_locally
+from mvemo.pipeline.messages import tell_note
+from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.tasks import ClipTask, Finished, Task, TaskSettings, TrainingTask, clip_tasks
+
+# Does tasks, and is told how far a training is.
+Backend = Callable[
+    [Sequence[Task], Callable[[str], object]], Iterator["tuple[Task, Finished | BaseException]"]
+]
+
+
+@dataclass
+class SpreadRun:
+    """Has tasks done, and takes up what comes of them.
+
+    Parameters
+    ----------
+    writer
+        Of the cache; open.
+    backend
+        Who does tasks.
+
+    Attributes
+    ----------
+    missing
+        As `ClipMedia.missing`, of the clips of all tasks.
+    features
+        Names of the features that tasks wrote.
+    diverged
+        Net to the error of its training.
+    """
+
+    writer: CacheWriter
+    backend: Backend
+    missing: list[tuple[str, str, str]] = field(default_factory=list)
+    features: list[str] = field(default_factory=list)
+    diverged: dict[str, TrainingDiverged] = field(default_factory=dict)
+
+    def do_clips(self, shared: TaskSettings, manifest: Manifest) -> None:
+        """Decode and describe all clips, and embed them by frozen nets."""
+        stored = self.writer.stored_rows(manifest.clip_ids)
+        tasks = clip_tasks(shared, manifest, self.writer.table, stored)
+        with Progress("clips", len(manifest)) as bar:
+            self._do(tasks, bar)
+
+    def do_trainings(
+        self, shared: TaskSettings, media: ClipMedia, trainings: Sequence[Training]
+    ) -> None:
+        """Train nets, and embed all clips by them."""
+        table = self.writer.table
+        stored = self.writer.stored_rows(table.clip_ids)
+        tasks = [TrainingTask(shared, media, table, stored, each) for each in trainings]
+        with Progress("trainings", len(tasks), "net") as bar:
+            self._do(tasks, bar)
+
+    def _do(self, tasks: Sequence[Task], bar: Progress) -> None:
+        """All tasks; those that fail are told in one error, when all others are done.
+
+        Raises
+        ------
+        TaskFailed
+            Some failed.
+        ClipFailed
+            A clip failed, and the run is to end by that.
+        """
+        failed: list[tuple[Task, BaseException]] = []
+        for task, result in self.backend(tasks, bar.note):
+            steps = len(task.table) if isinstance(task, ClipTask) else 1
+            bar.step(steps, failed=steps * int(isinstance(result, BaseException)))
+            if isinstance(result, Finished):
+                self._take_up(task, result)
+            elif isinstance(result, TrainingDiverged) and isinstance(task, TrainingTask):
+                self.diverged.setdefault(task.net.name, result)
+                tell_note(f"{task.label} diverged; the others go on")
+            elif isinstance(result, ClipFailed):
+                raise result
+            else:
+                failed.append((task, result))
+                tell_note(f"{task.label} failed; the others go on: {_reason(result)}")
+        if failed:
+            task, error = failed[0]
+            more = f" ({len(failed)} of {len(tasks)} failed)" if len(failed) > 1 else ""
+            raise TaskFailed(
+                f"{task.label}: {_reason(error)}{more}; all others are done and kept: run the same "
+                "again"
+            ) from None
+
+    def _take_up(self, task: Task, finished: Finished) -> None:
+        """Add a task's rows, and see that they are those that it says."""
+        self.writer.take_up(finished.shards)
+        failed = {(clip, stage) for clip, stage, _ in self.writer.failures}
+        for spec, keys in finished.requested:
+            lost = keys.keys() - self.writer.current(spec, keys)
+            lost -= {clip for clip in lost if (clip, f"embed:{spec.name}") in failed}
+            if lost and not spec.name.endswith("-outputs"):
+                raise TaskFailed(
+                    f"{task.label}: {spec.name} of clip {min(lost)!r} is not in the shards that it "
+                    "was written to: run the same again"
+                )
+            if spec.name not in self.features:
+                self.features.append(spec.name)
+        if isinstance(task, ClipTask):
+            self.missing += finished.missing
+
+
+def _reason(error: BaseException) -> str:
+    """Why a task failed, in a line; of errors of ours their own."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ExtractError) else f"{type(error).__name__}: {text}"
+
+
+def local_backend(settings: Settings, jobs: int) -> Backend:
+    """Processes of this machine."""
+    run = settings.extract.run
+    return lambda tasks, note: do_locally(tasks, jobs, run, note)
+
+
+def of_jobs(settings: Settings, jobs: int) -> Settings:
+    """Settings of one of so many processes: its part of the decoding processes."""
+    extract = settings.extract
+    workers = max((extract.workers or cores()) // jobs, 1)
+    return replace(settings, extract=replace(extract, workers=workers))
+
+
+def refuse_nothing(run: SpreadRun, manifest: Manifest) -> None:
+    """Refuse clips of which not one has a feature.
+
+    Raises
+    ------
+    BadOption
+        So it is.
+    """
+    failures = run.writer.failures
+    if len({clip for clip, stage, _ in failures if stage.startswith("decode:")}) == len(manifest):
+        clip, _, reason = failures[0]
+        raise BadOption(f"not one clip could be decoded; the first: {clip}: {reason}")

@@ -1,0 +1,236 @@
+"""Pieces of stage one that processes of their own do, here or on another machine.
+
+A task reads files by their paths and commits rows to shards beside the cache; what comes
+back are names: of clips, of shards, and the keys of the rows in them. So a task may be done
+twice, or half and again, and nothing comes of it but the same rows.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mvemo.cache import ClipTable, FeatureSpec, PartWriter, StoredRows
+from mvemo.cache.storage.layout import subset
+from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
+from mvemo.extract.settings import FETCHED, NetSettings
+from mvemo.extract.training.memory import keep_freed_memory
+from mvemo.manifests import Manifest
+from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.execution import Training
+from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.stage_steps import FeatureWriter
+
+# Clips of one task: what a worker that is killed loses, and does again.
+BATCH = 32
+# One task at a time: torch's seeds and switches are the process's.
+_alone = threading.Lock()
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """What all tasks of a run share.
+
+    Parameters
+    ----------
+    settings, nets
+        Of the run.
+    work, out
+        Absolute paths, the same for all processes.
+    folders
+        Of `folder_nets`.
+    """
+
+    settings: Settings
+    nets: tuple[NetSettings, ...]
+    work: Path
+    out: Path
+    folders: Mapping[str, Any] = field(default_factory=folder_nets)
+
+    @classmethod
+    def of(
+        cls, settings: Settings, nets: Sequence[NetSettings], work: Path, out: Path
+    ) -> TaskSettings:
+        """With absolute paths in place of those that the run was given."""
+        absolute = tuple(
+            net
+            if net.weights in ("", FETCHED)
+            else replace(net, weights=str(Path(net.weights).absolute()))
+            for net in nets
+        )
+        return cls(settings, absolute, work.absolute(), out.absolute())
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing is trained, so that clips can be embedded one by one."""
+        return self.settings.extract.run.protocol == "frozen"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What came of a task.
+
+    Parameters
+    ----------
+    clip_ids
+        The clips that it was about.
+    shards
+        Names of the shards that it committed.
+    requested
+        Features, and the key that each clip's row should have; clips that failed are in the
+        shards' failures.
+    missing
+        As `ClipMedia.missing`.
+    """
+
+    clip_ids: tuple[str, ...]
+    shards: tuple[str, ...]
+    requested: tuple[tuple[FeatureSpec, dict[str, str]], ...]
+    missing: tuple[tuple[str, str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class ClipTask:
+    """Some clips to decode, describe and, by frozen nets, embed.
+
+    Parameters
+    ----------
+    shared
+        Of the run.
+    clips
+        Of the manifest that these are a part of.
+    numbers
+        Their rows in it.
+    table
+        Theirs.
+    stored
+        What the cache has of them.
+    """
+
+    shared: TaskSettings
+    clips: Manifest
+    numbers: tuple[int, ...]
+    table: ClipTable
+    stored: StoredRows
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"clips {self.clips.clip_ids[0]} to {self.clips.clip_ids[-1]}"
+
+    def run(self, note: Callable[[str], object]) -> Finished:
+        """Do it; rows that are stored already are not made again."""
+        shared = self.shared
+        writer = PartWriter(shared.out, self.table, self.stored)
+        media = ClipMedia(
+            self.clips,
+            shared.settings,
+            shared.work,
+            plans=shared.nets,
+            descriptors=shared.settings.extract.descriptors,
+            require_any=False,
+            numbers=self.numbers,
+        )
+        features = FeatureWriter(media, shared.settings, writer, shared.work)
+        features.write_failures()
+        features.write_descriptors()
+        for net in shared.nets if shared.frozen else ():
+            features.write_embeddings(net, self.table.folds, self.table.splits)
+        return _finished(writer, media)
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """A net to train, of one fold, and all clips to embed by it.
+
+    Parameters
+    ----------
+    shared
+        Of the run.
+    media
+        Of all clips, decoded.
+    table
+        All clips.
+    stored
+        What the cache has of them.
+    training
+        Net and fold.
+    """
+
+    shared: TaskSettings
+    media: ClipMedia
+    table: ClipTable
+    stored: StoredRows
+    training: Training
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        net, fold = self.training
+        return net if fold is None else f"{net}@fold{fold}"
+
+    @cached_property
+    def net(self) -> NetSettings:
+        """Its settings."""
+        return next(net for net in self.shared.nets if net.name == self.training[0])
+
+    def run(self, note: Callable[[str], object]) -> Finished:
+        """Do it; a net that is trained already is not trained again."""
+        shared = self.shared
+        writer = PartWriter(shared.out, self.table, self.stored)
+        features = FeatureWriter(
+            self.media, shared.settings, writer, shared.work, [self.training], on_epoch=note
+        )
+        features.write_embeddings(self.net, self.table.folds, self.table.splits)
+        return _finished(writer, self.media)
+
+
+Task = ClipTask | TrainingTask
+
+
+def _finished(writer: PartWriter, media: ClipMedia) -> Finished:
+    writer.commit()
+    return Finished(
+        writer.table.clip_ids, tuple(writer.shards), tuple(writer.requested), media.missing
+    )
+
+
+def do_task(task: Task, emit: Callable[[str], object] | None = None) -> Finished:
+    """Do a task in this process.
+
+    Parameters
+    ----------
+    task
+        What to do.
+    emit
+        Told how it goes, a few words at a time.
+    """
+    with _alone:
+        keep_freed_memory()
+        add_folder_nets(task.shared.folders)
+        return task.run(emit or (lambda text: None))
+
+
+def clip_tasks(
+    shared: TaskSettings, manifest: Manifest, table: ClipTable, stored: StoredRows
+) -> list[ClipTask]:
+    """All clips in batches of `BATCH`, each with what is stored of it."""
+    failures: dict[str, dict[tuple[str, str], Any]] = {}
+    for (clip, stage), why in stored.failures.items():
+        failures.setdefault(clip, {})[clip, stage] = why
+    tasks = []
+    for first in range(0, len(manifest), BATCH):
+        rows = tuple(range(first, min(first + BATCH, len(manifest))))
+        clips = replace(manifest, clips=tuple(manifest.clips[row] for row in rows))
+        keys = {
+            digest: {clip: of[clip] for clip in clips.clip_ids if clip in of}
+            for digest, of in stored.keys.items()
+        }
+        failed = {k: v for clip in clips.clip_ids for k, v in failures.get(clip, {}).items()}
+        known = StoredRows(keys, failed, stored.number)
+        tasks.append(ClipTask(shared, clips, rows, subset(table, rows), known))
+    return tasks
