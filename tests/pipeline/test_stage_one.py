@@ -557,7 +557,7 @@ def test_rows_of_an_unfinished_run_of_other_clips_are_not_dropped_without_a_word
 
     with monkeypatch.context() as patch:
         # Descriptors are committed by then.
-        patch.setattr("mvemo.pipeline.stage_one._write_embeddings", cut_off)
+        patch.setattr("mvemo.pipeline.stage_one.write_nets", cut_off)
         assert run("mvemo", "extract", one, *settings) == 130
     out = tmp_path / "features.h5"
     assert not out.exists()
@@ -585,7 +585,7 @@ def test_clips_that_failed_are_tried_again_where_that_is_asked_for(
     def nothing(*_: object) -> list[Exception]:
         return []
 
-    monkeypatch.setattr("mvemo.pipeline.stage_one._write_embeddings", nothing)
+    monkeypatch.setattr("mvemo.pipeline.stage_one.write_nets", nothing)
     assert run("mvemo", *arguments, "--strict") == 0
     # As a decoder leaves it that crashed on the first clip.
     capsys.readouterr()
