@@ -11,17 +11,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.cache.storage.heap import REFERENCE, read_texts
 from mvemo.manifests.arrays import most_bytes
-
-# Of one text with variable length in HDF5: its length, and where it lies in the file.
-_REFERENCE = np.dtype([("length", "<u4"), ("place", "<u8"), ("number", "<u4")])
 
 
 def part(group: Any, name: str, kind: type) -> Any:
@@ -161,16 +159,8 @@ class PlainArray:
             raise ValueError(f"{self.name} is {self.dtype}, needed are texts")
         if not math.prod(self.shape):
             return np.empty(self.shape, object)
-        file = h5py.h5i.get_file_id(self.item)
-        if self.offset is None:
-            references = _references(h5py.Dataset(self.item))
-        else:
-            references = replace(self, dtype=_REFERENCE).read()
-        _check_texts(references, self.name, file.get_filesize())
-        texts = np.empty(self.shape, self.dtype)
-        self.item.read(h5py.h5s.ALL, h5py.h5s.ALL, texts)
-        for place, text in enumerate(texts.flat):
-            texts.flat[place] = text.decode()
+        texts = np.empty(self.shape, object)
+        texts.flat[:] = _texts(h5py.Dataset(self.item), self.name)
         return texts
 
 
@@ -199,7 +189,7 @@ def array_of(
     if layout == h5py.h5d.CHUNKED or created.get_nfilters():
         raise ValueError(f"{name} is compressed or in chunks, which no cache is")
     text = own_dtype.kind == "O" and h5py.check_string_dtype(own_dtype) is not None
-    n_bytes = math.prod(own_shape) * (_REFERENCE.itemsize if text else own_dtype.itemsize)
+    n_bytes = math.prod(own_shape) * (REFERENCE.itemsize if text else own_dtype.itemsize)
     file = h5py.h5i.get_file_id(item)
     if item.get_storage_size() != n_bytes or n_bytes > file.get_filesize():
         raise ValueError(
@@ -222,21 +212,29 @@ def texts_of(group: Any, name: str, shape: tuple[int, ...] | None = None) -> NDA
     return array_of(group, name, shape=shape).texts()
 
 
-def _references(item: h5py.Dataset) -> NDArray[np.void]:
-    """Where the texts of a data set that is not empty lie."""
-    with open(item.file.filename, "rb") as raw:
-        raw.seek(item.id.get_offset())
-        references = np.fromfile(raw, _REFERENCE, item.size)
-    if len(references) != item.size:
-        raise ValueError(f"{item.name} is cut off")
-    return references
+def _texts(item: h5py.Dataset, name: str, most: int | None = None) -> list[str]:
+    """Texts of a data set in one piece of its file, of `most` bytes: by default the file's."""
+    file = h5py.h5i.get_file_id(item.id)
+    created = file.get_create_plist()
+    if created.get_sizes() != (8, 8):
+        raise ValueError(f"{name} is in a file of small addresses, which is not read")
+    with open(os.fsdecode(h5py.h5f.get_name(item.id)), "rb", buffering=0) as raw:
 
+        def read_at(place: int, size: int) -> bytes:
+            raw.seek(place)
+            return raw.read(size)
 
-def _check_texts(references: NDArray[np.void], name: str, most: int) -> None:
-    """Refuse texts of more bytes together: many may refer to one long one."""
-    total = int(references["length"].sum(dtype=np.int64))
-    if total > most:
-        raise ValueError(f"{name} announces texts of {total:,} bytes, more than the file has")
+        stored = read_at(item.id.get_offset(), item.size * REFERENCE.itemsize)
+        if len(stored) != item.size * REFERENCE.itemsize:
+            raise ValueError(f"{name} is cut off")
+        # Of addresses in references, a block of another program before the file's is no part.
+        base = created.get_userblock()
+        return read_texts(
+            np.frombuffer(stored, REFERENCE),
+            name,
+            file.get_filesize() if most is None else most,
+            lambda place, size: read_at(base + place, size),
+        )
 
 
 class PlainDataSets(Mapping[str, Any]):
@@ -272,14 +270,15 @@ class PlainDataSets(Mapping[str, Any]):
         text = item.dtype.kind == "O"
         stored = item.id.get_storage_size()
         if item.chunks is None and item.size and (stored or text):
-            expected = item.size * (_REFERENCE.itemsize if text else n_bytes // item.size)
+            expected = item.size * (REFERENCE.itemsize if text else n_bytes // item.size)
             if stored != expected or stored > self._file.id.get_filesize():
                 raise ValueError(
                     f"{name} of shape {item.shape} needs {expected:,} bytes, the file holds "
                     f"{stored:,} of it"
                 )
             if text and item.id.get_offset() is not None:
-                _check_texts(_references(item), name, self._most)
+                # HDF5 reads them again, but may never end where they are damaged.
+                _texts(item, name, self._most)
         return item
 
     def __iter__(self) -> Iterator[str]:

@@ -23,6 +23,7 @@ from mvemo.cache import (
     verify_cache,
 )
 from mvemo.cache.storage.layout import write_text
+from mvemo.cache.storage.plain import texts_of
 
 CLIPS = table()
 
@@ -274,3 +275,31 @@ def test_values_of_another_file_are_not_imported(tmp_path: Path) -> None:
         file.create_dataset("values", (6, 4), "<f4", external=[("/etc/passwd", 0, 96)])
     with pytest.raises(BadCache, match="another file"):
         read_array(path)
+
+
+def test_texts_whose_heap_never_ends_are_refused(tmp_path: Path) -> None:
+    """HDF5 2.0 runs for ever where the free space of a heap is no bytes long."""
+    path = tmp_path / "theirs.h5"
+    with h5py.File(path, "w") as file:
+        file["values"] = np.zeros((2, 3))
+        file.create_dataset("clip_ids", data=["a", "b"], dtype=h5py.string_dtype())
+    content = path.read_bytes()
+    # Behind the heap's head (16 bytes) and two objects, each with a head and a text.
+    free = content.index(b"GCOL") + 16 + 2 * (16 + 8)
+    assert content[free : free + 2] == bytes(2)
+    path.write_bytes(content[: free + 8] + bytes(8) + content[free + 16 :])
+    with pytest.raises(BadCache, match="texts of clip_ids are damaged"):
+        read_array(path)
+
+
+@pytest.mark.parametrize("userblock", [0, 512])
+def test_texts_are_those_that_hdf5_reads(tmp_path: Path, userblock: int) -> None:
+    draw = np.random.default_rng(0)
+    texts = ["ä" * int(n) for n in draw.integers(0, 90, 400)]
+    path = tmp_path / "texts.h5"
+    with h5py.File(path, "w", userblock_size=userblock) as file:
+        file.create_dataset("texts", data=texts, dtype=h5py.string_dtype())
+        # One behind it, so that the heaps are not the file's end.
+        file["values"] = np.zeros(100)
+    with h5py.File(path) as file:
+        assert texts_of(file, "texts").tolist() == texts == file["texts"].asstr()[()].tolist()

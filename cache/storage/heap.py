@@ -1,0 +1,95 @@
+"""Texts of HDF5 files, read from where they lie without HDF5.
+
+A data set of texts has a reference for each: its length, and the place and number of an object in
+a global heap, collections of such objects. HDF5 does not end where a damaged collection has an
+object that is no bytes long, and nothing can interrupt it; so collections are walked here.
+
+The formats are those of the HDF5 File Format Specification, sections III.E (Global Heap) and VIII
+(References to variable-length data).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Of one text: its length, and where it lies in the file.
+REFERENCE = np.dtype([("length", "<u4"), ("place", "<u8"), ("number", "<u4")])
+_COLLECTION = struct.Struct("<4sB3xQ")
+_OBJECT = struct.Struct("<HHIQ")
+
+ReadAt = Callable[[int, int], bytes]
+
+
+def read_texts(references: NDArray[np.void], name: str, most: int, read_at: ReadAt) -> list[str]:
+    """The UTF-8 texts that references refer to, in their order.
+
+    Parameters
+    ----------
+    references
+        Of `REFERENCE`, of any shape.
+    name
+        For messages.
+    most
+        Bytes that all texts together may have: many references may be to one long text.
+    read_at
+        Gives so many bytes from a place in the file, or fewer where the file ends.
+
+    Raises
+    ------
+    ValueError
+        The texts are longer, no UTF-8, or not there; a collection is damaged.
+    """
+    total = int(references["length"].sum(dtype=np.int64))
+    if total > most:
+        raise ValueError(f"{name} announces texts of {total:,} bytes, more than the file has")
+    collections: dict[int, tuple[bytes, dict[int, tuple[int, int]]]] = {}
+    texts = []
+    for length, place, number in references.ravel().tolist():
+        if not length:
+            texts.append("")
+            continue
+        if place not in collections:
+            content = _read_collection(place, name, most, read_at)
+            collections[place] = content, _objects_of(content, name)
+        content, objects = collections[place]
+        start, size = objects.get(number, (0, 0))
+        if length > size:
+            raise ValueError(f"{name} has a text that is not in the file")
+        texts.append(content[start : start + length].decode())
+    return texts
+
+
+def _read_collection(place: int, name: str, most: int, read_at: ReadAt) -> bytes:
+    head = read_at(place, _COLLECTION.size)
+    if len(head) == _COLLECTION.size:
+        mark, version, size = _COLLECTION.unpack(head)
+        if mark == b"GCOL" and version == 1 and _COLLECTION.size <= size <= most:
+            content = read_at(place, size)
+            if len(content) == size:
+                return content
+    raise ValueError(f"the texts of {name} are damaged")
+
+
+def _objects_of(content: bytes, name: str) -> dict[int, tuple[int, int]]:
+    """Number of each object of a collection to the start and size of its data."""
+    objects: dict[int, tuple[int, int]] = {}
+    at, end = _COLLECTION.size, len(content)
+    # Less than an object's head is left free at the end.
+    while at + _OBJECT.size <= end:
+        number, _, _, size = _OBJECT.unpack_from(content, at)
+        start = at + _OBJECT.size
+        if number:
+            at = start + (size + 7) // 8 * 8
+            objects[number] = start, size
+        else:
+            # Free space, whose size has its head in it.
+            at += size
+            if size < _OBJECT.size:
+                raise ValueError(f"the texts of {name} are damaged")
+    if at > end:
+        raise ValueError(f"the texts of {name} are damaged")
+    return objects
