@@ -7,13 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.descriptor_net import DescriptorNet
 from mvemo.extract.nets.parts.inputs import SequenceInput
 from mvemo.extract.nets.parts.registry import scaled
-from mvemo.extract.nets.parts.sequences import FrameNorm, split_frames
+from mvemo.extract.nets.parts.sequences import FrameNorm, last_states, split_frames
 from mvemo.extract.settings import NetSettings, TrainSettings
 
 HIDDEN = 64
@@ -104,11 +103,7 @@ class RNN(DescriptorNet):
         """float32 (batch, frames, n_mfcc), NaN after a clip's end -> (batch, embedding_dim)."""
         x, lengths = split_frames(x)
         x = self.input_norm(x.transpose(1, 2), lengths).transpose(1, 2)
-        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        # (layers, batch, hidden): the state at each clip's own end
-        _, hidden = self.gru(packed)
-        last: Tensor = hidden[-1]
-        return last
+        return last_states(self.gru, x, lengths)
 
     def features(self, x: Tensor) -> Tensor:
         """float32 (batch, embedding_dim): the embedding, after dropout."""

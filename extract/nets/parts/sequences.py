@@ -178,13 +178,13 @@ def pool(x: Tensor, lengths: Tensor, kernel: tuple[int, int]) -> tuple[Tensor, T
     return pooled, (lengths + frames - 1) // frames
 
 
-def last_states(lstm: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
-    """Final hidden states of the top layer, forward and backward side by side (J22 Fig. 5).
+def last_states(layers: nn.LSTM | nn.GRU, x: Tensor, lengths: Tensor) -> Tensor:
+    """Final hidden states of the top layer, both directions side by side (J22 Fig. 5).
 
     Parameters
     ----------
-    lstm
-        Bidirectional, batch first.
+    layers
+        Recurrent layers, batch first.
     x
         (batch, frames, dim).
     lengths
@@ -192,9 +192,16 @@ def last_states(lstm: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
 
     Returns
     -------
-    (batch, 2 * hidden).
+    (batch, hidden), or (batch, 2 * hidden) of bidirectional layers.
     """
-    packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-    _, (hidden, _) = lstm(packed)
-    # (layers * 2, batch, hidden): the top layer's two directions are last
-    return torch.cat([hidden[-2], hidden[-1]], dim=1)
+    lengths = lengths.cpu()
+    # Packing costs as much again as small layers do; where no clip is shorter, the same
+    # numbers come without it.
+    is_padded = bool((lengths < x.shape[1]).any())
+    packed = (
+        pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False) if is_padded else x
+    )
+    _, state = layers(packed)
+    hidden = state[0] if isinstance(state, tuple) else state
+    # (layers * directions, batch, hidden): the top layer's directions are last
+    return torch.cat(list(hidden[-2:] if layers.bidirectional else hidden[-1:]), dim=1)

@@ -148,6 +148,18 @@ def test_last_states_are_those_of_a_lstm_written_out():
         np.testing.assert_allclose(row, ends, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
+def test_a_batch_without_shorter_clips_is_read_as_one_with_them(kind):
+    torch.manual_seed(0)
+    layers = kind(3, 4, num_layers=2, batch_first=True, bidirectional=kind is torch.nn.LSTM)
+    x = torch.randn(3, 7, 3)
+    with torch.no_grad():
+        whole = last_states(layers, x, torch.tensor([7, 7, 7]))
+        mixed = last_states(layers, x, torch.tensor([7, 7, 4]))
+    torch.testing.assert_close(whole[:2], mixed[:2], atol=1e-6, rtol=0)
+    assert (whole[2] - mixed[2]).abs().max() > 1e-3
+
+
 def test_bands_are_means_of_their_bins():
     x = sequences([5, 3], BINS + LLD, 5)
     net = make()
