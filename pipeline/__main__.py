@@ -1,6 +1,6 @@
 """``python -m mvemo.pipeline``: the command ``mvemo``."""
 
-from mvemo.pipeline.entry import main
+from mvemo.pipeline.start import main
 
 if __name__ == "__main__":
     main()

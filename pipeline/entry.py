@@ -1,7 +1,7 @@
-"""The programs ``mvemo`` and ``mvemo-cv`` as they are started.
+"""The programs ``mvemo`` and ``mvemo-cv`` once `mvemo.pipeline.start` has imported them.
 
 Nothing but signal handlers is imported before they are set: from then on Ctrl-C and
-SIGTERM end in one line, also while `mvemo.pipeline.cli` and its packages are imported.
+SIGTERM end as those of `mvemo.pipeline.cli` do, also while its packages are imported.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from mvemo.pipeline.early import end_at_once
+
 # The list of the outermost `noted_signals` that is under way.
 _noted: list[list[int]] = []
 
@@ -51,8 +53,9 @@ def noted_signals() -> Iterator[list[int]]:
         signal.SIGINT: signal.default_int_handler,
         signal.SIGTERM: signal.SIG_DFL,
     }
+    before = {number: signal.getsignal(number) for number in usual}
     ours: dict[int, Any] = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
-    replaced = [number for number, handler in usual.items() if signal.getsignal(number) is handler]
+    replaced = [n for n, handler in usual.items() if before[n] in (handler, end_at_once)]
     for number in replaced:
         signal.signal(number, ours[number])
     _noted.append(numbers)
@@ -62,7 +65,7 @@ def noted_signals() -> Iterator[list[int]]:
         _noted.pop()
         for number in replaced:
             if signal.getsignal(number) is ours[number]:
-                signal.signal(number, usual[number])
+                signal.signal(number, before[number])
 
 
 def report_interrupt(numbers: list[int]) -> int:

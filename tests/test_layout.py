@@ -73,7 +73,8 @@ FLOORS = {
         "prediction_files",
     ),
     "pipeline": (
-        "errors interrupts messages provenance quick_imports terminal",
+        "early errors messages provenance quick_imports terminal",
+        "interrupts",
         "progress",
         "execution input_lengths inputs settings",
         "clip_lengths clip_media clip_tables shards starting_weights",
@@ -88,6 +89,7 @@ FLOORS = {
         "commands",
         "cli",
         "entry",
+        "start",
         "__main__",
     ),
 }

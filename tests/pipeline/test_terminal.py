@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ import click
 import pytest
 
 from mvemo.pipeline import cli, entry
+from mvemo.pipeline.early import end_at_once, take_early_signals
 from mvemo.pipeline.interrupts import noted_signals
 from mvemo.pipeline.terminal import GuardedStream, guarded_streams, unguarded
 
@@ -123,3 +125,32 @@ def test_sigterm_reaches_whoever_waits_for_an_interrupt() -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGTERM)
     assert told == signals == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (signal.SIGINT, "interrupted before it began\n"),
+        (signal.SIGTERM, "ended by SIGTERM before it began\n"),
+    ],
+)
+def test_a_signal_before_the_program_is_imported(number: signal.Signals, line: str) -> None:
+    code = f"import mvemo.pipeline.start, os; os.kill(os.getpid(), {int(number)})"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (128 + number, line)
+
+
+def test_early_handlers_give_way_to_those_that_finish_work() -> None:
+    with usual_handlers():
+        take_early_signals()
+        with noted_signals() as signals, pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signals == [signal.SIGINT]
+        assert signal.getsignal(signal.SIGINT) is signal.getsignal(signal.SIGTERM) is end_at_once
+
+
+def test_early_handlers_leave_those_of_others() -> None:
+    with usual_handlers():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        take_early_signals()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN

@@ -1,0 +1,9 @@
+"""What the programs ``mvemo`` and ``mvemo-cv`` import: signals are taken before all else is."""
+
+from mvemo.pipeline.early import take_early_signals
+
+take_early_signals()
+
+from mvemo.pipeline.entry import main, main_cv  # noqa: E402
+
+__all__ = ["main", "main_cv"]
