@@ -14,16 +14,19 @@ import numpy as np
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.pieces import Piece, pieces_of
+from mvemo.cache.rows import (
+    KnownVectors,
+    known_vectors,
+    read_sequence,
+    read_vectors,
+    vector_blocks,
+)
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.encoding import row_checksum, values_checksum
 from mvemo.cache.storage.files import FilePool
 from mvemo.cache.storage.layout import (
     Index,
-    feature_label,
     table_checksum,
-    values_array,
 )
-from mvemo.cache.storage.scanning import Scan
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Bools, Curves, Ints
 from mvemo.cache.union import union_curves, union_failures, union_provenance
@@ -67,6 +70,11 @@ class Cache:
         The file, or a folder of shards: files of clips of one manifest, made with the same
         settings. They are read as the one file that merging them would give.
 
+    Attributes
+    ----------
+    table
+        The clips, in the order of all rows.
+
     See Also
     --------
     open_cache : Opens one, with an example.
@@ -80,6 +88,7 @@ class Cache:
         except BaseException:
             self._pool.close()
             raise
+        self.table: ClipTable = self._union.table
 
     # --- contents
 
@@ -87,11 +96,6 @@ class Cache:
     def schema(self) -> int:
         """Of its file, or the newest of its shards."""
         return max(piece.file.schema for piece in self._union.pieces)
-
-    @property
-    def table(self) -> ClipTable:
-        """The clips, in the order of all rows."""
-        return self._union.table
 
     @property
     def n_bytes(self) -> int:
@@ -200,7 +204,7 @@ class Cache:
         pieces = self._union.pieces
         if columns is None and len(pieces) == 1:
             values: F32 = np.empty((len(self.table), spec.dim), "<f4")
-            return values, self._read_vectors(pieces[0], spec, values)
+            return values, read_vectors(pieces[0], spec, values)
         kept = columns or slice(None)
         values = np.full((len(self.table), len(range(*kept.indices(spec.dim)))), np.nan, "<f4")
         present = np.zeros(len(self.table), np.bool_)
@@ -232,11 +236,14 @@ class Cache:
             whole has a checksum.
         """
         spec = self._vector(name, fold)
-        known = np.zeros(len(self.table), np.bool_)
+        given = np.zeros(len(self.table), np.bool_)
         for piece in self._union.having(spec):
-            for rows, block in _blocks(piece, spec, n_bytes):
-                new = ~known[rows]
-                known[rows] = True
+            at = piece.file.path, spec.digest
+            if at not in self._known:
+                self._known[at] = known_vectors(piece, spec)
+            for rows, block in vector_blocks(piece, spec, self._known[at], n_bytes):
+                new = ~given[rows]
+                given[rows] = True
                 if new.any():
                     yield (rows, block) if new.all() else (rows[new], block[new])
 
@@ -268,7 +275,7 @@ class Cache:
                 continue
             index, starts = self._starts(piece, spec)
             if index.present[own]:
-                return _read_sequence(piece, index, own, slice(starts[own], starts[own + 1]))
+                return read_sequence(piece, index, own, slice(starts[own], starts[own + 1]))
         return None
 
     def _vector(self, name: str, fold: int | None) -> FeatureSpec:
@@ -277,25 +284,13 @@ class Cache:
             raise BadCache(f"{self.path}: {name} is a sequence: read it clip by clip")
         return spec
 
-    def _read_vectors(self, piece: Piece, spec: FeatureSpec, values: F32) -> Bools:
-        """Read all of the one file into `values`; bool (clips,): which have the feature."""
-
-        def read(item: Any) -> tuple[Index, bool]:
-            stored = piece.feature(item, spec)
-            index, scan = stored.index, Scan(stored.values, values)
-            sound = all((ok == index.present[rows]).all() for rows, _, ok in scan.blocks())
-            if stored.checksum:
-                return index, sound and scan.checksum() == stored.checksum
-            return index, sound and _rows_fit(piece, index, values, 0)
-
-        index, sound = piece.read(spec, read)
-        if not sound:
-            raise _damaged(piece, spec)
-        return index.present
-
     @cached_property
     def _row(self) -> dict[str, int]:
         return {clip: i for i, clip in enumerate(self.table.clip_ids)}
+
+    @cached_property
+    def _known(self) -> dict[tuple[Path, str], KnownVectors]:
+        return {}
 
     @cached_property
     def _indexes(self) -> dict[tuple[Path, str], tuple[Index, Ints]]:
@@ -325,62 +320,6 @@ class Cache:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _blocks(piece: Piece, spec: FeatureSpec, n_bytes: int) -> Iterator[tuple[Ints, F32]]:
-    """Rows of the cache that one file has, with their values."""
-    stored = piece.read(spec, lambda item: piece.feature(item, spec))
-    index, checksum = stored.index, stored.checksum
-    state = values_checksum()
-    step = max(1, n_bytes // (4 * spec.dim))
-    for start in range(0, len(index.present), step):
-        block = _read_rows(piece, index, slice(start, start + step))
-        present = index.present[start : start + step]
-        if checksum:
-            state.update(block.data.cast("B"))
-        elif not _rows_fit(piece, index, block, start):
-            raise _damaged(piece, spec)
-        if (np.isfinite(block).all(axis=1) != present).any():
-            raise _damaged(piece, spec)
-        rows = start + np.flatnonzero(present)
-        yield piece.rows(rows), block if len(rows) == len(block) else block[present]
-    if checksum and state.hexdigest() != checksum:
-        raise _damaged(piece, spec)
-
-
-def _read_rows(piece: Piece, index: Index, rows: slice) -> F32:
-    """float32 (rows, dim), of a file's vectors or of all frames of its sequences."""
-
-    def read(item: Any) -> F32:
-        return values_array(item, index.spec, index.frames).read(rows.start, rows.stop)
-
-    return piece.read(index.spec, read)
-
-
-def _read_sequence(piece: Piece, index: Index, i: int, rows: slice) -> F32:
-    values = _read_rows(piece, index, rows)
-    if not (np.isfinite(values).all() and _row_fits(piece, index, i, values)):
-        raise _damaged(piece, index.spec)
-    return values
-
-
-def _rows_fit(piece: Piece, index: Index, values: F32, start: int) -> bool:
-    """Whether vectors from `start` on fit their checksums: files of mvemo 0.1 have no other."""
-    present = np.flatnonzero(index.present[start : start + len(values)]).tolist()
-    return all(_row_fits(piece, index, start + i, values[i]) for i in present)
-
-
-def _row_fits(piece: Piece, index: Index, i: int, row: F32) -> bool:
-    checksum = row_checksum(piece.clip_ids[i], bytes(index.keys[i]), row)
-    return bool(checksum == index.checksums[i].tobytes())
-
-
-def _damaged(piece: Piece, spec: FeatureSpec) -> BadCache:
-    path = piece.file.path
-    return BadCache(
-        f"{path}: the values of {feature_label(spec)} are damaged: "
-        f"'mvemo cache verify {path}' lists them, 'mvemo cache repair' drops them"
-    )
 
 
 def open_cache(path: Path | str) -> Cache:

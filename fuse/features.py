@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from mvemo.cache import Cache, FeatureSpec
 from mvemo.fuse.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
 from mvemo.fuse.descriptor_statistics import LLD, DescriptorStatistics
 from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.rows import Rows, StoredRows
 from mvemo.fuse.within_groups import standardise_within
 
 
@@ -27,11 +29,16 @@ class FeatureSettings:
         Which (`mvemo.fuse.descriptor_statistics.STATISTICS`).
     within_groups
         Standardise within groups (`mvemo.fuse.within_groups`).
+    memory
+        GiB that the values of all features together may take in memory; where they take more,
+        they are read again, a block of clips at a time, whenever a head is fitted. Heads are
+        the same but for rounding.
     """
 
     lld: tuple[str, ...] = ()
     lld_statistics: tuple[str, ...] = DEFAULT_STATISTICS
     within_groups: bool = False
+    memory: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,13 @@ class Matrix:
     Parameters
     ----------
     values
-        float32 (clips, dim); zeros where missing, which no head's training weighs in.
+        float32 (clips, dim), in memory or not; zeros where missing, which no head's training
+        weighs in.
     present
         bool (clips,).
     """
 
-    values: NDArray[np.float32]
+    values: NDArray[np.float32] | Rows
     present: NDArray[np.bool_]
 
 
@@ -100,6 +108,14 @@ class Features:
             )
         for name in (*self.modality, *self.outputs):
             self._check_folds(name)
+        numbers = sum(self._variants[name][0].dim for name in self.modality if name != LLD)
+        gib = 4 * len(cache.table) * numbers / 2**30
+        self._streamed = gib > settings.memory
+        if self._streamed and settings.within_groups:
+            raise BadFeatures(
+                f"{cache.path}: within_groups needs all features in memory, {gib:.3g} GiB: set "
+                "fuse.memory to that or more, or within_groups to false"
+            )
 
     def _check_folds(self, name: str) -> None:
         if not self.crossfit(name):
@@ -148,6 +164,7 @@ class Features:
         matrix = self.raw_matrix(name, fold)
         if not self._settings.within_groups:
             return matrix
+        assert not isinstance(matrix.values, Rows)
         values, _ = standardise_within(matrix.values, matrix.present, self._cache.table.groups)
         return Matrix(values, matrix.present)
 
@@ -155,6 +172,10 @@ class Features:
         """A feature as it is cached."""
         if self._statistics is not None and name == LLD:
             values, present = self._statistics.vectors()
+        elif self._streamed:
+            n, dim = len(self._cache.table), self._variants[name][0].dim
+            rows = StoredRows(partial(self._cache.blocks, name, fold), n, dim)
+            return Matrix(rows, self._cache.present(name, fold))
         else:
             values, present = self._cache.vectors(name, fold)
         return matrix_of(values, present)

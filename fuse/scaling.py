@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.arrays import F32, F64, Bools
+from mvemo.fuse.arrays import F32, F64, Bools, Ints
+from mvemo.fuse.rows import Rows
 
 # Deviations from the mean at which values are stopped.
 LIMIT = 5.0
@@ -53,13 +54,13 @@ class Scaling:
         return z
 
 
-def fit_scaling(values: F32, rows: Bools) -> tuple[Scaling, Bools]:
+def fit_scaling(values: F32 | Rows, rows: Bools) -> tuple[Scaling, Bools]:
     """Means and deviations of the columns over some clips, without those far outside the rest.
 
     Parameters
     ----------
     values
-        float32 (clips, dim), finite in `rows`.
+        float32 (clips, dim), finite in `rows`; read several times where they are not in memory.
     rows
         bool (clips,): the training clips that have the feature.
 
@@ -82,18 +83,59 @@ def fit_scaling(values: F32, rows: Bools) -> tuple[Scaling, Bools]:
     if not len(members):
         return Scaling(np.zeros(dim), np.ones(dim)), far
     for _ in range(ROUNDS):
-        x = values[members]
-        # Rounded as the values are, so that what is subtracted is what is kept.
-        shift = x.mean(axis=0, dtype=np.float64).astype(np.float32)
-        x -= shift
-        np.square(x, out=x)
-        scale = np.sqrt(x.mean(axis=0, dtype=np.float64))
-        scale[scale <= CONSTANT * np.abs(shift)] = 1.0
-        scale[scale < np.finfo(np.float32).tiny] = 1.0
-        distance = np.sqrt(x @ (1.0 / np.square(scale)) / dim)
+        if isinstance(values, Rows):
+            shift, scale, distance = _fit_streamed(values, members)
+        else:
+            shift, scale, distance = _fit_array(values, members)
         outside = distance > FAR * np.median(distance)
         if not outside.any():
             break
         far[members[outside]] = True
         members = members[~outside]
     return Scaling(shift.astype(np.float64), scale), far
+
+
+def _fit_array(x: F32, members: Ints) -> tuple[F32, F64, F64]:
+    """Means, deviations, and the members' distances."""
+    x = x[members]
+    # Rounded as the values are, so that what is subtracted is what is kept.
+    shift = x.mean(axis=0, dtype=np.float64).astype(np.float32)
+    x -= shift
+    np.square(x, out=x)
+    scale = _deviations(x.mean(axis=0, dtype=np.float64), shift)
+    return shift, scale, np.sqrt(x @ (1.0 / np.square(scale)) / x.shape[1])
+
+
+def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
+    """As `_fit_array`, in two readings."""
+    n, dim = values.shape
+    is_member = np.zeros(n, np.bool_)
+    is_member[members] = True
+    centre: F32 | None = None
+    total, squares = np.zeros(dim), np.zeros(dim)
+    for rows, block in values.blocks():
+        x = block[is_member[rows]]
+        if not len(x):
+            continue
+        if centre is None:
+            # Near the mean, so that little is lost where the mean's square is subtracted.
+            centre = np.median(x, axis=0).astype(np.float32)
+        x -= centre
+        total += x.sum(axis=0, dtype=np.float64)
+        squares += np.square(x, out=x).sum(axis=0, dtype=np.float64)
+    assert centre is not None
+    mean = total / len(members)
+    shift = (centre + mean).astype(np.float32)
+    off = shift.astype(np.float64) - centre
+    scale = _deviations(np.maximum(squares / len(members) - 2 * off * mean + off * off, 0), shift)
+    distance = np.zeros(n)
+    for rows, block in values.blocks():
+        distance[rows] = np.sqrt(np.square(block - shift) @ (1.0 / np.square(scale)) / dim)
+    return shift, scale, distance[members]
+
+
+def _deviations(variance: F64, shift: F32) -> F64:
+    scale: F64 = np.sqrt(variance)
+    scale[scale <= CONSTANT * np.abs(shift)] = 1.0
+    scale[scale < np.finfo(np.float32).tiny] = 1.0
+    return scale

@@ -41,6 +41,7 @@ FLOORS = {
         "storage",
         "union",
         "pieces writing",
+        "rows",
         "reader",
         "difference export merge unfinished upkeep verify writer",
         "repair untrusted",
@@ -58,6 +59,7 @@ FLOORS = {
     ),
     "fuse": (
         "arrays errors",
+        "rows",
         "descriptor_statistics links metrics models scaling",
         "within_groups",
         "features statistics",

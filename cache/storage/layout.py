@@ -300,7 +300,7 @@ def read_feature(
     return StoredFeature(index, values, attribute(group, "values_checksum", str) if stated else "")
 
 
-def values_array(group: Any, spec: FeatureSpec, frames: Ints) -> PlainArray:
+def values_array(group: Any, spec: FeatureSpec, frames: Ints | Bools) -> PlainArray:
     """The values of a feature, not read yet; ValueError where type or shape are others."""
     rows = int(frames.sum()) if spec.kind == "sequence" else len(frames)
     return array_of(group, "values", "<f4", (rows, spec.dim))

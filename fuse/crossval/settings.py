@@ -61,6 +61,9 @@ class EvaluationSettings:
         Standardise the clips of each group that has five or more by their own means and
         deviations, without labels (speaker or artist normalisation). New clips must then
         come as groups, too.
+    memory
+        GiB of features that are kept in memory; more are read again by blocks of clips
+        whenever heads are fitted (`mvemo.fuse.features.FeatureSettings`).
     stacked
         Add ``integrated-stacked`` (PL20 3.4, read as a head on other heads' outputs): of the
         fusions of one feature of each modality, or of the single features where there is one
@@ -105,6 +108,7 @@ class EvaluationSettings:
     lld: tuple[str, ...] = ()
     lld_statistics: tuple[str, ...] = DEFAULT_STATISTICS
     within_groups: bool = False
+    memory: float = 4.0
     stacked: bool = True
     late: bool = True
     missing_modality: bool = True
@@ -123,6 +127,8 @@ class EvaluationSettings:
                 f"--repeats {self.repeats} needs other folds, but --folds gives these: evaluate "
                 "once, or give a number of folds"
             )
+        if not self.memory >= 0:
+            raise BadFeatures(f"memory is {self.memory}: it must be 0 GiB or more")
         check_statistics(self.lld_statistics)
         if self.models is not None and not self.models:
             raise BadFeatures("models names no model: name one at least, or None for all")
@@ -130,7 +136,7 @@ class EvaluationSettings:
     @property
     def features(self) -> FeatureSettings:
         """How vectors become what heads read."""
-        return FeatureSettings(self.lld, self.lld_statistics, self.within_groups)
+        return FeatureSettings(self.lld, self.lld_statistics, self.within_groups, self.memory)
 
     def record(self) -> dict[str, Any]:
         """All of them as JSON values; of given folds, their number and digest."""

@@ -19,6 +19,7 @@ from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
 from mvemo.fuse.models import LATE, SECOND_LAYERS, parts_of
 from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.rows import rows_of
 from mvemo.fuse.scaling import fit_scaling
 
 # A clip is unlike the training clips that lies farther from their mean than this share of them.
@@ -346,7 +347,12 @@ def _reference(features: Features, spec: FeatureSpec) -> Reference:
     matrix = features.raw_matrix(spec.name, spec.fold)
     scaling, _ = fit_scaling(matrix.values, matrix.present)
     reference = Reference(scaling.shift, scaling.scale, 0.0)
-    distances = reference.distance(matrix.values[matrix.present])
+    distances = np.concatenate(
+        [
+            reference.distance(block[matrix.present[rows]])
+            for rows, block in rows_of(matrix.values).blocks()
+        ]
+    )
     n = len(distances)
     threshold = float(np.quantile(distances, TYPICAL_SHARE, method="higher")) if n else 0.0
     # Of one clip, or of equal ones, nothing is known of how far others may lie.

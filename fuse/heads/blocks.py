@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F32, F64, Bools, Ints
+from mvemo.fuse.rows import Rows, rows_of
 
 # Directions of largest variance that steps are scaled along.
 RANK = 64
@@ -43,7 +43,7 @@ class Block:
     Parameters
     ----------
     values
-        float32 (clips, dim), finite, standardised.
+        float32 (clips, dim), finite, standardised; in memory or not.
     problems
         int64: indices of the problems that have these columns.
     factors
@@ -52,7 +52,7 @@ class Block:
         Of the values; None where columns are taken for alike.
     """
 
-    values: F32
+    values: F32 | Rows
     problems: Ints
     factors: F64 | None = None
     spectrum: Spectrum | None = None
@@ -75,7 +75,7 @@ class RunningBlock:
     """
 
     def __init__(self, block: Block) -> None:
-        self.values = block.values
+        self.values = rows_of(block.values)
         self.slots = block.problems
         self.rows = np.arange(len(block.problems))
         self._spectrum = block.spectrum or Spectrum(np.ones(block.values.shape[1]))
@@ -86,13 +86,15 @@ class RunningBlock:
         """(problems, outputs, dim) of coefficients to (problems, outputs, clips) of scores."""
         scaled = coef * self._factors
         flat = scaled.reshape(scaled.shape[0] * scaled.shape[1], scaled.shape[2])
-        product: NDArray[np.floating] = flat @ self.values.T
-        return product.reshape(*coef.shape[:2], len(self.values)).astype(np.float32, copy=False)
+        product = self.values.scores(flat)
+        shape = *coef.shape[:2], self.values.shape[0]
+        return product.reshape(shape).astype(np.float32, copy=False)
 
     def gradient(self, residual: F32) -> F32:
         """(problems, outputs, clips) of residuals to (problems, outputs, dim), by `coef`."""
         flat = residual.reshape(residual.shape[0] * residual.shape[1], residual.shape[2])
-        product: F32 = (flat @ self.values).reshape(*residual.shape[:2], self.values.shape[1])
+        shape = *residual.shape[:2], self.values.shape[1]
+        product = self.values.gradient(flat).reshape(shape)
         product *= self._factors
         return product
 
@@ -137,7 +139,7 @@ class RunningBlock:
         return kept
 
 
-def spectrum_of(values: F32) -> Spectrum:
+def spectrum_of(values: F32 | Rows) -> Spectrum:
     """The directions of largest variance, by a randomised range finder.
 
     Halko, Martinsson & Tropp 2011, "Finding structure with randomness", algorithms 4.4 and 5.3.
@@ -145,16 +147,27 @@ def spectrum_of(values: F32) -> Spectrum:
     Parameters
     ----------
     values
-        float32 (clips, dim), standardised.
+        float32 (clips, dim), standardised; read three times where they are not in memory.
     """
+    values = rows_of(values)
     n, dim = values.shape
-    total = float(np.einsum("nd,nd->", values, values, dtype=np.float64)) / n
     rank = min(RANK, n, dim)
-    sketch = np.random.default_rng(0).normal(size=(min(rank + SPARE, n, dim), n))
-    basis = np.linalg.qr((sketch.astype(np.float32) @ values).T)[0]
-    basis = np.linalg.qr(((values @ basis).T @ values).T)[0]
-    product = values @ basis
-    squares, turn = np.linalg.eigh((product.T @ product).astype(np.float64) / n)
+    width = min(rank + SPARE, n, dim)
+    draw, total = np.random.default_rng(0), 0.0
+    product = np.zeros((width, dim), np.float32)
+    for _, block in values.blocks():
+        total += float(np.einsum("nd,nd->", block, block, dtype=np.float64)) / n
+        product += draw.normal(size=(width, len(block))).astype(np.float32) @ block
+    basis = np.linalg.qr(product.T)[0]
+    product = np.zeros((width, dim), np.float32)
+    for _, block in values.blocks():
+        product += (block @ basis).T @ block
+    basis = np.linalg.qr(product.T)[0]
+    square = np.zeros((width, width), np.float32)
+    for _, block in values.blocks():
+        along = block @ basis
+        square += along.T @ along
+    squares, turn = np.linalg.eigh(square.astype(np.float64) / n)
     variances = np.maximum(squares[::-1][:rank], 0.0)
     directions = (basis @ turn[:, ::-1][:, :rank].astype(np.float32)).astype(np.float32)
     rest = max(total - float(variances.sum()), 0.0) / max(dim - rank, 1)

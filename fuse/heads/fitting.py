@@ -18,14 +18,16 @@ from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.solver import Solution, Start, solve
 from mvemo.fuse.links import Link, apply_link
 from mvemo.fuse.models import Model
+from mvemo.fuse.rows import Rows
 
 DEFAULT = HeadSettings()
 # Classes, or clips with tags or values, that a head is trained on at least.
 MIN_DIFFERENT = 2
 # How far above its minimum the mean loss of a clip may be at the end of a fit, in nats.
 TOLERANCE = 1e-6
-# Scores that are solved for at once (heads x outputs x clips): some arrays of 1.2 MB.
-BATCH_SCORES = 300_000
+# Scores that are solved for at once (heads x outputs x clips): some arrays of 1.2 MB; and where
+# features are read again at every step, which more heads then share, some of 200 MB.
+BATCH_SCORES, BATCH_STREAMED = 300_000, 50_000_000
 
 
 @dataclass(frozen=True)
@@ -307,7 +309,9 @@ class HeadFitter:
             target = np.ascontiguousarray(((values - mean) / scale).T, np.float32)
         scaled = self._scaled_on(fits[members[0]])
         fitted = {}
-        for batch in _batches(members, fits, max(BATCH_SCORES // target.size, 1)):
+        streamed = any(isinstance(matrix.values, Rows) for matrix in self.matrices.values())
+        size = (BATCH_STREAMED if streamed else BATCH_SCORES) // target.size
+        for batch in _batches(members, fits, max(size, 1)):
             problems = _Problems(
                 [fits[i] for i in batch], [self._factors(fits[i].model) for i in batch], scaled
             )
@@ -378,8 +382,8 @@ class _Problems:
         ):
             values = self.scaled[name].values
             if fit.predict is not None:
-                values = values[fit.predict]
-            scores = scores + values @ (coef * np.float32(factor)).T
+                values = values.take(fit.predict)
+            scores = scores + values.scores(coef * np.float32(factor)).T
         return scores
 
     def _members(self, name: str) -> Ints:
@@ -388,7 +392,7 @@ class _Problems:
     def _block(self, name: str, rows: Bools) -> Block:
         feature, members = self.scaled[name], self._members(name)
         factors = [self.factors[i][self.fits[i].model.features.index(name)] for i in members]
-        values = feature.values if rows.all() else feature.values[rows]
+        values = feature.values.take(rows)
         return Block(values, members, np.array(factors), feature.spectrum)
 
     def _start(self, blocks: Sequence[Block], n_outputs: int) -> Start | None:

@@ -10,6 +10,7 @@ import numpy as np
 from mvemo.fuse.arrays import F32, Bools
 from mvemo.fuse.features import Matrix
 from mvemo.fuse.heads.blocks import Spectrum, spectrum_of
+from mvemo.fuse.rows import ArrayRows, MappedRows, Rows
 from mvemo.fuse.scaling import Scaling, fit_scaling
 
 # Clips at most whose span replaces the columns of a feature that has more of these than clips.
@@ -25,7 +26,7 @@ class ScaledFeature:
     Parameters
     ----------
     values
-        float32 (clips, columns): standardised, and stopped at the limit; zeros where missing.
+        (clips, columns): standardised, and stopped at the limit; zeros where missing.
         Coordinates in the span of the clips where these are fewer than the columns: the
         penalised minimum lies in it, so that it is the same there.
     scaling
@@ -37,7 +38,7 @@ class ScaledFeature:
         times its transpose; None where they are the values.
     """
 
-    values: F32
+    values: Rows
     scaling: Scaling
     spectrum: Spectrum
     basis: F32 | None = None
@@ -77,14 +78,19 @@ class ScaledFeatures:
     def _scale(self, name: str) -> ScaledFeature:
         matrix = self.matrices[name]
         scaling, _ = fit_scaling(matrix.values, self.rows & matrix.present)
-        values = scaling.apply(matrix.values)
-        values[~matrix.present] = 0.0
-        n, dim = values.shape
-        if n < dim and n <= SPANNED:
-            return _in_span(values, scaling)
+        rows: Rows
+        if isinstance(matrix.values, Rows):
+            rows = MappedRows(matrix.values, scaling.apply)
+        else:
+            values = scaling.apply(matrix.values)
+            values[~matrix.present] = 0.0
+            n, dim = values.shape
+            if n < dim and n <= SPANNED:
+                return _in_span(values, scaling)
+            rows = ArrayRows(values)
         if name not in self._spectra:
-            self._spectra[name] = spectrum_of(values)
-        return ScaledFeature(values, scaling, self._spectra[name])
+            self._spectra[name] = spectrum_of(rows)
+        return ScaledFeature(rows, scaling, self._spectra[name])
 
 
 def _in_span(values: F32, scaling: Scaling) -> ScaledFeature:
@@ -95,7 +101,7 @@ def _in_span(values: F32, scaling: Scaling) -> ScaledFeature:
     size = np.sqrt(squares[kept])
     directions = directions[:, kept]
     return ScaledFeature(
-        values=(directions * size).astype(np.float32),
+        values=ArrayRows((directions * size).astype(np.float32)),
         scaling=scaling,
         spectrum=Spectrum(squares[kept] / len(values)),
         basis=(exact.T @ (directions / size)).astype(np.float32),
