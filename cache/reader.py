@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -250,6 +250,25 @@ class Cache:
     def present(self, name: str, fold: int | None = None) -> Bools:
         """bool (clips,): which clips have the feature."""
         return self._union.present(self.spec(name, fold))
+
+    def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
+        """Ids of the clips whose row of a feature is up to date.
+
+        Parameters
+        ----------
+        spec
+            The feature.
+        keys
+            Clip id to `FeatureSpec.key` of its media as they are now.
+        """
+        known = self._union.specs.get((spec.name, spec.fold))
+        if known is None or known.digest != spec.digest:
+            return frozenset()
+        found: set[str] = set()
+        for piece in self._union.having(spec):
+            stored = zip(piece.clip_ids, piece.index(spec).keys.tolist(), strict=True)
+            found |= {clip for clip, key in stored if clip in keys and key == keys[clip].encode()}
+        return frozenset(found)
 
     def sequence(self, name: str, clip_id: str, fold: int | None = None) -> F32 | None:
         """One clip's sequence.

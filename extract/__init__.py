@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mvemo.extract.lazy import import_on_use
+from mvemo.manifests.lazy import import_on_use
 
 if TYPE_CHECKING:
     from mvemo.extract.descriptors.describe import DESCRIPTORS, describe, descriptor_spec

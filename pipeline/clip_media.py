@@ -194,7 +194,7 @@ class ClipMedia:
                 bar.step(failed=int(bool(failed)))
                 self._end_at_failure(clip_id, "; ".join(failed))
 
-            decode_many(self._store, jobs, self._decoding, on_clip=on_clip)
+            bar.kept = decode_many(self._store, jobs, self._decoding, on_clip=on_clip)
 
     def _require_any(self) -> None:
         if all(self.absent(modality) for modality in self.modalities):
@@ -217,7 +217,7 @@ class ClipMedia:
                 bar.step(failed=int(bool(reason)))
                 self._end_at_failure(clip_id, reason)
 
-            describe_many(
+            bar.kept = describe_many(
                 self._sequences,
                 clip_ids,
                 workers=self._decoding.workers,

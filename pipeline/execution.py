@@ -86,6 +86,8 @@ class Execution:
         Do this part alone.
     jobs
         Processes on this machine that clips, or nets and folds, are spread over.
+    fetch
+        Fetch public weights that are not here, where the settings ask for it.
 
     Raises
     ------
@@ -96,6 +98,7 @@ class Execution:
     force: bool = False
     shard: Shard | None = None
     jobs: int = 1
+    fetch: bool = True
 
     def __post_init__(self) -> None:
         if self.jobs < 1:

@@ -33,10 +33,15 @@ class Progress:
         How many steps there are.
     unit
         What a step is, for the rate.
+
+    Attributes
+    ----------
+    kept
+        How many of the steps had been done by an earlier run.
     """
 
     def __init__(self, title: str, total: int, unit: str = "clip") -> None:
-        self.failures = 0
+        self.failures = self.kept = 0
         self._title = title
         self._total = total
         self._unit = unit
@@ -52,11 +57,11 @@ class Progress:
             dynamic_ncols=True,
             file=unguarded(sys.stderr),
         )
-        self._done = 0
+        self.done = 0
 
     def step(self, count: int = 1, *, failed: int = 0, note: str = "") -> None:
         """Some steps are done; `failed` of them failed."""
-        self._done += count
+        self.done += count
         self.failures += failed
         parts = [note] if note else []
         if self.failures:
@@ -78,11 +83,11 @@ class Progress:
         if not self._quiet or now - self._last_line < LINE_INTERVAL:
             return
         self._last_line = now
-        parts = [f"{self._title}: {self._done} of {self._total} {self._unit}s"]
+        parts = [f"{self._title}: {self.done} of {self._total} {self._unit}s"]
         if self.failures:
             parts.append(f"{self.failures} failed")
-        if 0 < self._done < self._total:
-            left = (now - self._start) / self._done * (self._total - self._done)
+        if 0 < self.done < self._total:
+            left = (now - self._start) / self.done * (self._total - self.done)
             parts.append(f"about {duration_text(left)} left")
         if self._note:
             parts.append(self._note)
@@ -102,7 +107,10 @@ class Progress:
             failed = f", {self.failures} failed" if self.failures else ""
             seconds = self.seconds
             took = f" in {seconds:.1f} s" if seconds is not None else ""
-            tell(f"{self._title}: {self._done} done{failed}{took}")
+            done = f"{self.done} done"
+            if self.kept:
+                done = f"{self.done - self.kept} new, {self.kept} kept"
+            tell(f"{self._title}: {done}{failed}{took}")
 
     @property
     def seconds(self) -> float | None:

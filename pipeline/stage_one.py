@@ -15,6 +15,7 @@ from mvemo.manifests import write_folds
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.execution import Execution, trainings_of
 from mvemo.pipeline.extract_summary import ExtractSummary, divergence
+from mvemo.pipeline.forecast import long_run_note
 from mvemo.pipeline.input_lengths import longer_clips_note
 from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.settings import Settings
@@ -77,6 +78,9 @@ def run_extract(
         fold_file=fold_file,
         execution=execution,
     )
+    warning = long_run_note(plan, work, out)
+    if warning:
+        tell_note(warning)
     out.parent.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
     if plan.evaluation.folds is not None:

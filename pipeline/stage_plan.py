@@ -81,7 +81,7 @@ def plan_extract(
     refuse_missing_weights(plans, settings)
     manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
     folds, settings = read_fold_file(fold_file, manifest, settings)
-    plans, notes = fetch_missing_weights(plans, settings)
+    plans, notes = fetch_missing_weights(plans, settings, fetch=execution.fetch)
     _check_losses_and_weights(plans, manifest, run)
     if not (execution.force or execution.shard):
         _refuse_other_clips(out, manifest)

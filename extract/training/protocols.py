@@ -271,7 +271,7 @@ def train_nets(
     reader = batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)
     for split in training_splits(settings, clips, run):
         facts = _job_facts(settings, clips, split, run, start)
-        folder = JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts))
+        folder = _job_folder(jobs, split, facts)
         trained_on = [clips.manifest.clip_ids[row] for row in split.rows]
         net = place(make_net(settings, n_outputs, run)[0], device)
         result = folder.result()
@@ -286,6 +286,33 @@ def train_nets(
             net.load_state_dict(weights)
         spec = embedding_spec(settings, net, run, fold=split.fold, trained_on=trained_on)
         yield TrainedNet(net.eval(), spec, curve)
+
+
+def known_nets(
+    settings: NetSettings, clips: TrainingClips, run: RunSettings, jobs: Path
+) -> list[tuple[TrainingSplit | None, FeatureSpec | None]]:
+    """What `train_nets` would find: parameters are the same, and nothing is trained.
+
+    Returns
+    -------
+    For each net what it is trained on (None where nothing is), and the record of its feature:
+    None where it has to be trained first.
+    """
+    n_outputs = len(clips.manifest.classes)
+    start, _ = make_net(settings, n_outputs, run)
+    if run.protocol == "frozen":
+        return [(None, embedding_spec(settings, start, run))]
+    nets: list[tuple[TrainingSplit | None, FeatureSpec | None]] = []
+    net, _ = make_net(settings, n_outputs, run)
+    for split in training_splits(settings, clips, run):
+        facts = _job_facts(settings, clips, split, run, start)
+        result = _job_folder(jobs, split, facts).result()
+        spec = None
+        if result is not None:
+            net.load_state_dict(result[0])
+            spec = embedding_spec(settings, net, run, fold=split.fold)
+        nets.append((split, spec))
+    return nets
 
 
 def training_splits(
@@ -391,6 +418,10 @@ def _job_facts(
         **({"rmsprop": RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
         **({"targets": "standardised"} if label_kind(manifest.task).numeric else {}),
     }
+
+
+def _job_folder(jobs: Path, split: TrainingSplit, facts: Mapping[str, Any]) -> JobFolder:
+    return JobFolder(jobs, split.label.replace("@", "-"), digest_of(facts))
 
 
 def _training_job(

@@ -131,7 +131,9 @@ class Stepper:
 
 def set_determinism(deterministic: bool) -> None:
     """Let cuDNN choose its fastest kernels, or those that give the same bits in every run."""
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    # Setting it loads torch's compiler, which takes seconds.
+    if deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
 
 

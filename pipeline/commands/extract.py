@@ -73,6 +73,12 @@ if TYPE_CHECKING:
     help="Processes that clips, or nets and folds, are spread over: the cores divided, or a GPU "
     "each.",
 )
+@click.option(
+    "--plan",
+    is_flag=True,
+    help="Say what would be done, how long it takes, and what memory and room it needs; "
+    "a few clips are read to measure, nothing is written.",
+)
 @strict_option
 def extract(
     manifest: Path | None,
@@ -96,6 +102,7 @@ def extract(
           --weights music2d=msd.hdf5
       mvemo extract clips.csv --jobs 4
       mvemo extract clips.csv --shard 1/8
+      mvemo extract clips.csv --plan
     """
     settings = _settings(options, default="paper" if manifest else "demo")
 
@@ -104,6 +111,11 @@ def extract(
 
     shard = None if options["shard"] is None else Shard.parse(options["shard"])
     folds = options["folds"]
+    if options["plan"]:
+        if shard is not None:
+            raise BadOption("--plan: is of the whole run; leave --shard out")
+        click.echo(_plan_text(manifest, settings, work, out or work / "features.h5", root, folds))
+        return 0
     summary = run_extract(
         manifest,
         settings,
@@ -115,6 +127,31 @@ def extract(
     )
     click.echo(summary.text())
     return 1 if strict and summary.failures else 0
+
+
+def _plan_text(
+    manifest: Path | None,
+    settings: Settings,
+    work: Path,
+    out: Path,
+    root: Path | None,
+    folds: Path | int | None,
+) -> str:
+    """What ``--plan`` prints."""
+    from mvemo.pipeline.execution import Execution
+    from mvemo.pipeline.forecast import forecast_run
+    from mvemo.pipeline.stage_plan import plan_extract
+
+    plan = plan_extract(
+        manifest,
+        settings,
+        work=work,
+        out=out,
+        root=root,
+        fold_file=folds if isinstance(folds, Path) else None,
+        execution=Execution(fetch=False),
+    )
+    return forecast_run(plan, work, out).text()
 
 
 def _settings(options: dict[str, Any], default: str) -> Settings:

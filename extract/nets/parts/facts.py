@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from mvemo.extract.descriptors import DescriptorSettings, dim_of
 from mvemo.extract.nets.parts.base import Net
@@ -110,28 +109,30 @@ def _count_operations(net: Net) -> int | None:
     if any(isinstance(module, nn.RNNBase) for module in net.modules()):
         return None
     try:
-        return _operations(net, _empty_input(net.input, "meta"))
+        return _operations(net, empty_input(net.input, "meta", DescriptorSettings()))
     except RuntimeError:
         # What a front end computes, or which patches hold sound, is not to be had without
         # values.
         net = build_net(net.name, 1, **asdict(net.options)).eval()
-        return _operations(net, _empty_input(net.input, "cpu"))
+        return _operations(net, empty_input(net.input, "cpu", DescriptorSettings()))
 
 
 @torch.no_grad()
 def _operations(net: Net, raw: Tensor) -> int:
+    # It brings a compiler, which nothing else here needs.
+    from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         net.embed(net.prepare(raw))
     return int(counter.get_total_flops()) // 2
 
 
-def _empty_input(net_input: NetInput, device: str) -> Tensor:
+def empty_input(net_input: NetInput, device: str, descriptors: DescriptorSettings) -> Tensor:
     """A batch of one silent, black clip."""
     if isinstance(net_input, AudioInput):
         return torch.zeros(1, net_input.samples, device=device)
     if isinstance(net_input, VideoInput):
         shape = (1, net_input.n_frames, net_input.size, net_input.size, 3)
         return torch.zeros(shape, dtype=torch.uint8, device=device)
-    settings = DescriptorSettings()
-    dim = sum(dim_of(name, settings) for name in net_input.features)
+    dim = sum(dim_of(name, descriptors) for name in net_input.features)
     return torch.zeros(1, net_input.n_frames, dim, device=device)

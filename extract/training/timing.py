@@ -1,0 +1,119 @@
+"""What a net costs on this machine: one forward pass is timed, the rest follows from it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mvemo.extract.descriptors import DescriptorSettings
+from mvemo.extract.nets.parts.facts import empty_input
+from mvemo.extract.nets.parts.registry import build_net
+from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.training.devices import autocast, pick_device, place
+from mvemo.extract.training.jobs import n_epochs
+
+# A training step takes so many forward passes: the backward one computes the gradients of
+# what a layer reads and of its weights, each as long as the layer itself.
+PASSES = 3
+# Windows a pass: batch normalisation cannot train on one.
+N_WINDOWS = 2
+# Numbers of float32 that training keeps for each weight: itself, its gradient, two of Adam.
+PER_WEIGHT = 4
+# The first pass pays for more than itself: the quickest of some counts, as far as they fit into
+# so many seconds.
+N_TIMED = 3
+SECONDS = 3.0
+# Of several threads each does this share of what one does alone.
+THREAD_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class NetCost:
+    """What a net costs.
+
+    Parameters
+    ----------
+    seconds
+        Of a forward pass of one window.
+    weight_bytes
+        Of all weights.
+    window_bytes
+        That training keeps of a window until its backward pass.
+    """
+
+    seconds: float
+    weight_bytes: int
+    window_bytes: int
+
+    def training_seconds(self, settings: NetSettings, n_train: int, n_validation: int) -> float:
+        """Of all epochs, the most there can be.
+
+        Examples
+        --------
+        >>> from mvemo.extract.settings import TrainSettings
+        >>> net = NetSettings("c3d", train=TrainSettings(epochs=10))
+        >>> NetCost(0.5, 0, 0).training_seconds(net, n_train=80, n_validation=20)
+        1300.0
+        """
+        passes = PASSES * n_train + n_validation
+        return self.seconds * passes * n_epochs(settings.train, n_train)
+
+    def training_bytes(self, settings: NetSettings) -> int:
+        """Of weights, optimizer and one batch."""
+        return PER_WEIGHT * self.weight_bytes + settings.train.batch_size * self.window_bytes
+
+
+def measure_net(
+    settings: NetSettings, run: RunSettings, descriptors: DescriptorSettings | None = None
+) -> NetCost:
+    """Time a pass of a net with random weights over silence, on the run's device.
+
+    A processor is timed by one thread and the time that it had: what else runs on the machine
+    counts little.
+
+    Parameters
+    ----------
+    settings
+        Of the net.
+    run
+        Device and precision.
+    descriptors
+        Of the sequences that some nets read.
+    """
+    device = pick_device(run.device)
+    net = place(build_net(settings.name, 2, width=settings.width, **settings.options), device)
+    net.train()
+    raw = empty_input(net.input, "cpu", descriptors or DescriptorSettings())
+    raw = torch.cat([raw] * N_WINDOWS).to(device)
+    stored: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        stored[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    weights = [p.untyped_storage() for p in net.parameters()]
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times: list[float] = []
+    while len(times) < N_TIMED and sum(times) < SECONDS:
+        stored.clear()
+        start = clock()
+        with autocast(device, run.precision):
+            x = net.prepare(raw)
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                net.features(x).sum().item()
+        times.append(clock() - start)
+    torch.set_num_threads(threads)
+    speed = 1.0 if device.type == "cuda" or threads == 1 else THREAD_SHARE * threads
+    for storage in weights:
+        stored.pop(storage.data_ptr(), None)
+    return NetCost(
+        seconds=min(times) / N_WINDOWS / speed,
+        weight_bytes=sum(storage.nbytes() for storage in weights),
+        window_bytes=sum(stored.values()) // N_WINDOWS,
+    )

@@ -1,0 +1,110 @@
+"""What a run will do and cost: `--plan`, and the warning before a long run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from spread_samples import Sounds, extract, make_sounds
+
+from mvemo.extract.nets import build_net
+from mvemo.extract.settings import RunSettings
+from mvemo.extract.training import timing
+from mvemo.pipeline import forecast
+from mvemo.pipeline.settings import load_settings
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Sounds:
+    return make_sounds(tmp_path_factory.mktemp("sounds"))
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The table's cells by net."""
+    lines = [line.split() for line in text.splitlines()]
+    return {cells[0]: cells[1:5] for cells in lines if cells and cells[0] in ("music1d", "rnn")}
+
+
+def test_a_plan_says_what_the_run_then_does(
+    sounds: Sounds, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = tmp_path / "work"
+    assert extract(sounds, "trained", work, "--plan") == 0
+    fresh = capsys.readouterr().out
+    # Nothing is written.
+    assert not work.exists()
+    assert "clips: 11; 11 new to decode, 0 kept" in fresh
+    assert rows(fresh) == {"music1d": ["2", "0", "22", "0"], "rnn": ["2", "0", "22", "0"]}
+    assert "features: mfcc, music1d, rnn" in fresh
+    assert "(measured on 3 of them)" in fresh
+    for word in ("time: about", "memory: about", "disk: about"):
+        assert word in fresh
+    assert extract(sounds, "trained", work) == 0
+    said = capsys.readouterr().err
+    assert "decode: 11 done, 1 failed" in said
+    # One more clip: another file of the same sound would be no new one.
+    more = sounds.manifest.with_name("more.csv")
+    lines = sounds.manifest.read_text().splitlines()
+    more.write_text("\n".join([*lines[:-1], "c10,0.wav,calm,g0"]) + "\n")
+    (sounds.manifest.parent / "new.wav").write_bytes(
+        (sounds.manifest.parent / "0.wav").read_bytes() + b"\0" * 2
+    )
+    more.write_text(more.read_text().replace("c10,0.wav", "c10,new.wav"))
+    other = replace(sounds, manifest=more)
+    assert extract(other, "frozen", work, "--out", tmp_path / "f.h5") == 0
+    assert "decode: 1 new, 10 kept" in capsys.readouterr().err
+    assert extract(other, "frozen", work, "--out", tmp_path / "f.h5", "--plan") == 0
+    planned = capsys.readouterr().out
+    assert "clips: 11; 0 new to decode, 11 kept" in planned
+    assert rows(planned) == {"music1d": ["-", "-", "0", "11"]}
+    assert "time: about 0.0 s at most" in planned
+    # Trained nets and their embeddings are found again; the broken clip has none.
+    assert extract(sounds, "trained", work, "--plan") == 0
+    assert rows(capsys.readouterr().out) == {
+        "music1d": ["0", "2", "0", "20"],
+        "rnn": ["0", "2", "0", "20"],
+    }
+
+
+def test_a_long_run_on_a_processor_is_told_before_it(
+    sounds: Sounds,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forecast, "LONG", 0.0)
+    monkeypatch.setattr(
+        forecast,
+        "measure_net",
+        lambda *_: timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0),
+    )
+    assert extract(sounds, "frozen", tmp_path / "w") == 0
+    said = capsys.readouterr().err
+    # Eleven clips of 100 s.
+    assert "note: the nets take about 18 min at most on the processor" in said
+    assert said.index("the nets take about") < said.index("decode: ")
+    # A run that goes on says nothing of it.
+    assert extract(sounds, "frozen", tmp_path / "w") == 0
+    assert "the nets take about" not in capsys.readouterr().err
+
+
+def test_a_plan_is_of_the_whole_run(
+    sounds: Sounds, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert extract(sounds, "frozen", tmp_path / "w", "--plan", "--shard", "1/2") == 2
+    assert "--plan: is of the whole run; leave --shard out" in capsys.readouterr().err
+
+
+def test_bytes_of_a_net_are_those_of_its_tensors() -> None:
+    plan = load_settings("demo").nets["c3d"]
+    cost = timing.measure_net(plan, RunSettings(device="cpu"))
+    net = build_net("c3d", 2, width=plan.width, **plan.options)
+    assert cost.weight_bytes == sum(4 * p.numel() for p in net.parameters())
+    # Training keeps the input of every layer with weights, at least that of the first.
+    size = net.input.size**2 * net.input.n_frames * 3 * 4
+    assert size < cost.window_bytes < 100 * size
+    assert cost.seconds > 0
+    assert cost.training_bytes(plan) == 4 * cost.weight_bytes + (
+        plan.train.batch_size * cost.window_bytes
+    )
