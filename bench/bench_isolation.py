@@ -21,14 +21,10 @@ ROUNDS = 3
 
 def cpu_seconds() -> float:
     """Processor time of this process and of its workers, which are kept between calls."""
+    from mvemo.extract.workers.handle import processor_seconds
     from mvemo.extract.workers.pool import _idle
 
-    spent = time.process_time()
-    for worker in _idle:
-        fields = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
-        # utime and stime.
-        spent += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return spent
+    return time.process_time() + sum(processor_seconds(worker.pid) for worker in _idle)
 
 
 def main() -> None:

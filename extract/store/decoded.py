@@ -147,7 +147,8 @@ def decode_many(
 
     Workers write what they decode themselves, so memory is bounded by their number. A clip
     that ends its worker, or takes too long, costs itself alone. What is wrong with a broken
-    clip is kept too, and it is not tried again; a problem that may pass is not kept.
+    clip is kept too, and it is not tried again; a problem that may pass is not kept: no memory,
+    no file, or a time limit that ended while the worker waited rather than worked.
 
     Parameters
     ----------

@@ -32,6 +32,9 @@ if not sys.path[0]:
 from mvemo.extract.workers.process import serve
 serve(int(sys.argv[1]), sys.argv[2])
 """
+# A call that is stopped did something endless where it had the processor for this share of its
+# time; else it waited: for a disk, for other programs, or on a laptop that slept.
+_BUSY_SHARE = 0.5
 # Signals by which a decoder ends its own process; others come from outside.
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
 
@@ -72,6 +75,8 @@ class Worker:
         self.call: Call | None = None
         # Seconds that the call took before the time `_since`, which is 0 while it waits.
         self._used, self._since = 0.0, 0.0
+        # Of the processor when the call was sent, and from then on until it was stopped.
+        self._processor_before = self._processor = 0.0
         self._overdue = False
         # What a dying library prints.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
@@ -122,6 +127,8 @@ class Worker:
 
     def end(self, *, overdue: bool = False) -> None:
         """Kill the process."""
+        if overdue and not self._overdue:
+            self._processor = processor_seconds(self.pid) - self._processor_before
         self._overdue = overdue
         self._process.kill()
 
@@ -141,9 +148,8 @@ class Worker:
         seconds = self.call.seconds if self.call is not None else 0.0
         name = signal.Signals(-code).name if code < 0 else ""
         if self._overdue or name == "SIGALRM":
-            return WorkerDied(
-                f"reading it took longer than {seconds:.3g} s and was stopped", passing=True
-            )
+            reason = f"reading it took longer than {seconds:.3g} s and was stopped"
+            return WorkerDied(reason, passing=self._processor < _BUSY_SHARE * seconds)
         if name in _CRASHES:
             said = self.last_line()
             return WorkerDied(f"it crashes its decoder ({name}{said and ': '}{said})")
@@ -171,6 +177,7 @@ class Worker:
             self.ready = True
         while (given := self._calls.get()) is not None:
             call, inbox = given
+            self._processor_before = processor_seconds(self.pid)
             self._since = time.monotonic()
             answer: Answer
             try:
@@ -183,6 +190,17 @@ class Worker:
             except (EOFError, OSError, ValueError):
                 answer = None
             inbox.put((self, answer))
+
+
+def processor_seconds(pid: int) -> float:
+    """Time of the processors that a running process has had; 0 where the system does not tell."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+            fields = file.read().rpartition(")")[2].split()
+        # utime and stime.
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 @contextmanager

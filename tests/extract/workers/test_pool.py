@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
-from mvemo.extract.workers import pool
+from mvemo.extract.workers import handle, pool
 from mvemo.extract.workers.limits import ClipLimits
 from mvemo.extract.workers.pool import Outcome, run_calls, start_workers, stop_workers
 from mvemo.extract.workers.process import Call
@@ -81,6 +81,18 @@ def test_a_worker_that_dies_or_hangs_costs_its_call(call: Call, reason: str, pas
     assert reason in str(caught.value)
     assert caught.value.passing == passing
     assert before.result() != after.result()
+
+
+@posix
+def test_a_call_that_worked_until_it_was_stopped_would_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = iter((5.0, 5.15))
+    monkeypatch.setattr(handle, "processor_seconds", lambda pid: next(seconds, 0.0))
+    (dead,) = answers(Call("time:sleep", (1000,), seconds=0.2))
+    with pytest.raises(WorkerDied, match=r"took longer than 0\.2 s") as caught:
+        dead.result()
+    assert not caught.value.passing
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells the memory in use")
