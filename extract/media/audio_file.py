@@ -21,6 +21,8 @@ from mvemo.extract.media.waveforms import OnBlock, Waveforms
 
 # Of files of these names; not of MP3, whose decoder writes warnings to the terminal.
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
+# Formats that state in some way where they end, of which the library does not tell.
+_STATING_END = ("ogg", "au", "w64")
 # Numbers that are read at a time, of all channels together.
 _BLOCK = 1 << 20
 
@@ -54,9 +56,10 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
         block = _BLOCK if on_block is None else sr * file.channels
         expected = stated - request.start if request.duration is None else request.duration
         problem = _read_blocks(file, first, request.duration, sound, block)
-        ogg = file.format == "OGG"
+        kind = file.format.lower()
     problem = problem or sound.problem() or check_length(sound.n_samples / sr, expected)
-    if problem is None and request.duration is None and ogg and is_cut_off(path, "ogg"):
+    states_end = kind in _STATING_END
+    if problem is None and request.duration is None and states_end and is_cut_off(path, kind):
         problem = CUT_OFF
     if problem is None:
         waveforms, problem = sound.finish()

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.checks import MIN_DECODED_SHARE
+from mvemo.extract.media.raw_frames import ends_inside_frame
 
 # FFmpeg's names. Playlists, patterns of pictures, devices and descriptions of streams are not
 # among them: they open other files and addresses, or wait for more.
@@ -135,6 +136,8 @@ def is_cut_off(path: Path, names: str) -> bool:
             return _ts_is_cut_off(file, size)
         if "ogg" in formats:
             return _ogg_is_cut_off(file, size)
+        if ends_inside_frame(file, size, names):
+            return True
         return size < MIN_DECODED_SHARE * _stated_size(file, formats)
 
 
@@ -156,10 +159,31 @@ def _stated_size(file: BinaryIO, formats: set[str]) -> int:
         size = int.from_bytes(head[at + 40 : at + 48], "little") - 8 if at >= 0 else 0
     elif "aiff" in formats and head.startswith(b"FORM"):
         size = int.from_bytes(head[4:8], "big")
+    elif "au" in formats and head.startswith(b".snd"):
+        # Where the samples begin, and their size.
+        size = int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big") - 8
+    elif "w64" in formats and head.startswith(b"riff"):
+        size = int.from_bytes(head[16:24], "little") - 8
+    elif "caf" in formats and head.startswith(b"caff"):
+        return _caf_size(file)
     else:
         return 0
     # Programs that write to a pipe state the greatest number there is.
     return size + 8 if 0 < size < 0x7FFFF000 else 0
+
+
+def _caf_size(file: BinaryIO) -> int:
+    """Where the last chunk of a Core Audio file ends; 0 where it goes on to the file's end."""
+    end = file.seek(0, 2)
+    at = 8
+    while at + 12 <= end:
+        file.seek(at)
+        header = file.read(12)
+        size = int.from_bytes(header[4:12], "big", signed=True)
+        if size < 0:
+            return 0
+        at += 12 + size
+    return at
 
 
 def _ogg_is_cut_off(file: BinaryIO, size: int) -> bool:

@@ -20,7 +20,7 @@ from mvemo.extract.store.stamps import Stamp
 from mvemo.manifests.files import parse_json, write_json
 
 # Rises whenever the same file would be decoded to other values, or refused for other reasons.
-DECODING_VERSION = 2
+DECODING_VERSION = 3
 
 
 @dataclass(frozen=True)

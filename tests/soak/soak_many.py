@@ -36,7 +36,7 @@ def soak(tally: Tally, n: int = 2000) -> None:
 
 
 def _peaks(tally: Tally, n: int) -> tuple[float, ...]:
-    """Most resident MB and open handles of the main process, and of one of its workers."""
+    """Most MB of memory and open handles of the main process, and of one of its workers."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         manifest = write_sounds(folder / "media", n, 0.4)
@@ -76,10 +76,10 @@ def _children(pid: int) -> list[int]:
 
 
 def _look(pid: int) -> tuple[float, float]:
-    """Resident MB and open handles of a process."""
+    """MB of memory and open handles of a process; files that it maps are not its memory."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        resident = next(line for line in lines if line.startswith("VmRSS"))
-        return int(resident.split()[1]) / 1024, len(os.listdir(f"/proc/{pid}/fd"))
+        memory = next(line for line in lines if line.startswith("RssAnon"))
+        return int(memory.split()[1]) / 1024, len(os.listdir(f"/proc/{pid}/fd"))
     except (OSError, StopIteration):
         return 0.0, 0.0

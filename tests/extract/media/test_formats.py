@@ -153,11 +153,31 @@ def test_a_recording_of_a_broadcast_may_end_anywhere(tmp_path: Path) -> None:
     assert not is_cut_off(tmp_path / "a.ts", "mpegts")
 
 
-def test_an_aiff_file_that_is_cut_off(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.aiff", sine(1, 16000)[0], 16000)
-    data = (tmp_path / "a.aiff").read_bytes()
-    (tmp_path / "b.aiff").write_bytes(data[: len(data) // 2])
-    assert "cut off" in problems(tmp_path / "b.aiff")["audio"]
+@pytest.mark.parametrize("ending", ["aiff", "au", "w64", "caf"])
+def test_half_a_sound_file_is_cut_off(tmp_path: Path, ending: str) -> None:
+    whole, half = tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"
+    soundfile.write(whole, sine(1, 16000)[0], 16000)
+    data = whole.read_bytes()
+    half.write_bytes(data[: len(data) // 2])
+    assert "audio" not in problems(whole)
+    assert "cut off" in problems(half)["audio"]
+
+
+@pytest.mark.parametrize(("ending", "codec"), [("aac", "aac"), ("ac3", "ac3"), ("eac3", "eac3")])
+@pytest.mark.parametrize("sr", [44100, 48000])
+def test_a_raw_stream_ends_with_a_frame(tmp_path: Path, ending: str, codec: str, sr: int) -> None:
+    path = tmp_path / f"a.{ending}"
+    sound = sine(1, sr)
+    film(path, frames=[], times_ms=[], audio_codec=codec, sound=sound, sr=sr)
+    assert "audio" not in problems(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2 + 3])
+    assert "cut off" in problems(path)["audio"]
+    # Recorded from within a broadcast.
+    path.write_bytes(data[5 : len(data) // 2 + 3])
+    assert not is_cut_off(path, ending)
+    path.write_bytes(data + b"TAG" + bytes(125))
+    assert not is_cut_off(path, ending)
 
 
 def test_sound_that_begins_late_is_whole(tmp_path: Path) -> None:
