@@ -3,7 +3,8 @@
 Tests run in parallel workers on few cores, so every numeric library gets one
 thread: more would only fight. Files are not forced to the disk: no test cuts the
 power, and on a busy disk the cache's tests would mostly wait. None depends on how
-fast the machine is, so hypothesis sets no example a time limit.
+fast the machine is, so hypothesis sets no example a time limit. What is imported to
+collect the tests lives as long as the worker, so it is never searched for garbage.
 """
 
 # ruff: noqa: E402
@@ -11,11 +12,13 @@ fast the machine is, so hypothesis sets no example a time limit.
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import tempfile
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+gc.disable()
 
 from collections.abc import Callable
 from pathlib import Path
@@ -74,10 +77,15 @@ def fetched_weights(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     return path_of
 
 
-def _unrendered(figure: Figure) -> str:
+def _empty_svg(figure: Figure) -> str:
     """In place of `mvemo.fuse.report.drawing.render_svg`: an SVG of the right size, empty."""
     width, height = (72 * inches for inches in figure.get_size_inches())
     return f'<svg width="{width}pt" height="{height}pt" viewBox="0 0 {width} {height}"></svg>'
+
+
+def _empty_png(figure: Figure) -> bytes:
+    """In place of `mvemo.fuse.report.drawing.render_png`: the first bytes of any PNG."""
+    return b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -90,16 +98,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         return
     from mvemo.fuse.report import drawing
 
-    rendered = _render_svg(drawing)
+    rendered = _renderers(drawing)
     marked = item.get_closest_marker("figures") is not None
-    drawing.render_svg = rendered if marked else _unrendered
+    drawing.render_svg, drawing.render_png = rendered if marked else (_empty_svg, _empty_png)
 
 
 @functools.cache
-def _render_svg(drawing: ModuleType) -> Callable[[Figure], str]:
-    """The function itself, also once it was replaced."""
-    function: Callable[[Figure], str] = drawing.render_svg
-    return function
+def _renderers(drawing: ModuleType) -> tuple[Callable[[Figure], str], Callable[[Figure], bytes]]:
+    """The functions themselves, also once they were replaced."""
+    return drawing.render_svg, drawing.render_png
 
 
 # Those of most processor time: with the last of them at the end, one worker waits for another.
@@ -131,6 +138,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not there:
         for item in gpu:
             item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
+
+
+def pytest_collection_finish() -> None:
+    """Search for garbage from here on, among what tests make."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

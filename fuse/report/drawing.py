@@ -133,21 +133,38 @@ def drawing(width: float, height: float) -> Iterator[tuple[Figure, Callable[[str
 
 
 def render_svg(figure: Figure) -> str:
-    """A figure with transparent axes as an SVG file.
-
-    `Figure.savefig` draws a figure with a layout twice, the first time only to lay it out.
-    """
+    """A figure as an SVG file, in the colours that it has."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     canvas: Any = FigureCanvasSVG(figure)
     figure.set_dpi(72)
+    _lay_out(figure)
+    buffer = io.StringIO()
+    canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def render_png(figure: Figure, dpi: int = 150) -> bytes:
+    """A figure as a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    figure.set_dpi(dpi)
+    _lay_out(figure)
+    buffer = io.BytesIO()
+    canvas.print_png(buffer, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Place axes and legends once for all files of a figure.
+
+    `Figure.savefig` draws a figure with a layout twice, the first time only to lay it out.
+    """
     layout = figure.get_layout_engine()
     if layout is not None:
         layout.execute(figure)
         figure.set_layout_engine("none")
-    buffer = io.StringIO()
-    canvas.print_svg(buffer, metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
 
 
 def _element(svg: str, title: str) -> str:

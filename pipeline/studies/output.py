@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvemo.fuse.report import drawing
 from mvemo.fuse.report.published import LABEL
 from mvemo.manifests.files import write_bytes, write_json, write_text
 from mvemo.manifests.labels import label_kind
@@ -168,14 +168,8 @@ def render(plot: Plot) -> tuple[bytes, bytes]:
         axes = figure.add_subplot()
         plot.draw(axes)
         axes.set_title(plot.title, fontsize=10, loc="left")
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        images = []
-        for kind, extra in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 150})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, **extra)  # type: ignore[arg-type]
-            images.append(buffer.getvalue())
-    return images[0], images[1]
+        drawing.bare(axes)
+        return drawing.render_svg(figure).encode(), drawing.render_png(figure)
 
 
 def _facts(study: Study, division: str) -> dict[str, Any]:
