@@ -18,6 +18,7 @@ from mvemo.pipeline.commands.options import (
     work_option,
 )
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.quick_imports import imports_uncollected
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
@@ -107,7 +108,9 @@ def extract(
     settings = _settings(options, default="paper" if manifest else "demo")
 
     from mvemo.pipeline.execution import Execution, Shard
-    from mvemo.pipeline.stage_one import run_extract
+
+    with imports_uncollected():
+        from mvemo.pipeline.stage_one import run_extract
 
     shard = None if options["shard"] is None else Shard.parse(options["shard"])
     folds = options["folds"]

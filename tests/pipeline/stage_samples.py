@@ -40,14 +40,16 @@ def tiny_settings(*more: str) -> list[str]:
 
 
 def run(program: str, *arguments: object) -> int:
-    """Run ``mvemo`` or ``mvemo-cv`` as its script does; the exit code."""
-    before = sys.argv
-    sys.argv = [program, *(str(a) for a in arguments)]
-    try:
-        with pytest.raises(SystemExit) as stop:
-            (cli.main_cv if program == "mvemo-cv" else cli.main)()
-    finally:
-        sys.argv = before
+    """Run ``mvemo`` or ``mvemo-cv`` as its script does; the exit code.
+
+    Stage one's worker processes are kept for the next run: starting one takes longer than
+    what most tests have it do.
+    """
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(sys, "argv", [program, *(str(a) for a in arguments)])
+        if arguments[0] == "extract":
+            patch.setattr("mvemo.pipeline.stage_one.stop_workers", lambda: None)
+        (cli.main_cv if program == "mvemo-cv" else cli.main)()
     return int(stop.value.code or 0)
 
 
