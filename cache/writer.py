@@ -195,28 +195,38 @@ class CacheWriter(RowWriter):
         if self._closed:
             return
         try:
-            self.commit()
-            sources = self._sources()
-            plan = Plan(
-                self.table,
-                sources,
-                self._features(sources),
-                {
-                    (clip, stage): why
-                    for (clip, stage), why in self._failures.items()
-                    if clip in self._clips and why is not None
-                },
-                {},
-                joined_history(dict(to_json_values(self.provenance)), sources),
-                merged=tuple(shard.path.name for shard in self._shards),
-            )
-            plan.curves = remaining_curves(sources, plan.features)
-            for corrupt in write_dropping(self.path, plan, self._parts / "merged.tmp", kept=KEPT):
-                warnings.warn(f"{corrupt}: dropped; run again to extract it", stacklevel=2)
-            self._pool.close()
-            remove_shards(self._parts)
+            if self._sources():
+                self.commit()
+            try:
+                self._merge()
+            except CacheError:
+                with suppress(CacheError):
+                    self.commit()
+                raise
         finally:
             self._end()
+
+    def _merge(self) -> None:
+        """Write the cache from all sources; from memory, where all that there is was put now."""
+        sources = [self._frozen_memory()] if self._memory else self._sources()
+        plan = Plan(
+            self.table,
+            sources,
+            self._features(sources),
+            {
+                (clip, stage): why
+                for (clip, stage), why in self._failures.items()
+                if clip in self._clips and why is not None
+            },
+            {},
+            joined_history(dict(to_json_values(self.provenance)), sources),
+            merged=tuple(shard.path.name for shard in self._shards),
+        )
+        plan.curves = remaining_curves(sources, plan.features)
+        for corrupt in write_dropping(self.path, plan, self._parts / "merged.tmp", kept=KEPT):
+            warnings.warn(f"{corrupt}: dropped; run again to extract it", stacklevel=2)
+        self._pool.close()
+        remove_shards(self._parts)
 
     def __enter__(self) -> CacheWriter:
         return self

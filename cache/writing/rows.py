@@ -215,10 +215,7 @@ class RowWriter(ABC):
         """
         self._check_open()
         if self._memory:
-            memory = self._memory
-            clips = memory.clips()
-            rows = [i for i, clip in enumerate(self.table.clip_ids) if clip in clips]
-            memory.freeze(subset(self.table, rows))
+            memory = self._frozen_memory()
             plan = Plan(
                 memory.table,
                 [memory],
@@ -233,6 +230,13 @@ class RowWriter(ABC):
             self._note_shard(path)
             self._memory = MemorySource()
         self._committed = time.monotonic()
+
+    def _frozen_memory(self) -> MemorySource:
+        """What was put since the last commit, as a source of a plan."""
+        clips = self._memory.clips()
+        rows = [i for i, clip in enumerate(self.table.clip_ids) if clip in clips]
+        self._memory.freeze(subset(self.table, rows))
+        return self._memory
 
     def _check_open(self) -> None:
         if self._closed:

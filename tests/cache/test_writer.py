@@ -468,6 +468,27 @@ def test_full_disk_loses_nothing(path: Path, monkeypatch: pytest.MonkeyPatch, ca
         assert len(current(writer, VECTOR)) == 6
 
 
+def test_what_was_put_is_kept_where_the_first_file_cannot_be_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os_replace = os.replace
+
+    def only_shards(source: str | Path, target: str | Path) -> None:
+        if Path(target) == path:
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+        os_replace(source, target)
+
+    writer = CacheWriter(path, CLIPS)
+    put(writer, VECTOR, "c5")
+    monkeypatch.setattr(os, "replace", only_shards)
+    with pytest.raises(CacheError, match="cannot be written: Is a directory"):
+        writer.close()
+    monkeypatch.undo()
+    assert not path.exists()
+    with CacheWriter(path, CLIPS) as writer:
+        assert current(writer, VECTOR) == {"c5"}
+
+
 LIMITED = """
 import resource, sys
 from pathlib import Path

@@ -62,7 +62,7 @@ def features(table, name, dim=12, strength=1.0, seed=0, pairs=None):
 
 def write_cache(path: Path, table, vectors, *, missing=None, failures=()):
     """Write a cache: (spec, float32 (clips, dim)) pairs; `missing`: name -> rows left out."""
-    with CacheWriter(path, table, provenance={"command": "made"}) as writer:
+    with CacheWriter(path, table, provenance={"command": "made"}, commit_rows=10_000) as writer:
         for item, values in vectors:
             absent = set((missing or {}).get(item.name, ()))
             for i, clip in enumerate(table.clip_ids):
