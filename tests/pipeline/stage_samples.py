@@ -45,11 +45,13 @@ def run(program: str, *arguments: object) -> int:
     Stage one's worker processes are kept for the next run: starting one takes longer than
     what most tests have it do.
     """
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+    main = cli.main_cv if program == "mvemo-cv" else cli.main
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [program, *(str(a) for a in arguments)])
         if arguments[0] == "extract":
             patch.setattr("mvemo.pipeline.stage_one.stop_workers", lambda: None)
-        (cli.main_cv if program == "mvemo-cv" else cli.main)()
+        with pytest.raises(SystemExit) as stop:
+            main()
     return int(stop.value.code or 0)
 
 
