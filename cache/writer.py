@@ -208,7 +208,9 @@ class CacheWriter(RowWriter):
 
     def _merge(self) -> None:
         """Write the cache from all sources; from memory, where all that there is was put now."""
-        sources = [self._frozen_memory()] if self._memory else self._sources()
+        sources: list[Source] = self._sources()
+        if self._memory:
+            sources = [self._frozen_memory()]
         plan = Plan(
             self.table,
             sources,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from feature_samples import frozen_cache, make_table
+from feature_samples import features, frozen_cache, make_table, spec, write_cache
 from fuse_samples import plain_settings, primary
 from output_samples import output_cache, output_table
 
@@ -51,13 +51,12 @@ def test_all_outputs_say_what_to_use_and_to_expect(chosen):
 
 def test_labels_of_a_fold_have_no_part_in_its_choice(tmp_path):
     table = make_table(n=60)
+    vectors = [(spec(name, 12), features(table, name)) for name in ("music1d", "c3d")]
     results = []
     for shift in (0, 1):
         labels = np.where(table.folds == 0, (table.labels + shift) % 6, table.labels)
         changed = type(table)(**{**vars(table), "labels": labels})
-        path = frozen_cache(tmp_path / f"{shift}.h5", table, names=("music1d", "c3d"))
-        with open_cache(path) as cache:
-            cache.table = changed
+        with open_cache(write_cache(tmp_path / f"{shift}.h5", changed, vectors)) as cache:
             settings = plain_settings(choose_model=True, head=HeadSettings())
             results.append(evaluate(cache, settings))
     one, two = (r.choice for r in results)
