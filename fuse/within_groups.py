@@ -52,10 +52,12 @@ def standardise_within(
     others = fit_scaling(values, present)[0] if others is None else others
     result = others.apply(values)
     large = groups_within(present, groups)
-    names = np.array(groups)
-    for name in dict.fromkeys(names[large].tolist()):
-        rows = (names == name) & present
-        result[rows] = fit_scaling(values, rows)[0].apply(values[rows])
+    members = np.flatnonzero(large)
+    _, group = np.unique(np.array(groups)[members], return_inverse=True)
+    ordered = members[np.argsort(group, kind="stable")]
+    for rows in np.split(ordered, np.cumsum(np.bincount(group))[:-1]) if len(members) else ():
+        part = values[rows]
+        result[rows] = fit_scaling(part, np.ones(len(part), np.bool_))[0].apply(part)
     result[~present] = 0.0
     return result, large
 
