@@ -60,9 +60,18 @@ def write(folder: Path, n: int) -> None:
         FeatureSpec("i3d", "video", "vector", DIM, "net:i3d", 1, {}, "w" * 64, "frozen"),
         *(
             FeatureSpec(
-                "music1d", "audio", "vector", DIM, "net:music1d", 1, {}, f"{fold}" * 64,
-                "crossfit", fold, tuple(np.array(ids)[folds != fold].tolist()),
-            )  # fmt: skip
+                "music1d",
+                "audio",
+                "vector",
+                DIM,
+                "net:music1d",
+                1,
+                {},
+                f"{fold}" * 64,
+                "crossfit",
+                fold,
+                tuple(np.array(ids)[folds != fold].tolist()),
+            )
             for fold in range(FOLDS)
         ),
     ]

@@ -103,9 +103,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def in_turns(
-    sides: Sequence[Callable[[], object]], rounds: int = 3
-) -> list[tuple[float, float]]:
+def in_turns(sides: Sequence[Callable[[], object]], rounds: int = 3) -> list[tuple[float, float]]:
     """The best wall and processor seconds of each side, which take turns: noise only adds."""
     best = [(math.inf, math.inf)] * len(sides)
     for _ in range(rounds):

@@ -68,7 +68,7 @@ def repair_cache(path: Path | str) -> list[str]:
         main, done = _readable_part(path, parts, pool)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            shards = read_shards(parts, pool, () if main is None else main.merged)
+            shards = read_shards(parts, pool, main)
         done += [str(warning.message) for warning in caught]
         if shards:
             done.append(f"added {len(shards)} shards of an unfinished run")

@@ -161,7 +161,7 @@ class PlannedFeature:
         int64 (clips,): number of the source, -1 where no source has the row.
     row
         int64 (clips,): the row in that source.
-    keys, checksums, frames
+    keys, checksums, frames, n_trained_on
         As in `Index`.
     """
 
@@ -171,11 +171,13 @@ class PlannedFeature:
     keys: NDArray[np.bytes_]
     checksums: Bytes
     frames: Ints
+    n_trained_on: int = 0
 
     @property
     def index(self) -> Index:
         """Of the feature as a whole."""
-        return Index(self.spec, self.origin >= 0, self.keys, self.checksums, self.frames)
+        present = self.origin >= 0
+        return Index(self.spec, present, self.keys, self.checksums, self.frames, self.n_trained_on)
 
     def drop(self, rows: Ints) -> None:
         """Make rows missing."""
@@ -221,6 +223,7 @@ def plan_rows(
     places = places or rows_in(table, [source.table for source in sources])
     n = len(table)
     planned: dict[str, PlannedFeature] = {}
+    trained_on: dict[str, set[str]] = {}
     clashes: list[str] = []
     for number, source in enumerate(sources):
         for digest, index in source.indexes.items():
@@ -239,8 +242,8 @@ def plan_rows(
                 )
             if strict:
                 clashes += _clashes(plan, index, rows, to, source, sources, table)
-            seen = set(plan.spec.trained_on) | set(index.spec.trained_on)
-            plan.spec = replace(index.spec, trained_on=tuple(sorted(seen)))
+            trained_on.setdefault(digest, set()).update(index.spec.trained_on)
+            plan.n_trained_on = max(plan.n_trained_on, index.n_trained_on)
             if plan.keys.dtype.itemsize < index.keys.dtype.itemsize:
                 plan.keys = plan.keys.astype(index.keys.dtype)
             plan.origin[to] = number
@@ -251,6 +254,11 @@ def plan_rows(
             planned[digest] = plan
     if clashes:
         raise Clash(*clashes)
+    for digest, plan in planned.items():
+        seen = trained_on[digest]
+        plan.spec = replace(plan.spec, trained_on=tuple(sorted(seen)))
+        if len(seen) >= plan.n_trained_on:
+            plan.n_trained_on = 0
     return planned
 
 

@@ -122,8 +122,7 @@ class CacheWriter(RowWriter):
             for temp in self._parts.glob("*.tmp"):
                 temp.unlink(missing_ok=True)
             self._main = FileSource(self.path, self._pool) if self.path.exists() else None
-            merged = () if self._main is None else self._main.merged
-            self._shards = read_shards(self._parts, self._pool, merged)
+            self._shards = read_shards(self._parts, self._pool, self._main)
             self._next = 1 + max(map(shard_number, shard_paths(self._parts)), default=-1)
             self._failures = newest_failures(self._sources())
             self._write_opening()

@@ -9,7 +9,8 @@
         splits                      the same; under the holdout protocol alone
     /features/<name>[@foldN]        attrs: digest (of the spec), checksum (of the index), order;
                                     values_checksum, quick_checksum (of index and checksum;
-                                    both since mvemo 0.2)
+                                    both since mvemo 0.2); n_trained_on (in shards of an
+                                    unfinished run alone)
         spec                        JSON, without trained_on
         present      bool (clips,)
         keys         bytes (clips,), empty where missing
@@ -196,6 +197,9 @@ class Index:
         uint8 (clips, 16).
     frames
         int64 (clips,): frames of a sequence, 1 for a vector, 0 where missing.
+    n_trained_on
+        How many training clips all shards of a run together name, of which this one names its
+        own alone; 0 where it names all.
     """
 
     spec: FeatureSpec
@@ -203,6 +207,7 @@ class Index:
     keys: NDArray[np.bytes_]
     checksums: Bytes
     frames: Ints
+    n_trained_on: int = 0
 
     def checksum(self) -> str:
         """Checksum over the index, of the spec and the nets' training clips too."""
@@ -310,6 +315,8 @@ def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     """Write all of a feature but `values`."""
     spec = index.spec
     group.attrs["digest"] = spec.digest
+    if index.n_trained_on:
+        group.attrs["n_trained_on"] = index.n_trained_on
     write_text(group, "spec", spec_to_json(spec))
     group.create_dataset("present", data=index.present)
     group.create_dataset("keys", data=index.keys)
@@ -362,6 +369,9 @@ def _read_index(
         keys=keys.read(),
         checksums=array_of(group, "checksums", np.uint8, (n, CHECKSUM)).read(),
         frames=frames,
+        n_trained_on=(
+            attribute(group, "n_trained_on", int) if "n_trained_on" in group.attrs else 0
+        ),
     )
     if ((index.keys != b"") != present).any():
         raise ValueError("clips with a key are not those marked present")

@@ -67,13 +67,16 @@ class RowWriter(ABC):
         self.table = table
         self.provenance: dict[str, Any] = dict(provenance or {})
         self._limits = limits
-        self._clips = frozenset(table.clip_ids)
+        self._row = {clip: i for i, clip in enumerate(table.clip_ids)}
+        self._clips = self._row.keys()
         self._memory = MemorySource()
         self._failures: Failures = {}
         self._rows: dict[str, dict[str, bytes]] = {}
         self._stale: dict[str, set[str]] = {}
         # The features that this run requests, the most recent last.
         self._requested: dict[str, FeatureSpec] = {}
+        # Training clips of the nets, by spec digest, whose clips a shard has named.
+        self._named: dict[str, frozenset[str]] = {}
         self._closed = False
         self._committed = time.monotonic()
         self._parts = parts_folder(self.path)
@@ -228,14 +231,17 @@ class RowWriter(ABC):
             write_file(path, plan, path.with_suffix(".tmp"), kept=KEPT)
             self._next += 1
             self._note_shard(path)
+            for digest in memory.indexes:
+                if digest not in self._named:
+                    self._named[digest] = frozenset(self._requested[digest].trained_on)
             self._memory = MemorySource()
         self._committed = time.monotonic()
 
     def _frozen_memory(self) -> MemorySource:
         """What was put since the last commit, as a source of a plan."""
         clips = self._memory.clips()
-        rows = [i for i, clip in enumerate(self.table.clip_ids) if clip in clips]
-        self._memory.freeze(subset(self.table, rows))
+        rows = sorted(self._row[clip] for clip in clips)
+        self._memory.freeze(subset(self.table, rows), self._named)
         return self._memory
 
     def _check_open(self) -> None:

@@ -14,6 +14,7 @@ import h5py
 
 from mvemo.cache.errors import BadCache, CacheError
 from mvemo.cache.storage.files import FilePool
+from mvemo.cache.storage.layout import feature_label
 from mvemo.cache.storage.opening import LIBVER
 from mvemo.cache.writing.plan import CorruptRows, Plan, write_plan
 from mvemo.cache.writing.rules import corrupt_stage, reason_now
@@ -41,13 +42,15 @@ def shard_paths(parts: Path) -> list[Path]:
     return sorted(parts.glob("[0-9]*-*.h5"))
 
 
-def read_shards(parts: Path, pool: FilePool, merged: tuple[str, ...]) -> list[FileSource]:
+def read_shards(parts: Path, pool: FilePool, main: FileSource | None) -> list[FileSource]:
     """The committed shards, oldest first; one that is damaged is left out with a warning.
 
-    Shards that the cache names as `merged` were left by a kill during their removal: they
-    are removed now.
+    Shards that the cache, `main`, names as merged were left by a kill during their removal:
+    they are removed now. Of a net whose training clips a lost shard named all rows are left
+    out, too.
     """
-    shards = []
+    shards: list[FileSource] = []
+    merged = () if main is None else main.merged
     for path in shard_paths(parts):
         if path.name in merged:
             path.unlink()
@@ -56,7 +59,27 @@ def read_shards(parts: Path, pool: FilePool, merged: tuple[str, ...]) -> list[Fi
             shards.append(FileSource(path, pool))
         except BadCache as error:
             warnings.warn(f"{error}; its rows are extracted again", stacklevel=2)
+    _leave_out_unknown(shards if main is None else [main, *shards])
     return shards
+
+
+def _leave_out_unknown(sources: list[FileSource]) -> None:
+    """Leave out features whose nets saw more clips than all sources name."""
+    stated: dict[str, int] = {}
+    named: dict[str, set[str]] = {}
+    for source in sources:
+        for digest, index in source.indexes.items():
+            stated[digest] = max(stated.get(digest, 0), index.n_trained_on)
+            named.setdefault(digest, set()).update(index.spec.trained_on)
+    for digest, n in stated.items():
+        if len(named[digest]) < n:
+            specs = [source.indexes.pop(digest, None) for source in sources]
+            label = next(feature_label(index.spec) for index in specs if index is not None)
+            warnings.warn(
+                f"{label}: the shard that names its training clips is lost; its rows are "
+                "extracted again",
+                stacklevel=3,
+            )
 
 
 def remove_shards(parts: Path) -> None:

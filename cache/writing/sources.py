@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -193,8 +193,18 @@ class MemorySource:
             clips.update(buffered.rows)
         return clips
 
-    def freeze(self, table: ClipTable) -> None:
-        """Make it a `Source` over these clips; nothing is put after that."""
+    def freeze(self, table: ClipTable, named: Mapping[str, frozenset[str]]) -> None:
+        """Make it a `Source` over these clips; nothing is put after that.
+
+        Parameters
+        ----------
+        table
+            The clips.
+        named
+            Spec digest to the training clips of nets whose clips an earlier shard has named:
+            this one names those of `table` alone, or shards would grow with the square of
+            the clips.
+        """
         self._table = table
         n = len(table)
         for digest, buffered in self._features.items():
@@ -208,7 +218,10 @@ class MemorySource:
                     present[i], keys[i] = True, row[0]
                     checksums[i] = np.frombuffer(row[2], np.uint8)
                     frames[i] = len(row[1]) if buffered.spec.kind == "sequence" else 1
-            self._indexes[digest] = Index(buffered.spec, present, keys, checksums, frames)
+            spec, seen = buffered.spec, named.get(digest, frozenset())
+            if seen:
+                spec = replace(spec, trained_on=tuple(c for c in table.clip_ids if c in seen))
+            self._indexes[digest] = Index(spec, present, keys, checksums, frames, len(seen))
 
     @property
     def table(self) -> ClipTable:

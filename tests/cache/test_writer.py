@@ -580,3 +580,31 @@ def test_a_withdrawn_feature_leaves_what_earlier_runs_finished(path: Path) -> No
     with open_cache(path) as cache:
         assert {spec.digest for spec in cache.specs} == {VECTOR.digest, older.digest}
     assert verify_cache(path) == []
+
+
+def test_training_clips_are_named_once_and_rows_without_them_are_not_kept(path: Path) -> None:
+    clips = table([f"c{i}" for i in range(24)])
+    spec = crossfit(0, clips)
+    writer = CacheWriter(path, clips, commit_rows=4)
+    for clip in clips.clip_ids:
+        put(writer, spec, clip)
+    writer._lock.release()
+    shards = sorted(path.with_name(f"{path.name}.parts").glob("0*.h5"))
+    assert len(shards) == 6
+    others = []
+    for shard in shards:
+        with h5py.File(shard) as file:
+            others.append(len(file["features/music1d@fold0/trained_on_others"]))
+    assert others[0] > 0
+    assert others[1:] == [0] * 5
+    lost = shards[0].read_bytes()
+    shards[0].unlink()
+    with pytest.warns(UserWarning, match="music1d@fold0: the shard that names its training clip"):
+        again = CacheWriter(path, clips)
+    assert not current(again, spec)
+    again._lock.release()
+    shards[0].write_bytes(lost)
+    with CacheWriter(path, clips) as last:
+        assert len(current(last, spec)) == 24
+    with open_cache(path) as cache:
+        assert cache.specs[0].trained_on == spec.trained_on
