@@ -13,7 +13,8 @@ overrides one value; a key that no setting has is an error that lists those ther
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -163,6 +164,9 @@ class Settings:
         `descriptors` are filled in.
     profile_named
         Whether somebody chose the profile; another may be proposed where nobody did.
+    folds_named
+        Whether somebody asked for folds; a split that the manifest prescribes is not passed
+        over where nobody did.
     """
 
     profile: str
@@ -171,6 +175,7 @@ class Settings:
     nets: Mapping[str, NetSettings]
     fuse: EvaluationSettings
     profile_named: bool = True
+    folds_named: bool = True
 
     @property
     def shared(self) -> SharedSettings:
@@ -218,6 +223,11 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     >>> settings.extract.folds, settings.extract.run.protocol
     (4, 'crossfit')
     """
+    with _blaming(profile, overrides, load_settings):
+        return _load(profile, overrides)
+
+
+def _load(profile: str, overrides: Sequence[str]) -> Settings:
     source, tree = _read(profile, overrides)
     extract = _filled(ExtractSettings(), tree, "extract", source)
     descriptors = _filled(DescriptorSettings(), tree, "descriptors", source)
@@ -251,8 +261,52 @@ def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> Evaluatio
     >>> load_fuse_settings("paper", ["fuse.n_resamples=100"]).n_resamples
     100
     """
-    source, tree = _read(profile, overrides)
-    return _filled(EvaluationSettings(), tree, "fuse", source)
+    with _blaming(profile, overrides, load_fuse_settings):
+        source, tree = _read(profile, overrides)
+        return _filled(EvaluationSettings(), tree, "fuse", source)
+
+
+class Override(str):
+    """A ``key=value`` that an option stands for, by which errors name it.
+
+    Parameters
+    ----------
+    text
+        The ``key=value``.
+    option
+        As it was given: ``--folds 1``.
+    """
+
+    option: str
+
+    def __new__(cls, text: str, option: str) -> Override:
+        """A string with the option beside it."""
+        self = super().__new__(cls, text)
+        self.option = option
+        return self
+
+
+@contextmanager
+def _blaming(
+    profile: str, overrides: Sequence[str], load: Callable[[str, Sequence[str]], object]
+) -> Iterator[None]:
+    """Have an error that an override brings name the override and not the profile."""
+    try:
+        yield
+    except BadOption as error:
+        if not overrides:
+            raise
+        # Without the last it is an error already, or the last is what brings it.
+        load(profile, overrides[:-1])
+        last = overrides[-1]
+        option = last.option if isinstance(last, Override) else f"--set {last}"
+        text = str(error).removeprefix(f"--set {last!r}: ").removeprefix(_source(profile))
+        raise BadOption(f"{option}: {text}") from error
+
+
+def _source(profile: str) -> str:
+    """What errors of a profile begin with."""
+    return f"profile {profile}: " if profile in PROFILES else f"{Path(profile)}: "
 
 
 def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:

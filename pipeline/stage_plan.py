@@ -13,7 +13,7 @@ from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import pick_device, resolve_precision
 from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.protocols import make_net
-from mvemo.manifests import Folds, Manifest, read_folds, read_manifest
+from mvemo.manifests import Folds, Manifest, prescribed_split, read_folds, read_manifest
 from mvemo.manifests.splits.folds import fold_notes
 from mvemo.pipeline.clip_tables import Evaluation, extracted_clips, folds_of_table
 from mvemo.pipeline.errors import BadOption
@@ -86,6 +86,8 @@ def plan_extract(
     if not (execution.force or execution.shard):
         _refuse_other_clips(out, manifest)
     if manifest_path is not None:
+        if folds is None and not settings.folds_named:
+            _ask_about_split(manifest, settings)
         _propose_pretrained(settings)
     earlier = _earlier_folds(out, execution) if settings.extract.keep_folds else None
     evaluation = extracted_clips(manifest, settings.extract, folds, earlier=earlier)
@@ -114,6 +116,23 @@ def with_resolved_precision(settings: Settings) -> Settings:
     run = settings.extract.run
     run = replace(run, precision=resolve_precision(run.precision, pick_device(run.device)))
     return replace(settings, extract=replace(settings.extract, run=run))
+
+
+def _ask_about_split(manifest: Manifest, settings: Settings) -> None:
+    """Refuse to make folds of clips that have a split, where nobody asked for folds.
+
+    Raises
+    ------
+    BadOption
+        With what to choose from.
+    """
+    protocol = settings.extract.run.protocol
+    if protocol in ("frozen", "holdout") or prescribed_split(manifest)[0] is None:
+        return
+    raise BadOption(
+        f"the manifest prescribes a split, and the protocol {protocol} makes folds: --protocol "
+        f"holdout trains and tests on the split; --folds {settings.extract.folds} leaves it unused"
+    )
 
 
 def _propose_pretrained(settings: Settings) -> None:

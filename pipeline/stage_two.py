@@ -129,6 +129,9 @@ def run_fuse(
             )
         if fold_file is not None:
             settings = replace(settings, folds=read_folds(fold_file, cache.table))
+        why = _folds_without_seed(cache, settings, fold_file)
+        if settings.seed is not None and why:
+            tell_note(f"--seed {settings.seed} changes no fold: {why}")
         if final is not None and settings.models is None:
             # What a model predicts clips by that lack a feature.
             settings = replace(settings, late=True)
@@ -150,6 +153,20 @@ def run_fuse(
     if final is not None and model is not None:
         lines += _write_model(model, final, features.parent)
     return "\n".join(lines)
+
+
+def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: Path | None) -> str:
+    """Why the folds of an evaluation are the same with any seed; empty where they are not."""
+    table = cache.table
+    if fold_file is not None:
+        return f"they are those of {fold_file}"
+    if any(spec.fold is not None for spec in cache.specs):
+        return "they are those that the features' nets were trained for"
+    if table.splits is not None and settings.folds is None:
+        return "the clips have one prescribed split"
+    if table.k and settings.folds in (None, table.k) and table.fold_seed == -1:
+        return "they are prescribed"
+    return ""
 
 
 def _write_model(model: FinalModel, final: FinalSettings, beside: Path) -> list[str]:

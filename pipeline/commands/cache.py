@@ -30,7 +30,13 @@ from mvemo.cache.imports.arrays import split_source
 from mvemo.manifests import read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
-from mvemo.pipeline.commands.options import PATH, force_option, refuse_replacing
+from mvemo.pipeline.commands.options import (
+    PATH,
+    choose_spelling,
+    force_option,
+    old_spelling,
+    refuse_replacing,
+)
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.provenance import provenance as facts_of
@@ -262,7 +268,8 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
 @_features
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--manifest", type=PATH, help="The clips; may be left out where FEATURES exists.")
-@click.option("--name", required=True, help="Of the feature, as vggish.")
+@click.option("--feature", "name", help="Its name, as vggish.  [required]")
+@old_spelling("--name", "old_name")
 @click.option("--modality", required=True, help="audio, video or another short word, as lyrics.")
 @click.option("--dataset", help="Which data set of an .npz or HDF5 file (also as FILE:NAME).")
 @click.option(
@@ -278,7 +285,9 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
 )
 @click.option("--skip-unknown", is_flag=True, help="Leave out rows of clips that are not listed.")
 @click.option("--force", is_flag=True, help="Replace a feature of that name.")
-def import_(features: Path, files: tuple[str, ...], name: str, **options: Any) -> None:
+def import_(
+    features: Path, files: tuple[str, ...], name: str | None, old_name: str | None, **options: Any
+) -> None:
     """Put numbers that another program made for the clips into FEATURES, as a feature.
 
     Each FILE (.npy, .npz, HDF5, CSV) holds a row of numbers a clip; several are joined.
@@ -289,10 +298,13 @@ def import_(features: Path, files: tuple[str, ...], name: str, **options: Any) -
     \b
     Example:
       mvemo cache import features.h5 vggish.npy --manifest clips.csv \\
-          --name vggish --modality audio
+          --feature vggish --modality audio
     """
     from mvemo.fuse.models import check_feature_name
 
+    name = choose_spelling(("--feature", name), ("--name", old_name))
+    if name is None:
+        raise BadOption("--feature: the feature needs a name, as vggish")
     check_feature_name(name)
     modality = options["modality"]
     try:

@@ -18,6 +18,7 @@ from mvemo.pipeline.commands.options import (
     work_option,
 )
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.quick_imports import imports_uncollected
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="NET=FILE",
     help="Pretrained weights of a net.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Processes that decode and describe clips.  [default: one a core]",
 )
 @root_option
 @click.option("--force", is_flag=True, help="Replace a cache of other clips.")
@@ -159,22 +165,30 @@ def _plan_text(
 
 def _settings(options: dict[str, Any], default: str) -> Settings:
     """The settings that the command line asks for."""
-    from mvemo.pipeline.settings import load_settings
+    from mvemo.pipeline.settings import Override, load_settings
 
     overrides = list(options["overrides"])
     for key in ("protocol", "nets"):
         if options[key] is not None:
-            overrides.append(f'extract.{key}="{options[key]}"')
+            text = f'extract.{key}="{options[key]}"'
+            overrides.append(Override(text, f"--{key} {options[key]}"))
     if options["retry_failed"]:
         overrides.append("extract.retry_failed=true")
     if isinstance(options["folds"], int):
-        overrides.append(f"extract.folds={options['folds']}")
+        overrides.append(
+            Override(f"extract.folds={options['folds']}", f"--folds {options['folds']}")
+        )
     if options["fail_fast"]:
         overrides.append("extract.fail_fast=true")
     if options["seed"] is not None:
         overrides.append(f"extract.seed={options['seed']}")
+    if options["workers"] is not None:
+        overrides.append(f"extract.workers={options['workers']}")
     weights = dict(map(_net_and_file, options["weight_files"]))
-    overrides += [f"nets.{net}.weights='''{file}'''" for net, file in weights.items()]
+    overrides += [
+        Override(f"nets.{net}.weights='''{file}'''", f"--weights {net}={file}")
+        for net, file in weights.items()
+    ]
     settings = load_settings(options["profile"] or default, overrides)
     for net, file in weights.items():
         if net not in settings.extract.nets:
@@ -182,7 +196,25 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
                 f"--weights {net}={file}: its net does not run; --nets are "
                 f"{', '.join(settings.extract.nets)}"
             )
-    return replace(settings, profile_named=options["profile"] is not None)
+    run = settings.extract.run
+    if options["seed"] is not None and run.protocol == "frozen":
+        tell_note(f"--seed {run.seed} changes nothing: frozen nets are not trained")
+    _note_many_workers(options["workers"])
+    named = options["folds"] is not None or any(
+        override.partition("=")[0].strip() == "extract.folds" for override in overrides
+    )
+    return replace(settings, profile_named=options["profile"] is not None, folds_named=named)
+
+
+def _note_many_workers(workers: int | None) -> None:
+    """Say that more workers than cores are of no use."""
+    from mvemo.extract.workers.pool import cores
+
+    if workers is not None and workers > cores():
+        tell_note(
+            f"--workers {workers}: there are {cores()} cores here; more workers are no quicker and "
+            "take memory each"
+        )
 
 
 def _net_and_file(entry: str) -> tuple[str, str]:

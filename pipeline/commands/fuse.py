@@ -116,6 +116,7 @@ def fuse(**options: Any) -> int:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="mvemo", prog_name="mvemo-cv")
 @stage_two_options
 def cv(**options: Any) -> int:
     """Cross-validate heads over FEATURES and report; nothing trained is kept.

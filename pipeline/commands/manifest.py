@@ -36,7 +36,15 @@ from mvemo.pipeline.commands.manifest_text import (
     not_compared_lines,
     summary_lines,
 )
-from mvemo.pipeline.commands.options import PATH, force_option, refuse_replacing, root_option
+from mvemo.pipeline.commands.options import (
+    PATH,
+    choose_spelling,
+    force_option,
+    old_spelling,
+    refuse_replacing,
+    root_option,
+    seed_option,
+)
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.messages import tell_note
 
@@ -174,8 +182,9 @@ def check(
 
 @manifest.command()
 @click.argument("file", type=PATH)
-@click.option("--k", default=6, show_default=True, help="Number of folds.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0))
+@click.option("--folds", "k", type=int, help="How many.  [default: 6]")
+@old_spelling("--k", "old_k", type=int)
+@seed_option("Of the division.  [default: 0]")
 @click.option("--out", type=PATH, required=True, help="CSV to write: clip_id, fold.")
 @click.option(
     "--keep",
@@ -185,7 +194,7 @@ def check(
 @root_option
 @force_option
 def folds(
-    file: Path, k: int, seed: int, out: Path, keep: Path | None, root: Path | None, force: bool
+    file: Path, k: int | None, old_k: int | None, seed: int | None, out: Path, **options: Any
 ) -> None:
     """Divide the clips of manifest FILE into stratified folds that keep groups whole.
 
@@ -193,16 +202,21 @@ def folds(
 
     \b
     Examples:
-      mvemo manifest folds clips.csv --k 6 --out folds.csv
+      mvemo manifest folds clips.csv --folds 6 --out folds.csv
       mvemo extract clips.csv --folds folds.csv
     """
-    refuse_replacing(out, force)
-    clips = read_manifest(file, root=root, media=False)
+    refuse_replacing(out, options["force"])
+    clips = read_manifest(file, root=options["root"], media=False)
+    given = choose_spelling(("--folds", k), ("--k", old_k))
+    if seed is not None and any(clip.fold is not None for clip in clips.clips):
+        tell_note(f"--seed {seed} changes nothing: {file} prescribes the folds")
+    k, seed = 6 if given is None else given, seed or 0
+    keep = options["keep"]
     earlier = None if keep is None else read_folds(keep)
     if earlier is not None and (earlier.k, max(earlier.seed, 0)) != (k, seed):
         raise BadOption(
             f"--keep {keep}: has {earlier.k} folds of seed {earlier.seed}: ask for the same with "
-            f"--k {earlier.k} --seed {max(earlier.seed, 0)}, or leave out --keep"
+            f"--folds {earlier.k} --seed {max(earlier.seed, 0)}, or leave out --keep"
         )
     divided = folds_of(clips, k, seed, earlier=earlier and replace(earlier, seed=seed))
     _note(divided.notes)

@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import click
 
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.messages import Level, set_verbosity
+from mvemo.pipeline.messages import Level, set_verbosity, tell_note
 
+T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
 
@@ -65,6 +66,32 @@ def folds_option(default: str) -> Decorator[Any]:
         help="How many, or a file that mvemo manifest folds wrote (any CSV with the columns "
         f"clip_id and fold).  [default: {default}]",
     )
+
+
+def old_spelling(old: str, name: str, **keywords: Any) -> Decorator[Any]:
+    """A hidden option that `choose_spelling` reads: kept for one release under its old name."""
+    return click.option(old, name, hidden=True, default=None, **keywords)
+
+
+def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
+    """The value of an option that has another name now, with a note where the old one is used.
+
+    Parameters
+    ----------
+    new, old
+        The option, and its value; None where it is not given.
+
+    Raises
+    ------
+    BadOption
+        Both are given.
+    """
+    if old[1] is None:
+        return new[1]
+    if new[1] is not None:
+        raise BadOption(f"{old[0]}: is {new[0]} now, and both are given: leave {old[0]} out")
+    tell_note(f"{old[0]} is {new[0]} now, and goes with the next release")
+    return old[1]
 
 
 def seed_option(help_text: str) -> Decorator[Any]:

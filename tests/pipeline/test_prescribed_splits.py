@@ -43,7 +43,7 @@ def test_imported_features_are_scored_on_the_test_clips(
     np.save(tmp_path / "x.npy", labels[:, None] + np.arange(30)[:, None] / 100)
     features = tmp_path / "features.h5"
     assert run("mvemo", "cache", "import", features, tmp_path / "x.npy", "--manifest",
-               tmp_path / "m.csv", "--name", "x", "--modality", "audio") == 0  # fmt: skip
+               tmp_path / "m.csv", "--feature", "x", "--modality", "audio") == 0  # fmt: skip
     assert verify_cache(features) == []
     with open_cache(features) as cache:
         assert cache.table.splits is not None

@@ -380,7 +380,9 @@ def test_folds_of_a_file_are_those_of_the_features(
 ) -> None:
     folds = tmp_path / "folds.csv"
     manifest = demo / "manifest.csv"
-    assert run("mvemo", "manifest", "folds", manifest, "--k", 3, "--seed", 5, "--out", folds) == 0
+    assert (
+        run("mvemo", "manifest", "folds", manifest, "--folds", 3, "--seed", 5, "--out", folds) == 0
+    )
     settings = tiny_settings('extract.nets="music1d"', "nets.music1d.epochs=1")
     arguments = ["extract", manifest, "--work", tmp_path / "w", *settings, "--folds", folds]
     assert run("mvemo", *arguments) == 0
@@ -426,7 +428,7 @@ def test_imported_features_of_clips_that_would_go_are_not_dropped_unasked(
     values = np.ones((len(listed), 3), np.float32)
     np.save(tmp_path / "v.npy", values)
     out = tmp_path / "f.h5"
-    imported = ["--name", "theirs", "--modality", "audio", "--manifest", demo / "manifest.csv"]
+    imported = ["--feature", "theirs", "--modality", "audio", "--manifest", demo / "manifest.csv"]
     assert run("mvemo", "cache", "import", out, tmp_path / "v.npy", *imported) == 0
     part = [clip.clip_id for clip in listed.clips if clip.label[0] in ("Sad", "Fear")]
     smaller = replace(

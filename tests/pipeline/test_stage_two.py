@@ -126,7 +126,7 @@ def test_folds_of_a_file(
     # Features that all folds share are evaluated on any: here on folds of another order.
     np.save(tmp_path / "v.npy", np.random.default_rng(0).normal(size=(len(table), 4)))
     manifest = features.parents[1] / "demo" / "manifest.csv"
-    imported = ["--name", "theirs", "--modality", "audio", "--manifest", manifest]
+    imported = ["--feature", "theirs", "--modality", "audio", "--manifest", manifest]
     assert run("mvemo", "cache", "import", tmp_path / "i.h5", tmp_path / "v.npy", *imported) == 0
     folds = folds_of(read_manifest(manifest), 3, 7)
     order = np.random.default_rng(1).permutation(len(table))

@@ -81,7 +81,7 @@ VICTIMS = (
     Victim(
         "import",
         lambda f: [
-            "cache", "import", f / "features.h5", f / "theirs.npz", "--name", "new",
+            "cache", "import", f / "features.h5", f / "theirs.npz", "--feature", "new",
             "--modality", "audio", "--force",
         ],
         "features.h5",

@@ -33,7 +33,7 @@ def cache(tmp_path_factory):
     lines = [",".join([table.clip_ids[i], *map(repr, lyrics[i].tolist())]) for i in rows]
     (folder / "bert.csv").write_text("\n".join(["clip_id,a,b,c,d", *lines]))
     done = command(
-        "cache", "import", path, folder / "bert.csv", "--name", "bert", "--modality", "lyrics"
+        "cache", "import", path, folder / "bert.csv", "--feature", "bert", "--modality", "lyrics"
     )
     assert done.exit_code == 0, done.output
     assert "lyrics is a modality of its own, neither audio nor video" in done.stderr
@@ -149,7 +149,7 @@ def test_the_command_reports_them(cache, tmp_path):
 @pytest.mark.parametrize("name", ["Lyrics", "song text", "none", "", "é", "a" * 21, "a+b"])
 def test_a_name_that_is_no_short_word_is_refused_in_one_line(cache, name):
     before = cache.read_bytes()
-    done = command("cache", "import", cache, "x.npy", "--name", "x", "--modality", name)
+    done = command("cache", "import", cache, "x.npy", "--feature", "x", "--modality", name)
     assert "needed is audio, video or another short word" in str(done.exception)
     assert cache.read_bytes() == before
 

@@ -154,7 +154,7 @@ def test_import_without_media(tmp_path: Path) -> None:
     (tmp_path / "val.csv").write_text("folder/,a_PAIR_b\nfolder/,c\n")
     features = tmp_path / "features.h5"
     done = run(
-        *("import", features, "--manifest", listed, "--name", "vggish", "--modality", "audio"),
+        *("import", features, "--manifest", listed, "--feature", "vggish", "--modality", "audio"),
         *(tmp_path / "train.npy", tmp_path / "val.npy", "--skip-unknown", "--id-column", 2),
         *("--rows", tmp_path / "train.csv", "--rows", tmp_path / "val.csv"),
     )
@@ -165,7 +165,7 @@ def test_import_without_media(tmp_path: Path) -> None:
     )
     more = tmp_path / "slow.csv"
     more.write_text("clip_id,p,q,r\nc,1,2,3\n")
-    done = run("import", features, more, "--name", "slow", "--modality", "video")
+    done = run("import", features, more, "--feature", "slow", "--modality", "video")
     assert done.exit_code == 0, done.output
     with open_cache(features) as held:
         np.testing.assert_array_equal(held.vectors("vggish")[0][:2], [[3, 4], [1, 2]])
@@ -175,9 +175,9 @@ def test_import_without_media(tmp_path: Path) -> None:
         assert held.provenance["imported"] == "slow"
         assert held.provenance["history"][0]["imported"] == "vggish"
     for arguments, message in [
-        ((tmp_path / "train.npy", "--name", "x"), "2 rows for 3 clips"),
-        ((more, "--name", "vggish"), "--force"),
-        ((tmp_path / "none.npy", "--name", "x"), "no such file"),
+        ((tmp_path / "train.npy", "--feature", "x"), "2 rows for 3 clips"),
+        ((more, "--feature", "vggish"), "--force"),
+        ((tmp_path / "none.npy", "--feature", "x"), "no such file"),
     ]:
         done = run("import", features, *arguments, "--modality", "audio")
         assert isinstance(done.exception, (BadCache, MissingCache))

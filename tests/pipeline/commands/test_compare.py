@@ -27,7 +27,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     held = Manifest("made", "regression", ("arousal", "valence"), clips, folder)
     write_manifest(held, manifest)
     path = folder / "features.h5"
-    arguments = ["cache", "import", path, "--manifest", manifest, "--name", "made"]
+    arguments = ["cache", "import", path, "--manifest", manifest, "--feature", "made"]
     np.save(folder / "x.npy", x)
     np.save(folder / "noise.npy", rng.normal(size=(60, 5)))
     assert run("mvemo", *arguments, "--modality", "audio", folder / "x.npy") == 0

@@ -43,7 +43,7 @@ def test_scan_check_folds(clips: Path, tmp_path: Path) -> None:
     assert made.digest in done.stdout
 
     out = tmp_path / "folds.csv"
-    done = run("folds", clips / "manifest.csv", "--k", 3, "--seed", 1, "--out", out)
+    done = run("folds", clips / "manifest.csv", "--folds", 3, "--seed", 1, "--out", out)
     assert done.exit_code == 0
     assert "fold 2: 4 clips, 2 groups (2, 2)" in done.stdout
     folds = read_folds(out, made)
@@ -189,7 +189,7 @@ def test_bad_columns(tmp_path: Path, columns: tuple[str, ...], message: str) -> 
 
 def test_too_few_groups_for_the_folds(clips: Path, tmp_path: Path) -> None:
     assert run("scan", clips, "--infer-groups").exit_code == 0
-    done = run("folds", clips / "manifest.csv", "--k", 7, "--out", tmp_path / "f.csv")
+    done = run("folds", clips / "manifest.csv", "--folds", 7, "--out", tmp_path / "f.csv")
     assert isinstance(done.exception, BadManifest)
     assert "6 group(s) cannot fill 7 folds" in str(done.exception)
 
@@ -226,8 +226,8 @@ def test_folds_are_kept_when_clips_go(tmp_path: Path) -> None:
     for name, some in (("all", rows), ("fewer", rows[3:])):
         (tmp_path / f"{name}.csv").write_text("\n".join(["clip_id,path,label,group", *some]))
     old, new = tmp_path / "old.csv", tmp_path / "new.csv"
-    assert run("folds", tmp_path / "all.csv", "--k", 3, "--out", old).exit_code == 0
-    fewer = ["folds", tmp_path / "fewer.csv", "--k", 3, "--out", new]
+    assert run("folds", tmp_path / "all.csv", "--folds", 3, "--out", old).exit_code == 0
+    fewer = ["folds", tmp_path / "fewer.csv", "--folds", 3, "--out", new]
     done = run(*fewer, "--keep", old)
     assert done.exit_code == 0
     assert "21 of 21 groups keep the folds" in done.output
@@ -235,7 +235,7 @@ def test_folds_are_kept_when_clips_go(tmp_path: Path) -> None:
     assert np.array_equal(after.assignment, before.assignment[3:])
     done = run(*fewer, "--keep", old, "--force", "--seed", 1)
     assert isinstance(done.exception, BadOption)
-    assert "has 3 folds of seed 0: ask for the same with --k 3 --seed 0" in str(done.exception)
+    assert "has 3 folds of seed 0: ask for the same with --folds 3 --seed 0" in str(done.exception)
 
 
 def test_a_clip_that_starts_after_its_files_end_is_found(tmp_path: Path) -> None:

@@ -1,0 +1,165 @@
+"""Options that several commands share: one spelling, and a line where one changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from feature_samples import crossfit_cache, frozen_cache, make_table
+from stage_samples import run
+
+from mvemo.cache import open_cache
+from mvemo.fuse import EvaluationSettings
+from mvemo.manifests import Clip, Manifest, folds_of, write_folds, write_manifest
+from mvemo.pipeline.settings import ExtractSettings, load_fuse_settings, load_settings
+
+CV = ("--models", "music1d", "--set", "fuse.n_resamples=0", "--set", "fuse.choose_C=false")
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """Of twelve clips whose files are empty, with a split."""
+    clips = []
+    for i in range(12):
+        (tmp_path / f"{i}.wav").touch()
+        split = "test" if i % 3 == 0 else "train"
+        clips.append(Clip(f"c{i}", f"{i}.wav", ("ab"[i % 2],), f"g{i}", split=split))
+    path = tmp_path / "clips.csv"
+    write_manifest(Manifest("twelve", "multiclass", ("a", "b"), tuple(clips), tmp_path), path)
+    return path
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *command: object) -> str:
+    """The one line of a command that is refused."""
+    assert run(*command) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_old_spellings_are_kept_with_a_note(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new, old = tmp_path / "new.csv", tmp_path / "old.csv"
+    assert run("mvemo", "manifest", "folds", manifest, "--folds", 3, "--out", new) == 0
+    assert capsys.readouterr().err == ""
+    assert run("mvemo", "manifest", "folds", manifest, "--k", 3, "--out", old) == 0
+    assert "note: --k is --folds now" in capsys.readouterr().err
+    assert old.read_bytes() == new.read_bytes()
+    np.save(tmp_path / "x.npy", np.arange(24.0).reshape(12, 2))
+    out = tmp_path / "f.h5"
+    imported = ("mvemo", "cache", "import", out, tmp_path / "x.npy", "--modality", "audio")
+    assert run(*imported, "--manifest", manifest, "--name", "old") == 0
+    assert "note: --name is --feature now" in capsys.readouterr().err
+    assert run(*imported, "--feature", "new") == 0
+    with open_cache(out) as cache:
+        assert cache.names() == ("new", "old")
+    capsys.readouterr()
+    assert "both are given" in error_of(capsys, *imported, "--feature", "a", "--name", "b")
+    assert "the feature needs a name" in error_of(capsys, *imported)
+    for command in (("manifest", "folds"), ("cache", "import")):
+        assert run("mvemo", *command, "--help") == 0
+        shown = capsys.readouterr().out
+        assert "--k " not in shown
+        assert "--name" not in shown
+
+
+def test_mvemo_cv_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("mvemo-cv", "--version") == 0
+    assert capsys.readouterr().out.startswith("mvemo-cv, version ")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--set", "nets.i3d.lr=fast"], "--set nets.i3d.lr=fast: nets.i3d.lr is 'fast'"),
+        (["--set", "nets.i3d.lr=-1"], "--set nets.i3d.lr=-1: nets.i3d.lr is -1.0"),
+        (["--set", "extract.embed=3", "--set", "nets.i3d.lr=1"], "--set extract.embed=3: extract."),
+        (["--set", "folds"], "--set folds: write it as key=value"),
+        (["--protocol", "none"], "--protocol none: extract.protocol 'none' is not known"),
+        (["--nets", "i4d"], "--nets i4d: extract.nets: unknown net 'i4d'"),
+        (["--workers", "0"], "'--workers': 0 is not in the range x>=1."),
+        (["--workers", "-2"], "'--workers': -2 is not in the range x>=1."),
+        (["--workers", "many"], "'--workers': 'many' is not a valid integer range."),
+    ],
+)
+def test_an_error_names_the_option(
+    manifest: Path, options: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert line in error_of(capsys, "mvemo", "extract", manifest, *options)
+
+
+def test_an_error_of_stage_two_names_the_option(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = frozen_cache(tmp_path / "f.h5", make_table(24, 2), names=("music1d",))
+    line = error_of(capsys, "mvemo-cv", path, "--set", "fuse.C=0.1", "--set", "fuse.D=1")
+    assert "--set fuse.D=1: fuse.D: unknown setting" in line
+
+
+def test_a_prescribed_split_is_asked_about(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("mvemo", "extract", manifest, "--nets", "music1d", "--work", tmp_path / "w")
+    for protocol in ("crossfit", "shared"):
+        line = error_of(capsys, *command, "--protocol", protocol)
+        assert f"the protocol {protocol} makes folds" in line
+        assert "--protocol holdout" in line
+        assert "--folds 6" in line
+    # Folds that are asked for are made: it ends at the media, which are empty.
+    assert run(*command, "--folds", 3) == 2
+    said = capsys.readouterr().err
+    assert "the manifest's split is not used" in said
+    assert "not one clip could be decoded" in said
+
+
+def test_more_workers_than_cores_are_told_of(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("mvemo", "extract", manifest, "--nets", "music1d", "--work", tmp_path / "w")
+    run(*command, "--workers", 9999, "--folds", 2)
+    assert "note: --workers 9999: there are " in capsys.readouterr().err
+
+
+def test_a_seed_that_changes_no_fold_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = make_table(24, 2, classes=("a", "b"))
+
+    def said(path: Path, *options: object) -> str:
+        assert run("mvemo-cv", path, "--out", tmp_path / "out", "--seed", 3, *CV, *options) == 0
+        notes = [line for line in capsys.readouterr().err.splitlines() if "--seed" in line]
+        return "".join(notes)
+
+    crossfit = crossfit_cache(tmp_path / "c.h5", table, names=("music1d",))
+    assert said(crossfit).endswith("--seed 3 changes no fold: they are those that the features' "
+                                   "nets were trained for")  # fmt: skip
+    frozen = frozen_cache(tmp_path / "f.h5", table, names=("music1d",))
+    assert said(frozen) == ""
+    prescribed = frozen_cache(tmp_path / "p.h5", replace(table, fold_seed=-1), names=("music1d",))
+    assert "they are prescribed" in said(prescribed)
+    assert said(prescribed, "--folds", 3) == ""
+    one = replace(table, splits=np.where(table.folds == 0, 2, 0), folds=np.full(24, -1), k=0)
+    split = frozen_cache(tmp_path / "s.h5", one, names=("music1d",))
+    assert "one prescribed split" in said(split)
+    clips = tuple(
+        Clip(i, i, (table.classes[y],), g)
+        for i, y, g in zip(table.clip_ids, table.labels, table.groups, strict=True)
+    )
+    listed = Manifest("m", "multiclass", ("a", "b"), clips, tmp_path)
+    write_folds(folds_of(listed, 2), tmp_path / "folds.csv")
+    assert "they are those of" in said(frozen, "--folds", tmp_path / "folds.csv")
+
+
+def test_a_seed_of_frozen_nets_is_told_of(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("mvemo", "extract", manifest, "--protocol", "frozen", "--seed", 4, "--nets", "music1d")
+    assert "note: --seed 4 changes nothing: frozen nets are not trained" in capsys.readouterr().err
+
+
+def test_defaults_of_the_library_are_those_of_the_commands() -> None:
+    assert load_fuse_settings("paper") == EvaluationSettings()
+    assert load_settings("paper").extract == ExtractSettings()
