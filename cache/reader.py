@@ -30,6 +30,7 @@ from mvemo.cache.storage.layout import (
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Bools, Curves, Ints
 from mvemo.cache.union import union_curves, union_failures, union_provenance
+from mvemo.manifests.text_table import html_table, listed
 
 # Bytes of values that `Cache.blocks` gives at a time.
 BLOCK = 16 << 20
@@ -91,6 +92,26 @@ class Cache:
         self.table: ClipTable = self._union.table
 
     # --- contents
+
+    def __repr__(self) -> str:
+        """One line, whatever it holds."""
+        return f"<Cache {self.path.name}: {self._caption()}: {listed(self.names())}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: its features."""
+        rows = []
+        for name in self.names():
+            first, *others = self.variants(name)
+            nets = f"{1 + len(others)} folds" if first.fold is not None else ""
+            rows.append(
+                (name, first.modality, first.kind, str(first.dim), f"{first.protocol} {nets}")
+            )
+        head = ("feature", "modality", "kind", "numbers", "protocol")
+        return html_table(f"{self.path.name}: {self._caption()}", head, rows)
+
+    def _caption(self) -> str:
+        n = len(self.names())
+        return f"{len(self.table)} clips of {self.table.name!r}, {n} feature{'s' * (n != 1)}"
 
     @property
     def schema(self) -> int:

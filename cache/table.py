@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.manifests.text_table import listed
+
 # What `ClipTable.splits` holds.
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -53,6 +55,14 @@ class ClipTable:
     digest: str
     synthetic: bool = False
     splits: NDArray[np.int64] | None = None
+
+    def __repr__(self) -> str:
+        """One line, whatever the number of clips."""
+        folds = f"{self.k} folds" if self.k else "no folds" if self.splits is None else "one split"
+        return (
+            f"<ClipTable {self.name!r}: {len(self)} clips in {len(set(self.groups))} groups, "
+            f"{folds}, {self.task}: {listed(self.classes)}>"
+        )
 
     def __len__(self) -> int:
         return len(self.clip_ids)

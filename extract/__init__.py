@@ -27,19 +27,25 @@ if TYPE_CHECKING:
     from mvemo.extract.media.checks import Problem
     from mvemo.extract.media.probe import probe_seconds
     from mvemo.extract.media.reading import decode_clip
-    from mvemo.extract.media.request import Decoded
+    from mvemo.extract.media.request import Decoded, FrameSampling
     from mvemo.extract.mel import MelSettings, mel_filter_bank
     from mvemo.extract.nets.parts.base import Net
+    from mvemo.extract.nets.parts.inputs import AudioInput, SequenceInput, VideoInput
     from mvemo.extract.nets.parts.registry import build_net, default_settings, net_names
     from mvemo.extract.nets.parts.weights import WeightReport, load_weights
     from mvemo.extract.pretrained.catalogue import find_package
     from mvemo.extract.pretrained.getting import get_weights
     from mvemo.extract.pretrained.store import pretrained_path
     from mvemo.extract.settings import NetSettings, RunSettings, TrainSettings
+    from mvemo.extract.training.batches import RawBatches
+    from mvemo.extract.training.devices import pick_device
+    from mvemo.extract.training.embedding import embed_rows
     from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
+    from mvemo.extract.views import ViewSettings
 
 _PLACES = {
     "DESCRIPTORS": "descriptors.describe",
+    "AudioInput": "nets.parts.inputs",
     "BadMedia": "errors",
     "BadSetting": "errors",
     "BadWeights": "errors",
@@ -49,17 +55,22 @@ _PLACES = {
     "ExtractError": "errors",
     "FetchFailed": "errors",
     "Fingerprint": "duplicates.fingerprints",
+    "FrameSampling": "media.request",
     "MelSettings": "mel",
     "MissingFile": "errors",
     "Net": "nets.parts.base",
     "NetSettings": "settings",
     "Problem": "media.checks",
+    "RawBatches": "training.batches",
     "RunSettings": "settings",
     "Search": "duplicates.search",
+    "SequenceInput": "nets.parts.inputs",
     "TrainSettings": "settings",
     "TrainedNet": "training.protocols",
     "TrainingClips": "training.protocols",
     "TrainingDiverged": "errors",
+    "VideoInput": "nets.parts.inputs",
+    "ViewSettings": "views",
     "WeightReport": "nets.parts.weights",
     "build_net": "nets.parts.registry",
     "decode_clip": "media.reading",
@@ -68,11 +79,13 @@ _PLACES = {
     "descriptor_spec": "descriptors.describe",
     "find_duplicates": "duplicates.search",
     "find_package": "pretrained.catalogue",
+    "embed_rows": "training.embedding",
     "fingerprint": "duplicates.fingerprints",
     "get_weights": "pretrained.getting",
     "load_weights": "nets.parts.weights",
     "mel_filter_bank": "mel",
     "net_names": "nets.parts.registry",
+    "pick_device": "training.devices",
     "pretrained_path": "pretrained.store",
     "probe_seconds": "media.probe",
     "train_nets": "training.protocols",
@@ -80,6 +93,7 @@ _PLACES = {
 
 __all__ = [
     "DESCRIPTORS",
+    "AudioInput",
     "BadMedia",
     "BadSetting",
     "BadWeights",
@@ -89,23 +103,29 @@ __all__ = [
     "ExtractError",
     "FetchFailed",
     "Fingerprint",
+    "FrameSampling",
     "MelSettings",
     "MissingFile",
     "Net",
     "NetSettings",
     "Problem",
+    "RawBatches",
     "RunSettings",
     "Search",
+    "SequenceInput",
     "TrainSettings",
     "TrainedNet",
     "TrainingClips",
     "TrainingDiverged",
+    "VideoInput",
+    "ViewSettings",
     "WeightReport",
     "build_net",
     "decode_clip",
     "default_settings",
     "describe",
     "descriptor_spec",
+    "embed_rows",
     "find_duplicates",
     "find_package",
     "fingerprint",
@@ -113,6 +133,7 @@ __all__ = [
     "load_weights",
     "mel_filter_bank",
     "net_names",
+    "pick_device",
     "pretrained_path",
     "probe_seconds",
     "train_nets",

@@ -19,6 +19,7 @@ from mvemo.fuse.models import Model
 from mvemo.fuse.report.banners import OTHERS
 from mvemo.fuse.results import Results, score_baseline, score_model
 from mvemo.fuse.tasks.registry import task_of
+from mvemo.manifests.text_table import listed
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class Predictions:
     task: str = "multiclass"
     notes: tuple[str, ...] = ()
     repeats: tuple[Predictions, ...] = field(default=(), repr=False)
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<Predictions: {len(self.clip_ids)} clips, {self.task}: {listed([*self.outputs])}>"
 
 
 def results_of_predictions(

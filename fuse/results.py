@@ -15,6 +15,7 @@ from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.models import Model
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.values import Column
+from mvemo.manifests.text_table import html_table
 
 # A point of a learning curve: the share of the training groups, the mean number of training
 # clips, and mean and standard deviation over folds of the primary metric.
@@ -107,6 +108,12 @@ class ModelResult:
     def valid(self) -> Bools:
         """bool (clips,): where there is a prediction."""
         return np.asarray(np.isfinite(self.outputs).all(axis=1), dtype=np.bool_)
+
+    def __repr__(self) -> str:
+        """One line: its scores."""
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in list(self.scores.items())[:3])
+        n_predicted = int(self.valid.sum())
+        return f"<ModelResult {self.name!r}: {scores}; {n_predicted} of {len(self.valid)} clips>"
 
 
 @dataclass(frozen=True)
@@ -212,6 +219,35 @@ class Results:
     heads: tuple[Head, ...] = field(default=(), repr=False)
     choice: Choice | None = None
     outliers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line, whatever the number of clips and models."""
+        ranked = sorted(self.models, key=lambda m: np.nan_to_num(self.primary_mean(m), nan=-np.inf))
+        best = f"; best {self._in_words(ranked[-1])}" if ranked else ""
+        return f"<Results {self._caption()}{best}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: each model's primary metric over folds."""
+        rows = []
+        for model in (*self.models, self.baseline):
+            scores = self.primary_per_fold(model)
+            scores = scores[np.isfinite(scores)]
+            values = (scores.min(), scores.mean(), scores.max()) if len(scores) else ()
+            cells = [f"{value:.3f}" for value in values] or [""] * 3
+            rows.append([model.name, ", ".join(model.modalities), *cells])
+        head = ("model", "needs", "min", f"mean {self.task.primary_metric}", "max")
+        return html_table(self._caption(), head, rows)
+
+    def _caption(self) -> str:
+        """Of the clips and how they were evaluated."""
+        folds = f"{self.k} folds" if self.k > 1 else "one split"
+        return (
+            f"{self.name!r}: {len(self.clip_ids)} clips in {len(set(self.groups))} groups, "
+            f"{self.task.name}, {folds}, {len(self.models)} model{'s' * (len(self.models) != 1)}"
+        )
+
+    def _in_words(self, model: ModelResult) -> str:
+        return f"{model.name}: {self.task.primary_metric} {self.primary_mean(model):.3f}"
 
     @property
     def tested(self) -> Bools:

@@ -9,6 +9,7 @@ from pathlib import Path
 from mvemo.cache import failures_by_reason
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.settings import NetSettings
+from mvemo.pipeline.work_folder import measure_work
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class ExtractSummary:
         (clip id, modality, reason) of clips that have the other modality alone: no failure.
     notes
         On nets that were left out, and on clips that are longer than a net's input.
+    work
+        The working folder, whose size is told; None for none.
     """
 
     path: Path
@@ -37,6 +40,7 @@ class ExtractSummary:
     failures: tuple[tuple[str, str, str], ...]
     missing: tuple[tuple[str, str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    work: Path | None = None
 
     def text(self) -> str:
         """For the terminal: notes, missing modalities, failures with reasons, the file last."""
@@ -55,6 +59,11 @@ class ExtractSummary:
             lines += [f"  {kind.text()}" for kind in kinds[:shown]]
             if len(kinds) > shown:
                 lines.append(f"  and {len(kinds) - shown} more reasons: mvemo cache info")
+        if self.work is not None:
+            lines.append(
+                f"{self.work} takes {measure_work(self.work).text()}; 'mvemo cache clean-work "
+                f"{self.work}' frees what decoding can make again"
+            )
         lines.append(f"{self.clips} clips, features {', '.join(self.features)}: {self.path}")
         return "\n".join(lines)
 

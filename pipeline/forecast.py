@@ -29,12 +29,12 @@ from mvemo.pipeline.messages import silenced
 from mvemo.pipeline.progress import duration_text
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_plan import ExtractPlan
+from mvemo.pipeline.work_folder import measure_work, size_text
 
 # Clips that are read to see how long it takes, and one more before them.
 N_SAMPLED = 3
 # Seconds from which a run on a processor is told of before it begins.
 LONG = 3600.0
-GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ class Forecast:
         That are written.
     device
         In words.
-    work, free_bytes
-        Working folder, and the room on its disk.
+    work, taken_bytes, free_bytes
+        Working folder, what it takes now, and the room on its disk.
     own_bytes
         Memory that this process has taken.
     """
@@ -126,6 +126,7 @@ class Forecast:
     descriptors: tuple[str, ...]
     device: str
     work: Path
+    taken_bytes: int
     free_bytes: int
     own_bytes: int
 
@@ -162,12 +163,15 @@ class Forecast:
     def _memory_and_disk(self) -> str:
         reading = self.reading
         largest = max((net.training_bytes for net in self.nets), default=0)
-        memory = f"memory: about {_gib(self.own_bytes + largest)}"
+        memory = f"memory: about {size_text(self.own_bytes + largest)}"
         if reading.worker_bytes:
-            memory += f", and {_gib(reading.worker_bytes)} in each worker while clips are read"
+            memory += f", and {size_text(reading.worker_bytes)} in each worker while clips are read"
         weights = sum(net.weight_bytes * (net.n_nets - net.n_trained) for net in self.nets)
         needed = reading.n_bytes + weights
-        disk = f"disk: about {_gib(needed)} more in {self.work} ({_gib(self.free_bytes)} free)"
+        disk = (
+            f"disk: about {size_text(needed)} more in {self.work}, which takes "
+            f"{size_text(self.taken_bytes)} now ({size_text(self.free_bytes)} free)"
+        )
         if needed > self.free_bytes:
             disk += ": too little room; give --work FOLDER on a larger disk"
         return f"{memory}\n{disk}"
@@ -206,7 +210,7 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path) -> Forecast:
     finally:
         if cache is not None:
             cache.close()
-    run = settings.extract.run
+    run, taken = settings.extract.run, measure_work(work)
     place = next(
         folder for folder in (work.absolute(), *work.absolute().parents) if folder.exists()
     )
@@ -218,6 +222,7 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path) -> Forecast:
         descriptors=names,
         device=describe_device(pick_device(run.device), run.precision),
         work=work,
+        taken_bytes=taken.decoded + taken.nets,
         free_bytes=shutil.disk_usage(place).free,
         own_bytes=_peak_memory("RUSAGE_SELF"),
     )
@@ -359,7 +364,3 @@ def _peak_memory(who: str) -> int:
         return 0
     peak = resource.getrusage(getattr(resource, who)).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _gib(n_bytes: float) -> str:
-    return f"{n_bytes / GIB:.1f} GiB"

@@ -104,6 +104,7 @@ def run_extract(
         failures=failures,
         missing=extracted.missing,
         notes=(*plan.notes, *extracted.notes),
+        work=work,
     )
 
 

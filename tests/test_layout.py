@@ -76,7 +76,7 @@ FLOORS = {
     ),
     "pipeline": (
         "early errors messages provenance quick_imports terminal",
-        "interrupts",
+        "interrupts work_folder",
         "progress",
         "execution input_lengths inputs settings",
         "clip_lengths clip_media clip_tables shards starting_weights",

@@ -18,6 +18,7 @@ from mvemo.fuse.models import SECOND_LAYERS, Model
 from mvemo.fuse.results import Results
 from mvemo.manifests.arrays import NpzFile
 from mvemo.manifests.files import parse_json, replacing
+from mvemo.manifests.text_table import listed
 
 # 2: heads of tags and dimensions, with their link. 3: the models, and how they are made up.
 # 4: no hidden layers, which a reader must not leave out of a prediction. 5: the limit of
@@ -65,6 +66,11 @@ class SavedHeads:
     models: tuple[Model, ...]
     heads: tuple[Head, ...]
     facts: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """One line."""
+        names = listed([model.name for model in self.models])
+        return f"<SavedHeads: {len(self.heads)} heads of {len(self.models)} models: {names}>"
 
     def select(self, model: str, fold: int | None = None) -> tuple[Head, ...]:
         """A model's heads that left out a fold, or with None those fitted on all clips.

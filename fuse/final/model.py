@@ -21,6 +21,7 @@ from mvemo.fuse.models import LATE, SECOND_LAYERS, parts_of
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.fuse.rows import rows_of
 from mvemo.fuse.scaling import fit_scaling
+from mvemo.manifests.text_table import listed
 
 # A clip is unlike the training clips that lies farther from their mean than this share of them.
 TYPICAL_SHARE = 0.99
@@ -135,6 +136,11 @@ class FinalModel:
     reference: Mapping[FeatureKey, Reference]
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line."""
+        names = listed([predictor.name for predictor in self.predictors])
+        return f"<FinalModel {self.name!r}, {self.task}: {listed(self.classes)}; by {names}>"
 
     @property
     def classes(self) -> tuple[str, ...]:

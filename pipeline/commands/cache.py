@@ -31,6 +31,7 @@ from mvemo.manifests import read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
 from mvemo.pipeline.commands.options import (
+    FOLDER,
     PATH,
     choose_spelling,
     force_option,
@@ -243,6 +244,25 @@ def _tell_removed(features: Path, removed: Removed, dry_run: bool) -> None:
         click.echo(f"{features}: would be removed; leave --dry-run out to do it")
     else:
         click.echo(f"{features}: removed, {removed.freed / 1e6:.1f} MB smaller")
+
+
+@cache.command(name="clean-work")
+@click.argument("work", type=FOLDER)
+@click.option("--nets", is_flag=True, help="Also the trained nets, which would be trained again.")
+@click.option("--dry-run", is_flag=True, help="Tell what would go, and change nothing.")
+def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
+    """Remove the decoded media in WORK, the working folder of `mvemo extract`.
+
+    A later run decodes again what it needs. FEATURES in WORK stays.
+
+    \b
+    Example:
+      mvemo cache clean-work work
+    """
+    from mvemo.pipeline.work_folder import clean_work
+
+    size = clean_work(work, nets=nets, dry_run=dry_run)
+    click.echo(f"{work}: {'would be removed' if dry_run else 'removed'}: {size.text()}")
 
 
 @cache.command()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mvemo.pipeline.doctor.findings import Finding
 from mvemo.pipeline.doctor.packages import check_packages
-from mvemo.pipeline.doctor.places import check_folder
+from mvemo.pipeline.doctor.places import check_folder, check_work
 
 
 def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Finding]:
@@ -24,7 +24,7 @@ def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Findi
     """
     findings, stage_one = check_packages()
     yield from findings
-    yield check_folder("work folder", work, "--work FOLDER")
+    yield check_work(work)
     if not stage_one:
         return
     from mvemo.extract.pretrained.store import data_folder

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from mvemo.pipeline.doctor.findings import Finding
+from mvemo.pipeline.work_folder import measure_work
 
 # Below so many bytes a run of a hundred clips may end for want of room.
 LITTLE_ROOM = 2 * 2**30
+
+
+def check_work(work: Path) -> Finding:
+    """`check_folder` of the working folder, with how much is in it."""
+    finding = check_folder("work folder", work, "--work FOLDER")
+    size = measure_work(work)
+    if finding.status == "problem" or not size.decoded + size.nets:
+        return finding
+    return replace(finding, text=f"{finding.text}; it takes {size.text()}")
 
 
 def check_folder(subject: str, folder: Path, remedy: str) -> Finding:

@@ -1,0 +1,135 @@
+"""The working folder: how much is in it, and what of it can go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mvemo.cache.writing.lock import WriterLock
+from mvemo.pipeline.errors import BadOption
+
+# What stage one keeps in it, and what the folder is to it.
+DECODED, NETS = "decoded", "nets"
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class WorkSize:
+    """Bytes in a working folder.
+
+    Parameters
+    ----------
+    decoded
+        Of decoded media and their descriptors.
+    nets
+        Of trained nets.
+    """
+
+    decoded: int
+    nets: int
+
+    def text(self) -> str:
+        """In words.
+
+        Examples
+        --------
+        >>> WorkSize(decoded=3 << 30, nets=1 << 20).text()
+        '3.0 GiB: decoded media 3.0 GiB, trained nets 1 MiB'
+        """
+        total = size_text(self.decoded + self.nets)
+        return f"{total}: decoded media {size_text(self.decoded)}, trained nets " + (
+            size_text(self.nets)
+        )
+
+
+def size_text(n_bytes: float) -> str:
+    """Bytes in the unit that they are thought of in.
+
+    Examples
+    --------
+    >>> size_text(1.26 * 2**30), size_text(2.6 * 2**20), size_text(100)
+    ('1.3 GiB', '3 MiB', '0 MiB')
+    """
+    return f"{n_bytes / GIB:.1f} GiB" if n_bytes >= 0.95 * GIB else f"{n_bytes / MIB:.0f} MiB"
+
+
+def measure_work(work: Path) -> WorkSize:
+    """What a working folder holds; nothing where there is none."""
+    return WorkSize(_bytes_in(work / DECODED), _bytes_in(work / NETS))
+
+
+def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> WorkSize:
+    """Remove the decoded media of a working folder; a later run decodes them again.
+
+    The feature cache and all else in the folder stay.
+
+    Parameters
+    ----------
+    work
+        The folder.
+    nets
+        Also remove the trained nets, which a later run would train again.
+    dry_run
+        Remove nothing.
+
+    Returns
+    -------
+    What was removed.
+
+    Raises
+    ------
+    BadOption
+        It is no working folder.
+    CacheBusy
+        A run is using it.
+    """
+    if not (work / DECODED).is_dir() and not (work / NETS).is_dir():
+        raise BadOption(f"{work}: is no working folder of 'mvemo extract': it has no {DECODED}")
+    size = measure_work(work)
+    size = size if nets else WorkSize(size.decoded, 0)
+    if dry_run:
+        return size
+    with _unused(work):
+        for name in (DECODED, NETS)[: 1 + nets]:
+            folder = work / name
+            if folder.is_symlink():
+                raise BadOption(f"{folder}: is a link to another folder: remove what it leads to")
+            if folder.is_dir():
+                shutil.rmtree(folder)
+    return size
+
+
+@contextmanager
+def _unused(work: Path) -> Iterator[None]:
+    """Hold the right to write the folder's cache, where it has one."""
+    features = work / "features.h5"
+    if not features.with_name(f"{features.name}.lock").exists():
+        yield
+        return
+    lock = WriterLock(features)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _bytes_in(folder: Path) -> int:
+    """Of all files below a folder; links are not followed."""
+    total, folders = 0, [str(folder)]
+    while folders:
+        try:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:
+            # It is not there, or goes while it is looked at.
+            continue
+    return total

@@ -1,0 +1,77 @@
+"""What the working folder takes, and what of it `clean-work` removes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mvemo.cache import CacheBusy
+from mvemo.cache.writing.lock import WriterLock
+from mvemo.pipeline.commands.cache import cache
+from mvemo.pipeline.doctor.places import check_work
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.extract_summary import ExtractSummary
+from mvemo.pipeline.work_folder import WorkSize, clean_work, measure_work
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """3 MiB of decoded media, 2 MiB of nets, and what stays."""
+    folder = tmp_path / "work"
+    for name, size in (
+        ("decoded/ab/cd/16000.npy", 3 << 20),
+        ("nets/c3d-fold0/weights.pt", 2 << 20),
+    ):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(bytes(size))
+    (folder / "features.h5").write_bytes(b"kept")
+    (folder / "folds.csv").write_text("kept")
+    return folder
+
+
+def clean(*options: object) -> Result:
+    return CliRunner().invoke(cache, ["clean-work", *map(str, options)])
+
+
+def test_the_size_is_told(work: Path) -> None:
+    assert measure_work(work) == WorkSize(3 << 20, 2 << 20)
+    text = "5 MiB: decoded media 3 MiB, trained nets 2 MiB"
+    assert check_work(work).text.endswith(f"; it takes {text}")
+    summary = ExtractSummary(work / "features.h5", 1, ("c3d",), (), work=work)
+    assert f"{work} takes {text}; 'mvemo cache clean-work {work}'" in summary.text()
+    assert measure_work(work / "none") == WorkSize(0, 0)
+
+
+def test_decoded_media_go_and_all_else_stays(work: Path) -> None:
+    done = clean(work, "--dry-run")
+    assert (
+        done.output == f"{work}: would be removed: 3 MiB: decoded media 3 MiB, trained nets 0 MiB\n"
+    )
+    assert (work / "decoded").is_dir()
+    assert clean(work).exit_code == 0
+    assert sorted(p.name for p in work.iterdir()) == ["features.h5", "folds.csv", "nets"]
+    assert clean(work, "--nets").exit_code == 0
+    assert sorted(p.name for p in work.iterdir()) == ["features.h5", "folds.csv"]
+
+
+def test_other_folders_are_refused(work: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadOption, match="is no working folder"):
+        clean_work(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    (work / "decoded").rename(elsewhere)
+    (work / "decoded").symlink_to(elsewhere)
+    with pytest.raises(BadOption, match="is a link"):
+        clean_work(work)
+    assert (elsewhere / "ab").is_dir()
+
+
+def test_a_folder_that_a_run_uses_is_left_alone(work: Path) -> None:
+    lock = WriterLock(work / "features.h5")
+    with pytest.raises(CacheBusy):
+        clean_work(work)
+    assert measure_work(work).decoded
+    lock.release()
+    clean_work(work)
+    assert not measure_work(work).decoded
