@@ -13,7 +13,14 @@ MAY_IMPORT = {
     "manifests": set(),
     # All that cache shares: the one writer of files, JSON and CSV, and what labels are by
     # task, since a cache keeps a manifest's labels and has to hold and check the same arrays.
-    "cache": {"manifests.arrays", "manifests.csv_files", "manifests.files", "manifests.labels"},
+    # And how tables are shown.
+    "cache": {
+        "manifests.arrays",
+        "manifests.csv_files",
+        "manifests.files",
+        "manifests.labels",
+        "manifests.text_table",
+    },
     "extract": {"manifests", "cache"},
     "fuse": {"manifests", "cache"},
     "pipeline": {"manifests", "cache", "extract", "fuse"},
