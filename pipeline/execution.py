@@ -88,6 +88,8 @@ class Execution:
         Processes on this machine that clips, or nets and folds, are spread over.
     fetch
         Fetch public weights that are not here, where the settings ask for it.
+    scheduler
+        Address of a Dask scheduler whose workers do all that; empty for none.
 
     Raises
     ------
@@ -99,6 +101,7 @@ class Execution:
     shard: Shard | None = None
     jobs: int = 1
     fetch: bool = True
+    scheduler: str = ""
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
@@ -107,6 +110,11 @@ class Execution:
             raise BadOption(
                 f"--shard {self.shard} with --jobs {self.jobs}: a shard is done by one process: "
                 "make more shards"
+            )
+        if self.scheduler and (self.shard or self.jobs > 1):
+            raise BadOption(
+                f"--scheduler {self.scheduler} with --shard or --jobs: the scheduler's workers do "
+                "all of it"
             )
 
 

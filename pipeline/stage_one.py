@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mvemo.cache import CacheWriter
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.memory import keep_freed_memory
-from mvemo.extract.workers.pool import stop_workers
+from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import write_folds
 from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.cluster import cluster_backend
 from mvemo.pipeline.execution import Execution, trainings_of
 from mvemo.pipeline.extract_summary import ExtractSummary, divergence
 from mvemo.pipeline.forecast import long_run_note
@@ -21,7 +23,7 @@ from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_plan import ExtractPlan, plan_extract
 from mvemo.pipeline.stage_shard import run_shard
-from mvemo.pipeline.stage_spread import SpreadRun, local_backend, of_jobs, refuse_nothing
+from mvemo.pipeline.stage_spread import Backend, SpreadRun, local_backend, of_jobs, refuse_nothing
 from mvemo.pipeline.stage_steps import FeatureWriter, tell_device, write_nets
 from mvemo.pipeline.tasks import TaskSettings
 
@@ -87,12 +89,16 @@ def run_extract(
         write_folds(plan.evaluation.folds, work / "folds.csv")
     if execution.shard is not None:
         return run_shard(plan, execution.shard, work, out, force=execution.force)
-    backend = local_backend(plan.settings, execution.jobs) if execution.jobs > 1 else None
-    with CacheWriter(out, plan.evaluation.table, provenance=plan.facts) as writer:
-        if backend is not None and plan.settings.extract.run.protocol == "frozen":
-            extracted = _spread_clips(plan, writer, SpreadRun(writer, backend), work, execution)
-        else:
-            spread = None if backend is None else SpreadRun(writer, backend)
+    with (
+        _backend(plan, execution, [work, out.parent, plan.manifest.root]) as backend,
+        CacheWriter(out, plan.evaluation.table, provenance=plan.facts) as writer,
+    ):
+        spread = None if backend is None else SpreadRun(writer, backend)
+        frozen = plan.settings.extract.run.protocol == "frozen"
+        if spread is not None and (frozen or execution.scheduler):
+            extracted = _spread_clips(plan, writer, spread, work, execution)
+        if spread is None or not frozen:
+            # Clips that workers read are found.
             extracted = _extract(plan, writer, spread, work)
         failures = writer.failures
     if extracted.diverged:
@@ -106,6 +112,19 @@ def run_extract(
         notes=(*plan.notes, *extracted.notes),
         work=work,
     )
+
+
+@contextmanager
+def _backend(
+    plan: ExtractPlan, execution: Execution, folders: Sequence[Path]
+) -> Iterator[Backend | None]:
+    """Who does the work, where it is not this process alone."""
+    if execution.scheduler:
+        with cluster_backend(execution.scheduler, [f.absolute() for f in folders]) as backend:
+            yield backend
+    else:
+        many = execution.jobs > 1
+        yield local_backend(plan.settings, execution.jobs) if many else None
 
 
 @dataclass(frozen=True)
@@ -150,8 +169,10 @@ def _spread_clips(
 ) -> _Extracted:
     """Have everything done elsewhere, in batches of clips."""
     tell_device(plan.settings.extract.run)
-    shared = TaskSettings.of(of_jobs(plan.settings, execution.jobs), plan.nets, work, writer.path)
-    spread.do_clips(shared, plan.manifest)
+    # Of a worker nothing is known but that others may be beside it.
+    settings = of_jobs(plan.settings, cores() if execution.scheduler else execution.jobs)
+    shared = TaskSettings.of(settings, plan.nets, work, writer.path)
+    spread.do_clips(shared, replace(plan.manifest, root=plan.manifest.root.absolute()))
     refuse_nothing(spread, plan.manifest)
     return _Extracted(plan.nets, spread.features, tuple(spread.missing))
 

@@ -89,7 +89,7 @@ FLOORS = {
         "clip_lengths clip_media clip_tables shards starting_weights",
         "extract_summary stage_plan stage_steps",
         "stage_shard tasks",
-        "local_jobs",
+        "cluster local_jobs",
         "stage_spread",
         "forecast model_nets",
         "stage_one",

@@ -22,6 +22,7 @@ from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.quick_imports import imports_uncollected
 
 if TYPE_CHECKING:
+    from mvemo.pipeline.execution import Execution
     from mvemo.pipeline.settings import Settings
 
 
@@ -86,6 +87,14 @@ if TYPE_CHECKING:
     help="Say what would be done, how long it takes, and what memory and room it needs; "
     "a few clips are read to measure, nothing is written.",
 )
+@click.option(
+    "--backend",
+    type=click.Choice(["local", "dask"]),
+    default="local",
+    show_default=True,
+    help="Who does the work: this machine, or the workers of a Dask scheduler.",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Of the Dask scheduler, tcp://HOST:8786.")
 @strict_option
 def extract(
     manifest: Path | None,
@@ -109,19 +118,18 @@ def extract(
           --weights music2d=msd.hdf5
       mvemo extract clips.csv --jobs 4
       mvemo extract clips.csv --shard 1/8
+      mvemo extract clips.csv --backend dask --scheduler tcp://head:8786
       mvemo extract clips.csv --plan
     """
     settings = _settings(options, default="paper" if manifest else "demo")
-
-    from mvemo.pipeline.execution import Execution, Shard
+    execution = _execution(options, force)
 
     with imports_uncollected():
         from mvemo.pipeline.stage_one import run_extract
 
-    shard = None if options["shard"] is None else Shard.parse(options["shard"])
     folds = options["folds"]
     if options["plan"]:
-        if shard is not None:
+        if execution.shard is not None:
             raise BadOption("--plan: is of the whole run; leave --shard out")
         click.echo(_plan_text(manifest, settings, work, out or work / "features.h5", root, folds))
         return 0
@@ -132,7 +140,7 @@ def extract(
         out=out or work / "features.h5",
         root=root,
         fold_file=folds if isinstance(folds, Path) else None,
-        execution=Execution(force=force, shard=shard, jobs=options["jobs"]),
+        execution=execution,
     )
     click.echo(summary.text())
     return 1 if strict and summary.failures else 0
@@ -161,6 +169,17 @@ def _plan_text(
         execution=Execution(fetch=False),
     )
     return forecast_run(plan, work, out).text()
+
+
+def _execution(options: dict[str, Any], force: bool) -> Execution:
+    """How the command line wants the work spread."""
+    from mvemo.pipeline.execution import Execution, Shard
+
+    backend, scheduler = options["backend"], options["scheduler"]
+    if (backend == "dask") != bool(scheduler):
+        raise BadOption("--backend dask and --scheduler ADDRESS go together: give both or neither")
+    shard = None if options["shard"] is None else Shard.parse(options["shard"])
+    return Execution(force=force, shard=shard, jobs=options["jobs"], scheduler=scheduler or "")
 
 
 def _settings(options: dict[str, Any], default: str) -> Settings:

@@ -1,0 +1,186 @@
+"""Tasks done by the workers of a Dask scheduler, through joblib.
+
+What joblib's Dask backend does with large arguments is avoided: it would leave them on one
+worker, and lose them with it. Tasks go out pickled, which it passes on as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mvemo.extract.errors import TrainingDiverged
+from mvemo.manifests.files import shown
+from mvemo.pipeline.errors import BadOption, ClipFailed, TaskFailed
+from mvemo.pipeline.messages import tell, tell_note
+from mvemo.pipeline.provenance import versions
+from mvemo.pipeline.tasks import Finished, Task, do_task
+
+# To find the scheduler, and then its workers.
+CONNECT_SECONDS = 10.0
+# A task that fails is given out so often.
+ATTEMPTS = 3
+# Errors of which another attempt would make the same.
+_FINAL = (TrainingDiverged, ClipFailed)
+_INSTALL = "pip install 'mvemo[dask]'"
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """A client of the scheduler at an address.
+
+    Raises
+    ------
+    BadOption
+        Dask is not installed, nobody answers there, or there are no workers.
+    """
+    try:
+        import distributed
+    except ImportError:
+        raise BadOption(f"--backend dask needs the package distributed: {_INSTALL}") from None
+    # Lost workers are told of by us.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    make: Any = distributed.Client
+    try:
+        client = make(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        why = " ".join(str(error).split())
+        raise BadOption(
+            f"--scheduler {address}: no Dask scheduler answers there ({shown(why, 120)}): start "
+            "one with 'dask scheduler', and give the address that it prints"
+        ) from None
+    try:
+        yield client
+    finally:
+        client.close(timeout=CONNECT_SECONDS)
+
+
+def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
+    """Refuse workers that could not do tasks; how many there are.
+
+    Parameters
+    ----------
+    client
+        Of the scheduler.
+    address
+        Its address.
+    folders
+        That every worker must see.
+
+    Raises
+    ------
+    BadOption
+        There are none, one has no mvemo or another version, or does not see a folder.
+    """
+    # Of the standard library: a worker without mvemo knows nothing of ours.
+    found = client.run(metadata.version, "mvemo", on_error="return")
+    if not found:
+        raise BadOption(f"--scheduler {address}: it has no workers: 'dask worker {address}'")
+    ours = versions()["mvemo"]
+    for worker, version in found.items():
+        if isinstance(version, Exception):
+            raise BadOption(
+                f"{worker}: this worker has no mvemo: pip install 'mvemo[extract,dask]=={ours}' "
+                "there, and start it again"
+            )
+        if version != ours:
+            raise BadOption(
+                f"{worker}: this worker has mvemo {version}, and here it is {ours}: install the "
+                "same on all machines, and start it again"
+            )
+    for folder in folders:
+        for worker, there in client.run(os.path.isdir, str(folder)).items():
+            if not there:
+                raise BadOption(
+                    f"{worker}: this worker does not see {folder}: workers read and write the "
+                    "same paths, on a file system that all machines share"
+                )
+    torches = set(client.run(metadata.version, "torch", on_error="return").values())
+    if len(torches) > 1 or torches != {versions().get("torch")}:
+        tell_note("the workers have other versions of torch: last bits of values may differ")
+    return len(found)
+
+
+def do_packed(index: int, packed: bytes) -> tuple[int, Finished | Exception]:
+    """Do a task on a worker; its error is an answer, too."""
+    try:
+        return index, do_task(pickle.loads(packed))
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            return index, TaskFailed(f"{type(error).__name__}: {error}")
+        return index, error
+
+
+@contextmanager
+def cluster_backend(
+    address: str, folders: Sequence[Path]
+) -> Iterator[
+    Callable[
+        [Sequence[Task], Callable[[str], object]], Iterator[tuple[Task, Finished | BaseException]]
+    ]
+]:
+    """Who does tasks on the workers of a scheduler; see `mvemo.pipeline.stage_spread.Backend`.
+
+    A task whose worker ends is given to another, one that fails is given out again.
+
+    Parameters
+    ----------
+    address
+        As ``tcp://host:8786``.
+    folders
+        That every worker must see.
+
+    Raises
+    ------
+    BadOption
+        As of `connected` and `check_workers`.
+    """
+    with connected(address) as client:
+        n_workers = check_workers(client, address, folders)
+        tell(f"{n_workers} workers of {address}")
+
+        def backend(
+            tasks: Sequence[Task], note: Callable[[str], object]
+        ) -> Iterator[tuple[Task, Finished | BaseException]]:
+            waiting = list(range(len(tasks)))
+            for attempt in range(1, ATTEMPTS + 1):
+                again = []
+                for index, result in _results(client, tasks, waiting):
+                    if isinstance(result, (Finished, *_FINAL)) or attempt == ATTEMPTS:
+                        yield tasks[index], result
+                    else:
+                        again.append(index)
+                        tell_note(f"{tasks[index].label} failed, and is tried again: {result}")
+                waiting = again
+                if not waiting:
+                    return
+
+        yield backend
+
+
+def _results(
+    client: Any, tasks: Sequence[Task], indices: Sequence[int]
+) -> Iterator[tuple[int, Finished | Exception]]:
+    """What comes of some tasks, as they end."""
+    from distributed.scheduler import KilledWorker
+    from joblib import Parallel, delayed, parallel_config
+
+    calls = (delayed(do_packed)(index, pickle.dumps(tasks[index])) for index in indices)
+    with parallel_config(backend="dask", client=client, wait_for_workers_timeout=CONNECT_SECONDS):
+        try:
+            yield from Parallel(n_jobs=-1, batch_size=1, return_as="generator_unordered")(calls)
+        except KilledWorker as error:
+            raise TaskFailed(
+                f"a task ended every worker that had it ({shown(str(error.task), 60)}): see their "
+                "logs; all else is kept: run the same again"
+            ) from None
+        except TimeoutError:
+            raise TaskFailed("all workers are gone: start some, and run the same again") from None
