@@ -4,19 +4,23 @@
 
 FOLDER holds video files; by default the real clips beside the checkout. Both sides decode, check
 and write the same arrays to a working cache, one clip after the other, on one thread: the ratio is
-what isolation costs, beside the start of a worker, which is timed apart.
+what isolation costs, beside the start of a worker, which is timed apart. On a busy machine the
+ratio swings by more than what is asked for: a call that does nothing is timed, too, of which each
+clip takes one.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 from pathlib import Path
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "mve"
-ROUNDS = 3
+ROUNDS = 5
+EMPTY_CALLS = 400
 
 
 def cpu_seconds() -> float:
@@ -43,7 +47,8 @@ def main() -> None:
     from mvemo.extract.store.decoding import decode_job
     from mvemo.extract.store.folders import DecodeJob, DecodeRequest
     from mvemo.extract.store.stamps import digest_file
-    from mvemo.extract.workers.pool import stop_workers
+    from mvemo.extract.workers.pool import run_calls, stop_workers
+    from mvemo.extract.workers.process import Call
 
     request = DecodeRequest((16000,), (FrameSampling(32, 112), FrameSampling(32, 224)))
     jobs = []
@@ -85,7 +90,13 @@ def main() -> None:
     print(f"isolation: {len(files)} clips of {chosen.folder.name}, {each:.1f} ms of processor each")
     for name, values in (("wall", ratios), ("processor", cpu_ratios)):
         listed = ", ".join(f"{value:.3f}" for value in values)
-        print(f"  {name:10} {listed} times decoding in this process")
+        median = statistics.median(values)
+        print(f"  {name:10} {median:.3f} times decoding in this process ({listed})")
+    nothing = [Call("os:getpid", ())] * EMPTY_CALLS
+    cpu_started = cpu_seconds()
+    assert all(outcome.error is None for outcome in run_calls(nothing, workers=1))
+    empty = 1000 * (cpu_seconds() - cpu_started) / EMPTY_CALLS
+    print(f"  a call alone takes {empty:.2f} ms of processor, {empty / each:.2%} of a clip's")
     print(f"  a new worker and its first clip take {first:.2f} s")
 
 
