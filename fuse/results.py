@@ -192,6 +192,9 @@ class Results:
         Model to its points, the full set last.
     heads
         Every fitted head, in the order of fitting.
+    media
+        Clip id to a link from the report to its file; of clips whose files are not known there
+        is none.
     """
 
     name: str
@@ -219,6 +222,7 @@ class Results:
     heads: tuple[Head, ...] = field(default=(), repr=False)
     choice: Choice | None = None
     outliers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    media: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line, whatever the number of clips and models."""

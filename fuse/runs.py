@@ -62,6 +62,11 @@ def read_run(folder: str | Path) -> Run:
         A file is absent or damaged.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise FuseError(
+            f"{folder}: a file, not the folder of a run: 'mvemo report --predictions {folder} "
+            "--out FOLDER' makes one of it"
+        )
     metrics, path = folder / "metrics.json", folder / "predictions.csv"
     for file in (metrics, path):
         if not file.is_file():

@@ -19,6 +19,7 @@ from mvemo.pipeline.clip_tables import Evaluation, extracted_clips, folds_of_tab
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.execution import Execution
 from mvemo.pipeline.inputs import media_files, missing_media
+from mvemo.pipeline.media_links import manifest_facts
 from mvemo.pipeline.messages import tell, tell_note
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
@@ -99,7 +100,7 @@ def plan_extract(
         tell(f"{what}: {note}")
     facts = provenance(
         settings=settings.record(),
-        manifest={"name": manifest.name, "digest": manifest.digest},
+        manifest=manifest_facts(manifest, manifest_path or work / "demo" / "manifest.csv"),
         notes=start,
     )
     return ExtractPlan(manifest, settings, tuple(plans), evaluation, facts, tuple(notes))

@@ -18,6 +18,7 @@ from mvemo.fuse.final.files import save_model
 from mvemo.fuse.final.model import FinalModel, build_model
 from mvemo.manifests import read_folds
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.media_links import links_of_cache
 from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.model_nets import copy_nets, trained_specs
 from mvemo.pipeline.provenance import provenance
@@ -138,6 +139,7 @@ def run_fuse(
         results = evaluate(cache, settings)
         results = replace(
             results,
+            media=links_of_cache(cache, out),
             provenance={
                 **results.provenance,
                 **provenance(cache=features.name),

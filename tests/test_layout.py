@@ -86,7 +86,7 @@ FLOORS = {
         "interrupts work_folder",
         "progress",
         "execution input_lengths inputs settings",
-        "clip_lengths clip_media clip_tables shards starting_weights",
+        "clip_lengths clip_media clip_tables media_links shards starting_weights",
         "extract_summary stage_plan stage_steps",
         "stage_shard tasks",
         "cluster local_jobs",

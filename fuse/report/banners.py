@@ -77,7 +77,11 @@ def banners(results: Results) -> tuple[Banner, ...]:
 def small_nets(results: Results) -> list[str]:
     """Names of features whose nets a profile made narrower than published, with their width."""
     small = []
-    for name, variants in results.provenance.get("features", {}).items():
+    features = results.provenance.get("features", {})
+    for name, variants in features.items():
+        if name.removesuffix("-outputs") != name and name.removesuffix("-outputs") in features:
+            # The same net, by its own last layer.
+            continue
         widths = [spec.get("width") for spec in variants if isinstance(spec, dict)]
         narrow = [w for w in widths if isinstance(w, (int, float)) and w < 1]
         if narrow:

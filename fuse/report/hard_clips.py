@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.report.tables import ID, NUMBER, TEXT, Head, Table, table
+from mvemo.fuse.report.tables import ID, NUMBER, TEXT, Cell, Head, Table, table
 from mvemo.fuse.report.text import fraction, percent
 from mvemo.fuse.results import ModelResult, Results
 
@@ -52,14 +52,14 @@ def most_often_wrong(results: Results, best: ModelResult) -> tuple[Listing, List
     share = n_wrong / np.maximum(n_valid, 1)
     mean = np.where(valid, np.nan_to_num(truth), 0.0).sum(axis=0) / np.maximum(n_valid, 1)
     order = [int(i) for i in np.lexsort((rows, mean, -share)) if n_wrong[i]]
-    listed = []
+    listed: list[list[str | Cell]] = []
     for i in order[:N_CLIPS]:
         votes = Counter(y_pred[wrong[:, i], i].tolist())
         # Of equally frequent classes the first in class order, so that pages do not vary.
         taken = min(votes, key=lambda c: (-votes[c], c))
         listed.append(
             [
-                results.clip_ids[i],
+                _linked(results, i),
                 results.groups[i],
                 results.classes[int(results.y_true[i])],
                 results.classes[taken],
@@ -93,8 +93,8 @@ def furthest_off(results: Results, best: ModelResult) -> tuple[Listing, Listing]
     worst = rows[np.argsort(-errors[rows], kind="stable")[:N_CLIPS]]
     true = task.label_texts(results.classes, results.y_true[worst])
     predicted = task.label_texts(results.classes, best.y_pred[worst])
-    listed = [
-        [results.clip_ids[i], results.groups[i], y, p, fraction(float(errors[i]), 2)]
+    listed: list[list[str | Cell]] = [
+        [_linked(results, i), results.groups[i], y, p, fraction(float(errors[i]), 2)]
         for i, y, p in zip(worst.tolist(), true, predicted, strict=True)
     ]
     head = [Head("clip", ID), Head("group", ID), Head("true", TEXT), Head("predicted", TEXT)]
@@ -123,6 +123,12 @@ LISTINGS: Mapping[str, Callable[[Results, ModelResult], tuple[Listing, Listing]]
     "most_often_wrong": most_often_wrong,
     "furthest_off": furthest_off,
 }
+
+
+def _linked(results: Results, row: int) -> Cell:
+    """A clip's id, with a link to its file where that is known."""
+    clip_id = results.clip_ids[row]
+    return Cell(clip_id, link=results.media.get(clip_id, ""))
 
 
 def _groups(

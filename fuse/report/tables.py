@@ -33,12 +33,13 @@ CALIBRATION = (("ece", "ECE"), ("brier", "Brier"), ("log_loss", "log loss"))
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, what hovering shows, a small line below, and whether it stands out."""
+    """A cell: its text, what hovering shows, a small line below, whether it stands out, a link."""
 
     text: str
     hint: str = ""
     below: str = ""
     strong: bool = False
+    link: str = ""
 
 
 @dataclass(frozen=True)

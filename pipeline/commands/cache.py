@@ -27,7 +27,7 @@ from mvemo.cache import (
     verify_untrusted,
 )
 from mvemo.cache.imports.arrays import split_source
-from mvemo.manifests import read_manifest
+from mvemo.manifests import Manifest, read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
 from mvemo.pipeline.commands.options import (
@@ -321,6 +321,7 @@ def import_(
           --feature vggish --modality audio
     """
     from mvemo.fuse.models import check_feature_name
+    from mvemo.pipeline.media_links import manifest_facts
 
     name = choose_spelling(("--feature", name), ("--name", old_name))
     if name is None:
@@ -344,18 +345,24 @@ def import_(
     ]
     values, clip_ids = join_arrays(arrays, rows, id_column=id_column)
     sources = [split_source(file)[0] for file in files] + list(rows)
+    manifest = options["manifest"]
+    clips = None if manifest is None else read_manifest(manifest, media=False)
     imported = import_feature(
         features,
         name,
         modality,
         values,
         clip_ids,
-        table=_clip_table(options["manifest"], features),
+        table=None if clips is None else _clip_table(clips, features),
         settings=ImportSettings(
             sources=sources,
             skip_unknown=options["skip_unknown"],
             replace=options["force"],
-            provenance=facts_of(imported=name, files=[path.name for path in sources]),
+            provenance=facts_of(
+                imported=name,
+                files=[path.name for path in sources],
+                **({} if clips is None else {"manifest": manifest_facts(clips, manifest)}),
+            ),
         ),
     )
     if modality not in MODALITIES:
@@ -371,13 +378,11 @@ def import_(
     click.echo(f"{line}: {features}")
 
 
-def _clip_table(manifest: Path | None, features: Path) -> ClipTable | None:
-    """The clips of a manifest, if one is given."""
+def _clip_table(manifest: Manifest, features: Path) -> ClipTable:
+    """The clips of a manifest."""
     from mvemo.pipeline.clip_tables import imported_clips
 
-    if manifest is None:
-        return None
-    evaluation = imported_clips(read_manifest(manifest, media=False))
+    evaluation = imported_clips(manifest)
     if not features.exists():
         for text in evaluation.notes:
             tell_note(text)

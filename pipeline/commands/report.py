@@ -66,6 +66,7 @@ def report(
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
     from mvemo.fuse.crossval.uncertainty import with_uncertainty
     from mvemo.fuse.report.files import require_other_folder
+    from mvemo.pipeline.media_links import links_of_manifest
 
     require_other_folder(out, files)
 
@@ -84,6 +85,7 @@ def report(
     )
     results = replace(
         results,
+        media={} if clips is None else links_of_manifest(clips, out),
         permuted=any(mark.get("permuted") is True for mark in marks),
         leaky=results.leaky or any(mark.get("leaky") is True for mark in marks),
         provenance={

@@ -127,6 +127,14 @@ def test_narrow_nets_are_named_on_top(results):
     (banner,) = banners(small)
     assert banner.title == "SMALL NETS"
     assert banner.text.startswith("i3d (width 0.0625 of 1) is narrower than the published nets")
+    # Its outputs are of the same net, and name it no second time.
+    again = {**features, "i3d-outputs": [{"width": 0.0625}]}
+    twice = replace(results, provenance={"features": again})
+    assert small_nets(twice) == ["i3d (width 0.0625 of 1)"]
+    alone = {"i3d-outputs": [{"width": 0.0625}]}
+    assert small_nets(replace(results, provenance={"features": alone})) == [
+        "i3d-outputs (width 0.0625 of 1)"
+    ]
 
 
 def test_folds_of_repeats_are_rows_of_their_own(results):

@@ -71,6 +71,19 @@ def test_dimensions_from_import_to_heads_and_comparison(
     assert made["interval"][1] < 0
     assert (tmp_path / "c" / "comparison.txt").read_text() in shown + "\n"
 
+    # A run that was reported from predictions alone is one as any other; a file is none.
+    predictions = tmp_path / "b" / "predictions.csv"
+    told = ["--predictions", predictions, "--task", "regression", "--out", tmp_path / "told"]
+    assert run("mvemo", "report", *told) == 0
+    again = [tmp_path / "a", tmp_path / "told", "--out", tmp_path / "again", "--resamples", "100"]
+    assert run("mvemo", "compare", *again) == 0
+    reported = json.loads((tmp_path / "again" / "comparison.json").read_text())
+    others = next(d for d in reported["differences"] if d["model"] == "made")
+    assert others["interval"] == pytest.approx(made["interval"], abs=1e-12)
+    capsys.readouterr()
+    assert run("mvemo", "compare", tmp_path / "a", predictions) == 2
+    assert f"'mvemo report --predictions {predictions}" in capsys.readouterr().err
+
     arguments = [cache, *settings, "--permute-labels", "--out", tmp_path / "d"]
     assert run("mvemo-cv", *arguments) == 0
     capsys.readouterr()
