@@ -11,7 +11,8 @@ The formats are those of the HDF5 File Format Specification, sections III.E (Glo
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ def read_texts(references: NDArray[np.void], name: str, most: int, read_at: Read
     total = int(references["length"].sum(dtype=np.int64))
     if total > most:
         raise ValueError(f"{name} announces texts of {total:,} bytes, more than the file has")
-    collections: dict[int, tuple[bytes, dict[int, tuple[int, int]]]] = {}
+    collections: dict[int, tuple[bytes, Mapping[int, tuple[int, int]]]] = {}
     texts = []
     for length, place, number in references.ravel().tolist():
         if not length:
@@ -54,11 +55,11 @@ def read_texts(references: NDArray[np.void], name: str, most: int, read_at: Read
             continue
         if place not in collections:
             content = _read_collection(place, name, most, read_at)
-            collections[place] = content, _objects_of(content, name)
+            collections[place] = content, _objects_of(content)
         content, objects = collections[place]
         start, size = objects.get(number, (0, 0))
         if length > size:
-            raise ValueError(f"{name} has a text that is not in the file")
+            raise ValueError(f"the texts of {name} are damaged")
         texts.append(content[start : start + length].decode())
     return texts
 
@@ -74,22 +75,22 @@ def _read_collection(place: int, name: str, most: int, read_at: ReadAt) -> bytes
     raise ValueError(f"the texts of {name} are damaged")
 
 
-def _objects_of(content: bytes, name: str) -> dict[int, tuple[int, int]]:
-    """Number of each object of a collection to the start and size of its data."""
+# Data sets share collections: a cache has some, and hundreds of texts.
+@lru_cache(maxsize=8)
+def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
+    """Number of each object of a collection to the start and size of its data.
+
+    None at all where the collection is damaged.
+    """
     objects: dict[int, tuple[int, int]] = {}
     at, end = _COLLECTION.size, len(content)
     # Less than an object's head is left free at the end.
     while at + _OBJECT.size <= end:
         number, _, _, size = _OBJECT.unpack_from(content, at)
         start = at + _OBJECT.size
-        if number:
-            at = start + (size + 7) // 8 * 8
-            objects[number] = start, size
-        else:
-            # Free space, whose size has its head in it.
-            at += size
-            if size < _OBJECT.size:
-                raise ValueError(f"the texts of {name} are damaged")
-    if at > end:
-        raise ValueError(f"the texts of {name} are damaged")
-    return objects
+        if not number:
+            # Free space, whose size has its head in it, is the last.
+            return objects if at + size == end else {}
+        at = start + (size + 7) // 8 * 8
+        objects[number] = start, size
+    return objects if at <= end else {}
