@@ -58,8 +58,10 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev build/types/mvemo
 	$(BIN)/mypy
 
+# One table, at small sizes; BENCH='--full' for full ones, BENCH='cache heads' for some.
+BENCH ?=
 bench: $(VENV)/.dev
-	for b in bench/bench_*.py; do $(BIN)/python $$b || exit 1; done
+	$(BIN)/python bench $(BENCH)
 
 install: $(VENV)/.extract
 	@echo

@@ -8,10 +8,10 @@ AUC. The loop scores a few resamples, an index list each, and is scaled to all o
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import numpy as np
+from figures import Row, bench_parser, finish
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
 from mvemo.fuse.statistics.bootstrap import bootstrap_multiclass
@@ -47,10 +47,12 @@ def scikit_learn(y_true: np.ndarray, proba: np.ndarray, resamples: Resamples) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=3438)
-    parser.add_argument("--resamples", type=int, default=2000)
+    parser = bench_parser(__doc__)
+    parser.add_argument("--clips", type=int)
+    parser.add_argument("--resamples", type=int)
     chosen = parser.parse_args()
+    chosen.clips = chosen.clips or (600 if chosen.quick else 3438)
+    chosen.resamples = chosen.resamples or (200 if chosen.quick else 2000)
     y_true, proba, groups = make(chosen.clips)
     bootstrap_multiclass(y_true, proba, resample_groups(groups, 20))  # warm up
 
@@ -65,10 +67,9 @@ def main() -> None:
     worst = max(
         float(np.abs(scores[name][:, :FEW] - theirs[i]).max()) for i, name in enumerate(names)
     )
-    print(f"{MODELS} models x {chosen.clips} clips x {chosen.resamples} resamples x 3 scores")
-    print(f"  ours                {ours:8.2f} s")
-    print(f"  scikit-learn loop   {loop:8.0f} s   {loop / ours:.0f} times ours ({FEW} timed)")
-    print(f"  largest difference of a score in a resample: {worst:.1e}")
+    print(f"largest difference of a score in a resample: {worst:.1e}; {FEW} timed of the loop")
+    what = f"bootstrap, {MODELS} models x {chosen.clips:,} clips x {chosen.resamples:,} resamples"
+    finish(chosen, [Row(what, ours, "s", "loop over scikit-learn", loop, loop / ours, ">= 1")])
 
 
 if __name__ == "__main__":

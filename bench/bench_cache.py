@@ -13,9 +13,7 @@ sequences of one descriptor beside them, as `mvemo extract` leaves it (there are
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import os
 import resource
 import subprocess
 import tempfile
@@ -26,6 +24,7 @@ from subprocess import DEVNULL
 
 import h5py
 import numpy as np
+from figures import Row, bench_parser, finish, in_turns
 
 from mvemo.cache import CacheWriter, ClipTable, FeatureSpec, open_cache, verify_cache
 
@@ -58,31 +57,22 @@ def timed(label: str, work: Callable[[], object], size: int) -> float:
     return seconds
 
 
-def compared(what: str, ours: Callable[[], object], theirs: Callable[[], object]) -> None:
-    """The best of some turns of both, wall and processor: `ours` in times of `theirs`."""
-    best = [[np.inf, np.inf], [np.inf, np.inf]]
-    for _ in range(ROUNDS):
-        for side, work in enumerate((ours, theirs)):
-            start, cpu = time.perf_counter(), processor_seconds()
-            work()
-            spent = time.perf_counter() - start, processor_seconds() - cpu
-            best[side] = [min(pair) for pair in zip(best[side], spent, strict=True)]
-    wall, processor = (a / b for a, b in zip(*best, strict=True))
-    print(f"{what}: {wall:.2f} ({1000 * best[0][0]:.0f} ms), processor {processor:.2f}")
-
-
-def processor_seconds() -> float:
-    """Of this process and those that it has waited for."""
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
+def compared(
+    what: str, ours: Callable[[], object], alternative: str, theirs: Callable[[], object], goal: str
+) -> Row:
+    """The best of some turns of both."""
+    (wall, _), (other, _) = in_turns([ours, theirs], ROUNDS)
+    return Row(what, 1000 * wall, "ms", alternative, 1000 * other, wall / other, goal)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--clips", type=int, default=3438)
+    parser = bench_parser(__doc__)
+    parser.add_argument("--clips", type=int)
     parser.add_argument("--folds", type=int, default=6)
-    parser.add_argument("--frames", type=int, default=600)
+    parser.add_argument("--frames", type=int)
     options = parser.parse_args()
+    options.clips = options.clips or (500 if options.quick else 3438)
+    options.frames = options.frames or (150 if options.quick else 600)
     clips = table(options.clips, options.folds)
     draw = np.random.default_rng(0)
     values = {
@@ -164,7 +154,7 @@ def main() -> None:
         timed("open again with nothing to do, and close", resume, size)
         assert verify_cache(cache) == []
         overhead = cache.stat().st_size / size - 1
-        compared("read in times of np.load", read_cache, read_plain)
+        figures = [compared("read all embeddings", read_cache, "np.load", read_plain, "<= 1.5")]
 
         def verify() -> None:
             verify_cache(cache)
@@ -172,17 +162,23 @@ def main() -> None:
         def cat() -> None:
             subprocess.run(["cat", cache], stdout=DEVNULL, check=True)
 
-        compared("verify in times of cat, embeddings", verify, cat)
+        figures.append(compared("verify, embeddings", verify, "cat", cat, "<= 2"))
         with CacheWriter(cache, clips) as writer:
             for clip, medium in zip(clips.clip_ids, media, strict=True):
                 frames = draw.standard_normal((options.frames, MEL.dim), dtype=np.float32)
                 writer.put(MEL, clip, MEL.key(medium), frames)
         assert verify_cache(cache) == []
         cat()
-        compared(f"the same, {cache.stat().st_size / 1e6:.0f} MB with sequences", verify, cat)
-    print(f"write: {ours / slow:.2f} of h5py by rows, {ours / plain:.2f} of np.savez")
-    print(f"read: {reading / reading_slow:.2f} of h5py by rows")
-    print(f"file: {overhead:.1%} above the values; memory while writing: {peak / 1024:.0f} MiB")
+        what = f"verify, {cache.stat().st_size / 1e6:.0f} MB with sequences"
+        figures.append(compared(what, verify, "cat", cat, "<= 2"))
+    print(f"read: {reading / reading_slow:.2f} of h5py by rows; memory: {peak / 1024:.0f} MiB")
+    figures += [
+        Row("write, a row a put", ours, "s", "np.savez", plain, ours / plain),
+        Row("write, a row a put", ours, "s", "h5py by rows", slow, ours / slow),
+        Row("file, beside its values", (1 + overhead) * size / 1e6, "MB", "values alone",
+            size / 1e6, 1 + overhead, "<= 1.05"),
+    ]  # fmt: skip
+    finish(options, figures)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ the faster one.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import av
+from figures import Row, bench_parser, finish
 
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
@@ -43,10 +43,11 @@ def seconds(function: Callable[[], Any]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = bench_parser(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=CLIPS)
-    parser.add_argument("--clips", type=int, default=20)
+    parser.add_argument("--clips", type=int)
     chosen = parser.parse_args()
+    chosen.clips = chosen.clips or (6 if chosen.quick else 20)
     files = sorted(chosen.folder.rglob("*.mp4"))
     if not files:
         print(f"decode: no .mp4 files under {chosen.folder}, nothing to time")
@@ -66,10 +67,22 @@ def main() -> None:
                 best[name] = min(best[name], seconds(lambda side=side, file=file: side(file)))
         for name in sides:
             total[name] += best[name]
-    print(f"decode: {len(files)} clips of {chosen.folder.name}, 32 frames")
-    for name, spent in total.items():
-        ratio = spent / total["bare PyAV"]
-        print(f"  {name:12} {1000 * spent / len(files):7.1f} ms a clip   {ratio:.2f} times bare")
+    spent = {name: 1000 * seconds / len(files) for name, seconds in total.items()}
+    plain = spent.pop("bare PyAV")
+    finish(
+        chosen,
+        [
+            Row(
+                f"decode, {name}, {len(files)} clips",
+                ms,
+                "ms a clip",
+                "bare PyAV",
+                plain,
+                ms / plain,
+            )
+            for name, ms in spent.items()
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ of sound, and clips a second of two processes against one.
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import resource
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import Row, bench_parser, finish
 from threadpoolctl import threadpool_limits
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings, describe
@@ -114,7 +114,7 @@ def timed(function: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def ratios(clips: list[np.ndarray], rounds: int) -> None:
+def ratios(clips: list[np.ndarray], rounds: int) -> list[Row]:
     sides: dict[str, Callable[[np.ndarray], Any]] = {
         "mvemo": lambda y: describe(y, SETTINGS, NAMES),
         "librosa and scipy": composition,
@@ -132,11 +132,16 @@ def ratios(clips: list[np.ndarray], rounds: int) -> None:
                 best[name] = min(best[name], timed(lambda side=side, y=y: side(y)))
         for name in sides:
             total[name] += best[name]
-    for name, spent in total.items():
-        ratio = spent / total["mvemo"]
-        print(f"  {name:18} {1000 * spent / len(clips):7.0f} ms a clip   {ratio:.2f} times mvemo")
     if smile is None:
-        print("  ComParE_2016 LLD   not timed: the package opensmile is not installed")
+        print("ComParE_2016 LLD: not timed, the package opensmile is not installed")
+    ms = {name: 1000 * spent / len(clips) for name, spent in total.items()}
+    ours = ms.pop("mvemo")
+    what = f"describe {len(clips[0]) / SR:g} s of sound"
+    return [
+        Row(what, ours, "ms a clip", f"openSMILE {name}" if "ComParE" in name else name, theirs,
+            theirs / ours, ">= 1")
+        for name, theirs in ms.items()
+    ]  # fmt: skip
 
 
 def peak(banks: FilterBanks, minutes: float) -> float:
@@ -168,12 +173,16 @@ def pool_of(workers: int) -> ProcessPoolExecutor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = bench_parser(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=CLIPS)
-    parser.add_argument("--clips", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clips", type=int)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--rounds", type=int)
     chosen = parser.parse_args()
+    chosen.clips = chosen.clips or (1 if chosen.quick else 2)
+    chosen.seconds = chosen.seconds or (10.0 if chosen.quick else 30.0)
+    chosen.rounds = chosen.rounds or (1 if chosen.quick else 3)
+    minutes = 2.0 if chosen.quick else 10.0
     threadpool_limits(1)
     # First, and each alone: a process begins with the peak of the one that started it.
     with pool_of(1) as pool:
@@ -181,15 +190,15 @@ def main() -> None:
     with pool_of(1) as pool:
         small = pool.submit(peak, banks, 0.01).result()
     with pool_of(1) as pool:
-        large = pool.submit(peak, banks, 10.0).result()
+        large = pool.submit(peak, banks, minutes).result()
     files = sorted(f for f in chosen.folder.rglob("*") if f.suffix in (".mp4", ".ogg", ".wav"))
     files = files[:: max(len(files) // chosen.clips, 1)][: chosen.clips]
     if files:
-        print(f"descriptors: {len(files)} clips of {chosen.folder.name}, {chosen.seconds:g} s")
-        ratios([load(file, chosen.seconds) for file in files], chosen.rounds)
+        rows = ratios([load(file, chosen.seconds) for file in files], chosen.rounds)
     else:
         print(f"descriptors: no media under {chosen.folder}, nothing to compare")
-    print(f"  10 minutes of sound: peak {large:.0f} MiB, {small:.0f} of them for the libraries")
+        rows = []
+    rows.append(Row(f"peak memory of {minutes:g} minutes", large, "MiB", "libraries alone", small))
     rate, spent = {1: 0.0, 2: 0.0}, {1: float("inf"), 2: float("inf")}
     with pool_of(1) as one, pool_of(2) as two:
         for _ in range(chosen.rounds):
@@ -198,8 +207,12 @@ def main() -> None:
                 used = list(pool.map(partial(work, banks), range(8)))
                 rate[workers] = max(rate[workers], 8 / (time.perf_counter() - started))
                 spent[workers] = min(spent[workers], sum(used) / 8)
-    print(f"  two workers: {rate[2] / rate[1]:.2f} times the clips a second of one, {rate[1]:.1f}")
-    print(f"  processor time a clip: {1000 * spent[1]:.0f} ms alone, {1000 * spent[2]:.0f} of two")
+    print(f"processor time a clip: {1000 * spent[1]:.0f} ms alone, {1000 * spent[2]:.0f} of two")
+    rows.append(
+        Row("describe by two workers", rate[2], "clips/s", "one worker", rate[1],
+            rate[2] / rate[1], ">= 1.8")
+    )  # fmt: skip
+    finish(chosen, rows)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from figures import Row, bench_parser, finish
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.parts.base import Net
@@ -66,10 +67,10 @@ def run_side(side: str, name: str, windows: int, rounds: int, threads: int, out:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = bench_parser(__doc__)
     parser.add_argument("--nets", default=",".join(NETS))
-    parser.add_argument("--windows", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--windows", type=int)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -79,7 +80,9 @@ def main() -> None:
             chosen.side, chosen.nets, chosen.windows, chosen.rounds, chosen.threads, chosen.out
         )
         return
-    print(f"embedding: {chosen.windows} windows a step, {chosen.threads} thread(s)")
+    chosen.windows = chosen.windows or (1 if chosen.quick else 4)
+    chosen.rounds = chosen.rounds or (1 if chosen.quick else 3)
+    rows = []
     for name in chosen.nets.split(","):
         found = {}
         for side in SIDES:
@@ -95,10 +98,16 @@ def main() -> None:
         largest = np.abs(expected).max()
         for side, (values, spent) in found.items():
             difference = np.abs(values - expected).max() / largest
-            print(
-                f"  {name:7} {side:11} {1000 * spent:7.0f} ms a window   {plain / spent:5.2f} "
-                f"times plain   difference {difference:.1e} of the largest"
-            )
+            print(f"{name}, {side}: difference {difference:.1e} of the largest")
+            if side == "plain":
+                continue
+            what = f"embed, {name}, {side.removeprefix('mvemo ').replace('mvemo', 'fp32')}"
+            goal = ">= 1.8" if name != "effnet" and side == "mvemo" else ""
+            rows.append(
+                Row(what, 1000 * spent, "ms a window", "plain eager fp32", 1000 * plain,
+                    plain / spent, goal or ">= 1")
+            )  # fmt: skip
+    finish(chosen, rows)
 
 
 if __name__ == "__main__":

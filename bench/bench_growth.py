@@ -116,7 +116,7 @@ def folds(folder: Path, n: int) -> None:
 def heads(folder: Path, n: int) -> None:
     with open_cache(folder / "features.h5") as cache:
         results = evaluate(cache, PLAIN)
-    assert len(results.models) == 3
+    assert len(results.models) >= 3
 
 
 def whole(folder: Path, n: int) -> None:

@@ -10,7 +10,6 @@ processor time. The whole command ``mvemo-cv``, report included, is timed too.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from figures import Row, bench_parser, finish
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -97,10 +97,11 @@ def processor_time(cache: Cache, settings: EvaluationSettings) -> tuple[float, R
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=3438)
+    parser = bench_parser(__doc__)
+    parser.add_argument("--clips", type=int)
     parser.add_argument("--crossfit", action="store_true", help="features of six nets each")
     options = parser.parse_args()
+    options.clips = options.clips or (600 if options.quick else 3438)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.h5"
         make_cache(path, options.clips, options.crossfit)
@@ -138,19 +139,19 @@ def main() -> None:
         abs(theirs_accuracy[m.name] - float(np.mean(m.per_fold["accuracy"])))
         for m in results.models
     )
-    print(
-        f"{options.clips} clips x {sum(DIMS.values())} dimensions, six folds, nine models"
-        f"{', crossfit' if options.crossfit else ''}"
-    )
-    print(f"  evaluate            {ours:7.2f} s")
-    print(f"  scikit-learn loop   {theirs:7.2f} s   {theirs / ours:.1f} times ours")
-    print(f"  mvemo-cv, report too{command:7.2f} s")
-    print(f"  chosen penalties: {chosen / fixed:.2f} times the processor time of fixed ones")
-    print(
-        f"    {whole_chosen / whole_fixed:.2f} times with stack, product, choice of a model and "
-        "temperatures"
-    )
-    print(f"  largest difference in a model's accuracy: {100 * worst:.2f} points")
+    print(f"largest difference in a model's accuracy: {100 * worst:.2f} points")
+    clips = f"{options.clips:,} clips{', crossfit' if options.crossfit else ''}"
+    finish(
+        options,
+        [
+            Row(f"nine models, six folds, {clips}", ours, "s", "loop over scikit-learn", theirs,
+                theirs / ours, ">= 1"),
+            Row("mvemo-cv with its report", command, "s"),
+            Row("penalties chosen, processor", chosen, "s", "fixed ones", fixed, chosen / fixed),
+            Row("the same with stack, product, choice", whole_chosen, "s", "fixed ones",
+                whole_fixed, whole_chosen / whole_fixed),
+        ],
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

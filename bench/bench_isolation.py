@@ -11,12 +11,13 @@ clip takes one.
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
+
+from figures import Row, bench_parser, finish
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "mve"
 ROUNDS = 5
@@ -32,10 +33,11 @@ def cpu_seconds() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = bench_parser(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=CLIPS)
-    parser.add_argument("--clips", type=int, default=40)
+    parser.add_argument("--clips", type=int)
     chosen = parser.parse_args()
+    chosen.clips = chosen.clips or (6 if chosen.quick else 40)
     files = sorted(chosen.folder.rglob("*.mp4"))[: chosen.clips]
     if not files:
         print(f"isolation: no .mp4 files under {chosen.folder}, nothing to time")
@@ -87,17 +89,23 @@ def main() -> None:
     start()
     first = time.perf_counter() - started
     each = 1000 * cpu_plain / len(files)
-    print(f"isolation: {len(files)} clips of {chosen.folder.name}, {each:.1f} ms of processor each")
     for name, values in (("wall", ratios), ("processor", cpu_ratios)):
         listed = ", ".join(f"{value:.3f}" for value in values)
-        median = statistics.median(values)
-        print(f"  {name:10} {median:.3f} times decoding in this process ({listed})")
+        print(f"{name:10} {listed} times decoding in this process")
     nothing = [Call("os:getpid", ())] * EMPTY_CALLS
     cpu_started = cpu_seconds()
     assert all(outcome.error is None for outcome in run_calls(nothing, workers=1))
     empty = 1000 * (cpu_seconds() - cpu_started) / EMPTY_CALLS
-    print(f"  a call alone takes {empty:.2f} ms of processor, {empty / each:.2%} of a clip's")
-    print(f"  a new worker and its first clip take {first:.2f} s")
+    ratio = statistics.median(cpu_ratios)
+    what = f"decode {len(files)} clips in a worker, processor"
+    finish(
+        chosen,
+        [
+            Row(what, each * ratio, "ms a clip", "in this process", each, ratio, "<= 1.05"),
+            Row("a call of a worker alone", empty, "ms", "a clip", each, empty / each),
+            Row("a new worker and its first clip", first, "s"),
+        ],
+    )
 
 
 if __name__ == "__main__":

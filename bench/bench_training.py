@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from figures import Row, bench_parser, finish
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -136,8 +137,8 @@ def plain_step(net: Net, raw: Tensor, target: Tensor, lr: float) -> Callable[[],
     return step
 
 
-def bench_net(plan: NetSettings, chosen: argparse.Namespace, device: torch.device) -> str:
-    """A net's line of the table."""
+def bench_net(plan: NetSettings, chosen: argparse.Namespace, device: torch.device) -> list[Row]:
+    """Print a net's line, and give its rows of the common table."""
     batch = plan.train.batch_size
     labels = np.arange(batch) % N_CLASSES
 
@@ -166,23 +167,32 @@ def bench_net(plan: NetSettings, chosen: argparse.Namespace, device: torch.devic
     plain = timed(plain_step(fresh(), raw, torch.from_numpy(labels).to(device), 1e-4), batch,
                   device, chosen.seconds)  # fmt: skip
     share = training.rate * flops / product_flops(device, chosen.precision, 1.0)
-    return (
+    print(
         f"{plan.name:9} {batch:5d} {training.rate:10.1f} {plain.rate:10.1f} "
         f"{training.rate / plain.rate:6.2f} {embedding.rate:10.1f} {flops / 1e9:9.2f} "
-        f"{100 * share:6.1f} {100 * training.busy:6.1f} {training.memory:7.2f}"
+        f"{100 * share:6.1f} {100 * training.busy:6.1f} {training.memory:7.2f}",
+        flush=True,
     )
+    return [
+        Row(f"train {plan.name}, {device.type}, {chosen.precision}", training.rate, "clips/s",
+            "plain eager fp32", plain.rate, training.rate / plain.rate, ">= 1"),
+        Row(f"its arithmetic, {flops / 1e9:.3g} GFLOP a clip", training.rate * flops / 1e9,
+            "GFLOP/s", "a bare matrix product", training.rate * flops / 1e9 / share, share),
+    ]  # fmt: skip
 
 
 def main() -> None:
     cuda = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--nets", default="music1d,music2d,c3d,i3d")
+    parser = bench_parser(__doc__)
+    parser.add_argument("--nets")
     parser.add_argument("--profile", default="paper" if cuda else "demo")
     parser.add_argument("--precision", default="bf16" if cuda else "float32")
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
-    parser.add_argument("--seconds", type=float, default=5.0 if cuda else 2.0)
+    parser.add_argument("--seconds", type=float, default=None)
     parser.add_argument("--compile", action="store_true")
     chosen = parser.parse_args()
+    chosen.seconds = chosen.seconds or (0.5 if chosen.quick else 5.0 if cuda else 2.0)
+    chosen.nets = chosen.nets or ("c3d" if chosen.quick else "music1d,music2d,c3d,i3d")
     device = torch.device(chosen.device)
     torch.backends.cudnn.benchmark = True
     nets = load_settings(chosen.profile).nets
@@ -191,9 +201,11 @@ def main() -> None:
         f"{'net':9} {'batch':>5} {'clips/s':>10} {'plain':>10} {'ratio':>6} {'embed/s':>10} "
         f"{'GFLOP':>9} {'% mm':>6} {'% busy':>6} {'GiB':>7}"
     )
+    rows = []
     for name in chosen.nets.split(","):
-        print(bench_net(nets[name], chosen, device), flush=True)
+        rows += bench_net(nets[name], chosen, device)
     print("% mm: FLOP/s of training beside a bare matrix product; % busy: of wall time")
+    finish(chosen, rows)
 
 
 if __name__ == "__main__":

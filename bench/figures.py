@@ -64,16 +64,16 @@ def bench_parser(text: str) -> argparse.ArgumentParser:
 
 def finish(chosen: argparse.Namespace, rows: Sequence[Row]) -> None:
     """Print a bench's rows, and write them where ``--json`` says."""
-    print("\n".join(table_lines(rows)))
+    print("\n".join(table_lines(rows, judged=not chosen.quick)))
     if chosen.json is not None:
         chosen.json.write_text(json.dumps([asdict(row) for row in rows]), encoding="utf-8")
 
 
-def table_lines(rows: Sequence[Row]) -> list[str]:
-    """An aligned table."""
+def table_lines(rows: Sequence[Row], *, judged: bool) -> list[str]:
+    """An aligned table; `judged` says whether goals are met, which small sizes do not tell."""
     cells = [("measured", "value", "alternative", "its value", "ratio", "goal", "")]
     for row in rows:
-        met = {True: "met", False: "MISSED", None: ""}[row.met]
+        met = {True: "met", False: "MISSED", None: ""}[row.met if judged else None]
         other = "" if math.isnan(row.other) else f"{_number(row.other)} {row.unit}"
         ratio = "" if math.isnan(row.ratio) else f"{row.ratio:.2f}"
         value = f"{_number(row.value)} {row.unit}"
