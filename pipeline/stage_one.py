@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mvemo.cache import CacheWriter
 from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.memory import keep_freed_memory
+from mvemo.extract.training.protocols import TrainingClips, train_nets
+from mvemo.extract.training.ranks import Ranks, current_ranks, joined_ranks
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import write_folds
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.cluster import cluster_backend
+from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.execution import Execution, trainings_of
 from mvemo.pipeline.extract_summary import ExtractSummary, divergence
 from mvemo.pipeline.forecast import long_run_note
 from mvemo.pipeline.input_lengths import longer_clips_note
-from mvemo.pipeline.messages import tell_note
+from mvemo.pipeline.messages import silenced, tell_note
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_plan import ExtractPlan, plan_extract
 from mvemo.pipeline.stage_shard import run_shard
@@ -71,15 +76,28 @@ def run_extract(
     """
     keep_freed_memory()
     execution = execution or Execution()
-    plan = plan_extract(
-        manifest_path,
-        settings,
-        work=work,
-        out=out,
-        root=root,
-        fold_file=fold_file,
-        execution=execution,
-    )
+    with joined_ranks(settings.extract.run.device) as ranks:
+        _refuse_not_together(settings, execution, ranks)
+        if not ranks.first:
+            # The first has read all media, and fetched and made what is missing, after this.
+            ranks.wait()
+        with nullcontext() if ranks.first else silenced():
+            plan = plan_extract(
+                manifest_path,
+                settings,
+                work=work,
+                out=out,
+                root=root,
+                fold_file=fold_file,
+                execution=execution,
+            )
+        if ranks.first:
+            return _run(plan, work, out, execution)
+        return _assist(plan, work, out)
+
+
+def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> ExtractSummary:
+    """`run_extract` of what is planned."""
     warning = long_run_note(plan, work, out)
     if warning:
         tell_note(warning)
@@ -112,6 +130,44 @@ def run_extract(
         notes=(*plan.notes, *extracted.notes),
         work=work,
     )
+
+
+def _refuse_not_together(settings: Settings, execution: Execution, ranks: Ranks) -> None:
+    """Refuse what several processes that train one net cannot do.
+
+    Raises
+    ------
+    BadOption
+        Nothing is trained, or the work is spread in another way, too.
+    """
+    if ranks.count == 1:
+        return
+    if settings.extract.run.protocol == "frozen":
+        raise BadOption("torchrun: nothing is trained under frozen: spread clips with --jobs")
+    if settings.extract.run.compile:
+        raise BadOption("torchrun: nets that several processes train are not compiled: leave "
+                        "extract.compile out")  # fmt: skip
+    if execution.shard or execution.scheduler or execution.jobs > 1:
+        raise BadOption("torchrun: leave --shard, --jobs and --backend out: each spreads the work")
+
+
+def _assist(plan: ExtractPlan, work: Path, out: Path) -> ExtractSummary:
+    """Train every net together with the first rank, which alone writes."""
+    with silenced():
+        media = ClipMedia(plan.manifest, plan.settings, work, plans=plan.nets)
+        stop_workers()
+        run, table = plan.settings.extract.run, plan.evaluation.table
+        for net in plan.nets:
+            if media.absent(NETS[net.name].modality):
+                continue
+            usable = media.usable(net)
+            clips = TrainingClips(plan.manifest, media.digests, usable, table.folds, table.splits)
+            reader = partial(media.batches, view=net.view)
+            # It diverges on all ranks alike, and the first one tells.
+            with suppress(TrainingDiverged):
+                for _ in train_nets(net, clips, run, batches=reader, jobs=work / "nets"):
+                    pass
+    return ExtractSummary(out, len(plan.manifest), tuple(net.name for net in plan.nets), ())
 
 
 @contextmanager
@@ -155,6 +211,7 @@ def _extract(
     tell_device(settings.extract.run)
     notes = _notes_on_length(nets, media, settings)
     features.write_descriptors()
+    current_ranks().wait()
     if spread is not None:
         shared = TaskSettings.of(settings, plan.nets, work, writer.path)
         trainings = trainings_of(nets, settings.extract.run, writer.table.folds)

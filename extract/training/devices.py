@@ -40,6 +40,14 @@ def describe_device(device: torch.device, precision: str) -> str:
     return f"the processor ({threads} thread{'s' * (threads != 1)}), {precision}"
 
 
+def memory_text(device: torch.device) -> str:
+    """A GPU and its memory, as ``the GPU (NVIDIA T4, 15 GiB)``."""
+    if device.type != "cuda":
+        return "this machine"
+    gpu = torch.cuda.get_device_properties(device)
+    return f"the GPU ({gpu.name}, {gpu.total_memory / 2**30:.0f} GiB)"
+
+
 def resolve_precision(precision: str, device: torch.device) -> str:
     """The precision that ``auto`` means on a device.
 

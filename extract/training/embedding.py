@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from mvemo.extract.arrays import F32
+from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.folding import folded
 from mvemo.extract.training.batches import RawBatches, split_rows
-from mvemo.extract.training.devices import autocast
+from mvemo.extract.training.devices import autocast, memory_text
 
 
 @torch.inference_mode()
@@ -42,6 +43,11 @@ def embed_rows(
         row has its place in batches of one shape. A run that was cut off and goes on then
         ends as one that was not.
 
+    Raises
+    ------
+    ExtractError
+        The device's memory is too small for a batch.
+
     Yields
     ------
     The rows of a batch and their embeddings over all windows, float32 (rows,
@@ -58,8 +64,15 @@ def embed_rows(
             raw, where = fill_places(raw, counts, places, shape)
         parts = []
         for windows in torch.split(raw, batch_size):
-            with autocast(device, precision):
-                values = fast.embed(fast.prepare(windows.to(device, non_blocking=True)))
+            try:
+                with autocast(device, precision):
+                    values = fast.embed(fast.prepare(windows.to(device, non_blocking=True)))
+            except torch.OutOfMemoryError:
+                raise ExtractError(
+                    f"{net.name}: the memory of {memory_text(device)} is too small to embed "
+                    f"{len(windows)} windows at once: --set extract.embed_batch=1, or "
+                    "--set extract.device=cpu"
+                ) from None
             parts.append(values.float())
         values = torch.cat(parts)
         values = values[where.to(values.device)]

@@ -62,6 +62,7 @@ def fine_tune(
     """
     trainer = Trainer(net, batches, job)
     run = trainer.resume(folder)
+    trainer.ranks.require_same(run.epoch > 0, f"a saved state of {job.label}")
     if not run.epoch and job.settings.recipe.probe:
         trainer.fit_classifier()
     patience = job.settings.patience
@@ -71,7 +72,7 @@ def fine_tune(
             break
         trainer.run_epoch(epoch, run)
         trainer.check_finite(run)
-        if time.monotonic() - saved_at > STATE_INTERVAL:
+        if trainer.ranks.first and time.monotonic() - saved_at > STATE_INTERVAL:
             folder.save_state(trainer.state(run))
             saved_at = time.monotonic()
         if on_epoch is not None:

@@ -32,6 +32,7 @@ from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.fine_tuning import fine_tune
 from mvemo.extract.training.jobs import Curve, TrainingJob
+from mvemo.extract.training.ranks import current_ranks
 from mvemo.extract.training.recipe import RMSPROP
 from mvemo.extract.training.steps import set_determinism
 from mvemo.manifests import Manifest, inner_split
@@ -268,6 +269,7 @@ def train_nets(
         yield TrainedNet(place(start, device).eval(), spec, {})
         return
     set_determinism(run.deterministic)
+    ranks = current_ranks()
     reader = batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)
     for split in training_splits(settings, clips, run):
         facts = _job_facts(settings, clips, split, run, start)
@@ -275,12 +277,16 @@ def train_nets(
         trained_on = [clips.manifest.clip_ids[row] for row in split.rows]
         net = place(make_net(settings, n_outputs, run)[0], device)
         result = folder.result()
+        ranks.require_same(result is not None, f"the trained {split.label}")
         if result is None:
-            summary = {k: v for k, v in facts.items() if k not in ("clips", "labels", "groups")}
-            folder.begin({**summary, "fold": split.fold, "trained_on": trained_on})
+            if ranks.first:
+                summary = {k: v for k, v in facts.items() if k not in ("clips", "labels", "groups")}
+                folder.begin({**summary, "fold": split.fold, "trained_on": trained_on})
             job = _training_job(settings, clips, split, run)
-            curve = fine_tune(net, reader, job, folder, on_epoch=_labelled(on_epoch, job))
-            folder.finish({k: v.cpu() for k, v in net.state_dict().items()}, curve)
+            with ranks.shared_norms(net):
+                curve = fine_tune(net, reader, job, folder, on_epoch=_labelled(on_epoch, job))
+            if ranks.first:
+                folder.finish({k: v.cpu() for k, v in net.state_dict().items()}, curve)
         else:
             weights, curve = result
             net.load_state_dict(weights)

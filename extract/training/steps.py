@@ -8,11 +8,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.training.augment import augment
-from mvemo.extract.training.devices import autocast
+from mvemo.extract.training.devices import autocast, memory_text
 from mvemo.extract.training.jobs import TrainingJob
 from mvemo.extract.training.losses import Loss
+from mvemo.extract.training.ranks import Ranks
 
 
 class NetLoss(nn.Module):
@@ -49,6 +51,8 @@ class Stepper:
         Of the net's parameters.
     job
         Settings, precision, whether to compile.
+    ranks
+        The processes that share each batch.
 
     Attributes
     ----------
@@ -57,9 +61,15 @@ class Stepper:
     """
 
     def __init__(
-        self, net: Net, loss: Loss, optimizer: torch.optim.Optimizer, job: TrainingJob
+        self,
+        net: Net,
+        loss: Loss,
+        optimizer: torch.optim.Optimizer,
+        job: TrainingJob,
+        ranks: Ranks | None = None,
     ) -> None:
         self.n_parts = 1
+        self._ranks = ranks or Ranks()
         self._net = net
         self._loss = loss
         self._optimizer = optimizer
@@ -69,29 +79,51 @@ class Stepper:
         module = NetLoss(net, loss)
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 
-    def step(self, raw: Tensor, target: Tensor) -> Tensor:
-        """Train on a batch of decoded media; its mean loss before the step, on the device."""
+    def step(self, raw: Tensor, target: Tensor, n_clips: int | None = None) -> Tensor:
+        """Train on a batch of decoded media.
+
+        Parameters
+        ----------
+        raw, target
+            Of this rank's part of the batch.
+        n_clips
+            Of the whole batch; None where it is the part.
+
+        Returns
+        -------
+        The batch's mean loss before the step, on the device.
+
+        Raises
+        ------
+        ExtractError
+            The device's memory is too small for two clips at once.
+        """
+        n_clips = n_clips or len(raw)
         while True:
             try:
-                value, features = self._accumulate(raw, target)
+                value, features = self._accumulate(raw, target, self._ranks.weight(n_clips))
                 break
             except torch.OutOfMemoryError:
                 self._divide(len(raw))
+        self._ranks.add_gradients(self._net.parameters())
+        self._ranks.add(value)
         if self._recipe.clip_norm:
             nn.utils.clip_grad_norm_(self._net.parameters(), self._recipe.clip_norm)
         self._optimizer.step()
-        self._loss.update(features, target)
+        if type(self._loss).update is not Loss.update:
+            features = self._ranks.gather(features, n_clips)
+            self._loss.update(features, self._ranks.gather(target, n_clips))
         self._loss.constrain(self._net.classifier)
         return value
 
-    def _accumulate(self, raw: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of a batch, in as many parts as were found to fit."""
+    def _accumulate(self, raw: Tensor, target: Tensor, weight: float) -> tuple[Tensor, Tensor]:
+        """Gradients of a batch times a weight, in as many parts as were found to fit."""
         self._optimizer.zero_grad(set_to_none=True)
         values, features = [], []
         for part, y in zip(raw.tensor_split(self.n_parts), target.tensor_split(self.n_parts),
                            strict=True):  # fmt: skip
             value, x = self._forward(part.to(self._device, non_blocking=True), y)
-            value = value * (len(part) / len(raw))
+            value = value * (weight * len(part) / len(raw))
             torch.autograd.backward(value)
             values.append(value.detach())
             features.append(x.detach())
@@ -118,9 +150,17 @@ class Stepper:
         """Take half as many clips at once from now on; raises where two are too many."""
         self._optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-        # Batch normalisation cannot work on one clip.
-        if n_clips // (2 * self.n_parts) < 2:
-            raise
+        # Batch normalisation cannot work on one clip, and ranks cannot divide alone what they
+        # normalise together.
+        if n_clips // (2 * self.n_parts) < 2 or self._ranks.count > 1:
+            settings = self._job.settings
+            least = 2 if self._ranks.count == 1 else n_clips
+            raise ExtractError(
+                f"{self._job.label}: the memory of {memory_text(self._device)} is too small to "
+                f"train on {least} clips at once (batch_size is {settings.batch_size}): take a "
+                f"larger GPU, shorter or smaller inputs (nets.{self._net.name}.options), or "
+                "--set extract.device=cpu"
+            ) from None
         self.n_parts *= 2
         warnings.warn(
             f"{self._job.label}: a batch of {n_clips} clips does not fit into the device's memory: "

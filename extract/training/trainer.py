@@ -16,6 +16,7 @@ from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.devices import autocast
 from mvemo.extract.training.jobs import Curve, TrainingJob, TrainingRun, training_batches
 from mvemo.extract.training.losses import make_loss
+from mvemo.extract.training.ranks import current_ranks
 from mvemo.extract.training.recipe import (
     Rates,
     add_to_average,
@@ -53,7 +54,8 @@ class Trainer:
         )
         self.kept = self.loss.fit(torch.from_numpy(job.y_true[list(job.train_rows)]))
         self.loss.to(self.device).constrain(last)
-        self.stepper = Stepper(net, self.loss, self.optimizer, job)
+        self.ranks = current_ranks()
+        self.stepper = Stepper(net, self.loss, self.optimizer, job, self.ranks)
 
     @torch.no_grad()
     def fit_classifier(self) -> None:
@@ -135,6 +137,9 @@ class Trainer:
         job = self.job
         torch.manual_seed(job.seed * 100_003 + epoch)
         order = torch.randperm(len(job.train_rows)).tolist()
+        if not self.ranks.first:
+            # Else all parts of a batch would drop and change the same.
+            torch.manual_seed((job.seed * 100_003 + epoch) * 1009 + self.ranks.number)
         groups = training_batches([job.train_rows[i] for i in order], job.settings.batch_size)
         if job.settings.iterations:
             groups = groups[: job.settings.iterations - job.steps_before(epoch)]
@@ -156,9 +161,10 @@ class Trainer:
         if self.job.settings.recipe.freeze_norm:
             freeze_norms(self.net)
         losses = []
-        for step, (rows, raw) in enumerate(self.batches.ahead(groups), first_step):
+        parts = self.batches.ahead([self.ranks.part(group) for group in groups])
+        for step, (group, (rows, raw)) in enumerate(zip(groups, parts, strict=True), first_step):
             self.rates.set(step)
-            losses.append(self.stepper.step(raw, self.target[list(rows)]))
+            losses.append(self.stepper.step(raw, self.target[list(rows)], len(group)))
         return to_floats(losses)
 
     @torch.no_grad()
@@ -166,15 +172,18 @@ class Trainer:
         """Mean loss and, for classes, accuracy of the net on rows, in evaluation mode."""
         net, loss = self.net, self.loss
         net.eval()
-        totals, n_right = [], []
-        for batch, raw in self.batches.ahead(split_rows(rows, self.job.settings.batch_size)):
+        totals = [torch.zeros((), dtype=torch.float64, device=self.device)]
+        n_right = [totals[0]]
+        own = list(rows)[self.ranks.number :: self.ranks.count]
+        for batch, raw in self.batches.ahead(split_rows(own, self.job.settings.batch_size)):
             target = self.target[list(batch)]
             with autocast(self.device, self.job.precision):
                 x = net.features(net.prepare(raw.to(self.device, non_blocking=True)))
                 totals.append(loss(x, net.classifier, target).double() * len(batch))
                 n_right.append(loss.n_right(x, net.classifier, target))
-        count = max(len(rows), 1)
-        return sum(to_floats(totals)) / count, sum(to_floats(n_right)) / count
+        sums = self.ranks.add(torch.stack([torch.stack(totals).sum(), torch.stack(n_right).sum()]))
+        loss_sum, right_sum = (sums / max(len(rows), 1)).tolist()
+        return loss_sum, right_sum
 
     def check_finite(self, run: TrainingRun) -> None:
         """Raise `TrainingDiverged` once weights are lost, and no earlier ones were kept.

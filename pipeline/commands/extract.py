@@ -125,6 +125,7 @@ def extract(
     execution = _execution(options, force)
 
     with imports_uncollected():
+        from mvemo.extract.training.ranks import assists
         from mvemo.pipeline.stage_one import run_extract
 
     folds = options["folds"]
@@ -142,7 +143,8 @@ def extract(
         fold_file=folds if isinstance(folds, Path) else None,
         execution=execution,
     )
-    click.echo(summary.text())
+    if not assists():
+        click.echo(summary.text())
     return 1 if strict and summary.failures else 0
 
 

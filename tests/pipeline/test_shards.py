@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -137,3 +139,37 @@ def test_what_is_no_shard_is_refused(
 ) -> None:
     assert extract(sounds, "frozen", tmp_path, f"--shard={text}") == 2
     assert "--shard" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_the_slurm_script_gives_each_job_of_an_array_its_shard(
+    sounds: Sounds, whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # In place of the program: keeps what it is called with, which then runs here.
+    program = tmp_path / "mvemo"
+    program.write_text('#!/bin/bash\nprintf "%s\\0" "$OMP_NUM_THREADS" "$@" > "$CALLED"\n')
+    program.chmod(0o755)
+    script = Path(__file__).parents[2] / "docs" / "slurm-array.sh"
+    out = tmp_path / "my features.h5"
+    called = tmp_path / "called"
+    for number in ("1", "2"):
+        variables = {
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "CALLED": str(called),
+            "SLURM_ARRAY_TASK_ID": number,
+            "SLURM_ARRAY_TASK_COUNT": "2",
+            "SLURM_CPUS_PER_TASK": "3",
+            "WORK": str(whole["frozen"]),
+        }
+        command = ["bash", str(script), str(sounds.manifest), str(out), *sounds.frozen]
+        subprocess.run(command, env=variables, check=True)
+        threads, *arguments, _ = called.read_text().split("\0")
+        assert threads == "3"
+        assert arguments[arguments.index("--shard") + 1] == f"{number}/2"
+        assert run("mvemo", *arguments) == 0
+    assert run("mvemo", "cache", "merge", f"{out}.shards", "--out", out) == 0
+    assert digest(out) == digest(whole["frozen"] / "features.h5")
+    alone = subprocess.run(
+        ["bash", str(script), "m.csv", "f.h5"], capture_output=True, text=True, check=False
+    )
+    assert alone.returncode != 0
+    assert "run it as an array" in alone.stderr

@@ -1,0 +1,244 @@
+"""Several processes that train one net together, as ``torchrun`` starts them.
+
+Each computes its part of every batch; gradients, and the statistics of batch normalisation,
+are those of the whole batch. So all ranks hold the same weights after each step, and the net
+is the one that one process would train, but for the order of sums and for what is drawn at
+random (dropout, augmentation, mixup).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mvemo.extract.errors import BadSetting, ExtractError
+
+T = TypeVar("T")
+
+# What torchrun tells each process.
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# The first rank reads media and embeds clips while the others wait.
+_PATIENCE = timedelta(days=30)
+
+
+class Ranks:
+    """Which of several processes this is, and what they do together.
+
+    Parameters
+    ----------
+    number
+        From 0; the first writes.
+    count
+        How many there are.
+
+    Examples
+    --------
+    >>> [Ranks(number, 2).part([5, 6, 7]) for number in (0, 1)]
+    [[5, 6], [7]]
+    """
+
+    def __init__(self, number: int = 0, count: int = 1) -> None:
+        self.number = number
+        self.count = count
+
+    @property
+    def first(self) -> bool:
+        """Whether this one writes."""
+        return self.number == 0
+
+    def part(self, batch: Sequence[T]) -> list[T]:
+        """This rank's part of a batch; all of it where there are fewer clips than ranks."""
+        start, stop = self._bounds(len(batch))
+        return list(batch[start:stop])
+
+    def weight(self, n_clips: int) -> float:
+        """Of this rank's mean loss in that of a whole batch: the ranks' weights add up to 1."""
+        if n_clips < self.count:
+            return 1 / self.count
+        start, stop = self._bounds(n_clips)
+        return (stop - start) / n_clips
+
+    def _bounds(self, n_clips: int) -> tuple[int, int]:
+        if n_clips < self.count:
+            return 0, n_clips
+        least, more = divmod(n_clips, self.count)
+        start = self.number * least + min(self.number, more)
+        return start, start + least + (self.number < more)
+
+    def add(self, value: Tensor) -> Tensor:
+        """The sum over all ranks, in place."""
+        if self.count > 1:
+            dist.all_reduce(value)
+        return value
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Put the sum of all ranks' gradients into each parameter's."""
+        if self.count == 1:
+            return
+        # One message: a parameter without a gradient on one rank may have one on another.
+        used = [p for p in parameters if p.requires_grad]
+        flat = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in used]
+        )
+        dist.all_reduce(flat)
+        for p, values in zip(used, torch.split(flat, [p.numel() for p in used]), strict=True):
+            p.grad = values.view(p.shape).clone(memory_format=torch.preserve_format)
+
+    def gather(self, rows: Tensor, n_clips: int) -> Tensor:
+        """The rows of all ranks' parts of a batch, in the batch's order."""
+        if self.count == 1 or n_clips < self.count:
+            return rows
+        start, stop = self._bounds(n_clips)
+        whole = rows.new_zeros((n_clips, *rows.shape[1:]))
+        whole[start:stop] = rows
+        return self.add(whole)
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def require_same(self, found: bool, what: str) -> None:
+        """Refuse ranks of which some found something that others did not.
+
+        Raises
+        ------
+        ExtractError
+            So it is.
+        """
+        device = "cuda" if self.count > 1 and dist.get_backend() == "nccl" else "cpu"
+        if self.add(torch.tensor(int(found), device=device)).item() not in (0, self.count):
+            raise ExtractError(
+                f"{what} is there for some processes and not for others: the working folder "
+                "(--work) must be one that all of them share"
+            )
+
+    @contextmanager
+    def shared_norms(self, net: nn.Module) -> Iterator[None]:
+        """Within it, batch normalisation has the statistics of all ranks' clips."""
+        norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        if self.count == 1:
+            norms = []
+        for module in norms:
+            module.forward = partial(_normalise, module)  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            for module in norms:
+                del module.forward
+
+
+_ALONE = Ranks()
+_current = _ALONE
+
+
+def current_ranks() -> Ranks:
+    """Those that this process is one of; one alone where `joined_ranks` does not say more."""
+    return _current
+
+
+def started_together(environment: Mapping[str, str] | None = None) -> bool:
+    """Whether this process was started as one of several, as ``torchrun`` does."""
+    environment = os.environ if environment is None else environment
+    return all(name in environment for name in _VARIABLES) and environment["WORLD_SIZE"] != "1"
+
+
+def assists() -> bool:
+    """Whether this process only trains along with the first one."""
+    return started_together() and os.environ["RANK"] != "0"
+
+
+@contextmanager
+def joined_ranks(device: str) -> Iterator[Ranks]:
+    """Within it, nets are trained together with the processes that were started with this one.
+
+    Parameters
+    ----------
+    device
+        As in the settings: on CUDA each process of a machine takes a GPU of its own.
+
+    Raises
+    ------
+    BadSetting
+        There are more processes than GPUs on this machine.
+    """
+    global _current
+    if not started_together():
+        yield _ALONE
+        return
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if cuda:
+        local, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= n_gpus:
+            raise BadSetting(
+                f"process {local + 1} on this machine has no GPU, there are {n_gpus}: torchrun "
+                f"--nproc-per-node {n_gpus}"
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+    _current = Ranks(dist.get_rank(), dist.get_world_size())
+    try:
+        yield _current
+    finally:
+        _current = _ALONE
+        dist.destroy_process_group()
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all ranks; each one's gradient is the sum of all ranks' gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _normalise(module: Any, x: Tensor) -> Tensor:
+    """Batch normalisation (Ioffe & Szegedy 2015) by the mean and variance of all ranks' clips."""
+    if not module.training:
+        return functional.batch_norm(
+            x, module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps
+        )
+    total: Any = _Sum.apply
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    shape = [1, -1, *[1] * (x.ndim - 2)]
+    full = x.float()
+    count = torch.tensor(float(x.numel() // x.shape[1]), device=x.device)
+    dist.all_reduce(count)
+    mean: Tensor = total(full.sum(axes)) / count
+    centred = full - mean.view(shape)
+    variance: Tensor = total(centred.square().sum(axes)) / count
+    _note_statistics(module, mean.detach(), variance.detach() * count / (count - 1))
+    y: Tensor = centred * torch.rsqrt(variance + module.eps).view(shape)
+    if module.weight is not None:
+        y = y * module.weight.view(shape) + module.bias.view(shape)
+    return y.to(x.dtype)
+
+
+@torch.no_grad()
+def _note_statistics(module: Any, mean: Tensor, variance: Tensor) -> None:
+    """Move the running statistics as torch does; the variance is the unbiased one."""
+    if module.running_mean is None:
+        return
+    module.num_batches_tracked += 1
+    share = module.momentum
+    if share is None:
+        share = 1 / float(module.num_batches_tracked)
+    module.running_mean.lerp_(mean.to(module.running_mean.dtype), share)
+    module.running_var.lerp_(variance.to(module.running_var.dtype), share)

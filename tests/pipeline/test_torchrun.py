@@ -1,0 +1,116 @@
+"""Two processes train each net together, over gloo on the CPU: the net that one would train."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from spread_samples import extract, make_sounds
+from stage_samples import run
+
+from mvemo.cache import open_cache
+
+# What torchrun states of its second process.
+SECOND = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}
+# Of the largest value: sums are taken in another order.
+TOLERANCE = 1e-4
+# Nothing is drawn at random; `rnn` has batch normalisation. A last batch of one clip, and rates
+# at which weights move far.
+MORE = (
+    "nets.music1d.options={seconds=0.5, dropout=0.0}",
+    "nets.rnn.options={dropout=0.0}",
+    "nets.music1d.epochs=3",
+    "nets.rnn.epochs=3",
+    "nets.music1d.batch_size=3",
+    "nets.rnn.batch_size=3",
+    "nets.music1d.optimizer=sgd",
+    "nets.rnn.optimizer=sgd",
+    "nets.music1d.lr=0.3",
+    "nets.rnn.lr=0.3",
+)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_nets_that_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sounds = make_sounds(tmp_path)
+    options = [*sounds.trained, *(part for value in MORE for part in ("--set", value))]
+    two = ["extract", str(sounds.manifest), "--work", str(tmp_path / "two"), *options]
+    for name, value in {**SECOND, "MASTER_PORT": str(free_port())}.items():
+        monkeypatch.setenv(name, value)
+    command = [sys.executable, "-m", "mvemo.pipeline", *two]
+    second = subprocess.Popen(
+        command, env=dict(os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert run("mvemo", *two) == 0
+    said, errors = second.communicate()
+    assert second.returncode == 0, errors
+    # One writes, and one tells.
+    assert said == ""
+    assert "Traceback" not in errors
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name)
+    assert run("mvemo", "extract", sounds.manifest, "--work", tmp_path / "one", *options) == 0
+    with (
+        open_cache(tmp_path / "one" / "features.h5") as one,
+        open_cache(tmp_path / "two" / "features.h5") as other,
+    ):
+        assert one.names() == other.names()
+        for spec in one.specs:
+            if spec.kind == "sequence":
+                continue
+            alone, present = one.vectors(spec.name, spec.fold)
+            together, _ = other.vectors(spec.name, spec.fold)
+            scale = np.abs(alone[present]).max()
+            assert np.abs(alone - together)[present].max() < TOLERANCE * scale
+        for name, curve in one.curves.items():
+            np.testing.assert_allclose(
+                other.curves[name]["train_loss"], curve["train_loss"], rtol=1e-3
+            )
+            # It learned: the same was not only the start.
+            assert curve["train_loss"][0] != curve["train_loss"][-1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "said"),
+    [
+        ("frozen", (), "nothing is trained under frozen"),
+        ("trained", ("--jobs", 2), "leave --shard, --jobs and --backend out"),
+    ],
+)
+def test_what_processes_cannot_do_together_is_refused(
+    kind: str,
+    options: tuple[object, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from mvemo.pipeline import stage_one
+
+    sounds = make_sounds(tmp_path)
+
+    class Together(stage_one.Ranks):
+        def __enter__(self) -> Together:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(stage_one, "joined_ranks", lambda device: Together(0, 2))
+    assert extract(sounds, kind, tmp_path / "work", *options) == 2
+    assert said in capsys.readouterr().err.strip().splitlines()[-1]
