@@ -17,6 +17,7 @@ from mvemo.cache.spec import (
     check_modality,
     content_digest,
     digest_of,
+    in_half_precision,
 )
 from mvemo.cache.storage.opening import SCHEMA
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
@@ -61,6 +62,7 @@ __all__ = [
     "export_cache",
     "failures_by_reason",
     "import_feature",
+    "in_half_precision",
     "join_arrays",
     "merge_caches",
     "open_cache",

@@ -92,9 +92,10 @@ def vector_blocks(
 
 def _read_rows(piece: Piece, spec: FeatureSpec, frames: Ints | Bools, rows: slice) -> F32:
     """float32 (rows, dim), of a file's vectors or of all frames of its sequences."""
-    return piece.read(
+    values = piece.read(
         spec, lambda item: values_array(item, spec, frames).read(rows.start, rows.stop)
     )
+    return values.astype("<f4", copy=False)
 
 
 def read_sequence(piece: Piece, index: Index, i: int, rows: slice) -> F32:

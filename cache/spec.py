@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,12 @@ Kind = Literal["vector", "sequence", "outputs"]
 Protocol = Literal["none", "frozen", "crossfit", "shared", "holdout", "imported"]
 # Those whose nets were trained on the clips themselves.
 TRAINED: tuple[Protocol, ...] = ("crossfit", "shared", "holdout")
+
+# Parameter of sequences that are stored as float16.
+STORAGE = "storage"
+# Of float16: largest number, relative error by rounding, and absolute error of numbers too small
+# for that (IEEE 754-2008, table 3.5: 11 bits of precision, least exponent -14).
+HALF_LARGEST, HALF_RELATIVE, HALF_ABSOLUTE = 65504.0, 2.0**-11, 2.0**-25
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,12 @@ class FeatureSpec:
     protocol: Protocol = "none"
     fold: int | None = None
     trained_on: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def dtype(self) -> str:
+        """Of the stored values, ``<f4`` or ``<f2``; readers give float32 of both."""
+        half = self.kind == "sequence" and self.params.get(STORAGE) == "float16"
+        return "<f2" if half else "<f4"
 
     @cached_property
     def digest(self) -> str:
@@ -129,6 +141,18 @@ def check_modality(name: str) -> None:
             "letters, digits, '-' and '_', as lyrics"
             + (f"; {', '.join(_RESERVED)} mean something else" if name in _RESERVED else "")
         )
+
+
+def in_half_precision(spec: FeatureSpec) -> FeatureSpec:
+    """A sequence stored as float16: another feature, with keys of its own.
+
+    Examples
+    --------
+    >>> spec = FeatureSpec("mel", "audio", "sequence", 128, "mel", 1, params={"sr": 22050})
+    >>> in_half_precision(spec).dtype, in_half_precision(spec).digest == spec.digest
+    ('<f2', False)
+    """
+    return replace(spec, params={**spec.params, STORAGE: "float16"})
 
 
 def digest_of(value: Any) -> str:

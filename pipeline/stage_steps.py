@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache import CacheWriter, FeatureSpec, RowWriter
+from mvemo.cache import CacheWriter, FeatureSpec, RowWriter, in_half_precision
 from mvemo.cache.spec import TRAINED
 from mvemo.extract.arrays import I64, Mask
-from mvemo.extract.descriptors import descriptor_spec
+from mvemo.extract.descriptors import TIMES, descriptor_spec
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings, RunSettings
@@ -108,6 +108,9 @@ class FeatureWriter:
             return
         for name in self._settings.extract.descriptors:
             spec = descriptor_spec(name, self._settings.descriptors)
+            # Seconds need more digits.
+            if self._settings.extract.sequence_dtype == "float16" and name not in TIMES:
+                spec = in_half_precision(spec)
             keys = self._keys(spec, self._media.described)
             for clip_id in keys.keys() - self._writer.current(spec, keys):
                 values = self._media.sequence(clip_id, name)

@@ -32,7 +32,7 @@ def values_checksum(*blocks: F32) -> xxhash.xxh3_128:
     """
     state = xxhash.xxh3_128()
     for block in blocks:
-        state.update(np.ascontiguousarray(block, dtype="<f4").data.cast("B") if block.size else b"")
+        state.update(np.ascontiguousarray(block).data.cast("B") if block.size else b"")
     return state
 
 

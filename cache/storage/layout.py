@@ -16,7 +16,8 @@
         keys         bytes (clips,), empty where missing
         checksums    uint8 (clips, 16), zero where missing
         values       vector: float32 (clips, dim), NaN rows where missing
-                     sequence: float32 (all frames, dim), clips one after the other
+                     sequence: float32 (all frames, dim), clips one after the other; or
+                     float16, with attributes largest_relative_error and largest_absolute_error
         offsets      sequence alone: int64 (clips + 1,), rows of `values`
         trained_on   bool (clips,); trained_on_others: ids that are not in `clips`
     /failures              clips, stages, reasons; cleared (in shards alone True);
@@ -43,7 +44,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mvemo.cache.spec import FeatureSpec, Kind, check_modality
+from mvemo.cache.spec import HALF_ABSOLUTE, HALF_RELATIVE, FeatureSpec, Kind, check_modality
 from mvemo.cache.storage.encoding import CHECKSUM, curves_from_json, text_checksum, to_json
 from mvemo.cache.storage.plain import PlainArray, array_of, attribute, part, texts_of
 from mvemo.cache.table import ClipTable
@@ -308,13 +309,16 @@ def read_feature(
 def values_array(group: Any, spec: FeatureSpec, frames: Ints | Bools) -> PlainArray:
     """The values of a feature, not read yet; ValueError where type or shape are others."""
     rows = int(frames.sum()) if spec.kind == "sequence" else len(frames)
-    return array_of(group, "values", "<f4", (rows, spec.dim))
+    return array_of(group, "values", spec.dtype, (rows, spec.dim))
 
 
 def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     """Write all of a feature but `values`."""
     spec = index.spec
     group.attrs["digest"] = spec.digest
+    if spec.dtype == "<f2":
+        group.attrs["largest_relative_error"] = HALF_RELATIVE
+        group.attrs["largest_absolute_error"] = HALF_ABSOLUTE
     if index.n_trained_on:
         group.attrs["n_trained_on"] = index.n_trained_on
     write_text(group, "spec", spec_to_json(spec))

@@ -21,7 +21,7 @@ class Scan:
     Parameters
     ----------
     values
-        float32 (rows, dim).
+        float32 or float16 (rows, dim).
     into
         Where to keep them, of the same shape; None to forget them.
     """
@@ -35,8 +35,9 @@ class Scan:
         """Which rows, their values until the next block, and whether each is finite."""
         n, dim = self._values.shape
         step = max(1, STEP // (4 * dim))
+        half = self._values.dtype.itemsize == 2
         into = self._into
-        block = np.empty((min(step, n), dim), "<f4") if into is None else into[:step]
+        block = np.empty((min(step, n), dim), self._values.dtype) if into is None else into[:step]
         # A power of two that keeps a sum of the largest numbers finite: a sum is finite where
         # all its terms are, and ten times as fast as looking at each.
         weights = np.full(dim, 2.0 ** -dim.bit_length(), np.float32)
@@ -46,7 +47,7 @@ class Scan:
             self._values.read_into(part, start)
             self._state.update(part.data.cast("B"))
             with np.errstate(all="ignore"):
-                yield rows, part, np.isfinite(part @ weights)
+                yield rows, part, np.isfinite((part.astype("<f4") if half else part) @ weights)
 
     def checksum(self) -> str:
         """`values_checksum` of the blocks so far, as hexadecimal."""

@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 
 from mvemo.cache.errors import BadCache
-from mvemo.cache.spec import FeatureSpec, Kind, check_modality
+from mvemo.cache.spec import HALF_LARGEST, FeatureSpec, Kind, check_modality
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32
 from mvemo.manifests.labels import label_kind
@@ -97,4 +97,12 @@ def checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:
         )
     if not np.isfinite(array).all():
         raise BadCache(f"{where}: NaN or infinite values: keep a failure instead")
+    if spec.dtype == "<f2":
+        largest = float(np.abs(array).max())
+        if largest > HALF_LARGEST:
+            raise BadCache(
+                f"{where}: {largest:.6g} is beyond float16's {HALF_LARGEST:g}: store it as float32"
+            )
+        # As it will be read, so that its checksum is of that.
+        array = array.astype("<f2")
     return np.array(array, dtype="<f4", order="C")

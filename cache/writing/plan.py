@@ -60,7 +60,7 @@ class Plan:
         values = 0
         for feature in self.features.values():
             rows = n if feature.spec.kind != "sequence" else int(feature.frames.sum())
-            values += 4 * feature.spec.dim * rows
+            values += np.dtype(feature.spec.dtype).itemsize * feature.spec.dim * rows
         curves = sum(len(s) for curve in self.curves.values() for s in curve.values())
         texts = len(json.dumps(self.provenance, default=str))
         texts += sum(len(reason.text if reason else "") + 300 for reason in self.failures.values())
@@ -150,7 +150,7 @@ def _write_sequences(item: Any, plan: Plan, digest: str) -> str:
     """Write ``values``; returns their checksum."""
     feature = plan.features[digest]
     total, dim = int(feature.frames.sum()), feature.spec.dim
-    values = item.create_dataset("values", shape=(total, dim), dtype="<f4")
+    values = item.create_dataset("values", shape=(total, dim), dtype=feature.spec.dtype)
     start = 0
     corrupt: list[int] = []
     checksum = values_checksum()
@@ -162,7 +162,8 @@ def _write_sequences(item: Any, plan: Plan, digest: str) -> str:
             row = np.empty((0, dim), np.float32)
         if row.shape == (frames, dim) and _sound(plan, feature, i, row):
             values[start : start + frames] = row
-            checksum.update(np.ascontiguousarray(row, dtype="<f4").data.cast("B"))
+            stored = np.ascontiguousarray(row, dtype=feature.spec.dtype)
+            checksum.update(stored.data.cast("B"))
         else:
             corrupt.append(i)
         start += frames

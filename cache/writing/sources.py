@@ -146,7 +146,7 @@ class FileSource:
 
     def sequence(self, digest: str, row: int) -> F32:
         start, stop = self._starts[digest][row : row + 2]
-        frames: F32 = self._values(digest)[int(start) : int(stop)]
+        frames: F32 = self._values(digest)[int(start) : int(stop)].astype("<f4", copy=False)
         return frames
 
     def _values(self, digest: str) -> Any:

@@ -3,7 +3,7 @@
 Nothing here needs torch: workers that describe clips stay small.
 """
 
-from mvemo.extract.descriptors.describe import DESCRIPTORS, describe, descriptor_spec, dim_of
+from mvemo.extract.descriptors.describe import DESCRIPTORS, TIMES, describe, descriptor_spec, dim_of
 from mvemo.extract.descriptors.settings import DescriptorSettings
 
-__all__ = ["DESCRIPTORS", "DescriptorSettings", "describe", "descriptor_spec", "dim_of"]
+__all__ = ["DESCRIPTORS", "TIMES", "DescriptorSettings", "describe", "descriptor_spec", "dim_of"]

@@ -110,8 +110,8 @@ _DESCRIPTORS = {
     ),
     "chroma": _Descriptor(lambda s: 12, (), lambda b: chroma(b.power, b.banks.chroma)),
 }
-_TIMES = ("times", "spectrogram_times")
-DESCRIPTORS = (*_DESCRIPTORS, *_TIMES)
+TIMES = ("times", "spectrogram_times")
+DESCRIPTORS = (*_DESCRIPTORS, *TIMES)
 
 
 def dim_of(name: str, settings: DescriptorSettings) -> int:
@@ -128,7 +128,7 @@ def dim_of(name: str, settings: DescriptorSettings) -> int:
     (64, 8)
     """
     _check_name(name)
-    return 1 if name in _TIMES else _DESCRIPTORS[name].dim(settings.framed(name))
+    return 1 if name in TIMES else _DESCRIPTORS[name].dim(settings.framed(name))
 
 
 def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
@@ -148,7 +148,7 @@ def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
     ['f0_max', 'f0_min', 'f0_threshold']
     """
     _check_name(name)
-    deciding = _FRAMING + (() if name in _TIMES else _DESCRIPTORS[name].settings)
+    deciding = _FRAMING + (() if name in TIMES else _DESCRIPTORS[name].settings)
     return FeatureSpec(
         name=name,
         modality="audio",
