@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -148,6 +149,7 @@ def _told_once(provenance: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
+@functools.cache
 def _environment() -> jinja2.Environment:
     """The templates, with all text escaped and no name forgotten."""
     import jinja2

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -31,7 +34,19 @@ TINY = (
 
 def tiny_demo(folder: Path, clips_per_class: int = 2) -> Manifest:
     """Two clips a class, one second each, each a group of its own."""
-    return make_demo(folder, clips_per_class=clips_per_class, clips_per_group=1, seconds=1.0)
+    _, manifest = _demo_of(clips_per_class)
+    shutil.copytree(manifest.root, folder, dirs_exist_ok=True)
+    return replace(manifest, root=folder)
+
+
+@functools.cache
+def _demo_of(clips_per_class: int) -> tuple[TemporaryDirectory[str], Manifest]:
+    """A folder that is removed at the end, and the set in it: encoding takes longest."""
+    folder = TemporaryDirectory()
+    manifest = make_demo(
+        folder.name, clips_per_class=clips_per_class, clips_per_group=1, seconds=1.0
+    )
+    return folder, manifest
 
 
 def tiny_settings(*more: str) -> list[str]:

@@ -50,7 +50,7 @@ def test_all_outputs_say_what_to_use_and_to_expect(chosen):
 
 
 def test_labels_of_a_fold_have_no_part_in_its_choice(tmp_path):
-    table = make_table(n=60)
+    table = make_table(n=60, k=3)
     vectors = [(spec(name, 12), features(table, name)) for name in ("music1d", "c3d")]
     results = []
     for shift in (0, 1):

@@ -221,7 +221,7 @@ def test_tests_repeats_and_learning_curves_of_tags_and_values(task, tmp_path):
 
 
 def test_repeats_on_shuffled_labels_are_scored_on_their_own(tmp_path):
-    path = frozen_cache(tmp_path / "f.h5", make_table(n=240), strength=2.0)
+    path = frozen_cache(tmp_path / "f.h5", make_table(n=240, k=3), strength=2.0)
     models = ["music1d", "c3d+music1d", "integrated"]
     runs = [run(path, models=models, seed=seed, permute_labels=True) for seed in range(4)]
     assert (runs[0].y_true != runs[1].y_true).any()
@@ -237,7 +237,7 @@ def test_repeats_on_shuffled_labels_are_scored_on_their_own(tmp_path):
 
 @pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
 def test_the_stack_has_a_temperature_too(make, tmp_path):
-    path = make(tmp_path / "f.h5", make_table(n=180))
+    path = make(tmp_path / "f.h5", make_table(n=180, k=3))
     results = run(path, stacked=True, temperature=True)
     for model in results.models:
         assert model.calibration["temperature"] > 0
@@ -369,7 +369,7 @@ def test_what_a_fallback_of_a_stack_predicts_is_decided_by_its_own_thresholds(tm
 
 
 def test_class_scores_are_means_over_repeats(tmp_path):
-    path = frozen_cache(tmp_path / "f.h5", make_table(n=180), strength=0.5)
+    path = frozen_cache(tmp_path / "f.h5", make_table(n=180, k=3), strength=0.5)
     runs = [run(path, models=["integrated"], seed=seed) for seed in (0, 1)]
     results = with_repeats(runs[0], runs[1:])
     held = metrics_dict(results)["models"]["integrated"]

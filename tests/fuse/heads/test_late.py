@@ -33,7 +33,7 @@ def by_name(results):
 def make_cache(path, task, *, n=120, missing=None, noise=3.0):
     missing = missing or {}
     if task == "multiclass":
-        return frozen_cache(path, make_table(n=n), missing=missing, strength=1.0)
+        return frozen_cache(path, make_table(n=n, k=3), missing=missing, strength=1.0)
     return output_cache(path, output_table(task, n=n), names=FOUR, missing=missing, noise=noise)
 
 
@@ -96,7 +96,7 @@ def test_it_is_better_than_its_bases_and_at_chance_without_labels(task, tmp_path
 )
 def test_no_label_of_a_fold_has_a_say_in_it(task, balanced, tmp_path):
     multiclass = task == "multiclass"
-    table = make_table(n=60) if multiclass else output_table(task, n=60)
+    table = make_table(n=60, k=3) if multiclass else output_table(task, n=60)
     changed = table.labels.copy()
     test = table.folds == 0
     changed[test] = (changed[test] + 1) % 6 if multiclass else 1 - changed[test]

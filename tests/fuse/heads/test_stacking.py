@@ -35,7 +35,7 @@ def test_the_bases_are_the_four_fusions_of_one_feature_each():
 
 
 def test_inner_folds_hold_only_training_clips_and_whole_groups():
-    table = make_table(n=60)
+    table = make_table(n=60, k=3)
     clips = Clips(task_of("multiclass"), np.asarray(table.labels), table.groups, table.folds, 6)
     inner = clips.inner_folds(2, 3)
     assert (inner[table.folds == 2] == -1).all()
@@ -46,7 +46,7 @@ def test_inner_folds_hold_only_training_clips_and_whole_groups():
 
 @pytest.mark.parametrize("make", [frozen_cache, crossfit_cache])
 def test_the_stack_is_honest(tmp_path, make):
-    path = make(tmp_path / "f.h5", make_table(n=240), strength=1.5)
+    path = make(tmp_path / "f.h5", make_table(n=240, k=3), strength=1.5)
     results = run(path, stacked=True)
     stack = results.models[-1]
     assert stack.name == STACKED
@@ -112,7 +112,7 @@ def test_choosing_the_penalty_looks_at_inner_folds_alone(tmp_path):
 
 
 def test_class_weights_make_rare_classes_count(tmp_path):
-    table = make_table(n=240)
+    table = make_table(n=240, k=3)
     from dataclasses import replace
 
     labels = np.where(np.arange(240) < 24, 1, 0)
