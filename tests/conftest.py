@@ -109,23 +109,26 @@ def _renderers(drawing: ModuleType) -> tuple[Callable[[Figure], str], Callable[[
     return drawing.render_svg, drawing.render_png
 
 
-# Those of most processor time: with the last of them at the end, one worker waits for another.
+# Those of most processor time, most first: with one of them at the end, a worker waits.
 LONG_FILES = (
-    "test_stage_one.py",
     "test_study_commands.py",
-    "test_late.py",
-    "test_pretrained.py",
+    "test_stage_one.py",
     "test_out_of_fold.py",
+    "test_late.py",
     "test_stage_two.py",
-    "test_protocol_studies.py",
-    "test_predict.py",
+    "test_pretrained.py",
+    "test_torchvision_video.py",
     "test_leak.py",
+    "test_protocol_studies.py",
     "test_make.py",
+    "test_predict.py",
+    "test_merge.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+    rank = {name: i for i, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
     gpu = [item for item in items if item.get_closest_marker("gpu")]
     if not gpu:
         return

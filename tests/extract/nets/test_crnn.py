@@ -24,7 +24,6 @@ from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.fine_tuning import fine_tune
 from mvemo.extract.training.jobs import TrainingJob
-from mvemo.extract.training.losses import LOSSES
 
 BINS, LLD = 20, 6
 
@@ -191,8 +190,9 @@ def test_the_spectrum_s_lowest_bins_stay_apart():
     assert widths.max() < 30
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_learns_a_made_problem_with_every_loss(tmp_path, loss):
+# The first and the last of them; with all, test_cnn.py.
+@pytest.mark.parametrize("loss", ["softmax", "improved-centre"])
+def test_learns_a_made_problem(tmp_path, loss):
     clips, labels = made_problem(60, 24, 30)
     torch.manual_seed(0)
     net = build_net("crnn", 3, width=0.125, n_frames=30, spectrogram_dim=18, lld_dim=6, bands=8)

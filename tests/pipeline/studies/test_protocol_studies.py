@@ -46,11 +46,11 @@ def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
     # As long as it takes to learn the clips by heart.
     by_heart = (
         "nets.music1d.options={seconds=0.05, dropout=0.0}",
-        "nets.music1d.width=1.0",
-        "nets.music1d.iterations=60",
+        "nets.music1d.width=0.25",
+        "nets.music1d.iterations=40",
         "nets.music1d.patience=0",
         "nets.music1d.batch_size=32",
-        "nets.music1d.lr=0.01",
+        "nets.music1d.lr=0.02",
         "fuse.C=1.0",
     )
     assert conduct("protocols", made, "--nets", "music1d", settings=by_heart) == 0
