@@ -1,9 +1,15 @@
-"""Large tensors without a page fault each time they are made."""
+"""The main memory that training takes: kept between steps, and no more than there is."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mvemo.extract.nets.parts.base import Net
 
 # mallopt's numbers of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -29,3 +35,42 @@ def keep_freed_memory() -> bool:
         return False
     done = mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER)
     return bool(done)
+
+
+def available_memory() -> int | None:
+    """Bytes of main memory that can be had without swapping; None where it is not known."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    fields = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
+
+
+def saved_bytes(net: Net, raw: Tensor) -> int:
+    """Bytes that a pass over decoded clips keeps for their gradient.
+
+    The net, its weights and statistics and the random numbers to come stay as they are.
+    """
+    sizes: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
+
+    def note(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.autograd.graph.saved_tensors_hooks(note, lambda x: x),
+        ):
+            features = net.features(net.prepare(raw))
+        # The tensors that were noted live as long as the graph of these.
+        del features
+    finally:
+        for module, training in modes:
+            module.training = training
+    return sum(size for pointer, size in sizes.items() if pointer not in weights)

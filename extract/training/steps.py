@@ -14,7 +14,11 @@ from mvemo.extract.training.augment import augment
 from mvemo.extract.training.devices import autocast, memory_text
 from mvemo.extract.training.jobs import TrainingJob
 from mvemo.extract.training.losses import Loss
+from mvemo.extract.training.memory import available_memory, saved_bytes
 from mvemo.extract.training.ranks import Ranks
+
+# Beside what a pass keeps: gradients on their way back, and blocks between others.
+_MEMORY_FACTOR = 1.5
 
 
 class NetLoss(nn.Module):
@@ -76,6 +80,8 @@ class Stepper:
         self._job = job
         self._recipe = job.settings.recipe
         self._device = net.classifier.weight.device
+        # A system without memory ends the process; only a GPU's driver says so.
+        self._is_measured = self._device.type != "cpu"
         module = NetLoss(net, loss)
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 
@@ -99,6 +105,9 @@ class Stepper:
             The device's memory is too small for two clips at once.
         """
         n_clips = n_clips or len(raw)
+        if not self._is_measured:
+            self._is_measured = True
+            self._divide_beforehand(raw)
         while True:
             try:
                 value, features = self._accumulate(raw, target, self._ranks.weight(n_clips))
@@ -146,13 +155,23 @@ class Stepper:
             second = self._loss(features, self._net.classifier, target[other])
             return share * value + (1 - share) * second, features
 
+    def _divide_beforehand(self, raw: Tensor) -> None:
+        """Choose parts that main memory has room for, by what two clips of them need."""
+        available = available_memory()
+        n_clips = len(raw)
+        if available is None or not self._can_be_divided(n_clips):
+            return
+        needed = _MEMORY_FACTOR * saved_bytes(self._net, raw[:2]) * n_clips / 2
+        while needed > available * self.n_parts and self._can_be_divided(n_clips):
+            self.n_parts *= 2
+        if self.n_parts > 1:
+            self._tell_parts(n_clips)
+
     def _divide(self, n_clips: int) -> None:
         """Take half as many clips at once from now on; raises where two are too many."""
         self._optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-        # Batch normalisation cannot work on one clip, and ranks cannot divide alone what they
-        # normalise together.
-        if n_clips // (2 * self.n_parts) < 2 or self._ranks.count > 1:
+        if not self._can_be_divided(n_clips):
             settings = self._job.settings
             least = 2 if self._ranks.count == 1 else n_clips
             raise ExtractError(
@@ -162,6 +181,14 @@ class Stepper:
                 "--set extract.device=cpu"
             ) from None
         self.n_parts *= 2
+        self._tell_parts(n_clips)
+
+    def _can_be_divided(self, n_clips: int) -> bool:
+        # Batch normalisation cannot work on one clip, and ranks cannot divide alone what they
+        # normalise together.
+        return n_clips // (2 * self.n_parts) >= 2 and self._ranks.count == 1
+
+    def _tell_parts(self, n_clips: int) -> None:
         warnings.warn(
             f"{self._job.label}: a batch of {n_clips} clips does not fit into the device's memory: "
             f"it is now computed in {self.n_parts} parts",

@@ -11,8 +11,10 @@ from torch import Tensor
 from toy_net import Toy, problem, same, tuned
 
 from mvemo.extract.errors import ExtractError
+from mvemo.extract.nets import build_net
 from mvemo.extract.settings import TrainSettings
 from mvemo.extract.training.batches import RawBatches, ResidentBatches, batches_for, split_rows
+from mvemo.extract.training.memory import saved_bytes
 from mvemo.extract.training.steps import NetLoss, to_floats
 
 SETTINGS = TrainSettings(optimizer="sgd", lr=0.1, epochs=3, patience=0, batch_size=12)
@@ -50,6 +52,35 @@ def test_a_batch_in_parts_gives_the_step_of_the_whole(tmp_path: Path, monkeypatc
     assert again["train_loss"] == pytest.approx(curve["train_loss"], rel=1e-5)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_that_main_memory_has_no_room_for_is_divided_beforehand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = tuned(tmp_path, "whole", SETTINGS, net=plain())
+    monkeypatch.setattr("mvemo.extract.training.steps.saved_bytes", lambda net, raw: len(raw) * 100)
+    monkeypatch.setattr("mvemo.extract.training.steps.available_memory", lambda: 12 * 150 // 3)
+    with pytest.warns(UserWarning, match="batch of 12 clips does not fit .* in 4 parts"):
+        parts, _ = tuned(tmp_path, "parts", SETTINGS, net=plain())
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_bytes_that_a_pass_saves_are_counted_and_nothing_changes() -> None:
+    net = build_net("music1d", 3, width=0.25, seconds=0.5).train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.random.get_rng_state()
+    raw = torch.randn(4, net.input.samples)
+    drawn = torch.random.get_rng_state()
+    few, many = saved_bytes(net, raw[:2]), saved_bytes(net, raw)
+    # At least the waveforms themselves; twice the clips, twice the bytes.
+    assert few > raw[:2].nbytes
+    assert many == pytest.approx(2 * few, rel=0.05)
+    assert net.training
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert not torch.equal(state, drawn)
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 def test_memory_that_is_too_small_for_two_clips_is_an_error(tmp_path: Path, monkeypatch) -> None:
