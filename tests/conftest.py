@@ -111,6 +111,10 @@ def _renderers(drawing: ModuleType) -> tuple[Callable[[Figure], str], Callable[[
 
 # Those of most processor time, most first: with one of them at the end, a worker waits.
 LONG_FILES = (
+    "test_jobs.py",
+    "test_cluster.py",
+    "test_torchrun.py",
+    "test_shards.py",
     "test_study_commands.py",
     "test_stage_one.py",
     "test_out_of_fold.py",

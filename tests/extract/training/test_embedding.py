@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mvemo.extract.arrays import F32
+from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, build_net
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.embedding import embed_rows
@@ -65,3 +66,17 @@ def test_the_values_are_those_of_plain_batches() -> None:
     expected = np.concatenate([values for _, values in plain])
     found = embed(net, reader, [0, 3, 4], size=2)
     assert np.allclose([found[row] for row in (0, 3, 4)], expected[[0, 3, 4]], atol=1e-6)
+
+
+def test_memory_that_is_too_small_for_a_batch_is_one_line_with_a_cure() -> None:
+    class Large(Telling):
+        name = "large"
+
+        def embed(self, x: Tensor) -> Tensor:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    waves = [np.zeros(10, np.float32)] * 3
+    reader = RawBatches(waves.__getitem__, AudioInput(10, 1.0))
+    net: Net = Large()  # type: ignore[assignment]
+    with pytest.raises(ExtractError, match=r"^large: the memory of .* --set extract.embed_batch=1"):
+        embed(net, reader, [0, 1, 2])

@@ -1,0 +1,106 @@
+"""Stage one by two processes beside one: frozen I3D and music2d, descriptors, whole commands.
+
+Each process has one thread and one decoding process. The nets' weights are random: they take
+as long. Clips are made (two classes of videos of some seconds), or those of a manifest. Wall
+time: run it on a machine with nothing else to do.
+
+    python bench/bench_jobs.py [--manifest clips.csv] [--jobs 2] [--clips 24] [--seconds 5]
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from figures import Row, bench_parser, finish, in_turns
+
+from mvemo.cache import open_cache
+from mvemo.extract.nets import build_net
+from mvemo.manifests import Manifest, read_manifest, write_manifest
+from mvemo.manifests.demo import make_demo
+
+NETS = ("i3d", "music2d")
+DESCRIPTORS = 'extract.descriptors=["mel","mfcc","contrast","chroma"]'
+
+
+def write_weights(folder: Path) -> list[str]:
+    """Options that let each net start from weights of its own."""
+    options = []
+    for name in NETS:
+        net = build_net(name, 6)
+        np.savez(folder / f"{name}.npz", **{k: v.numpy() for k, v in net.state_dict().items()})
+        options += ["--weights", f"{name}={folder / name}.npz"]
+    return options
+
+
+def stage_one(manifest: Path, work: Path, jobs: int, options: list[str]) -> None:
+    """Run the command from nothing."""
+    shutil.rmtree(work, ignore_errors=True)
+    command = [
+        sys.executable,
+        "-m",
+        "mvemo.pipeline",
+        "extract",
+        str(manifest),
+        "--work",
+        str(work),
+    ]
+    command += ["--protocol", "frozen", "--nets", ",".join(NETS), "--set", DESCRIPTORS, "--quiet"]
+    command += ["--set", f"extract.workers={jobs}", "--jobs", str(jobs), *options]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def clips_of(chosen_manifest: Path | None, n_clips: int, seconds: float, folder: Path) -> Manifest:
+    """The clips to read: of a manifest its first ones, else made ones."""
+    if chosen_manifest is None:
+        per_class = max(n_clips // 6, 1)
+        return make_demo(folder / "clips", clips_per_class=per_class, seconds=seconds)
+    listed = read_manifest(chosen_manifest)
+    return replace(listed, clips=listed.clips[:n_clips])
+
+
+def main() -> None:
+    parser = bench_parser(__doc__)
+    parser.add_argument("--manifest", type=Path)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--clips", type=int)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    chosen = parser.parse_args()
+    n_clips = chosen.clips or (6 if chosen.quick else 24)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        manifest = clips_of(chosen.manifest, n_clips, chosen.seconds, folder)
+        write_manifest(manifest, folder / "bench.csv")
+        options = ["--root", str(manifest.root), *write_weights(folder)]
+
+        def side(jobs: int) -> Callable[[], None]:
+            return lambda: stage_one(folder / "bench.csv", folder / f"{jobs}", jobs, options)
+
+        times = in_turns([side(1), side(chosen.jobs)], rounds=1 if chosen.quick else 2)
+        digests = []
+        for jobs in (1, chosen.jobs):
+            with open_cache(folder / str(jobs) / "features.h5") as cache:
+                digests.append(cache.digest())
+        assert digests[0] == digests[1], "not the same features"
+    (one, one_cpu), (many, many_cpu) = times
+    what = f"stage one, {len(manifest)} clips"
+    goal = ">= 1.8" if chosen.jobs == 2 else ""
+    finish(
+        chosen,
+        [
+            Row(f"{what}, --jobs {chosen.jobs}", many, "s", "one process", one, one / many, goal),
+            Row(f"{what}, processor time", many_cpu, "s", "one process", one_cpu,
+                one_cpu / many_cpu, ""),
+        ],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
