@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import mmap
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,3 +14,17 @@ I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
 Mask = NDArray[np.bool_]
+
+# Bytes of a file from which it is let go of: of smaller ones it would only cost time.
+LARGE = 1 << 26
+
+
+def release(array: NDArray[Any]) -> None:
+    """Let the system take back the memory of what was read of a mapped file; else nothing.
+
+    It is read again when it is asked for. A file of hours would otherwise be counted as the
+    memory of every process that reads it through.
+    """
+    mapped = getattr(array, "_mmap", None)
+    if mapped is not None and len(mapped) > LARGE and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

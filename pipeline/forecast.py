@@ -18,12 +18,14 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, stored_problems
 from mvemo.extract.store.folders import DecodeJob
 from mvemo.extract.training.devices import describe_device, pick_device
+from mvemo.extract.training.jobs import n_epochs
 from mvemo.extract.training.protocols import TrainingClips, known_nets
-from mvemo.extract.training.timing import NetCost, measure_net
+from mvemo.extract.training.timing import PASSES, NetCost, measure_net
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.execution import trainings_of
 from mvemo.pipeline.inputs import decode_jobs, decode_request, digest_media
 from mvemo.pipeline.messages import silenced
 from mvemo.pipeline.progress import duration_text
@@ -33,8 +35,10 @@ from mvemo.pipeline.work_folder import measure_work, size_text
 
 # Clips that are read to see how long it takes, and one more before them.
 N_SAMPLED = 3
-# Seconds from which a run on a processor is told of before it begins.
+# Seconds from which a run on a processor is told of before it begins, and what no net takes
+# longer for than for a window: of fewer windows nothing is measured.
 LONG = 3600.0
+SLOWEST = 5.0
 
 
 @dataclass(frozen=True)
@@ -235,6 +239,9 @@ def long_run_note(plan: ExtractPlan, work: Path, out: Path) -> str:
     # Of a run that goes on, what is left is told as it goes.
     if pick_device(run.device).type != "cpu" or (work / "nets").exists() or out.exists():
         return ""
+    n_windows = sum(_most_windows(plan, net) for net in plan.nets)
+    if n_windows * SLOWEST < LONG:
+        return ""
     content = dict.fromkeys(manifest.clip_ids, "")
     nets = [_net_forecast(plan, net, content, {}, (work / "nets", None)) for net in plan.nets]
     seconds = sum(net.seconds for net in nets)
@@ -242,6 +249,15 @@ def long_run_note(plan: ExtractPlan, work: Path, out: Path) -> str:
         return ""
     device = describe_device(pick_device(run.device), run.precision)
     return f"the nets take about {duration_text(seconds)} at most on {device}; --plan says more"
+
+
+def _most_windows(plan: ExtractPlan, net: NetSettings) -> int:
+    """About how many windows a net reads in a run that begins afresh."""
+    n_clips, run = len(plan.manifest), plan.settings.extract.run
+    if run.protocol == "frozen":
+        return n_clips * net.view.views
+    n_nets = len(trainings_of([net], run, plan.evaluation.table.folds))
+    return n_nets * n_clips * (PASSES * n_epochs(net.train, n_clips) + net.view.views)
 
 
 def _net_forecast(

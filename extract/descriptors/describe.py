@@ -245,7 +245,8 @@ def describe(
     names = tuple(dict.fromkeys(names))
     for name in names:
         _check_name(name)
-    y = np.asarray(y, dtype=np.float32)
+    # Of a subclass, too: what is mapped from a file is let go of on the way.
+    y = np.asanyarray(y, dtype=np.float32)
     by_framing: dict[DescriptorSettings, list[str]] = {}
     for name in names:
         by_framing.setdefault(settings.framed(name), []).append(name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from mvemo.extract.arrays import F32, I64
+from mvemo.extract.arrays import F32, I64, release
 from mvemo.extract.descriptors.settings import DescriptorSettings
 from mvemo.extract.errors import BadMedia
 
@@ -17,6 +17,8 @@ MAX_PEAK = 32_768.0
 # Frames worked on at once. Some tens stay in a core's cache; 64 frames of 2,048 samples
 # are half a MiB.
 BLOCK_SAMPLES = 64 * 2048
+# Samples that are looked at together, and after which a mapped file is let go of.
+PART_SAMPLES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
     if y.ndim != 1 or len(y) == 0:
         raise BadMedia(f"a waveform of shape {y.shape}: mono with at least one sample is needed")
     # Both are NaN where any sample is.
-    low, high = float(y.min()), float(y.max())
+    ends = [(part.min(), part.max()) for part in _parts(y)]
+    low, high = float(np.min([end[0] for end in ends])), float(np.max([end[1] for end in ends]))
     if not np.isfinite([low, high]).all():
         n_bad = int(np.count_nonzero(~np.isfinite(y)))
         raise BadMedia(f"{n_bad} of {len(y)} samples of the sound are NaN or infinite")
@@ -81,6 +84,8 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
         numbers = np.arange(first, min(first + size, count))
         views = _views(y, numbers * settings.hop_length, settings.n_fft)
         power[numbers] = np.einsum("ft,ft->f", views, views) / settings.n_fft
+        if _ends_part(first, size, settings):
+            release(y)
     audible = np.flatnonzero(power >= 10.0 ** (settings.silence_db / 10.0))
     if len(audible) == 0:
         loudest = 10.0 * np.log10(max(float(power.max()), 1e-30))
@@ -112,6 +117,21 @@ def blocks(y: F32, settings: DescriptorSettings, numbers: I64) -> Iterator[Frame
     size = block_frames(settings)
     for first in range(0, len(numbers), size):
         yield frames_of(y, settings, numbers[first : first + size])
+        if _ends_part(first, size, settings):
+            release(y)
+
+
+def _ends_part(first: int, size: int, settings: DescriptorSettings) -> bool:
+    """Whether some frames from `first` on are the last before a multiple of `PART_SAMPLES`."""
+    hop = settings.hop_length
+    return first * hop // PART_SAMPLES != (first + size) * hop // PART_SAMPLES
+
+
+def _parts(y: F32) -> Iterator[F32]:
+    """A waveform's samples in their order, some at a time."""
+    for first in range(0, len(y), PART_SAMPLES):
+        yield y[first : first + PART_SAMPLES]
+        release(y)
 
 
 def _views(y: F32, start: I64, length: int) -> F32:

@@ -52,7 +52,7 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
                 problems["audio"] = starts_after_end(request.start, "sound ends", file.frames / sr)
             return Decoded(problems=problems)
         stated = file.frames / sr * stated_length_ratio(file.extra_info)
-        sound = Waveforms(sr, request.sample_rates, on_block)
+        sound = Waveforms(sr, request.sample_rates, on_block, request.spool)
         block = _BLOCK if on_block is None else sr * file.channels
         expected = stated - request.start if request.duration is None else request.duration
         problem = _read_blocks(file, first, request.duration, sound, block)

@@ -141,7 +141,9 @@ def _collect(
     scaler = FrameScaler(request.pictures, request.start, end)
     background = BackgroundQueue()
     picker = FramePicker(request.start, end, scaler.times, partial(background.submit, scaler.add))
-    sound = SoundCollector(request.start, request.duration, request.sample_rates)
+    sound = SoundCollector(
+        request.start, request.duration, request.sample_rates, spool=request.spool
+    )
     needed = None
     if times and is_indexed(container) and can_skip(streams):
         # The last frame too: it tells how far the pictures can be decoded.

@@ -28,6 +28,7 @@ def decode_clip(
     sample_rates: Sequence[int] = (16000,),
     pictures: Sequence[FrameSampling] = (FrameSampling(n_frames=32, size=112),),
     threads: int = 0,
+    spool: Path | None = None,
 ) -> Decoded:
     """Decode one clip of a media file.
 
@@ -53,6 +54,9 @@ def decode_clip(
         serves all.
     threads
         Of the decoders; 0 for as many as there are cores.
+    spool
+        Folder for long sound on its way: its waveforms are then mapped from files, and take
+        no memory. None to keep all in memory.
 
     Raises
     ------
@@ -91,7 +95,7 @@ def decode_clip(
     Problem(reason='no video stream', missing=True, passing=False)
     """
     path = Path(path)
-    request = ClipRequest(start, duration, tuple(sample_rates), tuple(pictures), threads)
+    request = ClipRequest(start, duration, tuple(sample_rates), tuple(pictures), threads, spool)
     check_file(path)
     try:
         return _decode(path, request)

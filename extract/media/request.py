@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,7 @@ class ClipRequest:
     sample_rates: tuple[int, ...] = ()
     pictures: tuple[FrameSampling, ...] = ()
     threads: int = 0
+    spool: Path | None = None
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.start) and self.start >= 0):

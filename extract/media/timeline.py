@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ class SoundCollector:
         The clip's stretch, in seconds.
     sample_rates
         Of the waveforms, in Hz.
-    on_block
+    on_block, spool
         As of `Waveforms`.
 
     Attributes
@@ -158,9 +159,10 @@ class SoundCollector:
         duration: float | None,
         sample_rates: Sequence[int],
         on_block: OnBlock | None = None,
+        spool: Path | None = None,
     ) -> None:
         self._start, self._duration = start, duration
-        self._sample_rates, self._on_block = sample_rates, on_block
+        self._sample_rates, self._on_block, self._spool = sample_rates, on_block, spool
         self._sound: Waveforms | None = None
         self._n_decoded = 0
         self._n_before = 0
@@ -189,7 +191,9 @@ class SoundCollector:
     def _add_frame(self, when: float, frame: Any, blocks: list[F32]) -> None:
         """Put a frame's sound into `blocks`, which follow what is in the waveforms."""
         if self._sound is None:
-            self._sound = Waveforms(frame.sample_rate, self._sample_rates, self._on_block)
+            self._sound = Waveforms(
+                frame.sample_rate, self._sample_rates, self._on_block, self._spool
+            )
         sound, sr = self._sound, self._sound.sr
         if frame.sample_rate != sr:
             self.error = f"the sampling rate changes from {sr} to {frame.sample_rate} Hz"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 import soxr
@@ -18,10 +21,47 @@ MAX_PEAK = 4.0
 MAX_BYTES = 3 << 29
 # Of sound that is not kept: longer is a jump of time stamps.
 MAX_SECONDS = 24 * 3600.0
+# Samples at one rate that are kept in memory where there is a folder for more: 9 min at 16 kHz.
+_IN_MEMORY = 1 << 23
 # Samples of silence that are made at a time.
 _BLOCK = 1 << 20
 # Called with a sampling rate and samples, float32 (n,).
 OnBlock = Callable[[int, F32], None]
+
+
+class _Blocks:
+    """Samples at one rate, in memory or, where they are many and have a folder, in a file."""
+
+    def __init__(self, spool: Path | None) -> None:
+        self._spool = spool
+        self._blocks: list[F32] = []
+        self._n_samples = self._n_spooled = 0
+        self._file: IO[bytes] | None = None
+
+    def add(self, block: F32) -> None:
+        """Append samples."""
+        self._blocks.append(block)
+        self._n_samples += len(block)
+        if self._spool is not None and self._n_samples - self._n_spooled > _IN_MEMORY:
+            self._write(self._spool)
+
+    def joined(self) -> F32:
+        """All of them, float32 (samples,); mapped where they are in a file."""
+        if self._spool is None or self._file is None:
+            return np.concatenate(self._blocks)
+        self._write(self._spool)
+        self._file.flush()
+        return np.memmap(self._file, np.float32, "r", shape=(self._n_samples,))
+
+    def _write(self, spool: Path) -> None:
+        if self._file is None:
+            spool.mkdir(parents=True, exist_ok=True)
+            # Not closed here: it goes with the last that maps it.
+            self._file = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115
+        for block in self._blocks:
+            self._file.write(np.ascontiguousarray(block, dtype=np.float32).data)
+        self._blocks.clear()
+        self._n_spooled = self._n_samples
 
 
 class Waveforms:
@@ -38,6 +78,9 @@ class Waveforms:
     on_block
         Called with a rate and the next samples at it, in place of keeping them; memory then
         does not grow with the sound.
+    spool
+        Folder for long sound on its way, which then takes no memory; the waveforms are mapped
+        from files there that nothing else sees. None to keep all in memory.
 
     Attributes
     ----------
@@ -46,7 +89,11 @@ class Waveforms:
     """
 
     def __init__(
-        self, sr: int, sample_rates: Sequence[int], on_block: OnBlock | None = None
+        self,
+        sr: int,
+        sample_rates: Sequence[int],
+        on_block: OnBlock | None = None,
+        spool: Path | None = None,
     ) -> None:
         self.sr = sr
         self._on_block = on_block
@@ -57,7 +104,7 @@ class Waveforms:
             for rate in self._rates
             if rate != sr
         }
-        self._blocks: dict[int, list[F32]] = {rate: [] for rate in self._rates}
+        self._blocks = {rate: _Blocks(spool) for rate in self._rates}
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
 
@@ -92,9 +139,9 @@ class Waveforms:
                 block_at_rate = block
             self._keep(rate, block_at_rate, blocks)
 
-    def _keep(self, rate: int, block: F32, blocks: list[F32]) -> None:
+    def _keep(self, rate: int, block: F32, blocks: _Blocks) -> None:
         if self._on_block is None:
-            blocks.append(block)
+            blocks.add(block)
         elif len(block):
             self._on_block(rate, np.asarray(block, dtype=np.float32))
 
@@ -145,7 +192,7 @@ class Waveforms:
                 self._keep(rate, last, blocks)
             if self._on_block is not None:
                 continue
-            waveforms[rate] = np.concatenate(blocks)
+            waveforms[rate] = blocks.joined()
             if len(waveforms[rate]) == 0:
                 few = f"{self.n_samples} samples at {self.sr} Hz"
                 return {}, Problem(f"{few} give none at {rate} Hz")

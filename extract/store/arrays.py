@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mvemo.extract.arrays import release
 from mvemo.manifests.files import replacing
 
 # Behind the array, where NumPy does not look: CRC-32 of its values.
 _TRAILER = struct.Struct("<8sI")
 _MARK = b"mvemoCRC"
+# Bytes that are written or checked at a time.
+_PART_BYTES = 1 << 24
 # Files whose values were found to fit their checksum, and what they were then.
 _checked: dict[Path, tuple[int, int, int]] = {}
 
@@ -32,10 +36,25 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     """
     if array.size == 0:
         raise ValueError(f"{path.name}: an array of shape {array.shape} is empty")
-    array = np.ascontiguousarray(array)
+    source, array = array, np.ascontiguousarray(array)
+    checksum = 0
     with replacing(path, durable=False) as temp, temp.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-        file.write(_TRAILER.pack(_MARK, zlib.crc32(array.data)))
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in _parts(array):
+            file.write(part.data)
+            checksum = zlib.crc32(part.data, checksum)
+            release(source)
+        file.write(_TRAILER.pack(_MARK, checksum))
+
+
+def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """An array's values in their order, some at a time; what is mapped is let go again."""
+    flat = array.reshape(-1)
+    size = max(_PART_BYTES // array.itemsize, 1)
+    for first in range(0, len(flat), size):
+        yield flat[first : first + size]
+        release(array)
 
 
 def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any] | None:
@@ -72,7 +91,10 @@ def _is_whole(path: Path, array: NDArray[Any]) -> bool:
     with path.open("rb") as file:
         file.seek(-_TRAILER.size, os.SEEK_END)
         mark, checksum = _TRAILER.unpack(file.read())
-    if mark != _MARK or zlib.crc32(array.data) != checksum:
+    found = 0
+    for part in _parts(array):
+        found = zlib.crc32(part.data, found)
+    if mark != _MARK or found != checksum:
         return False
     _checked[path] = state
     return True

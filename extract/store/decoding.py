@@ -58,7 +58,7 @@ def decode_job(
     """
     cv2.setNumThreads(1)
     remove_leftovers(folder)
-    decoded = _decode(job, request, threads)
+    decoded = _decode(job, folder, request, threads)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for rate, waveform in decoded.waveforms.items():
@@ -78,7 +78,7 @@ def decode_job(
     return decoded.problems
 
 
-def _decode(job: DecodeJob, request: DecodeRequest, threads: int) -> Decoded:
+def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) -> Decoded:
     """The clip, or why there is none: whatever a file makes a library raise."""
     passing = False
     try:
@@ -92,6 +92,7 @@ def _decode(job: DecodeJob, request: DecodeRequest, threads: int) -> Decoded:
             sample_rates=request.sample_rates,
             pictures=request.pictures,
             threads=threads,
+            spool=folder,
         )
         if stamp_of(job.path) != stamp:
             raise MediaUnavailable("changed while it was decoded: run again")

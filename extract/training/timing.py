@@ -41,7 +41,7 @@ class NetCost:
     weight_bytes
         Of all weights.
     window_bytes
-        That training keeps of a window until its backward pass.
+        That training keeps of a window until its backward pass; 0 under ``frozen``.
     """
 
     seconds: float
@@ -85,9 +85,11 @@ def measure_net(
     """
     device = pick_device(run.device)
     net = place(build_net(settings.name, 2, width=settings.width, **settings.options), device)
-    net.train()
+    trained = run.protocol != "frozen"
+    net.train(trained)
+    n_windows = N_WINDOWS if trained else 1
     raw = empty_input(net.input, "cpu", descriptors or DescriptorSettings())
-    raw = torch.cat([raw] * N_WINDOWS).to(device)
+    raw = torch.cat([raw] * n_windows).to(device)
     stored: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -103,7 +105,7 @@ def measure_net(
     while len(times) < N_TIMED and sum(times) < SECONDS:
         stored.clear()
         start = clock()
-        with autocast(device, run.precision):
+        with autocast(device, run.precision), torch.inference_mode(not trained):
             x = net.prepare(raw)
             with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
                 net.features(x).sum().item()
@@ -113,7 +115,7 @@ def measure_net(
     for storage in weights:
         stored.pop(storage.data_ptr(), None)
     return NetCost(
-        seconds=min(times) / N_WINDOWS / speed,
+        seconds=min(times) / n_windows / speed,
         weight_bytes=sum(storage.nbytes() for storage in weights),
-        window_bytes=sum(stored.values()) // N_WINDOWS,
+        window_bytes=sum(stored.values()) // n_windows,
     )

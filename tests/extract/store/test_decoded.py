@@ -203,7 +203,7 @@ def test_a_full_disk(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(arrays.np, "save", full)
+        patch.setattr(arrays, "_parts", full)
         with pytest.raises(ExtractError, match="No space left on device") as caught:
             # What a worker does, in this process.
             decode_job(job(clip), tmp_path / "store" / "clip", REQUEST, 1)
