@@ -8,8 +8,6 @@ time within `CacheWriter`, of all that the run takes, its workers included.
 
 from __future__ import annotations
 
-import argparse
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from figures import Row, bench_parser, finish, processor_seconds
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.extract.nets import build_net
@@ -56,16 +55,11 @@ class Watch:
         return timed
 
 
-def processor_seconds() -> float:
-    """Of this process and of those that have ended."""
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clips", type=int, default=48)
+    parser = bench_parser(__doc__)
+    parser.add_argument("--clips", type=int)
     options = parser.parse_args()
+    options.clips = options.clips or (12 if options.quick else 48)
     watch = Watch()
     for name in METHODS:
         watch.patch(CacheWriter, name)
@@ -91,7 +85,9 @@ def main() -> None:
             features = ", ".join(cache.names())
         size = out.stat().st_size
     print(f"writing: {len(demo)} clips, {features}: {size / 1e6:.1f} MB")
-    print(f"  {watch.seconds:.2f} of {whole:.1f} s of processor: {watch.seconds / whole:.2%}")
+    what = f"write features of {len(demo)} clips, processor"
+    share = watch.seconds / whole
+    finish(options, [Row(what, watch.seconds, "s", "all of extraction", whole, share, "<= 0.03")])
 
 
 if __name__ == "__main__":
