@@ -12,7 +12,7 @@ import soundfile
 from media_samples import decode, grey, sine, write_media
 
 from mvemo.extract.errors import BadMedia, MediaUnavailable
-from mvemo.extract.media import packets
+from mvemo.extract.media import audio_file, packets
 from mvemo.extract.media.checks import NO_VIDEO
 from mvemo.extract.media.formats import is_cut_off
 from mvemo.extract.media.probe import probe_seconds
@@ -290,3 +290,22 @@ def test_media_files_that_once_ended_a_run(shared_data: Path, name: str, reason:
         told = [str(error)]
     assert reason in "; ".join(told)
     assert bool(reason) == (told != [NO_VIDEO.reason])
+
+
+def test_many_channels_are_read_a_block_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, sine(1, 16000, channels=8).T, 16000)
+    whole = decode_clip(path).waveforms[16000]
+    sizes: list[int] = []
+    read = soundfile.SoundFile.read
+
+    def noted(file: soundfile.SoundFile, frames: int, **options: object) -> np.ndarray:
+        sizes.append(frames * file.channels)
+        return read(file, frames, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", noted)
+    monkeypatch.setattr(audio_file, "_BLOCK", 8 * 1000)
+    np.testing.assert_array_equal(decode_clip(path).waveforms[16000], whole)
+    assert max(sizes) == 8 * 1000

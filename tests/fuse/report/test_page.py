@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 import pytest
 from fuse_samples import NASTY, make_results, nasty_results
 
+from mvemo.fuse.report import page
 from mvemo.fuse.report.page import provenance_sections, report_html
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -191,3 +192,11 @@ def test_provenance_as_tables():
     assert sections[2]["header"] == ["name", "fold", "dim"]
     assert sections[2]["rows"] == [["c3d", "0", ""], ["c3d", "1", "8"], ["i3d", "", ""]]
     assert sections[3]["rows"] == [("0", "a"), ("1", '{"b": 1}')]
+
+
+def test_failures_are_summed_up_by_their_reason(results):
+    failures = [(f"c{i}", "decode:audio", f"ends at {i}.5 s") for i in range(5)]
+    failures.append(("c9", "decode:video", "no frame decodes"))
+    text = page._failed(dataclasses.replace(results, failures=tuple(failures)))
+    assert text.startswith("6 clips concerned.")
+    assert "5 x decode:audio: ends at 0.5 s (c0, c1, c2, …); 1 x decode:video" in text
