@@ -182,12 +182,9 @@ def array_of(
         raise ValueError(f"{name} is of shape {own_shape}, needed is {shape}")
     if dtype is not None and own_dtype != np.dtype(dtype):
         raise ValueError(f"{name} is {own_dtype}, needed is {np.dtype(dtype)}")
-    created = item.get_create_plist()
-    layout = created.get_layout()
-    if layout == h5py.h5d.VIRTUAL or created.get_external_count():
-        raise ValueError(f"the values of {name} lie in another file, which is not read")
-    if layout == h5py.h5d.CHUNKED or created.get_nfilters():
-        raise ValueError(f"{name} is compressed or in chunks, which no cache is")
+    offset = item.get_offset()
+    if offset is None:
+        _check_layout(item, name)
     text = own_dtype.kind == "O" and h5py.check_string_dtype(own_dtype) is not None
     n_bytes = math.prod(own_shape) * (REFERENCE.itemsize if text else own_dtype.itemsize)
     file = h5py.h5i.get_file_id(item)
@@ -196,9 +193,20 @@ def array_of(
             f"{name} of shape {own_shape} needs {n_bytes:,} bytes, the file holds "
             f"{item.get_storage_size():,} of it"
         )
-    offset = item.get_offset() if hasattr(os, "preadv") else None
+    if not hasattr(os, "preadv"):
+        offset = None
     handle = -1 if offset is None else file.get_vfd_handle()
     return PlainArray(item, name, own_shape, own_dtype, offset, handle)
+
+
+def _check_layout(item: Any, name: str) -> None:
+    """Refuse an array that is in no one piece of its file, unless it is empty or very small."""
+    created = item.get_create_plist()
+    layout = created.get_layout()
+    if layout == h5py.h5d.VIRTUAL or created.get_external_count():
+        raise ValueError(f"the values of {name} lie in another file, which is not read")
+    if layout == h5py.h5d.CHUNKED or created.get_nfilters():
+        raise ValueError(f"{name} is compressed or in chunks, which no cache is")
 
 
 def texts_of(group: Any, name: str, shape: tuple[int, ...] | None = None) -> NDArray[np.object_]:
