@@ -31,8 +31,8 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-settings.register_profile("no deadline", deadline=None)
-settings.load_profile("no deadline")
+settings.register_profile("tests", deadline=None, max_examples=60)
+settings.load_profile("tests")
 
 # What the developer fetched with `mvemo weights get` must change no test's result: the tests'
 # own home is empty, and `fetched_weights` alone looks into the real one.
@@ -122,6 +122,9 @@ LONG_FILES = (
     "test_stage_two.py",
     "test_pretrained.py",
     "test_torchvision_video.py",
+    "test_shards.py",
+    "test_torchrun.py",
+    "test_cluster.py",
     "test_leak.py",
     "test_protocol_studies.py",
     "test_make.py",
@@ -148,8 +151,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Search for garbage from here on, among what tests make."""
+    """Search for garbage from here on, among what tests make, and seldom: most of it is freed."""
     gc.freeze()
+    gc.set_threshold(10_000)
     gc.enable()
 
 

@@ -19,7 +19,7 @@ SPECS = [SEQUENCE, VECTOR, *(replace(crossfit(f, CLIPS), name="i3d") for f in ra
 JOBS = [(spec, clip) for spec in range(len(SPECS)) for clip in CLIPS.clip_ids]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.data())
 def test_any_partition_in_any_order_equals_one_writer(data: st.DataObject) -> None:
     jobs = data.draw(st.lists(st.sampled_from(JOBS), unique=True))
@@ -67,7 +67,7 @@ def test_any_partition_in_any_order_equals_one_writer(data: st.DataObject) -> No
             assert a.table.clip_ids == b.table.clip_ids
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(st.data())
 def test_any_commits_and_sessions_equal_one_writer(data: st.DataObject) -> None:
     jobs = data.draw(st.lists(st.sampled_from(JOBS), unique=True, min_size=1))

@@ -64,7 +64,8 @@ def run(program: str, *arguments: object) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [program, *(str(a) for a in arguments)])
         if arguments[0] == "extract":
-            patch.setattr("mvemo.pipeline.stage_one.stop_workers", lambda: None)
+            for module in ("stage_one", "stage_shard"):
+                patch.setattr(f"mvemo.pipeline.{module}.stop_workers", lambda: None)
         with pytest.raises(SystemExit) as stop:
             main()
     return int(stop.value.code or 0)
