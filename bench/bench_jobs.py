@@ -54,7 +54,9 @@ def stage_one(manifest: Path, work: Path, jobs: int, options: list[str]) -> None
     ]
     command += ["--protocol", "frozen", "--nets", ",".join(NETS), "--set", DESCRIPTORS, "--quiet"]
     command += ["--set", f"extract.workers={jobs}", "--jobs", str(jobs), *options]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
 
 
 def clips_of(chosen_manifest: Path | None, n_clips: int, seconds: float, folder: Path) -> Manifest:

@@ -112,7 +112,7 @@ class SpreadRun:
                     f"{task.label}: {spec.name} of clip {min(lost)!r} is not in the shards that it "
                     "was written to: run the same again"
                 )
-            if spec.name not in self.features:
+            if spec.kind != "outputs" and spec.name not in self.features:
                 self.features.append(spec.name)
         if isinstance(task, ClipTask):
             self.missing += finished.missing

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +12,8 @@ from spread_samples import SPREAD, Sounds, extract, make_sounds
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.extract.errors import TrainingDiverged, WorkerDied
 from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.workers import pool
+from mvemo.extract.workers.handle import Worker
 from mvemo.manifests import read_manifest
 from mvemo.pipeline import local_jobs, tasks
 from mvemo.pipeline.clip_tables import clip_table
@@ -36,24 +33,34 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Sounds:
 
 @pytest.mark.slow
 def test_two_processes_that_were_ended_go_on_and_write_what_one_does(
-    sounds: Sounds, tmp_path: Path
+    sounds: Sounds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tmp_path / "two"
-    command = [sys.executable, "-m", "mvemo.pipeline", "extract", str(sounds.manifest)]
-    command += ["--work", str(work), "--jobs", "2", *sounds.trained]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    # Until one net is trained; the other may or may not be.
-    while process.poll() is None and not list(work.glob("nets/*/weights.pt")):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    errors = process.communicate()[1]
-    assert (process.returncode, errors.count("ended by SIGTERM")) == (143, 1), errors
-    assert "Traceback" not in errors
-    # Its processes ended with it.
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    taken: list[Finished] = []
+    started: list[Worker] = []
+
+    class Noted(Worker):
+        def __init__(self, preload: str, environment: Mapping[str, str] | None = None) -> None:
+            super().__init__(preload, environment)
+            if environment:
+                started.append(self)
+
+    def interrupt(run: SpreadRun, task: Task, finished: Finished) -> None:
+        # Ctrl-C once a net is trained; the other may or may not be.
+        taken.append(finished)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpreadRun, "_take_up", interrupt)
+        patch.setattr(pool, "Worker", Noted)
+        assert extract(sounds, "trained", work, "--jobs", 2) == 130
+    # Its processes ended with it, and what was committed waits.
+    assert len(started) == 2
+    assert not any(worker.running for worker in started)
     assert not (work / "features.h5").exists()
+    assert (work / "features.h5.parts" / taken[0].shards[0]).exists()
     kept = {path: path.stat().st_mtime_ns for path in work.glob("nets/*/weights.pt")}
+    assert kept
     # By one process as well as by two.
     assert extract(sounds, "trained", work) == 0
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
