@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,69 +25,15 @@ from mvemo.extract.nets.parts.encoder_files import (
     transformers,
 )
 from mvemo.extract.nets.parts.encoder_folders import OUTPUT, EncoderFolder
+from mvemo.extract.nets.parts.encoder_options import PictureEncoderOptions, SoundEncoderOptions
 from mvemo.extract.nets.parts.inputs import AudioInput, PieceInput, VideoInput
 from mvemo.extract.settings import NetSettings, TrainSettings
 from mvemo.extract.views import ViewSettings
 
-POOLINGS = ("mean", "mean+std")
-TOKENS = ("auto", "first", "mean")
 # What Wav2Vec2FeatureExtractor adds to a variance.
 LEAST_VARIANCE = 1e-7
 # Windows of sound that are embedded: a minute with the 10 s of a window.
 VIEWS = 6
-
-
-@dataclass(frozen=True)
-class SoundEncoderOptions:
-    """Options of encoders of sound.
-
-    Parameters
-    ----------
-    seconds
-        Length of a window.
-    layer
-        Hidden state that is the embedding, -1 for the encoder's output.
-    pooling
-        ``mean`` over the frames of a window, or ``mean+std``.
-    """
-
-    seconds: float = 10.0
-    layer: int = OUTPUT
-    pooling: str = "mean"
-
-    def __post_init__(self) -> None:
-        if not 0.1 <= self.seconds < math.inf:
-            raise BadSetting(f"seconds is {self.seconds}: it must be at least 0.1")
-        _check_choice("pooling", self.pooling, POOLINGS)
-
-
-@dataclass(frozen=True)
-class PictureEncoderOptions:
-    """Options of encoders of pictures.
-
-    Parameters
-    ----------
-    n_frames
-        Frames of a clip.
-    layer
-        As of `SoundEncoderOptions`.
-    pooling
-        ``mean`` over the frames, or ``mean+std``.
-    tokens
-        What of a picture's tokens stands for it: the ``first``, which some encoders have for
-        that, their ``mean``, or the first where there is such a one (``auto``).
-    """
-
-    n_frames: int = 8
-    layer: int = OUTPUT
-    pooling: str = "mean"
-    tokens: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.n_frames < 1:
-            raise BadSetting(f"n_frames is {self.n_frames}: it must be at least 1")
-        _check_choice("pooling", self.pooling, POOLINGS)
-        _check_choice("tokens", self.tokens, TOKENS)
 
 
 class EncoderNet(Net):
@@ -440,8 +385,3 @@ def _side(kind: type[EncoderNet] | EncoderNet, name: str, value: Any) -> int:
             "number of pixels are needed"
         )
     return int(sides[0])
-
-
-def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise BadSetting(f"{name} {value!r} is not known: one of {', '.join(allowed)}")

@@ -1,0 +1,71 @@
+"""Options of the nets that local folders of encoders make."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.parts.encoder_folders import OUTPUT
+
+POOLINGS = ("mean", "mean+std")
+TOKENS = ("auto", "first", "mean")
+
+
+@dataclass(frozen=True)
+class SoundEncoderOptions:
+    """Options of encoders of sound.
+
+    Parameters
+    ----------
+    seconds
+        Length of a window.
+    layer
+        Hidden state that is the embedding, -1 for the encoder's output.
+    pooling
+        ``mean`` over the frames of a window, or ``mean+std``.
+    """
+
+    seconds: float = 10.0
+    layer: int = OUTPUT
+    pooling: str = "mean"
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.seconds < math.inf:
+            raise BadSetting(f"seconds is {self.seconds}: it must be at least 0.1")
+        _check_choice("pooling", self.pooling, POOLINGS)
+
+
+@dataclass(frozen=True)
+class PictureEncoderOptions:
+    """Options of encoders of pictures.
+
+    Parameters
+    ----------
+    n_frames
+        Frames of a clip.
+    layer
+        As of `SoundEncoderOptions`.
+    pooling
+        ``mean`` over the frames, or ``mean+std``.
+    tokens
+        What of a picture's tokens stands for it: the ``first``, which some encoders have for
+        that, their ``mean``, or the first where there is such a one (``auto``).
+    """
+
+    n_frames: int = 8
+    layer: int = OUTPUT
+    pooling: str = "mean"
+    tokens: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.n_frames < 1:
+            raise BadSetting(f"n_frames is {self.n_frames}: it must be at least 1")
+        _check_choice("pooling", self.pooling, POOLINGS)
+        _check_choice("tokens", self.tokens, TOKENS)
+
+
+def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise BadSetting(f"{name} {value!r} is not known: one of {', '.join(allowed)}")
