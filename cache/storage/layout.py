@@ -46,7 +46,14 @@ from numpy.typing import NDArray
 
 from mvemo.cache.spec import HALF_ABSOLUTE, HALF_RELATIVE, FeatureSpec, Kind, check_modality
 from mvemo.cache.storage.encoding import CHECKSUM, curves_from_json, text_checksum, to_json
-from mvemo.cache.storage.plain import PlainArray, array_of, attribute, part, texts_of
+from mvemo.cache.storage.plain import (
+    PlainArray,
+    array_of,
+    attribute,
+    part,
+    texts_of,
+    write_attribute,
+)
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Bools, Bytes, Curves, Failures, Ints, Reason
 from mvemo.manifests.files import parse_json, shown
@@ -107,7 +114,7 @@ def read_strings(group: Any, name: str) -> tuple[str, ...]:
 def write_text(group: Any, name: str, text: str) -> None:
     """One string with its checksum; a data set, since attributes have a size limit."""
     item = group.create_dataset(name, data=text, dtype=h5py.string_dtype("utf-8"))
-    item.attrs["checksum"] = text_checksum(text)
+    write_attribute(item, "checksum", text_checksum(text))
 
 
 def read_text(group: Any, name: str) -> str:
@@ -137,13 +144,13 @@ def subset(table: ClipTable, rows: Sequence[int]) -> ClipTable:
 def write_table(file: Any, table: ClipTable) -> None:
     """Write ``/clips``."""
     group = file.create_group("clips")
-    group.attrs["name"] = table.name
-    group.attrs["task"] = table.task
+    write_attribute(group, "name", table.name)
+    write_attribute(group, "task", table.task)
     group.attrs["k"] = int(table.k)
     group.attrs["fold_seed"] = int(table.fold_seed)
-    group.attrs["digest"] = table.digest
+    write_attribute(group, "digest", table.digest)
     group.attrs["synthetic"] = bool(table.synthetic)
-    group.attrs["checksum"] = table_checksum(table)
+    write_attribute(group, "checksum", table_checksum(table))
     write_strings(group, "classes", table.classes)
     write_strings(group, "ids", table.clip_ids)
     write_strings(group, "groups", table.groups)
@@ -315,7 +322,7 @@ def values_array(group: Any, spec: FeatureSpec, frames: Ints | Bools) -> PlainAr
 def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     """Write all of a feature but `values`."""
     spec = index.spec
-    group.attrs["digest"] = spec.digest
+    write_attribute(group, "digest", spec.digest)
     if spec.dtype == "<f2":
         group.attrs["largest_relative_error"] = HALF_RELATIVE
         group.attrs["largest_absolute_error"] = HALF_ABSOLUTE
@@ -333,11 +340,12 @@ def write_index(group: Any, index: Index, clip_ids: Sequence[str]) -> None:
     group.create_dataset("trained_on", data=mask)
     others = sorted(seen.difference(clip_ids))
     write_strings(group, "trained_on_others", others)
-    group.attrs["checksum"] = checksum = index.checksum()
+    checksum = index.checksum()
+    write_attribute(group, "checksum", checksum)
     # In the order in which they are read.
     trained_on = (*compress(clip_ids, mask.tolist()), *others)
     index = replace(index, spec=replace(spec, trained_on=trained_on))
-    group.attrs["quick_checksum"] = index.quick_checksum(checksum)
+    write_attribute(group, "quick_checksum", index.quick_checksum(checksum))
 
 
 def read_index(group: Any, clip_ids: Sequence[str], spec: FeatureSpec | None = None) -> Index:
@@ -415,8 +423,9 @@ def write_extras(
         write_strings(group, name, values)
     cleared = np.array([reason is None for _, reason in items], dtype=np.bool_)
     group.create_dataset("cleared", data=cleared)
-    group.attrs["checksum"] = failures_checksum(failures)
-    group.attrs["origin_checksum"] = _origins_checksum(columns["times"], columns["versions"])
+    write_attribute(group, "checksum", failures_checksum(failures))
+    origins = _origins_checksum(columns["times"], columns["versions"])
+    write_attribute(group, "origin_checksum", origins)
     write_text(file, "curves", to_json(curves))
     write_text(file, "provenance", to_json(provenance))
 

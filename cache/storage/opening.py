@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 
 from mvemo.cache.errors import BadCache, CacheError, MissingCache
-from mvemo.cache.storage.plain import attribute, part
+from mvemo.cache.storage.plain import attribute, part, write_attribute
 from mvemo.manifests.files import shown
 
 FORMAT = "mvemo features"
@@ -149,6 +149,6 @@ def code_version() -> str:
 
 def write_header(file: Any) -> None:
     """Mark a file as a cache of this schema."""
-    file.attrs["format"] = FORMAT
+    write_attribute(file, "format", FORMAT)
     file.attrs["schema"] = SCHEMA
-    file.attrs["mvemo"] = code_version()
+    write_attribute(file, "mvemo", code_version())

@@ -52,6 +52,16 @@ def _member(group: Any, name: str, kind: type) -> Any:
     return item
 
 
+def write_attribute(group: Any, name: str, text: str) -> None:
+    """An attribute of text, of fixed length: it lies in the group's own header, with a checksum.
+
+    Texts of variable length lie in a heap, and HDF5 runs for ever where that is damaged.
+    """
+    content = text.encode()
+    dtype = h5py.string_dtype("utf-8", max(1, len(content)))
+    group.attrs.create(name, np.array(content, dtype=dtype), dtype=dtype)
+
+
 def attribute(group: Any, name: str, kind: type[Any]) -> Any:
     """A single value of an attribute, as ``str``, ``int`` or ``bool``.
 
@@ -74,7 +84,8 @@ def attribute(group: Any, name: str, kind: type[Any]) -> Any:
         raise ValueError(f"attribute {name} is no single value")
     dtype = stored.dtype
     text = h5py.check_string_dtype(dtype)
-    allowed = {str: "O" if text else "", int: "iu", bool: "b"}[kind]
+    # Caches of mvemo 0.1 have texts of variable length.
+    allowed = {str: "OS" if text else "", int: "iu", bool: "b"}[kind]
     if dtype.kind not in allowed:
         raise ValueError(f"attribute {name} is {text or dtype}, needed is {kind.__name__}")
     value = np.empty((), dtype)

@@ -18,6 +18,7 @@ from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.encoding import row_checksum, values_checksum
 from mvemo.cache.storage.layout import feature_label, write_extras, write_index, write_table
 from mvemo.cache.storage.opening import DAMAGE, write_header
+from mvemo.cache.storage.plain import write_attribute
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Curves, Failures, Ints
 from mvemo.cache.union import PlannedFeature
@@ -114,7 +115,7 @@ def write_plan(file: h5py.File, plan: Plan) -> None:
         item = group.create_group(name if name not in group else f"{name}~{digest[:12]}")
         item.attrs["order"] = order
         write = _write_vectors if feature.spec.kind != "sequence" else _write_sequences
-        item.attrs["values_checksum"] = write(item, plan, digest)
+        write_attribute(item, "values_checksum", write(item, plan, digest))
         write_index(item, feature.index, plan.table.clip_ids)
     write_extras(file, plan.failures, plan.curves, plan.provenance, plan.merged)
 

@@ -23,7 +23,7 @@ from mvemo.cache import (
     verify_cache,
 )
 from mvemo.cache.storage.layout import write_text
-from mvemo.cache.storage.plain import texts_of
+from mvemo.cache.storage.plain import attribute, texts_of, write_attribute
 
 CLIPS = table()
 
@@ -290,6 +290,29 @@ def test_texts_whose_heap_never_ends_are_refused(tmp_path: Path) -> None:
     path.write_bytes(content[: free + 8] + bytes(8) + content[free + 16 :])
     with pytest.raises(BadCache, match="texts of clip_ids are damaged"):
         read_array(path)
+
+
+def test_a_cache_whose_heaps_never_end_is_damaged(tmp_path: Path, sound: bytes) -> None:
+    """HDF5 itself reads none of its texts."""
+    path, content = tmp_path / "features.h5", bytearray(sound)
+    place = content.find(b"GCOL")
+    while place >= 0:
+        end = place + int.from_bytes(content[place + 8 : place + 16], "little")
+        at = place + 16
+        while at + 16 <= end:
+            size = slice(at + 8, at + 16)
+            if not any(content[at : at + 2]):
+                content[size] = bytes(8)
+                break
+            at += 16 + (int.from_bytes(content[size], "little") + 7) // 8 * 8
+        place = content.find(b"GCOL", end)
+    assert content != sound
+    path.write_bytes(content)
+    assert any("texts of" in problem for problem in verify_cache(path))
+    with h5py.File(tmp_path / "sound.h5", "w") as file:
+        write_attribute(file, "text", "ä")
+        assert attribute(file, "text", str) == "ä"
+        assert file.attrs["text"].decode() == "ä"
 
 
 @pytest.mark.parametrize("userblock", [0, 512])
