@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -117,5 +118,5 @@ def in_turns(sides: Sequence[Callable[[], object]], rounds: int = 3) -> list[tup
 
 def processor_seconds() -> float:
     """Of this process and those that it has waited for."""
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))
