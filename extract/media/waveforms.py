@@ -19,6 +19,8 @@ SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)
 MAX_PEAK = 4.0
 # Bytes of all waveforms of a clip: 6 h at 16 kHz.
 MAX_BYTES = 3 << 29
+# Where they go to the disk: 3 h at 44.1 and 16 kHz.
+MAX_SPOOLED_BYTES = 3 << 30
 # Of sound that is not kept: longer is a jump of time stamps.
 MAX_SECONDS = 24 * 3600.0
 # Samples at one rate that are kept in memory where there is a folder for more: 9 min at 16 kHz.
@@ -97,6 +99,7 @@ class Waveforms:
     ) -> None:
         self.sr = sr
         self._on_block = on_block
+        self._max_bytes = MAX_BYTES if spool is None else MAX_SPOOLED_BYTES
         self.n_samples = 0
         self._rates = tuple(dict.fromkeys(sample_rates))
         self._resamplers = {
@@ -113,15 +116,15 @@ class Waveforms:
         """What to say where there is no room."""
         return (
             f"more than {self.n_samples} samples at {self.sr} Hz: at {list(self._rates)} Hz they "
-            f"take over {MAX_BYTES / 2**30:g} GiB: cut it"
+            f"take over {self._max_bytes / 2**30:g} GiB: cut it, by 'mvemo manifest segment'"
         )
 
     def has_room(self, n_samples: int) -> bool:
-        """Whether so many samples more may be added, by `MAX_BYTES`."""
+        """Whether so many samples more may be added, by `MAX_BYTES` or `MAX_SPOOLED_BYTES`."""
         seconds = (self.n_samples + n_samples) / self.sr
         if self._on_block is not None:
             return seconds <= MAX_SECONDS
-        return 4.0 * seconds * sum(self._rates) <= MAX_BYTES
+        return 4.0 * seconds * sum(self._rates) <= self._max_bytes
 
     def add(self, block: F32) -> None:
         """Append samples, float32 (samples,), full scale being 1."""

@@ -38,6 +38,19 @@ def test_spooled_sound_is_the_same_to_the_bit(
     assert list(spool.iterdir()) == []
 
 
+def test_the_disk_holds_more_than_the_memory(
+    sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Four seconds at 16 kHz are 256,000 bytes.
+    monkeypatch.setattr(waveforms, "MAX_BYTES", 200_000)
+    monkeypatch.setattr(waveforms, "MAX_SPOOLED_BYTES", 300_000)
+    kept = decode_clip(sound, sample_rates=(16000,), pictures=())
+    assert "cut it, by 'mvemo manifest segment'" in str(kept.problems["audio"])
+    spooled = decode_clip(sound, sample_rates=(16000,), pictures=(), spool=tmp_path)
+    assert spooled.problems == {}
+    assert len(spooled.waveforms[16000]) == 64000
+
+
 def test_short_sound_is_kept_in_memory(sound: Path, tmp_path: Path) -> None:
     decoded = decode_clip(sound, sample_rates=(16000,), pictures=(), spool=tmp_path / "spool")
     assert not isinstance(decoded.waveforms[16000], np.memmap)
