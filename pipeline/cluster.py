@@ -20,7 +20,7 @@ from mvemo.manifests.files import shown
 from mvemo.pipeline.errors import BadOption, ClipFailed, TaskFailed
 from mvemo.pipeline.messages import tell, tell_note
 from mvemo.pipeline.provenance import versions
-from mvemo.pipeline.tasks import Finished, Task, do_task
+from mvemo.pipeline.tasks import Backend, Finished, Task, do_task
 
 # To find the scheduler, and then its workers.
 CONNECT_SECONDS = 10.0
@@ -120,14 +120,8 @@ def do_packed(index: int, packed: bytes) -> tuple[int, Finished | Exception]:
 
 
 @contextmanager
-def cluster_backend(
-    address: str, folders: Sequence[Path]
-) -> Iterator[
-    Callable[
-        [Sequence[Task], Callable[[str], object]], Iterator[tuple[Task, Finished | BaseException]]
-    ]
-]:
-    """Who does tasks on the workers of a scheduler; see `mvemo.pipeline.stage_spread.Backend`.
+def cluster_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
+    """Who does tasks on the workers of a scheduler.
 
     A task whose worker ends is given to another, one that fails is given out again.
 
@@ -147,7 +141,7 @@ def cluster_backend(
         n_workers = check_workers(client, address, folders)
         tell(f"{n_workers} workers of {address}")
 
-        def backend(
+        def do(
             tasks: Sequence[Task], note: Callable[[str], object]
         ) -> Iterator[tuple[Task, Finished | BaseException]]:
             waiting = list(range(len(tasks)))
@@ -163,7 +157,7 @@ def cluster_backend(
                 if not waiting:
                     return
 
-        yield backend
+        yield Backend(do, n_workers)
 
 
 def _results(

@@ -28,9 +28,9 @@ from mvemo.pipeline.messages import silenced, tell_note
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_plan import ExtractPlan, plan_extract
 from mvemo.pipeline.stage_shard import run_shard
-from mvemo.pipeline.stage_spread import Backend, SpreadRun, local_backend, of_jobs, refuse_nothing
+from mvemo.pipeline.stage_spread import SpreadRun, local_backend, of_jobs, refuse_nothing
 from mvemo.pipeline.stage_steps import FeatureWriter, tell_device, write_nets
-from mvemo.pipeline.tasks import TaskSettings
+from mvemo.pipeline.tasks import Backend, TaskSettings
 
 
 def run_extract(

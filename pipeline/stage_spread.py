@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from mvemo.cache import CacheWriter
@@ -16,12 +16,16 @@ from mvemo.pipeline.local_jobs import do_locally
 from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.tasks import ClipTask, Finished, Task, TaskSettings, TrainingTask, clip_tasks
-
-# Does tasks, and is told how far a training is.
-Backend = Callable[
-    [Sequence[Task], Callable[[str], object]], Iterator["tuple[Task, Finished | BaseException]"]
-]
+from mvemo.pipeline.tasks import (
+    Backend,
+    ClipTask,
+    Finished,
+    Task,
+    TaskSettings,
+    TrainingTask,
+    batch_size,
+    clip_tasks,
+)
 
 
 @dataclass
@@ -54,7 +58,8 @@ class SpreadRun:
     def do_clips(self, shared: TaskSettings, manifest: Manifest) -> None:
         """Decode and describe all clips, and embed them by frozen nets."""
         stored = self.writer.stored_rows(manifest.clip_ids)
-        tasks = clip_tasks(shared, manifest, self.writer.table, stored)
+        size = batch_size(len(manifest), self.backend.processes)
+        tasks = clip_tasks(shared, manifest, self.writer.table, stored, size)
         with Progress("clips", len(manifest)) as bar:
             self._do(tasks, bar)
 
@@ -79,7 +84,7 @@ class SpreadRun:
             A clip failed, and the run is to end by that.
         """
         failed: list[tuple[Task, BaseException]] = []
-        for task, result in self.backend(tasks, bar.note):
+        for task, result in self.backend.do(tasks, bar.note):
             steps = len(task.table) if isinstance(task, ClipTask) else 1
             bar.step(steps, failed=steps * int(isinstance(result, BaseException)))
             if isinstance(result, Finished):
@@ -127,7 +132,7 @@ def _reason(error: BaseException) -> str:
 def local_backend(settings: Settings, jobs: int) -> Backend:
     """Processes of this machine."""
     run = settings.extract.run
-    return lambda tasks, note: do_locally(tasks, jobs, run, note)
+    return Backend(lambda tasks, note: do_locally(tasks, jobs, run, note), jobs)
 
 
 def of_jobs(settings: Settings, jobs: int) -> Settings:

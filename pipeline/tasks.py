@@ -8,7 +8,7 @@ twice, or half and again, and nothing comes of it but the same rows.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from mvemo.pipeline.execution import Training
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_steps import FeatureWriter
 
-# Clips of one task: what a worker that is killed loses, and does again.
+# Clips of one task at most: what a worker that is killed loses, and does again.
 BATCH = 32
 # One task at a time: torch's seeds and switches are the process's.
 _alone = threading.Lock()
@@ -215,16 +215,49 @@ def do_task(task: Task, emit: Callable[[str], object] | None = None) -> Finished
         return task.run(emit or (lambda text: None))
 
 
+@dataclass(frozen=True)
+class Backend:
+    """Who does tasks.
+
+    Parameters
+    ----------
+    do
+        Does tasks, in the order that they end in; the other argument is told how it goes.
+    processes
+        How many are done at once.
+    """
+
+    do: Callable[
+        [Sequence[Task], Callable[[str], object]], Iterator[tuple[Task, Finished | BaseException]]
+    ]
+    processes: int
+
+
+def batch_size(n_clips: int, processes: int) -> int:
+    """Clips of a task: `BATCH`, or fewer where each process would have less than three tasks.
+
+    Examples
+    --------
+    >>> batch_size(1000, 4), batch_size(100, 4), batch_size(2, 4)
+    (32, 8, 1)
+    """
+    return min(BATCH, max(n_clips // (3 * processes), 1))
+
+
 def clip_tasks(
-    shared: TaskSettings, manifest: Manifest, table: ClipTable, stored: StoredRows
+    shared: TaskSettings,
+    manifest: Manifest,
+    table: ClipTable,
+    stored: StoredRows,
+    size: int = BATCH,
 ) -> list[ClipTask]:
-    """All clips in batches of `BATCH`, each with what is stored of it."""
+    """All clips in batches of one size, each with what is stored of it."""
     failures: dict[str, dict[tuple[str, str], Any]] = {}
     for (clip, stage), why in stored.failures.items():
         failures.setdefault(clip, {})[clip, stage] = why
     tasks = []
-    for first in range(0, len(manifest), BATCH):
-        rows = tuple(range(first, min(first + BATCH, len(manifest))))
+    for first in range(0, len(manifest), size):
+        rows = tuple(range(first, min(first + size, len(manifest))))
         clips = replace(manifest, clips=tuple(manifest.clips[row] for row in rows))
         keys = {
             digest: {clip: of[clip] for clip in clips.clip_ids if clip in of}

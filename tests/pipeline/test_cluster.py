@@ -17,7 +17,7 @@ from spread_samples import Sounds, digest, extract, make_sounds
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.errors import TrainingDiverged
-from mvemo.pipeline import cluster, stage_spread, tasks
+from mvemo.pipeline import cluster, stage_spread
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.tasks import Finished, Task
 
@@ -71,7 +71,6 @@ def test_a_worker_that_is_killed_costs_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     first, _ = workers(2)
-    monkeypatch.setattr(tasks, "BATCH", 2)
     real = stage_spread.SpreadRun._take_up
     taken: list[tuple[str, ...]] = []
 
@@ -90,7 +89,7 @@ def test_a_worker_that_is_killed_costs_nothing(
     assert sorted(clip for ids in taken for clip in ids) == sorted(
         {c for ids in taken for c in ids}
     )
-    assert len(taken) == 6
+    assert len(taken) == 11
     out = tmp_path / "many" / "features.h5"
     assert verify_cache(out) == []
     assert not list(out.parent.glob("*.parts"))
@@ -185,7 +184,7 @@ def test_a_task_that_fails_is_given_out_again_but_not_for_ever(
     monkeypatch.setattr(cluster, "check_workers", lambda *_: 1)
     names: list[Any] = [SimpleNamespace(label=f"task {i}") for i in range(4)]
     with cluster.cluster_backend("tcp://x:1", []) as backend:
-        ends = {task.label: result for task, result in backend(names, lambda text: None)}
+        ends = {task.label: result for task, result in backend.do(names, lambda text: None)}
     assert attempts == [[0, 1, 2, 3], [1, 2], [2]]
     kinds = {label: type(result).__name__ for label, result in ends.items()}
     assert kinds == {

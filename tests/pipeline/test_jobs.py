@@ -20,7 +20,7 @@ from mvemo.pipeline.clip_tables import clip_table
 from mvemo.pipeline.errors import TaskFailed
 from mvemo.pipeline.settings import load_settings
 from mvemo.pipeline.stage_spread import SpreadRun
-from mvemo.pipeline.tasks import Finished, Task, TaskSettings
+from mvemo.pipeline.tasks import Backend, Finished, Task, TaskSettings
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def spread(
             yield task, fail(task) or tasks.do_task(task)
 
     with CacheWriter(folder / "features.h5", clip_table(manifest)) as writer:
-        run = SpreadRun(writer, backend)
+        run = SpreadRun(writer, Backend(backend, 1))
         # Only described: the settings would train nets.
         run.do_clips(TaskSettings.of(settings, (), folder, writer.path), manifest)
         return run
@@ -167,6 +167,6 @@ def test_one_net_that_diverges_leaves_the_others(sounds: Sounds, tmp_path: Path)
     manifest = read_manifest(sounds.manifest)
     shared = TaskSettings(load_settings("paper"), (NetSettings("c3d"),), tmp_path, tmp_path)
     with CacheWriter(tmp_path / "f.h5", clip_table(manifest)) as writer:
-        run = SpreadRun(writer, backend)
+        run = SpreadRun(writer, Backend(backend, 1))
         run.do_trainings(shared, None, [("c3d", 0), ("c3d", 1)])  # type: ignore[arg-type]
     assert str(run.diverged["c3d"]) == "c3d@fold1: training diverged: lower the rate"
