@@ -58,7 +58,8 @@ class SpreadRun:
     def do_clips(self, shared: TaskSettings, manifest: Manifest) -> None:
         """Decode and describe all clips, and embed them by frozen nets."""
         stored = self.writer.stored_rows(manifest.clip_ids)
-        size = batch_size(len(manifest), self.backend.processes)
+        embed_batch = shared.settings.extract.embed_batch
+        size = batch_size(len(manifest), self.backend.processes, embed_batch)
         tasks = clip_tasks(shared, manifest, self.writer.table, stored, size)
         with Progress("clips", len(manifest)) as bar:
             self._do(tasks, bar)

@@ -233,15 +233,22 @@ class Backend:
     processes: int
 
 
-def batch_size(n_clips: int, processes: int) -> int:
+def batch_size(n_clips: int, processes: int, embed_batch: int) -> int:
     """Clips of a task: `BATCH`, or fewer where each process would have less than three tasks.
+
+    Parameters
+    ----------
+    embed_batch
+        Clips that are embedded at once: a task has a multiple of it, as nets compute as much
+        for fewer.
 
     Examples
     --------
-    >>> batch_size(1000, 4), batch_size(100, 4), batch_size(2, 4)
-    (32, 8, 1)
+    >>> batch_size(1000, 4, 4), batch_size(100, 4, 4), batch_size(2, 4, 4), batch_size(99, 1, 5)
+    (32, 8, 4, 30)
     """
-    return min(BATCH, max(n_clips // (3 * processes), 1))
+    fair = min(BATCH, n_clips // (3 * processes))
+    return max(fair // embed_batch, 1) * embed_batch
 
 
 def clip_tasks(

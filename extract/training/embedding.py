@@ -82,15 +82,22 @@ def embed_rows(
 def chunk_rows(rows: Sequence[int], size: int) -> list[list[int]]:
     """Rows that share a batch of `size` places, where row r always has place r % size.
 
+    Rows of any distinct places go together, so that those of a shard fill its batches.
+
     Examples
     --------
     >>> chunk_rows([0, 1, 5, 6, 7, 8], 4)
-    [[0, 1], [5, 6, 7], [8]]
+    [[0, 1, 6, 7], [5, 8]]
     """
-    chunks: dict[int, list[int]] = {}
+    chunks: list[list[int]] = []
+    taken = [0] * size
     for row in rows:
-        chunks.setdefault(row // size, []).append(row)
-    return list(chunks.values())
+        number = taken[row % size]
+        taken[row % size] += 1
+        if number == len(chunks):
+            chunks.append([])
+        chunks[number].append(row)
+    return chunks
 
 
 def fill_places(
@@ -124,7 +131,7 @@ def fill_places(
         for window in range(count)
     ]
     where = torch.tensor(at, dtype=torch.int64)
-    if len(raw) == n_places * n_windows:
+    if at == list(range(n_places * n_windows)):
         return raw, where
     source = torch.zeros(n_places * n_windows, dtype=torch.int64)
     source[where] = torch.arange(len(raw))

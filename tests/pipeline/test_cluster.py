@@ -83,7 +83,10 @@ def test_a_worker_that_is_killed_costs_nothing(
 
     monkeypatch.setattr(stage_spread.SpreadRun, "_take_up", take_up)
     spread = ("--backend", "dask", "--scheduler", scheduler)
-    assert extract(sounds, "frozen", tmp_path / "many", *spread) == 0, capsys.readouterr().err
+    # A clip a task.
+    one_each = ("--set", "extract.embed_batch=1")
+    work = tmp_path / "many"
+    assert extract(sounds, "frozen", work, *spread, *one_each) == 0, capsys.readouterr().err
     assert "Traceback" not in capsys.readouterr().err
     # Nothing is lost and nothing there twice: each batch came back once, each row is as it was.
     assert sorted(clip for ids in taken for clip in ids) == sorted(
@@ -93,7 +96,7 @@ def test_a_worker_that_is_killed_costs_nothing(
     out = tmp_path / "many" / "features.h5"
     assert verify_cache(out) == []
     assert not list(out.parent.glob("*.parts"))
-    assert extract(sounds, "frozen", tmp_path / "one") == 0
+    assert extract(sounds, "frozen", tmp_path / "one", *one_each) == 0
     assert digest(out) == digest(tmp_path / "one" / "features.h5")
     with open_cache(out) as cache:
         assert [f.clip_id for f in cache.failures] == ["bad"]

@@ -82,8 +82,7 @@ def spread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> SpreadRun:
     """A run of clips in batches of three, done here; some fail."""
-    monkeypatch.setattr(tasks, "BATCH", 3)
-    settings = load_settings("paper", SPREAD)
+    settings = load_settings("paper", [*SPREAD, "extract.embed_batch=3"])
     manifest = read_manifest(sounds.manifest)
 
     def backend(

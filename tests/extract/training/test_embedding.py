@@ -11,7 +11,7 @@ from mvemo.extract.arrays import F32
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, build_net
 from mvemo.extract.training.batches import RawBatches
-from mvemo.extract.training.embedding import embed_rows
+from mvemo.extract.training.embedding import chunk_rows, embed_rows
 from mvemo.extract.views import ViewSettings
 
 CPU = torch.device("cpu")
@@ -46,6 +46,20 @@ def test_a_run_that_goes_on_embeds_as_one_that_was_not_cut_off(views: int, left:
     for row, vector in some.items():
         assert vector[0] == row
         assert np.array_equal(vector, whole[row])
+
+
+def test_the_clips_of_a_shard_fill_batches_and_are_embedded_as_beside_all_others() -> None:
+    waves = [np.full(10, row, np.float32) for row in range(40)]
+    reader = RawBatches(waves.__getitem__, AudioInput(10, 1.0))
+    net: Net = Telling()  # type: ignore[assignment]
+    whole = embed(net, reader, list(range(40)))
+    scattered = np.random.default_rng(0).permutation(40)[:16].tolist()
+    some = embed(net, reader, scattered)
+    assert sorted(some) == sorted(scattered)
+    assert all(np.array_equal(vector, whole[row]) for row, vector in some.items())
+    # As many batches as the most crowded place needs, not one for each four rows of the whole.
+    places = [row % 4 for row in scattered]
+    assert len(chunk_rows(scattered, 4)) == max(map(places.count, range(4))) < 8
 
 
 def test_clips_with_ends_are_embedded_alone() -> None:
