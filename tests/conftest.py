@@ -11,6 +11,7 @@ collect the tests lives as long as the worker, so it is never searched for garba
 
 from __future__ import annotations
 
+import atexit
 import functools
 import gc
 import os
@@ -19,6 +20,8 @@ import tempfile
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 gc.disable()
+# Libraries that count what they leave behind must see what was frozen go.
+atexit.register(gc.unfreeze)
 
 from collections.abc import Callable
 from pathlib import Path
@@ -159,8 +162,6 @@ def pytest_collection_finish() -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run that skipped a test for want of shared data that is there."""
-    # Libraries that count what they leave behind must see what was frozen go.
-    gc.unfreeze()
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or not SHARED.is_dir():
         return

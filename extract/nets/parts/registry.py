@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +46,18 @@ def net_names() -> tuple[str, ...]:
     True
     """
     path = importlib.import_module(PACKAGE).__path__
+    return _modules_in(
+        tuple((folder, os.stat(folder).st_mtime_ns) for folder in path if os.path.isdir(folder))
+    )
+
+
+@cache
+def _modules_in(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
+    """Names of the modules in folders; a folder's time of change tells when to look again."""
     return tuple(
         sorted(
             module.name
-            for module in pkgutil.iter_modules(path)
+            for module in pkgutil.iter_modules([folder for folder, _ in folders])
             if not module.ispkg and not module.name.startswith("_")
         )
     )
