@@ -241,8 +241,8 @@ class _Run:
         while True:
             left = min(worker.seconds_left for worker in self._busy)
             try:
-                # Whole seconds at most: a worker's clock starts when its call is sent.
-                return self._inbox.get(timeout=min(max(left, 0.0), 1.0))
+                # Not for long: a worker's clock starts when its call is sent.
+                return self._inbox.get(timeout=min(max(left, 0.0), 0.2))
             except queue.Empty:
                 for worker in self._busy:
                     if worker.seconds_left <= 0:

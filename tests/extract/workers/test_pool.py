@@ -210,11 +210,11 @@ def test_parts_come_in_order_before_the_last_and_a_death_costs_what_would_follow
     parts: str,
 ) -> None:
     # Far longer in all than its limit, most of which the caller takes.
-    count = Call(f"{parts}:count", (3, 0.01), seconds=0.5, parts=True)
+    count = Call(f"{parts}:count", (3, 0.01), seconds=0.4, parts=True)
     found = []
     for outcome in run_calls([count]):
         found.append((outcome.result(), outcome.last))
-        time.sleep(0.3)
+        time.sleep(0.2)
     assert found == [(0, False), (1, False), (2, False), (3, True)]
     for name, reason in (("die", "SIGABRT"), ("hang", "took longer than 0.2 s")):
         part, last = run_calls([Call(f"{parts}:{name}", (), seconds=0.2, parts=True)])
