@@ -135,7 +135,10 @@ def test_sigterm_reaches_whoever_waits_for_an_interrupt() -> None:
     ],
 )
 def test_a_signal_before_the_program_is_imported(number: signal.Signals, line: str) -> None:
-    code = f"import mvemo.pipeline.start, os; os.kill(os.getpid(), {int(number)})"
+    # A shell lets what it runs in the background ignore Ctrl-C, and that is inherited.
+    default = "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    kill = f"import mvemo.pipeline.start; os.kill(os.getpid(), {int(number)})"
+    code = f"import os, signal; {default}; {kill}"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (128 + number, line)
 
