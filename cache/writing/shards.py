@@ -83,9 +83,12 @@ def _leave_out_unknown(sources: list[FileSource]) -> None:
 
 
 def remove_shards(parts: Path) -> None:
-    """Remove what `close` has merged; what cannot be removed is merged again, harmlessly."""
+    """Remove what `close` has merged, and what killed processes began to write.
+
+    What cannot be removed is merged again, harmlessly.
+    """
     with suppress(OSError):
-        for path in [*shard_paths(parts), parts / "table.h5"]:
+        for path in [*shard_paths(parts), *parts.glob("*.tmp"), parts / "table.h5"]:
             path.unlink(missing_ok=True)
 
 

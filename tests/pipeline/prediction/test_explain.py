@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
+import torch
 from stage_samples import run
 
 from mvemo.extract.errors import BadMedia
@@ -65,6 +66,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_video(folder / f"{kind}{i}.mkv", [(kind, 2.0)], i)
             rows.append(f"{kind}{i},{kind}{i}.mkv,{kind}")
     (folder / "clips.csv").write_text("\n".join(rows) + "\n")
+    torch.manual_seed(0)
     net = build_net("effnet", 2, width=0.05, size=32, n_frames=4)
     arrays = {key: value.numpy() for key, value in net.state_dict().items()}
     np.savez(folder / "effnet.npz", **arrays)
