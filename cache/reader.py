@@ -310,12 +310,14 @@ class Cache:
         if row is None:
             raise BadCache(f"{self.path}: there is no clip {clip_id!r}")
         for piece in self._union.having(spec):
-            own = piece.row(row)
-            if own < 0:
+            piece_row = piece.row(row)
+            if piece_row < 0:
                 continue
             index, starts = self._starts(piece, spec)
-            if index.present[own]:
-                return read_sequence(piece, index, own, slice(starts[own], starts[own + 1]))
+            if index.present[piece_row]:
+                return read_sequence(
+                    piece, index, piece_row, slice(starts[piece_row], starts[piece_row + 1])
+                )
         return None
 
     def _vector(self, name: str, fold: int | None) -> FeatureSpec:

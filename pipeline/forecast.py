@@ -203,12 +203,12 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path) -> Forecast:
     found = stored_problems(store, jobs, retry_failed=settings.extract.retry_failed)
     new = [job for job in jobs if found[job.clip_id] is None]
     reading = _read_samples(plan, new, len(jobs) - len(new))
-    lacking = dict.fromkeys(digests.unreadable, frozenset(request.modalities))
-    lacking |= {clip: frozenset(problems or ()) for clip, problems in found.items()}
+    missing = dict.fromkeys(digests.unreadable, frozenset(request.modalities))
+    missing |= {clip: frozenset(problems or ()) for clip, problems in found.items()}
     cache = open_cache(out) if out.exists() else None
     try:
         nets = tuple(
-            _net_forecast(plan, net, digests.content, lacking, (work / "nets", cache))
+            _net_forecast(plan, net, digests.content, missing, (work / "nets", cache))
             for net in plan.nets
         )
     finally:
@@ -264,7 +264,7 @@ def _net_forecast(
     plan: ExtractPlan,
     net: NetSettings,
     content: Mapping[str, str],
-    lacking: Mapping[str, Collection[str]],
+    missing: Mapping[str, Collection[str]],
     found: tuple[Path, Cache | None],
 ) -> NetForecast:
     """What one net does.
@@ -275,7 +275,7 @@ def _net_forecast(
         Of the run.
     content
         Clip id to the digest of its file.
-    lacking
+    missing
         Clip id to the modalities that it is known to lack.
     found
         Folder of trained nets, and the cache that is there.
@@ -284,7 +284,7 @@ def _net_forecast(
     manifest, settings = plan.manifest, plan.settings
     run, table = settings.extract.run, plan.evaluation.table
     modality = NETS[net.name].modality
-    usable = np.array([modality not in lacking.get(clip, ()) for clip in manifest.clip_ids])
+    usable = np.array([modality not in missing.get(clip, ()) for clip in manifest.clip_ids])
     clips = TrainingClips(manifest, content, usable, table.folds, table.splits)
     known = known_nets(net, clips, run, jobs)
     readable = [clip for clip, has in zip(manifest.clips, usable, strict=True) if has]

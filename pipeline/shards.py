@@ -103,10 +103,10 @@ class ShardFolder:
         BadOption
             One of the facts is another.
         """
-        there = self._facts()
-        if there is None or there == facts:
+        stored = self._facts()
+        if stored is None or stored == facts:
             return
-        what, theirs, ours = next(_differences(there, facts))
+        what, theirs, ours = next(_differences(stored, facts))
         raise BadOption(
             f"{self.path}: its shards are of another run: {what} is {shown(theirs)} there and "
             f"{shown(ours)} here: give all shards the same command, write to another file with "

@@ -174,10 +174,10 @@ class FeatureWriter:
         clip_of = self._media.clip_of
         keys = self._keys(spec, usable)
         outdated = keys.keys() - writer.current(spec, keys)
-        own = outputs_spec(trained, self._manifest)
-        own_keys = self._keys(own, usable) if spec.protocol in TRAINED else {}
+        own_spec = outputs_spec(trained, self._manifest)
+        own_keys = self._keys(own_spec, usable) if spec.protocol in TRAINED else {}
         # Asked for without any, too: outputs of an earlier run's trained net go.
-        outdated |= own_keys.keys() - writer.current(own, own_keys)
+        outdated |= own_keys.keys() - writer.current(own_spec, own_keys)
         kept = len(keys) - len(outdated)
         if clips is not None:
             clips.step(kept)
@@ -198,7 +198,7 @@ class FeatureWriter:
                 if np.isfinite(vector).all() and np.isfinite(output).all():
                     writer.put(spec, clip_id, keys[clip_id], vector)
                     if own_keys:
-                        writer.put(own, clip_id, own_keys[clip_id], output)
+                        writer.put(own_spec, clip_id, own_keys[clip_id], output)
                     writer.clear_failures(clip_id, f"embed:{spec.name}")
                 else:
                     writer.fail(clip_id, f"embed:{spec.name}", "the embedding is not finite")

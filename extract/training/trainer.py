@@ -174,8 +174,8 @@ class Trainer:
         net.eval()
         totals = [torch.zeros((), dtype=torch.float64, device=self.device)]
         n_right = [totals[0]]
-        own = list(rows)[self.ranks.number :: self.ranks.count]
-        for batch, raw in self.batches.ahead(split_rows(own, self.job.settings.batch_size)):
+        part = list(rows)[self.ranks.number :: self.ranks.count]
+        for batch, raw in self.batches.ahead(split_rows(part, self.job.settings.batch_size)):
             target = self.target[list(batch)]
             with autocast(self.device, self.job.precision):
                 x = net.features(net.prepare(raw.to(self.device, non_blocking=True)))

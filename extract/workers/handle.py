@@ -151,8 +151,8 @@ class Worker:
             reason = f"reading it took longer than {seconds:.3g} s and was stopped"
             return WorkerDied(reason, passing=self._processor < _BUSY_SHARE * seconds)
         if name in _CRASHES:
-            said = self.last_line()
-            return WorkerDied(f"it crashes its decoder ({name}{said and ': '}{said})")
+            line = self.last_line()
+            return WorkerDied(f"it crashes its decoder ({name}{line and ': '}{line})")
         if name:
             return WorkerDied(
                 f"the process that read it was killed ({name}), perhaps for want of memory",

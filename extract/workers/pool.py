@@ -249,11 +249,11 @@ class _Run:
                         worker.end(overdue=True)
 
     def _count_failed_start(self, worker: Worker) -> None:
-        said = worker.last_line()
+        line = worker.last_line()
         self._forget(worker)
         self._failed_starts += 1
         if self._failed_starts >= _MAX_FAILED_STARTS:
-            raise ExtractError(f"worker processes end before they are ready: {said or 'no word'}")
+            raise ExtractError(f"worker processes end before they are ready: {line or 'no word'}")
 
 
 def _put_back(worker: Worker) -> None:
