@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from numpy.typing import DTypeLike, NDArray
 from mvemo.extract.arrays import release
 from mvemo.manifests.files import replacing
 
+# What NumPy writes before the values of an array whose rows come first.
+_HEADER = re.compile(
+    rb"\{'descr': '([^']+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n"
+)
 # Behind the array, where NumPy does not look: CRC-32 of its values.
 _TRAILER = struct.Struct("<8sI")
 _MARK = b"mvemoCRC"
@@ -70,16 +75,33 @@ def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> ND
     The array; None where there is no file, or one that is damaged or holds something else.
     """
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = _mapped(path, np.dtype(dtype))
         fits = array.ndim == len(shape) and all(
             length > 0 if expected is None else length == expected
             for length, expected in zip(array.shape, shape, strict=True)
         )
-        if not fits or array.dtype != dtype or not _is_whole(path, array):
+        if not fits or not _is_whole(path, array):
             return None
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, OverflowError, EOFError):
         return None
     return array
+
+
+def _mapped(path: Path, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """`numpy.load` of a file of ours, for threads; raises ValueError where it is none.
+
+    NumPy reads headers by Python's own parser, and threads of Python 3.11 that use it at once
+    get a SystemError now and then ("AST constructor recursion depth mismatch").
+    """
+    with path.open("rb") as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("another version of the format")
+        length = int.from_bytes(file.read(2), "little")
+        found = _HEADER.fullmatch(file.read(length))
+        if found is None or found[1].decode("latin-1") != dtype.str:
+            raise ValueError("another header")
+        shape = tuple(int(length) for length in found[2].split(b",") if length.strip())
+        return np.memmap(file, dtype, "r", file.tell(), shape)
 
 
 def _is_whole(path: Path, array: NDArray[Any]) -> bool:
