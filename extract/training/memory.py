@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -47,30 +49,40 @@ def available_memory() -> int | None:
     return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
 
 
-def saved_bytes(net: Net, raw: Tensor) -> int:
-    """Bytes that a pass over decoded clips keeps for their gradient.
+@contextmanager
+def noted_storages(net: Net) -> Iterator[dict[int, int]]:
+    """Note what passes within keep for their gradient, the net's weights left out.
 
-    The net, its weights and statistics and the random numbers to come stay as they are.
+    Yields
+    ------
+    Address to bytes, filled in as passes go; what was noted lives as long as their graph.
     """
     sizes: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
 
     def note(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in weights:
+            sizes[storage.data_ptr()] = storage.nbytes()
         return x
 
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        yield sizes
+
+
+def saved_bytes(net: Net, raw: Tensor) -> int:
+    """Bytes that a pass over decoded clips keeps for their gradient.
+
+    The net, its weights and statistics and the random numbers to come stay as they are.
+    """
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
-        with (
-            torch.random.fork_rng(devices=[]),
-            torch.autograd.graph.saved_tensors_hooks(note, lambda x: x),
-        ):
+        with torch.random.fork_rng(devices=[]), noted_storages(net) as sizes:
+            # Bound to a name: the graph, and with it all that is noted, lives until here.
             features = net.features(net.prepare(raw))
-        # The tensors that were noted live as long as the graph of these.
         del features
     finally:
         for module, training in modes:
             module.training = training
-    return sum(size for pointer, size in sizes.items() if pointer not in weights)
+    return sum(sizes.values())

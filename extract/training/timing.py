@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets.parts.facts import empty_input
@@ -14,6 +13,7 @@ from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import autocast, pick_device, place
 from mvemo.extract.training.jobs import n_epochs
+from mvemo.extract.training.memory import noted_storages
 
 # A training step takes so many forward passes: the backward one computes the gradients of
 # what a layer reads and of its weights, each as long as the layer itself.
@@ -90,32 +90,21 @@ def measure_net(
     n_windows = N_WINDOWS if trained else 1
     raw = empty_input(net.input, "cpu", descriptors or DescriptorSettings())
     raw = torch.cat([raw] * n_windows).to(device)
-    stored: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        stored[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    weights = [p.untyped_storage() for p in net.parameters()]
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     times: list[float] = []
     while len(times) < N_TIMED and sum(times) < SECONDS:
-        stored.clear()
         start = clock()
         with autocast(device, run.precision), torch.inference_mode(not trained):
             x = net.prepare(raw)
-            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            with noted_storages(net) as stored:
                 net.features(x).sum().item()
         times.append(clock() - start)
     torch.set_num_threads(threads)
     speed = 1.0 if device.type == "cuda" or threads == 1 else THREAD_SHARE * threads
-    for storage in weights:
-        stored.pop(storage.data_ptr(), None)
     return NetCost(
         seconds=min(times) / n_windows / speed,
-        weight_bytes=sum(storage.nbytes() for storage in weights),
+        weight_bytes=sum(p.untyped_storage().nbytes() for p in net.parameters()),
         window_bytes=sum(stored.values()) // n_windows,
     )
