@@ -8,6 +8,7 @@ import numpy as np
 
 from mvemo.extract.nets import Net
 from mvemo.extract.settings import NetSettings
+from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.embedding import embed_rows, outputs_of
 from mvemo.extract.training.jobs import Curve
@@ -121,10 +122,11 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
         ):
             unseen = job.folds == trained.spec.fold if job.splits is None else job.splits != TRAIN
             test = np.flatnonzero(usable & unseen)
-            outputs[test] = predict(trained.net, media, test, study.settings, link)
+            batches = media.batches(trained.net, plan.view)
+            outputs[test] = predict(trained.net, batches, test, study.settings, link)
             if job.with_train_score:
                 train = np.flatnonzero(usable & ~unseen)
-                of_train = predict(trained.net, media, train, study.settings, link)
+                of_train = predict(trained.net, batches, train, study.settings, link)
                 train_scores.append(labels.task.primary(labels.y_true[train], of_train))
             curves.append(trained.curve)
             n_parameters = sum(p.numel() for p in trained.net.parameters() if p.requires_grad)
@@ -134,13 +136,16 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
     return FoldPredictions(outputs, tuple(train_scores), tuple(curves), n_parameters)
 
 
-def predict(net: Net, media: StudyMedia, rows: Ints, settings: Settings, link: Link) -> F64:
-    """float64 (rows, outputs): the net's own last layer on its embeddings, dropout off."""
+def predict(net: Net, batches: RawBatches, rows: Ints, settings: Settings, link: Link) -> F64:
+    """float64 (rows, outputs): the net's own last layer on its embeddings, dropout off.
+
+    Of several windows of a clip it is the link of their mean output.
+    """
     outputs = np.empty((len(rows), net.classifier.out_features))
     start = 0
     for batch, embeddings in embed_rows(
         net,
-        media.batches(net),
+        batches,
         rows.tolist(),
         batch_size=settings.extract.embed_batch,
         device=pick_device(settings.extract.run.device),

@@ -11,10 +11,11 @@ from mvemo.fuse.report import published_j22 as j22
 from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests import folds_of, read_manifest, write_folds
 from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.studies import crossfit
 from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
 from mvemo.pipeline.studies.convnets import confusion_table
 from mvemo.pipeline.studies.core import open_study
-from mvemo.pipeline.studies.crossfit import predict
+from mvemo.pipeline.studies.crossfit import NetJob, cross_fit, predict
 from mvemo.pipeline.studies.iterations import smoothed, stable_from
 from mvemo.pipeline.studies.optimizers import RATES
 from mvemo.pipeline.studies.scores import Labels, baseline_score, score
@@ -199,10 +200,24 @@ def test_predictions_are_those_of_the_net(tmp_path):
     plan = study.plan("rnn")
     net = build_net("rnn", 4, width=plan.width, **plan.options)
     rows = np.array([5, 0, 3])
-    got = predict(net, media, rows, study.settings, "softmax")
+    got = predict(net, media.batches(net), rows, study.settings, "softmax")
     with torch.no_grad():
         expected = net.eval()(net.prepare(media.batches(net).load(rows.tolist()))).softmax(1)
     np.testing.assert_allclose(got, expected.numpy(), atol=1e-6)
+
+
+def test_nets_of_a_study_are_tested_on_all_views_of_a_clip(tmp_path, monkeypatch):
+    path = make_set(tmp_path / "set", clips_per_class=2)
+    windows = ["nets.rnn.options={n_frames=8}", "nets.rnn.views=2", "nets.rnn.patience=0"]
+    options = [*tiny_options()[1::2], *windows]
+    study = open_study(path, load_settings("paper", options), work=tmp_path)
+    media = study.media([study.plan("rnn")])
+    read = []
+    monkeypatch.setattr(
+        crossfit, "predict", lambda net, batches, rows, *_: read.append(batches) or np.zeros((1, 4))
+    )
+    cross_fit(study, media, NetJob(study.plan("rnn"), study.folds(), only_first=True))
+    assert read[0].load_views([0])[1] == [2]
 
 
 def test_folds_of_a_file_leave_the_manifest_as_it_is(tmp_path):
