@@ -176,6 +176,9 @@ class Musicnn(Net):
         timbres, rhythms = scaled(204, width), scaled(51, width)
         context, units = scaled(64, width), scaled(UNITS, width)
         self.input_norm = nn.BatchNorm2d(1, eps=EPSILON)
+        # The kernels that follow learn a scale and a shift as well: the gradient of the
+        # spectrogram, for these two numbers alone, would be a third of a training step.
+        self.input_norm.requires_grad_(False)
         self.timbral = nn.ModuleList(_Front(timbres, kernel) for kernel in TIMBRAL)
         self.temporal = nn.ModuleList(_Front(rhythms, (frames, 1)) for frames in TEMPORAL)
         front = len(TIMBRAL) * timbres + len(TEMPORAL) * rhythms

@@ -39,7 +39,7 @@ from mvemo.manifests import Manifest, inner_split
 from mvemo.manifests.labels import label_kind
 
 # Rises whenever the same settings would train another net.
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 
 
 @dataclass(frozen=True)
