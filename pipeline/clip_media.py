@@ -153,6 +153,12 @@ class ClipMedia:
                 return f"{name}: {problems[clip_id]}"
         return self._undescribed.get(clip_id, "")
 
+    @property
+    def settled(self) -> bool:
+        """Whether another run would try no clip again."""
+        problems = (p for by_clip in self._problems.values() for p in by_clip.values())
+        return not (self._undescribed or any(problem.passing for problem in problems))
+
     def seconds(self) -> dict[str, float]:
         """Clip id to the length of its sound; clips without sound are left out."""
         sr = max(self._store.request.sample_rates, default=0)
@@ -181,7 +187,8 @@ class ClipMedia:
         with Progress("digest media", len(media_files(self.manifest)), "file") as bar:
             digests = digest_media(self.manifest, lambda failed: bar.step(failed=int(failed)))
         for clip_id, reason in digests.unreadable.items():
-            self._add_problems(clip_id, dict.fromkeys(self.modalities, Problem(reason)))
+            problem = Problem(reason, passing=True)
+            self._add_problems(clip_id, dict.fromkeys(self.modalities, problem))
         return digests
 
     def _decode(self, digests: MediaDigests) -> None:

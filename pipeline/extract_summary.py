@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvemo.cache import failures_by_reason
+from mvemo.cache.failures import failures_by_reason
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.settings import NetSettings
 from mvemo.pipeline.work_folder import measure_work
@@ -32,6 +32,8 @@ class ExtractSummary:
         On nets that were left out, and on clips that are longer than a net's input.
     work
         The working folder, whose size is told; None for none.
+    settled
+        Whether the same run again would try nothing again: what failed stays so.
     """
 
     path: Path
@@ -41,6 +43,7 @@ class ExtractSummary:
     missing: tuple[tuple[str, str, str], ...] = ()
     notes: tuple[str, ...] = ()
     work: Path | None = None
+    settled: bool = False
 
     def text(self) -> str:
         """For the terminal: notes, missing modalities, failures with reasons, the file last."""

@@ -24,6 +24,7 @@ class Verbosity:
 
 
 _silenced = ContextVar("_silenced", default=False)
+_notes: ContextVar[list[str] | None] = ContextVar("_notes", default=None)
 
 
 @contextmanager
@@ -59,8 +60,22 @@ def tell(text: str) -> None:
         click.echo(text, err=True)
 
 
+@contextmanager
+def collected_notes() -> Iterator[list[str]]:
+    """A list of the notes that are told within, or would be but for ``--quiet``."""
+    notes: list[str] = []
+    token = _notes.set(notes)
+    try:
+        yield notes
+    finally:
+        _notes.reset(token)
+
+
 def tell_note(text: str) -> None:
     """Say what a user should know and may want to change, unless ``--quiet``."""
+    notes = _notes.get()
+    if notes is not None:
+        notes.append(text)
     tell(f"note: {text}")
 
 

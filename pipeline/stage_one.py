@@ -129,7 +129,18 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
         missing=extracted.missing,
         notes=(*plan.notes, *extracted.notes),
         work=work,
+        settled=_is_settled(plan, extracted, failures),
     )
+
+
+def _is_settled(
+    plan: ExtractPlan, extracted: _Extracted, failures: Sequence[tuple[str, str, str]]
+) -> bool:
+    """Whether the same run again would fetch, decode and embed nothing."""
+    # Nets whose weights could not be fetched are told of in the plan's notes.
+    if plan.notes:
+        return False
+    return extracted.settled and all(stage.startswith("decode:") for _, stage, _ in failures)
 
 
 def _refuse_not_together(settings: Settings, execution: Execution, ranks: Ranks) -> None:
@@ -192,6 +203,7 @@ class _Extracted:
     missing: tuple[tuple[str, str, str], ...]
     notes: Sequence[str] = ()
     diverged: Sequence[TrainingDiverged] = ()
+    settled: bool = False
 
 
 def _extract(
@@ -218,7 +230,9 @@ def _extract(
         spread.do_trainings(shared, media, trainings)
     # Where nets were trained elsewhere, they and their rows are found.
     diverged = write_nets(features, nets, writer, None if spread is None else spread.diverged)
-    return _Extracted(nets, features.features, media.missing, notes, diverged)
+    return _Extracted(
+        nets, features.features, media.missing, notes, diverged, settled=media.settled
+    )
 
 
 def _spread_clips(

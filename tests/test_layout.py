@@ -88,7 +88,7 @@ FLOORS = {
         "execution input_lengths inputs settings",
         "clip_lengths clip_media clip_tables media_links shards starting_weights",
         "extract_summary stage_plan stage_steps",
-        "stage_shard tasks",
+        "finished stage_shard tasks",
         "cluster local_jobs",
         "stage_spread",
         "forecast model_nets",

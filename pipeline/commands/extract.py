@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
@@ -18,12 +19,23 @@ from mvemo.pipeline.commands.options import (
     work_option,
 )
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.messages import tell_note
+from mvemo.pipeline.messages import collected_notes, tell, tell_note
 from mvemo.pipeline.quick_imports import imports_uncollected
 
 if TYPE_CHECKING:
     from mvemo.pipeline.execution import Execution
+    from mvemo.pipeline.extract_summary import ExtractSummary
+    from mvemo.pipeline.finished import RepeatableRun
     from mvemo.pipeline.settings import Settings
+
+
+class _Paths(TypedDict):
+    """What `run_extract` reads and writes but the manifest."""
+
+    work: Path
+    out: Path
+    root: Path | None
+    fold_file: Path | None
 
 
 @click.command()
@@ -121,56 +133,66 @@ def extract(
       mvemo extract clips.csv --backend dask --scheduler tcp://head:8786
       mvemo extract clips.csv --plan
     """
-    settings = _settings(options, default="paper" if manifest else "demo")
-    execution = _execution(options, force)
+    out = out or work / "features.h5"
+    run = None if force else _repeatable_run(options, manifest, root, work, out)
+    finished = None if run is None else run.recall()
+    if finished is not None:
+        for note in finished.notes:
+            tell_note(note)
+        tell(f"nothing to do: clips, settings and weights are those that {out} was made of")
+        return _tell_summary(finished.summary, strict)
+    with collected_notes() as notes:
+        settings = _settings(options, default="paper" if manifest else "demo")
+        execution = _execution(options, force)
+        with imports_uncollected():
+            from mvemo.extract.training.ranks import assists
+            from mvemo.pipeline.stage_one import run_extract
 
-    with imports_uncollected():
-        from mvemo.extract.training.ranks import assists
-        from mvemo.pipeline.stage_one import run_extract
+        given = options["folds"]
+        fold_file = given if isinstance(given, Path) else None
+        paths: _Paths = {"work": work, "out": out, "root": root, "fold_file": fold_file}
+        if options["plan"]:
+            click.echo(_plan_text(manifest, settings, execution, paths))
+            return 0
+        summary = run_extract(manifest, settings, execution=execution, **paths)
+    if run is not None and summary.settled:
+        run.keep(settings, summary, notes)
+    if assists():
+        return 1 if strict and summary.failures else 0
+    return _tell_summary(summary, strict)
 
-    folds = options["folds"]
-    if options["plan"]:
-        if execution.shard is not None:
-            raise BadOption("--plan: is of the whole run; leave --shard out")
-        click.echo(_plan_text(manifest, settings, work, out or work / "features.h5", root, folds))
-        return 0
-    summary = run_extract(
-        manifest,
-        settings,
-        work=work,
-        out=out or work / "features.h5",
-        root=root,
-        fold_file=folds if isinstance(folds, Path) else None,
-        execution=execution,
-    )
-    if not assists():
-        click.echo(summary.text())
+
+def _tell_summary(summary: ExtractSummary, strict: bool) -> int:
+    """Print it; the exit code."""
+    click.echo(summary.text())
     return 1 if strict and summary.failures else 0
 
 
+def _repeatable_run(
+    options: dict[str, Any], manifest: Path | None, root: Path | None, work: Path, out: Path
+) -> RepeatableRun | None:
+    """The run, where this process does all of it and is not told to do something again."""
+    if any(options[name] for name in ("plan", "retry_failed", "shard", "scheduler")):
+        return None
+    if "WORLD_SIZE" in os.environ:
+        return None
+    from mvemo.pipeline.finished import RepeatableRun
+
+    return RepeatableRun(options, manifest, root=root, work=work, out=out)
+
+
 def _plan_text(
-    manifest: Path | None,
-    settings: Settings,
-    work: Path,
-    out: Path,
-    root: Path | None,
-    folds: Path | int | None,
+    manifest: Path | None, settings: Settings, execution: Execution, paths: _Paths
 ) -> str:
     """What ``--plan`` prints."""
     from mvemo.pipeline.execution import Execution
     from mvemo.pipeline.forecast import forecast_run
     from mvemo.pipeline.stage_plan import plan_extract
 
-    plan = plan_extract(
-        manifest,
-        settings,
-        work=work,
-        out=out,
-        root=root,
-        fold_file=folds if isinstance(folds, Path) else None,
-        execution=Execution(fetch=False),
-    )
-    return forecast_run(plan, work, out).text()
+    if execution.shard is not None:
+        raise BadOption("--plan: is of the whole run; leave --shard out")
+    plan = plan_extract(manifest, settings, execution=Execution(fetch=False), **paths)
+    return forecast_run(plan, paths["work"], paths["out"]).text()
 
 
 def _execution(options: dict[str, Any], force: bool) -> Execution:

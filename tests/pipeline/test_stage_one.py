@@ -24,6 +24,7 @@ from mvemo.extract.training import fine_tuning
 from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest, write_folds
 from mvemo.pipeline import inputs
 from mvemo.pipeline.clip_tables import extracted_clips
+from mvemo.pipeline.finished import FINISHED
 from mvemo.pipeline.settings import load_settings
 from mvemo.pipeline.stage_plan import read_fold_file
 
@@ -78,16 +79,30 @@ def test_every_net_of_a_fold_saw_neither_its_clips_nor_their_groups(made: Path) 
         assert cache.provenance["settings"]["nets"]["c3d"]["train"]["epochs"] == 2
 
 
-def test_the_same_command_again_trains_and_writes_nothing_new(made: Path, demo: Path) -> None:
+def test_the_same_command_again_trains_and_writes_nothing_new(
+    made: Path, demo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (made / FINISHED).unlink()
     with open_cache(made / "features.h5") as cache:
         before = cache.digest()
     weights = sorted(made.glob("nets/*/weights.pt"))
     times = [path.stat().st_mtime_ns for path in weights]
     assert len(weights) == 4
-    assert run("mvemo", "extract", demo / "manifest.csv", "--work", made, *tiny_settings()) == 0
+    command = ["extract", demo / "manifest.csv", "--work", made, *tiny_settings()]
+    assert run("mvemo", *command) == 0
     assert [path.stat().st_mtime_ns for path in weights] == times
     with open_cache(made / "features.h5") as cache:
         assert cache.digest() == before
+    # Then nothing is even looked for, and the same is said.
+    shown = capsys.readouterr()
+    monkeypatch.delattr("mvemo.pipeline.stage_one.run_extract")
+    assert run("mvemo", *command) == 0
+    again = capsys.readouterr()
+    assert again.out == shown.out
+    notes = [line for line in shown.err.splitlines() if line.startswith("note: ")]
+    assert notes
+    assert again.err.splitlines()[:-1] == notes
+    assert again.err.splitlines()[-1].startswith("nothing to do: ")
 
 
 def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(
@@ -597,6 +612,7 @@ def test_clips_that_failed_are_tried_again_where_that_is_asked_for(
     from mvemo.extract.store.folders import write_problems
 
     write_problems(folder, {"audio": Problem("it crashes its decoder (SIGSEGV)")})
+    (tmp_path / FINISHED).unlink()
     assert "time" in json.loads((folder / "problems.json").read_text())["audio"]
     assert run("mvemo", *arguments, "--strict") == 1
     assert "decode:audio: it crashes its decoder (SIGSEGV)" in capsys.readouterr().out

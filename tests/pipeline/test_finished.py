@@ -1,0 +1,126 @@
+"""A run that is finished: the same command is known again, and any change is noticed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mvemo.manifests import Clip, Manifest, write_manifest
+from mvemo.pipeline.extract_summary import ExtractSummary
+from mvemo.pipeline.finished import FINISHED, RepeatableRun
+from mvemo.pipeline.settings import Settings, load_settings
+
+FAILURE = ("b", "decode:audio", "empty")
+OPTIONS = {"profile": "paper", "folds": None, "overrides": ("extract.folds=2",)}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Of a run that starts from a file of weights."""
+    (tmp_path / "weights.npz").write_bytes(b"1")
+    return load_settings("paper", [f"nets.i3d.weights='{tmp_path / 'weights.npz'}'"])
+
+
+@pytest.fixture
+def summary(tmp_path: Path) -> ExtractSummary:
+    """Of two clips, one of which failed, with their files and all that a run writes."""
+    for name in ("a.wav", "b.wav", "features.h5"):
+        (tmp_path / name).write_bytes(name.encode())
+    clips = (Clip("a", "a.wav", ("x",), "a"), Clip("b", "b.wav", ("y",), "b"))
+    manifest = Manifest("two", "multiclass", ("x", "y"), clips, tmp_path)
+    write_manifest(manifest, tmp_path / "m.csv")
+    return ExtractSummary(
+        tmp_path / "features.h5",
+        2,
+        ("i3d",),
+        failures=(FAILURE,),
+        missing=(("a", "video", "no video stream"),),
+        notes=("clips are long",),
+        work=tmp_path,
+        settled=True,
+    )
+
+
+def repeatable(folder: Path, **options: object) -> RepeatableRun:
+    """A run in a folder."""
+    return RepeatableRun(
+        {**OPTIONS, **options},
+        folder / "m.csv",
+        root=None,
+        work=folder,
+        out=folder / "features.h5",
+    )
+
+
+def test_the_same_command_has_the_same_summary(
+    tmp_path: Path, settings: Settings, summary: ExtractSummary
+) -> None:
+    assert repeatable(tmp_path).recall() is None
+    repeatable(tmp_path).keep(settings, summary, ["as a note"])
+    finished = repeatable(tmp_path).recall()
+    assert finished is not None
+    assert finished.summary == summary
+    assert finished.notes == ("as a note",)
+    assert repeatable(tmp_path, overrides=("extract.folds=3",)).recall() is None
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a clip": lambda folder: (folder / "a.wav").write_bytes(b"A.wav"),
+    "a clip that is gone": lambda folder: (folder / "b.wav").unlink(),
+    "the manifest": lambda folder: (folder / "m.csv").write_text(
+        (folder / "m.csv").read_text().replace("two", "2")
+    ),
+    "weights": lambda folder: (folder / "weights.npz").write_bytes(b"2"),
+    "the features": lambda folder: (folder / "features.h5").write_bytes(b"other"),
+    "no features": lambda folder: (folder / "features.h5").unlink(),
+    "folds": lambda folder: (folder / "folds.csv").write_text("clip_id,fold\n"),
+    "a run that was cut off": lambda folder: (folder / "features.h5.parts").mkdir(),
+    "no JSON": lambda folder: (folder / FINISHED).write_text("{"),
+    "JSON of another kind": lambda folder: (folder / FINISHED).write_text("[1]"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=list(CHANGES))
+def test_whatever_changes_is_noticed(
+    change: Callable[[Path], object], tmp_path: Path, settings: Settings, summary: ExtractSummary
+) -> None:
+    repeatable(tmp_path).keep(settings, summary, [])
+    assert repeatable(tmp_path).recall() is not None
+    change(tmp_path)
+    assert repeatable(tmp_path).recall() is None
+
+
+def test_a_file_in_the_place_of_another_is_noticed(
+    tmp_path: Path, settings: Settings, summary: ExtractSummary
+) -> None:
+    repeatable(tmp_path).keep(settings, summary, [])
+    before = (tmp_path / "a.wav").stat()
+    (tmp_path / "new").write_bytes(b"A.wav")
+    os.replace(tmp_path / "new", tmp_path / "a.wav")
+    # Of the same size, and of the same time of change as programs set it.
+    os.utime(tmp_path / "a.wav", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert repeatable(tmp_path).recall() is None
+
+
+def test_what_changes_while_a_run_reads_it_is_not_finished(
+    tmp_path: Path, settings: Settings, summary: ExtractSummary
+) -> None:
+    began = repeatable(tmp_path)
+    (tmp_path / "a.wav").write_bytes(b"A.wav")
+    began.keep(settings, replace(summary), [])
+    assert not (tmp_path / FINISHED).exists()
+
+
+def test_weights_that_come_later_are_noticed(
+    tmp_path: Path, summary: ExtractSummary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MVEMO_HOME", str(tmp_path))
+    repeatable(tmp_path).keep(load_settings("paper"), summary, [])
+    assert repeatable(tmp_path).recall() is not None
+    (tmp_path / "weights" / "i3d").mkdir(parents=True)
+    (tmp_path / "weights" / "i3d" / "about.json").write_text("{}")
+    assert repeatable(tmp_path).recall() is None
