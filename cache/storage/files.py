@@ -9,8 +9,6 @@ from pathlib import Path
 from threading import RLock
 from typing import Any, TypeVar
 
-import h5py
-
 from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.layout import (
@@ -172,9 +170,7 @@ class CacheFile:
 
     def read_feature(self, group: str, read: Callable[[Any], T]) -> T:
         """Read from the HDF5 group of a feature."""
-        return self.read(
-            f"feature {group}", lambda file: read(part(file["features"], group, h5py.Group))
-        )
+        return self.read(f"feature {group}", lambda file: read(part(file["features"], group)))
 
     def read(self, what: str, read: Callable[[Any], T]) -> T:
         """Read from the open file.

@@ -50,6 +50,7 @@ from mvemo.cache.storage.plain import (
     PlainArray,
     array_of,
     attribute,
+    has_attribute,
     part,
     texts_of,
     write_attribute,
@@ -162,7 +163,7 @@ def write_table(file: Any, table: ClipTable) -> None:
 
 def read_table(file: Any) -> ClipTable:
     """Read ``/clips``; ValueError where it does not fit its checksum or has no task of ours."""
-    group = part(file, "clips", h5py.Group)
+    group = part(file, "clips")
     task = attribute(group, "task", str)
     ids = read_strings(group, "ids")
     n = (len(ids),)
@@ -309,7 +310,7 @@ def read_feature(
 ) -> StoredFeature:
     """Read all of a feature but its values; arguments and errors as of `read_index`."""
     index, values = _read_index(group, clip_ids, spec)
-    stated = "values_checksum" in group.attrs
+    stated = has_attribute(group, "values_checksum")
     return StoredFeature(index, values, attribute(group, "values_checksum", str) if stated else "")
 
 
@@ -382,14 +383,14 @@ def _read_index(
         checksums=array_of(group, "checksums", np.uint8, (n, CHECKSUM)).read(),
         frames=frames,
         n_trained_on=(
-            attribute(group, "n_trained_on", int) if "n_trained_on" in group.attrs else 0
+            attribute(group, "n_trained_on", int) if has_attribute(group, "n_trained_on") else 0
         ),
     )
     if ((index.keys != b"") != present).any():
         raise ValueError("clips with a key are not those marked present")
     checksum = attribute(group, "checksum", str)
     # Files of mvemo 0.1 have no other.
-    if "quick_checksum" in group.attrs:
+    if has_attribute(group, "quick_checksum"):
         fits = index.quick_checksum(checksum) == attribute(group, "quick_checksum", str)
     else:
         fits = index.checksum() == checksum
@@ -448,10 +449,10 @@ def _origins_checksum(times: Sequence[str], versions: Sequence[str]) -> str:
 
 def read_failures(file: Any) -> Failures:
     """Read ``/failures``; ValueError where they do not fit their checksum."""
-    group = part(file, "failures", h5py.Group)
+    group = part(file, "failures")
     clips = read_strings(group, "clips")
     times = versions = ("",) * len(clips)
-    if "origin_checksum" in group.attrs:
+    if has_attribute(group, "origin_checksum"):
         times, versions = read_strings(group, "times"), read_strings(group, "versions")
         if _origins_checksum(times, versions) != attribute(group, "origin_checksum", str):
             raise ValueError(MISFIT)

@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 
 from mvemo.cache.errors import BadCache, CacheError, MissingCache
-from mvemo.cache.storage.plain import attribute, part, write_attribute
+from mvemo.cache.storage.plain import attribute, has_attribute, part, write_attribute
 from mvemo.manifests.files import shown
 
 FORMAT = "mvemo features"
@@ -113,7 +113,7 @@ def _open_hdf5(path: Path) -> Any:
 def check_header(file: Any, path: Path) -> None:
     """Refuse what is not a cache of a schema that this code reads."""
     try:
-        kind = attribute(file, "format", str) if "format" in file.attrs else ""
+        kind = attribute(file, "format", str) if has_attribute(file, "format") else ""
     except DAMAGE as error:
         raise BadCache(f"{path}: a damaged HDF5 file ({reason(error)}): copy it again") from None
     if kind != FORMAT:
@@ -127,7 +127,7 @@ def check_header(file: Any, path: Path) -> None:
         raise BadCache(f"{path}: schema {schema!r} is none of mvemo's: copy or extract it again")
     for name in ("clips", "features", "failures"):
         try:
-            part(file, name, h5py.Group)
+            part(file, name)
         except DAMAGE as error:
             raise BadCache(
                 f"{path}: no whole cache ({reason(error)}): copy it again, or extract again"

@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import h5py
@@ -21,35 +22,77 @@ from numpy.typing import NDArray
 from mvemo.cache.storage.heap import REFERENCE, read_texts
 from mvemo.manifests.arrays import most_bytes
 
+_TEXT: np.dtype[Any] = h5py.string_dtype("utf-8")
 
-def part(group: Any, name: str, kind: type) -> Any:
-    """The group or data set of a name, if it is an ordinary member.
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What reading any array of a file needs to know of it; asked once for a whole group.
 
     Parameters
     ----------
-    kind
-        ``h5py.Group`` or ``h5py.Dataset``.
+    n_bytes
+        Of the file.
+    handle
+        HDF5's own handle of it.
+    sizes
+        Bytes of an address and of a length in it.
+    base
+        Where it begins, behind a block of another program: addresses are from there.
+    """
+
+    n_bytes: int
+    handle: int
+    sizes: tuple[int, int]
+    base: int
+
+    @classmethod
+    def of(cls, place: Any) -> FileFacts:
+        """Of the file that HDF5's handle of a group or data set is in."""
+        file = h5py.h5i.get_file_id(place)
+        created = file.get_create_plist()
+        return cls(
+            file.get_filesize(),
+            file.get_vfd_handle(),
+            created.get_sizes(),
+            created.get_userblock(),
+        )
+
+
+class PlainGroup(h5py.Group):  # type: ignore[misc]
+    """A group, with what reading its arrays needs; made by `part`."""
+
+    def __init__(self, place: Any) -> None:
+        super().__init__(place)
+        self.facts = FileFacts.of(place)
+
+
+def part(group: Any, name: str) -> PlainGroup:
+    """The group of a name, if it is an ordinary member.
 
     Raises
     ------
     KeyError, ValueError
-        There is none, it is of the other kind, or a link to elsewhere.
+        There is none, it is no group, or a link to elsewhere.
     """
-    return kind(_member(group, name, kind))
+    item = _member(group, name)
+    if not isinstance(item, h5py.h5g.GroupID):
+        raise ValueError(f"{name} is no group")
+    return PlainGroup(item)
 
 
-def _member(group: Any, name: str, kind: type) -> Any:
-    """As `part`, as HDF5's own handle: a cache has hundreds of small arrays."""
+def _member(group: Any, name: str) -> Any:
+    """HDF5's handle of an ordinary member: past h5py's objects, as a cache has hundreds."""
     place, key = group.id, name.encode()
-    if not place.links.exists(key):
-        raise KeyError(f"{name} is missing")
-    if place.links.get_info(key).type != h5py.h5l.TYPE_HARD:
+    try:
+        link = place.links.get_info(key)
+    except RuntimeError:
+        if place.links.exists(key):
+            raise
+        raise KeyError(f"{name} is missing") from None
+    if link.type != h5py.h5l.TYPE_HARD:
         raise ValueError(f"{name} is a link to elsewhere, which is not followed")
-    item = h5py.h5o.open(place, key)
-    if not isinstance(item, h5py.h5g.GroupID if kind is h5py.Group else h5py.h5d.DatasetID):
-        what = "group" if kind is h5py.Group else "data set"
-        raise ValueError(f"{name} is no {what}")
-    return item
+    return h5py.h5o.open(place, key)
 
 
 def write_attribute(group: Any, name: str, text: str) -> None:
@@ -75,23 +118,36 @@ def attribute(group: Any, name: str, kind: type[Any]) -> Any:
     KeyError, ValueError
         There is none, or it is of another type or no single value.
     """
-    place = group.id if isinstance(group, h5py.HLObject) else group
-    if not h5py.h5a.exists(place, name.encode()):
+    if not has_attribute(group, name):
         raise KeyError(f"attribute {name} is missing")
-    # Past h5py's own reading of attributes, which takes twice as long: a cache has hundreds.
-    stored = h5py.h5a.open(place, name.encode())
+    # Past h5py's own reading of attributes, which takes four times as long: a cache has hundreds.
+    stored = h5py.h5a.open(_place(group), name.encode())
     if stored.shape != ():
         raise ValueError(f"attribute {name} is no single value")
-    dtype = stored.dtype
-    text = h5py.check_string_dtype(dtype)
+    kept = stored.get_type()
+    fixed = isinstance(kept, h5py.h5t.TypeStringID) and not kept.is_variable_str()
+    dtype = np.dtype(f"S{kept.get_size()}") if fixed else stored.dtype
     # Caches of mvemo 0.1 have texts of variable length.
+    text = fixed or h5py.check_string_dtype(dtype)
     allowed = {str: "OS" if text else "", int: "iu", bool: "b"}[kind]
     if dtype.kind not in allowed:
-        raise ValueError(f"attribute {name} is {text or dtype}, needed is {kind.__name__}")
+        raise ValueError(
+            f"attribute {name} is {'text' if text else dtype}, needed is {kind.__name__}"
+        )
     value = np.empty((), dtype)
-    stored.read(value)
+    stored.read(value, kept if fixed else None)
     single: Any = value[()]
     return single.decode() if kind is str else kind(single)
+
+
+def has_attribute(group: Any, name: str) -> bool:
+    """Whether a group or data set has an attribute, without reading it."""
+    return bool(h5py.h5a.exists(_place(group), name.encode()))
+
+
+def _place(group: Any) -> Any:
+    """HDF5's handle of a group or data set, which may be given as such."""
+    return group.id if isinstance(group, h5py.HLObject) else group
 
 
 @dataclass(frozen=True)
@@ -118,7 +174,7 @@ class PlainArray:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     offset: int | None
-    _handle: int
+    _facts: FileFacts
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -153,7 +209,7 @@ class PlainArray:
         left = values.reshape(-1).view(np.uint8).data
         place = self.offset + (start * (values.nbytes // len(values)) if self.shape else 0)
         while left:
-            count = os.preadv(self._handle, [left], place)
+            count = os.preadv(self._facts.handle, [left], place)
             if not count:
                 raise OSError(f"{self.name} is cut off")
             left, place = left[count:], place + count
@@ -171,7 +227,7 @@ class PlainArray:
         if not math.prod(self.shape):
             return np.empty(self.shape, object)
         texts = np.empty(self.shape, object)
-        texts.flat[:] = _texts(h5py.Dataset(self.item), self.name)
+        texts.flat[:] = _texts(self.item, self.name, math.prod(self.shape), self._facts)
         return texts
 
 
@@ -185,8 +241,10 @@ def array_of(
     KeyError, ValueError
         There is none, it is of another type or shape, compressed, or stored elsewhere.
     """
-    item = _member(group, name, h5py.Dataset)
-    own_shape, own_dtype = item.shape, item.dtype
+    item = _member(group, name)
+    if not isinstance(item, h5py.h5d.DatasetID):
+        raise ValueError(f"{name} is no data set")
+    own_shape, own_dtype = item.shape, _dtype_of(item.get_type(), dtype)
     if own_shape is None:
         raise ValueError(f"{name} is empty")
     if shape is not None and own_shape != shape:
@@ -198,16 +256,29 @@ def array_of(
         _check_layout(item, name)
     text = own_dtype.kind == "O" and h5py.check_string_dtype(own_dtype) is not None
     n_bytes = math.prod(own_shape) * (REFERENCE.itemsize if text else own_dtype.itemsize)
-    file = h5py.h5i.get_file_id(item)
-    if item.get_storage_size() != n_bytes or n_bytes > file.get_filesize():
+    facts = group.facts if isinstance(group, PlainGroup) else FileFacts.of(item)
+    if item.get_storage_size() != n_bytes or n_bytes > facts.n_bytes:
         raise ValueError(
             f"{name} of shape {own_shape} needs {n_bytes:,} bytes, the file holds "
             f"{item.get_storage_size():,} of it"
         )
     if not hasattr(os, "preadv"):
         offset = None
-    handle = -1 if offset is None else file.get_vfd_handle()
-    return PlainArray(item, name, own_shape, own_dtype, offset, handle)
+    return PlainArray(item, name, own_shape, own_dtype, offset, facts)
+
+
+def _dtype_of(kept: Any, expected: Any) -> np.dtype[Any]:
+    """The numpy type of a stored one: to compare takes a fifth of the time to translate."""
+    dtype: np.dtype[Any] | None = None if expected is None else np.dtype(expected)
+    if dtype is None or not kept.equal(_hdf5_type(dtype)):
+        is_text = isinstance(kept, h5py.h5t.TypeStringID) and kept.is_variable_str()
+        dtype = _TEXT if is_text else kept.dtype
+    return dtype
+
+
+@lru_cache(maxsize=32)
+def _hdf5_type(dtype: np.dtype[Any]) -> Any:
+    return h5py.h5t.py_create(dtype, logical=True)
 
 
 def _check_layout(item: Any, name: str) -> None:
@@ -231,28 +302,24 @@ def texts_of(group: Any, name: str, shape: tuple[int, ...] | None = None) -> NDA
     return array_of(group, name, shape=shape).texts()
 
 
-def _texts(item: h5py.Dataset, name: str, most: int | None = None) -> list[str]:
-    """Texts of a data set in one piece of its file, of `most` bytes: by default the file's."""
-    file = h5py.h5i.get_file_id(item.id)
-    created = file.get_create_plist()
-    if created.get_sizes() != (8, 8):
+def _texts(item: Any, name: str, count: int, facts: FileFacts) -> list[str]:
+    """Texts of a data set in one piece of its file, together no longer than it."""
+    if facts.sizes != (8, 8):
         raise ValueError(f"{name} is in a file of small addresses, which is not read")
-    with open(os.fsdecode(h5py.h5f.get_name(item.id)), "rb", buffering=0) as raw:
+    with open(os.fsdecode(h5py.h5f.get_name(item)), "rb", buffering=0) as raw:
 
         def read_at(place: int, size: int) -> bytes:
             raw.seek(place)
             return raw.read(size)
 
-        stored = read_at(item.id.get_offset(), item.size * REFERENCE.itemsize)
-        if len(stored) != item.size * REFERENCE.itemsize:
+        stored = read_at(item.get_offset(), count * REFERENCE.itemsize)
+        if len(stored) != count * REFERENCE.itemsize:
             raise ValueError(f"{name} is cut off")
-        # Of addresses in references, a block of another program before the file's is no part.
-        base = created.get_userblock()
         return read_texts(
             np.frombuffer(stored, REFERENCE),
             name,
-            file.get_filesize() if most is None else most,
-            lambda place, size: read_at(base + place, size),
+            facts.n_bytes,
+            lambda place, size: read_at(facts.base + place, size),
         )
 
 
@@ -297,7 +364,7 @@ class PlainDataSets(Mapping[str, Any]):
                 )
             if text and item.id.get_offset() is not None:
                 # HDF5 reads them again, but may never end where they are damaged.
-                _texts(item, name, self._most)
+                _texts(item.id, name, item.size, replace(FileFacts.of(item.id), n_bytes=self._most))
         return item
 
     def __iter__(self) -> Iterator[str]:

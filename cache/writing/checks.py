@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
@@ -40,25 +42,25 @@ def check_table(table: ClipTable, where: str) -> None:
         raise BadCache(
             f"{where}: labels of shape {np.shape(table.labels)}, {table.task} needs {shape}"
         )
-    seen: set[str] = set()
-    for clip_id in table.clip_ids:
-        if clip_id in seen:
-            raise BadCache(f"{where}: clip id {clip_id!r} occurs twice")
-        seen.add(clip_id)
-    for text in (*table.clip_ids, *table.groups, *table.classes):
-        check_text(text, where)
+    if len(set(table.clip_ids)) != n:
+        twice = next(clip for clip, times in Counter(table.clip_ids).items() if times > 1)
+        raise BadCache(f"{where}: clip id {twice!r} occurs twice")
+    check_texts((*table.clip_ids, *table.groups, *table.classes), where)
 
 
-def check_text(text: str, where: str) -> None:
-    """Refuse a string that HDF5 cannot hold: one with NUL, or of no valid Unicode."""
+def check_texts(texts: Sequence[str], where: str) -> None:
+    """Refuse strings that HDF5 cannot hold: with NUL, or of no valid Unicode."""
+    if _is_storable("".join(texts)):
+        return
+    bad = next(text for text in texts if not _is_storable(text))
+    raise BadCache(f"{where}: {bad!r} has a NUL or is no valid Unicode: rename the clip")
+
+
+def _is_storable(text: str) -> bool:
     try:
-        if "\0" in text:
-            raise ValueError
-        text.encode()
-    except ValueError:
-        raise BadCache(
-            f"{where}: {text!r} has a NUL or is no valid Unicode: rename the clip"
-        ) from None
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def check_spec(spec: FeatureSpec, where: str) -> None:
@@ -79,8 +81,7 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
             f"{label}: protocol {spec.protocol!r} with fold {spec.fold}: a crossfit net has "
             "the fold that it never saw, others have None"
         )
-    for text in (spec.name, *spec.trained_on):
-        check_text(text, where)
+    check_texts((spec.name, *spec.trained_on), where)
 
 
 def checked_values(spec: FeatureSpec, array: F32, where: str) -> F32:

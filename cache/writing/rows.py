@@ -16,7 +16,7 @@ from mvemo.cache.storage.opening import parts_folder
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Failures, Reason
 from mvemo.cache.union import plan_rows
-from mvemo.cache.writing.checks import check_spec, check_table, check_text, checked_values
+from mvemo.cache.writing.checks import check_spec, check_table, check_texts, checked_values
 from mvemo.cache.writing.plan import Plan
 from mvemo.cache.writing.rules import corrupt_stage, reason_now
 from mvemo.cache.writing.shards import new_shard_path, write_file
@@ -177,7 +177,7 @@ class RowWriter(ABC):
         if clip_id not in self._clips:
             raise BadCache(f"{self.path}: failure of clip {clip_id!r}: the table has no such clip")
         text = " ".join(reason.replace("\0", " ").split()) or "no reason given"
-        check_text(stage, str(self.path))
+        check_texts([stage], str(self.path))
         # A reason may quote bytes of a broken file's name or tags.
         new = reason_now(text.encode("utf-8", "replace").decode())
         earlier = self._failures.get((clip_id, stage))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import h5py
 import numpy as np
 
 from mvemo.cache.errors import BadCache
@@ -100,7 +99,7 @@ class FileSource:
         ordered: list[tuple[int, Index]] = []
         for group in file["features"]:
             try:
-                item = part(file["features"], group, h5py.Group)
+                item = part(file["features"], group)
                 index = read_index(item, self.table.clip_ids)
                 check_spec(index.spec, str(path))
                 ordered.append((attribute(item, "order", int), index))
