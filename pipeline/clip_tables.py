@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -85,6 +86,27 @@ def folds_of_table(table: ClipTable) -> Folds | None:
     if not table.k:
         return None
     return Folds(table.folds, table.k, table.fold_seed, table.clip_ids, table.digest)
+
+
+def prescribed_by(table: ClipTable, fold_file: Path | None = None) -> str:
+    """Why the folds or the split of clips are the same with any seed; empty if they are not.
+
+    Parameters
+    ----------
+    table
+        Of the clips.
+    fold_file
+        That the folds come from.
+    """
+    if fold_file is not None:
+        return f"they are those of {fold_file}"
+    if table.fold_seed != -1:
+        return ""
+    return (
+        "the clips have one prescribed split"
+        if table.splits is not None
+        else ("they are prescribed")
+    )
 
 
 def imported_clips(manifest: Manifest) -> Evaluation:

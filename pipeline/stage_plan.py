@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache import open_cache, unfinished_run
+from mvemo.cache import ClipTable, open_cache, unfinished_run
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import pick_device, resolve_precision
@@ -15,7 +15,12 @@ from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.protocols import make_net
 from mvemo.manifests import Folds, Manifest, prescribed_split, read_folds, read_manifest
 from mvemo.manifests.splits.folds import fold_notes
-from mvemo.pipeline.clip_tables import Evaluation, extracted_clips, folds_of_table
+from mvemo.pipeline.clip_tables import (
+    Evaluation,
+    extracted_clips,
+    folds_of_table,
+    prescribed_by,
+)
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.execution import Execution
 from mvemo.pipeline.inputs import media_files, missing_media
@@ -87,11 +92,20 @@ def plan_extract(
     if not (execution.force or execution.shard):
         _refuse_other_clips(out, manifest)
     if manifest_path is not None:
-        if folds is None and not settings.folds_named:
-            _ask_about_split(manifest, settings)
+        protocol = settings.extract.run.protocol
+        if protocol not in ("frozen", "holdout"):
+            ask_about_split(
+                manifest,
+                settings,
+                who=f"the protocol {protocol}",
+                instead="--protocol holdout trains and tests on the split",
+            )
         _propose_pretrained(settings)
     earlier = _earlier_folds(out, execution) if settings.extract.keep_folds else None
     evaluation = extracted_clips(manifest, settings.extract, folds, earlier=earlier)
+    if settings.extract.fold_seed:
+        option = f"extract.fold_seed={settings.extract.fold_seed}"
+        tell_unused_seed(option, evaluation.table, fold_file)
     start = [note for note in [random_start_note(plans, settings)] if note]
     for note in start:
         tell_note(note)
@@ -119,21 +133,36 @@ def with_resolved_precision(settings: Settings) -> Settings:
     return replace(settings, extract=replace(settings.extract, run=run))
 
 
-def _ask_about_split(manifest: Manifest, settings: Settings) -> None:
+def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead: str) -> None:
     """Refuse to make folds of clips that have a split, where nobody asked for folds.
+
+    Parameters
+    ----------
+    manifest, settings
+        Of the run.
+    who
+        Makes folds.
+    instead
+        What uses the split, for the message.
 
     Raises
     ------
     BadOption
         With what to choose from.
     """
-    protocol = settings.extract.run.protocol
-    if protocol in ("frozen", "holdout") or prescribed_split(manifest)[0] is None:
+    if settings.folds_named or prescribed_split(manifest)[0] is None:
         return
     raise BadOption(
-        f"the manifest prescribes a split, and the protocol {protocol} makes folds: --protocol "
-        f"holdout trains and tests on the split; --folds {settings.extract.folds} leaves it unused"
+        f"the manifest prescribes a split, and {who} makes folds: {instead}; "
+        f"--folds {settings.extract.folds} leaves it unused"
     )
+
+
+def tell_unused_seed(option: str, table: ClipTable, fold_file: Path | None) -> None:
+    """Say that the folds or the split of clips are the same whatever seed an option gives."""
+    why = prescribed_by(table, fold_file)
+    if why:
+        tell_note(f"{option} changes no fold: {why}")
 
 
 def _propose_pretrained(settings: Settings) -> None:

@@ -42,7 +42,7 @@ def run_shard(
         tell(f"shard {shard} is done: {path}")
         with open_cache(path) as done:
             failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
-            return ExtractSummary(path, len(rows), done.names(), failures)
+            return ExtractSummary(path, len(rows), done.names(), failures, work=work)
     # Nets that are trained embed all clips.
     table = whole if trainings else subset(whole, rows)
     part = replace(manifest, clips=tuple(manifest.clips[row] for row in rows))
@@ -71,7 +71,7 @@ def run_shard(
     folder.finish(shard, facts)
     with open_cache(path) as done:
         names = done.names()
-    return ExtractSummary(path, len(rows), names, failures, media.missing, plan.notes)
+    return ExtractSummary(path, len(rows), names, failures, media.missing, plan.notes, work)
 
 
 def _trainer(

@@ -17,6 +17,7 @@ from mvemo.fuse import (
 from mvemo.fuse.final.files import save_model
 from mvemo.fuse.final.model import FinalModel, build_model
 from mvemo.manifests import read_folds
+from mvemo.pipeline.clip_tables import prescribed_by
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.media_links import links_of_cache
 from mvemo.pipeline.messages import tell_note
@@ -160,15 +161,14 @@ def run_fuse(
 def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: Path | None) -> str:
     """Why the folds of an evaluation are the same with any seed; empty where they are not."""
     table = cache.table
-    if fold_file is not None:
-        return f"they are those of {fold_file}"
-    if any(spec.fold is not None for spec in cache.specs):
-        return "they are those that the features' nets were trained for"
-    if table.splits is not None and settings.folds is None:
-        return "the clips have one prescribed split"
-    if table.k and settings.folds in (None, table.k) and table.fold_seed == -1:
-        return "they are prescribed"
-    return ""
+    if fold_file is None:
+        if any(spec.fold is not None for spec in cache.specs):
+            return "they are those that the features' nets were trained for"
+        if settings.folds not in (None, table.k):
+            return ""
+        if table.splits is not None and settings.folds is None:
+            return "the clips have one prescribed split"
+    return prescribed_by(table, fold_file)
 
 
 def _write_model(model: FinalModel, final: FinalSettings, beside: Path) -> list[str]:

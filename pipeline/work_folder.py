@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,16 +106,12 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
 
 @contextmanager
 def _unused(work: Path) -> Iterator[None]:
-    """Hold the right to write the folder's cache, where it has one."""
-    features = work / "features.h5"
-    if not features.with_name(f"{features.name}.lock").exists():
+    """Hold the right to write the folder's caches and their shards, where it has such."""
+    paths = [*work.glob("*.h5.lock"), *work.glob("*.shards/*.h5.lock")]
+    with ExitStack() as locks:
+        for path in sorted(paths):
+            locks.callback(WriterLock(path.with_suffix("")).release)
         yield
-        return
-    lock = WriterLock(features)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _bytes_in(folder: Path) -> int:

@@ -11,6 +11,7 @@ import click
 
 from mvemo.pipeline.commands.options import (
     PATH,
+    folds_are_named,
     folds_option,
     root_option,
     seed_option,
@@ -243,10 +244,8 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
     if options["seed"] is not None and run.protocol == "frozen":
         tell_note(f"--seed {run.seed} changes nothing: frozen nets are not trained")
     _note_many_workers(options["workers"])
-    named = options["folds"] is not None or any(
-        override.partition("=")[0].strip() == "extract.folds" for override in overrides
-    )
-    return replace(settings, profile_named=options["profile"] is not None, folds_named=named)
+    named = options["profile"] is not None
+    return replace(settings, profile_named=named, folds_named=folds_are_named(options))
 
 
 def _note_many_workers(workers: int | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +66,12 @@ def folds_option(default: str) -> Decorator[Any]:
         help="How many, or a file that mvemo manifest folds wrote (any CSV with the columns "
         f"clip_id and fold).  [default: {default}]",
     )
+
+
+def folds_are_named(options: Mapping[str, Any]) -> bool:
+    """Whether somebody asked for folds, by ``--folds`` or ``--set extract.folds=``."""
+    keys = (override.partition("=")[0].strip() for override in options["overrides"])
+    return options["folds"] is not None or "extract.folds" in keys
 
 
 def old_spelling(old: str, name: str, **keywords: Any) -> Decorator[Any]:

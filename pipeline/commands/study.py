@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from mvemo.pipeline.commands.options import (
     FOLDER,
     PATH,
     comma_separated,
+    folds_are_named,
     folds_option,
     permute_option,
     root_option,
@@ -140,9 +141,14 @@ def _conduct(
     run: Callable[[Study], StudyResult],
     options: Mapping[str, Any],
     tasks: Sequence[str] = (),
+    *,
+    splits: bool = False,
     **own_settings: Any,
 ) -> int:
-    """Read the manifest, run a study, print its tables and write its files; the exit code."""
+    """Read the manifest, run a study, print its tables and write its files; the exit code.
+
+    The study has one split, which the manifest may prescribe, where `splits` says so, else folds.
+    """
     from mvemo.extract.training.memory import keep_freed_memory
     from mvemo.pipeline.studies.core import open_study
     from mvemo.pipeline.studies.output import banners, write_study
@@ -160,6 +166,7 @@ def _conduct(
         fold_file=folds if isinstance(folds, Path) else None,
         tasks=tasks,
     )
+    _tell_division(study, options, splits=splits)
     for banner in banners(study):
         click.echo(banner)
     result = run(study)
@@ -171,16 +178,52 @@ def _conduct(
     return 1 if options["strict"] and study.failures else 0
 
 
+def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) -> None:
+    """Ask about a split that would not be used, and tell of a seed that divides nothing.
+
+    Raises
+    ------
+    BadOption
+        The manifest prescribes a split, the study makes folds, and nobody asked for them.
+    """
+    from mvemo.manifests import folds_of, holdout_of
+    from mvemo.pipeline.clip_tables import clip_table
+    from mvemo.pipeline.stage_plan import ask_about_split, tell_unused_seed
+
+    manifest, extract, folds = study.manifest, study.settings.extract, options["folds"]
+    if not splits:
+        ask_about_split(
+            manifest,
+            study.settings,
+            who="this study",
+            instead="mvemo study j22 and mvemo extract --protocol holdout train and test on the "
+            "split",
+        )
+    if options["seed"] is None and not extract.fold_seed:
+        return
+    if splits:
+        table = clip_table(manifest, split=holdout_of(manifest, seed=extract.fold_seed))
+    else:
+        made = study.prescribed or folds_of(manifest, extract.folds, extract.fold_seed)
+        table = clip_table(manifest, made)
+    option = f"extract.fold_seed={extract.fold_seed}"
+    if options["seed"] is not None:
+        option = f"--seed {options['seed']}"
+    tell_unused_seed(option, table, folds if isinstance(folds, Path) and not splits else None)
+
+
 def _settings(options: Mapping[str, Any]) -> Settings:
     """The settings that the command line asks for."""
-    from mvemo.pipeline.settings import load_settings
+    from mvemo.pipeline.settings import Override, load_settings
 
     overrides = list(options["overrides"])
-    if isinstance(options["folds"], int):
-        overrides.append(f"extract.folds={options['folds']}")
+    folds = options["folds"]
+    if isinstance(folds, int):
+        overrides.append(Override(f"extract.folds={folds}", f"--folds {folds}"))
     if options["seed"] is not None:
         overrides += [f"extract.seed={options['seed']}", f"extract.fold_seed={options['seed']}"]
-    return load_settings(options["profile"], overrides)
+    settings = load_settings(options["profile"], overrides)
+    return replace(settings, folds_named=folds_are_named(options))
 
 
 @click.group()
@@ -336,7 +379,9 @@ def j22(
 
     varied = () if ablations == "none" else comma_separated(ablations)
     experiment = Experiment(nets, seconds, Cut(first or None, tail), iterations, varied)
-    return _conduct(lambda s: run_j22(s, experiment), options, experiment=asdict(experiment))
+    return _conduct(
+        lambda s: run_j22(s, experiment), options, splits=True, experiment=asdict(experiment)
+    )
 
 
 @study.command()

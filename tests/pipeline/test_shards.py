@@ -84,7 +84,7 @@ def test_a_shard_that_is_done_is_not_done_again_and_a_killed_one_goes_on(
     assert extract(sounds, "frozen", whole["frozen"], *options) == 0
     path = ShardFolder(out).cache(Shard(1, 2))
     before = digest(path)
-    capsys.readouterr()
+    assert f"{whole['frozen']} takes " in capsys.readouterr().out
     assert extract(sounds, "frozen", tmp_path / "nothing decoded here", *options) == 0
     assert "shard 1/2 is done" in capsys.readouterr().err
     assert not (tmp_path / "nothing decoded here" / "decoded").exists()

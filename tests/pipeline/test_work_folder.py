@@ -67,8 +67,10 @@ def test_other_folders_are_refused(work: Path, tmp_path: Path) -> None:
     assert (elsewhere / "ab").is_dir()
 
 
-def test_a_folder_that_a_run_uses_is_left_alone(work: Path) -> None:
-    lock = WriterLock(work / "features.h5")
+@pytest.mark.parametrize("name", ["features.h5", "features.h5.shards/1-of-2.h5"])
+def test_a_folder_that_a_run_uses_is_left_alone(name: str, work: Path) -> None:
+    (work / name).parent.mkdir(exist_ok=True)
+    lock = WriterLock(work / name)
     with pytest.raises(CacheBusy):
         clean_work(work)
     assert measure_work(work).decoded

@@ -12,7 +12,7 @@ from stage_samples import run
 
 from mvemo.cache import open_cache
 from mvemo.fuse import EvaluationSettings
-from mvemo.manifests import Clip, Manifest, folds_of, write_folds, write_manifest
+from mvemo.manifests import Clip, Manifest, folds_of, read_manifest, write_folds, write_manifest
 from mvemo.pipeline.settings import ExtractSettings, load_fuse_settings, load_settings
 
 CV = ("--models", "music1d", "--set", "fuse.n_resamples=0", "--set", "fuse.choose_C=false")
@@ -108,7 +108,18 @@ def test_a_prescribed_split_is_asked_about(
         assert f"the protocol {protocol} makes folds" in line
         assert "--protocol holdout" in line
         assert "--folds 6" in line
-    # Folds that are asked for are made: it ends at the media, which are empty.
+    own = (manifest, "--out", tmp_path / "o", "--work", tmp_path / "w")
+    line = error_of(capsys, "mvemo", "study", "losses", *own)
+    assert "prescribes a split, and this study makes folds: mvemo study j22 and " in line
+    assert "--folds 6 leaves it unused" in line
+    # J22's whole experiment has one split; they end at the media, which are empty.
+    asked = ("losses", "--folds", 3), ("losses", "--set", "extract.folds=3"), ("j22",)
+    for study, *options in asked:
+        assert run("mvemo", "study", study, *own, *options) == 2
+        said = capsys.readouterr().err
+        assert "makes folds" not in said
+        assert "not one clip could be decoded" in said
+    # Folds that are asked for are made.
     assert run(*command, "--folds", 3) == 2
     said = capsys.readouterr().err
     assert "the manifest's split is not used" in said
@@ -151,6 +162,37 @@ def test_a_seed_that_changes_no_fold_is_told_of(
     listed = Manifest("m", "multiclass", ("a", "b"), clips, tmp_path)
     write_folds(folds_of(listed, 2), tmp_path / "folds.csv")
     assert "they are those of" in said(frozen, "--folds", tmp_path / "folds.csv")
+
+
+def test_a_seed_of_folds_that_changes_none_is_told_of(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(command: str, *options: object) -> str:
+        more = ("--out", tmp_path / "o") if command.startswith("study") else ()
+        run("mvemo", *command.split(), manifest, *options, *more, "--work", tmp_path / "w")
+        notes = [line for line in capsys.readouterr().err.splitlines() if "changes no" in line]
+        return "".join(notes)
+
+    listed = read_manifest(manifest, media=False)
+    write_folds(folds_of(listed, 2), tmp_path / "folds.csv")
+    of_file = f"changes no fold: they are those of {tmp_path / 'folds.csv'}"
+    five = ("--set", "extract.fold_seed=5", "--nets", "cnn", "--folds")
+    assert said("extract", *five, 2) == ""
+    assert said("extract", *five, tmp_path / "folds.csv") == f"note: extract.fold_seed=5 {of_file}"
+    five = (*five[:2], "--folds")
+    assert said("study losses", *five, 2) == ""
+    assert said("study losses", *five, tmp_path / "folds.csv") == (
+        f"note: extract.fold_seed=5 {of_file}"
+    )
+    assert said("study losses", "--seed", 0, "--folds", tmp_path / "folds.csv") == (
+        f"note: --seed 0 {of_file}"
+    )
+    assert said("study j22", "--seed", 3) == (
+        "note: --seed 3 changes no fold: the clips have one prescribed split"
+    )
+    clips = tuple(replace(clip, split=None, fold=i % 2) for i, clip in enumerate(listed.clips))
+    write_manifest(replace(listed, clips=clips), manifest)
+    assert said("extract", *five[:2], "--nets", "cnn").endswith("they are prescribed")
 
 
 def test_a_seed_of_frozen_nets_is_told_of(
