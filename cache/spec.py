@@ -105,6 +105,11 @@ class FeatureSpec:
             }
         )
 
+    @cached_property
+    def family(self) -> str:
+        """`digest` of all but fold and weights: that of nets of several folds is one."""
+        return replace(self, fold=None, weights="").digest
+
     def key(self, content: str, start: float = 0.0, duration: float | None = None) -> str:
         """Key of this feature of one clip.
 

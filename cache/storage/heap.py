@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 # Of one text: its length, and where it lies in the file.
 REFERENCE = np.dtype([("length", "<u4"), ("place", "<u8"), ("number", "<u4")])
 _COLLECTION = struct.Struct("<4sB3xQ")
-_OBJECT = struct.Struct("<HHIQ")
+_OBJECT = struct.Struct("<H6xQ")
 
 ReadAt = Callable[[int, int], bytes]
 
@@ -49,16 +49,19 @@ def read_texts(references: NDArray[np.void], name: str, most: int, read_at: Read
         raise ValueError(f"{name} announces texts of {total:,} bytes, more than the file has")
     collections: dict[int, tuple[bytes, Mapping[int, tuple[int, int]]]] = {}
     texts = []
+    last, content = -1, b""
+    objects: Mapping[int, tuple[int, int]] = {}
     for length, place, number in references.ravel().tolist():
         if not length:
             texts.append("")
             continue
-        if place not in collections:
-            content = _read_collection(place, name, most, read_at)
-            collections[place] = content, _objects_of(content)
-        content, objects = collections[place]
-        start, size = objects.get(number, (0, 0))
-        if length > size:
+        if place != last:
+            if place not in collections:
+                content = _read_collection(place, name, most, read_at)
+                collections[place] = content, _objects_of(content)
+            last, (content, objects) = place, collections[place]
+        start, end = objects.get(number, (0, 0))
+        if start + length > end:
             raise ValueError(f"the texts of {name} are damaged")
         texts.append(content[start : start + length].decode())
     return texts
@@ -78,19 +81,18 @@ def _read_collection(place: int, name: str, most: int, read_at: ReadAt) -> bytes
 # Data sets share collections: a cache has some, and hundreds of texts.
 @lru_cache(maxsize=8)
 def _objects_of(content: bytes) -> Mapping[int, tuple[int, int]]:
-    """Number of each object of a collection to the start and size of its data.
+    """Number of each object of a collection to the start and end of its data.
 
     None at all where the collection is damaged.
     """
     objects: dict[int, tuple[int, int]] = {}
-    at, end = _COLLECTION.size, len(content)
+    start, end = _COLLECTION.size + _OBJECT.size, len(content)
     # Less than an object's head is left free at the end.
-    while at + _OBJECT.size <= end:
-        number, _, _, size = _OBJECT.unpack_from(content, at)
-        start = at + _OBJECT.size
+    while start <= end:
+        number, size = _OBJECT.unpack_from(content, start - _OBJECT.size)
         if not number:
             # Free space, whose size has its head in it, is the last.
-            return objects if at + size == end else {}
-        at = start + (size + 7) // 8 * 8
-        objects[number] = start, size
-    return objects if at <= end else {}
+            return objects if start - _OBJECT.size + size == end else {}
+        objects[number] = start, start + size
+        start += (size + 7 & ~7) + _OBJECT.size
+    return objects if start - _OBJECT.size <= end else {}

@@ -86,7 +86,7 @@ def _member(group: Any, name: str) -> Any:
     place, key = group.id, name.encode()
     try:
         link = place.links.get_info(key)
-    except RuntimeError:
+    except (RuntimeError, KeyError):
         if place.links.exists(key):
             raise
         raise KeyError(f"{name} is missing") from None
