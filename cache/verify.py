@@ -291,9 +291,10 @@ class _Training:
     def problems(self, spec: FeatureSpec) -> list[str]:
         """What is wrong with a feature's training clips."""
         case = spec.protocol, spec.fold, spec.trained_on
-        if case not in self._known:
-            self._known[case] = _training_problems(spec, self._table)
-        return self._known[case]
+        found = self._known.get(case)
+        if found is None:
+            found = self._known[case] = _training_problems(spec, self._table)
+        return found
 
 
 def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
