@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,18 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that values may depend on."""
-    installed = {"python": platform.python_version()}
+    return {"python": platform.python_version(), **_installed()}
+
+
+@cache
+def _installed() -> dict[str, str]:
+    found = {}
     for name in PACKAGES:
         try:
-            installed[name] = metadata.version(name)
+            found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return installed
+    return found
 
 
 def command_line() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,7 @@ def check_header(file: Any, path: Path) -> None:
         )
 
 
+@cache
 def code_version() -> str:
     """Version of the installed mvemo."""
     try:
