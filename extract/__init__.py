@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from mvemo.extract.training.batches import RawBatches
     from mvemo.extract.training.devices import pick_device
     from mvemo.extract.training.embedding import embed_rows
-    from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
+    from mvemo.extract.training.protocols import TrainedNet, train_nets
+    from mvemo.extract.training.splits import TrainingClips
     from mvemo.extract.views import ViewSettings
 
 _PLACES = {

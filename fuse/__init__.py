@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from mvemo.fuse.crossval.settings import EvaluationSettings
     from mvemo.fuse.errors import BadFeatures, FuseError, LeakError
     from mvemo.fuse.external import Predictions, results_of_predictions
-    from mvemo.fuse.heads.fitting import Fit, fit_heads
+    from mvemo.fuse.heads.fits import Fit
+    from mvemo.fuse.heads.fitting import fit_heads
     from mvemo.fuse.heads.head import Head
     from mvemo.fuse.heads.settings import HeadSettings
     from mvemo.fuse.models import Model, models_of
@@ -29,7 +30,7 @@ _PLACES = {
     "BadFeatures": "errors",
     "Clips": "clips",
     "EvaluationSettings": "crossval.settings",
-    "Fit": "heads.fitting",
+    "Fit": "heads.fits",
     "FuseError": "errors",
     "Head": "heads.head",
     "HeadSettings": "heads.settings",

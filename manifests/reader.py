@@ -23,12 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mvemo.manifests.columns import _Columns, _parse_rows
 from mvemo.manifests.labels import TASKS, Label, LabelKind, Task, is_flag, label_kind
 from mvemo.manifests.layouts.sources import source_of
 from mvemo.manifests.media_files import check_media
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problem, Problems
-from mvemo.manifests.rows import Row, RowParser, finish_rows, inside_root
+from mvemo.manifests.rows import Row, finish_rows
 from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, Table, parse_names, read_table
 
 
@@ -305,106 +306,6 @@ def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:
             continue
         names = {str(name) for name in row.label}
         row.label = tuple(sorted(names, key=lambda name: order.get(name, 0)))
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """What is needed to read the columns of a table."""
-
-    kind: LabelKind
-    spread: bool
-    classes: Sequence[str] | None
-    mapped: Mapping[str, str]
-    root: Path
-
-    @property
-    def known(self) -> list[str]:
-        """All columns that are read."""
-        return [*RESERVED[1:], *(self.classes or ())] if self.spread else [*RESERVED]
-
-    @property
-    def required(self) -> list[str]:
-        return ["path", *((self.classes or ()) if self.spread else ("label",))]
-
-
-def _place_columns(table: Table, columns: _Columns, problems: Problems) -> dict[str, int] | None:
-    """Column to its number in the table; None where a required one is missing."""
-    line, header = table.rows[0]
-    names = [cell.strip() for cell in header]
-    unknown = [key for key in columns.mapped if key not in columns.known]
-    if unknown:
-        problems.add(
-            0, f"no such column to map: {', '.join(unknown)}; one of {', '.join(columns.known)}"
-        )
-    place: dict[str, int] = {}
-    for key in columns.known:
-        theirs = columns.mapped.get(key, key)
-        if names.count(theirs) > 1:
-            problems.add(line, f"column {theirs!r} occurs twice")
-        elif theirs in names:
-            place[key] = names.index(theirs)
-        elif key in columns.mapped:
-            problems.add(line, f"no column {theirs!r} for {key}; there are {names}")
-    missing = [key for key in columns.required if key not in columns.mapped and key not in names]
-    if missing:
-        hint = ""
-        if len(names) == 1 and "|" in names[0]:
-            hint = "; cells must be separated by commas"
-        elif "path" in missing:
-            hint = (
-                "; of a table with other names `mvemo manifest import FILE --column path=NAME` "
-                "makes a manifest"
-            )
-        listed = ", ".join(map(repr, missing))
-        problems.add(line, f"the header has no column {listed}; it has {names}{hint}")
-    return place if all(key in place for key in columns.required) else None
-
-
-def _parse_rows(table: Table, columns: _Columns, problems: Problems) -> list[Row]:
-    place = _place_columns(table, columns, problems)
-    if place is None:
-        return []
-    header = [cell.strip() for cell in table.rows[0][1]]
-    n_columns = len(header)
-    # Of foreign tables nobody knows what other columns are.
-    used = set(place.values()) if table.kind else set(range(n_columns))
-    extra = [(i, name) for i, name in enumerate(header) if i not in used]
-    # A path in a file of ours is meant to the letter; others put blanks after commas.
-    parser = RowParser(place, bool(table.kind), columns.kind, columns.classes, problems)
-    rows: list[Row] = []
-    outside: list[Row] = []
-    for line, cells in table.rows[1:]:
-        if len(cells) != n_columns:
-            problems.add(line, f"{len(cells)} cells; the header has {n_columns}")
-            continue
-        row = parser.parse(cells, line)
-        if extra:
-            row.extra = tuple((name, cells[i].strip()) for i, name in extra)
-        tidy = inside_root(row.path, columns.root) if row.path else ""
-        if tidy is None:
-            outside.append(row)
-        row.path = tidy or row.path
-        rows.append(row)
-    _report_outside(outside, len(rows), columns.root, problems)
-    return rows
-
-
-def _report_outside(outside: Sequence[Row], n_rows: int, root: Path, problems: Problems) -> None:
-    """Paths that leave the media root: each, or the root as wrong where all of them do."""
-    cure = "give the folder of the media files with --root"
-    if len(outside) == n_rows > 1:
-        first = outside[0]
-        problems.add(
-            0,
-            f"none of the {n_rows} paths is below the media root {str(root)!r}, as {first.path!r} "
-            f"in line {first.line}: {cure}",
-            count=n_rows,
-        )
-        return
-    for row in outside:
-        problems.add(
-            row.line, f"path {row.path!r} is not below the media root {str(root)!r}: {cure}"
-        )
 
 
 def _check_sources(rows: Sequence[Row], problems: Problems) -> None:

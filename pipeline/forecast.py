@@ -19,7 +19,8 @@ from mvemo.extract.store.decoded import DecodedStore, stored_problems
 from mvemo.extract.store.folders import DecodeJob
 from mvemo.extract.training.devices import describe_device, pick_device
 from mvemo.extract.training.jobs import n_epochs
-from mvemo.extract.training.protocols import TrainingClips, known_nets
+from mvemo.extract.training.protocols import known_nets
+from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.training.timing import PASSES, NetCost, measure_net
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests.text_table import align_columns

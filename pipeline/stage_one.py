@@ -13,8 +13,9 @@ from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.memory import keep_freed_memory
-from mvemo.extract.training.protocols import TrainingClips, train_nets
+from mvemo.extract.training.protocols import train_nets
 from mvemo.extract.training.ranks import Ranks, current_ranks, joined_ranks
+from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import write_folds
 from mvemo.pipeline.clip_media import ClipMedia

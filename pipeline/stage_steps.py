@@ -17,7 +17,8 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import describe_device, pick_device
 from mvemo.extract.training.embedding import embed_rows, outputs_of
-from mvemo.extract.training.protocols import TrainedNet, TrainingClips, outputs_spec, train_nets
+from mvemo.extract.training.protocols import TrainedNet, outputs_spec, train_nets
+from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.views import ViewSettings
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption

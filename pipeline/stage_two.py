@@ -14,8 +14,9 @@ from mvemo.fuse import (
     format_table,
     write_report,
 )
+from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.files import save_model
-from mvemo.fuse.final.model import FinalModel, build_model
+from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests import read_folds
 from mvemo.pipeline.clip_tables import prescribed_by
 from mvemo.pipeline.errors import BadOption

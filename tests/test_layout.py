@@ -39,6 +39,7 @@ FLOORS = {
         "model",
         "schemes segments",
         "rows splits",
+        "columns",
         "layouts media_files writer",
         "reader",
         "demo",

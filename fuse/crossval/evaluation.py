@@ -12,8 +12,9 @@ from mvemo.fuse.arrays import F64
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.choice import choose_model
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
-from mvemo.fuse.crossval.out_of_fold import OutOfFold, predict_all
+from mvemo.fuse.crossval.out_of_fold import OutOfFold
 from mvemo.fuse.crossval.own_outputs import score_nets
+from mvemo.fuse.crossval.prediction import predict_all
 from mvemo.fuse.crossval.preparation import Preparation, permute, prepare, provenance_of
 from mvemo.fuse.crossval.repeats import evaluate_on_other_folds, with_repeats
 from mvemo.fuse.crossval.settings import EvaluationSettings

@@ -3,105 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.arrays import F32, F64, Bools, Ints
+from mvemo.fuse.arrays import F32, F64, Bools
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
-from mvemo.fuse.heads.blocks import Block
+from mvemo.fuse.heads.fits import Fit, Fitted
 from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.problems import FitProblems, fits_by_batch
 from mvemo.fuse.heads.scaled import ScaledFeatures
 from mvemo.fuse.heads.settings import HeadSettings
-from mvemo.fuse.heads.solver import Solution, Start, solve
-from mvemo.fuse.links import Link, apply_link
+from mvemo.fuse.links import apply_link
 from mvemo.fuse.models import Model
 from mvemo.fuse.rows import Rows
 
 DEFAULT = HeadSettings()
 # Classes, or clips with tags or values, that a head is trained on at least.
 MIN_DIFFERENT = 2
-# How far above its minimum the mean loss of a clip may be at the end of a fit, in nats.
-TOLERANCE = 1e-6
 # Scores that are solved for at once (heads x outputs x clips): some arrays of 1.2 MB; and where
 # features are read again at every step, which more heads then share, some of 200 MB.
 BATCH_SCORES, BATCH_STREAMED = 300_000, 50_000_000
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a fit ended, in the coordinates of its `ScaledFeatures`.
-
-    Parameters
-    ----------
-    coef
-        For each feature of the model, float32 (outputs, columns).
-    intercept
-        float64 (outputs,).
-    """
-
-    coef: tuple[F32, ...]
-    intercept: F64
-
-
-@dataclass(frozen=True)
-class Fit:
-    """One head to be fitted.
-
-    Parameters
-    ----------
-    model
-        Whose features it concatenates.
-    fold
-        Left out; None to train on all clips.
-    train
-        bool (clips,): its training clips. Those without one of its features are left out.
-    C
-        Inverse strength of its L2 penalty, above 0.
-    tol
-        How far above its minimum its mean loss may be at the end.
-    predict
-        bool (clips,): clips whose outputs are given back; None for all.
-    scaled_on
-        bool (clips,): clips whose features are standardised by; None for its training clips.
-        Of an inner fold, the training clips of the outer one: all its heads then share
-        values.
-    start
-        Where another fit of the same model ended, over features scaled on the same clips: of
-        another C, or of other training clips. None for zeros.
-    """
-
-    model: Model
-    fold: int | None
-    train: Bools
-    C: float
-    tol: float = TOLERANCE
-    predict: Bools | None = None
-    scaled_on: Bools | None = None
-    start: Position | None = None
-
-    def __str__(self) -> str:
-        return f"{self.model.name}, {'all clips' if self.fold is None else f'fold {self.fold}'}"
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """One fit, solved.
-
-    Parameters
-    ----------
-    outputs
-        float64 (clips to predict, outputs); NaN rows where a feature is missing.
-    position
-        Where it ended.
-    """
-
-    fit: Fit
-    outputs: F64
-    position: Position
-    target_scale: tuple[F64, F64]
 
 
 def fit_heads(
@@ -311,8 +234,8 @@ class HeadFitter:
         fitted = {}
         streamed = any(isinstance(matrix.values, Rows) for matrix in self.matrices.values())
         size = (BATCH_STREAMED if streamed else BATCH_SCORES) // target.size
-        for batch in _batches(members, fits, max(size, 1)):
-            problems = _Problems(
+        for batch in fits_by_batch(members, fits, max(size, 1)):
+            problems = FitProblems(
                 [fits[i] for i in batch], [self._factors(fits[i].model) for i in batch], scaled
             )
             solution = problems.solve(target, weights[batch], self.clips.link)
@@ -338,105 +261,8 @@ class HeadFitter:
         return float(np.sqrt(np.mean(dims) / self.matrices[name].values.shape[1]))
 
 
-@dataclass(frozen=True)
-class _Problems:
-    """Fits as the solver takes them.
-
-    `factors` are of each fit's features; `scaled` has the values.
-    """
-
-    fits: Sequence[Fit]
-    factors: Sequence[Sequence[float]]
-    scaled: ScaledFeatures
-
-    @property
-    def names(self) -> list[str]:
-        """Of all features."""
-        return list(dict.fromkeys(name for fit in self.fits for name in fit.model.features))
-
-    def solve(self, target: F32, weights: F32, link: Link) -> Solution:
-        """Fit all to a target (outputs, clips)."""
-        rows: Bools = np.asarray((weights > 0).any(axis=0), np.bool_)
-        blocks = [self._block(name, rows) for name in self.names]
-        C, tol = np.array([(fit.C, fit.tol) for fit in self.fits]).T
-        if link == "identity":
-            # Of squared errors the last digits cost few steps.
-            tol = tol * 1e-3
-        start = self._start(blocks, len(target))
-        return solve(blocks, target[:, rows], weights[:, rows], C, link=link, tol=tol, start=start)
-
-    def position(self, solution: Solution, row: int) -> Position:
-        """Where a fit ended."""
-        names, coef = self.names, []
-        for name in self.fits[row].model.features:
-            members = self._members(name)
-            coef.append(solution.coef[names.index(name)][np.searchsorted(members, row)])
-        return Position(tuple(coef), solution.intercept[row])
-
-    def scores(self, position: Position, row: int) -> F32:
-        """float32 (clips to predict, outputs)."""
-        fit = self.fits[row]
-        scores = position.intercept.astype(np.float32)
-        for name, coef, factor in zip(
-            fit.model.features, position.coef, self.factors[row], strict=True
-        ):
-            values = self.scaled[name].values
-            if fit.predict is not None:
-                values = values.take(fit.predict)
-            scores = scores + values.scores(coef * np.float32(factor)).T
-        return scores
-
-    def _members(self, name: str) -> Ints:
-        return np.flatnonzero([name in fit.model.features for fit in self.fits])
-
-    def _block(self, name: str, rows: Bools) -> Block:
-        feature, members = self.scaled[name], self._members(name)
-        factors = [self.factors[i][self.fits[i].model.features.index(name)] for i in members]
-        values = feature.values.take(rows)
-        return Block(values, members, np.array(factors), feature.spectrum)
-
-    def _start(self, blocks: Sequence[Block], n_outputs: int) -> Start | None:
-        """Where the fits start; zeros for those without a place."""
-        if not any(fit.start for fit in self.fits):
-            return None
-        intercept = np.zeros((len(self.fits), n_outputs))
-        coef = [
-            np.zeros((len(block.problems), n_outputs, block.values.shape[1]), np.float32)
-            for block in blocks
-        ]
-        names = self.names
-        for i, fit in enumerate(self.fits):
-            if fit.start is None:
-                continue
-            intercept[i] = fit.start.intercept
-            for name, part in zip(fit.model.features, fit.start.coef, strict=True):
-                b = names.index(name)
-                coef[b][np.searchsorted(blocks[b].problems, i)] = part
-        return Start(tuple(coef), intercept)
-
-
 def _rows_scaled_on(fit: Fit) -> Bools:
     return fit.train if fit.scaled_on is None else fit.scaled_on
-
-
-def _batches(members: Sequence[int], fits: Sequence[Fit], size: int) -> list[list[int]]:
-    """A few at once, so that memory is bounded by the features.
-
-    Those of the same training clips are kept together where they are no more than that:
-    products then leave out the other clips.
-    """
-    by_clips: dict[bytes, list[int]] = {}
-    for i in members:
-        by_clips.setdefault(fits[i].train.tobytes(), []).append(i)
-    batches: list[list[int]] = [[]]
-    for of_clips in by_clips.values():
-        of_clips.sort(key=lambda i: fits[i].model.features)
-        for start in range(0, len(of_clips), size):
-            part = of_clips[start : start + size]
-            if batches[-1] and len(batches[-1]) + len(part) > size:
-                batches.append([])
-            batches[-1].extend(part)
-    return batches
 
 
 def _training(fits: Sequence[Fit], matrices: Mapping[str, Matrix]) -> tuple[Bools, F32]:

@@ -15,14 +15,14 @@ because the scores are linear in the step.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F32, F64, Bools, Ints
+from mvemo.fuse.arrays import F32, F64, Bools
 from mvemo.fuse.heads.blocks import Block, RunningBlock
 from mvemo.fuse.heads.objective import curvature, residual_and_loss
+from mvemo.fuse.heads.solution import Solution, Start
 from mvemo.fuse.links import Link
 
 # Pairs of steps and gradient changes that L-BFGS keeps.
@@ -32,47 +32,6 @@ DECREASE, CURVATURE = 1e-4, 0.9
 LINE_STEPS = 12
 # Of the loss by scores, where all clips are fitted well.
 MIN_CURVATURE = 1e-4
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where the steps begin: anywhere gives the same minimum, near it in fewer steps.
-
-    Parameters
-    ----------
-    coef
-        For each block, float32 (its problems, outputs, dim), of standardised columns.
-    intercept
-        float64 (problems, outputs).
-    """
-
-    coef: tuple[F32, ...]
-    intercept: F64
-
-
-@dataclass(frozen=True)
-class Solution:
-    """All fitted problems.
-
-    Parameters
-    ----------
-    scores
-        float32 (problems, outputs, clips): of every clip, in training or not.
-    coef
-        For each block, float32 (its problems, outputs, dim), of its columns times the factor.
-    intercept
-        float64 (problems, outputs).
-    iterations
-        int64 (problems,).
-    converged
-        bool (problems,): the loss is within about the tolerance of its minimum.
-    """
-
-    scores: F32
-    coef: tuple[F32, ...]
-    intercept: F64
-    iterations: Ints
-    converged: Bools
 
 
 def solve(

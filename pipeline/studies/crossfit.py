@@ -12,7 +12,8 @@ from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.embedding import embed_rows, outputs_of
 from mvemo.extract.training.jobs import Curve
-from mvemo.extract.training.protocols import TrainingClips, train_nets
+from mvemo.extract.training.protocols import train_nets
+from mvemo.extract.training.splits import TrainingClips
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.links import Link, apply_link
 from mvemo.manifests.splits.names import TRAIN

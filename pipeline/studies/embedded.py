@@ -11,11 +11,13 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
+from mvemo.extract.training.protocols import TrainedNet, train_nets
+from mvemo.extract.training.splits import TrainingClips
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix, matrix_of
-from mvemo.fuse.heads.fitting import Fit, fit_heads
+from mvemo.fuse.heads.fits import Fit
+from mvemo.fuse.heads.fitting import fit_heads
 from mvemo.fuse.models import models_of
 from mvemo.manifests import Manifest
 from mvemo.pipeline.messages import tell_outline

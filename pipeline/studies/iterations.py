@@ -12,7 +12,7 @@ import numpy as np
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.jobs import Curve
 from mvemo.extract.training.jobs import steps_per_epoch as trained_steps
-from mvemo.extract.training.protocols import TrainingClips, training_splits
+from mvemo.extract.training.splits import TrainingClips, training_splits
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.errors import BadOption

@@ -15,7 +15,8 @@ from mvemo.extract.settings import NetSettings, RunSettings, TrainSettings
 from mvemo.extract.training import protocols
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.jobs import TrainingJob
-from mvemo.extract.training.protocols import TrainedNet, TrainingClips, train_nets
+from mvemo.extract.training.protocols import TrainedNet, train_nets
+from mvemo.extract.training.splits import TrainingClips
 from mvemo.manifests import Clip, Manifest
 
 N = 24

@@ -11,7 +11,7 @@ from feature_samples import features, frozen_cache, make_table
 
 from mvemo.cache import open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate, metrics_dict
-from mvemo.fuse.final.model import build_model
+from mvemo.fuse.final.building import build_model
 from mvemo.fuse.models import LATE, STACKED, models_of, parts_of
 from mvemo.fuse.report.tables import without_modality_table
 from mvemo.pipeline.cli import mvemo

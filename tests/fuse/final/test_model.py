@@ -20,8 +20,9 @@ from fuse_samples import plain_settings
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, FuseError, evaluate
 from mvemo.fuse.features import Features
+from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.files import load_model, save_model
-from mvemo.fuse.final.model import TYPICAL_SHARE, build_model
+from mvemo.fuse.final.model import TYPICAL_SHARE
 from mvemo.fuse.final.predicting import (
     distances,
     predict_clips,

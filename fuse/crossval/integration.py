@@ -1,0 +1,193 @@
+"""The models over other models' predictions: the stack, and the product."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mvemo.fuse.arrays import F64
+from mvemo.fuse.crossval.fold_heads import FoldHeads
+from mvemo.fuse.crossval.out_of_fold import Fallback, OutOfFold
+from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.late import (
+    late_head,
+    late_inner,
+    late_model,
+    late_outputs,
+    late_weights,
+)
+from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.stacking import stack_fold, stacked_model
+from mvemo.fuse.links import decision_inputs
+from mvemo.fuse.metrics.averages import complete, mean_finite
+from mvemo.fuse.models import (
+    LATE,
+    STACKED,
+    Key,
+    Missing,
+    Model,
+    Parts,
+    missing_of,
+)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The second layer of the stack, over its bases.
+
+    Parameters
+    ----------
+    bases
+        The models that are stacked.
+    model
+        The stacked model.
+    parts
+        Of `parts_of`: what remains of a base with modalities missing.
+    inner
+        Predict inside the training folds, too.
+    """
+
+    bases: tuple[Model, ...]
+    model: Model
+    parts: Parts
+    inner: bool
+
+    @classmethod
+    def over(cls, bases: tuple[Model, ...], parts: Parts, inner: bool) -> Stack | None:
+        """None where there are no models to stack."""
+        return cls(bases, stacked_model(bases), parts, inner) if bases else None
+
+    def add_to(self, oof: OutOfFold, blank: F64, *, fallbacks: bool) -> None:
+        """Make room for its outputs, and for those with modalities missing.
+
+        These are by the second layer on what is left of its bases, or, where nothing of a
+        base is left, the mean of the others.
+        """
+        oof.models = (*oof.models, self.model)
+        oof.outputs[self.model.key] = blank.copy()
+        if not fallbacks or len(self.model.modalities) < 2:
+            return
+        listed = []
+        for missing in missing_of(self.model.modalities):
+            left = [base for base in self.bases if self._left_of(base, missing) is not None]
+            # What one base alone predicts is decided by its own thresholds.
+            thresholds = left[0].features if len(left) == 1 < len(self.bases) else self.model.key
+            key = (STACKED, *missing)
+            listed.append(Fallback(missing, key, thresholds))
+            oof.outputs[key] = blank.copy()
+        oof.fallbacks[self.model.name] = tuple(listed)
+
+    def predict_fold(self, oof: OutOfFold, fold_heads: FoldHeads, fold: int) -> None:
+        """Fit one fold's second layer and predict the fold's clips, into `oof`."""
+        clips, key = oof.clips, self.model.key
+        tested = clips.folds == fold
+        inputs = {}
+        for base in self.bases:
+            values = oof.predict_inside(base, fold)
+            values[tested] = oof.outputs[base.features][tested]
+            inputs[base.name] = values
+        head, outputs, inner = stack_fold(
+            clips, fold, inputs, fold_heads.inner_folds[fold], inner=self.inner
+        )
+        fallbacks = oof.fallbacks.get(self.model.name, ())
+        if fallbacks and self.inner:
+            # Clips that the second layer cannot read are predicted as by its fallbacks.
+            others = np.stack([np.where(tested[:, None], np.nan, v) for v in inputs.values()])
+            inner = np.where(complete(inner)[:, None], inner, mean_finite(others, axis=0))
+        oof.inner[key, fold] = inner
+        if head is None:
+            return
+        oof.heads.append(head)
+        oof.outputs[key][tested] = outputs[tested]
+        for fallback in fallbacks:
+            left = [self._left_of(base, fallback.missing) for base in self.bases]
+            of_bases = [oof.outputs[key][tested] for key in left if key is not None]
+            if len(of_bases) == len(self.bases):
+                x = [decision_inputs(values, head.link) for values in of_bases]
+                values = head.predict(np.concatenate(x, axis=1))
+            else:
+                values = np.mean(of_bases, axis=0)
+            oof.outputs[fallback.key][tested] = values
+
+    def _left_of(self, base: Model, missing: Missing) -> Key | None:
+        """Key of what remains of a base with modalities missing; None where nothing is."""
+        lost = tuple(kind for kind in missing if kind in base.modalities)
+        if not lost:
+            return base.key
+        part = self.parts.get(base.name, {}).get(lost)
+        return None if part is None else part.key
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product of single features' calibrated predictions.
+
+    Parameters
+    ----------
+    bases
+        Models of one feature each.
+    model
+        The product as a model.
+    settings
+        Of the bases' heads.
+    """
+
+    bases: tuple[Model, ...]
+    model: Model
+    settings: HeadSettings
+
+    @classmethod
+    def over(cls, bases: tuple[Model, ...], settings: HeadSettings) -> Product | None:
+        """None where there are no models to multiply."""
+        return cls(bases, late_model(bases), settings) if bases else None
+
+    def add_to(self, oof: OutOfFold, blank: F64, *, fallbacks: bool) -> None:
+        """Make room for its outputs, and for those with modalities missing."""
+        oof.models = (*oof.models, self.model)
+        oof.outputs[self.model.key] = blank.copy()
+        if not fallbacks or len(self.model.modalities) < 2:
+            return
+        listed = []
+        for missing in missing_of(self.model.modalities):
+            left = self._without(missing)
+            # What one base alone predicts is decided by its own thresholds.
+            thresholds = left[0].features if len(left) == 1 else self.model.key
+            key = (LATE, *missing)
+            listed.append(Fallback(missing, key, thresholds))
+            oof.outputs[key] = blank.copy()
+        oof.fallbacks[self.model.name] = tuple(listed)
+
+    def predict_fold(self, oof: OutOfFold, fold_heads: FoldHeads, fold: int) -> None:
+        """Calibrate inside one fold's training clips and predict the fold's clips, into `oof`."""
+        clips, key = oof.clips, self.model.key
+        tested = clips.folds == fold
+        inner = np.stack([oof.inner[base.key, fold] for base in self.bases]).astype(np.float64)
+        weights = late_weights(clips, inner)
+        oof.inner[key, fold] = late_inner(clips, inner, fold_heads.inner_folds[fold])
+        outputs = np.stack([oof.outputs[base.key][tested] for base in self.bases])
+        if not complete(outputs).any():
+            return
+        names = [base.name for base in self.bases]
+        oof.heads.append(late_head(clips, fold, names, weights, self.settings))
+        values = late_outputs(clips, outputs, weights)
+        # Where all features of a modality are missing, a fallback predicts, or nothing.
+        for missing in self.model.modalities:
+            of_modality = [missing in base.modalities for base in self.bases]
+            values[~complete(outputs[of_modality]).any(axis=0)] = np.nan
+        oof.outputs[key][tested] = values
+        for fallback in oof.fallbacks.get(self.model.name, ()):
+            left = self._without(fallback.missing)
+            rows = [base in left for base in self.bases]
+            values = late_outputs(clips, outputs[rows], weights[rows])
+            oof.outputs[fallback.key][tested] = values
+
+    def head_of_all(self, oof: OutOfFold) -> Head:
+        """For new clips: calibrated on all clips' out-of-fold predictions."""
+        outputs = np.stack([oof.predict_everywhere(base) for base in self.bases])
+        names = [base.name for base in self.bases]
+        weights = late_weights(oof.clips, outputs)
+        return late_head(oof.clips, None, names, weights, self.settings)
+
+    def _without(self, missing: Missing) -> list[Model]:
+        return [base for base in self.bases if not set(missing) & set(base.modalities)]

@@ -1,0 +1,254 @@
+"""A final model, made of an evaluation whose heads are refitted on all clips."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mvemo.cache import Cache, FeatureSpec
+from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.features import PLAIN, Features, FeatureSettings
+from mvemo.fuse.final.model import (
+    HEAD_DTYPES,
+    INTERVAL_SHARE,
+    TYPICAL_SHARE,
+    FinalModel,
+    Predictor,
+    Reference,
+)
+from mvemo.fuse.final.products import part_products
+from mvemo.fuse.heads.head import Head
+from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
+from mvemo.fuse.models import LATE, SECOND_LAYERS, parts_of
+from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.rows import rows_of
+from mvemo.fuse.scaling import fit_scaling
+
+
+def build_model(
+    cache: Cache,
+    results: Results,
+    settings: FeatureSettings = PLAIN,
+    preferred: str | None = None,
+) -> FinalModel:
+    """A model of an evaluation whose heads were also fitted on all clips.
+
+    Parameters
+    ----------
+    cache
+        Open; the one that was evaluated.
+    results
+        Of `mvemo.fuse.evaluate` with ``refit=True``, of clips and not of whole songs.
+    settings
+        As in the settings of the evaluation.
+    preferred
+        Name of the model that predicts where a clip has all that it needs; None for the one
+        with the best mean score.
+
+    Raises
+    ------
+    BadFeatures
+        Nothing can predict a new clip: labels were shuffled, or all models need imported
+        features, which nothing here could make.
+    """
+    if results.permuted:
+        raise BadFeatures("labels were shuffled: a model of them would predict nothing")
+    heads = tuple(head for head in results.heads if head.fold is None)
+    if not heads:
+        raise BadFeatures(f"{cache.path}: no head could be fitted on all clips")
+    saved = saved_heads(replace(results, heads=heads))
+    features = Features(cache, settings)
+    imported = {
+        name
+        for name in features.modality
+        if any(spec.protocol == "imported" for spec in features.variants(name))
+    }
+    ranked = _predictors(results, saved, features.modality)
+    ranked.sort(key=lambda p: p.name != preferred)
+    predictors = _reachable(p for p in ranked if not imported & set(p.features))
+    if not predictors:
+        raise BadFeatures(
+            f"{cache.path}: every model needs imported features ({', '.join(sorted(imported))}), "
+            "which 'mvemo predict' cannot make of new clips"
+        )
+    used = dict.fromkeys(name for predictor in predictors for name in predictor.features)
+    specs = tuple(replace(s, trained_on=()) for name in used for s in features.variants(name))
+    return FinalModel(
+        name=results.name,
+        task=results.task.name,
+        heads=_needed(saved, predictors),
+        specs=specs,
+        predictors=predictors,
+        reference={(s.name, s.fold): _reference(features, s) for s in specs},
+        scale=results.task.label_scale(results.classes, results.y_true),
+        facts=_facts(cache, results, sorted(imported)),
+    )
+
+
+def _predictors(
+    results: Results, saved: SavedHeads, modality: Mapping[str, str]
+) -> list[Predictor]:
+    """All that can predict, best first: evaluated models, products of some of the features.
+
+    Then what remains of fusions with a modality missing, where nothing evaluated needs as
+    little.
+    """
+    evaluated = [m for m in results.models if m.valid.any()]
+    evaluated = [m for m in evaluated if any(_is_of(h, m.name, m.features) for h in saved.heads)]
+    predictors = [predictor_of(results, model) for model in evaluated]
+    if any(head.model == LATE for head in saved.heads):
+        predictors += [predictor_of(results, m, m.features) for m in part_products(results)]
+    # Of equal scores that which reads most.
+    predictors.sort(key=lambda p: (_rank(p), len(p.features)), reverse=True)
+    covered = {predictor.modalities for predictor in predictors}
+    names = [m.name for m in evaluated if m.name not in SECOND_LAYERS]
+    fusions = [model for model in saved.models if model.name in names]
+    for parts in parts_of(fusions, modality).values():
+        for part in parts.values():
+            if part.modalities not in covered and saved.select_features(part.features):
+                expected = {"metric": results.task.primary_metric, "mean": None}
+                predictors.append(Predictor(part.name, part.features, part.modalities, expected))
+    return predictors
+
+
+def _rank(predictor: Predictor) -> float:
+    mean = predictor.expected["mean"]
+    return -np.inf if mean is None else float(mean)
+
+
+def _is_of(head: Head, name: str, features: tuple[str, ...]) -> bool:
+    """Whether a head is a model's."""
+    if name in SECOND_LAYERS:
+        return head.model == name
+    return head.model not in SECOND_LAYERS and head.features == features
+
+
+def _reachable(predictors: Iterable[Predictor]) -> tuple[Predictor, ...]:
+    """Those that some clip is predicted by: none before them needs as little."""
+    reachable: list[Predictor] = []
+    for predictor in predictors:
+        if not any(set(better.features) <= set(predictor.features) for better in reachable):
+            reachable.append(predictor)
+    return tuple(reachable)
+
+
+def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
+    """The heads that the predictors need, in the precision in which they are written."""
+    features_of = {model.name: model.features for model in saved.models}
+    names, needed = set(), {p.features for p in predictors if not p.bases}
+    for predictor in predictors:
+        layer = LATE if predictor.bases else predictor.name
+        if layer not in SECOND_LAYERS:
+            continue
+        names.add(layer)
+        for head in saved.select(layer):
+            needed |= {features_of[base] for base in head.features}
+    heads = tuple(
+        _rounded(head)
+        for head in saved.heads
+        if head.model in names or (head.model not in SECOND_LAYERS and head.features in needed)
+    )
+    return replace(saved, heads=heads)
+
+
+def _rounded(head: Head) -> Head:
+    """What is left of a head's figures in a model's file (`HEAD_DTYPES`)."""
+    arrays = {name: getattr(head, name) for name in HEAD_DTYPES}
+    return replace(
+        head,
+        **{
+            name: values.astype(HEAD_DTYPES[name]).astype(values.dtype)
+            for name, values in arrays.items()
+        },
+    )
+
+
+def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = ()) -> Predictor:
+    """A predictor by an evaluated model: what it may promise, calibrated out of fold."""
+    task, valid = results.task, model.valid
+    y_true, outputs = results.y_true[valid], model.outputs[valid]
+    temperature = 1.0
+    if task.fits_temperature:
+        temperature = fit_temperature(log_probabilities(outputs), y_true)
+    interval = model.intervals.get("primary")
+    expected = {
+        "metric": task.primary_metric,
+        "mean": _finite(results.primary_mean(model)),
+        "interval": None if interval is None else [_finite(end) for end in interval],
+        "scores": {name: _finite(value) for name, value in model.scores.items()},
+        "per_output": {
+            output: {name: _finite(values[i]) for name, values in model.per_output.items()}
+            for i, output in enumerate(results.classes)
+        },
+    }
+    return Predictor(
+        model.name,
+        model.features,
+        model.modalities,
+        expected,
+        temperature,
+        task.residual_ends(y_true, outputs, INTERVAL_SHARE),
+        bases,
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _reference(features: Features, spec: FeatureSpec) -> Reference:
+    # As cached: groups of few clips are standardised by it, too.
+    matrix = features.raw_matrix(spec.name, spec.fold)
+    scaling, _ = fit_scaling(matrix.values, matrix.present)
+    reference = Reference(scaling.shift, scaling.scale, 0.0)
+    distances = np.concatenate(
+        [
+            reference.distance(block[matrix.present[rows]])
+            for rows, block in rows_of(matrix.values).blocks()
+        ]
+    )
+    n = len(distances)
+    threshold = float(np.quantile(distances, TYPICAL_SHARE, method="higher")) if n else 0.0
+    # Of one clip, or of equal ones, nothing is known of how far others may lie.
+    return replace(reference, threshold=threshold or np.inf)
+
+
+def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any]:
+    notes = []
+    if results.leaky:
+        notes.append("scores are of clips that a net was trained on: they are optimistic")
+    if results.synthetic:
+        notes.append("made of generated data: of no use for real music")
+    if imported:
+        notes.append(f"models of imported features are left out: {', '.join(imported)}")
+    return {
+        "nested": _nested(results),
+        "within_groups": results.provenance.get("within_groups"),
+        "n_clips": len(results.clip_ids),
+        "n_groups": len(set(results.groups)),
+        "folds": results.k,
+        "protocol": results.protocol,
+        "features_digest": cache.digest(),
+        "manifest_digest": cache.table.digest,
+        "notes": notes,
+        "provenance": dict(results.provenance),
+    }
+
+
+def _nested(results: Results) -> dict[str, Any] | None:
+    """What to expect of the choice of a model; None where none was made."""
+    choice, task = results.choice, results.task
+    if choice is None:
+        return None
+    key, of = task.primary_interval
+    return {
+        "model": choice.model,
+        "metric": task.primary_metric,
+        "mean": _finite(results.primary_mean(choice.nested)),
+        "interval": choice.nested.intervals.get(key),
+        "interval_of": of,
+    }
