@@ -6,6 +6,7 @@ the log of a batch job tells how far it is.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -119,6 +120,18 @@ class Progress:
             return None
         elapsed: float = self._bar.format_dict["elapsed"]
         return elapsed
+
+
+def epoch_text(label: str, epoch: int, epochs: int, val_loss: float) -> str:
+    """After an epoch of a training, from 1, with its validation loss where there is one.
+
+    Examples
+    --------
+    >>> epoch_text("i3d@fold0", 2, 20, 1.25), epoch_text("i3d@fold0", 2, 20, math.nan)
+    ('i3d@fold0 epoch 2/20, validation loss 1.250', 'i3d@fold0 epoch 2/20')
+    """
+    loss = f", validation loss {val_loss:.3f}" if math.isfinite(val_loss) else ""
+    return f"{label} epoch {epoch}/{epochs}{loss}"
 
 
 def duration_text(seconds: float) -> str:

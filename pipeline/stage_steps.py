@@ -24,7 +24,7 @@ from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.execution import Training, trainings_of
 from mvemo.pipeline.messages import tell, tell_note, tell_outline
-from mvemo.pipeline.progress import Progress, duration_text
+from mvemo.pipeline.progress import Progress, duration_text, epoch_text
 from mvemo.pipeline.settings import Settings
 
 
@@ -302,8 +302,7 @@ class EpochNotes:
     def note(self, label: str, epoch: int, epochs: int, val_loss: float) -> None:
         """After an epoch of a training, both from 1; see `train_nets`."""
         self.trained.add(label)
-        loss = f", validation loss {val_loss:.3f}" if np.isfinite(val_loss) else ""
-        text = f"{label} epoch {epoch}/{epochs}{loss}"
+        text = epoch_text(label, epoch, epochs, val_loss)
         self._progress.note(text)
         self._tell(text)
         now = time.monotonic()

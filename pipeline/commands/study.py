@@ -348,9 +348,8 @@ def iterations(net: str, iterations: int, **options: Any) -> int:
 @click.option(
     "--iterations",
     type=click.IntRange(min=0),
-    default=2500,
-    show_default=True,
-    help="Steps of the optimizer; 0 for the nets' own epochs.",
+    help="Steps of the optimizer; 0 for the nets' own epochs.  "
+    "[default: J22's 2500; 200 with profile demo]",
 )
 @click.option(
     "--ablations",
@@ -362,7 +361,7 @@ def iterations(net: str, iterations: int, **options: Any) -> int:
 def j22(
     nets: tuple[str, ...],
     seconds: float,
-    iterations: int,
+    iterations: int | None,
     ablations: str,
     first: float,
     tail: Tail,
@@ -374,9 +373,11 @@ def j22(
     Example:
       mvemo study j22 songs.csv --out study --profile demo --iterations 200
     """
-    from mvemo.pipeline.studies.j22 import Experiment, run_j22
+    from mvemo.pipeline.studies.j22 import Experiment, default_iterations, run_j22
     from mvemo.pipeline.studies.segments import Cut
 
+    if iterations is None:
+        iterations = default_iterations(options["profile"])
     varied = () if ablations == "none" else comma_separated(ablations)
     experiment = Experiment(nets, seconds, Cut(first or None, tail), iterations, varied)
     return _conduct(

@@ -19,7 +19,7 @@ from mvemo.fuse.links import Link, apply_link
 from mvemo.manifests.splits.names import TRAIN
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.messages import tell_outline
-from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.progress import Progress, epoch_text
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.media import StudyMedia
@@ -116,9 +116,7 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
             run_settings,
             batches=lambda net: media.batches(net, plan.view),
             jobs=study.work / "nets",
-            on_epoch=lambda label, epoch, epochs, loss: bar.note(
-                f"{label} epoch {epoch}/{epochs}, validation loss {loss:.3f}"
-            ),
+            on_epoch=lambda *epoch: bar.note(epoch_text(*epoch)),
             on_report=tell_outline,
         ):
             unseen = job.folds == trained.spec.fold if job.splits is None else job.splits != TRAIN

@@ -21,7 +21,7 @@ from mvemo.fuse.heads.fitting import fit_heads
 from mvemo.fuse.models import models_of
 from mvemo.manifests import Manifest
 from mvemo.pipeline.messages import tell_outline
-from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.progress import Progress, epoch_text
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.crossfit import FoldPredictions
 from mvemo.pipeline.studies.media import StudyMedia
@@ -114,7 +114,7 @@ def _train(
         replace(settings, protocol=job.protocol, seed=settings.seed + run),
         batches=lambda net: media.batches(net, plan.view),
         jobs=study.work / "nets",
-        on_epoch=lambda label, epoch, epochs, loss: bar.note(f"{label} epoch {epoch}/{epochs}"),
+        on_epoch=lambda *epoch: bar.note(epoch_text(*epoch)),
         on_report=tell_outline,
     )
 

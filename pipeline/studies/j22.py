@@ -37,6 +37,8 @@ NETS = ("cnn", "lightcnn", "crnn")
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TAUS = (0.01, 0.1, 1.0, 10.0)
 ABLATIONS = ("alpha", "tau", "loss")
+# Thirteen trainings of J22's length are an hour and more, also of the demo's small nets.
+DEMO_ITERATIONS = 200
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,11 @@ class Divided:
         tested = np.where(parts == part, 0, -1)
         outputs = np.where(tested[:, None] == 0, outputs, np.nan)
         return score(Labels.of(manifest), [outputs], [tested])
+
+
+def default_iterations(profile: str) -> int:
+    """J22's number of steps, and fewer in the profile that is there to be quick."""
+    return DEMO_ITERATIONS if profile == "demo" else j22.FIGURE_7_ITERATIONS
 
 
 def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:

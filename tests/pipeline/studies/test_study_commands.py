@@ -118,6 +118,20 @@ def test_segments_are_counted_and_songs_decided(made):
     assert [row[:3] for row in counts] == [[0.2, 96, 24], [0.4, 48, 24]]
 
 
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [([], 2500), (["--profile", "demo"], 200), (["--profile", "demo", "--iterations", "0"], 0)],
+)
+def test_j22_trains_as_long_as_the_paper_but_in_the_demo(options, steps, tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(
+        "mvemo.pipeline.commands.study._conduct",
+        lambda *_, experiment: chosen.append(experiment["iterations"]) or 0,
+    )
+    assert run("mvemo", "study", "j22", "m.csv", "--out", tmp_path, *options) == 0
+    assert chosen == [steps]
+
+
 def test_j22s_counts_are_those_of_whole_segments_of_the_first_half_minute():
     songs = tuple(Clip(f"song {i}", f"{i}.mp3", ("sad",), f"song {i}") for i in range(3))
     manifest = Manifest("songs", "multiclass", ("sad", "happy"), songs, Path())
