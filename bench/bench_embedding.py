@@ -3,7 +3,8 @@
 Plain: eager PyTorch, fp32, contiguous tensors, normalisation by itself, freed memory given
 back. As stage one does it: channels last, normalisation folded into the convolutions, pooling
 by neighbours, freed memory kept. Each side runs in a process of its own, for the memory; the
-embeddings of both are compared. Processor time, so that other work on the machine counts less.
+embeddings of both are compared; bf16 where the processor has it. Processor time, so that other
+work on the machine counts less.
 
     python bench/bench_embedding.py [--windows 4] [--rounds 3] [--threads 1]
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from figures import Row, bench_parser, finish
+from figures import Row, bench_parser, finish, has_bf16
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.parts.base import Net
@@ -82,10 +83,11 @@ def main() -> None:
         return
     chosen.windows = chosen.windows or (1 if chosen.quick else 4)
     chosen.rounds = chosen.rounds or (1 if chosen.quick else 3)
+    sides = SIDES if has_bf16() else SIDES[:2]
     rows = []
     for name in chosen.nets.split(","):
         found = {}
-        for side in SIDES:
+        for side in sides:
             with tempfile.TemporaryDirectory() as folder:
                 out = Path(folder) / "side.npz"
                 arguments = ["--side", side, "--nets", name, "--out", str(out)]

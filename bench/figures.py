@@ -86,6 +86,15 @@ def _number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
+def has_bf16() -> bool:
+    """Whether the processor multiplies bf16 itself: imitated, a clip may take a minute."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(text.split())
+
+
 def machine() -> dict[str, Any]:
     """Where and when: processor, cores, load, versions."""
     model = ""

@@ -474,7 +474,8 @@ def protocols(nets: tuple[str, ...] | None, **options: Any) -> int:
 @click.option(
     "--parts",
     default="",
-    help="Parts to leave out in turn, comma-separated.  [default: all of the recipe]",
+    help="Parts to leave out in turn, comma-separated; papers for the papers' recipe, or none.  "
+    "[default: all of the recipe, and papers]",
 )
 def recipes(net: str, parts: str, **options: Any) -> int:
     """What each part of today's way of fine-tuning is worth on one net.

@@ -44,6 +44,8 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
     "mixup": {"mixup": 0.0},
     "weight_decay": {"weight_decay": 0.0},
 }
+# What is compared beside the full recipe and the frozen net: the recipe without a part, or this.
+PAPERS_PART = "papers"
 FULL = "full recipe"
 PAPERS = "the papers' recipe"
 FROZEN = "frozen, linear head"
@@ -59,8 +61,8 @@ def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyRe
     net
         Its name.
     parts
-        Of `PARTS`: those that are left out in turn; all that the recipe has where none is
-        named.
+        Of `PARTS`: those that are left out in turn; ``papers`` for the papers' recipe. All
+        that the recipe has, and the papers', where none is named; ``none`` for nothing.
 
     Raises
     ------
@@ -70,8 +72,10 @@ def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyRe
     (plan,), notes = fetch_missing_weights([study.plan(net)], study.settings)
     plans = {FULL: plan}
     for part in chosen_parts(plan, parts):
-        plans[f"without {part}"] = without(plan, part)
-    plans[PAPERS] = replace(plan, train=papers_training(plan))
+        if part == PAPERS_PART:
+            plans[PAPERS] = replace(plan, train=papers_training(plan))
+        else:
+            plans[f"without {part}"] = without(plan, part)
     media = study.media([plan])
     variants = [_trained(study, media, name, each) for name, each in plans.items()]
     if plan.weights or NETS[net].brings_weights:
@@ -114,13 +118,16 @@ def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyRe
 
 
 def chosen_parts(plan: NetSettings, names: Sequence[str]) -> tuple[str, ...]:
-    """The parts that are left out in turn: those named, or all that a plan has."""
+    """What is compared: the parts that are named, or all that a plan has and the papers' recipe."""
     there = tuple(part for part in PARTS if without(plan, part) != plan)
     if not there:
         raise BadOption(
             f"{plan.name} has no recipe in this profile: take --profile best, or set its parts, "
             f"as --set nets.{plan.name}.probe=true"
         )
+    there += (PAPERS_PART,)
+    if tuple(names) == ("none",):
+        return ()
     for name in names:
         if name not in there:
             raise BadOption(f"--parts {name}: the recipe of {plan.name} has {', '.join(there)}")
