@@ -31,7 +31,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import autocast, describe_device, place
 from mvemo.extract.training.jobs import TrainingJob
 from mvemo.extract.training.trainer import Trainer
-from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.settings_files import load_settings
 
 N_CLASSES = 6
 

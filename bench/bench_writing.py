@@ -22,7 +22,7 @@ from mvemo.cache import CacheWriter, open_cache
 from mvemo.extract.nets import build_net
 from mvemo.extract.workers.pool import stop_workers
 from mvemo.manifests.demo import make_demo
-from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import run_extract
 
 NETS = ("music1d", "c3d")

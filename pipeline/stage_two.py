@@ -24,7 +24,8 @@ from mvemo.pipeline.media_links import links_of_cache
 from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.model_nets import copy_nets, trained_specs
 from mvemo.pipeline.provenance import provenance
-from mvemo.pipeline.settings import PROFILES, load_fuse_settings
+from mvemo.pipeline.settings import PROFILES
+from mvemo.pipeline.settings_files import load_fuse_settings
 
 FALLBACK_PROFILE = "paper"
 

@@ -14,7 +14,7 @@ import click
 import pytest
 
 from mvemo.pipeline import cli
-from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.settings_files import load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])

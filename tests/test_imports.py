@@ -22,7 +22,7 @@ STEPS = {
         *("sklearn", "scipy.stats"),
     ),
     f"import {', '.join(PLACES)}": HEAVY,
-    "from mvemo.pipeline.settings import load_fuse_settings; "
+    "from mvemo.pipeline.settings_files import load_fuse_settings; "
     "assert load_fuse_settings('demo', ['nets.i3d.lr=1']).head.C == 0.01": ("torch",),
     # Workers are handed the filter banks.
     "import pickle; import numpy as np; "

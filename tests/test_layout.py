@@ -87,6 +87,7 @@ FLOORS = {
         "interrupts work_folder",
         "progress",
         "execution input_lengths inputs settings",
+        "settings_files",
         "clip_lengths clip_media clip_tables media_links shards starting_weights",
         "extract_summary stage_plan stage_steps",
         "finished stage_shard tasks",

@@ -209,7 +209,7 @@ def _execution(options: dict[str, Any], force: bool) -> Execution:
 
 def _settings(options: dict[str, Any], default: str) -> Settings:
     """The settings that the command line asks for."""
-    from mvemo.pipeline.settings import Override, load_settings
+    from mvemo.pipeline.settings_files import Override, load_settings
 
     overrides = list(options["overrides"])
     for key in ("protocol", "nets"):

@@ -2,228 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from mvemo.pipeline.commands.options import (
-    FOLDER,
-    PATH,
     comma_separated,
-    folds_are_named,
-    folds_option,
-    permute_option,
-    root_option,
-    seed_option,
-    set_option,
-    strict_option,
-    together,
-    work_option,
 )
-from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.commands.study_options import (
+    _lengths,
+    _some_nets,
+    conduct,
+    cut_options,
+    net_option,
+    nets_option,
+    study_options,
+)
 
 if TYPE_CHECKING:
     from mvemo.manifests.segments import Tail
-    from mvemo.pipeline.settings import Settings
-    from mvemo.pipeline.studies.core import Study
-    from mvemo.pipeline.studies.output import StudyResult
-
-# Those of `mvemo.manifests.segments`, which is not loaded for --help.
-TAILS = ("half", "join", "drop")
-
-
-def study_options(
-    runs: int, profile: str = "paper"
-) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Argument and options that every study has, and its default number of runs."""
-    return together(
-        [
-            click.argument("manifest", type=PATH),
-            click.option(
-                "--out", type=FOLDER, required=True, help="Folder of the tables, plots and page."
-            ),
-            work_option,
-            click.option(
-                "--profile",
-                default=profile,
-                show_default=True,
-                help="paper, demo, best, or a TOML file.",
-            ),
-            set_option,
-            folds_option("6"),
-            seed_option("Of nets, models and folds."),
-            click.option(
-                "--runs",
-                type=click.IntRange(min=1),
-                default=runs,
-                show_default=True,
-                help="Repeats with other folds and seeds.",
-            ),
-            permute_option,
-            root_option,
-            strict_option,
-        ]
-    )
-
-
-def net_option(default: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """``--net``: one name."""
-    return click.option(
-        "--net", callback=_one_net, default=default, show_default=True, help="Which."
-    )
-
-
-def nets_option(default: str, help_text: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """``--nets``: several names."""
-    return click.option(
-        "--nets", callback=_some_nets, default=default, show_default=True, help=help_text
-    )
-
-
-def cut_options(function: Callable[..., int]) -> Callable[..., int]:
-    """``--first`` and ``--tail``: how clips are cut."""
-    decorate: Callable[[Callable[..., int]], Callable[..., int]] = together(
-        [
-            click.option(
-                "--first",
-                type=click.FloatRange(min=0),
-                default=30.0,
-                show_default=True,
-                help="Use only so many seconds of each clip; 0 for all.",
-            ),
-            click.option(
-                "--tail",
-                type=click.Choice(TAILS),
-                default="drop",
-                show_default=True,
-                help="The rest of a clip, as of mvemo manifest segment.",
-            ),
-        ]
-    )
-    return decorate(function)
-
-
-def _one_net(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """The name of the one net that there is."""
-    names = _some_nets(context, parameter, value)
-    if len(names) > 1:
-        raise BadOption(f"--net {value!r}: name one net")
-    return names[0]
-
-
-def _some_nets(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    """Names of nets from ``a,b``; folders of encoders, ``hf:FOLDER``, are nets, too."""
-    from mvemo.extract.nets.parts.registry import add_folders, check_name
-
-    names = add_folders(comma_separated(value))
-    if not names:
-        raise BadOption(f"--{parameter.name} names no net")
-    for name in names:
-        check_name(name)
-    return names
-
-
-def _lengths(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
-    """Seconds from ``3,5,10``."""
-    try:
-        lengths = tuple(dict.fromkeys(map(float, comma_separated(value))))
-    except ValueError:
-        raise BadOption(f"--seconds {value!r}: write numbers as 3,5,10,16") from None
-    if not lengths:
-        raise BadOption("--seconds names no length")
-    return lengths
-
-
-def _conduct(
-    run: Callable[[Study], StudyResult],
-    options: Mapping[str, Any],
-    tasks: Sequence[str] = (),
-    *,
-    splits: bool = False,
-    **own_settings: Any,
-) -> int:
-    """Read the manifest, run a study, print its tables and write its files; the exit code.
-
-    The study has one split, which the manifest may prescribe, where `splits` says so, else folds.
-    """
-    from mvemo.extract.training.memory import keep_freed_memory
-    from mvemo.pipeline.studies.core import open_study
-    from mvemo.pipeline.studies.output import banners, write_study
-
-    keep_freed_memory()
-    settings = _settings(options)
-    folds = options["folds"]
-    study = open_study(
-        options["manifest"],
-        settings,
-        work=options["work"],
-        root=options["root"],
-        permute_labels=options["permute_labels"],
-        runs=options["runs"],
-        fold_file=folds if isinstance(folds, Path) else None,
-        tasks=tasks,
-    )
-    _tell_division(study, options, splits=splits)
-    for banner in banners(study):
-        click.echo(banner)
-    result = run(study)
-    recorded = {**own_settings, "runs": options["runs"], **asdict(settings)}
-    write_study(study, result, recorded, options["out"])
-    click.echo(f"{result.text()}\n\npage: {options['out'] / (result.name + '.html')}")
-    if study.failures:
-        click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)
-    return 1 if options["strict"] and study.failures else 0
-
-
-def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) -> None:
-    """Ask about a split that would not be used, and tell of a seed that divides nothing.
-
-    Raises
-    ------
-    BadOption
-        The manifest prescribes a split, the study makes folds, and nobody asked for them.
-    """
-    from mvemo.manifests import folds_of, holdout_of
-    from mvemo.pipeline.clip_tables import clip_table
-    from mvemo.pipeline.stage_plan import ask_about_split, tell_unused_seed
-
-    manifest, extract, folds = study.manifest, study.settings.extract, options["folds"]
-    if not splits:
-        ask_about_split(
-            manifest,
-            study.settings,
-            who="this study",
-            instead="mvemo study j22 and mvemo extract --protocol holdout train and test on the "
-            "split",
-        )
-    if options["seed"] is None and not extract.fold_seed:
-        return
-    if splits:
-        table = clip_table(manifest, split=holdout_of(manifest, seed=extract.fold_seed))
-    else:
-        made = study.prescribed or folds_of(manifest, extract.folds, extract.fold_seed)
-        table = clip_table(manifest, made)
-    option = f"extract.fold_seed={extract.fold_seed}"
-    if options["seed"] is not None:
-        option = f"--seed {options['seed']}"
-    tell_unused_seed(option, table, folds if isinstance(folds, Path) and not splits else None)
-
-
-def _settings(options: Mapping[str, Any]) -> Settings:
-    """The settings that the command line asks for."""
-    from mvemo.pipeline.settings import Override, load_settings
-
-    overrides = list(options["overrides"])
-    folds = options["folds"]
-    if isinstance(folds, int):
-        overrides.append(Override(f"extract.folds={folds}", f"--folds {folds}"))
-    if options["seed"] is not None:
-        overrides += [f"extract.seed={options['seed']}", f"extract.fold_seed={options['seed']}"]
-    settings = load_settings(options["profile"], overrides)
-    return replace(settings, folds_named=folds_are_named(options))
 
 
 @click.group()
@@ -261,7 +59,7 @@ def segments(
     """
     from mvemo.pipeline.studies.segments import Cut, run_segments
 
-    return _conduct(
+    return conduct(
         lambda s: run_segments(s, seconds=seconds, nets=nets, cut=Cut(first or None, tail)),
         options,
         seconds=seconds,
@@ -290,7 +88,7 @@ def losses(net: str, centre_tau: float, **options: Any) -> int:
     """
     from mvemo.pipeline.studies.losses import run_losses
 
-    return _conduct(
+    return conduct(
         lambda s: run_losses(s, net=net, centre_tau=centre_tau),
         options,
         tasks=("multiclass",),
@@ -311,7 +109,7 @@ def convnets(nets: tuple[str, ...], **options: Any) -> int:
     """
     from mvemo.pipeline.studies.convnets import run_convnets
 
-    return _conduct(lambda s: run_convnets(s, nets=nets), options, nets=nets)
+    return conduct(lambda s: run_convnets(s, nets=nets), options, nets=nets)
 
 
 @study.command()
@@ -333,7 +131,7 @@ def iterations(net: str, iterations: int, **options: Any) -> int:
     """
     from mvemo.pipeline.studies.iterations import run_iterations
 
-    return _conduct(
+    return conduct(
         lambda s: run_iterations(s, net=net, iterations=iterations),
         options,
         net=net,
@@ -380,7 +178,7 @@ def j22(
         iterations = default_iterations(options["profile"])
     varied = () if ablations == "none" else comma_separated(ablations)
     experiment = Experiment(nets, seconds, Cut(first or None, tail), iterations, varied)
-    return _conduct(
+    return conduct(
         lambda s: run_j22(s, experiment), options, splits=True, experiment=asdict(experiment)
     )
 
@@ -397,7 +195,7 @@ def tags(nets: tuple[str, ...], **options: Any) -> int:
     """
     from mvemo.pipeline.studies.tags import run_tags
 
-    return _conduct(lambda s: run_tags(s, nets=nets), options, tasks=("multilabel",), nets=nets)
+    return conduct(lambda s: run_tags(s, nets=nets), options, tasks=("multilabel",), nets=nets)
 
 
 @study.command()
@@ -416,7 +214,7 @@ def baselines(rnn_runs: int | None, **options: Any) -> int:
     """
     from mvemo.pipeline.studies.baselines import run_baselines
 
-    return _conduct(lambda s: run_baselines(s, rnn_runs=rnn_runs), options, rnn_runs=rnn_runs)
+    return conduct(lambda s: run_baselines(s, rnn_runs=rnn_runs), options, rnn_runs=rnn_runs)
 
 
 @study.command()
@@ -438,7 +236,7 @@ def optimizers(nets: tuple[str, ...], rate_scale: float, **options: Any) -> int:
     """
     from mvemo.pipeline.studies.optimizers import run_optimizers
 
-    return _conduct(
+    return conduct(
         lambda s: run_optimizers(s, nets=nets, rate_scale=rate_scale),
         options,
         nets=nets,
@@ -465,7 +263,7 @@ def protocols(nets: tuple[str, ...] | None, **options: Any) -> int:
     """
     from mvemo.pipeline.studies.protocols import run_protocols
 
-    return _conduct(lambda s: run_protocols(s, nets=nets or ()), options, nets=nets)
+    return conduct(lambda s: run_protocols(s, nets=nets or ()), options, nets=nets)
 
 
 @study.command()
@@ -490,4 +288,4 @@ def recipes(net: str, parts: str, **options: Any) -> int:
     from mvemo.pipeline.studies.recipes import run_recipes
 
     names = comma_separated(parts)
-    return _conduct(lambda s: run_recipes(s, net=net, parts=names), options, net=net, parts=names)
+    return conduct(lambda s: run_recipes(s, net=net, parts=names), options, net=net, parts=names)

@@ -36,6 +36,6 @@ def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Findi
     yield from check_weights()
     if measure:
         from mvemo.pipeline.doctor.speed import measure_speed
-        from mvemo.pipeline.settings import load_settings
+        from mvemo.pipeline.settings_files import load_settings
 
         yield from measure_speed(load_settings("pretrained")).findings(n_clips)

@@ -31,7 +31,8 @@ from mvemo.pipeline.prediction.pieces import (
 )
 from mvemo.pipeline.prediction.streams import FeatureStream, StreamPlan
 from mvemo.pipeline.prediction.whole_windows import WholePictures, WholeSound
-from mvemo.pipeline.settings import Settings, load_settings
+from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.settings_files import load_settings
 
 
 @dataclass

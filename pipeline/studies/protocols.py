@@ -15,7 +15,7 @@ from mvemo.fuse.arrays import Ints
 from mvemo.fuse.report.published import PL20_TABLE_3, SOURCES
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,

@@ -15,7 +15,8 @@ from mvemo.extract.settings import NetSettings
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption, ClipFailed
-from mvemo.pipeline.settings import Settings, load_settings
+from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.settings_files import load_settings
 
 FILES = ("both.mp4", "sound.m4a", "picture.mp4", "quiet.mkv", "broken.mp4", "gone.mp4", "half.mp4")
 FRAMES = [grey(i % 30) for i in range(25)]

@@ -12,7 +12,8 @@ import pytest
 from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.pipeline.extract_summary import ExtractSummary
 from mvemo.pipeline.finished import FINISHED, RepeatableRun
-from mvemo.pipeline.settings import Settings, load_settings
+from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.settings_files import load_settings
 
 FAILURE = ("b", "decode:audio", "empty")
 OPTIONS = {"profile": "paper", "folds": None, "overrides": ("extract.folds=2",)}

@@ -12,7 +12,7 @@ from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.training import timing
 from mvemo.pipeline import forecast
-from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.settings_files import load_settings
 
 
 @pytest.fixture(scope="module")

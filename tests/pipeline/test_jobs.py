@@ -18,7 +18,7 @@ from mvemo.manifests import read_manifest
 from mvemo.pipeline import local_jobs, tasks
 from mvemo.pipeline.clip_tables import clip_table
 from mvemo.pipeline.errors import TaskFailed
-from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_spread import SpreadRun
 from mvemo.pipeline.tasks import Backend, Finished, Task, TaskSettings
 

@@ -11,7 +11,7 @@ from stage_samples import run, tiny_demo
 
 from mvemo.cache import open_cache
 from mvemo.extract import nets
-from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.settings_files import load_settings
 
 SOURCE = '''
 """Mean colour of each frame, and a layer on top."""

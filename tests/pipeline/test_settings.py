@@ -8,15 +8,10 @@ from mvemo.extract.nets import NETS, input_of, net_names
 from mvemo.extract.settings import NetSettings, RecipeSettings
 from mvemo.extract.views import ViewSettings
 from mvemo.fuse import EvaluationSettings
-from mvemo.pipeline import settings as settings_module
+from mvemo.pipeline import settings_files
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.settings import (
-    DEFAULT_NETS,
-    PROFILES,
-    ExtractSettings,
-    load_fuse_settings,
-    load_settings,
-)
+from mvemo.pipeline.settings import DEFAULT_NETS, PROFILES, ExtractSettings
+from mvemo.pipeline.settings_files import load_fuse_settings, load_settings
 from mvemo.pipeline.starting_weights import random_start_note
 
 
@@ -163,8 +158,8 @@ def keys(settings) -> set[str]:
 
 
 def test_the_paper_profile_lists_every_setting_but_those_of_nets():
-    folder = Path(settings_module.__file__).with_name("profiles")
-    tree = settings_module.tomllib.loads((folder / "paper.toml").read_text())
+    folder = Path(settings_files.__file__).with_name("profiles")
+    tree = settings_files.tomllib.loads((folder / "paper.toml").read_text())
     kinds = {
         "extract": ExtractSettings,
         "descriptors": DescriptorSettings,

@@ -12,7 +12,7 @@ from stage_samples import run
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.pipeline.execution import Shard, trainings_of
-from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.shards import ShardFolder
 
 

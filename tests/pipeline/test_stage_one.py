@@ -25,7 +25,7 @@ from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest,
 from mvemo.pipeline import inputs
 from mvemo.pipeline.clip_tables import extracted_clips
 from mvemo.pipeline.finished import FINISHED
-from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_plan import read_fold_file
 
 BAD = {
@@ -288,7 +288,7 @@ def test_a_second_writer_is_told_who_holds_the_cache(
 
 def test_tiny_is_one_list_of_settings() -> None:
     # An override that no setting has would be refused by every test above; this names it.
-    from mvemo.pipeline.settings import load_settings
+    from mvemo.pipeline.settings_files import load_settings
 
     assert load_settings("paper", TINY).extract.folds == 2
 

@@ -13,7 +13,8 @@ from stage_samples import run
 from mvemo.cache import open_cache
 from mvemo.fuse import EvaluationSettings
 from mvemo.manifests import Clip, Manifest, folds_of, read_manifest, write_folds, write_manifest
-from mvemo.pipeline.settings import ExtractSettings, load_fuse_settings, load_settings
+from mvemo.pipeline.settings import ExtractSettings
+from mvemo.pipeline.settings_files import load_fuse_settings, load_settings
 
 CV = ("--models", "music1d", "--set", "fuse.n_resamples=0", "--set", "fuse.choose_C=false")
 

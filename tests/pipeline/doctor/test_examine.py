@@ -18,7 +18,7 @@ from mvemo.pipeline.doctor.examine import examine
 from mvemo.pipeline.doctor.media import check_codecs, check_gpu, check_weights
 from mvemo.pipeline.doctor.places import LITTLE_ROOM, check_folder
 from mvemo.pipeline.doctor.speed import Speed, measure_speed
-from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.settings_files import load_settings
 
 REAL_VERSION = metadata.version
 STAGE_ONE = ("torch", "torchvision", "av", "opencv-python-headless", "soundfile", "soxr")

@@ -10,7 +10,7 @@ from mvemo.extract.nets import build_net
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests import folds_of, read_manifest, write_folds
-from mvemo.pipeline.settings import load_settings
+from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.studies import crossfit
 from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
 from mvemo.pipeline.studies.convnets import confusion_table
