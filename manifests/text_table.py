@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Sequence
 from html import escape
 
@@ -23,14 +24,41 @@ def align_columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -
     c3d         98
     music1d    100
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    widths = [max(map(_places, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = []
+        for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            blanks = " " * (width - _places(cell))
+            cells.append(cell + blanks if i in left else blanks + cell)
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _places(text: str) -> int:
+    """How many columns of a terminal a text takes.
+
+    Examples
+    --------
+    >>> _places("abc"), _places("音楽"), _places("e\u0301")
+    (3, 4, 1)
+    """
+    if text.isascii():
+        return len(text)
+    drawn = (c for c in text if not unicodedata.combining(c))
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in drawn)
+
+
+def shown_name(name: str, most: int = 72) -> str:
+    r"""A file's name on one line of a terminal: no control characters, its end if it is long.
+
+    Examples
+    --------
+    >>> print(shown_name("a\nb.mp3"), shown_name("folder/" + 9 * "song" + ".mp3", most=12))
+    a\nb.mp3 …ongsong.mp3
+    """
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
+    return plain if len(plain) <= most else f"…{plain[1 - most :]}"
 
 
 def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

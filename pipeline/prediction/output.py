@@ -8,7 +8,7 @@ from typing import Any
 
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.csv_files import CsvWriter
-from mvemo.manifests.text_table import align_columns
+from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.run import Prediction
 
@@ -51,16 +51,26 @@ def predictions_csv(model: FinalModel, predictions: Sequence[Prediction]) -> str
 
 
 def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:
-    """For the terminal: a line a clip, then notes, problems, and what the figures mean."""
+    """For the terminal: a line a clip, then notes, problems, and what the figures mean.
+
+    What is the same of many clips is said once; records and the CSV file have it of each.
+    """
     written = format_of(model)
     rows: list[list[str]] = []
-    notes: list[str] = []
+    # What is said, to the files that it is said of.
+    files: dict[tuple[str, str], list[str]] = {}
     for record in records(model, predictions):
+        file = shown_name(record["file"])
         if "error" in record:
-            notes.append(f"not predicted: {record['file']}: {record['error']}")
+            files.setdefault(("not predicted", record["error"]), []).append(file)
             continue
-        rows.append([record["file"], *written.cells(record), record["model"].partition("/")[2]])
-        notes += [f"note: {record['file']}: {note}" for note in record["notes"]]
+        rows.append([file, *written.cells(record), record["model"].partition("/")[2]])
+        for note in record["notes"]:
+            files.setdefault(("note", note), []).append(file)
+    notes = [
+        f"{kind}: {of[0] if len(of) == 1 else f'{len(of)} clips, the first {of[0]}'}: {text}"
+        for (kind, text), of in files.items()
+    ]
     lines = []
     if rows and len(written.header) > MOST_COLUMNS:
         lines = [line for row in rows for line in _block(row, written.header)]

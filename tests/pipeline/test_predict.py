@@ -142,7 +142,8 @@ def test_csv_and_table_say_the_same(
     inputs = [made / "song.wav", made / "text.mp3"]
     assert run("mvemo", "predict", *inputs, *model, "--csv", tmp_path / "p.csv") == 0
     shown = capsys.readouterr().out
-    assert f"not predicted: {made / 'text.mp3'}: cannot be read" in shown
+    assert "not predicted: " in shown
+    assert "text.mp3: cannot be read" in shown
     assert record["label"] in shown
     assert "made of generated data" in shown
     with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:

@@ -57,6 +57,23 @@ def test_the_table_of_ratings_says_what_the_numbers_are() -> None:
     assert "where 90% of unseen clips' ratings lay" in table
 
 
+def test_what_is_the_same_of_many_clips_is_said_once() -> None:
+    bad = [Prediction(f"{i}.mp3", problem="is empty") for i in range(3)]
+    made = replace(PREDICTIONS[0], file="音\n" + "x" * 200 + ".mp3")
+    lines = predictions_table(MODEL, [*PREDICTIONS, made, *bad]).split("\n")
+    notes = [line for line in lines if line.startswith(("note: ", "not predicted: "))]
+    assert notes == [
+        "note: 2 clips, the first a.mp3: 12 s long",
+        "not predicted: b.mp3: no such file",
+        "not predicted: 3 clips, the first 0.mp3: is empty",
+        "note: made of generated data",
+    ]
+    # Names of any kind take one line of a width that can be read.
+    assert lines[0].index("by") == lines[2].index("lld") == lines[1].index("lld")
+    assert lines[2].startswith("…xxx")
+    assert len(lines[2]) < 120
+
+
 def test_many_ratings_have_a_line_each() -> None:
     names = ("valence", "energy", "tension", "anger", "fear")
     heads = SavedHeads(names, (), (), {})
