@@ -81,6 +81,8 @@ class RunningBlock:
         self._spectrum = block.spectrum or Spectrum(np.ones(block.values.shape[1]))
         factors = np.ones(len(block.problems)) if block.factors is None else block.factors
         self._factors = factors.astype(np.float32)[:, None, None]
+        # Of `set_curvature`: along the directions, less the rest; and the rest.
+        self._inverse = self._of_rest = np.ones_like(self._factors)
 
     def scores(self, coef: F32) -> F32:
         """(problems, outputs, dim) of coefficients to (problems, outputs, clips) of scores."""
@@ -98,13 +100,11 @@ class RunningBlock:
         product *= self._factors
         return product
 
-    def precondition(self, vector: F32, curvature: F64, penalty: F64) -> F32:
-        """A gradient times about the inverse of the second derivatives.
+    def set_curvature(self, curvature: F64, penalty: F64) -> None:
+        """State what `precondition` divides by, until it is stated anew.
 
         Parameters
         ----------
-        vector
-            float32 (problems of the block, outputs, dim).
         curvature
             float64 (problems of the block,): mean second derivative of the loss by scores.
         penalty
@@ -113,16 +113,23 @@ class RunningBlock:
         spectrum = self._spectrum
         weight = (curvature * np.square(self._factors[:, 0, 0]))[:, None, None]
         inverse = 1.0 / (weight * spectrum.variances + penalty[:, :, None])
-        if spectrum.directions is None:
-            return vector * inverse.astype(np.float32)
-        of_rest = 1.0 / (weight * spectrum.rest + penalty[:, :, None])
+        if spectrum.directions is not None:
+            of_rest = 1.0 / (weight * spectrum.rest + penalty[:, :, None])
+            inverse -= of_rest
+            self._of_rest = of_rest.astype(np.float32)
+        self._inverse = inverse.astype(np.float32)
+
+    def precondition(self, vector: F32) -> F32:
+        """A gradient (problems of the block, outputs, dim) times about the inverse of the
+        second derivatives."""
+        directions = self._spectrum.directions
+        if directions is None:
+            return vector * self._inverse
         flat = vector.reshape(-1, vector.shape[2])
-        along = (flat @ spectrum.directions).reshape(*vector.shape[:2], inverse.shape[2])
-        along *= (inverse - of_rest).astype(np.float32)
-        result: F32 = vector * of_rest.astype(np.float32)
-        result += (along.reshape(-1, inverse.shape[2]) @ spectrum.directions.T).reshape(
-            vector.shape
-        )
+        along = (flat @ directions).reshape(self._inverse.shape)
+        along *= self._inverse
+        result: F32 = vector * self._of_rest
+        result += (along.reshape(-1, along.shape[2]) @ directions.T).reshape(vector.shape)
         return result
 
     def drop(self, done: Bools) -> Bools:
@@ -135,7 +142,8 @@ class RunningBlock:
         kept: Bools = ~done[self.slots]
         new_slots = np.cumsum(~done) - 1
         self.slots, self.rows = new_slots[self.slots[kept]], self.rows[kept]
-        self._factors = self._factors[kept]
+        self._factors, self._inverse = self._factors[kept], self._inverse[kept]
+        self._of_rest = self._of_rest[kept]
         return kept
 
 

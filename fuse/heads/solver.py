@@ -158,6 +158,7 @@ class _Problems:
         # The loss is without the penalty: line searches add what a step changes of it.
         self.residual, self.loss = self._residual_and_loss(self.scores)
         self.gradient = self._gradient()
+        self._set_curvature()
         self.scaled_gradient = self._precondition(self.gradient)
 
     def move_to(self, start: Start) -> None:
@@ -167,6 +168,7 @@ class _Problems:
         self._add_scores(self.position, self.scores)
         self.residual, self.loss = self._residual_and_loss(self.scores)
         self.gradient = self._gradient()
+        self._set_curvature()
         self.scaled_gradient = self._precondition(self.gradient)
 
     # --- vectors of all problems
@@ -214,19 +216,21 @@ class _Problems:
         gradient.append(self.residual.sum(axis=2, dtype=np.float64).astype(np.float32))
         return gradient
 
-    def _precondition(self, vector: _Vector) -> _Vector:
-        """A gradient times about the inverse of the second derivatives."""
+    def _set_curvature(self) -> None:
+        """State how far the objective bends where the problems are."""
         if self.link == "identity":
-            curvature = np.ones(len(self.ids))
+            self.curvature = np.ones(len(self.ids))
         else:
             # Of an output whose residual is r the second derivative is |r| (1 - |r|).
             size = np.abs(self.residual).sum(axis=(1, 2), dtype=np.float64)
-            curvature = np.maximum(0.5 * size / len(self.target), MIN_CURVATURE)
-        scaled = [
-            block.precondition(v, curvature[block.slots], self.penalty[block.slots])
-            for block, v in zip(self.blocks, vector[:-1], strict=True)
-        ]
-        return [*scaled, (vector[-1] / curvature[:, None]).astype(np.float32)]
+            self.curvature = np.maximum(0.5 * size / len(self.target), MIN_CURVATURE)
+        for block in self.blocks:
+            block.set_curvature(self.curvature[block.slots], self.penalty[block.slots])
+
+    def _precondition(self, vector: _Vector) -> _Vector:
+        """A gradient times about the inverse of the second derivatives."""
+        scaled = [block.precondition(v) for block, v in zip(self.blocks, vector[:-1], strict=True)]
+        return [*scaled, (vector[-1] / self.curvature[:, None]).astype(np.float32)]
 
     def excess(self) -> F64:
         """(problems,): about how far each objective is above its minimum."""
@@ -246,6 +250,7 @@ class _Problems:
         for x, s in zip(self.position, step, strict=True):
             x += s
         self.gradient = self._gradient()
+        self._set_curvature()
         self.scaled_gradient = self._precondition(self.gradient)
         change = [a - b for a, b in zip(self.gradient, last_gradient, strict=True)]
         product = self._dot(step, change)
@@ -375,3 +380,4 @@ class _Problems:
         self.scores, self.residual = self.scores[kept], self.residual[kept]
         self.weights, self.penalty = self.weights[kept], self.penalty[kept]
         self.loss, self.ids = self.loss[kept], self.ids[kept]
+        self.curvature = self.curvature[kept]
