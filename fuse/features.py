@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
-from mvemo.fuse.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
-from mvemo.fuse.descriptor_statistics import LLD, DescriptorStatistics
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.rows import Rows, StoredRows
-from mvemo.fuse.within_groups import standardise_within
+from mvemo.fuse.matrices.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
+from mvemo.fuse.matrices.descriptor_statistics import LLD, DescriptorStatistics
+from mvemo.fuse.matrices.rows import Rows, StoredRows
+from mvemo.fuse.matrices.within_groups import standardise_within
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class FeatureSettings:
     ----------
     lld
         Names of descriptor sequences whose statistics are one more feature, see
-        `mvemo.fuse.descriptor_statistics`; none for none.
+        `mvemo.fuse.matrices.descriptor_statistics`; none for none.
     lld_statistics
-        Which (`mvemo.fuse.descriptor_statistics.STATISTICS`).
+        Which (`mvemo.fuse.matrices.descriptor_statistics.STATISTICS`).
     within_groups
-        Standardise within groups (`mvemo.fuse.within_groups`).
+        Standardise within groups (`mvemo.fuse.matrices.within_groups`).
     memory
         GiB that the values of all features together may take in memory; where they take more,
         they are read again, a block of clips at a time, whenever a head is fitted. Heads are

@@ -67,9 +67,7 @@ FLOORS = {
     ),
     "fuse": (
         "arrays errors",
-        "rows",
-        "descriptor_statistics links metrics models scaling",
-        "within_groups",
+        "links matrices metrics models",
         "features statistics",
         "leakage",
         "tasks",

@@ -68,7 +68,7 @@ class OutOfFold:
         fold's net.
     outliers
         Feature name to bool (clips,): which clips lie far outside the rest
-        (`mvemo.fuse.scaling.fit_scaling`).
+        (`mvemo.fuse.matrices.scaling.fit_scaling`).
     """
 
     clips: Clips

@@ -18,6 +18,7 @@ from mvemo.fuse.heads.late import (
     late_bases,
 )
 from mvemo.fuse.heads.stacking import base_models, stack_all
+from mvemo.fuse.matrices.scaling import fit_scaling
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import (
     STACKED,
@@ -25,7 +26,6 @@ from mvemo.fuse.models import (
     Parts,
     parts_of,
 )
-from mvemo.fuse.scaling import fit_scaling
 
 
 def predict_all(

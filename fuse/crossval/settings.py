@@ -6,11 +6,11 @@ import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mvemo.fuse.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
-from mvemo.fuse.descriptor_statistics import check_statistics
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import FeatureSettings
 from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.matrices.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
+from mvemo.fuse.matrices.descriptor_statistics import check_statistics
 from mvemo.fuse.songs import SongRule
 from mvemo.manifests import Folds
 

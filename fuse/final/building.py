@@ -22,11 +22,11 @@ from mvemo.fuse.final.model import (
 )
 from mvemo.fuse.final.products import part_products
 from mvemo.fuse.heads.head import Head
+from mvemo.fuse.matrices.rows import rows_of
+from mvemo.fuse.matrices.scaling import fit_scaling
 from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
 from mvemo.fuse.models import LATE, SECOND_LAYERS, parts_of
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.rows import rows_of
-from mvemo.fuse.scaling import fit_scaling
 
 
 def build_model(

@@ -12,12 +12,12 @@ from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.late import late_part
 from mvemo.fuse.links import decision_inputs
+from mvemo.fuse.matrices.scaling import Scaling
+from mvemo.fuse.matrices.within_groups import standardise_within
 from mvemo.fuse.metrics.averages import complete, mean_finite
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import LATE, SECOND_LAYERS
-from mvemo.fuse.scaling import Scaling
 from mvemo.fuse.tasks.registry import task_of
-from mvemo.fuse.within_groups import standardise_within
 
 Vectors = Mapping[FeatureKey, F64]
 

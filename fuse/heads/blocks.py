@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvemo.fuse.arrays import F32, F64, Bools, Ints
-from mvemo.fuse.rows import Rows, rows_of
+from mvemo.fuse.matrices.rows import Rows, rows_of
 
 # Directions of largest variance that steps are scaled along.
 RANK = 64
@@ -129,7 +129,7 @@ class RunningBlock:
         along = (flat @ directions).reshape(self._inverse.shape)
         along *= self._inverse
         result: F32 = vector * self._of_rest
-        result += (along.reshape(-1, along.shape[2]) @ directions.T).reshape(vector.shape)
+        result += (along.reshape(-1, directions.shape[1]) @ directions.T).reshape(vector.shape)
         return result
 
     def drop(self, done: Bools) -> Bools:

@@ -16,8 +16,8 @@ from mvemo.fuse.heads.problems import FitProblems, fits_by_batch
 from mvemo.fuse.heads.scaled import ScaledFeatures
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.links import apply_link
+from mvemo.fuse.matrices.rows import Rows
 from mvemo.fuse.models import Model
-from mvemo.fuse.rows import Rows
 
 DEFAULT = HeadSettings()
 # Classes, or clips with tags or values, that a head is trained on at least.

@@ -10,8 +10,8 @@ import numpy as np
 from mvemo.fuse.arrays import F32, Bools
 from mvemo.fuse.features import Matrix
 from mvemo.fuse.heads.blocks import Spectrum, spectrum_of
-from mvemo.fuse.rows import ArrayRows, MappedRows, Rows
-from mvemo.fuse.scaling import Scaling, fit_scaling
+from mvemo.fuse.matrices.rows import ArrayRows, MappedRows, Rows
+from mvemo.fuse.matrices.scaling import Scaling, fit_scaling
 
 # Clips at most whose span replaces the columns of a feature that has more of these than clips.
 SPANNED = 600

@@ -18,8 +18,8 @@ from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.embedding import embed_rows
 from mvemo.extract.views import ViewSettings
 from mvemo.fuse.arrays import F64
-from mvemo.fuse.descriptor_statistics import sequence_statistics, statistics_of
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
+from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics, statistics_of
 from mvemo.pipeline.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of

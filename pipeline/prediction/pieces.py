@@ -21,7 +21,7 @@ from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
 from mvemo.extract.nets.parts.inputs import PieceInput
 from mvemo.extract.training.embedding import pool_windows
 from mvemo.extract.views import ViewSettings
-from mvemo.fuse.descriptor_statistics import sequence_statistics
+from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics
 from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan
 
 # Pieces that are embedded at a time: patches and frames, and views of many frames.

@@ -30,9 +30,9 @@ from mvemo.fuse.final.predicting import (
     tag_thresholds,
 )
 from mvemo.fuse.links import decision_inputs
+from mvemo.fuse.matrices.scaling import LIMIT
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import SECOND_LAYERS
-from mvemo.fuse.scaling import LIMIT
 
 
 def model_of(path, preferred=None, **changes):

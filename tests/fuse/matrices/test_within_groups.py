@@ -9,8 +9,8 @@ from fuse_samples import plain_settings, primary
 from mvemo.cache import open_cache
 from mvemo.fuse import evaluate
 from mvemo.fuse.features import Features
-from mvemo.fuse.scaling import fit_scaling
-from mvemo.fuse.within_groups import MIN_CLIPS, groups_within, standardise_within
+from mvemo.fuse.matrices.scaling import fit_scaling
+from mvemo.fuse.matrices.within_groups import MIN_CLIPS, groups_within, standardise_within
 
 RNG = np.random.default_rng(0)
 

@@ -12,8 +12,8 @@ from mvemo.cache.storage.plain import PlainArray
 from mvemo.fuse import BadFeatures, EvaluationSettings, evaluate
 from mvemo.fuse.heads.blocks import Block
 from mvemo.fuse.heads.solver import solve
-from mvemo.fuse.rows import ArrayRows, StoredRows
-from mvemo.fuse.scaling import fit_scaling
+from mvemo.fuse.matrices.rows import ArrayRows, StoredRows
+from mvemo.fuse.matrices.scaling import fit_scaling
 
 # How far predicted probabilities may lie apart: both fits stop within 1e-6 nats of one minimum.
 TOLERANCE = 2e-3

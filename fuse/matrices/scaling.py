@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvemo.fuse.arrays import F32, F64, Bools, Ints
-from mvemo.fuse.rows import Rows
+from mvemo.fuse.matrices.rows import Rows
 
 # Deviations from the mean at which values are stopped.
 LIMIT = 5.0

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from mvemo.cache import open_cache
 from mvemo.fuse import Clips, Fit, HeadSettings, evaluate, fit_heads, models_of, task_of
 from mvemo.fuse.features import Features, matrix_of
-from mvemo.fuse.scaling import LIMIT, fit_scaling
+from mvemo.fuse.matrices.scaling import LIMIT, fit_scaling
 
 RNG = np.random.default_rng(0)
 

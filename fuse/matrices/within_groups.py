@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mvemo.fuse.arrays import F32, Bools
-from mvemo.fuse.scaling import Scaling, fit_scaling
+from mvemo.fuse.matrices.scaling import Scaling, fit_scaling
 
 # Clips that a group must have: means and deviations of fewer are mostly chance.
 MIN_CLIPS = 5
