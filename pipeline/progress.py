@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import Any
@@ -49,6 +50,8 @@ class Progress:
         self._note = ""
         self._start = self._last_line = time.monotonic()
         self._quiet = verbosity() == "quiet" or not sys.stderr.isatty()
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._in_lines = self._quiet and verbosity() != "quiet"
         self._bar: Any = tqdm(
             total=total,
             desc=escaped(title),
@@ -81,9 +84,10 @@ class Progress:
     def _write_line(self) -> None:
         """Where there is no bar, and it is time: how far this is."""
         now = time.monotonic()
-        if not self._quiet or now - self._last_line < LINE_INTERVAL:
-            return
-        self._last_line = now
+        with self._lock:
+            if not self._in_lines or now - self._last_line < LINE_INTERVAL:
+                return
+            self._last_line = now
         parts = [f"{self._title}: {self.done} of {self._total} {self._unit}s"]
         if self.failures:
             parts.append(f"{self.failures} failed")
@@ -94,7 +98,14 @@ class Progress:
             parts.append(self._note)
         tell(", ".join(parts))
 
+    def _write_lines(self) -> None:
+        """Write lines, until this is over, also where a single step takes minutes."""
+        while not self._ended.wait(LINE_INTERVAL):
+            self._write_line()
+
     def __enter__(self) -> Progress:
+        if self._in_lines:
+            threading.Thread(target=self._write_lines, daemon=True).start()
         return self
 
     def __exit__(
@@ -103,6 +114,7 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._ended.set()
         self._bar.close()
         if kind is None:
             failed = f", {self.failures} failed" if self.failures else ""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+import queue
+from types import SimpleNamespace
+
 import pytest
 
 from mvemo.pipeline import progress
+from mvemo.pipeline.messages import silenced
 from mvemo.pipeline.progress import Progress
 
 
 def test_a_log_gets_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(progress, "LINE_INTERVAL", 0.0)
+    minutes = itertools.count(step=60.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=minutes.__next__))
     with Progress("decode", 4) as bar:
         bar.step(failed=1)
         bar.note("clip 2")
@@ -20,6 +26,17 @@ def test_a_log_gets_a_line_now_and_then(
     assert lines[0].startswith("decode: 1 of 4 clips, 1 failed, about ")
     assert lines[1].endswith(" left, clip 2")
     assert lines[2:] == ["decode: 4 of 4 clips, 1 failed, clip 2", "decode: 4 done, 1 failed"]
+
+
+def test_a_log_gets_lines_while_a_step_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: queue.Queue[str] = queue.Queue()
+    monkeypatch.setattr(progress, "tell", lines.put)
+    monkeypatch.setattr(progress, "LINE_INTERVAL", 0.001)
+    with Progress("decode", 4) as bar:
+        assert lines.get(timeout=60) == "decode: 0 of 4 clips"
+        bar.step(4)
+    with silenced(), Progress("decode", 4) as bar:
+        assert not bar._in_lines
 
 
 def test_short_work_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
