@@ -105,7 +105,7 @@ def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
     """Line number and cells of each row that is not blank.
 
     Cells are separated by commas; or by semicolons or tabs, as some spreadsheets write, where
-    the first row has no comma.
+    the first row has no comma but in quotes.
 
     Parameters
     ----------
@@ -145,7 +145,8 @@ def _to_first_row(lines: Iterator[str]) -> Iterator[str]:
 
 
 def _separator(header: str) -> str:
-    """What separates the cells of a table with this header."""
+    """What separates the cells of a table with this header; what is quoted separates none."""
+    header = re.sub('"[^"]*"', "", header)
     if "," in header:
         return ","
     return next((mark for mark in ";\t" if mark in header), ",")

@@ -16,6 +16,7 @@ from mvemo.manifests import (
     read_manifest,
     write_manifest,
 )
+from mvemo.manifests.csv_files import read_csv
 
 
 def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
@@ -378,6 +379,11 @@ def test_semicolons_and_tabs_separate_cells_where_no_comma_does(tmp_path, mark):
     manifest = read_manifest(save(tmp_path, text), media=False)
     assert [clip.path for clip in manifest.clips] == ["x, y.mp3", "b.mp3"]
     assert manifest.classes == ("calm", "tense")
+
+
+def test_a_comma_in_quotes_separates_no_cells(tmp_path):
+    rows = read_csv(save(tmp_path, 'path;"high, low";label\na.mp3;0.5;x\n'))
+    assert rows == [(1, ["path", "high, low", "label"]), (2, ["a.mp3", "0.5", "x"])]
 
 
 def test_a_missing_path_column_points_to_import(tmp_path):
