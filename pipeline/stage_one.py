@@ -12,7 +12,7 @@ from mvemo.cache import CacheWriter
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
-from mvemo.extract.training.memory import keep_freed_memory
+from mvemo.extract.training.memory import keep_freed_memory, return_freed_memory
 from mvemo.extract.training.protocols import train_nets
 from mvemo.extract.training.ranks import Ranks, current_ranks, joined_ranks
 from mvemo.extract.training.splits import TrainingClips
@@ -104,6 +104,7 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
         tell_note(warning)
     out.parent.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
+    return_freed_memory()
     if plan.evaluation.folds is not None:
         write_folds(plan.evaluation.folds, work / "folds.csv")
     if execution.shard is not None:
