@@ -21,6 +21,7 @@ from mvemo.fuse.report.drawing import (
     legend_below,
     short,
 )
+from mvemo.fuse.report.shown import recommended
 from mvemo.fuse.report.text import fraction
 from mvemo.fuse.results import ModelResult, Results
 
@@ -33,7 +34,11 @@ _MOST_CURVES = 12
 
 
 def roc_figure(results: Results) -> list[Picture]:
-    """Macro one-vs-rest ROC curve of each model, of the pooled out-of-fold predictions."""
+    """Macro one-vs-rest ROC curve of each model, of the pooled out-of-fold predictions.
+
+    The recommended model's is thick.
+    """
+    top = recommended(results)
     with drawing(WIDE, 3.9 + 0.22 * -(-len(results.models) // 2)) as (figure, finish):
         ax = figure.add_subplot()
         for i, model in enumerate(results.models):
@@ -46,7 +51,7 @@ def roc_figure(results: Results) -> list[Picture]:
                 np.mean(curves, axis=0),
                 color=COLOURS[i % len(COLOURS)],
                 linestyle=DASHES[1] if len(model.features) == 1 else "-",
-                linewidth=2.2 if model.name == "integrated" else 1.4,
+                linewidth=2.4 if model is top else 1.4,
                 label=f"{short(model.name)}  {fraction(model.scores['roc_auc_macro_ovr_pooled'])}",
             )
         _roc_axes(ax)
@@ -56,6 +61,8 @@ def roc_figure(results: Results) -> list[Picture]:
         "Every model: mean over classes of the one-vs-rest curves, of the pooled predictions; "
         "pooled AUC beside the name."
     )
+    if top is not None:
+        caption += f" Thick: {top.name}."
     return [Picture(svg, caption=caption)]
 
 

@@ -78,6 +78,7 @@ def learning_curve_figure(results: Results) -> str:
     factor = 100.0 if task.in_percent else 1.0
     top = recommended(results)
     one = top.name if top is not None and top.name in curves else next(iter(curves))
+    single = {model.name for model in results.models if len(model.features) == 1}
     # More bands than these hide each other.
     banded = set(curves) if len(curves) <= 3 else {one}
     with drawing(WIDE, WIDE + 0.18 * len(curves)) as (figure, finish):
@@ -100,7 +101,7 @@ def learning_curve_figure(results: Results) -> str:
                 markersize=3,
                 linewidth=1.2,
                 color=COLOURS[i % len(COLOURS)],
-                linestyle="--" if "+" not in name and name != "integrated" else "-",
+                linestyle="--" if name in single else "-",
                 label=name,
             )
         ax.set_xlabel("training clips of a head (mean over folds)")

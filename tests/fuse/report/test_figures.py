@@ -11,6 +11,7 @@ from sklearn.metrics import auc, roc_auc_score
 
 from mvemo.fuse.report import figures, roc_figures
 from mvemo.fuse.report.drawing import COLOURS
+from mvemo.fuse.report.shown import recommended
 from mvemo.fuse.report.training_figures import loss_figures
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -114,7 +115,14 @@ def test_many_classes_leave_the_counts_out():
 
 
 def test_legends_name_models_and_areas(results):
-    shown = " ".join(" ".join(texts(roc_figures.roc_figure(results)[0].svg)).split())
+    (picture,) = roc_figures.roc_figure(results)
+    shown = " ".join(" ".join(texts(picture.svg)).split())
+    # The recommended model's curve, and its line in the legend, are thick.
+    top = recommended(results)
+    colour = COLOURS[results.models.index(top) % len(COLOURS)]
+    assert picture.svg.count("stroke-width: 2.4") == 2
+    assert len(re.findall(f'stroke: {colour};[^"]*stroke-width: 2.4', picture.svg)) == 2
+    assert picture.caption.endswith(f"Thick: {top.name}.")
     for model in results.models:
         assert f"{model.name} {model.scores['roc_auc_macro_ovr_pooled']:.3f}" in shown
     model = results.models[1]
