@@ -17,6 +17,7 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import describe_device, pick_device
 from mvemo.extract.training.embedding import embed_rows, outputs_of
+from mvemo.extract.training.memory import return_freed_memory
 from mvemo.extract.training.protocols import TrainedNet, outputs_spec, train_nets
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.views import ViewSettings
@@ -242,6 +243,8 @@ def write_nets(
     """
     errors = []
     for net in nets:
+        # Blocks of the net before are of other sizes, and would be kept beside this one's.
+        return_freed_memory()
         try:
             if diverged and net.name in diverged:
                 raise diverged[net.name]
