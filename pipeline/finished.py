@@ -35,7 +35,7 @@ _VARIABLES = ("MVEMO_", "CUDA_", "HIP_", "ROCR_")
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """A run that had nothing left to do.
 
     Parameters
@@ -89,7 +89,7 @@ class RepeatableRun:
         self._out = out
         self._key = self._request_key()
 
-    def recall(self) -> Finished | None:
+    def recall(self) -> FinishedRun | None:
         """The run that finished this; None where something is to be done, or may be."""
         path = self._work / FINISHED
         try:
@@ -101,7 +101,7 @@ class RepeatableRun:
                 return None
             if any(_stamp(Path(name)) != stamp for name, stamp in kept["files"].items()):
                 return None
-            return Finished(_summary(kept["summary"], self._out, self._work), (*kept["notes"],))
+            return FinishedRun(_summary(kept["summary"], self._out, self._work), (*kept["notes"],))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             # None, of another version, or damaged: the run finds out what is to be done.
             return None

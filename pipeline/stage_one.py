@@ -247,7 +247,8 @@ def _spread_clips(
     shared = TaskSettings.of(settings, plan.nets, work, writer.path)
     spread.do_clips(shared, replace(plan.manifest, root=plan.manifest.root.absolute()))
     refuse_nothing(spread, plan.manifest)
-    return _Extracted(plan.nets, spread.features, tuple(spread.missing))
+    settled = not writer.failures
+    return _Extracted(plan.nets, spread.features, tuple(spread.missing), settled=settled)
 
 
 def _notes_on_length(

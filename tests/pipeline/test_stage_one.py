@@ -376,6 +376,8 @@ def test_a_missing_file_is_a_failure_of_its_clip(
     with open_cache(tmp_path / "w" / "features.h5") as cache:
         assert {failure.clip_id for failure in cache.failures} == {"lost"}
         assert cache.present("music1d", 0).sum() == len(listed)
+    # It is looked for again by every run.
+    assert not (tmp_path / "w" / FINISHED).exists()
     assert run("mvemo", *arguments, "--strict") == 1
 
 
