@@ -20,6 +20,7 @@ from mvemo.extract.store.stamps import stamp_of
 from mvemo.manifests import ManifestError, read_manifest
 from mvemo.manifests.files import dump_json, parse_json, write_json
 from mvemo.pipeline.extract_summary import ExtractSummary
+from mvemo.pipeline.provenance import versions
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
@@ -156,6 +157,8 @@ class RepeatableRun:
             "variables": {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)},
             "media": media,
             "code": _code(),
+            # Other versions of a decoder try clips again that failed.
+            "versions": versions(),
             "folder": str(Path.cwd()),
         }
         return hashlib.sha256(dump_json(request).encode("utf-8", "backslashreplace")).hexdigest()

@@ -116,6 +116,14 @@ def test_what_changes_while_a_run_reads_it_is_not_finished(
     assert not (tmp_path / FINISHED).exists()
 
 
+def test_other_versions_are_noticed(
+    tmp_path: Path, settings: Settings, summary: ExtractSummary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repeatable(tmp_path).keep(settings, summary, [])
+    monkeypatch.setattr("mvemo.pipeline.finished.versions", lambda: {"av": "99"})
+    assert repeatable(tmp_path).recall() is None
+
+
 def test_weights_that_come_later_are_noticed(
     tmp_path: Path, summary: ExtractSummary, monkeypatch: pytest.MonkeyPatch
 ) -> None:
