@@ -43,16 +43,18 @@ def roc_figure(results: Results) -> list[Picture]:
         ax = figure.add_subplot()
         for i, model in enumerate(results.models):
             positive = results.task.indicators(results.y_true, len(results.classes))
-            curves = [curve for curve, _ in curves_of(positive, model.outputs) if len(curve)]
-            if not curves:
+            drawn = [each for each in curves_of(positive, model.outputs) if len(each[0])]
+            if not drawn:
                 continue
+            curves, areas = zip(*drawn, strict=True)
             ax.plot(
                 _RATES,
                 np.mean(curves, axis=0),
                 color=COLOURS[i % len(COLOURS)],
                 linestyle=DASHES[1] if len(model.features) == 1 else "-",
                 linewidth=2.4 if model is top else 1.4,
-                label=f"{short(model.name)}  {fraction(model.scores['roc_auc_macro_ovr_pooled'])}",
+                # Of what is drawn: the model's own score is of all repeats.
+                label=f"{short(model.name)}  {fraction(mean_of_finite(np.array(areas)))}",
             )
         _roc_axes(ax)
         legend_below(figure, ax)

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -112,6 +113,15 @@ def test_many_classes_leave_the_counts_out():
     made = make_results(80, 2, classes=classes, missing=0)
     svg = figures.matrix_figure(made.models[0].confusion, classes, "x")
     assert texts(svg) == ["predicted", "true"]
+
+
+def test_areas_are_of_the_curves_that_are_drawn(results):
+    (before,) = roc_figures.roc_figure(results)
+    # As of several repeats, of which the first is drawn.
+    first, *others = results.models
+    first = replace(first, scores={**first.scores, "roc_auc_macro_ovr_pooled": 0.123})
+    (after,) = roc_figures.roc_figure(replace(results, models=(first, *others)))
+    assert after.svg == before.svg
 
 
 def test_legends_name_models_and_areas(results):
