@@ -231,6 +231,12 @@ def scan_clips(
         rows, classes = _ravdess(paths, select, left_out)
     else:
         rows, classes = _class_folders(paths, left_out)
+    if not rows and layout == "class-folders":
+        raise BadManifest(
+            f"{folder}: no clip is in a folder of its class, as {paths[0]!r}: make a folder "
+            "for each class, or list the clips with their labels in a CSV ('mvemo manifest "
+            "import'); without labels they can be predicted ('mvemo predict')"
+        )
     if not rows:
         raise BadManifest(f"{folder}: no clip fits layout {layout}; {_first_left_out(left_out)}")
     if len(classes) < 2:

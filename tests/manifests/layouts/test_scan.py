@@ -157,8 +157,8 @@ def test_bad_folders(tmp_path: Path) -> None:
         scan_clips(tmp_path, select=Selection(channel="song"))
     with pytest.raises(BadManifest, match="no clip fits layout ravdess"):
         scan_clips(tmp_path, layout="ravdess")
-    flat = fill(tmp_path / "flat", "a.mp4", "b.mp4")
-    with pytest.raises(BadManifest, match="not in a folder of a class"):
+    flat = fill(tmp_path / "flat", "README.txt", "a.mp4", "b.mp4")
+    with pytest.raises(BadManifest, match=r"as 'a.mp4': make a folder .*mvemo predict"):
         scan_clips(flat)
 
 
