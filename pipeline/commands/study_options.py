@@ -183,13 +183,19 @@ def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) ->
     Raises
     ------
     BadOption
-        The manifest prescribes a split, the study makes folds, and nobody asked for them.
+        The manifest prescribes a split, the study makes folds, and nobody asked for them; or
+        folds are asked for and the study makes none.
     """
     from mvemo.manifests import folds_of, holdout_of
     from mvemo.pipeline.clip_tables import clip_table
     from mvemo.pipeline.stage_plan import ask_about_split, tell_unused_seed
 
     manifest, extract, folds = study.manifest, study.settings.extract, options["folds"]
+    if splits and folds is not None:
+        raise BadOption(
+            f"--folds {folds}: this study trains and tests on one split: leave --folds out; the "
+            "manifest's column 'split' says which clips are tested"
+        )
     if not splits:
         ask_about_split(
             manifest,
@@ -203,12 +209,12 @@ def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) ->
     if splits:
         table = clip_table(manifest, split=holdout_of(manifest, seed=extract.fold_seed))
     else:
-        made = study.prescribed or folds_of(manifest, extract.folds, extract.fold_seed)
-        table = clip_table(manifest, made)
+        division = study.prescribed or folds_of(manifest, extract.folds, extract.fold_seed)
+        table = clip_table(manifest, division)
     option = f"extract.fold_seed={extract.fold_seed}"
     if options["seed"] is not None:
         option = f"--seed {options['seed']}"
-    tell_unused_seed(option, table, folds if isinstance(folds, Path) and not splits else None)
+    tell_unused_seed(option, table, folds if isinstance(folds, Path) else None)
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:

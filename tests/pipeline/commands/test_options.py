@@ -120,6 +120,8 @@ def test_a_prescribed_split_is_asked_about(
         said = capsys.readouterr().err
         assert "makes folds" not in said
         assert "not one clip could be decoded" in said
+    line = error_of(capsys, "mvemo", "study", "j22", *own, "--folds", 3)
+    assert "--folds 3: this study trains and tests on one split: leave --folds out" in line
     # Folds that are asked for are made.
     assert run(*command, "--folds", 3) == 2
     said = capsys.readouterr().err
