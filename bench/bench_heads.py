@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int)
     parser.add_argument("--crossfit", action="store_true", help="features of six nets each")
     options = parser.parse_args()
-    options.clips = options.clips or (600 if options.quick else 3438)
+    options.clips = options.clips or (300 if options.quick else 3438)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "features.h5"
         make_cache(path, options.clips, options.crossfit)
