@@ -62,7 +62,7 @@ def tell(text: str) -> None:
 
 @contextmanager
 def collected_notes() -> Iterator[list[str]]:
-    """A list of the notes that are told within, or would be but for ``--quiet``."""
+    """A list of the lasting notes that are told within, or would be but for ``--quiet``."""
     notes: list[str] = []
     token = _notes.set(notes)
     try:
@@ -71,10 +71,14 @@ def collected_notes() -> Iterator[list[str]]:
         _notes.reset(token)
 
 
-def tell_note(text: str) -> None:
-    """Say what a user should know and may want to change, unless ``--quiet``."""
+def tell_note(text: str, *, lasting: bool = True) -> None:
+    """Say what a user should know and may want to change, unless ``--quiet``.
+
+    One that is true of this run alone, and not of the same command again, is not `lasting`:
+    `collected_notes` leaves it out.
+    """
     notes = _notes.get()
-    if notes is not None:
+    if notes is not None and lasting:
         notes.append(text)
     tell(f"note: {text}")
 

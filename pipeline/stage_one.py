@@ -101,7 +101,7 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
     """`run_extract` of what is planned."""
     warning = long_run_note(plan, work, out)
     if warning:
-        tell_note(warning)
+        tell_note(warning, lasting=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     work.mkdir(parents=True, exist_ok=True)
     return_freed_memory()

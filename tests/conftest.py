@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import functools
 import gc
+import importlib
 import os
 import tempfile
 
@@ -29,6 +30,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -49,6 +51,20 @@ def _checked_only(descriptor: int) -> None:
 
 
 os.fsync = _checked_only
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_librosa(request: pytest.FixtureRequest) -> None:
+    """Let one worker after the other compile what librosa compiles when it is imported.
+
+    Two that write the compiler's cache at once in a new environment end in a segmentation
+    fault now and then (numba 0.68).
+    """
+    if hasattr(request.module, "librosa"):
+        with FileLock(Path(tempfile.gettempdir()) / "mvemo-tests-compile-librosa.lock"):
+            importlib.import_module("librosa.core")
+            importlib.import_module("librosa.feature")
+
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

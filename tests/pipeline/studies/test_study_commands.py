@@ -125,8 +125,8 @@ def test_segments_are_counted_and_songs_decided(made):
 def test_j22_trains_as_long_as_the_paper_but_in_the_demo(options, steps, tmp_path, monkeypatch):
     chosen = []
     monkeypatch.setattr(
-        "mvemo.pipeline.commands.study._conduct",
-        lambda *_, experiment: chosen.append(experiment["iterations"]) or 0,
+        "mvemo.pipeline.commands.study.conduct",
+        lambda *_, experiment, **_options: chosen.append(experiment["iterations"]) or 0,
     )
     assert run("mvemo", "study", "j22", "m.csv", "--out", tmp_path, *options) == 0
     assert chosen == [steps]
