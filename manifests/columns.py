@@ -13,7 +13,7 @@ from mvemo.manifests.tables import RESERVED, Table
 
 
 @dataclass(frozen=True)
-class _Columns:
+class Columns:
     """What is needed to read the columns of a table."""
 
     kind: LabelKind
@@ -32,7 +32,7 @@ class _Columns:
         return ["path", *((self.classes or ()) if self.spread else ("label",))]
 
 
-def _place_columns(table: Table, columns: _Columns, problems: Problems) -> dict[str, int] | None:
+def _place_columns(table: Table, columns: Columns, problems: Problems) -> dict[str, int] | None:
     """Column to its number in the table; None where a required one is missing."""
     line, header = table.rows[0]
     names = [cell.strip() for cell in header]
@@ -65,7 +65,8 @@ def _place_columns(table: Table, columns: _Columns, problems: Problems) -> dict[
     return place if all(key in place for key in columns.required) else None
 
 
-def _parse_rows(table: Table, columns: _Columns, problems: Problems) -> list[Row]:
+def parse_rows(table: Table, columns: Columns, problems: Problems) -> list[Row]:
+    """The rows of a table; what is wrong with them is added to `problems`."""
     place = _place_columns(table, columns, problems)
     if place is None:
         return []

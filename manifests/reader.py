@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mvemo.manifests.columns import _Columns, _parse_rows
+from mvemo.manifests.columns import Columns, parse_rows
 from mvemo.manifests.labels import TASKS, Label, LabelKind, Task, is_flag, label_kind
 from mvemo.manifests.layouts.sources import source_of
 from mvemo.manifests.media_files import check_media
@@ -215,7 +215,7 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
 
     rows: list[Row] = []
     if readable and table.rows:
-        rows = _parse_rows(table, _Columns(kind, spread, classes, given.columns, root), problems)
+        rows = parse_rows(table, Columns(kind, spread, classes, given.columns, root), problems)
     if readable and len(table.rows) < 2:
         problems.add(0, "no clips: the table has a header at most")
     if classes is None:

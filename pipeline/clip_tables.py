@@ -102,11 +102,7 @@ def prescribed_by(table: ClipTable, fold_file: Path | None = None) -> str:
         return f"they are those of {fold_file}"
     if table.fold_seed != -1:
         return ""
-    return (
-        "the clips have one prescribed split"
-        if table.splits is not None
-        else ("they are prescribed")
-    )
+    return "they are prescribed" if table.splits is None else "the clips have one prescribed split"
 
 
 def imported_clips(manifest: Manifest) -> Evaluation:

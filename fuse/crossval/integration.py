@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64
 from mvemo.fuse.crossval.fold_heads import FoldHeads
-from mvemo.fuse.crossval.out_of_fold import Fallback, OutOfFold
+from mvemo.fuse.crossval.out_of_fold import OutOfFold
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.late import (
     late_head,
@@ -22,13 +21,10 @@ from mvemo.fuse.heads.stacking import stack_fold, stacked_model
 from mvemo.fuse.links import decision_inputs
 from mvemo.fuse.metrics.averages import complete, mean_finite
 from mvemo.fuse.models import (
-    LATE,
-    STACKED,
     Key,
     Missing,
     Model,
     Parts,
-    missing_of,
 )
 
 
@@ -58,28 +54,17 @@ class Stack:
         """None where there are no models to stack."""
         return cls(bases, stacked_model(bases), parts, inner) if bases else None
 
-    def add_to(self, oof: OutOfFold, blank: F64, *, fallbacks: bool) -> None:
-        """Make room for its outputs, and for those with modalities missing.
-
-        These are by the second layer on what is left of its bases, or, where nothing of a
-        base is left, the mean of the others.
-        """
-        oof.models = (*oof.models, self.model)
-        oof.outputs[self.model.key] = blank.copy()
-        if not fallbacks or len(self.model.modalities) < 2:
-            return
-        listed = []
-        for missing in missing_of(self.model.modalities):
-            left = [base for base in self.bases if self._left_of(base, missing) is not None]
-            # What one base alone predicts is decided by its own thresholds.
-            thresholds = left[0].features if len(left) == 1 < len(self.bases) else self.model.key
-            key = (STACKED, *missing)
-            listed.append(Fallback(missing, key, thresholds))
-            oof.outputs[key] = blank.copy()
-        oof.fallbacks[self.model.name] = tuple(listed)
+    def decided_by(self, missing: Missing) -> Key:
+        """Whose thresholds decide with modalities missing: a base's, where it alone predicts."""
+        left = [base for base in self.bases if self._left_of(base, missing) is not None]
+        return left[0].features if len(left) == 1 < len(self.bases) else self.model.key
 
     def predict_fold(self, oof: OutOfFold, fold_heads: FoldHeads, fold: int) -> None:
-        """Fit one fold's second layer and predict the fold's clips, into `oof`."""
+        """Fit one fold's second layer and predict the fold's clips, into `oof`.
+
+        With modalities missing these are by the second layer on what is left of its bases, or,
+        where nothing of a base is left, the mean of the others.
+        """
         clips, key = oof.clips, self.model.key
         tested = clips.folds == fold
         inputs = {}
@@ -142,21 +127,10 @@ class Product:
         """None where there are no models to multiply."""
         return cls(bases, late_model(bases), settings) if bases else None
 
-    def add_to(self, oof: OutOfFold, blank: F64, *, fallbacks: bool) -> None:
-        """Make room for its outputs, and for those with modalities missing."""
-        oof.models = (*oof.models, self.model)
-        oof.outputs[self.model.key] = blank.copy()
-        if not fallbacks or len(self.model.modalities) < 2:
-            return
-        listed = []
-        for missing in missing_of(self.model.modalities):
-            left = self._without(missing)
-            # What one base alone predicts is decided by its own thresholds.
-            thresholds = left[0].features if len(left) == 1 else self.model.key
-            key = (LATE, *missing)
-            listed.append(Fallback(missing, key, thresholds))
-            oof.outputs[key] = blank.copy()
-        oof.fallbacks[self.model.name] = tuple(listed)
+    def decided_by(self, missing: Missing) -> Key:
+        """Whose thresholds decide with modalities missing: a base's, where it alone predicts."""
+        left = self._without(missing)
+        return left[0].features if len(left) == 1 else self.model.key
 
     def predict_fold(self, oof: OutOfFold, fold_heads: FoldHeads, fold: int) -> None:
         """Calibrate inside one fold's training clips and predict the fold's clips, into `oof`."""

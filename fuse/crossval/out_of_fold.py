@@ -1,4 +1,4 @@
-"""Out-of-fold predictions of all models: their heads, the stack, and fallbacks."""
+"""Out-of-fold predictions of all models, their heads, and what falls back on which."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mvemo.fuse.models import (
     Key,
     Missing,
     Model,
+    missing_of,
     modality_order,
 )
 
@@ -79,6 +80,32 @@ class OutOfFold:
     heads: list[Head] = field(default_factory=list)
     present: dict[str, Bools] = field(default_factory=dict)
     outliers: dict[str, Bools] = field(default_factory=dict)
+
+    def add_model(
+        self, model: Model, blank: F64, decided_by: Callable[[Missing], Key] | None
+    ) -> None:
+        """Make room for a model over others' outputs, and for it with modalities missing.
+
+        Parameters
+        ----------
+        model
+            That reads what others predict.
+        blank
+            Outputs of clips that nothing has predicted.
+        decided_by
+            Missing modalities to the key of the model whose thresholds decide then; None for no
+            fallbacks.
+        """
+        self.models = (*self.models, model)
+        self.outputs[model.key] = blank.copy()
+        if decided_by is None or len(model.modalities) < 2:
+            return
+        self.fallbacks[model.name] = tuple(
+            Fallback(missing, (model.name, *missing), decided_by(missing))
+            for missing in missing_of(model.modalities)
+        )
+        for fallback in self.fallbacks[model.name]:
+            self.outputs[fallback.key] = blank.copy()
 
     def predict(self, model: Model) -> tuple[F64, Ints]:
         """A model's outputs, with those of its fallbacks where it has none itself.

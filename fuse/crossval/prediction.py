@@ -65,7 +65,7 @@ def predict_all(
         stack = product = None
     layers = [layer for layer in (stack, product) if layer is not None]
     for layer in layers:
-        layer.add_to(oof, blank, fallbacks=settings.missing_modality)
+        oof.add_model(layer.model, blank, layer.decided_by if settings.missing_modality else None)
     for net_fold, tested in prepared.passes:
         matrices = {name: features.matrix(name, net_fold) for name in prepared.names}
         _note_present(oof, matrices, tested)

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mvemo.pipeline.commands.options import (
-    comma_separated,
-)
+from mvemo.pipeline.commands.options import comma_separated
 from mvemo.pipeline.commands.study_options import (
-    _lengths,
-    _some_nets,
     conduct,
     cut_options,
     net_option,
     nets_option,
+    parse_lengths,
+    parse_nets,
     study_options,
 )
 
@@ -41,7 +39,7 @@ def study() -> None:
 @study_options(runs=1)
 @click.option(
     "--seconds",
-    callback=_lengths,
+    callback=parse_lengths,
     default="3,5,10,16",
     show_default=True,
     help="Lengths of segments.",
@@ -248,7 +246,7 @@ def optimizers(nets: tuple[str, ...], rate_scale: float, **options: Any) -> int:
 @study_options(runs=1)
 @click.option(
     "--nets",
-    callback=lambda context, parameter, value: value and _some_nets(context, parameter, value),
+    callback=lambda context, parameter, value: value and parse_nets(context, parameter, value),
     help="Those that are trained.  [default: the profile's]",
 )
 def protocols(nets: tuple[str, ...] | None, **options: Any) -> int:

@@ -71,14 +71,14 @@ def study_options(
 def net_option(default: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """``--net``: one name."""
     return click.option(
-        "--net", callback=_one_net, default=default, show_default=True, help="Which."
+        "--net", callback=parse_net, default=default, show_default=True, help="Which."
     )
 
 
 def nets_option(default: str, help_text: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """``--nets``: several names."""
     return click.option(
-        "--nets", callback=_some_nets, default=default, show_default=True, help=help_text
+        "--nets", callback=parse_nets, default=default, show_default=True, help=help_text
     )
 
 
@@ -105,15 +105,15 @@ def cut_options(function: Callable[..., int]) -> Callable[..., int]:
     return decorate(function)
 
 
-def _one_net(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def parse_net(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """The name of the one net that there is."""
-    names = _some_nets(context, parameter, value)
+    names = parse_nets(context, parameter, value)
     if len(names) > 1:
         raise BadOption(f"--net {value!r}: name one net")
     return names[0]
 
 
-def _some_nets(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+def parse_nets(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
     """Names of nets from ``a,b``; folders of encoders, ``hf:FOLDER``, are nets, too."""
     from mvemo.extract.nets.parts.registry import add_folders, check_name
 
@@ -125,7 +125,9 @@ def _some_nets(context: click.Context, parameter: click.Parameter, value: str) -
     return names
 
 
-def _lengths(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
+def parse_lengths(
+    context: click.Context, parameter: click.Parameter, value: str
+) -> tuple[float, ...]:
     """Seconds from ``3,5,10``."""
     try:
         lengths = tuple(dict.fromkeys(map(float, comma_separated(value))))
