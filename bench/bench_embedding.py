@@ -1,8 +1,8 @@
 """Embedding by the video nets on this processor, against the same nets run plainly.
 
 Plain: eager PyTorch, fp32, contiguous tensors, normalisation by itself, freed memory given
-back. As stage one does it: channels last, normalisation folded into the convolutions, pooling
-by neighbours, freed memory kept. Each side runs in a process of its own, for the memory; the
+back. As stage one does it: channels last, normalisation folded into the convolutions, these by
+Winograd's way in fp32, pooling by neighbours, freed memory kept. Each side runs in a process of its own, for the memory; the
 embeddings of both are compared; bf16 where the processor has it. Processor time, so that other
 work on the machine counts less.
 
@@ -24,7 +24,7 @@ from figures import Row, bench_parser, finish, has_bf16
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.folding import folded
+from mvemo.extract.nets.parts.optimized import optimized
 from mvemo.extract.training.devices import autocast, place
 from mvemo.extract.training.memory import keep_freed_memory
 
@@ -54,7 +54,7 @@ def run_side(side: str, name: str, windows: int, rounds: int, threads: int, out:
     raw = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
     if side != "plain":
         keep_freed_memory()
-        net = folded(place(net, torch.device("cpu")))
+        net = optimized(place(net, torch.device("cpu")), "bf16" if "bf16" in side else "float32")
     times = []
     for _ in range(rounds + 1):
         started = time.process_time()

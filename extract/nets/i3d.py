@@ -13,8 +13,8 @@ from torch.nn import functional
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets._i3d_layouts import to_net_names
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.folding import NormedConvolution
 from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
+from mvemo.extract.nets.parts.optimized import NormedConvolution
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
 from mvemo.extract.nets.parts.padding import same_sides
 from mvemo.extract.nets.parts.registry import scaled
@@ -46,17 +46,6 @@ POOLS: Mapping[str, tuple[Triple, Triple]] = {
 }
 # The published net averages pairs of frames before its logits.
 LOGIT_FRAMES = 2
-
-
-def conv_same(x: Tensor, convolution: nn.Conv3d, stride: Triple) -> Tensor:
-    """Convolution with "SAME" padding by zeros."""
-    before, after = same_sides(x.shape[2:], convolution.weight.shape[2:], stride)
-    if before != after:
-        # Only the first layer's, of three channels: elsewhere no copy is made.
-        pairs = zip(reversed(before), reversed(after), strict=True)
-        x = functional.pad(x, [side for pair in pairs for side in pair])
-        before = (0, 0, 0)
-    return functional.conv3d(x, convolution.weight, convolution.bias, stride, before)
 
 
 def pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
@@ -102,8 +91,10 @@ class Unit(NormedConvolution):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
-        self.stride = (stride,) * 3
-        self.conv = nn.Conv3d(inputs, outputs, kernel, stride, bias=False)
+        self.kernel, self.stride = (kernel,) * 3, (stride,) * 3
+        # "SAME" padding: with stride 1 it is alike on both sides.
+        padding = kernel // 2 if stride == 1 else 0
+        self.conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
         self.norm = nn.BatchNorm3d(outputs, eps=EPSILON)
         # Fixed at one as published; ports that store a scale are honoured.
@@ -111,8 +102,11 @@ class Unit(NormedConvolution):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, T, H, W) -> (batch, outputs, T, H, W), divided by the stride."""
-        y = self.norm(conv_same(x, self.conv, self.stride))
-        return functional.relu(y, inplace=True)
+        if self.stride != (1, 1, 1):
+            before, after = same_sides(x.shape[2:], self.kernel, self.stride)
+            pairs = zip(reversed(before), reversed(after), strict=True)
+            x = functional.pad(x, [side for pair in pairs for side in pair])
+        return functional.relu(self.norm(self.conv(x)), inplace=True)
 
 
 class Inception(nn.Module):

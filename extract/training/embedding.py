@@ -10,9 +10,9 @@ from torch import Tensor
 from mvemo.extract.arrays import F32
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.folding import folded
+from mvemo.extract.nets.parts.optimized import optimized
 from mvemo.extract.training.batches import RawBatches, split_rows
-from mvemo.extract.training.devices import autocast, memory_text
+from mvemo.extract.training.devices import autocast, memory_text, resolve_precision
 
 
 @torch.inference_mode()
@@ -53,7 +53,7 @@ def embed_rows(
     The rows of a batch and their embeddings over all windows, float32 (rows,
     batches.view.pooled_dim(net.embedding_dim)).
     """
-    fast = folded(net.eval())
+    fast = optimized(net.eval(), resolve_precision(precision, device))
     per_batch = batches.rows_per_batch(batch_size)
     chunks = chunk_rows(rows, per_batch) if independent else split_rows(rows, batch_size)
     for chosen, (raw, counts) in batches.views_ahead(chunks):

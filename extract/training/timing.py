@@ -9,9 +9,10 @@ import torch
 
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets.parts.facts import empty_input
+from mvemo.extract.nets.parts.optimized import optimized
 from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.devices import autocast, pick_device, place
+from mvemo.extract.training.devices import autocast, pick_device, place, resolve_precision
 from mvemo.extract.training.jobs import n_epochs
 from mvemo.extract.training.memory import noted_storages
 
@@ -87,6 +88,7 @@ def measure_net(
     net = place(build_net(settings.name, 2, width=settings.width, **settings.options), device)
     trained = run.protocol != "frozen"
     net.train(trained)
+    passed = net if trained else optimized(net, resolve_precision(run.precision, device))
     n_windows = N_WINDOWS if trained else 1
     raw = empty_input(net.input, "cpu", descriptors or DescriptorSettings())
     raw = torch.cat([raw] * n_windows).to(device)
@@ -99,7 +101,7 @@ def measure_net(
         with autocast(device, run.precision), torch.inference_mode(not trained):
             x = net.prepare(raw)
             with noted_storages(net) as stored:
-                net.features(x).sum().item()
+                passed.features(x).sum().item()
         times.append(clock() - start)
     torch.set_num_threads(threads)
     speed = 1.0 if device.type == "cuda" or threads == 1 else THREAD_SHARE * threads

@@ -12,7 +12,7 @@ from mvemo.cache import FeatureSpec, in_half_precision
 from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import AudioInput, Net, SequenceInput
-from mvemo.extract.nets.parts.folding import folded
+from mvemo.extract.nets.parts.optimized import optimized
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.embedding import embed_rows
@@ -153,7 +153,7 @@ class FeatureMaker:
         for name in names:
             for spec in self.model.variants(name):
                 if _is_net(spec):
-                    net = folded(self._net(spec))
+                    net = optimized(self._net(spec))
                     view = plan_of(spec).view
                     stream = net_stream(net, view, plan, self.settings.descriptors)
                 else:

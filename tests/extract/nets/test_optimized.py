@@ -1,4 +1,4 @@
-"""Folded nets embed alike, and the fast pooling is the plain one."""
+"""Optimized nets embed alike, and the fast pooling is the plain one."""
 
 import pytest
 import torch
@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from mvemo.extract.nets import build_net, weights_digest
 from mvemo.extract.nets.i3d import CUBE, maximum_of_neighbours, pool_same
-from mvemo.extract.nets.parts.folding import folded
+from mvemo.extract.nets.parts.optimized import optimized
+from mvemo.extract.nets.parts.winograd import WinogradConvolution
 
 
 def with_statistics(net: nn.Module) -> nn.Module:
@@ -27,16 +28,24 @@ def with_statistics(net: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("i3d", {"width": 0.125, "n_frames": 8, "size": 32}), ("effnet", {"width": 0.2, "size": 32})],
+    [
+        ("i3d", {"width": 0.25, "n_frames": 8, "size": 32}),
+        ("c3d", {"width": 0.5, "n_frames": 4, "size": 32}),
+        ("r2plus1d_18", {"n_frames": 4, "size": 32}),
+        ("effnet", {"width": 0.2, "size": 32}),
+    ],
 )
 @torch.inference_mode()
-def test_a_folded_net_embeds_alike(name, options):
+def test_an_optimized_net_embeds_alike(name, options):
     torch.manual_seed(1)
     net = with_statistics(build_net(name, 3, **options))
     digest = weights_digest(net)
-    light = folded(net)
-    norms = (nn.BatchNorm2d, nn.BatchNorm3d)
-    assert not any(isinstance(module, norms) for module in light.modules())
+    light = optimized(net)
+    if name in ("i3d", "effnet"):
+        norms = (nn.BatchNorm2d, nn.BatchNorm3d)
+        assert not any(isinstance(module, norms) for module in light.modules())
+    replaced = any(isinstance(module, WinogradConvolution) for module in light.modules())
+    assert replaced == (name != "effnet")
     shape = (2, net.input.n_frames, net.input.size, net.input.size, 3)
     raw = torch.randint(0, 256, shape, dtype=torch.uint8)
     expected = net.embed(net.prepare(raw))
@@ -49,7 +58,10 @@ def test_a_folded_net_embeds_alike(name, options):
 
 def test_a_net_without_such_layers_is_left_as_it_is():
     net = build_net("music1d", 2, width=0.1)
-    assert folded(net) is net
+    assert optimized(net) is net
+    net = build_net("c3d", 2, n_frames=4, size=32)
+    # The processor's own convolutions of half precision are faster.
+    assert optimized(net, "bf16") is net
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 2, 1, 1, 1), (1, 2, 2, 1, 3)])
