@@ -2,9 +2,9 @@
 
 Plain: eager PyTorch, fp32, contiguous tensors, normalisation by itself, freed memory given
 back. As stage one does it: channels last, normalisation folded into the convolutions, these by
-Winograd's way in fp32, pooling by neighbours, freed memory kept. Each side runs in a process of its own, for the memory; the
-embeddings of both are compared; bf16 where the processor has it. Processor time, so that other
-work on the machine counts less.
+Winograd's way in fp32, pooling by neighbours, freed memory kept. Each side runs in a process of
+its own, for the memory; the embeddings of both are compared; bf16 where the processor has it.
+Processor time, so that other work on the machine counts less.
 
     python bench/bench_embedding.py [--windows 4] [--rounds 3] [--threads 1]
 """
