@@ -50,12 +50,13 @@ class DescribedStore:
             name: folder / f"{name}-{spec.digest[:16]}.npy" for name, spec in self.specs.items()
         }
 
-    def is_described(self, clip_id: str) -> bool:
-        """Whether all sequences of a clip are in the store."""
-        return all(
-            map_array(path, np.float32, (None, self.specs[name].dim)) is not None
+    def missing(self, clip_id: str) -> dict[str, Path]:
+        """Those of `paths` that are not in the store."""
+        return {
+            name: path
             for name, path in self.paths(clip_id).items()
-        )
+            if map_array(path, np.float32, (None, self.specs[name].dim)) is None
+        }
 
     def sequence(self, clip_id: str, name: str) -> F32:
         """float32 (frames, dim), memory-mapped.
@@ -121,12 +122,13 @@ def describe_many(
         The working cache cannot be written, or no worker can be started.
     """
     limits = limits or ClipLimits()
-    undescribed = []
+    missing: dict[str, dict[str, Path]] = {}
     for clip_id in clip_ids:
-        if not store.is_described(clip_id):
-            undescribed.append(clip_id)
+        if paths := store.missing(clip_id):
+            missing[clip_id] = paths
         elif on_clip is not None:
             on_clip(clip_id, "")
+    undescribed = list(missing)
     if not undescribed:
         return len(clip_ids)
     settings = store.settings
@@ -136,7 +138,7 @@ def describe_many(
     for clip_id in undescribed:
         path = store.decoded.waveform_path(clip_id, settings.sr)
         seconds = limits.seconds_of(path.stat().st_size)
-        arguments = (path, settings, banks, store.paths(clip_id))
+        arguments = (path, settings, banks, missing[clip_id])
         calls.append(Call(_DESCRIBE, arguments, seconds, limits.memory_bytes))
     for outcome in run_calls(calls, workers=workers):
         try:

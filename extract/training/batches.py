@@ -24,6 +24,8 @@ RowReader = Callable[[int], F32 | U8]
 
 # Share of a device's free memory that media may take; the net and its gradients need the rest.
 RESIDENT_SHARE = 0.5
+# Bytes of main memory that media may take on a processor.
+MAIN = 2**28
 
 
 class Batches(Protocol):
@@ -60,6 +62,11 @@ class RawBatches:
         self._read = read
         self._input = net_input
         self.view = view or ViewSettings()
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether a row is put together from several files."""
+        return isinstance(self._input, SequenceInput)
 
     def load(self, rows: Sequence[int]) -> Tensor:
         """One raw batch of the middle window of each row, along a first axis."""
@@ -198,12 +205,15 @@ class ResidentBatches:
 
 
 def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) -> Batches:
-    """Batches for training on a device: from its memory where the rows fit into it."""
-    if device.type != "cuda" or not rows:
+    """Batches for training on a device: from its memory where the rows fit into it.
+
+    A processor keeps descriptors alone, which are put together from several files each time
+    that they are read; sound and pictures are single files, which the system keeps.
+    """
+    if not rows or not (device.type == "cuda" or batches.is_joined):
         return batches
-    first = batches.load(rows[:1])
-    free, _ = torch.cuda.mem_get_info(device)
-    if first.nbytes * len(rows) > RESIDENT_SHARE * free:
+    room = RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else MAIN
+    if batches.load(rows[:1]).nbytes * len(rows) > room:
         return batches
     return ResidentBatches(batches, rows, device)
 

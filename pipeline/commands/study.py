@@ -225,20 +225,28 @@ def baselines(rnn_runs: int | None, **options: Any) -> int:
     show_default=True,
     help="Multiplies the papers' learning rates, which are for nets of full width.",
 )
-def optimizers(nets: tuple[str, ...], rate_scale: float, **options: Any) -> int:
+@click.option(
+    "--epochs",
+    type=click.IntRange(min=0),
+    help="Epochs of each net at most; 0 for the profile's.  [default: 0, with --profile demo 12]",
+)
+def optimizers(nets: tuple[str, ...], rate_scale: float, epochs: int | None, **options: Any) -> int:
     """Adam, SGD and RMSprop on each unimodal net (PL20 Table 2, Z22 Table 1).
 
     \b
     Example:
       mvemo study optimizers clips.csv --out study --profile demo
     """
-    from mvemo.pipeline.studies.optimizers import run_optimizers
+    from mvemo.pipeline.studies.optimizers import default_epochs, run_optimizers
 
+    if epochs is None:
+        epochs = default_epochs(options["profile"])
     return conduct(
-        lambda s: run_optimizers(s, nets=nets, rate_scale=rate_scale),
+        lambda s: run_optimizers(s, nets=nets, rate_scale=rate_scale, epochs=epochs),
         options,
         nets=nets,
         rate_scale=rate_scale,
+        epochs=epochs,
     )
 
 

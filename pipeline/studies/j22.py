@@ -37,8 +37,9 @@ NETS = ("cnn", "lightcnn", "crnn")
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TAUS = (0.01, 0.1, 1.0, 10.0)
 ABLATIONS = ("alpha", "tau", "loss")
-# Thirteen trainings of J22's length are an hour and more, also of the demo's small nets.
-DEMO_ITERATIONS = 200
+# Thirteen trainings of J22's length are an hour and more, also of the demo's small nets; so many
+# steps are the 20 epochs that they have otherwise.
+DEMO_ITERATIONS = 100
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,15 @@ class Divided:
         int64 (segments,), the row of each segment's song.
     parts
         int64 (songs,), 0 training, 1 validation, 2 test.
+    seconds
+        Of sound that a net is given, as of `Cut.input_seconds`.
     """
 
     songs: Manifest
     segments: Manifest
     song: Ints
     parts: Ints
+    seconds: float
 
     def scores(self, outputs: F64, part: int, *, of_songs: bool) -> Scores:
         """Of the segments or the songs of a part."""
@@ -136,7 +140,7 @@ def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
     results: list[tuple[Setup, FoldPredictions]] = []
     with Progress("j22", len(setups), "training") as bar:
         for setup in setups:
-            results.append((setup, _train(study, divided, setup, experiment)))
+            results.append((setup, _train(study, divided, setup)))
             bar.step()
     labels = Labels.of(divided.segments)
     main, predictions = next(r for r in results if r[0].plan.name == experiment.nets[-1])
@@ -177,7 +181,8 @@ def _divide(study: Study, experiment: Experiment) -> tuple[Divided, list[str]]:
     rows = {clip_id: row for row, clip_id in enumerate(songs.clip_ids)}
     song = np.array([rows[song_of(clip_id)] for clip_id in segments.clip_ids], dtype=np.int64)
     notes = [*whole.left_out(whole.described, "songs"), *split.notes]
-    return Divided(songs, segments, song, split.assignment), notes
+    seconds = experiment.cut.input_seconds(segments, experiment.seconds, durations)
+    return Divided(songs, segments, song, split.assignment, seconds), notes
 
 
 def _setups(study: Study, experiment: Experiment) -> list[Setup]:
@@ -219,14 +224,14 @@ def label_is_class(manifest: Manifest) -> bool:
     return np.asarray(manifest.labels).ndim == 1
 
 
-def _train(study: Study, divided: Divided, setup: Setup, experiment: Experiment) -> FoldPredictions:
+def _train(study: Study, divided: Divided, setup: Setup) -> FoldPredictions:
     """Train one net on the training songs' segments, and predict all others."""
     settings = study.settings
     if setup.alpha is not None:
         settings = replace(settings, descriptors=replace(settings.descriptors, alpha=setup.alpha))
     of_segments = replace(study, manifest=divided.segments, settings=settings)
     plan = with_shared_options(setup.plan, settings.shared)
-    plan = with_length(plan, experiment.seconds, settings.shared)
+    plan = with_length(plan, divided.seconds, settings.shared)
     media = of_segments.media([plan])
     job = NetJob(
         plan,

@@ -30,6 +30,9 @@ RATES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "i3d": {"Adam": (1e-4, 0.0), "SGD": (1e-3, 0.5), "RMSprop": (1e-3, 0.0)},
 }
 NETS = tuple(RATES)
+# Four nets by three optimizers and six folds, of the demo's 20 epochs and more, are a quarter of
+# an hour of one processor.
+DEMO_EPOCHS = 12
 OPTIMIZERS = ("Adam", "SGD", "RMSprop")
 _FIRST = (Column("net"), Column("optimizer"), Column("rate"), Column("momentum"))
 _PUBLISHED = tuple(
@@ -39,8 +42,19 @@ _PUBLISHED = tuple(
 )
 
 
+def default_epochs(profile: str) -> int:
+    """The most epochs of each net, fewer in the profile that is there to be quick; 0 for its own.
+
+    Examples
+    --------
+    >>> default_epochs("paper"), default_epochs("demo")
+    (0, 12)
+    """
+    return DEMO_EPOCHS if profile == "demo" else 0
+
+
 def run_optimizers(
-    study: Study, *, nets: Sequence[str] = NETS, rate_scale: float = 1.0
+    study: Study, *, nets: Sequence[str] = NETS, rate_scale: float = 1.0, epochs: int = 0
 ) -> StudyResult:
     """Cross-fit each net with each optimizer at the papers' rates.
 
@@ -52,6 +66,8 @@ def run_optimizers(
         Of `NETS`; those whose modality no clip has are left out, with a note.
     rate_scale
         Multiplies all rates, which are the papers' for nets of full width.
+    epochs
+        Of each net at most; 0 for the settings' own.
     """
     for net in nets:
         if net not in RATES:
@@ -62,6 +78,8 @@ def run_optimizers(
     notes = [INTERVAL_NOTE]
     if rate_scale != 1.0:
         notes.append(f"All rates are {rate_scale:g} times the papers'.")
+    if epochs:
+        notes.append(f"Nets are trained for {epochs} epochs at most.")
     variants: list[Variant] = []
     for net in nets:
         usable = media.usable(study.plan(net))
@@ -70,7 +88,7 @@ def run_optimizers(
             notes.append(f"{net} is left out: no clip has what it is given ({reason}).")
             continue
         notes += media.left_out(usable, f"clips of {net}")
-        variants += [_variant(study, media, net, name, rate_scale) for name in OPTIMIZERS]
+        variants += [_variant(study, media, net, name, rate_scale, epochs) for name in OPTIMIZERS]
     if not variants:
         raise BadOption(f"{study.manifest.name}: no clip has sound or pictures for these nets")
     compared = compare(variants, media.manifest, study.folds_of_runs())
@@ -96,11 +114,18 @@ def run_optimizers(
 
 
 def _variant(
-    study: Study, media: StudyMedia, net: str, optimizer: str, rate_scale: float
+    study: Study, media: StudyMedia, net: str, optimizer: str, rate_scale: float, epochs: int
 ) -> Variant:
     """A net with one of the optimizers."""
     rate, momentum = RATES[net][optimizer]
-    plan = study.plan(net, optimizer=optimizer.lower(), lr=rate * rate_scale, momentum=momentum)
+    own = study.settings.nets[net].train.epochs
+    plan = study.plan(
+        net,
+        optimizer=optimizer.lower(),
+        lr=rate * rate_scale,
+        momentum=momentum,
+        epochs=min(own, epochs) if epochs else own,
+    )
     pl20 = PL20_TABLE_2[optimizer][net]
     z22 = Z22_TABLE_1.get(optimizer, {}).get(net)
     return Variant(

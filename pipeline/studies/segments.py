@@ -59,6 +59,18 @@ class Cut:
             clips, seconds, durations=durations, tail=self.tail, first=self.first
         )
 
+    def input_seconds(
+        self, segments: Manifest, seconds: float, durations: Mapping[str, float | None]
+    ) -> float:
+        """Seconds of sound that a net needs for segments of a length.
+
+        Where all of them are shorter, as whole clips are, a longer input is padding alone: it
+        changes no prediction, and takes as long as sound does.
+        """
+        lengths = (segment.duration or durations[song_of(segment.clip_id)]
+                   for segment in segments.clips)  # fmt: skip
+        return min(seconds, max((length or seconds for length in lengths), default=seconds))
+
     def note(self) -> str:
         """How it was cut, as a sentence."""
         used = "All of" if self.first is None else f"The first {self.first:g} s of"
@@ -116,11 +128,23 @@ def run_segments(
     notes = list(whole.left_out(whole.described))
     counts = []
     scores: list[LengthScores] = []
+    # What nets were trained on, with the length and the scores that came of it.
+    scored: list[tuple[tuple[Manifest, float], float, list[LengthScores]]] = []
     for length in seconds:
         segments = cut.segments(songs, length, durations)
         counts.append((length, len(segments), len(songs), j22.TABLE_1.get(length)))
-        of_length = [with_length(plan, length, study.settings.shared) for plan in plans]
+        heard = cut.input_seconds(segments, length, durations)
+        same = next((known for known in scored if known[0] == (segments, heard)), None)
+        if same is not None:
+            scores += [replace(each, seconds=length) for each in same[2]]
+            notes.append(
+                f"Segments of {length:g} s are those of {same[1]:g} s, for no clip is longer: the "
+                "same nets, trained once."
+            )
+            continue
+        of_length = [with_length(plan, heard, study.settings.shared) for plan in plans]
         length_scores, problems = _score_length(study, songs, segments, folds, of_length, length)
+        scored.append(((segments, heard), length, length_scores))
         scores += length_scores
         notes += problems
     task = Labels.of(songs).task

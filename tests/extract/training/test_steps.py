@@ -11,8 +11,9 @@ from torch import Tensor
 from toy_net import Toy, problem, same, tuned
 
 from mvemo.extract.errors import ExtractError
-from mvemo.extract.nets import build_net
+from mvemo.extract.nets import SequenceInput, build_net
 from mvemo.extract.settings import TrainSettings
+from mvemo.extract.training import batches
 from mvemo.extract.training.batches import RawBatches, ResidentBatches, batches_for, split_rows
 from mvemo.extract.training.memory import saved_bytes
 from mvemo.extract.training.steps import NetLoss, to_floats
@@ -103,6 +104,24 @@ def test_batches_kept_on_a_device_are_the_same() -> None:
     for (rows_read, raw), (rows_kept, kept) in pairs:
         assert rows_read == rows_kept
         assert torch.equal(raw, kept)
+    assert batches_for(read, rows, torch.device("cpu")) is read
+
+
+def test_a_processor_keeps_descriptors_that_it_has_room_for(monkeypatch) -> None:
+    sequences = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
+    n_read = []
+    read = RawBatches(
+        lambda row: n_read.append(row) or sequences[row, : row + 1],
+        SequenceInput(("mfcc",), n_frames=4),
+    )
+    rows, groups = [0, 2, 4, 5], [[5, 0], [4, 2]]
+    expected = [raw for _, raw in read.ahead(groups)]
+    kept = batches_for(read, rows, torch.device("cpu"))
+    n_read.clear()
+    for wanted, (_, raw) in zip(expected, kept.ahead(groups), strict=True):
+        assert torch.equal(raw.nan_to_num(9.0), wanted.nan_to_num(9.0))
+    assert not n_read
+    monkeypatch.setattr(batches, "MAIN", 100)
     assert batches_for(read, rows, torch.device("cpu")) is read
 
 

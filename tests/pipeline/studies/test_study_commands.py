@@ -118,9 +118,27 @@ def test_segments_are_counted_and_songs_decided(made):
     assert [row[:3] for row in counts] == [[0.2, 96, 24], [0.4, 48, 24]]
 
 
+def test_lengths_that_no_clip_has_are_trained_once(made):
+    manifest, folder = made
+    out, work = folder / "whole", folder / "work-whole"
+    assert run("mvemo", "study", "segments", manifest, "--out", out, "--work", work,
+               "--seconds", "0.4,1,2", "--nets", "cnn", *tiny_options()) == 0  # fmt: skip
+    record = read_tables(out, "segments")
+    rows = record["tables"]["accuracy"]["rows"]
+    # Clips of 0.8 s: two segments each, then whole.
+    assert [row[:3] for row in record["tables"]["counts"]["rows"]] == [
+        [0.4, 48, 24], [1.0, 24, 24], [2.0, 24, 24],
+    ]  # fmt: skip
+    assert [row[1] for row in rows] == [0.4, 1.0, 2.0]
+    assert rows[1][2:8] == rows[2][2:8]
+    assert sum(note.startswith("Segments of 2 s are those of 1 s") for note in record["notes"]) == 1
+    # Two folds at each of two lengths.
+    assert len(list((work / "nets").iterdir())) == 4
+
+
 @pytest.mark.parametrize(
     ("options", "steps"),
-    [([], 2500), (["--profile", "demo"], 200), (["--profile", "demo", "--iterations", "0"], 0)],
+    [([], 2500), (["--profile", "demo"], 100), (["--profile", "demo", "--iterations", "0"], 0)],
 )
 def test_j22_trains_as_long_as_the_paper_but_in_the_demo(options, steps, tmp_path, monkeypatch):
     chosen = []
