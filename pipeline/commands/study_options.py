@@ -61,6 +61,14 @@ def study_options(
                 show_default=True,
                 help="Repeats with other folds and seeds.",
             ),
+            click.option(
+                "--jobs",
+                type=click.IntRange(min=1),
+                default=1,
+                show_default=True,
+                help="Nets that are trained at once, each by a process: the cores divided, or a "
+                "GPU each.",
+            ),
             permute_option,
             root_option,
             strict_option,
@@ -164,6 +172,7 @@ def conduct(
         root=options["root"],
         permute_labels=options["permute_labels"],
         runs=options["runs"],
+        jobs=options["jobs"],
         fold_file=folds if isinstance(folds, Path) else None,
         tasks=tasks,
     )

@@ -20,11 +20,11 @@ from mvemo.pipeline.studies.classical import (
 from mvemo.pipeline.studies.comparison import (
     OTHERS,
     Compared,
+    NetPredictor,
     Variant,
     compare,
     comparison_table,
     divergence_notes,
-    net_predictor,
     score_plot,
 )
 from mvemo.pipeline.studies.core import Study
@@ -71,7 +71,7 @@ def run_baselines(study: Study, *, rnn_runs: int | None = None) -> StudyResult:
     compared = _compare_classical(study, media, models, labels)
     if rnn_runs:
         rnn = _rnn_variant(study, media)
-        compared += compare([rnn], media.manifest, study.folds_of_runs(rnn_runs))
+        compared += compare(study, [rnn], media.manifest, study.folds_of_runs(rnn_runs))
     bars = [each.bar() for each in compared]
     what = f"{labels.task.primary_title} of classical models and an RNN"
     return StudyResult(
@@ -106,13 +106,13 @@ def _compare_classical(
 
     with Progress("baselines", len(models) * study.runs, "run") as bar:
         variants = [variant(name, predictor, bar) for name, predictor in models.items()]
-        return compare(variants, media.manifest, study.folds_of_runs())
+        return compare(study, variants, media.manifest, study.folds_of_runs())
 
 
 def _rnn_variant(study: Study, media: StudyMedia) -> Variant:
     """The net on MFCC, trained without each fold in turn."""
     known = j22.FIGURE_8["rnn"]
-    predict = net_predictor(study, media, study.plan("rnn"), title="rnn")
+    predict = NetPredictor(study, media, study.plan("rnn"), title="rnn")
     return Variant(RNN, predict, (RNN,), (known,), known)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
+from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.studies.ahead import NetTraining, train_ahead
 from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit
+from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit, training_of
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot
 from mvemo.pipeline.studies.plots import Bar, score_bars
@@ -84,8 +87,38 @@ class Compared:
         return Bar(variant.name, scores.primary, scores.low, scores.high, variant.printed_accuracy)
 
 
+@runtime_checkable
+class Trains(Protocol):
+    """A `Variant.predict` that trains nets."""
+
+    def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
+        """Those of a repeat."""
+        ...
+
+
+@dataclass(frozen=True)
+class NetPredictor:
+    """The `Variant.predict` of a net; parameters as of `NetJob`."""
+
+    study: Study
+    media: StudyMedia
+    plan: NetSettings
+    title: str = ""
+    with_train_score: bool = False
+
+    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
+        return cross_fit(self.study, self.media, self._job(run, folds))
+
+    def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
+        """As of `Trains`."""
+        return [training_of(self.study, self.media, self._job(run, folds))]
+
+    def _job(self, run: int, folds: Ints) -> NetJob:
+        return NetJob(self.plan, folds, run, self.title, with_train_score=self.with_train_score)
+
+
 def compare(
-    variants: Sequence[Variant], manifest: Manifest, folds: Sequence[Ints]
+    study: Study, variants: Sequence[Variant], manifest: Manifest, folds: Sequence[Ints]
 ) -> list[Compared]:
     """Predict all clips with each variant, and score the predictions.
 
@@ -93,6 +126,8 @@ def compare(
 
     Parameters
     ----------
+    study
+        Its processes train the nets.
     variants
         In the order of the table.
     manifest
@@ -101,16 +136,34 @@ def compare(
         int64 (clips,) for each repeat; the same for all variants.
     """
     labels = Labels.of(manifest)
+    train_ahead(
+        study,
+        [
+            training
+            for variant in variants
+            for run, assignment in enumerate(folds)
+            for training in _trainings(variant.predict, run, assignment)
+        ],
+    )
     compared = []
-    for variant in variants:
-        try:
-            runs = tuple(variant.predict(run, assignment) for run, assignment in enumerate(folds))
-        except TrainingDiverged as error:
-            compared.append(Compared(variant, (), NO_SCORES, error.problem))
-            continue
-        scores = score(labels, [run.outputs for run in runs], folds)
-        compared.append(Compared(variant, runs, scores))
+    with Progress("table", len(variants), "row") as bar:
+        for variant in variants:
+            compared.append(_compared(variant, labels, folds))
+            bar.step()
     return compared
+
+
+def _trainings(predict: object, run: int, folds: Ints) -> Sequence[NetTraining]:
+    """Those of a `Variant.predict`; none of models that are no nets."""
+    return predict.trainings(run, folds) if isinstance(predict, Trains) else ()
+
+
+def _compared(variant: Variant, labels: Labels, folds: Sequence[Ints]) -> Compared:
+    try:
+        runs = tuple(variant.predict(run, assignment) for run, assignment in enumerate(folds))
+    except TrainingDiverged as error:
+        return Compared(variant, (), NO_SCORES, error.problem)
+    return Compared(variant, runs, score(labels, [run.outputs for run in runs], folds))
 
 
 def divergence_notes(compared: Sequence[Compared]) -> list[str]:
@@ -125,23 +178,6 @@ def divergence_notes(compared: Sequence[Compared]) -> list[str]:
 def baseline_of(compared: Sequence[Compared]) -> float | None:
     """The baseline of the first variant that has scores; None where none has."""
     return next((c.scores.baseline for c in compared if not c.divergence), None)
-
-
-def net_predictor(
-    study: Study,
-    media: StudyMedia,
-    plan: NetSettings,
-    *,
-    title: str = "",
-    with_train_score: bool = False,
-) -> Callable[[int, Ints], FoldPredictions]:
-    """The `Variant.predict` of a net; parameters as of `NetJob`."""
-
-    def predict(run: int, folds: Ints) -> FoldPredictions:
-        job = NetJob(plan, folds, run, title, with_train_score=with_train_score)
-        return cross_fit(study, media, job)
-
-    return predict
 
 
 Measure = Callable[[Compared], Cell]

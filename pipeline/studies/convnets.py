@@ -14,11 +14,11 @@ from mvemo.manifests import SCHEMES
 from mvemo.pipeline.studies.comparison import (
     OTHERS,
     Compared,
+    NetPredictor,
     Variant,
     compare,
     comparison_table,
     divergence_notes,
-    net_predictor,
     score_plot,
 )
 from mvemo.pipeline.studies.core import Study
@@ -47,7 +47,7 @@ def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
     plans = [study.plan(net) for net in nets]
     media = study.media(plans)
     variants = [_variant(study, media, plan) for plan in plans]
-    compared = compare(variants, media.manifest, study.folds_of_runs())
+    compared = compare(study, variants, media.manifest, study.folds_of_runs())
     labels = Labels.of(media.manifest)
     what = capital(labels.task.primary_title)
     table = comparison_table(
@@ -93,7 +93,7 @@ def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
     known = j22.TABLE_3.get(plan.name, (None, None))
     return Variant(
         plan.name,
-        net_predictor(study, media, plan, with_train_score=True),
+        NetPredictor(study, media, plan, with_train_score=True),
         cells=(plan.name,),
         published=known,
         printed_accuracy=known[1],

@@ -38,6 +38,8 @@ class Study:
         Whether labels were shuffled.
     runs
         Repeats with other folds and other seeds.
+    jobs
+        Processes that train nets.
     prescribed
         The folds of all repeats, in place of those that the settings ask for.
     failures
@@ -49,6 +51,7 @@ class Study:
     work: Path
     permuted: bool = False
     runs: int = 1
+    jobs: int = 1
     prescribed: Folds | None = None
     failures: dict[str, str] = field(default_factory=dict, compare=False)
 
@@ -90,6 +93,7 @@ def open_study(
     root: Path | None = None,
     permute_labels: bool = False,
     runs: int = 1,
+    jobs: int = 1,
     fold_file: Path | None = None,
     tasks: Sequence[str] = (),
 ) -> Study:
@@ -99,13 +103,12 @@ def open_study(
     ----------
     path, root
         Of the manifest, and of its media where that is not the manifest's own.
-    settings, work, runs
+    settings, work, runs, jobs
         As in `Study`.
     permute_labels
         Shuffle the labels over clips.
     fold_file
         The folds, in place of those that the settings ask for; all runs have them.
-
     tasks
         That the study is of; any where none is named.
 
@@ -122,7 +125,7 @@ def open_study(
     prescribed, settings = read_fold_file(fold_file, manifest, settings)
     if permute_labels:
         manifest = with_permuted_labels(manifest, settings.extract.run.seed)
-    return Study(manifest, settings, work, permute_labels, runs, prescribed)
+    return Study(manifest, settings, work, permute_labels, runs, jobs, prescribed)
 
 
 def with_permuted_labels(manifest: Manifest, seed: int) -> Manifest:

@@ -21,6 +21,7 @@ from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.messages import tell_outline
 from mvemo.pipeline.progress import Progress, epoch_text
 from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.studies.ahead import NetTraining
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.scores import Labels
@@ -95,27 +96,23 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
     job
         The net and its folds.
     """
-    manifest, settings, plan = media.manifest, study.settings.extract, job.plan
-    usable = media.usable(plan)
-    if not usable.any():
-        raise BadOption(f"{plan.name}: no clip has what this net is given")
+    manifest, plan = media.manifest, job.plan
+    training = training_of(study, media, job)
+    usable = training.clips.usable
     labels = Labels.of(manifest)
     link = labels.task.link
     outputs = np.full((len(manifest), len(manifest.classes)), np.nan)
     train_scores: list[float] = []
     curves: list[Curve] = []
     n_parameters = 0
-    protocol = "crossfit" if job.splits is None else "holdout"
-    run_settings = replace(settings.run, protocol=protocol, seed=settings.run.seed + job.run)
-    one_net = job.only_first or job.splits is not None
-    total = 1 if one_net else len(np.unique(job.folds))
+    total = len(np.unique(job.folds)) if job.splits is None and not job.only_first else 1
     with Progress(job.title or plan.name, total, "net") as bar:
         for trained in train_nets(
             plan,
-            TrainingClips(manifest, media.digests, usable, job.folds, job.splits),
-            run_settings,
+            training.clips,
+            training.run,
             batches=lambda net: media.batches(net, plan.view),
-            jobs=study.work / "nets",
+            jobs=training.folder,
             on_epoch=lambda *epoch: bar.note(epoch_text(*epoch)),
             on_report=tell_outline,
         ):
@@ -130,9 +127,26 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
             curves.append(trained.curve)
             n_parameters = sum(p.numel() for p in trained.net.parameters() if p.requires_grad)
             bar.step()
-            if job.only_first:
-                break
     return FoldPredictions(outputs, tuple(train_scores), tuple(curves), n_parameters)
+
+
+def training_of(study: Study, media: StudyMedia, job: NetJob) -> NetTraining:
+    """The trainings of a job.
+
+    Raises
+    ------
+    BadOption
+        No clip has what the net is given.
+    """
+    usable = media.usable(job.plan)
+    if not usable.any():
+        raise BadOption(f"{job.plan.name}: no clip has what this net is given")
+    first = [int(job.folds.min())] if job.only_first else None
+    clips = TrainingClips(media.manifest, media.digests, usable, job.folds, job.splits, first)
+    run = study.settings.extract.run
+    protocol = "crossfit" if job.splits is None else "holdout"
+    run = replace(run, protocol=protocol, seed=run.seed + job.run)
+    return NetTraining(media, clips, job.plan, run, study.work / "nets")
 
 
 def predict(net: Net, batches: RawBatches, rows: Ints, settings: Settings, link: Link) -> F64:

@@ -22,6 +22,7 @@ from mvemo.fuse.models import models_of
 from mvemo.manifests import Manifest
 from mvemo.pipeline.messages import tell_outline
 from mvemo.pipeline.progress import Progress, epoch_text
+from mvemo.pipeline.studies.ahead import NetTraining
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.crossfit import FoldPredictions
 from mvemo.pipeline.studies.media import StudyMedia
@@ -50,6 +51,22 @@ class HeadJob:
     title: str
 
 
+@dataclass(frozen=True)
+class HeadPredictor:
+    """The `Variant.predict` of a `HeadJob`."""
+
+    study: Study
+    media: StudyMedia
+    job: HeadJob
+
+    def __call__(self, run: int, folds: Ints) -> FoldPredictions:
+        return predict_by_heads(self.study, self.media, self.job, run, folds)
+
+    def trainings(self, run: int, folds: Ints) -> list[NetTraining]:
+        """As of `mvemo.pipeline.studies.comparison.Trains`."""
+        return trainings_of(self.study, self.media, self.job, run, folds)
+
+
 def predict_by_heads(
     study: Study, media: StudyMedia, job: HeadJob, run: int, folds: Ints
 ) -> FoldPredictions:
@@ -76,9 +93,10 @@ def predict_by_heads(
     # Net to fold to its embeddings; fold None for nets that are the same for all.
     tables: dict[str, dict[int | None, Matrix]] = {}
     with Progress(job.title, len(job.plans) * n_nets, "net") as bar:
-        for plan in job.plans:
+        for training in trainings_of(study, media, job, run, folds):
+            plan = training.plan
             tables[plan.name] = {}
-            for trained in _train(study, media, job, plan, run, folds, bar):
+            for trained in _train(training, bar):
                 tables[plan.name][trained.spec.fold] = _embed(study, media, plan, trained)
                 bar.step()
     labels = Labels.of(job.manifest)
@@ -98,22 +116,32 @@ def predict_by_heads(
     return FoldPredictions(outputs)
 
 
-def _train(
-    study: Study,
-    media: StudyMedia,
-    job: HeadJob,
-    plan: NetSettings,
-    run: int,
-    folds: Ints,
-    bar: Progress,
-) -> Iterator[TrainedNet]:
+def trainings_of(
+    study: Study, media: StudyMedia, job: HeadJob, run: int, folds: Ints
+) -> list[NetTraining]:
+    """The trainings of a job's nets; parameters as of `predict_by_heads`."""
     settings = study.settings.extract.run
+    settings = replace(settings, protocol=job.protocol, seed=settings.seed + run)
+    return [
+        NetTraining(
+            media,
+            TrainingClips(job.manifest, media.digests, media.usable(plan), folds),
+            plan,
+            settings,
+            study.work / "nets",
+        )
+        for plan in job.plans
+    ]
+
+
+def _train(training: NetTraining, bar: Progress) -> Iterator[TrainedNet]:
+    plan = training.plan
     return train_nets(
         plan,
-        TrainingClips(job.manifest, media.digests, media.usable(plan), folds),
-        replace(settings, protocol=job.protocol, seed=settings.seed + run),
-        batches=lambda net: media.batches(net, plan.view),
-        jobs=study.work / "nets",
+        training.clips,
+        training.run,
+        batches=lambda net: training.media.batches(net, plan.view),
+        jobs=training.folder,
         on_epoch=lambda *epoch: bar.note(epoch_text(*epoch)),
         on_report=tell_outline,
     )

@@ -22,10 +22,12 @@ from mvemo.manifests import Manifest, holdout_of, parse_fractions, song_of
 from mvemo.manifests.splits.names import PARTS, TEST, VALIDATION
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.studies.ahead import train_ahead
 from mvemo.pipeline.studies.convnets import confusion_table
 from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit
+from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit, training_of
 from mvemo.pipeline.studies.iterations import SMOOTH, smoothed
+from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import loss_lines
 from mvemo.pipeline.studies.scores import Labels, Scores, score
@@ -137,10 +139,12 @@ def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
     experiment = experiment or Experiment()
     divided, notes = _divide(study, experiment)
     setups = _setups(study, experiment)
+    ready = [_prepare(study, divided, setup) for setup in setups]
+    train_ahead(study, [training_of(*each) for each in ready])
     results: list[tuple[Setup, FoldPredictions]] = []
     with Progress("j22", len(setups), "training") as bar:
-        for setup in setups:
-            results.append((setup, _train(study, divided, setup)))
+        for setup, each in zip(setups, ready, strict=True):
+            results.append((setup, cross_fit(*each)))
             bar.step()
     labels = Labels.of(divided.segments)
     main, predictions = next(r for r in results if r[0].plan.name == experiment.nets[-1])
@@ -224,8 +228,8 @@ def label_is_class(manifest: Manifest) -> bool:
     return np.asarray(manifest.labels).ndim == 1
 
 
-def _train(study: Study, divided: Divided, setup: Setup) -> FoldPredictions:
-    """Train one net on the training songs' segments, and predict all others."""
+def _prepare(study: Study, divided: Divided, setup: Setup) -> tuple[Study, StudyMedia, NetJob]:
+    """What trains one net on the training songs' segments, and predicts all others."""
     settings = study.settings
     if setup.alpha is not None:
         settings = replace(settings, descriptors=replace(settings.descriptors, alpha=setup.alpha))
@@ -240,7 +244,7 @@ def _train(study: Study, divided: Divided, setup: Setup) -> FoldPredictions:
         splits=divided.parts[divided.song],
         with_train_score=True,
     )
-    return cross_fit(of_segments, media, job)
+    return of_segments, media, job
 
 
 def _count_table(divided: Divided) -> Table:

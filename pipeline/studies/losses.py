@@ -7,11 +7,11 @@ from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
+    NetPredictor,
     Variant,
     compare,
     comparison_table,
     divergence_notes,
-    net_predictor,
     score_plot,
 )
 from mvemo.pipeline.studies.core import Study
@@ -50,7 +50,7 @@ def run_losses(study: Study, *, net: str = "crnn", centre_tau: float = CENTRE_TA
     }
     media = study.media(list(plans.values()))
     variants = [_variant(study, media, plan) for plan in plans.values()]
-    compared = compare(variants, media.manifest, study.folds_of_runs())
+    compared = compare(study, variants, media.manifest, study.folds_of_runs())
     labels = Labels.of(media.manifest)
     table = comparison_table(
         "scores",
@@ -83,7 +83,7 @@ def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
     known = j22.FIGURE_8["crnn"] if (plan.name, loss) == ("crnn", "improved-centre") else None
     return Variant(
         NAMES[loss],
-        net_predictor(study, media, plan, title=f"{plan.name}, {loss}"),
+        NetPredictor(study, media, plan, title=f"{plan.name}, {loss}"),
         cells=(NAMES[loss], tau if "centre" in loss else None),
         published=(known,),
         printed_accuracy=known,

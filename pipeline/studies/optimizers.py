@@ -9,11 +9,11 @@ from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
+    NetPredictor,
     Variant,
     compare,
     comparison_table,
     divergence_notes,
-    net_predictor,
     score_plot,
 )
 from mvemo.pipeline.studies.core import Study
@@ -91,7 +91,7 @@ def run_optimizers(
         variants += [_variant(study, media, net, name, rate_scale, epochs) for name in OPTIMIZERS]
     if not variants:
         raise BadOption(f"{study.manifest.name}: no clip has sound or pictures for these nets")
-    compared = compare(variants, media.manifest, study.folds_of_runs())
+    compared = compare(study, variants, media.manifest, study.folds_of_runs())
     labels = Labels.of(media.manifest)
     table = comparison_table(
         "scores",
@@ -130,7 +130,7 @@ def _variant(
     z22 = Z22_TABLE_1.get(optimizer, {}).get(net)
     return Variant(
         f"{net}, {optimizer}",
-        net_predictor(study, media, plan, title=f"{net}, {optimizer}"),
+        NetPredictor(study, media, plan, title=f"{net}, {optimizer}"),
         cells=(net, optimizer, f"{plan.train.lr:g}", f"{momentum:g}" if optimizer == "SGD" else ""),
         published=(*_printed(pl20), *_printed(z22)),
         printed_accuracy=pl20.accuracy,

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from mvemo.extract.pretrained import find_weights
 from mvemo.extract.settings import FETCHED, NetSettings
-from mvemo.fuse.arrays import Ints
 from mvemo.fuse.report.published import PL20_TABLE_3, SOURCES
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
@@ -27,9 +26,8 @@ from mvemo.pipeline.studies.comparison import (
     score_plot,
 )
 from mvemo.pipeline.studies.core import Study, with_permuted_labels
-from mvemo.pipeline.studies.crossfit import FoldPredictions
 from mvemo.pipeline.studies.differences import difference
-from mvemo.pipeline.studies.embedded import HeadJob, predict_by_heads
+from mvemo.pipeline.studies.embedded import HeadJob, HeadPredictor
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
@@ -117,16 +115,12 @@ def _compare(study: Study, media: StudyMedia, rows: Sequence[_Row]) -> list[Comp
     compared = []
     for manifest, wanted in ((media.manifest, False), (shuffled, True)):
         variants = [_variant(study, media, row, manifest) for row in rows if row.shuffled == wanted]
-        compared += compare(variants, manifest, folds)
+        compared += compare(study, variants, manifest, folds)
     return compared
 
 
 def _variant(study: Study, media: StudyMedia, row: _Row, manifest: Manifest) -> Variant:
-    job = HeadJob(row.plans, row.protocol, manifest, title=row.name)
-
-    def predict(run: int, folds: Ints) -> FoldPredictions:
-        return predict_by_heads(study, media, job, run, folds)
-
+    predict = HeadPredictor(study, media, HeadJob(row.plans, row.protocol, manifest, row.name))
     # PL20's figure is of its own protocol, and of its own labels.
     known = PL20_TABLE_3["integrated"].accuracy if row.name == SHARED else None
     cells = (row.name, ", ".join(plan.name for plan in row.plans))

@@ -8,24 +8,22 @@ from typing import Any
 
 from mvemo.extract.nets import NETS, default_settings
 from mvemo.extract.settings import NetSettings
-from mvemo.fuse.arrays import Ints
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.starting_weights import fetch_missing_weights
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
     Compared,
+    NetPredictor,
     Variant,
     compare,
     comparison_table,
     divergence_notes,
-    net_predictor,
     score_plot,
 )
 from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.crossfit import FoldPredictions
 from mvemo.pipeline.studies.differences import difference
-from mvemo.pipeline.studies.embedded import HeadJob, predict_by_heads
+from mvemo.pipeline.studies.embedded import HeadJob, HeadPredictor
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
@@ -82,7 +80,7 @@ def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyRe
         variants.append(_frozen(study, media, plan))
     else:
         notes.append(f"{net} starts from random weights here: there is no frozen row.")
-    compared = compare(variants, media.manifest, study.folds_of_runs())
+    compared = compare(study, variants, media.manifest, study.folds_of_runs())
     labels = Labels.of(media.manifest)
     table = _with_differences(
         comparison_table(
@@ -159,17 +157,13 @@ def papers_training(plan: NetSettings) -> Any:
 
 
 def _trained(study: Study, media: StudyMedia, name: str, plan: NetSettings) -> Variant:
-    predict = net_predictor(study, media, plan, title=f"{plan.name}, {name}")
+    predict = NetPredictor(study, media, plan, title=f"{plan.name}, {name}")
     return Variant(name, predict, cells=(name,))
 
 
 def _frozen(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
     job = HeadJob((plan,), "frozen", media.manifest, title=f"{plan.name}, {FROZEN}")
-
-    def predict(run: int, folds: Ints) -> FoldPredictions:
-        return predict_by_heads(study, media, job, run, folds)
-
-    return Variant(FROZEN, predict, cells=(FROZEN,))
+    return Variant(FROZEN, HeadPredictor(study, media, job), cells=(FROZEN,))
 
 
 def _with_differences(

@@ -18,10 +18,10 @@ from mvemo.manifests.segments import Tail, segment_manifest, song_of
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.comparison import (
     Compared,
+    NetPredictor,
     Variant,
     compare,
     divergence_notes,
-    net_predictor,
 )
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.output import Plot, StudyResult
@@ -178,12 +178,12 @@ def _score_length(
     variants = [
         Variant(
             plan.name,
-            net_predictor(study, media, plan, title=f"{plan.name} {seconds:g} s"),
+            NetPredictor(study, media, plan, title=f"{plan.name} {seconds:g} s"),
             cells=(plan.name, seconds),
         )
         for plan in plans
     ]
-    compared = compare(variants, segments, [assignment[song] for assignment in folds])
+    compared = compare(study, variants, segments, [assignment[song] for assignment in folds])
     scores = [
         LengthScores(
             each.variant.name, seconds, each.scores, _song_scores(each, songs, song, folds)

@@ -13,11 +13,11 @@ from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
     Compared,
+    NetPredictor,
     Variant,
     compare,
     comparison_table,
     divergence_notes,
-    net_predictor,
     score_plot,
 )
 from mvemo.pipeline.studies.core import Study
@@ -54,9 +54,9 @@ def run_tags(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
     labels = Labels.of(media.manifest)
     folds = study.folds_of_runs()
     variants = [
-        Variant(plan.name, net_predictor(study, media, plan), cells=(plan.name,)) for plan in plans
+        Variant(plan.name, NetPredictor(study, media, plan), cells=(plan.name,)) for plan in plans
     ]
-    compared = compare(variants, media.manifest, folds)
+    compared = compare(study, variants, media.manifest, folds)
     table = comparison_table(
         "scores",
         "Scores of nets with an output for each tag, out of fold (after Liu et al. 2017)",

@@ -9,6 +9,7 @@ from stage_samples import run
 from study_samples import make_set, read_tables, tiny_options
 
 from mvemo.extract.training import fine_tuning
+from mvemo.extract.workers.pool import cores
 from mvemo.manifests import Clip, Manifest, read_manifest
 from mvemo.pipeline.studies.segments import Cut
 
@@ -116,6 +117,28 @@ def test_segments_are_counted_and_songs_decided(made):
                "--seconds", "0.2,0.4", "--nets", "cnn", *tiny_options()) == 0  # fmt: skip
     counts = read_tables(out, "segments")["tables"]["counts"]["rows"]
     assert [row[:3] for row in counts] == [[0.2, 96, 24], [0.4, 48, 24]]
+
+
+def test_two_processes_train_what_the_study_then_finds(made, monkeypatch, capsys):
+    manifest, folder = made
+    command = ["mvemo", "study", "j22", manifest, "--nets", "cnn,crnn", "--seconds", "0.4",
+               "--iterations", "4", "--ablations", "none", *tiny_options()]  # fmt: skip
+
+    def refuse(*arguments):
+        raise AssertionError("a net was trained here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fine_tuning.Trainer, "run_epoch", refuse)
+        two = folder / "two"
+        assert run(*command, "--out", two, "--work", folder / "work-two", "--jobs", 2) == 0
+    assert "train by 2 processes: 2 done" in capsys.readouterr().err
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(cores() // 2, 1))
+    assert run(*command, "--out", folder / "one", "--work", folder / "work-one") == 0
+    torch.set_num_threads(threads)
+    two, one = (read_tables(folder / out, "j22")["tables"]["scores"] for out in ("two", "one"))
+    assert len(one["rows"]) == 2
+    assert two == one
 
 
 def test_lengths_that_no_clip_has_are_trained_once(made):

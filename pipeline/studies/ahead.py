@@ -1,0 +1,102 @@
+"""Nets of a study that several processes train, before the study asks for one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
+from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.training.memory import keep_freed_memory
+from mvemo.extract.training.protocols import known_nets, train_nets
+from mvemo.extract.training.splits import TrainingClips
+from mvemo.extract.workers.pool import run_calls
+from mvemo.extract.workers.process import Call
+from mvemo.pipeline.local_jobs import job_environments
+from mvemo.pipeline.progress import Progress, epoch_text
+from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.media import StudyMedia
+
+_TRAIN = "mvemo.pipeline.studies.ahead:train"
+
+
+@dataclass(frozen=True)
+class NetTraining:
+    """A net to train as a protocol asks: for each fold, or once.
+
+    Parameters
+    ----------
+    media, clips
+        What it reads, and how that is divided.
+    plan, run
+        Of the net, and of the training.
+    folder
+        Where trained nets are kept.
+    folders
+        Of `folder_nets`.
+    """
+
+    media: StudyMedia
+    clips: TrainingClips
+    plan: NetSettings
+    run: RunSettings
+    folder: Path
+    folders: Mapping[str, Any] = field(default_factory=folder_nets)
+
+    def missing(self) -> list[NetTraining]:
+        """One for each net that is not in the folder."""
+        nets = known_nets(self.plan, self.clips, self.run, self.folder)
+        # None twice: nothing is trained.
+        splits = [split for split, spec in nets if split is not None and spec is None]
+        return [self._of_fold(split.fold) for split in splits]
+
+    def _of_fold(self, fold: int | None) -> NetTraining:
+        if fold is None:
+            return self
+        return replace(self, clips=replace(self.clips, trained_folds=frozenset([fold])))
+
+
+def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
+    """Train nets by as many processes as the study has; it finds them trained afterwards.
+
+    The nets are those that one process would train, but for rounding by other numbers of threads.
+    A training that ends in an error is left to the study, which meets the error again.
+
+    Parameters
+    ----------
+    study
+        Its `jobs`; with one, nothing is done here.
+    trainings
+        In the order in which they are begun.
+    """
+    if study.jobs < 2:
+        return
+    missing = [each for training in trainings for each in training.missing()]
+    jobs = min(study.jobs, len(missing))
+    if jobs < 2:
+        return
+    calls = [Call(_TRAIN, (each,), parts=True) for each in missing]
+    environments = job_environments(jobs, study.settings.extract.run)
+    with Progress(f"train by {jobs} processes", len(calls), "net") as bar:
+        for outcome in run_calls(calls, environments=environments):
+            if outcome.last:
+                bar.step(failed=int(outcome.error is not None))
+            else:
+                bar.note(outcome.value)
+
+
+def train(training: NetTraining, emit: Callable[[str], None]) -> None:
+    """Train in this process what is not in the folder, telling of each epoch."""
+    keep_freed_memory()
+    add_folder_nets(training.folders)
+    for _ in train_nets(
+        training.plan,
+        training.clips,
+        training.run,
+        batches=lambda net: training.media.batches(net, training.plan.view),
+        jobs=training.folder,
+        on_epoch=lambda *epoch: emit(epoch_text(*epoch)),
+    ):
+        pass
