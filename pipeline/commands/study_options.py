@@ -64,10 +64,8 @@ def study_options(
             click.option(
                 "--jobs",
                 type=click.IntRange(min=1),
-                default=1,
-                show_default=True,
                 help="Nets that are trained at once, each by a process: the cores divided, or a "
-                "GPU each.",
+                "GPU each.  [default: 1; 2 with --profile demo and two cores]",
             ),
             permute_option,
             root_option,
@@ -172,7 +170,7 @@ def conduct(
         root=options["root"],
         permute_labels=options["permute_labels"],
         runs=options["runs"],
-        jobs=options["jobs"],
+        jobs=options["jobs"] or default_jobs(options["profile"]),
         fold_file=folds if isinstance(folds, Path) else None,
         tasks=tasks,
     )
@@ -186,6 +184,13 @@ def conduct(
     if study.failures:
         click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)
     return 1 if options["strict"] and study.failures else 0
+
+
+def default_jobs(profile: str) -> int:
+    """One process, as large nets need memory; of the demo's, two where there are two cores."""
+    from mvemo.extract.workers.pool import cores
+
+    return min(cores(), 2) if profile == "demo" else 1
 
 
 def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) -> None:

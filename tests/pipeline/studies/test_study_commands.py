@@ -9,8 +9,9 @@ from stage_samples import run
 from study_samples import make_set, read_tables, tiny_options
 
 from mvemo.extract.training import fine_tuning
-from mvemo.extract.workers.pool import cores
+from mvemo.extract.workers import pool
 from mvemo.manifests import Clip, Manifest, read_manifest
+from mvemo.pipeline.commands.study_options import default_jobs
 from mvemo.pipeline.studies.segments import Cut
 
 # Study -> its own options, and what the first column of one of its tables has.
@@ -119,6 +120,13 @@ def test_segments_are_counted_and_songs_decided(made):
     assert [row[:3] for row in counts] == [[0.2, 96, 24], [0.4, 48, 24]]
 
 
+def test_the_demo_trains_two_nets_at_once_where_there_are_two_cores(monkeypatch):
+    assert [default_jobs(profile) for profile in ("paper", "my.toml")] == [1, 1]
+    for count, jobs in ((1, 1), (2, 2), (8, 2)):
+        monkeypatch.setattr(pool, "cores", lambda count=count: count)
+        assert default_jobs("demo") == jobs
+
+
 def test_two_processes_train_what_the_study_then_finds(made, monkeypatch, capsys):
     manifest, folder = made
     command = ["mvemo", "study", "j22", manifest, "--nets", "cnn,crnn", "--seconds", "0.4",
@@ -133,7 +141,7 @@ def test_two_processes_train_what_the_study_then_finds(made, monkeypatch, capsys
         assert run(*command, "--out", two, "--work", folder / "work-two", "--jobs", 2) == 0
     assert "train by 2 processes: 2 done" in capsys.readouterr().err
     threads = torch.get_num_threads()
-    torch.set_num_threads(max(cores() // 2, 1))
+    torch.set_num_threads(max(pool.cores() // 2, 1))
     assert run(*command, "--out", folder / "one", "--work", folder / "work-one") == 0
     torch.set_num_threads(threads)
     two, one = (read_tables(folder / out, "j22")["tables"]["scores"] for out in ("two", "one"))
