@@ -39,9 +39,8 @@ NETS = ("cnn", "lightcnn", "crnn")
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TAUS = (0.01, 0.1, 1.0, 10.0)
 ABLATIONS = ("alpha", "tau", "loss")
-# Thirteen trainings of J22's length are an hour and more, also of the demo's small nets; so many
-# steps are the 20 epochs that they have otherwise.
-DEMO_ITERATIONS = 100
+# Thirteen trainings of J22's length are half an hour and more, also of the demo's small nets.
+DEMO_ITERATIONS = 200
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def test_lengths_that_no_clip_has_are_trained_once(made):
 
 @pytest.mark.parametrize(
     ("options", "steps"),
-    [([], 2500), (["--profile", "demo"], 100), (["--profile", "demo", "--iterations", "0"], 0)],
+    [([], 2500), (["--profile", "demo"], 200), (["--profile", "demo", "--iterations", "0"], 0)],
 )
 def test_j22_trains_as_long_as_the_paper_but_in_the_demo(options, steps, tmp_path, monkeypatch):
     chosen = []
