@@ -138,7 +138,7 @@ def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
     experiment = experiment or Experiment()
     divided, notes = _divide(study, experiment)
     setups = _setups(study, experiment)
-    ready = [_prepare(study, divided, setup) for setup in setups]
+    ready = _prepare(study, divided, setups)
     train_ahead(study, [training_of(*each) for each in ready])
     results: list[tuple[Setup, FoldPredictions]] = []
     with Progress("j22", len(setups), "training") as bar:
@@ -227,23 +227,40 @@ def label_is_class(manifest: Manifest) -> bool:
     return np.asarray(manifest.labels).ndim == 1
 
 
-def _prepare(study: Study, divided: Divided, setup: Setup) -> tuple[Study, StudyMedia, NetJob]:
-    """What trains one net on the training songs' segments, and predicts all others."""
-    settings = study.settings
-    if setup.alpha is not None:
-        settings = replace(settings, descriptors=replace(settings.descriptors, alpha=setup.alpha))
-    of_segments = replace(study, manifest=divided.segments, settings=settings)
-    plan = with_shared_options(setup.plan, settings.shared)
-    plan = with_length(plan, divided.seconds, settings.shared)
-    media = of_segments.media([plan])
-    job = NetJob(
+def _prepare(
+    study: Study, divided: Divided, setups: Sequence[Setup]
+) -> list[tuple[Study, StudyMedia, NetJob]]:
+    """What trains each net on the training songs' segments, and predicts all others."""
+    plans = [
+        with_length(
+            with_shared_options(setup.plan, study.settings.shared),
+            divided.seconds,
+            study.settings.shared,
+        )
+        for setup in setups
+    ]
+    # Descriptors by the weight of the residual phase; no other setup has others.
+    of_alpha: dict[float | None, tuple[Study, StudyMedia]] = {}
+    for alpha in dict.fromkeys(setup.alpha for setup in setups):
+        settings = study.settings
+        if alpha is not None:
+            settings = replace(settings, descriptors=replace(settings.descriptors, alpha=alpha))
+        of_segments = replace(study, manifest=divided.segments, settings=settings)
+        readers = [plan for plan, setup in zip(plans, setups, strict=True) if setup.alpha == alpha]
+        of_alpha[alpha] = of_segments, of_segments.media(readers)
+    return [
+        (*of_alpha[s.alpha], _job(plan, s, divided)) for plan, s in zip(plans, setups, strict=True)
+    ]
+
+
+def _job(plan: NetSettings, setup: Setup, divided: Divided) -> NetJob:
+    return NetJob(
         plan,
         np.zeros(len(divided.segments), dtype=np.int64),
         title=" ".join(filter(None, (plan.name, setup.varied, setup.value))),
         splits=divided.parts[divided.song],
         with_train_score=True,
     )
-    return of_segments, media, job
 
 
 def _count_table(divided: Divided) -> Table:
