@@ -1,47 +1,63 @@
-"""Convolutions of 3 x 3 pixels with a quarter of the multiplications, for embedding on a CPU.
+"""Convolutions with a quarter of the multiplications, for embedding on a CPU.
 
-Winograd's minimal filtering F(4 x 4, 3 x 3) (Lavin and Gray 2016, "Fast algorithms for
-convolutional neural networks"): tiles of 6 x 6 pixels, which overlap by two, are transformed;
-each of their 36 places is then a matrix product over channels; and transformed back these are
-4 x 4 outputs. Frames are convolved as they are: the products of neighbouring frames are summed.
+Winograd's minimal filtering (Lavin and Gray 2016, "Fast algorithms for convolutional neural
+networks"): overlapping tiles of pixels are transformed; each place of a tile is then a matrix
+product over channels; and transformed back these are 4 x 4 outputs. Of kernels of 3 x 3 pixels
+tiles have 6 x 6 places: 36 products in place of 144. Frames are convolved as they are: the
+products of neighbouring frames are summed.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-# Outputs of a tile along one axis, and its inputs.
-STEP, TILE = 4, 6
+# Outputs of a tile along one axis.
+STEP = 4
+# Where polynomials are evaluated, beside infinity, by pixels of a kernel's side: with these the
+# rounding errors are least of those that were tried.
+POINTS = {3: (0.0, 1.0, -1.0, 0.5, -2.0), 4: (0.0, 1.0, -1.0, 2.0, -2.0, 0.5)}
 # Rows of the matrix products that are made at once, so that they fit into a core's cache.
 ROWS = 1024
 # With fewer channels transforming costs what multiplying saves.
 LEAST_CHANNELS = 32
 
-# Of inputs, of the kernel and of products (ibid. 4.2); the points are 0, 1, -1, 2, -2 and
-# infinity.
-INPUT_TRANSFORM = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
-)
-KERNEL_TRANSFORM = (
-    (1 / 4, 0, 0),
-    (-1 / 6, -1 / 6, -1 / 6),
-    (-1 / 6, 1 / 6, -1 / 6),
-    (1 / 24, 1 / 12, 1 / 6),
-    (1 / 24, -1 / 12, 1 / 6),
-    (0, 0, 1),
-)
-OUTPUT_TRANSFORM = (
-    (1, 1, 1, 1, 1, 0),
-    (0, 1, -1, 2, -2, 0),
-    (0, 1, 1, 4, 4, 0),
-    (0, 1, -1, 8, -8, 1),
-)
+
+class Transforms(NamedTuple):
+    """Of inputs (tile, tile), of kernels (tile, side) and of products (STEP, tile), float64."""
+
+    inputs: Tensor
+    kernel: Tensor
+    outputs: Tensor
+
+
+def transforms(side: int) -> Transforms:
+    """Of a kernel's side: y = outputs @ ((kernel @ g) * (inputs @ x)) filters x by g.
+
+    Examples
+    --------
+    >>> of = transforms(3)
+    >>> x = torch.arange(6.0, dtype=torch.float64)
+    >>> mean = torch.full((3,), 1 / 3, dtype=torch.float64)
+    >>> (of.outputs @ ((of.kernel @ mean) * (of.inputs @ x))).round(decimals=9).tolist()
+    [1.0, 2.0, 3.0, 4.0]
+    """
+    points = np.array(POINTS[side])
+    tile = len(points) + 1
+    others = [np.delete(points, i) for i in range(len(points))]
+    inputs = np.zeros((tile, tile))
+    kernel = np.zeros((tile, side))
+    outputs = np.zeros((STEP, tile))
+    for i, rest in enumerate(others):
+        inputs[i, :-1] = np.poly(rest)[::-1]
+        kernel[i] = points[i] ** np.arange(side) / np.prod(points[i] - rest)
+        outputs[:, i] = points[i] ** np.arange(STEP)
+    inputs[-1] = np.poly(points)[::-1]
+    kernel[-1, -1] = outputs[-1, -1] = 1.0
+    return Transforms(*(torch.from_numpy(each) for each in (inputs, kernel, outputs)))
 
 
 class WinogradConvolution(nn.Module):
@@ -64,33 +80,36 @@ class WinogradConvolution(nn.Module):
     True
     """
 
-    _input_transform: Tensor
-    _output_transform: Tensor
+    _of_inputs: Tensor
+    _of_outputs: Tensor
     kernel: Tensor
     bias: Tensor
 
     def __init__(self, convolution: nn.Conv3d) -> None:
         super().__init__()
-        weight = convolution.weight.detach()
-        self.outputs, self.inputs, self.taps = weight.shape[:3]
-        transform = torch.tensor(KERNEL_TRANSFORM, dtype=torch.float64)
-        # (out, in, taps, 3, 3) -> (taps, 36, in, out); places go along columns first.
-        kernel = torch.einsum("wk,hj,oitjk->twhio", transform, transform, weight.double())
-        kernel = kernel.reshape(self.taps, TILE * TILE, self.inputs, self.outputs)
+        self._set(convolution.weight.detach(), convolution.bias)
+
+    def _set(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Keep what is computed with, of a kernel (out, in, taps, side, side)."""
+        self.outputs, self.inputs, self.taps, _, side = weight.shape
+        of = transforms(side)
+        self.tile = len(of.inputs)
+        # Places of a tile go along columns first.
+        kernel = torch.einsum("wk,hj,oitjk->twhio", of.kernel, of.kernel, weight.double())
+        kernel = kernel.reshape(self.taps, self.tile**2, self.inputs, self.outputs)
+        of_outputs = torch.einsum("ph,qw->pqwh", of.outputs, of.outputs)
         self.register_buffer("kernel", kernel.to(weight.dtype).contiguous())
-        bias = convolution.bias
+        self.register_buffer("_of_inputs", of.inputs.to(weight.dtype))
+        self.register_buffer(
+            "_of_outputs", of_outputs.reshape(STEP**2, self.tile**2).to(weight.dtype)
+        )
         self.register_buffer(
             "bias", weight.new_zeros(self.outputs) if bias is None else bias.detach().clone()
         )
-        self.register_buffer("_input_transform", weight.new_tensor(INPUT_TRANSFORM))
-        of_axis = torch.tensor(OUTPUT_TRANSFORM, dtype=weight.dtype)
-        # (rows and columns of the outputs, columns and rows of the products)
-        of_both = torch.einsum("ph,qw->pqwh", of_axis, of_axis)
-        self.register_buffer("_output_transform", of_both.reshape(STEP * STEP, TILE * TILE))
 
     @staticmethod
     def suits(layer: nn.Module) -> bool:
-        """Whether a layer can be made so, and is worth it."""
+        """Whether a layer can be computed so, and is worth it."""
         return (
             isinstance(layer, nn.Conv3d)
             and layer.kernel_size[0] % 2 == 1
@@ -102,70 +121,136 @@ class WinogradConvolution(nn.Module):
             and min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS
         )
 
+    def output_places(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Frames, height and width of the output for those of the input."""
+        return frames, height, width
+
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in, frames, height, width) -> (batch, out, ...), channels last in memory."""
         places = x.permute(0, 2, 3, 4, 1)
-        batch, frames, height, width = places.shape[:4]
+        batch = len(places)
+        frames, height, width = self.output_places(*places.shape[1:4])
         y = x.new_empty((batch, frames, height, width, self.outputs))
         tiles = -(-height // STEP) * -(-width // STEP)
-        n_frames = min(frames, max(1, ROWS // tiles))
+        # What neighbouring blocks share is transformed twice: blocks are not too short.
+        n_frames = min(frames, max(2 * self.taps, ROWS // tiles))
         n_clips = max(1, ROWS // (tiles * frames))
         for clip in range(0, batch, n_clips):
             for first in range(0, frames, n_frames):
-                # (frames, clips, height, width, channels): a tap is a slice of the first axis.
+                # (frames, clips, height, width, out)
                 part = y[clip : clip + n_clips, first : first + n_frames].transpose(0, 1)
-                padded = self._padded(places[clip : clip + n_clips], first, len(part))
-                self._convolve(padded, part)
+                shape = (len(part) + self.taps - 1, self._reach(height), self._reach(width))
+                inputs = self._inputs(places[clip : clip + n_clips], first, shape)
+                self._convolve(inputs, part)
         return y.permute(0, 4, 1, 2, 3)
 
-    def _padded(self, places: Tensor, first: int, n_frames: int) -> Tensor:
-        """The frames that some outputs depend on, with zeros around them."""
-        clips, frames, height, width = places.shape[:4]
-        reach = self.taps // 2
-        start, stop = max(first - reach, 0), min(first + n_frames + reach, frames)
-        padded = places.new_zeros(
-            n_frames + 2 * reach,
-            clips,
-            -(-height // STEP) * STEP + 2,
-            -(-width // STEP) * STEP + 2,
-            self.inputs,
-        )
-        inside = slice(start - first + reach, stop - first + reach)
-        padded[inside, :, 1 : height + 1, 1 : width + 1] = places[:, start:stop].transpose(0, 1)
-        return padded
+    def _reach(self, n: int) -> int:
+        """Pixels that tiles with so many outputs depend on."""
+        return -(-n // STEP) * STEP + self.tile - STEP
 
-    def _convolve(self, padded: Tensor, y: Tensor) -> None:
-        """Padded frames (frames, clips, height, width, in) -> y (frames, clips, ..., out)."""
+    def _inputs(self, places: Tensor, first: int, shape: tuple[int, int, int]) -> Tensor:
+        """What outputs from a frame on depend on: (frames, clips, height, width, in)."""
+        clips, frames, height, width = places.shape[:4]
+        inputs = places.new_zeros(shape[0], clips, *shape[1:], self.inputs)
+        before = first - self.taps // 2
+        start, stop = max(before, 0), min(before + shape[0], frames)
+        inside = inputs[start - before : stop - before, :, 1 : height + 1, 1 : width + 1]
+        inside.copy_(places[:, start:stop].transpose(0, 1))
+        return inputs
+
+    def _convolve(self, inputs: Tensor, y: Tensor) -> None:
+        """Inputs (frames, clips, height, width, in) -> y (frames, clips, ..., out)."""
         frames, clips, height, width = y.shape[:4]
         down, across = -(-height // STEP), -(-width // STEP)
         rows = clips * down * across
-        v = self._transform(padded, down, across).view(TILE * TILE, -1, self.inputs)
-        products = padded.new_empty(TILE * TILE, frames * rows, self.outputs)
+        v = self._transform(inputs, down, across).view(self.tile**2, -1, self.inputs)
+        products = inputs.new_empty(self.tile**2, frames * rows, self.outputs)
         # One place after the other: its products stay in the cache while taps are summed.
         for place, product in enumerate(products):
             torch.mm(v[place, : frames * rows], self.kernel[0, place], out=product)
             for tap in range(1, self.taps):
-                inputs = v[place, tap * rows : (frames + tap) * rows]
-                product.addmm_(inputs, self.kernel[tap, place])
-        values = torch.mm(self._output_transform, products.view(TILE * TILE, -1))
+                of_tap = v[place, tap * rows : (frames + tap) * rows]
+                product.addmm_(of_tap, self.kernel[tap, place])
+        values = torch.mm(self._of_outputs, products.view(self.tile**2, -1))
         values = values.view(STEP, STEP, frames, clips, down, across, self.outputs)
         # -> (frames, clips, down, rows of a tile, across, columns of a tile, out)
         values = values.permute(2, 3, 4, 0, 5, 1, 6)
         values = values.reshape(frames, clips, STEP * down, STEP * across, self.outputs)
         torch.add(values[:, :, :height, :width], self.bias, out=y)
 
-    def _transform(self, padded: Tensor, down: int, across: int) -> Tensor:
+    def _transform(self, inputs: Tensor, down: int, across: int) -> Tensor:
         """(frames, clips, height, width, in) -> (columns, rows, frames, clips, tiles, in)."""
-        frames, clips, _, width, channels = padded.shape
+        frames, clips, _, width, channels = inputs.shape
         line, images = width * channels, frames * clips
-        # Rows first, whole lines at once: (6, images, down, line).
-        strides = (line, padded.stride(1), STEP * line, 1)
-        x = padded.as_strided((TILE, images, down, line), strides).reshape(TILE, -1)
-        x = torch.mm(self._input_transform, x)
-        # Then columns: (6, 6, images, down, across, channels).
-        shape = (TILE, TILE, images * down, across, channels)
+        # Rows first, whole lines at once: (tile, images, down, line).
+        strides = (line, inputs.stride(1), STEP * line, 1)
+        x = inputs.as_strided((self.tile, images, down, line), strides).reshape(self.tile, -1)
+        x = torch.mm(self._of_inputs, x)
+        # Then columns: (tile, tile, images and down, across, channels).
+        shape = (self.tile, self.tile, images * down, across, channels)
         x = x.as_strided(shape, (channels, x.stride(0), line, STEP * channels, 1))
-        return torch.mm(self._input_transform, x.reshape(TILE, -1))
+        return torch.mm(self._of_inputs, x.reshape(self.tile, -1))
+
+
+class HalvingConvolution(WinogradConvolution):
+    """The same for a kernel of 7 x 7 x 7 with stride 2, the first layer of video nets.
+
+    Pairs of frames, rows and columns become eight times the channels; the kernel then has
+    4 x 4 x 4 of them, the last with zeros, and stride 1.
+
+    Parameters
+    ----------
+    convolution
+        That pads nothing: inputs come with the zeros around them.
+
+    Examples
+    --------
+    >>> direct = nn.Conv3d(3, 8, 7, stride=2)
+    >>> x = torch.rand(1, 3, 9, 21, 20)
+    >>> torch.allclose(HalvingConvolution(direct)(x), direct(x), atol=1e-5)
+    True
+    """
+
+    def __init__(self, convolution: nn.Conv3d) -> None:
+        nn.Module.__init__(self)
+        kernel = nn.functional.pad(convolution.weight.detach(), (0, 1) * 3)
+        outputs, inputs = kernel.shape[:2]
+        kernel = kernel.view(outputs, inputs, *(4, 2) * 3)
+        # (out, in, t, dt, h, dh, w, dw) -> (out, (dt, dh, dw, in), t, h, w)
+        kernel = kernel.permute(0, 3, 5, 7, 1, 2, 4, 6)
+        self._set(kernel.reshape(outputs, 8 * inputs, 4, 4, 4), convolution.bias)
+
+    @staticmethod
+    def suits(layer: nn.Module) -> bool:
+        """Whether a layer is one."""
+        return (
+            isinstance(layer, nn.Conv3d)
+            and layer.kernel_size == (7, 7, 7)
+            and layer.stride == (2, 2, 2)
+            and layer.dilation == (1, 1, 1)
+            and layer.padding == (0, 0, 0)
+            and layer.groups == 1
+        )
+
+    def output_places(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
+        """Frames, height and width of the output for those of the input."""
+        return (frames - 5) // 2, (height - 5) // 2, (width - 5) // 2
+
+    def _inputs(self, places: Tensor, first: int, shape: tuple[int, int, int]) -> Tensor:
+        clips, _, _, width, channels = places.shape
+        inputs = places.new_zeros(shape[0], clips, *shape[1:], 2, 2, 2 * channels)
+        pairs = min(width // 2, shape[2])
+        for frame in (0, 1):
+            frames = places[:, 2 * first + frame :: 2][:, : shape[0]].transpose(0, 1)
+            for row in (0, 1):
+                # Of frames and rows that are even or odd; pairs of columns lie side by side.
+                source = frames[:, :, row::2][:, :, : shape[1]]
+                target = inputs[: len(source), :, : source.shape[2], :, frame, row]
+                paired = source[..., : 2 * pairs, :].reshape(*source.shape[:3], pairs, -1)
+                target[..., :pairs, :] = paired
+                if width % 2 and pairs < shape[2]:
+                    target[..., pairs, :channels] = source[..., -1, :]
+        return inputs.flatten(4)
 
 
 class PointConvolution(nn.Module):

@@ -5,7 +5,11 @@ import torch
 from torch import nn
 
 from mvemo.extract.nets.parts import winograd
-from mvemo.extract.nets.parts.winograd import PointConvolution, WinogradConvolution
+from mvemo.extract.nets.parts.winograd import (
+    HalvingConvolution,
+    PointConvolution,
+    WinogradConvolution,
+)
 
 CHANNELS = winograd.LEAST_CHANNELS
 
@@ -43,6 +47,20 @@ def test_it_is_the_direct_convolution(taps, shape, rows, monkeypatch):
         torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("places", [(7, 7, 7), (13, 21, 37), (14, 22, 30), (8, 37, 24)])
+@pytest.mark.parametrize("batch", [1, 3])
+@torch.inference_mode()
+def test_halving_is_the_direct_convolution(places, batch):
+    torch.manual_seed(0)
+    direct = nn.Conv3d(3, 5, 7, stride=2)
+    x = torch.randn(batch, 3, *places)
+    expected = nn.functional.conv3d(x.double(), direct.weight.double(), direct.bias.double(), 2)
+    found = HalvingConvolution(direct)(x)
+    assert found.shape == expected.shape
+    tolerance = 2e-5 * float(expected.abs().max())
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
+
+
 @torch.inference_mode()
 def test_a_convolution_may_lack_a_bias():
     direct = convolution(3, bias=False)
@@ -73,6 +91,9 @@ def test_what_it_suits(changed, suits):
 
 def test_other_layers_are_not_suited():
     assert not WinogradConvolution.suits(nn.Conv2d(32, 32, 3, padding=1))
+    assert HalvingConvolution.suits(nn.Conv3d(3, 8, 7, stride=2))
+    assert not HalvingConvolution.suits(nn.Conv3d(3, 8, 7, stride=2, padding=3))
+    assert not HalvingConvolution.suits(nn.Conv3d(3, 8, 7, stride=(1, 2, 2)))
     assert not PointConvolution.suits(nn.Conv2d(32, 32, 1))
     assert not PointConvolution.suits(nn.Conv3d(4, 4, 1, stride=2))
     assert not PointConvolution.suits(nn.Conv3d(4, 4, 1, groups=2))
