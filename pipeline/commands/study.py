@@ -257,7 +257,13 @@ def optimizers(nets: tuple[str, ...], rate_scale: float, epochs: int | None, **o
     callback=lambda context, parameter, value: value and parse_nets(context, parameter, value),
     help="Those that are trained.  [default: the profile's]",
 )
-def protocols(nets: tuple[str, ...] | None, **options: Any) -> int:
+@click.option(
+    "--frozen",
+    callback=lambda context, parameter, value: value and parse_nets(context, parameter, value),
+    help="Those that are frozen, of the profile pretrained.  [default: all of which weights are "
+    "here; with --profile demo musicnn,effnet, the quick ones]",
+)
+def protocols(nets: tuple[str, ...] | None, frozen: tuple[str, ...] | None, **options: Any) -> int:
     """How far the usual protocol flatters: shared, crossfit, frozen, shuffled labels.
 
     One head on the embeddings of all nets, on the same clips and folds. The frozen nets are
@@ -267,9 +273,15 @@ def protocols(nets: tuple[str, ...] | None, **options: Any) -> int:
     Example:
       mvemo study protocols clips.csv --out study --profile demo
     """
-    from mvemo.pipeline.studies.protocols import run_protocols
+    from mvemo.pipeline.studies.protocols import default_frozen, run_protocols
 
-    return conduct(lambda s: run_protocols(s, nets=nets or ()), options, nets=nets)
+    frozen = frozen or default_frozen(options["profile"])
+    return conduct(
+        lambda s: run_protocols(s, nets=nets or (), frozen=frozen),
+        options,
+        nets=nets,
+        frozen=frozen,
+    )
 
 
 @study.command()

@@ -38,6 +38,9 @@ SHARED = "shared: nets saw the test clips"
 CROSSFIT = "crossfit: nets never saw them"
 FROZEN = "frozen: nothing is trained here"
 SHUFFLED = "shuffled labels"
+# Of the frozen nets, those that the demo has the time for: i3d at its published size takes several
+# minutes of a processor for clips of 4 s.
+DEMO_FROZEN = ("musicnn", "effnet")
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,14 @@ class _Row:
     shuffled: bool = False
 
 
-def run_protocols(study: Study, *, nets: Sequence[str] = ()) -> StudyResult:
+def default_frozen(profile: str) -> tuple[str, ...] | None:
+    """Nets of the row ``frozen``: fewer in the profile that is there to be quick; None for all."""
+    return DEMO_FROZEN if profile == "demo" else None
+
+
+def run_protocols(
+    study: Study, *, nets: Sequence[str] = (), frozen: Sequence[str] | None = None
+) -> StudyResult:
     """Score one head on all nets' embeddings under ``shared``, ``crossfit`` and ``frozen``.
 
     The first two also with shuffled labels. Folds and heads are the same throughout.
@@ -60,19 +70,21 @@ def run_protocols(study: Study, *, nets: Sequence[str] = ()) -> StudyResult:
     study
         Of the clips.
     nets
-        Those that are trained; the profile's where none is named. ``frozen`` has those of the
-        profile ``pretrained`` whose weights are here, at their published sizes.
+        Those that are trained; the profile's where none is named.
+    frozen
+        Those of the profile ``pretrained`` that ``frozen`` has, at their published sizes, where
+        their weights are here; None for all.
     """
     asked = [study.plan(net) for net in nets or study.settings.extract.nets]
-    public = frozen_plans()
+    public = frozen_plans(frozen)
     media = study.media([*asked, *public])
     notes: list[str] = []
-    trained, frozen = (_readable(media, plans, notes) for plans in (asked, public))
+    trained, as_they_are = (_readable(media, plans, notes) for plans in (asked, public))
     if not trained:
         raise BadOption(f"{study.manifest.name}: no clip has sound or pictures for these nets")
     rows = [_Row(SHARED, "shared", trained), _Row(CROSSFIT, "crossfit", trained)]
-    if frozen:
-        rows.append(_Row(FROZEN, "frozen", frozen))
+    if as_they_are:
+        rows.append(_Row(FROZEN, "frozen", as_they_are))
     else:
         notes.append(
             "There is no frozen row: no public weights are here that clips can be read for; "
@@ -86,13 +98,23 @@ def run_protocols(study: Study, *, nets: Sequence[str] = ()) -> StudyResult:
     return _result(study, media, compared, notes)
 
 
-def frozen_plans() -> list[NetSettings]:
-    """The nets of the profile ``pretrained`` whose weights have been fetched."""
+def frozen_plans(names: Sequence[str] | None = None) -> list[NetSettings]:
+    """The nets of the profile ``pretrained`` whose weights have been fetched.
+
+    Raises
+    ------
+    BadOption
+        One of the names is no such net.
+    """
     settings = load_settings("pretrained")
+    known = settings.extract.nets
+    for name in names or ():
+        if name not in known:
+            raise BadOption(f"--frozen {name}: profile pretrained has {', '.join(known)}")
     return [
         replace(settings.nets[net], weights=FETCHED)
-        for net in settings.extract.nets
-        if find_weights(net) is not None
+        for net in known
+        if (names is None or net in names) and find_weights(net) is not None
     ]
 
 

@@ -11,6 +11,8 @@ from study_samples import make_set, read_tables, tiny_options
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import NetSettings, RecipeSettings, TrainSettings
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies import protocols
 from mvemo.pipeline.studies.recipes import PARTS, chosen_parts, without
 
 RECIPE = tuple(
@@ -37,6 +39,16 @@ def conduct(study: str, made: tuple[Path, Path], *arguments: str, settings: tupl
     out = ["--out", folder / study, "--work", folder / "work"]
     options = tiny_options(*settings)
     return run("mvemo", "study", study, manifest, *out, *arguments, "--profile", "paper", *options)
+
+
+def test_the_demo_freezes_the_quick_nets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocols, "find_weights", lambda name: Path(name))
+    every = [plan.name for plan in protocols.frozen_plans(protocols.default_frozen("paper"))]
+    quick = [plan.name for plan in protocols.frozen_plans(protocols.default_frozen("demo"))]
+    assert every == ["musicnn", "effnet", "i3d"]
+    assert quick == ["musicnn", "effnet"]
+    with pytest.raises(BadOption, match="--frozen cnn: profile pretrained has musicnn"):
+        protocols.frozen_plans(["cnn"])
 
 
 def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
