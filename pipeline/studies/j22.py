@@ -39,7 +39,7 @@ NETS = ("cnn", "lightcnn", "crnn")
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TAUS = (0.01, 0.1, 1.0, 10.0)
 ABLATIONS = ("alpha", "tau", "loss")
-# Thirteen trainings of J22's length are half an hour and more, also of the demo's small nets.
+# Thirteen trainings of J22's length are an hour of processor, also of the demo's small nets.
 DEMO_ITERATIONS = 200
 
 
