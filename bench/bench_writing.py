@@ -23,7 +23,7 @@ from mvemo.extract.nets import build_net
 from mvemo.extract.workers.pool import stop_workers
 from mvemo.manifests.demo import make_demo
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one import run_extract
+from mvemo.pipeline.stage_one.run import run_extract
 
 NETS = ("music1d", "c3d")
 METHODS = ("__init__", "current", "put", "fail", "clear_failures", "commit", "close")

@@ -21,9 +21,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from mvemo.pipeline.commands.options import with_verbosity
-from mvemo.pipeline.interrupts import noted_signals, report_interrupt
-from mvemo.pipeline.messages import Verbosity
-from mvemo.pipeline.terminal import guarded_streams
+from mvemo.pipeline.console.interrupts import noted_signals, report_interrupt
+from mvemo.pipeline.console.messages import Verbosity
+from mvemo.pipeline.console.terminal import guarded_streams
 
 # Subcommand -> where it is, and its line in ``mvemo --help``.
 COMMANDS = {

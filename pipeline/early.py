@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM before `mvemo.pipeline.interrupts` is there to take them.
+"""Ctrl-C and SIGTERM before `mvemo.pipeline.console.interrupts` is there to take them.
 
 What is imported here is what Python has imported already, or nearly.
 """

@@ -13,7 +13,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn
 
-from mvemo.pipeline.interrupts import noted_signals, report_interrupt
+from mvemo.pipeline.console.interrupts import noted_signals, report_interrupt
 
 
 def main() -> None:

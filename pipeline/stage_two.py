@@ -18,10 +18,10 @@ from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.files import save_model
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests import read_folds
-from mvemo.pipeline.clip_tables import prescribed_by
+from mvemo.pipeline.clips.clip_tables import prescribed_by
+from mvemo.pipeline.clips.media_links import links_of_cache
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.media_links import links_of_cache
-from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.model_nets import copy_nets, trained_specs
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import PROFILES

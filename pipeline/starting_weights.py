@@ -10,7 +10,7 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import PretrainedPackage, find_weights, get_weights
 from mvemo.extract.settings import FETCHED, NetSettings
 from mvemo.extract.training.protocols import require_weights
-from mvemo.pipeline.messages import tell, tell_note
+from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.settings import Settings
 
 

@@ -38,8 +38,8 @@ from mvemo.pipeline.commands.options import (
     old_spelling,
     refuse_replacing,
 )
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.messages import tell_note
 from mvemo.pipeline.provenance import provenance as facts_of
 
 _features = click.argument("features", type=PATH)
@@ -135,7 +135,7 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
       mvemo cache merge half1.h5 half2.h5 --out features.h5
       mvemo cache merge features.h5.shards --out features.h5
     """
-    from mvemo.pipeline.shards import refuse_unfinished
+    from mvemo.pipeline.stage_one.shards import refuse_unfinished
 
     refuse_replacing(out, force)
     for path in features:
@@ -321,7 +321,7 @@ def import_(
           --feature vggish --modality audio
     """
     from mvemo.fuse.models import check_feature_name
-    from mvemo.pipeline.media_links import manifest_facts
+    from mvemo.pipeline.clips.media_links import manifest_facts
 
     name = choose_spelling(("--feature", name), ("--name", old_name))
     if name is None:
@@ -380,7 +380,7 @@ def import_(
 
 def _clip_table(manifest: Manifest, features: Path) -> ClipTable:
     """The clips of a manifest."""
-    from mvemo.pipeline.clip_tables import imported_clips
+    from mvemo.pipeline.clips.clip_tables import imported_clips
 
     evaluation = imported_clips(manifest)
     if not features.exists():

@@ -24,7 +24,7 @@ def demo(folder: Path) -> None:
       mvemo demo try-it
     """
     from mvemo.pipeline.settings_files import load_settings
-    from mvemo.pipeline.stage_one import run_extract
+    from mvemo.pipeline.stage_one.run import run_extract
     from mvemo.pipeline.stage_two import run_fuse, settings_for
 
     features = folder / "work" / "features.h5"

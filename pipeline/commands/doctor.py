@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from mvemo.pipeline.commands.options import work_option
-from mvemo.pipeline.terminal import escaped, unguarded
+from mvemo.pipeline.console.terminal import escaped, unguarded
 
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
@@ -35,8 +35,8 @@ def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
     Example:
       mvemo doctor --clips 500
     """
+    from mvemo.pipeline.console.messages import verbosity
     from mvemo.pipeline.doctor.examine import examine
-    from mvemo.pipeline.messages import verbosity
 
     n_problems = 0
     for finding in examine(work, n_clips, measure=not no_speed):

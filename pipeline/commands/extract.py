@@ -19,15 +19,15 @@ from mvemo.pipeline.commands.options import (
     strict_option,
     work_option,
 )
+from mvemo.pipeline.console.messages import collected_notes, tell, tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.messages import collected_notes, tell, tell_note
 from mvemo.pipeline.quick_imports import imports_uncollected
 
 if TYPE_CHECKING:
-    from mvemo.pipeline.execution import Execution
-    from mvemo.pipeline.extract_summary import ExtractSummary
-    from mvemo.pipeline.finished import RepeatableRun
     from mvemo.pipeline.settings import Settings
+    from mvemo.pipeline.stage_one.execution import Execution
+    from mvemo.pipeline.stage_one.finished import RepeatableRun
+    from mvemo.pipeline.stage_one.summary import ExtractSummary
 
 
 class _Paths(TypedDict):
@@ -147,7 +147,7 @@ def extract(
         execution = _execution(options, force)
         with imports_uncollected():
             from mvemo.extract.training.ranks import assists
-            from mvemo.pipeline.stage_one import run_extract
+            from mvemo.pipeline.stage_one.run import run_extract
 
         given = options["folds"]
         fold_file = given if isinstance(given, Path) else None
@@ -177,7 +177,7 @@ def _repeatable_run(
         return None
     if "WORLD_SIZE" in os.environ:
         return None
-    from mvemo.pipeline.finished import RepeatableRun
+    from mvemo.pipeline.stage_one.finished import RepeatableRun
 
     return RepeatableRun(options, manifest, root=root, work=work, out=out)
 
@@ -186,9 +186,9 @@ def _plan_text(
     manifest: Path | None, settings: Settings, execution: Execution, paths: _Paths
 ) -> str:
     """What ``--plan`` prints."""
-    from mvemo.pipeline.execution import Execution
-    from mvemo.pipeline.forecast import forecast_run
-    from mvemo.pipeline.stage_plan import plan_extract
+    from mvemo.pipeline.stage_one.execution import Execution
+    from mvemo.pipeline.stage_one.forecast import forecast_run
+    from mvemo.pipeline.stage_one.plan import plan_extract
 
     if execution.shard is not None:
         raise BadOption("--plan: is of the whole run; leave --shard out")
@@ -198,7 +198,7 @@ def _plan_text(
 
 def _execution(options: dict[str, Any], force: bool) -> Execution:
     """How the command line wants the work spread."""
-    from mvemo.pipeline.execution import Execution, Shard
+    from mvemo.pipeline.stage_one.execution import Execution, Shard
 
     backend, scheduler = options["backend"], options["scheduler"]
     if (backend == "dask") != bool(scheduler):

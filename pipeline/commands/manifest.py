@@ -45,8 +45,8 @@ from mvemo.pipeline.commands.options import (
     root_option,
     seed_option,
 )
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.messages import tell_note
 
 _scheme = click.option(
     "--scheme", type=click.Choice(list(SCHEMES)), help="Map labels to a paper's classes."
@@ -127,7 +127,7 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     if options["group_pattern"]:
         clips = with_inferred_groups(clips, options["group_pattern"])
     if any(clip.duration is not None for clip in clips.clips):
-        from mvemo.pipeline.clip_lengths import fit_segments
+        from mvemo.pipeline.clips.clip_lengths import fit_segments
 
         clips, notes = fit_segments(clips)
         _note(notes)
@@ -169,7 +169,7 @@ def check(
         raise click.exceptions.Exit(2)
     clips = read_manifest(file, root=root, media=False)
     if not no_media and any(clip.start > 0 for clip in clips.clips):
-        from mvemo.pipeline.clip_lengths import starts_past_end
+        from mvemo.pipeline.clips.clip_lengths import starts_past_end
 
         if past := starts_past_end(clips):
             for line in past:
@@ -314,8 +314,8 @@ def segment(
     Example:
       mvemo manifest segment clips.csv --seconds 10 --out segments.csv
     """
-    from mvemo.pipeline.clip_lengths import clip_lengths
-    from mvemo.pipeline.inputs import missing_media
+    from mvemo.pipeline.clips.clip_lengths import clip_lengths
+    from mvemo.pipeline.clips.inputs import missing_media
 
     refuse_replacing(out, force)
     clips = read_manifest(file, root=root, media=False)
@@ -329,7 +329,7 @@ def segment(
 def _n_duplicates(clips: Manifest) -> int:
     """Print near-duplicates in different groups; how many pairs of clips they are."""
     from mvemo.extract.duplicates.search import find_duplicates
-    from mvemo.pipeline.progress import Progress
+    from mvemo.pipeline.console.progress import Progress
 
     with Progress("fingerprints", len(clips)) as bar:
         search = find_duplicates(clips, progress=lambda failed: bar.step(failed=int(failed)))

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from mvemo.pipeline.console.messages import Level, set_verbosity, tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.messages import Level, set_verbosity, tell_note
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])

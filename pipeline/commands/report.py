@@ -11,7 +11,7 @@ import click
 from mvemo.manifests import read_manifest
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import TASKS, Task
-from mvemo.pipeline.messages import tell_note
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.provenance import provenance
 
 
@@ -66,7 +66,7 @@ def report(
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
     from mvemo.fuse.crossval.uncertainty import with_uncertainty
     from mvemo.fuse.report.files import require_other_folder
-    from mvemo.pipeline.media_links import links_of_manifest
+    from mvemo.pipeline.clips.media_links import links_of_manifest
 
     require_other_folder(out, files)
 

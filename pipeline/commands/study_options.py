@@ -203,8 +203,8 @@ def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) ->
         folds are asked for and the study makes none.
     """
     from mvemo.manifests import folds_of, holdout_of
-    from mvemo.pipeline.clip_tables import clip_table
-    from mvemo.pipeline.stage_plan import ask_about_split, tell_unused_seed
+    from mvemo.pipeline.clips.clip_tables import clip_table
+    from mvemo.pipeline.stage_one.plan import ask_about_split, tell_unused_seed
 
     manifest, extract, folds = study.manifest, study.settings.extract, options["folds"]
     if splits and folds is not None:

@@ -21,10 +21,10 @@ from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.demo.pictures import FPS
 from mvemo.manifests.demo.sound import SR
 from mvemo.manifests.demo.writing import video_codec, write_clip
-from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.clips.clip_media import ClipMedia
+from mvemo.pipeline.console.messages import silenced
+from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.doctor.findings import Finding
-from mvemo.pipeline.messages import silenced
-from mvemo.pipeline.progress import duration_text
 from mvemo.pipeline.settings import Settings
 
 HEIGHT, WIDTH = 256, 456

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mvemo.fuse.final.files import MODEL
+from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.messages import tell
 
 # What predicts where no model is named: made of songs and their videos, from sound, pictures or
 # both, so that a folder of both kinds has one table.

@@ -10,7 +10,7 @@ from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets import NETS
 from mvemo.extract.pretrained import find_weights, get_weights
 from mvemo.fuse.final.files import load_model
-from mvemo.pipeline.messages import tell, tell_note
+from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.model_nets import NET_PREFIX
 
 

@@ -20,7 +20,7 @@ from mvemo.extract.views import ViewSettings
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics, statistics_of
-from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
 from mvemo.pipeline.prediction.pieces import (

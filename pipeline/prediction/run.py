@@ -16,7 +16,7 @@ from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.fuse.final.predicting import distances, predict_clips, standardise_folders
 from mvemo.fuse.matrices.within_groups import MIN_CLIPS, groups_within
 from mvemo.manifests import Clip, Manifest
-from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.inputs import NewClip

@@ -14,8 +14,8 @@ from mvemo.extract.training.protocols import known_nets, train_nets
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
-from mvemo.pipeline.local_jobs import job_environments
-from mvemo.pipeline.progress import Progress, epoch_text
+from mvemo.pipeline.console.progress import Progress, epoch_text
+from mvemo.pipeline.stage_one.local_jobs import job_environments
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.media import StudyMedia
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.manifests.labels import label_kind
-from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.studies.classical import (
     QUADRANTS,
     REGRESSION,

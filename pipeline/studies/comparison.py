@@ -14,7 +14,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
-from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.studies.ahead import NetTraining, train_ahead
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit, training_of

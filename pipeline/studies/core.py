@@ -18,7 +18,7 @@ from mvemo.fuse.arrays import Ints
 from mvemo.manifests import Folds, Manifest, folds_of
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_plan import manifest_with_media, read_fold_file
+from mvemo.pipeline.stage_one.plan import manifest_with_media, read_fold_file
 from mvemo.pipeline.studies.media import StudyMedia
 
 

@@ -17,9 +17,9 @@ from mvemo.extract.training.splits import TrainingClips
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.links import Link, apply_link
 from mvemo.manifests.splits.names import TRAIN
+from mvemo.pipeline.console.messages import tell_outline
+from mvemo.pipeline.console.progress import Progress, epoch_text
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.messages import tell_outline
-from mvemo.pipeline.progress import Progress, epoch_text
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.studies.ahead import NetTraining
 from mvemo.pipeline.studies.core import Study

@@ -20,8 +20,8 @@ from mvemo.fuse.heads.fits import Fit
 from mvemo.fuse.heads.fitting import fit_heads
 from mvemo.fuse.models import models_of
 from mvemo.manifests import Manifest
-from mvemo.pipeline.messages import tell_outline
-from mvemo.pipeline.progress import Progress, epoch_text
+from mvemo.pipeline.console.messages import tell_outline
+from mvemo.pipeline.console.progress import Progress, epoch_text
 from mvemo.pipeline.studies.ahead import NetTraining
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.crossfit import FoldPredictions

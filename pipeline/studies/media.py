@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mvemo.extract.arrays import F64, Mask
-from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.clips.clip_media import ClipMedia
 
 
 class StudyMedia(ClipMedia):

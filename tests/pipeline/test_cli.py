@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from mvemo.pipeline import cli
 from mvemo.pipeline.commands.options import with_verbosity
+from mvemo.pipeline.console.messages import silenced, tell, tell_detail, tell_outline
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.messages import silenced, tell, tell_detail, tell_outline
 
 HEAVY = ("numpy", "h5py", "scipy", "sklearn", "torch", "librosa", "matplotlib", "av", "cv2")
 

@@ -16,7 +16,7 @@ from mvemo.cache import open_cache
 from mvemo.extract.nets import build_net
 from mvemo.fuse.final.files import load_model
 from mvemo.manifests import read_manifest
-from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mvemo.pipeline import cli, stage_one, stage_two
+from mvemo.pipeline import cli, stage_two
+from mvemo.pipeline.stage_one import run as running
 
 
 def test_everything_is_made_in_the_folder_by_the_profile_demo(

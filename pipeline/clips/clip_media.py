@@ -16,8 +16,7 @@ from mvemo.extract.store.described import DescribedStore, describe_many
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.views import ViewSettings
 from mvemo.manifests import Manifest
-from mvemo.pipeline.errors import BadOption, ClipFailed
-from mvemo.pipeline.inputs import (
+from mvemo.pipeline.clips.inputs import (
     MediaDigests,
     batches_of,
     decode_jobs,
@@ -25,7 +24,8 @@ from mvemo.pipeline.inputs import (
     digest_media,
     media_files,
 )
-from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.console.progress import Progress
+from mvemo.pipeline.errors import BadOption, ClipFailed
 from mvemo.pipeline.settings import Settings
 
 

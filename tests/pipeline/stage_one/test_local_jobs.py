@@ -15,12 +15,12 @@ from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.handle import Worker
 from mvemo.manifests import read_manifest
-from mvemo.pipeline import local_jobs, tasks
-from mvemo.pipeline.clip_tables import clip_table
+from mvemo.pipeline.clips.clip_tables import clip_table
 from mvemo.pipeline.errors import TaskFailed
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_spread import SpreadRun
-from mvemo.pipeline.tasks import Backend, Finished, Task, TaskSettings
+from mvemo.pipeline.stage_one import local_jobs, tasks
+from mvemo.pipeline.stage_one.spread import SpreadRun
+from mvemo.pipeline.stage_one.tasks import Backend, Finished, Task, TaskSettings
 
 
 @pytest.fixture(scope="module")

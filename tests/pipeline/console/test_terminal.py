@@ -14,9 +14,9 @@ import click
 import pytest
 
 from mvemo.pipeline import cli, entry
+from mvemo.pipeline.console.interrupts import noted_signals
+from mvemo.pipeline.console.terminal import GuardedStream, guarded_streams, unguarded
 from mvemo.pipeline.early import end_at_once, take_early_signals
-from mvemo.pipeline.interrupts import noted_signals
-from mvemo.pipeline.terminal import GuardedStream, guarded_streams, unguarded
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from mvemo.extract.store.stamps import stamp_of
 from mvemo.manifests import ManifestError, read_manifest
 from mvemo.manifests.files import dump_json, parse_json, write_json
-from mvemo.pipeline.extract_summary import ExtractSummary
 from mvemo.pipeline.provenance import versions
+from mvemo.pipeline.stage_one.summary import ExtractSummary
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings

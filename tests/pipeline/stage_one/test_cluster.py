@@ -17,9 +17,10 @@ from spread_samples import Sounds, digest, extract, make_sounds
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.errors import TrainingDiverged
-from mvemo.pipeline import cluster, stage_spread
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.tasks import Finished, Task
+from mvemo.pipeline.stage_one import cluster
+from mvemo.pipeline.stage_one import spread as stage_spread
+from mvemo.pipeline.stage_one.tasks import Finished, Task
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: mvemo[dask]")
 

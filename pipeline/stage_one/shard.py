@@ -10,13 +10,13 @@ from mvemo.cache import CacheWriter, open_cache
 from mvemo.cache.storage.layout import subset
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.workers.pool import stop_workers
-from mvemo.pipeline.clip_media import ClipMedia
-from mvemo.pipeline.execution import Shard, Training, trainings_of
-from mvemo.pipeline.extract_summary import ExtractSummary, divergence
-from mvemo.pipeline.messages import tell
-from mvemo.pipeline.shards import ShardFolder, run_facts
-from mvemo.pipeline.stage_plan import ExtractPlan
-from mvemo.pipeline.stage_steps import FeatureWriter, tell_device, write_nets
+from mvemo.pipeline.clips.clip_media import ClipMedia
+from mvemo.pipeline.console.messages import tell
+from mvemo.pipeline.stage_one.execution import Shard, Training, trainings_of
+from mvemo.pipeline.stage_one.plan import ExtractPlan
+from mvemo.pipeline.stage_one.shards import ShardFolder, run_facts
+from mvemo.pipeline.stage_one.steps import FeatureWriter, tell_device, write_nets
+from mvemo.pipeline.stage_one.summary import ExtractSummary, divergence
 
 
 def run_shard(

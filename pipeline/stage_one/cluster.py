@@ -17,10 +17,10 @@ from typing import Any
 
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.manifests.files import shown
+from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption, ClipFailed, TaskFailed
-from mvemo.pipeline.messages import tell, tell_note
 from mvemo.pipeline.provenance import versions
-from mvemo.pipeline.tasks import Backend, Finished, Task, do_task
+from mvemo.pipeline.stage_one.tasks import Backend, Finished, Task, do_task
 
 # To find the scheduler, and then its workers.
 CONNECT_SECONDS = 10.0

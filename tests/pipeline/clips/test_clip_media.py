@@ -13,7 +13,7 @@ from stage_samples import TINY
 
 from mvemo.extract.settings import NetSettings
 from mvemo.manifests import Clip, Manifest
-from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption, ClipFailed
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.settings_files import load_settings

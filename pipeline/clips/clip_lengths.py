@@ -8,9 +8,9 @@ from dataclasses import replace
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import PROBE, read_each
 from mvemo.manifests import Manifest
+from mvemo.pipeline.clips.inputs import media_files
+from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.inputs import media_files
-from mvemo.pipeline.progress import Progress
 
 # A segment may end so many seconds after its file: annotations are of another decoding.
 SLACK = 0.5

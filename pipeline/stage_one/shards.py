@@ -16,9 +16,9 @@ from mvemo.cache import ClipTable, open_cache, write_clips
 from mvemo.cache.spec import digest_of
 from mvemo.manifests.files import parse_json, shown, to_json_values, write_json
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.execution import Shard
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.stage_one.execution import Shard
 
 # Keys of ``[extract]`` that say how the work is done, and not what comes of it.
 _MANNERS = (

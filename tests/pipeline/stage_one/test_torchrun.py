@@ -100,7 +100,7 @@ def test_what_processes_cannot_do_together_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from mvemo.pipeline import stage_one
+    from mvemo.pipeline.stage_one import run as stage_one
 
     sounds = make_sounds(tmp_path)
 

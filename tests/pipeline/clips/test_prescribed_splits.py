@@ -14,7 +14,7 @@ from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
 from mvemo.manifests import Clip, Manifest, write_manifest
-from mvemo.pipeline.clip_tables import extracted_clips, folds_of_table, imported_clips
+from mvemo.pipeline.clips.clip_tables import extracted_clips, folds_of_table, imported_clips
 from mvemo.pipeline.settings import ExtractSettings
 
 

@@ -11,8 +11,8 @@ from spread_samples import Sounds, extract, make_sounds
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.training import timing
-from mvemo.pipeline import forecast
 from mvemo.pipeline.settings_files import load_settings
+from mvemo.pipeline.stage_one import forecast
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
 from mvemo.extract.settings import FETCHED, NetSettings
 from mvemo.extract.training.memory import keep_freed_memory
 from mvemo.manifests import Manifest
-from mvemo.pipeline.clip_media import ClipMedia
-from mvemo.pipeline.execution import Training
+from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_steps import FeatureWriter
+from mvemo.pipeline.stage_one.execution import Training
+from mvemo.pipeline.stage_one.steps import FeatureWriter
 
 # Clips of one task at most: what a worker that is killed loses, and does again.
 BATCH = 32

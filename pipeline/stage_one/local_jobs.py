@@ -9,9 +9,9 @@ from mvemo.extract.settings import RunSettings
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.workers.pool import cores, run_calls
 from mvemo.extract.workers.process import Call
-from mvemo.pipeline.tasks import Finished, Task
+from mvemo.pipeline.stage_one.tasks import Finished, Task
 
-_DO = "mvemo.pipeline.tasks:do_task"
+_DO = "mvemo.pipeline.stage_one.tasks:do_task"
 
 
 def job_environments(jobs: int, run: RunSettings) -> list[dict[str, str]]:

@@ -11,9 +11,9 @@ from spread_samples import Sounds, digest, extract, make_sounds
 from stage_samples import run
 
 from mvemo.cache import CacheWriter, open_cache
-from mvemo.pipeline.execution import Shard, trainings_of
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.shards import ShardFolder
+from mvemo.pipeline.stage_one.execution import Shard, trainings_of
+from mvemo.pipeline.stage_one.shards import ShardFolder
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_the_slurm_script_gives_each_job_of_an_array_its_shard(
     program = tmp_path / "mvemo"
     program.write_text('#!/bin/bash\nprintf "%s\\0" "$OMP_NUM_THREADS" "$@" > "$CALLED"\n')
     program.chmod(0o755)
-    script = Path(__file__).parents[2] / "docs" / "slurm-array.sh"
+    script = Path(__file__).parents[3] / "docs" / "slurm-array.sh"
     out = tmp_path / "my features.h5"
     called = tmp_path / "called"
     for number in ("1", "2"):

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mvemo.pipeline import progress
-from mvemo.pipeline.messages import silenced
-from mvemo.pipeline.progress import Progress
+from mvemo.pipeline.console import progress
+from mvemo.pipeline.console.messages import silenced
+from mvemo.pipeline.console.progress import Progress
 
 
 def test_a_log_gets_a_line_now_and_then(

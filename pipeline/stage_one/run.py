@@ -18,20 +18,20 @@ from mvemo.extract.training.ranks import Ranks, current_ranks, joined_ranks
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import write_folds
-from mvemo.pipeline.clip_media import ClipMedia
-from mvemo.pipeline.cluster import cluster_backend
+from mvemo.pipeline.clips.clip_media import ClipMedia
+from mvemo.pipeline.clips.input_lengths import longer_clips_note
+from mvemo.pipeline.console.messages import silenced, tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.execution import Execution, trainings_of
-from mvemo.pipeline.extract_summary import ExtractSummary, divergence
-from mvemo.pipeline.forecast import long_run_note
-from mvemo.pipeline.input_lengths import longer_clips_note
-from mvemo.pipeline.messages import silenced, tell_note
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_plan import ExtractPlan, plan_extract
-from mvemo.pipeline.stage_shard import run_shard
-from mvemo.pipeline.stage_spread import SpreadRun, local_backend, of_jobs, refuse_nothing
-from mvemo.pipeline.stage_steps import FeatureWriter, tell_device, write_nets
-from mvemo.pipeline.tasks import Backend, TaskSettings
+from mvemo.pipeline.stage_one.cluster import cluster_backend
+from mvemo.pipeline.stage_one.execution import Execution, trainings_of
+from mvemo.pipeline.stage_one.forecast import long_run_note
+from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
+from mvemo.pipeline.stage_one.shard import run_shard
+from mvemo.pipeline.stage_one.spread import SpreadRun, local_backend, of_jobs, refuse_nothing
+from mvemo.pipeline.stage_one.steps import FeatureWriter, tell_device, write_nets
+from mvemo.pipeline.stage_one.summary import ExtractSummary, divergence
+from mvemo.pipeline.stage_one.tasks import Backend, TaskSettings
 
 
 def run_extract(
@@ -57,7 +57,7 @@ def run_extract(
         later run, and nothing in it travels.
     out
         The feature cache; of a shard the cache that it is a part of, see
-        `mvemo.pipeline.shards`.
+        `mvemo.pipeline.stage_one.shards`.
     root
         Media root, where it is not the manifest's own.
     fold_file

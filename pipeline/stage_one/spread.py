@@ -9,14 +9,14 @@ from mvemo.cache import CacheWriter
 from mvemo.extract.errors import ExtractError, TrainingDiverged
 from mvemo.extract.workers.pool import cores
 from mvemo.manifests import Manifest
-from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.clips.clip_media import ClipMedia
+from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption, ClipFailed, TaskFailed
-from mvemo.pipeline.execution import Training
-from mvemo.pipeline.local_jobs import do_locally
-from mvemo.pipeline.messages import tell_note
-from mvemo.pipeline.progress import Progress
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.tasks import (
+from mvemo.pipeline.stage_one.execution import Training
+from mvemo.pipeline.stage_one.local_jobs import do_locally
+from mvemo.pipeline.stage_one.tasks import (
     Backend,
     ClipTask,
     Finished,

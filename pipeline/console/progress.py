@@ -15,8 +15,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mvemo.pipeline.messages import tell, verbosity
-from mvemo.pipeline.terminal import escaped, unguarded
+from mvemo.pipeline.console.messages import tell, verbosity
+from mvemo.pipeline.console.terminal import escaped, unguarded
 
 # Seconds between two lines where there is no bar.
 LINE_INTERVAL = 30.0

@@ -21,12 +21,12 @@ from mvemo.extract.training.memory import return_freed_memory
 from mvemo.extract.training.protocols import TrainedNet, outputs_spec, train_nets
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.views import ViewSettings
-from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.clips.clip_media import ClipMedia
+from mvemo.pipeline.console.messages import tell, tell_note, tell_outline
+from mvemo.pipeline.console.progress import Progress, duration_text, epoch_text
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.execution import Training, trainings_of
-from mvemo.pipeline.messages import tell, tell_note, tell_outline
-from mvemo.pipeline.progress import Progress, duration_text, epoch_text
 from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.stage_one.execution import Training, trainings_of
 
 
 class FeatureWriter:

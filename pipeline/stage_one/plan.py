@@ -15,20 +15,20 @@ from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.protocols import make_net
 from mvemo.manifests import Folds, Manifest, prescribed_split, read_folds, read_manifest
 from mvemo.manifests.splits.folds import fold_notes
-from mvemo.pipeline.clip_tables import (
+from mvemo.pipeline.clips.clip_tables import (
     Evaluation,
     extracted_clips,
     folds_of_table,
     prescribed_by,
 )
+from mvemo.pipeline.clips.inputs import media_files, missing_media
+from mvemo.pipeline.clips.media_links import manifest_facts
+from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.execution import Execution
-from mvemo.pipeline.inputs import media_files, missing_media
-from mvemo.pipeline.media_links import manifest_facts
-from mvemo.pipeline.messages import tell, tell_note
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.shards import ShardFolder
+from mvemo.pipeline.stage_one.execution import Execution
+from mvemo.pipeline.stage_one.shards import ShardFolder
 from mvemo.pipeline.starting_weights import (
     fetch_missing_weights,
     random_start_note,

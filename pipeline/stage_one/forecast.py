@@ -24,14 +24,14 @@ from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.training.timing import PASSES, NetCost, measure_net
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests.text_table import align_columns
-from mvemo.pipeline.clip_media import ClipMedia
+from mvemo.pipeline.clips.clip_media import ClipMedia
+from mvemo.pipeline.clips.inputs import decode_jobs, decode_request, digest_media
+from mvemo.pipeline.console.messages import silenced
+from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.execution import trainings_of
-from mvemo.pipeline.inputs import decode_jobs, decode_request, digest_media
-from mvemo.pipeline.messages import silenced
-from mvemo.pipeline.progress import duration_text
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_plan import ExtractPlan
+from mvemo.pipeline.stage_one.execution import trainings_of
+from mvemo.pipeline.stage_one.plan import ExtractPlan
 from mvemo.pipeline.work_folder import measure_work, size_text
 
 # Clips that are read to see how long it takes, and one more before them.
@@ -190,7 +190,7 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path) -> Forecast:
     plan
         Of the run.
     work, out
-        As of `mvemo.pipeline.stage_one.run_extract`.
+        As of `mvemo.pipeline.stage_one.run.run_extract`.
     """
     manifest, settings = plan.manifest, plan.settings
     digests = digest_media(manifest)
