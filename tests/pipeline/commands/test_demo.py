@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from mvemo.pipeline import cli, stage_two
-from mvemo.pipeline.stage_one import run as running
+from mvemo.pipeline.stage_one import run
 
 
 def test_everything_is_made_in_the_folder_by_the_profile_demo(
@@ -26,7 +26,7 @@ def test_everything_is_made_in_the_folder_by_the_profile_demo(
         calls["fuse"] = (features, settings, places)
         return "fused"
 
-    monkeypatch.setattr(stage_one, "run_extract", run_extract)
+    monkeypatch.setattr(run, "run_extract", run_extract)
     monkeypatch.setattr(stage_two, "run_fuse", run_fuse)
     monkeypatch.setattr(stage_two, "settings_for", lambda features, profile: profile)
     done = CliRunner().invoke(cli.mvemo, ["demo", str(tmp_path / "try it")])

@@ -18,8 +18,7 @@ from spread_samples import Sounds, digest, extract, make_sounds
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.stage_one import cluster
-from mvemo.pipeline.stage_one import spread as stage_spread
+from mvemo.pipeline.stage_one import cluster, spread
 from mvemo.pipeline.stage_one.tasks import Finished, Task
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: mvemo[dask]")
@@ -72,22 +71,22 @@ def test_a_worker_that_is_killed_costs_nothing(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     first, _ = workers(2)
-    real = stage_spread.SpreadRun._take_up
+    real = spread.SpreadRun._take_up
     taken: list[tuple[str, ...]] = []
 
-    def take_up(run: stage_spread.SpreadRun, task: Task, finished: Finished) -> None:
+    def take_up(run: spread.SpreadRun, task: Task, finished: Finished) -> None:
         taken.append(finished.clip_ids)
         if len(taken) == 2:
             os.kill(first.pid, signal.SIGKILL)
             first.wait()
         real(run, task, finished)
 
-    monkeypatch.setattr(stage_spread.SpreadRun, "_take_up", take_up)
-    spread = ("--backend", "dask", "--scheduler", scheduler)
+    monkeypatch.setattr(spread.SpreadRun, "_take_up", take_up)
+    options = ("--backend", "dask", "--scheduler", scheduler)
     # A clip a task.
     one_each = ("--set", "extract.embed_batch=1")
     work = tmp_path / "many"
-    assert extract(sounds, "frozen", work, *spread, *one_each) == 0, capsys.readouterr().err
+    assert extract(sounds, "frozen", work, *options, *one_each) == 0, capsys.readouterr().err
     assert "Traceback" not in capsys.readouterr().err
     # Nothing is lost and nothing there twice: each batch came back once, each row is as it was.
     assert sorted(clip for ids in taken for clip in ids) == sorted(
@@ -124,8 +123,8 @@ def test_a_scheduler_that_is_not_there_or_has_no_workers_is_one_line(
         ("http://127.0.0.1:9", "no Dask scheduler answers there"),
         (scheduler, f"it has no workers: 'dask worker {scheduler}'"),
     ):
-        spread = ("--backend", "dask", "--scheduler", address)
-        assert extract(sounds, "frozen", tmp_path, *spread) == 2
+        options = ("--backend", "dask", "--scheduler", address)
+        assert extract(sounds, "frozen", tmp_path, *options) == 2
         assert said in refusal(capsys)
     assert extract(sounds, "frozen", tmp_path, "--backend", "dask") == 2
     assert "go together" in refusal(capsys)
