@@ -159,7 +159,8 @@ def measure(n: int, names: list[str]) -> dict[str, tuple[float, float, float]]:
             command = [sys.executable, __file__, "--part", part, "--folder", name, "--n", str(n)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
-                print(f"{n} clips, {part}: {done.stderr.strip().splitlines()[-1][:200]}")
+                why = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+                print(f"{n} clips, {part}: {why[-1][:200]}")
                 continue
             found[part] = tuple(json.loads(done.stdout.splitlines()[-1]))
             wall, cpu, mib = found[part]
