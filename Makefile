@@ -26,6 +26,8 @@ quoted = '$(subst ','\'',$(1))'
 features := $(call quoted,$(or $(value FEATURES),$(value WORK)/features.h5))
 folds := $(if $(value FOLDS),--folds $(call quoted,$(value FOLDS)))
 profile := $(if $(value PROFILE),--profile $(call quoted,$(value PROFILE)))
+# The demo's nets are so small that two processes of one thread are faster than one of two.
+jobs := $(if $(value MANIFEST)$(value PROFILE)$(value ARGS),,--jobs 2)
 manifest := $(if $(value MANIFEST),-- $(call quoted,$(value MANIFEST)))
 work := $(call quoted,$(value WORK))
 out := $(call quoted,$(value OUT))
@@ -35,7 +37,7 @@ unexport MANIFEST WORK OUT FEATURES FOLDS PROFILE
 
 # Clips that fail are listed and do not stop `make extract fuse`; ARGS=--strict lets them.
 extract: $(VENV)/.extract
-	$(RUN) extract --work $(work) --out $(features) $(folds) $(profile) $(ARGS) $(manifest)
+	$(RUN) extract --work $(work) --out $(features) $(folds) $(profile) $(jobs) $(ARGS) $(manifest)
 
 # `make extract fuse` hands ARGS to extract alone: give FUSE_ARGS here.
 fuse: $(VENV)/.base

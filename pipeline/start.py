@@ -1,8 +1,9 @@
 """What the programs ``mvemo`` and ``mvemo-cv`` import: signals are taken before all else is."""
 
-from mvemo.pipeline.early import take_early_signals
+from mvemo.pipeline.early import let_threads_sleep, take_early_signals
 
 take_early_signals()
+let_threads_sleep()
 
 from mvemo.pipeline.entry import main, main_cv  # noqa: E402
 

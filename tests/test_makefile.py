@@ -86,3 +86,9 @@ def test_what_is_not_given_is_left_to_the_command(venv: Path) -> None:
         *("--protocol", "frozen", "--set", "a=b c"),
     ]
     assert arguments(venv, "fuse") == ["fuse", "--out", "out", "--", "work/features.h5"]
+
+
+def test_the_demos_nets_are_trained_by_two_processes(venv: Path) -> None:
+    assert arguments(venv, "extract") == [
+        *("extract", "--work", "work", "--out", "work/features.h5", "--jobs", "2")
+    ]

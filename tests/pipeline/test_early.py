@@ -1,0 +1,20 @@
+"""Threads that wait sleep soon, unless the environment says how they wait."""
+
+import pytest
+
+from mvemo.pipeline.early import SPINS, let_threads_sleep
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [
+        ({}, SPINS),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+    ],
+)
+def test_threads_wait_as_the_environment_says_or_not_long(given, spins, monkeypatch):
+    environment = dict(given)
+    monkeypatch.setattr("os.environ", environment)
+    let_threads_sleep()
+    assert environment.get("GOMP_SPINCOUNT") == spins
