@@ -94,11 +94,15 @@ class WinogradConvolution(nn.Module):
         self.outputs, self.inputs, self.taps, _, side = weight.shape
         of = transforms(side)
         self.tile = len(of.inputs)
-        # Places of a tile go along columns first.
-        kernel = torch.einsum("wk,hj,oitjk->twhio", of.kernel, of.kernel, weight.double())
-        kernel = kernel.reshape(self.taps, self.tile**2, self.inputs, self.outputs)
+        # (columns and rows of a tile, columns and rows of the kernel)
+        of_kernel = torch.einsum("wk,hj->whkj", of.kernel, of.kernel)
+        of_kernel = of_kernel.reshape(self.tile**2, side**2).to(weight.dtype)
+        # (out, in, taps, rows, columns) -> (columns and rows, taps, in, out)
+        kernel = weight.permute(4, 3, 2, 1, 0).reshape(side**2, -1)
+        kernel = torch.mm(of_kernel, kernel)
+        kernel = kernel.view(self.tile**2, self.taps, self.inputs, self.outputs)
         of_outputs = torch.einsum("ph,qw->pqwh", of.outputs, of.outputs)
-        self.register_buffer("kernel", kernel.to(weight.dtype).contiguous())
+        self.register_buffer("kernel", kernel)
         self.register_buffer("_of_inputs", of.inputs.to(weight.dtype))
         self.register_buffer(
             "_of_outputs", of_outputs.reshape(STEP**2, self.tile**2).to(weight.dtype)
@@ -167,10 +171,10 @@ class WinogradConvolution(nn.Module):
         products = inputs.new_empty(self.tile**2, frames * rows, self.outputs)
         # One place after the other: its products stay in the cache while taps are summed.
         for place, product in enumerate(products):
-            torch.mm(v[place, : frames * rows], self.kernel[0, place], out=product)
+            torch.mm(v[place, : frames * rows], self.kernel[place, 0], out=product)
             for tap in range(1, self.taps):
                 of_tap = v[place, tap * rows : (frames + tap) * rows]
-                product.addmm_(of_tap, self.kernel[tap, place])
+                product.addmm_(of_tap, self.kernel[place, tap])
         values = torch.mm(self._of_outputs, products.view(self.tile**2, -1))
         values = values.view(STEP, STEP, frames, clips, down, across, self.outputs)
         # -> (frames, clips, down, rows of a tile, across, columns of a tile, out)
