@@ -1,4 +1,4 @@
-"""What must be done before numeric libraries are imported, and signals before there are handlers.
+"""What is done before all else: signals are taken, and threads told not to wait awake.
 
 What is imported here is what Python has imported already, or nearly.
 """

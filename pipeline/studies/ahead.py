@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.memory import keep_freed_memory
-from mvemo.extract.training.protocols import known_nets, train_nets
+from mvemo.extract.training.protocols import TrainedNet, known_nets, train_nets
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
@@ -52,6 +52,23 @@ class NetTraining:
         splits = [split for split, spec in nets if split is not None and spec is None]
         return [self._of_fold(split.fold) for split in splits]
 
+    def nets(
+        self, on_epoch: Callable[[str], None], on_report: Callable[[str], None] | None = None
+    ) -> Iterator[TrainedNet]:
+        """The nets, one after the other: those of the folder as they are, others trained.
+
+        `on_epoch` is told of each epoch, as text, and `on_report` what `train_nets` reports.
+        """
+        return train_nets(
+            self.plan,
+            self.clips,
+            self.run,
+            batches=lambda net: self.media.batches(net, self.plan.view),
+            jobs=self.folder,
+            on_epoch=lambda *epoch: on_epoch(epoch_text(*epoch)),
+            on_report=on_report,
+        )
+
     def _of_fold(self, fold: int | None) -> NetTraining:
         if fold is None:
             return self
@@ -91,12 +108,5 @@ def train(training: NetTraining, emit: Callable[[str], None]) -> None:
     """Train in this process what is not in the folder, telling of each epoch."""
     keep_freed_memory()
     add_folder_nets(training.folders)
-    for _ in train_nets(
-        training.plan,
-        training.clips,
-        training.run,
-        batches=lambda net: training.media.batches(net, training.plan.view),
-        jobs=training.folder,
-        on_epoch=lambda *epoch: emit(epoch_text(*epoch)),
-    ):
+    for _ in training.nets(emit):
         pass

@@ -12,13 +12,12 @@ from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.embedding import embed_rows, outputs_of
 from mvemo.extract.training.jobs import Curve
-from mvemo.extract.training.protocols import train_nets
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.links import Link, apply_link
 from mvemo.manifests.splits.names import TRAIN
 from mvemo.pipeline.console.messages import tell_outline
-from mvemo.pipeline.console.progress import Progress, epoch_text
+from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.studies.ahead import NetTraining
@@ -107,15 +106,7 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
     n_parameters = 0
     total = len(np.unique(job.folds)) if job.splits is None and not job.only_first else 1
     with Progress(job.title or plan.name, total, "net") as bar:
-        for trained in train_nets(
-            plan,
-            training.clips,
-            training.run,
-            batches=lambda net: media.batches(net, plan.view),
-            jobs=training.folder,
-            on_epoch=lambda *epoch: bar.note(epoch_text(*epoch)),
-            on_report=tell_outline,
-        ):
+        for trained in training.nets(bar.note, tell_outline):
             unseen = job.folds == trained.spec.fold if job.splits is None else job.splits != TRAIN
             test = np.flatnonzero(usable & unseen)
             batches = media.batches(trained.net, plan.view)

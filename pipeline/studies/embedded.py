@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +10,7 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.training.protocols import TrainedNet, train_nets
+from mvemo.extract.training.protocols import TrainedNet
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.clips import Clips
@@ -21,7 +20,7 @@ from mvemo.fuse.heads.fitting import fit_heads
 from mvemo.fuse.models import models_of
 from mvemo.manifests import Manifest
 from mvemo.pipeline.console.messages import tell_outline
-from mvemo.pipeline.console.progress import Progress, epoch_text
+from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.studies.ahead import NetTraining
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.crossfit import FoldPredictions
@@ -96,7 +95,7 @@ def predict_by_heads(
         for training in trainings_of(study, media, job, run, folds):
             plan = training.plan
             tables[plan.name] = {}
-            for trained in _train(training, bar):
+            for trained in training.nets(bar.note, tell_outline):
                 tables[plan.name][trained.spec.fold] = _embed(study, media, plan, trained)
                 bar.step()
     labels = Labels.of(job.manifest)
@@ -132,19 +131,6 @@ def trainings_of(
         )
         for plan in job.plans
     ]
-
-
-def _train(training: NetTraining, bar: Progress) -> Iterator[TrainedNet]:
-    plan = training.plan
-    return train_nets(
-        plan,
-        training.clips,
-        training.run,
-        batches=lambda net: training.media.batches(net, plan.view),
-        jobs=training.folder,
-        on_epoch=lambda *epoch: bar.note(epoch_text(*epoch)),
-        on_report=tell_outline,
-    )
 
 
 def _embed(study: Study, media: StudyMedia, plan: NetSettings, trained: TrainedNet) -> Matrix:
