@@ -140,6 +140,29 @@ def embedding_spec(
     )
 
 
+def frozen_net(
+    settings: NetSettings,
+    n_outputs: int,
+    run: RunSettings,
+    on_report: Callable[[str], None] | None = None,
+) -> TrainedNet:
+    """The net that embeds under ``frozen``; the parameters are those of `train_nets`.
+
+    Raises
+    ------
+    BadSetting
+        It has no weight file.
+    BadWeights
+        See `make_net`.
+    """
+    net, report = make_net(settings, n_outputs, run)
+    if report and on_report is not None:
+        on_report(report)
+    require_weights(settings, run)
+    spec = embedding_spec(settings, net, run)
+    return TrainedNet(place(net, pick_device(run.device)).eval(), spec, {})
+
+
 def outputs_spec(trained: TrainedNet, manifest: Manifest) -> FeatureSpec:
     """The record of what a net itself predicts, which means something of a trained one alone."""
     spec = trained.spec
@@ -193,14 +216,12 @@ def train_nets(
     """
     device = pick_device(run.device)
     n_outputs = len(clips.manifest.classes)
+    if run.protocol == "frozen":
+        yield frozen_net(settings, n_outputs, run, on_report)
+        return
     start, report = make_net(settings, n_outputs, run)
     if report and on_report is not None:
         on_report(report)
-    if run.protocol == "frozen":
-        require_weights(settings, run)
-        spec = embedding_spec(settings, start, run)
-        yield TrainedNet(place(start, device).eval(), spec, {})
-        return
     set_determinism(run.deterministic)
     ranks = current_ranks()
     reader = batches_for(batches(start), np.flatnonzero(clips.usable).tolist(), device)

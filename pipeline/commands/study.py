@@ -290,14 +290,14 @@ def protocols(nets: tuple[str, ...] | None, frozen: tuple[str, ...] | None, **op
 @click.option(
     "--parts",
     default="",
-    help="Parts to leave out in turn, comma-separated; papers for the papers' recipe, or none.  "
-    "[default: all of the recipe, and papers]",
+    help="Parts to leave out in turn, comma-separated; rest for all but the probe at once, papers "
+    "for the papers' recipe, or none.  [default: all of the recipe, rest and papers]",
 )
 def recipes(net: str, parts: str, **options: Any) -> int:
     """What each part of today's way of fine-tuning is worth on one net.
 
-    The full recipe of the profile, the same without each part, the papers' recipe, and the
-    net as it is with a linear head.
+    The full recipe of the profile, the same without each part and without all but the probe,
+    the papers' recipe, and the net as it is with a linear head.
 
     \b
     Example:

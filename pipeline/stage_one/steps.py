@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import describe_device, pick_device
 from mvemo.extract.training.embedding import embed_rows, outputs_of
+from mvemo.extract.training.frozen import FrozenNets
 from mvemo.extract.training.memory import return_freed_memory
 from mvemo.extract.training.protocols import TrainedNet, outputs_spec, train_nets
 from mvemo.extract.training.splits import TrainingClips
@@ -46,6 +47,8 @@ class FeatureWriter:
         The nets that are trained here, where others are trained elsewhere.
     on_epoch
         Told how far a training is.
+    frozen_nets
+        Nets that were made for clips before; None to make them here.
 
     Attributes
     ----------
@@ -61,6 +64,7 @@ class FeatureWriter:
         work: Path,
         trainings: Collection[Training] | None = None,
         on_epoch: Callable[[str], object] | None = None,
+        frozen_nets: FrozenNets | None = None,
     ) -> None:
         self.features: list[str] = []
         self._media = media
@@ -71,6 +75,7 @@ class FeatureWriter:
         self._work = work
         self._trainings = trainings
         self._on_epoch = on_epoch
+        self._frozen_nets = frozen_nets
 
     def write_failures(self) -> None:
         """Keep why clips could not be decoded or described, and forget what is mended."""
@@ -147,22 +152,31 @@ class FeatureWriter:
         total, unit = (int(usable.sum()), "clip") if frozen else (n_nets, "net")
         with Progress(plan.name, total, unit) as bar:
             epochs = EpochNotes(plan.name, bar, n_nets, self._run, self._on_epoch)
-            for trained in train_nets(
-                plan,
-                TrainingClips(
-                    self._manifest, self._media.digests, usable, folds, splits, trained_folds
-                ),
-                self._run,
-                batches=lambda net: self._media.batches(net, plan.view),
-                jobs=self._work / "nets",
-                on_epoch=epochs.note,
-                on_report=tell_outline,
-            ):
+            clips = TrainingClips(
+                self._manifest, self._media.digests, usable, folds, splits, trained_folds
+            )
+            for trained in self._nets(plan, clips, epochs):
                 self._write_embedding(trained, plan.view, usable, bar if frozen else None)
                 if not frozen:
                     bar.step()
                     bar.kept = bar.done - len(epochs.trained)
         self.features.append(plan.name)
+
+    def _nets(
+        self, plan: NetSettings, clips: TrainingClips, epochs: EpochNotes
+    ) -> Iterable[TrainedNet]:
+        """The nets that embed: one that was made before, or as the protocol trains them."""
+        if self._frozen_nets is not None:
+            return [self._frozen_nets.get(plan, tell_outline)]
+        return train_nets(
+            plan,
+            clips,
+            self._run,
+            batches=lambda net: self._media.batches(net, plan.view),
+            jobs=self._work / "nets",
+            on_epoch=epochs.note,
+            on_report=tell_outline,
+        )
 
     def _write_embedding(
         self,

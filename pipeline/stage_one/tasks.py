@@ -18,6 +18,7 @@ from mvemo.cache import ClipTable, FeatureSpec, PartWriter, StoredRows
 from mvemo.cache.storage.layout import subset
 from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
 from mvemo.extract.settings import FETCHED, NetSettings
+from mvemo.extract.training.frozen import FrozenNets
 from mvemo.extract.training.memory import keep_freed_memory
 from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
@@ -27,6 +28,8 @@ from mvemo.pipeline.stage_one.steps import FeatureWriter
 
 # Clips of one task at most: what a worker that is killed loses, and does again.
 BATCH = 32
+# Of the task that came last: its run, the outputs of its nets, and the nets.
+_frozen: tuple[TaskSettings, int, FrozenNets] | None = None
 # One task at a time: torch's seeds and switches are the process's.
 _alone = threading.Lock()
 
@@ -68,6 +71,13 @@ class TaskSettings:
     def frozen(self) -> bool:
         """Whether nothing is trained, so that clips can be embedded one by one."""
         return self.settings.extract.run.protocol == "frozen"
+
+    def frozen_nets(self, n_outputs: int) -> FrozenNets:
+        """Nets that this process has made, or will, for the tasks of one run after another."""
+        global _frozen
+        if _frozen is None or _frozen[:2] != (self, n_outputs):
+            _frozen = (self, n_outputs, FrozenNets(self.settings.extract.run, n_outputs))
+        return _frozen[2]
 
 
 @dataclass(frozen=True)
@@ -135,7 +145,8 @@ class ClipTask:
             require_any=False,
             numbers=self.numbers,
         )
-        features = FeatureWriter(media, shared.settings, writer, shared.work)
+        nets = shared.frozen_nets(len(self.clips.classes)) if shared.frozen else None
+        features = FeatureWriter(media, shared.settings, writer, shared.work, frozen_nets=nets)
         features.write_failures()
         features.write_descriptors()
         for net in shared.nets if shared.frozen else ():

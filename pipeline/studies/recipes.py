@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 from mvemo.extract.nets import NETS, default_settings
@@ -42,9 +43,12 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
     "mixup": {"mixup": 0.0},
     "weight_decay": {"weight_decay": 0.0},
 }
-# What is compared beside the full recipe and the frozen net: the recipe without a part, or this.
+# What is compared beside the full recipe and the frozen net: the recipe without a part, without
+# all but the probe at once (parts may stand in for each other), or the papers' recipe.
+REST_PART = "rest"
 PAPERS_PART = "papers"
 FULL = "full recipe"
+PROBE_ALONE = "without all but the probe"
 PAPERS = "the papers' recipe"
 FROZEN = "frozen, linear head"
 
@@ -59,8 +63,9 @@ def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyRe
     net
         Its name.
     parts
-        Of `PARTS`: those that are left out in turn; ``papers`` for the papers' recipe. All
-        that the recipe has, and the papers', where none is named; ``none`` for nothing.
+        Of `PARTS`: those that are left out in turn; ``rest`` for all but the probe at once,
+        ``papers`` for the papers' recipe. All that the recipe has, and these two, where none
+        is named; ``none`` for nothing.
 
     Raises
     ------
@@ -72,6 +77,9 @@ def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyRe
     for part in chosen_parts(plan, parts):
         if part == PAPERS_PART:
             plans[PAPERS] = replace(plan, train=papers_training(plan))
+        elif part == REST_PART:
+            rest = (each for each in PARTS if each != "probe")
+            plans[PROBE_ALONE] = reduce(without, rest, plan)
         else:
             plans[f"without {part}"] = without(plan, part)
     media = study.media([plan])
@@ -116,20 +124,20 @@ def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyRe
 
 
 def chosen_parts(plan: NetSettings, names: Sequence[str]) -> tuple[str, ...]:
-    """What is compared: the parts that are named, or all that a plan has and the papers' recipe."""
-    there = tuple(part for part in PARTS if without(plan, part) != plan)
-    if not there:
+    """What is compared: what is named, or all that a plan has, ``rest`` and ``papers``."""
+    known = tuple(part for part in PARTS if without(plan, part) != plan)
+    if not known:
         raise BadOption(
             f"{plan.name} has no recipe in this profile: take --profile best, or set its parts, "
             f"as --set nets.{plan.name}.probe=true"
         )
-    there += (PAPERS_PART,)
+    known += (REST_PART, PAPERS_PART)
     if tuple(names) == ("none",):
         return ()
     for name in names:
-        if name not in there:
-            raise BadOption(f"--parts {name}: the recipe of {plan.name} has {', '.join(there)}")
-    return tuple(names) or there
+        if name not in known:
+            raise BadOption(f"--parts {name}: the recipe of {plan.name} has {', '.join(known)}")
+    return tuple(names) or known
 
 
 def without(plan: NetSettings, part: str) -> NetSettings:

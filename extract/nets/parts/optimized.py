@@ -43,10 +43,15 @@ class NormedConvolution(nn.Module):
         )
         setattr(self, self.folded_names[1], nn.Identity())
 
+    @property
+    def folded(self) -> bool:
+        """Whether that was done."""
+        return isinstance(getattr(self, self.folded_names[1]), nn.Identity)
+
 
 @torch.no_grad()
 def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
-    """A copy of a net that embeds alike and faster; the net itself where nothing is faster.
+    """A copy of a net that embeds alike and faster; the net itself where it is as fast.
 
     Batch normalisation is folded into the convolution before it. On a CPU in float32,
     convolutions of 3 x 3 pixels, and of 7 x 7 with stride 2, take a quarter of the
@@ -73,13 +78,13 @@ def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
     >>> optimized(net).blocks["Conv3d_1a_7x7"].conv.bias.shape
     torch.Size([8])
     """
-    folds = any(isinstance(module, NormedConvolution) for module in net.modules())
+    folds = any(isinstance(m, NormedConvolution) and not m.folded for m in net.modules())
     replaces = precision == "float32" and any(_replacements(net))
     if not folds and not replaces:
         return net
     light = copy.deepcopy(net)
     for module in light.modules():
-        if isinstance(module, NormedConvolution):
+        if isinstance(module, NormedConvolution) and not module.folded:
             module.fold()
     if replaces:
         for parent, name, replacement in list(_replacements(light)):

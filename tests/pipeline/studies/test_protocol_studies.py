@@ -100,6 +100,7 @@ def test_a_recipe_is_scored_without_each_of_its_parts(
         "without probe",
         "without cosine",
         "without average",
+        "without all but the probe",
         "the papers' recipe",
         "frozen, linear head",
     ]
@@ -126,9 +127,10 @@ def test_a_net_without_a_recipe_is_told(
 def test_a_part_left_out_changes_nothing_else() -> None:
     recipe = RecipeSettings(True, 0.1, True, 1.0, 0.7, True, 0.25, True, 0.2)
     plan = NetSettings("i3d", train=TrainSettings(patience=0, weight_decay=0.1, recipe=recipe))
-    assert chosen_parts(plan, ()) == (*PARTS, "papers")
+    assert chosen_parts(plan, ()) == (*PARTS, "rest", "papers")
     assert chosen_parts(plan, ("papers", "probe")) == ("papers", "probe")
     assert chosen_parts(plan, ("none",)) == ()
+    assert chosen_parts(plan, ("rest",)) == ("rest",)
     for part, changes in PARTS.items():
         train = without(plan, part).train
         before = {**vars(plan.train), **vars(recipe), "recipe": None}

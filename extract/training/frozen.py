@@ -1,0 +1,75 @@
+"""Frozen nets, made once for all batches of clips that a process embeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from mvemo.extract.nets.parts.optimized import optimized
+from mvemo.extract.pretrained.store import pretrained_path
+from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
+from mvemo.extract.training.devices import pick_device, resolve_precision
+from mvemo.extract.training.protocols import TrainedNet, frozen_net
+
+# Path, time of the last change and size of a weight file; empty without one.
+_FileState = tuple[str, int, int] | tuple[()]
+
+
+class FrozenNets:
+    """The nets of a frozen run, each made when it is first asked for.
+
+    Reading a net's weights and making it fast takes a second; a GPU embeds hundreds of clips
+    meanwhile. A net whose weight file has changed is made anew.
+
+    Parameters
+    ----------
+    run
+        Its device, precision and seed.
+    n_outputs
+        Classes, tags or regression targets.
+    """
+
+    def __init__(self, run: RunSettings, n_outputs: int) -> None:
+        self._run = run
+        self._n_outputs = n_outputs
+        self._made: dict[str, tuple[NetSettings, _FileState, TrainedNet]] = {}
+
+    def get(
+        self, settings: NetSettings, on_report: Callable[[str], None] | None = None
+    ) -> TrainedNet:
+        """A net that embeds as fast as it can; its weights are for no file.
+
+        Parameters
+        ----------
+        settings
+            Of the net.
+        on_report
+            Told what a weight file gave, when it is read.
+
+        Raises
+        ------
+        BadSetting, BadWeights
+            See `frozen_net`.
+        """
+        state = _file_state(settings)
+        made = self._made.get(settings.name)
+        if made is None or made[:2] != (settings, state):
+            net = frozen_net(settings, self._n_outputs, self._run, on_report)
+            precision = resolve_precision(self._run.precision, pick_device(self._run.device))
+            made = settings, state, replace(net, net=optimized(net.net, precision))
+            self._made[settings.name] = made
+        return made[2]
+
+
+def _file_state(settings: NetSettings) -> _FileState:
+    if not settings.weights:
+        return ()
+    fetched = settings.weights == FETCHED
+    path = pretrained_path(settings.name) if fetched else Path(settings.weights)
+    try:
+        facts = path.stat()
+    except OSError:
+        # Whoever reads it says what is wrong.
+        return (str(path), 0, 0)
+    return (str(path), facts.st_mtime_ns, facts.st_size)
