@@ -245,7 +245,9 @@ class Backend:
 
 
 def batch_size(n_clips: int, processes: int, embed_batch: int) -> int:
-    """Clips of a task: `BATCH`, or fewer where each process would have less than three tasks.
+    """Clips of a task: `BATCH`, or fewer where each process would have less than six tasks.
+
+    The more tasks, the less the other processes wait for the last one.
 
     Parameters
     ----------
@@ -256,9 +258,9 @@ def batch_size(n_clips: int, processes: int, embed_batch: int) -> int:
     Examples
     --------
     >>> batch_size(1000, 4, 4), batch_size(100, 4, 4), batch_size(2, 4, 4), batch_size(99, 1, 5)
-    (32, 8, 4, 30)
+    (32, 4, 4, 15)
     """
-    fair = min(BATCH, n_clips // (3 * processes))
+    fair = min(BATCH, n_clips // (6 * processes))
     return max(fair // embed_batch, 1) * embed_batch
 
 

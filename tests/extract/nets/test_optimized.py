@@ -51,6 +51,7 @@ def test_an_optimized_net_embeds_alike(name, options):
     expected = net.embed(net.prepare(raw))
     found = light.embed(light.prepare(raw))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    assert optimized(light) is light
     # The net itself is as it was.
     assert weights_digest(net) == digest
     torch.testing.assert_close(net.embed(net.prepare(raw)), expected, rtol=0, atol=0)
