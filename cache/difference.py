@@ -9,7 +9,7 @@ import numpy as np
 
 from mvemo.cache.reader import Cache, open_cache
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.storage.layout import feature_label
+from mvemo.cache.storage.index import feature_label
 
 # Of what is listed by name, the rest counted.
 SHOWN = 3

@@ -13,7 +13,7 @@ import numpy as np
 from mvemo.cache.errors import BadCache
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.files import CacheFile, FilePool, cache_files
-from mvemo.cache.storage.layout import Index, StoredFeature, read_feature
+from mvemo.cache.storage.index import Index, StoredFeature, read_feature
 from mvemo.cache.storage.plain import array_of
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import Bools, Ints

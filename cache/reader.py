@@ -23,10 +23,8 @@ from mvemo.cache.rows import (
 )
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.files import FilePool
-from mvemo.cache.storage.layout import (
-    Index,
-    table_checksum,
-)
+from mvemo.cache.storage.index import Index
+from mvemo.cache.storage.layout import table_checksum
 from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, Bools, Curves, Ints
 from mvemo.cache.union import union_curves, union_failures, union_provenance

@@ -16,7 +16,9 @@ import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.encoding import row_checksum, values_checksum
-from mvemo.cache.storage.layout import feature_label, write_extras, write_index, write_table
+from mvemo.cache.storage.extras import write_extras
+from mvemo.cache.storage.index import feature_label, write_index
+from mvemo.cache.storage.layout import write_table
 from mvemo.cache.storage.opening import DAMAGE, write_header
 from mvemo.cache.storage.plain import write_attribute
 from mvemo.cache.table import ClipTable

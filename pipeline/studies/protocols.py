@@ -79,12 +79,12 @@ def run_protocols(
     public = frozen_plans(frozen)
     media = study.media([*asked, *public])
     notes: list[str] = []
-    trained, as_they_are = (_readable(media, plans, notes) for plans in (asked, public))
+    trained, untrained = (_readable(media, plans, notes) for plans in (asked, public))
     if not trained:
         raise BadOption(f"{study.manifest.name}: no clip has sound or pictures for these nets")
     rows = [_Row(SHARED, "shared", trained), _Row(CROSSFIT, "crossfit", trained)]
-    if as_they_are:
-        rows.append(_Row(FROZEN, "frozen", as_they_are))
+    if untrained:
+        rows.append(_Row(FROZEN, "frozen", untrained))
     else:
         notes.append(
             "There is no frozen row: no public weights are here that clips can be read for; "
