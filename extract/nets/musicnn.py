@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.mel import MelSettings, mel_filter_bank
+from mvemo.extract.nets._musicnn_layout import from_tensorflow
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.inputs import AudioInput, PieceInput, SharedSettings
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
@@ -349,12 +350,7 @@ class Musicnn(Net):
         """Load the variables of the published graph, or a file that mvemo saved."""
         if "conv2d/kernel" not in tensors:
             return load_own(self, tensors)
-        mapped: dict[str, Tensor] = {}
-        used: set[str] = set()
-        for name, published in _published_names():
-            if published in tensors:
-                used.add(published)
-                mapped[name] = _torch_axes(tensors[published], name)
+        mapped, used = from_tensorflow(tensors)
         return load_mapped(self, mapped, unexpected=[name for name in tensors if name not in used])
 
 
@@ -401,42 +397,3 @@ def _deviation(values: Tensor, filled: Tensor) -> Tensor:
     centred = values - _mean(values, filled)[filled.nonzero()[:, 0]]
     # A clip of one patch has a gradient, too.
     return _mean(centred.square(), filled).clamp_min(LEAST_VARIANCE).sqrt()
-
-
-def _published_names() -> Iterator[tuple[str, str]]:
-    """The net's name and the published one of every tensor.
-
-    The published graph counts its layers of a kind in the order in which they were made.
-    """
-    fronts = [*(f"timbral.{i}" for i in range(2)), *(f"temporal.{i}" for i in range(3))]
-    layers = [(f"{front}.convolution", f"{front}.norm") for front in fronts]
-    layers += [(f"context.{i}", f"context_norms.{i}") for i in range(3)]
-    kernels = [(layer, f"conv2d{_count(i)}") for i, (layer, _) in enumerate(layers)]
-    kernels += [("dense", "dense"), ("tags", "dense_1")]
-    for name, published in kernels:
-        yield f"{name}.weight", f"{published}/kernel"
-        yield f"{name}.bias", f"{published}/bias"
-    norms = ["input_norm", *(norm for _, norm in layers), "pooled_norm", "dense_norm"]
-    for i, name in enumerate(norms):
-        published = f"batch_normalization{_count(i)}"
-        yield f"{name}.weight", f"{published}/gamma"
-        yield f"{name}.bias", f"{published}/beta"
-        yield f"{name}.running_mean", f"{published}/moving_mean"
-        yield f"{name}.running_var", f"{published}/moving_variance"
-
-
-def _count(i: int) -> str:
-    """TensorFlow numbers all layers of a kind but the first."""
-    return f"_{i}" if i else ""
-
-
-def _torch_axes(value: Tensor, name: str) -> Tensor:
-    """Kernels (frames, bands, inputs, outputs) to torch's order, matrices transposed."""
-    if value.dim() == 2:
-        return value.T
-    if value.dim() != 4:
-        return value
-    if name.startswith("context."):
-        # A convolution over time alone is published with the channels in place of bands.
-        return value.permute(3, 1, 0, 2).squeeze(3)
-    return value.permute(3, 2, 0, 1)
