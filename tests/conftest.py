@@ -16,6 +16,7 @@ import functools
 import gc
 import importlib
 import os
+import sys
 import tempfile
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -109,9 +110,22 @@ def _empty_png(figure: Figure) -> bytes:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before a test, and before what its module shares is made, which fixtures are too late for."""
+    _seed_torch()
+    _choose_renderers(item)
+
+
+def _seed_torch() -> None:
+    """Have torch draw the same in a test, whichever tests a worker ran before it."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(0)
+
+
+def _choose_renderers(item: pytest.Item) -> None:
     """Leave it to tests marked `figures` to let Matplotlib render: a third of a page's time.
 
-    All figures are made in all tests; a hook, since fixtures of a module make pages as well.
+    All figures are made in all tests.
     """
     if {"cache", "extract", "manifests"} & set(item.path.parts[-4:-1]):
         return
