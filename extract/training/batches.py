@@ -196,12 +196,16 @@ class ResidentBatches:
         self._media = torch.empty(0) if media is None else media
 
     def _positions(self, rows: Sequence[int]) -> Tensor:
-        return torch.tensor([self._position[row] for row in rows], device=self._device)
+        positions = [self._position[row] for row in rows]
+        return torch.tensor(positions, dtype=torch.int64).to(self._device)
 
     def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
         """All batches in order, as `RawBatches.ahead`, on the device."""
-        for rows in batches:
-            yield rows, self._media[self._positions(rows)]
+        # At once: a copy to the device waits until all that it was given before is done.
+        every = self._positions([row for rows in batches for row in rows])
+        sizes = [len(rows) for rows in batches]
+        for rows, positions in zip(batches, torch.split(every, sizes), strict=True):
+            yield rows, self._media[positions]
 
 
 def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) -> Batches:

@@ -62,6 +62,17 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" else "float32"
 
 
+def windows_at_once(embed_batch: int, device: torch.device) -> int:
+    """Windows to embed in one step: so many, or of 0 what keeps the device busy.
+
+    Examples
+    --------
+    >>> windows_at_once(0, torch.device("cpu")), windows_at_once(0, torch.device("cuda"))
+    (4, 32)
+    """
+    return embed_batch or (32 if device.type == "cuda" else 4)
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Mixed precision where it is asked for."""
     precision = resolve_precision(precision, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +13,12 @@ from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.optimized import optimized
 from mvemo.extract.training.batches import RawBatches, split_rows
-from mvemo.extract.training.devices import autocast, memory_text, resolve_precision
+from mvemo.extract.training.devices import (
+    autocast,
+    memory_text,
+    resolve_precision,
+    windows_at_once,
+)
 
 
 @torch.inference_mode()
@@ -37,7 +43,8 @@ def embed_rows(
     rows
         Which, in this order.
     batch_size
-        Rows that are read, and windows that are embedded, a step; what bounds the memory.
+        Rows that are read, and windows that are embedded, a step, see `windows_at_once`; half
+        as many windows from when they do not fit into the device's memory.
     independent
         Have a row's embedding not depend, to the bit, on which other rows are embedded: each
         row has its place in batches of one shape. A run that was cut off and goes on then
@@ -46,37 +53,77 @@ def embed_rows(
     Raises
     ------
     ExtractError
-        The device's memory is too small for a batch.
+        The device's memory is too small for one window.
 
     Yields
     ------
     The rows of a batch and their embeddings over all windows, float32 (rows,
     batches.view.pooled_dim(net.embedding_dim)).
     """
-    fast = optimized(net.eval(), resolve_precision(precision, device))
-    per_batch = batches.rows_per_batch(batch_size)
-    chunks = chunk_rows(rows, per_batch) if independent else split_rows(rows, batch_size)
+    embedder = _Embedder(net, device, precision, windows_at_once(batch_size, device))
+    per_batch = batches.rows_per_batch(embedder.at_once)
+    chunks = chunk_rows(rows, per_batch) if independent else split_rows(rows, embedder.at_once)
+    waiting: _Embedded | None = None
     for chosen, (raw, counts) in batches.views_ahead(chunks):
         where = torch.arange(len(raw))
         if independent and per_batch > 1:
             places = [row % per_batch for row in chosen]
             shape = (per_batch, batches.view.views)
             raw, where = fill_places(raw, counts, places, shape)
-        parts = []
-        for windows in torch.split(raw, batch_size):
+        embedded = _Embedded(chosen, counts, where, embedder.embed(raw))
+        # A GPU has its next batch before this process waits for the one before.
+        if waiting is not None:
+            yield waiting.pooled(batches.view.pooling)
+        waiting = embedded
+    if waiting is not None:
+        yield waiting.pooled(batches.view.pooling)
+
+
+class _Embedded(NamedTuple):
+    """Rows of a batch, the windows of each, their places among all, and these on the device."""
+
+    rows: Sequence[int]
+    counts: Sequence[int]
+    where: Tensor
+    values: Tensor
+
+    def pooled(self, pooling: str) -> tuple[Sequence[int], F32]:
+        """The rows, and one vector each."""
+        values = self.values.cpu()[self.where]
+        return self.rows, pool_windows(values, self.counts, pooling).numpy()
+
+
+class _Embedder:
+    """Embeds windows, as many at once as the device's memory has room for."""
+
+    def __init__(self, net: Net, device: torch.device, precision: str, at_once: int) -> None:
+        self.at_once = at_once
+        self._net = optimized(net.eval(), resolve_precision(precision, device))
+        self._device = device
+        self._precision = precision
+
+    def embed(self, raw: Tensor) -> Tensor:
+        """float32 (windows, embedding_dim), on the device."""
+        while True:
             try:
-                with autocast(device, precision):
-                    values = fast.embed(fast.prepare(windows.to(device, non_blocking=True)))
+                return torch.cat([self._embed(part) for part in torch.split(raw, self.at_once)])
             except torch.OutOfMemoryError:
-                raise ExtractError(
-                    f"{net.name}: the memory of {memory_text(device)} is too small to embed "
-                    f"{len(windows)} windows at once: --set extract.embed_batch=1, or "
-                    "--set extract.device=cpu"
-                ) from None
-            parts.append(values.float())
-        values = torch.cat(parts)
-        values = values[where.to(values.device)]
-        yield chosen, pool_windows(values, counts, batches.view.pooling).cpu().numpy()
+                self._halve()
+
+    def _embed(self, raw: Tensor) -> Tensor:
+        with autocast(self._device, self._precision):
+            x = self._net.prepare(raw.to(self._device, non_blocking=True))
+            return self._net.embed(x).float()
+
+    def _halve(self) -> None:
+        if self.at_once == 1:
+            raise ExtractError(
+                f"{self._net.name}: the memory of {memory_text(self._device)} is too small to "
+                "embed one window: take a larger GPU, shorter or smaller inputs "
+                f"(nets.{self._net.name}.options), or --set extract.device=cpu"
+            ) from None
+        self.at_once //= 2
+        torch.cuda.empty_cache()
 
 
 def chunk_rows(rows: Sequence[int], size: int) -> list[list[int]]:

@@ -147,8 +147,8 @@ class Stepper:
                 value, features = self._module(x, target)
                 return value, features
             # Zhang et al. 2018: one share a batch, and the loss of both clips' labels.
-            share = torch.distributions.Beta(self._recipe.mixup, self._recipe.mixup).sample()
-            share = share.to(self._device)
+            # A number, not a tensor: nothing is copied to the device, which would wait for it.
+            share = float(torch.distributions.Beta(self._recipe.mixup, self._recipe.mixup).sample())
             other = torch.randperm(len(x), device=self._device)
             mixed = share * x + (1 - share) * x[other]
             value, features = self._module(mixed, target)

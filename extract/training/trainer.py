@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets.parts.base import Net
@@ -161,11 +162,17 @@ class Trainer:
         if self.job.settings.recipe.freeze_norm:
             freeze_norms(self.net)
         losses = []
-        parts = self.batches.ahead([self.ranks.part(group) for group in groups])
-        for step, (group, (rows, raw)) in enumerate(zip(groups, parts, strict=True), first_step):
+        parts = [self.ranks.part(group) for group in groups]
+        batches = zip(groups, self.batches.ahead(parts), self._targets(parts), strict=True)
+        for step, (group, (_, raw), target) in enumerate(batches, first_step):
             self.rates.set(step)
-            losses.append(self.stepper.step(raw, self.target[list(rows)], len(group)))
+            losses.append(self.stepper.step(raw, target, len(group)))
         return to_floats(losses)
+
+    def _targets(self, parts: Sequence[Sequence[int]]) -> Sequence[Tensor]:
+        """Of each batch of rows, on the device; copied there at once, as a copy waits for it."""
+        rows = torch.tensor([row for part in parts for row in part], dtype=torch.int64)
+        return torch.split(self.target[rows.to(self.device)], [len(part) for part in parts])
 
     @torch.no_grad()
     def score(self, rows: Sequence[int]) -> tuple[float, float]:
@@ -175,8 +182,10 @@ class Trainer:
         totals = [torch.zeros((), dtype=torch.float64, device=self.device)]
         n_right = [totals[0]]
         part = list(rows)[self.ranks.number :: self.ranks.count]
-        for batch, raw in self.batches.ahead(split_rows(part, self.job.settings.batch_size)):
-            target = self.target[list(batch)]
+        parts = split_rows(part, self.job.settings.batch_size)
+        for (batch, raw), target in zip(
+            self.batches.ahead(parts), self._targets(parts), strict=True
+        ):
             with autocast(self.device, self.job.precision):
                 x = net.features(net.prepare(raw.to(self.device, non_blocking=True)))
                 totals.append(loss(x, net.classifier, target).double() * len(batch))

@@ -17,7 +17,7 @@ from mvemo.extract.nets import NETS, SequenceInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, stored_problems
 from mvemo.extract.store.folders import DecodeJob
-from mvemo.extract.training.devices import describe_device, pick_device
+from mvemo.extract.training.devices import describe_device, pick_device, windows_at_once
 from mvemo.extract.training.jobs import n_epochs
 from mvemo.extract.training.protocols import known_nets
 from mvemo.extract.training.splits import TrainingClips
@@ -322,8 +322,10 @@ def _net_forecast(
 def _bytes_of(net: NetSettings, cost: NetCost, *, trained: bool, settings: Settings) -> int:
     if trained:
         return cost.training_bytes(net)
+    extract = settings.extract
+    at_once = windows_at_once(extract.embed_batch, pick_device(extract.run.device))
     # A layer's input goes when its output is there.
-    return cost.weight_bytes + settings.extract.embed_batch * cost.window_bytes // 4
+    return cost.weight_bytes + at_once * cost.window_bytes // 4
 
 
 def _read_samples(plan: ExtractPlan, new: Sequence[DecodeJob], n_kept: int) -> ReadingForecast:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from mvemo.cache import CacheWriter
 from mvemo.extract.errors import ExtractError, TrainingDiverged
+from mvemo.extract.training.devices import pick_device, windows_at_once
 from mvemo.extract.workers.pool import cores
 from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
@@ -58,7 +59,8 @@ class SpreadRun:
     def do_clips(self, shared: TaskSettings, manifest: Manifest) -> None:
         """Decode and describe all clips, and embed them by frozen nets."""
         stored = self.writer.stored_rows(manifest.clip_ids)
-        embed_batch = shared.settings.extract.embed_batch
+        extract = shared.settings.extract
+        embed_batch = windows_at_once(extract.embed_batch, pick_device(extract.run.device))
         size = batch_size(len(manifest), self.backend.processes, embed_batch)
         tasks = clip_tasks(shared, manifest, self.writer.table, stored, size)
         with Progress("clips", len(manifest)) as bar:

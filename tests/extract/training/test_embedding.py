@@ -82,7 +82,25 @@ def test_the_values_are_those_of_plain_batches() -> None:
     assert np.allclose([found[row] for row in (0, 3, 4)], expected[[0, 3, 4]], atol=1e-6)
 
 
-def test_memory_that_is_too_small_for_a_batch_is_one_line_with_a_cure() -> None:
+def test_a_batch_that_memory_is_too_small_for_is_halved() -> None:
+    class Narrow(Telling):
+        def embed(self, x: Tensor) -> Tensor:
+            if len(x) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+            sizes.append(len(x))
+            return super().embed(x)
+
+    sizes: list[int] = []
+    waves = [np.full(10, i, np.float32) for i in range(11)]
+    reader = RawBatches(waves.__getitem__, AudioInput(10, 1.0))
+    net: Net = Narrow()  # type: ignore[assignment]
+    found = embed(net, reader, list(range(11)), size=8)
+    assert [found[row][0] for row in range(11)] == list(range(11))
+    # Two batches of eight places; what did not fit was tried once, not for each batch.
+    assert sizes == [2] * 8
+
+
+def test_memory_that_is_too_small_for_a_window_is_one_line_with_a_cure() -> None:
     class Large(Telling):
         name = "large"
 
@@ -92,5 +110,5 @@ def test_memory_that_is_too_small_for_a_batch_is_one_line_with_a_cure() -> None:
     waves = [np.zeros(10, np.float32)] * 3
     reader = RawBatches(waves.__getitem__, AudioInput(10, 1.0))
     net: Net = Large()  # type: ignore[assignment]
-    with pytest.raises(ExtractError, match=r"^large: the memory of .* --set extract.embed_batch=1"):
+    with pytest.raises(ExtractError, match=r"^large: the memory of .* to embed one window"):
         embed(net, reader, [0, 1, 2])

@@ -225,7 +225,7 @@ def test_a_set_without_pictures_leaves_the_video_net_out(
             "profile 'nowhere' is neither one of best, c17, demo, paper, pretrained nor a file",
         ),
         (["--folds", "50"], "50 folds"),
-        (["--set", "extract.embed_batch=0"], "extract.embed_batch is 0: it must be 1 or more"),
+        (["--set", "extract.embed_batch=-1"], "extract.embed_batch is -1: it must be 0 or more"),
         (["--set", "extract.seed=-1"], "extract.seed is -1: it must be 0 or more"),
         (["--set", "extract.fold_seed=-1"], "extract.fold_seed is -1: it must be 0 or more"),
         (["--set", "extract.workers=-3"], "extract.workers is -3"),
