@@ -6,7 +6,7 @@
 Without options: on a GPU the nets at the papers' sizes in bf16, on the processor the
 demo's small ones in float32. Each line also has what the arithmetic comes to beside a bare
 matrix product of the same precision in the same run, the share of wall time in which the GPU
-works (its own clock against the processor's), and the most memory that was taken. The other
+works (its kernels' times, of a profiled run), and the most memory that was taken. The other
 side is the same step written plainly: float32, channels first, one optimizer kernel a
 parameter, the loss fetched after each step. Both train in turns, and the best turn counts.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from figures import Row, bench_parser, finish
 from torch import Tensor, nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from mvemo.extract.nets import Net, build_net
@@ -37,22 +39,6 @@ from mvemo.pipeline.settings_files import load_settings
 
 N_CLASSES = 6
 N_TURNS = 4
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Of one way to train or embed.
-
-    Parameters
-    ----------
-    rate
-        Clips a second of wall time.
-    busy
-        Share of the wall time in which the device works; NaN on the processor.
-    """
-
-    rate: float
-    busy: float
 
 
 class Repeated:
@@ -79,40 +65,46 @@ def made_media(net: Net, n_clips: int, device: torch.device) -> Tensor:
     return raw.to(device)
 
 
-def timed(
-    function: Callable[[], Any], n_clips: int, device: torch.device, seconds: float
-) -> Timing:
-    """Run a function again and again for about so many seconds, after three runs to warm up."""
-    cuda = device.type == "cuda"
+def timed(function: Callable[[], Any], n_clips: int, device: torch.device, seconds: float) -> float:
+    """Clips a second of a function that is run again and again, after three runs to warm up."""
     for _ in range(3):
         function()
-    if cuda:
-        torch.cuda.synchronize()
-    runs, on_device = 0, 0.0
+    wait(device)
+    runs = 0
     start = time.perf_counter()
     while (wall := time.perf_counter() - start) < seconds or runs < 3:
-        if cuda:
-            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            begin.record()
-            function()
-            end.record()
-            end.synchronize()
-            on_device += begin.elapsed_time(end) / 1000
-        else:
-            function()
+        function()
+        wait(device)
         runs += 1
-    return Timing(runs * n_clips / wall, on_device / wall if cuda else float("nan"))
+    return runs * n_clips / wall
+
+
+def wait(device: torch.device) -> None:
+    """Until a GPU has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def best_in_turns(
     sides: Sequence[tuple[Callable[[], Any], int]], device: torch.device, seconds: float
-) -> list[Timing]:
+) -> list[float]:
     """The fastest of some turns of each function of so many clips: noise only slows down."""
     turns = [
         [timed(function, n_clips, device, seconds / N_TURNS) for function, n_clips in sides]
         for _ in range(N_TURNS)
     ]
-    return [max(timings, key=lambda timing: timing.rate) for timings in zip(*turns, strict=True)]
+    return [max(rates) for rates in zip(*turns, strict=True)]
+
+
+def seconds_at_work(function: Callable[[], Any], device: torch.device) -> float:
+    """Of a GPU while a function runs: the sum of what its kernels and copies take."""
+    if device.type != "cuda":
+        return float("nan")
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        function()
+        wait(device)
+    on_gpu = (e for e in profiled.key_averages() if e.device_type == DeviceType.CUDA)
+    return sum(e.self_device_time_total for e in on_gpu) / 1e6
 
 
 def peak_memory(function: Callable[[], Any], device: torch.device) -> float:
@@ -130,7 +122,7 @@ def product_flops(device: torch.device, precision: str, seconds: float) -> float
     size = 8192 if device.type == "cuda" else 1024
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
-    return timed(lambda: a @ b, 1, device, seconds).rate * 2 * size**3
+    return timed(lambda: a @ b, 1, device, seconds) * 2 * size**3
 
 
 def flops_of(net: Net, raw: Tensor) -> float:
@@ -188,19 +180,20 @@ def bench_net(plan: NetSettings, chosen: argparse.Namespace, device: torch.devic
 
     net.eval()
     embedding = timed(embed, batch, device, chosen.seconds)
+    busy = seconds_at_work(train, device) * training / (4 * batch)
     flops = flops_of(fresh(), raw[:2])
-    share = training.rate * flops / product_flops(device, chosen.precision, 1.0)
+    share = training * flops / product_flops(device, chosen.precision, 1.0)
     print(
-        f"{plan.name:9} {batch:5d} {training.rate:10.1f} {plain.rate:10.1f} "
-        f"{training.rate / plain.rate:6.2f} {embedding.rate:10.1f} {flops / 1e9:9.2f} "
-        f"{100 * share:6.1f} {100 * training.busy:6.1f} {memory:7.2f}",
+        f"{plan.name:9} {batch:5d} {training:10.1f} {plain:10.1f} "
+        f"{training / plain:6.2f} {embedding:10.1f} {flops / 1e9:9.2f} "
+        f"{100 * share:6.1f} {100 * busy:6.1f} {memory:7.2f}",
         flush=True,
     )
     return [
-        Row(f"train {plan.name}, {device.type}, {chosen.precision}", training.rate, "clips/s",
-            "plain eager fp32", plain.rate, training.rate / plain.rate, ">= 1"),
-        Row(f"its arithmetic, {flops / 1e9:.3g} GFLOP a clip", training.rate * flops / 1e9,
-            "GFLOP/s", "a bare matrix product", training.rate * flops / 1e9 / share, share),
+        Row(f"train {plan.name}, {device.type}, {chosen.precision}", training, "clips/s",
+            "plain eager fp32", plain, training / plain, ">= 1"),
+        Row(f"its arithmetic, {flops / 1e9:.3g} GFLOP a clip", training * flops / 1e9,
+            "GFLOP/s", "a bare matrix product", training * flops / 1e9 / share, share),
     ]  # fmt: skip
 
 
