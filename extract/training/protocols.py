@@ -31,7 +31,7 @@ from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.fine_tuning import fine_tune
 from mvemo.extract.training.jobs import Curve, TrainingJob
 from mvemo.extract.training.ranks import current_ranks
-from mvemo.extract.training.recipe import RMSPROP
+from mvemo.extract.training.recipe import PROBE_C, RMSPROP
 from mvemo.extract.training.splits import TrainingClips, TrainingSplit, training_splits
 from mvemo.extract.training.steps import set_determinism
 from mvemo.manifests import Manifest
@@ -301,6 +301,7 @@ def _job_facts(
         "precision": run.precision,
         # What was changed since: those that it does not concern keep their nets.
         **({"rmsprop": RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
+        **({"probe_C": PROBE_C} if settings.train.recipe.probe else {}),
         **({"targets": "standardised"} if label_kind(manifest.task).numeric else {}),
     }
 

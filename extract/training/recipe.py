@@ -13,8 +13,9 @@ from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.settings import RecipeSettings, TrainSettings
 from mvemo.extract.training.losses import Loss
 
-# Weight of the squared classifier weights beside the mean loss, when it is fitted alone.
-PROBE_PENALTY = 1e-2
+# C of the classifier's penalty when it is fitted alone: that of stage two's heads, so few clips
+# are not learnt by heart before the other layers begin.
+PROBE_C = 0.01
 PROBE_STEPS = 100
 # RMSprop as Keras has it, with which PL20's rates were tried; torch's own decay is 0.99.
 RMSPROP: dict[str, Any] = {"alpha": 0.9, "eps": 1e-7}
@@ -153,8 +154,10 @@ def add_to_average(
 def fit_probe(net: Net, loss: Loss, features: Tensor, target: Tensor) -> None:
     """Fit the classifier on features of the training clips; all else stays.
 
-    Columns are standardised for the fit, and the classifier is rescaled to the features as
-    they are, so that layers of any scale are fitted alike.
+    Of classes it is logistic regression with scikit-learn's C: the sum of the clips' losses,
+    beside half the squared weights over `PROBE_C`; of tags and targets the same by their loss.
+    Columns are standardised for the fit, and the classifier is rescaled to the features as they
+    are, so that layers of any scale are fitted alike.
 
     Parameters
     ----------
@@ -174,9 +177,10 @@ def fit_probe(net: Net, loss: Loss, features: Tensor, target: Tensor) -> None:
     layer = nn.Linear(x.shape[1], net.classifier.out_features).to(x)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
+    penalty = 1 / (PROBE_C * len(x))
     _minimise(
         list(layer.parameters()),
-        lambda: loss(x, layer, target) + PROBE_PENALTY / 2 * layer.weight.square().sum(),
+        lambda: loss(x, layer, target) + penalty / 2 * layer.weight.square().sum(),
     )
     with torch.no_grad():
         net.classifier.weight.copy_(layer.weight / scale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 from mvemo.extract.nets import NETS, default_settings
@@ -24,7 +24,7 @@ from mvemo.pipeline.studies.comparison import (
 )
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.differences import difference
-from mvemo.pipeline.studies.embedded import HeadJob, HeadPredictor
+from mvemo.pipeline.studies.embedded import HeadJob, predict_by_heads
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
@@ -50,6 +50,7 @@ PAPERS_PART = "papers"
 FULL = "full recipe"
 PROBE_ALONE = "without all but the probe"
 PAPERS = "the papers' recipe"
+FULL_HEAD = "full recipe, linear head"
 FROZEN = "frozen, linear head"
 
 
@@ -85,7 +86,8 @@ def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyRe
     media = study.media([plan])
     variants = [_trained(study, media, name, each) for name, each in plans.items()]
     if plan.weights or NETS[net].brings_weights:
-        variants.append(_frozen(study, media, plan))
+        variants.append(_with_head(study, media, plan, FULL_HEAD, "crossfit"))
+        variants.append(_with_head(study, media, plan, FROZEN, "frozen"))
     else:
         notes.append(f"{net} starts from random weights here: there is no frozen row.")
     compared = compare(study, variants, media.manifest, study.folds_of_runs())
@@ -169,9 +171,13 @@ def _trained(study: Study, media: StudyMedia, name: str, plan: NetSettings) -> V
     return Variant(name, predict, cells=(name,))
 
 
-def _frozen(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
-    job = HeadJob((plan,), "frozen", media.manifest, title=f"{plan.name}, {FROZEN}")
-    return Variant(FROZEN, HeadPredictor(study, media, job), cells=(FROZEN,))
+def _with_head(
+    study: Study, media: StudyMedia, plan: NetSettings, name: str, protocol: str
+) -> Variant:
+    """Stage two's head on the net's embeddings; fine-tuned ones are of the full recipe's nets."""
+    job = HeadJob((plan,), protocol, media.manifest, title=f"{plan.name}, {name}")
+    # Not `HeadPredictor`, whose nets would be trained ahead: those of the full recipe are.
+    return Variant(name, partial(predict_by_heads, study, media, job), cells=(name,))
 
 
 def _with_differences(
@@ -191,11 +197,19 @@ def _with_differences(
 
 
 def _finding(study: Study, labels: Labels, compared: Sequence[Compared]) -> list[str]:
-    """Whether fine-tuning beats the net as it is, in words."""
-    frozen = next((each for each in compared if each.variant.name == FROZEN), None)
-    gap = frozen and difference(labels, compared[0], frozen, study.folds_of_runs())
-    if not gap:
+    """Whether embeddings of the fine-tuned net beat those of the net as it is, in words."""
+    of_name = {each.variant.name: each for each in compared}
+    if FROZEN not in of_name:
         return []
-    beats = "does not beat" if gap.value <= 0 else "beats"
+    gap = difference(labels, of_name[FULL_HEAD], of_name[FROZEN], study.folds_of_runs())
+    if gap is None:
+        return []
+    beats = "do not beat" if gap.value <= 0 else "beat"
     sure = "" if gap.low > 0 or gap.high < 0 else ", which these clips are too few to be sure of"
-    return [f"Fine-tuning by the full recipe {beats} the frozen net with a linear head{sure}."]
+    unit = " points" if labels.task.in_percent else ""
+    scale = 100 if labels.task.in_percent else 1
+    value, low, high = (scale * each for each in (gap.value, gap.low, gap.high))
+    return [
+        "With a linear head on both, embeddings of the net that the full recipe fine-tuned "
+        f"{beats} those of the frozen net{sure}: {value:+.3g}{unit} [{low:+.3g} to {high:+.3g}]."
+    ]

@@ -106,7 +106,7 @@ def test_the_probe_is_a_penalised_logistic_regression() -> None:
     recipe.fit_probe(net, loss, torch.tensor(x, dtype=torch.float32), torch.tensor(y))
     z = (x[:, :7] - x[:, :7].mean(0)) / x[:, :7].std(0)
     # scikit-learn: C sum of losses + |w|^2 / 2
-    other = LogisticRegression(C=1 / (90 * recipe.PROBE_PENALTY), tol=1e-8, max_iter=1000).fit(z, y)
+    other = LogisticRegression(C=recipe.PROBE_C, tol=1e-8, max_iter=1000).fit(z, y)
     with torch.no_grad():
         proba = net.classifier(torch.tensor(x, dtype=torch.float32)).softmax(1).numpy()
     np.testing.assert_allclose(proba, other.predict_proba(z), atol=2e-3)

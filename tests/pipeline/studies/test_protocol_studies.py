@@ -102,6 +102,7 @@ def test_a_recipe_is_scored_without_each_of_its_parts(
         "without average",
         "without all but the probe",
         "the papers' recipe",
+        "full recipe, linear head",
         "frozen, linear head",
     ]
     full = of_name["full recipe"]
@@ -110,7 +111,7 @@ def test_a_recipe_is_scored_without_each_of_its_parts(
         if name != "full recipe":
             assert row["full less this"] == pytest.approx(full["accuracy"] - row["accuracy"])
             assert row["from"] <= row["full less this"] <= row["to"]
-    assert "the frozen net with a linear head" in printed
+    assert "With a linear head on both, embeddings of the net that the full recipe" in printed
 
 
 def test_a_net_without_a_recipe_is_told(
