@@ -113,7 +113,7 @@ def peak_memory(function: Callable[[], Any], device: torch.device) -> float:
         return float("nan")
     torch.cuda.reset_peak_memory_stats()
     function()
-    torch.cuda.synchronize()
+    wait(device)
     return torch.cuda.max_memory_allocated() / 2**30
 
 

@@ -192,19 +192,14 @@ class ResidentBatches:
         for chosen, raw in batches.ahead(split_rows(rows, 16)):
             if media is None:
                 media = torch.empty((len(rows), *raw.shape[1:]), dtype=raw.dtype, device=device)
-            media[self._positions(chosen)] = raw.to(device)
+            (positions,) = indices_on(device, [[self._position[row] for row in chosen]])
+            media[positions] = raw.to(device)
         self._media = torch.empty(0) if media is None else media
-
-    def _positions(self, rows: Sequence[int]) -> Tensor:
-        positions = [self._position[row] for row in rows]
-        return torch.tensor(positions, dtype=torch.int64).to(self._device)
 
     def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
         """All batches in order, as `RawBatches.ahead`, on the device."""
-        # At once: a copy to the device waits until all that it was given before is done.
-        every = self._positions([row for rows in batches for row in rows])
-        sizes = [len(rows) for rows in batches]
-        for rows, positions in zip(batches, torch.split(every, sizes), strict=True):
+        places = [[self._position[row] for row in rows] for rows in batches]
+        for rows, positions in zip(batches, indices_on(self._device, places), strict=True):
             yield rows, self._media[positions]
 
 
@@ -220,6 +215,20 @@ def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) 
     if batches.load(rows[:1]).nbytes * len(rows) > room:
         return batches
     return ResidentBatches(batches, rows, device)
+
+
+def indices_on(device: torch.device, batches: Sequence[Sequence[int]]) -> Sequence[Tensor]:
+    """int64 indices of each batch, on a device.
+
+    They are copied there at once: a copy waits until the device has done all it was given.
+
+    Examples
+    --------
+    >>> [each.tolist() for each in indices_on(torch.device("cpu"), [[4, 5], [6]])]
+    [[4, 5], [6]]
+    """
+    every = torch.tensor([index for batch in batches for index in batch], dtype=torch.int64)
+    return torch.split(every.to(device), [len(batch) for batch in batches])
 
 
 def split_rows(rows: Sequence[int], size: int) -> list[list[int]]:

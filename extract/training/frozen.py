@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from mvemo.extract.nets.parts.optimized import optimized
-from mvemo.extract.pretrained.store import pretrained_path
-from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
+from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import pick_device, resolve_precision
-from mvemo.extract.training.protocols import TrainedNet, frozen_net
+from mvemo.extract.training.protocols import TrainedNet, frozen_net, weight_file
 
 # Path, time of the last change and size of a weight file; empty without one.
 _FileState = tuple[str, int, int] | tuple[()]
@@ -65,8 +63,7 @@ class FrozenNets:
 def _file_state(settings: NetSettings) -> _FileState:
     if not settings.weights:
         return ()
-    fetched = settings.weights == FETCHED
-    path = pretrained_path(settings.name) if fetched else Path(settings.weights)
+    path = weight_file(settings)
     try:
         facts = path.stat()
     except OSError:

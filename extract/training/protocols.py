@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -77,6 +77,13 @@ def require_weights(settings: NetSettings, run: RunSettings) -> None:
         )
 
 
+def weight_file(settings: NetSettings) -> Path:
+    """The file that a net's settings name; BadWeights where the fetched one is not here."""
+    if settings.weights == FETCHED:
+        return pretrained_path(settings.name)
+    return Path(settings.weights)
+
+
 def make_net(settings: NetSettings, n_outputs: int, run: RunSettings) -> tuple[Net, str]:
     """Build a net from its settings, with its pretrained weights where they name a file.
 
@@ -95,8 +102,7 @@ def make_net(settings: NetSettings, n_outputs: int, run: RunSettings) -> tuple[N
     net = build_net(settings.name, n_outputs, width=settings.width, **settings.options)
     if not settings.weights:
         return net, ""
-    fetched = settings.weights == FETCHED
-    report = load_weights(net, pretrained_path(net.name) if fetched else Path(settings.weights))
+    report = load_weights(net, weight_file(settings))
     if run.protocol == "frozen" and not report.complete:
         missing = [
             name
@@ -248,30 +254,43 @@ def train_nets(
         yield TrainedNet(net.eval(), spec, curve)
 
 
+class KnownNet(NamedTuple):
+    """What is known of a net before its training.
+
+    Parameters
+    ----------
+    split
+        What it is trained on; None where nothing is.
+    spec
+        Of its feature; None where it has to be trained first.
+    folder
+        Of its training, the same for all that train this net; None as `split`.
+    """
+
+    split: TrainingSplit | None
+    spec: FeatureSpec | None
+    folder: Path | None
+
+
 def known_nets(
     settings: NetSettings, clips: TrainingClips, run: RunSettings, jobs: Path
-) -> list[tuple[TrainingSplit | None, FeatureSpec | None]]:
-    """What `train_nets` would find: parameters are the same, and nothing is trained.
-
-    Returns
-    -------
-    For each net what it is trained on (None where nothing is), and the record of its feature:
-    None where it has to be trained first.
-    """
+) -> list[KnownNet]:
+    """What `train_nets` would find: parameters are the same, and nothing is trained."""
     n_outputs = len(clips.manifest.classes)
     start, _ = make_net(settings, n_outputs, run)
     if run.protocol == "frozen":
-        return [(None, embedding_spec(settings, start, run))]
-    nets: list[tuple[TrainingSplit | None, FeatureSpec | None]] = []
+        return [KnownNet(None, embedding_spec(settings, start, run), None)]
+    nets = []
     net, _ = make_net(settings, n_outputs, run)
     for split in training_splits(settings, clips, run):
         facts = _job_facts(settings, clips, split, run, start)
-        result = _job_folder(jobs, split, facts).result()
+        folder = _job_folder(jobs, split, facts)
+        result = folder.result()
         spec = None
         if result is not None:
             net.load_state_dict(result[0])
             spec = embedding_spec(settings, net, run, fold=split.fold)
-        nets.append((split, spec))
+        nets.append(KnownNet(split, spec, folder.path))
     return nets
 
 

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.training.batches import Batches, split_rows
+from mvemo.extract.training.batches import Batches, indices_on, split_rows
 from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.devices import autocast
 from mvemo.extract.training.jobs import Curve, TrainingJob, TrainingRun, training_batches
@@ -163,16 +162,12 @@ class Trainer:
             freeze_norms(self.net)
         losses = []
         parts = [self.ranks.part(group) for group in groups]
-        batches = zip(groups, self.batches.ahead(parts), self._targets(parts), strict=True)
-        for step, (group, (_, raw), target) in enumerate(batches, first_step):
+        indices = indices_on(self.device, parts)
+        batches = zip(groups, self.batches.ahead(parts), indices, strict=True)
+        for step, (group, (_, raw), rows) in enumerate(batches, first_step):
             self.rates.set(step)
-            losses.append(self.stepper.step(raw, target, len(group)))
+            losses.append(self.stepper.step(raw, self.target[rows], len(group)))
         return to_floats(losses)
-
-    def _targets(self, parts: Sequence[Sequence[int]]) -> Sequence[Tensor]:
-        """Of each batch of rows, on the device; copied there at once, as a copy waits for it."""
-        rows = torch.tensor([row for part in parts for row in part], dtype=torch.int64)
-        return torch.split(self.target[rows.to(self.device)], [len(part) for part in parts])
 
     @torch.no_grad()
     def score(self, rows: Sequence[int]) -> tuple[float, float]:
@@ -183,9 +178,10 @@ class Trainer:
         n_right = [totals[0]]
         part = list(rows)[self.ranks.number :: self.ranks.count]
         parts = split_rows(part, self.job.settings.batch_size)
-        for (batch, raw), target in zip(
-            self.batches.ahead(parts), self._targets(parts), strict=True
+        for (batch, raw), indices in zip(
+            self.batches.ahead(parts), indices_on(self.device, parts), strict=True
         ):
+            target = self.target[indices]
             with autocast(self.device, self.job.precision):
                 x = net.features(net.prepare(raw.to(self.device, non_blocking=True)))
                 totals.append(loss(x, net.classifier, target).double() * len(batch))

@@ -290,7 +290,7 @@ def _net_forecast(
     known = known_nets(net, clips, run, jobs)
     readable = [clip for clip, has in zip(manifest.clips, usable, strict=True) if has]
     n_kept = 0
-    for _, spec in known:
+    for spec in (each.spec for each in known):
         if spec is not None and cache is not None:
             keys = {
                 clip.clip_id: spec.key(content[clip.clip_id], clip.start, clip.duration)
@@ -298,7 +298,7 @@ def _net_forecast(
             }
             n_kept += len(cache.current(spec, keys))
     n_new = len(readable) * len(known) - n_kept
-    to_train = [split for split, spec in known if split is not None and spec is None]
+    to_train = [each.split for each in known if each.split is not None and each.spec is None]
     cost = NetCost(0.0, 0, 0)
     if n_new or to_train:
         cost = measure_net(net, run, settings.descriptors)

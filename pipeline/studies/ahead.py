@@ -45,12 +45,13 @@ class NetTraining:
     folder: Path
     folders: Mapping[str, Any] = field(default_factory=folder_nets)
 
-    def missing(self) -> list[NetTraining]:
-        """One for each net that is not in the folder."""
-        nets = known_nets(self.plan, self.clips, self.run, self.folder)
-        # None twice: nothing is trained.
-        splits = [split for split, spec in nets if split is not None and spec is None]
-        return [self._of_fold(split.fold) for split in splits]
+    def missing(self) -> dict[Path, NetTraining]:
+        """One for each net that is not in the folder, by the net's own folder in it."""
+        return {
+            net.folder: self._of_fold(net.split.fold)
+            for net in known_nets(self.plan, self.clips, self.run, self.folder)
+            if net.split is not None and net.folder is not None and net.spec is None
+        }
 
     def nets(
         self, on_epoch: Callable[[str], None], on_report: Callable[[str], None] | None = None
@@ -90,11 +91,14 @@ def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
     """
     if study.jobs < 2:
         return
-    missing = [each for training in trainings for each in training.missing()]
+    # Two may need the same net.
+    missing: dict[Path, NetTraining] = {}
+    for training in trainings:
+        missing |= training.missing()
     jobs = min(study.jobs, len(missing))
     if jobs < 2:
         return
-    calls = [Call(_TRAIN, (each,), parts=True) for each in missing]
+    calls = [Call(_TRAIN, (each,), parts=True) for each in missing.values()]
     environments = job_environments(jobs, study.settings.extract.run)
     with Progress(f"train by {jobs} processes", len(calls), "net") as bar:
         for outcome in run_calls(calls, environments=environments):

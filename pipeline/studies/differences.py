@@ -30,6 +30,12 @@ class Difference:
     low: float
     high: float
 
+    def texts(self, labels: Labels) -> tuple[str, str, str]:
+        """The three with their signs, in the unit that the labels' metric is told in."""
+        unit, places = (100, 1) if labels.task.in_percent else (1, 3)
+        value, low, high = (f"{unit * x:+.{places}f}" for x in (self.value, self.low, self.high))
+        return value, low, high
+
 
 def difference(
     labels: Labels, first: Compared, second: Compared, folds: Sequence[Ints]

@@ -182,7 +182,6 @@ def _result(
 def _findings(study: Study, labels: Labels, compared: Sequence[Compared]) -> list[str]:
     """What shared adds to crossfit, in words; of true labels and of shuffled ones."""
     of_name = {each.variant.name: each for each in compared}
-    unit, places = (100, 1) if labels.task.in_percent else (1, 3)
     notes = []
     for what, shared, crossfit in (
         ("true labels", SHARED, CROSSFIT),
@@ -194,7 +193,7 @@ def _findings(study: Study, labels: Labels, compared: Sequence[Compared]) -> lis
             labels = Labels.of(with_permuted_labels(study.manifest, seed + 1))
         gap = difference(labels, *pair, study.folds_of_runs())
         if gap is not None:
-            value, low, high = (f"{unit * x:+.{places}f}" for x in (gap.value, gap.low, gap.high))
+            value, low, high = gap.texts(labels)
             notes.append(
                 f"Of {what}, nets that saw the test clips add {value} to "
                 f"{labels.task.primary_title} (95 % interval {low} to {high})."

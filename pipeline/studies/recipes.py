@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial, reduce
+from functools import reduce
 from typing import Any
 
 from mvemo.extract.nets import NETS, default_settings
@@ -24,7 +24,7 @@ from mvemo.pipeline.studies.comparison import (
 )
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.differences import difference
-from mvemo.pipeline.studies.embedded import HeadJob, predict_by_heads
+from mvemo.pipeline.studies.embedded import HeadJob, HeadPredictor
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
@@ -176,8 +176,7 @@ def _with_head(
 ) -> Variant:
     """Stage two's head on the net's embeddings; fine-tuned ones are of the full recipe's nets."""
     job = HeadJob((plan,), protocol, media.manifest, title=f"{plan.name}, {name}")
-    # Not `HeadPredictor`, whose nets would be trained ahead: those of the full recipe are.
-    return Variant(name, partial(predict_by_heads, study, media, job), cells=(name,))
+    return Variant(name, HeadPredictor(study, media, job), cells=(name,))
 
 
 def _with_differences(
@@ -207,9 +206,8 @@ def _finding(study: Study, labels: Labels, compared: Sequence[Compared]) -> list
     beats = "do not beat" if gap.value <= 0 else "beat"
     sure = "" if gap.low > 0 or gap.high < 0 else ", which these clips are too few to be sure of"
     unit = " points" if labels.task.in_percent else ""
-    scale = 100 if labels.task.in_percent else 1
-    value, low, high = (scale * each for each in (gap.value, gap.low, gap.high))
+    value, low, high = gap.texts(labels)
     return [
         "With a linear head on both, embeddings of the net that the full recipe fine-tuned "
-        f"{beats} those of the frozen net{sure}: {value:+.3g}{unit} [{low:+.3g} to {high:+.3g}]."
+        f"{beats} those of the frozen net{sure}: {value}{unit} [{low} to {high}]."
     ]
