@@ -57,6 +57,7 @@ FLOORS = {
     ),
     "extract": (
         "arrays errors",
+        "quick_imports",
         "workers",
         "views",
         "media mel settings",
@@ -81,7 +82,7 @@ FLOORS = {
         "prediction_files",
     ),
     "pipeline": (
-        "early errors provenance quick_imports",
+        "early errors provenance",
         "console work_folder",
         "settings",
         "settings_files starting_weights",

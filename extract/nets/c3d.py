@@ -124,6 +124,7 @@ class C3D(Net):
         ),
     }
     _mean: Tensor
+    windows_at_once: ClassVar[int] = 2
     started_from: ClassVar[str] = "Sports-1M weights (PL20 3.3, 3.5)"
     published: ClassVar[tuple[str, ...]] = (
         "Sports-1M in Caffe's names (conv1a ... conv5b) as .npz or HDF5",

@@ -200,6 +200,7 @@ class I3D(Net):
         ),
     }
     pretrained_outputs: ClassVar[int] = 400
+    windows_at_once: ClassVar[int] = 2
     started_from: ClassVar[str] = "ImageNet and Kinetics weights (PL20 3.3, 3.5)"
     known_files: ClassVar[Mapping[str, str]] = {
         "1ac94c8e68fcf5d788d78f2ceeed9b8900a7b7fa440ed907774ee8d118fbf4f5": (

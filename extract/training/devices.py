@@ -62,15 +62,15 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" else "float32"
 
 
-def windows_at_once(embed_batch: int, device: torch.device) -> int:
-    """Windows to embed in one step: so many, or of 0 what keeps the device busy.
+def windows_at_once(embed_batch: int, device: torch.device, net: Net | type[Net] = Net) -> int:
+    """Windows of a net to embed in one step: so many, or of 0 what keeps the device busy.
 
     Examples
     --------
     >>> windows_at_once(0, torch.device("cpu")), windows_at_once(0, torch.device("cuda"))
     (4, 32)
     """
-    return embed_batch or (32 if device.type == "cuda" else 4)
+    return embed_batch or (32 if device.type == "cuda" else net.windows_at_once)
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

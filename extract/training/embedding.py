@@ -60,7 +60,7 @@ def embed_rows(
     The rows of a batch and their embeddings over all windows, float32 (rows,
     batches.view.pooled_dim(net.embedding_dim)).
     """
-    embedder = _Embedder(net, device, precision, windows_at_once(batch_size, device))
+    embedder = _Embedder(net, device, precision, windows_at_once(batch_size, device, net))
     per_batch = batches.rows_per_batch(embedder.at_once)
     chunks = chunk_rows(rows, per_batch) if independent else split_rows(rows, embedder.at_once)
     waiting: _Embedded | None = None

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from mvemo.extract.errors import ExtractError, WorkerDied
@@ -109,9 +110,16 @@ class Worker:
         """Whether the process has not ended."""
         return self._process.poll() is None
 
+    def suits(self, environment: Mapping[str, str]) -> bool:
+        """Whether it was started for processes of this environment, which may have more."""
+        if not self.environment:
+            return not environment
+        return self.environment.items() <= environment.items()
+
     def start(self, call: Call, inbox: Inbox) -> None:
         """Send a call; the answer comes to `inbox`, None where the worker ends without one."""
         self.n_calls += 1
+        call = replace(call, environment=self.environment)
         self.call, self._used, self._since = call, 0.0, 0.0
         # What was printed in an earlier call tells nothing of this one.
         self._errors.seek(0)

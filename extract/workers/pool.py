@@ -8,7 +8,7 @@ import queue
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -118,7 +118,9 @@ def run_calls(
         run.close()
 
 
-def start_workers(count: int, preload: str = "") -> None:
+def start_workers(
+    count: int, preload: str = "", environment: Mapping[str, str] | None = None
+) -> None:
     """Start workers ahead of their first call: they are ready when others are done importing.
 
     Parameters
@@ -127,26 +129,36 @@ def start_workers(count: int, preload: str = "") -> None:
         How many there will be without a call, those that are there included.
     preload
         Module that they import.
+    environment
+        Their variables, where `run_calls` will be given ``environments``, each with these and
+        others that are needed for calls alone.
     """
+    wanted = environment or {}
     while True:
         with _lock:
             _forget_inherited()
-            if len(_idle) >= count:
+            if sum(worker.environment == wanted for worker in _idle) >= count:
                 return
-            _idle.append(Worker(preload))
+            _idle.append(Worker(preload, wanted))
 
 
-def stop_workers() -> None:
-    """End the workers that have no call; the next call starts new ones."""
+def stop_workers(environment: Mapping[str, str] | None = None) -> None:
+    """End the workers of an environment that have no call; the next call starts new ones."""
+    _stop(lambda worker: worker.environment == (environment or {}))
+
+
+@atexit.register
+def _stop_all() -> None:
+    _stop(lambda worker: True)
+
+
+def _stop(chosen: Callable[[Worker], bool]) -> None:
     with _lock:
         _forget_inherited()
-        stopped = list(_idle)
-        _idle.clear()
+        stopped = [worker for worker in _idle if chosen(worker)]
+        _idle[:] = [worker for worker in _idle if worker not in stopped]
     for worker in stopped:
         worker.close()
-
-
-atexit.register(stop_workers)
 
 
 def _forget_inherited() -> None:
@@ -208,16 +220,15 @@ class _Run:
     def _take_worker(self) -> Worker:
         """One that was kept, or a new one."""
         module = self._calls[self._waiting[0]].function.partition(":")[0]
-        if self._environments is not None:
-            return self._own.pop() if self._own else Worker(module, self._environments.pop())
-        with _lock:
-            _forget_inherited()
-            while _idle:
-                worker = _idle.pop()
-                if worker.running:
-                    return worker
-                worker.close()
-        return Worker(module)
+        if self._own:
+            return self._own.pop()
+        environment = self._environments.pop() if self._environments is not None else {}
+        while (worker := _take_idle(environment)) is not None:
+            if worker.running:
+                worker.environment = environment
+                return worker
+            worker.close()
+        return Worker(module, environment)
 
     def _put_back(self, worker: Worker) -> None:
         if self._environments is None:
@@ -254,6 +265,16 @@ class _Run:
         self._failed_starts += 1
         if self._failed_starts >= _MAX_FAILED_STARTS:
             raise ExtractError(f"worker processes end before they are ready: {line or 'no word'}")
+
+
+def _take_idle(environment: Mapping[str, str]) -> Worker | None:
+    """The worker for an environment that was the last to be without a call."""
+    with _lock:
+        _forget_inherited()
+        chosen = next((worker for worker in reversed(_idle) if worker.suits(environment)), None)
+        if chosen is not None:
+            _idle.remove(chosen)
+        return chosen
 
 
 def _put_back(worker: Worker) -> None:

@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import IO, Any
 
 from mvemo.extract.errors import OutOfMemory
+from mvemo.extract.quick_imports import imports_uncollected
 
 # The length of a pickled message goes before it.
 HEADER = struct.Struct("<Q")
@@ -54,6 +55,8 @@ class Call:
         Of the function, sent as the arguments.
     folder
         Which relative paths start from; that of the caller.
+    environment
+        Variables that the process has from this call on, for libraries that read them late.
     parts
         Whether the function is called with a keyword ``emit`` more: a function that sends its
         argument to the caller at once, and waits while the caller has not taken those before.
@@ -66,6 +69,7 @@ class Call:
     memory: int = 0
     keywords: Mapping[str, Any] = field(default_factory=dict)
     folder: str = field(default_factory=_current_folder)
+    environment: Mapping[str, str] = field(default_factory=dict)
     parts: bool = False
 
 
@@ -125,7 +129,8 @@ def serve(parent: int, preload: str) -> None:
     calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
     threading.Thread(target=_read_calls, args=(requests, calls), daemon=True).start()
     if preload:
-        import_module(preload)
+        with imports_uncollected():
+            import_module(preload)
     send(replies, None)
     while True:
         send(replies, _answer(calls.get(), replies))
@@ -152,6 +157,7 @@ def _read_calls(requests: IO[bytes], calls: queue.SimpleQueue[Call]) -> None:
 def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
     """The value of a call, and the error that it raised; its parts are sent before."""
     try:
+        os.environ.update(call.environment)
         # What it imports is not the clip's.
         function = resolve(call.function)
         if call.folder:

@@ -21,7 +21,6 @@ from mvemo.pipeline.commands.options import (
 )
 from mvemo.pipeline.console.messages import collected_notes, tell, tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.quick_imports import imports_uncollected
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
@@ -142,12 +141,15 @@ def extract(
             tell_note(note)
         tell(f"nothing to do: clips, settings and weights are those that {out} was made of")
         return _tell_summary(finished.summary, strict)
-    with collected_notes() as notes:
+    from mvemo.pipeline.stage_one.ahead import processes_ahead
+
+    # A plan needs none, and a scheduler has its own.
+    jobs = 1 if options["plan"] or options["scheduler"] else options["jobs"]
+    with collected_notes() as notes, processes_ahead(jobs):
         settings = _settings(options, default="paper" if manifest else "demo")
         execution = _execution(options, force)
-        with imports_uncollected():
-            from mvemo.extract.training.ranks import assists
-            from mvemo.pipeline.stage_one.run import run_extract
+        from mvemo.extract.training.ranks import assists
+        from mvemo.pipeline.stage_one.run import run_extract
 
         given = options["folds"]
         fold_file = given if isinstance(given, Path) else None

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mvemo.extract.quick_imports import imports_uncollected
 from mvemo.pipeline.commands.options import FOLDER, model_option, together
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.quick_imports import imports_uncollected
 
 if TYPE_CHECKING:
     from mvemo.pipeline.prediction.inputs import NewClip

@@ -323,7 +323,8 @@ def _bytes_of(net: NetSettings, cost: NetCost, *, trained: bool, settings: Setti
     if trained:
         return cost.training_bytes(net)
     extract = settings.extract
-    at_once = windows_at_once(extract.embed_batch, pick_device(extract.run.device))
+    device = pick_device(extract.run.device)
+    at_once = windows_at_once(extract.embed_batch, device, NETS[net.name])
     # A layer's input goes when its output is there.
     return cost.weight_bytes + at_once * cost.window_bytes // 4
 

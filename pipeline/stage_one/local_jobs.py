@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.training.devices import pick_device
-from mvemo.extract.workers.pool import cores, run_calls
+from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
+from mvemo.pipeline.stage_one.ahead import TASKS, thread_variables
 from mvemo.pipeline.stage_one.tasks import Finished, Task
 
-_DO = "mvemo.pipeline.stage_one.tasks:do_task"
+_DO = f"{TASKS}:do_task"
 
 
 def job_environments(jobs: int, run: RunSettings) -> list[dict[str, str]]:
@@ -23,9 +24,7 @@ def job_environments(jobs: int, run: RunSettings) -> list[dict[str, str]]:
     >>> len({environment["OMP_NUM_THREADS"] for environment in job_environments(2, settings)})
     1
     """
-    threads = str(max(cores() // jobs, 1))
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    environments = [dict.fromkeys(names, threads) for _ in range(jobs)]
+    environments = [thread_variables(jobs) for _ in range(jobs)]
     if pick_device(run.device).type == "cuda":
         gpus = visible_gpus()
         for i, environment in enumerate(environments):

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from mvemo.cache import CacheWriter
 from mvemo.extract.errors import ExtractError, TrainingDiverged
+from mvemo.extract.nets import NETS
 from mvemo.extract.training.devices import pick_device, windows_at_once
 from mvemo.extract.workers.pool import cores
 from mvemo.manifests import Manifest
@@ -24,7 +25,7 @@ from mvemo.pipeline.stage_one.tasks import (
     Task,
     TaskSettings,
     TrainingTask,
-    batch_size,
+    batch_sizes,
     clip_tasks,
 )
 
@@ -60,9 +61,12 @@ class SpreadRun:
         """Decode and describe all clips, and embed them by frozen nets."""
         stored = self.writer.stored_rows(manifest.clip_ids)
         extract = shared.settings.extract
-        embed_batch = windows_at_once(extract.embed_batch, pick_device(extract.run.device))
-        size = batch_size(len(manifest), self.backend.processes, embed_batch)
-        tasks = clip_tasks(shared, manifest, self.writer.table, stored, size)
+        device = pick_device(extract.run.device)
+        nets = [NETS[net.name] for net in shared.nets if shared.frozen]
+        at_once = (windows_at_once(extract.embed_batch, device, net) for net in nets)
+        unit = min(at_once, default=extract.embed_batch or 1)
+        sizes = batch_sizes(len(manifest), self.backend.processes, unit)
+        tasks = clip_tasks(shared, manifest, self.writer.table, stored, sizes)
         with Progress("clips", len(manifest)) as bar:
             self._do(tasks, bar)
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -244,24 +245,31 @@ class Backend:
     processes: int
 
 
-def batch_size(n_clips: int, processes: int, embed_batch: int) -> int:
-    """Clips of a task: `BATCH`, or fewer where each process would have less than six tasks.
+def batch_sizes(n_clips: int, processes: int, unit: int) -> list[int]:
+    """Clips of each task: of a process's share of what is left a half, `BATCH` at most.
 
-    The more tasks, the less the other processes wait for the last one.
+    The last ones are small, so that no process waits long for the others.
 
     Parameters
     ----------
-    embed_batch
+    unit
         Clips that are embedded at once: a task has a multiple of it, as nets compute as much
         for fewer.
 
     Examples
     --------
-    >>> batch_size(1000, 4, 4), batch_size(100, 4, 4), batch_size(2, 4, 4), batch_size(99, 1, 5)
-    (32, 4, 4, 15)
+    >>> batch_sizes(200, 2, 4)
+    [32, 32, 32, 24, 20, 12, 12, 8, 4, 4, 4, 4, 4, 4, 4]
+    >>> batch_sizes(7, 1, 5)
+    [5, 2]
     """
-    fair = min(BATCH, n_clips // (6 * processes))
-    return max(fair // embed_batch, 1) * embed_batch
+    sizes: list[int] = []
+    left = n_clips
+    while left:
+        share = min(BATCH, left // (2 * processes))
+        sizes.append(min(max(share // unit, 1) * unit, left))
+        left -= sizes[-1]
+    return sizes
 
 
 def clip_tasks(
@@ -269,15 +277,15 @@ def clip_tasks(
     manifest: Manifest,
     table: ClipTable,
     stored: StoredRows,
-    size: int = BATCH,
+    sizes: Sequence[int],
 ) -> list[ClipTask]:
-    """All clips in batches of one size, each with what is stored of it."""
+    """All clips in batches of these sizes, each with what is stored of it."""
     failures: dict[str, dict[tuple[str, str], Any]] = {}
     for (clip, stage), why in stored.failures.items():
         failures.setdefault(clip, {})[clip, stage] = why
     tasks = []
-    for first in range(0, len(manifest), size):
-        rows = tuple(range(first, min(first + size, len(manifest))))
+    for size, last in zip(sizes, accumulate(sizes), strict=True):
+        rows = tuple(range(last - size, last))
         clips = replace(manifest, clips=tuple(manifest.clips[row] for row in rows))
         keys = {
             digest: {clip: of[clip] for clip in clips.clip_ids if clip in of}

@@ -59,6 +59,9 @@ class Net(nn.Module, ABC):
         Outputs of the net in those files; 0 where they are of no use.
     brings_weights
         Whether it is made with its pretrained weights, and needs no file of them.
+    windows_at_once
+        Windows that a processor embeds in one step; of nets to which each is much work, few, as
+        more only take memory.
     """
 
     name: ClassVar[str]
@@ -73,6 +76,7 @@ class Net(nn.Module, ABC):
     pretrained_outputs: ClassVar[int] = 0
     package: ClassVar[PretrainedPackage | None] = None
     brings_weights: ClassVar[bool] = False
+    windows_at_once: ClassVar[int] = 4
 
     options: Any
     input: NetInput

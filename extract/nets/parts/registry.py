@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.encoder_folders import PREFIX, EncoderFolder, parse_entries
+from mvemo.extract.quick_imports import imports_uncollected
 from mvemo.extract.settings import NetSettings
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ class _Registry(Mapping[str, "type[Net]"]):
             return _folder_net(_FOLDERS[name])
         if name not in net_names():
             raise KeyError(name)
-        module = importlib.import_module(f"{PACKAGE}.{name}")
+        with imports_uncollected():
+            module = importlib.import_module(f"{PACKAGE}.{name}")
         for kind in vars(module).values():
             if (
                 isinstance(kind, type)

@@ -9,6 +9,7 @@ products of neighbouring frames are summed.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +21,9 @@ STEP = 4
 # Where polynomials are evaluated, beside infinity, by pixels of a kernel's side: with these the
 # rounding errors are least of those that were tried.
 POINTS = {3: (0.0, 1.0, -1.0, 0.5, -2.0), 4: (0.0, 1.0, -1.0, 2.0, -2.0, 0.5)}
-# Rows of the matrix products that are made at once, so that they fit into a core's cache.
-ROWS = 1024
+# Rows of the matrix products that are made at once, so that they fit into a core's cache. More
+# are no faster, and take memory.
+ROWS = 512
 # With fewer channels transforming costs what multiplying saves.
 LEAST_CHANNELS = 32
 
@@ -135,31 +137,36 @@ class WinogradConvolution(nn.Module):
         batch = len(places)
         frames, height, width = self.output_places(*places.shape[1:4])
         y = x.new_empty((batch, frames, height, width, self.outputs))
-        tiles = -(-height // STEP) * -(-width // STEP)
-        # What neighbouring blocks share is transformed twice: blocks are not too short.
-        n_frames = min(frames, max(2 * self.taps, ROWS // tiles))
-        n_clips = max(1, ROWS // (tiles * frames))
-        for clip in range(0, batch, n_clips):
-            for first in range(0, frames, n_frames):
-                # (frames, clips, height, width, out)
-                part = y[clip : clip + n_clips, first : first + n_frames].transpose(0, 1)
-                shape = (len(part) + self.taps - 1, self._reach(height), self._reach(width))
-                inputs = self._inputs(places[clip : clip + n_clips], first, shape)
-                self._convolve(inputs, part)
+        down, across = -(-height // STEP), -(-width // STEP)
+        # Bands of rows of tiles share no tile, but parts of few frames share many frames.
+        n_frames = min(frames, max(2 * self.taps, ROWS // across))
+        n_down = min(down, max(1, ROWS // (n_frames * across)))
+        n_clips = max(1, ROWS // (n_down * across * frames))
+        for clip, first, tile in product(
+            range(0, batch, n_clips), range(0, frames, n_frames), range(0, down, n_down)
+        ):
+            top = STEP * tile
+            part = y[clip : clip + n_clips, first : first + n_frames, top : top + STEP * n_down]
+            # (frames, clips, height, width, out)
+            part = part.transpose(0, 1)
+            shape = (len(part) + self.taps - 1, self._reach(part.shape[2]), self._reach(width))
+            inputs = self._inputs(places[clip : clip + n_clips], first, top, shape)
+            self._convolve(inputs, part)
         return y.permute(0, 4, 1, 2, 3)
 
     def _reach(self, n: int) -> int:
         """Pixels that tiles with so many outputs depend on."""
         return -(-n // STEP) * STEP + self.tile - STEP
 
-    def _inputs(self, places: Tensor, first: int, shape: tuple[int, int, int]) -> Tensor:
-        """What outputs from a frame on depend on: (frames, clips, height, width, in)."""
+    def _inputs(self, places: Tensor, first: int, top: int, shape: tuple[int, int, int]) -> Tensor:
+        """What outputs from a frame and row on depend on: (frames, clips, height, width, in)."""
         clips, frames, height, width = places.shape[:4]
         inputs = places.new_zeros(shape[0], clips, *shape[1:], self.inputs)
-        before = first - self.taps // 2
+        before, above = first - self.taps // 2, top - 1
         start, stop = max(before, 0), min(before + shape[0], frames)
-        inside = inputs[start - before : stop - before, :, 1 : height + 1, 1 : width + 1]
-        inside.copy_(places[:, start:stop].transpose(0, 1))
+        high, low = max(above, 0), min(above + shape[1], height)
+        inside = inputs[start - before : stop - before, :, high - above : low - above]
+        inside[..., 1 : width + 1, :] = places[:, start:stop, high:low].transpose(0, 1)
         return inputs
 
     def _convolve(self, inputs: Tensor, y: Tensor) -> None:
@@ -170,11 +177,11 @@ class WinogradConvolution(nn.Module):
         v = self._transform(inputs, down, across).view(self.tile**2, -1, self.inputs)
         products = inputs.new_empty(self.tile**2, frames * rows, self.outputs)
         # One place after the other: its products stay in the cache while taps are summed.
-        for place, product in enumerate(products):
-            torch.mm(v[place, : frames * rows], self.kernel[place, 0], out=product)
+        for place, of_place in enumerate(products):
+            torch.mm(v[place, : frames * rows], self.kernel[place, 0], out=of_place)
             for tap in range(1, self.taps):
                 of_tap = v[place, tap * rows : (frames + tap) * rows]
-                product.addmm_(of_tap, self.kernel[place, tap])
+                of_place.addmm_(of_tap, self.kernel[place, tap])
         values = torch.mm(self._of_outputs, products.view(self.tile**2, -1))
         values = values.view(STEP, STEP, frames, clips, down, across, self.outputs)
         # -> (frames, clips, down, rows of a tile, across, columns of a tile, out)
@@ -240,12 +247,12 @@ class HalvingConvolution(WinogradConvolution):
         """Frames, height and width of the output for those of the input."""
         return (frames - 5) // 2, (height - 5) // 2, (width - 5) // 2
 
-    def _inputs(self, places: Tensor, first: int, shape: tuple[int, int, int]) -> Tensor:
+    def _inputs(self, places: Tensor, first: int, top: int, shape: tuple[int, int, int]) -> Tensor:
         clips, _, _, width, channels = places.shape
         inputs = places.new_zeros(shape[0], clips, *shape[1:], 2, 2, 2 * channels)
         pairs = min(width // 2, shape[2])
         for frame in (0, 1):
-            frames = places[:, 2 * first + frame :: 2][:, : shape[0]].transpose(0, 1)
+            frames = places[:, 2 * first + frame :: 2, 2 * top :][:, : shape[0]].transpose(0, 1)
             for row in (0, 1):
                 # Of frames and rows that are even or odd; pairs of columns lie side by side.
                 source = frames[:, :, row::2][:, :, : shape[1]]

@@ -113,6 +113,30 @@ def test_workers_started_ahead_take_the_next_calls() -> None:
     assert [outcome.result() for outcome in answers(PID, PID)] == 2 * ahead
 
 
+def test_workers_started_ahead_for_an_environment_serve_it_alone() -> None:
+    stop_workers()
+    threads = {"OMP_NUM_THREADS": "3"}
+    # With a variable that is known when there are calls.
+    environments = [{**threads, "MVEMO_TEST": "0"}]
+    variables = [Call("os:getenv", (name,)) for name in ("OMP_NUM_THREADS", "MVEMO_TEST")]
+    start_workers(2, environment=threads)
+    try:
+        pids = {worker.pid for worker in pool._idle}
+        assert answers(PID)[0].result() not in pids
+        outcomes = list(run_calls([PID, *variables], environments=environments))
+        found = {outcome.index: outcome.result() for outcome in outcomes}
+        assert found.pop(0) in pids
+        assert found == {1: "3", 2: "0"}
+        # It ended with its calls; a process of other threads is started for the next.
+        (left,) = {worker.pid for worker in pool._idle} & pids
+        (other,) = run_calls([variables[0]], environments=[{"OMP_NUM_THREADS": "2"}])
+        assert other.result() == "2"
+        stop_workers(threads)
+        assert left not in {worker.pid for worker in pool._idle}
+    finally:
+        stop_workers(threads)
+
+
 def test_an_idle_worker_that_died_costs_nothing() -> None:
     answers(PID)
     (worker, *_) = pool._idle

@@ -18,7 +18,7 @@ from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_tables import clip_table
 from mvemo.pipeline.errors import TaskFailed
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one import local_jobs, tasks
+from mvemo.pipeline.stage_one import ahead, local_jobs, tasks
 from mvemo.pipeline.stage_one.spread import SpreadRun
 from mvemo.pipeline.stage_one.tasks import Backend, Finished, Task, TaskSettings
 
@@ -138,7 +138,7 @@ def test_rows_that_a_task_says_it_wrote_must_be_there(
 
 
 def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_jobs, "cores", lambda: 16)
+    monkeypatch.setattr(ahead, "cores", lambda: 16)
     environments = local_jobs.job_environments(4, RunSettings(device="cpu"))
     assert [e["OMP_NUM_THREADS"] for e in environments] == ["4"] * 4
     assert "CUDA_VISIBLE_DEVICES" not in environments[0]

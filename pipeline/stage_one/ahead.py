@@ -1,0 +1,41 @@
+"""Processes for tasks, begun before it is known what there is to do.
+
+Importing torch takes seconds in each. They do it while the command that wants them imports it,
+reads its settings and plans; so this module imports none of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mvemo.extract.workers.pool import cores, start_workers, stop_workers
+
+TASKS = "mvemo.pipeline.stage_one.tasks"
+
+
+def thread_variables(jobs: int) -> dict[str, str]:
+    """Variables of each of so many processes: its threads, so that all together have the cores.
+
+    Examples
+    --------
+    >>> thread_variables(cores())["OMP_NUM_THREADS"]
+    '1'
+    """
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return dict.fromkeys(names, str(max(cores() // jobs, 1)))
+
+
+@contextmanager
+def processes_ahead(jobs: int) -> Iterator[None]:
+    """Begin processes of so many jobs, if there are several; end those that are not used."""
+    if jobs == 1:
+        yield
+        return
+    variables = thread_variables(jobs)
+    # There may be fewer tasks than jobs, and more jobs than anybody has cores for.
+    start_workers(min(jobs, cores()), TASKS, variables)
+    try:
+        yield
+    finally:
+        stop_workers(variables)

@@ -1,0 +1,40 @@
+"""Processes begun ahead do the tasks of the command, and none outlives it."""
+
+from __future__ import annotations
+
+import pytest
+
+from mvemo.extract.workers import pool
+from mvemo.extract.workers.pool import run_calls
+from mvemo.extract.workers.process import Call
+from mvemo.pipeline.stage_one.ahead import TASKS, processes_ahead, thread_variables
+
+
+def ahead(jobs: int) -> list[int]:
+    """Ids of the processes that wait for the tasks of so many jobs."""
+    return [w.pid for w in pool._idle if w.environment == thread_variables(jobs)]
+
+
+def test_tasks_find_processes_that_have_imported_what_they_need() -> None:
+    # Torch is among it; two processes at most, as few machines have one core.
+    imported = Call("builtins:eval", (f"{TASKS!r} in __import__('sys').modules",))
+    with processes_ahead(2):
+        waiting = ahead(2)
+        assert 1 <= len(waiting) <= 2
+        calls = [Call("os:getpid", ()), imported]
+        (pid, found) = run_calls(calls, environments=[thread_variables(2)])
+        assert pid.result() in waiting
+        assert found.result()
+        assert len(ahead(2)) == len(waiting) - 1
+    assert not ahead(2)
+
+
+def test_one_job_has_no_process_of_its_own() -> None:
+    with processes_ahead(1):
+        assert not ahead(1)
+
+
+def test_they_end_with_a_command_that_is_refused() -> None:
+    with pytest.raises(ValueError, match="refused"), processes_ahead(2):
+        raise ValueError("refused")
+    assert not ahead(2)
