@@ -7,8 +7,9 @@ Without options: on a GPU the nets at the papers' sizes in bf16, on the processo
 demo's small ones in float32. Each line also has what the arithmetic comes to beside a bare
 matrix product of the same precision in the same run, the share of wall time in which the GPU
 works (its kernels' times, of a profiled run), and the most memory that was taken. The other
-side is the same step written plainly: float32, channels first, one optimizer kernel a
-parameter, the loss fetched after each step. Both train in turns, and the best turn counts.
+side is the same step written plainly: float32, channels first, torch's own layers, one
+optimizer kernel a parameter, the loss fetched after each step. Both train in turns, and the
+best turn counts.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from mvemo.extract.nets import Net, build_net
+from mvemo.extract.nets.parts.elu import Elu
 from mvemo.extract.nets.parts.inputs import AudioInput, SequenceInput
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import autocast, describe_device, place
@@ -134,8 +136,10 @@ def flops_of(net: Net, raw: Tensor) -> float:
 
 
 def plain_step(net: Net, raw: Tensor, target: Tensor, lr: float) -> Callable[[], float]:
-    """The step as anybody would write it first."""
+    """The step as anybody would write it first, of torch's own layers."""
     net = net.to(memory_format=torch.contiguous_format).train()
+    if hasattr(net, "activation") and isinstance(net.activation, Elu):
+        net.activation = nn.ELU()
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, foreach=False)
 
     def step() -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.elu import Elu
 from mvemo.extract.nets.parts.frontends import fit_waveform
 from mvemo.extract.nets.parts.inputs import AudioInput, SharedSettings
 from mvemo.extract.nets.parts.registry import scaled
@@ -97,6 +98,7 @@ class Music1D(Net):
             for i in range(N_BLOCKS)
         )
         self.dropout = nn.Dropout(self.options.dropout)
+        self.activation = Elu()
         self.embedding_dim = 2 * N_BLOCKS * channels
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
@@ -117,7 +119,7 @@ class Music1D(Net):
         means = []
         for convolution in self.convolutions:
             # (batch, channels, length) -> (batch, channels, length / 2)
-            x = nn.functional.elu(convolution(x))
+            x = self.activation(convolution(x))
             means.append(x.mean(dim=2))
             # -> (batch, channels, length / 4)
             x = nn.functional.max_pool1d(x, 2)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.elu import Elu
 from mvemo.extract.nets.parts.frontends import (
     C17,
     C17_SECONDS,
@@ -149,7 +150,7 @@ class Music2D(Net):
             else nn.BatchNorm2d(channels, eps=EPSILON)
             for _ in POOLS
         )
-        self.activation = nn.ELU() if self.options.activation == "elu" else nn.ReLU()
+        self.activation = Elu() if self.options.activation == "elu" else nn.ReLU()
         self.embedding_dim = len(POOLS) * channels
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 

@@ -1,0 +1,48 @@
+"""The fast exponential linear unit has torch's values and slopes."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from mvemo.extract.nets.parts.elu import Elu, elu
+
+SHAPES = [(0,), (1,), (3, 5, 7), (2, 4, 40_001)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-7), (torch.float64, 4e-16)])
+def test_values_and_slopes_are_those_of_torch(shape, dtype, tolerance):
+    torch.manual_seed(0)
+    x = 4 * torch.randn(shape, dtype=dtype)
+    gradient = torch.randn(shape, dtype=dtype)
+    values, slopes = [], []
+    for function in (elu, functional.elu):
+        leaf = x.clone().requires_grad_()
+        y = function(leaf)
+        y.backward(gradient)
+        values.append(y.detach())
+        slopes.append(leaf.grad)
+    torch.testing.assert_close(*values, rtol=0, atol=tolerance)
+    torch.testing.assert_close(*slopes, rtol=4 * tolerance, atol=4 * tolerance)
+
+
+def test_gradients_are_those_of_differences():
+    x = torch.randn(3, 4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(elu, (x.requires_grad_(),))
+
+
+def test_extremes():
+    x = torch.tensor([-torch.inf, -200.0, -1e-30, -0.0, 0.0, 1e-30, 200.0, torch.inf, torch.nan])
+    torch.testing.assert_close(elu(x), functional.elu(x), equal_nan=True)
+
+
+def test_strided_input_and_what_it_leaves_alone():
+    x = torch.randn(4, 6, 5).transpose(0, 2)
+    before = x.clone()
+    torch.testing.assert_close(elu(x), functional.elu(x), rtol=0, atol=2e-7)
+    assert torch.equal(x, before)
+
+
+def test_half_precision_is_torchs_own():
+    x = torch.randn(100).bfloat16()
+    assert torch.equal(Elu()(x), functional.elu(x))
