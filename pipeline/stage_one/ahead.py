@@ -17,12 +17,14 @@ TASKS = "mvemo.pipeline.stage_one.tasks"
 def thread_variables(jobs: int) -> dict[str, str]:
     """Variables of each of so many processes: its threads, so that all together have the cores.
 
+    The last is what `cores` is there: decoders have no more threads than that.
+
     Examples
     --------
     >>> thread_variables(cores())["OMP_NUM_THREADS"]
     '1'
     """
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
     return dict.fromkeys(names, str(max(cores() // jobs, 1)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mvemo.extract.workers import pool
-from mvemo.extract.workers.pool import run_calls
+from mvemo.extract.workers.pool import cores, run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.pipeline.stage_one.ahead import TASKS, processes_ahead, thread_variables
 
@@ -27,6 +27,14 @@ def test_tasks_find_processes_that_have_imported_what_they_need() -> None:
         assert found.result()
         assert len(ahead(2)) == len(waiting) - 1
     assert not ahead(2)
+
+
+def test_a_process_counts_its_own_cores_alone() -> None:
+    (counted,) = run_calls(
+        [Call("mvemo.extract.workers.pool:cores", ())],
+        environments=[thread_variables(cores())],
+    )
+    assert counted.result() == 1
 
 
 def test_one_job_has_no_process_of_its_own() -> None:
