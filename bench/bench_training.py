@@ -138,7 +138,7 @@ def flops_of(net: Net, raw: Tensor) -> float:
 def plain_step(net: Net, raw: Tensor, target: Tensor, lr: float) -> Callable[[], float]:
     """The step as anybody would write it first, of torch's own layers."""
     net = net.to(memory_format=torch.contiguous_format).train()
-    if hasattr(net, "activation") and isinstance(net.activation, Elu):
+    if isinstance(getattr(net, "activation", None), Elu):
         net.activation = nn.ELU()
     optimizer = torch.optim.Adam(net.parameters(), lr=lr, foreach=False)
 

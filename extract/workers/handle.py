@@ -119,7 +119,7 @@ class Worker:
     def start(self, call: Call, inbox: Inbox) -> None:
         """Send a call; the answer comes to `inbox`, None where the worker ends without one."""
         self.n_calls += 1
-        call = replace(call, environment=self.environment)
+        call = replace(call, environment={**self.environment, **call.environment})
         self.call, self._used, self._since = call, 0.0, 0.0
         # What was printed in an earlier call tells nothing of this one.
         self._errors.seek(0)
