@@ -33,6 +33,7 @@ from mvemo.extract.media.packets import (
     open_container,
     picture_problem,
     rewind,
+    thread_decoders,
 )
 from mvemo.extract.media.request import ClipRequest, Decoded
 from mvemo.extract.media.timeline import FramePicker, FrameTimes, SoundCollector
@@ -148,9 +149,7 @@ def _collect(
     if times and is_indexed(container) and can_skip(streams):
         # The last frame too: it tells how far the pictures can be decoded.
         needed = times.stamps_at(np.append(picker.times, end))
-    for stream in streams:
-        stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = request.threads
+    thread_decoders(streams, request.threads)
     with background:
         waiting: list[tuple[float, Any]] = []
         frames = decoded_frames(container, streams, origin, request.stop, needed)

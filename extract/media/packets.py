@@ -20,6 +20,8 @@ from mvemo.extract.media.timeline import FrameTimes
 _COVER = 0x0400 | 0x0800 | 0x100000
 # Twice those of 8K.
 MAX_PIXELS = 1 << 26
+# Of pictures that two threads decode sooner than one.
+_THREADED_PIXELS = 1280 * 720
 # Containers whose index makes seeking exact.
 _INDEXED = ("mov", "matroska")
 # Seconds read before a clip's start, for decoders that need a run-up.
@@ -69,6 +71,18 @@ def picture_problem(stream: Any) -> Problem | None:
     # A picture may be larger than the header says.
     codec.options = {**codec.options, "max_pixels": str(MAX_PIXELS)}
     return None
+
+
+def thread_decoders(streams: Sequence[Any], threads: int) -> None:
+    """Give the decoders of streams their threads; 0 for as many as there are cores.
+
+    Two decode small pictures no sooner than one does, and take a third more of the processors.
+    """
+    for stream in streams:
+        codec = stream.codec_context
+        small = stream.type == "video" and codec.width * codec.height < _THREADED_PIXELS
+        codec.thread_type = "AUTO"
+        codec.thread_count = 1 if threads == 2 and small else threads
 
 
 def is_indexed(container: Any) -> bool:

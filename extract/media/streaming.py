@@ -31,6 +31,7 @@ from mvemo.extract.media.packets import (
     is_indexed,
     open_container,
     rewind,
+    thread_decoders,
 )
 from mvemo.extract.media.request import StreamRequest
 from mvemo.extract.media.timeline import FramePicker, FrameTimes, SoundCollector
@@ -145,9 +146,7 @@ def _collect(
     needed = None
     if times and is_indexed(container) and can_skip(streams):
         needed = times.stamps_at(np.append(picker.times, times.end))
-    for stream in streams:
-        stream.codec_context.thread_type = "AUTO"
-        stream.codec_context.thread_count = request.threads
+    thread_decoders(streams, request.threads)
     waiting: list[tuple[float, Any]] = []
     stop = request.of_clip().stop
     for kind, when, frame in decoded_frames(container, streams, origin, stop, needed):

@@ -157,7 +157,14 @@ def _stop(chosen: Callable[[Worker], bool]) -> None:
         _forget_inherited()
         stopped = [worker for worker in _idle if chosen(worker)]
         _idle[:] = [worker for worker in _idle if worker not in stopped]
-    for worker in stopped:
+    _close(stopped)
+
+
+def _close(workers: Sequence[Worker]) -> None:
+    """Kill workers, all at once: it takes the system a while to free the memory of each."""
+    for worker in workers:
+        worker.end()
+    for worker in workers:
         worker.close()
 
 
@@ -209,8 +216,7 @@ class _Run:
 
     def close(self) -> None:
         """End the workers that still have a call, and those that are this run's alone."""
-        for worker in (*self._busy, *self._own):
-            worker.close()
+        _close([*self._busy, *self._own])
         # Their threads may wait for room in the inbox.
         while self._busy:
             worker, answer = self._inbox.get()

@@ -6,6 +6,7 @@ reads its settings and plans; so this module imports none of that.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,15 +18,25 @@ TASKS = "mvemo.pipeline.stage_one.tasks"
 def thread_variables(jobs: int) -> dict[str, str]:
     """Variables of each of so many processes: its threads, so that all together have the cores.
 
-    The last is what `cores` is there: decoders have no more threads than that.
+    Where the user has set fewer threads, it has those. The last variable is what `cores` is
+    there: decoders have no more threads than that.
 
     Examples
     --------
     >>> thread_variables(cores())["OMP_NUM_THREADS"]
     '1'
     """
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")
-    return dict.fromkeys(names, str(max(cores() // jobs, 1)))
+    share = max(cores() // jobs, 1)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    threads = {name: min(share, _threads_set(name) or share) for name in names}
+    return {name: str(count) for name, count in {**threads, "LOKY_MAX_CPU_COUNT": share}.items()}
+
+
+def _threads_set(name: str) -> int:
+    """Threads that a library, or OpenMP for it, has by the environment; 0 where none are set."""
+    # OpenMP's may be several, for parallel parts within parallel parts.
+    value = os.environ.get(name, os.environ.get("OMP_NUM_THREADS", "")).partition(",")[0].strip()
+    return int(value) if value.isdecimal() else 0
 
 
 @contextmanager

@@ -139,6 +139,7 @@ def test_rows_that_a_task_says_it_wrote_must_be_there(
 
 def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ahead, "cores", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     environments = local_jobs.job_environments(4, RunSettings(device="cpu"))
     assert [e["OMP_NUM_THREADS"] for e in environments] == ["4"] * 4
     assert "CUDA_VISIBLE_DEVICES" not in environments[0]
