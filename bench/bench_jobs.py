@@ -1,9 +1,11 @@
 """Stage one by two processes beside one: frozen I3D and music2d, descriptors, whole commands.
 
 Each process has one thread and one decoding process. One process alone may use a second core
-while it decodes; so there is a third side, the same on one core. The nets' weights are random:
-they take as long. Clips are made (two classes of videos of some seconds), or those of a
-manifest. Wall time: run it on a machine with nothing else to do.
+while it decodes; so there is a third side, the same on one core. The fourth is what the machine
+can give: whole commands side by side, on a core and its part of the clips each, which write
+caches of their own. The nets' weights are random: they take as long. Clips are made (two classes
+of videos of some seconds), or those of a manifest. Wall time: run it on a machine with nothing
+else to do.
 
     python bench/bench_jobs.py [--manifest clips.csv] [--jobs 2] [--clips 24] [--seconds 5]
                                [--rounds 2]
@@ -17,7 +19,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from itertools import count, repeat
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +30,7 @@ from figures import Row, bench_parser, finish, in_turns
 
 from mvemo.cache import open_cache
 from mvemo.extract.nets import build_net
+from mvemo.extract.workers.pool import cores
 from mvemo.manifests import Manifest, read_manifest, write_manifest
 from mvemo.manifests.demo import make_demo
 
@@ -43,11 +49,11 @@ def write_weights(folder: Path) -> list[str]:
 
 
 def stage_one(
-    manifest: Path, work: Path, jobs: int, options: list[str], *, one_core: bool = False
+    manifest: Path, work: Path, jobs: int, options: list[str], core: int | None = None
 ) -> None:
-    """Run the command from nothing."""
+    """Run the command from nothing, on one core of those that there are where it is given."""
     shutil.rmtree(work, ignore_errors=True)
-    core = {min(os.sched_getaffinity(0))}
+    available = sorted(os.sched_getaffinity(0))
     command = [
         sys.executable,
         "-m",
@@ -57,14 +63,24 @@ def stage_one(
         "--work",
         str(work),
     ]
-    command += ["--protocol", "frozen", "--nets", ",".join(NETS), "--set", DESCRIPTORS, "--quiet"]
+    command += [
+        "--protocol",
+        "frozen",
+        "--folds",
+        "2",
+        "--nets",
+        ",".join(NETS),
+        "--set",
+        DESCRIPTORS,
+        "--quiet",
+    ]
     command += ["--set", f"extract.workers={jobs}", "--jobs", str(jobs), *options]
     subprocess.run(
         command,
         check=True,
         stdout=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=(lambda: os.sched_setaffinity(0, core)) if one_core else None,
+        preexec_fn=None if core is None else partial(os.sched_setaffinity, 0, {available[core]}),
     )
 
 
@@ -75,6 +91,14 @@ def clips_of(chosen_manifest: Path | None, n_clips: int, seconds: float, folder:
         return make_demo(folder / "clips", clips_per_class=per_class, seconds=seconds)
     listed = read_manifest(chosen_manifest)
     return replace(listed, clips=listed.clips[:n_clips])
+
+
+def write_parts(manifest: Manifest, n_parts: int, folder: Path) -> list[Path]:
+    """Manifests of parts of the clips, as large as each other."""
+    paths = [folder / f"part-{i}.csv" for i in range(n_parts)]
+    for i, path in enumerate(paths):
+        write_manifest(replace(manifest, clips=manifest.clips[i::n_parts]), path)
+    return paths
 
 
 def main() -> None:
@@ -92,17 +116,24 @@ def main() -> None:
         write_manifest(manifest, folder / "bench.csv")
         options = ["--root", str(manifest.root), *write_weights(folder)]
 
-        def side(name: str, jobs: int, **more: bool) -> Callable[[], None]:
-            return lambda: stage_one(folder / "bench.csv", folder / name, jobs, options, **more)
+        def side(name: str, jobs: int, core: int | None = None) -> Callable[[], None]:
+            return lambda: stage_one(folder / "bench.csv", folder / name, jobs, options, core)
 
-        sides = [side("many", chosen.jobs), side("one", 1), side("core", 1, one_core=True)]
+        parts = write_parts(manifest, min(chosen.jobs, cores()), folder)
+
+        def side_by_side() -> None:
+            with ThreadPoolExecutor(len(parts)) as pool:
+                works = [folder / path.stem for path in parts]
+                list(pool.map(stage_one, parts, works, repeat(1), repeat(options), count()))
+
+        sides = [side("many", chosen.jobs), side("one", 1), side("core", 1, 0), side_by_side]
         times = in_turns(sides, rounds=chosen.rounds or (1 if chosen.quick else 2))
         digests = set()
         for name in ("many", "one", "core"):
             with open_cache(folder / name / "features.h5") as cache:
                 digests.add(cache.digest())
         assert len(digests) == 1, "not the same features"
-    many, one, core = (wall for wall, _ in times)
+    many, one, core, apart = (wall for wall, _ in times)
     what = f"stage one, {len(manifest)} clips, --jobs {chosen.jobs}"
     goal = ">= 1.8" if chosen.jobs == 2 else ""
     finish(
@@ -110,6 +141,7 @@ def main() -> None:
         [
             Row(what, many, "s", "one process", one, one / many, goal),
             Row(what, many, "s", "one process on one core", core, core / many, goal),
+            Row(what, many, "s", "commands side by side", apart, apart / many),
         ],
     )
 

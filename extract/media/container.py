@@ -136,11 +136,11 @@ def _collect(
     times: FrameTimes | None,
     request: ClipRequest,
 ) -> tuple[Collected, FrameScaler]:
-    """Decode the streams up to the clip's end; pictures are scaled on a second thread."""
+    """Decode the streams up to the clip's end; a second thread, if any, scales pictures."""
     end = times.end if times else request.start
     end = end if request.stop is None else min(end, request.stop)
     scaler = FrameScaler(request.pictures, request.start, end)
-    background = BackgroundQueue()
+    background = BackgroundQueue(threaded=request.threads != 1)
     picker = FramePicker(request.start, end, scaler.times, partial(background.submit, scaler.add))
     sound = SoundCollector(
         request.start, request.duration, request.sample_rates, spool=request.spool

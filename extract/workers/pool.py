@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -107,10 +108,10 @@ def run_calls(
     count = len(environments) or workers or cores()
     run = _Run(calls, min(count, len(calls)), environments)
     try:
-        with _interrupt_flag() as interrupted:
-            for outcome in run.outcomes():
+        with _Interrupts().handled() as interrupts:
+            for outcome in run.outcomes(interrupts):
                 # A KeyboardInterrupt that was raised where Python swallows exceptions.
-                if interrupted.is_set():
+                if interrupts.noted:
                     raise KeyboardInterrupt
                 yield outcome
     finally:
@@ -192,27 +193,33 @@ class _Run:
         self._busy: dict[Worker, int] = {}
         self._failed_starts = 0
 
-    def outcomes(self) -> Iterator[Outcome]:
+    def outcomes(self, interrupts: _Interrupts) -> Iterator[Outcome]:
         """All of them."""
         while self._waiting or self._busy:
+            interrupts.defer()
             while self._waiting and len(self._busy) < self._workers:
                 self._give(self._take_worker())
-            worker, answer = self._next_answer()
-            if isinstance(answer, Part):
-                yield Outcome(self._busy[worker], answer.value, last=False)
-                continue
-            index = self._busy.pop(worker)
-            if answer is not None:
-                self._failed_starts = 0
-                self._put_back(worker)
-                yield Outcome(index, *answer)
-            elif worker.ready:
-                error = worker.death()
-                self._forget(worker)
-                yield Outcome(index, error=error)
-            else:
-                self._waiting.appendleft(index)
-                self._count_failed_start(worker)
+            outcome = self._outcome(*self._next_answer(interrupts))
+            interrupts.release()
+            if outcome is not None:
+                yield outcome
+
+    def _outcome(self, worker: Worker, answer: Answer) -> Outcome | None:
+        """What an answer says of its worker's call; None where another worker is to have it."""
+        if isinstance(answer, Part):
+            return Outcome(self._busy[worker], answer.value, last=False)
+        index = self._busy.pop(worker)
+        if answer is not None:
+            self._failed_starts = 0
+            self._put_back(worker)
+            return Outcome(index, *answer)
+        if worker.ready:
+            error = worker.death()
+            self._forget(worker)
+            return Outcome(index, error=error)
+        self._waiting.appendleft(index)
+        self._count_failed_start(worker)
+        return None
 
     def close(self) -> None:
         """End the workers that still have a call, and those that are this run's alone."""
@@ -253,7 +260,7 @@ class _Run:
         self._busy[worker] = index
         worker.start(self._calls[index], self._inbox)
 
-    def _next_answer(self) -> tuple[Worker, Answer]:
+    def _next_answer(self, interrupts: _Interrupts) -> tuple[Worker, Answer]:
         """Wait for a worker; those that take too long are ended, which is an answer, too."""
         while True:
             left = min(worker.seconds_left for worker in self._busy)
@@ -261,6 +268,7 @@ class _Run:
                 # Not for long: a worker's clock starts when its call is sent.
                 return self._inbox.get(timeout=min(max(left, 0.0), 0.2))
             except queue.Empty:
+                interrupts.do_deferred()
                 for worker in self._busy:
                     if worker.seconds_left <= 0:
                         worker.end(overdue=True)
@@ -292,22 +300,56 @@ def _put_back(worker: Worker) -> None:
         _idle.append(worker)
 
 
-@contextmanager
-def _interrupt_flag() -> Iterator[threading.Event]:
-    """An event that Ctrl-C sets before it raises `KeyboardInterrupt`."""
-    interrupted = threading.Event()
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(previous):
-        yield interrupted
-        return
+class _Interrupts:
+    """Signals that end the program, put off while an answer is waited for and taken.
 
-    def set_flag(number: int, frame: FrameType | None) -> None:
-        interrupted.set()
-        previous(number, frame)
+    Ctrl-C raises between any two steps of the main thread: also between taking the lock of a
+    queue and the statement that gives it back, which would leave it taken for ever.
+    """
 
-    signal.signal(signal.SIGINT, set_flag)
-    try:
-        yield interrupted
-    finally:
-        if signal.getsignal(signal.SIGINT) is set_flag:
-            signal.signal(signal.SIGINT, previous)
+    def __init__(self) -> None:
+        self.noted = False
+        self._deferring = False
+        self._put_off: list[Callable[[], object]] = []
+
+    @contextmanager
+    def handled(self) -> Iterator[_Interrupts]:
+        """Handle them here until the end, by what handled them before."""
+        changed: dict[int, tuple[Any, Any]] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous = signal.getsignal(number)
+            main = threading.current_thread() is threading.main_thread()
+            if main and callable(previous):
+                changed[number] = previous, self._handler(previous)
+                signal.signal(number, changed[number][1])
+        try:
+            yield self
+        finally:
+            for number, (previous, handler) in changed.items():
+                if signal.getsignal(number) is handler:
+                    signal.signal(number, previous)
+            self.release()
+
+    def _handler(self, previous: Callable[..., object]) -> Callable[[int, FrameType | None], None]:
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.noted |= number == signal.SIGINT
+            if self._deferring:
+                self._put_off.append(partial(previous, number, frame))
+            else:
+                previous(number, frame)
+
+        return handle
+
+    def defer(self) -> None:
+        """Put off what comes from now on."""
+        self._deferring = True
+
+    def release(self) -> None:
+        """Do what was put off, and put nothing off any more."""
+        self._deferring = False
+        self.do_deferred()
+
+    def do_deferred(self) -> None:
+        """Do what was put off: most handlers raise."""
+        while self._put_off:
+            self._put_off.pop(0)()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 
@@ -313,3 +316,26 @@ def _wait_until_gone(pid: int) -> None:
         with open(f"/proc/{pid}/stat", encoding="ascii") as file:
             if file.read().rpartition(")")[2].split()[0] == "Z":
                 return
+
+
+@posix
+def test_an_interrupt_while_an_answer_is_taken_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(queue.Queue[Any]):
+        """Where a signal comes at the worst moment: the answer is taken, and nobody has it."""
+
+        signals: ClassVar = [signal.SIGINT]
+
+        def _get(self) -> Any:
+            answer = super()._get()
+            while self.signals:
+                signal.raise_signal(self.signals.pop())
+            return answer
+
+    monkeypatch.setattr(pool, "queue", SimpleNamespace(Queue=Interrupted, Empty=queue.Empty))
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(run_calls([PID, Call("time:sleep", (60,))], workers=2))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, previous)
