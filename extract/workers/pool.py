@@ -315,7 +315,7 @@ class _Interrupts:
     @contextmanager
     def handled(self) -> Iterator[_Interrupts]:
         """Handle them here until the end, by what handled them before."""
-        changed: dict[int, tuple[Any, Any]] = {}
+        changed: dict[signal.Signals, tuple[Any, Any]] = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             previous = signal.getsignal(number)
             main = threading.current_thread() is threading.main_thread()
