@@ -63,17 +63,8 @@ def stage_one(
         "--work",
         str(work),
     ]
-    command += [
-        "--protocol",
-        "frozen",
-        "--folds",
-        "2",
-        "--nets",
-        ",".join(NETS),
-        "--set",
-        DESCRIPTORS,
-        "--quiet",
-    ]
+    command += f"--protocol frozen --folds 2 --nets {','.join(NETS)} --quiet".split()
+    command += ["--set", DESCRIPTORS]
     command += ["--set", f"extract.workers={jobs}", "--jobs", str(jobs), *options]
     subprocess.run(
         command,

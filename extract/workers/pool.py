@@ -5,18 +5,15 @@ from __future__ import annotations
 import atexit
 import os
 import queue
-import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from types import FrameType
 from typing import Any
 
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.workers.handle import Answer, Inbox, Worker
+from mvemo.extract.workers.interrupts import Interrupts
 from mvemo.extract.workers.process import Call, Part
 
 # Libraries lose some memory with each clip: a worker is replaced after so many.
@@ -108,7 +105,7 @@ def run_calls(
     count = len(environments) or workers or cores()
     run = _Run(calls, min(count, len(calls)), environments)
     try:
-        with _Interrupts().handled() as interrupts:
+        with Interrupts().handled() as interrupts:
             for outcome in run.outcomes(interrupts):
                 # A KeyboardInterrupt that was raised where Python swallows exceptions.
                 if interrupts.noted:
@@ -193,7 +190,7 @@ class _Run:
         self._busy: dict[Worker, int] = {}
         self._failed_starts = 0
 
-    def outcomes(self, interrupts: _Interrupts) -> Iterator[Outcome]:
+    def outcomes(self, interrupts: Interrupts) -> Iterator[Outcome]:
         """All of them."""
         while self._waiting or self._busy:
             interrupts.defer()
@@ -260,7 +257,7 @@ class _Run:
         self._busy[worker] = index
         worker.start(self._calls[index], self._inbox)
 
-    def _next_answer(self, interrupts: _Interrupts) -> tuple[Worker, Answer]:
+    def _next_answer(self, interrupts: Interrupts) -> tuple[Worker, Answer]:
         """Wait for a worker; those that take too long are ended, which is an answer, too."""
         while True:
             left = min(worker.seconds_left for worker in self._busy)
@@ -268,7 +265,8 @@ class _Run:
                 # Not for long: a worker's clock starts when its call is sent.
                 return self._inbox.get(timeout=min(max(left, 0.0), 0.2))
             except queue.Empty:
-                interrupts.do_deferred()
+                interrupts.release()
+                interrupts.defer()
                 for worker in self._busy:
                     if worker.seconds_left <= 0:
                         worker.end(overdue=True)
@@ -298,58 +296,3 @@ def _put_back(worker: Worker) -> None:
         return
     with _lock:
         _idle.append(worker)
-
-
-class _Interrupts:
-    """Signals that end the program, put off while an answer is waited for and taken.
-
-    Ctrl-C raises between any two steps of the main thread: also between taking the lock of a
-    queue and the statement that gives it back, which would leave it taken for ever.
-    """
-
-    def __init__(self) -> None:
-        self.noted = False
-        self._deferring = False
-        self._put_off: list[Callable[[], object]] = []
-
-    @contextmanager
-    def handled(self) -> Iterator[_Interrupts]:
-        """Handle them here until the end, by what handled them before."""
-        changed: dict[signal.Signals, tuple[Any, Any]] = {}
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous = signal.getsignal(number)
-            main = threading.current_thread() is threading.main_thread()
-            if main and callable(previous):
-                changed[number] = previous, self._handler(previous)
-                signal.signal(number, changed[number][1])
-        try:
-            yield self
-        finally:
-            for number, (previous, handler) in changed.items():
-                if signal.getsignal(number) is handler:
-                    signal.signal(number, previous)
-            self.release()
-
-    def _handler(self, previous: Callable[..., object]) -> Callable[[int, FrameType | None], None]:
-        def handle(number: int, frame: FrameType | None) -> None:
-            self.noted |= number == signal.SIGINT
-            if self._deferring:
-                self._put_off.append(partial(previous, number, frame))
-            else:
-                previous(number, frame)
-
-        return handle
-
-    def defer(self) -> None:
-        """Put off what comes from now on."""
-        self._deferring = True
-
-    def release(self) -> None:
-        """Do what was put off, and put nothing off any more."""
-        self._deferring = False
-        self.do_deferred()
-
-    def do_deferred(self) -> None:
-        """Do what was put off: most handlers raise."""
-        while self._put_off:
-            self._put_off.pop(0)()

@@ -28,8 +28,8 @@ def thread_variables(jobs: int) -> dict[str, str]:
     """
     share = max(cores() // jobs, 1)
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    threads = {name: min(share, _threads_set(name) or share) for name in names}
-    return {name: str(count) for name, count in {**threads, "LOKY_MAX_CPU_COUNT": share}.items()}
+    threads = {name: str(min(share, _threads_set(name) or share)) for name in names}
+    return {**threads, "LOKY_MAX_CPU_COUNT": str(share)}
 
 
 def _threads_set(name: str) -> int:

@@ -1,0 +1,71 @@
+"""Signals that end the program while answers of workers are waited for."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any
+
+_Handler = Callable[[int, FrameType | None], object]
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM, put off while an answer is waited for and taken.
+
+    Their handlers raise between any two steps of the main thread: also between taking the lock
+    of a queue and the statement that gives it back, which would leave it taken for ever.
+
+    Attributes
+    ----------
+    noted
+        Whether Ctrl-C came: Python swallows exceptions in some places.
+    """
+
+    def __init__(self) -> None:
+        self.noted = False
+        self._deferring = False
+        self._put_off: list[Callable[[], object]] = []
+
+    @contextmanager
+    def handled(self) -> Iterator[Interrupts]:
+        """Stand before the handlers that Python has for them until the end.
+
+        Only the main thread has any; elsewhere nothing is done.
+        """
+        before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        ours = {n: self._handler(handler) for n, handler in before.items() if callable(handler)}
+        for number, handler in ours.items():
+            signal.signal(number, handler)
+        try:
+            yield self
+        finally:
+            for number, handler in ours.items():
+                if signal.getsignal(number) is handler:
+                    signal.signal(number, before[number])
+            self.release()
+
+    def defer(self) -> None:
+        """Put off what comes from now on."""
+        self._deferring = True
+
+    def release(self) -> None:
+        """Put nothing off any more, and do what was: most handlers raise."""
+        self._deferring = False
+        while self._put_off:
+            self._put_off.pop(0)()
+
+    def _handler(self, previous: _Handler) -> _Handler:
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.noted |= number == signal.SIGINT
+            if self._deferring:
+                self._put_off.append(partial(previous, number, frame))
+            else:
+                previous(number, frame)
+
+        return handle
