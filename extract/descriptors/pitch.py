@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import fft
+import scipy
 
 from mvemo.extract.arrays import F32, F64, I64
 from mvemo.extract.descriptors.settings import DescriptorSettings
@@ -67,11 +67,11 @@ def normalised_difference(values: F32, longest: int) -> F64:
 def _difference(values: F32, window: int, high: int) -> F64:
     """d(tau), the paper's eq. 6, for tau from 0 to `high`: energies less twice the product."""
     n = values.shape[1]
-    spectrum = fft.rfft(values, axis=1)
+    spectrum = scipy.fft.rfft(values, axis=1)
     # The product of the frame's first half with the whole frame: no lag up to n - window wraps.
-    half = fft.rfft(values[:, window - 1 :: -1], n=n, axis=1)
+    half = scipy.fft.rfft(values[:, window - 1 :: -1], n=n, axis=1)
     half *= spectrum
-    product = fft.irfft(half, n=n, axis=1, overwrite_x=True)[:, window - 1 : window + high]
+    product = scipy.fft.irfft(half, n=n, axis=1, overwrite_x=True)[:, window - 1 : window + high]
     # Energy of the window moved by tau: what enters less what leaves.
     power = np.square(values)
     energy = np.empty((len(values), high + 1))

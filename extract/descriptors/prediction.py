@@ -8,7 +8,7 @@ are near singular, and float32 would leave nothing of the small residual.
 from __future__ import annotations
 
 import numpy as np
-from scipy import fft
+import scipy
 
 from mvemo.extract.arrays import F32, F64
 from mvemo.extract.descriptors.frames import Frames
@@ -149,13 +149,13 @@ def residual_phase(error: F64) -> F32:
     # A residual of rounding errors alone has no phase.
     top = np.abs(error).max(axis=1, keepdims=True)
     scaled = np.divide(error, top, out=np.zeros_like(error), where=top > QUIET).astype(np.float32)
-    spectrum = fft.rfft(scaled, axis=1)
+    spectrum = scipy.fft.rfft(scaled, axis=1)
     spectrum *= np.complex64(-1j)
     # Neither the mean nor, for even lengths, the highest frequency has a quadrature.
     spectrum[:, 0] = 0
     if n % 2 == 0:
         spectrum[:, -1] = 0
-    power = np.square(fft.irfft(spectrum, n=n, axis=1, overwrite_x=True))
+    power = np.square(scipy.fft.irfft(spectrum, n=n, axis=1, overwrite_x=True))
     power += np.square(scaled)
     envelope: F32 = np.sqrt(power, out=power)
     phase: F32 = np.divide(scaled, envelope, out=np.zeros_like(scaled), where=envelope > 0)

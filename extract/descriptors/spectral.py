@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-from scipy import fft
+import scipy
 
 from mvemo.extract.arrays import F32
 from mvemo.extract.descriptors.settings import DescriptorSettings, frequencies_of, window_of
@@ -33,7 +33,7 @@ def power_spectrum(values: F32, settings: DescriptorSettings) -> F32:
     """
     # In float64: music that was low-passed has bands 140 dB below its loudest, where the
     # rounding of a float32 transform would show.
-    spectrum = fft.rfft(values * window_of(settings), axis=1)
+    spectrum = scipy.fft.rfft(values * window_of(settings), axis=1)
     power: F32 = (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32)
     return power
 
@@ -63,7 +63,7 @@ def cepstrum(level: F32, n_coefficients: int) -> F32:
     -------
     float32 (frames, n_coefficients), the 0th included.
     """
-    coefficients: F32 = fft.dct(level, axis=1, norm="ortho")
+    coefficients: F32 = scipy.fft.dct(level, axis=1, norm="ortho")
     return coefficients[:, :n_coefficients]
 
 

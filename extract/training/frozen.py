@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from mvemo.extract.nets.parts.optimized import optimized
@@ -33,17 +32,8 @@ class FrozenNets:
         self._n_outputs = n_outputs
         self._made: dict[str, tuple[NetSettings, _FileState, TrainedNet]] = {}
 
-    def get(
-        self, settings: NetSettings, on_report: Callable[[str], None] | None = None
-    ) -> TrainedNet:
+    def get(self, settings: NetSettings) -> TrainedNet:
         """A net that embeds as fast as it can; its weights are for no file.
-
-        Parameters
-        ----------
-        settings
-            Of the net.
-        on_report
-            Told what a weight file gave, when it is read.
 
         Raises
         ------
@@ -53,7 +43,7 @@ class FrozenNets:
         state = _file_state(settings)
         made = self._made.get(settings.name)
         if made is None or made[:2] != (settings, state):
-            net = frozen_net(settings, self._n_outputs, self._run, on_report)
+            net = frozen_net(settings, self._n_outputs, self._run)
             precision = resolve_precision(self._run.precision, pick_device(self._run.device))
             made = settings, state, replace(net, net=optimized(net.net, precision))
             self._made[settings.name] = made

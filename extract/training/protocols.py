@@ -22,7 +22,7 @@ from mvemo.cache.spec import FeatureSpec, Protocol, digest_of
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets.parts.base import Net, weights_digest
 from mvemo.extract.nets.parts.registry import NETS, build_net
-from mvemo.extract.nets.parts.weights import load_weights
+from mvemo.extract.nets.parts.weights import WeightReport, load_weights
 from mvemo.extract.pretrained.store import pretrained_path
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
 from mvemo.extract.training.batches import RawBatches, batches_for
@@ -84,12 +84,14 @@ def weight_file(settings: NetSettings) -> Path:
     return Path(settings.weights)
 
 
-def make_net(settings: NetSettings, n_outputs: int, run: RunSettings) -> tuple[Net, str]:
+def make_net(
+    settings: NetSettings, n_outputs: int, run: RunSettings
+) -> tuple[Net, WeightReport | None]:
     """Build a net from its settings, with its pretrained weights where they name a file.
 
     Returns
     -------
-    The net, and the report of the weight file (empty without one).
+    The net, and what its weight file gave; None without one.
 
     Raises
     ------
@@ -101,7 +103,7 @@ def make_net(settings: NetSettings, n_outputs: int, run: RunSettings) -> tuple[N
     torch.manual_seed(run.seed)
     net = build_net(settings.name, n_outputs, width=settings.width, **settings.options)
     if not settings.weights:
-        return net, ""
+        return net, None
     report = load_weights(net, weight_file(settings))
     if run.protocol == "frozen" and not report.complete:
         missing = [
@@ -113,7 +115,7 @@ def make_net(settings: NetSettings, n_outputs: int, run: RunSettings) -> tuple[N
             f"{report.path}: has not all of {settings.name} ({len(missing)} tensors are missing "
             f"or of another shape, as {missing[0]}): under frozen they would stay random"
         )
-    return net, report.text()
+    return net, report
 
 
 def embedding_spec(
@@ -150,7 +152,7 @@ def frozen_net(
     settings: NetSettings,
     n_outputs: int,
     run: RunSettings,
-    on_report: Callable[[str], None] | None = None,
+    on_report: Callable[[WeightReport], None] | None = None,
 ) -> TrainedNet:
     """The net that embeds under ``frozen``; the parameters are those of `train_nets`.
 
@@ -190,7 +192,7 @@ def train_nets(
     batches: Callable[[Net], RawBatches],
     jobs: Path,
     on_epoch: Callable[[str, int, int, float], None] | None = None,
-    on_report: Callable[[str], None] | None = None,
+    on_report: Callable[[WeightReport], None] | None = None,
 ) -> Iterator[TrainedNet]:
     """Train one net as the protocol asks, or find it trained; one net for each fold, in turn.
 

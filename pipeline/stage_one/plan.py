@@ -33,6 +33,7 @@ from mvemo.pipeline.starting_weights import (
     fetch_missing_weights,
     random_start_note,
     refuse_missing_weights,
+    tell_weights,
 )
 
 
@@ -179,11 +180,16 @@ def _propose_pretrained(settings: Settings) -> None:
 def _check_losses_and_weights(
     plans: Sequence[NetSettings], manifest: Manifest, run: RunSettings
 ) -> None:
-    """Refuse a loss that is not for the manifest's task, and weights that do not fit."""
+    """Refuse a loss that is not for the manifest's task, and weights that do not fit.
+
+    What each weight file gave is told.
+    """
     for plan in plans:
         make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
         if plan.weights:
-            make_net(plan, len(manifest.classes), run)
+            _, report = make_net(plan, len(manifest.classes), run)
+            if report is not None:
+                tell_weights(report)
 
 
 def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:

@@ -23,7 +23,7 @@ from mvemo.extract.training.protocols import TrainedNet, outputs_spec, train_net
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.views import ViewSettings
 from mvemo.pipeline.clips.clip_media import ClipMedia
-from mvemo.pipeline.console.messages import tell, tell_note, tell_outline
+from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import Progress, duration_text, epoch_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
@@ -167,7 +167,7 @@ class FeatureWriter:
     ) -> Iterable[TrainedNet]:
         """The nets that embed: one that was made before, or as the protocol trains them."""
         if self._frozen_nets is not None:
-            return [self._frozen_nets.get(plan, tell_outline)]
+            return [self._frozen_nets.get(plan)]
         return train_nets(
             plan,
             clips,
@@ -175,7 +175,6 @@ class FeatureWriter:
             batches=lambda net: self._media.batches(net, plan.view),
             jobs=self._work / "nets",
             on_epoch=epochs.note,
-            on_report=tell_outline,
         )
 
     def _write_embedding(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.extract.nets.parts.registry import add_folder_nets, folder_nets
+from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.memory import keep_freed_memory
 from mvemo.extract.training.protocols import TrainedNet, known_nets, train_nets
@@ -54,7 +55,9 @@ class NetTraining:
         }
 
     def nets(
-        self, on_epoch: Callable[[str], None], on_report: Callable[[str], None] | None = None
+        self,
+        on_epoch: Callable[[str], None],
+        on_report: Callable[[WeightReport], None] | None = None,
     ) -> Iterator[TrainedNet]:
         """The nets, one after the other: those of the folder as they are, others trained.
 

@@ -16,10 +16,10 @@ from mvemo.extract.training.splits import TrainingClips
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.links import Link, apply_link
 from mvemo.manifests.splits.names import TRAIN
-from mvemo.pipeline.console.messages import tell_outline
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.starting_weights import tell_weights
 from mvemo.pipeline.studies.ahead import NetTraining
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.media import StudyMedia
@@ -106,7 +106,7 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
     n_parameters = 0
     total = len(np.unique(job.folds)) if job.splits is None and not job.only_first else 1
     with Progress(job.title or plan.name, total, "net") as bar:
-        for trained in training.nets(bar.note, tell_outline):
+        for trained in training.nets(bar.note, tell_weights):
             unseen = job.folds == trained.spec.fold if job.splits is None else job.splits != TRAIN
             test = np.flatnonzero(usable & unseen)
             batches = media.batches(trained.net, plan.view)

@@ -19,8 +19,8 @@ from mvemo.fuse.heads.fits import Fit
 from mvemo.fuse.heads.fitting import fit_heads
 from mvemo.fuse.models import models_of
 from mvemo.manifests import Manifest
-from mvemo.pipeline.console.messages import tell_outline
 from mvemo.pipeline.console.progress import Progress
+from mvemo.pipeline.starting_weights import tell_weights
 from mvemo.pipeline.studies.ahead import NetTraining
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.crossfit import FoldPredictions
@@ -95,7 +95,7 @@ def predict_by_heads(
         for training in trainings_of(study, media, job, run, folds):
             plan = training.plan
             tables[plan.name] = {}
-            for trained in training.nets(bar.note, tell_outline):
+            for trained in training.nets(bar.note, tell_weights):
                 tables[plan.name][trained.spec.fold] = _embed(study, media, plan, trained)
                 bar.step()
     labels = Labels.of(job.manifest)

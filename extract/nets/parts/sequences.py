@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 import torch
-from scipy.optimize import brentq
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -87,7 +87,7 @@ def band_edges(bins: int, bands: int) -> I64:
         return np.array([0, bins])
     # Edge s, from 0 to 1, is a ((1 + bins / a)^s - 1): small a bends more. The first band of
     # width 1 has the largest bend that leaves no band empty. The width grows with a.
-    log_a = brentq(
+    log_a = scipy.optimize.brentq(
         lambda x: np.exp(x) * np.expm1(np.log1p(bins / np.exp(x)) / bands) - 1.0,
         np.log(1e-6),
         np.log(1e6 * bins),

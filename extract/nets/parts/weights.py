@@ -57,17 +57,19 @@ class WeightReport:
     ----------
     path, sha256
         Of the file.
-    known_as
-        What it is, by `known_as`; empty where that is not known.
     """
 
     path: Path
     sha256: str
-    known_as: str
     loaded: tuple[str, ...]
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     mismatched: tuple[str, ...] = ()
+
+    @property
+    def known_as(self) -> str:
+        """What the file is, by `known_as`; empty where that is not known."""
+        return known_as(self.sha256)
 
     @property
     def complete(self) -> bool:
@@ -136,7 +138,6 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
     return WeightReport(
         path=path,
         sha256=sha256,
-        known_as=known_as(sha256),
         loaded=match.loaded,
         missing=match.missing,
         unexpected=match.unexpected,
@@ -256,7 +257,10 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
 
 
 def known_as(sha256: str) -> str:
-    """What a published file is, and its net's name; empty where no net knows it."""
+    """What a published file is, and its net's name; empty where no net knows it.
+
+    All nets are imported for it, which takes half a second.
+    """
     for name, kind in NETS.items():
         if sha256 in kind.known_files:
             return f"{kind.known_files[sha256]}: {name}"
