@@ -26,8 +26,13 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def describe_device(device: torch.device, precision: str) -> str:
+def describe_device(device: torch.device, precision: str, threads: int = 0) -> str:
     """A device and what it computes in, for a line of text.
+
+    Parameters
+    ----------
+    threads
+        Of a process that computes on the processor; 0 for those of this one.
 
     Examples
     --------
@@ -36,7 +41,7 @@ def describe_device(device: torch.device, precision: str) -> str:
     """
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {precision}"
-    threads = torch.get_num_threads()
+    threads = threads or torch.get_num_threads()
     return f"the processor ({threads} thread{'s' * (threads != 1)}), {precision}"
 
 

@@ -119,7 +119,7 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
             extracted = _spread_clips(plan, writer, spread, work, execution)
         if spread is None or not frozen:
             # Clips that workers read are found.
-            extracted = _extract(plan, writer, spread, work)
+            extracted = _extract(plan, writer, spread, work, execution)
         failures = writer.failures
     if extracted.diverged:
         raise divergence(extracted.diverged, extracted.features, extracted.nets, out)
@@ -209,7 +209,11 @@ class _Extracted:
 
 
 def _extract(
-    plan: ExtractPlan, writer: CacheWriter, spread: SpreadRun | None, work: Path
+    plan: ExtractPlan,
+    writer: CacheWriter,
+    spread: SpreadRun | None,
+    work: Path,
+    execution: Execution,
 ) -> _Extracted:
     """Read all clips here; train and embed here, too, or where `spread` has it done."""
     settings = plan.settings
@@ -222,7 +226,7 @@ def _extract(
     nets = features.runnable(plan.nets)
     if not nets:
         raise features.nothing_to_read(plan.nets)
-    tell_device(settings.extract.run)
+    tell_device(settings.extract.run, execution)
     notes = _notes_on_length(nets, media, settings)
     features.write_descriptors()
     current_ranks().wait()
@@ -241,7 +245,7 @@ def _spread_clips(
     plan: ExtractPlan, writer: CacheWriter, spread: SpreadRun, work: Path, execution: Execution
 ) -> _Extracted:
     """Have everything done elsewhere, in batches of clips."""
-    tell_device(plan.settings.extract.run)
+    tell_device(plan.settings.extract.run, execution)
     # Of a worker nothing is known but that others may be beside it.
     settings = of_jobs(plan.settings, cores() if execution.scheduler else execution.jobs)
     shared = TaskSettings.of(settings, plan.nets, work, writer.path)

@@ -12,7 +12,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.workers.pool import stop_workers
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.messages import tell
-from mvemo.pipeline.stage_one.execution import Shard, Training, trainings_of
+from mvemo.pipeline.stage_one.execution import Execution, Shard, Training, trainings_of
 from mvemo.pipeline.stage_one.plan import ExtractPlan
 from mvemo.pipeline.stage_one.shards import ShardFolder, run_facts
 from mvemo.pipeline.stage_one.steps import FeatureWriter, tell_device, write_nets
@@ -63,7 +63,7 @@ def run_shard(
         nets = list(plan.nets) if settings.extract.run.protocol == "frozen" and rows else []
         if trainings:
             features, nets = _trainer(plan, trainings, writer, work)
-        tell_device(settings.extract.run)
+        tell_device(settings.extract.run, Execution(shard=shard))
         diverged = write_nets(features, nets, writer)
         failures = writer.failures
     if diverged:

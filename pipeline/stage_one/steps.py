@@ -27,7 +27,8 @@ from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import Progress, duration_text, epoch_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one.execution import Training, trainings_of
+from mvemo.pipeline.stage_one.ahead import thread_variables
+from mvemo.pipeline.stage_one.execution import Execution, Training, trainings_of
 
 
 class FeatureWriter:
@@ -271,9 +272,17 @@ def write_nets(
     return errors
 
 
-def tell_device(run: RunSettings) -> None:
+def tell_device(run: RunSettings, execution: Execution) -> None:
     """Say what nets run on."""
-    tell(f"nets run on {describe_device(pick_device(run.device), run.precision)}")
+    jobs = execution.jobs
+    if execution.scheduler:
+        tell(f"nets run on the workers of {execution.scheduler}")
+    elif jobs > 1:
+        threads = int(thread_variables(jobs)["OMP_NUM_THREADS"])
+        device = describe_device(pick_device(run.device), run.precision, threads)
+        tell(f"nets run in {jobs} processes, each on {device}")
+    else:
+        tell(f"nets run on {describe_device(pick_device(run.device), run.precision)}")
 
 
 class EpochNotes:
