@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy
+import scipy  # As in `spectral`.
 
 from mvemo.extract.arrays import F32, F64, I64
 from mvemo.extract.descriptors.settings import DescriptorSettings

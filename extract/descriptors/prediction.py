@@ -8,7 +8,7 @@ are near singular, and float32 would leave nothing of the small residual.
 from __future__ import annotations
 
 import numpy as np
-import scipy
+import scipy  # As in `spectral`.
 
 from mvemo.extract.arrays import F32, F64
 from mvemo.extract.descriptors.frames import Frames

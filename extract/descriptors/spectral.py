@@ -6,7 +6,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
-import scipy
+import scipy  # Which imports scipy.fft when it is first used: describing, not loading nets.
 
 from mvemo.extract.arrays import F32
 from mvemo.extract.descriptors.settings import DescriptorSettings, frequencies_of, window_of

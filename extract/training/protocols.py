@@ -164,7 +164,7 @@ def frozen_net(
         See `make_net`.
     """
     net, report = make_net(settings, n_outputs, run)
-    if report and on_report is not None:
+    if report is not None and on_report is not None:
         on_report(report)
     require_weights(settings, run)
     spec = embedding_spec(settings, net, run)
@@ -228,7 +228,7 @@ def train_nets(
         yield frozen_net(settings, n_outputs, run, on_report)
         return
     start, report = make_net(settings, n_outputs, run)
-    if report and on_report is not None:
+    if report is not None and on_report is not None:
         on_report(report)
     set_determinism(run.deterministic)
     ranks = current_ranks()

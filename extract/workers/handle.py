@@ -10,12 +10,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 from mvemo.extract.errors import ExtractError, WorkerDied
+from mvemo.extract.workers.interrupts import ignore_interrupts
 from mvemo.extract.workers.process import Call, Part, receive, send
 
 # Decoders and numeric libraries are threaded by what a call asks for.
@@ -26,9 +27,9 @@ _ENVIRONMENT = {
     # Each of glibc's arenas reserves 64 MiB of addresses, which the limit counts.
     "MALLOC_ARENA_MAX": "4",
 }
-# Where glibc reads how its malloc works, and what has it ask for pages of 2 MiB: of 4 KiB, a
-# process that has just begun needs a hundred thousand, and each costs microseconds.
-_TUNABLES, _LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
+# glibc reads settings of its malloc here, of which this one asks for pages of 2 MiB. Of 4 KiB, a
+# new process needs some 250,000, each of which costs microseconds.
+_TUNABLES, _HUGETLB = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 _START = """
 import sys
 if not sys.path[0]:
@@ -89,7 +90,7 @@ class Worker:
         parent = os.getpid() if in_main else 0
         paths = os.pathsep.join(path for path in sys.path if path)
         try:
-            with interrupts_ignored():
+            with ignore_interrupts():
                 self._process = subprocess.Popen(
                     [sys.executable, "-c", _START, str(parent), preload],
                     stdin=subprocess.PIPE,
@@ -212,8 +213,8 @@ def worker_variables(environment: Mapping[str, str]) -> dict[str, str]:
     '1'
     """
     tunables = environment.get(_TUNABLES, "")
-    if _LARGE_PAGES not in tunables:
-        tunables = ":".join(filter(None, (tunables, f"{_LARGE_PAGES}=1")))
+    if _HUGETLB not in tunables:
+        tunables = ":".join(filter(None, (tunables, f"{_HUGETLB}=1")))
     return {**environment, **_ENVIRONMENT, _TUNABLES: tunables}
 
 
@@ -226,17 +227,3 @@ def processor_seconds(pid: int) -> float:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return 0.0
-
-
-@contextmanager
-def interrupts_ignored() -> Iterator[None]:
-    """Processes that are started within inherit it: Ctrl-C reaches them, too."""
-    if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may set handlers, and only it is interrupted.
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

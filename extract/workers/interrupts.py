@@ -22,7 +22,8 @@ class Interrupts:
     Attributes
     ----------
     noted
-        Whether Ctrl-C came: Python swallows exceptions in some places.
+        Whether Ctrl-C came; to be looked at after each answer, as Python swallows a
+        KeyboardInterrupt in some places.
     """
 
     def __init__(self) -> None:
@@ -31,8 +32,8 @@ class Interrupts:
         self._put_off: list[Callable[[], object]] = []
 
     @contextmanager
-    def handled(self) -> Iterator[Interrupts]:
-        """Stand before the handlers that Python has for them until the end.
+    def handle(self) -> Iterator[Interrupts]:
+        """Put handlers of both signals before those that there are, and take them off at the end.
 
         Only the main thread has any; elsewhere nothing is done.
         """
@@ -69,3 +70,17 @@ class Interrupts:
                 previous(number, frame)
 
         return handle
+
+
+@contextmanager
+def ignore_interrupts() -> Iterator[None]:
+    """Processes that are started within inherit it: Ctrl-C reaches them, too."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may set handlers, and only it is interrupted.
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

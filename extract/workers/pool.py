@@ -105,7 +105,7 @@ def run_calls(
     count = len(environments) or workers or cores()
     run = _Run(calls, min(count, len(calls)), environments)
     try:
-        with Interrupts().handled() as interrupts:
+        with Interrupts().handle() as interrupts:
             for outcome in run.outcomes(interrupts):
                 # A KeyboardInterrupt that was raised where Python swallows exceptions.
                 if interrupts.noted:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.cache import ClipTable, open_cache, unfinished_run
+from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import pick_device, resolve_precision
@@ -33,7 +34,6 @@ from mvemo.pipeline.starting_weights import (
     fetch_missing_weights,
     random_start_note,
     refuse_missing_weights,
-    tell_weights,
 )
 
 
@@ -55,6 +55,8 @@ class ExtractPlan:
         Provenance for the cache.
     notes
         On nets that were left out.
+    weights
+        What the nets' weight files gave.
     """
 
     manifest: Manifest
@@ -63,6 +65,7 @@ class ExtractPlan:
     evaluation: Evaluation
     facts: dict[str, Any]
     notes: tuple[str, ...]
+    weights: tuple[WeightReport, ...]
 
 
 def plan_extract(
@@ -89,7 +92,7 @@ def plan_extract(
     manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
     folds, settings = read_fold_file(fold_file, manifest, settings)
     plans, notes = fetch_missing_weights(plans, settings, fetch=execution.fetch)
-    _check_losses_and_weights(plans, manifest, run)
+    reports = _check_losses_and_weights(plans, manifest, run)
     if not (execution.force or execution.shard):
         _refuse_other_clips(out, manifest)
     if manifest_path is not None:
@@ -118,7 +121,7 @@ def plan_extract(
         manifest=manifest_facts(manifest, manifest_path or work / "demo" / "manifest.csv"),
         notes=start,
     )
-    return ExtractPlan(manifest, settings, tuple(plans), evaluation, facts, tuple(notes))
+    return ExtractPlan(manifest, settings, tuple(plans), evaluation, facts, tuple(notes), reports)
 
 
 def with_resolved_precision(settings: Settings) -> Settings:
@@ -179,17 +182,20 @@ def _propose_pretrained(settings: Settings) -> None:
 
 def _check_losses_and_weights(
     plans: Sequence[NetSettings], manifest: Manifest, run: RunSettings
-) -> None:
+) -> tuple[WeightReport, ...]:
     """Refuse a loss that is not for the manifest's task, and weights that do not fit.
 
-    What each weight file gave is told.
+    Returns
+    -------
+    What each weight file gave.
     """
+    reports = []
     for plan in plans:
         make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
         if plan.weights:
             _, report = make_net(plan, len(manifest.classes), run)
-            if report is not None:
-                tell_weights(report)
+            reports += [report] if report is not None else []
+    return tuple(reports)
 
 
 def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:

@@ -32,6 +32,7 @@ from mvemo.pipeline.stage_one.spread import SpreadRun, local_backend, of_jobs, r
 from mvemo.pipeline.stage_one.steps import FeatureWriter, tell_device, write_nets
 from mvemo.pipeline.stage_one.summary import ExtractSummary, divergence
 from mvemo.pipeline.stage_one.tasks import Backend, TaskSettings
+from mvemo.pipeline.starting_weights import tell_weights
 
 
 def run_extract(
@@ -99,6 +100,8 @@ def run_extract(
 
 def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> ExtractSummary:
     """`run_extract` of what is planned."""
+    for report in plan.weights:
+        tell_weights(report)
     warning = long_run_note(plan, work, out)
     if warning:
         tell_note(warning, lasting=False)
@@ -108,7 +111,7 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
     if plan.evaluation.folds is not None:
         write_folds(plan.evaluation.folds, work / "folds.csv")
     if execution.shard is not None:
-        return run_shard(plan, execution.shard, work, out, force=execution.force)
+        return run_shard(plan, execution.shard, work, out, execution)
     with (
         _backend(plan, execution, [work, out.parent, plan.manifest.root]) as backend,
         CacheWriter(out, plan.evaluation.table, provenance=plan.facts) as writer,
@@ -245,7 +248,8 @@ def _spread_clips(
     plan: ExtractPlan, writer: CacheWriter, spread: SpreadRun, work: Path, execution: Execution
 ) -> _Extracted:
     """Have everything done elsewhere, in batches of clips."""
-    tell_device(plan.settings.extract.run, execution)
+    if plan.settings.extract.run.protocol == "frozen":
+        tell_device(plan.settings.extract.run, execution)
     # Of a worker nothing is known but that others may be beside it.
     settings = of_jobs(plan.settings, cores() if execution.scheduler else execution.jobs)
     shared = TaskSettings.of(settings, plan.nets, work, writer.path)

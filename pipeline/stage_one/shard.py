@@ -20,11 +20,11 @@ from mvemo.pipeline.stage_one.summary import ExtractSummary, divergence
 
 
 def run_shard(
-    plan: ExtractPlan, shard: Shard, work: Path, out: Path, *, force: bool
+    plan: ExtractPlan, shard: Shard, work: Path, out: Path, execution: Execution
 ) -> ExtractSummary:
     """Do one shard of a run that is planned; parameters are those of `run_extract`.
 
-    One that was done by the same settings is not done again, unless `force` asks for it.
+    One that was done by the same settings is not done again, unless `execution` forces it.
 
     Raises
     ------
@@ -36,9 +36,9 @@ def run_shard(
     whole = plan.evaluation.table
     trainings = shard.trainings(trainings_of(plan.nets, settings.extract.run, whole.folds))
     folder, facts = ShardFolder(out), run_facts(settings, whole, shard.count)
-    folder.claim(facts, whole, plan.facts, force=force)
+    folder.claim(facts, whole, plan.facts, force=execution.force)
     path = folder.cache(shard)
-    if folder.is_done(shard, facts) and not force:
+    if folder.is_done(shard, facts) and not execution.force:
         tell(f"shard {shard} is done: {path}")
         with open_cache(path) as done:
             failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
@@ -63,7 +63,7 @@ def run_shard(
         nets = list(plan.nets) if settings.extract.run.protocol == "frozen" and rows else []
         if trainings:
             features, nets = _trainer(plan, trainings, writer, work)
-        tell_device(settings.extract.run, Execution(shard=shard))
+        tell_device(settings.extract.run, execution)
         diverged = write_nets(features, nets, writer)
         failures = writer.failures
     if diverged:

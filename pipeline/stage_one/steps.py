@@ -280,7 +280,7 @@ def tell_device(run: RunSettings, execution: Execution) -> None:
     elif jobs > 1:
         threads = int(thread_variables(jobs)["OMP_NUM_THREADS"])
         device = describe_device(pick_device(run.device), run.precision, threads)
-        tell(f"nets run in {jobs} processes, each on {device}")
+        tell(f"nets run in up to {jobs} processes, each on {device}")
     else:
         tell(f"nets run on {describe_device(pick_device(run.device), run.precision)}")
 

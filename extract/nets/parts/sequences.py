@@ -87,6 +87,7 @@ def band_edges(bins: int, bands: int) -> I64:
         return np.array([0, bins])
     # Edge s, from 0 to 1, is a ((1 + bins / a)^s - 1): small a bends more. The first band of
     # width 1 has the largest bend that leaves no band empty. The width grows with a.
+    # scipy imports a submodule when it is first used, and most runs need none of this one.
     log_a = scipy.optimize.brentq(
         lambda x: np.exp(x) * np.expm1(np.log1p(bins / np.exp(x)) / bands) - 1.0,
         np.log(1e-6),

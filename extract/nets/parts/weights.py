@@ -68,8 +68,8 @@ class WeightReport:
 
     @property
     def known_as(self) -> str:
-        """What the file is, by `known_as`; empty where that is not known."""
-        return known_as(self.sha256)
+        """The published file that it is, and its net; empty where no net knows it."""
+        return published_as(self.sha256)
 
     @property
     def complete(self) -> bool:
@@ -256,10 +256,10 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
     return tensors, sha256
 
 
-def known_as(sha256: str) -> str:
+def published_as(sha256: str) -> str:
     """What a published file is, and its net's name; empty where no net knows it.
 
-    All nets are imported for it, which takes half a second.
+    Nets are imported for it until one knows the file.
     """
     for name, kind in NETS.items():
         if sha256 in kind.known_files:
@@ -274,7 +274,7 @@ def describe_file(path: str | Path) -> str:
     lines = [
         f"{path}: {file_layout(path)}, {len(tensors)} tensors, {n_numbers:,} numbers",
         f"sha256 {sha256}",
-        f"known as {known_as(sha256) or UNKNOWN}",
+        f"known as {published_as(sha256) or UNKNOWN}",
     ]
     width = max(len(name) for name in tensors)
     for name, value in tensors.items():

@@ -107,11 +107,17 @@ def test_width_leaves_a_channel():
     assert [scaled(32, w) for w in (1, 0.5, 0.001, 2)] == [32, 16, 1, 64]
 
 
-def test_naming_a_net_imports_no_other():
+@pytest.mark.parametrize(
+    ("net", "others"),
+    [
+        ("music1d", ("torchvision", "h5py", "librosa", "mvemo.extract.nets.i3d")),
+        ("cnn", ("torchvision", "librosa", "scipy.optimize", "scipy.fft")),
+    ],
+)
+def test_naming_a_net_imports_nothing_else(net, others):
     code = (
-        "import sys; from mvemo.extract.nets import build_net; build_net('music1d', 2, width=0.1);"
-        "print([m for m in ('torchvision', 'h5py', 'librosa', 'mvemo.extract.nets.i3d')"
-        " if m in sys.modules])"
+        f"import sys; from mvemo.extract.nets import build_net; build_net({net!r}, 2, width=0.1);"
+        f"print([m for m in {others} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 
 from mvemo.extract.errors import BadWeights, MissingFile
 from mvemo.extract.nets import AudioInput, Net, weights_digest
-from mvemo.extract.nets.parts.weights import file_layout, known_as, load_weights, read_weight_file
+from mvemo.extract.nets.parts.weights import (
+    file_layout,
+    load_weights,
+    published_as,
+    read_weight_file,
+)
 
 
 class Toy(Net):
@@ -256,5 +261,5 @@ def test_published_files_are_known(shared_data):
         ("i3d", "i3d_kinetics400/i3d_rgb_kinetics400.npz"),
     ):
         sha256 = hashlib.sha256((shared_data / file).read_bytes()).hexdigest()
-        assert known_as(sha256).endswith(f": {net}")
-    assert known_as("0" * 64) == ""
+        assert published_as(sha256).endswith(f": {net}")
+    assert published_as("0" * 64) == ""

@@ -39,7 +39,7 @@ def handlers() -> Iterator[None]:
 def test_what_is_put_off_comes_with_the_release(
     number: signal.Signals, error: type[BaseException], noted: bool
 ) -> None:
-    with Interrupts().handled() as interrupts:
+    with Interrupts().handle() as interrupts:
         interrupts.defer()
         signal.raise_signal(number)
         assert interrupts.noted == noted
@@ -51,7 +51,7 @@ def test_what_is_put_off_comes_with_the_release(
 
 def test_what_is_still_put_off_in_the_end_is_not_lost() -> None:
     def interrupted() -> None:
-        with Interrupts().handled() as interrupts:
+        with Interrupts().handle() as interrupts:
             interrupts.defer()
             signal.raise_signal(signal.SIGTERM)
 
@@ -61,20 +61,20 @@ def test_what_is_still_put_off_in_the_end_is_not_lost() -> None:
 
 def test_handlers_are_those_of_before_in_the_end() -> None:
     before = [signal.getsignal(number) for number in SIGNALS]
-    with Interrupts().handled():
+    with Interrupts().handle():
         assert all(signal.getsignal(n) is not b for n, b in zip(SIGNALS, before, strict=True))
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_a_handler_set_meanwhile_stays() -> None:
-    with Interrupts().handled():
+    with Interrupts().handle():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with Interrupts().handled() as interrupts:
+    with Interrupts().handle() as interrupts:
         signal.raise_signal(signal.SIGINT)
         assert not interrupts.noted
 
@@ -84,7 +84,7 @@ def test_other_threads_change_no_handler() -> None:
     meanwhile = []
 
     def enter() -> None:
-        with Interrupts().handled():
+        with Interrupts().handle():
             meanwhile.extend(signal.getsignal(number) for number in SIGNALS)
 
     thread = threading.Thread(target=enter)

@@ -14,7 +14,10 @@ from mvemo.pipeline.stage_one.steps import tell_device
     [
         (Execution(), "nets run on the processor ("),
         # More than there are cores: a thread each.
-        (Execution(jobs=4096), "in 4096 processes, each on the processor (1 thread), float32"),
+        (
+            Execution(jobs=4096),
+            "in up to 4096 processes, each on the processor (1 thread),",
+        ),
         (Execution(scheduler="tcp://head:8786"), "nets run on the workers of tcp://head:8786"),
     ],
 )
