@@ -116,7 +116,7 @@ def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyRe
             INTERVAL_NOTE,
             "full less this: what the full recipe adds to the row, with its 95 % interval over "
             "groups. A part whose interval has 0 in it is worth nothing that these clips could "
-            "show.",
+            "show; of twenty parts worth nothing, one has an interval without it by chance.",
             *_finding(study, labels, compared),
             *media.left_out(media.usable(plan)),
             *notes,
