@@ -11,15 +11,13 @@ from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import PretrainedPackage, find_weights, get_weights
 from mvemo.extract.settings import FETCHED, NetSettings
 from mvemo.extract.training.protocols import require_weights
-from mvemo.pipeline.console.messages import tell, tell_note, tell_outline, verbosity
+from mvemo.pipeline.console.messages import tell, tell_note, tell_outline
 from mvemo.pipeline.settings import Settings
 
 
 def tell_weights(report: WeightReport) -> None:
-    """Say what a net's weight file gave and did not give, unless ``--quiet``."""
-    # Its text takes half a second of imports where nobody published the file.
-    if verbosity() != "quiet":
-        tell_outline(report.text())
+    """Say what a net's weight file gave and did not give."""
+    tell_outline(report.text())
 
 
 def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> None:

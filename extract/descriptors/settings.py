@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import scipy
 
 from mvemo.extract.arrays import F64
 from mvemo.extract.errors import BadSetting
@@ -197,9 +198,7 @@ def window_of(settings: DescriptorSettings) -> F64:
 def _window(name: str, n_fft: int) -> F64:
     """float64 (n_fft,), as of ``scipy.signal.get_window``, whose import takes half a second."""
     if name not in _COSINES:
-        from scipy.signal import get_window
-
-        return np.asarray(get_window(name, n_fft), dtype=np.float64)
+        return np.asarray(scipy.signal.get_window(name, n_fft), dtype=np.float64)
     angles = np.linspace(-np.pi, np.pi, n_fft + 1)
     window = np.zeros(n_fft + 1)
     for k, weight in enumerate(_COSINES[name]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
@@ -37,18 +37,12 @@ class Interrupts:
 
         Only the main thread has any; elsewhere nothing is done.
         """
-        before: dict[signal.Signals, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         ours = {n: self._handler(handler) for n, handler in before.items() if callable(handler)}
-        for number, handler in ours.items():
-            signal.signal(number, handler)
         try:
-            yield self
+            with _set_handlers(ours):
+                yield self
         finally:
-            for number, handler in ours.items():
-                if signal.getsignal(number) is handler:
-                    signal.signal(number, before[number])
             self.release()
 
     def defer(self) -> None:
@@ -75,12 +69,21 @@ class Interrupts:
 @contextmanager
 def ignore_interrupts() -> Iterator[None]:
     """Processes that are started within inherit it: Ctrl-C reaches them, too."""
+    with _set_handlers({signal.SIGINT: signal.SIG_IGN}):
+        yield
+
+
+@contextmanager
+def _set_handlers(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    """Have signals handled so within; a handler that somebody else sets meanwhile stays."""
     if threading.current_thread() is not threading.main_thread():
         # Only the main thread may set handlers, and only it is interrupted.
         yield
         return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, before[number])

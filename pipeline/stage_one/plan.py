@@ -189,13 +189,12 @@ def _check_losses_and_weights(
     -------
     What each weight file gave.
     """
-    reports = []
+    reports: list[WeightReport | None] = []
     for plan in plans:
         make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
         if plan.weights:
-            _, report = make_net(plan, len(manifest.classes), run)
-            reports += [report] if report is not None else []
-    return tuple(reports)
+            reports.append(make_net(plan, len(manifest.classes), run)[1])
+    return tuple(filter(None, reports))
 
 
 def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:

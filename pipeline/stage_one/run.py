@@ -111,7 +111,7 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
     if plan.evaluation.folds is not None:
         write_folds(plan.evaluation.folds, work / "folds.csv")
     if execution.shard is not None:
-        return run_shard(plan, execution.shard, work, out, execution)
+        return run_shard(plan, execution.shard, work, out, force=execution.force)
     with (
         _backend(plan, execution, [work, out.parent, plan.manifest.root]) as backend,
         CacheWriter(out, plan.evaluation.table, provenance=plan.facts) as writer,

@@ -12,7 +12,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.extract.workers.pool import stop_workers
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.messages import tell
-from mvemo.pipeline.stage_one.execution import Execution, Shard, Training, trainings_of
+from mvemo.pipeline.stage_one.execution import Shard, Training, trainings_of
 from mvemo.pipeline.stage_one.plan import ExtractPlan
 from mvemo.pipeline.stage_one.shards import ShardFolder, run_facts
 from mvemo.pipeline.stage_one.steps import FeatureWriter, tell_device, write_nets
@@ -20,11 +20,11 @@ from mvemo.pipeline.stage_one.summary import ExtractSummary, divergence
 
 
 def run_shard(
-    plan: ExtractPlan, shard: Shard, work: Path, out: Path, execution: Execution
+    plan: ExtractPlan, shard: Shard, work: Path, out: Path, *, force: bool
 ) -> ExtractSummary:
     """Do one shard of a run that is planned; parameters are those of `run_extract`.
 
-    One that was done by the same settings is not done again, unless `execution` forces it.
+    One that was done by the same settings is not done again, unless `force` asks for it.
 
     Raises
     ------
@@ -36,9 +36,9 @@ def run_shard(
     whole = plan.evaluation.table
     trainings = shard.trainings(trainings_of(plan.nets, settings.extract.run, whole.folds))
     folder, facts = ShardFolder(out), run_facts(settings, whole, shard.count)
-    folder.claim(facts, whole, plan.facts, force=execution.force)
+    folder.claim(facts, whole, plan.facts, force=force)
     path = folder.cache(shard)
-    if folder.is_done(shard, facts) and not execution.force:
+    if folder.is_done(shard, facts) and not force:
         tell(f"shard {shard} is done: {path}")
         with open_cache(path) as done:
             failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
@@ -63,7 +63,7 @@ def run_shard(
         nets = list(plan.nets) if settings.extract.run.protocol == "frozen" and rows else []
         if trainings:
             features, nets = _trainer(plan, trainings, writer, work)
-        tell_device(settings.extract.run, execution)
+        tell_device(settings.extract.run)
         diverged = write_nets(features, nets, writer)
         failures = writer.failures
     if diverged:

@@ -272,17 +272,17 @@ def write_nets(
     return errors
 
 
-def tell_device(run: RunSettings, execution: Execution) -> None:
-    """Say what nets run on."""
+def tell_device(run: RunSettings, execution: Execution | None = None) -> None:
+    """Say what nets run on: by default in this process."""
+    execution = execution or Execution()
     jobs = execution.jobs
     if execution.scheduler:
         tell(f"nets run on the workers of {execution.scheduler}")
-    elif jobs > 1:
-        threads = int(thread_variables(jobs)["OMP_NUM_THREADS"])
-        device = describe_device(pick_device(run.device), run.precision, threads)
-        tell(f"nets run in up to {jobs} processes, each on {device}")
-    else:
-        tell(f"nets run on {describe_device(pick_device(run.device), run.precision)}")
+        return
+    threads = int(thread_variables(jobs)["OMP_NUM_THREADS"]) if jobs > 1 else 0
+    where = describe_device(pick_device(run.device), run.precision, threads)
+    processes = f"in up to {jobs} processes, each " if jobs > 1 else ""
+    tell(f"nets run {processes}on {where}")
 
 
 class EpochNotes:
