@@ -45,8 +45,11 @@ fuse: $(VENV)/.base
 
 # A file's tests run in one worker, which makes its media and nets once.
 # Modules are kept compiled even where the environment forbids it: a hundred processes import them.
+# A worker that crashes ends the run, and its test is named: xdist 3.8 would start another and,
+# with files dealt out whole, wait for ever.
 test: $(VENV)/.dev
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --dist loadfile \
+	  --no-loadscope-reorder --max-worker-restart 0
 
 # An hour and a half of attacks; SOAK='--only media' for a part of them.
 SOAK ?=

@@ -16,6 +16,7 @@ import functools
 import gc
 import importlib
 import os
+import pkgutil
 import sys
 import tempfile
 
@@ -56,15 +57,19 @@ os.fsync = _checked_only
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled_librosa(request: pytest.FixtureRequest) -> None:
-    """Let one worker after the other compile what librosa compiles when it is imported.
+    """Let one worker after the other compile what librosa compiles when a module is imported.
 
     Two that write the compiler's cache at once in a new environment end in a segmentation
-    fault now and then (numba 0.68).
+    fault now and then (numba/numba#10128). librosa and its packages import their modules only
+    when something of them is used, so these are imported by name.
     """
-    if hasattr(request.module, "librosa"):
-        with FileLock(Path(tempfile.gettempdir()) / "mvemo-tests-compile-librosa.lock"):
-            importlib.import_module("librosa.core")
-            importlib.import_module("librosa.feature")
+    librosa = getattr(request.module, "librosa", None)
+    if librosa is None:
+        return
+    with FileLock(Path(tempfile.gettempdir()) / "mvemo-tests-compile-librosa.lock"):
+        for package in (librosa.core, librosa.util, librosa.feature):
+            for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+                importlib.import_module(module.name)
 
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -144,25 +149,20 @@ def _renderers(drawing: ModuleType) -> tuple[Callable[[Figure], str], Callable[[
 
 # Those of most processor time, most first: with one of them at the end, a worker waits.
 LONG_FILES = (
-    "test_jobs.py",
-    "test_cluster.py",
-    "test_torchrun.py",
-    "test_shards.py",
     "test_study_commands.py",
-    "test_stage_one.py",
-    "test_out_of_fold.py",
-    "test_late.py",
-    "test_stage_two.py",
+    "test_run.py",
     "test_pretrained.py",
-    "test_torchvision_video.py",
-    "test_shards.py",
-    "test_torchrun.py",
-    "test_cluster.py",
-    "test_leak.py",
-    "test_protocol_studies.py",
+    "test_out_of_fold.py",
+    "test_stage_two.py",
     "test_make.py",
-    "test_predict.py",
-    "test_merge.py",
+    "test_pool.py",
+    "test_leak.py",
+    "test_torchrun.py",
+    "test_late.py",
+    "test_local_jobs.py",
+    "test_gpu_path.py",
+    "test_cluster.py",
+    "test_torchvision_video.py",
 )
 
 
