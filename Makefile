@@ -90,8 +90,6 @@ $(VENV)/.extract: setup.cfg pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/python
 	$(PIP) -e '.[extract,dev]'
-	@# librosa compiles at its first import: here once, not in every worker of the tests.
-	$(BIN)/python -c 'import librosa.util.utils'
 	@touch $@ $(VENV)/.extract $(VENV)/.base
 
 # mypy and pyright do not follow setuptools' import hook; these links stand in.

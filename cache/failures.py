@@ -1,4 +1,4 @@
-"""Failures of clips, summed up by their reason."""
+"""Failures of clips, and what they sum up to by their reason."""
 
 from __future__ import annotations
 
@@ -8,6 +8,29 @@ from dataclasses import dataclass
 
 # What failures of one kind differ in.
 _NUMBERS = re.compile(r"\d+(\.\d+)?")
+
+
+@dataclass(frozen=True, order=True)
+class Failure:
+    """One thing that went wrong with one clip.
+
+    Parameters
+    ----------
+    clip_id
+        The clip.
+    stage
+        What failed, ``decode:audio``.
+    reason
+        Why, in one line.
+    time, version
+        When, as ISO 8601 in UTC, and of mvemo; empty in files of mvemo 0.1.
+    """
+
+    clip_id: str
+    stage: str
+    reason: str
+    time: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True)

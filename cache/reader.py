@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache.errors import BadCache
+from mvemo.cache.failures import Failure
 from mvemo.cache.pieces import Piece, pieces_of
 from mvemo.cache.rows import (
     KnownVectors,
@@ -32,29 +32,6 @@ from mvemo.manifests.text_table import html_table, listed
 
 # Bytes of values that `Cache.blocks` gives at a time.
 BLOCK = 16 << 20
-
-
-@dataclass(frozen=True, order=True)
-class Failure:
-    """One thing that went wrong with one clip.
-
-    Parameters
-    ----------
-    clip_id
-        The clip.
-    stage
-        What failed, ``decode:audio``.
-    reason
-        Why, in one line.
-    time, version
-        When, as ISO 8601 in UTC, and of mvemo; empty in files of mvemo 0.1.
-    """
-
-    clip_id: str
-    stage: str
-    reason: str
-    time: str = ""
-    version: str = ""
 
 
 class Cache:

@@ -68,7 +68,11 @@ class NetCost:
 
 
 def measure_net(
-    settings: NetSettings, run: RunSettings, descriptors: DescriptorSettings | None = None
+    settings: NetSettings,
+    run: RunSettings,
+    descriptors: DescriptorSettings | None = None,
+    *,
+    threads: int = 0,
 ) -> NetCost:
     """Time a pass of a net with random weights over silence, on the run's device.
 
@@ -83,6 +87,8 @@ def measure_net(
         Device and precision.
     descriptors
         Of the sequences that some nets read.
+    threads
+        That the net is to have on a processor; 0 for those of this process.
     """
     device = pick_device(run.device)
     net = place(build_net(settings.name, 2, width=settings.width, **settings.options), device)
@@ -93,7 +99,8 @@ def measure_net(
     raw = empty_input(net.input, "cpu", descriptors or DescriptorSettings())
     raw = torch.cat([raw] * n_windows).to(device)
     clock = time.perf_counter if device.type == "cuda" else time.process_time
-    threads = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
+    threads = threads or threads_before
     torch.set_num_threads(1)
     times: list[float] = []
     while len(times) < N_TIMED and sum(times) < SECONDS:
@@ -103,7 +110,7 @@ def measure_net(
             with noted_storages(net) as stored:
                 passed.features(x).sum().item()
         times.append(clock() - start)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads_before)
     speed = 1.0 if device.type == "cuda" or threads == 1 else THREAD_SHARE * threads
     return NetCost(
         seconds=min(times) / n_windows / speed,

@@ -6,7 +6,7 @@ values is a method or an attribute here.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,18 +17,17 @@ from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.links import Link
 from mvemo.fuse.metrics.averages import complete, mean_finite
 from mvemo.fuse.statistics.resamples import Resamples
-from mvemo.fuse.tasks.values import Column, LabelColumns, Measures, Scores
+from mvemo.fuse.tasks.values import Measures, Scores
+from mvemo.fuse.tasks.wording import Wording
 
 
-class Task(ABC):
-    """How labels are read, fitted, predicted, scored and reported.
+class Task(Wording):
+    """How labels are read, fitted, predicted and scored; `Wording` is how they are reported.
 
     Attributes
     ----------
     name
         ``multiclass``, ``multilabel`` or ``regression``.
-    output_nouns
-        What one and many of its outputs are called.
     link
         What makes outputs of a head's scores (`mvemo.fuse.Head`).
     primary_metric
@@ -36,10 +35,6 @@ class Task(ABC):
         `ModelResult.per_fold`: it is taken in every fold and averaged over folds, because
         predictions of different folds come from different heads and need not be on one
         scale.
-    primary_title
-        The same for a reader.
-    in_percent
-        Whether it is shown as a percentage.
     baseline_name
         Of what knows no features.
     needs_inner
@@ -50,73 +45,29 @@ class Task(ABC):
         Whether a song can be decided from its segments.
     too_few
         What is missing where no head can be trained, for a message.
-    csv_prefix
-        Of the columns of outputs in ``predictions.csv``.
     pooled_interval
         Whether the interval of the primary metric is of the pooled predictions.
-    findings
-        Names of the sentences on what a model does badly (`mvemo.fuse.report.findings`).
-    figures
-        Names of the figures of a report, in order (`mvemo.fuse.report.figures`).
-    averaged_over
-        What the primary metric of a fold is a mean over, for a sentence.
     primary_interval
         Name in `ModelResult.intervals` of the interval beside the primary metric, and what
         it is of, for a sentence.
     primary_output
         The score in `ModelResult.per_output_fold` that a report shows over folds.
-    axis_from
-        Where the axis of the primary metric usually starts.
-    baseline_words, baseline_note
-        What the baseline is, within a sentence and as one.
-    baseline_scored
-        Whether the other columns of the main table mean something for the baseline.
-    hard_clips
-        How a report finds the clips that are hardest (`mvemo.fuse.report.hard_clips`).
-    error_title, error_note
-        What `clip_errors` is, as a column's title and as a sentence.
-    probability_of, probable_words, right_words
-        What a probability is of; what is given one; and what it is the share of, for
-        sentences on calibration.
     brier_max
         The largest Brier score.
-    published
-        Which printed figures may stand beside the scores (`mvemo.fuse.report.published`).
-    glossary
-        Terms of the report, and what they mean.
     """
 
     name: ClassVar[str]
-    output_nouns: ClassVar[tuple[str, str]]
     link: ClassVar[Link]
     primary_metric: ClassVar[str]
-    primary_title: ClassVar[str]
-    in_percent: ClassVar[bool] = False
     baseline_name: ClassVar[str]
     needs_inner: ClassVar[bool] = False
     fits_temperature: ClassVar[bool] = False
     decides_songs: ClassVar[bool] = False
     too_few: ClassVar[str] = "(two at least)"
-    csv_prefix: ClassVar[str] = "predicted_"
     pooled_interval: ClassVar[bool] = False
-    findings: ClassVar[tuple[str, ...]] = ()
-    figures: ClassVar[tuple[str, ...]] = ()
-    averaged_over: ClassVar[str] = ""
     primary_interval: ClassVar[tuple[str, str]]
     primary_output: ClassVar[str] = ""
-    axis_from: ClassVar[float] = 0.0
-    baseline_words: ClassVar[str]
-    baseline_note: ClassVar[str] = ""
-    baseline_scored: ClassVar[bool] = True
-    hard_clips: ClassVar[str] = "furthest_off"
-    error_title: ClassVar[str] = "error"
-    error_note: ClassVar[str] = ""
-    probability_of: ClassVar[str] = ""
-    probable_words: ClassVar[str] = ""
-    right_words: ClassVar[str] = ""
     brier_max: ClassVar[int] = 1
-    published: ClassVar[str] = ""
-    glossary: ClassVar[tuple[tuple[str, str], ...]] = ()
 
     # Labels.
 
@@ -346,50 +297,6 @@ class Task(ABC):
     ) -> F64:
         """float64 (models, resamples): the primary metric of one set of clips."""
 
-    # Reports.
-
-    def facts(self) -> dict[str, Any]:
-        """What else a reader must know of the scores, as JSON values."""
-        return {}
-
-    @abstractmethod
-    def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
-        """Columns of the main table beside the primary metric; `names` are the outputs'."""
-
-    @abstractmethod
-    def columns_note(self) -> str:
-        """What these columns are."""
-
-    @abstractmethod
-    def output_columns(self) -> tuple[Column, ...]:
-        """Columns of the table of classes, tags or targets; `Column.output` is None."""
-
-    @abstractmethod
-    def prediction(self, names: Sequence[str]) -> str:
-        """What is predicted for a clip: ``one of 2 classes (calm or tense)``."""
-
-    def remark(
-        self, names: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float]
-    ) -> str:
-        """One more sentence of the summary, from `ModelResult.scores`; may be empty."""
-        return ""
-
-    @abstractmethod
-    def label_columns(self, y_true: NDArray[Any], n_outputs: int) -> LabelColumns:
-        """Heads, and for each output cells, that tell of its labels."""
-
-    def label_facts(self, names: Sequence[str], y_true: NDArray[Any]) -> list[tuple[str, str]]:
-        """What the page's table of settings says of the labels: rows of name and text."""
-        return []
-
-    def label_texts(self, names: Sequence[str], y: NDArray[Any]) -> list[str]:
-        """Labels or decisions of clips, (clips, outputs), as a reader knows them."""
-        raise NotImplementedError
-
-    def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
-        """float64 (clips,): how far predictions are off, `error_title`; NaN where there is none."""
-        raise NotImplementedError
-
     def indicators(self, y_true: NDArray[Any], n_outputs: int) -> Bools:
         """bool (clips, outputs): which classes or tags a clip has."""
         raise NotImplementedError
@@ -403,20 +310,3 @@ class Task(ABC):
         of groups. `valid` says which of all clips have a prediction.
         """
         return {}
-
-    # predictions.csv.
-
-    @abstractmethod
-    def csv_columns(self, names: Sequence[str]) -> list[str]:
-        """Columns of ``predictions.csv`` after clip, group and fold."""
-
-    @abstractmethod
-    def csv_cells(
-        self,
-        names: Sequence[str],
-        model: str,
-        y_true: NDArray[Any],
-        outputs: F64,
-        y_pred: NDArray[Any],
-    ) -> list[list[object]]:
-        """Their cells, one row a clip."""

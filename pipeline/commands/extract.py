@@ -188,14 +188,14 @@ def _plan_text(
     manifest: Path | None, settings: Settings, execution: Execution, paths: _Paths
 ) -> str:
     """What ``--plan`` prints."""
+    from mvemo.pipeline.stage_one.estimates import forecast_run
     from mvemo.pipeline.stage_one.execution import Execution
-    from mvemo.pipeline.stage_one.forecast import forecast_run
     from mvemo.pipeline.stage_one.plan import plan_extract
 
     if execution.shard is not None:
         raise BadOption("--plan: is of the whole run; leave --shard out")
     plan = plan_extract(manifest, settings, execution=Execution(fetch=False), **paths)
-    return forecast_run(plan, paths["work"], paths["out"]).text()
+    return forecast_run(plan, paths["work"], paths["out"], execution).text()
 
 
 def _execution(options: dict[str, Any], force: bool) -> Execution:

@@ -32,6 +32,11 @@ def thread_variables(jobs: int) -> dict[str, str]:
     return {**threads, "LOKY_MAX_CPU_COUNT": str(share)}
 
 
+def threads_of(jobs: int) -> int:
+    """Threads that torch has in each of so many processes; 0 for those it has in this one."""
+    return int(thread_variables(jobs)["OMP_NUM_THREADS"]) if jobs > 1 else 0
+
+
 def _threads_set(name: str) -> int:
     """Threads that a library, or OpenMP for it, has by the environment; 0 where none are set."""
     # OpenMP's may be several, for parallel parts within parallel parts.

@@ -24,8 +24,8 @@ from mvemo.pipeline.console.messages import silenced, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.cluster import cluster_backend
+from mvemo.pipeline.stage_one.estimates import long_run_note
 from mvemo.pipeline.stage_one.execution import Execution, trainings_of
-from mvemo.pipeline.stage_one.forecast import long_run_note
 from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
 from mvemo.pipeline.stage_one.shard import run_shard
 from mvemo.pipeline.stage_one.spread import SpreadRun, local_backend, of_jobs, refuse_nothing
@@ -102,7 +102,7 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
     """`run_extract` of what is planned."""
     for report in plan.weights:
         tell_weights(report)
-    warning = long_run_note(plan, work, out)
+    warning = long_run_note(plan, work, out, execution)
     if warning:
         tell_note(warning, lasting=False)
     out.parent.mkdir(parents=True, exist_ok=True)

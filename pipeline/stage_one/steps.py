@@ -27,7 +27,7 @@ from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.console.progress import Progress, duration_text, epoch_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one.ahead import thread_variables
+from mvemo.pipeline.stage_one.ahead import threads_of
 from mvemo.pipeline.stage_one.execution import Execution, Training, trainings_of
 
 
@@ -274,15 +274,17 @@ def write_nets(
 
 def tell_device(run: RunSettings, execution: Execution | None = None) -> None:
     """Say what nets run on: by default in this process."""
-    execution = execution or Execution()
-    jobs = execution.jobs
+    tell(f"nets run {place_of_nets(run, execution or Execution())}")
+
+
+def place_of_nets(run: RunSettings, execution: Execution) -> str:
+    """What nets run on, as it goes on behind "nets run"."""
     if execution.scheduler:
-        tell(f"nets run on the workers of {execution.scheduler}")
-        return
-    threads = int(thread_variables(jobs)["OMP_NUM_THREADS"]) if jobs > 1 else 0
-    where = describe_device(pick_device(run.device), run.precision, threads)
+        return f"on the workers of {execution.scheduler}"
+    jobs = execution.jobs
+    where = describe_device(pick_device(run.device), run.precision, threads_of(jobs))
     processes = f"in up to {jobs} processes, each " if jobs > 1 else ""
-    tell(f"nets run {processes}on {where}")
+    return f"{processes}on {where}"
 
 
 class EpochNotes:

@@ -12,7 +12,8 @@ from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.training import timing
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one import forecast
+from mvemo.pipeline.stage_one import estimates, forecast
+from mvemo.pipeline.stage_one.ahead import threads_of
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +74,11 @@ def test_a_long_run_on_a_processor_is_told_before_it(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(forecast, "LONG", 0.0)
+    monkeypatch.setattr(estimates, "LONG", 0.0)
     monkeypatch.setattr(
-        forecast,
+        estimates,
         "measure_net",
-        lambda *_: timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0),
+        lambda *_, **__: timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0),
     )
     assert extract(sounds, "frozen", tmp_path / "w") == 0
     said = capsys.readouterr().err
@@ -87,6 +88,40 @@ def test_a_long_run_on_a_processor_is_told_before_it(
     # A run that goes on says nothing of it.
     assert extract(sounds, "frozen", tmp_path / "w") == 0
     assert "the nets take about" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "jobs", "n_processes"),
+    # Two nets of two folds are trained; eleven clips pass through one frozen net.
+    [("trained", 3, 3), ("trained", 8, 4), ("frozen", 64, 11)],
+)
+def test_processes_share_the_time(
+    sounds: Sounds,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    jobs: int,
+    n_processes: int,
+) -> None:
+    asked = []
+
+    def cost(*_: object, threads: int) -> timing.NetCost:
+        asked.append(threads)
+        return timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0)
+
+    monkeypatch.setattr(estimates, "measure_net", cost)
+    monkeypatch.setattr(forecast, "duration_text", "{:.3f}".format)
+
+    def seconds(*jobs: object) -> float:
+        assert extract(sounds, kind, tmp_path / "w", "--plan", *jobs) == 0
+        planned = capsys.readouterr().out
+        among = f"in each of {n_processes} processes"
+        assert (among in planned) == bool(jobs)
+        return next(float(line.split()[-1]) for line in planned.splitlines() if "music1d " in line)
+
+    assert seconds() / seconds("--jobs", jobs) == pytest.approx(n_processes, rel=1e-4)
+    assert set(asked) == {0, threads_of(jobs)}
 
 
 def test_a_plan_is_of_the_whole_run(
