@@ -114,9 +114,9 @@ def main() -> None:
 
         def write_rows() -> None:
             with h5py.File(rows, "w") as file:
-                for (net, fold), held in values.items():
-                    item = file.create_dataset(f"{net}{fold}", held.shape, np.float32)
-                    for i, row in enumerate(held):
+                for (net, fold), matrix in values.items():
+                    item = file.create_dataset(f"{net}{fold}", matrix.shape, np.float32)
+                    for i, row in enumerate(matrix):
                         item[i] = row
 
         def resume() -> None:
@@ -126,15 +126,15 @@ def main() -> None:
                     assert len(writer.current(spec, keys)) == len(clips)
 
         def read_cache() -> None:
-            with open_cache(cache) as held:
+            with open_cache(cache) as opened:
                 for (net, fold), expected in values.items():
-                    found = held.vectors(net, fold)[0]
+                    found = opened.vectors(net, fold)[0]
                     assert found[-1, -1] == expected[-1, -1]
 
         def read_plain() -> None:
-            with np.load(arrays) as held:
+            with np.load(arrays) as loaded:
                 for net, fold in values:
-                    assert held[f"{net}{fold}"].shape[0] == len(clips)
+                    assert loaded[f"{net}{fold}"].shape[0] == len(clips)
 
         def read_rows() -> None:
             with h5py.File(rows, "r") as file:
@@ -145,7 +145,7 @@ def main() -> None:
 
         ours = timed("write, CacheWriter, a row a put", write_cache, size)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-        named = {f"{net}{fold}": held for (net, fold), held in values.items()}
+        named = {f"{net}{fold}": matrix for (net, fold), matrix in values.items()}
         plain = timed("write, np.savez, all at once", lambda: np.savez(arrays, **named), size)
         slow = timed("write, h5py, a row at a time", write_rows, size)
         reading = timed("read, open_cache", read_cache, size)

@@ -110,8 +110,8 @@ def merge(folder: Path, n: int) -> None:
 
 def folds(folder: Path, n: int) -> None:
     labels, groups = clip_labels(n)
-    made = make_folds(labels, groups, FOLDS, 0, "multiclass")
-    assert len(made) == n
+    fold_numbers = make_folds(labels, groups, FOLDS, 0, "multiclass")
+    assert len(fold_numbers) == n
 
 
 def heads(folder: Path, n: int) -> None:

@@ -167,16 +167,16 @@ def _plan(
         planned = plan_rows(table, sources)
     kept = in_order({d: f for d, f in planned.items() if f.spec.name in features})
     live = {name for feature in kept.values() for name in curve_names(feature.spec)}
-    gone = names - features
+    dropped = names - features
     ids = frozenset(table.clip_ids)
     failures = {
         (clip, stage): why
         for (clip, stage), why in whole.failures.items()
-        if clip in ids and stage.partition(":")[2].partition("@")[0] not in gone
+        if clip in ids and stage.partition(":")[2].partition("@")[0] not in dropped
     }
     curves: Curves = {name: curve for name, curve in whole.curves.items() if name in live}
     removed = Removed(
-        features=tuple(sorted(gone)),
+        features=tuple(sorted(dropped)),
         clips=tuple(clip for clip in whole.table.clip_ids if clip not in ids),
         curves=tuple(sorted(set(whole.curves) - live)),
         failures=len(whole.failures) - len(failures),

@@ -175,10 +175,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     try:
         import torch
 
-        there = torch.cuda.is_available()
+        has_gpu = torch.cuda.is_available()
     except ImportError:
-        there = False
-    if not there:
+        has_gpu = False
+    if not has_gpu:
         for item in gpu:
             item.add_marker(pytest.mark.skip(reason="no CUDA device on this machine"))
 

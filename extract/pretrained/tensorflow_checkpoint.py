@@ -169,10 +169,10 @@ def _rows(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     rows = _Bytes(block)
     key = b""
     while rows.left():
-        shared, own, length = rows.varint(), rows.varint(), rows.varint()
+        shared, rest, length = rows.varint(), rows.varint(), rows.varint()
         if shared > len(key):
             raise BadWeights(f"a name shares {shared} letters with one of {len(key)}")
-        key = key[:shared] + rows.take(own)
+        key = key[:shared] + rows.take(rest)
         yield key, rows.take(length)
 
 

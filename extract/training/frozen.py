@@ -30,7 +30,7 @@ class FrozenNets:
     def __init__(self, run: RunSettings, n_outputs: int) -> None:
         self._run = run
         self._n_outputs = n_outputs
-        self._made: dict[str, tuple[NetSettings, _FileState, TrainedNet]] = {}
+        self._nets: dict[str, tuple[NetSettings, _FileState, TrainedNet]] = {}
 
     def get(self, settings: NetSettings) -> TrainedNet:
         """A net that embeds as fast as it can; its weights are for no file.
@@ -41,13 +41,13 @@ class FrozenNets:
             See `frozen_net`.
         """
         state = _file_state(settings)
-        made = self._made.get(settings.name)
-        if made is None or made[:2] != (settings, state):
+        kept = self._nets.get(settings.name)
+        if kept is None or kept[:2] != (settings, state):
             net = frozen_net(settings, self._n_outputs, self._run)
             precision = resolve_precision(self._run.precision, pick_device(self._run.device))
-            made = settings, state, replace(net, net=optimized(net.net, precision))
-            self._made[settings.name] = made
-        return made[2]
+            kept = settings, state, replace(net, net=optimized(net.net, precision))
+            self._nets[settings.name] = kept
+        return kept[2]
 
 
 def _file_state(settings: NetSettings) -> _FileState:

@@ -211,8 +211,8 @@ def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> No
     with open_cache(features) as cache:
         names = set(cache.names())
         if unused:
-            made = {spec.name for spec in cache.specs if spec.protocol != "imported"}
-            names -= made - _named_by_settings(features, cache.provenance)
+            extracted = {spec.name for spec in cache.specs if spec.protocol != "imported"}
+            names -= extracted - _named_by_settings(features, cache.provenance)
     clips = None if manifest is None else read_manifest(manifest, media=False).clip_ids
     removed = select_features(features, names, features, clips=clips, dry_run=dry_run)
     _tell_removed(features, removed, dry_run)

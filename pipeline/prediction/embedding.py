@@ -77,9 +77,9 @@ class FeatureMaker:
         self.settings: Settings = replace(settings, descriptors=descriptors)
         for spec in self.model.specs:
             for name, digest in spec.params.get("descriptors", {}).items():
-                made = descriptor_spec(name, descriptors)
+                current = descriptor_spec(name, descriptors)
                 # Statistics hardly tell in which precision the frames were kept.
-                if digest not in (made.digest, in_half_precision(made).digest):
+                if digest not in (current.digest, in_half_precision(current).digest):
                     raise BadOption(
                         f"{self.folder}: its descriptor {name!r} was made by another version or "
                         "with settings that it does not state: make the model again"
@@ -141,15 +141,16 @@ class FeatureMaker:
         """Row to float64 (dim,), of rows that `has` gives; those not finite are left out."""
         if not rows:
             return {}
-        made = self._vectors(spec, media, rows) if _is_net(spec) else _statistics(spec, media, rows)
-        return {row: vector for row, vector in made.items() if np.isfinite(vector).all()}
+        of_spec = self._vectors if _is_net(spec) else _statistics
+        vectors = of_spec(spec, media, rows)
+        return {row: vector for row, vector in vectors.items() if np.isfinite(vector).all()}
 
     def streams(
         self, modalities: Sequence[str], plan: StreamPlan
     ) -> dict[FeatureKey, FeatureStream]:
         """By feature and net: what makes it of the windows of one clip."""
         names = dict.fromkeys(n for p in self.predictors(modalities) for n in p.features)
-        made: dict[FeatureKey, FeatureStream] = {}
+        streams: dict[FeatureKey, FeatureStream] = {}
         for name in names:
             for spec in self.model.variants(name):
                 if _is_net(spec):
@@ -158,8 +159,8 @@ class FeatureMaker:
                     stream = net_stream(net, view, plan, self.settings.descriptors)
                 else:
                     stream = Descriptors(spec.params["order"], self.settings.descriptors)
-                made[name, spec.fold] = stream
-        return made
+                streams[name, spec.fold] = stream
+        return streams
 
     def _net(self, spec: FeatureSpec) -> Net:
         if spec.digest not in self._nets:

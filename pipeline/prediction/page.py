@@ -45,7 +45,7 @@ def environment() -> jinja2.Environment:
     """The templates, with all text escaped and no name forgotten."""
     import jinja2
 
-    made = jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -53,8 +53,8 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters["clock"] = clock
-    return made
+    templates.filters["clock"] = clock
+    return templates
 
 
 def clock(seconds: float) -> str:

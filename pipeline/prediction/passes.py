@@ -198,8 +198,7 @@ class ClipPass:
 
     def vectors(self, window: Span) -> dict[FeatureKey, F64]:
         """Vectors of a window, of the features that it has."""
-        made = {key: stream.vector(window) for key, stream in self._readable().items()}
-        return {key: v for key, v in made.items() if v is not None and np.isfinite(v).all()}
+        return _finite({key: s.vector(window) for key, s in self._readable().items()})
 
     def without(
         self, modality: str, stretch: Span, keys: Collection[FeatureKey]
@@ -216,12 +215,12 @@ class ClipPass:
             Which are asked for; those of the other modality, and of which nothing would be
             left, are not given.
         """
-        made = {
+        vectors = {
             key: stream.vector(self._plan.windows[0], stretch)
             for key, stream in self._readable().items()
             if key in keys and modality == ("audio" if stream.sr else "video")
         }
-        return {key: v for key, v in made.items() if v is not None and np.isfinite(v).all()}
+        return _finite(vectors)
 
     def _readable(self) -> dict[FeatureKey, FeatureStream]:
         """The streams of what the clip has."""
@@ -230,6 +229,11 @@ class ClipPass:
             for key, stream in self._streams.items()
             if ("audio" if stream.sr else "video") not in self.problems
         }
+
+
+def _finite(vectors: Mapping[FeatureKey, F64 | None]) -> dict[FeatureKey, F64]:
+    """Those that are there, and of finite numbers."""
+    return {key: v for key, v in vectors.items() if v is not None and np.isfinite(v).all()}
 
 
 _Readers = list[list[tuple[FeatureStream | None, int, int]]]

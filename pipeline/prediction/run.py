@@ -312,8 +312,8 @@ class _Batch:
             needed = [i for i, p in enumerate(chosen) if p is not None and name in p.features]
             rows = [row for i in needed for row in self._rows[i] if row in usable[name]]
             for spec in self._model.variants(name):
-                made = self._maker.embed(spec, self._media, rows)
-                of_clips = {i: [made[r] for r in self._rows[i] if r in made] for i in needed}
+                of_rows = self._maker.embed(spec, self._media, rows)
+                of_clips = {i: [of_rows[r] for r in self._rows[i] if r in of_rows] for i in needed}
                 vectors[name, spec.fold] = {
                     i: np.mean(values, axis=0) for i, values in of_clips.items() if values
                 }

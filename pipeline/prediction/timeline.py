@@ -146,8 +146,8 @@ def follow_clip(
         predictions = []
         for row, vectors in clip_pass.windows():
             name = f"{clip.file}@{windows[row][0]:g}"
-            made = predict_vectors(maker, name, vectors, clip_pass.problems)
-            predictions.append(replace(made, notes=(*made.notes, *notes)))
+            prediction = predict_vectors(maker, name, vectors, clip_pass.problems)
+            predictions.append(replace(prediction, notes=(*prediction.notes, *notes)))
         if not clip_pass.late:
             return Timeline(clip.file, seconds, windows, tuple(predictions), clip_pass.sketch)
         useless = [f"{IN_WORDS[m]}: {problem}" for m, problem in clip_pass.late.items()]

@@ -209,9 +209,9 @@ def _flat(tree: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _differences(
-    there: Mapping[str, Any], here: Mapping[str, Any]
+    stored: Mapping[str, Any], ours: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, str]]:
     """Key and both values, as text, of what differs."""
-    for key in dict.fromkeys((*here, *there)):
-        if there.get(key) != here.get(key):
-            yield key, str(there.get(key)), str(here.get(key))
+    for key in dict.fromkeys((*ours, *stored)):
+        if stored.get(key) != ours.get(key):
+            yield key, str(stored.get(key)), str(ours.get(key))

@@ -118,13 +118,13 @@ def _variant(
 ) -> Variant:
     """A net with one of the optimizers."""
     rate, momentum = RATES[net][optimizer]
-    own = study.settings.nets[net].train.epochs
+    usual = study.settings.nets[net].train.epochs
     plan = study.plan(
         net,
         optimizer=optimizer.lower(),
         lr=rate * rate_scale,
         momentum=momentum,
-        epochs=min(own, epochs) if epochs else own,
+        epochs=min(usual, epochs) if epochs else usual,
     )
     pl20 = PL20_TABLE_2[optimizer][net]
     z22 = Z22_TABLE_1.get(optimizer, {}).get(net)
