@@ -1,7 +1,7 @@
 """The HDF5 feature cache: all that travels between the two machines."""
 
 from mvemo.cache.difference import diff_caches
-from mvemo.cache.errors import BadCache, CacheBusy, CacheError, MissingCache
+from mvemo.cache.errors import BadCache, CacheBusy, CacheError, DamagedCache, MissingCache
 from mvemo.cache.export import export_cache
 from mvemo.cache.failures import Failure, FailureKind, failures_by_reason
 from mvemo.cache.imports.arrays import ArrayRows, read_array, read_ids
@@ -42,6 +42,7 @@ __all__ = [
     "CacheError",
     "CacheWriter",
     "ClipTable",
+    "DamagedCache",
     "Failure",
     "FailureKind",
     "FeatureSpec",

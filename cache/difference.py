@@ -103,11 +103,11 @@ def _feature_lines(a: Cache, b: Cache, one: FeatureSpec, other: FeatureSpec) -> 
         return lines
     common = [(i, j) for i, j in both if present_a[i] and present_b[j]]
     differing, most = [], 0.0
-    if one.kind == "vector":
+    if one.kind != "sequence":
         values_a, values_b = a.vectors(one.name, one.fold)[0], b.vectors(one.name, one.fold)[0]
     for i, j in common:
         clip = a.table.clip_ids[i]
-        if one.kind == "vector":
+        if one.kind != "sequence":
             rows: tuple[Any, Any] = values_a[i], values_b[j]
         else:
             rows = (a.sequence(one.name, clip, one.fold), b.sequence(one.name, clip, one.fold))

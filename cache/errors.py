@@ -14,6 +14,10 @@ class BadCache(CacheError, ValueError):
     """
 
 
+class DamagedCache(BadCache):
+    """A feature cache that is cut off or overwritten, so that nothing of it can be read."""
+
+
 class MissingCache(CacheError, FileNotFoundError):
     """The cache file does not exist."""
 

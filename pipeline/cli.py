@@ -10,11 +10,13 @@ without stage one's packages runs all of stage two.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -163,8 +165,21 @@ def bad_input(error: Exception) -> str | None:
     if isinstance(error, MemoryError):
         return "there is too little memory: free some, or raise its limit (ulimit -v)"
     if isinstance(error, OSError) and error.errno is not None:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return _file_line(error)
     return None
+
+
+def _file_line(error: OSError) -> str:
+    """What the system has against a file or folder, and what would be right."""
+    if not error.filename:
+        return error.strerror or str(error)
+    if (
+        isinstance(error, (FileExistsError, NotADirectoryError))
+        and not Path(error.filename).is_dir()
+    ):
+        return f"{error.filename}: a file, where a folder is needed: give another path"
+    remedy = ": give a path that can be written" if error.errno == errno.EROFS else ""
+    return f"{error.filename}: {error.strerror}{remedy}"
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import h5py
 
-from mvemo.cache.errors import BadCache, CacheError, MissingCache
+from mvemo.cache.errors import BadCache, CacheError, DamagedCache, MissingCache
 from mvemo.cache.storage.plain import attribute, has_attribute, part, write_attribute
 from mvemo.manifests.files import shown
 
@@ -84,7 +84,9 @@ def open_file(path: Path) -> Any:
     except DAMAGE as error:
         text = str(error)
         what = "truncated" if "truncated" in text else f"damaged ({text})"
-        raise BadCache(f"{path}: a {what} HDF5 file: copy it again, or extract again") from None
+        raise DamagedCache(
+            f"{path}: a {what} HDF5 file: copy it again, or extract again with --force"
+        ) from None
     try:
         check_header(file, path)
     except BaseException:

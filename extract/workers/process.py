@@ -123,7 +123,7 @@ def serve(parent: int, preload: str) -> None:
         Module to import before the first call.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with(parent)
+    end_with(parent)
     _be_killed_first()
     requests, replies = _own_streams()
     calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
@@ -242,8 +242,8 @@ def _address_space() -> int:
         return 0
 
 
-def _end_with(parent: int) -> None:
-    """Have the system end this process when its parent ends, where it can."""
+def end_with(parent: int) -> None:
+    """Have the system end this process when its parent ends, where it can; 0 for no parent."""
     if not parent or not sys.platform.startswith("linux"):
         return
     import ctypes

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import click
 
+from mvemo.pipeline.commands.options import FOLDER
+
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=None,
     help="Also write comparison.json and comparison.txt into this folder.",
 )

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import click
 
+from mvemo.pipeline.commands.options import FILE, PATH
 from mvemo.pipeline.commands.predict import clips_and_settings, model_options
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @model_options
 @click.option("--of", "output", default=None, help="Class, tag or target.  [default: predicted]")
 @click.option("--step", default=1.0, show_default=True, help="Seconds between stretches.")
 @click.option("--width", default=3.0, show_default=True, help="Seconds that are left out.")
 @click.option(
     "--to",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     default=None,
     help="The page.  [default: NAME.explained.html]",
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import click
 
 from mvemo.pipeline.commands.options import (
+    FILE,
     PATH,
     folds_are_named,
     folds_option,
@@ -42,7 +43,7 @@ class _Paths(TypedDict):
 @click.argument("manifest", required=False, type=PATH)
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     default=None,
     help="The feature cache to write.  [default: WORK/features.h5]",
 )
@@ -194,8 +195,13 @@ def _plan_text(
 
     if execution.shard is not None:
         raise BadOption("--plan: is of the whole run; leave --shard out")
+    n_workers = 0
+    if execution.scheduler:
+        from mvemo.pipeline.stage_one.cluster import count_workers
+
+        n_workers = count_workers(execution.scheduler)
     plan = plan_extract(manifest, settings, execution=Execution(fetch=False), **paths)
-    return forecast_run(plan, paths["work"], paths["out"], execution).text()
+    return forecast_run(plan, paths["work"], paths["out"], execution, n_workers).text()
 
 
 def _execution(options: dict[str, Any], force: bool) -> Execution:
@@ -204,7 +210,10 @@ def _execution(options: dict[str, Any], force: bool) -> Execution:
 
     backend, scheduler = options["backend"], options["scheduler"]
     if (backend == "dask") != bool(scheduler):
-        raise BadOption("--backend dask and --scheduler ADDRESS go together: give both or neither")
+        missing = "--scheduler ADDRESS" if backend == "dask" else "--backend dask"
+        raise BadOption(
+            f"--backend dask and --scheduler ADDRESS go together: give {missing} as well"
+        )
     shard = None if options["shard"] is None else Shard.parse(options["shard"])
     return Execution(force=force, shard=shard, jobs=options["jobs"], scheduler=scheduler or "")
 

@@ -15,8 +15,23 @@ T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
 
-PATH = click.Path(path_type=Path)
-FOLDER = click.Path(path_type=Path, file_okay=False)
+
+class NamedPath(click.Path):
+    """A path with a name: an empty one, as of a variable that is not set, is no current folder."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A `pathlib.Path`."""
+        if value == "":
+            self.fail("an empty path: give a file or folder ('.' is this folder)", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = NamedPath()
+FILE = NamedPath(dir_okay=False)
+FOLDER = NamedPath(file_okay=False)
 
 
 class FoldsOption(click.ParamType):  # type: ignore[type-arg]

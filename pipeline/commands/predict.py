@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mvemo.extract.quick_imports import imports_uncollected
-from mvemo.pipeline.commands.options import FOLDER, model_option, together
+from mvemo.pipeline.commands.options import FILE, FOLDER, model_option, together
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ model_options = together(
 @click.option(
     "--csv",
     "csv_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     default=None,
     help="Write the predictions to this file, too.",
 )

@@ -11,6 +11,7 @@ import click
 from mvemo.manifests import read_manifest
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import TASKS, Task
+from mvemo.pipeline.commands.options import FILE, FOLDER, PATH
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.provenance import provenance
 
@@ -19,7 +20,7 @@ from mvemo.pipeline.provenance import provenance
 @click.option(
     "--predictions",
     "files",
-    type=click.Path(path_type=Path),
+    type=PATH,
     multiple=True,
     required=True,
     help="CSV: clip_id, label, a column of probabilities for each class (or 'predicted', the "
@@ -33,12 +34,12 @@ from mvemo.pipeline.provenance import provenance
 )
 @click.option(
     "--manifest",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     help="Truth and groups of the clips; the files then need no label.",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("out"),
     show_default=True,
     help="Folder of the report.",

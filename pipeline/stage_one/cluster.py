@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mvemo.extract.errors import TrainingDiverged
+from mvemo.cache import CacheError
+from mvemo.extract.errors import ExtractError, TrainingDiverged
 from mvemo.manifests.files import shown
 from mvemo.pipeline.console.messages import tell, tell_note
-from mvemo.pipeline.errors import BadOption, ClipFailed, TaskFailed
+from mvemo.pipeline.errors import BadOption, ClipFailed, PipelineError, TaskFailed
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.stage_one.tasks import Backend, Finished, Task, do_task
 
@@ -28,6 +30,8 @@ CONNECT_SECONDS = 10.0
 ATTEMPTS = 3
 # Errors of which another attempt would make the same.
 _FINAL = (TrainingDiverged, ClipFailed)
+# Of Dask's own protocols; without one it is tcp.
+_ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|ws|wss)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})")
 _INSTALL = "pip install 'mvemo[dask]'"
 
 
@@ -46,19 +50,32 @@ def connected(address: str) -> Iterator[Any]:
         raise BadOption(f"--backend dask needs the package distributed: {_INSTALL}") from None
     # Lost workers are told of by us.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    make: Any = distributed.Client
+    _check_address(address)
+    client: Any = distributed.Client.__new__(distributed.Client)
     try:
-        client = make(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        client.__init__(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
-        why = " ".join(str(error).split())
-        raise BadOption(
-            f"--scheduler {address}: no Dask scheduler answers there ({shown(why, 120)}): start "
-            "one with 'dask scheduler', and give the address that it prints"
-        ) from None
+        # Else it would be closed when it is forgotten, which takes 20 s and prints a traceback.
+        client.status = "closed"
+        raise _no_scheduler(address, " ".join(str(error).split())) from None
     try:
         yield client
     finally:
         client.close(timeout=CONNECT_SECONDS)
+
+
+def _check_address(address: str) -> None:
+    """Refuse what can be no scheduler's address, before anything waits for an answer."""
+    written = _ADDRESS.fullmatch(address)
+    if written is None or not 1 <= int(written[2]) <= 65535:
+        raise _no_scheduler(address, "it is not written as tcp://HOST:PORT")
+
+
+def _no_scheduler(address: str, why: str) -> BadOption:
+    return BadOption(
+        f"--scheduler {address}: no Dask scheduler answers there ({shown(why, 120)}): start "
+        "one with 'dask scheduler', and give the address that it prints"
+    )
 
 
 def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
@@ -115,8 +132,15 @@ def do_packed(index: int, packed: bytes) -> tuple[int, Finished | Exception]:
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
-            return index, TaskFailed(f"{type(error).__name__}: {error}")
+            return index, TaskFailed(_reason(error))
         return index, error
+
+
+def _reason(error: Exception) -> str:
+    """In words: errors of this program say all that there is to say."""
+    if isinstance(error, (CacheError, ExtractError, PipelineError)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager
@@ -139,7 +163,7 @@ def cluster_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
     """
     with connected(address) as client:
         n_workers = check_workers(client, address, folders)
-        tell(f"{n_workers} workers of {address}")
+        tell(f"{n_workers} worker{'s' * (n_workers != 1)} of {address}")
 
         def do(
             tasks: Sequence[Task], note: Callable[[str], object]
@@ -147,7 +171,7 @@ def cluster_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
             waiting = list(range(len(tasks)))
             for attempt in range(1, ATTEMPTS + 1):
                 again = []
-                for index, result in _results(client, tasks, waiting):
+                for index, result in _results(client, address, tasks, waiting):
                     if isinstance(result, (Finished, *_FINAL)) or attempt == ATTEMPTS:
                         yield tasks[index], result
                     else:
@@ -160,15 +184,37 @@ def cluster_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
         yield Backend(do, n_workers)
 
 
+def count_workers(address: str) -> int:
+    """Of a scheduler.
+
+    Raises
+    ------
+    BadOption
+        As of `connected` and `check_workers`.
+    """
+    with connected(address) as client:
+        return check_workers(client, address, [])
+
+
 def _results(
-    client: Any, tasks: Sequence[Task], indices: Sequence[int]
+    client: Any, address: str, tasks: Sequence[Task], indices: Sequence[int]
 ) -> Iterator[tuple[int, Finished | Exception]]:
     """What comes of some tasks, as they end."""
+    from concurrent.futures import CancelledError
+
+    from distributed.comm.core import CommClosedError
     from distributed.scheduler import KilledWorker
     from joblib import Parallel, delayed, parallel_config
+    from joblib._dask import DaskDistributedBackend
+
+    class EveryWorker(DaskDistributedBackend):  # type: ignore[misc]
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            # Of one, joblib does the work itself, here.
+            return max(int(super().effective_n_jobs(n_jobs)), 2)
 
     calls = (delayed(do_packed)(index, pickle.dumps(tasks[index])) for index in indices)
-    with parallel_config(backend="dask", client=client, wait_for_workers_timeout=CONNECT_SECONDS):
+    backend = EveryWorker(client=client, wait_for_workers_timeout=CONNECT_SECONDS)
+    with parallel_config(backend=backend):
         try:
             yield from Parallel(n_jobs=-1, batch_size=1, return_as="generator_unordered")(calls)
         except KilledWorker as error:
@@ -178,3 +224,8 @@ def _results(
             ) from None
         except TimeoutError:
             raise TaskFailed("all workers are gone: start some, and run the same again") from None
+        except (CancelledError, CommClosedError):
+            raise TaskFailed(
+                f"the scheduler {address} ended: start it and its workers, and run the same again; "
+                "what was done is kept"
+            ) from None

@@ -45,7 +45,9 @@ LONG = 3600.0
 SLOWEST = 5.0
 
 
-def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Forecast:
+def forecast_run(
+    plan: ExtractPlan, work: Path, out: Path, execution: Execution, n_workers: int = 0
+) -> Forecast:
     """Look at what is there, read a few clips, and time a pass of each net.
 
     Parameters
@@ -54,6 +56,8 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution)
         Of the run.
     work, out, execution
         As of `mvemo.pipeline.stage_one.run.run_extract`.
+    n_workers
+        Of the scheduler, where there is one.
     """
     manifest, settings = plan.manifest, plan.settings
     digests = digest_media(manifest)
@@ -81,7 +85,7 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution)
         if cache is not None:
             cache.close()
     run, taken = settings.extract.run, measure_work(work)
-    remark = "; times are of one process of this machine" if execution.scheduler else ""
+    remark = "; times are as if each were this machine" if execution.scheduler else ""
     disk = next(folder for folder in (work.absolute(), *work.absolute().parents) if folder.exists())
     return Forecast(
         n_clips=len(manifest),
@@ -89,7 +93,7 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution)
         reading=reading,
         nets=nets,
         descriptors=names,
-        processes=_n_processes(plan, execution),
+        processes=_n_processes(plan, execution, n_workers),
         place=place_of_nets(run, execution) + remark,
         work=work,
         taken_bytes=taken.decoded + taken.nets,
@@ -123,11 +127,13 @@ def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: Execution
     return f"the nets take about {duration_text(seconds)} at most {place}; --plan says more"
 
 
-def _n_processes(plan: ExtractPlan, execution: Execution) -> int:
+def _n_processes(plan: ExtractPlan, execution: Execution, n_workers: int = 0) -> int:
     """How many work at a time: a GPU each, and no more than there are parts to deal out."""
     run, folds = plan.settings.extract.run, plan.evaluation.table.folds
     frozen = run.protocol == "frozen"
     n_parts = len(plan.manifest) if frozen else len(trainings_of(plan.nets, run, folds))
+    if execution.scheduler:
+        return max(min(n_workers, n_parts), 1)
     n_gpus = len(visible_gpus()) if pick_device(run.device).type == "cuda" else n_parts
     return max(min(execution.jobs, n_parts, n_gpus), 1)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mvemo.cache import CacheWriter
+from mvemo.cache import CacheError, CacheWriter, DamagedCache, open_cache
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
@@ -28,6 +28,7 @@ from mvemo.pipeline.stage_one.estimates import long_run_note
 from mvemo.pipeline.stage_one.execution import Execution, trainings_of
 from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
 from mvemo.pipeline.stage_one.shard import run_shard
+from mvemo.pipeline.stage_one.shards import ShardFolder
 from mvemo.pipeline.stage_one.spread import SpreadRun, local_backend, of_jobs, refuse_nothing
 from mvemo.pipeline.stage_one.steps import FeatureWriter, tell_device, write_nets
 from mvemo.pipeline.stage_one.summary import ExtractSummary, divergence
@@ -83,6 +84,9 @@ def run_extract(
         if not ranks.first:
             # The first has read all media, and fetched and made what is missing, after this.
             ranks.wait()
+        elif execution.force:
+            shard = execution.shard
+            _remove_damaged(out if shard is None else ShardFolder(out).cache(shard))
         with nullcontext() if ranks.first else silenced():
             plan = plan_extract(
                 manifest_path,
@@ -96,6 +100,19 @@ def run_extract(
         if ranks.first:
             return _run(plan, work, out, execution)
         return _assist(plan, work, out)
+
+
+def _remove_damaged(path: Path) -> None:
+    """Make room for a cache anew where nothing of the one that is there can be read."""
+    try:
+        with open_cache(path):
+            pass
+    except DamagedCache:
+        tell_note(f"{path}: damaged, and made anew")
+        path.unlink()
+    except CacheError:
+        # Whoever writes there says what is wrong, if anything.
+        pass
 
 
 def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> ExtractSummary:

@@ -77,9 +77,15 @@ class ShardFolder:
             They are.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            stored = self._facts()
+        except BadOption:
+            if not force:
+                raise
+            stored = None
         if not force:
             self.check(facts)
-        if self._facts() == facts and self.clips.exists():
+        if stored == facts and self.clips.exists():
             return
         self._remove_other_counts(facts["shards"])
         write_clips(self.clips, table, provenance)
@@ -135,6 +141,23 @@ class ShardFolder:
             marker = {"run": digest_of(facts), "digest": cache.digest(), "clips": len(cache.table)}
         write_json(self._marker(shard), marker, error=BadOption)
 
+    def refuse_changed(self) -> None:
+        """Refuse a shard's file that is not the one which its marker was written of.
+
+        Raises
+        ------
+        BadOption
+            As one that was copied over another.
+        """
+        for path in sorted(self.path.glob("*-of-*.done")):
+            marker = parse_json(path.read_text(encoding="utf-8"))
+            with open_cache(path.with_suffix(".h5")) as cache:
+                if cache.digest() != marker.get("digest"):
+                    raise BadOption(
+                        f"{path.with_suffix('.h5')}: not the file that {path.name} was written "
+                        "of: copy both again, or run this shard again with --force"
+                    )
+
     def unfinished(self) -> list[Shard]:
         """Shards that are not done.
 
@@ -163,7 +186,9 @@ class ShardFolder:
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise BadOption(f"{self._run}: cannot be read: {error}") from None
+            raise BadOption(
+                f"{self._run}: cannot be read: {error}: start the shards anew with --force"
+            ) from None
         return facts if isinstance(facts, dict) else {}
 
 
@@ -181,22 +206,24 @@ def run_facts(settings: Settings, table: ClipTable, count: int) -> dict[str, Any
 
 
 def refuse_unfinished(path: Path) -> None:
-    """Refuse a folder of a run's shards of which some are not done.
+    """Refuse a folder of a run's shards of which some are not done, or others than were done.
 
     Raises
     ------
     BadOption
-        Some are not; any other path is left to the cache's own readers.
+        Some are; any other path is left to the cache's own readers.
     """
     if not path.name.endswith(SUFFIX) or not path.is_dir():
         return
-    unfinished = ShardFolder(path.with_name(path.name.removesuffix(SUFFIX))).unfinished()
+    folder = ShardFolder(path.with_name(path.name.removesuffix(SUFFIX)))
+    unfinished = folder.unfinished()
     if unfinished:
         names = ", ".join(map(str, unfinished[:5])) + ", …" * (len(unfinished) > 5)
         raise BadOption(
             f"{path}: {len(unfinished)} of {unfinished[0].count} shards are not done: {names}: "
             f"run them, mvemo extract with --shard {unfinished[0]} and all else as before"
         )
+    folder.refuse_changed()
 
 
 def _flat(tree: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:

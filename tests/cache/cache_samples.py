@@ -67,7 +67,7 @@ def row(spec: FeatureSpec, clip: str, salt: int = 0) -> np.ndarray:
     """Values that depend on feature, clip and salt alone; a sequence has 1 to 4 frames."""
     seed = [int(spec.digest[:8], 16), int(clip[1:]), salt]
     draw = np.random.default_rng(seed)
-    shape = (spec.dim,) if spec.kind == "vector" else (int(clip[1:]) % 4 + 1, spec.dim)
+    shape = (spec.dim,) if spec.kind != "sequence" else (int(clip[1:]) % 4 + 1, spec.dim)
     return draw.standard_normal(shape).astype(np.float32)
 
 
@@ -95,7 +95,7 @@ def contents(cache: Cache) -> dict[tuple[str, int | None, str], bytes | None]:
     """Every row's bytes, by feature, fold and clip; None where missing."""
     rows_by_clip: dict[tuple[str, int | None, str], bytes | None] = {}
     for spec in cache.specs:
-        if spec.kind == "vector":
+        if spec.kind != "sequence":
             values, present = cache.vectors(spec.name, spec.fold)
             rows = [v if p else None for v, p in zip(values, present, strict=True)]
         else:

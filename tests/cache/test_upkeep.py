@@ -97,6 +97,18 @@ def test_differences_of_values_clips_and_parameters(path: Path, tmp_path: Path) 
     assert lines[-1] == "failures differ: 'c4' (decode:audio), 'c4' (embed:c3d)"
 
 
+def test_differences_of_a_nets_outputs(tmp_path: Path) -> None:
+    outputs = replace(crossfit(0, CLIPS), name="c3d-outputs", kind="outputs")
+    files = [tmp_path / name for name in ("one.h5", "same.h5", "other.h5")]
+    for file, salt in zip(files, (0, 0, 1), strict=True):
+        with CacheWriter(file, CLIPS) as writer:
+            put(writer, outputs, "c0", salt=salt)
+    one, same, other = files
+    assert diff_caches(one, same) == []
+    (line,) = diff_caches(one, other)
+    assert line.startswith("c3d-outputs@fold0: values of 1 of 1 clips differ, by ")
+
+
 def test_checks_in_a_process_of_their_own(path: Path) -> None:
     with pytest.raises(BadCache, match="above 0"):
         verify_untrusted(path, seconds=0)

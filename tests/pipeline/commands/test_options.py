@@ -129,6 +129,25 @@ def test_a_prescribed_split_is_asked_about(
     assert "not one clip could be decoded" in said
 
 
+@pytest.mark.parametrize("option", ["--out", "--work"])
+def test_an_empty_path_is_no_current_folder(
+    option: str, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As a variable that is not set leaves it.
+    error = error_of(capsys, "mvemo", "extract", manifest, option, "")
+    assert option in error
+    assert "an empty path: give a file or folder" in error
+
+
+def test_a_file_in_the_place_of_a_folder_is_told_of(
+    manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = ("--profile", "demo", "--nets", "rnn", "--folds", 3, "--work", tmp_path / "work")
+    assert run("mvemo", "extract", manifest, *net, "--out", manifest / "features.h5") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"{manifest}: a file, where a folder is needed" in error
+
+
 def test_more_workers_than_cores_are_told_of(
     manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from spread_samples import Sounds, digest, extract, make_sounds
 
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.errors import TrainingDiverged
-from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.errors import BadOption, TaskFailed
 from mvemo.pipeline.stage_one import cluster, spread
 from mvemo.pipeline.stage_one.tasks import Finished, Task, batch_sizes
 
@@ -120,14 +121,67 @@ def test_a_scheduler_that_is_not_there_or_has_no_workers_is_one_line(
     for address, said in (
         ("tcp://127.0.0.1:9", "--scheduler tcp://127.0.0.1:9: no Dask scheduler answers there"),
         ("nowhere", "no Dask scheduler answers there"),
-        ("http://127.0.0.1:9", "no Dask scheduler answers there"),
+        ("http://127.0.0.1:9", "it is not written as tcp://HOST:PORT"),
+        ("tcp://127.0.0.1", "it is not written as tcp://HOST:PORT"),
+        ("tcp://127.0.0.1:99999", "it is not written as tcp://HOST:PORT"),
+        # Without certificates.
+        ("tls://127.0.0.1:9", "no Dask scheduler answers there"),
         (scheduler, f"it has no workers: 'dask worker {scheduler}'"),
     ):
         options = ("--backend", "dask", "--scheduler", address)
-        assert extract(sounds, "frozen", tmp_path, *options) == 2
-        assert said in refusal(capsys)
+        for more in ((), ("--plan",)):
+            assert extract(sounds, "frozen", tmp_path, *options, *more) == 2
+            assert said in refusal(capsys)
     assert extract(sounds, "frozen", tmp_path, "--backend", "dask") == 2
-    assert "go together" in refusal(capsys)
+    assert "give --scheduler ADDRESS as well" in refusal(capsys)
+    assert extract(sounds, "frozen", tmp_path, "--scheduler", scheduler) == 2
+    assert "give --backend dask as well" in refusal(capsys)
+
+
+def results(client: Any, address: str, n_tasks: int) -> list[Any]:
+    """What comes of tasks that are numbers."""
+    numbers: Any = range(n_tasks)
+    return [value for _, value in cluster._results(client, address, numbers, numbers)]
+
+
+def test_a_single_worker_does_the_tasks(
+    scheduler: str,
+    workers: Callable[[int], list[subprocess.Popen[bytes]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (worker,) = workers(1)
+    monkeypatch.setattr(cluster, "do_packed", lambda index, packed: (index, os.getpid()))
+    with cluster.connected(scheduler) as client:
+        assert results(client, scheduler, 3) == 3 * [worker.pid]
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_ends_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stated = tmp_path / "scheduler.json"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
+    command += ["--port", "0", "--no-dashboard", "--scheduler-file", str(stated)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", "--no-nanny", "--nthreads", "1"]
+    command += ["--no-dashboard", "--host", "127.0.0.1", "--scheduler-file", str(stated)]
+    worker = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path)
+
+    def kill_scheduler(index: int, packed: bytes) -> tuple[int, None]:
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(1000)
+        return index, None
+
+    pid = process.pid
+    monkeypatch.setattr(cluster, "do_packed", kill_scheduler)
+    try:
+        with distributed.Client(scheduler_file=str(stated), set_as_default=False) as client:
+            client.wait_for_workers(1)
+            with pytest.raises(TaskFailed, match=r"the scheduler tcp://here:1 ended: start it"):
+                results(client, "tcp://here:1", 3)
+    finally:
+        worker.kill()
+        process.kill()
+        worker.wait()
+        process.wait()
 
 
 class FakeClient:
@@ -168,7 +222,7 @@ def test_a_task_that_fails_is_given_out_again_but_not_for_ever(
     done = Finished((), (), ())
 
     def results(
-        client: Any, given: Sequence[Any], indices: Sequence[int]
+        client: Any, address: str, given: Sequence[Any], indices: Sequence[int]
     ) -> Iterator[tuple[int, Finished | Exception]]:
         attempts.append(list(indices))
         for index in indices:

@@ -133,6 +133,51 @@ def test_shards_of_other_settings_are_refused_in_one_line(
     assert digest(tmp_path / "m.h5") == digest(whole["frozen"] / "features.h5")
 
 
+def test_damaged_shards_are_named_and_made_anew_by_force(
+    sounds: Sounds, whole: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "f.h5"
+
+    def shard(number: int, *options: object) -> int:
+        return extract(
+            sounds, "frozen", whole["frozen"], "--out", out, "--shard", f"{number}/2", *options
+        )
+
+    def merge() -> int:
+        merged = ("--out", tmp_path / "m.h5", "--force")
+        return run("mvemo", "cache", "merge", f"{out}.shards", *merged)
+
+    def refusal() -> str:
+        return capsys.readouterr().err.strip().splitlines()[-1]
+
+    assert shard(1) == shard(2) == merge() == 0
+    sound = digest(tmp_path / "m.h5")
+    first, second = (ShardFolder(out).cache(Shard(number, 2)) for number in (1, 2))
+    # Another shard's file, copied over it.
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    assert merge() == 2
+    assert "1-of-2.h5: not the file that 1-of-2.done was written of" in refusal()
+    first.write_bytes(kept[:5000])
+    assert shard(1) == 2
+    assert "1-of-2.h5: a truncated HDF5 file: copy it again, or extract again with --force" in (
+        refusal()
+    )
+    (first.parent / "run.json").write_text("{")
+    assert shard(1) == 2
+    assert "start the shards anew with --force" in refusal()
+    assert shard(1, "--force") == merge() == 0
+    assert digest(tmp_path / "m.h5") == sound
+    # A whole run, too.
+    (tmp_path / "m.h5").write_bytes(kept[:5000])
+    again = ("--out", tmp_path / "m.h5")
+    assert extract(sounds, "frozen", whole["frozen"], *again) == 2
+    assert "m.h5: a truncated HDF5 file" in refusal()
+    assert extract(sounds, "frozen", whole["frozen"], *again, "--force") == 0
+    assert "m.h5: damaged, and made anew" in capsys.readouterr().err
+    assert digest(tmp_path / "m.h5") == sound
+
+
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1of4", "1/0", "-1/3", "x/2"])
 def test_what_is_no_shard_is_refused(
     text: str, sounds: Sounds, tmp_path: Path, capsys: pytest.CaptureFixture[str]
