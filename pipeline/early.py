@@ -1,4 +1,4 @@
-"""What is done before all else: signals are taken, and threads told not to wait awake.
+"""What is done before all else: signals, threads that wait awake, and the end of a torchrun.
 
 What is imported here is what Python has imported already, or nearly.
 """
@@ -35,3 +35,14 @@ def take_early_signals() -> None:
     ):
         if signal.getsignal(number) is usual:
             signal.signal(number, end_at_once)
+
+
+def end_with_torchrun() -> None:
+    """End with the torchrun that started this process, also where it is killed.
+
+    Its processes would be left, and wait for each other for ever.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from mvemo.extract.workers.process import end_with
+
+        end_with(os.getppid())

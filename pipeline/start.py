@@ -1,9 +1,10 @@
 """What the programs ``mvemo`` and ``mvemo-cv`` import: signals are taken before all else is."""
 
-from mvemo.pipeline.early import let_threads_sleep, take_early_signals
+from mvemo.pipeline.early import end_with_torchrun, let_threads_sleep, take_early_signals
 
 take_early_signals()
 let_threads_sleep()
+end_with_torchrun()
 
 from mvemo.pipeline.entry import main, main_cv  # noqa: E402
 

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting, ExtractError
-from mvemo.extract.workers.process import end_with
 
 T = TypeVar("T")
 
@@ -176,9 +175,6 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     if not started_together():
         yield _ALONE
         return
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        # torchrun that is killed would leave its processes, which wait for each other for ever.
-        end_with(os.getppid())
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
         local, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()

@@ -48,8 +48,9 @@ def connected(address: str) -> Iterator[Any]:
         import distributed
     except ImportError:
         raise BadOption(f"--backend dask needs the package distributed: {_INSTALL}") from None
-    # Lost workers are told of by us.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    # Lost workers and schedulers are told of by us; Dask sets a level for each of these.
+    for name in ("distributed", "distributed.client", "distributed.scheduler"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     _check_address(address)
     client: Any = distributed.Client.__new__(distributed.Client)
     try:
