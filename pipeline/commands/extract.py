@@ -195,13 +195,8 @@ def _plan_text(
 
     if execution.shard is not None:
         raise BadOption("--plan: is of the whole run; leave --shard out")
-    n_workers = 0
-    if execution.scheduler:
-        from mvemo.pipeline.stage_one.cluster import count_workers
-
-        n_workers = count_workers(execution.scheduler)
     plan = plan_extract(manifest, settings, execution=Execution(fetch=False), **paths)
-    return forecast_run(plan, paths["work"], paths["out"], execution, n_workers).text()
+    return forecast_run(plan, paths["work"], paths["out"], execution).text()
 
 
 def _execution(options: dict[str, Any], force: bool) -> Execution:

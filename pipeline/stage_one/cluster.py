@@ -16,11 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mvemo.cache import CacheError
-from mvemo.extract.errors import ExtractError, TrainingDiverged
+from mvemo.extract.errors import TrainingDiverged
 from mvemo.manifests.files import shown
 from mvemo.pipeline.console.messages import tell, tell_note
-from mvemo.pipeline.errors import BadOption, ClipFailed, PipelineError, TaskFailed
+from mvemo.pipeline.errors import BadOption, ClipFailed, TaskFailed
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.stage_one.tasks import Backend, Finished, Task, do_task
 
@@ -133,15 +132,8 @@ def do_packed(index: int, packed: bytes) -> tuple[int, Finished | Exception]:
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
-            return index, TaskFailed(_reason(error))
+            return index, TaskFailed(f"{type(error).__name__}: {error}")
         return index, error
-
-
-def _reason(error: Exception) -> str:
-    """In words: errors of this program say all that there is to say."""
-    if isinstance(error, (CacheError, ExtractError, PipelineError)):
-        return str(error)
-    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager

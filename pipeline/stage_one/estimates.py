@@ -30,6 +30,7 @@ from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.ahead import threads_of
+from mvemo.pipeline.stage_one.cluster import count_workers
 from mvemo.pipeline.stage_one.execution import Execution, trainings_of
 from mvemo.pipeline.stage_one.forecast import Forecast, NetForecast, ReadingForecast
 from mvemo.pipeline.stage_one.local_jobs import visible_gpus
@@ -45,9 +46,7 @@ LONG = 3600.0
 SLOWEST = 5.0
 
 
-def forecast_run(
-    plan: ExtractPlan, work: Path, out: Path, execution: Execution, n_workers: int = 0
-) -> Forecast:
+def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Forecast:
     """Look at what is there, read a few clips, and time a pass of each net.
 
     Parameters
@@ -56,9 +55,9 @@ def forecast_run(
         Of the run.
     work, out, execution
         As of `mvemo.pipeline.stage_one.run.run_extract`.
-    n_workers
-        Of the scheduler, where there is one.
     """
+    # First: a scheduler that does not answer is told at once.
+    processes = _n_processes(plan, execution)
     manifest, settings = plan.manifest, plan.settings
     digests = digest_media(manifest)
     jobs = decode_jobs(manifest, digests)
@@ -93,7 +92,7 @@ def forecast_run(
         reading=reading,
         nets=nets,
         descriptors=names,
-        processes=_n_processes(plan, execution, n_workers),
+        processes=processes,
         place=place_of_nets(run, execution) + remark,
         work=work,
         taken_bytes=taken.decoded + taken.nets,
@@ -127,13 +126,13 @@ def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: Execution
     return f"the nets take about {duration_text(seconds)} at most {place}; --plan says more"
 
 
-def _n_processes(plan: ExtractPlan, execution: Execution, n_workers: int = 0) -> int:
+def _n_processes(plan: ExtractPlan, execution: Execution) -> int:
     """How many work at a time: a GPU each, and no more than there are parts to deal out."""
     run, folds = plan.settings.extract.run, plan.evaluation.table.folds
     frozen = run.protocol == "frozen"
     n_parts = len(plan.manifest) if frozen else len(trainings_of(plan.nets, run, folds))
     if execution.scheduler:
-        return max(min(n_workers, n_parts), 1)
+        return max(min(count_workers(execution.scheduler), n_parts), 1)
     n_gpus = len(visible_gpus()) if pick_device(run.device).type == "cuda" else n_parts
     return max(min(execution.jobs, n_parts, n_gpus), 1)
 

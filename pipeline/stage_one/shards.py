@@ -77,15 +77,9 @@ class ShardFolder:
             They are.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            stored = self._facts()
-        except BadOption:
-            if not force:
-                raise
-            stored = None
         if not force:
             self.check(facts)
-        if stored == facts and self.clips.exists():
+        if self._facts(ignore_damage=force) == facts and self.clips.exists():
             return
         self._remove_other_counts(facts["shards"])
         write_clips(self.clips, table, provenance)
@@ -121,12 +115,7 @@ class ShardFolder:
 
     def is_done(self, shard: Shard, facts: Mapping[str, Any]) -> bool:
         """Whether a shard was finished with these facts, and its file is there."""
-        try:
-            marker = parse_json(self._marker(shard).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        done = isinstance(marker, dict) and marker.get("run") == digest_of(facts)
-        return done and self.cache(shard).exists()
+        return self._marked(shard).get("run") == digest_of(facts) and self.cache(shard).exists()
 
     def finish(self, shard: Shard, facts: Mapping[str, Any]) -> None:
         """Mark a shard as done: its file is whole.
@@ -149,13 +138,13 @@ class ShardFolder:
         BadOption
             As one that was copied over another.
         """
-        for path in sorted(self.path.glob("*-of-*.done")):
-            marker = parse_json(path.read_text(encoding="utf-8"))
-            with open_cache(path.with_suffix(".h5")) as cache:
-                if cache.digest() != marker.get("digest"):
+        for shard in self._shards(self._facts()):
+            path = self.cache(shard)
+            with open_cache(path) as cache:
+                if cache.digest() != self._marked(shard).get("digest"):
                     raise BadOption(
-                        f"{path.with_suffix('.h5')}: not the file that {path.name} was written "
-                        "of: copy both again, or run this shard again with --force"
+                        f"{path}: not the file that {self._marker(shard).name} was written of: "
+                        "copy both again, or run this shard again with --force"
                     )
 
     def unfinished(self) -> list[Shard]:
@@ -167,10 +156,14 @@ class ShardFolder:
             The folder does not say what was run in it.
         """
         facts = self._facts()
-        if facts is None or not isinstance(facts.get("shards"), int):
+        return [shard for shard in self._shards(facts) if not self.is_done(shard, facts or {})]
+
+    def _shards(self, facts: Mapping[str, Any] | None) -> list[Shard]:
+        """All of them, by what they agree on."""
+        count = (facts or {}).get("shards")
+        if not isinstance(count, int):
             raise BadOption(f"{self._run}: says not how many shards there are: run one again")
-        shards = [Shard(i + 1, facts["shards"]) for i in range(facts["shards"])]
-        return [shard for shard in shards if not self.is_done(shard, facts)]
+        return [Shard(i + 1, count) for i in range(count)]
 
     @property
     def _run(self) -> Path:
@@ -179,13 +172,23 @@ class ShardFolder:
     def _marker(self, shard: Shard) -> Path:
         return self.cache(shard).with_suffix(".done")
 
-    def _facts(self) -> dict[str, Any] | None:
+    def _marked(self, shard: Shard) -> dict[str, Any]:
+        """What a shard's marker says; nothing where it has none that can be read."""
+        try:
+            marker = parse_json(self._marker(shard).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return marker if isinstance(marker, dict) else {}
+
+    def _facts(self, *, ignore_damage: bool = False) -> dict[str, Any] | None:
         """What the shards that are there agree on; None where there are none."""
         try:
             facts = parse_json(self._run.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
+            if ignore_damage:
+                return None
             raise BadOption(
                 f"{self._run}: cannot be read: {error}: start the shards anew with --force"
             ) from None

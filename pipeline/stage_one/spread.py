@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from mvemo.cache import CacheWriter
+from mvemo.cache import CacheError, CacheWriter
 from mvemo.extract.errors import ExtractError, TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.training.devices import pick_device, windows_at_once
@@ -14,7 +14,7 @@ from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.errors import BadOption, ClipFailed, TaskFailed
+from mvemo.pipeline.errors import BadOption, ClipFailed, PipelineError, TaskFailed
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.execution import Training
 from mvemo.pipeline.stage_one.local_jobs import do_locally
@@ -133,7 +133,8 @@ class SpreadRun:
 def _reason(error: BaseException) -> str:
     """Why a task failed, in a line; of errors of ours their own."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, ExtractError) else f"{type(error).__name__}: {text}"
+    ours = isinstance(error, (CacheError, ExtractError, PipelineError))
+    return text if ours else f"{type(error).__name__}: {text}"
 
 
 def local_backend(settings: Settings, jobs: int) -> Backend:

@@ -121,7 +121,8 @@ def test_a_scheduler_that_is_not_there_or_has_no_workers_is_one_line(
     for address, said in (
         ("tcp://127.0.0.1:9", "--scheduler tcp://127.0.0.1:9: no Dask scheduler answers there"),
         ("nowhere", "no Dask scheduler answers there"),
-        ("http://127.0.0.1:9", "it is not written as tcp://HOST:PORT"),
+        ("http://127.0.0.1:9", "no Dask scheduler answers there"),
+        ("nowhere", "it is not written as tcp://HOST:PORT"),
         ("tcp://127.0.0.1", "it is not written as tcp://HOST:PORT"),
         ("tcp://127.0.0.1:99999", "it is not written as tcp://HOST:PORT"),
         # Without certificates.
@@ -133,12 +134,12 @@ def test_a_scheduler_that_is_not_there_or_has_no_workers_is_one_line(
             assert extract(sounds, "frozen", tmp_path, *options, *more) == 2
             assert said in refusal(capsys)
     assert extract(sounds, "frozen", tmp_path, "--backend", "dask") == 2
-    assert "give --scheduler ADDRESS as well" in refusal(capsys)
+    assert "go together: give --scheduler ADDRESS as well" in refusal(capsys)
     assert extract(sounds, "frozen", tmp_path, "--scheduler", scheduler) == 2
-    assert "give --backend dask as well" in refusal(capsys)
+    assert "go together: give --backend dask as well" in refusal(capsys)
 
 
-def results(client: Any, address: str, n_tasks: int) -> list[Any]:
+def results_of(client: Any, address: str, n_tasks: int) -> list[Any]:
     """What comes of tasks that are numbers."""
     numbers: Any = range(n_tasks)
     return [value for _, value in cluster._results(client, address, numbers, numbers)]
@@ -152,7 +153,7 @@ def test_a_single_worker_does_the_tasks(
     (worker,) = workers(1)
     monkeypatch.setattr(cluster, "do_packed", lambda index, packed: (index, os.getpid()))
     with cluster.connected(scheduler) as client:
-        assert results(client, scheduler, 3) == 3 * [worker.pid]
+        assert results_of(client, scheduler, 3) == 3 * [worker.pid]
 
 
 @pytest.mark.slow
@@ -176,7 +177,7 @@ def test_a_scheduler_that_ends_is_one_line(tmp_path: Path, monkeypatch: pytest.M
         with distributed.Client(scheduler_file=str(stated), set_as_default=False) as client:
             client.wait_for_workers(1)
             with pytest.raises(TaskFailed, match=r"the scheduler tcp://here:1 ended: start it"):
-                results(client, "tcp://here:1", 3)
+                results_of(client, "tcp://here:1", 3)
     finally:
         worker.kill()
         process.kill()
