@@ -10,7 +10,7 @@ from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.text_table import align_columns, shown_name
 from mvemo.pipeline.prediction.formats import Record, format_of
-from mvemo.pipeline.prediction.run import Prediction
+from mvemo.pipeline.prediction.predictions import Prediction
 
 # Values of a clip beyond which each has a line of its own.
 MOST_COLUMNS = 4

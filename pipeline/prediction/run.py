@@ -13,17 +13,17 @@ from mvemo.extract.nets import input_of
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
-from mvemo.fuse.final.predicting import distances, predict_clips, standardise_folders
+from mvemo.fuse.final.predicting import predict_clips, standardise_folders
 from mvemo.fuse.matrices.within_groups import MIN_CLIPS, groups_within
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.predictions import IN_WORDS, Prediction, unlikeness
 from mvemo.pipeline.prediction.windows import Windows, input_seconds, windows_of
 
 MODALITIES = ("audio", "video")
-IN_WORDS = {"audio": "sound", "video": "pictures"}
 # Decoded media of more windows than these are never on the disk at a time.
 BATCH = 24
 # Worker processes take seconds to start, which few clips do not repay.
@@ -47,32 +47,6 @@ class PredictSettings:
     modalities: tuple[str, ...] = MODALITIES
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says of one clip.
-
-    Parameters
-    ----------
-    file
-        As it was given.
-    predictor
-        What predicted it; None where nothing did.
-    outputs
-        float64 (outputs,): as `mvemo.fuse.final.predicting.predict_clips`; empty where
-        nothing was predicted.
-    notes
-        What a user should know of this prediction.
-    problem
-        Why there is none; empty where there is.
-    """
-
-    file: str
-    predictor: Predictor | None = None
-    outputs: F64 = field(default_factory=lambda: np.zeros(0))
-    notes: tuple[str, ...] = ()
-    problem: str = ""
 
 
 def predict_files(
@@ -201,21 +175,6 @@ def predict_vectors(
     notes = unlikeness(model, predictor, rows)
     scaled = standardise_folders(model, rows, [file])
     return Prediction(file, predictor, predict_clips(model, predictor, scaled)[0], tuple(notes))
-
-
-def unlikeness(
-    model: FinalModel, predictor: Predictor, vectors: Mapping[FeatureKey, F64]
-) -> list[str]:
-    """A note where a clip, of vectors (1, dim), is unlike the training clips; else nothing."""
-    ratios = distances(model, predictor, vectors)
-    far = {name: float(ratio[0]) for name, ratio in ratios.items() if ratio[0] > 1}
-    if not far:
-        return []
-    listed = ", ".join(f"{name} {ratio:.1f}" for name, ratio in far.items())
-    return [
-        f"unlike the clips that the model was made of (distance over the largest usual one: "
-        f"{listed}): do not rely on it"
-    ]
 
 
 def _batches(windows: Sequence[Windows]) -> Iterator[list[int]]:

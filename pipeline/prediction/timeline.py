@@ -18,7 +18,8 @@ from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.formats import format_of
 from mvemo.pipeline.prediction.inputs import NewClip
 from mvemo.pipeline.prediction.passes import ClipPass, Sketch
-from mvemo.pipeline.prediction.run import IN_WORDS, Prediction, predict_vectors
+from mvemo.pipeline.prediction.predictions import IN_WORDS, Prediction
+from mvemo.pipeline.prediction.run import predict_vectors
 from mvemo.pipeline.prediction.streams import Span, StreamPlan
 
 # A page lists this many turns at most, none closer to another than a window's half.

@@ -12,7 +12,7 @@ import pytest
 from mvemo.fuse import SavedHeads
 from mvemo.fuse.final.model import FinalModel, Predictor
 from mvemo.pipeline.prediction.output import predictions_csv, predictions_table, records
-from mvemo.pipeline.prediction.run import Prediction
+from mvemo.pipeline.prediction.predictions import Prediction
 
 EXPECTED = {"metric": "r2_macro", "mean": 0.5, "interval": [0.4, 0.6], "scores": {}}
 PREDICTOR = Predictor("lld", ("lld",), ("audio",), EXPECTED, residuals=((-1.0, 1.5), (-0.25, 0.25)))

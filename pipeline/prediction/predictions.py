@@ -1,0 +1,55 @@
+"""What a model says of a clip, and what a user should know of it; needs no media packages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mvemo.fuse.arrays import F64
+from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
+from mvemo.fuse.final.predicting import distances
+
+IN_WORDS = {"audio": "sound", "video": "pictures"}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one clip.
+
+    Parameters
+    ----------
+    file
+        As it was given.
+    predictor
+        What predicted it; None where nothing did.
+    outputs
+        float64 (outputs,): as `mvemo.fuse.final.predicting.predict_clips`; empty where
+        nothing was predicted.
+    notes
+        What a user should know of this prediction.
+    problem
+        Why there is none; empty where there is.
+    """
+
+    file: str
+    predictor: Predictor | None = None
+    outputs: F64 = field(default_factory=lambda: np.zeros(0))
+    notes: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def unlikeness(
+    model: FinalModel, predictor: Predictor, vectors: Mapping[FeatureKey, F64]
+) -> list[str]:
+    """A note where a clip, of vectors (1, dim), is unlike the training clips; else nothing."""
+    ratios = distances(model, predictor, vectors)
+    far = {name: float(ratio[0]) for name, ratio in ratios.items() if ratio[0] > 1}
+    if not far:
+        return []
+    listed = ", ".join(f"{name} {ratio:.1f}" for name, ratio in far.items())
+    return [
+        f"unlike the clips that the model was made of (distance over the largest usual one: "
+        f"{listed}): do not rely on it"
+    ]
