@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.failures import Failure
@@ -246,6 +247,10 @@ class Cache:
     def present(self, name: str, fold: int | None = None) -> Bools:
         """bool (clips,): which clips have the feature."""
         return self._union.present(self.spec(name, fold))
+
+    def keys(self, name: str, fold: int | None = None) -> NDArray[np.bytes_]:
+        """Return the `FeatureSpec.key` of each clip's row, bytes (clips,), empty if missing."""
+        return self._union.plan(self.spec(name, fold)).keys
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
         """Ids of the clips whose row of a feature is up to date.

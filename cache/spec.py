@@ -120,9 +120,14 @@ class FeatureSpec:
         start, duration
             The clip's stretch of it, in seconds; None for all that follows.
         """
-        # A whole number of seconds is the same stretch as a float and as an int.
-        length = None if duration is None else float(duration)
-        return digest_of([content, float(start), length, self.digest])
+        return row_key(self.digest, content, start, duration)
+
+
+def row_key(digest: str, content: str, start: float, duration: float | None) -> str:
+    """Return `FeatureSpec.key` of the feature with this digest."""
+    # A whole number of seconds is the same stretch as a float and as an int.
+    length = None if duration is None else float(duration)
+    return digest_of([content, float(start), length, digest])
 
 
 def check_modality(name: str) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
 from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
@@ -19,6 +20,8 @@ from mvemo.fuse.final.model import (
     FinalModel,
     Predictor,
     Reference,
+    short_keys,
+    stored_as,
 )
 from mvemo.fuse.final.products import part_products
 from mvemo.fuse.heads.head import Head
@@ -86,6 +89,7 @@ def build_model(
         reference={(s.name, s.fold): _reference(features, s) for s in specs},
         scale=results.task.label_scale(results.classes, results.y_true),
         facts=_facts(cache, results, sorted(imported)),
+        training_keys=_training_keys(cache, specs),
     )
 
 
@@ -215,6 +219,13 @@ def _reference(features: Features, spec: FeatureSpec) -> Reference:
     threshold = float(np.quantile(distances, TYPICAL_SHARE, method="higher")) if n else 0.0
     # Of one clip, or of equal ones, nothing is known of how far others may lie.
     return replace(reference, threshold=threshold or np.inf)
+
+
+def _training_keys(cache: Cache, specs: Iterable[FeatureSpec]) -> NDArray[np.uint64]:
+    # The nets of all folds read the same clips.
+    folds = {stored_as(spec)[0]: spec.fold for spec in specs}
+    keys = [cache.keys(name, fold) for name, fold in folds.items()]
+    return short_keys(np.concatenate(keys).tolist())
 
 
 def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any]:

@@ -12,12 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
 from mvemo.cache.spec import content_digest
 from mvemo.fuse.crossval.saving import load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures, FuseError
-from mvemo.fuse.final.model import HEAD_DTYPES, FeatureKey, FinalModel, Predictor, Reference
+from mvemo.fuse.final.model import (
+    HEAD_DTYPES,
+    FeatureKey,
+    FinalModel,
+    Predictor,
+    Reference,
+    short_keys,
+)
 from mvemo.manifests.arrays import NpzFile
 from mvemo.manifests.files import parse_json, replacing, write_json
 
@@ -25,6 +33,8 @@ from mvemo.manifests.files import parse_json, replacing, write_json
 # 2: products of some of the features; heads in half precision.
 VERSION = 2
 HEADS, REFERENCE, MODEL = "heads.npz", "reference.npz", "model.json"
+# In `REFERENCE`; earlier versions wrote none, and later ones may leave it out.
+KEYS = "training_keys"
 
 
 def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = ()) -> None:
@@ -52,10 +62,11 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
     except OSError as error:
         raise FuseError(f"{folder}: cannot be written: {error.strerror}") from None
     write_heads(folder / HEADS, model.heads, HEAD_DTYPES)
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for i, reference in enumerate(model.reference.values()):
         arrays[f"{i}/mean"] = reference.mean.astype(np.float32)
         arrays[f"{i}/scale"] = reference.scale.astype(np.float32)
+    arrays[KEYS] = model.training_keys
     with replacing(folder / REFERENCE, error=FuseError) as temp, temp.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
     record = {
@@ -124,6 +135,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
                 arrays[f"{i}/scale"].astype(np.float64),
                 _threshold(entry["threshold"]),
             )
+        keys = arrays[KEYS] if KEYS in arrays else short_keys(())
     heads = load_heads(folder / HEADS)
     if list(heads.classes) != record["classes"]:
         raise ValueError(f"classes {record['classes']} are not those of {HEADS}")
@@ -136,6 +148,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
         reference=reference,
         scale=record["scale"],
         facts=record["facts"],
+        training_keys=keys,
     )
 
 

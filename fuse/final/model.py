@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
+from mvemo.cache.spec import row_key
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.crossval.saving import SavedHeads
 from mvemo.manifests.text_table import listed
@@ -113,6 +114,9 @@ class FinalModel:
     facts
         JSON values: number of clips and groups, protocol, digests, settings, what stage one
         stated, remarks (``notes``).
+    training_keys
+        uint64 (keys,), sorted: `short_keys` of the rows that the heads were fitted on; empty
+        in models of earlier versions.
 
     See Also
     --------
@@ -127,6 +131,7 @@ class FinalModel:
     reference: Mapping[FeatureKey, Reference]
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    training_keys: NDArray[np.uint64] = field(default_factory=lambda: short_keys(()))
 
     def __repr__(self) -> str:
         """One line."""
@@ -166,3 +171,22 @@ class FinalModel:
     def variants(self, feature: str) -> tuple[FeatureSpec, ...]:
         """Specs of a feature: one, or one for each fold's net."""
         return tuple(spec for spec in self.specs if spec.name == feature)
+
+    def trained_on(self, content: str, start: float, duration: float | None) -> bool:
+        """Return True if the heads were fitted on this stretch of a file with this digest."""
+        digests = [stored_as(spec)[1] for spec in self.specs]
+        keys = short_keys(row_key(d, content, start, duration).encode() for d in digests)
+        return bool(np.isin(keys, self.training_keys).any())
+
+
+def stored_as(spec: FeatureSpec) -> tuple[str, str]:
+    """Return name and digest of the cached feature: of statistics, that of their first sequence."""
+    if "descriptors" not in spec.params:
+        return spec.name, spec.digest
+    name = spec.params["order"][0]
+    return name, spec.params["descriptors"][name]
+
+
+def short_keys(keys: Iterable[bytes]) -> NDArray[np.uint64]:
+    """Return the first 64 bits of keys of cached rows, sorted, each once."""
+    return np.unique(np.array([int(key[:16], 16) for key in keys if key], dtype=np.uint64))

@@ -13,7 +13,9 @@ from mvemo.pipeline.commands.options import FILE, FOLDER, model_option, together
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
+    from mvemo.fuse.final.model import FinalModel
     from mvemo.pipeline.prediction.inputs import NewClip
+    from mvemo.pipeline.prediction.predictions import Prediction
     from mvemo.pipeline.prediction.run import PredictSettings
     from mvemo.pipeline.prediction.timeline import TimelineSettings
 
@@ -41,7 +43,9 @@ model_options = together(
 
 
 @click.command()
-@click.argument("inputs", nargs=-1, required=True, metavar="FILE|FOLDER|GLOB|LIST.csv...")
+@click.argument(
+    "inputs", nargs=-1, required=True, metavar="FILE|FOLDER|GLOB|LIST.csv...|FEATURES.h5"
+)
 @model_options
 @click.option(
     "--csv",
@@ -78,9 +82,10 @@ def predict(
     hop: float,
     timeline_to: Path,
 ) -> int:
-    """Predict the emotion of new clips: sound, videos, or a list of them.
+    """Predict the emotion of new clips: sound, videos, a list of them, or their features.
 
     A folder stands for all media files in it. LIST.csv needs a column path and no labels.
+    FEATURES.h5 of mvemo extract, with the model's nets and settings, needs no media.
     A file that cannot be read is reported, and the others are predicted; where none can be,
     the exit code is 2.
 
@@ -93,6 +98,16 @@ def predict(
       mvemo predict clips/ more/*.mp4 --model out/model --csv emotions.csv
       mvemo predict video.mp4 --timeline
     """
+    features = [Path(entry) for entry in inputs if entry.lower().endswith(".h5")]
+    if features:
+        if len(inputs) > 1 or timeline:
+            raise BadOption(f"{features[0]}: a feature file goes alone, and without --timeline")
+        from mvemo.pipeline.models.boxed import pick_model
+        from mvemo.pipeline.prediction.from_features import predict_features
+
+        modalities = ("audio", "video") if modality == "both" else (modality,)
+        result = predict_features(pick_model(model_name), features[0], modalities)
+        return _show(*result, csv_file, as_json)
     options = (model_name, modality, weight_files, device)
     clips, folder, settings = clips_and_settings(inputs, *options)
     if timeline:
@@ -102,18 +117,25 @@ def predict(
             raise BadOption("--timeline writes a CSV file for each clip: leave --csv, --json out")
         return _timelines(clips, folder, settings, TimelineSettings(window, hop), timeline_to)
 
+    from mvemo.pipeline.prediction.run import predict_files
+
+    return _show(*predict_files(folder, clips, settings), csv_file, as_json)
+
+
+def _show(
+    model: FinalModel, predictions: Sequence[Prediction], csv_file: Path | None, as_json: bool
+) -> int:
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import dump_json, write_text
     from mvemo.pipeline.prediction.output import predictions_csv, predictions_table, records
-    from mvemo.pipeline.prediction.run import predict_files
 
-    model, predictions = predict_files(folder, clips, settings)
-    if csv_file is not None:
-        write_text(csv_file, predictions_csv(model, predictions), error=FuseError)
     if as_json:
         click.echo(dump_json(records(model, predictions)), nl=False)
     else:
         click.echo(predictions_table(model, predictions))
+    # Last: where it cannot be written, the table is there.
+    if csv_file is not None:
+        write_text(csv_file, predictions_csv(model, predictions), error=FuseError)
     return 2 if all(prediction.problem for prediction in predictions) else 0
 
 

@@ -109,7 +109,8 @@ class ClassFormat(Format):
 
     def cells(self, record: Record) -> list[str]:
         others = _ranked(record["proba"])[1 : 1 + N_OTHERS]
-        return [record["label"], f"{record['confidence']:.2f}", _listed(others)]
+        confidence = record["confidence"]
+        return [record["label"], f"{confidence:.2f}" if confidence else "-", _listed(others)]
 
     def headline(self, predictor: Predictor, outputs: F64) -> str:
         best = int(np.argmax(outputs))

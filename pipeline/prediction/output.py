@@ -32,6 +32,10 @@ def records(model: FinalModel, predictions: Sequence[Prediction]) -> list[Record
         record: Record = {"file": prediction.file, "model": name}
         record |= written.fields(predictor, prediction.outputs)
         record["notes"] = list(prediction.notes)
+        if prediction.trained_on:
+            # The heads know its label: their confidence is not that of a new clip.
+            record |= {"confidence": None} if "confidence" in record else {}
+            record["notes"].insert(0, "part of the model's training data: not a test of the model")
         if prediction.problem:
             record["error"] = prediction.problem
         result.append(record)

@@ -31,6 +31,8 @@ class Prediction:
         What a user should know of this prediction.
     problem
         Why there is none; empty where there is.
+    trained_on
+        True for a clip of the model's training data.
     """
 
     file: str
@@ -38,6 +40,7 @@ class Prediction:
     outputs: F64 = field(default_factory=lambda: np.zeros(0))
     notes: tuple[str, ...] = ()
     problem: str = ""
+    trained_on: bool = False
 
 
 def unlikeness(

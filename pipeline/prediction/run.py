@@ -232,6 +232,7 @@ class _Batch:
             descriptors=maker.descriptors(self._features),
             require_any=False,
         )
+        self._contents = [self._media.digests[str(rows[0])] for rows in self._rows]
 
     def embed(self) -> None:
         """Choose what predicts each clip, and make its vectors: no media are needed then."""
@@ -292,7 +293,9 @@ class _Batch:
                 f"the model compares clips within a group, and this folder has fewer than "
                 f"{MIN_CLIPS}: expect less of it than its scores say"
             )
-        return Prediction(self._clips[i].file, predictor, outputs, tuple(notes))
+        clip, content = self._clips[i], self._contents[i]
+        trained_on = self._model.trained_on(content, clip.start, clip.duration)
+        return Prediction(clip.file, predictor, outputs, tuple(notes), trained_on=trained_on)
 
     def _fallback_notes(self, i: int, predictor: Predictor) -> list[str]:
         """Where the clip lacks what the best predictor would have read."""

@@ -13,6 +13,7 @@ import soundfile
 from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache
+from mvemo.cache.spec import content_digest
 from mvemo.extract.nets import build_net
 from mvemo.fuse.final.files import load_model
 from mvemo.manifests import read_manifest
@@ -87,11 +88,49 @@ def test_sound_alone_is_predicted_by_a_model_of_sound(
     assert video["file"] == str(clip_of(made))
     for record in (video, song):
         assert sum(record["proba"].values()) == pytest.approx(1.0)
-        assert record["confidence"] == max(record["proba"].values())
-        assert record["proba"][record["label"]] == record["confidence"]
+        assert record["proba"][record["label"]] == max(record["proba"].values())
+    assert song["confidence"] == max(song["proba"].values())
+    # The model knows the video's label.
+    assert video["confidence"] is None
+    assert "part of the model's training data" in video["notes"][0]
     assert song["model"].endswith("/music1d")
     assert (text["proba"], text["label"], text["model"]) == (None, None, None)
     assert "cannot be read as media" in text["error"]
+
+
+def test_a_feature_file_is_predicted_as_its_media_are(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = read_manifest(made / "demo" / "manifest.csv")
+    from_media = predicted(capsys, made, *map(manifest.media_path, manifest.clips))
+    carried = shutil.copy(made / "work" / "features.h5", tmp_path / "carried.h5")
+    from_features = predicted(capsys, made, carried)
+    assert [record["file"] for record in from_features] == list(manifest.clip_ids)
+    for features, media in zip(from_features, from_media, strict=True):
+        assert features["proba"] == pytest.approx(media["proba"], abs=1e-5)
+        assert features["model"] == media["model"]
+        assert features["confidence"] is None
+    sound = predicted(capsys, made, carried, "--modality", "audio")
+    assert {record["model"].rpartition("/")[2] for record in sound} == {"music1d"}
+    assert "without c3d" in sound[0]["notes"][1]
+    assert run("mvemo", "predict", carried, "--timeline") == 2
+    # The model in the box reads other features.
+    assert run("mvemo", "predict", carried) == 2
+    assert "expected the features lld, musicnn, effnet" in capsys.readouterr().err
+
+
+def test_models_without_digests_of_their_clips_are_read(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "out" / "model"
+    shutil.copytree(made / "out" / "model", folder)
+    with np.load(folder / "reference.npz") as arrays:
+        np.savez(folder / "reference.npz", **{k: arrays[k] for k in arrays if "/" in k})
+    record = json.loads((folder / "model.json").read_text())
+    record["files"]["reference.npz"] = content_digest(folder / "reference.npz")
+    (folder / "model.json").write_text(json.dumps(record))
+    (video,) = predicted(capsys, tmp_path, clip_of(made))
+    assert video["confidence"] == max(video["proba"].values())
 
 
 def test_noise_is_said_to_be_unlike_the_training_clips(

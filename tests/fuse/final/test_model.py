@@ -17,7 +17,7 @@ from feature_samples import (
 )
 from fuse_samples import plain_settings
 
-from mvemo.cache import open_cache
+from mvemo.cache import CacheWriter, open_cache
 from mvemo.fuse import BadFeatures, FuseError, evaluate
 from mvemo.fuse.features import Features
 from mvemo.fuse.final.building import build_model
@@ -156,6 +156,29 @@ def test_a_folder_is_read_as_it_was_written(frozen, tmp_path):
             predict_clips(again, predictor, vectors), predict_clips(model, predictor, vectors)
         )
     assert {path.suffix for path in (tmp_path / "model").iterdir()} == {".json", ".npz"}
+
+
+def test_a_model_knows_the_files_that_it_was_fitted_on(tmp_path):
+    table = make_table()
+    net = spec("music1d", 4)
+    mfcc = replace(net, name="mfcc", kind="sequence", dim=2, protocol="none")
+    with CacheWriter(tmp_path / "f.h5", table) as writer:
+        rng = np.random.default_rng(0)
+        for clip in table.clip_ids:
+            for made in (net, mfcc):
+                shape = (4, 2) if made.kind == "sequence" else made.dim
+                values = rng.normal(size=shape).astype(np.float32)
+                writer.put(made, clip, made.key(f"digest of {clip}", 1.0, 5), values)
+    settings = plain_settings(refit=True, lld=("mfcc",))
+    with open_cache(tmp_path / "f.h5") as cache:
+        model = build_model(cache, evaluate(cache, settings), settings.features)
+    assert {spec.name for spec in model.specs} == {"music1d", "lld"}
+    save_model(tmp_path / "model", model)
+    for read in (model, load_model(tmp_path / "model")):
+        content = f"digest of {table.clip_ids[0]}"
+        assert read.trained_on(content, 1, 5.0)
+        assert not read.trained_on(content, 0, None)
+        assert not read.trained_on("digest of another", 1, 5.0)
 
 
 def test_crossfitted_predictions_are_the_mean_over_nets(tmp_path):
