@@ -41,6 +41,7 @@ def test_a_model_is_small_and_holds_no_path_of_the_machine_that_made_it(name: st
 @pytest.mark.parametrize("name", NAMES)
 def test_a_model_has_a_card(name: str) -> None:
     model = load_model(model_folder(name))
+    assert len(model.training_keys) >= model.facts["n_clips"]
     about = model.facts["about"]
     assert {"title", "data", "groups", "licence", "choices", "use", "avoid"} <= set(about)
     assert set(about.get("scale", {})) == set(model.scale)
