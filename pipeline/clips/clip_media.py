@@ -156,8 +156,12 @@ class ClipMedia:
     @property
     def settled(self) -> bool:
         """Whether another run would try no clip again."""
-        problems = (p for by_clip in self._problems.values() for p in by_clip.values())
-        return not (self._undescribed or any(problem.passing for problem in problems))
+        return not any(map(self.passing, self.manifest.clip_ids))
+
+    def passing(self, clip_id: str) -> bool:
+        """Return True if a clip's failure may be gone at another time."""
+        found = (problems.get(clip_id) for problems in self._problems.values())
+        return clip_id in self._undescribed or any(p.passing for p in found if p is not None)
 
     def seconds(self) -> dict[str, float]:
         """Clip id to the length of its sound; clips without sound are left out."""

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from mvemo.extract.quick_imports import imports_uncollected
-from mvemo.pipeline.commands.options import FILE, FOLDER, model_option, together
+from mvemo.pipeline.commands.options import (
+    FILE,
+    FOLDER,
+    model_option,
+    strict_option,
+    together,
+)
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
@@ -56,6 +64,17 @@ model_options = together(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")
 @click.option(
+    "--jsonl", is_flag=True, help="Print a line of JSON for each clip as soon as it is done."
+)
+@click.option(
+    "--cache",
+    "catalogue",
+    type=FILE,
+    default=None,
+    help="Keep what was read of the clips in this file (.h5): the next call reads new ones only.",
+)
+@strict_option
+@click.option(
     "--timeline",
     is_flag=True,
     help="Follow the emotion over time: a page and a CSV file for each clip.",
@@ -77,6 +96,9 @@ def predict(
     device: str,
     csv_file: Path | None,
     as_json: bool,
+    jsonl: bool,
+    catalogue: Path | None,
+    strict: bool,
     timeline: bool,
     window: float,
     hop: float,
@@ -97,17 +119,25 @@ def predict(
       mvemo predict song.mp3
       mvemo predict clips/ more/*.mp4 --model out/model --csv emotions.csv
       mvemo predict video.mp4 --timeline
+      mvemo predict songs/ --cache songs.h5 --csv songs.csv    # each night
     """
+    if jsonl and as_json:
+        raise BadOption("--json, --jsonl: expected one of them, got both")
     features = [Path(entry) for entry in inputs if entry.lower().endswith(".h5")]
     if features:
-        if len(inputs) > 1 or timeline:
-            raise BadOption(f"{features[0]}: a feature file goes alone, and without --timeline")
+        if len(inputs) > 1 or timeline or catalogue is not None:
+            raise BadOption(
+                f"{features[0]}: a feature file goes alone, and without --timeline and --cache"
+            )
         from mvemo.pipeline.models.boxed import pick_model
         from mvemo.pipeline.prediction.from_features import predict_features
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
         result = predict_features(pick_model(model_name), features[0], modalities)
-        return _show(*result, csv_file, as_json)
+        shown = ShowSettings(csv_file, as_json, jsonl, strict)
+        for prediction in result[1] if jsonl else ():
+            shown.echo_line(result[0], prediction)
+        return _show(*result, shown)
     options = (model_name, modality, weight_files, device)
     clips, folder, settings = clips_and_settings(inputs, *options)
     if timeline:
@@ -119,24 +149,44 @@ def predict(
 
     from mvemo.pipeline.prediction.run import predict_files
 
-    return _show(*predict_files(folder, clips, settings), csv_file, as_json)
+    shown = ShowSettings(csv_file, as_json, jsonl, strict, catalogue is not None)
+    on_clip = shown.echo_line if jsonl else lambda model, prediction: None
+    return _show(*predict_files(folder, clips, settings, catalogue, on_clip), shown)
 
 
-def _show(
-    model: FinalModel, predictions: Sequence[Prediction], csv_file: Path | None, as_json: bool
-) -> int:
+@dataclass(frozen=True)
+class ShowSettings:
+    """Where predictions go; with `facts` also what a catalogue knows of them."""
+
+    csv_file: Path | None
+    as_json: bool
+    jsonl: bool
+    strict: bool
+    facts: bool = False
+
+    def echo_line(self, model: FinalModel, prediction: Prediction) -> None:
+        """Print a prediction as one line of JSON."""
+        from mvemo.pipeline.prediction.output import records
+
+        (record,) = records(model, [prediction], facts=True)
+        click.echo(json.dumps(record))
+
+
+def _show(model: FinalModel, predictions: Sequence[Prediction], shown: ShowSettings) -> int:
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import dump_json, write_text
     from mvemo.pipeline.prediction.output import predictions_csv, predictions_table, records
 
-    if as_json:
-        click.echo(dump_json(records(model, predictions)), nl=False)
-    else:
+    if shown.as_json:
+        click.echo(dump_json(records(model, predictions, shown.facts)), nl=False)
+    elif not shown.jsonl:
         click.echo(predictions_table(model, predictions))
     # Last: where it cannot be written, the table is there.
-    if csv_file is not None:
-        write_text(csv_file, predictions_csv(model, predictions), error=FuseError)
-    return 2 if all(prediction.problem for prediction in predictions) else 0
+    if shown.csv_file is not None:
+        text = predictions_csv(model, predictions, shown.facts)
+        write_text(shown.csv_file, text, error=FuseError)
+    failed = [bool(prediction.problem) for prediction in predictions]
+    return 2 if all(failed) else int(shown.strict and any(failed))
 
 
 def clips_and_settings(

@@ -16,8 +16,10 @@ from mvemo.pipeline.prediction.predictions import Prediction
 MOST_COLUMNS = 4
 
 
-def records(model: FinalModel, predictions: Sequence[Prediction]) -> list[Record]:
-    """One JSON object for each clip.
+def records(
+    model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
+) -> list[Record]:
+    """One JSON object for each clip; with `facts` it has those of the predictions.
 
     Classes: ``proba``, ``label`` and ``confidence``, the calibrated probability of the label.
     Tags: ``proba``, and as ``label`` the list of those that apply. Values: ``values`` with
@@ -38,19 +40,24 @@ def records(model: FinalModel, predictions: Sequence[Prediction]) -> list[Record
             record["notes"].insert(0, "part of the model's training data: not a test of the model")
         if prediction.problem:
             record["error"] = prediction.problem
+        record |= prediction.facts if facts else {}
         result.append(record)
     return result
 
 
-def predictions_csv(model: FinalModel, predictions: Sequence[Prediction]) -> str:
-    """One row for each clip, with a column for each class, tag or value."""
+def predictions_csv(
+    model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
+) -> str:
+    """One row for each clip, with a column for each class, tag or value, and for `facts`."""
     written = format_of(model)
     text = io.StringIO(newline="")
     writer = CsvWriter(text)
-    writer.writerow(["file", "model", *written.csv_columns(), "notes", "error"])
-    for record in records(model, predictions):
+    names = list(dict.fromkeys(name for p in predictions for name in p.facts)) if facts else []
+    writer.writerow(["file", "model", *written.csv_columns(), "notes", "error", *names])
+    for record in records(model, predictions, facts):
         cells = [record["file"], record["model"], *written.csv_cells(record)]
-        writer.writerow([*cells, "; ".join(record["notes"]), record.get("error")])
+        more = [record.get(name) for name in ("error", *names)]
+        writer.writerow([*cells, "; ".join(record["notes"]), *more])
     return text.getvalue()
 
 

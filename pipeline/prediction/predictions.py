@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,9 @@ class Prediction:
         Why there is none; empty where there is.
     trained_on
         True for a clip of the model's training data.
+    facts
+        JSON values: ``content`` (digest of the file's bytes), ``duration`` in seconds, mvemo's
+        ``version``, the ``date`` when it was read and the ``seconds`` that took.
     """
 
     file: str
@@ -41,6 +45,13 @@ class Prediction:
     notes: tuple[str, ...] = ()
     problem: str = ""
     trained_on: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def predictor_of(model: FinalModel, vectors: Collection[FeatureKey]) -> Predictor | None:
+    """Return the best predictor of a clip with these features; None if there is none."""
+    lacking = {spec.name for spec in model.specs if (spec.name, spec.fold) not in vectors}
+    return model.best_of({spec.name for spec in model.specs} - lacking)
 
 
 def unlikeness(

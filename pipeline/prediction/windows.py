@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.extract.errors import ExtractError
+from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.isolated import probe_isolated
 from mvemo.extract.nets import AudioInput, NetInput
 from mvemo.pipeline.prediction.inputs import NewClip
@@ -33,11 +33,17 @@ class Windows:
         What a user should know of it.
     problem
         Why there are none; empty where there are.
+    length
+        Of the clip, in seconds; 0 if it is not known.
+    passing
+        True if the problem may be gone at another time.
     """
 
     stretches: tuple[tuple[float, float | None], ...] = ()
     notes: tuple[str, ...] = ()
     problem: str = ""
+    length: float = 0.0
+    passing: bool = False
 
 
 def input_seconds(inputs: Iterable[NetInput]) -> float:
@@ -46,7 +52,7 @@ def input_seconds(inputs: Iterable[NetInput]) -> float:
     return max(lengths, default=DEFAULT_SECONDS)
 
 
-def windows_of(clip: NewClip, seconds: float) -> Windows:
+def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Windows:
     """What is read of a clip: all of it, or windows spread evenly over a long one.
 
     Parameters
@@ -55,25 +61,28 @@ def windows_of(clip: NewClip, seconds: float) -> Windows:
         To be predicted.
     seconds
         Of a window: of `input_seconds`.
+    length
+        Of the clip, as an earlier call found it; None to look into the file.
     """
-    if clip.problem:
-        return Windows(problem=clip.problem)
-    try:
-        length = probe_isolated(clip.path) - clip.start
-    except ExtractError as error:
-        return Windows(problem=str(error).removeprefix(f"{clip.path}: "))
-    if length <= 0:
-        return Windows(problem=f"the clip starts at {clip.start:g} s, after its file's end")
-    if clip.duration is not None:
-        length = min(length, clip.duration)
+    if length is None:
+        try:
+            length = probe_isolated(clip.path) - clip.start
+        except ExtractError as error:
+            reason = str(error).removeprefix(f"{clip.path}: ")
+            return Windows(problem=reason, passing=not isinstance(error, BadMedia))
+        if length <= 0:
+            return Windows(problem=f"the clip starts at {clip.start:g} s, after its file's end")
+        if clip.duration is not None:
+            length = min(length, clip.duration)
     if length <= LONG * seconds:
         notes: Sequence[str] = ()
         if length < 1.0:
             notes = (f"only {length:.2f} s long: too short to tell",)
         elif length > seconds + 1.0:
             notes = (f"{length:.0f} s long: of its sound the first {seconds:g} s are read",)
-        return Windows(((clip.start, clip.duration),), tuple(notes))
+        return Windows(((clip.start, clip.duration),), tuple(notes), length=length)
     count = min(math.ceil(length / seconds), MOST_WINDOWS)
     starts = clip.start + np.linspace(0.0, length - seconds, count)
     note = f"{length:.0f} s long: the mean of {count} windows of {seconds:g} s, spread over it"
-    return Windows(tuple((round(float(s), 3), seconds) for s in starts), (note,))
+    stretches = tuple((round(float(s), 3), seconds) for s in starts)
+    return Windows(stretches, (note,), length=length)

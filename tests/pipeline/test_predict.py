@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,19 @@ import pytest
 import soundfile
 from stage_samples import run, tiny_demo, tiny_settings
 
-from mvemo.cache import open_cache
+from mvemo.cache import CacheWriter, open_cache
 from mvemo.cache.spec import content_digest
+from mvemo.cache.writing.lock import WriterLock
 from mvemo.extract.nets import build_net
 from mvemo.fuse.final.files import load_model
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.model_nets import plan_of
+from mvemo.pipeline.prediction import batches
+from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
 from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.inputs import find_clips
+from mvemo.pipeline.prediction.run import PredictSettings, predict_files
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +51,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clip_of(folder: Path) -> Path:
     manifest = read_manifest(folder / "demo" / "manifest.csv")
     return manifest.media_path(manifest.clips[0])
+
+
+def write_noise(path: Path, seed: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, 22050), 22050)
 
 
 def predicted(capsys: pytest.CaptureFixture[str], folder: Path, *inputs: object) -> list[dict]:
@@ -171,6 +183,106 @@ def test_lists_without_labels_folders_and_patterns(
     (again,) = pattern
     # Nets round otherwise in a batch of another size.
     assert again["proba"] == pytest.approx(records[0]["proba"], abs=1e-6)
+
+
+@pytest.fixture
+def read_clips(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are decoded and embedded from here on, two at a time."""
+    names: list[str] = []
+    embed = batches.BatchReader._embed
+
+    def noted(self: BatchReader, clips: list[EmbeddedClip], work: Path) -> list[EmbeddedClip]:
+        names.extend(clip.clip.path.name for clip in clips)
+        return embed(self, clips, work)
+
+    monkeypatch.setattr(batches.BatchReader, "_embed", noted)
+    monkeypatch.setattr(batches, "BATCH", 2)
+    return names
+
+
+def test_a_catalogue_reads_only_what_is_new(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], read_clips: list[str]
+) -> None:
+    songs, cache = tmp_path / "songs", tmp_path / "songs.h5"
+    songs.mkdir()
+    for i, name in enumerate(("a", "b", "c", "d")):
+        write_noise(songs / f"{name}.wav", seed=i)
+    shutil.copy(songs / "a.wav", songs / "same.wav")
+    (songs / "text.mp3").write_text("no sound at all")
+    nightly = ["mvemo", "predict", songs, "--cache", cache, "--model", made / "out" / "model"]
+    capsys.readouterr()
+    assert run(*nightly, "--json") == 0
+    first = capsys.readouterr()
+    assert "6 new, 0 kept, 0 gone" in first.err
+    # Equal files are read once, and what is no media at all is not decoded.
+    assert sorted(read_clips) == ["a.wav", "b.wav", "c.wav", "d.wav"]
+    read_clips.clear()
+    assert run(*nightly, "--json", "--strict") == 1
+    second = capsys.readouterr()
+    assert "0 new, 6 kept, 0 gone" in second.err
+    assert (second.out, read_clips) == (first.out, [])
+    record, *_, broken = json.loads(second.out)
+    assert record["content"] == content_digest(songs / "a.wav")
+    assert record["duration"] == 1.0
+    assert "cannot be read as media" in broken["error"]
+    # Renamed, changed, removed and new.
+    (songs / "a.wav").rename(songs / "z.wav")
+    write_noise(songs / "b.wav", seed=10)
+    (songs / "c.wav").unlink()
+    write_noise(songs / "e.wav", seed=11)
+    assert run(*nightly, "--jsonl") == 0
+    third = capsys.readouterr()
+    assert "2 new, 4 kept, 2 gone" in third.err
+    assert read_clips == ["b.wav", "e.wav"]
+    assert {Path(json.loads(line)["file"]).name for line in third.out.splitlines()} == {
+        *("b.wav", "d.wav", "e.wav", "same.wav", "text.mp3", "z.wav")
+    }
+
+
+def killed_after_two(commit: Callable[[CacheWriter], None]) -> Callable[[CacheWriter], None]:
+    calls = iter(range(10))
+
+    def killed(writer: CacheWriter) -> None:
+        commit(writer)
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+
+    return killed
+
+
+def test_a_catalogue_whose_run_was_killed_goes_on(
+    made: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    read_clips: list[str],
+) -> None:
+    for i in range(5):
+        write_noise(tmp_path / "songs" / f"{i}.wav", seed=i)
+    cache = tmp_path / "songs.h5"
+    nightly = ["mvemo", "predict", tmp_path / "songs", "--cache", cache]
+    nightly += ["--model", made / "out" / "model"]
+    with monkeypatch.context() as patched:
+        # As kill -9 leaves it: shards, and no cache.
+        patched.setattr(CacheWriter, "__exit__", lambda writer, *error: writer._lock.release())
+        patched.setattr(CacheWriter, "commit", killed_after_two(CacheWriter.commit))
+        folder, clips = made / "out" / "model", find_clips([str(tmp_path / "songs")])
+        with pytest.raises(KeyboardInterrupt):
+            predict_files(folder, clips, PredictSettings(("audio",)), cache)
+    assert (len(read_clips), cache.exists()) == (4, False)
+    read_clips.clear()
+    assert run(*nightly) == 0
+    assert "1 new, 4 kept, 0 gone" in capsys.readouterr().err
+    assert read_clips == ["4.wav"]
+    lock = WriterLock(cache)
+    assert run(*nightly) == 2
+    assert f"another writer holds it: process {os.getpid()} on" in capsys.readouterr().err
+    lock.release()
+    other = ["mvemo", "predict", made / "long.wav", "--cache", cache, *nightly[-2:]]
+    assert run(*other) == 2
+    assert "none of its 5 clips is among these 1" in capsys.readouterr().err
+    assert run(*other[:-3], made / "work" / "features.h5", *nightly[-2:]) == 2
+    assert "expected a catalogue" in capsys.readouterr().err
 
 
 def test_csv_and_table_say_the_same(

@@ -1,0 +1,181 @@
+"""Clips that are decoded and embedded together, a few at a time."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+
+from mvemo.extract.nets import input_of
+from mvemo.fuse.arrays import F64
+from mvemo.fuse.final.model import FeatureKey, Predictor
+from mvemo.manifests import Clip, Manifest
+from mvemo.pipeline.clips.clip_media import ClipMedia
+from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.windows import Windows, input_seconds, windows_of
+
+# Decoded media of more windows than these are never on the disk at a time.
+BATCH = 24
+# Worker processes take seconds to start, which few clips do not repay.
+FEW = 8
+
+
+@dataclass(frozen=True)
+class EmbeddedClip:
+    """What is known of one clip before a model's heads read it.
+
+    Parameters
+    ----------
+    clip, windows
+        The clip, and what was read of it.
+    content
+        Digest of its file's bytes; empty if it cannot be read.
+    vectors
+        By feature and net: float64 (dim,), rounded to float32.
+    reasons
+        Modality to why the clip does not have it; empty if it has.
+    problem
+        Why nothing can predict it; empty if something may.
+    passing
+        True if what is missing may be there at another time.
+    seconds, date
+        How long it took, and when.
+    """
+
+    clip: NewClip
+    windows: Windows
+    content: str = ""
+    vectors: Mapping[FeatureKey, F64] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+    passing: bool = False
+    seconds: float = 0.0
+    date: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+
+
+class BatchReader:
+    """Reads clips for a model.
+
+    Parameters
+    ----------
+    maker
+        Of the model.
+    features
+        Names of those that some predictor needs.
+
+    Attributes
+    ----------
+    window
+        Length in seconds of what the nets read at a time.
+    """
+
+    def __init__(self, maker: FeatureMaker, features: tuple[str, ...]) -> None:
+        self.maker, self.features = maker, features
+        self.window = input_seconds(input_of(plan) for plan in maker.plans(features))
+
+    def read(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
+        """Yield clips with their keys, a batch at a time, in order."""
+        start = time.monotonic()
+        for batch in self._batches(clips):
+            with tempfile.TemporaryDirectory(prefix="mvemo-") as work:
+                readable = [clip for _, clip in batch if not clip.windows.problem]
+                embedded = iter(self._embed(readable, Path(work)) if readable else [])
+            done = [(row, c if c.windows.problem else next(embedded)) for row, c in batch]
+            seconds, start = time.monotonic() - start, time.monotonic()
+            yield [(row, replace(clip, seconds=seconds / len(done))) for row, clip in done]
+
+    def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
+        batch: list[tuple[int, EmbeddedClip]] = []
+        n = 0
+        for row, clip in clips.items():
+            windows = windows_of(clip, self.window)
+            if batch and n + len(windows.stretches) > BATCH:
+                yield batch
+                batch, n = [], 0
+            unread = EmbeddedClip(clip, windows, problem=windows.problem, passing=windows.passing)
+            batch.append((row, unread))
+            n += len(windows.stretches)
+        if batch:
+            yield batch
+
+    def _embed(self, clips: Sequence[EmbeddedClip], work: Path) -> list[EmbeddedClip]:
+        """Decode all windows of the clips, choose what predicts each, and make its vectors."""
+        stretches: list[Clip] = []
+        rows: list[list[int]] = []
+        for clip in clips:
+            rows.append([])
+            for start, duration in clip.windows.stretches:
+                name = str(len(stretches))
+                rows[-1].append(len(stretches))
+                path = str(clip.clip.path.absolute())
+                stretches.append(Clip(name, path, (), name, start, duration))
+        maker = self.maker
+        extract = replace(maker.settings.extract, workers=1 if len(stretches) < FEW else 0)
+        media = ClipMedia(
+            Manifest("predict", "multilabel", (), tuple(stretches), Path()),
+            replace(maker.settings, extract=extract),
+            work,
+            plans=maker.plans(self.features),
+            descriptors=maker.descriptors(self.features),
+            require_any=False,
+        )
+        usable = {name: set(maker.has(name, media)) for name in self.features}
+        chosen = [
+            maker.model.best_of({name for name in self.features if usable[name].intersection(of)})
+            for of in rows
+        ]
+        vectors = self._vectors(media, rows, chosen, usable)
+        return [
+            self._embedded(clip, media, [str(row) for row in of], predictor, found)
+            for clip, of, predictor, found in zip(clips, rows, chosen, vectors, strict=True)
+        ]
+
+    def _vectors(
+        self,
+        media: ClipMedia,
+        rows: Sequence[Sequence[int]],
+        chosen: Sequence[Predictor | None],
+        usable: Mapping[str, set[int]],
+    ) -> list[dict[FeatureKey, F64]]:
+        """Return for each clip the means over its windows."""
+        vectors: list[dict[FeatureKey, F64]] = [{} for _ in rows]
+        for name in self.features:
+            needed = [i for i, p in enumerate(chosen) if p is not None and name in p.features]
+            of_name = [row for i in needed for row in rows[i] if row in usable[name]]
+            for spec in self.maker.model.variants(name):
+                found = self.maker.embed(spec, media, of_name)
+                for i in needed:
+                    values = [found[row] for row in rows[i] if row in found]
+                    if values:
+                        mean = np.mean(values, axis=0).astype(np.float32)
+                        vectors[i][name, spec.fold] = mean.astype(np.float64)
+        return vectors
+
+    def _embedded(
+        self,
+        clip: EmbeddedClip,
+        media: ClipMedia,
+        names: Sequence[str],
+        predictor: Predictor | None,
+        vectors: dict[FeatureKey, F64],
+    ) -> EmbeddedClip:
+        front = f"{clip.clip.path.absolute()}: "
+        reasons = {m: media.reason(names[0], m).removeprefix(front) for m in media.modalities}
+        needed = [] if predictor is None else predictor.features
+        variants = self.maker.model.variants
+        absent = [n for n in needed if any((n, s.fold) not in vectors for s in variants(n))]
+        return replace(
+            clip,
+            content=media.digests[names[0]],
+            vectors=vectors,
+            reasons=reasons,
+            problem=f"its {absent[0]} features are not finite numbers" if absent else "",
+            passing=any(map(media.passing, names)),
+            date=datetime.now(timezone.utc),
+        )

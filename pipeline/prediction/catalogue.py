@@ -1,0 +1,226 @@
+"""Clips that were read for predictions, kept in a cache by the digests of their files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from mvemo.cache import Cache, CacheWriter, ClipTable, FeatureSpec, open_cache, unfinished_run
+from mvemo.cache.storage.index import feature_label
+from mvemo.cache.writing.lock import WriterLock
+from mvemo.fuse.arrays import F64
+from mvemo.fuse.final.model import FeatureKey
+from mvemo.manifests import Clip, Manifest
+from mvemo.pipeline.clips.inputs import digest_media
+from mvemo.pipeline.console.messages import tell
+from mvemo.pipeline.console.progress import Progress
+from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
+from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.windows import LONG, MOST_WINDOWS, windows_of
+from mvemo.pipeline.provenance import provenance
+
+NAME = "catalogue"
+# Stage of the failure that says why nothing predicts a clip; others are of modalities.
+PREDICT = "predict"
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class Catalogue:
+    """A cache of `EmbeddedClip`; a context manager that holds it.
+
+    A clip's id is the digest of its file's bytes and its stretch, so that a renamed file is
+    known again and a changed one is new. Each batch is committed before it is yielded; clips
+    that are no longer read are dropped at the end.
+
+    Parameters
+    ----------
+    path
+        The cache; made if there is none.
+    reader
+        Reads the clips that are not in it.
+
+    Raises
+    ------
+    CacheBusy
+        Another process holds it; the message says which.
+    BadOption
+        It is another kind of cache.
+    """
+
+    def __init__(self, path: Path, reader: BatchReader) -> None:
+        self._path, self._reader = path, reader
+        self._writer: CacheWriter | None = None
+        # Before the media are digested: is the file free, and can it be written?
+        WriterLock(path).release()
+        self._earlier = _ids_in(path)
+        windows = {"windows": [reader.window, LONG, MOST_WINDOWS]}
+        specs = [s for name in reader.features for s in reader.maker.model.variants(name)]
+        # The nets of several folds are no crossfitted feature of these clips.
+        self._specs: dict[FeatureKey, FeatureSpec] = {
+            (s.name, s.fold): replace(
+                s,
+                name=feature_label(s),
+                params={**s.params, **windows},
+                protocol="none",
+                fold=None,
+                trained_on=(),
+            )
+            for s in specs
+        }
+        self._modalities = tuple(dict.fromkeys(sorted(spec.modality for spec in specs)))
+        # A row of it is written last: length, seconds it took, day and second of the day.
+        made_of = [spec.digest for spec in self._specs.values()]
+        self._record = FeatureSpec(
+            "clip", "record", "vector", 4, "mvemo predict", 1, params={"features": made_of}
+        )
+
+    def read(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
+        """Yield clips with their keys, a batch at a time: those that are kept first."""
+        content = _digest(clips)
+        ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
+        self._open({clip_id: clips[row] for row, clip_id in reversed(ids.items())})
+        assert self._writer is not None
+        keys = {clip_id: self._record.key(clip_id) for clip_id in ids.values()}
+        current = self._writer.current(self._record, keys)
+        kept = {row: clip_id for row, clip_id in ids.items() if clip_id in current}
+        new = {row: clip for row, clip in clips.items() if row not in kept}
+        gone = len(self._earlier - set(ids.values()))
+        tell(f"{self._path}: {len(new)} new, {len(kept)} kept, {gone} gone")
+        if kept:
+            with open_cache(self._path) as cache:
+                yield list(self._kept(cache, clips, content, kept))
+        # Equal files are read once.
+        alike: dict[str, list[int]] = {}
+        for row in new:
+            alike.setdefault(ids.get(row, str(row)), []).append(row)
+        for batch in self._reader.read({rows[0]: new[rows[0]] for rows in alike.values()}):
+            for row, embedded in batch:
+                if embedded.content in ("", content[row]) and row in ids and not embedded.passing:
+                    self._put(ids[row], embedded)
+            self._writer.commit()
+            yield [
+                (other, replace(embedded, clip=new[other], content=content[row]))
+                for row, embedded in batch
+                for other in alike[ids.get(row, str(row))]
+            ]
+
+    def _open(self, clips: Mapping[str, NewClip]) -> None:
+        if self._earlier and not self._earlier & clips.keys():
+            raise BadOption(
+                f"{self._path}: none of its {len(self._earlier)} clips is among these "
+                f"{len(clips)}: give each folder a file of its own, or remove this one"
+            )
+        n = len(clips)
+        names = [str(c.path.absolute()).encode("utf-8", "backslashreplace") for c in clips.values()]
+        table = ClipTable(
+            name=NAME,
+            task="multilabel",
+            classes=(),
+            clip_ids=tuple(clips),
+            groups=tuple(name.decode() for name in names),
+            labels=np.zeros((n, 0), dtype=np.int64),
+            folds=np.full(n, -1),
+            k=0,
+            fold_seed=0,
+            digest="",
+        )
+        facts = provenance(model=self._reader.maker.model.name)
+        if unfinished_run(self._path) is not None:
+            # What a run that was killed has committed is read from the merged file.
+            CacheWriter(self._path, table, provenance=facts).close()
+        self._writer = CacheWriter(self._path, table, provenance=facts)
+
+    def _put(self, clip_id: str, embedded: EmbeddedClip) -> None:
+        assert self._writer is not None
+        for feature, vector in embedded.vectors.items():
+            spec = self._specs[feature]
+            self._writer.put(spec, clip_id, spec.key(clip_id), vector.astype(np.float32))
+        reasons = {f"decode:{m}": reason for m, reason in embedded.reasons.items()}
+        self._writer.clear_failures(clip_id)
+        for stage, reason in {**reasons, PREDICT: embedded.problem}.items():
+            if reason:
+                self._writer.fail(clip_id, stage, reason)
+        since = embedded.date - _EPOCH
+        facts = [embedded.windows.length, embedded.seconds, since.days, since.seconds]
+        key = self._record.key(clip_id)
+        self._writer.put(self._record, clip_id, key, np.array(facts, dtype=np.float32))
+
+    def _kept(
+        self,
+        cache: Cache,
+        clips: Mapping[int, NewClip],
+        content: Mapping[int, str],
+        kept: Mapping[int, str],
+    ) -> Iterator[tuple[int, EmbeddedClip]]:
+        place = {clip_id: i for i, clip_id in enumerate(cache.table.clip_ids)}
+        records = cache.vectors(self._record.name)[0].astype(np.float64)
+        stored: dict[FeatureKey, F64] = {}
+        for key, spec in self._specs.items():
+            if spec.digest in {known.digest for known in cache.specs}:
+                stored[key] = cache.vectors(spec.name)[0].astype(np.float64)
+        failures = {(f.clip_id, f.stage): f.reason for f in cache.failures}
+        for row, clip_id in kept.items():
+            i, clip = place[clip_id], clips[row]
+            length, seconds, day, second = records[i].tolist()
+            problem = failures.get((clip_id, PREDICT), "")
+            yield (
+                row,
+                EmbeddedClip(
+                    clip,
+                    windows_of(clip, self._reader.window, length),
+                    content[row],
+                    {key: x[i] for key, x in stored.items() if np.isfinite(x[i]).all()},
+                    {m: failures.get((clip_id, f"decode:{m}"), "") for m in self._modalities},
+                    problem,
+                    seconds=seconds,
+                    date=_EPOCH + timedelta(days=day, seconds=second),
+                ),
+            )
+
+    def __enter__(self) -> Catalogue:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            self._writer.__exit__(kind, error, trace)
+
+
+def _ids_in(path: Path) -> frozenset[str]:
+    """Return the ids of the clips that a catalogue has."""
+    if not path.exists():
+        return frozenset()
+    with open_cache(path) as cache:
+        if cache.table.name != NAME:
+            raise BadOption(
+                f"{path}: expected a catalogue of 'mvemo predict', got features of "
+                f"{cache.table.name!r}: give --cache another file"
+            )
+        return frozenset(cache.table.clip_ids)
+
+
+def _digest(clips: Mapping[int, NewClip]) -> dict[int, str]:
+    """Return the digest of each file's bytes; empty if it cannot be read."""
+    listed = [
+        Clip(str(row), str(clip.path.absolute()), (), str(row)) for row, clip in clips.items()
+    ]
+    manifest = Manifest("predict", "multilabel", (), tuple(listed), Path())
+    with Progress("digest media", len(clips), "file") as bar:
+        digests = digest_media(manifest, lambda failed: bar.step(failed=int(failed)))
+    return {row: digests.content[str(row)] for row in clips}
+
+
+def _clip_id(content: str, clip: NewClip) -> str:
+    if not clip.start and clip.duration is None:
+        return content
+    return f"{content}@{clip.start:g}+{'' if clip.duration is None else f'{clip.duration:g}'}"
