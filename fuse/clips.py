@@ -75,18 +75,6 @@ class Clips:
             inner[train] = make_folds(self.y_true[train], groups, count, self.seed, self.split_task)
         return inner
 
-    def loss(self, rows: NDArray[np.bool_], outputs: F64) -> float:
-        """What a choice on inner folds makes small; NaN without a prediction.
-
-        Parameters
-        ----------
-        rows
-            bool (clips,).
-        outputs
-            float64 (clips, outputs), NaN rows where not predicted.
-        """
-        return self.task.loss(self.y_true[rows], outputs[rows])
-
     def score(self, rows: NDArray[np.bool_], outputs: F64) -> float:
         """The task's primary metric of the predicted clips of `rows`."""
         return self.task.primary(self.y_true[rows], outputs[rows])

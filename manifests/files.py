@@ -12,8 +12,9 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,54 @@ def replacing(
             temp.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_together(
+    folder: Path, *, error: MakeError, remove: Iterable[str] = ()
+) -> Iterator[Path]:
+    """Write files into an empty folder, then move them all to `folder`.
+
+    Where one of them cannot be written, `folder` keeps the files that it had, all of them.
+
+    Parameters
+    ----------
+    folder
+        Made where it is absent. Files that are not written anew stay.
+    error
+        What to raise where a file cannot be written.
+    remove
+        Names of files of `folder` that are removed where they are not written anew.
+
+    Yields
+    ------
+    The empty folder to write to, on the same file system.
+    """
+    new_folder = not folder.is_dir()
+    temp = _temporary(folder / "new")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _remove_orphans(folder / "new")
+        temp.mkdir()
+        yield temp
+        for name in remove:
+            if not (temp / name).exists():
+                (folder / name).unlink(missing_ok=True)
+        for path in sorted(path for path in temp.rglob("*") if path.is_file()):
+            target = folder / path.relative_to(temp)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+    except OSError as problem:
+        raise error(f"{folder}: cannot be written: {cause(problem)}") from None
+    except Exception as problem:
+        if isinstance(error, type) and isinstance(problem, error):
+            raise error(str(problem).replace(str(temp), str(folder))) from None
+        raise
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+        if new_folder:
+            with suppress(OSError):
+                folder.rmdir()
+
+
 def _temporary(path: Path) -> Path:
     """The hidden name beside `path` of this process on this machine."""
     # File systems hold 255 bytes of a name; with a long one its digest stands in.
@@ -113,7 +162,8 @@ def _remove_orphans(path: Path) -> None:
         for name in names:
             number = name[len(front) + 1 :].removesuffix(".tmp")
             if name.endswith(".tmp") and number.isdecimal() and not _alive(int(number[:12])):
-                path.with_name(name).unlink(missing_ok=True)
+                orphan = path.with_name(name)
+                shutil.rmtree(orphan) if orphan.is_dir() else orphan.unlink(missing_ok=True)
 
 
 def _alive(process: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from mvemo.fuse import (
     format_table,
     write_report,
 )
+from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.files import save_model
 from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.report.files import RUN_FILES
 from mvemo.manifests import read_folds
+from mvemo.manifests.files import replacing_together
 from mvemo.pipeline.clips.clip_tables import prescribed_by
 from mvemo.pipeline.clips.media_links import links_of_cache
 from mvemo.pipeline.console.messages import tell_note
@@ -151,12 +155,20 @@ def run_fuse(
         )
         preferred = None if results.choice is None else results.choice.model
         model = None if final is None else build_model(cache, results, settings.features, preferred)
-    write_report(results, out, heads=save_heads)
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]
     if save_heads:
         lines.append(f"heads: {out / 'heads.npz'}")
-    if final is not None and model is not None:
-        lines += _write_model(model, final, features.parent)
+    # The report and the model replace those of an older run together, or not at all.
+    with ExitStack() as stack:
+        new = stack.enter_context(replacing_together(out, error=FuseError, remove=RUN_FILES))
+        write_report(results, new, heads=save_heads)
+        if final is not None and model is not None:
+            folder = replacing_together(final.folder, error=FuseError)
+            lines += _write_model(model, final, features.parent, stack.enter_context(folder))
+        elif (out / "model" / "model.json").is_file():
+            tell_note(
+                f"{out / 'model'} is of an earlier run, not of this report: replace it with --final"
+            )
     return "\n".join(lines)
 
 
@@ -173,13 +185,13 @@ def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: P
     return prescribed_by(table, fold_file)
 
 
-def _write_model(model: FinalModel, final: FinalSettings, beside: Path) -> list[str]:
-    """Write the model's folder; the lines that say so."""
+def _write_model(model: FinalModel, final: FinalSettings, beside: Path, folder: Path) -> list[str]:
+    """Write the model's files into a folder; return the lines that say so."""
     files: tuple[str, ...] = ()
     lines = [f"model: {final.folder}"]
     if trained_specs(model):
         work = beside if final.work is None else final.work
-        files, absent = copy_nets(model, work, final.folder)
+        files, absent = copy_nets(model, work, folder)
         if absent:
             lines.append(
                 f"note: 'mvemo predict' will need the trained nets {', '.join(absent)}, which are "
@@ -188,19 +200,24 @@ def _write_model(model: FinalModel, final: FinalSettings, beside: Path) -> list[
             )
     if final.about:
         model = replace(model, facts={**model.facts, "about": dict(final.about)})
-    save_model(final.folder, model, files)
-    best = model.best(("audio", "video"))
-    if best is not None and best.expected["mean"] is not None:
-        lines.append(
-            f"it predicts by {best.name}, which came out best in the cross-validation: "
-            f"{best.expected['metric']} {best.expected['mean']:.3f}{_nested_text(model)}"
-        )
-    return lines
+    save_model(folder, model, files)
+    return [*lines, *_promise(model)]
 
 
-def _nested_text(model: FinalModel) -> str:
-    """What to expect where the model was chosen; else that the choice flatters."""
-    nested = model.facts.get("nested")
+def _promise(model: FinalModel) -> list[str]:
+    """Say what new clips are predicted by, with the figure that the report tells to expect."""
+    best, nested = model.predictors[0], model.facts.get("nested")
+    if nested is not None and nested["model"] == best.name and nested["mean"] is not None:
+        return [f"it predicts by {best.name}: expect {nested['metric']} {nested['mean']:.3f}"]
+    if best.expected["mean"] is None:
+        return []
+    score = f"{best.expected['metric']} {best.expected['mean']:.3f}"
     if nested is None:
-        return f" (the choice among {len(model.heads.models)} flatters it a little)"
-    return f" (expect {nested['mean']:.3f}, with the choice cross-validated, too)"
+        return [
+            f"it predicts by {best.name}, which came out best of {len(model.heads.models)} models "
+            f"({score}): that choice flatters it a little"
+        ]
+    return [
+        f"it predicts by {best.name} ({score}): {nested['model']} reads features that 'mvemo "
+        "predict' cannot make of new clips"
+    ]

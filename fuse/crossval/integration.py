@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mvemo.fuse.crossval.choice import best_model
 from mvemo.fuse.crossval.fold_heads import FoldHeads
 from mvemo.fuse.crossval.out_of_fold import OutOfFold
 from mvemo.fuse.heads.head import Head
@@ -18,8 +19,7 @@ from mvemo.fuse.heads.late import (
 )
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.stacking import stack_fold, stacked_model
-from mvemo.fuse.links import decision_inputs
-from mvemo.fuse.metrics.averages import complete, mean_finite
+from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import (
     Key,
     Missing,
@@ -55,15 +55,15 @@ class Stack:
         return cls(bases, stacked_model(bases), parts, inner) if bases else None
 
     def decided_by(self, missing: Missing) -> Key:
-        """Whose thresholds decide with modalities missing: a base's, where it alone predicts."""
-        left = [base for base in self.bases if self._left_of(base, missing) is not None]
-        return left[0].features if len(left) == 1 < len(self.bases) else self.model.key
+        """Return whose thresholds decide with modalities missing: those fitted for that case."""
+        return (self.model.name, *missing)
 
     def predict_fold(self, oof: OutOfFold, fold_heads: FoldHeads, fold: int) -> None:
         """Fit one fold's second layer and predict the fold's clips, into `oof`.
 
-        With modalities missing these are by the second layer on what is left of its bases, or,
-        where nothing of a base is left, the mean of the others.
+        With modalities missing another model predicts: the best of those that need none of them,
+        by inner predictions of the training clips. The second layer itself would read the same
+        remaining feature as several bases.
         """
         clips, key = oof.clips, self.model.key
         tested = clips.folds == fold
@@ -75,25 +75,27 @@ class Stack:
         head, outputs, inner = stack_fold(
             clips, fold, inputs, fold_heads.inner_folds[fold], inner=self.inner
         )
-        fallbacks = oof.fallbacks.get(self.model.name, ())
-        if fallbacks and self.inner:
-            # Clips that the second layer cannot read are predicted as by its fallbacks.
-            others = np.stack([np.where(tested[:, None], np.nan, v) for v in inputs.values()])
-            inner = np.where(complete(inner)[:, None], inner, mean_finite(others, axis=0))
         oof.inner[key, fold] = inner
+        fallbacks = oof.fallbacks.get(self.model.name, ())
+        best = {f.key: self._best_without(oof, f.missing, fold) for f in fallbacks}
+        if self.inner:
+            oof.inner |= {(k, fold): oof.inner[best[k], fold] for k in best}
         if head is None:
             return
         oof.heads.append(head)
         oof.outputs[key][tested] = outputs[tested]
-        for fallback in fallbacks:
-            left = [self._left_of(base, fallback.missing) for base in self.bases]
-            of_bases = [oof.outputs[key][tested] for key in left if key is not None]
-            if len(of_bases) == len(self.bases):
-                x = [decision_inputs(values, head.link) for values in of_bases]
-                values = head.predict(np.concatenate(x, axis=1))
-            else:
-                values = np.mean(of_bases, axis=0)
-            oof.outputs[fallback.key][tested] = values
+        for fallback_key, of in best.items():
+            oof.outputs[fallback_key][tested] = oof.outputs[of][tested]
+
+    def _best_without(self, oof: OutOfFold, missing: Missing, fold: int) -> Key:
+        """Return the key of the best model that needs none of the missing modalities."""
+        models = [m for m in oof.models if not set(missing) & set(m.modalities)]
+        models += [parts[missing] for parts in self.parts.values() if missing in parts]
+        models = [m for m in {m.key: m for m in models}.values() if (m.key, fold) in oof.inner]
+        outputs = [oof.inner[m.key, fold].astype(np.float64) for m in models]
+        best = best_model(oof.clips.task, oof.clips.y_true, models, outputs) if models else None
+        left = (self._left_of(base, missing) for base in self.bases)
+        return next(key for key in left if key) if best is None else models[best].key
 
     def _left_of(self, base: Model, missing: Missing) -> Key | None:
         """Key of what remains of a base with modalities missing; None where nothing is."""

@@ -69,8 +69,13 @@ def predict_all(
     for net_fold, tested in prepared.passes:
         matrices = {name: features.matrix(name, net_fold) for name in prepared.names}
         _note_present(oof, matrices, tested)
-        # Where no clip lacks a feature nothing falls back; but its thresholds are saved.
-        need_parts = clips.task.needs_inner or not all(m.present.all() for m in matrices.values())
+        # Where no clip lacks a feature nothing falls back, but a stack is scored as if, and
+        # thresholds are saved.
+        need_parts = (
+            stack is not None
+            or clips.task.needs_inner
+            or not all(m.present.all() for m in matrices.values())
+        )
         inner_models = models if inner else [base for layer in layers for base in layer.bases]
         plan = HeadPlan(
             folds=tested,

@@ -153,13 +153,16 @@ def log_loss(y_true: Ints, proba: F64) -> float:
     1.0397
     """
     y_true, proba = _predicted(y_true, proba)
-    if not len(y_true):
-        return float("nan")
+    return float(log_losses(y_true, proba).mean()) if len(y_true) else float("nan")
+
+
+def log_losses(y_true: Ints, proba: F64) -> F64:
+    """Return the terms of `log_loss`, float64 (clips,); of tags their mean."""
     if y_true.ndim == 2:
         of_truth = np.where(y_true == 1, proba, 1.0 - proba)
     else:
         of_truth = np.take_along_axis(proba, y_true[:, None], axis=1)
-    return float(-np.log(np.clip(of_truth, EPS, 1.0 - EPS)).mean())
+    return np.asarray(-np.log(np.clip(of_truth, EPS, 1.0 - EPS)).mean(axis=1))
 
 
 def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F64, F64, F64, F64]:

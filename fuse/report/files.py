@@ -17,7 +17,7 @@ from mvemo.fuse.report.page import report_html
 from mvemo.fuse.report.summary import spread
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.manifests.csv_files import CsvWriter
-from mvemo.manifests.files import dump_json, to_json_values, write_text
+from mvemo.manifests.files import dump_json, replacing_together, to_json_values, write_text
 
 # Every file that a run may have; `write_report` leaves none of an older one.
 RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")
@@ -26,8 +26,8 @@ RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")
 def write_report(results: Results, out: str | Path, *, heads: bool = False) -> None:
     """Write a run's folder: ``report.html``, ``metrics.json``, ``predictions.csv``.
 
-    All are made before the first is written, and each appears whole or not at all. Equal
-    results give equal bytes.
+    An older run in the folder is replaced as one: it stays whole until all files of this one
+    are written. Equal results give equal bytes.
 
     Parameters
     ----------
@@ -54,14 +54,11 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
         "metrics.json": dump_json(metrics_dict(results)),
         "predictions.csv": predictions_csv(results),
     }
-    make_folder(out)
-    # First, so that nothing new ever lies beside what is old.
-    for name in RUN_FILES:
-        if name not in texts:
-            _remove(out / name)
-    write_texts(out, texts)
-    if heads:
-        save_heads(out / "heads.npz", results)
+    with replacing_together(out, error=FuseError, remove=RUN_FILES) as new:
+        for name, text in texts.items():
+            write_text(new / name, text, error=FuseError)
+        if heads:
+            save_heads(new / "heads.npz", results)
 
 
 def require_other_folder(out: str | Path, sources: Iterable[str | Path]) -> None:
@@ -80,33 +77,17 @@ def require_other_folder(out: str | Path, sources: Iterable[str | Path]) -> None
             )
 
 
-def make_folder(out: Path) -> None:
-    """Make a folder where it is absent."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FuseError(f"{out}: no folder can be made here: {error.strerror}") from None
-
-
 def write_texts(out: Path, texts: Mapping[str, str]) -> None:
-    """Write files into a folder, made where it is absent; each in one step.
+    """Write files into a folder, made where it is absent: all of them or none.
 
     Raises
     ------
     FuseError
-        It cannot be written.
+        One cannot be written.
     """
-    make_folder(out)
-    for name, text in texts.items():
-        write_text(out / name, text, error=FuseError)
-
-
-def _remove(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        why = f"it is of an older run and cannot be removed: {error.strerror}"
-        raise FuseError(f"{path}: {why}") from None
+    with replacing_together(out, error=FuseError) as new:
+        for name, text in texts.items():
+            write_text(new / name, text, error=FuseError)
 
 
 # --- metrics.json

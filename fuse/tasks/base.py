@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.links import Link
-from mvemo.fuse.metrics.averages import complete, mean_finite
+from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.statistics.resamples import Resamples
 from mvemo.fuse.tasks.values import Measures, Scores
 from mvemo.fuse.tasks.wording import Wording
@@ -101,12 +101,12 @@ class Task(Wording):
     # Choices on inner folds.
 
     @abstractmethod
-    def loss(self, y_true: NDArray[Any], outputs: F64) -> float:
-        """What a choice makes small; NaN rows of `outputs` are left out, NaN of none."""
+    def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
+        """Return each clip's part of `choice_loss`, float64 (clips,); NaN where not predicted."""
 
     def choice_loss(self, y_true: NDArray[Any], outputs: F64) -> float:
-        """What a choice among heads and models makes small: `loss`, confidence set aside."""
-        return self.loss(y_true, outputs)
+        """Return what a choice among heads and models makes small; NaN of no prediction."""
+        return mean_of_finite(self.losses(y_true, outputs))
 
     def primary(self, y_true: NDArray[Any], outputs: F64) -> float:
         """The primary metric of some clips.

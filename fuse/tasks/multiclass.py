@@ -17,6 +17,7 @@ from mvemo.fuse.metrics.calibration import (
     expected_calibration_error,
     fit_temperature,
     log_loss,
+    log_losses,
     log_probabilities,
 )
 from mvemo.fuse.metrics.multiclass import (
@@ -120,23 +121,19 @@ class Multiclass(Task):
         one_hot[y_true, np.arange(len(y_true))] = 1.0
         return one_hot
 
-    def loss(self, y_true: NDArray[Any], outputs: F64) -> float:
-        """Log loss."""
-        return log_loss(y_true, outputs)
-
-    def choice_loss(self, y_true: NDArray[Any], outputs: F64) -> float:
-        """Log loss at the temperature that makes it least.
+    def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
+        """Return log losses at the temperature that makes their mean least.
 
         How confident a head is depends on its penalty above all, and is put right afterwards.
         Plain log loss prefers, of few clips, a penalty so strong that only the commonest class
         is predicted.
         """
-        valid = complete(outputs)
-        if not valid.any():
-            return float("nan")
-        y_true, scores = y_true[valid], log_probabilities(outputs[valid])
-        proba = apply_temperature(outputs[valid], fit_temperature(scores, y_true))
-        return log_loss(y_true, proba)
+        losses, valid = np.full(len(y_true), np.nan), complete(outputs)
+        if valid.any():
+            y_true, scores = y_true[valid], log_probabilities(outputs[valid])
+            proba = apply_temperature(outputs[valid], fit_temperature(scores, y_true))
+            losses[valid] = log_losses(y_true, proba)
+        return losses
 
     def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
         return float(np.mean(outputs.argmax(axis=1) == y_true))

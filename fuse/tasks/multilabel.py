@@ -15,6 +15,7 @@ from mvemo.fuse.metrics.calibration import (
     brier_score,
     expected_calibration_error,
     log_loss,
+    log_losses,
 )
 from mvemo.fuse.metrics.multilabel import (
     NAMES,
@@ -95,9 +96,11 @@ class Multilabel(Task):
     def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
         return np.ascontiguousarray(y_true.T, np.float32)
 
-    def loss(self, y_true: NDArray[Any], outputs: F64) -> float:
-        """Log loss over pairs of clip and tag."""
-        return log_loss(y_true, outputs)
+    def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
+        """Return log losses, mean over tags."""
+        losses, valid = np.full(len(y_true), np.nan), complete(outputs)
+        losses[valid] = log_losses(y_true[valid], outputs[valid])
+        return losses
 
     def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
         return mean_of_finite(roc_auc(y_true.astype(np.bool_), outputs))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Bools, Ints
-from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
+from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite, ratio
 from mvemo.fuse.metrics.multiclass import confusion_matrix
 from mvemo.fuse.metrics.regression import (
     QUADRANTS,
@@ -163,9 +163,13 @@ class Regression(Task):
     def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
         return np.ascontiguousarray(y_true.T, np.float32)
 
-    def loss(self, y_true: NDArray[Any], outputs: F64) -> float:
-        """The negative R2, mean over targets."""
-        return -self.primary(y_true, outputs)
+    def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
+        """Return squared errors over the targets' variances: 1 - R2 on average."""
+        losses, valid = np.full(len(y_true), np.nan), complete(outputs)
+        if valid.any():
+            errors = np.square(outputs[valid] - y_true[valid])
+            losses[valid] = mean_finite(ratio(errors, y_true[valid].var(axis=0)), axis=1)
+        return losses
 
     def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
         # A target without variance in a fold has no R2; the others still have.

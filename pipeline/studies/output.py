@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvemo.fuse.report import drawing
 from mvemo.fuse.report.published import LABEL
-from mvemo.manifests.files import write_bytes, write_json, write_text
+from mvemo.manifests.files import replacing_together, write_bytes, write_json, write_text
 from mvemo.manifests.labels import label_kind
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
@@ -114,19 +114,18 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
         "sources": list(result.sources),
         "provenance": origin,
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with replacing_together(out, error=BadOption) as new:
         pictures = []
         for plot in result.plots:
             svg, png = render(plot)
-            write_bytes(out / f"{result.name}-{plot.name}.svg", svg)
-            write_bytes(out / f"{result.name}-{plot.name}.png", png)
+            write_bytes(new / f"{result.name}-{plot.name}.svg", svg)
+            write_bytes(new / f"{result.name}-{plot.name}.png", png)
             pictures.append(
                 (plot.title, "data:image/svg+xml;base64," + base64.b64encode(svg).decode())
             )
         for table in result.tables:
-            write_text(out / f"{result.name}-{table.name}.csv", table.csv())
-        write_json(out / f"{result.name}.json", record)
+            write_text(new / f"{result.name}-{table.name}.csv", table.csv())
+        write_json(new / f"{result.name}.json", record)
         page = _page(
             result=result,
             facts=facts,
@@ -138,9 +137,7 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
             versions=origin["versions"],
             settings=json.dumps(origin["settings"], indent=1, ensure_ascii=False),
         )
-        write_text(out / f"{result.name}.html", page)
-    except OSError as error:
-        raise BadOption(f"{error.filename or out}: cannot be written: {error.strerror}") from None
+        write_text(new / f"{result.name}.html", page)
 
 
 def banners(study: Study) -> list[str]:

@@ -21,6 +21,7 @@ from mvemo.manifests.files import (
     cause,
     dump_json,
     replacing,
+    replacing_together,
     to_json_values,
     write_bytes,
     write_json,
@@ -66,6 +67,31 @@ def test_a_failure_leaves_the_older_file_and_no_other(
         fail_half_way()
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_keeps_all_of_its_files_until_the_new_ones_are_whole(tmp_path: Path) -> None:
+    run, user_file = tmp_path / "run", tmp_path / "run" / "notes.txt"
+    for text in ("old", "new"):
+        with replacing_together(run, error=OwnError, remove=("b.txt",)) as new:
+            write_text(new / "a.txt", text)
+            (new / "model").mkdir()
+            write_text(new / "model" / "m.txt", text)
+            if text == "old":
+                write_text(new / "b.txt", text)
+        user_file.write_text("mine")
+        with (
+            pytest.raises(OwnError, match=rf"^{run}/a.txt: cannot be written"),
+            replacing_together(run, error=OwnError, remove=("b.txt",)) as new,
+        ):
+            write_text(new / "model", "half")
+            raise OwnError(f"{new}/a.txt: cannot be written")
+        assert (run / "a.txt").read_text() == (run / "model" / "m.txt").read_text() == text
+        assert (run / "b.txt").exists() == (text == "old")
+    assert user_file.read_text() == "mine"
+    assert sorted(p.name for p in run.iterdir()) == ["a.txt", "model", "notes.txt"]
+    with pytest.raises(OwnError), replacing_together(tmp_path / "none", error=OwnError):
+        raise OSError("full")
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_callers_error_names_the_file_and_the_cause(tmp_path: Path) -> None:

@@ -331,7 +331,11 @@ def test_without_the_nets_one_line_says_how_to_get_them(
     predict = ["predict", made / "song.wav", "--model", tmp_path / "out" / "model"]
     assert run("mvemo", *predict) == 2
     assert "has no nets/music1d-fold0.npz: make it again" in capsys.readouterr().err
+    capsys.readouterr()
+    assert run("mvemo", *fuse) == 0
+    assert "out/model is of an earlier run, not of this" in capsys.readouterr().err
     assert run("mvemo", *fuse, "--final-to", tmp_path / "m", "--work", made / "work") == 0
+    assert "it predicts by music1d" in capsys.readouterr().out
     assert run("mvemo", *predict[:2], "--model", tmp_path / "m") == 0
 
 

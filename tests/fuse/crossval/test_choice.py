@@ -7,7 +7,8 @@ from fuse_samples import plain_settings, primary
 from output_samples import output_cache, output_table
 
 from mvemo.cache import open_cache
-from mvemo.fuse import HeadSettings, evaluate
+from mvemo.fuse import HeadSettings, Model, evaluate, task_of
+from mvemo.fuse.crossval.choice import best_model
 from mvemo.fuse.report.files import metrics_dict
 from mvemo.fuse.report.summary import recommend
 from mvemo.fuse.report.terminal import format_table
@@ -78,3 +79,23 @@ def test_tags_and_ratings_are_chosen_for_too(task, tmp_path):
     best = max(primary(m).mean() for m in results.models)
     assert primary(results.choice.nested).mean() > best - 0.1
     assert "Use " in recommend(results)
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [
+        ([0.02, 0.01, 0.02], "integrated"),
+        # The mean gain is larger, but one clip in three alone has it.
+        ([0.3, -0.2, 0.0], "integrated-late"),
+        ([-0.02, -0.01, -0.02], "integrated-late"),
+    ],
+)
+def test_another_model_replaces_late_fusion_by_one_standard_error(gains, expected):
+    """Breiman et al. 1984, 3.4.3: the mean gain must exceed its standard error."""
+    names = ("integrated", "integrated-late")
+    models = [Model(name, ("a", "b"), ("audio",)) for name in names]
+    y_true = np.arange(24) % 2
+    late = np.full(24, 0.6)
+    better = np.exp(np.log(late) + np.repeat(gains, 8))
+    outputs = [np.where(y_true == 1, p, 1 - p)[:, None] for p in (better, late)]
+    assert names[best_model(task_of("multilabel"), y_true[:, None], models, outputs)] == expected

@@ -216,7 +216,7 @@ def test_older_files_stay_until_new_ones_are_whole(tmp_path, few, monkeypatch):
 def test_a_file_in_the_folders_place(tmp_path, few):
     (tmp_path / "out").write_text("a file")
     made = dataclasses.replace(few, models=few.models[:1], curves={})
-    with pytest.raises(FuseError, match=r"out: no folder can be made here"):
+    with pytest.raises(FuseError, match=r"out: cannot be written: File exists"):
         write_report(made, tmp_path / "out")
 
 

@@ -152,13 +152,17 @@ def test_comparable_is_the_six_classes_in_any_order():
     assert not comparable(("Sad", "sad", *CLASSES[:4]))
 
 
-def test_c17s_figures_stand_beside_arousal_and_valence_alone():
+def test_c17s_figures_stand_beside_arousal_and_valence_of_their_clips_alone():
     results = dataclasses.replace(
-        make_results(24, 2), task=task_of("regression"), classes=("Valence", "arousal")
+        make_results(744, 2), task=task_of("regression"), classes=("Valence", "arousal")
     )
     text = sentence_beside(results)
     assert "arousal 0.650, valence 0.457" in text
     assert "arousal 0.551, valence 0.267" in text
-    for changes in ({"classes": ("arousal",)}, {"classes": ("energy", "valence")}):
+    for changes in (
+        {"classes": ("arousal",)},
+        {"classes": ("energy", "valence")},
+        {"clip_ids": results.clip_ids[:24]},
+    ):
         assert sentence_beside(dataclasses.replace(results, **changes)) == ""
     assert sentence_beside(dataclasses.replace(results, permuted=True)) == ""
