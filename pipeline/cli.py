@@ -133,11 +133,11 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(report_interrupt(signals))
+        sys.exit(report_interrupt(signals, shared.resumable))
     except Exception as error:
         if signals:
             # Packages that are being imported make other errors of it.
-            sys.exit(report_interrupt(signals))
+            sys.exit(report_interrupt(signals, shared.resumable))
         line = bad_input(error)
         if line is None:
             raise

@@ -32,6 +32,7 @@ from mvemo.manifests.files import dump_json
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
 from mvemo.pipeline.commands.options import (
     FOLDER,
+    OUT_FILE,
     PATH,
     choose_spelling,
     force_option,
@@ -123,7 +124,7 @@ def repair(features: Path) -> None:
 
 @cache.command()
 @click.argument("features", nargs=-1, required=True, type=PATH)
-@click.option("--out", type=PATH, required=True, help="File to write.")
+@click.option("--out", type=OUT_FILE, required=True, help="File to write.")
 @force_option
 def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     """Merge the caches FEATURES, of clips of one manifest, into one.
@@ -151,7 +152,7 @@ def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
     "--feature", "names", multiple=True, required=True, help="Name of the feature; again for more."
 )
 @click.option("--fold", type=click.IntRange(min=0), help="Which fold's net, under crossfit.")
-@click.option("--out", type=PATH, required=True, help="File to write: .npz, .csv or .h5.")
+@click.option("--out", type=OUT_FILE, required=True, help="File to write: .npz, .csv or .h5.")
 @force_option
 def export(
     features: Path, names: tuple[str, ...], fold: int | None, out: Path, force: bool

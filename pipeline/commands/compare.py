@@ -6,14 +6,16 @@ from pathlib import Path
 
 import click
 
-from mvemo.pipeline.commands.options import FOLDER
+from mvemo.pipeline.commands.options import (
+    OUT_FOLDER,
+)
 
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN[:MODEL]...")
 @click.option(
     "--out",
-    type=FOLDER,
+    type=OUT_FOLDER,
     default=None,
     help="Also write comparison.json and comparison.txt into this folder.",
 )

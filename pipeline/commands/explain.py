@@ -6,7 +6,10 @@ from pathlib import Path
 
 import click
 
-from mvemo.pipeline.commands.options import FILE, PATH
+from mvemo.pipeline.commands.options import (
+    OUT_FILE,
+    PATH,
+)
 from mvemo.pipeline.commands.predict import clips_and_settings, model_options
 
 
@@ -18,7 +21,7 @@ from mvemo.pipeline.commands.predict import clips_and_settings, model_options
 @click.option("--width", default=3.0, show_default=True, help="Seconds that are left out.")
 @click.option(
     "--to",
-    type=FILE,
+    type=OUT_FILE,
     default=None,
     help="The page.  [default: NAME.explained.html]",
 )

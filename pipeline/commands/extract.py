@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import click
 
 from mvemo.pipeline.commands.options import (
-    FILE,
     PATH,
+    OutputPath,
     folds_are_named,
     folds_option,
     root_option,
@@ -43,7 +43,7 @@ class _Paths(TypedDict):
 @click.argument("manifest", required=False, type=PATH)
 @click.option(
     "--out",
-    type=FILE,
+    type=OutputPath(makes_folders=True, dir_okay=False),
     default=None,
     help="The feature cache to write.  [default: WORK/features.h5]",
 )

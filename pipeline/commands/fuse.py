@@ -10,6 +10,7 @@ import click
 
 from mvemo.pipeline.commands.options import (
     FOLDER,
+    OUT_FOLDER,
     PATH,
     comma_separated,
     folds_option,
@@ -29,7 +30,7 @@ stage_two_options = together(
         folds_option("the cache's own, else 6"),
         click.option(
             "--out",
-            type=FOLDER,
+            type=OUT_FOLDER,
             default=Path("out"),
             show_default=True,
             help="Folder of the report.",
@@ -80,7 +81,7 @@ stage_two_options = together(
         ),
         click.option(
             "--final-to",
-            type=FOLDER,
+            type=OUT_FOLDER,
             default=None,
             help="The same, into this folder.  [default of --final: OUT/model]",
         ),

@@ -37,6 +37,7 @@ from mvemo.pipeline.commands.manifest_text import (
     summary_lines,
 )
 from mvemo.pipeline.commands.options import (
+    OUT_FILE,
     PATH,
     choose_spelling,
     force_option,
@@ -68,7 +69,7 @@ _name = click.option("--name", help="Of the manifest, for reports.")
 _no_media = click.option(
     "--no-media", is_flag=True, help="Do not check whether the media files exist."
 )
-_out = click.option("--out", type=PATH, required=True, help="File to write.")
+_out = click.option("--out", type=OUT_FILE, required=True, help="File to write.")
 
 
 @click.group()
@@ -84,7 +85,7 @@ def manifest() -> None:
 
 @manifest.command()
 @click.argument("folder", type=PATH)
-@click.option("--out", type=PATH, help="File to write.  [default: FOLDER/manifest.csv]")
+@click.option("--out", type=OUT_FILE, help="File to write.  [default: FOLDER/manifest.csv]")
 @_infer
 @_pattern
 @click.option("--layout", type=click.Choice(LAYOUTS), default="auto", show_default=True)
@@ -185,7 +186,7 @@ def check(
 @click.option("--folds", "k", type=int, help="How many.  [default: 6]")
 @old_spelling("--k", "old_k", type=int)
 @seed_option("Of the division.  [default: 0]")
-@click.option("--out", type=PATH, required=True, help="CSV to write: clip_id, fold.")
+@click.option("--out", type=OUT_FILE, required=True, help="CSV to write: clip_id, fold.")
 @click.option(
     "--keep",
     type=PATH,

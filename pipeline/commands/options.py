@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,9 +31,48 @@ class NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class OutputPath(NamedPath):
+    """A path to write, refused before any work if it cannot be written.
+
+    Parameters
+    ----------
+    makes_folders
+        True if the command makes the folders that it lies in.
+    options
+        Of `click.Path`.
+    """
+
+    def __init__(self, makes_folders: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self._makes_folders = makes_folders
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A `pathlib.Path`."""
+        path = super().convert(value, param, ctx)
+        place = path if path.is_dir() else path.parent
+        while self._makes_folders and not place.exists() and place != place.parent:
+            place = place.parent
+        problem = ""
+        if not place.exists():
+            problem = f"its folder {place} does not exist: make it first"
+        elif not place.is_dir():
+            problem = f"{place}: a file, where a folder is needed: give another path"
+        elif not os.access(place, os.W_OK | os.X_OK):
+            problem = f"{place} cannot be written: give another path"
+        elif shutil.disk_usage(place).free < LEAST_ROOM:
+            problem = f"no space left on the disk of {place}: make room"
+        if problem:
+            self.fail(f"{path}: {problem}", param, ctx)
+        return path
+
+
+# Bytes that must be free where something is to be written.
+LEAST_ROOM = 64 << 10
 PATH = NamedPath()
 FILE = NamedPath(dir_okay=False)
 FOLDER = NamedPath(file_okay=False)
+OUT_FILE = OutputPath(dir_okay=False)
+OUT_FOLDER = OutputPath(makes_folders=True, file_okay=False)
 
 
 class FoldsOption(click.ParamType):  # type: ignore[type-arg]
@@ -159,7 +200,7 @@ root_option: Decorator[Any] = click.option(
 )
 work_option: Decorator[Any] = click.option(
     "--work",
-    type=FOLDER,
+    type=OUT_FOLDER,
     default=Path("work"),
     show_default=True,
     help="Folder of decoded media and trained nets, which stays on this machine.",

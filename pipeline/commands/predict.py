@@ -12,8 +12,8 @@ import click
 
 from mvemo.extract.quick_imports import imports_uncollected
 from mvemo.pipeline.commands.options import (
-    FILE,
-    FOLDER,
+    OUT_FILE,
+    OUT_FOLDER,
     model_option,
     strict_option,
     together,
@@ -58,7 +58,7 @@ model_options = together(
 @click.option(
     "--csv",
     "csv_file",
-    type=FILE,
+    type=OUT_FILE,
     default=None,
     help="Write the predictions to this file, too.",
 )
@@ -69,7 +69,7 @@ model_options = together(
 @click.option(
     "--cache",
     "catalogue",
-    type=FILE,
+    type=OUT_FILE,
     default=None,
     help="Keep what was read of the clips in this file (.h5): the next call reads new ones only.",
 )
@@ -83,7 +83,7 @@ model_options = together(
 @click.option("--hop", default=5.0, show_default=True, help="From one window to the next.")
 @click.option(
     "--timeline-to",
-    type=FOLDER,
+    type=OUT_FOLDER,
     default=Path("timelines"),
     show_default=True,
     help="Folder of the pages.",

@@ -11,7 +11,11 @@ import click
 from mvemo.manifests import read_manifest
 from mvemo.manifests.files import parse_json
 from mvemo.manifests.labels import TASKS, Task
-from mvemo.pipeline.commands.options import FILE, FOLDER, PATH
+from mvemo.pipeline.commands.options import (
+    FILE,
+    OUT_FOLDER,
+    PATH,
+)
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.provenance import provenance
 
@@ -39,7 +43,7 @@ from mvemo.pipeline.provenance import provenance
 )
 @click.option(
     "--out",
-    type=FOLDER,
+    type=OUT_FOLDER,
     default=Path("out"),
     show_default=True,
     help="Folder of the report.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mvemo.pipeline.commands.options import (
-    FOLDER,
+    OUT_FOLDER,
     PATH,
     comma_separated,
     folds_are_named,
@@ -42,7 +42,10 @@ def study_options(
         [
             click.argument("manifest", type=PATH),
             click.option(
-                "--out", type=FOLDER, required=True, help="Folder of the tables, plots and page."
+                "--out",
+                type=OUT_FOLDER,
+                required=True,
+                help="Folder of the tables, plots and page.",
             ),
             work_option,
             click.option(

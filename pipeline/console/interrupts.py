@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM, from the first import of a program to its end.
 
 SIGTERM is what ``kill``, ``timeout``, batch systems and containers send first. It ends a
-program as Ctrl-C does: what was finished is committed, and the same command goes on.
+program as Ctrl-C does: what was finished is committed. The same command goes on from there if
+it keeps what it finishes.
 """
 
 from __future__ import annotations
@@ -68,9 +69,10 @@ def noted_signals() -> Iterator[list[int]]:
                 signal.signal(number, before[number])
 
 
-def report_interrupt(numbers: list[int]) -> int:
+def report_interrupt(numbers: list[int], resumable: bool = False) -> int:
     """Say in one line that the program was ended; its exit status: 143 after SIGTERM, else 130."""
     ended = signal.SIGTERM in numbers
     what = "ended by SIGTERM" if ended else "interrupted"
-    print(f"{what}; what was finished is kept, run the same again", file=sys.stderr)
+    kept = "; what was finished is kept, run the same again" if resumable else ""
+    print(f"{what}{kept}", file=sys.stderr)
     return 128 + (signal.SIGTERM if ended else signal.SIGINT)

@@ -18,9 +18,13 @@ Level = Literal["quiet", "normal", "verbose"]
 
 @dataclass
 class Verbosity:
-    """How much a program says; the ``obj`` of its outermost click context."""
+    """How much a program says; the ``obj`` of its outermost click context.
+
+    `resumable` is True once it works on what a later call of the same command goes on from.
+    """
 
     level: Level = "normal"
+    resumable: bool = False
 
 
 _silenced = ContextVar("_silenced", default=False)
@@ -52,6 +56,14 @@ def set_verbosity(context: click.Context, level: Level) -> None:
     if not isinstance(root.obj, Verbosity):
         root.obj = Verbosity()
     root.obj.level = level
+
+
+def note_resumable() -> None:
+    """Have the line of an interrupted program say that the same command goes on."""
+    context = click.get_current_context(silent=True)
+    shared = None if context is None else context.find_root().obj
+    if isinstance(shared, Verbosity):
+        shared.resumable = True
 
 
 def tell(text: str) -> None:

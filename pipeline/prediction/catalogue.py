@@ -17,7 +17,7 @@ from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.inputs import digest_media
-from mvemo.pipeline.console.messages import tell
+from mvemo.pipeline.console.messages import note_resumable, tell
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
@@ -135,6 +135,7 @@ class Catalogue:
             # What a run that was killed has committed is read from the merged file.
             CacheWriter(self._path, table, provenance=facts).close()
         self._writer = CacheWriter(self._path, table, provenance=facts)
+        note_resumable()
 
     def _put(self, clip_id: str, embedded: EmbeddedClip) -> None:
         assert self._writer is not None

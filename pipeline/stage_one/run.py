@@ -20,7 +20,7 @@ from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import write_folds
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.input_lengths import longer_clips_note
-from mvemo.pipeline.console.messages import silenced, tell_note
+from mvemo.pipeline.console.messages import note_resumable, silenced, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.cluster import cluster_backend
@@ -78,6 +78,7 @@ def run_extract(
         features of all other nets.
     """
     keep_freed_memory()
+    note_resumable()
     execution = execution or Execution()
     with joined_ranks(settings.extract.run.device) as ranks:
         _refuse_not_together(settings, execution, ranks)

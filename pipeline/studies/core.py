@@ -16,6 +16,7 @@ import numpy as np
 from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
 from mvemo.manifests import Folds, Manifest, folds_of
+from mvemo.pipeline.console.messages import note_resumable
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.plan import manifest_with_media, read_fold_file
@@ -117,6 +118,7 @@ def open_study(
     BadOption
         The manifest's task is none of them.
     """
+    note_resumable()
     manifest = manifest_with_media(path, root)
     if tasks and manifest.task not in tasks:
         raise BadOption(

@@ -13,7 +13,13 @@ from click.testing import CliRunner
 
 from mvemo.pipeline import cli
 from mvemo.pipeline.commands.options import with_verbosity
-from mvemo.pipeline.console.messages import silenced, tell, tell_detail, tell_outline
+from mvemo.pipeline.console.messages import (
+    note_resumable,
+    silenced,
+    tell,
+    tell_detail,
+    tell_outline,
+)
 from mvemo.pipeline.errors import BadOption
 
 HEAVY = ("numpy", "h5py", "scipy", "sklearn", "torch", "librosa", "matplotlib", "av", "cv2")
@@ -153,3 +159,18 @@ def test_completion_imports_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "load_command", lambda name: pytest.fail("imported"))
     completed = ShellComplete(cli.mvemo, {}, "mvemo", "_MVEMO_COMPLETE").get_completions([], "c")
     assert [item.value for item in completed] == ["cv", "compare", "cache"]
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+def test_only_what_is_kept_is_promised(resumable: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    @click.command()
+    def long() -> None:
+        if resumable:
+            note_resumable()
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda **options: long.main([], **options), "mvemo")
+    kept = "; what was finished is kept, run the same again"
+    expected = f"interrupted{kept if resumable else ''}\n"
+    assert (stop.value.code, capsys.readouterr().err.lstrip("\n")) == (130, expected)

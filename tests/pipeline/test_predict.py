@@ -18,6 +18,7 @@ from mvemo.cache import CacheWriter, open_cache
 from mvemo.cache.spec import content_digest
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.extract.nets import build_net
+from mvemo.fuse import FuseError
 from mvemo.fuse.final.files import load_model
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
@@ -302,6 +303,23 @@ def test_csv_and_table_say_the_same(
     assert (first["label"], float(first["confidence"])) == (record["label"], record["confidence"])
     assert {name: float(first[name]) for name in record["proba"]} == record["proba"]
     assert (second["label"], second["error"][:14]) == ("", "cannot be read")
+
+
+def test_the_table_is_printed_also_if_the_file_cannot_be_written(
+    made: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(path: Path, *_: object, **__: object) -> None:
+        raise FuseError(f"{path}: cannot be written: no space left")
+
+    monkeypatch.setattr("mvemo.manifests.files.write_text", fail)
+    model = ["--model", made / "out" / "model"]
+    assert run("mvemo", "predict", made / "song.wav", *model, "--csv", tmp_path / "x.csv") == 2
+    shown = capsys.readouterr()
+    assert "song.wav" in shown.out
+    assert "cannot be written: no space left" in shown.err
 
 
 def test_where_nothing_can_be_predicted_the_exit_code_is_2(

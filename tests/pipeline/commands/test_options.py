@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -227,3 +228,42 @@ def test_a_seed_of_frozen_nets_is_told_of(
 def test_defaults_of_the_library_are_those_of_the_commands() -> None:
     assert load_fuse_settings("paper") == EvaluationSettings()
     assert load_settings("paper").extract == ExtractSettings()
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "name", "problem"),
+    [
+        (("predict", "song.mp3"), "--csv", "no/such/x.csv", "folder {}/no/such does not exist"),
+        (("predict", "song.mp3"), "--csv", ".", "is a directory"),
+        (("predict", "song.mp3"), "--cache", "no/x.h5", "folder {}/no does not exist"),
+        (("fuse", "f.h5"), "--out", "file/out", "{}/file: a file, where a folder is needed"),
+        (
+            ("extract", "clips.csv"),
+            "--out",
+            "file/x.h5",
+            "{}/file: a file, where a folder is needed",
+        ),
+        (("compare", "a", "b"), "--out", "file", "is a file"),
+        (("cache", "export", "f.h5", "--feature", "x"), "--out", "no/x.csv", "does not exist"),
+    ],
+)
+def test_where_a_command_writes_is_checked_first(
+    command: tuple[str, ...],
+    option: str,
+    name: str,
+    problem: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    line = error_of(capsys, "mvemo", *command, option, tmp_path / name)
+    assert option in line
+    assert problem.format(tmp_path) in line
+
+
+def test_a_full_disk_is_told_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    line = error_of(capsys, "mvemo", "predict", "song.mp3", "--csv", tmp_path / "x.csv")
+    assert f"no space left on the disk of {tmp_path}" in line
