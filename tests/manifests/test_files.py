@@ -80,11 +80,10 @@ def test_a_folder_keeps_all_of_its_files_until_the_new_ones_are_whole(tmp_path: 
                 write_text(new / "b.txt", text)
         user_file.write_text("mine")
         with (
-            pytest.raises(OwnError, match=rf"^{run}/a.txt: cannot be written"),
+            pytest.raises(OwnError, match=rf"^{run}/none/a.txt: cannot be written"),
             replacing_together(run, error=OwnError, remove=("b.txt",)) as new,
         ):
-            write_text(new / "model", "half")
-            raise OwnError(f"{new}/a.txt: cannot be written")
+            write_text(new / "none" / "a.txt", "half", error=OwnError)
         assert (run / "a.txt").read_text() == (run / "model" / "m.txt").read_text() == text
         assert (run / "b.txt").exists() == (text == "old")
     assert user_file.read_text() == "mine"
