@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
@@ -22,6 +23,13 @@ from mvemo.manifests.csv_files import read_csv
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
 # Where the ids of an .npz or HDF5 file's rows are looked for when no name is given.
 ID_NAMES = ("clip_id", "clip_ids")
+# What may differ between another program's names of clips and ours.
+_FORMS: Mapping[str, Callable[[str], str]] = {
+    "": str,
+    "without ending": lambda name: str(PurePosixPath(name).with_suffix("")) if name else "",
+    "without folder": lambda name: PurePosixPath(name).name,
+    "without folder and ending": lambda name: PurePosixPath(name).stem,
+}
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,35 @@ class ArrayRows:
         float64 (rows, dim); NaN where a number is missing.
     clip_ids
         One a row, or None where the file names none.
+    id_name
+        Column of a CSV that holds them.
+    columns
+        Columns of a CSV that hold the numbers.
     """
 
     path: Path
     dataset: str | None
     values: NDArray[np.float64]
     clip_ids: tuple[str, ...] | None
+    id_name: str | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CsvColumns:
+    """Which columns of a CSV are read as ids and as numbers.
+
+    Parameters
+    ----------
+    names
+        Id or path of each known clip to its id: a column that holds them is that of the ids.
+    take, skip
+        Patterns of names, as ``f*``, of the columns of numbers that are read, or left out.
+    """
+
+    names: Mapping[str, str] = field(default_factory=dict)
+    take: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
 
 
 def read_array(
@@ -52,6 +83,7 @@ def read_array(
     dataset: str | None = None,
     id_column: str | None = None,
     guess: bool = True,
+    columns: CsvColumns = CsvColumns(),
 ) -> ArrayRows:
     """Read rows of numbers.
 
@@ -70,6 +102,9 @@ def read_array(
     guess
         Whether a text that may be the ids, under another name, is refused instead of passed
         over.
+    columns
+        Of a CSV. A column of text, or of whole numbers that are all different, is read as
+        numbers only if it is asked for by name.
 
     Raises
     ------
@@ -99,7 +134,7 @@ def read_array(
     if suffix == ".csv":
         if dataset is not None:
             raise BadCache(f"{path}: a CSV has no data sets, and so no {dataset!r}")
-        return _read_csv(path, id_column)
+        return _read_csv(path, id_column, columns)
     try:
         if suffix == ".npy":
             if dataset is not None:
@@ -255,43 +290,118 @@ def _matrix(array: NDArray[Any], where: str) -> NDArray[np.float64]:
     return array.astype(np.float64)
 
 
-def _read_csv(path: Path, id_column: str | None) -> ArrayRows:
+def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
+    """Find the clips that texts name, by id or path, with or without folder and ending.
+
+    Parameters
+    ----------
+    ids
+        Of another program's rows.
+    names
+        Id or path of a clip to its id.
+
+    Returns
+    -------
+    Clip ids, one for each text, the text itself where it names no clip; and what was left out
+    of the texts to match them, as ``without ending``, empty for nothing.
+
+    Examples
+    --------
+    >>> match_ids(["Sad/1.mp4", "Sad/2.mp4"], {"1": "1", "2": "2"})
+    (('1', '2'), 'without folder and ending')
+    """
+    best: tuple[int, tuple[str, ...], str] = (0, tuple(ids), "")
+    for how, form in _FORMS.items():
+        clips: dict[str, set[str]] = {}
+        for name, clip in names.items():
+            clips.setdefault(form(name), set()).add(clip)
+        found = [clips.get(form(text), set()) for text in ids]
+        n = sum(len(clip) == 1 for clip in found)
+        # A few may fit by chance, as 7 fits Sad/7.mp4.
+        if n > best[0] and (not how or 2 * n > len(ids)):
+            matched = (min(c) if len(c) == 1 else t for c, t in zip(found, ids, strict=True))
+            best = (n, tuple(matched), how)
+    return best[1], best[2]
+
+
+def _read_csv(path: Path, id_column: str | None, columns: CsvColumns) -> ArrayRows:
     lines = read_csv(path, error=BadCache, missing=MissingCache)
     head = [cell.strip() for cell in lines[0][1]]
-    name = id_column or "clip_id"
-    if name in head:
-        column: int | None = head.index(name)
-        body = lines[1:]
-    elif id_column is not None and id_column.isdecimal() and 1 <= int(id_column) <= len(head):
-        column, body = int(id_column) - 1, lines
-    elif id_column is not None:
-        raise BadCache(f"{path}: no column {id_column!r}; there are {', '.join(head)}")
-    else:
-        column, body = None, lines if _numbers(head) else lines[1:]
-    ids: list[str] = []
-    rows: list[list[float]] = []
+    numbered = id_column is not None and id_column not in head and id_column.isdecimal()
+    body = lines if numbered or _numbers(head) else lines[1:]
+    names = [str(i + 1) for i in range(len(head))] if body is lines else head
+    if id_column is not None and id_column not in names:
+        raise BadCache(f"{path}: no column {id_column!r}; there are {', '.join(names)}")
     for number, cells in body:
         if len(cells) != len(head):
             raise BadCache(f"{path}:{number}: {len(cells)} cells, the first line has {len(head)}")
-        if column is not None:
-            clip = cells[column].strip()
-            if not clip:
-                raise BadCache(f"{path}:{number}: no clip id in column {name}")
-            ids.append(clip)
-        row = []
-        for i, cell in enumerate(cells):
-            if i == column:
-                continue
-            try:
-                row.append(float(cell) if cell.strip() else float("nan"))
-            except ValueError:
-                hint = "" if column is not None else "; give --id-column if it is a clip id"
-                raise BadCache(f"{path}:{number}: {cell!r} is no number{hint}") from None
-        rows.append(row)
-    if not rows or not rows[0]:
+    table = {name: [row[i].strip() for _, row in body] for i, name in enumerate(names)}
+    id_name = id_column or ("clip_id" if "clip_id" in table else _column_of_ids(table, columns))
+    for (number, _), clip in zip(body, table.get(id_name or "", ()), strict=False):
+        if not clip:
+            raise BadCache(f"{path}:{number}: no clip id in column {id_name}")
+    chosen = _value_columns(path, table, id_name, columns)
+    values = np.empty((len(body), len(chosen)))
+    for j, name in enumerate(chosen):
+        for i, cell in enumerate(table[name]):
+            if not _is_number(cell):
+                hint = "" if id_name else "; give --id-column if it is a clip id"
+                raise BadCache(f"{path}:{body[i][0]}: {cell!r} is no number{hint}")
+            values[i, j] = float(cell) if cell else np.nan
+    if not values.size:
         raise BadCache(f"{path}: it holds no numbers")
-    values = np.array(rows, dtype=np.float64)
-    return ArrayRows(path, None, values, tuple(ids) if column is not None else None)
+    ids = None if id_name is None else tuple(table[id_name])
+    return ArrayRows(path, None, values, ids, id_name, chosen)
+
+
+def _column_of_ids(table: Mapping[str, Sequence[str]], columns: CsvColumns) -> str | None:
+    """Return the first column of which most cells name a clip; None for none."""
+    known = frozenset(columns.names.values())
+    for i, (name, cells) in enumerate(table.items()):
+        if known and (i == 0 or not _is_number(cells[0] if cells else "")):
+            matched, _ = match_ids(cells, columns.names)
+            if 2 * sum(clip in known for clip in matched) > len(cells):
+                return name
+    return None
+
+
+def _value_columns(
+    path: Path, table: Mapping[str, Sequence[str]], id_name: str | None, columns: CsvColumns
+) -> tuple[str, ...]:
+    """Return the columns of numbers: those asked for, or all if none looks like ids or labels."""
+    for pattern in (*columns.take, *columns.skip):
+        if not any(fnmatchcase(name, pattern) for name in table):
+            raise BadCache(f"{path}: no column fits {pattern!r}; there are {', '.join(table)}")
+    chosen = [
+        name
+        for name in table
+        if name != id_name
+        and (not columns.take or any(fnmatchcase(name, p) for p in columns.take))
+        and not any(fnmatchcase(name, p) for p in columns.skip)
+    ]
+    if columns.take:
+        return tuple(chosen)
+    cure = "name the columns of numbers with --columns, or leave others out with --skip-columns"
+    for name in chosen:
+        cells = [cell for cell in table[name] if cell]
+        if cells and 2 * sum(map(_is_number, cells)) < len(cells):
+            raise BadCache(
+                f"{path}: column {name!r} holds text, as {cells[0]!r}: {cure}, or give "
+                f"--id-column {name} if it names the clips"
+            )
+        # Beside a column of ids a number may well be whole, unless it is called an id itself.
+        like_id = id_name is None or name.casefold().rpartition("_")[2] in ("", "id", "index", "no")
+        different = len(cells) > 2 and len(set(cells)) == len(cells)
+        if like_id and different and all(cell.isdecimal() for cell in cells):
+            raise BadCache(
+                f"{path}: column {name!r} holds whole numbers that are all different, as ids do: "
+                f"{cure}, or give --id-column {name} if it names the clips"
+            )
+    return tuple(chosen)
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or _numbers([cell])
 
 
 def _numbers(cells: Sequence[str]) -> bool:

@@ -357,10 +357,14 @@ def _known_rows(
     if unknown and not skip_unknown:
         raise BadCache(
             f"{where}: {len(unknown)} of {len(ids)} rows are of clips that the manifest lacks, "
-            f"first {unknown[0]!r}; --skip-unknown leaves them out"
+            f"first {unknown[0]!r}; its own ids look like {min(known)!r}; --skip-unknown leaves "
+            "the rows out"
         )
     if len(unknown) == len(ids):
-        raise BadCache(f"{where}: no row is of a clip of the manifest; first id {ids[0]!r}")
+        raise BadCache(
+            f"{where}: no row is of a clip of the manifest; first id {ids[0]!r}; its own ids "
+            f"look like {min(known)!r}"
+        )
     kept = [i for i, clip in enumerate(ids) if clip in known]
     repeated = [clip for clip, n in Counter(ids[i] for i in kept).items() if n > 1]
     if repeated:

@@ -26,7 +26,7 @@ from mvemo.cache import (
     verify_cache,
     verify_untrusted,
 )
-from mvemo.cache.imports.arrays import split_source
+from mvemo.cache.imports.arrays import CsvColumns, match_ids, split_source
 from mvemo.manifests import Manifest, read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
@@ -304,6 +304,8 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
     help="Column or data set of the clip ids; of a CSV without a header its number, from 1.  "
     "[default: clip_id]",
 )
+@click.option("--columns", help="Of a CSV: the columns of numbers, as 'f*,tempo'.")
+@click.option("--skip-columns", help="Of a CSV: columns to leave out.")
 @click.option("--skip-unknown", is_flag=True, help="Leave out rows of clips that are not listed.")
 @click.option("--force", is_flag=True, help="Replace a feature of that name.")
 def import_(
@@ -312,9 +314,9 @@ def import_(
     """Put numbers that another program made for the clips into FEATURES, as a feature.
 
     Each FILE (.npy, .npz, HDF5, CSV) holds a row of numbers a clip; several are joined.
-    Rows are matched by clip id, if FILE or --rows names ids, else by their order, which
-    must be that of the manifest. NaN, an empty cell or no row: the clip is without the
-    feature.
+    Rows are matched by clip id, if FILE or --rows names ids, with or without folder and
+    ending; else by their order, which must be that of the manifest. NaN, an empty cell or
+    no row: the clip is without the feature.
 
     \b
     Example:
@@ -334,6 +336,12 @@ def import_(
     except ValueError as error:
         raise BadOption(f"--modality: {error}") from None
     rows, id_column = options["rows"], options["id_column"]
+    manifest = options["manifest"]
+    clips = None if manifest is None else read_manifest(manifest, media=False)
+    columns = CsvColumns(
+        _names_of_clips(clips, features),
+        *(tuple(filter(None, (options[o] or "").split(","))) for o in ("columns", "skip_columns")),
+    )
     # Where --rows lists the clip ids, --id-column is its column, not one of the files.
     arrays = [
         read_array(
@@ -341,13 +349,15 @@ def import_(
             dataset=options["dataset"],
             id_column=None if rows else id_column,
             guess=not rows,
+            columns=columns,
         )
         for file in files
     ]
     values, clip_ids = join_arrays(arrays, rows, id_column=id_column)
     sources = [split_source(file)[0] for file in files] + list(rows)
-    manifest = options["manifest"]
-    clips = None if manifest is None else read_manifest(manifest, media=False)
+    how = ""
+    if clip_ids is not None:
+        clip_ids, how = match_ids(clip_ids, columns.names)
     imported = import_feature(
         features,
         name,
@@ -366,6 +376,11 @@ def import_(
             ),
         ),
     )
+    first = arrays[0]
+    if first.columns and not rows:
+        of_ids = f"column {first.id_name!r} {how}".rstrip() if first.id_name else "none, by order"
+        some = first.columns[:2] + (("…", first.columns[-1]) if len(first.columns) > 2 else ())
+        tell_note(f"{first.path}: clip ids: {of_ids}; numbers: {' '.join(some)}")
     if modality not in MODALITIES:
         tell_note(
             f"{modality} is a modality of its own, neither {' nor '.join(MODALITIES)}: fusions "
@@ -377,6 +392,17 @@ def import_(
     if imported.skipped:
         line += f"; {imported.skipped} rows of other clips left out"
     click.echo(f"{line}: {features}")
+
+
+def _names_of_clips(clips: Manifest | None, features: Path) -> dict[str, str]:
+    """Return ids and paths of the clips of a manifest, or the ids of a cache, to the ids."""
+    if clips is not None:
+        paths = {clip.path: clip.clip_id for clip in clips.clips}
+        return paths | {clip.clip_id: clip.clip_id for clip in clips.clips}
+    if not features.exists():
+        return {}
+    with open_cache(features) as cache:
+        return {clip: clip for clip in cache.table.clip_ids}
 
 
 def _clip_table(manifest: Manifest, features: Path) -> ClipTable:

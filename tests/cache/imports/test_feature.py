@@ -26,6 +26,7 @@ from mvemo.cache import (
     read_ids,
     verify_cache,
 )
+from mvemo.cache.imports.arrays import CsvColumns, match_ids
 
 SKIP = ImportSettings(skip_unknown=True)
 REPLACE = ImportSettings(replace=True)
@@ -376,3 +377,28 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
     write_csv(tmp_path / "ragged.csv", [["clip_id", "p"], ["a", "1", "2"]])
     refused("ragged.csv", "ragged.csv:2: 3 cells")
     refused("ragged.csv", "no column 'song'; there are clip_id, p", id_column="song")
+
+
+def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
+    names = {f"Train/Sad/{i}": f"Train/Sad/{i}" for i in (14, 7, 9)}
+    columns = CsvColumns(names)
+    rows = [["artist", "file", "f1", "f2"]]
+    rows += [["x", f"old/{i}.avi", 0.5, i] for i in (9, 14, 7)]
+    wide = write_csv(tmp_path / "wide.csv", rows)
+    with pytest.raises(BadCache, match=r"column 'artist' holds text, as 'x': .*--skip-columns"):
+        read_array(wide, columns=columns)
+    with pytest.raises(BadCache, match=r"no column fits 'g\*'; there are artist, file, f1, f2"):
+        read_array(wide, columns=replace(columns, take=("g*",)))
+    for chosen in (replace(columns, take=("f?",)), replace(columns, skip=("artist",))):
+        got = read_array(wide, columns=chosen)
+        assert (got.id_name, got.columns) == ("file", ("f1", "f2"))
+        ids, how = match_ids(got.clip_ids or (), names)
+        assert ids == ("Train/Sad/9", "Train/Sad/14", "Train/Sad/7")
+        assert how == "without folder and ending"
+    numbers = [["song_id", "f"], [3, 0.1], [7, 0.2], [5, 0.3]]
+    by_number = write_csv(tmp_path / "n.csv", numbers)
+    with pytest.raises(BadCache, match=r"'song_id' holds whole numbers that are all different"):
+        read_array(by_number, columns=columns)
+    assert read_array(by_number, columns=CsvColumns(take=("song_id",))).values.shape == (3, 1)
+    # One number that fits a clip by chance is no match.
+    assert match_ids(["3", "7", "5"], names) == (("3", "7", "5"), "")
