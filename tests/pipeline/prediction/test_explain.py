@@ -123,8 +123,9 @@ def test_a_timeline_turns_where_the_clip_does(made: Path, maker: FeatureMaker) -
     for label, middle in zip(labels, middles, strict=True):
         if abs(middle - 8.0) > 1.0:
             assert label == ("calm" if middle < 8.0 else "tense")
+    # The windows at 7 to 9 s touch both halves, so that either label is right for them.
     turn = turns_of(maker.model, timeline)[0]
-    assert (turn.time, turn.before, turn.after) == (pytest.approx(8.0, abs=0.5), "calm", "tense")
+    assert (turn.time, turn.before, turn.after) == (pytest.approx(8.0, abs=1.5), "calm", "tense")
     assert len(timeline.sketch.thumbnails) == 16
 
 
