@@ -33,7 +33,7 @@ work := $(call quoted,$(value WORK))
 out := $(call quoted,$(value OUT))
 
 unexport MANIFEST WORK OUT FEATURES FOLDS PROFILE
-.PHONY: extract fuse test soak lint types bench install dev wheel clean
+.PHONY: extract fuse test soak goldens mutation lint types bench install dev wheel clean
 
 # Clips that fail are listed and do not stop `make extract fuse`; ARGS=--strict lets them.
 extract: $(VENV)/.extract
@@ -55,6 +55,15 @@ test: $(VENV)/.dev
 SOAK ?=
 soak: $(VENV)/.dev
 	$(BIN)/python tests/soak $(SOAK)
+
+# What must not change, recorded again; look at the diff of tests/goldens/expected.
+goldens: $(VENV)/.dev
+	$(BIN)/python tests/goldens record tests/goldens/expected --portable
+
+# Coverage and the share of 300 planted faults that the tests catch: an hour and more.
+mutation: $(VENV)/.dev
+	$(BIN)/python tests/mutation cover
+	$(BIN)/python tests/mutation mutate
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
