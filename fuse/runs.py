@@ -14,8 +14,8 @@ from mvemo.fuse.crossval.comparisons import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.registry import task_of
-from mvemo.manifests.csv_files import read_csv
 from mvemo.manifests.files import parse_json
+from mvemo.manifests.tables import read_table
 
 CsvCells = dict[str, str]
 
@@ -79,7 +79,7 @@ def read_run(folder: str | Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FuseError(f"{metrics}: not the metrics of an evaluation: {_cause(error)}") from error
     try:
-        (_, head), *lines = read_csv(path)
+        (_, head), *lines = read_table(path, error=ValueError).rows
         by_repeat: dict[str, list[CsvCells]] = {}
         for _, cells in lines:
             row = dict(zip(head, cells, strict=True))

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from mvemo.fuse.errors import BadFeatures
+from mvemo.manifests.cells import parse_names
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label
-from mvemo.manifests.tables import parse_names
 
 # Columns with a meaning of their own, in a file of any task.
 RESERVED = ("repeat", "clip_id", "label", "group", "fold", "model", "predicted")
@@ -155,7 +155,7 @@ class ClassColumns(PredictionColumns):
             raise BadFeatures(
                 f"{self.path}: {len(columns)} columns of probabilities: one for each class is "
                 "needed, named like the class, or p_ and the class; or a column 'predicted' with "
-                "the class"
+                "the class (--column predicted=NAME)"
             )
         return columns
 

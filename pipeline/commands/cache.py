@@ -26,15 +26,18 @@ from mvemo.cache import (
     verify_cache,
     verify_untrusted,
 )
-from mvemo.cache.imports.arrays import CsvColumns, match_ids, split_source
+from mvemo.cache.imports.arrays import split_source
+from mvemo.cache.imports.tables import TableColumns
 from mvemo.manifests import Manifest, read_manifest
 from mvemo.manifests.files import dump_json
+from mvemo.manifests.matching import match_ids
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
 from mvemo.pipeline.commands.options import (
     FOLDER,
     OUT_FILE,
     PATH,
     choose_spelling,
+    column_option,
     force_option,
     old_spelling,
     refuse_replacing,
@@ -304,8 +307,9 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
     help="Column or data set of the clip ids; of a CSV without a header its number, from 1.  "
     "[default: clip_id]",
 )
-@click.option("--columns", help="Of a CSV: the columns of numbers, as 'f*,tempo'.")
-@click.option("--skip-columns", help="Of a CSV: columns to leave out.")
+@column_option
+@click.option("--columns", "numbers", help="Of a table: the columns of numbers, as 'f*,tempo'.")
+@click.option("--skip-columns", help="Of a table: columns to leave out.")
 @click.option("--skip-unknown", is_flag=True, help="Leave out rows of clips that are not listed.")
 @click.option("--force", is_flag=True, help="Replace a feature of that name.")
 def import_(
@@ -313,7 +317,7 @@ def import_(
 ) -> None:
     """Put numbers that another program made for the clips into FEATURES, as a feature.
 
-    Each FILE (.npy, .npz, HDF5, CSV) holds a row of numbers a clip; several are joined.
+    Each FILE (.npy, .npz, HDF5, CSV, Parquet) holds a row of numbers a clip; several are joined.
     Rows are matched by clip id, if FILE or --rows names ids, with or without folder and
     ending; else by their order, which must be that of the manifest. NaN, an empty cell or
     no row: the clip is without the feature.
@@ -338,9 +342,12 @@ def import_(
     rows, id_column = options["rows"], options["id_column"]
     manifest = options["manifest"]
     clips = None if manifest is None else read_manifest(manifest, media=False)
-    columns = CsvColumns(
+    for note in () if clips is None else clips.notes:
+        tell_note(note)
+    columns = TableColumns(
         _names_of_clips(clips, features),
-        *(tuple(filter(None, (options[o] or "").split(","))) for o in ("columns", "skip_columns")),
+        *(tuple(filter(None, (options[o] or "").split(","))) for o in ("numbers", "skip_columns")),
+        renamed=options["columns"],
     )
     # Where --rows lists the clip ids, --id-column is its column, not one of the files.
     arrays = [

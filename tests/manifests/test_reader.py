@@ -16,7 +16,7 @@ from mvemo.manifests import (
     read_manifest,
     write_manifest,
 )
-from mvemo.manifests.csv_files import read_csv
+from mvemo.manifests.tables import read_table
 
 
 def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
@@ -155,13 +155,12 @@ def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -
         ("path,label\n", 0, "no clips"),
         ("a.mp4,sad\nb.mp4,happy\n", 1, "the header has no column 'path', 'label'"),
         ("path|label\na|x\n", 1, "separated by commas"),
-        ("path\na\nb\n", 1, "no column 'label'"),
+        ("path,mood\na,x\nb,y\n", 1, "no column 'label'"),
         ("path,label,path\na,x,a\n", 1, "column 'path' occurs twice"),
         ("# task: sorting\npath,label\na,x\nb,y\n", 1, "unknown task 'sorting'"),
         ("# mvemo manifest 2\npath,label\na,x\nb,y\n", 1, "manifest version 2"),
         ("# mvemo folds 1\npath,label\na,x\nb,y\n", 1, "file of mvemo folds"),
         ("# synthetic: maybe\npath,label\na,x\nb,y\n", 1, "synthetic is 'maybe'"),
-        ("# root: nowhere\npath,label\na,x\nb,y\n", 1, "is not a folder"),
         ("# classes: x, y, x\npath,label\na,x\nb,y\n", 1, "named twice: 'x'"),
         ('# classes: ["x", \npath,label\na,x\nb,y\n', 1, "is not a JSON list"),
         ("# classes: x, y\npath,label\na,x\nb,z\n", 4, "unknown label 'z'; one of x, y"),
@@ -194,7 +193,7 @@ def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -
         ("path,label,start\na,x,1e16\nb,y,0\n", 2, "start 1e16 is longer than any file"),
         ("path,label,duration\na,x,1e308\nb,y,1\n", 2, "duration 1e308 is longer than any file"),
         ("# task: regression\n# classes: v\npath,v\na,inf\n", 4, "v 'inf' is not a number"),
-        ("# task: regression\npath,v\na,1\n", 0, "needs `# classes:`"),
+        ("# task: regression\npath,v\na,1\n", 0, "needs its targets' columns"),
         ("# task: regression\n# classes: v, path\npath,v\na,1\n", 2, "must not be named 'path'"),
         (
             "path,label,start,group\na,x,0,g\na,x,5,h\nb,y,0,i\n",
@@ -244,6 +243,12 @@ def test_missing_media(tmp_path: Path) -> None:
     assert "none of the 3 media files" in message
     (tmp_path / "other").mkdir()
     assert "wrong root?" in problems(path, root=tmp_path / "other")[0][1]
+
+
+def test_a_root_that_is_no_folder_is_named_where_media_are_read(tmp_path: Path) -> None:
+    path = save(tmp_path, "# root: nowhere\npath,label\na,x\nb,y\n")
+    assert "is not a folder" in problems(path)[0][1]
+    assert len(read_manifest(path, media=False)) == 2
 
 
 def test_an_absolute_path_below_the_root_becomes_relative(tmp_path: Path) -> None:
@@ -382,13 +387,16 @@ def test_semicolons_and_tabs_separate_cells_where_no_comma_does(tmp_path, mark):
 
 
 def test_a_comma_in_quotes_separates_no_cells(tmp_path):
-    rows = read_csv(save(tmp_path, 'path;"high, low";label\na.mp3;0.5;x\n'))
-    assert rows == [(1, ["path", "high, low", "label"]), (2, ["a.mp3", "0.5", "x"])]
+    path = save(tmp_path, 'path;"high, low";label\na.mp3;0.5;x\n')
+    rows = ((1, ["path", "high, low", "label"]), (2, ["a.mp3", "0.5", "x"]))
+    assert read_table(path, error=ValueError).rows == rows
 
 
 def test_a_missing_path_column_points_to_import(tmp_path):
-    path = save(tmp_path, "file,label\na.mp3,calm\nb.mp3,tense\n")
-    assert "mvemo manifest import FILE --column path=NAME" in problems(path, media=False)[0][1]
+    path = save(tmp_path, "song,label\na.mp3,calm\nb.mp3,tense\n")
+    (message,) = (message for _, message in problems(path, media=False))
+    assert "--column path=NAME of 'mvemo manifest import'" in message
+    assert "--no-media --column clip_id=NAME" in message
 
 
 def test_empty_files_are_found_by_check(tmp_path):

@@ -26,7 +26,8 @@ from mvemo.cache import (
     read_ids,
     verify_cache,
 )
-from mvemo.cache.imports.arrays import CsvColumns, match_ids
+from mvemo.cache.imports.tables import TableColumns
+from mvemo.manifests.matching import match_ids
 
 SKIP = ImportSettings(skip_unknown=True)
 REPLACE = ImportSettings(replace=True)
@@ -381,7 +382,7 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
 
 def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
     names = {f"Train/Sad/{i}": f"Train/Sad/{i}" for i in (14, 7, 9)}
-    columns = CsvColumns(names)
+    columns = TableColumns(names)
     rows = [["artist", "file", "f1", "f2"]]
     rows += [["x", f"old/{i}.avi", 0.5, i] for i in (9, 14, 7)]
     wide = write_csv(tmp_path / "wide.csv", rows)
@@ -399,6 +400,6 @@ def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path: Path) -> No
     by_number = write_csv(tmp_path / "n.csv", numbers)
     with pytest.raises(BadCache, match=r"'song_id' holds whole numbers that are all different"):
         read_array(by_number, columns=columns)
-    assert read_array(by_number, columns=CsvColumns(take=("song_id",))).values.shape == (3, 1)
+    assert read_array(by_number, columns=TableColumns(take=("song_id",))).values.shape == (3, 1)
     # One number that fits a clip by chance is no match.
     assert match_ids(["3", "7", "5"], names) == (("3", "7", "5"), "")
