@@ -44,7 +44,12 @@ def tag_columns(table: Table) -> dict[str, str]:
 
 def tag_separator(cells: Sequence[str]) -> str:
     """Return the mark that separates the tags in the cells of a column."""
-    return next((mark for mark in MARKS if any(mark in cell for cell in cells)), MARKS[0])
+    return next((mark for mark in MARKS if holds_mark(mark, cells)), MARKS[0])
+
+
+def holds_mark(mark: str, cells: Sequence[str]) -> bool:
+    """Return True if a mark separates names in a cell; a JSON list has its own marks."""
+    return any(mark in cell and not cell.startswith("[") for cell in cells)
 
 
 def hold_tags(cells: Sequence[str]) -> bool:
@@ -71,10 +76,12 @@ def recognised_task(table: Table) -> Task:
 
 def label_hint(table: Table) -> str:
     """Return how a table without a column ``label`` can be read."""
-    if found := value_columns(table):
-        return f"{', '.join(found.values())}: ratings are read with --task regression"
-    if found := tag_columns(table):
-        return f"{', '.join(found.values())}: tags of 0 and 1 are read with --task multilabel"
+    otherwise = "another column is named with --column label=NAME"
+    values, tags = list(value_columns(table).values()), list(tag_columns(table).values())
+    if not set(values) <= set(tags):
+        return f"{', '.join(values)}: ratings are read with --task regression; {otherwise}"
+    if tags:
+        return f"{', '.join(tags)}: 0 and 1 are read with --task multilabel; {otherwise}"
     return "name it with --column label=NAME, or read clips without labels with --task unlabelled"
 
 

@@ -28,6 +28,7 @@ from mvemo.manifests.cells import parse_names, plain_text
 from mvemo.manifests.columns import Columns, parse_rows
 from mvemo.manifests.label_columns import (
     are_ratings,
+    holds_mark,
     recognised_task,
     tag_columns,
     tag_separator,
@@ -209,7 +210,8 @@ def _no_collection() -> Iterator[None]:
 def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, list[Row]]:
     """What the file states, without clips, and the rows of these with their lines."""
     table = collect_table(path, problems, given.columns)
-    readable = not problems.found
+    if problems.found:
+        return Manifest(path.stem, "multiclass", (), (), path.parent), []
     if table.kind not in ("", "manifest"):
         problems.add(1, f"this is a file of mvemo {table.kind}, not a manifest")
     elif table.kind and table.version != MANIFEST_VERSION:
@@ -227,21 +229,21 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
         found = ";" if table.kind else tag_separator(table.cells("label"))
         separator = given.separator or table.setting("separator", found)
         kind = TagLabels(separator)
-        if not table.kind and any(separator in cell for cell in table.cells("label")):
+        if not table.kind and holds_mark(separator, table.cells("label")):
             notes.append(f"a cell of labels holds several tags, separated by {separator!r}")
     spread = kind.numeric or (kind.named_by_columns and "label" not in table.header)
     table, classes = _stated_classes(table, kind, spread, given, problems)
     if given.skip_unlabelled:
         n_rows = len(table.rows)
         table = _without_unlabelled(table, classes or () if spread else ("label",))
-        notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
+        notes.append(f"rows without a label, left out: {n_rows - len(table.rows)}")
 
     rows: list[Row] = []
-    if readable and table.rows:
+    if table.rows:
         needs_media = given.media and not table.kind
         columns = Columns(kind, spread, classes, given.columns, root, needs_media)
         rows = parse_rows(table, columns, problems)
-    if readable and len(table.rows) < 2:
+    if len(table.rows) < 2:
         problems.add(0, "no clips: the table has a header at most")
     if classes is None:
         classes = sorted({str(name) for row in rows for name in row.label})

@@ -101,7 +101,8 @@ def make_net(
         classifier.
     """
     torch.manual_seed(run.seed)
-    net = build_net(settings.name, n_outputs, width=settings.width, **settings.options)
+    # Clips without labels are embedded by a net whose classifier is not used.
+    net = build_net(settings.name, n_outputs or 1, width=settings.width, **settings.options)
     if not settings.weights:
         return net, None
     report = load_weights(net, weight_file(settings))
@@ -179,7 +180,7 @@ def outputs_spec(trained: TrainedNet, manifest: Manifest) -> FeatureSpec:
         spec,
         name=f"{spec.name}-outputs",
         kind="outputs",
-        dim=len(manifest.classes),
+        dim=len(manifest.classes) or 1,
         params={**spec.params, **what},
     )
 

@@ -172,9 +172,8 @@ def _check_losses_and_weights(
             "--profile pretrained, or --protocol frozen, needs none"
         )
     for plan in plans:
-        if manifest.task == UNLABELLED:
-            continue
-        make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
+        if manifest.task != UNLABELLED:
+            make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
         if plan.weights:
             reports.append(make_net(plan, len(manifest.classes), run)[1])
     return tuple(filter(None, reports))

@@ -405,3 +405,134 @@ def test_empty_files_are_found_by_check(tmp_path):
     path = save(tmp_path, "path,label\na.mp3,calm\nb.mp3,tense\n")
     ((line, message),) = problems(path)
     assert (line, message.startswith("the file is empty: ")) == (2, True)
+
+
+# --- tables that people have
+
+
+def read(folder: Path, text: str, **options):
+    return read_manifest(save(folder, text), **{"media": False, **options})
+
+
+@pytest.mark.parametrize("mark", [", ", ";", " | "])
+def test_tags_in_one_cell_are_recognised_and_told(tmp_path, mark):
+    rows = ["happy, energetic", "calm", "happy, calm", "sad", "sad, calm"]
+    cells = [f'{i},"{row.replace(", ", mark)}"\n' for i, row in enumerate(rows)]
+    manifest = read(tmp_path, "file,label\n" + "".join(cells))
+    assert manifest.task == "multilabel"
+    assert manifest.classes == ("calm", "energetic", "happy", "sad")
+    assert f"separated by {mark.strip()!r}" in manifest.notes[0]
+    # The manifest that is written has one meaning, whatever its tags hold.
+    write_manifest(manifest, tmp_path / "again.csv")
+    again = read_manifest(tmp_path / "again.csv", media=False)
+    assert (again.digest, again.notes) == (manifest.digest, ())
+
+
+def test_a_class_with_a_comma_and_a_stated_separator(tmp_path):
+    assert read(tmp_path, 'path,label\na,"sad, blue"\nb,calm\n').classes == ("calm", "sad, blue")
+    text = 'path,label\na,"sad, blue/calm"\nb,calm\n'
+    tags = read(tmp_path, text, separator="/")
+    assert (tags.task, tags.classes) == ("multilabel", ("calm", "sad, blue"))
+
+
+@pytest.mark.parametrize("names", ["valence,arousal", "label_valence,label_arousal"])
+def test_ratings_need_no_line_of_classes(tmp_path, names):
+    text = f"path,{names},x\na,0.25,1,2\nb,0.5,2,3\n"
+    manifest = read(tmp_path, text, task="regression")
+    assert (manifest.classes, manifest.labels.tolist()[0]) == (("valence", "arousal"), [0.25, 1.0])
+    with pytest.raises(BadManifest, match="ratings are read with --task regression"):
+        read(tmp_path, text)
+    with pytest.raises(BadManifest, match=r"numbers, as '0\.5': ratings .* --task regression"):
+        read(tmp_path, "path,label\na,0.5\nb,1\n")
+
+
+def test_tags_named_label(tmp_path):
+    text = "path,label_calm,label_sad,loud\na,1,0,1\nb,0,1,0\n"
+    assert read(tmp_path, text, task="multilabel").classes == ("calm", "sad")
+    with pytest.raises(BadManifest, match="0 and 1 are read with --task multilabel"):
+        read(tmp_path, text)
+
+
+def test_absolute_paths_need_no_root(tmp_path):
+    media, lists = tmp_path / "media", tmp_path / "lists"
+    for folder in (media / "x", lists):
+        folder.mkdir(parents=True)
+    for name in ("x/a.mp3", "b.mp3"):
+        (media / name).write_bytes(b"x")
+    path = save(lists, f"path,label\n{media}/x/a.mp3,calm\n{media}/b.mp3,sad\n")
+    manifest = read_manifest(path)
+    assert (manifest.root, manifest.clip_ids) == (media, ("x/a", "b"))
+    write_manifest(manifest, lists / "again.csv")
+    assert read_manifest(lists / "again.csv").digest == manifest.digest
+    # Of another machine, where only the features are here.
+    assert len(read(lists, "path,label\n/far/a.mp3,calm\n/far/b.mp3,sad\n")) == 2
+
+
+def test_an_id_is_enough_without_media(tmp_path):
+    text = "song,label\na,calm\nb,sad\n"
+    manifest = read(tmp_path, text, columns={"clip_id": "song"})
+    write_manifest(manifest, tmp_path / "again.csv")
+    assert "path" not in (tmp_path / "again.csv").read_text()
+    assert read_manifest(tmp_path / "again.csv", media=False).digest == manifest.digest
+    assert check_manifest(tmp_path / "again.csv") == []
+    with pytest.raises(BadManifest, match="--no-media --column clip_id=NAME"):
+        read(tmp_path, text, columns={"clip_id": "song"}, media=True)
+    with pytest.raises(BadManifest, match="clip_id 'a' is that of line 2"):
+        read(tmp_path, "clip_id,label\na,calm\na,sad\n")
+
+
+def test_clips_without_labels(tmp_path):
+    manifest = read(tmp_path, "path,group\na.mp3,x\nb.mp3,y\n")
+    assert (manifest.task, manifest.classes, manifest.labels.shape) == ("unlabelled", (), (2, 0))
+    write_manifest(manifest, tmp_path / "again.csv")
+    assert read_manifest(tmp_path / "again.csv", media=False).digest == manifest.digest
+    # A column that may be the labels is not passed over.
+    with pytest.raises(BadManifest, match=r"--column label=NAME, .* --task unlabelled"):
+        read(tmp_path, "path,mood\na.mp3,x\nb.mp3,y\n")
+    assert read(tmp_path, "path,mood\na,x\nb,y\n", task="unlabelled").task == "unlabelled"
+
+
+PREDICTED = "path,model,label,confidence,calm,sad,notes,error\n"
+PREDICTED += "a,mv/late,calm,0.9,0.9,0.1,,\nb,mv/late,sad,0.8,0.2,0.8,,\nc,,,,,,,broken\n"
+
+
+@pytest.mark.parametrize("name", ["path", "file"])
+def test_labels_that_a_model_predicted_are_named(tmp_path, name):
+    text = PREDICTED.replace("path", name)
+    with pytest.raises(BadManifest, match=r":4: empty label: --skip-unlabelled"):
+        read(tmp_path, text)
+    manifest = read(tmp_path, text, skip_unlabelled=True)
+    assert (len(manifest), manifest.predicted_by) == (2, "mv")
+    assert any("predictions of the model mv" in note for note in manifest.notes)
+    write_manifest(manifest, tmp_path / "again.csv")
+    assert read_manifest(tmp_path / "again.csv", media=False).predicted_by == "mv"
+    # A true label in a column beside them is no prediction.
+    rows = [f"{row},{end}" for row, end in zip(text.split(), ("truth", "x", "y", "x"), strict=True)]
+    truth = read(tmp_path, "\n".join(rows), columns={"label": "truth"})
+    assert (truth.classes, truth.predicted_by) == (("x", "y"), "")
+
+
+def test_names_that_are_equal_in_unicode_are_one(tmp_path):
+    text = "path,label,group\na,Cafe\u0301,g\nb,Caf\u00e9,g\u200b\nc,sad,h\n"
+    manifest = read(tmp_path, text)
+    assert (manifest.classes, manifest.groups) == (("Caf\u00e9", "sad"), ("g", "g", "h"))
+    ids = "clip_id,path,label\ne\u0301,a,x\n\u00e9,b,y\n"
+    with pytest.raises(BadManifest, match="that of line 2 in another form of Unicode"):
+        read(tmp_path, ids)
+
+
+def test_a_label_with_a_line_break(tmp_path):
+    with pytest.raises(BadManifest, match=r":2: label 'a\\nb' has a line break"):
+        read(tmp_path, 'path,label\nx,"a\nb"\ny,c\n')
+
+
+@pytest.mark.parametrize("stated", ["sep=;", '"sep=;"'])
+def test_the_separator_that_excel_states(tmp_path, stated):
+    manifest = read(tmp_path, f"{stated}\npath;label\na, b;x\nb;y\n")
+    assert [clip.path for clip in manifest.clips] == ["a, b", "b"]
+
+
+def test_one_column_may_have_two_names(tmp_path):
+    manifest = read(tmp_path, "song,label\na.mp3,x\nb.mp3,y\n",
+                    columns={"path": "song", "clip_id": "song"})  # fmt: skip
+    assert manifest.clip_ids == ("a.mp3", "b.mp3")

@@ -403,3 +403,27 @@ def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path: Path) -> No
     assert read_array(by_number, columns=TableColumns(take=("song_id",))).values.shape == (3, 1)
     # One number that fits a clip by chance is no match.
     assert match_ids(["3", "7", "5"], names) == (("3", "7", "5"), "")
+
+
+def test_columns_of_a_table_may_have_other_names(tmp_path: Path) -> None:
+    song = write_csv(tmp_path / "x.csv", [["song", "f"], ["a", 1.5], ["b", 2.5]])
+    got = read_array(song, columns=TableColumns(renamed={"clip_id": "song"}))
+    assert (got.clip_ids, got.columns) == (("a", "b"), ("f",))
+    with pytest.raises(BadCache, match=r"x\.csv:1: no column 'track' for clip_id"):
+        read_array(song, columns=TableColumns(renamed={"clip_id": "track"}))
+
+
+def test_ids_match_in_any_form_of_unicode_and_with_backslashes() -> None:
+    names = {"Caf\u00e9/1": "Caf\u00e9/1"}
+    assert match_ids(["Cafe\u0301\\1.mp4"], names) == (("Caf\u00e9/1",), "without ending")
+
+
+def test_clips_without_labels_get_them_later(path: Path) -> None:
+    unlabelled = replace(CLIPS, task="unlabelled", classes=(), labels=np.zeros((4, 0), np.int64))
+    import_feature(path, "x", "audio", VALUES, table=unlabelled)
+    assert verify_cache(path) == []
+    import_feature(path, "y", "audio", VALUES, table=replace(CLIPS, predicted_by="a model"))
+    with open_cache(path) as cache:
+        assert cache.table.classes == CLIPS.classes
+        assert (cache.names(), cache.table.predicted_by) == (("x", "y"), "a model")
+    assert verify_cache(path) == []
