@@ -22,30 +22,16 @@ CsvCells = dict[str, str]
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation as its folder has it.
+    """One evaluation as its folder has it; `Results` explains the other fields."""
 
-    Parameters
-    ----------
-    name
-        The folder's, as short as tells it from the others.
-    folder
-        Where it lies.
-    task, classes, clip_ids, groups
-        As in `Results`.
-    flags
-        What a reader must know: ``permuted``, ``leaky``, ``synthetic``, where they hold.
-    repeats
-        Predictions of its models on each of its sets of folds, one at least.
-    """
-
-    name: str
+    name: str  # the folder's, as short as tells it from the others
     folder: Path
     task: Task
     classes: tuple[str, ...]
     clip_ids: tuple[str, ...]
     groups: tuple[str, ...]
-    flags: tuple[str, ...]
-    repeats: tuple[FoldedOutputs, ...]
+    flags: tuple[str, ...]  # those of ``permuted``, ``leaky``, ``synthetic`` that hold
+    repeats: tuple[FoldedOutputs, ...]  # predictions on each of its sets of folds, one at least
 
     @property
     def models(self) -> tuple[str, ...]:

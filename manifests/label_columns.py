@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from mvemo.manifests.labels import UNLABELLED, Task, is_flag
@@ -62,9 +63,9 @@ def hold_tags(cells: Sequence[str]) -> bool:
     """
     different = set(cells)
     mark = tag_separator(cells)
-    parts = [part.strip() for cell in different for part in cell.split(mark)]
+    counts = Counter(part.strip() for cell in different for part in cell.split(mark))
     joined = {part.strip() for cell in different if mark in cell for part in cell.split(mark)}
-    return 2 * sum(parts.count(part) > 1 for part in joined) > len(joined)
+    return 2 * sum(counts[part] > 1 for part in joined) > len(joined)
 
 
 def recognised_task(table: Table) -> Task:

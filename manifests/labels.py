@@ -35,29 +35,15 @@ class LabelKind(ABC):
     """The labels of one task.
 
     An array of labels has one row for each clip and one column for each tag or target; of
-    classes it has the clips' indices alone.
-
-    Attributes
-    ----------
-    task
-        That has such labels.
-    numeric
-        Labels are numbers, in a column of the manifest for each target.
-    exclusive
-        A clip has exactly one label.
-    named_by_columns
-        A table without the column ``label`` has one for each tag, of 0 and 1.
-    dtype
-        Of an array of labels.
-    n_axes
-        That an array of labels may have; folds take the values of one target without a second.
+    classes it has only the clips' indices.
     """
 
     task: ClassVar[Task]
-    numeric: ClassVar[bool] = False
-    exclusive: ClassVar[bool] = False
-    named_by_columns: ClassVar[bool] = False
+    numeric: ClassVar[bool] = False  # a column of numbers for each target
+    exclusive: ClassVar[bool] = False  # a clip has exactly one label
+    named_by_columns: ClassVar[bool] = False  # without ``label``, a column of 0 and 1 for each tag
     dtype: ClassVar[type[np.int64] | type[np.float64]] = np.int64
+    # Of an array of labels; folds take the values of one target without a second axis.
     n_axes: ClassVar[tuple[int, ...]] = (2,)
 
     def columns(self, classes: Sequence[str]) -> list[str]:

@@ -23,25 +23,10 @@ _DECIMALS = 2
 
 
 class PredictionColumns(ABC):
-    """The columns of one file.
+    """The columns of one file; `names` are the outputs if they are known beforehand.
 
-    Parameters
-    ----------
-    path
-        The file, for messages.
-    header
-        Names of its columns.
-    rows
-        Cells of its rows, as many as columns each.
-    names
-        The outputs, where they are known beforehand; None for those that the file has.
-
-    Attributes
-    ----------
-    names
-        Classes, tags or targets.
-    has_truth
-        Whether the file has their true values.
+    Afterwards they are the classes, tags or targets, and `has_truth` tells if the file has
+    their true values.
     """
 
     task: ClassVar[str]

@@ -27,7 +27,7 @@ from mvemo.cache import (
     verify_untrusted,
 )
 from mvemo.cache.imports.arrays import split_source
-from mvemo.cache.imports.tables import TableColumns
+from mvemo.cache.imports.tables import ArrayRows, TableColumns
 from mvemo.manifests import Manifest, read_manifest
 from mvemo.manifests.files import dump_json
 from mvemo.manifests.matching import match_ids
@@ -38,6 +38,7 @@ from mvemo.pipeline.commands.options import (
     PATH,
     choose_spelling,
     column_option,
+    comma_separated,
     force_option,
     old_spelling,
     refuse_replacing,
@@ -346,8 +347,9 @@ def import_(
         tell_note(note)
     columns = TableColumns(
         _names_of_clips(clips, features),
-        *(tuple(filter(None, (options[o] or "").split(","))) for o in ("numbers", "skip_columns")),
-        renamed=options["columns"],
+        comma_separated(options["numbers"] or ""),
+        comma_separated(options["skip_columns"] or ""),
+        options["columns"],
     )
     # Where --rows lists the clip ids, --id-column is its column, not one of the files.
     arrays = [
@@ -383,11 +385,8 @@ def import_(
             ),
         ),
     )
-    first = arrays[0]
-    if first.columns and not rows:
-        of_ids = f"column {first.id_name!r} {how}".rstrip() if first.id_name else "none, by order"
-        some = first.columns[:2] + (("…", first.columns[-1]) if len(first.columns) > 2 else ())
-        tell_note(f"{first.path}: clip ids: {of_ids}; numbers: {' '.join(some)}")
+    if arrays[0].columns and not rows:
+        tell_note(_columns_read(arrays[0], how))
     if modality not in MODALITIES:
         tell_note(
             f"{modality} is a modality of its own, neither {' nor '.join(MODALITIES)}: fusions "
@@ -399,6 +398,13 @@ def import_(
     if imported.skipped:
         line += f"; {imported.skipped} rows of other clips left out"
     click.echo(f"{line}: {features}")
+
+
+def _columns_read(array: ArrayRows, how: str) -> str:
+    """Say which columns of a table are ids and numbers."""
+    of_ids = f"column {array.id_name!r} {how}".rstrip() if array.id_name else "none, by order"
+    some = array.columns[:2] + (("…", array.columns[-1]) if len(array.columns) > 2 else ())
+    return f"{array.path}: clip ids: {of_ids}; numbers: {' '.join(some)}"
 
 
 def _names_of_clips(clips: Manifest | None, features: Path) -> dict[str, str]:
