@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -46,6 +47,10 @@ from mvemo.pipeline.commands.options import (
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance as facts_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _features = click.argument("features", type=PATH)
 
@@ -340,33 +345,12 @@ def import_(
         check_modality(modality)
     except ValueError as error:
         raise BadOption(f"--modality: {error}") from None
-    rows, id_column = options["rows"], options["id_column"]
     manifest = options["manifest"]
     clips = None if manifest is None else read_manifest(manifest, media=False)
     for note in () if clips is None else clips.notes:
         tell_note(note)
-    columns = TableColumns(
-        _names_of_clips(clips, features),
-        comma_separated(options["numbers"] or ""),
-        comma_separated(options["skip_columns"] or ""),
-        options["columns"],
-    )
-    # Where --rows lists the clip ids, --id-column is its column, not one of the files.
-    arrays = [
-        read_array(
-            file,
-            dataset=options["dataset"],
-            id_column=None if rows else id_column,
-            guess=not rows,
-            columns=columns,
-        )
-        for file in files
-    ]
-    values, clip_ids = join_arrays(arrays, rows, id_column=id_column)
-    sources = [split_source(file)[0] for file in files] + list(rows)
-    how = ""
-    if clip_ids is not None:
-        clip_ids, how = match_ids(clip_ids, columns.names)
+    arrays, values, clip_ids, how = _read_rows(files, options, _names_of_clips(clips, features))
+    sources = [split_source(file)[0] for file in files] + list(options["rows"])
     imported = import_feature(
         features,
         name,
@@ -385,7 +369,7 @@ def import_(
             ),
         ),
     )
-    if arrays[0].columns and not rows:
+    if arrays[0].columns and not options["rows"]:
         tell_note(_columns_read(arrays[0], how))
     if modality not in MODALITIES:
         tell_note(
@@ -398,6 +382,29 @@ def import_(
     if imported.skipped:
         line += f"; {imported.skipped} rows of other clips left out"
     click.echo(f"{line}: {features}")
+
+
+def _read_rows(
+    files: Sequence[str], options: dict[str, Any], names: dict[str, str]
+) -> tuple[list[ArrayRows], NDArray[np.float64], tuple[str, ...] | None, str]:
+    """Return the files' arrays, their rows, the clip ids of these, and how they were matched."""
+    rows, id_column = options["rows"], options["id_column"]
+    numbers, skipped = (comma_separated(options[o] or "") for o in ("numbers", "skip_columns"))
+    columns = TableColumns(names, numbers, skipped, options["columns"])
+    # Where --rows lists the clip ids, --id-column is its column, not one of the files.
+    arrays = [
+        read_array(
+            file,
+            dataset=options["dataset"],
+            id_column=None if rows else id_column,
+            guess=not rows,
+            columns=columns,
+        )
+        for file in files
+    ]
+    values, clip_ids = join_arrays(arrays, rows, id_column=id_column)
+    matched = (None, "") if clip_ids is None else match_ids(clip_ids, names)
+    return arrays, values, *matched
 
 
 def _columns_read(array: ArrayRows, how: str) -> str:
