@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mvemo.extract.duplicates.search import Duplicate, Search
 
 
-_ONLY = {"clip": "", "video": ", but for the sound", "audio": ", but for the pictures"}
+_COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only what is seen"}
 
 
 def summary_lines(manifest: Manifest) -> list[str]:
@@ -78,7 +78,7 @@ def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:
     n = {modality: f"{len(of)} clip{'s' * (len(of) > 1)}" for modality, of in found.items()}
     # Songs have no pictures: of all clips that needs no line.
     return [
-        f"{n[modality]} not compared{_ONLY[modality]}; the first, {of[0]}"
+        f"{n[modality]}: {_COMPARED[modality]} was compared; the first, {of[0]}"
         for modality, of in found.items()
         if modality == "clip" or len(of) < len(manifest)
     ]

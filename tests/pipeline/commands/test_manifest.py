@@ -308,4 +308,4 @@ def test_clips_that_were_not_compared_are_counted(tmp_path: Path) -> None:
     search = Search((), tuple((f"{i}", "video", "no video stream") for i in range(24)))
     songs = Manifest("songs", "multiclass", ("a",), clips, tmp_path)
     (line,) = not_compared_lines(songs, search)
-    assert line == "24 clips not compared, but for the sound; the first, 0: no video stream"
+    assert line == "24 clips: only sound was compared; the first, 0: no video stream"
