@@ -271,7 +271,8 @@ def _media_root(path: Path, table: Table, given: _Given, problems: Problems) -> 
     cells = table.cells("path")
     if given.root is None and not table.setting("root", "") and all(map(os.path.isabs, cells)):
         # Of files on two disks it is the whole file system, which must be asked for.
-        folder = os.path.commonpath([*map(os.path.dirname, cells)]) if cells else ""
+        drives = {os.path.splitdrive(cell)[0] for cell in cells}
+        folder = os.path.commonpath([*map(os.path.dirname, cells)]) if len(drives) == 1 else ""
         there = os.path.isdir(folder) or not given.media
         below = Path(folder).is_relative_to(root.absolute())
         if there and folder != os.path.dirname(folder) and not below:

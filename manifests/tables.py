@@ -75,10 +75,10 @@ class Table:
     def predicted_by(self) -> str:
         """Models whose predictions the table is, if `mvemo predict` wrote it; else empty."""
         names = self.header
-        if self.kind or not set(names) >= _OF_PREDICT or not names[names.index("model") + 1]:
+        if self.kind or not set(names) >= _OF_PREDICT or "" in names[names.index("model") :][1:2]:
             return ""  # Where another column was named as the label, the predicted one has no name.
         models = self.cells("model")
-        return ", ".join(sorted({name.partition("/")[0] for name in models if name}))
+        return ", ".join(sorted({name.rpartition("/")[0] or name for name in models if name}))
 
     def renamed(self, columns: Mapping[str, str]) -> Table:
         """Return the table with columns called by our names; `columns` is ours to theirs.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mvemo.extract.duplicates.search import Duplicate, Search
 
 
-_COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only what is seen"}
+_COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 
 
 def summary_lines(manifest: Manifest) -> list[str]:
