@@ -22,7 +22,7 @@ class ClipTable:
     name
         The manifest's name.
     task
-        ``multiclass``, ``multilabel`` or ``regression``.
+        ``multiclass``, ``multilabel``, ``regression``, or ``unlabelled``.
     classes
         Class names, tags or targets, in fixed order.
     clip_ids, groups
@@ -41,6 +41,8 @@ class ClipTable:
     splits
         int64 (clips,): 0 training, 1 validation, 2 test, under the ``holdout`` protocol;
         None where the clips are not split so. Clips with splits have no folds.
+    predicted_by
+        The model whose predictions the labels are; empty if they are a truth.
     """
 
     name: str
@@ -55,6 +57,7 @@ class ClipTable:
     digest: str
     synthetic: bool = False
     splits: NDArray[np.int64] | None = None
+    predicted_by: str = ""
 
     def __repr__(self) -> str:
         """One line, whatever the number of clips."""

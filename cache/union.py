@@ -107,7 +107,7 @@ def union_table(parts: Sequence[Part]) -> ClipTable:
 
 
 def _refuse_other_manifest(part: Part, first: Part) -> None:
-    for what in ("digest", "task", "classes", "k", "fold_seed", "synthetic"):
+    for what in ("digest", "task", "classes", "k", "fold_seed", "synthetic", "predicted_by"):
         value, first_value = getattr(part.table, what), getattr(first.table, what)
         if value != first_value:
             raise BadCache(
@@ -151,23 +151,11 @@ def rows_in(table: ClipTable, parts: Sequence[ClipTable]) -> list[Ints]:
 
 @dataclass
 class PlannedFeature:
-    """Which source gives each row of one feature.
+    """Which source gives each row of one feature; `Index` explains the other fields."""
 
-    Parameters
-    ----------
-    spec
-        `trained_on` is the union of its sources'.
-    origin
-        int64 (clips,): number of the source, -1 where no source has the row.
-    row
-        int64 (clips,): the row in that source.
-    keys, checksums, frames, n_trained_on
-        As in `Index`.
-    """
-
-    spec: FeatureSpec
-    origin: Ints
-    row: Ints
+    spec: FeatureSpec  # `trained_on` is the union of its sources'
+    origin: Ints  # (clips,): number of the source, -1 where no source has the row
+    row: Ints  # (clips,): the row in that source
     keys: NDArray[np.bytes_]
     checksums: Bytes
     frames: Ints
@@ -202,18 +190,9 @@ def plan_rows(
     places: Sequence[Ints] | None = None,
     strict: bool = False,
 ) -> dict[str, PlannedFeature]:
-    """Align the rows of all sources to a table; a later source's row replaces an earlier's.
+    """Align the rows of all sources, oldest first, to a table; a later row replaces an earlier.
 
-    Parameters
-    ----------
-    table
-        Rows of clips that are not in it are left out.
-    sources
-        Oldest first.
-    places
-        Of `rows_in`, where that is known already.
-    strict
-        Rows of the same feature and clip must be the same bytes under the same key.
+    `strict`: rows of the same feature and clip must be the same bytes under the same key.
 
     Raises
     ------
@@ -296,20 +275,7 @@ def same_family(a: FeatureSpec, b: FeatureSpec) -> bool:
 
 
 def refuse_rivals(features: Iterable[tuple[str, Iterable[FeatureSpec]]], where: str) -> None:
-    """Refuse features that a cache may not hold together.
-
-    Parameters
-    ----------
-    features
-        Names of caches, and what each has.
-    where
-        For the message.
-
-    Raises
-    ------
-    BadCache
-        Two specs of one name are neither the same nor nets of two folds.
-    """
+    """Raise BadCache for two specs of one name that are neither the same nor nets of two folds."""
     by_name: dict[str, dict[str, tuple[FeatureSpec, str]]] = {}
     for name, specs in features:
         for spec in specs:

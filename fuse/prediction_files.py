@@ -18,8 +18,9 @@ from mvemo.fuse.tasks.prediction_columns import (
     prediction_columns,
 )
 from mvemo.manifests import Clip, Manifest
-from mvemo.manifests.csv_files import read_csv
 from mvemo.manifests.labels import Label, Task, label_kind
+from mvemo.manifests.matching import match_ids
+from mvemo.manifests.tables import Table, read_table
 
 # The fold of clips that were not tested, as in the file that mvemo writes.
 NOT_TESTED = "-1"
@@ -41,11 +42,14 @@ class _Row:
 
 
 def read_predictions(
-    *paths: Path | str, task: Task | None = None, manifest: Manifest | None = None
+    *paths: Path | str,
+    task: Task | None = None,
+    manifest: Manifest | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Predictions:
     """Read prediction files.
 
-    CSV in UTF-8 with a header: ``clip_id``; the truth; a column of predictions for each class,
+    CSV or Parquet with a header: ``clip_id``; the truth; a column of predictions for each class,
     tag or target; optional ``group``, ``fold`` (the one that the clip was tested in, -1 if it
     was not), ``model`` (default: the file's name) and ``repeat`` (which of several evaluations
     on different folds). Truth and predictions are, of
@@ -58,7 +62,8 @@ def read_predictions(
     - targets: ``label_NAME`` and ``NAME``.
 
     All empty or NaN: not predicted. If any column begins with ``p_``, those alone are
-    probabilities. mvemo's own ``predictions.csv`` is such a file.
+    probabilities. mvemo's own ``predictions.csv`` is such a file, and with a manifest also what
+    ``mvemo predict --csv`` writes: the label there is the predicted one.
 
     Parameters
     ----------
@@ -68,7 +73,9 @@ def read_predictions(
         What the files predict; by default the manifest's, else classes.
     manifest
         Of the clips, for truth, groups and the names of the outputs; the files then need no
-        column of the truth.
+        column of the truth, and clips may be named by paths, with or without folder and ending.
+    columns
+        Our names of columns to the files' own, as ``{"clip_id": "song"}``.
 
     Raises
     ------
@@ -104,22 +111,28 @@ def read_predictions(
     rows: list[_Row] = []
     files: list[tuple[str, str]] = []
     for path in map(Path, paths):
-        columns, rows_of_file = _read_file(path, kind, known, truth=manifest is None)
-        if set(columns) < set(classes):
+        table = _read_table(path, columns or {}, of_manifest=manifest is not None)
+        names, rows_of_file = _parse(path, table, kind, known, truth=manifest is None)
+        if set(names) < set(classes):
             # A file of decisions has the classes that it names.
-            columns, rows_of_file = _read_file(path, kind, classes, truth=manifest is None)
+            names, rows_of_file = _parse(path, table, kind, classes, truth=manifest is None)
         if not classes:
-            classes = columns
-        elif set(columns) != set(classes):
+            classes = names
+        elif set(names) != set(classes):
             raise BadFeatures(
-                f"{path}: its classes are {', '.join(columns)}, those of {paths[0]} "
+                f"{path}: its classes are {', '.join(names)}, those of {paths[0]} "
                 f"{', '.join(classes)}"
             )
-        order = [columns.index(name) for name in classes]
+        order = [names.index(name) for name in classes]
         rows += [replace(row, outputs=[row.outputs[i] for i in order]) for row in rows_of_file]
         files.append((path.name, hashlib.sha256(path.read_bytes()).hexdigest()))
     if manifest is not None:
-        rows = [_with_truth(row, truths, manifest) for row in rows]
+        clips = {c.path: c.clip_id for c in manifest.clips} | {i: i for i in manifest.clip_ids}
+        ids, _ = match_ids([row.clip_id for row in rows], clips)
+        rows = [
+            _with_truth(replace(row, clip_id=i), truths, manifest)
+            for row, i in zip(rows, ids, strict=True)
+        ]
     by_repeat: dict[str | None, list[_Row]] = {}
     for row in rows:
         by_repeat.setdefault(row.repeat, []).append(row)
@@ -173,27 +186,45 @@ def _predictions(
     )
 
 
-def _read_file(
-    path: Path, task: Task, names: Sequence[str] | None, *, truth: bool
-) -> tuple[tuple[str, ...], list[_Row]]:
-    """Classes, in the order of the columns or of `names`, and rows."""
-    lines = read_csv(path, error=BadFeatures)
-    if len(lines) < 2:
+def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> Table:
+    """Return a file's table with our names of columns; of a manifest's clips a path is an id."""
+    table = read_table(path, error=BadFeatures, columns=columns)
+    if of_manifest and "clip_id" not in table.header:
+        table = table.with_path()
+        table = table.renamed({"clip_id": "path"} if "path" in table.header else {})
+    if table.predicted_by:
+        table = table.renamed({"predicted": "label"} if "label" in table.header else {})
+        # Rows of files that could not be read name no model.
+        model = table.header.index("model")
+        rows = [(line, row) for line, row in table.rows[1:] if "".join(row[model : model + 1])]
+        table = replace(table, rows=(table.rows[0], *rows))
+    header = table.header
+    if len(table.rows) < 2:
         raise BadFeatures(f"{path}: no predictions: it has a header at most")
-    header = [cell.strip() for cell in lines[0][1]]
     for name in header:
         if header.count(name) > 1:
             raise BadFeatures(f"{path}: column {name!r} is there twice")
     if "clip_id" not in header:
-        raise BadFeatures(f"{path}: no column 'clip_id'; there are {', '.join(header)}")
+        raise BadFeatures(
+            f"{path}: no column 'clip_id'; there are {', '.join(header)}: name the clips' column "
+            "with --column clip_id=NAME"
+        )
+    return table
+
+
+def _parse(
+    path: Path, table: Table, task: Task, names: Sequence[str] | None, *, truth: bool
+) -> tuple[tuple[str, ...], list[_Row]]:
+    """Classes, in the order of the columns or of `names`, and rows."""
+    header, lines = table.header, table.rows
     for number, cells in lines[1:]:
         if len(cells) != len(header):
             raise BadFeatures(f"{path}:{number}: {len(cells)} cells, the header has {len(header)}")
     columns = prediction_columns(task, path, header, [cells for _, cells in lines[1:]], names)
     if truth and not columns.has_truth:
         raise BadFeatures(
-            f"{path}: no column 'label'; there are {', '.join(header)}; labels may also come from "
-            "a manifest (--manifest)"
+            f"{path}: no column 'label'; there are {', '.join(header)}: name it "
+            "with --column label=NAME, or give a manifest that has them (--manifest)"
         )
     return columns.names, [
         _row(path, number, header, cells, columns) for number, cells in lines[1:]

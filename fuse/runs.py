@@ -14,38 +14,24 @@ from mvemo.fuse.crossval.comparisons import FoldedOutputs
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.registry import task_of
-from mvemo.manifests.csv_files import read_csv
 from mvemo.manifests.files import parse_json
+from mvemo.manifests.tables import read_table
 
 CsvCells = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluation as its folder has it.
+    """One evaluation as its folder has it; `Results` explains the other fields."""
 
-    Parameters
-    ----------
-    name
-        The folder's, as short as tells it from the others.
-    folder
-        Where it lies.
-    task, classes, clip_ids, groups
-        As in `Results`.
-    flags
-        What a reader must know: ``permuted``, ``leaky``, ``synthetic``, where they hold.
-    repeats
-        Predictions of its models on each of its sets of folds, one at least.
-    """
-
-    name: str
+    name: str  # the folder's, as short as tells it from the others
     folder: Path
     task: Task
     classes: tuple[str, ...]
     clip_ids: tuple[str, ...]
     groups: tuple[str, ...]
-    flags: tuple[str, ...]
-    repeats: tuple[FoldedOutputs, ...]
+    flags: tuple[str, ...]  # those of ``permuted``, ``leaky``, ``synthetic`` that hold
+    repeats: tuple[FoldedOutputs, ...]  # predictions on each of its sets of folds, one at least
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -79,7 +65,7 @@ def read_run(folder: str | Path) -> Run:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FuseError(f"{metrics}: not the metrics of an evaluation: {_cause(error)}") from error
     try:
-        (_, head), *lines = read_csv(path)
+        (_, head), *lines = read_table(path, error=ValueError).rows
         by_repeat: dict[str, list[CsvCells]] = {}
         for _, cells in lines:
             row = dict(zip(head, cells, strict=True))

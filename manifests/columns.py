@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mvemo.manifests.labels import LabelKind
+from mvemo.manifests.label_columns import label_hint
+from mvemo.manifests.labels import UNLABELLED, LabelKind
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.rows import Row, RowParser, inside_root
 from mvemo.manifests.tables import RESERVED, Table
@@ -21,21 +22,23 @@ class Columns:
     classes: Sequence[str] | None
     mapped: Mapping[str, str]
     root: Path
+    media: bool = True
 
     @property
     def known(self) -> list[str]:
         """All columns that are read."""
         return [*RESERVED[1:], *(self.classes or ())] if self.spread else [*RESERVED]
 
-    @property
-    def required(self) -> list[str]:
-        return ["path", *((self.classes or ()) if self.spread else ("label",))]
+    def required(self, names: Sequence[str]) -> list[str]:
+        """Columns that a table with these columns needs; without media an id is enough."""
+        first = "path" if self.media or "clip_id" not in names else "clip_id"
+        labels = () if self.kind.task == UNLABELLED else ("label",)
+        return [first, *((self.classes or ()) if self.spread else labels)]
 
 
 def _place_columns(table: Table, columns: Columns, problems: Problems) -> dict[str, int] | None:
     """Column to its number in the table; None where a required one is missing."""
-    line, header = table.rows[0]
-    names = [cell.strip() for cell in header]
+    line, names = table.rows[0][0], table.header
     unknown = [key for key in columns.mapped if key not in columns.known]
     if unknown:
         problems.add(
@@ -43,26 +46,26 @@ def _place_columns(table: Table, columns: Columns, problems: Problems) -> dict[s
         )
     place: dict[str, int] = {}
     for key in columns.known:
-        theirs = columns.mapped.get(key, key)
-        if names.count(theirs) > 1:
-            problems.add(line, f"column {theirs!r} occurs twice")
-        elif theirs in names:
-            place[key] = names.index(theirs)
-        elif key in columns.mapped:
-            problems.add(line, f"no column {theirs!r} for {key}; there are {names}")
-    missing = [key for key in columns.required if key not in columns.mapped and key not in names]
+        if names.count(key) > 1:
+            problems.add(line, f"column {key!r} occurs twice")
+        elif key in names:
+            place[key] = names.index(key)
+    required = columns.required(names)
+    missing = [key for key in required if key not in names]
     if missing:
         hint = ""
         if len(names) == 1 and "|" in names[0]:
             hint = "; cells must be separated by commas"
         elif "path" in missing:
             hint = (
-                "; of a table with other names `mvemo manifest import FILE --column path=NAME` "
-                "makes a manifest"
+                "; name it with --column path=NAME of 'mvemo manifest import', or, if there are no "
+                "media, --no-media --column clip_id=NAME"
             )
+        if "label" in missing:
+            hint += f"; {label_hint(table)}"
         listed = ", ".join(map(repr, missing))
         problems.add(line, f"the header has no column {listed}; it has {names}{hint}")
-    return place if all(key in place for key in columns.required) else None
+    return place if all(key in place for key in required) else None
 
 
 def parse_rows(table: Table, columns: Columns, problems: Problems) -> list[Row]:
@@ -70,7 +73,7 @@ def parse_rows(table: Table, columns: Columns, problems: Problems) -> list[Row]:
     place = _place_columns(table, columns, problems)
     if place is None:
         return []
-    header = [cell.strip() for cell in table.rows[0][1]]
+    header = table.header
     n_columns = len(header)
     # Of foreign tables nobody knows what other columns are.
     used = set(place.values()) if table.kind else set(range(n_columns))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mvemo.manifests.files import MakeError
-
 CsvRow = tuple[int, list[str]]
+# Excel's line above a table, which states what separates its cells.
+_STATED = re.compile(r"\s*\"?sep=(.)\"?\s*$", re.IGNORECASE)
 # What a spreadsheet takes for a formula when a cell begins with it.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -24,13 +23,9 @@ class CsvWriter:
     formula: it is written behind an apostrophe, which `iter_csv` takes off again. Numbers
     stay as they are.
 
-    Parameters
-    ----------
-    file
-        Text stream to write to.
-
     Examples
     --------
+    >>> import io
     >>> text = io.StringIO()
     >>> CsvWriter(text).writerow(["=1+1", "-0.5", -1, "a"])
     >>> text.getvalue(), list(iter_csv([text.getvalue()]))
@@ -61,15 +56,7 @@ def _harmless(cell: str) -> str:
 
 
 class BadText(ValueError):
-    """A file is no text, or no CSV.
-
-    Parameters
-    ----------
-    line
-        Where, counted from 1; 0 where it is the file as a whole.
-    message
-        What is wrong and what would be right.
-    """
+    """A file is no text, or not a table; line 0 stands for the file as a whole."""
 
     def __init__(self, line: int, message: str) -> None:
         super().__init__(message)
@@ -102,17 +89,10 @@ def read_text(path: Path) -> str:
 
 
 def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
-    """Line number and cells of each row that is not blank.
+    """Yield line number and cells of each row that is not blank; `lines` have their ends.
 
     Cells are separated by commas; or by semicolons or tabs, as some spreadsheets write, where
-    the first row has no comma but in quotes.
-
-    Parameters
-    ----------
-    lines
-        With their line ends.
-    first
-        Number of the first line.
+    the first row has no comma but in quotes; or as a first line ``sep=;`` of Excel says.
 
     Raises
     ------
@@ -122,7 +102,11 @@ def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
     lines = iter(lines)
     # Blank lines have no cells to be separated.
     before = list(_to_first_row(lines))
-    mark = _separator(before[-1]) if before else ","
+    stated = _STATED.match(before[-1]) if before else None
+    if stated:
+        first += len(before)
+        before = list(_to_first_row(lines))
+    mark = stated[1] if stated else _separator(before[-1]) if before else ","
     reader = csv.reader(itertools.chain(before, lines), strict=True, delimiter=mark)
     start = 0
     try:
@@ -150,36 +134,3 @@ def _separator(header: str) -> str:
     if "," in header:
         return ","
     return next((mark for mark in ";\t" if mark in header), ",")
-
-
-def read_csv(
-    path: Path, *, error: MakeError = ValueError, missing: MakeError | None = None
-) -> list[CsvRow]:
-    """Line number and cells of every row of a CSV file that is not blank.
-
-    Parameters
-    ----------
-    path
-        UTF-8, with or without a byte-order mark, separated as `iter_csv` has it.
-    error
-        Makes the exception of a file that is no such text: ``error("PATH:3: ...")``.
-    missing
-        Makes the exception where there is no such file; `error` by default.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
-    >>> _ = path.write_text("clip_id,score\\na,1\\n\\nb,2\\n")
-    >>> read_csv(path, error=ValueError)
-    [(1, ['clip_id', 'score']), (2, ['a', '1']), (4, ['b', '2'])]
-    """
-    try:
-        return list(iter_csv(io.StringIO(read_text(path), newline="")))
-    except FileNotFoundError:
-        raise (missing or error)(f"{path}: no such file") from None
-    except OSError as problem:
-        raise error(f"{path}: cannot be read: {problem.strerror}") from None
-    except BadText as problem:
-        place = f"{path}:{problem.line}" if problem.line else f"{path}"
-        raise error(f"{place}: {problem.message}") from None

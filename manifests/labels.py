@@ -15,12 +15,13 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mvemo.manifests.cells import format_names, parse_names, parse_number
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.problems import Problems
-from mvemo.manifests.tables import RESERVED, format_names, parse_names, parse_number
+from mvemo.manifests.tables import RESERVED
 from mvemo.manifests.types import F64, Bools, Ints
 
-Task = Literal["multiclass", "multilabel", "regression"]
+Task = Literal["multiclass", "multilabel", "regression", "unlabelled"]
 Label = tuple[str, ...] | tuple[float, ...]
 
 # How a table's cells say whether a clip has a tag.
@@ -34,29 +35,15 @@ class LabelKind(ABC):
     """The labels of one task.
 
     An array of labels has one row for each clip and one column for each tag or target; of
-    classes it has the clips' indices alone.
-
-    Attributes
-    ----------
-    task
-        That has such labels.
-    numeric
-        Labels are numbers, in a column of the manifest for each target.
-    exclusive
-        A clip has exactly one label.
-    named_by_columns
-        A table without the column ``label`` has one for each tag, of 0 and 1.
-    dtype
-        Of an array of labels.
-    n_axes
-        That an array of labels may have; folds take the values of one target without a second.
+    classes it has only the clips' indices.
     """
 
     task: ClassVar[Task]
-    numeric: ClassVar[bool] = False
-    exclusive: ClassVar[bool] = False
-    named_by_columns: ClassVar[bool] = False
+    numeric: ClassVar[bool] = False  # a column of numbers for each target
+    exclusive: ClassVar[bool] = False  # a clip has exactly one label
+    named_by_columns: ClassVar[bool] = False  # without ``label``, a column of 0 and 1 for each tag
     dtype: ClassVar[type[np.int64] | type[np.float64]] = np.int64
+    # Of an array of labels; folds take the values of one target without a second axis.
     n_axes: ClassVar[tuple[int, ...]] = (2,)
 
     def columns(self, classes: Sequence[str]) -> list[str]:
@@ -135,7 +122,9 @@ class ClassLabels(LabelKind):
     ) -> Label:
         cell = fields["label"]
         if not cell:
-            problems.add(line, "empty label")
+            problems.add(
+                line, "empty label: --skip-unlabelled of 'mvemo manifest import' leaves it out"
+            )
         return _known([cell] if cell else [], classes, line, problems)
 
     def array(self, labels: Sequence[Label], classes: Sequence[str]) -> Ints:
@@ -157,12 +146,15 @@ class ClassLabels(LabelKind):
 class TagLabels(LabelKind):
     """Any number of tags for each clip: a column of 0 and 1 for each tag, or a list of names.
 
-    The list is in the one column ``label``, separated by ``;``. It is also what is written
-    where a tag has the name of another column.
+    The list is in the one column ``label``, separated by ``;`` or the given separator. It is
+    also what is written, with ``;``, where a tag has the name of another column.
     """
 
     task = "multilabel"
     named_by_columns = True
+
+    def __init__(self, separator: str = ";") -> None:
+        self._separator = separator
 
     def columns(self, classes: Sequence[str]) -> list[str]:
         return ["label"] if set(classes) & set(RESERVED) else list(classes)
@@ -178,7 +170,7 @@ class TagLabels(LabelKind):
             tags = classes or ()
             return tuple(tag for tag in tags if _flag(fields[tag], tag, line, problems))
         try:
-            names = parse_names(fields["label"], ";")
+            names = parse_names(fields["label"], self._separator)
         except ValueError as error:
             problems.add(line, str(error))
             names = []
@@ -256,6 +248,36 @@ class ValueLabels(LabelKind):
 
     def counts(self, labels: Ints | F64, classes: Sequence[str]) -> list[str]:
         return [f"{v.min():g} to {v.max():g}, mean {v.mean():.4g}" for v in labels.T]
+
+
+UNLABELLED: Task = "unlabelled"
+
+
+class NoLabels(LabelKind):
+    """No labels: what features are extracted of, and nothing is trained or scored with."""
+
+    task = UNLABELLED
+
+    def columns(self, classes: Sequence[str]) -> list[str]:
+        return []
+
+    def parse(
+        self,
+        fields: Mapping[str, str],
+        classes: Sequence[str] | None,
+        line: int,
+        problems: Problems,
+    ) -> Label:
+        return ()
+
+    def array(self, labels: Sequence[Label], classes: Sequence[str]) -> Ints:
+        return np.zeros((len(labels), len(classes)), dtype=self.dtype)
+
+    def invalid(self, labels: Ints | F64, n_classes: int) -> Bools:
+        return np.zeros(len(labels), dtype=np.bool_)
+
+    def strata(self, labels: ArrayLike) -> F64:
+        return np.ones((len(np.asarray(labels)), 1))
 
 
 def _case_doubts(labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int, str]]:
@@ -336,9 +358,9 @@ def _one_hot(index: Ints) -> F64:
 
 
 _KINDS: dict[str, LabelKind] = {
-    kind.task: kind for kind in (ClassLabels(), TagLabels(), ValueLabels())
+    kind.task: kind for kind in (ClassLabels(), TagLabels(), ValueLabels(), NoLabels())
 }
-TASKS: tuple[Task, ...] = tuple(kind.task for kind in _KINDS.values())
+TASKS: tuple[Task, ...] = ("multiclass", "multilabel", "regression")
 
 
 def label_kind(task: str) -> LabelKind:

@@ -18,16 +18,8 @@ def check_media(
 ) -> None:
     """Add a problem for each row whose media file is not there, or no file.
 
-    Parameters
-    ----------
-    root
-        The media root.
-    rows
-        Rows without a path, and paths outside of the root, have been reported.
-    links
-        Whether links may lead out of the root: the caller named the root.
-    empty
-        Whether a file without a byte is a problem.
+    Rows without a path, and paths outside of the root, have been reported. `links`: they may
+    lead out of the root, which the caller named. `empty`: a file without a byte is a problem.
     """
     if not root.is_dir():
         return  # Reported already, once for all files.

@@ -69,6 +69,10 @@ class Manifest:
         Folder that the clips' paths are relative to.
     synthetic
         True for generated data; every report is marked with it.
+    predicted_by
+        The model whose predictions the labels are; empty if they are a truth.
+    notes
+        How a user's own table was read, as sentences.
     """
 
     name: str
@@ -77,6 +81,8 @@ class Manifest:
     clips: tuple[Clip, ...]
     root: Path
     synthetic: bool = False
+    predicted_by: str = ""
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __len__(self) -> int:
         return len(self.clips)

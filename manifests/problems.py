@@ -55,15 +55,7 @@ class Problem:
 
 @dataclass
 class Problems:
-    """Collects the problems of one file.
-
-    Parameters
-    ----------
-    path
-        The file.
-    found
-        In the order in which they were found.
-    """
+    """Collects the problems of one file, in the order in which they are found."""
 
     path: Path
     found: list[Problem] = field(default_factory=list)

@@ -18,19 +18,29 @@ relative to the file's own folder. A CSV without any such line, with columns ``p
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mvemo.manifests.cells import parse_names, plain_text
 from mvemo.manifests.columns import Columns, parse_rows
-from mvemo.manifests.labels import TASKS, Label, LabelKind, Task, is_flag, label_kind
+from mvemo.manifests.label_columns import (
+    are_ratings,
+    holds_mark,
+    recognised_task,
+    tag_columns,
+    tag_separator,
+    value_columns,
+)
+from mvemo.manifests.labels import TASKS, UNLABELLED, Label, LabelKind, TagLabels, Task, label_kind
 from mvemo.manifests.layouts.sources import source_of
 from mvemo.manifests.media_files import check_media
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problem, Problems
 from mvemo.manifests.rows import Row, finish_rows
-from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, Table, parse_names, read_table
+from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, Table, collect_table
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,10 @@ class _Given:
     root: str | Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     task: Task | None = None
-    classes: Sequence[str] | None = None
     name: str | None = None
+    separator: str | None = None
+    skip_unlabelled: bool = False
+    media: bool = True
 
 
 def read_manifest(
@@ -50,30 +62,38 @@ def read_manifest(
     root: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
     task: Task | None = None,
-    classes: Sequence[str] | None = None,
     name: str | None = None,
+    separator: str | None = None,
+    skip_unlabelled: bool = False,
     media: bool = True,
 ) -> Manifest:
-    """Read a manifest, or a user's own CSV.
+    """Read a manifest, or a user's own CSV or Parquet file.
 
-    Columns: ``path``, and ``label``; for multilabel tags separated by ``;`` in it, or a
-    column of 0 and 1 for each tag; for regression a column for each target. Optional:
+    Columns: ``path`` (or ``file``), and ``label``; for multilabel tags in it, or a column of 0
+    and 1 for each tag; for regression a column for each target. Optional:
     ``clip_id`` (default: the path without its suffix, with ``@start`` for segments of one
     file), ``group`` (default: the clip's id; for segments of one file, that file), ``start``
     and ``duration`` in seconds, ``fold`` (from 0), ``split``. Other columns are kept in
-    `Clip.extra` where the file is one of ours, else ignored.
+    `Clip.extra` where the file is one of ours, else ignored. Without media, and in a manifest
+    that was written without, ``clip_id`` is enough. A table of nothing but these columns
+    without ``label`` is ``unlabelled``.
 
     Parameters
     ----------
     path
         The CSV file.
     root
-        Folder of the media files; default: what the file states, else its own folder.
+        Folder of the media files; default: what the file states, else its own folder, or that
+        of all files where their paths are absolute.
     columns
         The file's own name of a column, where it differs: ``{"path": "file"}``. For
-        regression and multilabel, names that are none of the above are the targets or tags.
-    task, classes, name
-        In place of what the file states.
+        regression and multilabel, names that are none of the above are the targets or tags;
+        without any, columns ``label_NAME``, or ``valence`` and ``arousal``, or of 0 and 1.
+    task, name, separator
+        In place of what the file states; the separator of tags is ``;`` in a manifest, and
+        recognised in other tables.
+    skip_unlabelled
+        Leave out rows without a label.
     media
         Whether a media file that does not exist is a problem.
 
@@ -104,7 +124,7 @@ def read_manifest(
     """
     path = Path(path)
     problems = Problems(path)
-    given = _Given(root, columns or {}, task, classes, name)
+    given = _Given(root, columns or {}, task, name, separator, skip_unlabelled, media)
     with _no_collection():
         manifest, rows = _parse(path, problems, given)
         # Broken rows have been reported; without them the rest is still a whole manifest.
@@ -156,12 +176,12 @@ def check_manifest(
     >>> for problem in check_manifest(path, media=False):
     ...     print(problem.line, problem.message)
     3 start -1 is negative; seconds from 0
-    4 empty label
+    4 empty label: --skip-unlabelled of 'mvemo manifest import' leaves it out
     """
     path = Path(path)
     problems = Problems(path)
     with _no_collection():
-        manifest, rows = _parse(path, problems, _Given(root))
+        manifest, rows = _parse(path, problems, _Given(root, media=media))
     if media:
         check_media(manifest.root, rows, problems, links=root is not None, empty=True)
     labels: dict[Label, tuple[int, int]] = {}
@@ -189,34 +209,41 @@ def _no_collection() -> Iterator[None]:
 
 def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, list[Row]]:
     """What the file states, without clips, and the rows of these with their lines."""
-    table = read_table(path, problems)
-    readable = not problems.found
+    table = collect_table(path, problems, given.columns)
+    if problems.found:
+        return Manifest(path.stem, "multiclass", (), (), path.parent), []
     if table.kind not in ("", "manifest"):
         problems.add(1, f"this is a file of mvemo {table.kind}, not a manifest")
     elif table.kind and table.version != MANIFEST_VERSION:
         problems.add(
             1, f"manifest version {table.version}; this program reads version {MANIFEST_VERSION}"
         )
-    task = given.task or _stated_task(table, problems)
+    task = _task(table, given, problems)
     synthetic = table.setting("synthetic", "false").lower()
     if synthetic not in ("true", "false"):
         problems.add(table.line("synthetic"), f"synthetic is {synthetic!r}; write true or false")
-    root = Path(given.root) if given.root is not None else path.parent / table.setting("root", ".")
-    if given.root is None and root.is_dir() and root.resolve() == Path(root.resolve().anchor):
-        problems.add(
-            table.line("root"),
-            f"the media root {str(root)!r} is the whole file system: give --root if it is meant",
-        )
-    if not root.is_dir():
-        problems.add(table.line("root"), f"the media root {str(root)!r} is not a folder")
+    root = _media_root(path, table, given, problems)
     kind = label_kind(task)
-    spread = kind.numeric or (kind.named_by_columns and not _has_label_column(table, given))
-    classes = _stated_classes(table, kind, spread, given, problems)
+    notes = []
+    if task == "multilabel" and "label" in table.header:
+        found = ";" if table.kind else tag_separator(table.cells("label"))
+        separator = given.separator or table.setting("separator", found)
+        kind = TagLabels(separator)
+        if not table.kind and holds_mark(separator, table.cells("label")):
+            notes.append(f"a cell of labels holds several tags, separated by {separator!r}")
+    spread = kind.numeric or (kind.named_by_columns and "label" not in table.header)
+    table, classes = _stated_classes(table, kind, spread, given, problems)
+    if given.skip_unlabelled:
+        n_rows = len(table.rows)
+        table = _without_unlabelled(table, classes or () if spread else ("label",))
+        notes.append(f"rows without a label, left out: {n_rows - len(table.rows)}")
 
     rows: list[Row] = []
-    if readable and table.rows:
-        rows = parse_rows(table, Columns(kind, spread, classes, given.columns, root), problems)
-    if readable and len(table.rows) < 2:
+    if table.rows:
+        needs_media = given.media and not table.kind
+        columns = Columns(kind, spread, classes, given.columns, root, needs_media)
+        rows = parse_rows(table, columns, problems)
+    if len(table.rows) < 2:
         problems.add(0, "no clips: the table has a header at most")
     if classes is None:
         classes = sorted({str(name) for row in rows for name in row.label})
@@ -227,62 +254,106 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
     if not kind.numeric:
         _order_names(rows, classes)
     finish_rows(rows, problems)
+    predicted_by = table.setting("predicted", table.predicted_by)
+    if predicted_by:
+        notes.append(
+            f"the labels are predictions of the model {predicted_by}: scores against them say how "
+            "far another model agrees with it, not how often either is right"
+        )
     name = given.name or table.setting("name", path.stem)
-    return Manifest(name, task, tuple(classes), (), root, synthetic == "true"), rows
+    of_file = (tuple(classes), (), root, synthetic == "true", predicted_by, tuple(notes))
+    return Manifest(name, task, *of_file), rows
+
+
+def _media_root(path: Path, table: Table, given: _Given, problems: Problems) -> Path:
+    """Return the folder of the media: given, stated, of absolute paths, or the file's own."""
+    root = Path(given.root) if given.root is not None else path.parent / table.setting("root", ".")
+    cells = table.cells("path")
+    if given.root is None and not table.setting("root", "") and all(map(os.path.isabs, cells)):
+        # Of files on two disks it is the whole file system, which must be asked for.
+        drives = {os.path.splitdrive(cell)[0] for cell in cells}
+        folder = os.path.commonpath([*map(os.path.dirname, cells)]) if len(drives) == 1 else ""
+        there = os.path.isdir(folder) or not given.media
+        below = Path(folder).is_relative_to(root.absolute())
+        if there and folder != os.path.dirname(folder) and not below:
+            root = Path(folder)
+    if given.root is None and root.is_dir() and root.resolve() == Path(root.resolve().anchor):
+        problems.add(
+            table.line("root"),
+            f"the media root {str(root)!r} is the whole file system: give --root if it is meant",
+        )
+    if given.media and not root.is_dir():
+        problems.add(table.line("root"), f"the media root {str(root)!r} is not a folder")
+    return root
+
+
+def _without_unlabelled(table: Table, names: Sequence[str]) -> Table:
+    """Return the table without the rows whose cells of these columns are all empty."""
+    places = [table.header.index(name) for name in names if name in table.header]
+    rows = [
+        (line, cells)
+        for line, cells in table.rows[1:]
+        if not places or any(cells[i].strip() for i in places if i < len(cells))
+    ]
+    return replace(table, rows=(*table.rows[:1], *rows))
+
+
+def _task(table: Table, given: _Given, problems: Problems) -> Task:
+    """Return the task that the caller or the file states, or that is recognised."""
+    if given.task is not None or given.separator is not None:
+        return given.task or "multilabel"
+    if "task" in table.settings or "classes" in table.settings:
+        return _stated_task(table, problems)
+    if not table.kind and are_ratings(labels := table.cells("label")):
+        problems.add(
+            0,
+            f"its labels are numbers, as {labels[0]!r}: ratings are read with --task regression "
+            "--column NAME=COLUMN, and --task multiclass takes numbers as classes",
+        )
+    return recognised_task(table)
 
 
 def _stated_task(table: Table, problems: Problems) -> Task:
     word = table.setting("task", "multiclass").lower()
-    for task in TASKS:
+    for task in (*TASKS, UNLABELLED):
         if word == task:
             return task
     problems.add(table.line("task"), f"unknown task {word!r}; one of {', '.join(TASKS)}")
     return "multiclass"
 
 
-def _has_label_column(table: Table, given: _Given) -> bool:
-    header = table.rows[0][1] if table.rows else ()
-    return given.columns.get("label", "label") in [cell.strip() for cell in header]
-
-
-def _tag_columns(table: Table) -> list[str]:
-    """Columns of a foreign table that can be tags: not ours, and of 0 and 1 alone."""
-    if not table.rows:
-        return []
-    header = [cell.strip() for cell in table.rows[0][1]]
-    rows = [cells for _, cells in table.rows[1:] if len(cells) == len(header)]
-    return [
-        name
-        for i, name in enumerate(header)
-        if name not in RESERVED and rows and all(is_flag(cells[i]) for cells in rows)
-    ]
-
-
 def _stated_classes(
     table: Table, kind: LabelKind, spread: bool, given: _Given, problems: Problems
-) -> list[str] | None:
-    """Classes, tags or targets as caller or file name them; None where they follow
-    from the rows. `spread`: there is a column for each.
+) -> tuple[Table, list[str] | None]:
+    """Return classes, tags or targets as caller or file name them, None if the rows do.
+
+    `spread`: there is a column for each, which the table that is returned has by its name.
     """
-    classes = list(given.classes) if given.classes is not None else None
+    classes: list[str] | None = None
     line = table.line("classes")
-    if classes is None and "classes" in table.settings:
+    if "classes" in table.settings:
         try:
             classes = parse_names(table.settings["classes"][1], ",")
         except ValueError as error:
             problems.add(line, str(error))
     if classes is None and spread:
         classes = [key for key in given.columns if key not in RESERVED]
-        if not classes and not kind.numeric:
-            classes = _tag_columns(table)
+        found = {} if classes else (value_columns if kind.numeric else tag_columns)(table)
+        table = table.renamed(found)
+        classes = classes or [*found]
         if not classes and kind.numeric:
-            problems.add(0, f"a {kind.task} manifest needs `# classes:` with its targets' columns")
+            problems.add(
+                0,
+                f"a {kind.task} manifest needs its targets' columns: name each with --column "
+                "NAME=COLUMN of 'mvemo manifest import', or all in a line `# classes:`",
+            )
         elif not classes:
             problems.add(
                 0, f"a {kind.task} manifest needs a column label, or one of 0 and 1 for each tag"
             )
     if classes is None:
-        return None
+        return table, None
+    classes = [*map(plain_text, classes)]
     repeated = sorted({name for name in classes if classes.count(name) > 1})
     if repeated:
         problems.add(line, f"classes named twice: {', '.join(map(repr, repeated))}")
@@ -295,7 +366,7 @@ def _stated_classes(
             what = "targets" if kind.numeric else "tags with a column each"
             problems.add(line, f"{what} must not be named {', '.join(map(repr, clash))}")
         classes = [name for name in classes if name not in RESERVED]
-    return classes
+    return table, classes
 
 
 def _order_names(rows: Sequence[Row], classes: Sequence[str]) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
 
+from mvemo.manifests.cells import parse_stretch, plain_text
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import LabelKind
 from mvemo.manifests.model import Clip
 from mvemo.manifests.problems import Problems
-from mvemo.manifests.tables import parse_stretch
 
 # A path that tidying leaves as it is; what else is tidy takes the longer way.
 # Cells that rows share (label, start, duration, fold, split) are parsed once; at most so many.
@@ -62,24 +62,18 @@ def parse_row(
     classes: Sequence[str] | None,
     problems: Problems,
 ) -> Row:
-    """Parse the cells of one row; problems are added, and a valid value takes the place
-    of a bad one.
+    """Parse the cells of one row, by column; a valid value takes the place of a bad one.
 
-    Parameters
-    ----------
-    fields
-        The cells by column; columns missing from the file are absent.
-    kind
-        Of the labels.
-    classes
-        The names that labels must be among; None takes any. For regression: the
-        targets.
+    Labels must be among the classes; None takes any.
     """
-    path = fields["path"]
-    if not path.strip():
-        problems.add(line, "empty path")
+    path = fields.get("path", "")
+    needed = "path" if "path" in fields else "clip_id"
+    if not fields[needed].strip():
+        problems.add(line, f"empty {needed}")
         path = ""
     row = Row(line, path, (), fields.get("clip_id", ""), fields.get("group", ""))
+    if len(fields.get("label", "").splitlines()) > 1:
+        problems.add(line, f"label {shown(fields['label'])} has a line break: write it on one line")
     if "group" in fields and not row.group:
         problems.add(line, "empty group; name the source, or leave the column out")
     row.label = kind.parse(fields, classes, line, problems)
@@ -100,17 +94,9 @@ def parse_row(
 
 @dataclass
 class RowParser:
-    """`parse_row` for the rows of a table: what the cells of an earlier row meant is not parsed
-    again, which halves the time of a large file.
+    """`parse_row` for the rows of a table: cells of an earlier row are not parsed again.
 
-    Parameters
-    ----------
-    place
-        Column to its number.
-    exact_paths
-        Whether blanks around a path are part of it.
-    kind, classes, problems
-        As of `parse_row`.
+    This halves the time of a large file. `exact_paths`: blanks around a path are part of it.
     """
 
     place: Mapping[str, int]
@@ -127,12 +113,13 @@ class RowParser:
         """The row of a line's cells."""
         stripped = [*map(str.strip, cells)]
         place = self.place
-        path = (cells if self.exact_paths else stripped)[place["path"]]
+        path = (cells if self.exact_paths else stripped)[place["path"]] if "path" in place else ""
         shared = tuple([stripped[i] for i in self._shared])
         known = self._known.get(shared)
         clip_id = stripped[place["clip_id"]] if "clip_id" in place else ""
-        group = stripped[place["group"]] if "group" in place else ""
-        if known is not None and path.strip() and (group or "group" not in place):
+        group = plain_text(stripped[place["group"]]) if "group" in place else ""
+        named = path.strip() if "path" in place else clip_id
+        if known is not None and named and (group or "group" not in place):
             return Row(
                 line,
                 path,
@@ -144,9 +131,11 @@ class RowParser:
                 known.fold,
                 known.split,
             )
-        fields = {key: stripped[i] for key, i in place.items()}
+        fields = {key: plain_text(stripped[i]) for key, i in place.items()}
+        exact = {"path": path, "clip_id": clip_id}
+        fields |= {key: cell for key, cell in exact.items() if key in place}
         n_problems = len(self.problems.found)
-        row = parse_row({**fields, "path": path}, line, self.kind, self.classes, self.problems)
+        row = parse_row(fields, line, self.kind, self.classes, self.problems)
         if len(self.problems.found) == n_problems and len(self._known) < _MOST_KNOWN:
             # Rows are changed where they are finished.
             self._known[shared] = replace(row)
@@ -165,7 +154,7 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
     for row in rows:
         stem = stem_of[row.path]
         source = (stem if len(stems[stem]) == 1 else row.path).strip()
-        several = per_path[row.path] > 1
+        several = bool(row.path) and per_path[row.path] > 1
         if not row.clip_id:
             row.clip_id = f"{source}@{_seconds(row.start)}" if several else source
         if not row.group:
@@ -188,12 +177,14 @@ def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
     # Of ids that occur again.
     paths: dict[str, set[str]] = {}
     for row in rows:
-        other = first.setdefault(row.clip_id, row)
+        other = first.setdefault(plain_text(row.clip_id), row)
         if other is row:
             continue
         known = paths.setdefault(row.clip_id, {other.path})
-        if row.path:
-            same = " and so is its path" if row.path in known else ""
+        if row.clip_id:
+            same = " and so is its path" if row.path and row.path in known else ""
+            if row.clip_id != other.clip_id:
+                same = f" in another form of Unicode, {other.clip_id!a}: name one otherwise"
             problems.add(row.line, f"clip_id {row.clip_id!r} is that of line {other.line}{same}")
         known.add(row.path)
 

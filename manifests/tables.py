@@ -1,35 +1,40 @@
-"""The comment lines above a manifest's or fold file's table, and cells of lists and numbers."""
+"""Tables, CSV or Parquet, as every command reads them: settings above the table, columns, rows."""
 
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import itertools
 import json
-import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from mvemo.manifests.cells import plain_text
 from mvemo.manifests.csv_files import BadText, CsvRow, iter_csv, read_text
 from mvemo.manifests.errors import BadManifest, MissingManifest
-from mvemo.manifests.files import parse_json, shown, write_bytes
+from mvemo.manifests.files import MakeError, write_bytes
 from mvemo.manifests.problems import Problems
 
 # Of a manifest's file.
 MANIFEST_VERSION = "1"
-# Eleven days: no file of sound or video is as long.
-MAX_SECONDS = 1e6
 # Columns of a manifest that are no target's or tag's.
 RESERVED = ("label", "path", "clip_id", "group", "start", "duration", "fold", "split")
+# Endings of files that are tables.
+PARQUET = (".parquet", ".pq")
+TABLES = (".csv", ".tsv", *PARQUET)
+# Columns that, together, only `mvemo predict` writes.
+_OF_PREDICT = frozenset({"model", "notes", "error"})
 _SETTING = re.compile(r"#\s*([A-Za-z]+)\s*:\s*(.*)$")
 _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
 
 
 @dataclass(frozen=True)
 class Table:
-    """The parts of a CSV file.
+    """The parts of a table's file.
 
     Parameters
     ----------
@@ -41,10 +46,10 @@ class Table:
         The table with its header row first: (line, cells). Blank lines are left out.
     """
 
-    kind: str
-    version: str
-    settings: dict[str, tuple[int, str]]
-    rows: tuple[CsvRow, ...]
+    kind: str = ""
+    version: str = ""
+    settings: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    rows: tuple[CsvRow, ...] = ()
 
     def setting(self, key: str, default: str) -> str:
         """A setting's value; the default where it is missing or empty."""
@@ -54,35 +59,79 @@ class Table:
         """A setting's line; 0 where it is missing."""
         return self.settings.get(key, (0, ""))[0]
 
+    @property
+    def header(self) -> list[str]:
+        """Names of the columns; empty for an empty table."""
+        return [plain_text(cell.strip()) for cell in self.rows[0][1]] if self.rows else []
 
-def read_table(path: Path, problems: Problems) -> Table:
-    """Read a CSV file with optional comment lines above its header.
+    def cells(self, name: str) -> list[str]:
+        """Cells of a column, of the rows that have one; empty without the column."""
+        if name not in self.header:
+            return []
+        i = self.header.index(name)
+        return [cells[i].strip() for _, cells in self.rows[1:] if i < len(cells)]
 
-    UTF-8, with or without a byte-order mark; comment lines may have been through a
-    spreadsheet, which quotes them or fills them up with commas. What cannot be read
-    is added to `problems`.
+    @property
+    def predicted_by(self) -> str:
+        """Models whose predictions the table is, if `mvemo predict` wrote it; else empty."""
+        names = self.header
+        if self.kind or not set(names) >= _OF_PREDICT or "" in names[names.index("model") :][1:2]:
+            return ""  # Where another column was named as the label, the predicted one has no name.
+        models = self.cells("model")
+        return ", ".join(sorted({name.rpartition("/")[0] or name for name in models if name}))
+
+    def renamed(self, columns: Mapping[str, str]) -> Table:
+        """Return the table with columns called by our names; `columns` is ours to theirs.
+
+        Examples
+        --------
+        >>> table = Table(rows=((1, ["song", "mood"]), (2, ["a", "calm"])))
+        >>> table.renamed({"clip_id": "song", "path": "song"}).rows
+        ((1, ['clip_id', 'mood', 'path']), (2, ['a', 'calm', 'a']))
+        """
+        theirs = self.header
+        for ours, name in columns.items():
+            if theirs.count(name) != 1:
+                n = theirs.count(name) or "no"
+                raise BadText(1, f"{n} column {name!r} for {ours}; there are {theirs}")
+        # A column of one of our names which is not meant has none now.
+        named = [
+            [ours for ours, name in columns.items() if name == column]
+            or ["" if column in columns else column]
+            for column in theirs
+        ]
+        copies = [(i, ours) for i, many in enumerate(named) for ours in many[1:]]
+        names = [many[0] for many in named] + [ours for _, ours in copies]
+        rows = self.rows[1:]
+        if copies:
+            # A row that is too short stays so.
+            rows = tuple((n, [*row, *(row[i] for i, _ in copies if row[i:])]) for n, row in rows)
+        return replace(self, rows=((self.rows[0][0], names), *rows)) if columns else self
+
+    def with_path(self) -> Table:
+        """Return the table with its column ``file``, if it has no ``path``, called so."""
+        old = "path" not in self.header and "file" in self.header
+        return self.renamed({"path": "file"}) if old else self
+
+
+def load_table(path: Path) -> Table:
+    """Read a CSV file with optional comment lines above its header, or a Parquet file.
+
+    A CSV is UTF-8, with or without a byte-order mark; comment lines may have been through a
+    spreadsheet, which quotes them or fills them up with commas.
 
     Raises
     ------
-    MissingManifest
-        No such file.
+    OSError
+        It cannot be read.
+    BadText
+        It is not a table.
     """
-    if path.is_dir():
-        problems.add(0, "this is a folder; `mvemo manifest scan` makes a manifest of it")
-        return Table("", "", {}, ())
-    try:
-        text = read_text(path)
-    except FileNotFoundError:
-        raise MissingManifest(f"{path}: no such file") from None
-    except OSError as error:
-        raise BadManifest(f"{path}: cannot be read: {error.strerror}") from None
-    except BadText as error:
-        problems.add(error.line, error.message)
-        return Table("", "", {}, ())
-
+    if path.suffix.lower() in PARQUET:
+        return Table(rows=tuple(_parquet_rows(path)))
     kind = version = ""
     settings: dict[str, tuple[int, str]] = {}
-    lines: Iterator[str] = iter(io.StringIO(text, newline=""))
+    lines: Iterator[str] = iter(io.StringIO(read_text(path), newline=""))
     n_comments = 0
     filled = False
     for text_line in lines:
@@ -98,13 +147,63 @@ def read_table(path: Path, problems: Problems) -> Table:
             kind, version = first.groups()
         elif setting := _SETTING.match(comment):
             settings[setting[1].lower()] = (n_comments, setting[2].strip())
+    return Table(kind, version, settings, tuple(iter_csv(lines, first=n_comments + 1)))
 
-    rows: list[CsvRow] = []
+
+def read_table(
+    path: Path,
+    *,
+    error: MakeError,
+    missing: MakeError | None = None,
+    columns: Mapping[str, str] | None = None,
+) -> Table:
+    """Read a table, its columns renamed by `Table.renamed`, for a caller with errors of its own.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "scores.csv"
+    >>> _ = path.write_text("clip_id,score\\na,1\\n\\nb,2\\n")
+    >>> read_table(path, error=ValueError).rows
+    ((1, ['clip_id', 'score']), (2, ['a', '1']), (4, ['b', '2']))
+    """
     try:
-        rows.extend(iter_csv(lines, first=n_comments + 1))
+        table = load_table(path).renamed(columns or {})
+        if not table.rows:
+            raise BadText(0, "the table has no rows")
+        return table
+    except FileNotFoundError:
+        raise (missing or error)(f"{path}: no such file") from None
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror or problem}") from None
+    except BadText as problem:
+        raise error(f"{path}:{problem.line or ''}".rstrip(":") + f": {problem.message}") from None
+
+
+def collect_table(
+    path: Path, problems: Problems, columns: Mapping[str, str] | None = None
+) -> Table:
+    """Read a table whose columns may have other names; what is wrong is added to `problems`.
+
+    Raises
+    ------
+    MissingManifest
+        No such file.
+    """
+    if path.is_dir():
+        problems.add(0, "this is a folder; `mvemo manifest scan` makes a manifest of it")
+        return Table()
+    table = Table()
+    try:
+        table = load_table(path)
+        return table.renamed(columns or {}).with_path()
+    except FileNotFoundError:
+        raise MissingManifest(f"{path}: no such file") from None
+    except OSError as error:
+        raise BadManifest(f"{path}: cannot be read: {error.strerror or error}") from None
     except BadText as error:
         problems.add(error.line, error.message)
-    return Table(kind, version, settings, tuple(rows))
+        return table
 
 
 def _comment(line: str) -> str | None:
@@ -118,66 +217,27 @@ def _comment(line: str) -> str | None:
     return text if text.startswith("#") or not text.strip(", ") else None
 
 
-def parse_names(cell: str, separator: str) -> list[str]:
-    """Names from a cell: separated, or a JSON list where names hold the separator.
-
-    Raises
-    ------
-    ValueError
-        The cell begins like a JSON list and is none, or has items that are not text.
-    """
-    if cell.startswith("["):
-        try:
-            names = parse_json(cell)
-        except ValueError as error:
-            raise ValueError(f"{shown(cell)} is not a JSON list: {error}") from None
-        if not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{shown(cell)} has items that are not text: put them in quotes")
-        return [name.strip() for name in names]
-    return [name for name in (part.strip() for part in cell.split(separator)) if name]
-
-
-def format_names(names: Sequence[str], separator: str) -> str:
-    """The inverse of `parse_names`, as plain as the names allow."""
-    if any(separator in name for name in names) or (names and names[0].startswith("[")):
-        return json.dumps(list(names), ensure_ascii=False)
-    return (separator if separator == ";" else separator + " ").join(names)
-
-
-def parse_number(cell: str, name: str, line: int, problems: Problems) -> float | None:
-    """A finite number from a cell of a column; None, and a problem of the line, for any other."""
+def _parquet_rows(path: Path) -> Iterator[CsvRow]:
+    """Rows of a Parquet file as those of a CSV, the header as line 1."""
     try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if math.isfinite(value):
-        return value
-    problems.add(line, f"{name} {shown(cell)} is not a number")
-    return None
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        cure = "'pip install pyarrow', or save the table as CSV"
+        raise BadText(0, f"reading Parquet needs pyarrow: {cure}") from None
+    try:
+        columns = parquet.ParquetFile(path).read().to_pydict()
+    except (ValueError, NotImplementedError, MemoryError) as error:
+        raise BadText(0, f"not Parquet: {str(error).splitlines()[0]}") from None
+    yield 1, list(columns)
+    for number, row in enumerate(zip(*columns.values(), strict=True), start=2):
+        yield number, [*map(_cell_of, row)]
 
 
-def parse_stretch(
-    fields: Mapping[str, str], line: int, problems: Problems
-) -> tuple[float, float | None]:
-    """``start`` and ``duration`` of a row in seconds: 0 and None where there are none.
-
-    One that no file can have is a problem of the line.
-    """
-    start, duration = 0.0, None
-    if fields.get("start"):
-        start = parse_number(fields["start"], "start", line, problems) or 0.0
-        if start < 0:
-            problems.add(line, f"start {fields['start']} is negative; seconds from 0")
-        start = max(start, 0.0)
-    if fields.get("duration"):
-        duration = parse_number(fields["duration"], "duration", line, problems)
-        if duration is not None and duration <= 0:
-            problems.add(line, f"duration {fields['duration']} is not above 0 seconds")
-    if start > MAX_SECONDS or (duration or 0.0) > MAX_SECONDS:
-        name = "start" if start > MAX_SECONDS else "duration"
-        most = f"{MAX_SECONDS:.0f} seconds, eleven days, at most"
-        problems.add(line, f"{name} {fields[name]} is longer than any file: {most}")
-    return start, duration
+def _cell_of(value: Any) -> str:
+    """A Parquet file's value as a CSV has it: flags are 0 and 1, a list is JSON."""
+    if isinstance(value, list):
+        return json.dumps(value, ensure_ascii=False)
+    return "" if value is None else str(int(value) if isinstance(value, bool) else value)
 
 
 def write_table(path: Path, text: str) -> None:

@@ -8,14 +8,9 @@ from html import escape
 
 
 def align_columns(rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> list[str]:
-    """A line for each row, with cells of one width a column and two blanks between.
+    """A line for each row, the header too, with two blanks between columns of one width.
 
-    Parameters
-    ----------
-    rows
-        Of equal length, the header among them.
-    left
-        Numbers of the columns that are aligned to the left; all others to the right.
+    `left` has the numbers of the columns that are aligned to the left.
 
     Examples
     --------

@@ -6,12 +6,13 @@ import io
 import os
 from pathlib import Path
 
+from mvemo.manifests.cells import format_names
 from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Clip, Manifest
 from mvemo.manifests.rows import inside_root
-from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, format_names, write_table
+from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, write_table
 
 
 def write_manifest(manifest: Manifest, path: str | Path) -> None:
@@ -70,14 +71,18 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     ]
     if manifest.synthetic:
         head.append("# synthetic: true")
+    if manifest.predicted_by:
+        head.append(f"# predicted: {manifest.predicted_by}")
 
     kind = label_kind(manifest.task)
     optional = _optional_columns(manifest)
     extra = _extra_columns(manifest)
     buffer = io.StringIO()
     writer = CsvWriter(buffer)
+    # Features are enough for the clips of a manifest without media.
+    path_column = ["path"] if any(clip.path for clip in manifest.clips) else []
     writer.writerow(
-        ["clip_id", "path", *kind.columns(manifest.classes), "group", *optional, *extra]
+        ["clip_id", *path_column, *kind.columns(manifest.classes), "group", *optional, *extra]
     )
     for clip in manifest.clips:
         _check_clip(clip, manifest.root, path)
@@ -91,7 +96,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
         writer.writerow(
             [
                 clip.clip_id,
-                clip.path,
+                *([clip.path] if path_column else []),
                 *kind.format(clip.label, manifest.classes),
                 clip.group,
                 *(cells.get(column, "") for column in (*optional, *extra)),
@@ -123,7 +128,7 @@ def _check_clip(clip: Clip, root: Path, path: Path) -> None:
     for text in (clip.clip_id, clip.group, clip.split or "", *map(str, clip.label)):
         if text != text.strip() or "\0" in text:
             raise BadManifest(f"{path}: {text!r} must not have blanks around it")
-    if inside_root(clip.path, root) != clip.path or "\0" in clip.path:
+    if clip.path and (inside_root(clip.path, root) != clip.path or "\0" in clip.path):
         raise BadManifest(f"{path}: {clip.path!r} is not a plain path below the media root")
 
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "manifests": set(),
-    # All that cache shares: the one writer of files, JSON and CSV, and what labels are by
+    # All that cache shares: the one reader of tables and writer of files, and what labels are by
     # task, since a cache keeps a manifest's labels and has to hold and check the same arrays.
     # And how tables are shown.
     "cache": {
@@ -19,6 +19,8 @@ MAY_IMPORT = {
         "manifests.csv_files",
         "manifests.files",
         "manifests.labels",
+        "manifests.matching",
+        "manifests.tables",
         "manifests.text_table",
     },
     "extract": {"manifests", "cache"},
@@ -34,9 +36,10 @@ FLOORS = {
         "errors files lazy text_table types",
         "arrays csv_files",
         "problems",
-        "tables",
+        "cells",
+        "matching tables",
         "labels",
-        "model",
+        "label_columns model",
         "schemes segments",
         "rows splits",
         "columns",

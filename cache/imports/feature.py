@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.errors import BadCache, MissingCache
-from mvemo.cache.imports.arrays import ArrayRows, read_ids
+from mvemo.cache.imports.tables import ArrayRows, read_ids
 from mvemo.cache.reader import open_cache
 from mvemo.cache.spec import FeatureSpec, content_digest, digest_of
 from mvemo.cache.storage.opening import parts_folder
@@ -21,6 +21,7 @@ from mvemo.cache.table import ClipTable
 from mvemo.cache.types import F32, F64, Bools, Ints
 from mvemo.cache.writer import CacheWriter
 from mvemo.cache.writing.shards import shard_paths
+from mvemo.manifests.labels import UNLABELLED
 
 EXTRACTOR = "import"
 VERSION = 1
@@ -216,7 +217,9 @@ def import_feature(
     stored, taken = _existing(path, name)
     if stored is not None and table is not None:
         _refuse_other_clips(path, stored, table)
-    target = stored or table
+    # Clips that had no labels may have them now.
+    target = table if stored is not None and stored.task == UNLABELLED else stored
+    target = target or stored or table
     if target is None:
         raise MissingCache(f"{path}: there is no such cache: give a manifest to make it from")
 
@@ -249,22 +252,10 @@ def import_feature(
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of known clips, as they are stored.
+    """Rows of known clips, as they are stored."""
 
-    Parameters
-    ----------
-    values
-        float32 (rows, dim), NaN where missing.
-    present
-        bool (rows,): all numbers of the row are given.
-    clip_ids
-        One a row.
-    incomplete, skipped
-        As in `Imported`.
-    """
-
-    values: F32
-    present: Bools
+    values: F32  # (rows, dim), NaN where missing
+    present: Bools  # (rows,): all numbers of the row are given
     clip_ids: tuple[str, ...]
     incomplete: int
     skipped: int
@@ -322,6 +313,8 @@ def _refuse_other_clips(path: Path, stored: ClipTable, table: ClipTable) -> None
             + (f" (first {missing[0]!r})" if missing else "")
             + ": import into another file"
         )
+    if stored.task == UNLABELLED:
+        return
     if (stored.task, stored.classes) != (table.task, table.classes):
         raise BadCache(
             f"{path}: its task is {stored.task} of {', '.join(stored.classes)}, the manifest's "

@@ -3,7 +3,8 @@
 ::
 
     /                      attrs: format, schema, mvemo
-    /clips                 attrs: name, task, k, fold_seed, digest, synthetic, checksum
+    /clips                 attrs: name, task, k, fold_seed, digest, synthetic, checksum;
+                           predicted_by, if the labels are predictions of a model
         classes, ids, groups        UTF-8 strings
         labels, folds               aligned to ids
         splits                      the same; under the holdout protocol alone
@@ -61,8 +62,9 @@ MISFIT = "it does not fit its checksum"
 def table_checksum(table: ClipTable) -> str:
     """Checksum of everything in a clip table."""
     single = [table.name, table.task, table.k, table.fold_seed, table.digest, table.synthetic]
-    # Absent parts add nothing, so that tables without splits keep the checksum they had.
+    # Absent parts add nothing, so that tables without them keep the checksum they had.
     splits = [] if table.splits is None else [_integers(table.splits)]
+    splits += [table.predicted_by] if table.predicted_by else []
     return text_checksum(
         to_json(single),
         *("\0".join(strings) for strings in (table.classes, table.clip_ids, table.groups)),
@@ -138,6 +140,8 @@ def write_table(file: Any, table: ClipTable) -> None:
     group.attrs["fold_seed"] = int(table.fold_seed)
     write_attribute(group, "digest", table.digest)
     group.attrs["synthetic"] = bool(table.synthetic)
+    if table.predicted_by:
+        write_attribute(group, "predicted_by", table.predicted_by)
     write_attribute(group, "checksum", table_checksum(table))
     write_strings(group, "classes", table.classes)
     write_strings(group, "ids", table.clip_ids)
@@ -168,6 +172,7 @@ def read_table(file: Any) -> ClipTable:
         digest=attribute(group, "digest", str),
         synthetic=attribute(group, "synthetic", bool),
         splits=array_of(group, "splits", "<i8", n).read() if "splits" in group else None,
+        predicted_by=attribute(group, "predicted_by", str) if "predicted_by" in group.attrs else "",
     )
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)

@@ -13,7 +13,7 @@ from mvemo.extract.arrays import F64
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.media.checks import Problem
 from mvemo.extract.views import ViewSettings, window_starts
-from mvemo.manifests.tables import MAX_SECONDS
+from mvemo.manifests.cells import MAX_SECONDS
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,7 @@ class FrameSampling:
     def times(self, start: float, end: float) -> F64:
         """When the frames are shown, float64 (windows * n_frames,), window after window.
 
-        Parameters
-        ----------
-        start, end
-            Of the clip, in seconds. One that is shorter than a window has its frames spread
-            over all of it.
+        A clip that is shorter than a window has its frames spread over all of it.
         """
         length = max(end - start, 0.0)
         window = self.n_frames / self.rate if self.rate else 0.0

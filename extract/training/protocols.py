@@ -43,21 +43,11 @@ TRAINING_VERSION = 2
 
 @dataclass(frozen=True)
 class TrainedNet:
-    """A net that is ready to embed.
-
-    Parameters
-    ----------
-    net
-        With its final weights, on its device, in evaluation mode.
-    spec
-        Of its feature, `trained_on` filled in.
-    curve
-        Losses by epoch; empty for a frozen net.
-    """
+    """A net that is ready to embed, with its final weights, in evaluation mode."""
 
     net: Net
-    spec: FeatureSpec
-    curve: Curve
+    spec: FeatureSpec  # of its feature, `trained_on` filled in
+    curve: Curve  # losses by epoch; empty for a frozen net
 
 
 def require_weights(settings: NetSettings, run: RunSettings) -> None:
@@ -101,7 +91,8 @@ def make_net(
         classifier.
     """
     torch.manual_seed(run.seed)
-    net = build_net(settings.name, n_outputs, width=settings.width, **settings.options)
+    # Clips without labels are embedded by a net whose classifier is not used.
+    net = build_net(settings.name, n_outputs or 1, width=settings.width, **settings.options)
     if not settings.weights:
         return net, None
     report = load_weights(net, weight_file(settings))
@@ -179,7 +170,7 @@ def outputs_spec(trained: TrainedNet, manifest: Manifest) -> FeatureSpec:
         spec,
         name=f"{spec.name}-outputs",
         kind="outputs",
-        dim=len(manifest.classes),
+        dim=len(manifest.classes) or 1,
         params={**spec.params, **what},
     )
 
@@ -257,21 +248,11 @@ def train_nets(
 
 
 class KnownNet(NamedTuple):
-    """What is known of a net before its training.
+    """What is known of a net before its training."""
 
-    Parameters
-    ----------
-    split
-        What it is trained on; None where nothing is.
-    spec
-        Of its feature; None where it has to be trained first.
-    folder
-        Of its training, the same for all that train this net; None as `split`.
-    """
-
-    split: TrainingSplit | None
-    spec: FeatureSpec | None
-    folder: Path | None
+    split: TrainingSplit | None  # what it is trained on; None if nothing is trained
+    spec: FeatureSpec | None  # of its feature; None if it has to be trained first
+    folder: Path | None  # of its training, the same for all that train this net; None as `split`
 
 
 def known_nets(

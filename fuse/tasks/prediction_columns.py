@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from mvemo.fuse.errors import BadFeatures
+from mvemo.manifests.cells import parse_names
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label
-from mvemo.manifests.tables import parse_names
 
 # Columns with a meaning of their own, in a file of any task.
 RESERVED = ("repeat", "clip_id", "label", "group", "fold", "model", "predicted")
@@ -23,25 +23,10 @@ _DECIMALS = 2
 
 
 class PredictionColumns(ABC):
-    """The columns of one file.
+    """The columns of one file; `names` are the outputs if they are known beforehand.
 
-    Parameters
-    ----------
-    path
-        The file, for messages.
-    header
-        Names of its columns.
-    rows
-        Cells of its rows, as many as columns each.
-    names
-        The outputs, where they are known beforehand; None for those that the file has.
-
-    Attributes
-    ----------
-    names
-        Classes, tags or targets.
-    has_truth
-        Whether the file has their true values.
+    Afterwards they are the classes, tags or targets, and `has_truth` tells if the file has
+    their true values.
     """
 
     task: ClassVar[str]
@@ -155,7 +140,7 @@ class ClassColumns(PredictionColumns):
             raise BadFeatures(
                 f"{self.path}: {len(columns)} columns of probabilities: one for each class is "
                 "needed, named like the class, or p_ and the class; or a column 'predicted' with "
-                "the class"
+                "the class (--column predicted=NAME)"
             )
         return columns
 

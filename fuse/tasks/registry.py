@@ -7,6 +7,7 @@ from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.multiclass import Multiclass
 from mvemo.fuse.tasks.multilabel import Multilabel
 from mvemo.fuse.tasks.regression import Regression
+from mvemo.manifests.labels import UNLABELLED
 
 TASKS: dict[str, type[Task]] = {
     "multiclass": Multiclass,
@@ -28,6 +29,12 @@ def task_of(name: str) -> Task:
     >>> task_of("multilabel").primary_metric
     'roc_auc_macro'
     """
+    if name == UNLABELLED:
+        raise BadFeatures(
+            "these clips have no labels, which heads and scores need: give the manifest a column "
+            "'label' and run the same 'mvemo extract' or 'mvemo cache import' again, which keeps "
+            "the features"
+        )
     if name not in TASKS:
         raise BadFeatures(f"task {name!r} is not known: one of {', '.join(TASKS)}")
     return TASKS[name]()

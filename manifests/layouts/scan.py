@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mvemo.manifests.cells import plain_text
 from mvemo.manifests.errors import BadManifest, MissingManifest
-from mvemo.manifests.labels import Task
+from mvemo.manifests.labels import UNLABELLED, Task
 from mvemo.manifests.layouts.cal500 import (
     TaggedClips,
     find_annotations,
@@ -36,50 +37,22 @@ from mvemo.manifests.splits.names import part_of
 Layout = Literal["auto", "class-folders", "ravdess", "cal500", "cal500exp"]
 LAYOUTS: tuple[Layout, ...] = ("auto", "class-folders", "ravdess", "cal500", "cal500exp")
 
+_NO_CLASS = "not in a folder of a class"
 # Why a link is left out, and what takes it.
 LINK = "a link out of the folder (--follow-links takes them)"
 
 # What a manifest calls the parts of a split.
 SPLITS = ("train", "val", "test")
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".3gp",
-        ".avi",
-        ".flv",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".ts",
-        ".vob",
-        ".webm",
-        ".wmv",
-    ]
-)
-AUDIO_SUFFIXES = frozenset(
-    [
-        ".aac",
-        ".ac3",
-        ".aif",
-        ".aiff",
-        ".amr",
-        ".au",
-        ".caf",
-        ".flac",
-        ".m4a",
-        ".mp3",
-        ".oga",
-        ".ogg",
-        ".opus",
-        ".wav",
-        ".wma",
-    ]
-)
+# fmt: off
+VIDEO_SUFFIXES = frozenset([
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
+    ".mts", ".ogv", ".ts", ".vob", ".webm", ".wmv",
+])
+AUDIO_SUFFIXES = frozenset([
+    ".aac", ".ac3", ".aif", ".aiff", ".amr", ".au", ".caf", ".flac", ".m4a", ".mp3",
+    ".oga", ".ogg", ".opus", ".wav", ".wma",
+])
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -157,6 +130,7 @@ def scan_clips(
     layout: Layout = "auto",
     select: Selection | None = None,
     follow_links: bool = False,
+    labels: bool = True,
 ) -> Scan:
     """Find the clips of a folder and their labels.
 
@@ -167,7 +141,8 @@ def scan_clips(
     take with sound, pictures or both one is kept. ``cal500`` and ``cal500exp`` are songs and
     segments of songs with tags (`mvemo.manifests.layouts.cal500`); the song is the group.
     ``auto`` is ``ravdess`` if all media files are named so, ``cal500`` or ``cal500exp``
-    where the folder has their annotations, else ``class-folders``.
+    where the folder has their annotations, else ``class-folders``; a folder without folders
+    of classes gives a manifest without labels.
 
     Parameters
     ----------
@@ -183,6 +158,8 @@ def scan_clips(
     follow_links
         Also take clips that a link leads to outside of the folder; otherwise they are left
         out, and listed so.
+    labels
+        False for all media files without labels, whatever folders they are in.
 
     Raises
     ------
@@ -219,24 +196,31 @@ def scan_clips(
     left_out: list[tuple[str, str]] = []
     paths = _media(folder, left_out, follow_links)
     if not paths:
-        raise BadManifest(f"{folder}: no media files; expected a folder of clips for each class")
+        n_links = sum(reason == LINK for _, reason in left_out)
+        raise BadManifest(
+            f"{folder}: no media files, but {n_links} links that lead out of it were left out, the "
+            f"first {min(left_out)[0]!r}: --follow-links takes them"
+            if n_links
+            else f"{folder}: no media files; expected a folder of clips for each class"
+        )
+    the_name = name or folder.resolve().name or "clips"
     if layout == "auto":
-        layout = _layout_of(folder, paths)
+        layout = _layout_of(folder, paths) if labels else "class-folders"
     select = select or Selection()
     select.check(layout, folder)
-    the_name = name or folder.resolve().name or "clips"
     if layout in ("cal500", "cal500exp"):
         return _tagged(folder, layout, paths, select.tags or "emotion", the_name)
     if layout == "ravdess":
         rows, classes = _ravdess(paths, select, left_out)
     else:
-        rows, classes = _class_folders(paths, left_out)
+        rows, classes = _class_folders(paths, left_out) if labels else ([], [])
     if not rows and layout == "class-folders":
-        raise BadManifest(
-            f"{folder}: no clip is in a folder of its class, as {paths[0]!r}: make a folder "
-            "for each class, or list the clips with their labels in a CSV ('mvemo manifest "
-            "import'); without labels they can be predicted ('mvemo predict')"
-        )
+        left_out = [(path, reason) for path, reason in left_out if reason != _NO_CLASS]
+        rows = [Row(number, path, ()) for number, path in enumerate(paths, start=1)]
+        manifest = _manifest_of(rows, folder, the_name, UNLABELLED, ())
+        manifest = with_inferred_groups(manifest) if infer_groups else manifest
+        remark = "no clip is in a folder of its class: a manifest without labels"
+        return Scan(manifest, tuple(sorted(left_out)), (remark,) if labels else ())
     if not rows:
         raise BadManifest(f"{folder}: no clip fits layout {layout}; {_first_left_out(left_out)}")
     if len(classes) < 2:
@@ -365,11 +349,11 @@ def _class_folders(
     for path in paths:
         parts = path.split("/")
         if len(parts) < (3 if splits else 2):
-            left_out.append((path, "not in a folder of a class"))
+            left_out.append((path, _NO_CLASS))
             continue
         part = part_of(parts[0]) if splits else None
         split = None if part is None else SPLITS[part]
-        label = parts[1 if splits else 0].strip()
+        label = plain_text(parts[1 if splits else 0].strip())
         rows.append(Row(len(rows) + 1, path, (label,), split=split))
     return rows, sorted({str(row.label[0]) for row in rows})
 

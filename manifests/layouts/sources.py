@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
+from mvemo.manifests.cells import plain_text
 from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.model import Manifest
 
+_WORDS = re.compile(r"[^\W_]+")
+# Letters of a word in which one wrong letter is a typing error.
+_LONG_WORD = 5
 # `Exciting_MV_3GPP(57)-3-of-8`: the names that tools for dividing long videos write.
 _PIECE = re.compile(r"(?P<source>.*?\S)[-_ ]+(?P<k>\d+)[-_ ]of[-_ ](?P<n>\d+)", re.IGNORECASE)
 
@@ -76,7 +80,7 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
         The pattern is none, has no group, or no path matches it.
     """
     find = _finder(pattern) if pattern else source_of
-    groups = [find(clip.path) for clip in manifest.clips]
+    groups = [plain_text(find(clip.path or clip.clip_id)) for clip in manifest.clips]
     if not any(groups):
         raise BadManifest(
             f"no path matches the pattern {pattern!r} of groups, as {manifest.clips[0].path!r}"
@@ -86,6 +90,44 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
         for clip, group in zip(manifest.clips, groups, strict=True)
     )
     return dataclasses.replace(manifest, clips=clips)
+
+
+def similar_groups(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return pairs of groups that are probably one: they differ by case, spaces or one letter.
+
+    Digits, short words and clips that are groups of their own are no typing errors.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from mvemo.manifests import Clip
+    >>> names = ["The Portait of a Lady", "The Portrait of a Lady", "Take 1", "Take 2"]
+    >>> clips = tuple(Clip(str(i), f"{i}.mp3", ("sad",), g) for i, g in enumerate(names))
+    >>> similar_groups(Manifest("films", "multiclass", ("sad",), clips, Path()))
+    [('The Portait of a Lady', 'The Portrait of a Lady')]
+    """
+    groups = sorted({clip.group for clip in manifest.clips if clip.group != clip.clip_id})
+    # What a name may have been, to the names: without spaces, and with one letter left open.
+    alike: dict[str, list[str]] = {}
+    pairs = set()
+    for group in groups:
+        words = _WORDS.findall(group.casefold())
+        for key in dict.fromkeys(["".join(words), *_with_a_letter_open(words)]):
+            alike.setdefault(key, []).append(group)
+    for names in alike.values():
+        pairs |= {(names[0], name) for name in names[1:]}
+    return sorted(pairs)
+
+
+def _with_a_letter_open(words: Sequence[str]) -> Iterator[str]:
+    """Yield the joined words with one letter of a long word replaced or added by a gap."""
+    for i, word in enumerate(words):
+        if len(word) < _LONG_WORD or not word.isalpha():
+            continue
+        before, after = "".join(words[:i]), "".join(words[i + 1 :])
+        for j in range(len(word) + 1):
+            yield f"{before}{word[:j]}?{word[j + 1 :]}{after}"
+            yield f"{before}{word[:j]}?{word[j:]}{after}"
 
 
 def _finder(pattern: str) -> Callable[[str], str]:

@@ -17,7 +17,7 @@ from mvemo.manifests.files import shown
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.splits.folds import fold_notes, make_folds
-from mvemo.manifests.tables import Table, read_table, write_table
+from mvemo.manifests.tables import Table, collect_table, write_table
 
 VERSION = "1"
 
@@ -219,7 +219,7 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     """
     path = Path(path)
     problems = Problems(path)
-    table = read_table(path, problems)
+    table = collect_table(path, problems)
     problems.raise_any()
     if table.kind not in ("", "folds"):
         raise BadManifest(f"{path}: this is a mvemo {table.kind}, not a file of folds")
@@ -247,7 +247,7 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
 
 def _parse_rows(table: Table, problems: Problems) -> dict[str, int]:
     """Clip id to fold, in the order of the rows."""
-    header = [cell.strip() for cell in table.rows[0][1]] if table.rows else []
+    header = table.header
     if "clip_id" not in header or "fold" not in header:
         raise BadManifest(
             f"{problems.path}: the header must have clip_id and fold; it has {header}"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.labels import TASKS, Task, label_kind
+from mvemo.manifests.labels import TASKS, UNLABELLED, Task, label_kind
 from mvemo.manifests.types import F64, Bools, Ints
 
 _PASSES = 4
@@ -181,7 +181,7 @@ def group_counts(
     """
     values = np.asarray(labels)
     names = np.asarray(groups)
-    if task not in TASKS:
+    if task not in (*TASKS, UNLABELLED):
         raise BadManifest(f"unknown task {task!r}; one of {', '.join(TASKS)}")
     kind = label_kind(task)
     if values.ndim not in kind.n_axes or names.ndim != 1 or len(values) != len(names):
@@ -203,16 +203,8 @@ def assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = None
     """Part of each group, so that parts hold their shares of every stratum.
 
     With c_ps the clips of stratum s in part p, N_s all clips of it and t_p the share,
-    minimizes sum_p sum_s (c_ps / N_s - t_p)^2 / t_p.
-
-    Parameters
-    ----------
-    counts
-        (groups, strata) of clips.
-    shares
-        (parts,), above 0, of sum 1.
-    fixed
-        (groups,), the part that a group keeps, -1 for those to be assigned.
+    minimizes sum_p sum_s (c_ps / N_s - t_p)^2 / t_p. `counts` is (groups, strata), `shares`
+    (parts,) of sum 1; `fixed` (groups,) has the part that a group keeps, -1 for the others.
     """
     rng = np.random.default_rng(seed)
     n_groups = len(counts)

@@ -22,20 +22,10 @@ from mvemo.pipeline.settings import ExtractSettings
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How the clips of a run will be evaluated.
-
-    Parameters
-    ----------
-    table
-        For the cache.
-    folds
-        The folds in it; None where the clips have a split instead.
-    notes
-        What the user should know, a line each.
-    """
+    """How the clips of a run will be evaluated."""
 
     table: ClipTable
-    folds: Folds | None
+    folds: Folds | None  # in the table; None if the clips have a split instead
     notes: tuple[str, ...]
 
 
@@ -50,17 +40,8 @@ def extracted_clips(
 
     ``holdout`` trains on a split, the manifest's or one made here. ``frozen`` trains
     nothing, so a split that the manifest prescribes is kept for stage two. All else has
-    folds.
-
-    Parameters
-    ----------
-    manifest, settings
-        Of the run.
-    folds
-        In place of a split or folds that the manifest prescribes, or that would be made; of
-        its clips, in their order. Not for ``holdout``.
-    earlier
-        Of a run before, which clips that were in it keep where folds are made.
+    folds: those given, in the order of the clips, or new ones in which clips of `earlier`
+    folds keep theirs.
     """
     if folds is not None:
         return Evaluation(clip_table(manifest, folds), folds, folds.notes)
@@ -89,15 +70,7 @@ def folds_of_table(table: ClipTable) -> Folds | None:
 
 
 def prescribed_by(table: ClipTable, fold_file: Path | None = None) -> str:
-    """Why the folds or the split of clips are the same with any seed; empty if they are not.
-
-    Parameters
-    ----------
-    table
-        Of the clips.
-    fold_file
-        That the folds come from.
-    """
+    """Why the folds or the split of clips are the same with any seed; empty if they are not."""
     if fold_file is not None:
         return f"they are those of {fold_file}"
     if table.fold_seed != -1:
@@ -135,4 +108,5 @@ def clip_table(
         digest=manifest.digest,
         synthetic=manifest.synthetic,
         splits=None if split is None else split.assignment,
+        predicted_by=manifest.predicted_by,
     )

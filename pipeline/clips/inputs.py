@@ -17,20 +17,19 @@ from mvemo.extract.store.folders import DecodeJob, DecodeRequest
 from mvemo.extract.store.stamps import Stamp, digest_file
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.views import ViewSettings
-from mvemo.manifests import Manifest
+from mvemo.manifests import Clip, Manifest
+from mvemo.manifests.text_table import listed
 from mvemo.pipeline.errors import BadOption
+
+# What two files of the same bytes must have in common, and what is wrong if they have not.
+_DIFFERENCES: tuple[tuple[str, Callable[[Clip], str], str], ...] = (
+    ("labels", lambda clip: ";".join(map(str, clip.label)), "one of the labels is wrong"),
+    ("groups", lambda clip: clip.group, "on both sides of a fold they flatter the score"),
+)
 
 
 def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) -> DecodeRequest:
-    """One decoding for all nets and their views, and for descriptors at more sampling rates.
-
-    Parameters
-    ----------
-    plans
-        Of the nets.
-    sample_rates
-        More, in Hz.
-    """
+    """One decoding for all nets and their views, and for descriptors at more sampling rates."""
     rates, pictures = set(sample_rates), set()
     for plan in plans:
         net_input = input_of(plan)
@@ -59,19 +58,14 @@ def media_files(manifest: Manifest) -> dict[str, Path]:
 def missing_media(manifest: Manifest, path: Path) -> list[str]:
     """Paths, as in the manifest, of media files that are not there.
 
-    Parameters
-    ----------
-    manifest
-        Read without its media.
-    path
-        Of the manifest's file, for the message.
-
     Raises
     ------
     BadOption
         Not one of them is there: their folder is wrong.
     """
     files = media_files(manifest)
+    if not any(files):
+        raise BadOption(f"{path}: names no media files: it has no column 'path'")
     missing = [name for name, file in files.items() if not file.is_file()]
     if len(missing) == len(files):
         raise BadOption(
@@ -81,23 +75,30 @@ def missing_media(manifest: Manifest, path: Path) -> list[str]:
     return missing
 
 
+def same_file_notes(manifest: Manifest, content: Mapping[str, str]) -> list[str]:
+    """Name files of the same bytes under several names that have several labels or groups."""
+    notes = []
+    for what, text_of, harm in _DIFFERENCES:
+        pairs = []
+        first: dict[tuple[str, float], Clip] = {}
+        for clip in manifest.clips:
+            # Stretches of one song may have labels of their own.
+            start = clip.start if what == "labels" else 0.0
+            other = first.setdefault((content[clip.clip_id] or clip.path, start), clip)
+            if other.path != clip.path and text_of(other) != text_of(clip):
+                pairs.append(f"{other.path} ({text_of(other)}) and {clip.path} ({text_of(clip)})")
+        if pairs:
+            notes.append(f"the same bytes under two names with two {what}: {listed(pairs)}: {harm}")
+    return notes
+
+
 @dataclass(frozen=True)
 class MediaDigests:
-    """Digests of the media files of a manifest's clips.
+    """Digests of the media files of a manifest's clips, by clip id."""
 
-    Parameters
-    ----------
-    content
-        Clip id to the digest of its file's bytes; empty where it cannot be read.
-    stamps
-        Clip id to what the file's entry said then, of files that can be read.
-    unreadable
-        Clip id to why its file cannot be read.
-    """
-
-    content: dict[str, str]
-    stamps: dict[str, Stamp]
-    unreadable: dict[str, str]
+    content: dict[str, str]  # of the file's bytes; empty if it cannot be read
+    stamps: dict[str, Stamp]  # what the file's entry said then, of files that can be read
+    unreadable: dict[str, str]  # why the file cannot be read
 
 
 def digest_media(
@@ -105,12 +106,7 @@ def digest_media(
 ) -> MediaDigests:
     """Digest the bytes of all media files; each is read once.
 
-    Parameters
-    ----------
-    manifest
-        With media.
-    on_file
-        Called after each file, with whether it could not be read.
+    `on_file` is called after each file, with whether it could not be read.
     """
     paths = media_files(manifest)
     found: dict[str, tuple[str, Stamp | None, str]] = {}
@@ -166,19 +162,7 @@ def batches_of(
     store: DecodedStore,
     sequences: DescribedStore,
 ) -> RawBatches:
-    """The reader of a net's input, by row of the manifest.
-
-    Parameters
-    ----------
-    net
-        Its `input` says what is read of a window.
-    view
-        The windows.
-    clip_of
-        Row to clip id.
-    store, sequences
-        Decoded media, and descriptors.
-    """
+    """The reader of a net's input, by row of the manifest; `clip_of` is row to clip id."""
     net_input = net.input
     if isinstance(net_input, SequenceInput):
         names = net_input.features

@@ -24,14 +24,7 @@ def manifest_facts(manifest: Manifest, path: Path) -> dict[str, str]:
 
 
 def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
-    """Clip id to a link from a page in a folder to the clip's file; files are not looked for.
-
-    Parameters
-    ----------
-    manifest
-        Of the clips.
-    out
-        Folder of the page.
+    """Clip id to a link from a page in the folder `out` to its file, which is not looked for.
 
     Examples
     --------
@@ -42,7 +35,7 @@ def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
     {'a': '../media/my%20song.mp3#t=10,15'}
     """
     links = {}
-    for clip in manifest.clips:
+    for clip in (clip for clip in manifest.clips if clip.path):
         path = manifest.media_path(clip).absolute()
         try:
             link = quote(Path(os.path.relpath(path, out.absolute())).as_posix())

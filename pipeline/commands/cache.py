@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,15 +27,19 @@ from mvemo.cache import (
     verify_cache,
     verify_untrusted,
 )
-from mvemo.cache.imports.arrays import CsvColumns, match_ids, split_source
+from mvemo.cache.imports.arrays import split_source
+from mvemo.cache.imports.tables import ArrayRows, TableColumns
 from mvemo.manifests import Manifest, read_manifest
 from mvemo.manifests.files import dump_json
+from mvemo.manifests.matching import match_ids
 from mvemo.pipeline.commands.cache_text import cache_lines, failure_table
 from mvemo.pipeline.commands.options import (
     FOLDER,
     OUT_FILE,
     PATH,
     choose_spelling,
+    column_option,
+    comma_separated,
     force_option,
     old_spelling,
     refuse_replacing,
@@ -42,6 +47,10 @@ from mvemo.pipeline.commands.options import (
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance as facts_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _features = click.argument("features", type=PATH)
 
@@ -304,8 +313,9 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
     help="Column or data set of the clip ids; of a CSV without a header its number, from 1.  "
     "[default: clip_id]",
 )
-@click.option("--columns", help="Of a CSV: the columns of numbers, as 'f*,tempo'.")
-@click.option("--skip-columns", help="Of a CSV: columns to leave out.")
+@column_option
+@click.option("--columns", "numbers", help="Of a table: the columns of numbers, as 'f*,tempo'.")
+@click.option("--skip-columns", help="Of a table: columns to leave out.")
 @click.option("--skip-unknown", is_flag=True, help="Leave out rows of clips that are not listed.")
 @click.option("--force", is_flag=True, help="Replace a feature of that name.")
 def import_(
@@ -313,7 +323,7 @@ def import_(
 ) -> None:
     """Put numbers that another program made for the clips into FEATURES, as a feature.
 
-    Each FILE (.npy, .npz, HDF5, CSV) holds a row of numbers a clip; several are joined.
+    Each FILE (.npy, .npz, HDF5, CSV, Parquet) holds a row of numbers a clip; several are joined.
     Rows are matched by clip id, if FILE or --rows names ids, with or without folder and
     ending; else by their order, which must be that of the manifest. NaN, an empty cell or
     no row: the clip is without the feature.
@@ -335,29 +345,12 @@ def import_(
         check_modality(modality)
     except ValueError as error:
         raise BadOption(f"--modality: {error}") from None
-    rows, id_column = options["rows"], options["id_column"]
     manifest = options["manifest"]
     clips = None if manifest is None else read_manifest(manifest, media=False)
-    columns = CsvColumns(
-        _names_of_clips(clips, features),
-        *(tuple(filter(None, (options[o] or "").split(","))) for o in ("columns", "skip_columns")),
-    )
-    # Where --rows lists the clip ids, --id-column is its column, not one of the files.
-    arrays = [
-        read_array(
-            file,
-            dataset=options["dataset"],
-            id_column=None if rows else id_column,
-            guess=not rows,
-            columns=columns,
-        )
-        for file in files
-    ]
-    values, clip_ids = join_arrays(arrays, rows, id_column=id_column)
-    sources = [split_source(file)[0] for file in files] + list(rows)
-    how = ""
-    if clip_ids is not None:
-        clip_ids, how = match_ids(clip_ids, columns.names)
+    for note in () if clips is None else clips.notes:
+        tell_note(note)
+    arrays, values, clip_ids, how = _read_rows(files, options, _names_of_clips(clips, features))
+    sources = [split_source(file)[0] for file in files] + list(options["rows"])
     imported = import_feature(
         features,
         name,
@@ -376,11 +369,8 @@ def import_(
             ),
         ),
     )
-    first = arrays[0]
-    if first.columns and not rows:
-        of_ids = f"column {first.id_name!r} {how}".rstrip() if first.id_name else "none, by order"
-        some = first.columns[:2] + (("…", first.columns[-1]) if len(first.columns) > 2 else ())
-        tell_note(f"{first.path}: clip ids: {of_ids}; numbers: {' '.join(some)}")
+    if arrays[0].columns and not options["rows"]:
+        tell_note(_columns_read(arrays[0], how))
     if modality not in MODALITIES:
         tell_note(
             f"{modality} is a modality of its own, neither {' nor '.join(MODALITIES)}: fusions "
@@ -392,6 +382,36 @@ def import_(
     if imported.skipped:
         line += f"; {imported.skipped} rows of other clips left out"
     click.echo(f"{line}: {features}")
+
+
+def _read_rows(
+    files: Sequence[str], options: dict[str, Any], names: dict[str, str]
+) -> tuple[list[ArrayRows], NDArray[np.float64], tuple[str, ...] | None, str]:
+    """Return the files' arrays, their rows, the clip ids of these, and how they were matched."""
+    rows, id_column = options["rows"], options["id_column"]
+    numbers, skipped = (comma_separated(options[o] or "") for o in ("numbers", "skip_columns"))
+    columns = TableColumns(names, numbers, skipped, options["columns"])
+    # Where --rows lists the clip ids, --id-column is its column, not one of the files.
+    arrays = [
+        read_array(
+            file,
+            dataset=options["dataset"],
+            id_column=None if rows else id_column,
+            guess=not rows,
+            columns=columns,
+        )
+        for file in files
+    ]
+    values, clip_ids = join_arrays(arrays, rows, id_column=id_column)
+    matched = (None, "") if clip_ids is None else match_ids(clip_ids, names)
+    return arrays, values, *matched
+
+
+def _columns_read(array: ArrayRows, how: str) -> str:
+    """Say which columns of a table are ids and numbers."""
+    of_ids = f"column {array.id_name!r} {how}".rstrip() if array.id_name else "none, by order"
+    some = array.columns[:2] + (("…", array.columns[-1]) if len(array.columns) > 2 else ())
+    return f"{array.path}: clip ids: {of_ids}; numbers: {' '.join(some)}"
 
 
 def _names_of_clips(clips: Manifest | None, features: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ def cache_lines(cache: Cache) -> list[str]:
         f"digest {cache.digest()[:16]}",
         f"{table.name}: {len(table)} {synthetic}clips in {len(set(table.groups))} groups, "
         f"{_division(table)}",
-        f"{table.task}: {', '.join(table.classes)}",
+        f"{table.task}: {', '.join(table.classes)}".removesuffix(": "),
         "",
         *_feature_lines(cache),
         "",

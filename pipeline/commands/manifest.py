@@ -27,6 +27,7 @@ from mvemo.manifests import (
     write_folds,
     write_manifest,
 )
+from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.ravdess import CHANNELS, INTENSITIES, MODALITIES
 from mvemo.manifests.segments import TAILS
 from mvemo.pipeline.commands.manifest_text import (
@@ -34,12 +35,14 @@ from mvemo.pipeline.commands.manifest_text import (
     fold_lines,
     n_straddling_groups,
     not_compared_lines,
+    similar_group_lines,
     summary_lines,
 )
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
     PATH,
     choose_spelling,
+    column_option,
     force_option,
     old_spelling,
     refuse_replacing,
@@ -100,6 +103,7 @@ def manifest() -> None:
 @_scheme
 @_drop
 @_name
+@click.option("--no-labels", is_flag=True, help="Take all media files, without labels.")
 @click.option("--follow-links", is_flag=True, help="Also take clips that links outside lead to.")
 @force_option
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
@@ -122,6 +126,7 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
             **{name: options[name] for name in ("channel", "modality", "intensity", "tags")}
         ),
         follow_links=options["follow_links"],
+        labels=not options["no_labels"],
     )
     _note(scanned.notes())
     clips = scanned.manifest
@@ -150,6 +155,7 @@ def check(
 ) -> None:
     """List all problems of manifest FILE, with their lines; or sum it up.
 
+    Groups whose names differ by case, spaces or one letter are told as probably one.
     With --infer-groups, clips that are by their names pieces of one source but not in
     one group are problems too. With --duplicates, clips with the same sound or pictures in
     different groups are listed, also re-encoded or shortened: folds would leak. Exit code 1
@@ -177,6 +183,7 @@ def check(
                 click.echo(f"{file}: {line}", err=True)
             raise click.exceptions.Exit(2)
     _summarise(clips)
+    _note(similar_group_lines(clips))
     if duplicates and _n_duplicates(clips):
         raise click.exceptions.Exit(1)
 
@@ -226,32 +233,16 @@ def folds(
     click.echo(f"wrote {out}")
 
 
-def _column_names(
-    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
-    """Ours to theirs, from ``OURS=THEIRS``."""
-    columns: dict[str, str] = {}
-    for text in values:
-        ours, equals, theirs = (part.strip() for part in text.partition("="))
-        if not (ours and equals and theirs):
-            raise BadOption(f"--column {text!r} is not of the form OURS=THEIRS, as path=file")
-        if ours in columns:
-            raise BadOption(f"--column {text!r}: {ours} is given twice")
-        columns[ours] = theirs
-    return columns
-
-
 @manifest.command(name="import")
 @click.argument("file", type=PATH)
+@column_option
 @click.option(
-    "--column",
-    "columns",
-    multiple=True,
-    callback=_column_names,
-    metavar="OURS=THEIRS",
-    help="FILE's own name of a column, as path=file. May be given several times.",
+    "--task",
+    type=click.Choice((*TASKS, UNLABELLED)),
+    help="[default: what FILE says or its labels look like, else multiclass]",
 )
-@click.option("--task", type=click.Choice(TASKS), help="Default: what FILE says, or multiclass.")
+@click.option("--separator", metavar="MARK", help="Of tags in a cell.  [default: recognised]")
+@click.option("--skip-unlabelled", is_flag=True, help="Leave out rows without a label.")
 @_out
 @root_option
 @_no_media
@@ -264,9 +255,10 @@ def _column_names(
 def import_(
     file: Path, columns: dict[str, str], out: Path, root: Path | None, force: bool, **options: Any
 ) -> None:
-    """Make a manifest of your own CSV FILE, whose columns may have other names.
+    """Make a manifest of your own table FILE (CSV, Parquet), whose columns may have other names.
 
-    Regression: each target is a column too, as --column valence=label_valence.
+    Regression: columns label_NAME, or valence and arousal, or --column NAME=THEIRS for each.
+    With --no-media a column clip_id is enough.
 
     \b
     Example:
@@ -280,6 +272,8 @@ def import_(
         columns=columns,
         task=options["task"],
         name=options["name"],
+        separator=options["separator"],
+        skip_unlabelled=options["skip_unlabelled"],
         media=not options["no_media"],
     )
     if options["infer_groups"] or options["group_pattern"]:
@@ -360,6 +354,7 @@ def _save(clips: Manifest, out: Path) -> None:
 
 
 def _summarise(clips: Manifest) -> None:
+    _note(clips.notes)
     click.echo("\n".join(summary_lines(clips)))
     if n_straddling := n_straddling_groups(clips):
         _note([f"{n_straddling} group(s) are on both sides of the splits: they leak"])

@@ -9,9 +9,13 @@ import numpy as np
 
 from mvemo.manifests import Folds, Manifest
 from mvemo.manifests.labels import label_kind
+from mvemo.manifests.layouts.sources import similar_groups
 
 if TYPE_CHECKING:
     from mvemo.extract.duplicates.search import Duplicate, Search
+
+
+_COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 
 
 def summary_lines(manifest: Manifest) -> list[str]:
@@ -20,7 +24,7 @@ def summary_lines(manifest: Manifest) -> list[str]:
     lines = [f"{manifest.name}: {len(manifest)} clips, {n_groups} groups, {manifest.task}"]
     if manifest.synthetic:
         lines.append("synthetic data")
-    width = max(map(len, manifest.classes))
+    width = max(map(len, manifest.classes), default=0)
     counts = label_kind(manifest.task).counts(manifest.labels, manifest.classes)
     lines += [
         f"  {name:<{width}}  {count}" for name, count in zip(manifest.classes, counts, strict=True)
@@ -41,6 +45,17 @@ def n_straddling_groups(manifest: Manifest) -> int:
     return sum(len(names) > 1 for names in splits.values())
 
 
+def similar_group_lines(manifest: Manifest, most: int = 10) -> list[str]:
+    """Say which groups are probably one."""
+    pairs = similar_groups(manifest)
+    lines = [
+        f"groups {first!r} and {second!r} are probably one: pieces of one song on both sides of a "
+        "fold flatter the score; write them alike"
+        for first, second in pairs[:most]
+    ]
+    return [*lines, f"{len(pairs) - most} more pairs of groups like them"][: len(pairs)]
+
+
 def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
     """Clips, groups and classes of each fold."""
     groups = np.array(manifest.groups)
@@ -56,12 +71,16 @@ def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
 
 
 def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:
-    """Clips whose sound or pictures could not be compared; not where that is so of all clips."""
-    missing = Counter(modality for _, modality, _ in search.problems)
+    """Say of how many clips sound, pictures or both were not compared, and of the first why."""
+    found: dict[str, list[str]] = {}
+    for clip_id, modality, reason in search.problems:
+        found.setdefault(modality, []).append(f"{clip_id}: {reason}")
+    n = {modality: f"{len(of)} clip{'s' * (len(of) > 1)}" for modality, of in found.items()}
+    # Songs have no pictures: of all clips that needs no line.
     return [
-        f"{clip_id}: not compared,{'' if modality == 'clip' else f' its {modality}'} {reason}"
-        for clip_id, modality, reason in search.problems
-        if modality == "clip" or missing[modality] < len(manifest)
+        f"{n[modality]}: {_COMPARED[modality]} was compared; the first, {of[0]}"
+        for modality, of in found.items()
+        if modality == "clip" or len(of) < len(manifest)
     ]
 
 

@@ -34,12 +34,7 @@ class NamedPath(click.Path):
 class OutputPath(NamedPath):
     """A path to write, refused before any work if it cannot be written.
 
-    Parameters
-    ----------
-    makes_folders
-        True if the command makes the folders that it lies in.
-    options
-        Of `click.Path`.
+    `makes_folders`: the command makes the folders that it lies in.
     """
 
     def __init__(self, makes_folders: bool = False, **options: Any) -> None:
@@ -138,11 +133,6 @@ def old_spelling(old: str, name: str, **keywords: Any) -> Decorator[Any]:
 def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
     """The value of an option that has another name now, with a note where the old one is used.
 
-    Parameters
-    ----------
-    new, old
-        The option, and its value; None where it is not given.
-
     Raises
     ------
     BadOption
@@ -204,6 +194,31 @@ work_option: Decorator[Any] = click.option(
     default=Path("work"),
     show_default=True,
     help="Folder of decoded media and trained nets, which stays on this machine.",
+)
+
+
+def _column_names(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Ours to theirs, from ``OURS=THEIRS``."""
+    columns: dict[str, str] = {}
+    for text in values:
+        ours, equals, theirs = (part.strip() for part in text.partition("="))
+        if not (ours and equals and theirs):
+            raise BadOption(f"--column {text!r} is not of the form OURS=THEIRS, as path=file")
+        if ours in columns:
+            raise BadOption(f"--column {text!r}: {ours} is given twice")
+        columns[ours] = theirs
+    return columns
+
+
+column_option: Decorator[Any] = click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    callback=_column_names,
+    metavar="OURS=THEIRS",
+    help="A table's own name of a column, as clip_id=song. May be given several times.",
 )
 strict_option: Decorator[Any] = click.option(
     "--strict", is_flag=True, help="End with exit code 1 where clips failed."

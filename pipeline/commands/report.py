@@ -15,6 +15,7 @@ from mvemo.pipeline.commands.options import (
     FILE,
     OUT_FOLDER,
     PATH,
+    column_option,
 )
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.provenance import provenance
@@ -27,9 +28,10 @@ from mvemo.pipeline.provenance import provenance
     type=PATH,
     multiple=True,
     required=True,
-    help="CSV: clip_id, label, a column of probabilities for each class (or 'predicted', the "
+    help="Table: clip_id, label, a column of probabilities for each class (or 'predicted', the "
     "class); optional group, fold, model. May be given several times.",
 )
+@column_option
 @click.option(
     "--task",
     type=click.Choice(TASKS),
@@ -52,6 +54,7 @@ from mvemo.pipeline.provenance import provenance
 @click.option("--synthetic", is_flag=True, help="The clips are generated data: say so.")
 def report(
     files: tuple[Path, ...],
+    columns: dict[str, str],
     task: Task | None,
     manifest: Path | None,
     out: Path,
@@ -77,7 +80,7 @@ def report(
 
     marks = [_marks_beside(file) for file in files]
     clips = None if manifest is None else read_manifest(manifest, media=False)
-    predictions = read_predictions(*files, task=task, manifest=clips)
+    predictions = read_predictions(*files, task=task, manifest=clips, columns=columns)
     for note in predictions.notes:
         tell_note(note)
     results = results_of_predictions(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
+from mvemo.manifests.cells import parse_stretch
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, VIDEO_SUFFIXES
 from mvemo.manifests.problems import Problems
-from mvemo.manifests.tables import Table, parse_stretch, read_table
+from mvemo.manifests.tables import TABLES, Table, collect_table
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,10 @@ class NewClip:
 
 
 def find_clips(inputs: Sequence[str]) -> list[NewClip]:
-    """The clips that a command line names, each once.
+    """The clips that a command line names, each once; what is not there has its `problem`.
 
-    Parameters
-    ----------
-    inputs
-        Media files; folders, whose media files at any depth are meant; patterns such as
-        ``clips/*.mp3``; manifests (``.csv``), of which the columns ``path``, ``start`` and
-        ``duration`` are read and no label is needed.
-
-    Returns
-    -------
-    In the order of `inputs`; what is not there, or has no media, with its `problem`.
+    It names media files, folders with media at any depth, patterns such as ``clips/*.mp3``,
+    and tables with the columns ``path``, ``start`` and ``duration``, which need no label.
 
     Raises
     ------
@@ -79,7 +72,7 @@ def _clips_of(entry: str) -> list[NewClip]:
     path = Path(entry)
     if path.is_dir():
         return _media_in(path)
-    if path.is_file() and path.suffix.lower() == ".csv":
+    if path.is_file() and path.suffix.lower() in TABLES:
         return _listed(path)
     if not path.exists() and any(mark in entry for mark in "*?["):
         matches = sorted(glob(entry, recursive=True))
@@ -105,14 +98,14 @@ def _media_in(folder: Path) -> list[NewClip]:
 
 def _listed(path: Path) -> list[NewClip]:
     problems = Problems(path)
-    table = read_table(path, problems)
+    table = collect_table(path, problems)
     clips = _rows(table, path, problems) if not problems.count else []
     problems.raise_any()
     return clips
 
 
 def _rows(table: Table, path: Path, problems: Problems) -> list[NewClip]:
-    names = [cell.strip() for cell in table.rows[0][1]] if table.rows else []
+    names = table.header
     if "path" not in names:
         line = table.rows[0][0] if table.rows else 0
         problems.add(line, f"the header has no column 'path'; it has {names}")

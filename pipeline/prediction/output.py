@@ -31,7 +31,7 @@ def records(
     for prediction in predictions:
         predictor = prediction.predictor
         name = None if predictor is None else f"{model.name}/{predictor.name}"
-        record: Record = {"file": prediction.file, "model": name}
+        record: Record = {"path": prediction.file, "model": name}
         record |= written.fields(predictor, prediction.outputs)
         record["notes"] = list(prediction.notes)
         if prediction.trained_on:
@@ -53,9 +53,9 @@ def predictions_csv(
     text = io.StringIO(newline="")
     writer = CsvWriter(text)
     names = list(dict.fromkeys(name for p in predictions for name in p.facts)) if facts else []
-    writer.writerow(["file", "model", *written.csv_columns(), "notes", "error", *names])
+    writer.writerow(["path", "model", *written.csv_columns(), "notes", "error", *names])
     for record in records(model, predictions, facts):
-        cells = [record["file"], record["model"], *written.csv_cells(record)]
+        cells = [record["path"], record["model"], *written.csv_cells(record)]
         more = [record.get(name) for name in ("error", *names)]
         writer.writerow([*cells, "; ".join(record["notes"]), *more])
     return text.getvalue()
@@ -71,7 +71,7 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
     # What is said, to the files that it is said of.
     files: dict[tuple[str, str], list[str]] = {}
     for record in records(model, predictions):
-        file = shown_name(record["file"])
+        file = shown_name(record["path"])
         if "error" in record:
             files.setdefault(("not predicted", record["error"]), []).append(file)
             continue

@@ -15,6 +15,7 @@ from mvemo.extract.training.devices import pick_device, resolve_precision
 from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.protocols import make_net
 from mvemo.manifests import Folds, Manifest, prescribed_split, read_folds, read_manifest
+from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.splits.folds import fold_notes
 from mvemo.pipeline.clips.clip_tables import (
     Evaluation,
@@ -39,32 +40,14 @@ from mvemo.pipeline.starting_weights import (
 
 @dataclass(frozen=True)
 class ExtractPlan:
-    """A run of stage one that nothing speaks against.
-
-    Parameters
-    ----------
-    manifest
-        All clips.
-    settings
-        Of the run, the device's precision filled in.
-    nets
-        Those that run.
-    evaluation
-        The clips' folds or split.
-    facts
-        Provenance for the cache.
-    notes
-        On nets that were left out.
-    weights
-        What the nets' weight files gave.
-    """
+    """A run of stage one that nothing speaks against."""
 
     manifest: Manifest
-    settings: Settings
+    settings: Settings  # the device's precision filled in
     nets: tuple[NetSettings, ...]
     evaluation: Evaluation
-    facts: dict[str, Any]
-    notes: tuple[str, ...]
+    facts: dict[str, Any]  # provenance for the cache
+    notes: tuple[str, ...]  # on nets that were left out
     weights: tuple[WeightReport, ...]
 
 
@@ -140,14 +123,7 @@ def with_resolved_precision(settings: Settings) -> Settings:
 def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead: str) -> None:
     """Refuse to make folds of clips that have a split, where nobody asked for folds.
 
-    Parameters
-    ----------
-    manifest, settings
-        Of the run.
-    who
-        Makes folds.
-    instead
-        What uses the split, for the message.
+    `who` makes folds; `instead` uses the split.
 
     Raises
     ------
@@ -190,8 +166,14 @@ def _check_losses_and_weights(
     What each weight file gave.
     """
     reports: list[WeightReport | None] = []
+    if manifest.task == UNLABELLED and run.protocol != "frozen":
+        raise BadOption(
+            f"{manifest.name}: its clips have no labels, on which {run.protocol} trains nets: "
+            "--profile pretrained, or --protocol frozen, needs none"
+        )
     for plan in plans:
-        make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
+        if manifest.task != UNLABELLED:
+            make_loss(plan.train.loss, manifest.task, len(manifest.classes), 1, tau=plan.train.tau)
         if plan.weights:
             reports.append(make_net(plan, len(manifest.classes), run)[1])
     return tuple(filter(None, reports))
@@ -209,6 +191,8 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
         Not one media file is there.
     """
     manifest = read_manifest(path, root=root, media=False)
+    for note in manifest.notes:
+        tell_note(note)
     missing = missing_media(manifest, path)
     if missing:
         n_files = len(media_files(manifest))

@@ -20,6 +20,7 @@ from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import write_folds
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.input_lengths import longer_clips_note
+from mvemo.pipeline.clips.inputs import same_file_notes
 from mvemo.pipeline.console.messages import note_resumable, silenced, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
@@ -242,6 +243,8 @@ def _extract(
     media = ClipMedia(plan.manifest, settings, work, plans=plan.nets, descriptors=descriptors)
     # Their memory is worth more to the nets.
     stop_workers()
+    for note in same_file_notes(plan.manifest, media.digests):
+        tell_note(note)
     features = FeatureWriter(media, settings, writer, work)
     features.write_failures()
     nets = features.runnable(plan.nets)

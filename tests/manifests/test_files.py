@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvemo.manifests.csv_files import BadText, CsvWriter, iter_csv, read_csv
+from mvemo.manifests.csv_files import BadText, CsvWriter, iter_csv
 from mvemo.manifests.files import (
     cause,
     dump_json,
@@ -27,6 +27,7 @@ from mvemo.manifests.files import (
     write_json,
     write_text,
 )
+from mvemo.manifests.tables import read_table
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -209,22 +210,22 @@ def test_files_that_are_no_csv(tmp_path: Path, content: bytes, message: str) -> 
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(OwnError) as caught:
-        read_csv(path, error=OwnError)
+        read_table(path, error=OwnError)
     assert str(caught.value) == f"{path}{message}"
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(OwnError, match=r"none\.csv: no such file"):
-        read_csv(tmp_path / "none.csv", error=OwnError)
+        read_table(tmp_path / "none.csv", error=OwnError)
     with pytest.raises(FileNotFoundError, match="no such file"):
-        read_csv(tmp_path / "none.csv", error=OwnError, missing=FileNotFoundError)
+        read_table(tmp_path / "none.csv", error=OwnError, missing=FileNotFoundError)
     with pytest.raises(OwnError, match="cannot be read: Is a directory"):
-        read_csv(tmp_path, error=OwnError)
+        read_table(tmp_path, error=OwnError)
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("\ufeffclip,é\r\n".encode())
-    assert read_csv(tmp_path / "a.csv") == [(1, ["clip", "é"])]
+    assert read_table(tmp_path / "a.csv", error=OwnError).rows == ((1, ["clip", "é"]),)
 
 
 def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mvemo.manifests import (
     read_manifest,
     write_manifest,
 )
-from mvemo.manifests.csv_files import read_csv
+from mvemo.manifests.tables import read_table
 
 
 def save(folder: Path, text: str, media: tuple[str, ...] = ()) -> Path:
@@ -155,13 +155,12 @@ def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -
         ("path,label\n", 0, "no clips"),
         ("a.mp4,sad\nb.mp4,happy\n", 1, "the header has no column 'path', 'label'"),
         ("path|label\na|x\n", 1, "separated by commas"),
-        ("path\na\nb\n", 1, "no column 'label'"),
+        ("path,mood\na,x\nb,y\n", 1, "no column 'label'"),
         ("path,label,path\na,x,a\n", 1, "column 'path' occurs twice"),
         ("# task: sorting\npath,label\na,x\nb,y\n", 1, "unknown task 'sorting'"),
         ("# mvemo manifest 2\npath,label\na,x\nb,y\n", 1, "manifest version 2"),
         ("# mvemo folds 1\npath,label\na,x\nb,y\n", 1, "file of mvemo folds"),
         ("# synthetic: maybe\npath,label\na,x\nb,y\n", 1, "synthetic is 'maybe'"),
-        ("# root: nowhere\npath,label\na,x\nb,y\n", 1, "is not a folder"),
         ("# classes: x, y, x\npath,label\na,x\nb,y\n", 1, "named twice: 'x'"),
         ('# classes: ["x", \npath,label\na,x\nb,y\n', 1, "is not a JSON list"),
         ("# classes: x, y\npath,label\na,x\nb,z\n", 4, "unknown label 'z'; one of x, y"),
@@ -194,7 +193,7 @@ def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -
         ("path,label,start\na,x,1e16\nb,y,0\n", 2, "start 1e16 is longer than any file"),
         ("path,label,duration\na,x,1e308\nb,y,1\n", 2, "duration 1e308 is longer than any file"),
         ("# task: regression\n# classes: v\npath,v\na,inf\n", 4, "v 'inf' is not a number"),
-        ("# task: regression\npath,v\na,1\n", 0, "needs `# classes:`"),
+        ("# task: regression\npath,v\na,1\n", 0, "needs its targets' columns"),
         ("# task: regression\n# classes: v, path\npath,v\na,1\n", 2, "must not be named 'path'"),
         (
             "path,label,start,group\na,x,0,g\na,x,5,h\nb,y,0,i\n",
@@ -244,6 +243,12 @@ def test_missing_media(tmp_path: Path) -> None:
     assert "none of the 3 media files" in message
     (tmp_path / "other").mkdir()
     assert "wrong root?" in problems(path, root=tmp_path / "other")[0][1]
+
+
+def test_a_root_that_is_no_folder_is_named_where_media_are_read(tmp_path: Path) -> None:
+    path = save(tmp_path, "# root: nowhere\npath,label\na,x\nb,y\n")
+    assert "is not a folder" in problems(path)[0][1]
+    assert len(read_manifest(path, media=False)) == 2
 
 
 def test_an_absolute_path_below_the_root_becomes_relative(tmp_path: Path) -> None:
@@ -382,13 +387,16 @@ def test_semicolons_and_tabs_separate_cells_where_no_comma_does(tmp_path, mark):
 
 
 def test_a_comma_in_quotes_separates_no_cells(tmp_path):
-    rows = read_csv(save(tmp_path, 'path;"high, low";label\na.mp3;0.5;x\n'))
-    assert rows == [(1, ["path", "high, low", "label"]), (2, ["a.mp3", "0.5", "x"])]
+    path = save(tmp_path, 'path;"high, low";label\na.mp3;0.5;x\n')
+    rows = ((1, ["path", "high, low", "label"]), (2, ["a.mp3", "0.5", "x"]))
+    assert read_table(path, error=ValueError).rows == rows
 
 
 def test_a_missing_path_column_points_to_import(tmp_path):
-    path = save(tmp_path, "file,label\na.mp3,calm\nb.mp3,tense\n")
-    assert "mvemo manifest import FILE --column path=NAME" in problems(path, media=False)[0][1]
+    path = save(tmp_path, "song,label\na.mp3,calm\nb.mp3,tense\n")
+    (message,) = (message for _, message in problems(path, media=False))
+    assert "--column path=NAME of 'mvemo manifest import'" in message
+    assert "--no-media --column clip_id=NAME" in message
 
 
 def test_empty_files_are_found_by_check(tmp_path):
@@ -397,3 +405,134 @@ def test_empty_files_are_found_by_check(tmp_path):
     path = save(tmp_path, "path,label\na.mp3,calm\nb.mp3,tense\n")
     ((line, message),) = problems(path)
     assert (line, message.startswith("the file is empty: ")) == (2, True)
+
+
+# --- tables that people have
+
+
+def read(folder: Path, text: str, **options):
+    return read_manifest(save(folder, text), **{"media": False, **options})
+
+
+@pytest.mark.parametrize("mark", [", ", ";", " | "])
+def test_tags_in_one_cell_are_recognised_and_told(tmp_path, mark):
+    rows = ["happy, energetic", "calm", "happy, calm", "sad", "sad, calm"]
+    cells = [f'{i},"{row.replace(", ", mark)}"\n' for i, row in enumerate(rows)]
+    manifest = read(tmp_path, "file,label\n" + "".join(cells))
+    assert manifest.task == "multilabel"
+    assert manifest.classes == ("calm", "energetic", "happy", "sad")
+    assert f"separated by {mark.strip()!r}" in manifest.notes[0]
+    # The manifest that is written has one meaning, whatever its tags hold.
+    write_manifest(manifest, tmp_path / "again.csv")
+    again = read_manifest(tmp_path / "again.csv", media=False)
+    assert (again.digest, again.notes) == (manifest.digest, ())
+
+
+def test_a_class_with_a_comma_and_a_stated_separator(tmp_path):
+    assert read(tmp_path, 'path,label\na,"sad, blue"\nb,calm\n').classes == ("calm", "sad, blue")
+    text = 'path,label\na,"sad, blue/calm"\nb,calm\n'
+    tags = read(tmp_path, text, separator="/")
+    assert (tags.task, tags.classes) == ("multilabel", ("calm", "sad, blue"))
+
+
+@pytest.mark.parametrize("names", ["valence,arousal", "label_valence,label_arousal"])
+def test_ratings_need_no_line_of_classes(tmp_path, names):
+    text = f"path,{names},x\na,0.25,1,2\nb,0.5,2,3\n"
+    manifest = read(tmp_path, text, task="regression")
+    assert (manifest.classes, manifest.labels.tolist()[0]) == (("valence", "arousal"), [0.25, 1.0])
+    with pytest.raises(BadManifest, match="ratings are read with --task regression"):
+        read(tmp_path, text)
+    with pytest.raises(BadManifest, match=r"numbers, as '0\.5': ratings .* --task regression"):
+        read(tmp_path, "path,label\na,0.5\nb,1\n")
+
+
+def test_tags_named_label(tmp_path):
+    text = "path,label_calm,label_sad,loud\na,1,0,1\nb,0,1,0\n"
+    assert read(tmp_path, text, task="multilabel").classes == ("calm", "sad")
+    with pytest.raises(BadManifest, match="0 and 1 are read with --task multilabel"):
+        read(tmp_path, text)
+
+
+def test_absolute_paths_need_no_root(tmp_path):
+    media, lists = tmp_path / "media", tmp_path / "lists"
+    for folder in (media / "x", lists):
+        folder.mkdir(parents=True)
+    for name in ("x/a.mp3", "b.mp3"):
+        (media / name).write_bytes(b"x")
+    path = save(lists, f"path,label\n{media}/x/a.mp3,calm\n{media}/b.mp3,sad\n")
+    manifest = read_manifest(path)
+    assert (manifest.root, manifest.clip_ids) == (media, ("x/a", "b"))
+    write_manifest(manifest, lists / "again.csv")
+    assert read_manifest(lists / "again.csv").digest == manifest.digest
+    # Of another machine, where only the features are here.
+    assert len(read(lists, "path,label\n/far/a.mp3,calm\n/far/b.mp3,sad\n")) == 2
+
+
+def test_an_id_is_enough_without_media(tmp_path):
+    text = "song,label\na,calm\nb,sad\n"
+    manifest = read(tmp_path, text, columns={"clip_id": "song"})
+    write_manifest(manifest, tmp_path / "again.csv")
+    assert "path" not in (tmp_path / "again.csv").read_text()
+    assert read_manifest(tmp_path / "again.csv", media=False).digest == manifest.digest
+    assert check_manifest(tmp_path / "again.csv") == []
+    with pytest.raises(BadManifest, match="--no-media --column clip_id=NAME"):
+        read(tmp_path, text, columns={"clip_id": "song"}, media=True)
+    with pytest.raises(BadManifest, match="clip_id 'a' is that of line 2"):
+        read(tmp_path, "clip_id,label\na,calm\na,sad\n")
+
+
+def test_clips_without_labels(tmp_path):
+    manifest = read(tmp_path, "path,group\na.mp3,x\nb.mp3,y\n")
+    assert (manifest.task, manifest.classes, manifest.labels.shape) == ("unlabelled", (), (2, 0))
+    write_manifest(manifest, tmp_path / "again.csv")
+    assert read_manifest(tmp_path / "again.csv", media=False).digest == manifest.digest
+    # A column that may be the labels is not passed over.
+    with pytest.raises(BadManifest, match=r"--column label=NAME, .* --task unlabelled"):
+        read(tmp_path, "path,mood\na.mp3,x\nb.mp3,y\n")
+    assert read(tmp_path, "path,mood\na,x\nb,y\n", task="unlabelled").task == "unlabelled"
+
+
+PREDICTED = "path,model,label,confidence,calm,sad,notes,error\n"
+PREDICTED += "a,mv/late,calm,0.9,0.9,0.1,,\nb,mv/late,sad,0.8,0.2,0.8,,\nc,,,,,,,broken\n"
+
+
+@pytest.mark.parametrize("name", ["path", "file"])
+def test_labels_that_a_model_predicted_are_named(tmp_path, name):
+    text = PREDICTED.replace("path", name)
+    with pytest.raises(BadManifest, match=r":4: empty label: --skip-unlabelled"):
+        read(tmp_path, text)
+    manifest = read(tmp_path, text, skip_unlabelled=True)
+    assert (len(manifest), manifest.predicted_by) == (2, "mv")
+    assert any("predictions of the model mv" in note for note in manifest.notes)
+    write_manifest(manifest, tmp_path / "again.csv")
+    assert read_manifest(tmp_path / "again.csv", media=False).predicted_by == "mv"
+    # A true label in a column beside them is no prediction.
+    rows = [f"{row},{end}" for row, end in zip(text.split(), ("truth", "x", "y", "x"), strict=True)]
+    truth = read(tmp_path, "\n".join(rows), columns={"label": "truth"})
+    assert (truth.classes, truth.predicted_by) == (("x", "y"), "")
+
+
+def test_names_that_are_equal_in_unicode_are_one(tmp_path):
+    text = "path,label,group\na,Cafe\u0301,g\nb,Caf\u00e9,g\u200b\nc,sad,h\n"
+    manifest = read(tmp_path, text)
+    assert (manifest.classes, manifest.groups) == (("Caf\u00e9", "sad"), ("g", "g", "h"))
+    ids = "clip_id,path,label\ne\u0301,a,x\n\u00e9,b,y\n"
+    with pytest.raises(BadManifest, match="that of line 2 in another form of Unicode"):
+        read(tmp_path, ids)
+
+
+def test_a_label_with_a_line_break(tmp_path):
+    with pytest.raises(BadManifest, match=r":2: label 'a\\nb' has a line break"):
+        read(tmp_path, 'path,label\nx,"a\nb"\ny,c\n')
+
+
+@pytest.mark.parametrize("stated", ["sep=;", '"sep=;"'])
+def test_the_separator_that_excel_states(tmp_path, stated):
+    manifest = read(tmp_path, f"{stated}\npath;label\na, b;x\nb;y\n")
+    assert [clip.path for clip in manifest.clips] == ["a, b", "b"]
+
+
+def test_one_column_may_have_two_names(tmp_path):
+    manifest = read(tmp_path, "song,label\na.mp3,x\nb.mp3,y\n",
+                    columns={"path": "song", "clip_id": "song"})  # fmt: skip
+    assert manifest.clip_ids == ("a.mp3", "b.mp3")

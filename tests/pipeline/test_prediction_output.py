@@ -88,6 +88,8 @@ def test_csv_of_ratings() -> None:
     first, second = csv.DictReader(io.StringIO(predictions_csv(MODEL, PREDICTIONS)))
     assert (first["valence"], first["valence low"], first["energy high"]) == ("5.0", "4.0", "1.15")
     assert (second["valence"], second["error"]) == ("", "no such file")
+    # As in lists of clips and manifests, which also read the earlier name, file.
+    assert [first["path"], records(MODEL, PREDICTIONS)[0]["path"]] == ["a.mp3", "a.mp3"]
 
 
 @pytest.mark.parametrize(("proba", "label"), [((0.6, 0.2), ["calm"]), ((0.1, 0.2), [])])

@@ -26,7 +26,8 @@ from mvemo.cache import (
     read_ids,
     verify_cache,
 )
-from mvemo.cache.imports.arrays import CsvColumns, match_ids
+from mvemo.cache.imports.tables import TableColumns
+from mvemo.manifests.matching import match_ids
 
 SKIP = ImportSettings(skip_unknown=True)
 REPLACE = ImportSettings(replace=True)
@@ -381,7 +382,7 @@ def test_files_that_are_refused(tmp_path: Path) -> None:
 
 def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path: Path) -> None:
     names = {f"Train/Sad/{i}": f"Train/Sad/{i}" for i in (14, 7, 9)}
-    columns = CsvColumns(names)
+    columns = TableColumns(names)
     rows = [["artist", "file", "f1", "f2"]]
     rows += [["x", f"old/{i}.avi", 0.5, i] for i in (9, 14, 7)]
     wide = write_csv(tmp_path / "wide.csv", rows)
@@ -399,6 +400,30 @@ def test_columns_of_a_csv_are_recognised_by_what_they_hold(tmp_path: Path) -> No
     by_number = write_csv(tmp_path / "n.csv", numbers)
     with pytest.raises(BadCache, match=r"'song_id' holds whole numbers that are all different"):
         read_array(by_number, columns=columns)
-    assert read_array(by_number, columns=CsvColumns(take=("song_id",))).values.shape == (3, 1)
+    assert read_array(by_number, columns=TableColumns(take=("song_id",))).values.shape == (3, 1)
     # One number that fits a clip by chance is no match.
     assert match_ids(["3", "7", "5"], names) == (("3", "7", "5"), "")
+
+
+def test_columns_of_a_table_may_have_other_names(tmp_path: Path) -> None:
+    song = write_csv(tmp_path / "x.csv", [["song", "f"], ["a", 1.5], ["b", 2.5]])
+    got = read_array(song, columns=TableColumns(renamed={"clip_id": "song"}))
+    assert (got.clip_ids, got.columns) == (("a", "b"), ("f",))
+    with pytest.raises(BadCache, match=r"x\.csv:1: no column 'track' for clip_id"):
+        read_array(song, columns=TableColumns(renamed={"clip_id": "track"}))
+
+
+def test_ids_match_in_any_form_of_unicode_and_with_backslashes() -> None:
+    names = {"Caf\u00e9/1": "Caf\u00e9/1"}
+    assert match_ids(["Cafe\u0301\\1.mp4"], names) == (("Caf\u00e9/1",), "without ending")
+
+
+def test_clips_without_labels_get_them_later(path: Path) -> None:
+    unlabelled = replace(CLIPS, task="unlabelled", classes=(), labels=np.zeros((4, 0), np.int64))
+    import_feature(path, "x", "audio", VALUES, table=unlabelled)
+    assert verify_cache(path) == []
+    import_feature(path, "y", "audio", VALUES, table=replace(CLIPS, predicted_by="a model"))
+    with open_cache(path) as cache:
+        assert cache.table.classes == CLIPS.classes
+        assert (cache.names(), cache.table.predicted_by) == (("x", "y"), "a model")
+    assert verify_cache(path) == []

@@ -218,3 +218,23 @@ def test_export_of_several_features_needs_a_cache(path: Path, tmp_path: Path) ->
     assert run("export", path, *several, "--out", tmp_path / "a.h5").exit_code == 0
     error = run("export", path, *several, "--out", path, "--force").exception
     assert "cache remove" in str(error)
+
+
+def test_import_names_columns_ids_and_predicted_labels(tmp_path: Path) -> None:
+    manifest = tmp_path / "clips.csv"
+    rows = "Train/Sad/1.mp4,m/late,sad,1,,\nTrain/Sad/2.mp4,m/late,calm,1,,\n"
+    manifest.write_text(f"path,model,label,confidence,notes,error\n{rows}")
+    table, out = tmp_path / "wide.csv", tmp_path / "new.h5"
+    table.write_text("Class,artist,track,f1,f2\nx,y,1.mp4,0.5,1\nx,z,2.mp4,1.5,2\n")
+    command = ["import", out, table, "--manifest", manifest, "--feature", "emb", "--modality", "x"]
+    refused = run(*command)
+    assert "column 'Class' holds text, as 'x'" in str(refused.exception)
+    unknown = run(*command, "--column", "clip_id=artist", "--columns", "f*")
+    assert "first 'y'; its own ids look like 'Train/Sad/1'" in str(unknown.exception)
+    for option, value in (("--columns", "f*"), ("--skip-columns", "Class,artist")):
+        done = run(*command, "--column", "clip_id=track", option, value, "--force")
+        assert done.exit_code == 0, done.output
+        assert "clip ids: column 'clip_id' without folder; numbers: f1 f2" in done.stderr
+    with open_cache(out) as features:
+        assert features.vectors("emb")[0].tolist() == [[0.5, 1.0], [1.5, 2.0]]
+        assert features.table.predicted_by == "m"

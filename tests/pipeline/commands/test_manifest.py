@@ -8,8 +8,17 @@ import soundfile
 from cal500_samples import SONGS, make_cal500exp
 from click.testing import CliRunner, Result
 
-from mvemo.manifests import BadManifest, MissingManifest, read_folds, read_manifest
+from mvemo.extract.duplicates.search import Search
+from mvemo.manifests import (
+    BadManifest,
+    Clip,
+    Manifest,
+    MissingManifest,
+    read_folds,
+    read_manifest,
+)
 from mvemo.pipeline.commands.manifest import manifest
+from mvemo.pipeline.commands.manifest_text import not_compared_lines
 from mvemo.pipeline.errors import BadOption
 
 
@@ -128,7 +137,7 @@ def test_check_tells_a_problem_of_many_lines_once(clips: Path) -> None:
     first, second, last = done.stderr.splitlines()
     assert first.startswith(f"{path}:3: path '../0.mp4' is not below the media root")
     assert first.endswith("with --root (and 39 more lines like it)")
-    assert second == f"{path}:43: empty label"
+    assert second.startswith(f"{path}:43: empty label: --skip-unlabelled")
     assert last == f"{path}: 41 problems"
     # Equal messages are one line sooner.
     path.write_text("path,label\n" + "a.mp4,x,1\n" * 7)
@@ -256,3 +265,47 @@ def test_groups_by_a_pattern(tmp_path: Path) -> None:
     done = run("import", table, "--no-media", "--group-pattern", r"(.+)_[ab]", "--out", out)
     assert done.exit_code == 0, done.output
     assert read_manifest(out, media=False).groups == ("song1", "song1", "two")
+
+
+def test_links_that_were_skipped_are_named(clips: Path, tmp_path: Path) -> None:
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("Happy", "Rage"):
+        (linked / name).symlink_to(clips / name)
+    done = run("scan", linked)
+    assert isinstance(done.exception, BadManifest)
+    assert "2 links that lead out of it were left out, the first 'Happy': --follow" in str(
+        done.exception
+    )
+    assert run("scan", linked, "--follow-links").exit_code == 0
+
+
+def test_media_without_labels_are_scanned(clips: Path) -> None:
+    done = run("scan", clips / "Happy", "--out", clips / "flat.csv")
+    assert done.exit_code == 0, done.output
+    assert "a manifest without labels" in done.stderr
+    assert "Happy: 6 clips, 6 groups, unlabelled" in done.stdout
+    assert run("scan", clips, "--no-labels", "--out", clips / "all.csv").exit_code == 0
+    assert read_manifest(clips / "all.csv").task == "unlabelled"
+    assert run("check", clips / "all.csv").exit_code == 0
+
+
+def test_check_tells_groups_that_are_probably_one(tmp_path: Path) -> None:
+    groups = ["The Portait of a Lady", "The Portrait of a Lady", "the  portrait of a lady"]
+    groups += ["Symphony 1", "Symphony 2", "Act I", "Act II"]
+    rows = [f"{i}.mp3,{'ab'[i % 2]},{group}" for i, group in enumerate(groups)]
+    path = tmp_path / "films.csv"
+    path.write_text("\n".join(["path,label,group", *rows]))
+    done = run("check", path, "--no-media")
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("are probably one") == 3
+    assert "groups 'The Portait of a Lady' and 'The Portrait of a Lady'" in done.stderr
+    assert "Symphony" not in done.stderr
+
+
+def test_clips_that_were_not_compared_are_counted(tmp_path: Path) -> None:
+    clips = tuple(Clip(f"{i}", f"{i}.mp3", ("a",), f"{i}") for i in range(25))
+    search = Search((), tuple((f"{i}", "video", "no video stream") for i in range(24)))
+    songs = Manifest("songs", "multiclass", ("a",), clips, tmp_path)
+    (line,) = not_compared_lines(songs, search)
+    assert line == "24 clips: only sound was compared; the first, 0: no video stream"

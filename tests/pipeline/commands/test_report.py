@@ -62,3 +62,32 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     done = CliRunner().invoke(mvemo, ["report", "--predictions", str(file)])
     assert isinstance(done.exception, BadFeatures)
     assert str(done.exception) == f"{file}:2: the probabilities sum to 1.8, not to 1"
+
+
+def test_predictions_with_other_columns_and_of_mvemo_itself(tmp_path: Path) -> None:
+    clips, theirs, ours = tmp_path / "clips.csv", tmp_path / "theirs.csv", tmp_path / "ours.csv"
+    clips.write_text("path,label\nx/a.mp3,sad\nx/b.mp3,calm\nx/c.mp3,calm\n")
+    theirs.write_text("song,pred\na,sad\nb,calm\nc,sad\n")
+    ours.write_text(
+        "path,model,label,confidence,calm,sad,notes,error\n"
+        "/far/x/a.mp3,m/late,calm,0.9,0.9,0.1,,\n/far/x/b.mp3,m/late,calm,0.8,0.8,0.2,,\n"
+        "/far/x/c.mp3,,,,,,,broken\n"
+    )
+    out = tmp_path / "out"
+    command = ["report", "--manifest", clips, "--out", out, "--predictions"]
+
+    def scores(*arguments: object) -> dict[str, float]:
+        done = CliRunner().invoke(mvemo, [*map(str, command), *map(str, arguments)])
+        assert done.exit_code == 0, done.output
+        models = json.loads((out / "metrics.json").read_text())["models"]
+        return {name: model["accuracy"]["mean"] for name, model in models.items()}
+
+    columns = ["--column", "clip_id=song", "--column", "predicted=pred"]
+    assert scores(theirs, *columns) == {"theirs": pytest.approx(2 / 3)}
+    # Of what `mvemo predict` writes the label is no truth.
+    assert scores(ours) == {"m/late": 0.5}
+    done = CliRunner().invoke(mvemo, [*map(str, command), str(theirs)])
+    assert "--column clip_id=NAME" in str(done.exception)
+    alone = ["report", "--predictions", ours, "--column", "clip_id=path", "--out", out]
+    done = CliRunner().invoke(mvemo, [*map(str, alone)])
+    assert "no column 'label'" in str(done.exception)
