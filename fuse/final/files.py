@@ -78,8 +78,8 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         "predictors": [asdict(predictor) for predictor in model.predictors],
         "features": [_spec_record(spec) for spec in model.specs],
         "reference": [
-            {"feature": name, "fold": fold, "threshold": reference.threshold}
-            for (name, fold), reference in model.reference.items()
+            {"feature": name, "fold": fold, "threshold": r.threshold, "compared": r.compared}
+            for (name, fold), r in model.reference.items()
         ],
         "files": {name: content_digest(folder / name) for name in (HEADS, REFERENCE, *extra)},
         "facts": model.facts,
@@ -134,6 +134,8 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
                 arrays[f"{i}/mean"].astype(np.float64),
                 arrays[f"{i}/scale"].astype(np.float64),
                 _threshold(entry["threshold"]),
+                # Earlier versions wrote none.
+                entry.get("compared", 0),
             )
         keys = arrays[KEYS] if KEYS in arrays else short_keys(())
     heads = load_heads(folder / HEADS)

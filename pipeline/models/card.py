@@ -57,6 +57,9 @@ def card_text(name: str, folder: Path) -> str:
     outputs = list(_outputs(model.predictors[0]))
     if outputs:
         lines += ["", f"Each of the {_TASKS[model.task]}, by {model.predictors[0].name}:", *outputs]
+    if (alarms := model.false_alarms(model.predictors[0])) < 1:
+        text = f"At most {alarms:.1%} of clips like these are called unlike them (false alarms)."
+        lines += ["", *_wrap(text)]
     notes = [*model.facts.get("notes", []), *([about["choices"]] if "choices" in about else [])]
     for note in notes:
         lines += ["", *_wrap(note)]

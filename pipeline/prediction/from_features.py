@@ -83,11 +83,11 @@ def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Predicti
             continue
         keys = [key for key in vectors if key[0] in predictor.features]
         outputs = predict_clips(model, predictor, {key: scaled[key][row][None] for key in keys})[0]
-        notes = unlikeness(model, predictor, {key: vectors[key][row][None] for key in keys})
+        trained_on, of_clip = clip_id in seen, {key: vectors[key][row][None] for key in keys}
+        notes = [] if trained_on else unlikeness(model, predictor, of_clip)
         missing = [name for name in model.predictors[0].features if name in lacking]
         if missing:
             notes.insert(0, f"without {', '.join(missing)}, which the feature file lacks")
-        trained_on = clip_id in seen
         predictions.append(
             Prediction(clip_id, predictor, outputs, tuple(notes), trained_on=trained_on)
         )
