@@ -60,7 +60,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.dev build/types/mvemo
+types: $(VENV)/.dev build/types/mvemo/__init__.py
 	$(BIN)/mypy
 
 # One table, at small sizes; BENCH='--full' for full ones, BENCH='cache heads' for some.
@@ -93,9 +93,9 @@ $(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.extract $(VENV)/.base
 
 # mypy and pyright do not follow setuptools' import hook; these links stand in.
-build/types/mvemo:
-	mkdir -p $@
-	for p in $(PACKAGES); do ln -sfn ../../../$$p $@/$$p; done
+build/types/mvemo/__init__.py:
+	mkdir -p $(@D)
+	for p in $(PACKAGES) __init__.py py.typed; do ln -sfn ../../../$$p $(@D)/$$p; done
 
 wheel: $(VENV)/.dev clean
 	$(BIN)/python -m build

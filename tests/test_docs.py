@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
+import mvemo
 from mvemo.pipeline import cli
 from mvemo.pipeline.settings_files import load_settings
 
@@ -101,6 +102,9 @@ def test_every_name_is_importable_from_its_place() -> None:
         r"^\| `(mvemo\.\w+)` \| (.*) \|$", (ROOT / "docs" / "api.md").read_text(), re.M
     )
     assert len(rows) == 4
+    functions = re.findall(r"^\| `mvemo\.(\w+)\(", (ROOT / "docs" / "api.md").read_text(), re.M)
+    assert sorted(functions) == sorted(mvemo.__all__)
+    assert all(getattr(mvemo, name).__doc__ for name in functions)
     for module, names in rows:
         package = importlib.import_module(module)
         for name in re.findall(r"`(\w+)`", names):
