@@ -33,7 +33,7 @@ work := $(call quoted,$(value WORK))
 out := $(call quoted,$(value OUT))
 
 unexport MANIFEST WORK OUT FEATURES FOLDS PROFILE
-.PHONY: extract fuse test soak lint types bench install dev wheel clean
+.PHONY: extract fuse test soak lint types settings bench install dev wheel clean
 
 # Clips that fail are listed and do not stop `make extract fuse`; ARGS=--strict lets them.
 extract: $(VENV)/.extract
@@ -62,6 +62,10 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev build/types/mvemo/__init__.py
 	$(BIN)/mypy
+
+# docs/settings.md, from the declarations of the settings.
+settings: $(VENV)/.dev
+	$(BIN)/python docs/make_settings.py
 
 # One table, at small sizes; BENCH='--full' for full ones, BENCH='cache heads' for some.
 BENCH ?=

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -130,6 +131,13 @@ def test_the_profile_for_two_cores_is_one(tmp_path: Path) -> None:
     settings = load_settings(str(tmp_path / "small.toml"))
     assert settings.nets["crnn"].train.loss == "improved-centre"
     assert settings.descriptors.hop_length == 512
+
+
+def test_the_page_of_settings_is_current() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "make_settings.py"))
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == script["page"](), (
+        "make settings"
+    )
 
 
 def test_commands_are_found() -> None:

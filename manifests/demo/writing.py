@@ -32,7 +32,7 @@ def video_codec() -> str:
         import av
     except ImportError:
         raise ManifestError(
-            "the demo set's files are written with PyAV: pip install 'mvemo[extract]'"
+            "the demo set's files are written with PyAV: pip install '.[extract]' in mvemo's folder"
         ) from None
     for name in CODECS:
         try:

@@ -31,7 +31,7 @@ ATTEMPTS = 3
 _FINAL = (TrainingDiverged, ClipFailed)
 # Of Dask's own protocols; without one it is tcp.
 _ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|ws|wss)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})")
-_INSTALL = "pip install 'mvemo[dask]'"
+_INSTALL = "pip install '.[dask]' in mvemo's folder"
 
 
 @contextmanager
@@ -103,8 +103,8 @@ def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
     for worker, version in found.items():
         if isinstance(version, Exception):
             raise BadOption(
-                f"{worker}: this worker has no mvemo: pip install 'mvemo[extract,dask]=={ours}' "
-                "there, and start it again"
+                f"{worker}: this worker has no mvemo: pip install '.[extract,dask]' there, in the "
+                f"folder of mvemo {ours}, and start it again"
             )
         if version != ours:
             raise BadOption(

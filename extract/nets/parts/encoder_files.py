@@ -197,7 +197,8 @@ def transformers(folder: Path) -> Any:
         return importlib.import_module("transformers")
     except ImportError as error:
         raise BadSetting(
-            f"hf:{folder}: needs the packages transformers and safetensors: pip install 'mvemo[hf]'"
+            f"hf:{folder}: needs the packages transformers and safetensors: pip install '.[hf]' in "
+            "mvemo's folder"
         ) from error
 
 
