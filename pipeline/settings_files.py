@@ -220,7 +220,7 @@ def _check_numbers(value: Any, key: str, source: str) -> None:
             raise BadOption(f"{source}: {key}: nested too deeply")
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
         for name, each in pairs:
-            _check_numbers(each, f"{key}.{name}" if key else name, source)
+            _check_numbers(each, f"{key}.{name}".removeprefix("."), source)
     elif isinstance(value, (int, float)) and not abs(value) <= LARGEST:
         raise BadOption(
             f"{source}: {key} is {value!s:.20}: expected a number from {-LARGEST:g} to {LARGEST:g}"
