@@ -209,8 +209,12 @@ def parse_toml(text: str) -> dict[str, Any]:
     """Read TOML; raise ValueError also if it is nested too deeply or a number too long."""
     try:
         return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except ValueError:
+        raise ValueError("a number has too many digits") from None
 
 
 def _check_numbers(value: Any, key: str, source: str) -> None:
@@ -222,9 +226,8 @@ def _check_numbers(value: Any, key: str, source: str) -> None:
         for name, each in pairs:
             _check_numbers(each, f"{key}.{name}".removeprefix("."), source)
     elif isinstance(value, (int, float)) and not abs(value) <= LARGEST:
-        raise BadOption(
-            f"{source}: {key} is {value!s:.20}: expected a number from {-LARGEST:g} to {LARGEST:g}"
-        )
+        text = f"{value!s:.20}: expected a finite number of at most {LARGEST:g}"
+        raise BadOption(f"{source}: {key} is {text}")
 
 
 def _add_folders(tree: dict[str, Any], source: str) -> None:
