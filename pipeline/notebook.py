@@ -24,13 +24,8 @@ def load_manifest(table: str | Path, **options: Any) -> Manifest:
     table
         A CSV file or a folder.
     options
-        Of `mvemo.manifests.read_manifest` (``root``, ``columns``, ``task``, ``media``) for a
-        file, of `mvemo.manifests.scan_clips` (``infer_groups``, ``layout``) for a folder.
-
-    Raises
-    ------
-    ManifestError
-        All problems of the file or the folder, a line each.
+        Of `mvemo.manifests.read_manifest` (``root``, ``columns``, ``task``, ``media``) for a file,
+        of `mvemo.manifests.scan_clips` (``infer_groups``, ``layout``) for a folder.
     """
     if Path(table).is_dir():
         return scan_clips(table, **options).manifest
@@ -45,8 +40,8 @@ def clip_table(manifest: Manifest, folds: Folds | int | None = None) -> ClipTabl
     manifest
         The clips.
     folds
-        The folds, or their number; None for the folds or the split that the manifest
-        prescribes, and for none where it prescribes none: they are made when heads are fitted.
+        The folds, or their number; None for what the manifest prescribes, or none: they are made
+        when heads are fitted.
     """
     from mvemo.pipeline.clips import clip_tables
 
@@ -84,13 +79,7 @@ def extract_features(
 
     Returns
     -------
-    Path of the features, their names, and what failed of which clip; ``text()`` is what the
-    command prints.
-
-    Raises
-    ------
-    ManifestError, PipelineError, ExtractError
-        The table, a setting or all media cannot be used.
+    Path of the features, their names, and what failed; ``text()`` is what the command prints.
     """
     from mvemo.pipeline.settings_files import load_settings
     from mvemo.pipeline.stage_one.run import run_extract
@@ -116,6 +105,8 @@ def evaluate(
 ) -> Results:
     """Cross-validate all models that a feature file allows, as ``mvemo fuse`` does.
 
+    `mvemo.fuse.evaluate` takes an open cache and settings as an object.
+
     Parameters
     ----------
     features
@@ -124,16 +115,6 @@ def evaluate(
         Of the settings; None for the one that the features were made with.
     settings
         ``key=value`` of docs/settings.md, of the table ``fuse``.
-
-    Returns
-    -------
-    The scores: `mvemo.fuse.format_table` prints them, `mvemo.fuse.write_report` writes the
-    report. `mvemo.fuse.evaluate` takes an open cache and settings as an object.
-
-    Raises
-    ------
-    CacheError, PipelineError, FuseError
-        The features or a setting cannot be used.
     """
     from mvemo.cache import open_cache
     from mvemo.fuse.crossval.evaluation import evaluate as evaluate_cache
@@ -159,8 +140,8 @@ def predict(
     paths
         Media files, folders, patterns and lists (``.csv``), or one feature file (``.h5``).
     model
-        A model that comes with mvemo, or a folder of ``mvemo fuse --final``; None for
-        ``music-video``.
+        A model that comes with mvemo (None for ``music-video``), or a folder of
+        ``mvemo fuse --final``.
     modality
         What is read of the files.
     weights
@@ -171,11 +152,6 @@ def predict(
     Returns
     -------
     A record for each clip, as in docs/outputs.md; one that cannot be read has ``error``.
-
-    Raises
-    ------
-    PipelineError, FuseError
-        There is no such model, or it cannot predict from these.
     """
     from mvemo.pipeline.prediction.output import records
 

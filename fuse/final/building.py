@@ -37,25 +37,12 @@ def build_model(
     settings: FeatureSettings = PLAIN,
     preferred: str | None = None,
 ) -> FinalModel:
-    """A model of an evaluation whose heads were also fitted on all clips.
+    """Return a model of an evaluation whose heads were also fitted on all clips.
 
-    Parameters
-    ----------
-    cache
-        Open; the one that was evaluated.
-    results
-        Of `mvemo.fuse.evaluate` with ``refit=True``, of clips and not of whole songs.
-    settings
-        As in the settings of the evaluation.
-    preferred
-        Name of the model that predicts where a clip has all that it needs; None for the one
-        with the best mean score.
-
-    Raises
-    ------
-    BadFeatures
-        Nothing can predict a new clip: labels were shuffled, or all models need imported
-        features, which nothing here could make.
+    `cache` and `settings` are those of the evaluation (``refit=True``, of clips and not of whole
+    songs). The model that is `preferred` predicts where a clip has all that it needs, or that with
+    the best mean score. Raises `BadFeatures` if labels were shuffled, or if all models need
+    imported features, which cannot be made of new clips.
     """
     if results.permuted:
         raise BadFeatures("labels were shuffled: a model of them would predict nothing")

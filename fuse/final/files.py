@@ -40,20 +40,8 @@ KEYS = "training_keys"
 def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = ()) -> None:
     """Write a model folder; what another model left of these files is replaced.
 
-    Parameters
-    ----------
-    folder
-        Made where it is absent.
-    model
-        Of `build_model`.
-    extra
-        Names of files in the folder, with forward slashes, that belong to the model, as
-        trained nets: their digests are recorded, too.
-
-    Raises
-    ------
-    FuseError
-        A file cannot be written.
+    `extra` names other files of the model in the folder, with forward slashes, as trained nets:
+    their digests are recorded, too. Raises `FuseError` if a file cannot be written.
     """
     folder = Path(folder)
     try:

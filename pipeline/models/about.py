@@ -29,19 +29,9 @@ KEYS: dict[str, type] = {
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read the file that ``mvemo fuse --about`` names.
+    """Read the TOML file that ``mvemo fuse --about`` names, with some of `KEYS`.
 
-    Parameters
-    ----------
-    path
-        A TOML file with some of `KEYS`: ``title``, ``data``, ``groups``, ``licence``,
-        ``choices`` and ``use`` are sentences, ``citations`` and ``avoid`` lists of
-        sentences, ``[scale]`` has one for each target of ratings.
-
-    Raises
-    ------
-    BadOption
-        It cannot be read, or has another key or another type.
+    Raises `BadOption` if it cannot be read, or has another key or another type.
     """
     try:
         about = parse_toml(path.read_text(encoding="utf-8"))

@@ -30,20 +30,7 @@ def summary_lines(name: str, folder: Path) -> list[str]:
 
 
 def card_text(name: str, folder: Path) -> str:
-    """The whole card, at most 79 columns.
-
-    Parameters
-    ----------
-    name
-        As it is called on the command line.
-    folder
-        Of the model.
-
-    Raises
-    ------
-    FuseError
-        The folder has no model that can be read.
-    """
+    """Return the whole card, at most 79 columns; `name` is as on the command line."""
     model = load_model(folder)
     about = _about(model)
     lines = [name, "=" * len(name), ""]

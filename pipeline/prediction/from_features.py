@@ -21,25 +21,10 @@ from mvemo.pipeline.prediction.predictions import Prediction, unlikeness
 def predict_features(
     folder: Path, features: Path, modalities: Collection[str]
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict the clips of a feature file by a model folder.
+    """Predict the clips of a feature file, in its order, by a model folder.
 
-    Parameters
-    ----------
-    folder
-        Of the model.
-    features
-        A cache that `mvemo extract` wrote with the model's nets and settings.
-    modalities
-        Features of others are left out.
-
-    Returns
-    -------
-    The model, and one prediction for each clip, in the cache's order.
-
-    Raises
-    ------
-    BadFeatures
-        The cache has no feature that a predictor of the model needs.
+    Features of other modalities are left out. Raises `BadFeatures` if the file has none that a
+    predictor of the model needs, with the model's settings.
     """
     model = load_model(folder)
     with open_cache(features) as cache:

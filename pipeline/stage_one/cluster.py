@@ -79,21 +79,9 @@ def _no_scheduler(address: str, why: str) -> BadOption:
 
 
 def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
-    """Refuse workers that could not do tasks; how many there are.
+    """Check that every worker has this mvemo and sees the folders; return their number.
 
-    Parameters
-    ----------
-    client
-        Of the scheduler.
-    address
-        Its address.
-    folders
-        That every worker must see.
-
-    Raises
-    ------
-    BadOption
-        There are none, one has no mvemo or another version, or does not see a folder.
+    Raises `BadOption` for the first that does not, or if there are none.
     """
     # Of the standard library: a worker without mvemo knows nothing of ours.
     found = client.run(metadata.version, "mvemo", on_error="return")
@@ -138,21 +126,10 @@ def do_packed(index: int, packed: bytes) -> tuple[int, Finished | Exception]:
 
 @contextmanager
 def cluster_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
-    """Who does tasks on the workers of a scheduler.
+    """Run tasks on the workers of a scheduler, whose address is as ``tcp://host:8786``.
 
-    A task whose worker ends is given to another, one that fails is given out again.
-
-    Parameters
-    ----------
-    address
-        As ``tcp://host:8786``.
-    folders
-        That every worker must see.
-
-    Raises
-    ------
-    BadOption
-        As of `connected` and `check_workers`.
+    A task whose worker ends is given to another, one that fails is given out again. Raises
+    `BadOption` as `connected` and `check_workers`.
     """
     with connected(address) as client:
         n_workers = check_workers(client, address, folders)
