@@ -33,7 +33,7 @@ work := $(call quoted,$(value WORK))
 out := $(call quoted,$(value OUT))
 
 unexport MANIFEST WORK OUT FEATURES FOLDS PROFILE
-.PHONY: extract fuse test soak goldens mutation lint types bench install dev wheel clean
+.PHONY: extract fuse test soak goldens mutation lint types settings bench install dev wheel clean
 
 # Clips that fail are listed and do not stop `make extract fuse`; ARGS=--strict lets them.
 extract: $(VENV)/.extract
@@ -69,8 +69,12 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.dev build/types/mvemo
+types: $(VENV)/.dev build/types/mvemo/__init__.py
 	$(BIN)/mypy
+
+# docs/settings.md, from the declarations of the settings.
+settings: $(VENV)/.dev
+	$(BIN)/python docs/make_settings.py
 
 # One table, at small sizes; BENCH='--full' for full ones, BENCH='cache heads' for some.
 BENCH ?=
@@ -102,9 +106,9 @@ $(VENV)/.dev: setup.cfg pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.extract $(VENV)/.base
 
 # mypy and pyright do not follow setuptools' import hook; these links stand in.
-build/types/mvemo:
-	mkdir -p $@
-	for p in $(PACKAGES); do ln -sfn ../../../$$p $@/$$p; done
+build/types/mvemo/__init__.py:
+	mkdir -p $(@D)
+	for p in $(PACKAGES) __init__.py py.typed; do ln -sfn ../../../$$p $(@D)/$$p; done
 
 wheel: $(VENV)/.dev clean
 	$(BIN)/python -m build

@@ -157,7 +157,7 @@ def bad_input(error: Exception) -> str | None:
         if missing in STAGE_ONE:
             return (
                 f"stage one needs the package {missing}, which this install does not have: "
-                "pip install 'mvemo[extract]'"
+                "pip install '.[extract]' in mvemo's folder"
             )
         if any(words in str(error) for words in _NO_ROOM):
             why = " ".join(str(error).split())

@@ -22,6 +22,9 @@ PROFILES = ("best", "c17", "demo", "paper", "pretrained")
 # Those of PL20 and Z22, which run unless others are asked for.
 DEFAULT_NETS = ("music1d", "music2d", "c3d", "i3d")
 
+# More folds, frames, processes, seconds or GiB than anyone needs.
+MOST = 1_000_000
+
 
 @dataclass(frozen=True)
 class ExtractSettings:
@@ -106,8 +109,11 @@ class ExtractSettings:
         least = {"folds": 2, "fold_seed": 0, "n_frames": 1, "workers": 0, "embed_batch": 0}
         least |= {"clip_seconds": 0, "clip_memory": 0}
         for name, value in least.items():
-            if getattr(self, name) < value:
-                raise BadSetting(f"{name} is {getattr(self, name)}: it must be {value} or more")
+            most = 2**32 - 1 if name == "fold_seed" else MOST
+            if not value <= getattr(self, name) <= most:
+                raise BadSetting(
+                    f"{name} is {getattr(self, name)}: it must be from {value} to {most}"
+                )
         if self.sequence_dtype not in ("float32", "float16"):
             raise BadSetting(f"sequence_dtype is {self.sequence_dtype!r}: it is float32 or float16")
         if not self.nets:

@@ -44,6 +44,13 @@ from mvemo.pipeline.settings import PROFILES, ExtractSettings, Settings
 
 T = TypeVar("T")
 
+# Above all that a setting may be.
+LARGEST = 1e10
+# Tables in tables.
+MOST_LEVELS = 9
+# Characters of an override in a message.
+MOST_SHOWN = 80
+
 
 def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     """Read a profile and apply overrides.
@@ -152,7 +159,8 @@ def _blaming(
         # Without the last it is an error already, or the last is what brings it.
         load(profile, overrides[:-1])
         last = overrides[-1]
-        option = last.option if isinstance(last, Override) else f"--set {last}"
+        shown = last if len(last) < MOST_SHOWN else f"{last[:MOST_SHOWN]}…"
+        option = last.option if isinstance(last, Override) else f"--set {shown}"
         text = str(error).removeprefix(f"--set {last!r}: ").removeprefix(_source(profile))
         raise BadOption(f"{option}: {text}") from error
 
@@ -179,11 +187,12 @@ def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
         except (OSError, UnicodeDecodeError) as error:
             raise BadOption(f"{path}: cannot be read as a profile: {error}") from error
     try:
-        tree: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        tree = parse_toml(text)
+    except ValueError as error:
         raise BadOption(f"{source}: not valid TOML: {error}") from error
     for override in overrides:
         _override(tree, override)
+    _check_numbers(tree, "", source)
     unknown = sorted(set(tree) - {"extract", "descriptors", "nets", "fuse"})
     if unknown:
         raise BadOption(
@@ -194,6 +203,31 @@ def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
         if name not in NETS:
             raise BadOption(f"{source}: unknown net {name!r}: one of {', '.join(net_names())}")
     return source, tree
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Read TOML; raise ValueError also if it is nested too deeply or a number too long."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError:
+        raise ValueError("a number has too many digits") from None
+
+
+def _check_numbers(value: Any, key: str, source: str) -> None:
+    """Refuse numbers that are not finite, or so large that no setting takes them."""
+    if isinstance(value, (dict, list)):
+        if key.count(".") > MOST_LEVELS:
+            raise BadOption(f"{source}: {key}: nested too deeply")
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, each in pairs:
+            _check_numbers(each, f"{key}.{name}".removeprefix("."), source)
+    elif isinstance(value, (int, float)) and not abs(value) <= LARGEST:
+        text = f"{value!s:.20}: expected a finite number of at most {LARGEST:g}"
+        raise BadOption(f"{source}: {key} is {text}")
 
 
 def _add_folders(tree: dict[str, Any], source: str) -> None:
@@ -215,9 +249,11 @@ def _override(tree: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise BadOption(f"--set {override!r}: write it as key=value")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = parse_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
+    except ValueError as error:
+        raise BadOption(f"--set {override!r}: {error}") from error
     node = tree
     *parents, last = key.strip().split(".")
     for part in parents:

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import click
 import pytest
 
+import mvemo
 from mvemo.pipeline import cli
 from mvemo.pipeline.settings_files import load_settings
 
@@ -101,6 +103,9 @@ def test_every_name_is_importable_from_its_place() -> None:
         r"^\| `(mvemo\.\w+)` \| (.*) \|$", (ROOT / "docs" / "api.md").read_text(), re.M
     )
     assert len(rows) == 4
+    functions = re.findall(r"^\| `mvemo\.(\w+)\(", (ROOT / "docs" / "api.md").read_text(), re.M)
+    assert sorted(functions) == sorted(mvemo.__all__)
+    assert all(getattr(mvemo, name).__doc__ for name in functions)
     for module, names in rows:
         package = importlib.import_module(module)
         for name in re.findall(r"`(\w+)`", names):
@@ -126,6 +131,13 @@ def test_the_profile_for_two_cores_is_one(tmp_path: Path) -> None:
     settings = load_settings(str(tmp_path / "small.toml"))
     assert settings.nets["crnn"].train.loss == "improved-centre"
     assert settings.descriptors.hop_length == 512
+
+
+def test_the_page_of_settings_is_current() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "make_settings.py"))
+    assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == script["page"](), (
+        "make settings"
+    )
 
 
 def test_commands_are_found() -> None:

@@ -16,6 +16,10 @@ HEAVY = ("torch", "torchvision", "librosa", "av", "cv2", "soundfile", "soxr")
 
 # What is done -> modules that are not loaded after it.
 STEPS = {
+    "import mvemo; dir(mvemo)": ("numpy", "click", "torch"),
+    "from mvemo import clip_table, evaluate, extract_features, load_manifest, predict": (
+        *("torch", "librosa", "sklearn", "matplotlib"),
+    ),
     "import mvemo.fuse.report.page, mvemo.fuse.report.terminal": (
         *("matplotlib", "jinja2", "torch"),
         # Half of the start of stage two.
@@ -59,7 +63,7 @@ def loaded() -> list[list[str]]:
 @pytest.mark.parametrize(
     "step",
     range(len(STEPS)),
-    ids=["report", "packages", "settings", "descriptors", "filter banks"],
+    ids=["mvemo", "functions", "report", "packages", "settings", "descriptors", "filter banks"],
 )
 def test_nothing_is_imported_before_it_is_needed(step: int, loaded: list[list[str]]) -> None:
     assert loaded[step] == []

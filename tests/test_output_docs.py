@@ -12,9 +12,14 @@ import pytest
 from feature_samples import frozen_cache, make_table
 from output_samples import output_cache, output_table
 
-from mvemo.cache import open_cache
+from mvemo.cache import export_cache, open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
+from mvemo.fuse.final.files import load_model
 from mvemo.fuse.report.files import metrics_dict, predictions_csv
+from mvemo.manifests import Clip, Manifest, folds_of, write_folds, write_manifest
+from mvemo.pipeline.models.boxed import model_folder
+from mvemo.pipeline.prediction.output import predictions_csv as predictions_csv_of
+from mvemo.pipeline.prediction.predictions import Prediction
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "outputs.md"
 TASKS = ("multiclass", "multilabel", "regression")
@@ -169,3 +174,38 @@ def test_columns_of_predictions(run: Any) -> None:
         name.replace("OUTPUT", output) for output in metrics["classes"] for name in patterned
     ]
     assert header[4:] == expected
+
+
+def row_of(name: str) -> list[str]:
+    """Columns of a row of the tables of other commands."""
+    rows = sections()["Tables of the other commands"]
+    return names(next(row[1] for row in rows if name in row[0]))
+
+
+@pytest.mark.parametrize(("model", "kind"), [("music-video", "classes"), ("film-music", "ratings")])
+def test_columns_of_predicted_tables(model: str, kind: str) -> None:
+    loaded = load_model(model_folder(model))
+    facts = {"content": "", "duration": 1.0, "version": "", "date": "", "seconds": 1.0}
+    text = predictions_csv_of(loaded, [Prediction("a.mp3", problem="?", facts=facts)], facts=True)
+    documented = row_of(kind)
+    by_output = [name for name in documented if "OUTPUT" in name]
+    first = [name for name in ("label", "confidence") if name in documented]
+    columns = [n.replace("OUTPUT", output) for output in loaded.classes for n in by_output]
+    expected = ["file", "model", *first, *columns, "notes", "error", *row_of("`--cache`")]
+    assert next(csv.reader(text.splitlines())) == expected
+
+
+def test_columns_of_manifests_folds_and_exports(tmp_path: Path) -> None:
+    clips = [Clip(f"c{i}", f"c{i}.mp3", (("a", "b")[i % 2],), f"g{i}", 1.0, 2.0) for i in range(4)]
+    manifest = Manifest("m", "multiclass", ("a", "b"), tuple(clips), tmp_path)
+    write_manifest(manifest, tmp_path / "clips.csv")
+    write_folds(folds_of(manifest, 2), tmp_path / "folds.csv")
+    cache = frozen_cache(tmp_path / "f.h5", make_table(48, 3), names=("c3d",))
+    export_cache(cache, "c3d", tmp_path / "c3d.csv")
+    for name, row in (("clips", "clips.csv"), ("folds", "folds.csv"), ("c3d", "export")):
+        lines = (tmp_path / f"{name}.csv").read_text().splitlines()
+        header = next(line for line in lines if not line.startswith("#")).split(",")
+        documented = [column.replace("FEATURE", "c3d") for column in row_of(row)]
+        first = documented[:2] if name != "c3d" else ["clip_id", "c3d_0"]
+        assert header[:2] == first
+        assert set(header) <= {*documented, *(f"c3d_{i}" for i in range(len(header)))}

@@ -16,7 +16,6 @@ from mvemo.fuse.features import PLAIN, Features, FeatureSettings
 from mvemo.fuse.final.model import (
     HEAD_DTYPES,
     INTERVAL_SHARE,
-    TYPICAL_SHARE,
     FinalModel,
     Predictor,
     Reference,
@@ -38,25 +37,12 @@ def build_model(
     settings: FeatureSettings = PLAIN,
     preferred: str | None = None,
 ) -> FinalModel:
-    """A model of an evaluation whose heads were also fitted on all clips.
+    """Return a model of an evaluation whose heads were also fitted on all clips.
 
-    Parameters
-    ----------
-    cache
-        Open; the one that was evaluated.
-    results
-        Of `mvemo.fuse.evaluate` with ``refit=True``, of clips and not of whole songs.
-    settings
-        As in the settings of the evaluation.
-    preferred
-        Name of the model that predicts where a clip has all that it needs; None for the one
-        with the best mean score.
-
-    Raises
-    ------
-    BadFeatures
-        Nothing can predict a new clip: labels were shuffled, or all models need imported
-        features, which nothing here could make.
+    `cache` and `settings` are those of the evaluation (``refit=True``, of clips and not of whole
+    songs). The model that is `preferred` predicts where a clip has all that it needs, or that with
+    the best mean score. Raises `BadFeatures` if labels were shuffled, or if all models need
+    imported features, which cannot be made of new clips.
     """
     if results.permuted:
         raise BadFeatures("labels were shuffled: a model of them would predict nothing")
@@ -207,18 +193,16 @@ def _finite(value: float) -> float | None:
 def _reference(features: Features, spec: FeatureSpec) -> Reference:
     # As cached: groups of few clips are standardised by it, too.
     matrix = features.raw_matrix(spec.name, spec.fold)
-    scaling, _ = fit_scaling(matrix.values, matrix.present)
-    reference = Reference(scaling.shift, scaling.scale, 0.0)
-    distances = np.concatenate(
-        [
-            reference.distance(block[matrix.present[rows]])
-            for rows, block in rows_of(matrix.values).blocks()
-        ]
-    )
-    n = len(distances)
-    threshold = float(np.quantile(distances, TYPICAL_SHARE, method="higher")) if n else 0.0
-    # Of one clip, or of equal ones, nothing is known of how far others may lie.
-    return replace(reference, threshold=threshold or np.inf)
+    scaling, far = fit_scaling(matrix.values, matrix.present)
+    rows = matrix.present & ~far
+    reference = Reference(scaling.shift, scaling.scale, np.inf, int(rows.sum()))
+    if reference.compared < 2:
+        return reference
+    blocks = rows_of(matrix.values).blocks()
+    distances = [reference.distance_from_others(block[rows[some]]) for some, block in blocks]
+    largest = float(np.sort(np.concatenate(distances))[reference.rank - 1])
+    # Of equal clips nothing is known of how far others may lie.
+    return replace(reference, threshold=largest or np.inf)
 
 
 def _training_keys(cache: Cache, specs: Iterable[FeatureSpec]) -> NDArray[np.uint64]:

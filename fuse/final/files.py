@@ -40,20 +40,8 @@ KEYS = "training_keys"
 def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = ()) -> None:
     """Write a model folder; what another model left of these files is replaced.
 
-    Parameters
-    ----------
-    folder
-        Made where it is absent.
-    model
-        Of `build_model`.
-    extra
-        Names of files in the folder, with forward slashes, that belong to the model, as
-        trained nets: their digests are recorded, too.
-
-    Raises
-    ------
-    FuseError
-        A file cannot be written.
+    `extra` names other files of the model in the folder, with forward slashes, as trained nets:
+    their digests are recorded, too. Raises `FuseError` if a file cannot be written.
     """
     folder = Path(folder)
     try:
@@ -78,8 +66,8 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         "predictors": [asdict(predictor) for predictor in model.predictors],
         "features": [_spec_record(spec) for spec in model.specs],
         "reference": [
-            {"feature": name, "fold": fold, "threshold": reference.threshold}
-            for (name, fold), reference in model.reference.items()
+            {"feature": name, "fold": fold, "threshold": r.threshold, "compared": r.compared}
+            for (name, fold), r in model.reference.items()
         ],
         "files": {name: content_digest(folder / name) for name in (HEADS, REFERENCE, *extra)},
         "facts": model.facts,
@@ -134,6 +122,8 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
                 arrays[f"{i}/mean"].astype(np.float64),
                 arrays[f"{i}/scale"].astype(np.float64),
                 _threshold(entry["threshold"]),
+                # Earlier versions wrote none.
+                entry.get("compared", 0),
             )
         keys = arrays[KEYS] if KEYS in arrays else short_keys(())
     heads = load_heads(folder / HEADS)

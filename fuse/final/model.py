@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +14,11 @@ from mvemo.cache import FeatureSpec
 from mvemo.cache.spec import row_key
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.crossval.saving import SavedHeads
+from mvemo.fuse.matrices.scaling import CONSTANT
 from mvemo.manifests.text_table import listed
 
-# A clip is unlike the training clips that lies farther from their mean than this share of them.
+# A clip is unlike the training clips if it lies farther from them than this share of them does,
+# each compared with the others.
 TYPICAL_SHARE = 0.99
 # Of training residuals, between the ends of the interval of a predicted value.
 INTERVAL_SHARE = 0.9
@@ -75,18 +78,41 @@ class Reference:
     mean, scale
         float64 (dim,): of the training clips.
     threshold
-        `TYPICAL_SHARE` of the training clips have a `distance` of at most this; infinite
-        where they are all equal.
+        Largest usual distance; infinite where the training clips are all equal.
+    compared
+        Number of training clips that mean, scale and threshold were fitted on; 0 in models of
+        earlier versions.
     """
 
     mean: F64
     scale: F64
     threshold: float
+    compared: int = 0
+
+    @property
+    def rank(self) -> int:
+        """Rank, from 1, of the largest usual one of the training clips' distances.
+
+        A new clip of their kind lies farther with a probability of 1 - rank / (compared + 1).
+        """
+        return min(self.compared, math.ceil(TYPICAL_SHARE * (self.compared + 1)))
 
     def distance(self, x: NDArray[np.floating]) -> F64:
         """Root mean square of standardised coordinates, float64 (clips,), of (clips, dim)."""
         z = (x - self.mean) / self.scale
         return np.asarray(np.sqrt(np.mean(z * z, axis=1)), dtype=np.float64)
+
+    def distance_from_others(self, x: NDArray[np.floating]) -> F64:
+        """Return the distance of each of some training clips from all others, float64 (clips,).
+
+        A coordinate z of n clips is z √(n / (n - 1 - z²)) without the clip itself; the deviation
+        of a column that is constant in the others is 1.
+        """
+        n, off = self.compared, x - self.mean
+        rest = n - 1 - np.square(off / self.scale)
+        constant = rest < CONSTANT * n
+        variance = np.where(constant, (1 - 1 / n) ** 2, self.scale**2 * rest / n)
+        return np.asarray(np.sqrt(np.mean(off * off / variance, axis=1)), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -171,6 +197,18 @@ class FinalModel:
     def variants(self, feature: str) -> tuple[FeatureSpec, ...]:
         """Specs of a feature: one, or one for each fold's net."""
         return tuple(spec for spec in self.specs if spec.name == feature)
+
+    def false_alarms(self, predictor: Predictor) -> float:
+        """Return the largest share of clips like the training clips that are called unlike.
+
+        Shares of features add up. 1 for models of earlier versions, where it is not known.
+        """
+        shares = {
+            name: 1 - reference.rank / (reference.compared + 1)
+            for (name, _), reference in self.reference.items()
+            if name in predictor.features
+        }
+        return min(1.0, sum(shares.values()))
 
     def trained_on(self, content: str, start: float, duration: float | None) -> bool:
         """Return True if the heads were fitted on this stretch of a file with this digest."""

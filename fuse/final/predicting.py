@@ -23,19 +23,10 @@ Vectors = Mapping[FeatureKey, F64]
 
 
 def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
-    """Outputs of clips that have all features of a predictor.
+    """Return calibrated probabilities of classes or tags, or values, float64 (clips, outputs).
 
-    Parameters
-    ----------
-    model, predictor
-        The model, and one of its `predictors`.
-    vectors
-        By feature and net: float (clips, dim). Where each fold has a net of its own, the
-        outputs are the mean over nets.
-
-    Returns
-    -------
-    float64 (clips, outputs): calibrated class probabilities, tags' probabilities, or values.
+    `vectors` has float (clips, dim) of all features of the predictor, by feature and net. Where
+    each fold has a net, the outputs are the mean over nets.
     """
     layer = second_layer(model, predictor)
     if layer is None:
@@ -62,20 +53,10 @@ def second_layer(model: FinalModel, predictor: Predictor) -> Head | None:
 
 
 def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[str]) -> Vectors:
-    """Vectors as the heads of a model with standardisation within groups read them.
+    """Return vectors as the heads of a model with standardisation within groups read them.
 
-    Parameters
-    ----------
-    model
-        The model.
-    vectors
-        By feature and net: float (clips, dim), NaN rows where missing.
-    groups
-        (clips,): a singer's or an artist's clips have one name.
-
-    Returns
-    -------
-    The same; as they are for a model without such.
+    Of other models they stay as they are: float (clips, dim), NaN rows where missing. `groups` has
+    one name for all clips of a singer or an artist.
     """
     if not model.within_groups:
         return vectors

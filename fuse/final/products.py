@@ -22,14 +22,9 @@ MOST_BASES = 5
 
 
 def part_products(results: Results) -> list[ModelResult]:
-    """Scores of the products of two single features or more, but not of all.
+    """Return scores of the products of two single features or more, but not of all.
 
     A clip is predicted by weights that were fitted on other folds' clips.
-
-    Parameters
-    ----------
-    results
-        Of an evaluation with the product of all.
     """
     models = {
         m.name: m for m in results.models if len(m.features) == 1 and not m.by_net and m.valid.any()

@@ -32,7 +32,7 @@ def video_codec() -> str:
         import av
     except ImportError:
         raise ManifestError(
-            "the demo set's files are written with PyAV: pip install 'mvemo[extract]'"
+            "the demo set's files are written with PyAV: pip install '.[extract]' in mvemo's folder"
         ) from None
     for name in CODECS:
         try:
@@ -52,23 +52,9 @@ def write_clip(
 ) -> None:
     """Write one clip in one step: the file is whole, or absent.
 
-    Parameters
-    ----------
-    path
-        To write.
-    frames
-        uint8 (n, height, width, 3), RGB, at `FPS`.
-    kept
-        bool (n,): frames that are written; leaving some out makes the rate variable.
-    sound
-        float32 (2, samples) at `SR`.
-    codec
-        One of `CODECS`.
-
-    Raises
-    ------
-    OSError
-        The disk is full, or may not be written.
+    `frames` are uint8 (n, height, width, 3), RGB, at `FPS`, of which those that are `kept` are
+    written, which makes the rate variable; `sound` is float32 (2, samples) at `SR`; `codec` is one
+    of `CODECS`. Raises OSError if the disk is full.
     """
     import av
 

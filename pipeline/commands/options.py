@@ -175,7 +175,11 @@ def _verbosity_option(short: str, level: Level, help_text: str) -> click.Option:
 
 
 set_option: Decorator[Any] = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting; docs/settings.md has all.",
 )
 model_option: Decorator[Any] = click.option(
     "--model",

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 
 from mvemo.pipeline.doctor.findings import Finding
 
-INSTALL_STAGE_ONE = "pip install 'mvemo[extract]'"
+INSTALL_STAGE_ONE = "in mvemo's folder: pip install '.[extract]'"
 # Distribution to module, where the names differ; those of stage one are imported to see whether
 # the libraries that they load are there.
 _MODULES = {"opencv-python-headless": "cv2"}
@@ -21,7 +21,7 @@ def check_packages() -> tuple[list[Finding], bool]:
     version = metadata.version("mvemo")
     system = f"{platform.system()} {platform.machine()}"
     findings = [Finding("ok", "mvemo", f"{version}, Python {platform.python_version()}, {system}")]
-    findings += _stage("stage two", "", "pip install --upgrade mvemo")
+    findings += _stage("stage two", "", "in mvemo's folder: pip install --upgrade .")
     extract = list(_requirements("extract"))
     absent = [r.name for r in extract if _version(r.name) is None]
     if len(absent) == len(extract):

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.settings_files import parse_toml
 
 IN_WORDS: dict[type, str] = {
     str: "a sentence",
@@ -34,23 +29,13 @@ KEYS: dict[str, type] = {
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read the file that ``mvemo fuse --about`` names.
+    """Read the TOML file that ``mvemo fuse --about`` names, with some of `KEYS`.
 
-    Parameters
-    ----------
-    path
-        A TOML file with some of `KEYS`: ``title``, ``data``, ``groups``, ``licence``,
-        ``choices`` and ``use`` are sentences, ``citations`` and ``avoid`` lists of
-        sentences, ``[scale]`` has one for each target of ratings.
-
-    Raises
-    ------
-    BadOption
-        It cannot be read, or has another key or another type.
+    Raises `BadOption` if it cannot be read, or has another key or another type.
     """
     try:
-        about = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        about = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise BadOption(f"--about {path}: cannot be read as TOML: {error}") from error
     for key, value in about.items():
         if key not in KEYS:

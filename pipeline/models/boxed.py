@@ -28,18 +28,10 @@ def pick_model(name: str | None) -> Path:
 
 
 def model_folder(name: str | Path) -> Path:
-    """The folder of a model: one of the box by its name, else the folder that is named.
+    """Return the folder of a model in the box, or the folder that is named.
 
-    Parameters
-    ----------
-    name
-        Of a folder, or of a model in the box. A folder of the same name that has a model is
-        preferred; ``./NAME`` is always a folder.
-
-    Raises
-    ------
-    BadOption
-        There is neither.
+    A folder of the same name that has a model is preferred; ``./NAME`` is always a folder. Raises
+    `BadOption` if there is neither.
     """
     folder = Path(name)
     if (folder / MODEL).is_file():

@@ -30,20 +30,7 @@ def summary_lines(name: str, folder: Path) -> list[str]:
 
 
 def card_text(name: str, folder: Path) -> str:
-    """The whole card, at most 79 columns.
-
-    Parameters
-    ----------
-    name
-        As it is called on the command line.
-    folder
-        Of the model.
-
-    Raises
-    ------
-    FuseError
-        The folder has no model that can be read.
-    """
+    """Return the whole card, at most 79 columns; `name` is as on the command line."""
     model = load_model(folder)
     about = _about(model)
     lines = [name, "=" * len(name), ""]
@@ -57,6 +44,9 @@ def card_text(name: str, folder: Path) -> str:
     outputs = list(_outputs(model.predictors[0]))
     if outputs:
         lines += ["", f"Each of the {_TASKS[model.task]}, by {model.predictors[0].name}:", *outputs]
+    if (alarms := model.false_alarms(model.predictors[0])) < 1:
+        text = f"At most {alarms:.1%} of clips like these are called unlike them (false alarms)."
+        lines += ["", *_wrap(text)]
     notes = [*model.facts.get("notes", []), *([about["choices"]] if "choices" in about else [])]
     for note in notes:
         lines += ["", *_wrap(note)]

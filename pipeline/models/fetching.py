@@ -19,21 +19,8 @@ def fetch_model_weights(
 ) -> None:
     """Fetch what is not here of the public weights that a model's nets need.
 
-    Where there is no network a note says so, and predictions go by what needs no such net.
-
-    Parameters
-    ----------
-    folder
-        Of the model.
-    modalities
-        Of ``audio`` and ``video``, what is read: nets of the other are not needed.
-    but
-        Nets whose weights are given as files.
-
-    Raises
-    ------
-    FuseError
-        The folder has no model that can be read.
+    Where there is no network a note says so, and predictions go by what needs no such net. Nets of
+    other modalities, and those in `but`, whose weights are given as files, are left out.
     """
     nets = {
         spec.extractor.removeprefix(NET_PREFIX)

@@ -21,25 +21,10 @@ from mvemo.pipeline.prediction.predictions import Prediction, unlikeness
 def predict_features(
     folder: Path, features: Path, modalities: Collection[str]
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict the clips of a feature file by a model folder.
+    """Predict the clips of a feature file, in its order, by a model folder.
 
-    Parameters
-    ----------
-    folder
-        Of the model.
-    features
-        A cache that `mvemo extract` wrote with the model's nets and settings.
-    modalities
-        Features of others are left out.
-
-    Returns
-    -------
-    The model, and one prediction for each clip, in the cache's order.
-
-    Raises
-    ------
-    BadFeatures
-        The cache has no feature that a predictor of the model needs.
+    Features of other modalities are left out. Raises `BadFeatures` if the file has none that a
+    predictor of the model needs, with the model's settings.
     """
     model = load_model(folder)
     with open_cache(features) as cache:
@@ -83,11 +68,11 @@ def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Predicti
             continue
         keys = [key for key in vectors if key[0] in predictor.features]
         outputs = predict_clips(model, predictor, {key: scaled[key][row][None] for key in keys})[0]
-        notes = unlikeness(model, predictor, {key: vectors[key][row][None] for key in keys})
+        trained_on, of_clip = clip_id in seen, {key: vectors[key][row][None] for key in keys}
+        notes = [] if trained_on else unlikeness(model, predictor, of_clip)
         missing = [name for name in model.predictors[0].features if name in lacking]
         if missing:
             notes.insert(0, f"without {', '.join(missing)}, which the feature file lacks")
-        trained_on = clip_id in seen
         predictions.append(
             Prediction(clip_id, predictor, outputs, tuple(notes), trained_on=trained_on)
         )

@@ -157,8 +157,9 @@ def _predict(
     keys = [key for key in embedded.vectors if key[0] in predictor.features]
     outputs = predict_clips(model, predictor, {key: scaled[key][None] for key in keys})[0]
     notes = [*embedded.windows.notes, *_fallback_notes(maker, modalities, embedded, predictor)]
-    notes += unlikeness(model, predictor, {key: embedded.vectors[key][None] for key in keys})
     trained_on = model.trained_on(embedded.content, clip.start, clip.duration)
+    if not trained_on:
+        notes += unlikeness(model, predictor, {key: embedded.vectors[key][None] for key in keys})
     return Prediction(
         clip.file, predictor, outputs, (*notes, *more), trained_on=trained_on, facts=facts
     )

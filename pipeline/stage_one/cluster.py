@@ -31,7 +31,7 @@ ATTEMPTS = 3
 _FINAL = (TrainingDiverged, ClipFailed)
 # Of Dask's own protocols; without one it is tcp.
 _ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|ws|wss)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})")
-_INSTALL = "pip install 'mvemo[dask]'"
+_INSTALL = "pip install '.[dask]' in mvemo's folder"
 
 
 @contextmanager
@@ -79,21 +79,9 @@ def _no_scheduler(address: str, why: str) -> BadOption:
 
 
 def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
-    """Refuse workers that could not do tasks; how many there are.
+    """Check that every worker has this mvemo and sees the folders; return their number.
 
-    Parameters
-    ----------
-    client
-        Of the scheduler.
-    address
-        Its address.
-    folders
-        That every worker must see.
-
-    Raises
-    ------
-    BadOption
-        There are none, one has no mvemo or another version, or does not see a folder.
+    Raises `BadOption` for the first that does not, or if there are none.
     """
     # Of the standard library: a worker without mvemo knows nothing of ours.
     found = client.run(metadata.version, "mvemo", on_error="return")
@@ -103,8 +91,8 @@ def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
     for worker, version in found.items():
         if isinstance(version, Exception):
             raise BadOption(
-                f"{worker}: this worker has no mvemo: pip install 'mvemo[extract,dask]=={ours}' "
-                "there, and start it again"
+                f"{worker}: this worker has no mvemo: pip install '.[extract,dask]' there, in the "
+                f"folder of mvemo {ours}, and start it again"
             )
         if version != ours:
             raise BadOption(
@@ -138,21 +126,10 @@ def do_packed(index: int, packed: bytes) -> tuple[int, Finished | Exception]:
 
 @contextmanager
 def cluster_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
-    """Who does tasks on the workers of a scheduler.
+    """Run tasks on the workers of a scheduler, whose address is as ``tcp://host:8786``.
 
-    A task whose worker ends is given to another, one that fails is given out again.
-
-    Parameters
-    ----------
-    address
-        As ``tcp://host:8786``.
-    folders
-        That every worker must see.
-
-    Raises
-    ------
-    BadOption
-        As of `connected` and `check_workers`.
+    A task whose worker ends is given to another, one that fails is given out again. Raises
+    `BadOption` as `connected` and `check_workers`.
     """
     with connected(address) as client:
         n_workers = check_workers(client, address, folders)

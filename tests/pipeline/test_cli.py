@@ -77,7 +77,7 @@ def test_errors_that_are_not_of_the_input_are_not_hidden() -> None:
     assert cli.bad_input(OSError("no number")) is None
     missing = cli.bad_input(ImportError("no", name="torch.nn"))
     assert missing is not None
-    assert "pip install 'mvemo[extract]'" in missing
+    assert "pip install '.[extract]' in mvemo's folder" in missing
     assert cli.bad_input(FileNotFoundError(2, "No such file", "a.csv")) == "a.csv: No such file"
 
 

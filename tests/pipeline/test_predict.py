@@ -23,6 +23,7 @@ from mvemo.fuse.final.files import load_model
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.model_nets import plan_of
+from mvemo.pipeline.models.card import card_text
 from mvemo.pipeline.prediction import batches
 from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
 from mvemo.pipeline.prediction.embedding import FeatureMaker
@@ -137,13 +138,24 @@ def test_models_without_digests_of_their_clips_are_read(
 ) -> None:
     folder = tmp_path / "out" / "model"
     shutil.copytree(made / "out" / "model", folder)
+    record = json.loads((folder / "model.json").read_text())
+    # All clips lie farther; a clip that the model was fitted on is never called unlike.
+    record["reference"] = [{**entry, "threshold": 1e-9} for entry in record["reference"]]
+    (folder / "model.json").write_text(json.dumps(record))
+    carried = shutil.copy(made / "work" / "features.h5", tmp_path / "carried.h5")
+    for known in predicted(capsys, tmp_path, clip_of(made)) + predicted(capsys, tmp_path, carried):
+        assert "unlike" not in " ".join(known["notes"])
     with np.load(folder / "reference.npz") as arrays:
         np.savez(folder / "reference.npz", **{k: arrays[k] for k in arrays if "/" in k})
-    record = json.loads((folder / "model.json").read_text())
     record["files"]["reference.npz"] = content_digest(folder / "reference.npz")
+    # Earlier versions did not count the clips.
+    for entry in record["reference"]:
+        del entry["compared"]
     (folder / "model.json").write_text(json.dumps(record))
     (video,) = predicted(capsys, tmp_path, clip_of(made))
     assert video["confidence"] == max(video["proba"].values())
+    assert "unlike the clips" in video["notes"][0]
+    assert "called unlike" not in card_text("old", folder)
 
 
 def test_noise_is_said_to_be_unlike_the_training_clips(

@@ -124,6 +124,65 @@ def test_bad_overrides_are_one_line_with_what_is_allowed(override, says):
     assert "\n" not in str(caught.value)
 
 
+def numbers() -> list[str]:
+    """Key of every number that a profile may set, in the tables of one net, and of its options."""
+    settings = load_settings("paper")
+    tables = {"extract": settings.extract, "descriptors": settings.descriptors}
+    tables |= {"fuse": settings.fuse, "nets.crnn": settings.nets["crnn"]}
+    found = [f"{table}.{key}" for table in tables for key in sorted(keys(tables[table]))]
+    found += [f"nets.{n}.options.{key}" for n, net in settings.nets.items() for key in net.options]
+    values = {key: value(tables, key) for key in found if "options" not in key}
+    return [key for key in found if isinstance(values.get(key, 0), (int, float))]
+
+
+def value(tables: dict[str, object], key: str) -> object:
+    """Value of a setting, which may be one of a nested object."""
+    table, name = key.rsplit(".", 1)
+    waiting = [tables[table]]
+    for settings in waiting:
+        if hasattr(settings, name):
+            return getattr(settings, name)
+        values = (getattr(settings, each.name) for each in fields(settings))
+        waiting += [each for each in values if is_dataclass(each)]
+    raise AssertionError(key)
+
+
+NUMBERS = "nan", "inf", "-inf", "1e300", "-1e300", "1" + "0" * 400, "9" * 5000
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=[number[:6] for number in NUMBERS])
+def test_no_setting_takes_a_number_that_is_not_finite_or_is_huge(number):
+    found = numbers()
+    assert len(found) > 80
+    for key in found:
+        with pytest.raises(BadOption, match=key.rsplit(".", 1)[1]) as caught:
+            load_settings("paper", [f"{key}={number}"])
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("key", ["clip_seconds", "clip_memory", "workers"])
+def test_numbers_that_no_run_could_use_are_refused(key):
+    with pytest.raises(BadOption, match=f"extract.{key} is .*: it must be from 0 to 1000000"):
+        load_settings("paper", [f"extract.{key}=1000000000"])
+
+
+DEEP = 5000
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["fuse.C=" + "[" * DEEP, "nets.i3d.options" + ".a" * DEEP + "=1", "nets" + ".a" * DEEP + "=1"],
+    ids=["list", "options", "tables"],
+)
+def test_settings_nested_too_deeply_are_refused(override, tmp_path):
+    (tmp_path / "deep.toml").write_text(f"[extract]\nfolds = {'[' * DEEP}\n")
+    for profile, overrides in (("paper", [override]), (str(tmp_path / "deep.toml"), [])):
+        with pytest.raises(BadOption, match="nested too deeply") as caught:
+            load_settings(profile, overrides)
+        assert len(str(caught.value)) < 300
+
+
 def test_a_profile_file_of_ones_own(tmp_path: Path):
     path = tmp_path / "mine.toml"
     path.write_text("[extract]\nnets = ['i3d']\n[nets.i3d]\nlr = 1\n")

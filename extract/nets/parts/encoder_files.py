@@ -141,22 +141,10 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 
 def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
-    """The encoder of a folder with its weights, in float32, and its config.
+    """Return the encoder of a folder with its weights, in float32, and its config.
 
-    Layers behind the one after `layer` are left out: nothing depends on them.
-
-    Parameters
-    ----------
-    folder
-        See `read_config`.
-    layer
-        Hidden state that is wanted, -1 for the encoder's output.
-
-    Raises
-    ------
-    BadWeights
-        A tensor of the encoder is not in the folder or has another shape, or there is no
-        such layer.
+    Layers behind the one after `layer` (-1 for the encoder's output) are left out: nothing depends
+    on them. Raises `BadWeights` if a tensor is missing or has another shape, or a layer is missing.
     """
     config = read_config(folder)
     family = FAMILIES[config["model_type"]]
@@ -197,7 +185,8 @@ def transformers(folder: Path) -> Any:
         return importlib.import_module("transformers")
     except ImportError as error:
         raise BadSetting(
-            f"hf:{folder}: needs the packages transformers and safetensors: pip install 'mvemo[hf]'"
+            f"hf:{folder}: needs the packages transformers and safetensors: pip install '.[hf]' in "
+            "mvemo's folder"
         ) from error
 
 

@@ -22,7 +22,7 @@ from mvemo.fuse import BadFeatures, FuseError, evaluate
 from mvemo.fuse.features import Features
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.files import load_model, save_model
-from mvemo.fuse.final.model import TYPICAL_SHARE
+from mvemo.fuse.final.model import TYPICAL_SHARE, Reference
 from mvemo.fuse.final.predicting import (
     distances,
     predict_clips,
@@ -140,9 +140,40 @@ def test_training_clips_are_usual_and_far_ones_are_not(frozen):
     model, _, vectors, _ = frozen
     predictor = model.predictors[0]
     for ratio in distances(model, predictor, vectors).values():
-        assert (ratio <= 1).mean() == pytest.approx(TYPICAL_SHARE, abs=0.015)
+        assert (ratio <= 1).all()
     far = {key: values + 20.0 for key, values in vectors.items()}
     assert all((ratio > 1).all() for ratio in distances(model, predictor, far).values())
+    n = len(next(iter(vectors.values())))
+    assert model.false_alarms(predictor) == pytest.approx(len(predictor.features) / (n + 1))
+
+
+def moments(x):
+    """Mean and scale of the columns; the scale of a constant one is 1."""
+    return x.mean(axis=0), np.where(x.std(axis=0) > 0, x.std(axis=0), 1.0)
+
+
+@pytest.mark.parametrize("n", [2, 40, 400])
+def test_a_distance_from_the_others_is_one_without_the_clip(n):
+    x = np.random.default_rng(n).normal(size=(n, 7)) ** 3
+    # A column that only one clip has.
+    x[:, 0] = np.arange(n) == 1
+    others = [Reference(*moments(np.delete(x, i, axis=0)), np.inf) for i in range(n)]
+    expected = np.concatenate([others[i].distance(x[i : i + 1]) for i in range(n)])
+    whole = Reference(*moments(x), np.inf, compared=n)
+    np.testing.assert_allclose(whole.distance_from_others(x), expected, rtol=1e-6)
+    assert 1 - whole.rank / (n + 1) <= max(1 - TYPICAL_SHARE, 1 / (n + 1)) + 1e-12
+
+
+def test_new_clips_are_called_unlike_at_the_stated_rate(tmp_path):
+    rng = np.random.default_rng(0)
+    called = []
+    for _ in range(300):
+        x = rng.normal(size=(60, 300)) * rng.chisquare(3, (60, 1))
+        new = rng.normal(size=(20, 300)) * rng.chisquare(3, (20, 1))
+        reference = Reference(*moments(x), np.inf, compared=60)
+        largest = np.sort(reference.distance_from_others(x))[reference.rank - 1]
+        called += list(reference.distance(new) > largest)
+    assert np.mean(called) == pytest.approx(1 / 61, rel=0.25)
 
 
 def test_a_folder_is_read_as_it_was_written(frozen, tmp_path):

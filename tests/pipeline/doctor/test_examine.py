@@ -49,7 +49,7 @@ def test_a_base_install_is_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_path:
     installed(monkeypatch, **{name.replace("-", "_"): None for name in STAGE_ONE})
     findings = list(examine(tmp_path, 100))
     assert [f.status for f in findings] == ["ok", "ok", "note", "ok"]
-    assert findings[2].line().endswith("-> pip install 'mvemo[extract]'")
+    assert findings[2].line().endswith("-> in mvemo's folder: pip install '.[extract]'")
     assert findings[3].subject == "work folder"
 
 

@@ -48,6 +48,9 @@ def test_a_model_has_a_card(name: str) -> None:
     nested = model.facts["nested"]
     assert nested["interval"][0] < nested["mean"] < nested["interval"][1]
     card = card_text(name, model_folder(name))
+    alarms = model.false_alarms(model.predictors[0])
+    assert 0 < alarms <= 0.01 * len(model.predictors[0].features)
+    assert f"At most {alarms:.1%} of clips like these" in " ".join(card.split())
     assert f"Expect {nested['mean']:.3f}" in card
     folder = str(model_folder(name))
     assert all(len(line) <= 79 for line in card.splitlines() if folder not in line)
@@ -73,6 +76,8 @@ def test_sound_is_predicted_also_without_a_network(
         raise FetchFailed("no network")
 
     monkeypatch.setattr(fetching, "get_weights", fail)
+    # Without weights that were fetched before.
+    monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "home"))
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * 16_000)
     soundfile.write(tmp_path / "song.wav", noise, 16_000)
     done = CliRunner().invoke(cli.mvemo, ["predict", str(tmp_path / "song.wav"), "--json"])

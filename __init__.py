@@ -1,0 +1,33 @@
+"""Emotion recognition of music and music videos: the commands as functions.
+
+They are imported when they are used, so that ``import mvemo`` costs nothing. Their parts are in
+`mvemo.manifests`, `mvemo.extract`, `mvemo.cache` and `mvemo.fuse`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mvemo.pipeline.notebook import (
+        clip_table,
+        evaluate,
+        extract_features,
+        load_manifest,
+        predict,
+    )
+
+__all__ = ["clip_table", "evaluate", "extract_features", "load_manifest", "predict"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        functions = ", ".join(__all__)
+        raise AttributeError(
+            f"module 'mvemo' has no attribute {name!r}; its functions: {functions}"
+        )
+    from mvemo.pipeline import notebook
+
+    return getattr(notebook, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

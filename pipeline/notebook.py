@@ -1,0 +1,172 @@
+"""The commands as functions, for notebooks and programs: `import mvemo` has them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, scan_clips, write_manifest
+
+if TYPE_CHECKING:
+    from mvemo.cache import ClipTable
+    from mvemo.fuse.results import Results
+    from mvemo.pipeline.stage_one.summary import ExtractSummary
+
+
+def load_manifest(table: str | Path, **options: Any) -> Manifest:
+    """Read the clips of a table, or of a folder with a folder for each class.
+
+    Parameters
+    ----------
+    table
+        A CSV file or a folder.
+    options
+        Of `mvemo.manifests.read_manifest` (``root``, ``columns``, ``task``, ``media``) for a file,
+        of `mvemo.manifests.scan_clips` (``infer_groups``, ``layout``) for a folder.
+    """
+    if Path(table).is_dir():
+        return scan_clips(table, **options).manifest
+    return read_manifest(table, **options)
+
+
+def clip_table(manifest: Manifest, folds: Folds | int | None = None) -> ClipTable:
+    """Return the clips of a manifest as a cache keeps them, for features of other programs.
+
+    Parameters
+    ----------
+    manifest
+        The clips.
+    folds
+        The folds, or their number; None for what the manifest prescribes, or none: they are made
+        when heads are fitted.
+    """
+    from mvemo.pipeline.clips import clip_tables
+
+    if folds is None:
+        return clip_tables.imported_clips(manifest).table
+    folds = folds_of(manifest, folds) if isinstance(folds, int) else folds
+    return clip_tables.clip_table(manifest, folds)
+
+
+def extract_features(
+    manifest: Manifest | str | Path,
+    out: str | Path = "work/features.h5",
+    *,
+    profile: str = "paper",
+    settings: Sequence[str] = (),
+    work: str | Path = "work",
+    root: str | Path | None = None,
+) -> ExtractSummary:
+    """Decode, train and embed the clips of a manifest, as ``mvemo extract`` does.
+
+    Parameters
+    ----------
+    manifest
+        The clips, or the path of their table.
+    out
+        The feature file to write. A run that was cut off goes on where it stopped.
+    profile
+        ``paper``, ``best``, ``pretrained`` (nothing is trained), ``demo`` or a TOML file.
+    settings
+        ``key=value`` of docs/settings.md: ``["extract.folds=5", "nets.i3d.views=4"]``.
+    work
+        Folder of decoded media and trained nets.
+    root
+        Folder that the paths of a table are relative to; None for what the table states.
+
+    Returns
+    -------
+    Path of the features, their names, and what failed; ``text()`` is what the command prints.
+    """
+    from mvemo.pipeline.settings_files import load_settings
+    from mvemo.pipeline.stage_one.run import run_extract
+
+    work = Path(work)
+    if isinstance(manifest, Manifest):
+        work.mkdir(parents=True, exist_ok=True)
+        write_manifest(manifest, work / "manifest.csv")
+        manifest = work / "manifest.csv"
+    loaded = load_settings(profile, settings)
+    named = any(text.partition("=")[0].strip() == "extract.folds" for text in settings)
+    return run_extract(
+        Path(manifest),
+        replace(loaded, folds_named=named),
+        work=work,
+        out=Path(out),
+        root=None if root is None else Path(root),
+    )
+
+
+def evaluate(
+    features: str | Path, *, profile: str | None = None, settings: Sequence[str] = ()
+) -> Results:
+    """Cross-validate all models that a feature file allows, as ``mvemo fuse`` does.
+
+    `mvemo.fuse.evaluate` takes an open cache and settings as an object.
+
+    Parameters
+    ----------
+    features
+        A feature file, or a folder of shards.
+    profile
+        Of the settings; None for the one that the features were made with.
+    settings
+        ``key=value`` of docs/settings.md, of the table ``fuse``.
+    """
+    from mvemo.cache import open_cache
+    from mvemo.fuse.crossval.evaluation import evaluate as evaluate_cache
+    from mvemo.pipeline.stage_two import settings_for
+
+    loaded = settings_for(Path(features), profile, settings)
+    with open_cache(features) as cache:
+        return evaluate_cache(cache, loaded)
+
+
+def predict(
+    paths: str | Path | Sequence[str | Path],
+    model: str | Path | None = None,
+    *,
+    modality: Literal["audio", "video", "both"] = "both",
+    weights: Mapping[str, str | Path] | None = None,
+    device: str = "auto",
+) -> list[dict[str, Any]]:
+    """Predict the emotion of clips, as ``mvemo predict --json`` does.
+
+    Parameters
+    ----------
+    paths
+        Media files, folders, patterns and lists (``.csv``), or one feature file (``.h5``).
+    model
+        A model that comes with mvemo (None for ``music-video``), or a folder of
+        ``mvemo fuse --final``.
+    modality
+        What is read of the files.
+    weights
+        Net to its file of pretrained weights, where they are not fetched ones.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    A record for each clip, as in docs/outputs.md; one that cannot be read has ``error``.
+    """
+    from mvemo.pipeline.prediction.output import records
+
+    several = [paths] if isinstance(paths, (str, Path)) else paths
+    entries = [os.fspath(path) for path in several]
+    name = None if model is None else os.fspath(model)
+    if len(entries) == 1 and entries[0].lower().endswith(".h5"):
+        from mvemo.pipeline.models.boxed import pick_model
+        from mvemo.pipeline.prediction.from_features import predict_features
+
+        modalities = ("audio", "video") if modality == "both" else (modality,)
+        return records(*predict_features(pick_model(name), Path(entries[0]), modalities))
+    from mvemo.pipeline.commands.predict import clips_and_settings
+    from mvemo.pipeline.prediction.run import predict_files
+
+    files = tuple(f"{net}={file}" for net, file in (weights or {}).items())
+    clips, folder, options = clips_and_settings(entries, name, modality, files, device)
+    return records(*predict_files(folder, clips, options))
