@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -143,6 +143,11 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
             # Clips that workers read are found.
             extracted = _extract(plan, writer, spread, work, execution)
         failures = writer.failures
+    if spread is not None and frozen:
+        # Only the workers digested the files; rows of the same bytes have the same key.
+        with open_cache(out) as cache:
+            keys = map(bytes.decode, cache.keys(extracted.features[0]))
+            _tell_same_files(plan, dict(zip(cache.table.clip_ids, keys, strict=True)))
     if extracted.diverged:
         raise divergence(extracted.diverged, extracted.features, extracted.nets, out)
     return ExtractSummary(
@@ -243,8 +248,7 @@ def _extract(
     media = ClipMedia(plan.manifest, settings, work, plans=plan.nets, descriptors=descriptors)
     # Their memory is worth more to the nets.
     stop_workers()
-    for note in same_file_notes(plan.manifest, media.digests):
-        tell_note(note)
+    _tell_same_files(plan, media.digests)
     features = FeatureWriter(media, settings, writer, work)
     features.write_failures()
     nets = features.runnable(plan.nets)
@@ -263,6 +267,11 @@ def _extract(
     return _Extracted(
         nets, features.features, media.missing, notes, diverged, settled=media.settled
     )
+
+
+def _tell_same_files(plan: ExtractPlan, content: Mapping[str, str]) -> None:
+    for note in same_file_notes(plan.manifest, content):
+        tell_note(note)
 
 
 def _spread_clips(

@@ -44,6 +44,9 @@ def test_features_need_no_labels_and_keep_when_they_come(
     err = capsys.readouterr().err
     assert "c3d: 0 new, 13 kept" in err
     assert "the same bytes under two names with two labels: " in err
+    jobs = ["--jobs", "2", "--out", tmp_path / "jobs.h5"]
+    assert run("mvemo", "extract", labelled, *frozen, *jobs) == 0
+    assert "the same bytes under two names with two labels: " in capsys.readouterr().err
     with open_cache(features) as cache:
         assert cache.table.classes == demo.classes
 
