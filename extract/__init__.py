@@ -6,7 +6,10 @@ importing this package needs none of torch, librosa and the media libraries.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from mvemo.manifests.lazy import import_on_use
 
@@ -141,3 +144,13 @@ __all__ = [
 ]
 
 __getattr__ = import_on_use(__name__, _PLACES)
+
+
+class _CallablePackage(ModuleType):
+    """This package, which as a function is ``mvemo.extract_features``."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return import_module("mvemo").extract_features(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

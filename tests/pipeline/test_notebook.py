@@ -47,7 +47,7 @@ def test_the_page_s_first_block_runs(tmp_path, monkeypatch):
 
 def test_a_bad_setting_is_an_error_of_one_line(tmp_path):
     with pytest.raises(BadOption, match=r"extract\.fold: unknown setting"):
-        mvemo.extract_features(tmp_path / "clips.csv", settings=["extract.fold=4"])
+        mvemo.extract(tmp_path / "clips.csv", settings=["extract.fold=4"])
 
 
 def test_a_clip_table_has_the_folds_that_are_asked_for(tmp_path):
