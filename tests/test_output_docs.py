@@ -191,7 +191,7 @@ def test_columns_of_predicted_tables(model: str, kind: str) -> None:
     by_output = [name for name in documented if "OUTPUT" in name]
     first = [name for name in ("label", "confidence") if name in documented]
     columns = [n.replace("OUTPUT", output) for output in loaded.classes for n in by_output]
-    expected = ["file", "model", *first, *columns, "notes", "error", *row_of("`--cache`")]
+    expected = ["path", "model", *first, *columns, "notes", "error", *row_of("`--cache`")]
     assert next(csv.reader(text.splitlines())) == expected
 
 

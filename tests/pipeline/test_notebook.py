@@ -39,7 +39,7 @@ def test_the_page_s_first_block_runs(tmp_path, monkeypatch):
     assert scores == {name: models[name]["accuracy"]["pooled"] for name in models}
     exec(last.replace("])", '], model="out/model")'), names)
     song, *videos = names["records"]
-    assert song["file"] == "song.wav"
+    assert song["path"] == "song.wav"
     assert {video["label"] for video in videos} <= set(manifest.classes)
     (first, *_), features = mvemo.predict(summary.path, "out/model"), names["records"][1]
     assert first["proba"] == pytest.approx(features["proba"], abs=1e-5)
