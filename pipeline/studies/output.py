@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.fuse.report import drawing
+from mvemo.fuse.report.banners import small_nets_text
 from mvemo.fuse.report.published import LABEL
 from mvemo.manifests.files import replacing_together, write_bytes, write_json, write_text
 from mvemo.manifests.labels import label_kind
@@ -101,7 +102,7 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
         A file cannot be written.
     """
     facts, origin = _facts(study, result.division), provenance(settings=dict(settings))
-    notes = [*banners(study), *result.notes]
+    notes = [*banners(study), *study.notes, *result.notes]
     record = {
         "study": result.name,
         "title": result.title,
@@ -140,6 +141,18 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
         write_text(new / f"{result.name}.html", page)
 
 
+def without_empty_figures(result: StudyResult) -> StudyResult:
+    """Leave out published columns without a figure, and say why there are none."""
+    tables = tuple(table.without_empty_figures() for table in result.tables)
+    if tables == result.tables:
+        return result
+    note = (
+        "Printed figures stand only beside the papers' classes and nets: those of profile paper, "
+        "on segments of the printed length."
+    )
+    return replace(result, tables=tables, notes=(*result.notes, note))
+
+
 def banners(study: Study) -> list[str]:
     """What must be known before any figure is read."""
     sentences = []
@@ -150,6 +163,8 @@ def banners(study: Study) -> list[str]:
         )
     if study.manifest.synthetic:
         sentences.append("The clips are generated data.")
+    if study.narrow:
+        sentences.append(small_nets_text(list(study.narrow)))
     return sentences
 
 
