@@ -91,7 +91,7 @@ def losses(
     from mvemo.pipeline.studies.losses import run_losses
     from mvemo.pipeline.studies.segments import Cut
 
-    own = {"net": net, "centre_tau": centre_tau, "seconds": seconds}
+    own: dict[str, Any] = {"net": net, "centre_tau": centre_tau, "seconds": seconds}
     cut = Cut(first or None, tail)
     return conduct(
         lambda s: run_losses(s, **own, cut=cut), options, ("multiclass",), **own, cut=asdict(cut)
@@ -114,7 +114,8 @@ def convnets(
     from mvemo.pipeline.studies.convnets import run_convnets
     from mvemo.pipeline.studies.segments import Cut
 
-    own, cut = {"nets": nets, "seconds": seconds}, Cut(first or None, tail)
+    own: dict[str, Any] = {"nets": nets, "seconds": seconds}
+    cut = Cut(first or None, tail)
     return conduct(lambda s: run_convnets(s, **own, cut=cut), options, **own, cut=asdict(cut))
 
 
@@ -141,7 +142,7 @@ def iterations(
     from mvemo.pipeline.studies.iterations import run_iterations
     from mvemo.pipeline.studies.segments import Cut
 
-    own = {"net": net, "iterations": iterations, "seconds": seconds}
+    own: dict[str, Any] = {"net": net, "iterations": iterations, "seconds": seconds}
     cut = Cut(first or None, tail)
     return conduct(lambda s: run_iterations(s, **own, cut=cut), options, **own, cut=asdict(cut))
 

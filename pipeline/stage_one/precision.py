@@ -89,9 +89,10 @@ def _bf16_processor() -> str:
         text = _CPU_FACTS.read_text()
     except OSError:
         return ""
-    facts = dict(
-        (part.strip() for part in line.split(":", 1)) for line in text.splitlines() if ":" in line
-    )
+    facts: dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        facts[name.strip()] = value.strip()
     if {"avx512_bf16", "amx_bf16"}.isdisjoint(facts.get("flags", "").split()):
         return ""
     return facts.get("model name", "a processor")

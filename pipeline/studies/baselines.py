@@ -47,13 +47,6 @@ def run_baselines(study: Study, *, rnn_runs: int | None = None) -> StudyResult:
     A clip's statistics are the mean and the standard deviation of each descriptor over its
     frames; scalers are fitted inside the training folds. Each run has folds and seeds of
     its own.
-
-    Parameters
-    ----------
-    study
-        Of the clips.
-    rnn_runs
-        Repeats of the RNN, which takes longest; None for as many as the others, 0 for none.
     """
     rnn_runs = study.runs if rnn_runs is None else rnn_runs
     media = study.media([study.plan("rnn")] if rnn_runs else [], DESCRIPTORS)

@@ -44,15 +44,6 @@ def run_convnets(
 
     J22 leaves knowledge distillation and transfer learning out of this comparison, and so
     do nets here, unless the settings name weight files.
-
-    Parameters
-    ----------
-    study
-        Of the clips.
-    nets
-        Names.
-    seconds, cut
-        As of `cut_study`.
     """
     study, notes = cut_study(study, seconds, cut)
     plans = [study.plan(net) for net in nets]
@@ -130,19 +121,7 @@ def _bars(compared: Compared) -> tuple[Bar, Bar]:
 def confusion_table(
     net: str, classes: Sequence[str], y_true: Ints, probas: Sequence[F64], *, printed: bool
 ) -> Table:
-    """Shares of predicted classes for each true class (as J22 Table 4), over all repeats.
-
-    Parameters
-    ----------
-    net
-        Its name.
-    classes
-        In the order of `y_true`, int64 (clips,), and of the columns of `probas`.
-    probas
-        One float64 (clips, classes) for each repeat; NaN rows were not predicted.
-    printed
-        Put J22's own shares beside them; the classes are its four.
-    """
+    """Shares of predicted classes for each true class (as J22 Table 4), over all repeats."""
     counts = np.zeros((len(classes), len(classes)))
     for proba in probas:
         mask = np.isfinite(proba).all(axis=1)

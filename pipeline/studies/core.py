@@ -125,23 +125,10 @@ def open_study(
 ) -> Study:
     """Read the manifest of a study.
 
-    Parameters
-    ----------
-    path, root
-        Of the manifest, and of its media where that is not the manifest's own.
-    settings, work, runs, jobs
-        As in `Study`.
-    permute_labels
-        Shuffle the labels over clips.
-    fold_file
-        The folds, in place of those that the settings ask for; all runs have them.
-    tasks
-        That the study is of; any where none is named.
-
     Raises
     ------
     BadOption
-        The manifest's task is none of them.
+        The manifest's task is none of `tasks`, if any is named.
     """
     note_resumable()
     manifest = manifest_with_media(path, root)

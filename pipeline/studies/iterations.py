@@ -60,19 +60,7 @@ def run_iterations(
     seconds: float = SEGMENT_SECONDS,
     cut: Cut | None = None,
 ) -> StudyResult:
-    """Train one net without the first fold for so many steps, never stopping early.
-
-    Parameters
-    ----------
-    study
-        Of the clips; one repeat is enough for a curve.
-    net
-        Its name.
-    iterations
-        Steps of the optimizer.
-    seconds, cut
-        As of `cut_study`.
-    """
+    """Train one net without the first fold for so many steps, never stopping early."""
     if iterations < 1:
         raise BadOption(f"--iterations {iterations}: at least 1 is needed")
     study, notes = cut_study(study, seconds, cut)

@@ -130,16 +130,7 @@ def default_iterations(profile: str) -> int:
 
 
 def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
-    """Run J22's experiment on songs of one's own.
-
-    Parameters
-    ----------
-    study
-        Of whole songs; its repeats and folds have no part in this: there is one split, by
-        ``extract.split`` of its settings, or the manifest's own.
-    experiment
-        None for J22's.
-    """
+    """Run J22's experiment on songs, by one split: ``extract.split``, or the manifest's own."""
     experiment = experiment or Experiment()
     divided, notes = _divide(study, experiment)
     setups = _setups(study, experiment)

@@ -42,17 +42,7 @@ def run_losses(
 ) -> StudyResult:
     """Cross-fit one net with each loss; all else is the same.
 
-    Parameters
-    ----------
-    study
-        Of the clips.
-    net
-        Its name.
-    centre_tau
-        tau of the centre loss, whose term grows with the square of the features. That of
-        the improved centre loss is the net's own setting.
-    seconds, cut
-        As of `cut_study`.
+    `centre_tau` is of the centre loss, whose term grows with the square of the features.
     """
     study, notes = cut_study(study, seconds, cut)
     tau = study.plan(net).train.tau

@@ -57,19 +57,7 @@ def default_epochs(profile: str) -> int:
 def run_optimizers(
     study: Study, *, nets: Sequence[str] = NETS, rate_scale: float = 1.0, epochs: int = 0
 ) -> StudyResult:
-    """Cross-fit each net with each optimizer at the papers' rates.
-
-    Parameters
-    ----------
-    study
-        Of the clips.
-    nets
-        Of `NETS`; those whose modality no clip has are left out, with a note.
-    rate_scale
-        Multiplies all rates, which are the papers' for nets of full width.
-    epochs
-        Of each net at most; 0 for the settings' own.
-    """
+    """Cross-fit each net with each optimizer at the papers' rates, times `rate_scale`."""
     for net in nets:
         if net not in RATES:
             raise BadOption(f"--nets {net}: PL20 Table 2 has rates for {', '.join(RATES)}")
@@ -135,7 +123,7 @@ def _variant(
         NetPredictor(study, media, plan, title=f"{net}, {optimizer}"),
         cells=(net, optimizer, f"{plan.train.lr:g}", f"{momentum:g}" if optimizer == "SGD" else ""),
         published=(*_printed(pl20), *_printed(z22)),
-        printed_accuracy=pl20 and pl20.accuracy,
+        printed_accuracy=None if pl20 is None else pl20.accuracy,
     )
 
 

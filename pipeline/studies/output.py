@@ -85,17 +85,6 @@ class StudyResult:
 def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], out: Path) -> None:
     """Write ``NAME.json``, ``NAME.html``, and a CSV for each table, a PNG and SVG for each plot.
 
-    Parameters
-    ----------
-    study
-        What was run.
-    result
-        Its tables, plots and notes.
-    settings
-        JSON values that the study depended on.
-    out
-        Folder; made where it is absent. Other files in it stay.
-
     Raises
     ------
     BadOption

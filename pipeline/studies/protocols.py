@@ -65,16 +65,6 @@ def run_protocols(
     """Score one head on all nets' embeddings under ``shared``, ``crossfit`` and ``frozen``.
 
     The first two also with shuffled labels. Folds and heads are the same throughout.
-
-    Parameters
-    ----------
-    study
-        Of the clips.
-    nets
-        Those that are trained; the profile's where none is named.
-    frozen
-        Those of the profile ``pretrained`` that ``frozen`` has, at their published sizes, where
-        their weights are here; None for all.
     """
     asked = [study.plan(net) for net in nets or study.settings.extract.nets]
     public = frozen_plans(frozen)

@@ -90,17 +90,7 @@ def known_lengths(study: Study) -> tuple[Manifest, dict[str, float], list[str]]:
 
 
 def cut_study(study: Study, seconds: float, cut: Cut | None) -> tuple[Study, list[str]]:
-    """Cut the clips of a study to segments, which its nets then read; with notes.
-
-    Parameters
-    ----------
-    study
-        Of whole clips.
-    seconds
-        Length of a segment; 0 leaves the clips whole.
-    cut
-        How clips are cut; None for J22's way.
-    """
+    """Cut the clips of a study to segments, which its nets then read; 0 s leaves them whole."""
     if not seconds:
         return study, []
     cut = cut or Cut()
@@ -136,17 +126,6 @@ def run_segments(
 
     All segments of a clip lie in its fold. A song's class is that of the mean of its
     segments' probabilities; J22 does not say which of the two its accuracies are.
-
-    Parameters
-    ----------
-    study
-        Of whole clips.
-    seconds
-        Lengths of segments.
-    nets
-        Names of nets that read descriptor sequences; their input gets the segments' length.
-    cut
-        How clips are cut; None for J22's way.
     """
     cut = cut or Cut()
     for length in seconds:

@@ -52,8 +52,9 @@ def test_the_demo_freezes_the_quick_nets_alone(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_shared_nets_know_shuffled_labels_and_crossfitted_ones_do_not(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(protocols, "find_weights", lambda name: None)
     made = (make_chords(tmp_path, 32), tmp_path)
     # As long as it takes to learn the clips by heart.
     by_heart = (
