@@ -136,7 +136,7 @@ def without_empty_figures(result: StudyResult) -> StudyResult:
     if tables == result.tables:
         return result
     note = (
-        "Printed figures stand only beside the papers' classes and nets: those of profile paper, "
+        "Printed figures stand only beside the papers' classes and nets (profile paper), J22's "
         "on segments of the printed length."
     )
     return replace(result, tables=tables, notes=(*result.notes, note))
