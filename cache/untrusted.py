@@ -49,6 +49,8 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
     ------
     MissingCache
         There is no such file.
+    BadCache
+        The limit of time is not above 0.
     """
     path = Path(path)
     if not path.exists():

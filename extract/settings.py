@@ -223,8 +223,8 @@ class RunSettings:
     device
         ``auto``, ``cpu`` or ``cuda``.
     precision
-        One of `PRECISIONS`; ``bf16`` is mixed precision, ``auto`` is that on a GPU and
-        ``float32`` elsewhere.
+        One of `PRECISIONS`; ``bf16`` is mixed precision, ``auto`` is that on a GPU, and
+        ``float32`` on a processor unless ``mvemo extract`` measures that bf16 is faster.
     compile
         Compile nets before training (``torch.compile``): a minute or more at the start,
         faster steps on a GPU.

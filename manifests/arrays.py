@@ -58,9 +58,9 @@ def read_npy(path: Path) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        In one line: no such file, of objects, or larger than the file has bytes.
+        In one line: no array, an array of objects, or larger than the file has bytes.
     OSError
-        It cannot be read.
+        It cannot be read; a FileNotFoundError if there is no such file.
 
     Examples
     --------

@@ -66,19 +66,22 @@ def fetch_missing_weights(
 
 
 def random_start_note(plans: Sequence[NetSettings], settings: Settings) -> str:
-    """A note on nets that start from random weights though their papers' did not; or empty."""
+    """Note nets that start from random weights and their papers' do not; empty without any."""
     if settings.extract.run.protocol == "frozen":
         return ""
-    listed = [
-        f"{plan.name} ({NETS[plan.name].started_from})"
-        for plan in plans
-        if NETS[plan.name].started_from and not plan.weights
-    ]
-    if not listed:
+    random = [plan for plan in plans if NETS[plan.name].started_from and not plan.weights]
+    if not random:
         return ""
+    listed = [f"{plan.name} ({NETS[plan.name].started_from})" for plan in random]
+    needed = [
+        f" {plan.name} has {name}={plan.options[name]}, which random weights need."
+        for plan in random
+        for name, value in NETS[plan.name].random_options.items()
+        if plan.options.get(name) == value
+    ]
     return (
-        f"Trained from random weights, where the papers start from pretrained ones: "
-        f"{', '.join(listed)}; give them with --weights NET=FILE."
+        "Trained from random weights, where the papers start from pretrained ones: "
+        f"{', '.join(listed)}; give them with --weights NET=FILE.{''.join(needed)}"
     )
 
 

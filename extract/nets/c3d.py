@@ -69,7 +69,8 @@ class C3DOptions:
         ``sports1m``: blue, green, red from 0 to 255, minus the mean of each colour, as the
         published weights were trained (but that their mean was one of each pixel and
         frame). ``unit``: the same divided by 64, about unit spread, which training from
-        random weights needs; published weights are multiplied by 64 as they are loaded.
+        random weights needs, and has unless this is set; published weights are multiplied by
+        64 as they are loaded.
     """
 
     n_frames: int = 32
@@ -119,13 +120,14 @@ class C3D(Net):
         "demo": NetSettings(
             "c3d",
             width=0.125,
-            options={"size": 56, "scale": "unit"},
+            options={"size": 56},
             train=TrainSettings(lr=1e-3, epochs=20, patience=6),
         ),
     }
     _mean: Tensor
     windows_at_once: ClassVar[int] = 2
     started_from: ClassVar[str] = "Sports-1M weights (PL20 3.3, 3.5)"
+    random_options: ClassVar[Mapping[str, Any]] = {"scale": "unit"}
     published: ClassVar[tuple[str, ...]] = (
         "Sports-1M in Caffe's names (conv1a ... conv5b) as .npz or HDF5",
         "c3d.pickle of DavideA/c3d-pytorch (conv1.weight ... conv5b.weight)",

@@ -8,7 +8,9 @@ model has at most 0.8825 in Table 2 and 0.9206 in Fig. 8. All are kept as printe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from mvemo.manifests import SCHEMES
 
 SOURCE = (
     "X. Jia, A music emotion classification model based on the improved convolutional neural "
@@ -61,3 +63,15 @@ FIGURE_8: Mapping[str, float] = {
     "rnn": 0.8478,
     "crnn": 0.9206,
 }
+
+
+def known_classes(names: Sequence[str]) -> list[str]:
+    """Return J22's names of a data set's classes, or an empty list if they are not its four.
+
+    Examples
+    --------
+    >>> known_classes(["calm", "happy", "sad", "angry"]), known_classes(["calm", "fear"])
+    (['relaxation', 'happy', 'sad', 'anger'], [])
+    """
+    known = [str(SCHEMES["j22"].class_of(name)) for name in names]
+    return known if sorted(known) == sorted(TABLE_4_CLASSES) else []

@@ -15,6 +15,7 @@ from mvemo.pipeline.commands.study_options import (
     nets_option,
     parse_lengths,
     parse_nets,
+    segment_options,
     study_options,
 )
 
@@ -77,7 +78,10 @@ def segments(
     show_default=True,
     help="Weight of the centres in the centre loss; the improved one takes the net's setting.",
 )
-def losses(net: str, centre_tau: float, **options: Any) -> int:
+@segment_options
+def losses(
+    net: str, centre_tau: float, seconds: float, first: float, tail: Tail, **options: Any
+) -> int:
     """Softmax, angular, centre and improved centre loss on one net (J22 2.4).
 
     \b
@@ -85,20 +89,22 @@ def losses(net: str, centre_tau: float, **options: Any) -> int:
       mvemo study losses clips.csv --out study --net crnn
     """
     from mvemo.pipeline.studies.losses import run_losses
+    from mvemo.pipeline.studies.segments import Cut
 
+    own: dict[str, Any] = {"net": net, "centre_tau": centre_tau, "seconds": seconds}
+    cut = Cut(first or None, tail)
     return conduct(
-        lambda s: run_losses(s, net=net, centre_tau=centre_tau),
-        options,
-        tasks=("multiclass",),
-        net=net,
-        centre_tau=centre_tau,
+        lambda s: run_losses(s, **own, cut=cut), options, ("multiclass",), **own, cut=asdict(cut)
     )
 
 
 @study.command()
 @study_options(runs=1)
 @nets_option("cnn,lightcnn,crnn", "Which.")
-def convnets(nets: tuple[str, ...], **options: Any) -> int:
+@segment_options
+def convnets(
+    nets: tuple[str, ...], seconds: float, first: float, tail: Tail, **options: Any
+) -> int:
     """Training and test accuracy and confusion of nets (J22 Tables 3 and 4).
 
     \b
@@ -106,8 +112,11 @@ def convnets(nets: tuple[str, ...], **options: Any) -> int:
       mvemo study convnets clips.csv --out study --nets cnn,lightcnn
     """
     from mvemo.pipeline.studies.convnets import run_convnets
+    from mvemo.pipeline.studies.segments import Cut
 
-    return conduct(lambda s: run_convnets(s, nets=nets), options, nets=nets)
+    own: dict[str, Any] = {"nets": nets, "seconds": seconds}
+    cut = Cut(first or None, tail)
+    return conduct(lambda s: run_convnets(s, **own, cut=cut), options, **own, cut=asdict(cut))
 
 
 @study.command()
@@ -120,7 +129,10 @@ def convnets(nets: tuple[str, ...], **options: Any) -> int:
     show_default=True,
     help="Steps of the optimizer.",
 )
-def iterations(net: str, iterations: int, **options: Any) -> int:
+@segment_options
+def iterations(
+    net: str, iterations: int, seconds: float, first: float, tail: Tail, **options: Any
+) -> int:
     """Loss by the number of iterations (J22 Fig. 7); trains without the first fold.
 
     \b
@@ -128,13 +140,11 @@ def iterations(net: str, iterations: int, **options: Any) -> int:
       mvemo study iterations clips.csv --out study --iterations 500
     """
     from mvemo.pipeline.studies.iterations import run_iterations
+    from mvemo.pipeline.studies.segments import Cut
 
-    return conduct(
-        lambda s: run_iterations(s, net=net, iterations=iterations),
-        options,
-        net=net,
-        iterations=iterations,
-    )
+    own: dict[str, Any] = {"net": net, "iterations": iterations, "seconds": seconds}
+    cut = Cut(first or None, tail)
+    return conduct(lambda s: run_iterations(s, **own, cut=cut), options, **own, cut=asdict(cut))
 
 
 @study.command()

@@ -114,6 +114,19 @@ def cut_options(function: Callable[..., int]) -> Callable[..., int]:
     return decorate(function)
 
 
+def segment_options(function: Callable[..., int]) -> Callable[..., int]:
+    """``--seconds``, and `cut_options`: the segments that the nets of a study read."""
+    seconds = click.option(
+        "--seconds",
+        type=click.FloatRange(min=0),
+        default=10.0,
+        show_default=True,
+        help="Length of the segments that nets read (J22 3.2); 0 for whole clips.",
+    )
+    decorate: Callable[[Callable[..., int]], Callable[..., int]] = together([seconds, cut_options])
+    return decorate(function)
+
+
 def parse_net(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """The name of the one net that there is."""
     names = parse_nets(context, parameter, value)
@@ -161,7 +174,7 @@ def conduct(
     """
     from mvemo.extract.training.memory import keep_freed_memory
     from mvemo.pipeline.studies.core import open_study
-    from mvemo.pipeline.studies.output import banners, write_study
+    from mvemo.pipeline.studies.output import banners, without_empty_figures, write_study
 
     keep_freed_memory()
     settings = _settings(options)
@@ -178,9 +191,9 @@ def conduct(
         tasks=tasks,
     )
     _tell_division(study, options, splits=splits)
+    result = without_empty_figures(run(study))
     for banner in banners(study):
         click.echo(banner)
-    result = run(study)
     recorded = {**own_settings, "runs": options["runs"], **asdict(settings)}
     write_study(study, result, recorded, options["out"])
     click.echo(f"{result.text()}\n\npage: {options['out'] / (result.name + '.html')}")

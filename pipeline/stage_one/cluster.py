@@ -79,21 +79,27 @@ def _no_scheduler(address: str, why: str) -> BadOption:
 
 
 def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
-    """Check that every worker has this mvemo and sees the folders; return their number.
+    """Check that every worker has torch and this mvemo and sees the folders; return their number.
 
     Raises `BadOption` for the first that does not, or if there are none.
     """
-    # Of the standard library: a worker without mvemo knows nothing of ours.
-    found = client.run(metadata.version, "mvemo", on_error="return")
-    if not found:
-        raise BadOption(f"--scheduler {address}: it has no workers: 'dask worker {address}'")
     ours = versions()["mvemo"]
-    for worker, version in found.items():
-        if isinstance(version, Exception):
-            raise BadOption(
-                f"{worker}: this worker has no mvemo: pip install '.[extract,dask]' there, in the "
-                f"folder of mvemo {ours}, and start it again"
-            )
+
+    def found(package: str) -> dict[str, str]:
+        # Of the standard library: a worker without mvemo knows nothing of ours.
+        of_worker: dict[str, Any] = client.run(metadata.version, package, on_error="return")
+        for worker, version in of_worker.items():
+            if isinstance(version, Exception):
+                raise BadOption(
+                    f"{worker}: this worker has no {package}: pip install '.[extract,dask]' there, "
+                    f"in the folder of mvemo {ours}, and start it again"
+                )
+        return of_worker
+
+    workers = found("mvemo")
+    if not workers:
+        raise BadOption(f"--scheduler {address}: it has no workers: 'dask worker {address}'")
+    for worker, version in workers.items():
         if version != ours:
             raise BadOption(
                 f"{worker}: this worker has mvemo {version}, and here it is {ours}: install the "
@@ -106,10 +112,9 @@ def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
                     f"{worker}: this worker does not see {folder}: workers read and write the "
                     "same paths, on a file system that all machines share"
                 )
-    torches = set(client.run(metadata.version, "torch", on_error="return").values())
-    if len(torches) > 1 or torches != {versions().get("torch")}:
+    if set(found("torch").values()) != {versions().get("torch")}:
         tell_note("the workers have other versions of torch: last bits of values may differ")
-    return len(found)
+    return len(workers)
 
 
 def do_packed(index: int, packed: bytes) -> tuple[int, Finished | Exception]:

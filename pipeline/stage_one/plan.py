@@ -11,7 +11,7 @@ from mvemo.cache import ClipTable, open_cache, unfinished_run
 from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.devices import pick_device, resolve_precision
+from mvemo.extract.training.devices import pick_device
 from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.protocols import make_net
 from mvemo.manifests import Folds, Manifest, prescribed_split, read_folds, read_manifest
@@ -30,6 +30,7 @@ from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.execution import Execution
+from mvemo.pipeline.stage_one.precision import choose_precision
 from mvemo.pipeline.stage_one.shards import ShardFolder
 from mvemo.pipeline.starting_weights import (
     fetch_missing_weights,
@@ -68,8 +69,8 @@ def plan_extract(
     BadOption, BadSetting, BadManifest, BadWeights
         Something is wrong with them: it is told before hours of decoding.
     """
-    settings = with_resolved_precision(settings)
     run = settings.extract.run
+    pick_device(run.device)
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
     refuse_missing_weights(plans, settings)
     manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
@@ -93,7 +94,8 @@ def plan_extract(
     if settings.extract.fold_seed:
         option = f"extract.fold_seed={settings.extract.fold_seed}"
         tell_unused_seed(option, evaluation.table, fold_file)
-    start = [note for note in [random_start_note(plans, settings)] if note]
+    settings, chosen = choose_precision(settings, plans, work, keep=execution.fetch)
+    start = [note for note in [random_start_note(plans, settings), chosen] if note]
     for note in start:
         tell_note(note)
     what = "split" if evaluation.folds is None else "folds"
@@ -105,19 +107,6 @@ def plan_extract(
         notes=start,
     )
     return ExtractPlan(manifest, settings, tuple(plans), evaluation, facts, tuple(notes), reports)
-
-
-def with_resolved_precision(settings: Settings) -> Settings:
-    """Settings that name the precision that ``auto`` means here, as the cache records it.
-
-    Raises
-    ------
-    BadSetting
-        A CUDA device is named, and torch finds none.
-    """
-    run = settings.extract.run
-    run = replace(run, precision=resolve_precision(run.precision, pick_device(run.device)))
-    return replace(settings, extract=replace(settings.extract, run=run))
 
 
 def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead: str) -> None:

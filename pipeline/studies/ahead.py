@@ -84,13 +84,6 @@ def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
 
     The nets are those that one process would train, but for rounding by other numbers of threads.
     A training that ends in an error is left to the study, which meets the error again.
-
-    Parameters
-    ----------
-    study
-        Its `jobs`; with one, nothing is done here.
-    trainings
-        In the order in which they are begun.
     """
     if study.jobs < 2:
         return

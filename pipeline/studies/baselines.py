@@ -8,6 +8,7 @@ from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.manifests.labels import label_kind
 from mvemo.pipeline.console.progress import Progress
+from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.classical import (
     QUADRANTS,
     REGRESSION,
@@ -37,10 +38,7 @@ from mvemo.pipeline.studies.tables import PERCENT, Column, Table, capital
 # All but the spectrogram, which mel already sums up.
 DESCRIPTORS = ("mel", "mfcc", "rp", "f0", "formants", "contrast", "chroma")
 RNN = "MFCC + deep RNN"
-NOTE = (
-    "low and high: 95 % interval over groups, of the mean over runs. sd: over runs. J22 "
-    "prints one accuracy for all classifiers of its [14]."
-)
+NOTE = "low and high: 95 % interval over groups, of the mean over runs. sd: over runs."
 
 
 def run_baselines(study: Study, *, rnn_runs: int | None = None) -> StudyResult:
@@ -49,13 +47,6 @@ def run_baselines(study: Study, *, rnn_runs: int | None = None) -> StudyResult:
     A clip's statistics are the mean and the standard deviation of each descriptor over its
     frames; scalers are fitted inside the training folds. Each run has folds and seeds of
     its own.
-
-    Parameters
-    ----------
-    study
-        Of the clips.
-    rnn_runs
-        Repeats of the RNN, which takes longest; None for as many as the others, 0 for none.
     """
     rnn_runs = study.runs if rnn_runs is None else rnn_runs
     media = study.media([study.plan("rnn")] if rnn_runs else [], DESCRIPTORS)
@@ -101,8 +92,8 @@ def _compare_classical(
             bar.step()
             return FoldPredictions(outputs)
 
-        known = None if name in (on_mel, REGRESSION) else j22.FIGURE_8["classical"]
-        return Variant(name, predict, (name,), (known,), known)
+        # J22 prints one figure for all classifiers of its [14], which reads other features.
+        return Variant(name, predict, (name,), (None,))
 
     with Progress("baselines", len(models) * study.runs, "run") as bar:
         variants = [variant(name, predictor, bar) for name, predictor in models.items()]
@@ -111,8 +102,9 @@ def _compare_classical(
 
 def _rnn_variant(study: Study, media: StudyMedia) -> Variant:
     """The net on MFCC, trained without each fold in turn."""
-    known = j22.FIGURE_8["rnn"]
-    predict = NetPredictor(study, media, study.plan("rnn"), title="rnn")
+    plan = study.plan("rnn")
+    known = j22.FIGURE_8["rnn"] if j22_beside(study, plan, seconds=0.0) else None
+    predict = NetPredictor(study, media, plan, title="rnn")
     return Variant(RNN, predict, (RNN,), (known,), known)
 
 

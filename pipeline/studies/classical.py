@@ -34,15 +34,6 @@ def classical_models(
 
     J22 names kinds of models and no settings: these are scikit-learn's usual ones. Tags are
     predicted one by one, ratings by the regression of each kind.
-
-    Parameters
-    ----------
-    kind
-        Of the labels.
-    n_outputs
-        Classes, tags or targets.
-    quadrants
-        As of `quadrants_of`; with them classes are predicted by regression, too.
     """
     if kind.numeric:
         return {name: _regressor(make) for name, make in _regressors().items()}
@@ -182,21 +173,7 @@ def quadrants_of(classes: Sequence[str]) -> Ints | None:
 def predict_out_of_fold(
     predictor: Predictor, rows: F64, y_true: NDArray[Any], folds: Ints, seed: int, n_outputs: int
 ) -> F64:
-    """Predictions of every clip by a model fitted without its fold.
-
-    Parameters
-    ----------
-    predictor
-        Of `classical_models`.
-    rows
-        float64 (clips, dim); clips with NaN are left out.
-    y_true, folds
-        Labels, and int64 (clips,).
-
-    Returns
-    -------
-    float64 (clips, outputs), NaN rows for clips left out.
-    """
+    """Predict every clip by a model fitted without its fold; NaN for rows that have NaN."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.preprocessing import StandardScaler
 

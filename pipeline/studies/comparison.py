@@ -123,17 +123,6 @@ def compare(
     """Predict all clips with each variant, and score the predictions.
 
     A variant whose training diverges in any fold or repeat has no scores; the others go on.
-
-    Parameters
-    ----------
-    study
-        Its processes train the nets.
-    variants
-        In the order of the table.
-    manifest
-        Of the clips that are predicted.
-    folds
-        int64 (clips,) for each repeat; the same for all variants.
     """
     labels = Labels.of(manifest)
     train_ahead(
@@ -204,15 +193,7 @@ OTHERS = "others"
 
 
 def measures_of(task: Task, names: Sequence[str], keys: Sequence[str]) -> list[Measured]:
-    """Columns and their cells, from keys of `SCORED` and `COUNTED`, and `OTHERS`.
-
-    Parameters
-    ----------
-    task, names
-        Of the labels.
-    keys
-        From the left.
-    """
+    """Columns and their cells, from keys of `SCORED` and `COUNTED`, and `OTHERS`."""
     kind = PERCENT if task.in_percent else NUMBER
     titles = {"score": task.primary_title, "sd over runs": "sd"}
     titles["baseline"] = "majority" if task.in_percent else "baseline"
@@ -245,22 +226,7 @@ def comparison_table(
     measures: Sequence[str],
     published: Sequence[Column],
 ) -> Table:
-    """A row for each variant: its own cells, its scores, and printed figures.
-
-    Parameters
-    ----------
-    name, title
-        Of the table.
-    compared
-        As of `compare`.
-    labels
-        Of the clips: their task has names of the scores.
-    first, published
-        The columns of `Variant.cells` and `Variant.published`. Printed figures are of
-        classes: there are none beside other scores.
-    measures
-        As of `measures_of`.
-    """
+    """A row for each variant: its own cells, its scores, and printed figures."""
     measured = measures_of(labels.task, labels.names, measures)
     published = published if labels.task.in_percent else ()
     columns = (*first, *(column for column, _ in measured), *published)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.multiclass import confusion_matrix
 from mvemo.fuse.report import published_j22 as j22
-from mvemo.manifests import SCHEMES
+from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import (
     OTHERS,
     Compared,
@@ -26,24 +27,25 @@ from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.plots import Bar
 from mvemo.pipeline.studies.scores import Labels
+from mvemo.pipeline.studies.segments import SEGMENT_SECONDS, Cut, cut_study
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table, capital
 
 NETS = ("cnn", "lightcnn", "crnn")
 
 
-def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
+def run_convnets(
+    study: Study,
+    *,
+    nets: Sequence[str] = NETS,
+    seconds: float = SEGMENT_SECONDS,
+    cut: Cut | None = None,
+) -> StudyResult:
     """Cross-fit each net; its score on its own training clips beside that on new ones.
 
     J22 leaves knowledge distillation and transfer learning out of this comparison, and so
     do nets here, unless the settings name weight files.
-
-    Parameters
-    ----------
-    study
-        Of the clips.
-    nets
-        Names.
     """
+    study, notes = cut_study(study, seconds, cut)
     plans = [study.plan(net) for net in nets]
     media = study.media(plans)
     variants = [_variant(study, media, plan) for plan in plans]
@@ -65,9 +67,13 @@ def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
     bars = [bar for each in compared for bar in _bars(each)]
     confusions = [
         confusion_table(
-            each.variant.name, labels.names, labels.y_true, [run.outputs for run in each.runs]
+            plan.name,
+            labels.names,
+            labels.y_true,
+            [run.outputs for run in each.runs],
+            printed=j22_beside(study, plan),
         )
-        for each in compared
+        for plan, each in zip(plans, compared, strict=True)
         if each.scores.n_clips and labels.y_true.ndim == 1
     ]
     return StudyResult(
@@ -81,6 +87,7 @@ def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
             "low and high: 95 % interval of the test score over groups. Training: the mean "
             "over folds of each net's score on the clips of the other folds, those held out "
             "for early stopping among them.",
+            *notes,
             *media.left_out(media.usable(plans[0])),
             *divergence_notes(compared),
         ),
@@ -90,7 +97,7 @@ def run_convnets(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
 
 def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
     """One net, with J22's accuracies on training and test clips."""
-    known = j22.TABLE_3.get(plan.name, (None, None))
+    known = j22.TABLE_3.get(plan.name, (None, None)) if j22_beside(study, plan) else (None, None)
     return Variant(
         plan.name,
         NetPredictor(study, media, plan, with_train_score=True),
@@ -102,47 +109,38 @@ def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
 
 def _bars(compared: Compared) -> tuple[Bar, Bar]:
     """Of a net on training clips and on new ones."""
-    name, scores = compared.variant.name, compared.scores
-    on_train, on_test = j22.TABLE_3.get(name, (None, None))
+    name = compared.variant.name
+    on_train = compared.variant.published[0]
+    assert on_train is None or isinstance(on_train, float)
     return (
         Bar(f"{name}, training", compared.train_score, published=on_train),
-        Bar(f"{name}, test", scores.primary, scores.low, scores.high, on_test),
+        replace(compared.bar(), label=f"{name}, test"),
     )
 
 
-def confusion_table(net: str, classes: Sequence[str], y_true: Ints, probas: Sequence[F64]) -> Table:
-    """Shares of predicted classes for each true class (as J22 Table 4), over all repeats.
-
-    J22's own shares stand beside them where the classes are its four.
-
-    Parameters
-    ----------
-    net
-        Its name.
-    classes
-        In the order of `y_true`, int64 (clips,), and of the columns of `probas`.
-    probas
-        One float64 (clips, classes) for each repeat; NaN rows were not predicted.
-    """
+def confusion_table(
+    net: str, classes: Sequence[str], y_true: Ints, probas: Sequence[F64], *, printed: bool
+) -> Table:
+    """Shares of predicted classes for each true class (as J22 Table 4), over all repeats."""
     counts = np.zeros((len(classes), len(classes)))
     for proba in probas:
         mask = np.isfinite(proba).all(axis=1)
         y_pred = proba[mask].argmax(axis=1).astype(np.int64)
         counts += confusion_matrix(y_true[mask], y_pred, len(classes))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    printed = _printed_shares(net, classes)
+    beside = _printed_shares(net, classes) if printed else []
     columns = (
         Column("true"),
         Column("clips", NUMBER),
         *(Column(f"as {name}", PERCENT) for name in classes),
-        *(Column(f"as {name}, J22", PERCENT, published=True) for name in classes if printed),
+        *(Column(f"as {name}, J22", PERCENT, published=True) for name in classes if beside),
     )
     rows: list[tuple[Cell, ...]] = [
         (
             name,
             round(float(counts[c].sum()) / len(probas)),
             *(float(value) for value in shares[c]),
-            *(printed[c] if printed else ()),
+            *(beside[c] if beside else ()),
         )
         for c, name in enumerate(classes)
     ]
@@ -155,10 +153,9 @@ def confusion_table(net: str, classes: Sequence[str], y_true: Ints, probas: Sequ
 
 
 def _printed_shares(net: str, classes: Sequence[str]) -> list[list[float]]:
-    """J22 Table 4 in the order of the classes; empty where they are not its four."""
-    known = [str(SCHEMES["j22"].class_of(name)) for name in classes]
-    table = j22.TABLE_4.get(net, {})
-    if not table or sorted(known) != sorted(j22.TABLE_4_CLASSES):
+    """J22 Table 4 in the order of the classes; empty for other nets."""
+    known, table = j22.known_classes(classes), j22.TABLE_4.get(net)
+    if table is None:
         return []
     order = [j22.TABLE_4_CLASSES.index(name) for name in known]
     return [[table[name][column] for column in order] for name in known]

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
+from mvemo.extract.nets import with_length
 from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
-from mvemo.manifests import Folds, Manifest, folds_of
-from mvemo.pipeline.console.messages import note_resumable
+from mvemo.manifests import Folds, Manifest, folds_of, song_of
+from mvemo.pipeline.clips.input_lengths import longer_clips_note
+from mvemo.pipeline.console.messages import note_resumable, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.plan import manifest_with_media, read_fold_file
+from mvemo.pipeline.starting_weights import random_start_note
 from mvemo.pipeline.studies.media import StudyMedia
 
 
@@ -43,6 +46,14 @@ class Study:
         Processes that train nets.
     prescribed
         The folds of all repeats, in place of those that the settings ask for.
+    songs
+        The whole clips, where `manifest` has their segments.
+    seconds
+        Length of the segments that nets are given; 0 for the length that their settings say.
+    notes
+        On the nets: what they start from and do not read; `media` fills it.
+    narrow
+        Nets that are narrower than published, with their width; `media` fills it.
     failures
         Clip id to why it could not be used; `media` fills it.
     """
@@ -54,17 +65,20 @@ class Study:
     runs: int = 1
     jobs: int = 1
     prescribed: Folds | None = None
+    songs: Manifest | None = None
+    seconds: float = 0.0
+    notes: dict[str, None] = field(default_factory=dict, compare=False)
+    narrow: dict[str, None] = field(default_factory=dict, compare=False)
     failures: dict[str, str] = field(default_factory=dict, compare=False)
 
     def folds(self, run: int = 0) -> Ints:
-        """int64 (clips,): the fold of each clip in a repeat; groups are whole."""
-        if self.prescribed is not None:
-            of_clip = dict(
-                zip(self.prescribed.clip_ids, self.prescribed.assignment.tolist(), strict=True)
-            )
-            return np.array([of_clip[c] for c in self.manifest.clip_ids], dtype=np.int64)
-        extract = self.settings.extract
-        return folds_of(self.manifest, extract.folds, extract.fold_seed + run).assignment
+        """int64 (clips,): the fold of each clip in a repeat; groups and songs are whole."""
+        extract, songs = self.settings.extract, self.songs or self.manifest
+        folds = self.prescribed or folds_of(songs, extract.folds, extract.fold_seed + run)
+        of_clip = dict(zip(folds.clip_ids, folds.assignment.tolist(), strict=True))
+        ids = self.manifest.clip_ids
+        wanted = ids if self.songs is None else map(song_of, ids)
+        return np.array([of_clip[clip_id] for clip_id in wanted], dtype=np.int64)
 
     def folds_of_runs(self, runs: int | None = None) -> list[Ints]:
         """`folds` of each repeat; as many as the study has, unless a number is given."""
@@ -73,16 +87,27 @@ class Study:
     def plan(self, net: str, **train: object) -> NetSettings:
         """A net's plan from the settings, with other values of its `TrainSettings`."""
         plan = self.settings.nets[net]
+        if self.seconds:
+            plan = with_length(plan, self.seconds, self.settings.shared)
         return replace(plan, train=replace(plan.train, **train))  # type: ignore[arg-type]
 
     def media(
         self, plans: Sequence[NetSettings] = (), descriptors: Sequence[str] = ()
     ) -> StudyMedia:
-        """The working cache of these clips, filled with what is asked for."""
+        """The working cache of these clips, filled with what is asked for; notes on the nets."""
         media = StudyMedia(
             self.manifest, self.settings, self.work, plans=plans, descriptors=descriptors
         )
         self.failures.update((clip, media.reason(clip)) for clip, _, _ in media.failures)
+        self.narrow.update(
+            (f"{p.name} (width {p.width:g} of 1)", None) for p in plans if p.width < 1
+        )
+        seconds, shared = media.seconds(), self.settings.shared
+        starts = [random_start_note([plan], self.settings) for plan in plans]
+        for note in (*starts, *(longer_clips_note(plan, seconds, shared) for plan in plans)):
+            if note and note not in self.notes:
+                self.notes[note] = None
+                tell_note(note)
         return media
 
 
@@ -100,23 +125,10 @@ def open_study(
 ) -> Study:
     """Read the manifest of a study.
 
-    Parameters
-    ----------
-    path, root
-        Of the manifest, and of its media where that is not the manifest's own.
-    settings, work, runs, jobs
-        As in `Study`.
-    permute_labels
-        Shuffle the labels over clips.
-    fold_file
-        The folds, in place of those that the settings ask for; all runs have them.
-    tasks
-        That the study is of; any where none is named.
-
     Raises
     ------
     BadOption
-        The manifest's task is none of them.
+        The manifest's task is none of `tasks`, if any is named.
     """
     note_resumable()
     manifest = manifest_with_media(path, root)

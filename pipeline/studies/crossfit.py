@@ -84,17 +84,7 @@ class FoldPredictions:
 
 
 def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
-    """Train a net without each fold in turn, and predict that fold's clips.
-
-    Parameters
-    ----------
-    study
-        Seed, device and precision are its settings'.
-    media
-        Of the manifest that is predicted, which may be the study's cut into segments.
-    job
-        The net and its folds.
-    """
+    """Train a net without each fold in turn, and predict that fold's clips."""
     manifest, plan = media.manifest, job.plan
     training = training_of(study, media, job)
     usable = training.clips.usable

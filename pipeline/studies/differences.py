@@ -40,17 +40,7 @@ class Difference:
 def difference(
     labels: Labels, first: Compared, second: Compared, folds: Sequence[Ints]
 ) -> Difference | None:
-    """The first less the second, over the clips that both predicted; None where one diverged.
-
-    Parameters
-    ----------
-    labels
-        Of all clips.
-    first, second
-        As of `compare`, of the same folds.
-    folds
-        int64 (clips,) for each repeat.
-    """
+    """The first less the second, over the clips that both predicted; None where one diverged."""
     if first.divergence or second.divergence:
         return None
     resamples = resample_groups(list(labels.groups))

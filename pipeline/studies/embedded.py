@@ -74,19 +74,6 @@ def predict_by_heads(
     Under ``crossfit`` the embeddings of a fold's head are of nets trained without the fold.
     Under ``shared`` they are of nets that were trained on all clips, tested ones among them:
     that is optimistic, and here to be seen.
-
-    Parameters
-    ----------
-    study
-        Seed, device, precision and the heads' settings are its.
-    media
-        Of the clips.
-    job
-        Nets and protocol.
-    run
-        Repeat.
-    folds
-        int64 (clips,).
     """
     n_nets = len(np.unique(folds)) if job.protocol == "crossfit" else 1
     # Net to fold to its embeddings; fold None for nets that are the same for all.

@@ -16,6 +16,7 @@ from mvemo.extract.training.splits import TrainingClips, training_splits
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import OTHERS, Compared, Variant, comparison_table
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit
@@ -23,6 +24,7 @@ from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import loss_lines
 from mvemo.pipeline.studies.scores import Labels, score
+from mvemo.pipeline.studies.segments import SEGMENT_SECONDS, Cut, cut_study
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
 
 # Lines of the table, and batches that a point of the training curve is the mean of.
@@ -51,21 +53,17 @@ class LossCurves:
 
 
 def run_iterations(
-    study: Study, *, net: str = "crnn", iterations: int = j22.FIGURE_7_ITERATIONS
+    study: Study,
+    *,
+    net: str = "crnn",
+    iterations: int = j22.FIGURE_7_ITERATIONS,
+    seconds: float = SEGMENT_SECONDS,
+    cut: Cut | None = None,
 ) -> StudyResult:
-    """Train one net without the first fold for so many steps, never stopping early.
-
-    Parameters
-    ----------
-    study
-        Of the clips; one repeat is enough for a curve.
-    net
-        Its name.
-    iterations
-        Steps of the optimizer.
-    """
+    """Train one net without the first fold for so many steps, never stopping early."""
     if iterations < 1:
         raise BadOption(f"--iterations {iterations}: at least 1 is needed")
+    study, notes = cut_study(study, seconds, cut)
     # Patience beyond the last epoch: the validation clips are scored, and nothing stops.
     plan = study.plan(net, iterations=iterations, patience=iterations + 1)
     media = study.media([plan])
@@ -75,18 +73,20 @@ def run_iterations(
     steps = steps_per_epoch(study, media, folds, plan)
     curves = loss_curves(curve, steps, iterations)
     title = f"Loss of {net} by iterations"
+    printed = net == "crnn" and j22_beside(study, plan)
     return StudyResult(
         name="iterations",
         title=title,
         tables=(
             _loss_table(f"Loss of {net} ({plan.train.loss}) by iterations (as J22 Fig. 7)", curves),
-            _summary_table(curves),
+            _summary_table(curves, printed=printed),
             _test_table(media, folds, predictions),
         ),
-        plots=(_plot(title, curves),),
+        plots=(_plot(title, curves, j22.FIGURE_7_LOSS if printed else None),),
         notes=(
             f"One iteration is one step on a batch of {plan.train.batch_size} clips; an epoch "
             f"has {steps}. J22's Fig. 7 does not say whether its loss is of training clips.",
+            *notes,
             *media.left_out(media.usable(plan)),
         ),
         data={f"{net}@first fold": {"validation_at": curves.val_iteration, **_finite(curve)}},
@@ -126,9 +126,10 @@ def _loss_table(title: str, curves: LossCurves) -> Table:
     return Table("loss", title, columns, tuple(rows))
 
 
-def _summary_table(curves: LossCurves) -> Table:
-    """Where the training and the validation loss end, beside J22's."""
+def _summary_table(curves: LossCurves, *, printed: bool) -> Table:
+    """Where the training and the validation loss end, beside J22's if that is `printed`."""
     best = int(np.argmin(curves.val_loss))
+    figure_7 = (j22.FIGURE_7_STABLE_FROM, j22.FIGURE_7_LOSS) if printed else (None, None)
     return Table(
         "summary",
         "Where the loss ends",
@@ -144,8 +145,7 @@ def _summary_table(curves: LossCurves) -> Table:
                 "training loss is stable (within 5 % of its end)",
                 stable_from(curves.iteration, curves.train_loss),
                 curves.train_loss[-1],
-                j22.FIGURE_7_STABLE_FROM,
-                j22.FIGURE_7_LOSS,
+                *figure_7,
             ),
             (
                 "lowest validation loss",
@@ -158,7 +158,7 @@ def _summary_table(curves: LossCurves) -> Table:
                 "validation loss at the end",
                 int(curves.val_iteration[-1]),
                 curves.val_loss[-1],
-                j22.FIGURE_7_ITERATIONS,
+                j22.FIGURE_7_ITERATIONS if printed else None,
                 None,
             ),
         ),
@@ -184,7 +184,7 @@ def _test_table(media: StudyMedia, folds: Ints, predictions: FoldPredictions) ->
     )
 
 
-def _plot(title: str, curves: LossCurves) -> Plot:
+def _plot(title: str, curves: LossCurves, printed: float | None) -> Plot:
     lines = {
         f"training, mean of {SMOOTH} batches": (curves.iteration, curves.train_loss),
         "validation (groups of the training folds)": (curves.val_iteration, curves.val_loss),
@@ -192,7 +192,7 @@ def _plot(title: str, curves: LossCurves) -> Plot:
     return Plot(
         "loss",
         title,
-        lambda axes: loss_lines(axes, lines, j22.FIGURE_7_LOSS, float(j22.FIGURE_7_STABLE_FROM)),
+        lambda axes: loss_lines(axes, lines, printed, float(j22.FIGURE_7_STABLE_FROM)),
         (6.4, 4.0),
     )
 

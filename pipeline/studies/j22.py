@@ -23,6 +23,7 @@ from mvemo.manifests.splits.names import PARTS, TEST, VALIDATION
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.studies.ahead import train_ahead
+from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.convnets import confusion_table
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit, training_of
@@ -31,7 +32,7 @@ from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import loss_lines
 from mvemo.pipeline.studies.scores import Labels, Scores, score
-from mvemo.pipeline.studies.segments import Cut
+from mvemo.pipeline.studies.segments import Cut, known_lengths
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table, capital
 
 NETS = ("cnn", "lightcnn", "crnn")
@@ -77,12 +78,16 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Setup:
-    """One row: a net, what is varied about it, and the weight of the residual phase."""
+    """One row: a net, what is varied about it, and the weight of the residual phase.
+
+    `printed` is True where J22's figures may stand beside it.
+    """
 
     plan: NetSettings
     varied: str = ""
     value: str = ""
     alpha: float | None = None
+    printed: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,16 +130,7 @@ def default_iterations(profile: str) -> int:
 
 
 def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
-    """Run J22's experiment on songs of one's own.
-
-    Parameters
-    ----------
-    study
-        Of whole songs; its repeats and folds have no part in this: there is one split, by
-        ``extract.split`` of its settings, or the manifest's own.
-    experiment
-        None for J22's.
-    """
+    """Run J22's experiment on songs, by one split: ``extract.split``, or the manifest's own."""
     experiment = experiment or Experiment()
     divided, notes = _divide(study, experiment)
     setups = _setups(study, experiment)
@@ -143,14 +139,19 @@ def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
     results: list[tuple[Setup, FoldPredictions]] = []
     with Progress("j22", len(setups), "training") as bar:
         for setup, each in zip(setups, ready, strict=True):
-            results.append((setup, cross_fit(*each)))
+            printed = not setup.varied and j22_beside(study, each[2].plan)
+            results.append((replace(setup, printed=printed), cross_fit(*each)))
             bar.step()
     labels = Labels.of(divided.segments)
     main, predictions = next(r for r in results if r[0].plan.name == experiment.nets[-1])
     tested = np.where(divided.parts[divided.song] == TEST, 0, -1)
     outputs = np.where(tested[:, None] == 0, predictions.outputs, np.nan)
     confusions = (
-        (confusion_table(main.plan.name, labels.names, labels.y_true, [outputs]),)
+        (
+            confusion_table(
+                main.plan.name, labels.names, labels.y_true, [outputs], printed=main.printed
+            ),
+        )
         if labels.y_true.ndim == 1
         else ()
     )
@@ -174,18 +175,14 @@ def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
 
 def _divide(study: Study, experiment: Experiment) -> tuple[Divided, list[str]]:
     """Songs of known length, their segments and the split; with notes."""
-    whole = study.media(descriptors=["mel"])
-    durations = whole.seconds()
-    clips = tuple(clip for clip in study.manifest.clips if clip.clip_id in durations)
-    songs = replace(study.manifest, clips=clips)
+    songs, durations, notes = known_lengths(study)
     extract = study.settings.extract
     split = holdout_of(songs, parse_fractions(extract.split), extract.fold_seed)
     segments = experiment.cut.segments(songs, experiment.seconds, durations)
     rows = {clip_id: row for row, clip_id in enumerate(songs.clip_ids)}
     song = np.array([rows[song_of(clip_id)] for clip_id in segments.clip_ids], dtype=np.int64)
-    notes = [*whole.left_out(whole.described, "songs"), *split.notes]
     seconds = experiment.cut.input_seconds(segments, experiment.seconds, durations)
-    return Divided(songs, segments, song, split.assignment, seconds), notes
+    return Divided(songs, segments, song, split.assignment, seconds), [*notes, *split.notes]
 
 
 def _setups(study: Study, experiment: Experiment) -> list[Setup]:
@@ -326,7 +323,7 @@ def _majority(divided: Divided) -> float:
 
 def _printed(setup: Setup) -> float | None:
     """J22's own figure of a net as it is: Fig. 8 of its own, Table 3 of the others."""
-    if setup.varied:
+    if not setup.printed:
         return None
     if setup.plan.name == "crnn":
         return j22.FIGURE_8["crnn"]
@@ -345,12 +342,13 @@ def _plots(setup: Setup, predictions: FoldPredictions, experiment: Experiment) -
         )
     }
     title = f"Loss of {setup.plan.name} ({setup.plan.train.loss}) by iterations (as J22 Fig. 7)"
+    known = j22.FIGURE_7_LOSS if setup.printed and setup.plan.name == "crnn" else None
     since = float(j22.FIGURE_7_STABLE_FROM)
     return (
         Plot(
             "loss",
             title,
-            lambda axes: loss_lines(axes, losses, j22.FIGURE_7_LOSS, since),
+            lambda axes: loss_lines(axes, losses, known, since),
             (6.4, 4.0),
         ),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mvemo.extract.settings import LOSSES, NetSettings
 from mvemo.fuse.report import published_j22 as j22
+from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
@@ -18,6 +19,7 @@ from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
+from mvemo.pipeline.studies.segments import SEGMENT_SECONDS, Cut, cut_study
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Column
 
 NAMES = {
@@ -30,19 +32,19 @@ NAMES = {
 CENTRE_TAU = 0.003
 
 
-def run_losses(study: Study, *, net: str = "crnn", centre_tau: float = CENTRE_TAU) -> StudyResult:
+def run_losses(
+    study: Study,
+    *,
+    net: str = "crnn",
+    centre_tau: float = CENTRE_TAU,
+    seconds: float = SEGMENT_SECONDS,
+    cut: Cut | None = None,
+) -> StudyResult:
     """Cross-fit one net with each loss; all else is the same.
 
-    Parameters
-    ----------
-    study
-        Of the clips.
-    net
-        Its name.
-    centre_tau
-        tau of the centre loss, whose term grows with the square of the features. That of
-        the improved centre loss is the net's own setting.
+    `centre_tau` is of the centre loss, whose term grows with the square of the features.
     """
+    study, notes = cut_study(study, seconds, cut)
     tau = study.plan(net).train.tau
     plans = {
         loss: study.plan(net, loss=loss, tau=centre_tau if loss == "centre" else tau)
@@ -69,6 +71,7 @@ def run_losses(study: Study, *, net: str = "crnn", centre_tau: float = CENTRE_TA
         plots=(score_plot("scores", f"Accuracy of {net} by loss", bars, compared, labels),),
         notes=(
             INTERVAL_NOTE,
+            *notes,
             *media.left_out(media.usable(plans["softmax"])),
             *divergence_notes(compared),
         ),
@@ -80,7 +83,8 @@ def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
     """A net with one of the losses."""
     loss, tau = plan.train.loss, plan.train.tau
     # J22's one figure is of its net with the improved centre loss.
-    known = j22.FIGURE_8["crnn"] if (plan.name, loss) == ("crnn", "improved-centre") else None
+    published = (plan.name, loss) == ("crnn", "improved-centre") and j22_beside(study, plan)
+    known = j22.FIGURE_8["crnn"] if published else None
     return Variant(
         NAMES[loss],
         NetPredictor(study, media, plan, title=f"{plan.name}, {loss}"),

@@ -14,19 +14,7 @@ class StudyMedia(ClipMedia):
     """What nets and classical models read of a study's clips; see `ClipMedia`."""
 
     def left_out(self, usable: Mask, rows: str = "clips") -> tuple[str, ...]:
-        """A note on the clips that are not used, with the reason of the first.
-
-        Parameters
-        ----------
-        usable
-            bool (clips,).
-        rows
-            What the rows are, ``segments of 3 s``.
-
-        Returns
-        -------
-        One note; none where all are used.
-        """
+        """Note the `rows` that are not `usable`, with the reason of the first; else nothing."""
         unused = [self.manifest.clip_ids[row] for row in np.flatnonzero(~usable)]
         if not unused:
             return ()
@@ -37,12 +25,7 @@ class StudyMedia(ClipMedia):
         )
 
     def statistics(self, names: Sequence[str]) -> F64:
-        """Mean, then standard deviation, over the frames of descriptors.
-
-        Returns
-        -------
-        float64 (clips, 2 * dims), NaN rows for clips without descriptors.
-        """
+        """Mean, then standard deviation, over the frames of descriptors; NaN without any."""
         rows: dict[int, F64] = {}
         for clip_id, row in self._rows.items():
             if self.described[row]:

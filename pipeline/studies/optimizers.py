@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mvemo.fuse.report.published import PL20_TABLE_2, SOURCES, Z22_TABLE_1, Published
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies.beside import pl20_beside
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
@@ -56,19 +57,7 @@ def default_epochs(profile: str) -> int:
 def run_optimizers(
     study: Study, *, nets: Sequence[str] = NETS, rate_scale: float = 1.0, epochs: int = 0
 ) -> StudyResult:
-    """Cross-fit each net with each optimizer at the papers' rates.
-
-    Parameters
-    ----------
-    study
-        Of the clips.
-    nets
-        Of `NETS`; those whose modality no clip has are left out, with a note.
-    rate_scale
-        Multiplies all rates, which are the papers' for nets of full width.
-    epochs
-        Of each net at most; 0 for the settings' own.
-    """
+    """Cross-fit each net with each optimizer at the papers' rates, times `rate_scale`."""
     for net in nets:
         if net not in RATES:
             raise BadOption(f"--nets {net}: PL20 Table 2 has rates for {', '.join(RATES)}")
@@ -126,14 +115,15 @@ def _variant(
         momentum=momentum,
         epochs=min(usual, epochs) if epochs else usual,
     )
-    pl20 = PL20_TABLE_2[optimizer][net]
-    z22 = Z22_TABLE_1.get(optimizer, {}).get(net)
+    printed = rate_scale == 1.0 and pl20_beside(study, plan)
+    pl20 = PL20_TABLE_2[optimizer][net] if printed else None
+    z22 = Z22_TABLE_1.get(optimizer, {}).get(net) if printed else None
     return Variant(
         f"{net}, {optimizer}",
         NetPredictor(study, media, plan, title=f"{net}, {optimizer}"),
         cells=(net, optimizer, f"{plan.train.lr:g}", f"{momentum:g}" if optimizer == "SGD" else ""),
         published=(*_printed(pl20), *_printed(z22)),
-        printed_accuracy=pl20.accuracy,
+        printed_accuracy=None if pl20 is None else pl20.accuracy,
     )
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.fuse.report import drawing
+from mvemo.fuse.report.banners import small_nets_text
 from mvemo.fuse.report.published import LABEL
 from mvemo.manifests.files import replacing_together, write_bytes, write_json, write_text
 from mvemo.manifests.labels import label_kind
@@ -84,24 +85,13 @@ class StudyResult:
 def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], out: Path) -> None:
     """Write ``NAME.json``, ``NAME.html``, and a CSV for each table, a PNG and SVG for each plot.
 
-    Parameters
-    ----------
-    study
-        What was run.
-    result
-        Its tables, plots and notes.
-    settings
-        JSON values that the study depended on.
-    out
-        Folder; made where it is absent. Other files in it stay.
-
     Raises
     ------
     BadOption
         A file cannot be written.
     """
     facts, origin = _facts(study, result.division), provenance(settings=dict(settings))
-    notes = [*banners(study), *result.notes]
+    notes = [*banners(study), *study.notes, *result.notes]
     record = {
         "study": result.name,
         "title": result.title,
@@ -140,6 +130,18 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
         write_text(new / f"{result.name}.html", page)
 
 
+def without_empty_figures(result: StudyResult) -> StudyResult:
+    """Leave out published columns without a figure, and say why there are none."""
+    tables = tuple(table.without_empty_figures() for table in result.tables)
+    if tables == result.tables:
+        return result
+    note = (
+        "Printed figures stand only beside the papers' classes and nets (profile paper), J22's "
+        "on segments of the printed length."
+    )
+    return replace(result, tables=tables, notes=(*result.notes, note))
+
+
 def banners(study: Study) -> list[str]:
     """What must be known before any figure is read."""
     sentences = []
@@ -150,6 +152,8 @@ def banners(study: Study) -> list[str]:
         )
     if study.manifest.synthetic:
         sentences.append("The clips are generated data.")
+    if study.narrow:
+        sentences.append(small_nets_text(list(study.narrow)))
     return sentences
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 from mvemo.extract.pretrained import find_weights
 from mvemo.extract.settings import FETCHED, NetSettings
-from mvemo.fuse.report.published import PL20_TABLE_3, SOURCES
+from mvemo.fuse.report.published import FUSIONS, PL20_TABLE_3, SOURCES
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings_files import load_settings
+from mvemo.pipeline.studies.beside import pl20_beside
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
@@ -64,16 +65,6 @@ def run_protocols(
     """Score one head on all nets' embeddings under ``shared``, ``crossfit`` and ``frozen``.
 
     The first two also with shuffled labels. Folds and heads are the same throughout.
-
-    Parameters
-    ----------
-    study
-        Of the clips.
-    nets
-        Those that are trained; the profile's where none is named.
-    frozen
-        Those of the profile ``pretrained`` that ``frozen`` has, at their published sizes, where
-        their weights are here; None for all.
     """
     asked = [study.plan(net) for net in nets or study.settings.extract.nets]
     public = frozen_plans(frozen)
@@ -143,8 +134,10 @@ def _compare(study: Study, media: StudyMedia, rows: Sequence[_Row]) -> list[Comp
 
 def _variant(study: Study, media: StudyMedia, row: _Row, manifest: Manifest) -> Variant:
     predict = HeadPredictor(study, media, HeadJob(row.plans, row.protocol, manifest, row.name))
-    # PL20's figure is of its own protocol, and of its own labels.
-    known = PL20_TABLE_3["integrated"].accuracy if row.name == SHARED else None
+    # PL20's figure is of its own protocol, its own labels and its own four nets.
+    pl20s = {plan.name for plan in row.plans} == set(FUSIONS["integrated"])
+    printed = row.name == SHARED and pl20s and pl20_beside(study, *row.plans)
+    known = PL20_TABLE_3["integrated"].accuracy if printed else None
     cells = (row.name, ", ".join(plan.name for plan in row.plans))
     return Variant(row.name, predict, cells, (known,), known)
 

@@ -57,17 +57,6 @@ FROZEN = "frozen, linear head"
 def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyResult:
     """Cross-fit a net with its whole recipe, without each part in turn, and not at all.
 
-    Parameters
-    ----------
-    study
-        Of the clips; its profile has the recipe.
-    net
-        Its name.
-    parts
-        Of `PARTS`: those that are left out in turn; ``rest`` for all but the probe at once,
-        ``papers`` for the papers' recipe. All that the recipe has, and these two, where none
-        is named; ``none`` for nothing.
-
     Raises
     ------
     BadOption

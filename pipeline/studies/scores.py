@@ -87,17 +87,9 @@ NO_SCORES = Scores(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
 
 
 def score(labels: Labels, outputs: Sequence[F64], folds: Sequence[Ints]) -> Scores:
-    """Scores of out-of-fold predictions.
+    """Scores of out-of-fold predictions, of each repeat NaN where there is none.
 
-    Parameters
-    ----------
-    labels
-        Of all clips.
-    outputs
-        One float64 (clips, outputs) for each repeat: probabilities of classes or tags, or
-        values; NaN rows were not predicted.
-    folds
-        int64 (clips,) for each repeat; -1 for clips that are not tested.
+    `folds` is -1 for clips that are not tested.
     """
     task, y_true = labels.task, labels.y_true
     mask = np.asarray(np.isfinite(np.stack(outputs)).all(axis=(0, 2)), dtype=np.bool_)

@@ -16,6 +16,7 @@ from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
 from mvemo.manifests.segments import Tail, segment_manifest, song_of
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import (
     Compared,
     NetPredictor,
@@ -30,6 +31,8 @@ from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, score
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Column, Table, capital
 
 SECONDS = (3.0, 5.0, 10.0, 16.0)
+# Of the segments that J22's nets are compared on (3.2).
+SEGMENT_SECONDS = 10.0
 NETS = ("cnn", "crnn")
 
 
@@ -77,14 +80,39 @@ class Cut:
         return f"{used} each clip; a rest after the last whole segment: {self.tail}."
 
 
+def known_lengths(study: Study) -> tuple[Manifest, dict[str, float], list[str]]:
+    """Return the clips whose sound can be read, its seconds by clip, and notes on the others."""
+    whole = study.media(descriptors=["mel"])
+    durations = whole.seconds()
+    clips = tuple(clip for clip in study.manifest.clips if clip.clip_id in durations)
+    songs = replace(study.manifest, clips=clips)
+    return songs, durations, list(whole.left_out(whole.described))
+
+
+def cut_study(study: Study, seconds: float, cut: Cut | None) -> tuple[Study, list[str]]:
+    """Cut the clips of a study to segments, which its nets then read; 0 s leaves them whole."""
+    if not seconds:
+        return study, []
+    cut = cut or Cut()
+    songs, durations, notes = known_lengths(study)
+    segments = cut.segments(songs, seconds, durations)
+    heard = cut.input_seconds(segments, seconds, durations)
+    notes.append(
+        f"{len(segments)} segments of {seconds:g} s of {len(songs)} clips are trained on and "
+        f"scored, those of a clip in its fold. {cut.note()} --seconds 0 takes whole clips."
+    )
+    return replace(study, manifest=segments, songs=songs, seconds=heard), notes
+
+
 @dataclass(frozen=True)
 class LengthScores:
-    """One net on segments of one length: scored by segment and by song."""
+    """One net on segments of one length: scored by segment and by song, and J22's figure."""
 
     net: str
     seconds: float
     segments: Scores
     songs: Scores
+    printed: float | None
 
 
 def run_segments(
@@ -98,17 +126,6 @@ def run_segments(
 
     All segments of a clip lie in its fold. A song's class is that of the mean of its
     segments' probabilities; J22 does not say which of the two its accuracies are.
-
-    Parameters
-    ----------
-    study
-        Of whole clips.
-    seconds
-        Lengths of segments.
-    nets
-        Names of nets that read descriptor sequences; their input gets the segments' length.
-    cut
-        How clips are cut; None for J22's way.
     """
     cut = cut or Cut()
     for length in seconds:
@@ -118,21 +135,16 @@ def run_segments(
     for plan in plans:
         if not isinstance(input_of(plan), SequenceInput):
             raise BadOption(f"--nets {plan.name}: segments are studied with nets on sequences")
-    # Lengths come from decoding; this also finds clips that cannot be read.
-    whole = study.media(descriptors=["mel"])
-    durations = whole.seconds()
-    clips = tuple(clip for clip in study.manifest.clips if clip.clip_id in durations)
-    songs = replace(study.manifest, clips=clips)
+    songs, durations, notes = known_lengths(study)
     folds = replace(study, manifest=songs).folds_of_runs()
-
-    notes = list(whole.left_out(whole.described))
     counts = []
     scores: list[LengthScores] = []
     # What nets were trained on, with the length and the scores that came of it.
     scored: list[tuple[tuple[Manifest, float], float, list[LengthScores]]] = []
     for length in seconds:
         segments = cut.segments(songs, length, durations)
-        counts.append((length, len(segments), len(songs), j22.TABLE_1.get(length)))
+        printed = j22.TABLE_1.get(length) if j22_beside(study) else None
+        counts.append((length, len(segments), len(songs), printed))
         heard = cut.input_seconds(segments, length, durations)
         same = next((known for known in scored if known[0] == (segments, heard)), None)
         if same is not None:
@@ -186,9 +198,15 @@ def _score_length(
     compared = compare(study, variants, segments, [assignment[song] for assignment in folds])
     scores = [
         LengthScores(
-            each.variant.name, seconds, each.scores, _song_scores(each, songs, song, folds)
+            plan.name,
+            seconds,
+            each.scores,
+            _song_scores(each, songs, song, folds),
+            j22.TABLE_2.get(plan.name, {}).get(seconds)
+            if j22_beside(study, plan, seconds=seconds)
+            else None,
         )
-        for each in compared
+        for plan, each in zip(plans, compared, strict=True)
     ]
     notes = [f"Segments of {seconds:g} s: {note}" for note in divergence_notes(compared)]
     return scores, (*media.left_out(media.described, f"segments of {seconds:g} s"), *notes)
@@ -240,7 +258,7 @@ def _score_table(scores: Sequence[LengthScores], task: Task) -> Table:
                 *(each.segments.primary, each.segments.low, each.segments.high),
                 *(each.songs.primary, each.songs.low, each.songs.high),
                 each.songs.baseline,
-                *(j22.TABLE_2.get(each.net, {}).get(each.seconds) for _ in published),
+                *(each.printed for _ in published),
             )
             for each in scores
         ),
@@ -252,8 +270,10 @@ def _plot(scores: Sequence[LengthScores], task: Task) -> Plot:
     for each in scores:
         lines.setdefault(f"{each.net}, segments", {})[each.seconds] = each.segments.primary
         lines.setdefault(f"{each.net}, songs", {})[each.seconds] = each.songs.primary
-    nets = dict.fromkeys(each.net for each in scores)
-    published = {n: j22.TABLE_2[n] for n in nets if n in j22.TABLE_2 and task.in_percent}
+    published: dict[str, dict[float, float]] = {}
+    for each in scores:
+        if each.printed is not None and task.in_percent:
+            published.setdefault(each.net, {})[each.seconds] = each.printed
     # Of the last length that a net has scores of.
     baseline = next((s.songs.baseline for s in reversed(scores) if s.songs.n_clips), None)
     return Plot(

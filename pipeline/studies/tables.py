@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mvemo.fuse.report.published import LABEL
@@ -80,6 +80,16 @@ class Table:
             title.append(" " * header.index("|") + f"| {LABEL}")
         rule = "  " + "-" * (max(map(len, [header, *lines])) - 2)
         return "\n".join([*title, header, rule, *lines])
+
+    def without_empty_figures(self) -> Table:
+        """The table without published columns that have no figure in any row."""
+        kept = [
+            i
+            for i, column in enumerate(self.columns)
+            if not column.published or any(row[i] is not None for row in self.rows)
+        ]
+        rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
 
     def record(self) -> dict[str, Any]:
         """As JSON values; percentages stay fractions, and what is not finite is null."""

@@ -41,13 +41,6 @@ def run_tags(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
 
     No head is fitted: a tag is there where its probability is 0.5 or more. L17's own figures
     are not shown beside: only its abstract is to be had, which has none.
-
-    Parameters
-    ----------
-    study
-        Of clips with tags.
-    nets
-        Names.
     """
     plans = [study.plan(net) for net in nets]
     media = study.media(plans)

@@ -259,7 +259,7 @@ RESOLVED = {
         ),
         "c3d": (
             1.0,
-            {"size": 112, "n_frames": 32},
+            {"size": 112, "scale": "unit", "n_frames": 32},
             {"optimizer": "sgd", "lr": 1e-5, "batch_size": 8},
         ),
         "i3d": (1.0, {"size": 224, "n_frames": 32}, {"lr": 1e-4, "batch_size": 8}),
@@ -348,6 +348,7 @@ def test_nets_that_start_from_random_weights_though_their_papers_did_not_are_nam
     note = random_start_note(plans, settings)
     assert "music2d (C17's weights" in note
     assert "c3d (Sports-1M weights" in note
+    assert note.endswith("c3d has scale=unit, which random weights need.")
     # PL20's 1D net starts from random weights, too.
     assert "music1d" not in note
     given = [replace(plan, weights="file.npz") for plan in plans]

@@ -52,6 +52,8 @@ class Net(nn.Module, ABC):
     started_from
         What the paper that the net is from starts its training from, where that is not
         random; empty where it is.
+    random_options
+        Options that training from random weights needs, unless they are set.
     fixed
         How names of buffers begin that no training changes, as of a front end: a weight file
         need not have them.
@@ -72,6 +74,7 @@ class Net(nn.Module, ABC):
     known_files: ClassVar[Mapping[str, str]] = {}
     published: ClassVar[tuple[str, ...]] = ()
     started_from: ClassVar[str] = ""
+    random_options: ClassVar[Mapping[str, Any]] = {}
     fixed: ClassVar[tuple[str, ...]] = ()
     pretrained_outputs: ClassVar[int] = 0
     package: ClassVar[PretrainedPackage | None] = None

@@ -179,8 +179,10 @@ def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
 
 
 def with_shared_options(settings: NetSettings, shared: SharedSettings) -> NetSettings:
-    """The settings, with the options that follow from those of the run filled in."""
-    options = {**NETS[settings.name].shared_options(shared), **settings.options}
+    """Fill in the options that follow from the settings of a run, and from random weights."""
+    kind = NETS[settings.name]
+    random = {} if settings.weights else kind.random_options
+    options = {**random, **kind.shared_options(shared), **settings.options}
     return replace(settings, options=options)
 
 

@@ -206,6 +206,7 @@ def test_workers_that_could_not_do_the_work_are_refused() -> None:
     missing = ModuleNotFoundError("No package metadata was found for mvemo")
     for change, said in (
         ({"mvemo": {"tcp://b:2": missing}}, "tcp://b:2: this worker has no mvemo"),
+        ({"torch": {"tcp://b:2": missing}}, "tcp://b:2: this worker has no torch: pip install"),
         (
             {"mvemo": {"tcp://b:2": "0.0.1"}},
             f"tcp://b:2: .* has mvemo 0.0.1, and here it is {ours}",

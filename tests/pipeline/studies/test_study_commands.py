@@ -10,9 +10,11 @@ from study_samples import make_set, read_tables, tiny_options
 
 from mvemo.extract.training import fine_tuning
 from mvemo.extract.workers import pool
-from mvemo.manifests import Clip, Manifest, read_manifest
+from mvemo.manifests import Clip, Manifest, read_manifest, song_of
 from mvemo.pipeline.commands.study_options import default_jobs
-from mvemo.pipeline.studies.segments import Cut
+from mvemo.pipeline.settings_files import load_settings
+from mvemo.pipeline.studies.core import open_study
+from mvemo.pipeline.studies.segments import Cut, cut_study
 
 # Study -> its own options, and what the first column of one of its tables has.
 STUDIES = {
@@ -118,6 +120,42 @@ def test_segments_are_counted_and_songs_decided(made):
                "--seconds", "0.2,0.4", "--nets", "cnn", *tiny_options()) == 0  # fmt: skip
     counts = read_tables(out, "segments")["tables"]["counts"]["rows"]
     assert [row[:3] for row in counts] == [[0.2, 96, 24], [0.4, 48, 24]]
+
+
+@pytest.mark.parametrize("study", ["convnets", "losses", "iterations"])
+def test_nets_read_segments_unless_whole_clips_are_asked_for(study, made, capsys):
+    manifest, folder = made
+    own = {
+        "convnets": ("--nets", "rnn"),
+        "losses": ("--net", "rnn"),
+        "iterations": ("--net", "rnn", "--iterations", "2"),
+    }
+    # Clips of 0.8 s, of which the net would read 0.4.
+    options = tiny_options("nets.rnn.epochs=1", "nets.rnn.options={n_frames=12}")
+    found = {}
+    for seconds in ("0.3", "0"):
+        out = folder / f"{study}-cut-{seconds}"
+        assert run("mvemo", "study", study, manifest, *own[study], "--out", out,
+                   "--work", folder / "work", "--seconds", seconds, *options) == 0  # fmt: skip
+        found[seconds] = read_tables(out, study)["notes"], capsys.readouterr()
+    cut, whole = (" ".join(found[seconds][0]) for seconds in ("0.3", "0"))
+    assert "48 segments of 0.3 s of 24 clips" in cut
+    assert "are longer than" not in cut
+    assert "24 of 24 clips are longer than the 0.384 s that rnn reads" in whole
+    assert "24 of 24 clips are longer than" in found["0"][1].err
+    assert "rnn (width 0.1 of 1) is narrower than the published nets" in whole
+    assert "is narrower than" in found["0"][1].out
+
+
+def test_segments_of_a_song_are_in_its_fold(tmp_path):
+    path = make_set(tmp_path / "set", clips_per_class=3)
+    study = open_study(path, load_settings("paper", tiny_options()[1::2]), work=tmp_path)
+    segments, _ = cut_study(study, 0.25, Cut())
+    assert len(segments.manifest) == 3 * len(study.manifest)
+    of_song = dict(zip(study.manifest.clip_ids, study.folds().tolist(), strict=True))
+    songs = [song_of(clip_id) for clip_id in segments.manifest.clip_ids]
+    assert segments.folds().tolist() == [of_song[song] for song in songs]
+    assert cut_study(study, 0.0, None) == (study, [])
 
 
 def test_the_demo_trains_two_nets_at_once_where_there_are_two_cores(monkeypatch):

@@ -144,14 +144,15 @@ def test_scalers_and_models_never_see_the_fold_they_predict():
         np.testing.assert_allclose(test, (rows[tested] - mean) / sd, atol=1e-12)
 
 
-def test_confusion_has_the_paper_beside_it_only_for_its_classes():
+def test_confusion_has_the_papers_shares_in_the_order_of_the_classes():
     labels = np.array([0, 0, 1, 2, 3])
     p = np.eye(4)[[0, 1, 1, 2, 3]]
-    table = confusion_table("crnn", ["calm", "happy", "sad", "angry"], labels, [p])
+    classes = ["calm", "happy", "sad", "angry"]
+    table = confusion_table("crnn", classes, labels, [p], printed=True)
     assert table.rows[0][:6] == ("calm", 2, 0.5, 0.5, 0.0, 0.0)
     # J22's quiet row: as quiet, happy, sad, anger.
     assert table.rows[0][6:] == (0.8793, 0.0295, 0.0278, 0.0634)
-    other = confusion_table("crnn", ["a", "b", "c", "d"], labels, [p])
+    other = confusion_table("crnn", classes, labels, [p], printed=False)
     assert not any(column.published for column in other.columns)
 
 

@@ -1,0 +1,83 @@
+"""The precision ``auto``: measured once where the processor has bf16, else float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from stage_samples import run, tiny_demo, tiny_settings
+
+from mvemo.cache import open_cache
+from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.training.timing import NetCost
+from mvemo.manifests import write_manifest
+from mvemo.pipeline.settings_files import load_settings
+from mvemo.pipeline.stage_one import precision
+from mvemo.pipeline.stage_one.precision import choose_precision
+
+AUTO = "extract.precision=auto"
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """What was measured, on a processor with bf16 that is twice as fast for all nets but i3d."""
+    facts = tmp_path / "cpuinfo"
+    facts.write_text("model name\t: Made CPU\nflags\t\t: fpu avx512_bf16\n")
+    monkeypatch.setattr(precision, "_CPU_FACTS", facts)
+    measured: list[str] = []
+
+    def measure(plan: NetSettings, run: RunSettings, descriptors: object) -> NetCost:
+        measured.append(f"{plan.name} {run.precision}")
+        slow = (run.precision == "bf16") == (plan.name == "i3d")
+        return NetCost(2.0 if slow else 1.0, 0, 0)
+
+    monkeypatch.setattr(precision, "measure_net", measure)
+    return measured
+
+
+def chosen(work: Path, net: str = "music1d", *more: str) -> str:
+    settings = load_settings("paper", [AUTO, "extract.device=cpu", *more])
+    return choose_precision(settings, [settings.nets[net]], work)[0].extract.run.precision
+
+
+def test_the_faster_precision_is_measured_once(timed: list[str], tmp_path: Path) -> None:
+    assert chosen(tmp_path) == chosen(tmp_path) == "bf16"
+    assert timed == ["music1d float32", "music1d bf16"]
+    # Another net is another question.
+    assert chosen(tmp_path, "i3d") == "float32"
+    assert len(timed) == 4
+    (tmp_path / precision.FILE).write_text("{")
+    assert chosen(tmp_path, "i3d") == "float32"
+    assert len(timed) == 6
+
+
+def test_nothing_is_measured_of_a_processor_without_bf16(
+    timed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert chosen(tmp_path, "music1d", "extract.precision=bf16") == "bf16"
+    (tmp_path / "cpuinfo").write_text("model name : Made CPU\nflags : fpu avx512f\n")
+    assert chosen(tmp_path) == "float32"
+    monkeypatch.setattr(precision, "_CPU_FACTS", tmp_path / "none")
+    assert chosen(tmp_path) == "float32"
+    assert timed == []
+    assert not (tmp_path / precision.FILE).exists()
+
+
+def test_what_was_measured_is_in_the_cache(
+    timed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tiny_demo(tmp_path / "demo")
+    write_manifest(manifest, tmp_path / "demo" / "clips.csv")
+    work = tmp_path / "work"
+    arguments = ("mvemo", "extract", tmp_path / "demo" / "clips.csv", "--work", work,
+                 *tiny_settings(AUTO, "extract.device=cpu", "extract.nets=music1d",
+                                "nets.music1d.epochs=1", "extract.descriptors=[]"))  # fmt: skip
+    assert run(*arguments, "--plan") == 0
+    assert not (work / precision.FILE).exists()
+    assert run(*arguments) == 0
+    said = "extract.precision=auto is bf16: a clip takes the nets 1 s in bf16 and 2 s in float32"
+    assert said in capsys.readouterr().err
+    with open_cache(work / "features.h5") as cache:
+        assert any(note.startswith(said) for note in cache.provenance["notes"])
+        assert cache.provenance["settings"]["extract"]["run"]["precision"] == "bf16"
+        assert {spec.params["precision"] for spec in cache.specs} == {"bf16"}
