@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 
-from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_notes
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.tables import Table, parse_stretch, read_table
+from mvemo.pipeline.console.messages import tell_note
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,10 @@ def _clips_of(entry: str) -> list[NewClip]:
 
 
 def _media_in(folder: Path) -> list[NewClip]:
-    suffixes = AUDIO_SUFFIXES | VIDEO_SUFFIXES
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    ]
+    left_out: list[tuple[str, str]] = []
+    files = [folder / path for path in find_media(folder, left_out, follow_links=True)]
+    for note in left_out_notes(left_out):
+        tell_note(f"{folder}: {note}")
     if not files:
         return [NewClip(str(folder), folder, problem="a folder without media files")]
     return [NewClip(str(path), path) for path in files]
@@ -113,6 +112,9 @@ def _listed(path: Path) -> list[NewClip]:
 
 def _rows(table: Table, path: Path, problems: Problems) -> list[NewClip]:
     names = [cell.strip() for cell in table.rows[0][1]] if table.rows else []
+    if "path" not in names:
+        # Tables that earlier versions of `mvemo predict` wrote.
+        names = ["path" if name == "file" else name for name in names]
     if "path" not in names:
         line = table.rows[0][0] if table.rows else 0
         problems.add(line, f"the header has no column 'path'; it has {names}")

@@ -98,7 +98,7 @@ def test_sound_alone_is_predicted_by_a_model_of_sound(
     made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     video, song, text = predicted(capsys, made, clip_of(made), made / "song.wav", made / "text.mp3")
-    assert video["file"] == str(clip_of(made))
+    assert video["path"] == str(clip_of(made))
     for record in (video, song):
         assert sum(record["proba"].values()) == pytest.approx(1.0)
         assert record["proba"][record["label"]] == max(record["proba"].values())
@@ -118,7 +118,7 @@ def test_a_feature_file_is_predicted_as_its_media_are(
     from_media = predicted(capsys, made, *map(manifest.media_path, manifest.clips))
     carried = shutil.copy(made / "work" / "features.h5", tmp_path / "carried.h5")
     from_features = predicted(capsys, made, carried)
-    assert [record["file"] for record in from_features] == list(manifest.clip_ids)
+    assert [record["path"] for record in from_features] == list(manifest.clip_ids)
     for features, media in zip(from_features, from_media, strict=True):
         assert features["proba"] == pytest.approx(media["proba"], abs=1e-5)
         assert features["model"] == media["model"]
@@ -157,6 +157,19 @@ def test_noise_is_said_to_be_unlike_the_training_clips(
     assert (len(clips), sum(unlike) <= 4) == (12, True)
 
 
+def test_what_a_folder_has_beside_media_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("without-ending", "notes.txt", ".hidden"):
+        (tmp_path / name).write_text("text")
+    assert [clip.problem for clip in find_clips([str(tmp_path)])] == [
+        "a folder without media files"
+    ]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"note: {tmp_path}: 2 left out, not a known type of media file: ")
+    assert "'without-ending'" in line
+
+
 def test_a_long_file_is_the_mean_of_windows(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (song,) = predicted(capsys, made, made / "long.wav")
     assert "12 s long: the mean of 8 windows of 1 s, spread over it" in song["notes"]
@@ -172,13 +185,16 @@ def test_lists_without_labels_folders_and_patterns(
     listing = tmp_path / "clips.csv"
     listing.write_text("path,start\nsongs/a.wav,\nsongs/a.wav,0.25\nsongs/none.wav,\n")
     records = predicted(capsys, made, listing)
-    assert [record["file"] for record in records] == [
+    assert [record["path"] for record in records] == [
         "songs/a.wav",
         "songs/a.wav@0.25",
         "songs/none.wav",
     ]
     assert "no such file" in records[2]["error"]
-    assert [r["file"] for r in predicted(capsys, made, folder)] == [str(folder / "a.wav")]
+    shutil.copy(made / "song.wav", folder / "without-ending")
+    assert [r["path"] for r in predicted(capsys, made, folder)] == [str(folder / "a.wav")]
+    listing.write_text("file,label\nsongs/a.wav,Sad\n")
+    assert [r["path"] for r in predicted(capsys, made, listing)] == ["songs/a.wav"]
     # A pattern that the shell did not expand; the same file again is one clip.
     pattern = predicted(capsys, made, folder / "*.wav", folder / "a.wav")
     (again,) = pattern
@@ -235,7 +251,7 @@ def test_a_catalogue_reads_only_what_is_new(
     third = capsys.readouterr()
     assert "2 new, 4 kept, 2 gone" in third.err
     assert read_clips == ["b.wav", "e.wav"]
-    assert {Path(json.loads(line)["file"]).name for line in third.out.splitlines()} == {
+    assert {Path(json.loads(line)["path"]).name for line in third.out.splitlines()} == {
         *("b.wav", "d.wav", "e.wav", "same.wav", "text.mp3", "z.wav")
     }
 
