@@ -68,7 +68,7 @@ def test_an_unknown_command_is_one_line(
         cli.main()
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "No such command 'fuze'" in line
+    assert "no command 'fuze': did you mean fuse?" in line
 
 
 def test_errors_that_are_not_of_the_input_are_not_hidden() -> None:
