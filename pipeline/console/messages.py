@@ -105,15 +105,6 @@ def tell_note(text: str, *, lasting: bool = True) -> None:
     tell(f"note: {text}")
 
 
-def tell_outline(text: str) -> None:
-    """Say a text, its innermost lines (indented by four blanks) only with ``--verbose``."""
-    if verbosity() == "verbose":
-        tell(text)
-    else:
-        outer = (line for line in text.splitlines() if not line.startswith("    "))
-        tell("\n".join(line.removesuffix(":") for line in outer))
-
-
 def tell_detail(text: str) -> None:
     """Say what only somebody who looks for a fault wants to know: with ``--verbose``."""
     if verbosity() == "verbose":

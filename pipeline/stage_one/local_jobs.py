@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.pipeline.stage_one.ahead import TASKS, thread_variables
-from mvemo.pipeline.stage_one.tasks import Finished, Task
+from mvemo.pipeline.stage_one.tasks import Finished, Note, Task
 
 _DO = f"{TASKS}:do_task"
 
@@ -43,7 +43,7 @@ def visible_gpus() -> list[str]:
 
 
 def do_locally(
-    tasks: Sequence[Task], jobs: int, run: RunSettings, note: Callable[[str], object]
+    tasks: Sequence[Task], jobs: int, run: RunSettings, note: Note
 ) -> Iterator[tuple[Task, Finished | BaseException]]:
     """Do tasks, so many at a time.
 
@@ -56,7 +56,7 @@ def do_locally(
     run
         Which device they compute on.
     note
-        Told how far a training is.
+        Told how far a training is, and how many clips are done more.
 
     Yields
     ------

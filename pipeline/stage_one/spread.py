@@ -91,11 +91,16 @@ class SpreadRun:
             A clip failed, and the run is to end by that.
         """
         failed: list[tuple[Task, BaseException]] = []
-        for task, result in self.backend.do(tasks, bar.note):
-            steps = len(task.table) if isinstance(task, ClipTask) else 1
-            bar.step(steps, failed=steps * int(isinstance(result, BaseException)))
+
+        def note(how: str | float) -> None:
+            bar.note(how) if isinstance(how, str) else bar.ahead(how)
+
+        for task, result in self.backend.do(tasks, note):
+            clips = set(task.table.clip_ids) if isinstance(task, ClipTask) else {""}
+            lost = clips
             if isinstance(result, Finished):
                 self._take_up(task, result)
+                lost = clips.intersection(clip for clip, *_ in self.writer.failures)
             elif isinstance(result, TrainingDiverged) and isinstance(task, TrainingTask):
                 self.diverged.setdefault(task.net.name, result)
                 tell_note(f"{task.label} diverged; the others go on")
@@ -104,6 +109,7 @@ class SpreadRun:
             else:
                 failed.append((task, result))
                 tell_note(f"{task.label} failed; the others go on: {_reason(result)}")
+            bar.step(len(clips), failed=len(lost))
         if failed:
             task, error = failed[0]
             more = f" ({len(failed)} of {len(tasks)} failed)" if len(failed) > 1 else ""
