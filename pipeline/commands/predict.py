@@ -82,6 +82,9 @@ model_options = together(
 )
 @strict_option
 @click.option(
+    "--plan", is_flag=True, help="Only say how long it takes, and how much memory it needs."
+)
+@click.option(
     "--timeline",
     is_flag=True,
     help="Follow the emotion over time: a page and a CSV file for each clip.",
@@ -100,6 +103,7 @@ def predict(
     jsonl: bool,
     catalogue: Path | None,
     strict: bool,
+    plan: bool,
     timeline: bool,
     window: float | None,
     hop: float | None,
@@ -146,6 +150,11 @@ def predict(
         return _show(*result, shown)
     options = (model_name, modality, weight_files, device)
     clips, folder, settings = clips_and_settings(inputs, *options)
+    if plan:
+        from mvemo.pipeline.prediction.plan import plan_text
+
+        click.echo(plan_text(folder, clips, settings))
+        return 0
     if timeline:
         from mvemo.pipeline.prediction.timeline import TimelineSettings
         from mvemo.pipeline.prediction.timeline_run import write_timelines

@@ -35,17 +35,8 @@ def write_timelines(
 ) -> Iterator[tuple[FinalModel, str, list[Record]]]:
     """Follow clips one after the other, and write ``NAME.html`` and ``NAME.csv`` of each.
 
-    Yields
-    ------
-    The model, a line that says what was written or why nothing was, and the records of the
-    windows; of a clip that was not predicted one with its error.
-
-    Raises
-    ------
-    FuseError
-        The folder has no model that can be read, or a page cannot be written.
-    BadOption
-        The model cannot predict from these modalities.
+    Yields the model, a line that says what was written or why nothing was, and the records of
+    the windows; of a clip that was not predicted one with its error.
     """
     maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
     if not all(clip.problem for clip in clips):

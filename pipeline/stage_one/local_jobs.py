@@ -45,22 +45,9 @@ def visible_gpus() -> list[str]:
 def do_locally(
     tasks: Sequence[Task], jobs: int, run: RunSettings, note: Note
 ) -> Iterator[tuple[Task, Finished | BaseException]]:
-    """Do tasks, so many at a time.
+    """Yield each task with what came of it, or its error, as they end; `jobs` at a time.
 
-    Parameters
-    ----------
-    tasks
-        In the order in which they are begun.
-    jobs
-        Processes.
-    run
-        Which device they compute on.
-    note
-        Told how far a training is, and how many clips are done more.
-
-    Yields
-    ------
-    Each task with what came of it, or the error that it ended by, as they end.
+    `note` is told how far a training is, and how many clips are done more.
     """
     calls = [Call(_DO, (task,), parts=True) for task in tasks]
     for outcome in run_calls(calls, environments=job_environments(jobs, run)):

@@ -81,15 +81,7 @@ class SpreadRun:
             self._do(tasks, bar)
 
     def _do(self, tasks: Sequence[Task], bar: Progress) -> None:
-        """All tasks; those that fail are told in one error, when all others are done.
-
-        Raises
-        ------
-        TaskFailed
-            Some failed.
-        ClipFailed
-            A clip failed, and the run is to end by that.
-        """
+        """Do all tasks; those that fail are told in one error, when all others are done."""
         failed: list[tuple[Task, BaseException]] = []
 
         def note(how: str | float) -> None:
@@ -157,13 +149,7 @@ def of_jobs(settings: Settings, jobs: int) -> Settings:
 
 
 def refuse_nothing(run: SpreadRun, manifest: Manifest) -> None:
-    """Refuse clips of which not one has a feature.
-
-    Raises
-    ------
-    BadOption
-        So it is.
-    """
+    """Refuse clips of which not one has a feature."""
     failures = run.writer.failures
     if len({clip for clip, stage, _ in failures if stage.startswith("decode:")}) == len(manifest):
         clip, _, reason = failures[0]

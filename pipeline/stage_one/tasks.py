@@ -218,15 +218,7 @@ def _finished(writer: PartWriter, media: ClipMedia) -> Finished:
 
 
 def do_task(task: Task, emit: Note | None = None) -> Finished:
-    """Do a task in this process.
-
-    Parameters
-    ----------
-    task
-        What to do.
-    emit
-        Told how it goes: by a few words, or by how many clips are done more.
-    """
+    """Do a task in this process; `emit` is told how it goes."""
     with _alone:
         keep_freed_memory()
         add_folder_nets(task.shared.folders)

@@ -338,6 +338,24 @@ def test_the_table_is_printed_also_if_the_file_cannot_be_written(
     assert "cannot be written: no space left" in shown.err
 
 
+def test_one_bar_counts_clips_that_failed(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    inputs = [clip_of(made), made / "song.wav", made / "text.mp3"]
+    assert run("mvemo", "predict", *inputs, "--model", made / "out" / "model") == 0
+    # A song is no failure: it has no pictures.
+    assert capsys.readouterr().err == "clips: 3 done, 1 failed\n"
+
+
+def test_a_plan_states_time_and_memory(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = [made / "song.wav", made / "long.wav", made / "text.mp3"]
+    assert run("mvemo", "predict", *inputs, "--model", made / "out" / "model", "--plan") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "clips: 3, 1 of them cannot be read"
+    # Of the long one eight windows of a second are read.
+    assert lines[1] == "length: 9.0 s are read"
+    assert [line.partition(":")[0] for line in lines[2:]] == ["time", "memory"]
+
+
 def test_where_nothing_can_be_predicted_the_exit_code_is_2(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
