@@ -37,23 +37,11 @@ class NewClip:
 
 
 def find_clips(inputs: Sequence[str]) -> list[NewClip]:
-    """The clips that a command line names, each once.
+    """Return the clips that a command line names, each once, in the order of `inputs`.
 
-    Parameters
-    ----------
-    inputs
-        Media files; folders, whose media files at any depth are meant; patterns such as
-        ``clips/*.mp3``; manifests (``.csv``), of which the columns ``path``, ``start`` and
-        ``duration`` are read and no label is needed.
-
-    Returns
-    -------
-    In the order of `inputs`; what is not there, or has no media, with its `problem`.
-
-    Raises
-    ------
-    BadManifest
-        A list cannot be read.
+    Media files; folders, whose media files at any depth are meant; patterns such as
+    ``clips/*.mp3``; lists (``.csv``), of which the columns ``path``, ``start`` and
+    ``duration`` are read and no label is needed. What is not there has its `problem`.
     """
     clips: dict[tuple[Path, float, float | None], NewClip] = {}
     for entry in inputs:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mvemo.extract.workers.pool import cores, stop_workers
+from mvemo.extract.workers.handle import peak_memory
+from mvemo.extract.workers.pool import cores, worker_memory
 from mvemo.fuse.final.files import load_model
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
@@ -17,7 +19,6 @@ from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.inputs import NewClip
 from mvemo.pipeline.prediction.run import PredictSettings, find_ways
 from mvemo.pipeline.prediction.windows import windows_of
-from mvemo.pipeline.stage_one.estimates import peak_memory
 from mvemo.pipeline.work_folder import size_text
 
 # Clips that are read: as many as are worth more than one worker.
@@ -47,14 +48,12 @@ def plan_text(folder: Path, clips: Sequence[NewClip], settings: PredictSettings)
             start = time.perf_counter()
             list(reader.read({i: clips[i] for i in chosen}))
         seconds = time.perf_counter() - start
-        # Their memory is known when they have ended.
-        stop_workers()
         total, sampled = sum(lengths.values()), sum(lengths[i] for i in chosen)
         lines += [
             f"length: {duration_text(total)} are read",
             f"time: about {duration_text(seconds * total / sampled)} (measured on {len(chosen)})",
-            f"memory: about {size_text(peak_memory('RUSAGE_SELF'))}, and "
-            f"{size_text(peak_memory('RUSAGE_CHILDREN'))} in each of "
-            f"{min(cores(), MOST_WORKERS)} workers, however many clips there are",
+            f"memory: about {size_text(peak_memory(os.getpid()))}, and "
+            f"{size_text(worker_memory())} in each of {min(cores(), MOST_WORKERS)} workers, "
+            "however many clips there are",
         ]
     return "\n".join(lines)

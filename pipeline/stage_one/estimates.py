@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +23,8 @@ from mvemo.extract.training.protocols import known_nets
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.training.timing import PASSES, NetCost, measure_net
 from mvemo.extract.views import window_starts
-from mvemo.extract.workers.pool import cores, stop_workers
+from mvemo.extract.workers.handle import peak_memory
+from mvemo.extract.workers.pool import cores, stop_workers, worker_memory
 from mvemo.pipeline.clips.clip_lengths import clip_lengths
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.inputs import decode_jobs, decode_request, digest_media
@@ -93,7 +94,7 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution)
         work=work,
         taken_bytes=taken.decoded + taken.nets,
         free_bytes=shutil.disk_usage(disk).free,
-        own_bytes=peak_memory("RUSAGE_SELF"),
+        own_bytes=peak_memory(os.getpid()),
     )
 
 
@@ -224,7 +225,6 @@ def _read_samples(plan: ExtractPlan, new: Sequence[DecodeJob], n_kept: int) -> R
     chosen = [by_size[round(place)] for place in places] if len(by_size) > 2 else by_size
     sampled = {job.clip_id: job for job in chosen}
     settings = replace(plan.settings, extract=replace(plan.settings.extract, workers=1))
-    before = peak_memory("RUSAGE_CHILDREN")
     with silenced(), tempfile.TemporaryDirectory(prefix="mvemo-plan-") as temp:
         clips = {clip.clip_id: clip for clip in plan.manifest.clips}
 
@@ -247,7 +247,7 @@ def _read_samples(plan: ExtractPlan, new: Sequence[DecodeJob], n_kept: int) -> R
         seconds = time.perf_counter() - start
         files = [path for path in (Path(temp) / "second").rglob("*") if path.is_file()]
         n_bytes = sum(path.stat().st_size for path in files)
-    # Their memory is known when they have ended.
+    worker_bytes = worker_memory()
     stop_workers()
     workers = min(plan.settings.extract.workers or cores(), len(new))
     share = len(new) / len(ids)
@@ -257,16 +257,6 @@ def _read_samples(plan: ExtractPlan, new: Sequence[DecodeJob], n_kept: int) -> R
         n_sampled=len(ids),
         seconds=seconds * share / workers,
         n_bytes=n_bytes * share,
-        worker_bytes=max(peak_memory("RUSAGE_CHILDREN"), before),
+        worker_bytes=worker_bytes,
         workers=workers,
     )
-
-
-def peak_memory(who: str) -> int:
-    """Bytes that this process, or the largest of those it waited for, has taken; 0 if unknown."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(getattr(resource, who)).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
