@@ -20,7 +20,7 @@ def tell_weights(report: WeightReport) -> None:
     if verbosity() == "verbose":
         tell(report.text())
     else:
-        tell(f"weights: {report.known_as or 'a file of your own'}: {report.path}")
+        tell(f"{report.path}: weights of {report.known_as or 'your own'}")
         if not report.complete:
             tell_note(f"{report.path}: not all that the net needs is in it; --verbose names it")
 

@@ -84,6 +84,8 @@ class BatchReader:
 
     def read(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
         """Yield clips with their keys, a batch at a time, in order."""
+        if not clips:
+            return
         start = time.monotonic()
         # Decoding, and each net or the descriptors.
         n_parts = 1 + sum(len(self.maker.model.variants(name)) for name in self.features)
