@@ -22,8 +22,8 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
-    found = {"cuda": torch.cuda.device_count, "mps": torch.backends.mps.is_available}
-    if device.type in found and int(found[device.type]()) <= (device.index or 0):
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if counts.get(device.type, 1) <= (device.index or 0):
         raise BadSetting(f"device is {name!r}, but torch finds none here: use 'auto' or 'cpu'")
     return device
 
