@@ -6,6 +6,7 @@ Nothing here needs torch, so that profiles can be read where none is installed.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -221,7 +222,7 @@ class RunSettings:
     seed
         Of initial weights, inner splits, batch order and dropout.
     device
-        ``auto``, ``cpu`` or ``cuda``.
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     precision
         One of `PRECISIONS`; ``bf16`` is mixed precision, ``auto`` is that on a GPU, and
         ``float32`` on a processor unless ``mvemo extract`` measures that bf16 is faster.
@@ -249,8 +250,16 @@ class RunSettings:
         _check_known("precision", self.precision, PRECISIONS)
         if self.seed < 0:
             raise BadSetting(f"seed is {self.seed}: it must be 0 or more")
-        if self.device not in ("auto", "cpu") and not self.device.startswith("cuda"):
-            raise BadSetting(f"device {self.device!r} is not known: auto, cpu or cuda")
+        check_device(self.device, "device")
+
+
+def check_device(name: str, setting: str) -> str:
+    """Return a device's name; raise `BadSetting` if no device is called so."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
+        raise BadSetting(
+            f"{setting} {name!r} is not known: expected auto, cpu, cuda, cuda:N or mps"
+        )
+    return name
 
 
 def check_loss(name: str, tau: float) -> None:

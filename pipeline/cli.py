@@ -15,6 +15,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,13 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a subcommand; None where there is none of this name."""
-        return load_command(cmd_name) if cmd_name in COMMANDS else None
+        """Import a subcommand; None where there is none of this name, nor one like it."""
+        if cmd_name in COMMANDS:
+            return load_command(cmd_name)
+        near = get_close_matches(cmd_name, COMMANDS, n=1)
+        if near and not ctx.resilient_parsing:
+            ctx.fail(f"no command {cmd_name!r}: did you mean {near[0]}?")
+        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of subcommands without importing them."""

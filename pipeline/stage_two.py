@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import click
 
 from mvemo.cache import Cache, open_cache
 from mvemo.fuse import (
@@ -159,7 +161,7 @@ def run_fuse(
     if save_heads:
         lines.append(f"heads: {out / 'heads.npz'}")
     # The report and the model replace those of an older run together, or not at all.
-    with ExitStack() as stack:
+    with _printed_if_lost(lines[0]), ExitStack() as stack:
         new = stack.enter_context(replacing_together(out, error=FuseError, remove=RUN_FILES))
         write_report(results, new, heads=save_heads)
         if final is not None and model is not None:
@@ -170,6 +172,16 @@ def run_fuse(
                 f"{out / 'model'} is of an earlier run, not of this report: replace it with --final"
             )
     return "\n".join(lines)
+
+
+@contextmanager
+def _printed_if_lost(table: str) -> Iterator[None]:
+    """Print the table of scores if the report cannot be written."""
+    try:
+        yield
+    except FuseError:
+        click.echo(table)
+        raise
 
 
 def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: Path | None) -> str:

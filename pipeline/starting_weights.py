@@ -11,13 +11,18 @@ from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import PretrainedPackage, find_weights, get_weights
 from mvemo.extract.settings import FETCHED, NetSettings
 from mvemo.extract.training.protocols import require_weights
-from mvemo.pipeline.console.messages import tell, tell_note, tell_outline
+from mvemo.pipeline.console.messages import tell, tell_note, verbosity
 from mvemo.pipeline.settings import Settings
 
 
 def tell_weights(report: WeightReport) -> None:
-    """Say what a net's weight file gave and did not give."""
-    tell_outline(report.text())
+    """Say which file a net starts from, and with ``--verbose`` what it gave and did not give."""
+    if verbosity() == "verbose":
+        tell(report.text())
+    else:
+        tell(f"{report.path}: weights of {report.known_as or 'your own'}")
+        if not report.complete:
+            tell_note(f"{report.path}: not all that the net needs is in it; --verbose names it")
 
 
 def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> None:

@@ -17,13 +17,15 @@ def pick_device(name: str) -> torch.device:
     Raises
     ------
     BadSetting
-        A CUDA device is named, and torch finds none.
+        torch does not find the device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    device = torch.device(name)
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if counts.get(device.type, 1) <= (device.index or 0):
         raise BadSetting(f"device is {name!r}, but torch finds none here: use 'auto' or 'cpu'")
-    return torch.device(name)
+    return device
 
 
 def describe_device(device: torch.device, precision: str, threads: int = 0) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from mvemo.extract.errors import ExtractError, WorkerDied
@@ -227,3 +228,14 @@ def processor_seconds(pid: int) -> float:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     except (OSError, ValueError, IndexError):
         return 0.0
+
+
+def peak_memory(pid: int) -> int:
+    """Return the most bytes of memory that a process has taken; 0 if not known."""
+    # What getrusage tells of children begins with the memory of the process that forked them.
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return int(fields.get("VmHWM", "0 kB").split()[0]) * 1024

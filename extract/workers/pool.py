@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mvemo.extract.errors import ExtractError
-from mvemo.extract.workers.handle import Answer, Inbox, Worker
+from mvemo.extract.workers.handle import Answer, Inbox, Worker, peak_memory
 from mvemo.extract.workers.interrupts import Interrupts
 from mvemo.extract.workers.process import Call, Part
 
@@ -143,6 +143,12 @@ def start_workers(
 def stop_workers(environment: Mapping[str, str] | None = None) -> None:
     """End the workers of an environment that have no call; the next call starts new ones."""
     _stop(lambda worker: worker.environment == (environment or {}))
+
+
+def worker_memory() -> int:
+    """Return the most bytes that one of the workers without a call has taken; 0 if not known."""
+    with _lock:
+        return max((peak_memory(worker.pid) for worker in _idle), default=0)
 
 
 @atexit.register

@@ -76,15 +76,20 @@ class Scan:
 
     def notes(self, most: int = 10) -> tuple[str, ...]:
         """The remarks, and a line for each reason with the first `most` of its files."""
-        by_reason: dict[str, list[str]] = {}
-        for path, reason in self.left_out:
-            by_reason.setdefault(reason, []).append(path)
-        notes = list(self.remarks)
-        for reason, paths in by_reason.items():
-            more = f" and {len(paths) - most} more" if len(paths) > most else ""
-            listed = ", ".join(map(repr, paths[:most]))
-            notes.append(f"{len(paths)} left out, {reason}: {listed}{more}")
-        return tuple(notes)
+        return (*self.remarks, *left_out_notes(self.left_out, most))
+
+
+def left_out_notes(left_out: Sequence[tuple[str, str]], most: int = 10) -> list[str]:
+    """Return a line for each reason of `Scan.left_out`, with the first `most` of its files."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in left_out:
+        by_reason.setdefault(reason, []).append(path)
+    notes = []
+    for reason, paths in by_reason.items():
+        more = f" and {len(paths) - most} more" if len(paths) > most else ""
+        listed = ", ".join(map(repr, paths[:most]))
+        notes.append(f"{len(paths)} left out, {reason}: {listed}{more}")
+    return notes
 
 
 @dataclass(frozen=True)
@@ -194,7 +199,7 @@ def scan_clips(
     if layout not in LAYOUTS:
         raise BadManifest(f"unknown layout {layout!r}; one of {', '.join(LAYOUTS)}")
     left_out: list[tuple[str, str]] = []
-    paths = _media(folder, left_out, follow_links)
+    paths = find_media(folder, left_out, follow_links)
     if not paths:
         n_links = sum(reason == LINK for _, reason in left_out)
         raise BadManifest(
@@ -280,8 +285,8 @@ def _first_left_out(left_out: Sequence[tuple[str, str]]) -> str:
     return f"{path!r}: {reason}"
 
 
-def _media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool) -> list[str]:
-    """Paths of all media files relative to the folder, sorted; others go to `left_out`."""
+def find_media(folder: Path, left_out: list[tuple[str, str]], follow_links: bool) -> list[str]:
+    """Return paths of media files relative to the folder, sorted; others go to `left_out`."""
     paths = []
     seen: set[str] = set()
     root = os.path.join(os.path.realpath(folder), "")

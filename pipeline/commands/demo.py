@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from mvemo.pipeline.commands.options import FOLDER
+from mvemo.pipeline.commands.options import OUT_FOLDER
 
 
 @click.command()
-@click.argument("folder", type=FOLDER, default=Path("mvemo-demo"))
+@click.argument("folder", type=OUT_FOLDER, default=Path("mvemo-demo"))
 def demo(folder: Path) -> None:
     """Make a small synthetic data set in FOLDER, train on it, and write a report.
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from mvemo.pipeline.commands.options import work_option
+from mvemo.pipeline.commands.options import FOLDER
 from mvemo.pipeline.console.terminal import escaped, unguarded
 
 COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
 @click.command()
-@work_option
+@click.option("--work", type=FOLDER, default=Path("work"), show_default=True, help="Folder to try.")
 @click.option(
     "--clips",
     "n_clips",

@@ -45,6 +45,7 @@ def explain(
     Example:
       mvemo explain song.mp3 --to why.html
     """
+    page = to or OUT_FILE.convert(f"{file.stem}.explained.html", None, None)
     options = (model_name, modality, weight_files, device)
     clips, folder, settings = clips_and_settings([str(file)], *options)
 
@@ -63,7 +64,6 @@ def explain(
     maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
     find_ways(maker, settings.modalities)
     explanation = explain_clip(maker, clips[0], settings.modalities, occlusion)
-    page = to or Path(f"{file.stem}.explained.html")
     write_text(page, explanation_html(maker.model, explanation), error=FuseError)
     click.echo(explanation_text(maker.model, explanation))
     click.echo(f"page: {page}")

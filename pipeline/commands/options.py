@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Decorator = Callable[[Function], Function]
 
 
+def refuse_address(entry: str) -> str:
+    """Return what names a file; raise `BadOption` if it is a web address."""
+    if re.match(r"[a-z][a-z0-9+.-]+://", entry, re.IGNORECASE):
+        raise BadOption(f"{entry}: addresses are not fetched: download the file first")
+    return entry
+
+
 class NamedPath(click.Path):
     """A path with a name: an empty one, as of a variable that is not set, is no current folder."""
 
@@ -28,13 +36,14 @@ class NamedPath(click.Path):
         """A `pathlib.Path`."""
         if value == "":
             self.fail("an empty path: give a file or folder ('.' is this folder)", param, ctx)
+        refuse_address(str(value))
         return super().convert(value, param, ctx)
 
 
 class OutputPath(NamedPath):
     """A path to write, refused before any work if it cannot be written.
 
-    `makes_folders`: the command makes the folders that it lies in.
+    With `makes_folders` the command makes the folders that it lies in.
     """
 
     def __init__(self, makes_folders: bool = False, **options: Any) -> None:
@@ -188,6 +197,22 @@ model_option: Decorator[Any] = click.option(
     metavar="NAME|FOLDER",
     help="A model of `mvemo models`, or a folder that mvemo fuse --final wrote.  "
     "[default: music-video]",
+)
+
+
+def _device(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    from mvemo.extract.settings import check_device
+
+    return check_device(name, "--device")
+
+
+device_option: Decorator[Any] = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda|cuda:N|mps",
+    callback=_device,
+    help="What the nets run on.",
 )
 root_option: Decorator[Any] = click.option(
     "--root", type=PATH, default=None, help="Folder that the manifest's paths are relative to."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,18 +14,21 @@ from mvemo.extract.quick_imports import imports_uncollected
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
     OUT_FOLDER,
+    device_option,
     model_option,
+    refuse_address,
     strict_option,
     together,
 )
+from mvemo.pipeline.console.messages import tell
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.fuse.final.model import FinalModel
+    from mvemo.pipeline.prediction.formats import Record
     from mvemo.pipeline.prediction.inputs import NewClip
     from mvemo.pipeline.prediction.predictions import Prediction
     from mvemo.pipeline.prediction.run import PredictSettings
-    from mvemo.pipeline.prediction.timeline import TimelineSettings
 
 model_options = together(
     [
@@ -45,14 +48,18 @@ model_options = together(
             help="Pretrained weights of a net, where they are not fetched ones; "
             "of an encoder its folder.",
         ),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+        device_option,
     ]
 )
 
 
 @click.command()
 @click.argument(
-    "inputs", nargs=-1, required=True, metavar="FILE|FOLDER|GLOB|LIST.csv...|FEATURES.h5"
+    "inputs",
+    nargs=-1,
+    required=True,
+    metavar="FILE|FOLDER|GLOB|LIST.csv...|FEATURES.h5",
+    callback=lambda context, parameter, entries: tuple(map(refuse_address, entries)),
 )
 @model_options
 @click.option(
@@ -75,19 +82,16 @@ model_options = together(
 )
 @strict_option
 @click.option(
+    "--plan", is_flag=True, help="Only say how long it takes, and how much memory it needs."
+)
+@click.option(
     "--timeline",
     is_flag=True,
     help="Follow the emotion over time: a page and a CSV file for each clip.",
 )
-@click.option("--window", default=20.0, show_default=True, help="Of --timeline, in seconds.")
-@click.option("--hop", default=5.0, show_default=True, help="From one window to the next.")
-@click.option(
-    "--timeline-to",
-    type=OUT_FOLDER,
-    default=Path("timelines"),
-    show_default=True,
-    help="Folder of the pages.",
-)
+@click.option("--window", type=float, help="Of --timeline, in seconds.  [default: 20]")
+@click.option("--hop", type=float, help="From one window to the next.  [default: 5]")
+@click.option("--timeline-to", type=OUT_FOLDER, help="Folder of the pages.  [default: timelines]")
 def predict(
     inputs: tuple[str, ...],
     model_name: str | None,
@@ -99,10 +103,11 @@ def predict(
     jsonl: bool,
     catalogue: Path | None,
     strict: bool,
+    plan: bool,
     timeline: bool,
-    window: float,
-    hop: float,
-    timeline_to: Path,
+    window: float | None,
+    hop: float | None,
+    timeline_to: Path | None,
 ) -> int:
     """Predict the emotion of new clips: sound, videos, a list of them, or their features.
 
@@ -123,9 +128,15 @@ def predict(
     """
     if jsonl and as_json:
         raise BadOption("--json, --jsonl: expected one of them, got both")
+    for option, value in {"window": window, "hop": hop, "timeline-to": timeline_to}.items():
+        if value is not None and not timeline:
+            raise BadOption(f"--{option} {value}: is of a timeline: add --timeline")
+    if timeline and catalogue is not None:
+        raise BadOption("--cache keeps clips, not their windows: leave it or --timeline out")
+    shown = ShowSettings(csv_file, as_json, jsonl, strict, catalogue is not None)
     features = [Path(entry) for entry in inputs if entry.lower().endswith(".h5")]
     if features:
-        if len(inputs) > 1 or timeline or catalogue is not None:
+        if len(inputs) > 1 or timeline or shown.facts:
             raise BadOption(
                 f"{features[0]}: a feature file goes alone, and without --timeline and --cache"
             )
@@ -134,22 +145,27 @@ def predict(
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
         result = predict_features(pick_model(model_name), features[0], modalities)
-        shown = ShowSettings(csv_file, as_json, jsonl, strict)
         for prediction in result[1] if jsonl else ():
             shown.echo_line(result[0], prediction)
         return _show(*result, shown)
     options = (model_name, modality, weight_files, device)
     clips, folder, settings = clips_and_settings(inputs, *options)
+    if plan:
+        from mvemo.pipeline.prediction.plan import plan_text
+
+        click.echo(plan_text(folder, clips, settings))
+        return 0
     if timeline:
         from mvemo.pipeline.prediction.timeline import TimelineSettings
+        from mvemo.pipeline.prediction.timeline_run import write_timelines
 
-        if csv_file is not None or as_json:
-            raise BadOption("--timeline writes a CSV file for each clip: leave --csv, --json out")
-        return _timelines(clips, folder, settings, TimelineSettings(window, hop), timeline_to)
+        to = timeline_to or OUT_FOLDER.convert("timelines", None, None)
+        given = {"window": window, "hop": hop}
+        windows = TimelineSettings(**{k: v for k, v in given.items() if v is not None})
+        return _timelines(write_timelines(folder, clips, settings, windows, to), shown)
 
     from mvemo.pipeline.prediction.run import predict_files
 
-    shown = ShowSettings(csv_file, as_json, jsonl, strict, catalogue is not None)
     on_clip = shown.echo_line if jsonl else lambda model, prediction: None
     return _show(*predict_files(folder, clips, settings, catalogue, on_clip), shown)
 
@@ -163,6 +179,10 @@ class ShowSettings:
     jsonl: bool
     strict: bool
     facts: bool = False
+
+    def exit_code(self, failed: Sequence[bool]) -> int:
+        """Return 2 if every clip failed, and 1 if some did under ``--strict``."""
+        return 2 if all(failed) else int(self.strict and any(failed))
 
     def echo_line(self, model: FinalModel, prediction: Prediction) -> None:
         """Print a prediction as one line of JSON."""
@@ -185,8 +205,7 @@ def _show(model: FinalModel, predictions: Sequence[Prediction], shown: ShowSetti
     if shown.csv_file is not None:
         text = predictions_csv(model, predictions, shown.facts)
         write_text(shown.csv_file, text, error=FuseError)
-    failed = [bool(prediction.problem) for prediction in predictions]
-    return 2 if all(failed) else int(shown.strict and any(failed))
+    return shown.exit_code([bool(prediction.problem) for prediction in predictions])
 
 
 def clips_and_settings(
@@ -205,6 +224,7 @@ def clips_and_settings(
     start_readers()
 
     with imports_uncollected():
+        from mvemo.extract.training.devices import pick_device
         from mvemo.extract.training.memory import keep_freed_memory
         from mvemo.pipeline.models.boxed import pick_model
         from mvemo.pipeline.models.fetching import fetch_model_weights
@@ -212,6 +232,8 @@ def clips_and_settings(
         from mvemo.pipeline.prediction.run import PredictSettings
 
     keep_freed_memory()
+    # Before anything is fetched or read.
+    pick_device(device)
     folder, clips = pick_model(model_name), find_clips(inputs)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
     fetch_model_weights(folder, modalities, but=weights)
@@ -219,20 +241,27 @@ def clips_and_settings(
 
 
 def _timelines(
-    clips: Sequence[NewClip],
-    folder: Path,
-    settings: PredictSettings,
-    timeline: TimelineSettings,
-    to: Path,
+    followed: Iterator[tuple[FinalModel, str, list[Record]]], shown: ShowSettings
 ) -> int:
     """Follow each clip; one that cannot be read costs itself."""
-    from mvemo.pipeline.prediction.timeline_run import write_timelines
+    from mvemo.fuse.errors import FuseError
+    from mvemo.manifests.files import dump_json, write_text
+    from mvemo.pipeline.prediction.timeline import windows_csv
 
-    failures = 0
-    for line, failed in write_timelines(folder, clips, settings, timeline, to):
-        click.echo(line)
-        failures += failed
-    return 2 if failures == len(clips) else 0
+    windows: list[Record] = []
+    failed: list[bool] = []
+    for model, line, records in followed:  # noqa: B007
+        # Where stdout has JSON, the line goes with all else that is told.
+        click.echo(line) if not (shown.as_json or shown.jsonl) else tell(line)
+        for record in records if shown.jsonl else ():
+            click.echo(json.dumps(record))
+        windows += records
+        failed.append("start" not in records[0])
+    if shown.as_json:
+        click.echo(dump_json(windows), nl=False)
+    if shown.csv_file is not None:
+        write_text(shown.csv_file, windows_csv(model, windows), error=FuseError)
+    return shown.exit_code(failed)
 
 
 def _net_and_file(entry: str) -> tuple[str, Path]:

@@ -104,8 +104,10 @@ def report(
         },
     )
     results = with_uncertainty(results)
+    # First: if the report cannot be written, the table is there.
+    click.echo(format_table(results))
     write_report(results, out)
-    click.echo(f"{format_table(results)}\n\nreport: {out / 'report.html'}")
+    click.echo(f"\nreport: {out / 'report.html'}")
 
 
 def _marks_beside(predictions: Path) -> dict[str, Any]:

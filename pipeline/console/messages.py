@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import click
@@ -20,11 +20,13 @@ Level = Literal["quiet", "normal", "verbose"]
 class Verbosity:
     """How much a program says; the ``obj`` of its outermost click context.
 
-    `resumable` is True once it works on what a later call of the same command goes on from.
+    `resumable` is True once it works on what a later call of the same command goes on from;
+    `told` has the notes so far.
     """
 
     level: Level = "normal"
     resumable: bool = False
+    told: set[str] = field(default_factory=set)
 
 
 _silenced = ContextVar("_silenced", default=False)
@@ -45,9 +47,7 @@ def verbosity() -> Level:
     """That of the running command; ``normal`` outside of one, as in a notebook."""
     if _silenced.get():
         return "quiet"
-    context = click.get_current_context(silent=True)
-    shared = None if context is None else context.find_root().obj
-    return shared.level if isinstance(shared, Verbosity) else "normal"
+    return shared.level if (shared := _shared()) else "normal"
 
 
 def set_verbosity(context: click.Context, level: Level) -> None:
@@ -60,10 +60,15 @@ def set_verbosity(context: click.Context, level: Level) -> None:
 
 def note_resumable() -> None:
     """Have the line of an interrupted program say that the same command goes on."""
+    if shared := _shared():
+        shared.resumable = True
+
+
+def _shared() -> Verbosity | None:
+    """Return that of the running program; None outside of one."""
     context = click.get_current_context(silent=True)
     shared = None if context is None else context.find_root().obj
-    if isinstance(shared, Verbosity):
-        shared.resumable = True
+    return shared if isinstance(shared, Verbosity) else None
 
 
 def tell(text: str) -> None:
@@ -84,24 +89,20 @@ def collected_notes() -> Iterator[list[str]]:
 
 
 def tell_note(text: str, *, lasting: bool = True) -> None:
-    """Say what a user should know and may want to change, unless ``--quiet``.
+    """Say once what a user should know and may want to change, unless ``--quiet``.
 
     One that is true of this run alone, and not of the same command again, is not `lasting`:
     `collected_notes` leaves it out.
     """
+    told = shared.told if (shared := _shared()) else set()
+    if text in told:
+        return
+    if not _silenced.get():
+        told.add(text)
     notes = _notes.get()
     if notes is not None and lasting:
         notes.append(text)
     tell(f"note: {text}")
-
-
-def tell_outline(text: str) -> None:
-    """Say a text, its innermost lines (indented by four blanks) only with ``--verbose``."""
-    if verbosity() == "verbose":
-        tell(text)
-    else:
-        outer = (line for line in text.splitlines() if not line.startswith("    "))
-        tell("\n".join(line.removesuffix(":") for line in outer))
 
 
 def tell_detail(text: str) -> None:

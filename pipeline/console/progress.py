@@ -10,6 +10,9 @@ import math
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
@@ -18,14 +21,32 @@ from tqdm import tqdm
 from mvemo.pipeline.console.messages import tell, verbosity
 from mvemo.pipeline.console.terminal import escaped, unguarded
 
-# Seconds between two lines where there is no bar.
+# Seconds between two lines where there is no bar; more in a run of hours.
 LINE_INTERVAL = 30.0
+# Told what share of the work that a bar is part of is done, and at what it is.
+_whole: ContextVar[Callable[[float, str], object] | None] = ContextVar("_whole", default=None)
+
+
+@contextmanager
+def told_as_parts(
+    steps: int, n_parts: int, on_steps: Callable[[float, str], object]
+) -> Iterator[None]:
+    """Have the bars of clips within draw nothing: they are equal parts of work on some clips.
+
+    `on_steps` is called with the steps of the whole that are done more, in parts of one, and
+    with the bar's title.
+    """
+    token = _whole.set(lambda share, title: on_steps(share * steps / n_parts, title))
+    try:
+        yield
+    finally:
+        _whole.reset(token)
 
 
 class Progress:
     """A bar on stderr; where stderr is no terminal, a line every `LINE_INTERVAL` seconds.
 
-    Nothing at all with ``--quiet``.
+    Nothing at all with ``--quiet``, and within `told_as_parts`.
 
     Parameters
     ----------
@@ -49,9 +70,11 @@ class Progress:
         self._unit = unit
         self._note = ""
         self._start = self._last_line = time.monotonic()
-        self._quiet = verbosity() == "quiet" or not sys.stderr.isatty()
+        self._whole = _whole.get()
+        silent = verbosity() == "quiet" or self._whole is not None
+        self._quiet = silent or not sys.stderr.isatty()
         self._lock, self._ended = threading.Lock(), threading.Event()
-        self._in_lines = self._quiet and verbosity() != "quiet"
+        self._in_lines = self._quiet and not silent
         self._bar: Any = tqdm(
             total=total,
             desc=escaped(title),
@@ -59,20 +82,39 @@ class Progress:
             disable=self._quiet,
             leave=False,
             dynamic_ncols=True,
+            smoothing=0.05,
             file=unguarded(sys.stderr),
         )
         self.done = 0
+        # Steps under way that are done in part: their shares.
+        self._ahead = 0.0
+
+    def ahead(self, steps: float, note: str = "") -> None:
+        """Move within steps that `step` will count when they are done."""
+        self._ahead += steps
+        if note:
+            self._bar.set_postfix_str(escaped(self._postfix(note)), refresh=False)
+        self._bar.update(self._shown - self._bar.n)
+        self._write_line()
+
+    @property
+    def _shown(self) -> int:
+        return min(self.done + int(self._ahead + 1e-6), self._total)
+
+    def _postfix(self, note: str) -> str:
+        failed = f"{self.failures} failed" if self.failures else ""
+        return ", ".join(filter(None, (note, failed)))
 
     def step(self, count: int = 1, *, failed: int = 0, note: str = "") -> None:
         """Some steps are done; `failed` of them failed."""
         self.done += count
         self.failures += failed
-        parts = [note] if note else []
-        if self.failures:
-            parts.append(f"{self.failures} failed")
-        if parts:
-            self._bar.set_postfix_str(escaped(", ".join(parts)), refresh=False)
-        self._bar.update(count)
+        self._ahead = max(self._ahead - count, 0.0)
+        if self._whole is not None and self._unit == "clip":
+            self._whole(count / self._total, self._title)
+        if text := self._postfix(note):
+            self._bar.set_postfix_str(escaped(text), refresh=False)
+        self._bar.update(self._shown - self._bar.n)
         self._write_line()
 
     def note(self, text: str) -> None:
@@ -85,18 +127,16 @@ class Progress:
         """Where there is no bar, and it is time: how far this is."""
         now = time.monotonic()
         with self._lock:
-            if not self._in_lines or now - self._last_line < LINE_INTERVAL:
+            wait = max(LINE_INTERVAL, (now - self._start) / 10)
+            if not self._in_lines or now - self._last_line < wait:
                 return
             self._last_line = now
-        parts = [f"{self._title}: {self.done} of {self._total} {self._unit}s"]
-        if self.failures:
-            parts.append(f"{self.failures} failed")
-        if 0 < self.done < self._total:
-            left = (now - self._start) / self.done * (self._total - self.done)
-            parts.append(f"about {duration_text(left)} left")
-        if self._note:
-            parts.append(self._note)
-        tell(", ".join(parts))
+        left, shown = "", self._shown
+        if 0 < shown < self._total:
+            seconds = (now - self._start) / shown * (self._total - shown)
+            left = f"about {duration_text(seconds)} left"
+        parts = [f"{self._title}: {shown} of {self._total} {self._unit}s", self._postfix("")]
+        tell(", ".join(filter(None, (*parts, left, self._note))))
 
     def _write_lines(self) -> None:
         """Write lines, until this is over, also where a single step takes minutes."""
@@ -116,7 +156,7 @@ class Progress:
     ) -> None:
         self._ended.set()
         self._bar.close()
-        if kind is None:
+        if kind is None and self._whole is None:
             failed = f", {self.failures} failed" if self.failures else ""
             seconds = self.seconds
             took = f" in {seconds:.1f} s" if seconds is not None else ""

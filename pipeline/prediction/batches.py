@@ -12,18 +12,21 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.extract.nets import input_of
+from mvemo.extract.training.memory import return_freed_memory
+from mvemo.extract.workers.pool import cores
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey, Predictor
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
+from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.inputs import NewClip
 from mvemo.pipeline.prediction.windows import Windows, input_seconds, windows_of
 
 # Decoded media of more windows than these are never on the disk at a time.
 BATCH = 24
-# Worker processes take seconds to start, which few clips do not repay.
-FEW = 8
+# Worker processes take seconds to start, which few clips do not repay, and memory each.
+FEW, MOST_WORKERS = 8, 4
 
 
 @dataclass(frozen=True)
@@ -81,14 +84,25 @@ class BatchReader:
 
     def read(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
         """Yield clips with their keys, a batch at a time, in order."""
+        if not clips:
+            return
         start = time.monotonic()
-        for batch in self._batches(clips):
-            with tempfile.TemporaryDirectory(prefix="mvemo-") as work:
+        # Decoding, and each net or the descriptors.
+        n_parts = 1 + sum(len(self.maker.model.variants(name)) for name in self.features)
+        with Progress("clips", len(clips)) as bar:
+            for batch in self._batches(clips):
                 readable = [clip for _, clip in batch if not clip.windows.problem]
-                embedded = iter(self._embed(readable, Path(work)) if readable else [])
-            done = [(row, c if c.windows.problem else next(embedded)) for row, c in batch]
-            seconds, start = time.monotonic() - start, time.monotonic()
-            yield [(row, replace(clip, seconds=seconds / len(done))) for row, clip in done]
+                with (
+                    tempfile.TemporaryDirectory(prefix="mvemo-") as work,
+                    told_as_parts(len(batch), n_parts, bar.ahead),
+                ):
+                    embedded = iter(self._embed(readable, Path(work)) if readable else [])
+                done = [(row, c if c.windows.problem else next(embedded)) for row, c in batch]
+                bar.step(len(done), failed=sum(not clip.vectors for _, clip in done))
+                seconds, start = time.monotonic() - start, time.monotonic()
+                yield [(row, replace(clip, seconds=seconds / len(done))) for row, clip in done]
+                # Clips of many lengths leave gaps that none of the next fits into.
+                return_freed_memory()
 
     def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
         batch: list[tuple[int, EmbeddedClip]] = []
@@ -116,7 +130,8 @@ class BatchReader:
                 path = str(clip.clip.path.absolute())
                 stretches.append(Clip(name, path, (), name, start, duration))
         maker = self.maker
-        extract = replace(maker.settings.extract, workers=1 if len(stretches) < FEW else 0)
+        workers = 1 if len(stretches) < FEW else min(cores(), MOST_WORKERS)
+        extract = replace(maker.settings.extract, workers=workers)
         media = ClipMedia(
             Manifest("predict", "multilabel", (), tuple(stretches), Path()),
             replace(maker.settings, extract=extract),

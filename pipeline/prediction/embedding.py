@@ -21,6 +21,7 @@ from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics, statistics_of
 from mvemo.pipeline.clips.clip_media import ClipMedia
+from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
 from mvemo.pipeline.prediction.pieces import (
@@ -171,15 +172,18 @@ class FeatureMaker:
     def _vectors(self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
         vectors: dict[int, F64] = {}
         net = self._net(spec)
-        for batch, values in embed_rows(
+        batches = embed_rows(
             net,
             media.batches(net, plan_of(spec).view),
             rows,
             batch_size=self.settings.extract.embed_batch,
             device=pick_device(self.device),
             precision=spec.params["precision"],
-        ):
-            vectors.update(zip(batch, values.astype(np.float64), strict=True))
+        )
+        with Progress(spec.name, len(rows)) as bar:
+            for batch, values in batches:
+                vectors.update(zip(batch, values.astype(np.float64), strict=True))
+                bar.step(len(batch))
         return vectors
 
 

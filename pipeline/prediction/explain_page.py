@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
-from mvemo.extract.arrays import F64
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.explain import Explanation
 from mvemo.pipeline.prediction.formats import format_of
 from mvemo.pipeline.prediction.output import legend
-from mvemo.pipeline.prediction.passes import Sketch
 
 TITLES = {"audio": "sound", "video": "pictures"}
 # Frames that are shown of those that drove the decision.
@@ -48,7 +44,7 @@ def explanation_html(model: FinalModel, explanation: Explanation) -> str:
             frames=_frames(explanation),
             waveform=page.waveform_path(explanation.sketch),
             ticks=page.ticks(explanation.seconds),
-            audio=_audio(explanation.sketch),
+            audio=page.sound_url(explanation.sketch),
             notes=prediction.notes,
             legend=legend(model, [prediction]),
             width=page.WIDTH,
@@ -102,16 +98,3 @@ def _frames(explanation: Explanation) -> list[dict[str, Any]]:
             url = page.picture_url(pictures[nearest][1], quality=85)
             frames.append({"time": float(times[nearest]), "effect": effect, "url": url})
     return frames
-
-
-def _audio(sketch: Sketch) -> str:
-    """The sound as a data URL; empty where there is none."""
-    if not sketch.sound:
-        return ""
-    y: F64 = np.concatenate(sketch.sound).astype(np.float64)
-    buffer = io.BytesIO()
-    step = max(1, round(sketch.sr / 22050))
-    # Of a page it is enough to recognise the place.
-    smooth = y[: len(y) // step * step].reshape(-1, step).mean(axis=1)
-    soundfile.write(buffer, smooth, sketch.sr // step, format="OGG", subtype="VORBIS")
-    return page.data_url("audio/ogg", buffer.getvalue())

@@ -72,8 +72,8 @@ class Format(ABC):
         """How strongly one output is predicted, on a scale without ends."""
 
     @abstractmethod
-    def legend(self) -> list[str]:
-        """What the figures mean, line by line."""
+    def legend(self, brief: bool = False) -> list[str]:
+        """What the figures mean, line by line; if `brief`, without statistics."""
 
     @abstractmethod
     def output_range(self) -> tuple[float, float]:
@@ -127,7 +127,9 @@ class ClassFormat(Format):
         # Of a probability next to 1, the others tell how near.
         return _log_odds(float(outputs[output]), float(np.delete(outputs, output).sum()))
 
-    def legend(self) -> list[str]:
+    def legend(self, brief: bool = False) -> list[str]:
+        if brief:
+            return ["confidence: of 100 clips with 0.70, about 70 have that label"]
         return ["confidence: calibrated probability of the label, among the model's classes"]
 
     def output_range(self) -> tuple[float, float]:
@@ -175,7 +177,7 @@ class TagFormat(Format):
     def evidence(self, outputs: F64, output: int) -> float:
         return _log_odds(float(outputs[output]), 1.0 - float(outputs[output]))
 
-    def legend(self) -> list[str]:
+    def legend(self, brief: bool = False) -> list[str]:
         return []
 
     def output_range(self) -> tuple[float, float]:
@@ -230,9 +232,12 @@ class RatingFormat(Format):
     def evidence(self, outputs: F64, output: int) -> float:
         return float(outputs[output] / self._scales()[1][output])
 
-    def legend(self) -> list[str]:
-        lines = [f"{name}: {words}" for name, words in self._scale().items()]
-        return [*lines, f"in brackets: where {INTERVAL_SHARE:.0%} of unseen clips' ratings lay"]
+    def legend(self, brief: bool = False) -> list[str]:
+        named: dict[str, list[str]] = {}
+        for name, words in self._scale().items():
+            named.setdefault(words.partition("; ")[0] if brief else words, []).append(name)
+        lines = [f"{', '.join(names)}: {words}" for words, names in named.items()]
+        return [*lines, f"in brackets: {INTERVAL_SHARE:.0%} prediction interval"]
 
     def output_range(self) -> tuple[float, float]:
         scales = self.model.scale.values()

@@ -8,9 +8,10 @@ from glob import glob
 from pathlib import Path
 
 from mvemo.manifests.cells import parse_stretch
-from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, VIDEO_SUFFIXES
+from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES, find_media, left_out_notes
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.tables import TABLES, Table, collect_table
+from mvemo.pipeline.console.messages import tell_note
 
 
 @dataclass(frozen=True)
@@ -85,12 +86,10 @@ def _clips_of(entry: str) -> list[NewClip]:
 
 
 def _media_in(folder: Path) -> list[NewClip]:
-    suffixes = AUDIO_SUFFIXES | VIDEO_SUFFIXES
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
-    ]
+    left_out: list[tuple[str, str]] = []
+    files = [folder / path for path in find_media(folder, left_out, follow_links=True)]
+    for note in left_out_notes(left_out):
+        tell_note(f"{folder}: {note}")
     if not files:
         return [NewClip(str(folder), folder, problem="a folder without media files")]
     return [NewClip(str(path), path) for path in files]

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.text_table import align_columns, shown_name
+from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.predictions import Prediction
 
+# What the main score of a task promises, in plain words.
+_EXPECT = {
+    "accuracy": "about {:.0%} of the labels right",
+    "roc_auc_macro": "a clip that has a tag ranked above one that has not in about {:.0%} of pairs",
+    "r2_macro": "about {:.0%} of the differences between clips' ratings explained",
+}
 # Values of a clip beyond which each has a line of its own.
 MOST_COLUMNS = 4
 
@@ -77,7 +85,9 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
             continue
         rows.append([file, *written.cells(record), record["model"].partition("/")[2]])
         for note in record["notes"]:
-            files.setdefault(("note", note), []).append(file)
+            # Distances differ from clip to clip.
+            text = note if verbosity() == "verbose" else re.sub(r" \(distance [^)]*\)", "", note)
+            files.setdefault(("note", text), []).append(file)
     notes = [
         f"{kind}: {of[0] if len(of) == 1 else f'{len(of)} clips, the first {of[0]}'}: {text}"
         for (kind, text), of in files.items()
@@ -86,12 +96,15 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
     if rows and len(written.header) > MOST_COLUMNS:
         lines = [line for row in rows for line in _block(row, written.header)]
     elif rows:
-        header = ["file", *written.header, "by"]
+        header = ["path", *written.header, "by"]
         left = {0, len(header) - 1, *(1 + column for column in written.text_columns)}
         lines = [*align_columns([header, *rows], left=left), ""]
     if notes:
         lines += [*notes, ""]
-    return "\n".join([*lines, *legend(model, predictions)])
+    if not rows:
+        return "\n".join(notes)
+    closing = legend if verbosity() == "verbose" else _plain_legend
+    return "\n".join([*lines, *closing(model, predictions)])
 
 
 def _block(row: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -100,6 +113,21 @@ def _block(row: Sequence[str], names: Sequence[str]) -> list[str]:
     values = zip(names, cells, strict=True)
     pairs = align_columns([(f"  {name}", cell) for name, cell in values], left=(0, 1))
     return [f"{file}  by {predictor}", *pairs, ""]
+
+
+def _plain_legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[str]:
+    """Return what to expect of the model, without statistics."""
+    lines = [f"{model.name} was made of {model.facts['n_clips']} clips. On new clips expect:"]
+    nested = model.facts.get("nested") or {}
+    used = dict.fromkeys(p.predictor.name for p in predictions if p.predictor is not None)
+    for predictor in (p for p in model.predictors if p.name in used):
+        # Includes the cost of choosing this predictor, where that is known.
+        chosen = nested.get("model") == predictor.name and nested["mean"] is not None
+        mean = nested["mean"] if chosen else predictor.expected.get("mean")
+        text = "not known" if mean is None else _EXPECT[predictor.expected["metric"]].format(mean)
+        lines.append(f"  by {predictor.name}: {text}")
+    lines += format_of(model).legend(brief=True)
+    return [*lines, *(f"note: {note}" for note in model.facts["notes"])]
 
 
 def legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[str]:
@@ -113,8 +141,8 @@ def legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[str]:
     nested = model.facts.get("nested")
     if nested and nested["model"] in used and nested["mean"] is not None:
         lines.append(
-            f"expect {nested['mean']:.3f}: that is with the choice of {nested['model']} among the "
-            "models cross-validated, too"
+            f"expect {nested['mean']:.3f} on new clips: this includes the cost of choosing "
+            f"{nested['model']} among the models"
         )
     lines += format_of(model).legend()
     return [*lines, *(f"note: {note}" for note in model.facts["notes"])]

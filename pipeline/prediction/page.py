@@ -7,12 +7,14 @@ and stretched to the page's width, so that labels stay readable on a phone.
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import soundfile
 from numpy.typing import NDArray
 
 from mvemo.extract.arrays import F64, U8
@@ -121,6 +123,19 @@ def picture_url(picture: U8, quality: int = 70) -> str:
     if not done:
         return ""
     return data_url("image/jpeg", encoded)
+
+
+def sound_url(sketch: Sketch) -> str:
+    """Return the sound as a data URL; empty if it was not kept."""
+    if not sketch.sound:
+        return ""
+    y: F64 = np.concatenate(sketch.sound).astype(np.float64)
+    buffer = io.BytesIO()
+    step = max(1, round(sketch.sr / 22050))
+    # Of a page it is enough to recognise the place.
+    smooth = y[: len(y) // step * step].reshape(-1, step).mean(axis=1)
+    soundfile.write(buffer, smooth, sketch.sr // step, format="OGG", subtype="VORBIS")
+    return data_url("audio/ogg", buffer.getvalue())
 
 
 def data_url(kind: str, content: bytes | NDArray[np.uint8]) -> str:

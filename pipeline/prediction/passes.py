@@ -128,17 +128,9 @@ class ClipPass:
         self._samples = dict.fromkeys(rates, 0)
 
     def windows(self, *, forget: bool = True) -> Iterator[tuple[int, dict[FeatureKey, F64]]]:
-        """Number of a window, and its vectors of the features that it has.
+        """Yield the number of a window, and its vectors of the features that it has.
 
-        Parameters
-        ----------
-        forget
-            Drop what later windows do not need.
-
-        Raises
-        ------
-        BadMedia
-            The file cannot be read.
+        With `forget` what later windows do not need is dropped.
         """
         row = 0
         reach = max((s.reach for s in self._streams.values()), default=0.0)
@@ -205,15 +197,8 @@ class ClipPass:
     ) -> dict[FeatureKey, F64]:
         """Vectors of the first window as if a stretch had no sound, or no pictures.
 
-        Parameters
-        ----------
-        modality
-            ``audio`` or ``video``.
-        stretch
-            In seconds from the clip's start.
-        keys
-            Which are asked for; those of the other modality, and of which nothing would be
-            left, are not given.
+        Of the features `keys`; those of the other modality, and of which nothing would be
+        left, are not given.
         """
         vectors = {
             key: stream.vector(self._plan.windows[0], stretch)

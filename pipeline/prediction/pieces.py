@@ -22,7 +22,7 @@ from mvemo.extract.nets.parts.inputs import PieceInput
 from mvemo.extract.training.embedding import pool_windows
 from mvemo.extract.views import ViewSettings
 from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics
-from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan
+from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan, embed_array
 
 # Pieces that are embedded at a time: patches and frames, and views of many frames.
 BATCH_PIECES, BATCH_VIEWS = 8, 1
@@ -92,24 +92,21 @@ class _NetPieces(_Pieces):
         if len(self._waiting) >= self._batch:
             self._embed_waiting()
 
-    @torch.inference_mode()
     def _embed_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         for first in range(0, len(waiting), self._batch):
             batch = waiting[first : first + self._batch]
-            raw = torch.from_numpy(np.stack([raw for _, raw in batch]))
-            net = self._net
-            values = net.embed_pieces(raw) if self._own else net.embed(net.prepare(raw))
-            self._keep([span for span, _ in batch], values.float().numpy())
+            values = embed_array(self._net, np.stack([raw for _, raw in batch]), pieces=self._own)
+            self._keep([span for span, _ in batch], values)
 
     @torch.inference_mode()
     def _pool(self, values: F32) -> F64:
-        tensor = torch.from_numpy(values)
+        tensor = torch.from_numpy(values).to(self._net.classifier.weight.device)
         if self._own:
             pooled = self._net.pool_pieces(tensor)
         else:
             pooled = pool_windows(tensor, [len(tensor)], self._view.pooling)[0]
-        return pooled.numpy().astype(np.float64)
+        return pooled.cpu().numpy().astype(np.float64)
 
 
 class SoundPieces(_NetPieces):
@@ -247,9 +244,7 @@ class Sequences(Descriptors):
         super().__init__(net.input.features, settings)
         self._net, self._n_frames = net, net.input.n_frames
 
-    @torch.inference_mode()
     def _pool(self, values: F32) -> F64:
         raw = np.full((1, self._n_frames, values.shape[1]), np.nan, dtype=np.float32)
         raw[0, : len(values)] = values[: self._n_frames]
-        embedded = self._net.embed(self._net.prepare(torch.from_numpy(raw)))
-        return embedded[0].float().numpy().astype(np.float64)
+        return embed_array(self._net, raw).astype(np.float64).reshape(-1)

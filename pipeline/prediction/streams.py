@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from mvemo.extract.arrays import F32, F64, U8
+from mvemo.extract.nets import Net
 
 Span = tuple[float, float]
 
@@ -73,3 +77,12 @@ class FeatureStream(ABC):
     @abstractmethod
     def forget(self, before: float) -> None:
         """Drop what only windows that begin before this time need."""
+
+
+@torch.inference_mode()
+def embed_array(net: Net, raw: NDArray[Any], *, pieces: bool = False) -> F32:
+    """Return float32 (batch, dim) of raw input, or of pieces of it, on the net's device."""
+    x = torch.from_numpy(raw).to(net.classifier.weight.device)
+    embedded = net.embed_pieces(x) if pieces else net.embed(net.prepare(x))
+    values: F32 = embedded.float().cpu().numpy()
+    return values

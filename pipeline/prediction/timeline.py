@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +13,10 @@ import numpy as np
 from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.isolated import probe_isolated
 from mvemo.fuse.final.model import FinalModel
+from mvemo.manifests.csv_files import CsvWriter
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.embedding import FeatureMaker
-from mvemo.pipeline.prediction.formats import format_of
+from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.inputs import NewClip
 from mvemo.pipeline.prediction.passes import ClipPass, Sketch
 from mvemo.pipeline.prediction.predictions import IN_WORDS, Prediction
@@ -26,6 +27,8 @@ from mvemo.pipeline.prediction.streams import Span, StreamPlan
 MOST_TURNS = 8
 # A change of less than this is no turn.
 LEAST_TURN = 0.2
+# Seconds of the longest clip whose page has its sound to play.
+MOST_SOUND = 1200.0
 # Views of several frames in each window: as dense as nets of views read a clip of 30 s.
 VIEWS_PER_WINDOW = 2
 
@@ -126,7 +129,9 @@ def follow_clip(
     modalities: tuple[str, ...],
     settings: TimelineSettings,
 ) -> Timeline:
-    """Predict every window of a clip in one pass over it; memory does not grow with its length.
+    """Predict every window of a clip in one pass over it.
+
+    Memory does not grow with its length, but for the sound of a clip up to `MOST_SOUND`.
 
     Where sound or pictures turn out to be of no use at the file's end, as of a file that is cut
     off, the clip is followed again without them.
@@ -144,6 +149,7 @@ def follow_clip(
     while True:
         streams = maker.streams(modalities, plan)
         clip_pass = ClipPass(clip.path, clip.start, clip.duration, plan, streams, modalities)
+        clip_pass.sketch.keep_sound = seconds <= MOST_SOUND
         predictions = []
         for row, vectors in clip_pass.windows():
             name = f"{clip.file}@{windows[row][0]:g}"
@@ -203,21 +209,34 @@ def turns_of(model: FinalModel, timeline: Timeline) -> list[Turn]:
     return turns
 
 
-def timeline_csv(model: FinalModel, timeline: Timeline) -> str:
-    """A row for each window: start, stop, loudness in dB, and what is predicted."""
+def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
+    """A record for each window: path, start, stop, loudness in dB, and what is predicted."""
+    found = []
+    for (start, stop), prediction in zip(timeline.windows, timeline.predictions, strict=True):
+        loudness = timeline.sketch.loudness(start, stop)
+        record: Record = {
+            "path": timeline.file,
+            "start": round(start, 3),
+            "stop": round(stop, 3),
+            "loudness": round(loudness, 1) if np.isfinite(loudness) else None,
+            "model": None if prediction.predictor is None else prediction.predictor.name,
+        }
+        record |= format_of(model).fields(prediction.predictor, prediction.outputs)
+        record["notes"] = list(prediction.notes)
+        found.append(record | ({"error": prediction.problem} if prediction.problem else {}))
+    return found
+
+
+def windows_csv(model: FinalModel, windows: Sequence[Record]) -> str:
+    """A row for each of `window_records`, and for each file that has only an error."""
     written = format_of(model)
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["start", "stop", "loudness", "model", *written.csv_columns(), "notes"])
-    for (start, stop), prediction in zip(timeline.windows, timeline.predictions, strict=True):
-        fields = written.fields(prediction.predictor, prediction.outputs)
-        by = None if prediction.predictor is None else prediction.predictor.name
-        loudness = timeline.sketch.loudness(start, stop)
-        level = f"{loudness:.1f}" if np.isfinite(loudness) else ""
-        notes = "; ".join(filter(None, (*prediction.notes, prediction.problem)))
-        writer.writerow(
-            [f"{start:.3f}", f"{stop:.3f}", level, by, *written.csv_cells(fields), notes]
-        )
+    writer = CsvWriter(text)
+    names = ("path", "start", "stop", "loudness", "model")
+    writer.writerow([*names, *written.csv_columns(), "notes", "error"])
+    for record in windows:
+        cells = [*map(record.get, names), *written.csv_cells(defaultdict(lambda: None, record))]
+        writer.writerow([*cells, "; ".join(record.get("notes", ())), record.get("error")])
     return text.getvalue()
 
 

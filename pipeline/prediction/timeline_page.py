@@ -49,6 +49,7 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
             waveform=page.waveform_path(timeline.sketch),
             thumbnails=_thumbnails(timeline),
             ticks=page.ticks(timeline.seconds),
+            audio=page.sound_url(timeline.sketch),
             turns=turns_of(model, timeline),
             strip=_strip(model, timeline),
             readout=_readout(model, timeline),

@@ -8,9 +8,10 @@ from pathlib import Path
 from mvemo.extract.errors import ExtractError
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.files import load_model
+from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.prediction.embedding import FeatureMaker
-from mvemo.pipeline.prediction.formats import format_of
+from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.inputs import NewClip
 from mvemo.pipeline.prediction.page import clock
 from mvemo.pipeline.prediction.run import PredictSettings, find_ways
@@ -19,7 +20,8 @@ from mvemo.pipeline.prediction.timeline import (
     TimelineSettings,
     follow_clip,
     page_names,
-    timeline_csv,
+    window_records,
+    windows_csv,
 )
 from mvemo.pipeline.prediction.timeline_page import timeline_html
 
@@ -30,19 +32,11 @@ def write_timelines(
     settings: PredictSettings,
     timeline: TimelineSettings,
     to: Path,
-) -> Iterator[tuple[str, bool]]:
+) -> Iterator[tuple[FinalModel, str, list[Record]]]:
     """Follow clips one after the other, and write ``NAME.html`` and ``NAME.csv`` of each.
 
-    Yields
-    ------
-    A line that says what was written, or why nothing was, and whether it failed.
-
-    Raises
-    ------
-    FuseError
-        The folder has no model that can be read, or a page cannot be written.
-    BadOption
-        The model cannot predict from these modalities.
+    Yields the model, a line that says what was written or why nothing was, and the records of
+    the windows; of a clip that was not predicted one with its error.
     """
     maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
     if not all(clip.problem for clip in clips):
@@ -50,23 +44,24 @@ def write_timelines(
     to.mkdir(parents=True, exist_ok=True)
     names = page_names(to, [clip.file for clip in clips])
     for clip, name in zip(clips, names, strict=True):
-        if clip.problem:
-            yield f"not predicted: {clip.file}: {clip.problem}", True
-            continue
+        problem = clip.problem
         try:
-            followed = follow_clip(maker, clip, settings.modalities, timeline)
+            if not problem:
+                followed = follow_clip(maker, clip, settings.modalities, timeline)
+                if all(p.predictor is None for p in followed.predictions):
+                    problem = followed.predictions[0].problem
         except ExtractError as error:
-            reason = str(error).removeprefix(f"{clip.path}: ")
-            yield f"not predicted: {clip.file}: {reason}", True
-            continue
-        predicted = [p for p in followed.predictions if p.predictor is not None]
-        if not predicted:
-            yield f"not predicted: {clip.file}: {followed.predictions[0].problem}", True
+            problem = str(error).removeprefix(f"{clip.path}: ")
+        if problem:
+            record: Record = {"path": clip.file, "error": problem}
+            yield maker.model, f"not predicted: {clip.file}: {problem}", [record]
             continue
         html, table = Path(f"{name}.html"), Path(f"{name}.csv")
+        records = window_records(maker.model, followed)
         write_text(html, timeline_html(maker.model, followed), error=FuseError)
-        write_text(table, timeline_csv(maker.model, followed), error=FuseError)
-        yield f"{clip.file}: {_summary(maker, followed)}: {html} and {table}", False
+        write_text(table, windows_csv(maker.model, records), error=FuseError)
+        line = f"{clip.file}: {_summary(maker, followed)}: {html} and {table}"
+        yield maker.model, line, records
 
 
 def _summary(maker: FeatureMaker, followed: Timeline) -> str:

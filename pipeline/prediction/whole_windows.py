@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from mvemo.extract.arrays import F32, F64, U8
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.nets import AudioInput, Net, VideoInput
-from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan
+from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan, embed_array
 
 
 class WholeSound(FeatureStream):
@@ -25,7 +24,6 @@ class WholeSound(FeatureStream):
     def add_sound(self, y: F32) -> None:
         self._buffer = np.concatenate([self._buffer, y])
 
-    @torch.inference_mode()
     def vector(self, window: Span, without: Span | None = None) -> F64 | None:
         first, stop = (max(round(t * self.sr) - self._first, 0) for t in window)
         y = self._buffer[first:stop][: self._input.samples].copy()
@@ -37,8 +35,7 @@ class WholeSound(FeatureStream):
         after = np.nan if self._input.mark_end else 0.0
         raw = np.full((1, self._input.samples), after, dtype=np.float32)
         raw[0, : len(y)] = y
-        embedded = self._net.embed(self._net.prepare(torch.from_numpy(raw)))
-        return embedded[0].float().numpy().astype(np.float64)
+        return embed_array(self._net, raw).astype(np.float64).reshape(-1)
 
     def forget(self, before: float) -> None:
         count = max(round(before * self.sr) - self._first, 0)
@@ -65,7 +62,6 @@ class WholePictures(FeatureStream):
     def add_picture(self, row: int, picture: U8) -> None:
         self._pictures[row] = picture
 
-    @torch.inference_mode()
     def vector(self, window: Span, without: Span | None = None) -> F64 | None:
         times = self._of_window[window]
         rows = np.searchsorted(self.times, times)
@@ -76,8 +72,7 @@ class WholePictures(FeatureStream):
             hidden = (times >= without[0]) & (times < without[1])
             if hidden.any() and not hidden.all():
                 raw[hidden] = raw[~hidden].mean(axis=0).astype(np.uint8)
-        embedded = self._net.embed(self._net.prepare(torch.from_numpy(raw[None])))
-        return embedded[0].float().numpy().astype(np.float64)
+        return embed_array(self._net, raw[None]).astype(np.float64).reshape(-1)
 
     def forget(self, before: float) -> None:
         for row in [row for row in self._pictures if self.times[row] < before]:

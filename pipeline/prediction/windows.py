@@ -53,16 +53,9 @@ def input_seconds(inputs: Iterable[NetInput]) -> float:
 
 
 def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Windows:
-    """What is read of a clip: all of it, or windows spread evenly over a long one.
+    """What is read of a clip: all of it, or windows of some `seconds` spread over a long one.
 
-    Parameters
-    ----------
-    clip
-        To be predicted.
-    seconds
-        Of a window: of `input_seconds`.
-    length
-        Of the clip, as an earlier call found it; None to look into the file.
+    `length` is the clip's, as an earlier call found it; None to look into the file.
     """
     if length is None:
         try:

@@ -10,7 +10,7 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -21,7 +21,7 @@ from mvemo.manifests.files import shown
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption, ClipFailed, TaskFailed
 from mvemo.pipeline.provenance import versions
-from mvemo.pipeline.stage_one.tasks import Backend, Finished, Task, do_task
+from mvemo.pipeline.stage_one.tasks import Backend, Finished, Note, Task, do_task
 
 # To find the scheduler, and then its workers.
 CONNECT_SECONDS = 10.0
@@ -141,7 +141,7 @@ def cluster_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
         tell(f"{n_workers} worker{'s' * (n_workers != 1)} of {address}")
 
         def do(
-            tasks: Sequence[Task], note: Callable[[str], object]
+            tasks: Sequence[Task], note: Note
         ) -> Iterator[tuple[Task, Finished | BaseException]]:
             waiting = list(range(len(tasks)))
             for attempt in range(1, ATTEMPTS + 1):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.cache import Cache, open_cache
-from mvemo.extract.nets import NETS, SequenceInput, input_of
+from mvemo.extract.nets import NETS, AudioInput, SequenceInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, stored_problems
 from mvemo.extract.store.folders import DecodeJob
@@ -22,7 +22,10 @@ from mvemo.extract.training.jobs import n_epochs
 from mvemo.extract.training.protocols import known_nets
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.training.timing import PASSES, NetCost, measure_net
-from mvemo.extract.workers.pool import cores, stop_workers
+from mvemo.extract.views import window_starts
+from mvemo.extract.workers.handle import peak_memory
+from mvemo.extract.workers.pool import cores, stop_workers, worker_memory
+from mvemo.pipeline.clips.clip_lengths import clip_lengths
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.inputs import decode_jobs, decode_request, digest_media
 from mvemo.pipeline.console.messages import silenced
@@ -47,15 +50,7 @@ SLOWEST = 5.0
 
 
 def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Forecast:
-    """Look at what is there, read a few clips, and time a pass of each net.
-
-    Parameters
-    ----------
-    plan
-        Of the run.
-    work, out, execution
-        As of `mvemo.pipeline.stage_one.run.run_extract`.
-    """
+    """Look at what is there, read a few clips, and time a pass of each net."""
     # First: a scheduler that does not answer is told at once.
     processes = _n_processes(plan, execution)
     manifest, settings = plan.manifest, plan.settings
@@ -72,11 +67,13 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution)
     reading = _read_samples(plan, new, len(jobs) - len(new))
     missing = dict.fromkeys(digests.unreadable, frozenset(request.modalities))
     missing |= {clip: frozenset(problems or ()) for clip, problems in found.items()}
+    with silenced():
+        lengths = clip_lengths(manifest, lambda problem: None)
     cache, threads = open_cache(out) if out.exists() else None, threads_of(execution.jobs)
     try:
         nets = tuple(
             _net_forecast(
-                plan, net, digests.content, missing, (work / "nets", cache), threads=threads
+                plan, net, digests.content, missing, (work / "nets", cache), lengths, threads
             )
             for net in plan.nets
         )
@@ -97,7 +94,7 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution)
         work=work,
         taken_bytes=taken.decoded + taken.nets,
         free_bytes=shutil.disk_usage(disk).free,
-        own_bytes=_peak_memory("RUSAGE_SELF"),
+        own_bytes=peak_memory(os.getpid()),
     )
 
 
@@ -118,7 +115,7 @@ def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: Execution
         return ""
     content = dict.fromkeys(manifest.clip_ids, "")
     found, threads = (work / "nets", None), threads_of(execution.jobs)
-    nets = [_net_forecast(plan, net, content, {}, found, threads=threads) for net in plan.nets]
+    nets = [_net_forecast(plan, net, content, {}, found, {}, threads) for net in plan.nets]
     seconds = sum(net.seconds for net in nets) / parts
     if seconds < LONG:
         return ""
@@ -152,23 +149,13 @@ def _net_forecast(
     content: Mapping[str, str],
     missing: Mapping[str, Collection[str]],
     found: tuple[Path, Cache | None],
-    *,
+    lengths: Mapping[str, float | None],
     threads: int,
 ) -> NetForecast:
-    """What one net does.
+    """What one net does; `missing` has the modalities that clips are known to lack.
 
-    Parameters
-    ----------
-    plan, net
-        Of the run.
-    content
-        Clip id to the digest of its file.
-    missing
-        Clip id to the modalities that it is known to lack.
-    found
-        Folder of trained nets, and the cache that is there.
-    threads
-        That the net has on a processor; 0 for those of this process.
+    `found` is the folder of trained nets and the cache that is there; `threads` as of
+    `measure_net`.
     """
     jobs, cache = found
     manifest, settings = plan.manifest, plan.settings
@@ -191,7 +178,8 @@ def _net_forecast(
     cost = NetCost(0.0, 0, 0)
     if n_new or to_train:
         cost = measure_net(net, run, settings.descriptors, threads=threads)
-    seconds = n_new * net.view.views * cost.seconds
+    windows = [_n_windows(net, lengths.get(clip.clip_id), clip.duration) for clip in readable]
+    seconds = n_new * cost.seconds * sum(windows) / max(len(windows), 1)
     for split in to_train:
         n_validation = int(split.validation.sum())
         seconds += cost.training_seconds(net, len(split.rows) - n_validation, n_validation)
@@ -206,6 +194,16 @@ def _net_forecast(
         training_bytes=_bytes_of(net, cost, trained=bool(to_train), settings=settings),
         weight_bytes=cost.weight_bytes,
     )
+
+
+def _n_windows(net: NetSettings, length: float | None, duration: float | None) -> float:
+    """Return how many whole windows the net's passes over a clip amount to; most if not known."""
+    taken = input_of(net)
+    if length is None or not isinstance(taken, AudioInput):
+        return net.view.views
+    length = length if duration is None else min(length, duration)
+    count = len(window_starts(length, taken.seconds, net.view))
+    return count * (min(length / taken.seconds, 1.0) if taken.mark_end else 1.0)
 
 
 def _bytes_of(net: NetSettings, cost: NetCost, *, trained: bool, settings: Settings) -> int:
@@ -227,7 +225,6 @@ def _read_samples(plan: ExtractPlan, new: Sequence[DecodeJob], n_kept: int) -> R
     chosen = [by_size[round(place)] for place in places] if len(by_size) > 2 else by_size
     sampled = {job.clip_id: job for job in chosen}
     settings = replace(plan.settings, extract=replace(plan.settings.extract, workers=1))
-    before = _peak_memory("RUSAGE_CHILDREN")
     with silenced(), tempfile.TemporaryDirectory(prefix="mvemo-plan-") as temp:
         clips = {clip.clip_id: clip for clip in plan.manifest.clips}
 
@@ -250,7 +247,7 @@ def _read_samples(plan: ExtractPlan, new: Sequence[DecodeJob], n_kept: int) -> R
         seconds = time.perf_counter() - start
         files = [path for path in (Path(temp) / "second").rglob("*") if path.is_file()]
         n_bytes = sum(path.stat().st_size for path in files)
-    # Their memory is known when they have ended.
+    worker_bytes = worker_memory()
     stop_workers()
     workers = min(plan.settings.extract.workers or cores(), len(new))
     share = len(new) / len(ids)
@@ -260,16 +257,6 @@ def _read_samples(plan: ExtractPlan, new: Sequence[DecodeJob], n_kept: int) -> R
         n_sampled=len(ids),
         seconds=seconds * share / workers,
         n_bytes=n_bytes * share,
-        worker_bytes=max(_peak_memory("RUSAGE_CHILDREN"), before),
+        worker_bytes=worker_bytes,
         workers=workers,
     )
-
-
-def _peak_memory(who: str) -> int:
-    """Bytes that this process, or the largest of those it waited for, has taken; 0 if unknown."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(getattr(resource, who)).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.training.devices import pick_device
 from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.pipeline.stage_one.ahead import TASKS, thread_variables
-from mvemo.pipeline.stage_one.tasks import Finished, Task
+from mvemo.pipeline.stage_one.tasks import Finished, Note, Task
 
 _DO = f"{TASKS}:do_task"
 
@@ -43,24 +43,11 @@ def visible_gpus() -> list[str]:
 
 
 def do_locally(
-    tasks: Sequence[Task], jobs: int, run: RunSettings, note: Callable[[str], object]
+    tasks: Sequence[Task], jobs: int, run: RunSettings, note: Note
 ) -> Iterator[tuple[Task, Finished | BaseException]]:
-    """Do tasks, so many at a time.
+    """Yield each task with what came of it, or its error, as they end; `jobs` at a time.
 
-    Parameters
-    ----------
-    tasks
-        In the order in which they are begun.
-    jobs
-        Processes.
-    run
-        Which device they compute on.
-    note
-        Told how far a training is.
-
-    Yields
-    ------
-    Each task with what came of it, or the error that it ended by, as they end.
+    `note` is told how far a training is, and how many clips are done more.
     """
     calls = [Call(_DO, (task,), parts=True) for task in tasks]
     for outcome in run_calls(calls, environments=job_environments(jobs, run)):

@@ -81,21 +81,18 @@ class SpreadRun:
             self._do(tasks, bar)
 
     def _do(self, tasks: Sequence[Task], bar: Progress) -> None:
-        """All tasks; those that fail are told in one error, when all others are done.
-
-        Raises
-        ------
-        TaskFailed
-            Some failed.
-        ClipFailed
-            A clip failed, and the run is to end by that.
-        """
+        """Do all tasks; those that fail are told in one error, when all others are done."""
         failed: list[tuple[Task, BaseException]] = []
-        for task, result in self.backend.do(tasks, bar.note):
-            steps = len(task.table) if isinstance(task, ClipTask) else 1
-            bar.step(steps, failed=steps * int(isinstance(result, BaseException)))
+
+        def note(how: str | float) -> None:
+            bar.note(how) if isinstance(how, str) else bar.ahead(how)
+
+        for task, result in self.backend.do(tasks, note):
+            clips = set(task.table.clip_ids) if isinstance(task, ClipTask) else {""}
+            lost = clips
             if isinstance(result, Finished):
                 self._take_up(task, result)
+                lost = clips.intersection(clip for clip, *_ in self.writer.failures)
             elif isinstance(result, TrainingDiverged) and isinstance(task, TrainingTask):
                 self.diverged.setdefault(task.net.name, result)
                 tell_note(f"{task.label} diverged; the others go on")
@@ -104,6 +101,7 @@ class SpreadRun:
             else:
                 failed.append((task, result))
                 tell_note(f"{task.label} failed; the others go on: {_reason(result)}")
+            bar.step(len(clips), failed=len(lost))
         if failed:
             task, error = failed[0]
             more = f" ({len(failed)} of {len(tasks)} failed)" if len(failed) > 1 else ""
@@ -151,13 +149,7 @@ def of_jobs(settings: Settings, jobs: int) -> Settings:
 
 
 def refuse_nothing(run: SpreadRun, manifest: Manifest) -> None:
-    """Refuse clips of which not one has a feature.
-
-    Raises
-    ------
-    BadOption
-        So it is.
-    """
+    """Refuse clips of which not one has a feature."""
     failures = run.writer.failures
     if len({clip for clip, stage, _ in failures if stage.startswith("decode:")}) == len(manifest):
         clip, _, reason = failures[0]

@@ -128,17 +128,7 @@ class FeatureWriter:
     def write_embeddings(self, plan: NetSettings, folds: I64, splits: I64 | None = None) -> None:
         """Train a net as the protocol says, embed all clips, and put what is not in the cache.
 
-        Parameters
-        ----------
-        plan
-            The net.
-        folds, splits
-            int64 (clips,), as of the cache's clip table.
-
-        Raises
-        ------
-        TrainingDiverged
-            A training had no finite loss.
+        Raises TrainingDiverged if a training had no finite loss.
         """
         usable = self._media.usable(plan)
         trainings = [
@@ -242,18 +232,10 @@ def write_nets(
     writer: CacheWriter,
     diverged: Mapping[str, TrainingDiverged] | None = None,
 ) -> list[TrainingDiverged]:
-    """Train nets and write their embeddings; the errors of those whose training diverged.
+    """Train nets and write their embeddings; return the errors of those that diverged.
 
     No embedding of such a net will be in the cache, also not of folds that were trained before.
-
-    Parameters
-    ----------
-    features, writer
-        Of one cache.
-    nets
-        In their order.
-    diverged
-        Those of which that is known already, by name.
+    `diverged` has those of which that is known already, by name.
     """
     errors = []
     for net in nets:

@@ -23,10 +23,13 @@ from mvemo.extract.training.frozen import FrozenNets
 from mvemo.extract.training.memory import keep_freed_memory
 from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
+from mvemo.pipeline.console.progress import told_as_parts
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.execution import Training
 from mvemo.pipeline.stage_one.steps import FeatureWriter
 
+# Told how a task goes.
+Note = Callable[[str | float], object]
 # Clips of one task at most: what a worker that is killed loses, and does again.
 BATCH = 32
 # Of the task that came last: its run, the outputs of its nets, and the nets.
@@ -133,25 +136,28 @@ class ClipTask:
         """For messages."""
         return f"clips {self.clips.clip_ids[0]} to {self.clips.clip_ids[-1]}"
 
-    def run(self, note: Callable[[str], object]) -> Finished:
+    def run(self, note: Note) -> Finished:
         """Do it; rows that are stored already are not made again."""
         shared = self.shared
+        descriptors, nets = shared.settings.extract.descriptors, shared.nets
         writer = PartWriter(shared.out, self.table, self.stored)
-        media = ClipMedia(
-            self.clips,
-            shared.settings,
-            shared.work,
-            plans=shared.nets,
-            descriptors=shared.settings.extract.descriptors,
-            require_any=False,
-            numbers=self.numbers,
-        )
-        nets = shared.frozen_nets(len(self.clips.classes)) if shared.frozen else None
-        features = FeatureWriter(media, shared.settings, writer, shared.work, frozen_nets=nets)
-        features.write_failures()
-        features.write_descriptors()
-        for net in shared.nets if shared.frozen else ():
-            features.write_embeddings(net, self.table.folds, self.table.splits)
+        n_parts = 1 + bool(descriptors) + len(nets) * shared.frozen
+        with told_as_parts(len(self.table), n_parts, lambda steps, title: note(steps)):
+            media = ClipMedia(
+                self.clips,
+                shared.settings,
+                shared.work,
+                plans=nets,
+                descriptors=descriptors,
+                require_any=False,
+                numbers=self.numbers,
+            )
+            made = shared.frozen_nets(len(self.clips.classes)) if shared.frozen else None
+            features = FeatureWriter(media, shared.settings, writer, shared.work, frozen_nets=made)
+            features.write_failures()
+            features.write_descriptors()
+            for net in nets if shared.frozen else ():
+                features.write_embeddings(net, self.table.folds, self.table.splits)
         return _finished(writer, media)
 
 
@@ -190,7 +196,7 @@ class TrainingTask:
         """Its settings."""
         return next(net for net in self.shared.nets if net.name == self.training[0])
 
-    def run(self, note: Callable[[str], object]) -> Finished:
+    def run(self, note: Note) -> Finished:
         """Do it; a net that is trained already is not trained again."""
         shared = self.shared
         writer = PartWriter(shared.out, self.table, self.stored)
@@ -211,20 +217,12 @@ def _finished(writer: PartWriter, media: ClipMedia) -> Finished:
     )
 
 
-def do_task(task: Task, emit: Callable[[str], object] | None = None) -> Finished:
-    """Do a task in this process.
-
-    Parameters
-    ----------
-    task
-        What to do.
-    emit
-        Told how it goes, a few words at a time.
-    """
+def do_task(task: Task, emit: Note | None = None) -> Finished:
+    """Do a task in this process; `emit` is told how it goes."""
     with _alone:
         keep_freed_memory()
         add_folder_nets(task.shared.folders)
-        return task.run(emit or (lambda text: None))
+        return task.run(emit or (lambda steps: None))
 
 
 @dataclass(frozen=True)
@@ -239,9 +237,7 @@ class Backend:
         How many are done at once.
     """
 
-    do: Callable[
-        [Sequence[Task], Callable[[str], object]], Iterator[tuple[Task, Finished | BaseException]]
-    ]
+    do: Callable[[Sequence[Task], Note], Iterator[tuple[Task, Finished | BaseException]]]
     processes: int
 
 

@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from mvemo.pipeline import cli
 from mvemo.pipeline.commands.options import with_verbosity
 from mvemo.pipeline.console.messages import (
+    Verbosity,
     note_resumable,
     silenced,
     tell,
     tell_detail,
-    tell_outline,
+    tell_note,
 )
 from mvemo.pipeline.errors import BadOption
 
@@ -68,7 +69,7 @@ def test_an_unknown_command_is_one_line(
         cli.main()
     assert stop.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "No such command 'fuze'" in line
+    assert "no command 'fuze': did you mean fuse?" in line
 
 
 def test_errors_that_are_not_of_the_input_are_not_hidden() -> None:
@@ -99,18 +100,19 @@ def test_verbosity_is_asked_for_before_or_after_the_command(
         click.echo("result")
         tell("told")
         tell_detail("detail")
-        tell_outline("outline:\n    innermost")
         with silenced():
-            tell("not heard")
+            tell_note("once")
+        tell_note("once")
+        tell_note("once")
 
     monkeypatch.setattr(cli, "load_command", lambda name: with_verbosity(probe))
     monkeypatch.setitem(cli.COMMANDS, "probe", ("", ""))
-    done = CliRunner().invoke(cli.mvemo, arguments)
+    done = CliRunner().invoke(cli.mvemo, arguments, obj=Verbosity())
     assert done.stdout == "result\n"
     said = {
         "quiet": "",
-        "normal": "told\noutline\n",
-        "verbose": "told\ndetail\noutline:\n    innermost\n",
+        "normal": "told\nnote: once\n",
+        "verbose": "told\ndetail\nnote: once\n",
     }
     assert done.stderr == said[level]
 

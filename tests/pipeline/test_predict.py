@@ -169,6 +169,19 @@ def test_noise_is_said_to_be_unlike_the_training_clips(
     assert (len(clips), sum(unlike) <= 4) == (12, True)
 
 
+def test_what_a_folder_has_beside_media_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("without-ending", "notes.txt", ".hidden"):
+        (tmp_path / name).write_text("text")
+    assert [clip.problem for clip in find_clips([str(tmp_path)])] == [
+        "a folder without media files"
+    ]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"note: {tmp_path}: 2 left out, not a known type of media file: ")
+    assert "'without-ending'" in line
+
+
 def test_a_long_file_is_the_mean_of_windows(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (song,) = predicted(capsys, made, made / "long.wav")
     assert "12 s long: the mean of 8 windows of 1 s, spread over it" in song["notes"]
@@ -190,7 +203,10 @@ def test_lists_without_labels_folders_and_patterns(
         "songs/none.wav",
     ]
     assert "no such file" in records[2]["error"]
+    shutil.copy(made / "song.wav", folder / "without-ending")
     assert [r["path"] for r in predicted(capsys, made, folder)] == [str(folder / "a.wav")]
+    listing.write_text("file,label\nsongs/a.wav,Sad\n")
+    assert [r["path"] for r in predicted(capsys, made, listing)] == ["songs/a.wav"]
     # A pattern that the shell did not expand; the same file again is one clip.
     pattern = predicted(capsys, made, folder / "*.wav", folder / "a.wav")
     (again,) = pattern
@@ -332,6 +348,24 @@ def test_the_table_is_printed_also_if_the_file_cannot_be_written(
     shown = capsys.readouterr()
     assert "song.wav" in shown.out
     assert "cannot be written: no space left" in shown.err
+
+
+def test_one_bar_counts_clips_that_failed(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    inputs = [clip_of(made), made / "song.wav", made / "text.mp3"]
+    assert run("mvemo", "predict", *inputs, "--model", made / "out" / "model") == 0
+    # A song is no failure: it has no pictures.
+    assert capsys.readouterr().err == "clips: 3 done, 1 failed\n"
+
+
+def test_a_plan_states_time_and_memory(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = [made / "song.wav", made / "long.wav", made / "text.mp3"]
+    assert run("mvemo", "predict", *inputs, "--model", made / "out" / "model", "--plan") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "clips: 3, 1 of them cannot be read"
+    # Of the long one eight windows of a second are read.
+    assert lines[1] == "length: 9.0 s are read"
+    assert [line.partition(":")[0] for line in lines[2:]] == ["time", "memory"]
 
 
 def test_where_nothing_can_be_predicted_the_exit_code_is_2(

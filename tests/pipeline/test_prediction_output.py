@@ -11,7 +11,7 @@ import pytest
 
 from mvemo.fuse import SavedHeads
 from mvemo.fuse.final.model import FinalModel, Predictor
-from mvemo.pipeline.prediction.output import predictions_csv, predictions_table, records
+from mvemo.pipeline.prediction.output import legend, predictions_csv, predictions_table, records
 from mvemo.pipeline.prediction.predictions import Prediction
 
 EXPECTED = {"metric": "r2_macro", "mean": 0.5, "interval": [0.4, 0.6], "scores": {}}
@@ -52,9 +52,28 @@ def test_the_table_of_ratings_says_what_the_numbers_are() -> None:
     table = predictions_table(MODEL, PREDICTIONS)
     assert "5 (4 to 6.5)" in table
     assert "not predicted: b.mp3: no such file" in table
-    assert "valence: the 40 training clips were rated 1 to 9" in table
-    assert "lld: r2_macro 0.500 (0.400 to 0.600) on clips that it had not seen" in table
-    assert "where 90% of unseen clips' ratings lay" in table
+    assert "songs was made of 40 clips. On new clips expect:" in table
+    assert "by lld: about 50% of the differences between clips' ratings explained" in table
+    assert "valence, energy: the 40 training clips were rated 1 to 9" in table
+    assert "in brackets: 90% prediction interval" in table
+    (line, *_) = legend(MODEL, PREDICTIONS)[1:]
+    assert line.startswith("lld: r2_macro 0.500 (0.400 to 0.600) on clips that it had not seen")
+
+
+def test_without_a_prediction_nothing_is_said_of_the_model() -> None:
+    assert predictions_table(MODEL, PREDICTIONS[1:]) == "not predicted: b.mp3: no such file"
+
+
+def test_the_cost_of_choosing_the_model_is_in_what_to_expect() -> None:
+    facts = {**MODEL.facts, "nested": {"model": "lld", "mean": 0.42}}
+    assert "by lld: about 42% of the" in predictions_table(replace(MODEL, facts=facts), PREDICTIONS)
+
+
+def test_distances_of_unlike_clips_are_left_to_the_records() -> None:
+    notes = [f"unlike the clips (distance over the largest usual one: lld {d}): no" for d in (2, 3)]
+    clips = [replace(PREDICTIONS[0], notes=(note,)) for note in notes]
+    assert "note: 2 clips, the first a.mp3: unlike the clips: no" in predictions_table(MODEL, clips)
+    assert [record["notes"] for record in records(MODEL, clips)] == [[note] for note in notes]
 
 
 def test_what_is_the_same_of_many_clips_is_said_once() -> None:

@@ -16,7 +16,7 @@ import pytest
 from stage_samples import run, tiny_demo, tiny_settings
 
 from mvemo.cache import open_cache
-from mvemo.fuse import load_heads
+from mvemo.fuse import FuseError, load_heads
 from mvemo.manifests import Folds, folds_of, read_manifest, write_folds
 
 NAMES = ["music1d", "c3d", "music1d-outputs", "c3d-outputs", "c3d+music1d", "integrated"]
@@ -144,6 +144,31 @@ def test_folds_of_a_file(
     assert metrics["folds"] == 3
     assert run("mvemo-cv", *arguments, "--repeats", "2") == 2
     assert "--repeats 2 needs other folds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["cv", "report"])
+def test_the_table_is_printed_also_if_the_report_cannot_be_written(
+    command: str,
+    fused: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise FuseError("report.html: cannot be written: no space left on the disk")
+
+    of_report = "mvemo.fuse.write_report"
+    monkeypatch.setattr(
+        "mvemo.pipeline.stage_two.write_report" if command == "cv" else of_report, fail
+    )
+    out, _ = fused
+    given = [out.parent / "carried.h5", "--models", "music1d", "--set", "fuse.choose_C=false"]
+    if command == "report":
+        given = ["--predictions", out / "predictions.csv"]
+    assert run("mvemo", command, *given, "--out", tmp_path / "out") == 2
+    shown = capsys.readouterr()
+    assert "accuracy" in shown.out
+    assert "no space left on the disk" in shown.err
 
 
 def test_files_that_are_no_cache_are_one_line(

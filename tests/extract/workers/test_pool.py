@@ -109,6 +109,16 @@ def test_a_call_that_asks_for_too_much_memory_fails_and_the_worker_goes_on() -> 
     assert before.result() == after.result()
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells the memory in use")
+def test_the_memory_of_a_worker_is_not_that_of_the_process_that_started_it() -> None:
+    stop_workers()
+    ballast = bytearray(os.urandom(1 << 20) * 300)
+    answers(PID)
+    assert 0 < pool.worker_memory() < len(ballast) < handle.peak_memory(os.getpid())
+    stop_workers()
+    assert pool.worker_memory() == handle.peak_memory(-1) == 0
+
+
 def test_workers_started_ahead_take_the_next_calls() -> None:
     stop_workers()
     start_workers(1)

@@ -267,3 +267,36 @@ def test_a_full_disk_is_told_first(
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     line = error_of(capsys, "mvemo", "predict", "song.mp3", "--csv", tmp_path / "x.csv")
     assert f"no space left on the disk of {tmp_path}" in line
+
+
+@pytest.mark.parametrize("place", ["predict", "explain"])
+def test_a_device_is_checked_first(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = error_of(capsys, "mvemo", place, "song.mp3", "--device", "cude")
+    assert line.endswith("--device 'cude' is not known: expected auto, cpu, cuda, cuda:N or mps")
+    # One that is not here, too: before a model or a file is looked for.
+    line = error_of(capsys, "mvemo", place, "song.mp3", "--device", "cuda:99")
+    assert "device is 'cuda:99', but torch finds none here" in line
+
+
+@pytest.mark.parametrize("option", ["--window", "--hop", "--timeline-to"])
+def test_options_of_a_timeline_need_one(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = error_of(capsys, "mvemo", "predict", "song.mp3", option, "5")
+    assert line.startswith(f"mvemo: {option} 5")
+    assert line.endswith("is of a timeline: add --timeline")
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "extract", "fuse"])
+def test_web_addresses_are_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    line = error_of(capsys, "mvemo", command, "https://example.org/a.mp3")
+    assert line.endswith("a.mp3: addresses are not fetched: download the file first")
+
+
+def test_a_folder_that_is_not_asked_for_is_not_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "timelines").touch()
+    assert run("mvemo", "predict", "none.mp3") == 2
+    assert "none.mp3: no such file" in capsys.readouterr().out
+    assert run("mvemo", "predict", "none.mp3", "--timeline") == 2
+    assert "is a file" in capsys.readouterr().err

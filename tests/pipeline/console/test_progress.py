@@ -10,7 +10,7 @@ import pytest
 
 from mvemo.pipeline.console import progress
 from mvemo.pipeline.console.messages import silenced
-from mvemo.pipeline.console.progress import Progress
+from mvemo.pipeline.console.progress import Progress, told_as_parts
 
 
 def test_a_log_gets_a_line_now_and_then(
@@ -43,3 +43,37 @@ def test_short_work_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("decode", 4) as bar:
         bar.step(4)
     assert capsys.readouterr().err == "decode: 4 done\n"
+
+
+def test_parts_of_a_work_move_its_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    minutes = itertools.count(step=60.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=minutes.__next__))
+    with Progress("clips", 8) as bar:
+        with told_as_parts(4, 2, bar.ahead):
+            with Progress("digest media", 4, "file") as part:
+                part.step(4)
+            for title in ("decode", "musicnn"):
+                with Progress(title, 2) as part:
+                    part.step()
+                    part.step(failed=1)
+        # What is done is counted once, however far its parts were.
+        bar.step(4, failed=1)
+    lines = [line.partition(", about")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        *(f"clips: {n} of 8 clips" for n in (1, 2, 3, 4)),
+        "clips: 4 of 8 clips, 1 failed",
+        "clips: 4 done, 1 failed",
+    ]
+
+
+def test_lines_of_a_long_run_are_few(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    minutes = itertools.count(step=60.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=minutes.__next__))
+    with Progress("clips", 600) as bar:
+        for _ in range(600):
+            bar.step()
+    assert 30 < len(capsys.readouterr().err.splitlines()) < 60

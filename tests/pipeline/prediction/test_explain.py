@@ -150,7 +150,8 @@ def test_pages_and_tables_are_written(
     inputs = [made / "turn.mkv", tmp_path / "text.mp3"]
     windows = ["--window", "4", "--hop", "2", "--timeline-to", tmp_path / "t"]
     capsys.readouterr()
-    assert run("mvemo", "predict", *inputs, *model, "--timeline", *windows) == 0
+    table = tmp_path / "windows.csv"
+    assert run("mvemo", "predict", *inputs, *model, "--timeline", *windows, "--csv", table) == 0
     shown = capsys.readouterr().out
     assert "0:16, calm from 0:00, tense from 0:" in shown
     assert "not predicted: " in shown
@@ -160,8 +161,20 @@ def test_pages_and_tables_are_written(
     assert (float(rows[1]["start"]), float(rows[1]["stop"])) == (2.0, 6.0)
     page = (tmp_path / "t" / "turn.html").read_text(encoding="utf-8")
     assert page.count("<polyline") == 2
+    assert 'audio id="audio" controls preload="auto" src="data:audio/ogg;base64,' in page
+    assert '<button class="play" data-t="' in page
     assert "data:image/jpeg;base64," in page
     assert 'src="http' not in page
+    with table.open(encoding="utf-8", newline="") as file:
+        *same, failed = csv.DictReader(file)
+    assert same == rows
+    assert (failed["path"], failed["label"]) == (str(inputs[1]), "")
+    assert "cannot be read as media" in failed["error"]
+    timeline = ["predict", *inputs, *model, "--timeline", *windows, "--strict"]
+    assert run("mvemo", *timeline, "--json") == 1
+    *records, last = json.loads(capsys.readouterr().out)
+    assert [record["label"] for record in records] == [row["label"] for row in rows]
+    assert last == {"path": failed["path"], "error": failed["error"]}
     assert run("mvemo", "explain", made / "burst.mkv", *model, "--of", "tense") == 0
     assert "what speaks for tense:" in capsys.readouterr().out
     page = (tmp_path / "burst.explained.html").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -20,7 +21,7 @@ from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics
 from mvemo.pipeline.prediction.embedding import net_stream
 from mvemo.pipeline.prediction.passes import ClipPass
 from mvemo.pipeline.prediction.pieces import Descriptors
-from mvemo.pipeline.prediction.streams import StreamPlan
+from mvemo.pipeline.prediction.streams import StreamPlan, embed_array
 
 SECONDS, SR = 9.0, 16000
 SETTINGS = DescriptorSettings(sr=SR, n_fft=1024, hop_length=512)
@@ -168,3 +169,20 @@ def test_a_short_clip_is_one_piece_and_text_is_refused(tmp_path):
     (tmp_path / "text.mp3").write_text("no sound")
     with pytest.raises(BadMedia, match="cannot be read as media"):
         vectors_of(tmp_path / "text.mp3", plan, stream)
+
+
+def test_input_goes_to_the_device_of_the_net(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[str] = []
+
+    def to(x: torch.Tensor, device: object) -> torch.Tensor:
+        places.append(str(device))
+        return x
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    net = SimpleNamespace(
+        classifier=SimpleNamespace(weight=SimpleNamespace(device="cuda:0")),
+        prepare=lambda x: x,
+        embed=lambda x: x + 1,
+    )
+    assert embed_array(net, np.zeros((1, 2), dtype=np.float32)).tolist() == [[1.0, 1.0]]
+    assert places == ["cuda:0"]

@@ -131,6 +131,13 @@ def test_a_plan_is_of_the_whole_run(
     assert "--plan: is of the whole run; leave --shard out" in capsys.readouterr().err
 
 
+def test_a_short_clip_takes_a_part_of_a_window() -> None:
+    nets = load_settings("pretrained").nets
+    full = estimates._n_windows(nets["musicnn"], 10_000.0, None)
+    half = estimates._n_windows(nets["musicnn"], 30.0, None)
+    assert (half / full, estimates._n_windows(nets["musicnn"], 60.0, 6.0) / full) == (0.5, 0.1)
+
+
 def test_bytes_of_a_net_are_those_of_its_tensors() -> None:
     plan = load_settings("demo").nets["c3d"]
     cost = timing.measure_net(plan, RunSettings(device="cpu"))

@@ -16,6 +16,7 @@ from mvemo.extract.workers import pool
 from mvemo.extract.workers.handle import Worker
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.clips.clip_tables import clip_table
+from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import TaskFailed
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import ahead, local_jobs, tasks
@@ -86,11 +87,11 @@ def spread(
     manifest = read_manifest(sounds.manifest)
 
     def backend(
-        given: Sequence[Task], note: Callable[[str], object]
+        given: Sequence[Task], note: tasks.Note
     ) -> Iterator[tuple[Task, Finished | BaseException]]:
         for task in reversed(given):
             assert isinstance(task, tasks.ClipTask)
-            yield task, fail(task) or tasks.do_task(task)
+            yield task, fail(task) or tasks.do_task(task, note)
 
     with CacheWriter(folder / "features.h5", clip_table(manifest)) as writer:
         run = SpreadRun(writer, Backend(backend, 1))
@@ -124,13 +125,28 @@ def test_a_task_that_fails_is_named_and_all_others_are_kept(
         assert [f.clip_id for f in cache.failures] == ["bad"]
 
 
+def test_the_bar_moves_within_a_task_and_counts_clips_that_failed(
+    sounds: Sounds,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    moved: list[float] = []
+    monkeypatch.setattr(Progress, "ahead", lambda bar, steps, note="": moved.append(steps))
+    spread(sounds, tmp_path, lambda task: None, monkeypatch)
+    assert sum(moved) == pytest.approx(11)
+    # Each clip, as it is decoded and as it is described.
+    assert len(moved) == 21
+    assert capsys.readouterr().err == "clips: 11 done, 1 failed\n"
+
+
 def test_rows_that_a_task_says_it_wrote_must_be_there(
     sounds: Sounds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = tasks.do_task
 
-    def lose(task: Task) -> Finished:
-        return replace(real(task), shards=())
+    def lose(task: Task, note: tasks.Note) -> Finished:
+        return replace(real(task, note), shards=())
 
     monkeypatch.setattr(tasks, "do_task", lose)
     with pytest.raises(TaskFailed, match="is not in the shards that it was written to"):
@@ -156,7 +172,7 @@ def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_one_net_that_diverges_leaves_the_others(sounds: Sounds, tmp_path: Path) -> None:
     def backend(
-        given: Sequence[Task], note: Callable[[str], object]
+        given: Sequence[Task], note: tasks.Note
     ) -> Iterator[tuple[Task, Finished | BaseException]]:
         for task in given:
             if task.label == "c3d@fold1":
