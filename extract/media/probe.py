@@ -13,7 +13,7 @@ from mvemo.extract.media.audio_file import AUDIO_SUFFIXES
 from mvemo.extract.media.checks import check_file
 from mvemo.extract.media.failures import media_error
 from mvemo.extract.media.formats import check_format
-from mvemo.extract.media.packets import is_cover, open_container
+from mvemo.extract.media.packets import Packets, is_cover, open_container, unit_seconds
 
 
 def probe_seconds(path: str | Path) -> float:
@@ -70,10 +70,10 @@ def _by_packets(path: Path) -> float:
         ends = {stream.index: 0.0 for stream in streams}
         origin = 0.0 if container.start_time is None else container.start_time / av.time_base
         if streams:
-            for packet in container.demux(*streams):
+            for packet in Packets(container, streams):
                 if packet.pts is not None:
-                    time_base = float(packet.time_base)
-                    end = (packet.pts + (packet.duration or 0)) * time_base - origin
                     index = packet.stream.index
+                    unit = unit_seconds(container, packet)
+                    end = (packet.pts + (packet.duration or 0)) * unit - origin
                     ends[index] = max(ends[index], end)
     return next((end for end in ends.values() if end > 0), 0.0)

@@ -144,6 +144,8 @@ class SoundCollector:
         Of the waveforms, in Hz.
     on_block, spool
         As of `Waveforms`.
+    channel
+        Which is read; None for the mean of all.
 
     Attributes
     ----------
@@ -160,8 +162,9 @@ class SoundCollector:
         sample_rates: Sequence[int],
         on_block: OnBlock | None = None,
         spool: Path | None = None,
+        channel: int | None = None,
     ) -> None:
-        self._start, self._duration = start, duration
+        self._start, self._duration, self._channel = start, duration, channel
         self._sample_rates, self._on_block, self._spool = sample_rates, on_block, spool
         self._sound: Waveforms | None = None
         self._n_decoded = 0
@@ -178,6 +181,16 @@ class SoundCollector:
     def decoded_seconds(self) -> float:
         """`seconds` less the gaps between sound and sound."""
         return (self._n_before + self._n_decoded) / self._sound.sr if self._sound else 0.0
+
+    @property
+    def is_silent(self) -> bool:
+        """True if no sound was added, or only silence."""
+        return self._sound is None or self._sound.is_silent
+
+    @property
+    def channel(self) -> int | None:
+        """A channel that sounds, if the mean of all is silent; as of `Waveforms`."""
+        return self._sound.channel if self._sound and self.is_silent else None
 
     def add(self, frames: Sequence[tuple[float, Any]]) -> None:
         """Append decoded frames, each with the time at which it begins, in order."""
@@ -221,7 +234,9 @@ class SoundCollector:
             sound.add_silence(first - length)
             self._n_before += first if not self._n_decoded else 0
         skip = max(length - first, 0)
-        blocks.append(to_mono(frame)[skip : skip + n_left])
+        if sound.is_silent:
+            sound.hear(_planes(frame), _FULL_SCALES[frame.format.name.removesuffix("p")])
+        blocks.append(to_mono(frame, self._channel)[skip : skip + n_left])
         self._n_decoded += n_left
 
     def _flush(self, blocks: list[F32]) -> None:
@@ -240,16 +255,13 @@ class SoundCollector:
         return ({}, self.problem()) if self._sound is None else self._sound.finish()
 
 
-def to_mono(frame: Any) -> F32:
-    """Mean of an audio frame's channels, float32 (samples,), full scale being 1."""
+def to_mono(frame: Any, channel: int | None = None) -> F32:
+    """Mean of an audio frame's channels or one of them, float32 (samples,), full scale being 1."""
     name = frame.format.name.removesuffix("p")
-    dtype, n_channels = _SAMPLE_TYPES[name], len(frame.layout.channels)
-    # Decoders pad planes; the samples come first.
-    if frame.format.is_planar:
-        planes = [np.frombuffer(p, dtype, frame.samples) for p in frame.planes]
-    else:
-        interleaved = np.frombuffer(frame.planes[0], dtype, frame.samples * n_channels)
-        planes = list(interleaved.reshape(-1, n_channels).T)
+    planes = _planes(frame)
+    if channel is not None:
+        planes = planes[channel : channel + 1] or planes[-1:]
+    n_channels = len(planes)
     total: NDArray[Any] = planes[0].astype(np.float32 if name == "flt" else np.float64)
     for plane in planes[1:]:
         total += plane
@@ -257,3 +269,13 @@ def to_mono(frame: Any) -> F32:
         total -= 128.0 * n_channels
     total *= 1.0 / (_FULL_SCALES[name] * n_channels)
     return total.astype(np.float32, copy=False)
+
+
+def _planes(frame: Any) -> list[NDArray[Any]]:
+    dtype = _SAMPLE_TYPES[frame.format.name.removesuffix("p")]
+    # Decoders pad planes; the samples come first.
+    if frame.format.is_planar:
+        return [np.frombuffer(p, dtype, frame.samples) for p in frame.planes]
+    n_channels = len(frame.layout.channels)
+    interleaved = np.frombuffer(frame.planes[0], dtype, frame.samples * n_channels)
+    return list(interleaved.reshape(-1, n_channels).T)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import soxr
+from numpy.typing import NDArray
 
 from mvemo.extract.arrays import F32
 from mvemo.extract.media.checks import Problem
@@ -88,6 +89,8 @@ class Waveforms:
     ----------
     n_samples
         That were added.
+    channel
+        The first that sounds although the mean of all is silent; None if there is none.
     """
 
     def __init__(
@@ -110,6 +113,19 @@ class Waveforms:
         self._blocks = {rate: _Blocks(spool) for rate in self._rates}
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
+        self.channel: int | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """True if what was added moves less than sound would."""
+        return (self._high - self._low) / 2 < SILENCE_PEAK
+
+    def hear(self, channels: Iterable[NDArray[Any]], full_scale: float = 1.0) -> None:
+        """Look for a channel that sounds, as long as the mean of all is silent."""
+        if self.channel is None and self.is_silent:
+            least = 2 * SILENCE_PEAK * full_scale
+            sounds = (i for i, y in enumerate(channels) if len(y) and float(np.ptp(y)) >= least)
+            self.channel = next(sounds, None)
 
     @property
     def too_long(self) -> str:
@@ -161,7 +177,7 @@ class Waveforms:
             return Problem("no sound decodes")
         if self._n_not_finite:
             return Problem(f"{self._n_not_finite} samples are not finite")
-        if (self._high - self._low) / 2 < SILENCE_PEAK:
+        if self.is_silent:
             return Problem(f"silent: {self._silence()}", missing=True)
         peak = max(self._high, -self._low)
         if peak > MAX_PEAK:
