@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
             yield file
         return
     with path.open("rb") as joined:
-        for start, stop in zip(starts, [*starts[1:], path.stat().st_size]):
+        for start, stop in pairwise([*starts, path.stat().st_size]):
             joined.seek(start)
             with soundfile.SoundFile(io.BytesIO(joined.read(stop - start))) as file:
                 yield file

@@ -27,6 +27,7 @@ _BACK, _AHEAD = 0.1, 10.0
 _COUNTING_FRAMES = frozenset({"ac3", "eac3", "dts"})
 # Attached picture, timed thumbnails, still image: FFmpeg's dispositions.
 _COVER = 0x0400 | 0x0800 | 0x100000
+_DEFAULT, _COMMENT = 0x0001, 0x0008
 # Twice those of 8K.
 MAX_PIXELS = 1 << 26
 # Of pictures that two threads decode sooner than one.
@@ -62,9 +63,24 @@ def open_container(path: Path) -> Any:
         raise BadMedia(f"{path}: is of no format of sound or video that is read") from error
 
 
+def start_of(container: Any) -> float:
+    """Return a file's first presentation time in seconds."""
+    return 0.0 if container.start_time is None else float(container.start_time / av.time_base)
+
+
 def is_cover(stream: Any) -> bool:
     """Whether a video stream is the cover picture of an audio file, or thumbnails."""
     return bool(int(stream.disposition) & _COVER)
+
+
+def sound_tracks(container: Any) -> list[Any]:
+    """Return the sound streams, first the one that players choose: no commentary, by default."""
+
+    def rank(stream: Any) -> tuple[bool, bool, bool]:
+        flags = int(stream.disposition)
+        return stream.codec_context is None, not flags & _DEFAULT, bool(flags & _COMMENT)
+
+    return sorted(container.streams.audio, key=rank)
 
 
 def picture_problem(stream: Any) -> Problem | None:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import av
 import soundfile
 
 from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.extract.media.audio_file import AUDIO_SUFFIXES
+from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, open_parts
 from mvemo.extract.media.checks import check_file
 from mvemo.extract.media.failures import media_error
 from mvemo.extract.media.formats import check_format
-from mvemo.extract.media.packets import Packets, is_cover, open_container, unit_seconds
+from mvemo.extract.media.packets import (
+    Packets,
+    is_cover,
+    open_container,
+    sound_tracks,
+    start_of,
+    unit_seconds,
+)
 
 
 def probe_seconds(path: str | Path) -> float:
@@ -45,9 +51,9 @@ def probe_seconds(path: str | Path) -> float:
     check_file(path)
     if path.suffix.lower() in AUDIO_SUFFIXES:
         try:
-            with soundfile.SoundFile(path) as file:
-                if file.frames:
-                    return float(file.frames / file.samplerate)
+            seconds = sum(file.frames / file.samplerate for file in open_parts(path))
+            if seconds > 0:
+                return float(seconds)
         except soundfile.LibsndfileError:
             pass
     try:
@@ -65,10 +71,10 @@ def _by_packets(path: Path) -> float:
     """End of the last packet after the file's first presentation time; 0 without any."""
     with open_container(path) as container:
         check_format(path, container.format.name)
-        streams: list[Any] = list(container.streams.audio[:1])
+        streams: list[Any] = sound_tracks(container)[:1]
         streams += [s for s in container.streams.video if not is_cover(s)][:1]
         ends = {stream.index: 0.0 for stream in streams}
-        origin = 0.0 if container.start_time is None else container.start_time / av.time_base
+        origin = start_of(container)
         if streams:
             for packet in Packets(container, streams):
                 if packet.pts is not None:
