@@ -20,7 +20,9 @@ from mvemo.extract.store.stamps import Stamp
 from mvemo.manifests.files import parse_json, write_json
 
 # Rises whenever the same file would be decoded to other values, or refused for other reasons.
-DECODING_VERSION = 3
+DECODING_VERSION = 4
+# Key, among the problems by modality, of which sound was read.
+NOTE = "note"
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,10 @@ def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
     ----------
     failed
         Also those of clips that should have the modality.
+
+    Returns
+    -------
+    By modality; `NOTE` is the key of which sound was read, of files with more than one.
     """
     try:
         saved: Any = parse_json((folder / "problems.json").read_text(encoding="utf-8"))
