@@ -6,7 +6,6 @@ import io
 import re
 from collections.abc import Iterator
 from itertools import pairwise
-from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,8 @@ from mvemo.extract.media.waveforms import OnBlock, Waveforms
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
 # Formats that state in some way where they end, of which the library does not tell.
 _STATING_END = ("ogg", "au", "w64")
-# A page of Ogg and its flags (RFC 3533, 6); a stream's first bytes (RFC 9639, 8).
-_OGG_PAGE = re.compile(rb"OggS\0([\0-\x07])")
+# A page of Ogg and its flags (RFC 3533, 6); the beginning of FLAC (RFC 9639, 8). 8 bytes each.
+_OGG_PAGE = re.compile(rb"OggS\0([\0-\x07])..", re.DOTALL)
 _FLAC_STREAM = re.compile(rb"fLaC[\0\x80]\0\0\x22")
 # Numbers that are read at a time, of all channels together.
 _BLOCK = 1 << 20
@@ -56,17 +55,23 @@ def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
 
 
 def _part_starts(path: Path) -> list[int]:
-    """Return where the streams of a file begin that follow each other in it."""
-    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
-        if data[:4] != b"OggS":
-            return [match.start() for match in _FLAC_STREAM.finditer(data)]
-        starts, begins = [], False
-        for page in _OGG_PAGE.finditer(data):
-            # Streams that lie beside each other have their first pages together.
-            if (first := bool(page[1][0] & 0x02)) and not begins:
-                starts.append(page.start())
-            begins = first
-        return starts
+    """Return where the streams of Ogg or FLAC begin that follow each other in a file."""
+    starts, begins = [], False
+    with path.open("rb") as file:
+        pattern = {b"OggS": _OGG_PAGE, b"fLaC": _FLAC_STREAM}.get(file.read(4))
+        file.seek(0)
+        at, tail = 0, b""
+        while pattern and (block := file.read(_BLOCK)):
+            data = tail + block
+            for found in pattern.finditer(data):
+                is_page = pattern is _OGG_PAGE
+                first = not is_page or bool(found[1][0] & 0x02)
+                if first and not begins:
+                    starts.append(at - len(tail) + found.start())
+                # Streams of Ogg that lie beside each other have their first pages together.
+                begins = first and is_page
+            at, tail = at + len(block), data[-7:]
+    return starts
 
 
 def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None = None) -> Decoded:
@@ -86,7 +91,8 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
     if not request.sample_rates:
         with soundfile.SoundFile(path):
             return Decoded(problems=problems)
-    sound, problem = None, None
+    sound: Waveforms | None = None
+    problem: Problem | None = None
     n_frames, stated = 0, 0.0
     for file in open_parts(path):
         sr, kind = file.samplerate, file.format.lower()
@@ -104,8 +110,8 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
         stated += file.frames / sr * stated_length_ratio(file.extra_info)
         block = _BLOCK if on_block is None else sr * file.channels
         problem = problem or _read_blocks(file, first, left, sound, block)
-    assert sound
-    if round(request.start * sr) >= n_frames:
+    assert sound is not None
+    if problem is None and round(request.start * sr) >= n_frames:
         problems["audio"] = starts_after_end(request.start, "sound ends", n_frames / sr)
         return Decoded(problems=problems)
     expected = stated - request.start if request.duration is None else request.duration
