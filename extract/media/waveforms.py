@@ -124,8 +124,9 @@ class Waveforms:
         """Look for a channel that sounds, as long as the mean of all is silent."""
         if self.channel is None and self.is_silent:
             least = 2 * SILENCE_PEAK * full_scale
-            sounds = (i for i, y in enumerate(channels) if len(y) and float(np.ptp(y)) >= least)
-            self.channel = next(sounds, None)
+            # As numbers without bounds: the distance of two integers may have none of their type.
+            moves = (float(y.max()) - float(y.min()) if len(y) else 0.0 for y in channels)
+            self.channel = next((i for i, move in enumerate(moves) if move >= least), None)
 
     @property
     def too_long(self) -> str:
