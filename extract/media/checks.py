@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,15 @@ class Problem:
         return self.reason
 
 
+IN_WORDS = {"audio": "sound", "video": "pictures"}
 NO_VIDEO = Problem("no video stream", missing=True)
 NO_AUDIO = Problem("no audio stream", missing=True)
 CUT_OFF = Problem("cut off: the file ends before its end is marked")
+
+
+def reasons_text(problems: Mapping[str, object]) -> str:
+    """Return why a clip has no sound and no pictures, in one line."""
+    return "; ".join(f"{IN_WORDS[m]}: {problems[m]}" for m in IN_WORDS if m in problems)
 
 
 def check_length(seconds: float, expected: float) -> Problem | None:

@@ -9,7 +9,7 @@ import soundfile
 
 from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, open_parts
-from mvemo.extract.media.checks import check_file
+from mvemo.extract.media.checks import check_file, reasons_text
 from mvemo.extract.media.failures import media_error
 from mvemo.extract.media.formats import check_format
 from mvemo.extract.media.packets import (
@@ -20,6 +20,7 @@ from mvemo.extract.media.packets import (
     start_of,
     unit_seconds,
 )
+from mvemo.extract.media.reading import decode_clip
 
 
 def probe_seconds(path: str | Path) -> float:
@@ -51,10 +52,14 @@ def probe_seconds(path: str | Path) -> float:
     check_file(path)
     if path.suffix.lower() in AUDIO_SUFFIXES:
         try:
-            seconds = sum(file.frames / file.samplerate for file in open_parts(path))
+            seconds = 0.0
+            for file in open_parts(path):
+                # What a header states is not always there.
+                file.seek(max(file.frames - 1, 0))
+                seconds += file.frames / file.samplerate
             if seconds > 0:
-                return float(seconds)
-        except soundfile.LibsndfileError:
+                return seconds
+        except (soundfile.LibsndfileError, ValueError):
             pass
     try:
         seconds = _by_packets(path)
@@ -63,7 +68,7 @@ def probe_seconds(path: str | Path) -> float:
     except Exception as error:
         raise media_error(path, error) from error
     if not seconds > 0:
-        raise BadMedia(f"{path}: has neither sound nor pictures")
+        raise BadMedia(f"{path}: {reasons_text(decode_clip(path).problems)}")
     return seconds
 
 

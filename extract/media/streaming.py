@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -70,12 +71,19 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
         Nothing in the file can be read at all.
     """
     check_file(path)
-    n_sent = 0
+    sent: Counter[int] = Counter()
 
-    def count(event: tuple[Any, ...]) -> None:
-        nonlocal n_sent
+    def send(event: tuple[Any, ...]) -> None:
         emit(event)
-        n_sent += 1
+        if event[0] == "sound":
+            sent[event[1]] += len(event[2])
+
+    def send_rest(event: tuple[Any, ...]) -> None:
+        if event[0] == "sound":
+            _, sr, y = event
+            event = ("sound", sr, y[sent[sr] :])
+            sent[sr] -= len(y) - len(event[2])
+        emit(event)
 
     try:
         choice = Sound()
@@ -85,12 +93,11 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
                 choice = choose_sound(path, request.of_clip())
         if path.suffix.lower() in AUDIO_SUFFIXES and choice.channel is None:
             try:
-                return _stream_audio_file(path, request, count)
+                return _stream_audio_file(path, request, send)
             except (soundfile.LibsndfileError, ValueError):
-                # Misnamed, or of a codec that libsndfile does not know.
-                if n_sent:
-                    raise
-        return _stream_container(path, request, count, choice)
+                # Misnamed, of a codec that libsndfile does not know, or shorter than it states.
+                pass
+        return _stream_container(path, request, send_rest, choice)
     except ExtractError:
         raise
     # Damaged files make the libraries fail in more ways than their own errors.

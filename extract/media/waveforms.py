@@ -111,6 +111,7 @@ class Waveforms:
             if rate != sr
         }
         self._blocks = {rate: _Blocks(spool) for rate in self._rates}
+        self._n_given = dict.fromkeys(self._rates, 0)
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
         self.channel: int | None = None
@@ -160,6 +161,7 @@ class Waveforms:
             self._keep(rate, block_at_rate, blocks)
 
     def _keep(self, rate: int, block: F32, blocks: _Blocks) -> None:
+        self._n_given[rate] += len(block)
         if self._on_block is None:
             blocks.add(block)
         elif len(block):
@@ -210,10 +212,9 @@ class Waveforms:
             if rate != self.sr:
                 last = self._resamplers[rate].resample_chunk(nothing, last=True)
                 self._keep(rate, last, blocks)
-            if self._on_block is not None:
-                continue
-            waveforms[rate] = blocks.joined()
-            if len(waveforms[rate]) == 0:
+            if not self._n_given[rate]:
                 few = f"{self.n_samples} samples at {self.sr} Hz"
                 return {}, Problem(f"{few} give none at {rate} Hz")
+            if self._on_block is None:
+                waveforms[rate] = blocks.joined()
         return waveforms, None
