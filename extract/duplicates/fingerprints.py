@@ -102,7 +102,9 @@ def fingerprint(
     hashes, rows = picture_hashes(frames)
     step = decoded.seconds / FRAMES.n_frames
     problems = {modality: problem.reason for modality, problem in decoded.problems.items()}
-    return Fingerprint(words, weakest_bits, audible, hashes, problems, rows * step, step)
+    return Fingerprint(
+        words, weakest_bits, audible, hashes, problems, np.multiply(rows, step), step
+    )
 
 
 def sound_words(
@@ -112,16 +114,8 @@ def sound_words(
 
     Bit m of window n is the sign of E(n, m) - E(n, m + 1) - (E(n - 1, m) - E(n - 1, m + 1)),
     E being the energy of the m-th of 33 bands that are equally wide in log frequency
-    (Haitsma and Kalker, A Highly Robust Audio Fingerprinting System, ISMIR 2002).
-
-    Parameters
-    ----------
-    waveform
-        float32 (samples,) at `SR`.
-
-    Returns
-    -------
-    `words`, `weakest_bits` and `audible` of `Fingerprint`.
+    (Haitsma and Kalker, A Highly Robust Audio Fingerprinting System, ISMIR 2002). Returns `words`,
+    `weakest_bits` and `audible` of `Fingerprint`, of a waveform at `SR`.
     """
     size, hop = round(WINDOW * SR), round(HOP * SR)
     n_windows = (len(waveform) - size) // hop + 1
@@ -147,16 +141,9 @@ def sound_words(
 def picture_hashes(frames: U8) -> tuple[Mask, I64]:
     """Difference hashes: whether each of 8 x 8 cells is brighter than the one right of it.
 
-    Parameters
-    ----------
-    frames
-        uint8 (frames, size, size, 3), RGB.
-
-    Returns
-    -------
-    bool (pictures, 64), and int64 (pictures,) the frames that they are of. Pictures without
-    contrast, as black ones, are left out, and so are those that hardly differ from the one
-    before.
+    Returns bool (pictures, 64), and int64 (pictures,) the frames that they are of. Pictures
+    without contrast, as black ones, are left out, and so are those that hardly differ from the
+    one before.
     """
     hashes: list[Mask] = []
     rows: list[int] = []

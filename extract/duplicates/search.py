@@ -166,14 +166,8 @@ def compare_fingerprints(
     """Pairs that are nearly the same: (i, j, modality, similarity, offset), i < j, sorted.
 
     Only pairs that share a word of sound, or a quarter of a picture's bits, are looked at,
-    so the cost grows with the clips and not with their pairs.
-
-    Parameters
-    ----------
-    prints
-        One a clip.
-    groups
-        int64 (clips,): pairs within a group are left out; None for all pairs.
+    so the cost grows with the clips and not with their pairs. Those within one of the `groups`,
+    int64 (clips,), are left out.
     """
     pairs = _same_sound(prints, groups) + _same_pictures(prints, groups)
     return sorted(pairs, key=lambda pair: pair[:3])
@@ -273,14 +267,8 @@ def _pairs_sharing_a_key(
 ) -> tuple[I64, I64]:
     """Pairs of rows of two clips that share a key, the earlier clip's row first.
 
-    Parameters
-    ----------
-    keys, rows
-        (n,): keys, and the row that has each.
-    clip
-        The clip of each row.
-    groups
-        Of each clip; pairs within one are left out.
+    `rows` has the row of each key, `clip` the clip of each row, `groups` the group of each clip:
+    pairs within one are left out.
     """
     order = np.argsort(keys, kind="stable")
     keys, rows = keys[order], rows[order]

@@ -62,14 +62,9 @@ def starts_after_end(start: float, stream: str, seconds: float) -> Problem:
 
 
 def stated_length_ratio(info: str) -> float:
-    """Length that an audio file's header states over the length that it has.
+    """Return the length that a header states over the real one, of what libsndfile reports.
 
     Programs that write to a pipe state the greatest number there is: that counts as 1.
-
-    Parameters
-    ----------
-    info
-        What libsndfile reports of the file.
     """
     match = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", info, re.MULTILINE)
     if match is None:

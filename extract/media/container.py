@@ -47,17 +47,7 @@ _SKIPPING_CODECS = ("h264",)
 
 @dataclass(frozen=True)
 class Collected:
-    """What one pass over a container's packets gave.
-
-    Parameters
-    ----------
-    picker, sound
-        At the end of the pass.
-    any_frame
-        Whether a frame was decoded.
-    is_cut_off
-        Whether the file's structure shows that more was to come.
-    """
+    """What one pass over a container's packets gave, with the picker and the sound at its end."""
 
     picker: FramePicker
     sound: SoundCollector
@@ -224,16 +214,8 @@ def find_problems(
 ) -> dict[str, Problem]:
     """What is wrong with the sound and the pictures of a clip that were decoded.
 
-    Parameters
-    ----------
-    start
-        Of the clip, in seconds.
-    times
-        Of the pictures; None without pictures.
-    collected
-        What was decoded.
-    expected
-        `mvemo.extract.media.packets.expected_seconds` of the streams that were.
+    `start` is the clip's in seconds, `times` are those of the pictures, and `expected` the
+    `mvemo.extract.media.packets.expected_seconds` of the streams that were decoded.
     """
     problems: dict[str, Problem | None] = {}
     if "video" in expected:

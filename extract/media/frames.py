@@ -59,14 +59,7 @@ def _is_mirrored(frame: Any) -> bool:
 
 
 class FrameScaler:
-    """Makes square pictures of decoded frames.
-
-    Parameters
-    ----------
-    samplings
-        What is made.
-    start, end
-        Of the clip, in seconds.
+    """Makes square pictures of decoded frames, of a clip from `start` to `end` in seconds.
 
     Attributes
     ----------

@@ -104,19 +104,14 @@ def unit_seconds(container: Any, packet: Any) -> float:
     if container.format.name not in _COUNTING_FRAMES or not packet.duration:
         return float(unit)
     sr = packet.stream.codec_context.sample_rate
-    return math.ceil(packet.duration * unit * sr) / sr / packet.duration
+    return float(math.ceil(packet.duration * unit * sr) / sr / packet.duration)
 
 
 class Packets:
     """Packets of some streams, on one time line where parts of a file were joined.
 
     A stream whose stamps start again goes on from where it was, so that the parts follow each
-    other.
-
-    Attributes
-    ----------
-    joined
-        Whether a part with stamps of its own was met, as they do not tell where to seek.
+    other; `joined` is then True, as such stamps do not tell where to seek.
     """
 
     def __init__(self, container: Any, streams: Sequence[Any]) -> None:
@@ -207,16 +202,8 @@ def rewind(
 
     QuickTime's index serves each stream by itself. Matroska's serves one for all, and
     where the pictures begin late a seek skips the sound before them: there, only a key
-    frame that is known to lie before the clip makes a seek safe.
-
-    Parameters
-    ----------
-    stack
-        Closes a container that is opened anew.
-    start, origin
-        Of the clip and of the file, in seconds.
-    times
-        Of the pictures; None without pictures.
+    frame that is known to lie before the clip makes a seek safe. `start` and `origin`, of the clip
+    and of the file, are in seconds; the stack closes a container that is opened anew.
     """
     far = start > 2 * _RUN_UP and times is not None and times.first <= start - _RUN_UP
     safe = "mov" in container.format.name or ("matroska" in container.format.name and far)
@@ -266,21 +253,10 @@ def decoded_frames(
     stop: float | None,
     needed: set[int] | None,
 ) -> Iterator[tuple[str, float, Any]]:
-    """Decode until each stream is past the clip's end.
+    """Decode until each stream is past the clip's end: kind, presentation time in seconds, frame.
 
-    Parameters
-    ----------
-    origin
-        The file's first presentation time in seconds.
-    stop
-        The clip's end in seconds; None for the file's.
-    needed
-        Stamps of the pictures that must be decoded; others that no picture depends on are
-        skipped. None decodes all.
-
-    Yields
-    ------
-    ``audio`` or ``video``, presentation time in seconds, and frame of PyAV.
+    `needed` are the stamps of the pictures that must be decoded; others that no picture depends on
+    are skipped. None decodes all.
     """
     running = {stream.index: _Decoder(stream, origin) for stream in streams}
     counting = container.format.name in _COUNTING_FRAMES
@@ -346,14 +322,7 @@ def expected_seconds(
 ) -> dict[str, float]:
     """Seconds that a clip should have, by stream type; 0 where the file does not say.
 
-    Parameters
-    ----------
-    streams
-        Those that were decoded.
-    request
-        A duration that is asked for is expected.
-    decoded
-        Seconds that were decoded of each modality.
+    `decoded` are the seconds that were decoded of each modality.
     """
     if request.duration is not None:
         return {stream.type: request.duration for stream in streams}

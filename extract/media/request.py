@@ -151,15 +151,7 @@ class StreamRequest:
 
 @dataclass(frozen=True)
 class Sound:
-    """Which sound of a container is read.
-
-    Parameters
-    ----------
-    track
-        Index of its stream; None for the one that players choose.
-    channel
-        None for the mean of all.
-    """
+    """Which sound of a container is read."""
 
     track: int | None = None
     channel: int | None = None

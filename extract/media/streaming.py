@@ -50,20 +50,11 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
     the last frame showing the last. Sound is resampled as it comes; resamplers look ahead,
     so that the last samples come at the end.
 
-    Parameters
-    ----------
-    path, request
-        Of the file, and what is read of it.
-    emit
-        Called with ``("problem", modality, problem)`` of a modality that has no stream,
-        before anything is decoded; ``("sound", sr, y)`` of the next samples, float32 (n,), at
-        one of the rates; ``("picture", row, pictures)`` of a time's row and its pictures by
-        size, uint8 (size, size, 3); ``("note", text)`` of which sound is read.
-
-    Returns
-    -------
-    ``audio`` or ``video`` to why the clip has no such modality, as of `decode_clip`: also what
-    is found at the end alone, as that it is cut off.
+    `emit` is called with ``("problem", modality, problem)`` of a modality that has no stream,
+    before anything is decoded; ``("note", text)`` of which sound is read; ``("sound", sr, y)`` of
+    the next samples, float32 (n,), at one of the rates; ``("picture", row, pictures)`` of a time's
+    row and its pictures by size, uint8 (size, size, 3). Returned are the problems of `decode_clip`,
+    also those that are found at the end alone, as that the clip is cut off.
 
     Raises
     ------

@@ -37,21 +37,14 @@ _FULL_SCALES = {
 class FrameTimes:
     """When the frames of a stretch of a file are shown, by the times of its packets.
 
-    Parameters
-    ----------
-    stamps
-        Presentation times of the packets in units of `time_base`, in any order; not empty.
-    last_duration
-        How long the last frame is shown, in the same units; 0 where the file does not say.
-    time_base, origin
-        Seconds a unit, and the file's first presentation time in seconds.
+    `stamps` are the presentation times of the packets in units of `time_base`, in any order and not
+    empty; `last_duration` is how long the last frame is shown, 0 where the file does not say.
 
     Attributes
     ----------
-    first
-        When the first frame is shown, in seconds from the file's first presentation time.
-    end
-        When the last frame ends, in the same seconds.
+    first, end
+        When the first frame is shown and the last one ends, in seconds from the file's first
+        presentation time.
     single
         Whether there is only one frame, which is shown for as long as the sound lasts.
     """
@@ -77,16 +70,9 @@ class FrameTimes:
 
 
 class FramePicker:
-    """Chooses the frames that are shown at some times.
+    """Chooses the frames that are shown at some times, float64 (n,), ascending, in seconds.
 
-    Parameters
-    ----------
-    start, end
-        Of the stretch, in seconds.
-    times
-        float64 (n,), ascending, in seconds.
-    on_frame
-        Called with each chosen frame and the rows of the times that show it.
+    `on_frame` is called with each chosen frame and the rows of the times that show it.
     """
 
     def __init__(
@@ -136,16 +122,8 @@ class FramePicker:
 class SoundCollector:
     """Joins decoded sound to mono waveforms that start at the clip's start.
 
-    Parameters
-    ----------
-    start, duration
-        The clip's stretch, in seconds.
-    sample_rates
-        Of the waveforms, in Hz.
-    on_block, spool
-        As of `Waveforms`.
-    channel
-        Which is read; None for the mean of all.
+    `channel` is the one that is read; None for the mean of all. `on_block` and `spool` are as of
+    `Waveforms`.
 
     Attributes
     ----------

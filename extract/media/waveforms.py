@@ -70,20 +70,10 @@ class _Blocks:
 class Waveforms:
     """A clip's mono sound at several sampling rates; only these are kept.
 
-    The result is that of resampling all of it at once, to the bit.
-
-    Parameters
-    ----------
-    sr
-        Of what is added, in Hz.
-    sample_rates
-        Of the result, in Hz.
-    on_block
-        Called with a rate and the next samples at it, in place of keeping them; memory then
-        does not grow with the sound.
-    spool
-        Folder for long sound on its way, which then takes no memory; the waveforms are mapped
-        from files there that nothing else sees. None to keep all in memory.
+    The result is that of resampling all of it at once, to the bit. `on_block` is called with a rate
+    and the next samples at it, in place of keeping them; memory then does not grow with the sound.
+    `spool` is a folder for long sound on its way, which then takes no memory: the waveforms are
+    mapped from files there that nothing else sees.
 
     Attributes
     ----------

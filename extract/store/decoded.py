@@ -59,15 +59,7 @@ class DecodeSettings:
 
 
 class DecodedStore:
-    """Decoded clips under one folder.
-
-    Parameters
-    ----------
-    folder
-        Created where needed.
-    request
-        What is read from it.
-    """
+    """Decoded clips under one folder, which is created where needed."""
 
     def __init__(self, folder: Path, request: DecodeRequest) -> None:
         self.folder = folder

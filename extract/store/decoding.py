@@ -37,20 +37,8 @@ def decode_job(
 ) -> dict[str, Problem]:
     """Decode one clip and write its arrays; problems last, which marks it complete.
 
-    Parameters
-    ----------
-    job
-        The clip.
-    folder
-        Of its arrays.
-    request
-        What is missing in it.
-    threads
-        Of the decoders.
-
-    Returns
-    -------
-    The clip's problems, by modality, and its `NOTE`.
+    `folder` is that of its arrays, and `request` what is missing in it. Returns the clip's
+    problems, by modality, and its `NOTE`.
 
     Raises
     ------

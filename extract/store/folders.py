@@ -27,15 +27,7 @@ NOTE = "note"
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """What is decoded of every clip.
-
-    Parameters
-    ----------
-    sample_rates
-        Of the waveforms, in Hz; empty for none.
-    pictures
-        Which frames, and how large; empty for none.
-    """
+    """What is decoded of every clip: waveforms at some rates in Hz, and frames."""
 
     sample_rates: tuple[int, ...] = ()
     pictures: tuple[FrameSampling, ...] = ()
@@ -136,14 +128,8 @@ def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
 def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
     """Problems by modality; those of other versions are left out: the clip is read again.
 
-    Parameters
-    ----------
-    failed
-        Also those of clips that should have the modality.
-
-    Returns
-    -------
-    By modality; `NOTE` is the key of which sound was read, of files with more than one.
+    The key `NOTE` has which sound was read, of files with more than one. `failed` is False to leave
+    out clips that should have the modality.
     """
     try:
         saved: Any = parse_json((folder / "problems.json").read_text(encoding="utf-8"))
