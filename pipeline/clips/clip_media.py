@@ -199,22 +199,22 @@ class ClipMedia:
 
     def _decode(self, digests: MediaDigests) -> None:
         jobs = decode_jobs(self.manifest, digests)
-        notes: dict[str, list[str]] = {}
+        notes: dict[str, list[int]] = {}
         with Progress("decode", len(jobs)) as bar:
 
             def on_clip(clip_id: str, found: Mapping[str, Problem]) -> None:
                 problems = {kind: problem for kind, problem in found.items() if kind != NOTE}
                 if NOTE in found:
-                    notes.setdefault(found[NOTE].reason, []).append(clip_id)
+                    notes.setdefault(found[NOTE].reason, []).append(self._rows[clip_id])
                 self._add_problems(clip_id, problems)
                 failed = [f"{k}: {p.reason}" for k, p in problems.items() if not p.missing]
                 bar.step(failed=int(bool(failed)))
                 self._end_at_failure(clip_id, "; ".join(failed))
 
             bar.kept = decode_many(self._store, jobs, self._decoding, on_clip=on_clip)
-        for note, clip_ids in notes.items():
-            others = f" and {len(clip_ids) - 1} more" if len(clip_ids) > 1 else ""
-            tell_note(f"{min(clip_ids, key=self._rows.__getitem__)}{others}: {note}")
+        for note, rows in notes.items():
+            others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+            tell_note(f"{self.manifest.clips[min(rows)].path}{others}: {note}")
 
     def _require_any(self) -> None:
         if all(self.absent(modality) for modality in self.modalities):
