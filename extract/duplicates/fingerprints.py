@@ -6,13 +6,13 @@ is merely alike, or another stretch of the same song, has another fingerprint.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from mvemo.extract.arrays import F32, I64, U8, U32, Mask
+from mvemo.extract.arrays import F32, F64, I64, U8, U32, Mask
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
 
@@ -50,6 +50,10 @@ class Fingerprint:
         bool (pictures, 64): of pictures with contrast, and unlike the one before.
     problems
         ``audio`` or ``video`` to why there is none.
+    times
+        float64 (pictures,): when they are shown, in seconds from the clip's start.
+    step
+        Seconds between the pictures that were looked at.
     """
 
     words: U32
@@ -57,6 +61,8 @@ class Fingerprint:
     audible: Mask
     hashes: Mask
     problems: dict[str, str]
+    times: F64 = field(default_factory=lambda: np.zeros(0))
+    step: float = 0.0
 
 
 def fingerprint(
@@ -91,10 +97,13 @@ def fingerprint(
         pictures=(FRAMES,),
         threads=threads,
     )
+    words, weakest_bits, audible = sound_words(decoded.waveforms.get(SR, np.empty(0, np.float32)))
+    frames = decoded.frames.get(FRAMES, np.empty((0, 64, 64, 3), np.uint8))
+    hashes, rows = picture_hashes(frames)
+    step = decoded.seconds / FRAMES.n_frames
+    problems = {modality: problem.reason for modality, problem in decoded.problems.items()}
     return Fingerprint(
-        *sound_words(decoded.waveforms.get(SR, np.empty(0, np.float32))),
-        picture_hashes(decoded.frames.get(FRAMES, np.empty((0, 64, 64, 3), np.uint8))),
-        {modality: problem.reason for modality, problem in decoded.problems.items()},
+        words, weakest_bits, audible, hashes, problems, np.multiply(rows, step), step
     )
 
 
@@ -105,16 +114,8 @@ def sound_words(
 
     Bit m of window n is the sign of E(n, m) - E(n, m + 1) - (E(n - 1, m) - E(n - 1, m + 1)),
     E being the energy of the m-th of 33 bands that are equally wide in log frequency
-    (Haitsma and Kalker, A Highly Robust Audio Fingerprinting System, ISMIR 2002).
-
-    Parameters
-    ----------
-    waveform
-        float32 (samples,) at `SR`.
-
-    Returns
-    -------
-    `words`, `weakest_bits` and `audible` of `Fingerprint`.
+    (Haitsma and Kalker, A Highly Robust Audio Fingerprinting System, ISMIR 2002). Returns `words`,
+    `weakest_bits` and `audible` of `Fingerprint`, of a waveform at `SR`.
     """
     size, hop = round(WINDOW * SR), round(HOP * SR)
     n_windows = (len(waveform) - size) // hop + 1
@@ -137,21 +138,16 @@ def sound_words(
     return words, weakest_bits, audible[1:] & audible[:-1]
 
 
-def picture_hashes(frames: U8) -> Mask:
+def picture_hashes(frames: U8) -> tuple[Mask, I64]:
     """Difference hashes: whether each of 8 x 8 cells is brighter than the one right of it.
 
-    Parameters
-    ----------
-    frames
-        uint8 (frames, size, size, 3), RGB.
-
-    Returns
-    -------
-    bool (pictures, 64). Pictures without contrast, as black ones, are left out, and so are
-    those that hardly differ from the one before.
+    Returns bool (pictures, 64), and int64 (pictures,) the frames that they are of. Pictures
+    without contrast, as black ones, are left out, and so are those that hardly differ from the
+    one before.
     """
     hashes: list[Mask] = []
-    for frame in frames:
+    rows: list[int] = []
+    for row, frame in enumerate(frames):
         grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
         small = cv2.resize(grey, (_COLUMNS + 1, _ROWS), interpolation=cv2.INTER_AREA)
         cells = small.astype(np.float32)
@@ -160,4 +156,5 @@ def picture_hashes(frames: U8) -> Mask:
         bits = (cells[:, :-1] > cells[:, 1:]).ravel()
         if not hashes or int((bits != hashes[-1]).sum()) > SAME_SCENE:
             hashes.append(bits)
-    return np.array(hashes, dtype=np.bool_).reshape(-1, HASH_BITS)
+            rows.append(row)
+    return np.array(hashes, dtype=np.bool_).reshape(-1, HASH_BITS), np.array(rows, np.int64)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import re
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +27,51 @@ from mvemo.extract.media.waveforms import OnBlock, Waveforms
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
 # Formats that state in some way where they end, of which the library does not tell.
 _STATING_END = ("ogg", "au", "w64")
+# A page of Ogg and its flags (RFC 3533, 6); the beginning of FLAC (RFC 9639, 8). 8 bytes each.
+_OGG_PAGE = re.compile(rb"OggS\0([\0-\x07])..", re.DOTALL)
+_FLAC_STREAM = re.compile(rb"fLaC[\0\x80]\0\0\x22")
 # Numbers that are read at a time, of all channels together.
 _BLOCK = 1 << 20
+
+
+def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
+    """Open a file, or one after the other the parts of Ogg or FLAC that were joined.
+
+    Raises
+    ------
+    soundfile.LibsndfileError
+        The library does not know the file.
+    """
+    starts = _part_starts(path)
+    if len(starts) < 2:
+        with soundfile.SoundFile(path) as file:
+            yield file
+        return
+    with path.open("rb") as joined:
+        for start, stop in pairwise([*starts, path.stat().st_size]):
+            joined.seek(start)
+            with soundfile.SoundFile(io.BytesIO(joined.read(stop - start))) as file:
+                yield file
+
+
+def _part_starts(path: Path) -> list[int]:
+    """Return where the streams of Ogg or FLAC begin that follow each other in a file."""
+    starts, begins = [], False
+    with path.open("rb") as file:
+        pattern = {b"OggS": _OGG_PAGE, b"fLaC": _FLAC_STREAM}.get(file.read(4))
+        file.seek(0)
+        at, tail = 0, b""
+        while pattern and (block := file.read(_BLOCK)):
+            data = tail + block
+            for found in pattern.finditer(data):
+                is_page = pattern is _OGG_PAGE
+                first = not is_page or bool(found[1][0] & 0x02)
+                if first and not begins:
+                    starts.append(at - len(tail) + found.start())
+                # Streams of Ogg that lie beside each other have their first pages together.
+                begins = first and is_page
+            at, tail = at + len(block), data[-7:]
+    return starts
 
 
 def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None = None) -> Decoded:
@@ -37,26 +84,39 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
     ------
     soundfile.LibsndfileError
         The library does not know the file.
+    ValueError
+        Its header states no length, or a wrong one, or its channels cancel each other.
     """
     problems = {"video": NO_VIDEO} if request.pictures else {}
     if not request.sample_rates:
         with soundfile.SoundFile(path):
             return Decoded(problems=problems)
-    with soundfile.SoundFile(path) as file:
-        sr = file.samplerate
-        first = round(request.start * sr)
-        if first >= file.frames:
-            if file.frames == 0:
-                problems["audio"] = Problem("no sound decodes")
-            else:
-                problems["audio"] = starts_after_end(request.start, "sound ends", file.frames / sr)
-            return Decoded(problems=problems)
-        stated = file.frames / sr * stated_length_ratio(file.extra_info)
-        sound = Waveforms(sr, request.sample_rates, on_block, request.spool)
+    sound: Waveforms | None = None
+    problem: Problem | None = None
+    n_frames, stated = 0, 0.0
+    for file in open_parts(path):
+        sr, kind = file.samplerate, file.format.lower()
+        if file.frames == 0:
+            raise ValueError("no length is stated")
+        sound = sound or Waveforms(sr, request.sample_rates, on_block, request.spool)
+        if sr != sound.sr:
+            problem = Problem(f"the sampling rate changes from {sound.sr} to {sr} Hz")
+            break
+        first = max(round(request.start * sr) - n_frames, 0)
+        left = file.frames - first
+        if request.duration is not None:
+            left = min(left, round(request.duration * sr) - sound.n_samples)
+        n_frames += file.frames
+        stated += file.frames / sr * stated_length_ratio(file.extra_info)
         block = _BLOCK if on_block is None else sr * file.channels
-        expected = stated - request.start if request.duration is None else request.duration
-        problem = _read_blocks(file, first, request.duration, sound, block)
-        kind = file.format.lower()
+        problem = problem or _read_blocks(file, first, left, sound, block)
+    assert sound is not None
+    if problem is None and round(request.start * sr) >= n_frames:
+        problems["audio"] = starts_after_end(request.start, "sound ends", n_frames / sr)
+        return Decoded(problems=problems)
+    expected = stated - request.start if request.duration is None else request.duration
+    if sound.is_silent and sound.channel is not None:
+        raise ValueError("its channels cancel each other")
     problem = problem or sound.problem() or check_length(sound.n_samples / sr, expected)
     states_end = kind in _STATING_END
     if problem is None and request.duration is None and states_end and is_cut_off(path, kind):
@@ -69,19 +129,14 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
 
 
 def _read_blocks(
-    file: soundfile.SoundFile,
-    first: int,
-    duration: float | None,
-    sound: Waveforms,
-    block: int,
+    file: soundfile.SoundFile, first: int, left: int, sound: Waveforms, block: int
 ) -> Problem | None:
     """Read a stretch block by block, whatever length the header states.
 
     `block` is how many numbers are read at a time, of all channels together.
     """
-    left = file.frames - first
-    if duration is not None:
-        left = min(left, round(duration * file.samplerate))
+    if left <= 0:
+        return None
     size = max(block // file.channels, 1)
     file.seek(first)
     while left > 0:
@@ -90,6 +145,7 @@ def _read_blocks(
             break
         if not sound.has_room(len(samples)):
             return Problem(sound.too_long)
+        sound.hear(samples.T)
         sound.add(samples.mean(axis=1, dtype=np.float32))
         left -= len(samples)
     return None

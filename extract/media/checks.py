@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,15 @@ class Problem:
         return self.reason
 
 
+IN_WORDS = {"audio": "sound", "video": "pictures"}
 NO_VIDEO = Problem("no video stream", missing=True)
 NO_AUDIO = Problem("no audio stream", missing=True)
 CUT_OFF = Problem("cut off: the file ends before its end is marked")
+
+
+def reasons_text(problems: Mapping[str, object]) -> str:
+    """Return why a clip has no sound and no pictures, in one line."""
+    return "; ".join(f"{IN_WORDS[m]}: {problems[m]}" for m in IN_WORDS if m in problems)
 
 
 def check_length(seconds: float, expected: float) -> Problem | None:
@@ -55,14 +62,9 @@ def starts_after_end(start: float, stream: str, seconds: float) -> Problem:
 
 
 def stated_length_ratio(info: str) -> float:
-    """Length that an audio file's header states over the length that it has.
+    """Return the length that a header states over the real one, of what libsndfile reports.
 
     Programs that write to a pipe state the greatest number there is: that counts as 1.
-
-    Parameters
-    ----------
-    info
-        What libsndfile reports of the file.
     """
     match = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", info, re.MULTILINE)
     if match is None:

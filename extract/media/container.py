@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from mvemo.extract.errors import BadMedia
@@ -33,9 +32,11 @@ from mvemo.extract.media.packets import (
     open_container,
     picture_problem,
     rewind,
+    sound_tracks,
+    start_of,
     thread_decoders,
 )
-from mvemo.extract.media.request import ClipRequest, Decoded
+from mvemo.extract.media.request import ClipRequest, Decoded, Sound
 from mvemo.extract.media.timeline import FramePicker, FrameTimes, SoundCollector
 
 # Frames of sound that are joined at a time.
@@ -46,17 +47,7 @@ _SKIPPING_CODECS = ("h264",)
 
 @dataclass(frozen=True)
 class Collected:
-    """What one pass over a container's packets gave.
-
-    Parameters
-    ----------
-    picker, sound
-        At the end of the pass.
-    any_frame
-        Whether a frame was decoded.
-    is_cut_off
-        Whether the file's structure shows that more was to come.
-    """
+    """What one pass over a container's packets gave, with the picker and the sound at its end."""
 
     picker: FramePicker
     sound: SoundCollector
@@ -69,7 +60,25 @@ class Collected:
         return self.picker.seconds, self.sound.seconds
 
 
-def decode_container(path: Path, request: ClipRequest) -> Decoded:
+def choose_sound(path: Path, request: ClipRequest) -> Sound:
+    """Find the first track that sounds in a clip, and its channel if the mean of all is silent."""
+    with open_container(path) as container:
+        tracks = [s.index for s in sound_tracks(container) if s.codec_context is not None]
+    for track in tracks:
+        with open_container(path) as container:
+            stream = container.streams[track]
+            sound = SoundCollector(request.start, request.duration, (), lambda sr, y: None)
+            origin = start_of(container)
+            for _, when, frame in decoded_frames(container, [stream], origin, request.stop, None):
+                sound.add([(when, frame)])
+                if not sound.is_silent:
+                    return Sound(track)
+            if sound.channel is not None:
+                return Sound(track, sound.channel)
+    return Sound()
+
+
+def decode_container(path: Path, request: ClipRequest, choice: Sound | None = None) -> Decoded:
     """Decode a clip of a container; see `mvemo.extract.media.reading.decode_clip`.
 
     Raises
@@ -80,20 +89,26 @@ def decode_container(path: Path, request: ClipRequest) -> Decoded:
     with ExitStack() as stack:
         container = stack.enter_context(open_container(path))
         check_format(path, container.format.name)
-        video, audio, problems = select_streams(path, container, request)
+        video, audio, problems = select_streams(path, container, request, choice)
+        note = sound_note(container, audio, choice)
         indices = [stream.index for stream in (video, audio) if stream is not None]
         if not indices:
             return Decoded(problems=problems)
-        origin = 0.0 if container.start_time is None else container.start_time / av.time_base
+        origin = start_of(container)
         times = None if video is None else frame_times(container, video, origin, request)
         # Where only sound is asked for nothing was read yet, and sound is decoded fast.
         if video is not None or "mov" in container.format.name:
             container = rewind(path, container, stack, request.start, origin, times)
         streams = [container.streams[index] for index in indices]
-        collected, scaler = _collect(path, container, streams, origin, times, request)
+        channel = choice.channel if choice else None
+        collected, scaler = _collect(path, container, streams, origin, times, request, channel)
         expected = expected_seconds(path, container, streams, request, origin, collected.seconds)
+        others = len(container.streams.audio) > 1 or collected.sound.channel is not None
     problems.update(find_problems(request.start, times, collected, expected))
-    decoded = Decoded(seconds=collected.picker.seconds, problems=problems)
+    silent = audio is not None and problems.get("audio", CUT_OFF).missing
+    if silent and others and choice is None and (found := choose_sound(path, request)) != Sound():
+        return decode_container(path, request, found)
+    decoded = Decoded(seconds=collected.picker.seconds, problems=problems, note=note)
     if "video" in expected and "video" not in problems:
         decoded.frames.update(scaler.pictures)
     if "audio" not in expected or "audio" in problems:
@@ -102,16 +117,29 @@ def decode_container(path: Path, request: ClipRequest) -> Decoded:
     if problem is not None:
         problems["audio"] = problem
         return decoded
-    return Decoded(waveforms, decoded.frames, collected.sound.seconds, problems)
+    return Decoded(waveforms, decoded.frames, collected.sound.seconds, problems, note)
+
+
+def sound_note(container: Any, audio: Any | None, choice: Sound | None) -> str:
+    """Say which sound is read, of a file that has more than one."""
+    notes = []
+    if audio is not None and (count := len(container.streams.audio)) > 1:
+        rank = [stream.index for stream in container.streams.audio].index(audio.index)
+        notes.append(f"sound track {rank + 1} of {count} is read")
+    if choice is not None and choice.channel is not None:
+        notes.append(f"the channels cancel each other: channel {choice.channel + 1} is read")
+    return "; ".join(notes)
 
 
 def select_streams(
-    path: Path, container: Any, request: ClipRequest
+    path: Path, container: Any, request: ClipRequest, choice: Sound | None = None
 ) -> tuple[Any | None, Any | None, dict[str, Problem]]:
     """Video and audio stream to decode, and what is asked for and not there."""
     # A cover picture in an audio file is no video.
     videos = [stream for stream in container.streams.video if not is_cover(stream)]
-    audios = container.streams.audio
+    audios = sound_tracks(container)
+    if choice is not None and choice.track is not None:
+        audios = [container.streams[choice.track]]
     if not videos and not audios:
         raise BadMedia(f"{path}: has neither sound nor pictures")
     problems = {}
@@ -135,6 +163,7 @@ def _collect(
     origin: float,
     times: FrameTimes | None,
     request: ClipRequest,
+    channel: int | None,
 ) -> tuple[Collected, FrameScaler]:
     """Decode the streams up to the clip's end; a second thread, if any, scales pictures."""
     end = times.end if times else request.start
@@ -143,7 +172,11 @@ def _collect(
     background = BackgroundQueue(threaded=request.threads != 1)
     picker = FramePicker(request.start, end, scaler.times, partial(background.submit, scaler.add))
     sound = SoundCollector(
-        request.start, request.duration, request.sample_rates, spool=request.spool
+        request.start,
+        request.duration,
+        request.sample_rates,
+        spool=request.spool,
+        channel=channel,
     )
     needed = None
     if times and is_indexed(container) and can_skip(streams):
@@ -181,16 +214,8 @@ def find_problems(
 ) -> dict[str, Problem]:
     """What is wrong with the sound and the pictures of a clip that were decoded.
 
-    Parameters
-    ----------
-    start
-        Of the clip, in seconds.
-    times
-        Of the pictures; None without pictures.
-    collected
-        What was decoded.
-    expected
-        `mvemo.extract.media.packets.expected_seconds` of the streams that were.
+    `start` is the clip's in seconds, `times` are those of the pictures, and `expected` the
+    `mvemo.extract.media.packets.expected_seconds` of the streams that were decoded.
     """
     problems: dict[str, Problem | None] = {}
     if "video" in expected:

@@ -29,11 +29,13 @@ class SquareScaler:
         # The middle of the picture is the same before and after a turn.
         square = picture[top : top + side, left : left + side]
         quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
+        mirrored = _is_mirrored(frame)
         squares: dict[int, U8] = {}
         for size in sizes:
             interpolation = cv2.INTER_AREA if side >= size else cv2.INTER_LINEAR
             resized = cv2.resize(square, (size, size), interpolation=interpolation)
-            squares[size] = np.asarray(np.rot90(resized, quarter_turns), dtype=np.uint8)
+            upright = np.rot90(resized[::-1] if mirrored else resized, quarter_turns)
+            squares[size] = np.asarray(upright, dtype=np.uint8)
         return squares
 
     def _rgb(self, frame: Any) -> U8:
@@ -47,15 +49,17 @@ class SquareScaler:
         return np.asarray(converted.to_ndarray(), dtype=np.uint8)
 
 
-class FrameScaler:
-    """Makes square pictures of decoded frames.
+def _is_mirrored(frame: Any) -> bool:
+    """Return True if a frame's display matrix turns it over, beside what it rotates."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].astype(np.float64)
+    return bool(a * d < b * c)
 
-    Parameters
-    ----------
-    samplings
-        What is made.
-    start, end
-        Of the clip, in seconds.
+
+class FrameScaler:
+    """Makes square pictures of decoded frames, of a clip from `start` to `end` in seconds.
 
     Attributes
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,8 +17,17 @@ from mvemo.extract.media.formats import FORMAT_WHITELIST, check_head
 from mvemo.extract.media.request import ClipRequest
 from mvemo.extract.media.timeline import FrameTimes
 
+# Containers that may be joined end to end, each part with time stamps of its own; in some a
+# part's stamps may also begin far ahead.
+_JOINABLE = frozenset({"mpegts", "mpeg", "matroska", "ogg"})
+_JUMPING = frozenset({"mpegts", "mpeg"})
+# A part begins where stamps go back, or ahead of all streams, by more than so many seconds.
+_BACK, _AHEAD = 0.1, 10.0
+# Raw streams whose stamps count frames, the length of each cut to whole units.
+_COUNTING_FRAMES = frozenset({"ac3", "eac3", "dts"})
 # Attached picture, timed thumbnails, still image: FFmpeg's dispositions.
 _COVER = 0x0400 | 0x0800 | 0x100000
+_DEFAULT, _COMMENT = 0x0001, 0x0008
 # Twice those of 8K.
 MAX_PIXELS = 1 << 26
 # Of pictures that two threads decode sooner than one.
@@ -53,9 +63,24 @@ def open_container(path: Path) -> Any:
         raise BadMedia(f"{path}: is of no format of sound or video that is read") from error
 
 
+def start_of(container: Any) -> float:
+    """Return a file's first presentation time in seconds."""
+    return 0.0 if container.start_time is None else float(container.start_time / av.time_base)
+
+
 def is_cover(stream: Any) -> bool:
     """Whether a video stream is the cover picture of an audio file, or thumbnails."""
     return bool(int(stream.disposition) & _COVER)
+
+
+def sound_tracks(container: Any) -> list[Any]:
+    """Return the sound streams, first the one that players choose: no commentary, by default."""
+
+    def rank(stream: Any) -> tuple[bool, bool, bool]:
+        flags = int(stream.disposition)
+        return stream.codec_context is None, not flags & _DEFAULT, bool(flags & _COMMENT)
+
+    return sorted(container.streams.audio, key=rank)
 
 
 def picture_problem(stream: Any) -> Problem | None:
@@ -71,6 +96,68 @@ def picture_problem(stream: Any) -> Problem | None:
     # A picture may be larger than the header says.
     codec.options = {**codec.options, "max_pixels": str(MAX_PIXELS)}
     return None
+
+
+def unit_seconds(container: Any, packet: Any) -> float:
+    """Return the seconds that one unit of a packet's time stamps lasts."""
+    unit = packet.time_base
+    if container.format.name not in _COUNTING_FRAMES or not packet.duration:
+        return float(unit)
+    sr = packet.stream.codec_context.sample_rate
+    return float(math.ceil(packet.duration * unit * sr) / sr / packet.duration)
+
+
+class Packets:
+    """Packets of some streams, on one time line where parts of a file were joined.
+
+    A stream whose stamps start again goes on from where it was, so that the parts follow each
+    other; `joined` is then True, as such stamps do not tell where to seek.
+    """
+
+    def __init__(self, container: Any, streams: Sequence[Any]) -> None:
+        formats = set(container.format.name.split(","))
+        self.joined = False
+        self._joinable, self._jumping = bool(formats & _JOINABLE), bool(formats & _JUMPING)
+        self._indices = {stream.index for stream in streams}
+        every = list(streams)
+        if self._jumping:
+            # A pause of one stream is no jump: the other goes on.
+            others = [*container.streams.video[:1], *container.streams.audio[:1]]
+            every += [stream for stream in others if stream.index not in self._indices]
+        self._packets = container.demux(every)
+        # Of each stream: its last stamp, the next one that is due, the shift of its stamps, and
+        # the shift before that; in units.
+        self._places: dict[int, tuple[int, int, int, int]] = {}
+        self._now = float("-inf")
+
+    def __iter__(self) -> Iterator[Any]:
+        for packet in self._packets:
+            # Not stream_index: that of a packet which flushes a decoder is always 0.
+            index = packet.stream.index
+            if self._joinable and packet.dts is not None:
+                self._place(index, packet)
+            if index in self._indices:
+                yield packet
+
+    def _place(self, index: int, packet: Any) -> None:
+        unit = float(packet.time_base)
+        last, due, shift, before = self._places.get(index, (packet.dts, packet.dts, 0, 0))
+        stamp = packet.dts + shift
+        if abs(packet.dts + before - due) < _BACK / unit < abs(stamp - due):
+            # Only some stamps were astray.
+            shift, before = before, shift
+        elif (last - stamp) * unit > _BACK or (
+            self._jumping and self._places and stamp * unit - self._now > _AHEAD
+        ):
+            shift, before = due - packet.dts, shift
+            self.joined = True
+        stamp = packet.dts + shift
+        due = stamp + (packet.duration or 0)
+        self._places[index] = (stamp, due, shift, before)
+        self._now = max(self._now, due * unit)
+        if shift:
+            packet.dts = stamp
+            packet.pts = None if packet.pts is None else packet.pts + shift
 
 
 def thread_decoders(streams: Sequence[Any], threads: int) -> None:
@@ -115,16 +202,8 @@ def rewind(
 
     QuickTime's index serves each stream by itself. Matroska's serves one for all, and
     where the pictures begin late a seek skips the sound before them: there, only a key
-    frame that is known to lie before the clip makes a seek safe.
-
-    Parameters
-    ----------
-    stack
-        Closes a container that is opened anew.
-    start, origin
-        Of the clip and of the file, in seconds.
-    times
-        Of the pictures; None without pictures.
+    frame that is known to lie before the clip makes a seek safe. `start` and `origin`, of the clip
+    and of the file, are in seconds; the stack closes a container that is opened anew.
     """
     far = start > 2 * _RUN_UP and times is not None and times.first <= start - _RUN_UP
     safe = "mov" in container.format.name or ("matroska" in container.format.name and far)
@@ -143,10 +222,11 @@ def frame_times(
     latest_needed = None if stop is None else (origin + stop + 2 * _RUN_UP) / time_base
     if request.start > 2 * _RUN_UP and is_indexed(container):
         _seek(container, request.start + origin)
+    packets = Packets(container, [video])
     stamps: list[int] = []
     latest, last_duration = -(2**63), 0
     try:
-        for packet in container.demux(video):
+        for packet in packets:
             # Packets outside the file's edit list are decoded, but never shown.
             if packet.pts is None or packet.is_discard:
                 continue
@@ -158,7 +238,12 @@ def frame_times(
     except av.error.FFmpegError:
         # Cut off or damaged: the packets up to here are all there are.
         pass
-    return FrameTimes(stamps, last_duration, time_base, origin) if stamps else None
+    if not stamps:
+        return None
+    times = FrameTimes(stamps, last_duration, time_base, origin)
+    # A place in the first part may be one in another: to be sought by no stamp.
+    times.first = math.inf if packets.joined else times.first
+    return times
 
 
 def decoded_frames(
@@ -168,24 +253,14 @@ def decoded_frames(
     stop: float | None,
     needed: set[int] | None,
 ) -> Iterator[tuple[str, float, Any]]:
-    """Decode until each stream is past the clip's end.
+    """Decode until each stream is past the clip's end: kind, presentation time in seconds, frame.
 
-    Parameters
-    ----------
-    origin
-        The file's first presentation time in seconds.
-    stop
-        The clip's end in seconds; None for the file's.
-    needed
-        Stamps of the pictures that must be decoded; others that no picture depends on are
-        skipped. None decodes all.
-
-    Yields
-    ------
-    ``audio`` or ``video``, presentation time in seconds, and frame of PyAV.
+    `needed` are the stamps of the pictures that must be decoded; others that no picture depends on
+    are skipped. None decodes all.
     """
     running = {stream.index: _Decoder(stream, origin) for stream in streams}
-    packets = container.demux(list(streams))
+    counting = container.format.name in _COUNTING_FRAMES
+    packets = iter(Packets(container, streams))
     while running:
         try:
             packet = next(packets)
@@ -196,7 +271,6 @@ def decoded_frames(
             for decoder in running.values():
                 yield from decoder.decode(None)
             return
-        # Not stream_index: that of a packet which flushes a decoder is always 0.
         index = packet.stream.index
         if index not in running:
             continue
@@ -204,6 +278,8 @@ def decoded_frames(
         if needed is not None and decoder.kind == "video":
             shown = packet.pts is None or packet.pts in needed
             decoder.codec.skip_frame = "DEFAULT" if shown else "NONREF"
+        if counting and packet.duration:
+            decoder.unit = unit_seconds(container, packet)
         for kind, when, frame in decoder.decode(packet):
             yield kind, when, frame
             if stop is not None and when >= stop:
@@ -220,7 +296,7 @@ class _Decoder:
     def __init__(self, stream: Any, origin: float) -> None:
         self.kind: str = stream.type
         self.codec: Any = stream.codec_context
-        self._time_base = float(stream.time_base)
+        self.unit = float(stream.time_base)
         self._origin = origin
 
     def decode(self, packet: Any) -> list[tuple[str, float, Any]]:
@@ -230,7 +306,7 @@ class _Decoder:
         except av.error.FFmpegError:
             return []
         return [
-            (self.kind, frame.pts * self._time_base - self._origin, frame)
+            (self.kind, frame.pts * self.unit - self._origin, frame)
             for frame in frames
             if frame.pts is not None
         ]
@@ -246,14 +322,7 @@ def expected_seconds(
 ) -> dict[str, float]:
     """Seconds that a clip should have, by stream type; 0 where the file does not say.
 
-    Parameters
-    ----------
-    streams
-        Those that were decoded.
-    request
-        A duration that is asked for is expected.
-    decoded
-        Seconds that were decoded of each modality.
+    `decoded` are the seconds that were decoded of each modality.
     """
     if request.duration is not None:
         return {stream.type: request.duration for stream in streams}
@@ -271,6 +340,9 @@ def expected_seconds(
     if _STATING_WHOLE & formats and container.duration is not None:
         # They state the length of the whole alone, which one of the streams has to reach.
         whole = container.duration / av.time_base - request.start
+        if "matroska" in formats and whole > origin:
+            # Counted from 0, wherever the stamps begin.
+            whole -= origin
         if max(decoded) < MIN_DECODED_SHARE * whole:
             expected = dict.fromkeys(expected, whole)
     return expected
@@ -279,5 +351,9 @@ def expected_seconds(
 def _states_length(path: Path) -> bool:
     """Whether an MP3 file states its length; else the reader guesses it from the first frame."""
     with path.open("rb") as file:
-        head = file.read(1 << 20)
+        # After the tags, which may have pictures of any size (ID3v2.4, 3.1).
+        while (tag := file.read(10)).startswith(b"ID3"):
+            size = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(tag[:5:-1]))
+            file.seek(size + (10 if tag[5] & 0x10 else 0), 1)
+        head = tag + file.read(1 << 20)
     return any(tag in head for tag in (b"Xing", b"Info", b"VBRI"))

@@ -5,15 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import av
 import soundfile
 
 from mvemo.extract.errors import BadMedia, ExtractError
-from mvemo.extract.media.audio_file import AUDIO_SUFFIXES
-from mvemo.extract.media.checks import check_file
+from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, open_parts
+from mvemo.extract.media.checks import check_file, reasons_text
 from mvemo.extract.media.failures import media_error
 from mvemo.extract.media.formats import check_format
-from mvemo.extract.media.packets import is_cover, open_container
+from mvemo.extract.media.packets import (
+    Packets,
+    is_cover,
+    open_container,
+    sound_tracks,
+    start_of,
+    unit_seconds,
+)
+from mvemo.extract.media.reading import decode_clip
 
 
 def probe_seconds(path: str | Path) -> float:
@@ -45,10 +52,14 @@ def probe_seconds(path: str | Path) -> float:
     check_file(path)
     if path.suffix.lower() in AUDIO_SUFFIXES:
         try:
-            with soundfile.SoundFile(path) as file:
-                if file.frames:
-                    return float(file.frames / file.samplerate)
-        except soundfile.LibsndfileError:
+            seconds = 0.0
+            for file in open_parts(path):
+                # What a header states is not always there.
+                file.seek(max(file.frames - 1, 0))
+                seconds += file.frames / file.samplerate
+            if seconds > 0:
+                return seconds
+        except (soundfile.LibsndfileError, ValueError):
             pass
     try:
         seconds = _by_packets(path)
@@ -57,7 +68,7 @@ def probe_seconds(path: str | Path) -> float:
     except Exception as error:
         raise media_error(path, error) from error
     if not seconds > 0:
-        raise BadMedia(f"{path}: has neither sound nor pictures")
+        raise BadMedia(f"{path}: {reasons_text(decode_clip(path).problems)}")
     return seconds
 
 
@@ -65,15 +76,15 @@ def _by_packets(path: Path) -> float:
     """End of the last packet after the file's first presentation time; 0 without any."""
     with open_container(path) as container:
         check_format(path, container.format.name)
-        streams: list[Any] = list(container.streams.audio[:1])
+        streams: list[Any] = sound_tracks(container)[:1]
         streams += [s for s in container.streams.video if not is_cover(s)][:1]
         ends = {stream.index: 0.0 for stream in streams}
-        origin = 0.0 if container.start_time is None else container.start_time / av.time_base
+        origin = start_of(container)
         if streams:
-            for packet in container.demux(*streams):
+            for packet in Packets(container, streams):
                 if packet.pts is not None:
-                    time_base = float(packet.time_base)
-                    end = (packet.pts + (packet.duration or 0)) * time_base - origin
                     index = packet.stream.index
+                    unit = unit_seconds(container, packet)
+                    end = (packet.pts + (packet.duration or 0)) * unit - origin
                     ends[index] = max(ends[index], end)
     return next((end for end in ends.values() if end > 0), 0.0)

@@ -146,6 +146,14 @@ class StreamRequest:
 
 
 @dataclass(frozen=True)
+class Sound:
+    """Which sound of a container is read."""
+
+    track: int | None = None
+    channel: int | None = None
+
+
+@dataclass(frozen=True)
 class Decoded:
     """One clip, decoded.
 
@@ -161,9 +169,12 @@ class Decoded:
         Length of the clip: of its sound, else of its pictures.
     problems
         ``audio`` or ``video`` to why the clip has no such modality.
+    note
+        Which sound was read, of a file with more than one; empty for most.
     """
 
     waveforms: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     frames: dict[FrameSampling, NDArray[np.uint8]] = field(default_factory=dict)
     seconds: float = 0.0
     problems: dict[str, Problem] = field(default_factory=dict)
+    note: str = ""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import soundfile
 
@@ -18,8 +18,10 @@ from mvemo.extract.media.container import (
     SOUND_FRAMES,
     Collected,
     can_skip,
+    choose_sound,
     find_problems,
     select_streams,
+    sound_note,
 )
 from mvemo.extract.media.failures import media_error
 from mvemo.extract.media.formats import check_format, is_cut_off
@@ -31,9 +33,10 @@ from mvemo.extract.media.packets import (
     is_indexed,
     open_container,
     rewind,
+    start_of,
     thread_decoders,
 )
-from mvemo.extract.media.request import StreamRequest
+from mvemo.extract.media.request import Sound, StreamRequest
 from mvemo.extract.media.timeline import FramePicker, FrameTimes, SoundCollector
 
 # Called with what is read, in the order of `stream_clip`.
@@ -47,20 +50,11 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
     the last frame showing the last. Sound is resampled as it comes; resamplers look ahead,
     so that the last samples come at the end.
 
-    Parameters
-    ----------
-    path, request
-        Of the file, and what is read of it.
-    emit
-        Called with ``("problem", modality, problem)`` of a modality that has no stream,
-        before anything is decoded; ``("sound", sr, y)`` of the next samples, float32 (n,), at
-        one of the rates; ``("picture", row, pictures)`` of a time's row and its pictures by
-        size, uint8 (size, size, 3).
-
-    Returns
-    -------
-    ``audio`` or ``video`` to why the clip has no such modality, as of `decode_clip`: also what
-    is found at the end alone, as that it is cut off.
+    `emit` is called with ``("problem", modality, problem)`` of a modality that has no stream,
+    before anything is decoded; ``("note", text)`` of which sound is read; ``("sound", sr, y)`` of
+    the next samples, float32 (n,), at one of the rates; ``("picture", row, pictures)`` of a time's
+    row and its pictures by size, uint8 (size, size, 3). Returned are the problems of `decode_clip`,
+    also those that are found at the end alone, as that the clip is cut off.
 
     Raises
     ------
@@ -68,23 +62,33 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
         Nothing in the file can be read at all.
     """
     check_file(path)
-    n_sent = 0
+    sent: Counter[int] = Counter()
 
-    def count(event: tuple[Any, ...]) -> None:
-        nonlocal n_sent
+    def send(event: tuple[Any, ...]) -> None:
         emit(event)
-        n_sent += 1
+        if event[0] == "sound":
+            sent[event[1]] += len(event[2])
+
+    def send_rest(event: tuple[Any, ...]) -> None:
+        if event[0] == "sound":
+            _, sr, y = event
+            event = ("sound", sr, y[sent[sr] :])
+            sent[sr] -= len(y) - len(event[2])
+        emit(event)
 
     try:
-        if path.suffix.lower() in AUDIO_SUFFIXES:
+        choice = Sound()
+        if request.sample_rates:
+            # What was sent cannot be taken back. What is wrong is told when it is read.
+            with suppress(Exception):
+                choice = choose_sound(path, request.of_clip())
+        if path.suffix.lower() in AUDIO_SUFFIXES and choice.channel is None:
             try:
-                return _stream_audio_file(path, request, count)
+                return _stream_audio_file(path, request, send)
             except (soundfile.LibsndfileError, ValueError):
-                # Misnamed, or of a codec that libsndfile does not know; what was sent cannot
-                # be taken back.
-                if n_sent:
-                    raise
-        return _stream_container(path, request, count)
+                # Misnamed, of a codec that libsndfile does not know, or shorter than it states.
+                pass
+        return _stream_container(path, request, send_rest, choice)
     except ExtractError:
         raise
     # Damaged files make the libraries fail in more ways than their own errors.
@@ -93,30 +97,36 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
 
 
 def _stream_audio_file(path: Path, request: StreamRequest, emit: Emit) -> dict[str, Problem]:
-    with soundfile.SoundFile(path):
+    with soundfile.SoundFile(path) as file:
+        if not file.frames:
+            raise ValueError("no length is stated")
         if len(request.times):
             emit(("problem", "video", NO_VIDEO))
     decoded = decode_audio_file(path, request.of_clip(), lambda sr, y: emit(("sound", sr, y)))
     return decoded.problems
 
 
-def _stream_container(path: Path, request: StreamRequest, emit: Emit) -> dict[str, Problem]:
+def _stream_container(
+    path: Path, request: StreamRequest, emit: Emit, choice: Sound
+) -> dict[str, Problem]:
     clip = request.of_clip()
     with ExitStack() as stack:
         container = stack.enter_context(open_container(path))
         check_format(path, container.format.name)
-        video, audio, problems = select_streams(path, container, clip)
+        video, audio, problems = select_streams(path, container, clip, choice)
+        if note := sound_note(container, audio, choice):
+            emit(("note", note))
         for modality, problem in problems.items():
             emit(("problem", modality, problem))
         indices = [stream.index for stream in (video, audio) if stream is not None]
         if not indices:
             return problems
-        origin = 0.0 if container.start_time is None else container.start_time / av.time_base
+        origin = start_of(container)
         times = None if video is None else frame_times(container, video, origin, clip)
         if video is not None or "mov" in container.format.name:
             container = rewind(path, container, stack, request.start, origin, times)
         streams = [container.streams[index] for index in indices]
-        collected = _collect(path, container, streams, origin, times, request, emit)
+        collected = _collect(path, container, streams, origin, times, request, emit, choice.channel)
         expected = expected_seconds(path, container, streams, clip, origin, collected.seconds)
     problems.update(find_problems(request.start, times, collected, expected))
     if audio is not None and "audio" not in problems:
@@ -134,6 +144,7 @@ def _collect(
     times: FrameTimes | None,
     request: StreamRequest,
     emit: Emit,
+    channel: int | None,
 ) -> Collected:
     """Decode the streams up to the clip's end."""
     picker = _Picker(request, times.end if times else request.start, emit)
@@ -142,6 +153,7 @@ def _collect(
         request.duration,
         request.sample_rates,
         lambda sr, y: emit(("sound", sr, y)),
+        channel=channel,
     )
     needed = None
     if times and is_indexed(container) and can_skip(streams):

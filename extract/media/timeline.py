@@ -37,21 +37,14 @@ _FULL_SCALES = {
 class FrameTimes:
     """When the frames of a stretch of a file are shown, by the times of its packets.
 
-    Parameters
-    ----------
-    stamps
-        Presentation times of the packets in units of `time_base`, in any order; not empty.
-    last_duration
-        How long the last frame is shown, in the same units; 0 where the file does not say.
-    time_base, origin
-        Seconds a unit, and the file's first presentation time in seconds.
+    `stamps` are the presentation times of the packets in units of `time_base`, in any order and not
+    empty; `last_duration` is how long the last frame is shown, 0 where the file does not say.
 
     Attributes
     ----------
-    first
-        When the first frame is shown, in seconds from the file's first presentation time.
-    end
-        When the last frame ends, in the same seconds.
+    first, end
+        When the first frame is shown and the last one ends, in seconds from the file's first
+        presentation time.
     single
         Whether there is only one frame, which is shown for as long as the sound lasts.
     """
@@ -77,16 +70,9 @@ class FrameTimes:
 
 
 class FramePicker:
-    """Chooses the frames that are shown at some times.
+    """Chooses the frames that are shown at some times, float64 (n,), ascending, in seconds.
 
-    Parameters
-    ----------
-    start, end
-        Of the stretch, in seconds.
-    times
-        float64 (n,), ascending, in seconds.
-    on_frame
-        Called with each chosen frame and the rows of the times that show it.
+    `on_frame` is called with each chosen frame and the rows of the times that show it.
     """
 
     def __init__(
@@ -136,14 +122,8 @@ class FramePicker:
 class SoundCollector:
     """Joins decoded sound to mono waveforms that start at the clip's start.
 
-    Parameters
-    ----------
-    start, duration
-        The clip's stretch, in seconds.
-    sample_rates
-        Of the waveforms, in Hz.
-    on_block, spool
-        As of `Waveforms`.
+    `channel` is the one that is read; None for the mean of all. `on_block` and `spool` are as of
+    `Waveforms`.
 
     Attributes
     ----------
@@ -160,8 +140,9 @@ class SoundCollector:
         sample_rates: Sequence[int],
         on_block: OnBlock | None = None,
         spool: Path | None = None,
+        channel: int | None = None,
     ) -> None:
-        self._start, self._duration = start, duration
+        self._start, self._duration, self._channel = start, duration, channel
         self._sample_rates, self._on_block, self._spool = sample_rates, on_block, spool
         self._sound: Waveforms | None = None
         self._n_decoded = 0
@@ -178,6 +159,16 @@ class SoundCollector:
     def decoded_seconds(self) -> float:
         """`seconds` less the gaps between sound and sound."""
         return (self._n_before + self._n_decoded) / self._sound.sr if self._sound else 0.0
+
+    @property
+    def is_silent(self) -> bool:
+        """True if no sound was added, or only silence."""
+        return self._sound is None or self._sound.is_silent
+
+    @property
+    def channel(self) -> int | None:
+        """A channel that sounds, if the mean of all is silent; as of `Waveforms`."""
+        return self._sound.channel if self._sound and self.is_silent else None
 
     def add(self, frames: Sequence[tuple[float, Any]]) -> None:
         """Append decoded frames, each with the time at which it begins, in order."""
@@ -221,7 +212,9 @@ class SoundCollector:
             sound.add_silence(first - length)
             self._n_before += first if not self._n_decoded else 0
         skip = max(length - first, 0)
-        blocks.append(to_mono(frame)[skip : skip + n_left])
+        if sound.is_silent:
+            sound.hear(_planes(frame), _FULL_SCALES[frame.format.name.removesuffix("p")])
+        blocks.append(to_mono(frame, self._channel)[skip : skip + n_left])
         self._n_decoded += n_left
 
     def _flush(self, blocks: list[F32]) -> None:
@@ -240,16 +233,13 @@ class SoundCollector:
         return ({}, self.problem()) if self._sound is None else self._sound.finish()
 
 
-def to_mono(frame: Any) -> F32:
-    """Mean of an audio frame's channels, float32 (samples,), full scale being 1."""
+def to_mono(frame: Any, channel: int | None = None) -> F32:
+    """Mean of an audio frame's channels or one of them, float32 (samples,), full scale being 1."""
     name = frame.format.name.removesuffix("p")
-    dtype, n_channels = _SAMPLE_TYPES[name], len(frame.layout.channels)
-    # Decoders pad planes; the samples come first.
-    if frame.format.is_planar:
-        planes = [np.frombuffer(p, dtype, frame.samples) for p in frame.planes]
-    else:
-        interleaved = np.frombuffer(frame.planes[0], dtype, frame.samples * n_channels)
-        planes = list(interleaved.reshape(-1, n_channels).T)
+    planes = _planes(frame)
+    if channel is not None:
+        planes = planes[channel : channel + 1] or planes[-1:]
+    n_channels = len(planes)
     total: NDArray[Any] = planes[0].astype(np.float32 if name == "flt" else np.float64)
     for plane in planes[1:]:
         total += plane
@@ -257,3 +247,13 @@ def to_mono(frame: Any) -> F32:
         total -= 128.0 * n_channels
     total *= 1.0 / (_FULL_SCALES[name] * n_channels)
     return total.astype(np.float32, copy=False)
+
+
+def _planes(frame: Any) -> list[NDArray[Any]]:
+    dtype = _SAMPLE_TYPES[frame.format.name.removesuffix("p")]
+    # Decoders pad planes; the samples come first.
+    if frame.format.is_planar:
+        return [np.frombuffer(p, dtype, frame.samples) for p in frame.planes]
+    n_channels = len(frame.layout.channels)
+    interleaved = np.frombuffer(frame.planes[0], dtype, frame.samples * n_channels)
+    return list(interleaved.reshape(-1, n_channels).T)

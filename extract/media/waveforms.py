@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import soxr
+from numpy.typing import NDArray
 
 from mvemo.extract.arrays import F32
 from mvemo.extract.media.checks import Problem
@@ -69,25 +70,17 @@ class _Blocks:
 class Waveforms:
     """A clip's mono sound at several sampling rates; only these are kept.
 
-    The result is that of resampling all of it at once, to the bit.
-
-    Parameters
-    ----------
-    sr
-        Of what is added, in Hz.
-    sample_rates
-        Of the result, in Hz.
-    on_block
-        Called with a rate and the next samples at it, in place of keeping them; memory then
-        does not grow with the sound.
-    spool
-        Folder for long sound on its way, which then takes no memory; the waveforms are mapped
-        from files there that nothing else sees. None to keep all in memory.
+    The result is that of resampling all of it at once, to the bit. `on_block` is called with a rate
+    and the next samples at it, in place of keeping them; memory then does not grow with the sound.
+    `spool` is a folder for long sound on its way, which then takes no memory: the waveforms are
+    mapped from files there that nothing else sees.
 
     Attributes
     ----------
     n_samples
         That were added.
+    channel
+        The first that sounds although the mean of all is silent; None if there is none.
     """
 
     def __init__(
@@ -108,8 +101,23 @@ class Waveforms:
             if rate != sr
         }
         self._blocks = {rate: _Blocks(spool) for rate in self._rates}
+        self._n_given = dict.fromkeys(self._rates, 0)
         self._low, self._high = np.inf, -np.inf
         self._n_not_finite = 0
+        self.channel: int | None = None
+
+    @property
+    def is_silent(self) -> bool:
+        """True if what was added moves less than sound would."""
+        return (self._high - self._low) / 2 < SILENCE_PEAK
+
+    def hear(self, channels: Iterable[NDArray[Any]], full_scale: float = 1.0) -> None:
+        """Look for a channel that sounds, as long as the mean of all is silent."""
+        if self.channel is None and self.is_silent:
+            least = 2 * SILENCE_PEAK * full_scale
+            # As numbers without bounds: the distance of two integers may have none of their type.
+            moves = (float(y.max()) - float(y.min()) if len(y) else 0.0 for y in channels)
+            self.channel = next((i for i, move in enumerate(moves) if move >= least), None)
 
     @property
     def too_long(self) -> str:
@@ -143,6 +151,7 @@ class Waveforms:
             self._keep(rate, block_at_rate, blocks)
 
     def _keep(self, rate: int, block: F32, blocks: _Blocks) -> None:
+        self._n_given[rate] += len(block)
         if self._on_block is None:
             blocks.add(block)
         elif len(block):
@@ -161,7 +170,7 @@ class Waveforms:
             return Problem("no sound decodes")
         if self._n_not_finite:
             return Problem(f"{self._n_not_finite} samples are not finite")
-        if (self._high - self._low) / 2 < SILENCE_PEAK:
+        if self.is_silent:
             return Problem(f"silent: {self._silence()}", missing=True)
         peak = max(self._high, -self._low)
         if peak > MAX_PEAK:
@@ -193,10 +202,9 @@ class Waveforms:
             if rate != self.sr:
                 last = self._resamplers[rate].resample_chunk(nothing, last=True)
                 self._keep(rate, last, blocks)
-            if self._on_block is not None:
-                continue
-            waveforms[rate] = blocks.joined()
-            if len(waveforms[rate]) == 0:
+            if not self._n_given[rate]:
                 few = f"{self.n_samples} samples at {self.sr} Hz"
                 return {}, Problem(f"{few} give none at {rate} Hz")
+            if self._on_block is None:
+                waveforms[rate] = blocks.joined()
         return waveforms, None

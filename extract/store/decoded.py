@@ -20,6 +20,7 @@ from mvemo.extract.media.checks import Problem, error_line
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.store.folders import (
     DECODING_VERSION,
+    NOTE,
     DecodeJob,
     DecodeRequest,
     map_frames,
@@ -58,15 +59,7 @@ class DecodeSettings:
 
 
 class DecodedStore:
-    """Decoded clips under one folder.
-
-    Parameters
-    ----------
-    folder
-        Created where needed.
-    request
-        What is read from it.
-    """
+    """Decoded clips under one folder, which is created where needed."""
 
     def __init__(self, folder: Path, request: DecodeRequest) -> None:
         self.folder = folder
@@ -174,40 +167,45 @@ def decode_many(
     """
     settings = settings or DecodeSettings()
     # Clips of the same content and stretch share their arrays.
-    clip_ids: dict[Path, list[str]] = {}
-    first_jobs: dict[Path, DecodeJob] = {}
+    waiting: dict[Path, list[DecodeJob]] = {}
     for job in jobs:
-        folder = store.assign_folder(job)
-        clip_ids.setdefault(folder, []).append(job.clip_id)
-        first_jobs.setdefault(folder, job)
+        waiting.setdefault(store.assign_folder(job), []).append(job)
 
-    def report(folder: Path, problems: Mapping[str, Problem]) -> None:
-        for clip_id in clip_ids[folder]:
-            if on_clip is not None:
-                on_clip(clip_id, problems)
+    def report(folder: Path, problems: Mapping[str, Problem], path: Path | None = None) -> None:
+        """Of one file, or of all clips that wait for the folder."""
+        for job in list(waiting[folder]):
+            if path in (None, job.path):
+                waiting[folder].remove(job)
+                if on_clip is not None:
+                    on_clip(job.clip_id, problems)
 
-    folders: list[Path] = []
     with ThreadPoolExecutor(_READERS) as pool:
         found = pool.map(
             lambda folder: _stored_problems(folder, store.request, settings.retry_failed),
-            first_jobs,
+            waiting,
         )
-        for folder, problems in zip(first_jobs, found, strict=True):
-            if problems is None:
-                folders.append(folder)
-            else:
+        for folder, problems in zip(waiting, found, strict=True):
+            if problems is not None:
                 report(folder, problems)
-    needed = [store.request.without_stored(folder) for folder in folders]
-    calls = [
-        _call(first_jobs[folder], folder, request, settings, len(folders))
-        for folder, request in zip(folders, needed, strict=True)
-    ]
-    for outcome in run_calls(calls, workers=settings.workers):
-        folder, request = folders[outcome.index], needed[outcome.index]
-        problems = _problems_of(outcome, folder, request, settings.limits)
-        known = read_problems(folder) | problems
-        report(folder, {kind: known[kind] for kind in store.request.modalities if kind in known})
-    return len(jobs) - sum(len(clip_ids[folder]) for folder in folders)
+    n_new = sum(map(len, waiting.values()))
+    while folders := [folder for folder, left in waiting.items() if left]:
+        needed = [store.request.without_stored(folder) for folder in folders]
+        calls = [
+            _call(waiting[folder][0], folder, request, settings, len(folders))
+            for folder, request in zip(folders, needed, strict=True)
+        ]
+        for outcome in run_calls(calls, workers=settings.workers):
+            folder, request = folders[outcome.index], needed[outcome.index]
+            problems = _problems_of(outcome, folder, request, settings.limits)
+            # A file that changed, or is gone, fails for itself only: another has the same bytes.
+            passing = any(problem.passing for problem in problems.values())
+            path = waiting[folder][0].path if passing else None
+            report(folder, _asked(read_problems(folder) | problems, store.request), path)
+    return len(jobs) - n_new
+
+
+def _asked(problems: Mapping[str, Problem], request: DecodeRequest) -> dict[str, Problem]:
+    return {kind: problems[kind] for kind in (*request.modalities, NOTE) if kind in problems}
 
 
 def _call(
@@ -256,4 +254,4 @@ def _stored_problems(
     problems = read_problems(folder, failed=not retry_failed)
     if not set(request.without_stored(folder).modalities) <= set(problems):
         return None
-    return {kind: problems[kind] for kind in request.modalities if kind in problems}
+    return _asked(problems, request)

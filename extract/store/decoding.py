@@ -20,6 +20,7 @@ from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import Decoded
 from mvemo.extract.store.arrays import write_array
 from mvemo.extract.store.folders import (
+    NOTE,
     DecodeJob,
     DecodeRequest,
     frames_path,
@@ -36,20 +37,8 @@ def decode_job(
 ) -> dict[str, Problem]:
     """Decode one clip and write its arrays; problems last, which marks it complete.
 
-    Parameters
-    ----------
-    job
-        The clip.
-    folder
-        Of its arrays.
-    request
-        What is missing in it.
-    threads
-        Of the decoders.
-
-    Returns
-    -------
-    The clip's problems, by modality.
+    `folder` is that of its arrays, and `request` what is missing in it. Returns the clip's
+    problems, by modality, and its `NOTE`.
 
     Raises
     ------
@@ -59,6 +48,9 @@ def decode_job(
     cv2.setNumThreads(1)
     remove_leftovers(folder)
     decoded = _decode(job, folder, request, threads)
+    found = dict(decoded.problems)
+    if decoded.note:
+        found[NOTE] = Problem(decoded.note, missing=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for rate, waveform in decoded.waveforms.items():
@@ -67,7 +59,7 @@ def decode_job(
             write_array(frames_path(folder, sampling), frames)
         known = read_problems(folder)
         others = {kind: p for kind, p in known.items() if kind not in request.modalities}
-        lasting = {kind: p for kind, p in decoded.problems.items() if not p.passing}
+        lasting = {kind: p for kind, p in found.items() if not p.passing}
         if others | lasting != known:
             write_problems(folder, others | lasting)
     except OSError as error:
@@ -75,7 +67,7 @@ def decode_job(
             f"{folder}: decoded media cannot be written: {cause(error)}; all that was "
             "decoded before is kept: make room and run the same command again"
         ) from None
-    return decoded.problems
+    return found
 
 
 def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) -> Decoded:

@@ -20,20 +20,14 @@ from mvemo.extract.store.stamps import Stamp
 from mvemo.manifests.files import parse_json, write_json
 
 # Rises whenever the same file would be decoded to other values, or refused for other reasons.
-DECODING_VERSION = 3
+DECODING_VERSION = 4
+# Key, among the problems by modality, of which sound was read.
+NOTE = "note"
 
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """What is decoded of every clip.
-
-    Parameters
-    ----------
-    sample_rates
-        Of the waveforms, in Hz; empty for none.
-    pictures
-        Which frames, and how large; empty for none.
-    """
+    """What is decoded of every clip: waveforms at some rates in Hz, and frames."""
 
     sample_rates: tuple[int, ...] = ()
     pictures: tuple[FrameSampling, ...] = ()
@@ -134,10 +128,8 @@ def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
 def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
     """Problems by modality; those of other versions are left out: the clip is read again.
 
-    Parameters
-    ----------
-    failed
-        Also those of clips that should have the modality.
+    The key `NOTE` has which sound was read, of files with more than one. `failed` is False to leave
+    out clips that should have the modality.
     """
     try:
         saved: Any = parse_json((folder / "problems.json").read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from mvemo.extract.nets import AudioInput, Net, SequenceInput, input_of
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore, decode_many
 from mvemo.extract.store.described import DescribedStore, describe_many
+from mvemo.extract.store.folders import NOTE
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.views import ViewSettings
 from mvemo.manifests import Manifest
@@ -24,6 +25,7 @@ from mvemo.pipeline.clips.inputs import (
     digest_media,
     media_files,
 )
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption, ClipFailed
 from mvemo.pipeline.settings import Settings
@@ -197,15 +199,22 @@ class ClipMedia:
 
     def _decode(self, digests: MediaDigests) -> None:
         jobs = decode_jobs(self.manifest, digests)
+        notes: dict[str, list[int]] = {}
         with Progress("decode", len(jobs)) as bar:
 
-            def on_clip(clip_id: str, problems: Mapping[str, Problem]) -> None:
+            def on_clip(clip_id: str, found: Mapping[str, Problem]) -> None:
+                problems = {kind: problem for kind, problem in found.items() if kind != NOTE}
+                if NOTE in found:
+                    notes.setdefault(found[NOTE].reason, []).append(self._rows[clip_id])
                 self._add_problems(clip_id, problems)
                 failed = [f"{k}: {p.reason}" for k, p in problems.items() if not p.missing]
                 bar.step(failed=int(bool(failed)))
                 self._end_at_failure(clip_id, "; ".join(failed))
 
             bar.kept = decode_many(self._store, jobs, self._decoding, on_clip=on_clip)
+        for note, rows in notes.items():
+            others = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+            tell_note(f"{self.manifest.clips[min(rows)].path}{others}: {note}")
 
     def _require_any(self) -> None:
         if all(self.absent(modality) for modality in self.modalities):

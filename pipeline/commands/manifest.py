@@ -158,8 +158,8 @@ def check(
     Groups whose names differ by case, spaces or one letter are told as probably one.
     With --infer-groups, clips that are by their names pieces of one source but not in
     one group are problems too. With --duplicates, clips with the same sound or pictures in
-    different groups are listed, also re-encoded or shortened: folds would leak. Exit code 1
-    if there are any.
+    different groups are listed, also re-encoded, or cut to two fifths: folds would leak. Exit
+    code 1 if there are any.
 
     \b
     Example:

@@ -15,6 +15,7 @@ from mvemo.extract.media.checks import Problem
 from mvemo.extract.media.isolated import stream_isolated
 from mvemo.extract.media.request import StreamRequest
 from mvemo.fuse.final.model import FeatureKey
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan
 
 # Seconds of one bar of the waveform, and the rate that it is made at where no net reads sound.
@@ -175,6 +176,8 @@ class ClipPass:
                     self.sketch.thumbnails.append((when, pictures[size]))
                 else:
                     reader.add_picture(its_row, pictures[size])
+        elif event == "note":
+            tell_note(f"{self._path.name}: {values[0]}")
         else:
             modality, problem = values
             self.problems[modality] = problem

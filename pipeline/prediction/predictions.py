@@ -12,8 +12,6 @@ from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.fuse.final.predicting import distances
 
-IN_WORDS = {"audio": "sound", "video": "pictures"}
-
 
 @dataclass(frozen=True)
 class Prediction:

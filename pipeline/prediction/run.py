@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.cache.storage.opening import code_version
+from mvemo.extract.media.checks import IN_WORDS, reasons_text
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
@@ -22,7 +23,6 @@ from mvemo.pipeline.prediction.catalogue import Catalogue
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.inputs import NewClip
 from mvemo.pipeline.prediction.predictions import (
-    IN_WORDS,
     Prediction,
     predictor_of,
     unlikeness,
@@ -242,8 +242,8 @@ def predict_vectors(
     model = maker.model
     predictor = predictor_of(model, vectors)
     if predictor is None:
-        reasons = [f"{IN_WORDS[m]}: {reason}" for m, reason in problems.items()]
-        return Prediction(file, problem="; ".join(reasons) or "nothing that the model could read")
+        reasons = reasons_text(problems) or "nothing that the model could read"
+        return Prediction(file, problem=reasons)
     rows = {key: vector[None] for key, vector in vectors.items() if key[0] in predictor.features}
     notes = unlikeness(model, predictor, rows)
     scaled = standardise_folders(model, rows, [file])

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.media.checks import reasons_text
 from mvemo.extract.media.isolated import probe_isolated
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.csv_files import CsvWriter
@@ -19,7 +20,7 @@ from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.inputs import NewClip
 from mvemo.pipeline.prediction.passes import ClipPass, Sketch
-from mvemo.pipeline.prediction.predictions import IN_WORDS, Prediction
+from mvemo.pipeline.prediction.predictions import Prediction
 from mvemo.pipeline.prediction.run import predict_vectors
 from mvemo.pipeline.prediction.streams import Span, StreamPlan
 
@@ -157,11 +158,10 @@ def follow_clip(
             predictions.append(replace(prediction, notes=(*prediction.notes, *notes)))
         if not clip_pass.late:
             return Timeline(clip.file, seconds, windows, tuple(predictions), clip_pass.sketch)
-        useless = [f"{IN_WORDS[m]}: {problem}" for m, problem in clip_pass.late.items()]
         modalities = tuple(m for m in modalities if m not in clip_pass.problems)
         if not modalities or not maker.predictors(modalities):
-            raise BadMedia(f"{clip.path}: {'; '.join(useless)}")
-        notes = (*notes, *(f"without {line}" for line in useless))
+            raise BadMedia(f"{clip.path}: {reasons_text(clip_pass.problems)}")
+        notes = (*notes, f"without {reasons_text(clip_pass.late)}")
 
 
 def clip_seconds(clip: NewClip) -> float:

@@ -64,6 +64,7 @@ def write_media(
     sound_at: float = 0.0,
     container_options: dict[str, str] | None = None,
     title: str = "",
+    time_base: Fraction = MS,
 ) -> Path:
     """Write pictures shown from `times_ms` on and sound (channels, samples)."""
     with av.open(str(path), "w", options=container_options or {}) as container:
@@ -75,8 +76,8 @@ def write_media(
             video = container.add_stream(codec, rate=25)
             video.height, video.width = frames[0].shape[:2]
             video.pix_fmt = pix_fmt
-            video.codec_context.time_base = MS
-            video.time_base = MS
+            video.codec_context.time_base = time_base
+            video.time_base = time_base
             video.codec_context.gop_size = gop
             video.options = options or {}
         if sound is not None:

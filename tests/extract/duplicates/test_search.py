@@ -178,18 +178,44 @@ def test_words_are_the_signs_of_band_differences() -> None:
 def test_silence_and_empty_pictures_match_nothing() -> None:
     assert not sound_words(np.zeros(4 * SR, np.float32))[2].any()
     assert len(sound_words(np.zeros(100, np.float32))[0]) == 0
-    assert len(picture_hashes(np.zeros((5, 64, 64, 3), np.uint8))) == 0
+    black_hashes, _ = picture_hashes(np.zeros((5, 64, 64, 3), np.uint8))
+    assert len(black_hashes) == 0
     words, weakest_bits, audible = sound_words(np.zeros(4 * SR, np.float32))
-    black = Fingerprint(
-        words, weakest_bits, audible, picture_hashes(np.zeros((5, 64, 64, 3), np.uint8)), {}
-    )
+    black = Fingerprint(words, weakest_bits, audible, black_hashes, {})
     assert compare_fingerprints([black, black]) == []
     assert compare_fingerprints([]) == []
 
 
 def test_still_pictures_are_one() -> None:
     frames = np.array(scenes(8, 4))
-    assert len(picture_hashes(frames)) == 4
+    hashes, rows = picture_hashes(frames)
+    assert len(hashes) == 4
+    assert rows.tolist() == [0, 8, 16, 24]
+
+
+def test_pictures_that_are_cut_to_two_fifths(tmp_path: Path) -> None:
+    """Moving pictures are taken at other moments of a cut: no more than some are alike."""
+    rng = np.random.default_rng(5)
+    wide = {
+        name: cv2.resize(rng.uniform(30, 200, (9, 150, 3)), (1500, 64), interpolation=2)
+        for name in ("a", "b")
+    }
+
+    def moving(name: str, start: float, seconds: float) -> list[np.ndarray]:
+        whole = wide[name].clip(0, 255).astype(np.uint8)
+        lefts = 6 * np.arange(round(8 * start), round(8 * (start + seconds)))
+        return [whole[:, left : left + 64] for left in lefts]
+
+    stretches = {"whole": ("a", 0.0), "cut": ("a", 11.3), "other": ("b", 0.0)}
+    for name, (source, start) in stretches.items():
+        length = 12.0 if name == "cut" else 29.0
+        frames = moving(source, start, length)
+        write_media(
+            tmp_path / f"{name}.mp4", frames=frames, times_ms=[125 * i for i in range(len(frames))]
+        )
+    listed = [Clip(n, f"{n}.mp4", ("x",), n) for n in stretches]
+    found = find_duplicates(Manifest("m", "multiclass", ("x",), tuple(listed), tmp_path))
+    assert [(d.first, d.second) for d in found.duplicates] == [("whole", "cut")]
 
 
 def test_the_command_reports_them_and_exits_1(clips: Manifest, tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
-"""Threads of decoders."""
+"""Threads of decoders, and the time stamps of packets."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import av
 import numpy as np
 import pytest
-from media_samples import decode, grey, write_media
+import soundfile
+from media_samples import decode, grey, index_of, sine, write_media
 
-from mvemo.extract.media.packets import thread_decoders
+from mvemo.extract.media.packets import Packets, thread_decoders
+from mvemo.extract.media.probe import probe_seconds
 
 
 def stream(kind: str, width: int = 0, height: int = 0) -> SimpleNamespace:
@@ -34,3 +40,123 @@ def test_pictures_do_not_depend_on_threads(tmp_path: Path, threads: int) -> None
     one = decode(path, sample_rates=(), sizes=(16,), threads=1).frames[16]
     many = decode(path, sample_rates=(), sizes=(16,), threads=threads).frames[16]
     assert np.array_equal(one, many)
+
+
+def part(path: Path, grey_from: int, hertz: float, **options: Any) -> bytes:
+    """A second of pictures and sound."""
+    write_media(
+        path,
+        frames=[grey(grey_from + i // 5) for i in range(25)],
+        times_ms=[40 * i for i in range(25)],
+        sound=sine(1.0, 48000, hertz),
+        sr=48000,
+        **options,
+    )
+    return path.read_bytes()
+
+
+VOB = {"codec": "mpeg2video", "audio_codec": "ac3", "time_base": Fraction(1, 25)}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"), [(".ts", {}), (".vob", VOB), (".mkv", {})], ids=["ts", "vob", "mkv"]
+)
+def test_joined_recordings_are_read_one_after_the_other(
+    tmp_path: Path, suffix: str, options: dict[str, Any]
+) -> None:
+    first = part(tmp_path / f"a{suffix}", 0, 500.0, **options)
+    second = part(tmp_path / f"b{suffix}", 10, 2000.0, **options)
+    joined = tmp_path / f"joined{suffix}"
+    joined.write_bytes(first + second)
+    decoded = decode(joined, n_frames=10, sizes=(16,))
+    assert decoded.problems == {}
+    assert decoded.seconds == pytest.approx(2.0, abs=0.1)
+    assert probe_seconds(joined) == pytest.approx(decoded.seconds, abs=0.03)
+    shown = [index_of(frame) for frame in decoded.frames[16]]
+    assert set(shown[:5]) <= set(range(5))
+    assert set(shown[5:]) <= set(range(10, 15))
+    waveform = decoded.waveforms[16000]
+    for second, hertz in ((0, 500), (1, 2000)):
+        middle = waveform[second * 16000 + 4000 : second * 16000 + 12000]
+        assert 2 * abs(np.fft.rfft(middle)).argmax() == pytest.approx(hertz, abs=4)
+    later = decode(joined, n_frames=1, sizes=(16,), start=1.2, duration=0.6)
+    assert 10 <= index_of(later.frames[16][0]) < 15
+
+
+def test_a_part_whose_stamps_begin_far_ahead_follows(tmp_path: Path) -> None:
+    parts = [
+        part(tmp_path / f"{i}.ts", 0, 500.0, container_options={"output_ts_offset": offset})
+        for i, offset in enumerate(("0", "5000000000"))
+    ]
+    (tmp_path / "joined.ts").write_bytes(b"".join(parts))
+    decoded = decode(tmp_path / "joined.ts")
+    assert decoded.problems == {}
+    assert decoded.seconds == pytest.approx(2.0, abs=0.1)
+
+
+class Demuxed:
+    """A container of one stream of packets with the given stamps in seconds."""
+
+    def __init__(self, stamps: Sequence[int]) -> None:
+        self.format = SimpleNamespace(name="mpegts")
+        stream = SimpleNamespace(index=0)
+        self.streams = SimpleNamespace(video=[], audio=[stream])
+        self.packets = [
+            SimpleNamespace(dts=s, pts=s, duration=1, time_base=Fraction(1, 1), stream=stream)
+            for s in stamps
+        ]
+
+    def demux(self, streams: Sequence[Any]) -> list[Any]:
+        return self.packets
+
+
+@pytest.mark.parametrize(
+    ("stamps", "places"),
+    [
+        ([0, 1, 2, 0, 1, 0, 1], range(7)),
+        ([0, 1, 2, 900, 901], range(5)),
+        ([10, 11, 5, 13, 14], range(10, 15)),
+        ([10, 11, 500, 13, 14], range(10, 15)),
+        ([0, 1, 5, 6], [0, 1, 5, 6]),
+        ([0, 90000] * 1000, range(2000)),
+    ],
+    ids=["again", "ahead", "one back", "one ahead", "pause", "back and forth"],
+)
+def test_stamps_of_joined_parts(stamps: Sequence[int], places: Sequence[int]) -> None:
+    container = Demuxed(stamps)
+    packets = Packets(container, container.streams.audio)
+    assert [packet.pts for packet in packets] == list(places)
+
+
+@pytest.mark.parametrize("codec", ["ac3", "eac3"])
+def test_stretches_of_raw_sound_lie_where_they_are(tmp_path: Path, codec: str) -> None:
+    """Frames of 1,536 samples at 44.1 kHz are no whole number of the stamps' units."""
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 6 * 44100)).astype(np.float32)
+    path = write_media(tmp_path / f"a.{codec}", sound=sound, sr=44100, audio_codec=codec)
+    whole = decode(path, sample_rates=(44100,)).waveforms[44100]
+    late = decode(path, sample_rates=(44100,), start=5.0).waveforms[44100]
+    assert np.array_equal(late, whole[5 * 44100 :])
+    assert probe_seconds(path) == pytest.approx(len(whole) / 44100)
+
+
+def test_matroska_whose_stamps_begin_late_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    options = {"output_ts_offset": "100000000", "avoid_negative_ts": "disabled"}
+    whole = part(path, 0, 500.0, container_options=options)
+    with av.open(str(path)) as container:
+        assert min(container.start_time, container.duration) >= 99e6
+    assert decode(path).problems == {}
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "cut off" in decode(path).problems["audio"].reason
+
+
+def test_half_an_mp3_with_a_large_cover_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, sine(4.0, 16000)[0], 16000)
+    sound, size = path.read_bytes(), 3 << 20
+    digits = bytes(size >> 7 * place & 0x7F for place in (3, 2, 1, 0))
+    tag = b"ID3\4\0\0" + digits + bytes(size)
+    path.write_bytes(tag + sound)
+    assert "audio" not in decode(path).problems
+    path.write_bytes(tag + sound[: len(sound) // 2])
+    assert "cut off" in decode(path).problems["audio"].reason

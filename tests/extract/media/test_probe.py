@@ -11,6 +11,8 @@ from media_samples import decode, grey, sine, write_media
 
 from mvemo.extract.errors import BadMedia, MissingFile
 from mvemo.extract.media.probe import probe_seconds
+from mvemo.extract.media.request import StreamRequest
+from mvemo.extract.media.streaming import stream_clip
 
 # A codec's last packet is padded, at most by one frame of 1,024 samples.
 PACKET = 1024 / 16000
@@ -69,5 +71,28 @@ def test_files_that_are_no_media_are_refused(tmp_path: Path) -> None:
         with pytest.raises(BadMedia, match=name):
             probe_seconds(tmp_path / name)
     soundfile.write(tmp_path / "d.wav", np.zeros(0, np.float32), 8000)
-    with pytest.raises(BadMedia, match="neither sound nor pictures"):
+    with pytest.raises(BadMedia, match="sound: no sound decodes; pictures: no video stream"):
         probe_seconds(tmp_path / "d.wav")
+
+
+@pytest.mark.parametrize(
+    ("stated", "reason"),
+    [(0, ""), ((1 << 36) - 1, "cut off: 2.0 of 8589934.6 s decode")],
+    ids=["unknown", "a lie"],
+)
+def test_flac_of_another_length_than_stated(tmp_path: Path, stated: int, reason: str) -> None:
+    """Whoever reads it finds the same length, the same sound and the same reason."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, sine(2.0, 8000)[0], 8000)
+    whole = decode(path, sample_rates=(8000,)).waveforms[8000]
+    data = bytearray(path.read_bytes())
+    data[21:26] = (int.from_bytes(data[21:26], "big") >> 36 << 36 | stated).to_bytes(5, "big")
+    path.write_bytes(data)
+    assert probe_seconds(path) == pytest.approx(2.0)
+    decoded = decode(path, sample_rates=(8000,), sizes=())
+    events: list[tuple] = []
+    problems = stream_clip(path, StreamRequest(sample_rates=(8000,)), emit=events.append)
+    assert [str(p) for p in decoded.problems.values()] == ([reason] if reason else [])
+    assert problems == decoded.problems
+    sound = np.concatenate([y for _, _, y in events])
+    assert np.array_equal(sound, whole)

@@ -170,11 +170,37 @@ def test_rotation(tmp_path: Path, degrees: int, turns: int) -> None:
     assert np.array_equal(found, np.rot90(upright, turns))
 
 
+@pytest.mark.parametrize(
+    ("matrix", "turn"),
+    [
+        ((-1, 0, 0, 1), np.fliplr),
+        ((1, 0, 0, -1), np.flipud),
+        ((0, 1, 1, 0), lambda picture: picture.transpose(1, 0, 2)),
+        ((0, -1, -1, 0), lambda picture: np.rot90(picture, 2).transpose(1, 0, 2)),
+    ],
+    ids=["left is right", "top is bottom", "transposed", "transposed the other way"],
+)
+def test_mirrored(tmp_path: Path, matrix: tuple[int, ...], turn: Any) -> None:
+    picture = grey(0, 64, 64)
+    picture[:16, :32] = 250
+    plain = write_media(tmp_path / "a.mp4", frames=[picture] * 10, times_ms=PLAIN[:10])
+    mirrored = tmp_path / "b.mp4"
+    mirrored.write_bytes(with_matrix(plain.read_bytes(), *matrix))
+    upright = decode(plain, sample_rates=(), n_frames=1, sizes=(64,)).frames[64][0]
+    found = decode(mirrored, sample_rates=(), n_frames=1, sizes=(64,)).frames[64][0]
+    assert np.array_equal(found, turn(upright))
+
+
 def rotated(data: bytes, degrees: int) -> bytes:
+    """An MP4's bytes with the matrix of a turn."""
+    cos, sin = {90: (0, -1), 180: (-1, 0), -90: (0, 1)}[degrees]
+    return with_matrix(data, cos, sin, -sin, cos)
+
+
+def with_matrix(data: bytes, a: int, b: int, c: int, d: int) -> bytes:
     """An MP4's bytes with another display matrix in the track header."""
     at = data.index(b"tkhd") + 4 + 4 + 20 + 16
-    cos, sin = {90: (0, -1), 180: (-1, 0), -90: (0, 1)}[degrees]
-    values = [cos, sin, 0, -sin, cos, 0, 0, 0]
+    values = [a, b, 0, c, d, 0, 0, 0]
     matrix = b"".join((v * 65536).to_bytes(4, "big", signed=True) for v in values)
     return data[:at] + matrix + (1 << 30).to_bytes(4, "big") + data[at + 36 :]
 

@@ -25,7 +25,8 @@ from mvemo.extract.store import arrays
 from mvemo.extract.store import decoded as store_module
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
 from mvemo.extract.store.decoding import decode_job
-from mvemo.extract.store.folders import DecodeJob, DecodeRequest
+from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
+from mvemo.extract.store.stamps import stamp_of
 from mvemo.extract.workers.pool import Outcome, run_calls
 from mvemo.extract.workers.process import Call
 
@@ -229,7 +230,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
-from mvemo.extract.store.folders import DecodeJob, DecodeRequest
+from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
+from mvemo.extract.store.stamps import stamp_of
 store = DecodedStore(Path(sys.argv[1]), DecodeRequest((16000,), (FrameSampling(4, 16),)))
 jobs = [DecodeJob(str(i), Path(sys.argv[2]), "0", 0.0, 0.1 + i / 1e5) for i in range(3000)]
 try:
@@ -259,3 +261,28 @@ def test_an_interrupt_stops_all_workers(tmp_path: Path, clip: Path) -> None:
     # What was decoded before is whole.
     for path in (tmp_path / "store").rglob("4x16.npy"):
         assert np.load(path).shape == (4, 16, 16, 3)
+
+
+@pytest.mark.parametrize("changed", [0, 1])
+def test_a_file_that_changes_costs_no_other_of_the_same_bytes(
+    tmp_path: Path, clip: Path, changed: int
+) -> None:
+    other = tmp_path / "copy.mp4"
+    other.write_bytes(clip.read_bytes())
+    jobs = [job(path, name, stamp=stamp_of(path)) for path, name in ((clip, "a"), (other, "b"))]
+    jobs[changed].path.write_bytes(b"another")
+    store, found = decode(tmp_path / "store", *jobs)
+    unchanged = "ab"[1 - changed]
+    assert found[unchanged] == {}
+    assert len(store.waveform(unchanged, 16000))
+
+
+def test_notes_are_told_again(tmp_path: Path) -> None:
+    sound = sine(0.4, 16000)[0]
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.stack([sound, -sound], axis=1), 16000)
+    for _ in range(2):
+        _, found = decode(tmp_path / "store", job(path), request=DecodeRequest((16000,)))
+        assert found["one"] == {
+            NOTE: Problem("the channels cancel each other: channel 1 is read", missing=True)
+        }

@@ -140,3 +140,21 @@ def test_the_first_failure_ends_the_run_when_asked(
     with pytest.raises(ClipFailed, match=r"^(broken|half): .*\(--fail-fast\)") as error:
         ClipMedia(kept, settings, tmp_path, plans=plans_of(settings, "music1d"))
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_note_says_which_sound_is_read(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once for all clips that it is true of, also from the working cache."""
+    sound = sine(1.0, 16000)[0]
+    for name in ("a", "b"):
+        sound = sound / 2
+        soundfile.write(tmp_path / f"{name}.wav", np.stack([sound, -sound], axis=1), 16000)
+    clips = tuple(Clip(name, f"{name}.wav", ("x",), name) for name in ("a", "b"))
+    stereo = Manifest("m", "multiclass", ("x",), clips, tmp_path)
+    for _ in range(2):
+        media = ClipMedia(stereo, settings, tmp_path / "w", plans=plans_of(settings, "music1d"))
+        assert media.failures == ()
+        told = capsys.readouterr().err
+        note = "note: a.wav and 1 more: the channels cancel each other: channel 1 is read"
+        assert told.count(note) == 1

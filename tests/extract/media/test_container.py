@@ -1,0 +1,94 @@
+"""Which sound of a container is read, at once and as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from av.stream import Disposition
+from media_samples import decode, sine, write_media
+
+from mvemo.extract.arrays import F32
+from mvemo.extract.media.request import StreamRequest
+from mvemo.extract.media.streaming import stream_clip
+
+SR = 16000
+
+
+def write_tracks(path: Path, tracks: Sequence[tuple[F32, int]]) -> Path:
+    """Sounds, float32 (1, samples), with their dispositions."""
+    with av.open(str(path), "w") as container:
+        streams: list[Any] = []
+        for _, disposition in tracks:
+            streams.append(container.add_stream("pcm_s16le", rate=SR, layout="mono"))
+            streams[-1].disposition = disposition
+        for stream, (sound, _) in zip(streams, tracks, strict=True):
+            samples = np.round(sound * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = SR, 0, Fraction(1, SR)
+            for packet in [*stream.encode(frame), *stream.encode(None)]:
+                container.mux(packet)
+    return path
+
+
+def streamed(path: Path) -> tuple[F32, list[str]]:
+    """Sound and notes of `stream_clip`."""
+    events: list[tuple[Any, ...]] = []
+    assert stream_clip(path, StreamRequest(sample_rates=(SR,)), emit=events.append) == {}
+    sound = np.concatenate([y for kind, *_, y in events if kind == "sound"])
+    return sound, [values[-1] for values in events if values[0] == "note"]
+
+
+DEFAULT, COMMENT = Disposition.default, Disposition.comment
+LOW, HIGH, SILENT = sine(1.0, SR, 300.0), sine(1.0, SR, 3000.0), np.zeros((1, SR), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("tracks", "read"),
+    [
+        ([(LOW, 0), (HIGH, 0)], 1),
+        ([(LOW, 0), (HIGH, DEFAULT)], 2),
+        ([(LOW, COMMENT), (HIGH, 0)], 2),
+        ([(LOW, DEFAULT | COMMENT), (HIGH, DEFAULT)], 2),
+        ([(SILENT, DEFAULT), (HIGH, 0)], 2),
+    ],
+    ids=["first", "default", "no commentary", "default commentary", "not silent"],
+)
+def test_one_of_several_tracks(tmp_path: Path, tracks: list[tuple[F32, int]], read: int) -> None:
+    path = write_tracks(tmp_path / "a.mkv", tracks)
+    decoded = decode(path, sizes=())
+    assert decoded.problems == {}
+    assert decoded.note == f"sound track {read} of 2 is read"
+    assert np.abs(decoded.waveforms[SR] - tracks[read - 1][0][0]).max() < 1e-4
+    sound, notes = streamed(path)
+    assert np.array_equal(sound, decoded.waveforms[SR])
+    assert notes == [decoded.note]
+
+
+def test_tracks_that_are_all_silent_are_missing(tmp_path: Path) -> None:
+    path = write_tracks(tmp_path / "a.mkv", [(SILENT, 0), (SILENT, 0)])
+    assert decode(path, sizes=()).problems["audio"].missing
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".mka"])
+def test_channels_that_cancel_each_other(tmp_path: Path, suffix: str) -> None:
+    sound = sine(1.0, SR)[0]
+    path = tmp_path / f"a{suffix}"
+    both = np.stack([sound, -sound])
+    if suffix == ".mka":
+        write_media(path, sound=both, sr=SR, layout="stereo", audio_codec="pcm_s16le")
+    else:
+        soundfile.write(path, both.T, SR)
+    decoded = decode(path, sizes=())
+    assert decoded.problems == {}
+    assert decoded.note == "the channels cancel each other: channel 1 is read"
+    assert np.abs(decoded.waveforms[SR] - sound).max() < 1e-4
+    found, notes = streamed(path)
+    assert np.array_equal(found, decoded.waveforms[SR])
+    assert notes == [decoded.note]
