@@ -111,7 +111,7 @@ class Progress:
         self.failures += failed
         self._ahead = max(self._ahead - count, 0.0)
         if self._whole is not None and self._unit == "clip":
-            self._whole(count / self._total, self._title)
+            self._whole(count / max(self._total, 1), self._title)
         if text := self._postfix(note):
             self._bar.set_postfix_str(escaped(text), refresh=False)
         self._bar.update(self._shown - self._bar.n)

@@ -225,9 +225,15 @@ def test_a_set_without_pictures_leaves_the_video_net_out(
             "profile 'nowhere' is neither one of best, c17, demo, paper, pretrained nor a file",
         ),
         (["--folds", "50"], "50 folds"),
-        (["--set", "extract.embed_batch=-1"], "extract.embed_batch is -1: it must be 0 or more"),
+        (
+            ["--set", "extract.embed_batch=-1"],
+            "extract.embed_batch is -1: it must be from 0 to 1000000",
+        ),
         (["--set", "extract.seed=-1"], "extract.seed is -1: it must be 0 or more"),
-        (["--set", "extract.fold_seed=-1"], "extract.fold_seed is -1: it must be 0 or more"),
+        (
+            ["--set", "extract.fold_seed=-1"],
+            "extract.fold_seed is -1: it must be from 0 to 4294967295",
+        ),
         (["--set", "extract.workers=-3"], "extract.workers is -3"),
         (["--nets", ""], "extract.nets names no net"),
         (["--nets", "c3d,c3d"], "extract.nets names 'c3d' twice"),
@@ -248,7 +254,7 @@ def test_wrong_settings_are_one_line_and_exit_code_2(
 def test_training_that_diverges_is_one_line_that_names_net_fold_and_cure(
     demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = tiny_settings("nets.music1d.optimizer=sgd", "nets.music1d.lr=1e30")
+    options = tiny_settings("nets.music1d.optimizer=sgd", "nets.music1d.lr=1e10")
     arguments = [demo / "manifest.csv", "--work", tmp_path, *options, "--nets", "music1d"]
     assert run("mvemo", "extract", *arguments) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
