@@ -38,6 +38,9 @@ class ClipTable:
         The manifest's digest.
     synthetic
         True for generated data.
+    scale
+        Lowest and highest value of the scale of valence and arousal, as ``1..9``; empty if it
+        is not stated.
     splits
         int64 (clips,): 0 training, 1 validation, 2 test, under the ``holdout`` protocol;
         None where the clips are not split so. Clips with splits have no folds.
@@ -55,6 +58,7 @@ class ClipTable:
     digest: str
     synthetic: bool = False
     splits: NDArray[np.int64] | None = None
+    scale: str = ""
 
     def __repr__(self) -> str:
         """One line, whatever the number of clips."""

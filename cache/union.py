@@ -107,7 +107,7 @@ def union_table(parts: Sequence[Part]) -> ClipTable:
 
 
 def _refuse_other_manifest(part: Part, first: Part) -> None:
-    for what in ("digest", "task", "classes", "k", "fold_seed", "synthetic"):
+    for what in ("digest", "task", "classes", "k", "fold_seed", "synthetic", "scale"):
         value, first_value = getattr(part.table, what), getattr(first.table, what)
         if value != first_value:
             raise BadCache(

@@ -69,6 +69,9 @@ class Manifest:
         Folder that the clips' paths are relative to.
     synthetic
         True for generated data; every report is marked with it.
+    scale
+        Lowest and highest value of the scale of valence and arousal, as ``1..9``; empty if it
+        is not stated.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Manifest:
     clips: tuple[Clip, ...]
     root: Path
     synthetic: bool = False
+    scale: str = ""
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -117,7 +121,7 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of task, classes and every clip's facts, in order; not of the root."""
+        """SHA-256 of task, classes, scale and every clip's facts, in order; not of the root."""
         facts = [
             self.task,
             list(self.classes),
@@ -125,6 +129,8 @@ class Manifest:
                 [c.clip_id, c.path, list(c.label), c.group, c.start, c.duration, c.fold, c.split]
                 for c in self.clips
             ],
+            # Manifests without a scale keep the digest that they had.
+            *([self.scale] if self.scale else []),
         ]
         text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -11,7 +11,7 @@ The file is plain CSV in UTF-8. Lines above the table may state what a table can
 
 ``classes`` may also be a JSON list, for names that hold commas; for regression, and for
 tags without a column ``label``, it names the columns of the targets or tags. ``root`` is
-relative to the file's own folder. A CSV without any such line, with columns ``path`` and
+relative to the file's own folder. ``scale`` is that of valence and arousal, as ``1..9``. A CSV without any such line, with columns ``path`` and
 ``label``, is a multiclass manifest with its classes in alphabetical order.
 """
 
@@ -24,7 +24,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mvemo.manifests.columns import Columns, parse_rows
-from mvemo.manifests.labels import TASKS, Label, LabelKind, Task, is_flag, label_kind
+from mvemo.manifests.labels import (
+    PLANE,
+    TASKS,
+    Label,
+    LabelKind,
+    Task,
+    is_flag,
+    label_kind,
+    parse_scale,
+)
 from mvemo.manifests.layouts.sources import source_of
 from mvemo.manifests.media_files import check_media
 from mvemo.manifests.model import Manifest
@@ -42,6 +51,7 @@ class _Given:
     task: Task | None = None
     classes: Sequence[str] | None = None
     name: str | None = None
+    scale: str | None = None
 
 
 def read_manifest(
@@ -52,6 +62,7 @@ def read_manifest(
     task: Task | None = None,
     classes: Sequence[str] | None = None,
     name: str | None = None,
+    scale: str | None = None,
     media: bool = True,
 ) -> Manifest:
     """Read a manifest, or a user's own CSV.
@@ -72,7 +83,7 @@ def read_manifest(
     columns
         The file's own name of a column, where it differs: ``{"path": "file"}``. For
         regression and multilabel, names that are none of the above are the targets or tags.
-    task, classes, name
+    task, classes, name, scale
         In place of what the file states.
     media
         Whether a media file that does not exist is a problem.
@@ -104,7 +115,7 @@ def read_manifest(
     """
     path = Path(path)
     problems = Problems(path)
-    given = _Given(root, columns or {}, task, classes, name)
+    given = _Given(root, columns or {}, task, classes, name, scale)
     with _no_collection():
         manifest, rows = _parse(path, problems, given)
         # Broken rows have been reported; without them the rest is still a whole manifest.
@@ -228,7 +239,27 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
         _order_names(rows, classes)
     finish_rows(rows, problems)
     name = given.name or table.setting("name", path.stem)
-    return Manifest(name, task, tuple(classes), (), root, synthetic == "true"), rows
+    scale = given.scale or table.setting("scale", "")
+    if scale and kind.numeric:
+        _check_scale(scale, table.line("scale"), classes, rows, problems)
+    return Manifest(name, task, tuple(classes), (), root, synthetic == "true", scale), rows
+
+
+def _check_scale(
+    scale: str, line: int, classes: Sequence[str], rows: Sequence[Row], problems: Problems
+) -> None:
+    try:
+        low, high = parse_scale(scale)
+    except ValueError as error:
+        problems.add(line, str(error))
+        return
+    for i, name in enumerate(classes):
+        if name.lower() not in PLANE:
+            continue
+        for row in rows:
+            value = row.label[i]
+            if isinstance(value, float) and (value < low or value > high):
+                problems.add(row.line, f"{name} {value:g} is outside the scale {scale}")
 
 
 def _stated_task(table: Table, problems: Problems) -> Task:

@@ -70,6 +70,8 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     ]
     if manifest.synthetic:
         head.append("# synthetic: true")
+    if manifest.scale:
+        head.append(f"# scale: {manifest.scale}")
 
     kind = label_kind(manifest.task)
     optional = _optional_columns(manifest)

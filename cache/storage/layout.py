@@ -3,7 +3,8 @@
 ::
 
     /                      attrs: format, schema, mvemo
-    /clips                 attrs: name, task, k, fold_seed, digest, synthetic, checksum
+    /clips                 attrs: name, task, k, fold_seed, digest, synthetic, checksum;
+                                  scale (where it is stated; since mvemo 0.2)
         classes, ids, groups        UTF-8 strings
         labels, folds               aligned to ids
         splits                      the same; under the holdout protocol alone
@@ -44,6 +45,7 @@ from mvemo.cache.storage.encoding import text_checksum, to_json
 from mvemo.cache.storage.plain import (
     array_of,
     attribute,
+    has_attribute,
     part,
     texts_of,
     write_attribute,
@@ -61,15 +63,16 @@ MISFIT = "it does not fit its checksum"
 def table_checksum(table: ClipTable) -> str:
     """Checksum of everything in a clip table."""
     single = [table.name, table.task, table.k, table.fold_seed, table.digest, table.synthetic]
-    # Absent parts add nothing, so that tables without splits keep the checksum they had.
-    splits = [] if table.splits is None else [_integers(table.splits)]
+    # Absent parts add nothing, so that tables without them keep the checksum they had.
+    optional = [] if table.splits is None else [_integers(table.splits)]
+    optional += [f"scale {table.scale}"] if table.scale else []
     return text_checksum(
         to_json(single),
         *("\0".join(strings) for strings in (table.classes, table.clip_ids, table.groups)),
         str(table.labels.shape),
         _stored_labels(table).tobytes().hex(),
         _integers(table.folds),
-        *splits,
+        *optional,
     )
 
 
@@ -139,6 +142,8 @@ def write_table(file: Any, table: ClipTable) -> None:
     write_attribute(group, "digest", table.digest)
     group.attrs["synthetic"] = bool(table.synthetic)
     write_attribute(group, "checksum", table_checksum(table))
+    if table.scale:
+        write_attribute(group, "scale", table.scale)
     write_strings(group, "classes", table.classes)
     write_strings(group, "ids", table.clip_ids)
     write_strings(group, "groups", table.groups)
@@ -168,6 +173,7 @@ def read_table(file: Any) -> ClipTable:
         digest=attribute(group, "digest", str),
         synthetic=attribute(group, "synthetic", bool),
         splits=array_of(group, "splits", "<i8", n).read() if "splits" in group else None,
+        scale=attribute(group, "scale", str) if has_attribute(group, "scale") else "",
     )
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)

@@ -135,4 +135,5 @@ def clip_table(
         digest=manifest.digest,
         synthetic=manifest.synthetic,
         splits=None if split is None else split.assignment,
+        scale=manifest.scale,
     )

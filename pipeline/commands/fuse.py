@@ -15,6 +15,7 @@ from mvemo.pipeline.commands.options import (
     comma_separated,
     folds_option,
     permute_option,
+    scale_option,
     seed_option,
     set_option,
     together,
@@ -42,6 +43,7 @@ stage_two_options = together(
             help="Comma-separated names, all by default; FEATURE+FEATURE fuses any features.",
         ),
         permute_option,
+        scale_option,
         click.option(
             "--protocol",
             type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
@@ -158,6 +160,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
         seed=options["seed"],
         models=names,
         permute_labels=options["permute_labels"],
+        scale=options["scale"],
         allow_leak=options["protocol"] == "shared",
         songs=options["song_rule"] if options["song_level"] else None,
         repeats=options["repeats"],

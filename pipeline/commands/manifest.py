@@ -44,6 +44,7 @@ from mvemo.pipeline.commands.options import (
     old_spelling,
     refuse_replacing,
     root_option,
+    scale_option,
     seed_option,
 )
 from mvemo.pipeline.console.messages import tell_note
@@ -252,6 +253,7 @@ def _column_names(
     help="FILE's own name of a column, as path=file. May be given several times.",
 )
 @click.option("--task", type=click.Choice(TASKS), help="Default: what FILE says, or multiclass.")
+@scale_option
 @_out
 @root_option
 @_no_media
@@ -280,6 +282,7 @@ def import_(
         columns=columns,
         task=options["task"],
         name=options["name"],
+        scale=options["scale"] or None,
         media=not options["no_media"],
     )
     if options["infer_groups"] or options["group_pattern"]:

@@ -208,6 +208,21 @@ work_option: Decorator[Any] = click.option(
 strict_option: Decorator[Any] = click.option(
     "--strict", is_flag=True, help="End with exit code 1 where clips failed."
 )
+def _scale(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    from mvemo.manifests.labels import parse_scale
+
+    try:
+        return "" if value is None or not parse_scale(value) else value
+    except ValueError as error:
+        raise BadOption(f"--{error}") from None
+
+
+scale_option: Decorator[Any] = click.option(
+    "--scale",
+    callback=_scale,
+    metavar="LOW..HIGH",
+    help="Of valence and arousal, as 1..9.  [default: the manifest's]",
+)
 permute_option: Decorator[Any] = click.option(
     "--permute-labels",
     is_flag=True,

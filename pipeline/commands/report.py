@@ -15,6 +15,7 @@ from mvemo.pipeline.commands.options import (
     FILE,
     OUT_FOLDER,
     PATH,
+    scale_option,
 )
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.provenance import provenance
@@ -49,6 +50,7 @@ from mvemo.pipeline.provenance import provenance
     help="Folder of the report.",
 )
 @click.option("--name", help="Of the data set.  [default: the first file's name]")
+@scale_option
 @click.option("--synthetic", is_flag=True, help="The clips are generated data: say so.")
 def report(
     files: tuple[Path, ...],
@@ -56,6 +58,7 @@ def report(
     manifest: Path | None,
     out: Path,
     name: str | None,
+    scale: str,
     synthetic: bool,
 ) -> None:
     """Score predictions that any program made, and report them as mvemo's own.
@@ -86,6 +89,7 @@ def report(
         synthetic=synthetic
         or (clips is not None and clips.synthetic)
         or any(mark.get("synthetic") is True for mark in marks),
+        scale=scale or (clips.scale if clips is not None else ""),
         provenance=provenance(),
     )
     results = replace(

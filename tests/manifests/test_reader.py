@@ -195,6 +195,17 @@ def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -
         ("path,label,duration\na,x,1e308\nb,y,1\n", 2, "duration 1e308 is longer than any file"),
         ("# task: regression\n# classes: v\npath,v\na,inf\n", 4, "v 'inf' is not a number"),
         ("# task: regression\npath,v\na,1\n", 0, "needs `# classes:`"),
+        (
+            "# task: regression\n# classes: valence\n# scale: 1-9\npath,valence\na,1\n",
+            3,
+            "scale '1-9': expected its lowest and highest value, as 1..9",
+        ),
+        (
+            "# task: regression\n# classes: v, Arousal\n# scale: 1..7\npath,v,Arousal\n"
+            "a,9,3\nb,1,9\n",
+            6,
+            "Arousal 9 is outside the scale 1..7",
+        ),
         ("# task: regression\n# classes: v, path\npath,v\na,1\n", 2, "must not be named 'path'"),
         (
             "path,label,start,group\na,x,0,g\na,x,5,h\nb,y,0,i\n",
@@ -340,7 +351,9 @@ def manifests(draw: st.DrawFn) -> Manifest:
                 draw(st.none() | name),
             )
         )
-    return Manifest(draw(name), task, tuple(classes), tuple(clips), Path(), draw(st.booleans()))
+    scale = draw(st.sampled_from(["", "-1e9..1e9"]))
+    facts = draw(name), task, tuple(classes), tuple(clips), Path(), draw(st.booleans())
+    return Manifest(*facts, scale=scale)
 
 
 @settings(max_examples=60, deadline=None)
