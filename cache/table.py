@@ -41,6 +41,8 @@ class ClipTable:
     scale
         Lowest and highest value of the scale of valence and arousal, as ``1..9``; empty if it
         is not stated.
+    predicted_by
+        The model whose predictions the labels are; empty for labels by people.
     splits
         int64 (clips,): 0 training, 1 validation, 2 test, under the ``holdout`` protocol;
         None where the clips are not split so. Clips with splits have no folds.
@@ -59,6 +61,7 @@ class ClipTable:
     synthetic: bool = False
     splits: NDArray[np.int64] | None = None
     scale: str = ""
+    predicted_by: str = ""
 
     def __repr__(self) -> str:
         """One line, whatever the number of clips."""

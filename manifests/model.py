@@ -72,6 +72,8 @@ class Manifest:
     scale
         Lowest and highest value of the scale of valence and arousal, as ``1..9``; empty if it
         is not stated.
+    predicted_by
+        The model whose predictions the labels are; empty for labels by people.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Manifest:
     root: Path
     synthetic: bool = False
     scale: str = ""
+    predicted_by: str = ""
 
     def __len__(self) -> int:
         return len(self.clips)

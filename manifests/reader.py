@@ -11,7 +11,8 @@ The file is plain CSV in UTF-8. Lines above the table may state what a table can
 
 ``classes`` may also be a JSON list, for names that hold commas; for regression, and for
 tags without a column ``label``, it names the columns of the targets or tags. ``root`` is
-relative to the file's own folder. ``scale`` is that of valence and arousal, as ``1..9``. A CSV without any such line, with columns ``path`` and
+relative to the file's own folder. ``scale`` is that of valence and arousal, as ``1..9``;
+``predictions`` names the model that made the labels, where no people did. A CSV without any such line, with columns ``path`` and
 ``label``, is a multiclass manifest with its classes in alphabetical order.
 """
 
@@ -40,6 +41,10 @@ from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problem, Problems
 from mvemo.manifests.rows import Row, finish_rows
 from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, Table, parse_names, read_table
+
+
+# Columns that only `mvemo predict` writes all of.
+_OF_PREDICT = {"model", "notes", "error"}
 
 
 @dataclass(frozen=True)
@@ -242,7 +247,19 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
     scale = given.scale or table.setting("scale", "")
     if scale and kind.numeric:
         _check_scale(scale, table.line("scale"), classes, rows, problems)
-    return Manifest(name, task, tuple(classes), (), root, synthetic == "true", scale), rows
+    by = table.setting("predictions", "") or _predicted_by(table)
+    facts = synthetic == "true", scale, by
+    return Manifest(name, task, tuple(classes), (), root, *facts), rows
+
+
+def _predicted_by(table: Table) -> str:
+    """Return the models that made the labels if `mvemo predict` wrote the table; else ""."""
+    header = [cell.strip() for cell in table.rows[0][1]] if table.rows else []
+    if table.kind or not _OF_PREDICT <= set(header):
+        return ""
+    column = header.index("model")
+    names = (cells[column] for _, cells in table.rows[1:] if len(cells) == len(header))
+    return ", ".join(sorted({name.partition("/")[0] for name in names if name}))
 
 
 def _check_scale(

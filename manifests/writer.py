@@ -70,8 +70,8 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     ]
     if manifest.synthetic:
         head.append("# synthetic: true")
-    if manifest.scale:
-        head.append(f"# scale: {manifest.scale}")
+    head += [f"# scale: {manifest.scale}"] if manifest.scale else []
+    head += [f"# predictions: {manifest.predicted_by}"] if manifest.predicted_by else []
 
     kind = label_kind(manifest.task)
     optional = _optional_columns(manifest)

@@ -4,7 +4,7 @@
 
     /                      attrs: format, schema, mvemo
     /clips                 attrs: name, task, k, fold_seed, digest, synthetic, checksum;
-                                  scale (where it is stated; since mvemo 0.2)
+                                  scale, predicted_by (where stated; since mvemo 0.2)
         classes, ids, groups        UTF-8 strings
         labels, folds               aligned to ids
         splits                      the same; under the holdout protocol alone
@@ -55,6 +55,8 @@ from mvemo.cache.types import Ints
 from mvemo.manifests.labels import label_kind
 
 MISFIT = "it does not fit its checksum"
+# Texts of a clip table that are written where they are not empty.
+_OPTIONAL = ("scale", "predicted_by")
 
 
 # --- checksums
@@ -65,7 +67,7 @@ def table_checksum(table: ClipTable) -> str:
     single = [table.name, table.task, table.k, table.fold_seed, table.digest, table.synthetic]
     # Absent parts add nothing, so that tables without them keep the checksum they had.
     optional = [] if table.splits is None else [_integers(table.splits)]
-    optional += [f"scale {table.scale}"] if table.scale else []
+    optional += [f"{name} {text}" for name in _OPTIONAL if (text := getattr(table, name))]
     return text_checksum(
         to_json(single),
         *("\0".join(strings) for strings in (table.classes, table.clip_ids, table.groups)),
@@ -142,8 +144,9 @@ def write_table(file: Any, table: ClipTable) -> None:
     write_attribute(group, "digest", table.digest)
     group.attrs["synthetic"] = bool(table.synthetic)
     write_attribute(group, "checksum", table_checksum(table))
-    if table.scale:
-        write_attribute(group, "scale", table.scale)
+    for name in _OPTIONAL:
+        if text := getattr(table, name):
+            write_attribute(group, name, text)
     write_strings(group, "classes", table.classes)
     write_strings(group, "ids", table.clip_ids)
     write_strings(group, "groups", table.groups)
@@ -173,7 +176,7 @@ def read_table(file: Any) -> ClipTable:
         digest=attribute(group, "digest", str),
         synthetic=attribute(group, "synthetic", bool),
         splits=array_of(group, "splits", "<i8", n).read() if "splits" in group else None,
-        scale=attribute(group, "scale", str) if has_attribute(group, "scale") else "",
+        **{name: attribute(group, name, str) for name in _OPTIONAL if has_attribute(group, name)},
     )
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)

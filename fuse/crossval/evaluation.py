@@ -108,6 +108,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         ),
         leaky=prepared.leaky,
         synthetic=table.synthetic,
+        predicted_by=table.predicted_by,
         permuted=settings.permute_labels,
         models=with_nets(models, score_nets(prepared, clips)),
         baseline=score_baseline(task, y_true, prepared.folds, prepared.k, n_outputs),

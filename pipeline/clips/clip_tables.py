@@ -136,4 +136,5 @@ def clip_table(
         synthetic=manifest.synthetic,
         splits=None if split is None else split.assignment,
         scale=manifest.scale,
+        predicted_by=manifest.predicted_by,
     )

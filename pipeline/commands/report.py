@@ -95,6 +95,7 @@ def report(
     results = replace(
         results,
         media={} if clips is None else links_of_manifest(clips, out),
+        predicted_by="" if clips is None else clips.predicted_by,
         permuted=any(mark.get("permuted") is True for mark in marks),
         leaky=results.leaky or any(mark.get("leaky") is True for mark in marks),
         provenance={

@@ -150,6 +150,8 @@ def banners(study: Study) -> list[str]:
         )
     if study.manifest.synthetic:
         sentences.append("The clips are generated data.")
+    if study.manifest.predicted_by:
+        sentences.append(f"The labels are predictions of {study.manifest.predicted_by}.")
     return sentences
 
 

@@ -102,6 +102,14 @@ def test_regression_has_a_column_for_each_dimension(tmp_path: Path) -> None:
     assert other.labels.tolist() == [[0.5]]
 
 
+def test_labels_that_a_model_predicted_name_it(tmp_path: Path) -> None:
+    text = "path,model,label,notes,error\na,film/late,x,,\nb,film/late,y,,\nc,,x,,no sound\n"
+    manifest = read_manifest(save(tmp_path, text), media=False)
+    assert manifest.predicted_by == "film"
+    write_manifest(manifest, tmp_path / "again.csv")
+    assert read_manifest(tmp_path / "again.csv", media=False).predicted_by == "film"
+
+
 def test_multilabel_tags(tmp_path: Path) -> None:
     text = '# task: multilabel\npath,label\na,x; y;x\nb,\nc,"[""z;z"", ""x""]"\n'
     manifest = read_manifest(save(tmp_path, text), media=False)
