@@ -12,8 +12,9 @@ The file is plain CSV in UTF-8. Lines above the table may state what a table can
 ``classes`` may also be a JSON list, for names that hold commas; for regression, and for
 tags without a column ``label``, it names the columns of the targets or tags. ``root`` is
 relative to the file's own folder. ``scale`` is that of valence and arousal, as ``1..9``;
-``predictions`` names the model that made the labels, where no people did. A CSV without any such line, with columns ``path`` and
-``label``, is a multiclass manifest with its classes in alphabetical order.
+``predictions`` names the model that made the labels, where no people did. A CSV without any
+such line, with columns ``path`` and ``label``, is a multiclass manifest with its classes in
+alphabetical order.
 """
 
 from __future__ import annotations
@@ -41,7 +42,6 @@ from mvemo.manifests.model import Manifest
 from mvemo.manifests.problems import Problem, Problems
 from mvemo.manifests.rows import Row, finish_rows
 from mvemo.manifests.tables import MANIFEST_VERSION, RESERVED, Table, parse_names, read_table
-
 
 # Columns that only `mvemo predict` writes all of.
 _OF_PREDICT = {"model", "notes", "error"}
@@ -255,7 +255,7 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
 def _predicted_by(table: Table) -> str:
     """Return the models that made the labels if `mvemo predict` wrote the table; else ""."""
     header = [cell.strip() for cell in table.rows[0][1]] if table.rows else []
-    if table.kind or not _OF_PREDICT <= set(header):
+    if table.kind or not set(header) >= _OF_PREDICT:
         return ""
     column = header.index("model")
     names = (cells[column] for _, cells in table.rows[1:] if len(cells) == len(header))

@@ -165,11 +165,17 @@ def run_fuse(
         if final is not None and model is not None:
             folder = replacing_together(final.folder, error=FuseError)
             lines += _write_model(model, final, features.parent, stack.enter_context(folder))
-        elif (out / "model" / "model.json").is_file():
-            tell_note(
-                f"{out / 'model'} is of an earlier run, not of this report: replace it with --final"
-            )
+    tell_stale_model(out, None if final is None else final.folder)
     return "\n".join(lines)
+
+
+def tell_stale_model(out: Path, written: Path | None = None) -> None:
+    """Tell of a model in a run's folder, unless this run wrote it."""
+    model = out / "model"
+    if (model / "model.json").is_file() and (
+        written is None or written.resolve() != model.resolve()
+    ):
+        tell_note(f"{model} is of an earlier run, not of this report: replace it with --final")
 
 
 def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: Path | None) -> str:
@@ -207,8 +213,8 @@ def _write_model(model: FinalModel, final: FinalSettings, beside: Path, folder: 
 def _promise(model: FinalModel) -> list[str]:
     """Say what new clips are predicted by, with the figure that the report tells to expect."""
     best, nested = model.predictors[0], model.facts.get("nested")
-    if nested is not None and nested["model"] == best.name and nested["mean"] is not None:
-        return [f"it predicts by {best.name}: expect {nested['metric']} {nested['mean']:.3f}"]
+    if nested is not None and nested["model"] == best.name:
+        return [f"it predicts by {best.name}, as recommended: expect the score stated above"]
     if best.expected["mean"] is None:
         return []
     score = f"{best.expected['metric']} {best.expected['mean']:.3f}"

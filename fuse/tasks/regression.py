@@ -164,9 +164,7 @@ class Regression(Task):
 
     plane: Plane | None = None
 
-    def for_labels(
-        self, names: Sequence[str], y_true: NDArray[Any], scale: str = ""
-    ) -> Regression:
+    def for_labels(self, names: Sequence[str], y_true: NDArray[Any], scale: str = "") -> Regression:
         return replace(self, plane=plane_of(names, y_true, scale))
 
     def read_labels(self, labels: NDArray[Any]) -> F64:

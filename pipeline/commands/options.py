@@ -208,6 +208,8 @@ work_option: Decorator[Any] = click.option(
 strict_option: Decorator[Any] = click.option(
     "--strict", is_flag=True, help="End with exit code 1 where clips failed."
 )
+
+
 def _scale(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
     from mvemo.manifests.labels import parse_scale
 

@@ -75,6 +75,7 @@ def report(
     from mvemo.fuse.crossval.uncertainty import with_uncertainty
     from mvemo.fuse.report.files import require_other_folder
     from mvemo.pipeline.clips.media_links import links_of_manifest
+    from mvemo.pipeline.stage_two import tell_stale_model
 
     require_other_folder(out, files)
 
@@ -107,6 +108,7 @@ def report(
     )
     results = with_uncertainty(results)
     write_report(results, out)
+    tell_stale_model(out)
     click.echo(f"{format_table(results)}\n\nreport: {out / 'report.html'}")
 
 

@@ -14,7 +14,8 @@ def test_quadrants_meet_in_the_middle_of_the_stated_scale(scale, middle):
     # The labels alone would fit other scales, too.
     labels = np.array([[0.9, 1.0], [1.0, 0.9]]) if scale == "-1..1" else np.array([[2.0, 6.8]])
     plane = plane_of(("Arousal", "valence"), labels, scale)
-    assert plane.centre == (middle, middle) and f"the middle of the scale {scale}" in str(plane)
+    assert plane.centre == (middle, middle)
+    assert f"the middle of the scale {scale}" in str(plane)
 
 
 def test_quadrants_without_a_stated_scale_are_about_the_median_and_say_so():
