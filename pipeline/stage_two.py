@@ -20,6 +20,7 @@ from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.files import save_model
 from mvemo.fuse.final.model import FinalModel
 from mvemo.fuse.report.files import RUN_FILES
+from mvemo.fuse.report.paper import results_tables, write_paper
 from mvemo.manifests import read_folds
 from mvemo.manifests.files import replacing_together
 from mvemo.pipeline.clips.clip_tables import prescribed_by
@@ -105,6 +106,7 @@ def run_fuse(
     fold_file: Path | None = None,
     final: FinalSettings | None = None,
     save_heads: bool = True,
+    paper: tuple[Path | None, Path | None] = (None, None),
 ) -> str:
     """Evaluate every model over the cache and write the report.
 
@@ -124,6 +126,8 @@ def run_fuse(
         Where to write a model for new clips; None for none. It needs ``refit``.
     save_heads
         Whether to save the heads, per fold and over all clips, as ``heads.npz``.
+    paper
+        Where to write the table for a paper, as LaTeX and as Markdown.
 
     Returns
     -------
@@ -165,6 +169,7 @@ def run_fuse(
         if final is not None and model is not None:
             folder = replacing_together(final.folder, error=FuseError)
             lines += _write_model(model, final, features.parent, stack.enter_context(folder))
+    write_paper(results_tables(results), *paper)
     tell_stale_model(out, None if final is None else final.folder)
     return "\n".join(lines)
 

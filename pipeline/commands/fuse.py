@@ -14,6 +14,7 @@ from mvemo.pipeline.commands.options import (
     PATH,
     comma_separated,
     folds_option,
+    paper_options,
     permute_option,
     scale_option,
     seed_option,
@@ -100,6 +101,7 @@ stage_two_options = together(
             help="Folder of mvemo extract, whose trained nets go into the model.  "
             "[default: that of FEATURES]",
         ),
+        paper_options,
         set_option,
     ]
 )
@@ -177,6 +179,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
             fold_file=fold_file,
             final=final,
             save_heads=save,
+            paper=(options["latex"], options["markdown"]),
         )
     )
     return 0

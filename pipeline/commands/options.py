@@ -232,6 +232,13 @@ permute_option: Decorator[Any] = click.option(
 )
 
 
+# Files that `mvemo.fuse.report.paper.write_paper` writes.
+paper_options: Decorator[Any] = together(
+    [
+        click.option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),
+        click.option("--markdown", type=OUT_FILE, help="Also write the table as Markdown."),
+    ]
+)
 force_option: Decorator[Any] = click.option(
     "--force", is_flag=True, help="Replace a file that is there."
 )

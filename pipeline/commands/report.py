@@ -15,6 +15,7 @@ from mvemo.pipeline.commands.options import (
     FILE,
     OUT_FOLDER,
     PATH,
+    paper_options,
     scale_option,
 )
 from mvemo.pipeline.console.messages import tell_note
@@ -51,6 +52,7 @@ from mvemo.pipeline.provenance import provenance
 )
 @click.option("--name", help="Of the data set.  [default: the first file's name]")
 @scale_option
+@paper_options
 @click.option("--synthetic", is_flag=True, help="The clips are generated data: say so.")
 def report(
     files: tuple[Path, ...],
@@ -59,6 +61,8 @@ def report(
     out: Path,
     name: str | None,
     scale: str,
+    latex: Path | None,
+    markdown: Path | None,
     synthetic: bool,
 ) -> None:
     """Score predictions that any program made, and report them as mvemo's own.
@@ -74,6 +78,7 @@ def report(
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
     from mvemo.fuse.crossval.uncertainty import with_uncertainty
     from mvemo.fuse.report.files import require_other_folder
+    from mvemo.fuse.report.paper import results_tables, write_paper
     from mvemo.pipeline.clips.media_links import links_of_manifest
     from mvemo.pipeline.stage_two import tell_stale_model
 
@@ -108,6 +113,7 @@ def report(
     )
     results = with_uncertainty(results)
     write_report(results, out)
+    write_paper(results_tables(results), latex, markdown)
     tell_stale_model(out)
     click.echo(f"{format_table(results)}\n\nreport: {out / 'report.html'}")
 

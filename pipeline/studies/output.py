@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mvemo.fuse.report import drawing
+from mvemo.fuse.report.paper import PaperTable
 from mvemo.fuse.report.published import LABEL
 from mvemo.manifests.files import replacing_together, write_bytes, write_json, write_text
 from mvemo.manifests.labels import label_kind
@@ -79,6 +80,11 @@ class StudyResult:
     def text(self) -> str:
         """Tables and notes for the terminal."""
         return "\n\n".join([*(table.text() for table in self.tables), *self.notes])
+
+    def papers(self, study: Study) -> list[PaperTable]:
+        """Return the tables for a paper, captioned with what must be known of them."""
+        facts = " ".join([*banners(study), *self.notes])
+        return [(f"{table.title}. {facts}", table.for_paper()) for table in self.tables]
 
 
 def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], out: Path) -> None:
