@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mvemo.fuse.compare_runs import RunComparison
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.report.banners import banners
 from mvemo.fuse.report.published import LABEL
 from mvemo.fuse.report.shown import best, without_twin
 from mvemo.fuse.report.summary import describe
-from mvemo.fuse.report.tables import NUMBER, OTHER, TEXT, Cell, Head, Table, scores_table, table
-from mvemo.fuse.report.text import difference_text, p_text, score_text
+from mvemo.fuse.report.tables import NUMBER, OTHER, Cell, Head, Table, has_intervals, scores_table
+from mvemo.fuse.report.text import p_text
 from mvemo.fuse.results import Results
 from mvemo.manifests.files import write_text
 
@@ -45,11 +44,11 @@ def results_tables(results: Results) -> list[PaperTable]:
             p[c.reference if not fused and top and c.model == top.name else c.model] = c.p_holm
     rows = []
     for row in (*scores.rows, *scores.foot):
-        strong = top is not None and row[0].text == top.name
+        name = row[0].text
+        strong = top is not None and name == top.name
         cells = [replace(cell, strong=cell.strong and strong) for cell in row]
-        rows.append(
-            (*cells, *([Cell(p_text(p[row[0].text]) if row[0].text in p else "")] if p else []))
-        )
+        cells += [Cell(p_text(p[name]) if name in p else "")] if p else []
+        rows.append(tuple(cells))
     head = [
         replace(head, title=f"{head.title} ({LABEL})") if head.style == OTHER else head
         for head in (*scores.head, *([Head("p")] if p else []))
@@ -58,39 +57,13 @@ def results_tables(results: Results) -> list[PaperTable]:
     caption = (
         "".join(f"{banner.title}: {banner.text} " for banner in banners(results))
         + f"{results.name}: {describe(results)}. Min, mean and max: {results.task.primary_title}"
-        f"{', %' if results.task.in_percent else ''} over folds; in brackets: 95 % interval over groups."
+        + f"{', %' if results.task.in_percent else ''} over folds"
+        + ("; in brackets: 95 % interval over groups." if has_intervals(results) else ".")
     )
     if p:
         rival = "the best single feature in it" if fused else "the best model"
         caption += f" p: corrected test against {rival}, with Holm's correction."
     return [(caption, Table(tuple(head), tuple(rows[:n]), tuple(rows[n:])))]
-
-
-def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
-    """Return the table of differences between models of several runs."""
-    first = comparison.runs[0]
-    task = first.task
-    labels = [label for c in comparison.comparisons for label in (c.model, c.reference)]
-    top = max(comparison.scores[comparison.members[label]] for label in labels)
-
-    def score(label: str) -> Cell:
-        value = comparison.scores[comparison.members[label]]
-        return Cell(score_text(task, value), strong=value == top)
-
-    head = [Head("model", TEXT), Head("score"), Head("against", TEXT), Head("score")]
-    rows = []
-    for c in comparison.comparisons:
-        interval = "same" if c.same else difference_text(task, c.interval)
-        change = Cell(score_text(task, c.mean, "+"), below=interval)
-        pair = [c.model, score(c.model), c.reference, score(c.reference)]
-        rows.append([*pair, change, p_text(c.p_holm)])
-    flags = "".join(f"{run.name}: {', '.join(run.flags)}. " for run in comparison.runs if run.flags)
-    caption = (
-        f"{flags}Score: {task.primary_title}{', %' if task.in_percent else ''}, mean over folds, "
-        f"{len(first.clip_ids)} clips in {len(set(first.groups))} groups. Difference: with its "
-        "95 % interval over groups. p: corrected test over folds, with Holm's correction."
-    )
-    return [(caption, table([*head, Head("difference"), Head("p")], rows))]
 
 
 def _latex(caption: str, t: Table) -> str:

@@ -52,9 +52,14 @@ def compare(
       mvemo compare out theirs
       mvemo compare out:integrated out:musicnn
     """
-    from mvemo.fuse.compare_runs import compare_runs, format_run_comparison, run_comparison_dict
+    from mvemo.fuse.compare_runs import (
+        compare_runs,
+        comparison_tables,
+        format_run_comparison,
+        run_comparison_dict,
+    )
     from mvemo.fuse.report.files import write_texts
-    from mvemo.fuse.report.paper import comparison_tables, write_paper
+    from mvemo.fuse.report.paper import write_paper
     from mvemo.manifests.files import dump_json
 
     comparison = compare_runs(runs, n_resamples=n_resamples, seed=seed)

@@ -91,7 +91,8 @@ class Table:
             low = names.index("low")
             # A deviation may stand between a score and its interval.
             of = max(i for i in range(low) if not names[i].startswith("sd"))
-            best = max((row[of] for row in self.rows if _plain(row[of])), default=None)
+            scores = [row[of] for row in self.rows]
+            best = max((s for s in scores if isinstance(s, float) and s == s), default=None)
             for row, values in zip(rows, self.rows, strict=True):
                 if _plain(values[of]) is not None:
                     below, strong = f"{row[low].text} to {row[low + 1].text}", values[of] == best
