@@ -16,6 +16,10 @@ from mvemo.fuse.matrices.rows import Rows, StoredRows
 from mvemo.fuse.matrices.within_groups import standardise_within
 
 
+# Clips that a feature needs for models of it: two in each of six folds, or a quarter of all.
+FEWEST = 12
+
+
 @dataclass(frozen=True)
 class FeatureSettings:
     """How vectors become what heads read.
@@ -77,6 +81,8 @@ class Features:
         Name of each feature to ``audio``, ``video`` or another modality.
     outputs
         The same of what nets themselves predict, which is no feature of any head.
+    rare
+        Name to number of clips, of features that too few clips have for a model of them.
 
     Raises
     ------
@@ -91,11 +97,15 @@ class Features:
             self._statistics = DescriptorStatistics(cache, settings.lld, settings.lld_statistics)
         self.modality: dict[str, str] = {}
         self.outputs: dict[str, str] = {}
+        self.rare: dict[str, int] = {}
         self._variants: dict[str, tuple[FeatureSpec, ...]] = {}
         for name in cache.names():
             variants = cache.variants(name)
             if variants[0].kind == "sequence":
                 continue
+            n = int(cache.present(name, variants[0].fold).sum())
+            if n < min(FEWEST, len(cache.table) // 4):
+                self.rare[name] = n
             listed = self.modality if variants[0].kind == "vector" else self.outputs
             listed[name] = variants[0].modality
             self._variants[name] = variants

@@ -76,7 +76,11 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     if chosen is not None:
         chosen = tuple(name for name in chosen if name not in SECOND_LAYERS)
         chosen = tuple(name for name in chosen if name not in features.outputs) or chosen
-    models = chosen_models(features.modality, chosen)
+    # Fusions with a feature that hardly any clip has are those of the other features.
+    few = features.rare if chosen is None and len(features.rare) < len(features.modality) else {}
+    models = chosen_models(
+        {name: kind for name, kind in features.modality.items() if name not in few}, chosen
+    )
     nets = _net_models(features, settings.models)
     used = [name for model in (*models, *nets) for name in model.features]
     names = tuple(dict.fromkeys(used))
@@ -132,6 +136,11 @@ def provenance_of(
         }
     return {
         **within,
+        "prediction_notes": [
+            f"{name} is left out: {n} of {len(cache.table)} clips have it."
+            for name, n in prepared.features.rare.items()
+            if name not in prepared.names
+        ],
         "features_digest": cache.digest(),
         "manifest_digest": cache.table.digest,
         "settings": settings.record(),
