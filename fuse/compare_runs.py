@@ -24,28 +24,16 @@ from mvemo.manifests.files import to_json_values
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Scores of the models of all runs, and the differences between pairs of them.
-
-    Parameters
-    ----------
-    runs
-        In the order given.
-    scores
-        (run, model) to the mean over folds of the primary metric, on all clips that the
-        model predicted.
-    comparisons
-        Of every pair that was asked for; `Comparison.model` and `Comparison.reference` are
-        ``RUN:MODEL``.
-    members
-        ``RUN:MODEL`` to the two names.
-    n_resamples
-        Of the bootstrap.
-    """
+    """Scores of the models of all runs, and the differences between pairs of them."""
 
     runs: tuple[Run, ...]
+    # (run, model) to the mean over folds of the primary metric, on all clips that the model
+    # predicted
     scores: dict[tuple[str, str], float]
+    # Every pair that was asked for; `Comparison.model` and `Comparison.reference` are
+    # ``RUN:MODEL``
     comparisons: tuple[Comparison, ...]
-    members: dict[str, tuple[str, str]]
+    members: dict[str, tuple[str, str]]  # ``RUN:MODEL`` to the two names
     n_resamples: int
 
 

@@ -38,18 +38,11 @@ FALLBACK_PROFILE = "paper"
 def settings_for(
     features: Path, profile: str | None, overrides: Sequence[str] = ()
 ) -> EvaluationSettings:
-    """Stage two's settings for a cache.
+    """Return stage two's settings for a cache.
 
-    Parameters
-    ----------
-    features
-        The cache.
-    profile
-        A name of `PROFILES` or the path of a file; None for the profile that stage one last
-        wrote to the cache with, if it is one of `PROFILES`, else ``paper``.
-    overrides
-        As of `load_fuse_settings`. Of the descriptors that ``fuse.lld`` names in a profile
-        those that the cache has are used; those of an override must be there.
+    The default profile is the one that stage one last wrote the cache with, if it is one of
+    `PROFILES`, else ``paper``. Descriptors of a profile that the cache lacks are left out; those
+    of an override must be there.
 
     Raises
     ------
@@ -80,20 +73,12 @@ def _profile_of(cache: Cache) -> str:
 
 @dataclass(frozen=True)
 class FinalSettings:
-    """Where a model for new clips is written.
-
-    Parameters
-    ----------
-    folder
-        Of the model.
-    work
-        Working folder of stage one, which has the trained nets; None for the cache's folder.
-    about
-        What the model's card is to say (`mvemo.pipeline.models.about.read_about`).
-    """
+    """Where a model for new clips is written."""
 
     folder: Path
+    # Working folder of stage one, which has the trained nets; None for the cache's folder
     work: Path | None = None
+    # Text for the model's card (`mvemo.pipeline.models.about.read_about`)
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -108,31 +93,7 @@ def run_fuse(
     save_heads: bool = True,
     paper: tuple[Path | None, Path | None] = (None, None),
 ) -> str:
-    """Evaluate every model over the cache and write the report.
-
-    Parameters
-    ----------
-    features
-        The cache; nothing else is read.
-    settings
-        Of the evaluation.
-    out
-        Folder of the run (`mvemo.fuse.write_report`); made if needed.
-    protocol
-        What the features are expected to be.
-    fold_file
-        The folds, in place of those of the settings (`mvemo.manifests.read_folds`).
-    final
-        Where to write a model for new clips; None for none. It needs ``refit``.
-    save_heads
-        Whether to save the heads, per fold and over all clips, as ``heads.npz``.
-    paper
-        Where to write the table for a paper, as LaTeX and as Markdown.
-
-    Returns
-    -------
-    The table for the terminal, with where the report lies.
-    """
+    """Evaluate every model over the cache and write the report; return the terminal's table."""
     with open_cache(features) as cache:
         protocols = sorted({spec.protocol for spec in cache.specs if spec.kind == "vector"})
         if protocol is not None and protocols and protocol not in protocols:

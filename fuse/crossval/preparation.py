@@ -26,37 +26,19 @@ Passes = tuple[tuple[int | None, tuple[int, ...]], ...]
 
 @dataclass(frozen=True)
 class Preparation:
-    """Models and folds of one evaluation, past the leak guard.
-
-    Parameters
-    ----------
-    features
-        Those of the cache.
-    models
-        To evaluate, in the order of report.
-    nets
-        Models of what nets themselves predict, which need no head.
-    names
-        The features that `models` use.
-    folds
-        int64 (clips,): the fold that each clip is tested in; with one split, 0 for its test
-        clips and -1 for all others, which heads are trained on.
-    k
-        Number of folds.
-    leaky
-        A net saw clips that it is scored on, and that was allowed.
-    passes
-        Over the features, each a fold whose nets made them (or None) and the folds that are
-        tested with them: features that all folds share are read once.
-    """
+    """Models and folds of one evaluation, past the leak guard."""
 
     features: Features
-    models: tuple[Model, ...]
-    nets: tuple[Model, ...]
-    names: tuple[str, ...]
+    models: tuple[Model, ...]  # To evaluate, in the order of report
+    nets: tuple[Model, ...]  # Models of what nets themselves predict, which need no head
+    names: tuple[str, ...]  # The features that `models` use
+    # int64 (clips,): the fold that each clip is tested in; with one split, 0 for its test clips and
+    # -1 for all others, which heads are trained on
     folds: NDArray[np.int64]
     k: int
-    leaky: bool
+    leaky: bool  # A net saw clips that it is scored on, and that was allowed
+    # Over the features, each a fold whose nets made them (or None) and the folds that are tested
+    # with them: features that all folds share are read once
     passes: Passes
 
 

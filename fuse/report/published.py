@@ -39,24 +39,14 @@ CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
 
 @dataclass(frozen=True)
 class Published:
-    """One printed result; fractions, None where the source prints none.
+    """One printed result; fractions, None where the source prints none."""
 
-    Parameters
-    ----------
-    source
-        Short name of `SOURCES` and the table.
-    accuracy
-        The mean over folds where the source has folds.
-    accuracy_min, accuracy_max
-        Over six folds.
-    f1, roc_auc
-        As printed; the papers do not say how classes are averaged.
-    """
-
-    source: str
-    accuracy: float
+    source: str  # Short name of `SOURCES` and the table
+    accuracy: float  # The mean over folds where the source has folds
+    # Printed so; the papers do not say how classes are averaged
     f1: float | None = None
     roc_auc: float | None = None
+    # Over six folds
     accuracy_min: float | None = None
     accuracy_max: float | None = None
 
