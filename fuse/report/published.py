@@ -271,7 +271,8 @@ def sentence_beside(results: Results) -> str:
     """
     names = {name.casefold() for name in results.classes}
     of_emomusic = names == {"arousal", "valence"} and len(results.clip_ids) == C17_CLIPS
-    if results.task.published != "C17" or not of_emomusic or results.permuted:
+    of_people = not results.permuted and not results.predicted_by
+    if results.task.published != "C17" or not of_emomusic or not of_people:
         return ""
     listed = "; ".join(
         f"{features}: R2 arousal {values['arousal']:.3f}, valence {values['valence']:.3f}"

@@ -50,7 +50,7 @@ class Plane:
     scale: str = ""
 
     def __str__(self) -> str:
-        point = f"valence {self.centre[0]:g}, arousal {self.centre[1]:g}"
+        point = f"valence {self.centre[0]:.3g}, arousal {self.centre[1]:.3g}"
         if self.scale:
             return f"about {point}, the middle of the scale {self.scale}"
         return f"about the median ({point}): scale not stated, --scale states it"

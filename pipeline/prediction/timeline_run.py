@@ -8,7 +8,7 @@ from pathlib import Path
 from mvemo.extract.errors import ExtractError
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.files import load_model
-from mvemo.manifests.files import write_text
+from mvemo.manifests.files import replacing_together, write_text
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.formats import format_of
 from mvemo.pipeline.prediction.inputs import NewClip
@@ -64,8 +64,9 @@ def write_timelines(
             yield f"not predicted: {clip.file}: {followed.predictions[0].problem}", True
             continue
         html, table = Path(f"{name}.html"), Path(f"{name}.csv")
-        write_text(html, timeline_html(maker.model, followed), error=FuseError)
-        write_text(table, timeline_csv(maker.model, followed), error=FuseError)
+        with replacing_together(to, error=FuseError) as new:
+            write_text(new / html.name, timeline_html(maker.model, followed), error=FuseError)
+            write_text(new / table.name, timeline_csv(maker.model, followed), error=FuseError)
         yield f"{clip.file}: {_summary(maker, followed)}: {html} and {table}", False
 
 
