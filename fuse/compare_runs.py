@@ -165,7 +165,7 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
     for c in comparison.comparisons:
         interval = "same" if c.same else difference_text(task, c.interval)
         change = Cell(score_text(task, c.mean, "+"), below=interval)
-        pair = [c.model, score(c.model), c.reference, score(c.reference)]
+        pair = (c.model, score(c.model), c.reference, score(c.reference))
         rows.append([*pair, change, p_text(c.p_holm)])
     flags = "".join(f"{run.name}: {', '.join(run.flags)}. " for run in comparison.runs if run.flags)
     caption = (
