@@ -12,7 +12,7 @@ The file is plain CSV in UTF-8. Lines above the table may state what a table can
 ``classes`` may also be a JSON list, for names that hold commas; for regression, and for
 tags without a column ``label``, it names the columns of the targets or tags. ``root`` is
 relative to the file's own folder. ``scale`` is that of valence and arousal, as ``1..9``;
-``predictions`` names the model that made the labels, where no people did. A CSV without any
+``predicted`` names the model that made the labels, where no people did. A CSV without any
 such line, with columns ``path`` and ``label``, is a multiclass manifest with its classes in
 alphabetical order.
 """
@@ -247,7 +247,7 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
     scale = given.scale or table.setting("scale", "")
     if scale and kind.numeric:
         _check_scale(scale, table.line("scale"), classes, rows, problems)
-    by = table.setting("predictions", "") or _predicted_by(table)
+    by = table.setting("predicted", "") or _predicted_by(table)
     facts = synthetic == "true", scale, by
     return Manifest(name, task, tuple(classes), (), root, *facts), rows
 

@@ -71,7 +71,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     if manifest.synthetic:
         head.append("# synthetic: true")
     head += [f"# scale: {manifest.scale}"] if manifest.scale else []
-    head += [f"# predictions: {manifest.predicted_by}"] if manifest.predicted_by else []
+    head += [f"# predicted: {manifest.predicted_by}"] if manifest.predicted_by else []
 
     kind = label_kind(manifest.task)
     optional = _optional_columns(manifest)
