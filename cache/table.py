@@ -38,6 +38,11 @@ class ClipTable:
         The manifest's digest.
     synthetic
         True for generated data.
+    scale
+        Lowest and highest value of the scale of valence and arousal, as ``1..9``; empty if it
+        is not stated.
+    predicted_by
+        The model whose predictions the labels are; empty for labels by people.
     splits
         int64 (clips,): 0 training, 1 validation, 2 test, under the ``holdout`` protocol;
         None where the clips are not split so. Clips with splits have no folds.
@@ -57,6 +62,7 @@ class ClipTable:
     digest: str
     synthetic: bool = False
     splits: NDArray[np.int64] | None = None
+    scale: str = ""
     predicted_by: str = ""
 
     def __repr__(self) -> str:

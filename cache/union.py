@@ -107,7 +107,16 @@ def union_table(parts: Sequence[Part]) -> ClipTable:
 
 
 def _refuse_other_manifest(part: Part, first: Part) -> None:
-    for what in ("digest", "task", "classes", "k", "fold_seed", "synthetic", "predicted_by"):
+    for what in (
+        "digest",
+        "task",
+        "classes",
+        "k",
+        "fold_seed",
+        "synthetic",
+        "scale",
+        "predicted_by",
+    ):
         value, first_value = getattr(part.table, what), getattr(first.table, what)
         if value != first_value:
             raise BadCache(

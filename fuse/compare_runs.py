@@ -13,7 +13,9 @@ import numpy as np
 from mvemo.fuse.crossval.comparisons import Comparison, compare_models
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite
-from mvemo.fuse.report.text import clean, columns, p_text, score_text, wrap
+from mvemo.fuse.report.paper import PaperTable
+from mvemo.fuse.report.tables import TEXT, Cell, Head, table
+from mvemo.fuse.report.text import clean, columns, difference_text, p_text, score_text, wrap
 from mvemo.fuse.runs import Run, align_run, read_run
 from mvemo.fuse.statistics.resamples import N_RESAMPLES, resample_groups
 from mvemo.fuse.tasks.base import Task
@@ -22,28 +24,16 @@ from mvemo.manifests.files import to_json_values
 
 @dataclass(frozen=True)
 class RunComparison:
-    """Scores of the models of all runs, and the differences between pairs of them.
-
-    Parameters
-    ----------
-    runs
-        In the order given.
-    scores
-        (run, model) to the mean over folds of the primary metric, on all clips that the
-        model predicted.
-    comparisons
-        Of every pair that was asked for; `Comparison.model` and `Comparison.reference` are
-        ``RUN:MODEL``.
-    members
-        ``RUN:MODEL`` to the two names.
-    n_resamples
-        Of the bootstrap.
-    """
+    """Scores of the models of all runs, and the differences between pairs of them."""
 
     runs: tuple[Run, ...]
+    # (run, model) to the mean over folds of the primary metric, on all clips that the model
+    # predicted
     scores: dict[tuple[str, str], float]
+    # Every pair that was asked for; `Comparison.model` and `Comparison.reference` are
+    # ``RUN:MODEL``
     comparisons: tuple[Comparison, ...]
-    members: dict[str, tuple[str, str]]
+    members: dict[str, tuple[str, str]]  # ``RUN:MODEL`` to the two names
     n_resamples: int
 
 
@@ -157,6 +147,33 @@ def format_run_comparison(comparison: RunComparison) -> str:
         )
     )
     return "\n".join(lines)
+
+
+def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
+    """Return the table of differences between models of several runs."""
+    first = comparison.runs[0]
+    task = first.task
+    labels = [label for c in comparison.comparisons for label in (c.model, c.reference)]
+    top = max(comparison.scores[comparison.members[label]] for label in labels)
+
+    def score(label: str) -> Cell:
+        value = comparison.scores[comparison.members[label]]
+        return Cell(score_text(task, value), strong=value == top)
+
+    head = [Head("model", TEXT), Head("score"), Head("against", TEXT), Head("score")]
+    rows: list[list[str | Cell]] = []
+    for c in comparison.comparisons:
+        interval = "same" if c.same else difference_text(task, c.interval)
+        change = Cell(score_text(task, c.mean, "+"), below=interval)
+        pair = (c.model, score(c.model), c.reference, score(c.reference))
+        rows.append([*pair, change, p_text(c.p_holm)])
+    flags = "".join(f"{run.name}: {', '.join(run.flags)}. " for run in comparison.runs if run.flags)
+    caption = (
+        f"{flags}Score: {task.primary_title}{', %' if task.in_percent else ''}, mean over folds, "
+        f"{len(first.clip_ids)} clips in {len(set(first.groups))} groups. Difference: with its "
+        "95 % interval over groups. p: corrected test over folds, with Holm's correction."
+    )
+    return [(caption, table([*head, Head("difference"), Head("p")], rows))]
 
 
 def _cells(task: Task, c: Comparison) -> list[str]:

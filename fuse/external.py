@@ -74,6 +74,7 @@ def results_of_predictions(
     *,
     name: str = "predictions",
     synthetic: bool = False,
+    scale: str = "",
     provenance: Mapping[str, Any] | None = None,
 ) -> Results:
     """Score predictions, for the same report as an evaluation of mvemo's own.
@@ -92,6 +93,8 @@ def results_of_predictions(
         Of the data set.
     synthetic
         Whether the clips are generated data, which no file tells.
+    scale
+        Of valence and arousal, as ``1..9``; empty if it is not known.
     provenance
         JSON values to be kept beside the files' names and digests.
 
@@ -113,12 +116,14 @@ def results_of_predictions(
     """
     if predictions.repeats:
         first, *others = (
-            results_of_predictions(one, name=name, synthetic=synthetic, provenance=provenance)
+            results_of_predictions(
+                one, name=name, synthetic=synthetic, scale=scale, provenance=provenance
+            )
             for one in predictions.repeats
         )
         return with_repeats(first, others)
     p = predictions
-    task = task_of(p.task).for_labels(p.classes, p.y_true)
+    task = task_of(p.task).for_labels(p.classes, p.y_true, scale)
     tested = (p.folds >= 0)[:, None]
     models = tuple(
         score_model(

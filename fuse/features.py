@@ -15,45 +15,32 @@ from mvemo.fuse.matrices.descriptor_statistics import LLD, DescriptorStatistics
 from mvemo.fuse.matrices.rows import Rows, StoredRows
 from mvemo.fuse.matrices.within_groups import standardise_within
 
+# Clips that a feature needs for models of it: two in each of six folds, or a quarter of all.
+FEWEST = 12
+
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """How vectors become what heads read.
+    """How vectors become what heads read."""
 
-    Parameters
-    ----------
-    lld
-        Names of descriptor sequences whose statistics are one more feature, see
-        `mvemo.fuse.matrices.descriptor_statistics`; none for none.
-    lld_statistics
-        Which (`mvemo.fuse.matrices.descriptor_statistics.STATISTICS`).
-    within_groups
-        Standardise within groups (`mvemo.fuse.matrices.within_groups`).
-    memory
-        GiB that the values of all features together may take in memory; where they take more,
-        they are read again, a block of clips at a time, whenever a head is fitted. Heads are
-        the same but for rounding.
-    """
-
+    # Names of descriptor sequences whose statistics are one more feature, see
+    # `mvemo.fuse.matrices.descriptor_statistics`; none for none
     lld: tuple[str, ...] = ()
+    # Some of `mvemo.fuse.matrices.descriptor_statistics.STATISTICS`
     lld_statistics: tuple[str, ...] = DEFAULT_STATISTICS
-    within_groups: bool = False
+    within_groups: bool = False  # Standardise within groups (`mvemo.fuse.matrices.within_groups`)
+    # GiB that the values of all features together may take in memory; where they take more, they
+    # are read again, a block of clips at a time, whenever a head is fitted. Heads are the same but
+    # for rounding.
     memory: float = 4.0
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One feature of all clips, as it is cached.
+    """One feature of all clips, as it is cached."""
 
-    Parameters
-    ----------
-    values
-        float32 (clips, dim), in memory or not; zeros where missing, which no head's training
-        weighs in.
-    present
-        bool (clips,).
-    """
-
+    # float32 (clips, dim), in memory or not; zeros where missing, which no head's training weighs
+    # in
     values: NDArray[np.float32] | Rows
     present: NDArray[np.bool_]
 
@@ -77,6 +64,8 @@ class Features:
         Name of each feature to ``audio``, ``video`` or another modality.
     outputs
         The same of what nets themselves predict, which is no feature of any head.
+    rare
+        Name to number of clips, of features that too few clips have for a model of them.
 
     Raises
     ------
@@ -91,11 +80,15 @@ class Features:
             self._statistics = DescriptorStatistics(cache, settings.lld, settings.lld_statistics)
         self.modality: dict[str, str] = {}
         self.outputs: dict[str, str] = {}
+        self.rare: dict[str, int] = {}
         self._variants: dict[str, tuple[FeatureSpec, ...]] = {}
         for name in cache.names():
             variants = cache.variants(name)
             if variants[0].kind == "sequence":
                 continue
+            n = int(cache.present(name, variants[0].fold).sum())
+            if n < min(FEWEST, len(cache.table) // 4):
+                self.rare[name] = n
             listed = self.modality if variants[0].kind == "vector" else self.outputs
             listed[name] = variants[0].modality
             self._variants[name] = variants

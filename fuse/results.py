@@ -192,6 +192,8 @@ class Results:
         Model to its points, the full set last.
     heads
         Every fitted head, in the order of fitting.
+    predicted_by
+        The model whose predictions the labels are; empty for labels by people.
     media
         Clip id to a link from the report to its file; of clips whose files are not known there
         is none.
@@ -223,6 +225,7 @@ class Results:
     choice: Choice | None = None
     outliers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     media: Mapping[str, str] = field(default_factory=dict)
+    predicted_by: str = ""
 
     def __repr__(self) -> str:
         """One line, whatever the number of clips and models."""

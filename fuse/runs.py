@@ -61,7 +61,7 @@ def read_run(folder: str | Path) -> Run:
         facts = parse_json(metrics.read_text(encoding="utf-8"))
         task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
         models, k = [str(name) for name in facts["models"]], int(facts["folds"])
-        flags = tuple(f for f in ("permuted", "leaky", "synthetic") if facts.get(f))
+        flags = tuple(f for f in ("permuted", "leaky", "synthetic", "predicted_by") if facts.get(f))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FuseError(f"{metrics}: not the metrics of an evaluation: {_cause(error)}") from error
     try:

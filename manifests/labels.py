@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from mvemo.manifests.cells import format_names, parse_names, parse_number
 from mvemo.manifests.errors import BadManifest
+from mvemo.manifests.files import shown
 from mvemo.manifests.problems import Problems
 from mvemo.manifests.tables import RESERVED
 from mvemo.manifests.types import F64, Bools, Ints
@@ -29,6 +31,8 @@ _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True}
 # Values are stratified by this many quantile bins of the first targets.
 _BINS = 5
 _TARGETS = 2
+# Targets that span a plane, by their names in lower case.
+PLANE = ("valence", "arousal")
 
 
 class LabelKind(ABC):
@@ -324,6 +328,27 @@ def _separator_doubts(labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int
                     )
                 ]
     return []
+
+
+def parse_scale(text: str) -> tuple[float, float]:
+    """Return the ends of a rating scale, written as ``1..9``.
+
+    Raises
+    ------
+    ValueError
+        It is not written so.
+
+    Examples
+    --------
+    >>> parse_scale("-1..1")
+    (-1.0, 1.0)
+    """
+    low, _, high = text.partition("..")
+    with suppress(ValueError):
+        ends = float(low), float(high)
+        if math.isfinite(ends[0] + ends[1]) and ends[0] < ends[1]:
+            return ends
+    raise ValueError(f"scale {shown(text)}: expected its lowest and highest value, as 1..9")
 
 
 def is_flag(cell: str) -> bool:

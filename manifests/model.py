@@ -69,8 +69,11 @@ class Manifest:
         Folder that the clips' paths are relative to.
     synthetic
         True for generated data; every report is marked with it.
+    scale
+        Lowest and highest value of the scale of valence and arousal, as ``1..9``; empty if it
+        is not stated.
     predicted_by
-        The model whose predictions the labels are; empty if they are a truth.
+        The model whose predictions the labels are; empty for labels by people.
     notes
         How a user's own table was read, as sentences.
     """
@@ -81,6 +84,7 @@ class Manifest:
     clips: tuple[Clip, ...]
     root: Path
     synthetic: bool = False
+    scale: str = ""
     predicted_by: str = ""
     notes: tuple[str, ...] = field(default=(), compare=False)
 
@@ -123,7 +127,7 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of task, classes and every clip's facts, in order; not of the root."""
+        """SHA-256 of task, classes, scale and every clip's facts, in order; not of the root."""
         facts = [
             self.task,
             list(self.classes),
@@ -131,6 +135,8 @@ class Manifest:
                 [c.clip_id, c.path, list(c.label), c.group, c.start, c.duration, c.fold, c.split]
                 for c in self.clips
             ],
+            # Manifests without a scale keep the digest that they had.
+            *([self.scale] if self.scale else []),
         ]
         text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -11,8 +11,10 @@ The file is plain CSV in UTF-8. Lines above the table may state what a table can
 
 ``classes`` may also be a JSON list, for names that hold commas; for regression, and for
 tags without a column ``label``, it names the columns of the targets or tags. ``root`` is
-relative to the file's own folder. A CSV without any such line, with columns ``path`` and
-``label``, is a multiclass manifest with its classes in alphabetical order.
+relative to the file's own folder. ``scale`` is that of valence and arousal, as ``1..9``;
+``predicted`` names the model that made the labels, where no people did. A CSV without any
+such line, with columns ``path`` and ``label``, is a multiclass manifest with its classes in
+alphabetical order.
 """
 
 from __future__ import annotations
@@ -34,7 +36,17 @@ from mvemo.manifests.label_columns import (
     tag_separator,
     value_columns,
 )
-from mvemo.manifests.labels import TASKS, UNLABELLED, Label, LabelKind, TagLabels, Task, label_kind
+from mvemo.manifests.labels import (
+    PLANE,
+    TASKS,
+    UNLABELLED,
+    Label,
+    LabelKind,
+    TagLabels,
+    Task,
+    label_kind,
+    parse_scale,
+)
 from mvemo.manifests.layouts.sources import source_of
 from mvemo.manifests.media_files import check_media
 from mvemo.manifests.model import Manifest
@@ -54,6 +66,7 @@ class _Given:
     separator: str | None = None
     skip_unlabelled: bool = False
     media: bool = True
+    scale: str | None = None
 
 
 def read_manifest(
@@ -65,6 +78,7 @@ def read_manifest(
     name: str | None = None,
     separator: str | None = None,
     skip_unlabelled: bool = False,
+    scale: str | None = None,
     media: bool = True,
 ) -> Manifest:
     """Read a manifest, or a user's own CSV or Parquet file.
@@ -89,7 +103,7 @@ def read_manifest(
         The file's own name of a column, where it differs: ``{"path": "file"}``. For
         regression and multilabel, names that are none of the above are the targets or tags;
         without any, columns ``label_NAME``, or ``valence`` and ``arousal``, or of 0 and 1.
-    task, name, separator
+    task, name, separator, scale
         In place of what the file states; the separator of tags is ``;`` in a manifest, and
         recognised in other tables.
     skip_unlabelled
@@ -124,7 +138,7 @@ def read_manifest(
     """
     path = Path(path)
     problems = Problems(path)
-    given = _Given(root, columns or {}, task, name, separator, skip_unlabelled, media)
+    given = _Given(root, columns or {}, task, name, separator, skip_unlabelled, media, scale)
     with _no_collection():
         manifest, rows = _parse(path, problems, given)
         # Broken rows have been reported; without them the rest is still a whole manifest.
@@ -261,8 +275,28 @@ def _parse(path: Path, problems: Problems, given: _Given) -> tuple[Manifest, lis
             "far another model agrees with it, not how often either is right"
         )
     name = given.name or table.setting("name", path.stem)
-    of_file = (tuple(classes), (), root, synthetic == "true", predicted_by, tuple(notes))
+    scale = given.scale or table.setting("scale", "")
+    if scale and kind.numeric:
+        _check_scale(scale, table.line("scale"), classes, rows, problems)
+    of_file = (tuple(classes), (), root, synthetic == "true", scale, predicted_by, tuple(notes))
     return Manifest(name, task, *of_file), rows
+
+
+def _check_scale(
+    scale: str, line: int, classes: Sequence[str], rows: Sequence[Row], problems: Problems
+) -> None:
+    try:
+        low, high = parse_scale(scale)
+    except ValueError as error:
+        problems.add(line, str(error))
+        return
+    for i, name in enumerate(classes):
+        if name.lower() not in PLANE:
+            continue
+        for row in rows:
+            value = row.label[i]
+            if isinstance(value, float) and (value < low or value > high):
+                problems.add(row.line, f"{name} {value:g} is outside the scale {scale}")
 
 
 def _media_root(path: Path, table: Table, given: _Given, problems: Problems) -> Path:

@@ -71,8 +71,8 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     ]
     if manifest.synthetic:
         head.append("# synthetic: true")
-    if manifest.predicted_by:
-        head.append(f"# predicted: {manifest.predicted_by}")
+    head += [f"# scale: {manifest.scale}"] if manifest.scale else []
+    head += [f"# predicted: {manifest.predicted_by}"] if manifest.predicted_by else []
 
     kind = label_kind(manifest.task)
     optional = _optional_columns(manifest)

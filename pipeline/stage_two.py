@@ -22,6 +22,7 @@ from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.files import save_model
 from mvemo.fuse.final.model import FinalModel
 from mvemo.fuse.report.files import RUN_FILES
+from mvemo.fuse.report.paper import results_tables, write_paper
 from mvemo.manifests import read_folds
 from mvemo.manifests.files import replacing_together
 from mvemo.pipeline.clips.clip_tables import prescribed_by
@@ -39,18 +40,11 @@ FALLBACK_PROFILE = "paper"
 def settings_for(
     features: Path, profile: str | None, overrides: Sequence[str] = ()
 ) -> EvaluationSettings:
-    """Stage two's settings for a cache.
+    """Return stage two's settings for a cache.
 
-    Parameters
-    ----------
-    features
-        The cache.
-    profile
-        A name of `PROFILES` or the path of a file; None for the profile that stage one last
-        wrote to the cache with, if it is one of `PROFILES`, else ``paper``.
-    overrides
-        As of `load_fuse_settings`. Of the descriptors that ``fuse.lld`` names in a profile
-        those that the cache has are used; those of an override must be there.
+    The default profile is the one that stage one last wrote the cache with, if it is one of
+    `PROFILES`, else ``paper``. Descriptors of a profile that the cache lacks are left out; those
+    of an override must be there.
 
     Raises
     ------
@@ -81,20 +75,12 @@ def _profile_of(cache: Cache) -> str:
 
 @dataclass(frozen=True)
 class FinalSettings:
-    """Where a model for new clips is written.
-
-    Parameters
-    ----------
-    folder
-        Of the model.
-    work
-        Working folder of stage one, which has the trained nets; None for the cache's folder.
-    about
-        What the model's card is to say (`mvemo.pipeline.models.about.read_about`).
-    """
+    """Where a model for new clips is written."""
 
     folder: Path
+    # Working folder of stage one, which has the trained nets; None for the cache's folder
     work: Path | None = None
+    # Text for the model's card (`mvemo.pipeline.models.about.read_about`)
     about: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -107,30 +93,9 @@ def run_fuse(
     fold_file: Path | None = None,
     final: FinalSettings | None = None,
     save_heads: bool = True,
+    paper: tuple[Path | None, Path | None] = (None, None),
 ) -> str:
-    """Evaluate every model over the cache and write the report.
-
-    Parameters
-    ----------
-    features
-        The cache; nothing else is read.
-    settings
-        Of the evaluation.
-    out
-        Folder of the run (`mvemo.fuse.write_report`); made if needed.
-    protocol
-        What the features are expected to be.
-    fold_file
-        The folds, in place of those of the settings (`mvemo.manifests.read_folds`).
-    final
-        Where to write a model for new clips; None for none. It needs ``refit``.
-    save_heads
-        Whether to save the heads, per fold and over all clips, as ``heads.npz``.
-
-    Returns
-    -------
-    The table for the terminal, with where the report lies.
-    """
+    """Evaluate every model over the cache and write the report; return the terminal's table."""
     with open_cache(features) as cache:
         protocols = sorted({spec.protocol for spec in cache.specs if spec.kind == "vector"})
         if protocol is not None and protocols and protocol not in protocols:
@@ -167,10 +132,8 @@ def run_fuse(
         if final is not None and model is not None:
             folder = replacing_together(final.folder, error=FuseError)
             lines += _write_model(model, final, features.parent, stack.enter_context(folder))
-        elif (out / "model" / "model.json").is_file():
-            tell_note(
-                f"{out / 'model'} is of an earlier run, not of this report: replace it with --final"
-            )
+    write_paper(results_tables(results), *paper)
+    tell_stale_model(out, None if final is None else final.folder)
     return "\n".join(lines)
 
 
@@ -182,6 +145,15 @@ def _printed_if_lost(table: str) -> Iterator[None]:
     except FuseError:
         click.echo(table)
         raise
+
+
+def tell_stale_model(out: Path, written: Path | None = None) -> None:
+    """Tell of a model in a run's folder, unless this run wrote it."""
+    model = out / "model"
+    if (model / "model.json").is_file() and (
+        written is None or written.resolve() != model.resolve()
+    ):
+        tell_note(f"{model} is of an earlier run, not of this report: replace it with --final")
 
 
 def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: Path | None) -> str:
@@ -219,8 +191,8 @@ def _write_model(model: FinalModel, final: FinalSettings, beside: Path, folder: 
 def _promise(model: FinalModel) -> list[str]:
     """Say what new clips are predicted by, with the figure that the report tells to expect."""
     best, nested = model.predictors[0], model.facts.get("nested")
-    if nested is not None and nested["model"] == best.name and nested["mean"] is not None:
-        return [f"it predicts by {best.name}: expect {nested['metric']} {nested['mean']:.3f}"]
+    if nested is not None and nested["model"] == best.name:
+        return [f"it predicts by {best.name}, as recommended: expect the score stated above"]
     if best.expected["mean"] is None:
         return []
     score = f"{best.expected['metric']} {best.expected['mean']:.3f}"

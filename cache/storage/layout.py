@@ -4,7 +4,7 @@
 
     /                      attrs: format, schema, mvemo
     /clips                 attrs: name, task, k, fold_seed, digest, synthetic, checksum;
-                           predicted_by, if the labels are predictions of a model
+                           scale, predicted_by (where stated)
         classes, ids, groups        UTF-8 strings
         labels, folds               aligned to ids
         splits                      the same; under the holdout protocol alone
@@ -45,6 +45,7 @@ from mvemo.cache.storage.encoding import text_checksum, to_json
 from mvemo.cache.storage.plain import (
     array_of,
     attribute,
+    has_attribute,
     part,
     texts_of,
     write_attribute,
@@ -54,6 +55,8 @@ from mvemo.cache.types import Ints
 from mvemo.manifests.labels import label_kind
 
 MISFIT = "it does not fit its checksum"
+# Texts of a clip table that are written where they are not empty.
+_OPTIONAL = ("scale", "predicted_by")
 
 
 # --- checksums
@@ -63,15 +66,15 @@ def table_checksum(table: ClipTable) -> str:
     """Checksum of everything in a clip table."""
     single = [table.name, table.task, table.k, table.fold_seed, table.digest, table.synthetic]
     # Absent parts add nothing, so that tables without them keep the checksum they had.
-    splits = [] if table.splits is None else [_integers(table.splits)]
-    splits += [table.predicted_by] if table.predicted_by else []
+    optional = [] if table.splits is None else [_integers(table.splits)]
+    optional += [f"{name} {text}" for name in _OPTIONAL if (text := getattr(table, name))]
     return text_checksum(
         to_json(single),
         *("\0".join(strings) for strings in (table.classes, table.clip_ids, table.groups)),
         str(table.labels.shape),
         _stored_labels(table).tobytes().hex(),
         _integers(table.folds),
-        *splits,
+        *optional,
     )
 
 
@@ -140,9 +143,10 @@ def write_table(file: Any, table: ClipTable) -> None:
     group.attrs["fold_seed"] = int(table.fold_seed)
     write_attribute(group, "digest", table.digest)
     group.attrs["synthetic"] = bool(table.synthetic)
-    if table.predicted_by:
-        write_attribute(group, "predicted_by", table.predicted_by)
     write_attribute(group, "checksum", table_checksum(table))
+    for name in _OPTIONAL:
+        if text := getattr(table, name):
+            write_attribute(group, name, text)
     write_strings(group, "classes", table.classes)
     write_strings(group, "ids", table.clip_ids)
     write_strings(group, "groups", table.groups)
@@ -172,7 +176,7 @@ def read_table(file: Any) -> ClipTable:
         digest=attribute(group, "digest", str),
         synthetic=attribute(group, "synthetic", bool),
         splits=array_of(group, "splits", "<i8", n).read() if "splits" in group else None,
-        predicted_by=attribute(group, "predicted_by", str) if "predicted_by" in group.attrs else "",
+        **{name: attribute(group, name, str) for name in _OPTIONAL if has_attribute(group, name)},
     )
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)

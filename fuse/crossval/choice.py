@@ -33,18 +33,8 @@ ENOUGH = 0.9
 def choose_model(oof: OutOfFold, k: int, thresholds: Mapping[Key, F64]) -> Choice | None:
     """Choose a model by all clips, and score that choice made inside each fold.
 
-    Parameters
-    ----------
-    oof
-        Out-of-fold and inner predictions of all models.
-    k
-        Number of folds.
-    thresholds
-        Key of a model to float64 (folds, tags); empty where nothing is decided by them.
-
-    Returns
-    -------
-    None where there are no two models, or a fold has no inner predictions to choose by.
+    Return None where there are no two models, or a fold has no inner predictions to choose by.
+    Thresholds are float64 (folds, tags) by a model's key, empty where nothing is decided by them.
     """
     clips, models = oof.clips, oof.models
     if len(models) < 2:

@@ -29,67 +29,38 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class FoldedOutputs:
-    """Out-of-fold outputs of models on one set of folds.
-
-    Parameters
-    ----------
-    task
-        Of the labels.
-    y_true
-        Labels, as `Task.read_labels` gives them.
-    folds, k
-        int64 (clips,), -1 for clips that no fold tests, and the number of folds.
-    outputs
-        Model name to float64 (clips, outputs); NaN rows were not predicted.
-    """
+    """Out-of-fold outputs of models on one set of folds."""
 
     task: Task
-    y_true: NDArray[Any]
+    y_true: NDArray[Any]  # Labels, as `Task.read_labels` gives them
+    # int64 (clips,), -1 for clips that no fold tests, and the number of folds
     folds: Ints
     k: int
+    # Model name to float64 (clips, outputs); NaN rows were not predicted
     outputs: Mapping[str, F64]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One model against another, on the clips that both predicted.
-
-    Parameters
-    ----------
-    model, reference
-        Their names.
-    n_clips
-        How many clips both predicted (with repeats, in the first).
-    differences
-        float64 (folds of all repeats,): the primary metric of the model minus that of the
-        reference; folds where either is not defined are left out.
-    mean
-        Their mean: positive where the model is better.
-    interval
-        95 % interval of the difference, from resampled groups; NaN where none was asked for.
-        Of values (regression) it is that of the pooled primary metric.
-    t, p
-        Nadeau and Bengio's corrected statistic and its two-sided p-value; NaN of one fold,
-        and where the two predict the same.
-    p_holm
-        `p` corrected for `n_tests` (Holm).
-    n_tests
-        Number of different tests in the table.
-    same
-        Whether the two predict the same.
-    """
+    """One model against another, on the clips that both predicted."""
 
     model: str
     reference: str
-    n_clips: int
+    n_clips: int  # How many clips both predicted (with repeats, in the first)
+    # float64 (folds of all repeats,): the primary metric of the model minus that of the reference;
+    # folds where either is not defined are left out
     differences: F64
-    mean: float
+    mean: float  # Their mean: positive where the model is better
+    # 95 % interval of the difference, from resampled groups; NaN where none was asked for. Of
+    # values (regression) it is that of the pooled primary metric.
     interval: tuple[float, float]
+    # Nadeau and Bengio's corrected statistic and its two-sided p-value; NaN of one fold, and where
+    # the two predict the same
     t: float
     p: float
-    p_holm: float = NAN
-    n_tests: int = 0
-    same: bool = False
+    p_holm: float = NAN  # `p` corrected for `n_tests` (Holm)
+    n_tests: int = 0  # Number of different tests in the table
+    same: bool = False  # True if the two predict the same
 
     @property
     def significant(self) -> bool | None:

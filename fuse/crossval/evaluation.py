@@ -85,7 +85,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
     stacked, late = _second_layers(cache, prepared, settings)
     task = task_of(table.task)
     y_true = task.read_labels(table.labels)
-    task = task.for_labels(table.classes, y_true)
+    task = task.for_labels(table.classes, y_true, settings.scale or table.scale)
     if settings.permute_labels:
         y_true = permute(y_true, settings.seed)
     seed, n_outputs = settings.seed or 0, len(table.classes)
@@ -108,6 +108,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         ),
         leaky=prepared.leaky,
         synthetic=table.synthetic,
+        predicted_by=table.predicted_by,
         permuted=settings.permute_labels,
         models=with_nets(models, score_nets(prepared, clips)),
         baseline=score_baseline(task, y_true, prepared.folds, prepared.k, n_outputs),

@@ -32,52 +32,28 @@ INNER_TOLERANCE = 1e-5
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """Which heads to fit over one set of feature values.
+    """Which heads to fit over one set of feature values."""
 
-    Parameters
-    ----------
-    folds
-        To leave out in turn.
-    models
-        A head of each, for every fold.
-    inner_models
-        Those to predict inner folds as well.
-    refit
-        Those to fit on all clips, too.
-    net_fold
-        Which fold's nets made the values, for the record.
-    """
-
-    folds: tuple[int, ...]
-    models: tuple[Model, ...]
-    inner_models: tuple[Model, ...] = ()
-    refit: tuple[Model, ...] = ()
-    net_fold: int | None = None
+    folds: tuple[int, ...]  # To leave out in turn
+    models: tuple[Model, ...]  # A head of each, for every fold
+    inner_models: tuple[Model, ...] = ()  # Those to predict inner folds as well
+    refit: tuple[Model, ...] = ()  # Those to fit on all clips, too
+    net_fold: int | None = None  # The fold whose nets made the values, for the record
 
 
 @dataclass
 class FoldHeads:
-    """What `fit_fold_heads` gives.
+    """What `fit_fold_heads` gives."""
 
-    Parameters
-    ----------
-    scored
-        Of heads trained without a fold: outputs for the fold's own clips, float64
-        (clips of the fold, outputs).
-    inner
-        Inside a fold's training clips, float32 (clips, outputs): each by a head that never
-        saw it; NaN elsewhere.
-    inner_folds
-        Fold to the int64 (clips,) inner folds that those are of; -1 for its own clips.
-    strength
-        The C that was chosen for each head; empty where none was.
-    heads
-        All of them.
-    """
-
+    # Heads trained without a fold: outputs for the fold's own clips, float64 (clips of the fold,
+    # outputs)
     scored: dict[HeadKey, F64] = field(default_factory=dict)
+    # Inside a fold's training clips, float32 (clips, outputs): each by a head that never saw it;
+    # NaN elsewhere
     inner: dict[HeadKey, F32] = field(default_factory=dict)
+    # Fold to the int64 (clips,) inner folds that those are of; -1 for its own clips
     inner_folds: dict[int, Ints] = field(default_factory=dict)
+    # The C that was chosen for each head; empty where none was
     strength: dict[HeadKey, float] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
 

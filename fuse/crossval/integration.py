@@ -30,24 +30,12 @@ from mvemo.fuse.models import (
 
 @dataclass(frozen=True)
 class Stack:
-    """The second layer of the stack, over its bases.
-
-    Parameters
-    ----------
-    bases
-        The models that are stacked.
-    model
-        The stacked model.
-    parts
-        Of `parts_of`: what remains of a base with modalities missing.
-    inner
-        Predict inside the training folds, too.
-    """
+    """The second layer of the stack, over its bases."""
 
     bases: tuple[Model, ...]
     model: Model
-    parts: Parts
-    inner: bool
+    parts: Parts  # What remains of a base with modalities missing (`parts_of`)
+    inner: bool  # Predict inside the training folds, too
 
     @classmethod
     def over(cls, bases: tuple[Model, ...], parts: Parts, inner: bool) -> Stack | None:
@@ -108,19 +96,9 @@ class Stack:
 
 @dataclass(frozen=True)
 class Product:
-    """The product of single features' calibrated predictions.
+    """The product of single features' calibrated predictions."""
 
-    Parameters
-    ----------
-    bases
-        Models of one feature each.
-    model
-        The product as a model.
-    settings
-        Of the bases' heads.
-    """
-
-    bases: tuple[Model, ...]
+    bases: tuple[Model, ...]  # Models of one feature each
     model: Model
     settings: HeadSettings
 

@@ -26,59 +26,34 @@ Values = Mapping[Key, NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Fallback:
-    """What predicts for a model when modalities are missing (PL20 3.6).
+    """What predicts for a model when modalities are missing (PL20 3.6)."""
 
-    Parameters
-    ----------
-    missing
-        Modalities, in the order of report.
-    key
-        Of its outputs.
-    thresholds
-        Key of the model whose thresholds decide them.
-    """
-
-    missing: Missing
+    missing: Missing  # Modalities, in the order of report
     key: Key
-    thresholds: Key
+    thresholds: Key  # Key of the model whose thresholds decide them
 
 
 @dataclass
 class OutOfFold:
-    """What `predict_all` gives.
+    """What `predict_all` gives."""
 
-    Parameters
-    ----------
-    clips
-        Labels, groups and folds.
-    models
-        That were asked for, in the order of report; the stack, if any, last.
-    outputs
-        `Model.key` to float64 (clips, outputs), by the head that left the clip's fold out;
-        NaN rows where a feature is missing. Those of fallbacks are among them.
-    inner
-        (key, fold) to float (clips, outputs): predictions of its training clips, each by a
-        head that never saw it.
-    fallbacks
-        Name of a model of several modalities to its fallbacks, in the order of `missing_of`:
-        a clip is predicted by the first that can.
-    heads
-        All that were fitted.
-    present
-        Feature name to bool (clips,): which clips have it; under ``crossfit`` of each
-        fold's net.
-    outliers
-        Feature name to bool (clips,): which clips lie far outside the rest
-        (`mvemo.fuse.matrices.scaling.fit_scaling`).
-    """
-
-    clips: Clips
+    clips: Clips  # Labels, groups and folds
+    # Those asked for, in the order of report; the stack, if any, last
     models: tuple[Model, ...]
+    # `Model.key` to float64 (clips, outputs), by the head that left the clip's fold out; NaN rows
+    # where a feature is missing. Those of fallbacks are among them.
     outputs: dict[Key, F64]
+    # (key, fold) to float (clips, outputs): predictions of its training clips, each by a head that
+    # never saw it
     inner: dict[tuple[Key, int], NDArray[np.floating]] = field(default_factory=dict)
+    # Name of a model of several modalities to its fallbacks, in the order of `missing_of`: a clip
+    # is predicted by the first that can
     fallbacks: dict[str, tuple[Fallback, ...]] = field(default_factory=dict)
-    heads: list[Head] = field(default_factory=list)
+    heads: list[Head] = field(default_factory=list)  # All that were fitted
+    # Feature name to bool (clips,): which clips have it; under ``crossfit`` of each fold's net
     present: dict[str, Bools] = field(default_factory=dict)
+    # Feature name to bool (clips,): which clips lie far outside the rest
+    # (`mvemo.fuse.matrices.scaling.fit_scaling`)
     outliers: dict[str, Bools] = field(default_factory=dict)
 
     def add_model(

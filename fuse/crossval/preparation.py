@@ -26,37 +26,19 @@ Passes = tuple[tuple[int | None, tuple[int, ...]], ...]
 
 @dataclass(frozen=True)
 class Preparation:
-    """Models and folds of one evaluation, past the leak guard.
-
-    Parameters
-    ----------
-    features
-        Those of the cache.
-    models
-        To evaluate, in the order of report.
-    nets
-        Models of what nets themselves predict, which need no head.
-    names
-        The features that `models` use.
-    folds
-        int64 (clips,): the fold that each clip is tested in; with one split, 0 for its test
-        clips and -1 for all others, which heads are trained on.
-    k
-        Number of folds.
-    leaky
-        A net saw clips that it is scored on, and that was allowed.
-    passes
-        Over the features, each a fold whose nets made them (or None) and the folds that are
-        tested with them: features that all folds share are read once.
-    """
+    """Models and folds of one evaluation, past the leak guard."""
 
     features: Features
-    models: tuple[Model, ...]
-    nets: tuple[Model, ...]
-    names: tuple[str, ...]
+    models: tuple[Model, ...]  # To evaluate, in the order of report
+    nets: tuple[Model, ...]  # Models of what nets themselves predict, which need no head
+    names: tuple[str, ...]  # The features that `models` use
+    # int64 (clips,): the fold that each clip is tested in; with one split, 0 for its test clips and
+    # -1 for all others, which heads are trained on
     folds: NDArray[np.int64]
     k: int
-    leaky: bool
+    leaky: bool  # A net saw clips that it is scored on, and that was allowed
+    # Over the features, each a fold whose nets made them (or None) and the folds that are tested
+    # with them: features that all folds share are read once
     passes: Passes
 
 
@@ -76,7 +58,11 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
     if chosen is not None:
         chosen = tuple(name for name in chosen if name not in SECOND_LAYERS)
         chosen = tuple(name for name in chosen if name not in features.outputs) or chosen
-    models = chosen_models(features.modality, chosen)
+    # Fusions with a feature that hardly any clip has are those of the other features.
+    few = features.rare if chosen is None and len(features.rare) < len(features.modality) else {}
+    models = chosen_models(
+        {name: kind for name, kind in features.modality.items() if name not in few}, chosen
+    )
     nets = _net_models(features, settings.models)
     used = [name for model in (*models, *nets) for name in model.features]
     names = tuple(dict.fromkeys(used))
@@ -132,6 +118,11 @@ def provenance_of(
         }
     return {
         **within,
+        "prediction_notes": [
+            f"{name} is left out: {n} of {len(cache.table)} clips have it."
+            for name, n in prepared.features.rare.items()
+            if name not in prepared.names
+        ],
         "features_digest": cache.digest(),
         "manifest_digest": cache.table.digest,
         "settings": settings.record(),

@@ -37,6 +37,8 @@ class EvaluationSettings:
     permute_labels
         Shuffle the labels over the clips first, whole rows of them. All scores must then be
         at chance.
+    scale
+        Of valence and arousal, as ``1..9``; empty for the cache's.
     allow_leak
         Accept scores of clips by nets that saw them; the results then say so.
     songs
@@ -99,6 +101,7 @@ class EvaluationSettings:
     seed: int | None = field(default=None, metadata=PER_RUN)
     models: tuple[str, ...] | None = field(default=None, metadata=PER_RUN)
     permute_labels: bool = field(default=False, metadata=PER_RUN)
+    scale: str = field(default="", metadata=PER_RUN)
     allow_leak: bool = field(default=False, metadata=PER_RUN)
     songs: SongRule | None = field(default=None, metadata=PER_RUN)
     repeats: int = field(default=1, metadata=PER_RUN)

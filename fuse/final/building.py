@@ -218,6 +218,8 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
         notes.append("scores are of clips that a net was trained on: they are optimistic")
     if results.synthetic:
         notes.append("made of generated data: of no use for real music")
+    if results.predicted_by:
+        notes.append(f"its labels are predictions of {results.predicted_by}, not of people")
     if imported:
         notes.append(f"models of imported features are left out: {', '.join(imported)}")
     return {

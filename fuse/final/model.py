@@ -194,6 +194,16 @@ class FinalModel:
         """The best predictor that needs no more than these features; None for none."""
         return next((p for p in self.predictors if set(p.features) <= set(features)), None)
 
+    def expected_of(self, predictor: Predictor) -> Mapping[str, Any]:
+        """Return what to expect of a predictor; for the recommended one with the cost of choosing.
+
+        `metric`, `mean` and `interval` are those that the report states for the recommended
+        model (`mvemo.fuse.crossval.choice`).
+        """
+        nested = self.facts.get("nested") or {"model": None}
+        chosen = nested["model"] == predictor.name and nested["mean"] is not None
+        return nested if chosen else predictor.expected
+
     def variants(self, feature: str) -> tuple[FeatureSpec, ...]:
         """Specs of a feature: one, or one for each fold's net."""
         return tuple(spec for spec in self.specs if spec.name == feature)

@@ -116,6 +116,7 @@ def metrics_dict(results: Results) -> dict[str, Any]:
         "primary_metric": results.task.primary_metric,
         "protocol": results.protocol,
         "synthetic": results.synthetic,
+        "predicted_by": results.predicted_by or None,
         "leaky": results.leaky,
         "permuted": results.permuted,
         "folds": results.k,

@@ -40,13 +40,7 @@ _IN_FACTS = ("folds", "seed", "permute_labels")
 
 
 def report_html(results: Results) -> str:
-    """One page with everything in it: it loads nothing, and all text is escaped.
-
-    Parameters
-    ----------
-    results
-        Of `mvemo.fuse.evaluate`.
-    """
+    """One page with everything in it: it loads nothing, and all text is escaped."""
     results, note = without_twin(results), scoring_note(results)
     top = recommended(results)
     clips, groups = hard_clips(results, top)

@@ -39,24 +39,14 @@ CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
 
 @dataclass(frozen=True)
 class Published:
-    """One printed result; fractions, None where the source prints none.
+    """One printed result; fractions, None where the source prints none."""
 
-    Parameters
-    ----------
-    source
-        Short name of `SOURCES` and the table.
-    accuracy
-        The mean over folds where the source has folds.
-    accuracy_min, accuracy_max
-        Over six folds.
-    f1, roc_auc
-        As printed; the papers do not say how classes are averaged.
-    """
-
-    source: str
-    accuracy: float
+    source: str  # Short name of `SOURCES` and the table
+    accuracy: float  # The mean over folds where the source has folds
+    # Printed so; the papers do not say how classes are averaged
     f1: float | None = None
     roc_auc: float | None = None
+    # Over six folds
     accuracy_min: float | None = None
     accuracy_max: float | None = None
 
@@ -281,7 +271,8 @@ def sentence_beside(results: Results) -> str:
     """
     names = {name.casefold() for name in results.classes}
     of_emomusic = names == {"arousal", "valence"} and len(results.clip_ids) == C17_CLIPS
-    if results.task.published != "C17" or not of_emomusic or results.permuted:
+    of_people = not results.permuted and not results.predicted_by
+    if results.task.published != "C17" or not of_emomusic or not of_people:
         return ""
     listed = "; ".join(
         f"{features}: R2 arousal {values['arousal']:.3f}, valence {values['valence']:.3f}"

@@ -141,9 +141,10 @@ def _score_and_baseline(results: Results, model: ModelResult) -> str:
         low, high = score_text(task, scores.min), score_text(task, scores.max)
         over_folds = f" in a fold on average ({low} to {high}{_unit(task.in_percent)})"
     top = best(results)
-    which, higher = "The best model", ""
+    # Its row is not what to expect of it: that includes the cost of choosing it.
+    chosen = results.choice is not None and not results.permuted
+    which, higher = "In the table the recommended model" if chosen else "The best model", ""
     if top is not None and top.name != model.name:
-        which = "In the table the recommended model"
         higher = (
             f" The highest row is {top.name} with {_score(results, results.primary_mean(top))}."
         )

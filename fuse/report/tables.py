@@ -52,25 +52,15 @@ class Head:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a page; the first cell of a row is its name.
+    """A table of a page; the first cell of a row is its name."""
 
-    Parameters
-    ----------
-    head
-        One a column.
-    rows, foot
-        Cells; those of the foot stay below when the rows are sorted.
-    spans
-        Titles over the columns, and how many each spans; empty for none.
-    best
-        Index of the row that stands out.
-    """
-
-    head: tuple[Head, ...]
+    head: tuple[Head, ...]  # One a column
+    # Cells; those of the foot stay below when the rows are sorted
     rows: tuple[tuple[Cell, ...], ...]
     foot: tuple[tuple[Cell, ...], ...] = ()
+    # Titles over the columns, and how many each spans; empty for none
     spans: tuple[tuple[Head, int], ...] = field(default=())
-    best: int | None = None
+    best: int | None = None  # Index of the row that stands out
 
 
 def table(head: Iterable[Head], rows: Iterable[Sequence[str | Cell]]) -> Table:

@@ -71,8 +71,8 @@ class Task(Wording):
 
     # Labels.
 
-    def for_labels(self, names: Sequence[str], y_true: NDArray[Any]) -> Task:
-        """The task as these labels make it: of values, with their plane of quadrants."""
+    def for_labels(self, names: Sequence[str], y_true: NDArray[Any], scale: str = "") -> Task:
+        """Return the task as these labels make it: of values, with their plane of quadrants."""
         return self
 
     @abstractmethod

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite, ratio
 from mvemo.fuse.metrics.multiclass import confusion_matrix
 from mvemo.fuse.metrics.regression import (
@@ -22,65 +23,75 @@ from mvemo.fuse.statistics.bootstrap import bootstrap_regression
 from mvemo.fuse.statistics.resamples import Resamples
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.values import Column, LabelColumns, Measures
+from mvemo.manifests.labels import PLANE, parse_scale
 
 NAMES = ("r2", "rmse", "ccc", "pearson_r", "mae")
 # A main table has room for the scores of each of so many targets.
 FEW_TARGETS = 3
-# Neutral points of the usual rating scales, by the largest value that a scale can hold.
-_SCALES = ((1.0, 0.5), (5.0, 3.0), (7.0, 4.0), (9.0, 5.0))
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Which targets span the valence-arousal plane, and where it is neutral.
+    """The valence-arousal plane of two targets.
 
     Parameters
     ----------
     valence, arousal
         Indices of the targets.
     centre
-        Valence and arousal of the neutral point.
+        Valence and arousal where the quadrants meet.
+    scale
+        Whose middle that is, as ``1..9``; empty if it is the labels' median.
     """
 
     valence: int
     arousal: int
     centre: tuple[float, float]
+    scale: str = ""
+
+    def __str__(self) -> str:
+        point = f"valence {self.centre[0]:.3g}, arousal {self.centre[1]:.3g}"
+        if self.scale:
+            return f"about {point}, the middle of the scale {self.scale}"
+        return f"about the median ({point}): scale not stated, --scale states it"
 
     def quadrants(self, values: F64) -> Ints:
         """int64 (clips,): of values (clips, targets); -1 where they are NaN."""
         return quadrants(values[:, self.valence], values[:, self.arousal], self.centre)
 
 
-def plane_of(
-    names: Sequence[str], y_true: F64, centre: tuple[float, float] | None = None
-) -> Plane | None:
-    """The plane, where valence and arousal are among the targets; else None.
+def plane_of(names: Sequence[str], y_true: F64, scale: str = "") -> Plane | None:
+    """Return the plane; None unless valence and arousal are among the targets.
 
     Parameters
     ----------
     names
         Of the targets.
     y_true
-        float64 (clips, targets). Where `centre` is not given, it is that of the rating
-        scale that they fit: 0 where any is negative, else the middle of [0, 1], [1, 5],
-        [1, 7] or [1, 9]; None where they fit none.
-    centre
-        Valence and arousal of the neutral point.
+        float64 (clips, targets).
+    scale
+        Of valence and arousal, as ``1..9``; empty if it is not known.
+
+    Raises
+    ------
+    BadFeatures
+        The labels are not on that scale.
     """
     lower = [name.lower() for name in names]
-    if "valence" not in lower or "arousal" not in lower:
+    if not set(PLANE) <= set(lower):
         return None
-    v, a = lower.index("valence"), lower.index("arousal")
-    if centre is None:
-        both = y_true[:, [v, a]]
-        low, high = float(both.min()), float(both.max())
-        fits = [middle for top, middle in _SCALES if high <= top and (low >= 1.0 or top == 1.0)]
-        if low < 0:
-            fits = [0.0]
-        if not fits:
-            return None
-        centre = (fits[0], fits[0])
-    return Plane(v, a, centre)
+    v, a = (lower.index(name) for name in PLANE)
+    both = y_true[:, [v, a]]
+    if not scale:
+        valence, arousal = np.median(both, axis=0).tolist()
+        return Plane(v, a, (valence, arousal))
+    low, high = parse_scale(scale)
+    if both.min() < low or both.max() > high:
+        raise BadFeatures(
+            f"scale {scale}: expected valence and arousal on it, got {both.min():g} to "
+            f"{both.max():g}"
+        )
+    return Plane(v, a, ((low + high) / 2, (low + high) / 2), scale)
 
 
 @dataclass(frozen=True)
@@ -153,9 +164,8 @@ class Regression(Task):
 
     plane: Plane | None = None
 
-    def for_labels(self, names: Sequence[str], y_true: NDArray[Any]) -> Regression:
-        centre = None if self.plane is None else self.plane.centre
-        return replace(self, plane=plane_of(names, y_true, centre))
+    def for_labels(self, names: Sequence[str], y_true: NDArray[Any], scale: str = "") -> Regression:
+        return replace(self, plane=plane_of(names, y_true, scale))
 
     def read_labels(self, labels: NDArray[Any]) -> F64:
         return np.asarray(labels, dtype=np.float64)
@@ -260,7 +270,8 @@ class Regression(Task):
     def facts(self) -> dict[str, Any]:
         if self.plane is None:
             return {}
-        return {"quadrants": {"names": QUADRANTS, "centre": self.plane.centre}}
+        centre, scale = self.plane.centre, self.plane.scale or None
+        return {"quadrants": {"names": QUADRANTS, "centre": centre, "scale": scale}}
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         titles = {"r2": "R2", "pearson_r": "r", "ccc": "CCC", "rmse": "RMSE", "mae": "MAE"}
@@ -292,10 +303,7 @@ class Regression(Task):
         note = "R2, r (Pearson's), CCC, RMSE and MAE of the targets: pooled over folds."
         if self.plane is None:
             return note
-        v, a = self.plane.centre
-        return (
-            f"{note} Quadrants about valence {v:g}, arousal {a:g}: share of clips in the right one."
-        )
+        return f"{note} Quadrants: share of clips in the right one, {self.plane}."
 
     def prediction(self, names: Sequence[str]) -> str:
         *others, last = names
@@ -319,8 +327,7 @@ class Regression(Task):
     def label_facts(self, names: Sequence[str], y_true: NDArray[Any]) -> list[tuple[str, str]]:
         if self.plane is None:
             return []
-        v, a = self.plane.centre
-        return [("neutral point of quadrants", f"valence {v:g}, arousal {a:g}")]
+        return [("quadrants", str(self.plane))]
 
     def label_texts(self, names: Sequence[str], y: NDArray[Any]) -> list[str]:
         return [

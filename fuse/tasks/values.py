@@ -25,40 +25,21 @@ class Scores:
 
 @dataclass(frozen=True)
 class Measures:
-    """Scores of one set of clips.
+    """Scores of one set of clips."""
 
-    Parameters
-    ----------
-    overall
-        Name to its value over all outputs.
-    per_output
-        Name to float64 (outputs,).
-    """
-
-    overall: Mapping[str, float]
-    per_output: Mapping[str, F64] = field(default_factory=dict)
+    overall: Mapping[str, float]  # Name to its value over all outputs
+    per_output: Mapping[str, F64] = field(default_factory=dict)  # Name to float64 (outputs,)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table of models: one of their scores.
-
-    Parameters
-    ----------
-    title
-        Of the column.
-    score
-        Its name in `ModelResult.scores`; with `output`, in `ModelResult.per_output`.
-    output
-        Index of the class, tag or target that it is of; None for a score over all.
-    terminal
-        Whether a terminal's table has room for it.
-    """
+    """A column of a table of models: one of their scores."""
 
     title: str
-    score: str
+    score: str  # Its name in `ModelResult.scores`; with `output`, in `ModelResult.per_output`
+    # Index of the class, tag or target that it is of; None for a score over all
     output: int | None = None
-    terminal: bool = True
+    terminal: bool = True  # True if a terminal's table has room for it
 
     @property
     def interval(self) -> str:

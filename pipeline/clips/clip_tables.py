@@ -108,5 +108,6 @@ def clip_table(
         digest=manifest.digest,
         synthetic=manifest.synthetic,
         splits=None if split is None else split.assignment,
+        scale=manifest.scale,
         predicted_by=manifest.predicted_by,
     )

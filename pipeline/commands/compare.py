@@ -8,6 +8,7 @@ import click
 
 from mvemo.pipeline.commands.options import (
     OUT_FOLDER,
+    paper_options,
 )
 
 
@@ -30,7 +31,15 @@ from mvemo.pipeline.commands.options import (
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."
 )
-def compare(runs: tuple[str, ...], out: Path | None, n_resamples: int, seed: int) -> None:
+@paper_options
+def compare(
+    runs: tuple[str, ...],
+    out: Path | None,
+    n_resamples: int,
+    seed: int,
+    latex: Path | None,
+    markdown: Path | None,
+) -> None:
     """Compare models of several RUNs, folders that `mvemo fuse`, `cv` or `report` wrote.
 
     Two RUNs are compared model by model where they have names in common, else every model
@@ -43,13 +52,20 @@ def compare(runs: tuple[str, ...], out: Path | None, n_resamples: int, seed: int
       mvemo compare out theirs
       mvemo compare out:integrated out:musicnn
     """
-    from mvemo.fuse.compare_runs import compare_runs, format_run_comparison, run_comparison_dict
+    from mvemo.fuse.compare_runs import (
+        compare_runs,
+        comparison_tables,
+        format_run_comparison,
+        run_comparison_dict,
+    )
     from mvemo.fuse.report.files import write_texts
+    from mvemo.fuse.report.paper import write_paper
     from mvemo.manifests.files import dump_json
 
     comparison = compare_runs(runs, n_resamples=n_resamples, seed=seed)
     table = format_run_comparison(comparison)
     click.echo(table)
+    write_paper(comparison_tables(comparison), latex, markdown)
     if out is not None:
         values = dump_json(run_comparison_dict(comparison))
         write_texts(out, {"comparison.json": values, "comparison.txt": f"{table}\n"})

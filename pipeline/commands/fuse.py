@@ -14,7 +14,9 @@ from mvemo.pipeline.commands.options import (
     PATH,
     comma_separated,
     folds_option,
+    paper_options,
     permute_option,
+    scale_option,
     seed_option,
     set_option,
     together,
@@ -42,6 +44,7 @@ stage_two_options = together(
             help="Comma-separated names, all by default; FEATURE+FEATURE fuses any features.",
         ),
         permute_option,
+        scale_option,
         click.option(
             "--protocol",
             type=click.Choice(["crossfit", "frozen", "shared", "holdout"]),
@@ -98,6 +101,7 @@ stage_two_options = together(
             help="Folder of mvemo extract, whose trained nets go into the model.  "
             "[default: that of FEATURES]",
         ),
+        paper_options,
         set_option,
     ]
 )
@@ -158,6 +162,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
         seed=options["seed"],
         models=names,
         permute_labels=options["permute_labels"],
+        scale=options["scale"],
         allow_leak=options["protocol"] == "shared",
         songs=options["song_rule"] if options["song_level"] else None,
         repeats=options["repeats"],
@@ -174,6 +179,7 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
             fold_file=fold_file,
             final=final,
             save_heads=save,
+            paper=(options["latex"], options["markdown"]),
         )
     )
     return 0

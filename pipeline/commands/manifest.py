@@ -47,6 +47,7 @@ from mvemo.pipeline.commands.options import (
     old_spelling,
     refuse_replacing,
     root_option,
+    scale_option,
     seed_option,
 )
 from mvemo.pipeline.console.messages import tell_note
@@ -243,6 +244,7 @@ def folds(
 )
 @click.option("--separator", metavar="MARK", help="Of tags in a cell.  [default: recognised]")
 @click.option("--skip-unlabelled", is_flag=True, help="Leave out rows without a label.")
+@scale_option
 @_out
 @root_option
 @_no_media
@@ -274,6 +276,7 @@ def import_(
         name=options["name"],
         separator=options["separator"],
         skip_unlabelled=options["skip_unlabelled"],
+        scale=options["scale"] or None,
         media=not options["no_media"],
     )
     if options["infer_groups"] or options["group_pattern"]:

@@ -252,6 +252,23 @@ column_option: Decorator[Any] = click.option(
 strict_option: Decorator[Any] = click.option(
     "--strict", is_flag=True, help="End with exit code 1 where clips failed."
 )
+
+
+def _scale(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    from mvemo.manifests.labels import parse_scale
+
+    try:
+        return "" if value is None or not parse_scale(value) else value
+    except ValueError as error:
+        raise BadOption(f"--{error}") from None
+
+
+scale_option: Decorator[Any] = click.option(
+    "--scale",
+    callback=_scale,
+    metavar="LOW..HIGH",
+    help="Of valence and arousal, as 1..9.  [default: the manifest's]",
+)
 permute_option: Decorator[Any] = click.option(
     "--permute-labels",
     is_flag=True,
@@ -259,6 +276,13 @@ permute_option: Decorator[Any] = click.option(
 )
 
 
+# Files that `mvemo.fuse.report.paper.write_paper` writes.
+paper_options: Decorator[Any] = together(
+    [
+        click.option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),
+        click.option("--markdown", type=OUT_FILE, help="Also write the table as Markdown."),
+    ]
+)
 force_option: Decorator[Any] = click.option(
     "--force", is_flag=True, help="Replace a file that is there."
 )

@@ -16,6 +16,8 @@ from mvemo.pipeline.commands.options import (
     OUT_FOLDER,
     PATH,
     column_option,
+    paper_options,
+    scale_option,
 )
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.provenance import provenance
@@ -51,6 +53,8 @@ from mvemo.pipeline.provenance import provenance
     help="Folder of the report.",
 )
 @click.option("--name", help="Of the data set.  [default: the first file's name]")
+@scale_option
+@paper_options
 @click.option("--synthetic", is_flag=True, help="The clips are generated data: say so.")
 def report(
     files: tuple[Path, ...],
@@ -59,6 +63,9 @@ def report(
     manifest: Path | None,
     out: Path,
     name: str | None,
+    scale: str,
+    latex: Path | None,
+    markdown: Path | None,
     synthetic: bool,
 ) -> None:
     """Score predictions that any program made, and report them as mvemo's own.
@@ -74,7 +81,9 @@ def report(
     from mvemo.fuse import format_table, read_predictions, results_of_predictions, write_report
     from mvemo.fuse.crossval.uncertainty import with_uncertainty
     from mvemo.fuse.report.files import require_other_folder
+    from mvemo.fuse.report.paper import results_tables, write_paper
     from mvemo.pipeline.clips.media_links import links_of_manifest
+    from mvemo.pipeline.stage_two import tell_stale_model
 
     require_other_folder(out, files)
 
@@ -89,11 +98,13 @@ def report(
         synthetic=synthetic
         or (clips is not None and clips.synthetic)
         or any(mark.get("synthetic") is True for mark in marks),
+        scale=scale or (clips.scale if clips is not None else ""),
         provenance=provenance(),
     )
     results = replace(
         results,
         media={} if clips is None else links_of_manifest(clips, out),
+        predicted_by="" if clips is None else clips.predicted_by,
         permuted=any(mark.get("permuted") is True for mark in marks),
         leaky=results.leaky or any(mark.get("leaky") is True for mark in marks),
         provenance={
@@ -107,6 +118,8 @@ def report(
     # First: if the report cannot be written, the table is there.
     click.echo(format_table(results))
     write_report(results, out)
+    write_paper(results_tables(results), latex, markdown)
+    tell_stale_model(out)
     click.echo(f"\nreport: {out / 'report.html'}")
 
 

@@ -15,6 +15,7 @@ from mvemo.pipeline.commands.options import (
     comma_separated,
     folds_are_named,
     folds_option,
+    paper_options,
     permute_option,
     root_option,
     seed_option,
@@ -73,6 +74,7 @@ def study_options(
             permute_option,
             root_option,
             strict_option,
+            paper_options,
         ]
     )
 
@@ -173,6 +175,7 @@ def conduct(
     The study has one split, which the manifest may prescribe, where `splits` says so, else folds.
     """
     from mvemo.extract.training.memory import keep_freed_memory
+    from mvemo.fuse.report.paper import write_paper
     from mvemo.pipeline.studies.core import open_study
     from mvemo.pipeline.studies.output import banners, without_empty_figures, write_study
 
@@ -196,6 +199,7 @@ def conduct(
         click.echo(banner)
     recorded = {**own_settings, "runs": options["runs"], **asdict(settings)}
     write_study(study, result, recorded, options["out"])
+    write_paper(result.papers(study), options["latex"], options["markdown"])
     click.echo(f"{result.text()}\n\npage: {options['out'] / (result.name + '.html')}")
     if study.failures:
         click.echo(f"{len(study.failures)} clips could not be used; the page lists them", err=True)

@@ -20,8 +20,7 @@ def summary_lines(name: str, folder: Path) -> list[str]:
     """A model in a few lines, for a list of models."""
     model = load_model(folder)
     about = _about(model)
-    # That of the choice among models is the honest one, where it is known.
-    expected = model.facts.get("nested") or model.predictors[0].expected
+    expected = model.expected_of(model.predictors[0])
     title = about.get("title", f"made of {model.name}")
     score = f"{_count(model)}; {expected['metric']} {_score(expected)}"
     lines = [title, f"{len(model.classes)} {_TASKS[model.task]}: {', '.join(model.classes)}"]
@@ -38,13 +37,14 @@ def card_text(name: str, folder: Path) -> str:
         lines += [*_wrap(about["title"]), ""]
     lines += _facts(model, about, folder)
     lines += ["", "Scores of clips whose groups were left out of the training:", *_scores(model)]
-    if nested := model.facts.get("nested"):
-        text = f"Expect {_score(nested)}: where the choice among them is cross-validated, too."
-        lines += ["", *_wrap(text)]
-    outputs = list(_outputs(model.predictors[0]))
+    first = model.predictors[0]
+    text = f"Expect {_score(model.expected_of(first))} of {first.name}"
+    chosen = model.expected_of(first) is not first.expected
+    lines += ["", *_wrap(text + (": the cost of choosing it is included." if chosen else "."))]
+    outputs = list(_outputs(first))
     if outputs:
-        lines += ["", f"Each of the {_TASKS[model.task]}, by {model.predictors[0].name}:", *outputs]
-    if (alarms := model.false_alarms(model.predictors[0])) < 1:
+        lines += ["", f"Each of the {_TASKS[model.task]}, by {first.name}:", *outputs]
+    if (alarms := model.false_alarms(first)) < 1:
         text = f"At most {alarms:.1%} of clips like these are called unlike them (false alarms)."
         lines += ["", *_wrap(text)]
     notes = [*model.facts.get("notes", []), *([about["choices"]] if "choices" in about else [])]

@@ -137,13 +137,7 @@ def legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[str]:
     ]
     used = dict.fromkeys(p.predictor.name for p in predictions if p.predictor is not None)
     for predictor in (p for p in model.predictors if p.name in used):
-        lines.append(f"{predictor.name}: {expectation(predictor.expected)}")
-    nested = model.facts.get("nested")
-    if nested and nested["model"] in used and nested["mean"] is not None:
-        lines.append(
-            f"expect {nested['mean']:.3f} on new clips: this includes the cost of choosing "
-            f"{nested['model']} among the models"
-        )
+        lines.append(f"{predictor.name}: {expectation(model.expected_of(predictor))}")
     lines += format_of(model).legend()
     return [*lines, *(f"note: {note}" for note in model.facts["notes"])]
 

@@ -9,7 +9,7 @@ from mvemo.extract.errors import ExtractError
 from mvemo.fuse.errors import FuseError
 from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FinalModel
-from mvemo.manifests.files import write_text
+from mvemo.manifests.files import replacing_together, write_text
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.inputs import NewClip
@@ -58,8 +58,9 @@ def write_timelines(
             continue
         html, table = Path(f"{name}.html"), Path(f"{name}.csv")
         records = window_records(maker.model, followed)
-        write_text(html, timeline_html(maker.model, followed), error=FuseError)
-        write_text(table, windows_csv(maker.model, records), error=FuseError)
+        with replacing_together(to, error=FuseError) as new:
+            write_text(new / html.name, timeline_html(maker.model, followed), error=FuseError)
+            write_text(new / table.name, windows_csv(maker.model, records), error=FuseError)
         line = f"{clip.file}: {_summary(maker, followed)}: {html} and {table}"
         yield maker.model, line, records
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.cache import ClipTable, open_cache, unfinished_run
+from mvemo.extract.nets.parts.registry import NETS
 from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
@@ -16,6 +17,7 @@ from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.protocols import make_net
 from mvemo.manifests import Folds, Manifest, prescribed_split, read_folds, read_manifest
 from mvemo.manifests.labels import UNLABELLED
+from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.manifests.splits.folds import fold_notes
 from mvemo.pipeline.clips.clip_tables import (
     Evaluation,
@@ -75,6 +77,7 @@ def plan_extract(
     refuse_missing_weights(plans, settings)
     manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
     folds, settings = read_fold_file(fold_file, manifest, settings)
+    plans = _readable(plans, manifest)
     plans, notes = fetch_missing_weights(plans, settings, fetch=execution.fetch)
     reports = _check_losses_and_weights(plans, manifest, run)
     if not (execution.force or execution.shard):
@@ -107,6 +110,17 @@ def plan_extract(
         notes=start,
     )
     return ExtractPlan(manifest, settings, tuple(plans), evaluation, facts, tuple(notes), reports)
+
+
+def _readable(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]:
+    """Return the plans of nets that read sound, with a note, if all files are of sound only."""
+    if not {Path(clip.path).suffix.lower() for clip in manifest.clips} <= AUDIO_SUFFIXES:
+        return plans
+    names = [plan.name for plan in plans if NETS[plan.name].modality == "video"]
+    if len(names) in (0, len(plans)):
+        return plans
+    tell(f"{', '.join(names)} left out: the files are of sound only")
+    return [plan for plan in plans if plan.name not in names]
 
 
 def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mvemo.fuse.report import drawing
 from mvemo.fuse.report.banners import small_nets_text
+from mvemo.fuse.report.paper import PaperTable
 from mvemo.fuse.report.published import LABEL
 from mvemo.manifests.files import replacing_together, write_bytes, write_json, write_text
 from mvemo.manifests.labels import label_kind
@@ -80,6 +81,11 @@ class StudyResult:
     def text(self) -> str:
         """Tables and notes for the terminal."""
         return "\n\n".join([*(table.text() for table in self.tables), *self.notes])
+
+    def papers(self, study: Study) -> list[PaperTable]:
+        """Return the tables for a paper, captioned with what must be known of them."""
+        facts = " ".join([*banners(study), *self.notes])
+        return [(f"{table.title}. {facts}", table.for_paper()) for table in self.tables]
 
 
 def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], out: Path) -> None:
@@ -154,6 +160,8 @@ def banners(study: Study) -> list[str]:
         sentences.append("The clips are generated data.")
     if study.narrow:
         sentences.append(small_nets_text(list(study.narrow)))
+    if study.manifest.predicted_by:
+        sentences.append(f"The labels are predictions of {study.manifest.predicted_by}.")
     return sentences
 
 

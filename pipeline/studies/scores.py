@@ -48,7 +48,7 @@ class Labels:
         """Of all clips of a manifest, in its order."""
         task = task_of(manifest.task)
         y_true = task.read_labels(np.asarray(manifest.labels))
-        task = task.for_labels(manifest.classes, y_true)
+        task = task.for_labels(manifest.classes, y_true, manifest.scale)
         return cls(task, manifest.classes, y_true, manifest.groups)
 
 

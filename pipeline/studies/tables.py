@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mvemo.fuse.report import tables
 from mvemo.fuse.report.published import LABEL
 from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.text_table import align_columns
@@ -90,6 +91,26 @@ class Table:
         ]
         rows = tuple(tuple(row[i] for i in kept) for row in self.rows)
         return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
+
+    def for_paper(self) -> tables.Table:
+        """Return the table with each interval in the cell of its score, the best score strong."""
+        names = [column.name for column in self.columns]
+        rows = [[tables.Cell(text) for text in texts] for texts in self.cells()]
+        kept = [i for i, name in enumerate(names) if name not in ("low", "high")]
+        if len(kept) < len(names):
+            low = names.index("low")
+            # A deviation may stand between a score and its interval.
+            of = max(i for i in range(low) if not names[i].startswith("sd"))
+            scores = [row[of] for row in self.rows]
+            best = max((s for s in scores if isinstance(s, float) and s == s), default=None)
+            for row, values in zip(rows, self.rows, strict=True):
+                if _plain(values[of]) is not None:
+                    below, strong = f"{row[low].text} to {row[low + 1].text}", values[of] == best
+                    row[of] = tables.Cell(row[of].text, below=below, strong=strong)
+        styles = [tables.TEXT if column.kind == TEXT else tables.NUMBER for column in self.columns]
+        titles = [f"{c.name} ({LABEL})" if c.published else c.name for c in self.columns]
+        head = [tables.Head(titles[i], styles[i]) for i in kept]
+        return tables.table(head, [[row[i] for i in kept] for row in rows])
 
     def record(self) -> dict[str, Any]:
         """As JSON values; percentages stay fractions, and what is not finite is null."""

@@ -50,6 +50,19 @@ def test_a_cache_without_splits_is_as_it_was(tmp_path: Path) -> None:
         assert cache.table.splits is None
 
 
+def test_the_scale_and_the_maker_of_labels_come_back(tmp_path: Path) -> None:
+    fill(tmp_path / "x.h5", replace(CLIPS, scale="1..9", predicted_by="m"), VECTOR)
+    fill(tmp_path / "y.h5", CLIPS, VECTOR)
+    assert verify_cache(tmp_path / "x.h5") == []
+    with open_cache(tmp_path / "x.h5") as cache:
+        assert (cache.table.scale, cache.table.predicted_by) == ("1..9", "m")
+    with pytest.raises(BadCache, match=r"scale '', but .* has '1\.\.9'"):
+        merge_caches([tmp_path / "x.h5", tmp_path / "y.h5"], tmp_path / "z.h5")
+    with h5py.File(tmp_path / "x.h5", "r+") as file:
+        file["clips"].attrs["scale"] = np.bytes_("1..7")
+    assert any("checksum" in problem for problem in verify_cache(tmp_path / "x.h5"))
+
+
 def test_a_changed_split_is_found(tmp_path: Path) -> None:
     fill(tmp_path / "x.h5", SPLIT, NET)
     with h5py.File(tmp_path / "x.h5", "r+") as file:

@@ -36,6 +36,7 @@ def output_table(task, n=90, k=3, group_size=2, seed=0, labels=None, classes=Non
         fold_seed=seed,
         digest="e" * 64,
         synthetic=True,
+        scale="-9..9" if task == "regression" else "",
     )
 
 

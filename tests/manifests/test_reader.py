@@ -102,6 +102,14 @@ def test_regression_has_a_column_for_each_dimension(tmp_path: Path) -> None:
     assert other.labels.tolist() == [[0.5]]
 
 
+def test_labels_that_a_model_predicted_name_it(tmp_path: Path) -> None:
+    text = "path,model,label,notes,error\na,film/late,x,,\nb,film/late,y,,\nc,,x,,no sound\n"
+    manifest = read_manifest(save(tmp_path, text), media=False)
+    assert manifest.predicted_by == "film"
+    write_manifest(manifest, tmp_path / "again.csv")
+    assert read_manifest(tmp_path / "again.csv", media=False).predicted_by == "film"
+
+
 def test_multilabel_tags(tmp_path: Path) -> None:
     text = '# task: multilabel\npath,label\na,x; y;x\nb,\nc,"[""z;z"", ""x""]"\n'
     manifest = read_manifest(save(tmp_path, text), media=False)
@@ -194,6 +202,17 @@ def test_files_that_differ_in_suffix_only_keep_it_in_their_ids(tmp_path: Path) -
         ("path,label,duration\na,x,1e308\nb,y,1\n", 2, "duration 1e308 is longer than any file"),
         ("# task: regression\n# classes: v\npath,v\na,inf\n", 4, "v 'inf' is not a number"),
         ("# task: regression\npath,v\na,1\n", 0, "needs its targets' columns"),
+        (
+            "# task: regression\n# classes: valence\n# scale: 1-9\npath,valence\na,1\n",
+            3,
+            "scale '1-9': expected its lowest and highest value, as 1..9",
+        ),
+        (
+            "# task: regression\n# classes: v, Arousal\n# scale: 1..7\npath,v,Arousal\n"
+            "a,9,3\nb,1,9\n",
+            6,
+            "Arousal 9 is outside the scale 1..7",
+        ),
         ("# task: regression\n# classes: v, path\npath,v\na,1\n", 2, "must not be named 'path'"),
         (
             "path,label,start,group\na,x,0,g\na,x,5,h\nb,y,0,i\n",
@@ -345,7 +364,9 @@ def manifests(draw: st.DrawFn) -> Manifest:
                 draw(st.none() | name),
             )
         )
-    return Manifest(draw(name), task, tuple(classes), tuple(clips), Path(), draw(st.booleans()))
+    scale = draw(st.sampled_from(["", "-1e9..1e9"]))
+    facts = draw(name), task, tuple(classes), tuple(clips), Path(), draw(st.booleans())
+    return Manifest(*facts, scale=scale)
 
 
 @settings(max_examples=60, deadline=None)

@@ -399,8 +399,16 @@ def test_without_the_nets_one_line_says_how_to_get_them(
     assert run("mvemo", *fuse) == 0
     assert "out/model is of an earlier run, not of this" in capsys.readouterr().err
     assert run("mvemo", *fuse, "--final-to", tmp_path / "m", "--work", made / "work") == 0
-    assert "it predicts by music1d" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "it predicts by music1d" in captured.out
+    assert "out/model is of an earlier run" in captured.err
     assert run("mvemo", *predict[:2], "--model", tmp_path / "m") == 0
+    assert run("mvemo", *fuse, "--final", "--work", made / "work") == 0
+    assert "earlier run" not in capsys.readouterr().err
+    predictions = tmp_path / "theirs.csv"
+    predictions.write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\n")
+    assert run("mvemo", "report", "--predictions", predictions, "--out", tmp_path / "out") == 0
+    assert "out/model is of an earlier run" in capsys.readouterr().err
 
 
 def test_frozen_nets_are_found_by_their_weights(

@@ -104,7 +104,6 @@ def test_values_are_those_of_ridge_regression(values):
     by_hand = [r2_score(y[table.folds == f], p[table.folds == f]) for f in range(3)]
     np.testing.assert_allclose(primary(model), by_hand)
     assert model.per_output["r2"].min() > 0.5
-    # Quadrants about 0, as labels are negative, too.
     assert results.task.plane.centre == (0.0, 0.0)
     right = ((p >= 0) == (y >= 0)).all(axis=1)
     assert model.scores["quadrant_accuracy"] == pytest.approx(right.mean())
@@ -116,6 +115,12 @@ def test_values_are_those_of_ridge_regression(values):
     ):
         low, high = model.intervals[name]
         assert low < at < high
+
+
+def test_a_scale_of_the_settings_goes_before_that_of_the_cache(values):
+    _, results, path = values
+    assert "the middle of the scale -9..9" in results.task.columns_note()
+    assert run(path, C=0.1, scale="-3..1").task.plane.centre == (-1.0, -1.0)
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])

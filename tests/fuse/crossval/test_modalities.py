@@ -14,6 +14,7 @@ from mvemo.cache import open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate, metrics_dict
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.models import LATE, STACKED, models_of, parts_of
+from mvemo.fuse.report.summary import scoring_note
 from mvemo.fuse.report.tables import without_modality_table
 from mvemo.pipeline.cli import mvemo
 
@@ -48,6 +49,17 @@ def results(cache):
     )
     with open_cache(cache) as opened:
         return evaluate(opened, settings)
+
+
+def test_a_feature_that_few_clips_have_makes_no_model(tmp_path):
+    table = make_table(n=48, k=3, classes=("calm", "tense"))
+    names, missing = ("music1d", "music2d", "i3d"), {"i3d": range(3, 48)}
+    path = frozen_cache(tmp_path / "f.h5", table, names=names, missing=missing)
+    with open_cache(path) as cache:
+        results = evaluate(cache, plain_settings())
+    assert [model.name for model in results.models] == ["music1d", "music2d", "integrated"]
+    assert without_modality_table(results) is None
+    assert "i3d is left out: 3 of 48 clips have it." in scoring_note(results)
 
 
 def command(*words):

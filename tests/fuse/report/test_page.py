@@ -135,6 +135,7 @@ def test_sections_that_the_page_links_to_exist(html):
     [
         ({}, []),
         ({"synthetic": True}, ["SYNTHETIC DATA"]),
+        ({"predicted_by": "music-video"}, ["PREDICTED LABELS"]),
         ({"leaky": True}, ["OPTIMISTIC"]),
         ({"permuted": True, "synthetic": True}, ["PERMUTED LABELS", "SYNTHETIC DATA"]),
     ],
@@ -143,7 +144,7 @@ def test_banners(changes, expected):
     made = small(**changes)
     # Its single features are no published models: Table 2 is of nets by themselves.
     html = report_html(dataclasses.replace(made, models=made.models[-1:], curves={}))
-    titles = ["SYNTHETIC DATA", "OPTIMISTIC", "PERMUTED LABELS"]
+    titles = ["SYNTHETIC DATA", "OPTIMISTIC", "PERMUTED LABELS", "PREDICTED LABELS"]
     assert [t for t in titles if f"<strong>{t}</strong>" in html] == sorted(
         expected, key=titles.index
     )

@@ -52,6 +52,10 @@ def test_no_warning_without_cause(results):
     ("changes", "title"),
     [
         ({"synthetic": True}, "SYNTHETIC DATA"),
+        (
+            {"predicted_by": "music-video"},
+            "PREDICTED LABELS: The labels are predictions of music-vide",
+        ),
         ({"leaky": True}, "OPTIMISTIC"),
         ({"protocol": "shared"}, "OPTIMISTIC"),
         ({"permuted": True}, "PERMUTED LABELS"),

@@ -3,27 +3,36 @@
 import numpy as np
 import pytest
 
+from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.statistics.resamples import resample_groups
 from mvemo.fuse.tasks.registry import task_of
 from mvemo.fuse.tasks.regression import plane_of
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "neutral"),
-    [(-1, 1, 0.0), (-0.2, 0.4, 0.0), (0.1, 0.9, 0.5), (1, 4.9, 3.0), (1.5, 7, 4.0), (2, 8.8, 5.0)],
-)
-def test_the_neutral_point_is_that_of_the_scale(low, high, neutral):
-    labels = np.array([[low, high], [high, low]], dtype=float)
-    assert plane_of(("Arousal", "valence"), labels).centre == (neutral, neutral)
+@pytest.mark.parametrize(("scale", "middle"), [("-1..1", 0.0), ("1..7", 4.0), ("1..9", 5.0)])
+def test_quadrants_meet_in_the_middle_of_the_stated_scale(scale, middle):
+    # The labels alone would fit other scales, too.
+    labels = np.array([[0.9, 1.0], [1.0, 0.9]]) if scale == "-1..1" else np.array([[2.0, 6.8]])
+    plane = plane_of(("Arousal", "valence"), labels, scale)
+    assert plane.centre == (middle, middle)
+    assert f"the middle of the scale {scale}" in str(plane)
 
 
-def test_other_dimensions_and_scales_have_no_quadrants():
-    labels = np.array([[0.5, 60.0], [20.0, 3.0]])
-    assert plane_of(("arousal", "valence"), labels) is None
-    assert plane_of(("arousal", "tension"), labels / 100) is None
-    plane = plane_of(("arousal", "valence"), labels, (40.0, 10.0))
-    # Columns are arousal, valence: high valence and low arousal, then the reverse.
-    assert plane.quadrants(labels).tolist() == [3, 1]
+def test_quadrants_without_a_stated_scale_are_about_the_median_and_say_so():
+    # Columns are arousal, valence.
+    labels = np.array([[0.5, 60.0], [20.0, 3.0], [1.0, 50.0]])
+    plane = plane_of(("arousal", "valence"), labels)
+    assert plane.centre == (50.0, 1.0)
+    assert plane.quadrants(labels).tolist() == [3, 1, 0]
+    assert str(plane) == (
+        "about the median (valence 50, arousal 1): scale not stated, --scale states it"
+    )
+    assert plane_of(("arousal", "tension"), labels) is None
+
+
+def test_labels_off_the_stated_scale_are_refused():
+    with pytest.raises(BadFeatures, match=r"scale 1\.\.7: expected .* on it, got 2 to 8\.8"):
+        plane_of(("valence", "arousal"), np.array([[2.0, 8.8]]), "1..7")
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])

@@ -63,12 +63,16 @@ def test_dimensions_from_import_to_heads_and_comparison(
     assert not (tmp_path / "b" / "heads.npz").exists()
     capsys.readouterr()
     arguments = [tmp_path / "a", tmp_path / "b", "--out", tmp_path / "c", "--resamples", "100"]
+    arguments += ["--markdown", tmp_path / "c.md"]
     assert run("mvemo", "compare", *arguments) == 0
     shown = capsys.readouterr().out
     assert "p (Holm)" in shown
     compared = json.loads((tmp_path / "c" / "comparison.json").read_text())
     made = next(d for d in compared["differences"] if d["model"] == "made")
     assert made["interval"][1] < 0
+    (row,) = (s for s in (tmp_path / "c.md").read_text().splitlines() if s.startswith("| b:made |"))
+    assert f"{made['mean']:+.3f} [" in row
+    assert "| a:made | **" in row
     assert (tmp_path / "c" / "comparison.txt").read_text() in shown + "\n"
 
     # A run that was reported from predictions alone is one as any other; a file is none.

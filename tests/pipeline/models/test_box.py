@@ -20,6 +20,8 @@ from mvemo.pipeline.models import fetching
 from mvemo.pipeline.models.boxed import DEFAULT, boxed_names, model_folder
 from mvemo.pipeline.models.card import card_text
 from mvemo.pipeline.prediction.embedding import FeatureMaker
+from mvemo.pipeline.prediction.output import legend
+from mvemo.pipeline.prediction.predictions import Prediction
 
 NAMES = ("film-music", "music-video")
 
@@ -52,6 +54,13 @@ def test_a_model_has_a_card(name: str) -> None:
     assert 0 < alarms <= 0.01 * len(model.predictors[0].features)
     assert f"At most {alarms:.1%} of clips like these" in " ".join(card.split())
     assert f"Expect {nested['mean']:.3f}" in card
+    # One figure everywhere: that of the table, without the cost of choosing, is promised nowhere.
+    first = model.predictors[0]
+    assert nested["model"] == first.name
+    assert model.expected_of(first) == nested
+    closing = "\n".join(legend(model, [Prediction("a.mp3", first, np.zeros(0))]))
+    assert f"{nested['mean']:.3f}" in closing
+    assert f"{first.expected['mean']:.3f}" not in closing
     folder = str(model_folder(name))
     assert all(len(line) <= 79 for line in card.splitlines() if folder not in line)
 

@@ -16,6 +16,7 @@ from stage_samples import run
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.nets import build_net
 from mvemo.fuse.final.files import load_model
+from mvemo.manifests.files import write_text
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
@@ -184,6 +185,18 @@ def test_pages_and_tables_are_written(
     assert "cannot be read as media" in capsys.readouterr().err
     assert run("mvemo", "predict", *inputs, *model, "--timeline", "--window", "0") == 2
     assert "--window 0: from 1 to 600 seconds" in capsys.readouterr().err
+
+    def full(path: Path, text: str, *, error: type[Exception]) -> None:
+        if path.suffix == ".csv":
+            raise error(f"{path}: cannot be written: no space left")
+        write_text(path, text, error=error)
+
+    # A page stays with its own table if the disk is full.
+    (tmp_path / "t" / "turn.html").write_text("earlier")
+    monkeypatch.setattr("mvemo.pipeline.prediction.timeline_run.write_text", full)
+    assert run("mvemo", "predict", inputs[0], *model, "--timeline", *windows) == 2
+    assert "t/turn.csv: cannot be written: no space left" in capsys.readouterr().err
+    assert (tmp_path / "t" / "turn.html").read_text() == "earlier"
 
 
 def test_without_a_nets_weights_the_others_predict(

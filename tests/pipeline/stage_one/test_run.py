@@ -189,20 +189,24 @@ def test_a_clip_without_pictures_among_videos_is_missing_a_modality_and_no_failu
         assert np.isnan(cache.vectors("c3d", 0)[0][12]).all()
 
 
+@pytest.mark.parametrize(
+    ("ending", "why"), [("wav", "the files are of sound only"), ("mkv", "no clip has usable video")]
+)
 def test_a_set_without_pictures_leaves_the_video_net_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ending: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import soundfile
 
     rng = np.random.default_rng(0)
     lines = ["path,label,group"]
     for i in range(8):
-        soundfile.write(tmp_path / f"{i}.wav", 0.1 * rng.normal(size=8000), 8000)
-        lines.append(f"{i}.wav,{'calm' if i % 2 else 'tense'},{i // 2}")
+        sound = 0.1 * rng.normal(size=8000)
+        soundfile.write(tmp_path / f"{i}.{ending}", sound, 8000, format="WAV")
+        lines.append(f"{i}.{ending},{'calm' if i % 2 else 'tense'},{i // 2}")
     (tmp_path / "m.csv").write_text("\n".join(lines))
     work = tmp_path / "work"
     assert run("mvemo", "extract", tmp_path / "m.csv", "--work", work, *tiny_settings()) == 0
-    assert "c3d left out: no clip has usable video" in capsys.readouterr().err
+    assert f"c3d left out: {why}" in capsys.readouterr().err
     with open_cache(work / "features.h5") as cache:
         assert "c3d" not in cache.names()
         assert cache.failures == ()

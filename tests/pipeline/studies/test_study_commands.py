@@ -90,7 +90,9 @@ def test_a_model_that_can_tell_the_classes_does_so(made):
     manifest, folder = made
     out = folder / "telling"
     assert run("mvemo", "study", "baselines", manifest, "--out", out, "--work", folder / "work",
-               "--runs", "1", "--rnn-runs", "0", *tiny_options()) == 0  # fmt: skip
+               "--runs", "1", "--rnn-runs", "0", "--latex", folder / "t.tex",
+               *tiny_options()) == 0  # fmt: skip
+    assert "majority class & " in (folder / "t.tex").read_text()
     rows = read_tables(out, "baselines")["tables"]["accuracy"]["rows"]
     by_name = {row[0]: row[1] for row in rows}
     assert by_name["SVM, linear kernel"] > 0.9

@@ -75,6 +75,24 @@ def test_cells_as_text(cell, kind, text):
     assert shown(cell, kind) == text
 
 
+def test_a_table_for_a_paper_has_intervals_in_cells_and_the_best_strong():
+    names = ("accuracy", "sd", "low", "high")
+    columns = (
+        Column("net"),
+        *(Column(n, "percent") for n in names),
+        Column("J22", "percent", True),
+    )
+    rows = (("a", 0.5, 0.1, 0.4, 0.6, 0.9), ("b", 0.75, 0.1, 0.7, 0.8, None), ("c", *[None] * 5))
+    paper = Table("t", "Title", columns, rows).for_paper()
+    titles = ["net", "accuracy", "sd", "J22 (published, other data)"]
+    assert [head.title for head in paper.head] == titles
+    assert [(row[1].text, row[1].below, row[1].strong) for row in paper.rows] == [
+        ("50.00", "40.00 to 60.00", False),
+        ("75.00", "70.00 to 80.00", True),
+        ("-", "", False),
+    ]
+
+
 def test_scores_are_those_of_scikit_learn():
     from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
