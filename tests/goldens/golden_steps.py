@@ -148,7 +148,6 @@ def record_sounds(recorder: Recorder) -> None:
         "--set",
         f"extract.descriptors={json.dumps(descriptors)}",
     )
-    recorder.run("sounds/plan", "extract", "sounds/clips.csv", *TINY_OPTIONS, *options, "--plan")
     recorder.run("", "extract", "sounds/clips.csv", *TINY_OPTIONS, *options)
     recorder.run("sounds/info", "cache", "info", "work/features.h5")
     for name in descriptors:
