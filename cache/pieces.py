@@ -33,17 +33,10 @@ At = tuple[str, "int | None"]
 
 @dataclass(frozen=True)
 class Piece:
-    """One file of a cache.
+    """One file of a cache."""
 
-    Parameters
-    ----------
-    file
-        Open.
-    places
-        int64 (clips of the file,): their rows in the cache; None where they are the same.
-    """
-
-    file: CacheFile
+    file: CacheFile  # open
+    # Int64 (clips of the file,): their rows in the cache; None where they are the same.
     places: Ints | None = None
 
     @property
@@ -93,21 +86,11 @@ class _OneFeature:
 
 @dataclass(frozen=True)
 class Pieces:
-    """All files of a cache.
+    """All files of a cache."""
 
-    Parameters
-    ----------
-    pieces
-        One at least.
-    table
-        Clips of all.
-    specs
-        Of all features, `trained_on` filled in.
-    """
-
-    pieces: tuple[Piece, ...]
-    table: ClipTable
-    specs: Mapping[At, FeatureSpec]
+    pieces: tuple[Piece, ...]  # one at least
+    table: ClipTable  # clips of all
+    specs: Mapping[At, FeatureSpec]  # of all features, `trained_on` filled in
 
     @property
     def files(self) -> list[CacheFile]:
@@ -142,20 +125,7 @@ class Pieces:
 
 
 def pieces_of(path: Path, pool: FilePool) -> Pieces:
-    """Open all files of a cache.
-
-    Parameters
-    ----------
-    path
-        A file, or a folder of shards.
-    pool
-        Keeps them open.
-
-    Raises
-    ------
-    MissingCache, BadCache, CacheError
-        As of `mvemo.cache.open_cache`.
-    """
+    """Open all files of a cache."""
     files = [CacheFile(file, pool) for file in cache_files(path)]
     if len(files) == 1:
         specs = {at: spec for at, (spec, _) in files[0].groups.items()}

@@ -18,13 +18,7 @@ from mvemo.cache.types import F32, Bools, Ints
 
 
 def read_vectors(piece: Piece, spec: FeatureSpec, values: F32) -> Bools:
-    """Read all vectors of a file into `values`; bool (clips,): which have the feature.
-
-    Raises
-    ------
-    BadCache
-        They are damaged.
-    """
+    """Read all vectors of a file into `values`; bool (clips,): which have the feature."""
 
     def read(item: Any) -> tuple[Index, bool]:
         stored = piece.feature(item, spec)
@@ -42,21 +36,11 @@ def read_vectors(piece: Piece, spec: FeatureSpec, values: F32) -> Bools:
 
 @dataclass(frozen=True)
 class KnownVectors:
-    """What is kept of a file's vectors between readings of them by blocks.
+    """What is kept of a file's vectors between readings of them by blocks."""
 
-    Parameters
-    ----------
-    present
-        bool (clips of the file,).
-    checksum
-        Of all values; empty in files of mvemo 0.1, whose rows alone have some.
-    index
-        Of such a file.
-    """
-
-    present: Bools
-    checksum: str
-    index: Index | None
+    present: Bools  # bool (clips of the file,)
+    checksum: str  # of all values; empty in files of mvemo 0.1, whose rows alone have some
+    index: Index | None  # of such a file
 
 
 def known_vectors(piece: Piece, spec: FeatureSpec) -> KnownVectors:

@@ -20,19 +20,11 @@ Curves = dict[str, dict[str, list[float]]]
 
 @dataclass(frozen=True, order=True)
 class Reason:
-    """Why something failed.
+    """Why something failed."""
 
-    Parameters
-    ----------
-    text
-        In one line.
-    time, version
-        When, as ISO 8601 in UTC, and of mvemo; empty in files of mvemo 0.1.
-    """
-
-    text: str
-    time: str = ""
-    version: str = ""
+    text: str  # in one line
+    time: str = ""  # when, as ISO 8601 in UTC, and of mvemo; empty in files of mvemo 0.1
+    version: str = ""  # when, as ISO 8601 in UTC, and of mvemo; empty in files of mvemo 0.1
 
 
 # Clip id and stage to the reason; None where an earlier failure was cleared.

@@ -61,13 +61,7 @@ class Rows(Protocol):
 
 
 def union_table(parts: Sequence[Part]) -> ClipTable:
-    """One clip table of all clips, in the order of the part that has them all, or by id.
-
-    Raises
-    ------
-    BadCache
-        The parts are of different manifests, or disagree on a clip.
-    """
+    """One clip table of all clips, in the order of the part that has them all, or by id."""
     first = parts[0]
     for part in parts[1:]:
         _refuse_other_manifest(part, first)
@@ -202,11 +196,6 @@ def plan_rows(
     """Align the rows of all sources, oldest first, to a table; a later row replaces an earlier.
 
     `strict`: rows of the same feature and clip must be the same bytes under the same key.
-
-    Raises
-    ------
-    Clash
-        With `strict`: they are not.
     """
     places = places or rows_in(table, [source.table for source in sources])
     n = len(table)
@@ -320,13 +309,7 @@ def union_failures(parts: Sequence[Part]) -> Failures:
 
 
 def union_curves(parts: Sequence[Part]) -> Curves:
-    """All curves.
-
-    Raises
-    ------
-    BadCache
-        Two of one name differ.
-    """
+    """All curves."""
     union: Curves = {}
     for part in parts:
         for name, curve in part.curves.items():

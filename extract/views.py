@@ -82,18 +82,6 @@ class ViewSettings:
 def window_starts(length: float, window: float, settings: ViewSettings) -> F64:
     """Where the windows of a clip begin.
 
-    Parameters
-    ----------
-    length, window
-        Of the clip and of a window, in the same unit.
-    settings
-        How many windows at most, and where.
-
-    Returns
-    -------
-    float64 (windows,), ascending, all different; windows end within the clip but for a clip
-    that is shorter than one, which has a single window.
-
     Examples
     --------
     >>> window_starts(30.0, 10.0, ViewSettings(views=2)).tolist()

@@ -54,23 +54,6 @@ def compare_runs(
     The score is the task's primary metric: accuracy of classes, macro ROC-AUC of tags, R2
     (mean over targets) of values; differences are means over folds, on the clips that both
     predicted. Of R2 the interval is that of the pooled difference.
-
-    Parameters
-    ----------
-    chosen
-        Two or more folders, as written by ``mvemo fuse``, ``mvemo-cv`` or ``mvemo report``,
-        each alone or with one of its models: ``RUN:MODEL``. Two runs without models are
-        compared model by model where they have names in common; all others every model with
-        every model.
-    n_resamples, seed
-        Of the group bootstrap.
-
-    Raises
-    ------
-    BadFeatures
-        The runs are not of the same clips, labels, groups and folds; or one is given twice.
-    FuseError
-        A folder does not hold an evaluation, or not that model.
     """
     if len(chosen) < 2:
         raise BadFeatures(f"{len(chosen)} run(s) given: a comparison needs two at least")

@@ -18,19 +18,6 @@ def find_leaks(
     """Where scores would rest on a net that saw what it is tested on.
 
     It is the record of training clips that counts, whatever the protocol is called.
-
-    Parameters
-    ----------
-    features, names
-        The features that models use.
-    table
-        Clips and groups.
-    folds
-        int64 (clips,): the fold that each clip is tested in; -1 where it is not.
-
-    Returns
-    -------
-    (feature, fold, number of that fold's clips that its net saw, or whose group it saw).
     """
     row = {clip: i for i, clip in enumerate(table.clip_ids)}
     _, group = np.unique(np.array(table.groups, dtype=np.str_), return_inverse=True)
@@ -51,13 +38,7 @@ def find_leaks(
 def refuse_leaks(
     leaks: Sequence[tuple[str, int, int]], folds: NDArray[np.int64], where: str
 ) -> None:
-    """Raise where there is a leak.
-
-    Raises
-    ------
-    LeakError
-        Naming the first, and how to get honest scores or to accept these.
-    """
+    """Raise where there is a leak."""
     if not leaks:
         return
     name, fold, count = leaks[0]

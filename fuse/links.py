@@ -24,22 +24,6 @@ MIN_PROBABILITY = 1e-4
 def apply_link(scores: F64, link: Link) -> F64:
     """Outputs of a linear layer's scores.
 
-    Parameters
-    ----------
-    scores
-        float64 (clips, outputs).
-    link
-        ``softmax``: class probabilities, whose rows sum to 1. ``sigmoid``: a probability
-        for each tag. ``identity``: the scores themselves.
-
-    Returns
-    -------
-    float64 (clips, outputs).
-
-    See Also
-    --------
-    decision_inputs : the way back, for a second layer.
-
     Examples
     --------
     >>> import numpy as np
@@ -56,21 +40,6 @@ def apply_link(scores: F64, link: Link) -> F64:
 
 def decision_inputs(outputs: F64, link: Link) -> F64:
     """Outputs of heads on a scale where they can be added up, for a second layer.
-
-    Parameters
-    ----------
-    outputs
-        float64 (clips, outputs), of heads with this `link`; NaN stay NaN.
-    link
-        ``softmax`` gives log-probabilities, ``sigmoid`` log-odds, ``identity`` the values.
-
-    Returns
-    -------
-    float64 (clips, outputs), finite but for NaN.
-
-    See Also
-    --------
-    apply_link : the way there.
 
     Examples
     --------

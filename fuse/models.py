@@ -131,11 +131,6 @@ def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> t
 
     A name may join any features by ``+``: one head on all of them, as of two audio features.
 
-    Raises
-    ------
-    BadFeatures
-        A name is no model of these features.
-
     Examples
     --------
     >>> (model,) = chosen_models({"layer2": "audio", "layer3": "audio"}, ["layer2+layer3"])
@@ -208,12 +203,7 @@ Parts = Mapping[str, Mapping[Missing, Model]]
 
 
 def parts_of(models: Sequence[Model], modality: Mapping[str, str]) -> Parts:
-    """What remains of each fusion of modalities when some are missing (PL20 3.6).
-
-    Returns
-    -------
-    A model's name to: missing modalities (`missing_of`), to a model of the others' features.
-    """
+    """What remains of each fusion of modalities when some are missing (PL20 3.6)."""
     return {
         model.name: {
             missing: Model(

@@ -118,21 +118,13 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Choice:
-    """The model to use, and what choosing it is worth.
+    """The model to use, and what choosing it is worth."""
 
-    Parameters
-    ----------
-    model
-        Its name: that of least loss (`Task.choice_loss`) in the cross-validation.
-    inside
-        (folds,): name of the model that was chosen so by inner predictions of each fold's
-        training clips.
-    nested
-        Each fold's clips as predicted by that fold's choice, scored: what to expect.
-    """
-
-    model: str
+    model: str  # its name: that of least loss (`Task.choice_loss`) in the cross-validation
+    # (folds,): name of the model that was chosen so by inner predictions of each fold's
+    # training clips.
     inside: tuple[str, ...]
+    # Each fold's clips as predicted by that fold's choice, scored: what to expect.
     nested: ModelResult
 
 

@@ -40,13 +40,7 @@ class Run:
 
 
 def read_run(folder: str | Path) -> Run:
-    """Read ``metrics.json`` and ``predictions.csv`` of one evaluation.
-
-    Raises
-    ------
-    FuseError
-        A file is absent or damaged.
-    """
+    """Read ``metrics.json`` and ``predictions.csv`` of one evaluation."""
     folder = Path(folder)
     if folder.is_file():
         raise FuseError(
@@ -122,13 +116,7 @@ def _read_repeat(
 
 
 def align_run(first: Run, run: Run) -> Run:
-    """`run` with its clips in the order of `first`.
-
-    Raises
-    ------
-    BadFeatures
-        They are not of the same clips, labels, groups and folds.
-    """
+    """`run` with its clips in the order of `first`."""
     where = f"{run.folder} is not comparable with {first.folder}"
     for name, a, b in (
         ("task", first.task.name, run.task.name),

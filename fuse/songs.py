@@ -125,25 +125,6 @@ def song_level(
 def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
     """Probabilities of songs from those of their segments.
 
-    Parameters
-    ----------
-    proba
-        float64 (segments, classes), NaN rows where not predicted.
-    song
-        int64 (segments,), from 0 to `n_songs` - 1.
-    n_songs
-        Number of songs.
-    rule
-        As for `song_level`.
-
-    Returns
-    -------
-    float64 (songs, classes), rows summing to 1; NaN rows for songs without a prediction.
-
-    See Also
-    --------
-    song_level : a whole evaluation by song.
-
     Examples
     --------
     >>> import numpy as np

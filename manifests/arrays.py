@@ -55,13 +55,6 @@ def most_bytes(size: int) -> int:
 def read_npy(path: Path) -> NDArray[Any]:
     """The array of an ``.npy`` file.
 
-    Raises
-    ------
-    ValueError
-        In one line: no array, an array of objects, or larger than the file has bytes.
-    OSError
-        It cannot be read; a FileNotFoundError if there is no such file.
-
     Examples
     --------
     >>> import tempfile
@@ -81,14 +74,6 @@ class NpzFile(Mapping[str, NDArray[Any]]):
     ----------
     path
         The file.
-
-    Raises
-    ------
-    ValueError
-        In one line: it is no archive of arrays, a member is no array or is there twice, or
-        the arrays would be too large, see `most_bytes`.
-    OSError
-        It cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -120,13 +105,7 @@ class NpzFile(Mapping[str, NDArray[Any]]):
 
 
 def check_inflated(archive: zipfile.ZipFile, most: int) -> None:
-    """Refuse an archive whose members announce more than `most` bytes, or that hides them.
-
-    Raises
-    ------
-    ValueError
-        In one line, with both sizes.
-    """
+    """Refuse an archive whose members announce more than `most` bytes, or that hides them."""
     infos = archive.infolist()
     if len(infos) > _MEMBERS:
         raise ValueError(f"{len(infos)} members, at most {_MEMBERS} are read")

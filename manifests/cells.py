@@ -29,13 +29,7 @@ def plain_text(cell: str) -> str:
 
 
 def parse_names(cell: str, separator: str) -> list[str]:
-    """Names from a cell: separated, or a JSON list where names hold the separator.
-
-    Raises
-    ------
-    ValueError
-        The cell begins like a JSON list and is none, or has items that are not text.
-    """
+    """Names from a cell: separated, or a JSON list where names hold the separator."""
     if cell.startswith("["):
         try:
             names = parse_json(cell)

@@ -65,15 +65,7 @@ class BadText(ValueError):
 
 
 def read_text(path: Path) -> str:
-    """Text of a UTF-8 file with or without a byte-order mark; line ends as they are.
-
-    Raises
-    ------
-    OSError
-        It cannot be read.
-    BadText
-        It is not UTF-8, has zero bytes, or is empty.
-    """
+    """Text of a UTF-8 file with or without a byte-order mark; line ends as they are."""
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -93,11 +85,6 @@ def iter_csv(lines: Iterable[str], first: int = 1) -> Iterator[CsvRow]:
 
     Cells are separated by commas; or by semicolons or tabs, as some spreadsheets write, where
     the first row has no comma but in quotes; or as a first line ``sep=;`` of Excel says.
-
-    Raises
-    ------
-    BadText
-        A quoted cell does not end, or has text behind its end.
     """
     lines = iter(lines)
     # Blank lines have no cells to be separated.

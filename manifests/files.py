@@ -43,31 +43,6 @@ def replacing(
 
     Whatever ends the process, `path` is the old file or the whole new one.
 
-    Parameters
-    ----------
-    path
-        The file to make or replace; its folder must exist.
-    temp
-        Where to write first: a name on the same file system, which nothing else uses.
-        The default is a hidden name beside `path`.
-    error
-        What to raise where the file cannot be written: ``error("PATH: cannot be written:
-        no space left on the disk")``. The default lets the OSError through.
-    kept
-        What a failure leaves untouched, as the end of the message.
-    durable
-        Flush to the disk, so that the file also survives a power cut. Leave it out for
-        scratch files that are checked when they are read.
-
-    Yields
-    ------
-    The path to write to.
-
-    See Also
-    --------
-    write_text : One text.
-    write_json : One JSON value.
-
     Examples
     --------
     >>> import tempfile
@@ -104,19 +79,6 @@ def replacing_together(
     """Write files into an empty folder, then move them all to `folder`.
 
     Where one of them cannot be written, `folder` keeps the files that it had, all of them.
-
-    Parameters
-    ----------
-    folder
-        Made where it is absent. Files that are not written anew stay.
-    error
-        What to raise where a file cannot be written.
-    remove
-        Names of files of `folder` that are removed where they are not written anew.
-
-    Yields
-    ------
-    The empty folder to write to, on the same file system.
     """
     new_folder = not folder.is_dir()
     temp = _temporary(folder / "new")
@@ -287,20 +249,6 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
 
     A number that is not finite becomes null; mappings keep their order, sets are sorted.
 
-    Parameters
-    ----------
-    value
-        Whatever is to be written.
-    where
-        What `value` is, ``metrics``, for the error. Without it anything that JSON has no
-        value for becomes its text: a strange fact in the provenance must not cost a long
-        run.
-
-    Raises
-    ------
-    TypeError
-        JSON has no value for some part, and `where` is given.
-
     Examples
     --------
     >>> to_json_values({"scores": np.array([1.0, np.inf]), "path": Path("a/b")})
@@ -325,11 +273,6 @@ def to_json_values(value: Any, where: str | None = None) -> Any:
 
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text of any origin.
-
-    Raises
-    ------
-    ValueError
-        It is no JSON, is nested too deep, or has a number of thousands of digits: one line.
 
     Examples
     --------

@@ -97,13 +97,7 @@ class LabelKind(ABC):
 
     @abstractmethod
     def strata(self, labels: ArrayLike) -> F64:
-        """(clips, strata): 1 where a clip is in a stratum that folds share evenly.
-
-        Raises
-        ------
-        BadManifest
-            The labels are no labels of the task.
-        """
+        """(clips, strata): 1 where a clip is in a stratum that folds share evenly."""
 
     def counts(self, labels: Ints | F64, classes: Sequence[str]) -> list[str]:
         """For each class how many clips have it, for a target its range; as text."""
@@ -333,11 +327,6 @@ def _separator_doubts(labels: Mapping[Label, tuple[int, int]]) -> list[tuple[int
 def parse_scale(text: str) -> tuple[float, float]:
     """Return the ends of a rating scale, written as ``1..9``.
 
-    Raises
-    ------
-    ValueError
-        It is not written so.
-
     Examples
     --------
     >>> parse_scale("-1..1")
@@ -390,11 +379,6 @@ TASKS: tuple[Task, ...] = ("multiclass", "multilabel", "regression")
 
 def label_kind(task: str) -> LabelKind:
     """The kind of a task's labels.
-
-    Raises
-    ------
-    ValueError
-        There is no such task.
 
     Examples
     --------

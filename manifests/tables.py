@@ -34,21 +34,13 @@ _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
 
 @dataclass(frozen=True)
 class Table:
-    """The parts of a table's file.
+    """The parts of a table's file."""
 
-    Parameters
-    ----------
-    kind, version
-        Of the line ``# mvemo KIND VERSION``; empty where the file has none.
-    settings
-        The ``# key: value`` lines: key in lower case -> (line, value).
-    rows
-        The table with its header row first: (line, cells). Blank lines are left out.
-    """
-
-    kind: str = ""
-    version: str = ""
+    kind: str = ""  # of the line ``# mvemo KIND VERSION``; empty where the file has none
+    version: str = ""  # of the line ``# mvemo KIND VERSION``; empty where the file has none
+    # The ``# key: value`` lines: key in lower case -> (line, value).
     settings: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    # The table with its header row first: (line, cells). Blank lines are left out.
     rows: tuple[CsvRow, ...] = ()
 
     def setting(self, key: str, default: str) -> str:
@@ -119,13 +111,6 @@ def load_table(path: Path) -> Table:
 
     A CSV is UTF-8, with or without a byte-order mark; comment lines may have been through a
     spreadsheet, which quotes them or fills them up with commas.
-
-    Raises
-    ------
-    OSError
-        It cannot be read.
-    BadText
-        It is not a table.
     """
     if path.suffix.lower() in PARQUET:
         return Table(rows=tuple(_parquet_rows(path)))
@@ -183,13 +168,7 @@ def read_table(
 def collect_table(
     path: Path, problems: Problems, columns: Mapping[str, str] | None = None
 ) -> Table:
-    """Read a table whose columns may have other names; what is wrong is added to `problems`.
-
-    Raises
-    ------
-    MissingManifest
-        No such file.
-    """
+    """Read a table whose columns may have other names; what is wrong is added to `problems`."""
     if path.is_dir():
         problems.add(0, "this is a folder; `mvemo manifest scan` makes a manifest of it")
         return Table()
@@ -241,13 +220,7 @@ def _cell_of(value: Any) -> str:
 
 
 def write_table(path: Path, text: str) -> None:
-    """Write a manifest or fold file in one step: whole, or not at all.
-
-    Raises
-    ------
-    BadManifest
-        The folder is missing or cannot be written, the disk is full, or a name is no text.
-    """
+    """Write a manifest or fold file in one step: whole, or not at all."""
     try:
         content = text.encode()
     except UnicodeEncodeError as error:

@@ -29,21 +29,7 @@ def trained_specs(model: FinalModel) -> tuple[FeatureSpec, ...]:
 
 
 def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Copy the trained nets of a run into a model's folder, as plain numbers.
-
-    Parameters
-    ----------
-    model
-        Its specs say which nets, by the digest of their weights.
-    work
-        Working folder of ``mvemo extract``.
-    folder
-        Of the model.
-
-    Returns
-    -------
-    Names of the files that were written, and names of the nets that are not in `work`.
-    """
+    """Copy the trained nets of a run into a model's folder, as plain numbers."""
     from mvemo.extract.training.checkpoints import JobFolder
 
     written, absent = [], []
@@ -83,26 +69,7 @@ def plan_of(spec: FeatureSpec, weights: str = "") -> NetSettings:
 
 
 def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[str, Path]) -> Net:
-    """The net that made a feature, with the very weights.
-
-    Parameters
-    ----------
-    spec
-        Of the feature.
-    n_outputs
-        Classes, tags or targets of the model.
-    folder
-        Of the model.
-    weights
-        Files of pretrained weights, by net; fetched ones need none.
-
-    Raises
-    ------
-    BadOption
-        The weights are not here, or are others; the message says which and how to get them.
-    BadWeights
-        A weight file cannot be read, or fetched weights are not here.
-    """
+    """The net that made a feature, with the very weights."""
     from mvemo.extract.nets import NETS, weights_digest
     from mvemo.extract.settings import FETCHED, RunSettings
     from mvemo.extract.training.protocols import make_net

@@ -57,24 +57,6 @@ def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
 
     The nets' files are imported, and with them torch; `load_fuse_settings` needs neither.
 
-    Parameters
-    ----------
-    profile
-        A name of `PROFILES`, or the path of a TOML file of the same form, in which nets
-        start from the paper's settings.
-    overrides
-        ``key=value`` strings; keys with dots, values as in TOML (bare words are strings).
-
-    Raises
-    ------
-    BadOption
-        The profile is unknown or unreadable, a key is unknown, or a value has the wrong
-        type or is out of range.
-
-    See Also
-    --------
-    load_fuse_settings : Stage two's alone.
-
     Examples
     --------
     >>> settings = load_settings("paper", ["nets.i3d.lr=3e-4", "extract.folds=4"])
@@ -127,17 +109,9 @@ def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> Evaluatio
 
 
 class Override(str):
-    """A ``key=value`` that an option stands for, by which errors name it.
+    """A ``key=value`` that an option stands for, by which errors name it."""
 
-    Parameters
-    ----------
-    text
-        The ``key=value``.
-    option
-        As it was given: ``--folds 1``.
-    """
-
-    option: str
+    option: str  # as it was given: ``--folds 1``
 
     def __new__(cls, text: str, option: str) -> Override:
         """A string with the option beside it."""

@@ -45,11 +45,6 @@ def settings_for(
     The default profile is the one that stage one last wrote the cache with, if it is one of
     `PROFILES`, else ``paper``. Descriptors of a profile that the cache lacks are left out; those
     of an override must be there.
-
-    Raises
-    ------
-    BadOption
-        As `load_fuse_settings`.
     """
     with open_cache(features) as cache:
         profile = profile or _profile_of(cache)

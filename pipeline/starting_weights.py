@@ -35,26 +35,7 @@ def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> 
 def fetch_missing_weights(
     plans: Sequence[NetSettings], settings: Settings, *, fetch: bool = True
 ) -> tuple[list[NetSettings], list[str]]:
-    """Fetch the public weights that are not here, where the settings ask for it.
-
-    Parameters
-    ----------
-    plans
-        The nets of a run.
-    settings
-        Of the run; ``extract.fetch`` is what asks.
-    fetch
-        If False, only say what would be fetched; its nets then have random weights.
-
-    Returns
-    -------
-    The plans that have their weights, and a note on each that is left out.
-
-    Raises
-    ------
-    FetchFailed
-        Not one net is left.
-    """
+    """Fetch the public weights that are not here, where the settings ask for it."""
     complete: list[NetSettings] = []
     failures: list[FetchFailed] = []
     for plan in plans:

@@ -20,18 +20,10 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class WorkSize:
-    """Bytes in a working folder.
+    """Bytes in a working folder."""
 
-    Parameters
-    ----------
-    decoded
-        Of decoded media and their descriptors.
-    nets
-        Of trained nets.
-    """
-
-    decoded: int
-    nets: int
+    decoded: int  # of decoded media and their descriptors
+    nets: int  # of trained nets
 
     def text(self) -> str:
         """In words.
@@ -67,26 +59,6 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
     """Remove the decoded media of a working folder; a later run decodes them again.
 
     The feature cache and all else in the folder stay.
-
-    Parameters
-    ----------
-    work
-        The folder.
-    nets
-        Also remove the trained nets, which a later run would train again.
-    dry_run
-        Remove nothing.
-
-    Returns
-    -------
-    What was removed.
-
-    Raises
-    ------
-    BadOption
-        It is no working folder.
-    CacheBusy
-        A run is using it.
     """
     if not (work / DECODED).is_dir() and not (work / NETS).is_dir():
         raise BadOption(f"{work}: is no working folder of 'mvemo extract': it has no {DECODED}")

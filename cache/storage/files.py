@@ -23,13 +23,7 @@ T = TypeVar("T")
 
 
 def cache_files(path: Path) -> tuple[Path, ...]:
-    """The file itself, or the shards of a folder: its ``*.h5`` files, by name.
-
-    Raises
-    ------
-    MissingCache
-        A folder without shards, or a shard is not finished.
-    """
+    """The file itself, or the shards of a folder: its ``*.h5`` files, by name."""
     if not path.is_dir():
         return (path,)
     files = tuple(sorted(p for p in path.glob("*.h5") if p.is_file() and p.name[0] != "."))
@@ -47,13 +41,7 @@ def cache_files(path: Path) -> tuple[Path, ...]:
 
 
 def refuse_folder(path: Path) -> None:
-    """Refuse a folder of shards where one file is to be changed.
-
-    Raises
-    ------
-    BadCache
-        It is a folder.
-    """
+    """Refuse a folder of shards where one file is to be changed."""
     if path.is_dir():
         raise BadCache(
             f"{path}: a folder, where a feature cache is to be written; shards in a folder are "
@@ -119,11 +107,6 @@ class CacheFile:
         Its clips; of a shard often not all of the cache's.
     groups
         (feature, fold) to the spec, `trained_on` filled in, and the name of its HDF5 group.
-
-    Raises
-    ------
-    MissingCache, BadCache, CacheError
-        As of `open_file`, or its clips or specs are damaged.
     """
 
     def __init__(self, path: Path, pool: FilePool) -> None:
@@ -168,13 +151,7 @@ class CacheFile:
         return self.read(f"feature {group}", lambda file: read(part(file["features"], group)))
 
     def read(self, what: str, read: Callable[[Any], T]) -> T:
-        """Read from the open file.
-
-        Raises
-        ------
-        BadCache
-            It is damaged: the message says `what` cannot be read.
-        """
+        """Read from the open file."""
         with self._pool.lock:
             file = self._pool.get(self.path)
             try:

@@ -26,24 +26,7 @@ ReadAt = Callable[[int, int], bytes]
 
 
 def read_texts(references: NDArray[np.void], name: str, most: int, read_at: ReadAt) -> list[str]:
-    """The UTF-8 texts that references refer to, in their order.
-
-    Parameters
-    ----------
-    references
-        Of `REFERENCE`, of any shape.
-    name
-        For messages.
-    most
-        Bytes that all texts together may have: many references may be to one long text.
-    read_at
-        Gives so many bytes from a place in the file, or fewer where the file ends.
-
-    Raises
-    ------
-    ValueError
-        The texts are longer, no UTF-8, or not there; a collection is damaged.
-    """
+    """The UTF-8 texts that references refer to, in their order."""
     total = int(references["length"].sum(dtype=np.int64))
     if total > most:
         raise ValueError(f"{name} announces texts of {total:,} bytes, more than the file has")

@@ -34,30 +34,15 @@ def feature_label(spec: FeatureSpec) -> str:
 
 @dataclass(frozen=True)
 class Index:
-    """All of a stored feature but its values.
+    """All of a stored feature but its values."""
 
-    Parameters
-    ----------
-    spec
-        With `trained_on`.
-    present
-        bool (clips,).
-    keys
-        bytes (clips,), empty where missing.
-    checksums
-        uint8 (clips, 16).
-    frames
-        int64 (clips,): frames of a sequence, 1 for a vector, 0 where missing.
-    n_trained_on
-        How many training clips all shards of a run together name, of which this one names its
-        own alone; 0 where it names all.
-    """
-
-    spec: FeatureSpec
-    present: Bools
-    keys: NDArray[np.bytes_]
-    checksums: Bytes
-    frames: Ints
+    spec: FeatureSpec  # with `trained_on`
+    present: Bools  # bool (clips,)
+    keys: NDArray[np.bytes_]  # bytes (clips,), empty where missing
+    checksums: Bytes  # uint8 (clips, 16)
+    frames: Ints  # int64 (clips,): frames of a sequence, 1 for a vector, 0 where missing
+    # How many training clips all shards of a run together name, of which this one names its
+    # own alone; 0 where it names all.
     n_trained_on: int = 0
 
     def checksum(self) -> str:

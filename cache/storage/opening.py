@@ -46,17 +46,7 @@ def parts_folder(path: Path) -> Path:
 
 
 def open_file(path: Path) -> Any:
-    """Open a cache file for reading.
-
-    Raises
-    ------
-    MissingCache
-        There is no such file.
-    BadCache
-        It is no feature cache, is incomplete, or is of a newer schema.
-    CacheError
-        It may not be read.
-    """
+    """Open a cache file for reading."""
     try:
         # A pipe would block, and is never whole.
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():

@@ -27,24 +27,12 @@ _TEXT: np.dtype[Any] = h5py.string_dtype("utf-8")
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What reading any array of a file needs to know of it; asked once for a whole group.
+    """What reading any array of a file needs to know of it; asked once for a whole group."""
 
-    Parameters
-    ----------
-    n_bytes
-        Of the file.
-    handle
-        HDF5's own handle of it.
-    sizes
-        Bytes of an address and of a length in it.
-    base
-        Where it begins, behind a block of another program: addresses are from there.
-    """
-
-    n_bytes: int
-    handle: int
-    sizes: tuple[int, int]
-    base: int
+    n_bytes: int  # of the file
+    handle: int  # HDF5's own handle of it
+    sizes: tuple[int, int]  # bytes of an address and of a length in it
+    base: int  # where it begins, behind a block of another program: addresses are from there
 
     @classmethod
     def of(cls, place: Any) -> FileFacts:
@@ -68,13 +56,7 @@ class PlainGroup(h5py.Group):  # type: ignore[misc]
 
 
 def part(group: Any, name: str) -> PlainGroup:
-    """The group of a name, if it is an ordinary member.
-
-    Raises
-    ------
-    KeyError, ValueError
-        There is none, it is no group, or a link to elsewhere.
-    """
+    """The group of a name, if it is an ordinary member."""
     item = _member(group, name)
     if not isinstance(item, h5py.h5g.GroupID):
         raise ValueError(f"{name} is no group")
@@ -106,18 +88,7 @@ def write_attribute(group: Any, name: str, text: str) -> None:
 
 
 def attribute(group: Any, name: str, kind: type[Any]) -> Any:
-    """A single value of an attribute, as ``str``, ``int`` or ``bool``.
-
-    Parameters
-    ----------
-    group
-        A group or data set, or HDF5's handle of one.
-
-    Raises
-    ------
-    KeyError, ValueError
-        There is none, or it is of another type or no single value.
-    """
+    """A single value of an attribute, as ``str``, ``int`` or ``bool``."""
     if not has_attribute(group, name):
         raise KeyError(f"attribute {name} is missing")
     # Past h5py's own reading of attributes, which takes four times as long: a cache has hundreds.
@@ -156,24 +127,13 @@ class PlainArray:
 
     Values are read where they lie, past HDF5: several threads may read at once, and nothing
     is copied twice.
-
-    Parameters
-    ----------
-    item
-        HDF5's handle.
-    name
-        For messages.
-    shape, dtype
-        Of all of it.
-    offset
-        Of its first byte in the file; None where only HDF5 can read it.
     """
 
-    item: Any
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    offset: int | None
+    item: Any  # HDF5's handle
+    name: str  # for messages
+    shape: tuple[int, ...]  # of all of it
+    dtype: np.dtype[Any]  # of all of it
+    offset: int | None  # of its first byte in the file; None where only HDF5 can read it
     _facts: FileFacts
 
     def __len__(self) -> int:
@@ -192,13 +152,7 @@ class PlainArray:
         return values
 
     def read_into(self, values: NDArray[Any], start: int = 0) -> None:
-        """Fill a contiguous array of this type with the rows from `start` on.
-
-        Raises
-        ------
-        OSError
-            The file ends before them.
-        """
+        """Fill a contiguous array of this type with the rows from `start` on."""
         if not values.size:
             return
         if self.offset is None:
@@ -215,13 +169,7 @@ class PlainArray:
             left, place = left[count:], place + count
 
     def texts(self) -> NDArray[np.object_]:
-        """All UTF-8 texts, together no longer than the file.
-
-        Raises
-        ------
-        ValueError
-            They are no texts, or longer.
-        """
+        """All UTF-8 texts, together no longer than the file."""
         if self.dtype.kind != "O" or h5py.check_string_dtype(self.dtype) is None:
             raise ValueError(f"{self.name} is {self.dtype}, needed are texts")
         if not math.prod(self.shape):
@@ -234,13 +182,7 @@ class PlainArray:
 def array_of(
     group: Any, name: str, dtype: Any = None, shape: tuple[int, ...] | None = None
 ) -> PlainArray:
-    """An array of a cache, not read yet; its values take their own bytes of the file.
-
-    Raises
-    ------
-    KeyError, ValueError
-        There is none, it is of another type or shape, compressed, or stored elsewhere.
-    """
+    """An array of a cache, not read yet; its values take their own bytes of the file."""
     item = _member(group, name)
     if not isinstance(item, h5py.h5d.DatasetID):
         raise ValueError(f"{name} is no data set")
@@ -292,13 +234,7 @@ def _check_layout(item: Any, name: str) -> None:
 
 
 def texts_of(group: Any, name: str, shape: tuple[int, ...] | None = None) -> NDArray[np.object_]:
-    """UTF-8 texts of a cache's data set, together no longer than the file.
-
-    Raises
-    ------
-    KeyError, ValueError
-        As `array_of`, or no texts.
-    """
+    """UTF-8 texts of a cache's data set, together no longer than the file."""
     return array_of(group, name, shape=shape).texts()
 
 

@@ -16,13 +16,7 @@ from mvemo.manifests.labels import label_kind
 
 
 def check_table(table: ClipTable, where: str) -> None:
-    """Refuse a table that a file cannot hold.
-
-    Raises
-    ------
-    BadCache
-        Naming the first thing that is wrong.
-    """
+    """Refuse a table that a file cannot hold."""
     n = len(table)
     try:
         shape = label_kind(table.task).shape(n, len(table.classes))

@@ -30,13 +30,6 @@ class WriterLock:
     With the environment variable ``MVEMO_NO_LOCK=1`` nothing is locked, for file systems
     without locks. What is lost: two writers at once are no longer refused, and the one that
     ends last drops the other's rows. Readers are safe either way.
-
-    Raises
-    ------
-    CacheBusy
-        Another writer holds it; the message says which process, where and since when.
-    MissingCache, BadCache, CacheError
-        The cache's folder does not exist, the path is a folder, or nothing may be written.
     """
 
     def __init__(self, path: Path) -> None:

@@ -32,29 +32,15 @@ BLOCK = 32 << 20
 
 @dataclass
 class Plan:
-    """Everything that a file will hold, and where its values come from.
+    """Everything that a file will hold, and where its values come from."""
 
-    Parameters
-    ----------
-    table
-        The clips, in the order of every row.
-    sources
-        Numbered as in the features' `origin`.
-    features
-        Spec digest to plan, the most recent last.
-    failures, curves, provenance
-        As they will be in the file.
-    merged
-        Names of the shards among the sources.
-    """
-
-    table: ClipTable
-    sources: list[Source]
-    features: dict[str, PlannedFeature]
-    failures: Failures
-    curves: Curves
-    provenance: dict[str, Any]
-    merged: tuple[str, ...] = ()
+    table: ClipTable  # the clips, in the order of every row
+    sources: list[Source]  # numbered as in the features' `origin`
+    features: dict[str, PlannedFeature]  # spec digest to plan, the most recent last
+    failures: Failures  # as they will be in the file
+    curves: Curves  # as they will be in the file
+    provenance: dict[str, Any]  # as they will be in the file
+    merged: tuple[str, ...] = ()  # names of the shards among the sources
 
     @property
     def n_bytes(self) -> int:
@@ -99,15 +85,7 @@ class CorruptRows(Exception):
 
 
 def write_plan(file: h5py.File, plan: Plan) -> None:
-    """Write a plan into an empty HDF5 file, checking every row on its way.
-
-    Raises
-    ------
-    CorruptRows
-        Some rows of a feature are corrupt where they come from.
-    OSError, RuntimeError
-        From HDF5: the disk is full.
-    """
+    """Write a plan into an empty HDF5 file, checking every row on its way."""
     write_header(file)
     write_table(file, plan.table)
     group = file.create_group("features")

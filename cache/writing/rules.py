@@ -37,17 +37,7 @@ HISTORY = 20
 def resolve(
     features: Mapping[str, PlannedFeature], requested: Mapping[str, FeatureSpec]
 ) -> dict[str, PlannedFeature]:
-    """Keep the most recent spec of each name and fold, and those compatible with it.
-
-    Parameters
-    ----------
-    features
-        Spec digest to plan, the most recent last.
-    requested
-        Digest to the specs that the current run requests, the most recent last. They come
-        before all others, and displace those of another kind even when they have no rows:
-        values of other parameters are no substitute for values that failed.
-    """
+    """Keep the most recent spec of each name and fold, and those compatible with it."""
     specs = {d: f.spec for d, f in features.items() if d not in requested} | dict(requested)
     kept: dict[str, FeatureSpec] = {}
     for digest in reversed(specs):
@@ -81,13 +71,7 @@ def remaining_curves(sources: Sequence[Source], features: Mapping[str, PlannedFe
 
 
 def union_plan(sources: Sequence[FileSource], where: str) -> Plan:
-    """The plan of one file of all that caches of one manifest hold.
-
-    Raises
-    ------
-    BadCache
-        They do not go together; `where` begins the message.
-    """
+    """The plan of one file of all that caches of one manifest hold."""
     table = union_table(sources)
     try:
         features = in_order(plan_rows(table, sources, strict=True))

@@ -93,15 +93,7 @@ def remove_shards(parts: Path) -> None:
 
 
 def write_file(path: Path, plan: Plan, temp: Path, kept: str = "") -> None:
-    """Write a plan to a file that appears whole.
-
-    Raises
-    ------
-    CacheError
-        The disk is full, or may not be written.
-    CorruptRows
-        From `write_plan`.
-    """
+    """Write a plan to a file that appears whole."""
     with replacing(path, temp, error=CacheError, kept=kept):
         require_room(temp, plan.n_bytes)
         with h5py.File(temp, "w", libver=LIBVER, locking=False) as file:
@@ -123,12 +115,7 @@ def require_room(path: Path, n_bytes: int) -> None:
 
 
 def write_dropping(path: Path, plan: Plan, temp: Path, kept: str = "") -> list[str]:
-    """Write a plan without the rows that turn out corrupt, each kept as a failure.
-
-    Returns
-    -------
-    Sentences about the rows dropped.
-    """
+    """Write a plan without the rows that turn out corrupt, each kept as a failure."""
     dropped: list[str] = []
     while True:
         try:

@@ -70,11 +70,6 @@ class FileSource:
         Keeps it open.
     tolerant
         Leave out features that cannot be read, naming them in `lost`, instead of raising.
-
-    Raises
-    ------
-    BadCache
-        The file is damaged.
     """
 
     def __init__(self, path: Path, pool: FilePool, *, tolerant: bool = False) -> None:
@@ -187,17 +182,7 @@ class MemorySource:
         return clips
 
     def freeze(self, table: ClipTable, named: Mapping[str, frozenset[str]]) -> None:
-        """Make it a `Source` over these clips; nothing is put after that.
-
-        Parameters
-        ----------
-        table
-            The clips.
-        named
-            Spec digest to the training clips of nets whose clips an earlier shard has named:
-            this one names those of `table` alone, or shards would grow with the square of
-            the clips.
-        """
+        """Make it a `Source` over these clips; nothing is put after that."""
         self._table = table
         n = len(table)
         for digest, buffered in self._features.items():

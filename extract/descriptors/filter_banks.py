@@ -17,28 +17,17 @@ N_CHROMA, OCTAVE, OCTAVE_WIDTH = 12, 5.0, 2.0
 
 @dataclass(frozen=True, eq=False)
 class FilterBanks:
-    """The filter banks that descriptors need.
+    """The filter banks that descriptors need."""
 
-    Parameters
-    ----------
-    mel
-        float32 (n_fft // 2 + 1, n_mels): triangular bands of unit area on Slaney's scale.
-    chroma
-        float32 (n_fft // 2 + 1, 12): weights of the pitch classes, C first, for a tuning of
-        A4 at 440 Hz.
-    """
-
-    mel: F32
+    mel: F32  # float32 (n_fft // 2 + 1, n_mels): triangular bands of unit area on Slaney's scale
+    # Float32 (n_fft // 2 + 1, 12): weights of the pitch classes, C first, for a tuning of A4
+    # at 440 Hz.
     chroma: F32
 
 
 @lru_cache(maxsize=16)
 def filter_banks(settings: DescriptorSettings) -> FilterBanks:
     """The filter banks of some settings; computed once in a process.
-
-    See Also
-    --------
-    mvemo.extract.mel.mel_filter_bank : The mel bands alone, on either scale.
 
     Examples
     --------

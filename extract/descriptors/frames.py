@@ -23,18 +23,11 @@ PART_SAMPLES = 1 << 22
 
 @dataclass(frozen=True)
 class Frames:
-    """Some frames of one clip.
+    """Some frames of one clip."""
 
-    Parameters
-    ----------
-    values
-        float32 (frames, n_fft), not windowed.
-    before
-        float32 (frames, lpc_order): the samples that precede each frame, zeros before the
-        clip's start; linear prediction begins in them.
-    """
-
-    values: F32
+    values: F32  # float32 (frames, n_fft), not windowed
+    # Float32 (frames, lpc_order): the samples that precede each frame, zeros before the
+    # clip's start; linear prediction begins in them.
     before: F32
 
     def __len__(self) -> int:
@@ -53,18 +46,6 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
     clip shorter than a frame is one frame. Silent frames are dropped (J22 3.1, Fig. 6), not
     samples: joining the samples around a gap would make a click, and would shift the times
     of all that follows.
-
-    Parameters
-    ----------
-    y
-        float32 (samples,), finite.
-    settings
-        `silence_db` is the threshold of a frame's RMS.
-
-    Raises
-    ------
-    BadMedia
-        An empty or non-finite waveform, or one that is silent throughout.
     """
     if y.ndim != 1 or len(y) == 0:
         raise BadMedia(f"a waveform of shape {y.shape}: mono with at least one sample is needed")
@@ -97,15 +78,7 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
 
 
 def frames_of(y: F32, settings: DescriptorSettings, numbers: I64) -> Frames:
-    """The frames of these numbers of a waveform.
-
-    Parameters
-    ----------
-    y
-        float32 (samples,).
-    numbers
-        int64 (frames,), rising.
-    """
+    """The frames of these numbers of a waveform."""
     before = settings.lpc_order
     start = numbers * settings.hop_length - before
     values = _views(y, start, before + settings.n_fft)

@@ -19,16 +19,6 @@ def fundamental(values: F32, settings: DescriptorSettings) -> F32:
 
     Half a frame is the window of the difference function, so that all lags see the same
     number of samples, as in the paper's eq. 6; librosa's `yin` sums over ever fewer.
-
-    Parameters
-    ----------
-    values
-        float32 (frames, n_fft), not windowed.
-
-    Returns
-    -------
-    float32 (frames, 2): frequency in Hz, 0 where unvoiced, and voicing in [0, 1], 1 minus
-    the normalised difference at the period.
     """
     low, high = settings.lags
     # The difference function does not see the mean, but its rounding does.
@@ -48,19 +38,7 @@ def fundamental(values: F32, settings: DescriptorSettings) -> F32:
 
 
 def normalised_difference(values: F32, longest: int) -> F64:
-    """Cumulative mean normalised difference d'(tau), the paper's eq. 6 and 8.
-
-    Parameters
-    ----------
-    values
-        float32 (frames, n), their means taken away.
-    longest
-        Longest lag in samples, at most ``n - n // 2``.
-
-    Returns
-    -------
-    float64 (frames, longest + 1), for lags from 0; 1 at lag 0 and in frames without energy.
-    """
+    """Cumulative mean normalised difference d'(tau), the paper's eq. 6 and 8."""
     return _cumulative_mean_normalised(_difference(values, values.shape[1] // 2, longest))
 
 

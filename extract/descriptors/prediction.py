@@ -55,13 +55,7 @@ def _rows(samples: int, width: int) -> int:
 
 
 def autocorrelation_of(power: F64, lags: int) -> F64:
-    """Autocorrelation of frames from their power spectra, float64 (frames, lags + 1).
-
-    Parameters
-    ----------
-    power
-        float64 (frames, n // 2 + 1), of an n-point DFT, n even.
-    """
+    """Autocorrelation of frames from their power spectra, float64 (frames, lags + 1)."""
     half = power.shape[1] - 1
     waves = np.cos(np.pi / half * np.outer(np.arange(half + 1), np.arange(lags + 1)))
     waves[1:half] *= 2.0
@@ -70,18 +64,7 @@ def autocorrelation_of(power: F64, lags: int) -> F64:
 
 
 def levinson(r: F64) -> tuple[F64, F64]:
-    """Levinson-Durbin recursion over many frames (J22 eq. 1-2).
-
-    Parameters
-    ----------
-    r
-        Autocorrelation, (frames, order + 1).
-
-    Returns
-    -------
-    Prediction coefficients a_i of ``h(t) ~ sum a_i h(t - i)``, (frames, order), and the
-    prediction error's power, (frames,). Frames without energy get zeros.
-    """
+    """Levinson-Durbin recursion over many frames (J22 eq. 1-2)."""
     frames, order = r.shape[0], r.shape[1] - 1
     a = np.zeros((frames, order))
     error = r[:, 0].copy()
@@ -134,17 +117,7 @@ def residual(frames: Frames, coefficients: F64) -> F64:
 
 
 def residual_phase(error: F64) -> F32:
-    """Cosine of the analytic residual's phase (J22 eq. 3-5), float32, in [-1, 1].
-
-    Parameters
-    ----------
-    error
-        Residual, (frames, n_fft).
-
-    Returns
-    -------
-    cos(theta(t)) = r(t) / |r_a(t)|; 0 where the residual vanishes.
-    """
+    """Cosine of the analytic residual's phase (J22 eq. 3-5), float32, in [-1, 1]."""
     n = error.shape[1]
     # A residual of rounding errors alone has no phase.
     top = np.abs(error).max(axis=1, keepdims=True)
@@ -168,16 +141,6 @@ def formants(power: F32, settings: DescriptorSettings) -> F32:
     Selective linear prediction (Makhoul 1975): the spectrum up to `FORMANT_RANGE` is taken
     as that of a signal sampled at twice that rate, pre-emphasised, and predicted; each
     complex root within the band is a resonance.
-
-    Parameters
-    ----------
-    power
-        float32 (frames, n_fft // 2 + 1).
-
-    Returns
-    -------
-    float32 (frames, 2 * n_formants): frequencies in Hz, rising, then their bandwidths in Hz;
-    0 and 0 where a frame has fewer.
     """
     top, order, count = settings.formant_bins, settings.formant_order, settings.n_formants
     rate = 2.0 * top * settings.sr / settings.n_fft

@@ -24,13 +24,7 @@ def decibel(power: F32) -> F32:
 
 
 def power_spectrum(values: F32, settings: DescriptorSettings) -> F32:
-    """Power of the windowed frames' DFT, float32 (frames, n_fft // 2 + 1).
-
-    Parameters
-    ----------
-    values
-        float32 (frames, n_fft).
-    """
+    """Power of the windowed frames' DFT, float32 (frames, n_fft // 2 + 1)."""
     # In float64: music that was low-passed has bands 140 dB below its loudest, where the
     # rounding of a float32 transform would show.
     spectrum = scipy.fft.rfft(values * window_of(settings), axis=1)
@@ -39,30 +33,12 @@ def power_spectrum(values: F32, settings: DescriptorSettings) -> F32:
 
 
 def mel_level(power: F32, bank: F32) -> F32:
-    """Decibel of the mel bands of a power spectrum (J22 2.2.1), float32 (frames, n_mels).
-
-    Parameters
-    ----------
-    power
-        float32 (frames, n_fft // 2 + 1).
-    bank
-        `FilterBanks.mel`.
-    """
+    """Decibel of the mel bands of a power spectrum (J22 2.2.1), float32 (frames, n_mels)."""
     return decibel(power @ bank)
 
 
 def cepstrum(level: F32, n_coefficients: int) -> F32:
-    """The first coefficients of the orthonormal DCT-II of each frame's level.
-
-    Parameters
-    ----------
-    level
-        float32 (frames, n_mels).
-
-    Returns
-    -------
-    float32 (frames, n_coefficients), the 0th included.
-    """
+    """The first coefficients of the orthonormal DCT-II of each frame's level."""
     coefficients: F32 = scipy.fft.dct(level, axis=1, norm="ortho")
     return coefficients[:, :n_coefficients]
 
@@ -99,15 +75,6 @@ def spectral_contrast(power: F32, settings: DescriptorSettings) -> F32:
 
     In each band, the mean of the largest magnitudes against the mean of the smallest, in
     ``10 log10`` of magnitudes: librosa's convention, half of what is usual for decibels.
-
-    Parameters
-    ----------
-    power
-        float32 (frames, n_fft // 2 + 1).
-
-    Returns
-    -------
-    float32 (frames, n_bands + 1), 0 or more; 0 in bands without bins.
     """
     contrast = np.zeros((len(power), settings.n_bands + 1), dtype=np.float32)
     for k, (first, stop, share) in enumerate(octave_bands(settings)):
@@ -123,15 +90,7 @@ def spectral_contrast(power: F32, settings: DescriptorSettings) -> F32:
 
 
 def chroma(power: F32, bank: F32) -> F32:
-    """Energy by pitch class, float32 (frames, 12), largest class 1; all 0 without energy.
-
-    Parameters
-    ----------
-    power
-        float32 (frames, n_fft // 2 + 1).
-    bank
-        `FilterBanks.chroma`.
-    """
+    """Energy by pitch class, float32 (frames, 12), largest class 1; all 0 without energy."""
     raw = power @ bank
     top = raw.max(axis=1, keepdims=True)
     normalised: F32 = np.divide(raw, top, out=np.zeros_like(raw), where=top > 1e-20)

@@ -35,13 +35,7 @@ _BLOCK = 1 << 20
 
 
 def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Open a file, or one after the other the parts of Ogg or FLAC that were joined.
-
-    Raises
-    ------
-    soundfile.LibsndfileError
-        The library does not know the file.
-    """
+    """Open a file, or one after the other the parts of Ogg or FLAC that were joined."""
     starts = _part_starts(path)
     if len(starts) < 2:
         with soundfile.SoundFile(path) as file:
@@ -79,13 +73,6 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
 
     With `on_block`, it is called with each second of the sound in place of keeping it, as of
     `mvemo.extract.media.waveforms.Waveforms`.
-
-    Raises
-    ------
-    soundfile.LibsndfileError
-        The library does not know the file.
-    ValueError
-        Its header states no length, or a wrong one, or its channels cancel each other.
     """
     problems = {"video": NO_VIDEO} if request.pictures else {}
     if not request.sample_rates:

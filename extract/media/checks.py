@@ -80,15 +80,7 @@ def error_line(error: Exception) -> str:
 
 
 def check_file(path: Path) -> None:
-    """Refuse folders, empty files and files that cannot be opened.
-
-    Raises
-    ------
-    MissingFile
-        There is no such file, or it may not be opened.
-    BadMedia
-        It is a folder or empty.
-    """
+    """Refuse folders, empty files and files that cannot be opened."""
     if path.is_dir():
         raise BadMedia(f"{path}: is a folder, not a media file")
     try:

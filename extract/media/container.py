@@ -79,13 +79,7 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
 
 
 def decode_container(path: Path, request: ClipRequest, choice: Sound | None = None) -> Decoded:
-    """Decode a clip of a container; see `mvemo.extract.media.reading.decode_clip`.
-
-    Raises
-    ------
-    BadMedia
-        It has neither sound nor pictures.
-    """
+    """Decode a clip of a container; see `mvemo.extract.media.reading.decode_clip`."""
     with ExitStack() as stack:
         container = stack.enter_context(open_container(path))
         check_format(path, container.format.name)

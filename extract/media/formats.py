@@ -49,13 +49,7 @@ _ENCRYPTED_ASF = re.compile(
 
 
 def check_head(path: Path) -> None:
-    """Refuse what a file's beginning shows not to be sound or video that can be read.
-
-    Raises
-    ------
-    BadMedia
-        A picture, a list of other files, or an encrypted file.
-    """
+    """Refuse what a file's beginning shows not to be sound or video that can be read."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if _PICTURE.match(head):
@@ -72,18 +66,7 @@ def check_head(path: Path) -> None:
 
 
 def check_format(path: Path, names: str) -> None:
-    """Refuse video without a container.
-
-    Parameters
-    ----------
-    names
-        Of the format, as FFmpeg gives them.
-
-    Raises
-    ------
-    BadMedia
-        It is a raw stream.
-    """
+    """Refuse video without a container."""
     if names in _RAW.split(","):
         raise BadMedia(
             f"{path}: is a raw {names} stream without time stamps: put it into a container, "
@@ -123,11 +106,6 @@ def is_cut_off(path: Path, names: str) -> bool:
     """Whether a file's structure shows that much more was to come.
 
     For formats whose lengths in seconds are not stated, or are guessed from what is there.
-
-    Parameters
-    ----------
-    names
-        Of the format, as FFmpeg gives them.
     """
     formats = set(names.split(","))
     with path.open("rb") as file:

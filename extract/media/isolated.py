@@ -36,23 +36,7 @@ def read_each(
     workers: int = 0,
     limits: ClipLimits | None = None,
 ) -> Iterator[tuple[int, Any | ExtractError]]:
-    """Call a function of a path in worker processes.
-
-    Parameters
-    ----------
-    function
-        ``module:name``; what it returns is sent by pickle.
-    files
-        First argument, and keywords, of each call.
-    workers
-        Processes; 0 for one a core.
-    limits
-        What a file may cost.
-
-    Yields
-    ------
-    Number of the file, and what the function returned, or the error, as they come.
-    """
+    """Call a function of a path in worker processes."""
     limits = limits or ClipLimits()
     calls = [
         Call(function, (path,), *_bounds(path, limits), keywords=keywords)
@@ -70,18 +54,6 @@ def stream_isolated(
 
     What waits to be taken is bounded, and so is the memory of both processes, whatever the
     clip's length. The time that the caller takes between two events counts for nothing.
-
-    Yields
-    ------
-    What `stream_clip` emits, as it comes; at the end ``("problem", modality, problem)`` of all
-    that it returns.
-
-    Raises
-    ------
-    BadMedia
-        Also where the file ends or stops the worker.
-    ExtractError
-        As `stream_clip`.
     """
     limits = limits or ClipLimits()
     call = Call(_STREAM, (path, request), *_bounds(path, limits), parts=True)
@@ -116,28 +88,13 @@ def _reading_error(
 
 
 def decode_isolated(path: Path, **asked: Any) -> Decoded:
-    """`mvemo.extract.media.reading.decode_clip` of one file in a worker process.
-
-    Raises
-    ------
-    BadMedia
-        Also where the file ends or stops the worker.
-    ExtractError
-        As `decode_clip`.
-    """
+    """`mvemo.extract.media.reading.decode_clip` of one file in a worker process."""
     decoded: Decoded = _read_one(_DECODE, path, asked)
     return decoded
 
 
 def probe_isolated(path: Path) -> float:
     """`mvemo.extract.media.probe.probe_seconds` of one file in a worker process.
-
-    Raises
-    ------
-    BadMedia
-        Also where the file ends or stops the worker.
-    ExtractError
-        As `probe_seconds`.
 
     Examples
     --------

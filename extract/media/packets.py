@@ -46,11 +46,6 @@ def open_container(path: Path) -> Any:
 
     The prefix and the whitelists keep playlists and odd names from reaching elsewhere;
     titles in other encodings than UTF-8 are no reason to refuse a file.
-
-    Raises
-    ------
-    BadMedia
-        It is of a format that is not read.
     """
     check_head(path)
     try:

@@ -20,15 +20,6 @@ def ends_inside_frame(file: BinaryIO, size: int, format_name: str) -> bool:
     """Whether a raw stream that begins with a frame ends inside of one.
 
     One that begins inside of a frame, as a recording of a broadcast, may end so, too.
-
-    Parameters
-    ----------
-    file
-        Open; where it is read from is changed.
-    size
-        Of the file, in bytes.
-    format_name
-        As FFmpeg has it: ``aac``, ``ac3`` or ``eac3``; False for others.
     """
     length_of = _LENGTHS.get(format_name)
     file.seek(0)

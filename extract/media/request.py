@@ -81,13 +81,7 @@ class FrameSampling:
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """The stretch of a file that is decoded, and to what; see `decode_clip`.
-
-    Raises
-    ------
-    BadSetting
-        A time, a rate, a count or a size out of range.
-    """
+    """The stretch of a file that is decoded, and to what; see `decode_clip`."""
 
     start: float = 0.0
     duration: float | None = None
@@ -115,29 +109,17 @@ class ClipRequest:
 
 @dataclass(frozen=True)
 class StreamRequest:
-    """What is read of a clip from its start to its end; see `stream_clip`.
+    """What is read of a clip from its start to its end; see `stream_clip`."""
 
-    Parameters
-    ----------
-    start, duration
-        The clip's stretch in seconds; None for all that follows.
-    sample_rates
-        In Hz; empty to leave the sound undecoded.
-    times
-        float64 (n,), ascending: when the pictures are shown, in seconds from the clip's
-        start; empty to leave them undecoded.
-    sizes
-        Of each time, the heights and widths in pixels that are asked for.
-    threads
-        Of the decoders; 0 for as many as there are cores.
-    """
-
-    start: float = 0.0
-    duration: float | None = None
-    sample_rates: tuple[int, ...] = ()
+    start: float = 0.0  # the clip's stretch in seconds; None for all that follows
+    duration: float | None = None  # the clip's stretch in seconds; None for all that follows
+    sample_rates: tuple[int, ...] = ()  # in Hz; empty to leave the sound undecoded
+    # Float64 (n,), ascending: when the pictures are shown, in seconds from the clip's start;
+    # empty to leave them undecoded.
     times: F64 = field(default_factory=lambda: np.zeros(0))
+    # Of each time, the heights and widths in pixels that are asked for.
     sizes: Sequence[frozenset[int]] = ()
-    threads: int = 0
+    threads: int = 0  # of the decoders; 0 for as many as there are cores
 
     def of_clip(self) -> ClipRequest:
         """The same for the readers of whole clips, which take no times."""

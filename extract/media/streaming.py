@@ -55,11 +55,6 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
     the next samples, float32 (n,), at one of the rates; ``("picture", row, pictures)`` of a time's
     row and its pictures by size, uint8 (size, size, 3). Returned are the problems of `decode_clip`,
     also those that are found at the end alone, as that the clip is cut off.
-
-    Raises
-    ------
-    MissingFile, BadMedia
-        Nothing in the file can be read at all.
     """
     check_file(path)
     sent: Counter[int] = Counter()

@@ -45,20 +45,7 @@ _FLAX_KINDS = {
 def to_net_names(
     tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors of a file under the net's names and in its axis order.
-
-    Parameters
-    ----------
-    tensors
-        Of the file, in any layout known here, or already under the net's names.
-    state
-        The net's ``state_dict``.
-
-    Returns
-    -------
-    Name in the net to tensor, and the file's names that have no place. Where a file has
-    no scale of a normalisation, the scale is one, as published.
-    """
+    """Tensors of a file under the net's names and in its axis order."""
     mapped: dict[str, Tensor] = {}
     unexpected: list[str] = []
     for name, value in tensors.items():

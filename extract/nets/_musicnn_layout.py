@@ -8,12 +8,7 @@ from torch import Tensor
 
 
 def from_tensorflow(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
-    """The net's tensors of the variables of the published graph.
-
-    Returns
-    -------
-    Tensors by the net's names, and the names of the variables that they are made of.
-    """
+    """The net's tensors of the variables of the published graph."""
     names = [(name, published) for name, published in _published_names() if published in tensors]
     mapped = {name: _torch_axes(tensors[published], name) for name, published in names}
     return mapped, {published for _, published in names}

@@ -96,15 +96,6 @@ class C3D(Net):
     published fc6, fc7 and fc8 are replaced (PL20 3.3), so only convolutions are loaded; a
     dropout follows each replaced layer, as it did the published ones. Where frames or
     pixels run out before the last pooling, poolings are never longer than what is left.
-
-    Parameters
-    ----------
-    n_outputs
-        Classes, tags or regression targets.
-    width
-        Multiplies all channel counts.
-    options
-        See `C3DOptions`.
     """
 
     name: ClassVar[str] = "c3d"
@@ -135,7 +126,7 @@ class C3D(Net):
         "arrays of hx173149/C3D-tensorflow (wc1 ... wc5b, bc1 ... bc5b)",
     )
 
-    options: C3DOptions
+    options: C3DOptions  # see `C3DOptions`
     input: VideoInput
 
     def __init__(
@@ -235,21 +226,7 @@ class C3D(Net):
 
 
 def convolution_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
-    """A published convolution's tensor under the net's name and in its axis order.
-
-    Parameters
-    ----------
-    name
-        ``conv3a/0`` or ``conv3a/1`` within any path (Caffe), ``conv3a.weight`` (PyTorch),
-        ``backbone.conv3a.conv.weight`` (mmaction), ``var_name/wc3a`` (TensorFlow).
-    value
-        A kernel (out, in, T, H, W), in TensorFlow (T, H, W, in, out), or a bias (out,), in
-        old Caffe files (1, 1, 1, 1, out).
-
-    Returns
-    -------
-    None for a tensor that is neither.
-    """
+    """A published convolution's tensor under the net's name and in its axis order."""
     match = _NAMED.search(name)
     if match is None:
         return None

@@ -86,15 +86,6 @@ class CRNN(Net):
     ones. The branches have frames of their own, and meet in their last states alone. Batch
     normalisation follows each convolution, and stands before both branches
     with statistics of the training frames, as descriptors have units of their own.
-
-    Parameters
-    ----------
-    n_outputs
-        Classes, tags or regression targets.
-    width
-        Multiplies the channels and the hidden units.
-    options
-        See `CRNNOptions`.
     """
 
     name: ClassVar[str] = "crnn"
@@ -117,7 +108,7 @@ class CRNN(Net):
         ),
     }
 
-    options: CRNNOptions
+    options: CRNNOptions  # see `CRNNOptions`
     input: SequenceInput
 
     def __init__(

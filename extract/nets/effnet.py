@@ -101,15 +101,6 @@ class EffNet(Net):
     The lite models have ReLU6 in place of swish and no squeeze-and-excitation. Each frame
     gives the 1,280 numbers of the last layer before the classes, averaged over the picture;
     a clip their mean and their standard deviation over its frames: 2,560.
-
-    Parameters
-    ----------
-    n_outputs
-        Classes, tags or regression targets.
-    width
-        Multiplies all channel counts.
-    options
-        See `EffNetOptions`.
     """
 
     name: ClassVar[str] = "effnet"
@@ -154,7 +145,7 @@ class EffNet(Net):
         ),
     )
 
-    options: EffNetOptions
+    options: EffNetOptions  # see `EffNetOptions`
     input: VideoInput
 
     def __init__(

@@ -173,15 +173,6 @@ class I3D(Net):
 
     PL20 3.3 takes "the output of the last inception block through 3D global average
     pooling": 1,024 numbers. Layers are named as in the published code.
-
-    Parameters
-    ----------
-    n_outputs
-        Classes, tags or regression targets.
-    width
-        Multiplies all channel counts.
-    options
-        See `I3DOptions`.
     """
 
     name: ClassVar[str] = "i3d"
@@ -234,7 +225,7 @@ class I3D(Net):
         ),
     )
 
-    options: I3DOptions
+    options: I3DOptions  # see `I3DOptions`
     input: VideoInput
 
     def __init__(
@@ -310,18 +301,7 @@ class I3D(Net):
         return logits
 
     def describe_prediction(self, raw: Tensor) -> str:
-        """The five likeliest Kinetics-400 actions, one a line, with their probabilities.
-
-        Parameters
-        ----------
-        raw
-            Frames of one clip, uint8 (1, frames, height, width, 3), RGB.
-
-        Raises
-        ------
-        BadSetting
-            The net has other outputs than the published one.
-        """
+        """The five likeliest Kinetics-400 actions, one a line, with their probabilities."""
         names = kinetics_names()
         if self.classifier.out_features != len(names):
             raise BadSetting(

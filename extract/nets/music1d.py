@@ -60,15 +60,6 @@ class Music1D(Net):
     each halves the length exactly; "fully connected" and the softmax of PL20 Fig. 3 are
     one layer, `classifier`, since SPEC's penultimate size, 256, leaves no room for
     another; pooling is along time (PL20's "across the channels" cannot give 32 x 8).
-
-    Parameters
-    ----------
-    n_outputs
-        Classes, tags or regression targets.
-    width
-        Multiplies the 32 channels.
-    options
-        See `Music1DOptions`.
     """
 
     name: ClassVar[str] = "music1d"
@@ -85,7 +76,7 @@ class Music1D(Net):
         ),
     }
 
-    options: Music1DOptions
+    options: Music1DOptions  # see `Music1DOptions`
     input: AudioInput
 
     def __init__(

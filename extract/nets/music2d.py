@@ -89,15 +89,6 @@ class Music2D(Net):
     Poolings drop what does not fill a window, as C17's do. For clips shorter than about
     15 s the frames run out before the last layer; a pooling is then never longer than
     what is left, so the same weights serve any length.
-
-    Parameters
-    ----------
-    n_outputs
-        Classes, tags or regression targets.
-    width
-        Multiplies the 32 channels.
-    options
-        See `Music2DOptions`.
     """
 
     name: ClassVar[str] = "music2d"
@@ -132,7 +123,7 @@ class Music2D(Net):
         "c17 (front_end c17, norm clip, activation elu)",
     )
 
-    options: Music2DOptions
+    options: Music2DOptions  # see `Music2DOptions`
     input: AudioInput
 
     def __init__(

@@ -105,15 +105,6 @@ class Musicnn(Net):
     left out, as in the published code, but for a clip shorter than one, which is filled
     up with silence. The embedding is the mean over the patches of the 200 units before the
     tags, or what the option `outputs` asks for.
-
-    Parameters
-    ----------
-    n_outputs
-        Classes, tags or regression targets.
-    width
-        Multiplies all channel counts.
-    options
-        See `MusicnnOptions`.
     """
 
     name: ClassVar[str] = "musicnn"
@@ -160,7 +151,7 @@ class Musicnn(Net):
         ),
     )
 
-    options: MusicnnOptions
+    options: MusicnnOptions  # see `MusicnnOptions`
     input: AudioInput
     window: Tensor
     filterbank: Tensor
@@ -213,18 +204,7 @@ class Musicnn(Net):
         return {"seconds": seconds}
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Waveforms to patches of the log mel spectrogram.
-
-        Parameters
-        ----------
-        raw
-            float32 (batch, samples) in [-1, 1], NaN after a clip's end.
-
-        Returns
-        -------
-        float32 (batch, patches, 187, 96), log10(10,000 power + 1); NaN for patches that a
-        clip is too short for.
-        """
+        """Waveforms to patches of the log mel spectrogram."""
         raw = raw[:, : self.input.samples]
         samples = raw.isfinite().sum(dim=1)
         # A batch of short clips alone has to have a patch, too.
@@ -374,19 +354,7 @@ class _Front(nn.Module):
 
 
 def _mean(values: Tensor, filled: Tensor) -> Tensor:
-    """Mean over each clip's patches.
-
-    Parameters
-    ----------
-    values
-        (n, dim), of all patches that are there, clip after clip.
-    filled
-        bool (batch, patches), n of them true.
-
-    Returns
-    -------
-    (batch, dim).
-    """
+    """Mean over each clip's patches."""
     table = values.new_zeros(*filled.shape, values.shape[1])
     table[filled] = values
     return table.sum(dim=1) / filled.sum(dim=1, keepdim=True)

@@ -53,15 +53,6 @@ class RNN(DescriptorNet):
     J22 3.6 says of [19] only that features are extracted by an RNN; number and width of
     the layers are the usual ones. Each coefficient is normalised by statistics of the
     training frames.
-
-    Parameters
-    ----------
-    n_outputs
-        Classes, tags or regression targets.
-    width
-        Multiplies the hidden units.
-    options
-        See `RNNOptions`.
     """
 
     name: ClassVar[str] = "rnn"
@@ -79,7 +70,7 @@ class RNN(DescriptorNet):
         ),
     }
 
-    options: RNNOptions
+    options: RNNOptions  # see `RNNOptions`
     input: SequenceInput
 
     def __init__(

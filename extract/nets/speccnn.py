@@ -55,15 +55,6 @@ class SpecCNN(MelCNN):
     to 30 ms) and is averaged to bands that are one bin wide at low frequencies.
 
     The outputs are logits: for tags binary cross-entropy trains a sigmoid on each.
-
-    Parameters
-    ----------
-    n_outputs
-        Tags, classes or regression targets.
-    width
-        Multiplies all channel counts.
-    options
-        See `SpecCNNOptions`.
     """
 
     name: ClassVar[str] = "speccnn"
@@ -81,7 +72,7 @@ class SpecCNN(MelCNN):
         ),
     }
 
-    options: SpecCNNOptions
+    options: SpecCNNOptions  # see `SpecCNNOptions`
 
     def __init__(
         self, n_outputs: int, *, width: float = 1.0, options: SpecCNNOptions | None = None

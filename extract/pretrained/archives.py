@@ -19,27 +19,7 @@ MOST_INFLATED = 1 << 30
 
 
 def read_members(content: bytes, names: Iterable[str], most_bytes: int) -> dict[str, bytes]:
-    """Members of an archive by name.
-
-    Parameters
-    ----------
-    content
-        Bytes of a zip archive (a wheel is one) or a tar archive compressed with gzip.
-    names
-        Paths of the members inside the archive.
-    most_bytes
-        Largest size of a member; one that announces more is not inflated.
-
-    Returns
-    -------
-    Name to bytes, in the order of `names`.
-
-    Raises
-    ------
-    BadWeights
-        The archive is damaged or of another kind, or a member is missing, appears twice, is
-        encrypted, no plain file, or too large.
-    """
+    """Members of an archive by name."""
     names = list(names)
     read = _read_zip if content.startswith(b"PK") else _read_tar
     try:

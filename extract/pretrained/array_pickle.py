@@ -79,23 +79,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_array_pickle(data: bytes) -> dict[str, NDArray[Any]]:
-    """All arrays of a pickled dictionary, which may hold dictionaries.
-
-    Parameters
-    ----------
-    data
-        The pickle, of protocol 3 or 4: others have an array's bytes made by functions.
-
-    Returns
-    -------
-    Names, joined by slashes, to arrays, in the file's order.
-
-    Raises
-    ------
-    BadWeights
-        Damaged, anything but dictionaries with text keys and arrays of numbers in it, or
-        without arrays.
-    """
+    """All arrays of a pickled dictionary, which may hold dictionaries."""
     try:
         tree = _Unpickler(io.BytesIO(data)).load()
     except BadWeights:

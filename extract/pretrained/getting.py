@@ -81,15 +81,7 @@ def _convert_file(package: PretrainedPackage, path: Path) -> StoredWeights:
 
 
 def read_checked(package: PretrainedPackage, path: Path) -> bytes:
-    """Bytes of a package's file, which are those that the catalogue pins.
-
-    Raises
-    ------
-    MissingFile
-        There is no such file.
-    BadWeights
-        It has another size or SHA-256, or cannot be read.
-    """
+    """Bytes of a package's file, which are those that the catalogue pins."""
     expected = f"{package.filename} of {package.project} {package.version}"
     if not path.is_file():
         raise MissingFile(f"{path}: no such file: it must be {expected}")

@@ -21,11 +21,6 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 def npz_bytes(arrays: Arrays) -> bytes:
     """An ``.npz`` archive of arrays; equal arrays give equal bytes on every machine.
 
-    Raises
-    ------
-    BadWeights
-        An array is not of numbers, and would need a pickle.
-
     Examples
     --------
     >>> content = npz_bytes({"dense/bias": np.zeros(2, dtype=np.float32)})

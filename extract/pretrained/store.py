@@ -119,22 +119,7 @@ def with_fetched_weights(settings: NetSettings, run: RunSettings) -> NetSettings
 
 
 def keep_weights(package: PretrainedPackage, arrays: Arrays, licence: str) -> StoredWeights:
-    """Write the weights of a package, and what is to be known of them.
-
-    Parameters
-    ----------
-    package
-        Where they come from.
-    arrays
-        Name to values.
-    licence
-        Full text of the licence.
-
-    Raises
-    ------
-    ExtractError
-        The folder cannot be written.
-    """
+    """Write the weights of a package, and what is to be known of them."""
     folder = weights_folder(package.net)
     content = npz_bytes(arrays)
     stored = StoredWeights(

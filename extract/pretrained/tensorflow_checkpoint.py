@@ -31,25 +31,13 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies in the file of numbers.
+    """Where a tensor lies in the file of numbers."""
 
-    Parameters
-    ----------
-    name
-        Of the variable.
-    dtype
-        Number in TensorFlow's list of types, see `DTYPES`.
-    shape
-        Sizes of the axes.
-    offset, size
-        In bytes.
-    """
-
-    name: str
-    dtype: int
-    shape: tuple[int, ...]
-    offset: int
-    size: int
+    name: str  # of the variable
+    dtype: int  # number in TensorFlow's list of types, see `DTYPES`
+    shape: tuple[int, ...]  # sizes of the axes
+    offset: int  # in bytes
+    size: int  # in bytes
 
 
 @dataclass
@@ -86,26 +74,7 @@ class _Bytes:
 
 
 def read_checkpoint(index: bytes, data: bytes) -> dict[str, NDArray[Any]]:
-    """All numeric tensors of a checkpoint.
-
-    Parameters
-    ----------
-    index
-        Bytes of the file ``….index``.
-    data
-        Bytes of the file ``….data-00000-of-00001``; checkpoints of one such file are read.
-
-    Returns
-    -------
-    Name of the variable to its array, in the index's order, in native byte order.
-
-    Raises
-    ------
-    BadWeights
-        What is wrong, in one line: no table, a compressed one, several files of numbers,
-        big-endian numbers, a type or shape that is not read, or any part that lies outside
-        its file.
-    """
+    """All numeric tensors of a checkpoint."""
     arrays: dict[str, NDArray[Any]] = {}
     entries = read_index(index)
     if sum(entry.size for entry in entries) > len(data):

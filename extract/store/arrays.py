@@ -45,15 +45,7 @@ _checked: dict[Path, _Checked] = {}
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy`` file with a checksum in one step: it is whole, or not there.
-
-    Raises
-    ------
-    OSError
-        It cannot be written.
-    ValueError
-        It is empty.
-    """
+    """Write a ``.npy`` file with a checksum in one step: it is whole, or not there."""
     if array.size == 0:
         raise ValueError(f"{path.name}: an array of shape {array.shape} is empty")
     source, array = array, np.ascontiguousarray(array)
@@ -78,17 +70,7 @@ def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any] | None:
-    """Map a ``.npy`` file into memory; a process reads it through once, for its checksum.
-
-    Parameters
-    ----------
-    dtype, shape
-        What it must hold; None in `shape` for any length above 0.
-
-    Returns
-    -------
-    The array; None where there is no file, or one that is damaged or holds something else.
-    """
+    """Map a ``.npy`` file into memory; a process reads it through once, for its checksum."""
     try:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
@@ -121,11 +103,6 @@ def _check(file: IO[bytes], state: tuple[int, int, int]) -> _Checked:
 
     NumPy reads headers by Python's own parser, and threads of Python 3.11 that use it at once
     get a SystemError now and then ("AST constructor recursion depth mismatch").
-
-    Raises
-    ------
-    ValueError, TypeError, OverflowError, EOFError
-        It is no array that `write_array` wrote, or not whole.
     """
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("another version of the format")

@@ -67,13 +67,7 @@ class DecodedStore:
         self._folders: dict[str, Path] = {}
 
     def waveform(self, clip_id: str, sample_rate: int) -> F32:
-        """float32 (samples,), memory-mapped; of a clip that `decode_many` decoded.
-
-        Raises
-        ------
-        BadMedia
-            It is not in the store.
-        """
+        """float32 (samples,), memory-mapped; of a clip that `decode_many` decoded."""
         array = map_waveform(self.folder_of(clip_id), sample_rate)
         if array is None:
             raise BadMedia(
@@ -93,13 +87,7 @@ class DecodedStore:
         return array
 
     def folder_of(self, clip_id: str) -> Path:
-        """Folder of the arrays of a clip that was given to `assign_folder`.
-
-        Raises
-        ------
-        BadMedia
-            It was not.
-        """
+        """Folder of the arrays of a clip that was given to `assign_folder`."""
         folder = self._folders.get(clip_id)
         if folder is None:
             raise BadMedia(f"clip {clip_id!r} is not in the working cache {self.folder}")
@@ -142,28 +130,6 @@ def decode_many(
     that ends its worker, or takes too long, costs itself alone. What is wrong with a broken
     clip is kept too, and it is not tried again; a problem that may pass is not kept: no memory,
     no file, or a time limit that ended while the worker waited rather than worked.
-
-    Parameters
-    ----------
-    store
-        Takes the arrays.
-    jobs
-        Clips; unreadable ones stop no other.
-    settings
-        Workers, limits, and whether failed clips are tried again.
-    on_clip
-        Called with each clip's id and problems (``audio`` or ``video`` to why it has no
-        such modality), as it is done.
-
-    Returns
-    -------
-    How many clips were in the store, and were not decoded.
-
-    Raises
-    ------
-    ExtractError
-        The store cannot be written, or no worker can be started; what was decoded before
-        is kept.
     """
     settings = settings or DecodeSettings()
     # Clips of the same content and stretch share their arrays.

@@ -39,11 +39,6 @@ def decode_job(
 
     `folder` is that of its arrays, and `request` what is missing in it. Returns the clip's
     problems, by modality, and its `NOTE`.
-
-    Raises
-    ------
-    ExtractError
-        The arrays cannot be written.
     """
     cv2.setNumThreads(1)
     remove_leftovers(folder)

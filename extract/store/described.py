@@ -59,13 +59,7 @@ class DescribedStore:
         }
 
     def sequence(self, clip_id: str, name: str) -> F32:
-        """float32 (frames, dim), memory-mapped.
-
-        Raises
-        ------
-        BadMedia
-            It is not in the store.
-        """
+        """float32 (frames, dim), memory-mapped."""
         array = map_array(self.paths(clip_id)[name], np.float32, (None, self.specs[name].dim))
         if array is None:
             raise BadMedia(f"clip {clip_id!r}: {name} is not in the working cache")
@@ -97,30 +91,7 @@ def describe_many(
     limits: ClipLimits | None = None,
     on_clip: Callable[[str, str], object] | None = None,
 ) -> int:
-    """Describe the clips that are not yet in the store.
-
-    Parameters
-    ----------
-    store
-        Takes the sequences.
-    clip_ids
-        Clips whose waveforms are decoded.
-    workers
-        Processes; 0 for one a core.
-    limits
-        What a clip may cost.
-    on_clip
-        Called with each clip's id, and why it has no descriptors (empty where it has).
-
-    Returns
-    -------
-    How many clips were in the store already.
-
-    Raises
-    ------
-    ExtractError
-        The working cache cannot be written, or no worker can be started.
-    """
+    """Describe the clips that are not yet in the store."""
     limits = limits or ClipLimits()
     missing: dict[str, dict[str, Path]] = {}
     for clip_id in clip_ids:

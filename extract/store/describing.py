@@ -20,13 +20,7 @@ def describe_job(
     banks: FilterBanks,
     paths: Mapping[str, Path],
 ) -> str:
-    """Describe one clip and write its sequences; what is wrong with it, or nothing.
-
-    Raises
-    ------
-    ExtractError
-        The sequences cannot be written.
-    """
+    """Describe one clip and write its sequences; what is wrong with it, or nothing."""
     try:
         sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, paths, banks=banks)
     except BadMedia as error:

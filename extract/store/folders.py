@@ -48,27 +48,14 @@ class DecodeRequest:
 
 @dataclass(frozen=True)
 class DecodeJob:
-    """One clip to decode.
+    """One clip to decode."""
 
-    Parameters
-    ----------
-    clip_id
-        For the caller.
-    path
-        Of the media file.
-    content
-        `content_digest` of the file.
-    start, duration
-        The clip's stretch of it in seconds; None for all that follows.
-    stamp
-        The file's when it was digested; None where it need not be the same still.
-    """
-
-    clip_id: str
-    path: Path
-    content: str
-    start: float = 0.0
-    duration: float | None = None
+    clip_id: str  # for the caller
+    path: Path  # of the media file
+    content: str  # `content_digest` of the file
+    start: float = 0.0  # the clip's stretch of it in seconds; None for all that follows
+    duration: float | None = None  # the clip's stretch of it in seconds; None for all that follows
+    # The file's when it was digested; None where it need not be the same still.
     stamp: Stamp | None = None
 
 
@@ -109,13 +96,7 @@ def decoder_versions() -> str:
 
 
 def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
-    """Keep why a clip has no sound or pictures, when that was found, and by which versions.
-
-    Raises
-    ------
-    OSError
-        It cannot be written.
-    """
+    """Keep why a clip has no sound or pictures, when that was found, and by which versions."""
     facts = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": decoder_versions(),

@@ -13,13 +13,7 @@ Stamp = tuple[int, int, int, int]
 
 
 def stamp_of(path: Path) -> Stamp:
-    """What changes when the file does.
-
-    Raises
-    ------
-    OSError
-        It is not there, or it is no file: a pipe would be waited for.
-    """
+    """What changes when the file does."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
@@ -28,15 +22,7 @@ def stamp_of(path: Path) -> Stamp:
 
 
 def digest_file(path: Path) -> tuple[str, Stamp]:
-    """SHA-256 of a file's bytes, and the stamp that it had.
-
-    Raises
-    ------
-    OSError
-        It cannot be read.
-    MediaUnavailable
-        It changes while it is read.
-    """
+    """SHA-256 of a file's bytes, and the stamp that it had."""
     # Not at the top: it brings HDF5, which workers do not need.
     from mvemo.cache.spec import content_digest
 
@@ -51,13 +37,6 @@ def check_unchanged(path: Path, content: str, stamp: Stamp) -> Stamp:
     """Refuse a file that is not the one that was digested any more; its stamp now.
 
     Another stamp with the same bytes, as of a copy put in its place, is no change.
-
-    Raises
-    ------
-    OSError
-        It cannot be read.
-    MediaUnavailable
-        Its bytes are others, or still changing.
     """
     now = stamp_of(path)
     if now == stamp:

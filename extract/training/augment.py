@@ -27,37 +27,14 @@ MOST_BAND = 0.15
 
 
 def augment(raw: Tensor) -> Tensor:
-    """A batch of decoded media, changed at random.
-
-    Parameters
-    ----------
-    raw
-        As `mvemo.extract.nets.parts.base.Net.prepare` takes it: pictures uint8 (batch,
-        frames, height, width, 3), sound float32 (batch, samples), sequences float32 (batch,
-        frames, dim).
-
-    Returns
-    -------
-    As `raw`; pictures are float32 from 0 to 255. What it draws comes from torch's default
-    generator of the device.
-    """
+    """A batch of decoded media, changed at random."""
     if raw.ndim == 5:
         return change_pictures(raw)
     return change_sound(raw) if raw.ndim == 2 else raw
 
 
 def change_pictures(raw: Tensor) -> Tensor:
-    """Crop and flip pictures, the same for all frames of a clip, and shift their times.
-
-    Parameters
-    ----------
-    raw
-        uint8 (batch, frames, height, width, 3).
-
-    Returns
-    -------
-    float32 of the same shape, 0 to 255.
-    """
+    """Crop and flip pictures, the same for all frames of a clip, and shift their times."""
     n, n_frames, height, width, _ = raw.shape
     frames = _drawn_frames(n, n_frames, raw.device)
     clips = raw[torch.arange(n, device=raw.device)[:, None], frames]
@@ -101,17 +78,7 @@ def _crops(n: int, device: torch.device) -> Tensor:
 
 
 def change_sound(raw: Tensor) -> Tensor:
-    """Skip a little of each clip's start, change its gain, leave out a stretch and a band.
-
-    Parameters
-    ----------
-    raw
-        float32 (batch, samples); zeros or NaN after a clip's end, which stay.
-
-    Returns
-    -------
-    float32 of the same shape.
-    """
+    """Skip a little of each clip's start, change its gain, leave out a stretch and a band."""
     n, samples = raw.shape
     position = torch.arange(samples, device=raw.device)
     ended = torch.isnan(raw)

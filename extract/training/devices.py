@@ -31,11 +31,6 @@ def pick_device(name: str) -> torch.device:
 def describe_device(device: torch.device, precision: str, threads: int = 0) -> str:
     """A device and what it computes in, for a line of text.
 
-    Parameters
-    ----------
-    threads
-        Of a process that computes on the processor; 0 for those of this one.
-
     Examples
     --------
     >>> describe_device(torch.device("cpu"), "float32")

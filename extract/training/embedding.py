@@ -152,19 +152,6 @@ def fill_places(
 ) -> tuple[Tensor, Tensor]:
     """A batch of a fixed shape, with windows at their places and copies where there are none.
 
-    Parameters
-    ----------
-    raw
-        Windows of some rows along the first axis, row after row.
-    counts, places
-        Windows of each row, and its place.
-    shape
-        Places, and windows of each: no row has more.
-
-    Returns
-    -------
-    The batch, (places * windows, ...), and int64 (len(raw),): where in it each of `raw` is.
-
     Examples
     --------
     >>> batch, at = fill_places(torch.tensor([1, 2, 3]), [2, 1], [0, 2], (3, 2))
@@ -188,19 +175,6 @@ def fill_places(
 def pool_windows(values: Tensor, counts: Sequence[int], pooling: str) -> Tensor:
     """One vector a clip of those of its windows.
 
-    Parameters
-    ----------
-    values
-        (windows, dim), clip after clip.
-    counts
-        Windows of each clip.
-    pooling
-        ``mean``, or ``mean+std`` for the standard deviation after it.
-
-    Returns
-    -------
-    (clips, dim), or (clips, 2 * dim).
-
     Examples
     --------
     >>> values = torch.tensor([[1.0], [3.0], [5.0]])
@@ -217,21 +191,7 @@ def pool_windows(values: Tensor, counts: Sequence[int], pooling: str) -> Tensor:
 
 @torch.inference_mode()
 def outputs_of(net: Net, embeddings: F32) -> F32:
-    """What a net itself predicts, by its last layer, dropout off.
-
-    Parameters
-    ----------
-    net
-        On its device, in evaluation mode.
-    embeddings
-        float32 (rows, dim), of `embed_rows`; of deviations over windows, which come after
-        their mean, nothing is read.
-
-    Returns
-    -------
-    float32 (rows, outputs): a logit for each class or tag, or a value for each target in its
-    own unit; of several windows of a clip their mean.
-    """
+    """What a net itself predicts, by its last layer, dropout off."""
     # An array that others may be views of must not be torch's.
     x = torch.from_numpy(embeddings[:, : net.embedding_dim].copy())
     values: F32 = net.classifier(x.to(net.classifier.weight.device)).float().cpu().numpy()

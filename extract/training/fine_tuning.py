@@ -33,32 +33,6 @@ def fine_tune(
 
     With ``patience = 0`` it is left with its last ones, or the average of the last ones where
     the recipe asks for it, and validation rows decide nothing.
-
-    Parameters
-    ----------
-    net
-        On the device to train on.
-    batches
-        Decoded media by manifest row.
-    job
-        Rows, labels, settings and seed.
-    folder
-        Where the state of the run is kept, at most every `STATE_INTERVAL` seconds.
-    on_epoch
-        Told the epoch, from 1, and its validation loss (NaN without validation rows).
-
-    Returns
-    -------
-    ``epoch``, ``train_loss``, ``val_loss`` and ``val_accuracy`` (NaN but for classes, and
-    without validation rows). With ``settings.iterations`` also ``iteration``, from 1, and
-    ``iteration_loss``, the loss of that step's batch. Of regression ``target_mean`` and
-    ``target_deviation`` of the training clips, in whose units the losses are.
-
-    Raises
-    ------
-    TrainingDiverged
-        No epoch had a finite validation loss, or, without early stopping, the last weights
-        are not finite.
     """
     trainer = Trainer(net, batches, job)
     run = trainer.resume(folder)

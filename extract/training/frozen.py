@@ -33,13 +33,7 @@ class FrozenNets:
         self._nets: dict[str, tuple[NetSettings, _FileState, TrainedNet]] = {}
 
     def get(self, settings: NetSettings) -> TrainedNet:
-        """A net that embeds as fast as it can; its weights are for no file.
-
-        Raises
-        ------
-        BadSetting, BadWeights
-            See `frozen_net`.
-        """
+        """A net that embeds as fast as it can; its weights are for no file."""
         state = _file_state(settings)
         kept = self._nets.get(settings.name)
         if kept is None or kept[:2] != (settings, state):

@@ -17,45 +17,25 @@ Curve = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All that decides a fine-tuning, but the net and the media.
+    """All that decides a fine-tuning, but the net and the media."""
 
-    Parameters
-    ----------
-    label
-        Names the job in messages: ``i3d@fold0``.
-    y_true
-        Labels of all manifest rows, by task: int64 (clips,) or (clips, tags), float64
-        (clips, targets). Only those of the job's rows are read.
-    task
-        ``multiclass``, ``multilabel`` or ``regression``.
-    train_rows, val_rows
-        Rows that gradients come from, and rows that decide when to stop. Their groups must
-        be disjoint. Without validation rows `settings.patience` must be 0.
-    settings
-        Of the training.
-    seed
-        Of batch order and dropout. Each epoch draws from a stream of its own, so that a run
-        that was interrupted and resumed ends as one that was not.
-    precision
-        ``float32``, or ``bf16`` for mixed precision.
-    compiled
-        Whether the net's step is compiled first.
-
-    Raises
-    ------
-    BadSetting
-        Early stopping without validation rows.
-    """
-
-    label: str
+    label: str  # names the job in messages: ``i3d@fold0``
+    # Labels of all manifest rows, by task: int64 (clips,) or (clips, tags), float64 (clips,
+    # targets). Only those of the job's rows are read.
     y_true: I64 | F64
-    task: str
+    task: str  # ``multiclass``, ``multilabel`` or ``regression``
+    # Rows that gradients come from, and rows that decide when to stop. Their groups must be
+    # disjoint. Without validation rows `settings.patience` must be 0.
     train_rows: Sequence[int]
+    # Rows that gradients come from, and rows that decide when to stop. Their groups must be
+    # disjoint. Without validation rows `settings.patience` must be 0.
     val_rows: Sequence[int]
-    settings: TrainSettings
+    settings: TrainSettings  # of the training
+    # Of batch order and dropout. Each epoch draws from a stream of its own, so that a run
+    # that was interrupted and resumed ends as one that was not.
     seed: int
-    precision: str = "float32"
-    compiled: bool = False
+    precision: str = "float32"  # ``float32``, or ``bf16`` for mixed precision
+    compiled: bool = False  # whether the net's step is compiled first
 
     def __post_init__(self) -> None:
         if self.settings.patience and not len(self.val_rows):
@@ -83,27 +63,13 @@ class TrainingJob:
 
 @dataclass
 class TrainingRun:
-    """How far a fine-tuning has come.
+    """How far a fine-tuning has come."""
 
-    Parameters
-    ----------
-    best
-        The net's ``state_dict`` of the lowest validation loss.
-    curve
-        As `mvemo.extract.training.fine_tuning.fine_tune` returns it.
-    best_loss
-        The lowest validation loss, infinite before the first.
-    since_best
-        Epochs since then.
-    epoch
-        The last one that ended, from 1.
-    """
-
-    best: dict[str, Any]
-    curve: Curve
-    best_loss: float = math.inf
-    since_best: int = 0
-    epoch: int = 0
+    best: dict[str, Any]  # the net's ``state_dict`` of the lowest validation loss
+    curve: Curve  # as `mvemo.extract.training.fine_tuning.fine_tune` returns it
+    best_loss: float = math.inf  # the lowest validation loss, infinite before the first
+    since_best: int = 0  # epochs since then
+    epoch: int = 0  # the last one that ended, from 1
 
 
 def n_epochs(settings: TrainSettings, n_rows: int) -> int:

@@ -37,17 +37,7 @@ class Loss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
-        """Scalar loss.
-
-        Parameters
-        ----------
-        x
-            (batch, dim): what enters `classifier`.
-        classifier
-            The net's last layer.
-        target
-            Classes: int64 (batch,). Tags: 0 or 1, (batch, tags). Regression: (batch, targets).
-        """
+        """Scalar loss."""
 
     def n_right(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         """Clips whose class has the largest logit, a scalar; NaN for tags and regression."""
@@ -213,26 +203,6 @@ class RegressionLoss(Loss):
 
 def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.01) -> Loss:
     """A loss by name.
-
-    Parameters
-    ----------
-    name
-        One of `LOSSES`; for tags and regression ``softmax`` stands for `TagLoss`
-        and `RegressionLoss`, and is the only one.
-    task
-        ``multiclass``, ``multilabel`` or ``regression``.
-    n_outputs, dim
-        Of the last layer.
-    tau
-        Weight of the centres' term in ``centre`` and ``improved-centre``. J22 gives no
-        value. The first grows with the square of the features, so that a small one suits
-        (Wen et al. take 0.003); the second is at most about 1 / (2 n_outputs - 2) while
-        centres are no further apart than features scatter, so that one near 1 suits.
-
-    Raises
-    ------
-    BadSetting
-        The name is unknown, does not suit the task, or tau is no number of 0 or more.
 
     Examples
     --------

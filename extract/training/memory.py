@@ -24,10 +24,6 @@ def keep_freed_memory() -> bool:
     A training step frees and makes the same large blocks over and over; glibc maps each
     anew, and the system zeroes every page of it. Kept blocks make steps on a CPU two to
     three times as fast; the process's memory then falls back only when it ends.
-
-    Returns
-    -------
-    Whether it was done; elsewhere than on glibc it is not needed, or not known how.
     """
     mallopt = _of_glibc("mallopt")
     return bool(mallopt and mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
@@ -37,10 +33,6 @@ def return_freed_memory() -> bool:
     """Give what is free now back to the system, as before others need much of it.
 
     Nets that were made to look at their weights leave 150 MB, which readers of media can use.
-
-    Returns
-    -------
-    Whether anything was given back.
     """
     trim = _of_glibc("malloc_trim")
     return bool(trim and trim(0))
@@ -69,12 +61,7 @@ def available_memory() -> int | None:
 
 @contextmanager
 def noted_storages(net: Net) -> Iterator[dict[int, int]]:
-    """Note what passes within keep for their gradient, the net's weights left out.
-
-    Yields
-    ------
-    Address to bytes, filled in as passes go; what was noted lives as long as their graph.
-    """
+    """Note what passes within keep for their gradient, the net's weights left out."""
     sizes: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
 

@@ -51,13 +51,7 @@ class TrainedNet:
 
 
 def require_weights(settings: NetSettings, run: RunSettings) -> None:
-    """Refuse a net that nothing trained.
-
-    Raises
-    ------
-    BadSetting
-        ``frozen`` without a weight file.
-    """
+    """Refuse a net that nothing trained."""
     name = settings.name
     if run.protocol == "frozen" and not (settings.weights or NETS[name].brings_weights):
         fetch = f"fetch them with 'mvemo weights get {name}', " if NETS[name].package else ""
@@ -77,19 +71,7 @@ def weight_file(settings: NetSettings) -> Path:
 def make_net(
     settings: NetSettings, n_outputs: int, run: RunSettings
 ) -> tuple[Net, WeightReport | None]:
-    """Build a net from its settings, with its pretrained weights where they name a file.
-
-    Returns
-    -------
-    The net, and what its weight file gave; None without one.
-
-    Raises
-    ------
-    BadWeights
-        The file does not fit, or the fetched one is not here; under ``frozen``, where what
-        it lacks would stay random, also one that lacks a tensor of the net before its
-        classifier.
-    """
+    """Build a net from its settings, with its pretrained weights where they name a file."""
     torch.manual_seed(run.seed)
     # Clips without labels are embedded by a net whose classifier is not used.
     net = build_net(settings.name, n_outputs or 1, width=settings.width, **settings.options)
@@ -145,15 +127,7 @@ def frozen_net(
     run: RunSettings,
     on_report: Callable[[WeightReport], None] | None = None,
 ) -> TrainedNet:
-    """The net that embeds under ``frozen``; the parameters are those of `train_nets`.
-
-    Raises
-    ------
-    BadSetting
-        It has no weight file.
-    BadWeights
-        See `make_net`.
-    """
+    """The net that embeds under ``frozen``; the parameters are those of `train_nets`."""
     net, report = make_net(settings, n_outputs, run)
     if report is not None and on_report is not None:
         on_report(report)

@@ -108,13 +108,7 @@ class Ranks:
             dist.barrier()
 
     def require_same(self, found: bool, what: str) -> None:
-        """Refuse ranks of which some found something that others did not.
-
-        Raises
-        ------
-        ExtractError
-            So it is.
-        """
+        """Refuse ranks of which some found something that others did not."""
         device = "cuda" if self.count > 1 and dist.get_backend() == "nccl" else "cpu"
         if self.add(torch.tensor(int(found), device=device)).item() not in (0, self.count):
             raise ExtractError(
@@ -159,18 +153,7 @@ def assists() -> bool:
 
 @contextmanager
 def joined_ranks(device: str) -> Iterator[Ranks]:
-    """Within it, nets are trained together with the processes that were started with this one.
-
-    Parameters
-    ----------
-    device
-        As in the settings: on CUDA each process of a machine takes a GPU of its own.
-
-    Raises
-    ------
-    BadSetting
-        There are more processes than GPUs on this machine.
-    """
+    """Within it, nets are trained together with the processes that were started with this one."""
     global _current
     if not started_together():
         yield _ALONE

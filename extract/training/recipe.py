@@ -158,17 +158,6 @@ def fit_probe(net: Net, loss: Loss, features: Tensor, target: Tensor) -> None:
     beside half the squared weights over `PROBE_C`; of tags and targets the same by their loss.
     Columns are standardised for the fit, and the classifier is rescaled to the features as they
     are, so that layers of any scale are fitted alike.
-
-    Parameters
-    ----------
-    net
-        Its classifier is changed in place.
-    loss
-        The training's.
-    features
-        float32 (clips, embedding_dim), in evaluation mode.
-    target
-        As the loss takes it, (clips, …).
     """
     mean = features.mean(0)
     scale = features.std(0, correction=0)

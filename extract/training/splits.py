@@ -44,28 +44,14 @@ class TrainingClips:
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """What one net is trained on.
+    """What one net is trained on."""
 
-    Parameters
-    ----------
-    label
-        ``i3d@fold0``, ``i3d@all`` or ``i3d@holdout``.
-    fold
-        The fold that the net never sees; None without folds.
-    rows
-        int64: manifest rows that the net sees.
-    validation
-        bool (rows,): those of them that early stopping decides by, and no gradient comes
-        from.
-    seed
-        Of the training.
-    """
-
-    label: str
-    fold: int | None
-    rows: I64
+    label: str  # ``i3d@fold0``, ``i3d@all`` or ``i3d@holdout``
+    fold: int | None  # the fold that the net never sees; None without folds
+    rows: I64  # int64: manifest rows that the net sees
+    # Bool (rows,): those of them that early stopping decides by, and no gradient comes from.
     validation: Mask
-    seed: int
+    seed: int  # of the training
 
     @property
     def train_rows(self) -> list[int]:
@@ -83,13 +69,7 @@ class TrainingSplit:
 def training_splits(
     settings: NetSettings, clips: TrainingClips, run: RunSettings
 ) -> list[TrainingSplit]:
-    """What each net of a protocol is trained on: one for each fold, or one alone.
-
-    Raises
-    ------
-    BadSetting
-        As `train_nets`.
-    """
+    """What each net of a protocol is trained on: one for each fold, or one alone."""
     if run.protocol == "crossfit":
         folds = [int(fold) for fold in np.unique(clips.folds)]
         if clips.trained_folds is not None:

@@ -86,24 +86,7 @@ class Stepper:
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 
     def step(self, raw: Tensor, target: Tensor, n_clips: int | None = None) -> Tensor:
-        """Train on a batch of decoded media.
-
-        Parameters
-        ----------
-        raw, target
-            Of this rank's part of the batch.
-        n_clips
-            Of the whole batch; None where it is the part.
-
-        Returns
-        -------
-        The batch's mean loss before the step, on the device.
-
-        Raises
-        ------
-        ExtractError
-            The device's memory is too small for two clips at once.
-        """
+        """Train on a batch of decoded media."""
         n_clips = n_clips or len(raw)
         if not self._is_measured:
             self._is_measured = True

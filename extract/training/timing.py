@@ -33,21 +33,11 @@ THREAD_SHARE = 0.75
 
 @dataclass(frozen=True)
 class NetCost:
-    """What a net costs.
+    """What a net costs."""
 
-    Parameters
-    ----------
-    seconds
-        Of a forward pass of one window.
-    weight_bytes
-        Of all weights.
-    window_bytes
-        That training keeps of a window until its backward pass; 0 under ``frozen``.
-    """
-
-    seconds: float
-    weight_bytes: int
-    window_bytes: int
+    seconds: float  # of a forward pass of one window
+    weight_bytes: int  # of all weights
+    window_bytes: int  # that training keeps of a window until its backward pass; 0 under ``frozen``
 
     def training_seconds(self, settings: NetSettings, n_train: int, n_validation: int) -> float:
         """Of all epochs, the most there can be.
@@ -78,17 +68,6 @@ def measure_net(
 
     A processor is timed by one thread and the time that it had: what else runs on the machine
     counts little.
-
-    Parameters
-    ----------
-    settings
-        Of the net.
-    run
-        Device and precision.
-    descriptors
-        Of the sequences that some nets read.
-    threads
-        That the net is to have on a processor; 0 for those of this process.
     """
     device = pick_device(run.device)
     net = place(build_net(settings.name, 2, width=settings.width, **settings.options), device)

@@ -67,11 +67,6 @@ class Worker:
         How many calls it was given.
     ready
         Whether it has started.
-
-    Raises
-    ------
-    ExtractError
-        No process can be started.
     """
 
     def __init__(self, preload: str, environment: Mapping[str, str] | None = None) -> None:

@@ -14,13 +14,6 @@ GIB = 1 << 30
 class ClipLimits:
     """Bounds of what is done to one clip in a worker process.
 
-    Parameters
-    ----------
-    seconds
-        For a small file, and as many again for each 30 MB; 0 for no limit.
-    memory
-        GiB that may be asked for beyond what an idle worker has; 0 for no limit.
-
     Examples
     --------
     >>> limits = ClipLimits(seconds=60.0)
@@ -28,8 +21,8 @@ class ClipLimits:
     (60.0, 180.0)
     """
 
-    seconds: float = 60.0
-    memory: float = 4.0
+    seconds: float = 60.0  # for a small file, and as many again for each 30 MB; 0 for no limit
+    memory: float = 4.0  # giB that may be asked for beyond what an idle worker has; 0 for no limit
 
     def seconds_of(self, size: int) -> float:
         """Time for a file of `size` bytes; 0 for no limit."""

@@ -30,24 +30,13 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call came to.
+    """What a call came to."""
 
-    Parameters
-    ----------
-    index
-        Of the call.
-    value
-        That it returned.
-    error
-        That it raised: an error of the function, or `WorkerDied`; None where there is none.
-    last
-        Whether nothing more comes of the call; False of what it emits.
-    """
-
-    index: int
-    value: Any = None
+    index: int  # of the call
+    value: Any = None  # that it returned
+    # That it raised: an error of the function, or `WorkerDied`; None where there is none.
     error: BaseException | None = None
-    last: bool = True
+    last: bool = True  # whether nothing more comes of the call; False of what it emits
 
     def result(self) -> Any:
         """The value; raises the error where there is one."""
@@ -70,26 +59,6 @@ def run_calls(
     environments: Sequence[Mapping[str, str]] = (),
 ) -> Iterator[Outcome]:
     """Answer calls in worker processes, also where there is one call or one core.
-
-    Parameters
-    ----------
-    calls
-        What is called; see `mvemo.extract.workers.process.Call`.
-    workers
-        Processes at most; 0 for one a core.
-    environments
-        Where they are given: one process for each, with these variables (threads, a GPU),
-        which ends with the calls. `workers` is then of no account.
-
-    Yields
-    ------
-    An outcome for each call, as they come; of calls with parts, these before. The memory that
-    waiting parts take is bounded: their workers wait for the caller.
-
-    Raises
-    ------
-    ExtractError
-        No worker can be started.
 
     Examples
     --------
@@ -119,18 +88,7 @@ def run_calls(
 def start_workers(
     count: int, preload: str = "", environment: Mapping[str, str] | None = None
 ) -> None:
-    """Start workers ahead of their first call: they are ready when others are done importing.
-
-    Parameters
-    ----------
-    count
-        How many there will be without a call, those that are there included.
-    preload
-        Module that they import.
-    environment
-        Their variables, where `run_calls` will be given ``environments``, each with these and
-        others that are needed for calls alone.
-    """
+    """Start workers ahead of their first call: they are ready when others are done importing."""
     wanted = environment or {}
     while True:
         with _lock:

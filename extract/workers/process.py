@@ -39,37 +39,21 @@ def _current_folder() -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a function in a worker.
+    """One call of a function in a worker."""
 
-    Parameters
-    ----------
-    function
-        ``module:name``, so that the caller need not import it.
-    arguments
-        Of the function; sent by pickle.
-    seconds
-        The worker is ended after so many; 0 for no limit.
-    memory
-        Bytes that it may ask for; 0 for no limit.
-    keywords
-        Of the function, sent as the arguments.
-    folder
-        Which relative paths start from; that of the caller.
-    environment
-        Variables that the process has from this call on, for libraries that read them late.
-    parts
-        Whether the function is called with a keyword ``emit`` more: a function that sends its
-        argument to the caller at once, and waits while the caller has not taken those before.
-        That wait counts for nothing.
-    """
-
-    function: str
-    arguments: tuple[Any, ...]
-    seconds: float = 0.0
-    memory: int = 0
+    function: str  # ``module:name``, so that the caller need not import it
+    arguments: tuple[Any, ...]  # of the function; sent by pickle
+    seconds: float = 0.0  # the worker is ended after so many; 0 for no limit
+    memory: int = 0  # bytes that it may ask for; 0 for no limit
+    # Of the function, sent as the arguments.
     keywords: Mapping[str, Any] = field(default_factory=dict)
+    # Which relative paths start from; that of the caller.
     folder: str = field(default_factory=_current_folder)
+    # Variables that the process has from this call on, for libraries that read them late.
     environment: Mapping[str, str] = field(default_factory=dict)
+    # Whether the function is called with a keyword ``emit`` more: a function that sends its
+    # argument to the caller at once, and waits while the caller has not taken those before.
+    # That wait counts for nothing.
     parts: bool = False
 
 
@@ -88,13 +72,7 @@ def send(stream: IO[bytes], message: Any) -> None:
 
 
 def receive(stream: IO[bytes]) -> Any:
-    """Read one message.
-
-    Raises
-    ------
-    EOFError
-        The other side is gone.
-    """
+    """Read one message."""
     header = stream.read(HEADER.size)
     if len(header) < HEADER.size:
         raise EOFError
@@ -112,16 +90,7 @@ def resolve(function: str) -> Any:
 
 
 def serve(parent: int, preload: str) -> None:
-    """Answer calls until standard input ends.
-
-    Parameters
-    ----------
-    parent
-        Id of the process that started this one, where that process's end should end it at
-        once; 0 to rely on the end of the input alone.
-    preload
-        Module to import before the first call.
-    """
+    """Answer calls until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
     _be_killed_first()

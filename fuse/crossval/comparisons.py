@@ -96,22 +96,7 @@ def compare_models(
     pairs: Sequence[tuple[str, str]],
     resamples: Resamples | None = None,
 ) -> list[Comparison]:
-    """Test models against others on the same folds and clips.
-
-    Parameters
-    ----------
-    repeats
-        One evaluation, or several of the same clips on different folds.
-    pairs
-        Names of a model and of its reference.
-    resamples
-        Of the clips' groups, for the intervals; None for none.
-
-    Returns
-    -------
-    One row for each pair. Pairs of the same predictions under other names, as of the one
-    pair and of all features where these are two, are one test.
-    """
+    """Test models against others on the same folds and clips."""
     rows = [_compare(repeats, model, reference, resamples) for model, reference in pairs]
     representative = _representatives(repeats, {name for pair in pairs for name in pair})
     first: dict[tuple[str, str], int] = {}
@@ -133,24 +118,6 @@ def compare_results(
     """Test every fusion of an evaluation against its best single modality.
 
     Models that others made have no features: of those every pair is tested.
-
-    Parameters
-    ----------
-    repeats
-        One evaluation, or several on other folds.
-    resamples
-        As in `compare_models`.
-
-    Returns
-    -------
-    One row for each model of two or more features of which at least one is also evaluated
-    alone, in the order of report. The best single is the one with the highest mean score on
-    these folds: its choice favours the single, never the fusion.
-
-    Raises
-    ------
-    BadFeatures
-        The repeats have different models.
     """
     models = repeats[0].models
     for other in repeats[1:]:

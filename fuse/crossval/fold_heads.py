@@ -61,19 +61,7 @@ class FoldHeads:
 def fit_fold_heads(
     clips: Clips, matrices: Mapping[str, Matrix], plan: HeadPlan, settings: HeadSettings
 ) -> FoldHeads:
-    """Fit all heads over one set of feature values.
-
-    Parameters
-    ----------
-    clips
-        Labels, groups and folds.
-    matrices
-        Feature name to values.
-    plan
-        The heads.
-    settings
-        Of all heads.
-    """
+    """Fit all heads over one set of feature values."""
     inner_folds = {fold: clips.inner_folds(fold, settings.inner_folds) for fold in plan.folds}
     result = FoldHeads(inner_folds=inner_folds)
     fitter = HeadFitter(matrices, clips, settings, plan.net_fold)

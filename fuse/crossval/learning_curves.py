@@ -37,19 +37,6 @@ def with_learning_curve(
     folds. A model is scored on clips that have its features, its penalty is that of its head
     on all training clips, and a point that too few clips are left for is left out, as is a
     model without a point: the last point may differ from the evaluation's score.
-
-    Parameters
-    ----------
-    cache
-        That was evaluated.
-    results
-        Of that evaluation.
-    head
-        Settings of its heads.
-    fractions
-        Shares of the training clips, each above 0 and below 1.
-    features
-        As in the evaluation's settings.
     """
     values = Features(cache, features)
     models = [

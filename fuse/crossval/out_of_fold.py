@@ -59,18 +59,7 @@ class OutOfFold:
     def add_model(
         self, model: Model, blank: F64, decided_by: Callable[[Missing], Key] | None
     ) -> None:
-        """Make room for a model over others' outputs, and for it with modalities missing.
-
-        Parameters
-        ----------
-        model
-            That reads what others predict.
-        blank
-            Outputs of clips that nothing has predicted.
-        decided_by
-            Missing modalities to the key of the model whose thresholds decide then; None for no
-            fallbacks.
-        """
+        """Make room for a model over others' outputs, and for it with modalities missing."""
         self.models = (*self.models, model)
         self.outputs[model.key] = blank.copy()
         if decided_by is None or len(model.modalities) < 2:
@@ -83,13 +72,7 @@ class OutOfFold:
             self.outputs[fallback.key] = blank.copy()
 
     def predict(self, model: Model) -> tuple[F64, Ints]:
-        """A model's outputs, with those of its fallbacks where it has none itself.
-
-        Returns
-        -------
-        float64 (clips, outputs), and int64 (clips,): 0 where the model itself predicted, n
-        where the n-th of its `fallbacks` did.
-        """
+        """A model's outputs, with those of its fallbacks where it has none itself."""
         return self._fill(model, self.outputs)
 
     def predict_inside(self, model: Model, fold: int) -> F64:
@@ -106,14 +89,7 @@ class OutOfFold:
         return self._with_training(self.outputs[key], lambda: self.inner[key, 0].astype(np.float64))
 
     def score_without_modality(self, model: Model) -> dict[str, float]:
-        """The primary metric, mean over folds, when a modality is missing (PL20 3.6).
-
-        Returns
-        -------
-        Missing modalities (``video``, ``audio+lyrics``) to that of the fallback, and ``none``
-        to that of the model: all of the clips that it predicts itself, so that they can be
-        compared. Empty for a model of one modality.
-        """
+        """The primary metric, mean over folds, when a modality is missing (PL20 3.6)."""
         fallbacks = self.fallbacks.get(model.name, ())
         if not fallbacks:
             return {}

@@ -23,18 +23,6 @@ def score_nets(prepared: Preparation, clips: Clips) -> tuple[ModelResult, ...]:
 
     Tags are decided at a probability of 0.5: thresholds fitted on clips that the net was
     trained on would be those of training.
-
-    Parameters
-    ----------
-    prepared
-        Its `nets`, past the leak guard.
-    clips
-        Labels and folds.
-
-    Raises
-    ------
-    BadFeatures
-        A net has other outputs than the clips have classes, tags or targets.
     """
     return tuple(_score_net(prepared, clips, model) for model in prepared.nets)
 

@@ -31,21 +31,7 @@ from mvemo.fuse.models import (
 def predict_all(
     prepared: Preparation, clips: Clips, settings: EvaluationSettings, *, stacked: bool, late: bool
 ) -> OutOfFold:
-    """Fit the heads of all models and folds, and predict every clip by one that left it out.
-
-    Parameters
-    ----------
-    prepared
-        Models, folds and features, past the leak guard.
-    clips
-        Labels, groups and folds.
-    settings
-        Of the evaluation.
-    stacked
-        Fit the stack's second layer as well, where there are models to stack.
-    late
-        Predict with the product of single features as well, where there are two.
-    """
+    """Fit the heads of all models and folds, and predict every clip by one that left it out."""
     features, models = prepared.features, prepared.models
     inner = clips.task.needs_inner or settings.choose_model
     inner = inner or (settings.temperature and clips.task.fits_temperature)

@@ -43,15 +43,7 @@ class Preparation:
 
 
 def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
-    """Choose models and folds, and refuse what would not be honest.
-
-    Raises
-    ------
-    BadFeatures
-        Nothing to evaluate, an unknown model, or folds that the features do not allow.
-    LeakError
-        A net saw clips that it is scored on, or clips of their groups.
-    """
+    """Choose models and folds, and refuse what would not be honest."""
     table = cache.table
     features = Features(cache, settings.features)
     chosen = settings.models

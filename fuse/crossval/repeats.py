@@ -27,13 +27,7 @@ def evaluate_on_other_folds(
     settings: EvaluationSettings,
     evaluate_once: Callable[[Cache, EvaluationSettings], Results],
 ) -> list[Results]:
-    """Further evaluations, `settings.repeats` with the first, each on folds of its own.
-
-    Raises
-    ------
-    BadFeatures
-        There are no such folds.
-    """
+    """Further evaluations, `settings.repeats` with the first, each on folds of its own."""
     _refuse_bound_folds(cache, first)
     table = cache.table
     # The first may be on the cache's own folds, whose seed is not that of the evaluation.
@@ -87,11 +81,6 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
 
     Scores of folds are then those of all evaluations in turn, and all other scores means
     over them; predictions, confusion matrices and thresholds stay those of the first.
-
-    Raises
-    ------
-    BadFeatures
-        They are of other clips or models, or two are on the same folds.
     """
     if len({partition(one.folds).tobytes() for one in (results, *repeats)}) <= len(repeats):
         raise BadFeatures(

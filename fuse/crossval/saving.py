@@ -159,21 +159,7 @@ def saved_heads(results: Results) -> SavedHeads:
 def write_heads(
     path: str | Path, saved: SavedHeads, dtypes: Mapping[str, type[np.floating]] | None = None
 ) -> None:
-    """As `save_heads`, of heads that are no longer those of an evaluation.
-
-    Parameters
-    ----------
-    path, saved
-        The file, and what goes into it.
-    dtypes
-        Types that a head's arrays are written in, by name; as they are where it has none.
-        `load_heads` reads them back in the types of `Head`.
-
-    Raises
-    ------
-    FuseError
-        It cannot be written.
-    """
+    """As `save_heads`, of heads that are no longer those of an evaluation."""
     arrays: dict[str, NDArray[Any]] = {}
     for i, head in enumerate(saved.heads):
         for name in (*_ARRAYS, *_OPTIONAL):

@@ -27,18 +27,11 @@ TOLERANCE = 1e-4
 
 @dataclass
 class Strength:
-    """The strength that was chosen for a model, and where fits by it may start.
+    """The strength that was chosen for a model, and where fits by it may start."""
 
-    Parameters
-    ----------
-    C
-        Inverse strength of the penalty.
-    positions
-        Inner fold to where the fit without it ended, at the strength next to `C` that was
-        tried.
-    """
-
-    C: float
+    C: float  # inverse strength of the penalty
+    # Inner fold to where the fit without it ended, at the strength next to `C` that was
+    # tried.
     positions: Mapping[int, Position] = field(default_factory=dict)
 
     def start(self, inner_fold: int | None) -> Position | None:
@@ -118,21 +111,6 @@ def choose_strengths(
 
     By the loss of inner predictions (`Task.choice_loss`), from strong penalties, where a fit
     takes few steps, to weak ones. Each fit starts where that of the strength beside it ended.
-
-    Parameters
-    ----------
-    fitter
-        Of the heads.
-    models
-        To choose for.
-    fold
-        Left out of training.
-    inner
-        int64 (clips,): inner folds of its training clips; -1 for its own.
-
-    Returns
-    -------
-    Features of a model to its strength; without those that no inner head could be fitted of.
     """
     clips = fitter.clips
     n_folds = int(inner.max()) + 1

@@ -21,20 +21,6 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
     Intervals are of the out-of-fold predictions; with repeats a resample's score is the
     mean over them. The test is Nadeau and Bengio's, corrected by Holm, on the primary
     metric in each fold. Neither covers the choice of the best among many models.
-
-    Parameters
-    ----------
-    results
-        An evaluation, with its repeats in `repeats`.
-    n_resamples
-        Of groups; 0 for no intervals.
-    seed
-        Of the resamples.
-
-    See Also
-    --------
-    mvemo.fuse.crossval.comparisons.compare_results : Which models are compared.
-    mvemo.fuse.statistics.intervals.score_intervals : Where all resamples agree.
     """
     evaluations: Sequence[Results] = results.repeats or (results,)
     if not n_resamples or not results.models:
@@ -82,15 +68,7 @@ def _with_intervals(results: Results, model: ModelResult, scores: Mapping[str, F
 
 
 def resampled_scores(results: Results, resamples: Resamples) -> dict[str, F64]:
-    """Score name to float64 (models, resamples), the baseline last: see `Task.resample`.
-
-    Parameters
-    ----------
-    results
-        One evaluation, without its repeats.
-    resamples
-        Of the clips' groups.
-    """
+    """Score name to float64 (models, resamples), the baseline last: see `Task.resample`."""
     models = (*results.models, results.baseline)
     return results.task.resample(
         results.y_true,

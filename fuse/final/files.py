@@ -76,17 +76,7 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
 
 
 def load_model(folder: str | Path) -> FinalModel:
-    """Read a model folder.
-
-    Raises
-    ------
-    FuseError
-        There is none, it is damaged, or of another version; one line says which.
-
-    See Also
-    --------
-    save_model : write it.
-    """
+    """Read a model folder."""
     folder = Path(folder)
     path = folder / MODEL
     if not path.is_file():

@@ -36,57 +36,34 @@ FeatureKey = tuple[str, int | None]
 
 @dataclass(frozen=True)
 class Predictor:
-    """One of a model's ways to predict a clip: by some of its features.
+    """One of a model's ways to predict a clip: by some of its features."""
 
-    Parameters
-    ----------
-    name
-        Of the evaluated model, or that with a modality missing.
-    features
-        Cached features that it needs.
-    modalities
-        Those it needs.
-    expected
-        JSON values: ``metric``, its mean over folds of the cross-validation (``mean``, None
-        where it was not evaluated), its 95 % ``interval``, all ``scores`` and those of each
-        output (``per_output``).
-    temperature
-        Of its probabilities, fitted on out-of-fold predictions; 1 where none was fitted.
-    residuals
-        Values alone: (low, high) of each target, quantiles of out-of-fold residuals between
-        which `INTERVAL_SHARE` of them lie; empty where there are none.
-    bases
-        Of a product of some of the model's single features (`mvemo.fuse.final.products`):
-        their names; else empty.
-    """
-
-    name: str
-    features: tuple[str, ...]
-    modalities: tuple[str, ...]
+    name: str  # of the evaluated model, or that with a modality missing
+    features: tuple[str, ...]  # cached features that it needs
+    modalities: tuple[str, ...]  # those it needs
+    # JSON values: ``metric``, its mean over folds of the cross-validation (``mean``, None
+    # where it was not evaluated), its 95 % ``interval``, all ``scores`` and those of each
+    # output (``per_output``).
     expected: Mapping[str, Any]
+    # Of its probabilities, fitted on out-of-fold predictions; 1 where none was fitted.
     temperature: float = 1.0
+    # Values alone: (low, high) of each target, quantiles of out-of-fold residuals between
+    # which `INTERVAL_SHARE` of them lie; empty where there are none.
     residuals: tuple[tuple[float, float], ...] = ()
+    # Of a product of some of the model's single features (`mvemo.fuse.final.products`): their
+    # names; else empty.
     bases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Where the training clips lie in one feature.
+    """Where the training clips lie in one feature."""
 
-    Parameters
-    ----------
-    mean, scale
-        float64 (dim,): of the training clips.
-    threshold
-        Largest usual distance; infinite where the training clips are all equal.
-    compared
-        Number of training clips that mean, scale and threshold were fitted on; 0 in models of
-        earlier versions.
-    """
-
-    mean: F64
-    scale: F64
-    threshold: float
+    mean: F64  # float64 (dim,): of the training clips
+    scale: F64  # float64 (dim,): of the training clips
+    threshold: float  # largest usual distance; infinite where the training clips are all equal
+    # Number of training clips that mean, scale and threshold were fitted on; 0 in models of
+    # earlier versions.
     compared: int = 0
 
     @property
@@ -117,46 +94,25 @@ class Reference:
 
 @dataclass(frozen=True)
 class FinalModel:
-    """All that a prediction of new clips needs, but for the nets themselves.
+    """All that a prediction of new clips needs, but for the nets themselves."""
 
-    Parameters
-    ----------
-    name
-        Of the data set.
-    task
-        ``multiclass``, ``multilabel`` or ``regression``.
-    heads
-        Those fitted on all clips.
-    specs
-        What made each feature, as in the cache, without the clips it was trained on.
-    predictors
-        Best first, by the mean of the primary metric over folds; each predicts clips that
-        lack something that all before it need.
-    reference
-        By feature and net.
-    scale
-        Values alone: target to ``minimum``, ``maximum``, ``mean`` and ``deviation`` of its
-        labels.
-    facts
-        JSON values: number of clips and groups, protocol, digests, settings, what stage one
-        stated, remarks (``notes``).
-    training_keys
-        uint64 (keys,), sorted: `short_keys` of the rows that the heads were fitted on; empty
-        in models of earlier versions.
-
-    See Also
-    --------
-    mvemo.fuse.final.files.load_model : read one.
-    """
-
-    name: str
-    task: str
-    heads: SavedHeads
+    name: str  # of the data set
+    task: str  # ``multiclass``, ``multilabel`` or ``regression``
+    heads: SavedHeads  # those fitted on all clips
+    # What made each feature, as in the cache, without the clips it was trained on.
     specs: tuple[FeatureSpec, ...]
+    # Best first, by the mean of the primary metric over folds; each predicts clips that lack
+    # something that all before it need.
     predictors: tuple[Predictor, ...]
-    reference: Mapping[FeatureKey, Reference]
+    reference: Mapping[FeatureKey, Reference]  # by feature and net
+    # Values alone: target to ``minimum``, ``maximum``, ``mean`` and ``deviation`` of its
+    # labels.
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    # JSON values: number of clips and groups, protocol, digests, settings, what stage one
+    # stated, remarks (``notes``).
     facts: Mapping[str, Any] = field(default_factory=dict)
+    # Uint64 (keys,), sorted: `short_keys` of the rows that the heads were fitted on; empty in
+    # models of earlier versions.
     training_keys: NDArray[np.uint64] = field(default_factory=lambda: short_keys(()))
 
     def __repr__(self) -> str:
@@ -175,15 +131,7 @@ class FinalModel:
         return bool(self.facts.get("within_groups"))
 
     def best(self, modalities: tuple[str, ...], without: Collection[str] = ()) -> Predictor | None:
-        """The best predictor that needs no more than these modalities; None for none.
-
-        Parameters
-        ----------
-        modalities
-            That a clip has.
-        without
-            Features that are not to be had.
-        """
+        """The best predictor that needs no more than these modalities; None for none."""
         for predictor in self.predictors:
             readable = set(predictor.modalities) <= set(modalities)
             if readable and not set(predictor.features) & set(without):

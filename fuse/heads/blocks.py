@@ -20,42 +20,23 @@ class Spectrum:
     """How far a feature's clips lie apart, in which directions: what steps are scaled by.
 
     It changes how fast a problem is solved, not what its solution is.
-
-    Parameters
-    ----------
-    variances
-        float64 (directions,): mean squares along them.
-    rest
-        Mean square of a direction at right angles to all of them.
-    directions
-        float32 (dim, directions), orthonormal; None where they are the columns.
     """
 
-    variances: F64
-    rest: float = 0.0
+    variances: F64  # float64 (directions,): mean squares along them
+    rest: float = 0.0  # mean square of a direction at right angles to all of them
+    # Float32 (dim, directions), orthonormal; None where they are the columns.
     directions: F32 | None = None
 
 
 @dataclass(frozen=True)
 class Block:
-    """One feature, and the problems that use it.
+    """One feature, and the problems that use it."""
 
-    Parameters
-    ----------
-    values
-        float32 (clips, dim), finite, standardised; in memory or not.
-    problems
-        int64: indices of the problems that have these columns.
-    factors
-        float64 (problems of the block,): what each multiplies its columns by; None for 1.
-    spectrum
-        Of the values; None where columns are taken for alike.
-    """
-
-    values: F32 | Rows
-    problems: Ints
+    values: F32 | Rows  # float32 (clips, dim), finite, standardised; in memory or not
+    problems: Ints  # int64: indices of the problems that have these columns
+    # Float64 (problems of the block,): what each multiplies its columns by; None for 1.
     factors: F64 | None = None
-    spectrum: Spectrum | None = None
+    spectrum: Spectrum | None = None  # of the values; None where columns are taken for alike
 
 
 class RunningBlock:
@@ -101,15 +82,7 @@ class RunningBlock:
         return product
 
     def set_curvature(self, curvature: F64, penalty: F64) -> None:
-        """State what `precondition` divides by, until it is stated anew.
-
-        Parameters
-        ----------
-        curvature
-            float64 (problems of the block,): mean second derivative of the loss by scores.
-        penalty
-            float64 (problems of the block, outputs).
-        """
+        """State what `precondition` divides by, until it is stated anew."""
         spectrum = self._spectrum
         weight = (curvature * np.square(self._factors[:, 0, 0]))[:, None, None]
         inverse = 1.0 / (weight * spectrum.variances + penalty[:, :, None])
@@ -133,12 +106,7 @@ class RunningBlock:
         return result
 
     def drop(self, done: Bools) -> Bools:
-        """Run on without the problems that are done, bool (running problems,).
-
-        Returns
-        -------
-        bool (problems of the block that ran,): those that run on.
-        """
+        """Run on without the problems that are done, bool (running problems,)."""
         kept: Bools = ~done[self.slots]
         new_slots = np.cumsum(~done) - 1
         self.slots, self.rows = new_slots[self.slots[kept]], self.rows[kept]
@@ -151,11 +119,6 @@ def spectrum_of(values: F32 | Rows) -> Spectrum:
     """The directions of largest variance, by a randomised range finder.
 
     Halko, Martinsson & Tropp 2011, "Finding structure with randomness", algorithms 4.4 and 5.3.
-
-    Parameters
-    ----------
-    values
-        float32 (clips, dim), standardised; read three times where they are not in memory.
     """
     values = rows_of(values)
     n, dim = values.shape

@@ -13,18 +13,10 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Position:
-    """Where a fit ended, in the coordinates of its `ScaledFeatures`.
+    """Where a fit ended, in the coordinates of its `ScaledFeatures`."""
 
-    Parameters
-    ----------
-    coef
-        For each feature of the model, float32 (outputs, columns).
-    intercept
-        float64 (outputs,).
-    """
-
-    coef: tuple[F32, ...]
-    intercept: F64
+    coef: tuple[F32, ...]  # for each feature of the model, float32 (outputs, columns)
+    intercept: F64  # float64 (outputs,)
 
 
 @dataclass(frozen=True)
@@ -69,17 +61,9 @@ class Fit:
 
 @dataclass(frozen=True)
 class Fitted:
-    """One fit, solved.
-
-    Parameters
-    ----------
-    outputs
-        float64 (clips to predict, outputs); NaN rows where a feature is missing.
-    position
-        Where it ended.
-    """
+    """One fit, solved."""
 
     fit: Fit
-    outputs: F64
-    position: Position
+    outputs: F64  # float64 (clips to predict, outputs); NaN rows where a feature is missing
+    position: Position  # where it ended
     target_scale: tuple[F64, F64]

@@ -105,17 +105,6 @@ def trainable(fits: Sequence[Fit], matrices: Mapping[str, Matrix], clips: Clips)
 def balance(weights: F32, target: F32) -> F32:
     """Factors that make all classes weigh the same in training, as scikit-learn's "balanced".
 
-    Parameters
-    ----------
-    weights
-        float32 (fits, clips): above 0 for the training clips of each fit.
-    target
-        float32 (classes, clips), one-hot.
-
-    Returns
-    -------
-    float32 (fits, clips): n / (number of classes present * n of the clip's class).
-
     Examples
     --------
     >>> import numpy as np

@@ -54,18 +54,6 @@ def late_weights(clips: Clips, outputs: F64) -> F64:
     Classes: 1 / T, the inverse temperature that calibrates the base (Guo et al. 2017, section
     4.2). Tags: 1, as log-odds of logistic heads are used as they are. Targets: the inverse of
     the base's mean squared error in each, as of independent errors.
-
-    Parameters
-    ----------
-    clips
-        Labels.
-    outputs
-        float64 (bases, clips, outputs): of clips that the bases' heads were not fitted on;
-        NaN rows are left out.
-
-    Returns
-    -------
-    float64 (bases, outputs), above 0.
     """
     weights = np.ones((len(outputs), clips.n_outputs))
     for weight, values in zip(weights, outputs, strict=True):
@@ -88,19 +76,6 @@ def late_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
 
     Of classes it is the geometric mean of calibrated probabilities, renormalised; of tags that
     of odds; of targets the weighted mean.
-
-    Parameters
-    ----------
-    clips
-        Their task.
-    outputs
-        float64 (bases, clips, outputs); a base with a NaN row has no part in that clip.
-    weights
-        float64 (bases, outputs), of `late_weights`.
-
-    Returns
-    -------
-    float64 (clips, outputs); NaN rows where no base has an output.
 
     Examples
     --------
@@ -125,21 +100,7 @@ def late_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
 def late_head(
     clips: Clips, fold: int | None, names: Sequence[str], weights: F64, settings: HeadSettings
 ) -> Head:
-    """The product of all bases as a layer over their decision-level outputs.
-
-    Parameters
-    ----------
-    clips
-        Their task.
-    fold
-        Left out; None where it is for new clips.
-    names
-        Of the bases.
-    weights
-        float64 (bases, outputs).
-    settings
-        Of the bases' heads, whose `C` is kept for the record.
-    """
+    """The product of all bases as a layer over their decision-level outputs."""
     scaled = weights / _shares(clips, weights).sum(axis=0)
     dim = weights.size
     return Head(
@@ -159,13 +120,6 @@ def late_head(
 
 def late_part(head: Head, names: Sequence[str]) -> Head:
     """The product of some of the bases alone, as for clips that lack the others.
-
-    Parameters
-    ----------
-    head
-        Of `late_head`.
-    names
-        Of its bases, in its order; one at least.
 
     Examples
     --------
@@ -196,21 +150,7 @@ def late_part(head: Head, names: Sequence[str]) -> Head:
 
 
 def late_inner(clips: Clips, outputs: F64, inner_folds: Ints) -> F64:
-    """Products of a fold's training clips, each by weights that were not fitted on it.
-
-    Parameters
-    ----------
-    clips
-        Labels.
-    outputs
-        float64 (bases, clips, outputs): inner predictions of the bases.
-    inner_folds
-        int64 (clips,), -1 for clips that are not in training.
-
-    Returns
-    -------
-    float64 (clips, outputs), NaN where not predicted.
-    """
+    """Products of a fold's training clips, each by weights that were not fitted on it."""
     result = np.full(outputs.shape[1:], np.nan)
     for j in range(int(inner_folds.max()) + 1):
         others = (inner_folds >= 0) & (inner_folds != j)

@@ -17,13 +17,7 @@ from mvemo.fuse.links import Link
 
 
 def residual_and_loss(scores: F32, target: F32, weights: F32, link: Link) -> tuple[F32, F64]:
-    """The loss, and its derivative by the scores.
-
-    Returns
-    -------
-    float32 (problems, outputs, clips): weight times prediction minus target; and float64
-    (problems,).
-    """
+    """The loss, and its derivative by the scores."""
     if link == "softmax":
         predicted, log_sum = _softmax(scores)
         each = log_sum - np.einsum("pkn,kn->pn", scores, target)

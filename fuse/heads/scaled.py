@@ -21,26 +21,16 @@ NEGLIGIBLE = 1e-10
 
 @dataclass(frozen=True)
 class ScaledFeature:
-    """One feature as the solver takes it.
+    """One feature as the solver takes it."""
 
-    Parameters
-    ----------
-    values
-        (clips, columns): standardised, and stopped at the limit; zeros where missing.
-        Coordinates in the span of the clips where these are fewer than the columns: the
-        penalised minimum lies in it, so that it is the same there.
-    scaling
-        That made them of cached values.
-    spectrum
-        Of the values.
-    basis
-        float32 (columns of the cache, columns), orthonormal: standardised values are `values`
-        times its transpose; None where they are the values.
-    """
-
+    # (clips, columns): standardised, and stopped at the limit; zeros where missing.
+    # Coordinates in the span of the clips where these are fewer than the columns: the
+    # penalised minimum lies in it, so that it is the same there.
     values: Rows
-    scaling: Scaling
-    spectrum: Spectrum
+    scaling: Scaling  # that made them of cached values
+    spectrum: Spectrum  # of the values
+    # Float32 (columns of the cache, columns), orthonormal: standardised values are `values`
+    # times its transpose; None where they are the values.
     basis: F32 | None = None
 
     def raw_coef(self, coef: F32) -> F32:
@@ -50,18 +40,10 @@ class ScaledFeature:
 
 @dataclass
 class ScaledFeatures:
-    """All features, standardised on some clips when they are asked for.
+    """All features, standardised on some clips when they are asked for."""
 
-    Parameters
-    ----------
-    matrices
-        Feature name to cached values.
-    rows
-        bool (clips,): to standardise on; those of them that have the feature.
-    """
-
-    matrices: Mapping[str, Matrix]
-    rows: Bools
+    matrices: Mapping[str, Matrix]  # feature name to cached values
+    rows: Bools  # bool (clips,): to standardise on; those of them that have the feature
     _made: dict[str, ScaledFeature] = field(default_factory=dict)
     # Found once: directions of large variance on some clips are nearly those on others.
     _spectra: dict[str, Spectrum] = field(default_factory=dict)

@@ -9,40 +9,20 @@ from mvemo.fuse.arrays import F32, F64, Bools, Ints
 
 @dataclass(frozen=True)
 class Start:
-    """Where the steps begin: anywhere gives the same minimum, near it in fewer steps.
+    """Where the steps begin: anywhere gives the same minimum, near it in fewer steps."""
 
-    Parameters
-    ----------
-    coef
-        For each block, float32 (its problems, outputs, dim), of standardised columns.
-    intercept
-        float64 (problems, outputs).
-    """
-
+    # For each block, float32 (its problems, outputs, dim), of standardised columns.
     coef: tuple[F32, ...]
-    intercept: F64
+    intercept: F64  # float64 (problems, outputs)
 
 
 @dataclass(frozen=True)
 class Solution:
-    """All fitted problems.
+    """All fitted problems."""
 
-    Parameters
-    ----------
-    scores
-        float32 (problems, outputs, clips): of every clip, in training or not.
-    coef
-        For each block, float32 (its problems, outputs, dim), of its columns times the factor.
-    intercept
-        float64 (problems, outputs).
-    iterations
-        int64 (problems,).
-    converged
-        bool (problems,): the loss is within about the tolerance of its minimum.
-    """
-
-    scores: F32
+    scores: F32  # float32 (problems, outputs, clips): of every clip, in training or not
+    # For each block, float32 (its problems, outputs, dim), of its columns times the factor.
     coef: tuple[F32, ...]
-    intercept: F64
-    iterations: Ints
-    converged: Bools
+    intercept: F64  # float64 (problems, outputs)
+    iterations: Ints  # int64 (problems,)
+    converged: Bools  # bool (problems,): the loss is within about the tolerance of its minimum

@@ -51,32 +51,6 @@ def solve(
     training clips of the loss, plus ||W||² / (2 C sum of weights); the intercept is not
     penalised.
 
-    Parameters
-    ----------
-    blocks
-        The features.
-    target
-        (outputs, clips): one-hot classes, 0/1 tags, or values.
-    weights
-        (problems, clips), 0 or more: 0 keeps a clip out of a problem's training.
-    C
-        (problems,) or (problems, outputs), above 0: inverse strength of the penalty.
-    link
-        ``softmax``: cross-entropy over classes (J22 eq. 6-8). ``sigmoid``: binary
-        cross-entropy, summed over tags. ``identity``: half the squared error, summed over
-        targets.
-    tol
-        A problem ends where its objective is about so near its minimum, by half its Newton
-        decrement with approximate second derivatives; one for all, or (problems,).
-    max_iter
-        Steps at most.
-    start
-        Where to begin; None for zeros.
-
-    See Also
-    --------
-    mvemo.fuse.fit_heads : the same from features of a cache to heads.
-
     Examples
     --------
     Two problems over one feature: the second does not train on the last clip.

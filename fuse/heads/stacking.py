@@ -63,38 +63,7 @@ def stack_fold(
     *,
     inner: bool = False,
 ) -> tuple[Head | None, F64, F64]:
-    """Fit one fold's second layer and predict the fold's clips.
-
-    Parameters
-    ----------
-    clips
-        Labels, groups and folds.
-    fold
-        That is tested.
-    outputs
-        Name of a base model to float64 (clips, outputs): for the clips of `fold` those of
-        the base that was trained on all other clips, for the other clips inner out-of-fold
-        predictions.
-    inner_folds
-        int64 (clips,): the folds of the training clips that those were made on; -1 for the
-        clips of `fold`.
-    inner
-        Also predict the training clips, each by a second layer that was not fitted on it.
-        The base models' outputs that this layer is fitted on come from heads that saw the
-        predicted clip, so these predictions are somewhat better than those of new clips.
-        What rests on them (thresholds, temperatures) may be off, but no tested clip has a
-        part in it.
-
-    Returns
-    -------
-    The head, or None where too few training clips have what its bases need; its outputs for
-    the clips of `fold`, float64 (clips, outputs), NaN elsewhere; and likewise the inner
-    ones, NaN for the clips of `fold`.
-
-    See Also
-    --------
-    stack_all : the second layer for new clips.
-    """
+    """Fit one fold's second layer and predict the fold's clips."""
     matrices = _matrices(outputs, clips)
     model = Model(STACKED, tuple(outputs), ())
     tested = clips.folds == fold
@@ -115,19 +84,7 @@ def stack_fold(
 
 
 def stack_all(clips: Clips, outputs: Mapping[str, F64]) -> Head:
-    """The second layer for new clips: fitted on all clips' out-of-fold predictions.
-
-    Parameters
-    ----------
-    clips
-        Labels and groups.
-    outputs
-        Name of a base model to its out-of-fold predictions, float64 (clips, outputs).
-
-    See Also
-    --------
-    stack_fold : the second layer that is scored.
-    """
+    """The second layer for new clips: fitted on all clips' out-of-fold predictions."""
     matrices = _matrices(outputs, clips)
     all_clips = np.ones(len(clips.y_true), dtype=np.bool_)
     fit = Fit(Model(STACKED, tuple(outputs), ()), None, all_clips, STACK_C, predict=~all_clips)

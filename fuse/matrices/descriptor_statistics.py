@@ -34,13 +34,7 @@ DEFAULT = ("mean", "std", "diff_std")
 
 
 def check_statistics(names: Sequence[str]) -> None:
-    """Refuse an empty list, an unknown statistic, or one named twice.
-
-    Raises
-    ------
-    BadFeatures
-        One line that lists those there are.
-    """
+    """Refuse an empty list, an unknown statistic, or one named twice."""
     known = ", ".join(STATISTICS)
     if not names:
         raise BadFeatures(f"lld_statistics names none: some of {known}")
@@ -53,18 +47,6 @@ def check_statistics(names: Sequence[str]) -> None:
 
 def sequence_statistics(sequence: F32, statistics: Sequence[str] = DEFAULT) -> F32:
     """Statistics over time of each column of a sequence.
-
-    Parameters
-    ----------
-    sequence
-        float32 (frames, dim), finite as all sequences in a cache, of one frame at least.
-    statistics
-        Names in `STATISTICS`, in order. Those that begin with ``diff_`` are of differences
-        between neighbouring frames, which are 0 for a single frame.
-
-    Returns
-    -------
-    float32 (len(statistics) * dim,): the first statistic of all columns, then the second.
 
     Examples
     --------
@@ -112,12 +94,6 @@ class DescriptorStatistics:
     spec
         What the values are made from: its digest changes with the descriptors, with their
         settings and with `VERSION`.
-
-    Raises
-    ------
-    BadFeatures
-        A descriptor is no sequence in the cache, or is named twice; they are not all of one
-        modality; or the cache has a feature of this name.
     """
 
     def __init__(
@@ -156,13 +132,7 @@ class DescriptorStatistics:
         )
 
     def vectors(self) -> tuple[F32, Bools]:
-        """As `mvemo.cache.Cache.vectors`.
-
-        Returns
-        -------
-        float32 (clips, dim), NaN rows where missing; bool (clips,), True where present. A
-        clip is present that has all the descriptors.
-        """
+        """As `mvemo.cache.Cache.vectors`."""
         if self._vectors is None:
             clip_ids = self._cache.table.clip_ids
             values = np.full((len(clip_ids), self.spec.dim), np.nan, dtype=np.float32)

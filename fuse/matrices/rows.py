@@ -102,18 +102,10 @@ class StoredRows(Rows):
 
 @dataclass(frozen=True)
 class MappedRows(Rows):
-    """Those of others, each block changed on its way.
+    """Those of others, each block changed on its way."""
 
-    Parameters
-    ----------
-    source
-        The others.
-    change
-        Of (rows, dim) to new values of the same shape.
-    """
-
-    source: Rows
-    change: Callable[[F32], F32]
+    source: Rows  # the others
+    change: Callable[[F32], F32]  # of (rows, dim) to new values of the same shape
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -27,13 +27,6 @@ ROUNDS = 5
 class Scaling:
     """What the columns of a feature are standardised by.
 
-    Parameters
-    ----------
-    shift, scale
-        float64 (dim,).
-    limit
-        Largest absolute standardised value; infinite for none.
-
     Examples
     --------
     >>> scaling = Scaling(np.array([10.0]), np.array([2.0]), limit=5.0)
@@ -41,9 +34,9 @@ class Scaling:
     array([1., 5.], dtype=float32)
     """
 
-    shift: F64
-    scale: F64
-    limit: float = LIMIT
+    shift: F64  # float64 (dim,)
+    scale: F64  # float64 (dim,)
+    limit: float = LIMIT  # largest absolute standardised value; infinite for none
 
     def apply(self, values: F32) -> F32:
         """float32 (clips, dim) of raw values, standardised and stopped at the limit."""
@@ -56,19 +49,6 @@ class Scaling:
 
 def fit_scaling(values: F32 | Rows, rows: Bools) -> tuple[Scaling, Bools]:
     """Means and deviations of the columns over some clips, without those far outside the rest.
-
-    Parameters
-    ----------
-    values
-        float32 (clips, dim), finite in `rows`; read several times where they are not in memory.
-    rows
-        bool (clips,): the training clips that have the feature.
-
-    Returns
-    -------
-    The scaling, and bool (clips,): those of `rows` that are far outside the rest. A clip's
-    distance is the root mean square of its standardised values; it is far where it is more
-    than `FAR` times the median distance. The deviation of a constant column is 1.
 
     Examples
     --------

@@ -24,21 +24,6 @@ def standardise_within(
 ) -> tuple[F32, Bools]:
     """Standardise each group's clips by their own means and deviations.
 
-    Parameters
-    ----------
-    values
-        float32 (clips, dim), finite where present.
-    present
-        bool (clips,): which clips have the feature.
-    groups
-        (clips,).
-    others
-        Of clips in groups of fewer than `MIN_CLIPS`; None for that of all clips.
-
-    Returns
-    -------
-    float32 (clips, dim), and bool (clips,): those that were standardised within their group.
-
     Examples
     --------
     A low voice and a high one, each five times:

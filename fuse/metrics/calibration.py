@@ -23,23 +23,16 @@ EPS = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True)
 class Reliability:
-    """The points of a reliability diagram.
+    """The points of a reliability diagram."""
 
-    Parameters
-    ----------
-    edges
-        float64 (bins + 1,), from 0 to 1; a bin holds its upper edge.
-    count
-        int64 (bins,): clips whose largest probability is in the bin, or pairs of clip and
-        tag.
-    confidence, accuracy
-        float64 (bins,): the mean of that probability and the share that is right; NaN in
-        an empty bin.
-    """
-
-    edges: F64
+    edges: F64  # float64 (bins + 1,), from 0 to 1; a bin holds its upper edge
+    # Int64 (bins,): clips whose largest probability is in the bin, or pairs of clip and tag.
     count: Ints
+    # Float64 (bins,): the mean of that probability and the share that is right; NaN in an
+    # empty bin.
     confidence: F64
+    # Float64 (bins,): the mean of that probability and the share that is right; NaN in an
+    # empty bin.
     accuracy: F64
 
     @property
@@ -93,11 +86,6 @@ def expected_calibration_error(y_true: Ints, proba: F64, n_bins: int = N_BINS) -
     Guo et al. 2017, "On calibration of modern neural networks", eq. 3. In [0, 1], 0 best;
     NaN of no clips. Parameters as in `reliability`.
 
-    See Also
-    --------
-    reliability : the bins themselves.
-    brier_score, log_loss : scores that also reward predictions that tell clips apart.
-
     Examples
     --------
     >>> import numpy as np
@@ -113,10 +101,6 @@ def brier_score(y_true: Ints, proba: F64) -> float:
 
     Of classes the distance to the one-hot label, summed over classes: in [0, 2]. Of tags
     the mean over tags: in [0, 1]. NaN of no clips. Parameters as everywhere here.
-
-    See Also
-    --------
-    log_loss : punishes certain and wrong predictions harder.
 
     Examples
     --------
@@ -141,10 +125,6 @@ def log_loss(y_true: Ints, proba: F64) -> float:
 
     As in scikit-learn a probability counts as no smaller than 2.2e-16, so that the loss is
     finite. NaN of no clips. Parameters as everywhere here.
-
-    See Also
-    --------
-    brier_score : bounded.
 
     Examples
     --------
@@ -171,19 +151,6 @@ def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F
     Over the sum of the weights: the sums of the first two are `brier_score` and `log_loss`,
     and the sum over bins of the absolute sums of the gaps is the expected calibration
     error.
-
-    Parameters
-    ----------
-    y_true, proba
-        As everywhere here; NaN rows have terms of 0.
-    n_bins
-        Number of bins.
-
-    Returns
-    -------
-    float64 (clips,) squared errors, (clips,) log losses, (clips, bins) shares right minus
-    probabilities stated, and (clips,) weights: the clips, or pairs of clip and tag, that a
-    row is.
     """
     valid = np.asarray(np.isfinite(proba).all(axis=1), dtype=np.bool_)[:, None]
     p = np.nan_to_num(proba)
@@ -213,24 +180,6 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
     """The temperature that minimises the log loss (Guo et al. 2017, section 4.2).
 
     In b = 1 / T the loss is convex, so its slope has one root.
-
-    Parameters
-    ----------
-    scores
-        float64 (clips, classes): logits or log-probabilities (of `log_probabilities`) of
-        clips that the model was not fitted on, as the inner out-of-fold predictions of a
-        training fold; NaN rows are left out.
-    y_true
-        int64 (clips,).
-
-    Returns
-    -------
-    In [`COLDEST`, `HOTTEST`]; 1 where there are no clips or where the temperature changes
-    nothing (all rows even).
-
-    See Also
-    --------
-    apply_temperature : use it.
 
     Examples
     --------
@@ -270,20 +219,7 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
 
 
 def apply_temperature(proba: F64, temperature: float | F64) -> F64:
-    """softmax(log p / T), float64 of the same shape; NaN rows stay NaN.
-
-    Parameters
-    ----------
-    proba
-        float64 (..., clips, classes).
-    temperature
-        A number, or an array that broadcasts against `proba`: of one temperature a clip,
-        float64 (clips, 1).
-
-    See Also
-    --------
-    fit_temperature : where it comes from.
-    """
+    """softmax(log p / T), float64 of the same shape; NaN rows stay NaN."""
     z = log_probabilities(proba) / temperature
     exp = np.exp(z - z.max(axis=-1, keepdims=True))
     result: F64 = exp / exp.sum(axis=-1, keepdims=True)

@@ -42,13 +42,7 @@ def class_scores(y_true: Ints, y_pred: Ints, n_classes: int) -> tuple[F64, F64, 
 
 
 def precision_recall_f1(n_true: F64, n_predicted: F64, n_right: F64) -> tuple[F64, F64, F64]:
-    """Precision, recall and F1 from counts, float64 of their shape; NaN where 0 / 0.
-
-    Parameters
-    ----------
-    n_true, n_predicted, n_right
-        Of each class or tag, clips that have it, that are said to have it, and both.
-    """
+    """Precision, recall and F1 from counts, float64 of their shape; NaN where 0 / 0."""
     f1 = ratio(2.0 * n_right, n_true + n_predicted)
     return ratio(n_right, n_predicted), ratio(n_right, n_true), f1
 

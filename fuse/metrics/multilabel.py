@@ -17,33 +17,22 @@ DEFAULT_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class MultilabelScores:
-    """Scores of every tag, and over all tags.
+    """Scores of every tag, and over all tags."""
 
-    Parameters
-    ----------
-    precision, recall, f1
-        float64 (tags,): of the decisions; 0 where 0 / 0, but NaN for a tag that is neither
-        true nor decided anywhere.
-    roc_auc
-        float64 (tags,): ties counted half; NaN for a tag that all or no clips have.
-    average_precision
-        float64 (tags,): without interpolation; NaN for a tag that no clip has.
-    support
-        int64 (tags,): clips that have the tag.
-    macro
-        Those names to their mean over the tags where they are not NaN.
-    micro
-        Those names to their value over all (clip, tag) pairs as one.
-    """
-
+    # Float64 (tags,): of the decisions; 0 where 0 / 0, but NaN for a tag that is neither true
+    # nor decided anywhere.
     precision: F64
+    # Float64 (tags,): of the decisions; 0 where 0 / 0, but NaN for a tag that is neither true
+    # nor decided anywhere.
     recall: F64
+    # Float64 (tags,): of the decisions; 0 where 0 / 0, but NaN for a tag that is neither true
+    # nor decided anywhere.
     f1: F64
-    roc_auc: F64
-    average_precision: F64
-    support: Ints
-    macro: dict[str, float]
-    micro: dict[str, float]
+    roc_auc: F64  # float64 (tags,): ties counted half; NaN for a tag that all or no clips have
+    average_precision: F64  # float64 (tags,): without interpolation; NaN for a tag that no clip has
+    support: Ints  # int64 (tags,): clips that have the tag
+    macro: dict[str, float]  # those names to their mean over the tags where they are not NaN
+    micro: dict[str, float]  # those names to their value over all (clip, tag) pairs as one
 
 
 NAMES = ("precision", "recall", "f1", "roc_auc", "average_precision")
@@ -58,17 +47,7 @@ def decide(proba: F64, thresholds: F64 | float = DEFAULT_THRESHOLD) -> Bools:
 
 
 def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools | None = None) -> MultilabelScores:
-    """Score probabilities of tags, and the decisions made of them.
-
-    Parameters
-    ----------
-    y_true
-        int64 (clips, tags), 0 or 1.
-    proba
-        float64 (clips, tags); NaN rows are left out.
-    y_pred
-        bool (clips, tags), of `decide`; None for its default threshold.
-    """
+    """Score probabilities of tags, and the decisions made of them."""
     y_pred = decide(proba) if y_pred is None else y_pred
     valid = complete(proba)
     true, p, decided = y_true[valid].astype(np.bool_), proba[valid], y_pred[valid]
@@ -93,17 +72,6 @@ def best_thresholds(proba: F64, y_true: Ints) -> F64:
     To be fitted on inner out-of-fold predictions of the training clips, never on the clips
     to be scored. Between the two neighbouring probabilities their middle is taken; of equal
     F1 the highest threshold.
-
-    Parameters
-    ----------
-    proba
-        float64 (clips, tags); NaN rows are left out.
-    y_true
-        int64 (clips, tags), 0 or 1.
-
-    Returns
-    -------
-    float64 (tags,), for `decide`; `DEFAULT_THRESHOLD` for a tag that no clip has.
 
     Examples
     --------

@@ -17,20 +17,11 @@ from mvemo.fuse.metrics.averages import ratio
 
 @dataclass(frozen=True)
 class Ranking:
-    """Clips of each column from the highest score down.
+    """Clips of each column from the highest score down."""
 
-    Parameters
-    ----------
-    scores
-        float64 (clips, columns), falling.
-    hits
-        float64 (clips, columns): positive clips so far.
-    ends
-        bool (clips, columns): where a run of equal scores ends; only there counts may be read.
-    """
-
-    scores: F64
-    hits: F64
+    scores: F64  # float64 (clips, columns), falling
+    hits: F64  # float64 (clips, columns): positive clips so far
+    # Bool (clips, columns): where a run of equal scores ends; only there counts may be read.
     ends: Bools
 
     @property
@@ -45,15 +36,7 @@ class Ranking:
 
 
 def rank_columns(positive: Bools, scores: F64) -> Ranking:
-    """Sort the clips of each column by falling score.
-
-    Parameters
-    ----------
-    positive
-        bool (clips, columns): classes one-hot, or tags.
-    scores
-        float64 (clips, columns), without NaN.
-    """
+    """Sort the clips of each column by falling score."""
     order = np.argsort(-scores, axis=0, kind="stable")
     falling = np.take_along_axis(scores, order, axis=0)
     hits = np.cumsum(np.take_along_axis(positive, order, axis=0), axis=0).astype(np.float64)
@@ -65,21 +48,6 @@ def roc_auc(positive: Bools, scores: F64) -> F64:
     """float64 (columns,): area under the ROC curve of each column, ties counted half.
 
     The Mann-Whitney form: the share of (positive, negative) pairs in the right order.
-
-    Parameters
-    ----------
-    positive
-        bool (clips, columns): classes one-hot, or tags.
-    scores
-        float64 (clips, columns).
-
-    Returns
-    -------
-    NaN for a column that is positive everywhere or nowhere.
-
-    See Also
-    --------
-    average_precision : weighs the top of the ranking more.
 
     Examples
     --------
@@ -101,21 +69,6 @@ def average_precision(positive: Bools, scores: F64) -> F64:
     """float64 (columns,): average precision of each column, without interpolation.
 
     The mean of the precision at each positive clip, as in scikit-learn.
-
-    Parameters
-    ----------
-    positive
-        bool (clips, columns).
-    scores
-        float64 (clips, columns).
-
-    Returns
-    -------
-    NaN for a column that is positive nowhere.
-
-    See Also
-    --------
-    roc_auc : does not depend on how many clips are positive.
 
     Examples
     --------

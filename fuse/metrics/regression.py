@@ -20,45 +20,25 @@ QUADRANTS = (
 
 @dataclass(frozen=True)
 class RegressionScores:
-    """Scores of each target.
+    """Scores of each target."""
 
-    Parameters
-    ----------
-    r2
-        float64 (targets,): coefficient of determination, at most 1; 0 is what the mean
-        of the scored clips would get. NaN where the labels do not vary.
-    rmse
-        float64 (targets,): root mean squared error, in the labels' unit.
-    ccc
-        float64 (targets,): Lin's concordance correlation coefficient (Lin 1989), in
-        [-1, 1], with variances and covariance over n. NaN where labels and predictions are
-        one and the same constant.
-    pearson_r
-        float64 (targets,): Pearson's correlation, in [-1, 1]; NaN where labels or
-        predictions do not vary.
-    mae
-        float64 (targets,): mean absolute error, in the labels' unit.
-    clips
-        How many were scored.
-    """
-
+    # Float64 (targets,): coefficient of determination, at most 1; 0 is what the mean of the
+    # scored clips would get. NaN where the labels do not vary.
     r2: F64
-    rmse: F64
+    rmse: F64  # float64 (targets,): root mean squared error, in the labels' unit
+    # Float64 (targets,): Lin's concordance correlation coefficient (Lin 1989), in [-1, 1],
+    # with variances and covariance over n. NaN where labels and predictions are one and the
+    # same constant.
     ccc: F64
+    # Float64 (targets,): Pearson's correlation, in [-1, 1]; NaN where labels or predictions
+    # do not vary.
     pearson_r: F64
-    mae: F64
-    clips: int
+    mae: F64  # float64 (targets,): mean absolute error, in the labels' unit
+    clips: int  # how many were scored
 
 
 def regression_scores(y_true: F64, y_pred: F64) -> RegressionScores:
     """Score predictions.
-
-    Parameters
-    ----------
-    y_true
-        float64 (clips, targets).
-    y_pred
-        float64 (clips, targets); NaN rows are left out.
 
     Examples
     --------
@@ -84,18 +64,7 @@ def regression_scores(y_true: F64, y_pred: F64) -> RegressionScores:
 
 
 def concordance(y_true: F64, y_pred: F64) -> F64:
-    """float64 (targets,): Lin's concordance correlation coefficient (Lin 1989, eq. 1).
-
-    Parameters
-    ----------
-    y_true, y_pred
-        float64 (clips, targets), without NaN.
-
-    Returns
-    -------
-    In [-1, 1], with variances and covariance over n; NaN where labels and predictions are
-    one and the same constant.
-    """
+    """float64 (targets,): Lin's concordance correlation coefficient (Lin 1989, eq. 1)."""
     mean_y, mean_p = y_true.mean(axis=0), y_pred.mean(axis=0)
     var_y, var_p = y_true.var(axis=0), y_pred.var(axis=0)
     covariance = ((y_true - mean_y) * (y_pred - mean_p)).mean(axis=0)
@@ -124,14 +93,6 @@ def quadrants(valence: F64, arousal: F64, centre: tuple[float, float] = (0.0, 0.
 
     Counter-clockwise from high valence and high arousal, as Russell's circumplex is drawn.
     A value on the centre counts as high; NaN in either gives -1.
-
-    Parameters
-    ----------
-    valence, arousal
-        float64 (clips,).
-    centre
-        Valence and arousal of the neutral point: (0, 0) of ratings in [-1, 1], (5, 5) of
-        ratings from 1 to 9.
     """
     pleasant, excited = valence >= centre[0], arousal >= centre[1]
     index = np.where(excited, np.where(pleasant, 0, 1), np.where(pleasant, 3, 2))

@@ -22,21 +22,11 @@ PROTOCOLS = {
 
 @dataclass(frozen=True)
 class Banner:
-    """What a reader must know before the first figure.
+    """What a reader must know before the first figure."""
 
-    Parameters
-    ----------
-    kind
-        ``synthetic``, ``optimistic``, ``permuted`` or ``small``.
-    title
-        In capitals, a few words.
-    text
-        One sentence or two.
-    """
-
-    kind: str
-    title: str
-    text: str
+    kind: str  # ``synthetic``, ``optimistic``, ``permuted`` or ``small``
+    title: str  # in capitals, a few words
+    text: str  # one sentence or two
 
 
 def banners(results: Results) -> tuple[Banner, ...]:

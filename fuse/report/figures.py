@@ -248,17 +248,7 @@ OF_ONE: Mapping[str, Callable[[Results, ModelResult], list[Picture]]] = {
 
 
 def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
-    """Counts of (true, predicted) pairs; a cell's colour is its share of its row.
-
-    Parameters
-    ----------
-    confusion
-        int64 (classes, classes): rows true, columns predicted.
-    classes
-        Their names.
-    name
-        Of what was confused, for the title.
-    """
+    """Counts of (true, predicted) pairs; a cell's colour is its share of its row."""
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 

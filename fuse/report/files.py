@@ -62,13 +62,7 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
 
 
 def require_other_folder(out: str | Path, sources: Iterable[str | Path]) -> None:
-    """Refuse a folder that predictions are read from: their run would be overwritten.
-
-    Raises
-    ------
-    BadFeatures
-        A source lies in `out`.
-    """
+    """Refuse a folder that predictions are read from: their run would be overwritten."""
     for source in map(Path, sources):
         if source.resolve().parent == Path(out).resolve():
             raise BadFeatures(
@@ -78,13 +72,7 @@ def require_other_folder(out: str | Path, sources: Iterable[str | Path]) -> None
 
 
 def write_texts(out: Path, texts: Mapping[str, str]) -> None:
-    """Write files into a folder, made where it is absent: all of them or none.
-
-    Raises
-    ------
-    FuseError
-        One cannot be written.
-    """
+    """Write files into a folder, made where it is absent: all of them or none."""
     with replacing_together(out, error=FuseError) as new:
         for name, text in texts.items():
             write_text(new / name, text, error=FuseError)

@@ -19,15 +19,7 @@ _REASONS = 2
 
 
 def findings(results: Results, model: ModelResult | None) -> list[str]:
-    """Sentences on what fails: outputs, confidence, clips without a prediction, failures.
-
-    Parameters
-    ----------
-    results
-        Of one evaluation.
-    model
-        The one that is recommended; None where none made a prediction.
-    """
+    """Sentences on what fails: outputs, confidence, clips without a prediction, failures."""
     listed = []
     if model is not None and model.valid.any() and not results.permuted:
         listed = [FINDINGS[name](results, model) for name in results.task.findings]

@@ -27,15 +27,7 @@ class Listing:
 
 
 def hard_clips(results: Results, best: ModelResult | None) -> tuple[Listing, Listing]:
-    """The worst clips and the worst groups.
-
-    Parameters
-    ----------
-    results
-        Of one evaluation.
-    best
-        Its best model; None where none made a prediction.
-    """
+    """The worst clips and the worst groups."""
     if best is None:
         return Listing("Hard clips", "", None), Listing("Hard groups", "", None)
     return LISTINGS[results.task.hard_clips](results, best)

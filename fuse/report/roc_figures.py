@@ -111,13 +111,6 @@ def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
     """True positive rates at even false ones, and AUC, of each column.
 
     Empty and NaN of a column that is true everywhere or nowhere.
-
-    Parameters
-    ----------
-    positive
-        bool (clips, columns).
-    scores
-        float64 (clips, columns); NaN rows are left out.
     """
     valid = complete(scores)
     areas = roc_auc(positive[valid], scores[valid])

@@ -64,13 +64,7 @@ def summarise(results: Results) -> str:
 
 
 def opening(results: Results) -> tuple[list[str], list[str], list[str]]:
-    """What was found, how, and what fails: sentences for the head of a page.
-
-    Returns
-    -------
-    The verdict (which model, what to expect, whether fusing helps); how it was measured and
-    against what; what the recommended model does badly, and which clips are not in the scores.
-    """
+    """What was found, how, and what fails: sentences for the head of a page."""
     how = [_what_was_predicted(results)]
     if results.leaky and results.protocol != OTHERS:
         how.append("The nets under them, however, saw clips that they are scored on.")

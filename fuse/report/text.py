@@ -87,17 +87,7 @@ def count(n: int, one: str, many: str | None = None) -> str:
 def columns(
     body: Sequence[Sequence[str]], foot: Sequence[Sequence[str]] = (), *, left: int = 1
 ) -> list[str]:
-    """Lines of a table with rules around its body.
-
-    Parameters
-    ----------
-    body
-        Rows of cells, the header first.
-    foot
-        Rows below the second rule; without any there is no such rule.
-    left
-        How many columns are aligned to the left.
-    """
+    """Lines of a table with rules around its body."""
     lines = align_columns([*body, *foot], left=range(left))
     rule = "-" * max(map(len, lines))
     table = [lines[0], rule, *lines[1 : len(body)]]

@@ -12,18 +12,7 @@ from mvemo.fuse.results import Results
 
 
 def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Picture]:
-    """Training and validation loss by epoch, one figure a net, one line a fold.
-
-    Parameters
-    ----------
-    curves
-        ``net@fold`` to lists under ``epoch``, ``train_loss`` and ``val_loss``; a list that
-        is absent, of another length or without a finite value is left out.
-
-    Returns
-    -------
-    In the order of the nets' first curve.
-    """
+    """Training and validation loss by epoch, one figure a net, one line a fold."""
     nets: dict[str, list[Mapping[str, Sequence[float]]]] = {}
     for key, curve in curves.items():
         net, _, fold = key.rpartition("@")

@@ -14,29 +14,7 @@ from mvemo.fuse.statistics.resamples import Resamples
 def bootstrap_multiclass(
     y_true: Ints, proba: F64, resamples: Resamples, folds: Ints | None = None
 ) -> dict[str, F64]:
-    """Bootstrap the multiclass scores of all models at once.
-
-    Parameters
-    ----------
-    y_true
-        int64 (clips,): index of each clip's class.
-    proba
-        float64 (models, clips, classes), out of fold; NaN rows were not predicted and are
-        left out of that model's scores.
-    resamples
-        Of the clips' groups.
-    folds
-        int64 (clips,): also bootstrap the AUC averaged over folds.
-
-    Returns
-    -------
-    Score name to float64 (models, resamples), NaN where a resample has no such score:
-    ``accuracy``, ``balanced_accuracy``, ``cohen_kappa``, ``f1_macro``,
-    ``roc_auc_macro_ovr_pooled`` and, of the c-th class,
-    ``precision:c``, ``recall:c`` and ``f1:c`` of the pooled predictions, each as
-    `mvemo.fuse.metrics.multiclass` defines it, and ``roc_auc_macro_ovr`` where `folds` are
-    given.
-    """
+    """Bootstrap the multiclass scores of all models at once."""
     mask = _predicted(proba)
     result = _confusion_scores(y_true, proba, mask, resamples)
     positive = y_true[:, None] == np.arange(proba.shape[2])
@@ -52,25 +30,7 @@ def bootstrap_multiclass(
 def bootstrap_multilabel(
     y_true: Ints, proba: F64, decisions: Bools, resamples: Resamples
 ) -> dict[str, F64]:
-    """Bootstrap the multi-label scores of all models at once.
-
-    Parameters
-    ----------
-    y_true
-        int64 (clips, tags), 0 or 1.
-    proba
-        float64 (models, clips, tags); NaN rows were not predicted.
-    decisions
-        bool (models, clips, tags): at or above the threshold, which may differ by fold.
-    resamples
-        Of the clips' groups.
-
-    Returns
-    -------
-    Score name to float64 (models, resamples): ``precision``, ``recall``, ``f1``,
-    ``roc_auc`` and ``average_precision``, each with ``_macro``, ``_micro`` and, of the t-th
-    tag, ``:t``, as `mvemo.fuse.metrics.multilabel.multilabel_scores` defines them.
-    """
+    """Bootstrap the multi-label scores of all models at once."""
     mask = _predicted(proba)
     positive = y_true.astype(np.bool_)
     n_tags = positive.shape[1]
@@ -101,22 +61,7 @@ def bootstrap_multilabel(
 
 
 def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict[str, F64]:
-    """The scores of every model, target and resample (F9).
-
-    Parameters
-    ----------
-    y_true
-        float64 (clips, targets).
-    y_pred
-        float64 (models, clips, targets); NaN rows were not predicted.
-    resamples
-        Of the clips' groups.
-
-    Returns
-    -------
-    ``r2``, ``rmse``, ``ccc``, ``pearson_r`` and ``mae``: float64 (models, targets, resamples),
-    as `mvemo.fuse.metrics.regression` defines them.
-    """
+    """The scores of every model, target and resample (F9)."""
     result: dict[str, list[F64]] = {"r2": [], "rmse": [], "ccc": [], "pearson_r": [], "mae": []}
     # Sums of squares about a fixed centre keep their digits; no score depends on it.
     centre = y_true.mean(axis=0)

@@ -22,20 +22,6 @@ def score_intervals(
     interval of 1 to 1 would claim to be certain. There a share has Wilson's interval (Wilson
     1927) with the groups that it is a share of as its trials, and other scores have none.
 
-    Parameters
-    ----------
-    values
-        Score name to float64 (resamples,).
-    shares
-        Name of each score that is a share to bool (clips,), the clips that it is of
-        (`Task.share_masks`).
-    groups
-        One a clip.
-
-    Returns
-    -------
-    Score name to low and high end; NaN where there is no interval.
-
     Examples
     --------
     >>> always = np.ones(100)

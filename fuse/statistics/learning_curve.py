@@ -22,32 +22,6 @@ def learning_curve_masks(
 
     Groups are taken in a random order, the same for all folds, until the clips taken reach
     the fraction of the fold's training clips.
-
-    Parameters
-    ----------
-    folds
-        int64 (clips,): the fold that tests each clip; the others train on it. -1 for a clip
-        that no fold tests or trains on.
-    groups
-        One a clip.
-    fractions
-        Each in (0, 1], in any order.
-    seed
-        Of the order of groups.
-    labels
-        int64 (clips,) of a multiclass task: the order then takes groups of all classes in
-        step, so that small sets keep the classes' shares. A group counts for the class of
-        most of its clips.
-
-    Returns
-    -------
-    bool (folds, fractions, clips): training clips. The sums over clips are the curve's
-    abscissae.
-
-    Raises
-    ------
-    ValueError
-        A fraction is not in (0, 1].
     """
     for fraction in fractions:
         if not 0 < fraction <= 1:

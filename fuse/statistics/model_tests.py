@@ -20,24 +20,6 @@ def nadeau_bengio(
     sets overlap, so the variance of the mean of J differences is taken as
     (1 / J + n_test / n_train) times their sample variance, with J - 1 degrees of freedom.
 
-    Parameters
-    ----------
-    differences
-        (J,): one number a fold, or a fold and repeat; NaN are left out.
-    n_train, n_test
-        Clips (or mean number of clips) trained on and tested in a fold; only the ratio
-        counts.
-
-    Returns
-    -------
-    The mean, t, and the two-sided p. With fewer than two differences t and p are NaN. Equal
-    differences give t = 0, p = 1 where they are 0, else an infinite t and p = 0.
-
-    Raises
-    ------
-    ValueError
-        `n_train` or `n_test` is not above 0.
-
     Examples
     --------
     >>> mean, t, p = nadeau_bengio([0.0, 0.01, 0.02, 0.03, 0.04], n_train=80, n_test=20)

@@ -21,25 +21,7 @@ Sides = tuple[csr_matrix, csr_matrix]
 
 
 def areas(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F64:
-    """Area under the ROC curve of every model, column and resample, ties counted half.
-
-    Parameters
-    ----------
-    positive
-        bool (clips, columns).
-    scores
-        float64 (models, clips, columns).
-    mask
-        bool (models, clips): the clips to score. Or (parts, models, clips), to score several
-        parts of them, as folds.
-    resamples
-        Of the clips' groups.
-
-    Returns
-    -------
-    float64 (models, columns, resamples), or with parts (parts, models, columns, resamples);
-    NaN where a resample has one class alone.
-    """
+    """Area under the ROC curve of every model, column and resample, ties counted half."""
     return _ranked(_area_sides, _area, positive, scores, mask, resamples)
 
 

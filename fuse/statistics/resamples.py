@@ -29,22 +29,11 @@ CHUNK = 256
 
 @dataclass(frozen=True)
 class Resamples:
-    """Groups drawn with replacement, many times.
+    """Groups drawn with replacement, many times."""
 
-    Parameters
-    ----------
-    codes
-        int64 (clips,): index of each clip's group.
-    counts
-        uint16 (resamples, groups): how often each resample has each group; rows sum to the
-        number of groups.
-
-    See Also
-    --------
-    resample_groups : Makes them.
-    """
-
-    codes: Ints
+    codes: Ints  # int64 (clips,): index of each clip's group
+    # Uint16 (resamples, groups): how often each resample has each group; rows sum to the
+    # number of groups.
     counts: NDArray[np.uint16]
 
     def __len__(self) -> int:
@@ -68,13 +57,7 @@ class Resamples:
         return result
 
     def shares(self, correct: Bools, mask: Bools) -> F64:
-        """float64 (rows, resamples): the share of correct clips among those of the mask.
-
-        Parameters
-        ----------
-        correct, mask
-            bool (rows, clips); NaN in a resample that has no clip of a row's mask.
-        """
+        """float64 (rows, resamples): the share of correct clips among those of the mask."""
         sums = self.sums(np.concatenate([correct & mask, mask]).T.astype(np.float64)).T
         return ratio(*np.split(sums, 2))
 
@@ -83,15 +66,6 @@ def resample_groups(
     groups: Sequence[object], n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Resamples:
     """Draw groups with replacement.
-
-    Parameters
-    ----------
-    groups
-        One a clip.
-    n_resamples
-        How many times.
-    seed
-        The same seed and groups give the same resamples.
 
     Examples
     --------
@@ -116,13 +90,6 @@ def resample_groups(
 
 def percentile_interval(values: F64, level: float = LEVEL) -> F64:
     """Percentile interval over the last axis, in a last axis of 2; NaN are left out.
-
-    Parameters
-    ----------
-    values
-        float64 (..., resamples): a score in each resample.
-    level
-        Share of the resamples that lie within the interval.
 
     Examples
     --------

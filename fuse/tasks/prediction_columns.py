@@ -287,11 +287,5 @@ def prediction_columns(
     rows: Sequence[Sequence[str]],
     names: Sequence[str] | None = None,
 ) -> PredictionColumns:
-    """The columns of a file of a task's predictions: see `PredictionColumns`.
-
-    Raises
-    ------
-    BadFeatures
-        A column is not there.
-    """
+    """The columns of a file of a task's predictions: see `PredictionColumns`."""
     return _KINDS[task](path, header, rows, names)

@@ -32,22 +32,12 @@ FEW_TARGETS = 3
 
 @dataclass(frozen=True)
 class Plane:
-    """The valence-arousal plane of two targets.
+    """The valence-arousal plane of two targets."""
 
-    Parameters
-    ----------
-    valence, arousal
-        Indices of the targets.
-    centre
-        Valence and arousal where the quadrants meet.
-    scale
-        Whose middle that is, as ``1..9``; empty if it is the labels' median.
-    """
-
-    valence: int
-    arousal: int
-    centre: tuple[float, float]
-    scale: str = ""
+    valence: int  # indices of the targets
+    arousal: int  # indices of the targets
+    centre: tuple[float, float]  # valence and arousal where the quadrants meet
+    scale: str = ""  # whose middle that is, as ``1..9``; empty if it is the labels' median
 
     def __str__(self) -> str:
         point = f"valence {self.centre[0]:.3g}, arousal {self.centre[1]:.3g}"
@@ -61,22 +51,7 @@ class Plane:
 
 
 def plane_of(names: Sequence[str], y_true: F64, scale: str = "") -> Plane | None:
-    """Return the plane; None unless valence and arousal are among the targets.
-
-    Parameters
-    ----------
-    names
-        Of the targets.
-    y_true
-        float64 (clips, targets).
-    scale
-        Of valence and arousal, as ``1..9``; empty if it is not known.
-
-    Raises
-    ------
-    BadFeatures
-        The labels are not on that scale.
-    """
+    """Return the plane; None unless valence and arousal are among the targets."""
     lower = [name.lower() for name in names]
     if not set(PLANE) <= set(lower):
         return None
@@ -97,11 +72,6 @@ def plane_of(names: Sequence[str], y_true: F64, scale: str = "") -> Plane | None
 @dataclass(frozen=True)
 class Regression(Task):
     """Values of one or more targets for each clip; `y_pred` are the outputs themselves.
-
-    Parameters
-    ----------
-    plane
-        Where the targets are valence and arousal: quadrants are scored, too.
 
     Notes
     -----
@@ -162,6 +132,7 @@ class Regression(Task):
         ),
     )
 
+    # Where the targets are valence and arousal: quadrants are scored, too.
     plane: Plane | None = None
 
     def for_labels(self, names: Sequence[str], y_true: NDArray[Any], scale: str = "") -> Regression:

@@ -10,15 +10,7 @@ from mvemo.fuse.statistics.resamples import Resamples
 
 
 def resample_calibration(y_true: Ints, outputs: F64, resamples: Resamples) -> dict[str, F64]:
-    """``ece``, ``brier`` and ``log_loss``, float64 (models, resamples) each.
-
-    Parameters
-    ----------
-    y_true
-        int64 (clips,) of classes, or (clips, tags) of 0 and 1.
-    outputs
-        float64 (models, clips, classes or tags); NaN rows were not predicted.
-    """
+    """``ece``, ``brier`` and ``log_loss``, float64 (models, resamples) each."""
     drawn: dict[str, list[F64]] = {"ece": [], "brier": [], "log_loss": []}
     for proba in outputs:
         brier, loss, gaps, weight = calibration_terms(y_true, proba)

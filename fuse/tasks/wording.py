@@ -13,62 +13,40 @@ from mvemo.fuse.tasks.values import Column, LabelColumns
 
 
 class Wording(ABC):
-    """How a task's labels, decisions and scores are told to a reader.
+    """How a task's labels, decisions and scores are told to a reader."""
 
-    Attributes
-    ----------
-    output_nouns
-        What one and many of the outputs are called.
-    primary_title
-        The primary metric's name for a reader.
-    in_percent
-        Whether the primary metric is shown as a percentage.
-    csv_prefix
-        Of the columns of outputs in ``predictions.csv``.
-    findings
-        Names of the sentences on what a model does badly (`mvemo.fuse.report.findings`).
-    figures
-        Names of the figures of a report, in order (`mvemo.fuse.report.figures`).
-    averaged_over
-        What the primary metric of a fold is a mean over, for a sentence.
-    axis_from
-        Where the axis of the primary metric usually starts.
-    baseline_words, baseline_note
-        What the baseline is, within a sentence and as one.
-    baseline_scored
-        Whether the other columns of the main table mean something for the baseline.
-    hard_clips
-        How a report finds the clips that are hardest (`mvemo.fuse.report.hard_clips`).
-    error_title, error_note
-        What `clip_errors` is, as a column's title and as a sentence.
-    probability_of, probable_words, right_words
-        What a probability is of; what is given one; and what it is the share of, for
-        sentences on calibration.
-    published
-        Which printed figures may stand beside the scores (`mvemo.fuse.report.published`).
-    glossary
-        Terms of the report, and what they mean.
-    """
-
-    output_nouns: ClassVar[tuple[str, str]]
-    primary_title: ClassVar[str]
-    in_percent: ClassVar[bool] = False
-    csv_prefix: ClassVar[str] = "predicted_"
+    output_nouns: ClassVar[tuple[str, str]]  # what one and many of the outputs are called
+    primary_title: ClassVar[str]  # the primary metric's name for a reader
+    in_percent: ClassVar[bool] = False  # whether the primary metric is shown as a percentage
+    csv_prefix: ClassVar[str] = "predicted_"  # of the columns of outputs in ``predictions.csv``
+    # Names of the sentences on what a model does badly (`mvemo.fuse.report.findings`).
     findings: ClassVar[tuple[str, ...]] = ()
+    # Names of the figures of a report, in order (`mvemo.fuse.report.figures`).
     figures: ClassVar[tuple[str, ...]] = ()
+    # What the primary metric of a fold is a mean over, for a sentence.
     averaged_over: ClassVar[str] = ""
-    axis_from: ClassVar[float] = 0.0
-    baseline_words: ClassVar[str]
-    baseline_note: ClassVar[str] = ""
+    axis_from: ClassVar[float] = 0.0  # where the axis of the primary metric usually starts
+    baseline_words: ClassVar[str]  # what the baseline is, within a sentence and as one
+    baseline_note: ClassVar[str] = ""  # what the baseline is, within a sentence and as one
+    # Whether the other columns of the main table mean something for the baseline.
     baseline_scored: ClassVar[bool] = True
+    # How a report finds the clips that are hardest (`mvemo.fuse.report.hard_clips`).
     hard_clips: ClassVar[str] = "furthest_off"
+    # What `clip_errors` is, as a column's title and as a sentence.
     error_title: ClassVar[str] = "error"
-    error_note: ClassVar[str] = ""
+    error_note: ClassVar[str] = ""  # what `clip_errors` is, as a column's title and as a sentence
+    # What a probability is of; what is given one; and what it is the share of, for sentences
+    # on calibration.
     probability_of: ClassVar[str] = ""
+    # What a probability is of; what is given one; and what it is the share of, for sentences
+    # on calibration.
     probable_words: ClassVar[str] = ""
+    # What a probability is of; what is given one; and what it is the share of, for sentences
+    # on calibration.
     right_words: ClassVar[str] = ""
+    # Which printed figures may stand beside the scores (`mvemo.fuse.report.published`).
     published: ClassVar[str] = ""
-    glossary: ClassVar[tuple[tuple[str, str], ...]] = ()
+    glossary: ClassVar[tuple[tuple[str, str], ...]] = ()  # terms of the report, and what they mean
 
     def facts(self) -> dict[str, Any]:
         """What else a reader must know of the scores, as JSON values."""

@@ -29,39 +29,17 @@ _MIXED = "Neutral"
 
 @dataclass(frozen=True)
 class Sound:
-    """One clip's music.
+    """One clip's music."""
 
-    Parameters
-    ----------
-    tempo
-        Beats a minute.
-    minor
-        Probability, 0 to 1, that the mode is minor rather than major.
-    level
-        RMS in dB of full scale.
-    regularity
-        1 for beats on time, 0 for onsets anywhere.
-    dissonance
-        Share of chords with minor seconds, from 0 to 1.
-    brightness
-        Share of high harmonics, from 0 to 1.
-    drums
-        Level of the beats against the chords, from 0 to 1.
-    root
-        MIDI number of the key note.
-    even
-        Level of even harmonics against odd ones, from 0 to 1: the instrument.
-    """
-
-    tempo: float
-    minor: float
-    level: float
-    regularity: float
-    dissonance: float
-    brightness: float
-    drums: float
-    root: float
-    even: float = 0.6
+    tempo: float  # beats a minute
+    minor: float  # probability, 0 to 1, that the mode is minor rather than major
+    level: float  # RMS in dB of full scale
+    regularity: float  # 1 for beats on time, 0 for onsets anywhere
+    dissonance: float  # share of chords with minor seconds, from 0 to 1
+    brightness: float  # share of high harmonics, from 0 to 1
+    drums: float  # level of the beats against the chords, from 0 to 1
+    root: float  # MIDI number of the key note
+    even: float = 0.6  # level of even harmonics against odd ones, from 0 to 1: the instrument
 
 
 @dataclass(frozen=True)
@@ -113,17 +91,7 @@ _Recipe = TypeVar("_Recipe", Sound, Picture)
 
 
 def sound_of(label: str, group: np.random.Generator, clip: np.random.Generator) -> Sound:
-    """A clip's music: key and instrument are its group's, the rest varies from clip to clip.
-
-    Parameters
-    ----------
-    label
-        One of `CLASSES`.
-    group
-        In the same state for every clip of one group.
-    clip
-        Of this clip alone.
-    """
+    """A clip's music: key and instrument are its group's, the rest varies from clip to clip."""
     recipe = _drawn(SOUNDS, label, clip)
     return replace(
         recipe,

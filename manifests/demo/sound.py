@@ -17,12 +17,7 @@ _SLOW = 85
 
 
 def synthesise(recipe: Sound, seconds: float, rng: np.random.Generator) -> F32:
-    """Stereo music.
-
-    Returns
-    -------
-    float32 (2, samples) at `SR`, within [-1, 1].
-    """
+    """Stereo music."""
     n = round(seconds * SR)
     onsets = _onsets(recipe, seconds, rng)
     both = np.zeros((2, n))

@@ -21,13 +21,7 @@ _BLOCK = 1024  # samples that AAC takes at a time
 
 
 def video_codec() -> str:
-    """The first of `CODECS` that this build of PyAV can encode with.
-
-    Raises
-    ------
-    ManifestError
-        PyAV is not installed, or has none of them.
-    """
+    """The first of `CODECS` that this build of PyAV can encode with."""
     try:
         import av
     except ImportError:

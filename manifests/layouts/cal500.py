@@ -36,24 +36,13 @@ N_EMOTIONS = 18
 
 @dataclass(frozen=True)
 class TaggedClips:
-    """Songs, or segments of songs, with their tags.
+    """Songs, or segments of songs, with their tags."""
 
-    Parameters
-    ----------
-    rows
-        One for each song that has a sound file, or for each of its segments.
-    tags
-        Those that were asked for, in the order of the vocabulary.
-    left_out
-        (name, reason) of songs without a sound file, and of sound without a song.
-    remarks
-        What differs from the data set as it was published.
-    """
-
-    rows: list[Row]
-    tags: tuple[str, ...]
+    rows: list[Row]  # one for each song that has a sound file, or for each of its segments
+    tags: tuple[str, ...]  # those that were asked for, in the order of the vocabulary
+    # (name, reason) of songs without a sound file, and of sound without a song.
     left_out: list[tuple[str, str]] = field(default_factory=list)
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what differs from the data set as it was published
 
 
 def find_annotations(folder: Path) -> tuple[Path | None, tuple[Path, ...]]:
@@ -82,24 +71,7 @@ def _is_segment_table(path: Path) -> bool:
 def read_songs(
     folder: Path, annotations: Path | None, media: Sequence[str], tags: str
 ) -> TaggedClips:
-    """CAL500: a clip for each song.
-
-    Parameters
-    ----------
-    folder
-        Root of the manifest.
-    annotations
-        `ANNOTATIONS`; the other two files lie beside it.
-    media
-        Paths of sound files, relative to the folder.
-    tags
-        ``emotion``, ``all``, or names of tags separated by commas.
-
-    Raises
-    ------
-    BadManifest
-        A file is missing, counts do not agree, a cell is not 0 or 1, or a tag is unknown.
-    """
+    """CAL500: a clip for each song."""
     if annotations is None:
         raise BadManifest(
             f"{folder}: has no {ANNOTATIONS}: CAL500 has it, {SONGS} and {WORDS} in one folder"

@@ -18,31 +18,15 @@ _NAME = re.compile(r"-".join([r"(\d\d)"] * 7))
 
 @dataclass(frozen=True)
 class RavdessName:
-    """The fields of a RAVDESS file name, ``03-02-05-02-01-01-12`` for example.
+    """The fields of a RAVDESS file name, ``03-02-05-02-01-01-12`` for example."""
 
-    Parameters
-    ----------
-    modality
-        One of `MODALITIES`.
-    channel
-        Vocal channel, one of `CHANNELS`.
-    emotion
-        One of `EMOTIONS`.
-    intensity
-        One of `INTENSITIES`.
-    statement, repetition
-        1 or 2.
-    actor
-        1 to 24; odd numbers are men.
-    """
-
-    modality: str
-    channel: str
-    emotion: str
-    intensity: str
-    statement: int
-    repetition: int
-    actor: int
+    modality: str  # one of `MODALITIES`
+    channel: str  # vocal channel, one of `CHANNELS`
+    emotion: str  # one of `EMOTIONS`
+    intensity: str  # one of `INTENSITIES`
+    statement: int  # 1 or 2
+    repetition: int  # 1 or 2
+    actor: int  # 1 to 24; odd numbers are men
 
     @property
     def group(self) -> str:
@@ -98,19 +82,7 @@ def parse_ravdess(stem: str) -> RavdessName | None:
 def one_copy_each(
     names: Sequence[tuple[str, RavdessName]], modality: str | None
 ) -> tuple[list[tuple[str, RavdessName]], list[tuple[str, str]]]:
-    """One file of every take: RAVDESS has most with sound and pictures, and with either alone.
-
-    Parameters
-    ----------
-    names
-        (path, parsed name).
-    modality
-        Of `MODALITIES`: only such files. None for the first of `PREFERRED` that a take has.
-
-    Returns
-    -------
-    Those that are kept, in their order; and (path, reason) of the others.
-    """
+    """One file of every take: RAVDESS has most with sound and pictures, and with either alone."""
     kept: dict[tuple[object, ...], str] = {}
     for path, name in sorted(names, key=lambda item: PREFERRED.index(item[1].modality)):
         if modality in (None, name.modality):

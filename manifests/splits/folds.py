@@ -172,13 +172,7 @@ def fold_notes(
 def group_counts(
     labels: ArrayLike, groups: Sequence[str] | NDArray[np.str_], task: Task
 ) -> tuple[F64, Ints]:
-    """Clips of each group in each stratum, and the group of each clip.
-
-    Returns
-    -------
-    (groups, strata + 1), groups in order of their names, with all clips as last column;
-    and int64 (clips,), row of each clip's group.
-    """
+    """Clips of each group in each stratum, and the group of each clip."""
     values = np.asarray(labels)
     names = np.asarray(groups)
     if task not in (*TASKS, UNLABELLED):

@@ -250,11 +250,6 @@ def read_split(manifest: Manifest) -> Ints | None:
     """int64 (clips,): 0 training, 1 validation, 2 test; None where the manifest has no split.
 
     `mvemo.manifests.splits.names` has the names.
-
-    Raises
-    ------
-    BadManifest
-        Clips without a split though others have one, or names that are not known.
     """
     names = [clip.split for clip in manifest.clips]
     if not any(names):

@@ -21,20 +21,7 @@ MOST_LISTED = 10
 def clip_lengths(
     manifest: Manifest, on_problem: Callable[[str], object]
 ) -> dict[str, float | None]:
-    """Seconds from each clip's start to its file's end.
-
-    Parameters
-    ----------
-    manifest
-        With media.
-    on_problem
-        Called with a sentence for each file that cannot be read, and each clip that begins
-        after its file's end.
-
-    Returns
-    -------
-    Clip id to seconds; None where they are not known.
-    """
+    """Seconds from each clip's start to its file's end."""
     lengths = _file_lengths(manifest, on_problem)
     seconds: dict[str, float | None] = {}
     for clip in manifest.clips:
@@ -47,13 +34,7 @@ def clip_lengths(
 
 
 def starts_past_end(manifest: Manifest) -> list[str]:
-    """A line for each clip that starts after its file's end; files that cannot be read are told.
-
-    Parameters
-    ----------
-    manifest
-        With media; only files of clips with a start are measured.
-    """
+    """A line for each clip that starts after its file's end; files that cannot be read are told."""
     started = tuple(clip for clip in manifest.clips if clip.start > 0)
     lines: list[str] = []
     lengths = _file_lengths(replace(manifest, clips=started), lines.append)
@@ -68,22 +49,7 @@ def starts_past_end(manifest: Manifest) -> list[str]:
 
 
 def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
-    """Cut segments that end a little after their file, and refuse those that lie beyond it.
-
-    Parameters
-    ----------
-    manifest
-        Of clips with a duration, with media.
-
-    Returns
-    -------
-    The manifest, and notes on segments that were cut and on files that cannot be read.
-
-    Raises
-    ------
-    BadOption
-        Segments end more than `SLACK` after their file: a line each.
-    """
+    """Cut segments that end a little after their file, and refuse those that lie beyond it."""
     notes: list[str] = []
     lengths = _file_lengths(manifest, lambda problem: notes.append(f"not measured: {problem}"))
     clips, beyond, n_cut = [], [], 0

@@ -71,15 +71,6 @@ class ClipMedia:
     missing
         (clip id, modality, reason) of clips that have the other modality alone: nothing
         failed, and stage two predicts them by heads that need no more.
-
-    Raises
-    ------
-    BadOption
-        Not one clip could be decoded (`require_any`).
-
-    See Also
-    --------
-    mvemo.pipeline.studies.media.StudyMedia : The same, and what the studies ask of it.
     """
 
     def __init__(

@@ -45,19 +45,6 @@ def longer_clips_note(
 
     Windows of pictures that are spread over a clip to its end are a sample of it, as frames
     are, and no reason for a note; sound that no window has is.
-
-    Parameters
-    ----------
-    plan
-        Of the net.
-    seconds
-        Clip id to the length of its sound.
-    shared
-        What the options of nets follow.
-
-    Returns
-    -------
-    One line: how many clips, and what to do.
     """
     window = window_seconds(plan, shared)
     if window is None:

@@ -56,13 +56,7 @@ def media_files(manifest: Manifest) -> dict[str, Path]:
 
 
 def missing_media(manifest: Manifest, path: Path) -> list[str]:
-    """Paths, as in the manifest, of media files that are not there.
-
-    Raises
-    ------
-    BadOption
-        Not one of them is there: their folder is wrong.
-    """
+    """Paths, as in the manifest, of media files that are not there."""
     files = media_files(manifest)
     if not any(files):
         raise BadOption(f"{path}: names no media files: it has no column 'path'")

@@ -140,13 +140,7 @@ def old_spelling(old: str, name: str, **keywords: Any) -> Decorator[Any]:
 
 
 def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
-    """The value of an option that has another name now, with a note where the old one is used.
-
-    Raises
-    ------
-    BadOption
-        Both are given.
-    """
+    """The value of an option that has another name now, with a note where the old one is used."""
     if old[1] is None:
         return new[1]
     if new[1] is not None:

@@ -214,14 +214,7 @@ def default_jobs(profile: str) -> int:
 
 
 def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) -> None:
-    """Ask about a split that would not be used, and tell of a seed that divides nothing.
-
-    Raises
-    ------
-    BadOption
-        The manifest prescribes a split, the study makes folds, and nobody asked for them; or
-        folds are asked for and the study makes none.
-    """
+    """Ask about a split that would not be used, and tell of a seed that divides nothing."""
     from mvemo.manifests import folds_of, holdout_of
     from mvemo.pipeline.clips.clip_tables import clip_table
     from mvemo.pipeline.stage_one.plan import ask_about_split, tell_unused_seed

@@ -11,17 +11,7 @@ from mvemo.pipeline.doctor.places import check_folder, check_work
 
 
 def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Finding]:
-    """Look at this installation and machine, one finding after the other.
-
-    Parameters
-    ----------
-    work
-        The working folder that a run would have; it is not made.
-    n_clips
-        How many clips of 30 s the time is told of.
-    measure
-        Whether to measure the speed, which takes some ten seconds.
-    """
+    """Look at this installation and machine, one finding after the other."""
     findings, stage_one = check_packages()
     yield from findings
     yield check_work(work)

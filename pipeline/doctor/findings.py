@@ -12,27 +12,18 @@ Status = Literal["ok", "note", "problem"]
 class Finding:
     """One thing that was looked at, on one line.
 
-    Parameters
-    ----------
-    status
-        ``ok``; ``note`` where something optional is absent; ``problem`` where something
-        that is needed is absent or does not work.
-    subject
-        What was looked at, a word or two.
-    text
-        What was found.
-    cure
-        What to do about it, as a command where there is one; empty for what is in order.
-
     Examples
     --------
     >>> print(Finding("note", "GPU", "none", "--profile pretrained needs none").line())
     note     GPU: none -> --profile pretrained needs none
     """
 
+    # ``ok``; ``note`` where something optional is absent; ``problem`` where something that is
+    # needed is absent or does not work.
     status: Status
-    subject: str
-    text: str
+    subject: str  # what was looked at, a word or two
+    text: str  # what was found
+    # What to do about it, as a command where there is one; empty for what is in order.
     cure: str = ""
 
     def line(self) -> str:

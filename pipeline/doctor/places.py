@@ -30,15 +30,6 @@ def check_folder(subject: str, folder: Path, remedy: str) -> Finding:
     """Write to a folder, or to the one that it will be made in, and measure the room there.
 
     The file is an HDF5 one, which some network disks do not take.
-
-    Parameters
-    ----------
-    subject
-        What the folder is to mvemo.
-    folder
-        May not be there yet.
-    remedy
-        How to name another.
     """
     folder = folder.absolute()
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())

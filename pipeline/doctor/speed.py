@@ -32,27 +32,13 @@ HEIGHT, WIDTH = 256, 456
 
 @dataclass(frozen=True)
 class Speed:
-    """What one clip takes.
+    """What one clip takes."""
 
-    Parameters
-    ----------
-    seconds
-        Of the clip.
-    reading
-        Seconds of decoding and describing by one worker.
-    nets
-        Net to seconds of embedding, with all cores or the GPU.
-    n_bytes
-        What it leaves in the working folder.
-    workers
-        Processes that read at a time.
-    """
-
-    seconds: float
-    reading: float
-    nets: Mapping[str, float]
-    n_bytes: int
-    workers: int = field(default_factory=joblib.cpu_count)
+    seconds: float  # of the clip
+    reading: float  # seconds of decoding and describing by one worker
+    nets: Mapping[str, float]  # net to seconds of embedding, with all cores or the GPU
+    n_bytes: int  # what it leaves in the working folder
+    workers: int = field(default_factory=joblib.cpu_count)  # processes that read at a time
 
     def of_clips(self, n_clips: int) -> float:
         """Seconds that as many clips of the same kind take.
@@ -81,13 +67,6 @@ def measure_speed(settings: Settings, seconds: float = 30.0) -> Speed:
     """Read and embed a made-up clip as `mvemo extract` does with these settings.
 
     The nets have random weights, which takes as long as with any others.
-
-    Parameters
-    ----------
-    settings
-        Of the run; ``extract.nets`` is what is measured.
-    seconds
-        Length of the clip.
     """
     run = settings.extract.run
     settings = replace(settings, extract=replace(settings.extract, workers=1))

@@ -31,34 +31,19 @@ FEW, MOST_WORKERS = 8, 4
 
 @dataclass(frozen=True)
 class EmbeddedClip:
-    """What is known of one clip before a model's heads read it.
+    """What is known of one clip before a model's heads read it."""
 
-    Parameters
-    ----------
-    clip, windows
-        The clip, and what was read of it.
-    content
-        Digest of its file's bytes; empty if it cannot be read.
-    vectors
-        By feature and net: float64 (dim,), rounded to float32.
-    reasons
-        Modality to why the clip does not have it; empty if it has.
-    problem
-        Why nothing can predict it; empty if something may.
-    passing
-        True if what is missing may be there at another time.
-    seconds, date
-        How long it took, and when.
-    """
-
-    clip: NewClip
-    windows: Windows
-    content: str = ""
+    clip: NewClip  # the clip, and what was read of it
+    windows: Windows  # the clip, and what was read of it
+    content: str = ""  # digest of its file's bytes; empty if it cannot be read
+    # By feature and net: float64 (dim,), rounded to float32.
     vectors: Mapping[FeatureKey, F64] = field(default_factory=dict)
+    # Modality to why the clip does not have it; empty if it has.
     reasons: Mapping[str, str] = field(default_factory=dict)
-    problem: str = ""
-    passing: bool = False
-    seconds: float = 0.0
+    problem: str = ""  # why nothing can predict it; empty if something may
+    passing: bool = False  # true if what is missing may be there at another time
+    seconds: float = 0.0  # how long it took, and when
+    # How long it took, and when.
     date: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 

@@ -44,13 +44,6 @@ class Catalogue:
         The cache; made if there is none.
     reader
         Reads the clips that are not in it.
-
-    Raises
-    ------
-    CacheBusy
-        Another process holds it; the message says which.
-    BadOption
-        It is another kind of cache.
     """
 
     def __init__(self, path: Path, reader: BatchReader) -> None:

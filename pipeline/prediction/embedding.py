@@ -38,33 +38,15 @@ from mvemo.pipeline.settings_files import load_settings
 
 @dataclass
 class FeatureMaker:
-    """Makes a model's features of new clips.
+    """Makes a model's features of new clips."""
 
-    Parameters
-    ----------
-    model, folder
-        The model and where it lies.
-    weights
-        Files of pretrained weights by net, where they are not fetched ones.
-    device
-        ``auto``, ``cpu`` or ``cuda``.
-
-    Attributes
-    ----------
-    unavailable
-        Feature to why it cannot be made here, as that its net's weights are not here; of
-        features that were asked for.
-
-    Raises
-    ------
-    BadOption
-        The model's descriptors were made by another version.
-    """
-
-    model: FinalModel
-    folder: Path
+    model: FinalModel  # the model and where it lies
+    folder: Path  # the model and where it lies
+    # Files of pretrained weights by net, where they are not fetched ones.
     weights: Mapping[str, Path]
-    device: str = "auto"
+    device: str = "auto"  # ``auto``, ``cpu`` or ``cuda``
+    # Feature to why it cannot be made here, as that its net's weights are not here; of
+    # features that were asked for.
     unavailable: dict[str, str] = field(default_factory=dict, init=False)
     _nets: dict[str, Net] = field(default_factory=dict, init=False)
 
@@ -90,12 +72,6 @@ class FeatureMaker:
         """The best predictor for each set of modalities that a clip may have.
 
         Of those whose nets are here; the nets are loaded. `unavailable` says which are not.
-
-        Raises
-        ------
-        BadOption
-            None of the predictors of these modalities can be had, or a file of weights that
-            was named is not the right one.
         """
         sets = [(m,) for m in modalities] + ([tuple(modalities)] if len(modalities) > 1 else [])
         while True:

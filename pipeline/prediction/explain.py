@@ -60,45 +60,20 @@ class ExplainSettings:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What each stretch of a clip adds to what is predicted.
+    """What each stretch of a clip adds to what is predicted."""
 
-    Parameters
-    ----------
-    prediction
-        Of the whole clip.
-    seconds
-        Its length.
-    output
-        The class, tag or target that is explained.
-    times
-        float64 (n,): middle of each stretch in seconds.
-    effects
-        ``audio`` and ``video``, of those that were read, to float64 (n,): the evidence
-        (`Format.evidence`) that is lost without the sound or the pictures of the stretch;
-        below 0 it speaks against the output.
-    sketch
-        Waveform, sound and thumbnails.
-    """
-
-    prediction: Prediction
-    seconds: float
-    output: str
-    times: F64
+    prediction: Prediction  # of the whole clip
+    seconds: float  # its length
+    output: str  # the class, tag or target that is explained
+    times: F64  # float64 (n,): middle of each stretch in seconds
+    # ``audio`` and ``video``, of those that were read, to float64 (n,): the evidence
+    # (`Format.evidence`) that is lost without the sound or the pictures of the stretch; below
+    # 0 it speaks against the output.
     effects: Mapping[str, F64]
-    sketch: Sketch
+    sketch: Sketch  # waveform, sound and thumbnails
 
     def strongest(self, modality: str, most: int = 5, apart: float = 2.0) -> list[int]:
-        """Rows of the stretches that speak most for the output, strongest first.
-
-        Parameters
-        ----------
-        modality
-            A key of `effects`.
-        most
-            How many at most; those that speak against it are left out.
-        apart
-            Seconds between any two of them, at least.
-        """
+        """Rows of the stretches that speak most for the output, strongest first."""
         effect = self.effects[modality]
         chosen: list[int] = []
         for row in np.argsort(-effect, kind="stable").tolist():
@@ -114,15 +89,7 @@ def explain_clip(
     modalities: tuple[str, ...],
     settings: ExplainSettings,
 ) -> Explanation:
-    """Predict a clip, and again without each of its stretches.
-
-    Raises
-    ------
-    ExtractError
-        The file cannot be read.
-    BadOption
-        It is too long, nothing can be predicted of it, or there is no such output.
-    """
+    """Predict a clip, and again without each of its stretches."""
     classes = maker.model.classes
     if settings.output is not None and settings.output not in classes:
         raise BadOption(f"--of {settings.output!r}: one of {', '.join(classes)}")

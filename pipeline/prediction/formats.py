@@ -18,22 +18,11 @@ N_OTHERS, N_TAGS = 2, 5
 
 
 class Format(ABC):
-    """How the predictions of a model are written.
+    """How the predictions of a model are written."""
 
-    Parameters
-    ----------
-    model
-        Whose predictions they are.
-
-    Attributes
-    ----------
-    header
-        Columns of the terminal's table between the file and what predicted it.
-    text_columns
-        Which of them hold text, and are aligned at the left.
-    """
-
+    # Columns of the terminal's table between the file and what predicted it.
     header: tuple[str, ...]
+    # Which of them hold text, and are aligned at the left.
     text_columns: frozenset[int] = frozenset()
 
     def __init__(self, model: FinalModel) -> None:

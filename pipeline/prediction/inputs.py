@@ -16,25 +16,13 @@ from mvemo.pipeline.console.messages import tell_note
 
 @dataclass(frozen=True)
 class NewClip:
-    """A stretch of a file without a label.
+    """A stretch of a file without a label."""
 
-    Parameters
-    ----------
-    file
-        As it is shown.
-    path
-        Of the media file.
-    start, duration
-        Seconds; None for all that follows.
-    problem
-        Why there is nothing to predict; empty where there is.
-    """
-
-    file: str
-    path: Path
-    start: float = 0.0
-    duration: float | None = None
-    problem: str = ""
+    file: str  # as it is shown
+    path: Path  # of the media file
+    start: float = 0.0  # seconds; None for all that follows
+    duration: float | None = None  # seconds; None for all that follows
+    problem: str = ""  # why there is nothing to predict; empty where there is
 
 
 def find_clips(inputs: Sequence[str]) -> list[NewClip]:
@@ -42,11 +30,6 @@ def find_clips(inputs: Sequence[str]) -> list[NewClip]:
 
     It names media files, folders with media at any depth, patterns such as ``clips/*.mp3``,
     and tables with the columns ``path``, ``start`` and ``duration``, which need no label.
-
-    Raises
-    ------
-    BadManifest
-        A list cannot be read.
     """
     clips: dict[tuple[Path, float, float | None], NewClip] = {}
     for entry in inputs:

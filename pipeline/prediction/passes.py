@@ -26,26 +26,18 @@ THUMBNAIL, MOST_THUMBNAILS = 96, 60
 
 @dataclass
 class Sketch:
-    """What a page shows of a clip itself.
+    """What a page shows of a clip itself."""
 
-    Attributes
-    ----------
-    peaks, power
-        Of each `BAR_SECONDS`: the largest magnitude, and the mean square.
-    thumbnails
-        (time in seconds, uint8 (96, 96, 3)), ascending.
-    sound, sr
-        All samples, where they are kept, and their rate.
-    keep_sound
-        Whether they are.
-    """
-
+    # Of each `BAR_SECONDS`: the largest magnitude, and the mean square.
     peaks: array[float] = field(default_factory=lambda: array("f"))
+    # Of each `BAR_SECONDS`: the largest magnitude, and the mean square.
     power: array[float] = field(default_factory=lambda: array("f"))
+    # (time in seconds, uint8 (96, 96, 3)), ascending.
     thumbnails: list[tuple[float, U8]] = field(default_factory=list)
+    # All samples, where they are kept, and their rate.
     sound: list[F32] = field(default_factory=list)
-    sr: int = 0
-    keep_sound: bool = False
+    sr: int = 0  # all samples, where they are kept, and their rate
+    keep_sound: bool = False  # whether they are
     _rest: F32 = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     def add_sound(self, y: F32, sr: int) -> None:

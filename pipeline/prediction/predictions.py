@@ -15,34 +15,18 @@ from mvemo.fuse.final.predicting import distances
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one clip.
+    """What a model says of one clip."""
 
-    Parameters
-    ----------
-    file
-        As it was given.
-    predictor
-        What predicted it; None where nothing did.
-    outputs
-        float64 (outputs,): as `mvemo.fuse.final.predicting.predict_clips`; empty where
-        nothing was predicted.
-    notes
-        What a user should know of this prediction.
-    problem
-        Why there is none; empty where there is.
-    trained_on
-        True for a clip of the model's training data.
-    facts
-        JSON values: ``content`` (digest of the file's bytes), ``duration`` in seconds, mvemo's
-        ``version``, the ``date`` when it was read and the ``seconds`` that took.
-    """
-
-    file: str
-    predictor: Predictor | None = None
+    file: str  # as it was given
+    predictor: Predictor | None = None  # what predicted it; None where nothing did
+    # Float64 (outputs,): as `mvemo.fuse.final.predicting.predict_clips`; empty where nothing
+    # was predicted.
     outputs: F64 = field(default_factory=lambda: np.zeros(0))
-    notes: tuple[str, ...] = ()
-    problem: str = ""
-    trained_on: bool = False
+    notes: tuple[str, ...] = ()  # what a user should know of this prediction
+    problem: str = ""  # why there is none; empty where there is
+    trained_on: bool = False  # true for a clip of the model's training data
+    # JSON values: ``content`` (digest of the file's bytes), ``duration`` in seconds, mvemo's
+    # ``version``, the ``date`` when it was read and the ``seconds`` that took.
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -57,34 +57,7 @@ def predict_files(
     catalogue: Path | None = None,
     on_clip: Callable[[FinalModel, Prediction], object] = lambda model, prediction: None,
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict clips by a model folder.
-
-    Parameters
-    ----------
-    folder
-        Of the model.
-    clips
-        Of `mvemo.pipeline.prediction.inputs.find_clips`.
-    settings
-        What is read, and by which weights.
-    catalogue
-        A file of `Catalogue`: clips that it has are not read again.
-    on_clip
-        Called with the model and each prediction when it is done, in any order.
-
-    Returns
-    -------
-    The model, and one prediction for each clip; a file that cannot be read costs its own.
-
-    Raises
-    ------
-    FuseError
-        The folder has no model that can be read.
-    BadOption
-        The model has no way to predict from these modalities, or its nets are not here.
-    CacheError
-        The catalogue cannot be written, or another process holds it.
-    """
+    """Predict clips by a model folder."""
     model = load_model(folder)
     maker = FeatureMaker(model, folder, settings.weights, settings.device)
     predictions: dict[int, Prediction] = {}
@@ -203,13 +176,7 @@ def _unpredicted(model: FinalModel, embedded: EmbeddedClip) -> str:
 
 
 def find_ways(maker: FeatureMaker, modalities: tuple[str, ...]) -> list[Predictor]:
-    """The predictors that clips with some of these modalities may need, their nets loaded.
-
-    Raises
-    ------
-    BadOption
-        The model has none, or their nets are not here.
-    """
+    """The predictors that clips with some of these modalities may need, their nets loaded."""
     ways = maker.predictors(modalities)
     if not ways:
         wanted = " and ".join(IN_WORDS[m] for m in modalities)
@@ -226,19 +193,7 @@ def predict_vectors(
     vectors: Mapping[FeatureKey, F64],
     problems: Mapping[str, object],
 ) -> Prediction:
-    """The prediction of a clip by what there is of its features.
-
-    Parameters
-    ----------
-    maker
-        Of the model.
-    file
-        As it is shown.
-    vectors
-        By feature and net: float64 (dim,).
-    problems
-        Modality to why the clip does not have it.
-    """
+    """The prediction of a clip by what there is of its features."""
     model = maker.model
     predictor = predictor_of(model, vectors)
     if predictor is None:

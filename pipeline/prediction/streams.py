@@ -18,20 +18,11 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """Which windows of a clip are predicted.
+    """Which windows of a clip are predicted."""
 
-    Parameters
-    ----------
-    seconds
-        Length of the clip.
-    windows
-        (start, stop) of each in seconds from the clip's start, ascending.
-    view_step
-        Seconds from one view of several frames to the next; 0 for one after the other.
-    """
-
-    seconds: float
-    windows: tuple[Span, ...]
+    seconds: float  # length of the clip
+    windows: tuple[Span, ...]  # (start, stop) of each in seconds from the clip's start, ascending
+    # Seconds from one view of several frames to the next; 0 for one after the other.
     view_step: float = 0.0
 
     @property
@@ -41,22 +32,13 @@ class StreamPlan:
 
 
 class FeatureStream(ABC):
-    """One feature by one net, of all windows of a clip.
+    """One feature by one net, of all windows of a clip."""
 
-    Attributes
-    ----------
-    sr
-        Of the sound that it reads; 0 for none.
-    times, size
-        When the pictures that it reads are shown, float64 (n,), ascending, in seconds from
-        the clip's start, and their height and width; none and 0 where it reads none.
-    reach
-        Seconds after a window's end that are decoded before its vector is made.
-    """
-
-    sr: int = 0
+    sr: int = 0  # of the sound that it reads; 0 for none
+    # When the pictures that it reads are shown, float64 (n,), ascending, in seconds from the
+    # clip's start, and their height and width; none and 0 where it reads none.
     size: int = 0
-    reach: float = 0.0
+    reach: float = 0.0  # seconds after a window's end that are decoded before its vector is made
 
     def __init__(self) -> None:
         self.times: F64 = np.zeros(0)

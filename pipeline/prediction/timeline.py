@@ -78,50 +78,24 @@ class TimelineSettings:
 
 @dataclass(frozen=True)
 class Turn:
-    """A time at which the emotion changes.
+    """A time at which the emotion changes."""
 
-    Parameters
-    ----------
-    time
-        In seconds.
-    before, after
-        What is predicted of the window that ends there, and of the one that begins there.
-    change
-        Of `Format.distance`.
-    loudness
-        Of the second that follows, in dB of full scale.
-    """
-
-    time: float
-    before: str
-    after: str
-    change: float
-    loudness: float
+    time: float  # in seconds
+    before: str  # what is predicted of the window that ends there, and of the one that begins there
+    after: str  # what is predicted of the window that ends there, and of the one that begins there
+    change: float  # of `Format.distance`
+    loudness: float  # of the second that follows, in dB of full scale
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Predictions of the windows of one clip.
+    """Predictions of the windows of one clip."""
 
-    Parameters
-    ----------
-    file
-        As it was given.
-    seconds
-        Its length.
-    windows
-        (start, stop) of each in seconds from the clip's start.
-    predictions
-        One for each window.
-    sketch
-        Waveform and thumbnails.
-    """
-
-    file: str
-    seconds: float
-    windows: tuple[Span, ...]
-    predictions: tuple[Prediction, ...]
-    sketch: Sketch
+    file: str  # as it was given
+    seconds: float  # its length
+    windows: tuple[Span, ...]  # (start, stop) of each in seconds from the clip's start
+    predictions: tuple[Prediction, ...]  # one for each window
+    sketch: Sketch  # waveform and thumbnails
 
 
 def follow_clip(
@@ -136,11 +110,6 @@ def follow_clip(
 
     Where sound or pictures turn out to be of no use at the file's end, as of a file that is cut
     off, the clip is followed again without them.
-
-    Raises
-    ------
-    ExtractError
-        The file cannot be read, or nothing in it is of use.
     """
     seconds = clip_seconds(clip)
     windows = settings.windows(seconds)
@@ -165,13 +134,7 @@ def follow_clip(
 
 
 def clip_seconds(clip: NewClip) -> float:
-    """Length of a clip.
-
-    Raises
-    ------
-    ExtractError
-        The file cannot be read, or ends before the clip starts.
-    """
+    """Length of a clip."""
     length = probe_isolated(clip.path) - clip.start
     if length <= 0:
         raise ExtractError(

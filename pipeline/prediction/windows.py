@@ -23,27 +23,14 @@ MOST_WINDOWS = 8
 
 @dataclass(frozen=True)
 class Windows:
-    """The stretches of a clip that are read.
+    """The stretches of a clip that are read."""
 
-    Parameters
-    ----------
-    stretches
-        (start, duration) of each, in seconds; a duration of None is all that follows.
-    notes
-        What a user should know of it.
-    problem
-        Why there are none; empty where there are.
-    length
-        Of the clip, in seconds; 0 if it is not known.
-    passing
-        True if the problem may be gone at another time.
-    """
-
+    # (start, duration) of each, in seconds; a duration of None is all that follows.
     stretches: tuple[tuple[float, float | None], ...] = ()
-    notes: tuple[str, ...] = ()
-    problem: str = ""
-    length: float = 0.0
-    passing: bool = False
+    notes: tuple[str, ...] = ()  # what a user should know of it
+    problem: str = ""  # why there are none; empty where there are
+    length: float = 0.0  # of the clip, in seconds; 0 if it is not known
+    passing: bool = False  # true if the problem may be gone at another time
 
 
 def input_seconds(inputs: Iterable[NetInput]) -> float:

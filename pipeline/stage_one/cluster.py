@@ -36,13 +36,7 @@ _INSTALL = "pip install '.[dask]' in mvemo's folder"
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """A client of the scheduler at an address.
-
-    Raises
-    ------
-    BadOption
-        Dask is not installed, nobody answers there, or there are no workers.
-    """
+    """A client of the scheduler at an address."""
     try:
         import distributed
     except ImportError:
@@ -160,13 +154,7 @@ def cluster_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
 
 
 def count_workers(address: str) -> int:
-    """Of a scheduler.
-
-    Raises
-    ------
-    BadOption
-        As of `connected` and `check_workers`.
-    """
+    """Of a scheduler."""
     with connected(address) as client:
         return check_workers(client, address, [])
 

@@ -20,18 +20,6 @@ class Shard:
 
     Every shard knows what is its own from the manifest and the settings alone.
 
-    Parameters
-    ----------
-    number
-        From 1.
-    count
-        How many there are.
-
-    Raises
-    ------
-    BadOption
-        The number is not one of them.
-
     Examples
     --------
     >>> shards = [Shard(number, 2) for number in (1, 2)]
@@ -39,8 +27,8 @@ class Shard:
     [[True, False, True], [False, True, False]]
     """
 
-    number: int
-    count: int
+    number: int  # from 1
+    count: int  # how many there are
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
@@ -76,32 +64,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run of stage one is carried out; the result is the same.
+    """How a run of stage one is carried out; the result is the same."""
 
-    Parameters
-    ----------
-    force
-        Replace a cache of other clips.
-    shard
-        Do this part alone.
-    jobs
-        Processes on this machine that clips, or nets and folds, are spread over.
-    fetch
-        Fetch public weights that are not here, where the settings ask for it.
-    scheduler
-        Address of a Dask scheduler whose workers do all that; empty for none.
-
-    Raises
-    ------
-    BadOption
-        Parts that do not go together.
-    """
-
-    force: bool = False
-    shard: Shard | None = None
-    jobs: int = 1
-    fetch: bool = True
-    scheduler: str = ""
+    force: bool = False  # replace a cache of other clips
+    shard: Shard | None = None  # do this part alone
+    jobs: int = 1  # processes on this machine that clips, or nets and folds, are spread over
+    fetch: bool = True  # fetch public weights that are not here, where the settings ask for it
+    scheduler: str = ""  # address of a Dask scheduler whose workers do all that; empty for none
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
@@ -122,11 +91,6 @@ def trainings_of(
     plans: Sequence[NetSettings], run: RunSettings, folds: Iterable[int]
 ) -> list[Training]:
     """(net, fold) of every net that a protocol trains; none under ``frozen``.
-
-    Parameters
-    ----------
-    folds
-        Of the clips, in any order.
 
     Examples
     --------

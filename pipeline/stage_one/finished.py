@@ -37,18 +37,10 @@ _VARIABLES = ("MVEMO_", "CUDA_", "HIP_", "ROCR_")
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that had nothing left to do.
+    """A run that had nothing left to do."""
 
-    Parameters
-    ----------
-    summary
-        Of the run.
-    notes
-        All that it told as a note.
-    """
-
-    summary: ExtractSummary
-    notes: tuple[str, ...]
+    summary: ExtractSummary  # of the run
+    notes: tuple[str, ...]  # all that it told as a note
 
 
 class RepeatableRun:

@@ -13,99 +13,51 @@ from mvemo.pipeline.work_folder import size_text
 
 @dataclass(frozen=True)
 class NetForecast:
-    """What is done with one net.
+    """What is done with one net."""
 
-    Parameters
-    ----------
-    name
-        Of the net.
-    n_nets, n_trained
-        How many there will be, and how many of them are trained already; both 0 where none
-        is trained.
-    n_new, n_kept
-        Embeddings to compute, over all nets, and such as are in the cache.
-    seconds
-        Of training and embedding, at most, where one process after the other does its part.
-    training_bytes, weight_bytes
-        Memory of the training, or of the net alone; and its weights on the disk.
-    """
-
-    name: str
+    name: str  # of the net
+    # How many there will be, and how many of them are trained already; both 0 where none is
+    # trained.
     n_nets: int
+    # How many there will be, and how many of them are trained already; both 0 where none is
+    # trained.
     n_trained: int
-    n_new: int
-    n_kept: int
+    n_new: int  # embeddings to compute, over all nets, and such as are in the cache
+    n_kept: int  # embeddings to compute, over all nets, and such as are in the cache
+    # Of training and embedding, at most, where one process after the other does its part.
     seconds: float
-    training_bytes: int
-    weight_bytes: int
+    training_bytes: int  # memory of the training, or of the net alone; and its weights on the disk
+    weight_bytes: int  # memory of the training, or of the net alone; and its weights on the disk
 
 
 @dataclass(frozen=True)
 class ReadingForecast:
-    """What reading the clips takes.
+    """What reading the clips takes."""
 
-    Parameters
-    ----------
-    n_new, n_kept
-        Clips to decode, and such as are in the working folder.
-    n_sampled
-        Of how many `seconds` is known.
-    seconds
-        Of all new ones.
-    n_bytes
-        That they leave in the working folder.
-    worker_bytes
-        Memory of a worker.
-    workers
-        How many read at a time.
-    """
-
-    n_new: int
-    n_kept: int
-    n_sampled: int = 0
-    seconds: float = 0.0
-    n_bytes: float = 0.0
-    worker_bytes: int = 0
-    workers: int = 1
+    n_new: int  # clips to decode, and such as are in the working folder
+    n_kept: int  # clips to decode, and such as are in the working folder
+    n_sampled: int = 0  # of how many `seconds` is known
+    seconds: float = 0.0  # of all new ones
+    n_bytes: float = 0.0  # that they leave in the working folder
+    worker_bytes: int = 0  # memory of a worker
+    workers: int = 1  # how many read at a time
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will do.
+    """What a run will do."""
 
-    Parameters
-    ----------
-    n_clips
-        Of the manifest.
-    unreadable
-        Why files cannot be read, by clip.
-    reading
-        Of clips.
-    nets
-        In the order in which they run.
-    descriptors
-        That are written.
-    processes
-        Among which trainings, or the clips of frozen nets, are dealt out.
-    place
-        What nets run on, in words.
-    work, taken_bytes, free_bytes
-        Working folder, what it takes now, and the room on its disk.
-    own_bytes
-        Memory that this process has taken.
-    """
-
-    n_clips: int
-    unreadable: Mapping[str, str]
-    reading: ReadingForecast
-    nets: tuple[NetForecast, ...]
-    descriptors: tuple[str, ...]
-    processes: int
-    place: str
-    work: Path
-    taken_bytes: int
-    free_bytes: int
-    own_bytes: int
+    n_clips: int  # of the manifest
+    unreadable: Mapping[str, str]  # why files cannot be read, by clip
+    reading: ReadingForecast  # of clips
+    nets: tuple[NetForecast, ...]  # in the order in which they run
+    descriptors: tuple[str, ...]  # that are written
+    processes: int  # among which trainings, or the clips of frozen nets, are dealt out
+    place: str  # what nets run on, in words
+    work: Path  # working folder, what it takes now, and the room on its disk
+    taken_bytes: int  # working folder, what it takes now, and the room on its disk
+    free_bytes: int  # working folder, what it takes now, and the room on its disk
+    own_bytes: int  # memory that this process has taken
 
     @property
     def seconds(self) -> float:

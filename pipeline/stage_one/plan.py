@@ -64,13 +64,7 @@ def plan_extract(
     fold_file: Path | None,
     execution: Execution,
 ) -> ExtractPlan:
-    """Check what `run_extract` is given, and fetch what it needs; parameters are the same.
-
-    Raises
-    ------
-    BadOption, BadSetting, BadManifest, BadWeights
-        Something is wrong with them: it is told before hours of decoding.
-    """
+    """Check what `run_extract` is given, and fetch what it needs; parameters are the same."""
     run = settings.extract.run
     pick_device(run.device)
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
@@ -127,11 +121,6 @@ def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead
     """Refuse to make folds of clips that have a split, where nobody asked for folds.
 
     `who` makes folds; `instead` uses the split.
-
-    Raises
-    ------
-    BadOption
-        With what to choose from.
     """
     if settings.folds_named or prescribed_split(manifest)[0] is None:
         return
@@ -162,12 +151,7 @@ def _propose_pretrained(settings: Settings) -> None:
 def _check_losses_and_weights(
     plans: Sequence[NetSettings], manifest: Manifest, run: RunSettings
 ) -> tuple[WeightReport, ...]:
-    """Refuse a loss that is not for the manifest's task, and weights that do not fit.
-
-    Returns
-    -------
-    What each weight file gave.
-    """
+    """Refuse a loss that is not for the manifest's task, and weights that do not fit."""
     reports: list[WeightReport | None] = []
     if manifest.task == UNLABELLED and run.protocol != "frozen":
         raise BadOption(
@@ -187,11 +171,6 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
 
     A file that is not there is a failure of its clips, told when they are decoded; where
     there is none at all, the folder is wrong.
-
-    Raises
-    ------
-    BadOption
-        Not one media file is there.
     """
     manifest = read_manifest(path, root=root, media=False)
     for note in manifest.notes:
@@ -212,13 +191,6 @@ def read_fold_file(
     """The folds of a file, in the order of the manifest's clips, and settings of as many folds.
 
     The manifest stays as it is, so that its digest is still that of its file.
-
-    Raises
-    ------
-    BadManifest
-        The file's clips are not the manifest's, or it divides a group.
-    BadOption
-        The protocol has no folds.
     """
     if fold_file is None:
         return None, settings

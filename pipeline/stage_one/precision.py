@@ -29,19 +29,6 @@ def choose_precision(
 
     A GPU takes bf16. A processor that multiplies bf16 is timed by a pass of each net in both
     precisions; any other takes float32, as do several ranks, which must all choose the same.
-
-    Parameters
-    ----------
-    settings, plans
-        Of the run, and its nets.
-    work
-        Working folder, which keeps what was measured: the same run chooses the same again.
-    keep
-        If False, nothing is written.
-
-    Returns
-    -------
-    The settings, and a note on what was measured; empty if nothing was.
     """
     run, device = settings.extract.run, pick_device(settings.extract.run.device)
     note, precision = "", resolve_precision(run.precision, device)

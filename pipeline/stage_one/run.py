@@ -47,37 +47,7 @@ def run_extract(
     fold_file: Path | None = None,
     execution: Execution | None = None,
 ) -> ExtractSummary:
-    """Decode, train, embed and write the cache.
-
-    Parameters
-    ----------
-    manifest_path
-        None for the demo set, which is made under `work`.
-    settings
-        Of the run.
-    work
-        Folder of decoded media and checkpoints. Everything in it is found again by a
-        later run, and nothing in it travels.
-    out
-        The feature cache; of a shard the cache that it is a part of, see
-        `mvemo.pipeline.stage_one.shards`.
-    root
-        Media root, where it is not the manifest's own.
-    fold_file
-        The folds, in place of those that the settings ask for or the manifest prescribes.
-    execution
-        How the work is spread; by default this process does all of it.
-
-    Returns
-    -------
-    A summary; failures of single clips are in it, never raised.
-
-    Raises
-    ------
-    TrainingDiverged
-        A net's training had no finite loss. It is raised at the end: the cache has the
-        features of all other nets.
-    """
+    """Decode, train, embed and write the cache."""
     keep_freed_memory()
     note_resumable()
     execution = execution or Execution()
@@ -173,13 +143,7 @@ def _is_settled(
 
 
 def _refuse_not_together(settings: Settings, execution: Execution, ranks: Ranks) -> None:
-    """Refuse what several processes that train one net cannot do.
-
-    Raises
-    ------
-    BadOption
-        Nothing is trained, or the work is spread in another way, too.
-    """
+    """Refuse what several processes that train one net cannot do."""
     if ranks.count == 1:
         return
     if settings.extract.run.protocol == "frozen":

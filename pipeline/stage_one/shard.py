@@ -25,11 +25,6 @@ def run_shard(
     """Do one shard of a run that is planned; parameters are those of `run_extract`.
 
     One that was done by the same settings is not done again, unless `force` asks for it.
-
-    Raises
-    ------
-    TrainingDiverged, BadOption
-        As `run_extract`; shards that are there are of another run.
     """
     settings, manifest = plan.settings, plan.manifest
     rows = shard.rows(manifest)

@@ -60,22 +60,7 @@ class ShardFolder:
         *,
         force: bool,
     ) -> None:
-        """Begin a shard of a run, the first or one of those to come.
-
-        Parameters
-        ----------
-        facts
-            Of `run_facts`.
-        table, provenance
-            All clips, and what each shard states.
-        force
-            Go on where the shards that are there are of another run.
-
-        Raises
-        ------
-        BadOption
-            They are.
-        """
+        """Begin a shard of a run, the first or one of those to come."""
         self.path.mkdir(parents=True, exist_ok=True)
         if not force:
             self.check(facts)
@@ -96,13 +81,7 @@ class ShardFolder:
                 path.unlink(missing_ok=True)
 
     def check(self, facts: Mapping[str, Any]) -> None:
-        """Refuse a shard that does not go with those that are there.
-
-        Raises
-        ------
-        BadOption
-            One of the facts is another.
-        """
+        """Refuse a shard that does not go with those that are there."""
         stored = self._facts()
         if stored is None or stored == facts:
             return
@@ -118,26 +97,14 @@ class ShardFolder:
         return self._marked(shard).get("run") == digest_of(facts) and self.cache(shard).exists()
 
     def finish(self, shard: Shard, facts: Mapping[str, Any]) -> None:
-        """Mark a shard as done: its file is whole.
-
-        Raises
-        ------
-        BadOption
-            Another run began in the folder meanwhile.
-        """
+        """Mark a shard as done: its file is whole."""
         self.check(facts)
         with open_cache(self.cache(shard)) as cache:
             marker = {"run": digest_of(facts), "digest": cache.digest(), "clips": len(cache.table)}
         write_json(self._marker(shard), marker, error=BadOption)
 
     def refuse_changed(self) -> None:
-        """Refuse a shard's file that is not the one which its marker was written of.
-
-        Raises
-        ------
-        BadOption
-            As one that was copied over another.
-        """
+        """Refuse a shard's file that is not the one which its marker was written of."""
         for shard in self._shards(self._facts()):
             path = self.cache(shard)
             with open_cache(path) as cache:
@@ -148,13 +115,7 @@ class ShardFolder:
                     )
 
     def unfinished(self) -> list[Shard]:
-        """Shards that are not done.
-
-        Raises
-        ------
-        BadOption
-            The folder does not say what was run in it.
-        """
+        """Shards that are not done."""
         facts = self._facts()
         return [shard for shard in self._shards(facts) if not self.is_done(shard, facts or {})]
 
@@ -209,13 +170,7 @@ def run_facts(settings: Settings, table: ClipTable, count: int) -> dict[str, Any
 
 
 def refuse_unfinished(path: Path) -> None:
-    """Refuse a folder of a run's shards of which some are not done, or others than were done.
-
-    Raises
-    ------
-    BadOption
-        Some are; any other path is left to the cache's own readers.
-    """
+    """Refuse a folder of a run's shards of which some are not done, or others than were done."""
     if not path.name.endswith(SUFFIX) or not path.is_dir():
         return
     folder = ShardFolder(path.with_name(path.name.removesuffix(SUFFIX)))

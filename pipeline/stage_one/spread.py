@@ -32,29 +32,14 @@ from mvemo.pipeline.stage_one.tasks import (
 
 @dataclass
 class SpreadRun:
-    """Has tasks done, and takes up what comes of them.
+    """Has tasks done, and takes up what comes of them."""
 
-    Parameters
-    ----------
-    writer
-        Of the cache; open.
-    backend
-        Who does tasks.
-
-    Attributes
-    ----------
-    missing
-        As `ClipMedia.missing`, of the clips of all tasks.
-    features
-        Names of the features that tasks wrote.
-    diverged
-        Net to the error of its training.
-    """
-
-    writer: CacheWriter
-    backend: Backend
+    writer: CacheWriter  # of the cache; open
+    backend: Backend  # who does tasks
+    # As `ClipMedia.missing`, of the clips of all tasks.
     missing: list[tuple[str, str, str]] = field(default_factory=list)
-    features: list[str] = field(default_factory=list)
+    features: list[str] = field(default_factory=list)  # names of the features that tasks wrote
+    # Net to the error of its training.
     diverged: dict[str, TrainingDiverged] = field(default_factory=dict)
 
     def do_clips(self, shared: TaskSettings, manifest: Manifest) -> None:

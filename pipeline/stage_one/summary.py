@@ -14,35 +14,18 @@ from mvemo.pipeline.work_folder import measure_work
 
 @dataclass(frozen=True)
 class ExtractSummary:
-    """What stage one did.
+    """What stage one did."""
 
-    Parameters
-    ----------
-    path
-        The feature cache.
-    clips
-        How many clips the manifest has.
-    features
-        Names in the cache.
-    failures
-        (clip id, stage, reason) of all that failed.
-    missing
-        (clip id, modality, reason) of clips that have the other modality alone: no failure.
-    notes
-        On nets that were left out, and on clips that are longer than a net's input.
-    work
-        The working folder, whose size is told; None for none.
-    settled
-        Whether the same run again would try nothing again: what failed stays so.
-    """
-
-    path: Path
-    clips: int
-    features: tuple[str, ...]
-    failures: tuple[tuple[str, str, str], ...]
+    path: Path  # the feature cache
+    clips: int  # how many clips the manifest has
+    features: tuple[str, ...]  # names in the cache
+    failures: tuple[tuple[str, str, str], ...]  # (clip id, stage, reason) of all that failed
+    # (clip id, modality, reason) of clips that have the other modality alone: no failure.
     missing: tuple[tuple[str, str, str], ...] = ()
+    # On nets that were left out, and on clips that are longer than a net's input.
     notes: tuple[str, ...] = ()
-    work: Path | None = None
+    work: Path | None = None  # the working folder, whose size is told; None for none
+    # Whether the same run again would try nothing again: what failed stays so.
     settled: bool = False
 
     def text(self) -> str:

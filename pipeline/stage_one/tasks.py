@@ -86,50 +86,25 @@ class TaskSettings:
 
 @dataclass(frozen=True)
 class Finished:
-    """What came of a task.
+    """What came of a task."""
 
-    Parameters
-    ----------
-    clip_ids
-        The clips that it was about.
-    shards
-        Names of the shards that it committed.
-    requested
-        Features, and the key that each clip's row should have; clips that failed are in the
-        shards' failures.
-    missing
-        As `ClipMedia.missing`.
-    """
-
-    clip_ids: tuple[str, ...]
-    shards: tuple[str, ...]
+    clip_ids: tuple[str, ...]  # the clips that it was about
+    shards: tuple[str, ...]  # names of the shards that it committed
+    # Features, and the key that each clip's row should have; clips that failed are in the
+    # shards' failures.
     requested: tuple[tuple[FeatureSpec, dict[str, str]], ...]
-    missing: tuple[tuple[str, str, str], ...] = ()
+    missing: tuple[tuple[str, str, str], ...] = ()  # as `ClipMedia.missing`
 
 
 @dataclass(frozen=True)
 class ClipTask:
-    """Some clips to decode, describe and, by frozen nets, embed.
+    """Some clips to decode, describe and, by frozen nets, embed."""
 
-    Parameters
-    ----------
-    shared
-        Of the run.
-    clips
-        Of the manifest that these are a part of.
-    numbers
-        Their rows in it.
-    table
-        Theirs.
-    stored
-        What the cache has of them.
-    """
-
-    shared: TaskSettings
-    clips: Manifest
-    numbers: tuple[int, ...]
-    table: ClipTable
-    stored: StoredRows
+    shared: TaskSettings  # of the run
+    clips: Manifest  # of the manifest that these are a part of
+    numbers: tuple[int, ...]  # their rows in it
+    table: ClipTable  # theirs
+    stored: StoredRows  # what the cache has of them
 
     @property
     def label(self) -> str:
@@ -163,27 +138,13 @@ class ClipTask:
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """A net to train, of one fold, and all clips to embed by it.
+    """A net to train, of one fold, and all clips to embed by it."""
 
-    Parameters
-    ----------
-    shared
-        Of the run.
-    media
-        Of all clips, decoded.
-    table
-        All clips.
-    stored
-        What the cache has of them.
-    training
-        Net and fold.
-    """
-
-    shared: TaskSettings
-    media: ClipMedia
-    table: ClipTable
-    stored: StoredRows
-    training: Training
+    shared: TaskSettings  # of the run
+    media: ClipMedia  # of all clips, decoded
+    table: ClipTable  # all clips
+    stored: StoredRows  # what the cache has of them
+    training: Training  # net and fold
 
     @property
     def label(self) -> str:
@@ -227,30 +188,17 @@ def do_task(task: Task, emit: Note | None = None) -> Finished:
 
 @dataclass(frozen=True)
 class Backend:
-    """Who does tasks.
+    """Who does tasks."""
 
-    Parameters
-    ----------
-    do
-        Does tasks, in the order that they end in; the other argument is told how it goes.
-    processes
-        How many are done at once.
-    """
-
+    # Does tasks, in the order that they end in; the other argument is told how it goes.
     do: Callable[[Sequence[Task], Note], Iterator[tuple[Task, Finished | BaseException]]]
-    processes: int
+    processes: int  # how many are done at once
 
 
 def batch_sizes(n_clips: int, processes: int, unit: int) -> list[int]:
     """Clips of each task: of a process's share of what is left a half, `BATCH` at most.
 
     The last ones are small, so that no process waits long for the others.
-
-    Parameters
-    ----------
-    unit
-        Clips that are embedded at once: a task has a multiple of it, as nets compute as much
-        for fewer.
 
     Examples
     --------

@@ -25,26 +25,14 @@ _TRAIN = "mvemo.pipeline.studies.ahead:train"
 
 @dataclass(frozen=True)
 class NetTraining:
-    """A net to train as a protocol asks: for each fold, or once.
+    """A net to train as a protocol asks: for each fold, or once."""
 
-    Parameters
-    ----------
-    media, clips
-        What it reads, and how that is divided.
-    plan, run
-        Of the net, and of the training.
-    folder
-        Where trained nets are kept.
-    folders
-        Of `folder_nets`.
-    """
-
-    media: StudyMedia
-    clips: TrainingClips
-    plan: NetSettings
-    run: RunSettings
-    folder: Path
-    folders: Mapping[str, Any] = field(default_factory=folder_nets)
+    media: StudyMedia  # what it reads, and how that is divided
+    clips: TrainingClips  # what it reads, and how that is divided
+    plan: NetSettings  # of the net, and of the training
+    run: RunSettings  # of the net, and of the training
+    folder: Path  # where trained nets are kept
+    folders: Mapping[str, Any] = field(default_factory=folder_nets)  # of `folder_nets`
 
     def missing(self) -> dict[Path, NetTraining]:
         """One for each net that is not in the folder, by the net's own folder in it."""

@@ -29,50 +29,26 @@ INTERVAL_NOTE = "low and high: 95 % interval over groups. sd: over runs, or fold
 
 @dataclass(frozen=True)
 class Variant:
-    """A net, a loss or a model that is compared with others.
+    """A net, a loss or a model that is compared with others."""
 
-    Parameters
-    ----------
-    name
-        Beside its bar.
-    predict
-        From the number of a repeat and its folds, int64 (clips,), to what is predicted
-        out of fold.
-    cells
-        The first of its row.
-    published
-        The last of its row: printed figures, None where there is none.
-    printed_accuracy
-        The one of them that its bar is marked with.
-    """
-
-    name: str
+    name: str  # beside its bar
+    # From the number of a repeat and its folds, int64 (clips,), to what is predicted out of
+    # fold.
     predict: Callable[[int, Ints], FoldPredictions]
-    cells: tuple[Cell, ...]
+    cells: tuple[Cell, ...]  # the first of its row
+    # The last of its row: printed figures, None where there is none.
     published: tuple[Cell, ...] = ()
-    printed_accuracy: float | None = None
+    printed_accuracy: float | None = None  # the one of them that its bar is marked with
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A variant with what it predicted, one element a repeat, and its scores.
+    """A variant with what it predicted, one element a repeat, and its scores."""
 
-    Parameters
-    ----------
-    variant
-        What was compared.
-    runs
-        Empty where a training diverged.
-    scores
-        All NaN where a training diverged.
-    divergence
-        Which training had no finite loss; empty where all had.
-    """
-
-    variant: Variant
-    runs: tuple[FoldPredictions, ...]
-    scores: Scores
-    divergence: str = ""
+    variant: Variant  # what was compared
+    runs: tuple[FoldPredictions, ...]  # empty where a training diverged
+    scores: Scores  # all NaN where a training diverged
+    divergence: str = ""  # which training had no finite loss; empty where all had
 
     @property
     def train_score(self) -> float:

@@ -28,47 +28,24 @@ from mvemo.pipeline.studies.media import StudyMedia
 
 @dataclass(frozen=True)
 class Study:
-    """One study's data and settings.
+    """One study's data and settings."""
 
-    Parameters
-    ----------
-    manifest
-        Of any task; its labels are shuffled where that is asked for.
-    settings
-        Of the nets, the descriptors and the folds.
-    work
-        Folder of the working cache and of trained nets.
-    permuted
-        Whether labels were shuffled.
-    runs
-        Repeats with other folds and other seeds.
-    jobs
-        Processes that train nets.
-    prescribed
-        The folds of all repeats, in place of those that the settings ask for.
-    songs
-        The whole clips, where `manifest` has their segments.
-    seconds
-        Length of the segments that nets are given; 0 for the length that their settings say.
-    notes
-        On the nets: what they start from and do not read; `media` fills it.
-    narrow
-        Nets that are narrower than published, with their width; `media` fills it.
-    failures
-        Clip id to why it could not be used; `media` fills it.
-    """
-
-    manifest: Manifest
-    settings: Settings
-    work: Path
-    permuted: bool = False
-    runs: int = 1
-    jobs: int = 1
+    manifest: Manifest  # of any task; its labels are shuffled where that is asked for
+    settings: Settings  # of the nets, the descriptors and the folds
+    work: Path  # folder of the working cache and of trained nets
+    permuted: bool = False  # whether labels were shuffled
+    runs: int = 1  # repeats with other folds and other seeds
+    jobs: int = 1  # processes that train nets
+    # The folds of all repeats, in place of those that the settings ask for.
     prescribed: Folds | None = None
-    songs: Manifest | None = None
+    songs: Manifest | None = None  # the whole clips, where `manifest` has their segments
+    # Length of the segments that nets are given; 0 for the length that their settings say.
     seconds: float = 0.0
+    # On the nets: what they start from and do not read; `media` fills it.
     notes: dict[str, None] = field(default_factory=dict, compare=False)
+    # Nets that are narrower than published, with their width; `media` fills it.
     narrow: dict[str, None] = field(default_factory=dict, compare=False)
+    # Clip id to why it could not be used; `media` fills it.
     failures: dict[str, str] = field(default_factory=dict, compare=False)
 
     def folds(self, run: int = 0) -> Ints:
@@ -123,13 +100,7 @@ def open_study(
     fold_file: Path | None = None,
     tasks: Sequence[str] = (),
 ) -> Study:
-    """Read the manifest of a study.
-
-    Raises
-    ------
-    BadOption
-        The manifest's task is none of `tasks`, if any is named.
-    """
+    """Read the manifest of a study."""
     note_resumable()
     manifest = manifest_with_media(path, root)
     if tasks and manifest.task not in tasks:

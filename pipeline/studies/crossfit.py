@@ -28,59 +28,33 @@ from mvemo.pipeline.studies.scores import Labels
 
 @dataclass(frozen=True)
 class NetJob:
-    """One net to cross-fit.
+    """One net to cross-fit."""
 
-    Parameters
-    ----------
-    plan
-        The net.
-    folds
-        int64 (clips,), for the rows of the media that it reads.
-    run
-        Repeat; changes the seed of weights, batches and dropout.
-    title
-        For the progress bar; the net's name by default.
-    with_train_score
-        Also predict the clips that each net was trained on.
-    splits
-        int64 (clips,), 0 training, 1 validation, 2 test: one net is trained on this split
-        instead, and predicts its validation and test clips.
-    only_first
-        Train and predict without the first fold alone.
-    """
-
-    plan: NetSettings
-    folds: Ints
-    run: int = 0
-    title: str = ""
-    with_train_score: bool = False
+    plan: NetSettings  # the net
+    folds: Ints  # int64 (clips,), for the rows of the media that it reads
+    run: int = 0  # repeat; changes the seed of weights, batches and dropout
+    title: str = ""  # for the progress bar; the net's name by default
+    with_train_score: bool = False  # also predict the clips that each net was trained on
+    # Int64 (clips,), 0 training, 1 validation, 2 test: one net is trained on this split
+    # instead, and predicts its validation and test clips.
     splits: Ints | None = None
-    only_first: bool = False
+    only_first: bool = False  # train and predict without the first fold alone
 
 
 @dataclass(frozen=True)
 class FoldPredictions:
-    """Out-of-fold predictions of a net or a model, in one repeat.
+    """Out-of-fold predictions of a net or a model, in one repeat."""
 
-    Parameters
-    ----------
-    outputs
-        float64 (clips, outputs): probabilities or values, each clip's by the net trained
-        without its fold; NaN rows for clips that could not be decoded, and for folds that
-        were not run.
-    train_scores
-        The primary metric of each fold's net on the clips that it was trained on, the
-        validation clips for early stopping among them; empty where it was not asked for.
-    curves
-        Losses by epoch of each fold's training.
-    n_parameters
-        Numbers that are learnt.
-    """
-
+    # Float64 (clips, outputs): probabilities or values, each clip's by the net trained
+    # without its fold; NaN rows for clips that could not be decoded, and for folds that were
+    # not run.
     outputs: F64
+    # The primary metric of each fold's net on the clips that it was trained on, the
+    # validation clips for early stopping among them; empty where it was not asked for.
     train_scores: tuple[float, ...] = ()
+    # Losses by epoch of each fold's training.
     curves: tuple[Curve, ...] = field(default=(), repr=False)
-    n_parameters: int = 0
+    n_parameters: int = 0  # numbers that are learnt
 
 
 def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
@@ -112,13 +86,7 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
 
 
 def training_of(study: Study, media: StudyMedia, job: NetJob) -> NetTraining:
-    """The trainings of a job.
-
-    Raises
-    ------
-    BadOption
-        No clip has what the net is given.
-    """
+    """The trainings of a job."""
     usable = media.usable(job.plan)
     if not usable.any():
         raise BadOption(f"{job.plan.name}: no clip has what this net is given")

@@ -16,19 +16,11 @@ from mvemo.pipeline.studies.scores import Labels
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two primary metrics.
+    """A difference of two primary metrics."""
 
-    Parameters
-    ----------
-    value
-        Of the first less of the second, mean over folds and repeats.
-    low, high
-        Its 95 % interval: both are scored on the same resamples of groups.
-    """
-
-    value: float
-    low: float
-    high: float
+    value: float  # of the first less of the second, mean over folds and repeats
+    low: float  # its 95 % interval: both are scored on the same resamples of groups
+    high: float  # its 95 % interval: both are scored on the same resamples of groups
 
     def texts(self, labels: Labels) -> tuple[str, str, str]:
         """The three with their signs, in the unit that the labels' metric is told in."""

@@ -30,24 +30,12 @@ from mvemo.pipeline.studies.scores import Labels
 
 @dataclass(frozen=True)
 class HeadJob:
-    """One head on the embeddings of one net or several, cross-validated.
+    """One head on the embeddings of one net or several, cross-validated."""
 
-    Parameters
-    ----------
-    plans
-        The nets.
-    protocol
-        How they are trained: ``crossfit``, ``shared`` or ``frozen``.
-    manifest
-        Its labels are what nets and heads learn.
-    title
-        For the progress bar.
-    """
-
-    plans: tuple[NetSettings, ...]
-    protocol: str
-    manifest: Manifest
-    title: str
+    plans: tuple[NetSettings, ...]  # the nets
+    protocol: str  # how they are trained: ``crossfit``, ``shared`` or ``frozen``
+    manifest: Manifest  # its labels are what nets and heads learn
+    title: str  # for the progress bar
 
 
 @dataclass(frozen=True)

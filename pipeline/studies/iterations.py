@@ -34,21 +34,17 @@ SMOOTH = 25
 
 @dataclass(frozen=True)
 class LossCurves:
-    """Losses of one training over its iterations.
+    """Losses of one training over its iterations."""
 
-    Parameters
-    ----------
-    iteration, train_loss
-        Of each step of the optimizer: its number, and the mean loss of the last batches.
-    val_iteration, val_loss, val_accuracy
-        Of each epoch: the iteration that it ended with, and the scores of the validation
-        clips.
-    """
-
+    # Of each step of the optimizer: its number, and the mean loss of the last batches.
     iteration: list[float]
+    # Of each step of the optimizer: its number, and the mean loss of the last batches.
     train_loss: list[float]
+    # Of each epoch: the iteration that it ended with, and the scores of the validation clips.
     val_iteration: list[float]
+    # Of each epoch: the iteration that it ended with, and the scores of the validation clips.
     val_loss: list[float]
+    # Of each epoch: the iteration that it ended with, and the scores of the validation clips.
     val_accuracy: list[float]
 
 

@@ -46,27 +46,14 @@ DEMO_ITERATIONS = 200
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is run.
+    """What is run."""
 
-    Parameters
-    ----------
-    nets
-        Names, the last of them the one that is varied.
-    seconds
-        Of a segment.
-    cut
-        How songs are cut.
-    iterations
-        Steps of the optimizer; 0 for the nets' own epochs and early stopping.
-    ablations
-        Of `ABLATIONS`.
-    """
-
-    nets: tuple[str, ...] = NETS
-    seconds: float = 10.0
-    cut: Cut = field(default_factory=Cut)
+    nets: tuple[str, ...] = NETS  # names, the last of them the one that is varied
+    seconds: float = 10.0  # of a segment
+    cut: Cut = field(default_factory=Cut)  # how songs are cut
+    # Steps of the optimizer; 0 for the nets' own epochs and early stopping.
     iterations: int = j22.FIGURE_7_ITERATIONS
-    ablations: tuple[str, ...] = ABLATIONS
+    ablations: tuple[str, ...] = ABLATIONS  # of `ABLATIONS`
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
@@ -92,25 +79,13 @@ class Setup:
 
 @dataclass(frozen=True)
 class Divided:
-    """Segments of songs in one split.
+    """Segments of songs in one split."""
 
-    Parameters
-    ----------
-    songs, segments
-        Manifests.
-    song
-        int64 (segments,), the row of each segment's song.
-    parts
-        int64 (songs,), 0 training, 1 validation, 2 test.
-    seconds
-        Of sound that a net is given, as of `Cut.input_seconds`.
-    """
-
-    songs: Manifest
-    segments: Manifest
-    song: Ints
-    parts: Ints
-    seconds: float
+    songs: Manifest  # manifests
+    segments: Manifest  # manifests
+    song: Ints  # int64 (segments,), the row of each segment's song
+    parts: Ints  # int64 (songs,), 0 training, 1 validation, 2 test
+    seconds: float  # of sound that a net is given, as of `Cut.input_seconds`
 
     def scores(self, outputs: F64, part: int, *, of_songs: bool) -> Scores:
         """Of the segments or the songs of a part."""

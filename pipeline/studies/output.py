@@ -27,56 +27,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure.
+    """A figure."""
 
-    Parameters
-    ----------
-    name
-        Short, for file names.
-    title
-        What it shows.
-    draw
-        Draws it on axes.
-    size
-        Width and height in inches.
-    """
-
-    name: str
-    title: str
-    draw: Callable[[Axes], None]
-    size: tuple[float, float] = (6.4, 3.6)
+    name: str  # short, for file names
+    title: str  # what it shows
+    draw: Callable[[Axes], None]  # draws it on axes
+    size: tuple[float, float] = (6.4, 3.6)  # width and height in inches
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """Tables, plots and notes of a study.
+    """Tables, plots and notes of a study."""
 
-    Parameters
-    ----------
-    name
-        Of the command.
-    title
-        What was studied.
-    tables, plots
-        In the order of the page.
-    notes
-        Sentences that the reader needs.
-    data
-        More JSON values: curves, for example.
-    sources
-        What the published figures are from.
-    division
-        How clips are divided, where it is not in the study's folds.
-    """
-
-    name: str
-    title: str
-    tables: tuple[Table, ...]
-    plots: tuple[Plot, ...]
-    notes: tuple[str, ...] = ()
-    data: Mapping[str, Any] = field(default_factory=dict)
-    sources: tuple[str, ...] = ()
-    division: str = ""
+    name: str  # of the command
+    title: str  # what was studied
+    tables: tuple[Table, ...]  # in the order of the page
+    plots: tuple[Plot, ...]  # in the order of the page
+    notes: tuple[str, ...] = ()  # sentences that the reader needs
+    data: Mapping[str, Any] = field(default_factory=dict)  # more JSON values: curves, for example
+    sources: tuple[str, ...] = ()  # what the published figures are from
+    division: str = ""  # how clips are divided, where it is not in the study's folds
 
     def text(self) -> str:
         """Tables and notes for the terminal."""
@@ -89,13 +59,7 @@ class StudyResult:
 
 
 def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], out: Path) -> None:
-    """Write ``NAME.json``, ``NAME.html``, and a CSV for each table, a PNG and SVG for each plot.
-
-    Raises
-    ------
-    BadOption
-        A file cannot be written.
-    """
+    """Write ``NAME.json``, ``NAME.html``, and a CSV for each table, a PNG and SVG for each plot."""
     facts, origin = _facts(study, result.division), provenance(settings=dict(settings))
     notes = [*banners(study), *study.notes, *result.notes]
     record = {

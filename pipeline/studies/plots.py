@@ -21,25 +21,13 @@ _BASELINE = "#555d66"
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar.
+    """One bar."""
 
-    Parameters
-    ----------
-    label
-        Beside it.
-    value
-        A fraction; NaN draws none.
-    low, high
-        Ends of its interval.
-    published
-        A printed figure to mark, None without one.
-    """
-
-    label: str
-    value: float
-    low: float = math.nan
-    high: float = math.nan
-    published: float | None = None
+    label: str  # beside it
+    value: float  # A fraction; NaN draws none
+    low: float = math.nan  # ends of its interval
+    high: float = math.nan  # ends of its interval
+    published: float | None = None  # A printed figure to mark, None without one
 
 
 def score_bars(axes: Axes, bars: Sequence[Bar], baseline: float | None, task: Task) -> None:

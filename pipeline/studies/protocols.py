@@ -90,13 +90,7 @@ def run_protocols(
 
 
 def frozen_plans(names: Sequence[str] | None = None) -> list[NetSettings]:
-    """The nets of the profile ``pretrained`` whose weights have been fetched.
-
-    Raises
-    ------
-    BadOption
-        One of the names is no such net.
-    """
+    """The nets of the profile ``pretrained`` whose weights have been fetched."""
     settings = load_settings("pretrained")
     known = settings.extract.nets
     for name in names or ():

@@ -55,13 +55,7 @@ FROZEN = "frozen, linear head"
 
 
 def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyResult:
-    """Cross-fit a net with its whole recipe, without each part in turn, and not at all.
-
-    Raises
-    ------
-    BadOption
-        The net has no recipe in the profile, or not the part that is named.
-    """
+    """Cross-fit a net with its whole recipe, without each part in turn, and not at all."""
     (plan,), notes = fetch_missing_weights([study.plan(net)], study.settings)
     plans = {FULL: plan}
     for part in chosen_parts(plan, parts):

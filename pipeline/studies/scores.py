@@ -24,24 +24,12 @@ _ANY = Model("", (), ())
 
 @dataclass(frozen=True)
 class Labels:
-    """What the predictions of a manifest's clips are scored against.
+    """What the predictions of a manifest's clips are scored against."""
 
-    Parameters
-    ----------
-    task
-        How they are scored.
-    names
-        Classes, tags or targets.
-    y_true
-        As `Task.read_labels` gives them.
-    groups
-        One a clip.
-    """
-
-    task: Task
-    names: tuple[str, ...]
-    y_true: NDArray[Any]
-    groups: tuple[str, ...]
+    task: Task  # how they are scored
+    names: tuple[str, ...]  # classes, tags or targets
+    y_true: NDArray[Any]  # as `Task.read_labels` gives them
+    groups: tuple[str, ...]  # one a clip
 
     @classmethod
     def of(cls, manifest: Manifest) -> Labels:

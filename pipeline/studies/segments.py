@@ -42,17 +42,10 @@ class Cut:
 
     The defaults are J22's (section 3): the first 30 s of a song, and whole segments alone,
     so that 30 s give one segment of 16 s, as its Table 1 counts.
-
-    Parameters
-    ----------
-    first
-        Seconds of each clip that are used; None for all.
-    tail
-        What becomes of the rest, as of `segment_manifest`.
     """
 
-    first: float | None = 30.0
-    tail: Tail = "drop"
+    first: float | None = 30.0  # seconds of each clip that are used; None for all
+    tail: Tail = "drop"  # what becomes of the rest, as of `segment_manifest`
 
     def segments(
         self, clips: Manifest, seconds: float, durations: Mapping[str, float | None]

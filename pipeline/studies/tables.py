@@ -21,44 +21,23 @@ NUMBER = "number"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table.
+    """A column of a table."""
 
-    Parameters
-    ----------
-    name
-        Header.
-    kind
-        ``text``; ``percent``, of fractions, shown with two decimals; ``number``, integers
-        with their digits and others with three decimals.
-    published
-        Whether its cells are printed figures, measured on other data.
-    """
-
-    name: str
+    name: str  # header
+    # ``text``; ``percent``, of fractions, shown with two decimals; ``number``, integers with
+    # their digits and others with three decimals.
     kind: str = TEXT
-    published: bool = False
+    published: bool = False  # whether its cells are printed figures, measured on other data
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table and what to know of it.
+    """A table and what to know of it."""
 
-    Parameters
-    ----------
-    name
-        Short, for file names.
-    title
-        What it shows, and which table of a paper it is made after.
-    columns
-        From the left.
-    rows
-        Cells by column; None where there is no figure.
-    """
-
-    name: str
-    title: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    name: str  # short, for file names
+    title: str  # what it shows, and which table of a paper it is made after
+    columns: tuple[Column, ...]  # from the left
+    rows: tuple[tuple[Cell, ...], ...]  # cells by column; None where there is no figure
 
     def cells(self) -> list[list[str]]:
         """All cells as text."""

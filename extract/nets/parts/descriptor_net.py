@@ -13,19 +13,11 @@ from mvemo.extract.nets.parts.sequences import check_width, frames_of
 
 
 class DescriptorNet(Net):
-    """A net on frames of one descriptor, as many as its option `n_frames` says.
-
-    Attributes
-    ----------
-    descriptor
-        Name of the descriptor.
-    columns_option
-        The option that is its number of columns.
-    """
+    """A net on frames of one descriptor, as many as its option `n_frames` says."""
 
     modality: ClassVar[Literal["audio", "video"]] = "audio"
-    descriptor: ClassVar[str]
-    columns_option: ClassVar[str]
+    descriptor: ClassVar[str]  # name of the descriptor
+    columns_option: ClassVar[str]  # the option that is its number of columns
 
     @classmethod
     def input_of(cls, options: Any) -> SequenceInput:

@@ -16,11 +16,6 @@ def elu(x: Tensor) -> Tensor:
     the difference, 6e-8 in float32, is rounding beside what nets add up. Elsewhere, and in half
     precision, it is torch's own.
 
-    Parameters
-    ----------
-    x
-        Of any shape.
-
     Examples
     --------
     >>> elu(torch.tensor([-1.0, 0.0, 2.0]))

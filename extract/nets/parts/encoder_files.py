@@ -29,32 +29,18 @@ _MASKS = ("masked_spec_embed", "mask_token")
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of encoder.
+    """A kind of encoder."""
 
-    Parameters
-    ----------
-    model, config
-        Names of transformers' classes.
-    reads
-        ``waveform``, ``spectrogram`` or ``picture``.
-    tower
-        Attribute of the model that is the encoder; empty where the model is.
-    arguments
-        Of the model's constructor.
-    settings
-        Of its config, in place of the folder's: nothing random but dropout is left, and no
-        layer that a hidden state does not need.
-    class_token
-        Whether the first token of a picture stands for all of it.
-    """
-
-    model: str
-    config: str
+    model: str  # names of transformers' classes
+    config: str  # names of transformers' classes
+    # ``waveform``, ``spectrogram`` or ``picture``.
     reads: Literal["waveform", "spectrogram", "picture"]
-    tower: str = ""
-    arguments: Mapping[str, Any] | None = None
+    tower: str = ""  # attribute of the model that is the encoder; empty where the model is
+    arguments: Mapping[str, Any] | None = None  # of the model's constructor
+    # Of its config, in place of the folder's: nothing random but dropout is left, and no
+    # layer that a hidden state does not need.
     settings: Mapping[str, Any] | None = None
-    class_token: bool = False
+    class_token: bool = False  # whether the first token of a picture stands for all of it
 
 
 _SPEECH = {"layerdrop": 0.0, "apply_spec_augment": False, "add_adapter": False}
@@ -90,16 +76,7 @@ ANY_SIZE = ("dinov2",)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A folder's ``config.json``, of a kind in `FAMILIES`.
-
-    Raises
-    ------
-    MissingFile
-        There is no such folder or no such file in it.
-    BadWeights
-        It cannot be read, is of another kind, has other weights than safetensors, or needs
-        code that lies in the folder.
-    """
+    """A folder's ``config.json``, of a kind in `FAMILIES`."""
     if not folder.is_dir():
         raise MissingFile(f"{folder}: no such folder of an encoder")
     config = _read_json(folder, "config.json")

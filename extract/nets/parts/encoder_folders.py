@@ -21,32 +21,19 @@ _LAYERS = re.compile(r"@(\d+(?:\+\d+)*)$")
 
 @dataclass(frozen=True)
 class EncoderFolder:
-    """A local folder in the layout of Hugging Face, as the net of a name.
+    """A local folder in the layout of Hugging Face, as the net of a name."""
 
-    Parameters
-    ----------
-    name
-        Of the net and its feature: the folder's, with ``-layer8`` after it where a layer is
-        named; letters, digits, ``_`` and ``-``.
-    path
-        Of the folder.
-    layer
-        Hidden state that is the embedding: 0 is what enters the first layer, 1 what leaves
-        it; `OUTPUT` is the encoder's output.
-    """
-
+    # Of the net and its feature: the folder's, with ``-layer8`` after it where a layer is
+    # named; letters, digits, ``_`` and ``-``.
     name: str
-    path: Path
+    path: Path  # of the folder
+    # Hidden state that is the embedding: 0 is what enters the first layer, 1 what leaves it;
+    # `OUTPUT` is the encoder's output.
     layer: int = OUTPUT
 
 
 def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
     """The nets that an entry of ``--nets`` with `PREFIX` stands for, one a layer.
-
-    Raises
-    ------
-    BadSetting
-        It names no folder, or a layer twice.
 
     Examples
     --------
@@ -71,11 +58,6 @@ def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
 
 def parse_entries(entries: Sequence[str]) -> tuple[tuple[str, ...], tuple[EncoderFolder, ...]]:
     """Names of all nets of a list in which some are folders, and these folders.
-
-    Raises
-    ------
-    BadSetting
-        Two folders have one name, or as `parse_entry`.
 
     Examples
     --------

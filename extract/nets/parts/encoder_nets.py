@@ -37,29 +37,12 @@ VIEWS = 6
 
 
 class EncoderNet(Net):
-    """Base of the nets that a folder makes; `make_net_class` derives one for each folder.
-
-    Parameters
-    ----------
-    n_outputs
-        Classes, tags or regression targets.
-    width
-        1: an encoder has no other.
-    options
-        Of the class's `Options`.
-
-    Attributes
-    ----------
-    folder
-        Where it lies; in no record, the weights' digest stands for it.
-    config, preprocessor
-        What its files say.
-    """
+    """Base of the nets that a folder makes; `make_net_class` derives one for each folder."""
 
     brings_weights: ClassVar[bool] = True
-    folder: ClassVar[Path]
-    config: ClassVar[Mapping[str, Any]]
-    preprocessor: ClassVar[Mapping[str, Any]]
+    folder: ClassVar[Path]  # where it lies; in no record, the weights' digest stands for it
+    config: ClassVar[Mapping[str, Any]]  # what its files say
+    preprocessor: ClassVar[Mapping[str, Any]]  # what its files say
 
     def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
         super().__init__(options or self.Options())
@@ -305,13 +288,7 @@ _BASES: Mapping[str, type[EncoderNet]] = {
 
 
 def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
-    """The class of a folder's net; its files but the weights are read.
-
-    Raises
-    ------
-    MissingFile, BadWeights
-        It is no folder of an encoder that is known, see `read_config`.
-    """
+    """The class of a folder's net; its files but the weights are read."""
     config = read_config(folder.path)
     base = _BASES[FAMILIES[config["model_type"]].reads]
     # A large model: small rates, as for the other transformers.

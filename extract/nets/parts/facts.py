@@ -23,35 +23,18 @@ N_FRAMES = 32
 
 @dataclass(frozen=True)
 class NetFacts:
-    """A net at the size of the papers' profile.
+    """A net at the size of the papers' profile."""
 
-    Parameters
-    ----------
-    name, modality
-        Of the net.
-    input
-        What it reads of a clip, in words.
-    n_parameters
-        Before the classifier.
-    n_operations
-        Multiplications with an addition, of one window of a clip after its spectrogram;
-        None where layers are recurrent, which are not counted.
-    embedding_dim
-        Numbers a window.
-    weights
-        Published files that it loads, in words.
-    licence
-        Of the weights that ``mvemo weights get`` fetches; empty where it fetches none.
-    """
-
-    name: str
-    modality: str
-    input: str
-    n_parameters: int
+    name: str  # of the net
+    modality: str  # of the net
+    input: str  # what it reads of a clip, in words
+    n_parameters: int  # before the classifier
+    # Multiplications with an addition, of one window of a clip after its spectrogram; None
+    # where layers are recurrent, which are not counted.
     n_operations: int | None
-    embedding_dim: int
-    weights: tuple[str, ...]
-    licence: str
+    embedding_dim: int  # numbers a window
+    weights: tuple[str, ...]  # published files that it loads, in words
+    licence: str  # of the weights that ``mvemo weights get`` fetches; empty where it fetches none
 
 
 def net_facts(name: str) -> NetFacts:

@@ -32,17 +32,6 @@ C17_SECONDS = 29.0
 def fit_waveform(waveform: Tensor, samples: int) -> Tensor:
     """Zero-pad at the end, or shorten, to a length.
 
-    Parameters
-    ----------
-    waveform
-        (..., any length).
-    samples
-        The length to give it.
-
-    Returns
-    -------
-    (..., samples), of the same type.
-
     Examples
     --------
     >>> fit_waveform(torch.ones(3), 5)
@@ -63,11 +52,6 @@ class MelSpectrogram(nn.Module):
     maximum over the clip, raised to ``-dynamic_range``. A silent clip is 0 dB throughout.
 
     The window and the filterbank are buffers, so that they count in a net's digest.
-
-    Parameters
-    ----------
-    settings
-        For example `PL20` or `C17`.
     """
 
     window: Tensor
@@ -83,17 +67,7 @@ class MelSpectrogram(nn.Module):
         self.register_buffer("filterbank", torch.from_numpy(mel_filter_bank(settings)).float())
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Spectrogram of a batch.
-
-        Parameters
-        ----------
-        waveform
-            float32 (batch, samples).
-
-        Returns
-        -------
-        float32 (batch, n_mels, n_frames), within [-dynamic_range, 0] dB.
-        """
+        """Spectrogram of a batch."""
         settings = self.settings
         # Half precision would lose the quiet bands: 80 dB are eight orders of magnitude.
         with torch.autocast(waveform.device.type, enabled=False):
@@ -118,22 +92,6 @@ class MelSpectrogram(nn.Module):
 
         The kernels are not convolved with: they are checked to be a windowed DFT, whose
         fast transform gives the same at a fraction of the cost.
-
-        Parameters
-        ----------
-        real, imag
-            DFT kernels, (n_fft, n_fft // 2 + 1) once axes of length one are dropped.
-        filterbank
-            (n_fft // 2 + 1, n_mels).
-
-        Returns
-        -------
-        Largest deviation of the kernels from the windowed DFT, at most `KERNEL_TOLERANCE`.
-
-        Raises
-        ------
-        BadWeights
-            The shapes are others, or the kernels are no windowed DFT.
         """
         n_fft, n_bins = self.settings.n_fft, self.settings.n_fft // 2 + 1
         real, imag = real.squeeze().double(), imag.squeeze().double()

@@ -78,24 +78,15 @@ NetInput = AudioInput | VideoInput | SequenceInput
 
 @dataclass(frozen=True)
 class PieceInput:
-    """What a net embeds by itself of a clip, before it pools over the clip.
+    """What a net embeds by itself of a clip, before it pools over the clip."""
 
-    Parameters
-    ----------
-    raw
-        Decoded media of one piece.
-    step
-        Seconds from the start of a piece to that of the next; 0 where pieces may lie anywhere,
-        as single frames.
-    before
-        Seconds of `raw` that precede the piece, as a spectrogram's first frame needs.
-    count
-        Pieces of a clip, where the net takes as many of any clip; 0 for as many as there are.
-    """
-
-    raw: AudioInput | VideoInput
+    raw: AudioInput | VideoInput  # decoded media of one piece
+    # Seconds from the start of a piece to that of the next; 0 where pieces may lie anywhere,
+    # as single frames.
     step: float = 0.0
+    # Seconds of `raw` that precede the piece, as a spectrogram's first frame needs.
     before: float = 0.0
+    # Pieces of a clip, where the net takes as many of any clip; 0 for as many as there are.
     count: int = 0
 
 

@@ -61,15 +61,6 @@ class MelCNN(DescriptorNet):
     The mel spectrogram, or what a subclass names instead, is taken in decibel; each band is
     normalised by statistics of the training frames, so that loudness and balance of a clip
     are kept.
-
-    Parameters
-    ----------
-    n_outputs
-        Classes, tags or regression targets.
-    width
-        Multiplies all channel counts.
-    options
-        See `MelCNNOptions`.
     """
 
     descriptor = "mel"
@@ -77,7 +68,7 @@ class MelCNN(DescriptorNet):
     Options: ClassVar[type[Any]] = MelCNNOptions
 
     # Of a class of their own in subclasses: a `MelCNNOptions` here.
-    options: Any
+    options: Any  # see `MelCNNOptions`
     input: SequenceInput
 
     def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:

@@ -57,18 +57,6 @@ def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
     convolutions of 3 x 3 pixels, and of 7 x 7 with stride 2, take a quarter of the
     multiplications.
 
-    Parameters
-    ----------
-    net
-        In evaluation mode, on its device.
-    precision
-        ``float32``, or ``bf16`` for mixed precision, whose convolutions are fast as they are.
-
-    Returns
-    -------
-    In evaluation mode, on the same device. Its embeddings differ from the net's by rounding
-    alone (1e-4 of the largest); its weights are not the net's any more, and are for no file.
-
     Examples
     --------
     >>> from mvemo.extract.nets import build_net

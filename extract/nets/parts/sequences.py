@@ -47,18 +47,7 @@ def check_width(net: str, raw: Tensor, dim: int, option: str) -> None:
 
 
 def split_frames(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Tell a batch's frames from its padding.
-
-    Parameters
-    ----------
-    x
-        (batch, frames, dim), NaN rows after a clip's end.
-
-    Returns
-    -------
-    The batch with zeros for the padding, and lengths, int64 (batch,), at least 1. A NaN
-    within a frame that has other values stays, so that it shows.
-    """
+    """Tell a batch's frames from its padding."""
     valid = ~torch.isnan(x).all(dim=2)
     frames = torch.arange(1, x.shape[1] + 1, device=x.device)
     lengths = (valid * frames).amax(dim=1).clamp(min=1)
@@ -149,19 +138,7 @@ class FrameNorm(nn.Module):
 
 
 def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:
-    """Mean of a map over frequency and a clip's own frames.
-
-    Parameters
-    ----------
-    x
-        (batch, channels, bands, frames), zero in the padding.
-    lengths
-        (batch,).
-
-    Returns
-    -------
-    (batch, channels).
-    """
+    """Mean of a map over frequency and a clip's own frames."""
     return x.sum(dim=(2, 3)) / (lengths[:, None] * x.shape[2])
 
 
@@ -169,10 +146,6 @@ def pool(x: Tensor, lengths: Tensor, kernel: tuple[int, int]) -> tuple[Tensor, T
     """Max-pooling over (bands, frames); a window over the end takes what there is.
 
     Values must be nowhere below zero and zero in the padding, which then never wins.
-
-    Returns
-    -------
-    The pooled map, and the lengths of the clips in it.
     """
     bands, frames = min(kernel[0], x.shape[2]), kernel[1]
     pooled = functional.max_pool2d(x, (bands, frames), ceil_mode=True)
@@ -180,21 +153,7 @@ def pool(x: Tensor, lengths: Tensor, kernel: tuple[int, int]) -> tuple[Tensor, T
 
 
 def last_states(layers: nn.LSTM | nn.GRU, x: Tensor, lengths: Tensor) -> Tensor:
-    """Final hidden states of the top layer, both directions side by side (J22 Fig. 5).
-
-    Parameters
-    ----------
-    layers
-        Recurrent layers, batch first.
-    x
-        (batch, frames, dim).
-    lengths
-        (batch,): the forward direction ends, and the backward one begins, at a clip's end.
-
-    Returns
-    -------
-    (batch, hidden), or (batch, 2 * hidden) of bidirectional layers.
-    """
+    """Final hidden states of the top layer, both directions side by side (J22 Fig. 5)."""
     lengths = lengths.cpu()
     # Packing costs as much again as small layers do; where no clip is shorter, the same
     # numbers come without it.

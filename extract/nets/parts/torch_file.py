@@ -33,14 +33,7 @@ _MOST_ENTRIES = 100_000
 
 
 def read_torch(path: Path) -> Tensors:
-    """All tensors of a checkpoint by name; nested names are joined by a dot.
-
-    Raises
-    ------
-    BadWeights
-        It holds other objects, is nested or large beyond what its size suggests, or is no
-        dictionary of tensors; the message is without the file's name.
-    """
+    """All tensors of a checkpoint by name; nested names are joined by a dot."""
     most = most_bytes(path.stat().st_size)
     _check_archive(path, most)
     try:

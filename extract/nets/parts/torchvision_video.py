@@ -53,31 +53,18 @@ class TorchvisionNet(Net):
 
     A subclass states its colours' mean and deviation, and makes its module without the
     last layer; the embedding is what entered that layer.
-
-    Parameters
-    ----------
-    n_outputs
-        Classes, tags or regression targets.
-    width
-        1: torchvision's modules have no other.
-    options
-        See `TorchvisionOptions`.
-
-    Attributes
-    ----------
-    mean, deviation
-        Of red, green and blue from 0 to 1, as the published weights were trained.
-    last_layers
-        Beginnings of the names that torchvision's last layer has in its files.
     """
 
     modality: ClassVar[Literal["audio", "video"]] = "video"
     Options = TorchvisionOptions
+    # Of red, green and blue from 0 to 1, as the published weights were trained.
     mean: ClassVar[tuple[float, float, float]]
+    # Of red, green and blue from 0 to 1, as the published weights were trained.
     deviation: ClassVar[tuple[float, float, float]]
+    # Beginnings of the names that torchvision's last layer has in its files.
     last_layers: ClassVar[tuple[str, ...]]
 
-    options: TorchvisionOptions
+    options: TorchvisionOptions  # see `TorchvisionOptions`
     input: VideoInput
     _mean: Tensor
     _deviation: Tensor

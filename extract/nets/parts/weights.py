@@ -28,24 +28,14 @@ UNKNOWN = "nothing: not a published file tried here"
 
 @dataclass(frozen=True)
 class Match:
-    """How the tensors of a file met those of a net.
+    """How the tensors of a file met those of a net."""
 
-    Parameters
-    ----------
-    loaded
-        The net's tensors that now hold the file's values.
-    missing
-        The net's tensors that are not in the file, but for those that are fixed; they keep
-        their values.
-    unexpected
-        The file's tensors that the net has no use for.
-    mismatched
-        Tensors of different shape, as ``NAME: file (…), net (…)``; not loaded.
-    """
-
-    loaded: tuple[str, ...]
+    loaded: tuple[str, ...]  # the net's tensors that now hold the file's values
+    # The net's tensors that are not in the file, but for those that are fixed; they keep
+    # their values.
     missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()  # the file's tensors that the net has no use for
+    # Tensors of different shape, as ``NAME: file (…), net (…)``; not loaded.
     mismatched: tuple[str, ...] = ()
 
 
@@ -168,17 +158,7 @@ def load_own(net: Net, tensors: Mapping[str, Tensor]) -> Match:
 
 
 def load_mapped(net: Net, mapped: Mapping[str, Tensor], *, unexpected: Iterable[str] = ()) -> Match:
-    """Copy tensors of the net's own names into it, those of equal shape.
-
-    Parameters
-    ----------
-    net
-        Changed in place.
-    mapped
-        Name in the net's ``state_dict`` -> value, in the net's axis order.
-    unexpected
-        The file's names that had no place, passed through to the `Match`.
-    """
+    """Copy tensors of the net's own names into it, those of equal shape."""
     state = net.state_dict()
     loaded: list[str] = []
     mismatched: list[str] = []
@@ -205,19 +185,6 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
     Torch checkpoints (zip or older), NumPy ``.npz`` and ``.npy``, and HDF5 are read.
     Wrappers such as ``state_dict`` and the prefix ``module.`` of data-parallel training
     are taken off; nested names are joined by a dot (torch) or a slash (HDF5).
-
-    Returns
-    -------
-    Name -> tensor on the CPU, in the file's order and the file's types, and the file's
-    SHA-256.
-
-    Raises
-    ------
-    MissingFile
-        There is no such file.
-    BadWeights
-        Empty, text, of unknown format, damaged, without tensors, or with Python objects
-        that only an unsafe unpickling would read.
     """
     path = Path(path)
     if not path.exists():

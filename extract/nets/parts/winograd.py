@@ -68,12 +68,6 @@ class WinogradConvolution(nn.Module):
     They differ from those of direct convolution by rounding: some 1e-5 of the largest value
     in float32. No gradient goes to the weights.
 
-    Parameters
-    ----------
-    convolution
-        Of a kernel (t, 3, 3), t odd, with stride 1 and zeros around, so that outputs have the
-        places of the inputs (see `suits`).
-
     Examples
     --------
     >>> direct = nn.Conv3d(32, 32, 3, padding=1)
