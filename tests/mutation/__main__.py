@@ -135,8 +135,8 @@ def copy_tree(folder: Path) -> Path:
     if (ROOT.parent / "shared").is_dir() and not (folder.parent / "shared").exists():
         (folder.parent / "shared").symlink_to(ROOT.parent / "shared")
     (folder / "types/mvemo").mkdir(parents=True)
-    for room in ROOMS:
-        (folder / "types/mvemo" / room).symlink_to(folder / room)
+    for name in (*ROOMS, "__init__.py", "py.typed"):
+        (folder / "types/mvemo" / name).symlink_to(folder / name)
     return folder
 
 
