@@ -40,11 +40,11 @@ def main() -> None:
             work.mkdir()
             STEPS[step](Recorder(options.program, work, actual, digests=not options.portable))
             print(f"{step}: done", flush=True)
+            if options.action == "record":
+                shutil.rmtree(options.folder / step, ignore_errors=True)
+                shutil.copytree(actual / step, options.folder / step)
         if options.action == "compare":
             sys.exit(compare(options.folder, actual, steps, portable=options.portable))
-        for step in steps:
-            shutil.rmtree(options.folder / step, ignore_errors=True)
-            shutil.copytree(actual / step, options.folder / step)
 
 
 def compare(expected: Path, actual: Path, steps: tuple[str, ...], *, portable: bool) -> int:

@@ -184,7 +184,7 @@ def record_studies(recorder: Recorder) -> None:
 def record_demo(recorder: Recorder) -> None:
     """Keep the whole path on the demo set: digests, report, a model and its predictions."""
     recorder.run("", "demo", "demo")
-    recorder.run("demo/info", "cache", "info", "demo/features.h5")
+    recorder.run("demo/info", "cache", "info", "demo/work/features.h5")
     recorder.keep_run("demo/out", recorder.work / "demo" / "out")
 
 
