@@ -27,11 +27,9 @@ class RunComparison:
     """Scores of the models of all runs, and the differences between pairs of them."""
 
     runs: tuple[Run, ...]
-    # (run, model) to the mean over folds of the primary metric, on all clips that the model
-    # predicted
+    # (run, model) to the primary metric on all clips that the model predicted, mean over folds.
     scores: dict[tuple[str, str], float]
-    # Every pair that was asked for; `Comparison.model` and `Comparison.reference` are
-    # ``RUN:MODEL``
+    # One per pair; `model` and `reference` of each are ``RUN:MODEL``.
     comparisons: tuple[Comparison, ...]
     members: dict[str, tuple[str, str]]  # ``RUN:MODEL`` to the two names
     n_resamples: int
@@ -39,7 +37,7 @@ class RunComparison:
 
 @dataclass(frozen=True)
 class _Choice:
-    """A run as it was given, and the models of it to compare."""
+    """A run on the command line, and its models to compare."""
 
     run: Run
     models: tuple[str, ...]
@@ -51,9 +49,13 @@ def compare_runs(
 ) -> RunComparison:
     """Compare models of several runs, pair by pair.
 
+    `chosen` are two or more folders of reports, or ``FOLDER:MODEL`` for one model of a run. Two
+    whole runs are compared model by model if they share names of models; otherwise every model
+    is compared with every model.
+
     The score is the task's primary metric: accuracy of classes, macro ROC-AUC of tags, R2
-    (mean over targets) of values; differences are means over folds, on the clips that both
-    predicted. Of R2 the interval is that of the pooled difference.
+    (mean over targets) of values. Differences are means over folds, on the clips that both
+    models predicted. The interval of R2 is that of the pooled difference.
     """
     if len(chosen) < 2:
         raise BadFeatures(f"{len(chosen)} run(s) given: a comparison needs two at least")
@@ -93,7 +95,7 @@ def compare_runs(
 
 
 def format_run_comparison(comparison: RunComparison) -> str:
-    """The terminal's tables: every model's score, and every difference."""
+    """Return the tables for the terminal: every model's score, and every difference."""
     first = comparison.runs[0]
     task, one = first.task, first.repeats[0]
     lines = [
@@ -160,7 +162,7 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
 
 
 def _cells(task: Task, c: Comparison) -> list[str]:
-    """A difference, its interval and its p as text."""
+    """Return a difference, its interval and its p-values as text."""
     difference = score_text(task, c.mean, "+")
     if c.same:
         return [difference, "same", "", ""]
@@ -169,7 +171,7 @@ def _cells(task: Task, c: Comparison) -> list[str]:
 
 
 def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
-    """The comparison as strict JSON values; scores are fractions."""
+    """Return the comparison as strict JSON values; scores are fractions."""
     first = comparison.runs[0]
     models: dict[str, dict[str, float]] = {}
     for (run, model), score in comparison.scores.items():
@@ -215,7 +217,7 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
 
 
 def _read_choices(chosen: Sequence[str | Path]) -> list[_Choice]:
-    """The runs as they were given, each read once and all with the clips of the first."""
+    """Read each run once, and align its clips with those of the first run."""
     split = [_split(str(text)) for text in chosen]
     texts = [str(text) for text in chosen]
     for text in texts:
@@ -237,7 +239,7 @@ def _read_choices(chosen: Sequence[str | Path]) -> list[_Choice]:
 
 
 def _split(text: str) -> tuple[Path, str | None]:
-    """Folder and model of ``RUN`` or ``RUN:MODEL``; either may have colons of its own."""
+    """Split ``RUN`` or ``RUN:MODEL`` into folder and model; both may contain colons."""
     if not Path(text).is_dir():
         for i, character in enumerate(text):
             if character == ":" and Path(text[:i]).is_dir() and text[i + 1 :]:
@@ -246,7 +248,7 @@ def _split(text: str) -> tuple[Path, str | None]:
 
 
 def _pairs(choices: Sequence[_Choice]) -> list[tuple[str, str]]:
-    """``RUN:MODEL`` of each pair to test: the later one first."""
+    """Return ``RUN:MODEL`` of each pair to test, the later one first."""
     pairs: dict[tuple[str, str], None] = {}
     for a, b in combinations(choices, 2):
         shared = [name for name in b.models if name in a.models]
@@ -264,7 +266,7 @@ def _label(run: str, model: str) -> str:
 
 
 def _named(runs: Sequence[Run]) -> list[Run]:
-    """With names that differ: as much of the path as is needed."""
+    """Rename runs so that their names differ: by their paths if two folders share a name."""
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.folder) for run in runs]

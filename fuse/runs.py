@@ -1,4 +1,4 @@
-"""Runs read back: an evaluation from the files of its folder."""
+"""Runs: evaluations read back from the files of their folders."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ CsvCells = dict[str, str]
 class Run:
     """One evaluation as its folder has it; `Results` explains the other fields."""
 
-    name: str  # the folder's, as short as tells it from the others
+    name: str  # of the folder, as short as distinguishes it from other runs
     folder: Path
     task: Task
     classes: tuple[str, ...]
     clip_ids: tuple[str, ...]
     groups: tuple[str, ...]
-    flags: tuple[str, ...]  # those of ``permuted``, ``leaky``, ``synthetic`` that hold
-    repeats: tuple[FoldedOutputs, ...]  # predictions on each of its sets of folds, one at least
+    flags: tuple[str, ...]  # those of ``permuted``, ``leaky``, ``synthetic`` that are true
+    repeats: tuple[FoldedOutputs, ...]  # predictions on each set of folds
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of its models."""
+        """Return the names of its models."""
         return tuple(self.repeats[0].outputs)
 
 
@@ -83,7 +83,7 @@ def read_run(folder: str | Path) -> Run:
 
 
 def _clips(rows: Sequence[CsvCells]) -> dict[str, CsvCells]:
-    """The first row of each clip, in their order."""
+    """Return the first row of each clip, in their order."""
     clips: dict[str, CsvCells] = {}
     for row in rows:
         clips.setdefault(row["clip_id"], row)
@@ -116,7 +116,7 @@ def _read_repeat(
 
 
 def align_run(first: Run, run: Run) -> Run:
-    """`run` with its clips in the order of `first`."""
+    """Return `run` with its clips in the order of `first`; raise if the two are not comparable."""
     where = f"{run.folder} is not comparable with {first.folder}"
     for name, a, b in (
         ("task", first.task.name, run.task.name),
