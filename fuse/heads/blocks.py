@@ -1,4 +1,4 @@
-"""Features as the solver multiplies with them: blocks of columns that problems share."""
+"""Blocks of columns that problems share: features as the solver multiplies with them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import numpy as np
 from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.matrices.rows import Rows, rows_of
 
-# Directions of largest variance that steps are scaled along.
+# Number of directions of largest variance that steps are scaled along.
 RANK = 64
-# Columns beyond them that make up for those directions being found by chance ones.
+# Extra random directions, which make the found ones more exact.
 SPARE = 16
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """How far a feature's clips lie apart, in which directions: what steps are scaled by.
+    """Variances of a feature's values along directions, which scale the solver's steps.
 
-    It changes how fast a problem is solved, not what its solution is.
+    They change how fast a problem is solved, not its solution.
     """
 
     variances: F64  # float64 (directions,): mean squares along them
     rest: float = 0.0  # mean square of a direction at right angles to all of them
-    # Float32 (dim, directions), orthonormal; None where they are the columns.
+    # float32 (dim, directions), orthonormal; None if they are the columns.
     directions: F32 | None = None
 
 
@@ -34,25 +34,25 @@ class Block:
 
     values: F32 | Rows  # float32 (clips, dim), finite, standardised; in memory or not
     problems: Ints  # int64: indices of the problems that have these columns
-    # Float64 (problems of the block,): what each multiplies its columns by; None for 1.
+    # float64 (problems of the block,): factor of the columns in each problem; None for 1.
     factors: F64 | None = None
-    spectrum: Spectrum | None = None  # of the values; None where columns are taken for alike
+    spectrum: Spectrum | None = None  # of the values; None for equal variances
 
 
 class RunningBlock:
-    """One block as the problems that still run see it.
+    """One block, reduced to the problems that still run.
 
     Parameters
     ----------
     block
-        The feature.
+        Feature and its problems.
 
     Attributes
     ----------
     slots
-        int64: positions of the block's problems among those that run.
+        int64: positions of the block's problems among the running problems.
     rows
-        int64: their positions among all problems of the block.
+        int64: positions of the same problems in the whole block.
     """
 
     def __init__(self, block: Block) -> None:
@@ -62,11 +62,11 @@ class RunningBlock:
         self._spectrum = block.spectrum or Spectrum(np.ones(block.values.shape[1]))
         factors = np.ones(len(block.problems)) if block.factors is None else block.factors
         self._factors = factors.astype(np.float32)[:, None, None]
-        # Of `set_curvature`: along the directions, less the rest; and the rest.
+        # Inverse curvature, see `set_curvature`: along the directions minus the rest; the rest.
         self._inverse = self._of_rest = np.ones_like(self._factors)
 
     def scores(self, coef: F32) -> F32:
-        """(problems, outputs, dim) of coefficients to (problems, outputs, clips) of scores."""
+        """Turn coefficients (problems, outputs, dim) into scores (problems, outputs, clips)."""
         scaled = coef * self._factors
         flat = scaled.reshape(scaled.shape[0] * scaled.shape[1], scaled.shape[2])
         product = self.values.scores(flat)
@@ -74,7 +74,7 @@ class RunningBlock:
         return product.reshape(shape).astype(np.float32, copy=False)
 
     def gradient(self, residual: F32) -> F32:
-        """(problems, outputs, clips) of residuals to (problems, outputs, dim), by `coef`."""
+        """Turn residuals (problems, outputs, clips) into gradients (problems, outputs, dim)."""
         flat = residual.reshape(residual.shape[0] * residual.shape[1], residual.shape[2])
         shape = *residual.shape[:2], self.values.shape[1]
         product = self.values.gradient(flat).reshape(shape)
@@ -82,7 +82,7 @@ class RunningBlock:
         return product
 
     def set_curvature(self, curvature: F64, penalty: F64) -> None:
-        """State what `precondition` divides by, until it is stated anew."""
+        """Set the divisor of `precondition` from (problems,) and (problems, outputs)."""
         spectrum = self._spectrum
         weight = (curvature * np.square(self._factors[:, 0, 0]))[:, None, None]
         inverse = 1.0 / (weight * spectrum.variances + penalty[:, :, None])
@@ -93,8 +93,7 @@ class RunningBlock:
         self._inverse = inverse.astype(np.float32)
 
     def precondition(self, vector: F32) -> F32:
-        """A gradient (problems of the block, outputs, dim) times about the inverse of the
-        second derivatives."""
+        """Multiply a gradient (problems, outputs, dim) by an approximate inverse Hessian."""
         directions = self._spectrum.directions
         if directions is None:
             return vector * self._inverse
@@ -106,7 +105,7 @@ class RunningBlock:
         return result
 
     def drop(self, done: Bools) -> Bools:
-        """Run on without the problems that are done, bool (running problems,)."""
+        """Drop the problems of `done`, bool (running problems,); return a mask of those kept."""
         kept: Bools = ~done[self.slots]
         new_slots = np.cumsum(~done) - 1
         self.slots, self.rows = new_slots[self.slots[kept]], self.rows[kept]
@@ -116,9 +115,10 @@ class RunningBlock:
 
 
 def spectrum_of(values: F32 | Rows) -> Spectrum:
-    """The directions of largest variance, by a randomised range finder.
+    """Return the directions of largest variance, by a randomised range finder.
 
     Halko, Martinsson & Tropp 2011, "Finding structure with randomness", algorithms 4.4 and 5.3.
+    Values that are not in memory are read three times.
     """
     values = rows_of(values)
     n, dim = values.shape

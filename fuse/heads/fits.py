@@ -1,4 +1,4 @@
-"""One head to be fitted, and what came of it."""
+"""One head to be fitted, and its fitted state."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from mvemo.fuse.arrays import F32, F64, Bools
 from mvemo.fuse.models import Model
 
-# How far above its minimum the mean loss of a clip may be at the end of a fit, in nats.
+# Largest excess of the mean loss of a clip over its minimum at the end of a fit, in nats.
 TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a fit ended, in the coordinates of its `ScaledFeatures`."""
+    """Coefficients of a fit, in the coordinates of its `ScaledFeatures`."""
 
     coef: tuple[F32, ...]  # for each feature of the model, float32 (outputs, columns)
     intercept: F64  # float64 (outputs,)
@@ -26,24 +26,24 @@ class Fit:
     Parameters
     ----------
     model
-        Whose features it concatenates.
+        Model whose features the head concatenates.
     fold
-        Left out; None to train on all clips.
+        Fold that is left out; None to train on all clips.
     train
-        bool (clips,): its training clips. Those without one of its features are left out.
+        bool (clips,): training clips. Clips that lack one of the features are left out.
     C
-        Inverse strength of its L2 penalty, above 0.
+        Inverse strength of the L2 penalty, above 0.
     tol
-        How far above its minimum its mean loss may be at the end.
+        Largest excess of the mean loss over its minimum at the end, in nats.
     predict
-        bool (clips,): clips whose outputs are given back; None for all.
+        bool (clips,): clips whose outputs are returned; None for all.
     scaled_on
-        bool (clips,): clips whose features are standardised by; None for its training clips.
-        Of an inner fold, the training clips of the outer one: all its heads then share
-        values.
+        bool (clips,): clips that the features are standardised on; None for the training clips.
+        For an inner fold these are the training clips of the outer fold, so that its heads
+        share values.
     start
-        Where another fit of the same model ended, over features scaled on the same clips: of
-        another C, or of other training clips. None for zeros.
+        End of another fit of the same model on features scaled on the same clips, with another
+        C or other training clips; None for zeros.
     """
 
     model: Model
@@ -61,9 +61,9 @@ class Fit:
 
 @dataclass(frozen=True)
 class Fitted:
-    """One fit, solved."""
+    """One solved fit."""
 
     fit: Fit
     outputs: F64  # float64 (clips to predict, outputs); NaN rows where a feature is missing
-    position: Position  # where it ended
-    target_scale: tuple[F64, F64]
+    position: Position
+    target_scale: tuple[F64, F64]  # mean and deviation of the targets, in their unit

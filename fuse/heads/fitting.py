@@ -1,4 +1,4 @@
-"""The heads of all models and folds, fitted together."""
+"""Fitting of the heads of all models and folds, together."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from mvemo.fuse.matrices.rows import Rows
 from mvemo.fuse.models import Model
 
 DEFAULT = HeadSettings()
-# Classes, or clips with tags or values, that a head is trained on at least.
+# Fewest different classes, or clips with tags or values, that a head can be trained on.
 MIN_DIFFERENT = 2
-# Scores that are solved for at once (heads x outputs x clips): some arrays of 1.2 MB; and where
-# features are read again at every step, which more heads then share, some of 200 MB.
+# Scores solved for at once (heads x outputs x clips): some arrays of 1.2 MB; or of 200 MB if
+# features are read again at every step, which more heads then share.
 BATCH_SCORES, BATCH_STREAMED = 300_000, 50_000_000
 
 
@@ -35,7 +35,7 @@ def fit_heads(
     *,
     net_fold: int | None = None,
 ) -> tuple[list[Head], list[F64]]:
-    """Fit all heads at once: of classes (softmax), tags (logistic) or targets (least squares).
+    """Fit heads together: of classes (softmax), tags (logistic) or targets (least squares).
 
     Targets are standardised on each fit's training clips, so that the penalty and the
     tolerance mean the same in any unit.
@@ -43,31 +43,31 @@ def fit_heads(
     Parameters
     ----------
     fits
-        The heads.
+        Heads to fit.
     matrices
-        Feature name to values, of all features that the models name.
+        Feature name to values, for all features of the models.
     clips
-        Labels.
+        Clips with labels and folds.
     settings
-        Of all heads.
+        Settings of all heads.
     net_fold
-        Which fold's nets made the values, for the record.
+        Fold whose nets made the values, for the record.
 
     Returns
     -------
-    The heads, and for each the outputs of the clips that it is to predict, float64 (clips,
-    outputs), NaN rows where a feature is missing.
+    The heads, and for each head the outputs of its clips to predict, float64 (clips, outputs);
+    NaN rows where a feature is missing.
 
     Raises
     ------
     BadFeatures
-        A head has training clips of fewer than two classes, or fewer than two of them; or
-        settings that heads of this task do not have.
+        The training clips of a head are fewer than two, or of one class; or a setting does not
+        apply to the task.
 
     See Also
     --------
-    trainable : those of some fits that have enough training clips.
-    mvemo.fuse.evaluate : every model and fold of a cache, scored.
+    trainable : select the fits that have enough training clips.
+    mvemo.fuse.evaluate : fit and score every model and fold of a cache.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def fit_heads(
 
 
 def trainable(fits: Sequence[Fit], matrices: Mapping[str, Matrix], clips: Clips) -> list[Fit]:
-    """Those of `fits` that have the training clips that `fit_heads` asks for."""
+    """Return the fits that have enough training clips for `fit_heads`."""
     if not fits:
         return []
     _, weights = _training(fits, matrices)
@@ -103,7 +103,10 @@ def trainable(fits: Sequence[Fit], matrices: Mapping[str, Matrix], clips: Clips)
 
 
 def balance(weights: F32, target: F32) -> F32:
-    """Factors that make all classes weigh the same in training, as scikit-learn's "balanced".
+    """Return factors (fits, clips) by which all classes weigh the same in training.
+
+    As in scikit-learn's "balanced": n / (number of classes present * n of the clip's class).
+    `weights` are (fits, clips), above 0 for training clips; `target` is (classes, clips).
 
     Examples
     --------
@@ -122,14 +125,14 @@ def balance(weights: F32, target: F32) -> F32:
 
 
 class HeadFitter:
-    """Fits heads over one set of feature values, in any number of calls.
+    """Fitter of heads over one set of feature values, in any number of calls.
 
     Parameters
     ----------
     matrices
         Feature name to values.
     clips, settings, net_fold
-        As of `fit_heads`.
+        As in `fit_heads`.
     """
 
     def __init__(
@@ -147,13 +150,13 @@ class HeadFitter:
 
     @property
     def default_C(self) -> float:
-        """Of heads whose strength is not chosen."""
+        """Return the C of heads whose strength is not chosen."""
         return self._settings.C
 
     def fit(self, fits: Sequence[Fit]) -> list[Fitted]:
-        """All fits, in their order; arguments and errors as of `fit_heads`.
+        """Solve all fits, in their order; arguments and errors as in `fit_heads`.
 
-        Those of the same training clips together, as they share products with features.
+        Fits of the same training clips are solved together: they share products with features.
         """
         if not fits:
             return []
@@ -166,7 +169,7 @@ class HeadFitter:
         for i, fit in enumerate(fits):
             key = _rows_scaled_on(fit).tobytes()
             if self.clips.link == "identity":
-                # They share a target, too.
+                # Fits of values also share the standardised target.
                 key += fit.train.tobytes()
             together.setdefault(key, []).append(i)
         fitted: dict[int, Fitted] = {}
@@ -175,7 +178,7 @@ class HeadFitter:
         return [fitted[i] for i in range(len(fits))]
 
     def head(self, fitted: Fitted) -> Head:
-        """A fit as a head over cached values."""
+        """Return a fit as a head over cached values."""
         fit, position = fitted.fit, fitted.position
         scaled = self._scaled_on(fit)
         names = fit.model.features
@@ -202,7 +205,7 @@ class HeadFitter:
         )
 
     def _scaled_on(self, fit: Fit) -> ScaledFeatures:
-        """Features scaled for a fit; those of the last call are kept."""
+        """Return the features scaled for a fit; those of the last call are kept."""
         rows = _rows_scaled_on(fit)
         if not np.array_equal(self._scaled.rows, rows):
             self._scaled = self._scaled.on(rows)
@@ -211,7 +214,7 @@ class HeadFitter:
     def _fit_together(
         self, members: Sequence[int], fits: Sequence[Fit], valid: Bools, weights: F32
     ) -> dict[int, Fitted]:
-        """Fits whose features are scaled alike, and targets where they are values."""
+        """Solve fits that share scaled features and, for values, scaled targets."""
         target, mean, scale = self._target, np.zeros(1), np.ones(self.clips.n_outputs)
         if self.clips.link == "identity":
             values = self.clips.y_true.astype(np.float64)
@@ -243,7 +246,7 @@ class HeadFitter:
         return [self._factor(name, model) for name in model.features]
 
     def _factor(self, name: str, model: Model) -> float:
-        """What columns of a feature are multiplied by: 1 where a model has no other."""
+        """Return the factor of a feature's columns: 1 if the model has no other feature."""
         if not self._settings.balance_blocks:
             return 1.0
         dims = [self.matrices[feature].values.shape[1] for feature in model.features]
@@ -255,7 +258,7 @@ def _rows_scaled_on(fit: Fit) -> Bools:
 
 
 def _training(fits: Sequence[Fit], matrices: Mapping[str, Matrix]) -> tuple[Bools, F32]:
-    """Clips that have all features of each fit, and their weights in training (fits, clips)."""
+    """Return the clips with all features of each fit, and weights in training (fits, clips)."""
     valid = np.array(
         [
             np.logical_and.reduce([matrices[name].present for name in fit.model.features])
@@ -267,7 +270,7 @@ def _training(fits: Sequence[Fit], matrices: Mapping[str, Matrix]) -> tuple[Bool
 
 
 def _n_different(train: Bools, clips: Clips) -> int:
-    """Number of classes of training clips, or of clips where they have tags or values."""
+    """Return the number of classes among the training clips, or of clips for other tasks."""
     if clips.link == "softmax":
         return len(np.unique(clips.y_true[train]))
     return int(train.sum())
@@ -288,7 +291,7 @@ def _check_training_clips(fit: Fit, train: Bools, clips: Clips) -> None:
 
 
 def _check_settings(clips: Clips, settings: HeadSettings) -> None:
-    """Refuse settings of classes where heads are of tags or targets."""
+    """Refuse settings for classes if the heads predict tags or targets."""
     if settings.class_weight != "none" and clips.link != "softmax":
         raise BadFeatures(
             f"class_weight {settings.class_weight!r} of heads is for multiclass only, and the "

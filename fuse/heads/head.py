@@ -1,4 +1,4 @@
-"""A fitted head: its layer, its standardisation, its outputs."""
+"""The head: a linear layer with its standardisation."""
 
 from __future__ import annotations
 
@@ -19,37 +19,36 @@ class Head:
     Parameters
     ----------
     model
-        Name of the model that it belongs to.
+        Name of the head's model.
     features
-        Those it concatenates, in order.
+        Names of the concatenated features, in order.
     fold
-        The fold left out of its training; None for one fitted on all clips.
+        Fold left out of the training; None for a head fitted on all clips.
     net_fold
-        Which fold's nets made its features (``crossfit``); None where all folds share one.
+        Fold whose nets made the features (``crossfit``); None if all folds share them.
     mean, scale
-        float64 (dim,): x is standardised to (x - mean) / scale first.
+        float64 (dim,): the head reads (x - mean) / scale.
     limit
-        Largest absolute standardised value: what is beyond is stopped there; None for none.
+        Largest absolute standardised value, to which values are clipped; None for no limit.
     coef
-        float32 (outputs, dim): of classes, tags or targets.
+        float32 (outputs, dim): coefficients of classes, tags or targets.
     intercept
-        float64 (outputs,).
+        float64 (outputs,): intercepts.
     C
-        Inverse strength of its L2 penalty.
+        Inverse strength of the L2 penalty.
     link
-        What makes outputs of the layer's scores: ``softmax`` class probabilities,
-        ``sigmoid`` a probability for each tag, ``identity`` values in the labels' unit.
+        Function from scores to outputs: ``softmax`` gives class probabilities, ``sigmoid`` a
+        probability for each tag, ``identity`` values in the labels' unit.
     thresholds
-        ``sigmoid``: float64 (tags,), what a tag's probability must reach for a decision.
+        float64 (tags,): smallest probability that counts as a decision; only with ``sigmoid``.
     inputs
-        What it reads: cached ``features``, or the ``log-probabilities``, ``log-odds`` or
-        ``values`` of the models that `features` then names
-        (`mvemo.fuse.links.decision_inputs`).
+        Kind of input: cached ``features``, or ``log-probabilities``, ``log-odds`` or ``values``
+        of the models that `features` names (`mvemo.fuse.links.decision_inputs`).
 
     See Also
     --------
-    mvemo.fuse.fit_heads : fit some.
-    mvemo.fuse.load_heads : read those of an evaluation.
+    mvemo.fuse.fit_heads : fit heads.
+    mvemo.fuse.load_heads : read the heads of an evaluation.
 
     Examples
     --------
@@ -79,21 +78,21 @@ class Head:
     limit: float | None = None
 
     def predict(self, x: NDArray[np.floating]) -> F64:
-        """Outputs for clips.
+        """Return outputs for clips.
 
         Parameters
         ----------
         x
-            (clips, dim), of what it reads: see `inputs`.
+            (clips, dim), of the kind that `inputs` names.
 
         Returns
         -------
-        float64 (clips, outputs): see `link`. Rows sum to 1 under ``softmax`` alone.
+        float64 (clips, outputs), see `link`. Rows sum to 1 only under ``softmax``.
 
         Raises
         ------
         BadFeatures
-            `x` has another width.
+            `x` has another number of columns.
         """
         if x.ndim != 2 or x.shape[1] != len(self.mean):
             raise BadFeatures(

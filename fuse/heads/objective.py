@@ -1,11 +1,11 @@
-"""The loss that a linear head is fitted by, of many heads at once.
+"""The loss of many linear heads at once.
 
 ``softmax``: cross-entropy over classes (J22 eq. 6-8). ``sigmoid``: binary cross-entropy,
-summed over tags. ``identity``: half the squared error, summed over targets. Everywhere
-`scores` are float32 (problems, outputs, clips), `target` (outputs, clips) and `weights`
-(problems, 1, clips), whose rows sum to 1; a problem's loss is the weighted mean over clips.
-Results are written into the arrays at hand where that is possible: those of the scores'
-size are most of the solver's memory.
+summed over tags. ``identity``: half the squared error, summed over targets. In all functions
+`scores` are float32 (problems, outputs, clips), `target` is (outputs, clips) and `weights` are
+(problems, 1, clips), whose rows sum to 1. The loss of a problem is the weighted mean over clips.
+Results overwrite the given arrays where possible: arrays of the size of the scores are most of
+the solver's memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mvemo.fuse.links import Link
 
 
 def residual_and_loss(scores: F32, target: F32, weights: F32, link: Link) -> tuple[F32, F64]:
-    """The loss, and its derivative by the scores."""
+    """Return weight * (prediction - target), shaped like the scores, and the loss (problems,)."""
     if link == "softmax":
         predicted, log_sum = _softmax(scores)
         each = log_sum - np.einsum("pkn,kn->pn", scores, target)
@@ -36,7 +36,7 @@ def residual_and_loss(scores: F32, target: F32, weights: F32, link: Link) -> tup
 
 
 def curvature(scores: F32, direction: F32, weights: F32, link: Link) -> F64:
-    """float64 (problems,): second derivative of the loss along a direction of the scores."""
+    """Return second derivatives of the loss along a direction of the scores, (problems,)."""
     if link == "softmax":
         p, _ = _softmax(scores)
         mean = np.einsum("pkn,pkn->pn", p, direction)
@@ -51,7 +51,7 @@ def curvature(scores: F32, direction: F32, weights: F32, link: Link) -> F64:
 
 
 def _softmax(scores: F32) -> tuple[F32, F32]:
-    """Probabilities, and log sum exp of the scores (problems, clips)."""
+    """Return probabilities, and log sum exp of the scores (problems, clips)."""
     largest = scores.max(axis=1, keepdims=True)
     p: F32 = scores - largest
     np.exp(p, out=p)

@@ -1,4 +1,4 @@
-"""Fits as the solver takes them: features as blocks of columns, some fits at a time."""
+"""Groups of fits as problems of the solver: features as blocks of columns."""
 
 from __future__ import annotations
 
@@ -18,18 +18,15 @@ from mvemo.fuse.links import Link
 
 @dataclass(frozen=True)
 class FitProblems:
-    """Fits as the solver takes them.
-
-    `factors` are of each fit's features; `scaled` has the values.
-    """
+    """Fits as the solver takes them."""
 
     fits: Sequence[Fit]
-    factors: Sequence[Sequence[float]]
-    scaled: ScaledFeatures
+    factors: Sequence[Sequence[float]]  # of each fit's features
+    scaled: ScaledFeatures  # values of all features
 
     @property
     def names(self) -> list[str]:
-        """Of all features."""
+        """Return the names of all features."""
         return list(dict.fromkeys(name for fit in self.fits for name in fit.model.features))
 
     def solve(self, target: F32, weights: F32, link: Link) -> Solution:
@@ -38,13 +35,13 @@ class FitProblems:
         blocks = [self._block(name, rows) for name in self.names]
         C, tol = np.array([(fit.C, fit.tol) for fit in self.fits]).T
         if link == "identity":
-            # Of squared errors the last digits cost few steps.
+            # The last digits of squared errors cost few steps.
             tol = tol * 1e-3
         start = self._start(blocks, len(target))
         return solve(blocks, target[:, rows], weights[:, rows], C, link=link, tol=tol, start=start)
 
     def position(self, solution: Solution, row: int) -> Position:
-        """Where a fit ended."""
+        """Return the coefficients of a fit."""
         names, coef = self.names, []
         for name in self.fits[row].model.features:
             members = self._members(name)
@@ -52,7 +49,7 @@ class FitProblems:
         return Position(tuple(coef), solution.intercept[row])
 
     def scores(self, position: Position, row: int) -> F32:
-        """float32 (clips to predict, outputs)."""
+        """Return the scores of a fit, float32 (clips to predict, outputs)."""
         fit = self.fits[row]
         scores = position.intercept.astype(np.float32)
         for name, coef, factor in zip(
@@ -74,7 +71,7 @@ class FitProblems:
         return Block(values, members, np.array(factors), feature.spectrum)
 
     def _start(self, blocks: Sequence[Block], n_outputs: int) -> Start | None:
-        """Where the fits start; zeros for those without a place."""
+        """Return the start of all fits, zeros for fits without one; None if no fit has one."""
         if not any(fit.start for fit in self.fits):
             return None
         intercept = np.zeros((len(self.fits), n_outputs))
@@ -94,10 +91,10 @@ class FitProblems:
 
 
 def fits_by_batch(members: Sequence[int], fits: Sequence[Fit], size: int) -> list[list[int]]:
-    """A few at once, so that memory is bounded by the features.
+    """Split fits into batches of at most `size`, so that the features bound the memory.
 
-    Those of the same training clips are kept together where they are no more than that:
-    products then leave out the other clips.
+    Fits of the same training clips stay together if there are at most `size`: their products
+    then leave out the other clips.
     """
     by_clips: dict[bytes, list[int]] = {}
     for i in members:

@@ -1,4 +1,4 @@
-"""Features as heads are fitted to them: standardised on some clips, in few columns."""
+"""Features standardised on some clips and reduced to few columns, for fitting."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mvemo.fuse.heads.blocks import Spectrum, spectrum_of
 from mvemo.fuse.matrices.rows import ArrayRows, MappedRows, Rows
 from mvemo.fuse.matrices.scaling import Scaling, fit_scaling
 
-# Clips at most whose span replaces the columns of a feature that has more of these than clips.
+# Largest number of clips whose span replaces the columns of a feature that has more columns.
 SPANNED = 600
-# Share of the largest variance below which a direction of the span is rounding.
+# Directions of the span with less than this share of the largest variance are rounding.
 NEGLIGIBLE = 1e-10
 
 
@@ -23,33 +23,33 @@ NEGLIGIBLE = 1e-10
 class ScaledFeature:
     """One feature as the solver takes it."""
 
-    # (clips, columns): standardised, and stopped at the limit; zeros where missing.
-    # Coordinates in the span of the clips where these are fewer than the columns: the
-    # penalised minimum lies in it, so that it is the same there.
+    # (clips, columns): standardised and clipped to the limit; zeros where missing. If there are
+    # fewer clips than columns, these are coordinates in the span of the clips; the penalised
+    # minimum lies in that span, so it is the same.
     values: Rows
-    scaling: Scaling  # that made them of cached values
-    spectrum: Spectrum  # of the values
-    # Float32 (columns of the cache, columns), orthonormal: standardised values are `values`
-    # times its transpose; None where they are the values.
+    scaling: Scaling  # of the cached values
+    spectrum: Spectrum  # of `values`
+    # float32 (cached columns, columns), orthonormal: standardised values are `values @ basis.T`;
+    # None if `values` are the standardised values.
     basis: F32 | None = None
 
     def raw_coef(self, coef: F32) -> F32:
-        """(outputs, columns) of coefficients to those of standardised cached columns."""
+        """Turn coefficients (outputs, columns) into those of the standardised cached columns."""
         return coef if self.basis is None else np.asarray(coef @ self.basis.T, np.float32)
 
 
 @dataclass
 class ScaledFeatures:
-    """All features, standardised on some clips when they are asked for."""
+    """All features, each standardised on some clips when it is asked for."""
 
     matrices: Mapping[str, Matrix]  # feature name to cached values
-    rows: Bools  # bool (clips,): to standardise on; those of them that have the feature
+    rows: Bools  # bool (clips,): clips to standardise on, if they have the feature
     _made: dict[str, ScaledFeature] = field(default_factory=dict)
-    # Found once: directions of large variance on some clips are nearly those on others.
+    # Found only once: directions of large variance hardly depend on the clips.
     _spectra: dict[str, Spectrum] = field(default_factory=dict)
 
     def on(self, rows: Bools) -> ScaledFeatures:
-        """The same features standardised on other clips."""
+        """Return the same features, to be standardised on other clips."""
         return ScaledFeatures(self.matrices, rows, _spectra=self._spectra)
 
     def __getitem__(self, name: str) -> ScaledFeature:
@@ -76,7 +76,7 @@ class ScaledFeatures:
 
 
 def _in_span(values: F32, scaling: Scaling) -> ScaledFeature:
-    """A feature in coordinates of the span of its clips, along its principal directions."""
+    """Return a feature in coordinates along the principal directions of its clips."""
     exact = values.astype(np.float64)
     squares, directions = np.linalg.eigh(exact @ exact.T)
     kept = squares > NEGLIGIBLE * max(float(squares[-1]), 1e-300)

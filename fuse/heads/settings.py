@@ -7,7 +7,7 @@ from typing import Any
 
 from mvemo.fuse.errors import BadFeatures
 
-# Beyond these single precision has no digits left for the loss, or for the penalty.
+# Beyond these, the loss or the penalty has no digits left in single precision.
 MIN_C, MAX_C = 1e-10, 1e10
 CLASS_WEIGHTS = ("none", "balanced")
 
@@ -19,28 +19,28 @@ class HeadSettings:
     Parameters
     ----------
     C
-        Inverse strength of the L2 penalty, as in scikit-learn, where it is not chosen.
+        Inverse strength of the L2 penalty, as in scikit-learn, if it is not chosen.
     choose_C
-        Choose it for each head on inner folds of its training clips
+        Choose the strength for each head on inner folds of its training clips
         (`mvemo.fuse.crossval.strengths`).
     inner_folds
-        Folds of the training clips: of that choice, of stacking, temperatures and
+        Number of folds of the training clips, for that choice, stacking, temperatures and
         thresholds.
     class_weight
-        ``balanced``: every class weighs the same in training, however few its clips (of
-        classes only, not of tags).
+        ``balanced``: every class has the same weight in training, whatever its number of clips
+        (for classes only, not for tags).
     balance_blocks
-        Features that are concatenated weigh the same in the penalty, however many numbers each
-        has: standardised columns are scaled by the root of mean over own number of columns.
-        Heads of one feature stay as they are.
+        Concatenated features have the same weight in the penalty, however many numbers each
+        has: standardised columns are multiplied by the square root of the mean number of
+        columns over the feature's own number. Heads of one feature do not change.
     inputs
-        What heads read: cached ``features``, or of other heads their ``log-probabilities``,
-        ``log-odds`` or ``values`` (stacking sets it).
+        Inputs of the heads: cached ``features``, or ``log-probabilities``, ``log-odds`` or
+        ``values`` of other heads (set by stacking).
 
     Raises
     ------
     BadFeatures
-        A value is none of those allowed; the message names the range.
+        A value is not allowed; the message names the range.
 
     Examples
     --------
@@ -70,5 +70,5 @@ class HeadSettings:
             raise BadFeatures(f"C of heads is {self.C}: it must be from {MIN_C} to {MAX_C}")
 
     def record(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the settings as JSON values."""
         return asdict(self)

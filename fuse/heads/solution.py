@@ -1,4 +1,4 @@
-"""Where the solver starts, and where it ended."""
+"""Start and solution of the solver."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from mvemo.fuse.arrays import F32, F64, Bools, Ints
 
 @dataclass(frozen=True)
 class Start:
-    """Where the steps begin: anywhere gives the same minimum, near it in fewer steps."""
+    """Start of the steps; the minimum does not depend on it, only the number of steps."""
 
-    # For each block, float32 (its problems, outputs, dim), of standardised columns.
+    # One per block, float32 (its problems, outputs, dim), of standardised columns.
     coef: tuple[F32, ...]
     intercept: F64  # float64 (problems, outputs)
 
 
 @dataclass(frozen=True)
 class Solution:
-    """All fitted problems."""
+    """Solution of all problems."""
 
-    scores: F32  # float32 (problems, outputs, clips): of every clip, in training or not
-    # For each block, float32 (its problems, outputs, dim), of its columns times the factor.
+    scores: F32  # float32 (problems, outputs, clips): of all clips, in training or not
+    # One per block, float32 (its problems, outputs, dim), of its columns times the factor.
     coef: tuple[F32, ...]
     intercept: F64  # float64 (problems, outputs)
     iterations: Ints  # int64 (problems,)
-    converged: Bools  # bool (problems,): the loss is within about the tolerance of its minimum
+    converged: Bools  # bool (problems,): True if the loss is within the tolerance of its minimum
