@@ -1,7 +1,7 @@
-"""Standardisation of one feature: fitted on training clips, and kept by every head.
+"""Standardisation of one feature, fitted on training clips and stored with every head.
 
-A clip far outside the rest, as one of a damaged file, has no part in the means and deviations
-that all clips are standardised by, and no value counts for more than `LIMIT` deviations.
+Outliers, such as clips of damaged files, are left out of the means and deviations. Standardised
+values are clipped to `LIMIT` deviations.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import numpy as np
 from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.matrices.rows import Rows
 
-# Deviations from the mean at which values are stopped.
+# Largest absolute standardised value.
 LIMIT = 5.0
-# A clip is far outside the rest whose distance from the mean is so many times the usual one.
+# An outlier's distance from the mean is more than this many times the median distance.
 FAR = 5.0
-# Deviation over mean below which single precision tells a column from a constant one no longer.
+# Deviation over mean below which a column counts as constant, in single precision.
 CONSTANT = 1e-6
-# Rounds of leaving clips out; one outlier may hide another.
+# Rounds of leaving outliers out: one outlier may hide another.
 ROUNDS = 5
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What the columns of a feature are standardised by.
+    """Means and deviations that standardise the columns of a feature.
 
     Examples
     --------
@@ -39,7 +39,7 @@ class Scaling:
     limit: float = LIMIT  # largest absolute standardised value; infinite for none
 
     def apply(self, values: F32) -> F32:
-        """float32 (clips, dim) of raw values, standardised and stopped at the limit."""
+        """Standardise raw values, float32 (clips, dim), and clip them to the limit."""
         z = values - self.shift.astype(np.float32)
         z *= (1.0 / self.scale).astype(np.float32)
         if np.isfinite(self.limit):
@@ -48,7 +48,11 @@ class Scaling:
 
 
 def fit_scaling(values: F32 | Rows, rows: Bools) -> tuple[Scaling, Bools]:
-    """Means and deviations of the columns over some clips, without those far outside the rest.
+    """Fit means and deviations of the columns on the clips of `rows`, without outliers.
+
+    Return the scaling, and bool (clips,) of outliers: clips whose root mean square of
+    standardised values is more than `FAR` times the median. The deviation of a constant column
+    is 1. Values that are not in memory are read several times.
 
     Examples
     --------
@@ -76,9 +80,9 @@ def fit_scaling(values: F32 | Rows, rows: Bools) -> tuple[Scaling, Bools]:
 
 
 def _fit_array(x: F32, members: Ints) -> tuple[F32, F64, F64]:
-    """Means, deviations, and the members' distances."""
+    """Return means, deviations, and the members' distances."""
     x = x[members]
-    # Rounded as the values are, so that what is subtracted is what is kept.
+    # Rounded like the values, so that the shift that is subtracted is the one that is stored.
     shift = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     x -= shift
     np.square(x, out=x)
@@ -87,7 +91,7 @@ def _fit_array(x: F32, members: Ints) -> tuple[F32, F64, F64]:
 
 
 def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
-    """As `_fit_array`, in two readings."""
+    """Return the same as `_fit_array`, in two readings."""
     n, dim = values.shape
     is_member = np.zeros(n, np.bool_)
     is_member[members] = True
@@ -98,7 +102,7 @@ def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
         if not len(x):
             continue
         if centre is None:
-            # Near the mean, so that little is lost where the mean's square is subtracted.
+            # Near the mean, so that subtracting squares loses few digits.
             centre = np.median(x, axis=0).astype(np.float32)
         x -= centre
         total += x.sum(axis=0, dtype=np.float64)

@@ -1,9 +1,9 @@
-"""Standardisation within groups: what a singer, an artist or a room adds to all its clips.
+"""Standardisation within groups, against the effect of a singer, an artist or a room.
 
-Speaker normalisation, as usual in speech emotion recognition (Busso et al. 2013, "Iterative
+This is speaker normalisation, usual in speech emotion recognition (Busso et al. 2013, "Iterative
 feature normalization scheme", section II): each group's clips are standardised by their own
-means and deviations, without their labels. A model then knows how a clip differs from others of
-its group, and needs several clips of a new group to predict any.
+means and deviations, without labels. A model then knows how a clip differs from others of its
+group, and needs several clips of a new group to predict any.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from mvemo.fuse.arrays import F32, Bools
 from mvemo.fuse.matrices.scaling import Scaling, fit_scaling
 
-# Clips that a group must have: means and deviations of fewer are mostly chance.
+# Fewest clips of a group: means and deviations of fewer are mostly chance.
 MIN_CLIPS = 5
 
 
@@ -23,6 +23,9 @@ def standardise_within(
     values: F32, present: Bools, groups: Sequence[str], others: Scaling | None = None
 ) -> tuple[F32, Bools]:
     """Standardise each group's clips by their own means and deviations.
+
+    Smaller groups than `MIN_CLIPS` are standardised by `others`, by default fitted on all clips.
+    Return the values, and bool (clips,): True for clips standardised within their group.
 
     Examples
     --------
@@ -48,7 +51,7 @@ def standardise_within(
 
 
 def groups_within(present: Bools, groups: Sequence[str]) -> Bools:
-    """bool (clips,): clips with the feature in groups that have enough of such."""
+    """Return bool (clips,): True for clips with the feature in groups of `MIN_CLIPS` or more."""
     _, which = np.unique(np.array(groups), return_inverse=True)
     which = which.reshape(-1)
     counts = np.bincount(which, present)

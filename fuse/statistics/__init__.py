@@ -1,1 +1,1 @@
-"""How sure scores are: resampling, intervals, tests between models, learning curves."""
+"""Uncertainty of scores: resampling, intervals, tests between models, learning curves."""

@@ -1,4 +1,4 @@
-"""Scores of the out-of-fold predictions of all models in every resample of groups."""
+"""Scores of all models' out-of-fold predictions in every resample of groups."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from mvemo.fuse.statistics.resamples import Resamples
 def bootstrap_multiclass(
     y_true: Ints, proba: F64, resamples: Resamples, folds: Ints | None = None
 ) -> dict[str, F64]:
-    """Bootstrap the multiclass scores of all models at once."""
+    """Bootstrap the multiclass scores of all models at once.
+
+    `proba` is (models, clips, classes); NaN rows are left out. Return each score, as
+    `mvemo.fuse.metrics.multiclass` defines it, float64 (models, resamples); the entry ``f1:c`` is
+    that of class c. With `folds` the AUC is also averaged over folds.
+    """
     mask = _predicted(proba)
     result = _confusion_scores(y_true, proba, mask, resamples)
     positive = y_true[:, None] == np.arange(proba.shape[2])
@@ -30,7 +35,12 @@ def bootstrap_multiclass(
 def bootstrap_multilabel(
     y_true: Ints, proba: F64, decisions: Bools, resamples: Resamples
 ) -> dict[str, F64]:
-    """Bootstrap the multi-label scores of all models at once."""
+    """Bootstrap the multi-label scores of all models at once.
+
+    `proba` and `decisions` are (models, clips, tags). Return each score, as
+    `mvemo.fuse.metrics.multilabel` defines it, float64 (models, resamples); the entry ``f1:t`` is
+    that of tag t.
+    """
     mask = _predicted(proba)
     positive = y_true.astype(np.bool_)
     n_tags = positive.shape[1]
@@ -48,7 +58,7 @@ def bootstrap_multilabel(
         by_model.setdefault("recall_micro", []).append(ratio(correct, true))
         by_model.setdefault("f1_micro", []).append(ratio(2 * correct, chosen + true))
     result = {name: np.array(values) for name, values in by_model.items()}
-    # All pairs of clip and tag as one column.
+    # Treat all pairs of clip and tag as one column.
     pairs = resamples.select(np.repeat(np.arange(len(positive)), n_tags))
     flat = proba.reshape(len(proba), -1, 1)
     flat_mask = np.repeat(mask, n_tags, axis=1)
@@ -61,9 +71,9 @@ def bootstrap_multilabel(
 
 
 def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict[str, F64]:
-    """The scores of every model, target and resample (F9)."""
+    """Bootstrap the regression scores (F9), float64 (models, targets, resamples) each."""
     result: dict[str, list[F64]] = {"r2": [], "rmse": [], "ccc": [], "pearson_r": [], "mae": []}
-    # Sums of squares about a fixed centre keep their digits; no score depends on it.
+    # Centred values keep the digits of their sums of squares; no score depends on the centre.
     centre = y_true.mean(axis=0)
     for predicted in y_pred:
         mask = np.isfinite(predicted).all(axis=1)[:, None]
@@ -80,7 +90,7 @@ def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict
         # E (y - p)^2 = var y + var p - 2 cov + (mean y - mean p)^2.
         spread = var_y + var_p + (mean_y - mean_p) ** 2
         result["ccc"].append(ratio(spread - squared, spread).T)
-        # Variances that are rounding alone are of what does not vary.
+        # A variance below rounding error means the column is constant.
         tiny = 1e-12 * (mean_yy + mean_pp)
         scale = np.where((var_y > tiny) & (var_p > tiny), np.sqrt(var_y * var_p), 0.0)
         result["pearson_r"].append(
@@ -93,7 +103,7 @@ def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict
 def _confusion_scores(
     y_true: Ints, proba: F64, mask: Bools, resamples: Resamples
 ) -> dict[str, F64]:
-    """Accuracy, macro F1 and the classes' scores, float64 (models, resamples) each."""
+    """Return accuracy, macro F1 and the classes' scores, float64 (models, resamples) each."""
     classes = np.arange(proba.shape[2])
     by_model: dict[str, list[F64]] = {}
     positive = y_true[:, None] == classes
@@ -116,10 +126,10 @@ def _confusion_scores(
 def _decision_scores(
     y_true: Bools, y_pred: Bools, resamples: Resamples
 ) -> tuple[dict[str, F64], F64, F64, F64]:
-    """Precision, recall and F1 of columns (clips, columns) of decisions, (resamples, columns).
+    """Return precision, recall and F1 of decisions (clips, columns), (resamples, columns) each.
 
-    0 where 0 / 0, but NaN for a column that is neither true nor predicted in a resample.
-    And the sums that they are made of: correct, predicted, true.
+    0 / 0 counts as 0, but a column that is neither true nor predicted in a resample is NaN. Also
+    return the sums behind them: correct, predicted, true.
     """
     columns = np.concatenate([y_pred & y_true, y_pred, y_true], axis=1)
     correct, predicted, true = np.split(resamples.sums(columns.astype(np.float64)), 3, axis=1)
@@ -137,5 +147,5 @@ def _decision_scores(
 
 
 def _predicted(outputs: F64) -> Bools:
-    """bool (models, clips): where a model's row is free of NaN."""
+    """Return bool (models, clips): True for rows without NaN."""
     return np.asarray(np.isfinite(outputs).all(axis=2), dtype=np.bool_)

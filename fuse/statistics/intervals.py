@@ -1,4 +1,4 @@
-"""95 % intervals of scores from resampled groups, also where all resamples agree."""
+"""95 % intervals of scores from resampled groups, including scores that all resamples share."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ Interval = tuple[float, float]
 def score_intervals(
     values: Mapping[str, F64], shares: Mapping[str, Bools], groups: Sequence[str]
 ) -> dict[str, Interval]:
-    """The percentile interval of each score of one model.
+    """Return the percentile interval of each score of one model.
 
-    A class of a dozen clips that are all right is right in every resample, and a percentile
-    interval of 1 to 1 would claim to be certain. There a share has Wilson's interval (Wilson
-    1927) with the groups that it is a share of as its trials, and other scores have none.
+    If all clips of a small class are right, they are right in every resample, and a percentile
+    interval of 1 to 1 would claim certainty. Such a share gets Wilson's interval (Wilson 1927),
+    whose trials are the groups of the share's clips; other scores get NaN. `shares` maps the name
+    of each score that is a share to its clips, bool (clips,).
 
     Examples
     --------
@@ -39,7 +40,7 @@ def score_intervals(
     intervals = {}
     for name, resampled in values.items():
         low, high = (float(end) for end in percentile_interval(resampled))
-        # Sums of the same clips in another number differ in their last digits.
+        # Sums of the same values in another order differ in their last digits.
         if np.isclose(low, high, rtol=1e-9, atol=0.0):
             n_groups = len(np.unique(codes[shares[name]])) if name in shares else 0
             low, high = _of_constant(low, n_groups, f1=name.startswith("f1"))
@@ -48,7 +49,7 @@ def score_intervals(
 
 
 def wilson_interval(n_right: int, n: int) -> Interval:
-    """Wilson's 95 % interval of a share of `n` trials.
+    """Return Wilson's 95 % interval of a share of `n` trials.
 
     Examples
     --------
@@ -63,12 +64,12 @@ def wilson_interval(n_right: int, n: int) -> Interval:
 
 
 def _of_constant(value: float, n_groups: int, *, f1: bool) -> Interval:
-    """The interval of a share that every resample agrees on."""
+    """Return the interval of a share that all resamples agree on."""
     if value not in (0.0, 1.0) or not n_groups:
         return float("nan"), float("nan")
     low, high = wilson_interval(int(value) * n_groups, n_groups)
     if f1:
-        # F1 = 2 J / (1 + J), of the share J that is right among the clips that have a class
-        # or are predicted to have it.
+        # F1 = 2 J / (1 + J); J is the share of right clips among those that have the class or are
+        # predicted to have it.
         low, high = (2 * end / (1 + end) for end in (low, high))
     return low, high

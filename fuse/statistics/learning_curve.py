@@ -1,4 +1,4 @@
-"""Nested training sets of growing size: how a score depends on the number of clips."""
+"""Nested training sets of growing size, for learning curves."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ def learning_curve_masks(
     *,
     labels: Ints | None = None,
 ) -> NDArray[np.bool_]:
-    """Choose training clips by whole groups, each larger set holding the smaller ones.
+    """Choose training clips by whole groups: bool (folds, fractions, clips), nested.
 
-    Groups are taken in a random order, the same for all folds, until the clips taken reach
-    the fraction of the fold's training clips.
+    Groups are taken in a random order, the same for all folds, until their clips reach the
+    fraction of the fold's training clips. `folds` are int64 (clips,), -1 for clips that are never
+    used. With `labels`, int64 (clips,), groups of all classes are taken in step, so that small
+    sets keep the classes' shares; a group counts for its commonest class.
     """
     for fraction in fractions:
         if not 0 < fraction <= 1:
@@ -36,7 +38,7 @@ def learning_curve_masks(
     for fold in range(n_folds):
         train = (folds != fold) & (folds >= 0)
         size = np.bincount(codes[train], minlength=n_groups)
-        # A class's m groups are spread over [0, 1), the i-th at (i + a draw) / m.
+        # The m groups of a class are spread over [0, 1), group i at (i + random number) / m.
         place = np.ones(n_groups)
         for label in np.unique(of_class):
             members = np.flatnonzero((of_class == label) & (size > 0))
@@ -46,14 +48,14 @@ def learning_curve_masks(
         before = np.empty(n_groups)
         before[order] = np.cumsum(size[order]) - size[order]
         for i, fraction in enumerate(fractions):
-            # Slack for rounding: 0.7 * 10 may come out above 7.
+            # Allow for rounding: 0.7 * 10 may come out above 7.
             n_needed = fraction * train.sum() - 1e-9 * len(folds)
             masks[fold, i] = train & (before[codes] < n_needed)
     return masks
 
 
 def _commonest(codes: Ints, labels: Ints) -> Ints:
-    """int64 (groups,): the class of most clips of each group."""
+    """Return the commonest class of each group, int64 (groups,)."""
     votes = np.zeros((int(codes.max()) + 1, int(labels.max()) + 1))
     np.add.at(votes, (codes, labels), 1)
     result: Ints = votes.argmax(axis=1).astype(np.int64)

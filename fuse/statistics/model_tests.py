@@ -14,11 +14,14 @@ NAN = float("nan")
 def nadeau_bengio(
     differences: ArrayLike, n_train: float, n_test: float
 ) -> tuple[float, float, float]:
-    """Corrected resampled t-test of score differences over folds (and repeats).
+    """Test score differences over folds and repeats: return their mean, t and two-sided p.
 
-    Nadeau & Bengio 2003, "Inference for the generalization error", section 5.4: training
-    sets overlap, so the variance of the mean of J differences is taken as
-    (1 / J + n_test / n_train) times their sample variance, with J - 1 degrees of freedom.
+    The corrected resampled t-test of Nadeau & Bengio 2003, "Inference for the generalization
+    error", section 5.4: training sets overlap, so the variance of the mean of J differences is
+    (1 / J + n_test / n_train) times their sample variance, with J - 1 degrees of freedom. Only
+    the ratio of the numbers of clips counts. NaN differences are left out; with fewer than two,
+    t and p are NaN. Equal differences give t = 0 and p = 1 if they are 0, otherwise infinite t
+    and p = 0.
 
     Examples
     --------
@@ -43,10 +46,10 @@ def nadeau_bengio(
 
 
 def holm(p_values: ArrayLike) -> F64:
-    """Holm's step-down correction (Holm 1979), float64 of the same length.
+    """Correct p-values by Holm's step-down method (Holm 1979).
 
-    The i-th smallest of m is multiplied by m - i + 1, made monotone and limited to 1. NaN
-    stay NaN and are not counted in m.
+    The i-th smallest of m is multiplied by m - i + 1, made monotone and limited to 1. NaN stay
+    NaN and are not counted in m.
 
     Examples
     --------

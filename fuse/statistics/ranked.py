@@ -1,4 +1,4 @@
-"""Scores of a ranking of clips, in every resample: ROC-AUC and average precision."""
+"""ROC-AUC and average precision of a ranking of clips, in every resample."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.metrics.averages import ratio
 from mvemo.fuse.statistics.resamples import CHUNK, Resamples
 
-# A block of resamples of 50,000 groups is 51 MB. Parts, as folds, have shorter columns, and
-# more resamples at once.
+# Memory of a block of resamples: 51 MB for 50,000 groups. Parts, such as folds, have shorter
+# columns, so more resamples fit.
 BLOCK_BYTES = 1 << 26
-# Sums of the positive and the negative clips of a resample, by level of their score.
+# Matrices that sum the positive and the negative clips of a resample, by level of their score.
 Sides = tuple[csr_matrix, csr_matrix]
 
 
 def areas(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F64:
-    """Area under the ROC curve of every model, column and resample, ties counted half."""
+    """Return the area under the ROC curve, ties counted half.
+
+    `positive` is (clips, columns), `scores` (models, clips, columns), and `mask` (models, clips)
+    or, for several parts such as folds, (parts, models, clips). The result is float64 (models,
+    columns, resamples), with the parts first; NaN if a resample has only one class.
+    """
     return _ranked(_area_sides, _area, positive, scores, mask, resamples)
 
 
 def average_precisions(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F64:
-    """Average precision of every model, column and resample; shapes as in `areas`.
+    """Return the average precision, without interpolation; shapes as in `areas`.
 
-    The sum over the distinct scores of recall gained times precision there, without
-    interpolation; NaN where a resample has no positive clip.
+    This is the sum, over the distinct scores, of the gain in recall times the precision there;
+    NaN if a resample has no positive clip.
     """
     return _ranked(_precision_sides, _average_precision, positive, scores, mask, resamples)
 
@@ -42,11 +47,11 @@ def _ranked(
     mask: Bools,
     resamples: Resamples,
 ) -> F64:
-    """`score` of every model, column and resample: float64 (models, columns, resamples).
+    """Return `score` of every model, column and resample; shapes as in `areas`.
 
-    `prepare` gives the sparse matrices that sum a resample's positive and negative clips
-    into the levels of one column. Threads share the columns of all models and one block of
-    resamples, which bounds the memory. `mask` may be of several parts, as in `areas`.
+    `prepare` makes the sparse matrices that sum a resample's positive and negative clips into
+    the levels of one column. Threads share the columns of all models and one block of resamples,
+    which bounds the memory.
     """
     n_resamples, n_groups = resamples.counts.shape
     parts = mask if mask.ndim == 3 else mask[None]
@@ -60,7 +65,7 @@ def _ranked(
     chunk = max(CHUNK, min(CHUNK * len(parts), BLOCK_BYTES // (4 * n_groups)))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for start in range(0, n_resamples, chunk):
-            # Whole numbers, exact in float32.
+            # Counts are whole numbers, exact in float32.
             block = np.ascontiguousarray(resamples.counts[start : start + chunk].T, np.float32)
 
             def score_block(pair: Sides, block: F32 = block) -> F64:
@@ -72,10 +77,10 @@ def _ranked(
 
 
 def _area_sides(positive: Bools, score: F64, codes: Ints, n_groups: int) -> Sides:
-    """Levels are the distinct scores of positive clips, ascending.
+    """Return the sums for `_area`; levels are the distinct scores of positive clips, ascending.
 
-    A negative clip counts from the first level above it on; one that is tied with a level
-    counts half there and whole from the next on.
+    A negative clip counts from the first level above it. If it is tied with a level, it counts
+    half at that level and fully from the next.
     """
     levels, level = np.unique(score[positive], return_inverse=True)
     shape = (len(levels) + 1, n_groups)
@@ -88,14 +93,14 @@ def _area_sides(positive: Bools, score: F64, codes: Ints, n_groups: int) -> Side
 
 
 def _area(positive: F32, negative: F32) -> F64:
-    """The share of (positive, negative) pairs in the right order (Mann-Whitney)."""
+    """Return the share of (positive, negative) pairs in the right order (Mann-Whitney)."""
     np.cumsum(negative, axis=0, out=negative)
     pairs = positive.sum(axis=0, dtype=np.float64) * negative[-1]
     return ratio(np.einsum("ld,ld->d", positive, negative, dtype=np.float64), pairs)
 
 
 def _precision_sides(positive: Bools, score: F64, codes: Ints, n_groups: int) -> Sides:
-    """Levels are the distinct scores of positive clips, descending; ties count whole."""
+    """Return the sums for `_average_precision`; levels descend, and ties count fully."""
     levels, level = np.unique(-score[positive], return_inverse=True)
     shape = (len(levels) + 1, n_groups)
     return (
@@ -105,7 +110,7 @@ def _precision_sides(positive: Bools, score: F64, codes: Ints, n_groups: int) ->
 
 
 def _average_precision(positive: F32, negative: F32) -> F64:
-    """Precision at each level, weighted by the recall gained there."""
+    """Return the precision at each level, weighted by the gain in recall."""
     hits = np.cumsum(positive, axis=0)
     above = np.cumsum(negative, axis=0) + hits
     precision = np.divide(hits, above, out=np.zeros(hits.shape), where=above > 0, dtype=np.float64)
@@ -114,6 +119,6 @@ def _average_precision(positive: F32, negative: F32) -> F64:
 
 
 def _sums_by_level(rows: Ints, codes: Ints, weight: float, shape: tuple[int, int]) -> csr_matrix:
-    """Sparse float32 (levels, groups) that sums a group's weight into its clips' levels."""
+    """Return a sparse float32 (levels, groups) that sums a group's weight into its levels."""
     data = np.full(len(rows), weight, dtype=np.float32)
     return csr_matrix((data, (rows, codes)), shape=shape)

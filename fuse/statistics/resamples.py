@@ -2,9 +2,9 @@
 
 Whole groups are drawn with replacement, as many as there are, because clips of one song
 or film are not independent (Efron & Tibshirani 1993, sections 8.3 and 13.3). A resample is
-kept as the number of times that each group came up, never as a list of clips: every score
-here is a function of weighted sums over the clips, and those of all resamples at once are
-one product with the matrix of counts.
+kept as the number of times that each group was drawn, not as a list of clips: every score here
+is a function of weighted sums over the clips, and the sums of all resamples are one product
+with the matrix of counts.
 
 Models that are scored on the same resamples can be compared pair by pair.
 """
@@ -23,7 +23,7 @@ from mvemo.fuse.metrics.averages import ratio
 
 N_RESAMPLES = 2000
 LEVEL = 0.95
-# Resamples handled at once: a row of 256 float32 sums stays in the nearest cache.
+# Resamples per block: a row of 256 float32 sums stays in the nearest cache.
 CHUNK = 256
 
 
@@ -32,19 +32,18 @@ class Resamples:
     """Groups drawn with replacement, many times."""
 
     codes: Ints  # int64 (clips,): index of each clip's group
-    # Uint16 (resamples, groups): how often each resample has each group; rows sum to the
-    # number of groups.
+    # uint16 (resamples, groups): how often each group was drawn; rows sum to the number of groups.
     counts: NDArray[np.uint16]
 
     def __len__(self) -> int:
         return len(self.counts)
 
     def select(self, rows: Bools | Ints) -> Resamples:
-        """The same resamples of some of the clips: a mask, or indices that may repeat."""
+        """Return the same resamples for some clips: a mask, or indices that may repeat."""
         return Resamples(self.codes[rows], self.counts)
 
     def sums(self, values: F64) -> F64:
-        """float64 (resamples, columns): sums of `values` (clips, columns) over each."""
+        """Sum `values` (clips, columns) over each resample: float64 (resamples, columns)."""
         n_clips, n_groups = len(self.codes), self.counts.shape[1]
         membership = csr_matrix(
             (np.ones(n_clips), (self.codes, np.arange(n_clips))), shape=(n_groups, n_clips)
@@ -57,7 +56,7 @@ class Resamples:
         return result
 
     def shares(self, correct: Bools, mask: Bools) -> F64:
-        """float64 (rows, resamples): the share of correct clips among those of the mask."""
+        """Return the share of correct clips in each row of `mask`, float64 (rows, resamples)."""
         sums = self.sums(np.concatenate([correct & mask, mask]).T.astype(np.float64)).T
         return ratio(*np.split(sums, 2))
 
@@ -65,7 +64,7 @@ class Resamples:
 def resample_groups(
     groups: Sequence[object], n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Resamples:
-    """Draw groups with replacement.
+    """Draw groups with replacement; equal groups and seed give equal resamples.
 
     Examples
     --------
@@ -89,7 +88,7 @@ def resample_groups(
 
 
 def percentile_interval(values: F64, level: float = LEVEL) -> F64:
-    """Percentile interval over the last axis, in a last axis of 2; NaN are left out.
+    """Return the percentile interval over the last axis, (..., 2); NaN are left out.
 
     Examples
     --------
