@@ -1,4 +1,4 @@
-"""A final model, made of an evaluation whose heads are refitted on all clips."""
+"""Building of a final model from an evaluation whose heads were refitted on all clips."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def build_model(
     """Return a model of an evaluation whose heads were also fitted on all clips.
 
     `cache` and `settings` are those of the evaluation (``refit=True``, of clips and not of whole
-    songs). The model that is `preferred` predicts where a clip has all that it needs, or that with
-    the best mean score. Raises `BadFeatures` if labels were shuffled, or if all models need
+    songs). The `preferred` model, or the one with the best mean score, predicts all clips that
+    have the features it needs. Raise `BadFeatures` if labels were shuffled, or if all models need
     imported features, which cannot be made of new clips.
     """
     if results.permuted:
@@ -82,17 +82,17 @@ def build_model(
 def _predictors(
     results: Results, saved: SavedHeads, modality: Mapping[str, str]
 ) -> list[Predictor]:
-    """All that can predict, best first: evaluated models, products of some of the features.
+    """Return all predictors, best first: evaluated models, and products of some of the features.
 
-    Then what remains of fusions with a modality missing, where nothing evaluated needs as
-    little.
+    They are followed by what is left of fusions with a modality missing, if nothing evaluated
+    needs only these modalities.
     """
     evaluated = [m for m in results.models if m.valid.any()]
     evaluated = [m for m in evaluated if any(_is_of(h, m.name, m.features) for h in saved.heads)]
     predictors = [predictor_of(results, model) for model in evaluated]
     if any(head.model == LATE for head in saved.heads):
         predictors += [predictor_of(results, m, m.features) for m in part_products(results)]
-    # Of equal scores that which reads most.
+    # Of equal scores, the one that reads the most features comes first.
     predictors.sort(key=lambda p: (_rank(p), len(p.features)), reverse=True)
     covered = {predictor.modalities for predictor in predictors}
     names = [m.name for m in evaluated if m.name not in SECOND_LAYERS]
@@ -111,14 +111,14 @@ def _rank(predictor: Predictor) -> float:
 
 
 def _is_of(head: Head, name: str, features: tuple[str, ...]) -> bool:
-    """Whether a head is a model's."""
+    """Return True if a head belongs to a model."""
     if name in SECOND_LAYERS:
         return head.model == name
     return head.model not in SECOND_LAYERS and head.features == features
 
 
 def _reachable(predictors: Iterable[Predictor]) -> tuple[Predictor, ...]:
-    """Those that some clip is predicted by: none before them needs as little."""
+    """Leave out a predictor if a better one needs no feature that it does not need."""
     reachable: list[Predictor] = []
     for predictor in predictors:
         if not any(set(better.features) <= set(predictor.features) for better in reachable):
@@ -127,7 +127,7 @@ def _reachable(predictors: Iterable[Predictor]) -> tuple[Predictor, ...]:
 
 
 def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
-    """The heads that the predictors need, in the precision in which they are written."""
+    """Return the heads that the predictors need, in the precision of the model's file."""
     features_of = {model.name: model.features for model in saved.models}
     names, needed = set(), {p.features for p in predictors if not p.bases}
     for predictor in predictors:
@@ -146,7 +146,7 @@ def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
 
 
 def _rounded(head: Head) -> Head:
-    """What is left of a head's figures in a model's file (`HEAD_DTYPES`)."""
+    """Round a head's arrays as a model's file stores them (`HEAD_DTYPES`)."""
     arrays = {name: getattr(head, name) for name in HEAD_DTYPES}
     return replace(
         head,
@@ -158,7 +158,7 @@ def _rounded(head: Head) -> Head:
 
 
 def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = ()) -> Predictor:
-    """A predictor by an evaluated model: what it may promise, calibrated out of fold."""
+    """Make the predictor of an evaluated model, with its expected scores and calibration."""
     task, valid = results.task, model.valid
     y_true, outputs = results.y_true[valid], model.outputs[valid]
     temperature = 1.0
@@ -191,7 +191,7 @@ def _finite(value: float) -> float | None:
 
 
 def _reference(features: Features, spec: FeatureSpec) -> Reference:
-    # As cached: groups of few clips are standardised by it, too.
+    # As cached, because small groups are also standardised by it.
     matrix = features.raw_matrix(spec.name, spec.fold)
     scaling, far = fit_scaling(matrix.values, matrix.present)
     rows = matrix.present & ~far
@@ -201,7 +201,7 @@ def _reference(features: Features, spec: FeatureSpec) -> Reference:
     blocks = rows_of(matrix.values).blocks()
     distances = [reference.distance_from_others(block[rows[some]]) for some, block in blocks]
     largest = float(np.sort(np.concatenate(distances))[reference.rank - 1])
-    # Of equal clips nothing is known of how far others may lie.
+    # If all clips are equal, nothing is known about usual distances.
     return replace(reference, threshold=largest or np.inf)
 
 
@@ -237,7 +237,7 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
 
 
 def _nested(results: Results) -> dict[str, Any] | None:
-    """What to expect of the choice of a model; None where none was made."""
+    """Return the expected scores of the choice of a model; None if none was made."""
     choice, task = results.choice, results.task
     if choice is None:
         return None

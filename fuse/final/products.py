@@ -1,8 +1,8 @@
 """Products of some of the single features, for clips that lack the others.
 
-The product of all single features (`mvemo.fuse.heads.late`) can do without any of them. What
-is left of it for a clip without pictures, or on a machine without a net's weights, is scored
-here as all models are: out of fold.
+The product of all single features (`mvemo.fuse.heads.late`) works with any subset of them. The
+subsets that clips without pictures, or machines without a net's weights, are left with are
+scored here out of fold, like all models.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from mvemo.fuse.heads.late import late_bases, late_inner
 from mvemo.fuse.models import LATE, Model, modalities_of
 from mvemo.fuse.results import ModelResult, Results, score_model
 
-# Of so many features all parts are taken; of more, those of one modality and those that lack
-# one feature.
+# Largest number of features whose subsets are all taken; of more features, only those of one
+# modality and those that leave out one feature.
 MOST_BASES = 5
 
 
 def part_products(results: Results) -> list[ModelResult]:
-    """Return scores of the products of two single features or more, but not of all.
+    """Score the products of two or more single features, but not of all.
 
     A clip is predicted by weights that were fitted on other folds' clips.
     """
@@ -35,7 +35,7 @@ def part_products(results: Results) -> list[ModelResult]:
     for part in _parts(bases):
         outputs = np.stack([models[base.name].outputs for base in part])
         fused = late_inner(clips, outputs, results.folds)
-        # It stands for clips that have all of these.
+        # The product stands for clips that have all of these features.
         fused[~np.isfinite(outputs).all(axis=(0, 2))] = np.nan
         names = tuple(base.name for base in part)
         model = Model(f"{LATE}:{'+'.join(names)}", names, modalities_of(part))
@@ -48,7 +48,7 @@ def part_products(results: Results) -> list[ModelResult]:
 
 
 def _parts(bases: tuple[Model, ...]) -> list[tuple[Model, ...]]:
-    """Selections of the bases, in their order, largest first."""
+    """Return subsets of the bases, in their order, largest first."""
     if len(bases) <= MOST_BASES:
         sizes = range(len(bases) - 1, 1, -1)
         return [part for size in sizes for part in combinations(bases, size)]
