@@ -1,4 +1,4 @@
-"""The evaluation of one cache: every clip scored once, by a head that never saw it."""
+"""The evaluation of a cache: every clip is scored once, by a head that never saw it."""
 
 from __future__ import annotations
 
@@ -37,32 +37,32 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
 
     A head is one linear layer with L2 penalty on features that are standardised on its
     training clips: softmax for classes, logistic for tags, least squares for values. All
-    models are compared on the same folds. Everything that is fitted or chosen is fitted or
-    chosen inside the training folds.
+    models are compared on the same folds. Everything is fitted and chosen inside the training
+    folds.
 
     Parameters
     ----------
     cache
-        Open (`mvemo.cache.open_cache`); its task says how it is scored.
+        Open cache (`mvemo.cache.open_cache`); its task decides how it is scored.
     settings
-        All of them; by default those of ``mvemo-cv``.
+        Settings of the evaluation; by default those of ``mvemo-cv``.
 
     Returns
     -------
-    Scores, intervals, tests and out-of-fold predictions of every model; `Results.repeats`
-    and `Results.learning_curve` where the settings ask for them.
+    Scores, intervals, tests and out-of-fold predictions of every model, and `Results.repeats`
+    and `Results.learning_curve` if the settings ask for them.
 
     Raises
     ------
     BadFeatures
-        Nothing to evaluate, an unknown model, folds that the features do not allow, or too
-        few of them for the repeats.
+        There is nothing to evaluate, a model is unknown, or the features do not allow these
+        folds or so many repeats.
     LeakError
-        A net saw clips that it is scored on, or clips of their groups.
+        A net saw clips that it would score, or clips of their groups.
 
     See Also
     --------
-    mvemo.fuse.results_of_predictions : the same of another program's predictions.
+    mvemo.fuse.results_of_predictions : score the predictions of another program.
     """
     task = task_of(cache.table.task)
     if settings.songs is not None and (settings.learning_curve or not task.decides_songs):
@@ -79,7 +79,7 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
 
 
 def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
-    """One evaluation by itself: without repeats, intervals, tests and learning curve."""
+    """Run one evaluation, without repeats, intervals, tests and learning curve."""
     table = cache.table
     prepared = prepare(cache, settings)
     stacked, late = _second_layers(cache, prepared, settings)
@@ -129,7 +129,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
 def _second_layers(
     cache: Cache, prepared: Preparation, settings: EvaluationSettings
 ) -> tuple[bool, bool]:
-    """Whether to fit the stack, and the product: as set, or as named among the models."""
+    """Return True for the stack and for the product if set, or if named among the models."""
     named = settings.models
     if named is None:
         return settings.stacked, settings.late
@@ -152,7 +152,7 @@ def _scored(
     thresholds: Mapping[Key, F64],
     settings: EvaluationSettings,
 ) -> ModelResult:
-    """One model's result: its predictions, with those of its fallbacks."""
+    """Score one model's predictions, filled up by its fallbacks."""
     clips = oof.clips
     outputs, source = oof.predict(model)
     by_clip = None
@@ -176,11 +176,11 @@ def _scored(
 
 
 def _fit_thresholds(oof: OutOfFold, k: int) -> dict[Key, F64]:
-    """A model's key to float64 (folds, tags): fitted inside each fold's training folds.
+    """Fit each model's thresholds, float64 (folds, tags), inside each fold's training folds.
 
-    Crossfitted nets saw the training clips, so inner predictions over their features are
-    better than those of new clips, and thresholds may be off; no tested clip has a part in
-    that. Empty where nothing is decided by thresholds.
+    Crossfitted nets saw the training clips, so inner predictions over their features are better
+    than those of new clips, and the thresholds may be biased. They do not depend on tested clips.
+    The result is empty if the task has no thresholds.
     """
     task, y_true = oof.clips.task, oof.clips.y_true
     if not task.needs_inner:
@@ -198,9 +198,9 @@ def _fit_thresholds(oof: OutOfFold, k: int) -> dict[Key, F64]:
 
 
 def _with_thresholds(oof: OutOfFold, thresholds: Mapping[Key, F64]) -> list[Head]:
-    """The heads with their thresholds.
+    """Return the heads with their thresholds.
 
-    Out-of-fold predictions of all clips are inner ones of a head that is fitted on all.
+    For a head fitted on all clips, the out-of-fold predictions take the place of inner ones.
     """
     if not thresholds:
         return oof.heads

@@ -1,9 +1,8 @@
-"""All heads that one set of feature values serves: for scores, and inside training folds.
+"""Heads over one set of feature values: for scores, and for predictions inside training folds.
 
 Features that all folds share serve the heads of six folds at once; crossfitted features are
-another set for every fold. What is chosen or fitted beyond the heads themselves (strength of
-penalty, stacking, temperatures, thresholds) rests on inner folds of the training clips
-alone.
+another set for every fold. Whatever is chosen or fitted in addition to the heads (strength of
+the penalty, stacking, temperatures, thresholds) uses only inner folds of the training clips.
 """
 
 from __future__ import annotations
@@ -23,37 +22,37 @@ from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.models import Key, Model
 
-# What a head is known by: its features, and the fold that it leaves out.
+# Key of a head: its features, and the fold that it leaves out.
 HeadKey = tuple[Key, int]
 
-# Inner predictions need not be as exact as those that are scored.
+# Inner predictions need less precision than those that are scored.
 INNER_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
 class HeadPlan:
-    """Which heads to fit over one set of feature values."""
+    """Plan of the heads to fit over one set of feature values."""
 
-    folds: tuple[int, ...]  # To leave out in turn
-    models: tuple[Model, ...]  # A head of each, for every fold
-    inner_models: tuple[Model, ...] = ()  # Those to predict inner folds as well
-    refit: tuple[Model, ...] = ()  # Those to fit on all clips, too
-    net_fold: int | None = None  # The fold whose nets made the values, for the record
+    folds: tuple[int, ...]  # folds to leave out in turn
+    models: tuple[Model, ...]  # models to fit a head of, for every fold
+    inner_models: tuple[Model, ...] = ()  # models that also predict inner folds
+    refit: tuple[Model, ...] = ()  # models that are also fitted on all clips
+    net_fold: int | None = None  # fold whose nets made the values, for the record
 
 
 @dataclass
 class FoldHeads:
-    """What `fit_fold_heads` gives."""
+    """Fitted heads of one plan, with their predictions."""
 
-    # Heads trained without a fold: outputs for the fold's own clips, float64 (clips of the fold,
-    # outputs)
+    # Outputs of a fold's clips by the head trained without them, float64 (clips of the fold,
+    # outputs).
     scored: dict[HeadKey, F64] = field(default_factory=dict)
-    # Inside a fold's training clips, float32 (clips, outputs): each by a head that never saw it;
-    # NaN elsewhere
+    # Outputs of a fold's training clips, float32 (clips, outputs), each by a head that never saw
+    # the clip; NaN elsewhere.
     inner: dict[HeadKey, F32] = field(default_factory=dict)
-    # Fold to the int64 (clips,) inner folds that those are of; -1 for its own clips
+    # Fold to its inner folds, int64 (clips,); -1 for the fold's own clips.
     inner_folds: dict[int, Ints] = field(default_factory=dict)
-    # The C that was chosen for each head; empty where none was
+    # Chosen C of each head; empty without a choice.
     strength: dict[HeadKey, float] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
 
@@ -87,13 +86,13 @@ def _predict_inside(
 ) -> None:
     """Predict a fold's training clips by heads on inner folds, into `result`.
 
-    Heads without training clips, as of a feature that few clips have, are left out.
+    Heads without training clips are left out: few clips may have a feature.
     """
     clips, inner = fitter.clips, result.inner_folds[fold]
     shape = (len(clips.y_true), clips.n_outputs)
     for model in plan.inner_models:
         result.inner[model.features, fold] = np.full(shape, np.nan, np.float32)
-    # Thresholds are set on these predictions to their last digits.
+        # Thresholds depend on the last digits of these predictions.
     tolerance = TOLERANCE if clips.task.needs_inner else INNER_TOLERANCE
     fits = []
     for j in range(int(inner.max()) + 1):
@@ -117,7 +116,7 @@ def _fit_outer(
     fold: int,
     strengths: Mapping[Key, Strength],
 ) -> None:
-    """Fit the heads that leave a fold out, into `result`; not those without training clips."""
+    """Fit the heads that leave a fold out, if they have training clips, into `result`."""
     clips = fitter.clips
     fits = []
     for model in plan.models:
@@ -134,9 +133,9 @@ def _fit_outer(
 def _refits(
     models: tuple[Model, ...], fitter: HeadFitter, strength: Mapping[HeadKey, float]
 ) -> list[Fit]:
-    """On all clips, with the middle of the strengths that the folds chose."""
+    """Return fits on all clips, with the median of the strengths that the folds chose."""
     everything = np.ones(len(fitter.clips.y_true), dtype=np.bool_)
-    # Nothing of them is scored.
+    # Their outputs are not needed.
     nothing = ~everything
     fits = []
     for model in models:

@@ -1,4 +1,4 @@
-"""The models over other models' predictions: the stack, and the product."""
+"""Models over other models' predictions: the stack and the product."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from mvemo.fuse.models import (
 
 @dataclass(frozen=True)
 class Stack:
-    """The second layer of the stack, over its bases."""
+    """Second layer of the stack, over its bases."""
 
     bases: tuple[Model, ...]
     model: Model
-    parts: Parts  # What remains of a base with modalities missing (`parts_of`)
-    inner: bool  # Predict inside the training folds, too
+    parts: Parts  # models left of a base when modalities are missing (`parts_of`)
+    inner: bool  # True to predict inside the training folds, too
 
     @classmethod
     def over(cls, bases: tuple[Model, ...], parts: Parts, inner: bool) -> Stack | None:
-        """None where there are no models to stack."""
+        """Make the stack of the bases; None if there are none."""
         return cls(bases, stacked_model(bases), parts, inner) if bases else None
 
     def decided_by(self, missing: Missing) -> Key:
-        """Return whose thresholds decide with modalities missing: those fitted for that case."""
+        """Return the key of the thresholds with modalities missing: each case has its own."""
         return (self.model.name, *missing)
 
     def predict_fold(self, oof: OutOfFold, fold_heads: FoldHeads, fold: int) -> None:
         """Fit one fold's second layer and predict the fold's clips, into `oof`.
 
-        With modalities missing another model predicts: the best of those that need none of them,
-        by inner predictions of the training clips. The second layer itself would read the same
-        remaining feature as several bases.
+        With modalities missing, another model predicts: the best of those that need none of
+        them, by inner predictions of the training clips. The second layer itself would read the
+        same remaining feature as several bases.
         """
         clips, key = oof.clips, self.model.key
         tested = clips.folds == fold
@@ -86,7 +86,7 @@ class Stack:
         return next(key for key in left if key) if best is None else models[best].key
 
     def _left_of(self, base: Model, missing: Missing) -> Key | None:
-        """Key of what remains of a base with modalities missing; None where nothing is."""
+        """Return the key of what is left of a base with modalities missing; None for nothing."""
         lost = tuple(kind for kind in missing if kind in base.modalities)
         if not lost:
             return base.key
@@ -96,19 +96,22 @@ class Stack:
 
 @dataclass(frozen=True)
 class Product:
-    """The product of single features' calibrated predictions."""
+    """Product of the calibrated predictions of single features."""
 
-    bases: tuple[Model, ...]  # Models of one feature each
+    bases: tuple[Model, ...]  # models of one feature each
     model: Model
     settings: HeadSettings
 
     @classmethod
     def over(cls, bases: tuple[Model, ...], settings: HeadSettings) -> Product | None:
-        """None where there are no models to multiply."""
+        """Make the product of the bases; None if there are none."""
         return cls(bases, late_model(bases), settings) if bases else None
 
     def decided_by(self, missing: Missing) -> Key:
-        """Whose thresholds decide with modalities missing: a base's, where it alone predicts."""
+        """Return the key of the thresholds with modalities missing.
+
+        If only one base can predict a clip, its own thresholds are used.
+        """
         left = self._without(missing)
         return left[0].features if len(left) == 1 else self.model.key
 
@@ -125,7 +128,7 @@ class Product:
         names = [base.name for base in self.bases]
         oof.heads.append(late_head(clips, fold, names, weights, self.settings))
         values = late_outputs(clips, outputs, weights)
-        # Where all features of a modality are missing, a fallback predicts, or nothing.
+        # If all features of a modality are missing, a fallback predicts, or nothing does.
         for missing in self.model.modalities:
             of_modality = [missing in base.modalities for base in self.bases]
             values[~complete(outputs[of_modality]).any(axis=0)] = np.nan
@@ -137,7 +140,7 @@ class Product:
             oof.outputs[fallback.key][tested] = values
 
     def head_of_all(self, oof: OutOfFold) -> Head:
-        """For new clips: calibrated on all clips' out-of-fold predictions."""
+        """Return the layer for new clips, calibrated on all clips' out-of-fold predictions."""
         outputs = np.stack([oof.predict_everywhere(base) for base in self.bases])
         names = [base.name for base in self.bases]
         weights = late_weights(oof.clips, outputs)

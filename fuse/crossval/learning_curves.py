@@ -1,4 +1,4 @@
-"""How the primary metric grows with the number of training clips."""
+"""Learning curves: the primary metric by number of training clips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mvemo.fuse.results import CurvePoint, Results
 from mvemo.fuse.statistics.learning_curve import learning_curve_masks
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7)
-# Model and index of a share to the score and the training clips of each fold's head.
+# (model, index of a share) to the score and the number of training clips in each fold.
 Scores = dict[tuple[str, int], list[tuple[float, int]]]
 
 
@@ -33,10 +33,10 @@ def with_learning_curve(
 ) -> Results:
     """Add the primary metric of every model with fewer training clips, whole groups at a time.
 
-    Under ``crossfit`` only the heads see fewer clips; the nets saw all of the training
-    folds. A model is scored on clips that have its features, its penalty is that of its head
-    on all training clips, and a point that too few clips are left for is left out, as is a
-    model without a point: the last point may differ from the evaluation's score.
+    Under ``crossfit`` only the heads see fewer clips; the nets saw all of the training folds. A
+    model is scored on clips that have its features, with the penalty of its head on all training
+    clips. Points with too few training clips and models without points are left out. The last
+    point may differ from the evaluation's score. `fractions` are above 0 and below 1.
     """
     values = Features(cache, features)
     models = [
@@ -50,7 +50,7 @@ def with_learning_curve(
         results.task, results.y_true, results.groups, results.folds, n_outputs, results.seed
     )
     shares = sorted({*fractions, 1.0})
-    # Clips that one split never tests are trained on all the same: a fold of their own.
+    # Clips that one split never tests are also trained on: they get a fold of their own.
     masks = learning_curve_masks(
         np.where(results.tested, results.folds, results.k),
         results.groups,
@@ -92,7 +92,7 @@ def _score_fits(
     head: HeadSettings,
     scores: Scores,
 ) -> None:
-    """Fit heads, each with the index of its share, and add what they score to `scores`."""
+    """Fit heads, each with the index of its share, and add their scores to `scores`."""
     share_of = {id(fit): i for i, fit in fits}
     possible = trainable([fit for _, fit in fits], matrices, clips)
     _, outputs = fit_heads(possible, matrices, clips, head)
@@ -106,12 +106,12 @@ def _score_fits(
 
 
 def _points(model: str, shares: Sequence[float], scores: Scores) -> tuple[CurvePoint, ...]:
-    """The points of one model's curve."""
+    """Return the points of one model's curve."""
     n_folds = len(scores.get((model, len(shares) - 1), []))
     points = []
     for i, share in enumerate(shares):
         of_folds = scores.get((model, i), [])
-        # Of fewer folds a mean could not be compared.
+        # A mean over fewer folds could not be compared.
         if of_folds and len(of_folds) == n_folds:
             score, n_train = np.mean(of_folds, axis=0)
             deviation = float(np.std(of_folds, axis=0)[0])

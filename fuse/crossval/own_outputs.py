@@ -1,8 +1,8 @@
-"""What nets predict themselves, by their own last layer: scored beside heads on their embeddings.
+"""Scores of the nets' own last layers, next to those of heads on their embeddings.
 
 The tables of J22 and L17, and PL20's Table 2, are of nets as they were trained, not of heads
-fitted anew. A clip's outputs are those of the net that never saw its fold, under the guard
-that heads are under; nothing is fitted here.
+fitted anew. A clip's outputs are those of the net that never saw its fold, and the leak guard
+applies as for heads. Nothing is fitted here.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from mvemo.fuse.results import ModelResult, score_model
 
 
 def score_nets(prepared: Preparation, clips: Clips) -> tuple[ModelResult, ...]:
-    """Scores of every net that predicts by itself.
+    """Score every net that predicts by itself.
 
-    Tags are decided at a probability of 0.5: thresholds fitted on clips that the net was
-    trained on would be those of training.
+    Tags are decided at a probability of 0.5: thresholds fitted on clips that the net was trained
+    on would suit only those clips.
     """
     return tuple(_score_net(prepared, clips, model) for model in prepared.nets)
 
@@ -36,7 +36,7 @@ def _score_net(prepared: Preparation, clips: Clips, model: Model) -> ModelResult
 
 
 def _outputs_of(prepared: Preparation, model: Model, fold: int, clips: Clips) -> F64:
-    """float64 (clips, outputs) by the net that never saw a fold; NaN rows where missing."""
+    """Return outputs, float64 (clips, outputs), of a fold's net; NaN rows where missing."""
     values, present = prepared.features.own_outputs(model.name, fold)
     if values.shape[1] != clips.n_outputs:
         raise BadFeatures(

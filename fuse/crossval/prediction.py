@@ -1,4 +1,4 @@
-"""Predictions of all models, each of clips that none of its parts was fitted on."""
+"""Predictions of all models; no part of a model was fitted on the clips that it predicts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def predict_all(
     inner = clips.task.needs_inner or settings.choose_model
     inner = inner or (settings.temperature and clips.task.fits_temperature)
     parts = parts_of(models, features.modality) if settings.missing_modality else {}
-    # A part may be a model itself: heads are known by their features.
+    # Parts and models with the same features share a head.
     fitted = {model.features: model for model in _with_parts(models, parts)}
     blank = np.full((len(clips.y_true), clips.n_outputs), np.nan)
     oof = OutOfFold(clips, models, {key: blank.copy() for key in fitted})
@@ -47,7 +47,7 @@ def predict_all(
     stack = Stack.over(base_models(models) if stacked else (), parts, inner)
     product = Product.over(late_bases(models) if late else (), settings.head)
     if not all(clips.divisible(fold) for fold in range(prepared.k)):
-        # Training clips of one group have no inner predictions to stack, or to calibrate by.
+        # Training clips of one group have no inner predictions for a second layer.
         stack = product = None
     layers = [layer for layer in (stack, product) if layer is not None]
     for layer in layers:
@@ -55,8 +55,8 @@ def predict_all(
     for net_fold, tested in prepared.passes:
         matrices = {name: features.matrix(name, net_fold) for name in prepared.names}
         _note_present(oof, matrices, tested)
-        # Where no clip lacks a feature nothing falls back, but a stack is scored as if, and
-        # thresholds are saved.
+        # Without missing features nothing falls back, but a stack is scored with modalities
+        # missing, and thresholds are saved.
         need_parts = (
             stack is not None
             or clips.task.needs_inner
@@ -92,13 +92,13 @@ def predict_all(
 
 
 def _with_parts(models: Sequence[Model], parts: Parts) -> tuple[Model, ...]:
-    """The models, and what remains of them with modalities missing."""
+    """Add to the models what is left of them with modalities missing."""
     of_models = [part for model in models for part in parts.get(model.name, {}).values()]
     return tuple({model.features: model for model in (*of_models, *models)}.values())
 
 
 def _note_present(oof: OutOfFold, matrices: Mapping[str, Matrix], tested: Sequence[int]) -> None:
-    """Which clips have each feature, of a fold's own nets where there are such; and outliers."""
+    """Record the clips that have each feature (from the tested folds' nets), and outliers."""
     rows = np.isin(oof.clips.folds, tested)
     for name, matrix in matrices.items():
         _, far = fit_scaling(matrix.values, matrix.present)

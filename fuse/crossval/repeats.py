@@ -1,4 +1,4 @@
-"""Further evaluations on other folds, and the scores of all of them together."""
+"""Repeats: further evaluations on other folds, and the scores of all of them together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.results import Choice, ModelResult, Results
 
 T = TypeVar("T")
-# Seeds tried for each repeat: a few groups can be put into folds in a few ways only.
+# Seeds tried for each repeat: a few groups can be split into folds in only a few ways.
 TRIES = 10
 
 
@@ -27,13 +27,13 @@ def evaluate_on_other_folds(
     settings: EvaluationSettings,
     evaluate_once: Callable[[Cache, EvaluationSettings], Results],
 ) -> list[Results]:
-    """Further evaluations, `settings.repeats` with the first, each on folds of its own."""
+    """Evaluate again until there are `settings.repeats` evaluations, each on other folds."""
     _refuse_bound_folds(cache, first)
     table = cache.table
-    # The first may be on the cache's own folds, whose seed is not that of the evaluation.
+    # The first evaluation may use the cache's own folds, which have another seed.
     own_folds = first.k == table.k and settings.seed is None
     seed = table.fold_seed if own_folds else first.seed
-    # Temperatures are fitted, and heads kept, of the first alone.
+    # Temperatures are fitted, and heads kept, only in the first evaluation.
     settings = replace(settings, temperature=False, refit=False)
     results = [first]
     for _ in range(TRIES * settings.repeats):
@@ -52,12 +52,12 @@ def evaluate_on_other_folds(
 
 
 def same_folds(a: Results, b: Results) -> bool:
-    """Whether two evaluations divide the clips alike, however their folds are numbered."""
+    """Return True if two evaluations divide the clips alike, whatever the numbers of the folds."""
     return np.array_equal(partition(a.folds), partition(b.folds))
 
 
 def _refuse_bound_folds(cache: Cache, first: Results) -> None:
-    """Raise where the clips cannot be put into other folds."""
+    """Raise if the clips cannot be split into other folds."""
     needs = f"{cache.path}: --repeats needs other folds, but"
     if not first.tested.all():
         raise BadFeatures(
@@ -79,8 +79,8 @@ def _refuse_bound_folds(cache: Cache, first: Results) -> None:
 def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
     """Add evaluations of the same models on other folds.
 
-    Scores of folds are then those of all evaluations in turn, and all other scores means
-    over them; predictions, confusion matrices and thresholds stay those of the first.
+    Scores per fold are then those of all evaluations in turn, and all other scores are means over
+    them; predictions, confusion matrices and thresholds stay those of the first.
     """
     if len({partition(one.folds).tobytes() for one in (results, *repeats)}) <= len(repeats):
         raise BadFeatures(
@@ -105,7 +105,7 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
 
 
 def _choice_over_repeats(evaluations: Sequence[Results]) -> Choice | None:
-    """The choice of the first, scored over all."""
+    """Return the choice of the first evaluation, scored over all."""
     choices = [one.choice for one in evaluations if one.choice is not None]
     if len(choices) < len(evaluations):
         return None
@@ -115,7 +115,7 @@ def _choice_over_repeats(evaluations: Sequence[Results]) -> Choice | None:
 
 
 def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:
-    """One model's results on different folds as one."""
+    """Join one model's results on different folds."""
     return replace(
         models[0],
         scores=_of_each([m.scores for m in models], _mean),
@@ -128,9 +128,9 @@ def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:
 
 
 def _of_each(values: Sequence[Mapping[str, T]], join: Callable[[Sequence[T]], T]) -> dict[str, T]:
-    """The entries of the first, joined with those of the others that have them.
+    """Join the entries of the first mapping with those of the others that have them.
 
-    Temperatures are fitted in the first evaluation alone.
+    Temperatures are fitted only in the first evaluation.
     """
     return {name: join([v[name] for v in values if name in v]) for name in values[0]}
 

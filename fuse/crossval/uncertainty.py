@@ -1,4 +1,4 @@
-"""Intervals of an evaluation's figures, and tests between its models."""
+"""Intervals of an evaluation's scores, and tests between its models."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from mvemo.fuse.statistics.resamples import Resamples, resample_groups
 def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0) -> Results:
     """Add group-bootstrap intervals to every model, and tests of models against others.
 
-    Intervals are of the out-of-fold predictions; with repeats a resample's score is the
-    mean over them. The test is Nadeau and Bengio's, corrected by Holm, on the primary
-    metric in each fold. Neither covers the choice of the best among many models.
+    Intervals refer to the out-of-fold predictions; with repeats, a resample's score is the mean
+    over them. The test is Nadeau and Bengio's, corrected by Holm, on the primary metric in each
+    fold. Neither covers the choice of the best among many models. With `n_resamples` 0 there are
+    no intervals.
     """
     evaluations: Sequence[Results] = results.repeats or (results,)
     if not n_resamples or not results.models:
         return replace(results, comparisons=tuple(compare_results(evaluations)))
     resamples = resample_groups(results.groups, n_resamples, seed)
-    # One at a time: shuffled labels differ between repeats.
+    # One at a time, because shuffled labels differ between repeats.
     by_repeat = [resampled_scores(one, resamples) for one in evaluations]
     values = {
         score: mean_finite(np.stack([one[score] for one in by_repeat]), axis=0)
@@ -60,7 +61,7 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
 
 
 def _with_intervals(results: Results, model: ModelResult, scores: Mapping[str, F64]) -> ModelResult:
-    """A model with the intervals of its resampled scores, float64 (resamples,) each."""
+    """Add the intervals of a model's resampled scores, float64 (resamples,) each."""
     masks = results.task.share_masks(
         results.y_true, model.y_pred, model.valid, len(results.classes)
     )
@@ -68,7 +69,7 @@ def _with_intervals(results: Results, model: ModelResult, scores: Mapping[str, F
 
 
 def resampled_scores(results: Results, resamples: Resamples) -> dict[str, F64]:
-    """Score name to float64 (models, resamples), the baseline last: see `Task.resample`."""
+    """Return each score, float64 (models, resamples), the baseline last (`Task.resample`)."""
     models = (*results.models, results.baseline)
     return results.task.resample(
         results.y_true,
