@@ -80,7 +80,7 @@ FLOORS = {
         "results",
         "songs",
         "crossval",
-        "final report runs",
+        "final report",
         "compare_runs external",
         "prediction_files",
     ),
