@@ -16,10 +16,8 @@ from mvemo.fuse.arrays import F32, F64, Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.strengths import Strength, choose_strengths
 from mvemo.fuse.features import Matrix
-from mvemo.fuse.heads.fits import TOLERANCE, Fit
-from mvemo.fuse.heads.fitting import HeadFitter, trainable
-from mvemo.fuse.heads.head import Head
-from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.fitting import TOLERANCE, Fit, HeadFitter, trainable
+from mvemo.fuse.heads.head import Head, HeadSettings
 from mvemo.fuse.models import Key, Model
 
 # Key of a head: its features, and the fold that it leaves out.

@@ -9,7 +9,7 @@ import numpy as np
 from mvemo.fuse.crossval.choice import best_model
 from mvemo.fuse.crossval.fold_heads import FoldHeads
 from mvemo.fuse.crossval.out_of_fold import OutOfFold
-from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.head import Head, HeadSettings
 from mvemo.fuse.heads.late import (
     late_head,
     late_inner,
@@ -17,7 +17,6 @@ from mvemo.fuse.heads.late import (
     late_outputs,
     late_weights,
 )
-from mvemo.fuse.heads.settings import HeadSettings
 from mvemo.fuse.heads.stacking import stack_fold, stacked_model
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import (

@@ -11,9 +11,8 @@ from mvemo.cache import Cache
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.preparation import passes_over
 from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix
-from mvemo.fuse.heads.fits import Fit
-from mvemo.fuse.heads.fitting import fit_heads, trainable
-from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
+from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.models import SECOND_LAYERS, Model
 from mvemo.fuse.results import CurvePoint, Results
 from mvemo.fuse.statistics.learning_curve import learning_curve_masks

@@ -8,7 +8,7 @@ from typing import Any
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import FeatureSettings
-from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.matrices.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
 from mvemo.fuse.matrices.descriptor_statistics import check_statistics
 from mvemo.fuse.songs import SongRule

@@ -9,8 +9,7 @@ import numpy as np
 
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.clips import Clips
-from mvemo.fuse.heads.fits import Fit, Fitted, Position
-from mvemo.fuse.heads.fitting import HeadFitter, trainable
+from mvemo.fuse.heads.fitting import Fit, Fitted, HeadFitter, Position, trainable
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import Key, Model
 

@@ -3,28 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.arrays import F32, F64, Bools
+from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
-from mvemo.fuse.heads.fits import Fit, Fitted
-from mvemo.fuse.heads.head import Head
-from mvemo.fuse.heads.problems import FitProblems, fits_by_batch
-from mvemo.fuse.heads.scaled import ScaledFeatures
-from mvemo.fuse.heads.settings import HeadSettings
-from mvemo.fuse.links import apply_link
+from mvemo.fuse.heads.blocks import Block, ScaledFeatures
+from mvemo.fuse.heads.head import Head, HeadSettings
+from mvemo.fuse.heads.solver import Solution, Start, solve
+from mvemo.fuse.links import Link, apply_link
 from mvemo.fuse.matrices.rows import Rows
 from mvemo.fuse.models import Model
 
+# Largest excess of the mean loss of a clip over its minimum at the end of a fit, in nats.
+TOLERANCE = 1e-6
 DEFAULT = HeadSettings()
 # Fewest different classes, or clips with tags or values, that a head can be trained on.
 MIN_DIFFERENT = 2
 # Scores solved for at once (heads x outputs x clips): some arrays of 1.2 MB; or of 200 MB if
 # features are read again at every step, which more heads then share.
 BATCH_SCORES, BATCH_STREAMED = 300_000, 50_000_000
+
+
+@dataclass(frozen=True)
+class Position:
+    """Coefficients of a fit, in the coordinates of its `ScaledFeatures`."""
+
+    coef: tuple[F32, ...]  # for each feature of the model, float32 (outputs, columns)
+    intercept: F64  # float64 (outputs,)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One head to be fitted.
+
+    Parameters
+    ----------
+    model
+        Model whose features the head concatenates.
+    fold
+        Fold that is left out; None to train on all clips.
+    train
+        bool (clips,): training clips. Clips that lack one of the features are left out.
+    C
+        Inverse strength of the L2 penalty, above 0.
+    tol
+        Largest excess of the mean loss over its minimum at the end, in nats.
+    predict
+        bool (clips,): clips whose outputs are returned; None for all.
+    scaled_on
+        bool (clips,): clips that the features are standardised on; None for the training clips.
+        For an inner fold these are the training clips of the outer fold, so that its heads
+        share values.
+    start
+        End of another fit of the same model on features scaled on the same clips, with another
+        C or other training clips; None for zeros.
+    """
+
+    model: Model
+    fold: int | None
+    train: Bools
+    C: float
+    tol: float = TOLERANCE
+    predict: Bools | None = None
+    scaled_on: Bools | None = None
+    start: Position | None = None
+
+    def __str__(self) -> str:
+        return f"{self.model.name}, {'all clips' if self.fold is None else f'fold {self.fold}'}"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One solved fit."""
+
+    fit: Fit
+    outputs: F64  # float64 (clips to predict, outputs); NaN rows where a feature is missing
+    position: Position
+    target_scale: tuple[F64, F64]  # mean and deviation of the targets, in their unit
 
 
 def fit_heads(
@@ -183,7 +242,7 @@ class HeadFitter:
         scaled = self._scaled_on(fit)
         names = fit.model.features
         parts = [scaled[name] for name in names]
-        factors = [self._factor(name, fit.model) for name in names]
+        factors = self._factors(fit.model)
         coef = [
             part.raw_coef(of_part * np.float32(factor))
             for part, of_part, factor in zip(parts, position.coef, factors, strict=True)
@@ -243,14 +302,11 @@ class HeadFitter:
         return fitted
 
     def _factors(self, model: Model) -> list[float]:
-        return [self._factor(name, model) for name in model.features]
-
-    def _factor(self, name: str, model: Model) -> float:
-        """Return the factor of a feature's columns: 1 if the model has no other feature."""
+        """Return the factor of each feature's columns: 1 if the model has no other feature."""
         if not self._settings.balance_blocks:
-            return 1.0
-        dims = [self.matrices[feature].values.shape[1] for feature in model.features]
-        return float(np.sqrt(np.mean(dims) / self.matrices[name].values.shape[1]))
+            return [1.0] * len(model.features)
+        dims = [self.matrices[name].values.shape[1] for name in model.features]
+        return [float(np.sqrt(np.mean(dims) / dim)) for dim in dims]
 
 
 def _rows_scaled_on(fit: Fit) -> Bools:
@@ -297,3 +353,97 @@ def _check_settings(clips: Clips, settings: HeadSettings) -> None:
             f"class_weight {settings.class_weight!r} of heads is for multiclass only, and the "
             f"task is {clips.task.name}: leave it at 'none'"
         )
+
+
+@dataclass(frozen=True)
+class FitProblems:
+    """Fits as the solver takes them."""
+
+    fits: Sequence[Fit]
+    factors: Sequence[Sequence[float]]  # of each fit's features
+    scaled: ScaledFeatures  # values of all features
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all features."""
+        return list(dict.fromkeys(name for fit in self.fits for name in fit.model.features))
+
+    def solve(self, target: F32, weights: F32, link: Link) -> Solution:
+        """Fit all to a target (outputs, clips)."""
+        rows: Bools = np.asarray((weights > 0).any(axis=0), np.bool_)
+        blocks = [self._block(name, rows) for name in self.names]
+        C, tol = np.array([(fit.C, fit.tol) for fit in self.fits]).T
+        if link == "identity":
+            # The last digits of squared errors cost few steps.
+            tol = tol * 1e-3
+        start = self._start(blocks, len(target))
+        return solve(blocks, target[:, rows], weights[:, rows], C, link=link, tol=tol, start=start)
+
+    def position(self, solution: Solution, row: int) -> Position:
+        """Return the coefficients of a fit."""
+        names, coef = self.names, []
+        for name in self.fits[row].model.features:
+            members = self._members(name)
+            coef.append(solution.coef[names.index(name)][np.searchsorted(members, row)])
+        return Position(tuple(coef), solution.intercept[row])
+
+    def scores(self, position: Position, row: int) -> F32:
+        """Return the scores of a fit, float32 (clips to predict, outputs)."""
+        fit = self.fits[row]
+        scores = position.intercept.astype(np.float32)
+        for name, coef, factor in zip(
+            fit.model.features, position.coef, self.factors[row], strict=True
+        ):
+            values = self.scaled[name].values
+            if fit.predict is not None:
+                values = values.take(fit.predict)
+            scores = scores + values.scores(coef * np.float32(factor)).T
+        return scores
+
+    def _members(self, name: str) -> Ints:
+        return np.flatnonzero([name in fit.model.features for fit in self.fits])
+
+    def _block(self, name: str, rows: Bools) -> Block:
+        feature, members = self.scaled[name], self._members(name)
+        factors = [self.factors[i][self.fits[i].model.features.index(name)] for i in members]
+        values = feature.values.take(rows)
+        return Block(values, members, np.array(factors), feature.spectrum)
+
+    def _start(self, blocks: Sequence[Block], n_outputs: int) -> Start | None:
+        """Return the start of all fits, zeros for fits without one; None if no fit has one."""
+        if not any(fit.start for fit in self.fits):
+            return None
+        intercept = np.zeros((len(self.fits), n_outputs))
+        coef = [
+            np.zeros((len(block.problems), n_outputs, block.values.shape[1]), np.float32)
+            for block in blocks
+        ]
+        names = self.names
+        for i, fit in enumerate(self.fits):
+            if fit.start is None:
+                continue
+            intercept[i] = fit.start.intercept
+            for name, part in zip(fit.model.features, fit.start.coef, strict=True):
+                b = names.index(name)
+                coef[b][np.searchsorted(blocks[b].problems, i)] = part
+        return Start(tuple(coef), intercept)
+
+
+def fits_by_batch(members: Sequence[int], fits: Sequence[Fit], size: int) -> list[list[int]]:
+    """Split fits into batches of at most `size`, so that the features bound the memory.
+
+    Fits of the same training clips stay together if there are at most `size`: their products
+    then leave out the other clips.
+    """
+    by_clips: dict[bytes, list[int]] = {}
+    for i in members:
+        by_clips.setdefault(fits[i].train.tobytes(), []).append(i)
+    batches: list[list[int]] = [[]]
+    for of_clips in by_clips.values():
+        of_clips.sort(key=lambda i: fits[i].model.features)
+        for start in range(0, len(of_clips), size):
+            part = of_clips[start : start + size]
+            if batches[-1] and len(batches[-1]) + len(part) > size:
+                batches.append([])
+            batches[-1].extend(part)
+    return batches

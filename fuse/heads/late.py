@@ -16,8 +16,7 @@ import numpy as np
 
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.clips import Clips
-from mvemo.fuse.heads.head import Head
-from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.head import Head, HeadSettings
 from mvemo.fuse.links import DECISION_INPUTS, apply_link, decision_inputs
 from mvemo.fuse.metrics.averages import complete, ratio
 from mvemo.fuse.metrics.calibration import fit_temperature
@@ -130,7 +129,7 @@ def late_part(head: Head, names: Sequence[str]) -> Head:
 
     >>> import numpy as np
     >>> from mvemo.fuse import Clips, task_of
-    >>> from mvemo.fuse.heads.settings import HeadSettings
+    >>> from mvemo.fuse.heads.head import HeadSettings
     >>> clips = Clips(task_of("multiclass"), np.array([0]), ("a",), np.array([0]), n_outputs=2)
     >>> head = late_head(clips, None, ["i3d", "lld", "musicnn"], np.ones((3, 2)), HeadSettings())
     >>> late_part(head, ["i3d", "musicnn"]).coef

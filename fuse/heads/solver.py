@@ -10,19 +10,24 @@ algorithms 7.4 and 3.5). The first guess of the second derivatives comes from th
 the features (`mvemo.fuse.heads.blocks.Spectrum`): one factorisation serves all problems and
 strengths. A line search needs no product with the features, because the scores are linear in
 the step.
+
+Loss: ``softmax``: cross-entropy over classes (J22 eq. 6-8). ``sigmoid``: binary cross-entropy,
+summed over tags. ``identity``: half the squared error, summed over targets. `scores` are float32
+(problems, outputs, clips), `target` is (outputs, clips), and `weights` are (problems, 1, clips),
+whose rows sum to 1: the loss of a problem is the weighted mean over clips. Results overwrite the
+given arrays where possible: arrays of the size of the scores are most of the solver's memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F32, F64, Bools
+from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.heads.blocks import Block, RunningBlock
-from mvemo.fuse.heads.objective import curvature, residual_and_loss
-from mvemo.fuse.heads.solution import Solution, Start
 from mvemo.fuse.links import Link
 
 # Number of pairs of steps and gradient changes that L-BFGS keeps.
@@ -32,6 +37,27 @@ DECREASE, CURVATURE = 1e-4, 0.9
 LINE_STEPS = 12
 # Least curvature of the loss by scores, reached when all clips are fitted well.
 MIN_CURVATURE = 1e-4
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start of the steps; the minimum does not depend on it, only the number of steps."""
+
+    # One per block, float32 (its problems, outputs, dim), of standardised columns.
+    coef: tuple[F32, ...]
+    intercept: F64  # float64 (problems, outputs)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Solution of all problems."""
+
+    scores: F32  # float32 (problems, outputs, clips): of all clips, in training or not
+    # One per block, float32 (its problems, outputs, dim), of its columns times the factor.
+    coef: tuple[F32, ...]
+    intercept: F64  # float64 (problems, outputs)
+    iterations: Ints  # int64 (problems,)
+    converged: Bools  # bool (problems,): True if the loss is within the tolerance of its minimum
 
 
 def solve(
@@ -358,3 +384,55 @@ class _Problems:
         self.weights, self.penalty = self.weights[kept], self.penalty[kept]
         self.loss, self.ids = self.loss[kept], self.ids[kept]
         self.curvature = self.curvature[kept]
+
+
+def residual_and_loss(scores: F32, target: F32, weights: F32, link: Link) -> tuple[F32, F64]:
+    """Return weight * (prediction - target), shaped like the scores, and the loss (problems,)."""
+    if link == "softmax":
+        predicted, log_sum = _softmax(scores)
+        each = log_sum - np.einsum("pkn,kn->pn", scores, target)
+    elif link == "sigmoid":
+        predicted = _sigmoid(scores)
+        each = np.logaddexp(0.0, scores).sum(axis=1)
+        each -= np.einsum("pkn,kn->pn", scores, target)
+    else:
+        predicted = scores.copy()
+    residual = predicted
+    residual -= target
+    if link == "identity":
+        each = 0.5 * np.einsum("pkn,pkn->pn", residual, residual)
+    residual *= weights
+    return residual, np.einsum("pn,pn->p", weights[:, 0], each, dtype=np.float64)
+
+
+def curvature(scores: F32, direction: F32, weights: F32, link: Link) -> F64:
+    """Return second derivatives of the loss along a direction of the scores, (problems,)."""
+    if link == "softmax":
+        p, _ = _softmax(scores)
+        mean = np.einsum("pkn,pkn->pn", p, direction)
+        each = np.einsum("pkn,pkn,pkn->pn", p, direction, direction) - mean * mean
+    elif link == "sigmoid":
+        p = _sigmoid(scores)
+        each = np.einsum("pkn,pkn,pkn->pn", p * (1.0 - p), direction, direction)
+    else:
+        each = np.einsum("pkn,pkn->pn", direction, direction)
+    result: F64 = np.einsum("pn,pn->p", weights[:, 0], each, dtype=np.float64)
+    return result
+
+
+def _softmax(scores: F32) -> tuple[F32, F32]:
+    """Return probabilities, and log sum exp of the scores (problems, clips)."""
+    largest = scores.max(axis=1, keepdims=True)
+    p: F32 = scores - largest
+    np.exp(p, out=p)
+    total = p.sum(axis=1, keepdims=True)
+    p /= total
+    return p, (np.log(total) + largest)[:, 0]
+
+
+def _sigmoid(scores: F32) -> F32:
+    p = scores * np.float32(0.5)
+    np.tanh(p, out=p)
+    p += 1.0
+    p *= 0.5
+    return p

@@ -14,10 +14,8 @@ import numpy as np
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix, matrix_of
-from mvemo.fuse.heads.fits import Fit
-from mvemo.fuse.heads.fitting import fit_heads, trainable
-from mvemo.fuse.heads.head import Head
-from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
+from mvemo.fuse.heads.head import Head, HeadSettings
 from mvemo.fuse.links import DECISION_INPUTS, decision_inputs
 from mvemo.fuse.models import INTEGRATED, STACKED, Model, modalities_of
 

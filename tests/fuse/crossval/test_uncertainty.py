@@ -15,7 +15,7 @@ from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.repeats import with_repeats
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.head import HeadSettings
 
 
 @pytest.fixture
