@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from mvemo.fuse.arrays import Ints
+from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
 from mvemo.fuse.crossval.comparisons import Comparison, FoldedOutputs, compare_models
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.report.paper import PaperTable
 from mvemo.fuse.report.tables import TEXT, Cell, Head, table
 from mvemo.fuse.report.text import clean, columns, difference_text, p_text, score_text, wrap
-from mvemo.fuse.statistics.resamples import N_RESAMPLES, resample_groups
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests.files import parse_json, to_json_values

@@ -14,6 +14,7 @@ from mvemo.fuse.matrices.descriptor_statistics import DEFAULT as DEFAULT_STATIST
 from mvemo.fuse.matrices.descriptor_statistics import LLD, DescriptorStatistics
 from mvemo.fuse.matrices.rows import Rows, StoredRows
 from mvemo.fuse.matrices.within_groups import standardise_within
+from mvemo.fuse.metrics.averages import complete
 
 # Fewest clips that a feature needs for models of it: two in each of six folds, or a quarter of all.
 FEWEST = 12
@@ -174,6 +175,6 @@ class Features:
 def matrix_of(values: NDArray[np.float32], present: NDArray[np.bool_] | None = None) -> Matrix:
     """Make a `Matrix` of float32 (clips, dim), changed in place; NaN rows are missing."""
     if present is None:
-        present = np.asarray(np.isfinite(values).all(axis=1), dtype=np.bool_)
+        present = complete(values)
     values[~present] = 0.0
     return Matrix(values, present)

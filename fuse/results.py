@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.metrics.averages import mean_of_finite
+from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.models import Model
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.values import Column
@@ -106,7 +106,7 @@ class ModelResult:
     @property
     def valid(self) -> Bools:
         """Return bool (clips,): True where there is a prediction."""
-        return np.asarray(np.isfinite(self.outputs).all(axis=1), dtype=np.bool_)
+        return complete(self.outputs)
 
     def __repr__(self) -> str:
         """Return one line with the first scores."""

@@ -11,6 +11,7 @@ import numpy as np
 from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.links import softmax
+from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import Model
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.manifests import song_of
@@ -137,7 +138,7 @@ def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
     array([[0.75, 0.25],
            [0.4 , 0.6 ]])
     """
-    valid = np.isfinite(proba).all(axis=1)
+    valid = complete(proba)
     proba, song = proba[valid], song[valid]
     count = np.bincount(song, minlength=n_songs)[:, None].astype(np.float64)
     count[count == 0] = np.nan

@@ -72,7 +72,7 @@ FLOORS = {
     "fuse": (
         "arrays errors",
         "links matrices metrics models",
-        "features statistics",
+        "bootstrap features",
         "leakage",
         "tasks",
         "clips",

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvemo.cache import Cache
+from mvemo.fuse.arrays import Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.preparation import passes_over
 from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix
@@ -15,7 +17,6 @@ from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
 from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.models import SECOND_LAYERS, Model
 from mvemo.fuse.results import CurvePoint, Results
-from mvemo.fuse.statistics.learning_curve import learning_curve_masks
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7)
 # (model, index of a share) to the score and the number of training clips in each fold.
@@ -116,3 +117,55 @@ def _points(model: str, shares: Sequence[float], scores: Scores) -> tuple[CurveP
             deviation = float(np.std(of_folds, axis=0)[0])
             points.append((float(share), float(n_train), float(score), deviation))
     return tuple(points)
+
+
+def learning_curve_masks(
+    folds: Ints,
+    groups: Sequence[object],
+    fractions: Sequence[float],
+    seed: int = 0,
+    *,
+    labels: Ints | None = None,
+) -> NDArray[np.bool_]:
+    """Choose training clips by whole groups: bool (folds, fractions, clips), nested.
+
+    Groups are taken in a random order, the same for all folds, until their clips reach the
+    fraction of the fold's training clips. `folds` are int64 (clips,), -1 for clips that are never
+    used. With `labels`, int64 (clips,), groups of all classes are taken in step, so that small
+    sets keep the classes' shares; a group counts for its commonest class.
+    """
+    for fraction in fractions:
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction {fraction} is not in (0, 1]")
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    n_groups = int(codes.max()) + 1
+    rng = np.random.default_rng(seed)
+    shuffled, spare = rng.permutation(n_groups), rng.random(n_groups)
+    of_class = np.zeros(n_groups, np.int64) if labels is None else _commonest(codes, labels)
+    n_folds = int(folds.max()) + 1
+    masks = np.zeros((n_folds, len(fractions), len(folds)), dtype=np.bool_)
+    for fold in range(n_folds):
+        train = (folds != fold) & (folds >= 0)
+        size = np.bincount(codes[train], minlength=n_groups)
+        # The m groups of a class are spread over [0, 1), group i at (i + random number) / m.
+        place = np.ones(n_groups)
+        for label in np.unique(of_class):
+            members = np.flatnonzero((of_class == label) & (size > 0))
+            members = members[np.argsort(shuffled[members])]
+            place[members] = (np.arange(len(members)) + spare[members]) / max(len(members), 1)
+        order = np.argsort(place, kind="stable")
+        before = np.empty(n_groups)
+        before[order] = np.cumsum(size[order]) - size[order]
+        for i, fraction in enumerate(fractions):
+            # Allow for rounding: 0.7 * 10 may come out above 7.
+            n_needed = fraction * train.sum() - 1e-9 * len(folds)
+            masks[fold, i] = train & (before[codes] < n_needed)
+    return masks
+
+
+def _commonest(codes: Ints, labels: Ints) -> Ints:
+    """Return the commonest class of each group, int64 (groups,)."""
+    votes = np.zeros((int(codes.max()) + 1, int(labels.max()) + 1))
+    np.add.at(votes, (codes, labels), 1)
+    result: Ints = votes.argmax(axis=1).astype(np.int64)
+    return result

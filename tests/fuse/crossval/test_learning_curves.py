@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.fuse.statistics.learning_curve import learning_curve_masks
+from mvemo.fuse.crossval.learning_curves import learning_curve_masks
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 

@@ -1,1 +1,0 @@
-"""Uncertainty of scores: resampling, intervals, tests between models, learning curves."""
