@@ -13,7 +13,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.matrices.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
 from mvemo.fuse.matrices.descriptor_statistics import LLD, DescriptorStatistics
 from mvemo.fuse.matrices.rows import Rows, StoredRows
-from mvemo.fuse.matrices.within_groups import standardise_within
+from mvemo.fuse.matrices.scaling import standardise_within
 from mvemo.fuse.metrics.averages import complete
 
 # Fewest clips that a feature needs for models of it: two in each of six folds, or a quarter of all.
@@ -28,7 +28,7 @@ class FeatureSettings:
     lld: tuple[str, ...] = ()
     # Names in `mvemo.fuse.matrices.descriptor_statistics.STATISTICS`.
     lld_statistics: tuple[str, ...] = DEFAULT_STATISTICS
-    within_groups: bool = False  # standardise within groups (`mvemo.fuse.matrices.within_groups`)
+    within_groups: bool = False  # standardise within groups (`mvemo.fuse.matrices.scaling`)
     # GiB of memory for the values of all features. Larger features are read again, block by
     # block, whenever a head is fitted; the heads are equal but for rounding.
     memory: float = 4.0

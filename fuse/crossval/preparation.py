@@ -14,7 +14,7 @@ from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
 from mvemo.fuse.leakage import find_leaks, refuse_leaks
-from mvemo.fuse.matrices.within_groups import MIN_CLIPS, groups_within
+from mvemo.fuse.matrices.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.models import AUDIO, SECOND_LAYERS, VIDEO, Model, chosen_models, in_order
 from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.labels import Task

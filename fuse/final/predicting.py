@@ -12,8 +12,7 @@ from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.late import late_part
 from mvemo.fuse.links import decision_inputs
-from mvemo.fuse.matrices.scaling import Scaling
-from mvemo.fuse.matrices.within_groups import standardise_within
+from mvemo.fuse.matrices.scaling import Scaling, standardise_within
 from mvemo.fuse.metrics.averages import complete, mean_finite
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import LATE, SECOND_LAYERS
