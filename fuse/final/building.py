@@ -1,15 +1,22 @@
-"""Building of a final model from an evaluation whose heads were refitted on all clips."""
+"""Building of a final model from an evaluation whose heads were refitted on all clips.
+
+The product of all single features (`mvemo.fuse.heads.late`) works with any subset of them. The
+subsets that clips without pictures, or machines without a net's weights, are left with are
+scored here out of fold, like all models.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
+from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import PLAIN, Features, FeatureSettings
@@ -22,13 +29,18 @@ from mvemo.fuse.final.model import (
     short_keys,
     stored_as,
 )
-from mvemo.fuse.final.products import part_products
 from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.late import late_bases, late_inner
 from mvemo.fuse.matrices.rows import rows_of
 from mvemo.fuse.matrices.scaling import fit_scaling
+from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
-from mvemo.fuse.models import LATE, SECOND_LAYERS, parts_of
-from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.models import LATE, SECOND_LAYERS, Model, modalities_of, parts_of
+from mvemo.fuse.results import ModelResult, Results, score_model
+
+# Largest number of features whose subsets are all taken; of more features, only those of one
+# modality and those that leave out one feature.
+MOST_BASES = 5
 
 
 def build_model(
@@ -249,3 +261,42 @@ def _nested(results: Results) -> dict[str, Any] | None:
         "interval": choice.nested.intervals.get(key),
         "interval_of": of,
     }
+
+
+def part_products(results: Results) -> list[ModelResult]:
+    """Score the products of two or more single features, but not of all.
+
+    A clip is predicted by weights that were fitted on other folds' clips.
+    """
+    models = {
+        m.name: m for m in results.models if len(m.features) == 1 and not m.by_net and m.valid.any()
+    }
+    bases = late_bases([Model(m.name, m.features, m.modalities) for m in models.values()])
+    clips = Clips(results.task, results.y_true, results.groups, results.folds, len(results.classes))
+    products = []
+    for part in _parts(bases):
+        outputs = np.stack([models[base.name].outputs for base in part])
+        fused = late_inner(clips, outputs, results.folds)
+        # The product stands for clips that have all of these features.
+        fused[~complete(outputs).all(axis=0)] = np.nan
+        names = tuple(base.name for base in part)
+        model = Model(f"{LATE}:{'+'.join(names)}", names, modalities_of(part))
+        if np.isfinite(fused).any():
+            scored = score_model(
+                results.task, model, fused, results.y_true, results.folds, results.k
+            )
+            products.append(scored)
+    return products
+
+
+def _parts(bases: tuple[Model, ...]) -> list[tuple[Model, ...]]:
+    """Return subsets of the bases, in their order, largest first."""
+    if len(bases) <= MOST_BASES:
+        sizes = range(len(bases) - 1, 1, -1)
+        return [part for size in sizes for part in combinations(bases, size)]
+    parts = dict.fromkeys(combinations(bases, len(bases) - 1))
+    for modality in modalities_of(bases):
+        part = tuple(base for base in bases if base.modalities == (modality,))
+        if 1 < len(part) < len(bases):
+            parts[part] = None
+    return list(parts)

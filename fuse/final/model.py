@@ -50,8 +50,7 @@ class Predictor:
     # Regression: (low, high) of each target, the quantiles of out-of-fold residuals that hold
     # `INTERVAL_SHARE` of them; empty for other tasks.
     residuals: tuple[tuple[float, float], ...] = ()
-    # Bases of a product of some of the model's single features (`mvemo.fuse.final.products`);
-    # otherwise empty.
+    # Bases of a product of some of the model's single features; otherwise empty.
     bases: tuple[str, ...] = ()
 
 
