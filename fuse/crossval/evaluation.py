@@ -13,7 +13,6 @@ from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.choice import choose_model
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.out_of_fold import OutOfFold
-from mvemo.fuse.crossval.own_outputs import score_nets
 from mvemo.fuse.crossval.prediction import predict_all
 from mvemo.fuse.crossval.preparation import Preparation, permute, prepare, provenance_of
 from mvemo.fuse.crossval.repeats import evaluate_on_other_folds, with_repeats
@@ -23,6 +22,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.late import late_bases
 from mvemo.fuse.heads.stacking import base_models
+from mvemo.fuse.links import apply_link
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import LATE, SECOND_LAYERS, STACKED, Key, Model, with_nets
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
@@ -110,7 +110,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         synthetic=table.synthetic,
         predicted_by=table.predicted_by,
         permuted=settings.permute_labels,
-        models=with_nets(models, score_nets(prepared, clips)),
+        models=with_nets(models, [_score_net(prepared, clips, net) for net in prepared.nets]),
         baseline=score_baseline(task, y_true, prepared.folds, prepared.k, n_outputs),
         present=oof.present,
         outliers={
@@ -214,3 +214,30 @@ def _with_thresholds(oof: OutOfFold, thresholds: Mapping[Key, F64]) -> list[Head
             fitted = clips.task.fit_thresholds(clips.y_true, outputs)
         heads.append(replace(head, thresholds=fitted))
     return heads
+
+
+def _score_net(prepared: Preparation, clips: Clips, model: Model) -> ModelResult:
+    """Score the last layer of a net, as it was trained: the tables of J22, L17 and PL20 do so.
+
+    Each clip's outputs are those of the net that never saw its fold. Tags are decided at a
+    probability of 0.5: thresholds fitted on clips that the net was trained on would suit only
+    those clips.
+    """
+    outputs = np.full((len(clips.y_true), clips.n_outputs), np.nan)
+    for fold in range(prepared.k):
+        rows = clips.folds == fold
+        outputs[rows] = _outputs_of(prepared, model, fold, clips)[rows]
+    return score_model(clips.task, model, outputs, clips.y_true, clips.folds, prepared.k)
+
+
+def _outputs_of(prepared: Preparation, model: Model, fold: int, clips: Clips) -> F64:
+    """Return outputs, float64 (clips, outputs), of a fold's net; NaN rows where missing."""
+    values, present = prepared.features.own_outputs(model.name, fold)
+    if values.shape[1] != clips.n_outputs:
+        raise BadFeatures(
+            f"{model.name}: {values.shape[1]} outputs of a net, but {clips.n_outputs} classes, "
+            "tags or targets: run 'mvemo extract' again"
+        )
+    outputs = np.full(values.shape, np.nan)
+    outputs[present] = apply_link(values[present].astype(np.float64), clips.task.link)
+    return outputs
