@@ -12,13 +12,7 @@ from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
-from mvemo.fuse.models import (
-    Key,
-    Missing,
-    Model,
-    missing_of,
-    modality_order,
-)
+from mvemo.fuse.models import Key, Missing, Model, missing_of, modality_order
 
 # Outputs by key, of any precision.
 Values = Mapping[Key, NDArray[np.floating]]
