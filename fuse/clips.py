@@ -78,9 +78,3 @@ class Clips:
     def score(self, rows: NDArray[np.bool_], outputs: F64) -> float:
         """Return the task's primary metric on the clips of `rows`."""
         return self.task.primary(self.y_true[rows], outputs[rows])
-
-
-def partition(folds: Ints) -> Ints:
-    """Return int64 (clips,) folds numbered as they first appear: their order does not matter."""
-    _, first, which = np.unique(folds, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[which.reshape(-1)].astype(np.int64)

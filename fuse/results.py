@@ -219,7 +219,10 @@ class Results:
     def __repr__(self) -> str:
         """Return one line, whatever the number of clips and models."""
         ranked = sorted(self.models, key=lambda m: np.nan_to_num(self.primary_mean(m), nan=-np.inf))
-        best = f"; best {self._in_words(ranked[-1])}" if ranked else ""
+        best = ""
+        if ranked:
+            score = f"{self.task.primary_metric} {self.primary_mean(ranked[-1]):.3f}"
+            best = f"; best {ranked[-1].name}: {score}"
         return f"<Results {self._caption()}{best}>"
 
     def _repr_html_(self) -> str:
@@ -241,9 +244,6 @@ class Results:
             f"{self.name!r}: {len(self.clip_ids)} clips in {len(set(self.groups))} groups, "
             f"{self.task.name}, {folds}, {len(self.models)} model{'s' * (len(self.models) != 1)}"
         )
-
-    def _in_words(self, model: ModelResult) -> str:
-        return f"{model.name}: {self.task.primary_metric} {self.primary_mean(model):.3f}"
 
     @property
     def tested(self) -> Bools:

@@ -134,9 +134,6 @@ def learning_curve_masks(
     used. With `labels`, int64 (clips,), groups of all classes are taken in step, so that small
     sets keep the classes' shares; a group counts for its commonest class.
     """
-    for fraction in fractions:
-        if not 0 < fraction <= 1:
-            raise ValueError(f"fraction {fraction} is not in (0, 1]")
     codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
     n_groups = int(codes.max()) + 1
     rng = np.random.default_rng(seed)

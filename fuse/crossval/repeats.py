@@ -10,7 +10,6 @@ import numpy as np
 
 from mvemo.cache import Cache
 from mvemo.fuse.arrays import F64
-from mvemo.fuse.clips import partition
 from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import mean_finite
@@ -35,25 +34,25 @@ def evaluate_on_other_folds(
     seed = table.fold_seed if own_folds else first.seed
     # Temperatures are fitted, and heads kept, only in the first evaluation.
     settings = replace(settings, temperature=False, refit=False)
-    results = [first]
+    results = {_partition(first): first}
     for _ in range(TRIES * settings.repeats):
         if len(results) == settings.repeats:
-            return results[1:]
+            break
         seed += 1
         other = evaluate_once(cache, replace(settings, seed=seed))
-        if not any(same_folds(other, one) for one in results):
-            results.append(other)
+        results.setdefault(_partition(other), other)
     if len(results) < settings.repeats:
         raise BadFeatures(
             f"{cache.path}: --repeats {settings.repeats} asks for more different folds than were "
             f"found for {len(set(table.groups))} groups in {first.k} folds: {len(results)}"
         )
-    return results[1:]
+    return list(results.values())[1:]
 
 
-def same_folds(a: Results, b: Results) -> bool:
-    """Return True if two evaluations divide the clips alike, whatever the numbers of the folds."""
-    return np.array_equal(partition(a.folds), partition(b.folds))
+def _partition(results: Results) -> bytes:
+    """Return the same key for evaluations that divide the clips alike, however numbered."""
+    _, first, which = np.unique(results.folds, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[which.reshape(-1)].astype(np.int64).tobytes()
 
 
 def _refuse_bound_folds(cache: Cache, first: Results) -> None:
@@ -82,7 +81,7 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
     Scores per fold are then those of all evaluations in turn, and all other scores are means over
     them; predictions, confusion matrices and thresholds stay those of the first.
     """
-    if len({partition(one.folds).tobytes() for one in (results, *repeats)}) <= len(repeats):
+    if len({_partition(one) for one in (results, *repeats)}) <= len(repeats):
         raise BadFeatures(
             f"{results.name}: two of its repeats are on the same folds, which says nothing new"
         )

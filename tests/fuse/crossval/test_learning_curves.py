@@ -1,7 +1,6 @@
 """Training subsets are nested, made of whole groups, and of the size asked for."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,9 +69,3 @@ def test_clips_without_a_fold_are_never_trained_on():
     masks = learning_curve_masks(np.array([0, 1, -1, 0, 1]), list("abcde"), (1.0,))
     assert not masks[..., 2].any()
     assert masks[0, 0].tolist() == [False, True, False, False, True]
-
-
-@pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
-def test_a_fraction_out_of_range_is_refused(fraction):
-    with pytest.raises(ValueError, match="is not in"):
-        learning_curve_masks(np.array([0, 1]), ["a", "b"], (fraction,))
