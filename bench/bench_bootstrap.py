@@ -14,8 +14,7 @@ import numpy as np
 from figures import Row, bench_parser, finish
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from mvemo.fuse.statistics.bootstrap import bootstrap_multiclass
-from mvemo.fuse.statistics.resamples import Resamples, resample_groups
+from mvemo.fuse.bootstrap import Resamples, bootstrap_multiclass, resample_groups
 
 MODELS, CLASSES = 9, 6
 # Resamples that the loop is timed on.

@@ -11,10 +11,8 @@ if TYPE_CHECKING:
     from mvemo.fuse.crossval.settings import EvaluationSettings
     from mvemo.fuse.errors import BadFeatures, FuseError, LeakError
     from mvemo.fuse.external import Predictions, results_of_predictions
-    from mvemo.fuse.heads.fits import Fit
-    from mvemo.fuse.heads.fitting import fit_heads
-    from mvemo.fuse.heads.head import Head
-    from mvemo.fuse.heads.settings import HeadSettings
+    from mvemo.fuse.heads.fitting import Fit, fit_heads
+    from mvemo.fuse.heads.head import Head, HeadSettings
     from mvemo.fuse.models import Model, models_of
     from mvemo.fuse.prediction_files import read_predictions
     from mvemo.fuse.report.drawing import Picture
@@ -30,10 +28,10 @@ _PLACES = {
     "BadFeatures": "errors",
     "Clips": "clips",
     "EvaluationSettings": "crossval.settings",
-    "Fit": "heads.fits",
+    "Fit": "heads.fitting",
     "FuseError": "errors",
     "Head": "heads.head",
-    "HeadSettings": "heads.settings",
+    "HeadSettings": "heads.head",
     "LeakError": "errors",
     "Model": "models",
     "ModelResult": "results",

@@ -1,4 +1,4 @@
-"""Array types of stage two: one name for each."""
+"""Array types of stage two."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clips of an evaluation: what heads are to predict, and who belongs together."""
+"""The clips of an evaluation: labels, groups and folds."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Clips:
     Parameters
     ----------
     task
-        Of the labels, see `mvemo.fuse.task_of`.
+        Task of the labels (`mvemo.fuse.task_of`).
     y_true
-        int64 (clips,) of classes, int64 (clips, tags) of 0 and 1, or float64
+        Labels: int64 (clips,) of classes, int64 (clips, tags) of 0 and 1, or float64
         (clips, targets).
     groups
-        (clips,).
+        Group of each clip.
     folds
-        int64 (clips,): the fold that each clip is tested in; -1 for those that train only.
+        int64 (clips,): the fold that tests each clip; -1 for clips that are only trained on.
     n_outputs
         Number of classes, tags or targets.
     seed
-        Of inner folds.
+        Seed of the inner folds.
     """
 
     task: Task
@@ -45,27 +45,27 @@ class Clips:
 
     @property
     def link(self) -> Link:
-        """Of the heads: see `mvemo.fuse.Head`."""
+        """Return the link of the heads (`mvemo.fuse.Head`)."""
         return self.task.link
 
     @property
     def target(self) -> NDArray[np.float32]:
-        """float32 (outputs, clips): one-hot classes, tags, or values."""
+        """Return the targets, float32 (outputs, clips): one-hot classes, tags, or values."""
         return self.task.target(self.y_true, self.n_outputs)
 
     @property
     def split_task(self) -> manifest_labels.Task:
-        """The task's name, as functions that make folds take it."""
+        """Return the task's name, as the functions that make folds take it."""
         return cast(manifest_labels.Task, self.task.name)
 
     def divisible(self, fold: int) -> bool:
-        """Whether the training clips of `fold` are of two groups or more."""
+        """Return True if the training clips of `fold` are of two groups or more."""
         return len({self.groups[i] for i in np.flatnonzero(self.folds != fold).tolist()}) > 1
 
     def inner_folds(self, fold: int, count: int) -> Ints:
-        """int64 (clips,): folds of the training clips of `fold`, groups whole; else -1.
+        """Return folds of the training clips of `fold`, int64 (clips,), -1 for all other clips.
 
-        All are -1 where the training clips are of one group, which cannot be divided.
+        Groups stay whole. All are -1 if the training clips are of one group.
         """
         train = np.flatnonzero(self.folds != fold)
         groups = [self.groups[row] for row in train.tolist()]
@@ -76,11 +76,5 @@ class Clips:
         return inner
 
     def score(self, rows: NDArray[np.bool_], outputs: F64) -> float:
-        """The task's primary metric of the predicted clips of `rows`."""
+        """Return the task's primary metric on the clips of `rows`."""
         return self.task.primary(self.y_true[rows], outputs[rows])
-
-
-def partition(folds: Ints) -> Ints:
-    """int64 (clips,): folds numbered as they first appear, so that their order is no matter."""
-    _, first, which = np.unique(folds, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[which.reshape(-1)].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Models of several evaluations of the same clips on the same folds, pair by pair."""
+"""Comparison of models of several runs, read back from their folders, pair by pair."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse.crossval.comparisons import Comparison, compare_models
+from mvemo.fuse.arrays import Ints
+from mvemo.fuse.bootstrap import N_RESAMPLES, resample_groups
+from mvemo.fuse.crossval.comparisons import Comparison, FoldedOutputs, compare_models
 from mvemo.fuse.errors import BadFeatures, FuseError
 from mvemo.fuse.metrics.averages import mean_of_finite
 from mvemo.fuse.report.paper import PaperTable
 from mvemo.fuse.report.tables import TEXT, Cell, Head, table
 from mvemo.fuse.report.text import clean, columns, difference_text, p_text, score_text, wrap
-from mvemo.fuse.runs import Run, align_run, read_run
-from mvemo.fuse.statistics.resamples import N_RESAMPLES, resample_groups
 from mvemo.fuse.tasks.base import Task
-from mvemo.manifests.files import to_json_values
+from mvemo.fuse.tasks.registry import task_of
+from mvemo.manifests.files import parse_json, to_json_values
+from mvemo.manifests.tables import read_table
+
+CsvCells = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,9 @@ class RunComparison:
     """Scores of the models of all runs, and the differences between pairs of them."""
 
     runs: tuple[Run, ...]
-    # (run, model) to the mean over folds of the primary metric, on all clips that the model
-    # predicted
+    # (run, model) to the primary metric on all clips that the model predicted, mean over folds.
     scores: dict[tuple[str, str], float]
-    # Every pair that was asked for; `Comparison.model` and `Comparison.reference` are
-    # ``RUN:MODEL``
+    # One per pair; `model` and `reference` of each are ``RUN:MODEL``.
     comparisons: tuple[Comparison, ...]
     members: dict[str, tuple[str, str]]  # ``RUN:MODEL`` to the two names
     n_resamples: int
@@ -39,7 +41,7 @@ class RunComparison:
 
 @dataclass(frozen=True)
 class _Choice:
-    """A run as it was given, and the models of it to compare."""
+    """A run on the command line, and its models to compare."""
 
     run: Run
     models: tuple[str, ...]
@@ -51,9 +53,13 @@ def compare_runs(
 ) -> RunComparison:
     """Compare models of several runs, pair by pair.
 
+    `chosen` are two or more folders of reports, or ``FOLDER:MODEL`` for one model of a run. Two
+    whole runs are compared model by model if they share names of models; otherwise every model
+    is compared with every model.
+
     The score is the task's primary metric: accuracy of classes, macro ROC-AUC of tags, R2
-    (mean over targets) of values; differences are means over folds, on the clips that both
-    predicted. Of R2 the interval is that of the pooled difference.
+    (mean over targets) of values. Differences are means over folds, on the clips that both
+    models predicted. The interval of R2 is that of the pooled difference.
     """
     if len(chosen) < 2:
         raise BadFeatures(f"{len(chosen)} run(s) given: a comparison needs two at least")
@@ -93,7 +99,7 @@ def compare_runs(
 
 
 def format_run_comparison(comparison: RunComparison) -> str:
-    """The terminal's tables: every model's score, and every difference."""
+    """Return the tables for the terminal: every model's score, and every difference."""
     first = comparison.runs[0]
     task, one = first.task, first.repeats[0]
     lines = [
@@ -160,7 +166,7 @@ def comparison_tables(comparison: RunComparison) -> list[PaperTable]:
 
 
 def _cells(task: Task, c: Comparison) -> list[str]:
-    """A difference, its interval and its p as text."""
+    """Return a difference, its interval and its p-values as text."""
     difference = score_text(task, c.mean, "+")
     if c.same:
         return [difference, "same", "", ""]
@@ -169,7 +175,7 @@ def _cells(task: Task, c: Comparison) -> list[str]:
 
 
 def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
-    """The comparison as strict JSON values; scores are fractions."""
+    """Return the comparison as strict JSON values; scores are fractions."""
     first = comparison.runs[0]
     models: dict[str, dict[str, float]] = {}
     for (run, model), score in comparison.scores.items():
@@ -215,7 +221,7 @@ def run_comparison_dict(comparison: RunComparison) -> dict[str, Any]:
 
 
 def _read_choices(chosen: Sequence[str | Path]) -> list[_Choice]:
-    """The runs as they were given, each read once and all with the clips of the first."""
+    """Read each run once, and align its clips with those of the first run."""
     split = [_split(str(text)) for text in chosen]
     texts = [str(text) for text in chosen]
     for text in texts:
@@ -237,7 +243,7 @@ def _read_choices(chosen: Sequence[str | Path]) -> list[_Choice]:
 
 
 def _split(text: str) -> tuple[Path, str | None]:
-    """Folder and model of ``RUN`` or ``RUN:MODEL``; either may have colons of its own."""
+    """Split ``RUN`` or ``RUN:MODEL`` into folder and model; both may contain colons."""
     if not Path(text).is_dir():
         for i, character in enumerate(text):
             if character == ":" and Path(text[:i]).is_dir() and text[i + 1 :]:
@@ -246,7 +252,7 @@ def _split(text: str) -> tuple[Path, str | None]:
 
 
 def _pairs(choices: Sequence[_Choice]) -> list[tuple[str, str]]:
-    """``RUN:MODEL`` of each pair to test: the later one first."""
+    """Return ``RUN:MODEL`` of each pair to test, the later one first."""
     pairs: dict[tuple[str, str], None] = {}
     for a, b in combinations(choices, 2):
         shared = [name for name in b.models if name in a.models]
@@ -264,8 +270,159 @@ def _label(run: str, model: str) -> str:
 
 
 def _named(runs: Sequence[Run]) -> list[Run]:
-    """With names that differ: as much of the path as is needed."""
+    """Rename runs so that their names differ: by their paths if two folders share a name."""
     names = [run.name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run.folder) for run in runs]
     return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation as its folder has it; `Results` explains the other fields."""
+
+    name: str  # of the folder, as short as distinguishes it from other runs
+    folder: Path
+    task: Task
+    classes: tuple[str, ...]
+    clip_ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    flags: tuple[str, ...]  # those of ``permuted``, ``leaky``, ``synthetic`` that are true
+    repeats: tuple[FoldedOutputs, ...]  # predictions on each set of folds
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Return the names of its models."""
+        return tuple(self.repeats[0].outputs)
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read ``metrics.json`` and ``predictions.csv`` of one evaluation."""
+    folder = Path(folder)
+    if folder.is_file():
+        raise FuseError(
+            f"{folder}: a file, not the folder of a run: 'mvemo report --predictions {folder} "
+            "--out FOLDER' makes one of it"
+        )
+    metrics, path = folder / "metrics.json", folder / "predictions.csv"
+    for file in (metrics, path):
+        if not file.is_file():
+            raise FuseError(f"{file}: no such file: 'mvemo fuse ... --out {folder}' writes it")
+    try:
+        facts = parse_json(metrics.read_text(encoding="utf-8"))
+        task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
+        models, k = [str(name) for name in facts["models"]], int(facts["folds"])
+        flags = tuple(f for f in ("permuted", "leaky", "synthetic", "predicted_by") if facts.get(f))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FuseError(f"{metrics}: not the metrics of an evaluation: {_cause(error)}") from error
+    try:
+        (_, head), *lines = read_table(path, error=ValueError).rows
+        by_repeat: dict[str, list[CsvCells]] = {}
+        for _, cells in lines:
+            row = dict(zip(head, cells, strict=True))
+            by_repeat.setdefault(row.get("repeat", "0"), []).append(row)
+        clips = _clips(next(iter(by_repeat.values())))
+        repeats = tuple(
+            _read_repeat(rows, list(clips), task, classes, models, k) for rows in by_repeat.values()
+        )
+    except (OSError, ValueError, KeyError, TypeError, StopIteration) as error:
+        raise FuseError(f"{path}: not the predictions of {metrics}: {_cause(error)}") from error
+    return Run(
+        name=folder.name,
+        folder=folder,
+        task=task,
+        classes=classes,
+        clip_ids=tuple(clips),
+        groups=tuple(row["group"] for row in clips.values()),
+        flags=flags,
+        repeats=repeats,
+    )
+
+
+def _clips(rows: Sequence[CsvCells]) -> dict[str, CsvCells]:
+    """Return the first row of each clip, in their order."""
+    clips: dict[str, CsvCells] = {}
+    for row in rows:
+        clips.setdefault(row["clip_id"], row)
+    return clips
+
+
+def _read_repeat(
+    rows: Sequence[CsvCells],
+    clip_ids: Sequence[str],
+    task: Task,
+    classes: Sequence[str],
+    models: Sequence[str],
+    k: int,
+) -> FoldedOutputs:
+    index = {clip_id: i for i, clip_id in enumerate(clip_ids)}
+    outputs = {name: np.full((len(clip_ids), len(classes)), np.nan) for name in models}
+    for row in rows:
+        cells = [row[f"{task.csv_prefix}{name}"] for name in classes]
+        if all(cells):
+            outputs[row["model"]][index[row["clip_id"]]] = [float(cell) for cell in cells]
+    clips = _clips(rows)
+    about = [clips[clip_id] for clip_id in clip_ids]
+    return FoldedOutputs(
+        task=task,
+        y_true=task.parse_labels(about, classes),
+        folds=np.array([int(row["fold"]) for row in about], np.int64),
+        k=k,
+        outputs=outputs,
+    )
+
+
+def align_run(first: Run, run: Run) -> Run:
+    """Return `run` with its clips in the order of `first`; raise if the two are not comparable."""
+    where = f"{run.folder} is not comparable with {first.folder}"
+    for name, a, b in (
+        ("task", first.task.name, run.task.name),
+        ("list of classes", list(first.classes), list(run.classes)),
+        ("number of folds", first.repeats[0].k, run.repeats[0].k),
+        ("number of repeats", len(first.repeats), len(run.repeats)),
+    ):
+        if a != b:
+            raise BadFeatures(f"{where}: its {name} is {b}, not {a}")
+    row = {clip: i for i, clip in enumerate(run.clip_ids)}
+    missing = [clip for clip in first.clip_ids if clip not in row]
+    n_new = len(run.clip_ids) - (len(first.clip_ids) - len(missing))
+    if missing or n_new:
+        example = missing[0] if missing else next(c for c in row if c not in set(first.clip_ids))
+        raise BadFeatures(
+            f"{where}: its clips differ: {len(missing)} are missing and {n_new} are new, such as "
+            f"{example!r}"
+        )
+    order = np.array([row[clip] for clip in first.clip_ids], dtype=np.int64)
+    groups = tuple(run.groups[int(i)] for i in order)
+    if groups != first.groups:
+        raise _differ(where, first, "groups", np.array(groups) != np.array(first.groups))
+    repeats = tuple(_reordered(one, order) for one in run.repeats)
+    for one, theirs in zip(first.repeats, repeats, strict=True):
+        folds = one.folds != theirs.folds
+        labels = (one.y_true != theirs.y_true).reshape(len(order), -1).any(axis=1)
+        if folds.any():
+            raise _differ(where, first, "folds", folds)
+        if labels.any():
+            hint = ""
+            if ("permuted" in first.flags) != ("permuted" in run.flags):
+                hint = "; one of them has permuted labels"
+            raise _differ(where, first, "labels", labels, hint)
+    return replace(run, clip_ids=first.clip_ids, groups=groups, repeats=repeats)
+
+
+def _reordered(one: FoldedOutputs, order: Ints) -> FoldedOutputs:
+    return replace(
+        one,
+        y_true=one.y_true[order],
+        folds=one.folds[order],
+        outputs={name: values[order] for name, values in one.outputs.items()},
+    )
+
+
+def _differ(where: str, first: Run, what: str, mask: Any, hint: str = "") -> BadFeatures:
+    clip = first.clip_ids[int(np.flatnonzero(mask)[0])]
+    return BadFeatures(f"{where}: {what} of {int(mask.sum())} clips differ, such as {clip!r}{hint}")
+
+
+def _cause(error: Exception) -> str:
+    return f"{error} is missing or not known" if isinstance(error, KeyError) else str(error)

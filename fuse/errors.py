@@ -1,15 +1,15 @@
-"""The error of this package, and its concrete kinds."""
+"""Errors of stage two."""
 
 from __future__ import annotations
 
 
 class FuseError(Exception):
-    """Base of every error that features, folds or settings of stage two cause."""
+    """Base of all errors that features, folds or settings of stage two cause."""
 
 
 class BadFeatures(FuseError, ValueError):
-    """The features cannot be evaluated as asked; the message says why and what would do."""
+    """Features that cannot be evaluated as asked; the message states the problem and the fix."""
 
 
 class LeakError(FuseError, ValueError):
-    """A clip would be scored by a net that saw it, or its group, in training."""
+    """Leak: a net would score a clip that it, or a clip of its group, was trained on."""

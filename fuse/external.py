@@ -1,7 +1,7 @@
-"""Predictions of models that mvemo never saw, scored as if it had cross-validated them.
+"""Predictions of other programs, scored as if mvemo had cross-validated them.
 
-What is in the file is all there is: nothing here can tell what a model was trained on,
-and every report of it says so.
+The files do not say what a model was trained on, so every report of them says that this was
+not checked.
 """
 
 from __future__ import annotations
@@ -29,27 +29,29 @@ class Predictions:
     Parameters
     ----------
     classes
-        Classes, tags or targets, in the order of the first file's columns, or the manifest's.
+        Names of the classes, tags or targets, in the order of the first file's columns or of
+        the manifest.
     clip_ids, groups
-        In the order of their first rows; a clip without group is its own.
+        Id and group of each clip, in the order of their first rows; a clip without a group is
+        a group by itself.
     y_true
-        The labels, as `Results.y_true`: int64 (clips,) of classes.
+        Labels, as in `Results.y_true`.
     folds
-        int64 (clips,): from 0 to k - 1 in the order of the files' own names of folds, -1
-        for clips that were not tested; 0 throughout where the files name none.
+        int64 (clips,): 0 to k - 1, in the order of the names of folds in the files; -1 for
+        clips that were not tested. All 0 if the files name no folds.
     k
-        Number of folds that clips were tested in.
+        Number of folds.
     outputs
-        Model name to float64 (clips, classes); NaN rows where it made no prediction.
+        Model name to float64 (clips, classes); NaN rows where the model made no prediction.
     files
-        (name, SHA-256) of each file.
+        Name and SHA-256 of each file.
     task
         ``multiclass``, ``multilabel`` or ``regression``.
     notes
-        What was done to what the files have, as sentences.
+        Sentences that state how the predictions were changed.
     repeats
-        Where the files have several evaluations on different folds, all of them, the first
-        of which is this one.
+        All evaluations, this one first, if the files have several on different folds;
+        otherwise empty.
     """
 
     classes: tuple[str, ...]
@@ -65,7 +67,7 @@ class Predictions:
     repeats: tuple[Predictions, ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
-        """One line."""
+        """Return one line."""
         return f"<Predictions: {len(self.clip_ids)} clips, {self.task}: {listed([*self.outputs])}>"
 
 
@@ -77,30 +79,29 @@ def results_of_predictions(
     scale: str = "",
     provenance: Mapping[str, Any] | None = None,
 ) -> Results:
-    """Score predictions, for the same report as an evaluation of mvemo's own.
+    """Score predictions, for the same report as an evaluation by mvemo.
 
-    Without folds there is one: its scores are those of all clips, and the baseline is the
-    share of the commonest class among them. Clips that were not tested are not scored,
-    whatever was predicted for them; they may have been trained on. Groups in more than one
-    fold, or both tested and not tested, make the results `leaky`: the model may have seen
-    them.
+    Without folds, all clips are one fold, and the baseline is the share of the commonest class
+    among them. Clips that were not tested are not scored, even if they were predicted: the model
+    may have been trained on them. The results are `leaky` if a group is in more than one fold,
+    or has both tested clips and others.
 
     Parameters
     ----------
     predictions
-        Of `read_predictions`.
+        Predictions, as `read_predictions` returns them.
     name
-        Of the data set.
+        Name of the data set.
     synthetic
-        Whether the clips are generated data, which no file tells.
+        True for generated clips; the files do not tell.
     scale
-        Of valence and arousal, as ``1..9``; empty if it is not known.
+        Scale of valence and arousal, such as ``1..9``; empty if unknown.
     provenance
-        JSON values to be kept beside the files' names and digests.
+        JSON values to keep with the files' names and digests.
 
     See Also
     --------
-    mvemo.fuse.evaluate : cross-validate heads over features, instead.
+    mvemo.fuse.evaluate : cross-validate heads over features.
 
     Examples
     --------

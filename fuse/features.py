@@ -1,4 +1,4 @@
-"""The cached vectors that heads are trained on, as the solver wants them."""
+"""Cached feature vectors, as the solver reads them."""
 
 from __future__ import annotations
 
@@ -13,36 +13,34 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.matrices.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
 from mvemo.fuse.matrices.descriptor_statistics import LLD, DescriptorStatistics
 from mvemo.fuse.matrices.rows import Rows, StoredRows
-from mvemo.fuse.matrices.within_groups import standardise_within
+from mvemo.fuse.matrices.scaling import standardise_within
+from mvemo.fuse.metrics.averages import complete
 
-# Clips that a feature needs for models of it: two in each of six folds, or a quarter of all.
+# Fewest clips that a feature needs for models of it: two in each of six folds, or a quarter of all.
 FEWEST = 12
 
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """How vectors become what heads read."""
+    """Settings that decide how cached vectors become the inputs of heads."""
 
-    # Names of descriptor sequences whose statistics are one more feature, see
-    # `mvemo.fuse.matrices.descriptor_statistics`; none for none
+    # Descriptor sequences whose statistics are one more feature (`descriptor_statistics`).
     lld: tuple[str, ...] = ()
-    # Some of `mvemo.fuse.matrices.descriptor_statistics.STATISTICS`
+    # Names in `mvemo.fuse.matrices.descriptor_statistics.STATISTICS`.
     lld_statistics: tuple[str, ...] = DEFAULT_STATISTICS
-    within_groups: bool = False  # Standardise within groups (`mvemo.fuse.matrices.within_groups`)
-    # GiB that the values of all features together may take in memory; where they take more, they
-    # are read again, a block of clips at a time, whenever a head is fitted. Heads are the same but
-    # for rounding.
+    within_groups: bool = False  # standardise within groups (`mvemo.fuse.matrices.scaling`)
+    # GiB of memory for the values of all features. Larger features are read again, block by
+    # block, whenever a head is fitted; the heads are equal but for rounding.
     memory: float = 4.0
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """One feature of all clips, as it is cached."""
+    """One feature of all clips, as cached."""
 
-    # float32 (clips, dim), in memory or not; zeros where missing, which no head's training weighs
-    # in
+    # float32 (clips, dim), in memory or not; zeros where missing (these clips have weight 0).
     values: NDArray[np.float32] | Rows
-    present: NDArray[np.bool_]
+    present: NDArray[np.bool_]  # bool (clips,)
 
 
 PLAIN = FeatureSettings()
@@ -54,23 +52,23 @@ class Features:
     Parameters
     ----------
     cache
-        Open; read when a matrix is asked for.
+        Open cache; it is read when a matrix is asked for.
     settings
-        How its vectors become what heads read.
+        Settings of the vectors.
 
     Attributes
     ----------
     modality
-        Name of each feature to ``audio``, ``video`` or another modality.
+        Feature name to ``audio``, ``video`` or another modality.
     outputs
-        The same of what nets themselves predict, which is no feature of any head.
+        The same for outputs of the nets themselves, which heads do not read.
     rare
-        Name to number of clips, of features that too few clips have for a model of them.
+        Feature name to number of clips, for features that too few clips have to fit a model.
 
     Raises
     ------
     BadFeatures
-        There is no feature, or a crossfitted one lacks the net of a fold.
+        There is no feature, or a crossfitted feature lacks the net of a fold.
     """
 
     def __init__(self, cache: Cache, settings: FeatureSettings = PLAIN) -> None:
@@ -123,25 +121,25 @@ class Features:
             )
 
     def crossfit(self, name: str) -> bool:
-        """Whether there is a net for each fold."""
+        """Return True if each fold has a net of its own."""
         return any(spec.fold is not None for spec in self._variants[name])
 
     def held_out(self, name: str) -> bool:
-        """Whether its net was trained on the training clips of one split."""
+        """Return True if the net was trained on the training clips of one split."""
         return any(spec.protocol == "holdout" for spec in self._variants[name])
 
     def variants(self, name: str) -> tuple[FeatureSpec, ...]:
-        """Specs of a feature: one, or one for each fold under ``crossfit``."""
+        """Return the specs of a feature: one, or one per fold under ``crossfit``."""
         return self._variants[name]
 
     def spec(self, name: str, fold: int) -> FeatureSpec:
-        """What made the values that scores of this fold's clips rest on."""
+        """Return the spec of the values that the scores of a fold's clips rest on."""
         if self._statistics is not None and name == LLD:
             return self._statistics.spec
         return self._cache.spec(name, fold)
 
     def protocol(self, names: tuple[str, ...]) -> str:
-        """The most optimistic protocol among features."""
+        """Return the most optimistic protocol among features."""
         protocols = {spec.protocol for name in names for spec in self._variants[name]}
         for protocol in ("shared", "crossfit", "holdout", "frozen", "imported"):
             if protocol in protocols:
@@ -149,11 +147,11 @@ class Features:
         return "none"
 
     def own_outputs(self, name: str, fold: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """What the net of a fold predicts itself, as of `Cache.vectors`."""
+        """Return the outputs of a fold's net itself, as `Cache.vectors` does."""
         return self._cache.vectors(name, fold)
 
     def matrix(self, name: str, fold: int | None) -> Matrix:
-        """A feature as heads read it, of a fold's net where there is one for each fold."""
+        """Return a feature as heads read it, from the fold's net if each fold has one."""
         matrix = self.raw_matrix(name, fold)
         if not self._settings.within_groups:
             return matrix
@@ -162,7 +160,7 @@ class Features:
         return Matrix(values, matrix.present)
 
     def raw_matrix(self, name: str, fold: int | None) -> Matrix:
-        """A feature as it is cached."""
+        """Return a feature as cached."""
         if self._statistics is not None and name == LLD:
             values, present = self._statistics.vectors()
         elif self._streamed:
@@ -175,8 +173,8 @@ class Features:
 
 
 def matrix_of(values: NDArray[np.float32], present: NDArray[np.bool_] | None = None) -> Matrix:
-    """A `Matrix` of float32 (clips, dim), which is changed in place; NaN rows are missing."""
+    """Make a `Matrix` of float32 (clips, dim), changed in place; NaN rows are missing."""
     if present is None:
-        present = np.asarray(np.isfinite(values).all(axis=1), dtype=np.bool_)
+        present = complete(values)
     values[~present] = 0.0
     return Matrix(values, present)

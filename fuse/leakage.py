@@ -1,4 +1,4 @@
-"""The leak guard: no score of a clip by a net that saw it, or a clip of its group."""
+"""The leak guard: a clip must not be scored by a net that saw it, or a clip of its group."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from mvemo.fuse.features import Features
 def find_leaks(
     features: Features, names: Sequence[str], table: ClipTable, folds: NDArray[np.int64]
 ) -> list[tuple[str, int, int]]:
-    """Where scores would rest on a net that saw what it is tested on.
+    """Find scores that would rest on a net that saw the clips it is tested on.
 
-    It is the record of training clips that counts, whatever the protocol is called.
+    Return (feature, fold, number of the fold's clips that the net saw, or whose group it saw)
+    for each leak. The record of training clips decides, not the name of the protocol.
     """
     row = {clip: i for i, clip in enumerate(table.clip_ids)}
     _, group = np.unique(np.array(table.groups, dtype=np.str_), return_inverse=True)
@@ -38,7 +39,7 @@ def find_leaks(
 def refuse_leaks(
     leaks: Sequence[tuple[str, int, int]], folds: NDArray[np.int64], where: str
 ) -> None:
-    """Raise where there is a leak."""
+    """Raise `LeakError` if there is a leak."""
     if not leaks:
         return
     name, fold, count = leaks[0]

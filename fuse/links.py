@@ -1,4 +1,4 @@
-"""From a linear layer's scores to outputs, and from outputs to what a second layer reads."""
+"""Links: from the scores of a linear layer to outputs, and back for a second layer."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from scipy.special import expit
 from mvemo.fuse.arrays import F64
 
 Link = Literal["softmax", "sigmoid", "identity"]
-# What a second layer reads of the heads below it, by their link.
+# Inputs of a second layer, by the link of the heads below it.
 DECISION_INPUTS: dict[Link, str] = {
     "softmax": "log-probabilities",
     "sigmoid": "log-odds",
     "identity": "values",
 }
-# A second layer reads no probability as smaller than this, so that one head that is certain
-# does not outvote all others.
+# Smallest probability that a second layer reads, so that one certain head does not outvote
+# all others.
 MIN_PROBABILITY = 1e-4
 
 
 def apply_link(scores: F64, link: Link) -> F64:
-    """Outputs of a linear layer's scores.
+    """Turn scores of a linear layer, float64 (clips, outputs), into outputs.
 
     Examples
     --------
@@ -39,7 +39,7 @@ def apply_link(scores: F64, link: Link) -> F64:
 
 
 def decision_inputs(outputs: F64, link: Link) -> F64:
-    """Outputs of heads on a scale where they can be added up, for a second layer.
+    """Turn outputs of heads, float64 (clips, outputs), into addable inputs of a second layer.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def decision_inputs(outputs: F64, link: Link) -> F64:
 
 
 def softmax(scores: F64) -> F64:
-    """Along the last axis (J22 eq. 6)."""
+    """Normalise over the last axis (J22 eq. 6)."""
     shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
     result: F64 = shifted / shifted.sum(axis=-1, keepdims=True)
     return result

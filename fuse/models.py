@@ -1,7 +1,7 @@
-"""Which features a fusion model concatenates: one feature, one of several modalities, or all.
+"""Fusion models: sets of features whose vectors are concatenated.
 
-A model's name says what is in it: ``c3d+music1d`` is C3D and the 1D music net (PL20
-section 3.4), ``integrated`` is all there is.
+A model's name tells its features: ``c3d+music1d`` joins C3D and the 1D music net (PL20
+section 3.4), ``integrated`` joins all features.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Protocol, TypeVar
 from mvemo.cache import MODALITIES
 from mvemo.fuse.errors import BadFeatures
 
-# The order of report; features that are not the papers' follow, by name.
+# Order in reports; other features follow, by name.
 AUDIO = ("music1d", "music2d")
 VIDEO = ("c3d", "i3d")
 FIRST = dict(zip(MODALITIES, (AUDIO, VIDEO), strict=True))
 INTEGRATED = "integrated"
 STACKED = "integrated-stacked"
 LATE = "integrated-late"
-# Models over what other models predict: no head of features is theirs.
+# Models over the predictions of other models; they have no head over features.
 SECOND_LAYERS = (STACKED, LATE)
-# So many fusions of one set of three modalities or more are made without being asked for.
+# Most fusions of one set of three or more modalities that are made without being named.
 MOST_FUSIONS = 16
 Key = tuple[str, ...]
-# Modalities that a clip lacks, in the order of report.
+# Modalities that a clip lacks, in the order of reports.
 Missing = tuple[str, ...]
 
 
@@ -46,13 +46,13 @@ class Model:
     Parameters
     ----------
     name
-        Of the report.
+        Name in reports.
     features
-        In the order of concatenation.
+        Names of the features, in the order of concatenation.
     modalities
-        Those it needs, in the order of report.
+        Modalities that the model needs, in the order of reports.
     by_net
-        Its outputs are those of a net's own last layer: no head is fitted.
+        True if the outputs are those of a net's own last layer, without a head.
     """
 
     name: str
@@ -62,17 +62,17 @@ class Model:
 
     @property
     def key(self) -> Key:
-        """What its outputs are known by: its features, as models of the same are one head."""
+        """Return the key of the outputs: models of the same features share one head."""
         return (self.name,) if self.name in SECOND_LAYERS else self.features
 
 
 def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
-    """All models that a set of features allows, unimodal ones first.
+    """Return all models that a set of features allows, single features first.
 
-    Each feature alone; each fusion of one feature of each of two modalities or more; and all
-    together as ``integrated`` (PL20 3.4, read as one head on all features), where there are
-    two or more. Fusions of three modalities and more are left out where there would be over
-    `MOST_FUSIONS` of the same ones; each can be had by name (`chosen_models`).
+    These are each single feature, each fusion of one feature per modality over two or more
+    modalities, and, for two or more features, all together as ``integrated`` (PL20 3.4, read
+    as one head on all features). A set of three or more modalities that allows more than
+    `MOST_FUSIONS` fusions is left out; its fusions can be asked for by name.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
     Raises
     ------
     BadFeatures
-        A name that `check_feature_name` refuses.
+        A feature's name is the name of a model, or contains ``+`` or ``,``.
 
     Examples
     --------
@@ -111,14 +111,14 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
 
 
 def _one_of_each(names: Sequence[str], kinds: Missing) -> Model:
-    """The fusion of a feature of each modality; PL20 names that of the pictures first."""
+    """Return the fusion of one feature per modality, named as in PL20: the video feature first."""
     if kinds[:2] == MODALITIES:
         names = (names[1], names[0], *names[2:])
     return Model("+".join(names), tuple(names), kinds)
 
 
 def check_feature_name(name: str) -> None:
-    """Raise `BadFeatures` for a feature whose name is that of a model, or joins names."""
+    """Raise `BadFeatures` if a feature has the name of a model, or a name that joins names."""
     if name in (INTEGRATED, *SECOND_LAYERS) or "+" in name or "," in name:
         raise BadFeatures(
             f"feature {name!r}: a name has no '+' and no ',' and is none of {INTEGRATED}, "
@@ -127,9 +127,9 @@ def check_feature_name(name: str) -> None:
 
 
 def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> tuple[Model, ...]:
-    """The models of `names`, or all.
+    """Return the models of `names`, or all models for None.
 
-    A name may join any features by ``+``: one head on all of them, as of two audio features.
+    A name may join any features by ``+``, such as two audio features: one head reads them all.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def chosen_models(modality: Mapping[str, str], names: Sequence[str] | None) -> t
 
 
 def _fusion(name: str, modality: Mapping[str, str]) -> Model | None:
-    """The model of the features that a name joins; None where it joins no two of them."""
+    """Return the model of the features that a name joins; None if it does not join two."""
     parts = tuple(name.split("+"))
     if len(parts) < 2 or len(set(parts)) < len(parts) or not set(parts) <= set(modality):
         return None
@@ -161,18 +161,18 @@ def _fusion(name: str, modality: Mapping[str, str]) -> Model | None:
 
 
 def with_nets(models: Sequence[M], nets: Sequence[M]) -> tuple[M, ...]:
-    """The models in the order of report, those of nets themselves after single features."""
+    """Insert the models of nets themselves after the single features."""
     n_single = sum(len(model.features) == 1 for model in models)
     return (*models[:n_single], *nets, *models[n_single:])
 
 
 def modalities_of(models: Sequence[Model]) -> tuple[str, ...]:
-    """Those that any of the models needs, in the order of report."""
+    """Return the modalities that the models need, in the order of reports."""
     return modality_order(kind for model in models for kind in model.modalities)
 
 
 def modality_order(kinds: Iterable[str]) -> tuple[str, ...]:
-    """Each modality once in the order of report: audio, video, then others by name.
+    """Return each modality once, in the order of reports: audio, video, then others by name.
 
     Examples
     --------
@@ -183,7 +183,7 @@ def modality_order(kinds: Iterable[str]) -> tuple[str, ...]:
 
 
 def missing_of(kinds: Missing) -> list[Missing]:
-    """What a clip may lack of these modalities and still be predicted: fewest first.
+    """Return the sets of modalities that a clip may lack and still be predicted, fewest first.
 
     Examples
     --------
@@ -203,7 +203,7 @@ Parts = Mapping[str, Mapping[Missing, Model]]
 
 
 def parts_of(models: Sequence[Model], modality: Mapping[str, str]) -> Parts:
-    """What remains of each fusion of modalities when some are missing (PL20 3.6)."""
+    """Return, for each fusion of modalities, the model left when some are missing (PL20 3.6)."""
     return {
         model.name: {
             missing: Model(
@@ -219,6 +219,6 @@ def parts_of(models: Sequence[Model], modality: Mapping[str, str]) -> Parts:
 
 
 def in_order(names: Iterable[str], first: Sequence[str]) -> list[str]:
-    """Those of `first` in its order, then all others by name."""
+    """Return the names of `first` in its order, then all others by name."""
     rest = sorted(names)
     return [name for name in first if name in rest] + [n for n in rest if n not in first]

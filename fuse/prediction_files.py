@@ -1,4 +1,4 @@
-"""Reads predictions of models that mvemo never saw from CSV files."""
+"""Reader of prediction files: CSV tables from other programs."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from mvemo.manifests.labels import Label, Task, label_kind
 from mvemo.manifests.matching import match_ids
 from mvemo.manifests.tables import Table, read_table
 
-# The fold of clips that were not tested, as in the file that mvemo writes.
+# Fold of clips that were not tested, as in the ``predictions.csv`` of mvemo.
 NOT_TESTED = "-1"
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One clip of one model; `place` is file and line, None where a column is not there."""
+    """One clip of one model; None for columns that the file lacks."""
 
-    place: str
+    place: str  # file and line, for messages
     clip_id: str
     label: Label | None
     group: str | None
@@ -49,40 +49,42 @@ def read_predictions(
 ) -> Predictions:
     """Read prediction files.
 
-    CSV or Parquet with a header: ``clip_id``; the truth; a column of predictions for each class,
-    tag or target; optional ``group``, ``fold`` (the one that the clip was tested in, -1 if it
-    was not), ``model`` (default: the file's name) and ``repeat`` (which of several evaluations
-    on different folds). Truth and predictions are, of
+    A file is CSV or Parquet with a header. It has a column ``clip_id``, the truth, a column of
+    predictions for each class, tag or target, and optional columns ``group``, ``fold`` (the fold
+    that tested the clip, -1 if none did), ``model`` (default: the file's name) and ``repeat``
+    (the number of the evaluation, if there are several on different folds). The truth and the
+    predictions are:
 
-    - classes: ``label``, and probabilities named like the class or ``p_`` and the class. Each
-      row's sum to 1 but for their rounding; rows that are further off than `TOLERANCE` are
-      divided by their sum. Or ``predicted`` alone, the class.
-    - tags: ``label``, tags joined by ``;``, and probabilities named like the tag or ``p_`` and
-      the tag. A tag is decided at 0.5.
+    - classes: ``label``, and probabilities in columns named by the class, or ``p_`` and the
+      class. Each row sums to 1 up to rounding; rows that are off by more than `TOLERANCE` are
+      divided by their sum. Instead of probabilities there may be one column ``predicted``, the
+      class.
+    - tags: ``label``, tags joined by ``;``, and probabilities in columns named by the tag, or
+      ``p_`` and the tag. A tag is decided at 0.5.
     - targets: ``label_NAME`` and ``NAME``.
 
-    All empty or NaN: not predicted. If any column begins with ``p_``, those alone are
-    probabilities. mvemo's own ``predictions.csv`` is such a file, and with a manifest also what
-    ``mvemo predict --csv`` writes: the label there is the predicted one.
+    A clip whose cells are all empty or NaN was not predicted. If any column begins with ``p_``,
+    only such columns are probabilities. The ``predictions.csv`` of mvemo can be read, and with a
+    manifest also the table of ``mvemo predict --csv``, whose label is the predicted one.
 
     Parameters
     ----------
     paths
-        Of the files; their models are told apart by name.
+        Paths of the files; their models are told apart by name.
     task
-        What the files predict; by default the manifest's, else classes.
+        Task of the predictions; by default that of the manifest, or ``multiclass``.
     manifest
-        Of the clips, for truth, groups and the names of the outputs; the files then need no
-        column of the truth, and clips may be named by paths, with or without folder and ending.
+        Manifest with truth, groups and names of the outputs. The files then need no truth, and
+        may name clips by paths, with or without folder and extension.
     columns
-        Our names of columns to the files' own, as ``{"clip_id": "song"}``.
+        Standard names of columns to those in the files, such as ``{"clip_id": "song"}``.
 
     Raises
     ------
     BadFeatures
-        A file that is not there or not such a CSV, an unknown label, numbers that are no
-        probabilities, a clip twice for one model, files that disagree on a clip or with the
-        manifest, or no clip that was tested; the message names the line.
+        A file is missing or not such a table, a label is unknown, numbers are not
+        probabilities, a model has a clip twice, files disagree on a clip or with the manifest,
+        or no clip was tested; the message names the line.
 
     See Also
     --------
@@ -114,7 +116,7 @@ def read_predictions(
         table = _read_table(path, columns or {}, of_manifest=manifest is not None)
         names, rows_of_file = _parse(path, table, kind, known, truth=manifest is None)
         if set(names) < set(classes):
-            # A file of decisions has the classes that it names.
+            # A file of decisions names only the classes that were predicted.
             names, rows_of_file = _parse(path, table, kind, classes, truth=manifest is None)
         if not classes:
             classes = names
@@ -141,7 +143,7 @@ def read_predictions(
 
 
 def _with_truth(row: _Row, clips: Mapping[str, Clip], manifest: Manifest) -> _Row:
-    """A row with the label and the group that the manifest has for its clip."""
+    """Return a row with the label and the group that the manifest has for its clip."""
     clip = clips.get(row.clip_id)
     if clip is None:
         raise BadFeatures(
@@ -162,7 +164,7 @@ def _predictions(
     task: Task,
     files: tuple[tuple[str, str], ...],
 ) -> Predictions:
-    """The rows of one evaluation."""
+    """Build the predictions of one evaluation."""
     first = _first_rows(rows)
     clip_ids = tuple(first)
     folds, k = _number_folds(list(first.values()))
@@ -187,14 +189,14 @@ def _predictions(
 
 
 def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> Table:
-    """Return a file's table with our names of columns; of a manifest's clips a path is an id."""
+    """Read a file with standard names of columns; with a manifest a path may stand for an id."""
     table = read_table(path, error=BadFeatures, columns=columns)
     if of_manifest and "clip_id" not in table.header:
         table = table.with_path()
         table = table.renamed({"clip_id": "path"} if "path" in table.header else {})
     if table.predicted_by:
         table = table.renamed({"predicted": "label"} if "label" in table.header else {})
-        # Rows of files that could not be read name no model.
+        # Rows of files that could not be read have no model.
         model = table.header.index("model")
         rows = [(line, row) for line, row in table.rows[1:] if "".join(row[model : model + 1])]
         table = replace(table, rows=(table.rows[0], *rows))
@@ -215,7 +217,7 @@ def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) ->
 def _parse(
     path: Path, table: Table, task: Task, names: Sequence[str] | None, *, truth: bool
 ) -> tuple[tuple[str, ...], list[_Row]]:
-    """Classes, in the order of the columns or of `names`, and rows."""
+    """Return the classes, in the order of the columns or of `names`, and the rows."""
     header, lines = table.header, table.rows
     for number, cells in lines[1:]:
         if len(cells) != len(header):
@@ -238,7 +240,7 @@ def _row(
     cells: Sequence[str],
     columns: PredictionColumns,
 ) -> _Row:
-    """One line of a file."""
+    """Parse one line of a file."""
     place = f"{path}:{number}"
     values = {name: cells[header.index(name)].strip() for name in RESERVED if name in header}
     may_be_empty = ("predicted", "group", "label")
@@ -250,7 +252,7 @@ def _row(
         place=place,
         clip_id=values["clip_id"],
         label=columns.truth(place, cells) if columns.has_truth else None,
-        # A file may know the groups of some clips alone.
+        # A file may know the groups of only some clips.
         group=values.get("group") or None,
         fold=values.get("fold"),
         model=values.get("model", path.stem),
@@ -261,7 +263,7 @@ def _row(
 
 
 def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
-    """Clip id to its first row, with which all others of the clip must agree."""
+    """Return the first row of each clip; raise if a later row of the clip disagrees with it."""
     first: dict[str, _Row] = {}
     for row in rows:
         earlier = first.setdefault(row.clip_id, row)
@@ -276,7 +278,7 @@ def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
 
 
 def _number_folds(rows: Sequence[_Row]) -> tuple[Ints, int]:
-    """Folds of clips, given one row each, as `Predictions.folds`; and their number."""
+    """Return `Predictions.folds` and the number of folds, from one row per clip."""
     names = {row.fold for row in rows if row.fold is not None}
     if not names:
         return np.zeros(len(rows), dtype=np.int64), 1
@@ -314,14 +316,14 @@ def _outputs_by_model(
 
 
 def _by_number(text: str) -> tuple[int, int, str]:
-    """Sorts folds 2 and 10 as numbers, and other names after them."""
-    # By the number's length first: Python refuses to convert one of thousands of digits.
+    """Return a sort key: numbers by value, then other names."""
+    # By length and digits: Python refuses to convert a number of thousands of digits.
     digits = text.lstrip("0") if text.isdecimal() else ""
     return (0, len(digits), digits) if text.isdecimal() else (1, 0, text)
 
 
 def _shown(value: str | Label | None) -> str:
-    """A cell, or a label as it stands in a file, for a message."""
+    """Format a cell or a label for a message."""
     if value is None:
         return "none"
     return repr(value if isinstance(value, str) else ";".join(map(str, value)))

@@ -1,4 +1,4 @@
-"""The result of one evaluation, of any task: what every table, figure and file is made from."""
+"""The result of one evaluation, for any task; tables, figures and files are made from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.metrics.averages import mean_of_finite
+from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.models import Model
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.values import Column
@@ -26,58 +26,57 @@ CurvePoint = tuple[float, float, float, float]
 class ModelResult:
     """One model's out-of-fold predictions and their scores.
 
-    Which scores there are, and what each is, its task says (`Task.score`): the names are
-    those of `mvemo.fuse.tasks.multiclass.Multiclass`, `...multilabel.Multilabel` and
+    The task decides which scores there are (`Task.score`); their names are explained in
+    `mvemo.fuse.tasks.multiclass.Multiclass`, `...multilabel.Multilabel` and
     `...regression.Regression`. NaN stands for a score that is not defined.
 
     Parameters
     ----------
     name
-        ``music1d`` … ``integrated``.
+        Name of the model: ``music1d`` … ``integrated``.
     modalities
-        Those it needs.
+        Modalities that it needs.
     features
-        The cached features that it concatenates.
+        Cached features that it concatenates.
     outputs
-        float64 (clips, outputs): probabilities of classes, whose rows sum to 1, or of tags;
-        or values in the targets' unit. NaN rows where a clip was not predicted.
+        float64 (clips, outputs): probabilities of classes (rows sum to 1) or of tags, or values
+        in the targets' unit; NaN rows for clips without a prediction.
     y_pred
-        The decisions made of them: int64 (clips,) of classes, -1 where not predicted; bool
-        (clips, tags); or the values themselves.
+        Decisions: int64 (clips,) of classes, -1 where there is no prediction; bool (clips, tags);
+        or the values themselves.
     scores
-        Name to one number for all clips.
+        Score name to its value over all clips.
     per_fold
-        Name to float64 (folds,): of each fold's clips alone; NaN where not defined.
+        Score name to float64 (folds,): its value in each fold; NaN where not defined.
     per_output
-        Name to float64 (outputs,): of each class, tag or target, over all clips.
+        Score name to float64 (outputs,): its value for each class, tag or target, over all clips.
     per_output_fold
-        Name to float64 (folds, outputs): of each fold's clips alone.
+        Score name to float64 (folds, outputs): the same in each fold.
     confusion
-        int64 (classes, classes), rows true, columns predicted; of values the quadrants of
-        valence and arousal; None where there is nothing to confuse.
+        int64 (classes, classes), rows true, columns predicted; for regression the quadrants of
+        valence and arousal; None if the task has no confusion matrix.
     thresholds
-        float64 (folds, tags): what a probability had to reach for a decision in each fold,
-        fitted inside its training folds; None but for tags.
+        float64 (folds, tags): smallest probability that counts as a decision, fitted inside the
+        training folds; None for other tasks.
     calibration
-        Of probabilities ``ece``, ``brier`` and ``log_loss``; where temperatures were fitted
-        also ``ece_scaled``, ``brier_scaled``, ``log_loss_scaled`` and their mean,
+        Calibration of probabilities: ``ece``, ``brier`` and ``log_loss``; with fitted
+        temperatures also ``ece_scaled``, ``brier_scaled``, ``log_loss_scaled`` and the mean
         ``temperature``.
     intervals
-        Name to the ends of its 95 % group-bootstrap interval: of `scores`, of `calibration`,
-        ``NAME:i`` of the i-th entry of `per_output`, and ``primary`` of the primary metric's
-        mean over folds. Empty where none was asked for.
+        Score name to the ends of its 95 % group-bootstrap interval, for `scores` and
+        `calibration`; ``NAME:i`` for entry i of `per_output`, ``primary`` for the primary
+        metric's mean over folds. Empty without resampling.
     without_modality
-        Missing modalities, joined by ``+`` (``video``, ``audio+lyrics``), to the primary
-        metric (mean over folds) of a head that needs only the others; ``none`` to that of the
-        model itself. All of the clips that have everything. Empty for a model of one
-        modality.
+        Missing modalities, joined by ``+`` (``video``, ``audio+lyrics``), to the primary metric
+        (mean over folds) of a head that needs only the others; ``none`` to that of the model.
+        All are measured on the clips that have every feature. Empty for one modality.
     n_fallback
-        Clips with some of the modalities missing, which a head of the others predicted.
+        Number of clips that lack some modalities and were predicted by a head of the others.
     n_untrained
-        Tested clips that have all features and yet no prediction, because no head could be
-        trained without them: their training folds hold one class, or fewer than two clips.
+        Number of tested clips that have all features but no prediction: their training folds
+        hold one class, or fewer than two clips, so that no head could be trained.
     by_net
-        The outputs are those of a net's own last layer, without a head.
+        True if the outputs are those of a net's own last layer, without a head.
     """
 
     name: str
@@ -99,18 +98,18 @@ class ModelResult:
     by_net: bool = False
 
     def value_of(self, column: Column) -> float:
-        """The score that a column of a table shows."""
+        """Return the score that a column of a table shows."""
         if column.output is None:
             return float(self.scores[column.score])
         return float(self.per_output[column.score][column.output])
 
     @property
     def valid(self) -> Bools:
-        """bool (clips,): where there is a prediction."""
-        return np.asarray(np.isfinite(self.outputs).all(axis=1), dtype=np.bool_)
+        """Return bool (clips,): True where there is a prediction."""
+        return complete(self.outputs)
 
     def __repr__(self) -> str:
-        """One line: its scores."""
+        """Return one line with the first scores."""
         scores = ", ".join(f"{name} {value:.3f}" for name, value in list(self.scores.items())[:3])
         n_predicted = int(self.valid.sum())
         return f"<ModelResult {self.name!r}: {scores}; {n_predicted} of {len(self.valid)} clips>"
@@ -118,13 +117,12 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Choice:
-    """The model to use, and what choosing it is worth."""
+    """The recommended model, and the score to expect of choosing it."""
 
-    model: str  # its name: that of least loss (`Task.choice_loss`) in the cross-validation
-    # (folds,): name of the model that was chosen so by inner predictions of each fold's
-    # training clips.
+    model: str  # name of the model of least loss (`Task.choice_loss`)
+    # (folds,): name of the model chosen by inner predictions of each fold's training clips.
     inside: tuple[str, ...]
-    # Each fold's clips as predicted by that fold's choice, scored: what to expect.
+    # Scores of each fold's clips, predicted by that fold's choice.
     nested: ModelResult
 
 
@@ -135,60 +133,59 @@ class Results:
     Parameters
     ----------
     name
-        Of the data set.
+        Name of the data set.
     task
-        What the labels are, and how predictions of them are scored.
+        Task: the kind of labels, and how predictions are scored.
     classes
         Names of the outputs: classes, tags, or targets such as valence.
     clip_ids, groups
-        As in the cache's clip table.
+        Id and group of each clip, as in the cache's clip table.
     y_true
-        The labels that were evaluated (permuted where `permuted`): int64 (clips,) of
-        classes, int64 (clips, tags) of 0 and 1, or float64 (clips, targets).
+        Labels that were evaluated (shuffled if `permuted`): int64 (clips,) of classes, int64
+        (clips, tags) of 0 and 1, or float64 (clips, targets).
     folds
-        int64 (clips,): the fold that each clip was tested in; -1 for clips that were not,
-        under ``holdout``, whose one fold is the test split: their predictions are NaN.
+        int64 (clips,): the fold that tested each clip. -1 for clips that were not tested
+        (``holdout``: fold 0 is the test split); their predictions are NaN.
     k, seed
         Number of folds and the evaluation's seed.
     protocol
-        ``crossfit``, ``frozen``, ``shared`` or ``holdout``; the most optimistic of the
+        ``crossfit``, ``frozen``, ``shared`` or ``holdout``: the most optimistic protocol of the
         features used.
     leaky
-        True where a clip was scored by a net that saw it or its group.
+        True if a net scored a clip that it, or a clip of its group, was trained on.
     synthetic, permuted
-        Generated data; labels shuffled as a check.
+        True for generated data; True for labels shuffled as a check.
     models
-        In the order of report.
+        Results of the models, in the order of reports.
     baseline
-        What knows no features, scored like a model: the commonest class, each tag's
+        Predictor without features, scored like a model: the commonest class, each tag's
         frequency or each target's mean in the training folds.
     present
-        Feature name to bool (clips,): which clips have it.
+        Feature name to bool (clips,): True for clips that have the feature.
     outliers
-        Feature name to ids of clips far outside the rest, which no other was scaled by.
+        Feature name to ids of outliers, which were not used for scaling.
     failures
         (clip id, stage, reason) of each failure that stage one kept.
     curves
-        ``net@fold`` to the loss and accuracy per epoch: keys ``epoch``, ``train_loss``,
-        ``val_loss``, ``val_accuracy``, each a list.
+        ``net@fold`` to the values per epoch, each a list: ``epoch``, ``train_loss``,
+        ``val_loss``, ``val_accuracy``.
     provenance
         JSON values: command, versions, digests, settings, feature specs.
     comparisons
-        Each fusion against its best single modality (`mvemo.fuse.crossval.comparisons`).
+        Each fusion compared with its best single feature (`mvemo.fuse.crossval.comparisons`).
     repeats
-        Where there are several, all evaluations, this one first and each by itself; scores
-        in `models` are then of all of them, predictions of the first.
+        All evaluations, this one first; empty without repeats. Scores in `models` cover all of
+        them, predictions only the first.
     choice
-        Which model to use; None where there was nothing to choose, or it was not asked for.
+        Recommended model; None if there was no choice, or it was not asked for.
     learning_curve
-        Model to its points, the full set last.
+        Model name to its points, the full training set last.
     heads
-        Every fitted head, in the order of fitting.
+        All fitted heads, in the order of fitting.
     predicted_by
-        The model whose predictions the labels are; empty for labels by people.
+        Model whose predictions are the labels; empty for labels by people.
     media
-        Clip id to a link from the report to its file; of clips whose files are not known there
-        is none.
+        Clip id to a link from the report to its file, for clips whose files are known.
     """
 
     name: str
@@ -220,13 +217,16 @@ class Results:
     predicted_by: str = ""
 
     def __repr__(self) -> str:
-        """One line, whatever the number of clips and models."""
+        """Return one line, whatever the number of clips and models."""
         ranked = sorted(self.models, key=lambda m: np.nan_to_num(self.primary_mean(m), nan=-np.inf))
-        best = f"; best {self._in_words(ranked[-1])}" if ranked else ""
+        best = ""
+        if ranked:
+            score = f"{self.task.primary_metric} {self.primary_mean(ranked[-1]):.3f}"
+            best = f"; best {ranked[-1].name}: {score}"
         return f"<Results {self._caption()}{best}>"
 
     def _repr_html_(self) -> str:
-        """For notebooks: each model's primary metric over folds."""
+        """Return a table for notebooks: each model's primary metric over folds."""
         rows = []
         for model in (*self.models, self.baseline):
             scores = self.primary_per_fold(model)
@@ -238,32 +238,29 @@ class Results:
         return html_table(self._caption(), head, rows)
 
     def _caption(self) -> str:
-        """Of the clips and how they were evaluated."""
+        """Describe the clips and how they were evaluated."""
         folds = f"{self.k} folds" if self.k > 1 else "one split"
         return (
             f"{self.name!r}: {len(self.clip_ids)} clips in {len(set(self.groups))} groups, "
             f"{self.task.name}, {folds}, {len(self.models)} model{'s' * (len(self.models) != 1)}"
         )
 
-    def _in_words(self, model: ModelResult) -> str:
-        return f"{model.name}: {self.task.primary_metric} {self.primary_mean(model):.3f}"
-
     @property
     def tested(self) -> Bools:
-        """bool (clips,): clips of some fold; the others only train."""
+        """Return bool (clips,): True for clips that a fold tests; the others are trained on."""
         return np.asarray(self.folds >= 0, dtype=np.bool_)
 
     @property
     def missing(self) -> dict[str, int]:
-        """Feature name to number of clips without it."""
+        """Return the number of clips without each feature."""
         return {name: int((~present).sum()) for name, present in self.present.items()}
 
     def primary_per_fold(self, model: ModelResult) -> F64:
-        """float64 (folds,): the score that models are ranked and compared by."""
+        """Return the primary metric in each fold, float64 (folds,)."""
         return np.asarray(model.per_fold[self.task.primary_metric], dtype=np.float64)
 
     def primary_mean(self, model: ModelResult) -> float:
-        """Its mean over the folds where it is defined; NaN where there is none."""
+        """Return the primary metric's mean over the folds where it is defined; NaN without any."""
         return mean_of_finite(self.primary_per_fold(model))
 
 
@@ -281,15 +278,16 @@ def score_model(
     Parameters
     ----------
     task
-        Of the labels.
+        Task of the labels.
     model
-        Name, features and modalities.
+        Model, with name, features and modalities.
     outputs
-        float64 (clips, outputs); NaN rows are not predicted.
+        float64 (clips, outputs); NaN rows for clips without a prediction.
     y_true, folds, k
-        As in `Results`.
+        Labels, folds and number of folds, as in `Results`.
     thresholds
-        Of tags: float64 (clips, tags), what each clip's probabilities have to reach.
+        float64 (clips, tags): smallest probability of each clip that counts as a decision; None
+        for other tasks.
     """
     scores = task.score(y_true, outputs, folds, k, thresholds)
     return ModelResult(
@@ -306,7 +304,7 @@ def score_model(
 def score_baseline(
     task: Task, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
 ) -> ModelResult:
-    """Predictions from the training folds' labels alone, scored like a model's."""
+    """Predict from the labels of the training folds only, and score that like a model."""
     outputs, thresholds = task.baseline(y_true, folds, k, n_outputs)
     model = Model(task.baseline_name, (), ())
     by_clip = None if thresholds is None else thresholds[folds]

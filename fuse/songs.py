@@ -1,4 +1,4 @@
-"""The decision for a whole song from those for its segments (J22: 30 s in segments of 10 s)."""
+"""Decisions for whole songs from their segments (J22: 30 s in segments of 10 s)."""
 
 from __future__ import annotations
 
@@ -11,55 +11,54 @@ import numpy as np
 from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.links import softmax
+from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import Model
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.manifests import song_of
 
 SongRule = Literal["mean", "log-mean", "vote"]
 RULES: tuple[SongRule, ...] = ("mean", "log-mean", "vote")
-# A segment's probability of a class counts as no smaller than this, so that one segment
-# alone cannot rule a class out.
+# Smallest probability of a class in a segment, so that one segment cannot rule a class out.
 MIN_PROBABILITY = 1e-6
-# Weight of the mean probabilities beside votes: too small but to decide between equal votes.
+# Weight of the mean probabilities next to votes: only large enough to break ties.
 TIE_WEIGHT = 1e-6
 
 
 def song_level(
     results: Results, *, by: Literal["clip", "group"] = "clip", rule: SongRule = "mean"
 ) -> Results:
-    """The same evaluation with one prediction for each song.
+    """Return the same evaluation with one prediction per song.
 
-    Segments that a model did not predict are left out of their song's decision; a song
-    without any is not predicted. Heads and nets are those trained on segments.
+    A song's decision leaves out segments without a prediction; a song without any predicted
+    segment has no prediction. Heads and nets remain those trained on segments.
 
     Parameters
     ----------
     results
-        Of segments, multiclass.
+        Multiclass results of segments.
     by
-        What a song is: ``clip``, the clip that segments were cut from (`song_of` their
-        ids), or ``group``.
+        Unit that counts as a song: ``clip``, the clip that segments were cut from (`song_of`
+        their ids), or ``group``.
     rule
-        ``mean`` of the segments' probabilities; ``log-mean``, their geometric mean (the
-        product of independent predictions), scaled to sum 1; ``vote``, the share of segments
-        whose first class it is, equal shares in the order of mean probability.
+        Rule of the decision: ``mean`` of the segments' probabilities; ``log-mean``, their
+        geometric mean (the product of independent predictions) scaled to sum 1; ``vote``, the
+        share of segments whose most probable class it is (ties: by mean probability).
 
     Returns
     -------
-    Results whose clips are songs, in the order of their first segments, and whose name
-    says so. Where labels are permuted a song has that of its first segment. Intervals,
-    comparisons, learning curves, repeats and scores with a modality missing are those of
-    segments, and left out.
+    Results whose clips are songs, in the order of their first segments. With permuted labels a
+    song has that of its first segment. Intervals, comparisons, learning curves, repeats and
+    scores with a modality missing belong to segments and are left out.
 
     Raises
     ------
     BadFeatures
-        An unknown rule, labels that are no classes, or a song whose segments differ in
-        label, group or fold.
+        The rule is unknown, the labels are not classes, or segments of a song differ in label,
+        group or fold.
 
     See Also
     --------
-    decide_songs : the same for probabilities alone.
+    decide_songs : the same for an array of probabilities.
 
     Examples
     --------
@@ -85,7 +84,7 @@ def song_level(
     rows = np.array(list(first.values()), dtype=np.int64)
     _check(results, list(first), song, rows)
     y_true, folds = results.y_true[rows], results.folds[rows]
-    # A song has a feature where one of its segments has it.
+    # A song has a feature if one of its segments has it.
     present = {
         name: np.bincount(song, values, len(rows)) > 0 for name, values in results.present.items()
     }
@@ -123,7 +122,9 @@ def song_level(
 
 
 def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
-    """Probabilities of songs from those of their segments.
+    """Return probabilities of songs, float64 (songs, classes), from (segments, classes).
+
+    `song` is int64 (segments,), the song of each segment. NaN rows are not predicted.
 
     Examples
     --------
@@ -137,7 +138,7 @@ def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
     array([[0.75, 0.25],
            [0.4 , 0.6 ]])
     """
-    valid = np.isfinite(proba).all(axis=1)
+    valid = complete(proba)
     proba, song = proba[valid], song[valid]
     count = np.bincount(song, minlength=n_songs)[:, None].astype(np.float64)
     count[count == 0] = np.nan
@@ -164,7 +165,7 @@ def _check(
     song: Ints,
     first: Ints,
 ) -> None:
-    """Refuse songs whose segments do not belong together; `first` segment of each song."""
+    """Refuse songs whose segments do not belong together; `first` is each song's first segment."""
     if not results.task.decides_songs:
         raise BadFeatures(f"{results.name}: songs are decided for classes, not {results.task.name}")
     columns = {"group": np.array(results.groups, dtype=np.str_), "fold": results.folds}
@@ -181,7 +182,7 @@ def _check(
 
 
 def _has_features(results: Results, model: ModelResult) -> Bools:
-    """bool (clips,): tested clips that have every feature of a model."""
+    """Return bool (clips,): True for tested clips that have every feature of a model."""
     if model.by_net:
         return results.tested & model.valid
     present = [results.present[name] for name in model.features if name in results.present]

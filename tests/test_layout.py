@@ -72,7 +72,7 @@ FLOORS = {
     "fuse": (
         "arrays errors",
         "links matrices metrics models",
-        "features statistics",
+        "bootstrap features",
         "leakage",
         "tasks",
         "clips",
@@ -80,7 +80,7 @@ FLOORS = {
         "results",
         "songs",
         "crossval",
-        "final report runs",
+        "final report",
         "compare_runs external",
         "prediction_files",
     ),

@@ -1,16 +1,16 @@
-"""Which model to use, and what to expect of it: the choice is made inside training folds, too.
+"""Choice of the recommended model, cross-validated like everything that is fitted.
 
-The best row of a table is too good: of many models one is lucky. So the choice is part of what
-is cross-validated (Varma & Simon 2006, "Bias in error estimation when using cross-validation
-for model selection"): in each fold the model is chosen by inner predictions of the training
-clips, and the fold's clips are predicted by that one.
+The best score in a table is optimistically biased (selection). So the choice is part of what is
+cross-validated (Varma & Simon 2006, "Bias in error estimation when using cross-validation for
+model selection"): in each fold a model is chosen by inner predictions of the training clips, and
+that model predicts the fold's clips.
 
-The least loss is a matter of luck where clips are few. So `integrated-late`, of which only the
-calibration is fitted, is the choice until another model's loss is lower by more than one
-standard error of the difference over the inner folds' clips (after the one-standard-error rule
-of Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3). That rule was
-adopted after looking at nested scores of the 100 music videos of the `music-video` model and of
-the songs of RAVDESS.
+With few clips the least loss depends on chance. So `integrated-late`, of which only the
+calibration is fitted, is chosen unless another model's loss is lower by more than one standard
+error of the difference over the inner folds' clips (after the one-standard-error rule of Breiman
+et al. 1984, "Classification and Regression Trees", section 3.4.3). That rule was adopted after
+looking at nested scores of the 100 music videos of the `music-video` model and of the songs of
+RAVDESS.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from mvemo.fuse.models import LATE, Key, Model
 from mvemo.fuse.results import Choice, score_model
 from mvemo.fuse.tasks.base import Task
 
-# A model is no candidate that predicts less than this share of the clips that another does.
+# A candidate predicts at least this share of the clips that another model predicts.
 ENOUGH = 0.9
 
 
 def choose_model(oof: OutOfFold, k: int, thresholds: Mapping[Key, F64]) -> Choice | None:
     """Choose a model by all clips, and score that choice made inside each fold.
 
-    Return None where there are no two models, or a fold has no inner predictions to choose by.
-    Thresholds are float64 (folds, tags) by a model's key, empty where nothing is decided by them.
+    Return None if there are fewer than two models, or a fold has no inner predictions to choose
+    by. `thresholds` maps a model's key to float64 (folds, tags); empty if the task has none.
     """
     clips, models = oof.clips, oof.models
     if len(models) < 2:
@@ -71,7 +71,8 @@ def best_model(
 ) -> int | None:
     """Return the index of the model of least loss, or of `LATE` if that is not clearly worse.
 
-    Only clips that all candidates predict count. Of equals the model of fewest features is taken.
+    Only clips that all candidates predict count. Of equal models, the one with the fewest
+    features is chosen.
     """
     valid = np.stack([complete(values) for values in outputs])
     n = valid.sum(axis=1)

@@ -1,7 +1,6 @@
-"""Is one model better than another? Paired differences, their intervals and corrected tests.
+"""Comparisons of models: paired differences, their intervals and corrected tests.
 
-A difference is taken on the clips that both models predicted: its mean, its interval and
-its p all belong to those clips.
+A difference, its interval and its p-value all refer to the clips that both models predicted.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr
 
 from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.bootstrap import Resamples, percentile_interval
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.statistics.model_tests import holm, nadeau_bengio
-from mvemo.fuse.statistics.resamples import Resamples, percentile_interval
 from mvemo.fuse.tasks.base import Task
 
-# Two heads of the same features, fitted in another order, differ by less than this.
+# Largest difference between outputs of heads of the same features, fitted in another order.
 SAME = 1e-4
 NAN = float("nan")
 
@@ -32,42 +31,41 @@ class FoldedOutputs:
     """Out-of-fold outputs of models on one set of folds."""
 
     task: Task
-    y_true: NDArray[Any]  # Labels, as `Task.read_labels` gives them
-    # int64 (clips,), -1 for clips that no fold tests, and the number of folds
-    folds: Ints
-    k: int
-    # Model name to float64 (clips, outputs); NaN rows were not predicted
+    y_true: NDArray[Any]  # labels, as `Task.read_labels` gives them
+    folds: Ints  # int64 (clips,): -1 for clips that no fold tests
+    k: int  # number of folds
+    # Model name to float64 (clips, outputs); NaN rows for clips without a prediction.
     outputs: Mapping[str, F64]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One model against another, on the clips that both predicted."""
+    """Comparison of one model with another, on the clips that both predicted."""
 
     model: str
     reference: str
-    n_clips: int  # How many clips both predicted (with repeats, in the first)
-    # float64 (folds of all repeats,): the primary metric of the model minus that of the reference;
-    # folds where either is not defined are left out
+    n_clips: int  # number of clips that both predicted (with repeats, in the first)
+    # float64 (folds of all repeats,): the primary metric of the model minus that of the reference,
+    # in folds where both are defined.
     differences: F64
-    mean: float  # Their mean: positive where the model is better
-    # 95 % interval of the difference, from resampled groups; NaN where none was asked for. Of
-    # values (regression) it is that of the pooled primary metric.
+    mean: float  # mean of `differences`: positive if the model is better
+    # 95 % interval of the difference, from resampled groups; NaN without resamples. For
+    # regression, the interval of the pooled primary metric.
     interval: tuple[float, float]
-    # Nadeau and Bengio's corrected statistic and its two-sided p-value; NaN of one fold, and where
-    # the two predict the same
+    # Nadeau and Bengio's corrected statistic and its two-sided p-value; NaN for one fold, and if
+    # the two predict the same.
     t: float
     p: float
     p_holm: float = NAN  # `p` corrected for `n_tests` (Holm)
-    n_tests: int = 0  # Number of different tests in the table
+    n_tests: int = 0  # number of different tests in the table
     same: bool = False  # True if the two predict the same
 
     @property
     def significant(self) -> bool | None:
-        """Whether the difference is significant at 5 %; None where nothing tells.
+        """Return True if the difference is significant at 5 %, None if that is not known.
 
-        By the corrected test; of one fold, where there is no such test, by whether the
-        interval leaves out 0.
+        The corrected test decides. With one fold there is no such test, and the difference is
+        significant if the interval leaves out 0.
         """
         if self.same:
             return False
@@ -78,7 +76,7 @@ class Comparison:
         return None
 
     def reversed(self) -> Comparison:
-        """The reference against the model."""
+        """Return the comparison of the reference with the model."""
         low, high = self.interval
         return replace(
             self,
@@ -96,7 +94,10 @@ def compare_models(
     pairs: Sequence[tuple[str, str]],
     resamples: Resamples | None = None,
 ) -> list[Comparison]:
-    """Test models against others on the same folds and clips."""
+    """Test models against others on the same folds and clips, one row per pair.
+
+    Pairs with the same predictions under other names count as one test.
+    """
     rows = [_compare(repeats, model, reference, resamples) for model, reference in pairs]
     representative = _representatives(repeats, {name for pair in pairs for name in pair})
     first: dict[tuple[str, str], int] = {}
@@ -115,9 +116,11 @@ def compare_models(
 def compare_results(
     repeats: Sequence[Results], resamples: Resamples | None = None
 ) -> list[Comparison]:
-    """Test every fusion of an evaluation against its best single modality.
+    """Test every fusion of an evaluation against its best single feature.
 
-    Models that others made have no features: of those every pair is tested.
+    The best single feature is the one with the highest mean score on these folds; this choice
+    favours the single feature. If no model has features (predictions of other programs), every
+    pair is tested.
     """
     models = repeats[0].models
     for other in repeats[1:]:
@@ -131,7 +134,7 @@ def compare_results(
 
 
 def outputs_of(results: Results) -> FoldedOutputs:
-    """What `compare_models` takes, of one evaluation."""
+    """Return the input of `compare_models` for one evaluation."""
     outputs = {model.name: model.outputs for model in results.models}
     return FoldedOutputs(results.task, results.y_true, results.folds, results.k, outputs)
 
@@ -139,7 +142,7 @@ def outputs_of(results: Results) -> FoldedOutputs:
 def _fusions_and_singles(
     repeats: Sequence[FoldedOutputs], models: Sequence[ModelResult]
 ) -> list[tuple[str, str]]:
-    """Each fusion with the best of the single features that it combines."""
+    """Pair each fusion with the best of the single features that it combines."""
     singles = {
         model.features[0]: model.name for model in reversed(models) if len(model.features) == 1
     }
@@ -148,7 +151,7 @@ def _fusions_and_singles(
         rivals = [singles[name] for name in model.features if name in singles]
         if len(model.features) < 2 or not rivals:
             continue
-        # The single's own mean score, on the folds where it can be compared.
+        # Mean score of the single feature, on the folds where both are defined.
         means = [mean_of_finite(_paired_scores(repeats, model.name, r)[1]) for r in rivals]
         best = int(np.argmax(np.nan_to_num(means, nan=-np.inf)))
         pairs.append((model.name, rivals[best]))
@@ -158,14 +161,14 @@ def _fusions_and_singles(
 def _compare(
     repeats: Sequence[FoldedOutputs], model: str, reference: str, resamples: Resamples | None
 ) -> Comparison:
-    """One row, without the correction for the others."""
+    """Compare one pair, without the correction for the others."""
     a, b, ratio = _paired_scores(repeats, model, reference)
     both = [_shared(one, model, reference) for one in repeats]
     same = all(np.array_equal(p, q, equal_nan=True) for p, q in both)
     if np.isfinite(ratio) and not same:
         mean, t, p = nadeau_bengio(a - b, 1.0, ratio)
     else:
-        # The same predictions twice are no hypothesis, and must not weaken other tests.
+        # Equal predictions are not a hypothesis, and must not weaken the other tests.
         mean, t, p = mean_of_finite(a - b), NAN, NAN
     interval = (NAN, NAN)
     if resamples is not None:
@@ -191,7 +194,7 @@ def _compare(
 
 
 def _shared(one: FoldedOutputs, model: str, reference: str) -> F64:
-    """float64 (2, clips, outputs): NaN rows where either did not predict."""
+    """Return outputs of both, float64 (2, clips, outputs); NaN rows if one did not predict."""
     both = np.stack([one.outputs[model], one.outputs[reference]])
     both[:, ~complete(both).all(axis=0)] = np.nan
     return both
@@ -200,9 +203,9 @@ def _shared(one: FoldedOutputs, model: str, reference: str) -> F64:
 def _paired_scores(
     repeats: Sequence[FoldedOutputs], model: str, reference: str
 ) -> tuple[F64, F64, float]:
-    """Both models' scores in each fold, on common clips, and the mean of n_test / n_train.
+    """Return both models' scores in each fold, on common clips, and the mean n_test / n_train.
 
-    The latter is NaN where nothing was trained beside the clips tested.
+    The ratio is NaN if no clips remain to train on.
     """
     scores, ratios = [], []
     for one in repeats:
@@ -220,7 +223,7 @@ def _paired_scores(
 
 
 def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[str, str]:
-    """Each name to the first one with the same predictions."""
+    """Map each name to the first name with the same predictions."""
     result: dict[str, str] = {}
     for name in sorted(names, key=list(repeats[0].outputs).index):
         result[name] = next(
@@ -234,4 +237,58 @@ def _representatives(repeats: Sequence[FoldedOutputs], names: set[str]) -> dict[
             ),
             name,
         )
+    return result
+
+
+def nadeau_bengio(
+    differences: ArrayLike, n_train: float, n_test: float
+) -> tuple[float, float, float]:
+    """Test score differences over folds and repeats: return their mean, t and two-sided p.
+
+    The corrected resampled t-test of Nadeau & Bengio 2003, "Inference for the generalization
+    error", section 5.4: training sets overlap, so the variance of the mean of J differences is
+    (1 / J + n_test / n_train) times their sample variance, with J - 1 degrees of freedom. Only
+    the ratio of the numbers of clips counts. NaN differences are left out; with fewer than two,
+    t and p are NaN. Equal differences give t = 0 and p = 1 if they are 0, otherwise infinite t
+    and p = 0.
+
+    Examples
+    --------
+    >>> mean, t, p = nadeau_bengio([0.0, 0.01, 0.02, 0.03, 0.04], n_train=80, n_test=20)
+    >>> round(mean, 3), round(t, 3), round(p, 3)
+    (0.02, 1.886, 0.132)
+    """
+    if not (n_train > 0 and n_test > 0):
+        raise ValueError(f"n_train {n_train} and n_test {n_test} must be above 0")
+    values = np.asarray(differences, dtype=np.float64)
+    values = values[np.isfinite(values)]
+    count = len(values)
+    mean = float(values.mean()) if count else NAN
+    if count < 2:
+        return mean, NAN, NAN
+    # Equal numbers have a variance of rounding errors only.
+    variance = 0.0 if np.ptp(values) == 0 else float(values.var(ddof=1))
+    if variance == 0:
+        return (mean, 0.0, 1.0) if mean == 0 else (mean, float(np.copysign(np.inf, mean)), 0.0)
+    t = mean / float(np.sqrt((1 / count + n_test / n_train) * variance))
+    return mean, t, float(2 * stdtr(count - 1, -abs(t)))
+
+
+def holm(p_values: ArrayLike) -> F64:
+    """Correct p-values by Holm's step-down method (Holm 1979).
+
+    The i-th smallest of m is multiplied by m - i + 1, made monotone and limited to 1. NaN stay
+    NaN and are not counted in m.
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    result = np.full(p.shape, np.nan)
+    finite = np.flatnonzero(np.isfinite(p))
+    order = finite[np.argsort(p[finite], kind="stable")]
+    steps = np.arange(len(order), 0, -1)
+    result[order] = np.minimum(np.maximum.accumulate(p[order] * steps), 1.0)
     return result

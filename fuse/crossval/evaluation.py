@@ -1,4 +1,4 @@
-"""The evaluation of one cache: every clip scored once, by a head that never saw it."""
+"""The evaluation of a cache: every clip is scored once, by a head that never saw it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.choice import choose_model
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.out_of_fold import OutOfFold
-from mvemo.fuse.crossval.own_outputs import score_nets
 from mvemo.fuse.crossval.prediction import predict_all
 from mvemo.fuse.crossval.preparation import Preparation, permute, prepare, provenance_of
 from mvemo.fuse.crossval.repeats import evaluate_on_other_folds, with_repeats
@@ -23,6 +22,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.late import late_bases
 from mvemo.fuse.heads.stacking import base_models
+from mvemo.fuse.links import apply_link
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import LATE, SECOND_LAYERS, STACKED, Key, Model, with_nets
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
@@ -37,32 +37,32 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
 
     A head is one linear layer with L2 penalty on features that are standardised on its
     training clips: softmax for classes, logistic for tags, least squares for values. All
-    models are compared on the same folds. Everything that is fitted or chosen is fitted or
-    chosen inside the training folds.
+    models are compared on the same folds. Everything is fitted and chosen inside the training
+    folds.
 
     Parameters
     ----------
     cache
-        Open (`mvemo.cache.open_cache`); its task says how it is scored.
+        Open cache (`mvemo.cache.open_cache`); its task decides how it is scored.
     settings
-        All of them; by default those of ``mvemo-cv``.
+        Settings of the evaluation; by default those of ``mvemo-cv``.
 
     Returns
     -------
-    Scores, intervals, tests and out-of-fold predictions of every model; `Results.repeats`
-    and `Results.learning_curve` where the settings ask for them.
+    Scores, intervals, tests and out-of-fold predictions of every model, and `Results.repeats`
+    and `Results.learning_curve` if the settings ask for them.
 
     Raises
     ------
     BadFeatures
-        Nothing to evaluate, an unknown model, folds that the features do not allow, or too
-        few of them for the repeats.
+        There is nothing to evaluate, a model is unknown, or the features do not allow these
+        folds or so many repeats.
     LeakError
-        A net saw clips that it is scored on, or clips of their groups.
+        A net saw clips that it would score, or clips of their groups.
 
     See Also
     --------
-    mvemo.fuse.results_of_predictions : the same of another program's predictions.
+    mvemo.fuse.results_of_predictions : score the predictions of another program.
     """
     task = task_of(cache.table.task)
     if settings.songs is not None and (settings.learning_curve or not task.decides_songs):
@@ -79,7 +79,7 @@ def evaluate(cache: Cache, settings: EvaluationSettings = DEFAULT) -> Results:
 
 
 def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
-    """One evaluation by itself: without repeats, intervals, tests and learning curve."""
+    """Run one evaluation, without repeats, intervals, tests and learning curve."""
     table = cache.table
     prepared = prepare(cache, settings)
     stacked, late = _second_layers(cache, prepared, settings)
@@ -110,7 +110,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
         synthetic=table.synthetic,
         predicted_by=table.predicted_by,
         permuted=settings.permute_labels,
-        models=with_nets(models, score_nets(prepared, clips)),
+        models=with_nets(models, [_score_net(prepared, clips, net) for net in prepared.nets]),
         baseline=score_baseline(task, y_true, prepared.folds, prepared.k, n_outputs),
         present=oof.present,
         outliers={
@@ -129,7 +129,7 @@ def evaluate_once(cache: Cache, settings: EvaluationSettings) -> Results:
 def _second_layers(
     cache: Cache, prepared: Preparation, settings: EvaluationSettings
 ) -> tuple[bool, bool]:
-    """Whether to fit the stack, and the product: as set, or as named among the models."""
+    """Return True for the stack and for the product if set, or if named among the models."""
     named = settings.models
     if named is None:
         return settings.stacked, settings.late
@@ -152,7 +152,7 @@ def _scored(
     thresholds: Mapping[Key, F64],
     settings: EvaluationSettings,
 ) -> ModelResult:
-    """One model's result: its predictions, with those of its fallbacks."""
+    """Score one model's predictions, filled up by its fallbacks."""
     clips = oof.clips
     outputs, source = oof.predict(model)
     by_clip = None
@@ -176,11 +176,11 @@ def _scored(
 
 
 def _fit_thresholds(oof: OutOfFold, k: int) -> dict[Key, F64]:
-    """A model's key to float64 (folds, tags): fitted inside each fold's training folds.
+    """Fit each model's thresholds, float64 (folds, tags), inside each fold's training folds.
 
-    Crossfitted nets saw the training clips, so inner predictions over their features are
-    better than those of new clips, and thresholds may be off; no tested clip has a part in
-    that. Empty where nothing is decided by thresholds.
+    Crossfitted nets saw the training clips, so inner predictions over their features are better
+    than those of new clips, and the thresholds may be biased. They do not depend on tested clips.
+    The result is empty if the task has no thresholds.
     """
     task, y_true = oof.clips.task, oof.clips.y_true
     if not task.needs_inner:
@@ -198,9 +198,9 @@ def _fit_thresholds(oof: OutOfFold, k: int) -> dict[Key, F64]:
 
 
 def _with_thresholds(oof: OutOfFold, thresholds: Mapping[Key, F64]) -> list[Head]:
-    """The heads with their thresholds.
+    """Return the heads with their thresholds.
 
-    Out-of-fold predictions of all clips are inner ones of a head that is fitted on all.
+    For a head fitted on all clips, the out-of-fold predictions take the place of inner ones.
     """
     if not thresholds:
         return oof.heads
@@ -214,3 +214,30 @@ def _with_thresholds(oof: OutOfFold, thresholds: Mapping[Key, F64]) -> list[Head
             fitted = clips.task.fit_thresholds(clips.y_true, outputs)
         heads.append(replace(head, thresholds=fitted))
     return heads
+
+
+def _score_net(prepared: Preparation, clips: Clips, model: Model) -> ModelResult:
+    """Score the last layer of a net, as it was trained: the tables of J22, L17 and PL20 do so.
+
+    Each clip's outputs are those of the net that never saw its fold. Tags are decided at a
+    probability of 0.5: thresholds fitted on clips that the net was trained on would suit only
+    those clips.
+    """
+    outputs = np.full((len(clips.y_true), clips.n_outputs), np.nan)
+    for fold in range(prepared.k):
+        rows = clips.folds == fold
+        outputs[rows] = _outputs_of(prepared, model, fold, clips)[rows]
+    return score_model(clips.task, model, outputs, clips.y_true, clips.folds, prepared.k)
+
+
+def _outputs_of(prepared: Preparation, model: Model, fold: int, clips: Clips) -> F64:
+    """Return outputs, float64 (clips, outputs), of a fold's net; NaN rows where missing."""
+    values, present = prepared.features.own_outputs(model.name, fold)
+    if values.shape[1] != clips.n_outputs:
+        raise BadFeatures(
+            f"{model.name}: {values.shape[1]} outputs of a net, but {clips.n_outputs} classes, "
+            "tags or targets: run 'mvemo extract' again"
+        )
+    outputs = np.full(values.shape, np.nan)
+    outputs[present] = apply_link(values[present].astype(np.float64), clips.task.link)
+    return outputs

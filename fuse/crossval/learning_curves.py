@@ -1,4 +1,4 @@
-"""How the primary metric grows with the number of training clips."""
+"""Learning curves: the primary metric by number of training clips."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mvemo.cache import Cache
+from mvemo.fuse.arrays import Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.preparation import passes_over
 from mvemo.fuse.features import PLAIN, Features, FeatureSettings, Matrix
-from mvemo.fuse.heads.fits import Fit
-from mvemo.fuse.heads.fitting import fit_heads, trainable
-from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
+from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.models import SECOND_LAYERS, Model
 from mvemo.fuse.results import CurvePoint, Results
-from mvemo.fuse.statistics.learning_curve import learning_curve_masks
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7)
-# Model and index of a share to the score and the training clips of each fold's head.
+# (model, index of a share) to the score and the number of training clips in each fold.
 Scores = dict[tuple[str, int], list[tuple[float, int]]]
 
 
@@ -33,10 +33,10 @@ def with_learning_curve(
 ) -> Results:
     """Add the primary metric of every model with fewer training clips, whole groups at a time.
 
-    Under ``crossfit`` only the heads see fewer clips; the nets saw all of the training
-    folds. A model is scored on clips that have its features, its penalty is that of its head
-    on all training clips, and a point that too few clips are left for is left out, as is a
-    model without a point: the last point may differ from the evaluation's score.
+    Under ``crossfit`` only the heads see fewer clips; the nets saw all of the training folds. A
+    model is scored on clips that have its features, with the penalty of its head on all training
+    clips. Points with too few training clips and models without points are left out. The last
+    point may differ from the evaluation's score. `fractions` are above 0 and below 1.
     """
     values = Features(cache, features)
     models = [
@@ -50,7 +50,7 @@ def with_learning_curve(
         results.task, results.y_true, results.groups, results.folds, n_outputs, results.seed
     )
     shares = sorted({*fractions, 1.0})
-    # Clips that one split never tests are trained on all the same: a fold of their own.
+    # Clips that one split never tests are also trained on: they get a fold of their own.
     masks = learning_curve_masks(
         np.where(results.tested, results.folds, results.k),
         results.groups,
@@ -92,7 +92,7 @@ def _score_fits(
     head: HeadSettings,
     scores: Scores,
 ) -> None:
-    """Fit heads, each with the index of its share, and add what they score to `scores`."""
+    """Fit heads, each with the index of its share, and add their scores to `scores`."""
     share_of = {id(fit): i for i, fit in fits}
     possible = trainable([fit for _, fit in fits], matrices, clips)
     _, outputs = fit_heads(possible, matrices, clips, head)
@@ -106,14 +106,63 @@ def _score_fits(
 
 
 def _points(model: str, shares: Sequence[float], scores: Scores) -> tuple[CurvePoint, ...]:
-    """The points of one model's curve."""
+    """Return the points of one model's curve."""
     n_folds = len(scores.get((model, len(shares) - 1), []))
     points = []
     for i, share in enumerate(shares):
         of_folds = scores.get((model, i), [])
-        # Of fewer folds a mean could not be compared.
+        # A mean over fewer folds could not be compared.
         if of_folds and len(of_folds) == n_folds:
             score, n_train = np.mean(of_folds, axis=0)
             deviation = float(np.std(of_folds, axis=0)[0])
             points.append((float(share), float(n_train), float(score), deviation))
     return tuple(points)
+
+
+def learning_curve_masks(
+    folds: Ints,
+    groups: Sequence[object],
+    fractions: Sequence[float],
+    seed: int = 0,
+    *,
+    labels: Ints | None = None,
+) -> NDArray[np.bool_]:
+    """Choose training clips by whole groups: bool (folds, fractions, clips), nested.
+
+    Groups are taken in a random order, the same for all folds, until their clips reach the
+    fraction of the fold's training clips. `folds` are int64 (clips,), -1 for clips that are never
+    used. With `labels`, int64 (clips,), groups of all classes are taken in step, so that small
+    sets keep the classes' shares; a group counts for its commonest class.
+    """
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    n_groups = int(codes.max()) + 1
+    rng = np.random.default_rng(seed)
+    shuffled, spare = rng.permutation(n_groups), rng.random(n_groups)
+    of_class = np.zeros(n_groups, np.int64) if labels is None else _commonest(codes, labels)
+    n_folds = int(folds.max()) + 1
+    masks = np.zeros((n_folds, len(fractions), len(folds)), dtype=np.bool_)
+    for fold in range(n_folds):
+        train = (folds != fold) & (folds >= 0)
+        size = np.bincount(codes[train], minlength=n_groups)
+        # The m groups of a class are spread over [0, 1), group i at (i + random number) / m.
+        place = np.ones(n_groups)
+        for label in np.unique(of_class):
+            members = np.flatnonzero((of_class == label) & (size > 0))
+            members = members[np.argsort(shuffled[members])]
+            place[members] = (np.arange(len(members)) + spare[members]) / max(len(members), 1)
+        order = np.argsort(place, kind="stable")
+        before = np.empty(n_groups)
+        before[order] = np.cumsum(size[order]) - size[order]
+        for i, fraction in enumerate(fractions):
+            # Allow for rounding: 0.7 * 10 may come out above 7.
+            n_needed = fraction * train.sum() - 1e-9 * len(folds)
+            masks[fold, i] = train & (before[codes] < n_needed)
+    return masks
+
+
+def _commonest(codes: Ints, labels: Ints) -> Ints:
+    """Return the commonest class of each group, int64 (groups,)."""
+    votes = np.zeros((int(codes.max()) + 1, int(labels.max()) + 1))
+    np.add.at(votes, (codes, labels), 1)
+    result: Ints = votes.argmax(axis=1).astype(np.int64)
+    return result

@@ -1,4 +1,4 @@
-"""What every evaluation starts from, whatever the task: models, folds, leaks, provenance."""
+"""Preparation of an evaluation: models, folds, leak guard and provenance."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Features
 from mvemo.fuse.leakage import find_leaks, refuse_leaks
-from mvemo.fuse.matrices.within_groups import MIN_CLIPS, groups_within
+from mvemo.fuse.matrices.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.models import AUDIO, SECOND_LAYERS, VIDEO, Model, chosen_models, in_order
 from mvemo.manifests import Folds, make_folds
 from mvemo.manifests.labels import Task
 
 DEFAULT_FOLDS = 6
-# The fold whose nets made the features, or None, and the folds tested with them.
+# Pairs of the fold whose nets made the features (or None) and the folds tested with them.
 Passes = tuple[tuple[int | None, tuple[int, ...]], ...]
 
 
@@ -29,28 +29,27 @@ class Preparation:
     """Models and folds of one evaluation, past the leak guard."""
 
     features: Features
-    models: tuple[Model, ...]  # To evaluate, in the order of report
-    nets: tuple[Model, ...]  # Models of what nets themselves predict, which need no head
-    names: tuple[str, ...]  # The features that `models` use
-    # int64 (clips,): the fold that each clip is tested in; with one split, 0 for its test clips and
-    # -1 for all others, which heads are trained on
+    models: tuple[Model, ...]  # in the order of reports
+    nets: tuple[Model, ...]  # outputs of nets themselves, which need no head
+    names: tuple[str, ...]  # features that `models` use
+    # int64 (clips,): the fold that tests each clip. With one split, 0 for its test clips and -1
+    # for all others, which heads are trained on.
     folds: NDArray[np.int64]
     k: int
-    leaky: bool  # A net saw clips that it is scored on, and that was allowed
-    # Over the features, each a fold whose nets made them (or None) and the folds that are tested
-    # with them: features that all folds share are read once
+    leaky: bool  # True if a net saw clips that it scores, and that was allowed
+    # Passes over the features: features that all folds share are read once.
     passes: Passes
 
 
 def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
-    """Choose models and folds, and refuse what would not be honest."""
+    """Choose models and folds; raise `LeakError` if a net saw the clips that it would score."""
     table = cache.table
     features = Features(cache, settings.features)
     chosen = settings.models
     if chosen is not None:
         chosen = tuple(name for name in chosen if name not in SECOND_LAYERS)
         chosen = tuple(name for name in chosen if name not in features.outputs) or chosen
-    # Fusions with a feature that hardly any clip has are those of the other features.
+    # By default, features that hardly any clip has are left out.
     few = features.rare if chosen is None and len(features.rare) < len(features.modality) else {}
     models = chosen_models(
         {name: kind for name, kind in features.modality.items() if name not in few}, chosen
@@ -71,7 +70,7 @@ def prepare(cache: Cache, settings: EvaluationSettings) -> Preparation:
 
 
 def _net_models(features: Features, names: Sequence[str] | None) -> tuple[Model, ...]:
-    """What nets themselves predict, where nothing else is asked for or these are named."""
+    """Return the models of the nets' own outputs: all by default, or those that are named."""
     return tuple(
         Model(name, (name,), (features.outputs[name],), by_net=True)
         for name in in_order(features.outputs, [f"{net}-outputs" for net in (*AUDIO, *VIDEO)])
@@ -80,20 +79,20 @@ def _net_models(features: Features, names: Sequence[str] | None) -> tuple[Model,
 
 
 def passes_over(k: int, *, crossfit: bool) -> Passes:
-    """`Preparation.passes` of so many folds."""
+    """Return `Preparation.passes` for `k` folds."""
     folds = tuple(range(k))
     return tuple((fold, (fold,)) for fold in folds) if crossfit else ((None, folds),)
 
 
 def permute(labels: NDArray[Any], seed: int | None) -> NDArray[Any]:
-    """Labels over other clips: whole rows change places, so that tags stay together."""
+    """Shuffle labels over the clips, in whole rows, so that a clip's tags stay together."""
     return np.random.default_rng([0 if seed is None else seed, 1]).permutation(labels)
 
 
 def provenance_of(
     cache: Cache, prepared: Preparation, settings: EvaluationSettings
 ) -> dict[str, Any]:
-    """What the scores rest on, as JSON values."""
+    """Return the origin of the scores as JSON values."""
     within = {}
     if settings.within_groups:
         groups = cache.table.groups
@@ -141,11 +140,11 @@ def provenance_of(
 def _test_split(
     cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str], held_out: Sequence[str]
 ) -> NDArray[np.int64] | None:
-    """int64 (clips,): 0 where one split's test clips are, else -1; None where there are folds.
+    """Return 0 for one split's test clips and -1 for others, int64; None if there are folds.
 
-    Heads are trained on the training and the validation clips: nothing of a head was
-    chosen by the validation clips, and whatever it chooses it chooses on inner folds.
-    Frozen features of clips with a split are scored on it, too, unless folds are asked for.
+    Heads are trained on the training and the validation clips: the validation clips decide
+    nothing about a head, which makes its choices on inner folds. Frozen features of clips with
+    a split are also scored on it, unless folds are asked for.
     """
     table = cache.table
     if held_out and (settings.folds is not None or table.splits is None):
@@ -167,7 +166,7 @@ def _test_split(
 def _folds(
     cache: Cache, settings: EvaluationSettings, crossfit: Sequence[str]
 ) -> tuple[NDArray[np.int64], int]:
-    """The folds to test in, and their number."""
+    """Return the folds to test in, and their number."""
     table, seed = cache.table, settings.seed
     if isinstance(settings.folds, Folds):
         return _given_folds(cache, settings.folds, crossfit), settings.folds.k
@@ -179,7 +178,7 @@ def _folds(
                 f"folds, not {k}: give --folds {table.k}, or extract with --folds {k}"
             )
         return table.folds, k
-    # Prescribed folds have seed -1: a seed given by hand does not undo them.
+    # Prescribed folds have seed -1: an explicit seed does not change them.
     if k == table.k and (seed is None or table.fold_seed in (-1, seed)):
         return table.folds, k
     task = cast(Task, table.task)
@@ -187,7 +186,7 @@ def _folds(
 
 
 def _given_folds(cache: Cache, folds: Folds, crossfit: Sequence[str]) -> NDArray[np.int64]:
-    """Folds of a file, unless nets were trained for others."""
+    """Return the folds of a file; raise if nets were trained for other folds."""
     if folds.clip_ids != cache.table.clip_ids:
         raise BadFeatures(
             f"{cache.path}: the folds are not in the order of its clips: read them with "

@@ -1,4 +1,4 @@
-"""Further evaluations on other folds, and the scores of all of them together."""
+"""Repeats: further evaluations on other folds, and the scores of all of them together."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import numpy as np
 
 from mvemo.cache import Cache
 from mvemo.fuse.arrays import F64
-from mvemo.fuse.clips import partition
 from mvemo.fuse.crossval.settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.results import Choice, ModelResult, Results
 
 T = TypeVar("T")
-# Seeds tried for each repeat: a few groups can be put into folds in a few ways only.
+# Seeds tried for each repeat: a few groups can be split into folds in only a few ways.
 TRIES = 10
 
 
@@ -27,37 +26,37 @@ def evaluate_on_other_folds(
     settings: EvaluationSettings,
     evaluate_once: Callable[[Cache, EvaluationSettings], Results],
 ) -> list[Results]:
-    """Further evaluations, `settings.repeats` with the first, each on folds of its own."""
+    """Evaluate again until there are `settings.repeats` evaluations, each on other folds."""
     _refuse_bound_folds(cache, first)
     table = cache.table
-    # The first may be on the cache's own folds, whose seed is not that of the evaluation.
+    # The first evaluation may use the cache's own folds, which have another seed.
     own_folds = first.k == table.k and settings.seed is None
     seed = table.fold_seed if own_folds else first.seed
-    # Temperatures are fitted, and heads kept, of the first alone.
+    # Temperatures are fitted, and heads kept, only in the first evaluation.
     settings = replace(settings, temperature=False, refit=False)
-    results = [first]
+    results = {_partition(first): first}
     for _ in range(TRIES * settings.repeats):
         if len(results) == settings.repeats:
-            return results[1:]
+            break
         seed += 1
         other = evaluate_once(cache, replace(settings, seed=seed))
-        if not any(same_folds(other, one) for one in results):
-            results.append(other)
+        results.setdefault(_partition(other), other)
     if len(results) < settings.repeats:
         raise BadFeatures(
             f"{cache.path}: --repeats {settings.repeats} asks for more different folds than were "
             f"found for {len(set(table.groups))} groups in {first.k} folds: {len(results)}"
         )
-    return results[1:]
+    return list(results.values())[1:]
 
 
-def same_folds(a: Results, b: Results) -> bool:
-    """Whether two evaluations divide the clips alike, however their folds are numbered."""
-    return np.array_equal(partition(a.folds), partition(b.folds))
+def _partition(results: Results) -> bytes:
+    """Return the same key for evaluations that divide the clips alike, however numbered."""
+    _, first, which = np.unique(results.folds, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[which.reshape(-1)].astype(np.int64).tobytes()
 
 
 def _refuse_bound_folds(cache: Cache, first: Results) -> None:
-    """Raise where the clips cannot be put into other folds."""
+    """Raise if the clips cannot be split into other folds."""
     needs = f"{cache.path}: --repeats needs other folds, but"
     if not first.tested.all():
         raise BadFeatures(
@@ -79,10 +78,10 @@ def _refuse_bound_folds(cache: Cache, first: Results) -> None:
 def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
     """Add evaluations of the same models on other folds.
 
-    Scores of folds are then those of all evaluations in turn, and all other scores means
-    over them; predictions, confusion matrices and thresholds stay those of the first.
+    Scores per fold are then those of all evaluations in turn, and all other scores are means over
+    them; predictions, confusion matrices and thresholds stay those of the first.
     """
-    if len({partition(one.folds).tobytes() for one in (results, *repeats)}) <= len(repeats):
+    if len({_partition(one) for one in (results, *repeats)}) <= len(repeats):
         raise BadFeatures(
             f"{results.name}: two of its repeats are on the same folds, which says nothing new"
         )
@@ -105,7 +104,7 @@ def with_repeats(results: Results, repeats: Sequence[Results]) -> Results:
 
 
 def _choice_over_repeats(evaluations: Sequence[Results]) -> Choice | None:
-    """The choice of the first, scored over all."""
+    """Return the choice of the first evaluation, scored over all."""
     choices = [one.choice for one in evaluations if one.choice is not None]
     if len(choices) < len(evaluations):
         return None
@@ -115,7 +114,7 @@ def _choice_over_repeats(evaluations: Sequence[Results]) -> Choice | None:
 
 
 def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:
-    """One model's results on different folds as one."""
+    """Join one model's results on different folds."""
     return replace(
         models[0],
         scores=_of_each([m.scores for m in models], _mean),
@@ -128,9 +127,9 @@ def _over_repeats(models: Sequence[ModelResult]) -> ModelResult:
 
 
 def _of_each(values: Sequence[Mapping[str, T]], join: Callable[[Sequence[T]], T]) -> dict[str, T]:
-    """The entries of the first, joined with those of the others that have them.
+    """Join the entries of the first mapping with those of the others that have them.
 
-    Temperatures are fitted in the first evaluation alone.
+    Temperatures are fitted only in the first evaluation.
     """
     return {name: join([v[name] for v in values if name in v]) for name in values[0]}
 

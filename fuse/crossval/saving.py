@@ -1,4 +1,4 @@
-"""Fitted heads on disk: one ``.npz`` file with everything that a prediction needs."""
+"""Saved heads: one ``.npz`` file with everything that a prediction needs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mvemo.manifests.arrays import NpzFile
 from mvemo.manifests.files import parse_json, replacing
 from mvemo.manifests.text_table import listed
 
-# 2: heads of tags and dimensions, with their link. 3: the models, and how they are made up.
-# 4: no hidden layers, which a reader must not leave out of a prediction. 5: the limit of
-# standardised values; heads without one have none.
+# 2: heads of tags and dimensions, with their link. 3: the models and their features. 4: no hidden
+# layers, which a reader must not leave out of a prediction. 5: the limit of standardised values;
+# heads without one have none.
 VERSION = 5
 OLDEST = 4
-# Fields of a head: those in the header, and those that are arrays, always or for some tasks.
+# Fields of a head in the header, and its arrays: always there, or only for some tasks.
 _SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs")
 _ARRAYS = ("mean", "scale", "coef", "intercept")
 _OPTIONAL = ("thresholds",)
-# What numpy, zipfile and json raise where a file is not what it should be.
+# Errors of numpy, zipfile and json for a file that is damaged or of another kind.
 _DAMAGED = (
     AttributeError,
     EOFError,
@@ -48,18 +48,17 @@ class SavedHeads:
     Parameters
     ----------
     classes
-        In the order of the outputs.
+        Names of the outputs, in order.
     models
-        Those that were evaluated, in the order of report. The fallback of one with a
-        modality missing is a head of the remaining features: see `select_features`.
+        Evaluated models, in the order of reports. The fallback of a model with a modality
+        missing is a head of the remaining features (`select_features`).
     heads
-        Of every model: one for each fold, and those fitted on all clips (`Head.fold` is
-        None). Under ``crossfit`` there is one of the latter for each fold's nets, and a
-        prediction is their mean.
+        Heads of every model: one per fold, and those fitted on all clips (`Head.fold` is None).
+        Under ``crossfit`` there is one of the latter for each fold's nets, and a prediction is
+        their mean.
     facts
-        JSON values: task, protocol, seed, whether labels were permuted, specs, modalities
-        and digests of the features, temperatures (mean over folds) by model, versions and
-        command.
+        JSON values: task, protocol, seed, whether labels were permuted; specs, modalities and
+        digests of the features; temperatures (mean over folds) by model; versions and command.
     """
 
     classes: tuple[str, ...]
@@ -68,21 +67,21 @@ class SavedHeads:
     facts: dict[str, Any]
 
     def __repr__(self) -> str:
-        """One line."""
+        """Return one line."""
         names = listed([model.name for model in self.models])
         return f"<SavedHeads: {len(self.heads)} heads of {len(self.models)} models: {names}>"
 
     def select(self, model: str, fold: int | None = None) -> tuple[Head, ...]:
-        """A model's heads that left out a fold, or with None those fitted on all clips.
+        """Return a model's heads that left out a fold, or for None those fitted on all clips.
 
         Raises
         ------
         BadFeatures
-            There is none.
+            There is no such head.
 
         See Also
         --------
-        select_features : by the features that a head concatenates.
+        select_features : select heads by their features.
         """
         features = {m.name: m.features for m in self.models}
         if model in SECOND_LAYERS:
@@ -98,7 +97,7 @@ class SavedHeads:
     def select_features(
         self, features: tuple[str, ...], fold: int | None = None
     ) -> tuple[Head, ...]:
-        """As `select`, of the head that concatenates these features; empty where none does."""
+        """Return the heads that concatenate these features, as `select`; may be empty."""
         return tuple(
             h
             for h in self.heads
@@ -107,29 +106,29 @@ class SavedHeads:
 
 
 def save_heads(path: str | Path, results: Results) -> None:
-    """Write the heads of `results` as one file, in one step.
+    """Write the heads of `results` to one file, atomically.
 
-    The file holds arrays and JSON alone, so that reading one runs no code.
+    The file holds only arrays and JSON, so reading it runs no code.
 
     Parameters
     ----------
     path
-        Of the file, ``.npz``; replaced where there is one.
+        Path of the ``.npz`` file; an existing file is replaced.
     results
-        Of `mvemo.fuse.evaluate`; with ``refit=True`` it has heads for new clips, too.
+        Results of `mvemo.fuse.evaluate`; with ``refit=True`` they include heads for new clips.
 
     Raises
     ------
     FuseError
-        It cannot be written.
+        The file cannot be written.
 
     See Also
     --------
-    load_heads : read it.
+    load_heads : read the file.
 
     Examples
     --------
-    A head of one's own, in the results of other predictions:
+    A head of your own, in the results of other predictions:
 
     >>> from dataclasses import replace
     >>> import numpy as np
@@ -151,7 +150,7 @@ def save_heads(path: str | Path, results: Results) -> None:
 
 
 def saved_heads(results: Results) -> SavedHeads:
-    """The heads of an evaluation, as `load_heads` reads them back."""
+    """Return the heads of an evaluation, as `load_heads` reads them back."""
     models = tuple(Model(m.name, m.features, m.modalities) for m in results.models if not m.by_net)
     return SavedHeads(results.classes, models, results.heads, _facts(results))
 
@@ -159,7 +158,7 @@ def saved_heads(results: Results) -> SavedHeads:
 def write_heads(
     path: str | Path, saved: SavedHeads, dtypes: Mapping[str, type[np.floating]] | None = None
 ) -> None:
-    """As `save_heads`, of heads that are no longer those of an evaluation."""
+    """Write heads that need not be those of an evaluation; `dtypes` are those of stored arrays."""
     arrays: dict[str, NDArray[Any]] = {}
     for i, head in enumerate(saved.heads):
         for name in (*_ARRAYS, *_OPTIONAL):
@@ -200,22 +199,22 @@ def _facts(results: Results) -> dict[str, Any]:
 
 
 def load_heads(path: str | Path) -> SavedHeads:
-    """Read what `save_heads` wrote.
+    """Read a file that `save_heads` wrote.
 
     Raises
     ------
     FuseError
-        No such file, not a file of heads, damaged, or of another version.
+        The file is missing, damaged, of another kind or of another version.
 
     See Also
     --------
-    save_heads : write it.
+    save_heads : write the file.
     """
     path = Path(path)
     if not path.is_file():
         raise FuseError(f"{path}: no such file of heads: 'mvemo fuse' writes one")
     try:
-        # Pickled objects, which can run code, are refused.
+        # Refuses pickled objects, which can run code.
         with NpzFile(path) as file:
             header = parse_json(str(file["header"]))
             _check_version(path, int(header["mvemo_heads"]))
@@ -244,7 +243,7 @@ def _check_version(path: Path, version: int) -> None:
 def _read_head(
     file: Mapping[str, NDArray[Any]], i: int, entry: Mapping[str, Any], n_outputs: int
 ) -> Head:
-    """Head `i`, of which `entry` is what the header says."""
+    """Build head `i` from its arrays and its `entry` in the header."""
     arrays = {name: file[f"{i}/{name}"] for name in _ARRAYS}
     arrays |= {name: file[f"{i}/{name}"] for name in _OPTIONAL if f"{i}/{name}" in file}
     arrays = {

@@ -1,4 +1,4 @@
-"""The settings of one evaluation, in one place."""
+"""Settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import FeatureSettings
-from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.matrices.descriptor_statistics import DEFAULT as DEFAULT_STATISTICS
 from mvemo.fuse.matrices.descriptor_statistics import check_statistics
 from mvemo.fuse.songs import SongRule
 from mvemo.manifests import Folds
 
-# Of fields that an evaluation's caller decides, and no profile.
+# Metadata of fields that the caller decides, not a profile.
 PER_RUN = {"profile": False}
 
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Everything that decides what `evaluate` does with a cache.
+    """Settings of `evaluate`.
 
     The defaults are those of the commands ``mvemo fuse`` and ``mvemo-cv``.
 
@@ -28,67 +28,67 @@ class EvaluationSettings:
     ----------
     folds
         Number of folds, or the folds themselves, in the order of the cache's clips
-        (`mvemo.manifests.read_folds`); None for the cache's own, or six.
+        (`mvemo.manifests.read_folds`); None for the cache's own folds, or six.
     seed
-        Of folds made here and of the permutation. None keeps the cache's folds where they
-        are as many; crossfitted features always do.
+        Seed of new folds and of the permutation. None keeps the cache's folds if their number
+        matches; crossfitted features always keep them.
     models
-        Names of those to evaluate; None for all that the features allow, and the stack.
+        Names of the models to evaluate; None for all that the features allow, and the stack.
     permute_labels
-        Shuffle the labels over the clips first, whole rows of them. All scores must then be
-        at chance.
+        Shuffle the labels over the clips first, in whole rows. All scores must then be at
+        chance level.
     scale
-        Of valence and arousal, as ``1..9``; empty for the cache's.
+        Scale of valence and arousal, such as ``1..9``; empty for the cache's.
     allow_leak
         Accept scores of clips by nets that saw them; the results then say so.
     songs
-        Decide whole songs from their segments, by this rule (`mvemo.fuse.song_level`); None
-        to score the clips themselves.
+        Rule by which whole songs are decided from their segments (`mvemo.fuse.song_level`);
+        None to score the clips themselves.
     repeats
-        Evaluations, each on folds of its own; more than one needs features that all folds
+        Number of evaluations, each on other folds; more than one needs features that all folds
         share.
     learning_curve
         Also score heads trained on fewer clips.
     refit
-        Also fit each head on all clips, for predictions of new ones.
+        Also fit each head on all clips, to predict new clips.
     head
-        Of all heads.
+        Settings of all heads.
     lld
-        Names of descriptor sequences in the cache: their statistics over time are one more
-        feature, ``lld``. None by default.
+        Names of descriptor sequences in the cache, whose statistics over time are one more
+        feature, ``lld``; empty for none.
     lld_statistics
-        Which: some of ``mean``, ``std``, ``p10`` and ``p90`` (percentiles), and the same of
-        differences between frames, ``diff_mean`` to ``diff_p90``.
+        Statistics to use: some of ``mean``, ``std``, ``p10`` and ``p90`` (percentiles), and the
+        same of differences between frames, ``diff_mean`` to ``diff_p90``.
     within_groups
-        Standardise the clips of each group that has five or more by their own means and
-        deviations, without labels (speaker or artist normalisation). New clips must then
-        come as groups, too.
+        Standardise the clips of each group of five or more by the group's own means and
+        deviations, without labels (speaker or artist normalisation). New clips must then also
+        come as groups.
     memory
-        GiB of features that are kept in memory; more are read again by blocks of clips
-        whenever heads are fitted (`mvemo.fuse.features.FeatureSettings`).
+        GiB of memory for features; larger features are read again, by blocks of clips, whenever
+        heads are fitted (`mvemo.fuse.features.FeatureSettings`).
     stacked
-        Add ``integrated-stacked`` (PL20 3.4, read as a head on other heads' outputs): of the
-        fusions of one feature of each modality, or of the single features where there is one
-        such fusion or none. Of named models, only where it is among them.
+        Add ``integrated-stacked`` (PL20 3.4, read as a head on other heads' outputs), over the
+        fusions of one feature per modality, or over the single features if there are fewer than
+        two such fusions. With named models, only if it is among them.
     late
-        Add ``integrated-late``: the product of the calibrated predictions of single features,
-        of those that a clip has. Of named models, only where it is among them.
+        Add ``integrated-late``: the product of the calibrated predictions of the single features
+        that a clip has. With named models, only if it is among them.
     missing_modality
-        Score fusions with modalities missing, too, and let a head of the others predict
-        clips that lack some.
+        Also score fusions with modalities missing, and predict clips that lack modalities by a
+        head of the other features.
     choose_model
-        Name the model to use, and state what to expect of it: the choice among models is made
-        inside the training folds, too (`mvemo.fuse.crossval.choice`).
+        Recommend a model, and estimate its score; the choice among models is also made inside
+        the training folds (`mvemo.fuse.crossval.choice`).
     temperature
-        Fit a temperature for each model and fold on inner folds, and report calibration
-        with it as well (of classes only).
+        Fit a temperature for each model and fold on inner folds, and also report calibration
+        with it (for classes only).
     n_resamples
-        Resamples of groups for 95 % intervals; 0 for none.
+        Number of resamples of groups for 95 % intervals; 0 for no intervals.
 
     Raises
     ------
     BadFeatures
-        A number is out of range, or no model is named.
+        A number is out of range, or the list of models is empty.
 
     Examples
     --------
@@ -138,11 +138,11 @@ class EvaluationSettings:
 
     @property
     def features(self) -> FeatureSettings:
-        """How vectors become what heads read."""
+        """Return the settings of the features."""
         return FeatureSettings(self.lld, self.lld_statistics, self.within_groups, self.memory)
 
     def record(self) -> dict[str, Any]:
-        """All of them as JSON values; of given folds, their number and digest."""
+        """Return all settings as JSON values; for given folds, their number and digest."""
         values = asdict(self)
         if isinstance(self.folds, Folds):
             digest = hashlib.sha256(self.folds.assignment.tobytes()).hexdigest()

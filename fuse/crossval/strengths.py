@@ -1,4 +1,4 @@
-"""How strong a penalty each head gets: chosen on inner folds of its training clips."""
+"""Choice of the strength of each head's penalty, on inner folds of its training clips."""
 
 from __future__ import annotations
 
@@ -9,33 +9,31 @@ import numpy as np
 
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.clips import Clips
-from mvemo.fuse.heads.fits import Fit, Fitted, Position
-from mvemo.fuse.heads.fitting import HeadFitter, trainable
+from mvemo.fuse.heads.fitting import Fit, Fitted, HeadFitter, Position, trainable
 from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.models import Key, Model
 
-# Inverse strengths that are tried: a decade apart, as the loss changes slowly between them.
+# Inverse strengths to try: a decade apart, because the loss changes slowly between them.
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-# Of those the first two that are tried.
+# Indices in `GRID` of the first two to try.
 FIRST = (1, 2)
-# A comparison of strengths needs no more clips than these; of larger sets fewer inner folds
-# are predicted for it.
+# Number of clips that is enough to compare strengths; larger sets predict fewer inner folds.
 ENOUGH = 500
-# How exact a fit is that is only compared.
+# Tolerance of fits that are only compared.
 TOLERANCE = 1e-4
 
 
 @dataclass
 class Strength:
-    """The strength that was chosen for a model, and where fits by it may start."""
+    """Chosen strength of a model's penalty, and starts for fits with it."""
 
     C: float  # inverse strength of the penalty
-    # Inner fold to where the fit without it ended, at the strength next to `C` that was
-    # tried.
+    # For each inner fold, the end of the fit that left it out, at the tried strength nearest to
+    # `C`.
     positions: Mapping[int, Position] = field(default_factory=dict)
 
     def start(self, inner_fold: int | None) -> Position | None:
-        """Where a fit without an inner fold may start; None: of all training clips."""
+        """Return a start for the fit without an inner fold, or (None) on all training clips."""
         if inner_fold is not None and inner_fold in self.positions:
             return self.positions[inner_fold]
         if not self.positions:
@@ -48,10 +46,10 @@ class Strength:
 
 @dataclass
 class _Trials:
-    """What was tried for one model: index in `GRID` to loss, and to where fits ended.
+    """Trials of one model: index in `GRID` to the loss, and to the ends of the fits.
 
-    `margin` is what a temperature gains by chance on so many clips, half of one over their
-    number: less does not speak for a weaker penalty.
+    `margin` is the gain of a temperature by chance on so many clips, half of one over their
+    number. A smaller gain is not evidence for a weaker penalty.
     """
 
     losses: dict[int, float] = field(default_factory=dict)
@@ -60,7 +58,7 @@ class _Trials:
 
     @property
     def best(self) -> int:
-        """The strongest penalty but where a weaker one gains more than the margin."""
+        """Return the strongest penalty, unless a weaker one gains more than the margin."""
         best, *others = sorted(self.losses)
         for i in others:
             if self.losses[i] < self.losses[best] - self.margin:
@@ -68,7 +66,7 @@ class _Trials:
         return best
 
     def next(self) -> int | None:
-        """The strength to try next: beside the best; None where both are known.
+        """Return the next strength to try, next to the best; None if both neighbours are known.
 
         The loss falls and then grows with the strength.
         """
@@ -78,7 +76,7 @@ class _Trials:
         return next((i for i in beside if 0 <= i < len(GRID) and i not in self.losses), None)
 
     def add(self, step: int, fitted: Sequence[Fitted], clips: Clips, inner: Ints) -> bool:
-        """Add the fits of one strength; False where they predict nothing."""
+        """Add the fits of one strength; return False if they predict nothing."""
         outputs = np.full((len(inner), clips.n_outputs), np.nan)
         positions = {}
         for one in fitted:
@@ -93,7 +91,7 @@ class _Trials:
         return True
 
     def chosen(self) -> Strength:
-        """At the lowest point of the parabola through the best and those beside it."""
+        """Return the strength at the minimum of a parabola through the best and its neighbours."""
         best = self.best
         shift = 0.0
         if best - 1 in self.losses and best + 1 in self.losses:
@@ -109,8 +107,10 @@ def choose_strengths(
 ) -> dict[Key, Strength]:
     """Choose the strength of each model's penalty for the training clips of a fold.
 
-    By the loss of inner predictions (`Task.choice_loss`), from strong penalties, where a fit
-    takes few steps, to weak ones. Each fit starts where that of the strength beside it ended.
+    The loss of inner predictions decides (`Task.choice_loss`). Strong penalties, whose fits take
+    few steps, are tried first; each fit starts from the end of the fit at the nearest tried
+    strength. `inner` is int64 (clips,), -1 for the fold's own clips. Models that no inner head
+    could be fitted for are left out.
     """
     clips = fitter.clips
     n_folds = int(inner.max()) + 1
@@ -142,7 +142,7 @@ def choose_strengths(
 def _inner_fit(
     clips: Clips, model: Model, fold: int, inner: Ints, j: int, step: int, tried: _Trials
 ) -> Fit:
-    """A fit without inner fold `j`, at a strength of the grid."""
+    """Return a fit without inner fold `j`, at a strength of the grid."""
     beside = min(tried.losses, key=lambda i: abs(i - step)) if tried.losses else None
     return Fit(
         model,

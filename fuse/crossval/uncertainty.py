@@ -1,4 +1,4 @@
-"""Intervals of an evaluation's figures, and tests between its models."""
+"""Intervals of an evaluation's scores, and tests between its models."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import ndtri
 
-from mvemo.fuse.arrays import F64
+from mvemo.fuse.arrays import F64, Bools
+from mvemo.fuse.bootstrap import LEVEL, Resamples, percentile_interval, resample_groups
 from mvemo.fuse.crossval.comparisons import compare_results
 from mvemo.fuse.metrics.averages import mean_finite
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.statistics.intervals import score_intervals
-from mvemo.fuse.statistics.resamples import Resamples, resample_groups
+
+Interval = tuple[float, float]
 
 
 def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0) -> Results:
     """Add group-bootstrap intervals to every model, and tests of models against others.
 
-    Intervals are of the out-of-fold predictions; with repeats a resample's score is the
-    mean over them. The test is Nadeau and Bengio's, corrected by Holm, on the primary
-    metric in each fold. Neither covers the choice of the best among many models.
+    Intervals refer to the out-of-fold predictions; with repeats, a resample's score is the mean
+    over them. The test is Nadeau and Bengio's, corrected by Holm, on the primary metric in each
+    fold. Neither covers the choice of the best among many models. With `n_resamples` 0 there are
+    no intervals.
     """
     evaluations: Sequence[Results] = results.repeats or (results,)
     if not n_resamples or not results.models:
         return replace(results, comparisons=tuple(compare_results(evaluations)))
     resamples = resample_groups(results.groups, n_resamples, seed)
-    # One at a time: shuffled labels differ between repeats.
+    # One at a time, because shuffled labels differ between repeats.
     by_repeat = [resampled_scores(one, resamples) for one in evaluations]
     values = {
         score: mean_finite(np.stack([one[score] for one in by_repeat]), axis=0)
@@ -60,7 +63,7 @@ def with_uncertainty(results: Results, *, n_resamples: int = 1000, seed: int = 0
 
 
 def _with_intervals(results: Results, model: ModelResult, scores: Mapping[str, F64]) -> ModelResult:
-    """A model with the intervals of its resampled scores, float64 (resamples,) each."""
+    """Add the intervals of a model's resampled scores, float64 (resamples,) each."""
     masks = results.task.share_masks(
         results.y_true, model.y_pred, model.valid, len(results.classes)
     )
@@ -68,7 +71,7 @@ def _with_intervals(results: Results, model: ModelResult, scores: Mapping[str, F
 
 
 def resampled_scores(results: Results, resamples: Resamples) -> dict[str, F64]:
-    """Score name to float64 (models, resamples), the baseline last: see `Task.resample`."""
+    """Return each score, float64 (models, resamples), the baseline last (`Task.resample`)."""
     models = (*results.models, results.baseline)
     return results.task.resample(
         results.y_true,
@@ -78,3 +81,65 @@ def resampled_scores(results: Results, resamples: Resamples) -> dict[str, F64]:
         results.k,
         resamples,
     )
+
+
+def score_intervals(
+    values: Mapping[str, F64], shares: Mapping[str, Bools], groups: Sequence[str]
+) -> dict[str, Interval]:
+    """Return the percentile interval of each score of one model.
+
+    If all clips of a small class are right, they are right in every resample, and a percentile
+    interval of 1 to 1 would claim certainty. Such a share gets Wilson's interval (Wilson 1927),
+    whose trials are the groups of the share's clips; other scores get NaN. `shares` maps the name
+    of each score that is a share to its clips, bool (clips,).
+
+    Examples
+    --------
+    >>> always = np.ones(100)
+    >>> intervals = score_intervals(
+    ...     {"recall:0": always, "roc_auc:0": always},
+    ...     {"recall:0": np.ones(14, dtype=bool)},
+    ...     [f"song {i}" for i in range(14)],
+    ... )
+    >>> [round(end, 3) for end in intervals["recall:0"]]
+    [0.785, 1.0]
+    >>> intervals["roc_auc:0"]
+    (nan, nan)
+    """
+    codes = np.unique(np.asarray(groups), return_inverse=True)[1].reshape(-1)
+    intervals = {}
+    for name, resampled in values.items():
+        low, high = (float(end) for end in percentile_interval(resampled))
+        # Sums of the same values in another order differ in their last digits.
+        if np.isclose(low, high, rtol=1e-9, atol=0.0):
+            n_groups = len(np.unique(codes[shares[name]])) if name in shares else 0
+            low, high = _of_constant(low, n_groups, f1=name.startswith("f1"))
+        intervals[name] = (low, high)
+    return intervals
+
+
+def wilson_interval(n_right: int, n: int) -> Interval:
+    """Return Wilson's 95 % interval of a share of `n` trials.
+
+    Examples
+    --------
+    >>> [round(end, 3) for end in wilson_interval(12, 12)]
+    [0.758, 1.0]
+    """
+    z, share = float(ndtri(0.5 + LEVEL / 2)), n_right / n
+    centre = (2 * n_right + z**2) / (2 * (n + z**2))
+    half = z * (4 * n_right * (1 - share) + z**2) ** 0.5 / (2 * (n + z**2))
+    low, high = centre - half, centre + half
+    return (low if n_right else 0.0), (high if n_right < n else 1.0)
+
+
+def _of_constant(value: float, n_groups: int, *, f1: bool) -> Interval:
+    """Return the interval of a share that all resamples agree on."""
+    if value not in (0.0, 1.0) or not n_groups:
+        return float("nan"), float("nan")
+    low, high = wilson_interval(int(value) * n_groups, n_groups)
+    if f1:
+        # F1 = 2 J / (1 + J); J is the share of right clips among those that have the class or are
+        # predicted to have it.
+        low, high = (2 * end / (1 + end) for end in (low, high))
+    return low, high

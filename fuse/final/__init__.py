@@ -1,1 +1,1 @@
-"""The model folder: what stage one and stage two fitted, for predictions of new clips."""
+"""The model folder: the fitted parts of both stages, for predictions of new clips."""

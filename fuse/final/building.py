@@ -1,15 +1,22 @@
-"""A final model, made of an evaluation whose heads are refitted on all clips."""
+"""Building of a final model from an evaluation whose heads were refitted on all clips.
+
+The product of all single features (`mvemo.fuse.heads.late`) works with any subset of them. The
+subsets that clips without pictures, or machines without a net's weights, are left with are
+scored here out of fold, like all models.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import Cache, FeatureSpec
+from mvemo.fuse.clips import Clips
 from mvemo.fuse.crossval.saving import SavedHeads, saved_heads
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import PLAIN, Features, FeatureSettings
@@ -22,13 +29,18 @@ from mvemo.fuse.final.model import (
     short_keys,
     stored_as,
 )
-from mvemo.fuse.final.products import part_products
 from mvemo.fuse.heads.head import Head
+from mvemo.fuse.heads.late import late_bases, late_inner
 from mvemo.fuse.matrices.rows import rows_of
 from mvemo.fuse.matrices.scaling import fit_scaling
+from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.metrics.calibration import fit_temperature, log_probabilities
-from mvemo.fuse.models import LATE, SECOND_LAYERS, parts_of
-from mvemo.fuse.results import ModelResult, Results
+from mvemo.fuse.models import LATE, SECOND_LAYERS, Model, modalities_of, parts_of
+from mvemo.fuse.results import ModelResult, Results, score_model
+
+# Largest number of features whose subsets are all taken; of more features, only those of one
+# modality and those that leave out one feature.
+MOST_BASES = 5
 
 
 def build_model(
@@ -40,8 +52,8 @@ def build_model(
     """Return a model of an evaluation whose heads were also fitted on all clips.
 
     `cache` and `settings` are those of the evaluation (``refit=True``, of clips and not of whole
-    songs). The model that is `preferred` predicts where a clip has all that it needs, or that with
-    the best mean score. Raises `BadFeatures` if labels were shuffled, or if all models need
+    songs). The `preferred` model, or the one with the best mean score, predicts all clips that
+    have the features it needs. Raise `BadFeatures` if labels were shuffled, or if all models need
     imported features, which cannot be made of new clips.
     """
     if results.permuted:
@@ -82,17 +94,17 @@ def build_model(
 def _predictors(
     results: Results, saved: SavedHeads, modality: Mapping[str, str]
 ) -> list[Predictor]:
-    """All that can predict, best first: evaluated models, products of some of the features.
+    """Return all predictors, best first: evaluated models, and products of some of the features.
 
-    Then what remains of fusions with a modality missing, where nothing evaluated needs as
-    little.
+    They are followed by what is left of fusions with a modality missing, if nothing evaluated
+    needs only these modalities.
     """
     evaluated = [m for m in results.models if m.valid.any()]
     evaluated = [m for m in evaluated if any(_is_of(h, m.name, m.features) for h in saved.heads)]
     predictors = [predictor_of(results, model) for model in evaluated]
     if any(head.model == LATE for head in saved.heads):
         predictors += [predictor_of(results, m, m.features) for m in part_products(results)]
-    # Of equal scores that which reads most.
+    # Of equal scores, the one that reads the most features comes first.
     predictors.sort(key=lambda p: (_rank(p), len(p.features)), reverse=True)
     covered = {predictor.modalities for predictor in predictors}
     names = [m.name for m in evaluated if m.name not in SECOND_LAYERS]
@@ -111,14 +123,14 @@ def _rank(predictor: Predictor) -> float:
 
 
 def _is_of(head: Head, name: str, features: tuple[str, ...]) -> bool:
-    """Whether a head is a model's."""
+    """Return True if a head belongs to a model."""
     if name in SECOND_LAYERS:
         return head.model == name
     return head.model not in SECOND_LAYERS and head.features == features
 
 
 def _reachable(predictors: Iterable[Predictor]) -> tuple[Predictor, ...]:
-    """Those that some clip is predicted by: none before them needs as little."""
+    """Leave out a predictor if a better one needs no feature that it does not need."""
     reachable: list[Predictor] = []
     for predictor in predictors:
         if not any(set(better.features) <= set(predictor.features) for better in reachable):
@@ -127,7 +139,7 @@ def _reachable(predictors: Iterable[Predictor]) -> tuple[Predictor, ...]:
 
 
 def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
-    """The heads that the predictors need, in the precision in which they are written."""
+    """Return the heads that the predictors need, in the precision of the model's file."""
     features_of = {model.name: model.features for model in saved.models}
     names, needed = set(), {p.features for p in predictors if not p.bases}
     for predictor in predictors:
@@ -146,7 +158,7 @@ def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
 
 
 def _rounded(head: Head) -> Head:
-    """What is left of a head's figures in a model's file (`HEAD_DTYPES`)."""
+    """Round a head's arrays as a model's file stores them (`HEAD_DTYPES`)."""
     arrays = {name: getattr(head, name) for name in HEAD_DTYPES}
     return replace(
         head,
@@ -158,7 +170,7 @@ def _rounded(head: Head) -> Head:
 
 
 def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = ()) -> Predictor:
-    """A predictor by an evaluated model: what it may promise, calibrated out of fold."""
+    """Make the predictor of an evaluated model, with its expected scores and calibration."""
     task, valid = results.task, model.valid
     y_true, outputs = results.y_true[valid], model.outputs[valid]
     temperature = 1.0
@@ -191,7 +203,7 @@ def _finite(value: float) -> float | None:
 
 
 def _reference(features: Features, spec: FeatureSpec) -> Reference:
-    # As cached: groups of few clips are standardised by it, too.
+    # As cached, because small groups are also standardised by it.
     matrix = features.raw_matrix(spec.name, spec.fold)
     scaling, far = fit_scaling(matrix.values, matrix.present)
     rows = matrix.present & ~far
@@ -201,7 +213,7 @@ def _reference(features: Features, spec: FeatureSpec) -> Reference:
     blocks = rows_of(matrix.values).blocks()
     distances = [reference.distance_from_others(block[rows[some]]) for some, block in blocks]
     largest = float(np.sort(np.concatenate(distances))[reference.rank - 1])
-    # Of equal clips nothing is known of how far others may lie.
+    # If all clips are equal, nothing is known about usual distances.
     return replace(reference, threshold=largest or np.inf)
 
 
@@ -237,7 +249,7 @@ def _facts(cache: Cache, results: Results, imported: list[str]) -> dict[str, Any
 
 
 def _nested(results: Results) -> dict[str, Any] | None:
-    """What to expect of the choice of a model; None where none was made."""
+    """Return the expected scores of the choice of a model; None if none was made."""
     choice, task = results.choice, results.task
     if choice is None:
         return None
@@ -249,3 +261,42 @@ def _nested(results: Results) -> dict[str, Any] | None:
         "interval": choice.nested.intervals.get(key),
         "interval_of": of,
     }
+
+
+def part_products(results: Results) -> list[ModelResult]:
+    """Score the products of two or more single features, but not of all.
+
+    A clip is predicted by weights that were fitted on other folds' clips.
+    """
+    models = {
+        m.name: m for m in results.models if len(m.features) == 1 and not m.by_net and m.valid.any()
+    }
+    bases = late_bases([Model(m.name, m.features, m.modalities) for m in models.values()])
+    clips = Clips(results.task, results.y_true, results.groups, results.folds, len(results.classes))
+    products = []
+    for part in _parts(bases):
+        outputs = np.stack([models[base.name].outputs for base in part])
+        fused = late_inner(clips, outputs, results.folds)
+        # The product stands for clips that have all of these features.
+        fused[~complete(outputs).all(axis=0)] = np.nan
+        names = tuple(base.name for base in part)
+        model = Model(f"{LATE}:{'+'.join(names)}", names, modalities_of(part))
+        if np.isfinite(fused).any():
+            scored = score_model(
+                results.task, model, fused, results.y_true, results.folds, results.k
+            )
+            products.append(scored)
+    return products
+
+
+def _parts(bases: tuple[Model, ...]) -> list[tuple[Model, ...]]:
+    """Return subsets of the bases, in their order, largest first."""
+    if len(bases) <= MOST_BASES:
+        sizes = range(len(bases) - 1, 1, -1)
+        return [part for size in sizes for part in combinations(bases, size)]
+    parts = dict.fromkeys(combinations(bases, len(bases) - 1))
+    for modality in modalities_of(bases):
+        part = tuple(base for base in bases if base.modalities == (modality,))
+        if 1 < len(part) < len(bases):
+            parts[part] = None
+    return list(parts)

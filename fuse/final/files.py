@@ -1,7 +1,7 @@
-"""The model folder on disk: JSON and arrays alone, so that reading one runs no code.
+"""The model folder on disk: only JSON and arrays, so that reading it runs no code.
 
-``model.json`` is written last and has the digest of every other file, so that a folder
-that is half written or put together from two is not taken for a model.
+``model.json`` is written last and has the digest of every other file, so that a folder that is
+incomplete, or mixed from two models, is not taken for a model.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from mvemo.fuse.final.model import (
 from mvemo.manifests.arrays import NpzFile
 from mvemo.manifests.files import parse_json, replacing, write_json
 
-# Rises whenever an older reader would predict something else.
+# Increased whenever an older reader would predict something else.
 # 2: products of some of the features; heads in half precision.
 VERSION = 2
 HEADS, REFERENCE, MODEL = "heads.npz", "reference.npz", "model.json"
-# In `REFERENCE`; earlier versions wrote none, and later ones may leave it out.
+# Array in `REFERENCE`; earlier versions did not write it, and later ones may leave it out.
 KEYS = "training_keys"
 
 
 def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = ()) -> None:
-    """Write a model folder; what another model left of these files is replaced.
+    """Write a model folder, replacing these files of another model.
 
-    `extra` names other files of the model in the folder, with forward slashes, as trained nets:
-    their digests are recorded, too. Raises `FuseError` if a file cannot be written.
+    `extra` names other files of the model in the folder, such as trained nets, with forward
+    slashes; their digests are also recorded. Raise `FuseError` if a file cannot be written.
     """
     folder = Path(folder)
     try:
@@ -76,7 +76,7 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
 
 
 def load_model(folder: str | Path) -> FinalModel:
-    """Read a model folder."""
+    """Read a model folder; raise `FuseError` if it is missing, damaged or of another version."""
     folder = Path(folder)
     path = folder / MODEL
     if not path.is_file():
@@ -112,7 +112,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
                 arrays[f"{i}/mean"].astype(np.float64),
                 arrays[f"{i}/scale"].astype(np.float64),
                 _threshold(entry["threshold"]),
-                # Earlier versions wrote none.
+                # Earlier versions did not write it.
                 entry.get("compared", 0),
             )
         keys = arrays[KEYS] if KEYS in arrays else short_keys(())
@@ -133,7 +133,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
 
 
 def _threshold(value: float | None) -> float:
-    """JSON has no infinity: null stands for it."""
+    """Return infinity for null, because JSON has no infinity."""
     return np.inf if value is None else float(value)
 
 

@@ -1,4 +1,4 @@
-"""A model for new clips: heads fitted on all clips, and what is known of how far they go."""
+"""The final model: heads fitted on all clips, with the scores to expect of them."""
 
 from __future__ import annotations
 
@@ -17,72 +17,71 @@ from mvemo.fuse.crossval.saving import SavedHeads
 from mvemo.fuse.matrices.scaling import CONSTANT
 from mvemo.manifests.text_table import listed
 
-# A clip is unlike the training clips if it lies farther from them than this share of them does,
-# each compared with the others.
+# Share of the training clips that count as typical: a clip is unlike them if it lies farther
+# from them than this share of them does, each compared with the others.
 TYPICAL_SHARE = 0.99
-# Of training residuals, between the ends of the interval of a predicted value.
+# Share of training residuals inside the interval of a predicted value.
 INTERVAL_SHARE = 0.9
 
-# What a head's arrays are written in: a few hundred kB for some thousand numbers a clip.
+# Types of a head's arrays in files: a few hundred kB for some thousand numbers per clip.
 HEAD_DTYPES: dict[str, type[np.floating]] = {
     "coef": np.float16,
     "mean": np.float32,
     "scale": np.float32,
 }
 
-# A feature's name, and the fold whose net made it; None where all folds share one.
+# A feature's name, and the fold whose net made it (None if all folds share one).
 FeatureKey = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """One of a model's ways to predict a clip: by some of its features."""
+    """One way of a model to predict a clip, from some of its features."""
 
-    name: str  # of the evaluated model, or that with a modality missing
+    name: str  # of the evaluated model, or of what is left of it with a modality missing
     features: tuple[str, ...]  # cached features that it needs
-    modalities: tuple[str, ...]  # those it needs
-    # JSON values: ``metric``, its mean over folds of the cross-validation (``mean``, None
-    # where it was not evaluated), its 95 % ``interval``, all ``scores`` and those of each
-    # output (``per_output``).
+    modalities: tuple[str, ...]  # modalities that it needs
+    # JSON values: ``metric``, its cross-validated ``mean`` over folds (None if it was not
+    # evaluated), the mean's 95 % ``interval``, all ``scores``, and those of each output
+    # (``per_output``).
     expected: Mapping[str, Any]
-    # Of its probabilities, fitted on out-of-fold predictions; 1 where none was fitted.
+    # Temperature of the probabilities, fitted on out-of-fold predictions; 1 if none was fitted.
     temperature: float = 1.0
-    # Values alone: (low, high) of each target, quantiles of out-of-fold residuals between
-    # which `INTERVAL_SHARE` of them lie; empty where there are none.
+    # Regression: (low, high) of each target, the quantiles of out-of-fold residuals that hold
+    # `INTERVAL_SHARE` of them; empty for other tasks.
     residuals: tuple[tuple[float, float], ...] = ()
-    # Of a product of some of the model's single features (`mvemo.fuse.final.products`): their
-    # names; else empty.
+    # Bases of a product of some of the model's single features; otherwise empty.
     bases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Where the training clips lie in one feature."""
+    """Location of the training clips in one feature."""
 
     mean: F64  # float64 (dim,): of the training clips
     scale: F64  # float64 (dim,): of the training clips
-    threshold: float  # largest usual distance; infinite where the training clips are all equal
+    threshold: float  # largest usual distance; infinite if all training clips are equal
     # Number of training clips that mean, scale and threshold were fitted on; 0 in models of
     # earlier versions.
     compared: int = 0
 
     @property
     def rank(self) -> int:
-        """Rank, from 1, of the largest usual one of the training clips' distances.
+        """Return the rank, from 1, of the largest usual distance among the training clips.
 
         A new clip of their kind lies farther with a probability of 1 - rank / (compared + 1).
         """
         return min(self.compared, math.ceil(TYPICAL_SHARE * (self.compared + 1)))
 
     def distance(self, x: NDArray[np.floating]) -> F64:
-        """Root mean square of standardised coordinates, float64 (clips,), of (clips, dim)."""
+        """Return the root mean square of standardised values (clips, dim): float64 (clips,)."""
         z = (x - self.mean) / self.scale
         return np.asarray(np.sqrt(np.mean(z * z, axis=1)), dtype=np.float64)
 
     def distance_from_others(self, x: NDArray[np.floating]) -> F64:
         """Return the distance of each of some training clips from all others, float64 (clips,).
 
-        A coordinate z of n clips is z √(n / (n - 1 - z²)) without the clip itself; the deviation
+        Without the clip itself, a coordinate z of n clips is z √(n / (n - 1 - z²)). The deviation
         of a column that is constant in the others is 1.
         """
         n, off = self.compared, x - self.mean
@@ -94,44 +93,43 @@ class Reference:
 
 @dataclass(frozen=True)
 class FinalModel:
-    """All that a prediction of new clips needs, but for the nets themselves."""
+    """Everything that a prediction of new clips needs, except for the nets."""
 
     name: str  # of the data set
     task: str  # ``multiclass``, ``multilabel`` or ``regression``
-    heads: SavedHeads  # those fitted on all clips
-    # What made each feature, as in the cache, without the clips it was trained on.
+    heads: SavedHeads  # fitted on all clips
+    # Origin of each feature, as in the cache, without the clips that a net was trained on.
     specs: tuple[FeatureSpec, ...]
-    # Best first, by the mean of the primary metric over folds; each predicts clips that lack
-    # something that all before it need.
+    # Best first, by the primary metric's mean over folds; each predicts clips that lack a feature
+    # that all predictors before it need.
     predictors: tuple[Predictor, ...]
     reference: Mapping[FeatureKey, Reference]  # by feature and net
-    # Values alone: target to ``minimum``, ``maximum``, ``mean`` and ``deviation`` of its
-    # labels.
+    # Regression: target to ``minimum``, ``maximum``, ``mean`` and ``deviation`` of its labels.
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    # JSON values: number of clips and groups, protocol, digests, settings, what stage one
-    # stated, remarks (``notes``).
+    # JSON values: number of clips and groups, protocol, digests, settings, record of stage one,
+    # remarks (``notes``).
     facts: Mapping[str, Any] = field(default_factory=dict)
-    # Uint64 (keys,), sorted: `short_keys` of the rows that the heads were fitted on; empty in
+    # uint64 (keys,), sorted: `short_keys` of the rows that the heads were fitted on; empty in
     # models of earlier versions.
     training_keys: NDArray[np.uint64] = field(default_factory=lambda: short_keys(()))
 
     def __repr__(self) -> str:
-        """One line."""
+        """Return one line."""
         names = listed([predictor.name for predictor in self.predictors])
         return f"<FinalModel {self.name!r}, {self.task}: {listed(self.classes)}; by {names}>"
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the outputs, in their order."""
+        """Return the names of the outputs, in their order."""
         return self.heads.classes
 
     @property
     def within_groups(self) -> bool:
-        """Whether features are standardised within groups before heads read them."""
+        """Return True if features are standardised within groups before heads read them."""
         return bool(self.facts.get("within_groups"))
 
     def best(self, modalities: tuple[str, ...], without: Collection[str] = ()) -> Predictor | None:
-        """The best predictor that needs no more than these modalities; None for none."""
+        """Return the best predictor for these modalities that reads no feature of `without`."""
         for predictor in self.predictors:
             readable = set(predictor.modalities) <= set(modalities)
             if readable and not set(predictor.features) & set(without):
@@ -139,27 +137,27 @@ class FinalModel:
         return None
 
     def best_of(self, features: Collection[str]) -> Predictor | None:
-        """The best predictor that needs no more than these features; None for none."""
+        """Return the best predictor that needs only these features, or None."""
         return next((p for p in self.predictors if set(p.features) <= set(features)), None)
 
     def expected_of(self, predictor: Predictor) -> Mapping[str, Any]:
-        """Return what to expect of a predictor; for the recommended one with the cost of choosing.
+        """Return the scores to expect of a predictor.
 
-        `metric`, `mean` and `interval` are those that the report states for the recommended
-        model (`mvemo.fuse.crossval.choice`).
+        For the recommended model, `metric`, `mean` and `interval` are those that the report
+        states, including the cost of the choice (`mvemo.fuse.crossval.choice`).
         """
         nested = self.facts.get("nested") or {"model": None}
         chosen = nested["model"] == predictor.name and nested["mean"] is not None
         return nested if chosen else predictor.expected
 
     def variants(self, feature: str) -> tuple[FeatureSpec, ...]:
-        """Specs of a feature: one, or one for each fold's net."""
+        """Return the specs of a feature: one, or one per fold's net."""
         return tuple(spec for spec in self.specs if spec.name == feature)
 
     def false_alarms(self, predictor: Predictor) -> float:
-        """Return the largest share of clips like the training clips that are called unlike.
+        """Return an upper bound of the share of ordinary clips that are called unlike.
 
-        Shares of features add up. 1 for models of earlier versions, where it is not known.
+        Shares of features add up. The bound is 1 for models of earlier versions.
         """
         shares = {
             name: 1 - reference.rank / (reference.compared + 1)
@@ -176,7 +174,7 @@ class FinalModel:
 
 
 def stored_as(spec: FeatureSpec) -> tuple[str, str]:
-    """Return name and digest of the cached feature: of statistics, that of their first sequence."""
+    """Return name and digest of a cached feature; for statistics, those of the first sequence."""
     if "descriptors" not in spec.params:
         return spec.name, spec.digest
     name = spec.params["order"][0]
@@ -184,5 +182,5 @@ def stored_as(spec: FeatureSpec) -> tuple[str, str]:
 
 
 def short_keys(keys: Iterable[bytes]) -> NDArray[np.uint64]:
-    """Return the first 64 bits of keys of cached rows, sorted, each once."""
+    """Return the first 64 bits of keys of cached rows, sorted and unique."""
     return np.unique(np.array([int(key[:16], 16) for key in keys if key], dtype=np.uint64))

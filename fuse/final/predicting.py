@@ -1,4 +1,4 @@
-"""Outputs, decisions and distances of new clips, by a model's heads."""
+"""Outputs, decisions and distances of new clips, computed by a model's heads."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.heads.late import late_part
 from mvemo.fuse.links import decision_inputs
-from mvemo.fuse.matrices.scaling import Scaling
-from mvemo.fuse.matrices.within_groups import standardise_within
+from mvemo.fuse.matrices.scaling import Scaling, standardise_within
 from mvemo.fuse.metrics.averages import complete, mean_finite
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import LATE, SECOND_LAYERS
@@ -25,8 +24,8 @@ Vectors = Mapping[FeatureKey, F64]
 def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
     """Return calibrated probabilities of classes or tags, or values, float64 (clips, outputs).
 
-    `vectors` has float (clips, dim) of all features of the predictor, by feature and net. Where
-    each fold has a net, the outputs are the mean over nets.
+    `vectors` maps each feature and net of the predictor to float (clips, dim). If each fold has a
+    net, the outputs are the mean over nets.
     """
     layer = second_layer(model, predictor)
     if layer is None:
@@ -42,7 +41,7 @@ def predict_clips(model: FinalModel, predictor: Predictor, vectors: Vectors) -> 
 
 
 def second_layer(model: FinalModel, predictor: Predictor) -> Head | None:
-    """The head over other heads' outputs that a predictor is; None of features."""
+    """Return a predictor's head over other heads' outputs; None if it reads features."""
     if predictor.bases:
         (product,) = model.heads.select(LATE)
         return late_part(product, predictor.bases)
@@ -53,10 +52,10 @@ def second_layer(model: FinalModel, predictor: Predictor) -> Head | None:
 
 
 def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[str]) -> Vectors:
-    """Return vectors as the heads of a model with standardisation within groups read them.
+    """Standardise vectors within groups, if the model's heads read them so.
 
-    Of other models they stay as they are: float (clips, dim), NaN rows where missing. `groups` has
-    one name for all clips of a singer or an artist.
+    Vectors are float (clips, dim), NaN rows where missing. `groups` names the group of each clip,
+    such as its singer or artist.
     """
     if not model.within_groups:
         return vectors
@@ -71,9 +70,9 @@ def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[st
 
 
 def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict[str, F64]:
-    """Feature to float64 (clips,): distance from the training clips over the threshold.
+    """Return each feature's distance from the training clips over its threshold, (clips,).
 
-    Above 1 a clip is unlike the clips that the model was made of, in that feature.
+    A clip with a value above 1 is unlike the clips that the model was made of.
     """
     ratios = {}
     for name in predictor.features:
@@ -87,7 +86,7 @@ def distances(model: FinalModel, predictor: Predictor, vectors: Vectors) -> dict
 
 
 def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
-    """float64 (tags,): what a tag's probability must reach; 0.5 where none was fitted."""
+    """Return the smallest probability of a decision, float64 (tags,); 0.5 if none was fitted."""
     layer = second_layer(model, predictor)
     heads = model.heads.select_features(predictor.features) if layer is None else (layer,)
     fitted = [head.thresholds for head in heads if head.thresholds is not None]
@@ -97,7 +96,7 @@ def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
 
 
 def _concatenated(model: FinalModel, features: tuple[str, ...], vectors: Vectors) -> F64:
-    """Mean over the nets of what the heads of these features give."""
+    """Return the mean outputs over the nets, by the heads that concatenate these features."""
     heads = model.heads.select_features(features)
     if not heads:
         raise BadFeatures(f"the model has no head of {', '.join(features)}")

@@ -1,1 +1,1 @@
-"""Heads: what they are, how many are fitted at once, stacked, and saved."""
+"""Heads: linear layers over features, many fitted at once, and heads over other heads."""

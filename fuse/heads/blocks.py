@@ -1,30 +1,37 @@
-"""Features as the solver multiplies with them: blocks of columns that problems share."""
+"""Features as the solver takes them: standardised blocks of columns that problems share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from mvemo.fuse.arrays import F32, F64, Bools, Ints
-from mvemo.fuse.matrices.rows import Rows, rows_of
+from mvemo.fuse.features import Matrix
+from mvemo.fuse.matrices.rows import ArrayRows, MappedRows, Rows, rows_of
+from mvemo.fuse.matrices.scaling import Scaling, fit_scaling
 
-# Directions of largest variance that steps are scaled along.
+# Number of directions of largest variance that steps are scaled along.
 RANK = 64
-# Columns beyond them that make up for those directions being found by chance ones.
+# Extra random directions, which make the found ones more exact.
 SPARE = 16
+# Largest number of clips whose span replaces the columns of a feature that has more columns.
+SPANNED = 600
+# Directions of the span with less than this share of the largest variance are rounding.
+NEGLIGIBLE = 1e-10
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """How far a feature's clips lie apart, in which directions: what steps are scaled by.
+    """Variances of a feature's values along directions, which scale the solver's steps.
 
-    It changes how fast a problem is solved, not what its solution is.
+    They change how fast a problem is solved, not its solution.
     """
 
     variances: F64  # float64 (directions,): mean squares along them
     rest: float = 0.0  # mean square of a direction at right angles to all of them
-    # Float32 (dim, directions), orthonormal; None where they are the columns.
+    # float32 (dim, directions), orthonormal; None if they are the columns.
     directions: F32 | None = None
 
 
@@ -34,25 +41,25 @@ class Block:
 
     values: F32 | Rows  # float32 (clips, dim), finite, standardised; in memory or not
     problems: Ints  # int64: indices of the problems that have these columns
-    # Float64 (problems of the block,): what each multiplies its columns by; None for 1.
+    # float64 (problems of the block,): factor of the columns in each problem; None for 1.
     factors: F64 | None = None
-    spectrum: Spectrum | None = None  # of the values; None where columns are taken for alike
+    spectrum: Spectrum | None = None  # of the values; None for equal variances
 
 
 class RunningBlock:
-    """One block as the problems that still run see it.
+    """One block, reduced to the problems that still run.
 
     Parameters
     ----------
     block
-        The feature.
+        Feature and its problems.
 
     Attributes
     ----------
     slots
-        int64: positions of the block's problems among those that run.
+        int64: positions of the block's problems among the running problems.
     rows
-        int64: their positions among all problems of the block.
+        int64: positions of the same problems in the whole block.
     """
 
     def __init__(self, block: Block) -> None:
@@ -62,11 +69,11 @@ class RunningBlock:
         self._spectrum = block.spectrum or Spectrum(np.ones(block.values.shape[1]))
         factors = np.ones(len(block.problems)) if block.factors is None else block.factors
         self._factors = factors.astype(np.float32)[:, None, None]
-        # Of `set_curvature`: along the directions, less the rest; and the rest.
+        # Inverse curvature, see `set_curvature`: along the directions minus the rest; the rest.
         self._inverse = self._of_rest = np.ones_like(self._factors)
 
     def scores(self, coef: F32) -> F32:
-        """(problems, outputs, dim) of coefficients to (problems, outputs, clips) of scores."""
+        """Turn coefficients (problems, outputs, dim) into scores (problems, outputs, clips)."""
         scaled = coef * self._factors
         flat = scaled.reshape(scaled.shape[0] * scaled.shape[1], scaled.shape[2])
         product = self.values.scores(flat)
@@ -74,7 +81,7 @@ class RunningBlock:
         return product.reshape(shape).astype(np.float32, copy=False)
 
     def gradient(self, residual: F32) -> F32:
-        """(problems, outputs, clips) of residuals to (problems, outputs, dim), by `coef`."""
+        """Turn residuals (problems, outputs, clips) into gradients (problems, outputs, dim)."""
         flat = residual.reshape(residual.shape[0] * residual.shape[1], residual.shape[2])
         shape = *residual.shape[:2], self.values.shape[1]
         product = self.values.gradient(flat).reshape(shape)
@@ -82,7 +89,7 @@ class RunningBlock:
         return product
 
     def set_curvature(self, curvature: F64, penalty: F64) -> None:
-        """State what `precondition` divides by, until it is stated anew."""
+        """Set the divisor of `precondition` from (problems,) and (problems, outputs)."""
         spectrum = self._spectrum
         weight = (curvature * np.square(self._factors[:, 0, 0]))[:, None, None]
         inverse = 1.0 / (weight * spectrum.variances + penalty[:, :, None])
@@ -93,8 +100,7 @@ class RunningBlock:
         self._inverse = inverse.astype(np.float32)
 
     def precondition(self, vector: F32) -> F32:
-        """A gradient (problems of the block, outputs, dim) times about the inverse of the
-        second derivatives."""
+        """Multiply a gradient (problems, outputs, dim) by an approximate inverse Hessian."""
         directions = self._spectrum.directions
         if directions is None:
             return vector * self._inverse
@@ -106,7 +112,7 @@ class RunningBlock:
         return result
 
     def drop(self, done: Bools) -> Bools:
-        """Run on without the problems that are done, bool (running problems,)."""
+        """Drop the problems of `done`, bool (running problems,); return a mask of those kept."""
         kept: Bools = ~done[self.slots]
         new_slots = np.cumsum(~done) - 1
         self.slots, self.rows = new_slots[self.slots[kept]], self.rows[kept]
@@ -116,9 +122,10 @@ class RunningBlock:
 
 
 def spectrum_of(values: F32 | Rows) -> Spectrum:
-    """The directions of largest variance, by a randomised range finder.
+    """Return the directions of largest variance, by a randomised range finder.
 
     Halko, Martinsson & Tropp 2011, "Finding structure with randomness", algorithms 4.4 and 5.3.
+    Values that are not in memory are read three times.
     """
     values = rows_of(values)
     n, dim = values.shape
@@ -143,3 +150,74 @@ def spectrum_of(values: F32 | Rows) -> Spectrum:
     directions = (basis @ turn[:, ::-1][:, :rank].astype(np.float32)).astype(np.float32)
     rest = max(total - float(variances.sum()), 0.0) / max(dim - rank, 1)
     return Spectrum(variances, rest, np.ascontiguousarray(directions))
+
+
+@dataclass(frozen=True)
+class ScaledFeature:
+    """One feature as the solver takes it."""
+
+    # (clips, columns): standardised and clipped to the limit; zeros where missing. If there are
+    # fewer clips than columns, these are coordinates in the span of the clips; the penalised
+    # minimum lies in that span, so it is the same.
+    values: Rows
+    scaling: Scaling  # of the cached values
+    spectrum: Spectrum  # of `values`
+    # float32 (cached columns, columns), orthonormal: standardised values are `values @ basis.T`;
+    # None if `values` are the standardised values.
+    basis: F32 | None = None
+
+    def raw_coef(self, coef: F32) -> F32:
+        """Turn coefficients (outputs, columns) into those of the standardised cached columns."""
+        return coef if self.basis is None else np.asarray(coef @ self.basis.T, np.float32)
+
+
+@dataclass
+class ScaledFeatures:
+    """All features, each standardised on some clips when it is asked for."""
+
+    matrices: Mapping[str, Matrix]  # feature name to cached values
+    rows: Bools  # bool (clips,): clips to standardise on, if they have the feature
+    _made: dict[str, ScaledFeature] = field(default_factory=dict)
+    # Found only once: directions of large variance hardly depend on the clips.
+    _spectra: dict[str, Spectrum] = field(default_factory=dict)
+
+    def on(self, rows: Bools) -> ScaledFeatures:
+        """Return the same features, to be standardised on other clips."""
+        return ScaledFeatures(self.matrices, rows, _spectra=self._spectra)
+
+    def __getitem__(self, name: str) -> ScaledFeature:
+        if name not in self._made:
+            self._made[name] = self._scale(name)
+        return self._made[name]
+
+    def _scale(self, name: str) -> ScaledFeature:
+        matrix = self.matrices[name]
+        scaling, _ = fit_scaling(matrix.values, self.rows & matrix.present)
+        rows: Rows
+        if isinstance(matrix.values, Rows):
+            rows = MappedRows(matrix.values, scaling.apply)
+        else:
+            values = scaling.apply(matrix.values)
+            values[~matrix.present] = 0.0
+            n, dim = values.shape
+            if n < dim and n <= SPANNED:
+                return _in_span(values, scaling)
+            rows = ArrayRows(values)
+        if name not in self._spectra:
+            self._spectra[name] = spectrum_of(rows)
+        return ScaledFeature(rows, scaling, self._spectra[name])
+
+
+def _in_span(values: F32, scaling: Scaling) -> ScaledFeature:
+    """Return a feature in coordinates along the principal directions of its clips."""
+    exact = values.astype(np.float64)
+    squares, directions = np.linalg.eigh(exact @ exact.T)
+    kept = squares > NEGLIGIBLE * max(float(squares[-1]), 1e-300)
+    size = np.sqrt(squares[kept])
+    directions = directions[:, kept]
+    return ScaledFeature(
+        values=ArrayRows((directions * size).astype(np.float32)),
+        scaling=scaling,
+        spectrum=Spectrum(squares[kept] / len(values)),
+        basis=(exact.T @ (directions / size)).astype(np.float32),
+    )

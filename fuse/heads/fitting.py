@@ -1,30 +1,89 @@
-"""The heads of all models and folds, fitted together."""
+"""Fitting of the heads of all models and folds, together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from mvemo.fuse.arrays import F32, F64, Bools
+from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Matrix
-from mvemo.fuse.heads.fits import Fit, Fitted
-from mvemo.fuse.heads.head import Head
-from mvemo.fuse.heads.problems import FitProblems, fits_by_batch
-from mvemo.fuse.heads.scaled import ScaledFeatures
-from mvemo.fuse.heads.settings import HeadSettings
-from mvemo.fuse.links import apply_link
+from mvemo.fuse.heads.blocks import Block, ScaledFeatures
+from mvemo.fuse.heads.head import Head, HeadSettings
+from mvemo.fuse.heads.solver import Solution, Start, solve
+from mvemo.fuse.links import Link, apply_link
 from mvemo.fuse.matrices.rows import Rows
 from mvemo.fuse.models import Model
 
+# Largest excess of the mean loss of a clip over its minimum at the end of a fit, in nats.
+TOLERANCE = 1e-6
 DEFAULT = HeadSettings()
-# Classes, or clips with tags or values, that a head is trained on at least.
+# Fewest different classes, or clips with tags or values, that a head can be trained on.
 MIN_DIFFERENT = 2
-# Scores that are solved for at once (heads x outputs x clips): some arrays of 1.2 MB; and where
-# features are read again at every step, which more heads then share, some of 200 MB.
+# Scores solved for at once (heads x outputs x clips): some arrays of 1.2 MB; or of 200 MB if
+# features are read again at every step, which more heads then share.
 BATCH_SCORES, BATCH_STREAMED = 300_000, 50_000_000
+
+
+@dataclass(frozen=True)
+class Position:
+    """Coefficients of a fit, in the coordinates of its `ScaledFeatures`."""
+
+    coef: tuple[F32, ...]  # for each feature of the model, float32 (outputs, columns)
+    intercept: F64  # float64 (outputs,)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One head to be fitted.
+
+    Parameters
+    ----------
+    model
+        Model whose features the head concatenates.
+    fold
+        Fold that is left out; None to train on all clips.
+    train
+        bool (clips,): training clips. Clips that lack one of the features are left out.
+    C
+        Inverse strength of the L2 penalty, above 0.
+    tol
+        Largest excess of the mean loss over its minimum at the end, in nats.
+    predict
+        bool (clips,): clips whose outputs are returned; None for all.
+    scaled_on
+        bool (clips,): clips that the features are standardised on; None for the training clips.
+        For an inner fold these are the training clips of the outer fold, so that its heads
+        share values.
+    start
+        End of another fit of the same model on features scaled on the same clips, with another
+        C or other training clips; None for zeros.
+    """
+
+    model: Model
+    fold: int | None
+    train: Bools
+    C: float
+    tol: float = TOLERANCE
+    predict: Bools | None = None
+    scaled_on: Bools | None = None
+    start: Position | None = None
+
+    def __str__(self) -> str:
+        return f"{self.model.name}, {'all clips' if self.fold is None else f'fold {self.fold}'}"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One solved fit."""
+
+    fit: Fit
+    outputs: F64  # float64 (clips to predict, outputs); NaN rows where a feature is missing
+    position: Position
+    target_scale: tuple[F64, F64]  # mean and deviation of the targets, in their unit
 
 
 def fit_heads(
@@ -35,7 +94,7 @@ def fit_heads(
     *,
     net_fold: int | None = None,
 ) -> tuple[list[Head], list[F64]]:
-    """Fit all heads at once: of classes (softmax), tags (logistic) or targets (least squares).
+    """Fit heads together: of classes (softmax), tags (logistic) or targets (least squares).
 
     Targets are standardised on each fit's training clips, so that the penalty and the
     tolerance mean the same in any unit.
@@ -43,31 +102,31 @@ def fit_heads(
     Parameters
     ----------
     fits
-        The heads.
+        Heads to fit.
     matrices
-        Feature name to values, of all features that the models name.
+        Feature name to values, for all features of the models.
     clips
-        Labels.
+        Clips with labels and folds.
     settings
-        Of all heads.
+        Settings of all heads.
     net_fold
-        Which fold's nets made the values, for the record.
+        Fold whose nets made the values, for the record.
 
     Returns
     -------
-    The heads, and for each the outputs of the clips that it is to predict, float64 (clips,
-    outputs), NaN rows where a feature is missing.
+    The heads, and for each head the outputs of its clips to predict, float64 (clips, outputs);
+    NaN rows where a feature is missing.
 
     Raises
     ------
     BadFeatures
-        A head has training clips of fewer than two classes, or fewer than two of them; or
-        settings that heads of this task do not have.
+        The training clips of a head are fewer than two, or of one class; or a setting does not
+        apply to the task.
 
     See Also
     --------
-    trainable : those of some fits that have enough training clips.
-    mvemo.fuse.evaluate : every model and fold of a cache, scored.
+    trainable : select the fits that have enough training clips.
+    mvemo.fuse.evaluate : fit and score every model and fold of a cache.
 
     Examples
     --------
@@ -91,7 +150,7 @@ def fit_heads(
 
 
 def trainable(fits: Sequence[Fit], matrices: Mapping[str, Matrix], clips: Clips) -> list[Fit]:
-    """Those of `fits` that have the training clips that `fit_heads` asks for."""
+    """Return the fits that have enough training clips for `fit_heads`."""
     if not fits:
         return []
     _, weights = _training(fits, matrices)
@@ -103,7 +162,10 @@ def trainable(fits: Sequence[Fit], matrices: Mapping[str, Matrix], clips: Clips)
 
 
 def balance(weights: F32, target: F32) -> F32:
-    """Factors that make all classes weigh the same in training, as scikit-learn's "balanced".
+    """Return factors (fits, clips) by which all classes weigh the same in training.
+
+    As in scikit-learn's "balanced": n / (number of classes present * n of the clip's class).
+    `weights` are (fits, clips), above 0 for training clips; `target` is (classes, clips).
 
     Examples
     --------
@@ -122,14 +184,14 @@ def balance(weights: F32, target: F32) -> F32:
 
 
 class HeadFitter:
-    """Fits heads over one set of feature values, in any number of calls.
+    """Fitter of heads over one set of feature values, in any number of calls.
 
     Parameters
     ----------
     matrices
         Feature name to values.
     clips, settings, net_fold
-        As of `fit_heads`.
+        As in `fit_heads`.
     """
 
     def __init__(
@@ -147,13 +209,13 @@ class HeadFitter:
 
     @property
     def default_C(self) -> float:
-        """Of heads whose strength is not chosen."""
+        """Return the C of heads whose strength is not chosen."""
         return self._settings.C
 
     def fit(self, fits: Sequence[Fit]) -> list[Fitted]:
-        """All fits, in their order; arguments and errors as of `fit_heads`.
+        """Solve all fits, in their order; arguments and errors as in `fit_heads`.
 
-        Those of the same training clips together, as they share products with features.
+        Fits of the same training clips are solved together: they share products with features.
         """
         if not fits:
             return []
@@ -166,7 +228,7 @@ class HeadFitter:
         for i, fit in enumerate(fits):
             key = _rows_scaled_on(fit).tobytes()
             if self.clips.link == "identity":
-                # They share a target, too.
+                # Fits of values also share the standardised target.
                 key += fit.train.tobytes()
             together.setdefault(key, []).append(i)
         fitted: dict[int, Fitted] = {}
@@ -175,12 +237,12 @@ class HeadFitter:
         return [fitted[i] for i in range(len(fits))]
 
     def head(self, fitted: Fitted) -> Head:
-        """A fit as a head over cached values."""
+        """Return a fit as a head over cached values."""
         fit, position = fitted.fit, fitted.position
         scaled = self._scaled_on(fit)
         names = fit.model.features
         parts = [scaled[name] for name in names]
-        factors = [self._factor(name, fit.model) for name in names]
+        factors = self._factors(fit.model)
         coef = [
             part.raw_coef(of_part * np.float32(factor))
             for part, of_part, factor in zip(parts, position.coef, factors, strict=True)
@@ -202,7 +264,7 @@ class HeadFitter:
         )
 
     def _scaled_on(self, fit: Fit) -> ScaledFeatures:
-        """Features scaled for a fit; those of the last call are kept."""
+        """Return the features scaled for a fit; those of the last call are kept."""
         rows = _rows_scaled_on(fit)
         if not np.array_equal(self._scaled.rows, rows):
             self._scaled = self._scaled.on(rows)
@@ -211,7 +273,7 @@ class HeadFitter:
     def _fit_together(
         self, members: Sequence[int], fits: Sequence[Fit], valid: Bools, weights: F32
     ) -> dict[int, Fitted]:
-        """Fits whose features are scaled alike, and targets where they are values."""
+        """Solve fits that share scaled features and, for values, scaled targets."""
         target, mean, scale = self._target, np.zeros(1), np.ones(self.clips.n_outputs)
         if self.clips.link == "identity":
             values = self.clips.y_true.astype(np.float64)
@@ -240,14 +302,11 @@ class HeadFitter:
         return fitted
 
     def _factors(self, model: Model) -> list[float]:
-        return [self._factor(name, model) for name in model.features]
-
-    def _factor(self, name: str, model: Model) -> float:
-        """What columns of a feature are multiplied by: 1 where a model has no other."""
+        """Return the factor of each feature's columns: 1 if the model has no other feature."""
         if not self._settings.balance_blocks:
-            return 1.0
-        dims = [self.matrices[feature].values.shape[1] for feature in model.features]
-        return float(np.sqrt(np.mean(dims) / self.matrices[name].values.shape[1]))
+            return [1.0] * len(model.features)
+        dims = [self.matrices[name].values.shape[1] for name in model.features]
+        return [float(np.sqrt(np.mean(dims) / dim)) for dim in dims]
 
 
 def _rows_scaled_on(fit: Fit) -> Bools:
@@ -255,7 +314,7 @@ def _rows_scaled_on(fit: Fit) -> Bools:
 
 
 def _training(fits: Sequence[Fit], matrices: Mapping[str, Matrix]) -> tuple[Bools, F32]:
-    """Clips that have all features of each fit, and their weights in training (fits, clips)."""
+    """Return the clips with all features of each fit, and weights in training (fits, clips)."""
     valid = np.array(
         [
             np.logical_and.reduce([matrices[name].present for name in fit.model.features])
@@ -267,7 +326,7 @@ def _training(fits: Sequence[Fit], matrices: Mapping[str, Matrix]) -> tuple[Bool
 
 
 def _n_different(train: Bools, clips: Clips) -> int:
-    """Number of classes of training clips, or of clips where they have tags or values."""
+    """Return the number of classes among the training clips, or of clips for other tasks."""
     if clips.link == "softmax":
         return len(np.unique(clips.y_true[train]))
     return int(train.sum())
@@ -288,9 +347,103 @@ def _check_training_clips(fit: Fit, train: Bools, clips: Clips) -> None:
 
 
 def _check_settings(clips: Clips, settings: HeadSettings) -> None:
-    """Refuse settings of classes where heads are of tags or targets."""
+    """Refuse settings for classes if the heads predict tags or targets."""
     if settings.class_weight != "none" and clips.link != "softmax":
         raise BadFeatures(
             f"class_weight {settings.class_weight!r} of heads is for multiclass only, and the "
             f"task is {clips.task.name}: leave it at 'none'"
         )
+
+
+@dataclass(frozen=True)
+class FitProblems:
+    """Fits as the solver takes them."""
+
+    fits: Sequence[Fit]
+    factors: Sequence[Sequence[float]]  # of each fit's features
+    scaled: ScaledFeatures  # values of all features
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names of all features."""
+        return list(dict.fromkeys(name for fit in self.fits for name in fit.model.features))
+
+    def solve(self, target: F32, weights: F32, link: Link) -> Solution:
+        """Fit all to a target (outputs, clips)."""
+        rows: Bools = np.asarray((weights > 0).any(axis=0), np.bool_)
+        blocks = [self._block(name, rows) for name in self.names]
+        C, tol = np.array([(fit.C, fit.tol) for fit in self.fits]).T
+        if link == "identity":
+            # The last digits of squared errors cost few steps.
+            tol = tol * 1e-3
+        start = self._start(blocks, len(target))
+        return solve(blocks, target[:, rows], weights[:, rows], C, link=link, tol=tol, start=start)
+
+    def position(self, solution: Solution, row: int) -> Position:
+        """Return the coefficients of a fit."""
+        names, coef = self.names, []
+        for name in self.fits[row].model.features:
+            members = self._members(name)
+            coef.append(solution.coef[names.index(name)][np.searchsorted(members, row)])
+        return Position(tuple(coef), solution.intercept[row])
+
+    def scores(self, position: Position, row: int) -> F32:
+        """Return the scores of a fit, float32 (clips to predict, outputs)."""
+        fit = self.fits[row]
+        scores = position.intercept.astype(np.float32)
+        for name, coef, factor in zip(
+            fit.model.features, position.coef, self.factors[row], strict=True
+        ):
+            values = self.scaled[name].values
+            if fit.predict is not None:
+                values = values.take(fit.predict)
+            scores = scores + values.scores(coef * np.float32(factor)).T
+        return scores
+
+    def _members(self, name: str) -> Ints:
+        return np.flatnonzero([name in fit.model.features for fit in self.fits])
+
+    def _block(self, name: str, rows: Bools) -> Block:
+        feature, members = self.scaled[name], self._members(name)
+        factors = [self.factors[i][self.fits[i].model.features.index(name)] for i in members]
+        values = feature.values.take(rows)
+        return Block(values, members, np.array(factors), feature.spectrum)
+
+    def _start(self, blocks: Sequence[Block], n_outputs: int) -> Start | None:
+        """Return the start of all fits, zeros for fits without one; None if no fit has one."""
+        if not any(fit.start for fit in self.fits):
+            return None
+        intercept = np.zeros((len(self.fits), n_outputs))
+        coef = [
+            np.zeros((len(block.problems), n_outputs, block.values.shape[1]), np.float32)
+            for block in blocks
+        ]
+        names = self.names
+        for i, fit in enumerate(self.fits):
+            if fit.start is None:
+                continue
+            intercept[i] = fit.start.intercept
+            for name, part in zip(fit.model.features, fit.start.coef, strict=True):
+                b = names.index(name)
+                coef[b][np.searchsorted(blocks[b].problems, i)] = part
+        return Start(tuple(coef), intercept)
+
+
+def fits_by_batch(members: Sequence[int], fits: Sequence[Fit], size: int) -> list[list[int]]:
+    """Split fits into batches of at most `size`, so that the features bound the memory.
+
+    Fits of the same training clips stay together if there are at most `size`: their products
+    then leave out the other clips.
+    """
+    by_clips: dict[bytes, list[int]] = {}
+    for i in members:
+        by_clips.setdefault(fits[i].train.tobytes(), []).append(i)
+    batches: list[list[int]] = [[]]
+    for of_clips in by_clips.values():
+        of_clips.sort(key=lambda i: fits[i].model.features)
+        for start in range(0, len(of_clips), size):
+            part = of_clips[start : start + size]
+            if batches[-1] and len(batches[-1]) + len(part) > size:
+                batches.append([])
+            batches[-1].extend(part)
+    return batches

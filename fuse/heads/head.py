@@ -1,8 +1,9 @@
-"""A fitted head: its layer, its standardisation, its outputs."""
+"""The head, a linear layer with its standardisation, and the settings of heads."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,72 @@ from numpy.typing import NDArray
 from mvemo.fuse.arrays import F32, F64
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.links import Link, apply_link
+
+# Beyond these, the loss or the penalty has no digits left in single precision.
+MIN_C, MAX_C = 1e-10, 1e10
+CLASS_WEIGHTS = ("none", "balanced")
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Settings of all heads of an evaluation.
+
+    Parameters
+    ----------
+    C
+        Inverse strength of the L2 penalty, as in scikit-learn, if it is not chosen.
+    choose_C
+        Choose the strength for each head on inner folds of its training clips
+        (`mvemo.fuse.crossval.strengths`).
+    inner_folds
+        Number of folds of the training clips, for that choice, stacking, temperatures and
+        thresholds.
+    class_weight
+        ``balanced``: every class has the same weight in training, whatever its number of clips
+        (for classes only, not for tags).
+    balance_blocks
+        Concatenated features have the same weight in the penalty, however many numbers each
+        has: standardised columns are multiplied by the square root of the mean number of
+        columns over the feature's own number. Heads of one feature do not change.
+    inputs
+        Inputs of the heads: cached ``features``, or ``log-probabilities``, ``log-odds`` or
+        ``values`` of other heads (set by stacking).
+
+    Raises
+    ------
+    BadFeatures
+        A value is not allowed; the message names the range.
+
+    Examples
+    --------
+    >>> HeadSettings(C=0.1, choose_C=False).C
+    0.1
+    >>> HeadSettings(inner_folds=1)
+    Traceback (most recent call last):
+    ...
+    mvemo.fuse.errors.BadFeatures: inner_folds is 1: at least 2 is needed
+    """
+
+    C: float = 0.01
+    choose_C: bool = True
+    inner_folds: int = 3
+    class_weight: str = "none"
+    balance_blocks: bool = True
+    inputs: str = field(default="features", metadata={"profile": False})
+
+    def __post_init__(self) -> None:
+        if self.class_weight not in CLASS_WEIGHTS:
+            raise BadFeatures(
+                f"class_weight of heads is {self.class_weight!r}: one of {', '.join(CLASS_WEIGHTS)}"
+            )
+        if self.inner_folds < 2:
+            raise BadFeatures(f"inner_folds is {self.inner_folds}: at least 2 is needed")
+        if not MIN_C <= self.C <= MAX_C:
+            raise BadFeatures(f"C of heads is {self.C}: it must be from {MIN_C} to {MAX_C}")
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings as JSON values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -19,37 +86,36 @@ class Head:
     Parameters
     ----------
     model
-        Name of the model that it belongs to.
+        Name of the head's model.
     features
-        Those it concatenates, in order.
+        Names of the concatenated features, in order.
     fold
-        The fold left out of its training; None for one fitted on all clips.
+        Fold left out of the training; None for a head fitted on all clips.
     net_fold
-        Which fold's nets made its features (``crossfit``); None where all folds share one.
+        Fold whose nets made the features (``crossfit``); None if all folds share them.
     mean, scale
-        float64 (dim,): x is standardised to (x - mean) / scale first.
+        float64 (dim,): the head reads (x - mean) / scale.
     limit
-        Largest absolute standardised value: what is beyond is stopped there; None for none.
+        Largest absolute standardised value, to which values are clipped; None for no limit.
     coef
-        float32 (outputs, dim): of classes, tags or targets.
+        float32 (outputs, dim): coefficients of classes, tags or targets.
     intercept
-        float64 (outputs,).
+        float64 (outputs,): intercepts.
     C
-        Inverse strength of its L2 penalty.
+        Inverse strength of the L2 penalty.
     link
-        What makes outputs of the layer's scores: ``softmax`` class probabilities,
-        ``sigmoid`` a probability for each tag, ``identity`` values in the labels' unit.
+        Function from scores to outputs: ``softmax`` gives class probabilities, ``sigmoid`` a
+        probability for each tag, ``identity`` values in the labels' unit.
     thresholds
-        ``sigmoid``: float64 (tags,), what a tag's probability must reach for a decision.
+        float64 (tags,): smallest probability that counts as a decision; only with ``sigmoid``.
     inputs
-        What it reads: cached ``features``, or the ``log-probabilities``, ``log-odds`` or
-        ``values`` of the models that `features` then names
-        (`mvemo.fuse.links.decision_inputs`).
+        Kind of input: cached ``features``, or ``log-probabilities``, ``log-odds`` or ``values``
+        of the models that `features` names (`mvemo.fuse.links.decision_inputs`).
 
     See Also
     --------
-    mvemo.fuse.fit_heads : fit some.
-    mvemo.fuse.load_heads : read those of an evaluation.
+    mvemo.fuse.fit_heads : fit heads.
+    mvemo.fuse.load_heads : read the heads of an evaluation.
 
     Examples
     --------
@@ -79,21 +145,21 @@ class Head:
     limit: float | None = None
 
     def predict(self, x: NDArray[np.floating]) -> F64:
-        """Outputs for clips.
+        """Return outputs for clips.
 
         Parameters
         ----------
         x
-            (clips, dim), of what it reads: see `inputs`.
+            (clips, dim), of the kind that `inputs` names.
 
         Returns
         -------
-        float64 (clips, outputs): see `link`. Rows sum to 1 under ``softmax`` alone.
+        float64 (clips, outputs), see `link`. Rows sum to 1 only under ``softmax``.
 
         Raises
         ------
         BadFeatures
-            `x` has another width.
+            `x` has another number of columns.
         """
         if x.ndim != 2 or x.shape[1] != len(self.mean):
             raise BadFeatures(

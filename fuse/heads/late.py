@@ -1,10 +1,10 @@
 """Late fusion: the product of calibrated predictions of single features.
 
 A product of experts (Hinton 2002, "Training products of experts", eq. 1) whose exponents are
-not learned but calibrate each expert. The fused prediction is a linear layer on what the
-single features' heads predict, so that it is kept and read as a `Head`; all that is fitted of
-it is one number a feature, or one a feature and target. Unlike a stack it needs no training
-clip that has all features, and it can do without any of them.
+not learned but calibrate each expert. The fused prediction is a linear layer on the outputs of
+the single features' heads, so it is stored as a `Head`. Only one number per feature, or per
+feature and target, is fitted. Unlike a stack, it needs no training clip that has all features,
+and it works with any subset of them.
 """
 
 from __future__ import annotations
@@ -16,20 +16,19 @@ import numpy as np
 
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.clips import Clips
-from mvemo.fuse.heads.head import Head
-from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.head import Head, HeadSettings
 from mvemo.fuse.links import DECISION_INPUTS, apply_link, decision_inputs
 from mvemo.fuse.metrics.averages import complete, ratio
 from mvemo.fuse.metrics.calibration import fit_temperature
 from mvemo.fuse.models import LATE, Model, modalities_of
 
-# The smallest mean squared error of a target, as a share of its variance: no feature gets all
-# of the weight because a few clips happen to be predicted exactly.
+# Smallest mean squared error of a target, as a share of its variance: a feature must not get
+# all of the weight because it happens to predict a few clips exactly.
 MIN_ERROR = 1e-6
 
 
 def late_bases(models: Sequence[Model]) -> tuple[Model, ...]:
-    """The models that are multiplied: those of a single feature, if there are two or more.
+    """Return the models to multiply: those of a single feature, if there are two or more.
 
     Examples
     --------
@@ -43,17 +42,19 @@ def late_bases(models: Sequence[Model]) -> tuple[Model, ...]:
 
 
 def late_model(bases: Sequence[Model]) -> Model:
-    """The product as a model: it needs whatever its bases need."""
+    """Return the product as a model that needs all modalities of its bases."""
     features = tuple(name for base in bases for name in base.features)
     return Model(LATE, features, modalities_of(bases))
 
 
 def late_weights(clips: Clips, outputs: F64) -> F64:
-    """What the decision-level outputs of each base are weighted by.
+    """Return the weights of the bases' decision-level outputs, float64 (bases, outputs).
 
-    Classes: 1 / T, the inverse temperature that calibrates the base (Guo et al. 2017, section
-    4.2). Tags: 1, as log-odds of logistic heads are used as they are. Targets: the inverse of
-    the base's mean squared error in each, as of independent errors.
+    `outputs` are (bases, clips, outputs), for clips that the bases' heads were not fitted on;
+    NaN rows are left out. The weight of classes is 1 / T, the inverse temperature that
+    calibrates the base (Guo et al. 2017, section 4.2). The weight of tags is 1, because log-odds
+    of logistic heads are used as they are. The weight of a target is the inverse of the base's
+    mean squared error, as for independent errors.
     """
     weights = np.ones((len(outputs), clips.n_outputs))
     for weight, values in zip(weights, outputs, strict=True):
@@ -66,16 +67,17 @@ def late_weights(clips: Clips, outputs: F64) -> F64:
         else:
             variance = np.maximum(clips.y_true[valid].var(axis=0), np.finfo(np.float64).tiny)
             error = np.square(values[valid] - clips.y_true[valid]).mean(axis=0)
-            # Relative to the variance: the weight has no unit.
+            # Divided by the variance, so that the weight has no unit.
             weight[:] = 1.0 / np.maximum(error / variance, MIN_ERROR)
     return weights
 
 
 def late_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
-    """The product of what there is: a mean at decision level, back through the link.
+    """Fuse the bases that predict a clip: a mean at decision level, back through the link.
 
-    Of classes it is the geometric mean of calibrated probabilities, renormalised; of tags that
-    of odds; of targets the weighted mean.
+    For classes this is the geometric mean of calibrated probabilities, renormalised; for tags
+    the geometric mean of odds; for targets the weighted mean. Shapes are those of
+    `late_weights`; rows that no base predicts are NaN.
 
     Examples
     --------
@@ -100,7 +102,7 @@ def late_outputs(clips: Clips, outputs: F64, weights: F64) -> F64:
 def late_head(
     clips: Clips, fold: int | None, names: Sequence[str], weights: F64, settings: HeadSettings
 ) -> Head:
-    """The product of all bases as a layer over their decision-level outputs."""
+    """Return the product of all bases as a layer over their decision-level outputs."""
     scaled = weights / _shares(clips, weights).sum(axis=0)
     dim = weights.size
     return Head(
@@ -119,15 +121,15 @@ def late_head(
 
 
 def late_part(head: Head, names: Sequence[str]) -> Head:
-    """The product of some of the bases alone, as for clips that lack the others.
+    """Return the product of only some of the bases, for clips that lack the others.
 
     Examples
     --------
-    Of three features that count alike two are left: each counts half.
+    Three features count alike; two are left, and each counts half.
 
     >>> import numpy as np
     >>> from mvemo.fuse import Clips, task_of
-    >>> from mvemo.fuse.heads.settings import HeadSettings
+    >>> from mvemo.fuse.heads.head import HeadSettings
     >>> clips = Clips(task_of("multiclass"), np.array([0]), ("a",), np.array([0]), n_outputs=2)
     >>> head = late_head(clips, None, ["i3d", "lld", "musicnn"], np.ones((3, 2)), HeadSettings())
     >>> late_part(head, ["i3d", "musicnn"]).coef
@@ -135,7 +137,7 @@ def late_part(head: Head, names: Sequence[str]) -> Head:
            [0. , 0.5, 0. , 0.5]], dtype=float32)
     """
     n_outputs = len(head.intercept)
-    # (outputs, bases, outputs), of which the diagonals over outputs are not zero
+    # (outputs, bases, outputs): only the diagonals over outputs are not zero.
     blocks = head.coef.astype(np.float64).reshape(n_outputs, len(head.features), n_outputs)
     part = blocks[:, [head.features.index(name) for name in names]]
     if head.link == "identity":
@@ -150,7 +152,7 @@ def late_part(head: Head, names: Sequence[str]) -> Head:
 
 
 def late_inner(clips: Clips, outputs: F64, inner_folds: Ints) -> F64:
-    """Products of a fold's training clips, each by weights that were not fitted on it."""
+    """Return products of a fold's training clips, by weights fitted on other inner folds."""
     result = np.full(outputs.shape[1:], np.nan)
     for j in range(int(inner_folds.max()) + 1):
         others = (inner_folds >= 0) & (inner_folds != j)
@@ -161,5 +163,5 @@ def late_inner(clips: Clips, outputs: F64, inner_folds: Ints) -> F64:
 
 
 def _shares(clips: Clips, weights: F64) -> F64:
-    """What each base adds to the number that the weighted sum is divided by."""
+    """Return each base's share in the divisor of the weighted sum."""
     return weights if clips.link == "identity" else np.ones_like(weights)

@@ -1,37 +1,63 @@
-"""Many L2-regularised linear models at once: one pass over the features for all.
+"""The solver: many L2-regularised linear models at once, in one pass over the features.
 
-Cross-validating nine models over six folds is 54 fits over the same few matrices. Each
-step of a fit is two products with them, and both cost little more for many right-hand
-sides than for one. So all problems (model, fold, and where asked inner fold and strength
-of penalty) step together, each with its own step length, memory and end.
+Cross-validating nine models over six folds is 54 fits over the same few matrices. Each step of
+a fit is two products with them, and both cost little more for many right-hand sides than for
+one. So all problems (model, fold and, if asked for, inner fold and strength of the penalty)
+step together; each has its own step length, memory and end.
 
-Method: L-BFGS with a Wolfe line search (Nocedal & Wright, Numerical Optimization, 2nd
-ed., algorithms 7.4 and 3.5), whose first guess of the second derivatives is that of the
-features' spectrum (`mvemo.fuse.heads.blocks.Spectrum`): one factorisation serves all
-problems and strengths of penalty. A line search costs no product with the features,
-because the scores are linear in the step.
+Method: L-BFGS with a Wolfe line search (Nocedal & Wright, Numerical Optimization, 2nd ed.,
+algorithms 7.4 and 3.5). The first guess of the second derivatives comes from the spectrum of
+the features (`mvemo.fuse.heads.blocks.Spectrum`): one factorisation serves all problems and
+strengths. A line search needs no product with the features, because the scores are linear in
+the step.
+
+Loss: ``softmax``: cross-entropy over classes (J22 eq. 6-8). ``sigmoid``: binary cross-entropy,
+summed over tags. ``identity``: half the squared error, summed over targets. `scores` are float32
+(problems, outputs, clips), `target` is (outputs, clips), and `weights` are (problems, 1, clips),
+whose rows sum to 1: the loss of a problem is the weighted mean over clips. Results overwrite the
+given arrays where possible: arrays of the size of the scores are most of the solver's memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.fuse.arrays import F32, F64, Bools
+from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.heads.blocks import Block, RunningBlock
-from mvemo.fuse.heads.objective import curvature, residual_and_loss
-from mvemo.fuse.heads.solution import Solution, Start
 from mvemo.fuse.links import Link
 
-# Pairs of steps and gradient changes that L-BFGS keeps.
+# Number of pairs of steps and gradient changes that L-BFGS keeps.
 MEMORY = 10
 # Wolfe conditions: sufficient decrease, and curvature.
 DECREASE, CURVATURE = 1e-4, 0.9
 LINE_STEPS = 12
-# Of the loss by scores, where all clips are fitted well.
+# Least curvature of the loss by scores, reached when all clips are fitted well.
 MIN_CURVATURE = 1e-4
+
+
+@dataclass(frozen=True)
+class Start:
+    """Start of the steps; the minimum does not depend on it, only the number of steps."""
+
+    # One per block, float32 (its problems, outputs, dim), of standardised columns.
+    coef: tuple[F32, ...]
+    intercept: F64  # float64 (problems, outputs)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Solution of all problems."""
+
+    scores: F32  # float32 (problems, outputs, clips): of all clips, in training or not
+    # One per block, float32 (its problems, outputs, dim), of its columns times the factor.
+    coef: tuple[F32, ...]
+    intercept: F64  # float64 (problems, outputs)
+    iterations: Ints  # int64 (problems,)
+    converged: Bools  # bool (problems,): True if the loss is within the tolerance of its minimum
 
 
 def solve(
@@ -45,11 +71,14 @@ def solve(
     max_iter: int = 500,
     start: Start | None = None,
 ) -> Solution:
-    """Fit every problem: minimise its penalised loss.
+    """Minimise the penalised loss of every problem.
 
-    The objective of a problem is that of scikit-learn's LogisticRegression: mean over
-    training clips of the loss, plus ||W||² / (2 C sum of weights); the intercept is not
-    penalised.
+    The objective of a problem is that of scikit-learn's LogisticRegression: the mean loss over
+    training clips, plus ||W||² / (2 C sum of weights); the intercept is not penalised.
+
+    `target` is (outputs, clips). `weights` are (problems, clips), 0 for clips that a problem does
+    not train on. `C` is (problems,) or (problems, outputs). A problem ends when half its Newton
+    decrement, with approximate second derivatives, is at most `tol`, a number or (problems,).
 
     Examples
     --------
@@ -92,12 +121,12 @@ def solve(
     )
 
 
-# A direction, position or gradient of all problems: one array a block, and the intercepts.
+# A direction, position or gradient of all problems: one array per block, and the intercepts.
 _Vector = list[F32]
 
 
 class _Problems:
-    """Position, gradient and memory of all problems that still run."""
+    """Position, gradient and memory of the problems that still run."""
 
     def __init__(
         self,
@@ -112,7 +141,7 @@ class _Problems:
         self.link = link
         self.target = np.ascontiguousarray(target, dtype=np.float32)
         total = weights.sum(axis=1, dtype=np.float64)
-        # Mean over training clips: (problems, 1, clips)
+        # For the mean over training clips: (problems, 1, clips).
         self.weights = (weights / total[:, None]).astype(np.float32)[:, None, :]
         C = np.asarray(C, dtype=np.float64)
         C = np.broadcast_to(C[:, None] if C.ndim == 1 else C, (n_problems, n_outputs))
@@ -129,14 +158,14 @@ class _Problems:
         self.position.append(np.zeros((n_problems, n_outputs), np.float32))
         self.scores = np.zeros((n_problems, n_outputs, n_clips), np.float32)
         self.memory: list[tuple[_Vector, _Vector, F64]] = []
-        # The loss is without the penalty: line searches add what a step changes of it.
+        # The loss excludes the penalty: line searches add the change of the penalty.
         self.residual, self.loss = self._residual_and_loss(self.scores)
         self.gradient = self._gradient()
         self._set_curvature()
         self.scaled_gradient = self._precondition(self.gradient)
 
     def move_to(self, start: Start) -> None:
-        """Begin elsewhere than at zeros."""
+        """Begin at `start` instead of zeros."""
         intercept = start.intercept.astype(np.float32)
         self.position = [*(coef.copy() for coef in start.coef), intercept]
         self._add_scores(self.position, self.scores)
@@ -148,7 +177,7 @@ class _Problems:
     # --- vectors of all problems
 
     def _dot(self, a: _Vector, b: _Vector) -> F64:
-        """(problems,): inner products."""
+        """Return inner products, (problems,)."""
         result: F64 = np.einsum("pk,pk->p", a[-1], b[-1]).astype(np.float64)
         for block, x, y in zip(self.blocks, a[:-1], b[:-1], strict=True):
             flat = (len(x), x.shape[1] * x.shape[2])
@@ -156,7 +185,7 @@ class _Problems:
         return result
 
     def _penalised(self, a: _Vector, b: _Vector) -> F64:
-        """(problems,): inner products of coefficients, in the metric of the penalty."""
+        """Return inner products of coefficients in the metric of the penalty, (problems,)."""
         result = np.zeros(self.penalty.shape)
         for block, x, y in zip(self.blocks, a[:-1], b[:-1], strict=True):
             result[block.slots] += np.einsum("pkd,pkd->pk", x, y)
@@ -164,12 +193,12 @@ class _Problems:
         return total
 
     def _broadcast(self, factors: F64) -> list[F32]:
-        """A factor a problem, shaped for each array of a vector."""
+        """Shape factors (problems,) for each array of a vector."""
         f = factors.astype(np.float32)
         return [f[block.slots][:, None, None] for block in self.blocks] + [f[:, None]]
 
     def _add(self, a: _Vector, factors: F64, b: _Vector) -> None:
-        """a += factors * b, in place."""
+        """Add factors * b to a, in place."""
         for x, f, y in zip(a, self._broadcast(factors), b, strict=True):
             x += f * y
 
@@ -182,7 +211,7 @@ class _Problems:
         gradient: _Vector = []
         penalty = self.penalty.astype(np.float32)
         for block, coef in zip(self.blocks, self.position[:-1], strict=True):
-            # Where all problems have the features, without a copy.
+            # Avoid a copy if all problems have the feature.
             partial = len(block.slots) < len(self.ids)
             g = block.gradient(self.residual[block.slots] if partial else self.residual)
             g += penalty[block.slots][:, :, None] * coef
@@ -191,30 +220,30 @@ class _Problems:
         return gradient
 
     def _set_curvature(self) -> None:
-        """State how far the objective bends where the problems are."""
+        """Estimate the curvature of the objective at the current position."""
         if self.link == "identity":
             self.curvature = np.ones(len(self.ids))
         else:
-            # Of an output whose residual is r the second derivative is |r| (1 - |r|).
+            # An output with residual r has the second derivative |r| (1 - |r|).
             size = np.abs(self.residual).sum(axis=(1, 2), dtype=np.float64)
             self.curvature = np.maximum(0.5 * size / len(self.target), MIN_CURVATURE)
         for block in self.blocks:
             block.set_curvature(self.curvature[block.slots], self.penalty[block.slots])
 
     def _precondition(self, vector: _Vector) -> _Vector:
-        """A gradient times about the inverse of the second derivatives."""
+        """Multiply a gradient by an approximate inverse of the second derivatives."""
         scaled = [block.precondition(v) for block, v in zip(self.blocks, vector[:-1], strict=True)]
         return [*scaled, (vector[-1] / self.curvature[:, None]).astype(np.float32)]
 
     def excess(self) -> F64:
-        """(problems,): about how far each objective is above its minimum."""
+        """Estimate how far each objective is above its minimum, (problems,)."""
         result: F64 = 0.5 * self._dot(self.gradient, self.scaled_gradient)
         return result
 
     # --- a step of all
 
     def step(self) -> None:
-        """One L-BFGS step of every running problem."""
+        """Do one L-BFGS step of every running problem."""
         direction, slope = self._descent()
         along = np.zeros_like(self.scores)
         self._add_scores(direction, along)
@@ -234,12 +263,12 @@ class _Problems:
         del self.memory[:-MEMORY]
 
     def _descent(self) -> tuple[_Vector, F64]:
-        """The direction of a step, and the objective's slope along it, below 0."""
+        """Return the direction of a step, and the objective's slope along it, below 0."""
         direction = self._quasi_newton()
         slope = self._dot(self.gradient, direction)
         uphill = slope >= 0
         if uphill.any():
-            # Rounding spoiled the memory of these: start theirs afresh.
+            # Rounding spoiled the memory of these problems: restart it.
             for x, f, g in zip(
                 direction,
                 self._broadcast(uphill.astype(np.float64)),
@@ -253,7 +282,7 @@ class _Problems:
         return direction, slope
 
     def _quasi_newton(self) -> _Vector:
-        """Two-loop recursion of L-BFGS, for all problems at once."""
+        """Run the two-loop recursion of L-BFGS for all problems at once."""
         if not self.memory:
             return [-g for g in self.scaled_gradient]
         q = [-g for g in self.gradient]
@@ -275,17 +304,17 @@ class _Problems:
         return q
 
     def _add_scores(self, vector: _Vector, scores: F32) -> None:
-        """Add to (problems, outputs, clips), in place, the scores of such coefficients."""
+        """Add the scores of coefficients to `scores` (problems, outputs, clips), in place."""
         scores += vector[-1][:, :, None]
         for block, coef in zip(self.blocks, vector[:-1], strict=True):
             for slot, of_block in zip(block.slots.tolist(), block.scores(coef), strict=True):
                 scores[slot] += of_block
 
     def _line_search(self, direction: _Vector, along: F32, slope: F64) -> F64:
-        """Step lengths that meet the Wolfe conditions; moves scores, residual and loss.
+        """Return step lengths that meet the Wolfe conditions; move scores, residual and loss.
 
-        The objective along a direction is convex, so a bracket closes by safeguarded
-        Newton steps on its slope. `along` is what the direction changes of the scores.
+        The objective along a direction is convex, so safeguarded Newton steps on its slope
+        close a bracket. `along` is the change of the scores per unit step.
         """
         cross = self._penalised(self.position, direction)
         square = self._penalised(direction, direction)
@@ -297,7 +326,7 @@ class _Problems:
         for trial in range(LINE_STEPS):
             np.multiply(along, t.astype(np.float32)[:, None, None], out=moved)
             moved += self.scores
-            # The last one goes before the next is made.
+            # Free the last residual before the next is made.
             self.residual = moved[:0]
             self.residual, loss = self._residual_and_loss(moved)
             value = loss + t * cross + 0.5 * t * t * square
@@ -322,7 +351,7 @@ class _Problems:
         return t
 
     def _newton(self, scores: F32, along: F32, slope: F64, square: F64, t: F64) -> F64:
-        """Newton's step for the minimum along a direction, from where `scores` are."""
+        """Return Newton's step length for the minimum along a direction, from `scores`."""
         second = curvature(scores, along, self.weights, self.link) + square
         result: F64 = t - slope / np.maximum(second, 1e-300)
         return result
@@ -330,7 +359,7 @@ class _Problems:
     # --- ends
 
     def retire(self, done: Bools) -> None:
-        """Keep the results of finished problems, bool (running problems,), and drop them."""
+        """Store the results of the problems of `done`, bool (running problems,), and drop them."""
         if not done.any():
             return
         ids, kept = self.ids[done], ~done
@@ -355,3 +384,55 @@ class _Problems:
         self.weights, self.penalty = self.weights[kept], self.penalty[kept]
         self.loss, self.ids = self.loss[kept], self.ids[kept]
         self.curvature = self.curvature[kept]
+
+
+def residual_and_loss(scores: F32, target: F32, weights: F32, link: Link) -> tuple[F32, F64]:
+    """Return weight * (prediction - target), shaped like the scores, and the loss (problems,)."""
+    if link == "softmax":
+        predicted, log_sum = _softmax(scores)
+        each = log_sum - np.einsum("pkn,kn->pn", scores, target)
+    elif link == "sigmoid":
+        predicted = _sigmoid(scores)
+        each = np.logaddexp(0.0, scores).sum(axis=1)
+        each -= np.einsum("pkn,kn->pn", scores, target)
+    else:
+        predicted = scores.copy()
+    residual = predicted
+    residual -= target
+    if link == "identity":
+        each = 0.5 * np.einsum("pkn,pkn->pn", residual, residual)
+    residual *= weights
+    return residual, np.einsum("pn,pn->p", weights[:, 0], each, dtype=np.float64)
+
+
+def curvature(scores: F32, direction: F32, weights: F32, link: Link) -> F64:
+    """Return second derivatives of the loss along a direction of the scores, (problems,)."""
+    if link == "softmax":
+        p, _ = _softmax(scores)
+        mean = np.einsum("pkn,pkn->pn", p, direction)
+        each = np.einsum("pkn,pkn,pkn->pn", p, direction, direction) - mean * mean
+    elif link == "sigmoid":
+        p = _sigmoid(scores)
+        each = np.einsum("pkn,pkn,pkn->pn", p * (1.0 - p), direction, direction)
+    else:
+        each = np.einsum("pkn,pkn->pn", direction, direction)
+    result: F64 = np.einsum("pn,pn->p", weights[:, 0], each, dtype=np.float64)
+    return result
+
+
+def _softmax(scores: F32) -> tuple[F32, F32]:
+    """Return probabilities, and log sum exp of the scores (problems, clips)."""
+    largest = scores.max(axis=1, keepdims=True)
+    p: F32 = scores - largest
+    np.exp(p, out=p)
+    total = p.sum(axis=1, keepdims=True)
+    p /= total
+    return p, (np.log(total) + largest)[:, 0]
+
+
+def _sigmoid(scores: F32) -> F32:
+    p = scores * np.float32(0.5)
+    np.tanh(p, out=p)
+    p += 1.0
+    p *= 0.5
+    return p

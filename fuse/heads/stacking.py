@@ -1,9 +1,8 @@
 """Stacking: a second layer over the decision-level outputs of other models.
 
-PL20 3.4 combines "the decision-level features" of the four fusions.
-The second layer is a head on their outputs. It is trained on outputs that are made
-out-of-fold inside the training folds, so that it learns how far each base model can be
-trusted on clips that it never saw.
+PL20 3.4 combines "the decision-level features" of the four fusions. The second layer is a head
+on their outputs. It is trained on outputs that are made out-of-fold inside the training folds,
+so it learns how far to trust each base model on clips that the base never saw.
 """
 
 from __future__ import annotations
@@ -15,22 +14,20 @@ import numpy as np
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix, matrix_of
-from mvemo.fuse.heads.fits import Fit
-from mvemo.fuse.heads.fitting import fit_heads, trainable
-from mvemo.fuse.heads.head import Head
-from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.fitting import Fit, fit_heads, trainable
+from mvemo.fuse.heads.head import Head, HeadSettings
 from mvemo.fuse.links import DECISION_INPUTS, decision_inputs
 from mvemo.fuse.models import INTEGRATED, STACKED, Model, modalities_of
 
-# Its few inputs are predictions already: a weaker penalty than that of features.
+# Its few inputs are already predictions, so its penalty is weaker than that of features.
 STACK_C = 0.1
 
 
 def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
-    """The models that are stacked: fusions of one feature of each modality, or single ones.
+    """Return the models to stack: fusions of one feature per modality, or single features.
 
-    Of fusions those of most modalities. Single features where there is one such fusion or
-    none; empty where they are fewer than two.
+    Only fusions of the most modalities count. Single features are stacked if there are fewer
+    than two such fusions. The result is empty if there are fewer than two models to stack.
 
     Examples
     --------
@@ -50,7 +47,7 @@ def base_models(models: Sequence[Model]) -> tuple[Model, ...]:
 
 
 def stacked_model(bases: Sequence[Model]) -> Model:
-    """The stack as a model: it needs whatever its bases need."""
+    """Return the stack as a model that needs all modalities of its bases."""
     features = tuple(dict.fromkeys(name for base in bases for name in base.features))
     return Model(STACKED, features, modalities_of(bases))
 
@@ -63,7 +60,14 @@ def stack_fold(
     *,
     inner: bool = False,
 ) -> tuple[Head | None, F64, F64]:
-    """Fit one fold's second layer and predict the fold's clips."""
+    """Fit one fold's second layer and predict the fold's clips.
+
+    `outputs` are float64 (clips, outputs) of each base: of the head that left the fold out for
+    the fold's clips, inner out-of-fold predictions for the others. Return the head (None if too
+    few training clips have its inputs), the outputs of the fold's clips and, if `inner`, those of
+    the training clips; both are NaN elsewhere. Inner outputs are somewhat optimistic, because
+    the bases' heads behind this layer saw the predicted clip.
+    """
     matrices = _matrices(outputs, clips)
     model = Model(STACKED, tuple(outputs), ())
     tested = clips.folds == fold
@@ -84,7 +88,7 @@ def stack_fold(
 
 
 def stack_all(clips: Clips, outputs: Mapping[str, F64]) -> Head:
-    """The second layer for new clips: fitted on all clips' out-of-fold predictions."""
+    """Fit the second layer for new clips on all clips' out-of-fold predictions."""
     matrices = _matrices(outputs, clips)
     all_clips = np.ones(len(clips.y_true), dtype=np.bool_)
     fit = Fit(Model(STACKED, tuple(outputs), ()), None, all_clips, STACK_C, predict=~all_clips)

@@ -1,1 +1,1 @@
-"""The values of features as heads read them: rows of a matrix, standardised, summed up."""
+"""Feature values as heads read them: rows of a matrix, standardised or summarised."""

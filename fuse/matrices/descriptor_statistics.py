@@ -1,9 +1,9 @@
 """The feature ``lld``: statistics of low-level descriptors, from the sequences in the cache.
 
-By default mean, standard deviation and standard deviation of the differences between
-neighbouring frames, of every column of the descriptors that are named. Stage one writes the
-sequences; the statistics are made when stage two needs them, so a laptop without media can
-choose other descriptors. Nothing is trained and nothing is written.
+By default these are the mean, the standard deviation, and the standard deviation of the
+differences between neighbouring frames, for every column of the named descriptors. Stage one
+writes the sequences; stage two computes the statistics when it needs them, so a laptop without
+media can choose other descriptors. Nothing is trained or written.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from mvemo.fuse.arrays import F32, F64, Bools
 from mvemo.fuse.errors import BadFeatures
 
 LLD = "lld"
-# Rises whenever the same sequences would give other statistics.
+# Increased whenever the same sequences would give other statistics.
 VERSION = 1
-# Name in settings to the name that a cache or a model keeps.
+# Name in settings to the name in caches and models.
 STATISTICS = {
     "mean": "mean",
     "std": "sd",
@@ -34,7 +34,7 @@ DEFAULT = ("mean", "std", "diff_std")
 
 
 def check_statistics(names: Sequence[str]) -> None:
-    """Refuse an empty list, an unknown statistic, or one named twice."""
+    """Refuse an empty list, an unknown statistic, or a statistic named twice."""
     known = ", ".join(STATISTICS)
     if not names:
         raise BadFeatures(f"lld_statistics names none: some of {known}")
@@ -46,7 +46,9 @@ def check_statistics(names: Sequence[str]) -> None:
 
 
 def sequence_statistics(sequence: F32, statistics: Sequence[str] = DEFAULT) -> F32:
-    """Statistics over time of each column of a sequence.
+    """Return statistics over time of each column: the first statistic of all columns, and so on.
+
+    A sequence of one frame has differences of 0.
 
     Examples
     --------
@@ -72,7 +74,7 @@ def sequence_statistics(sequence: F32, statistics: Sequence[str] = DEFAULT) -> F
 
 
 def statistics_of(spec: FeatureSpec) -> tuple[str, ...]:
-    """The statistics that a feature ``lld`` was made of, by their names in settings."""
+    """Return the statistics of a feature ``lld``, by their names in settings."""
     names = {stored: name for name, stored in STATISTICS.items()}
     return tuple(names[stored] for stored in spec.params["statistics"])
 
@@ -83,17 +85,17 @@ class DescriptorStatistics:
     Parameters
     ----------
     cache
-        Open; its sequences are read when the vectors are needed, and once.
+        Open cache; its sequences are read once, when the vectors are needed.
     descriptors
-        Names of sequences in it, in the order of the columns.
+        Names of sequences in the cache, in the order of the columns.
     statistics
-        Names in `STATISTICS`, of each.
+        Names in `STATISTICS`, computed of each column.
 
     Attributes
     ----------
     spec
-        What the values are made from: its digest changes with the descriptors, with their
-        settings and with `VERSION`.
+        Spec of the feature: its digest changes with the descriptors, their settings and
+        `VERSION`.
     """
 
     def __init__(
@@ -132,7 +134,7 @@ class DescriptorStatistics:
         )
 
     def vectors(self) -> tuple[F32, Bools]:
-        """As `mvemo.cache.Cache.vectors`."""
+        """Return vectors as `mvemo.cache.Cache.vectors`; present clips have all descriptors."""
         if self._vectors is None:
             clip_ids = self._cache.table.clip_ids
             values = np.full((len(clip_ids), self.spec.dim), np.nan, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Values of clips that need not lie in memory: products with them, a block of rows at a time."""
+"""Rows of feature values that need not lie in memory, multiplied a block at a time."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from mvemo.fuse.arrays import F32, Bools, Ints
 
 
 class Rows(ABC):
-    """float32 (clips, dim) of values, zero where missing."""
+    """Values of clips, float32 (clips, dim), zero where missing."""
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, int]:
-        """Clips and numbers of each."""
+        """Return the number of clips, and of values per clip."""
 
     @abstractmethod
     def blocks(self) -> Iterator[tuple[Ints | slice, F32]]:
-        """Which rows, each once, and their values, not to be changed; those missing may lack."""
+        """Yield row numbers and their read-only values; missing rows may be left out."""
 
     def take(self, rows: Bools) -> Rows:
-        """Those of bool (clips,)."""
+        """Return the rows of a mask, bool (clips,)."""
         return self if rows.all() else _TakenRows(self, rows)
 
     def scores(self, coef: F32) -> F32:
-        """(scores, dim) of coefficients to (scores, clips)."""
+        """Multiply coefficients (scores, dim) with the rows: (scores, clips)."""
         product: F32 = np.zeros((len(coef), self.shape[0]), np.float32)
-        # Problems that use other features alone have nothing to be read for.
+        # Without coefficients, nothing needs to be read.
         for rows, block in self.blocks() if len(coef) else ():
             product[:, rows] = coef @ block.T
         return product
 
     def gradient(self, residual: F32) -> F32:
-        """(scores, clips) of residuals to (scores, dim)."""
+        """Multiply residuals (scores, clips) with the rows: (scores, dim)."""
         total = np.zeros((len(residual), self.shape[1]))
         for rows, block in self.blocks() if len(residual) else ():
             total += residual[:, rows] @ block
@@ -45,7 +45,7 @@ class Rows(ABC):
 
 @dataclass(frozen=True)
 class ArrayRows(Rows):
-    """Of an array: one block.
+    """Rows of an in-memory array, served as one block.
 
     Examples
     --------
@@ -78,14 +78,14 @@ class ArrayRows(Rows):
 
 @dataclass(frozen=True)
 class StoredRows(Rows):
-    """Read again each time, as `mvemo.cache.Cache.blocks` reads.
+    """Rows that are read again each time, as `mvemo.cache.Cache.blocks` reads them.
 
     Parameters
     ----------
     read
-        Begins anew.
+        Function that starts a new reading.
     n, dim
-        Of all clips.
+        Number of clips, and of values per clip.
     """
 
     read: Callable[[], Iterator[tuple[Ints, F32]]]
@@ -102,10 +102,10 @@ class StoredRows(Rows):
 
 @dataclass(frozen=True)
 class MappedRows(Rows):
-    """Those of others, each block changed on its way."""
+    """Rows of another source, each block transformed."""
 
-    source: Rows  # the others
-    change: Callable[[F32], F32]  # of (rows, dim) to new values of the same shape
+    source: Rows
+    change: Callable[[F32], F32]  # maps (rows, dim) to new values of the same shape
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -134,5 +134,5 @@ class _TakenRows(Rows):
 
 
 def rows_of(values: F32 | Rows) -> Rows:
-    """Rows as they are, an array as such."""
+    """Return rows as they are, and an array as `ArrayRows`."""
     return values if isinstance(values, Rows) else ArrayRows(values)

@@ -1,11 +1,18 @@
-"""Standardisation of one feature: fitted on training clips, and kept by every head.
+"""Standardisation of one feature, fitted on training clips and stored with every head.
 
-A clip far outside the rest, as one of a damaged file, has no part in the means and deviations
-that all clips are standardised by, and no value counts for more than `LIMIT` deviations.
+Outliers, such as clips of damaged files, are left out of the means and deviations. Standardised
+values are clipped to `LIMIT` deviations.
+
+Standardisation within groups removes the effect of a singer, an artist or a room. This is speaker
+normalisation, usual in speech emotion recognition (Busso et al. 2013, "Iterative feature
+normalization scheme", section II): each group's clips are standardised by their own means and
+deviations, without labels. A model then knows how a clip differs from others of its group, and
+needs several clips of a new group to predict any.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,19 +20,21 @@ import numpy as np
 from mvemo.fuse.arrays import F32, F64, Bools, Ints
 from mvemo.fuse.matrices.rows import Rows
 
-# Deviations from the mean at which values are stopped.
+# Largest absolute standardised value.
 LIMIT = 5.0
-# A clip is far outside the rest whose distance from the mean is so many times the usual one.
+# An outlier's distance from the mean is more than this many times the median distance.
 FAR = 5.0
-# Deviation over mean below which single precision tells a column from a constant one no longer.
+# Deviation over mean below which a column counts as constant, in single precision.
 CONSTANT = 1e-6
-# Rounds of leaving clips out; one outlier may hide another.
+# Rounds of leaving outliers out: one outlier may hide another.
 ROUNDS = 5
+# Fewest clips of a group: means and deviations of fewer are mostly chance.
+MIN_CLIPS = 5
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """What the columns of a feature are standardised by.
+    """Means and deviations that standardise the columns of a feature.
 
     Examples
     --------
@@ -39,7 +48,7 @@ class Scaling:
     limit: float = LIMIT  # largest absolute standardised value; infinite for none
 
     def apply(self, values: F32) -> F32:
-        """float32 (clips, dim) of raw values, standardised and stopped at the limit."""
+        """Standardise raw values, float32 (clips, dim), and clip them to the limit."""
         z = values - self.shift.astype(np.float32)
         z *= (1.0 / self.scale).astype(np.float32)
         if np.isfinite(self.limit):
@@ -48,7 +57,11 @@ class Scaling:
 
 
 def fit_scaling(values: F32 | Rows, rows: Bools) -> tuple[Scaling, Bools]:
-    """Means and deviations of the columns over some clips, without those far outside the rest.
+    """Fit means and deviations of the columns on the clips of `rows`, without outliers.
+
+    Return the scaling, and bool (clips,) of outliers: clips whose root mean square of
+    standardised values is more than `FAR` times the median. The deviation of a constant column
+    is 1. Values that are not in memory are read several times.
 
     Examples
     --------
@@ -76,9 +89,9 @@ def fit_scaling(values: F32 | Rows, rows: Bools) -> tuple[Scaling, Bools]:
 
 
 def _fit_array(x: F32, members: Ints) -> tuple[F32, F64, F64]:
-    """Means, deviations, and the members' distances."""
+    """Return means, deviations, and the members' distances."""
     x = x[members]
-    # Rounded as the values are, so that what is subtracted is what is kept.
+    # Rounded like the values, so that the shift that is subtracted is the one that is stored.
     shift = x.mean(axis=0, dtype=np.float64).astype(np.float32)
     x -= shift
     np.square(x, out=x)
@@ -87,7 +100,7 @@ def _fit_array(x: F32, members: Ints) -> tuple[F32, F64, F64]:
 
 
 def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
-    """As `_fit_array`, in two readings."""
+    """Return the same as `_fit_array`, in two readings."""
     n, dim = values.shape
     is_member = np.zeros(n, np.bool_)
     is_member[members] = True
@@ -98,7 +111,7 @@ def _fit_streamed(values: Rows, members: Ints) -> tuple[F32, F64, F64]:
         if not len(x):
             continue
         if centre is None:
-            # Near the mean, so that little is lost where the mean's square is subtracted.
+            # Near the mean, so that subtracting squares loses few digits.
             centre = np.median(x, axis=0).astype(np.float32)
         x -= centre
         total += x.sum(axis=0, dtype=np.float64)
@@ -119,3 +132,42 @@ def _deviations(variance: F64, shift: F32) -> F64:
     scale[scale <= CONSTANT * np.abs(shift)] = 1.0
     scale[scale < np.finfo(np.float32).tiny] = 1.0
     return scale
+
+
+def standardise_within(
+    values: F32, present: Bools, groups: Sequence[str], others: Scaling | None = None
+) -> tuple[F32, Bools]:
+    """Standardise each group's clips by their own means and deviations.
+
+    Smaller groups than `MIN_CLIPS` are standardised by `others`, by default fitted on all clips.
+    Return the values, and bool (clips,): True for clips standardised within their group.
+
+    Examples
+    --------
+    A low voice and a high one, each five times:
+
+    >>> pitch = np.array([1, 2, 3, 4, 5, 11, 12, 13, 14, 15], np.float32)[:, None]
+    >>> within, rows = standardise_within(pitch, np.ones(10, bool), list("aaaaabbbbb"))
+    >>> within.ravel().round(2)
+    array([-1.41, -0.71,  0.  ,  0.71,  1.41, -1.41, -0.71,  0.  ,  0.71,
+            1.41], dtype=float32)
+    """
+    others = fit_scaling(values, present)[0] if others is None else others
+    result = others.apply(values)
+    large = groups_within(present, groups)
+    members = np.flatnonzero(large)
+    _, group = np.unique(np.array(groups)[members], return_inverse=True)
+    ordered = members[np.argsort(group, kind="stable")]
+    for rows in np.split(ordered, np.cumsum(np.bincount(group))[:-1]) if len(members) else ():
+        part = values[rows]
+        result[rows] = fit_scaling(part, np.ones(len(part), np.bool_))[0].apply(part)
+    result[~present] = 0.0
+    return result, large
+
+
+def groups_within(present: Bools, groups: Sequence[str]) -> Bools:
+    """Return bool (clips,): True for clips with the feature in groups of `MIN_CLIPS` or more."""
+    _, which = np.unique(np.array(groups), return_inverse=True)
+    which = which.reshape(-1)
+    counts = np.bincount(which, present)
+    return np.asarray(present & (counts[which] >= MIN_CLIPS), dtype=np.bool_)

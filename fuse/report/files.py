@@ -46,7 +46,7 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
 
     See Also
     --------
-    mvemo.fuse.runs.read_run : Reads the predictions back.
+    mvemo.fuse.compare_runs.read_run : Reads the predictions back.
     """
     out = Path(out)
     texts = {

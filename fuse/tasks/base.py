@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.bootstrap import Resamples
 from mvemo.fuse.links import Link
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
-from mvemo.fuse.statistics.resamples import Resamples
 from mvemo.fuse.tasks.values import Measures, Scores
 from mvemo.fuse.tasks.wording import Wording
 

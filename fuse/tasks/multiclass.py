@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.bootstrap import Resamples, bootstrap_multiclass
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.metrics.calibration import (
     apply_temperature,
@@ -28,8 +29,6 @@ from mvemo.fuse.metrics.multiclass import (
     confusion_matrix,
     roc_auc_macro_ovr,
 )
-from mvemo.fuse.statistics.bootstrap import bootstrap_multiclass
-from mvemo.fuse.statistics.resamples import Resamples
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.resampling import resample_calibration
 from mvemo.fuse.tasks.values import Column, LabelColumns, Measures

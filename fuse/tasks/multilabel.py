@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.bootstrap import Resamples, areas, bootstrap_multilabel
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.metrics.calibration import (
     brier_score,
@@ -24,9 +25,6 @@ from mvemo.fuse.metrics.multilabel import (
     multilabel_scores,
 )
 from mvemo.fuse.metrics.ranking import roc_auc
-from mvemo.fuse.statistics.bootstrap import bootstrap_multilabel
-from mvemo.fuse.statistics.ranked import areas
-from mvemo.fuse.statistics.resamples import Resamples
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.resampling import resample_calibration
 from mvemo.fuse.tasks.values import Column, LabelColumns, Measures

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.bootstrap import Resamples, bootstrap_regression
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite, ratio
 from mvemo.fuse.metrics.multiclass import confusion_matrix
@@ -19,8 +20,6 @@ from mvemo.fuse.metrics.regression import (
     quadrants,
     regression_scores,
 )
-from mvemo.fuse.statistics.bootstrap import bootstrap_regression
-from mvemo.fuse.statistics.resamples import Resamples
 from mvemo.fuse.tasks.base import Task
 from mvemo.fuse.tasks.values import Column, LabelColumns, Measures
 from mvemo.manifests.labels import PLANE, parse_scale

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.bootstrap import Resamples
 from mvemo.fuse.metrics.calibration import calibration_terms
-from mvemo.fuse.statistics.resamples import Resamples
 
 
 def resample_calibration(y_true: Ints, outputs: F64, resamples: Resamples) -> dict[str, F64]:

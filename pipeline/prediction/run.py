@@ -15,7 +15,7 @@ from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.fuse.final.predicting import predict_clips, standardise_folders
-from mvemo.fuse.matrices.within_groups import MIN_CLIPS, groups_within
+from mvemo.fuse.matrices.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.metrics.averages import complete
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip

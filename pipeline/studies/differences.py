@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.bootstrap import Resamples, percentile_interval, resample_groups
 from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
-from mvemo.fuse.statistics.resamples import Resamples, percentile_interval, resample_groups
 from mvemo.pipeline.studies.comparison import Compared
 from mvemo.pipeline.studies.scores import Labels
 

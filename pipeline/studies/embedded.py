@@ -15,8 +15,7 @@ from mvemo.extract.training.splits import TrainingClips
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.clips import Clips
 from mvemo.fuse.features import Matrix, matrix_of
-from mvemo.fuse.heads.fits import Fit
-from mvemo.fuse.heads.fitting import fit_heads
+from mvemo.fuse.heads.fitting import Fit, fit_heads
 from mvemo.fuse.models import models_of
 from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress

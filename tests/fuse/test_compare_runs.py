@@ -11,12 +11,16 @@ from output_samples import output_cache, output_table
 
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, FuseError, evaluate
-from mvemo.fuse.compare_runs import compare_runs, format_run_comparison, run_comparison_dict
+from mvemo.fuse.bootstrap import resample_groups
+from mvemo.fuse.compare_runs import (
+    compare_runs,
+    format_run_comparison,
+    read_run,
+    run_comparison_dict,
+)
+from mvemo.fuse.crossval.comparisons import holm, nadeau_bengio
 from mvemo.fuse.crossval.repeats import with_repeats
 from mvemo.fuse.report.files import metrics_dict, predictions_csv, write_texts
-from mvemo.fuse.runs import read_run
-from mvemo.fuse.statistics.model_tests import holm, nadeau_bengio
-from mvemo.fuse.statistics.resamples import resample_groups
 from mvemo.manifests.files import dump_json
 
 NAMES = ("music1d", "c3d")

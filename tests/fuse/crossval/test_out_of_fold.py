@@ -17,11 +17,10 @@ from mvemo.fuse import (
     metrics_dict,
     save_heads,
 )
-from mvemo.fuse.clips import partition
 from mvemo.fuse.crossval.learning_curves import with_learning_curve
 from mvemo.fuse.crossval.repeats import with_repeats
 from mvemo.fuse.crossval.uncertainty import with_uncertainty
-from mvemo.fuse.heads.settings import HeadSettings
+from mvemo.fuse.heads.head import HeadSettings
 from mvemo.fuse.metrics.multilabel import best_thresholds
 from mvemo.fuse.models import STACKED
 from mvemo.fuse.report.page import report_html
@@ -354,7 +353,6 @@ def test_folds_in_another_order_are_the_same_folds(tmp_path):
     turned = replace(first, folds=(first.folds + 1) % 6)
     with pytest.raises(BadFeatures, match="on the same folds"):
         with_repeats(first, [turned])
-    np.testing.assert_array_equal(partition(np.array([4, 4, 1, -1, 1])), [0, 0, 1, 2, 1])
 
 
 def test_what_a_fallback_of_a_stack_predicts_is_decided_by_its_own_thresholds(tmp_path):

@@ -6,8 +6,7 @@ import pytest
 from mvemo.fuse import Clips, HeadSettings, models_of, task_of
 from mvemo.fuse.crossval.strengths import GRID, _Trials, choose_strengths
 from mvemo.fuse.features import matrix_of
-from mvemo.fuse.heads.fits import Fit
-from mvemo.fuse.heads.fitting import HeadFitter
+from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.metrics.calibration import fit_temperature, log_loss, log_probabilities
 from mvemo.manifests import make_folds
 

@@ -8,8 +8,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
 from mvemo.fuse.heads.blocks import Block, spectrum_of
-from mvemo.fuse.heads.solution import Start
-from mvemo.fuse.heads.solver import solve
+from mvemo.fuse.heads.solver import Start, solve
 
 
 def problem(n=240, dims=(7, 19), classes=4, seed=0, mixing=0.5):

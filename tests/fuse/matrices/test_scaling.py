@@ -1,5 +1,9 @@
 """Features as heads read them: standardised on training clips, robust, in the span of clips."""
 
+from __future__ import annotations
+
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from feature_samples import frozen_cache, make_table
@@ -10,8 +14,15 @@ from sklearn.preprocessing import StandardScaler
 from mvemo.cache import open_cache
 from mvemo.fuse import Clips, Fit, HeadSettings, evaluate, fit_heads, models_of, task_of
 from mvemo.fuse.features import Features, matrix_of
-from mvemo.fuse.matrices.scaling import LIMIT, fit_scaling
+from mvemo.fuse.matrices.scaling import (
+    LIMIT,
+    MIN_CLIPS,
+    fit_scaling,
+    groups_within,
+    standardise_within,
+)
 
+RNG = np.random.default_rng(0)
 RNG = np.random.default_rng(0)
 
 
@@ -115,3 +126,48 @@ def test_scales_are_those_of_training_folds_alone(tmp_path):
     assert pytest.approx(heads[1].C, rel=0.1) == heads[0].C
     np.testing.assert_array_equal(heads[0].scale, heads[1].scale)
     np.testing.assert_allclose(heads[0].coef, heads[1].coef, atol=0.02)
+
+
+def test_groups_of_several_clips_have_mean_0_and_deviation_1():
+    groups = ["a"] * 8 + ["b"] * 6 + ["c"] * (MIN_CLIPS - 1)
+    x = (RNG.normal(size=(18, 3)) * 4 + np.repeat([50.0, -9, 2], [8, 6, 4])[:, None]).astype("f4")
+    present = np.ones(18, bool)
+    present[0] = False
+    found, rows = standardise_within(x, present, groups)
+    assert rows.tolist() == [False] + [True] * 13 + [False] * 4
+    for part in (slice(1, 8), slice(8, 14)):
+        np.testing.assert_allclose(found[part].mean(0), 0, atol=1e-5)
+        np.testing.assert_allclose(found[part].std(0), 1, atol=1e-4)
+    # A small group is standardised as all clips are.
+    np.testing.assert_array_equal(found[14:], fit_scaling(x, present)[0].apply(x[14:]))
+    assert (found[0] == 0).all()
+
+
+def test_a_feature_drowned_by_its_singer_is_found(tmp_path, monkeypatch):
+    table = make_table(n=120, k=0)
+    singers = tuple(f"s{i % 12}" for i in RNG.permutation(120))
+    assert groups_within(np.ones(120, bool), singers).all()
+    offset = {s: 30 * RNG.normal(size=(1, 1)) for s in singers}
+    raw = Features.raw_matrix
+
+    def sung(self, name, fold):
+        matrix = raw(self, name, fold)
+        matrix.values[:] += np.concatenate([offset[s] for s in self._cache.table.groups])
+        return matrix
+
+    path = frozen_cache(tmp_path / "f.h5", replace(table, groups=singers), strength=2.0)
+    monkeypatch.setattr(Features, "raw_matrix", sung)
+    with open_cache(path) as cache:
+        plain, within = (
+            evaluate(cache, plain_settings(models=["c3d"], within_groups=w, folds=4, seed=1))
+            for w in (False, True)
+        )
+        shuffled = evaluate(
+            cache,
+            plain_settings(
+                models=["c3d"], within_groups=True, folds=4, seed=1, permute_labels=True
+            ),
+        )
+    assert primary(within.models[0]).mean() > primary(plain.models[0]).mean()
+    assert primary(shuffled.models[0]).mean() < 0.4
+    assert within.provenance["within_groups"]["clips"] == 120

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.statistics.resamples import resample_groups
 from mvemo.fuse.tasks.registry import task_of
 from mvemo.fuse.tasks.regression import plane_of
 

@@ -16,14 +16,16 @@ from sklearn.metrics import (
     root_mean_squared_error,
 )
 
-from mvemo.fuse.metrics import multiclass as metrics
-from mvemo.fuse.statistics.bootstrap import (
+from mvemo.fuse.bootstrap import (
+    Resamples,
+    areas,
     bootstrap_multiclass,
     bootstrap_multilabel,
     bootstrap_regression,
+    percentile_interval,
+    resample_groups,
 )
-from mvemo.fuse.statistics.ranked import areas
-from mvemo.fuse.statistics.resamples import Resamples, percentile_interval, resample_groups
+from mvemo.fuse.metrics import multiclass as metrics
 
 TOLERANCE = 1e-10
 

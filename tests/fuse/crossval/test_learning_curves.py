@@ -1,11 +1,10 @@
 """Training subsets are nested, made of whole groups, and of the size asked for."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mvemo.fuse.statistics.learning_curve import learning_curve_masks
+from mvemo.fuse.crossval.learning_curves import learning_curve_masks
 
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 
@@ -70,9 +69,3 @@ def test_clips_without_a_fold_are_never_trained_on():
     masks = learning_curve_masks(np.array([0, 1, -1, 0, 1]), list("abcde"), (1.0,))
     assert not masks[..., 2].any()
     assert masks[0, 0].tolist() == [False, True, False, False, True]
-
-
-@pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan")])
-def test_a_fraction_out_of_range_is_refused(fraction):
-    with pytest.raises(ValueError, match="is not in"):
-        learning_curve_masks(np.array([0, 1]), ["a", "b"], (fraction,))

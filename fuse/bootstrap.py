@@ -1,0 +1,351 @@
+"""The group bootstrap: resamples of groups of clips, intervals, and scores in every resample.
+
+Whole groups are drawn with replacement, as many as there are, because clips of one song
+or film are not independent (Efron & Tibshirani 1993, sections 8.3 and 13.3). A resample is
+kept as the number of times that each group was drawn, not as a list of clips: every score here
+is a function of weighted sums over the clips, and the sums of all resamples are one product
+with the matrix of counts.
+
+Models that are scored on the same resamples can be compared pair by pair.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+
+from mvemo.fuse.arrays import F32, F64, Bools, Ints
+from mvemo.fuse.metrics.averages import complete, mean_finite, ratio
+from mvemo.fuse.metrics.multiclass import kappa_of_counts
+
+N_RESAMPLES = 2000
+LEVEL = 0.95
+# Resamples per block: a row of 256 float32 sums stays in the nearest cache.
+CHUNK = 256
+# Memory of a block of resamples: 51 MB for 50,000 groups. Parts, such as folds, have shorter
+# columns, so more resamples fit.
+BLOCK_BYTES = 1 << 26
+# Matrices that sum the positive and the negative clips of a resample, by level of their score.
+Sides = tuple[csr_matrix, csr_matrix]
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """Groups drawn with replacement, many times."""
+
+    codes: Ints  # int64 (clips,): index of each clip's group
+    # uint16 (resamples, groups): how often each group was drawn; rows sum to the number of groups.
+    counts: NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def select(self, rows: Bools | Ints) -> Resamples:
+        """Return the same resamples for some clips: a mask, or indices that may repeat."""
+        return Resamples(self.codes[rows], self.counts)
+
+    def sums(self, values: F64) -> F64:
+        """Sum `values` (clips, columns) over each resample: float64 (resamples, columns)."""
+        n_clips, n_groups = len(self.codes), self.counts.shape[1]
+        membership = csr_matrix(
+            (np.ones(n_clips), (self.codes, np.arange(n_clips))), shape=(n_groups, n_clips)
+        )
+        per_group = np.asarray(membership @ values, dtype=np.float64)
+        result = np.empty((len(self), values.shape[1]))
+        for start in range(0, len(self), CHUNK):
+            block = self.counts[start : start + CHUNK].astype(np.float64)
+            np.matmul(block, per_group, out=result[start : start + CHUNK])
+        return result
+
+    def shares(self, correct: Bools, mask: Bools) -> F64:
+        """Return the share of correct clips in each row of `mask`, float64 (rows, resamples)."""
+        sums = self.sums(np.concatenate([correct & mask, mask]).T.astype(np.float64)).T
+        return ratio(*np.split(sums, 2))
+
+
+def resample_groups(
+    groups: Sequence[object], n_resamples: int = N_RESAMPLES, seed: int = 0
+) -> Resamples:
+    """Draw groups with replacement; equal groups and seed give equal resamples.
+
+    Examples
+    --------
+    >>> resamples = resample_groups(["song a", "song a", "song b"], n_resamples=4)
+    >>> resamples.codes.tolist()
+    [0, 0, 1]
+    >>> resamples.counts.sum(axis=1).tolist()
+    [2, 2, 2, 2]
+    """
+    names, codes = np.unique(np.asarray(groups), return_inverse=True)
+    n = len(names)
+    rng = np.random.default_rng(seed)
+    counts = np.empty((n_resamples, n), dtype=np.uint16)
+    for start in range(0, n_resamples, CHUNK):
+        rows = min(CHUNK, n_resamples - start)
+        drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        counts[start : start + rows] = np.bincount(drawn.ravel(), minlength=rows * n).reshape(
+            rows, n
+        )
+    return Resamples(codes.reshape(-1).astype(np.int64), counts)
+
+
+def percentile_interval(values: F64, level: float = LEVEL) -> F64:
+    """Return the percentile interval over the last axis, (..., 2); NaN are left out.
+
+    Examples
+    --------
+    >>> percentile_interval(np.array([0.5, 0.6, 0.7, np.nan]), level=0.5)
+    array([0.55, 0.65])
+    """
+    ends = [50 * (1 - level), 50 * (1 + level)]
+    if not np.isnan(values).any():
+        result: F64 = np.moveaxis(np.percentile(values, ends, axis=-1), 0, -1)
+        return result
+    finite = [row[np.isfinite(row)] for row in values.reshape(-1, values.shape[-1])]
+    rows = [np.percentile(row, ends) if len(row) else np.full(2, np.nan) for row in finite]
+    return np.array(rows).reshape((*values.shape[:-1], 2))
+
+
+def bootstrap_multiclass(
+    y_true: Ints, proba: F64, resamples: Resamples, folds: Ints | None = None
+) -> dict[str, F64]:
+    """Bootstrap the multiclass scores of all models at once.
+
+    `proba` is (models, clips, classes); NaN rows are left out. Return each score, as
+    `mvemo.fuse.metrics.multiclass` defines it, float64 (models, resamples); the entry ``f1:c`` is
+    that of class c. With `folds` the AUC is also averaged over folds.
+    """
+    mask = complete(proba)
+    result = _confusion_scores(y_true, proba, mask, resamples)
+    positive = y_true[:, None] == np.arange(proba.shape[2])
+    pooled = areas(positive, proba, mask, resamples)
+    result["roc_auc_macro_ovr_pooled"] = mean_finite(pooled, axis=1)
+    if folds is not None:
+        in_fold = np.stack([mask & (folds == fold) for fold in range(int(folds.max()) + 1)])
+        per_fold = mean_finite(areas(positive, proba, in_fold, resamples), axis=2)
+        result["roc_auc_macro_ovr"] = mean_finite(per_fold, axis=0)
+    return result
+
+
+def bootstrap_multilabel(
+    y_true: Ints, proba: F64, decisions: Bools, resamples: Resamples
+) -> dict[str, F64]:
+    """Bootstrap the multi-label scores of all models at once.
+
+    `proba` and `decisions` are (models, clips, tags). Return each score, as
+    `mvemo.fuse.metrics.multilabel` defines it, float64 (models, resamples); the entry ``f1:t`` is
+    that of tag t.
+    """
+    mask = complete(proba)
+    positive = y_true.astype(np.bool_)
+    n_tags = positive.shape[1]
+    by_model: dict[str, list[F64]] = {}
+    for model, rows in enumerate(mask):
+        scores, correct, chosen, true = _decision_scores(
+            positive & rows[:, None], decisions[model] & rows[:, None], resamples
+        )
+        for name, values in scores.items():
+            for t in range(n_tags):
+                by_model.setdefault(f"{name}:{t}", []).append(values[:, t])
+            by_model.setdefault(f"{name}_macro", []).append(mean_finite(values, axis=1))
+        correct, chosen, true = correct.sum(axis=1), chosen.sum(axis=1), true.sum(axis=1)
+        by_model.setdefault("precision_micro", []).append(ratio(correct, chosen))
+        by_model.setdefault("recall_micro", []).append(ratio(correct, true))
+        by_model.setdefault("f1_micro", []).append(ratio(2 * correct, chosen + true))
+    result = {name: np.array(values) for name, values in by_model.items()}
+    # Treat all pairs of clip and tag as one column.
+    pairs = resamples.select(np.repeat(np.arange(len(positive)), n_tags))
+    flat = proba.reshape(len(proba), -1, 1)
+    flat_mask = np.repeat(mask, n_tags, axis=1)
+    for name, score in (("roc_auc", areas), ("average_precision", average_precisions)):
+        by_tag = score(positive, proba, mask, resamples)
+        result[f"{name}_macro"] = mean_finite(by_tag, axis=1)
+        result |= {f"{name}:{t}": by_tag[:, t] for t in range(n_tags)}
+        result[f"{name}_micro"] = score(positive.reshape(-1, 1), flat, flat_mask, pairs)[:, 0]
+    return result
+
+
+def bootstrap_regression(y_true: F64, y_pred: F64, resamples: Resamples) -> dict[str, F64]:
+    """Bootstrap the regression scores (F9), float64 (models, targets, resamples) each."""
+    result: dict[str, list[F64]] = {"r2": [], "rmse": [], "ccc": [], "pearson_r": [], "mae": []}
+    # Centred values keep the digits of their sums of squares; no score depends on the centre.
+    centre = y_true.mean(axis=0)
+    for predicted in y_pred:
+        mask = complete(predicted)[:, None]
+        y = np.where(mask, y_true - centre, 0.0)
+        p = np.where(mask, predicted - centre, 0.0)
+        columns = np.concatenate([y, p, y * y, p * p, (y - p) ** 2, np.abs(y - p), mask], axis=1)
+        sums = resamples.sums(columns)
+        mean = ratio(sums[:, :-1], sums[:, -1:])
+        mean_y, mean_p, mean_yy, mean_pp, squared, absolute = np.split(mean, 6, axis=1)
+        var_y = np.maximum(mean_yy - mean_y * mean_y, 0.0)
+        var_p = np.maximum(mean_pp - mean_p * mean_p, 0.0)
+        result["r2"].append((1 - ratio(squared, var_y)).T)
+        result["rmse"].append(np.sqrt(squared).T)
+        # E (y - p)^2 = var y + var p - 2 cov + (mean y - mean p)^2.
+        spread = var_y + var_p + (mean_y - mean_p) ** 2
+        result["ccc"].append(ratio(spread - squared, spread).T)
+        # A variance below rounding error means the column is constant.
+        tiny = 1e-12 * (mean_yy + mean_pp)
+        scale = np.where((var_y > tiny) & (var_p > tiny), np.sqrt(var_y * var_p), 0.0)
+        result["pearson_r"].append(
+            ratio((var_y + var_p - squared + (mean_y - mean_p) ** 2) / 2, scale).T
+        )
+        result["mae"].append(absolute.T)
+    return {name: np.stack(values) for name, values in result.items()}
+
+
+def _confusion_scores(
+    y_true: Ints, proba: F64, mask: Bools, resamples: Resamples
+) -> dict[str, F64]:
+    """Return accuracy, macro F1 and the classes' scores, float64 (models, resamples) each."""
+    classes = np.arange(proba.shape[2])
+    by_model: dict[str, list[F64]] = {}
+    positive = y_true[:, None] == classes
+    for model, row in enumerate(mask):
+        rows = row[:, None]
+        y_pred = (np.nan_to_num(proba[model]).argmax(axis=1)[:, None] == classes) & rows
+        scores, correct, chosen, true = _decision_scores(positive & rows, y_pred, resamples)
+        for name, values in scores.items():
+            for c in classes:
+                by_model.setdefault(f"{name}:{c}", []).append(values[:, c])
+        by_model.setdefault("accuracy", []).append(ratio(correct.sum(axis=1), true.sum(axis=1)))
+        by_model.setdefault("f1_macro", []).append(mean_finite(scores["f1"], axis=1))
+        recalls = mean_finite(ratio(correct, true), axis=1)
+        by_model.setdefault("balanced_accuracy", []).append(recalls)
+        kappas = kappa_of_counts(true, chosen, correct)
+        by_model.setdefault("cohen_kappa", []).append(kappas)
+    return {name: np.array(values) for name, values in by_model.items()}
+
+
+def _decision_scores(
+    y_true: Bools, y_pred: Bools, resamples: Resamples
+) -> tuple[dict[str, F64], F64, F64, F64]:
+    """Return precision, recall and F1 of decisions (clips, columns), (resamples, columns) each.
+
+    0 / 0 counts as 0, but a column that is neither true nor predicted in a resample is NaN. Also
+    return the sums behind them: correct, predicted, true.
+    """
+    columns = np.concatenate([y_pred & y_true, y_pred, y_true], axis=1)
+    correct, predicted, true = np.split(resamples.sums(columns.astype(np.float64)), 3, axis=1)
+    neither = predicted + true == 0
+    scores = {}
+    for name, numerator, denominator in (
+        ("precision", correct, predicted),
+        ("recall", correct, true),
+        ("f1", 2 * correct, predicted + true),
+    ):
+        score = np.nan_to_num(ratio(numerator, denominator))
+        score[neither] = np.nan
+        scores[name] = score
+    return scores, correct, predicted, true
+
+
+def areas(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F64:
+    """Return the area under the ROC curve, ties counted half.
+
+    `positive` is (clips, columns), `scores` (models, clips, columns), and `mask` (models, clips)
+    or, for several parts such as folds, (parts, models, clips). The result is float64 (models,
+    columns, resamples), with the parts first; NaN if a resample has only one class.
+    """
+    return _ranked(_area_sides, _area, positive, scores, mask, resamples)
+
+
+def average_precisions(positive: Bools, scores: F64, mask: Bools, resamples: Resamples) -> F64:
+    """Return the average precision, without interpolation; shapes as in `areas`.
+
+    This is the sum, over the distinct scores, of the gain in recall times the precision there;
+    NaN if a resample has no positive clip.
+    """
+    return _ranked(_precision_sides, _average_precision, positive, scores, mask, resamples)
+
+
+def _ranked(
+    prepare: Callable[[Bools, F64, Ints, int], Sides],
+    score: Callable[[F32, F32], F64],
+    positive: Bools,
+    scores: F64,
+    mask: Bools,
+    resamples: Resamples,
+) -> F64:
+    """Return `score` of every model, column and resample; shapes as in `areas`.
+
+    `prepare` makes the sparse matrices that sum a resample's positive and negative clips into
+    the levels of one column. Threads share the columns of all models and one block of resamples,
+    which bounds the memory.
+    """
+    n_resamples, n_groups = resamples.counts.shape
+    parts = mask if mask.ndim == 3 else mask[None]
+    sides = []
+    for part in parts:
+        for model, rows in enumerate(part):
+            codes, y_true, values = resamples.codes[rows], positive[rows], scores[model, rows]
+            for column in range(scores.shape[2]):
+                sides.append(prepare(y_true[:, column], values[:, column], codes, n_groups))
+    result = np.empty((len(sides), n_resamples))
+    chunk = max(CHUNK, min(CHUNK * len(parts), BLOCK_BYTES // (4 * n_groups)))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for start in range(0, n_resamples, chunk):
+            # Counts are whole numbers, exact in float32.
+            block = np.ascontiguousarray(resamples.counts[start : start + chunk].T, np.float32)
+
+            def score_block(pair: Sides, block: F32 = block) -> F64:
+                return score(np.asarray(pair[0] @ block), np.asarray(pair[1] @ block))
+
+            for i, values in enumerate(pool.map(score_block, sides)):
+                result[i, start : start + chunk] = values
+    return result.reshape(*mask.shape[:-1], scores.shape[2], n_resamples)
+
+
+def _area_sides(positive: Bools, score: F64, codes: Ints, n_groups: int) -> Sides:
+    """Return the sums for `_area`; levels are the distinct scores of positive clips, ascending.
+
+    A negative clip counts from the first level above it. If it is tied with a level, it counts
+    half at that level and fully from the next.
+    """
+    levels, level = np.unique(score[positive], return_inverse=True)
+    shape = (len(levels) + 1, n_groups)
+    negative, negative_codes = score[~positive], codes[~positive]
+    rows = [np.searchsorted(levels, negative, side) for side in ("left", "right")]
+    return (
+        _sums_by_level(level.reshape(-1), codes[positive], 1.0, shape),
+        _sums_by_level(np.concatenate(rows), np.tile(negative_codes, 2), 0.5, shape),
+    )
+
+
+def _area(positive: F32, negative: F32) -> F64:
+    """Return the share of (positive, negative) pairs in the right order (Mann-Whitney)."""
+    np.cumsum(negative, axis=0, out=negative)
+    pairs = positive.sum(axis=0, dtype=np.float64) * negative[-1]
+    return ratio(np.einsum("ld,ld->d", positive, negative, dtype=np.float64), pairs)
+
+
+def _precision_sides(positive: Bools, score: F64, codes: Ints, n_groups: int) -> Sides:
+    """Return the sums for `_average_precision`; levels descend, and ties count fully."""
+    levels, level = np.unique(-score[positive], return_inverse=True)
+    shape = (len(levels) + 1, n_groups)
+    return (
+        _sums_by_level(level.reshape(-1), codes[positive], 1.0, shape),
+        _sums_by_level(np.searchsorted(levels, -score[~positive]), codes[~positive], 1.0, shape),
+    )
+
+
+def _average_precision(positive: F32, negative: F32) -> F64:
+    """Return the precision at each level, weighted by the gain in recall."""
+    hits = np.cumsum(positive, axis=0)
+    above = np.cumsum(negative, axis=0) + hits
+    precision = np.divide(hits, above, out=np.zeros(hits.shape), where=above > 0, dtype=np.float64)
+    gained = np.einsum("ld,ld->d", positive, precision, dtype=np.float64)
+    return ratio(gained, hits[-1].astype(np.float64))
+
+
+def _sums_by_level(rows: Ints, codes: Ints, weight: float, shape: tuple[int, int]) -> csr_matrix:
+    """Return a sparse float32 (levels, groups) that sums a group's weight into its levels."""
+    data = np.full(len(rows), weight, dtype=np.float32)
+    return csr_matrix((data, (rows, codes)), shape=shape)

@@ -1,1 +1,0 @@
-"""How sure scores are: resampling, intervals, tests between models, learning curves."""
