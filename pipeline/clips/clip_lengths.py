@@ -1,4 +1,4 @@
-"""Lengths of clips, from their files."""
+"""Lengths of clips, measured in their files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from mvemo.pipeline.clips.inputs import media_files
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 
-# A segment may end so many seconds after its file: annotations are of another decoding.
+# Seconds that a segment may end after its file: annotators may have used another decoder.
 SLACK = 0.5
-# Segments past the end that a message lists.
+# Number of segments past the end that a message lists.
 MOST_LISTED = 10
 
 
 def clip_lengths(
     manifest: Manifest, on_problem: Callable[[str], object]
 ) -> dict[str, float | None]:
-    """Seconds from each clip's start to its file's end."""
+    """Return for each clip id the seconds from the clip's start to its file's end, or None.
+
+    `on_problem` gets a sentence for each unreadable file and each clip that begins after the end.
+    """
     lengths = _file_lengths(manifest, on_problem)
     seconds: dict[str, float | None] = {}
     for clip in manifest.clips:
@@ -34,7 +37,7 @@ def clip_lengths(
 
 
 def starts_past_end(manifest: Manifest) -> list[str]:
-    """A line for each clip that starts after its file's end; files that cannot be read are told."""
+    """Return a line for each clip that starts after its file's end, and each unreadable file."""
     started = tuple(clip for clip in manifest.clips if clip.start > 0)
     lines: list[str] = []
     lengths = _file_lengths(replace(manifest, clips=started), lines.append)
@@ -49,7 +52,10 @@ def starts_past_end(manifest: Manifest) -> list[str]:
 
 
 def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
-    """Cut segments that end a little after their file, and refuse those that lie beyond it."""
+    """Cut segments that end up to `SLACK` after their file; raise BadOption for later ones.
+
+    Returns the manifest and notes on cut segments and unreadable files.
+    """
     notes: list[str] = []
     lengths = _file_lengths(manifest, lambda problem: notes.append(f"not measured: {problem}"))
     clips, beyond, n_cut = [], [], 0
@@ -74,7 +80,7 @@ def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
 def _file_lengths(
     manifest: Manifest, on_problem: Callable[[str], object]
 ) -> dict[str, float | None]:
-    """Path, as in the manifest, to the seconds of the file; None where they are not known."""
+    """Return for each path of the manifest the file's length in seconds, or None."""
     files = media_files(manifest)
     names = list(files)
     lengths: dict[str, float | None] = dict.fromkeys(names)

@@ -1,4 +1,4 @@
-"""Clips that are longer than what a net reads of them: nothing is left out unsaid."""
+"""Notes on clips that are longer than the windows that a net reads."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mvemo.extract.nets import AudioInput, SequenceInput, SharedSettings, input_
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.views import window_starts
 
-# Files of 30 s last a little longer, filled up to whole frames of their codec.
+# Seconds that a clip may exceed the windows: codecs pad files to whole frames.
 LEAST_EXCESS = 0.25
 
 
 def window_seconds(plan: NetSettings, shared: SharedSettings) -> float | None:
-    """Length of the windows that a net reads; None where its frames span the whole clip.
+    """Return the length of a net's windows in seconds, or None if its frames span the clip.
 
     Examples
     --------
@@ -32,7 +32,7 @@ def window_seconds(plan: NetSettings, shared: SharedSettings) -> float | None:
     if isinstance(net_input, AudioInput):
         return net_input.seconds
     if isinstance(net_input, SequenceInput):
-        # Of sequences with frames of their own, those of the shortest steps are the longest.
+        # Descriptors may have different hops: the shortest one has the most frames.
         hops = [shared.descriptors.framed(name).hop_length for name in net_input.features]
         return net_input.n_frames * min(hops) / shared.descriptors.sr
     return net_input.n_frames / plan.view.rate if plan.view.rate else None
@@ -41,10 +41,10 @@ def window_seconds(plan: NetSettings, shared: SharedSettings) -> float | None:
 def longer_clips_note(
     plan: NetSettings, seconds: Mapping[str, float], shared: SharedSettings
 ) -> str:
-    """A note on the clips that a net's windows leave out a part of; empty where there is none.
+    """Return a note on the clips of which a net does not read a part, or ''.
 
-    Windows of pictures that are spread over a clip to its end are a sample of it, as frames
-    are, and no reason for a note; sound that no window has is.
+    `seconds` are the lengths of the clips' sound by clip id. Sound outside all windows is noted.
+    Pictures are noted only if the windows end before the clip does: in between, they sample it.
     """
     window = window_seconds(plan, shared)
     if window is None:
@@ -64,7 +64,7 @@ def longer_clips_note(
 
 
 def _unread(plan: NetSettings, length: float, window: float) -> bool:
-    """Whether a part of a clip of this length is in no window."""
+    """Return True if a part of a clip of this length is in no window."""
     if length <= window + LEAST_EXCESS:
         return False
     starts = window_starts(length, window, plan.view)
@@ -74,7 +74,7 @@ def _unread(plan: NetSettings, length: float, window: float) -> bool:
 
 
 def _views_needed(plan: NetSettings, length: float, window: float) -> int:
-    """The least number of views by which the end of the longest clip is read."""
+    """Return the smallest number of views that reaches the end of a clip of this length."""
     if plan.view.rate and plan.view.layout != "start":
         return 2
     return math.ceil((length - LEAST_EXCESS) / window)
