@@ -1,4 +1,4 @@
-"""What a run of stage one will do and cost: by what is there, a few clips, a pass of each net."""
+"""Estimates of the work, time, memory and disk of a run of stage one."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ from mvemo.pipeline.stage_one.plan import ExtractPlan
 from mvemo.pipeline.stage_one.steps import place_of_nets
 from mvemo.pipeline.work_folder import measure_work
 
-# Clips that are read to see how long it takes, and one more before them.
+# Number of clips that are read to measure the time, after one that is not measured.
 N_SAMPLED = 3
-# Seconds from which a run on a processor is told of before it begins, and what no net takes
-# longer for than for a window: of fewer windows nothing is measured.
+# Seconds from which a run on a CPU is announced as long.
 LONG = 3600.0
+# Upper bound of the seconds for one window; runs that stay below `LONG` by it are not measured.
 SLOWEST = 5.0
 
 
 def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Forecast:
-    """Look at what is there, read a few clips, and time a pass of each net."""
-    # First: a scheduler that does not answer is told at once.
+    """Forecast a run from kept results, a few sampled clips and one timed pass of each net."""
+    # First, so that a scheduler that does not answer is reported at once.
     processes = _n_processes(plan, execution)
     manifest, settings = plan.manifest, plan.settings
     digests = digest_media(manifest)
@@ -99,13 +99,13 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution)
 
 
 def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> str:
-    """A note on a run of an hour or more on processors that begins afresh; empty for others.
+    """Return a note on a new run that takes an hour or more on CPUs, or ''.
 
-    Of what a scheduler's workers can do nothing is known.
+    The speed of a scheduler's workers is not known, so such a run has no note.
     """
     settings, manifest = plan.settings, plan.manifest
     run = settings.extract.run
-    # Of a run that goes on, what is left is told as it goes.
+    # A continued run shows its remaining time as it goes.
     begun = (work / "nets").exists() or out.exists()
     if pick_device(run.device).type != "cpu" or begun or execution.scheduler:
         return ""
@@ -124,7 +124,7 @@ def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: Execution
 
 
 def _n_processes(plan: ExtractPlan, execution: Execution) -> int:
-    """How many work at a time: a GPU each, and no more than there are parts to deal out."""
+    """Return the number of concurrent processes: at most one per GPU and per part of the work."""
     run, folds = plan.settings.extract.run, plan.evaluation.table.folds
     frozen = run.protocol == "frozen"
     n_parts = len(plan.manifest) if frozen else len(trainings_of(plan.nets, run, folds))
@@ -135,7 +135,7 @@ def _n_processes(plan: ExtractPlan, execution: Execution) -> int:
 
 
 def _most_windows(plan: ExtractPlan, net: NetSettings) -> int:
-    """About how many windows a net reads in a run that begins afresh."""
+    """Return roughly how many windows a net reads in a new run."""
     n_clips, run = len(plan.manifest), plan.settings.extract.run
     if run.protocol == "frozen":
         return n_clips * net.view.views
@@ -152,10 +152,11 @@ def _net_forecast(
     lengths: Mapping[str, float | None],
     threads: int,
 ) -> NetForecast:
-    """What one net does; `missing` has the modalities that clips are known to lack.
+    """Forecast the work of one net.
 
-    `found` is the folder of trained nets and the cache that is there; `threads` as of
-    `measure_net`.
+    `content` are the digests of the media and `missing` the modalities known to be missing, both
+    by clip id; `found` is the folder of trained nets and the existing cache; `lengths` are in
+    seconds; `threads` is passed to `measure_net`.
     """
     jobs, cache = found
     manifest, settings = plan.manifest, plan.settings
@@ -197,7 +198,7 @@ def _net_forecast(
 
 
 def _n_windows(net: NetSettings, length: float | None, duration: float | None) -> float:
-    """Return how many whole windows the net's passes over a clip amount to; most if not known."""
+    """Return a net's work for a clip, in whole windows; the maximum for an unknown length."""
     taken = input_of(net)
     if length is None or not isinstance(taken, AudioInput):
         return net.view.views
@@ -212,12 +213,12 @@ def _bytes_of(net: NetSettings, cost: NetCost, *, trained: bool, settings: Setti
     extract = settings.extract
     device = pick_device(extract.run.device)
     at_once = windows_at_once(extract.embed_batch, device, NETS[net.name])
-    # A layer's input goes when its output is there.
+    # Inference frees the input of a layer as soon as its output exists.
     return cost.weight_bytes + at_once * cost.window_bytes // 4
 
 
 def _read_samples(plan: ExtractPlan, new: Sequence[DecodeJob], n_kept: int) -> ReadingForecast:
-    """Read a few of the new clips, of small, middle and large files, in a folder that goes."""
+    """Measure the reading of a few new clips of small to large files, in a temporary folder."""
     if not new:
         return ReadingForecast(0, n_kept)
     by_size = sorted(new, key=lambda job: job.path.stat().st_size)
@@ -240,7 +241,7 @@ def _read_samples(plan: ExtractPlan, new: Sequence[DecodeJob], n_kept: int) -> R
             )
 
         ids = list(sampled)
-        # What the first clip of a worker takes longer for is not measured.
+        # The start-up cost of a worker is not measured.
         read(ids[:1], Path(temp) / "first")
         start = time.perf_counter()
         read(ids, Path(temp) / "second")

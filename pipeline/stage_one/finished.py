@@ -1,8 +1,8 @@
-"""What the last run of stage one finished, so that the same command again ends at once.
+"""Record of the last finished run of stage one; the same command then ends at once.
 
-Importing torch and looking through all media takes seconds, and where nothing has changed it
-tells nothing new. A run that leaves nothing to try again keeps here, in its working folder,
-what it was asked for, the stamps of all files that it read and wrote, and what it said.
+Importing torch and checking all media takes seconds, which is wasted if nothing has changed. A
+run that leaves nothing to try again writes a record to its working folder: the request, the
+stamps of all files that it read and wrote, and its messages.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
 
 FINISHED = "finished.json"
-# Of this file and of the manifest. With more clips, some 100,000, it would take as long as what
-# it saves.
+# Largest size of the record and of the manifest. With more clips (about 100,000) the check takes
+# as long as the run that it saves.
 _MOST_BYTES = 1 << 25
-# A change of ours may change what a run does.
+# Packages whose code decides what a run does.
 _PACKAGES = ("cache", "extract", "manifests", "pipeline")
-# Prefixes of variables that say where weights lie and which devices there are.
+# Prefixes of environment variables for folders of weights and visible devices.
 _VARIABLES = ("MVEMO_", "CUDA_", "HIP_", "ROCR_")
 
 
@@ -39,21 +39,21 @@ _VARIABLES = ("MVEMO_", "CUDA_", "HIP_", "ROCR_")
 class FinishedRun:
     """A run that had nothing left to do."""
 
-    summary: ExtractSummary  # of the run
-    notes: tuple[str, ...]  # all that it told as a note
+    summary: ExtractSummary
+    notes: tuple[str, ...]  # all notes on stderr
 
 
 class RepeatableRun:
-    """One command, and whether it was carried out before by the same files.
+    """A command of stage one that may have been finished before with the same files.
 
     Parameters
     ----------
     options
-        Of the command line, by name; values that differ ask for different runs.
+        Options of the command line by name; different values make a different run.
     manifest
-        None for the demo set under `work`.
+        Manifest, or None for the demo set under `work`.
     root
-        Media root, where it is not the manifest's own.
+        Media root, if it is not the one in the manifest.
     work, out
         Working folder and feature cache.
 
@@ -83,10 +83,10 @@ class RepeatableRun:
         self._key = self._request_key()
 
     def recall(self) -> FinishedRun | None:
-        """The run that finished this; None where something is to be done, or may be."""
+        """Return the run that finished this command, or None if there may be work left."""
         path = self._work / FINISHED
         try:
-            # Rows that a run which was cut off has left are still to be put into the cache.
+            # Rows of an interrupted run are not in the cache yet.
             if path.stat().st_size > _MOST_BYTES or self._unfinished.exists():
                 return None
             kept = parse_json(path.read_bytes())
@@ -96,17 +96,17 @@ class RepeatableRun:
                 return None
             return FinishedRun(_summary(kept["summary"], self._out, self._work), (*kept["notes"],))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            # None, of another version, or damaged: the run finds out what is to be done.
+            # No record, another version or damaged: the run decides what to do.
             return None
 
     def keep(self, settings: Settings, summary: ExtractSummary, notes: Sequence[str]) -> None:
-        """Note that this run is finished, if nothing that it read has changed meanwhile."""
+        """Record that this run is finished, unless its inputs have changed since it began."""
         key = self._request_key()
-        # The demo set is made by the run itself.
+        # The run itself makes the demo set, which changes the key.
         if key is None or (key != self._key and self._manifest is not None):
             return
         files = [self._out, self._work / "folds.csv", *_weight_files(settings)]
-        # It only saves time.
+        # The record only saves time: failing to write it is not an error.
         with suppress(OSError):
             write_json(
                 self._work / FINISHED,
@@ -132,7 +132,7 @@ class RepeatableRun:
         return parts_folder(self._out)
 
     def _request_key(self) -> str | None:
-        """Digest of all that is asked for and read but weights; None where it is not there."""
+        """Return a digest of the request and all inputs but weights, or None if one is missing."""
         path = self._manifest or self._work / "demo" / "manifest.csv"
         try:
             if path.stat().st_size > _MOST_BYTES:
@@ -149,7 +149,7 @@ class RepeatableRun:
             "variables": {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)},
             "media": media,
             "code": _code(),
-            # Other versions of a decoder try clips again that failed.
+            # Failed clips are tried again with other versions of a decoder.
             "versions": versions(),
             "folder": str(Path.cwd()),
         }
@@ -157,7 +157,7 @@ class RepeatableRun:
 
 
 def _summary(kept: Mapping[str, Any], out: Path, work: Path) -> ExtractSummary:
-    """The summary that `RepeatableRun.keep` wrote."""
+    """Return the summary that `RepeatableRun.keep` wrote."""
     failures = tuple((str(clip), str(stage), str(why)) for clip, stage, why in kept["failures"])
     missing = tuple((str(clip), str(kind), str(why)) for clip, kind, why in kept["missing"])
     return ExtractSummary(
@@ -173,7 +173,7 @@ def _summary(kept: Mapping[str, Any], out: Path, work: Path) -> ExtractSummary:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """What changes when a file does, as JSON has it; None where there is no such file."""
+    """Return the stamp of a file as a JSON value, or None if there is no such file."""
     try:
         return list(stamp_of(path))
     except (OSError, ValueError):
@@ -181,7 +181,7 @@ def _stamp(path: Path) -> list[int] | None:
 
 
 def _code() -> dict[str, list[int] | None]:
-    """Stamps of all files that mvemo's stage one consists of, by path."""
+    """Return the stamps of all source files of stage one, by path."""
     stamps: dict[str, list[int] | None] = {}
     for package in _PACKAGES:
         for top in importlib.import_module(f"mvemo.{package}").__path__:
@@ -193,7 +193,7 @@ def _code() -> dict[str, list[int] | None]:
 
 
 def _weight_files(settings: Settings) -> list[Path]:
-    """Files of starting weights that the nets of a run have, or would find if they were there."""
+    """Return the paths of starting weights that the nets of a run read if they exist."""
     from mvemo.extract.nets.parts.registry import folder_nets
     from mvemo.extract.pretrained.store import weights_folder
     from mvemo.extract.settings import FETCHED

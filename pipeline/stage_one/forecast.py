@@ -1,4 +1,4 @@
-"""A forecast of a run of stage one, as ``mvemo extract --plan`` prints it."""
+"""Forecast of a run of stage one, as ``mvemo extract --plan`` prints it."""
 
 from __future__ import annotations
 
@@ -13,59 +13,54 @@ from mvemo.pipeline.work_folder import size_text
 
 @dataclass(frozen=True)
 class NetForecast:
-    """What is done with one net."""
+    """Work and cost of one net."""
 
-    name: str  # of the net
-    # How many there will be, and how many of them are trained already; both 0 where none is
-    # trained.
-    n_nets: int
-    # How many there will be, and how many of them are trained already; both 0 where none is
-    # trained.
-    n_trained: int
-    n_new: int  # embeddings to compute, over all nets, and such as are in the cache
-    n_kept: int  # embeddings to compute, over all nets, and such as are in the cache
-    # Of training and embedding, at most, where one process after the other does its part.
-    seconds: float
-    training_bytes: int  # memory of the training, or of the net alone; and its weights on the disk
-    weight_bytes: int  # memory of the training, or of the net alone; and its weights on the disk
+    name: str
+    n_nets: int  # number of trainings; 0 if the protocol trains nothing
+    n_trained: int  # trainings that are finished already
+    n_new: int  # embeddings to compute, over all trainings
+    n_kept: int  # embeddings in the cache
+    seconds: float  # at most, for training and embedding in one process
+    training_bytes: int  # memory of the training, or of embedding if nothing is to be trained
+    weight_bytes: int  # size of the weights on the disk
 
 
 @dataclass(frozen=True)
 class ReadingForecast:
-    """What reading the clips takes."""
+    """Work and cost of reading the clips."""
 
-    n_new: int  # clips to decode, and such as are in the working folder
-    n_kept: int  # clips to decode, and such as are in the working folder
-    n_sampled: int = 0  # of how many `seconds` is known
-    seconds: float = 0.0  # of all new ones
-    n_bytes: float = 0.0  # that they leave in the working folder
-    worker_bytes: int = 0  # memory of a worker
-    workers: int = 1  # how many read at a time
+    n_new: int  # clips to decode
+    n_kept: int  # clips in the working folder
+    n_sampled: int = 0  # clips that were read to measure
+    seconds: float = 0.0  # for all new clips
+    n_bytes: float = 0.0  # size of the new clips in the working folder
+    worker_bytes: int = 0  # memory of each worker
+    workers: int = 1
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run will do."""
+    """Work and cost of a run."""
 
-    n_clips: int  # of the manifest
-    unreadable: Mapping[str, str]  # why files cannot be read, by clip
-    reading: ReadingForecast  # of clips
+    n_clips: int
+    unreadable: Mapping[str, str]  # reasons by clip id
+    reading: ReadingForecast
     nets: tuple[NetForecast, ...]  # in the order in which they run
-    descriptors: tuple[str, ...]  # that are written
-    processes: int  # among which trainings, or the clips of frozen nets, are dealt out
-    place: str  # what nets run on, in words
-    work: Path  # working folder, what it takes now, and the room on its disk
-    taken_bytes: int  # working folder, what it takes now, and the room on its disk
-    free_bytes: int  # working folder, what it takes now, and the room on its disk
-    own_bytes: int  # memory that this process has taken
+    descriptors: tuple[str, ...]
+    processes: int  # processes that share the trainings, or the clips of frozen nets
+    place: str  # phrase for the device, after "nets run"
+    work: Path  # working folder
+    taken_bytes: int  # size of the working folder
+    free_bytes: int  # free space on its disk
+    own_bytes: int  # memory of this process
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, at most."""
+        """Upper limit for the whole run."""
         return self.reading.seconds + sum(net.seconds for net in self.nets) / self.processes
 
     def text(self) -> str:
-        """For the terminal."""
+        """Return the forecast for the terminal."""
         reading = self.reading
         lines = [f"clips: {self.n_clips}; {reading.n_new} new to decode, {reading.n_kept} kept"]
         if self.unreadable:

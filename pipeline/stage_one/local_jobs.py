@@ -1,4 +1,4 @@
-"""Tasks spread over processes of this machine: cores divided, or a GPU each."""
+"""Tasks in several processes of this machine, which divide its cores or have a GPU each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DO = f"{TASKS}:do_task"
 
 
 def job_environments(jobs: int, run: RunSettings) -> list[dict[str, str]]:
-    """Variables of each process: its threads, so that all together have the cores, and its GPU.
+    """Return the environment variables of each process: its number of threads and its GPU.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def job_environments(jobs: int, run: RunSettings) -> list[dict[str, str]]:
 
 
 def visible_gpus() -> list[str]:
-    """GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -45,9 +45,9 @@ def visible_gpus() -> list[str]:
 def do_locally(
     tasks: Sequence[Task], jobs: int, run: RunSettings, note: Note
 ) -> Iterator[tuple[Task, Finished | BaseException]]:
-    """Yield each task with what came of it, or its error, as they end; `jobs` at a time.
+    """Run `jobs` tasks at a time, and yield each with its result or error when it finishes.
 
-    `note` is told how far a training is, and how many clips are done more.
+    `note` is called with the state of a training, or with the number of further clips done.
     """
     calls = [Call(_DO, (task,), parts=True) for task in tasks]
     for outcome in run_calls(calls, environments=job_environments(jobs, run)):

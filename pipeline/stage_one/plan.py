@@ -1,4 +1,4 @@
-"""All that stage one needs to know before it begins, and what it refuses then."""
+"""Plan of a run of stage one: all checks and downloads that come before the work."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ from mvemo.pipeline.starting_weights import (
 
 @dataclass(frozen=True)
 class ExtractPlan:
-    """A run of stage one that nothing speaks against."""
+    """Checked inputs of a run of stage one."""
 
     manifest: Manifest
-    settings: Settings  # the device's precision filled in
+    settings: Settings  # with the precision that was chosen for the device
     nets: tuple[NetSettings, ...]
     evaluation: Evaluation
     facts: dict[str, Any]  # provenance for the cache
-    notes: tuple[str, ...]  # on nets that were left out
+    notes: tuple[str, ...]  # on omitted nets
     weights: tuple[WeightReport, ...]
 
 
@@ -64,7 +64,7 @@ def plan_extract(
     fold_file: Path | None,
     execution: Execution,
 ) -> ExtractPlan:
-    """Check what `run_extract` is given, and fetch what it needs; parameters are the same."""
+    """Check the arguments of `run_extract`, and fetch missing weights."""
     run = settings.extract.run
     pick_device(run.device)
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
@@ -107,7 +107,7 @@ def plan_extract(
 
 
 def _readable(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]:
-    """Return the plans of nets that read sound, with a note, if all files are of sound only."""
+    """Leave out nets of pictures, with a note, if all files are audio files."""
     if not {Path(clip.path).suffix.lower() for clip in manifest.clips} <= AUDIO_SUFFIXES:
         return plans
     names = [plan.name for plan in plans if NETS[plan.name].modality == "video"]
@@ -118,9 +118,9 @@ def _readable(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]
 
 
 def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead: str) -> None:
-    """Refuse to make folds of clips that have a split, where nobody asked for folds.
+    """Raise BadOption if the clips have a split and the user did not ask for folds.
 
-    `who` makes folds; `instead` uses the split.
+    `who` names what makes folds, and `instead` the option that uses the split.
     """
     if settings.folds_named or prescribed_split(manifest)[0] is None:
         return
@@ -131,14 +131,14 @@ def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead
 
 
 def tell_unused_seed(option: str, table: ClipTable, fold_file: Path | None) -> None:
-    """Say that the folds or the split of clips are the same whatever seed an option gives."""
+    """Tell the user if the seed of an option does not change the folds or the split."""
     why = prescribed_by(table, fold_file)
     if why:
         tell_note(f"{option} changes no fold: {why}")
 
 
 def _propose_pretrained(settings: Settings) -> None:
-    """Say that there is a quicker way, where nobody chose this one and there is no GPU."""
+    """Suggest pretrained nets if there is no GPU and the user did not choose a profile."""
     run = settings.extract.run
     if settings.profile_named or run.protocol == "frozen" or pick_device(run.device).type != "cpu":
         return
@@ -151,7 +151,7 @@ def _propose_pretrained(settings: Settings) -> None:
 def _check_losses_and_weights(
     plans: Sequence[NetSettings], manifest: Manifest, run: RunSettings
 ) -> tuple[WeightReport, ...]:
-    """Refuse a loss that is not for the manifest's task, and weights that do not fit."""
+    """Check losses against the task and weights against the nets; return reports on weights."""
     reports: list[WeightReport | None] = []
     if manifest.task == UNLABELLED and run.protocol != "frozen":
         raise BadOption(
@@ -167,10 +167,10 @@ def _check_losses_and_weights(
 
 
 def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
-    """Read a manifest some of whose media files may not be there.
+    """Read a manifest, with a note if some of its media files are missing.
 
-    A file that is not there is a failure of its clips, told when they are decoded; where
-    there is none at all, the folder is wrong.
+    The clips of a missing file fail when they are decoded. Raises `BadOption` if all files are
+    missing, because then the folder is wrong.
     """
     manifest = read_manifest(path, root=root, media=False)
     for note in manifest.notes:
@@ -188,9 +188,9 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
 def read_fold_file(
     fold_file: Path | None, manifest: Manifest, settings: Settings
 ) -> tuple[Folds | None, Settings]:
-    """The folds of a file, in the order of the manifest's clips, and settings of as many folds.
+    """Return the folds of a file, in the order of the clips, and settings with their number.
 
-    The manifest stays as it is, so that its digest is still that of its file.
+    The manifest is not changed, so that its digest remains that of its file.
     """
     if fold_file is None:
         return None, settings
@@ -198,13 +198,13 @@ def read_fold_file(
         raise BadOption(f"--folds {fold_file}: the holdout protocol has one split, not folds")
     folds = read_folds(fold_file, manifest)
     notes = fold_notes(manifest.labels, manifest.groups, folds.k, manifest.task, manifest.classes)
-    # Seed -1: they are prescribed, and no seed would make them again.
+    # Seed -1 marks prescribed folds, which no seed can reproduce.
     folds = replace(folds, seed=-1, manifest_digest=manifest.digest, notes=notes)
     return folds, replace(settings, extract=replace(settings.extract, folds=folds.k))
 
 
 def _earlier_folds(out: Path, execution: Execution) -> Folds | None:
-    """The folds of the feature file, or of the shards, that a run before has written."""
+    """Return the folds that an earlier run wrote to the feature file or its shards, or None."""
     source = ShardFolder(out).clips if execution.shard else out
     if not source.exists():
         return None
@@ -213,7 +213,7 @@ def _earlier_folds(out: Path, execution: Execution) -> Folds | None:
 
 
 def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
-    """A cache of another data set is not replaced unasked: imported features would go, too."""
+    """Raise BadOption if the run would drop another data set or imported features."""
     _refuse_other_run(out, manifest)
     if not out.exists():
         return
@@ -221,7 +221,7 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
         table = cache.table
         imported = any(spec.protocol == "imported" for spec in cache.specs)
     dropped = set(table.clip_ids) - set(manifest.clip_ids)
-    # The demo set's can be made again in a minute.
+    # Features of the demo set may be replaced: they can be made again in a minute.
     if len(dropped) == len(table) > 0 and (imported or not table.synthetic):
         raise BadOption(
             f"{out}: holds features of other clips ({table.name!r}, {len(table)} clips): write "
@@ -236,7 +236,7 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
 
 
 def _refuse_other_run(out: Path, manifest: Manifest) -> None:
-    """Rows that an unfinished run of other clips has committed are not dropped unasked."""
+    """Raise BadOption if the run would drop all rows of an unfinished run."""
     unfinished = unfinished_run(out)
     if unfinished is None:
         return

@@ -1,4 +1,4 @@
-"""The precision that ``auto`` means for a run: measured once on this processor, and kept."""
+"""Choice of the numeric precision of a run, measured once per processor."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.settings import Settings
 
 FILE = "precision.json"
-# bf16 rounds more: it must take at most this share of the time of float32.
+# Largest time of bf16, as a share of float32, at which bf16 is chosen despite its rounding.
 MOST_TIME = 0.9
 _CPU_FACTS = Path("/proc/cpuinfo")
 
@@ -25,10 +25,11 @@ _CPU_FACTS = Path("/proc/cpuinfo")
 def choose_precision(
     settings: Settings, plans: Sequence[NetSettings], work: Path, *, keep: bool = True
 ) -> tuple[Settings, str]:
-    """Replace the precision ``auto`` by the one that is faster here.
+    """Replace the precision ``auto`` by the faster one; return a note on what was measured.
 
-    A GPU takes bf16. A processor that multiplies bf16 is timed by a pass of each net in both
-    precisions; any other takes float32, as do several ranks, which must all choose the same.
+    A GPU uses bf16. On a CPU with bf16 instructions one pass of each net is timed in both
+    precisions. Other CPUs use float32, and so do several ranks, which must agree. The timing is
+    stored in `work` if `keep`, so that the same run chooses the same precision again.
     """
     run, device = settings.extract.run, pick_device(settings.extract.run.device)
     note, precision = "", resolve_precision(run.precision, device)
@@ -48,7 +49,7 @@ def choose_precision(
 def _measured(
     settings: Settings, plans: Sequence[NetSettings], path: Path, cpu: str, *, keep: bool
 ) -> dict[str, float]:
-    """Seconds of a clip by precision, of a file if it is of the same nets and processor."""
+    """Return seconds per clip by precision, from `path` if it has the same nets and processor."""
     run = settings.extract.run
     facts = [[plan.record() for plan in plans], run.protocol, cpu, versions().get("torch")]
     key = digest_of({"measured": facts})
@@ -71,7 +72,7 @@ def _measured(
 
 
 def _bf16_processor() -> str:
-    """Name of this processor if it multiplies bf16 itself, else an empty text."""
+    """Return the name of this CPU if it has bf16 instructions, or ''."""
     try:
         text = _CPU_FACTS.read_text()
     except OSError:

@@ -1,4 +1,4 @@
-"""Stage one as a function: manifest in, one feature cache out."""
+"""Stage one: from a manifest to one feature cache."""
 
 from __future__ import annotations
 
@@ -47,14 +47,42 @@ def run_extract(
     fold_file: Path | None = None,
     execution: Execution | None = None,
 ) -> ExtractSummary:
-    """Decode, train, embed and write the cache."""
+    """Decode the clips, train nets, embed the clips, and write the feature cache.
+
+    Parameters
+    ----------
+    manifest_path
+        Manifest, or None for the demo set, which is made under `work`.
+    settings
+        Settings of the run.
+    work
+        Folder of decoded media and checkpoints, which later runs reuse.
+    out
+        Feature cache. For a shard this is the cache that it is a part of.
+    root
+        Media root, if it is not the one in the manifest.
+    fold_file
+        File of folds that replace the folds of the settings and of the manifest.
+    execution
+        Division of the work; by default this process does all of it.
+
+    Returns
+    -------
+    Summary, with the failures of single clips.
+
+    Raises
+    ------
+    TrainingDiverged
+        The loss of a training was not finite. It is raised at the end, after the features of
+        all other nets were written.
+    """
     keep_freed_memory()
     note_resumable()
     execution = execution or Execution()
     with joined_ranks(settings.extract.run.device) as ranks:
         _refuse_not_together(settings, execution, ranks)
         if not ranks.first:
-            # The first has read all media, and fetched and made what is missing, after this.
+            # Wait until the first rank has read all media and fetched missing weights.
             ranks.wait()
         elif execution.force:
             shard = execution.shard
@@ -75,7 +103,7 @@ def run_extract(
 
 
 def _remove_damaged(path: Path) -> None:
-    """Make room for a cache anew where nothing of the one that is there can be read."""
+    """Remove a cache that is too damaged to be opened."""
     try:
         with open_cache(path):
             pass
@@ -83,12 +111,12 @@ def _remove_damaged(path: Path) -> None:
         tell_note(f"{path}: damaged, and made anew")
         path.unlink()
     except CacheError:
-        # Whoever writes there says what is wrong, if anything.
+        # The writer reports other errors.
         pass
 
 
 def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> ExtractSummary:
-    """`run_extract` of what is planned."""
+    """Carry out a plan of `run_extract`."""
     for report in plan.weights:
         tell_weights(report)
     warning = long_run_note(plan, work, out, execution)
@@ -110,11 +138,11 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
         if spread is not None and (frozen or execution.scheduler):
             extracted = _spread_clips(plan, writer, spread, work, execution)
         if spread is None or not frozen:
-            # Clips that workers read are found.
+            # This finds the clips that workers have read.
             extracted = _extract(plan, writer, spread, work, execution)
         failures = writer.failures
     if spread is not None and frozen:
-        # Only the workers digested the files; rows of the same bytes have the same key.
+        # Only workers have digested the files, but rows of the same bytes have the same key.
         with open_cache(out) as cache:
             keys = map(bytes.decode, cache.keys(extracted.features[0]))
             _tell_same_files(plan, dict(zip(cache.table.clip_ids, keys, strict=True)))
@@ -135,15 +163,15 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
 def _is_settled(
     plan: ExtractPlan, extracted: _Extracted, failures: Sequence[tuple[str, str, str]]
 ) -> bool:
-    """Whether the same run again would fetch, decode and embed nothing."""
-    # Nets whose weights could not be fetched are told of in the plan's notes.
+    """Return True if the same run again would not fetch, decode or embed anything."""
+    # The plan's notes name nets whose weights could not be fetched.
     if plan.notes:
         return False
     return extracted.settled and all(stage.startswith("decode:") for _, stage, _ in failures)
 
 
 def _refuse_not_together(settings: Settings, execution: Execution, ranks: Ranks) -> None:
-    """Refuse what several processes that train one net cannot do."""
+    """Raise BadOption for options that several processes training one net do not support."""
     if ranks.count == 1:
         return
     if settings.extract.run.protocol == "frozen":
@@ -156,7 +184,7 @@ def _refuse_not_together(settings: Settings, execution: Execution, ranks: Ranks)
 
 
 def _assist(plan: ExtractPlan, work: Path, out: Path) -> ExtractSummary:
-    """Train every net together with the first rank, which alone writes."""
+    """Train every net together with the first rank, the only one that writes."""
     with silenced():
         media = ClipMedia(plan.manifest, plan.settings, work, plans=plan.nets)
         stop_workers()
@@ -167,7 +195,7 @@ def _assist(plan: ExtractPlan, work: Path, out: Path) -> ExtractSummary:
             usable = media.usable(net)
             clips = TrainingClips(plan.manifest, media.digests, usable, table.folds, table.splits)
             reader = partial(media.batches, view=net.view)
-            # It diverges on all ranks alike, and the first one tells.
+            # A training diverges on all ranks; the first one reports it.
             with suppress(TrainingDiverged):
                 for _ in train_nets(net, clips, run, batches=reader, jobs=work / "nets"):
                     pass
@@ -178,7 +206,7 @@ def _assist(plan: ExtractPlan, work: Path, out: Path) -> ExtractSummary:
 def _backend(
     plan: ExtractPlan, execution: Execution, folders: Sequence[Path]
 ) -> Iterator[Backend | None]:
-    """Who does the work, where it is not this process alone."""
+    """Yield the backend of a run, or None if only this process works."""
     if execution.scheduler:
         with cluster_backend(execution.scheduler, [f.absolute() for f in folders]) as backend:
             yield backend
@@ -189,7 +217,7 @@ def _backend(
 
 @dataclass(frozen=True)
 class _Extracted:
-    """What came of a run, for its summary."""
+    """Outcome of a run, for its summary."""
 
     nets: Sequence[NetSettings]
     features: Sequence[str]
@@ -206,11 +234,11 @@ def _extract(
     work: Path,
     execution: Execution,
 ) -> _Extracted:
-    """Read all clips here; train and embed here, too, or where `spread` has it done."""
+    """Read all clips in this process; train and embed here or through `spread`."""
     settings = plan.settings
     descriptors = settings.extract.descriptors
     media = ClipMedia(plan.manifest, settings, work, plans=plan.nets, descriptors=descriptors)
-    # Their memory is worth more to the nets.
+    # The nets need the memory of the workers.
     stop_workers()
     _tell_same_files(plan, media.digests)
     features = FeatureWriter(media, settings, writer, work)
@@ -226,7 +254,7 @@ def _extract(
         shared = TaskSettings.of(settings, plan.nets, work, writer.path)
         trainings = trainings_of(nets, settings.extract.run, writer.table.folds)
         spread.do_trainings(shared, media, trainings)
-    # Where nets were trained elsewhere, they and their rows are found.
+    # Nets trained by `spread` are found here together with their rows.
     diverged = write_nets(features, nets, writer, None if spread is None else spread.diverged)
     return _Extracted(
         nets, features.features, media.missing, notes, diverged, settled=media.settled
@@ -241,10 +269,10 @@ def _tell_same_files(plan: ExtractPlan, content: Mapping[str, str]) -> None:
 def _spread_clips(
     plan: ExtractPlan, writer: CacheWriter, spread: SpreadRun, work: Path, execution: Execution
 ) -> _Extracted:
-    """Have everything done elsewhere, in batches of clips."""
+    """Read and embed all clips through `spread`, in batches."""
     if plan.settings.extract.run.protocol == "frozen":
         tell_device(plan.settings.extract.run, execution)
-    # Of a worker nothing is known but that others may be beside it.
+    # A worker of a scheduler may share its machine with other workers.
     settings = of_jobs(plan.settings, cores() if execution.scheduler else execution.jobs)
     shared = TaskSettings.of(settings, plan.nets, work, writer.path)
     spread.do_clips(shared, replace(plan.manifest, root=plan.manifest.root.absolute()))
@@ -256,7 +284,7 @@ def _spread_clips(
 def _notes_on_length(
     plans: Sequence[NetSettings], media: ClipMedia, settings: Settings
 ) -> list[str]:
-    """A note for each net that does not read the end of some clips; told before it runs."""
+    """Tell and return a note for each net that does not read some clips to their end."""
     seconds = media.seconds()
     notes = [longer_clips_note(plan, seconds, settings.shared) for plan in plans]
     notes = [note for note in notes if note]

@@ -1,4 +1,4 @@
-"""One shard of stage one: what is asked of its clips alone, and the nets that it trains."""
+"""Run of one shard of stage one: its own clips, and the nets that it trains."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from mvemo.pipeline.stage_one.summary import ExtractSummary, divergence
 def run_shard(
     plan: ExtractPlan, shard: Shard, work: Path, out: Path, *, force: bool
 ) -> ExtractSummary:
-    """Do one shard of a run that is planned; parameters are those of `run_extract`.
+    """Run one shard of a planned run.
 
-    One that was done by the same settings is not done again, unless `force` asks for it.
+    A shard that is done with the same settings is not run again without `force`.
     """
     settings, manifest = plan.settings, plan.manifest
     rows = shard.rows(manifest)
@@ -38,7 +38,7 @@ def run_shard(
         with open_cache(path) as done:
             failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
             return ExtractSummary(path, len(rows), done.names(), failures, work=work)
-    # Nets that are trained embed all clips.
+    # Trained nets embed all clips.
     table = whole if trainings else subset(whole, rows)
     part = replace(manifest, clips=tuple(manifest.clips[row] for row in rows))
     with CacheWriter(path, table, provenance=plan.facts) as writer:
@@ -72,7 +72,7 @@ def run_shard(
 def _trainer(
     plan: ExtractPlan, trainings: Sequence[Training], writer: CacheWriter, work: Path
 ) -> tuple[FeatureWriter, list[NetSettings]]:
-    """What trains some of a run's nets and embeds all clips by them, and those nets."""
+    """Return a writer that trains some nets and embeds all clips, and these nets."""
     chosen = {name for name, _ in trainings}
     nets = [net for net in plan.nets if net.name in chosen]
     media = ClipMedia(plan.manifest, plan.settings, work, plans=nets)

@@ -1,4 +1,4 @@
-"""Stage one by many processes: what each does, and what is made of what they did."""
+"""Stage one in many processes: their tasks, and the collection of their results."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from mvemo.pipeline.stage_one.tasks import (
 
 @dataclass
 class SpreadRun:
-    """Has tasks done, and takes up what comes of them."""
+    """Runs tasks on a backend and adds their rows to the cache."""
 
-    writer: CacheWriter  # of the cache; open
-    backend: Backend  # who does tasks
-    # As `ClipMedia.missing`, of the clips of all tasks.
+    writer: CacheWriter
+    backend: Backend
+    # `ClipMedia.missing` of all tasks.
     missing: list[tuple[str, str, str]] = field(default_factory=list)
-    features: list[str] = field(default_factory=list)  # names of the features that tasks wrote
-    # Net to the error of its training.
+    features: list[str] = field(default_factory=list)  # names of the written features
+    # Errors of trainings by net.
     diverged: dict[str, TrainingDiverged] = field(default_factory=dict)
 
     def do_clips(self, shared: TaskSettings, manifest: Manifest) -> None:
@@ -58,7 +58,7 @@ class SpreadRun:
     def do_trainings(
         self, shared: TaskSettings, media: ClipMedia, trainings: Sequence[Training]
     ) -> None:
-        """Train nets, and embed all clips by them."""
+        """Train nets, and embed all clips with them."""
         table = self.writer.table
         stored = self.writer.stored_rows(table.clip_ids)
         tasks = [TrainingTask(shared, media, table, stored, each) for each in trainings]
@@ -66,7 +66,7 @@ class SpreadRun:
             self._do(tasks, bar)
 
     def _do(self, tasks: Sequence[Task], bar: Progress) -> None:
-        """Do all tasks; those that fail are told in one error, when all others are done."""
+        """Run all tasks; raise one error for the failed ones when all others are done."""
         failed: list[tuple[Task, BaseException]] = []
 
         def note(how: str | float) -> None:
@@ -96,7 +96,7 @@ class SpreadRun:
             ) from None
 
     def _take_up(self, task: Task, finished: Finished) -> None:
-        """Add a task's rows, and see that they are those that it says."""
+        """Add the rows of a task, and check that none is missing."""
         self.writer.take_up(finished.shards)
         failed = {(clip, stage) for clip, stage, _ in self.writer.failures}
         for spec, keys in finished.requested:
@@ -114,27 +114,27 @@ class SpreadRun:
 
 
 def _reason(error: BaseException) -> str:
-    """Why a task failed, in a line; of errors of ours their own."""
+    """Return why a task failed, in one line; unexpected errors with their type."""
     text = " ".join(str(error).split())
     ours = isinstance(error, (CacheError, ExtractError, PipelineError))
     return text if ours else f"{type(error).__name__}: {text}"
 
 
 def local_backend(settings: Settings, jobs: int) -> Backend:
-    """Processes of this machine."""
+    """Return a backend of `jobs` processes on this machine."""
     run = settings.extract.run
     return Backend(lambda tasks, note: do_locally(tasks, jobs, run, note), jobs)
 
 
 def of_jobs(settings: Settings, jobs: int) -> Settings:
-    """Settings of one of so many processes: its part of the decoding processes."""
+    """Return the settings of one of `jobs` processes, with its share of the decoding workers."""
     extract = settings.extract
     workers = max((extract.workers or cores()) // jobs, 1)
     return replace(settings, extract=replace(extract, workers=workers))
 
 
 def refuse_nothing(run: SpreadRun, manifest: Manifest) -> None:
-    """Refuse clips of which not one has a feature."""
+    """Raise BadOption if not one clip could be decoded."""
     failures = run.writer.failures
     if len({clip for clip, stage, _ in failures if stage.startswith("decode:")}) == len(manifest):
         clip, _, reason = failures[0]

@@ -1,4 +1,4 @@
-"""What stage one did, in words, and what it ends by where trainings diverged."""
+"""Summary of a run of stage one, and the error for trainings that diverged."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from mvemo.pipeline.work_folder import measure_work
 
 @dataclass(frozen=True)
 class ExtractSummary:
-    """What stage one did."""
+    """Result of a run of stage one."""
 
-    path: Path  # the feature cache
-    clips: int  # how many clips the manifest has
-    features: tuple[str, ...]  # names in the cache
-    failures: tuple[tuple[str, str, str], ...]  # (clip id, stage, reason) of all that failed
-    # (clip id, modality, reason) of clips that have the other modality alone: no failure.
+    path: Path  # feature cache
+    clips: int  # number of clips in the manifest
+    features: tuple[str, ...]  # names of features in the cache
+    failures: tuple[tuple[str, str, str], ...]  # (clip id, stage, reason)
+    # (clip id, modality, reason) of clips that have only the other modality; not a failure.
     missing: tuple[tuple[str, str, str], ...] = ()
-    # On nets that were left out, and on clips that are longer than a net's input.
+    # Notes on omitted nets, and on clips that are longer than a net's input.
     notes: tuple[str, ...] = ()
-    work: Path | None = None  # the working folder, whose size is told; None for none
-    # Whether the same run again would try nothing again: what failed stays so.
+    work: Path | None = None  # working folder whose size is shown
+    # True if the same run again would not try any failed clip again.
     settled: bool = False
 
     def text(self) -> str:
-        """For the terminal: notes, missing modalities, failures with reasons, the file last."""
+        """Return the text for the terminal: notes, missing modalities, failures, the file."""
         lines = [f"note: {note}" for note in self.notes]
         for modality in ("audio", "video"):
             clips = [(clip, why) for clip, kind, why in self.missing if kind == modality]
@@ -60,7 +60,7 @@ def divergence(
     plans: Sequence[NetSettings],
     out: Path,
 ) -> TrainingDiverged:
-    """One error of all nets that diverged, with how to go on."""
+    """Return one error for all nets that diverged, with advice."""
     finished = [plan.name for plan in plans if plan.name in features]
     advice = "; ".join(error.advice for error in diverged)
     if finished:
