@@ -1,4 +1,4 @@
-"""Clips that are decoded and embedded together, a few at a time."""
+"""Batches of new clips that are decoded and embedded together."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.inputs import NewClip
 from mvemo.pipeline.prediction.windows import Windows, input_seconds, windows_of
 
-# Decoded media of more windows than these are never on the disk at a time.
+# Largest number of windows whose decoded media are on the disk at a time.
 BATCH = 24
-# Worker processes take seconds to start, which few clips do not repay, and memory each.
+# Workers take seconds to start and much memory: fewer windows than `FEW` use only one.
 FEW, MOST_WORKERS = 8, 4
 
 
 @dataclass(frozen=True)
 class EmbeddedClip:
-    """What is known of one clip before a model's heads read it."""
+    """Features of one clip, before a model's heads read them."""
 
-    clip: NewClip  # the clip, and what was read of it
-    windows: Windows  # the clip, and what was read of it
-    content: str = ""  # digest of its file's bytes; empty if it cannot be read
-    # By feature and net: float64 (dim,), rounded to float32.
+    clip: NewClip
+    windows: Windows  # windows that were read
+    content: str = ""  # digest of the file's bytes; empty if the file cannot be read
+    # float64 (dim,) by feature and net, rounded to float32.
     vectors: Mapping[FeatureKey, F64] = field(default_factory=dict)
-    # Modality to why the clip does not have it; empty if it has.
+    # Reason why the clip lacks a modality; empty if it has the modality.
     reasons: Mapping[str, str] = field(default_factory=dict)
-    problem: str = ""  # why nothing can predict it; empty if something may
-    passing: bool = False  # true if what is missing may be there at another time
-    seconds: float = 0.0  # how long it took, and when
-    # How long it took, and when.
+    problem: str = ""  # reason why the clip cannot be predicted
+    passing: bool = False  # True if a failure may not happen again
+    seconds: float = 0.0  # time that reading took
+    # Time at which the clip was read.
     date: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
 class BatchReader:
-    """Reads clips for a model.
+    """Reader of new clips for a model.
 
     Parameters
     ----------
     maker
-        Of the model.
+        Maker of the model's features.
     features
-        Names of those that some predictor needs.
+        Names of the features that some predictor needs.
 
     Attributes
     ----------
     window
-        Length in seconds of what the nets read at a time.
+        Length of the nets' windows, in seconds.
     """
 
     def __init__(self, maker: FeatureMaker, features: tuple[str, ...]) -> None:
@@ -68,11 +68,11 @@ class BatchReader:
         self.window = input_seconds(input_of(plan) for plan in maker.plans(features))
 
     def read(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
-        """Yield clips with their keys, a batch at a time, in order."""
+        """Yield batches of (key, clip), in order."""
         if not clips:
             return
         start = time.monotonic()
-        # Decoding, and each net or the descriptors.
+        # One part is decoding; each net, or the descriptors, is one more.
         n_parts = 1 + sum(len(self.maker.model.variants(name)) for name in self.features)
         with Progress("clips", len(clips)) as bar:
             for batch in self._batches(clips):
@@ -86,7 +86,7 @@ class BatchReader:
                 bar.step(len(done), failed=sum(not clip.vectors for _, clip in done))
                 seconds, start = time.monotonic() - start, time.monotonic()
                 yield [(row, replace(clip, seconds=seconds / len(done))) for row, clip in done]
-                # Clips of many lengths leave gaps that none of the next fits into.
+                # Clips of different lengths fragment the memory.
                 return_freed_memory()
 
     def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
@@ -104,7 +104,7 @@ class BatchReader:
             yield batch
 
     def _embed(self, clips: Sequence[EmbeddedClip], work: Path) -> list[EmbeddedClip]:
-        """Decode all windows of the clips, choose what predicts each, and make its vectors."""
+        """Decode all windows of the clips, choose a predictor for each, and make its vectors."""
         stretches: list[Clip] = []
         rows: list[list[int]] = []
         for clip in clips:
@@ -143,7 +143,7 @@ class BatchReader:
         chosen: Sequence[Predictor | None],
         usable: Mapping[str, set[int]],
     ) -> list[dict[FeatureKey, F64]]:
-        """Return for each clip the means over its windows."""
+        """Return each clip's vectors: the means over its windows."""
         vectors: list[dict[FeatureKey, F64]] = [{} for _ in rows]
         for name in self.features:
             needed = [i for i, p in enumerate(chosen) if p is not None and name in p.features]

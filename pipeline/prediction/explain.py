@@ -1,9 +1,9 @@
-"""What in a clip drove its prediction: stretches of it are left out, and it is predicted again.
+"""Explanation of a prediction by occlusion: the clip is predicted again without each stretch.
 
-Occlusion (Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks",
-section 4.2) over time. Of nets that pool over pieces of a clip the pieces of a stretch are
-left out, so that nothing is embedded again; to others its sound is silence, and its frames
-are the mean of the others.
+Occlusion over time follows Zeiler and Fergus 2014, "Visualizing and understanding convolutional
+networks", section 4.2. For nets that pool over pieces of a clip, the pieces of the stretch are
+left out and nothing is embedded again. For other nets, the sound of the stretch becomes silence,
+and its frames become the mean of the other frames.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from mvemo.pipeline.prediction.run import predict_vectors
 from mvemo.pipeline.prediction.streams import Span, StreamPlan
 from mvemo.pipeline.prediction.timeline import clip_seconds
 
-# Longer clips have too many seconds to leave out each.
+# Length of the longest clip that is explained: each step is one more prediction.
 MOST_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
 class ExplainSettings:
-    """How a prediction is explained.
+    """Settings of an explanation.
 
     Parameters
     ----------
     step, width
-        From one stretch that is left out to the next, and its length, in seconds.
+        Hop and length of the stretches that are left out, in seconds.
     output
-        Name of the class, tag or target that is explained; None for the predicted one.
+        Class, tag or target to explain; None for the predicted one.
 
     Raises
     ------
@@ -60,20 +60,19 @@ class ExplainSettings:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What each stretch of a clip adds to what is predicted."""
+    """Contribution of each stretch of a clip to its prediction."""
 
-    prediction: Prediction  # of the whole clip
-    seconds: float  # its length
-    output: str  # the class, tag or target that is explained
-    times: F64  # float64 (n,): middle of each stretch in seconds
-    # ``audio`` and ``video``, of those that were read, to float64 (n,): the evidence
-    # (`Format.evidence`) that is lost without the sound or the pictures of the stretch; below
-    # 0 it speaks against the output.
+    prediction: Prediction  # prediction of the whole clip
+    seconds: float  # length of the clip
+    output: str  # explained class, tag or target
+    times: F64  # middle of each stretch in seconds, float64 (n,)
+    # Evidence (`Format.evidence`) that is lost without the sound (``audio``) or the pictures
+    # (``video``) of each stretch, float64 (n,). If negative, it speaks against the output.
     effects: Mapping[str, F64]
-    sketch: Sketch  # waveform, sound and thumbnails
+    sketch: Sketch
 
     def strongest(self, modality: str, most: int = 5, apart: float = 2.0) -> list[int]:
-        """Rows of the stretches that speak most for the output, strongest first."""
+        """Return at most `most` rows of the strongest stretches, `apart` seconds or more apart."""
         effect = self.effects[modality]
         chosen: list[int] = []
         for row in np.argsort(-effect, kind="stable").tolist():
@@ -89,7 +88,7 @@ def explain_clip(
     modalities: tuple[str, ...],
     settings: ExplainSettings,
 ) -> Explanation:
-    """Predict a clip, and again without each of its stretches."""
+    """Predict a clip, and predict it again without each of its stretches."""
     classes = maker.model.classes
     if settings.output is not None and settings.output not in classes:
         raise BadOption(f"--of {settings.output!r}: one of {', '.join(classes)}")
@@ -100,7 +99,7 @@ def explain_clip(
             "see 'mvemo predict --timeline' for longer ones"
         )
     window = (0.0, seconds)
-    # Single frames are those that `mvemo predict` reads: more of them may decide otherwise.
+    # Use the single frames that `mvemo predict` reads: more frames may change the prediction.
     plan = StreamPlan(seconds, (window,))
     streams = maker.streams(modalities, plan)
     clip_pass = ClipPass(clip.path, clip.start, clip.duration, plan, streams, modalities)
@@ -128,7 +127,7 @@ def _effects(
     times: F64,
     settings: ExplainSettings,
 ) -> dict[str, F64]:
-    """`Explanation.effects`."""
+    """Return the `effects` of an `Explanation`."""
     predictor = prediction.predictor
     assert predictor is not None
     written = format_of(maker.model)

@@ -1,4 +1,4 @@
-"""The page of an explanation: which seconds and which frames drove the decision."""
+"""Page of an explanation: the seconds and the frames that drove the prediction."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mvemo.pipeline.prediction.formats import format_of
 from mvemo.pipeline.prediction.output import legend
 
 TITLES = {"audio": "sound", "video": "pictures"}
-# Frames that are shown of those that drove the decision.
+# Number of frames on the page.
 N_FRAMES = 8
 
 
 def explanation_html(model: FinalModel, explanation: Explanation) -> str:
-    """One self-contained page of an explanation, with its sound."""
+    """Return an explanation as one self-contained HTML page, with the sound."""
     most = max((float(np.abs(e).max()) for e in explanation.effects.values()), default=0.0) or 1.0
     curves = [
         {
@@ -55,7 +55,7 @@ def explanation_html(model: FinalModel, explanation: Explanation) -> str:
 
 
 def explanation_text(model: FinalModel, explanation: Explanation) -> str:
-    """For the terminal: the prediction, and the seconds that count most."""
+    """Return the text for the terminal: the prediction and its strongest seconds."""
     prediction = explanation.prediction
     assert prediction.predictor is not None
     headline = format_of(model).headline(prediction.predictor, prediction.outputs)
@@ -69,7 +69,7 @@ def explanation_text(model: FinalModel, explanation: Explanation) -> str:
 
 
 def _strongest(explanation: Explanation) -> list[dict[str, Any]]:
-    """The seconds of each modality that speak most for the output."""
+    """Return the seconds of each modality that speak most for the output."""
     rows = []
     for modality in explanation.effects:
         for row in explanation.strongest(modality):
@@ -85,7 +85,7 @@ def _strongest(explanation: Explanation) -> list[dict[str, Any]]:
 
 
 def _frames(explanation: Explanation) -> list[dict[str, Any]]:
-    """Thumbnails of the times at which the pictures speak most for the output."""
+    """Return thumbnails of the times at which the pictures speak most for the output."""
     if "video" not in explanation.effects:
         return []
     pictures = explanation.sketch.thumbnails

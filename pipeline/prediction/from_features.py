@@ -1,4 +1,4 @@
-"""Predictions of the clips of a feature file: no media, no nets."""
+"""Predictions of the clips of a feature file, without media and nets."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from mvemo.pipeline.prediction.predictions import Prediction, unlikeness
 def predict_features(
     folder: Path, features: Path, modalities: Collection[str]
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict the clips of a feature file, in its order, by a model folder.
+    """Predict the clips of a feature file, in its order, with a model folder.
 
-    Features of other modalities are left out. Raises `BadFeatures` if the file has none that a
-    predictor of the model needs, with the model's settings.
+    Features of other modalities are ignored. Raises `BadFeatures` if the file lacks the features
+    of every predictor, or has them with other settings than the model.
     """
     model = load_model(folder)
     with open_cache(features) as cache:
@@ -42,7 +42,7 @@ def predict_features(
 
 
 def _vectors(cache: Cache, spec: FeatureSpec) -> Iterator[F64]:
-    """Yield float64 (clips, dim), NaN rows where missing, if the cache has the feature."""
+    """Yield a feature if the cache has it: float64 (clips, dim), missing rows are NaN."""
     stored = {s.digest: s for s in cache.specs}
     if spec.digest in stored:
         yield cache.vectors(spec.name, spec.fold)[0].astype(np.float64)
@@ -80,7 +80,7 @@ def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Predicti
 
 
 def _training_clips(model: FinalModel, cache: Cache) -> set[str]:
-    """Return the ids of clips that the model's heads were fitted on."""
+    """Return the ids of the clips that the model's heads were fitted on."""
     seen: set[str] = set()
     digests = {stored_as(spec)[1] for spec in model.specs}
     for spec in (spec for spec in cache.specs if spec.digest in digests):

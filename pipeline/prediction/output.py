@@ -1,4 +1,4 @@
-"""Predictions as records, as a CSV file and as a table for the terminal."""
+"""Predictions as records, as a CSV file, and as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from mvemo.pipeline.console.messages import verbosity
 from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.predictions import Prediction
 
-# What the main score of a task promises, in plain words.
+# Plain words for the main score of a task.
 _EXPECT = {
     "accuracy": "about {:.0%} of the labels right",
     "roc_auc_macro": "a clip that has a tag ranked above one that has not in about {:.0%} of pairs",
     "r2_macro": "about {:.0%} of the differences between clips' ratings explained",
 }
-# Values of a clip beyond which each has a line of its own.
+# Largest number of values that share a line in the terminal.
 MOST_COLUMNS = 4
 
 
 def records(
     model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
 ) -> list[Record]:
-    """One JSON object for each clip; with `facts` it has those of the predictions.
+    """Return one JSON object for each clip; with `facts`, the facts of the prediction are in it.
 
-    Classes: ``proba``, ``label`` and ``confidence``, the calibrated probability of the label.
-    Tags: ``proba``, and as ``label`` the list of those that apply. Values: ``values`` with
-    ``value``, ``low`` and ``high``, and ``scale`` in words. A clip that was not predicted has
-    ``error`` and null in their place.
+    Classes have ``proba``, ``label`` and ``confidence``, the calibrated probability of the label.
+    Tags have ``proba``, and in ``label`` the list of the tags that apply. Ratings have ``values``
+    (``value``, ``low`` and ``high``) and a text ``scale``. A clip that was not predicted has
+    ``error``, and null for these values.
     """
     written = format_of(model)
     result = []
@@ -43,7 +43,7 @@ def records(
         record |= written.fields(predictor, prediction.outputs)
         record["notes"] = list(prediction.notes)
         if prediction.trained_on:
-            # The heads know its label: their confidence is not that of a new clip.
+            # The heads know the label, so their confidence is not valid.
             record |= {"confidence": None} if "confidence" in record else {}
             record["notes"].insert(0, "part of the model's training data: not a test of the model")
         if prediction.problem:
@@ -56,7 +56,7 @@ def records(
 def predictions_csv(
     model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
 ) -> str:
-    """One row for each clip, with a column for each class, tag or value, and for `facts`."""
+    """Return a CSV text: a row for each clip, a column for each class, tag or value."""
     written = format_of(model)
     text = io.StringIO(newline="")
     writer = CsvWriter(text)
@@ -70,13 +70,13 @@ def predictions_csv(
 
 
 def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:
-    """For the terminal: a line a clip, then notes, problems, and what the figures mean.
+    """Return the text for the terminal: a line for each clip, notes, problems and a legend.
 
-    What is the same of many clips is said once; records and the CSV file have it of each.
+    A note on many clips appears once; records and the CSV file repeat it for each clip.
     """
     written = format_of(model)
     rows: list[list[str]] = []
-    # What is said, to the files that it is said of.
+    # Files by (kind, text) of the notes on them.
     files: dict[tuple[str, str], list[str]] = {}
     for record in records(model, predictions):
         file = shown_name(record["path"])
@@ -108,7 +108,7 @@ def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> s
 
 
 def _block(row: Sequence[str], names: Sequence[str]) -> list[str]:
-    """A clip with a line for each value, where they would not fit beside each other."""
+    """Return the lines of a clip whose values do not fit on one line."""
     file, *cells, predictor = row
     values = zip(names, cells, strict=True)
     pairs = align_columns([(f"  {name}", cell) for name, cell in values], left=(0, 1))
@@ -116,12 +116,12 @@ def _block(row: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _plain_legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[str]:
-    """Return what to expect of the model, without statistics."""
+    """Return the legend of the model in plain words."""
     lines = [f"{model.name} was made of {model.facts['n_clips']} clips. On new clips expect:"]
     nested = model.facts.get("nested") or {}
     used = dict.fromkeys(p.predictor.name for p in predictions if p.predictor is not None)
     for predictor in (p for p in model.predictors if p.name in used):
-        # Includes the cost of choosing this predictor, where that is known.
+        # If known, use the score that includes the cost of choosing this predictor.
         chosen = nested.get("model") == predictor.name and nested["mean"] is not None
         mean = nested["mean"] if chosen else predictor.expected.get("mean")
         text = "not known" if mean is None else _EXPECT[predictor.expected["metric"]].format(mean)
@@ -131,7 +131,7 @@ def _plain_legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[
 
 
 def legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[str]:
-    """What the model is, how good it came out, and what its figures mean."""
+    """Return the legend: the model, its scores, and the meaning of its figures."""
     lines = [
         f"model {model.name}: {model.facts['n_clips']} clips of {model.facts['n_groups']} groups"
     ]
@@ -143,7 +143,7 @@ def legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[str]:
 
 
 def expectation(expected: Mapping[str, Any]) -> str:
-    """What the cross-validation promises of a predictor, in words."""
+    """Return the cross-validated score of a predictor as a phrase."""
     if expected.get("mean") is None:
         return "not evaluated by itself; not calibrated"
     interval = expected.get("interval")

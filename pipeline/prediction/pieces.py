@@ -1,8 +1,8 @@
-"""Features of the windows of one clip, made piece by piece while it is decoded.
+"""Streams that embed a clip piece by piece and pool the pieces of each window.
 
-Windows that overlap share their pieces: patches of sound, frames, views of a few seconds and
-frames of descriptors are embedded once. What a window's vector is pooled of are the pieces
-whose middle lies in it. A net that reads a clip as a whole embeds each window by itself.
+Pieces are patches of sound, frames, views of a few seconds, and frames of descriptors.
+Overlapping windows share pieces, so each piece is embedded once. A window's vector is pooled over
+the pieces whose middle lies in the window.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from mvemo.extract.views import ViewSettings
 from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics
 from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan, embed_array
 
-# Pieces that are embedded at a time: patches and frames, and views of many frames.
+# Number of patches or frames, and of views of many frames, that are embedded at a time.
 BATCH_PIECES, BATCH_VIEWS = 8, 1
-# Seconds of sound that are described at a time.
+# Seconds of sound from which descriptors are computed at a time.
 DESCRIBED_SECONDS = 4.0
 
 
@@ -52,7 +52,7 @@ class _Pieces(FeatureStream):
         return self._pool(values)
 
     def forget(self, before: float) -> None:
-        # Pieces are in order of time: those of a later window are the last.
+        # Pieces are in order of time.
         count = sum(1 for _, stop in self._spans if stop <= before)
         del self._spans[:count], self._values[:count]
 
@@ -61,15 +61,15 @@ class _Pieces(FeatureStream):
         self._values += list(values)
 
     def _embed_waiting(self) -> None:
-        """Embed what is complete."""
+        """Embed the complete pieces that wait for a batch."""
 
     @abstractmethod
     def _pool(self, values: F32) -> F64:
-        """float64 (dim,) of pieces (n, dim), one at least."""
+        """Return float64 (dim,) of at least one piece, float32 (n, dim)."""
 
 
 def _inside(spans: F64, window: Span) -> Mask:
-    """bool (n,): pieces whose middle is in a window; of a short window, the piece around it."""
+    """Return a mask of the pieces whose middle is in a window, or of the piece around it."""
     middles = spans.mean(axis=1)
     inside = (middles >= window[0]) & (middles < window[1])
     if not inside.any():
@@ -110,7 +110,7 @@ class _NetPieces(_Pieces):
 
 
 class SoundPieces(_NetPieces):
-    """Stretches of sound one after the other."""
+    """Consecutive patches of sound."""
 
     def __init__(
         self, net: Net, view: ViewSettings, raw: AudioInput, pieces: PieceInput | None
@@ -131,7 +131,7 @@ class SoundPieces(_NetPieces):
 
     def finish(self) -> None:
         left = len(self._buffer) - self._before
-        # A clip shorter than a piece is filled up; what is left of a longer one is no piece.
+        # Only a clip shorter than one piece is padded; the rest of a longer clip is dropped.
         if not self._n_pieces and left > 0:
             fill = np.zeros(self._samples - len(self._buffer), dtype=np.float32)
             self._buffer = np.concatenate([self._buffer, fill])
@@ -179,7 +179,7 @@ class PicturePieces(_NetPieces):
         self.reach = seconds / 2
 
     def add_picture(self, row: int, picture: U8) -> None:
-        # Frames of a piece come in order of time, as they are in it.
+        # The frames of a piece arrive in order of time.
         piece = int(self._place[row]) // self._n_frames
         frames = self._partial.setdefault(piece, [])
         frames.append(picture)
@@ -188,7 +188,7 @@ class PicturePieces(_NetPieces):
 
 
 class Descriptors(_Pieces):
-    """Frames of descriptors; those that are silent are left out."""
+    """Frames of descriptors, without the silent ones."""
 
     def __init__(self, names: Sequence[str], settings: DescriptorSettings) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ class Descriptors(_Pieces):
         self._describe(last=False)
 
     def _describe(self, *, last: bool) -> None:
-        """Whole frames of what there is; at the clip's end, also a last one that is not."""
+        """Describe the whole frames of the buffer, and at the clip's end a last partial one."""
         n_fft, hop = self._settings.n_fft, self._settings.hop_length
         count = 1 + (len(self._buffer) - n_fft) // hop if len(self._buffer) >= n_fft else 0
         y = self._buffer if last else self._buffer[: (count - 1) * hop + n_fft]
@@ -221,7 +221,7 @@ class Descriptors(_Pieces):
         try:
             values = describe(y, self._settings, [*self._names, "times"])
         except BadMedia:
-            # Silent throughout.
+            # All frames are silent.
             values = {}
         if values:
             middles = values["times"][:, 0].astype(np.float64) + self._first * hop / self.sr
@@ -237,7 +237,7 @@ class Descriptors(_Pieces):
 
 
 class Sequences(Descriptors):
-    """Windows of descriptors that a net reads as a whole."""
+    """Descriptors of whole windows, embedded by a net."""
 
     def __init__(self, net: Net, settings: DescriptorSettings) -> None:
         assert isinstance(net.input, SequenceInput)

@@ -1,4 +1,4 @@
-"""What predicting some clips will take: a few of them are read to measure."""
+"""Estimate of the time and memory of predictions, measured on a few clips."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from mvemo.pipeline.prediction.run import PredictSettings, find_ways
 from mvemo.pipeline.prediction.windows import windows_of
 from mvemo.pipeline.work_folder import size_text
 
-# Clips that are read: as many as are worth more than one worker.
+# Number of clips that are read: enough for more than one worker.
 N_SAMPLED = 8
 
 
 def plan_text(folder: Path, clips: Sequence[NewClip], settings: PredictSettings) -> str:
-    """Say how long it takes to predict clips by a model folder, and how much memory."""
+    """Return a text with the time and the memory that predicting clips needs."""
     maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
     ways = find_ways(maker, settings.modalities)
     reader = BatchReader(maker, tuple(dict.fromkeys(n for way in ways for n in way.features)))
     found = {i: windows_of(clip, reader.window) for i, clip in enumerate(clips) if not clip.problem}
-    # Seconds that are read of each clip.
+    # Seconds to read of each clip.
     lengths = {
         i: sum(min(duration or w.length, reader.window) for _, duration in w.stretches)
         for i, w in found.items()
@@ -43,7 +43,7 @@ def plan_text(folder: Path, clips: Sequence[NewClip], settings: PredictSettings)
         places = np.linspace(0, len(by_length) - 1, min(N_SAMPLED, len(by_length)))
         chosen = [by_length[round(place)] for place in places]
         with silenced():
-            # What the first clip takes longer for is not measured.
+            # The start-up cost is not measured.
             list(reader.read({i: clips[i] for i in chosen[-1:]}))
             start = time.perf_counter()
             list(reader.read({i: clips[i] for i in chosen}))

@@ -1,4 +1,4 @@
-"""What a model says of a clip, and what a user should know of it; needs no media packages."""
+"""Prediction of a clip, and notes on it; this module needs no media packages."""
 
 from __future__ import annotations
 
@@ -15,23 +15,22 @@ from mvemo.fuse.final.predicting import distances
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one clip."""
+    """Prediction of one clip by a model."""
 
-    file: str  # as it was given
-    predictor: Predictor | None = None  # what predicted it; None where nothing did
-    # Float64 (outputs,): as `mvemo.fuse.final.predicting.predict_clips`; empty where nothing
-    # was predicted.
+    file: str  # name as given by the user
+    predictor: Predictor | None = None  # None if the clip was not predicted
+    # float64 (outputs,) of `mvemo.fuse.final.predicting.predict_clips`; empty if not predicted.
     outputs: F64 = field(default_factory=lambda: np.zeros(0))
-    notes: tuple[str, ...] = ()  # what a user should know of this prediction
-    problem: str = ""  # why there is none; empty where there is
-    trained_on: bool = False  # true for a clip of the model's training data
+    notes: tuple[str, ...] = ()  # notes for the user
+    problem: str = ""  # reason why the clip was not predicted
+    trained_on: bool = False  # True for a clip of the model's training data
     # JSON values: ``content`` (digest of the file's bytes), ``duration`` in seconds, mvemo's
-    # ``version``, the ``date`` when it was read and the ``seconds`` that took.
+    # ``version``, the ``date`` of reading and the ``seconds`` that reading took.
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def predictor_of(model: FinalModel, vectors: Collection[FeatureKey]) -> Predictor | None:
-    """Return the best predictor of a clip with these features; None if there is none."""
+    """Return the best predictor for a clip with these features, or None."""
     lacking = {spec.name for spec in model.specs if (spec.name, spec.fold) not in vectors}
     return model.best_of({spec.name for spec in model.specs} - lacking)
 
@@ -39,7 +38,7 @@ def predictor_of(model: FinalModel, vectors: Collection[FeatureKey]) -> Predicto
 def unlikeness(
     model: FinalModel, predictor: Predictor, vectors: Mapping[FeatureKey, F64]
 ) -> list[str]:
-    """A note where a clip, of vectors (1, dim), is unlike the training clips; else nothing."""
+    """Return a note if a clip, with vectors (1, dim), is unlike the training clips."""
     ratios = distances(model, predictor, vectors)
     far = {name: float(ratio[0]) for name, ratio in ratios.items() if ratio[0] > 1}
     if not far:

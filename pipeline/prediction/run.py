@@ -1,4 +1,4 @@
-"""Predictions of new clips: read a few at a time, then predicted by a model's heads."""
+"""Predictions of new clips: read in batches, then predicted by a model's heads."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ MODALITIES = ("audio", "video")
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """How clips are predicted.
+    """Settings of predictions.
 
     Parameters
     ----------
     modalities
-        What is read of the files, where they have it.
+        Modalities to read from files that have them.
     weights
-        Files of pretrained weights by net, where they are not fetched ones.
+        Files of pretrained weights by net; other nets use fetched ones.
     device
         ``auto``, ``cpu`` or ``cuda``.
     """
@@ -57,7 +57,11 @@ def predict_files(
     catalogue: Path | None = None,
     on_clip: Callable[[FinalModel, Prediction], object] = lambda model, prediction: None,
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict clips by a model folder."""
+    """Predict clips with a model folder; return the model and one prediction for each clip.
+
+    Clips in the `catalogue` are not read again. `on_clip` is called with the model and each
+    prediction when it is known, in any order. An unreadable file costs only its own prediction.
+    """
     model = load_model(folder)
     maker = FeatureMaker(model, folder, settings.weights, settings.device)
     predictions: dict[int, Prediction] = {}
@@ -77,7 +81,7 @@ def predict_files(
         with nullcontext(reader) if catalogue is None else Catalogue(catalogue, reader) as source:
             for batch in source.read(readable):
                 if model.within_groups:
-                    # A folder's clips are needed together.
+                    # Standardising needs all clips of a folder.
                     waiting.update(batch)
                     continue
                 for row, embedded in batch:
@@ -90,7 +94,7 @@ def predict_files(
 def _within_folders(
     model: FinalModel, clips: Mapping[int, EmbeddedClip]
 ) -> Iterator[tuple[int, dict[FeatureKey, F64], list[str]]]:
-    """Yield vectors that are standardised within the clips of each folder, and notes."""
+    """Yield row, standardised vectors and notes of each clip; groups are folders."""
     rows, folders = list(clips), [str(c.clip.path.parent) for c in clips.values()]
     scaled: dict[FeatureKey, F64] = {}
     large = np.ones(len(rows), dtype=np.bool_)
@@ -114,7 +118,7 @@ def _predict(
     scaled: Mapping[FeatureKey, F64],
     more: Sequence[str] = (),
 ) -> Prediction:
-    """Predict a clip by its vectors, `scaled` as the heads read them."""
+    """Predict a clip from its vectors, standardised in `scaled`."""
     model, clip = maker.model, embedded.clip
     facts = {
         "content": embedded.content or None,
@@ -144,7 +148,7 @@ def _fallback_notes(
     embedded: EmbeddedClip,
     predictor: Predictor,
 ) -> list[str]:
-    """Return why the best predictor of the model does not predict a clip."""
+    """Return notes on why the model's best predictor was not used for a clip."""
     best = maker.model.best(modalities)
     if best is None or best.name == predictor.name:
         return []
@@ -166,7 +170,7 @@ def _fallback_notes(
 
 
 def _unpredicted(model: FinalModel, embedded: EmbeddedClip) -> str:
-    """Return why no predictor of the model can predict a clip."""
+    """Return the reason why no predictor of the model can predict a clip."""
     reasons = [f"{IN_WORDS[m]}: {reason}" for m, reason in embedded.reasons.items() if reason]
     if len(reasons) < len(embedded.reasons):
         smallest = min(model.predictors, key=lambda p: len(p.modalities))
@@ -176,7 +180,7 @@ def _unpredicted(model: FinalModel, embedded: EmbeddedClip) -> str:
 
 
 def find_ways(maker: FeatureMaker, modalities: tuple[str, ...]) -> list[Predictor]:
-    """The predictors that clips with some of these modalities may need, their nets loaded."""
+    """Return the predictors for clips with these modalities, with loaded nets; raise if none."""
     ways = maker.predictors(modalities)
     if not ways:
         wanted = " and ".join(IN_WORDS[m] for m in modalities)
@@ -193,7 +197,7 @@ def predict_vectors(
     vectors: Mapping[FeatureKey, F64],
     problems: Mapping[str, object],
 ) -> Prediction:
-    """The prediction of a clip by what there is of its features."""
+    """Predict a clip from its available features; `problems` explain missing modalities."""
     model = maker.model
     predictor = predictor_of(model, vectors)
     if predictor is None:

@@ -1,4 +1,4 @@
-"""What makes one feature of the windows of a clip while it is decoded."""
+"""Feature streams: the features of a clip's windows, made while it is decoded."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class StreamPlan:
-    """Which windows of a clip are predicted."""
+    """Windows of a clip that are predicted."""
 
     seconds: float  # length of the clip
-    windows: tuple[Span, ...]  # (start, stop) of each in seconds from the clip's start, ascending
-    # Seconds from one view of several frames to the next; 0 for one after the other.
+    windows: tuple[Span, ...]  # (start, stop) in seconds from the clip's start, ascending
+    # Seconds between views of several frames; 0 for consecutive views.
     view_step: float = 0.0
 
     @property
@@ -32,38 +32,37 @@ class StreamPlan:
 
 
 class FeatureStream(ABC):
-    """One feature by one net, of all windows of a clip."""
+    """One feature of all windows of a clip, made by one net."""
 
-    sr: int = 0  # of the sound that it reads; 0 for none
-    # When the pictures that it reads are shown, float64 (n,), ascending, in seconds from the
-    # clip's start, and their height and width; none and 0 where it reads none.
-    size: int = 0
-    reach: float = 0.0  # seconds after a window's end that are decoded before its vector is made
+    sr: int = 0  # sampling rate of the sound in Hz; 0 if it reads no sound
+    size: int = 0  # height and width of the pictures in pixels; 0 if it reads none
+    reach: float = 0.0  # seconds after a window's end that its vector needs
 
     def __init__(self) -> None:
+        # Times of the pictures in seconds from the clip's start, ascending, float64 (n,).
         self.times: F64 = np.zeros(0)
 
     def add_sound(self, y: F32) -> None:  # noqa: B027
-        """Take the next samples, float32 (n,)."""
+        """Add the next samples, float32 (n,)."""
 
     def add_picture(self, row: int, picture: U8) -> None:  # noqa: B027
-        """Take the picture of one of `times`, uint8 (size, size, 3); they come in order."""
+        """Add the picture of `times[row]`, uint8 (size, size, 3); pictures come in order."""
 
     def finish(self) -> None:  # noqa: B027
-        """Take note that the clip is at its end."""
+        """Finish the clip."""
 
     @abstractmethod
     def vector(self, window: Span, without: Span | None = None) -> F64 | None:
-        """float64 (dim,) of a window, as if a stretch of it were not there; None of nothing."""
+        """Return float64 (dim,) of a window, omitting the stretch `without`, or None."""
 
     @abstractmethod
     def forget(self, before: float) -> None:
-        """Drop what only windows that begin before this time need."""
+        """Drop data that only windows beginning before this time need."""
 
 
 @torch.inference_mode()
 def embed_array(net: Net, raw: NDArray[Any], *, pieces: bool = False) -> F32:
-    """Return float32 (batch, dim) of raw input, or of pieces of it, on the net's device."""
+    """Embed raw input, or pieces of it, on the net's device; return float32 (batch, dim)."""
     x = torch.from_numpy(raw).to(net.classifier.weight.device)
     embedded = net.embed_pieces(x) if pieces else net.embed(net.prepare(x))
     values: F32 = embedded.float().cpu().numpy()

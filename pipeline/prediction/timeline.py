@@ -1,4 +1,4 @@
-"""The emotion of a long clip over time: a prediction for each of many overlapping windows."""
+"""Timeline of a long clip: a prediction for each of many overlapping windows."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ from mvemo.pipeline.prediction.predictions import Prediction
 from mvemo.pipeline.prediction.run import predict_vectors
 from mvemo.pipeline.prediction.streams import Span, StreamPlan
 
-# A page lists this many turns at most, none closer to another than a window's half.
+# Largest number of turns on a page; they are at least half a window apart.
 MOST_TURNS = 8
-# A change of less than this is no turn.
+# Smallest `Format.distance` of a turn.
 LEAST_TURN = 0.2
-# Seconds of the longest clip whose page has its sound to play.
+# Length in seconds of the longest clip whose page contains the sound.
 MOST_SOUND = 1200.0
-# Views of several frames in each window: as dense as nets of views read a clip of 30 s.
+# Views of several frames in each window, as dense as in a clip of 30 s.
 VIEWS_PER_WINDOW = 2
 
 
 @dataclass(frozen=True)
 class TimelineSettings:
-    """The windows of a timeline.
+    """Settings of the windows of a timeline.
 
     Parameters
     ----------
     window, hop
-        Length of a window, and from one to the next, in seconds.
+        Length and hop of the windows, in seconds.
 
     Raises
     ------
     BadOption
-        One is out of range.
+        A number is out of range.
     """
 
     window: float = 20.0
@@ -61,7 +61,7 @@ class TimelineSettings:
             )
 
     def windows(self, seconds: float) -> tuple[Span, ...]:
-        """(start, stop) of the windows of a clip; the last two may share its end.
+        """Return (start, stop) of the windows of a clip in seconds; the last may be shorter.
 
         Examples
         --------
@@ -72,30 +72,30 @@ class TimelineSettings:
         """
         starts = np.arange(0.0, max(seconds - self.window / 2, self.hop / 2), self.hop)
         spans = [(float(s), float(min(s + self.window, seconds))) for s in starts]
-        # What ends where the one before it ends says nothing new.
+        # Leave out a window that ends where the one before it ends.
         return tuple(span for i, span in enumerate(spans) if not i or span[1] > spans[i - 1][1])
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A time at which the emotion changes."""
+    """Time at which the predicted emotion changes."""
 
     time: float  # in seconds
-    before: str  # what is predicted of the window that ends there, and of the one that begins there
-    after: str  # what is predicted of the window that ends there, and of the one that begins there
-    change: float  # of `Format.distance`
-    loudness: float  # of the second that follows, in dB of full scale
+    before: str  # prediction of the window that ends there
+    after: str  # prediction of the window that begins there
+    change: float  # `Format.distance` of both
+    loudness: float  # loudness of the next second, in dB of full scale
 
 
 @dataclass(frozen=True)
 class Timeline:
     """Predictions of the windows of one clip."""
 
-    file: str  # as it was given
-    seconds: float  # its length
-    windows: tuple[Span, ...]  # (start, stop) of each in seconds from the clip's start
+    file: str  # name as given by the user
+    seconds: float  # length of the clip
+    windows: tuple[Span, ...]  # (start, stop) in seconds from the clip's start
     predictions: tuple[Prediction, ...]  # one for each window
-    sketch: Sketch  # waveform and thumbnails
+    sketch: Sketch
 
 
 def follow_clip(
@@ -106,10 +106,9 @@ def follow_clip(
 ) -> Timeline:
     """Predict every window of a clip in one pass over it.
 
-    Memory does not grow with its length, but for the sound of a clip up to `MOST_SOUND`.
-
-    Where sound or pictures turn out to be of no use at the file's end, as of a file that is cut
-    off, the clip is followed again without them.
+    Memory does not grow with the length of the clip, except for the sound of a clip up to
+    `MOST_SOUND`. If the sound or the pictures prove unusable only at the file's end, because the
+    file is cut off, the clip is followed again without them.
     """
     seconds = clip_seconds(clip)
     windows = settings.windows(seconds)
@@ -134,7 +133,7 @@ def follow_clip(
 
 
 def clip_seconds(clip: NewClip) -> float:
-    """Length of a clip."""
+    """Return the length of a clip in seconds; raise ExtractError if it cannot be read."""
     length = probe_isolated(clip.path) - clip.start
     if length <= 0:
         raise ExtractError(
@@ -144,13 +143,13 @@ def clip_seconds(clip: NewClip) -> float:
 
 
 def turns_of(model: FinalModel, timeline: Timeline) -> list[Turn]:
-    """The largest changes between windows that meet, largest first."""
+    """Return the largest changes between adjacent windows, largest first."""
     written = format_of(model)
     rows = [i for i, p in enumerate(timeline.predictions) if p.predictor is not None]
     starts = np.array([timeline.windows[i][0] for i in rows])
     found: list[tuple[float, int, int]] = []
     for n, i in enumerate(rows):
-        # The first window that begins where this one ends, or after.
+        # Find the first window that begins where this one ends, or later.
         meets = n + int(np.searchsorted(starts[n:], timeline.windows[i][1] - 1e-6))
         if meets < len(rows):
             j = rows[meets]
@@ -173,7 +172,7 @@ def turns_of(model: FinalModel, timeline: Timeline) -> list[Turn]:
 
 
 def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
-    """A record for each window: path, start, stop, loudness in dB, and what is predicted."""
+    """Return a record for each window: path, start, stop, loudness in dB, and prediction."""
     found = []
     for (start, stop), prediction in zip(timeline.windows, timeline.predictions, strict=True):
         loudness = timeline.sketch.loudness(start, stop)
@@ -191,7 +190,7 @@ def window_records(model: FinalModel, timeline: Timeline) -> list[Record]:
 
 
 def windows_csv(model: FinalModel, windows: Sequence[Record]) -> str:
-    """A row for each of `window_records`, and for each file that has only an error."""
+    """Return a CSV text with a row for each window, or for a file with only an error."""
     written = format_of(model)
     text = io.StringIO(newline="")
     writer = CsvWriter(text)
@@ -204,7 +203,7 @@ def windows_csv(model: FinalModel, windows: Sequence[Record]) -> str:
 
 
 def page_names(folder: Path, files: Sequence[str]) -> list[Path]:
-    """A path without its ending for each file, no two alike.
+    """Return a unique path without extension for each file.
 
     Examples
     --------
@@ -213,7 +212,7 @@ def page_names(folder: Path, files: Sequence[str]) -> list[Path]:
     """
     names: list[Path] = []
     for file in files:
-        # Of a stretch of a file: 'song.mp3@30'.
+        # A segment is named 'song.mp3@30'.
         stem = Path(file).stem if "@" not in file else Path(file).name.replace("@", "-")
         path, number = folder / (stem or "clip"), 1
         while path in names:

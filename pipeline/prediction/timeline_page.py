@@ -1,4 +1,4 @@
-"""The page of a timeline: curves over the waveform, thumbnails, and the largest turns."""
+"""Page of a timeline: curves over the waveform, thumbnails, and the largest turns."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mvemo.pipeline.prediction.formats import format_of
 from mvemo.pipeline.prediction.output import legend
 from mvemo.pipeline.prediction.timeline import Timeline, turns_of
 
-# Thumbnails in a row of the page.
+# Number of thumbnails on the page.
 N_THUMBNAILS = 12
 
 
 def timeline_html(model: FinalModel, timeline: Timeline) -> str:
-    """One self-contained page of a timeline."""
+    """Return a timeline as one self-contained HTML page."""
     predicted = [
         (window, prediction)
         for window, prediction in zip(timeline.windows, timeline.predictions, strict=True)
@@ -64,20 +64,20 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
 
 
 def _thumbnails(timeline: Timeline) -> list[tuple[float, str]]:
-    """Time and data URL of some thumbnails, evenly spread."""
+    """Return time and data URL of some thumbnails, evenly spread."""
     pictures = timeline.sketch.thumbnails
     rows = np.unique(np.linspace(0, len(pictures) - 1, N_THUMBNAILS).round().astype(int))
     return [(pictures[r][0], page.picture_url(pictures[r][1])) for r in rows] if pictures else []
 
 
 def _strip(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
-    """Stretches of one label, for classes: x, width, colour and name of each."""
+    """Return x, width, colour and name of the stretches of one label; empty without classes."""
     written = format_of(model)
     stretches: list[dict[str, Any]] = []
     for row, ((start, stop), p) in enumerate(
         zip(timeline.windows, timeline.predictions, strict=True)
     ):
-        # A window speaks for its middle, up to that of the next.
+        # A window stands for the time from its middle to the middle of the next one.
         middle = (start + stop) / 2
         begin = 0.0 if row == 0 else middle
         if p.predictor is None:
@@ -97,7 +97,7 @@ def _strip(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
 
 
 def _readout(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
-    """What the page says under the pointer: of each window its middle and its headline."""
+    """Return the middle and the headline of each window, for the text under the pointer."""
     written = format_of(model)
     return [
         {
@@ -111,7 +111,7 @@ def _readout(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
 
 
 def _notes(timeline: Timeline) -> list[str]:
-    """Each note once, with how many windows it is of."""
+    """Return each note once, with the number of its windows."""
     counts: dict[str, int] = {}
     for prediction in timeline.predictions:
         for note in (*prediction.notes, prediction.problem):

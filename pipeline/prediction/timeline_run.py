@@ -33,10 +33,10 @@ def write_timelines(
     timeline: TimelineSettings,
     to: Path,
 ) -> Iterator[tuple[FinalModel, str, list[Record]]]:
-    """Follow clips one after the other, and write ``NAME.html`` and ``NAME.csv`` of each.
+    """Predict the timelines of clips, and write ``NAME.html`` and ``NAME.csv`` for each.
 
-    Yields the model, a line that says what was written or why nothing was, and the records of
-    the windows; of a clip that was not predicted one with its error.
+    Yields for each clip the model, a line about the written files or the problem, and the records
+    of the windows. A clip that was not predicted has one record with an error.
     """
     maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
     if not all(clip.problem for clip in clips):
@@ -66,14 +66,14 @@ def write_timelines(
 
 
 def _summary(maker: FeatureMaker, followed: Timeline) -> str:
-    """Length, and what was predicted from when on: '4:00, Fear to 1:20, then Sad'."""
+    """Return the length and the first labels with their starts: '4:00, Fear from 0:00'."""
     written = format_of(maker.model)
     spells: list[tuple[str, float]] = []
     for (start, stop), p in zip(followed.windows, followed.predictions, strict=True):
         if p.predictor is not None:
             brief = written.brief(p.predictor, p.outputs)
             if not spells or spells[-1][0] != brief:
-                # A window speaks for its middle.
+                # A window stands for its middle.
                 spells.append((brief, (start + stop) / 2 if spells else 0.0))
     listed = ", ".join(f"{name} from {clock(start)}" for name, start in spells[:4])
     n_more = len(spells) - 4

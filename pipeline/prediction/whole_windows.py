@@ -1,4 +1,4 @@
-"""Features by nets that read a clip as a whole: each window is embedded by itself."""
+"""Streams of nets that read a clip as a whole: each window is embedded separately."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan, e
 
 
 class WholeSound(FeatureStream):
-    """Windows of sound that a net reads as a whole; a stretch that is left out is silence."""
+    """Windows of sound that a net reads as a whole; an omitted stretch becomes silence."""
 
     def __init__(self, net: Net) -> None:
         assert isinstance(net.input, AudioInput)
@@ -46,7 +46,7 @@ class WholeSound(FeatureStream):
 class WholePictures(FeatureStream):
     """Frames spread over each window, which a net reads as a whole.
 
-    A stretch that is left out shows the mean picture of the window's other frames.
+    The frames of an omitted stretch become the mean of the window's other frames.
     """
 
     def __init__(self, net: Net, plan: StreamPlan) -> None:

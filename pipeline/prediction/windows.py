@@ -1,4 +1,4 @@
-"""Long files: the windows of them that nets read."""
+"""Windows of long files that nets read."""
 
 from __future__ import annotations
 
@@ -13,36 +13,35 @@ from mvemo.extract.media.isolated import probe_isolated
 from mvemo.extract.nets import AudioInput, NetInput
 from mvemo.pipeline.prediction.inputs import NewClip
 
-# Where no net of sound says how long its input is.
+# Length of a window if no net reads sound.
 DEFAULT_SECONDS = 30.0
-# Clips longer than this many inputs are read in several windows, of which there are at most
-# so many: they bound time and memory, whatever the length.
+# Clips longer than `LONG` inputs are read in up to `MOST_WINDOWS` windows, to bound the cost.
 LONG = 1.5
 MOST_WINDOWS = 8
 
 
 @dataclass(frozen=True)
 class Windows:
-    """The stretches of a clip that are read."""
+    """Windows of a clip that are read."""
 
-    # (start, duration) of each, in seconds; a duration of None is all that follows.
+    # (start, duration) in seconds; a duration of None is the rest of the file.
     stretches: tuple[tuple[float, float | None], ...] = ()
-    notes: tuple[str, ...] = ()  # what a user should know of it
-    problem: str = ""  # why there are none; empty where there are
-    length: float = 0.0  # of the clip, in seconds; 0 if it is not known
-    passing: bool = False  # true if the problem may be gone at another time
+    notes: tuple[str, ...] = ()  # notes for the user
+    problem: str = ""  # reason why there are no windows
+    length: float = 0.0  # length of the clip in seconds; 0 if unknown
+    passing: bool = False  # True if the problem may not happen again
 
 
 def input_seconds(inputs: Iterable[NetInput]) -> float:
-    """Length of the longest input among nets of sound."""
+    """Return the longest input among nets of sound, in seconds."""
     lengths = [i.seconds for i in inputs if isinstance(i, AudioInput)]
     return max(lengths, default=DEFAULT_SECONDS)
 
 
 def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Windows:
-    """What is read of a clip: all of it, or windows of some `seconds` spread over a long one.
+    """Return the windows to read: the whole clip, or windows of `seconds` spread over a long one.
 
-    `length` is the clip's, as an earlier call found it; None to look into the file.
+    `length` is the length that an earlier call found; None measures the file.
     """
     if length is None:
         try:
