@@ -16,7 +16,7 @@ from mvemo.pipeline.console.messages import tell_note
 
 @dataclass(frozen=True)
 class NewClip:
-    """A media file, or a segment of one, without a label."""
+    """Media file, or segment of one, without a label."""
 
     file: str  # name to show
     path: Path  # path of the media file

@@ -37,14 +37,14 @@ _VARIABLES = ("MVEMO_", "CUDA_", "HIP_", "ROCR_")
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that had nothing left to do."""
+    """Finished run that left nothing to do."""
 
     summary: ExtractSummary
     notes: tuple[str, ...]  # all notes on stderr
 
 
 class RepeatableRun:
-    """A command of stage one that may have been finished before with the same files.
+    """Command of stage one that may have been finished before with the same files.
 
     Parameters
     ----------

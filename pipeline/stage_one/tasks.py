@@ -127,7 +127,7 @@ class ClipTask:
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """A net to train on one fold, and to embed all clips with."""
+    """Net to train on one fold, and to embed all clips with."""
 
     shared: TaskSettings
     media: ClipMedia  # decoded media of all clips
