@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from mvemo.cache import CacheError, CacheWriter
 from mvemo.extract.errors import ExtractError, TrainingDiverged
 from mvemo.extract.nets import NETS
+from mvemo.extract.settings import RunSettings
 from mvemo.extract.training.devices import pick_device, windows_at_once
-from mvemo.extract.workers.pool import cores
+from mvemo.extract.workers.pool import cores, run_calls
+from mvemo.extract.workers.process import Call
 from mvemo.manifests import Manifest
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption, ClipFailed, PipelineError, TaskFailed
 from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.stage_one.ahead import TASKS, thread_variables
 from mvemo.pipeline.stage_one.execution import Training
-from mvemo.pipeline.stage_one.local_jobs import do_locally
 from mvemo.pipeline.stage_one.tasks import (
     Backend,
     ClipTask,
     Finished,
+    Note,
     Task,
     TaskSettings,
     TrainingTask,
@@ -120,12 +124,6 @@ def _reason(error: BaseException) -> str:
     return text if ours else f"{type(error).__name__}: {text}"
 
 
-def local_backend(settings: Settings, jobs: int) -> Backend:
-    """Return a backend of `jobs` processes on this machine."""
-    run = settings.extract.run
-    return Backend(lambda tasks, note: do_locally(tasks, jobs, run, note), jobs)
-
-
 def of_jobs(settings: Settings, jobs: int) -> Settings:
     """Return the settings of one of `jobs` processes, with its share of the decoding workers."""
     extract = settings.extract
@@ -139,3 +137,47 @@ def refuse_nothing(run: SpreadRun, manifest: Manifest) -> None:
     if len({clip for clip, stage, _ in failures if stage.startswith("decode:")}) == len(manifest):
         clip, _, reason = failures[0]
         raise BadOption(f"not one clip could be decoded; the first: {clip}: {reason}")
+
+
+def job_environments(jobs: int, run: RunSettings) -> list[dict[str, str]]:
+    """Return the environment variables of each process: its number of threads and its GPU.
+
+    Examples
+    --------
+    >>> settings = RunSettings(device="cpu")
+    >>> len({environment["OMP_NUM_THREADS"] for environment in job_environments(2, settings)})
+    1
+    """
+    environments = [thread_variables(jobs) for _ in range(jobs)]
+    if pick_device(run.device).type == "cuda":
+        gpus = visible_gpus()
+        for i, environment in enumerate(environments):
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[i % len(gpus)]
+    return environments
+
+
+def visible_gpus() -> list[str]:
+    """Return the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if named:
+        return [name.strip() for name in named.split(",")][: torch.cuda.device_count()]
+    return [str(i) for i in range(torch.cuda.device_count())]
+
+
+def local_backend(settings: Settings, jobs: int) -> Backend:
+    """Return a backend of `jobs` processes on this machine."""
+    run = settings.extract.run
+
+    def do(tasks: Sequence[Task], note: Note) -> Iterator[tuple[Task, Finished | BaseException]]:
+        calls = [Call(f"{TASKS}:do_task", (task,), parts=True) for task in tasks]
+        for outcome in run_calls(calls, environments=job_environments(jobs, run)):
+            if not outcome.last:
+                note(outcome.value)
+            elif outcome.error is not None:
+                yield tasks[outcome.index], outcome.error
+            else:
+                yield tasks[outcome.index], outcome.value
+
+    return Backend(do, jobs)
