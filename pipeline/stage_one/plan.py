@@ -1,21 +1,26 @@
-"""Plan of a run of stage one: all checks and downloads that come before the work."""
+"""Plan of a run of stage one: all checks, downloads and choices that come before the work."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mvemo.cache import ClipTable, open_cache, unfinished_run
+from mvemo.cache.spec import digest_of
 from mvemo.extract.nets.parts.registry import NETS
 from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.devices import pick_device
+from mvemo.extract.training.devices import pick_device, resolve_precision
 from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.protocols import make_net
+from mvemo.extract.training.ranks import current_ranks
+from mvemo.extract.training.timing import measure_net
 from mvemo.manifests import Folds, Manifest, prescribed_split, read_folds, read_manifest
+from mvemo.manifests.files import parse_json, write_json
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.manifests.splits.folds import fold_notes
@@ -29,16 +34,20 @@ from mvemo.pipeline.clips.inputs import media_files, missing_media
 from mvemo.pipeline.clips.media_links import manifest_facts
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.provenance import provenance
+from mvemo.pipeline.provenance import provenance, versions
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.execution import Execution
-from mvemo.pipeline.stage_one.precision import choose_precision
 from mvemo.pipeline.stage_one.shards import ShardFolder
 from mvemo.pipeline.starting_weights import (
     fetch_missing_weights,
     random_start_note,
     refuse_missing_weights,
 )
+
+PRECISION_FILE = "precision.json"
+# Largest time of bf16, as a share of float32, at which bf16 is chosen despite its rounding.
+MOST_TIME = 0.9
+_CPU_FACTS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,12 @@ def plan_extract(
     pick_device(run.device)
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
     refuse_missing_weights(plans, settings)
-    manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
+    if manifest_path is None:
+        from mvemo.manifests.demo import make_demo
+
+        manifest = make_demo(work / "demo")
+    else:
+        manifest = manifest_with_media(manifest_path, root)
     folds, settings = read_fold_file(fold_file, manifest, settings)
     plans = _readable(plans, manifest)
     plans, notes = fetch_missing_weights(plans, settings, fetch=execution.fetch)
@@ -254,7 +268,65 @@ def _refuse_other_run(out: Path, manifest: Manifest) -> None:
         )
 
 
-def _demo(work: Path) -> Manifest:
-    from mvemo.manifests.demo import make_demo
+def choose_precision(
+    settings: Settings, plans: Sequence[NetSettings], work: Path, *, keep: bool = True
+) -> tuple[Settings, str]:
+    """Replace the precision ``auto`` by the faster one; return a note on what was measured.
 
-    return make_demo(work / "demo")
+    A GPU uses bf16. On a CPU with bf16 instructions one pass of each net is timed in both
+    precisions. Other CPUs use float32, and so do several ranks, which must agree. The timing is
+    stored in `work` if `keep`, so that the same run chooses the same precision again.
+    """
+    run, device = settings.extract.run, pick_device(settings.extract.run.device)
+    note, precision = "", resolve_precision(run.precision, device)
+    cpu = _bf16_processor()
+    if run.precision == "auto" and device.type == "cpu" and cpu and current_ranks().count == 1:
+        seconds = _measured(settings, plans, work / PRECISION_FILE, cpu, keep=keep)
+        faster = seconds["bf16"] <= MOST_TIME * seconds["float32"]
+        precision = "bf16" if faster else "float32"
+        note = (
+            f"extract.precision=auto is {precision}: a clip takes the nets {seconds['bf16']:.2g} s "
+            f"in bf16 and {seconds['float32']:.2g} s in float32 on this processor."
+        )
+    run = replace(run, precision=precision)
+    return replace(settings, extract=replace(settings.extract, run=run)), note
+
+
+def _measured(
+    settings: Settings, plans: Sequence[NetSettings], path: Path, cpu: str, *, keep: bool
+) -> dict[str, float]:
+    """Return seconds per clip by precision, from `path` if it has the same nets and processor."""
+    run = settings.extract.run
+    facts = [[plan.record() for plan in plans], run.protocol, cpu, versions().get("torch")]
+    key = digest_of({"measured": facts})
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = parse_json(path.read_bytes())
+        if kept["key"] == key:
+            return {name: float(kept["seconds"][name]) for name in ("float32", "bf16")}
+    seconds = {
+        name: sum(
+            plan.view.views
+            * measure_net(plan, replace(run, precision=name), settings.descriptors).seconds
+            for plan in plans
+        )
+        for name in ("float32", "bf16")
+    }
+    if keep:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"key": key, "seconds": seconds})
+    return seconds
+
+
+def _bf16_processor() -> str:
+    """Return the name of this CPU if it has bf16 instructions, or ''."""
+    try:
+        text = _CPU_FACTS.read_text()
+    except OSError:
+        return ""
+    facts: dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        facts[name.strip()] = value.strip()
+    if {"avx512_bf16", "amx_bf16"}.isdisjoint(facts.get("flags", "").split()):
+        return ""
+    return facts.get("model name", "a processor")
