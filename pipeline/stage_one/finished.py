@@ -1,4 +1,4 @@
-"""Record of the last finished run of stage one; the same command then ends at once.
+"""Summary of a run of stage one, and the record by which the same command later ends at once.
 
 Importing torch and checking all media takes seconds, which is wasted if nothing has changed. A
 run that leaves nothing to try again writes a record to its working folder: the request, the
@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvemo.cache.failures import failures_by_reason
 from mvemo.extract.store.stamps import stamp_of
 from mvemo.manifests import ManifestError, read_manifest
 from mvemo.manifests.files import dump_json, parse_json, write_json
 from mvemo.pipeline.provenance import versions
-from mvemo.pipeline.stage_one.summary import ExtractSummary
+from mvemo.pipeline.work_folder import measure_work
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
@@ -33,6 +34,48 @@ _MOST_BYTES = 1 << 25
 _PACKAGES = ("cache", "extract", "manifests", "pipeline")
 # Prefixes of environment variables for folders of weights and visible devices.
 _VARIABLES = ("MVEMO_", "CUDA_", "HIP_", "ROCR_")
+
+
+@dataclass(frozen=True)
+class ExtractSummary:
+    """Result of a run of stage one."""
+
+    path: Path  # feature cache
+    clips: int  # number of clips in the manifest
+    features: tuple[str, ...]  # names of features in the cache
+    failures: tuple[tuple[str, str, str], ...]  # (clip id, stage, reason)
+    # (clip id, modality, reason) of clips that have only the other modality; not a failure.
+    missing: tuple[tuple[str, str, str], ...] = ()
+    # Notes on omitted nets, and on clips that are longer than a net's input.
+    notes: tuple[str, ...] = ()
+    work: Path | None = None  # working folder whose size is shown
+    # True if the same run again would not try any failed clip again.
+    settled: bool = False
+
+    def text(self) -> str:
+        """Return the text for the terminal: notes, missing modalities, failures, the file."""
+        lines = [f"note: {note}" for note in self.notes]
+        for modality in ("audio", "video"):
+            clips = [(clip, why) for clip, kind, why in self.missing if kind == modality]
+            if clips:
+                lines.append(
+                    f"{len(clips)} of {self.clips} clips without {modality}, which counts as "
+                    f"missing and not as failed; the first, {clips[0][0]}: {clips[0][1]}"
+                )
+        if self.failures:
+            shown = 20
+            lines.append(f"{len(self.failures)} failures, kept in the cache, by reason:")
+            kinds = failures_by_reason(self.failures)
+            lines += [f"  {kind.text()}" for kind in kinds[:shown]]
+            if len(kinds) > shown:
+                lines.append(f"  and {len(kinds) - shown} more reasons: mvemo cache info")
+        if self.work is not None:
+            lines.append(
+                f"{self.work} takes {measure_work(self.work).text()}; 'mvemo cache clean-work "
+                f"{self.work}' frees what decoding can make again"
+            )
+        lines.append(f"{self.clips} clips, features {', '.join(self.features)}: {self.path}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)

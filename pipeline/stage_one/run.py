@@ -1,4 +1,4 @@
-"""Stage one: from a manifest to one feature cache."""
+"""Stage one: from a manifest to one feature cache, or to one shard of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from mvemo.cache import CacheError, CacheWriter, DamagedCache, open_cache
+from mvemo.cache.storage.layout import subset
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
@@ -21,18 +22,17 @@ from mvemo.manifests import write_folds
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.inputs import same_file_notes
 from mvemo.pipeline.clips.lengths import longer_clips_note
-from mvemo.pipeline.console.messages import note_resumable, silenced, tell_note
+from mvemo.pipeline.console.messages import note_resumable, silenced, tell, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.cluster import cluster_backend
 from mvemo.pipeline.stage_one.estimates import long_run_note
-from mvemo.pipeline.stage_one.execution import Execution, trainings_of
+from mvemo.pipeline.stage_one.execution import Execution, Shard, Training, trainings_of
+from mvemo.pipeline.stage_one.finished import ExtractSummary
 from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
-from mvemo.pipeline.stage_one.shard import run_shard
-from mvemo.pipeline.stage_one.shards import ShardFolder
+from mvemo.pipeline.stage_one.shards import ShardFolder, run_facts
 from mvemo.pipeline.stage_one.spread import SpreadRun, local_backend, of_jobs, refuse_nothing
 from mvemo.pipeline.stage_one.steps import FeatureWriter, tell_device, write_nets
-from mvemo.pipeline.stage_one.summary import ExtractSummary, divergence
 from mvemo.pipeline.stage_one.tasks import Backend, TaskSettings
 from mvemo.pipeline.starting_weights import tell_weights
 
@@ -128,7 +128,7 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
     if plan.evaluation.folds is not None:
         write_folds(plan.evaluation.folds, work / "folds.csv")
     if execution.shard is not None:
-        return run_shard(plan, execution.shard, work, out, force=execution.force)
+        return _run_shard(plan, execution.shard, work, out, force=execution.force)
     with (
         _backend(plan, execution, [work, out.parent, plan.manifest.root]) as backend,
         CacheWriter(out, plan.evaluation.table, provenance=plan.facts) as writer,
@@ -147,7 +147,7 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
             keys = map(bytes.decode, cache.keys(extracted.features[0]))
             _tell_same_files(plan, dict(zip(cache.table.clip_ids, keys, strict=True)))
     if extracted.diverged:
-        raise divergence(extracted.diverged, extracted.features, extracted.nets, out)
+        raise _divergence(extracted.diverged, extracted.features, extracted.nets, out)
     return ExtractSummary(
         path=out,
         clips=len(plan.manifest),
@@ -291,3 +291,82 @@ def _notes_on_length(
     for note in notes:
         tell_note(note)
     return notes
+
+
+def _run_shard(
+    plan: ExtractPlan, shard: Shard, work: Path, out: Path, *, force: bool
+) -> ExtractSummary:
+    """Run one shard of a planned run.
+
+    A shard that is done with the same settings is not run again without `force`.
+    """
+    settings, manifest = plan.settings, plan.manifest
+    rows = shard.rows(manifest)
+    whole = plan.evaluation.table
+    trainings = shard.trainings(trainings_of(plan.nets, settings.extract.run, whole.folds))
+    folder, facts = ShardFolder(out), run_facts(settings, whole, shard.count)
+    folder.claim(facts, whole, plan.facts, force=force)
+    path = folder.cache(shard)
+    if folder.is_done(shard, facts) and not force:
+        tell(f"shard {shard} is done: {path}")
+        with open_cache(path) as done:
+            failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
+            return ExtractSummary(path, len(rows), done.names(), failures, work=work)
+    # Trained nets embed all clips.
+    table = whole if trainings else subset(whole, rows)
+    part = replace(manifest, clips=tuple(manifest.clips[row] for row in rows))
+    with CacheWriter(path, table, provenance=plan.facts) as writer:
+        media = ClipMedia(
+            part,
+            settings,
+            work,
+            plans=plan.nets,
+            descriptors=settings.extract.descriptors,
+            require_any=False,
+            numbers=rows,
+        )
+        stop_workers()
+        features = FeatureWriter(media, settings, writer, work)
+        features.write_failures()
+        features.write_descriptors()
+        nets = list(plan.nets) if settings.extract.run.protocol == "frozen" and rows else []
+        if trainings:
+            features, nets = _trainer(plan, trainings, writer, work)
+        tell_device(settings.extract.run)
+        diverged = write_nets(features, nets, writer)
+        failures = writer.failures
+    if diverged:
+        raise _divergence(diverged, features.features, nets, path)
+    folder.finish(shard, facts)
+    with open_cache(path) as done:
+        names = done.names()
+    return ExtractSummary(path, len(rows), names, failures, media.missing, plan.notes, work)
+
+
+def _trainer(
+    plan: ExtractPlan, trainings: Sequence[Training], writer: CacheWriter, work: Path
+) -> tuple[FeatureWriter, list[NetSettings]]:
+    """Return a writer that trains some nets and embeds all clips, and these nets."""
+    chosen = {name for name, _ in trainings}
+    nets = [net for net in plan.nets if net.name in chosen]
+    media = ClipMedia(plan.manifest, plan.settings, work, plans=nets)
+    stop_workers()
+    features = FeatureWriter(media, plan.settings, writer, work, trainings)
+    return features, features.runnable(nets)
+
+
+def _divergence(
+    diverged: Sequence[TrainingDiverged],
+    features: Sequence[str],
+    plans: Sequence[NetSettings],
+    out: Path,
+) -> TrainingDiverged:
+    """Return one error for all nets that diverged, with advice."""
+    finished = [plan.name for plan in plans if plan.name in features]
+    advice = "; ".join(error.advice for error in diverged)
+    if finished:
+        advice += (
+            f", or leave out what diverged, --nets {','.join(finished)}; {out} has the features "
+            f"of {', '.join(finished)}, which are not trained again"
+        )
+    return TrainingDiverged("; ".join(error.problem for error in diverged), advice)
