@@ -24,14 +24,16 @@ from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
-from mvemo.pipeline.prediction.pieces import (
+from mvemo.pipeline.prediction.streams import (
     Descriptors,
+    FeatureStream,
     PicturePieces,
     Sequences,
     SoundPieces,
+    StreamPlan,
+    WholePictures,
+    WholeSound,
 )
-from mvemo.pipeline.prediction.streams import FeatureStream, StreamPlan
-from mvemo.pipeline.prediction.whole_windows import WholePictures, WholeSound
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.settings_files import load_settings
 
