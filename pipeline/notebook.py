@@ -160,7 +160,7 @@ def predict(
     name = None if model is None else os.fspath(model)
     if len(entries) == 1 and entries[0].lower().endswith(".h5"):
         from mvemo.pipeline.models.boxed import pick_model
-        from mvemo.pipeline.prediction.from_features import predict_features
+        from mvemo.pipeline.prediction.predictions import predict_features
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
         return records(*predict_features(pick_model(name), Path(entries[0]), modalities))

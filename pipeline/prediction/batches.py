@@ -1,17 +1,20 @@
-"""Batches of new clips that are decoded and embedded together."""
+"""Batches of new clips that are decoded and embedded together, and their windows."""
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 
-from mvemo.extract.nets import input_of
+from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.media.isolated import probe_isolated
+from mvemo.extract.nets import AudioInput, NetInput, input_of
 from mvemo.extract.training.memory import return_freed_memory
 from mvemo.extract.workers.pool import cores
 from mvemo.fuse.arrays import F64
@@ -21,12 +24,67 @@ from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.inputs import NewClip
-from mvemo.pipeline.prediction.windows import Windows, input_seconds, windows_of
 
 # Largest number of windows whose decoded media are on the disk at a time.
 BATCH = 24
 # Workers take seconds to start and much memory: fewer windows than `FEW` use only one.
 FEW, MOST_WORKERS = 8, 4
+# Length of a window if no net reads sound.
+DEFAULT_SECONDS = 30.0
+# Clips longer than `LONG` inputs are read in up to `MOST_WINDOWS` windows, to bound the cost.
+LONG = 1.5
+MOST_WINDOWS = 8
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of a clip that are read."""
+
+    # (start, duration) in seconds; a duration of None is the rest of the file.
+    stretches: tuple[tuple[float, float | None], ...] = ()
+    notes: tuple[str, ...] = ()  # notes for the user
+    problem: str = ""  # reason why there are no windows
+    length: float = 0.0  # length of the clip in seconds; 0 if unknown
+    passing: bool = False  # True if the problem may not happen again
+
+
+def input_seconds(inputs: Iterable[NetInput]) -> float:
+    """Return the longest input among nets of sound, in seconds."""
+    lengths = [i.seconds for i in inputs if isinstance(i, AudioInput)]
+    return max(lengths, default=DEFAULT_SECONDS)
+
+
+def clip_seconds(clip: NewClip) -> float:
+    """Return the length of a clip in seconds; raise ExtractError if it cannot be read."""
+    length = probe_isolated(clip.path) - clip.start
+    if length <= 0:
+        raise BadMedia(f"{clip.path}: the clip starts at {clip.start:g} s, after its file's end")
+    return length if clip.duration is None else min(length, clip.duration)
+
+
+def windows_of(clip: NewClip, seconds: float, length: float | None = None) -> Windows:
+    """Return the windows to read: the whole clip, or windows of `seconds` spread over a long one.
+
+    `length` is the length that an earlier call found; None measures the file.
+    """
+    if length is None:
+        try:
+            length = clip_seconds(clip)
+        except ExtractError as error:
+            reason = str(error).removeprefix(f"{clip.path}: ")
+            return Windows(problem=reason, passing=not isinstance(error, BadMedia))
+    if length <= LONG * seconds:
+        notes: Sequence[str] = ()
+        if length < 1.0:
+            notes = (f"only {length:.2f} s long: too short to tell",)
+        elif length > seconds + 1.0:
+            notes = (f"{length:.0f} s long: of its sound the first {seconds:g} s are read",)
+        return Windows(((clip.start, clip.duration),), tuple(notes), length=length)
+    count = min(math.ceil(length / seconds), MOST_WINDOWS)
+    starts = clip.start + np.linspace(0.0, length - seconds, count)
+    note = f"{length:.0f} s long: the mean of {count} windows of {seconds:g} s, spread over it"
+    stretches = tuple((round(float(s), 3), seconds) for s in starts)
+    return Windows(stretches, (note,), length=length)
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,14 @@ from mvemo.pipeline.clips.inputs import digest_media
 from mvemo.pipeline.console.messages import note_resumable, tell
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
+from mvemo.pipeline.prediction.batches import (
+    LONG,
+    MOST_WINDOWS,
+    BatchReader,
+    EmbeddedClip,
+    windows_of,
+)
 from mvemo.pipeline.prediction.inputs import NewClip
-from mvemo.pipeline.prediction.windows import LONG, MOST_WINDOWS, windows_of
 from mvemo.pipeline.provenance import provenance
 
 NAME = "catalogue"

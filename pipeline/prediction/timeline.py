@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mvemo.extract.errors import BadMedia, ExtractError
 from mvemo.extract.media.checks import reasons_text
-from mvemo.extract.media.isolated import probe_isolated
+from mvemo.fuse.errors import FuseError
+from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.csv_files import CsvWriter
+from mvemo.manifests.files import replacing_together, write_text
 from mvemo.pipeline.errors import BadOption
+from mvemo.pipeline.prediction import page
+from mvemo.pipeline.prediction.batches import clip_seconds
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.inputs import NewClip
+from mvemo.pipeline.prediction.output import legend
 from mvemo.pipeline.prediction.passes import ClipPass, Sketch
 from mvemo.pipeline.prediction.predictions import Prediction
-from mvemo.pipeline.prediction.run import predict_vectors
+from mvemo.pipeline.prediction.run import PredictSettings, find_ways, predict_vectors
 from mvemo.pipeline.prediction.streams import Span, StreamPlan
 
 # Largest number of turns on a page; they are at least half a window apart.
@@ -32,6 +38,8 @@ LEAST_TURN = 0.2
 MOST_SOUND = 1200.0
 # Views of several frames in each window, as dense as in a clip of 30 s.
 VIEWS_PER_WINDOW = 2
+# Number of thumbnails on the page.
+N_THUMBNAILS = 12
 
 
 @dataclass(frozen=True)
@@ -132,16 +140,6 @@ def follow_clip(
         notes = (*notes, f"without {reasons_text(clip_pass.late)}")
 
 
-def clip_seconds(clip: NewClip) -> float:
-    """Return the length of a clip in seconds; raise ExtractError if it cannot be read."""
-    length = probe_isolated(clip.path) - clip.start
-    if length <= 0:
-        raise ExtractError(
-            f"{clip.path}: the clip starts at {clip.start:g} s, after its file's end"
-        )
-    return length if clip.duration is None else min(length, clip.duration)
-
-
 def turns_of(model: FinalModel, timeline: Timeline) -> list[Turn]:
     """Return the largest changes between adjacent windows, largest first."""
     written = format_of(model)
@@ -220,3 +218,164 @@ def page_names(folder: Path, files: Sequence[str]) -> list[Path]:
             path = folder / f"{stem}-{number}"
         names.append(path)
     return names
+
+
+def timeline_html(model: FinalModel, timeline: Timeline) -> str:
+    """Return a timeline as one self-contained HTML page."""
+    predicted = [
+        (window, prediction)
+        for window, prediction in zip(timeline.windows, timeline.predictions, strict=True)
+        if prediction.predictor is not None
+    ]
+    written = format_of(model)
+    middles = [sum(window) / 2 for window, _ in predicted]
+    outputs = np.array([p.outputs for _, p in predicted]).reshape(len(predicted), -1)
+    span = written.output_range()
+    curves = [
+        {
+            "name": name,
+            "colour": page.COLOURS[i % len(page.COLOURS)],
+            "points": page.polyline(middles, outputs[:, i], timeline.seconds, span),
+            "mean": float(outputs[:, i].mean()),
+        }
+        for i, name in enumerate(model.classes)
+        if len(predicted)
+    ]
+    return (
+        page.environment()
+        .get_template("timeline.html")
+        .render(
+            timeline=timeline,
+            title=Path(timeline.file).name,
+            curves=curves,
+            span=span,
+            waveform=page.waveform_path(timeline.sketch),
+            thumbnails=_thumbnails(timeline),
+            ticks=page.ticks(timeline.seconds),
+            audio=page.sound_url(timeline.sketch),
+            turns=turns_of(model, timeline),
+            strip=_strip(model, timeline),
+            readout=_readout(model, timeline),
+            notes=_notes(timeline),
+            legend=legend(model, timeline.predictions),
+            window=max((stop - start for start, stop in timeline.windows), default=0.0),
+            width=page.WIDTH,
+            height=page.HEIGHT,
+            wave_height=page.WAVE_HEIGHT,
+        )
+    )
+
+
+def _thumbnails(timeline: Timeline) -> list[tuple[float, str]]:
+    """Return time and data URL of some thumbnails, evenly spread."""
+    pictures = timeline.sketch.thumbnails
+    rows = np.unique(np.linspace(0, len(pictures) - 1, N_THUMBNAILS).round().astype(int))
+    return [(pictures[r][0], page.picture_url(pictures[r][1])) for r in rows] if pictures else []
+
+
+def _strip(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
+    """Return x, width, colour and name of the stretches of one label; empty without classes."""
+    written = format_of(model)
+    stretches: list[dict[str, Any]] = []
+    for row, ((start, stop), p) in enumerate(
+        zip(timeline.windows, timeline.predictions, strict=True)
+    ):
+        # A window stands for the time from its middle to the middle of the next one.
+        middle = (start + stop) / 2
+        begin = 0.0 if row == 0 else middle
+        if p.predictor is None:
+            continue
+        brief = written.brief(p.predictor, p.outputs)
+        if brief not in model.classes:
+            return []
+        if stretches and stretches[-1]["name"] == brief:
+            continue
+        colour = page.COLOURS[model.classes.index(brief) % len(page.COLOURS)]
+        stretches.append({"name": brief, "begin": begin, "colour": colour})
+    for this, after in zip(stretches, [*stretches[1:], None], strict=True):
+        end = timeline.seconds if after is None else after["begin"]
+        this["x"] = page.WIDTH * this["begin"] / timeline.seconds
+        this["width"] = page.WIDTH * (end - this["begin"]) / timeline.seconds
+    return stretches
+
+
+def _readout(model: FinalModel, timeline: Timeline) -> list[dict[str, Any]]:
+    """Return the middle and the headline of each window, for the text under the pointer."""
+    written = format_of(model)
+    return [
+        {
+            "t": round((start + stop) / 2, 2),
+            "text": "not predicted"
+            if p.predictor is None
+            else written.headline(p.predictor, p.outputs),
+        }
+        for (start, stop), p in zip(timeline.windows, timeline.predictions, strict=True)
+    ]
+
+
+def _notes(timeline: Timeline) -> list[str]:
+    """Return each note once, with the number of its windows."""
+    counts: dict[str, int] = {}
+    for prediction in timeline.predictions:
+        for note in (*prediction.notes, prediction.problem):
+            if note:
+                # Distances differ from window to window.
+                short = note.partition(" (distance")[0]
+                counts[short] = counts.get(short, 0) + 1
+    total = len(timeline.predictions)
+    return [f"{n} of {total} windows: {note}" for note, n in counts.items()]
+
+
+def write_timelines(
+    folder: Path,
+    clips: Sequence[NewClip],
+    settings: PredictSettings,
+    timeline: TimelineSettings,
+    to: Path,
+) -> Iterator[tuple[FinalModel, str, list[Record]]]:
+    """Predict the timelines of clips, and write ``NAME.html`` and ``NAME.csv`` for each.
+
+    Yields for each clip the model, a line about the written files or the problem, and the records
+    of the windows. A clip that was not predicted has one record with an error.
+    """
+    maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
+    if not all(clip.problem for clip in clips):
+        find_ways(maker, settings.modalities)
+    to.mkdir(parents=True, exist_ok=True)
+    names = page_names(to, [clip.file for clip in clips])
+    for clip, name in zip(clips, names, strict=True):
+        problem = clip.problem
+        try:
+            if not problem:
+                followed = follow_clip(maker, clip, settings.modalities, timeline)
+                if all(p.predictor is None for p in followed.predictions):
+                    problem = followed.predictions[0].problem
+        except ExtractError as error:
+            problem = str(error).removeprefix(f"{clip.path}: ")
+        if problem:
+            record: Record = {"path": clip.file, "error": problem}
+            yield maker.model, f"not predicted: {clip.file}: {problem}", [record]
+            continue
+        html, table = Path(f"{name}.html"), Path(f"{name}.csv")
+        records = window_records(maker.model, followed)
+        with replacing_together(to, error=FuseError) as new:
+            write_text(new / html.name, timeline_html(maker.model, followed), error=FuseError)
+            write_text(new / table.name, windows_csv(maker.model, records), error=FuseError)
+        line = f"{clip.file}: {_summary(maker, followed)}: {html} and {table}"
+        yield maker.model, line, records
+
+
+def _summary(maker: FeatureMaker, followed: Timeline) -> str:
+    """Return the length and the first labels with their starts: '4:00, Fear from 0:00'."""
+    written = format_of(maker.model)
+    spells: list[tuple[str, float]] = []
+    for (start, stop), p in zip(followed.windows, followed.predictions, strict=True):
+        if p.predictor is not None:
+            brief = written.brief(p.predictor, p.outputs)
+            if not spells or spells[-1][0] != brief:
+                # A window stands for its middle.
+                spells.append((brief, (start + stop) / 2 if spells else 0.0))
+    listed = ", ".join(f"{name} from {page.clock(start)}" for name, start in spells[:4])
+    n_more = len(spells) - 4
+    more = f" and {n_more} turn{'s' * (n_more > 1)} more" if n_more > 0 else ""
+    return f"{page.clock(followed.seconds)}, {listed}{more}"
