@@ -127,7 +127,8 @@ class ClipPass:
         row = 0
         reach = max((s.reach for s in self._streams.values()), default=0.0)
         done = dict.fromkeys(("audio", "video"), np.inf)
-        done.update({modality: 0.0 for modality in self._modalities if self._asked(modality)})
+        requested = {"audio": len(self._request.sample_rates), "video": len(self._request.times)}
+        done.update({modality: 0.0 for modality in self._modalities if requested[modality]})
         for event, *values in stream_isolated(self._path, self._request):
             if event == "problem" and row and values[0] not in self.problems:
                 self.late[values[0]] = values[1]
@@ -141,9 +142,6 @@ class ClipPass:
         while row < len(self._plan.windows):
             yield self._window(row, forget=forget)
             row += 1
-
-    def _asked(self, modality: str) -> bool:
-        return bool(self._request.sample_rates if modality == "audio" else len(self._request.times))
 
     def _now(self, modality: str, done: Mapping[str, float]) -> float:
         return max(done[modality], self._sound_time if modality == "audio" else self._picture_time)

@@ -31,7 +31,6 @@ from mvemo.pipeline.prediction.inputs import NewClip
 from mvemo.pipeline.prediction.predictions import Prediction, predictor_of, unlikeness
 from mvemo.pipeline.work_folder import size_text
 
-MODALITIES = ("audio", "video")
 # Number of clips that a plan reads: enough for more than one worker.
 N_SAMPLED = 8
 
@@ -50,7 +49,7 @@ class PredictSettings:
         ``auto``, ``cpu`` or ``cuda``.
     """
 
-    modalities: tuple[str, ...] = MODALITIES
+    modalities: tuple[str, ...] = ("audio", "video")
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
 
@@ -80,8 +79,7 @@ def predict_files(
             note(row, Prediction(clip.file, problem=clip.problem))
     readable = {row: clip for row, clip in enumerate(clips) if not clip.problem}
     if readable:
-        ways = find_ways(maker, settings.modalities)
-        reader = BatchReader(maker, tuple(dict.fromkeys(n for way in ways for n in way.features)))
+        reader = _reader(maker, settings.modalities)
         waiting: dict[int, EmbeddedClip] = {}
         with nullcontext(reader) if catalogue is None else Catalogue(catalogue, reader) as source:
             for batch in source.read(readable):
@@ -134,7 +132,7 @@ def _predict(
     }
     predictor = None if embedded.problem else predictor_of(model, embedded.vectors)
     if predictor is None:
-        problem = embedded.problem or _unpredicted(model, embedded)
+        problem = embedded.problem or _unpredicted_reason(model, embedded)
         return Prediction(clip.file, problem=problem, facts=facts)
     keys = [key for key in embedded.vectors if key[0] in predictor.features]
     outputs = predict_clips(model, predictor, {key: scaled[key][None] for key in keys})[0]
@@ -174,7 +172,7 @@ def _fallback_notes(
     return notes
 
 
-def _unpredicted(model: FinalModel, embedded: EmbeddedClip) -> str:
+def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
     """Return the reason why no predictor of the model can predict a clip."""
     reasons = [f"{IN_WORDS[m]}: {reason}" for m, reason in embedded.reasons.items() if reason]
     if len(reasons) < len(embedded.reasons):
@@ -194,6 +192,12 @@ def find_ways(maker: FeatureMaker, modalities: tuple[str, ...]) -> list[Predicto
             f"{maker.folder}: cannot predict from {wanted} alone: it needs {' and '.join(needed)}"
         )
     return ways
+
+
+def _reader(maker: FeatureMaker, modalities: tuple[str, ...]) -> BatchReader:
+    """Return a reader of the features that the predictors for these modalities need."""
+    names = (name for way in find_ways(maker, modalities) for name in way.features)
+    return BatchReader(maker, tuple(dict.fromkeys(names)))
 
 
 def predict_vectors(
@@ -217,8 +221,7 @@ def predict_vectors(
 def plan_text(folder: Path, clips: Sequence[NewClip], settings: PredictSettings) -> str:
     """Return a text with the time and the memory that predicting clips needs."""
     maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
-    ways = find_ways(maker, settings.modalities)
-    reader = BatchReader(maker, tuple(dict.fromkeys(n for way in ways for n in way.features)))
+    reader = _reader(maker, settings.modalities)
     found = {i: windows_of(clip, reader.window) for i, clip in enumerate(clips) if not clip.problem}
     # Seconds to read of each clip.
     lengths = {

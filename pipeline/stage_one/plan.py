@@ -85,7 +85,7 @@ def plan_extract(
     else:
         manifest = manifest_with_media(manifest_path, root)
     folds, settings = read_fold_file(fold_file, manifest, settings)
-    plans = _readable(plans, manifest)
+    plans = _without_picture_nets(plans, manifest)
     plans, notes = fetch_missing_weights(plans, settings, fetch=execution.fetch)
     reports = _check_losses_and_weights(plans, manifest, run)
     if not (execution.force or execution.shard):
@@ -120,7 +120,7 @@ def plan_extract(
     return ExtractPlan(manifest, settings, tuple(plans), evaluation, facts, tuple(notes), reports)
 
 
-def _readable(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]:
+def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]:
     """Leave out nets of pictures, with a note, if all files are audio files."""
     if not {Path(clip.path).suffix.lower() for clip in manifest.clips} <= AUDIO_SUFFIXES:
         return plans

@@ -31,7 +31,12 @@ from mvemo.pipeline.stage_one.execution import Execution, Shard, Training, train
 from mvemo.pipeline.stage_one.finished import ExtractSummary
 from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
 from mvemo.pipeline.stage_one.shards import ShardFolder, run_facts
-from mvemo.pipeline.stage_one.spread import SpreadRun, local_backend, of_jobs, refuse_nothing
+from mvemo.pipeline.stage_one.spread import (
+    SpreadRun,
+    local_backend,
+    require_decoded_clip,
+    settings_per_process,
+)
 from mvemo.pipeline.stage_one.steps import FeatureWriter, tell_device, write_nets
 from mvemo.pipeline.stage_one.tasks import Backend, TaskSettings
 from mvemo.pipeline.starting_weights import tell_weights
@@ -80,7 +85,7 @@ def run_extract(
     note_resumable()
     execution = execution or Execution()
     with joined_ranks(settings.extract.run.device) as ranks:
-        _refuse_not_together(settings, execution, ranks)
+        _check_rank_options(settings, execution, ranks)
         if not ranks.first:
             # Wait until the first rank has read all media and fetched missing weights.
             ranks.wait()
@@ -99,7 +104,7 @@ def run_extract(
             )
         if ranks.first:
             return _run(plan, work, out, execution)
-        return _assist(plan, work, out)
+        return _train_with_first_rank(plan, work, out)
 
 
 def _remove_damaged(path: Path) -> None:
@@ -170,7 +175,7 @@ def _is_settled(
     return extracted.settled and all(stage.startswith("decode:") for _, stage, _ in failures)
 
 
-def _refuse_not_together(settings: Settings, execution: Execution, ranks: Ranks) -> None:
+def _check_rank_options(settings: Settings, execution: Execution, ranks: Ranks) -> None:
     """Raise BadOption for options that several processes training one net do not support."""
     if ranks.count == 1:
         return
@@ -183,7 +188,7 @@ def _refuse_not_together(settings: Settings, execution: Execution, ranks: Ranks)
         raise BadOption("torchrun: leave --shard, --jobs and --backend out: each spreads the work")
 
 
-def _assist(plan: ExtractPlan, work: Path, out: Path) -> ExtractSummary:
+def _train_with_first_rank(plan: ExtractPlan, work: Path, out: Path) -> ExtractSummary:
     """Train every net together with the first rank, the only one that writes."""
     with silenced():
         media = ClipMedia(plan.manifest, plan.settings, work, plans=plan.nets)
@@ -273,10 +278,12 @@ def _spread_clips(
     if plan.settings.extract.run.protocol == "frozen":
         tell_device(plan.settings.extract.run, execution)
     # A worker of a scheduler may share its machine with other workers.
-    settings = of_jobs(plan.settings, cores() if execution.scheduler else execution.jobs)
+    settings = settings_per_process(
+        plan.settings, cores() if execution.scheduler else execution.jobs
+    )
     shared = TaskSettings.of(settings, plan.nets, work, writer.path)
     spread.do_clips(shared, replace(plan.manifest, root=plan.manifest.root.absolute()))
-    refuse_nothing(spread, plan.manifest)
+    require_decoded_clip(spread, plan.manifest)
     settled = not writer.failures
     return _Extracted(plan.nets, spread.features, tuple(spread.missing), settled=settled)
 

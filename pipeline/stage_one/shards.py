@@ -21,7 +21,7 @@ from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.execution import Shard
 
 # Keys of ``[extract]`` that do not change the result.
-_MANNERS = (
+_NOT_IN_RESULT = (
     "device",
     "workers",
     "fail_fast",
@@ -88,7 +88,9 @@ class ShardFolder:
 
     def is_done(self, shard: Shard, facts: Mapping[str, Any]) -> bool:
         """Return True if a shard was finished with these facts and its file exists."""
-        return self._marked(shard).get("run") == digest_of(facts) and self.cache(shard).exists()
+        return (
+            self._read_marker(shard).get("run") == digest_of(facts) and self.cache(shard).exists()
+        )
 
     def finish(self, shard: Shard, facts: Mapping[str, Any]) -> None:
         """Mark a shard as done."""
@@ -102,7 +104,7 @@ class ShardFolder:
         for shard in self._shards(self._facts()):
             path = self.cache(shard)
             with open_cache(path) as cache:
-                if cache.digest() != self._marked(shard).get("digest"):
+                if cache.digest() != self._read_marker(shard).get("digest"):
                     raise BadOption(
                         f"{path}: not the file that {self._marker(shard).name} was written of: "
                         "copy both again, or run this shard again with --force"
@@ -127,7 +129,7 @@ class ShardFolder:
     def _marker(self, shard: Shard) -> Path:
         return self.cache(shard).with_suffix(".done")
 
-    def _marked(self, shard: Shard) -> dict[str, Any]:
+    def _read_marker(self, shard: Shard) -> dict[str, Any]:
         """Return the content of a shard's marker; empty if it is missing or unreadable."""
         try:
             marker = parse_json(self._marker(shard).read_text(encoding="utf-8"))
@@ -155,7 +157,7 @@ def run_facts(settings: Settings, table: ClipTable, count: int) -> dict[str, Any
     record = settings.record()
     folds = [table.folds.tolist(), None if table.splits is None else table.splits.tolist()]
     facts = dict(_flat({key: record[key] for key in ("extract", "descriptors", "nets")}))
-    for key in _MANNERS:
+    for key in _NOT_IN_RESULT:
         facts.pop(f"extract.{key}", None)
         facts.pop(f"extract.run.{key}", None)
     facts |= {"manifest": table.digest, "folds": digest_of(folds), "shards": count}

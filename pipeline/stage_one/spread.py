@@ -124,14 +124,14 @@ def _reason(error: BaseException) -> str:
     return text if ours else f"{type(error).__name__}: {text}"
 
 
-def of_jobs(settings: Settings, jobs: int) -> Settings:
+def settings_per_process(settings: Settings, jobs: int) -> Settings:
     """Return the settings of one of `jobs` processes, with its share of the decoding workers."""
     extract = settings.extract
     workers = max((extract.workers or cores()) // jobs, 1)
     return replace(settings, extract=replace(extract, workers=workers))
 
 
-def refuse_nothing(run: SpreadRun, manifest: Manifest) -> None:
+def require_decoded_clip(run: SpreadRun, manifest: Manifest) -> None:
     """Raise BadOption if not one clip could be decoded."""
     failures = run.writer.failures
     if len({clip for clip, stage, _ in failures if stage.startswith("decode:")}) == len(manifest):
