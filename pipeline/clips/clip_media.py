@@ -36,56 +36,24 @@ class ClipMedia:
 
     Every file is digested once and decoded once for all nets. Descriptors are computed if a net
     or the caller asks for them. Results in the working cache are reused.
-
-    Parameters
-    ----------
-    manifest
-        Clips to read; masks have one row for each.
-    settings
-        Settings of the run.
-    work
-        Folder of the working cache, which runs and studies share.
-    plans
-        Settings of the nets that will read the clips.
-    descriptors
-        Names of descriptors to compute in addition to those that the nets read.
-    require_any
-        If True, raise `BadOption` if not one clip can be decoded.
-    numbers
-        Row of each clip in the whole manifest, if `manifest` is a part of one; batches are read
-        by these rows. A modality that no clip of a part has may exist in other parts.
-
-    Attributes
-    ----------
-    clip_of
-        Clip id of each row of the whole manifest.
-    digests
-        Digest of each file's bytes by clip id; empty if the file cannot be read.
-    modalities
-        Requested modalities: ``audio``, ``video`` or both.
-    stages
-        Stages that were run: ``decode:audio``, ``decode:video``, ``describe``.
-    failures
-        (clip id, stage, reason) of unreadable files and streams, and of clips without any
-        modality; in order of the clips.
-    missing
-        (clip id, modality, reason) of clips that have only the other modality. This is not an
-        error: stage two predicts them by heads that need only that modality.
     """
 
     def __init__(
         self,
         manifest: Manifest,
         settings: Settings,
-        work: Path,
+        work: Path,  # folder of the working cache, which runs and studies share
         *,
-        plans: Sequence[NetSettings] = (),
-        descriptors: Sequence[str] = (),
-        require_any: bool = True,
+        plans: Sequence[NetSettings] = (),  # nets that will read the clips
+        descriptors: Sequence[str] = (),  # names, in addition to those that the nets read
+        require_any: bool = True,  # raise BadOption if not one clip can be decoded
+        # Row of each clip in the whole manifest, if this one is a part of it.
         numbers: Sequence[int] | None = None,
     ) -> None:
         self.manifest = manifest
+        # Other parts may have a modality that no clip of this part has.
         self._is_part = numbers is not None
+        # Clip ids by row of the whole manifest, by which batches are read.
         self.clip_of = dict(zip(numbers or range(len(manifest)), manifest.clip_ids, strict=True))
         self._decoding = settings.extract.decoding
         self._fail_fast = settings.extract.fail_fast
@@ -108,6 +76,7 @@ class ClipMedia:
         self._store = DecodedStore(work / "decoded", request)
         self._sequences = DescribedStore(self._store, settings.descriptors, list(names))
         digests = self._digest()
+        # Digests of the files' bytes by clip id; empty for unreadable files.
         self.digests: Mapping[str, str] = digests.content
         self._decode(digests)
         if require_any:
@@ -116,6 +85,8 @@ class ClipMedia:
             self._describe()
         self.stages = tuple(f"decode:{kind}" for kind in self.modalities)
         self.stages += ("describe",) if names else ()
+        # (clip id, stage, reason) of failures, in order of the clips, and (clip id, modality,
+        # reason) of clips with only the other modality. Stage two can predict the latter.
         self.failures, self.missing = self._sort_problems()
 
     # --- available inputs

@@ -106,23 +106,11 @@ class EmbeddedClip:
 
 
 class BatchReader:
-    """Reader of new clips for a model.
-
-    Parameters
-    ----------
-    maker
-        Maker of the model's features.
-    features
-        Names of the features that some predictor needs.
-
-    Attributes
-    ----------
-    window
-        Length of the nets' windows, in seconds.
-    """
+    """Reader of new clips for a model, with the features that some predictor needs."""
 
     def __init__(self, maker: FeatureMaker, features: tuple[str, ...]) -> None:
         self.maker, self.features = maker, features
+        # Length of the nets' windows, in seconds.
         self.window = input_seconds(input_of(plan) for plan in maker.plans(features))
 
     def read(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:

@@ -42,13 +42,6 @@ class Catalogue:
     A clip's id is the digest of its file's bytes and its segment, so that a renamed file is
     found again and a changed file is new. Each batch is committed before it is yielded. Clips
     that are no longer read are dropped at the end.
-
-    Parameters
-    ----------
-    path
-        Cache file, which is created if it does not exist.
-    reader
-        Reader for the clips that are not in the cache.
     """
 
     def __init__(self, path: Path, reader: BatchReader) -> None:

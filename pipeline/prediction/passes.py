@@ -61,41 +61,21 @@ class Sketch:
 
 
 class ClipPass:
-    """One decoding of a clip, with the vectors of each window as soon as they are known.
-
-    Parameters
-    ----------
-    path, start, duration
-        Media file, and the segment of it in seconds.
-    plan
-        Windows of the clip.
-    streams
-        Streams by feature and net.
-    modalities
-        Modalities to read: ``audio``, ``video`` or both.
-
-    Attributes
-    ----------
-    sketch
-        Sketch of the clip, complete after the last window.
-    problems
-        Reason why the clip lacks a modality, by modality.
-    late
-        Problems that were found after the first window, as a file that is cut off.
-    """
+    """One decoding of a clip, with the vectors of each window as soon as they are known."""
 
     def __init__(
         self,
         path: Path,
-        start: float,
-        duration: float | None,
+        start: float,  # in seconds
+        duration: float | None,  # in seconds; None for the rest of the file
         plan: StreamPlan,
         streams: Mapping[FeatureKey, FeatureStream],
         modalities: tuple[str, ...] = ("audio", "video"),
     ) -> None:
         self._path, self._plan, self._streams = path, plan, streams
-        self.sketch = Sketch()
-        self.problems: dict[str, Problem] = {}
+        self.sketch = Sketch()  # complete after the last window
+        self.problems: dict[str, Problem] = {}  # reasons by missing modality
+        # Problems that were found after the first window, as a file that is cut off.
         self.late: dict[str, Problem] = {}
         pictures = [s for s in streams.values() if len(s.times)] if "video" in modalities else []
         count = min(MOST_THUMBNAILS, max(1, round(plan.seconds)))

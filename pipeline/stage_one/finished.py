@@ -89,17 +89,6 @@ class FinishedRun:
 class RepeatableRun:
     """Command of stage one that may have been finished before with the same files.
 
-    Parameters
-    ----------
-    options
-        Options of the command line by name; different values make a different run.
-    manifest
-        Manifest, or None for the demo set under `work`.
-    root
-        Media root, if it is not the one in the manifest.
-    work, out
-        Working folder and feature cache.
-
     Examples
     --------
     >>> import tempfile
@@ -111,10 +100,10 @@ class RepeatableRun:
 
     def __init__(
         self,
-        options: Mapping[str, Any],
-        manifest: Path | None,
+        options: Mapping[str, Any],  # options of the command line by name
+        manifest: Path | None,  # None for the demo set under `work`
         *,
-        root: Path | None,
+        root: Path | None,  # media root, if it is not the one in the manifest
         work: Path,
         out: Path,
     ) -> None:

@@ -47,39 +47,16 @@ def run_extract(
     settings: Settings,
     *,
     work: Path,
-    out: Path,
-    root: Path | None = None,
-    fold_file: Path | None = None,
-    execution: Execution | None = None,
+    out: Path,  # feature cache; for a shard, the cache that it is a part of
+    root: Path | None = None,  # media root, if it is not the one in the manifest
+    fold_file: Path | None = None,  # replaces the folds of the settings and of the manifest
+    execution: Execution | None = None,  # by default, this process does all the work
 ) -> ExtractSummary:
     """Decode the clips, train nets, embed the clips, and write the feature cache.
 
-    Parameters
-    ----------
-    manifest_path
-        Manifest, or None for the demo set, which is made under `work`.
-    settings
-        Settings of the run.
-    work
-        Folder of decoded media and checkpoints, which later runs reuse.
-    out
-        Feature cache. For a shard this is the cache that it is a part of.
-    root
-        Media root, if it is not the one in the manifest.
-    fold_file
-        File of folds that replace the folds of the settings and of the manifest.
-    execution
-        Division of the work; by default this process does all of it.
-
-    Returns
-    -------
-    Summary, with the failures of single clips.
-
-    Raises
-    ------
-    TrainingDiverged
-        The loss of a training was not finite. It is raised at the end, after the features of
-        all other nets were written.
+    Without a manifest, the demo set is made under `work`, which also keeps decoded media and
+    checkpoints for later runs. Failures of single clips are in the summary. If the loss of a
+    training is not finite, `TrainingDiverged` is raised after all other features were written.
     """
     keep_freed_memory()
     note_resumable()

@@ -36,7 +36,7 @@ from mvemo.pipeline.stage_one.tasks import (
 
 @dataclass
 class SpreadRun:
-    """Runs tasks on a backend and adds their rows to the cache."""
+    """Run of tasks on a backend, which adds their rows to the cache."""
 
     writer: CacheWriter
     backend: Backend

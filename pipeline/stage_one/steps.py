@@ -32,42 +32,19 @@ from mvemo.pipeline.stage_one.execution import Execution, Training, trainings_of
 
 
 class FeatureWriter:
-    """Writes failures, descriptors and embeddings of the clips of a manifest.
-
-    Parameters
-    ----------
-    media
-        Media of the clips.
-    settings
-        Settings of the run.
-    writer
-        Open writer of the cache.
-    work
-        Folder of checkpoints.
-    trainings
-        Nets and folds to train here; by default all of them.
-    on_epoch
-        Called with a line about each epoch.
-    frozen_nets
-        Loaded frozen nets to reuse; by default they are loaded here.
-
-    Attributes
-    ----------
-    features
-        Names of the written features.
-    """
+    """Writer of the failures, descriptors and embeddings of a manifest's clips."""
 
     def __init__(
         self,
         media: ClipMedia,
         settings: Settings,
         writer: RowWriter,
-        work: Path,
-        trainings: Collection[Training] | None = None,
-        on_epoch: Callable[[str], object] | None = None,
-        frozen_nets: FrozenNets | None = None,
+        work: Path,  # folder of checkpoints
+        trainings: Collection[Training] | None = None,  # to do here; by default all
+        on_epoch: Callable[[str], object] | None = None,  # called with a line about each epoch
+        frozen_nets: FrozenNets | None = None,  # loaded nets to reuse
     ) -> None:
-        self.features: list[str] = []
+        self.features: list[str] = []  # names of the written features
         self._media = media
         self._manifest = media.manifest
         self._settings = settings
@@ -270,32 +247,13 @@ def place_of_nets(run: RunSettings, execution: Execution) -> str:
 
 
 class EpochNotes:
-    """Messages about the epochs of a net and, after a timed epoch, the time that all may take.
-
-    Parameters
-    ----------
-    net
-        Name of the net.
-    progress
-        Progress bar of the net's trainings.
-    n_nets
-        Number of trainings.
-    run
-        Settings with the device and the precision.
-    on_epoch
-        Called with each line that the progress bar shows.
-
-    Attributes
-    ----------
-    trained
-        Labels of the trainings so far; earlier runs have done the others.
-    """
+    """Messages about the epochs of a net and, after a timed epoch, the time that all may take."""
 
     def __init__(
         self,
         net: str,
         progress: Progress,
-        n_nets: int,
+        n_nets: int,  # number of trainings
         run: RunSettings,
         on_epoch: Callable[[str], object] | None = None,
     ) -> None:
@@ -306,7 +264,7 @@ class EpochNotes:
         self._run = run
         self._start: float | None = None
         self._timed = False
-        self.trained: set[str] = set()
+        self.trained: set[str] = set()  # labels of trainings; earlier runs have done the others
 
     def note(self, label: str, epoch: int, epochs: int, val_loss: float) -> None:
         """Report an epoch of a training (from 1); the callback of `train_nets`."""
