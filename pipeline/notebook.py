@@ -153,7 +153,7 @@ def predict(
     -------
     A record for each clip, as in docs/outputs.md; one that cannot be read has ``error``.
     """
-    from mvemo.pipeline.prediction.output import records
+    from mvemo.pipeline.prediction.predictions import records
 
     several = [paths] if isinstance(paths, (str, Path)) else paths
     entries = [os.fspath(path) for path in several]

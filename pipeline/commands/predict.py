@@ -185,7 +185,7 @@ class ShowSettings:
 
     def echo_line(self, model: FinalModel, prediction: Prediction) -> None:
         """Print a prediction as one line of JSON."""
-        from mvemo.pipeline.prediction.output import records
+        from mvemo.pipeline.prediction.predictions import records
 
         (record,) = records(model, [prediction], facts=True)
         click.echo(json.dumps(record))
@@ -194,7 +194,7 @@ class ShowSettings:
 def _show(model: FinalModel, predictions: Sequence[Prediction], shown: ShowSettings) -> int:
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import dump_json, write_text
-    from mvemo.pipeline.prediction.output import predictions_csv, predictions_table, records
+    from mvemo.pipeline.prediction.predictions import predictions_csv, predictions_table, records
 
     if shown.as_json:
         click.echo(dump_json(records(model, predictions, shown.facts)), nl=False)

@@ -24,9 +24,8 @@ from mvemo.pipeline.prediction.batches import clip_seconds
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.formats import Record, format_of
 from mvemo.pipeline.prediction.inputs import NewClip
-from mvemo.pipeline.prediction.output import legend
 from mvemo.pipeline.prediction.passes import ClipPass, Sketch
-from mvemo.pipeline.prediction.predictions import Prediction
+from mvemo.pipeline.prediction.predictions import Prediction, legend
 from mvemo.pipeline.prediction.run import PredictSettings, find_ways, predict_vectors
 from mvemo.pipeline.prediction.streams import Span, StreamPlan
 
