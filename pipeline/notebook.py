@@ -13,7 +13,7 @@ from mvemo.manifests import Folds, Manifest, folds_of, read_manifest, scan_clips
 if TYPE_CHECKING:
     from mvemo.cache import ClipTable
     from mvemo.fuse.results import Results
-    from mvemo.pipeline.stage_one.summary import ExtractSummary
+    from mvemo.pipeline.stage_one.finished import ExtractSummary
 
 
 def load_manifest(table: str | Path, **options: Any) -> Manifest:
@@ -153,14 +153,14 @@ def predict(
     -------
     A record for each clip, as in docs/outputs.md; one that cannot be read has ``error``.
     """
-    from mvemo.pipeline.prediction.output import records
+    from mvemo.pipeline.prediction.predictions import records
 
     several = [paths] if isinstance(paths, (str, Path)) else paths
     entries = [os.fspath(path) for path in several]
     name = None if model is None else os.fspath(model)
     if len(entries) == 1 and entries[0].lower().endswith(".h5"):
         from mvemo.pipeline.models.boxed import pick_model
-        from mvemo.pipeline.prediction.from_features import predict_features
+        from mvemo.pipeline.prediction.predictions import predict_features
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
         return records(*predict_features(pick_model(name), Path(entries[0]), modalities))

@@ -159,7 +159,7 @@ LONG_FILES = (
     "test_leak.py",
     "test_torchrun.py",
     "test_late.py",
-    "test_local_jobs.py",
+    "test_spread.py",
     "test_gpu_path.py",
     "test_cluster.py",
     "test_torchvision_video.py",

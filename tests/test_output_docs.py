@@ -18,8 +18,8 @@ from mvemo.fuse.final.files import load_model
 from mvemo.fuse.report.files import metrics_dict, predictions_csv
 from mvemo.manifests import Clip, Manifest, folds_of, write_folds, write_manifest
 from mvemo.pipeline.models.boxed import model_folder
-from mvemo.pipeline.prediction.output import predictions_csv as predictions_csv_of
 from mvemo.pipeline.prediction.predictions import Prediction
+from mvemo.pipeline.prediction.predictions import predictions_csv as predictions_csv_of
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "outputs.md"
 TASKS = ("multiclass", "multilabel", "regression")

@@ -1,1 +1,1 @@
-"""The clips of a manifest, their media and tables."""
+"""Clips of a manifest: their media, lengths and tables."""

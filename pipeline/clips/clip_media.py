@@ -1,4 +1,4 @@
-"""Decoded sound, pictures and descriptors of a manifest's clips, for all that read them."""
+"""Decoded sound, pictures and descriptors of a manifest's clips."""
 
 from __future__ import annotations
 
@@ -32,61 +32,28 @@ from mvemo.pipeline.settings import Settings
 
 
 class ClipMedia:
-    """What nets and classical models read of the clips of one manifest.
+    """Inputs of nets and classical models for the clips of one manifest.
 
-    Every file is read once: digested, decoded for all nets together, and described where
-    a net or the caller asks for descriptors. What the working cache has is reused.
-
-    Parameters
-    ----------
-    manifest
-        All clips; the rows of every mask here.
-    settings
-        Of the run.
-    work
-        Folder of the working cache, which runs and studies share.
-    plans
-        Nets that will read it.
-    descriptors
-        Names of descriptors that are read beside those that nets ask for.
-    require_any
-        Refuse clips of which not one can be decoded.
-    numbers
-        Row of each clip in the manifest that these are a part of; None where they are all.
-        Batches are read by these, and what no clip here has, others may have.
-
-    Attributes
-    ----------
-    clip_of
-        Manifest row to clip id.
-    digests
-        Clip id to the digest of its file's bytes; empty where it cannot be read.
-    modalities
-        ``audio``, ``video`` or both: what is asked for.
-    stages
-        What was done: ``decode:audio``, ``decode:video``, ``describe``.
-    failures
-        (clip id, stage, reason) of files and streams that cannot be read, and of clips
-        that are left with nothing; in order of the clips.
-    missing
-        (clip id, modality, reason) of clips that have the other modality alone: nothing
-        failed, and stage two predicts them by heads that need no more.
+    Every file is digested once and decoded once for all nets. Descriptors are computed if a net
+    or the caller asks for them. Results in the working cache are reused.
     """
 
     def __init__(
         self,
         manifest: Manifest,
         settings: Settings,
-        work: Path,
+        work: Path,  # folder of the working cache, which runs and studies share
         *,
-        plans: Sequence[NetSettings] = (),
-        descriptors: Sequence[str] = (),
-        require_any: bool = True,
+        plans: Sequence[NetSettings] = (),  # nets that will read the clips
+        descriptors: Sequence[str] = (),  # names, in addition to those that the nets read
+        require_any: bool = True,  # raise BadOption if not one clip can be decoded
+        # Row of each clip in the whole manifest, if this one is a part of it.
         numbers: Sequence[int] | None = None,
     ) -> None:
         self.manifest = manifest
+        # Other parts may have a modality that no clip of this part has.
         self._is_part = numbers is not None
-        # Row of the whole manifest to clip id.
+        # Clip ids by row of the whole manifest, by which batches are read.
         self.clip_of = dict(zip(numbers or range(len(manifest)), manifest.clip_ids, strict=True))
         self._decoding = settings.extract.decoding
         self._fail_fast = settings.extract.fail_fast
@@ -97,18 +64,19 @@ class ClipMedia:
                 names.update(dict.fromkeys(net_input.features))
         request = decode_request(plans, [settings.descriptors.sr] if names else [])
         self.modalities = request.modalities
-        # By kind of input, bool (clips,): clips that have it.
+        # Clips that have each kind of input: bool (clips,).
         self._usable = {
             kind: np.full(len(manifest), kind in self.modalities)
             for kind in ("audio", "video", "sequences")
         }
-        # By modality, clip id to why the clip does not have it.
+        # For each modality, the problems of the clips that lack it, by clip id.
         self._problems: dict[str, dict[str, Problem]] = {kind: {} for kind in self.modalities}
-        # Clip id to why its sound could not be described.
+        # Reasons why descriptors of a clip failed, by clip id.
         self._undescribed: dict[str, str] = {}
         self._store = DecodedStore(work / "decoded", request)
         self._sequences = DescribedStore(self._store, settings.descriptors, list(names))
         digests = self._digest()
+        # Digests of the files' bytes by clip id; empty for unreadable files.
         self.digests: Mapping[str, str] = digests.content
         self._decode(digests)
         if require_any:
@@ -117,16 +85,18 @@ class ClipMedia:
             self._describe()
         self.stages = tuple(f"decode:{kind}" for kind in self.modalities)
         self.stages += ("describe",) if names else ()
+        # (clip id, stage, reason) of failures, in order of the clips, and (clip id, modality,
+        # reason) of clips with only the other modality. Stage two can predict the latter.
         self.failures, self.missing = self._sort_problems()
 
-    # --- what the clips have
+    # --- available inputs
 
     def absent(self, modality: str) -> bool:
-        """Whether not one clip has a modality; it is then neither missing nor a failure."""
+        """Return True if no clip has a modality, which is then neither missing nor a failure."""
         return not (self._is_part or self._usable[modality].any())
 
     def usable(self, plan: NetSettings) -> Mask:
-        """bool (clips,): clips that have what the plan's net reads."""
+        """Return a mask of the clips that have the input of a net, bool (clips,)."""
         net_input = input_of(plan)
         if isinstance(net_input, SequenceInput):
             return self._usable["sequences"]
@@ -134,11 +104,11 @@ class ClipMedia:
 
     @property
     def described(self) -> Mask:
-        """bool (clips,): clips that have descriptors."""
+        """Mask of the clips that have descriptors, bool (clips,)."""
         return self._usable["sequences"]
 
     def reason(self, clip_id: str, modality: str = "") -> str:
-        """Why a clip does not have a modality, or all that is asked for; empty where it has."""
+        """Return the reason why a clip lacks a modality (or any requested input), or ''."""
         if modality:
             return str(self._problems[modality].get(clip_id, ""))
         for name, problems in self._problems.items():
@@ -148,16 +118,16 @@ class ClipMedia:
 
     @property
     def settled(self) -> bool:
-        """Whether another run would try no clip again."""
+        """True if another run would not try any clip again."""
         return not any(map(self.passing, self.manifest.clip_ids))
 
     def passing(self, clip_id: str) -> bool:
-        """Return True if a clip's failure may be gone at another time."""
+        """Return True if a clip's failure may not happen again, as a timeout."""
         found = (problems.get(clip_id) for problems in self._problems.values())
         return clip_id in self._undescribed or any(p.passing for p in found if p is not None)
 
     def seconds(self) -> dict[str, float]:
-        """Clip id to the length of its sound; clips without sound are left out."""
+        """Return the length of each clip's sound in seconds; clips without sound are left out."""
         sr = max(self._store.request.sample_rates, default=0)
         return {
             clip_id: len(self._store.waveform(clip_id, sr)) / sr
@@ -168,14 +138,14 @@ class ClipMedia:
     # --- readers
 
     def batches(self, net: Net, view: ViewSettings | None = None) -> RawBatches:
-        """The reader of a net's input, by row; of one window where no `view` says otherwise.
+        """Return a reader of a net's input by row; without `view` it reads one window.
 
-        Of nets of pictures it must be the view of the net's plan, which decided what was decoded.
+        A net of pictures needs the view of its plan, because that decided which frames exist.
         """
         return batches_of(net, view or ViewSettings(), self.clip_of, self._store, self._sequences)
 
     def sequence(self, clip_id: str, name: str) -> F32:
-        """A clip's descriptor, float32 (frames, dim)."""
+        """Return a descriptor of a clip, float32 (frames, dim)."""
         return self._sequences.sequence(clip_id, name)
 
     # --- steps
@@ -251,7 +221,7 @@ class ClipMedia:
     def _sort_problems(
         self,
     ) -> tuple[tuple[tuple[str, str, str], ...], tuple[tuple[str, str, str], ...]]:
-        """`failures` and `missing`; a clip that is left with nothing is a failure."""
+        """Return `failures` and `missing`; a clip without any modality is a failure."""
         failures: list[tuple[str, str, str]] = []
         missing: list[tuple[str, str, str]] = []
         modalities = [modality for modality in self.modalities if not self.absent(modality)]

@@ -1,4 +1,4 @@
-"""What stage two will know of a manifest's clips: their folds, or the split that they have."""
+"""Clip tables of caches: a manifest's clips with their folds or their split."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from mvemo.pipeline.settings import ExtractSettings
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How the clips of a run will be evaluated."""
+    """Folds or split by which the clips of a run are evaluated."""
 
     table: ClipTable
-    folds: Folds | None  # in the table; None if the clips have a split instead
+    folds: Folds | None  # None if the clips have a split
     notes: tuple[str, ...]
 
 
@@ -36,12 +36,11 @@ def extracted_clips(
     *,
     earlier: Folds | None = None,
 ) -> Evaluation:
-    """The clips as stage one's protocol needs them.
+    """Return the clips with the folds or the split that stage one's protocol needs.
 
-    ``holdout`` trains on a split, the manifest's or one made here. ``frozen`` trains
-    nothing, so a split that the manifest prescribes is kept for stage two. All else has
-    folds: those given, in the order of the clips, or new ones in which clips of `earlier`
-    folds keep theirs.
+    ``holdout`` trains on a split: the manifest's or a new one. ``frozen`` does not train, so a
+    split that the manifest prescribes is kept for stage two. All other protocols have folds:
+    `folds` (in the order of the clips), or new ones in which clips keep their `earlier` fold.
     """
     if folds is not None:
         return Evaluation(clip_table(manifest, folds), folds, folds.notes)
@@ -63,14 +62,14 @@ def extracted_clips(
 
 
 def folds_of_table(table: ClipTable) -> Folds | None:
-    """The folds of a cache's clips; None where they have none."""
+    """Return the folds of a cache's clips, or None if they have no folds."""
     if not table.k:
         return None
     return Folds(table.folds, table.k, table.fold_seed, table.clip_ids, table.digest)
 
 
 def prescribed_by(table: ClipTable, fold_file: Path | None = None) -> str:
-    """Why the folds or the split of clips are the same with any seed; empty if they are not."""
+    """Return the reason why a seed does not change the folds or the split, or '' if it does."""
     if fold_file is not None:
         return f"they are those of {fold_file}"
     if table.fold_seed != -1:
@@ -79,7 +78,7 @@ def prescribed_by(table: ClipTable, fold_file: Path | None = None) -> str:
 
 
 def imported_clips(manifest: Manifest) -> Evaluation:
-    """The clips of features that another program made: what the manifest prescribes, alone."""
+    """Return the clips of imported features, with only the folds or split of the manifest."""
     split, notes = prescribed_split(manifest)
     if split is not None:
         return Evaluation(clip_table(manifest, split=split), None, notes)
@@ -92,7 +91,7 @@ def imported_clips(manifest: Manifest) -> Evaluation:
 def clip_table(
     manifest: Manifest, folds: Folds | None = None, *, split: Holdout | None = None
 ) -> ClipTable:
-    """A manifest as the table of a cache, with folds, a split or neither."""
+    """Return the clip table of a manifest, with folds, a split or neither."""
     nowhere = np.full(len(manifest), -1, dtype=np.int64)
     source = folds or split
     return ClipTable(

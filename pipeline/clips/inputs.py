@@ -1,4 +1,4 @@
-"""What nets read: the decoding that they ask for, and readers of the working cache."""
+"""Media files of clips, decode requests of nets, and readers of the working cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.text_table import listed
 from mvemo.pipeline.errors import BadOption
 
-# What two files of the same bytes must have in common, and what is wrong if they have not.
+# Name, value and harm of each property that files with the same bytes must share.
 _DIFFERENCES: tuple[tuple[str, Callable[[Clip], str], str], ...] = (
     ("labels", lambda clip: ";".join(map(str, clip.label)), "one of the labels is wrong"),
     ("groups", lambda clip: clip.group, "on both sides of a fold they flatter the score"),
@@ -29,7 +29,7 @@ _DIFFERENCES: tuple[tuple[str, Callable[[Clip], str], str], ...] = (
 
 
 def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) -> DecodeRequest:
-    """One decoding for all nets and their views, and for descriptors at more sampling rates."""
+    """Return one request for all nets and views; `sample_rates` (Hz) are those of descriptors."""
     rates, pictures = set(sample_rates), set()
     for plan in plans:
         net_input = input_of(plan)
@@ -44,19 +44,19 @@ def decode_request(plans: Sequence[NetSettings], sample_rates: Sequence[int]) ->
 
 
 def frame_sampling(net_input: VideoInput, view: ViewSettings) -> FrameSampling:
-    """The frames of all views of a net."""
+    """Return the sampling of the frames of all views of a net."""
     return FrameSampling(
         net_input.n_frames, net_input.size, views=view.views, layout=view.layout, rate=view.rate
     )
 
 
 def media_files(manifest: Manifest) -> dict[str, Path]:
-    """A clip's path, as in the manifest, to the file; segments of one file are one entry."""
+    """Return the file of each path of the manifest; segments of one file share an entry."""
     return {clip.path: manifest.media_path(clip) for clip in manifest.clips}
 
 
 def missing_media(manifest: Manifest, path: Path) -> list[str]:
-    """Paths, as in the manifest, of media files that are not there."""
+    """Return the manifest's paths of missing media files; raise BadOption if all are missing."""
     files = media_files(manifest)
     if not any(files):
         raise BadOption(f"{path}: names no media files: it has no column 'path'")
@@ -70,13 +70,13 @@ def missing_media(manifest: Manifest, path: Path) -> list[str]:
 
 
 def same_file_notes(manifest: Manifest, content: Mapping[str, str]) -> list[str]:
-    """Name files of the same bytes under several names that have several labels or groups."""
+    """Return notes on files with the same bytes but different labels or groups."""
     notes = []
     for what, text_of, harm in _DIFFERENCES:
         pairs = []
         first: dict[tuple[str, float], Clip] = {}
         for clip in manifest.clips:
-            # Stretches of one song may have labels of their own.
+            # Segments of one song may have different labels.
             start = clip.start if what == "labels" else 0.0
             other = first.setdefault((content[clip.clip_id] or clip.path, start), clip)
             if other.path != clip.path and text_of(other) != text_of(clip):
@@ -90,18 +90,15 @@ def same_file_notes(manifest: Manifest, content: Mapping[str, str]) -> list[str]
 class MediaDigests:
     """Digests of the media files of a manifest's clips, by clip id."""
 
-    content: dict[str, str]  # of the file's bytes; empty if it cannot be read
-    stamps: dict[str, Stamp]  # what the file's entry said then, of files that can be read
-    unreadable: dict[str, str]  # why the file cannot be read
+    content: dict[str, str]  # digest of the bytes; empty if the file cannot be read
+    stamps: dict[str, Stamp]  # stamp of each readable file when it was digested
+    unreadable: dict[str, str]  # reason why a file cannot be read
 
 
 def digest_media(
     manifest: Manifest, on_file: Callable[[bool], object] | None = None
 ) -> MediaDigests:
-    """Digest the bytes of all media files; each is read once.
-
-    `on_file` is called after each file, with whether it could not be read.
-    """
+    """Digest each media file once; call `on_file` after each, with True if it failed."""
     paths = media_files(manifest)
     found: dict[str, tuple[str, Stamp | None, str]] = {}
     with ThreadPoolExecutor(4) as pool:
@@ -122,7 +119,7 @@ def digest_media(
 
 
 def _digest_or_reason(path: Path) -> tuple[str, Stamp | None, str]:
-    """Digest and stamp of a file; or an empty text, None, and why it cannot be read."""
+    """Return digest, stamp and ''; for an unreadable file '', None and the reason."""
     try:
         return *digest_file(path), ""
     except FileNotFoundError:
@@ -134,7 +131,7 @@ def _digest_or_reason(path: Path) -> tuple[str, Stamp | None, str]:
 
 
 def decode_jobs(manifest: Manifest, digests: MediaDigests) -> list[DecodeJob]:
-    """A job for each clip whose file can be read; `digests` as of `digest_media`."""
+    """Return a decode job for each clip whose file can be read."""
     return [
         DecodeJob(
             clip_id=clip.clip_id,
@@ -156,7 +153,7 @@ def batches_of(
     store: DecodedStore,
     sequences: DescribedStore,
 ) -> RawBatches:
-    """The reader of a net's input, by row of the manifest; `clip_of` is row to clip id."""
+    """Return a reader of a net's input by row; `clip_of` gives the clip id of each row."""
     net_input = net.input
     if isinstance(net_input, SequenceInput):
         names = net_input.features

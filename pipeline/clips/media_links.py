@@ -1,4 +1,4 @@
-"""Links from a report to the media of its clips, where they are known and on this machine."""
+"""Links from a report to the media files of its clips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mvemo.manifests.errors import ManifestError
 
 
 def manifest_facts(manifest: Manifest, path: Path) -> dict[str, str]:
-    """What a cache's provenance says of its manifest: enough to find its media again."""
+    """Return the facts about a manifest that a cache keeps to find its media again."""
     return {
         "name": manifest.name,
         "digest": manifest.digest,
@@ -24,7 +24,7 @@ def manifest_facts(manifest: Manifest, path: Path) -> dict[str, str]:
 
 
 def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
-    """Clip id to a link from a page in the folder `out` to its file, which is not looked for.
+    """Return for each clip id a link from a page in the folder `out` to the clip's file.
 
     Examples
     --------
@@ -40,7 +40,7 @@ def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
         try:
             link = quote(Path(os.path.relpath(path, out.absolute())).as_posix())
         except ValueError:
-            # Another drive.
+            # The file is on another drive.
             link = path.as_uri()
         if clip.start or clip.duration is not None:
             link += f"#t={clip.start:g}"
@@ -50,9 +50,9 @@ def links_of_manifest(manifest: Manifest, out: Path) -> dict[str, str]:
 
 
 def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
-    """As `links_of_manifest`, by the manifest that the cache was made from.
+    """Return the links of the manifest that a cache was made from.
 
-    Empty where that is not on this machine, or is another now.
+    Empty if the manifest is not on this machine or has changed.
     """
     for facts in _manifests_of(cache.provenance):
         file, root = Path(str(facts.get("file", ""))), Path(str(facts.get("root", "")))
@@ -68,7 +68,7 @@ def links_of_cache(cache: Cache, out: Path) -> dict[str, str]:
 
 
 def _manifests_of(provenance: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the runs that wrote to a cache say of their manifests, the last one's first."""
+    """Yield the manifest facts of the runs that wrote to a cache, the last run first."""
     for run in (provenance, *provenance.get("history", ())):
         facts = run.get("manifest")
         if isinstance(facts, dict):

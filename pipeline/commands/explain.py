@@ -54,8 +54,12 @@ def explain(
     from mvemo.manifests.files import write_text
     from mvemo.pipeline.errors import BadOption
     from mvemo.pipeline.prediction.embedding import FeatureMaker
-    from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
-    from mvemo.pipeline.prediction.explain_page import explanation_html, explanation_text
+    from mvemo.pipeline.prediction.explain import (
+        ExplainSettings,
+        explain_clip,
+        explanation_html,
+        explanation_text,
+    )
     from mvemo.pipeline.prediction.run import find_ways
 
     occlusion = ExplainSettings(step, width, output)

@@ -26,8 +26,7 @@ from mvemo.pipeline.errors import BadOption
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
     from mvemo.pipeline.stage_one.execution import Execution
-    from mvemo.pipeline.stage_one.finished import RepeatableRun
-    from mvemo.pipeline.stage_one.summary import ExtractSummary
+    from mvemo.pipeline.stage_one.finished import ExtractSummary, RepeatableRun
 
 
 class _Paths(TypedDict):

@@ -141,7 +141,7 @@ def predict(
                 f"{features[0]}: a feature file goes alone, and without --timeline and --cache"
             )
         from mvemo.pipeline.models.boxed import pick_model
-        from mvemo.pipeline.prediction.from_features import predict_features
+        from mvemo.pipeline.prediction.predictions import predict_features
 
         modalities = ("audio", "video") if modality == "both" else (modality,)
         result = predict_features(pick_model(model_name), features[0], modalities)
@@ -151,13 +151,12 @@ def predict(
     options = (model_name, modality, weight_files, device)
     clips, folder, settings = clips_and_settings(inputs, *options)
     if plan:
-        from mvemo.pipeline.prediction.plan import plan_text
+        from mvemo.pipeline.prediction.run import plan_text
 
         click.echo(plan_text(folder, clips, settings))
         return 0
     if timeline:
-        from mvemo.pipeline.prediction.timeline import TimelineSettings
-        from mvemo.pipeline.prediction.timeline_run import write_timelines
+        from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
 
         to = timeline_to or OUT_FOLDER.convert("timelines", None, None)
         given = {"window": window, "hop": hop}
@@ -186,7 +185,7 @@ class ShowSettings:
 
     def echo_line(self, model: FinalModel, prediction: Prediction) -> None:
         """Print a prediction as one line of JSON."""
-        from mvemo.pipeline.prediction.output import records
+        from mvemo.pipeline.prediction.predictions import records
 
         (record,) = records(model, [prediction], facts=True)
         click.echo(json.dumps(record))
@@ -195,7 +194,7 @@ class ShowSettings:
 def _show(model: FinalModel, predictions: Sequence[Prediction], shown: ShowSettings) -> int:
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import dump_json, write_text
-    from mvemo.pipeline.prediction.output import predictions_csv, predictions_table, records
+    from mvemo.pipeline.prediction.predictions import predictions_csv, predictions_table, records
 
     if shown.as_json:
         click.echo(dump_json(records(model, predictions, shown.facts)), nl=False)

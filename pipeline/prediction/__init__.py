@@ -1,1 +1,1 @@
-"""Predictions of new clips by a model folder."""
+"""Predictions of new clips with a model folder."""

@@ -1,4 +1,4 @@
-"""Clips that were read for predictions, kept in a cache by the digests of their files."""
+"""Cache of the clips that were read for predictions, by the digests of their files."""
 
 from __future__ import annotations
 
@@ -20,41 +20,39 @@ from mvemo.pipeline.clips.inputs import digest_media
 from mvemo.pipeline.console.messages import note_resumable, tell
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
+from mvemo.pipeline.prediction.batches import (
+    LONG,
+    MOST_WINDOWS,
+    BatchReader,
+    EmbeddedClip,
+    windows_of,
+)
 from mvemo.pipeline.prediction.inputs import NewClip
-from mvemo.pipeline.prediction.windows import LONG, MOST_WINDOWS, windows_of
 from mvemo.pipeline.provenance import provenance
 
 NAME = "catalogue"
-# Stage of the failure that says why nothing predicts a clip; others are of modalities.
+# Stage of the failure of a clip that cannot be predicted; other stages name modalities.
 PREDICT = "predict"
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Catalogue:
-    """A cache of `EmbeddedClip`; a context manager that holds it.
+    """Cache of `EmbeddedClip`; a context manager that locks it.
 
-    A clip's id is the digest of its file's bytes and its stretch, so that a renamed file is
-    known again and a changed one is new. Each batch is committed before it is yielded; clips
+    A clip's id is the digest of its file's bytes and its segment, so that a renamed file is
+    found again and a changed file is new. Each batch is committed before it is yielded. Clips
     that are no longer read are dropped at the end.
-
-    Parameters
-    ----------
-    path
-        The cache; made if there is none.
-    reader
-        Reads the clips that are not in it.
     """
 
     def __init__(self, path: Path, reader: BatchReader) -> None:
         self._path, self._reader = path, reader
         self._writer: CacheWriter | None = None
-        # Before the media are digested: is the file free, and can it be written?
+        # Check that the file can be locked and written before the media are digested.
         WriterLock(path).release()
         self._earlier = _ids_in(path)
         windows = {"windows": [reader.window, LONG, MOST_WINDOWS]}
         specs = [s for name in reader.features for s in reader.maker.model.variants(name)]
-        # The nets of several folds are no crossfitted feature of these clips.
+        # For new clips, the nets of several folds are not one cross-fitted feature.
         self._specs: dict[FeatureKey, FeatureSpec] = {
             (s.name, s.fold): replace(
                 s,
@@ -67,14 +65,14 @@ class Catalogue:
             for s in specs
         }
         self._modalities = tuple(dict.fromkeys(sorted(spec.modality for spec in specs)))
-        # A row of it is written last: length, seconds it took, day and second of the day.
+        # Written last for each clip: length and reading time in seconds, day, second of the day.
         made_of = [spec.digest for spec in self._specs.values()]
         self._record = FeatureSpec(
             "clip", "record", "vector", 4, "mvemo predict", 1, params={"features": made_of}
         )
 
     def read(self, clips: Mapping[int, NewClip]) -> Iterator[list[tuple[int, EmbeddedClip]]]:
-        """Yield clips with their keys, a batch at a time: those that are kept first."""
+        """Yield batches of (key, clip), cached clips first."""
         content = _digest(clips)
         ids = {row: _clip_id(content[row], clip) for row, clip in clips.items() if content[row]}
         self._open({clip_id: clips[row] for row, clip_id in reversed(ids.items())})
@@ -88,7 +86,7 @@ class Catalogue:
         if kept:
             with open_cache(self._path) as cache:
                 yield list(self._kept(cache, clips, content, kept))
-        # Equal files are read once.
+        # Files with the same bytes are read once.
         alike: dict[str, list[int]] = {}
         for row in new:
             alike.setdefault(ids.get(row, str(row)), []).append(row)
@@ -125,7 +123,7 @@ class Catalogue:
         )
         facts = provenance(model=self._reader.maker.model.name)
         if unfinished_run(self._path) is not None:
-            # What a run that was killed has committed is read from the merged file.
+            # Merge the committed rows of a killed run into the file, to read them from it.
             CacheWriter(self._path, table, provenance=facts).close()
         self._writer = CacheWriter(self._path, table, provenance=facts)
         note_resumable()

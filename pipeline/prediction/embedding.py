@@ -1,4 +1,4 @@
-"""Features of new clips, made by the nets and descriptors that made the model's."""
+"""Features of new clips, made by the nets and descriptors of a model."""
 
 from __future__ import annotations
 
@@ -24,29 +24,30 @@ from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.model_nets import NET_PREFIX, load_net, plan_of
-from mvemo.pipeline.prediction.pieces import (
+from mvemo.pipeline.prediction.streams import (
     Descriptors,
+    FeatureStream,
     PicturePieces,
     Sequences,
     SoundPieces,
+    StreamPlan,
+    WholePictures,
+    WholeSound,
 )
-from mvemo.pipeline.prediction.streams import FeatureStream, StreamPlan
-from mvemo.pipeline.prediction.whole_windows import WholePictures, WholeSound
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.settings_files import load_settings
 
 
 @dataclass
 class FeatureMaker:
-    """Makes a model's features of new clips."""
+    """Maker of a model's features for new clips."""
 
-    model: FinalModel  # the model and where it lies
-    folder: Path  # the model and where it lies
-    # Files of pretrained weights by net, where they are not fetched ones.
+    model: FinalModel
+    folder: Path  # folder of the model
+    # Files of pretrained weights by net; other nets use fetched ones.
     weights: Mapping[str, Path]
     device: str = "auto"  # ``auto``, ``cpu`` or ``cuda``
-    # Feature to why it cannot be made here, as that its net's weights are not here; of
-    # features that were asked for.
+    # Reasons why requested features cannot be made here, as missing weights, by feature.
     unavailable: dict[str, str] = field(default_factory=dict, init=False)
     _nets: dict[str, Net] = field(default_factory=dict, init=False)
 
@@ -54,14 +55,14 @@ class FeatureMaker:
         settings = load_settings("paper")
         stage_one = self.model.facts.get("provenance", {}).get("stage_one", {})
         stated = stage_one.get("settings", {}).get("descriptors", {})
-        # Settings of another version are found out below, where they matter.
+        # The digests below reveal settings of another version.
         known = {f.name: stated[f.name] for f in fields(DescriptorSettings) if f.name in stated}
         descriptors = DescriptorSettings(**known)
         self.settings: Settings = replace(settings, descriptors=descriptors)
         for spec in self.model.specs:
             for name, digest in spec.params.get("descriptors", {}).items():
                 current = descriptor_spec(name, descriptors)
-                # Statistics hardly tell in which precision the frames were kept.
+                # The precision of stored frames hardly changes their statistics.
                 if digest not in (current.digest, in_half_precision(current).digest):
                     raise BadOption(
                         f"{self.folder}: its descriptor {name!r} was made by another version or "
@@ -69,9 +70,11 @@ class FeatureMaker:
                     )
 
     def predictors(self, modalities: Sequence[str]) -> list[Predictor]:
-        """The best predictor for each set of modalities that a clip may have.
+        """Return the best available predictor for each set of modalities of a clip.
 
-        Of those whose nets are here; the nets are loaded. `unavailable` says which are not.
+        The nets of these predictors are loaded. Features that cannot be made are added to
+        `unavailable`. Raises `BadOption` if no predictor is left, and for wrong weights that the
+        user named.
         """
         sets = [(m,) for m in modalities] + ([tuple(modalities)] if len(modalities) > 1 else [])
         while True:
@@ -86,7 +89,7 @@ class FeatureMaker:
         return list({predictor.name: predictor for predictor in found}.values())
 
     def _load(self, feature: str) -> bool:
-        """Whether a feature can be made here."""
+        """Load the nets of a feature; return False if it cannot be made here."""
         try:
             for spec in self.model.variants(feature):
                 if _is_net(spec):
@@ -99,23 +102,23 @@ class FeatureMaker:
         return True
 
     def plans(self, features: Sequence[str]) -> list[NetSettings]:
-        """The nets behind these features; those of several folds read the same."""
+        """Return the nets of these features, one for each: the nets of all folds read the same."""
         specs = [self.model.variants(name)[0] for name in features]
         return [plan_of(spec) for spec in specs if _is_net(spec)]
 
     def descriptors(self, features: Sequence[str]) -> list[str]:
-        """The descriptors behind these features."""
+        """Return the descriptors of these features."""
         specs = [self.model.variants(name)[0] for name in features]
         return [name for spec in specs if not _is_net(spec) for name in spec.params["order"]]
 
     def has(self, feature: str, media: ClipMedia) -> list[int]:
-        """Rows of the clips that a feature can be made of."""
+        """Return the rows of the clips that have the input of a feature."""
         spec = self.model.variants(feature)[0]
         usable = media.usable(plan_of(spec)) if _is_net(spec) else media.described
         return [int(row) for row in np.flatnonzero(usable)]
 
     def embed(self, spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
-        """Row to float64 (dim,), of rows that `has` gives; those not finite are left out."""
+        """Return float64 (dim,) for each row with finite values; `rows` are some of `has`."""
         if not rows:
             return {}
         of_spec = self._vectors if _is_net(spec) else _statistics
@@ -125,7 +128,7 @@ class FeatureMaker:
     def streams(
         self, modalities: Sequence[str], plan: StreamPlan
     ) -> dict[FeatureKey, FeatureStream]:
-        """By feature and net: what makes it of the windows of one clip."""
+        """Return the streams that make the features of one clip, by feature and net."""
         names = dict.fromkeys(n for p in self.predictors(modalities) for n in p.features)
         streams: dict[FeatureKey, FeatureStream] = {}
         for name in names:
@@ -164,7 +167,7 @@ class FeatureMaker:
 
 
 def _statistics(spec: FeatureSpec, media: ClipMedia, rows: Sequence[int]) -> dict[int, F64]:
-    """The feature ``lld``."""
+    """Return the statistics of descriptors, the feature ``lld``, by row."""
     vectors, statistics = {}, statistics_of(spec)
     for row in rows:
         clip_id = media.manifest.clip_ids[row]
@@ -183,12 +186,12 @@ def _is_net(spec: FeatureSpec) -> bool:
 def net_stream(
     net: Net, view: ViewSettings, plan: StreamPlan, settings: DescriptorSettings
 ) -> FeatureStream:
-    """The stream of a net: by pieces where it has such, else window by window."""
+    """Return the stream of a net: by pieces if the net has pieces, otherwise by windows."""
     pieces, net_input = net.piece_input(), net.input
     if isinstance(net_input, SequenceInput):
         return Sequences(net, settings)
     if isinstance(net_input, AudioInput):
-        # A net that reads several windows of a clip has windows of its input for pieces.
+        # If a net reads several windows of a clip, its input windows are the pieces.
         if pieces is None and view.views == 1:
             return WholeSound(net)
         raw = net_input if pieces is None else pieces.raw

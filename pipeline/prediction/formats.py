@@ -1,4 +1,4 @@
-"""What a prediction is said to be: one format for each task, chosen once by `format_of`."""
+"""Formats of predictions: one for each task, chosen by `format_of`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor
 from mvemo.fuse.final.predicting import tag_thresholds
 
 Record = dict[str, Any]
-# Classes beside the label, and tags, that a line of the terminal has room for.
+# Number of further classes, and of tags, on a line of the terminal.
 N_OTHERS, N_TAGS = 2, 5
 
 
 class Format(ABC):
-    """How the predictions of a model are written."""
+    """Format of the predictions of a model."""
 
-    # Columns of the terminal's table between the file and what predicted it.
+    # Columns of the terminal's table between the file and the predictor.
     header: tuple[str, ...]
-    # Which of them hold text, and are aligned at the left.
+    # Indices of the columns of text, which are aligned at the left.
     text_columns: frozenset[int] = frozenset()
 
     def __init__(self, model: FinalModel) -> None:
@@ -30,51 +30,51 @@ class Format(ABC):
 
     @abstractmethod
     def fields(self, predictor: Predictor | None, outputs: F64) -> Record:
-        """JSON values of one clip; null where no predictor says anything of it."""
+        """Return the JSON values of one clip; null without a predictor."""
 
     @abstractmethod
     def csv_columns(self) -> list[str]:
-        """Columns of the CSV file between the model and the notes."""
+        """Return the columns of the CSV file between the model and the notes."""
 
     @abstractmethod
     def csv_cells(self, record: Record) -> list[object]:
-        """Their cells, of a record with `fields`."""
+        """Return the cells of `csv_columns` for a record with `fields`."""
 
     @abstractmethod
     def cells(self, record: Record) -> list[str]:
-        """Cells of `header`, of a record that has a prediction."""
+        """Return the cells of `header` for a record with a prediction."""
 
     @abstractmethod
     def headline(self, predictor: Predictor, outputs: F64) -> str:
-        """The prediction in a few words."""
+        """Return the prediction in a few words."""
 
     @abstractmethod
     def brief(self, predictor: Predictor, outputs: F64) -> str:
-        """The prediction in a word or two."""
+        """Return the prediction in one or two words."""
 
     @abstractmethod
     def distance(self, first: F64, second: F64) -> float:
-        """How far two predictions lie apart; 1 is much."""
+        """Return the distance of two predictions; 1 is large."""
 
     @abstractmethod
     def evidence(self, outputs: F64, output: int) -> float:
-        """How strongly one output is predicted, on a scale without ends."""
+        """Return the strength of one predicted output, on an unbounded scale."""
 
     @abstractmethod
     def legend(self, brief: bool = False) -> list[str]:
-        """What the figures mean, line by line; if `brief`, without statistics."""
+        """Return lines that explain the figures; if `brief`, without statistics."""
 
     @abstractmethod
     def output_range(self) -> tuple[float, float]:
-        """Least and greatest value of a curve of outputs."""
+        """Return the smallest and the largest value of an output."""
 
     @abstractmethod
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
-        """Index of the output that an explanation is of."""
+        """Return the index of the output to explain by default."""
 
 
 class ClassFormat(Format):
-    """One of several classes: probabilities, the likeliest, and its probability."""
+    """Format of one class among several: probabilities, the label and its confidence."""
 
     header = ("label", "confidence", "others")
     text_columns = frozenset({0, 2})
@@ -109,11 +109,11 @@ class ClassFormat(Format):
         return self.model.classes[int(np.argmax(outputs))]
 
     def distance(self, first: F64, second: F64) -> float:
-        # Total variation: the probability that has gone to other classes.
+        # Total variation distance: the probability that moves to other classes.
         return float(np.abs(first - second).sum() / 2)
 
     def evidence(self, outputs: F64, output: int) -> float:
-        # Of a probability next to 1, the others tell how near.
+        # The sum of the others is more exact than 1 - p if p is near 1.
         return _log_odds(float(outputs[output]), float(np.delete(outputs, output).sum()))
 
     def legend(self, brief: bool = False) -> list[str]:
@@ -129,7 +129,7 @@ class ClassFormat(Format):
 
 
 class TagFormat(Format):
-    """Any of several tags: probabilities, and those that apply."""
+    """Format of several tags: probabilities, and the tags that apply."""
 
     header = ("tags", "all")
     text_columns = frozenset({0, 1})
@@ -173,7 +173,7 @@ class TagFormat(Format):
         return 0.0, 1.0
 
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
-        # The tag that is furthest above what it must reach.
+        # The tag that is furthest above its threshold.
         return int(np.argmax(outputs - tag_thresholds(self.model, predictor)))
 
     def _applying(self, predictor: Predictor, outputs: F64) -> list[str]:
@@ -182,7 +182,7 @@ class TagFormat(Format):
 
 
 class RatingFormat(Format):
-    """Values of one or more targets: each with an interval and the scale it is on."""
+    """Format of one or more ratings: a value, an interval and a scale for each."""
 
     _ends: ClassVar[tuple[str, ...]] = ("value", "low", "high")
 
@@ -215,7 +215,7 @@ class RatingFormat(Format):
         return ", ".join(f"{name} {value:.3g}" for name, value in pairs)
 
     def distance(self, first: F64, second: F64) -> float:
-        # In standard deviations of the training clips' ratings.
+        # In units of the standard deviation of the training clips' ratings.
         return float(np.max(np.abs(first - second) / self._scales()[1]))
 
     def evidence(self, outputs: F64, output: int) -> float:
@@ -233,12 +233,12 @@ class RatingFormat(Format):
         return min(s["minimum"] for s in scales), max(s["maximum"] for s in scales)
 
     def target_output(self, predictor: Predictor, outputs: F64) -> int:
-        # The target that is furthest from its mean.
+        # The target that is furthest from its mean, in standard deviations.
         mean, deviation = self._scales()
         return int(np.argmax(np.abs(outputs - mean) / deviation))
 
     def _scales(self) -> tuple[F64, F64]:
-        """Mean and standard deviation of each target over the training clips."""
+        """Return mean and standard deviation of each target over the training clips."""
         scales = [self.model.scale[name] for name in self.model.classes]
         deviation = np.array([s["deviation"] or 1.0 for s in scales])
         return np.array([s["mean"] for s in scales]), deviation
@@ -257,12 +257,12 @@ class RatingFormat(Format):
         return values
 
     def _rating(self, name: str, number: float) -> float:
-        """A number within the ratings that there were: none was beyond the ends of the scale."""
+        """Clip a number to the range of the training clips' ratings."""
         scale = self.model.scale[name]
         return float(np.clip(number, scale["minimum"], scale["maximum"]))
 
     def _scale(self) -> dict[str, str]:
-        """What the numbers of each target mean: in the words of the model's card, if it has any."""
+        """Return a description of each target's scale, with the text of the model's card."""
         words = self.model.facts.get("about", {}).get("scale", {})
         return {
             name: (f"{words[name]}; " if name in words else "")
@@ -287,7 +287,7 @@ FORMATS: dict[str, type[Format]] = {
 
 
 def format_of(model: FinalModel) -> Format:
-    """The format of a model's task."""
+    """Return the format for a model's task."""
     return FORMATS[model.task](model)
 
 

@@ -1,4 +1,4 @@
-"""Which clips are to be predicted: files, folders, patterns, lists."""
+"""Clips to predict, found from files, folders, patterns and tables."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mvemo.pipeline.console.messages import tell_note
 
 @dataclass(frozen=True)
 class NewClip:
-    """A stretch of a file without a label."""
+    """Media file, or segment of one, without a label."""
 
-    file: str  # as it is shown
-    path: Path  # of the media file
-    start: float = 0.0  # seconds; None for all that follows
-    duration: float | None = None  # seconds; None for all that follows
-    problem: str = ""  # why there is nothing to predict; empty where there is
+    file: str  # name to show
+    path: Path  # path of the media file
+    start: float = 0.0  # in seconds
+    duration: float | None = None  # in seconds; None for the rest of the file
+    problem: str = ""  # reason why there is nothing to predict
 
 
 def find_clips(inputs: Sequence[str]) -> list[NewClip]:
-    """The clips that a command line names, each once; what is not there has its `problem`.
+    """Return the clips that a command line names, each once; missing ones have a `problem`.
 
-    It names media files, folders with media at any depth, patterns such as ``clips/*.mp3``,
-    and tables with the columns ``path``, ``start`` and ``duration``, which need no label.
+    Inputs are media files, folders with media at any depth, patterns such as ``clips/*.mp3``,
+    and tables with the columns ``path``, ``start`` and ``duration``. Labels are not needed.
     """
     clips: dict[tuple[Path, float, float | None], NewClip] = {}
     for entry in inputs:
@@ -39,7 +39,7 @@ def find_clips(inputs: Sequence[str]) -> list[NewClip]:
 
 
 def modalities_of(clips: Sequence[NewClip]) -> tuple[str, ...]:
-    """What there is to read of clips, by the endings of their files' names.
+    """Return the modalities of clips by their file name extensions.
 
     Examples
     --------

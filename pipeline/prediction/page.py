@@ -1,7 +1,7 @@
-"""What the pages of a timeline and of an explanation share: curves, waveform, pictures.
+"""Parts of the pages of timelines and explanations: curves, waveform, pictures, sound.
 
-A page is one file: it loads nothing, and all text is escaped. Curves are drawn without text,
-and stretched to the page's width, so that labels stay readable on a phone.
+A page is one file that loads nothing, and all text is escaped. Drawings contain no text and are
+stretched to the page's width, so that labels stay readable on a phone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import jinja2
 
 TEMPLATES = Path(__file__).with_name("templates")
-# Told apart by most people who see colours otherwise (Okabe and Ito 2008), then more.
+# Colours for colour-blind readers (Okabe and Ito 2008), followed by further ones.
 COLOURS = (
     "#d55e00",
     "#0072b2",
@@ -37,14 +37,14 @@ COLOURS = (
     "#637939",
     "#5254a3",
 )
-# The unit of all drawings: a page stretches them.
+# Size of a drawing in its own units; the page stretches it.
 WIDTH, HEIGHT = 1000.0, 200.0
-# Bars of a waveform, and height of the drawing of one.
+# Largest number of bars of a waveform, and the height of its drawing.
 MOST_BARS, WAVE_HEIGHT = 500, 60.0
 
 
 def environment() -> jinja2.Environment:
-    """The templates, with all text escaped and no name forgotten."""
+    """Return the template environment; it escapes text and refuses undefined names."""
     import jinja2
 
     templates = jinja2.Environment(
@@ -60,7 +60,7 @@ def environment() -> jinja2.Environment:
 
 
 def clock(seconds: float) -> str:
-    """A time as a player shows it.
+    """Return a time in seconds as a player shows it.
 
     Examples
     --------
@@ -73,7 +73,7 @@ def clock(seconds: float) -> str:
 
 
 def ticks(seconds: float, most: int = 7) -> list[float]:
-    """Round times along an axis, from 0, at most so many steps of them.
+    """Return round times in seconds along an axis from 0, with about `most` steps at most.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def polyline(
     seconds: float,
     span: tuple[float, float],
 ) -> str:
-    """Points of a curve, `span` being the values at the bottom and at the top."""
+    """Return the SVG points of a curve; `span` is the values at the bottom and at the top."""
     low, high = span
     points = []
     for time, value in zip(times, values, strict=True):
@@ -101,7 +101,7 @@ def polyline(
 
 
 def waveform_path(sketch: Sketch) -> str:
-    """An SVG path of the waveform's outline, in a box of `WIDTH` x `WAVE_HEIGHT`."""
+    """Return an SVG path of the waveform's outline, in a box of `WIDTH` x `WAVE_HEIGHT`."""
     peaks = np.asarray(sketch.peaks, dtype=np.float64)
     if len(peaks) == 0:
         return ""
@@ -116,7 +116,7 @@ def waveform_path(sketch: Sketch) -> str:
 
 
 def picture_url(picture: U8, quality: int = 70) -> str:
-    """A picture, uint8 (height, width, 3), RGB, as a data URL."""
+    """Return a picture, uint8 (height, width, 3) in RGB, as a data URL."""
     done, encoded = cv2.imencode(
         ".jpg", np.ascontiguousarray(picture[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
@@ -132,12 +132,12 @@ def sound_url(sketch: Sketch) -> str:
     y: F64 = np.concatenate(sketch.sound).astype(np.float64)
     buffer = io.BytesIO()
     step = max(1, round(sketch.sr / 22050))
-    # Of a page it is enough to recognise the place.
+    # Low quality suffices to recognise a place in the clip.
     smooth = y[: len(y) // step * step].reshape(-1, step).mean(axis=1)
     soundfile.write(buffer, smooth, sketch.sr // step, format="OGG", subtype="VORBIS")
     return data_url("audio/ogg", buffer.getvalue())
 
 
 def data_url(kind: str, content: bytes | NDArray[np.uint8]) -> str:
-    """Bytes as a data URL."""
+    """Return bytes as a data URL."""
     return f"data:{kind};base64,{base64.b64encode(bytes(content)).decode()}"

@@ -1,4 +1,4 @@
-"""One pass over a clip: decoded in a worker process, embedded in this one, window by window."""
+"""One pass over a clip: a worker decodes it, this process embeds it window by window."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from mvemo.fuse.final.model import FeatureKey
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.prediction.streams import FeatureStream, Span, StreamPlan
 
-# Seconds of one bar of the waveform, and the rate that it is made at where no net reads sound.
+# Seconds of one bar of the waveform, and its sampling rate in Hz if no net reads sound.
 BAR_SECONDS, BAR_SR = 0.1, 16000
-# Height and width of a thumbnail in pixels, and how many of them a page has.
+# Height and width of a thumbnail in pixels, and their largest number.
 THUMBNAIL, MOST_THUMBNAILS = 96, 60
 
 
 @dataclass
 class Sketch:
-    """What a page shows of a clip itself."""
+    """Waveform, sound and thumbnails of a clip, for a page."""
 
-    # Of each `BAR_SECONDS`: the largest magnitude, and the mean square.
+    # Largest magnitude of each `BAR_SECONDS`.
     peaks: array[float] = field(default_factory=lambda: array("f"))
-    # Of each `BAR_SECONDS`: the largest magnitude, and the mean square.
+    # Mean square of each `BAR_SECONDS`.
     power: array[float] = field(default_factory=lambda: array("f"))
     # (time in seconds, uint8 (96, 96, 3)), ascending.
     thumbnails: list[tuple[float, U8]] = field(default_factory=list)
-    # All samples, where they are kept, and their rate.
+    # All samples, if `keep_sound`.
     sound: list[F32] = field(default_factory=list)
-    sr: int = 0  # all samples, where they are kept, and their rate
-    keep_sound: bool = False  # whether they are
+    sr: int = 0  # sampling rate in Hz
+    keep_sound: bool = False
     _rest: F32 = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
 
     def add_sound(self, y: F32, sr: int) -> None:
-        """Take the next samples."""
+        """Add the next samples."""
         self.sr = sr
         if self.keep_sound:
             self.sound.append(y)
@@ -54,49 +54,28 @@ class Sketch:
         self._rest = y[count * size :]
 
     def loudness(self, start: float, stop: float) -> float:
-        """Of a stretch, in dB of full scale; -inf without sound."""
+        """Return the loudness of a stretch in dB of full scale; -inf without sound."""
         bars = self.power[int(start / BAR_SECONDS) : max(int(np.ceil(stop / BAR_SECONDS)), 1)]
         mean = float(np.mean(bars)) if len(bars) else 0.0
         return 10.0 * float(np.log10(mean)) if mean > 0 else -np.inf
 
 
 class ClipPass:
-    """Decodes a clip once and gives each window's vectors as soon as they can be had.
-
-    Parameters
-    ----------
-    path, start, duration
-        The clip.
-    plan
-        Its windows.
-    streams
-        By feature and net.
-    modalities
-        Of ``audio`` and ``video``: what is read of the file.
-
-    Attributes
-    ----------
-    sketch
-        Of the clip, complete after the last window.
-    problems
-        Modality to why the clip does not have it.
-    late
-        Those of them that were found after the first window had been made: as that the file
-        is cut off, which its end alone tells.
-    """
+    """One decoding of a clip, with the vectors of each window as soon as they are known."""
 
     def __init__(
         self,
         path: Path,
-        start: float,
-        duration: float | None,
+        start: float,  # in seconds
+        duration: float | None,  # in seconds; None for the rest of the file
         plan: StreamPlan,
         streams: Mapping[FeatureKey, FeatureStream],
         modalities: tuple[str, ...] = ("audio", "video"),
     ) -> None:
         self._path, self._plan, self._streams = path, plan, streams
-        self.sketch = Sketch()
-        self.problems: dict[str, Problem] = {}
+        self.sketch = Sketch()  # complete after the last window
+        self.problems: dict[str, Problem] = {}  # reasons by missing modality
+        # Problems that were found after the first window, as a file that is cut off.
         self.late: dict[str, Problem] = {}
         pictures = [s for s in streams.values() if len(s.times)] if "video" in modalities else []
         count = min(MOST_THUMBNAILS, max(1, round(plan.seconds)))
@@ -121,14 +100,15 @@ class ClipPass:
         self._samples = dict.fromkeys(rates, 0)
 
     def windows(self, *, forget: bool = True) -> Iterator[tuple[int, dict[FeatureKey, F64]]]:
-        """Yield the number of a window, and its vectors of the features that it has.
+        """Yield the number and the vectors of each window; missing features are left out.
 
-        With `forget` what later windows do not need is dropped.
+        With `forget`, data that later windows do not need are dropped.
         """
         row = 0
         reach = max((s.reach for s in self._streams.values()), default=0.0)
         done = dict.fromkeys(("audio", "video"), np.inf)
-        done.update({modality: 0.0 for modality in self._modalities if self._asked(modality)})
+        requested = {"audio": len(self._request.sample_rates), "video": len(self._request.times)}
+        done.update({modality: 0.0 for modality in self._modalities if requested[modality]})
         for event, *values in stream_isolated(self._path, self._request):
             if event == "problem" and row and values[0] not in self.problems:
                 self.late[values[0]] = values[1]
@@ -142,9 +122,6 @@ class ClipPass:
         while row < len(self._plan.windows):
             yield self._window(row, forget=forget)
             row += 1
-
-    def _asked(self, modality: str) -> bool:
-        return bool(self._request.sample_rates if modality == "audio" else len(self._request.times))
 
     def _now(self, modality: str, done: Mapping[str, float]) -> float:
         return max(done[modality], self._sound_time if modality == "audio" else self._picture_time)
@@ -184,16 +161,15 @@ class ClipPass:
         return row, vectors
 
     def vectors(self, window: Span) -> dict[FeatureKey, F64]:
-        """Vectors of a window, of the features that it has."""
+        """Return the vectors of a window; missing features are left out."""
         return _finite({key: s.vector(window) for key, s in self._readable().items()})
 
     def without(
         self, modality: str, stretch: Span, keys: Collection[FeatureKey]
     ) -> dict[FeatureKey, F64]:
-        """Vectors of the first window as if a stretch had no sound, or no pictures.
+        """Return the vectors of the first window as if a stretch had no sound, or no pictures.
 
-        Of the features `keys`; those of the other modality, and of which nothing would be
-        left, are not given.
+        Only the features `keys` of this modality are returned, if anything is left of them.
         """
         vectors = {
             key: stream.vector(self._plan.windows[0], stretch)
@@ -203,7 +179,7 @@ class ClipPass:
         return _finite(vectors)
 
     def _readable(self) -> dict[FeatureKey, FeatureStream]:
-        """The streams of what the clip has."""
+        """Return the streams of the modalities that the clip has."""
         return {
             key: stream
             for key, stream in self._streams.items()
@@ -212,7 +188,7 @@ class ClipPass:
 
 
 def _finite(vectors: Mapping[FeatureKey, F64 | None]) -> dict[FeatureKey, F64]:
-    """Those that are there, and of finite numbers."""
+    """Return the vectors that exist and are finite."""
     return {key: v for key, v in vectors.items() if v is not None and np.isfinite(v).all()}
 
 
@@ -222,7 +198,7 @@ _Readers = list[list[tuple[FeatureStream | None, int, int]]]
 def _merge(
     readers: list[tuple[FeatureStream | None, F64, int]],
 ) -> tuple[_Readers, F64, list[frozenset[int]]]:
-    """All times of all readers, ascending; of each, who reads it and in which sizes."""
+    """Return all times of all readers, ascending, with the readers and sizes of each."""
     times = np.unique(np.concatenate([*(t for _, t, _ in readers), np.zeros(0)]))
     of_row: _Readers = [[] for _ in times]
     for reader, its_times, size in readers:

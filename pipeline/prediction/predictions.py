@@ -1,37 +1,60 @@
-"""What a model says of a clip, and what a user should know of it; needs no media packages."""
+"""Predictions: of feature files, and as records, CSV files and terminal tables.
+
+This module does not need media packages.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import io
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mvemo.cache import Cache, FeatureSpec, open_cache
 from mvemo.fuse.arrays import F64
-from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
-from mvemo.fuse.final.predicting import distances
+from mvemo.fuse.errors import BadFeatures
+from mvemo.fuse.final.files import load_model
+from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor, stored_as
+from mvemo.fuse.final.predicting import Vectors, distances, predict_clips, standardise_folders
+from mvemo.fuse.matrices.descriptor_statistics import DescriptorStatistics, statistics_of
+from mvemo.fuse.metrics.averages import complete
+from mvemo.manifests.csv_files import CsvWriter
+from mvemo.manifests.text_table import align_columns, shown_name
+from mvemo.pipeline.console.messages import verbosity
+from mvemo.pipeline.prediction.formats import Record, format_of
+
+# Plain words for the main score of a task.
+_EXPECT = {
+    "accuracy": "about {:.0%} of the labels right",
+    "roc_auc_macro": "a clip that has a tag ranked above one that has not in about {:.0%} of pairs",
+    "r2_macro": "about {:.0%} of the differences between clips' ratings explained",
+}
+# Largest number of values that share a line in the terminal.
+MOST_COLUMNS = 4
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one clip."""
+    """Prediction of one clip by a model."""
 
-    file: str  # as it was given
-    predictor: Predictor | None = None  # what predicted it; None where nothing did
-    # Float64 (outputs,): as `mvemo.fuse.final.predicting.predict_clips`; empty where nothing
-    # was predicted.
+    file: str  # name as given by the user
+    predictor: Predictor | None = None  # None if the clip was not predicted
+    # float64 (outputs,) of `mvemo.fuse.final.predicting.predict_clips`; empty if not predicted.
     outputs: F64 = field(default_factory=lambda: np.zeros(0))
-    notes: tuple[str, ...] = ()  # what a user should know of this prediction
-    problem: str = ""  # why there is none; empty where there is
-    trained_on: bool = False  # true for a clip of the model's training data
+    notes: tuple[str, ...] = ()  # notes for the user
+    problem: str = ""  # reason why the clip was not predicted
+    trained_on: bool = False  # True for a clip of the model's training data
     # JSON values: ``content`` (digest of the file's bytes), ``duration`` in seconds, mvemo's
-    # ``version``, the ``date`` when it was read and the ``seconds`` that took.
+    # ``version``, the ``date`` of reading and the ``seconds`` that reading took.
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def predictor_of(model: FinalModel, vectors: Collection[FeatureKey]) -> Predictor | None:
-    """Return the best predictor of a clip with these features; None if there is none."""
+    """Return the best predictor for a clip with these features, or None."""
     lacking = {spec.name for spec in model.specs if (spec.name, spec.fold) not in vectors}
     return model.best_of({spec.name for spec in model.specs} - lacking)
 
@@ -39,7 +62,7 @@ def predictor_of(model: FinalModel, vectors: Collection[FeatureKey]) -> Predicto
 def unlikeness(
     model: FinalModel, predictor: Predictor, vectors: Mapping[FeatureKey, F64]
 ) -> list[str]:
-    """A note where a clip, of vectors (1, dim), is unlike the training clips; else nothing."""
+    """Return a note if a clip, with vectors (1, dim), is unlike the training clips."""
     ratios = distances(model, predictor, vectors)
     far = {name: float(ratio[0]) for name, ratio in ratios.items() if ratio[0] > 1}
     if not far:
@@ -49,3 +72,206 @@ def unlikeness(
         f"unlike the clips that the model was made of (distance over the largest usual one: "
         f"{listed}): do not rely on it"
     ]
+
+
+def predict_features(
+    folder: Path, features: Path, modalities: Collection[str]
+) -> tuple[FinalModel, list[Prediction]]:
+    """Predict the clips of a feature file, in its order, with a model folder.
+
+    Features of other modalities are ignored. Raises `BadFeatures` if the file lacks the features
+    of every predictor, or has them with other settings than the model.
+    """
+    model = load_model(folder)
+    with open_cache(features) as cache:
+        specs = [spec for spec in model.specs if spec.modality in modalities]
+        vectors = {(s.name, s.fold): v for s in specs for v in _vectors(cache, s)}
+        names = {n for n, _ in vectors if all((n, s.fold) in vectors for s in model.variants(n))}
+        if model.best_of(names) is None:
+            needed = dict.fromkeys(spec.name for spec in specs)
+            raise BadFeatures(
+                f"{features}: expected the features {', '.join(needed)} with the settings of the "
+                f"model {model.name}, got {', '.join(cache.names()) or 'none'} with others: "
+                "extract with those settings, or predict the media themselves"
+            )
+        return model, _predict(model, cache, vectors)
+
+
+def _vectors(cache: Cache, spec: FeatureSpec) -> Iterator[F64]:
+    """Yield a feature if the cache has it: float64 (clips, dim), missing rows are NaN."""
+    stored = {s.digest: s for s in cache.specs}
+    if spec.digest in stored:
+        yield cache.vectors(spec.name, spec.fold)[0].astype(np.float64)
+    elif set(spec.params.get("descriptors", {"": ""}).values()) <= set(stored):
+        statistics = DescriptorStatistics(cache, spec.params["order"], statistics_of(spec))
+        yield statistics.vectors()[0].astype(np.float64)
+
+
+def _predict(model: FinalModel, cache: Cache, vectors: Vectors) -> list[Prediction]:
+    table, none = cache.table, np.zeros(len(cache.table), dtype=np.bool_)
+    finite = {key: complete(values) for key, values in vectors.items()}
+    scaled = standardise_folders(model, vectors, table.groups)
+    seen, reasons = _training_clips(model, cache), dict[str, list[str]]()
+    for failure in cache.failures:
+        reasons.setdefault(failure.clip_id, []).append(failure.reason)
+    predictions = []
+    for row, clip_id in enumerate(table.clip_ids):
+        lacking = {s.name for s in model.specs if not finite.get((s.name, s.fold), none)[row]}
+        predictor = model.best_of({spec.name for spec in model.specs} - lacking)
+        if predictor is None:
+            problem = "; ".join(reasons.get(clip_id, ["no features that the model reads"]))
+            predictions.append(Prediction(clip_id, problem=problem))
+            continue
+        keys = [key for key in vectors if key[0] in predictor.features]
+        outputs = predict_clips(model, predictor, {key: scaled[key][row][None] for key in keys})[0]
+        trained_on, of_clip = clip_id in seen, {key: vectors[key][row][None] for key in keys}
+        notes = [] if trained_on else unlikeness(model, predictor, of_clip)
+        missing = [name for name in model.predictors[0].features if name in lacking]
+        if missing:
+            notes.insert(0, f"without {', '.join(missing)}, which the feature file lacks")
+        predictions.append(
+            Prediction(clip_id, predictor, outputs, tuple(notes), trained_on=trained_on)
+        )
+    return predictions
+
+
+def _training_clips(model: FinalModel, cache: Cache) -> set[str]:
+    """Return the ids of the clips that the model's heads were fitted on."""
+    seen: set[str] = set()
+    digests = {stored_as(spec)[1] for spec in model.specs}
+    for spec in (spec for spec in cache.specs if spec.digest in digests):
+        keys = cache.keys(spec.name, spec.fold).tolist()
+        known = set(model.training_keys.tolist())
+        ids = zip(cache.table.clip_ids, keys, strict=True)
+        seen.update(clip for clip, key in ids if key and int(key[:16], 16) in known)
+    return seen
+
+
+def records(
+    model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
+) -> list[Record]:
+    """Return one JSON object for each clip; with `facts`, the facts of the prediction are in it.
+
+    Classes have ``proba``, ``label`` and ``confidence``, the calibrated probability of the label.
+    Tags have ``proba``, and in ``label`` the list of the tags that apply. Ratings have ``values``
+    (``value``, ``low`` and ``high``) and a text ``scale``. A clip that was not predicted has
+    ``error``, and null for these values.
+    """
+    written = format_of(model)
+    result = []
+    for prediction in predictions:
+        predictor = prediction.predictor
+        name = None if predictor is None else f"{model.name}/{predictor.name}"
+        record: Record = {"path": prediction.file, "model": name}
+        record |= written.fields(predictor, prediction.outputs)
+        record["notes"] = list(prediction.notes)
+        if prediction.trained_on:
+            # The heads know the label, so their confidence is not valid.
+            record |= {"confidence": None} if "confidence" in record else {}
+            record["notes"].insert(0, "part of the model's training data: not a test of the model")
+        if prediction.problem:
+            record["error"] = prediction.problem
+        record |= prediction.facts if facts else {}
+        result.append(record)
+    return result
+
+
+def predictions_csv(
+    model: FinalModel, predictions: Sequence[Prediction], facts: bool = False
+) -> str:
+    """Return a CSV text: a row for each clip, a column for each class, tag or value."""
+    written = format_of(model)
+    text = io.StringIO(newline="")
+    writer = CsvWriter(text)
+    names = list(dict.fromkeys(name for p in predictions for name in p.facts)) if facts else []
+    writer.writerow(["path", "model", *written.csv_columns(), "notes", "error", *names])
+    for record in records(model, predictions, facts):
+        cells = [record["path"], record["model"], *written.csv_cells(record)]
+        more = [record.get(name) for name in ("error", *names)]
+        writer.writerow([*cells, "; ".join(record["notes"]), *more])
+    return text.getvalue()
+
+
+def predictions_table(model: FinalModel, predictions: Sequence[Prediction]) -> str:
+    """Return the text for the terminal: a line for each clip, notes, problems and a legend.
+
+    A note on many clips appears once; records and the CSV file repeat it for each clip.
+    """
+    written = format_of(model)
+    rows: list[list[str]] = []
+    # Files by (kind, text) of the notes on them.
+    files: dict[tuple[str, str], list[str]] = {}
+    for record in records(model, predictions):
+        file = shown_name(record["path"])
+        if "error" in record:
+            files.setdefault(("not predicted", record["error"]), []).append(file)
+            continue
+        rows.append([file, *written.cells(record), record["model"].partition("/")[2]])
+        for note in record["notes"]:
+            # Distances differ from clip to clip.
+            text = note if verbosity() == "verbose" else re.sub(r" \(distance [^)]*\)", "", note)
+            files.setdefault(("note", text), []).append(file)
+    notes = [
+        f"{kind}: {of[0] if len(of) == 1 else f'{len(of)} clips, the first {of[0]}'}: {text}"
+        for (kind, text), of in files.items()
+    ]
+    lines = []
+    if rows and len(written.header) > MOST_COLUMNS:
+        lines = [line for row in rows for line in _block(row, written.header)]
+    elif rows:
+        header = ["path", *written.header, "by"]
+        left = {0, len(header) - 1, *(1 + column for column in written.text_columns)}
+        lines = [*align_columns([header, *rows], left=left), ""]
+    if notes:
+        lines += [*notes, ""]
+    if not rows:
+        return "\n".join(notes)
+    closing = legend if verbosity() == "verbose" else _plain_legend
+    return "\n".join([*lines, *closing(model, predictions)])
+
+
+def _block(row: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the lines of a clip whose values do not fit on one line."""
+    file, *cells, predictor = row
+    values = zip(names, cells, strict=True)
+    pairs = align_columns([(f"  {name}", cell) for name, cell in values], left=(0, 1))
+    return [f"{file}  by {predictor}", *pairs, ""]
+
+
+def _plain_legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[str]:
+    """Return the legend of the model in plain words."""
+    lines = [f"{model.name} was made of {model.facts['n_clips']} clips. On new clips expect:"]
+    nested = model.facts.get("nested") or {}
+    used = dict.fromkeys(p.predictor.name for p in predictions if p.predictor is not None)
+    for predictor in (p for p in model.predictors if p.name in used):
+        # If known, use the score that includes the cost of choosing this predictor.
+        chosen = nested.get("model") == predictor.name and nested["mean"] is not None
+        mean = nested["mean"] if chosen else predictor.expected.get("mean")
+        text = "not known" if mean is None else _EXPECT[predictor.expected["metric"]].format(mean)
+        lines.append(f"  by {predictor.name}: {text}")
+    lines += format_of(model).legend(brief=True)
+    return [*lines, *(f"note: {note}" for note in model.facts["notes"])]
+
+
+def legend(model: FinalModel, predictions: Sequence[Prediction]) -> list[str]:
+    """Return the legend: the model, its scores, and the meaning of its figures."""
+    lines = [
+        f"model {model.name}: {model.facts['n_clips']} clips of {model.facts['n_groups']} groups"
+    ]
+    used = dict.fromkeys(p.predictor.name for p in predictions if p.predictor is not None)
+    for predictor in (p for p in model.predictors if p.name in used):
+        lines.append(f"{predictor.name}: {expectation(model.expected_of(predictor))}")
+    lines += format_of(model).legend()
+    return [*lines, *(f"note: {note}" for note in model.facts["notes"])]
+
+
+def expectation(expected: Mapping[str, Any]) -> str:
+    """Return the cross-validated score of a predictor as a phrase."""
+    if expected.get("mean") is None:
+        return "not evaluated by itself; not calibrated"
+    interval = expected.get("interval")
+    ends = "" if not interval or None in interval else " ({:.3f} to {:.3f})".format(*interval)
+    return (
+        f"{expected['metric']} {expected['mean']:.3f}{ends} on clips that it had not seen, in the "
+        "cross-validation"
+    )

@@ -1,7 +1,9 @@
-"""Predictions of new clips: read a few at a time, then predicted by a model's heads."""
+"""Predictions of new clips: read in batches, then predicted by a model's heads."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -11,41 +13,43 @@ import numpy as np
 
 from mvemo.cache.storage.opening import code_version
 from mvemo.extract.media.checks import IN_WORDS, reasons_text
+from mvemo.extract.workers.handle import peak_memory
+from mvemo.extract.workers.pool import cores, worker_memory
 from mvemo.fuse.arrays import F64
 from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor
 from mvemo.fuse.final.predicting import predict_clips, standardise_folders
 from mvemo.fuse.matrices.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.metrics.averages import complete
+from mvemo.pipeline.console.messages import silenced
+from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.batches import BatchReader, EmbeddedClip
+from mvemo.pipeline.prediction.batches import MOST_WORKERS, BatchReader, EmbeddedClip, windows_of
 from mvemo.pipeline.prediction.catalogue import Catalogue
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.inputs import NewClip
-from mvemo.pipeline.prediction.predictions import (
-    Prediction,
-    predictor_of,
-    unlikeness,
-)
+from mvemo.pipeline.prediction.predictions import Prediction, predictor_of, unlikeness
+from mvemo.pipeline.work_folder import size_text
 
-MODALITIES = ("audio", "video")
+# Number of clips that a plan reads: enough for more than one worker.
+N_SAMPLED = 8
 
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """How clips are predicted.
+    """Settings of predictions.
 
     Parameters
     ----------
     modalities
-        What is read of the files, where they have it.
+        Modalities to read from files that have them.
     weights
-        Files of pretrained weights by net, where they are not fetched ones.
+        Files of pretrained weights by net; other nets use fetched ones.
     device
         ``auto``, ``cpu`` or ``cuda``.
     """
 
-    modalities: tuple[str, ...] = MODALITIES
+    modalities: tuple[str, ...] = ("audio", "video")
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "auto"
 
@@ -57,7 +61,11 @@ def predict_files(
     catalogue: Path | None = None,
     on_clip: Callable[[FinalModel, Prediction], object] = lambda model, prediction: None,
 ) -> tuple[FinalModel, list[Prediction]]:
-    """Predict clips by a model folder."""
+    """Predict clips with a model folder; return the model and one prediction for each clip.
+
+    Clips in the `catalogue` are not read again. `on_clip` is called with the model and each
+    prediction when it is known, in any order. An unreadable file costs only its own prediction.
+    """
     model = load_model(folder)
     maker = FeatureMaker(model, folder, settings.weights, settings.device)
     predictions: dict[int, Prediction] = {}
@@ -71,13 +79,12 @@ def predict_files(
             note(row, Prediction(clip.file, problem=clip.problem))
     readable = {row: clip for row, clip in enumerate(clips) if not clip.problem}
     if readable:
-        ways = find_ways(maker, settings.modalities)
-        reader = BatchReader(maker, tuple(dict.fromkeys(n for way in ways for n in way.features)))
+        reader = _reader(maker, settings.modalities)
         waiting: dict[int, EmbeddedClip] = {}
         with nullcontext(reader) if catalogue is None else Catalogue(catalogue, reader) as source:
             for batch in source.read(readable):
                 if model.within_groups:
-                    # A folder's clips are needed together.
+                    # Standardising needs all clips of a folder.
                     waiting.update(batch)
                     continue
                 for row, embedded in batch:
@@ -90,7 +97,7 @@ def predict_files(
 def _within_folders(
     model: FinalModel, clips: Mapping[int, EmbeddedClip]
 ) -> Iterator[tuple[int, dict[FeatureKey, F64], list[str]]]:
-    """Yield vectors that are standardised within the clips of each folder, and notes."""
+    """Yield row, standardised vectors and notes of each clip; groups are folders."""
     rows, folders = list(clips), [str(c.clip.path.parent) for c in clips.values()]
     scaled: dict[FeatureKey, F64] = {}
     large = np.ones(len(rows), dtype=np.bool_)
@@ -114,7 +121,7 @@ def _predict(
     scaled: Mapping[FeatureKey, F64],
     more: Sequence[str] = (),
 ) -> Prediction:
-    """Predict a clip by its vectors, `scaled` as the heads read them."""
+    """Predict a clip from its vectors, standardised in `scaled`."""
     model, clip = maker.model, embedded.clip
     facts = {
         "content": embedded.content or None,
@@ -125,7 +132,7 @@ def _predict(
     }
     predictor = None if embedded.problem else predictor_of(model, embedded.vectors)
     if predictor is None:
-        problem = embedded.problem or _unpredicted(model, embedded)
+        problem = embedded.problem or _unpredicted_reason(model, embedded)
         return Prediction(clip.file, problem=problem, facts=facts)
     keys = [key for key in embedded.vectors if key[0] in predictor.features]
     outputs = predict_clips(model, predictor, {key: scaled[key][None] for key in keys})[0]
@@ -144,7 +151,7 @@ def _fallback_notes(
     embedded: EmbeddedClip,
     predictor: Predictor,
 ) -> list[str]:
-    """Return why the best predictor of the model does not predict a clip."""
+    """Return notes on why the model's best predictor was not used for a clip."""
     best = maker.model.best(modalities)
     if best is None or best.name == predictor.name:
         return []
@@ -165,8 +172,8 @@ def _fallback_notes(
     return notes
 
 
-def _unpredicted(model: FinalModel, embedded: EmbeddedClip) -> str:
-    """Return why no predictor of the model can predict a clip."""
+def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
+    """Return the reason why no predictor of the model can predict a clip."""
     reasons = [f"{IN_WORDS[m]}: {reason}" for m, reason in embedded.reasons.items() if reason]
     if len(reasons) < len(embedded.reasons):
         smallest = min(model.predictors, key=lambda p: len(p.modalities))
@@ -176,7 +183,7 @@ def _unpredicted(model: FinalModel, embedded: EmbeddedClip) -> str:
 
 
 def find_ways(maker: FeatureMaker, modalities: tuple[str, ...]) -> list[Predictor]:
-    """The predictors that clips with some of these modalities may need, their nets loaded."""
+    """Return the predictors for clips with these modalities, with loaded nets; raise if none."""
     ways = maker.predictors(modalities)
     if not ways:
         wanted = " and ".join(IN_WORDS[m] for m in modalities)
@@ -187,13 +194,19 @@ def find_ways(maker: FeatureMaker, modalities: tuple[str, ...]) -> list[Predicto
     return ways
 
 
+def _reader(maker: FeatureMaker, modalities: tuple[str, ...]) -> BatchReader:
+    """Return a reader of the features that the predictors for these modalities need."""
+    names = (name for way in find_ways(maker, modalities) for name in way.features)
+    return BatchReader(maker, tuple(dict.fromkeys(names)))
+
+
 def predict_vectors(
     maker: FeatureMaker,
     file: str,
     vectors: Mapping[FeatureKey, F64],
     problems: Mapping[str, object],
 ) -> Prediction:
-    """The prediction of a clip by what there is of its features."""
+    """Predict a clip from its available features; `problems` explain missing modalities."""
     model = maker.model
     predictor = predictor_of(model, vectors)
     if predictor is None:
@@ -203,3 +216,36 @@ def predict_vectors(
     notes = unlikeness(model, predictor, rows)
     scaled = standardise_folders(model, rows, [file])
     return Prediction(file, predictor, predict_clips(model, predictor, scaled)[0], tuple(notes))
+
+
+def plan_text(folder: Path, clips: Sequence[NewClip], settings: PredictSettings) -> str:
+    """Return a text with the time and the memory that predicting clips needs."""
+    maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
+    reader = _reader(maker, settings.modalities)
+    found = {i: windows_of(clip, reader.window) for i, clip in enumerate(clips) if not clip.problem}
+    # Seconds to read of each clip.
+    lengths = {
+        i: sum(min(duration or w.length, reader.window) for _, duration in w.stretches)
+        for i, w in found.items()
+        if not w.problem
+    }
+    lines = [f"clips: {len(clips)}, {len(clips) - len(lengths)} of them cannot be read"]
+    if lengths:
+        by_length = sorted(lengths, key=lambda i: lengths[i])
+        places = np.linspace(0, len(by_length) - 1, min(N_SAMPLED, len(by_length)))
+        chosen = [by_length[round(place)] for place in places]
+        with silenced():
+            # The start-up cost is not measured.
+            list(reader.read({i: clips[i] for i in chosen[-1:]}))
+            start = time.perf_counter()
+            list(reader.read({i: clips[i] for i in chosen}))
+        seconds = time.perf_counter() - start
+        total, sampled = sum(lengths.values()), sum(lengths[i] for i in chosen)
+        lines += [
+            f"length: {duration_text(total)} are read",
+            f"time: about {duration_text(seconds * total / sampled)} (measured on {len(chosen)})",
+            f"memory: about {size_text(peak_memory(os.getpid()))}, and "
+            f"{size_text(worker_memory())} in each of {min(cores(), MOST_WORKERS)} workers, "
+            "however many clips there are",
+        ]
+    return "\n".join(lines)

@@ -1,1 +1,1 @@
-"""Stage one: what it does in which steps, on how many processes, and at what cost."""
+"""Stage one: plan, steps, processes, shards and estimates."""

@@ -1,7 +1,7 @@
-"""Processes for tasks, begun before it is known what there is to do.
+"""Worker processes that start before their tasks are known.
 
-Importing torch takes seconds in each. They do it while the command that wants them imports it,
-reads its settings and plans; so this module imports none of that.
+Importing torch takes seconds. Workers import it while the command imports it, reads its settings
+and plans, so this module must not import any of that.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ TASKS = "mvemo.pipeline.stage_one.tasks"
 
 
 def thread_variables(jobs: int) -> dict[str, str]:
-    """Variables of each of so many processes: its threads, so that all together have the cores.
+    """Return the variables that give each of `jobs` processes its share of the cores as threads.
 
-    Where the user has set fewer threads, it has those. The last variable is what `cores` is
-    there: decoders have no more threads than that.
+    A smaller number of threads that the user has set is kept. LOKY_MAX_CPU_COUNT is what `cores`
+    returns in the process, which limits the threads of decoders.
 
     Examples
     --------
@@ -33,25 +33,25 @@ def thread_variables(jobs: int) -> dict[str, str]:
 
 
 def threads_of(jobs: int) -> int:
-    """Threads that torch has in each of so many processes; 0 for those it has in this one."""
+    """Return the threads of torch in each of `jobs` processes; 0 means those of this process."""
     return int(thread_variables(jobs)["OMP_NUM_THREADS"]) if jobs > 1 else 0
 
 
 def _threads_set(name: str) -> int:
-    """Threads that a library, or OpenMP for it, has by the environment; 0 where none are set."""
-    # OpenMP's may be several, for parallel parts within parallel parts.
+    """Return the threads that the environment sets for a library or for OpenMP; 0 if none."""
+    # OpenMP allows a list with one number for each nesting level.
     value = os.environ.get(name, os.environ.get("OMP_NUM_THREADS", "")).partition(",")[0].strip()
     return int(value) if value.isdecimal() else 0
 
 
 @contextmanager
 def processes_ahead(jobs: int) -> Iterator[None]:
-    """Begin processes of so many jobs, if there are several; end those that are not used."""
+    """Start the processes of several jobs; stop the unused ones at the end."""
     if jobs == 1:
         yield
         return
     variables = thread_variables(jobs)
-    # There may be fewer tasks than jobs, and more jobs than anybody has cores for.
+    # There may be more jobs than cores.
     start_workers(min(jobs, cores()), TASKS, variables)
     try:
         yield

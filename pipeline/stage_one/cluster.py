@@ -1,7 +1,7 @@
-"""Tasks done by the workers of a Dask scheduler, through joblib.
+"""Tasks on the workers of a Dask scheduler, through joblib.
 
-What joblib's Dask backend does with large arguments is avoided: it would leave them on one
-worker, and lose them with it. Tasks go out pickled, which it passes on as they are.
+joblib's Dask backend keeps large arguments on one worker and loses them with that worker. Tasks
+are therefore sent pickled: it passes bytes on unchanged.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from mvemo.pipeline.errors import BadOption, ClipFailed, TaskFailed
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.stage_one.tasks import Backend, Finished, Note, Task, do_task
 
-# To find the scheduler, and then its workers.
+# Seconds to find the scheduler, and then its workers.
 CONNECT_SECONDS = 10.0
-# A task that fails is given out so often.
+# Number of attempts at each task.
 ATTEMPTS = 3
-# Errors of which another attempt would make the same.
+# Errors that another attempt would repeat.
 _FINAL = (TrainingDiverged, ClipFailed)
-# Of Dask's own protocols; without one it is tcp.
+# Address with an optional protocol of Dask; the default is tcp.
 _ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|ws|wss)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})")
 _INSTALL = "pip install '.[dask]' in mvemo's folder"
 
 
 @contextmanager
 def connected(address: str) -> Iterator[Any]:
-    """A client of the scheduler at an address."""
+    """Yield a client of a scheduler; raise BadOption without Dask or without an answer."""
     try:
         import distributed
     except ImportError:
         raise BadOption(f"--backend dask needs the package distributed: {_INSTALL}") from None
-    # Lost workers and schedulers are told of by us; Dask sets a level for each of these.
+    # We report lost workers and schedulers ourselves; Dask sets a level for each logger.
     for name in ("distributed", "distributed.client", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     _check_address(address)
@@ -49,7 +49,7 @@ def connected(address: str) -> Iterator[Any]:
     try:
         client.__init__(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
-        # Else it would be closed when it is forgotten, which takes 20 s and prints a traceback.
+        # Otherwise the garbage collector closes it, which takes 20 s and prints a traceback.
         client.status = "closed"
         raise _no_scheduler(address, " ".join(str(error).split())) from None
     try:
@@ -59,7 +59,7 @@ def connected(address: str) -> Iterator[Any]:
 
 
 def _check_address(address: str) -> None:
-    """Refuse what can be no scheduler's address, before anything waits for an answer."""
+    """Raise BadOption for a malformed address, before anything waits for an answer."""
     written = _ADDRESS.fullmatch(address)
     if written is None or not 1 <= int(written[2]) <= 65535:
         raise _no_scheduler(address, "it is not written as tcp://HOST:PORT")
@@ -75,12 +75,12 @@ def _no_scheduler(address: str, why: str) -> BadOption:
 def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
     """Check that every worker has torch and this mvemo and sees the folders; return their number.
 
-    Raises `BadOption` for the first that does not, or if there are none.
+    Raises `BadOption` for the first worker that fails a check, or if there are no workers.
     """
     ours = versions()["mvemo"]
 
     def found(package: str) -> dict[str, str]:
-        # Of the standard library: a worker without mvemo knows nothing of ours.
+        # A function of the standard library also runs on a worker without mvemo.
         of_worker: dict[str, Any] = client.run(metadata.version, package, on_error="return")
         for worker, version in of_worker.items():
             if isinstance(version, Exception):
@@ -112,7 +112,7 @@ def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
 
 
 def do_packed(index: int, packed: bytes) -> tuple[int, Finished | Exception]:
-    """Do a task on a worker; its error is an answer, too."""
+    """Run a task on a worker, and return its result or its error."""
     try:
         return index, do_task(pickle.loads(packed))
     except Exception as error:
@@ -125,10 +125,10 @@ def do_packed(index: int, packed: bytes) -> tuple[int, Finished | Exception]:
 
 @contextmanager
 def cluster_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
-    """Run tasks on the workers of a scheduler, whose address is as ``tcp://host:8786``.
+    """Yield a backend of the workers of a scheduler, at an address as ``tcp://host:8786``.
 
-    A task whose worker ends is given to another, one that fails is given out again. Raises
-    `BadOption` as `connected` and `check_workers`.
+    A task whose worker dies goes to another worker; a task that fails is tried again. Raises
+    `BadOption` like `connected` and `check_workers`.
     """
     with connected(address) as client:
         n_workers = check_workers(client, address, folders)
@@ -154,7 +154,7 @@ def cluster_backend(address: str, folders: Sequence[Path]) -> Iterator[Backend]:
 
 
 def count_workers(address: str) -> int:
-    """Of a scheduler."""
+    """Check the workers of a scheduler, and return their number."""
     with connected(address) as client:
         return check_workers(client, address, [])
 
@@ -162,7 +162,7 @@ def count_workers(address: str) -> int:
 def _results(
     client: Any, address: str, tasks: Sequence[Task], indices: Sequence[int]
 ) -> Iterator[tuple[int, Finished | Exception]]:
-    """What comes of some tasks, as they end."""
+    """Yield the index and the result of each task, in the order in which they finish."""
     from concurrent.futures import CancelledError
 
     from distributed.comm.core import CommClosedError
@@ -172,7 +172,7 @@ def _results(
 
     class EveryWorker(DaskDistributedBackend):  # type: ignore[misc]
         def effective_n_jobs(self, n_jobs: int) -> int:
-            # Of one, joblib does the work itself, here.
+            # With one worker joblib would run the tasks in this process.
             return max(int(super().effective_n_jobs(n_jobs)), 2)
 
     calls = (delayed(do_packed)(index, pickle.dumps(tasks[index])) for index in indices)

@@ -1,4 +1,4 @@
-"""What a run of stage one will do and cost: by what is there, a few clips, a pass of each net."""
+"""Estimates of the work, time, memory and disk of a run of stage one, as ``--plan`` prints them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,10 @@ from mvemo.extract.training.timing import PASSES, NetCost, measure_net
 from mvemo.extract.views import window_starts
 from mvemo.extract.workers.handle import peak_memory
 from mvemo.extract.workers.pool import cores, stop_workers, worker_memory
-from mvemo.pipeline.clips.clip_lengths import clip_lengths
+from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.inputs import decode_jobs, decode_request, digest_media
+from mvemo.pipeline.clips.lengths import clip_lengths
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.errors import BadOption
@@ -35,23 +36,115 @@ from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.ahead import threads_of
 from mvemo.pipeline.stage_one.cluster import count_workers
 from mvemo.pipeline.stage_one.execution import Execution, trainings_of
-from mvemo.pipeline.stage_one.forecast import Forecast, NetForecast, ReadingForecast
-from mvemo.pipeline.stage_one.local_jobs import visible_gpus
 from mvemo.pipeline.stage_one.plan import ExtractPlan
+from mvemo.pipeline.stage_one.spread import visible_gpus
 from mvemo.pipeline.stage_one.steps import place_of_nets
-from mvemo.pipeline.work_folder import measure_work
+from mvemo.pipeline.work_folder import measure_work, size_text
 
-# Clips that are read to see how long it takes, and one more before them.
+# Number of clips that are read to measure the time, after one that is not measured.
 N_SAMPLED = 3
-# Seconds from which a run on a processor is told of before it begins, and what no net takes
-# longer for than for a window: of fewer windows nothing is measured.
+# Seconds from which a run on a CPU is announced as long.
 LONG = 3600.0
+# Upper bound of the seconds for one window; runs that stay below `LONG` by it are not measured.
 SLOWEST = 5.0
 
 
+@dataclass(frozen=True)
+class NetForecast:
+    """Work and cost of one net."""
+
+    name: str
+    n_nets: int  # number of trainings; 0 if the protocol trains nothing
+    n_trained: int  # trainings that are finished already
+    n_new: int  # embeddings to compute, over all trainings
+    n_kept: int  # embeddings in the cache
+    seconds: float  # at most, for training and embedding in one process
+    training_bytes: int  # memory of the training, or of embedding if nothing is to be trained
+    weight_bytes: int  # size of the weights on the disk
+
+
+@dataclass(frozen=True)
+class ReadingForecast:
+    """Work and cost of reading the clips."""
+
+    n_new: int  # clips to decode
+    n_kept: int  # clips in the working folder
+    n_sampled: int = 0  # clips that were read to measure
+    seconds: float = 0.0  # for all new clips
+    n_bytes: float = 0.0  # size of the new clips in the working folder
+    worker_bytes: int = 0  # memory of each worker
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Work and cost of a run."""
+
+    n_clips: int
+    unreadable: Mapping[str, str]  # reasons by clip id
+    reading: ReadingForecast
+    nets: tuple[NetForecast, ...]  # in the order in which they run
+    descriptors: tuple[str, ...]
+    processes: int  # processes that share the trainings, or the clips of frozen nets
+    place: str  # phrase for the device, after "nets run"
+    work: Path  # working folder
+    taken_bytes: int  # size of the working folder
+    free_bytes: int  # free space on its disk
+    own_bytes: int  # memory of this process
+
+    @property
+    def seconds(self) -> float:
+        """Upper limit for the whole run."""
+        return self.reading.seconds + sum(net.seconds for net in self.nets) / self.processes
+
+    def text(self) -> str:
+        """Return the forecast for the terminal."""
+        reading = self.reading
+        lines = [f"clips: {self.n_clips}; {reading.n_new} new to decode, {reading.n_kept} kept"]
+        if self.unreadable:
+            clip, reason = next(iter(self.unreadable.items()))
+            lines.append(f"{len(self.unreadable)} cannot be read; the first, {clip}: {reason}")
+        head = ("net", "to train", "trained", "to embed", "embedded", "at most")
+        rows: list[tuple[str, ...]] = [head]
+        for net in self.nets:
+            trained = ("-", "-") if not net.n_nets else (net.n_nets - net.n_trained, net.n_trained)
+            cells = (net.name, *trained, net.n_new, net.n_kept)
+            at_most = duration_text(net.seconds / self.processes)
+            rows.append((*map(str, cells), at_most))
+        lines += ["", *align_columns(rows), "", f"nets run {self.place}"]
+        names = [*self.descriptors, *(net.name for net in self.nets)]
+        lines.append(f"features: {', '.join(names)}")
+        if reading.n_sampled:
+            lines.append(
+                f"reading the clips: about {duration_text(reading.seconds)} with "
+                f"{reading.workers} workers (measured on {reading.n_sampled} of them)"
+            )
+        lines.append(f"time: about {duration_text(self.seconds)} at most")
+        lines.append(self._memory_and_disk())
+        return "\n".join(lines)
+
+    def _memory_and_disk(self) -> str:
+        reading = self.reading
+        largest = max((net.training_bytes for net in self.nets), default=0)
+        memory = f"memory: about {size_text(self.own_bytes + largest)}"
+        if self.processes > 1:
+            memory += f" in each of {self.processes} processes"
+        if reading.worker_bytes:
+            memory += f", and {size_text(reading.worker_bytes)} in each worker while clips are read"
+        weights = sum(net.weight_bytes * (net.n_nets - net.n_trained) for net in self.nets)
+        needed = reading.n_bytes + weights
+        disk = (
+            f"disk: about {size_text(needed)} more in {self.work}, which takes "
+            f"{size_text(self.taken_bytes)} now ({size_text(self.free_bytes)} free)"
+        )
+        if needed > self.free_bytes:
+            disk += ": too little room; give --work FOLDER on a larger disk"
+        return f"{memory}\n{disk}"
+
+
 def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Forecast:
-    """Look at what is there, read a few clips, and time a pass of each net."""
-    # First: a scheduler that does not answer is told at once.
+    """Forecast a run from kept results, a few sampled clips and one timed pass of each net."""
+    # First, so that a scheduler that does not answer is reported at once.
     processes = _n_processes(plan, execution)
     manifest, settings = plan.manifest, plan.settings
     digests = digest_media(manifest)
@@ -99,13 +192,13 @@ def forecast_run(plan: ExtractPlan, work: Path, out: Path, execution: Execution)
 
 
 def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> str:
-    """A note on a run of an hour or more on processors that begins afresh; empty for others.
+    """Return a note on a new run that takes an hour or more on CPUs, or ''.
 
-    Of what a scheduler's workers can do nothing is known.
+    The speed of a scheduler's workers is not known, so such a run has no note.
     """
     settings, manifest = plan.settings, plan.manifest
     run = settings.extract.run
-    # Of a run that goes on, what is left is told as it goes.
+    # A continued run shows its remaining time as it goes.
     begun = (work / "nets").exists() or out.exists()
     if pick_device(run.device).type != "cpu" or begun or execution.scheduler:
         return ""
@@ -124,7 +217,7 @@ def long_run_note(plan: ExtractPlan, work: Path, out: Path, execution: Execution
 
 
 def _n_processes(plan: ExtractPlan, execution: Execution) -> int:
-    """How many work at a time: a GPU each, and no more than there are parts to deal out."""
+    """Return the number of concurrent processes: at most one per GPU and per part of the work."""
     run, folds = plan.settings.extract.run, plan.evaluation.table.folds
     frozen = run.protocol == "frozen"
     n_parts = len(plan.manifest) if frozen else len(trainings_of(plan.nets, run, folds))
@@ -135,7 +228,7 @@ def _n_processes(plan: ExtractPlan, execution: Execution) -> int:
 
 
 def _most_windows(plan: ExtractPlan, net: NetSettings) -> int:
-    """About how many windows a net reads in a run that begins afresh."""
+    """Return roughly how many windows a net reads in a new run."""
     n_clips, run = len(plan.manifest), plan.settings.extract.run
     if run.protocol == "frozen":
         return n_clips * net.view.views
@@ -152,10 +245,11 @@ def _net_forecast(
     lengths: Mapping[str, float | None],
     threads: int,
 ) -> NetForecast:
-    """What one net does; `missing` has the modalities that clips are known to lack.
+    """Forecast the work of one net.
 
-    `found` is the folder of trained nets and the cache that is there; `threads` as of
-    `measure_net`.
+    `content` are the digests of the media and `missing` the modalities known to be missing, both
+    by clip id; `found` is the folder of trained nets and the existing cache; `lengths` are in
+    seconds; `threads` is passed to `measure_net`.
     """
     jobs, cache = found
     manifest, settings = plan.manifest, plan.settings
@@ -197,7 +291,7 @@ def _net_forecast(
 
 
 def _n_windows(net: NetSettings, length: float | None, duration: float | None) -> float:
-    """Return how many whole windows the net's passes over a clip amount to; most if not known."""
+    """Return a net's work for a clip, in whole windows; the maximum for an unknown length."""
     taken = input_of(net)
     if length is None or not isinstance(taken, AudioInput):
         return net.view.views
@@ -212,12 +306,12 @@ def _bytes_of(net: NetSettings, cost: NetCost, *, trained: bool, settings: Setti
     extract = settings.extract
     device = pick_device(extract.run.device)
     at_once = windows_at_once(extract.embed_batch, device, NETS[net.name])
-    # A layer's input goes when its output is there.
+    # Inference frees the input of a layer as soon as its output exists.
     return cost.weight_bytes + at_once * cost.window_bytes // 4
 
 
 def _read_samples(plan: ExtractPlan, new: Sequence[DecodeJob], n_kept: int) -> ReadingForecast:
-    """Read a few of the new clips, of small, middle and large files, in a folder that goes."""
+    """Measure the reading of a few new clips of small to large files, in a temporary folder."""
     if not new:
         return ReadingForecast(0, n_kept)
     by_size = sorted(new, key=lambda job: job.path.stat().st_size)
@@ -240,7 +334,7 @@ def _read_samples(plan: ExtractPlan, new: Sequence[DecodeJob], n_kept: int) -> R
             )
 
         ids = list(sampled)
-        # What the first clip of a worker takes longer for is not measured.
+        # The start-up cost of a worker is not measured.
         read(ids[:1], Path(temp) / "first")
         start = time.perf_counter()
         read(ids, Path(temp) / "second")

@@ -1,4 +1,4 @@
-"""How the work of stage one is spread, and which part of it one process does."""
+"""Division of the work of stage one: processes, schedulers and shards."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 
-# A fold, or None of a net that is trained once: under ``shared`` and ``holdout``.
+# Name of a net, and fold; None for a net that is trained once (``shared`` and ``holdout``).
 Training = tuple[str, "int | None"]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several parts of a run that batch systems do as jobs of their own.
+    """One of several parts of a run, each a separate job of a batch system.
 
-    Every shard knows what is its own from the manifest and the settings alone.
+    The manifest and the settings determine the clips and the nets of a shard.
 
     Examples
     --------
@@ -28,7 +28,7 @@ class Shard:
     """
 
     number: int  # from 1
-    count: int  # how many there are
+    count: int
 
     def __post_init__(self) -> None:
         if not 1 <= self.number <= self.count:
@@ -42,35 +42,35 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """The shard of ``2/8``."""
+        """Return the shard that a text as ``2/8`` names."""
         number, slash, count = text.partition("/")
         if not (slash and number.strip().isdecimal() and count.strip().isdecimal()):
             raise BadOption(f"--shard {text!r}: write it as i/n, the first of eight as 1/8")
         return cls(int(number), int(count))
 
     def has_clip(self, clip_id: str) -> bool:
-        """Whether a clip is this shard's: by its id alone, not by what else is listed."""
+        """Return True if a clip belongs to this shard; only its id decides, not the other clips."""
         digest = hashlib.sha256(clip_id.encode()).digest()
         return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
     def trainings(self, trainings: Sequence[Training]) -> list[Training]:
-        """This shard's of all nets that are trained; those of one net go to many shards."""
+        """Return the trainings of this shard; the folds of one net go to many shards."""
         return list(trainings[self.number - 1 :: self.count])
 
     def rows(self, manifest: Manifest) -> list[int]:
-        """Manifest rows of this shard's clips."""
+        """Return the manifest rows of this shard's clips."""
         return [row for row, clip_id in enumerate(manifest.clip_ids) if self.has_clip(clip_id)]
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How a run of stage one is carried out; the result is the same."""
+    """Options of a run of stage one that do not change its result."""
 
     force: bool = False  # replace a cache of other clips
-    shard: Shard | None = None  # do this part alone
-    jobs: int = 1  # processes on this machine that clips, or nets and folds, are spread over
-    fetch: bool = True  # fetch public weights that are not here, where the settings ask for it
-    scheduler: str = ""  # address of a Dask scheduler whose workers do all that; empty for none
+    shard: Shard | None = None  # do only this part
+    jobs: int = 1  # number of processes on this machine that share clips, or nets and folds
+    fetch: bool = True  # fetch missing public weights that the settings ask for
+    scheduler: str = ""  # address of a Dask scheduler whose workers do all the work
 
     def __post_init__(self) -> None:
         if self.jobs < 1:
@@ -90,7 +90,7 @@ class Execution:
 def trainings_of(
     plans: Sequence[NetSettings], run: RunSettings, folds: Iterable[int]
 ) -> list[Training]:
-    """(net, fold) of every net that a protocol trains; none under ``frozen``.
+    """Return (net, fold) of every net that a protocol trains; ``frozen`` trains none.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""What the last run of stage one finished, so that the same command again ends at once.
+"""Summary of a run of stage one, and the record by which the same command later ends at once.
 
-Importing torch and looking through all media takes seconds, and where nothing has changed it
-tells nothing new. A run that leaves nothing to try again keeps here, in its working folder,
-what it was asked for, the stamps of all files that it read and wrote, and what it said.
+Importing torch and checking all media takes seconds, which is wasted if nothing has changed. A
+run that leaves nothing to try again writes a record to its working folder: the request, the
+stamps of all files that it read and wrote, and its messages.
 """
 
 from __future__ import annotations
@@ -16,46 +16,78 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mvemo.cache.failures import failures_by_reason
 from mvemo.extract.store.stamps import stamp_of
 from mvemo.manifests import ManifestError, read_manifest
 from mvemo.manifests.files import dump_json, parse_json, write_json
 from mvemo.pipeline.provenance import versions
-from mvemo.pipeline.stage_one.summary import ExtractSummary
+from mvemo.pipeline.work_folder import measure_work
 
 if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
 
 FINISHED = "finished.json"
-# Of this file and of the manifest. With more clips, some 100,000, it would take as long as what
-# it saves.
+# Largest size of the record and of the manifest. With more clips (about 100,000) the check takes
+# as long as the run that it saves.
 _MOST_BYTES = 1 << 25
-# A change of ours may change what a run does.
+# Packages whose code decides what a run does.
 _PACKAGES = ("cache", "extract", "manifests", "pipeline")
-# Prefixes of variables that say where weights lie and which devices there are.
+# Prefixes of environment variables for folders of weights and visible devices.
 _VARIABLES = ("MVEMO_", "CUDA_", "HIP_", "ROCR_")
 
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """A run that had nothing left to do."""
+class ExtractSummary:
+    """Result of a run of stage one."""
 
-    summary: ExtractSummary  # of the run
-    notes: tuple[str, ...]  # all that it told as a note
+    path: Path  # feature cache
+    clips: int  # number of clips in the manifest
+    features: tuple[str, ...]  # names of features in the cache
+    failures: tuple[tuple[str, str, str], ...]  # (clip id, stage, reason)
+    # (clip id, modality, reason) of clips that have only the other modality; not a failure.
+    missing: tuple[tuple[str, str, str], ...] = ()
+    # Notes on omitted nets, and on clips that are longer than a net's input.
+    notes: tuple[str, ...] = ()
+    work: Path | None = None  # working folder whose size is shown
+    # True if the same run again would not try any failed clip again.
+    settled: bool = False
+
+    def text(self) -> str:
+        """Return the text for the terminal: notes, missing modalities, failures, the file."""
+        lines = [f"note: {note}" for note in self.notes]
+        for modality in ("audio", "video"):
+            clips = [(clip, why) for clip, kind, why in self.missing if kind == modality]
+            if clips:
+                lines.append(
+                    f"{len(clips)} of {self.clips} clips without {modality}, which counts as "
+                    f"missing and not as failed; the first, {clips[0][0]}: {clips[0][1]}"
+                )
+        if self.failures:
+            shown = 20
+            lines.append(f"{len(self.failures)} failures, kept in the cache, by reason:")
+            kinds = failures_by_reason(self.failures)
+            lines += [f"  {kind.text()}" for kind in kinds[:shown]]
+            if len(kinds) > shown:
+                lines.append(f"  and {len(kinds) - shown} more reasons: mvemo cache info")
+        if self.work is not None:
+            lines.append(
+                f"{self.work} takes {measure_work(self.work).text()}; 'mvemo cache clean-work "
+                f"{self.work}' frees what decoding can make again"
+            )
+        lines.append(f"{self.clips} clips, features {', '.join(self.features)}: {self.path}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """Finished run that left nothing to do."""
+
+    summary: ExtractSummary
+    notes: tuple[str, ...]  # all notes on stderr
 
 
 class RepeatableRun:
-    """One command, and whether it was carried out before by the same files.
-
-    Parameters
-    ----------
-    options
-        Of the command line, by name; values that differ ask for different runs.
-    manifest
-        None for the demo set under `work`.
-    root
-        Media root, where it is not the manifest's own.
-    work, out
-        Working folder and feature cache.
+    """Command of stage one that may have been finished before with the same files.
 
     Examples
     --------
@@ -68,10 +100,10 @@ class RepeatableRun:
 
     def __init__(
         self,
-        options: Mapping[str, Any],
-        manifest: Path | None,
+        options: Mapping[str, Any],  # options of the command line by name
+        manifest: Path | None,  # None for the demo set under `work`
         *,
-        root: Path | None,
+        root: Path | None,  # media root, if it is not the one in the manifest
         work: Path,
         out: Path,
     ) -> None:
@@ -83,10 +115,10 @@ class RepeatableRun:
         self._key = self._request_key()
 
     def recall(self) -> FinishedRun | None:
-        """The run that finished this; None where something is to be done, or may be."""
+        """Return the run that finished this command, or None if there may be work left."""
         path = self._work / FINISHED
         try:
-            # Rows that a run which was cut off has left are still to be put into the cache.
+            # Rows of an interrupted run are not in the cache yet.
             if path.stat().st_size > _MOST_BYTES or self._unfinished.exists():
                 return None
             kept = parse_json(path.read_bytes())
@@ -96,17 +128,17 @@ class RepeatableRun:
                 return None
             return FinishedRun(_summary(kept["summary"], self._out, self._work), (*kept["notes"],))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            # None, of another version, or damaged: the run finds out what is to be done.
+            # No record, another version or damaged: the run decides what to do.
             return None
 
     def keep(self, settings: Settings, summary: ExtractSummary, notes: Sequence[str]) -> None:
-        """Note that this run is finished, if nothing that it read has changed meanwhile."""
+        """Record that this run is finished, unless its inputs have changed since it began."""
         key = self._request_key()
-        # The demo set is made by the run itself.
+        # The run itself makes the demo set, which changes the key.
         if key is None or (key != self._key and self._manifest is not None):
             return
         files = [self._out, self._work / "folds.csv", *_weight_files(settings)]
-        # It only saves time.
+        # The record only saves time: failing to write it is not an error.
         with suppress(OSError):
             write_json(
                 self._work / FINISHED,
@@ -132,7 +164,7 @@ class RepeatableRun:
         return parts_folder(self._out)
 
     def _request_key(self) -> str | None:
-        """Digest of all that is asked for and read but weights; None where it is not there."""
+        """Return a digest of the request and all inputs but weights, or None if one is missing."""
         path = self._manifest or self._work / "demo" / "manifest.csv"
         try:
             if path.stat().st_size > _MOST_BYTES:
@@ -149,7 +181,7 @@ class RepeatableRun:
             "variables": {k: v for k, v in os.environ.items() if k.startswith(_VARIABLES)},
             "media": media,
             "code": _code(),
-            # Other versions of a decoder try clips again that failed.
+            # Failed clips are tried again with other versions of a decoder.
             "versions": versions(),
             "folder": str(Path.cwd()),
         }
@@ -157,7 +189,7 @@ class RepeatableRun:
 
 
 def _summary(kept: Mapping[str, Any], out: Path, work: Path) -> ExtractSummary:
-    """The summary that `RepeatableRun.keep` wrote."""
+    """Return the summary that `RepeatableRun.keep` wrote."""
     failures = tuple((str(clip), str(stage), str(why)) for clip, stage, why in kept["failures"])
     missing = tuple((str(clip), str(kind), str(why)) for clip, kind, why in kept["missing"])
     return ExtractSummary(
@@ -173,7 +205,7 @@ def _summary(kept: Mapping[str, Any], out: Path, work: Path) -> ExtractSummary:
 
 
 def _stamp(path: Path) -> list[int] | None:
-    """What changes when a file does, as JSON has it; None where there is no such file."""
+    """Return the stamp of a file as a JSON value, or None if there is no such file."""
     try:
         return list(stamp_of(path))
     except (OSError, ValueError):
@@ -181,7 +213,7 @@ def _stamp(path: Path) -> list[int] | None:
 
 
 def _code() -> dict[str, list[int] | None]:
-    """Stamps of all files that mvemo's stage one consists of, by path."""
+    """Return the stamps of all source files of stage one, by path."""
     stamps: dict[str, list[int] | None] = {}
     for package in _PACKAGES:
         for top in importlib.import_module(f"mvemo.{package}").__path__:
@@ -193,7 +225,7 @@ def _code() -> dict[str, list[int] | None]:
 
 
 def _weight_files(settings: Settings) -> list[Path]:
-    """Files of starting weights that the nets of a run have, or would find if they were there."""
+    """Return the paths of starting weights that the nets of a run read if they exist."""
     from mvemo.extract.nets.parts.registry import folder_nets
     from mvemo.extract.pretrained.store import weights_folder
     from mvemo.extract.settings import FETCHED

@@ -1,21 +1,26 @@
-"""All that stage one needs to know before it begins, and what it refuses then."""
+"""Plan of a run of stage one: all checks, downloads and choices that come before the work."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mvemo.cache import ClipTable, open_cache, unfinished_run
+from mvemo.cache.spec import digest_of
 from mvemo.extract.nets.parts.registry import NETS
 from mvemo.extract.nets.parts.weights import WeightReport
 from mvemo.extract.pretrained import with_fetched_weights
 from mvemo.extract.settings import NetSettings, RunSettings
-from mvemo.extract.training.devices import pick_device
+from mvemo.extract.training.devices import pick_device, resolve_precision
 from mvemo.extract.training.losses import make_loss
 from mvemo.extract.training.protocols import make_net
+from mvemo.extract.training.ranks import current_ranks
+from mvemo.extract.training.timing import measure_net
 from mvemo.manifests import Folds, Manifest, prescribed_split, read_folds, read_manifest
+from mvemo.manifests.files import parse_json, write_json
 from mvemo.manifests.labels import UNLABELLED
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.manifests.splits.folds import fold_notes
@@ -29,10 +34,9 @@ from mvemo.pipeline.clips.inputs import media_files, missing_media
 from mvemo.pipeline.clips.media_links import manifest_facts
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.provenance import provenance
+from mvemo.pipeline.provenance import provenance, versions
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.execution import Execution
-from mvemo.pipeline.stage_one.precision import choose_precision
 from mvemo.pipeline.stage_one.shards import ShardFolder
 from mvemo.pipeline.starting_weights import (
     fetch_missing_weights,
@@ -40,17 +44,22 @@ from mvemo.pipeline.starting_weights import (
     refuse_missing_weights,
 )
 
+PRECISION_FILE = "precision.json"
+# Largest time of bf16, as a share of float32, at which bf16 is chosen despite its rounding.
+MOST_TIME = 0.9
+_CPU_FACTS = Path("/proc/cpuinfo")
+
 
 @dataclass(frozen=True)
 class ExtractPlan:
-    """A run of stage one that nothing speaks against."""
+    """Checked inputs of a run of stage one."""
 
     manifest: Manifest
-    settings: Settings  # the device's precision filled in
+    settings: Settings  # with the precision that was chosen for the device
     nets: tuple[NetSettings, ...]
     evaluation: Evaluation
     facts: dict[str, Any]  # provenance for the cache
-    notes: tuple[str, ...]  # on nets that were left out
+    notes: tuple[str, ...]  # on omitted nets
     weights: tuple[WeightReport, ...]
 
 
@@ -64,14 +73,19 @@ def plan_extract(
     fold_file: Path | None,
     execution: Execution,
 ) -> ExtractPlan:
-    """Check what `run_extract` is given, and fetch what it needs; parameters are the same."""
+    """Check the arguments of `run_extract`, and fetch missing weights."""
     run = settings.extract.run
     pick_device(run.device)
     plans = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
     refuse_missing_weights(plans, settings)
-    manifest = _demo(work) if manifest_path is None else manifest_with_media(manifest_path, root)
+    if manifest_path is None:
+        from mvemo.manifests.demo import make_demo
+
+        manifest = make_demo(work / "demo")
+    else:
+        manifest = manifest_with_media(manifest_path, root)
     folds, settings = read_fold_file(fold_file, manifest, settings)
-    plans = _readable(plans, manifest)
+    plans = _without_picture_nets(plans, manifest)
     plans, notes = fetch_missing_weights(plans, settings, fetch=execution.fetch)
     reports = _check_losses_and_weights(plans, manifest, run)
     if not (execution.force or execution.shard):
@@ -106,8 +120,8 @@ def plan_extract(
     return ExtractPlan(manifest, settings, tuple(plans), evaluation, facts, tuple(notes), reports)
 
 
-def _readable(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]:
-    """Return the plans of nets that read sound, with a note, if all files are of sound only."""
+def _without_picture_nets(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]:
+    """Leave out nets of pictures, with a note, if all files are audio files."""
     if not {Path(clip.path).suffix.lower() for clip in manifest.clips} <= AUDIO_SUFFIXES:
         return plans
     names = [plan.name for plan in plans if NETS[plan.name].modality == "video"]
@@ -118,9 +132,9 @@ def _readable(plans: list[NetSettings], manifest: Manifest) -> list[NetSettings]
 
 
 def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead: str) -> None:
-    """Refuse to make folds of clips that have a split, where nobody asked for folds.
+    """Raise BadOption if the clips have a split and the user did not ask for folds.
 
-    `who` makes folds; `instead` uses the split.
+    `who` names what makes folds, and `instead` the option that uses the split.
     """
     if settings.folds_named or prescribed_split(manifest)[0] is None:
         return
@@ -131,14 +145,14 @@ def ask_about_split(manifest: Manifest, settings: Settings, *, who: str, instead
 
 
 def tell_unused_seed(option: str, table: ClipTable, fold_file: Path | None) -> None:
-    """Say that the folds or the split of clips are the same whatever seed an option gives."""
+    """Tell the user if the seed of an option does not change the folds or the split."""
     why = prescribed_by(table, fold_file)
     if why:
         tell_note(f"{option} changes no fold: {why}")
 
 
 def _propose_pretrained(settings: Settings) -> None:
-    """Say that there is a quicker way, where nobody chose this one and there is no GPU."""
+    """Suggest pretrained nets if there is no GPU and the user did not choose a profile."""
     run = settings.extract.run
     if settings.profile_named or run.protocol == "frozen" or pick_device(run.device).type != "cpu":
         return
@@ -151,7 +165,7 @@ def _propose_pretrained(settings: Settings) -> None:
 def _check_losses_and_weights(
     plans: Sequence[NetSettings], manifest: Manifest, run: RunSettings
 ) -> tuple[WeightReport, ...]:
-    """Refuse a loss that is not for the manifest's task, and weights that do not fit."""
+    """Check losses against the task and weights against the nets; return reports on weights."""
     reports: list[WeightReport | None] = []
     if manifest.task == UNLABELLED and run.protocol != "frozen":
         raise BadOption(
@@ -167,10 +181,10 @@ def _check_losses_and_weights(
 
 
 def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
-    """Read a manifest some of whose media files may not be there.
+    """Read a manifest, with a note if some of its media files are missing.
 
-    A file that is not there is a failure of its clips, told when they are decoded; where
-    there is none at all, the folder is wrong.
+    The clips of a missing file fail when they are decoded. Raises `BadOption` if all files are
+    missing, because then the folder is wrong.
     """
     manifest = read_manifest(path, root=root, media=False)
     for note in manifest.notes:
@@ -188,9 +202,9 @@ def manifest_with_media(path: Path, root: Path | None = None) -> Manifest:
 def read_fold_file(
     fold_file: Path | None, manifest: Manifest, settings: Settings
 ) -> tuple[Folds | None, Settings]:
-    """The folds of a file, in the order of the manifest's clips, and settings of as many folds.
+    """Return the folds of a file, in the order of the clips, and settings with their number.
 
-    The manifest stays as it is, so that its digest is still that of its file.
+    The manifest is not changed, so that its digest remains that of its file.
     """
     if fold_file is None:
         return None, settings
@@ -198,13 +212,13 @@ def read_fold_file(
         raise BadOption(f"--folds {fold_file}: the holdout protocol has one split, not folds")
     folds = read_folds(fold_file, manifest)
     notes = fold_notes(manifest.labels, manifest.groups, folds.k, manifest.task, manifest.classes)
-    # Seed -1: they are prescribed, and no seed would make them again.
+    # Seed -1 marks prescribed folds, which no seed can reproduce.
     folds = replace(folds, seed=-1, manifest_digest=manifest.digest, notes=notes)
     return folds, replace(settings, extract=replace(settings.extract, folds=folds.k))
 
 
 def _earlier_folds(out: Path, execution: Execution) -> Folds | None:
-    """The folds of the feature file, or of the shards, that a run before has written."""
+    """Return the folds that an earlier run wrote to the feature file or its shards, or None."""
     source = ShardFolder(out).clips if execution.shard else out
     if not source.exists():
         return None
@@ -213,7 +227,7 @@ def _earlier_folds(out: Path, execution: Execution) -> Folds | None:
 
 
 def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
-    """A cache of another data set is not replaced unasked: imported features would go, too."""
+    """Raise BadOption if the run would drop another data set or imported features."""
     _refuse_other_run(out, manifest)
     if not out.exists():
         return
@@ -221,7 +235,7 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
         table = cache.table
         imported = any(spec.protocol == "imported" for spec in cache.specs)
     dropped = set(table.clip_ids) - set(manifest.clip_ids)
-    # The demo set's can be made again in a minute.
+    # Features of the demo set may be replaced: they can be made again in a minute.
     if len(dropped) == len(table) > 0 and (imported or not table.synthetic):
         raise BadOption(
             f"{out}: holds features of other clips ({table.name!r}, {len(table)} clips): write "
@@ -236,7 +250,7 @@ def _refuse_other_clips(out: Path, manifest: Manifest) -> None:
 
 
 def _refuse_other_run(out: Path, manifest: Manifest) -> None:
-    """Rows that an unfinished run of other clips has committed are not dropped unasked."""
+    """Raise BadOption if the run would drop all rows of an unfinished run."""
     unfinished = unfinished_run(out)
     if unfinished is None:
         return
@@ -254,7 +268,65 @@ def _refuse_other_run(out: Path, manifest: Manifest) -> None:
         )
 
 
-def _demo(work: Path) -> Manifest:
-    from mvemo.manifests.demo import make_demo
+def choose_precision(
+    settings: Settings, plans: Sequence[NetSettings], work: Path, *, keep: bool = True
+) -> tuple[Settings, str]:
+    """Replace the precision ``auto`` by the faster one; return a note on what was measured.
 
-    return make_demo(work / "demo")
+    A GPU uses bf16. On a CPU with bf16 instructions one pass of each net is timed in both
+    precisions. Other CPUs use float32, and so do several ranks, which must agree. The timing is
+    stored in `work` if `keep`, so that the same run chooses the same precision again.
+    """
+    run, device = settings.extract.run, pick_device(settings.extract.run.device)
+    note, precision = "", resolve_precision(run.precision, device)
+    cpu = _bf16_processor()
+    if run.precision == "auto" and device.type == "cpu" and cpu and current_ranks().count == 1:
+        seconds = _measured(settings, plans, work / PRECISION_FILE, cpu, keep=keep)
+        faster = seconds["bf16"] <= MOST_TIME * seconds["float32"]
+        precision = "bf16" if faster else "float32"
+        note = (
+            f"extract.precision=auto is {precision}: a clip takes the nets {seconds['bf16']:.2g} s "
+            f"in bf16 and {seconds['float32']:.2g} s in float32 on this processor."
+        )
+    run = replace(run, precision=precision)
+    return replace(settings, extract=replace(settings.extract, run=run)), note
+
+
+def _measured(
+    settings: Settings, plans: Sequence[NetSettings], path: Path, cpu: str, *, keep: bool
+) -> dict[str, float]:
+    """Return seconds per clip by precision, from `path` if it has the same nets and processor."""
+    run = settings.extract.run
+    facts = [[plan.record() for plan in plans], run.protocol, cpu, versions().get("torch")]
+    key = digest_of({"measured": facts})
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = parse_json(path.read_bytes())
+        if kept["key"] == key:
+            return {name: float(kept["seconds"][name]) for name in ("float32", "bf16")}
+    seconds = {
+        name: sum(
+            plan.view.views
+            * measure_net(plan, replace(run, precision=name), settings.descriptors).seconds
+            for plan in plans
+        )
+        for name in ("float32", "bf16")
+    }
+    if keep:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"key": key, "seconds": seconds})
+    return seconds
+
+
+def _bf16_processor() -> str:
+    """Return the name of this CPU if it has bf16 instructions, or ''."""
+    try:
+        text = _CPU_FACTS.read_text()
+    except OSError:
+        return ""
+    facts: dict[str, str] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        facts[name.strip()] = value.strip()
+    if {"avx512_bf16", "amx_bf16"}.isdisjoint(facts.get("flags", "").split()):
+        return ""
+    return facts.get("model name", "a processor")

@@ -1,4 +1,4 @@
-"""Stage one as a function: manifest in, one feature cache out."""
+"""Stage one: from a manifest to one feature cache, or to one shard of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from mvemo.cache import CacheError, CacheWriter, DamagedCache, open_cache
+from mvemo.cache.storage.layout import subset
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.settings import NetSettings
@@ -19,20 +20,24 @@ from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.workers.pool import cores, stop_workers
 from mvemo.manifests import write_folds
 from mvemo.pipeline.clips.clip_media import ClipMedia
-from mvemo.pipeline.clips.input_lengths import longer_clips_note
 from mvemo.pipeline.clips.inputs import same_file_notes
-from mvemo.pipeline.console.messages import note_resumable, silenced, tell_note
+from mvemo.pipeline.clips.lengths import longer_clips_note
+from mvemo.pipeline.console.messages import note_resumable, silenced, tell, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.cluster import cluster_backend
 from mvemo.pipeline.stage_one.estimates import long_run_note
-from mvemo.pipeline.stage_one.execution import Execution, trainings_of
+from mvemo.pipeline.stage_one.execution import Execution, Shard, Training, trainings_of
+from mvemo.pipeline.stage_one.finished import ExtractSummary
 from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
-from mvemo.pipeline.stage_one.shard import run_shard
-from mvemo.pipeline.stage_one.shards import ShardFolder
-from mvemo.pipeline.stage_one.spread import SpreadRun, local_backend, of_jobs, refuse_nothing
+from mvemo.pipeline.stage_one.shards import ShardFolder, run_facts
+from mvemo.pipeline.stage_one.spread import (
+    SpreadRun,
+    local_backend,
+    require_decoded_clip,
+    settings_per_process,
+)
 from mvemo.pipeline.stage_one.steps import FeatureWriter, tell_device, write_nets
-from mvemo.pipeline.stage_one.summary import ExtractSummary, divergence
 from mvemo.pipeline.stage_one.tasks import Backend, TaskSettings
 from mvemo.pipeline.starting_weights import tell_weights
 
@@ -42,19 +47,24 @@ def run_extract(
     settings: Settings,
     *,
     work: Path,
-    out: Path,
-    root: Path | None = None,
-    fold_file: Path | None = None,
-    execution: Execution | None = None,
+    out: Path,  # feature cache; for a shard, the cache that it is a part of
+    root: Path | None = None,  # media root, if it is not the one in the manifest
+    fold_file: Path | None = None,  # replaces the folds of the settings and of the manifest
+    execution: Execution | None = None,  # by default, this process does all the work
 ) -> ExtractSummary:
-    """Decode, train, embed and write the cache."""
+    """Decode the clips, train nets, embed the clips, and write the feature cache.
+
+    Without a manifest, the demo set is made under `work`, which also keeps decoded media and
+    checkpoints for later runs. Failures of single clips are in the summary. If the loss of a
+    training is not finite, `TrainingDiverged` is raised after all other features were written.
+    """
     keep_freed_memory()
     note_resumable()
     execution = execution or Execution()
     with joined_ranks(settings.extract.run.device) as ranks:
-        _refuse_not_together(settings, execution, ranks)
+        _check_rank_options(settings, execution, ranks)
         if not ranks.first:
-            # The first has read all media, and fetched and made what is missing, after this.
+            # Wait until the first rank has read all media and fetched missing weights.
             ranks.wait()
         elif execution.force:
             shard = execution.shard
@@ -71,11 +81,11 @@ def run_extract(
             )
         if ranks.first:
             return _run(plan, work, out, execution)
-        return _assist(plan, work, out)
+        return _train_with_first_rank(plan, work, out)
 
 
 def _remove_damaged(path: Path) -> None:
-    """Make room for a cache anew where nothing of the one that is there can be read."""
+    """Remove a cache that is too damaged to be opened."""
     try:
         with open_cache(path):
             pass
@@ -83,12 +93,12 @@ def _remove_damaged(path: Path) -> None:
         tell_note(f"{path}: damaged, and made anew")
         path.unlink()
     except CacheError:
-        # Whoever writes there says what is wrong, if anything.
+        # The writer reports other errors.
         pass
 
 
 def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> ExtractSummary:
-    """`run_extract` of what is planned."""
+    """Carry out a plan of `run_extract`."""
     for report in plan.weights:
         tell_weights(report)
     warning = long_run_note(plan, work, out, execution)
@@ -100,7 +110,7 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
     if plan.evaluation.folds is not None:
         write_folds(plan.evaluation.folds, work / "folds.csv")
     if execution.shard is not None:
-        return run_shard(plan, execution.shard, work, out, force=execution.force)
+        return _run_shard(plan, execution.shard, work, out, force=execution.force)
     with (
         _backend(plan, execution, [work, out.parent, plan.manifest.root]) as backend,
         CacheWriter(out, plan.evaluation.table, provenance=plan.facts) as writer,
@@ -110,16 +120,16 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
         if spread is not None and (frozen or execution.scheduler):
             extracted = _spread_clips(plan, writer, spread, work, execution)
         if spread is None or not frozen:
-            # Clips that workers read are found.
+            # This finds the clips that workers have read.
             extracted = _extract(plan, writer, spread, work, execution)
         failures = writer.failures
     if spread is not None and frozen:
-        # Only the workers digested the files; rows of the same bytes have the same key.
+        # Only workers have digested the files, but rows of the same bytes have the same key.
         with open_cache(out) as cache:
             keys = map(bytes.decode, cache.keys(extracted.features[0]))
             _tell_same_files(plan, dict(zip(cache.table.clip_ids, keys, strict=True)))
     if extracted.diverged:
-        raise divergence(extracted.diverged, extracted.features, extracted.nets, out)
+        raise _divergence(extracted.diverged, extracted.features, extracted.nets, out)
     return ExtractSummary(
         path=out,
         clips=len(plan.manifest),
@@ -135,15 +145,15 @@ def _run(plan: ExtractPlan, work: Path, out: Path, execution: Execution) -> Extr
 def _is_settled(
     plan: ExtractPlan, extracted: _Extracted, failures: Sequence[tuple[str, str, str]]
 ) -> bool:
-    """Whether the same run again would fetch, decode and embed nothing."""
-    # Nets whose weights could not be fetched are told of in the plan's notes.
+    """Return True if the same run again would not fetch, decode or embed anything."""
+    # The plan's notes name nets whose weights could not be fetched.
     if plan.notes:
         return False
     return extracted.settled and all(stage.startswith("decode:") for _, stage, _ in failures)
 
 
-def _refuse_not_together(settings: Settings, execution: Execution, ranks: Ranks) -> None:
-    """Refuse what several processes that train one net cannot do."""
+def _check_rank_options(settings: Settings, execution: Execution, ranks: Ranks) -> None:
+    """Raise BadOption for options that several processes training one net do not support."""
     if ranks.count == 1:
         return
     if settings.extract.run.protocol == "frozen":
@@ -155,8 +165,8 @@ def _refuse_not_together(settings: Settings, execution: Execution, ranks: Ranks)
         raise BadOption("torchrun: leave --shard, --jobs and --backend out: each spreads the work")
 
 
-def _assist(plan: ExtractPlan, work: Path, out: Path) -> ExtractSummary:
-    """Train every net together with the first rank, which alone writes."""
+def _train_with_first_rank(plan: ExtractPlan, work: Path, out: Path) -> ExtractSummary:
+    """Train every net together with the first rank, the only one that writes."""
     with silenced():
         media = ClipMedia(plan.manifest, plan.settings, work, plans=plan.nets)
         stop_workers()
@@ -167,7 +177,7 @@ def _assist(plan: ExtractPlan, work: Path, out: Path) -> ExtractSummary:
             usable = media.usable(net)
             clips = TrainingClips(plan.manifest, media.digests, usable, table.folds, table.splits)
             reader = partial(media.batches, view=net.view)
-            # It diverges on all ranks alike, and the first one tells.
+            # A training diverges on all ranks; the first one reports it.
             with suppress(TrainingDiverged):
                 for _ in train_nets(net, clips, run, batches=reader, jobs=work / "nets"):
                     pass
@@ -178,7 +188,7 @@ def _assist(plan: ExtractPlan, work: Path, out: Path) -> ExtractSummary:
 def _backend(
     plan: ExtractPlan, execution: Execution, folders: Sequence[Path]
 ) -> Iterator[Backend | None]:
-    """Who does the work, where it is not this process alone."""
+    """Yield the backend of a run, or None if only this process works."""
     if execution.scheduler:
         with cluster_backend(execution.scheduler, [f.absolute() for f in folders]) as backend:
             yield backend
@@ -189,7 +199,7 @@ def _backend(
 
 @dataclass(frozen=True)
 class _Extracted:
-    """What came of a run, for its summary."""
+    """Outcome of a run, for its summary."""
 
     nets: Sequence[NetSettings]
     features: Sequence[str]
@@ -206,11 +216,11 @@ def _extract(
     work: Path,
     execution: Execution,
 ) -> _Extracted:
-    """Read all clips here; train and embed here, too, or where `spread` has it done."""
+    """Read all clips in this process; train and embed here or through `spread`."""
     settings = plan.settings
     descriptors = settings.extract.descriptors
     media = ClipMedia(plan.manifest, settings, work, plans=plan.nets, descriptors=descriptors)
-    # Their memory is worth more to the nets.
+    # The nets need the memory of the workers.
     stop_workers()
     _tell_same_files(plan, media.digests)
     features = FeatureWriter(media, settings, writer, work)
@@ -226,7 +236,7 @@ def _extract(
         shared = TaskSettings.of(settings, plan.nets, work, writer.path)
         trainings = trainings_of(nets, settings.extract.run, writer.table.folds)
         spread.do_trainings(shared, media, trainings)
-    # Where nets were trained elsewhere, they and their rows are found.
+    # Nets trained by `spread` are found here together with their rows.
     diverged = write_nets(features, nets, writer, None if spread is None else spread.diverged)
     return _Extracted(
         nets, features.features, media.missing, notes, diverged, settled=media.settled
@@ -241,14 +251,16 @@ def _tell_same_files(plan: ExtractPlan, content: Mapping[str, str]) -> None:
 def _spread_clips(
     plan: ExtractPlan, writer: CacheWriter, spread: SpreadRun, work: Path, execution: Execution
 ) -> _Extracted:
-    """Have everything done elsewhere, in batches of clips."""
+    """Read and embed all clips through `spread`, in batches."""
     if plan.settings.extract.run.protocol == "frozen":
         tell_device(plan.settings.extract.run, execution)
-    # Of a worker nothing is known but that others may be beside it.
-    settings = of_jobs(plan.settings, cores() if execution.scheduler else execution.jobs)
+    # A worker of a scheduler may share its machine with other workers.
+    settings = settings_per_process(
+        plan.settings, cores() if execution.scheduler else execution.jobs
+    )
     shared = TaskSettings.of(settings, plan.nets, work, writer.path)
     spread.do_clips(shared, replace(plan.manifest, root=plan.manifest.root.absolute()))
-    refuse_nothing(spread, plan.manifest)
+    require_decoded_clip(spread, plan.manifest)
     settled = not writer.failures
     return _Extracted(plan.nets, spread.features, tuple(spread.missing), settled=settled)
 
@@ -256,10 +268,89 @@ def _spread_clips(
 def _notes_on_length(
     plans: Sequence[NetSettings], media: ClipMedia, settings: Settings
 ) -> list[str]:
-    """A note for each net that does not read the end of some clips; told before it runs."""
+    """Tell and return a note for each net that does not read some clips to their end."""
     seconds = media.seconds()
     notes = [longer_clips_note(plan, seconds, settings.shared) for plan in plans]
     notes = [note for note in notes if note]
     for note in notes:
         tell_note(note)
     return notes
+
+
+def _run_shard(
+    plan: ExtractPlan, shard: Shard, work: Path, out: Path, *, force: bool
+) -> ExtractSummary:
+    """Run one shard of a planned run.
+
+    A shard that is done with the same settings is not run again without `force`.
+    """
+    settings, manifest = plan.settings, plan.manifest
+    rows = shard.rows(manifest)
+    whole = plan.evaluation.table
+    trainings = shard.trainings(trainings_of(plan.nets, settings.extract.run, whole.folds))
+    folder, facts = ShardFolder(out), run_facts(settings, whole, shard.count)
+    folder.claim(facts, whole, plan.facts, force=force)
+    path = folder.cache(shard)
+    if folder.is_done(shard, facts) and not force:
+        tell(f"shard {shard} is done: {path}")
+        with open_cache(path) as done:
+            failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
+            return ExtractSummary(path, len(rows), done.names(), failures, work=work)
+    # Trained nets embed all clips.
+    table = whole if trainings else subset(whole, rows)
+    part = replace(manifest, clips=tuple(manifest.clips[row] for row in rows))
+    with CacheWriter(path, table, provenance=plan.facts) as writer:
+        media = ClipMedia(
+            part,
+            settings,
+            work,
+            plans=plan.nets,
+            descriptors=settings.extract.descriptors,
+            require_any=False,
+            numbers=rows,
+        )
+        stop_workers()
+        features = FeatureWriter(media, settings, writer, work)
+        features.write_failures()
+        features.write_descriptors()
+        nets = list(plan.nets) if settings.extract.run.protocol == "frozen" and rows else []
+        if trainings:
+            features, nets = _trainer(plan, trainings, writer, work)
+        tell_device(settings.extract.run)
+        diverged = write_nets(features, nets, writer)
+        failures = writer.failures
+    if diverged:
+        raise _divergence(diverged, features.features, nets, path)
+    folder.finish(shard, facts)
+    with open_cache(path) as done:
+        names = done.names()
+    return ExtractSummary(path, len(rows), names, failures, media.missing, plan.notes, work)
+
+
+def _trainer(
+    plan: ExtractPlan, trainings: Sequence[Training], writer: CacheWriter, work: Path
+) -> tuple[FeatureWriter, list[NetSettings]]:
+    """Return a writer that trains some nets and embeds all clips, and these nets."""
+    chosen = {name for name, _ in trainings}
+    nets = [net for net in plan.nets if net.name in chosen]
+    media = ClipMedia(plan.manifest, plan.settings, work, plans=nets)
+    stop_workers()
+    features = FeatureWriter(media, plan.settings, writer, work, trainings)
+    return features, features.runnable(nets)
+
+
+def _divergence(
+    diverged: Sequence[TrainingDiverged],
+    features: Sequence[str],
+    plans: Sequence[NetSettings],
+    out: Path,
+) -> TrainingDiverged:
+    """Return one error for all nets that diverged, with advice."""
+    finished = [plan.name for plan in plans if plan.name in features]
+    advice = "; ".join(error.advice for error in diverged)
+    if finished:
+        advice += (
+            f", or leave out what diverged, --nets {','.join(finished)}; {out} has the features "
+            f"of {', '.join(finished)}, which are not trained again"
+        )
+    return TrainingDiverged("; ".join(error.problem for error in diverged), advice)

@@ -1,8 +1,8 @@
-"""The folder of a run's shards: one cache each, who is done, and what all must agree on.
+"""Folder of the shards of a run: one cache for each, markers of finished ones, common facts.
 
-``features.h5.shards`` holds ``clips.h5`` (all clips, no features), ``run.json`` (what decides
-the result), and of each shard ``1-of-4.h5`` and, once it is done, ``1-of-4.done``. The files
-are one cache without more ado: no two of them hold the same row.
+``features.h5.shards`` holds ``clips.h5`` (all clips, no features), ``run.json`` (the facts that
+decide the result), and for each shard ``1-of-4.h5`` and, when it is done, ``1-of-4.done``. The
+folder can be read as one cache, because no two files hold the same row.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.execution import Shard
 
-# Keys of ``[extract]`` that say how the work is done, and not what comes of it.
-_MANNERS = (
+# Keys of ``[extract]`` that do not change the result.
+_NOT_IN_RESULT = (
     "device",
     "workers",
     "fail_fast",
@@ -31,25 +31,19 @@ _MANNERS = (
     "fetch",
 )
 
-# Of the folder's name, after that of the cache.
+# Ending of the folder's name, after the name of the cache.
 SUFFIX = ".shards"
 
 
 class ShardFolder:
-    """Where the shards of a cache lie.
-
-    Parameters
-    ----------
-    out
-        The cache that they are parts of; it need not exist.
-    """
+    """Folder of the shards of a cache `out`, which need not exist."""
 
     def __init__(self, out: Path) -> None:
         self.path = out.with_name(f"{out.name}{SUFFIX}")
         self.clips = self.path / "clips.h5"
 
     def cache(self, shard: Shard) -> Path:
-        """The file that a shard writes."""
+        """Return the file that a shard writes."""
         return self.path / f"{shard.number}-of-{shard.count}.h5"
 
     def claim(
@@ -60,7 +54,7 @@ class ShardFolder:
         *,
         force: bool,
     ) -> None:
-        """Begin a shard of a run, the first or one of those to come."""
+        """Begin a shard of a run; with `force`, shards of another run are replaced."""
         self.path.mkdir(parents=True, exist_ok=True)
         if not force:
             self.check(facts)
@@ -71,7 +65,7 @@ class ShardFolder:
         write_json(self._run, facts, error=BadOption)
 
     def _remove_other_counts(self, count: int) -> None:
-        """Remove the shards of a run that was divided in another number: they hold the same."""
+        """Remove shards of a run that was divided differently: they hold the same rows."""
         for path in self.path.glob("*-of-*.*"):
             if path.name.partition(".")[0].rpartition("-")[2] == str(count):
                 continue
@@ -81,7 +75,7 @@ class ShardFolder:
                 path.unlink(missing_ok=True)
 
     def check(self, facts: Mapping[str, Any]) -> None:
-        """Refuse a shard that does not go with those that are there."""
+        """Raise BadOption if the folder has shards of another run."""
         stored = self._facts()
         if stored is None or stored == facts:
             return
@@ -93,34 +87,36 @@ class ShardFolder:
         )
 
     def is_done(self, shard: Shard, facts: Mapping[str, Any]) -> bool:
-        """Whether a shard was finished with these facts, and its file is there."""
-        return self._marked(shard).get("run") == digest_of(facts) and self.cache(shard).exists()
+        """Return True if a shard was finished with these facts and its file exists."""
+        return (
+            self._read_marker(shard).get("run") == digest_of(facts) and self.cache(shard).exists()
+        )
 
     def finish(self, shard: Shard, facts: Mapping[str, Any]) -> None:
-        """Mark a shard as done: its file is whole."""
+        """Mark a shard as done."""
         self.check(facts)
         with open_cache(self.cache(shard)) as cache:
             marker = {"run": digest_of(facts), "digest": cache.digest(), "clips": len(cache.table)}
         write_json(self._marker(shard), marker, error=BadOption)
 
     def refuse_changed(self) -> None:
-        """Refuse a shard's file that is not the one which its marker was written of."""
+        """Raise BadOption if the file of a shard is not the one that its marker describes."""
         for shard in self._shards(self._facts()):
             path = self.cache(shard)
             with open_cache(path) as cache:
-                if cache.digest() != self._marked(shard).get("digest"):
+                if cache.digest() != self._read_marker(shard).get("digest"):
                     raise BadOption(
                         f"{path}: not the file that {self._marker(shard).name} was written of: "
                         "copy both again, or run this shard again with --force"
                     )
 
     def unfinished(self) -> list[Shard]:
-        """Shards that are not done."""
+        """Return the shards that are not done."""
         facts = self._facts()
         return [shard for shard in self._shards(facts) if not self.is_done(shard, facts or {})]
 
     def _shards(self, facts: Mapping[str, Any] | None) -> list[Shard]:
-        """All of them, by what they agree on."""
+        """Return all shards of a run with these facts."""
         count = (facts or {}).get("shards")
         if not isinstance(count, int):
             raise BadOption(f"{self._run}: says not how many shards there are: run one again")
@@ -133,8 +129,8 @@ class ShardFolder:
     def _marker(self, shard: Shard) -> Path:
         return self.cache(shard).with_suffix(".done")
 
-    def _marked(self, shard: Shard) -> dict[str, Any]:
-        """What a shard's marker says; nothing where it has none that can be read."""
+    def _read_marker(self, shard: Shard) -> dict[str, Any]:
+        """Return the content of a shard's marker; empty if it is missing or unreadable."""
         try:
             marker = parse_json(self._marker(shard).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -142,7 +138,7 @@ class ShardFolder:
         return marker if isinstance(marker, dict) else {}
 
     def _facts(self, *, ignore_damage: bool = False) -> dict[str, Any] | None:
-        """What the shards that are there agree on; None where there are none."""
+        """Return the facts that the existing shards share, or None if there are no shards."""
         try:
             facts = parse_json(self._run.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -157,11 +153,11 @@ class ShardFolder:
 
 
 def run_facts(settings: Settings, table: ClipTable, count: int) -> dict[str, Any]:
-    """What all shards of a run must have alike, as JSON values by dotted keys."""
+    """Return the facts that all shards of a run must share, as JSON values by dotted keys."""
     record = settings.record()
     folds = [table.folds.tolist(), None if table.splits is None else table.splits.tolist()]
     facts = dict(_flat({key: record[key] for key in ("extract", "descriptors", "nets")}))
-    for key in _MANNERS:
+    for key in _NOT_IN_RESULT:
         facts.pop(f"extract.{key}", None)
         facts.pop(f"extract.run.{key}", None)
     facts |= {"manifest": table.digest, "folds": digest_of(folds), "shards": count}
@@ -170,7 +166,7 @@ def run_facts(settings: Settings, table: ClipTable, count: int) -> dict[str, Any
 
 
 def refuse_unfinished(path: Path) -> None:
-    """Refuse a folder of a run's shards of which some are not done, or others than were done."""
+    """Raise BadOption if a folder of shards has unfinished or replaced shards."""
     if not path.name.endswith(SUFFIX) or not path.is_dir():
         return
     folder = ShardFolder(path.with_name(path.name.removesuffix(SUFFIX)))
@@ -185,7 +181,7 @@ def refuse_unfinished(path: Path) -> None:
 
 
 def _flat(tree: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of everything in nested tables."""
+    """Yield dotted key and value of all entries of nested tables."""
     for key, value in tree.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{start}{key}.")
@@ -196,7 +192,7 @@ def _flat(tree: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]
 def _differences(
     stored: Mapping[str, Any], ours: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, str]]:
-    """Key and both values, as text, of what differs."""
+    """Yield the key and both values, as text, of each difference."""
     for key in dict.fromkeys((*ours, *stored)):
         if stored.get(key) != ours.get(key):
             yield key, str(stored.get(key)), str(ours.get(key))

@@ -1,4 +1,4 @@
-"""The steps of stage one that write to the cache: failures, descriptors, embeddings of nets."""
+"""Steps of stage one that write to the cache: failures, descriptors and embeddings."""
 
 from __future__ import annotations
 
@@ -32,42 +32,19 @@ from mvemo.pipeline.stage_one.execution import Execution, Training, trainings_of
 
 
 class FeatureWriter:
-    """Writes what stage one finds out about the clips of a manifest.
-
-    Parameters
-    ----------
-    media
-        Of all clips.
-    settings
-        Of the run.
-    writer
-        Of the cache; open.
-    work
-        Folder of checkpoints.
-    trainings
-        The nets that are trained here, where others are trained elsewhere.
-    on_epoch
-        Told how far a training is.
-    frozen_nets
-        Nets that were made for clips before; None to make them here.
-
-    Attributes
-    ----------
-    features
-        Names of the features that were written.
-    """
+    """Writer of the failures, descriptors and embeddings of a manifest's clips."""
 
     def __init__(
         self,
         media: ClipMedia,
         settings: Settings,
         writer: RowWriter,
-        work: Path,
-        trainings: Collection[Training] | None = None,
-        on_epoch: Callable[[str], object] | None = None,
-        frozen_nets: FrozenNets | None = None,
+        work: Path,  # folder of checkpoints
+        trainings: Collection[Training] | None = None,  # to do here; by default all
+        on_epoch: Callable[[str], object] | None = None,  # called with a line about each epoch
+        frozen_nets: FrozenNets | None = None,  # loaded nets to reuse
     ) -> None:
-        self.features: list[str] = []
+        self.features: list[str] = []  # names of the written features
         self._media = media
         self._manifest = media.manifest
         self._settings = settings
@@ -79,7 +56,7 @@ class FeatureWriter:
         self._frozen_nets = frozen_nets
 
     def write_failures(self) -> None:
-        """Keep why clips could not be decoded or described, and forget what is mended."""
+        """Write the failures of decoding and describing, and clear those that are resolved."""
         reasons = {(clip_id, stage): why for clip_id, stage, why in self._media.failures}
         for clip_id in self._manifest.clip_ids:
             for stage in ("decode:audio", "decode:video", *self._media.stages):
@@ -89,7 +66,7 @@ class FeatureWriter:
                     self._writer.clear_failures(clip_id, stage)
 
     def runnable(self, plans: Sequence[NetSettings]) -> list[NetSettings]:
-        """The plans whose modality some clip has, with a note on the others."""
+        """Return the nets whose modality some clip has, with a note on the others."""
         for modality in self._media.modalities:
             if self._media.absent(modality):
                 names = [plan.name for plan in plans if NETS[plan.name].modality == modality]
@@ -103,7 +80,7 @@ class FeatureWriter:
         return [p for p in plans if not self._media.absent(NETS[p.name].modality)]
 
     def nothing_to_read(self, plans: Sequence[NetSettings]) -> BadOption:
-        """The error where no plan is runnable."""
+        """Return the error for the case that no net is runnable."""
         first = self._manifest.clip_ids[0]
         return BadOption(
             f"no clip has what the nets read, {', '.join(plan.name for plan in plans)}; the first "
@@ -111,12 +88,12 @@ class FeatureWriter:
         )
 
     def write_descriptors(self) -> None:
-        """Put the descriptors that the settings name and the cache does not have."""
+        """Write the descriptors of the settings that the cache does not have."""
         if self._media.absent("audio"):
             return
         for name in self._settings.extract.descriptors:
             spec = descriptor_spec(name, self._settings.descriptors)
-            # Seconds need more digits.
+            # Times need more digits than float16 has.
             if self._settings.extract.sequence_dtype == "float16" and name not in TIMES:
                 spec = in_half_precision(spec)
             keys = self._keys(spec, self._media.described)
@@ -126,9 +103,9 @@ class FeatureWriter:
             self.features.append(name)
 
     def write_embeddings(self, plan: NetSettings, folds: I64, splits: I64 | None = None) -> None:
-        """Train a net as the protocol says, embed all clips, and put what is not in the cache.
+        """Train a net by the protocol, and write the embeddings that the cache does not have.
 
-        Raises TrainingDiverged if a training had no finite loss.
+        Raises TrainingDiverged if the loss of a training is not finite.
         """
         usable = self._media.usable(plan)
         trainings = [
@@ -138,7 +115,7 @@ class FeatureWriter:
         ]
         n_nets = max(len(trainings), 1)
         trained_folds = {fold for fold in trainings if fold is not None}
-        # Where nothing is trained, clips are what takes the time.
+        # Without training, the clips take the time.
         frozen = self._run.protocol == "frozen"
         total, unit = (int(usable.sum()), "clip") if frozen else (n_nets, "net")
         with Progress(plan.name, total, unit) as bar:
@@ -156,7 +133,7 @@ class FeatureWriter:
     def _nets(
         self, plan: NetSettings, clips: TrainingClips, epochs: EpochNotes
     ) -> Iterable[TrainedNet]:
-        """The nets that embed: one that was made before, or as the protocol trains them."""
+        """Return the nets that embed: a loaded frozen one, or those that the protocol trains."""
         if self._frozen_nets is not None:
             return [self._frozen_nets.get(plan)]
         return train_nets(
@@ -175,14 +152,14 @@ class FeatureWriter:
         usable: Mask,
         clips: Progress | None,
     ) -> None:
-        """Embed the clips that have no current row; `clips` counts them, where it is given."""
+        """Embed the clips without a current row, with progress on the bar `clips` if given."""
         net, spec, writer = trained.net, trained.spec, self._writer
         clip_of = self._media.clip_of
         keys = self._keys(spec, usable)
         outdated = keys.keys() - writer.current(spec, keys)
         own_spec = outputs_spec(trained, self._manifest)
         own_keys = self._keys(own_spec, usable) if spec.protocol in TRAINED else {}
-        # Asked for without any, too: outputs of an earlier run's trained net go.
+        # With empty keys, `current` drops the outputs of an earlier run's trained net.
         outdated |= own_keys.keys() - writer.current(own_spec, own_keys)
         kept = len(keys) - len(outdated)
         if clips is not None:
@@ -218,7 +195,7 @@ class FeatureWriter:
             writer.curve(f"{spec.name}@{training}", trained.curve)
 
     def _keys(self, spec: FeatureSpec, usable: Mask) -> dict[str, str]:
-        """Clip id to the key of its row, of usable clips."""
+        """Return the key of each usable clip's row, by clip id."""
         clips = (self._manifest.clips[row] for row in np.flatnonzero(usable))
         return {
             clip.clip_id: spec.key(self._media.digests[clip.clip_id], clip.start, clip.duration)
@@ -232,14 +209,14 @@ def write_nets(
     writer: CacheWriter,
     diverged: Mapping[str, TrainingDiverged] | None = None,
 ) -> list[TrainingDiverged]:
-    """Train nets and write their embeddings; return the errors of those that diverged.
+    """Train nets and write their embeddings; return the errors of the nets that diverged.
 
-    No embedding of such a net will be in the cache, also not of folds that were trained before.
-    `diverged` has those of which that is known already, by name.
+    All embeddings of a net that diverged are withdrawn, also those of earlier folds. `diverged`
+    has the errors of trainings elsewhere, by net.
     """
     errors = []
     for net in nets:
-        # Blocks of the net before are of other sizes, and would be kept beside this one's.
+        # Memory blocks of the previous net have other sizes, and would be kept unused.
         return_freed_memory()
         try:
             if diverged and net.name in diverged:
@@ -255,12 +232,12 @@ def write_nets(
 
 
 def tell_device(run: RunSettings, execution: Execution | None = None) -> None:
-    """Say what nets run on: by default in this process."""
+    """Tell the user which device the nets run on."""
     tell(f"nets run {place_of_nets(run, execution or Execution())}")
 
 
 def place_of_nets(run: RunSettings, execution: Execution) -> str:
-    """What nets run on, as it goes on behind "nets run"."""
+    """Return the phrase for the device that follows "nets run"."""
     if execution.scheduler:
         return f"on the workers of {execution.scheduler}"
     jobs = execution.jobs
@@ -270,32 +247,13 @@ def place_of_nets(run: RunSettings, execution: Execution) -> str:
 
 
 class EpochNotes:
-    """Tells how far a training is and, once an epoch was timed, how long all may take.
-
-    Parameters
-    ----------
-    net
-        Its name.
-    progress
-        Of the net's trainings.
-    n_nets
-        How many there are.
-    run
-        Device and precision.
-    on_epoch
-        Told the same as the progress.
-
-    Attributes
-    ----------
-    trained
-        Labels of the trainings so far; others were found trained.
-    """
+    """Messages about the epochs of a net and, after a timed epoch, the time that all may take."""
 
     def __init__(
         self,
         net: str,
         progress: Progress,
-        n_nets: int,
+        n_nets: int,  # number of trainings
         run: RunSettings,
         on_epoch: Callable[[str], object] | None = None,
     ) -> None:
@@ -306,16 +264,16 @@ class EpochNotes:
         self._run = run
         self._start: float | None = None
         self._timed = False
-        self.trained: set[str] = set()
+        self.trained: set[str] = set()  # labels of trainings; earlier runs have done the others
 
     def note(self, label: str, epoch: int, epochs: int, val_loss: float) -> None:
-        """After an epoch of a training, both from 1; see `train_nets`."""
+        """Report an epoch of a training (from 1); the callback of `train_nets`."""
         self.trained.add(label)
         text = epoch_text(label, epoch, epochs, val_loss)
         self._progress.note(text)
         self._tell(text)
         now = time.monotonic()
-        # The first epoch begins with what no other pays: kernels are chosen or compiled.
+        # The first epoch is not typical: kernels are chosen or compiled in it.
         if self._start is not None and not self._timed:
             self._timed = True
             seconds = now - self._start

@@ -1,8 +1,8 @@
-"""Pieces of stage one that processes of their own do, here or on another machine.
+"""Tasks of stage one that run in other processes, here or on other machines.
 
-A task reads files by their paths and commits rows to shards beside the cache; what comes
-back are names: of clips, of shards, and the keys of the rows in them. So a task may be done
-twice, or half and again, and nothing comes of it but the same rows.
+A task reads files by their paths and commits rows to shards next to the cache. It returns only
+names of clips and shards, and the keys of the rows. Running a task again, after a whole or a
+partial run, writes the same rows.
 """
 
 from __future__ import annotations
@@ -28,41 +28,31 @@ from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.execution import Training
 from mvemo.pipeline.stage_one.steps import FeatureWriter
 
-# Told how a task goes.
+# Called with the state of a training, or with a number of further clips done.
 Note = Callable[[str | float], object]
-# Clips of one task at most: what a worker that is killed loses, and does again.
+# Largest number of clips of a task; a killed worker loses at most these.
 BATCH = 32
-# Of the task that came last: its run, the outputs of its nets, and the nets.
+# Run, number of outputs and nets of the last task.
 _frozen: tuple[TaskSettings, int, FrozenNets] | None = None
-# One task at a time: torch's seeds and switches are the process's.
+# Only one task at a time: the seeds and switches of torch are global.
 _alone = threading.Lock()
 
 
 @dataclass(frozen=True)
 class TaskSettings:
-    """What all tasks of a run share.
-
-    Parameters
-    ----------
-    settings, nets
-        Of the run.
-    work, out
-        Absolute paths, the same for all processes.
-    folders
-        Of `folder_nets`.
-    """
+    """Settings and paths that all tasks of a run share."""
 
     settings: Settings
     nets: tuple[NetSettings, ...]
-    work: Path
-    out: Path
+    work: Path  # absolute, the same for all processes
+    out: Path  # absolute, the same for all processes
     folders: Mapping[str, Any] = field(default_factory=folder_nets)
 
     @classmethod
     def of(
         cls, settings: Settings, nets: Sequence[NetSettings], work: Path, out: Path
     ) -> TaskSettings:
-        """With absolute paths in place of those that the run was given."""
+        """Return the settings of a run with absolute paths."""
         absolute = tuple(
             net
             if net.weights in ("", FETCHED)
@@ -73,11 +63,11 @@ class TaskSettings:
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing is trained, so that clips can be embedded one by one."""
+        """True if nets are not trained, so that clips can be embedded separately."""
         return self.settings.extract.run.protocol == "frozen"
 
     def frozen_nets(self, n_outputs: int) -> FrozenNets:
-        """Nets that this process has made, or will, for the tasks of one run after another."""
+        """Return frozen nets, which this process keeps for the next tasks of the run."""
         global _frozen
         if _frozen is None or _frozen[:2] != (self, n_outputs):
             _frozen = (self, n_outputs, FrozenNets(self.settings.extract.run, n_outputs))
@@ -86,33 +76,32 @@ class TaskSettings:
 
 @dataclass(frozen=True)
 class Finished:
-    """What came of a task."""
+    """Result of a task."""
 
-    clip_ids: tuple[str, ...]  # the clips that it was about
-    shards: tuple[str, ...]  # names of the shards that it committed
-    # Features, and the key that each clip's row should have; clips that failed are in the
-    # shards' failures.
+    clip_ids: tuple[str, ...]
+    shards: tuple[str, ...]  # names of the committed shards
+    # Expected keys of the rows of each feature; failed clips are in the failures of the shards.
     requested: tuple[tuple[FeatureSpec, dict[str, str]], ...]
-    missing: tuple[tuple[str, str, str], ...] = ()  # as `ClipMedia.missing`
+    missing: tuple[tuple[str, str, str], ...] = ()  # see `ClipMedia.missing`
 
 
 @dataclass(frozen=True)
 class ClipTask:
-    """Some clips to decode, describe and, by frozen nets, embed."""
+    """Clips to decode, to describe, and to embed with frozen nets."""
 
-    shared: TaskSettings  # of the run
-    clips: Manifest  # of the manifest that these are a part of
-    numbers: tuple[int, ...]  # their rows in it
-    table: ClipTable  # theirs
-    stored: StoredRows  # what the cache has of them
+    shared: TaskSettings
+    clips: Manifest  # part of the manifest
+    numbers: tuple[int, ...]  # rows of these clips in the whole manifest
+    table: ClipTable  # table of these clips
+    stored: StoredRows  # rows of these clips in the cache
 
     @property
     def label(self) -> str:
-        """For messages."""
+        """Name of the task for messages."""
         return f"clips {self.clips.clip_ids[0]} to {self.clips.clip_ids[-1]}"
 
     def run(self, note: Note) -> Finished:
-        """Do it; rows that are stored already are not made again."""
+        """Run the task; rows that are stored already are not made again."""
         shared = self.shared
         descriptors, nets = shared.settings.extract.descriptors, shared.nets
         writer = PartWriter(shared.out, self.table, self.stored)
@@ -138,27 +127,27 @@ class ClipTask:
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """A net to train, of one fold, and all clips to embed by it."""
+    """Net to train on one fold, and to embed all clips with."""
 
-    shared: TaskSettings  # of the run
-    media: ClipMedia  # of all clips, decoded
-    table: ClipTable  # all clips
-    stored: StoredRows  # what the cache has of them
+    shared: TaskSettings
+    media: ClipMedia  # decoded media of all clips
+    table: ClipTable  # table of all clips
+    stored: StoredRows  # rows in the cache
     training: Training  # net and fold
 
     @property
     def label(self) -> str:
-        """For messages."""
+        """Name of the task for messages."""
         net, fold = self.training
         return net if fold is None else f"{net}@fold{fold}"
 
     @cached_property
     def net(self) -> NetSettings:
-        """Its settings."""
+        """Settings of the net."""
         return next(net for net in self.shared.nets if net.name == self.training[0])
 
     def run(self, note: Note) -> Finished:
-        """Do it; a net that is trained already is not trained again."""
+        """Run the task; a net that is trained already is not trained again."""
         shared = self.shared
         writer = PartWriter(shared.out, self.table, self.stored)
         features = FeatureWriter(
@@ -179,7 +168,7 @@ def _finished(writer: PartWriter, media: ClipMedia) -> Finished:
 
 
 def do_task(task: Task, emit: Note | None = None) -> Finished:
-    """Do a task in this process; `emit` is told how it goes."""
+    """Run a task in this process; `emit` is called with its progress."""
     with _alone:
         keep_freed_memory()
         add_folder_nets(task.shared.folders)
@@ -188,17 +177,18 @@ def do_task(task: Task, emit: Note | None = None) -> Finished:
 
 @dataclass(frozen=True)
 class Backend:
-    """Who does tasks."""
+    """Function that runs tasks: in worker processes or on Dask."""
 
-    # Does tasks, in the order that they end in; the other argument is told how it goes.
+    # Yields tasks with their results in the order in which they finish; calls the `Note`.
     do: Callable[[Sequence[Task], Note], Iterator[tuple[Task, Finished | BaseException]]]
-    processes: int  # how many are done at once
+    processes: int  # number of concurrent tasks
 
 
 def batch_sizes(n_clips: int, processes: int, unit: int) -> list[int]:
-    """Clips of each task: of a process's share of what is left a half, `BATCH` at most.
+    """Return the number of clips of each task: half a process's share of the rest, at most BATCH.
 
-    The last ones are small, so that no process waits long for the others.
+    The last tasks are small, so that no process waits long for the others. Sizes are multiples of
+    `unit`, the number of clips that are embedded together: a smaller batch costs as much.
 
     Examples
     --------
@@ -223,7 +213,7 @@ def clip_tasks(
     stored: StoredRows,
     sizes: Sequence[int],
 ) -> list[ClipTask]:
-    """All clips in batches of these sizes, each with what is stored of it."""
+    """Return one task for each batch of these sizes, with its stored rows."""
     failures: dict[str, dict[tuple[str, str], Any]] = {}
     for (clip, stage), why in stored.failures.items():
         failures.setdefault(clip, {})[clip, stage] = why

@@ -16,7 +16,7 @@ from mvemo.extract.training.splits import TrainingClips
 from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.pipeline.console.progress import Progress, epoch_text
-from mvemo.pipeline.stage_one.local_jobs import job_environments
+from mvemo.pipeline.stage_one.spread import job_environments
 from mvemo.pipeline.studies.core import Study
 from mvemo.pipeline.studies.media import StudyMedia
 

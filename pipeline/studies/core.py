@@ -17,7 +17,7 @@ from mvemo.extract.nets import with_length
 from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
 from mvemo.manifests import Folds, Manifest, folds_of, song_of
-from mvemo.pipeline.clips.input_lengths import longer_clips_note
+from mvemo.pipeline.clips.lengths import longer_clips_note
 from mvemo.pipeline.console.messages import note_resumable, tell_note
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings

@@ -64,8 +64,7 @@ def run(program: str, *arguments: object) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [program, *(str(a) for a in arguments)])
         if arguments[0] == "extract":
-            for module in ("stage_one.run", "stage_one.shard"):
-                patch.setattr(f"mvemo.pipeline.{module}.stop_workers", lambda: None)
+            patch.setattr("mvemo.pipeline.stage_one.run.stop_workers", lambda: None)
         with pytest.raises(SystemExit) as stop:
             main()
     return int(stop.value.code or 0)

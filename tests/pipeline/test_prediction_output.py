@@ -11,8 +11,13 @@ import pytest
 
 from mvemo.fuse import SavedHeads
 from mvemo.fuse.final.model import FinalModel, Predictor
-from mvemo.pipeline.prediction.output import legend, predictions_csv, predictions_table, records
-from mvemo.pipeline.prediction.predictions import Prediction
+from mvemo.pipeline.prediction.predictions import (
+    Prediction,
+    legend,
+    predictions_csv,
+    predictions_table,
+    records,
+)
 
 EXPECTED = {"metric": "r2_macro", "mean": 0.5, "interval": [0.4, 0.6], "scores": {}}
 PREDICTOR = Predictor("lld", ("lld",), ("audio",), EXPECTED, residuals=((-1.0, 1.5), (-0.25, 0.25)))

@@ -20,8 +20,7 @@ from mvemo.pipeline.models import fetching
 from mvemo.pipeline.models.boxed import DEFAULT, boxed_names, model_folder
 from mvemo.pipeline.models.card import card_text
 from mvemo.pipeline.prediction.embedding import FeatureMaker
-from mvemo.pipeline.prediction.output import legend
-from mvemo.pipeline.prediction.predictions import Prediction
+from mvemo.pipeline.prediction.predictions import Prediction, legend
 
 NAMES = ("film-music", "music-video")
 

@@ -193,7 +193,7 @@ def test_pages_and_tables_are_written(
 
     # A page stays with its own table if the disk is full.
     (tmp_path / "t" / "turn.html").write_text("earlier")
-    monkeypatch.setattr("mvemo.pipeline.prediction.timeline_run.write_text", full)
+    monkeypatch.setattr("mvemo.pipeline.prediction.timeline.write_text", full)
     assert run("mvemo", "predict", inputs[0], *model, "--timeline", *windows) == 2
     assert "t/turn.csv: cannot be written: no space left" in capsys.readouterr().err
     assert (tmp_path / "t" / "turn.html").read_text() == "earlier"

@@ -20,8 +20,7 @@ from mvemo.extract.views import ViewSettings
 from mvemo.fuse.matrices.descriptor_statistics import sequence_statistics
 from mvemo.pipeline.prediction.embedding import net_stream
 from mvemo.pipeline.prediction.passes import ClipPass
-from mvemo.pipeline.prediction.pieces import Descriptors
-from mvemo.pipeline.prediction.streams import StreamPlan, embed_array
+from mvemo.pipeline.prediction.streams import Descriptors, StreamPlan, embed_array
 
 SECONDS, SR = 9.0, 16000
 SETTINGS = DescriptorSettings(sr=SR, n_fft=1024, hop_length=512)

@@ -12,7 +12,7 @@ from mvemo.extract.nets import build_net
 from mvemo.extract.settings import RunSettings
 from mvemo.extract.training import timing
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one import estimates, forecast
+from mvemo.pipeline.stage_one import estimates
 from mvemo.pipeline.stage_one.ahead import threads_of
 
 
@@ -111,7 +111,7 @@ def test_processes_share_the_time(
         return timing.NetCost(seconds=100.0, weight_bytes=0, window_bytes=0)
 
     monkeypatch.setattr(estimates, "measure_net", cost)
-    monkeypatch.setattr(forecast, "duration_text", "{:.3f}".format)
+    monkeypatch.setattr(estimates, "duration_text", "{:.3f}".format)
 
     def seconds(*jobs: object) -> float:
         assert extract(sounds, kind, tmp_path / "w", "--plan", *jobs) == 0

@@ -12,8 +12,7 @@ import pytest
 from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one.finished import FINISHED, RepeatableRun
-from mvemo.pipeline.stage_one.summary import ExtractSummary
+from mvemo.pipeline.stage_one.finished import FINISHED, ExtractSummary, RepeatableRun
 
 FAILURE = ("b", "decode:audio", "empty")
 OPTIONS = {"profile": "paper", "folds": None, "overrides": ("extract.folds=2",)}

@@ -1,13 +1,196 @@
-"""What is said of tasks that failed in other processes."""
+"""Stage one by two processes: what one writes, also after SIGTERM; a job that fails is named."""
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from mvemo.cache import CacheError
-from mvemo.extract.errors import ExtractError
+import pytest
+from spread_samples import SPREAD, Sounds, extract, make_sounds
+
+from mvemo.cache import CacheError, CacheWriter, open_cache
+from mvemo.extract.errors import ExtractError, TrainingDiverged, WorkerDied
+from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.workers import pool
+from mvemo.extract.workers.handle import Worker
+from mvemo.manifests import read_manifest
+from mvemo.pipeline.clips.clip_tables import clip_table
+from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import TaskFailed
-from mvemo.pipeline.stage_one.spread import _reason
+from mvemo.pipeline.settings_files import load_settings
+from mvemo.pipeline.stage_one import ahead, tasks
+from mvemo.pipeline.stage_one.spread import (
+    SpreadRun,
+    _reason,
+    job_environments,
+    visible_gpus,
+)
+from mvemo.pipeline.stage_one.tasks import Backend, Finished, Task, TaskSettings
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Sounds:
+    made = make_sounds(tmp_path_factory.mktemp("sounds"))
+    # One worker decodes all, two train.
+    more = ["--nets", "music1d", "--set", "extract.descriptors=[]"]
+    return replace(made, trained=[*made.trained, *more])
+
+
+@pytest.mark.slow
+def test_two_processes_that_were_ended_go_on_and_write_what_one_does(
+    sounds: Sounds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "two"
+    taken: list[Finished] = []
+    started: list[Worker] = []
+
+    class Noted(Worker):
+        def __init__(self, preload: str, environment: Mapping[str, str] | None = None) -> None:
+            super().__init__(preload, environment)
+            if environment:
+                started.append(self)
+
+    def interrupt(run: SpreadRun, task: Task, finished: Finished) -> None:
+        # Ctrl-C once a net is trained; the other may or may not be.
+        taken.append(finished)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpreadRun, "_take_up", interrupt)
+        patch.setattr(pool, "Worker", Noted)
+        assert extract(sounds, "trained", work, "--jobs", 2) == 130
+    # Its processes ended with it, and what was committed waits.
+    assert len(started) == 2
+    assert not any(worker.running for worker in started)
+    assert not (work / "features.h5").exists()
+    assert (work / "features.h5.parts" / taken[0].shards[0]).exists()
+    kept = {path: path.stat().st_mtime_ns for path in work.glob("nets/*/weights.pt")}
+    assert kept
+    # By one process as well as by two.
+    assert extract(sounds, "trained", work) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert extract(sounds, "trained", tmp_path / "one") == 0
+    with (
+        open_cache(tmp_path / "one" / "features.h5") as one,
+        open_cache(work / "features.h5") as two,
+    ):
+        assert two.digest() == one.digest()
+        assert two.curves == one.curves
+        assert [f.reason for f in two.failures] == [f.reason for f in one.failures]
+    assert not list(work.glob("*.parts"))
+
+
+def spread(
+    sounds: Sounds,
+    folder: Path,
+    fail: Callable[[tasks.ClipTask], BaseException | None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> SpreadRun:
+    """A run of clips in batches of three, done here; some fail."""
+    settings = load_settings("paper", [*SPREAD, "extract.embed_batch=3"])
+    manifest = read_manifest(sounds.manifest)
+
+    def backend(
+        given: Sequence[Task], note: tasks.Note
+    ) -> Iterator[tuple[Task, Finished | BaseException]]:
+        for task in reversed(given):
+            assert isinstance(task, tasks.ClipTask)
+            yield task, fail(task) or tasks.do_task(task, note)
+
+    with CacheWriter(folder / "features.h5", clip_table(manifest)) as writer:
+        run = SpreadRun(writer, Backend(backend, 1))
+        # Only described: the settings would train nets.
+        run.do_clips(TaskSettings.of(settings, (), folder, writer.path), manifest)
+        return run
+
+
+def test_a_task_that_fails_is_named_and_all_others_are_kept(
+    sounds: Sounds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died = WorkerDied("the process that read it was killed (SIGKILL), perhaps for want of memory")
+
+    def fail(task: tasks.ClipTask) -> BaseException | None:
+        return died if "c4" in task.clips.clip_ids else None
+
+    with pytest.raises(TaskFailed, match=r"^clips c3 to c5: the process that read it was killed"):
+        spread(sounds, tmp_path, fail, monkeypatch)
+    assert not (tmp_path / "features.h5").exists()
+    new: set[str] = set()
+
+    def note(task: tasks.ClipTask) -> BaseException | None:
+        stored = {clip for keys in task.stored.keys.values() for clip in keys}
+        new.update(set(task.clips.clip_ids) - stored)
+        return None
+
+    assert spread(sounds, tmp_path, note, monkeypatch).features == ["mfcc"]
+    assert new == {"c3", "c4", "c5", "bad"}
+    with open_cache(tmp_path / "features.h5") as cache:
+        assert int(cache.present("mfcc").sum()) == 10
+        assert [f.clip_id for f in cache.failures] == ["bad"]
+
+
+def test_the_bar_moves_within_a_task_and_counts_clips_that_failed(
+    sounds: Sounds,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    moved: list[float] = []
+    monkeypatch.setattr(Progress, "ahead", lambda bar, steps, note="": moved.append(steps))
+    spread(sounds, tmp_path, lambda task: None, monkeypatch)
+    assert sum(moved) == pytest.approx(11)
+    # Each clip, as it is decoded and as it is described.
+    assert len(moved) == 21
+    assert capsys.readouterr().err == "clips: 11 done, 1 failed\n"
+
+
+def test_rows_that_a_task_says_it_wrote_must_be_there(
+    sounds: Sounds, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tasks.do_task
+
+    def lose(task: Task, note: tasks.Note) -> Finished:
+        return replace(real(task, note), shards=())
+
+    monkeypatch.setattr(tasks, "do_task", lose)
+    with pytest.raises(TaskFailed, match="is not in the shards that it was written to"):
+        spread(sounds, tmp_path, lambda task: None, monkeypatch)
+
+
+def test_processes_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "cores", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    environments = job_environments(4, RunSettings(device="cpu"))
+    assert [e["OMP_NUM_THREADS"] for e in environments] == ["4"] * 4
+    assert "CUDA_VISIBLE_DEVICES" not in environments[0]
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
+    environments = job_environments(4, RunSettings())
+    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["4", "5", "7", "4"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_gpus() == ["0", "1", "2"]
+
+
+def test_one_net_that_diverges_leaves_the_others(sounds: Sounds, tmp_path: Path) -> None:
+    def backend(
+        given: Sequence[Task], note: tasks.Note
+    ) -> Iterator[tuple[Task, Finished | BaseException]]:
+        for task in given:
+            if task.label == "c3d@fold1":
+                yield task, TrainingDiverged(f"{task.label}: training diverged", "lower the rate")
+            else:
+                yield task, Finished((), (), ())
+
+    manifest = read_manifest(sounds.manifest)
+    shared = TaskSettings(load_settings("paper"), (NetSettings("c3d"),), tmp_path, tmp_path)
+    with CacheWriter(tmp_path / "f.h5", clip_table(manifest)) as writer:
+        run = SpreadRun(writer, Backend(backend, 1))
+        run.do_trainings(shared, None, [("c3d", 0), ("c3d", 1)])  # type: ignore[arg-type]
+    assert str(run.diverged["c3d"]) == "c3d@fold1: training diverged: lower the rate"
 
 
 @pytest.mark.parametrize("kind", [CacheError, ExtractError, TaskFailed])

@@ -12,8 +12,8 @@ from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.timing import NetCost
 from mvemo.manifests import write_manifest
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one import precision
-from mvemo.pipeline.stage_one.precision import choose_precision
+from mvemo.pipeline.stage_one import plan as planning
+from mvemo.pipeline.stage_one.plan import choose_precision
 
 AUTO = "extract.precision=auto"
 
@@ -23,7 +23,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """What was measured, on a processor with bf16 that is twice as fast for all nets but i3d."""
     facts = tmp_path / "cpuinfo"
     facts.write_text("model name\t: Made CPU\nflags\t\t: fpu avx512_bf16\n")
-    monkeypatch.setattr(precision, "_CPU_FACTS", facts)
+    monkeypatch.setattr(planning, "_CPU_FACTS", facts)
     measured: list[str] = []
 
     def measure(plan: NetSettings, run: RunSettings, descriptors: object) -> NetCost:
@@ -31,7 +31,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         slow = (run.precision == "bf16") == (plan.name == "i3d")
         return NetCost(2.0 if slow else 1.0, 0, 0)
 
-    monkeypatch.setattr(precision, "measure_net", measure)
+    monkeypatch.setattr(planning, "measure_net", measure)
     return measured
 
 
@@ -46,7 +46,7 @@ def test_the_faster_precision_is_measured_once(timed: list[str], tmp_path: Path)
     # Another net is another question.
     assert chosen(tmp_path, "i3d") == "float32"
     assert len(timed) == 4
-    (tmp_path / precision.FILE).write_text("{")
+    (tmp_path / planning.PRECISION_FILE).write_text("{")
     assert chosen(tmp_path, "i3d") == "float32"
     assert len(timed) == 6
 
@@ -57,10 +57,10 @@ def test_nothing_is_measured_of_a_processor_without_bf16(
     assert chosen(tmp_path, "music1d", "extract.precision=bf16") == "bf16"
     (tmp_path / "cpuinfo").write_text("model name : Made CPU\nflags : fpu avx512f\n")
     assert chosen(tmp_path) == "float32"
-    monkeypatch.setattr(precision, "_CPU_FACTS", tmp_path / "none")
+    monkeypatch.setattr(planning, "_CPU_FACTS", tmp_path / "none")
     assert chosen(tmp_path) == "float32"
     assert timed == []
-    assert not (tmp_path / precision.FILE).exists()
+    assert not (tmp_path / planning.PRECISION_FILE).exists()
 
 
 def test_what_was_measured_is_in_the_cache(
@@ -73,7 +73,7 @@ def test_what_was_measured_is_in_the_cache(
                  *tiny_settings(AUTO, "extract.device=cpu", "extract.nets=music1d",
                                 "nets.music1d.epochs=1", "extract.descriptors=[]"))  # fmt: skip
     assert run(*arguments, "--plan") == 0
-    assert not (work / precision.FILE).exists()
+    assert not (work / planning.PRECISION_FILE).exists()
     assert run(*arguments) == 0
     said = "extract.precision=auto is bf16: a clip takes the nets 1 s in bf16 and 2 s in float32"
     assert said in capsys.readouterr().err

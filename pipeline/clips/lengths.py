@@ -1,0 +1,169 @@
+"""Lengths of clips: measured in their files, and compared with the windows of nets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from mvemo.extract.errors import ExtractError
+from mvemo.extract.media.isolated import PROBE, read_each
+from mvemo.extract.nets import AudioInput, SequenceInput, SharedSettings, input_of
+from mvemo.extract.settings import NetSettings
+from mvemo.extract.views import window_starts
+from mvemo.manifests import Manifest
+from mvemo.pipeline.clips.inputs import media_files
+from mvemo.pipeline.console.progress import Progress
+from mvemo.pipeline.errors import BadOption
+
+# Seconds that a segment may end after its file: annotators may have used another decoder.
+SLACK = 0.5
+# Number of segments past the end that a message lists.
+MOST_LISTED = 10
+
+
+def clip_lengths(
+    manifest: Manifest, on_problem: Callable[[str], object]
+) -> dict[str, float | None]:
+    """Return for each clip id the seconds from the clip's start to its file's end, or None.
+
+    `on_problem` gets a sentence for each unreadable file and each clip that begins after the end.
+    """
+    lengths = _file_lengths(manifest, on_problem)
+    seconds: dict[str, float | None] = {}
+    for clip in manifest.clips:
+        length = lengths[clip.path]
+        if length is not None and length <= clip.start:
+            on_problem(f"{clip.clip_id} begins after its file's end")
+            length = None
+        seconds[clip.clip_id] = None if length is None else length - clip.start
+    return seconds
+
+
+def starts_past_end(manifest: Manifest) -> list[str]:
+    """Return a line for each clip that starts after its file's end, and each unreadable file."""
+    started = tuple(clip for clip in manifest.clips if clip.start > 0)
+    lines: list[str] = []
+    lengths = _file_lengths(replace(manifest, clips=started), lines.append)
+    for clip in started:
+        length = lengths[clip.path]
+        if length is not None and clip.start >= length:
+            lines.append(
+                f"clip {clip.clip_id!r} starts at {clip.start:g} s, but its file ends at "
+                f"{length:.2f} s"
+            )
+    return lines
+
+
+def fit_segments(manifest: Manifest) -> tuple[Manifest, tuple[str, ...]]:
+    """Cut segments that end up to `SLACK` after their file; raise BadOption for later ones.
+
+    Returns the manifest and notes on cut segments and unreadable files.
+    """
+    notes: list[str] = []
+    lengths = _file_lengths(manifest, lambda problem: notes.append(f"not measured: {problem}"))
+    clips, beyond, n_cut = [], [], 0
+    for clip in manifest.clips:
+        length, duration = lengths[clip.path], clip.duration
+        if length is not None and duration is not None and clip.start + duration > length:
+            if clip.start + duration > length + SLACK or clip.start >= length:
+                beyond.append(
+                    f"{manifest.media_path(clip)}: a segment from {clip.start:g} to "
+                    f"{clip.start + duration:g} s, but the file ends at {length:.2f} s"
+                )
+            duration, n_cut = length - clip.start, n_cut + 1
+        clips.append(replace(clip, duration=duration))
+    if beyond:
+        more = [f"and {len(beyond) - MOST_LISTED} more"] if len(beyond) > MOST_LISTED else []
+        raise BadOption("\n  ".join([*beyond[:MOST_LISTED], *more]))
+    if n_cut:
+        notes.append(f"{n_cut} segments end up to {SLACK:g} s after their file: cut at its end")
+    return replace(manifest, clips=tuple(clips)), tuple(notes)
+
+
+def _file_lengths(
+    manifest: Manifest, on_problem: Callable[[str], object]
+) -> dict[str, float | None]:
+    """Return for each path of the manifest the file's length in seconds, or None."""
+    files = media_files(manifest)
+    names = list(files)
+    lengths: dict[str, float | None] = dict.fromkeys(names)
+    with Progress("measure media", len(files), "file") as bar:
+        for i, found in read_each(PROBE, [(path, {}) for path in files.values()]):
+            if isinstance(found, ExtractError):
+                on_problem(str(found))
+            else:
+                lengths[names[i]] = found
+            bar.step(failed=int(lengths[names[i]] is None))
+    return lengths
+
+
+# Seconds that a clip may exceed the windows: codecs pad files to whole frames.
+LEAST_EXCESS = 0.25
+
+
+def window_seconds(plan: NetSettings, shared: SharedSettings) -> float | None:
+    """Return the length of a net's windows in seconds, or None if its frames span the clip.
+
+    Examples
+    --------
+    >>> from mvemo.extract.descriptors import DescriptorSettings
+    >>> from mvemo.extract.views import ViewSettings
+    >>> shared = SharedSettings(n_frames=32, descriptors=DescriptorSettings())
+    >>> window_seconds(NetSettings("music1d", options={"seconds": 10.0}), shared)
+    10.0
+    >>> window_seconds(NetSettings("i3d"), shared) is None
+    True
+    >>> window_seconds(NetSettings("i3d", view=ViewSettings(views=4, rate=12.5)), shared)
+    2.56
+    """
+    net_input = input_of(plan)
+    if isinstance(net_input, AudioInput):
+        return net_input.seconds
+    if isinstance(net_input, SequenceInput):
+        # Descriptors may have different hops: the shortest one has the most frames.
+        hops = [shared.descriptors.framed(name).hop_length for name in net_input.features]
+        return net_input.n_frames * min(hops) / shared.descriptors.sr
+    return net_input.n_frames / plan.view.rate if plan.view.rate else None
+
+
+def longer_clips_note(
+    plan: NetSettings, seconds: Mapping[str, float], shared: SharedSettings
+) -> str:
+    """Return a note on the clips of which a net does not read a part, or ''.
+
+    `seconds` are the lengths of the clips' sound by clip id. Sound outside all windows is noted.
+    Pictures are noted only if the windows end before the clip does: in between, they sample it.
+    """
+    window = window_seconds(plan, shared)
+    if window is None:
+        return ""
+    cut = [length for length in seconds.values() if _unread(plan, length, window)]
+    if not cut:
+        return ""
+    view = plan.view
+    limit = window * view.views
+    reads = f"{limit:.4g} s" if view.views == 1 else f"{view.views} windows of {window:.4g} s"
+    needed = _views_needed(plan, max(cut), window)
+    return (
+        f"{len(cut)} of {len(seconds)} clips are longer than the {reads} that {plan.name} "
+        f"reads, up to {max(cut):.4g} s: the rest is not used; have it read more windows with "
+        f"--set nets.{plan.name}.views={needed}, or divide the clips with 'mvemo manifest segment'"
+    )
+
+
+def _unread(plan: NetSettings, length: float, window: float) -> bool:
+    """Return True if a part of a clip of this length is in no window."""
+    if length <= window + LEAST_EXCESS:
+        return False
+    starts = window_starts(length, window, plan.view)
+    if plan.view.rate:
+        return bool(starts[-1] + window < length - LEAST_EXCESS)
+    return window * len(starts) < length - LEAST_EXCESS
+
+
+def _views_needed(plan: NetSettings, length: float, window: float) -> int:
+    """Return the smallest number of views that reaches the end of a clip of this length."""
+    if plan.view.rate and plan.view.layout != "start":
+        return 2
+    return math.ceil((length - LEAST_EXCESS) / window)
