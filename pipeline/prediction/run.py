@@ -24,15 +24,18 @@ from mvemo.fuse.metrics.averages import complete
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.prediction.batches import MOST_WORKERS, BatchReader, EmbeddedClip, windows_of
+from mvemo.pipeline.prediction.batches import (
+    BATCH,
+    MOST_WORKERS,
+    BatchReader,
+    EmbeddedClip,
+    windows_of,
+)
 from mvemo.pipeline.prediction.catalogue import Catalogue
 from mvemo.pipeline.prediction.embedding import FeatureMaker
 from mvemo.pipeline.prediction.inputs import NewClip
 from mvemo.pipeline.prediction.predictions import Prediction, predictor_of, unlikeness
 from mvemo.pipeline.work_folder import size_text
-
-# Number of clips that a plan reads: enough for more than one worker.
-N_SAMPLED = 8
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,7 @@ def plan_text(folder: Path, clips: Sequence[NewClip], settings: PredictSettings)
     lines = [f"clips: {len(clips)}, {len(clips) - len(lengths)} of them cannot be read"]
     if lengths:
         by_length = sorted(lengths, key=lambda i: lengths[i])
-        places = np.linspace(0, len(by_length) - 1, min(N_SAMPLED, len(by_length)))
+        places = np.linspace(0, len(by_length) - 1, min(BATCH, len(by_length)))
         chosen = [by_length[round(place)] for place in places]
         with silenced():
             # The start-up cost is not measured.
