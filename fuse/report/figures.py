@@ -1,6 +1,6 @@
-"""Figures of one evaluation as SVG text that can be put into a page, by name.
+"""Figures of one evaluation as SVG text for a page, by name.
 
-A task names those that it has (`Task.figures`); `draw_figures` draws them.
+`Task.figures` names the figures of a task; `draw_figures` draws them.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ from mvemo.fuse.report.roc_figures import class_roc_figure, roc_figure
 from mvemo.fuse.report.shown import recommended
 from mvemo.fuse.results import ModelResult, Results
 
-# Counts are left out of cells from this number of classes on: they would not be legible.
+# From this number of classes on, counts in cells would not be legible.
 _MANY_CLASSES = 16
-# Scatter plots of more targets than these would make the page too long.
+# Scatter plots of more targets than this would make the page too long.
 _MANY_TARGETS = 6
-# A page with more points than these, as vectors, would be slow to open.
+# A page with more points than this as vectors would be slow to open.
 _MANY_POINTS = 5000
 
 
 def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str, list[Picture]]:
-    """The figures that the task has, by name.
+    """Draw the figures of the task.
 
     Parameters
     ----------
     results
-        Of one evaluation.
+        Results of one evaluation.
     shown
-        The model that figures of one model are of; by default the recommended one. Where no model
-        made a prediction there are none of them.
+        Model for the figures of a single model; by default the recommended one. If no model made
+        a prediction, these figures are left out.
 
     Returns
     -------
-    Name, as ``roc`` or ``confusion``, to its pictures: SVG elements for a page, which
-    ``IPython.display.SVG(picture.svg)`` shows in a notebook.
+    Mapping of a figure's name, such as ``roc`` or ``confusion``, to its pictures. In a notebook
+    ``IPython.display.SVG(picture.svg)`` shows a picture.
 
     See Also
     --------
-    mvemo.fuse.write_report : Writes the page that has them all.
+    mvemo.fuse.write_report : Write the page with all figures.
     """
     shown = recommended(results) if shown is None else shown
     pictures = {}
@@ -65,11 +65,11 @@ def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str
     return pictures
 
 
-# --- of all models
+# --- all models
 
 
 def fold_figure(results: Results) -> list[Picture]:
-    """The primary metric of each model in each fold (dots), its mean (bar); the baseline."""
+    """Draw the primary metric per model and fold (dots), its mean (bar) and the baseline."""
     task, models = results.task, results.models
     factor, unit = (100.0, " (%)") if task.in_percent else (1.0, "")
     scores = [factor * results.primary_per_fold(model) for model in models]
@@ -88,7 +88,7 @@ def fold_figure(results: Results) -> list[Picture]:
             )
         for row, per_fold in enumerate(scores):
             values = per_fold[np.isfinite(per_fold)]
-            # Folds are set apart a little, or equal scores would hide each other.
+            # Small offsets keep equal scores from hiding each other.
             offsets = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
             ax.plot(
                 values,
@@ -117,14 +117,14 @@ def fold_figure(results: Results) -> list[Picture]:
 
 
 def _lowest(values: F64, usual: float) -> float:
-    """Where the axis of a score starts: at its usual end, or below all values."""
+    """Return the start of a score's axis: its usual start, or lower if a value is below it."""
     finite = values[np.isfinite(values)]
     low = float(np.floor(10 * finite.min()) / 10) if len(finite) else 0.0
     return min(low, usual)
 
 
 def confusion_figures(results: Results) -> list[Picture]:
-    """Confusion matrix of every model."""
+    """Draw the confusion matrix of every model."""
     return [
         Picture(matrix_figure(model.confusion, results.classes, model.name), head=model.name)
         for model in results.models
@@ -132,11 +132,11 @@ def confusion_figures(results: Results) -> list[Picture]:
     ]
 
 
-# --- of one model
+# --- one model
 
 
 def quadrant_figure(results: Results, model: ModelResult) -> list[Picture]:
-    """Confusion matrix of the quadrants of valence and arousal, where there are any."""
+    """Draw the confusion matrix of the quadrants of valence and arousal, if there is one."""
     if model.confusion is None:
         return []
     names = ("V+ A+", "V\u2212 A+", "V\u2212 A\u2212", "V+ A\u2212")
@@ -144,7 +144,7 @@ def quadrant_figure(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def output_figure(results: Results, model: ModelResult) -> list[Picture]:
-    """A model's ROC-AUC of each tag, pooled, with chance."""
+    """Draw a model's pooled ROC-AUC of each tag, and the chance level."""
     values = model.per_output["roc_auc"]
     with drawing(WIDE, 1.0 + 0.28 * len(values)) as (figure, finish):
         ax = figure.add_subplot()
@@ -161,7 +161,7 @@ def output_figure(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def scatter_figures(results: Results, model: ModelResult) -> list[Picture]:
-    """Predicted against true values of each target."""
+    """Draw predicted against true values of each target."""
     return [
         Picture(_scatter_figure(results.y_true[:, i], model.outputs[:, i], name, model.name))
         for i, name in enumerate(results.classes[:_MANY_TARGETS])
@@ -169,7 +169,7 @@ def scatter_figures(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def _scatter_figure(y_true: F64, y_pred: F64, target: str, model: str) -> str:
-    """Predicted against true values of one target, float64 (clips,) each."""
+    """Draw predicted against true values of one target, each float64 (clips,)."""
     valid = np.isfinite(y_pred)
     true, predicted = y_true[valid], y_pred[valid]
     with drawing(WIDE, WIDE) as (figure, finish):
@@ -201,7 +201,7 @@ def _scatter_figure(y_true: F64, y_pred: F64, target: str, model: str) -> str:
 
 
 def reliability_figure(results: Results, model: ModelResult) -> list[Picture]:
-    """Share that is right against stated probability, by bins."""
+    """Draw the share of right predictions against the stated probability, in bins."""
     task = results.task
     bins = reliability(results.y_true, model.outputs)
     filled = bins.count > 0
@@ -248,7 +248,7 @@ OF_ONE: Mapping[str, Callable[[Results, ModelResult], list[Picture]]] = {
 
 
 def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
-    """Counts of (true, predicted) pairs; a cell's colour is its share of its row."""
+    """Draw a confusion matrix (rows true, columns predicted), coloured by shares of rows."""
     from matplotlib.collections import PatchCollection
     from matplotlib.patches import Rectangle
 
@@ -272,7 +272,7 @@ def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
                     ha="center",
                     va="center_baseline",
                     fontsize=size,
-                    # Below, the page shows through and its own ink reads better.
+                    # On paler cells the page's own ink is easier to read.
                     color="#ffffff" if share[i, j] > 0.75 else INK,
                 )
         if n < 2 * _MANY_CLASSES:

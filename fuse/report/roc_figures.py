@@ -1,4 +1,4 @@
-"""ROC curves of models, and of the classes or tags of one."""
+"""ROC curves of all models, and of the classes or tags of one model."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _RATES = np.linspace(0.0, 1.0, 201)
-# More curves than these cannot be told apart.
+# More curves than this cannot be told apart.
 _MOST_CURVES = 12
 
 
 def roc_figure(results: Results) -> list[Picture]:
-    """Macro one-vs-rest ROC curve of each model, of the pooled out-of-fold predictions.
+    """Draw the macro one-vs-rest ROC curve of each model from its pooled predictions.
 
-    The recommended model's is thick.
+    The curve of the recommended model is thick.
     """
     top = recommended(results)
     with drawing(WIDE, 3.9 + 0.22 * -(-len(results.models) // 2)) as (figure, finish):
@@ -53,7 +53,7 @@ def roc_figure(results: Results) -> list[Picture]:
                 color=COLOURS[i % len(COLOURS)],
                 linestyle=DASHES[1] if len(model.features) == 1 else "-",
                 linewidth=2.4 if model is top else 1.4,
-                # Of what is drawn: the model's own score is of all repeats.
+                # The AUC of the drawn curve; the model's own score covers all repeats.
                 label=f"{short(model.name)}  {fraction(mean_of_finite(np.array(areas)))}",
             )
         _roc_axes(ax)
@@ -69,9 +69,9 @@ def roc_figure(results: Results) -> list[Picture]:
 
 
 def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
-    """One-vs-rest ROC curve of each class or tag (thin) and their mean (thick), pooled.
+    """Draw the pooled one-vs-rest ROC curve of each class or tag (thin) and their mean (thick).
 
-    Of many the commonest.
+    If there are too many, only the commonest are drawn.
     """
     positive = results.task.indicators(results.y_true, len(results.classes))
     columns = np.sort(np.argsort(-positive.sum(axis=0), kind="stable")[:_MOST_CURVES])
@@ -108,9 +108,9 @@ def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
-    """True positive rates at even false ones, and AUC, of each column.
+    """Return true positive rates at evenly spaced false positive rates, and the AUC, per column.
 
-    Empty and NaN of a column that is true everywhere or nowhere.
+    A column that is true everywhere or nowhere gives an empty curve and NaN.
     """
     valid = complete(scores)
     areas = roc_auc(positive[valid], scores[valid])

@@ -1,4 +1,4 @@
-"""Figures of training: losses of nets by epoch, and heads trained on fewer clips."""
+"""Figures of training: losses of nets by epoch, and learning curves of heads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from mvemo.fuse.results import Results
 
 
 def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Picture]:
-    """Training and validation loss by epoch, one figure a net, one line a fold."""
+    """Draw training and validation loss by epoch: one figure per net, one colour per fold.
+
+    `curves` maps ``net@fold`` to lists under ``epoch``, ``train_loss`` and ``val_loss``. A list
+    that is absent, has another length or has no finite value is left out.
+    """
     nets: dict[str, list[Mapping[str, Sequence[float]]]] = {}
     for key, curve in curves.items():
         net, _, fold = key.rpartition("@")
@@ -36,7 +40,7 @@ def _loss_figure(net: str, curves: Sequence[Mapping[str, Sequence[float]]]) -> s
                 if len(losses) != len(epochs) or not np.isfinite(losses).any():
                     continue
                 longest = max(longest, float(epochs.max()))
-                # A lone epoch makes no line: a marker shows it.
+                # One epoch draws no line, so it gets a marker.
                 marker = "." if len(losses) == 1 else ""
                 ax.plot(epochs, losses, color=colour, ls=dash, lw=width, marker=marker)
                 if name == "val_loss":
@@ -58,17 +62,17 @@ def _loss_figure(net: str, curves: Sequence[Mapping[str, Sequence[float]]]) -> s
 
 
 def learning_curve_figure(results: Results) -> str:
-    """The primary metric of each model against the number of training clips.
+    """Draw the primary metric of each model against the number of training clips.
 
-    A band shows one standard deviation over folds: of all of few curves, else of the
-    recommended model's.
+    A band shows one standard deviation over folds: for every curve if there are at most three,
+    otherwise only for the recommended model.
     """
     task, curves = results.task, results.learning_curve
     factor = 100.0 if task.in_percent else 1.0
     top = recommended(results)
     one = top.name if top is not None and top.name in curves else next(iter(curves))
     single = {model.name for model in results.models if len(model.features) == 1}
-    # More bands than these hide each other.
+    # More than three bands hide each other.
     banded = set(curves) if len(curves) <= 3 else {one}
     with drawing(WIDE, WIDE + 0.18 * len(curves)) as (figure, finish):
         ax = figure.add_subplot()
