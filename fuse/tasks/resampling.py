@@ -1,4 +1,4 @@
-"""Calibration of probabilities in each resample of groups, of classes as of tags."""
+"""Calibration of class and tag probabilities in each resample of groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from mvemo.fuse.statistics.resamples import Resamples
 
 
 def resample_calibration(y_true: Ints, outputs: F64, resamples: Resamples) -> dict[str, F64]:
-    """``ece``, ``brier`` and ``log_loss``, float64 (models, resamples) each."""
+    """Return ``ece``, ``brier`` and ``log_loss``, each float64 (models, resamples).
+
+    `outputs` is float64 (models, clips, classes or tags); NaN rows were not predicted.
+    """
     drawn: dict[str, list[F64]] = {"ece": [], "brier": [], "log_loss": []}
     for proba in outputs:
         brier, loss, gaps, weight = calibration_terms(y_true, proba)

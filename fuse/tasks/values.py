@@ -1,4 +1,4 @@
-"""What tasks give to those that evaluate and report: scores, and columns of tables."""
+"""Scores and table columns that tasks return."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mvemo.fuse.arrays import F64, Ints
 
 @dataclass(frozen=True)
 class Scores:
-    """What `Task.score` gives; the fields of `mvemo.fuse.ModelResult` of these names."""
+    """Result of `Task.score`; the fields are those of `mvemo.fuse.ModelResult`."""
 
     y_pred: NDArray[Any]
     scores: Mapping[str, float]
@@ -27,25 +27,24 @@ class Scores:
 class Measures:
     """Scores of one set of clips."""
 
-    overall: Mapping[str, float]  # Name to its value over all outputs
-    per_output: Mapping[str, F64] = field(default_factory=dict)  # Name to float64 (outputs,)
+    overall: Mapping[str, float]  # score's name to its value over all outputs
+    per_output: Mapping[str, F64] = field(default_factory=dict)  # name to float64 (outputs,)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table of models: one of their scores."""
+    """A score as a column of a table of models."""
 
     title: str
-    score: str  # Its name in `ModelResult.scores`; with `output`, in `ModelResult.per_output`
-    # Index of the class, tag or target that it is of; None for a score over all
-    output: int | None = None
-    terminal: bool = True  # True if a terminal's table has room for it
+    score: str  # key of `ModelResult.scores`, or with `output` of `ModelResult.per_output`
+    output: int | None = None  # index of the class, tag or target; None for all
+    terminal: bool = True  # True if the terminal's table shows it
 
     @property
     def interval(self) -> str:
-        """Its name in `ModelResult.intervals`."""
+        """Key of the score's interval in `ModelResult.intervals`."""
         return self.score if self.output is None else f"{self.score}:{self.output}"
 
 
-# Heads of columns, and for each output its cells.
+# Titles of the columns, and the cells of each output.
 LabelColumns = tuple[list[str], list[list[str]]]
