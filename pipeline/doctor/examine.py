@@ -1,4 +1,4 @@
-"""All findings, in the order that they are told in."""
+"""All checks of ``mvemo doctor``, in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from mvemo.pipeline.doctor.places import check_folder, check_work
 
 
 def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Finding]:
-    """Look at this installation and machine, one finding after the other."""
+    """Check this installation and machine, and yield a finding for each check.
+
+    `work` is the working folder of a run, which is not created. The time is estimated for
+    `n_clips` clips of 30 s if `measure`, which takes about ten seconds.
+    """
     findings, stage_one = check_packages()
     yield from findings
     yield check_work(work)

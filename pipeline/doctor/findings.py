@@ -1,4 +1,4 @@
-"""A finding about this machine or installation."""
+"""Finding about this machine or installation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Status = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, on one line.
+    """Result of one check, on one line.
 
     Examples
     --------
@@ -18,15 +18,13 @@ class Finding:
     note     GPU: none -> --profile pretrained needs none
     """
 
-    # ``ok``; ``note`` where something optional is absent; ``problem`` where something that is
-    # needed is absent or does not work.
+    # ``note``: something optional is absent; ``problem``: something needed is absent or broken.
     status: Status
-    subject: str  # what was looked at, a word or two
-    text: str  # what was found
-    # What to do about it, as a command where there is one; empty for what is in order.
-    cure: str = ""
+    subject: str  # subject of the check, in one or two words
+    text: str  # result of the check
+    cure: str = ""  # remedy, as a command if there is one; empty if all is well
 
     def line(self) -> str:
-        """For the terminal, without a break."""
+        """Format the finding as one line for the terminal."""
         cure = f" -> {self.cure}" if self.cure else ""
         return f"{self.status:7}  {self.subject}: {self.text}{cure}"

@@ -1,4 +1,4 @@
-"""What the installed libraries can read and compute with: codecs, GPU, fetched weights."""
+"""Checks of codecs, GPU and fetched weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 
 from mvemo.pipeline.doctor.findings import Finding
 
-# What music and music videos come in.
+# Codecs of common music and music video files.
 CODECS = (
     *("h264", "hevc", "vp8", "vp9", "av1", "mpeg4"),
     *("mp3", "aac", "flac", "vorbis", "opus", "alac", "pcm_s16le"),
@@ -14,7 +14,7 @@ CODECS = (
 
 
 def check_codecs() -> Finding:
-    """Which common codecs PyAV decodes."""
+    """Check that PyAV decodes the common codecs."""
     import av
 
     absent = [name for name in CODECS if not _decodes(name)]
@@ -40,7 +40,7 @@ def _decodes(name: str) -> bool:
 
 
 def check_gpu() -> Finding:
-    """The GPU that nets run on, or that there is none."""
+    """Check for a GPU that nets can run on."""
     import torch
 
     if torch.cuda.is_available():
@@ -58,7 +58,7 @@ def check_gpu() -> Finding:
 
 
 def check_weights() -> list[Finding]:
-    """Of each net with public weights, whether they are here and undamaged."""
+    """Check for each net with public weights that they are here and undamaged."""
     from mvemo.extract.pretrained import find_weights, list_packages
 
     findings = []

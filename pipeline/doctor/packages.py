@@ -1,4 +1,4 @@
-"""Python, and the packages that mvemo states it needs."""
+"""Checks of Python and of the packages that mvemo requires."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from packaging.requirements import Requirement
 from mvemo.pipeline.doctor.findings import Finding
 
 INSTALL_STAGE_ONE = "in mvemo's folder: pip install '.[extract]'"
-# Distribution to module, where the names differ; those of stage one are imported to see whether
-# the libraries that they load are there.
+# Distribution -> module, if the names differ. The packages of stage one are imported, to check
+# that the libraries they load are there.
 _MODULES = {"opencv-python-headless": "cv2"}
 
 
 def check_packages() -> tuple[list[Finding], bool]:
-    """Findings on Python and on both stages' packages, and whether stage one can run."""
+    """Check Python and the packages of both stages; also return True if stage one can run."""
     version = metadata.version("mvemo")
     system = f"{platform.system()} {platform.machine()}"
     findings = [Finding("ok", "mvemo", f"{version}, Python {platform.python_version()}, {system}")]
@@ -35,7 +35,7 @@ def check_packages() -> tuple[list[Finding], bool]:
 
 
 def check_torch_pair() -> Finding:
-    """Whether torch and torchvision were built for each other."""
+    """Check that torch and torchvision were built for each other."""
     torch, torchvision = metadata.version("torch"), metadata.version("torchvision")
     pair = f"torch {torch} with torchvision {torchvision}"
     wanted = [
@@ -60,7 +60,7 @@ def check_torch_pair() -> Finding:
 
 
 def _stage(name: str, extra: str, cure: str) -> list[Finding]:
-    """One line on the packages of a stage: all versions, or what is amiss."""
+    """Check the packages of a stage: one finding with all versions or with all problems."""
     requirements = list(_requirements(extra))
     amiss = []
     for requirement in requirements:
@@ -76,16 +76,16 @@ def _stage(name: str, extra: str, cure: str) -> list[Finding]:
 
 
 def _broken(name: str) -> Iterator[Finding]:
-    """A finding where an installed package cannot be imported."""
+    """Yield a finding if an installed package cannot be imported."""
     try:
         import_module(_MODULES.get(name, name))
-    except Exception as error:  # A broken binary package raises what it likes.
+    except Exception as error:  # a broken binary package may raise anything
         text = f"installed, but cannot be imported: {str(error).splitlines()[0]}"
         yield Finding("problem", name, text, f"pip install --force-reinstall {name}")
 
 
 def _requirements(extra: str) -> Iterator[Requirement]:
-    """What mvemo itself states, of the base install or of an extra alone."""
+    """Yield mvemo's own requirements: those of the base install, or only those of an extra."""
     for requirement in map(Requirement, metadata.requires("mvemo") or []):
         of_extra = "extra" in str(requirement.marker)
         if of_extra == bool(extra) and (

@@ -1,4 +1,4 @@
-"""Folders that mvemo writes to: whether it can, and how much room there is."""
+"""Checks of the folders that mvemo writes to, and of the room on their disks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from mvemo.pipeline.doctor.findings import Finding
 from mvemo.pipeline.work_folder import measure_work
 
-# Below so many bytes a run of a hundred clips may end for want of room.
+# With fewer free bytes than this, a run of a hundred clips may fill the disk.
 LITTLE_ROOM = 2 * 2**30
 
 
 def check_work(work: Path) -> Finding:
-    """`check_folder` of the working folder, with how much is in it."""
+    """Check the working folder, and add its size."""
     finding = check_folder("work folder", work, "--work FOLDER")
     size = measure_work(work)
     if finding.status == "problem" or not size.decoded + size.nets:
@@ -27,9 +27,9 @@ def check_work(work: Path) -> Finding:
 
 
 def check_folder(subject: str, folder: Path, remedy: str) -> Finding:
-    """Write to a folder, or to the one that it will be made in, and measure the room there.
+    """Check that a folder, or its nearest existing parent, is writable, and measure its room.
 
-    The file is an HDF5 one, which some network disks do not take.
+    The test writes an HDF5 file, which fails on some network disks.
     """
     folder = folder.absolute()
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())

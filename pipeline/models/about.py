@@ -1,4 +1,4 @@
-"""What only people know of a model: where its data came from, and what it is not for."""
+"""Facts on a model that only its author knows, such as the source of its data and its limits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ IN_WORDS: dict[type, str] = {
     list: "a list of sentences",
     dict: "a table of sentences",
 }
-# Key of the file -> its type. `scale` has words for each target of ratings.
+# Key of the file -> its type. `scale` describes each target of ratings.
 KEYS: dict[str, type] = {
     "title": str,
     "data": str,
@@ -29,9 +29,9 @@ KEYS: dict[str, type] = {
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read the TOML file that ``mvemo fuse --about`` names, with some of `KEYS`.
+    """Read the TOML file of ``mvemo fuse --about``; it may have any of `KEYS`.
 
-    Raises `BadOption` if it cannot be read, or has another key or another type.
+    Raises `BadOption` if it cannot be read, or has an unknown key or a wrong type.
     """
     try:
         about = parse_toml(path.read_text(encoding="utf-8"))

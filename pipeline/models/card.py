@@ -1,4 +1,4 @@
-"""The card of a model: what it was made of, how good it is, what it is not for."""
+"""Card of a model: its data, its scores and its limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TASKS = {"multiclass": "classes", "multilabel": "tags", "regression": "ratings"
 
 
 def summary_lines(name: str, folder: Path) -> list[str]:
-    """A model in a few lines, for a list of models."""
+    """Describe a model in a few lines, for a list of models."""
     model = load_model(folder)
     about = _about(model)
     expected = model.expected_of(model.predictors[0])
@@ -29,7 +29,7 @@ def summary_lines(name: str, folder: Path) -> list[str]:
 
 
 def card_text(name: str, folder: Path) -> str:
-    """Return the whole card, at most 79 columns; `name` is as on the command line."""
+    """Return the whole card, at most 79 columns wide; `name` is that of the command line."""
     model = load_model(folder)
     about = _about(model)
     lines = [name, "=" * len(name), ""]
@@ -78,7 +78,7 @@ def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> Iterator[s
 
 
 def _scores(model: FinalModel) -> list[str]:
-    """A line for each way to predict; the first that a clip has all features of is taken."""
+    """Return a line per predictor; the first one whose features a clip has predicts it."""
     rows = [("  model", "needs", model.predictors[0].expected["metric"], "95 % interval")]
     for predictor in model.predictors:
         needs = " and ".join(IN_WORDS[m] for m in predictor.modalities)
@@ -89,7 +89,7 @@ def _scores(model: FinalModel) -> list[str]:
 
 
 def _outputs(predictor: Predictor) -> Iterator[str]:
-    """A line for each class, tag or target."""
+    """Yield a line for each class, tag or target."""
     per_output: dict[str, dict[str, float | None]] = predictor.expected.get("per_output", {})
     names = list(dict.fromkeys(name for scores in per_output.values() for name in scores))
     if names:
@@ -111,14 +111,14 @@ def _count(model: FinalModel) -> str:
 
 
 def _modalities(model: FinalModel) -> str:
-    """What a clip may have."""
+    """Return the modalities that a clip may have, in words."""
     sets = [" and ".join(IN_WORDS[m] for m in p.modalities) for p in model.predictors]
     sets = list(dict.fromkeys(sets))
     return f"{sets[0]}, or {' or '.join(sets[1:])} alone" if len(sets) > 1 else sets[0]
 
 
 def _score(expected: Mapping[str, Any]) -> str:
-    """A mean with its interval."""
+    """Format a mean with its interval."""
     mean, interval = expected["mean"], expected.get("interval")
     if mean is None:
         return "not known"

