@@ -1,4 +1,4 @@
-"""The nets that a model's features come from: kept in its folder, or found again."""
+"""Nets behind the features of a model: saved in its folder, or loaded again."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ NET_PREFIX = "net:"
 
 
 def trained_specs(model: FinalModel) -> tuple[FeatureSpec, ...]:
-    """The features whose nets only a run of stage one has."""
+    """Return the features whose nets were trained in a run of stage one."""
     return tuple(spec for spec in model.specs if spec.protocol in TRAINED)
 
 
 def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Copy the trained nets of a run into a model's folder, as plain numbers."""
+    """Copy the trained nets of a run into a model's folder, as plain arrays.
+
+    Returns the names of the written files, and of the nets that are not in the working folder.
+    """
     from mvemo.extract.training.checkpoints import JobFolder
 
     written, absent = [], []
@@ -54,7 +57,7 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
 
 
 def plan_of(spec: FeatureSpec, weights: str = "") -> NetSettings:
-    """The settings of the net that made a feature."""
+    """Return the settings of the net that made a feature."""
     from mvemo.extract.settings import NetSettings
     from mvemo.extract.views import ViewSettings
 
@@ -69,7 +72,11 @@ def plan_of(spec: FeatureSpec, weights: str = "") -> NetSettings:
 
 
 def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[str, Path]) -> Net:
-    """The net that made a feature, with the very weights."""
+    """Return the net that made a feature, with the same weights.
+
+    `folder` is that of the model. `weights` maps nets to files of pretrained weights; fetched
+    weights need no entry. Raises `BadOption` if the weights are absent or differ.
+    """
     from mvemo.extract.nets import NETS, weights_digest
     from mvemo.extract.settings import FETCHED, RunSettings
     from mvemo.extract.training.protocols import make_net
@@ -97,7 +104,7 @@ def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[s
 
 
 def _find_net(spec: FeatureSpec, name: str, folder: Path, weights: Path | None) -> None:
-    """Refuse a net that is not known; one that an encoder's folder made is known by the folder."""
+    """Raise `BadOption` for an unknown net; an encoder's net becomes known by its folder."""
     from mvemo.extract.nets import NETS
     from mvemo.extract.nets.parts.registry import add_folder
 
@@ -130,7 +137,7 @@ def _trained_net(spec: FeatureSpec, n_outputs: int, folder: Path) -> Net:
 
 
 def _restored(spec: FeatureSpec, arrays: Mapping[str, NDArray[Any]], n_outputs: int) -> Net | None:
-    """The net of a feature with these weights; None where they are another net's."""
+    """Return the net of a feature with these weights; None if they belong to another net."""
     import torch
 
     from mvemo.extract.nets import build_net, weights_digest
@@ -153,7 +160,7 @@ def _check_version(spec: FeatureSpec, net: Net, folder: Path) -> None:
 
 
 def _label(spec: FeatureSpec) -> str:
-    """The readable part of the training's folder."""
+    """Return the readable part of the name of the training's folder."""
     if spec.fold is not None:
         return f"{spec.name}-fold{spec.fold}"
     return f"{spec.name}-{'holdout' if spec.protocol == 'holdout' else 'all'}"

@@ -168,7 +168,7 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
 
     `scores` are logits or log-probabilities (clips, classes) of clips that the model was not
     fitted on; rows with NaN are left out. The loss is convex in 1 / T, so its slope has one root.
-    T is 1 if there are no clips or if all rows are uniform.
+    T is 1 without clips and if all rows are uniform.
 
     Examples
     --------

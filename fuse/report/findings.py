@@ -1,4 +1,4 @@
-"""Sentences on the weaknesses of a model; `Task.findings` names those that apply to a task."""
+"""Sentences on the weaknesses of a model; `Task.findings` names the sentences of a task."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ class Task(Wording):
 
     @abstractmethod
     def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
-        """Score clips that are all predicted; all scores are NaN if there are no clips."""
+        """Score clips that are all predicted; without clips all scores are NaN."""
 
     def score(
         self,

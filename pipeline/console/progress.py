@@ -112,7 +112,7 @@ class Progress:
         self._write_line()
 
     def _write_line(self) -> None:
-        """Print a line of progress if there is no bar and the last line is old enough."""
+        """Print a line of progress if no bar is drawn and the last line is old enough."""
         now = time.monotonic()
         with self._lock:
             wait = max(LINE_INTERVAL, (now - self._start) / 10)
