@@ -22,7 +22,7 @@ from mvemo.fuse.report.text import (
     score_text,
 )
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.tasks.values import Column
+from mvemo.fuse.tasks.wording import Column
 
 # CSS classes of the page.
 TEXT, NUMBER, ID, OTHER, LINE = "", "n", "id", "n other", "line"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,9 +17,34 @@ from numpy.typing import NDArray
 from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.links import Link
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
+from mvemo.fuse.metrics.calibration import (
+    brier_score,
+    calibration_terms,
+    expected_calibration_error,
+    log_loss,
+)
 from mvemo.fuse.statistics.resamples import Resamples
-from mvemo.fuse.tasks.values import Measures, Scores
 from mvemo.fuse.tasks.wording import Wording
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Result of `Task.score`; the fields are those of `mvemo.fuse.ModelResult`."""
+
+    y_pred: NDArray[Any]
+    scores: Mapping[str, float]
+    per_fold: Mapping[str, F64]
+    per_output: Mapping[str, F64]
+    per_output_fold: Mapping[str, F64]
+    confusion: Ints | None = None
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Scores of one set of clips."""
+
+    overall: Mapping[str, float]  # score's name to its value over all outputs
+    per_output: Mapping[str, F64] = field(default_factory=dict)  # name to float64 (outputs,)
 
 
 class Task(Wording):
@@ -324,3 +350,28 @@ class Task(Wording):
         of these clips. `valid` is True for clips with a prediction.
         """
         return {}
+
+
+class ProbabilityTask(Task):
+    """Task whose outputs are probabilities, of classes or of tags."""
+
+    def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
+        return {
+            "ece": expected_calibration_error(y_true, outputs),
+            "brier": brier_score(y_true, outputs),
+            "log_loss": log_loss(y_true, outputs),
+        }
+
+    def resample_calibration(
+        self, y_true: Ints, outputs: F64, resamples: Resamples
+    ) -> dict[str, F64]:
+        """Return `calibration` in each resample of groups; shapes are those of `resample`."""
+        drawn: dict[str, list[F64]] = {"ece": [], "brier": [], "log_loss": []}
+        for proba in outputs:
+            brier, loss, gaps, weight = calibration_terms(y_true, proba)
+            sums = resamples.sums(np.column_stack([brier, loss, weight, gaps]))
+            n = np.where(sums[:, 2] > 0, sums[:, 2], np.nan)
+            drawn["brier"].append(sums[:, 0] / n)
+            drawn["log_loss"].append(sums[:, 1] / n)
+            drawn["ece"].append(np.abs(sums[:, 3:]).sum(axis=1) / n)
+        return {name: np.array(values) for name, values in drawn.items()}

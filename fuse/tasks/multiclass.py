@@ -13,10 +13,7 @@ from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.metrics.calibration import (
     apply_temperature,
-    brier_score,
-    expected_calibration_error,
     fit_temperature,
-    log_loss,
     log_losses,
     log_probabilities,
 )
@@ -30,13 +27,12 @@ from mvemo.fuse.metrics.multiclass import (
 )
 from mvemo.fuse.statistics.bootstrap import bootstrap_multiclass
 from mvemo.fuse.statistics.resamples import Resamples
-from mvemo.fuse.tasks.base import Task
-from mvemo.fuse.tasks.resampling import resample_calibration
-from mvemo.fuse.tasks.values import Column, LabelColumns, Measures
+from mvemo.fuse.tasks.base import Measures, ProbabilityTask
+from mvemo.fuse.tasks.wording import Column, LabelColumns
 
 
 @dataclass(frozen=True)
-class Multiclass(Task):
+class Multiclass(ProbabilityTask):
     """One of several classes for each clip; `y_pred` is the most probable class.
 
     Notes
@@ -165,13 +161,6 @@ class Multiclass(Task):
     def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints:
         return confusion_matrix(y_true, y_pred, n_outputs)
 
-    def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
-        return {
-            "ece": expected_calibration_error(y_true, outputs),
-            "brier": brier_score(y_true, outputs),
-            "log_loss": log_loss(y_true, outputs),
-        }
-
     def scaled_calibration(
         self, y_true: NDArray[Any], outputs: F64, folds: Ints, inner: Sequence[F64]
     ) -> dict[str, float]:
@@ -213,7 +202,7 @@ class Multiclass(Task):
         return {
             **drawn,
             "primary": self.resample_primary(y_true, outputs, folds, k, resamples),
-            **resample_calibration(y_true, outputs, resamples),
+            **self.resample_calibration(y_true, outputs, resamples),
         }
 
     def _resample_primary(

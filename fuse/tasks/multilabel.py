@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.metrics.calibration import (
-    brier_score,
-    expected_calibration_error,
-    log_loss,
     log_losses,
 )
 from mvemo.fuse.metrics.multilabel import (
@@ -27,13 +24,12 @@ from mvemo.fuse.metrics.ranking import roc_auc
 from mvemo.fuse.statistics.bootstrap import bootstrap_multilabel
 from mvemo.fuse.statistics.ranked import areas
 from mvemo.fuse.statistics.resamples import Resamples
-from mvemo.fuse.tasks.base import Task
-from mvemo.fuse.tasks.resampling import resample_calibration
-from mvemo.fuse.tasks.values import Column, LabelColumns, Measures
+from mvemo.fuse.tasks.base import Measures, ProbabilityTask
+from mvemo.fuse.tasks.wording import Column, LabelColumns
 
 
 @dataclass(frozen=True)
-class Multilabel(Task):
+class Multilabel(ProbabilityTask):
     """Any number of tags for each clip; `y_pred` marks probabilities that reach a threshold.
 
     The threshold of each tag is fitted inside the training folds.
@@ -121,14 +117,6 @@ class Multilabel(Task):
             {name: getattr(scores, name) for name in NAMES},
         )
 
-    def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
-        """Return the calibration over all pairs of clip and tag."""
-        return {
-            "ece": expected_calibration_error(y_true, outputs),
-            "brier": brier_score(y_true, outputs),
-            "log_loss": log_loss(y_true, outputs),
-        }
-
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:
@@ -159,7 +147,7 @@ class Multilabel(Task):
         return {
             **bootstrap_multilabel(y_true, outputs, y_pred, resamples),
             "primary": self.resample_primary(y_true, outputs, folds, k, resamples),
-            **resample_calibration(y_true, outputs, resamples),
+            **self.resample_calibration(y_true, outputs, resamples),
         }
 
     def _resample_primary(

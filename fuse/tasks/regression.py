@@ -21,8 +21,8 @@ from mvemo.fuse.metrics.regression import (
 )
 from mvemo.fuse.statistics.bootstrap import bootstrap_regression
 from mvemo.fuse.statistics.resamples import Resamples
-from mvemo.fuse.tasks.base import Task
-from mvemo.fuse.tasks.values import Column, LabelColumns, Measures
+from mvemo.fuse.tasks.base import Measures, Task
+from mvemo.fuse.tasks.wording import Column, LabelColumns
 from mvemo.manifests.labels import PLANE, parse_scale
 
 NAMES = ("r2", "rmse", "ccc", "pearson_r", "mae")

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
 from mvemo.fuse.arrays import F64
-from mvemo.fuse.tasks.values import Column, LabelColumns
+
+
+@dataclass(frozen=True)
+class Column:
+    """A score as a column of a table of models."""
+
+    title: str
+    score: str  # key of `ModelResult.scores`, or with `output` of `ModelResult.per_output`
+    output: int | None = None  # index of the class, tag or target; None for all
+    terminal: bool = True  # True if the terminal's table shows it
+
+    @property
+    def interval(self) -> str:
+        """Key of the score's interval in `ModelResult.intervals`."""
+        return self.score if self.output is None else f"{self.score}:{self.output}"
+
+
+# Titles of the columns, and the cells of each output.
+LabelColumns = tuple[list[str], list[list[str]]]
 
 
 class Wording(ABC):
