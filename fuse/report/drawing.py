@@ -12,11 +12,15 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+
+from mvemo.fuse.arrays import Ints
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,6 +63,8 @@ GRID: dict[str, Any] = {"color": "#80808a", "alpha": 0.3, "linewidth": 0.6}
 WIDE = 4.2
 # Enlargement on wider screens.
 _ZOOM = 1.15
+# From this number of classes on, counts in cells would not be legible.
+_MANY_CLASSES = 16
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,52 @@ def drawing(width: float, height: float) -> Iterator[tuple[Figure, Callable[[str
             return _element(render_svg(figure), title)
 
         yield figure, finish
+
+
+def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
+    """Draw a confusion matrix (rows true, columns predicted), coloured by shares of rows."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    n = len(classes)
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    cell = 0.46 if n <= 8 else max(3.7 / n, 0.12)
+    size = 9 if n <= 8 else 7
+    with drawing(1.15 + cell * n, 1.2 + cell * n) as (figure, finish):
+        ax = figure.add_subplot()
+        cells = [Rectangle((j - 0.5, i - 0.5), 1, 1) for i in range(n) for j in range(n)]
+        colours = [(*rgb(FILL), round(float(s), 3)) for s in share.ravel()]
+        ax.add_collection(
+            PatchCollection(cells, facecolors=colours, edgecolors=(0.5, 0.5, 0.55, 0.35))
+        )
+        if n < _MANY_CLASSES:
+            for i, j in np.ndindex(n, n):
+                ax.text(
+                    j,
+                    i,
+                    str(int(confusion[i, j])),
+                    ha="center",
+                    va="center_baseline",
+                    fontsize=size,
+                    # On paler cells the page's own ink is easier to read.
+                    color="#ffffff" if share[i, j] > 0.75 else INK,
+                )
+        if n < 2 * _MANY_CLASSES:
+            names = [short(c, 14) for c in classes]
+            ax.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
+            ax.set_yticks(range(n), names)
+            ax.tick_params(length=0, labelsize=size)
+        else:
+            ax.set_xticks([])
+            ax.set_yticks([])
+        ax.set_xlim(-0.5, n - 0.5)
+        ax.set_ylim(n - 0.5, -0.5)
+        ax.set_aspect("equal")
+        ax.set_xlabel("predicted")
+        ax.set_ylabel("true")
+        for side in ax.spines.values():
+            side.set_visible(False)
+        return finish(f"Confusion matrix, {name}")
 
 
 def render_svg(figure: Figure) -> str:

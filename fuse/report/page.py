@@ -13,7 +13,7 @@ import numpy as np
 from mvemo.cache import failures_by_reason
 from mvemo.fuse.report import tables
 from mvemo.fuse.report.banners import PROTOCOLS, banners
-from mvemo.fuse.report.figures import draw_figures
+from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
 from mvemo.fuse.report.hard_clips import hard_clips
 from mvemo.fuse.report.published import LABEL, SOURCES, sentence_beside
 from mvemo.fuse.report.shown import recommended, without_twin
@@ -25,7 +25,6 @@ from mvemo.fuse.report.summary import (
     seen_text,
 )
 from mvemo.fuse.report.text import count
-from mvemo.fuse.report.training_figures import learning_curve_figure, loss_figures
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.manifests.files import to_json_values
 
