@@ -24,7 +24,7 @@ from mvemo.manifests.demo.writing import video_codec, write_clip
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
-from mvemo.pipeline.doctor.findings import Finding
+from mvemo.pipeline.doctor.checks import Finding
 from mvemo.pipeline.settings import Settings
 
 HEIGHT, WIDTH = 256, 456
