@@ -1,4 +1,4 @@
-"""Card of a model: its data, its scores and its limits."""
+"""Card of a model: its data, its scores and its limits, some of them stated by its author."""
 
 from __future__ import annotations
 
@@ -10,10 +10,56 @@ from typing import Any
 from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FinalModel, Predictor
 from mvemo.manifests.text_table import align_columns
+from mvemo.pipeline.errors import BadOption
 
 WIDTH = 79
 IN_WORDS = {"audio": "sound", "video": "pictures"}
 _TASKS = {"multiclass": "classes", "multilabel": "tags", "regression": "ratings"}
+_KINDS: dict[type, str] = {
+    str: "a sentence",
+    list: "a list of sentences",
+    dict: "a table of sentences",
+}
+# Key of the file -> its type. `scale` describes each target of ratings.
+KEYS: dict[str, type] = {
+    "title": str,
+    "data": str,
+    "groups": str,
+    "licence": str,
+    "citations": list,
+    "choices": str,
+    "use": str,
+    "avoid": list,
+    "scale": dict,
+}
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Read the TOML file of ``mvemo fuse --about``; it may have any of `KEYS`.
+
+    Raises `BadOption` if it cannot be read, or has an unknown key or a wrong type.
+    """
+    from mvemo.pipeline.settings_files import parse_toml
+
+    try:
+        about = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadOption(f"--about {path}: cannot be read as TOML: {error}") from error
+    for key, value in about.items():
+        if key not in KEYS:
+            raise BadOption(f"--about {path}: unknown key {key!r}: some of {', '.join(KEYS)}")
+        if not _fits(value, KEYS[key]):
+            raise BadOption(f"--about {path}: {key} is {value!r}: it must be {_KINDS[KEYS[key]]}")
+    return about
+
+
+def _fits(value: object, kind: type) -> bool:
+    parts = [value]
+    if kind is list:
+        parts = value if isinstance(value, list) else [None]
+    elif kind is dict:
+        parts = list(value.values()) if isinstance(value, Mapping) else [None]
+    return all(isinstance(part, str) for part in parts)
 
 
 def summary_lines(name: str, folder: Path) -> list[str]:
