@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.metrics.averages import complete
 
 N_BINS = 15
 # Range of temperatures; outside it probabilities are practically one-hot or uniform.
@@ -139,7 +140,7 @@ def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F
     With sums over clips, `brier_score` is sum(squares) / sum(weights), `log_loss` is
     sum(losses) / sum(weights), and ECE is the sum over bins of abs(sum(gaps)) / sum(weights).
     """
-    valid = np.asarray(np.isfinite(proba).all(axis=1), dtype=np.bool_)[:, None]
+    valid = complete(proba)[:, None]
     p = np.nan_to_num(proba)
     stated, right = _stated_and_right(y_true, p)
     if y_true.ndim == 1:
@@ -235,5 +236,5 @@ def _bins(stated: F64, n_bins: int) -> Ints:
 
 def _predicted(y_true: Ints, proba: F64) -> tuple[Ints, F64]:
     """Return both arrays without the rows that contain NaN."""
-    valid = np.isfinite(proba).all(axis=1)
+    valid = complete(proba)
     return y_true[valid], proba[valid]

@@ -99,9 +99,3 @@ def tell_note(text: str, *, lasting: bool = True) -> None:
     if notes is not None and lasting:
         notes.append(text)
     tell(f"note: {text}")
-
-
-def tell_detail(text: str) -> None:
-    """Print a detail for finding faults, only with ``--verbose``."""
-    if verbosity() == "verbose":
-        click.echo(text, err=True)
