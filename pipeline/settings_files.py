@@ -140,23 +140,22 @@ def _blaming(
         last = overrides[-1]
         shown = last if len(last) < MOST_SHOWN else f"{last[:MOST_SHOWN]}…"
         option = last.option if isinstance(last, Override) else f"--set {shown}"
-        text = str(error).removeprefix(f"--set {last!r}: ").removeprefix(_source(profile))
+        text = str(error).removeprefix(f"--set {last!r}: ").removeprefix(f"{_source(profile)}: ")
         raise BadOption(f"{option}: {text}") from error
 
 
 def _source(profile: str) -> str:
-    """Return the start of messages on a profile."""
-    return f"profile {profile}: " if profile in PROFILES else f"{Path(profile)}: "
+    """Return the name of a profile in messages."""
+    return f"profile {profile}" if profile in PROFILES else str(Path(profile))
 
 
 def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
     """Return a profile's name for messages, and its tables with the overrides applied."""
+    source = _source(profile)
     if profile in PROFILES:
-        source = f"profile {profile}"
         text = resources.files("mvemo.pipeline").joinpath(f"profiles/{profile}.toml").read_text()
     else:
         path = Path(profile)
-        source = str(path)
         if not path.is_file():
             raise BadOption(
                 f"profile {profile!r} is neither one of {', '.join(PROFILES)} nor a file"

@@ -32,6 +32,9 @@ class RegressionScores:
     clips: int  # number of scored clips
 
 
+NAMES = ("r2", "rmse", "ccc", "pearson_r", "mae")
+
+
 def regression_scores(y_true: F64, y_pred: F64) -> RegressionScores:
     """Score predictions (clips, targets); rows with NaN are left out.
 
@@ -45,8 +48,7 @@ def regression_scores(y_true: F64, y_pred: F64) -> RegressionScores:
     y, p = y_true[valid].astype(np.float64), y_pred[valid]
     if not len(y):
         nothing = np.full(y_true.shape[1], np.nan)
-        names = ("r2", "rmse", "ccc", "pearson_r", "mae")
-        return RegressionScores(**{name: nothing.copy() for name in names}, clips=0)
+        return RegressionScores(**{name: nothing.copy() for name in NAMES}, clips=0)
     squares = np.square(y - p)
     return RegressionScores(
         r2=1.0 - ratio(squares.sum(axis=0), np.square(y - y.mean(axis=0)).sum(axis=0)),

@@ -33,6 +33,7 @@ class PredictionColumns(ABC):
     task: ClassVar[str]
     prefixes: ClassVar[tuple[str, ...]] = ("p_",)
     noun: ClassVar[str] = "probability"
+    nouns: ClassVar[str] = "probabilities"
 
     def __init__(
         self,
@@ -94,7 +95,7 @@ class PredictionColumns(ABC):
         n_missing = sum(map(math.isnan, numbers))
         if n_missing not in (0, len(numbers)):
             raise BadFeatures(
-                f"{place}: {n_missing} of {len(numbers)} {_many(self.noun)} are missing: give all, "
+                f"{place}: {n_missing} of {len(numbers)} {self.nouns} are missing: give all, "
                 "or none where nothing was predicted"
             )
         if n_missing:
@@ -227,6 +228,7 @@ class ValueColumns(PredictionColumns):
     task = "regression"
     prefixes = ("predicted_",)
     noun = "value"
+    nouns = "values"
 
     def __init__(
         self,
@@ -270,10 +272,6 @@ def _decimals(cell: str) -> int:
     """Count the digits after the point; 17, as for an exact number, if there is an exponent."""
     cell = cell.strip().lower()
     return 17 if "e" in cell else len(cell.partition(".")[2])
-
-
-def _many(noun: str) -> str:
-    return {"probability": "probabilities"}.get(noun, f"{noun}s")
 
 
 _KINDS: dict[str, type[PredictionColumns]] = {

@@ -14,6 +14,7 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite, ratio
 from mvemo.fuse.metrics.multiclass import confusion_matrix
 from mvemo.fuse.metrics.regression import (
+    NAMES,
     QUADRANTS,
     quadrant_accuracy,
     quadrants,
@@ -25,7 +26,6 @@ from mvemo.fuse.tasks.base import Measures, Task
 from mvemo.fuse.tasks.wording import Column, LabelColumns
 from mvemo.manifests.labels import PLANE, parse_scale
 
-NAMES = ("r2", "rmse", "ccc", "pearson_r", "mae")
 # Number of targets up to which the main table shows the score of each.
 FEW_TARGETS = 3
 
