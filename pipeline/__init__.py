@@ -1,1 +1,1 @@
-"""Settings, the two stages as functions, and the commands."""
+"""Commands, settings, and both stages as functions."""

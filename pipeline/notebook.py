@@ -1,4 +1,4 @@
-"""The commands as functions, for notebooks and programs: `import mvemo` has them."""
+"""Commands as functions for notebooks and programs, exported by `import mvemo`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,20 @@ if TYPE_CHECKING:
 
 
 def load_manifest(table: str | Path, **options: Any) -> Manifest:
-    """Read the clips of a table, or of a folder with a folder for each class.
+    """Read the clips of a table, or of a folder with one subfolder per class.
 
     Parameters
     ----------
     table
-        A CSV file or a folder.
+        Path of a CSV file or a folder.
     options
-        Of `mvemo.manifests.read_manifest` (``root``, ``columns``, ``task``, ``media``) for a file,
-        of `mvemo.manifests.scan_clips` (``infer_groups``, ``layout``) for a folder.
+        Options of `mvemo.manifests.read_manifest` (``root``, ``columns``, ``task``, ``media``)
+        for a file, or of `mvemo.manifests.scan_clips` (``infer_groups``, ``layout``) for a
+        folder.
+
+    Returns
+    -------
+    Manifest of labelled clips.
     """
     if Path(table).is_dir():
         return scan_clips(table, **options).manifest
@@ -33,15 +38,19 @@ def load_manifest(table: str | Path, **options: Any) -> Manifest:
 
 
 def clip_table(manifest: Manifest, folds: Folds | int | None = None) -> ClipTable:
-    """Return the clips of a manifest as a cache keeps them, for features of other programs.
+    """Return the clips of a manifest as a cache stores them, for features of other programs.
 
     Parameters
     ----------
     manifest
-        The clips.
+        Labelled clips.
     folds
-        The folds, or their number; None for what the manifest prescribes, or none: they are made
-        when heads are fitted.
+        Folds or their number; None for the split of the manifest, or if it has none for folds
+        that are made when heads are fitted.
+
+    Returns
+    -------
+    Table of clips for a cache.
     """
     from mvemo.pipeline.clips import clip_tables
 
@@ -65,21 +74,25 @@ def extract_features(
     Parameters
     ----------
     manifest
-        The clips, or the path of their table.
+        Clips, or the path of their table.
     out
-        The feature file to write. A run that was cut off goes on where it stopped.
+        Path of the feature file to write. An interrupted run continues where it stopped.
     profile
-        ``paper``, ``best``, ``pretrained`` (nothing is trained), ``demo`` or a TOML file.
+        ``paper``, ``best``, ``pretrained`` (nothing is trained), ``demo`` or the path of a TOML
+        file.
     settings
-        ``key=value`` of docs/settings.md: ``["extract.folds=5", "nets.i3d.views=4"]``.
+        Settings of docs/settings.md as ``key=value``: ``["extract.folds=5",
+        "nets.i3d.views=4"]``.
     work
-        Folder of decoded media and trained nets.
+        Folder for decoded media and trained nets.
     root
-        Folder that the paths of a table are relative to; None for what the table states.
+        Folder that the paths of a table are relative to; None for the folder that the table
+        states.
 
     Returns
     -------
-    Path of the features, their names, and what failed; ``text()`` is what the command prints.
+    Path of the features, their names, and the failures; ``text()`` returns the output of the
+    command.
     """
     from mvemo.pipeline.settings_files import load_settings
     from mvemo.pipeline.stage_one.run import run_extract
@@ -110,11 +123,15 @@ def evaluate(
     Parameters
     ----------
     features
-        A feature file, or a folder of shards.
+        Path of a feature file, or of a folder of shards.
     profile
-        Of the settings; None for the one that the features were made with.
+        Profile of the settings; None for the profile that the features were made with.
     settings
-        ``key=value`` of docs/settings.md, of the table ``fuse``.
+        Settings of the table ``fuse`` in docs/settings.md as ``key=value``.
+
+    Returns
+    -------
+    Predictions and scores of all models.
     """
     from mvemo.cache import open_cache
     from mvemo.fuse.crossval.evaluation import evaluate as evaluate_cache
@@ -140,18 +157,18 @@ def predict(
     paths
         Media files, folders, patterns and lists (``.csv``), or one feature file (``.h5``).
     model
-        A model that comes with mvemo (None for ``music-video``), or a folder of
+        Name of a model included in mvemo (None for ``music-video``), or a folder of
         ``mvemo fuse --final``.
     modality
-        What is read of the files.
+        Part of the files that is read.
     weights
-        Net to its file of pretrained weights, where they are not fetched ones.
+        Mapping of nets to files of pretrained weights, for weights that cannot be fetched.
     device
         ``auto``, ``cpu`` or ``cuda``.
 
     Returns
     -------
-    A record for each clip, as in docs/outputs.md; one that cannot be read has ``error``.
+    Record for each clip, as in docs/outputs.md; a clip that cannot be read has ``error``.
     """
     from mvemo.pipeline.prediction.predictions import records
 

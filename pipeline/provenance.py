@@ -1,4 +1,4 @@
-"""Where a file came from: versions, command line, machine-independent facts."""
+"""Origin of a file: command line, versions and other facts that do not depend on the machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages that values may depend on."""
+    """Return the versions of Python and of the installed packages that results depend on."""
     return {"python": platform.python_version(), **_installed()}
 
 
@@ -43,9 +43,9 @@ def _installed() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """The command as it was typed, the program by its name alone.
+    """Return the command as it was typed, with only the name of the program.
 
-    Which shard it does is left out: all shards of a run come from one command.
+    The option --shard is left out, so that all shards of a run have the same command.
     """
     words = iter(sys.argv[1:])
     kept = []
@@ -58,5 +58,5 @@ def command_line() -> str:
 
 
 def provenance(**facts: Any) -> dict[str, Any]:
-    """Command, versions, and whatever else the caller states (JSON values)."""
+    """Return the command, the versions, and the caller's facts (JSON values)."""
     return {"command": command_line(), "versions": versions(), **facts}

@@ -1,4 +1,4 @@
-"""Settings of both stages: everything that a profile may state and a command override."""
+"""Settings of both stages, which a profile states and a command overrides."""
 
 from __future__ import annotations
 
@@ -19,63 +19,65 @@ from mvemo.extract.workers.limits import ClipLimits
 from mvemo.fuse.crossval.settings import EvaluationSettings
 
 PROFILES = ("best", "c17", "demo", "paper", "pretrained")
-# Those of PL20 and Z22, which run unless others are asked for.
+# Default nets: those of PL20 and Z22.
 DEFAULT_NETS = ("music1d", "music2d", "c3d", "i3d")
 
-# More folds, frames, processes, seconds or GiB than anyone needs.
+# Upper limit of folds, frames, processes, seconds and GiB.
 MOST = 1_000_000
 
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """Stage one.
+    """Settings of stage one.
 
     Parameters
     ----------
     run
-        What all nets share: protocol, seed, device and precision, keys of ``[extract]``
-        like all others.
+        Settings shared by all nets: protocol, seed, device and precision. They are keys of
+        ``[extract]``, too.
     nets
         Names of the nets to run, in order.
-    folds, fold_seed
-        Number of folds and the seed they are made with; the seed is the split's, too.
+    folds
+        Number of folds.
+    fold_seed
+        Seed of the folds and of the split.
     keep_folds
-        Clips that the feature file has keep their folds when others come or go, so that
-        only nets whose training clips change are trained again.
+        True to keep the folds of clips in the feature file when other clips come or go, so
+        that only nets whose training clips change are trained again.
     fail_fast
-        Whether the first clip that cannot be decoded or described ends the run.
+        True to end the run at the first clip that cannot be decoded or described.
     split
-        ``holdout``: shares of training, validation and test clips (J22: 7:2:1), where the
+        Shares of training, validation and test clips for ``holdout`` (J22: 7:2:1), if the
         manifest prescribes no split.
     n_frames
-        Frames of a window for the video nets that have no count of their own.
+        Number of frames in a window, for video nets without a fixed number.
     workers
-        Decoding processes; 0 for one a core.
+        Number of decoding processes; 0 for one per core.
     clip_seconds
-        How long decoding or describing a clip may take, for a small file, and as long again
-        for each 30 MB; 0 for no limit.
+        Time limit for decoding or describing a clip, in seconds for a small file, and the
+        same again for each 30 MB; 0 for no limit.
     clip_memory
-        GiB that decoding or describing a clip may take; 0 for no limit.
+        Memory limit for decoding or describing a clip, in GiB; 0 for no limit.
     retry_failed
-        Also decode clips that could not be decoded before.
+        True to decode clips again that failed before.
     embed_batch
-        Windows a step when embedding, and clips that are read at a time; 0 for 4 on a
-        processor and 32 on a GPU.
+        Number of windows to embed in one step and of clips to read at a time; 0 for 4 on a
+        CPU and 32 on a GPU.
     fetch
-        Fetch the public weights that are not here, of nets that start from such, and leave
-        out a net whose weights cannot be had.
+        True to fetch public weights that are not here, for nets that start from such weights;
+        a net whose weights cannot be fetched is left out.
     descriptors
-        Names of the descriptor sequences to write to the cache; nets that read others get
-        them, too.
+        Names of the descriptor sequences to write to the cache; other sequences that nets
+        read are computed, too.
     sequence_dtype
-        How these are stored: ``float32``, or ``float16`` in half the room, with a relative
-        error of 2^-11 (0.05 %) at most, or an absolute one of 2^-25 near zero. Times stay
-        float32.
+        Storage type of the sequences: ``float32``, or ``float16`` in half the room, with a
+        relative error of at most 2^-11 (0.05 %), or an absolute error of 2^-25 near zero.
+        Times stay float32.
 
     Raises
     ------
     BadSetting
-        A value out of range, a name that is unknown or there twice.
+        A value is out of range, or a name is unknown or given twice.
     """
 
     run: RunSettings = field(default_factory=RunSettings)
@@ -130,29 +132,29 @@ class ExtractSettings:
 
     @property
     def decoding(self) -> DecodeSettings:
-        """How clips are decoded."""
+        """Settings of decoding."""
         limits = ClipLimits(self.clip_seconds, self.clip_memory)
         return DecodeSettings(self.workers, limits, self.retry_failed)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All of it.
+    """Settings of a whole run.
 
     Parameters
     ----------
     profile
-        The profile's name or path.
+        Name or path of the profile.
     extract, descriptors, fuse
-        Of stage one, of its descriptors, of stage two.
+        Settings of stage one, of its descriptors, and of stage two.
     nets
-        Of every net there is, by name; options that follow from `extract` and
-        `descriptors` are filled in.
+        Settings of every known net, by name, including options that follow from `extract` and
+        `descriptors`.
     profile_named
-        Whether somebody chose the profile; another may be proposed where nobody did.
+        True if the user chose the profile; otherwise another may be proposed.
     folds_named
-        Whether somebody asked for folds; a split that the manifest prescribes is not passed
-        over where nobody did.
+        True if the user asked for folds; otherwise a split that the manifest prescribes is
+        used.
     """
 
     profile: str
@@ -165,11 +167,11 @@ class Settings:
 
     @property
     def shared(self) -> SharedSettings:
-        """What the options of nets follow."""
+        """Settings that the options of nets follow."""
         return SharedSettings(self.extract.n_frames, self.descriptors)
 
     def record(self) -> dict[str, Any]:
-        """All settings of stage one as JSON values, the nets' of those that run."""
+        """Return all settings of stage one as JSON values, with those of the nets that run."""
         return {
             "profile": self.profile,
             "extract": asdict(self.extract),

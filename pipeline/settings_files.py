@@ -1,13 +1,12 @@
-"""Settings of both stages: profiles from files, overrides, and nothing unknown.
+"""Profiles and overrides: reading and checking of the settings of both stages.
 
-A profile is a TOML file with the tables ``[extract]``, ``[descriptors]``,
-``[nets.NAME]`` and ``[fuse]``; what it does not state keeps its default, which for a net
-is the net's own (`mvemo.extract.nets`).
-Five come with mvemo: ``paper`` (every number of the papers), ``c17`` (the music tagger of Choi
-et al. 2017 as it is), ``demo`` (small enough for two cores), ``pretrained`` (public pretrained
-nets as they are) and ``best`` (those nets, fine-tuned as is done today).
-``--set nets.i3d.lr=3e-4``
-overrides one value; a key that no setting has is an error that lists those there are.
+A profile is a TOML file with the tables ``[extract]``, ``[descriptors]``, ``[nets.NAME]`` and
+``[fuse]``. A setting that it does not state keeps its default; nets have their own defaults
+(`mvemo.extract.nets`). mvemo includes five profiles: ``paper`` (every number of the papers),
+``c17`` (the music tagger of Choi et al. 2017 as it is), ``demo`` (small enough for two cores),
+``pretrained`` (public pretrained nets as they are) and ``best`` (these nets, fine-tuned by
+current practice). ``--set nets.i3d.lr=3e-4`` overrides one value. An unknown key is an error that
+lists the known keys.
 """
 
 from __future__ import annotations
@@ -44,18 +43,24 @@ from mvemo.pipeline.settings import PROFILES, ExtractSettings, Settings
 
 T = TypeVar("T")
 
-# Above all that a setting may be.
+# Larger than any valid setting.
 LARGEST = 1e10
-# Tables in tables.
+# Maximum depth of nested tables.
 MOST_LEVELS = 9
-# Characters of an override in a message.
+# Maximum length of an override in a message, in characters.
 MOST_SHOWN = 80
 
 
 def load_settings(profile: str, overrides: Sequence[str] = ()) -> Settings:
     """Read a profile and apply overrides.
 
-    The nets' files are imported, and with them torch; `load_fuse_settings` needs neither.
+    `profile` is one of `PROFILES`, or the path of a TOML file, in which nets start from the
+    settings of ``paper``. Overrides are ``key=value``, with dots in keys and values as in TOML; a
+    bare word is a string. Raises `BadOption` for an unknown profile or key, a wrong type, or a
+    value out of range.
+
+    The modules of the nets are imported, and with them torch; `load_fuse_settings` imports
+    neither.
 
     Examples
     --------
@@ -93,10 +98,10 @@ def _load(profile: str, overrides: Sequence[str]) -> Settings:
 
 
 def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> EvaluationSettings:
-    """Stage two's settings of a profile; see `load_settings`.
+    """Read only the settings of stage two from a profile; see `load_settings`.
 
-    Tables of stage one may be there and are not looked into: their nets' files need torch,
-    which a machine for stage two does not have.
+    Tables of stage one are allowed and not checked: the nets need torch, which a machine for
+    stage two does not have.
 
     Examples
     --------
@@ -109,12 +114,12 @@ def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> Evaluatio
 
 
 class Override(str):
-    """A ``key=value`` that an option stands for, by which errors name it."""
+    """A ``key=value`` that an option stands for; errors name the option."""
 
-    option: str  # as it was given: ``--folds 1``
+    option: str  # option as it was given: ``--folds 1``
 
     def __new__(cls, text: str, option: str) -> Override:
-        """A string with the option beside it."""
+        """Create the string with its option."""
         self = super().__new__(cls, text)
         self.option = option
         return self
@@ -124,34 +129,33 @@ class Override(str):
 def _blaming(
     profile: str, overrides: Sequence[str], load: Callable[[str, Sequence[str]], object]
 ) -> Iterator[None]:
-    """Have an error that an override brings name the override and not the profile."""
+    """Make errors that an override causes name the override instead of the profile."""
     try:
         yield
     except BadOption as error:
         if not overrides:
             raise
-        # Without the last it is an error already, or the last is what brings it.
+        # If this raises, an earlier override or the profile is wrong; otherwise the last one is.
         load(profile, overrides[:-1])
         last = overrides[-1]
         shown = last if len(last) < MOST_SHOWN else f"{last[:MOST_SHOWN]}…"
         option = last.option if isinstance(last, Override) else f"--set {shown}"
-        text = str(error).removeprefix(f"--set {last!r}: ").removeprefix(_source(profile))
+        text = str(error).removeprefix(f"--set {last!r}: ").removeprefix(f"{_source(profile)}: ")
         raise BadOption(f"{option}: {text}") from error
 
 
 def _source(profile: str) -> str:
-    """What errors of a profile begin with."""
-    return f"profile {profile}: " if profile in PROFILES else f"{Path(profile)}: "
+    """Return the name of a profile in messages."""
+    return f"profile {profile}" if profile in PROFILES else str(Path(profile))
 
 
 def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """A profile's name for messages, and its tables with the overrides in them."""
+    """Return a profile's name for messages, and its tables with the overrides applied."""
+    source = _source(profile)
     if profile in PROFILES:
-        source = f"profile {profile}"
         text = resources.files("mvemo.pipeline").joinpath(f"profiles/{profile}.toml").read_text()
     else:
         path = Path(profile)
-        source = str(path)
         if not path.is_file():
             raise BadOption(
                 f"profile {profile!r} is neither one of {', '.join(PROFILES)} nor a file"
@@ -180,7 +184,7 @@ def _read(profile: str, overrides: Sequence[str]) -> tuple[str, dict[str, Any]]:
 
 
 def parse_toml(text: str) -> dict[str, Any]:
-    """Read TOML; raise ValueError also if it is nested too deeply or a number too long."""
+    """Read TOML; raise ValueError also for too deep nesting and for too long numbers."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:
@@ -192,7 +196,7 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def _check_numbers(value: Any, key: str, source: str) -> None:
-    """Refuse numbers that are not finite, or so large that no setting takes them."""
+    """Raise `BadOption` for numbers that are not finite or larger than any setting."""
     if isinstance(value, (dict, list)):
         if key.count(".") > MOST_LEVELS:
             raise BadOption(f"{source}: {key}: nested too deeply")
@@ -205,7 +209,7 @@ def _check_numbers(value: Any, key: str, source: str) -> None:
 
 
 def _add_folders(tree: dict[str, Any], source: str) -> None:
-    """Put the names of nets in place of the folders that ``extract.nets`` has."""
+    """Replace folders in ``extract.nets`` by the names of their nets."""
     extract = _table(tree, "extract", source)
     nets = extract.get("nets")
     if isinstance(nets, str):
@@ -218,7 +222,7 @@ def _add_folders(tree: dict[str, Any], source: str) -> None:
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
-    """Put one ``key=value`` into a settings tree."""
+    """Apply one ``key=value`` to a tree of settings."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise BadOption(f"--set {override!r}: write it as key=value")
@@ -238,7 +242,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 
 def _table(tree: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:
-    """The table at a dotted key; empty where there is none."""
+    """Return the table at a dotted key; empty if there is none."""
     node: Any = tree
     for part in key.split("."):
         node = node.get(part, {})
@@ -248,9 +252,9 @@ def _table(tree: Mapping[str, Any], key: str, source: str) -> Mapping[str, Any]:
 
 
 def _filled(defaults: T, tree: Mapping[str, Any], key: str, source: str) -> T:
-    """The settings object `defaults` with the values of the table at a dotted key.
+    """Return `defaults` with the values of the table at a dotted key.
 
-    Keys of a settings object nested in it are keys of the same table.
+    The keys of a nested settings object are keys of the same table.
     """
     table = _table(tree, key, source)
     known = _keys(defaults)
@@ -262,14 +266,14 @@ def _filled(defaults: T, tree: Mapping[str, Any], key: str, source: str) -> T:
     try:
         return _replaced(defaults, table, f"{source}: {key}")
     except (BadSetting, FuseError) as error:
-        # Messages of settings begin with the name of one.
+        # The messages of settings start with the name of a setting.
         raise BadOption(f"{source}: {key}.{error}") from error
 
 
 def _keys(settings: Any) -> list[str]:
-    """Names of all values that a table may set, nested ones in place.
+    """Return the names of all values that a table may set, including nested ones.
 
-    Fields whose metadata say ``profile`` is False are set by commands alone.
+    Fields with the metadata ``profile=False`` can only be set by commands.
     """
     keys: list[str] = []
     for each in fields(settings):
@@ -281,7 +285,7 @@ def _keys(settings: Any) -> list[str]:
 
 
 def _replaced(settings: T, table: Mapping[str, Any], where: str) -> T:
-    """A settings object with the values of a table, in the types of those they replace."""
+    """Return a settings object with the values of a table, converted to the defaults' types."""
     values: dict[str, Any] = {}
     for each in fields(settings):  # type: ignore[arg-type]
         default = getattr(settings, each.name)
@@ -293,7 +297,7 @@ def _replaced(settings: T, table: Mapping[str, Any], where: str) -> T:
 
 
 def _typed(value: Any, default: Any, where: str) -> Any:
-    """The value in the type of the one that it replaces; of a mapping, only those given."""
+    """Convert a value to the type of its default; a mapping only replaces the given keys."""
     if isinstance(default, tuple):
         if isinstance(value, str):
             value = [part.strip() for part in value.split(",") if part.strip()]

@@ -1,4 +1,4 @@
-"""Stage two as a function: evaluate a feature cache, write the report, save the heads."""
+"""Stage two as a function: evaluation of a feature cache, report, heads and final model."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ FALLBACK_PROFILE = "paper"
 def settings_for(
     features: Path, profile: str | None, overrides: Sequence[str] = ()
 ) -> EvaluationSettings:
-    """Return stage two's settings for a cache.
+    """Return the settings of stage two for a cache.
 
-    The default profile is the one that stage one last wrote the cache with, if it is one of
-    `PROFILES`, else ``paper``. Descriptors of a profile that the cache lacks are left out; those
-    of an override must be there.
+    The default profile is that of the last run of stage one if it is one of `PROFILES`, otherwise
+    ``paper``. Descriptors of a profile that the cache lacks are left out; those of an override
+    must be there.
     """
     with open_cache(features) as cache:
         profile = profile or _profile_of(cache)
@@ -59,7 +59,7 @@ def settings_for(
 
 
 def _profile_of(cache: Cache) -> str:
-    """The profile of the last run of stage one whose provenance the cache has."""
+    """Return the profile of the last run of stage one in the cache's provenance."""
     for record in (cache.provenance, *cache.provenance.get("history", ())):
         settings = record.get("settings")
         if isinstance(settings, dict) and "profile" in settings:
@@ -70,13 +70,11 @@ def _profile_of(cache: Cache) -> str:
 
 @dataclass(frozen=True)
 class FinalSettings:
-    """Where a model for new clips is written."""
+    """Options of a final model for new clips."""
 
-    folder: Path
-    # Working folder of stage one, which has the trained nets; None for the cache's folder
-    work: Path | None = None
-    # Text for the model's card (`mvemo.pipeline.models.about.read_about`)
-    about: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path  # output folder
+    work: Path | None = None  # stage one's folder with the trained nets; None for the cache's
+    about: Mapping[str, Any] = field(default_factory=dict)  # card text, from `read_about`
 
 
 def run_fuse(
@@ -103,7 +101,7 @@ def run_fuse(
         if settings.seed is not None and why:
             tell_note(f"--seed {settings.seed} changes no fold: {why}")
         if final is not None and settings.models is None:
-            # What a model predicts clips by that lack a feature.
+            # Late fusion predicts clips that lack a feature.
             settings = replace(settings, late=True)
         results = evaluate(cache, settings)
         results = replace(
@@ -120,7 +118,7 @@ def run_fuse(
     lines = [format_table(results), "", f"report: {out / 'report.html'}"]
     if save_heads:
         lines.append(f"heads: {out / 'heads.npz'}")
-    # The report and the model replace those of an older run together, or not at all.
+    # The report and the model replace those of an older run together or not at all.
     with _printed_if_lost(lines[0]), ExitStack() as stack:
         new = stack.enter_context(replacing_together(out, error=FuseError, remove=RUN_FILES))
         write_report(results, new, heads=save_heads)
@@ -134,7 +132,7 @@ def run_fuse(
 
 @contextmanager
 def _printed_if_lost(table: str) -> Iterator[None]:
-    """Print the table of scores if the report cannot be written."""
+    """Print the table of scores if the files cannot be written."""
     try:
         yield
     except FuseError:
@@ -143,7 +141,7 @@ def _printed_if_lost(table: str) -> Iterator[None]:
 
 
 def tell_stale_model(out: Path, written: Path | None = None) -> None:
-    """Tell of a model in a run's folder, unless this run wrote it."""
+    """Note a model in a run's folder that an earlier run wrote."""
     model = out / "model"
     if (model / "model.json").is_file() and (
         written is None or written.resolve() != model.resolve()
@@ -152,7 +150,7 @@ def tell_stale_model(out: Path, written: Path | None = None) -> None:
 
 
 def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: Path | None) -> str:
-    """Why the folds of an evaluation are the same with any seed; empty where they are not."""
+    """Return the reason why a seed does not change the folds, or '' if it does."""
     table = cache.table
     if fold_file is None:
         if any(spec.fold is not None for spec in cache.specs):
@@ -165,7 +163,7 @@ def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: P
 
 
 def _write_model(model: FinalModel, final: FinalSettings, beside: Path, folder: Path) -> list[str]:
-    """Write the model's files into a folder; return the lines that say so."""
+    """Write the model's files into a folder, and return lines for the terminal."""
     files: tuple[str, ...] = ()
     lines = [f"model: {final.folder}"]
     if trained_specs(model):
@@ -184,7 +182,7 @@ def _write_model(model: FinalModel, final: FinalSettings, beside: Path, folder: 
 
 
 def _promise(model: FinalModel) -> list[str]:
-    """Say what new clips are predicted by, with the figure that the report tells to expect."""
+    """Return lines that name the model for new clips and the score to expect."""
     best, nested = model.predictors[0], model.facts.get("nested")
     if nested is not None and nested["model"] == best.name:
         return [f"it predicts by {best.name}, as recommended: expect the score stated above"]

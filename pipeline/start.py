@@ -1,4 +1,4 @@
-"""What the programs ``mvemo`` and ``mvemo-cv`` import: signals are taken before all else is."""
+"""Entry points of ``mvemo`` and ``mvemo-cv``; signals are handled before other imports."""
 
 from mvemo.pipeline.early import end_with_torchrun, let_threads_sleep, take_early_signals
 

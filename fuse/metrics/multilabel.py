@@ -1,4 +1,4 @@
-"""Scores of multi-label predictions, and the thresholds that make them decisions."""
+"""Scores of multi-label predictions, and thresholds for decisions."""
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.metrics.multiclass import precision_recall_f1
 from mvemo.fuse.metrics.ranking import average_precision, rank_columns, roc_auc
 
-# Of a tag whose training clips allow no other.
+# Threshold of a tag that no training clip has.
 DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
 class MultilabelScores:
-    """Scores of every tag, and over all tags."""
+    """Scores of each tag, and over all tags.
 
-    # Float64 (tags,): of the decisions; 0 where 0 / 0, but NaN for a tag that is neither true
-    # nor decided anywhere.
-    precision: F64
-    # Float64 (tags,): of the decisions; 0 where 0 / 0, but NaN for a tag that is neither true
-    # nor decided anywhere.
-    recall: F64
-    # Float64 (tags,): of the decisions; 0 where 0 / 0, but NaN for a tag that is neither true
-    # nor decided anywhere.
-    f1: F64
-    roc_auc: F64  # float64 (tags,): ties counted half; NaN for a tag that all or no clips have
-    average_precision: F64  # float64 (tags,): without interpolation; NaN for a tag that no clip has
-    support: Ints  # int64 (tags,): clips that have the tag
-    macro: dict[str, float]  # those names to their mean over the tags where they are not NaN
-    micro: dict[str, float]  # those names to their value over all (clip, tag) pairs as one
+    Precision, recall and F1 of the decisions are 0 where 0 / 0, but NaN for a tag that is neither
+    true nor decided anywhere.
+    """
+
+    precision: F64  # (tags,)
+    recall: F64  # (tags,)
+    f1: F64  # (tags,)
+    roc_auc: F64  # (tags,) with ties counted half; NaN for a tag that all clips or no clips have
+    average_precision: F64  # (tags,) without interpolation; NaN for a tag that no clip has
+    support: Ints  # (tags,) number of clips with the tag
+    macro: dict[str, float]  # name to its mean over the tags where it is not NaN
+    micro: dict[str, float]  # name to its value over all pairs of clip and tag
 
 
 NAMES = ("precision", "recall", "f1", "roc_auc", "average_precision")
 
 
 def decide(proba: F64, thresholds: F64 | float = DEFAULT_THRESHOLD) -> Bools:
-    """bool, of the shape of `proba`: at or above the threshold; NaN never is.
+    """Return True for probabilities that reach the threshold; NaN never does.
 
-    `thresholds` broadcasts: float64 (tags,), or (clips, tags) where they differ by fold.
+    `thresholds` broadcasts: (tags,), or (clips, tags) if thresholds differ between folds.
     """
     return np.asarray(proba >= thresholds, dtype=np.bool_)
 
 
 def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools | None = None) -> MultilabelScores:
-    """Score probabilities of tags, and the decisions made of them."""
+    """Score probabilities (clips, tags) and their decisions; rows with NaN are left out.
+
+    `y_pred` is bool (clips, tags); None for decisions at the default threshold.
+    """
     y_pred = decide(proba) if y_pred is None else y_pred
     valid = complete(proba)
     true, p, decided = y_true[valid].astype(np.bool_), proba[valid], y_pred[valid]
@@ -67,11 +68,11 @@ def multilabel_scores(y_true: Ints, proba: F64, y_pred: Bools | None = None) -> 
 
 
 def best_thresholds(proba: F64, y_true: Ints) -> F64:
-    """The threshold of each tag that makes its F1 largest.
+    """Return the threshold of each tag that maximises its F1, float64 (tags,).
 
-    To be fitted on inner out-of-fold predictions of the training clips, never on the clips
-    to be scored. Between the two neighbouring probabilities their middle is taken; of equal
-    F1 the highest threshold.
+    It must be fitted on inner out-of-fold predictions of the training clips, never on the scored
+    clips. It is the middle between two neighbouring probabilities; ties go to the highest
+    threshold. A tag that no clip has gets `DEFAULT_THRESHOLD`. Rows with NaN are left out.
 
     Examples
     --------
@@ -91,7 +92,7 @@ def best_thresholds(proba: F64, y_true: Ints) -> F64:
     lowest_chosen = ranking.scores[best, columns]
     next_down = ranking.scores[np.minimum(best + 1, len(p) - 1), columns]
     middle = (lowest_chosen + next_down) / 2
-    # Of neighbouring floating-point numbers the middle may round down to the lower one.
+    # The middle of two neighbouring floats may round down to the lower one.
     middle = np.where(middle > next_down, middle, lowest_chosen)
     seen = n_positive > 0
     thresholds[seen] = middle[seen]
@@ -99,10 +100,7 @@ def best_thresholds(proba: F64, y_true: Ints) -> F64:
 
 
 def _decision_scores(y_true: Bools, y_pred: Bools) -> tuple[F64, F64, F64]:
-    """Precision, recall and F1 of each tag, float64 (tags,): 0 where 0 / 0.
-
-    NaN for a tag that is neither true nor decided anywhere.
-    """
+    """Return precision, recall and F1 of each tag, as `MultilabelScores` defines them."""
     n_true, n_decided = y_true.sum(axis=0, dtype=np.float64), y_pred.sum(axis=0, dtype=np.float64)
     n_right = (y_true & y_pred).sum(axis=0, dtype=np.float64)
     seen = n_true + n_decided > 0

@@ -1,8 +1,7 @@
-"""Scores of how well predictions rank clips: ROC-AUC and average precision of columns.
+"""Ranking scores: ROC-AUC and average precision of the columns of an array.
 
-All rest on one sorting of all columns at once. scikit-learn's functions, which take a column
-at a time and check it each time, took a third of a small set's evaluation; the tests compare
-with them.
+All columns are sorted at once. scikit-learn's functions take and check one column at a time,
+which took a third of the evaluation of a small data set. The tests compare with them.
 """
 
 from __future__ import annotations
@@ -17,26 +16,25 @@ from mvemo.fuse.metrics.averages import ratio
 
 @dataclass(frozen=True)
 class Ranking:
-    """Clips of each column from the highest score down."""
+    """Clips of each column, sorted from the highest score down."""
 
-    scores: F64  # float64 (clips, columns), falling
-    hits: F64  # float64 (clips, columns): positive clips so far
-    # Bool (clips, columns): where a run of equal scores ends; only there counts may be read.
-    ends: Bools
+    scores: F64  # (clips, columns), falling
+    hits: F64  # (clips, columns): number of positive clips so far
+    ends: Bools  # (clips, columns): True at the end of a run of equal scores; read counts there
 
     @property
     def n_clips(self) -> F64:
-        """float64 (clips, 1): clips so far."""
+        """Number of clips so far, float64 (clips, 1)."""
         return np.arange(1.0, len(self.scores) + 1.0)[:, None]
 
     def before(self, counts: F64) -> F64:
-        """Of counts that never fall, (clips, columns): those at the end of the run before."""
+        """Return rising counts (clips, columns) as they were at the end of the run before."""
         at_ends = np.maximum.accumulate(np.where(self.ends, counts, 0.0), axis=0)
         return np.vstack([np.zeros((1, counts.shape[1])), at_ends[:-1]])
 
 
 def rank_columns(positive: Bools, scores: F64) -> Ranking:
-    """Sort the clips of each column by falling score."""
+    """Sort the clips of each column by falling score; scores must not contain NaN."""
     order = np.argsort(-scores, axis=0, kind="stable")
     falling = np.take_along_axis(scores, order, axis=0)
     hits = np.cumsum(np.take_along_axis(positive, order, axis=0), axis=0).astype(np.float64)
@@ -45,9 +43,10 @@ def rank_columns(positive: Bools, scores: F64) -> Ranking:
 
 
 def roc_auc(positive: Bools, scores: F64) -> F64:
-    """float64 (columns,): area under the ROC curve of each column, ties counted half.
+    """Return the area under the ROC curve of each column, with ties counted half.
 
-    The Mann-Whitney form: the share of (positive, negative) pairs in the right order.
+    This is the Mann-Whitney form: the share of (positive, negative) pairs in the right order. It
+    is NaN for a column that is positive everywhere or nowhere.
 
     Examples
     --------
@@ -60,15 +59,16 @@ def roc_auc(positive: Bools, scores: F64) -> F64:
     ranking = rank_columns(positive, scores)
     misses = ranking.n_clips - ranking.hits
     hits_before, misses_before = ranking.before(ranking.hits), ranking.before(misses)
-    # Each run's negative clips lie below the hits before it and tie with those in it.
+    # The negative clips of a run lie below the hits before it and tie with the hits in it.
     right = (misses - misses_before) * (hits_before + ranking.hits) / 2.0
     return ratio(np.where(ranking.ends, right, 0.0).sum(axis=0), n_positive * n_negative)
 
 
 def average_precision(positive: Bools, scores: F64) -> F64:
-    """float64 (columns,): average precision of each column, without interpolation.
+    """Return the average precision of each column, without interpolation.
 
-    The mean of the precision at each positive clip, as in scikit-learn.
+    It is the mean of the precision at each positive clip, as in scikit-learn, and NaN for a
+    column without positive clips.
 
     Examples
     --------

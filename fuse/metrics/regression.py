@@ -9,7 +9,7 @@ import numpy as np
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.averages import complete, ratio
 
-# Index of a quadrant in these is what `quadrants` returns.
+# `quadrants` returns an index into these.
 QUADRANTS = (
     "valence+ arousal+",
     "valence- arousal+",
@@ -20,25 +20,23 @@ QUADRANTS = (
 
 @dataclass(frozen=True)
 class RegressionScores:
-    """Scores of each target."""
+    """Scores of each target; arrays are float64 (targets,)."""
 
-    # Float64 (targets,): coefficient of determination, at most 1; 0 is what the mean of the
-    # scored clips would get. NaN where the labels do not vary.
+    # Coefficient of determination, at most 1; always predicting the mean of the scored clips
+    # gives 0. NaN if the labels do not vary.
     r2: F64
-    rmse: F64  # float64 (targets,): root mean squared error, in the labels' unit
-    # Float64 (targets,): Lin's concordance correlation coefficient (Lin 1989), in [-1, 1],
-    # with variances and covariance over n. NaN where labels and predictions are one and the
-    # same constant.
-    ccc: F64
-    # Float64 (targets,): Pearson's correlation, in [-1, 1]; NaN where labels or predictions
-    # do not vary.
-    pearson_r: F64
-    mae: F64  # float64 (targets,): mean absolute error, in the labels' unit
-    clips: int  # how many were scored
+    rmse: F64  # root mean squared error, in the labels' unit
+    ccc: F64  # Lin's concordance correlation coefficient, see `concordance`
+    pearson_r: F64  # Pearson's correlation, see `pearson`
+    mae: F64  # mean absolute error, in the labels' unit
+    clips: int  # number of scored clips
+
+
+NAMES = ("r2", "rmse", "ccc", "pearson_r", "mae")
 
 
 def regression_scores(y_true: F64, y_pred: F64) -> RegressionScores:
-    """Score predictions.
+    """Score predictions (clips, targets); rows with NaN are left out.
 
     Examples
     --------
@@ -50,8 +48,7 @@ def regression_scores(y_true: F64, y_pred: F64) -> RegressionScores:
     y, p = y_true[valid].astype(np.float64), y_pred[valid]
     if not len(y):
         nothing = np.full(y_true.shape[1], np.nan)
-        names = ("r2", "rmse", "ccc", "pearson_r", "mae")
-        return RegressionScores(**{name: nothing.copy() for name in names}, clips=0)
+        return RegressionScores(**{name: nothing.copy() for name in NAMES}, clips=0)
     squares = np.square(y - p)
     return RegressionScores(
         r2=1.0 - ratio(squares.sum(axis=0), np.square(y - y.mean(axis=0)).sum(axis=0)),
@@ -64,7 +61,11 @@ def regression_scores(y_true: F64, y_pred: F64) -> RegressionScores:
 
 
 def concordance(y_true: F64, y_pred: F64) -> F64:
-    """float64 (targets,): Lin's concordance correlation coefficient (Lin 1989, eq. 1)."""
+    """Return Lin's concordance correlation coefficient of each target (Lin 1989, eq. 1).
+
+    CCC = 2 cov(y, p) / (var(y) + var(p) + (mean(y) - mean(p))^2), with variances and covariance
+    over n. It lies in [-1, 1]; NaN if labels and predictions are the same constant.
+    """
     mean_y, mean_p = y_true.mean(axis=0), y_pred.mean(axis=0)
     var_y, var_p = y_true.var(axis=0), y_pred.var(axis=0)
     covariance = ((y_true - mean_y) * (y_pred - mean_p)).mean(axis=0)
@@ -72,9 +73,9 @@ def concordance(y_true: F64, y_pred: F64) -> F64:
 
 
 def pearson(y_true: F64, y_pred: F64) -> F64:
-    """float64 (targets,): Pearson's correlation of (clips, targets), in [-1, 1].
+    """Return Pearson's correlation of each target, in [-1, 1].
 
-    NaN where either does not vary.
+    It is NaN if labels or predictions do not vary.
 
     Examples
     --------
@@ -82,17 +83,18 @@ def pearson(y_true: F64, y_pred: F64) -> F64:
     array([1.])
     """
     y, p = y_true - y_true.mean(axis=0), y_pred - y_pred.mean(axis=0)
-    # A constant's deviations are not quite 0 where its mean is rounded.
+    # The deviations of a constant are not exactly 0 if its mean is rounded.
     varies = (np.ptp(y_true, axis=0) > 0) & (np.ptp(y_pred, axis=0) > 0)
     scale = np.sqrt(np.square(y).sum(axis=0) * np.square(p).sum(axis=0))
     return ratio((y * p).sum(axis=0), np.where(varies, scale, 0.0))
 
 
 def quadrants(valence: F64, arousal: F64, centre: tuple[float, float] = (0.0, 0.0)) -> Ints:
-    """int64 (clips,): index into `QUADRANTS` of points of the valence-arousal plane.
+    """Return the index in `QUADRANTS` of points in the valence-arousal plane, int64 (clips,).
 
-    Counter-clockwise from high valence and high arousal, as Russell's circumplex is drawn.
-    A value on the centre counts as high; NaN in either gives -1.
+    Quadrants run counter-clockwise from high valence and high arousal, as in Russell's
+    circumplex. `centre` is the neutral point: (0, 0) for ratings in [-1, 1], (5, 5) for ratings
+    from 1 to 9. A value on the centre counts as high; NaN in either value gives -1.
     """
     pleasant, excited = valence >= centre[0], arousal >= centre[1]
     index = np.where(excited, np.where(pleasant, 0, 1), np.where(pleasant, 3, 2))
@@ -101,6 +103,6 @@ def quadrants(valence: F64, arousal: F64, centre: tuple[float, float] = (0.0, 0.
 
 
 def quadrant_accuracy(y_true: Ints, y_pred: Ints) -> float:
-    """Share of clips in the right quadrant; -1 (no prediction) left out, NaN of none."""
+    """Return the share of clips in the right quadrant; -1 is left out, NaN if none remains."""
     valid = (y_true >= 0) & (y_pred >= 0)
     return float(np.mean(y_true[valid] == y_pred[valid])) if valid.any() else float("nan")

@@ -1,4 +1,4 @@
-"""The warnings on top of every table and page, and what protocols mean."""
+"""Warnings at the top of every table and page, and the meaning of each protocol."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from mvemo.fuse.results import Results
 
-# The protocol of predictions whose model mvemo never saw.
+# Protocol of predictions that another program made.
 OTHERS = "others"
-# What each protocol means for the reader of a score.
+# Protocol -> its meaning for the reader of a score.
 PROTOCOLS = {
     "crossfit": "for each fold, nets fine-tuned without that fold's clips and groups",
     "frozen": "nets that were not fine-tuned on these clips",
@@ -22,15 +22,15 @@ PROTOCOLS = {
 
 @dataclass(frozen=True)
 class Banner:
-    """What a reader must know before the first figure."""
+    """A warning that the reader must see before the first score."""
 
     kind: str  # ``synthetic``, ``optimistic``, ``permuted`` or ``small``
     title: str  # in capitals, a few words
-    text: str  # one sentence or two
+    text: str  # one or two sentences
 
 
 def banners(results: Results) -> tuple[Banner, ...]:
-    """The warnings that go on top of every table and page, most serious first."""
+    """Return the warnings for the top of every table and page, most serious first."""
     listed = []
     if results.permuted:
         text = (
@@ -68,7 +68,7 @@ def banners(results: Results) -> tuple[Banner, ...]:
 
 
 def small_nets_text(small: Sequence[str]) -> str:
-    """Say that nets, each with its width, are narrower than published."""
+    """Return a sentence that lists nets narrower than published, each with its width."""
     return (
         f"{', '.join(small)} {'is' if len(small) == 1 else 'are'} narrower than the published "
         "nets, to be quick to train: the scores are not those of the papers' nets."
@@ -76,12 +76,12 @@ def small_nets_text(small: Sequence[str]) -> str:
 
 
 def small_nets(results: Results) -> list[str]:
-    """Names of features whose nets a profile made narrower than published, with their width."""
+    """Return the features whose nets are narrower than published, with their width."""
     small = []
     features = results.provenance.get("features", {})
     for name, variants in features.items():
         if name.removesuffix("-outputs") != name and name.removesuffix("-outputs") in features:
-            # The same net, by its own last layer.
+            # The outputs of a net that is listed already.
             continue
         widths = [spec.get("width") for spec in variants if isinstance(spec, dict)]
         narrow = [w for w in widths if isinstance(w, (int, float)) and w < 1]

@@ -1,9 +1,9 @@
-"""Drawing of figures as SVG elements that can be put into a page.
+"""Figures drawn as SVG elements for a page.
 
-Each is one ``<svg>`` element: no prolog, ids with a prefix so that many fit into one page,
-text as text (searchable, in the page's font), ink in ``currentColor`` so that light and dark
-pages both work. Equal drawings give equal bytes. Matplotlib is imported only when a figure
-is drawn, and its global state and the user's style play no part.
+A figure is one ``<svg>`` element without a prolog. Its ids have a prefix of their own, so that
+one page can hold many. Text stays text: it is searchable and uses the page's font. Ink is
+``currentColor``, which works on light and dark pages. Equal drawings give equal bytes. Matplotlib
+is imported only when a figure is drawn; its global state and the user's style have no effect.
 """
 
 from __future__ import annotations
@@ -12,17 +12,21 @@ import hashlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape, quoteattr
 
+import numpy as np
+
+from mvemo.fuse.arrays import Ints
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Middle tones: all have a contrast of 3 or more with white and with near-black.
+# Middle tones: each has a contrast of at least 3 with white and with near-black.
 COLOURS = (
     "#3b82c4",
     "#d06d1c",
@@ -36,10 +40,10 @@ COLOURS = (
     "#808894",
 )
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)))
-# Stands for the page's text colour until the SVG is written; no other ink has it.
+# Placeholder for the page's text colour; no other ink has this value.
 INK = "#010203"
 FILL = "#1d5fa8"
-# Text stays text, and names with dollar signs are no formulas.
+# Text stays text, and names with dollar signs are not read as formulas.
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mvemo",
@@ -55,22 +59,24 @@ _STYLE: Any = {
     "ytick.color": INK,
 }
 GRID: dict[str, Any] = {"color": "#80808a", "alpha": 0.3, "linewidth": 0.6}
-# Inches: what a phone shows without much shrinking of the text.
+# Inches: a phone shows this width without shrinking the text much.
 WIDE = 4.2
-# Wider screens show a figure larger by this much.
+# Enlargement on wider screens.
 _ZOOM = 1.15
+# From this number of classes on, counts in cells would not be legible.
+_MANY_CLASSES = 16
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure and what stands above and below it.
+    """A figure with the text above and below it.
 
     Parameters
     ----------
     svg
         One ``<svg>`` element.
     head, caption
-        Text above and below; may be empty.
+        Text above and text below the figure; may be empty.
     """
 
     svg: str
@@ -79,7 +85,7 @@ class Picture:
 
 
 def legend_below(figure: Figure, ax: Axes) -> None:
-    """A legend under the axes, one entry a line where two would not fit beside each other."""
+    """Add a legend under the axes, in one column if the labels are too long for two."""
     labels = ax.get_legend_handles_labels()[1]
     if labels:
         figure.legend(
@@ -92,32 +98,32 @@ def legend_below(figure: Figure, ax: Axes) -> None:
 
 
 def bare(ax: Axes) -> None:
-    """Leave out the upper and right edge."""
+    """Hide the upper and right edges of the axes."""
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     ax.set_axisbelow(True)
 
 
 def rgb(colour: str) -> tuple[float, float, float]:
-    """Red, green and blue from 0 to 1, of ``#rrggbb``."""
+    """Convert ``#rrggbb`` to red, green and blue from 0 to 1."""
     r, g, b = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
     return r, g, b
 
 
 def short(text: str, length: int = 20) -> str:
-    """A label that fits, without characters that XML forbids."""
+    """Cut a label to `length` characters and replace characters that XML forbids."""
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
 @contextmanager
 def drawing(width: float, height: float) -> Iterator[tuple[Figure, Callable[[str], str]]]:
-    """A figure (inches) and the function that turns it into an SVG element with a title."""
+    """Yield a figure (size in inches) and a function that returns it as a titled SVG element."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # A glyph that the measuring font lacks is the reader's browser's to find.
+        # The browser finds glyphs that the font used for measuring lacks.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
         warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support")
         matplotlib.rcdefaults()
@@ -132,8 +138,54 @@ def drawing(width: float, height: float) -> Iterator[tuple[Figure, Callable[[str
         yield figure, finish
 
 
+def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
+    """Draw a confusion matrix (rows true, columns predicted), coloured by shares of rows."""
+    from matplotlib.collections import PatchCollection
+    from matplotlib.patches import Rectangle
+
+    n = len(classes)
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    cell = 0.46 if n <= 8 else max(3.7 / n, 0.12)
+    size = 9 if n <= 8 else 7
+    with drawing(1.15 + cell * n, 1.2 + cell * n) as (figure, finish):
+        ax = figure.add_subplot()
+        cells = [Rectangle((j - 0.5, i - 0.5), 1, 1) for i in range(n) for j in range(n)]
+        colours = [(*rgb(FILL), round(float(s), 3)) for s in share.ravel()]
+        ax.add_collection(
+            PatchCollection(cells, facecolors=colours, edgecolors=(0.5, 0.5, 0.55, 0.35))
+        )
+        if n < _MANY_CLASSES:
+            for i, j in np.ndindex(n, n):
+                ax.text(
+                    j,
+                    i,
+                    str(int(confusion[i, j])),
+                    ha="center",
+                    va="center_baseline",
+                    fontsize=size,
+                    # On paler cells the page's own ink is easier to read.
+                    color="#ffffff" if share[i, j] > 0.75 else INK,
+                )
+        if n < 2 * _MANY_CLASSES:
+            names = [short(c, 14) for c in classes]
+            ax.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
+            ax.set_yticks(range(n), names)
+            ax.tick_params(length=0, labelsize=size)
+        else:
+            ax.set_xticks([])
+            ax.set_yticks([])
+        ax.set_xlim(-0.5, n - 0.5)
+        ax.set_ylim(n - 0.5, -0.5)
+        ax.set_aspect("equal")
+        ax.set_xlabel("predicted")
+        ax.set_ylabel("true")
+        for side in ax.spines.values():
+            side.set_visible(False)
+        return finish(f"Confusion matrix, {name}")
+
+
 def render_svg(figure: Figure) -> str:
-    """A figure as an SVG file, in the colours that it has."""
+    """Render a figure as an SVG file, in its own colours."""
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     canvas: Any = FigureCanvasSVG(figure)
@@ -145,7 +197,7 @@ def render_svg(figure: Figure) -> str:
 
 
 def render_png(figure: Figure, dpi: int = 150) -> bytes:
-    """A figure as a PNG file."""
+    """Render a figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas: Any = FigureCanvasAgg(figure)
@@ -157,10 +209,7 @@ def render_png(figure: Figure, dpi: int = 150) -> bytes:
 
 
 def _lay_out(figure: Figure) -> None:
-    """Place axes and legends once for all files of a figure.
-
-    `Figure.savefig` draws a figure with a layout twice, the first time only to lay it out.
-    """
+    """Place axes and legends once: `Figure.savefig` would draw the figure twice to do so."""
     layout = figure.get_layout_engine()
     if layout is not None:
         layout.execute(figure)
@@ -168,14 +217,14 @@ def _lay_out(figure: Figure) -> None:
 
 
 def _element(svg: str, title: str) -> str:
-    """Matplotlib's SVG file as an element of a page."""
+    """Turn Matplotlib's SVG file into an element of a page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Its style rule would hold for the whole page.
+    # Its style rule would apply to the whole page.
     svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = re.sub(r" id=\"(?:\w+_\d+|matplotlib\.\w+_\d+)\"", "", svg)
-    # Clip paths and markers keep their ids, told apart by what the figure shows.
+    # Clip paths and markers keep their ids, with a prefix made from the figure's content.
     shown = f"{title}\n{svg}".encode("utf-8", "backslashreplace")
     prefix = "f" + hashlib.sha256(shown).hexdigest()[:8]
     svg = re.sub(r" id=\"(\w+)\"", rf' id="{prefix}\1"', svg)
@@ -184,7 +233,7 @@ def _element(svg: str, title: str) -> str:
     head, rest = svg.split(">", 1)
     match = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', head)
     assert match is not None
-    # A point is 4/3 px; smaller where the screen is.
+    # A point is 4/3 px; narrow screens shrink the figure.
     head = head.replace(match.group(0), "").replace(
         "<svg",
         f'<svg role="img" aria-label={quoteattr(title)} style="width: 100%; max-width: '

@@ -1,18 +1,23 @@
-"""Figures of one evaluation as SVG text that can be put into a page, by name.
+"""Figures of one evaluation as SVG text for a page.
 
-A task names those that it has (`Task.figures`); `draw_figures` draws them.
+`Task.figures` names the figures of a task, and `draw_figures` draws them. The figures of training,
+loss by epoch and learning curves, do not depend on the task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.arrays import F64, Bools
+from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.metrics.calibration import reliability
+from mvemo.fuse.metrics.ranking import rank_columns, roc_auc
 from mvemo.fuse.report.drawing import (
     COLOURS,
+    DASHES,
     FILL,
     GRID,
     INK,
@@ -20,40 +25,46 @@ from mvemo.fuse.report.drawing import (
     Picture,
     bare,
     drawing,
-    rgb,
+    legend_below,
+    matrix_figure,
     short,
 )
-from mvemo.fuse.report.roc_figures import class_roc_figure, roc_figure
 from mvemo.fuse.report.shown import recommended
+from mvemo.fuse.report.text import fraction
 from mvemo.fuse.results import ModelResult, Results
 
-# Counts are left out of cells from this number of classes on: they would not be legible.
-_MANY_CLASSES = 16
-# Scatter plots of more targets than these would make the page too long.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Scatter plots of more targets than this would make the page too long.
 _MANY_TARGETS = 6
-# A page with more points than these, as vectors, would be slow to open.
+# A page with more points than this as vectors would be slow to open.
 _MANY_POINTS = 5000
+# False positive rates of ROC curves.
+_RATES = np.linspace(0.0, 1.0, 201)
+# More curves than this cannot be told apart.
+_MOST_CURVES = 12
 
 
 def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str, list[Picture]]:
-    """The figures that the task has, by name.
+    """Draw the figures of the task.
 
     Parameters
     ----------
     results
-        Of one evaluation.
+        Results of one evaluation.
     shown
-        The model that figures of one model are of; by default the recommended one. Where no model
-        made a prediction there are none of them.
+        Model for the figures of a single model; by default the recommended one. If no model made
+        a prediction, these figures are left out.
 
     Returns
     -------
-    Name, as ``roc`` or ``confusion``, to its pictures: SVG elements for a page, which
-    ``IPython.display.SVG(picture.svg)`` shows in a notebook.
+    Mapping of a figure's name, such as ``roc`` or ``confusion``, to its pictures. In a notebook
+    ``IPython.display.SVG(picture.svg)`` shows a picture.
 
     See Also
     --------
-    mvemo.fuse.write_report : Writes the page that has them all.
+    mvemo.fuse.write_report : Write the page with all figures.
     """
     shown = recommended(results) if shown is None else shown
     pictures = {}
@@ -65,11 +76,11 @@ def draw_figures(results: Results, shown: ModelResult | None = None) -> dict[str
     return pictures
 
 
-# --- of all models
+# --- all models
 
 
 def fold_figure(results: Results) -> list[Picture]:
-    """The primary metric of each model in each fold (dots), its mean (bar); the baseline."""
+    """Draw the primary metric per model and fold (dots), its mean (bar) and the baseline."""
     task, models = results.task, results.models
     factor, unit = (100.0, " (%)") if task.in_percent else (1.0, "")
     scores = [factor * results.primary_per_fold(model) for model in models]
@@ -88,7 +99,7 @@ def fold_figure(results: Results) -> list[Picture]:
             )
         for row, per_fold in enumerate(scores):
             values = per_fold[np.isfinite(per_fold)]
-            # Folds are set apart a little, or equal scores would hide each other.
+            # Small offsets keep equal scores from hiding each other.
             offsets = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
             ax.plot(
                 values,
@@ -117,14 +128,49 @@ def fold_figure(results: Results) -> list[Picture]:
 
 
 def _lowest(values: F64, usual: float) -> float:
-    """Where the axis of a score starts: at its usual end, or below all values."""
+    """Return the start of a score's axis: its usual start, or lower if a value is below it."""
     finite = values[np.isfinite(values)]
     low = float(np.floor(10 * finite.min()) / 10) if len(finite) else 0.0
     return min(low, usual)
 
 
+def roc_figure(results: Results) -> list[Picture]:
+    """Draw the macro one-vs-rest ROC curve of each model from its pooled predictions.
+
+    The curve of the recommended model is thick.
+    """
+    top = recommended(results)
+    with drawing(WIDE, 3.9 + 0.22 * -(-len(results.models) // 2)) as (figure, finish):
+        ax = figure.add_subplot()
+        for i, model in enumerate(results.models):
+            positive = results.task.indicators(results.y_true, len(results.classes))
+            drawn = [each for each in curves_of(positive, model.outputs) if len(each[0])]
+            if not drawn:
+                continue
+            curves, areas = zip(*drawn, strict=True)
+            ax.plot(
+                _RATES,
+                np.mean(curves, axis=0),
+                color=COLOURS[i % len(COLOURS)],
+                linestyle=DASHES[1] if len(model.features) == 1 else "-",
+                linewidth=2.4 if model is top else 1.4,
+                # The AUC of the drawn curve; the model's own score covers all repeats.
+                label=f"{short(model.name)}  {fraction(mean_of_finite(np.array(areas)))}",
+            )
+        _roc_axes(ax)
+        legend_below(figure, ax)
+        svg = finish("ROC curve of each model, mean over classes; pooled AUC in the legend")
+    caption = (
+        "Every model: mean over classes of the one-vs-rest curves, of the pooled predictions; "
+        "pooled AUC beside the name."
+    )
+    if top is not None:
+        caption += f" Thick: {top.name}."
+    return [Picture(svg, caption=caption)]
+
+
 def confusion_figures(results: Results) -> list[Picture]:
-    """Confusion matrix of every model."""
+    """Draw the confusion matrix of every model."""
     return [
         Picture(matrix_figure(model.confusion, results.classes, model.name), head=model.name)
         for model in results.models
@@ -132,19 +178,91 @@ def confusion_figures(results: Results) -> list[Picture]:
     ]
 
 
-# --- of one model
+# --- one model
 
 
 def quadrant_figure(results: Results, model: ModelResult) -> list[Picture]:
-    """Confusion matrix of the quadrants of valence and arousal, where there are any."""
+    """Draw the confusion matrix of the quadrants of valence and arousal, if there is one."""
     if model.confusion is None:
         return []
     names = ("V+ A+", "V\u2212 A+", "V\u2212 A\u2212", "V+ A\u2212")
     return [Picture(matrix_figure(model.confusion, names, f"quadrants, {model.name}"))]
 
 
+def class_roc_figure(results: Results, model: ModelResult) -> list[Picture]:
+    """Draw the pooled one-vs-rest ROC curve of each class or tag (thin) and their mean (thick).
+
+    If there are too many, only the commonest are drawn.
+    """
+    positive = results.task.indicators(results.y_true, len(results.classes))
+    columns = np.sort(np.argsort(-positive.sum(axis=0), kind="stable")[:_MOST_CURVES])
+    names = [results.classes[i] for i in columns.tolist()]
+    curves = curves_of(positive[:, columns], model.outputs[:, columns])
+    noun = results.task.output_nouns[0]
+    with drawing(WIDE, 3.9 + 0.22 * -(-(len(names) + 1) // 2)) as (figure, finish):
+        ax = figure.add_subplot()
+        for c, (curve, area) in enumerate(curves):
+            if len(curve):
+                ax.plot(
+                    _RATES,
+                    curve,
+                    color=COLOURS[c % len(COLOURS)],
+                    linestyle=DASHES[c // len(COLOURS) % 3],
+                    linewidth=1.1,
+                    label=f"{short(names[c])}  {fraction(area)}",
+                )
+        defined = [curve for curve, _ in curves if len(curve)]
+        if defined:
+            mean = mean_of_finite(np.array([area for _, area in curves]))
+            ax.plot(
+                _RATES,
+                np.mean(defined, axis=0),
+                color=INK,
+                linewidth=2.4,
+                label=f"mean  {fraction(mean)}",
+            )
+        _roc_axes(ax)
+        legend_below(figure, ax)
+        svg = finish(f"ROC curve of each {noun}, {model.name}")
+    which = "" if len(columns) == len(results.classes) else f" of the {len(columns)} commonest"
+    return [Picture(svg, caption=f"{model.name}: each {noun}{which} against the rest.")]
+
+
+def curves_of(positive: Bools, scores: F64) -> list[tuple[F64, float]]:
+    """Return true positive rates at evenly spaced false positive rates, and the AUC, per column.
+
+    A column that is true everywhere or nowhere gives an empty curve and NaN.
+    """
+    valid = complete(scores)
+    areas = roc_auc(positive[valid], scores[valid])
+    curves: list[tuple[F64, float]] = []
+    for truth, score, area in zip(positive[valid].T, scores[valid].T, areas, strict=True):
+        if truth.all() or not truth.any():
+            curves.append((np.empty(0), float("nan")))
+            continue
+        ranking = rank_columns(truth[:, None], score[:, None])
+        hits, misses = ranking.hits[ranking.ends], (ranking.n_clips - ranking.hits)[ranking.ends]
+        # At a vertical step np.interp takes the upper end; each curve starts in (0, 0).
+        false_rate, true_rate = misses / misses[-1], hits / hits[-1]
+        rates = np.interp(_RATES, np.append(0.0, false_rate), np.append(0.0, true_rate))
+        rates[0] = 0.0
+        curves.append((rates, float(area)))
+    return curves
+
+
+def _roc_axes(ax: Axes) -> None:
+    ax.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
+    ax.set_xlim(-0.01, 1.0)
+    ax.set_ylim(0.0, 1.01)
+    ax.set_aspect("equal")
+    ax.set_xlabel("false positive rate")
+    ax.set_ylabel("true positive rate")
+    ax.grid(**GRID)
+    bare(ax)
+
+
 def output_figure(results: Results, model: ModelResult) -> list[Picture]:
-    """A model's ROC-AUC of each tag, pooled, with chance."""
+    """Draw a model's pooled ROC-AUC of each tag, and the chance level."""
     values = model.per_output["roc_auc"]
     with drawing(WIDE, 1.0 + 0.28 * len(values)) as (figure, finish):
         ax = figure.add_subplot()
@@ -161,7 +279,7 @@ def output_figure(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def scatter_figures(results: Results, model: ModelResult) -> list[Picture]:
-    """Predicted against true values of each target."""
+    """Draw predicted against true values of each target."""
     return [
         Picture(_scatter_figure(results.y_true[:, i], model.outputs[:, i], name, model.name))
         for i, name in enumerate(results.classes[:_MANY_TARGETS])
@@ -169,7 +287,7 @@ def scatter_figures(results: Results, model: ModelResult) -> list[Picture]:
 
 
 def _scatter_figure(y_true: F64, y_pred: F64, target: str, model: str) -> str:
-    """Predicted against true values of one target, float64 (clips,) each."""
+    """Draw predicted against true values of one target, each float64 (clips,)."""
     valid = np.isfinite(y_pred)
     true, predicted = y_true[valid], y_pred[valid]
     with drawing(WIDE, WIDE) as (figure, finish):
@@ -201,7 +319,7 @@ def _scatter_figure(y_true: F64, y_pred: F64, target: str, model: str) -> str:
 
 
 def reliability_figure(results: Results, model: ModelResult) -> list[Picture]:
-    """Share that is right against stated probability, by bins."""
+    """Draw the share of right predictions against the stated probability, in bins."""
     task = results.task
     bins = reliability(results.y_true, model.outputs)
     filled = bins.count > 0
@@ -244,50 +362,87 @@ OF_ONE: Mapping[str, Callable[[Results, ModelResult], list[Picture]]] = {
 }
 
 
-# --- parts
+# --- training
 
 
-def matrix_figure(confusion: Ints, classes: Sequence[str], name: str) -> str:
-    """Counts of (true, predicted) pairs; a cell's colour is its share of its row."""
-    from matplotlib.collections import PatchCollection
-    from matplotlib.patches import Rectangle
+def loss_figures(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Picture]:
+    """Draw training and validation loss by epoch: one figure per net, one colour per fold.
 
-    n = len(classes)
-    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    cell = 0.46 if n <= 8 else max(3.7 / n, 0.12)
-    size = 9 if n <= 8 else 7
-    with drawing(1.15 + cell * n, 1.2 + cell * n) as (figure, finish):
+    `curves` maps ``net@fold`` to lists under ``epoch``, ``train_loss`` and ``val_loss``. A list
+    that is absent, has another length or has no finite value is left out.
+    """
+    nets: dict[str, list[Mapping[str, Sequence[float]]]] = {}
+    for key, curve in curves.items():
+        net, _, fold = key.rpartition("@")
+        nets.setdefault(net or fold, []).append(curve)
+    return [Picture(_loss_figure(net, listed), head=net) for net, listed in nets.items()]
+
+
+def _loss_figure(net: str, curves: Sequence[Mapping[str, Sequence[float]]]) -> str:
+    with drawing(3.7, 2.8) as (figure, finish):
+        from matplotlib.lines import Line2D
+
         ax = figure.add_subplot()
-        cells = [Rectangle((j - 0.5, i - 0.5), 1, 1) for i in range(n) for j in range(n)]
-        colours = [(*rgb(FILL), round(float(s), 3)) for s in share.ravel()]
-        ax.add_collection(
-            PatchCollection(cells, facecolors=colours, edgecolors=(0.5, 0.5, 0.55, 0.35))
-        )
-        if n < _MANY_CLASSES:
-            for i, j in np.ndindex(n, n):
-                ax.text(
-                    j,
-                    i,
-                    str(int(confusion[i, j])),
-                    ha="center",
-                    va="center_baseline",
-                    fontsize=size,
-                    # Below, the page shows through and its own ink reads better.
-                    color="#ffffff" if share[i, j] > 0.75 else INK,
+        longest = 1.0
+        for i, curve in enumerate(curves):
+            epochs = np.asarray(curve.get("epoch", ()), dtype=np.float64)
+            colour = COLOURS[i % len(COLOURS)]
+            for name, dash, width in (("train_loss", (0, (3, 1.5)), 1.0), ("val_loss", "-", 1.5)):
+                losses = np.array(
+                    [np.nan if v is None else v for v in curve.get(name, ())], dtype=np.float64
                 )
-        if n < 2 * _MANY_CLASSES:
-            names = [short(c, 14) for c in classes]
-            ax.set_xticks(range(n), names, rotation=40, ha="right", rotation_mode="anchor")
-            ax.set_yticks(range(n), names)
-            ax.tick_params(length=0, labelsize=size)
-        else:
-            ax.set_xticks([])
-            ax.set_yticks([])
-        ax.set_xlim(-0.5, n - 0.5)
-        ax.set_ylim(n - 0.5, -0.5)
-        ax.set_aspect("equal")
-        ax.set_xlabel("predicted")
-        ax.set_ylabel("true")
-        for side in ax.spines.values():
-            side.set_visible(False)
-        return finish(f"Confusion matrix, {name}")
+                if len(losses) != len(epochs) or not np.isfinite(losses).any():
+                    continue
+                longest = max(longest, float(epochs.max()))
+                # One epoch draws no line, so it gets a marker.
+                marker = "." if len(losses) == 1 else ""
+                ax.plot(epochs, losses, color=colour, ls=dash, lw=width, marker=marker)
+                if name == "val_loss":
+                    low = int(np.nanargmin(losses))
+                    ax.plot(epochs[low], losses[low], "o", ms=4, color=colour, mew=0)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel("loss")
+        ax.set_ylim(bottom=0)
+        ax.locator_params(axis="x", integer=True)
+        ax.grid(**GRID)
+        bare(ax)
+        kinds = [
+            Line2D([], [], color=INK, ls=(0, (3, 1.5)), lw=1.0, label="training"),
+            Line2D([], [], color=INK, lw=1.5, marker="o", ms=4, label="validation, lowest"),
+        ]
+        figure.legend(handles=kinds, loc="outside lower center", ncols=2, frameon=False)
+        what = "one net" if len(curves) == 1 else f"{len(curves)} nets, one colour each"
+        return finish(f"Loss by epoch, {net} ({what})")
+
+
+def learning_curve_figure(results: Results) -> str:
+    """Draw the primary metric of each model against the number of training clips.
+
+    A band shows one standard deviation over folds: for every curve if there are at most three,
+    otherwise only for the recommended model.
+    """
+    task, curves = results.task, results.learning_curve
+    factor = 100.0 if task.in_percent else 1.0
+    top = recommended(results)
+    one = top.name if top is not None and top.name in curves else next(iter(curves))
+    single = {model.name for model in results.models if len(model.features) == 1}
+    # More than three bands hide each other.
+    banded = set(curves) if len(curves) <= 3 else {one}
+    with drawing(WIDE, WIDE + 0.18 * len(curves)) as (figure, finish):
+        ax = figure.add_subplot()
+        for i, (name, points) in enumerate(curves.items()):
+            colour, dash = COLOURS[i % len(COLOURS)], "--" if name in single else "-"
+            _, clips, scores, deviation = np.array(points).T
+            if name in banded:
+                low, high = factor * (scores - deviation), factor * (scores + deviation)
+                ax.fill_between(clips, low, high, color=colour, alpha=0.16, linewidth=0)
+            style: dict[str, Any] = {"color": colour, "linestyle": dash, "linewidth": 1.2}
+            ax.plot(clips, factor * scores, marker="o", markersize=3, label=name, **style)
+        ax.set_xlabel("training clips of a head (mean over folds)")
+        ax.set_ylabel(f"{task.primary_title} (%)" if task.in_percent else task.primary_title)
+        if task.in_percent:
+            ax.set_ylim(bottom=0)
+        ax.grid(**GRID)
+        bare(ax)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        return finish("Learning curves")

@@ -1,6 +1,6 @@
-"""The files of a run's folder: the page, ``metrics.json``, ``predictions.csv``, ``heads.npz``.
+"""Files of a run's folder: the page, ``metrics.json``, ``predictions.csv``, ``heads.npz``.
 
-A folder has one run: what an older one left there is replaced or removed.
+A folder holds one run: files of an older run are replaced or removed.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from mvemo.fuse.results import ModelResult, Results
 from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.files import dump_json, replacing_together, to_json_values, write_text
 
-# Every file that a run may have; `write_report` leaves none of an older one.
+# Every file that a run may have; `write_report` removes those of an older run.
 RUN_FILES = ("report.html", "metrics.json", "predictions.csv", "heads.npz")
 
 
 def write_report(results: Results, out: str | Path, *, heads: bool = False) -> None:
     """Write a run's folder: ``report.html``, ``metrics.json``, ``predictions.csv``.
 
-    An older run in the folder is replaced as one: it stays whole until all files of this one
-    are written. Equal results give equal bytes.
+    An older run in the folder stays whole until all files of this one are written. Equal results
+    give equal bytes.
 
     Parameters
     ----------
     results
-        Of `mvemo.fuse.evaluate`.
+        Results of `mvemo.fuse.evaluate`.
     out
-        Folder; made where it is absent. Files of an older run in it are replaced, or removed
-        where this one has none; all others stay.
+        Output folder, created if it does not exist. Files of an older run are replaced or
+        removed; all other files stay.
     heads
-        Whether to save the fitted heads, too, as ``heads.npz``.
+        True to save the fitted heads as ``heads.npz``, too.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
 
 
 def require_other_folder(out: str | Path, sources: Iterable[str | Path]) -> None:
-    """Refuse a folder that predictions are read from: their run would be overwritten."""
+    """Raise `BadFeatures` if a source lies in `out`, where its run would be overwritten."""
     for source in map(Path, sources):
         if source.resolve().parent == Path(out).resolve():
             raise BadFeatures(
@@ -72,7 +72,7 @@ def require_other_folder(out: str | Path, sources: Iterable[str | Path]) -> None
 
 
 def write_texts(out: Path, texts: Mapping[str, str]) -> None:
-    """Write files into a folder, made where it is absent: all of them or none."""
+    """Write all files into a folder or none; the folder is created if it does not exist."""
     with replacing_together(out, error=FuseError) as new:
         for name, text in texts.items():
             write_text(new / name, text, error=FuseError)
@@ -82,21 +82,30 @@ def write_texts(out: Path, texts: Mapping[str, str]) -> None:
 
 
 def metrics_dict(results: Results) -> dict[str, Any]:
-    """The results as strict JSON values: numbers that are not finite become None.
+    """Return the results as strict JSON values: numbers that are not finite become None.
 
-    Scores are fractions or in the targets' unit, never percentages. The keys that other
-    programs rely on are ``task``, ``protocol``, ``synthetic``, ``folds``, ``clips``,
-    ``classes``, ``primary_metric``, ``baseline``, ``provenance`` and ``models``, a mapping of
-    model name to ``modalities``, ``features``, the primary metric under its name (``min``,
-    ``mean``, ``max`` over folds, ``per_fold``, ``pooled``), every other score under its own
-    (``f1_macro``, ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of
-    these, ``confusion`` (rows true, columns predicted) and ``intervals`` (95 %, from
-    resampled groups). All others may grow. With ``repeats``, scores are of all of them.
+    Scores are fractions or in the targets' unit, never percentages. Other programs can rely on
+    the keys ``task``, ``protocol``, ``synthetic``, ``folds``, ``clips``, ``classes``,
+    ``primary_metric``, ``baseline``, ``provenance`` and ``models``. The last maps a model's name
+    to ``modalities``, ``features``, the primary metric under its name (``min``, ``mean``, ``max``
+    over folds, ``per_fold``, ``pooled``), every other score under its name (``f1_macro``,
+    ``roc_auc_macro_ovr``: see the task), ``per_fold`` and ``per_output`` of these,
+    ``confusion`` (rows true, columns predicted) and ``intervals`` (95 %, from resampled groups).
+    Other keys may change. With ``repeats``, scores cover all repeats.
+
+    Parameters
+    ----------
+    results
+        Results of `mvemo.fuse.evaluate`.
+
+    Returns
+    -------
+    Mapping of keys to JSON values.
 
     Raises
     ------
     TypeError
-        The provenance has something that JSON has no value for.
+        The provenance has a value that JSON cannot express.
     """
     values: dict[str, Any] = {
         "name": results.name,
@@ -198,7 +207,7 @@ def _model_dict(results: Results, model: ModelResult) -> dict[str, Any]:
 
 
 def _output_dict(model: ModelResult, output: int) -> dict[str, Any]:
-    """Scores of one class, tag or target."""
+    """Return the scores of one class, tag or target."""
     ending = f":{output}"
     return {
         **{name: values[output] for name, values in model.per_output.items()},
@@ -219,14 +228,14 @@ def _output_dict(model: ModelResult, output: int) -> dict[str, Any]:
 
 
 def predictions_csv(results: Results) -> str:
-    """Out-of-fold predictions: a row for each clip and model, in the order of the clips.
+    """Return the out-of-fold predictions as CSV: a row per clip and model, in clip order.
 
-    Columns: ``clip_id``, ``group``, ``fold`` (the one the clip was tested in, -1 where in
-    none), ``model``, and those of the task (`Task.csv_columns`): of classes ``label``,
-    ``predicted`` and ``p_CLASS``; of tags ``true_TAG``, ``predicted_TAG`` (the probability)
-    and ``decided_TAG``; of targets ``true_TARGET`` and ``predicted_TARGET``. Outputs have
-    the digits that give back the same float64, and are empty where a clip was not
-    predicted. With repeats ``repeat`` comes first, from 0.
+    The columns are ``clip_id``, ``group``, ``fold`` (the fold that tested the clip, or -1),
+    ``model``, and the columns of the task (`Task.csv_columns`). For classes these are ``label``,
+    ``predicted`` and ``p_CLASS``; for tags ``true_TAG``, ``predicted_TAG`` (the probability) and
+    ``decided_TAG``; for targets ``true_TARGET`` and ``predicted_TARGET``. Outputs have enough
+    digits to give back the same float64; they are empty if a clip was not predicted. With repeats
+    the first column is ``repeat``, which counts from 0.
     """
     buffer = io.StringIO()
     writer = CsvWriter(buffer)

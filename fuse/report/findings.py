@@ -1,4 +1,4 @@
-"""What a model does badly, in sentences: a task names those that apply to it (`Task.findings`)."""
+"""Sentences on the weaknesses of a model; `Task.findings` names the sentences of a task."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from mvemo.fuse.metrics.averages import complete
 from mvemo.fuse.report.text import count, fraction, percent
 from mvemo.fuse.results import ModelResult, Results
 
-# Stated and true shares that are closer than this are called equal.
+# Stated and true shares closer than this are called equal.
 CLOSE = 0.03
-# Failures of stage one are told by so many reasons.
+# Number of reasons that a sentence on failures names.
 _REASONS = 2
 
 
 def findings(results: Results, model: ModelResult | None) -> list[str]:
-    """Sentences on what fails: outputs, confidence, clips without a prediction, failures."""
+    """Return sentences on weak outputs, confidence, unpredicted clips and failures.
+
+    `model` is the recommended model, or None if no model made a prediction.
+    """
     listed = []
     if model is not None and model.valid.any() and not results.permuted:
         listed = [FINDINGS[name](results, model) for name in results.task.findings]
@@ -31,14 +34,14 @@ def findings(results: Results, model: ModelResult | None) -> list[str]:
 
 
 def weakest_class(results: Results, model: ModelResult) -> str:
-    """The class of lowest recall, beside that of the highest."""
+    """Name the class of lowest recall and the class of highest recall."""
     recall = model.per_output["recall"]
     if not np.isfinite(recall).any():
         return ""
     low, high = int(np.nanargmin(recall)), int(np.nanargmax(recall))
     n = int((results.y_true[model.valid] == low).sum())
     n_right = round(float(recall[low]) * n)
-    # Recalls are of all repeats, clips of each.
+    # Recalls cover all repeats; the number of clips is that of one repeat.
     of = f"{n} clips" if results.repeats else f"{n_right} of {count(n, 'clip')}"
     if low == high or recall[low] == recall[high]:
         return f"{model.name} finds every class equally often: recall {fraction(recall[low], 2)}."
@@ -50,7 +53,7 @@ def weakest_class(results: Results, model: ModelResult) -> str:
 
 
 def confusion(results: Results, model: ModelResult) -> str:
-    """The pair of classes that is confused in most clips."""
+    """Name the pair of classes that is confused most often."""
     counts = model.confusion
     if counts is None:
         return ""
@@ -67,12 +70,12 @@ def confusion(results: Results, model: ModelResult) -> str:
 
 
 def weakest_tag(results: Results, model: ModelResult) -> str:
-    """The tag of lowest AUC, and those no better than chance."""
+    """Name the tags of lowest and of highest AUC."""
     return _weakest(results, model, "roc_auc", "AUC", "ranks")
 
 
 def weakest_target(results: Results, model: ModelResult) -> str:
-    """The target of lowest R2."""
+    """Name the targets of lowest and of highest R2."""
     return _weakest(results, model, "r2", "R2", "predicts")
 
 
@@ -88,7 +91,7 @@ def _weakest(results: Results, model: ModelResult, score: str, title: str, verb:
 
 
 def shrinkage(results: Results, model: ModelResult) -> str:
-    """How much of the labels' spread the predictions have."""
+    """Compare the spread of the predictions with that of the labels."""
     valid = model.valid
     true, predicted = results.y_true[valid].std(axis=0), model.outputs[valid].std(axis=0)
     shares = [
@@ -108,7 +111,7 @@ _MANY_TARGETS = 4
 
 
 def class_confidence(results: Results, model: ModelResult) -> str:
-    """Stated probability of the predicted class against the share that is right."""
+    """Compare the stated probability of the predicted class with the share that is right."""
     valid = model.valid
     stated = model.outputs[valid].max(axis=1)
     right = model.y_pred[valid] == results.y_true[valid]
@@ -116,7 +119,7 @@ def class_confidence(results: Results, model: ModelResult) -> str:
 
 
 def tag_confidence(results: Results, model: ModelResult) -> str:
-    """The same of the likelier answer, tag or no tag, over pairs of clip and tag."""
+    """Compare stated probability and share right of the likelier answer, over clips and tags."""
     valid = complete(model.outputs)
     proba = model.outputs[valid]
     right = (proba >= 0.5) == (results.y_true[valid] == 1)
@@ -137,7 +140,7 @@ def _confidence(stated: F64, right: F64) -> str:
 
 
 def _not_predicted(results: Results) -> str:
-    """Why clips that are tested have no prediction, where there are any."""
+    """Say why some tested clips have no prediction; '' if all have one."""
     tested = results.tested
     partial = [m for m in results.models if not m.valid[tested].all()]
     if not partial:
@@ -158,7 +161,7 @@ def _not_predicted(results: Results) -> str:
 
 
 def _failures(results: Results) -> str:
-    """How many clips failed in stage one, and why most often."""
+    """Say how many clips failed in stage one, and the commonest reasons; '' without failures."""
     if not results.failures:
         return ""
     clips = len({clip_id for clip_id, _, _ in results.failures})

@@ -1,4 +1,4 @@
-"""The clips, and the groups of clips, that models do worst on: a task names how they are found."""
+"""Clips and groups with the worst predictions; `Task.hard_clips` names how they are found."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ N_CLIPS, N_GROUPS = 20, 15
 
 @dataclass(frozen=True)
 class Listing:
-    """A table with a heading and a note; `table` is None where there is nothing to list."""
+    """A table with a heading and a note; `table` is None if there is nothing to list."""
 
     title: str
     note: str
@@ -27,14 +27,14 @@ class Listing:
 
 
 def hard_clips(results: Results, best: ModelResult | None) -> tuple[Listing, Listing]:
-    """The worst clips and the worst groups."""
+    """List the worst clips and the worst groups; `best` is None if no model predicted."""
     if best is None:
         return Listing("Hard clips", "", None), Listing("Hard groups", "", None)
     return LISTINGS[results.task.hard_clips](results, best)
 
 
 def most_often_wrong(results: Results, best: ModelResult) -> tuple[Listing, Listing]:
-    """By the share of models that are wrong, then by the mean probability of the truth."""
+    """Rank clips by the share of wrong models, then by the mean probability of the truth."""
     y_pred = np.stack([model.y_pred for model in results.models])
     valid = np.stack([model.valid for model in results.models])
     wrong = valid & (y_pred != results.y_true)
@@ -47,7 +47,7 @@ def most_often_wrong(results: Results, best: ModelResult) -> tuple[Listing, List
     listed: list[list[str | Cell]] = []
     for i in order[:N_CLIPS]:
         votes = Counter(y_pred[wrong[:, i], i].tolist())
-        # Of equally frequent classes the first in class order, so that pages do not vary.
+        # Ties go to the first class, so that equal results give equal pages.
         taken = min(votes, key=lambda c: (-votes[c], c))
         listed.append(
             [
@@ -78,7 +78,7 @@ def most_often_wrong(results: Results, best: ModelResult) -> tuple[Listing, List
 
 
 def furthest_off(results: Results, best: ModelResult) -> tuple[Listing, Listing]:
-    """By the distance of the best model's predictions from the labels."""
+    """Rank clips by the distance of the best model's predictions from the labels."""
     task = results.task
     errors = task.clip_errors(results.y_true, best.outputs)
     rows = np.flatnonzero(np.isfinite(errors))
@@ -118,7 +118,7 @@ LISTINGS: Mapping[str, Callable[[Results, ModelResult], tuple[Listing, Listing]]
 
 
 def _linked(results: Results, row: int) -> Cell:
-    """A clip's id, with a link to its file where that is known."""
+    """Return a clip's id, linked to its file if that is known."""
     clip_id = results.clip_ids[row]
     return Cell(clip_id, link=results.media.get(clip_id, ""))
 
@@ -130,7 +130,7 @@ def _groups(
     title: str,
     text: Callable[[float], str],
 ) -> Table | None:
-    """Groups of two clips or more by the mean amount of their clips, the largest first."""
+    """List groups of at least two clips by their weighted mean amount, largest first."""
     names, code = np.unique(np.array(results.groups, dtype=np.str_), return_inverse=True)
     clips = np.bincount(code)
     total, weights = np.bincount(code, weights=amount), np.bincount(code, weights=weight)

@@ -1,4 +1,4 @@
-"""The report's page: one self-contained HTML file for any task."""
+"""Report page: one self-contained HTML file for any task."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from mvemo.cache import failures_by_reason
 from mvemo.fuse.report import tables
 from mvemo.fuse.report.banners import PROTOCOLS, banners
-from mvemo.fuse.report.figures import draw_figures
+from mvemo.fuse.report.figures import draw_figures, learning_curve_figure, loss_figures
 from mvemo.fuse.report.hard_clips import hard_clips
 from mvemo.fuse.report.published import LABEL, SOURCES, sentence_beside
 from mvemo.fuse.report.shown import recommended, without_twin
@@ -25,7 +25,6 @@ from mvemo.fuse.report.summary import (
     seen_text,
 )
 from mvemo.fuse.report.text import count
-from mvemo.fuse.report.training_figures import learning_curve_figure, loss_figures
 from mvemo.fuse.results import ModelResult, Results
 from mvemo.manifests.files import to_json_values
 
@@ -35,12 +34,12 @@ if TYPE_CHECKING:
 TEMPLATES = Path(__file__).with_name("templates")
 _MANY_FAILURES = 500
 _REASONS = 5
-# Settings that the first table of the page tells in words.
+# Settings that the first table of the page already shows.
 _IN_FACTS = ("folds", "seed", "permute_labels")
 
 
 def report_html(results: Results) -> str:
-    """One page with everything in it: it loads nothing, and all text is escaped."""
+    """Render the whole report as one HTML page that loads nothing; all text is escaped."""
     results, note = without_twin(results), scoring_note(results)
     top = recommended(results)
     clips, groups = hard_clips(results, top)
@@ -82,7 +81,7 @@ def report_html(results: Results) -> str:
 
 
 def _tables(results: Results, top: ModelResult | None) -> dict[str, tables.Table | None]:
-    """Tables that are of all models, by name; None where there is nothing to show."""
+    """Return the tables that compare all models, by name; None if a table would be empty."""
     return {
         "scores": tables.scores_table(results, top),
         "intervals": tables.intervals_table(results) if tables.has_intervals(results) else None,
@@ -99,7 +98,7 @@ def _tables(results: Results, top: ModelResult | None) -> dict[str, tables.Table
 
 
 def _failed(results: Results) -> str:
-    """How many clips failed in stage one, why most often, and whether some are not listed."""
+    """Return a sentence on the clips that failed in stage one, with the commonest reasons."""
     clips = len({clip_id for clip_id, _, _ in results.failures})
     more = len(results.failures) - _MANY_FAILURES
     listed = f" {more} more failures are not listed here." if more > 0 else ""
@@ -110,7 +109,7 @@ def _failed(results: Results) -> str:
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
-    """Rows of the table of settings."""
+    """Return the rows of the table of settings."""
     sizes = np.bincount(results.folds[results.tested], minlength=results.k)
     return [
         ("data set", results.name),
@@ -129,7 +128,7 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 
 
 def _told_once(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Provenance without what the first table of settings has, and what stands there twice."""
+    """Return the provenance without entries that the page shows elsewhere or twice."""
     told = dict(provenance)
     settings, stage_one = told.get("settings"), told.get("stage_one")
     if isinstance(settings, dict):
@@ -145,7 +144,7 @@ def _told_once(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    """The templates, with all text escaped and no name forgotten."""
+    """Return the template environment; it escapes all text and refuses undefined names."""
     import jinja2
 
     return jinja2.Environment(
@@ -159,11 +158,11 @@ def _environment() -> jinja2.Environment:
 
 
 def provenance_sections(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """JSON values as tables of text: ``title``, ``header`` (may be empty), ``rows``.
+    """Return JSON values as tables of text with ``title``, ``header`` (may be empty), ``rows``.
 
-    Single values come first, together; a mapping of single values is a table of two
-    columns, names of nested ones joined by dots; a mapping of lists of mappings, such as the
-    feature specs, one with their keys as columns; anything else stands as JSON.
+    Single values share the first table. A mapping of single values becomes a table of two
+    columns; keys of nested mappings are joined by dots. A mapping of lists of mappings, such as
+    the feature specs, becomes a table with their keys as columns. Other values are shown as JSON.
     """
     single = [(k, _text(v)) for k, v in provenance.items() if not isinstance(v, (dict, list))]
     sections: list[dict[str, Any]] = []
@@ -197,7 +196,7 @@ def _are_specs(value: Mapping[str, Any]) -> bool:
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
-    """Rows of nested mappings: the names of the way down, joined by dots, and the value."""
+    """Yield a row for each value of nested mappings: the keys joined by dots, and the value."""
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{before}{key}.")

@@ -1,4 +1,4 @@
-"""Tables for a paper: LaTeX for booktabs, and Markdown, of reports, comparisons and studies."""
+"""Tables of reports, comparisons and studies for a paper: LaTeX (booktabs) and Markdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mvemo.fuse.report.text import p_text
 from mvemo.fuse.results import Results
 from mvemo.manifests.files import write_text
 
-# Caption and table; strong cells are the best.
+# Caption and table; strong cells mark the best row.
 PaperTable = tuple[str, Table]
 _LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
@@ -27,7 +27,7 @@ _LATEX = str.maketrans(
 
 
 def write_paper(tables: Sequence[PaperTable], latex: Path | None, markdown: Path | None) -> None:
-    """Write tables as LaTeX, as Markdown, both or neither."""
+    """Write tables as LaTeX and as Markdown; a path of None leaves out that format."""
     for path, render in ((latex, _latex), (markdown, _markdown)):
         if path is not None:
             write_text(path, "\n".join(render(*one) for one in tables), error=FuseError)
@@ -39,7 +39,7 @@ def results_tables(results: Results) -> list[PaperTable]:
     top, scores = best(results), scores_table(results, None)
     p, fused = {}, any(model.features for model in results.models)
     for c in results.comparisons:
-        # Fusions are tested against their best feature; of other models each against the best.
+        # Fusions are tested against their best feature, other models against the best model.
         if fused or top is None or top.name in (c.model, c.reference):
             p[c.reference if not fused and top and c.model == top.name else c.model] = c.p_holm
     rows = []
@@ -90,7 +90,7 @@ def _markdown(caption: str, t: Table) -> str:
 
 
 def _whole(cell: Cell, escape: Callable[[str], str], bold: str) -> str:
-    """Return a cell, bold if it is strong, with the interval that stands below it on a page."""
+    """Return a cell's text, in bold if it is strong, followed by the text below it."""
     text = bold.format(escape(cell.text)) if cell.strong else escape(cell.text)
     return f"{text} [{escape(cell.below)}]" if cell.below else text
 

@@ -1,11 +1,10 @@
-"""Figures that the papers print, for columns beside one's own.
+"""Published figures of the papers, shown next to the user's own scores.
 
-They were measured on other data and mostly under another protocol (PL20's and Z22's nets
-were fine-tuned on the clips that their heads are then tested on). They are context, never a
-target.
+They were measured on other data and mostly under another protocol: PL20's and Z22's nets were
+fine-tuned on the clips that their heads are then tested on. They are context, never a target.
 
-Z22's Table 2 repeats PL20's Table 3, but not always the mean accuracy: its 0.73 for C3D +
-1D is PL20's maximum and its 0.86 for the integrated model PL20's minimum, below the F1 of
+Z22's Table 2 repeats PL20's Table 3, but not always the mean accuracy. Its 0.73 for C3D + 1D is
+PL20's maximum. Its 0.86 for the integrated model is PL20's minimum, and lies below the F1 of
 0.88 printed under it. The figures are kept as printed.
 """
 
@@ -21,7 +20,7 @@ from mvemo.fuse.results import ModelResult, Results
 
 LABEL = "published, other data"
 
-# Short name -> what to cite.
+# Short name -> citation.
 SOURCES: Mapping[str, str] = {
     "PL20": (
         "Y. R. Pandeya and J. Lee, Deep learning-based late fusion of multimodal information "
@@ -33,25 +32,24 @@ SOURCES: Mapping[str, str] = {
     ),
 }
 
-# The order that Z22's Table 3 and PL20's Table 1 use.
+# The papers' classes, in the order of Z22's Table 3 and PL20's Table 1.
 CLASSES = ("Exciting", "Fear", "Neutral", "Relaxation", "Sad", "Tension")
 
 
 @dataclass(frozen=True)
 class Published:
-    """One printed result; fractions, None where the source prints none."""
+    """One published result in fractions; None for a score that the source does not print."""
 
-    source: str  # Short name of `SOURCES` and the table
-    accuracy: float  # The mean over folds where the source has folds
-    # Printed so; the papers do not say how classes are averaged
+    source: str  # short name from `SOURCES` and the table
+    accuracy: float  # mean over folds if the source has folds
+    # The papers do not say how F1 and AUC average over classes.
     f1: float | None = None
     roc_auc: float | None = None
-    # Over six folds
-    accuracy_min: float | None = None
-    accuracy_max: float | None = None
+    accuracy_min: float | None = None  # minimum over six folds
+    accuracy_max: float | None = None  # maximum over six folds
 
     def texts(self) -> tuple[str, str, str]:
-        """Accuracy in percent, F1 and AUC; empty where none is printed."""
+        """Return accuracy in percent, F1 and AUC as text; '' for a score that is not printed."""
         return (
             percent(self.accuracy),
             "" if self.f1 is None else fraction(self.f1, 2),
@@ -88,7 +86,7 @@ PL20_TABLE_2: Mapping[str, Mapping[str, Published]] = {
     ),
 }
 
-# The optimizers that PL20 and Z22 choose for the nets that they fuse.
+# The optimizers that PL20 and Z22 choose for the nets they fuse.
 CHOSEN_OPTIMIZER: Mapping[str, str] = {
     "music1d": "Adam",
     "music2d": "SGD",
@@ -105,8 +103,8 @@ PL20_TABLE_3: Mapping[str, Published] = {
     "integrated": Published("PL20 Table 3", 0.88568, 0.88, 0.987, 0.86282, 0.89860),
 }
 
-# What PL20's authors publish with their code for 427 test clips: accuracy, F1, AUC. The 2D net's
-# row is of 427 clips, too, and its accuracy a share of them (392 / 427).
+# Scores that PL20's authors publish with their code for 427 test clips: accuracy, F1, AUC. The
+# row of the 2D net covers the same 427 clips (392 / 427 are right).
 PL20_TEST_SET: Mapping[str, Published] = {
     name: Published("PL20, the authors' files of 427 clips", accuracy, f1, auc)
     for name, accuracy, f1, auc in (
@@ -147,8 +145,8 @@ Z22_TABLE_2: Mapping[str, Published] = {
     "integrated": Published("Z22 Table 2", 0.86, 0.88, 0.99),
 }
 
-# Z22 Table 3: clips of each true class (rows) by predicted class, in the order of `CLASSES`, of
-# the integrated model.
+# Z22 Table 3, confusion matrix of the integrated model: true classes (rows) by predicted
+# classes, both in the order of `CLASSES`.
 Z22_TABLE_3: tuple[tuple[int, ...], ...] = (
     (72, 3, 7, 0, 5, 0),
     (4, 68, 6, 3, 0, 0),
@@ -158,7 +156,7 @@ Z22_TABLE_3: tuple[tuple[int, ...], ...] = (
     (2, 1, 1, 1, 3, 62),
 )
 
-# Units of the nets' embeddings at the papers' width: another number is another net.
+# Sizes of the nets' embeddings at the papers' width; a net of another size is another net.
 EMBEDDINGS: Mapping[str, int] = {"music1d": 256, "music2d": 160, "c3d": 512, "i3d": 1024}
 FUSIONS: Mapping[str, tuple[str, ...]] = {
     **{f"{video}+{audio}": (video, audio) for video in VIDEO for audio in AUDIO},
@@ -166,8 +164,8 @@ FUSIONS: Mapping[str, tuple[str, ...]] = {
 }
 
 # K. Choi, G. Fazekas, M. Sandler and K. Cho, Transfer learning for music classification and
-# regression tasks, ISMIR 2017. R2 on emoMusic's 744 clips: features -> target.
-# Hyper-parameters were chosen on the folds that are scored.
+# regression tasks, ISMIR 2017: features -> target -> R2 on the 744 clips of emoMusic.
+# Hyper-parameters were chosen on the scored folds.
 C17_CLIPS = 744
 C17_EMOMUSIC: Mapping[str, Mapping[str, float]] = {
     "all layers": {"arousal": 0.650, "valence": 0.457},
@@ -176,21 +174,21 @@ C17_EMOMUSIC: Mapping[str, Mapping[str, float]] = {
 
 
 def comparable(classes: Sequence[str]) -> bool:
-    """Whether a data set has the papers' six classes, in any order and case."""
+    """Return True if a data set has the papers' six classes, in any order and case."""
     return len(classes) == len(CLASSES) and {c.casefold() for c in classes} == {
         c.casefold() for c in CLASSES
     }
 
 
 def published_for(model: str) -> Published | None:
-    """PL20's own figure for a model: Table 3, or Table 2 with the chosen optimizer."""
+    """Return PL20's figure for a model: Table 3, or Table 2 with the chosen optimizer."""
     if model in CHOSEN_OPTIMIZER:
         return PL20_TABLE_2[CHOSEN_OPTIMIZER[model]][model]
     return PL20_TABLE_3.get(model)
 
 
 def all_published_for(model: str) -> tuple[Published, ...]:
-    """Every printed figure of a model, PL20's first."""
+    """Return every published figure of a model, PL20's first."""
     tables = (
         *PL20_TABLE_2.values(),
         PL20_TABLE_3,
@@ -202,11 +200,11 @@ def all_published_for(model: str) -> tuple[Published, ...]:
 
 
 def published_name(results: Results, model: ModelResult) -> str:
-    """The published model that a model is, by its parts; empty where it is none.
+    """Return the name of the published model that has the same parts as a model, or ''.
 
-    PL20's Table 2 and Z22's Table 1 are of nets by themselves, so their figures stand beside
-    a net's own outputs, and not beside a head fitted on its embedding. A fusion is the
-    published one where it has the papers' nets of the papers' width, and no other feature.
+    PL20's Table 2 and Z22's Table 1 score the nets themselves, so their figures belong to a
+    net's own outputs and not to a head fitted on its embedding. A fusion is a published one if
+    it has exactly the papers' nets at the papers' width.
     """
     nets: tuple[str, ...]
     if model.by_net:
@@ -222,7 +220,7 @@ def published_name(results: Results, model: ModelResult) -> str:
 
 
 def _is_of_paper(variants: Sequence[Mapping[str, Any]], net: str) -> bool:
-    """Whether a feature is the embedding of a net of mvemo's at the papers' width."""
+    """Return True if a feature is the embedding of mvemo's own net at the papers' width."""
     return bool(variants) and all(
         str(spec["extractor"]).startswith(f"net:{net} ") and spec["dim"] == EMBEDDINGS[net]
         for spec in variants
@@ -230,7 +228,7 @@ def _is_of_paper(variants: Sequence[Mapping[str, Any]], net: str) -> bool:
 
 
 def published_beside(results: Results) -> dict[str, Published]:
-    """Model to PL20's own figure, where it may stand beside these: see `all_published_beside`."""
+    """Return PL20's figure for each model that has one, under `all_published_beside`'s rules."""
     if not _beside(results):
         return {}
     listed = {m.name: published_for(published_name(results, m)) for m in results.models}
@@ -238,10 +236,10 @@ def published_beside(results: Results) -> dict[str, Published]:
 
 
 def all_published_beside(results: Results) -> list[tuple[str, Published]]:
-    """Every printed figure of the models, with the name of each.
+    """Return every published figure of the models, with the model's name.
 
-    Only of exactly the published models (`published_name`), beside scores of the papers'
-    six classes, and not beside shuffled labels.
+    The list is empty unless the data set has the papers' six classes and its labels are not
+    shuffled. It covers only the published models (`published_name`).
     """
     if not _beside(results):
         return []
@@ -251,7 +249,7 @@ def all_published_beside(results: Results) -> list[tuple[str, Published]]:
 
 
 def published_confusion(results: Results) -> tuple[tuple[int, ...], ...]:
-    """Z22's Table 3 in the order of the classes; empty unless its model is among these."""
+    """Return Z22's Table 3 in the order of the classes; empty without the integrated model."""
     named = {published_name(results, model) for model in results.models}
     if not _beside(results) or INTEGRATED not in named:
         return ()
@@ -265,10 +263,7 @@ def _beside(results: Results) -> bool:
 
 
 def sentence_beside(results: Results) -> str:
-    """Return C17's figures beside scores of C17's data; else an empty text.
-
-    Those data are known by their size and targets.
-    """
+    """Return C17's figures if the data set is C17's by its size and targets, otherwise ''."""
     names = {name.casefold() for name in results.classes}
     of_emomusic = names == {"arousal", "valence"} and len(results.clip_ids) == C17_CLIPS
     of_people = not results.permuted and not results.predicted_by

@@ -1,9 +1,10 @@
-"""What J22 prints: its Tables 1 to 4, and the numbers that its text gives of Figs. 7 and 8.
+"""Published figures of J22: its Tables 1 to 4, and the numbers in its text on Figs. 7 and 8.
 
-Measured on 2,906 songs of four classes that are not public; fractions throughout. They are
-context, never a target, and do not always agree with each other: the CNN has 0.8036 at
-10 s in Table 2, 0.8108 in Table 3; the text calls Table 3's 0.9265 92.5 %; the proposed
-model has at most 0.8825 in Table 2 and 0.9206 in Fig. 8. All are kept as printed.
+All shares are fractions. They were measured on 2,906 songs of four classes, which are not
+public. They are context, never a target. The paper contradicts itself in places, and all
+figures are kept as printed: the CNN at 10 s has 0.8036 in Table 2 and 0.8108 in Table 3; the
+text calls Table 3's 0.9265 92.5 %; the proposed model has at most 0.8825 in Table 2 and 0.9206
+in Fig. 8.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SOURCE = (
     "network, Computational Intelligence and Neuroscience, 2022"
 )
 
-# Table 1: seconds of a segment -> segments. Round numbers, as printed.
+# Table 1: length of a segment in seconds -> number of segments, rounded as printed.
 TABLE_1: Mapping[float, int] = {3.0: 23000, 5.0: 14000, 10.0: 7000, 16.0: 3000}
 
 # Table 2: net -> seconds -> accuracy. The "improved CNN" is the CRNN with Bi-LSTM, `crnn` here.
@@ -33,7 +34,7 @@ TABLE_3: Mapping[str, tuple[float, float]] = {
 }
 
 # Table 4: net -> true class -> shares of the predicted classes, in the order of
-# `TABLE_4_CLASSES`; "quiet" is what other places of the paper call relaxation.
+# `TABLE_4_CLASSES`. The paper calls relaxation "quiet" in this table.
 TABLE_4_CLASSES = ("sad", "happy", "anger", "relaxation")
 TABLE_4: Mapping[str, Mapping[str, tuple[float, float, float, float]]] = {
     "cnn": {
@@ -50,14 +51,15 @@ TABLE_4: Mapping[str, Mapping[str, tuple[float, float, float, float]]] = {
     },
 }
 
-# Fig. 7, by the text of 3.3: the loss is stable from here on, at about this value.
+# Fig. 7, from the text of section 3.3: number of iterations, the iteration from which the loss
+# is stable, and that loss.
 FIGURE_7_ITERATIONS = 2500
 FIGURE_7_STABLE_FROM = 1500
 FIGURE_7_LOSS = 0.98
 
-# Fig. 8, by the text of 3.6. One number is given for all classifiers of its [14]. Its [19]
-# is told twice: 3.25 above [14], which is this 0.8478, and 1.92 below the proposed model,
-# which would be 0.9014. [17] has no number in the text.
+# Fig. 8, from the text of section 3.6. All classifiers of reference [14] share one number.
+# Reference [19] has two: 3.25 points above [14], which is 0.8478, and 1.92 points below the
+# proposed model, which would be 0.9014. The text gives no number for [17].
 FIGURE_8: Mapping[str, float] = {
     "classical": 0.8153,
     "rnn": 0.8478,
@@ -66,7 +68,7 @@ FIGURE_8: Mapping[str, float] = {
 
 
 def known_classes(names: Sequence[str]) -> list[str]:
-    """Return J22's names of a data set's classes, or an empty list if they are not its four.
+    """Return J22's names for a data set's classes, or an empty list if they differ from its four.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Which models a reader is shown, and which is recommended: one choice for every table and plot."""
+"""Selection of the models that every table and plot shows, and of the recommended one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from mvemo.fuse.results import ModelResult, Results
 
 
 def best(results: Results, models: Sequence[ModelResult] | None = None) -> ModelResult | None:
-    """The highest mean primary metric; of equals the one of fewest features, then the first."""
+    """Return the model with the highest mean primary metric, or None if none has a score.
+
+    Ties go to the model with fewer features, then to the first.
+    """
     models = results.models if models is None else models
     scored = [m for m in models if np.isfinite(results.primary_mean(m))]
     return min(scored, key=lambda m: (-results.primary_mean(m), len(m.features)), default=None)
 
 
 def recommended(results: Results) -> ModelResult | None:
-    """The model of the nested choice; without such a choice the best; None without scores."""
+    """Return the model of the nested choice, otherwise the best; None if none has a score."""
     if results.choice is not None and not results.permuted:
         for model in results.models:
             if model.name == results.choice.model:
@@ -28,7 +31,7 @@ def recommended(results: Results) -> ModelResult | None:
 
 
 def twin_of_integrated(results: Results) -> str:
-    """The model that has the same features as ``integrated``; empty where there is none."""
+    """Return the name of the pair that has the same features as ``integrated``, or ''."""
     by_name = {model.name: model for model in results.models}
     if INTEGRATED not in by_name:
         return ""
@@ -38,9 +41,10 @@ def twin_of_integrated(results: Results) -> str:
 
 
 def without_twin(results: Results) -> Results:
-    """The same without ``integrated`` where a pair is that very model: one of each, two features.
+    """Return the results without ``integrated`` if a pair of features is the same model.
 
-    Files keep both names; tables and plots show the pair.
+    This happens with one audio and one video feature. Files keep both names; tables and plots
+    show the pair.
     """
     twin = twin_of_integrated(results)
     if not twin:

@@ -1,4 +1,4 @@
-"""What the terminal and the page both tell of one evaluation, in words."""
+"""Sentences on one evaluation for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mvemo.fuse.report.shown import best, recommended, twin_of_integrated
 from mvemo.fuse.report.text import count, difference_text, interval_text, p_text, score_text
 from mvemo.fuse.results import ModelResult, Results
 
-# Clips that a sentence names at most.
+# Maximum number of clips that a sentence names.
 MANY = 3
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Smallest, mean and largest of the finite values; NaN where there is none."""
+    """Smallest, mean and largest of the finite values; NaN if there are none."""
 
     min: float
     mean: float
@@ -30,7 +30,7 @@ class Spread:
 
 
 def spread(values: F64) -> Spread:
-    """Of the finite values among those of the folds."""
+    """Return the minimum, mean and maximum of the finite values."""
     finite = values[np.isfinite(values)]
     if not len(finite):
         return Spread(float("nan"), float("nan"), float("nan"))
@@ -41,7 +41,7 @@ def spread(values: F64) -> Spread:
 
 
 def describe(results: Results) -> str:
-    """One line: data, folds, protocol."""
+    """Return one line on the data, the folds and the protocol."""
     classes = count(len(results.classes), *results.task.output_nouns)
     groups = count(len(set(results.groups)), "group")
     models, clips = count(len(results.models), "model"), count(len(results.clip_ids), "clip")
@@ -58,13 +58,17 @@ def describe(results: Results) -> str:
 
 
 def summarise(results: Results) -> str:
-    """A paragraph in plain words for a reader who looks at nothing else."""
+    """Return a paragraph for a reader who looks at nothing else."""
     verdict_text, how, failing = opening(results)
     return " ".join([*verdict_text, *how, *failing])
 
 
 def opening(results: Results) -> tuple[list[str], list[str], list[str]]:
-    """What was found, how, and what fails: sentences for the head of a page."""
+    """Return the sentences at the head of a page, in three parts.
+
+    They are the verdict (which model to use, the score to expect, the gain from fusion), the
+    method (how it was measured and against what), and the weaknesses of the recommended model.
+    """
     how = [_what_was_predicted(results)]
     if results.leaky and results.protocol != OTHERS:
         how.append("The nets under them, however, saw clips that they are scored on.")
@@ -87,7 +91,7 @@ def opening(results: Results) -> tuple[list[str], list[str], list[str]]:
 
 
 def recommend(results: Results) -> str:
-    """Which model to use, and what to expect of it; empty where nothing was chosen."""
+    """Recommend a model and state the score to expect; '' if no model was chosen."""
     choice, task = results.choice, results.task
     if choice is None or results.permuted:
         return ""
@@ -135,7 +139,7 @@ def _score_and_baseline(results: Results, model: ModelResult) -> str:
         low, high = score_text(task, scores.min), score_text(task, scores.max)
         over_folds = f" in a fold on average ({low} to {high}{_unit(task.in_percent)})"
     top = best(results)
-    # Its row is not what to expect of it: that includes the cost of choosing it.
+    # The score to expect is not its row in the table: it includes the cost of choosing.
     chosen = results.choice is not None and not results.permuted
     which, higher = "In the table the recommended model" if chosen else "The best model", ""
     if top is not None and top.name != model.name:
@@ -167,10 +171,10 @@ def _score(results: Results, value: float) -> str:
 
 
 def compare_best(results: Results) -> str:
-    """One paired difference, its interval, its p and a verdict; empty without a comparison.
+    """Return a sentence on one paired difference: its interval, p and verdict; '' without any.
 
-    Of an evaluation the best fusion beside the best of the single features that it combines;
-    of others' predictions the two best models.
+    In an evaluation it compares the best fusion with the best single feature in it; with
+    predictions of other programs it compares the two best models.
     """
     comparison = best_comparison(results)
     if comparison is None:
@@ -207,7 +211,7 @@ def compare_best(results: Results) -> str:
 
 
 def best_comparison(results: Results) -> Comparison | None:
-    """The row of the table of tests that the best fusion, or the best model, has."""
+    """Return the comparison of the best fusion, or without fusions of the best model."""
     fusions = [m for m in results.models if len(m.features) > 1]
     candidates = fusions or [m for m in results.models if not m.features]
     model = recommended(results)
@@ -230,7 +234,7 @@ def best_comparison(results: Results) -> Comparison | None:
 
 
 def verdict(c: Comparison) -> str:
-    """What a comparison says of its difference, in words."""
+    """Return a comparison's verdict in words."""
     if c.same:
         return "the same predictions"
     if c.significant is None:
@@ -241,7 +245,7 @@ def verdict(c: Comparison) -> str:
 
 
 def _although(c: Comparison) -> str:
-    """What to add where the test and the interval tell different things."""
+    """Return a clause if the test and the interval disagree, otherwise ''."""
     if c.significant is None or not np.isfinite([c.p_holm, *c.interval]).all():
         return ""
     leaves_out = c.interval[0] > 0 or c.interval[1] < 0
@@ -259,7 +263,7 @@ def _all_shared(results: Results, c: Comparison) -> bool:
 
 
 def scaling_notes(results: Results) -> list[str]:
-    """What a reader must know of how features were scaled; empty for the usual."""
+    """Return sentences on unusual scaling of features; empty for the usual scaling."""
     notes = []
     within = results.provenance.get("within_groups")
     if within:
@@ -277,13 +281,13 @@ def scaling_notes(results: Results) -> list[str]:
 
 
 def _some(ids: Sequence[str]) -> str:
-    """The first few of them."""
+    """Join the first few ids, and count the others."""
     more = len(ids) - MANY
     return ", ".join(ids[:MANY]) + (f" and {more} more" if more > 0 else "")
 
 
 def over_folds(results: Results) -> str:
-    """What min, mean and max are over: ``6 folds``, ``18 folds (3 times 6)``."""
+    """Return the number of folds in words: ``6 folds``, ``18 folds (3 times 6)``."""
     times = len(results.repeats)
     if not times:
         return count(results.k, "fold")
@@ -291,26 +295,26 @@ def over_folds(results: Results) -> str:
 
 
 def one_split(results: Results) -> bool:
-    """Whether some clips were trained on and never tested, instead of folds."""
+    """Return True for one split into training and test clips instead of folds."""
     return not bool(results.tested.all())
 
 
 def seen_text(results: Results) -> str:
-    """Whether clips were scored by a net that saw them: ``yes``, ``no`` or ``not known``."""
+    """Return ``yes``, ``no`` or ``not known``: were clips scored by a net that saw them?"""
     if results.leaky and results.protocol != OTHERS:
         return "yes"
     return "not known" if results.protocol in (OTHERS, "imported") else "no"
 
 
 def scoring_note(results: Results) -> str:
-    """What the columns of the main table are."""
+    """Explain the columns of the main table."""
     task = results.task
     text = f"min, mean, max: {task.primary_title} over {over_folds(results)}"
     return " ".join([f"{text}{task.averaged_over}. {task.columns_note()}", *row_notes(results)])
 
 
 def row_notes(results: Results) -> list[str]:
-    """What must be known of single rows, and of the nets behind them."""
+    """Return notes on single rows and on their nets."""
     notes = []
     if twin := twin_of_integrated(results):
         notes.append(f"{twin} has all features: it is {INTEGRATED}, too.")

@@ -1,4 +1,4 @@
-"""The tables of a report's page, as cells of text."""
+"""Tables of a report's page, as cells of text."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from mvemo.fuse.report.text import (
     score_text,
 )
 from mvemo.fuse.results import ModelResult, Results
-from mvemo.fuse.tasks.values import Column
+from mvemo.fuse.tasks.wording import Column
 
-# Classes of the page's style sheet.
+# CSS classes of the page.
 TEXT, NUMBER, ID, OTHER, LINE = "", "n", "id", "n other", "line"
-# More folds than these are rows of a table, not columns.
+# With more folds than this, folds become rows instead of columns.
 _MANY_FOLDS = 12
 CALIBRATION = (("ece", "ECE"), ("brier", "Brier"), ("log_loss", "log loss"))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, what hovering shows, a small line below, whether it stands out, a link."""
+    """A table cell."""
 
     text: str
-    hint: str = ""
-    below: str = ""
-    strong: bool = False
+    hint: str = ""  # text shown when hovering
+    below: str = ""  # small line under the text
+    strong: bool = False  # True for bold text
     link: str = ""
 
 
 @dataclass(frozen=True)
 class Head:
-    """A column's title and the style of its cells."""
+    """Title of a column and style of its cells."""
 
     title: str
     style: str = NUMBER
@@ -54,17 +54,15 @@ class Head:
 class Table:
     """A table of a page; the first cell of a row is its name."""
 
-    head: tuple[Head, ...]  # One a column
-    # Cells; those of the foot stay below when the rows are sorted
+    head: tuple[Head, ...]  # one per column
     rows: tuple[tuple[Cell, ...], ...]
-    foot: tuple[tuple[Cell, ...], ...] = ()
-    # Titles over the columns, and how many each spans; empty for none
-    spans: tuple[tuple[Head, int], ...] = field(default=())
-    best: int | None = None  # Index of the row that stands out
+    foot: tuple[tuple[Cell, ...], ...] = ()  # rows that stay at the bottom when sorting
+    spans: tuple[tuple[Head, int], ...] = field(default=())  # titles above, with column counts
+    best: int | None = None  # index of the highlighted row
 
 
 def table(head: Iterable[Head], rows: Iterable[Sequence[str | Cell]]) -> Table:
-    """A plain table, of text."""
+    """Build a table without foot, spans or highlighted row."""
     return Table(tuple(head), tuple(_cells(row) for row in rows))
 
 
@@ -76,7 +74,7 @@ def _cells(row: Sequence[str | Cell]) -> tuple[Cell, ...]:
 
 
 def scores_table(results: Results, top: ModelResult | None) -> Table:
-    """A row for each model, and the baseline: primary metric over folds, and its columns."""
+    """Return the main table: the primary metric over folds and the task's scores, per model."""
     task = results.task
     shown = task.columns(results.classes)
     partial = partly_predicted(results)
@@ -128,7 +126,7 @@ def _score_cell(model: ModelResult, column: Column) -> Cell:
 
 
 def intervals_table(results: Results) -> Table:
-    """95 % intervals of every score of the main table, and of calibration."""
+    """Return the 95 % intervals of the scores of the main table and of calibration."""
     task = results.task
     key, _ = task.primary_interval
     title = f"{task.primary_title}, %" if task.in_percent else task.primary_title
@@ -147,7 +145,7 @@ def intervals_table(results: Results) -> Table:
 
 
 def published_table(results: Results) -> Table | None:
-    """Every printed figure of the models; None where there is none to be read beside these."""
+    """Return every published figure of the models, or None if there is none to compare with."""
     listed = all_published_beside(results)
     if not listed:
         return None
@@ -157,7 +155,7 @@ def published_table(results: Results) -> Table | None:
 
 
 def published_confusion_table(results: Results) -> Table | None:
-    """Z22's confusion of the integrated model; None where that is not among the models."""
+    """Return Z22's confusion matrix, or None if the integrated model is not among the models."""
     rows = published_confusion(results)
     if not rows:
         return None
@@ -167,9 +165,9 @@ def published_confusion_table(results: Results) -> Table | None:
 
 
 def folds_table(results: Results) -> Table:
-    """The primary metric of every model in every fold; with repeats a row for each of them.
+    """Return the primary metric of every model in every fold, one row per model and repeat.
 
-    Of more folds than a page is wide, a row for each fold.
+    If there are too many folds for the page's width, each fold is a row instead.
     """
     task, models = results.task, (*results.models, results.baseline)
     title = f"{task.primary_title}{', %' if task.in_percent else ''} in fold"
@@ -198,7 +196,7 @@ def folds_table(results: Results) -> Table:
 
 
 def outputs_table(results: Results, model: ModelResult) -> Table:
-    """Pooled scores of each class, tag or target of one model."""
+    """Return the pooled scores of one model for each class, tag or target."""
     task = results.task
     shown = task.output_columns()
     valid = model.valid
@@ -225,11 +223,11 @@ def outputs_table(results: Results, model: ModelResult) -> Table:
     return table(head, rows)
 
 
-# --- how far they can be trusted
+# --- uncertainty
 
 
 def comparisons_table(results: Results) -> Table | None:
-    """Each paired difference, its interval, its test and a verdict."""
+    """Return each paired difference with its interval, test and verdict; None without any."""
     if not results.comparisons:
         return None
     task = results.task
@@ -250,7 +248,7 @@ def comparisons_table(results: Results) -> Table | None:
 
 
 def without_modality_table(results: Results) -> Table | None:
-    """The primary metric of fusions with one modality missing, and with one alone."""
+    """Return the primary metric of fusions with one modality missing, and with only one."""
     task = results.task
     models = [model for model in results.models if model.without_modality]
     kinds = modality_order(kind for model in models for kind in model.modalities)
@@ -274,13 +272,13 @@ def without_modality_table(results: Results) -> Table | None:
 
 
 def _all_but(kind: str, modalities: tuple[str, ...]) -> str:
-    """What a clip lacks that has nothing but this of a model's modalities."""
+    """Return the modalities of a model that a clip with only `kind` lacks, joined by '+'."""
     others = [other for other in modalities if other != kind]
     return "+".join(others) if kind in modalities else ""
 
 
 def calibration_table(results: Results) -> Table | None:
-    """Calibration of probabilities, and at fitted temperatures where there are any."""
+    """Return the calibration of probabilities, also at fitted temperatures if there are any."""
     models = [model for model in results.models if model.calibration]
     if not models:
         return None
@@ -302,7 +300,7 @@ def calibration_table(results: Results) -> Table | None:
 
 
 def repeats_table(results: Results) -> Table | None:
-    """The mean primary metric of every repeat, each on other folds."""
+    """Return the mean primary metric of every repeat; each repeat has its own folds."""
     if not results.repeats:
         return None
     head = [Head("model", TEXT), *(Head(str(i)) for i in range(len(results.repeats)))]
@@ -317,7 +315,7 @@ def repeats_table(results: Results) -> Table | None:
 
 
 def missing_table(results: Results) -> Table | None:
-    """How many clips have each feature missing."""
+    """Return the number of clips that lack each feature; None if no feature is missing."""
     if not results.missing:
         return None
     n = str(len(results.clip_ids))
@@ -326,7 +324,7 @@ def missing_table(results: Results) -> Table | None:
 
 
 def failures_table(results: Results, limit: int) -> Table | None:
-    """The first failures of stage one."""
+    """Return the first `limit` failures of stage one; None if there are none."""
     if not results.failures:
         return None
     head = [Head("clip", ID), Head("stage", TEXT), Head("reason", ID)]
@@ -334,10 +332,10 @@ def failures_table(results: Results, limit: int) -> Table | None:
 
 
 def has_intervals(results: Results) -> bool:
-    """Whether intervals were asked for."""
+    """Return True if any model has confidence intervals."""
     return any(model.intervals for model in results.models)
 
 
 def partly_predicted(results: Results) -> bool:
-    """Whether a model did not predict every clip that is tested."""
+    """Return True if a model did not predict every tested clip."""
     return any(not model.valid[results.tested].all() for model in results.models)

@@ -1,4 +1,4 @@
-"""The terminal's table of one evaluation, laid out like PL20 Table 3."""
+"""Terminal table of one evaluation, laid out like PL20 Table 3."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from mvemo.fuse.results import ModelResult, Results
 
 
 def format_table(results: Results) -> str:
-    """The scores of all models as text, at most 79 columns for the papers' model names.
+    """Return the scores of all models and of the baseline as text for a terminal.
 
-    Minimum, mean and maximum over folds of the primary metric, laid out like PL20 Table 3,
-    and the scores that its task adds; the baseline; warnings first, missing predictions and
-    failures last.
+    The table shows the minimum, mean and maximum of the primary metric over folds, and the
+    other scores of the task. Warnings come before it; missing predictions and failures come
+    after it. With the papers' model names a line has at most 79 columns.
 
     Parameters
     ----------
     results
-        Of `mvemo.fuse.evaluate`.
+        Results of `mvemo.fuse.evaluate`.
     """
     results, note = without_twin(results), scoring_note(results)
     lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
@@ -95,7 +95,7 @@ def _table(results: Results, beside: dict[str, Published], *, interval: bool) ->
 
 
 def footnotes(results: Results) -> list[str]:
-    """What is missing, what could not be predicted, and what failed in stage one."""
+    """Return lines on missing features, clips without a trained head, and failed clips."""
     lines = []
     tested = results.tested
     missing = {name: int((~present[tested]).sum()) for name, present in results.present.items()}

@@ -1,4 +1,4 @@
-"""Numbers as text, and text for a terminal: lines of 79 columns and plain tables."""
+"""Text formatting: numbers as text, lines of 79 columns, and plain tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH = 79
 
 
 def percent(value: float, digits: int = 1) -> str:
-    """A fraction as a percentage without its sign; ``n/a`` for NaN.
+    """Format a fraction as a percentage without the % sign; ``n/a`` for NaN.
 
     Examples
     --------
@@ -28,12 +28,12 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def fraction(value: float, digits: int = 3) -> str:
-    """A score; ``n/a`` for NaN, and no minus before what rounds to zero."""
+    """Format a score; ``n/a`` for NaN, and no minus sign before zero."""
     return f"{round(value, digits) + 0.0:.{digits}f}" if np.isfinite(value) else "n/a"
 
 
 def score_text(task: Task, value: float, sign: str = "") -> str:
-    """The primary metric, or with ``sign="+"`` a difference of it: percent, or a number.
+    """Format a primary metric, or with ``sign="+"`` a difference of two, in the task's unit.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def score_text(task: Task, value: float, sign: str = "") -> str:
 
 
 def interval_text(ends: tuple[float, float] | None, *, in_percent: bool = False) -> str:
-    """A 95 % interval in percent, ``63-81``, or in fractions; empty where there is none."""
+    """Format a 95 % interval as ``63-81`` (percent) or as fractions; '' if there is none."""
     if ends is None or not np.isfinite(ends).all():
         return ""
     if in_percent:
@@ -57,21 +57,21 @@ def interval_text(ends: tuple[float, float] | None, *, in_percent: bool = False)
 
 
 def difference_text(task: Task, ends: tuple[float, float]) -> str:
-    """An interval of a difference of the primary metric; empty where there is none."""
+    """Format the interval of a difference of the primary metric; '' if there is none."""
     if not np.isfinite(ends).all():
         return ""
     return f"{score_text(task, ends[0], '+')} to {score_text(task, ends[1], '+')}"
 
 
 def p_text(p: float) -> str:
-    """A p-value for a table."""
+    """Format a p-value for a table."""
     if not np.isfinite(p):
         return "n/a"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def count(n: int, one: str, many: str | None = None) -> str:
-    """A number and its noun.
+    """Format a number with its noun.
 
     Examples
     --------
@@ -87,7 +87,10 @@ def count(n: int, one: str, many: str | None = None) -> str:
 def columns(
     body: Sequence[Sequence[str]], foot: Sequence[Sequence[str]] = (), *, left: int = 1
 ) -> list[str]:
-    """Lines of a table with rules around its body."""
+    """Return the lines of a table, with rules around its body; the header is `body[0]`.
+
+    The first `left` columns are aligned to the left. Rows of `foot` come below a second rule.
+    """
     lines = align_columns([*body, *foot], left=range(left))
     rule = "-" * max(map(len, lines))
     table = [lines[0], rule, *lines[1 : len(body)]]
@@ -95,7 +98,7 @@ def columns(
 
 
 def wrap(text: str, mark: str = "") -> str:
-    """Lines of the terminal's width, each after `mark`."""
+    """Wrap text to the terminal's width, with `mark` at the start of each line."""
     return textwrap.fill(
         text,
         WIDTH,
@@ -107,5 +110,5 @@ def wrap(text: str, mark: str = "") -> str:
 
 
 def clean(text: str) -> str:
-    """Without control characters, which could drive the terminal."""
+    """Replace control characters, which could drive the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)

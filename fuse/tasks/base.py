@@ -1,13 +1,14 @@
-"""What an evaluation asks of a task: one interface, three implementations.
+"""Interface between an evaluation and its task, with three implementations.
 
-Nothing outside this package asks which task it is: what differs between classes, tags and
-values is a method or an attribute here.
+Every difference between classes, tags and values is a method or an attribute here, so code
+outside this package never asks which task it has.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,43 +18,67 @@ from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.bootstrap import Resamples
 from mvemo.fuse.links import Link
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
-from mvemo.fuse.tasks.values import Measures, Scores
+from mvemo.fuse.metrics.calibration import (
+    brier_score,
+    calibration_terms,
+    expected_calibration_error,
+    log_loss,
+)
 from mvemo.fuse.tasks.wording import Wording
 
 
+@dataclass(frozen=True)
+class Scores:
+    """Result of `Task.score`; the fields are those of `mvemo.fuse.ModelResult`."""
+
+    y_pred: NDArray[Any]
+    scores: Mapping[str, float]
+    per_fold: Mapping[str, F64]
+    per_output: Mapping[str, F64]
+    per_output_fold: Mapping[str, F64]
+    confusion: Ints | None = None
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Scores of one set of clips."""
+
+    overall: Mapping[str, float]  # score's name to its value over all outputs
+    per_output: Mapping[str, F64] = field(default_factory=dict)  # name to float64 (outputs,)
+
+
 class Task(Wording):
-    """How labels are read, fitted, predicted and scored; `Wording` is how they are reported.
+    """Reading, fitting, prediction and scoring of labels; `Wording` has their presentation.
 
     Attributes
     ----------
     name
         ``multiclass``, ``multilabel`` or ``regression``.
     link
-        What makes outputs of a head's scores (`mvemo.fuse.Head`).
+        Function that turns a head's scores into outputs (`mvemo.fuse.Head`).
     primary_metric
-        Name of the score that models are ranked and compared by, in
-        `ModelResult.per_fold`: it is taken in every fold and averaged over folds, because
-        predictions of different folds come from different heads and need not be on one
-        scale.
+        Key in `ModelResult.per_fold` of the score that ranks and compares models. It is
+        computed in every fold and averaged over folds, because predictions of different folds
+        come from different heads and need not share a scale.
     baseline_name
-        Of what knows no features.
+        Name of the model that uses no features.
     needs_inner
-        Whether decisions rest on predictions inside the training folds (`fit_thresholds`).
+        True if decisions rest on predictions inside the training folds (`fit_thresholds`).
     fits_temperature
-        Whether its probabilities can be scaled by a temperature (`scaled_calibration`).
+        True if a temperature can scale the probabilities (`scaled_calibration`).
     decides_songs
-        Whether a song can be decided from its segments.
+        True if the segments of a song can decide its class.
     too_few
-        What is missing where no head can be trained, for a message.
+        End of the message for folds with too few clips to train a head.
     pooled_interval
-        Whether the interval of the primary metric is of the pooled predictions.
+        True if the interval of the primary metric is that of the pooled predictions.
     primary_interval
-        Name in `ModelResult.intervals` of the interval beside the primary metric, and what
-        it is of, for a sentence.
+        Key in `ModelResult.intervals` of the interval shown with the primary metric, and a
+        description of it for a sentence.
     primary_output
-        The score in `ModelResult.per_output_fold` that a report shows over folds.
+        Key in `ModelResult.per_output_fold` of the score that a report shows over folds.
     brier_max
-        The largest Brier score.
+        Largest possible Brier score.
     """
 
     name: ClassVar[str]
@@ -72,85 +97,92 @@ class Task(Wording):
     # Labels.
 
     def for_labels(self, names: Sequence[str], y_true: NDArray[Any], scale: str = "") -> Task:
-        """Return the task as these labels make it: of values, with their plane of quadrants."""
+        """Return the task adapted to these labels; regression adds the plane of quadrants."""
         return self
 
     @abstractmethod
     def read_labels(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """Labels in the shape and type that all methods here take as `y_true`.
+        """Convert labels to the shape and type that all methods here take as `y_true`.
 
-        int64 (clips,) of classes, int64 (clips, tags) of 0 and 1, or float64
-        (clips, targets).
+        This is int64 (clips,) for classes, int64 (clips, tags) of 0 and 1 for tags, or float64
+        (clips, targets) for values.
         """
 
     def parse_labels(self, rows: Sequence[Mapping[str, str]], names: Sequence[str]) -> NDArray[Any]:
-        """`y_true` of rows of ``predictions.csv``, one a clip; `names` are the outputs'.
+        """Return `y_true` from rows of ``predictions.csv``, one per clip.
+
+        Parameters
+        ----------
+        rows
+            Mappings of column names to cells.
+        names
+            Names of the outputs.
 
         Raises
         ------
         KeyError, ValueError
-            A column is missing, or a cell is no label.
+            A column is missing, or a cell is not a label.
         """
         cells = [[float(row[f"true_{name}"]) for name in names] for row in rows]
         return self.read_labels(np.array(cells, dtype=np.float64))
 
     @abstractmethod
     def target(self, y_true: NDArray[Any], n_outputs: int) -> NDArray[np.float32]:
-        """float32 (outputs, clips): what a head's outputs are fitted to."""
+        """Return the targets of a head's outputs, float32 (outputs, clips)."""
 
     # Choices on inner folds.
 
     @abstractmethod
     def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
-        """Return each clip's part of `choice_loss`, float64 (clips,); NaN where not predicted."""
+        """Return the loss of each clip, float64 (clips,); NaN if it was not predicted."""
 
     def choice_loss(self, y_true: NDArray[Any], outputs: F64) -> float:
-        """Return what a choice among heads and models makes small; NaN of no prediction."""
+        """Return the mean loss, by which heads and models are chosen; NaN without predictions."""
         return mean_of_finite(self.losses(y_true, outputs))
 
     def primary(self, y_true: NDArray[Any], outputs: F64) -> float:
-        """The primary metric of some clips.
+        """Return the primary metric of some clips; NaN if none of them was predicted.
 
         Parameters
         ----------
         y_true
-            As `read_labels` gives them.
+            Labels, as `read_labels` returns them.
         outputs
-            float64 (clips, outputs); NaN rows are left out. NaN of none.
+            Predictions, float64 (clips, outputs); rows with NaN are left out.
         """
         valid = complete(outputs)
         return self._primary(y_true[valid], outputs[valid]) if valid.any() else float("nan")
 
     @abstractmethod
     def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
-        """`primary` of clips that are all predicted, one at least."""
+        """Return the primary metric of at least one clip, all of them predicted."""
 
     def primary_per_fold(self, y_true: NDArray[Any], outputs: F64, folds: Ints, k: int) -> F64:
-        """float64 (k,): `primary` of the clips of each fold."""
+        """Return the primary metric of each fold, float64 (k,)."""
         rows = [folds == fold for fold in range(k)]
         return np.array([self.primary(y_true[r], outputs[r]) for r in rows], dtype=np.float64)
 
     # Decisions.
 
     def fit_thresholds(self, y_true: NDArray[Any], outputs: F64) -> F64 | None:
-        """What outputs must reach for a decision; None where nothing is decided so.
+        """Fit the thresholds that outputs must reach for a decision; None if there are none.
 
-        To be fitted on out-of-fold predictions inside the training folds.
+        `outputs` must be out-of-fold predictions inside the training folds.
         """
         return None
 
     @abstractmethod
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> NDArray[Any]:
-        """`ModelResult.y_pred` of outputs (clips, outputs), whose NaN rows were not predicted.
+        """Return `ModelResult.y_pred` for outputs (clips, outputs); NaN rows were not predicted.
 
-        `thresholds`, of `fit_thresholds`, broadcast against `outputs`.
+        `thresholds`, from `fit_thresholds`, broadcast against `outputs`.
         """
 
     # Scores.
 
     @abstractmethod
     def measure(self, y_true: NDArray[Any], outputs: F64, y_pred: NDArray[Any]) -> Measures:
-        """Scores of clips that are all predicted; of none, all NaN."""
+        """Score clips that are all predicted; without clips all scores are NaN."""
 
     def score(
         self,
@@ -160,18 +192,22 @@ class Task(Wording):
         k: int,
         thresholds: F64 | None = None,
     ) -> Scores:
-        """All scores of out-of-fold outputs, over all clips and of each fold.
+        """Return all scores of out-of-fold outputs, over all clips and for each fold.
 
         Parameters
         ----------
         y_true
-            As `read_labels` gives them.
+            Labels, as `read_labels` returns them.
         outputs
-            float64 (clips, outputs); NaN rows are left out.
+            Predictions, float64 (clips, outputs); rows with NaN are left out.
         folds, k
-            int64 (clips,), -1 for clips that no fold tests, and the number of folds.
+            Fold of each clip, int64 (clips,), -1 if no fold tests it; number of folds.
         thresholds
-            As in `decide`, of each clip: float64 (clips, tags).
+            Thresholds of each clip for `decide`, float64 (clips, tags).
+
+        Returns
+        -------
+        Decisions and scores.
         """
         y_pred = self.decide(outputs, thresholds)
         valid = complete(outputs)
@@ -201,48 +237,48 @@ class Task(Wording):
     def summarise(
         self, pooled: Mapping[str, float], per_fold: Mapping[str, F64]
     ) -> dict[str, float]:
-        """`ModelResult.scores`: the pooled ones, where a task has no other rule."""
+        """Return `ModelResult.scores`; by default the pooled scores."""
         return dict(pooled)
 
     def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints | None:
-        """`ModelResult.confusion` of predicted clips."""
+        """Return `ModelResult.confusion` of predicted clips; None if the task has none."""
         return None
 
     def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
-        """`ModelResult.calibration` of outputs as they are; empty but for probabilities."""
+        """Return `ModelResult.calibration` of the outputs; empty unless they are probabilities."""
         return {}
 
     def scaled_calibration(
         self, y_true: NDArray[Any], outputs: F64, folds: Ints, inner: Sequence[F64]
     ) -> dict[str, float]:
-        """The same at temperatures fitted on inner predictions; empty but for classes.
+        """Return the calibration at temperatures fitted on inner predictions; only for classes.
 
-        `inner`, of each fold, float64 (clips, outputs), has predictions of its training clips
-        by heads that never saw them; NaN rows elsewhere.
+        `inner` has an array float64 (clips, outputs) for each fold: predictions of its training
+        clips by heads that never saw them. All other rows are NaN.
         """
         return {}
 
     def residual_ends(
         self, y_true: NDArray[Any], outputs: F64, share: float
     ) -> tuple[tuple[float, float], ...]:
-        """For each target (low, high), between which a share of the errors lies.
+        """Return for each target (low, high), the central interval of a share of the errors.
 
-        Empty but for values. Errors are labels minus outputs, of clips that the model was
-        not fitted on; NaN rows are left out.
+        Only regression has such intervals. An error is the label minus the output of a clip that
+        the model was not fitted on; rows with NaN are left out.
         """
         return ()
 
     def label_scale(
         self, names: Sequence[str], y_true: NDArray[Any]
     ) -> dict[str, dict[str, float]]:
-        """Target to ``minimum``, ``maximum``, ``mean`` and ``deviation``; empty but for values."""
+        """Return ``minimum``, ``maximum``, ``mean`` and ``deviation`` of each regression target."""
         return {}
 
     @abstractmethod
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:
-        """Outputs (clips, outputs) and thresholds from the training folds' labels alone."""
+        """Predict (clips, outputs) and thresholds from only the labels of the training folds."""
 
     # Intervals.
 
@@ -256,28 +292,32 @@ class Task(Wording):
         k: int,
         resamples: Resamples,
     ) -> dict[str, F64]:
-        """Every figure that gets an interval, in each resample of groups.
+        """Return every score that gets an interval, in each resample of groups.
 
         Parameters
         ----------
+        y_true
+            Labels, as `read_labels` returns them.
         outputs
-            float64 (models, clips, outputs); NaN rows were not predicted.
+            Predictions, float64 (models, clips, outputs); NaN rows were not predicted.
         y_pred
-            (models, clips) or (models, clips, outputs), as `decide` gives them.
+            Decisions (models, clips) or (models, clips, outputs), as `decide` returns them.
+        folds, k
+            Fold of each clip, int64 (clips,), and the number of folds.
         resamples
-            Of the clips' groups.
+            Resamples of the clips' groups.
 
         Returns
         -------
-        Name, as in `ModelResult.intervals`, to float64 (models, resamples).
+        Mapping of a name in `ModelResult.intervals` to float64 (models, resamples).
         """
 
     def resample_primary(
         self, y_true: NDArray[Any], outputs: F64, folds: Ints, k: int, resamples: Resamples
     ) -> F64:
-        """float64 (models, resamples): the primary metric, mean over folds.
+        """Return the primary metric, mean over folds, float64 (models, resamples).
 
-        Shapes as in `resample`; models that share `resamples` are paired.
+        Shapes are those of `resample`. Models that share `resamples` are paired.
         """
         valid = complete(outputs)
         by_fold = []
@@ -295,18 +335,43 @@ class Task(Wording):
     def _resample_primary(
         self, y_true: NDArray[Any], outputs: F64, valid: Bools, resamples: Resamples
     ) -> F64:
-        """float64 (models, resamples): the primary metric of one set of clips."""
+        """Return the primary metric of one set of clips, float64 (models, resamples)."""
 
     def indicators(self, y_true: NDArray[Any], n_outputs: int) -> Bools:
-        """bool (clips, outputs): which classes or tags a clip has."""
+        """Return the classes or tags of each clip, bool (clips, outputs)."""
         raise NotImplementedError
 
     def share_masks(
         self, y_true: NDArray[Any], y_pred: NDArray[Any], valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
-        """Name of each score that is a share to bool (clips,), the clips that it is of.
+        """Return for each score that is a share of clips a mask of these clips, bool (clips,).
 
-        Where a resampled share is always 0 or always 1, its interval depends on their number
-        of groups. `valid` says which of all clips have a prediction.
+        If a resampled share is always 0 or always 1, its interval depends on the number of groups
+        of these clips. `valid` is True for clips with a prediction.
         """
         return {}
+
+
+class ProbabilityTask(Task):
+    """Task whose outputs are probabilities, of classes or of tags."""
+
+    def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
+        return {
+            "ece": expected_calibration_error(y_true, outputs),
+            "brier": brier_score(y_true, outputs),
+            "log_loss": log_loss(y_true, outputs),
+        }
+
+    def resample_calibration(
+        self, y_true: Ints, outputs: F64, resamples: Resamples
+    ) -> dict[str, F64]:
+        """Return `calibration` in each resample of groups; shapes are those of `resample`."""
+        drawn: dict[str, list[F64]] = {"ece": [], "brier": [], "log_loss": []}
+        for proba in outputs:
+            brier, loss, gaps, weight = calibration_terms(y_true, proba)
+            sums = resamples.sums(np.column_stack([brier, loss, weight, gaps]))
+            n = np.where(sums[:, 2] > 0, sums[:, 2], np.nan)
+            drawn["brier"].append(sums[:, 0] / n)
+            drawn["log_loss"].append(sums[:, 1] / n)
+            drawn["ece"].append(np.abs(sums[:, 3:]).sum(axis=1) / n)
+        return {name: np.array(values) for name, values in drawn.items()}

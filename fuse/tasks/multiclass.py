@@ -1,4 +1,4 @@
-"""One of several classes for each clip."""
+"""Task of one class per clip."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from mvemo.fuse.bootstrap import Resamples, bootstrap_multiclass
 from mvemo.fuse.metrics.averages import complete, mean_of_finite
 from mvemo.fuse.metrics.calibration import (
     apply_temperature,
-    brier_score,
-    expected_calibration_error,
     fit_temperature,
-    log_loss,
     log_losses,
     log_probabilities,
 )
@@ -29,22 +26,21 @@ from mvemo.fuse.metrics.multiclass import (
     confusion_matrix,
     roc_auc_macro_ovr,
 )
-from mvemo.fuse.tasks.base import Task
-from mvemo.fuse.tasks.resampling import resample_calibration
-from mvemo.fuse.tasks.values import Column, LabelColumns, Measures
+from mvemo.fuse.tasks.base import Measures, ProbabilityTask
+from mvemo.fuse.tasks.wording import Column, LabelColumns
 
 
 @dataclass(frozen=True)
-class Multiclass(Task):
-    """One of several classes for each clip; `y_pred` is the most probable one.
+class Multiclass(ProbabilityTask):
+    """One of several classes for each clip; `y_pred` is the most probable class.
 
     Notes
     -----
-    `ModelResult.scores`: ``accuracy``, ``balanced_accuracy`` (mean recall over classes),
-    ``cohen_kappa`` and ``f1_macro`` (mean F1 over classes) of the pooled predictions;
-    ``roc_auc_macro_ovr``, the macro one-vs-rest ROC-AUC, mean over folds, and
-    ``roc_auc_macro_ovr_pooled``, the same of the pooled predictions. `per_fold` has all but
-    the last of each fold, `per_output` ``precision``, ``recall`` and ``f1``.
+    `ModelResult.scores` has ``accuracy``, ``balanced_accuracy`` (mean recall over classes),
+    ``cohen_kappa`` and ``f1_macro`` (mean F1 over classes) of the pooled predictions,
+    ``roc_auc_macro_ovr`` (macro one-vs-rest ROC-AUC, mean over folds) and
+    ``roc_auc_macro_ovr_pooled`` (the same for the pooled predictions). `per_fold` has all except
+    the last. `per_output` has ``precision``, ``recall`` and ``f1``.
     """
 
     name = "multiclass"
@@ -63,7 +59,7 @@ class Multiclass(Task):
     primary_interval = ("accuracy", "the pooled accuracy")
     baseline_words = "always predicting the commonest class of the training clips"
     baseline_note = "Majority class: always predicting the commonest class of the training clips."
-    # It ranks nothing, and is never right on all other classes.
+    # It does not rank clips, and is never right for all other classes.
     baseline_scored = False
     hard_clips = "most_often_wrong"
     probability_of = "the predicted class"
@@ -121,11 +117,11 @@ class Multiclass(Task):
         return one_hot
 
     def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
-        """Return log losses at the temperature that makes their mean least.
+        """Return log losses at the temperature that minimises their mean.
 
-        How confident a head is depends on its penalty above all, and is put right afterwards.
-        Plain log loss prefers, of few clips, a penalty so strong that only the commonest class
-        is predicted.
+        A head's confidence depends mostly on its penalty, and a temperature corrects it later.
+        With few clips, plain log loss would prefer a penalty so strong that only the commonest
+        class is predicted.
         """
         losses, valid = np.full(len(y_true), np.nan), complete(outputs)
         if valid.any():
@@ -164,13 +160,6 @@ class Multiclass(Task):
     def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints:
         return confusion_matrix(y_true, y_pred, n_outputs)
 
-    def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
-        return {
-            "ece": expected_calibration_error(y_true, outputs),
-            "brier": brier_score(y_true, outputs),
-            "log_loss": log_loss(y_true, outputs),
-        }
-
     def scaled_calibration(
         self, y_true: NDArray[Any], outputs: F64, folds: Ints, inner: Sequence[F64]
     ) -> dict[str, float]:
@@ -185,9 +174,9 @@ class Multiclass(Task):
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:
-        """One-hot rows of the training folds' commonest class.
+        """Predict the commonest class of the training folds, one-hot.
 
-        Of one fold that holds all clips, of their own commonest class.
+        If one fold holds all clips, their own commonest class is predicted.
         """
         outputs = np.full((len(y_true), n_outputs), np.nan)
         for fold in range(k):
@@ -206,13 +195,13 @@ class Multiclass(Task):
         k: int,
         resamples: Resamples,
     ) -> dict[str, F64]:
-        # Of one fold the mean over folds is the pooled score.
+        # With one fold the mean over folds is the pooled score.
         of_folds = folds if k > 1 else None
         drawn = bootstrap_multiclass(y_true, outputs, resamples, of_folds)
         return {
             **drawn,
             "primary": self.resample_primary(y_true, outputs, folds, k, resamples),
-            **resample_calibration(y_true, outputs, resamples),
+            **self.resample_calibration(y_true, outputs, resamples),
         }
 
     def _resample_primary(

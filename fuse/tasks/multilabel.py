@@ -1,4 +1,4 @@
-"""Any number of tags for each clip."""
+"""Task of any number of tags per clip."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ from mvemo.fuse.arrays import F64, Bools, Ints
 from mvemo.fuse.bootstrap import Resamples, areas, bootstrap_multilabel
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite
 from mvemo.fuse.metrics.calibration import (
-    brier_score,
-    expected_calibration_error,
-    log_loss,
     log_losses,
 )
 from mvemo.fuse.metrics.multilabel import (
@@ -25,23 +22,22 @@ from mvemo.fuse.metrics.multilabel import (
     multilabel_scores,
 )
 from mvemo.fuse.metrics.ranking import roc_auc
-from mvemo.fuse.tasks.base import Task
-from mvemo.fuse.tasks.resampling import resample_calibration
-from mvemo.fuse.tasks.values import Column, LabelColumns, Measures
+from mvemo.fuse.tasks.base import Measures, ProbabilityTask
+from mvemo.fuse.tasks.wording import Column, LabelColumns
 
 
 @dataclass(frozen=True)
-class Multilabel(Task):
-    """Any number of tags for each clip; `y_pred` are those whose probability reaches a threshold.
+class Multilabel(ProbabilityTask):
+    """Any number of tags for each clip; `y_pred` marks probabilities that reach a threshold.
 
     The threshold of each tag is fitted inside the training folds.
 
     Notes
     -----
     `per_output` has ``precision``, ``recall``, ``f1``, ``roc_auc`` and
-    ``average_precision`` of each tag; `ModelResult.scores` the same with ``_macro``, their
-    mean over tags, and ``_micro``, of all pairs of clip and tag as one, of the pooled
-    predictions; `per_fold` all of these of each fold. The primary metric is the mean over
+    ``average_precision`` of each tag. `ModelResult.scores` has them for the pooled predictions
+    with the suffix ``_macro`` (mean over tags) and ``_micro`` (all pairs of clip and tag
+    together). `per_fold` has the same scores of each fold. The primary metric is the mean over
     folds of ``roc_auc_macro``.
     """
 
@@ -95,7 +91,7 @@ class Multilabel(Task):
         return np.ascontiguousarray(y_true.T, np.float32)
 
     def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
-        """Return log losses, mean over tags."""
+        """Return the log loss of each clip, mean over tags."""
         losses, valid = np.full(len(y_true), np.nan), complete(outputs)
         losses[valid] = log_losses(y_true[valid], outputs[valid])
         return losses
@@ -119,20 +115,12 @@ class Multilabel(Task):
             {name: getattr(scores, name) for name in NAMES},
         )
 
-    def calibration(self, y_true: NDArray[Any], outputs: F64) -> dict[str, float]:
-        """Over all pairs of clip and tag."""
-        return {
-            "ece": expected_calibration_error(y_true, outputs),
-            "brier": brier_score(y_true, outputs),
-            "log_loss": log_loss(y_true, outputs),
-        }
-
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:
-        """Each tag's frequency, decided by the threshold that makes F1 largest in training.
+        """Predict each tag's frequency in training, with the threshold that maximises F1 there.
 
-        A tag is so decided always, unless no training clip has it.
+        A tag is therefore always decided, unless no training clip has it.
         """
         outputs = np.full(y_true.shape, np.nan)
         thresholds = np.full((k, n_outputs), np.nan)
@@ -157,7 +145,7 @@ class Multilabel(Task):
         return {
             **bootstrap_multilabel(y_true, outputs, y_pred, resamples),
             "primary": self.resample_primary(y_true, outputs, folds, k, resamples),
-            **resample_calibration(y_true, outputs, resamples),
+            **self.resample_calibration(y_true, outputs, resamples),
         }
 
     def _resample_primary(
@@ -168,7 +156,7 @@ class Multilabel(Task):
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         titles = {"f1": "F1", "roc_auc": "AUC", "average_precision": "AP"}
         return tuple(
-            # Of the micro averages a terminal has room for F1 alone.
+            # The terminal has room for only one micro average, F1.
             Column(f"{prefix}{title}", f"{name}_{kind}", terminal=kind == "macro" or name == "f1")
             for prefix, kind in (("", "macro"), ("micro ", "micro"))
             for name, title in titles.items()
@@ -202,7 +190,7 @@ class Multilabel(Task):
         ]
 
     def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
-        """The log loss, mean over tags."""
+        """Return the log loss of each clip, mean over tags."""
         likelihood = np.where(y_true == 1, outputs, 1.0 - outputs)
         tiny = np.finfo(np.float64).tiny
         return np.asarray(-np.log(np.maximum(likelihood, tiny)).mean(axis=1), dtype=np.float64)

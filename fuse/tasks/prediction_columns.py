@@ -1,4 +1,4 @@
-"""Columns of others' prediction files, by task: where truth and predictions of a clip stand."""
+"""Columns of truth and predictions in prediction files of other programs, by task."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from mvemo.manifests.errors import BadManifest
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label
 
-# Columns with a meaning of their own, in a file of any task.
+# Columns with a fixed meaning in files of every task.
 RESERVED = ("repeat", "clip_id", "label", "group", "fold", "model", "predicted")
-# How far a row's sum may be from 1 without being divided by it.
+# A row of probabilities is divided by its sum if that differs from 1 by more than this.
 TOLERANCE = 1e-3
-# From so many decimals on a row of probabilities may be rounded.
+# Probabilities with at least this many decimals may be rounded values.
 _DECIMALS = 2
 
 
 class PredictionColumns(ABC):
-    """The columns of one file; `names` are the outputs if they are known beforehand.
+    """Columns of one file.
 
-    Afterwards they are the classes, tags or targets, and `has_truth` tells if the file has
-    their true values.
+    The argument `names` has the outputs if they are known beforehand, otherwise None. The
+    attribute `names` has the classes, tags or targets. `has_truth` is True if the file has their
+    true values.
     """
 
     task: ClassVar[str]
     prefixes: ClassVar[tuple[str, ...]] = ("p_",)
     noun: ClassVar[str] = "probability"
+    nouns: ClassVar[str] = "probabilities"
 
     def __init__(
         self,
@@ -48,7 +50,7 @@ class PredictionColumns(ABC):
     def _value_columns(
         self, names: Sequence[str] | None, rows: Sequence[Sequence[str]]
     ) -> dict[str, int]:
-        """Output to the index of its column."""
+        """Map each output to the index of its column."""
         marked = self._marked()
         if names is not None:
             found = {n: marked.get(n, self._index(n)) for n in names}
@@ -63,7 +65,7 @@ class PredictionColumns(ABC):
         return {n: i for i, n in enumerate(self.header) if n and not self._is_reserved(n)}
 
     def _marked(self) -> dict[str, int]:
-        """Output to column, of columns that are named so by a prefix."""
+        """Map each output to its column, for columns named by a prefix."""
         for prefix in self.prefixes:
             marked = {
                 name[len(prefix) :]: i
@@ -82,18 +84,18 @@ class PredictionColumns(ABC):
 
     @abstractmethod
     def truth(self, place: str, cells: Sequence[str]) -> Label:
-        """The label of a row, as a manifest's `Clip` has it; only where `has_truth`."""
+        """Return the label of a row, as in a manifest's `Clip`; only valid if `has_truth`."""
 
     def values(self, place: str, cells: Sequence[str]) -> tuple[list[float], bool]:
-        """A row's outputs in the order of `names`, all NaN where it was not predicted.
+        """Return a row's outputs in the order of `names`, and True if they were normalised.
 
-        And whether they were divided by their sum.
+        The outputs are all NaN if the row was not predicted.
         """
         numbers = [self._number(place, cells[i]) for i in self.columns.values()]
         n_missing = sum(map(math.isnan, numbers))
         if n_missing not in (0, len(numbers)):
             raise BadFeatures(
-                f"{place}: {n_missing} of {len(numbers)} {_many(self.noun)} are missing: give all, "
+                f"{place}: {n_missing} of {len(numbers)} {self.nouns} are missing: give all, "
                 "or none where nothing was predicted"
             )
         if n_missing:
@@ -116,7 +118,7 @@ class PredictionColumns(ABC):
 
 
 class ClassColumns(PredictionColumns):
-    """``label``, and a probability of each class; or ``predicted`` alone, a class."""
+    """``label`` and a probability of each class, or only ``predicted``, a class."""
 
     task = "multiclass"
 
@@ -171,7 +173,7 @@ class ClassColumns(PredictionColumns):
         total = math.fsum(numbers)
         if abs(total - 1.0) <= TOLERANCE:
             return numbers, False
-        # Each may be off by half of its last decimal.
+        # Rounding shifts each probability by at most half of its last decimal.
         decimals = max(_decimals(cells[i]) for i in self.columns.values())
         if decimals < _DECIMALS or abs(total - 1.0) > len(numbers) * 0.5 * 10.0**-decimals + 1e-9:
             raise BadFeatures(f"{place}: the probabilities sum to {total:.6g}, not to 1")
@@ -179,7 +181,7 @@ class ClassColumns(PredictionColumns):
 
 
 class TagColumns(PredictionColumns):
-    """``label``, tags joined by ``;``, or ``true_TAG``; and a probability of each tag."""
+    """``label`` (tags joined by ``;``) or ``true_TAG``, and a probability of each tag."""
 
     task = "multilabel"
     prefixes = ("predicted_", "p_")
@@ -221,11 +223,12 @@ class TagColumns(PredictionColumns):
 
 
 class ValueColumns(PredictionColumns):
-    """``label_NAME``, or ``true_NAME``, and ``NAME``, the predicted value, of each target."""
+    """``label_NAME`` or ``true_NAME``, and the predicted value ``NAME``, of each target."""
 
     task = "regression"
     prefixes = ("predicted_",)
     noun = "value"
+    nouns = "values"
 
     def __init__(
         self,
@@ -266,13 +269,9 @@ class ValueColumns(PredictionColumns):
 
 
 def _decimals(cell: str) -> int:
-    """Digits after the point; of a number with an exponent more than any rounding leaves."""
+    """Count the digits after the point; 17, as for an exact number, if there is an exponent."""
     cell = cell.strip().lower()
     return 17 if "e" in cell else len(cell.partition(".")[2])
-
-
-def _many(noun: str) -> str:
-    return {"probability": "probabilities"}.get(noun, f"{noun}s")
 
 
 _KINDS: dict[str, type[PredictionColumns]] = {
@@ -287,5 +286,5 @@ def prediction_columns(
     rows: Sequence[Sequence[str]],
     names: Sequence[str] | None = None,
 ) -> PredictionColumns:
-    """The columns of a file of a task's predictions: see `PredictionColumns`."""
+    """Return the columns of a file of a task's predictions: see `PredictionColumns`."""
     return _KINDS[task](path, header, rows, names)

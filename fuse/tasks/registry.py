@@ -1,4 +1,4 @@
-"""The tasks by name."""
+"""Tasks by name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,21 @@ TASKS: dict[str, type[Task]] = {
 
 
 def task_of(name: str) -> Task:
-    """The task of that name, as a manifest or a cache states it.
+    """Return the task with a name, as a manifest or a cache states it.
+
+    Parameters
+    ----------
+    name
+        ``multiclass``, ``multilabel`` or ``regression``.
+
+    Returns
+    -------
+    Task that reads, predicts and scores such labels.
 
     Raises
     ------
     BadFeatures
-        There is none.
+        The name is unknown, or the clips have no labels.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Values of one or more targets, such as valence and arousal, for each clip."""
+"""Task of one or more target values per clip, such as valence and arousal."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.averages import complete, mean_finite, mean_of_finite, ratio
 from mvemo.fuse.metrics.multiclass import confusion_matrix
 from mvemo.fuse.metrics.regression import (
+    NAMES,
     QUADRANTS,
     quadrant_accuracy,
     quadrants,
     regression_scores,
 )
-from mvemo.fuse.tasks.base import Task
-from mvemo.fuse.tasks.values import Column, LabelColumns, Measures
+from mvemo.fuse.tasks.base import Measures, Task
+from mvemo.fuse.tasks.wording import Column, LabelColumns
 from mvemo.manifests.labels import PLANE, parse_scale
 
-NAMES = ("r2", "rmse", "ccc", "pearson_r", "mae")
-# A main table has room for the scores of each of so many targets.
+# Number of targets up to which the main table shows the score of each.
 FEW_TARGETS = 3
 
 
 @dataclass(frozen=True)
 class Plane:
-    """The valence-arousal plane of two targets."""
+    """Valence-arousal plane of two targets."""
 
-    valence: int  # indices of the targets
-    arousal: int  # indices of the targets
+    valence: int  # index of the target valence
+    arousal: int  # index of the target arousal
     centre: tuple[float, float]  # valence and arousal where the quadrants meet
-    scale: str = ""  # whose middle that is, as ``1..9``; empty if it is the labels' median
+    scale: str = ""  # scale around the centre, as ``1..9``; empty if the centre is the median
 
     def __str__(self) -> str:
         point = f"valence {self.centre[0]:.3g}, arousal {self.centre[1]:.3g}"
@@ -45,12 +45,15 @@ class Plane:
         return f"about the median ({point}): scale not stated, --scale states it"
 
     def quadrants(self, values: F64) -> Ints:
-        """int64 (clips,): of values (clips, targets); -1 where they are NaN."""
+        """Return the quadrant of values (clips, targets), int64 (clips,); -1 for NaN."""
         return quadrants(values[:, self.valence], values[:, self.arousal], self.centre)
 
 
 def plane_of(names: Sequence[str], y_true: F64, scale: str = "") -> Plane | None:
-    """Return the plane; None unless valence and arousal are among the targets."""
+    """Return the plane of labels (clips, targets); None without valence and arousal.
+
+    `scale` is that of valence and arousal, as ``1..9``; empty if it is not known.
+    """
     lower = [name.lower() for name in names]
     if not set(PLANE) <= set(lower):
         return None
@@ -70,17 +73,16 @@ def plane_of(names: Sequence[str], y_true: F64, scale: str = "") -> Plane | None
 
 @dataclass(frozen=True)
 class Regression(Task):
-    """Values of one or more targets for each clip; `y_pred` are the outputs themselves.
+    """Values of one or more targets for each clip; `y_pred` equals the outputs.
 
     Notes
     -----
     `per_output` has ``r2``, ``rmse`` and ``mae`` (in the target's unit), ``ccc`` and
-    ``pearson_r`` of each target;
-    `ModelResult.scores` the same with ``_macro``, their mean over targets, and
-    ``quadrant_accuracy``, of the pooled predictions; `per_fold` all of these of each fold.
-    The primary metric is the mean over folds of ``r2_macro``. Its interval is that of the
-    pooled predictions: they are in the targets' unit, and in a resample of few clips the R2
-    of a fold is too low, by about one over their number.
+    ``pearson_r`` of each target. `ModelResult.scores` has their means over targets, with the
+    suffix ``_macro``, and ``quadrant_accuracy``, all of the pooled predictions. `per_fold` has
+    the same scores of each fold. The primary metric is the mean over folds of ``r2_macro``. Its
+    interval is that of the pooled predictions: they share the targets' unit, and in a resample of
+    n clips the R2 of a fold is too low by about 1 / n.
     """
 
     name = "regression"
@@ -131,7 +133,7 @@ class Regression(Task):
         ),
     )
 
-    # Where the targets are valence and arousal: quadrants are scored, too.
+    # Plane of valence and arousal, whose quadrants are scored; None without these targets.
     plane: Plane | None = None
 
     def for_labels(self, names: Sequence[str], y_true: NDArray[Any], scale: str = "") -> Regression:
@@ -144,7 +146,7 @@ class Regression(Task):
         return np.ascontiguousarray(y_true.T, np.float32)
 
     def losses(self, y_true: NDArray[Any], outputs: F64) -> F64:
-        """Return squared errors over the targets' variances: 1 - R2 on average."""
+        """Return squared errors over the targets' variances; their mean is 1 - R2."""
         losses, valid = np.full(len(y_true), np.nan), complete(outputs)
         if valid.any():
             errors = np.square(outputs[valid] - y_true[valid])
@@ -152,7 +154,7 @@ class Regression(Task):
         return losses
 
     def _primary(self, y_true: NDArray[Any], outputs: F64) -> float:
-        # A target without variance in a fold has no R2; the others still have.
+        # A target without variance in a fold has no R2 and is left out of the mean.
         return mean_of_finite(regression_scores(y_true, outputs).r2)
 
     def decide(self, outputs: F64, thresholds: F64 | None = None) -> F64:
@@ -168,7 +170,7 @@ class Regression(Task):
         return Measures(overall, per_output)
 
     def confusion(self, y_true: NDArray[Any], y_pred: NDArray[Any], n_outputs: int) -> Ints | None:
-        """Of quadrants."""
+        """Return the confusion matrix of quadrants; None without a plane."""
         if self.plane is None:
             return None
         true, predicted = self.plane.quadrants(y_true), self.plane.quadrants(y_pred)
@@ -198,7 +200,7 @@ class Regression(Task):
     def baseline(
         self, y_true: NDArray[Any], folds: Ints, k: int, n_outputs: int
     ) -> tuple[F64, F64 | None]:
-        """Each target's mean over the training clips."""
+        """Predict each target's mean over the training clips."""
         outputs = np.full(y_true.shape, np.nan)
         for fold in range(k):
             test = folds == fold
@@ -229,7 +231,7 @@ class Regression(Task):
     def resample_primary(
         self, y_true: NDArray[Any], outputs: F64, folds: Ints, k: int, resamples: Resamples
     ) -> F64:
-        """float64 (models, resamples): R2 of the pooled predictions."""
+        """Return the R2 of the pooled predictions, float64 (models, resamples)."""
         return self._resample_primary(y_true, outputs, complete(outputs), resamples)
 
     def _resample_primary(
@@ -245,7 +247,7 @@ class Regression(Task):
 
     def columns(self, names: Sequence[str]) -> tuple[Column, ...]:
         titles = {"r2": "R2", "pearson_r": "r", "ccc": "CCC", "rmse": "RMSE", "mae": "MAE"}
-        # The other scores of each target are in its own row of the table of targets.
+        # The table of targets has the other scores of each target.
         columns = tuple(
             Column(f"R2 {output}", "r2", i)
             for i, output in enumerate(names)
@@ -306,7 +308,7 @@ class Regression(Task):
         ]
 
     def clip_errors(self, y_true: NDArray[Any], outputs: F64) -> F64:
-        """Root mean squared error, each target in units of its labels' standard deviation."""
+        """Return root mean squared errors, in units of the labels' standard deviations."""
         scale = y_true.std(axis=0)
         errors = (outputs - y_true) / np.where(scale > 0, scale, 1.0)
         return np.asarray(np.sqrt(np.square(errors).mean(axis=1)), dtype=np.float64)

@@ -36,7 +36,7 @@ def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
       mvemo doctor --clips 500
     """
     from mvemo.pipeline.console.messages import verbosity
-    from mvemo.pipeline.doctor.examine import examine
+    from mvemo.pipeline.doctor.checks import examine
 
     n_problems = 0
     for finding in examine(work, n_clips, measure=not no_speed):

@@ -136,7 +136,7 @@ def cv(**options: Any) -> int:
 
 def _run(*, save: bool, features: Path, out: Path, **options: Any) -> int:
     """Evaluate, write the report, and print the table."""
-    from mvemo.pipeline.models.about import read_about
+    from mvemo.pipeline.models.card import read_about
     from mvemo.pipeline.stage_one.shards import refuse_unfinished
     from mvemo.pipeline.stage_two import FinalSettings, run_fuse, settings_for
 

@@ -225,8 +225,8 @@ def clips_and_settings(
     with imports_uncollected():
         from mvemo.extract.training.devices import pick_device
         from mvemo.extract.training.memory import keep_freed_memory
+        from mvemo.pipeline.model_nets import fetch_model_weights
         from mvemo.pipeline.models.boxed import pick_model
-        from mvemo.pipeline.models.fetching import fetch_model_weights
         from mvemo.pipeline.prediction.inputs import find_clips, modalities_of
         from mvemo.pipeline.prediction.run import PredictSettings
 

@@ -1,1 +1,1 @@
-"""What the commands tell at the terminal, and how they are interrupted."""
+"""Terminal output of the commands, and their interruption."""

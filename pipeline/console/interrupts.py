@@ -1,8 +1,8 @@
-"""Ctrl-C and SIGTERM, from the first import of a program to its end.
+"""Handling of Ctrl-C and SIGTERM, from the first import of a program to its end.
 
-SIGTERM is what ``kill``, ``timeout``, batch systems and containers send first. It ends a
-program as Ctrl-C does: what was finished is committed. The same command goes on from there if
-it keeps what it finishes.
+``kill``, ``timeout``, batch systems and containers send SIGTERM first. It ends a program as
+Ctrl-C does: finished work is committed. A command that keeps finished work continues from there
+when it is run again.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any
 
 from mvemo.pipeline.early import end_at_once
 
-# The list of the outermost `noted_signals` that is under way.
+# The list of the outermost active `noted_signals`.
 _noted: list[list[int]] = []
 
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Raise KeyboardInterrupt at SIGTERM as at Ctrl-C; the list gets the number of each.
+    """Raise KeyboardInterrupt on SIGTERM as on Ctrl-C; the list gets the number of each signal.
 
-    Packages that are being imported make other errors of a KeyboardInterrupt: where the list
-    is not empty, it is the cause. Handlers that somebody else has set stay.
+    Packages that are being imported turn a KeyboardInterrupt into other errors: if the list is
+    not empty, a signal is the cause. Handlers set by other code stay.
     """
     if _noted or threading.current_thread() is not threading.main_thread():
         yield _noted[-1] if _noted else []
@@ -41,11 +41,11 @@ def noted_signals() -> Iterator[list[int]]:
 
     def terminate(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:
-            # A forked process, which has no work of its own to finish.
+            # A forked process has no work to finish.
             os._exit(128 + number)
         numbers.append(number)
         handler = signal.getsignal(signal.SIGINT)
-        # Whoever waits for Ctrl-C, as the pool of workers, is told in the same way.
+        # Code that waits for Ctrl-C, such as the pool of workers, is notified in the same way.
         if callable(handler) and handler is not interrupt:
             handler(number, frame)
         raise KeyboardInterrupt
@@ -70,7 +70,7 @@ def noted_signals() -> Iterator[list[int]]:
 
 
 def report_interrupt(numbers: list[int], resumable: bool = False) -> int:
-    """Say in one line that the program was ended; its exit status: 143 after SIGTERM, else 130."""
+    """Print that the program was ended; return its exit status, 143 after SIGTERM or 130."""
     ended = signal.SIGTERM in numbers
     what = "ended by SIGTERM" if ended else "interrupted"
     kept = "; what was finished is kept, run the same again" if resumable else ""

@@ -1,6 +1,6 @@
-"""What is said on the way, as far as ``--verbose`` and ``--quiet`` ask for it.
+"""Messages during a command, subject to ``--verbose`` and ``--quiet``.
 
-Results go to stdout and errors to stderr, always; what is said here goes to stderr.
+Messages and errors go to stderr, results to stdout.
 """
 
 from __future__ import annotations
@@ -18,15 +18,11 @@ Level = Literal["quiet", "normal", "verbose"]
 
 @dataclass
 class Verbosity:
-    """How much a program says; the ``obj`` of its outermost click context.
-
-    `resumable` is True once it works on what a later call of the same command goes on from;
-    `told` has the notes so far.
-    """
+    """Message level and state of a program; the ``obj`` of its outermost click context."""
 
     level: Level = "normal"
-    resumable: bool = False
-    told: set[str] = field(default_factory=set)
+    resumable: bool = False  # True if a later call of the same command can continue the work
+    told: set[str] = field(default_factory=set)  # notes so far
 
 
 _silenced = ContextVar("_silenced", default=False)
@@ -35,7 +31,7 @@ _notes: ContextVar[list[str] | None] = ContextVar("_notes", default=None)
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Within it, as with ``--quiet``: for work that is only a measurement."""
+    """Suppress messages as ``--quiet`` does, for work that is only a measurement."""
     token = _silenced.set(True)
     try:
         yield
@@ -44,14 +40,14 @@ def silenced() -> Iterator[None]:
 
 
 def verbosity() -> Level:
-    """That of the running command; ``normal`` outside of one, as in a notebook."""
+    """Return the level of the running command; ``normal`` outside a command."""
     if _silenced.get():
         return "quiet"
     return shared.level if (shared := _shared()) else "normal"
 
 
 def set_verbosity(context: click.Context, level: Level) -> None:
-    """For the running program."""
+    """Set the message level of the running program."""
     root = context.find_root()
     if not isinstance(root.obj, Verbosity):
         root.obj = Verbosity()
@@ -59,27 +55,27 @@ def set_verbosity(context: click.Context, level: Level) -> None:
 
 
 def note_resumable() -> None:
-    """Have the line of an interrupted program say that the same command goes on."""
+    """Make an interrupted program say that the same command can continue the work."""
     if shared := _shared():
         shared.resumable = True
 
 
 def _shared() -> Verbosity | None:
-    """Return that of the running program; None outside of one."""
+    """Return the state of the running program; None outside a program."""
     context = click.get_current_context(silent=True)
     shared = None if context is None else context.find_root().obj
     return shared if isinstance(shared, Verbosity) else None
 
 
 def tell(text: str) -> None:
-    """Say how it goes, unless ``--quiet``."""
+    """Print a message, unless ``--quiet``."""
     if verbosity() != "quiet":
         click.echo(text, err=True)
 
 
 @contextmanager
 def collected_notes() -> Iterator[list[str]]:
-    """A list of the lasting notes that are told within, or would be but for ``--quiet``."""
+    """Yield a list that collects the lasting notes told meanwhile, even with ``--quiet``."""
     notes: list[str] = []
     token = _notes.set(notes)
     try:
@@ -89,9 +85,9 @@ def collected_notes() -> Iterator[list[str]]:
 
 
 def tell_note(text: str, *, lasting: bool = True) -> None:
-    """Say once what a user should know and may want to change, unless ``--quiet``.
+    """Print, once, a note that a user may want to act on, unless ``--quiet``.
 
-    One that is true of this run alone, and not of the same command again, is not `lasting`:
+    A note that holds only for this run, and not if the command is repeated, is not `lasting`;
     `collected_notes` leaves it out.
     """
     told = shared.told if (shared := _shared()) else set()
@@ -103,9 +99,3 @@ def tell_note(text: str, *, lasting: bool = True) -> None:
     if notes is not None and lasting:
         notes.append(text)
     tell(f"note: {text}")
-
-
-def tell_detail(text: str) -> None:
-    """Say what only somebody who looks for a fault wants to know: with ``--verbose``."""
-    if verbosity() == "verbose":
-        click.echo(text, err=True)

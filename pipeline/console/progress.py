@@ -1,7 +1,7 @@
-"""Progress of long work: rate, time left, and failures so far.
+"""Progress of long work: rate, time left and number of failures.
 
-A bar where stderr is a terminal; a line now and then where it is a file or a pipe, so that
-the log of a batch job tells how far it is.
+A terminal gets a bar. A file or a pipe gets a line now and then, so that the log of a batch job
+shows the progress.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from tqdm import tqdm
 from mvemo.pipeline.console.messages import tell, verbosity
 from mvemo.pipeline.console.terminal import escaped, unguarded
 
-# Seconds between two lines where there is no bar; more in a run of hours.
+# Minimum seconds between two lines; a run of hours writes fewer.
 LINE_INTERVAL = 30.0
-# Told what share of the work that a bar is part of is done, and at what it is.
+# Callback of the enclosing work: gets the share that was done more, and the bar's title.
 _whole: ContextVar[Callable[[float, str], object] | None] = ContextVar("_whole", default=None)
 
 
@@ -31,10 +31,10 @@ _whole: ContextVar[Callable[[float, str], object] | None] = ContextVar("_whole",
 def told_as_parts(
     steps: int, n_parts: int, on_steps: Callable[[float, str], object]
 ) -> Iterator[None]:
-    """Have the bars of clips within draw nothing: they are equal parts of work on some clips.
+    """Report the bars of clips inside as `n_parts` equal parts of one work; they draw nothing.
 
-    `on_steps` is called with the steps of the whole that are done more, in parts of one, and
-    with the bar's title.
+    `on_steps` is called with the number of steps that were done, which may be fractions, and the
+    bar's title. The whole work has `steps` steps.
     """
     token = _whole.set(lambda share, title: on_steps(share * steps / n_parts, title))
     try:
@@ -44,23 +44,11 @@ def told_as_parts(
 
 
 class Progress:
-    """A bar on stderr; where stderr is no terminal, a line every `LINE_INTERVAL` seconds.
+    """A bar on stderr, or a line every `LINE_INTERVAL` seconds if stderr is not a terminal.
 
-    Nothing at all with ``--quiet``, and within `told_as_parts`.
-
-    Parameters
-    ----------
-    title
-        What is being done.
-    total
-        How many steps there are.
-    unit
-        What a step is, for the rate.
-
-    Attributes
-    ----------
-    kept
-        How many of the steps had been done by an earlier run.
+    Nothing is shown with ``--quiet`` or inside `told_as_parts`. `title` names the work, `total`
+    is the number of steps, and `unit` is the noun for a step. The attribute `kept` is the number
+    of steps that an earlier run had done.
     """
 
     def __init__(self, title: str, total: int, unit: str = "clip") -> None:
@@ -86,11 +74,11 @@ class Progress:
             file=unguarded(sys.stderr),
         )
         self.done = 0
-        # Steps under way that are done in part: their shares.
+        # Sum of the finished shares of unfinished steps.
         self._ahead = 0.0
 
     def ahead(self, steps: float, note: str = "") -> None:
-        """Move within steps that `step` will count when they are done."""
+        """Advance inside steps that `step` will count when they are done."""
         self._ahead += steps
         if note:
             self._bar.set_postfix_str(escaped(self._postfix(note)), refresh=False)
@@ -106,7 +94,7 @@ class Progress:
         return ", ".join(filter(None, (note, failed)))
 
     def step(self, count: int = 1, *, failed: int = 0, note: str = "") -> None:
-        """Some steps are done; `failed` of them failed."""
+        """Count finished steps; `failed` of them failed."""
         self.done += count
         self.failures += failed
         self._ahead = max(self._ahead - count, 0.0)
@@ -118,13 +106,13 @@ class Progress:
         self._write_line()
 
     def note(self, text: str) -> None:
-        """Say what is going on within a step."""
+        """Show the current activity inside a step."""
         self._note = text
         self._bar.set_postfix_str(escaped(text))
         self._write_line()
 
     def _write_line(self) -> None:
-        """Where there is no bar, and it is time: how far this is."""
+        """Print a line of progress if no bar is drawn and the last line is old enough."""
         now = time.monotonic()
         with self._lock:
             wait = max(LINE_INTERVAL, (now - self._start) / 10)
@@ -139,7 +127,7 @@ class Progress:
         tell(", ".join(filter(None, (*parts, left, self._note))))
 
     def _write_lines(self) -> None:
-        """Write lines, until this is over, also where a single step takes minutes."""
+        """Write lines until the work ends, even if a single step takes minutes."""
         while not self._ended.wait(LINE_INTERVAL):
             self._write_line()
 
@@ -167,7 +155,7 @@ class Progress:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds since the start, None where the bar is silent."""
+        """Seconds since the start; None if no bar is drawn."""
         if self._quiet:
             return None
         elapsed: float = self._bar.format_dict["elapsed"]
@@ -175,7 +163,7 @@ class Progress:
 
 
 def epoch_text(label: str, epoch: int, epochs: int, val_loss: float) -> str:
-    """After an epoch of a training, from 1, with its validation loss where there is one.
+    """Format the progress of training after an epoch, with the validation loss if finite.
 
     Examples
     --------
@@ -187,7 +175,7 @@ def epoch_text(label: str, epoch: int, epochs: int, val_loss: float) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """A length of time in the units that it is thought of in.
+    """Format a duration in seconds, minutes, or hours and minutes.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""The terminal, guarded: control characters of ids, labels and file names are shown escaped.
+"""Escaping of control characters in terminal output.
 
-A clip's name may hold an escape sequence that moves the cursor, hides text or retitles the
-window. The one place that all output passes is the stream itself, so it is guarded there.
+The name of a clip may contain an escape sequence that moves the cursor, hides text or retitles
+the window. All output passes through the stream, so the escaping is done there.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# All control characters but line's end and tab; and those that turn the direction of text.
+# Control characters except newline and tab, and characters that change the direction of text.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def escaped(text: str) -> str:
-    r"""Text with control characters as backslash escapes; line's ends and tabs stay.
+    r"""Replace control characters by backslash escapes; newlines and tabs stay.
 
     Examples
     --------
@@ -33,19 +33,13 @@ def _escape(match: re.Match[str]) -> str:
 
 
 class GuardedStream:
-    """A text stream that writes everything `escaped`, and is otherwise the one it guards.
-
-    Parameters
-    ----------
-    stream
-        Where it is written to.
-    """
+    """A text stream that writes everything `escaped` and otherwise acts as the given stream."""
 
     def __init__(self, stream: Any) -> None:
         self.unguarded = stream
 
     def write(self, text: str) -> int:
-        """Write text; returns its length."""
+        """Write text and return its length."""
         self.unguarded.write(escaped(text))
         return len(text)
 
@@ -60,7 +54,7 @@ class GuardedStream:
 
 @contextmanager
 def guarded_streams() -> Iterator[None]:
-    """Guard stdout and stderr of this program meanwhile."""
+    """Guard stdout and stderr of this program inside the context."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (
         stream if stream is None or isinstance(stream, GuardedStream) else GuardedStream(stream)
@@ -73,5 +67,5 @@ def guarded_streams() -> Iterator[None]:
 
 
 def unguarded(stream: Any) -> Any:
-    """The stream for what draws on the terminal by itself: bars and colours."""
+    """Return the original stream, for bars and colours."""
     return stream.unguarded if isinstance(stream, GuardedStream) else stream

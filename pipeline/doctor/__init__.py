@@ -1,1 +1,1 @@
-"""What is here and what is not: the findings of ``mvemo doctor``."""
+"""Checks of ``mvemo doctor``."""

@@ -1,4 +1,4 @@
-"""How long a clip takes here: one is made, read and embedded, and the clock looked at."""
+"""Time per clip on this machine, measured on a generated clip."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mvemo.manifests.demo.writing import video_codec, write_clip
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import duration_text
-from mvemo.pipeline.doctor.findings import Finding
+from mvemo.pipeline.doctor.checks import Finding
 from mvemo.pipeline.settings import Settings
 
 HEIGHT, WIDTH = 256, 456
@@ -32,16 +32,16 @@ HEIGHT, WIDTH = 256, 456
 
 @dataclass(frozen=True)
 class Speed:
-    """What one clip takes."""
+    """Time and room that one clip takes."""
 
-    seconds: float  # of the clip
-    reading: float  # seconds of decoding and describing by one worker
+    seconds: float  # length of the clip
+    reading: float  # seconds of decoding and describing, by one worker
     nets: Mapping[str, float]  # net to seconds of embedding, with all cores or the GPU
-    n_bytes: int  # what it leaves in the working folder
-    workers: int = field(default_factory=joblib.cpu_count)  # processes that read at a time
+    n_bytes: int  # bytes that it leaves in the working folder
+    workers: int = field(default_factory=joblib.cpu_count)  # number of reading processes
 
     def of_clips(self, n_clips: int) -> float:
-        """Seconds that as many clips of the same kind take.
+        """Return the seconds that this number of such clips takes.
 
         Examples
         --------
@@ -51,7 +51,7 @@ class Speed:
         return n_clips * (self.reading / self.workers + sum(self.nets.values()))
 
     def findings(self, n_clips: int) -> list[Finding]:
-        """Two lines: of one clip, and of many."""
+        """Return two findings: one on a single clip, one on many."""
         nets = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.nets.items())
         clip = f"a clip of {self.seconds:.0f} s takes: reading {self.reading:.1f} s, {nets}"
         if busy():
@@ -64,9 +64,9 @@ class Speed:
 
 
 def measure_speed(settings: Settings, seconds: float = 30.0) -> Speed:
-    """Read and embed a made-up clip as `mvemo extract` does with these settings.
+    """Read and embed a generated clip of `seconds` as `mvemo extract` does with these settings.
 
-    The nets have random weights, which takes as long as with any others.
+    The nets have random weights, which does not change the time.
     """
     run = settings.extract.run
     settings = replace(settings, extract=replace(settings.extract, workers=1))
@@ -74,7 +74,7 @@ def measure_speed(settings: Settings, seconds: float = 30.0) -> Speed:
     with silenced(), tempfile.TemporaryDirectory(prefix="mvemo-doctor-") as temp:
         folder = Path(temp)
         _write_clip(folder / "clip.mp4", seconds)
-        # What the first clip of a process takes longer for is not measured.
+        # The first clip of a process takes longer and is not measured.
         _read(folder, "first", 1.0, settings, plans)
         start = time.perf_counter()
         media = _read(folder, "second", None, settings, plans)
@@ -86,7 +86,7 @@ def measure_speed(settings: Settings, seconds: float = 30.0) -> Speed:
 
 
 def _write_clip(path: Path, seconds: float) -> None:
-    """A gradient that moves, and noise: quick to make, and no easier to decode than a film."""
+    """Write a moving random pattern with noise: quick to make, and as hard to decode as a film."""
     rng = np.random.default_rng(0)
     n_frames = round(seconds * FPS)
     picture = rng.integers(0, 256, (HEIGHT // 16, WIDTH // 8, 3), dtype=np.uint8)
@@ -126,7 +126,7 @@ def _embedding_time(plan: NetSettings, media: ClipMedia, device: torch.device) -
 
 
 def busy() -> bool:
-    """Whether more than this program wants the cores; False where that cannot be asked."""
+    """Return True if other programs use the cores, too; False if the system does not tell."""
     try:
         return bool(os.getloadavg()[0] > 1.5 * joblib.cpu_count())
     except (AttributeError, OSError):

@@ -1,1 +1,1 @@
-"""Models that come with mvemo, found by name, and the cards of these and others."""
+"""Models included in mvemo, by name, and the cards of models."""

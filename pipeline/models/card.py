@@ -1,4 +1,4 @@
-"""The card of a model: what it was made of, how good it is, what it is not for."""
+"""Card of a model: its data, its scores and its limits, some of them stated by its author."""
 
 from __future__ import annotations
 
@@ -10,14 +10,60 @@ from typing import Any
 from mvemo.fuse.final.files import load_model
 from mvemo.fuse.final.model import FinalModel, Predictor
 from mvemo.manifests.text_table import align_columns
+from mvemo.pipeline.errors import BadOption
 
 WIDTH = 79
 IN_WORDS = {"audio": "sound", "video": "pictures"}
 _TASKS = {"multiclass": "classes", "multilabel": "tags", "regression": "ratings"}
+_KINDS: dict[type, str] = {
+    str: "a sentence",
+    list: "a list of sentences",
+    dict: "a table of sentences",
+}
+# Key of the file -> its type. `scale` describes each target of ratings.
+KEYS: dict[str, type] = {
+    "title": str,
+    "data": str,
+    "groups": str,
+    "licence": str,
+    "citations": list,
+    "choices": str,
+    "use": str,
+    "avoid": list,
+    "scale": dict,
+}
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Read the TOML file of ``mvemo fuse --about``; it may have any of `KEYS`.
+
+    Raises `BadOption` if it cannot be read, or has an unknown key or a wrong type.
+    """
+    from mvemo.pipeline.settings_files import parse_toml
+
+    try:
+        about = parse_toml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadOption(f"--about {path}: cannot be read as TOML: {error}") from error
+    for key, value in about.items():
+        if key not in KEYS:
+            raise BadOption(f"--about {path}: unknown key {key!r}: some of {', '.join(KEYS)}")
+        if not _fits(value, KEYS[key]):
+            raise BadOption(f"--about {path}: {key} is {value!r}: it must be {_KINDS[KEYS[key]]}")
+    return about
+
+
+def _fits(value: object, kind: type) -> bool:
+    parts = [value]
+    if kind is list:
+        parts = value if isinstance(value, list) else [None]
+    elif kind is dict:
+        parts = list(value.values()) if isinstance(value, Mapping) else [None]
+    return all(isinstance(part, str) for part in parts)
 
 
 def summary_lines(name: str, folder: Path) -> list[str]:
-    """A model in a few lines, for a list of models."""
+    """Describe a model in a few lines, for a list of models."""
     model = load_model(folder)
     about = _about(model)
     expected = model.expected_of(model.predictors[0])
@@ -29,7 +75,7 @@ def summary_lines(name: str, folder: Path) -> list[str]:
 
 
 def card_text(name: str, folder: Path) -> str:
-    """Return the whole card, at most 79 columns; `name` is as on the command line."""
+    """Return the whole card, at most 79 columns wide; `name` is that of the command line."""
     model = load_model(folder)
     about = _about(model)
     lines = [name, "=" * len(name), ""]
@@ -78,7 +124,7 @@ def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> Iterator[s
 
 
 def _scores(model: FinalModel) -> list[str]:
-    """A line for each way to predict; the first that a clip has all features of is taken."""
+    """Return a line per predictor; the first one whose features a clip has predicts it."""
     rows = [("  model", "needs", model.predictors[0].expected["metric"], "95 % interval")]
     for predictor in model.predictors:
         needs = " and ".join(IN_WORDS[m] for m in predictor.modalities)
@@ -89,7 +135,7 @@ def _scores(model: FinalModel) -> list[str]:
 
 
 def _outputs(predictor: Predictor) -> Iterator[str]:
-    """A line for each class, tag or target."""
+    """Yield a line for each class, tag or target."""
     per_output: dict[str, dict[str, float | None]] = predictor.expected.get("per_output", {})
     names = list(dict.fromkeys(name for scores in per_output.values() for name in scores))
     if names:
@@ -111,14 +157,14 @@ def _count(model: FinalModel) -> str:
 
 
 def _modalities(model: FinalModel) -> str:
-    """What a clip may have."""
+    """Return the modalities that a clip may have, in words."""
     sets = [" and ".join(IN_WORDS[m] for m in p.modalities) for p in model.predictors]
     sets = list(dict.fromkeys(sets))
     return f"{sets[0]}, or {' or '.join(sets[1:])} alone" if len(sets) > 1 else sets[0]
 
 
 def _score(expected: Mapping[str, Any]) -> str:
-    """A mean with its interval."""
+    """Format a mean with its interval."""
     mean, interval = expected["mean"], expected.get("interval")
     if mean is None:
         return "not known"

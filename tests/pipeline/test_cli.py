@@ -18,7 +18,6 @@ from mvemo.pipeline.console.messages import (
     note_resumable,
     silenced,
     tell,
-    tell_detail,
     tell_note,
 )
 from mvemo.pipeline.errors import BadOption
@@ -99,7 +98,6 @@ def test_verbosity_is_asked_for_before_or_after_the_command(
     def probe() -> None:
         click.echo("result")
         tell("told")
-        tell_detail("detail")
         with silenced():
             tell_note("once")
         tell_note("once")
@@ -112,7 +110,7 @@ def test_verbosity_is_asked_for_before_or_after_the_command(
     said = {
         "quiet": "",
         "normal": "told\nnote: once\n",
-        "verbose": "told\ndetail\nnote: once\n",
+        "verbose": "told\nnote: once\n",
     }
     assert done.stderr == said[level]
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from mvemo.cache import CacheBusy
 from mvemo.cache.writing.lock import WriterLock
 from mvemo.pipeline.commands.cache import cache
-from mvemo.pipeline.doctor.places import check_work
+from mvemo.pipeline.doctor.checks import check_work
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.stage_one.finished import ExtractSummary
 from mvemo.pipeline.work_folder import WorkSize, clean_work, measure_work

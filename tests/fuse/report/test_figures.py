@@ -10,10 +10,9 @@ import pytest
 from fuse_samples import NASTY, empty_results, make_results, nasty_results
 from sklearn.metrics import auc, roc_auc_score
 
-from mvemo.fuse.report import figures, roc_figures
-from mvemo.fuse.report.drawing import COLOURS
+from mvemo.fuse.report import figures
+from mvemo.fuse.report.drawing import COLOURS, matrix_figure
 from mvemo.fuse.report.shown import recommended
-from mvemo.fuse.report.training_figures import loss_figures
 
 SVG = "{http://www.w3.org/2000/svg}"
 pytestmark = pytest.mark.figures
@@ -23,10 +22,10 @@ def all_figures(results):
     model = results.models[-1]
     return [
         figures.fold_figure(results)[0].svg,
-        roc_figures.roc_figure(results)[0].svg,
-        roc_figures.class_roc_figure(results, model)[0].svg,
-        figures.matrix_figure(model.confusion, results.classes, model.name),
-        *(picture.svg for picture in loss_figures(results.curves)),
+        figures.roc_figure(results)[0].svg,
+        figures.class_roc_figure(results, model)[0].svg,
+        matrix_figure(model.confusion, results.classes, model.name),
+        *(picture.svg for picture in figures.loss_figures(results.curves)),
     ]
 
 
@@ -104,28 +103,28 @@ def test_confusion_shows_every_count(results):
 def test_confusion_of_a_class_without_clips(results):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        svg = figures.matrix_figure(np.zeros((6, 6), dtype=np.int64), results.classes, "x")
+        svg = matrix_figure(np.zeros((6, 6), dtype=np.int64), results.classes, "x")
     assert texts(svg).count("0") == 36
 
 
 def test_many_classes_leave_the_counts_out():
     classes = tuple(f"tag {i}" for i in range(40))
     made = make_results(80, 2, classes=classes, missing=0)
-    svg = figures.matrix_figure(made.models[0].confusion, classes, "x")
+    svg = matrix_figure(made.models[0].confusion, classes, "x")
     assert texts(svg) == ["predicted", "true"]
 
 
 def test_areas_are_of_the_curves_that_are_drawn(results):
-    (before,) = roc_figures.roc_figure(results)
+    (before,) = figures.roc_figure(results)
     # As of several repeats, of which the first is drawn.
     first, *others = results.models
     first = replace(first, scores={**first.scores, "roc_auc_macro_ovr_pooled": 0.123})
-    (after,) = roc_figures.roc_figure(replace(results, models=(first, *others)))
+    (after,) = figures.roc_figure(replace(results, models=(first, *others)))
     assert after.svg == before.svg
 
 
 def test_legends_name_models_and_areas(results):
-    (picture,) = roc_figures.roc_figure(results)
+    (picture,) = figures.roc_figure(results)
     shown = " ".join(" ".join(texts(picture.svg)).split())
     # The recommended model's curve, and its line in the legend, are thick.
     top = recommended(results)
@@ -136,7 +135,7 @@ def test_legends_name_models_and_areas(results):
     for model in results.models:
         assert f"{model.name} {model.scores['roc_auc_macro_ovr_pooled']:.3f}" in shown
     model = results.models[1]
-    shown = " ".join(" ".join(texts(roc_figures.class_roc_figure(results, model)[0].svg)).split())
+    shown = " ".join(" ".join(texts(figures.class_roc_figure(results, model)[0].svg)).split())
     for c, name in enumerate(results.classes):
         area = roc_auc_score(results.y_true == c, model.outputs[:, c])
         assert f"{name} {area:.3f}" in shown
@@ -145,7 +144,7 @@ def test_legends_name_models_and_areas(results):
 def test_drawn_roc_curves_enclose_the_area():
     made = make_results(3000, 2, missing=0)
     positive = made.task.indicators(made.y_true, 6)
-    curves = roc_figures.curves_of(positive, made.models[0].outputs)
+    curves = figures.curves_of(positive, made.models[0].outputs)
     for c, (curve, area) in enumerate(curves):
         expected = roc_auc_score(made.y_true == c, made.models[0].outputs[:, c])
         assert area == pytest.approx(expected, abs=1e-12)
@@ -153,7 +152,7 @@ def test_drawn_roc_curves_enclose_the_area():
         assert curve[-1] == 1
         assert (np.diff(curve) >= 0).all()
         # The drawn curve has 201 points: steps between them are cut.
-        assert auc(roc_figures._RATES, curve) == pytest.approx(expected, abs=0.004)
+        assert auc(figures._RATES, curve) == pytest.approx(expected, abs=0.004)
 
 
 def test_results_without_a_score_can_be_drawn():
@@ -163,7 +162,7 @@ def test_results_without_a_score_can_be_drawn():
         for pictures in figures.draw_figures(made, made.models[0]).values():
             for picture in pictures:
                 ElementTree.fromstring(picture.svg)
-    assert loss_figures({}) == []
+    assert figures.loss_figures({}) == []
 
 
 def test_text_from_outside_stays_text():
@@ -175,12 +174,12 @@ def test_text_from_outside_stays_text():
         root = ElementTree.fromstring(svg)
         assert not [e for e in root.iter() if "script" in e.tag or e.tag == f"{SVG}b"]
     assert "Fear <b>&amp;…" in texts(drawn[3])
-    assert [picture.head for picture in loss_figures(made.curves)] == [NASTY]
+    assert [picture.head for picture in figures.loss_figures(made.curves)] == [NASTY]
 
 
 def test_curves_of_one_net_share_a_figure_and_odd_ones_are_left_out():
     epochs = [1.0, 2.0, 3.0]
-    pictures = loss_figures(
+    pictures = figures.loss_figures(
         {
             "c3d@0": {"epoch": epochs, "train_loss": [3, 2, 1], "val_loss": [3, 1, 2]},
             "c3d@1": {"epoch": epochs, "train_loss": [3, 2, 1], "val_loss": [3.0, None, 2.0]},

@@ -16,7 +16,6 @@ from mvemo.extract.nets import build_net
 from mvemo.fuse.final.files import load_model
 from mvemo.pipeline import cli
 from mvemo.pipeline.model_nets import NET_PREFIX, plan_of
-from mvemo.pipeline.models import fetching
 from mvemo.pipeline.models.boxed import DEFAULT, boxed_names, model_folder
 from mvemo.pipeline.models.card import card_text
 from mvemo.pipeline.prediction.embedding import FeatureMaker
@@ -83,7 +82,7 @@ def test_sound_is_predicted_also_without_a_network(
     def fail(package: object, **_: object) -> None:
         raise FetchFailed("no network")
 
-    monkeypatch.setattr(fetching, "get_weights", fail)
+    monkeypatch.setattr("mvemo.extract.pretrained.get_weights", fail)
     # Without weights that were fetched before.
     monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "home"))
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * 16_000)

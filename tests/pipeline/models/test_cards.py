@@ -12,11 +12,10 @@ from feature_samples import frozen_cache, make_table
 from mvemo.extract.errors import FetchFailed
 from mvemo.pipeline import cli
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.models import boxed, fetching
-from mvemo.pipeline.models.about import read_about
+from mvemo.pipeline.model_nets import fetch_model_weights
+from mvemo.pipeline.models import boxed
 from mvemo.pipeline.models.boxed import model_folder, pick_model
-from mvemo.pipeline.models.card import card_text, summary_lines
-from mvemo.pipeline.models.fetching import fetch_model_weights
+from mvemo.pipeline.models.card import card_text, read_about, summary_lines
 
 ABOUT = """
 title = "Moods of invented songs"
@@ -119,7 +118,7 @@ def test_missing_weights_are_fetched_until_there_is_no_network(
         asked.append(package.net)  # type: ignore[attr-defined]
         raise FetchFailed("no network")
 
-    monkeypatch.setattr(fetching, "get_weights", fetch)
+    monkeypatch.setattr("mvemo.extract.pretrained.get_weights", fetch)
     # Of its nets, music1d and i3d, one has public weights.
     fetch_model_weights(folder, ("audio", "video"))
     assert asked == ["i3d"]

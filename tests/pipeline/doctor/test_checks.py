@@ -13,10 +13,15 @@ from click.testing import CliRunner
 from mvemo.extract.pretrained import find_package
 from mvemo.extract.pretrained.store import keep_weights
 from mvemo.pipeline import cli
-from mvemo.pipeline.doctor import packages
-from mvemo.pipeline.doctor.examine import examine
-from mvemo.pipeline.doctor.media import check_codecs, check_gpu, check_weights
-from mvemo.pipeline.doctor.places import LITTLE_ROOM, check_folder
+from mvemo.pipeline.doctor import checks
+from mvemo.pipeline.doctor.checks import (
+    LITTLE_ROOM,
+    check_codecs,
+    check_folder,
+    check_gpu,
+    check_weights,
+    examine,
+)
 from mvemo.pipeline.doctor.speed import Speed, measure_speed
 from mvemo.pipeline.settings_files import load_settings
 
@@ -38,7 +43,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:
 
 
 def test_this_installation_is_in_order() -> None:
-    findings, stage_one = packages.check_packages()
+    findings, stage_one = checks.check_packages()
     assert stage_one
     assert [f.subject for f in findings] == ["mvemo", "stage two", "stage one", "torch pair"]
     assert {f.status for f in findings} == {"ok"}
@@ -55,7 +60,7 @@ def test_a_base_install_is_no_problem(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 def test_old_and_absent_packages_are_problems(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, numpy="1.20.0", av=None)
-    findings, stage_one = packages.check_packages()
+    findings, stage_one = checks.check_packages()
     texts = {f.subject: f.text for f in findings if f.status == "problem"}
     assert not stage_one
     assert texts == {
@@ -66,7 +71,7 @@ def test_old_and_absent_packages_are_problems(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_package_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "soxr", None)
-    findings, stage_one = packages.check_packages()
+    findings, stage_one = checks.check_packages()
     (broken,) = [f for f in findings if f.status == "problem"]
     assert not stage_one
     assert (broken.subject, broken.cure) == ("soxr", "pip install --force-reinstall soxr")
@@ -74,7 +79,7 @@ def test_a_package_that_cannot_be_imported_is_a_problem(monkeypatch: pytest.Monk
 
 def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, torch="2.9.0")
-    found = packages.check_torch_pair()
+    found = checks.check_torch_pair()
     assert found.status == "problem"
     assert "do not fit: torchvision needs torch" in found.text
     assert "same index" in found.cure
@@ -82,7 +87,7 @@ def test_a_torchvision_of_another_torch_is_a_problem(monkeypatch: pytest.MonkeyP
 
 def test_a_torchvision_without_its_operators_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(ops=SimpleNamespace()))
-    found = packages.check_torch_pair()
+    found = checks.check_torch_pair()
     assert found.status == "problem"
     assert "do not fit" in found.text
 
@@ -123,7 +128,7 @@ def test_weights_are_absent_whole_or_damaged(
 
 def test_codecs_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check_codecs().status == "ok"
-    monkeypatch.setattr("mvemo.pipeline.doctor.media.CODECS", ("h264", "no-such-codec"))
+    monkeypatch.setattr("mvemo.pipeline.doctor.checks.CODECS", ("h264", "no-such-codec"))
     found = check_codecs()
     assert found.status == "note"
     assert "does not read no-such-codec" in found.text
