@@ -1,4 +1,4 @@
-"""Calls that run in order while a decoder goes on, on a second thread."""
+"""Queue of calls on a second thread, which run while the decoder goes on."""
 
 from __future__ import annotations
 
@@ -9,30 +9,24 @@ from typing import Any
 
 
 class BackgroundQueue:
-    """Runs calls one after the other on a second thread.
+    """Queue of calls that run one after the other on a second thread.
 
-    Decoders release the interpreter's lock, so that scaling a frame costs no time while
-    the next one is decoded. A context manager: leaving it waits for all calls, and raises
-    the error of the first that failed.
-
-    Parameters
-    ----------
-    threaded
-        False to do each call at once, for a decoder that has one core: two threads that hand
-        it to each other take a sixth more of it.
+    Decoders release the interpreter's lock: a frame is scaled while the next one is decoded.
+    Leaving the context waits for all calls, and raises the error of the first that failed.
+    If `threaded` is False, each call runs at once: on one core, two threads take a sixth longer.
     """
 
-    # Calls that may wait, each holding its frame: a faster decoder then waits for them.
+    # Calls that may wait. Each holds a frame, so a faster decoder must wait for them.
     MAX_WAITING = 8
 
     def __init__(self, *, threaded: bool = True) -> None:
-        # It starts no thread before its first call.
+        # The pool starts its thread at the first call.
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._threaded = threaded
         self._waiting: list[Future[None]] = []
 
     def submit(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Call ``function(*arguments)`` after all calls that were submitted before."""
+        """Call ``function(*arguments)`` after all earlier calls."""
         if not self._threaded:
             function(*arguments)
             return
@@ -41,7 +35,7 @@ class BackgroundQueue:
             self._waiting.pop(0).result()
 
     def wait(self) -> None:
-        """Return once all calls are done."""
+        """Wait until all calls are done."""
         while self._waiting:
             self._waiting.pop(0).result()
 

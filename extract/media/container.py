@@ -1,4 +1,4 @@
-"""Sound and frames of one stretch of a container, decoded in one pass by PyAV."""
+"""Decoding of one clip of a container by PyAV: sound and frames in one pass."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from mvemo.extract.media.packets import (
 from mvemo.extract.media.request import ClipRequest, Decoded, Sound
 from mvemo.extract.media.timeline import FramePicker, FrameTimes, SoundCollector
 
-# Frames of sound that are joined at a time.
+# Frames of sound joined at a time.
 SOUND_FRAMES = 64
-# Codecs of which frames that no other depends on may be left out, the others being the same.
+# Codecs that decode the other frames unchanged if non-reference frames are skipped.
 _SKIPPING_CODECS = ("h264",)
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What one pass over a container's packets gave, with the picker and the sound at its end."""
+    """Result of one pass over a container's packets."""
 
     picker: FramePicker
     sound: SoundCollector
@@ -56,12 +56,12 @@ class Collected:
 
     @property
     def seconds(self) -> tuple[float, float]:
-        """That were decoded of the pictures, and of the sound."""
+        """Seconds of pictures and of sound that were decoded."""
         return self.picker.seconds, self.sound.seconds
 
 
 def choose_sound(path: Path, request: ClipRequest) -> Sound:
-    """Find the first track that sounds in a clip, and its channel if the mean of all is silent."""
+    """Return the first track that is not silent, and a channel if the mean of all is silent."""
     with open_container(path) as container:
         tracks = [s.index for s in sound_tracks(container) if s.codec_context is not None]
     for track in tracks:
@@ -90,7 +90,7 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
             return Decoded(problems=problems)
         origin = start_of(container)
         times = None if video is None else frame_times(container, video, origin, request)
-        # Where only sound is asked for nothing was read yet, and sound is decoded fast.
+        # If only sound is decoded, nothing has been read yet, and sound is decoded fast.
         if video is not None or "mov" in container.format.name:
             container = rewind(path, container, stack, request.start, origin, times)
         streams = [container.streams[index] for index in indices]
@@ -115,7 +115,7 @@ def decode_container(path: Path, request: ClipRequest, choice: Sound | None = No
 
 
 def sound_note(container: Any, audio: Any | None, choice: Sound | None) -> str:
-    """Say which sound is read, of a file that has more than one."""
+    """Return a note about the track and channel that are read; empty for most files."""
     notes = []
     if audio is not None and (count := len(container.streams.audio)) > 1:
         rank = [stream.index for stream in container.streams.audio].index(audio.index)
@@ -128,8 +128,8 @@ def sound_note(container: Any, audio: Any | None, choice: Sound | None) -> str:
 def select_streams(
     path: Path, container: Any, request: ClipRequest, choice: Sound | None = None
 ) -> tuple[Any | None, Any | None, dict[str, Problem]]:
-    """Video and audio stream to decode, and what is asked for and not there."""
-    # A cover picture in an audio file is no video.
+    """Return the video and the audio stream to decode, and the problems of missing ones."""
+    # A cover picture in an audio file is not a video.
     videos = [stream for stream in container.streams.video if not is_cover(stream)]
     audios = sound_tracks(container)
     if choice is not None and choice.track is not None:
@@ -159,7 +159,7 @@ def _collect(
     request: ClipRequest,
     channel: int | None,
 ) -> tuple[Collected, FrameScaler]:
-    """Decode the streams up to the clip's end; a second thread, if any, scales pictures."""
+    """Decode the streams up to the clip's end; a second thread, if allowed, scales pictures."""
     end = times.end if times else request.start
     end = end if request.stop is None else min(end, request.stop)
     scaler = FrameScaler(request.pictures, request.start, end)
@@ -174,7 +174,7 @@ def _collect(
     )
     needed = None
     if times and is_indexed(container) and can_skip(streams):
-        # The last frame too: it tells how far the pictures can be decoded.
+        # The last frame shows how far the pictures can be decoded.
         needed = times.stamps_at(np.append(picker.times, end))
     thread_decoders(streams, request.threads)
     with background:
@@ -190,13 +190,13 @@ def _collect(
                 waiting = []
         background.submit(sound.add, waiting)
         any_frame = picker.finish()
-    # Of a stretch it is enough that the stretch is there.
+    # If a duration is given, only that stretch must be there.
     cut_off = request.duration is None and is_cut_off(path, container.format.name)
     return Collected(picker, sound, any_frame, cut_off), scaler
 
 
 def can_skip(streams: Sequence[Any]) -> bool:
-    """Whether the video's decoder can leave out frames that no other depends on."""
+    """Return True if the video's decoder can skip frames that no other frame depends on."""
     return any(
         stream.type == "video" and stream.codec_context.name in _SKIPPING_CODECS
         for stream in streams
@@ -206,10 +206,10 @@ def can_skip(streams: Sequence[Any]) -> bool:
 def find_problems(
     start: float, times: FrameTimes | None, collected: Collected, expected: dict[str, float]
 ) -> dict[str, Problem]:
-    """What is wrong with the sound and the pictures of a clip that were decoded.
+    """Return the problems of a clip's decoded sound and pictures, by modality.
 
-    `start` is the clip's in seconds, `times` are those of the pictures, and `expected` the
-    `mvemo.extract.media.packets.expected_seconds` of the streams that were decoded.
+    `start` is the clip's start in seconds; `expected` is the result of
+    `mvemo.extract.media.packets.expected_seconds`.
     """
     problems: dict[str, Problem | None] = {}
     if "video" in expected:
@@ -223,7 +223,7 @@ def _sound_problem(start: float, collected: Collected, expected: float) -> Probl
     sound = collected.sound
     if not sound.error and sound.seconds == 0 and 0 < sound.end <= start:
         return starts_after_end(start, "sound ends", sound.end)
-    # Sound that begins late is whole; where much of it is gaps, it is not.
+    # Sound that begins late is complete, but not if much of it is gaps.
     whole = max(expected, sound.seconds)
     problem = sound.problem() or check_length(sound.decoded_seconds, whole)
     return problem or (CUT_OFF if collected.is_cut_off else None)

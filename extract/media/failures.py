@@ -1,4 +1,4 @@
-"""Errors of the media libraries as ours: of the file, or of the machine."""
+"""Conversion of the media libraries' errors to this package's errors."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _PASSING = frozenset(
 
 
 def media_error(path: Path, error: Exception) -> ExtractError:
-    """What a library's error says of a file: `MediaUnavailable` where it may pass."""
+    """Convert a library's error to `BadMedia`, or to `MediaUnavailable` if it may pass."""
     if isinstance(error, MemoryError):
         return MediaUnavailable(
             f"{path}: reading it takes more memory than there is, or than a clip may have"
         )
     if isinstance(error, OSError) and error.errno in _PASSING:
         return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
-    # The text of others speaks of the library's objects, not of the file: a stream without a
-    # codec has None for its context, and streams may be gone when a file is opened again.
+    # Other errors name the library's objects, not the file: a stream without a codec has None
+    # for its context, and streams may be gone when a file is opened again.
     reason = "damaged, or of an unknown codec"
     if isinstance(error, (av.error.FFmpegError, cv2.error, OSError, RuntimeError, ValueError)):
         reason = error_line(error)

@@ -1,4 +1,4 @@
-"""Which formats are read: those that are one file of sound or video, and of no other file."""
+"""Formats that are read, and checks of a file's structure by its bytes."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.checks import MIN_DECODED_SHARE
 from mvemo.extract.media.raw_frames import ends_inside_frame
 
-# FFmpeg's names. Playlists, patterns of pictures, devices and descriptions of streams are not
-# among them: they open other files and addresses, or wait for more.
+# FFmpeg's names. Playlists, picture patterns, devices and stream descriptions are left out: they
+# open other files and addresses, or wait for more data.
 _READ = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpeg,mpegts,mxf,dv,nut,rm,wtv,nsv,ivf,gif,"
     "mp3,aac,ac3,eac3,flac,ogg,wav,w64,aiff,au,caf,amr,ape,wv,tta,tak,dts,dtshd,mlp,truehd,mpc,"
     "mpc8,dsf,iff,voc,xwma,shn,spdif,qoa"
 )
-# Video without a container has no time stamps; these are named, so that the reason can be told.
+# Video without a container has no time stamps. These are opened to report the reason.
 _RAW = "h264,hevc,vvc,m4v,mpegvideo,mjpeg,vc1,av1,obu,dirac,dnxhd,cavsvideo,h261,h263,evc"
 FORMAT_WHITELIST = f"{_READ},{_RAW}"
 
 _HEAD = 1 << 16
 _ASF_PROPERTIES = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"
-# Of a transport stream: more than one packet of sound, with the pictures between.
+# Bytes at the end of a transport stream that hold more than one packet of sound.
 _TS_TAIL = 1 << 20
-# The index of a QuickTime file is read to this size.
+# Largest part of a QuickTime file's index that is read, in bytes.
 _MAX_INDEX = 1 << 26
 _PICTURE = re.compile(
     rb"\x89PNG\r\n|\xff\xd8\xff[^\xc0-\xcf]|RIFF....WEBP|II\*\0|MM\0\*|\0\0\x01\0[\x01-\x20]\0"
@@ -49,7 +49,7 @@ _ENCRYPTED_ASF = re.compile(
 
 
 def check_head(path: Path) -> None:
-    """Refuse what a file's beginning shows not to be sound or video that can be read."""
+    """Refuse pictures, lists of other files and encrypted files, by the file's beginning."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if _PICTURE.match(head):
@@ -66,7 +66,7 @@ def check_head(path: Path) -> None:
 
 
 def check_format(path: Path, names: str) -> None:
-    """Refuse video without a container."""
+    """Refuse video without a container; `names` are FFmpeg's names of the format."""
     if names in _RAW.split(","):
         raise BadMedia(
             f"{path}: is a raw {names} stream without time stamps: put it into a container, "
@@ -75,7 +75,7 @@ def check_format(path: Path, names: str) -> None:
 
 
 def _mov_is_encrypted(path: Path) -> bool:
-    """Whether the index (``moov``) of a QuickTime file describes an encrypted track."""
+    """Return True if the index (``moov``) of a QuickTime file has an encrypted track."""
     with path.open("rb") as file:
         for kind, at, size in _boxes(file):
             if kind == b"moov":
@@ -85,7 +85,7 @@ def _mov_is_encrypted(path: Path) -> bool:
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, place and stated size of the boxes at the top of a QuickTime file."""
+    """Yield the kind, offset and stated size of each top-level box of a QuickTime file."""
     end = file.seek(0, 2)
     at = 0
     while at + 16 <= end:
@@ -103,9 +103,10 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def is_cut_off(path: Path, names: str) -> bool:
-    """Whether a file's structure shows that much more was to come.
+    """Return True if the file's structure shows that much of it is missing.
 
-    For formats whose lengths in seconds are not stated, or are guessed from what is there.
+    It serves formats that do not state their length in seconds. `names` are FFmpeg's names of
+    the format.
     """
     formats = set(names.split(","))
     with path.open("rb") as file:
@@ -120,25 +121,25 @@ def is_cut_off(path: Path, names: str) -> bool:
 
 
 def _stated_size(file: BinaryIO, formats: set[str]) -> int:
-    """Bytes that a file has by its own account; 0 where it does not say."""
+    """Return the size in bytes that the file states, or 0."""
     file.seek(0)
     head = file.read(_HEAD)
     if "mov" in formats:
         boxes = list(_boxes(file))
         whole = max((at + size for _, at, size in boxes), default=0)
-        # In fragments there is no index that would show that some are not there.
+        # Fragmented files have no index that would show missing fragments.
         fragmented = any(kind == b"moof" for kind, _, _ in boxes)
         return 2 * whole if fragmented and whole > file.seek(0, 2) else whole
     if formats & {"avi", "wav"} and head.startswith(b"RIFF"):
         size = int.from_bytes(head[4:8], "little")
     elif "asf" in formats:
-        # Of its File Properties Object (Advanced Systems Format, 3.2).
+        # File Properties Object (Advanced Systems Format, 3.2).
         at = head.find(_ASF_PROPERTIES)
         size = int.from_bytes(head[at + 40 : at + 48], "little") - 8 if at >= 0 else 0
     elif "aiff" in formats and head.startswith(b"FORM"):
         size = int.from_bytes(head[4:8], "big")
     elif "au" in formats and head.startswith(b".snd"):
-        # Where the samples begin, and their size.
+        # Offset of the samples, plus their size.
         size = int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big") - 8
     elif "w64" in formats and head.startswith(b"riff"):
         size = int.from_bytes(head[16:24], "little") - 8
@@ -146,12 +147,12 @@ def _stated_size(file: BinaryIO, formats: set[str]) -> int:
         return _caf_size(file)
     else:
         return 0
-    # Programs that write to a pipe state the greatest number there is.
+    # Programs that write to a pipe state the largest possible size.
     return size + 8 if 0 < size < 0x7FFFF000 else 0
 
 
 def _caf_size(file: BinaryIO) -> int:
-    """Where the last chunk of a Core Audio file ends; 0 where it goes on to the file's end."""
+    """Return the end of a Core Audio file's last chunk; 0 if it lasts until the file's end."""
     end = file.seek(0, 2)
     at = 8
     while at + 12 <= end:
@@ -165,24 +166,24 @@ def _caf_size(file: BinaryIO) -> int:
 
 
 def _ogg_is_cut_off(file: BinaryIO, size: int) -> bool:
-    """Whether the last page is not whole, or not marked as the last (RFC 3533, 6)."""
+    """Return True if the last page is incomplete or not marked as the last (RFC 3533, 6)."""
     file.seek(max(size - 2 * _HEAD, 0))
     tail = file.read()
     at = tail.rfind(b"OggS")
     page = tail[at:] if at >= 0 else b""
     if len(page) < 27:
         return True
-    # Flags at 5, number of segments at 26, their lengths behind it.
+    # The flags are at byte 5, the number of segments at byte 26, their lengths after it.
     n_segments = page[26]
     whole = len(page) >= 27 + n_segments + sum(page[27 : 27 + n_segments])
     return not (whole and page[5] & 0x04)
 
 
 def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
-    """Whether a transport stream ends inside a packet, or inside a packet of sound.
+    """Return True if a transport stream ends inside a packet, or inside a packet of sound.
 
-    A recording of a broadcast begins and ends anywhere: only a stream that begins as
-    programs write it, with its tables counted from 0, has to end as they do.
+    A recorded broadcast may begin and end anywhere. Only a stream that begins like one written
+    by a program, with its tables counted from 0, must end with a whole packet.
     """
     if all(size % length for length in (188, 192, 204)):
         return True
@@ -201,11 +202,11 @@ def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
         pid = int.from_bytes(packet[1:3], "big") & 0x1FFF
         payload = packet[4 + (1 + packet[4] if packet[3] & 0x20 else 0) :]
         if packet[1] & 0x40 and payload.startswith(b"\0\0\1"):
-            # Length 0: until the next one begins (ISO/IEC 13818-1, 2.4.3.7).
+            # Length 0: the packet lasts until the next one (ISO/IEC 13818-1, 2.4.3.7).
             length = int.from_bytes(payload[4:6], "big")
             left[pid] = 6 + length if length else 0
             open_ended.add(pid) if not length else open_ended.discard(pid)
         if left.get(pid):
             left[pid] -= min(len(payload), left[pid])
-    # A packet of pictures hardly ever fills its last piece to the byte, without stuffing.
+    # A packet of pictures almost never fills its last piece without stuffing.
     return any(left.values()) or (pid in open_ended and len(payload) == 184)

@@ -1,6 +1,6 @@
-"""Reading of media files in worker processes, for what needs no working cache.
+"""Reading of media files in worker processes, without the working cache.
 
-A file that crashes its decoder, hangs, or asks for all memory is a `BadMedia` here too.
+A file that crashes its decoder, hangs, or needs too much memory raises `BadMedia`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ PROBE = "mvemo.extract.media.probe:probe_seconds"
 
 
 def start_readers(count: int = 1) -> None:
-    """Start worker processes ahead of the first file; this returns at once.
+    """Start worker processes before the first file, and return at once.
 
-    They import the media libraries while this process imports others, as torch.
+    They import the media libraries while this process imports others, such as torch.
     """
     start_workers(count, _DECODE.partition(":")[0])
 
@@ -36,7 +36,11 @@ def read_each(
     workers: int = 0,
     limits: ClipLimits | None = None,
 ) -> Iterator[tuple[int, Any | ExtractError]]:
-    """Call a function of a path in worker processes."""
+    """Call a function for each file in worker processes; yield (row, result or error).
+
+    `function` is ``module:name``; `files` has the path and the keywords of each call; 0
+    workers means one per core. Results come in the order in which the calls finish.
+    """
     limits = limits or ClipLimits()
     calls = [
         Call(function, (path,), *_bounds(path, limits), keywords=keywords)
@@ -50,10 +54,10 @@ def read_each(
 def stream_isolated(
     path: Path, request: StreamRequest, limits: ClipLimits | None = None
 ) -> Iterator[tuple[Any, ...]]:
-    """`mvemo.extract.media.streaming.stream_clip` of one file in a worker process.
+    """Yield what `mvemo.extract.media.streaming.stream_clip` emits in a worker process.
 
-    What waits to be taken is bounded, and so is the memory of both processes, whatever the
-    clip's length. The time that the caller takes between two events counts for nothing.
+    The problems that it returns come last. The number of waiting events is bounded, and so is
+    the memory of both processes. The time limit does not count the caller's own time.
     """
     limits = limits or ClipLimits()
     call = Call(_STREAM, (path, request), *_bounds(path, limits), parts=True)
@@ -69,7 +73,7 @@ def stream_isolated(
 
 
 def _bounds(path: Path, limits: ClipLimits) -> tuple[float, int]:
-    """Seconds and bytes of memory for a file."""
+    """Return the limits of a call for a file: seconds, and bytes of memory."""
     size = 0
     with suppress(OSError):
         size = path.stat().st_size
@@ -79,7 +83,7 @@ def _bounds(path: Path, limits: ClipLimits) -> tuple[float, int]:
 def _reading_error(
     path: Path, error: BaseException | None, limits: ClipLimits
 ) -> ExtractError | None:
-    """An error of a call as one of its file; None where there is none, or it is no file's."""
+    """Return the media error behind a failed call, or None."""
     if isinstance(error, WorkerDied):
         return BadMedia(f"{path}: {error}")
     if isinstance(error, OutOfMemory):
@@ -88,13 +92,13 @@ def _reading_error(
 
 
 def decode_isolated(path: Path, **asked: Any) -> Decoded:
-    """`mvemo.extract.media.reading.decode_clip` of one file in a worker process."""
+    """Call `mvemo.extract.media.reading.decode_clip` in a worker process."""
     decoded: Decoded = _read_one(_DECODE, path, asked)
     return decoded
 
 
 def probe_isolated(path: Path) -> float:
-    """`mvemo.extract.media.probe.probe_seconds` of one file in a worker process.
+    """Call `mvemo.extract.media.probe.probe_seconds` in a worker process.
 
     Examples
     --------

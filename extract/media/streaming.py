@@ -1,4 +1,4 @@
-"""A clip decoded from its start to its end in bounded memory: sound and pictures as they come."""
+"""Decoding of one clip as a stream of sound and pictures, in bounded memory."""
 
 from __future__ import annotations
 
@@ -39,22 +39,25 @@ from mvemo.extract.media.packets import (
 from mvemo.extract.media.request import Sound, StreamRequest
 from mvemo.extract.media.timeline import FramePicker, FrameTimes, SoundCollector
 
-# Called with what is read, in the order of `stream_clip`.
+# Callback for the events of `stream_clip`.
 Emit = Callable[[tuple[Any, ...]], None]
 
 
 def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, Problem]:
     """Decode a clip in one pass; memory does not grow with its length.
 
-    Pictures are those that `mvemo.extract.media.reading.decode_clip` chooses, times beyond
-    the last frame showing the last. Sound is resampled as it comes; resamplers look ahead,
-    so that the last samples come at the end.
+    The pictures are those that `mvemo.extract.media.reading.decode_clip` chooses; times beyond
+    the last frame show the last frame. Sound is resampled as it is decoded; resamplers look
+    ahead, so the last samples come at the end. `emit` is called with these events:
 
-    `emit` is called with ``("problem", modality, problem)`` of a modality that has no stream,
-    before anything is decoded; ``("note", text)`` of which sound is read; ``("sound", sr, y)`` of
-    the next samples, float32 (n,), at one of the rates; ``("picture", row, pictures)`` of a time's
-    row and its pictures by size, uint8 (size, size, 3). Returned are the problems of `decode_clip`,
-    also those that are found at the end alone, as that the clip is cut off.
+    - ``("problem", modality, problem)``: a modality without a stream, before decoding;
+    - ``("note", text)``: the track or channel that is read;
+    - ``("sound", sr, y)``: the next samples at one of the rates, float32 (n,);
+    - ``("picture", row, pictures)``: the row of a time, and its pictures by size, uint8
+      (size, size, 3).
+
+    The return value has the problems of `decode_clip`, including those that are found only at
+    the end (the clip is cut off).
     """
     check_file(path)
     sent: Counter[int] = Counter()
@@ -74,19 +77,19 @@ def stream_clip(path: Path, request: StreamRequest, *, emit: Emit) -> dict[str, 
     try:
         choice = Sound()
         if request.sample_rates:
-            # What was sent cannot be taken back. What is wrong is told when it is read.
+            # Emitted sound cannot be taken back, so choose first. Errors are raised when reading.
             with suppress(Exception):
                 choice = choose_sound(path, request.of_clip())
         if path.suffix.lower() in AUDIO_SUFFIXES and choice.channel is None:
             try:
                 return _stream_audio_file(path, request, send)
             except (soundfile.LibsndfileError, ValueError):
-                # Misnamed, of a codec that libsndfile does not know, or shorter than it states.
+                # The name is wrong, or libsndfile does not know the codec or the length.
                 pass
         return _stream_container(path, request, send_rest, choice)
     except ExtractError:
         raise
-    # Damaged files make the libraries fail in more ways than their own errors.
+    # Damaged files make the libraries raise more than their own errors.
     except Exception as error:
         raise media_error(path, error) from error
 
@@ -125,7 +128,7 @@ def _stream_container(
         expected = expected_seconds(path, container, streams, clip, origin, collected.seconds)
     problems.update(find_problems(request.start, times, collected, expected))
     if audio is not None and "audio" not in problems:
-        # Sends the rest of the sound.
+        # Emits the rest of the sound.
         _, of_sound = collected.sound.finish()
         problems.update({} if of_sound is None else {"audio": of_sound})
     return problems
@@ -171,7 +174,7 @@ def _collect(
 
 
 class _Picker:
-    """Pictures at the times of a request, each as large as is asked for."""
+    """Picker of the pictures at the times of a request, in the requested sizes."""
 
     def __init__(self, request: StreamRequest, end: float, emit: Emit) -> None:
         self.times = request.start + request.times
@@ -182,7 +185,7 @@ class _Picker:
         self.add, self.finish = self.picker.add, self.picker.finish
 
     def _take(self, frame: Any, rows: slice) -> None:
-        """Times within one frame share its pictures."""
+        """Emit a frame's pictures for all rows whose times it covers."""
         wanted = range(rows.start, rows.stop)
         sizes = frozenset[int]().union(*(self._sizes[row] for row in wanted))
         pictures = self._scaler.squares(frame, sorted(sizes))
