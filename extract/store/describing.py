@@ -1,4 +1,4 @@
-"""What a worker does with one clip's sound: describe it, and write the sequences."""
+"""Describing job of a worker: describe one clip's sound and write the sequences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def describe_job(
     banks: FilterBanks,
     paths: Mapping[str, Path],
 ) -> str:
-    """Describe one clip and write its sequences; what is wrong with it, or nothing."""
+    """Describe one clip and write its sequences; return its problem, empty if it has none."""
     try:
         sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, paths, banks=banks)
     except BadMedia as error:

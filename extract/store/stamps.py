@@ -1,4 +1,4 @@
-"""Whether a media file is still the one that was digested."""
+"""Stamps and digests of media files, which show that a file changed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from mvemo.extract.errors import MediaUnavailable
 
-# Size, times of the last change of content and of the entry in ns, and number in its folder.
+# Size, time of the last change of content and of the inode in ns, and inode number.
 Stamp = tuple[int, int, int, int]
 
 
 def stamp_of(path: Path) -> Stamp:
-    """What changes when the file does."""
+    """Return the stamp of a regular file; anything else, such as a pipe, is an `OSError`."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
@@ -22,8 +22,8 @@ def stamp_of(path: Path) -> Stamp:
 
 
 def digest_file(path: Path) -> tuple[str, Stamp]:
-    """SHA-256 of a file's bytes, and the stamp that it had."""
-    # Not at the top: it brings HDF5, which workers do not need.
+    """Return the SHA-256 of a file's bytes, and its stamp."""
+    # Imported here because it imports HDF5, which workers do not need.
     from mvemo.cache.spec import content_digest
 
     before = stamp_of(path)
@@ -34,9 +34,9 @@ def digest_file(path: Path) -> tuple[str, Stamp]:
 
 
 def check_unchanged(path: Path, content: str, stamp: Stamp) -> Stamp:
-    """Refuse a file that is not the one that was digested any more; its stamp now.
+    """Check that the file's content did not change, and return its present stamp.
 
-    Another stamp with the same bytes, as of a copy put in its place, is no change.
+    If the stamp differs, the content is digested again: a copy with the same bytes is accepted.
     """
     now = stamp_of(path)
     if now == stamp:
