@@ -1,18 +1,18 @@
-"""What one clip may cost: time and memory."""
+"""Limits of time and memory for one clip."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Bytes of a file that take as long as `ClipLimits.seconds` at worst: a picture of 4K at 25 a
-# second is decoded, on one slow core, from less than a tenth of that.
+# Bytes of a file for which `ClipLimits.seconds` is added to the limit. For 4K video at 25 frames
+# per second, one slow core needs less than a tenth of it.
 _BYTES_PER_PERIOD = 30e6
 GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class ClipLimits:
-    """Bounds of what is done to one clip in a worker process.
+    """Limits of a worker process for one clip.
 
     Examples
     --------
@@ -21,11 +21,11 @@ class ClipLimits:
     (60.0, 180.0)
     """
 
-    seconds: float = 60.0  # for a small file, and as many again for each 30 MB; 0 for no limit
-    memory: float = 4.0  # giB that may be asked for beyond what an idle worker has; 0 for no limit
+    seconds: float = 60.0  # for a small file, and again for each 30 MB; 0 for no limit
+    memory: float = 4.0  # GiB in addition to those of an idle worker; 0 for no limit
 
     def seconds_of(self, size: int) -> float:
-        """Time for a file of `size` bytes; 0 for no limit."""
+        """Return the time limit for a file of `size` bytes; 0 for no limit."""
         return self.seconds * (1.0 + size / _BYTES_PER_PERIOD)
 
     @property
