@@ -1,1 +1,1 @@
-"""The same recording or pictures under two names."""
+"""Near-duplicates: the same recording or the same pictures under two names."""

@@ -1,7 +1,7 @@
-"""Fingerprints of sound and pictures, which survive re-encoding, and their comparison.
+"""Fingerprints of sound and pictures, which survive re-encoding.
 
-They answer one question: are two clips the same recording or the same pictures? Music that
-is merely alike, or another stretch of the same song, has another fingerprint.
+They answer one question: are two clips the same recording or the same pictures? Music that is
+only similar, or another part of the same song, has another fingerprint.
 """
 
 from __future__ import annotations
@@ -17,43 +17,44 @@ from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import FrameSampling
 
 SR = 8000
-# A word spans WINDOW seconds of sound, and a new one begins every HOP seconds: of two copies
-# that begin at different times, words are then at most half a hop apart.
+# A word spans WINDOW seconds of sound, and a new word begins each HOP seconds: the words of two
+# copies with different starts are then at most half a hop apart.
 WINDOW, HOP = 0.384, 0.048
 BANDS, LOW, HIGH = 33, 300.0, 3000.0
-# A window that is softer than the clip's loudest by more than this is not compared.
+# A window that is softer than the clip's loudest window by more than this is not compared.
 AUDIBLE_DB = 50.0
-# A shortened copy's pictures are taken at other times: many, so that each scene has some.
+# The pictures of a shortened copy are taken at other times. With this many, each scene has some.
 FRAMES = FrameSampling(n_frames=64, size=64)
 # A picture is reduced to 9 x 8 means, whose 64 differences are its hash.
 _ROWS, _COLUMNS = 8, 8
 HASH_BITS = _ROWS * _COLUMNS
-# Neighbours that differ in no more bits are one picture.
+# Neighbouring pictures that differ in at most this many bits count as one picture.
 SAME_SCENE = 4
-# Standard deviation of those means, of 255, below which a picture is taken for empty.
+# Standard deviation of the means (of 255) below which a picture counts as empty.
 CONTRAST = 6.0
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is compared of one clip.
+    """Fingerprint of one clip.
 
     Parameters
     ----------
     words
-        uint32 (windows,), one every `HOP` seconds; empty without sound.
+        Words of the sound, uint32 (windows,), one each `HOP` seconds; empty without sound.
     weakest_bits
-        uint32 (windows,): for each word the bit that a copy would most likely flip.
+        Bit of each word that a copy would most likely flip, uint32 (windows,).
     audible
-        bool (windows,): False where the window is too soft to be compared.
+        False for windows that are too soft to be compared, bool (windows,).
     hashes
-        bool (pictures, 64): of pictures with contrast, and unlike the one before.
+        Hashes of the pictures, bool (pictures, 64), without empty pictures and those like the
+        one before.
     problems
-        ``audio`` or ``video`` to why there is none.
+        Reason by modality (``audio``, ``video``) that the clip does not have.
     times
-        float64 (pictures,): when they are shown, in seconds from the clip's start.
+        Times of the hashed pictures in seconds from the clip's start, float64 (pictures,).
     step
-        Seconds between the pictures that were looked at.
+        Seconds between the pictures that were examined.
     """
 
     words: U32
@@ -68,12 +69,21 @@ class Fingerprint:
 def fingerprint(
     path: Path, *, start: float = 0.0, duration: float | None = None, threads: int = 1
 ) -> Fingerprint:
-    """Decode a clip and take its fingerprint.
+    """Decode a clip and return its fingerprint.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+    start, duration
+        Start and length of the clip in seconds; a duration of None for the rest of the file.
+    threads
+        Number of decoder threads; 0 for one per core.
 
     Raises
     ------
     BadMedia, MissingFile
-        As `decode_clip`.
+        If `decode_clip` raises it.
 
     See Also
     --------
@@ -110,12 +120,11 @@ def fingerprint(
 def sound_words(
     waveform: F32,
 ) -> tuple[U32, U32, Mask]:
-    """Words of 32 bits: the signs of energy differences between bands and in time.
+    """Return `words`, `weakest_bits` and `audible` of `Fingerprint` for a waveform at `SR`.
 
     Bit m of window n is the sign of E(n, m) - E(n, m + 1) - (E(n - 1, m) - E(n - 1, m + 1)),
-    E being the energy of the m-th of 33 bands that are equally wide in log frequency
-    (Haitsma and Kalker, A Highly Robust Audio Fingerprinting System, ISMIR 2002). Returns `words`,
-    `weakest_bits` and `audible` of `Fingerprint`, of a waveform at `SR`.
+    where E(n, m) is the energy of the m-th of 33 bands that are equally wide in log frequency
+    (Haitsma and Kalker, A Highly Robust Audio Fingerprinting System, ISMIR 2002).
     """
     size, hop = round(WINDOW * SR), round(HOP * SR)
     n_windows = (len(waveform) - size) // hop + 1
@@ -139,11 +148,11 @@ def sound_words(
 
 
 def picture_hashes(frames: U8) -> tuple[Mask, I64]:
-    """Difference hashes: whether each of 8 x 8 cells is brighter than the one right of it.
+    """Return difference hashes, bool (pictures, 64), and the rows of their frames.
 
-    Returns bool (pictures, 64), and int64 (pictures,) the frames that they are of. Pictures
-    without contrast, as black ones, are left out, and so are those that hardly differ from the
-    one before.
+    Each bit says if one of 8 x 8 cells is brighter than the cell to its right. Pictures without
+    contrast (black ones) are left out, and so are pictures that hardly differ from the one
+    before.
     """
     hashes: list[Mask] = []
     rows: list[int] = []

@@ -1,7 +1,7 @@
-"""Clips that are the same recording or the same pictures, encoded or shortened differently.
+"""Search for clips that are the same recording or pictures, re-encoded or shortened.
 
-Two such clips in different groups may lie in training and test folds: the score of one
-then measures what a net remembers of the other.
+Two such clips in different groups may be split between training and test folds: the test score
+then measures what a net remembers of the training clip.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from mvemo.extract.errors import ExtractError
 from mvemo.extract.media.isolated import read_each
 from mvemo.manifests import Manifest
 
-# Thresholds were set on 100 music videos and 39 copies of 13 of them, re-encoded at a tenth
-# of the bitrate, shortened by up to 6 s, gain changed. Share of equal bits in sound: copies
-# 0.83 and more, others 0.58 and less. Share of pictures that the other has too: copies
-# re-encoded 0.70 and more, shortened 0.18 and more, others 0.15 and less. Pictures of 60 cuts
-# to 12 of 30 s that are alike and as far apart in the other clip: 7 and more, of others 3.
+# The thresholds were set on 100 music videos and 39 copies of 13 of them: re-encoded at a tenth of
+# the bitrate, shortened by up to 6 s, gain changed.
+# Share of equal bits in sound: copies >= 0.83, other pairs <= 0.58.
+# Share of pictures that the other clip has, too: re-encoded copies >= 0.70, shortened copies
+# >= 0.18, other pairs <= 0.15.
+# Similar pictures at one lag, for 60 cuts to 12 of 30 s: copies >= 7, other pairs <= 3.
 SOUND_BITS = 0.70
 PICTURES = 0.30
-# Pictures of one scene differ in no more of their 64 bits.
+# Pictures of one scene differ in at most this many of their 64 bits.
 PICTURE_BITS = 8
 IN_STEP = 5
-# Shortest common stretch, in windows (2 s), and its least share of the shorter clip.
+# Shortest common stretch, in windows (2 s), and its smallest share of the shorter clip.
 MIN_WINDOWS = 42
 MIN_SHARE = 0.4
-# Fewest different pictures that are compared: a clip that is one still has too few.
+# Smallest number of different pictures that are compared: a clip with one still has too few.
 MIN_PICTURES = 3
-# A key that more rows share than this tells no two of them apart.
+# Rows are compared only if they are less than this many places apart among rows of one key.
 _MAX_SHARING = 2000
 _FINGERPRINT = "mvemo.extract.duplicates.fingerprints:fingerprint"
 _SET_BITS = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8)
@@ -50,7 +51,7 @@ _EMPTY = Fingerprint(
 
 @dataclass(frozen=True, order=True)
 class Duplicate:
-    """Two clips that are nearly the same in one modality.
+    """Pair of clips that are nearly the same in one modality.
 
     Parameters
     ----------
@@ -59,10 +60,12 @@ class Duplicate:
     modality
         ``audio`` or ``video``.
     similarity
-        audio: share of equal bits where both sound, from 0.5 (chance) to 1. video: share of
-        pictures that the other clip has too, of the clip where it is smaller.
+        For audio, the share of equal bits where both clips are audible, from 0.5 (chance) to
+        1. For video, the share of a clip's pictures that the other clip has, too: the smaller
+        one of the two clips' shares.
     offset
-        audio: seconds into the first clip at which the second begins; NaN for video.
+        For audio, the time in the first clip at which the second begins, in seconds; NaN for
+        video.
     """
 
     first: str
@@ -74,14 +77,14 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Search:
-    """The result of `find_duplicates`.
+    """Result of `find_duplicates`.
 
     Parameters
     ----------
     duplicates
-        By the clips' order, audio before video.
+        Pairs in the order of the clips, audio before video.
     problems
-        (clip id, modality or ``clip``, reason) of all that could not be compared.
+        (clip id, modality or ``clip``, reason) of each clip that could not be compared.
     """
 
     duplicates: tuple[Duplicate, ...]
@@ -100,22 +103,25 @@ def find_duplicates(
     Parameters
     ----------
     manifest
-        With media.
+        Manifest of clips with media files.
     across_groups
-        Whether only pairs of clips in different groups are reported.
+        True to report only pairs of clips in different groups.
     workers
-        Processes that decode; None for one a core.
+        Number of decoding processes; None for one per core.
     progress
-        Called after each clip, with whether it could not be decoded.
+        Function called after each clip, with True if it could not be decoded.
+
+    Returns
+    -------
+    Pairs of near-duplicates, and the clips that could not be compared.
 
     See Also
     --------
-    mvemo.extract.duplicates.fingerprints.fingerprint : Of one clip.
+    mvemo.extract.duplicates.fingerprints.fingerprint : Fingerprint of one clip.
 
     Examples
     --------
-    Five seconds of noise, a copy of it that is softer and begins a second later, and other
-    noise:
+    Five seconds of noise, a softer copy that begins a second later, and other noise:
 
     >>> import numpy as np, soundfile
     >>> from pathlib import Path
@@ -163,11 +169,11 @@ def find_duplicates(
 def compare_fingerprints(
     prints: Sequence[Fingerprint], groups: I64 | None = None
 ) -> list[tuple[int, int, str, float, float]]:
-    """Pairs that are nearly the same: (i, j, modality, similarity, offset), i < j, sorted.
+    """Return nearly equal pairs (i, j, modality, similarity, offset), i < j, sorted.
 
-    Only pairs that share a word of sound, or a quarter of a picture's bits, are looked at,
-    so the cost grows with the clips and not with their pairs. Those within one of the `groups`,
-    int64 (clips,), are left out.
+    Only pairs that share a word of sound, or a quarter of a picture's bits, are compared: the
+    cost grows with the number of clips, not of pairs. Pairs within one of the `groups`, int64
+    (clips,), are left out.
     """
     pairs = _same_sound(prints, groups) + _same_pictures(prints, groups)
     return sorted(pairs, key=lambda pair: pair[:3])
@@ -182,7 +188,7 @@ def _same_sound(
     when = np.concatenate([np.arange(len(p.words)) for p in prints])
     words = np.concatenate([p.words for p in prints])
     weakest_bits = np.concatenate([p.weakest_bits for p in prints])
-    # Sustained sound repeats a word: the first of them is enough to match another clip's.
+    # Sustained sound repeats a word; the first one is enough to match another clip.
     new = np.ones(len(words), dtype=np.bool_)
     new[1:] = (words[1:] != words[:-1]) | (clip[1:] != clip[:-1])
     compared = np.flatnonzero(np.concatenate([p.audible for p in prints]) & new)
@@ -193,7 +199,7 @@ def _same_sound(
         clip,
         groups,
     )
-    # Pairs of clips, and how many windows later the first one's word is.
+    # Key of each match: the pair of clips and the lag of the first clip's word, in windows.
     span = 2 * int(when.max()) + 1
     lag = when[left] - when[right]
     keys = (clip[left] * len(prints) + clip[right]) * span + lag + span // 2
@@ -208,7 +214,7 @@ def _same_sound(
 
 
 def _equal_bits(a: Fingerprint, b: Fingerprint, lag: int) -> float:
-    """Share of equal bits where b, begun `lag` windows into a, and a both sound; 0 if too short."""
+    """Return the share of equal bits if b begins `lag` windows into a; 0 if too short."""
     start, stop = max(0, lag), min(len(a.words), len(b.words) + lag)
     in_a, in_b = slice(start, stop), slice(start - lag, stop - lag)
     both = a.audible[in_a] & b.audible[in_b]
@@ -226,7 +232,7 @@ def _same_pictures(
     clip = np.repeat(np.arange(len(prints)), [len(p.hashes) for p in prints])
     if not len(clip):
         return []
-    # Four numbers of 16 bits a picture: of two that are alike, at least one is often equal.
+    # Four numbers of 16 bits per picture: similar pictures often have at least one in common.
     parts = np.packbits(np.concatenate([p.hashes for p in prints]), axis=1).view(np.uint16)
     pairs = [np.empty(0, np.int64)]
     for column in range(parts.shape[1]):
@@ -252,7 +258,7 @@ def _same_pictures(
 
 
 def _in_step(a: Fingerprint, b: Fingerprint, alike: Mask) -> int:
-    """Count the pictures of two clips that are alike at one lag, wherever one clip was cut."""
+    """Count the similar pictures of two clips at the lag that has most of them."""
     rows, columns = np.nonzero(alike)
     lags = a.times[rows] - b.times[columns]
     order = np.argsort(lags, kind="stable")
@@ -265,10 +271,10 @@ def _in_step(a: Fingerprint, b: Fingerprint, alike: Mask) -> int:
 def _pairs_sharing_a_key(
     keys: NDArray[np.uint32] | NDArray[np.uint16], rows: I64, clip: I64, groups: I64 | None
 ) -> tuple[I64, I64]:
-    """Pairs of rows of two clips that share a key, the earlier clip's row first.
+    """Return pairs of rows of two clips that share a key, the earlier clip's row first.
 
-    `rows` has the row of each key, `clip` the clip of each row, `groups` the group of each clip:
-    pairs within one are left out.
+    `rows` has the row of each key, `clip` the clip of each row, `groups` the group of each
+    clip. Pairs within a group are left out.
     """
     order = np.argsort(keys, kind="stable")
     keys, rows = keys[order], rows[order]
@@ -276,7 +282,7 @@ def _pairs_sharing_a_key(
     lefts, rights = [], []
     places = np.arange(len(keys))
     for gap in range(1, _MAX_SHARING):
-        # Keys are sorted: only places with an equal key one nearer can have one here.
+        # The keys are sorted: only places that had an equal key one place nearer can have one.
         places = places[: np.searchsorted(places, len(keys) - gap)]
         places = places[keys[places] == keys[places + gap]]
         if not len(places):
