@@ -1,7 +1,7 @@
 """Stage one: media, descriptors, nets, fine-tuning, near-duplicates.
 
-The names below are all that a notebook needs of it. They are imported when they are used:
-importing this package needs none of torch, librosa and the media libraries.
+The names below are the public API. Each is imported when it is first used: importing this
+package does not import torch, librosa or the media libraries.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ __getattr__ = import_on_use(__name__, _PLACES)
 
 
 class _CallablePackage(ModuleType):
-    """This package, which as a function is ``mvemo.extract_features``."""
+    """This package as a module that can be called: the call is ``mvemo.extract_features``."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return import_module("mvemo").extract_features(*args, **kwargs)

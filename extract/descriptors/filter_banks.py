@@ -1,4 +1,4 @@
-"""Filter banks over the bins of a spectrum: mel bands and pitch classes, librosa's to the bit."""
+"""Filter banks over the bins of a spectrum: mel bands and pitch classes, equal to librosa's."""
 
 from __future__ import annotations
 
@@ -11,23 +11,21 @@ from mvemo.extract.arrays import F32, F64
 from mvemo.extract.descriptors.settings import DescriptorSettings
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 
-# Pitch classes; the middle of the octaves that count, from 27.5 Hz up, and how many do.
+# Number of pitch classes; centre and width, in octaves above 27.5 Hz, of the octave weights.
 N_CHROMA, OCTAVE, OCTAVE_WIDTH = 12, 5.0, 2.0
 
 
 @dataclass(frozen=True, eq=False)
 class FilterBanks:
-    """The filter banks that descriptors need."""
+    """Filter banks of the descriptors."""
 
-    mel: F32  # float32 (n_fft // 2 + 1, n_mels): triangular bands of unit area on Slaney's scale
-    # Float32 (n_fft // 2 + 1, 12): weights of the pitch classes, C first, for a tuning of A4
-    # at 440 Hz.
-    chroma: F32
+    mel: F32  # (n_fft // 2 + 1, n_mels): triangular bands of unit area on Slaney's scale
+    chroma: F32  # (n_fft // 2 + 1, 12): weights of the pitch classes from C, with A4 = 440 Hz
 
 
 @lru_cache(maxsize=16)
 def filter_banks(settings: DescriptorSettings) -> FilterBanks:
-    """The filter banks of some settings; computed once in a process.
+    """Return the filter banks of some settings, computed once per process.
 
     Examples
     --------
@@ -50,15 +48,15 @@ def filter_banks(settings: DescriptorSettings) -> FilterBanks:
 
 
 def _chroma_bank(settings: DescriptorSettings) -> F64:
-    """Weights of the bins in each pitch class from C, float64 (n_fft // 2 + 1, 12).
+    """Return the weights of the bins in each pitch class from C, float64 (n_fft // 2 + 1, 12).
 
-    A Gaussian over pitch around each class, columns of unit length, with a wide one over
-    octaves around the fifth above 27.5 Hz (Ellis 2007, "Chroma feature analysis and
-    synthesis"): librosa's to the bit.
+    They are a Gaussian over pitch around each class, normalised to unit length for each bin,
+    times a wide Gaussian over octaves around the fifth one above 27.5 Hz (Ellis 2007, "Chroma
+    feature analysis and synthesis"): librosa's values, bit for bit.
     """
     n_fft, n = settings.n_fft, N_CHROMA
     hz = np.linspace(0, settings.sr, n_fft, endpoint=False)[1:]
-    # In semitones above the A of 27.5 Hz; the bin at 0 Hz is put an octave and a half below.
+    # In semitones above the A of 27.5 Hz. The bin at 0 Hz gets the first bin less 1.5 octaves.
     pitch = n * np.log2(hz / (440.0 / 16))
     pitch = np.concatenate(([pitch[0] - 1.5 * n], pitch))
     width = np.concatenate((np.maximum(pitch[1:] - pitch[:-1], 1.0), [1]))
@@ -70,6 +68,6 @@ def _chroma_bank(settings: DescriptorSettings) -> F64:
     bank /= np.where(length < np.finfo(bank.dtype).tiny, 1.0, length)
     octaves = np.exp(-0.5 * (((pitch / n - OCTAVE) / OCTAVE_WIDTH) ** 2))
     bank *= np.tile(octaves, (n, 1))
-    # From C in place of A.
+    # Start from C instead of A.
     bank = np.roll(bank, -3 * (n // 12), axis=0)
     return np.ascontiguousarray(bank[:, : 1 + n_fft // 2].T)
