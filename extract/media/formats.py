@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.checks import MIN_DECODED_SHARE
-from mvemo.extract.media.raw_frames import ends_inside_frame
 
 # FFmpeg's names. Playlists, picture patterns, devices and stream descriptions are left out: they
 # open other files and addresses, or wait for more data.
@@ -46,6 +45,16 @@ _ENCRYPTED_ASF = re.compile(
     rb"\xfb\xb3\x11\x22\x23\xbd\xd2\x11\xb4\xb7\x00\xa0\xc9\x55\xfc\x6e"
     rb"|\x14\xe6\x8a\x29\x22\x26\x17\x4c\xb9\x35\xda\xe0\x7e\xe9\x28\x9c"
 )
+# Raw streams of sound (AAC in ADTS, AC-3, E-AC-3) have only frames that state their own length.
+# Bytes at the end that are examined: many of the longest frames, which are 8 kB.
+_RAW_TAIL = 1 << 17
+# This many frames in a row are not a coincidence.
+_RAW_FRAMES = 4
+_RAW_HEADER = 7
+# Bit rates of AC-3, in kilobits per second (ETSI TS 102 366, table 4.13).
+_AC3_RATES = (
+    32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640,
+)  # fmt: skip
 
 
 def check_head(path: Path) -> None:
@@ -115,7 +124,7 @@ def is_cut_off(path: Path, names: str) -> bool:
             return _ts_is_cut_off(file, size)
         if "ogg" in formats:
             return _ogg_is_cut_off(file, size)
-        if ends_inside_frame(file, size, names):
+        if _raw_is_cut_off(file, size, names):
             return True
         return size < MIN_DECODED_SHARE * _stated_size(file, formats)
 
@@ -210,3 +219,58 @@ def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
             left[pid] -= min(len(payload), left[pid])
     # A packet of pictures almost never fills its last piece without stuffing.
     return any(left.values()) or (pid in open_ended and len(payload) == 184)
+
+
+def _raw_is_cut_off(file: BinaryIO, size: int, format_name: str) -> bool:
+    """Return True if a raw stream of `size` bytes begins with a frame and ends inside one.
+
+    A stream that begins inside a frame, such as a recorded broadcast, may also end inside one.
+    `format_name` is FFmpeg's; False for formats other than ``aac``, ``ac3`` and ``eac3``.
+    """
+    length_of = _LENGTHS.get(format_name)
+    file.seek(0)
+    if length_of is None or not length_of(file.read(_RAW_HEADER)):
+        return False
+    file.seek(max(size - _RAW_TAIL, 0))
+    tail = file.read()
+    for start in range(len(tail) - _RAW_HEADER):
+        at, n_frames = start, 0
+        while length := length_of(tail[at : at + _RAW_HEADER]):
+            at, n_frames = at + length, n_frames + 1
+        # A tag, or a piece of a frame's header, may follow the last frame.
+        certain = n_frames >= _RAW_FRAMES
+        if at >= len(tail) - _RAW_HEADER and (certain or start == 0 == size - len(tail)):
+            return at != len(tail)
+        if certain:
+            return False
+    return False
+
+
+def _adts_length(header: bytes) -> int:
+    """Return the size of an AAC frame in bytes, 0 if it is not one (ISO/IEC 13818-7, 6.2)."""
+    if len(header) < _RAW_HEADER or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
+        return 0
+    length = (header[3] & 0x03) << 11 | header[4] << 3 | header[5] >> 5
+    return length if length >= _RAW_HEADER else 0
+
+
+def _ac3_length(header: bytes) -> int:
+    """Return the size of an AC-3 or E-AC-3 frame (ETSI TS 102 366, 4.4.1, E.1.3), or 0."""
+    if len(header) < _RAW_HEADER or header[:2] != b"\x0b\x77":
+        return 0
+    if header[5] >> 3 > 10:
+        return 2 * (((header[2] & 0x07) << 8 | header[3]) + 1)
+    rate, code = header[4] >> 6, header[4] & 0x3F
+    if rate == 3 or code >= 2 * len(_AC3_RATES):
+        return 0
+    sr = (48_000, 44_100, 32_000)[rate]
+    # 1,536 samples per frame, in words of 16 bits; at 44.1 kHz some frames are a word longer.
+    words = _AC3_RATES[code // 2] * 96_000 // sr
+    return 2 * (words + (code & 1 if sr == 44_100 else 0))
+
+
+_LENGTHS: Mapping[str, Callable[[bytes], int]] = {
+    "aac": _adts_length,
+    "ac3": _ac3_length,
+    "eac3": _ac3_length,
+}
