@@ -6,15 +6,13 @@ A file that crashes its decoder, hangs, or needs too much memory raises `BadMedi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.media.request import Decoded, StreamRequest
-from mvemo.extract.workers.limits import ClipLimits
 from mvemo.extract.workers.pool import run_calls, start_workers
-from mvemo.extract.workers.process import Call
+from mvemo.extract.workers.process import Call, ClipLimits
 
 _DECODE = "mvemo.extract.media.reading:decode_clip"
 _STREAM = "mvemo.extract.media.streaming:stream_clip"
@@ -43,7 +41,7 @@ def read_each(
     """
     limits = limits or ClipLimits()
     calls = [
-        Call(function, (path,), *_bounds(path, limits), keywords=keywords)
+        Call(function, (path,), *limits.of_file(path), keywords=keywords)
         for path, keywords in files
     ]
     for outcome in run_calls(calls, workers=workers):
@@ -60,7 +58,7 @@ def stream_isolated(
     the memory of both processes. The time limit does not count the caller's own time.
     """
     limits = limits or ClipLimits()
-    call = Call(_STREAM, (path, request), *_bounds(path, limits), parts=True)
+    call = Call(_STREAM, (path, request), *limits.of_file(path), parts=True)
     for outcome in run_calls([call]):
         error = _reading_error(path, outcome.error, limits)
         if error is not None:
@@ -70,14 +68,6 @@ def stream_isolated(
                 yield "problem", modality, problem
         else:
             yield outcome.value
-
-
-def _bounds(path: Path, limits: ClipLimits) -> tuple[float, int]:
-    """Return the limits of a call for a file: seconds, and bytes of memory."""
-    size = 0
-    with suppress(OSError):
-        size = path.stat().st_size
-    return limits.seconds_of(size), limits.memory_bytes
 
 
 def _reading_error(

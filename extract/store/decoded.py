@@ -29,9 +29,8 @@ from mvemo.extract.store.folders import (
     waveform_path,
     write_problems,
 )
-from mvemo.extract.workers.limits import ClipLimits
 from mvemo.extract.workers.pool import Outcome, cores, run_calls
-from mvemo.extract.workers.process import Call
+from mvemo.extract.workers.process import Call, ClipLimits
 
 # By name, because this process does not decode and should not import the media libraries.
 _DECODE = "mvemo.extract.store.decoding:decode_job"
@@ -179,15 +178,8 @@ def _call(
     job: DecodeJob, folder: Path, request: DecodeRequest, settings: DecodeSettings, n_calls: int
 ) -> Call:
     n_workers = min(settings.workers or cores(), n_calls)
-    size = 0
-    with suppress(OSError):
-        size = job.path.stat().st_size
-    return Call(
-        _DECODE,
-        (job, folder, request, max(cores() // n_workers, 1)),
-        settings.limits.seconds_of(size),
-        settings.limits.memory_bytes,
-    )
+    arguments = (job, folder, request, max(cores() // n_workers, 1))
+    return Call(_DECODE, arguments, *settings.limits.of_file(job.path))
 
 
 def _problems_of(

@@ -14,9 +14,8 @@ from mvemo.extract.descriptors.filter_banks import filter_banks
 from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
 from mvemo.extract.store.arrays import map_array
 from mvemo.extract.store.decoded import DecodedStore
-from mvemo.extract.workers.limits import ClipLimits
 from mvemo.extract.workers.pool import run_calls
-from mvemo.extract.workers.process import Call
+from mvemo.extract.workers.process import Call, ClipLimits
 
 _DESCRIBE = "mvemo.extract.store.describing:describe_job"
 
@@ -101,9 +100,8 @@ def describe_many(
     calls = []
     for clip_id in undescribed:
         path = store.decoded.waveform_path(clip_id, settings.sr)
-        seconds = limits.seconds_of(path.stat().st_size)
         arguments = (path, settings, banks, missing[clip_id])
-        calls.append(Call(_DESCRIBE, arguments, seconds, limits.memory_bytes))
+        calls.append(Call(_DESCRIBE, arguments, *limits.of_file(path)))
     for outcome in run_calls(calls, workers=workers):
         try:
             problem: str = outcome.result()

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import IO, Any
 
 from mvemo.extract.errors import OutOfMemory
@@ -27,6 +28,9 @@ HEADER = struct.Struct("<Q")
 _ALARM_SHARE = 1.5
 # Linux's prctl.h.
 _PR_SET_PDEATHSIG = 1
+# Bytes of a file for which `ClipLimits.seconds` is added to the limit. For 4K video at 25 frames
+# per second, one slow core needs less than a tenth of it.
+_BYTES_PER_PERIOD = 30e6
 
 
 def _current_folder() -> str:
@@ -52,6 +56,37 @@ class Call:
     # True to pass the function a keyword ``emit``: a function that sends its argument to the
     # caller at once, and waits until the caller has room. The time limit does not count the wait.
     parts: bool = False
+
+
+@dataclass(frozen=True)
+class ClipLimits:
+    """Limits of a worker process for one clip.
+
+    Examples
+    --------
+    >>> limits = ClipLimits(seconds=60.0)
+    >>> limits.seconds_of(0), limits.seconds_of(60_000_000)
+    (60.0, 180.0)
+    """
+
+    seconds: float = 60.0  # for a small file, and again for each 30 MB; 0 for no limit
+    memory: float = 4.0  # GiB in addition to those of an idle worker; 0 for no limit
+
+    def of_file(self, path: Path) -> tuple[float, int]:
+        """Return the time limit in seconds and the memory limit in bytes for a file."""
+        size = 0
+        with suppress(OSError):
+            size = path.stat().st_size
+        return self.seconds_of(size), self.memory_bytes
+
+    def seconds_of(self, size: int) -> float:
+        """Return the time limit for a file of `size` bytes; 0 for no limit."""
+        return self.seconds * (1.0 + size / _BYTES_PER_PERIOD)
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory` in bytes; 0 for no limit."""
+        return round(self.memory * 2**30)
 
 
 @dataclass(frozen=True)
