@@ -23,12 +23,13 @@ from mvemo.extract.store.folders import (
     NOTE,
     DecodeJob,
     DecodeRequest,
+    check_unchanged,
     frames_path,
     read_problems,
+    stamp_of,
     waveform_path,
     write_problems,
 )
-from mvemo.extract.store.stamps import check_unchanged, stamp_of
 from mvemo.manifests.files import cause
 
 

@@ -9,15 +9,16 @@ import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
 from mvemo.extract.arrays import F32
-from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
-from mvemo.extract.descriptors.filter_banks import filter_banks
-from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
-from mvemo.extract.store.arrays import map_array
+from mvemo.extract.descriptors import DescriptorSettings, describe, descriptor_spec
+from mvemo.extract.descriptors.filter_banks import FilterBanks, filter_banks
+from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
+from mvemo.extract.store.arrays import map_array, write_array
 from mvemo.extract.store.decoded import DecodedStore
 from mvemo.extract.workers.pool import run_calls
 from mvemo.extract.workers.process import Call, ClipLimits
+from mvemo.manifests.files import cause
 
-_DESCRIBE = "mvemo.extract.store.describing:describe_job"
+_DESCRIBE = "mvemo.extract.store.described:describe_job"
 
 
 class DescribedStore:
@@ -110,3 +111,25 @@ def describe_many(
         if on_clip is not None:
             on_clip(undescribed[outcome.index], problem)
     return len(clip_ids) - len(undescribed)
+
+
+def describe_job(
+    waveform_path: Path,
+    settings: DescriptorSettings,
+    banks: FilterBanks,
+    paths: Mapping[str, Path],
+) -> str:
+    """Describe one clip and write its sequences; return its problem, empty if it has none."""
+    try:
+        sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, paths, banks=banks)
+    except BadMedia as error:
+        return str(error)
+    try:
+        for name, values in sequences.items():
+            write_array(paths[name], values)
+    except OSError as error:
+        raise ExtractError(
+            f"{waveform_path.parent}: descriptors cannot be written: {cause(error)}; "
+            "what was done before is kept: make room and run the same command again"
+        ) from None
+    return ""

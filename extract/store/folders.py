@@ -1,7 +1,9 @@
-"""Folder of a clip in the working cache: its arrays and its problems."""
+"""Folder of a clip in the working cache: its arrays, its problems, and its media file's stamp."""
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -13,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from mvemo.extract.arrays import F32, U8
+from mvemo.extract.errors import MediaUnavailable
 from mvemo.extract.media.checks import Problem
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.store.arrays import map_array
-from mvemo.extract.store.stamps import Stamp
 from mvemo.manifests.files import parse_json, write_json
 
+# Size, time of the last change of content and of the inode in ns, and inode number.
+Stamp = tuple[int, int, int, int]
 # Raised whenever the same file would be decoded to other values, or refused for other reasons.
 DECODING_VERSION = 4
 # Key, among the problems by modality, of the note about the track that was read.
@@ -120,3 +124,38 @@ def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return the stamp of a regular file; anything else, such as a pipe, is an `OSError`."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+        raise OSError(None, f"it is {kind}, not a file")
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+def digest_file(path: Path) -> tuple[str, Stamp]:
+    """Return the SHA-256 of a file's bytes, and its stamp."""
+    # Imported here because it imports HDF5, which workers do not need.
+    from mvemo.cache.spec import content_digest
+
+    before = stamp_of(path)
+    digest = content_digest(path)
+    if stamp_of(path) != before:
+        raise MediaUnavailable(f"{path}: changes while it is read: run again when it is whole")
+    return digest, before
+
+
+def check_unchanged(path: Path, content: str, stamp: Stamp) -> Stamp:
+    """Check that the file's content did not change, and return its present stamp.
+
+    If the stamp differs, the content is digested again: a copy with the same bytes is accepted.
+    """
+    now = stamp_of(path)
+    if now == stamp:
+        return now
+    found, now = digest_file(path)
+    if found != content:
+        raise MediaUnavailable(f"{path}: changed after it was digested: run again")
+    return now

@@ -22,8 +22,7 @@ from mvemo.extract.store import decoding, folders
 from mvemo.extract.store.arrays import map_array, write_array
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
 from mvemo.extract.store.decoding import decode_job
-from mvemo.extract.store.folders import DecodeJob, DecodeRequest, read_problems
-from mvemo.extract.store.stamps import digest_file
+from mvemo.extract.store.folders import DecodeJob, DecodeRequest, digest_file, read_problems
 from mvemo.extract.workers.pool import Outcome, run_calls
 from mvemo.extract.workers.process import Call, ClipLimits
 
