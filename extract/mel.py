@@ -99,7 +99,7 @@ def mel_filter_bank(settings: MelSettings) -> NDArray[np.float64]:
 
     See Also
     --------
-    mvemo.extract.descriptors.filter_banks.filter_banks : Filter banks of the descriptors.
+    mvemo.extract.descriptors.spectral.filter_banks : Filter banks of the descriptors.
     librosa.filters.mel : The same filter bank.
 
     Examples

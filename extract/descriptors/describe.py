@@ -10,7 +10,6 @@ import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
 from mvemo.extract.arrays import F32
-from mvemo.extract.descriptors.filter_banks import FilterBanks, filter_banks
 from mvemo.extract.descriptors.frames import Frames, audible_frames, blocks
 from mvemo.extract.descriptors.pitch import fundamental
 from mvemo.extract.descriptors.prediction import (
@@ -21,9 +20,11 @@ from mvemo.extract.descriptors.prediction import (
 )
 from mvemo.extract.descriptors.settings import DescriptorSettings
 from mvemo.extract.descriptors.spectral import (
+    FilterBanks,
     cepstrum,
     chroma,
     decibel,
+    filter_banks,
     mel_level,
     power_spectrum,
     spectral_contrast,

@@ -10,7 +10,7 @@ import numpy as np
 from mvemo.cache.spec import FeatureSpec
 from mvemo.extract.arrays import F32
 from mvemo.extract.descriptors import DescriptorSettings, describe, descriptor_spec
-from mvemo.extract.descriptors.filter_banks import FilterBanks, filter_banks
+from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.store.arrays import map_array, write_array
 from mvemo.extract.store.decoded import DecodedStore
