@@ -1,1 +1,0 @@
-"""Near-duplicates: the same recording or the same pictures under two names."""
