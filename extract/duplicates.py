@@ -148,7 +148,8 @@ def fingerprint(
     hashes, rows = picture_hashes(frames)
     step = decoded.seconds / FRAMES.n_frames
     problems = {modality: problem.reason for modality, problem in decoded.problems.items()}
-    return Fingerprint(words, weakest_bits, audible, hashes, problems, rows * step, step)
+    times: F64 = np.multiply(rows, step)
+    return Fingerprint(words, weakest_bits, audible, hashes, problems, times, step)
 
 
 def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:

@@ -7,10 +7,9 @@ from typing import Any
 
 import soundfile
 
-from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, open_parts
 from mvemo.extract.media.checks import check_file, reasons_text
-from mvemo.extract.media.failures import media_error
 from mvemo.extract.media.formats import check_format
 from mvemo.extract.media.packets import (
     Packets,
@@ -20,7 +19,7 @@ from mvemo.extract.media.packets import (
     start_of,
     unit_seconds,
 )
-from mvemo.extract.media.reading import decode_clip
+from mvemo.extract.media.reading import decode_clip, media_errors
 
 
 def probe_seconds(path: str | Path) -> float:
@@ -66,12 +65,8 @@ def probe_seconds(path: str | Path) -> float:
                 return seconds
         except (soundfile.LibsndfileError, ValueError):
             pass
-    try:
+    with media_errors(path):
         seconds = _by_packets(path)
-    except ExtractError:
-        raise
-    except Exception as error:
-        raise media_error(path, error) from error
     if not seconds > 0:
         raise BadMedia(f"{path}: {reasons_text(decode_clip(path).problems)}")
     return seconds

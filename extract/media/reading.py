@@ -7,17 +7,27 @@ many files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import av.error
+import cv2
 import soundfile
 
-from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable
 from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, decode_audio_file
-from mvemo.extract.media.checks import check_file
+from mvemo.extract.media.checks import check_file, error_line
 from mvemo.extract.media.container import decode_container
-from mvemo.extract.media.failures import media_error
 from mvemo.extract.media.request import ClipRequest, Decoded, FrameSampling
+
+# Errors of the machine, not of the file.
+_PASSING = frozenset(
+    getattr(errno, name)
+    for name in ("ENOMEM", "EMFILE", "ENFILE", "EIO", "EAGAIN", "ENOSPC", "ESTALE", "ETIMEDOUT")
+    if hasattr(errno, name)
+)
 
 
 def decode_clip(
@@ -100,13 +110,8 @@ def decode_clip(
     path = Path(path)
     request = ClipRequest(start, duration, tuple(sample_rates), tuple(pictures), threads, spool)
     check_file(path)
-    try:
+    with media_errors(path):
         return _decode(path, request)
-    except ExtractError:
-        raise
-    # Damaged files make the libraries raise more than their own errors.
-    except Exception as error:
-        raise media_error(path, error) from error
 
 
 def _decode(path: Path, request: ClipRequest) -> Decoded:
@@ -120,3 +125,31 @@ def _decode(path: Path, request: ClipRequest) -> Decoded:
             # missing or wrong: the container reader may succeed.
             pass
     return decode_container(path, request)
+
+
+@contextmanager
+def media_errors(path: Path) -> Iterator[None]:
+    """Convert the media libraries' errors to errors of this package."""
+    try:
+        yield
+    except ExtractError:
+        raise
+    # Damaged files make the libraries raise more than their own errors.
+    except Exception as error:
+        raise _media_error(path, error) from error
+
+
+def _media_error(path: Path, error: Exception) -> ExtractError:
+    """Convert a library's error to `BadMedia`, or to `MediaUnavailable` if it may pass."""
+    if isinstance(error, MemoryError):
+        return MediaUnavailable(
+            f"{path}: reading it takes more memory than there is, or than a clip may have"
+        )
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
+    # Other errors name the library's objects, not the file: a stream without a codec has None
+    # for its context, and streams may be gone when a file is opened again.
+    reason = "damaged, or of an unknown codec"
+    if isinstance(error, (av.error.FFmpegError, cv2.error, OSError, RuntimeError, ValueError)):
+        reason = error_line(error)
+    return BadMedia(f"{path}: cannot be read as media: {reason}")

@@ -106,10 +106,14 @@ class FramePicker:
             self._on_frame(self._frame, slice(self._next_row, row))
             self._next_row = row
 
-    def finish(self) -> bool:
-        """Choose the last frame for all remaining times; return False if there was no frame."""
+    def finish(self) -> None:
+        """Choose the last frame for all remaining times."""
         self._show_until(len(self.times))
-        return self._frame is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no frame was added."""
+        return self._frame is None
 
     @property
     def seconds(self) -> float:
