@@ -13,7 +13,6 @@ import scipy  # not scipy.fft, see `spectral`
 from mvemo.extract.arrays import F32, F64
 from mvemo.extract.descriptors.frames import Frames
 from mvemo.extract.descriptors.settings import DescriptorSettings, window_of
-from mvemo.extract.errors import BadSetting
 
 # Share of white noise added to the energy, -90 dB: it keeps the recursion stable on frames that
 # can be predicted exactly.
@@ -100,10 +99,6 @@ def residual(frames: Frames, coefficients: F64) -> F64:
     """
     count, order = coefficients.shape
     n_before, n = frames.before.shape[1], frames.values.shape[1]
-    if order > n_before:
-        raise BadSetting(
-            f"prediction of order {order}: only {n_before} samples before each frame are known"
-        )
     # Multiply rows of samples by one Toeplitz matrix per frame: a row's errors depend on the row
     # and on the row before it.
     width = max(order, ROW)
