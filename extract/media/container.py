@@ -58,7 +58,7 @@ class OpenClip:
     note: str  # about the sound that is read
     channel: int | None  # of the sound; None for the mean of all
     origin: float  # the file's first presentation time in seconds
-    times: FrameTimes | None  # None without pictures
+    times: FrameTimes | None  # None if no pictures are decoded, or they have no packets
 
     @property
     def kinds(self) -> set[str]:
