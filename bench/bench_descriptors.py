@@ -25,7 +25,7 @@ from figures import Row, bench_parser, finish
 from threadpoolctl import threadpool_limits
 
 from mvemo.extract.descriptors import DESCRIPTORS, DescriptorSettings, describe
-from mvemo.extract.descriptors.filter_banks import FilterBanks, filter_banks
+from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
 
 CLIPS = Path(__file__).resolve().parents[2] / "shared" / "data" / "mve"
 SETTINGS = DescriptorSettings()

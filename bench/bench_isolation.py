@@ -47,8 +47,7 @@ def main() -> None:
     from mvemo.extract.media.request import FrameSampling
     from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
     from mvemo.extract.store.decoding import decode_job
-    from mvemo.extract.store.folders import DecodeJob, DecodeRequest
-    from mvemo.extract.store.stamps import digest_file
+    from mvemo.extract.store.folders import DecodeJob, DecodeRequest, digest_file
     from mvemo.extract.workers.pool import run_calls, stop_workers
     from mvemo.extract.workers.process import Call
 

@@ -1,7 +1,7 @@
 """Stage one: media, descriptors, nets, fine-tuning, near-duplicates.
 
-The names below are all that a notebook needs of it. They are imported when they are used:
-importing this package needs none of torch, librosa and the media libraries.
+The names below are the public API. Each is imported when it is first used: importing this
+package does not import torch, librosa or the media libraries.
 """
 
 from __future__ import annotations
@@ -16,8 +16,13 @@ from mvemo.manifests.lazy import import_on_use
 if TYPE_CHECKING:
     from mvemo.extract.descriptors.describe import DESCRIPTORS, describe, descriptor_spec
     from mvemo.extract.descriptors.settings import DescriptorSettings
-    from mvemo.extract.duplicates.fingerprints import Fingerprint, fingerprint
-    from mvemo.extract.duplicates.search import Duplicate, Search, find_duplicates
+    from mvemo.extract.duplicates import (
+        Duplicate,
+        Fingerprint,
+        Search,
+        find_duplicates,
+        fingerprint,
+    )
     from mvemo.extract.errors import (
         BadMedia,
         BadSetting,
@@ -55,10 +60,10 @@ _PLACES = {
     "BadWeights": "errors",
     "Decoded": "media.request",
     "DescriptorSettings": "descriptors.settings",
-    "Duplicate": "duplicates.search",
+    "Duplicate": "duplicates",
     "ExtractError": "errors",
     "FetchFailed": "errors",
-    "Fingerprint": "duplicates.fingerprints",
+    "Fingerprint": "duplicates",
     "FrameSampling": "media.request",
     "MelSettings": "mel",
     "MissingFile": "errors",
@@ -67,7 +72,7 @@ _PLACES = {
     "Problem": "media.checks",
     "RawBatches": "training.batches",
     "RunSettings": "settings",
-    "Search": "duplicates.search",
+    "Search": "duplicates",
     "SequenceInput": "nets.parts.inputs",
     "TrainSettings": "settings",
     "TrainedNet": "training.protocols",
@@ -81,10 +86,10 @@ _PLACES = {
     "default_settings": "nets.parts.registry",
     "describe": "descriptors.describe",
     "descriptor_spec": "descriptors.describe",
-    "find_duplicates": "duplicates.search",
+    "find_duplicates": "duplicates",
     "find_package": "pretrained.catalogue",
     "embed_rows": "training.embedding",
-    "fingerprint": "duplicates.fingerprints",
+    "fingerprint": "duplicates",
     "get_weights": "pretrained.getting",
     "load_weights": "nets.parts.weights",
     "mel_filter_bank": "mel",
@@ -147,7 +152,7 @@ __getattr__ = import_on_use(__name__, _PLACES)
 
 
 class _CallablePackage(ModuleType):
-    """This package, which as a function is ``mvemo.extract_features``."""
+    """This package as a module that can be called: the call is ``mvemo.extract_features``."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return import_module("mvemo").extract_features(*args, **kwargs)

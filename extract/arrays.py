@@ -1,4 +1,4 @@
-"""The array types of this package, one name for each element type."""
+"""Array types of this package, and the release of memory-mapped files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ U8 = NDArray[np.uint8]
 U32 = NDArray[np.uint32]
 Mask = NDArray[np.bool_]
 
-# Bytes of a file from which it is let go of: of smaller ones it would only cost time.
+# Size in bytes from which a mapped file is released; for smaller files it only costs time.
 LARGE = 1 << 26
 
 
 def file_mapping(array: NDArray[Any]) -> mmap.mmap | None:
-    """The mapping of a file that an array's values lie in; None where they lie in memory."""
+    """Return the file mapping that holds an array's values, or None for an array in memory."""
     base: object = array
     while base is not None and not isinstance(base, mmap.mmap):
         base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
@@ -28,10 +28,10 @@ def file_mapping(array: NDArray[Any]) -> mmap.mmap | None:
 
 
 def release(array: NDArray[Any]) -> None:
-    """Let the system take back the memory of what was read of a mapped file; else nothing.
+    """Return the pages of a large mapped file to the system; do nothing for other arrays.
 
-    It is read again when it is asked for. A file of hours would otherwise be counted as the
-    memory of every process that reads it through.
+    The pages are read again when they are next used. Otherwise a file of hours would count as
+    memory of each process that reads it through.
     """
     mapped = file_mapping(array)
     if mapped is not None and len(mapped) > LARGE and hasattr(mmap, "MADV_DONTNEED"):

@@ -1,33 +1,33 @@
-"""The errors of this package: one base, and a class for each kind of problem."""
+"""Errors of this package: one base class, and one class for each kind of problem."""
 
 from __future__ import annotations
 
 
 class ExtractError(Exception):
-    """Base of every error that media, weights or settings of stage one cause."""
+    """Base class of all errors that media, weights or settings of stage one cause."""
 
 
 class BadMedia(ExtractError, ValueError):
-    """A media file cannot be read; the message names the file and the reason."""
+    """Error for a media file that cannot be read; the message names the file and the reason."""
 
 
 class BadWeights(ExtractError, ValueError):
-    """A weight file does not fit the net; the message names the file and the tensors."""
+    """Error for weights that do not fit the net; the message names the file and the tensors."""
 
 
 class BadSetting(ExtractError, ValueError):
-    """A setting of stage one is out of range; the message gives the allowed values."""
+    """Error for a setting that is out of range; the message gives the allowed values."""
 
 
 class TrainingDiverged(ExtractError, ArithmeticError):
-    """Training gave no finite loss.
+    """Error for a training whose loss is not finite.
 
     Parameters
     ----------
     problem
-        Names the net, the fold and the epoch.
+        Message that names the net, the fold and the epoch.
     advice
-        What the user can do.
+        Settings that the user can change.
     """
 
     def __init__(self, problem: str, advice: str) -> None:
@@ -40,25 +40,25 @@ class TrainingDiverged(ExtractError, ArithmeticError):
 
 
 class MediaUnavailable(ExtractError, OSError):
-    """A media file cannot be read now, for want of memory or by a disk's error; it may be later."""
+    """Error for a media file that may be readable later: memory ran out, or a disk failed."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else "unavailable"
 
 
 class OutOfMemory(ExtractError, MemoryError):
-    """A clip needs more memory than it may have."""
+    """Error for a clip that needs more memory than its limit."""
 
 
 class WorkerDied(ExtractError, RuntimeError):
-    """A worker process ended before it had answered.
+    """Error for a worker process that ended before it answered.
 
     Parameters
     ----------
     reason
-        Of what it was given: "it crashes its decoder (SIGSEGV)".
+        Reason, with "it" for the file: "it crashes its decoder (SIGSEGV)".
     passing
-        Whether it may succeed at another time.
+        True if the call may succeed at another time.
     """
 
     def __init__(self, reason: str, passing: bool = False) -> None:
@@ -71,11 +71,11 @@ class WorkerDied(ExtractError, RuntimeError):
 
 
 class MissingFile(ExtractError, FileNotFoundError):
-    """A media or weight file does not exist or may not be opened."""
+    """Error for a media or weight file that does not exist or cannot be opened."""
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else "missing"
 
 
 class FetchFailed(ExtractError, ConnectionError):
-    """Pretrained weights could not be fetched; the message says what to do instead."""
+    """Error for pretrained weights that cannot be fetched; the message says what to do instead."""

@@ -1,4 +1,4 @@
-"""The mel filter bank and its settings, without torch: workers that describe have none."""
+"""Mel filter bank and its settings, without torch, which describing workers do not import."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from mvemo.extract.errors import BadSetting
 
 @dataclass(frozen=True)
 class MelSettings:
-    """Everything that decides a mel spectrogram in decibel.
+    """Settings that decide the values of a mel spectrogram in decibels.
 
     Parameters
     ----------
     sr
         Sampling rate in Hz.
     n_fft, hop_length
-        Frame and step in samples.
+        Frame length and step, in samples.
     n_mels, fmin, fmax
-        Number of mel bands, and the range in Hz that they cover.
+        Number of mel bands, and the range in Hz that they cover. An `fmax` of 0 is half of `sr`.
     htk
-        HTK's mel scale; else Slaney's, which is linear up to 1 kHz.
+        True for HTK's mel scale, False for Slaney's, which is linear up to 1 kHz.
     norm
         ``slaney``: bands of unit area; ``none``: bands of unit height.
     frames
-        Frames are centred on multiples of the hop and zero-padded. ``centre`` keeps all,
-        1 + samples // hop; ``same`` keeps ceil(samples / hop), as a convolution with
-        `same` padding does.
+        Number of frames, which are centred on multiples of the hop and zero-padded.
+        ``centre`` keeps 1 + samples // hop; ``same`` keeps ceil(samples / hop), like a
+        convolution with `same` padding.
     reverse_window
-        Reverse the window in time. A periodic Hann window is not symmetric, and Theano,
-        which convolves in place of correlating, applies it reversed.
+        True to reverse the window in time. A periodic Hann window is not symmetric, and
+        Theano convolves instead of correlating, so it applies the window reversed.
     amin
-        Power below this counts as this.
+        Floor of the power.
     dynamic_range
-        In decibel; values further below the clip's maximum are raised to it.
+        Range in decibels below the clip's maximum; lower values are raised to its lower end.
     """
 
     sr: int
@@ -70,35 +70,37 @@ class MelSettings:
             raise BadSetting(f"frames {self.frames!r} is not known: one of centre, same")
 
     def n_frames(self, samples: int) -> int:
-        """Frames of a waveform of this many samples."""
+        """Return the number of frames of a waveform of this many samples."""
         if self.frames == "centre":
             return 1 + samples // self.hop_length
         return -(-samples // self.hop_length)
 
     def record(self) -> dict[str, Any]:
-        """All settings as JSON values."""
+        """Return all settings as JSON values."""
         return {**asdict(self), "window": "hann", "power": 2, "reference": "clip maximum"}
 
 
 def mel_filter_bank(settings: MelSettings) -> NDArray[np.float64]:
-    """Triangular mel bands over the bins of a DFT.
+    """Return triangular mel bands over the bins of a DFT.
 
-    The only one of this project: descriptors and nets use it alike. It is librosa's to the
-    bit, whose import takes a second of a prediction.
+    Descriptors and nets share this filter bank. Its values are librosa's, bit for bit; the
+    import of librosa would add a second to each prediction.
 
     Parameters
     ----------
     settings
-        Of the spectrogram; `hop_length`, `frames`, `amin` and the like have no say in it.
+        Settings of the spectrogram; only `sr`, `n_fft`, `n_mels`, `fmin`, `fmax`, `htk` and
+        `norm` matter here.
 
     Returns
     -------
-    float64 (n_fft // 2 + 1, n_mels), 0 or more; bands between two bins are 0 throughout.
+    Filter bank, float64 (n_fft // 2 + 1, n_mels), 0 or more. A band that lies between two bins
+    is all 0.
 
     See Also
     --------
-    mvemo.extract.descriptors.filter_banks.filter_banks : Of all descriptors at once.
-    librosa.filters.mel : The same.
+    mvemo.extract.descriptors.spectral.filter_banks : Filter banks of the descriptors.
+    librosa.filters.mel : The same filter bank.
 
     Examples
     --------
@@ -106,7 +108,7 @@ def mel_filter_bank(settings: MelSettings) -> NDArray[np.float64]:
     >>> bank.shape
     (257, 96)
 
-    With ``norm="none"`` bands are of unit height, and neighbours sum to 1:
+    With ``norm="none"`` the bands have unit height, and neighbouring bands sum to 1:
 
     >>> flat = mel_filter_bank(MelSettings(sr=16000, n_mels=8, norm="none"))
     >>> bool(np.allclose(flat.sum(axis=1)[20:180], 1.0))
@@ -122,17 +124,17 @@ def mel_filter_bank(settings: MelSettings) -> NDArray[np.float64]:
     bank: NDArray[np.float64] = np.maximum(0.0, np.minimum(rising, falling))
     if settings.norm == "slaney":
         bank *= (2.0 / (edges[2:] - edges[:-2]))[:, None]
-    # What is -0.0: added zeros make it 0.0, as the bytes count in a net's digest.
+    # Adding 0.0 turns -0.0 into 0.0: the bytes count in a net's digest.
     return np.ascontiguousarray(bank.T) + 0.0
 
 
-# Slaney's scale (Auditory Toolbox, 1998): linear up to 1 kHz, 15 mel; 27 steps to 6.4 kHz.
+# Slaney's scale (Auditory Toolbox, 1998): linear up to 1 kHz (15 mel), then 27 steps to 6.4 kHz.
 _LINEAR_HZ, _BREAK_HZ = 200.0 / 3, 1000.0
 _BREAK_MEL, _LOG_STEP = _BREAK_HZ / _LINEAR_HZ, np.log(6.4) / 27.0
 
 
 def _mel_of(hz: NDArray[np.float64], *, htk: bool) -> NDArray[np.float64]:
-    """HTK's or Slaney's mel of frequencies in Hz."""
+    """Convert Hz to mel, on HTK's or Slaney's scale."""
     if htk:
         return np.asarray(2595.0 * np.log10(1.0 + hz / 700.0), dtype=np.float64)
     above = _BREAK_MEL + np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
@@ -140,7 +142,7 @@ def _mel_of(hz: NDArray[np.float64], *, htk: bool) -> NDArray[np.float64]:
 
 
 def _hz_of(mel: NDArray[np.float64], *, htk: bool) -> NDArray[np.float64]:
-    """The way back."""
+    """Convert mel to Hz."""
     if htk:
         return np.asarray(700.0 * (10.0 ** (mel / 2595.0) - 1.0), dtype=np.float64)
     above = _BREAK_HZ * np.exp(_LOG_STEP * (np.maximum(mel, _BREAK_MEL) - _BREAK_MEL))

@@ -1,6 +1,6 @@
-"""Settings of stage one's nets: of one net, of its training, of a whole run.
+"""Settings of one net, of its training and of a whole run of stage one.
 
-Nothing here needs torch, so that profiles can be read where none is installed.
+This module does not import torch: profiles can be read without it.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ OPTIMIZERS = ("adam", "adamw", "sgd", "rmsprop")
 LOSSES = ("softmax", "angular", "centre", "improved-centre")
 PROTOCOLS = ("crossfit", "frozen", "shared", "holdout")
 PRECISIONS = ("float32", "bf16", "auto")
-# Ten times the papers' channels is a hundred times their parameters.
+# Ten times the papers' channels gives a hundred times their parameters.
 MAX_WIDTH = 10
-# Stands for a path among a net's settings: the weights that `mvemo weights get` fetched.
+# Value of `NetSettings.weights` for the weights that `mvemo weights get` fetched.
 FETCHED = "pretrained"
 
 
 @dataclass(frozen=True)
 class RecipeSettings:
-    """What fine-tuning of today does and the papers do not; each part is off unless set.
+    """Current fine-tuning techniques that the papers do not use; all are off by default.
 
     Parameters
     ----------
     probe
-        Fit the classifier alone first, on the embeddings of the starting weights (Kumar et
+        Fit only the classifier first, on the embeddings of the starting weights (Kumar et
         al. 2022: a random classifier would spoil pretrained layers in the first steps).
     warmup
-        Share of all steps in which the rate rises from 0, in [0, 1).
+        Share of all steps during which the learning rate rises from 0, in [0, 1).
     cosine
-        Let the rate fall to 0 along a half cosine after that.
+        Let the learning rate fall to 0 along a half cosine after the warm-up.
     clip_norm
-        Largest norm of a step's gradient; 0 for none.
+        Largest norm of a step's gradient; 0 for no limit.
     layer_decay
-        Factor of the rate from a layer to the one before it, in (0, 1]: layers near the
-        input change less.
+        Factor of the learning rate from one layer to the layer before it, in (0, 1]: layers
+        near the input change less.
     freeze_norm
-        Keep the statistics of batch normalisation as they start.
+        Keep the starting statistics of batch normalisation.
     average
-        Share of the epochs, the last ones, whose weights are averaged, in [0, 1). It takes
-        the place of early stopping: set ``patience = 0``.
+        Share of the epochs, counted from the end, whose weights are averaged, in [0, 1). It
+        replaces early stopping: set ``patience = 0``.
     augment
-        Change pictures (crop, flip, times) and sound (start, gain, stretches and bands left
-        out) at random, see `mvemo.extract.training.augment`.
+        Change pictures (crop, flip, times) and sound (start, gain, masked stretches and
+        bands) at random, see `mvemo.extract.training.augment`.
     mixup
-        Both parameters of the beta distribution that pairs of clips are mixed by (Zhang et
-        al. 2018); 0 for none.
+        Both parameters of the beta distribution by which pairs of clips are mixed (Zhang et
+        al. 2018); 0 for no mixing.
 
     Raises
     ------
@@ -83,36 +83,40 @@ class RecipeSettings:
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Fine-tuning of one net.
+    """Settings of the fine-tuning of one net.
 
     Parameters
     ----------
     optimizer
         One of `OPTIMIZERS`.
-    lr, momentum, weight_decay
-        Of the optimizer; `momentum` is for SGD alone. PL20 Table 2 has the papers' rates.
+    lr
+        Learning rate. The papers' rates are in PL20 Table 2.
+    momentum
+        Momentum; only SGD uses it.
+    weight_decay
+        Weight decay of the optimizer.
     epochs
-        At most; early stopping usually ends before.
+        Maximum number of epochs; early stopping usually ends sooner.
     iterations
-        Optimizer steps at most, instead of epochs: as many epochs as they need, the last
-        one ended at exactly that step (J22 3.3: 2,500). 0 leaves it to `epochs`.
+        Maximum number of optimizer steps, which replaces `epochs` (J22 3.3: 2,500). Training
+        ends at exactly this step, or sooner by early stopping. 0 to use `epochs`.
     patience
-        Epochs without a lower validation loss before training stops; the weights of the
-        lowest are kept. 0 is no early stopping: nothing is held out from the training
-        clips, all epochs or iterations are run, and the last weights are kept. Under
-        ``holdout`` the validation clips are still scored for the curve, and decide nothing.
+        Number of epochs without a lower validation loss before training stops; the weights
+        with the lowest loss are kept. 0 turns early stopping off: no training clips are held
+        out, all epochs or iterations are run, and the last weights are kept. Under
+        ``holdout`` the validation clips are then scored for the curve only.
     batch_size
-        Clips a step; what bounds the memory.
+        Number of clips per step; it decides the memory that training needs.
     val_fraction
         Share of the training clips held out, by group, for early stopping.
     loss
-        One of `LOSSES` for classes; tags and regression targets have one loss each, which
-        ``softmax`` stands for.
+        One of `LOSSES` for classes. Tags and regression targets have one loss each: leave
+        ``softmax`` for them.
     tau
-        Weight of the centres' term in ``centre`` and ``improved-centre``, see
+        Weight of the centre term in ``centre`` and ``improved-centre``, see
         `mvemo.extract.training.losses.make_loss`.
     recipe
-        What is added to the papers' way of training.
+        Additions to the papers' way of training.
 
     Raises
     ------
@@ -165,23 +169,23 @@ class TrainSettings:
 
 @dataclass(frozen=True)
 class NetSettings:
-    """One net of a run: its size, its starting weights and how it is trained.
+    """Settings of one net of a run: its size, its starting weights and its training.
 
     Parameters
     ----------
     name
-        Of a net in `mvemo.extract.nets`.
+        Name of a net in `mvemo.extract.nets`.
     width
-        Multiplies the channel counts; 1 is the papers' size.
+        Factor of the channel counts; 1 is the papers' size.
     weights
         Path of a pretrained weight file, or `FETCHED`; empty to start from random weights.
     options
-        The net's own options (input length, frame count and size, front end, …); those not
-        named are its defaults.
+        The net's own options (input length, frame count and size, front end, …); an option
+        that is not given has the net's default.
     train
-        How it is fine-tuned.
+        Settings of the fine-tuning.
     view
-        Which windows of a clip are embedded. A fine-tuning reads the middle one alone.
+        Windows of a clip that are embedded. Fine-tuning reads only the middle window.
 
     Raises
     ------
@@ -201,7 +205,7 @@ class NetSettings:
             raise BadSetting(f"width is {self.width}: it must be above 0 and at most {MAX_WIDTH}")
 
     def record(self) -> dict[str, Any]:
-        """All settings as JSON values; the weight file's path is left out, its bytes count."""
+        """Return all settings as JSON values, without `weights`: the file's content counts."""
         return {
             "name": self.name,
             "width": self.width,
@@ -213,24 +217,24 @@ class NetSettings:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What all nets of a run share.
+    """Settings that all nets of a run share.
 
     Parameters
     ----------
     protocol
         One of `PROTOCOLS`, see `mvemo.extract.training.protocols`.
     seed
-        Of initial weights, inner splits, batch order and dropout.
+        Seed of the initial weights, inner splits, batch order and dropout.
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
     precision
-        One of `PRECISIONS`; ``bf16`` is mixed precision, ``auto`` is that on a GPU, and
-        ``float32`` on a processor unless ``mvemo extract`` measures that bf16 is faster.
+        One of `PRECISIONS`. ``bf16`` is mixed precision. ``auto`` is ``bf16`` on a GPU, and
+        ``float32`` on a CPU unless ``mvemo extract`` measures that bf16 is faster.
     compile
-        Compile nets before training (``torch.compile``): a minute or more at the start,
-        faster steps on a GPU.
+        Compile nets before training (``torch.compile``): the start takes a minute or more
+        longer, steps on a GPU are faster.
     deterministic
-        Let a GPU give the same bits in every run, at a loss of speed.
+        Make a GPU give the same bits in each run, at a loss of speed.
 
     Raises
     ------
@@ -254,7 +258,7 @@ class RunSettings:
 
 
 def check_device(name: str, setting: str) -> str:
-    """Return a device's name; raise `BadSetting` if no device is called so."""
+    """Return the device's name; raise `BadSetting` if it is not one of the known forms."""
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name):
         raise BadSetting(
             f"{setting} {name!r} is not known: expected auto, cpu, cuda, cuda:N or mps"
@@ -263,7 +267,7 @@ def check_device(name: str, setting: str) -> str:
 
 
 def check_loss(name: str, tau: float) -> None:
-    """Raise `BadSetting` for an unknown loss, or a tau that is no number of 0 or more."""
+    """Raise `BadSetting` if the loss is unknown, or `tau` is negative or not finite."""
     _check_known("loss", name, LOSSES)
     if not (math.isfinite(tau) and tau >= 0):
         raise BadSetting(f"tau is {tau}: it must be 0 or more")

@@ -1,4 +1,4 @@
-"""Views: the windows of a clip that a net reads, one after the other. Nothing here needs torch."""
+"""Views: the windows of a clip that a net reads. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from mvemo.extract.errors import BadSetting
 
 LAYOUTS = ("start", "spread", "dense")
 POOLINGS = ("mean", "mean+std")
-# A clip that is longer than whole windows by less than this share of one needs no more of
-# them: codecs fill files up to whole frames.
+# A remainder shorter than this share of a window gets no window: codecs pad files to whole
+# frames.
 LEAST_REST = 0.02
 
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Which windows of a clip a net reads, and how their embeddings become one.
+    """Windows of a clip that a net reads, and the pooling of their embeddings.
 
     Parameters
     ----------
     views
-        Windows of a clip at most. A clip that fewer windows cover has fewer: no window is
-        there twice, and none is filled up where the clip is long enough for it.
+        Maximum number of windows per clip. A clip that fewer windows cover has fewer: no
+        window occurs twice, and a window is padded only if the clip is shorter than it.
     layout
-        ``start``: one after the other from the clip's start. ``spread``: at equal distances,
-        the first at the clip's start and the last at its end, not more than cover it.
-        ``dense``: as ``spread``, but neighbours may overlap by half. One view is at the
-        clip's start in each of them.
+        Places of the windows. ``start``: one after the other from the clip's start.
+        ``spread``: at equal distances, the first at the clip's start and the last at its
+        end, and not more than cover the clip. ``dense``: like ``spread``, but neighbours may
+        overlap by half. A single view begins at the clip's start in all layouts.
     rate
-        Of nets of pictures: frames a second within a window, which so lasts ``n_frames /
-        rate`` seconds. 0 spreads a window's frames evenly over its part of the clip, of
-        which there are `views` equal ones: one view is the whole clip, as the papers read it.
+        For video nets: frames per second within a window, so that a window lasts ``n_frames
+        / rate`` seconds. 0 splits the clip into `views` equal parts and spreads a window's
+        frames evenly over its part: one view reads the whole clip, as in the papers.
     pooling
-        ``mean`` of the windows' embeddings, or ``mean+std``: their standard deviation after
-        it, which is 0 where a clip has one window.
+        ``mean`` for the mean of the windows' embeddings; ``mean+std`` to append their
+        standard deviation, which is 0 for a clip with one window.
 
     Raises
     ------
@@ -71,16 +71,19 @@ class ViewSettings:
             raise BadSetting("pooling 'mean+std' needs views of 2 or more: one has no deviation")
 
     def record(self) -> dict[str, Any]:
-        """As JSON values; empty for the default, which is what was read before there were views."""
+        """Return the settings as JSON values; empty for the default, so that old keys stay."""
         return {} if self == ViewSettings() else asdict(self)
 
     def pooled_dim(self, dim: int) -> int:
-        """Numbers of a clip's embedding, by those of a window's."""
+        """Return the size of a clip's embedding, given the size `dim` of a window's."""
         return 2 * dim if self.pooling == "mean+std" else dim
 
 
 def window_starts(length: float, window: float, settings: ViewSettings) -> F64:
-    """Where the windows of a clip begin.
+    """Return the starts of a clip's windows, float64 (windows,), ascending and all different.
+
+    `length` (of the clip) and `window` are in the same unit. A clip that is shorter than a
+    window has one window; otherwise all windows end within the clip.
 
     Examples
     --------

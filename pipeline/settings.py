@@ -15,7 +15,7 @@ from mvemo.extract.nets import (
 )
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.store.decoded import DecodeSettings
-from mvemo.extract.workers.limits import ClipLimits
+from mvemo.extract.workers.process import ClipLimits
 from mvemo.fuse.crossval.settings import EvaluationSettings
 
 PROFILES = ("best", "c17", "demo", "paper", "pretrained")

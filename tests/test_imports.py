@@ -31,7 +31,7 @@ STEPS = {
     # Workers are handed the filter banks.
     "import pickle; import numpy as np; "
     "from mvemo.extract.descriptors import *; "
-    "from mvemo.extract.descriptors.filter_banks import FilterBanks; "
+    "from mvemo.extract.descriptors.spectral import FilterBanks; "
     "banks = FilterBanks(np.ones((1025, 64), np.float32), np.ones((1025, 12), np.float32)); "
     "banks = pickle.loads(pickle.dumps(banks)); "
     "settings = DescriptorSettings(); "
@@ -41,7 +41,7 @@ STEPS = {
         "numba",
     ),
     # Importing librosa takes a second: its filter banks are made without it.
-    "from mvemo.extract.descriptors.filter_banks import filter_banks; filter_banks(settings)": (
+    "from mvemo.extract.descriptors.spectral import filter_banks; filter_banks(settings)": (
         "librosa",
         "scipy.signal",
     ),

@@ -1,6 +1,6 @@
 """Audio descriptors of J22: sequences with one row for each audible frame.
 
-Nothing here needs torch: workers that describe clips stay small.
+This package does not import torch: workers that describe clips stay small.
 """
 
 from mvemo.extract.descriptors.describe import DESCRIPTORS, TIMES, describe, descriptor_spec, dim_of

@@ -1,4 +1,4 @@
-"""All descriptors of a clip over one set of frames, and their records in the cache."""
+"""Descriptors of a clip, and their specifications in the cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
 from mvemo.extract.arrays import F32
-from mvemo.extract.descriptors.filter_banks import FilterBanks, filter_banks
 from mvemo.extract.descriptors.frames import Frames, audible_frames, blocks
 from mvemo.extract.descriptors.pitch import fundamental
 from mvemo.extract.descriptors.prediction import (
@@ -21,21 +20,23 @@ from mvemo.extract.descriptors.prediction import (
 )
 from mvemo.extract.descriptors.settings import DescriptorSettings
 from mvemo.extract.descriptors.spectral import (
+    FilterBanks,
     cepstrum,
     chroma,
     decibel,
+    filter_banks,
     mel_level,
     power_spectrum,
     spectral_contrast,
 )
 from mvemo.extract.errors import BadSetting
 
-# Rises whenever the same settings would give other values.
+# Raised whenever the same settings would give other values.
 VERSION = 1
 
 
 class _Block:
-    """Some frames, and what several descriptors need of them, computed once."""
+    """Block of frames, with the intermediate results that descriptors share."""
 
     def __init__(
         self, frames: Frames, settings: DescriptorSettings, banks: FilterBanks | None
@@ -46,7 +47,7 @@ class _Block:
 
     @property
     def banks(self) -> FilterBanks:
-        # Not needed by every descriptor.
+        # Computed only if a descriptor needs them.
         return filter_banks(self.settings) if self._banks is None else self._banks
 
     @cached_property
@@ -77,11 +78,11 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Descriptor:
-    """Columns of a descriptor, the settings that decide it besides the framing, its values."""
+    """Definition of a descriptor."""
 
-    dim: Callable[[DescriptorSettings], int]
-    settings: tuple[str, ...]
-    values: Callable[[_Block], F32]
+    dim: Callable[[DescriptorSettings], int]  # number of columns
+    settings: tuple[str, ...]  # settings that decide the values, in addition to the framing
+    values: Callable[[_Block], F32]  # (frames, dim)
 
 
 _FRAMING = ("sr", "n_fft", "hop_length", "window", "silence_db")
@@ -115,12 +116,12 @@ DESCRIPTORS = (*_DESCRIPTORS, *TIMES)
 
 
 def dim_of(name: str, settings: DescriptorSettings) -> int:
-    """Columns of a descriptor.
+    """Return the number of columns of a descriptor.
 
     Raises
     ------
     BadSetting
-        No descriptor has this name.
+        If the name is not one of `DESCRIPTORS`.
 
     Examples
     --------
@@ -132,12 +133,21 @@ def dim_of(name: str, settings: DescriptorSettings) -> int:
 
 
 def descriptor_spec(name: str, settings: DescriptorSettings) -> FeatureSpec:
-    """What the cache records of a descriptor: only the settings that decide its values.
+    """Return a descriptor's specification for the cache.
+
+    Its parameters are only the settings that decide the descriptor's values.
+
+    Parameters
+    ----------
+    name
+        One of `DESCRIPTORS`.
+    settings
+        Settings of all descriptors.
 
     Raises
     ------
     BadSetting
-        No descriptor has this name.
+        If the name is not one of `DESCRIPTORS`.
 
     Examples
     --------
@@ -167,65 +177,64 @@ def describe(
     *,
     banks: FilterBanks | None = None,
 ) -> dict[str, F32]:
-    """Descriptors of a clip, one row for each frame that is not silent.
+    """Compute descriptors of a clip, one row for each frame that is not silent.
 
-    ``spectrogram`` and ``spectrogram_times`` have frames of their own.
-
-    Frames are worked on some tens at a time, so that memory beyond the results does not
-    grow with the clip.
+    ``spectrogram`` and ``spectrogram_times`` have their own framing. The frames are processed
+    in small blocks: memory in addition to the results does not grow with the clip.
 
     Parameters
     ----------
     y
-        float32 (samples,), mono, at ``settings.sr``; full scale is 1.
+        Mono waveform at ``settings.sr``, float32 (samples,); full scale is 1.
     settings
-        Of all of them.
+        Settings of all descriptors.
     names
-        Of `DESCRIPTORS`.
+        Names from `DESCRIPTORS`.
     banks
-        ``filter_banks(settings)``; computed where it is not given.
+        Result of ``filter_banks(settings)``; computed if not given.
 
     Returns
     -------
-    float32 (frames, dim) by name, finite throughout:
+    Sequence by name, float32 (frames, dim), all values finite:
 
     ``mel``
-        Decibel of the mel bands (J22 2.2.1), floored at -100; 0 dB is a power of 1.
+        Level of the mel bands in decibels (J22 2.2.1), at least -100; 0 dB is a power of 1.
     ``spectrogram``
-        Decibel of the power spectrum, floored at -100, from 0 Hz up.
+        Power spectrum in decibels, at least -100, from 0 Hz up.
     ``mfcc``
-        Orthonormal DCT-II of ``mel``, the first `n_mfcc` from the 0th (J22 2.2.1).
+        First `n_mfcc` coefficients of the orthonormal DCT-II of ``mel``, from the 0th on
+        (J22 2.2.1).
     ``rp``
-        The residual phase's cosine (J22 eq. 5) through the same window, mel bands, decibel
-        and DCT as the sound itself: the mel cepstrum of RP (J22 2.2.2).
+        Mel cepstrum of the residual phase's cosine (J22 eq. 5; 2.2.2), with the window, mel
+        bands, decibels and DCT of ``mfcc``.
     ``mfcc_rp``
         ``(1 - alpha) mfcc + alpha rp``: the cepstrum of the weighted geometric mean of
         the two mel spectra.
     ``f0``
-        Fundamental frequency in Hz, 0 where unvoiced, and voicing in [0, 1].
+        Fundamental frequency in Hz, 0 if the frame is unvoiced, and voicing in [0, 1].
     ``formants``
-        Frequencies in Hz, rising, then bandwidths in Hz; 0 where a frame has fewer.
+        Frequencies in Hz, ascending, then bandwidths in Hz; 0 if a frame has fewer.
     ``contrast``
         Octave-based spectral contrast.
     ``chroma``
-        Energy by pitch class from C, the largest 1; 0 in frames without energy.
+        Energy by pitch class from C, with a maximum of 1; 0 in frames without energy.
     ``times``, ``spectrogram_times``
         Centre of the frame in seconds from the waveform's start.
 
     Raises
     ------
     BadMedia
-        The waveform is empty, not finite, or silent throughout.
+        If the waveform is empty, not finite, or completely silent.
     BadSetting
-        No descriptor has one of the names.
+        If a name is not one of `DESCRIPTORS`.
 
     See Also
     --------
-    mvemo.extract.media.reading.decode_clip : Waveforms of media files.
+    mvemo.extract.media.reading.decode_clip : Decode the waveform of a media file.
 
     Examples
     --------
-    One second of a tone of 440 Hz, and half a second of silence, which has no frames:
+    One second of a tone of 440 Hz, then half a second of silence, which gives no frames:
 
     >>> import numpy as np
     >>> tone = np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
@@ -245,7 +254,7 @@ def describe(
     names = tuple(dict.fromkeys(names))
     for name in names:
         _check_name(name)
-    # Of a subclass, too: what is mapped from a file is let go of on the way.
+    # Keep subclasses: a memory-mapped file is released part by part.
     y = np.asanyarray(y, dtype=np.float32)
     by_framing: dict[DescriptorSettings, list[str]] = {}
     for name in names:
@@ -259,7 +268,7 @@ def describe(
 def _describe_framed(
     y: F32, settings: DescriptorSettings, names: Sequence[str], banks: FilterBanks | None
 ) -> dict[str, F32]:
-    """Descriptors that share their frames."""
+    """Compute descriptors that share their framing."""
     numbers = audible_frames(y, settings)
     computed = [name for name in names if name in _DESCRIPTORS]
     out: dict[str, F32] = {}

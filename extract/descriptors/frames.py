@@ -1,4 +1,4 @@
-"""Frames of a waveform, and which of them are silent."""
+"""Frames of a waveform, without the silent ones."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from mvemo.extract.arrays import F32, I64, release
 from mvemo.extract.descriptors.settings import DescriptorSettings
 from mvemo.extract.errors import BadMedia
 
-# Sound is decoded to [-1, 1]. Far beyond, powers would leave the range of float32.
+# Sound is decoded to [-1, 1]. Powers of much larger samples would leave the range of float32.
 MAX_PEAK = 32_768.0
-# Frames worked on at once. Some tens stay in a core's cache; 64 frames of 2,048 samples
-# are half a MiB.
+# Samples of the frames processed at once: 64 frames of 2,048 samples, half a MiB, stay in a
+# core's cache.
 BLOCK_SAMPLES = 64 * 2048
-# Samples that are looked at together, and after which a mapped file is let go of.
+# Samples after which a mapped file is released.
 PART_SAMPLES = 1 << 22
 
 
 @dataclass(frozen=True)
 class Frames:
-    """Some frames of one clip."""
+    """Block of frames of one clip."""
 
-    values: F32  # float32 (frames, n_fft), not windowed
-    # Float32 (frames, lpc_order): the samples that precede each frame, zeros before the
-    # clip's start; linear prediction begins in them.
+    values: F32  # (frames, n_fft), not windowed
+    # Samples before each frame, where linear prediction begins, (frames, lpc_order); zeros before
+    # the clip's start.
     before: F32
 
     def __len__(self) -> int:
@@ -35,21 +35,22 @@ class Frames:
 
 
 def block_frames(settings: DescriptorSettings) -> int:
-    """Frames to work on at once."""
+    """Return the number of frames to process at once."""
     return max(BLOCK_SAMPLES // settings.n_fft, 1)
 
 
 def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
-    """Numbers of the frames that are not silent, int64 (frames,), rising.
+    """Return the numbers of the frames that are not silent, int64 (frames,), ascending.
 
-    Frame ``i`` begins at sample ``i * hop_length``. The last one is filled up with zeros; a
-    clip shorter than a frame is one frame. Silent frames are dropped (J22 3.1, Fig. 6), not
-    samples: joining the samples around a gap would make a click, and would shift the times
-    of all that follows.
+    Frame ``i`` begins at sample ``i * hop_length``. The last frame is padded with zeros; a clip
+    shorter than a frame is one frame. A frame is silent if its RMS is below `silence_db`. Silent
+    frames are dropped (J22 3.1, Fig. 6), and not samples: to join the samples around a gap would
+    cause a click, and shift all later times. Raises `BadMedia` if the waveform is empty, not
+    finite, or completely silent.
     """
     if y.ndim != 1 or len(y) == 0:
         raise BadMedia(f"a waveform of shape {y.shape}: mono with at least one sample is needed")
-    # Both are NaN where any sample is.
+    # Both are NaN if any sample is NaN.
     ends = [(part.min(), part.max()) for part in _parts(y)]
     low, high = float(np.min([end[0] for end in ends])), float(np.max([end[1] for end in ends]))
     if not np.isfinite([low, high]).all():
@@ -78,7 +79,7 @@ def audible_frames(y: F32, settings: DescriptorSettings) -> I64:
 
 
 def frames_of(y: F32, settings: DescriptorSettings, numbers: I64) -> Frames:
-    """The frames of these numbers of a waveform."""
+    """Return the frames with the given numbers, int64 (frames,), ascending."""
     before = settings.lpc_order
     start = numbers * settings.hop_length - before
     values = _views(y, start, before + settings.n_fft)
@@ -86,7 +87,7 @@ def frames_of(y: F32, settings: DescriptorSettings, numbers: I64) -> Frames:
 
 
 def blocks(y: F32, settings: DescriptorSettings, numbers: I64) -> Iterator[Frames]:
-    """The frames of these numbers, as many at once as `block_frames` says."""
+    """Yield the frames with the given numbers in blocks of `block_frames`."""
     size = block_frames(settings)
     for first in range(0, len(numbers), size):
         yield frames_of(y, settings, numbers[first : first + size])
@@ -95,25 +96,25 @@ def blocks(y: F32, settings: DescriptorSettings, numbers: I64) -> Iterator[Frame
 
 
 def _ends_part(first: int, size: int, settings: DescriptorSettings) -> bool:
-    """Whether some frames from `first` on are the last before a multiple of `PART_SAMPLES`."""
+    """Return True if `size` frames from `first` on cross a multiple of `PART_SAMPLES`."""
     hop = settings.hop_length
     return first * hop // PART_SAMPLES != (first + size) * hop // PART_SAMPLES
 
 
 def _parts(y: F32) -> Iterator[F32]:
-    """A waveform's samples in their order, some at a time."""
+    """Yield a waveform's samples in parts of `PART_SAMPLES`."""
     for first in range(0, len(y), PART_SAMPLES):
         yield y[first : first + PART_SAMPLES]
         release(y)
 
 
 def _views(y: F32, start: I64, length: int) -> F32:
-    """Stretches of a waveform that begin at `start`, rising; zeros beyond its ends."""
+    """Return stretches of a waveform from `start`, ascending, with zeros beyond its ends."""
     low, high = int(start[0]), int(start[-1]) + length
     if low >= 0 and high <= len(y):
         part = y[low:high]
     else:
-        # Only blocks at the clip's ends are copied: a long clip is never in memory twice.
+        # Copy only blocks at the clip's ends: a long clip must not be in memory twice.
         part = np.zeros(high - low, dtype=np.float32)
         inside = y[max(low, 0) : high]
         part[max(-low, 0) : max(-low, 0) + len(inside)] = inside

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy  # As in `spectral`.
+import scipy  # not scipy.fft, see `spectral`
 
 from mvemo.extract.arrays import F32, F64, I64
 from mvemo.extract.descriptors.settings import DescriptorSettings
 
-# The first dip of the normalised difference below this is the period (the paper's step 4).
+# The period is the first dip of the normalised difference below this (the paper's step 4).
 DIP = 0.1
-# A frame with less than this share of its energy outside its mean is constant: no pitch.
+# A frame is constant, without pitch, if the share of its energy outside its mean is below this.
 CONSTANT = 1e-10
 
 
 def fundamental(values: F32, settings: DescriptorSettings) -> F32:
-    """Fundamental frequency and voicing of each frame.
+    """Return the fundamental frequency and the voicing of each frame, float32 (frames, 2).
 
-    Half a frame is the window of the difference function, so that all lags see the same
-    number of samples, as in the paper's eq. 6; librosa's `yin` sums over ever fewer.
+    The frequency is in Hz, 0 if unvoiced; voicing is 1 minus the normalised difference at the
+    period, in [0, 1]. The window of the difference function is half a frame: all lags use the
+    same number of samples, as in the paper's eq. 6, while librosa's `yin` uses ever fewer.
     """
     low, high = settings.lags
-    # The difference function does not see the mean, but its rounding does.
+    # The mean does not change the difference function, but it would add rounding errors.
     centred = values - values.mean(axis=1, keepdims=True)
     loud = np.einsum("ft,ft->f", centred, centred) > CONSTANT * np.einsum(
         "ft,ft->f", values, values
@@ -38,19 +39,23 @@ def fundamental(values: F32, settings: DescriptorSettings) -> F32:
 
 
 def normalised_difference(values: F32, longest: int) -> F64:
-    """Cumulative mean normalised difference d'(tau), the paper's eq. 6 and 8."""
+    """Return the cumulative mean normalised difference d'(tau), the paper's eq. 6 and 8.
+
+    `values`, (frames, n), have zero mean; `longest` is the longest lag, at most n - n // 2. The
+    result is (frames, longest + 1), from lag 0 on.
+    """
     return _cumulative_mean_normalised(_difference(values, values.shape[1] // 2, longest))
 
 
 def _difference(values: F32, window: int, high: int) -> F64:
-    """d(tau), the paper's eq. 6, for tau from 0 to `high`: energies less twice the product."""
+    """Return d(tau), the paper's eq. 6, for tau from 0 to `high`."""
     n = values.shape[1]
     spectrum = scipy.fft.rfft(values, axis=1)
-    # The product of the frame's first half with the whole frame: no lag up to n - window wraps.
+    # Product of the frame's first half with the whole frame: no lag up to n - window wraps.
     half = scipy.fft.rfft(values[:, window - 1 :: -1], n=n, axis=1)
     half *= spectrum
     product = scipy.fft.irfft(half, n=n, axis=1, overwrite_x=True)[:, window - 1 : window + high]
-    # Energy of the window moved by tau: what enters less what leaves.
+    # Energy of the window moved by tau: add the entering sample, subtract the leaving one.
     power = np.square(values)
     energy = np.empty((len(values), high + 1))
     energy[:, 0] = power[:, :window].sum(axis=1, dtype=np.float64)
@@ -59,12 +64,12 @@ def _difference(values: F32, window: int, high: int) -> F64:
     first = energy[:, :1].copy()
     energy += first
     energy -= 2.0 * product
-    # Rounding leaves small negatives where a frame repeats exactly.
+    # Rounding gives small negative values if a frame repeats exactly.
     return np.maximum(energy, 0.0, out=energy)
 
 
 def _cumulative_mean_normalised(difference: F64) -> F64:
-    """d'(tau), the paper's eq. 8; 1 at lag 0 and for frames without energy."""
+    """Return d'(tau), the paper's eq. 8; 1 at lag 0 and for frames without energy."""
     tau = np.arange(1, difference.shape[1])
     total = np.cumsum(difference[:, 1:], axis=1)
     out = np.ones_like(difference)
@@ -73,7 +78,7 @@ def _cumulative_mean_normalised(difference: F64) -> F64:
 
 
 def _pick(normalised: F64) -> I64:
-    """The first local dip below the threshold, else the deepest point."""
+    """Return the lag of the first local dip below `DIP`, otherwise of the minimum."""
     dips = np.zeros(normalised.shape, dtype=bool)
     middle = normalised[:, 1:-1]
     dips[:, 1:-1] = (middle < normalised[:, :-2]) & (middle <= normalised[:, 2:])
@@ -85,7 +90,7 @@ def _pick(normalised: F64) -> I64:
 
 
 def _parabola(normalised: F64, lag: I64) -> F64:
-    """Offset of the vertex through a point and its neighbours, within half a sample."""
+    """Return the offset of the parabola's vertex through each lag and its neighbours."""
     row = np.arange(len(lag))
     inner = np.clip(lag, 1, normalised.shape[1] - 2)
     a, b, c = (normalised[row, inner + step] for step in (-1, 0, 1))

@@ -1,40 +1,39 @@
 """Linear prediction of frames: coefficients, residual, residual phase, formants.
 
-All frames at once: loops run over lags and orders, never over frames. Prediction is in
-float64: the window's side lobes lie 92 dB down, so the normal equations of smooth sound
-are near singular, and float32 would leave nothing of the small residual.
+All frames are processed at once: loops run over lags and orders, never over frames. Prediction
+uses float64: the window's side lobes are 92 dB down, so the normal equations of smooth sound
+are nearly singular, and in float32 the small residual would be lost.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import scipy  # As in `spectral`.
+import scipy  # not scipy.fft, see `spectral`
 
 from mvemo.extract.arrays import F32, F64
 from mvemo.extract.descriptors.frames import Frames
 from mvemo.extract.descriptors.settings import DescriptorSettings, window_of
-from mvemo.extract.errors import BadSetting
 
-# Share of white noise added to the energy, -90 dB: it keeps the recursion stable on frames
-# that prediction fits without a remainder.
+# Share of white noise added to the energy, -90 dB: it keeps the recursion stable on frames that
+# can be predicted exactly.
 NOISE = 1e-9
-# A residual that peaks below this, of full scale 1, is rounding.
+# A residual whose peak is below this (full scale is 1) is a rounding error.
 QUIET = 1e-12
-# Least samples a row, where frames are laid out as matrices.
+# Smallest width of the rows into which a frame is folded, in samples.
 ROW = 16
-# Within this many Hz of the band's ends lie the roots that shape the slope.
+# Roots within this many Hz of the band's ends shape the slope and are not formants.
 SLOPE = 90.0
-# Wider resonances, in Hz, are slope and not formants.
+# Largest bandwidth of a formant in Hz; wider resonances shape the slope.
 WIDEST = 700.0
-# Pre-emphasis 1 - c z^-1 at the reduced rate.
+# Coefficient c of the pre-emphasis 1 - c z^-1 at the reduced rate.
 EMPHASIS = 0.97
 
 
 def autocorrelation(x: F64, lags: int) -> F64:
-    """Autocorrelation of each frame at lags 0 to `lags`, float64 (frames, lags + 1).
+    """Return the autocorrelation of each frame at lags 0 to `lags`, (frames, lags + 1).
 
-    Each frame is laid out as rows of `width` samples, so that matrix products, which are
-    fast, give the sums of ``x[t] x[t + lag]`` by the place of ``t`` in its row.
+    Each frame is folded into rows of `width` samples: fast matrix products then give the sums
+    of ``x[t] x[t + lag]`` by the place of ``t`` in its row.
     """
     frames, n = x.shape
     width = max(lags, ROW)
@@ -55,7 +54,7 @@ def _rows(samples: int, width: int) -> int:
 
 
 def autocorrelation_of(power: F64, lags: int) -> F64:
-    """Autocorrelation of frames from their power spectra, float64 (frames, lags + 1)."""
+    """Return the autocorrelation, (frames, lags + 1), from power spectra of an even DFT."""
     half = power.shape[1] - 1
     waves = np.cos(np.pi / half * np.outer(np.arange(half + 1), np.arange(lags + 1)))
     waves[1:half] *= 2.0
@@ -64,7 +63,11 @@ def autocorrelation_of(power: F64, lags: int) -> F64:
 
 
 def levinson(r: F64) -> tuple[F64, F64]:
-    """Levinson-Durbin recursion over many frames (J22 eq. 1-2)."""
+    """Run the Levinson-Durbin recursion on autocorrelations, (frames, order + 1) (J22 eq. 1-2).
+
+    Returns the coefficients a_i of ``h(t) ~ sum a_i h(t - i)``, (frames, order), and the power of
+    the prediction error, (frames,). Frames without energy get zeros.
+    """
     frames, order = r.shape[0], r.shape[1] - 1
     a = np.zeros((frames, order))
     error = r[:, 0].copy()
@@ -80,9 +83,9 @@ def levinson(r: F64) -> tuple[F64, F64]:
 
 
 def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> F64:
-    """Coefficients of each frame by the autocorrelation method, float64 (frames, lpc_order).
+    """Return each frame's coefficients by the autocorrelation method, (frames, lpc_order).
 
-    The windowed frame's autocorrelation, with `NOISE` added, goes through `levinson`.
+    They are the result of `levinson` for the windowed frame's autocorrelation plus `NOISE`.
     """
     r = autocorrelation(frames.values * window_of(settings), settings.lpc_order)
     r[:, 0] *= 1.0 + NOISE
@@ -90,23 +93,19 @@ def prediction_coefficients(frames: Frames, settings: DescriptorSettings) -> F64
 
 
 def residual(frames: Frames, coefficients: F64) -> F64:
-    """Prediction error e(t) of each frame (J22 eq. 2), float64 (frames, n_fft).
+    """Return the prediction error e(t) of each frame (J22 eq. 2), float64 (frames, n_fft).
 
-    Prediction begins in the samples before the frame, so that there is no transient.
+    Prediction begins in the samples before the frame, so there is no transient.
     """
     count, order = coefficients.shape
     n_before, n = frames.before.shape[1], frames.values.shape[1]
-    if order > n_before:
-        raise BadSetting(
-            f"prediction of order {order}: only {n_before} samples before each frame are known"
-        )
-    # Rows of samples times a Toeplitz matrix for each frame: a row's errors depend on
-    # itself and on the row before it.
+    # Multiply rows of samples by one Toeplitz matrix per frame: a row's errors depend on the row
+    # and on the row before it.
     width = max(order, ROW)
     padded = np.zeros((count, 1 + _rows(n, width), width))
     padded[:, 0, width - order :] = frames.before[:, n_before - order :]
     padded.reshape(count, -1)[:, width : width + n] = frames.values
-    # The inverse filter, and a zero for all delays that it has not.
+    # The inverse filter, with a zero for all longer delays.
     inverse = np.concatenate([np.ones((count, 1)), -coefficients, np.zeros((count, 1))], axis=1)
     delay = width + np.arange(width) - np.arange(2 * width)[:, None]
     matrix = inverse[:, np.where((delay >= 0) & (delay <= order), delay, order + 1)]
@@ -117,14 +116,17 @@ def residual(frames: Frames, coefficients: F64) -> F64:
 
 
 def residual_phase(error: F64) -> F32:
-    """Cosine of the analytic residual's phase (J22 eq. 3-5), float32, in [-1, 1]."""
+    """Return the cosine of the analytic residual's phase (J22 eq. 3-5), float32 (frames, n_fft).
+
+    It is cos(theta(t)) = r(t) / |r_a(t)|, and 0 where the residual vanishes.
+    """
     n = error.shape[1]
-    # A residual of rounding errors alone has no phase.
+    # A residual of rounding errors has no phase.
     top = np.abs(error).max(axis=1, keepdims=True)
     scaled = np.divide(error, top, out=np.zeros_like(error), where=top > QUIET).astype(np.float32)
     spectrum = scipy.fft.rfft(scaled, axis=1)
     spectrum *= np.complex64(-1j)
-    # Neither the mean nor, for even lengths, the highest frequency has a quadrature.
+    # The mean and, for even lengths, the highest frequency have no quadrature.
     spectrum[:, 0] = 0
     if n % 2 == 0:
         spectrum[:, -1] = 0
@@ -136,11 +138,12 @@ def residual_phase(error: F64) -> F32:
 
 
 def formants(power: F32, settings: DescriptorSettings) -> F32:
-    """Formant frequencies and bandwidths from the roots of a predictor of the low band.
+    """Return formant frequencies and bandwidths in Hz, float32 (frames, 2 * n_formants).
 
-    Selective linear prediction (Makhoul 1975): the spectrum up to `FORMANT_RANGE` is taken
-    as that of a signal sampled at twice that rate, pre-emphasised, and predicted; each
-    complex root within the band is a resonance.
+    Selective linear prediction (Makhoul 1975): the power spectrum up to `FORMANT_RANGE` is
+    treated as that of a signal sampled at twice that rate, pre-emphasised, and predicted. Each
+    complex root within the band is a resonance. The frequencies ascend and come first; both are
+    0 if a frame has fewer formants.
     """
     top, order, count = settings.formant_bins, settings.formant_order, settings.n_formants
     rate = 2.0 * top * settings.sr / settings.n_fft

@@ -1,4 +1,4 @@
-"""What decides the values of the descriptors."""
+"""Settings that decide the values of the descriptors."""
 
 from __future__ import annotations
 
@@ -12,69 +12,74 @@ import scipy
 from mvemo.extract.arrays import F64
 from mvemo.extract.errors import BadSetting
 
-# Names that settings had when the first caches were written: another one would change the
-# key of every descriptor in them.
+# Names of settings in the first caches: new names would change the key of each descriptor.
 _RECORDED_NAMES = {"silence_db": "mute_db"}
-# Windows that are sums of cosines of the phase's multiples, from 0 on (Harris 1978).
+# Weights of the windows that are sums of cosines (Harris 1978).
 _COSINES = {
     "hann": (0.5, 0.5),
     "blackmanharris": (0.35875, 0.48829, 0.14128, 0.01168),
 }
-# The descriptors that have the spectrogram's frames.
+# Descriptors with the spectrogram's framing.
 SPECTROGRAM = ("spectrogram", "spectrogram_times")
-# Formants are looked for below this, in Hz, or below half the sampling rate.
+# Upper end of the formants' range in Hz, if half the sampling rate is not lower.
 FORMANT_RANGE = 5500.0
 
 
 @dataclass(frozen=True)
 class DescriptorSettings:
-    """Settings of all descriptors of a clip; all but the spectrogram share one framing.
+    """Settings of all descriptors of a clip; only the spectrogram has its own framing.
 
-    The defaults of the framing are J22's (2.2.1): 2,048 samples at 44.1 kHz, half
-    overlapping, under the Blackman-Harris window, which are frames of 46 ms. For the
-    spectrogram J22 2.3.1 names frames of 10 to 30 ms: 1,024 samples are 23 ms. J22 gives none
-    of the other numbers.
+    The defaults of the framing are J22's (2.2.1): half overlapping frames of 2,048 samples at
+    44.1 kHz (46 ms) under the Blackman-Harris window. For the spectrogram J22 2.3.1 names
+    frames of 10 to 30 ms: 1,024 samples are 23 ms. J22 does not give the other values.
 
     Parameters
     ----------
     sr
         Sampling rate in Hz, from 4,000 to 384,000.
     n_fft
-        Samples a frame, even, at least 64.
+        Frame length in samples, even, at least 64.
     hop_length
-        Samples between the starts of neighbouring frames, from 1 to n_fft.
-    spectrogram_n_fft, spectrogram_hop_length
-        `n_fft` and `hop_length` of the spectrogram.
+        Step between frames in samples, from 1 to `n_fft`.
+    spectrogram_n_fft
+        Frame length of the spectrogram in samples, even, at least 64.
+    spectrogram_hop_length
+        Step between frames of the spectrogram in samples.
     window
         Name of a window that ``scipy.signal.get_window`` knows.
     silence_db
-        Frames with an RMS below this, in dB of full scale, are silent and are dropped
-        (J22 3.1, Fig. 6: "mute frames").
+        RMS in dB of full scale below which a frame is silent and dropped (J22 3.1, Fig. 6:
+        "mute frames").
     n_mels
-        Mel bands, kappa_1 of J22 2.2.1, from 0 Hz to half of `sr`.
+        Number of mel bands, kappa_1 of J22 2.2.1, from 0 Hz to half of `sr`.
     n_mfcc
-        Cepstral coefficients kept of `mfcc`, `rp` and `mfcc_rp`, from 1 to `n_mels`.
+        Number of cepstral coefficients of `mfcc`, `rp` and `mfcc_rp`, from 1 to `n_mels`.
     lpc_order
-        Order p of J22 eq. 1, at most 64: of the prediction whose residual has the residual phase.
+        Order p of the linear prediction in J22 eq. 1, whose residual gives the residual phase,
+        at most 64.
     alpha
-        Weight of RP in `mfcc_rp`, from 0 (MFCC alone) to 1 (RP alone).
-    f0_min, f0_max
-        Range of the fundamental frequency in Hz. Periods above half a frame cannot be
-        seen: the lower end is never below ``sr / (n_fft / 2 - 1)``.
+        Weight of RP in `mfcc_rp`, from 0 (only MFCC) to 1 (only RP).
+    f0_min
+        Lower end of the fundamental frequency's range in Hz. Periods longer than half a frame
+        cannot be found: the lower end is at least ``sr / (n_fft / 2 - 1)``.
+    f0_max
+        Upper end of the fundamental frequency's range in Hz, at most a quarter of `sr`.
     f0_threshold
-        A frame is voiced where the cumulative mean normalised difference at its period is
-        below this; YIN's own threshold for the choice of a period is 0.1.
-    n_formants, formant_order
-        Formants kept, and the order of the prediction that finds them.
+        Cumulative mean normalised difference at the period below which a frame is voiced. The
+        period itself is chosen with YIN's own threshold of 0.1.
+    n_formants
+        Number of formants, at most half of `formant_order`.
+    formant_order
+        Order of the prediction that finds the formants, from 2 to 64.
     n_bands
-        Octaves of the spectral contrast; one more band lies below them.
+        Number of octaves of the spectral contrast; one more band lies below them.
     contrast_min
         Lower edge of the lowest octave in Hz.
 
     Raises
     ------
     BadSetting
-        A value out of range.
+        If a value is out of range.
 
     Examples
     --------
@@ -152,17 +157,17 @@ class DescriptorSettings:
 
     @property
     def lags(self) -> tuple[int, int]:
-        """Shortest and longest period that is looked for, in samples."""
+        """Shortest and longest period of the search, in samples."""
         longest = min(int(np.ceil(self.sr / self.f0_min)), self.n_fft // 2 - 1)
         return max(int(np.floor(self.sr / self.f0_max)), 2), longest
 
     @property
     def formant_bins(self) -> int:
-        """Highest bin of the band in which formants are looked for."""
+        """Highest bin of the formants' range."""
         return min(int(FORMANT_RANGE * self.n_fft / self.sr), self.n_fft // 2)
 
     def framed(self, name: str) -> DescriptorSettings:
-        """The settings with `n_fft` and `hop_length` as a descriptor has them.
+        """Return the settings with the `n_fft` and `hop_length` of a descriptor.
 
         Examples
         --------
@@ -177,13 +182,13 @@ class DescriptorSettings:
         return _SpectrogramSettings(**values)
 
     def record(self, names: tuple[str, ...]) -> dict[str, Any]:
-        """Some settings as JSON values, under the names that feature caches know."""
+        """Return some settings as JSON values, under their names in feature caches."""
         values = asdict(self)
         return {_RECORDED_NAMES.get(name, name): values[name] for name in names}
 
 
 class _SpectrogramSettings(DescriptorSettings):
-    """Checked already; nothing but a spectrum is taken of such frames."""
+    """Settings with the spectrogram's framing; their values were checked before."""
 
     def __post_init__(self) -> None:
         pass
@@ -191,12 +196,12 @@ class _SpectrogramSettings(DescriptorSettings):
 
 @lru_cache(maxsize=16)
 def window_of(settings: DescriptorSettings) -> F64:
-    """The window, float64 (n_fft,), periodic."""
+    """Return the periodic window, float64 (n_fft,)."""
     return _window(settings.window, settings.n_fft)
 
 
 def _window(name: str, n_fft: int) -> F64:
-    """float64 (n_fft,), as of ``scipy.signal.get_window``, whose import takes half a second."""
+    """Return a window of ``scipy.signal.get_window``, without its import if possible (0.5 s)."""
     if name not in _COSINES:
         return np.asarray(scipy.signal.get_window(name, n_fft), dtype=np.float64)
     angles = np.linspace(-np.pi, np.pi, n_fft + 1)
@@ -208,5 +213,5 @@ def _window(name: str, n_fft: int) -> F64:
 
 @lru_cache(maxsize=16)
 def frequencies_of(settings: DescriptorSettings) -> F64:
-    """Centre frequencies of the spectrum's bins in Hz, float64 (n_fft // 2 + 1,)."""
+    """Return the centre frequencies of the spectrum's bins in Hz, float64 (n_fft // 2 + 1,)."""
     return np.arange(settings.n_fft // 2 + 1, dtype=np.float64) * (settings.sr / settings.n_fft)

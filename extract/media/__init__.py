@@ -1,1 +1,1 @@
-"""The only reader of media files: one pass gives sound and frames, at their places in time."""
+"""Reader of media files: one pass gives sound and frames at their presentation times."""

@@ -23,19 +23,19 @@ from mvemo.extract.media.formats import is_cut_off
 from mvemo.extract.media.request import ClipRequest, Decoded
 from mvemo.extract.media.waveforms import OnBlock, Waveforms
 
-# Of files of these names; not of MP3, whose decoder writes warnings to the terminal.
+# Files that libsndfile reads. MP3 is not among them: its decoder writes warnings to the terminal.
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
-# Formats that state in some way where they end, of which the library does not tell.
+# Formats that mark their end, which libsndfile does not check.
 _STATING_END = ("ogg", "au", "w64")
-# A page of Ogg and its flags (RFC 3533, 6); the beginning of FLAC (RFC 9639, 8). 8 bytes each.
+# Start of an Ogg page with its flags (RFC 3533, 6), and start of FLAC (RFC 9639, 8): 8 bytes each.
 _OGG_PAGE = re.compile(rb"OggS\0([\0-\x07])..", re.DOTALL)
 _FLAC_STREAM = re.compile(rb"fLaC[\0\x80]\0\0\x22")
-# Numbers that are read at a time, of all channels together.
+# Numbers read at a time, of all channels together.
 _BLOCK = 1 << 20
 
 
 def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Open a file, or one after the other the parts of Ogg or FLAC that were joined."""
+    """Open a file, or the parts of a joined Ogg or FLAC file one after the other."""
     starts = _part_starts(path)
     if len(starts) < 2:
         with soundfile.SoundFile(path) as file:
@@ -49,7 +49,7 @@ def open_parts(path: Path) -> Iterator[soundfile.SoundFile]:
 
 
 def _part_starts(path: Path) -> list[int]:
-    """Return where the streams of Ogg or FLAC begin that follow each other in a file."""
+    """Return the offsets, in bytes, of the Ogg or FLAC streams that follow each other."""
     starts, begins = [], False
     with path.open("rb") as file:
         pattern = {b"OggS": _OGG_PAGE, b"fLaC": _FLAC_STREAM}.get(file.read(4))
@@ -62,17 +62,18 @@ def _part_starts(path: Path) -> list[int]:
                 first = not is_page or bool(found[1][0] & 0x02)
                 if first and not begins:
                     starts.append(at - len(tail) + found.start())
-                # Streams of Ogg that lie beside each other have their first pages together.
+                # Parallel streams of Ogg have their first pages next to each other.
                 begins = first and is_page
             at, tail = at + len(block), data[-7:]
     return starts
 
 
 def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None = None) -> Decoded:
-    """Sound of a file; pictures that are asked for are missing.
+    """Decode the sound of an audio file; requested pictures are reported as missing.
 
-    With `on_block`, it is called with each second of the sound in place of keeping it, as of
-    `mvemo.extract.media.waveforms.Waveforms`.
+    With `on_block`, each second of sound is passed to it instead of being kept, see
+    `mvemo.extract.media.waveforms.Waveforms`. Raises `ValueError` or `LibsndfileError` if the
+    container reader should try the file.
     """
     problems = {"video": NO_VIDEO} if request.pictures else {}
     if not request.sample_rates:
@@ -118,10 +119,7 @@ def decode_audio_file(path: Path, request: ClipRequest, on_block: OnBlock | None
 def _read_blocks(
     file: soundfile.SoundFile, first: int, left: int, sound: Waveforms, block: int
 ) -> Problem | None:
-    """Read a stretch block by block, whatever length the header states.
-
-    `block` is how many numbers are read at a time, of all channels together.
-    """
+    """Read `left` samples from `first` on, `block` numbers (all channels) at a time."""
     if left <= 0:
         return None
     size = max(block // file.channels, 1)

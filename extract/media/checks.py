@@ -1,4 +1,4 @@
-"""What can be wrong with a media file or a clip of it, in one line each."""
+"""Problems of a media file or a clip, each told in one line."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from pathlib import Path
 
 from mvemo.extract.errors import BadMedia, MissingFile
 
-# A clip of which less than this share can be decoded is cut off.
+# A clip is cut off if less than this share of it can be decoded.
 MIN_DECODED_SHARE = 0.8
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a clip has no usable sound or no usable pictures.
+    """Reason why a clip has no usable sound or no usable pictures.
 
     Parameters
     ----------
     reason
-        In one line.
+        Reason, in one line.
     missing
-        True where the file is sound but has no such modality (no stream of that kind, or
-        silence); False where the modality should be there and cannot be read.
+        True if an intact file lacks the modality (no such stream, or silence); False if the
+        modality should be there and cannot be read.
     passing
-        True where it may be gone at another time: for want of memory, or of the file.
+        True if the problem may not occur at another time (no memory, or no file).
     """
 
     reason: str
@@ -43,12 +43,12 @@ CUT_OFF = Problem("cut off: the file ends before its end is marked")
 
 
 def reasons_text(problems: Mapping[str, object]) -> str:
-    """Return why a clip has no sound and no pictures, in one line."""
+    """Return the problems of a clip's sound and pictures in one line."""
     return "; ".join(f"{IN_WORDS[m]}: {problems[m]}" for m in IN_WORDS if m in problems)
 
 
 def check_length(seconds: float, expected: float) -> Problem | None:
-    """A problem where far less decodes than `expected` seconds; 0 expects nothing."""
+    """Return a problem if far less than `expected` seconds decode; 0 turns the check off."""
     if expected <= 0 or seconds >= MIN_DECODED_SHARE * expected:
         return None
     if seconds <= 0:
@@ -57,14 +57,14 @@ def check_length(seconds: float, expected: float) -> Problem | None:
 
 
 def starts_after_end(start: float, stream: str, seconds: float) -> Problem:
-    """The problem of a clip that begins after the end of its sound or pictures."""
+    """Return the problem of a clip that begins after the end of its sound or pictures."""
     return Problem(f"the clip starts at {start:g} s, but the {stream} at {seconds:.1f} s")
 
 
 def stated_length_ratio(info: str) -> float:
-    """Return the length that a header states over the real one, of what libsndfile reports.
+    """Return stated length / real length of a file, from libsndfile's log `info`.
 
-    Programs that write to a pipe state the greatest number there is: that counts as 1.
+    Programs that write to a pipe state the largest possible length: the ratio is then 1.
     """
     match = re.search(r"^ *(?:data|SSND) *: (\d+) \(should be (\d+)\)", info, re.MULTILINE)
     if match is None:
@@ -74,13 +74,13 @@ def stated_length_ratio(info: str) -> float:
 
 
 def error_line(error: Exception) -> str:
-    """What a library's error says, in one line."""
+    """Return the message of a library's error in one line."""
     text = str(getattr(error, "strerror", None) or error).strip().rstrip(".")
     return " ".join(text.split()) or type(error).__name__
 
 
 def check_file(path: Path) -> None:
-    """Refuse folders, empty files and files that cannot be opened."""
+    """Check that the path is a file that can be opened and is not empty."""
     if path.is_dir():
         raise BadMedia(f"{path}: is a folder, not a media file")
     try:

@@ -1,32 +1,31 @@
-"""Which formats are read: those that are one file of sound or video, and of no other file."""
+"""Formats that are read, and checks of a file's structure by its bytes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.checks import MIN_DECODED_SHARE
-from mvemo.extract.media.raw_frames import ends_inside_frame
 
-# FFmpeg's names. Playlists, patterns of pictures, devices and descriptions of streams are not
-# among them: they open other files and addresses, or wait for more.
+# FFmpeg's names. Playlists, picture patterns, devices and stream descriptions are left out: they
+# open other files and addresses, or wait for more data.
 _READ = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpeg,mpegts,mxf,dv,nut,rm,wtv,nsv,ivf,gif,"
     "mp3,aac,ac3,eac3,flac,ogg,wav,w64,aiff,au,caf,amr,ape,wv,tta,tak,dts,dtshd,mlp,truehd,mpc,"
     "mpc8,dsf,iff,voc,xwma,shn,spdif,qoa"
 )
-# Video without a container has no time stamps; these are named, so that the reason can be told.
+# Video without a container has no time stamps. These are opened to report the reason.
 _RAW = "h264,hevc,vvc,m4v,mpegvideo,mjpeg,vc1,av1,obu,dirac,dnxhd,cavsvideo,h261,h263,evc"
 FORMAT_WHITELIST = f"{_READ},{_RAW}"
 
 _HEAD = 1 << 16
 _ASF_PROPERTIES = b"\xa1\xdc\xab\x8c\x47\xa9\xcf\x11\x8e\xe4\x00\xc0\x0c\x20\x53\x65"
-# Of a transport stream: more than one packet of sound, with the pictures between.
+# Bytes at the end of a transport stream that hold more than one packet of sound.
 _TS_TAIL = 1 << 20
-# The index of a QuickTime file is read to this size.
+# Largest part of a QuickTime file's index that is read, in bytes.
 _MAX_INDEX = 1 << 26
 _PICTURE = re.compile(
     rb"\x89PNG\r\n|\xff\xd8\xff[^\xc0-\xcf]|RIFF....WEBP|II\*\0|MM\0\*|\0\0\x01\0[\x01-\x20]\0"
@@ -46,10 +45,20 @@ _ENCRYPTED_ASF = re.compile(
     rb"\xfb\xb3\x11\x22\x23\xbd\xd2\x11\xb4\xb7\x00\xa0\xc9\x55\xfc\x6e"
     rb"|\x14\xe6\x8a\x29\x22\x26\x17\x4c\xb9\x35\xda\xe0\x7e\xe9\x28\x9c"
 )
+# Raw streams of sound (AAC in ADTS, AC-3, E-AC-3) have only frames that state their own length.
+# Bytes at the end that are examined: many of the longest frames, which are 8 kB.
+_RAW_TAIL = 1 << 17
+# This many frames in a row are not a coincidence.
+_RAW_FRAMES = 4
+_RAW_HEADER = 7
+# Bit rates of AC-3, in kilobits per second (ETSI TS 102 366, table 4.13).
+_AC3_RATES = (
+    32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 576, 640,
+)  # fmt: skip
 
 
 def check_head(path: Path) -> None:
-    """Refuse what a file's beginning shows not to be sound or video that can be read."""
+    """Refuse pictures, lists of other files and encrypted files, by the file's beginning."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if _PICTURE.match(head):
@@ -66,7 +75,7 @@ def check_head(path: Path) -> None:
 
 
 def check_format(path: Path, names: str) -> None:
-    """Refuse video without a container."""
+    """Refuse video without a container; `names` are FFmpeg's names of the format."""
     if names in _RAW.split(","):
         raise BadMedia(
             f"{path}: is a raw {names} stream without time stamps: put it into a container, "
@@ -75,7 +84,7 @@ def check_format(path: Path, names: str) -> None:
 
 
 def _mov_is_encrypted(path: Path) -> bool:
-    """Whether the index (``moov``) of a QuickTime file describes an encrypted track."""
+    """Return True if the index (``moov``) of a QuickTime file has an encrypted track."""
     with path.open("rb") as file:
         for kind, at, size in _boxes(file):
             if kind == b"moov":
@@ -85,7 +94,7 @@ def _mov_is_encrypted(path: Path) -> bool:
 
 
 def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, place and stated size of the boxes at the top of a QuickTime file."""
+    """Yield the kind, offset and stated size of each top-level box of a QuickTime file."""
     end = file.seek(0, 2)
     at = 0
     while at + 16 <= end:
@@ -103,9 +112,10 @@ def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
 
 
 def is_cut_off(path: Path, names: str) -> bool:
-    """Whether a file's structure shows that much more was to come.
+    """Return True if the file's structure shows that much of it is missing.
 
-    For formats whose lengths in seconds are not stated, or are guessed from what is there.
+    It serves formats that do not state their length in seconds. `names` are FFmpeg's names of
+    the format.
     """
     formats = set(names.split(","))
     with path.open("rb") as file:
@@ -114,31 +124,31 @@ def is_cut_off(path: Path, names: str) -> bool:
             return _ts_is_cut_off(file, size)
         if "ogg" in formats:
             return _ogg_is_cut_off(file, size)
-        if ends_inside_frame(file, size, names):
+        if _raw_is_cut_off(file, size, names):
             return True
         return size < MIN_DECODED_SHARE * _stated_size(file, formats)
 
 
 def _stated_size(file: BinaryIO, formats: set[str]) -> int:
-    """Bytes that a file has by its own account; 0 where it does not say."""
+    """Return the size in bytes that the file states, or 0."""
     file.seek(0)
     head = file.read(_HEAD)
     if "mov" in formats:
         boxes = list(_boxes(file))
         whole = max((at + size for _, at, size in boxes), default=0)
-        # In fragments there is no index that would show that some are not there.
+        # Fragmented files have no index that would show missing fragments.
         fragmented = any(kind == b"moof" for kind, _, _ in boxes)
         return 2 * whole if fragmented and whole > file.seek(0, 2) else whole
     if formats & {"avi", "wav"} and head.startswith(b"RIFF"):
         size = int.from_bytes(head[4:8], "little")
     elif "asf" in formats:
-        # Of its File Properties Object (Advanced Systems Format, 3.2).
+        # File Properties Object (Advanced Systems Format, 3.2).
         at = head.find(_ASF_PROPERTIES)
         size = int.from_bytes(head[at + 40 : at + 48], "little") - 8 if at >= 0 else 0
     elif "aiff" in formats and head.startswith(b"FORM"):
         size = int.from_bytes(head[4:8], "big")
     elif "au" in formats and head.startswith(b".snd"):
-        # Where the samples begin, and their size.
+        # Offset of the samples, plus their size.
         size = int.from_bytes(head[4:8], "big") + int.from_bytes(head[8:12], "big") - 8
     elif "w64" in formats and head.startswith(b"riff"):
         size = int.from_bytes(head[16:24], "little") - 8
@@ -146,12 +156,12 @@ def _stated_size(file: BinaryIO, formats: set[str]) -> int:
         return _caf_size(file)
     else:
         return 0
-    # Programs that write to a pipe state the greatest number there is.
+    # Programs that write to a pipe state the largest possible size.
     return size + 8 if 0 < size < 0x7FFFF000 else 0
 
 
 def _caf_size(file: BinaryIO) -> int:
-    """Where the last chunk of a Core Audio file ends; 0 where it goes on to the file's end."""
+    """Return the end of a Core Audio file's last chunk; 0 if it lasts until the file's end."""
     end = file.seek(0, 2)
     at = 8
     while at + 12 <= end:
@@ -165,24 +175,24 @@ def _caf_size(file: BinaryIO) -> int:
 
 
 def _ogg_is_cut_off(file: BinaryIO, size: int) -> bool:
-    """Whether the last page is not whole, or not marked as the last (RFC 3533, 6)."""
+    """Return True if the last page is incomplete or not marked as the last (RFC 3533, 6)."""
     file.seek(max(size - 2 * _HEAD, 0))
     tail = file.read()
     at = tail.rfind(b"OggS")
     page = tail[at:] if at >= 0 else b""
     if len(page) < 27:
         return True
-    # Flags at 5, number of segments at 26, their lengths behind it.
+    # The flags are at byte 5, the number of segments at byte 26, their lengths after it.
     n_segments = page[26]
     whole = len(page) >= 27 + n_segments + sum(page[27 : 27 + n_segments])
     return not (whole and page[5] & 0x04)
 
 
 def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
-    """Whether a transport stream ends inside a packet, or inside a packet of sound.
+    """Return True if a transport stream ends inside a packet, or inside a packet of sound.
 
-    A recording of a broadcast begins and ends anywhere: only a stream that begins as
-    programs write it, with its tables counted from 0, has to end as they do.
+    A recorded broadcast may begin and end anywhere. Only a stream that begins like one written
+    by a program, with its tables counted from 0, must end with a whole packet.
     """
     if all(size % length for length in (188, 192, 204)):
         return True
@@ -201,11 +211,66 @@ def _ts_is_cut_off(file: BinaryIO, size: int) -> bool:
         pid = int.from_bytes(packet[1:3], "big") & 0x1FFF
         payload = packet[4 + (1 + packet[4] if packet[3] & 0x20 else 0) :]
         if packet[1] & 0x40 and payload.startswith(b"\0\0\1"):
-            # Length 0: until the next one begins (ISO/IEC 13818-1, 2.4.3.7).
+            # Length 0: the packet lasts until the next one (ISO/IEC 13818-1, 2.4.3.7).
             length = int.from_bytes(payload[4:6], "big")
             left[pid] = 6 + length if length else 0
             open_ended.add(pid) if not length else open_ended.discard(pid)
         if left.get(pid):
             left[pid] -= min(len(payload), left[pid])
-    # A packet of pictures hardly ever fills its last piece to the byte, without stuffing.
+    # A packet of pictures almost never fills its last piece without stuffing.
     return any(left.values()) or (pid in open_ended and len(payload) == 184)
+
+
+def _raw_is_cut_off(file: BinaryIO, size: int, format_name: str) -> bool:
+    """Return True if a raw stream of `size` bytes begins with a frame and ends inside one.
+
+    A stream that begins inside a frame, such as a recorded broadcast, may also end inside one.
+    `format_name` is FFmpeg's; False for formats other than ``aac``, ``ac3`` and ``eac3``.
+    """
+    length_of = _LENGTHS.get(format_name)
+    file.seek(0)
+    if length_of is None or not length_of(file.read(_RAW_HEADER)):
+        return False
+    file.seek(max(size - _RAW_TAIL, 0))
+    tail = file.read()
+    for start in range(len(tail) - _RAW_HEADER):
+        at, n_frames = start, 0
+        while length := length_of(tail[at : at + _RAW_HEADER]):
+            at, n_frames = at + length, n_frames + 1
+        # A tag, or a piece of a frame's header, may follow the last frame.
+        certain = n_frames >= _RAW_FRAMES
+        if at >= len(tail) - _RAW_HEADER and (certain or start == 0 == size - len(tail)):
+            return at != len(tail)
+        if certain:
+            return False
+    return False
+
+
+def _adts_length(header: bytes) -> int:
+    """Return the size of an AAC frame in bytes, 0 if it is not one (ISO/IEC 13818-7, 6.2)."""
+    if len(header) < _RAW_HEADER or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
+        return 0
+    length = (header[3] & 0x03) << 11 | header[4] << 3 | header[5] >> 5
+    return length if length >= _RAW_HEADER else 0
+
+
+def _ac3_length(header: bytes) -> int:
+    """Return the size of an AC-3 or E-AC-3 frame (ETSI TS 102 366, 4.4.1, E.1.3), or 0."""
+    if len(header) < _RAW_HEADER or header[:2] != b"\x0b\x77":
+        return 0
+    if header[5] >> 3 > 10:
+        return 2 * (((header[2] & 0x07) << 8 | header[3]) + 1)
+    rate, code = header[4] >> 6, header[4] & 0x3F
+    if rate == 3 or code >= 2 * len(_AC3_RATES):
+        return 0
+    sr = (48_000, 44_100, 32_000)[rate]
+    # 1,536 samples per frame, in words of 16 bits; at 44.1 kHz some frames are a word longer.
+    words = _AC3_RATES[code // 2] * 96_000 // sr
+    return 2 * (words + (code & 1 if sr == 44_100 else 0))
+
+
+_LENGTHS: Mapping[str, Callable[[bytes], int]] = {
+    "aac": _adts_length,
+    "ac3": _ac3_length,
+    "eac3": _ac3_length,
+}

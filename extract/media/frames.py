@@ -1,4 +1,4 @@
-"""Decoded frames turned upright, cropped to the middle and scaled."""
+"""Scaling of decoded frames to upright square pictures."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mvemo.extract.media.request import FrameSampling
 
 
 class SquareScaler:
-    """Makes square pictures of frames, turned upright, cropped to the middle and scaled."""
+    """Scaler of frames to square pictures: turned upright, cropped to the middle, resized."""
 
     def __init__(self) -> None:
-        # One for all frames: a new one would set up its tables, and its threads, each time.
+        # Shared by all frames: a new one would set up its tables and threads each time.
         self._reformatter = VideoReformatter()
         self._options: dict[str, int] = {"threads": 1}
 
     def squares(self, frame: Any, sizes: Sequence[int]) -> dict[int, U8]:
-        """Size to uint8 (size, size, 3), RGB, of a frame of PyAV."""
+        """Return a PyAV frame's picture at each size, uint8 (size, size, 3), RGB."""
         picture = self._rgb(frame)
         side = min(picture.shape[:2])
         top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
-        # The middle of the picture is the same before and after a turn.
+        # A rotation does not move the middle of the picture.
         square = picture[top : top + side, left : left + side]
         quarter_turns = round(getattr(frame, "rotation", 0) / 90) % 4
         mirrored = _is_mirrored(frame)
@@ -39,18 +39,18 @@ class SquareScaler:
         return squares
 
     def _rgb(self, frame: Any) -> U8:
-        """uint8 (height, width, 3), by the colour matrix and range that the frame states."""
+        """Convert a frame by its stated colour matrix and range, uint8 (height, width, 3)."""
         try:
             converted = self._reformatter.reformat(frame, format="rgb24", **self._options)
         except TypeError:
-            # An older PyAV, which never takes more than one thread.
+            # Older versions of PyAV have no such option, and always use one thread.
             self._options = {}
             converted = self._reformatter.reformat(frame, format="rgb24")
         return np.asarray(converted.to_ndarray(), dtype=np.uint8)
 
 
 def _is_mirrored(frame: Any) -> bool:
-    """Return True if a frame's display matrix turns it over, beside what it rotates."""
+    """Return True if a frame's display matrix mirrors it, in addition to any rotation."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return False
@@ -59,15 +59,15 @@ def _is_mirrored(frame: Any) -> bool:
 
 
 class FrameScaler:
-    """Makes square pictures of decoded frames, of a clip from `start` to `end` in seconds.
+    """Square pictures of the decoded frames of a clip from `start` to `end`, in seconds.
 
     Attributes
     ----------
     times
-        float64 (n,), ascending: when the frames of all samplings are shown.
+        Times of the frames of all samplings, float64 (n,), ascending.
     pictures
-        Sampling to uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are
-        added.
+        Pictures by sampling, uint8 (windows * n_frames, size, size, 3), RGB; zeros until
+        frames are added.
     """
 
     def __init__(self, samplings: Sequence[FrameSampling], start: float, end: float) -> None:
@@ -79,13 +79,13 @@ class FrameScaler:
         joined = np.concatenate([*times, np.zeros(0)])
         order = np.argsort(joined, kind="stable")
         self.times: F64 = joined[order]
-        # Of each time: which sampling asks for it, and its row there.
+        # For each time: the index of its sampling, and its row in that sampling's pictures.
         self._sampling = np.repeat(np.arange(len(times)), [len(t) for t in times])[order]
         self._row = np.concatenate([*(np.arange(len(t)) for t in times), np.zeros(0, int)])[order]
         self._scaler = SquareScaler()
 
     def add(self, frame: Any, rows: slice) -> None:
-        """Put a frame of PyAV into `pictures`, at some rows of `times`."""
+        """Put a PyAV frame into `pictures`, for the given rows of `times`."""
         asking, positions = self._sampling[rows], self._row[rows]
         wanted = [(i, s) for i, s in enumerate(self.pictures) if (asking == i).any()]
         squares = self._scaler.squares(frame, sorted({sampling.size for _, sampling in wanted}))

@@ -1,20 +1,18 @@
-"""Reading of media files in worker processes, for what needs no working cache.
+"""Reading of media files in worker processes, without the working cache.
 
-A file that crashes its decoder, hangs, or asks for all memory is a `BadMedia` here too.
+A file that crashes its decoder, hangs, or needs too much memory raises `BadMedia`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.media.request import Decoded, StreamRequest
-from mvemo.extract.workers.limits import ClipLimits
 from mvemo.extract.workers.pool import run_calls, start_workers
-from mvemo.extract.workers.process import Call
+from mvemo.extract.workers.process import Call, ClipLimits
 
 _DECODE = "mvemo.extract.media.reading:decode_clip"
 _STREAM = "mvemo.extract.media.streaming:stream_clip"
@@ -22,9 +20,9 @@ PROBE = "mvemo.extract.media.probe:probe_seconds"
 
 
 def start_readers(count: int = 1) -> None:
-    """Start worker processes ahead of the first file; this returns at once.
+    """Start worker processes before the first file, and return at once.
 
-    They import the media libraries while this process imports others, as torch.
+    They import the media libraries while this process imports others, such as torch.
     """
     start_workers(count, _DECODE.partition(":")[0])
 
@@ -36,10 +34,14 @@ def read_each(
     workers: int = 0,
     limits: ClipLimits | None = None,
 ) -> Iterator[tuple[int, Any | ExtractError]]:
-    """Call a function of a path in worker processes."""
+    """Call a function for each file in worker processes; yield (row, result or error).
+
+    `function` is ``module:name``; `files` has the path and the keywords of each call; 0
+    workers means one per core. Results come in the order in which the calls finish.
+    """
     limits = limits or ClipLimits()
     calls = [
-        Call(function, (path,), *_bounds(path, limits), keywords=keywords)
+        Call(function, (path,), *limits.of_file(path), keywords=keywords)
         for path, keywords in files
     ]
     for outcome in run_calls(calls, workers=workers):
@@ -50,13 +52,13 @@ def read_each(
 def stream_isolated(
     path: Path, request: StreamRequest, limits: ClipLimits | None = None
 ) -> Iterator[tuple[Any, ...]]:
-    """`mvemo.extract.media.streaming.stream_clip` of one file in a worker process.
+    """Yield what `mvemo.extract.media.streaming.stream_clip` emits in a worker process.
 
-    What waits to be taken is bounded, and so is the memory of both processes, whatever the
-    clip's length. The time that the caller takes between two events counts for nothing.
+    The problems that it returns come last. The number of waiting events is bounded, and so is
+    the memory of both processes. The time limit does not count the caller's own time.
     """
     limits = limits or ClipLimits()
-    call = Call(_STREAM, (path, request), *_bounds(path, limits), parts=True)
+    call = Call(_STREAM, (path, request), *limits.of_file(path), parts=True)
     for outcome in run_calls([call]):
         error = _reading_error(path, outcome.error, limits)
         if error is not None:
@@ -68,18 +70,10 @@ def stream_isolated(
             yield outcome.value
 
 
-def _bounds(path: Path, limits: ClipLimits) -> tuple[float, int]:
-    """Seconds and bytes of memory for a file."""
-    size = 0
-    with suppress(OSError):
-        size = path.stat().st_size
-    return limits.seconds_of(size), limits.memory_bytes
-
-
 def _reading_error(
     path: Path, error: BaseException | None, limits: ClipLimits
 ) -> ExtractError | None:
-    """An error of a call as one of its file; None where there is none, or it is no file's."""
+    """Return the media error behind a failed call, or None."""
     if isinstance(error, WorkerDied):
         return BadMedia(f"{path}: {error}")
     if isinstance(error, OutOfMemory):
@@ -88,13 +82,13 @@ def _reading_error(
 
 
 def decode_isolated(path: Path, **asked: Any) -> Decoded:
-    """`mvemo.extract.media.reading.decode_clip` of one file in a worker process."""
+    """Call `mvemo.extract.media.reading.decode_clip` in a worker process."""
     decoded: Decoded = _read_one(_DECODE, path, asked)
     return decoded
 
 
 def probe_isolated(path: Path) -> float:
-    """`mvemo.extract.media.probe.probe_seconds` of one file in a worker process.
+    """Call `mvemo.extract.media.probe.probe_seconds` in a worker process.
 
     Examples
     --------

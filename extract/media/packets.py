@@ -1,4 +1,4 @@
-"""Packets of a container: seeking, presentation times, decoding packet by packet."""
+"""Packets of a container: opening, seeking, presentation times, decoding."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from mvemo.extract.media.formats import FORMAT_WHITELIST, check_head
 from mvemo.extract.media.request import ClipRequest
 from mvemo.extract.media.timeline import FrameTimes
 
-# Containers that may be joined end to end, each part with time stamps of its own; in some a
-# part's stamps may also begin far ahead.
+# Containers that may be joined end to end, each part with its own time stamps. In "jumping" ones,
+# a part's stamps may also begin far ahead.
 _JOINABLE = frozenset({"mpegts", "mpeg", "matroska", "ogg"})
 _JUMPING = frozenset({"mpegts", "mpeg"})
-# A part begins where stamps go back, or ahead of all streams, by more than so many seconds.
+# A part begins where stamps go back, or ahead of all streams, by more than these seconds.
 _BACK, _AHEAD = 0.1, 10.0
-# Raw streams whose stamps count frames, the length of each cut to whole units.
+# Raw streams whose stamps count frames, with each frame's length rounded down to whole units.
 _COUNTING_FRAMES = frozenset({"ac3", "eac3", "dts"})
 # Attached picture, timed thumbnails, still image: FFmpeg's dispositions.
 _COVER = 0x0400 | 0x0800 | 0x100000
 _DEFAULT, _COMMENT = 0x0001, 0x0008
-# Twice those of 8K.
+# Twice the pixels of 8K.
 MAX_PIXELS = 1 << 26
-# Of pictures that two threads decode sooner than one.
+# Size of pictures, in pixels, from which two threads decode faster than one.
 _THREADED_PIXELS = 1280 * 720
 # Containers whose index makes seeking exact.
 _INDEXED = ("mov", "matroska")
-# Seconds read before a clip's start, for decoders that need a run-up.
+# Seconds decoded before a clip's start.
 _RUN_UP = 1.0
-# Containers that state how long their streams should be; others guess, or say how long they are.
+# Containers that state the length of each stream, and containers that state only that of the whole
+# file; the others guess it.
 _STATING_LENGTH = frozenset({"mov", "avi", "mp3", "flac"})
 _STATING_WHOLE = frozenset({"matroska", "flv", "asf", "ogg"})
 
@@ -44,8 +45,8 @@ _STATING_WHOLE = frozenset({"matroska", "flv", "asf", "ogg"})
 def open_container(path: Path) -> Any:
     """Open a media file with PyAV.
 
-    The prefix and the whitelists keep playlists and odd names from reaching elsewhere;
-    titles in other encodings than UTF-8 are no reason to refuse a file.
+    The prefix and the whitelists keep playlists and odd names from opening other files or
+    addresses. Titles that are not UTF-8 are accepted.
     """
     check_head(path)
     try:
@@ -64,12 +65,12 @@ def start_of(container: Any) -> float:
 
 
 def is_cover(stream: Any) -> bool:
-    """Whether a video stream is the cover picture of an audio file, or thumbnails."""
+    """Return True if a video stream is an audio file's cover picture, or thumbnails."""
     return bool(int(stream.disposition) & _COVER)
 
 
 def sound_tracks(container: Any) -> list[Any]:
-    """Return the sound streams, first the one that players choose: no commentary, by default."""
+    """Return the sound streams in the order of a player: default first, commentary last."""
 
     def rank(stream: Any) -> tuple[bool, bool, bool]:
         flags = int(stream.disposition)
@@ -79,7 +80,7 @@ def sound_tracks(container: Any) -> list[Any]:
 
 
 def picture_problem(stream: Any) -> Problem | None:
-    """A problem where a video's pictures, by its header, cannot be decoded or are too large."""
+    """Return a problem if, by its header, a video cannot be decoded or is too large."""
     codec = stream.codec_context
     if codec is None:
         return Problem("pictures of an unknown codec")
@@ -94,7 +95,7 @@ def picture_problem(stream: Any) -> Problem | None:
 
 
 def unit_seconds(container: Any, packet: Any) -> float:
-    """Return the seconds that one unit of a packet's time stamps lasts."""
+    """Return the length, in seconds, of one unit of a packet's time stamps."""
     unit = packet.time_base
     if container.format.name not in _COUNTING_FRAMES or not packet.duration:
         return float(unit)
@@ -103,10 +104,10 @@ def unit_seconds(container: Any, packet: Any) -> float:
 
 
 class Packets:
-    """Packets of some streams, on one time line where parts of a file were joined.
+    """Packets of some streams, on one time line even if parts of the file were joined.
 
-    A stream whose stamps start again goes on from where it was, so that the parts follow each
-    other; `joined` is then True, as such stamps do not tell where to seek.
+    If a stream's stamps start again, they are shifted so that the parts follow each other;
+    `joined` is then True, because such stamps cannot be used for seeking.
     """
 
     def __init__(self, container: Any, streams: Sequence[Any]) -> None:
@@ -116,18 +117,18 @@ class Packets:
         self._indices = {stream.index for stream in streams}
         every = list(streams)
         if self._jumping:
-            # A pause of one stream is no jump: the other goes on.
+            # A pause of one stream is not a jump if the other stream goes on.
             others = [*container.streams.video[:1], *container.streams.audio[:1]]
             every += [stream for stream in others if stream.index not in self._indices]
         self._packets = container.demux(every)
-        # Of each stream: its last stamp, the next one that is due, the shift of its stamps, and
-        # the shift before that; in units.
+        # By stream: last stamp, next stamp that is due, shift of the stamps, and the shift before
+        # that; all in units.
         self._places: dict[int, tuple[int, int, int, int]] = {}
         self._now = float("-inf")
 
     def __iter__(self) -> Iterator[Any]:
         for packet in self._packets:
-            # Not stream_index: that of a packet which flushes a decoder is always 0.
+            # Not packet.stream_index, which is 0 for each packet that flushes a decoder.
             index = packet.stream.index
             if self._joinable and packet.dts is not None:
                 self._place(index, packet)
@@ -156,9 +157,9 @@ class Packets:
 
 
 def thread_decoders(streams: Sequence[Any], threads: int) -> None:
-    """Give the decoders of streams their threads; 0 for as many as there are cores.
+    """Set the number of threads of the streams' decoders; 0 for one per core.
 
-    Two decode small pictures no sooner than one does, and take a third more of the processors.
+    Two threads decode small pictures no faster than one, and use a third more CPU time.
     """
     for stream in streams:
         codec = stream.codec_context
@@ -168,14 +169,14 @@ def thread_decoders(streams: Sequence[Any], threads: int) -> None:
 
 
 def is_indexed(container: Any) -> bool:
-    """Whether seeking in the container is exact."""
+    """Return True if seeking in the container is exact."""
     return any(name in container.format.name for name in _INDEXED)
 
 
 def _seek(container: Any, when: float) -> bool:
-    """Go to a key frame well before a clip's start, or back to the file's beginning.
+    """Seek to a key frame well before a clip's start, or to the file's beginning.
 
-    False where the container cannot: its place is then undefined, and it must be reopened.
+    Return False if seeking fails: the position is then undefined, and the file must be reopened.
     """
     target = max(when - _RUN_UP, min((container.start_time or 0) / av.time_base, 0.0))
     try:
@@ -193,12 +194,12 @@ def rewind(
     origin: float,
     times: FrameTimes | None,
 ) -> Any:
-    """The container at a place from which a clip can be decoded, reopened where need be.
+    """Return the container at a position before the clip, reopened if necessary.
 
-    QuickTime's index serves each stream by itself. Matroska's serves one for all, and
-    where the pictures begin late a seek skips the sound before them: there, only a key
-    frame that is known to lie before the clip makes a seek safe. `start` and `origin`, of the clip
-    and of the file, are in seconds; the stack closes a container that is opened anew.
+    QuickTime has an index for each stream. Matroska has one for all: if the pictures begin
+    late, a seek skips the sound before them, so it is safe only if a key frame is known to lie
+    before the clip. `start` (of the clip) and `origin` (of the file) are in seconds; `stack`
+    closes a reopened container.
     """
     far = start > 2 * _RUN_UP and times is not None and times.first <= start - _RUN_UP
     safe = "mov" in container.format.name or ("matroska" in container.format.name and far)
@@ -210,9 +211,9 @@ def rewind(
 def frame_times(
     container: Any, video: Any, origin: float, request: ClipRequest
 ) -> FrameTimes | None:
-    """When the pictures around a clip are shown, from packets alone; None without packets."""
+    """Return the times of the pictures around a clip, read from packets; None without packets."""
     time_base = float(video.time_base)
-    # Decoding order lags presentation by far less than this.
+    # Decoding order differs from presentation order by far less than this.
     stop = request.stop
     latest_needed = None if stop is None else (origin + stop + 2 * _RUN_UP) / time_base
     if request.start > 2 * _RUN_UP and is_indexed(container):
@@ -231,12 +232,12 @@ def frame_times(
             if latest_needed is not None and packet.pts > latest_needed:
                 break
     except av.error.FFmpegError:
-        # Cut off or damaged: the packets up to here are all there are.
+        # The file is cut off or damaged here: use the packets before.
         pass
     if not stamps:
         return None
     times = FrameTimes(stamps, last_duration, time_base, origin)
-    # A place in the first part may be one in another: to be sought by no stamp.
+    # A stamp may occur in several parts: do not seek.
     times.first = math.inf if packets.joined else times.first
     return times
 
@@ -248,10 +249,10 @@ def decoded_frames(
     stop: float | None,
     needed: set[int] | None,
 ) -> Iterator[tuple[str, float, Any]]:
-    """Decode until each stream is past the clip's end: kind, presentation time in seconds, frame.
+    """Yield (kind, presentation time in seconds, frame) until each stream is past `stop`.
 
-    `needed` are the stamps of the pictures that must be decoded; others that no picture depends on
-    are skipped. None decodes all.
+    `needed` has the stamps of the pictures that must be decoded: others are skipped if no
+    picture depends on them. None decodes all.
     """
     running = {stream.index: _Decoder(stream, origin) for stream in streams}
     counting = container.format.name in _COUNTING_FRAMES
@@ -262,7 +263,7 @@ def decoded_frames(
         except StopIteration:
             return
         except av.error.FFmpegError:
-            # The rest of the file is unreadable; whether it matters, the length tells.
+            # The rest of the file is unreadable; the check of the length decides if it matters.
             for decoder in running.values():
                 yield from decoder.decode(None)
             return
@@ -283,9 +284,9 @@ def decoded_frames(
 
 
 class _Decoder:
-    """Decodes the packets of one stream.
+    """Decoder of one stream's packets.
 
-    PyAV makes a stream's properties anew each time they are read: they are read once.
+    PyAV computes a stream's properties each time they are read, so they are read once.
     """
 
     def __init__(self, stream: Any, origin: float) -> None:
@@ -295,7 +296,7 @@ class _Decoder:
         self._origin = origin
 
     def decode(self, packet: Any) -> list[tuple[str, float, Any]]:
-        """Kind, time and frame of a packet's frames (None flushes); a damaged one has none."""
+        """Return (kind, time, frame) for a packet's frames (None flushes); [] if it is damaged."""
         try:
             frames = self.codec.decode(packet)
         except av.error.FFmpegError:
@@ -315,9 +316,9 @@ def expected_seconds(
     origin: float,
     decoded: Sequence[float],
 ) -> dict[str, float]:
-    """Seconds that a clip should have, by stream type; 0 where the file does not say.
+    """Return the expected length of a clip in seconds, by stream type; 0 if it is not stated.
 
-    `decoded` are the seconds that were decoded of each modality.
+    `decoded` has the decoded seconds of each modality.
     """
     if request.duration is not None:
         return {stream.type: request.duration for stream in streams}
@@ -333,10 +334,10 @@ def expected_seconds(
                 float(stream.duration * stream.time_base) + begin - request.start
             )
     if _STATING_WHOLE & formats and container.duration is not None:
-        # They state the length of the whole alone, which one of the streams has to reach.
+        # Only the length of the whole file is stated, and one of the streams must reach it.
         whole = container.duration / av.time_base - request.start
         if "matroska" in formats and whole > origin:
-            # Counted from 0, wherever the stamps begin.
+            # It is counted from 0, wherever the stamps begin.
             whole -= origin
         if max(decoded) < MIN_DECODED_SHARE * whole:
             expected = dict.fromkeys(expected, whole)
@@ -344,9 +345,9 @@ def expected_seconds(
 
 
 def _states_length(path: Path) -> bool:
-    """Whether an MP3 file states its length; else the reader guesses it from the first frame."""
+    """Return True if an MP3 file states its length; otherwise FFmpeg guesses it."""
     with path.open("rb") as file:
-        # After the tags, which may have pictures of any size (ID3v2.4, 3.1).
+        # Skip the tags, which may hold pictures of any size (ID3v2.4, 3.1).
         while (tag := file.read(10)).startswith(b"ID3"):
             size = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(tag[:5:-1]))
             file.seek(size + (10 if tag[5] & 0x10 else 0), 1)

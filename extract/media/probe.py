@@ -1,4 +1,4 @@
-"""How long a media file's sound or pictures are, without decoding them."""
+"""Length of a media file's sound or pictures, without decoding them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 import soundfile
 
-from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, open_parts
 from mvemo.extract.media.checks import check_file, reasons_text
-from mvemo.extract.media.failures import media_error
 from mvemo.extract.media.formats import check_format
 from mvemo.extract.media.packets import (
     Packets,
@@ -20,22 +19,27 @@ from mvemo.extract.media.packets import (
     start_of,
     unit_seconds,
 )
-from mvemo.extract.media.reading import decode_clip
+from mvemo.extract.media.reading import decode_clip, media_errors
 
 
 def probe_seconds(path: str | Path) -> float:
-    """Length of a file's sound, else of its pictures, in seconds from its first time on.
+    """Return the length of a file's sound, or of its pictures if it has no sound, in seconds.
 
-    By the presentation times of all packets, as `decode_clip` goes, not by what the header
-    states: the file is read through, but nothing is decoded. Sound that begins later than
-    the file is counted from the file's beginning.
+    The length is that of all packets' presentation times, as for `decode_clip`, and not the
+    one in the header: the file is read completely, but not decoded. It starts at the file's
+    first presentation time, also if the sound begins later.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
 
     Raises
     ------
     MissingFile
-        There is no such file, or it may not be opened.
+        If the file does not exist or cannot be opened.
     BadMedia
-        Nothing in it can be read as media.
+        If the file cannot be read as media.
 
     See Also
     --------
@@ -54,26 +58,22 @@ def probe_seconds(path: str | Path) -> float:
         try:
             seconds = 0.0
             for file in open_parts(path):
-                # What a header states is not always there.
+                # The header may state more frames than there are.
                 file.seek(max(file.frames - 1, 0))
                 seconds += file.frames / file.samplerate
             if seconds > 0:
                 return seconds
         except (soundfile.LibsndfileError, ValueError):
             pass
-    try:
+    with media_errors(path):
         seconds = _by_packets(path)
-    except ExtractError:
-        raise
-    except Exception as error:
-        raise media_error(path, error) from error
     if not seconds > 0:
         raise BadMedia(f"{path}: {reasons_text(decode_clip(path).problems)}")
     return seconds
 
 
 def _by_packets(path: Path) -> float:
-    """End of the last packet after the file's first presentation time; 0 without any."""
+    """Return the end of the last packet, from the file's first presentation time; 0 if none."""
     with open_container(path) as container:
         check_format(path, container.format.name)
         streams: list[Any] = sound_tracks(container)[:1]

@@ -1,23 +1,33 @@
-"""The one reader of media files: waveforms and frames, both from one decoding.
+"""Decoding of one clip of a media file: waveforms and frames in one pass.
 
-PyAV reads containers, soundfile audio files, OpenCV scales pictures. Everything goes by
-presentation time: nominal frame rates, frame counts and durations in headers are wrong
-in too many files.
+PyAV reads containers, soundfile reads audio files, OpenCV scales pictures. All times are
+presentation times: the frame rates, frame counts and durations in headers are wrong in too
+many files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+import av.error
+import cv2
 import soundfile
 
-from mvemo.extract.errors import BadMedia, ExtractError
+from mvemo.extract.errors import BadMedia, ExtractError, MediaUnavailable
 from mvemo.extract.media.audio_file import AUDIO_SUFFIXES, decode_audio_file
-from mvemo.extract.media.checks import check_file
+from mvemo.extract.media.checks import check_file, error_line
 from mvemo.extract.media.container import decode_container
-from mvemo.extract.media.failures import media_error
 from mvemo.extract.media.request import ClipRequest, Decoded, FrameSampling
+
+# Errors of the machine, not of the file.
+_PASSING = frozenset(
+    getattr(errno, name)
+    for name in ("ENOMEM", "EMFILE", "ENFILE", "EIO", "EAGAIN", "ENOSPC", "ESTALE", "ETIMEDOUT")
+    if hasattr(errno, name)
+)
 
 
 def decode_clip(
@@ -32,46 +42,49 @@ def decode_clip(
 ) -> Decoded:
     """Decode one clip of a media file.
 
-    Frame i of n that are spread over the clip is what a player shows at
-    start + (i + 1/2) L / n, L being the clip's length, or less where the pictures end before:
-    the last frame whose presentation time is not later, or the first of all; other times are
-    those of `FrameSampling.times`. Its short side is scaled to `size`, and the middle
-    is taken. Rotation that the file asks for is done; pixels are taken for square. Sound
-    that begins later than the clip is preceded by zeros, so that sound and pictures keep
-    their places.
+    Frame i of n frames spread over the clip is the frame that a player shows at
+    start + (i + 1/2) L / n, where L is the clip's length, or the length of its pictures if they
+    end sooner; `FrameSampling.times` has the other samplings. The frame shown at a time is the
+    last one whose presentation time is not later, or the first of all. Its short side is scaled
+    to `size`, and its middle is kept. The rotation that the file states is applied; pixels are
+    taken as square. Sound that begins later than the clip is preceded by zeros, so that sound
+    and pictures stay aligned.
 
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     start, duration
-        The clip's stretch, in seconds from the file's first presentation time; None for
-        all that follows.
+        Start and length of the clip in seconds, counted from the file's first presentation
+        time; a duration of None for the rest of the file.
     sample_rates
-        In Hz; empty to leave the sound undecoded.
+        Sampling rates in Hz; empty to skip the sound.
     pictures
-        Which frames, and how large; empty to leave the pictures undecoded. One decoding
-        serves all.
+        Times and sizes of the frames; empty to skip the pictures. One decoding serves all.
     threads
-        Of the decoders; 0 for as many as there are cores.
+        Number of decoder threads; 0 for one per core.
     spool
-        Folder for long sound on its way: its waveforms are then mapped from files, and take
-        no memory. None to keep all in memory.
+        Folder for long sound: its waveforms are then mapped from temporary files and take no
+        memory. None to keep all sound in memory.
+
+    Returns
+    -------
+    Waveforms by sampling rate, frames by sampling, and the problems of what was not decoded.
 
     Raises
     ------
     MissingFile
-        There is no such file, or it may not be opened.
+        If the file does not exist or cannot be opened.
     MediaUnavailable
-        The machine fails, not the file: there is no memory, or a disk's error.
+        If the machine fails and not the file: no memory, or an error of the disk.
     BadMedia
-        Empty, or nothing in it can be read at all.
+        If the file is empty, or nothing in it can be read.
     BadSetting
-        A time, a rate, a count or a size out of range.
+        If a time, a rate, a count or a size is out of range.
 
     See Also
     --------
-    mvemo.extract.media.probe.probe_seconds : The length of a file without decoding it.
+    mvemo.extract.media.probe.probe_seconds : Length of a file, without decoding it.
 
     Examples
     --------
@@ -86,7 +99,7 @@ def decode_clip(
     >>> clip.seconds, clip.problems
     (2.0, {})
 
-    A modality that is asked for and not to be had is a problem, not an error:
+    A requested modality that the file does not have is a problem, not an error:
 
     >>> clip = decode_clip("tone.wav", start=0.5, duration=1.0)
     >>> len(clip.waveforms[16000]), clip.frames
@@ -97,13 +110,8 @@ def decode_clip(
     path = Path(path)
     request = ClipRequest(start, duration, tuple(sample_rates), tuple(pictures), threads, spool)
     check_file(path)
-    try:
+    with media_errors(path):
         return _decode(path, request)
-    except ExtractError:
-        raise
-    # Damaged files make the libraries fail in more ways than their own errors.
-    except Exception as error:
-        raise media_error(path, error) from error
 
 
 def _decode(path: Path, request: ClipRequest) -> Decoded:
@@ -113,7 +121,35 @@ def _decode(path: Path, request: ClipRequest) -> Decoded:
         except BadMedia:
             raise
         except (soundfile.LibsndfileError, ValueError):
-            # Misnamed, a codec that libsndfile does not know, or a length that its header does
-            # not tell or gets wrong: the container reader may.
+            # The name is wrong, the codec is unknown to libsndfile, or the header's length is
+            # missing or wrong: the container reader may succeed.
             pass
     return decode_container(path, request)
+
+
+@contextmanager
+def media_errors(path: Path) -> Iterator[None]:
+    """Convert the media libraries' errors to errors of this package."""
+    try:
+        yield
+    except ExtractError:
+        raise
+    # Damaged files make the libraries raise more than their own errors.
+    except Exception as error:
+        raise _media_error(path, error) from error
+
+
+def _media_error(path: Path, error: Exception) -> ExtractError:
+    """Convert a library's error to `BadMedia`, or to `MediaUnavailable` if it may pass."""
+    if isinstance(error, MemoryError):
+        return MediaUnavailable(
+            f"{path}: reading it takes more memory than there is, or than a clip may have"
+        )
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
+    # Other errors name the library's objects, not the file: a stream without a codec has None
+    # for its context, and streams may be gone when a file is opened again.
+    reason = "damaged, or of an unknown codec"
+    if isinstance(error, (av.error.FFmpegError, cv2.error, OSError, RuntimeError, ValueError)):
+        reason = error_line(error)
+    return BadMedia(f"{path}: cannot be read as media: {reason}")

@@ -1,4 +1,4 @@
-"""What is to be decoded of one media file, and what was."""
+"""Requests for the decoding of a clip, and its result."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from mvemo.manifests.cells import MAX_SECONDS
 
 @dataclass(frozen=True)
 class FrameSampling:
-    """Which frames of a clip are chosen, and how large they are.
+    """Choice of a clip's frames, and their size.
 
     Parameters
     ----------
     n_frames
-        Frames of a window.
+        Number of frames per window.
     size
         Height and width in pixels.
     views, layout, rate
-        The windows, as of `mvemo.extract.views.ViewSettings`; by default one, whose frames
+        Windows, as in `mvemo.extract.views.ViewSettings`; by default one window, whose frames
         are spread over the whole clip.
 
     Raises
     ------
     BadSetting
-        A count, a rate or a size out of range.
+        If a count, a rate or a size is out of range.
 
     Examples
     --------
@@ -57,16 +57,16 @@ class FrameSampling:
 
     @property
     def name(self) -> str:
-        """Short, of letters and digits, and another one for other frames."""
+        """Short name, unique to the sampling, for file names."""
         name = f"{self.n_frames}x{self.size}"
         if self.rate:
             return f"{name}-{self.views}{self.layout}{self.rate!r}"
         return name if self.views == 1 else f"{name}-{self.views}parts"
 
     def times(self, start: float, end: float) -> F64:
-        """When the frames are shown, float64 (windows * n_frames,), window after window.
+        """Return the frames' times in seconds, float64 (windows * n_frames,), by window.
 
-        A clip that is shorter than a window has its frames spread over all of it.
+        If the clip is shorter than a window, the frames are spread over the whole clip.
         """
         length = max(end - start, 0.0)
         window = self.n_frames / self.rate if self.rate else 0.0
@@ -81,7 +81,7 @@ class FrameSampling:
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """The stretch of a file that is decoded, and to what; see `decode_clip`."""
+    """Arguments of `decode_clip`, checked."""
 
     start: float = 0.0
     duration: float | None = None
@@ -103,56 +103,54 @@ class ClipRequest:
 
     @property
     def stop(self) -> float | None:
-        """Where the clip ends, in seconds; None for the end of the file."""
+        """End of the clip in seconds; None for the end of the file."""
         return None if self.duration is None else self.start + self.duration
 
 
 @dataclass(frozen=True)
 class StreamRequest:
-    """What is read of a clip from its start to its end; see `stream_clip`."""
+    """Request for a clip that is read as a stream, see `stream_clip`."""
 
-    start: float = 0.0  # the clip's stretch in seconds; None for all that follows
-    duration: float | None = None  # the clip's stretch in seconds; None for all that follows
-    sample_rates: tuple[int, ...] = ()  # in Hz; empty to leave the sound undecoded
-    # Float64 (n,), ascending: when the pictures are shown, in seconds from the clip's start;
-    # empty to leave them undecoded.
+    start: float = 0.0  # seconds
+    duration: float | None = None  # seconds; None for the rest of the file
+    sample_rates: tuple[int, ...] = ()  # Hz; empty to skip the sound
+    # Times of the pictures in seconds from the clip's start, (n,), ascending; empty to skip them.
     times: F64 = field(default_factory=lambda: np.zeros(0))
-    # Of each time, the heights and widths in pixels that are asked for.
-    sizes: Sequence[frozenset[int]] = ()
-    threads: int = 0  # of the decoders; 0 for as many as there are cores
+    sizes: Sequence[frozenset[int]] = ()  # for each time, the pictures' side lengths in pixels
+    threads: int = 0  # threads of the decoders; 0 for one per core
 
     def of_clip(self) -> ClipRequest:
-        """The same for the readers of whole clips, which take no times."""
+        """Return the same request for the reader of whole clips, without times."""
         pictures = (FrameSampling(1, 1),) if len(self.times) else ()
         return ClipRequest(self.start, self.duration, self.sample_rates, pictures, self.threads)
 
 
 @dataclass(frozen=True)
 class Sound:
-    """Which sound of a container is read."""
+    """Choice of the sound that is read from a container."""
 
-    track: int | None = None
-    channel: int | None = None
+    track: int | None = None  # index of the stream; None for the first choice of players
+    channel: int | None = None  # None for the mean of all channels
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """One clip, decoded.
+    """Decoded sound and frames of one clip.
 
     Parameters
     ----------
     waveforms
-        Sampling rate in Hz to float32 (samples,): mono, the mean of all channels, as
-        decoded (in [-1, 1] but for sound that clips). Empty where there is a problem.
+        Waveform by sampling rate in Hz, float32 (samples,): the mean of all channels, in
+        [-1, 1] unless the sound clips. Empty if there is a problem.
     frames
-        Sampling to uint8 (windows * n_frames, size, size, 3), RGB, window after window.
-        Empty where there is a problem.
+        Frames by sampling, uint8 (windows * n_frames, size, size, 3), RGB, window after
+        window. Empty if there is a problem.
     seconds
-        Length of the clip: of its sound, else of its pictures.
+        Length of the clip's sound, or of its pictures if it has no sound, in seconds.
     problems
-        ``audio`` or ``video`` to why the clip has no such modality.
+        Problem by modality (``audio``, ``video``) that could not be decoded.
     note
-        Which sound was read, of a file with more than one; empty for most.
+        Note about the track or channel that was read; empty for most files.
     """
 
     waveforms: dict[int, NDArray[np.float32]] = field(default_factory=dict)

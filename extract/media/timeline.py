@@ -1,4 +1,4 @@
-"""Decoded frames and sound put in their place in time."""
+"""Placement of decoded frames and sound on a clip's time line."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mvemo.extract.arrays import F32, F64
 from mvemo.extract.media.checks import Problem
 from mvemo.extract.media.waveforms import OnBlock, Waveforms
 
-# Sound whose time stamp is this much off, in seconds, is moved; less is rounding.
+# Gap or overlap of sound, in seconds, that is corrected; a smaller one is rounding.
 MIN_GAP = 0.05
-# The sample formats that decoders give: type, and full scale.
+# Types and full scales of the decoders' sample formats.
 _SAMPLE_TYPES: dict[str, type[np.generic]] = {
     "u8": np.uint8,
     "s16": np.int16,
@@ -35,18 +35,18 @@ _FULL_SCALES = {
 
 
 class FrameTimes:
-    """When the frames of a stretch of a file are shown, by the times of its packets.
+    """Presentation times of the frames in a stretch of a file, from its packets.
 
-    `stamps` are the presentation times of the packets in units of `time_base`, in any order and not
-    empty; `last_duration` is how long the last frame is shown, 0 where the file does not say.
+    `stamps` has the packets' presentation times in units of `time_base`, in any order, not
+    empty; `last_duration` is the duration of the last frame in the same unit, 0 if not stated.
 
     Attributes
     ----------
     first, end
-        When the first frame is shown and the last one ends, in seconds from the file's first
+        Start of the first frame and end of the last one, in seconds from the file's first
         presentation time.
     single
-        Whether there is only one frame, which is shown for as long as the sound lasts.
+        True if there is only one frame, which is shown as long as the sound lasts.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class FrameTimes:
         self.single = len(self._stamps) == 1
 
     def stamps_at(self, times: F64) -> set[int]:
-        """Stamps of the frames shown at some times; before the first frame, the first."""
+        """Return the stamps of the frames shown at some times; the first frame's before it."""
         rows = np.searchsorted(self._seconds, times, side="right") - 1
         return {int(stamp) for stamp in self._stamps[np.maximum(rows, 0)]}
 
 
 class FramePicker:
-    """Chooses the frames that are shown at some times, float64 (n,), ascending, in seconds.
+    """Picker of the frames shown at some times, float64 (n,), ascending, in seconds.
 
     `on_frame` is called with each chosen frame and the rows of the times that show it.
     """
@@ -86,13 +86,13 @@ class FramePicker:
         self._frame_start = self._frame_end = start
 
     def add(self, when: float, frame: Any) -> None:
-        """Take the frame that is shown from `when` on; frames come in order of presentation."""
+        """Add the frame that is shown from `when` on; frames come in order of presentation."""
         if when >= self._end and self._frame is not None:
-            # Beyond the clip: it only tells that the frame before it lasted until its end.
+            # A frame beyond the clip shows that the one before lasted until the clip's end.
             self._show_until(len(self.times))
             self._frame_end = self._end
             return
-        # All times before this frame's show the one before it.
+        # All earlier times show the frame before this one.
         if self._next_row < len(self.times) and self.times[self._next_row] < when:
             self._show_until(int(np.searchsorted(self.times, when, side="left")))
         duration = float((frame.duration or 0) * (frame.time_base or 0))
@@ -101,36 +101,40 @@ class FramePicker:
         self._frame = frame
 
     def _show_until(self, row: int) -> None:
-        """Choose the last frame for all times up to `row` that have none."""
+        """Choose the last frame for all times before `row` that have none."""
         if self._frame is not None and row > self._next_row:
             self._on_frame(self._frame, slice(self._next_row, row))
             self._next_row = row
 
-    def finish(self) -> bool:
-        """Choose the last frame for all times that are left; False if there was no frame."""
+    def finish(self) -> None:
+        """Choose the last frame for all remaining times."""
         self._show_until(len(self.times))
-        return self._frame is not None
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no frame was added."""
+        return self._frame is None
 
     @property
     def seconds(self) -> float:
-        """From the clip's start to the end of the last frame that was decoded."""
+        """Seconds from the clip's start to the end of the last decoded frame."""
         if self._frame is None:
             return 0.0
         return max(min(self._frame_end, self._end) - self._start, 0.0)
 
 
 class SoundCollector:
-    """Joins decoded sound to mono waveforms that start at the clip's start.
+    """Mono waveforms of a clip, joined from decoded frames of sound.
 
-    `channel` is the one that is read; None for the mean of all. `on_block` and `spool` are as of
-    `Waveforms`.
+    `channel` is the channel that is read, None for the mean of all. `on_block` and `spool` are
+    those of `Waveforms`.
 
     Attributes
     ----------
     end
-        When the last sound that was decoded ends, in or before the clip, in seconds.
+        End of the last decoded sound in or before the clip, in seconds.
     error
-        Why the sound is of no use as it is; empty where it is.
+        Reason why the sound cannot be used; empty if it can.
     """
 
     def __init__(
@@ -152,12 +156,12 @@ class SoundCollector:
 
     @property
     def seconds(self) -> float:
-        """From the clip's start to the end of its last sound, wherever the first begins."""
+        """Seconds from the clip's start to the end of its last sound."""
         return self._sound.n_samples / self._sound.sr if self._sound else 0.0
 
     @property
     def decoded_seconds(self) -> float:
-        """`seconds` less the gaps between sound and sound."""
+        """`seconds` without the gaps in the sound."""
         return (self._n_before + self._n_decoded) / self._sound.sr if self._sound else 0.0
 
     @property
@@ -167,7 +171,7 @@ class SoundCollector:
 
     @property
     def channel(self) -> int | None:
-        """A channel that sounds, if the mean of all is silent; as of `Waveforms`."""
+        """First channel that is not silent, if the mean of all is silent; otherwise None."""
         return self._sound.channel if self._sound and self.is_silent else None
 
     def add(self, frames: Sequence[tuple[float, Any]]) -> None:
@@ -180,7 +184,7 @@ class SoundCollector:
         self._flush(blocks)
 
     def _add_frame(self, when: float, frame: Any, blocks: list[F32]) -> None:
-        """Put a frame's sound into `blocks`, which follow what is in the waveforms."""
+        """Append a frame's sound to `blocks`, which are not yet in the waveforms."""
         if self._sound is None:
             self._sound = Waveforms(
                 frame.sample_rate, self._sample_rates, self._on_block, self._spool
@@ -223,18 +227,18 @@ class SoundCollector:
         blocks.clear()
 
     def problem(self) -> Problem | None:
-        """Why the sound is of no use; None where it is."""
+        """Return the reason why the sound cannot be used, or None."""
         if self.error:
             return Problem(self.error)
         return Problem("no sound decodes") if self._sound is None else self._sound.problem()
 
     def finish(self) -> tuple[dict[int, F32], Problem | None]:
-        """Sampling rate in Hz to the waveform, float32 (samples,), or why there is none."""
+        """Return the waveform by sampling rate, float32 (samples,), or {} and the problem."""
         return ({}, self.problem()) if self._sound is None else self._sound.finish()
 
 
 def to_mono(frame: Any, channel: int | None = None) -> F32:
-    """Mean of an audio frame's channels or one of them, float32 (samples,), full scale being 1."""
+    """Return one channel or the mean of all, float32 (samples,); full scale is 1."""
     name = frame.format.name.removesuffix("p")
     planes = _planes(frame)
     if channel is not None:
@@ -251,7 +255,7 @@ def to_mono(frame: Any, channel: int | None = None) -> F32:
 
 def _planes(frame: Any) -> list[NDArray[Any]]:
     dtype = _SAMPLE_TYPES[frame.format.name.removesuffix("p")]
-    # Decoders pad planes; the samples come first.
+    # Decoders pad the planes at their end.
     if frame.format.is_planar:
         return [np.frombuffer(p, dtype, frame.samples) for p in frame.planes]
     n_channels = len(frame.layout.channels)

@@ -1,4 +1,4 @@
-"""Sound that comes in blocks, resampled as it comes, and what is wrong with it."""
+"""Waveforms from blocks of sound, resampled block by block and checked."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 from mvemo.extract.arrays import F32
 from mvemo.extract.media.checks import Problem
 
-# A waveform that moves less than this about its mean is silent: -80 dB of full scale.
+# A waveform that deviates less than this from its middle is silent: -80 dB of full scale.
 SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)
-# Loud lossy sound overshoots full scale by some decibels; 12 are another scale.
+# Loud lossy sound exceeds full scale by a few decibels; 12 dB mean another scale.
 MAX_PEAK = 4.0
-# Bytes of all waveforms of a clip: 6 h at 16 kHz.
+# Maximum size of a clip's waveforms in memory, in bytes: 6 h at 16 kHz.
 MAX_BYTES = 3 << 29
-# Where they go to the disk: 3 h at 44.1 and 16 kHz.
+# Maximum size on disk: 3 h at 44.1 and 16 kHz.
 MAX_SPOOLED_BYTES = 3 << 30
-# Of sound that is not kept: longer is a jump of time stamps.
+# Maximum length of sound that is not kept; longer sound is a jump of time stamps.
 MAX_SECONDS = 24 * 3600.0
-# Samples at one rate that are kept in memory where there is a folder for more: 9 min at 16 kHz.
+# Samples at one rate kept in memory before they are written to the spool: 9 min at 16 kHz.
 _IN_MEMORY = 1 << 23
-# Samples of silence that are made at a time.
+# Samples of silence created at a time.
 _BLOCK = 1 << 20
-# Called with a sampling rate and samples, float32 (n,).
+# Callback for a sampling rate and its next samples, float32 (n,).
 OnBlock = Callable[[int, F32], None]
 
 
 class _Blocks:
-    """Samples at one rate, in memory or, where they are many and have a folder, in a file."""
+    """Samples at one rate, in memory, or in a file if they are many and have a folder."""
 
     def __init__(self, spool: Path | None) -> None:
         self._spool = spool
@@ -42,14 +42,13 @@ class _Blocks:
         self._file: IO[bytes] | None = None
 
     def add(self, block: F32) -> None:
-        """Append samples."""
         self._blocks.append(block)
         self._n_samples += len(block)
         if self._spool is not None and self._n_samples - self._n_spooled > _IN_MEMORY:
             self._write(self._spool)
 
     def joined(self) -> F32:
-        """All of them, float32 (samples,); mapped where they are in a file."""
+        """Return all samples, float32 (samples,), mapped if they are in a file."""
         if self._spool is None or self._file is None:
             return np.concatenate(self._blocks)
         self._write(self._spool)
@@ -59,7 +58,7 @@ class _Blocks:
     def _write(self, spool: Path) -> None:
         if self._file is None:
             spool.mkdir(parents=True, exist_ok=True)
-            # Not closed here: it goes with the last that maps it.
+            # It is not closed here: the mapped waveform needs it.
             self._file = tempfile.TemporaryFile(dir=spool)  # noqa: SIM115
         for block in self._blocks:
             self._file.write(np.ascontiguousarray(block, dtype=np.float32).data)
@@ -68,19 +67,18 @@ class _Blocks:
 
 
 class Waveforms:
-    """A clip's mono sound at several sampling rates; only these are kept.
+    """Mono sound of a clip at several sampling rates.
 
-    The result is that of resampling all of it at once, to the bit. `on_block` is called with a rate
-    and the next samples at it, in place of keeping them; memory then does not grow with the sound.
-    `spool` is a folder for long sound on its way, which then takes no memory: the waveforms are
-    mapped from files there that nothing else sees.
+    The result equals that of resampling all of the sound at once, bit for bit. With `on_block`,
+    the samples at each rate are passed on and not kept: memory does not grow with the sound.
+    `spool` is a folder for long sound: its waveforms are mapped from unnamed files there.
 
     Attributes
     ----------
     n_samples
-        That were added.
+        Number of samples that were added, at the source's rate.
     channel
-        The first that sounds although the mean of all is silent; None if there is none.
+        First channel that is not silent although the mean of all is; None if there is none.
     """
 
     def __init__(
@@ -108,34 +106,34 @@ class Waveforms:
 
     @property
     def is_silent(self) -> bool:
-        """True if what was added moves less than sound would."""
+        """True if the added sound is silent, or there is none."""
         return (self._high - self._low) / 2 < SILENCE_PEAK
 
     def hear(self, channels: Iterable[NDArray[Any]], full_scale: float = 1.0) -> None:
-        """Look for a channel that sounds, as long as the mean of all is silent."""
+        """Look for a channel that is not silent, as long as the mean of all is silent."""
         if self.channel is None and self.is_silent:
             least = 2 * SILENCE_PEAK * full_scale
-            # As numbers without bounds: the distance of two integers may have none of their type.
+            # As floats: the difference of two integers may overflow their type.
             moves = (float(y.max()) - float(y.min()) if len(y) else 0.0 for y in channels)
             self.channel = next((i for i, move in enumerate(moves) if move >= least), None)
 
     @property
     def too_long(self) -> str:
-        """What to say where there is no room."""
+        """Message for sound that exceeds the limits of `has_room`."""
         return (
             f"more than {self.n_samples} samples at {self.sr} Hz: at {list(self._rates)} Hz they "
             f"take over {self._max_bytes / 2**30:g} GiB: cut it, by 'mvemo manifest segment'"
         )
 
     def has_room(self, n_samples: int) -> bool:
-        """Whether so many samples more may be added, by `MAX_BYTES` or `MAX_SPOOLED_BYTES`."""
+        """Return True if `n_samples` more fit into `MAX_BYTES` or `MAX_SPOOLED_BYTES`."""
         seconds = (self.n_samples + n_samples) / self.sr
         if self._on_block is not None:
             return seconds <= MAX_SECONDS
         return 4.0 * seconds * sum(self._rates) <= self._max_bytes
 
     def add(self, block: F32) -> None:
-        """Append samples, float32 (samples,), full scale being 1."""
+        """Append samples, float32 (samples,); full scale is 1."""
         if len(block) == 0:
             return
         low, high = float(block.min()), float(block.max())
@@ -158,14 +156,14 @@ class Waveforms:
             self._on_block(rate, np.asarray(block, dtype=np.float32))
 
     def add_silence(self, n_samples: int) -> None:
-        """Append zeros, which count neither for nor against the sound."""
+        """Append zeros, which the checks of the sound ignore."""
         low, high = self._low, self._high
         for first in range(0, n_samples, _BLOCK):
             self.add(np.zeros(min(_BLOCK, n_samples - first), dtype=np.float32))
         self._low, self._high = low, high
 
     def problem(self) -> Problem | None:
-        """What makes the sound useless: none, not finite, silent, or of another scale."""
+        """Return the reason why the sound cannot be used, or None."""
         if self.n_samples == 0:
             return Problem("no sound decodes")
         if self._n_not_finite:
@@ -191,7 +189,7 @@ class Waveforms:
         return f"all samples are about {(self._low + self._high) / 2:.4g}"
 
     def finish(self) -> tuple[dict[int, F32], Problem | None]:
-        """Sampling rate in Hz to the waveform, float32 (samples,), or why there is none."""
+        """Return the waveform by sampling rate, float32 (samples,), or {} and the problem."""
         problem = self.problem()
         if problem is not None:
             return {}, problem

@@ -1,1 +1,1 @@
-"""What stage one keeps between epochs and runs: decoded media, descriptors, workers."""
+"""Working cache: decoded media and descriptors that stage one keeps between epochs and runs."""

@@ -1,4 +1,4 @@
-"""Arrays of the working cache: written whole, read without loading, checked before use."""
+"""Array files of the working cache: written atomically, memory-mapped, checked before use."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from numpy.typing import DTypeLike, NDArray
 from mvemo.extract.arrays import release
 from mvemo.manifests.files import replacing
 
-# What NumPy writes before the values of an array whose rows come first.
+# NumPy's header of an array in C order.
 _HEADER = re.compile(
     rb"\{'descr': '([<|][a-z]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n"
 )
-# Behind the array, where NumPy does not look: CRC-32 of its values.
+# CRC-32 of the values, behind the array, where NumPy ignores it.
 _TRAILER = struct.Struct("<8sI")
 _MARK = b"mvemoCRC"
-# Bytes that are written or checked at a time.
+# Bytes written or checked at a time.
 _PART_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
 class _Checked:
-    """A file whose values fit its checksum: what it was then, and what it holds."""
+    """Header of a file whose values match its checksum."""
 
-    state: tuple[int, int, int]
+    state: tuple[int, int, int]  # inode, size and time of change when it was checked
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
-    offset: int
+    offset: int  # of the values, in bytes
 
 
-# A training opens the same files in every epoch: their headers are read once.
+# Training opens the same files in each epoch: their headers are read only once.
 _checked: dict[Path, _Checked] = {}
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy`` file with a checksum in one step: it is whole, or not there."""
+    """Write a ``.npy`` file with a checksum atomically; an empty array is a `ValueError`."""
     if array.size == 0:
         raise ValueError(f"{path.name}: an array of shape {array.shape} is empty")
     source, array = array, np.ascontiguousarray(array)
@@ -61,7 +61,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
 
 
 def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """An array's values in their order, some at a time; what is mapped is let go again."""
+    """Yield an array's values in order, in parts of `_PART_BYTES`; release mapped ones."""
     flat = array.reshape(-1)
     size = max(_PART_BYTES // array.itemsize, 1)
     for first in range(0, len(flat), size):
@@ -70,7 +70,11 @@ def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any] | None:
-    """Map a ``.npy`` file into memory; a process reads it through once, for its checksum."""
+    """Map a ``.npy`` file into memory; the first time, the process verifies its checksum.
+
+    A length of None in `shape` stands for any length above 0. Returns None if the file is
+    missing or damaged, or has another type or shape.
+    """
     try:
         with path.open("rb") as file:
             stat = os.fstat(file.fileno())
@@ -91,7 +95,7 @@ def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> ND
 
 
 def _map(file: IO[bytes], known: _Checked) -> NDArray[Any]:
-    """As `numpy.load` would map it, in an eighth of the time: it asks less of the system."""
+    """Map an array like `numpy.load`, in an eighth of the time, with fewer system calls."""
     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     count = math.prod(known.shape)
     flat: NDArray[Any] = np.frombuffer(mapped, known.dtype, count, known.offset)
@@ -99,10 +103,10 @@ def _map(file: IO[bytes], known: _Checked) -> NDArray[Any]:
 
 
 def _check(file: IO[bytes], state: tuple[int, int, int]) -> _Checked:
-    """Read a file's header and, through once, its values.
+    """Read a file's header and verify the checksum of its values.
 
-    NumPy reads headers by Python's own parser, and threads of Python 3.11 that use it at once
-    get a SystemError now and then ("AST constructor recursion depth mismatch").
+    NumPy parses headers with Python's parser, which in concurrent threads of Python 3.11
+    sometimes raises a SystemError ("AST constructor recursion depth mismatch").
     """
     if np.lib.format.read_magic(file) != (1, 0):
         raise ValueError("another version of the format")

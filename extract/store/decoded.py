@@ -1,8 +1,8 @@
-"""The working cache: decoded waveforms and frames that every epoch rereads.
+"""Working cache of decoded waveforms and frames, which each epoch reads again.
 
-It lies on the machine of stage one and never travels. A clip's arrays are plain ``.npy``
-files, named by what they were decoded from and how, so that another run finds them, also
-one that needs only some of them; reading maps them into memory.
+It stays on the machine of stage one. A clip's arrays are plain ``.npy`` files, named by the
+content that they were decoded from and by the kind of decoding: another run finds them, also
+if it needs only some of them. Reading maps them into memory.
 """
 
 from __future__ import annotations
@@ -29,28 +29,27 @@ from mvemo.extract.store.folders import (
     waveform_path,
     write_problems,
 )
-from mvemo.extract.workers.limits import ClipLimits
 from mvemo.extract.workers.pool import Outcome, cores, run_calls
-from mvemo.extract.workers.process import Call
+from mvemo.extract.workers.process import Call, ClipLimits
 
-# By name: this process decodes nothing, and needs no media library.
+# By name, because this process does not decode and should not import the media libraries.
 _DECODE = "mvemo.extract.store.decoding:decode_job"
-# Threads that look through what is stored already.
+# Threads that check the stored arrays.
 _READERS = 4
 
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """How clips are decoded, which does not change what comes of them.
+    """Settings of decoding that do not change its results.
 
     Parameters
     ----------
     workers
-        Processes; 0 for one a core.
+        Number of processes; 0 for one per core.
     limits
-        What a clip may cost.
+        Limits of time and memory for each clip.
     retry_failed
-        Also decode clips that could not be decoded before.
+        Decode clips again that could not be decoded before.
     """
 
     workers: int = 0
@@ -59,7 +58,7 @@ class DecodeSettings:
 
 
 class DecodedStore:
-    """Decoded clips under one folder, which is created where needed."""
+    """Store of decoded clips in one folder, which is created if it does not exist."""
 
     def __init__(self, folder: Path, request: DecodeRequest) -> None:
         self.folder = folder
@@ -67,7 +66,7 @@ class DecodedStore:
         self._folders: dict[str, Path] = {}
 
     def waveform(self, clip_id: str, sample_rate: int) -> F32:
-        """float32 (samples,), memory-mapped; of a clip that `decode_many` decoded."""
+        """Return a decoded clip's waveform, float32 (samples,), memory-mapped."""
         array = map_waveform(self.folder_of(clip_id), sample_rate)
         if array is None:
             raise BadMedia(
@@ -77,7 +76,7 @@ class DecodedStore:
         return array
 
     def frames(self, clip_id: str, sampling: FrameSampling) -> U8:
-        """uint8 (windows * n_frames, size, size, 3), memory-mapped; as `waveform`."""
+        """Return a decoded clip's frames, uint8 (windows * n_frames, size, size, 3), mapped."""
         array = map_frames(self.folder_of(clip_id), sampling)
         if array is None:
             raise BadMedia(
@@ -87,21 +86,21 @@ class DecodedStore:
         return array
 
     def folder_of(self, clip_id: str) -> Path:
-        """Folder of the arrays of a clip that was given to `assign_folder`."""
+        """Return the folder of a clip that was passed to `assign_folder`."""
         folder = self._folders.get(clip_id)
         if folder is None:
             raise BadMedia(f"clip {clip_id!r} is not in the working cache {self.folder}")
         return folder
 
     def waveform_path(self, clip_id: str, sample_rate: int) -> Path:
-        """The file of `waveform`."""
+        """Return the file of `waveform`."""
         return waveform_path(self.folder_of(clip_id), sample_rate)
 
     def assign_folder(self, job: DecodeJob) -> Path:
-        """The folder of a clip's arrays, by content and stretch, not by name."""
+        """Return the folder of a clip's arrays, named by the content and stretch of its file."""
         length = None if job.duration is None else float(job.duration)
         key = digest_of([job.content, float(job.start), length, DECODING_VERSION])
-        # Thousands of folders in one are slow on some file systems.
+        # Some file systems are slow with thousands of folders in one folder.
         folder = self.folder / key[:2] / key[2:34]
         self._folders[job.clip_id] = folder
         return folder
@@ -110,7 +109,7 @@ class DecodedStore:
 def stored_problems(
     store: DecodedStore, jobs: Sequence[DecodeJob], *, retry_failed: bool = False
 ) -> dict[str, dict[str, Problem] | None]:
-    """By clip id its problems, as `decode_many` reports them; None if it would be decoded."""
+    """Return each clip's problems by id, as in `decode_many`; None if it would be decoded."""
     return {
         job.clip_id: _stored_problems(store.assign_folder(job), store.request, retry_failed)
         for job in jobs
@@ -124,12 +123,13 @@ def decode_many(
     *,
     on_clip: Callable[[str, Mapping[str, Problem]], object] | None = None,
 ) -> int:
-    """Decode what is not in the store, in worker processes; each clip at most once.
+    """Decode the clips that are not in the store; return how many were in it already.
 
-    Workers write what they decode themselves, so memory is bounded by their number. A clip
-    that ends its worker, or takes too long, costs itself alone. What is wrong with a broken
-    clip is kept too, and it is not tried again; a problem that may pass is not kept: no memory,
-    no file, or a time limit that ended while the worker waited rather than worked.
+    Worker processes decode each clip at most once and write its arrays themselves, so memory is
+    bounded by their number. A clip that crashes its worker, or takes too long, does not affect
+    other clips. The problem of a broken clip is stored, and the clip is not tried again. A
+    problem that may pass is not stored: no memory, no file, or a time limit that was reached
+    while the worker waited. `on_clip` is called with each clip's id and problems by modality.
     """
     settings = settings or DecodeSettings()
     # Clips of the same content and stretch share their arrays.
@@ -138,7 +138,7 @@ def decode_many(
         waiting.setdefault(store.assign_folder(job), []).append(job)
 
     def report(folder: Path, problems: Mapping[str, Problem], path: Path | None = None) -> None:
-        """Of one file, or of all clips that wait for the folder."""
+        """Report the clips that wait for a folder, or only those of one file."""
         for job in list(waiting[folder]):
             if path in (None, job.path):
                 waiting[folder].remove(job)
@@ -163,7 +163,7 @@ def decode_many(
         for outcome in run_calls(calls, workers=settings.workers):
             folder, request = folders[outcome.index], needed[outcome.index]
             problems = _problems_of(outcome, folder, request, settings.limits)
-            # A file that changed, or is gone, fails for itself only: another has the same bytes.
+            # A missing or changed file does not affect other files with the same content.
             passing = any(problem.passing for problem in problems.values())
             path = waiting[folder][0].path if passing else None
             report(folder, _asked(read_problems(folder) | problems, store.request), path)
@@ -178,21 +178,14 @@ def _call(
     job: DecodeJob, folder: Path, request: DecodeRequest, settings: DecodeSettings, n_calls: int
 ) -> Call:
     n_workers = min(settings.workers or cores(), n_calls)
-    size = 0
-    with suppress(OSError):
-        size = job.path.stat().st_size
-    return Call(
-        _DECODE,
-        (job, folder, request, max(cores() // n_workers, 1)),
-        settings.limits.seconds_of(size),
-        settings.limits.memory_bytes,
-    )
+    arguments = (job, folder, request, max(cores() // n_workers, 1))
+    return Call(_DECODE, arguments, *settings.limits.of_file(job.path))
 
 
 def _problems_of(
     outcome: Outcome, folder: Path, request: DecodeRequest, limits: ClipLimits
 ) -> dict[str, Problem]:
-    """Problems of a decoded clip, also of one that has ended its worker."""
+    """Return the problems of a decoded clip, also of one that crashed its worker."""
     try:
         problems: dict[str, Problem] = outcome.result()
     except WorkerDied as death:
@@ -205,7 +198,7 @@ def _problems_of(
         reason = f"decoding it takes more than {limits.memory:g} GiB of memory"
         problems = dict.fromkeys(request.modalities, Problem(reason, passing=True))
     except (ExtractError, ImportError):
-        # The store cannot be written, or a library is not there.
+        # The store cannot be written, or a library is missing.
         raise
     except Exception as error:
         reason = f"cannot be decoded: {type(error).__name__}: {error_line(error)}"
@@ -216,7 +209,7 @@ def _problems_of(
 def _stored_problems(
     folder: Path, request: DecodeRequest, retry_failed: bool
 ) -> dict[str, Problem] | None:
-    """Problems of a clip that needs no decoding, None for one that does."""
+    """Return the problems of a clip that needs no decoding, or None."""
     problems = read_problems(folder, failed=not retry_failed)
     if not set(request.without_stored(folder).modalities) <= set(problems):
         return None

@@ -1,4 +1,4 @@
-"""What a worker does with one clip: decode it, and write its arrays to the working cache."""
+"""Decoding job of a worker: decode one clip and write its arrays to the working cache."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ from mvemo.extract.store.folders import (
     NOTE,
     DecodeJob,
     DecodeRequest,
+    check_unchanged,
     frames_path,
     read_problems,
+    stamp_of,
     waveform_path,
     write_problems,
 )
-from mvemo.extract.store.stamps import check_unchanged, stamp_of
 from mvemo.manifests.files import cause
 
 
 def decode_job(
     job: DecodeJob, folder: Path, request: DecodeRequest, threads: int
 ) -> dict[str, Problem]:
-    """Decode one clip and write its arrays; problems last, which marks it complete.
+    """Decode one clip, write its arrays to `folder`, and return its problems by modality.
 
-    `folder` is that of its arrays, and `request` what is missing in it. Returns the clip's
-    problems, by modality, and its `NOTE`.
+    `request` has only what the folder lacks. The problems are written last and mark the clip as
+    complete. They include its `NOTE`.
     """
     cv2.setNumThreads(1)
     remove_leftovers(folder)
@@ -66,7 +67,7 @@ def decode_job(
 
 
 def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) -> Decoded:
-    """The clip, or why there is none: whatever a file makes a library raise."""
+    """Decode the clip, and turn an error of its file into its problems."""
     passing = False
     try:
         stamp = stamp_of(job.path)
@@ -85,7 +86,7 @@ def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) 
             raise MediaUnavailable("changed while it was decoded: run again")
         return decoded
     except (MissingFile, MediaUnavailable, OutOfMemory) as error:
-        # A file that is not there may be tomorrow; one that is broken stays so.
+        # A missing file may be there tomorrow; a broken file stays broken.
         reason, passing = str(error), True
     except ExtractError as error:
         reason = str(error)
@@ -100,7 +101,7 @@ def _decode(job: DecodeJob, folder: Path, request: DecodeRequest, threads: int) 
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what processes that are gone had begun to write."""
+    """Remove the temporary files of processes that no longer run."""
     with suppress(OSError):
         for temp in folder.glob(".*.tmp"):
             owner = re.fullmatch(r"\..*\.(\d+)\.tmp", temp.name)
@@ -110,7 +111,7 @@ def remove_leftovers(folder: Path) -> None:
 
 def _is_running(pid: int) -> bool:
     if os.name == "nt":
-        return True  # There is no asking without harm.
+        return True  # os.kill would end the process
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

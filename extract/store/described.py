@@ -1,4 +1,4 @@
-"""Descriptor sequences of all clips, in the folders of the decoded waveforms."""
+"""Working cache of descriptor sequences, in the folders of the decoded waveforms."""
 
 from __future__ import annotations
 
@@ -9,30 +9,20 @@ import numpy as np
 
 from mvemo.cache.spec import FeatureSpec
 from mvemo.extract.arrays import F32
-from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
-from mvemo.extract.descriptors.filter_banks import filter_banks
-from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
-from mvemo.extract.store.arrays import map_array
+from mvemo.extract.descriptors import DescriptorSettings, describe, descriptor_spec
+from mvemo.extract.descriptors.spectral import FilterBanks, filter_banks
+from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
+from mvemo.extract.store.arrays import map_array, write_array
 from mvemo.extract.store.decoded import DecodedStore
-from mvemo.extract.workers.limits import ClipLimits
 from mvemo.extract.workers.pool import run_calls
-from mvemo.extract.workers.process import Call
+from mvemo.extract.workers.process import Call, ClipLimits
+from mvemo.manifests.files import cause
 
-_DESCRIBE = "mvemo.extract.store.describing:describe_job"
+_DESCRIBE = "mvemo.extract.store.described:describe_job"
 
 
 class DescribedStore:
-    """Descriptor sequences by clip, memory-mapped.
-
-    Parameters
-    ----------
-    decoded
-        Has the waveforms at ``settings.sr``.
-    settings
-        Of the descriptors.
-    names
-        Of the descriptors.
-    """
+    """Store of descriptor sequences; `decoded` has the waveforms at ``settings.sr``."""
 
     def __init__(
         self, decoded: DecodedStore, settings: DescriptorSettings, names: Sequence[str]
@@ -44,14 +34,14 @@ class DescribedStore:
         }
 
     def paths(self, clip_id: str) -> dict[str, Path]:
-        """Name to the file of a clip's sequence; another setting is another file."""
+        """Return the files of a clip's sequences by name; each setting has its own file."""
         folder = self.decoded.folder_of(clip_id)
         return {
             name: folder / f"{name}-{spec.digest[:16]}.npy" for name, spec in self.specs.items()
         }
 
     def missing(self, clip_id: str) -> dict[str, Path]:
-        """Those of `paths` that are not in the store."""
+        """Return the entries of `paths` that are not in the store."""
         return {
             name: path
             for name, path in self.paths(clip_id).items()
@@ -59,17 +49,17 @@ class DescribedStore:
         }
 
     def sequence(self, clip_id: str, name: str) -> F32:
-        """float32 (frames, dim), memory-mapped."""
+        """Return a clip's sequence, float32 (frames, dim), memory-mapped."""
         array = map_array(self.paths(clip_id)[name], np.float32, (None, self.specs[name].dim))
         if array is None:
             raise BadMedia(f"clip {clip_id!r}: {name} is not in the working cache")
         return array
 
     def joined(self, clip_id: str, names: Sequence[str]) -> F32:
-        """float32 (frames, all dims): several sequences side by side.
+        """Return several sequences side by side, float32 (frames, sum of dims).
 
-        Where one has fewer frames than another, as the spectrogram has frames of its own, it
-        is filled up with NaN rows.
+        A sequence with fewer frames than another is padded with NaN rows: the spectrogram has
+        its own framing.
         """
         parts = [self.sequence(clip_id, name) for name in names]
         longest = max(map(len, parts))
@@ -91,7 +81,10 @@ def describe_many(
     limits: ClipLimits | None = None,
     on_clip: Callable[[str, str], object] | None = None,
 ) -> int:
-    """Describe the clips that are not yet in the store."""
+    """Describe the clips that are not in the store; return how many were in it already.
+
+    `on_clip` is called with each clip's id and its problem, which is empty if it was described.
+    """
     limits = limits or ClipLimits()
     missing: dict[str, dict[str, Path]] = {}
     for clip_id in clip_ids:
@@ -103,14 +96,13 @@ def describe_many(
     if not undescribed:
         return len(clip_ids)
     settings = store.settings
-    # Made here once, not in each worker.
+    # Computed once here, not in each worker.
     banks = filter_banks(settings)
     calls = []
     for clip_id in undescribed:
         path = store.decoded.waveform_path(clip_id, settings.sr)
-        seconds = limits.seconds_of(path.stat().st_size)
         arguments = (path, settings, banks, missing[clip_id])
-        calls.append(Call(_DESCRIBE, arguments, seconds, limits.memory_bytes))
+        calls.append(Call(_DESCRIBE, arguments, *limits.of_file(path)))
     for outcome in run_calls(calls, workers=workers):
         try:
             problem: str = outcome.result()
@@ -119,3 +111,25 @@ def describe_many(
         if on_clip is not None:
             on_clip(undescribed[outcome.index], problem)
     return len(clip_ids) - len(undescribed)
+
+
+def describe_job(
+    waveform_path: Path,
+    settings: DescriptorSettings,
+    banks: FilterBanks,
+    paths: Mapping[str, Path],
+) -> str:
+    """Describe one clip and write its sequences; return its problem, empty if it has none."""
+    try:
+        sequences = describe(np.load(waveform_path, mmap_mode="r"), settings, paths, banks=banks)
+    except BadMedia as error:
+        return str(error)
+    try:
+        for name, values in sequences.items():
+            write_array(paths[name], values)
+    except OSError as error:
+        raise ExtractError(
+            f"{waveform_path.parent}: descriptors cannot be written: {cause(error)}; "
+            "what was done before is kept: make room and run the same command again"
+        ) from None
+    return ""

@@ -1,7 +1,9 @@
-"""A clip's folder in the working cache: what is in it, and what was wrong with the clip."""
+"""Folder of a clip in the working cache: its arrays, its problems, and its media file's stamp."""
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -13,33 +15,35 @@ from typing import Any
 import numpy as np
 
 from mvemo.extract.arrays import F32, U8
+from mvemo.extract.errors import MediaUnavailable
 from mvemo.extract.media.checks import Problem
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.store.arrays import map_array
-from mvemo.extract.store.stamps import Stamp
 from mvemo.manifests.files import parse_json, write_json
 
-# Rises whenever the same file would be decoded to other values, or refused for other reasons.
+# Size, time of the last change of content and of the inode in ns, and inode number.
+Stamp = tuple[int, int, int, int]
+# Raised whenever the same file would be decoded to other values, or refused for other reasons.
 DECODING_VERSION = 4
-# Key, among the problems by modality, of which sound was read.
+# Key, among the problems by modality, of the note about the track that was read.
 NOTE = "note"
 
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """What is decoded of every clip: waveforms at some rates in Hz, and frames."""
+    """Request for each clip: waveforms at some sampling rates in Hz, and frames."""
 
     sample_rates: tuple[int, ...] = ()
     pictures: tuple[FrameSampling, ...] = ()
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """``audio``, ``video`` or both, as they are asked for."""
+        """Requested modalities: ``audio``, ``video`` or both."""
         asked = (("audio", self.sample_rates), ("video", self.pictures))
         return tuple(modality for modality, values in asked if values)
 
     def without_stored(self, folder: Path) -> DecodeRequest:
-        """The part of the request for which a clip's folder has no whole array."""
+        """Return the part of the request for which the folder has no intact array."""
         return DecodeRequest(
             tuple(sr for sr in self.sample_rates if map_waveform(folder, sr) is None),
             tuple(s for s in self.pictures if map_frames(folder, s) is None),
@@ -48,34 +52,33 @@ class DecodeRequest:
 
 @dataclass(frozen=True)
 class DecodeJob:
-    """One clip to decode."""
+    """Clip to decode."""
 
-    clip_id: str  # for the caller
-    path: Path  # of the media file
+    clip_id: str
+    path: Path
     content: str  # `content_digest` of the file
-    start: float = 0.0  # the clip's stretch of it in seconds; None for all that follows
-    duration: float | None = None  # the clip's stretch of it in seconds; None for all that follows
-    # The file's when it was digested; None where it need not be the same still.
-    stamp: Stamp | None = None
+    start: float = 0.0  # seconds
+    duration: float | None = None  # seconds; None for the rest of the file
+    stamp: Stamp | None = None  # of the digested file; None to skip the check for changes
 
 
 def waveform_path(folder: Path, sample_rate: int) -> Path:
-    """The file of a waveform."""
+    """Return the file of a waveform."""
     return folder / f"{sample_rate}.npy"
 
 
 def frames_path(folder: Path, sampling: FrameSampling) -> Path:
-    """The file of a clip's pictures."""
+    """Return the file of a clip's frames."""
     return folder / f"{sampling.name}.npy"
 
 
 def map_waveform(folder: Path, sample_rate: int) -> F32 | None:
-    """float32 (samples,), memory-mapped; None where it is not there, or damaged."""
+    """Return a waveform, float32 (samples,), memory-mapped; None if missing or damaged."""
     return map_array(waveform_path(folder, sample_rate), np.float32, (None,))
 
 
 def map_frames(folder: Path, sampling: FrameSampling) -> U8 | None:
-    """uint8 (windows * n_frames, size, size, 3), memory-mapped; None as for `map_waveform`."""
+    """Return frames, uint8 (windows * n_frames, size, size, 3), mapped; None if not intact."""
     size = sampling.size
     array = map_array(frames_path(folder, sampling), np.uint8, (None, size, size, 3))
     whole = array is not None and len(array) and len(array) % sampling.n_frames == 0
@@ -84,7 +87,7 @@ def map_frames(folder: Path, sampling: FrameSampling) -> U8 | None:
 
 @cache
 def decoder_versions() -> str:
-    """Versions of what decodes: a newer one may read what another could not."""
+    """Return the versions of the decoding libraries: a newer one may read more files."""
     names = ("mvemo", "av", "soundfile", "opencv-python-headless")
     found = []
     for name in names:
@@ -96,7 +99,7 @@ def decoder_versions() -> str:
 
 
 def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
-    """Keep why a clip has no sound or pictures, when that was found, and by which versions."""
+    """Write a clip's problems with the time and the decoders' versions."""
     facts = {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": decoder_versions(),
@@ -107,10 +110,10 @@ def write_problems(folder: Path, problems: Mapping[str, Problem]) -> None:
 
 
 def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
-    """Problems by modality; those of other versions are left out: the clip is read again.
+    """Return the stored problems by modality, and the note under `NOTE`.
 
-    The key `NOTE` has which sound was read, of files with more than one. `failed` is False to leave
-    out clips that should have the modality.
+    Problems that other versions found are left out: the clip is decoded again. If `failed` is
+    False, problems of modalities that should be there are left out, too.
     """
     try:
         saved: Any = parse_json((folder / "problems.json").read_text(encoding="utf-8"))
@@ -121,3 +124,38 @@ def read_problems(folder: Path, *, failed: bool = True) -> dict[str, Problem]:
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
+
+
+def stamp_of(path: Path) -> Stamp:
+    """Return the stamp of a regular file; anything else, such as a pipe, is an `OSError`."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, a socket or a device"
+        raise OSError(None, f"it is {kind}, not a file")
+    return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+
+
+def digest_file(path: Path) -> tuple[str, Stamp]:
+    """Return the SHA-256 of a file's bytes, and its stamp."""
+    # Imported here because it imports HDF5, which workers do not need.
+    from mvemo.cache.spec import content_digest
+
+    before = stamp_of(path)
+    digest = content_digest(path)
+    if stamp_of(path) != before:
+        raise MediaUnavailable(f"{path}: changes while it is read: run again when it is whole")
+    return digest, before
+
+
+def check_unchanged(path: Path, content: str, stamp: Stamp) -> Stamp:
+    """Check that the file's content did not change, and return its present stamp.
+
+    If the stamp differs, the content is digested again: a copy with the same bytes is accepted.
+    """
+    now = stamp_of(path)
+    if now == stamp:
+        return now
+    found, now = digest_file(path)
+    if found != content:
+        raise MediaUnavailable(f"{path}: changed after it was digested: run again")
+    return now

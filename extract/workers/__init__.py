@@ -1,1 +1,1 @@
-"""Calls in processes of their own, so that what breaks a process costs one call."""
+"""Calls in worker processes: a crash of the process costs only one call."""

@@ -1,4 +1,4 @@
-"""One worker process, as the process sees it that started it."""
+"""Handle of one worker process, in the process that started it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mvemo.extract.errors import ExtractError, WorkerDied
 from mvemo.extract.workers.interrupts import ignore_interrupts
 from mvemo.extract.workers.process import Call, Part, receive, send
 
-# Decoders and numeric libraries are threaded by what a call asks for.
+# Each call sets the number of its threads itself.
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    # Each of glibc's arenas reserves 64 MiB of addresses, which the limit counts.
+    # Each arena of glibc reserves 64 MiB of addresses, which the memory limit counts.
     "MALLOC_ARENA_MAX": "4",
 }
-# glibc reads settings of its malloc here, of which this one asks for pages of 2 MiB. Of 4 KiB, a
-# new process needs some 250,000, each of which costs microseconds.
+# Setting of glibc's malloc for pages of 2 MiB. A new process needs some 250,000 pages of 4 KiB,
+# each of which costs microseconds.
 _TUNABLES, _HUGETLB = "GLIBC_TUNABLES", "glibc.malloc.hugetlb"
 _START = """
 import sys
@@ -38,35 +38,35 @@ if not sys.path[0]:
 from mvemo.extract.workers.process import serve
 serve(int(sys.argv[1]), sys.argv[2])
 """
-# A call that is stopped did something endless where it had the processor for this share of its
-# time; else it waited: for a disk, for other programs, or on a laptop that slept.
+# A stopped call that used the processor for at least this share of its time was in an endless
+# loop; otherwise it waited for a disk or other programs, or the computer slept.
 _BUSY_SHARE = 0.5
-# Signals by which a decoder ends its own process; others come from outside.
+# Signals of a crashed decoder; other signals come from outside.
 _CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")
 
 
-# A part, or the last of a call: its value and its error, or None where the worker ended.
+# A part, or the last answer of a call: its value and its error, or None if the worker ended.
 Answer: TypeAlias = "Part | tuple[Any, BaseException | None] | None"
-# Where workers put their answers; one that is full makes them wait.
+# Queue of the workers' answers; workers wait if it is full.
 Inbox: TypeAlias = "queue.Queue[tuple[Worker, Answer]]"
 
 
 class Worker:
-    """A process that answers one call at a time.
+    """Process that answers one call at a time.
 
     Parameters
     ----------
     preload
-        Module to import before the first call; that goes on while this process does else.
+        Module to import before the first call, while this process continues.
     environment
-        Variables of the process, beside those of this one.
+        Variables of the process, in addition to those of this process.
 
     Attributes
     ----------
     n_calls
-        How many calls it was given.
+        Number of calls that were sent.
     ready
-        Whether it has started.
+        True once the process has started.
     """
 
     def __init__(self, preload: str, environment: Mapping[str, str] | None = None) -> None:
@@ -74,15 +74,15 @@ class Worker:
         self.n_calls = 0
         self.ready = False
         self.call: Call | None = None
-        # Seconds that the call took before the time `_since`, which is 0 while it waits.
+        # Seconds that the call used before the time `_since`, which is 0 while it waits.
         self._used, self._since = 0.0, 0.0
-        # Of the processor when the call was sent, and from then on until it was stopped.
+        # CPU seconds of the process when the call was sent, and those of the stopped call.
         self._processor_before = self._processor = 0.0
         self._overdue = False
-        # What a dying library prints.
+        # Standard error, for the last words of a crashing library.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         in_main = threading.current_thread() is threading.main_thread()
-        # The system ends a worker with the thread that started it: that must be the last one.
+        # The system ends a worker together with the thread that started it: use the main thread.
         parent = os.getpid() if in_main else 0
         paths = os.pathsep.join(path for path in sys.path if path)
         try:
@@ -107,28 +107,28 @@ class Worker:
 
     @property
     def running(self) -> bool:
-        """Whether the process has not ended."""
+        """True while the process runs."""
         return self._process.poll() is None
 
     def suits(self, environment: Mapping[str, str]) -> bool:
-        """Whether it was started for processes of this environment, which may have more."""
+        """Return True if the worker can serve calls with these variables."""
         if not self.environment:
             return not environment
         return self.environment.items() <= environment.items()
 
     def start(self, call: Call, inbox: Inbox) -> None:
-        """Send a call; the answer comes to `inbox`, None where the worker ends without one."""
+        """Send a call; its answers come to `inbox`, None if the worker ends before."""
         self.n_calls += 1
         call = replace(call, environment={**self.environment, **call.environment})
         self.call, self._used, self._since = call, 0.0, 0.0
-        # What was printed in an earlier call tells nothing of this one.
+        # Output of earlier calls says nothing about this one.
         self._errors.seek(0)
         self._errors.truncate()
         self._calls.put((call, inbox))
 
     @property
     def seconds_left(self) -> float:
-        """Until its call takes longer than it may."""
+        """Seconds until the call exceeds its time limit."""
         if self.call is None or not self.call.seconds or not self._since:
             return float("inf")
         return self._since + self.call.seconds - self._used - time.monotonic()
@@ -151,7 +151,7 @@ class Worker:
         self._errors.close()
 
     def death(self) -> WorkerDied:
-        """Why a process that has ended did so."""
+        """Return an error with the reason why the process ended."""
         code = self._process.wait()
         seconds = self.call.seconds if self.call is not None else 0.0
         name = signal.Signals(-code).name if code < 0 else ""
@@ -169,17 +169,17 @@ class Worker:
         return WorkerDied(f"it ended the process that read it (exit code {code})")
 
     def last_line(self) -> str:
-        """The last that it printed, as in "double free or corruption"; may be empty."""
+        """Return the last line on standard error, such as "double free or corruption"."""
         self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(self._errors.tell() - 2000, 0))
         lines = self._errors.read().decode("utf-8", "replace").strip().splitlines()
         return lines[-1][:200] if lines else ""
 
     def _talk(self) -> None:
-        """Send calls and pass the answers on; on a thread, so that no worker stops the pool."""
+        """Send calls and pass their answers on, in a thread: a slow worker does not block."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        # The last is of a pipe that was closed meanwhile, here and below.
+        # A closed pipe raises ValueError, here and below.
         with suppress(EOFError, OSError, ValueError):
             receive(self._process.stdout)
             self.ready = True
@@ -191,7 +191,7 @@ class Worker:
             try:
                 send(self._process.stdin, call)
                 while isinstance(answer := receive(self._process.stdout), Part):
-                    # Until there is room in the inbox, which is not the call's time.
+                    # The time limit does not count the wait for room in the inbox.
                     self._used, self._since = self._used + time.monotonic() - self._since, 0.0
                     inbox.put((self, answer))
                     self._since = time.monotonic()
@@ -201,7 +201,7 @@ class Worker:
 
 
 def worker_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables of a worker, of those of the process that starts it.
+    """Return the variables of a worker, given those of the process that starts it.
 
     Examples
     --------
@@ -215,7 +215,7 @@ def worker_variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def processor_seconds(pid: int) -> float:
-    """Time of the processors that a running process has had; 0 where the system does not tell."""
+    """Return the CPU seconds of a running process; 0 if not known."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
             fields = file.read().rpartition(")")[2].split()
@@ -226,8 +226,8 @@ def processor_seconds(pid: int) -> float:
 
 
 def peak_memory(pid: int) -> int:
-    """Return the most bytes of memory that a process has taken; 0 if not known."""
-    # What getrusage tells of children begins with the memory of the process that forked them.
+    """Return the peak memory of a process in bytes; 0 if not known."""
+    # For children, getrusage includes the memory of the process that forked them.
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     except OSError:

@@ -1,4 +1,4 @@
-"""Signals that end the program while answers of workers are waited for."""
+"""Ctrl-C and SIGTERM while the program waits for workers."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _Handler = Callable[[int, FrameType | None], object]
 
 
 class Interrupts:
-    """Ctrl-C and SIGTERM, put off while an answer is waited for and taken.
+    """Deferral of Ctrl-C and SIGTERM while the main thread takes an answer from a queue.
 
-    Their handlers raise between any two steps of the main thread: also between taking the lock
-    of a queue and the statement that gives it back, which would leave it taken for ever.
+    Signal handlers may raise between any two steps of the main thread: also after it took a
+    queue's lock and before it releases it, so that the lock would never be released.
 
     Attributes
     ----------
     noted
-        Whether Ctrl-C came; to be looked at after each answer, as Python swallows a
-        KeyboardInterrupt in some places.
+        True after Ctrl-C. Check it after each answer: Python swallows a KeyboardInterrupt in
+        some places.
     """
 
     def __init__(self) -> None:
@@ -33,10 +33,7 @@ class Interrupts:
 
     @contextmanager
     def handle(self) -> Iterator[Interrupts]:
-        """Put handlers of both signals before those that there are, and take them off at the end.
-
-        Only the main thread has any; elsewhere nothing is done.
-        """
+        """Wrap the handlers of both signals inside the context, in the main thread only."""
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         ours = {n: self._handler(handler) for n, handler in before.items() if callable(handler)}
         try:
@@ -46,11 +43,11 @@ class Interrupts:
             self.release()
 
     def defer(self) -> None:
-        """Put off what comes from now on."""
+        """Defer the signals that come from now on."""
         self._deferring = True
 
     def release(self) -> None:
-        """Put nothing off any more, and do what was: most handlers raise."""
+        """Stop deferring, and call the handlers of the deferred signals, most of which raise."""
         self._deferring = False
         while self._put_off:
             self._put_off.pop(0)()
@@ -68,16 +65,16 @@ class Interrupts:
 
 @contextmanager
 def ignore_interrupts() -> Iterator[None]:
-    """Processes that are started within inherit it: Ctrl-C reaches them, too."""
+    """Ignore Ctrl-C; processes started inside the context inherit this."""
     with _set_handlers({signal.SIGINT: signal.SIG_IGN}):
         yield
 
 
 @contextmanager
 def _set_handlers(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
-    """Have signals handled so within; a handler that somebody else sets meanwhile stays."""
+    """Set signal handlers inside the context; handlers that others set meanwhile stay."""
     if threading.current_thread() is not threading.main_thread():
-        # Only the main thread may set handlers, and only it is interrupted.
+        # Only the main thread may set handlers, and only it runs them.
         yield
         return
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

@@ -1,4 +1,4 @@
-"""Calls spread over worker processes that are kept: a dead one costs the call that it had."""
+"""Pool of worker processes that are kept between calls; a crash costs only one call."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mvemo.extract.workers.handle import Answer, Inbox, Worker, peak_memory
 from mvemo.extract.workers.interrupts import Interrupts
 from mvemo.extract.workers.process import Call, Part
 
-# Libraries lose some memory with each clip: a worker is replaced after so many.
+# Libraries leak some memory with each clip: a worker is replaced after this many calls.
 MAX_CALLS = 1000
-# Answers that wait to be taken; parts beyond them make their workers wait.
+# Answers that may wait in the queue; further parts make their workers wait.
 MAX_WAITING = 16
-# So many workers in a row that end before they are ready: the next would, too.
+# If this many workers in a row end before they are ready, the next would fail, too.
 _MAX_FAILED_STARTS = 3
-# Workers without a call, of the process whose id is beside them (a fork has none of its own).
+# Workers without a call, and the id of the process that started them: a fork must not use them.
 _idle: list[Worker] = []
 _idle_of = os.getpid()
 _lock = threading.Lock()
@@ -30,23 +30,22 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call came to."""
+    """Result of one call in a worker: a value, an error, or a part of what it emits."""
 
-    index: int  # of the call
-    value: Any = None  # that it returned
-    # That it raised: an error of the function, or `WorkerDied`; None where there is none.
-    error: BaseException | None = None
-    last: bool = True  # whether nothing more comes of the call; False of what it emits
+    index: int  # index of the call
+    value: Any = None
+    error: BaseException | None = None  # the function's error, or `WorkerDied`
+    last: bool = True  # False for a part
 
     def result(self) -> Any:
-        """The value; raises the error where there is one."""
+        """Return the value, or raise the error."""
         if self.error is not None:
             raise self.error
         return self.value
 
 
 def cores() -> int:
-    """How many processors this process may use, also by a container's limits."""
+    """Return the number of CPUs that this process may use, also by a container's limits."""
     from joblib import cpu_count
 
     return int(cpu_count())
@@ -58,7 +57,11 @@ def run_calls(
     workers: int = 0,
     environments: Sequence[Mapping[str, str]] = (),
 ) -> Iterator[Outcome]:
-    """Answer calls in worker processes, also where there is one call or one core.
+    """Run calls in worker processes, even a single one; yield outcomes as they come.
+
+    `workers` is the maximum number of processes, 0 for one per core. With `environments`, each
+    process has these variables instead (threads, a GPU) and ends with the calls. A call's parts
+    come before its last outcome; workers wait while too many parts wait for the caller.
 
     Examples
     --------
@@ -76,19 +79,19 @@ def run_calls(
     try:
         with Interrupts().handle() as interrupts:
             for outcome in run.outcomes(interrupts):
-                # A KeyboardInterrupt that was raised where Python swallows exceptions.
+                # Python may have swallowed the KeyboardInterrupt.
                 if interrupts.noted:
                     raise KeyboardInterrupt
                 yield outcome
     finally:
-        # Also on Ctrl-C: what is under way is of no use any more.
+        # Also on Ctrl-C: running calls are of no use any more.
         run.close()
 
 
 def start_workers(
     count: int, preload: str = "", environment: Mapping[str, str] | None = None
 ) -> None:
-    """Start workers ahead of their first call: they are ready when others are done importing."""
+    """Start workers until `count` are idle, before their first call; each imports `preload`."""
     wanted = environment or {}
     while True:
         with _lock:
@@ -99,12 +102,12 @@ def start_workers(
 
 
 def stop_workers(environment: Mapping[str, str] | None = None) -> None:
-    """End the workers of an environment that have no call; the next call starts new ones."""
+    """End the idle workers of an environment; the next call starts new ones."""
     _stop(lambda worker: worker.environment == (environment or {}))
 
 
 def worker_memory() -> int:
-    """Return the most bytes that one of the workers without a call has taken; 0 if not known."""
+    """Return the largest peak memory of the idle workers in bytes; 0 if not known."""
     with _lock:
         return max((peak_memory(worker.pid) for worker in _idle), default=0)
 
@@ -123,7 +126,7 @@ def _stop(chosen: Callable[[Worker], bool]) -> None:
 
 
 def _close(workers: Sequence[Worker]) -> None:
-    """Kill workers, all at once: it takes the system a while to free the memory of each."""
+    """Kill all workers first, then wait: the system takes a while to free their memory."""
     for worker in workers:
         worker.end()
     for worker in workers:
@@ -131,7 +134,7 @@ def _close(workers: Sequence[Worker]) -> None:
 
 
 def _forget_inherited() -> None:
-    """Leave the workers of the process that this one was forked from alone."""
+    """Forget the workers of the process from which this one was forked."""
     global _idle_of
     if _idle_of != os.getpid():
         _idle.clear()
@@ -139,13 +142,13 @@ def _forget_inherited() -> None:
 
 
 class _Run:
-    """The calls of one `run_calls`, and the workers that have them."""
+    """Calls of one `run_calls`, and the workers that run them."""
 
     def __init__(
         self, calls: Sequence[Call], workers: int, environments: Sequence[Mapping[str, str]]
     ) -> None:
         self._calls = calls
-        # Those that no process has, and processes without a call; shared ones otherwise.
+        # Environments without a process, and this run's idle processes; None for shared workers.
         self._environments = list(reversed(environments)) if environments else None
         self._own: list[Worker] = []
         self._waiting = deque(range(len(calls)))
@@ -155,7 +158,7 @@ class _Run:
         self._failed_starts = 0
 
     def outcomes(self, interrupts: Interrupts) -> Iterator[Outcome]:
-        """All of them."""
+        """Yield the outcomes of all calls as they come."""
         while self._waiting or self._busy:
             interrupts.defer()
             while self._waiting and len(self._busy) < self._workers:
@@ -166,7 +169,7 @@ class _Run:
                 yield outcome
 
     def _outcome(self, worker: Worker, answer: Answer) -> Outcome | None:
-        """What an answer says of its worker's call; None where another worker is to have it."""
+        """Return the outcome of an answer; None if another worker must repeat the call."""
         if isinstance(answer, Part):
             return Outcome(self._busy[worker], answer.value, last=False)
         index = self._busy.pop(worker)
@@ -183,16 +186,16 @@ class _Run:
         return None
 
     def close(self) -> None:
-        """End the workers that still have a call, and those that are this run's alone."""
+        """End the workers that still have a call, and those with their own environment."""
         _close([*self._busy, *self._own])
-        # Their threads may wait for room in the inbox.
+        # Their threads may be waiting for room in the inbox.
         while self._busy:
             worker, answer = self._inbox.get()
             if not isinstance(answer, Part):
                 self._busy.pop(worker, None)
 
     def _take_worker(self) -> Worker:
-        """One that was kept, or a new one."""
+        """Return an idle worker, or start one."""
         module = self._calls[self._waiting[0]].function.partition(":")[0]
         if self._own:
             return self._own.pop()
@@ -211,7 +214,7 @@ class _Run:
             self._own.append(worker)
 
     def _forget(self, worker: Worker) -> None:
-        """Close a worker that has ended; the next has its environment."""
+        """Close a worker that has ended; the next one gets its environment."""
         worker.close()
         if self._environments is not None:
             self._environments.append(worker.environment)
@@ -222,11 +225,11 @@ class _Run:
         worker.start(self._calls[index], self._inbox)
 
     def _next_answer(self, interrupts: Interrupts) -> tuple[Worker, Answer]:
-        """Wait for a worker; those that take too long are ended, which is an answer, too."""
+        """Wait for an answer; kill workers over their time limit, which gives an answer, too."""
         while True:
             left = min(worker.seconds_left for worker in self._busy)
             try:
-                # Not for long: a worker's clock starts when its call is sent.
+                # Wait briefly: a worker's clock starts only when its call is sent.
                 return self._inbox.get(timeout=min(max(left, 0.0), 0.2))
             except queue.Empty:
                 interrupts.release()
@@ -244,7 +247,7 @@ class _Run:
 
 
 def _take_idle(environment: Mapping[str, str]) -> Worker | None:
-    """The worker for an environment that was the last to be without a call."""
+    """Return the most recently used idle worker for an environment, or None."""
     with _lock:
         _forget_inherited()
         chosen = next((worker for worker in reversed(_idle) if worker.suits(environment)), None)
@@ -254,7 +257,7 @@ def _take_idle(environment: Mapping[str, str]) -> Worker | None:
 
 
 def _put_back(worker: Worker) -> None:
-    """Keep a worker for the next call, unless it has served long enough."""
+    """Keep a worker for the next call, unless it has answered `MAX_CALLS`."""
     if worker.n_calls >= MAX_CALLS:
         worker.close()
         return

@@ -1,6 +1,6 @@
-"""What a worker process runs: calls from standard input, one after the other.
+"""Program of a worker process: it answers calls from standard input, one after the other.
 
-It ends when its input does, so that none outlives the process that started it.
+It ends with its input, so that it does not outlive the process that started it.
 """
 
 from __future__ import annotations
@@ -16,21 +16,25 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import IO, Any
 
 from mvemo.extract.errors import OutOfMemory
 from mvemo.extract.quick_imports import imports_uncollected
 
-# The length of a pickled message goes before it.
+# Length of a message, which precedes its pickle.
 HEADER = struct.Struct("<Q")
-# Its alarm ends a worker whose parent is gone and cannot end it: later than the parent would.
+# Factor of the time limit for the worker's own alarm, which ends it if its parent is gone.
 _ALARM_SHARE = 1.5
 # Linux's prctl.h.
 _PR_SET_PDEATHSIG = 1
+# Bytes of a file for which `ClipLimits.seconds` is added to the limit. For 4K video at 25 frames
+# per second, one slow core needs less than a tenth of it.
+_BYTES_PER_PERIOD = 30e6
 
 
 def _current_folder() -> str:
-    """Empty where it has been removed."""
+    """Return the current folder, or "" if it was removed."""
     try:
         return os.getcwd()
     except OSError:
@@ -39,27 +43,55 @@ def _current_folder() -> str:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a function in a worker."""
+    """Call of a function in a worker."""
 
     function: str  # ``module:name``, so that the caller need not import it
-    arguments: tuple[Any, ...]  # of the function; sent by pickle
-    seconds: float = 0.0  # the worker is ended after so many; 0 for no limit
-    memory: int = 0  # bytes that it may ask for; 0 for no limit
-    # Of the function, sent as the arguments.
-    keywords: Mapping[str, Any] = field(default_factory=dict)
-    # Which relative paths start from; that of the caller.
-    folder: str = field(default_factory=_current_folder)
-    # Variables that the process has from this call on, for libraries that read them late.
+    arguments: tuple[Any, ...]  # sent by pickle
+    seconds: float = 0.0  # time limit; 0 for no limit
+    memory: int = 0  # limit in bytes; 0 for no limit
+    keywords: Mapping[str, Any] = field(default_factory=dict)  # sent by pickle
+    folder: str = field(default_factory=_current_folder)  # current folder of the call
+    # Variables that the process has from this call on.
     environment: Mapping[str, str] = field(default_factory=dict)
-    # Whether the function is called with a keyword ``emit`` more: a function that sends its
-    # argument to the caller at once, and waits while the caller has not taken those before.
-    # That wait counts for nothing.
+    # True to pass the function a keyword ``emit``: a function that sends its argument to the
+    # caller at once, and waits until the caller has room. The time limit does not count the wait.
     parts: bool = False
 
 
 @dataclass(frozen=True)
+class ClipLimits:
+    """Limits of a worker process for one clip.
+
+    Examples
+    --------
+    >>> limits = ClipLimits(seconds=60.0)
+    >>> limits.seconds_of(0), limits.seconds_of(60_000_000)
+    (60.0, 180.0)
+    """
+
+    seconds: float = 60.0  # for a small file, and again for each 30 MB; 0 for no limit
+    memory: float = 4.0  # GiB in addition to those of an idle worker; 0 for no limit
+
+    def of_file(self, path: Path) -> tuple[float, int]:
+        """Return the time limit in seconds and the memory limit in bytes for a file."""
+        size = 0
+        with suppress(OSError):
+            size = path.stat().st_size
+        return self.seconds_of(size), self.memory_bytes
+
+    def seconds_of(self, size: int) -> float:
+        """Return the time limit for a file of `size` bytes; 0 for no limit."""
+        return self.seconds * (1.0 + size / _BYTES_PER_PERIOD)
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory` in bytes; 0 for no limit."""
+        return round(self.memory * 2**30)
+
+
+@dataclass(frozen=True)
 class Part:
-    """A message before the last one of a call."""
+    """Message of a call before its last one."""
 
     value: Any
 
@@ -72,7 +104,7 @@ def send(stream: IO[bytes], message: Any) -> None:
 
 
 def receive(stream: IO[bytes]) -> Any:
-    """Read one message."""
+    """Read one message; raise `EOFError` if the other side is gone."""
     header = stream.read(HEADER.size)
     if len(header) < HEADER.size:
         raise EOFError
@@ -84,13 +116,16 @@ def receive(stream: IO[bytes]) -> Any:
 
 
 def resolve(function: str) -> Any:
-    """The function of ``module:name``."""
+    """Import and return the function of ``module:name``."""
     module, _, name = function.partition(":")
     return getattr(import_module(module), name)
 
 
 def serve(parent: int, preload: str) -> None:
-    """Answer calls until standard input ends."""
+    """Import `preload`, then answer calls until standard input ends.
+
+    `parent` is the id of the process whose end should end this one at once, or 0.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     end_with(parent)
     _be_killed_first()
@@ -106,7 +141,7 @@ def serve(parent: int, preload: str) -> None:
 
 
 def _own_streams() -> tuple[IO[bytes], IO[bytes]]:
-    """The pipes to the parent; what libraries print goes to the standard error instead."""
+    """Return the pipes to the parent; redirect standard output to standard error."""
     requests = os.fdopen(os.dup(0), "rb")
     replies = os.fdopen(os.dup(1), "wb")
     with open(os.devnull, "rb") as nothing:
@@ -116,7 +151,7 @@ def _own_streams() -> tuple[IO[bytes], IO[bytes]]:
 
 
 def _read_calls(requests: IO[bytes], calls: queue.SimpleQueue[Call]) -> None:
-    """Pass calls on as they come; without the parent end at once, whatever is being done."""
+    """Pass calls on as they come; end the process as soon as the parent is gone."""
     with suppress(EOFError, OSError):
         while True:
             calls.put(receive(requests))
@@ -124,10 +159,10 @@ def _read_calls(requests: IO[bytes], calls: queue.SimpleQueue[Call]) -> None:
 
 
 def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
-    """The value of a call, and the error that it raised; its parts are sent before."""
+    """Run a call, send its parts, and return its value and its error."""
     try:
         os.environ.update(call.environment)
-        # What it imports is not the clip's.
+        # Imported before the limits are set: they are for the clip only.
         function = resolve(call.function)
         if call.folder:
             os.chdir(call.folder)
@@ -150,7 +185,7 @@ def _answer(call: Call, replies: IO[bytes]) -> tuple[Any, BaseException | None]:
 
 
 def _sendable(error: Exception) -> Exception:
-    """An error that survives its way to the parent."""
+    """Return the error, or a `RuntimeError` if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
@@ -159,7 +194,7 @@ def _sendable(error: Exception) -> Exception:
 
 
 class _Bounds:
-    """Time and memory of one call, as the system enforces them."""
+    """Limits of time and memory of one call, enforced by the operating system."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -168,11 +203,11 @@ class _Bounds:
     def start_clock(self) -> None:
         """Set the alarm."""
         if sys.platform != "win32" and self._call.seconds:
-            # Without a handler it ends the process, also inside a library.
+            # SIGALRM without a handler ends the process, also inside a library.
             signal.setitimer(signal.ITIMER_REAL, _ALARM_SHARE * self._call.seconds + 5.0)
 
     def stop_clock(self) -> None:
-        """Put the alarm off."""
+        """Cancel the alarm."""
         if sys.platform != "win32" and self._call.seconds:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
 
@@ -203,7 +238,7 @@ class _Bounds:
 
 
 def _address_space() -> int:
-    """Bytes of this process's address space; 0 where the system does not tell."""
+    """Return the size of this process's address space in bytes; 0 if not known."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
@@ -212,7 +247,7 @@ def _address_space() -> int:
 
 
 def end_with(parent: int) -> None:
-    """Have the system end this process when its parent ends, where it can; 0 for no parent."""
+    """Ask Linux to end this process together with its parent; 0 for no parent."""
     if not parent or not sys.platform.startswith("linux"):
         return
     import ctypes
@@ -224,6 +259,6 @@ def end_with(parent: int) -> None:
 
 
 def _be_killed_first() -> None:
-    """Where memory runs out, lose a clip rather than the run."""
+    """Make the kernel kill this process first if memory runs out: one clip, not the run."""
     with suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("800")

@@ -13,8 +13,7 @@ from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.store.decoded import DecodedStore
 from mvemo.extract.store.described import DescribedStore
-from mvemo.extract.store.folders import DecodeJob, DecodeRequest
-from mvemo.extract.store.stamps import Stamp, digest_file
+from mvemo.extract.store.folders import DecodeJob, DecodeRequest, Stamp, digest_file
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.views import ViewSettings
 from mvemo.manifests import Clip, Manifest

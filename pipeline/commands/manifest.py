@@ -326,7 +326,7 @@ def segment(
 
 def _n_duplicates(clips: Manifest) -> int:
     """Print near-duplicates in different groups; how many pairs of clips they are."""
-    from mvemo.extract.duplicates.search import find_duplicates
+    from mvemo.extract.duplicates import find_duplicates
     from mvemo.pipeline.console.progress import Progress
 
     with Progress("fingerprints", len(clips)) as bar:

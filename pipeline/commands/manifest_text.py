@@ -12,7 +12,7 @@ from mvemo.manifests.labels import label_kind
 from mvemo.manifests.layouts.sources import similar_groups
 
 if TYPE_CHECKING:
-    from mvemo.extract.duplicates.search import Duplicate, Search
+    from mvemo.extract.duplicates import Duplicate, Search
 
 
 _COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}

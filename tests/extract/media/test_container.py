@@ -1,7 +1,8 @@
-"""Which sound of a container is read, at once and as a stream."""
+"""The sound that is read from a container, and the queue of its decoder."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from av.stream import Disposition
 from media_samples import decode, sine, write_media
 
 from mvemo.extract.arrays import F32
+from mvemo.extract.media.container import BackgroundQueue
 from mvemo.extract.media.request import StreamRequest
 from mvemo.extract.media.streaming import stream_clip
 
@@ -92,3 +94,39 @@ def test_channels_that_cancel_each_other(tmp_path: Path, suffix: str) -> None:
     found, notes = streamed(path)
     assert np.array_equal(found, decoded.waveforms[SR])
     assert notes == [decoded.note]
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_calls_are_done_in_order(threaded: bool) -> None:
+    done: list[int] = []
+    with BackgroundQueue(threaded=threaded) as background:
+        for i in range(3 * BackgroundQueue.MAX_WAITING):
+            background.submit(done.append, i)
+    assert done == list(range(3 * BackgroundQueue.MAX_WAITING))
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_a_second_thread_does_them_where_there_is_one(threaded: bool) -> None:
+    threads: list[int] = []
+    with BackgroundQueue(threaded=threaded) as background:
+        background.submit(lambda: threads.append(threading.get_ident()))
+    assert (threads[0] != threading.get_ident()) is threaded
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_the_error_of_a_call_is_raised(threaded: bool) -> None:
+    with (
+        pytest.raises(ZeroDivisionError),
+        BackgroundQueue(threaded=threaded) as background,
+    ):
+        background.submit(divmod, 1, 0)
+
+
+def test_an_error_of_the_decoder_is_not_hidden_by_that_of_a_call() -> None:
+    def decode() -> None:
+        with BackgroundQueue() as background:
+            background.submit(divmod, 1, 0)
+            raise KeyError("decoder")
+
+    with pytest.raises(KeyError, match="decoder"):
+        decode()

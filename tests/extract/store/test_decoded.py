@@ -25,8 +25,7 @@ from mvemo.extract.store import arrays
 from mvemo.extract.store import decoded as store_module
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
 from mvemo.extract.store.decoding import decode_job
-from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
-from mvemo.extract.store.stamps import stamp_of
+from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest, stamp_of
 from mvemo.extract.workers.pool import Outcome, run_calls
 from mvemo.extract.workers.process import Call
 
@@ -230,8 +229,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from mvemo.extract.media.request import FrameSampling
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
-from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest
-from mvemo.extract.store.stamps import stamp_of
+from mvemo.extract.store.folders import NOTE, DecodeJob, DecodeRequest, stamp_of
 store = DecodedStore(Path(sys.argv[1]), DecodeRequest((16000,), (FrameSampling(4, 16),)))
 jobs = [DecodeJob(str(i), Path(sys.argv[2]), "0", 0.0, 0.1 + i / 1e5) for i in range(3000)]
 try:

@@ -22,11 +22,9 @@ from mvemo.extract.store import decoding, folders
 from mvemo.extract.store.arrays import map_array, write_array
 from mvemo.extract.store.decoded import DecodedStore, DecodeSettings, decode_many
 from mvemo.extract.store.decoding import decode_job
-from mvemo.extract.store.folders import DecodeJob, DecodeRequest, read_problems
-from mvemo.extract.store.stamps import digest_file
-from mvemo.extract.workers.limits import ClipLimits
+from mvemo.extract.store.folders import DecodeJob, DecodeRequest, digest_file, read_problems
 from mvemo.extract.workers.pool import Outcome, run_calls
-from mvemo.extract.workers.process import Call
+from mvemo.extract.workers.process import Call, ClipLimits
 
 REQUEST = DecodeRequest(sample_rates=(8000,))
 RETRY = DecodeSettings(retry_failed=True)

@@ -18,9 +18,8 @@ import pytest
 
 from mvemo.extract.errors import BadMedia, ExtractError, OutOfMemory, WorkerDied
 from mvemo.extract.workers import handle, pool
-from mvemo.extract.workers.limits import ClipLimits
 from mvemo.extract.workers.pool import Outcome, run_calls, start_workers, stop_workers
-from mvemo.extract.workers.process import Call
+from mvemo.extract.workers.process import Call, ClipLimits
 
 PID = Call("os:getpid", ())
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and limits of POSIX")

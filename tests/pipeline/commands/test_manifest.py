@@ -8,7 +8,7 @@ import soundfile
 from cal500_samples import SONGS, make_cal500exp
 from click.testing import CliRunner, Result
 
-from mvemo.extract.duplicates.search import Search
+from mvemo.extract.duplicates import Search
 from mvemo.manifests import (
     BadManifest,
     Clip,

@@ -19,7 +19,7 @@ from stage_samples import TINY, rewrite, run, tiny_demo, tiny_settings
 from mvemo.cache import open_cache, verify_cache
 from mvemo.extract.media.checks import Problem
 from mvemo.extract.nets import build_net
-from mvemo.extract.store.stamps import Stamp
+from mvemo.extract.store.folders import Stamp
 from mvemo.extract.training import fine_tuning
 from mvemo.manifests import Clip, Manifest, folds_of, read_folds, read_manifest, write_folds
 from mvemo.pipeline.clips import inputs

@@ -12,15 +12,16 @@ import pytest
 from click.testing import CliRunner
 from media_samples import write_media
 
-from mvemo.extract.duplicates.fingerprints import (
+from mvemo.extract.duplicates import (
     HOP,
     SR,
     Fingerprint,
+    compare_fingerprints,
+    find_duplicates,
     fingerprint,
     picture_hashes,
     sound_words,
 )
-from mvemo.extract.duplicates.search import compare_fingerprints, find_duplicates
 from mvemo.manifests import Clip, Manifest, write_manifest
 from mvemo.pipeline.commands.manifest import manifest as command
 

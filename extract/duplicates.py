@@ -1,0 +1,449 @@
+"""Near-duplicates: clips that are the same recording or pictures, re-encoded or shortened.
+
+Two such clips in different groups may be split between training and test folds: the test score
+then measures what a net remembers of the training clip. Clips are compared by fingerprints that
+survive re-encoding. Music that is only similar, or another part of the same song, has another
+fingerprint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mvemo.extract.arrays import F32, F64, I64, U8, U32, Mask
+from mvemo.extract.errors import ExtractError
+from mvemo.extract.media.isolated import read_each
+from mvemo.extract.media.reading import decode_clip
+from mvemo.extract.media.request import FrameSampling
+from mvemo.manifests import Manifest
+
+SR = 8000
+# A word spans WINDOW seconds of sound, and a new word begins each HOP seconds: the words of two
+# copies with different starts are then at most half a hop apart.
+WINDOW, HOP = 0.384, 0.048
+BANDS, LOW, HIGH = 33, 300.0, 3000.0
+# A window that is softer than the clip's loudest window by more than this is not compared.
+AUDIBLE_DB = 50.0
+# The pictures of a shortened copy are taken at other times. With this many, each scene has some.
+FRAMES = FrameSampling(n_frames=64, size=64)
+# A picture is reduced to 9 x 8 means, whose 64 differences are its hash.
+_ROWS, _COLUMNS = 8, 8
+HASH_BITS = _ROWS * _COLUMNS
+# Neighbouring pictures that differ in at most this many bits count as one picture.
+SAME_SCENE = 4
+# Standard deviation of the means (of 255) below which a picture counts as empty.
+CONTRAST = 6.0
+# The thresholds were set on 100 music videos and 39 copies of 13 of them: re-encoded at a tenth of
+# the bitrate, shortened by up to 6 s, gain changed.
+# Share of equal bits in sound: copies >= 0.83, other pairs <= 0.58.
+# Share of pictures that the other clip has, too: re-encoded copies >= 0.70, shortened copies
+# >= 0.18, other pairs <= 0.15.
+# Similar pictures at one lag, for 60 cuts to 12 of 30 s: copies >= 7, other pairs <= 3.
+SOUND_BITS = 0.70
+PICTURES = 0.30
+# Pictures of one scene differ in at most this many of their 64 bits.
+PICTURE_BITS = 8
+IN_STEP = 5
+# Shortest common stretch, in windows (2 s), and its smallest share of the shorter clip.
+MIN_WINDOWS = 42
+MIN_SHARE = 0.4
+# Smallest number of different pictures that are compared: a clip with one still has too few.
+MIN_PICTURES = 3
+# Rows are compared only if they are less than this many places apart among rows of one key.
+_MAX_SHARING = 2000
+_FINGERPRINT = "mvemo.extract.duplicates:fingerprint"
+_SET_BITS = np.array([bin(i).count("1") for i in range(1 << 16)], dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Fingerprint of one clip.
+
+    Parameters
+    ----------
+    words
+        Words of the sound, uint32 (windows,), one each `HOP` seconds; empty without sound.
+    weakest_bits
+        Bit of each word that a copy would most likely flip, uint32 (windows,).
+    audible
+        False for windows that are too soft to be compared, bool (windows,).
+    hashes
+        Hashes of the pictures, bool (pictures, 64), without empty pictures and those like the
+        one before.
+    problems
+        Reason by modality (``audio``, ``video``) that the clip does not have.
+    times
+        Times of the hashed pictures in seconds from the clip's start, float64 (pictures,).
+    step
+        Seconds between the pictures that were examined.
+    """
+
+    words: U32
+    weakest_bits: U32
+    audible: Mask
+    hashes: Mask
+    problems: dict[str, str]
+    times: F64 = field(default_factory=lambda: np.zeros(0))
+    step: float = 0.0
+
+
+_EMPTY = Fingerprint(
+    np.empty(0, np.uint32),
+    np.empty(0, np.uint32),
+    np.empty(0, np.bool_),
+    np.empty((0, HASH_BITS), np.bool_),
+    {},
+)
+
+
+def fingerprint(
+    path: Path, *, start: float = 0.0, duration: float | None = None, threads: int = 1
+) -> Fingerprint:
+    """Decode a clip and return its fingerprint.
+
+    Parameters
+    ----------
+    path
+        Path of the file.
+    start, duration
+        Start and length of the clip in seconds; a duration of None for the rest of the file.
+    threads
+        Number of decoder threads; 0 for one per core.
+
+    Raises
+    ------
+    BadMedia, MissingFile
+        If `decode_clip` raises it.
+
+    See Also
+    --------
+    find_duplicates : Pairs of clips that are nearly the same.
+
+    Examples
+    --------
+    >>> import numpy as np, soundfile
+    >>> soundfile.write("noise.wav", np.random.default_rng(0).uniform(-1, 1, 8000), 8000)
+    >>> print_of_noise = fingerprint(Path("noise.wav"))
+    >>> len(print_of_noise.words), print_of_noise.hashes.shape
+    (12, (0, 64))
+    >>> print_of_noise.problems
+    {'video': 'no video stream'}
+    """
+    decoded = decode_clip(
+        path,
+        start=start,
+        duration=duration,
+        sample_rates=(SR,),
+        pictures=(FRAMES,),
+        threads=threads,
+    )
+    words, weakest_bits, audible = sound_words(decoded.waveforms.get(SR, np.empty(0, np.float32)))
+    frames = decoded.frames.get(FRAMES, np.empty((0, 64, 64, 3), np.uint8))
+    hashes, rows = picture_hashes(frames)
+    step = decoded.seconds / FRAMES.n_frames
+    problems = {modality: problem.reason for modality, problem in decoded.problems.items()}
+    times: F64 = np.multiply(rows, step)
+    return Fingerprint(words, weakest_bits, audible, hashes, problems, times, step)
+
+
+def sound_words(waveform: F32) -> tuple[U32, U32, Mask]:
+    """Return `words`, `weakest_bits` and `audible` of `Fingerprint` for a waveform at `SR`.
+
+    Bit m of window n is the sign of E(n, m) - E(n, m + 1) - (E(n - 1, m) - E(n - 1, m + 1)),
+    where E(n, m) is the energy of the m-th of 33 bands that are equally wide in log frequency
+    (Haitsma and Kalker, A Highly Robust Audio Fingerprinting System, ISMIR 2002).
+    """
+    size, hop = round(WINDOW * SR), round(HOP * SR)
+    n_windows = (len(waveform) - size) // hop + 1
+    if n_windows < 2:
+        empty = np.empty(0, np.uint32)
+        return empty, empty, np.empty(0, np.bool_)
+    view = np.lib.stride_tricks.sliding_window_view(waveform, size)[::hop][:n_windows]
+    power = np.abs(np.fft.rfft(view * np.hanning(size).astype(np.float32), axis=1)) ** 2
+    edges = np.geomspace(LOW, HIGH, BANDS + 1) * size / SR
+    cumulated = np.concatenate([np.zeros((n_windows, 1)), np.cumsum(power, axis=1)], axis=1)
+    bins: I64 = np.round(edges).astype(np.int64)
+    bands = cumulated[:, bins[1:]] - cumulated[:, bins[:-1]]  # (windows, 33)
+    across = bands[:, :-1] - bands[:, 1:]  # (windows, 32)
+    rise = across[1:] - across[:-1]  # (windows - 1, 32)
+    bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
+    words = ((rise > 0) * bits).sum(axis=1, dtype=np.uint32)
+    weakest_bits = bits[np.abs(rise).argmin(axis=1)]
+    energy = bands.sum(axis=1)
+    audible = energy > max(float(energy.max()) * 10 ** (-AUDIBLE_DB / 10), 1e-9)
+    return words, weakest_bits, audible[1:] & audible[:-1]
+
+
+def picture_hashes(frames: U8) -> tuple[Mask, I64]:
+    """Return difference hashes, bool (pictures, 64), and the rows of their frames.
+
+    Each bit says if one of 8 x 8 cells is brighter than the cell to its right. Pictures without
+    contrast (black ones) are left out, and so are pictures that hardly differ from the one
+    before.
+    """
+    hashes: list[Mask] = []
+    rows: list[int] = []
+    for row, frame in enumerate(frames):
+        grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+        small = cv2.resize(grey, (_COLUMNS + 1, _ROWS), interpolation=cv2.INTER_AREA)
+        cells = small.astype(np.float32)
+        if cells.std() < CONTRAST:
+            continue
+        bits = (cells[:, :-1] > cells[:, 1:]).ravel()
+        if not hashes or int((bits != hashes[-1]).sum()) > SAME_SCENE:
+            hashes.append(bits)
+            rows.append(row)
+    return np.array(hashes, dtype=np.bool_).reshape(-1, HASH_BITS), np.array(rows, np.int64)
+
+
+@dataclass(frozen=True, order=True)
+class Duplicate:
+    """Pair of clips that are nearly the same in one modality.
+
+    Parameters
+    ----------
+    first, second
+        Clip ids, in the manifest's order.
+    modality
+        ``audio`` or ``video``.
+    similarity
+        For audio, the share of equal bits where both clips are audible, from 0.5 (chance) to
+        1. For video, the share of a clip's pictures that the other clip has, too: the smaller
+        one of the two clips' shares.
+    offset
+        For audio, the time in the first clip at which the second begins, in seconds; NaN for
+        video.
+    """
+
+    first: str
+    second: str
+    modality: str
+    similarity: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """Result of `find_duplicates`.
+
+    Parameters
+    ----------
+    duplicates
+        Pairs in the order of the clips, audio before video.
+    problems
+        (clip id, modality or ``clip``, reason) of each clip that could not be compared.
+    """
+
+    duplicates: tuple[Duplicate, ...]
+    problems: tuple[tuple[str, str, str], ...] = ()
+
+
+def find_duplicates(
+    manifest: Manifest,
+    *,
+    across_groups: bool = True,
+    workers: int | None = None,
+    progress: Callable[[bool], object] | None = None,
+) -> Search:
+    """Decode all clips of a manifest and find near-duplicates among them.
+
+    Parameters
+    ----------
+    manifest
+        Manifest of clips with media files.
+    across_groups
+        True to report only pairs of clips in different groups.
+    workers
+        Number of decoding processes; None for one per core.
+    progress
+        Function called after each clip, with True if it could not be decoded.
+
+    Returns
+    -------
+    Pairs of near-duplicates, and the clips that could not be compared.
+
+    See Also
+    --------
+    fingerprint : Fingerprint of one clip.
+
+    Examples
+    --------
+    Five seconds of noise, a softer copy that begins a second later, and other noise:
+
+    >>> import numpy as np, soundfile
+    >>> from pathlib import Path
+    >>> from mvemo.manifests import Clip, Manifest
+    >>> noise, other = np.random.default_rng(0).uniform(-0.5, 0.5, (2, 5 * 8000))
+    >>> soundfile.write("noise.wav", noise, 8000)
+    >>> soundfile.write("copy.flac", 0.5 * noise[8000:], 8000)
+    >>> soundfile.write("other.wav", other, 8000)
+    >>> names = ("noise.wav", "copy.flac", "other.wav")
+    >>> clips = tuple(Clip(name, name, ("x",), group=name) for name in names)
+    >>> search = find_duplicates(Manifest("noises", "multiclass", ("x",), clips, Path()))
+    >>> for pair in search.duplicates:
+    ...     print(pair.first, pair.second, pair.modality, round(pair.offset))
+    noise.wav copy.flac audio 1
+    """
+    files = [
+        (manifest.media_path(clip), {"start": clip.start, "duration": clip.duration})
+        for clip in manifest.clips
+    ]
+    results: list[Fingerprint | ExtractError] = [_EMPTY] * len(files)
+    for row, result in read_each(_FINGERPRINT, files, workers=workers or 0):
+        results[row] = result
+        if progress is not None:
+            progress(isinstance(result, ExtractError))
+    problems: list[tuple[str, str, str]] = []
+    prints = []
+    for clip_id, result in zip(manifest.clip_ids, results, strict=True):
+        if isinstance(result, ExtractError):
+            problems.append((clip_id, "clip", str(result)))
+            prints.append(_EMPTY)
+        else:
+            problems += [(clip_id, modality, why) for modality, why in result.problems.items()]
+            prints.append(result)
+    groups = np.unique(np.array(manifest.groups), return_inverse=True)[1].reshape(-1)
+    duplicates = [
+        Duplicate(manifest.clip_ids[i], manifest.clip_ids[j], modality, similarity, offset)
+        for i, j, modality, similarity, offset in compare_fingerprints(
+            prints, groups if across_groups else None
+        )
+    ]
+    return Search(tuple(duplicates), tuple(problems))
+
+
+def compare_fingerprints(
+    prints: Sequence[Fingerprint], groups: I64 | None = None
+) -> list[tuple[int, int, str, float, float]]:
+    """Return nearly equal pairs (i, j, modality, similarity, offset), i < j, sorted.
+
+    Only pairs that share a word of sound, or a quarter of a picture's bits, are compared: the
+    cost grows with the number of clips, not of pairs. Pairs within one of the `groups`, int64
+    (clips,), are left out.
+    """
+    pairs = _same_sound(prints, groups) + _same_pictures(prints, groups)
+    return sorted(pairs, key=lambda pair: pair[:3])
+
+
+def _same_sound(
+    prints: Sequence[Fingerprint], groups: I64 | None
+) -> list[tuple[int, int, str, float, float]]:
+    clip = np.repeat(np.arange(len(prints)), [len(p.words) for p in prints])
+    if not len(clip):
+        return []
+    when = np.concatenate([np.arange(len(p.words)) for p in prints])
+    words = np.concatenate([p.words for p in prints])
+    weakest_bits = np.concatenate([p.weakest_bits for p in prints])
+    # Sustained sound repeats a word; the first one is enough to match another clip.
+    new = np.ones(len(words), dtype=np.bool_)
+    new[1:] = (words[1:] != words[:-1]) | (clip[1:] != clip[:-1])
+    compared = np.flatnonzero(np.concatenate([p.audible for p in prints]) & new)
+    rows = np.concatenate([compared, compared])
+    left, right = _pairs_sharing_a_key(
+        np.concatenate([words[compared], words[compared] ^ weakest_bits[compared]]),
+        rows,
+        clip,
+        groups,
+    )
+    # Key of each match: the pair of clips and the lag of the first clip's word, in windows.
+    span = 2 * int(when.max()) + 1
+    lag = when[left] - when[right]
+    keys = (clip[left] * len(prints) + clip[right]) * span + lag + span // 2
+    best: dict[tuple[int, int], tuple[float, int]] = {}
+    for key in np.unique(keys).tolist():
+        pair, shifted = divmod(key, span)
+        i, j = divmod(pair, len(prints))
+        similarity = _equal_bits(prints[i], prints[j], shifted - span // 2)
+        if similarity >= SOUND_BITS and similarity > best.get((i, j), (0.0, 0))[0]:
+            best[i, j] = (similarity, shifted - span // 2)
+    return [(i, j, "audio", s, round(lag * HOP, 3)) for (i, j), (s, lag) in best.items()]
+
+
+def _equal_bits(a: Fingerprint, b: Fingerprint, lag: int) -> float:
+    """Return the share of equal bits if b begins `lag` windows into a; 0 if too short."""
+    start, stop = max(0, lag), min(len(a.words), len(b.words) + lag)
+    in_a, in_b = slice(start, stop), slice(start - lag, stop - lag)
+    both = a.audible[in_a] & b.audible[in_b]
+    shorter = min(int(a.audible.sum()), int(b.audible.sum()))
+    n_windows = int(both.sum())
+    if n_windows < max(MIN_WINDOWS, MIN_SHARE * shorter):
+        return 0.0
+    differing = (a.words[in_a] ^ b.words[in_b])[both]
+    return 1.0 - float(_SET_BITS[differing.view(np.uint16)].sum()) / (32 * n_windows)
+
+
+def _same_pictures(
+    prints: Sequence[Fingerprint], groups: I64 | None
+) -> list[tuple[int, int, str, float, float]]:
+    clip = np.repeat(np.arange(len(prints)), [len(p.hashes) for p in prints])
+    if not len(clip):
+        return []
+    # Four numbers of 16 bits per picture: similar pictures often have at least one in common.
+    parts = np.packbits(np.concatenate([p.hashes for p in prints]), axis=1).view(np.uint16)
+    pairs = [np.empty(0, np.int64)]
+    for column in range(parts.shape[1]):
+        left, right = _pairs_sharing_a_key(parts[:, column], np.arange(len(parts)), clip, groups)
+        for first in range(0, len(left), 1 << 20):
+            a_rows, b_rows = left[first : first + (1 << 20)], right[first : first + (1 << 20)]
+            alike = _SET_BITS[parts[a_rows] ^ parts[b_rows]].sum(axis=1) <= PICTURE_BITS
+            pairs.append(a_rows[alike] * len(parts) + b_rows[alike])
+    joined = np.unique(np.concatenate(pairs))
+    left, right = np.divmod(joined, len(parts))
+    keys, counts = np.unique(clip[left] * len(prints) + clip[right], return_counts=True)
+    duplicates = []
+    for key in keys[counts >= MIN_PICTURES].tolist():
+        i, j = divmod(key, len(prints))
+        a, b = prints[i].hashes, prints[j].hashes
+        alike = (a[:, None] != b[None]).sum(axis=2) <= PICTURE_BITS
+        in_b, in_a = alike.any(axis=1), alike.any(axis=0)
+        similarity = float(min(in_b.mean(), in_a.mean()))
+        alike_enough = min(in_b.sum(), in_a.sum()) >= MIN_PICTURES and similarity >= PICTURES
+        if alike_enough or _in_step(prints[i], prints[j], alike) >= IN_STEP:
+            duplicates.append((i, j, "video", similarity, float("nan")))
+    return duplicates
+
+
+def _in_step(a: Fingerprint, b: Fingerprint, alike: Mask) -> int:
+    """Count the similar pictures of two clips at the lag that has most of them."""
+    rows, columns = np.nonzero(alike)
+    lags = a.times[rows] - b.times[columns]
+    order = np.argsort(lags, kind="stable")
+    ends = np.searchsorted(lags[order], lags[order] + 1.5 * max(a.step, b.step), side="right")
+    first = int(np.argmax(ends - np.arange(len(ends))))
+    at_lag = order[first : ends[first]]
+    return min(len(np.unique(rows[at_lag])), len(np.unique(columns[at_lag])))
+
+
+def _pairs_sharing_a_key(
+    keys: NDArray[np.uint32] | NDArray[np.uint16], rows: I64, clip: I64, groups: I64 | None
+) -> tuple[I64, I64]:
+    """Return pairs of rows of two clips that share a key, the earlier clip's row first.
+
+    `rows` has the row of each key, `clip` the clip of each row, `groups` the group of each
+    clip. Pairs within a group are left out.
+    """
+    order = np.argsort(keys, kind="stable")
+    keys, rows = keys[order], rows[order]
+    group = clip[rows] if groups is None else groups[clip[rows]]
+    lefts, rights = [], []
+    places = np.arange(len(keys))
+    for gap in range(1, _MAX_SHARING):
+        # The keys are sorted: only places that had an equal key one place nearer can have one.
+        places = places[: np.searchsorted(places, len(keys) - gap)]
+        places = places[keys[places] == keys[places + gap]]
+        if not len(places):
+            break
+        across = places[group[places] != group[places + gap]]
+        lefts.append(rows[across])
+        rights.append(rows[across + gap])
+    if not lefts:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    left, right = np.concatenate(lefts), np.concatenate(rights)
+    swap = clip[left] > clip[right]
+    return np.where(swap, right, left), np.where(swap, left, right)

@@ -1,1 +1,0 @@
-"""The same recording or pictures under two names."""
