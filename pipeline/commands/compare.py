@@ -1,4 +1,4 @@
-"""``mvemo compare``: models of evaluations on the same clips and folds, pair by pair."""
+"""Command ``mvemo compare``: models of several evaluations on the same clips and folds."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def compare(
 ) -> None:
     """Compare models of several RUNs, folders that `mvemo fuse`, `cv` or `report` wrote.
 
-    Two RUNs are compared model by model where they have names in common, else every model
-    with every model; RUN:MODEL stands for one model alone. Each pair is compared on the
-    same clips and folds: difference, 95 % interval (paired group bootstrap) and a
-    corrected test.
+    If two RUNs have names of models in common, these are compared with each other;
+    otherwise every model is compared with every model. RUN:MODEL selects one model. Each
+    pair is compared on the same clips and folds: difference, 95 % interval (paired group
+    bootstrap) and a corrected test.
 
     \b
     Examples:

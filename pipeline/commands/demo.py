@@ -1,4 +1,4 @@
-"""``mvemo demo``: made-up clips, from nothing to a report."""
+"""Command ``mvemo demo``: from generated clips to a report."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from mvemo.pipeline.commands.options import OUT_FOLDER
 def demo(folder: Path) -> None:
     """Make a small synthetic data set in FOLDER, train on it, and write a report.
 
-    96 clips of 4 seconds, sound and pictures, six classes: the whole path in minutes on
-    two cores. What is finished is kept if it is interrupted. FOLDER is mvemo-demo by
-    default; delete it to be rid of all of it. From a clone, `make extract fuse` does the
-    same.
+    The data set has 96 clips of 4 seconds with sound and pictures, in six classes. All of
+    it takes minutes on two cores. An interrupted run keeps its finished parts. FOLDER is
+    mvemo-demo by default; everything is in it, so delete it when done. In a clone,
+    `make extract fuse` does the same.
 
     \b
     Example:

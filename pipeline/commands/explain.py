@@ -1,4 +1,4 @@
-"""``mvemo explain``: what in a clip drove its prediction."""
+"""Command ``mvemo explain``: the parts of a clip that drove its prediction."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def explain(
     width: float,
     to: Path | None,
 ) -> int:
-    """Tell which seconds and which frames of FILE drove the model's decision.
+    """Show which seconds and which frames of FILE drove the model's decision.
 
     Stretches of the sound and of the pictures are left out one after the other, and the clip
-    is predicted again. The page has the curve of what each adds, the sound, and the frames.
+    is predicted again. The page shows how much each stretch adds, the sound, and the frames.
 
     \b
     Example:

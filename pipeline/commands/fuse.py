@@ -1,4 +1,4 @@
-"""``mvemo fuse`` and ``mvemo cv`` (also the script ``mvemo-cv``): stage two."""
+"""Commands ``mvemo fuse`` and ``mvemo cv`` (also the script ``mvemo-cv``): stage two."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mvemo.pipeline.commands.options import (
 )
 from mvemo.pipeline.errors import BadOption
 
-# Those of `mvemo.fuse.songs`, which is not loaded for --help.
+# The rules of `mvemo.fuse.songs`, which is not imported for --help.
 SONG_RULES = ("mean", "log-mean", "vote")
 
 stage_two_options = together(

@@ -1,4 +1,4 @@
-"""``mvemo manifest``: scan a folder, check or import a CSV, make folds or segments."""
+"""Commands ``mvemo manifest``: scan a folder, check or import a CSV, make folds or segments."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _out = click.option("--out", type=OUT_FILE, required=True, help="File to write."
 
 @click.group()
 def manifest() -> None:
-    """Lists of labelled clips: make, check, split in folds.
+    """Manifests, the lists of labelled clips: make, check, divide into folds.
 
     \b
     Examples:
@@ -110,7 +110,8 @@ def manifest() -> None:
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """Make a manifest of FOLDER, which has a folder of clips for each class.
 
-    Or the files of RAVDESS, or the annotations and the sound of CAL500 or CAL500exp.
+    FOLDER may also hold the files of RAVDESS, or the annotations and the sound of CAL500 or
+    CAL500exp.
 
     \b
     Example:
@@ -154,13 +155,13 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
 def check(
     file: Path, root: Path | None, infer_groups: bool, no_media: bool, duplicates: bool
 ) -> None:
-    """List all problems of manifest FILE, with their lines; or sum it up.
+    """List all problems of manifest FILE, with their lines; or summarise it.
 
-    Groups whose names differ by case, spaces or one letter are told as probably one.
-    With --infer-groups, clips that are by their names pieces of one source but not in
-    one group are problems too. With --duplicates, clips with the same sound or pictures in
-    different groups are listed, also re-encoded, or cut to two fifths: folds would leak. Exit
-    code 1 if there are any.
+    Groups whose names differ by case, spaces or one letter are reported as probably one.
+    With --infer-groups, clips whose names say that they are pieces of one source must be in
+    one group. With --duplicates, clips in different groups with the same sound or pictures
+    are listed, also if re-encoded or cut to two fifths, since folds would leak. The exit
+    code is then 1 if there are any.
 
     \b
     Example:
@@ -259,8 +260,8 @@ def import_(
 ) -> None:
     """Make a manifest of your own table FILE (CSV, Parquet), whose columns may have other names.
 
-    Regression: columns label_NAME, or valence and arousal, or --column NAME=THEIRS for each.
-    With --no-media a column clip_id is enough.
+    Ratings (regression) need columns label_NAME, or valence and arousal, or --column
+    NAME=THEIRS for each. With --no-media a column clip_id is enough.
 
     \b
     Example:
@@ -305,8 +306,8 @@ def segment(
 ) -> None:
     """Divide the clips of manifest FILE into segments, which keep their clip's group.
 
-    A segment is called CLIP@START. A clip shorter than a segment gives one, as does one
-    whose file is missing or cannot be read; those are listed.
+    A segment is called CLIP@START. A clip shorter than a segment is one segment. A clip
+    whose file is missing or cannot be read stays whole and is listed.
 
     \b
     Example:
@@ -325,7 +326,7 @@ def segment(
 
 
 def _n_duplicates(clips: Manifest) -> int:
-    """Print near-duplicates in different groups; how many pairs of clips they are."""
+    """Print near-duplicates in different groups, and return the number of pairs of clips."""
     from mvemo.extract.duplicates.search import find_duplicates
     from mvemo.pipeline.console.progress import Progress
 
@@ -340,7 +341,7 @@ def _n_duplicates(clips: Manifest) -> int:
 
 
 def _map_labels(clips: Manifest, options: dict[str, Any]) -> Manifest:
-    """The manifest with a paper's classes, where ``--scheme`` asks for them."""
+    """Return the manifest with a paper's classes if ``--scheme`` is given."""
     if options["scheme"] is None:
         return clips
     mapped, notes = apply_scheme(

@@ -1,4 +1,4 @@
-"""What the terminal shows of a manifest, and of clips in it that are nearly the same."""
+"""Text for the terminal about a manifest and its near-duplicate clips."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 
 
 def summary_lines(manifest: Manifest) -> list[str]:
-    """Clips, groups, labels, splits and folds, then the digest."""
+    """Return lines on clips, groups, labels, splits, folds and digest."""
     n_groups = len(set(manifest.groups))
     lines = [f"{manifest.name}: {len(manifest)} clips, {n_groups} groups, {manifest.task}"]
     if manifest.synthetic:
@@ -38,7 +38,7 @@ def summary_lines(manifest: Manifest) -> list[str]:
 
 
 def n_straddling_groups(manifest: Manifest) -> int:
-    """Groups with clips in more than one split, through which a test would leak."""
+    """Return the number of groups with clips in more than one split, through which a test leaks."""
     splits: dict[str, set[str | None]] = {}
     for clip in manifest.clips:
         splits.setdefault(clip.group, set()).add(clip.split)
@@ -46,7 +46,7 @@ def n_straddling_groups(manifest: Manifest) -> int:
 
 
 def similar_group_lines(manifest: Manifest, most: int = 10) -> list[str]:
-    """Say which groups are probably one."""
+    """Return a line for each pair of groups that are probably one."""
     pairs = similar_groups(manifest)
     lines = [
         f"groups {first!r} and {second!r} are probably one: pieces of one song on both sides of a "
@@ -57,7 +57,7 @@ def similar_group_lines(manifest: Manifest, most: int = 10) -> list[str]:
 
 
 def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
-    """Clips, groups and classes of each fold."""
+    """Return a line on clips, groups and classes of each fold."""
     groups = np.array(manifest.groups)
     kind = label_kind(manifest.task)
     lines = []
@@ -71,12 +71,12 @@ def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
 
 
 def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:
-    """Say of how many clips sound, pictures or both were not compared, and of the first why."""
+    """Return how many clips were not compared, by modality, with the reason of the first."""
     found: dict[str, list[str]] = {}
     for clip_id, modality, reason in search.problems:
         found.setdefault(modality, []).append(f"{clip_id}: {reason}")
     n = {modality: f"{len(of)} clip{'s' * (len(of) > 1)}" for modality, of in found.items()}
-    # Songs have no pictures: of all clips that needs no line.
+    # If all clips lack a modality, as songs lack pictures, no line is needed.
     return [
         f"{n[modality]}: {_COMPARED[modality]} was compared; the first, {of[0]}"
         for modality, of in found.items()
@@ -85,7 +85,7 @@ def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:
 
 
 def duplicate_lines(manifest: Manifest, search: Search) -> list[str]:
-    """Pairs of clips that are nearly the same, with their groups."""
+    """Return a line for each pair of near-duplicate clips, with their groups."""
     group = dict(zip(manifest.clip_ids, manifest.groups, strict=True))
     return [
         f"{pair.first} (group {group[pair.first]}) and {pair.second} "
@@ -95,7 +95,7 @@ def duplicate_lines(manifest: Manifest, search: Search) -> list[str]:
 
 
 def _likeness(pair: Duplicate) -> str:
-    """What two clips share."""
+    """Return what two clips share: pictures or sound, and how much of it."""
     percent = f"{100 * pair.similarity:.0f} %"
     if pair.modality == "video":
         return f"the same pictures ({percent} of them)"

@@ -1,4 +1,4 @@
-"""``mvemo models``: the models that come with mvemo, and the card of any."""
+"""Command ``mvemo models``: the models that come with mvemo, and the cards of models."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import click
 @click.command()
 @click.argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
 def models(names: tuple[str, ...]) -> None:
-    """List the models in the box; or print the cards of some, also of a model of your own.
+    """List the models that come with mvemo, or print the cards of models, also of your own.
 
-    A card tells what a model was made of, under which licence, how well it predicted clips
-    that were left out, and what it is not for.
+    A card says what a model was made of, its licence, how well it predicted clips that
+    were left out, and what it is not for.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""``mvemo nets``: what nets there are, what they read, how large they are, whose weights."""
+"""Command ``mvemo nets``: the nets, their inputs, sizes and public weights."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def nets(names: tuple[str, ...]) -> None:
     """List the nets: input, parameters, multiply-adds, embedding, licence of public weights.
 
-    With NAME also the published files that the net loads, how it prepares its input and its
-    settings in each profile. hf:FOLDER is a local encoder's folder. Counts are of one window
-    at the papers' size.
+    With NAME it also shows the published files that the net loads, how the net prepares its
+    input, and its settings in each profile. hf:FOLDER is the folder of a local encoder.
+    Counts are for one window at the papers' size.
 
     \b
     Examples:
@@ -58,7 +58,7 @@ def _row(facts: NetFacts) -> tuple[str, ...]:
 
 
 def _short(count: int) -> str:
-    """A number in thousands, millions or thousand millions.
+    """Format a count with the unit k, M or G (10^3, 10^6, 10^9).
 
     Examples
     --------
@@ -72,7 +72,7 @@ def _short(count: int) -> str:
 
 
 def _details(facts: NetFacts) -> list[str]:
-    """What a net loads, how it prepares its input, and its settings."""
+    """Return lines on what a net loads, how it prepares its input, and its settings."""
     from mvemo.extract.nets import NETS, default_settings
     from mvemo.extract.nets.parts.facts import build_without_weights
 

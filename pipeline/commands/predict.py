@@ -1,4 +1,4 @@
-"""``mvemo predict``: the emotion of new clips."""
+"""Command ``mvemo predict``: the emotion of new clips."""
 
 from __future__ import annotations
 
@@ -112,12 +112,12 @@ def predict(
     """Predict the emotion of new clips: sound, videos, a list of them, or their features.
 
     A folder stands for all media files in it. LIST.csv needs a column path and no labels.
-    FEATURES.h5 of mvemo extract, with the model's nets and settings, needs no media.
-    A file that cannot be read is reported, and the others are predicted; where none can be,
-    the exit code is 2.
+    FEATURES.h5, written by mvemo extract with the model's nets and settings, needs no
+    media. A file that cannot be read is reported, and the others are predicted; if no clip
+    can be predicted, the exit code is 2.
 
-    Without --model a model that comes with mvemo predicts; the public weights that its
-    nets need are fetched once.
+    Without --model the default model of mvemo predicts. The public weights that its nets
+    need are fetched once.
 
     \b
     Examples:
@@ -172,7 +172,7 @@ def predict(
 
 @dataclass(frozen=True)
 class ShowSettings:
-    """Where predictions go; with `facts` also what a catalogue knows of them."""
+    """Outputs of the predictions; with `facts` they include the facts of the catalogue."""
 
     csv_file: Path | None
     as_json: bool
@@ -201,7 +201,7 @@ def _show(model: FinalModel, predictions: Sequence[Prediction], shown: ShowSetti
         click.echo(dump_json(records(model, predictions, shown.facts)), nl=False)
     elif not shown.jsonl:
         click.echo(predictions_table(model, predictions))
-    # Last: where it cannot be written, the table is there.
+    # Written last: if it cannot be written, the table is not lost.
     if shown.csv_file is not None:
         text = predictions_csv(model, predictions, shown.facts)
         write_text(shown.csv_file, text, error=FuseError)
@@ -215,12 +215,12 @@ def clips_and_settings(
     weight_files: tuple[str, ...],
     device: str,
 ) -> tuple[list[NewClip], Path, PredictSettings]:
-    """The clips, and what `model_options` say: the model's folder, its public weights fetched."""
+    """Return the clips, the model's folder and the settings; fetch the public weights."""
     weights = dict(map(_net_and_file, weight_files))
 
     from mvemo.extract.media.isolated import start_readers
 
-    # It gets ready while this process imports what comes next.
+    # The readers start while this process imports the modules below.
     start_readers()
 
     with imports_uncollected():
@@ -232,7 +232,7 @@ def clips_and_settings(
         from mvemo.pipeline.prediction.run import PredictSettings
 
     keep_freed_memory()
-    # Before anything is fetched or read.
+    # Checked before anything is fetched or read.
     pick_device(device)
     folder, clips = pick_model(model_name), find_clips(inputs)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
@@ -243,7 +243,7 @@ def clips_and_settings(
 def _timelines(
     followed: Iterator[tuple[FinalModel, str, list[Record]]], shown: ShowSettings
 ) -> int:
-    """Follow each clip; one that cannot be read costs itself."""
+    """Print the timeline of each clip and return the exit code."""
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import dump_json, write_text
     from mvemo.pipeline.prediction.timeline import windows_csv
@@ -251,7 +251,7 @@ def _timelines(
     windows: list[Record] = []
     failed: list[bool] = []
     for model, line, records in followed:  # noqa: B007
-        # Where stdout has JSON, the line goes with all else that is told.
+        # If stdout has JSON, the line goes to stderr.
         click.echo(line) if not (shown.as_json or shown.jsonl) else tell(line)
         for record in records if shown.jsonl else ():
             click.echo(json.dumps(record))
@@ -265,7 +265,7 @@ def _timelines(
 
 
 def _net_and_file(entry: str) -> tuple[str, Path]:
-    """The two parts of ``NET=FILE``."""
+    """Split ``NET=FILE`` and check that the file exists."""
     net, equals, file = entry.partition("=")
     if not equals or not net:
         raise BadOption(f"--weights {entry!r}: write it as NET=FILE, as i3d=weights.npz")

