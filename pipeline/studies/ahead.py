@@ -1,4 +1,4 @@
-"""Nets of a study that several processes train, before the study asks for one after the other."""
+"""Training of a study's nets by several processes, before the study needs them one by one."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _TRAIN = "mvemo.pipeline.studies.ahead:train"
 
 @dataclass(frozen=True)
 class NetTraining:
-    """A net to train as a protocol asks: for each fold, or once."""
+    """Training of a net under a protocol: once, or once for each fold."""
 
-    media: StudyMedia  # what it reads, and how that is divided
-    clips: TrainingClips  # what it reads, and how that is divided
-    plan: NetSettings  # of the net, and of the training
-    run: RunSettings  # of the net, and of the training
-    folder: Path  # where trained nets are kept
-    folders: Mapping[str, Any] = field(default_factory=folder_nets)  # of `folder_nets`
+    media: StudyMedia  # the decoded clips that the net reads
+    clips: TrainingClips  # the clips with their folds or split
+    plan: NetSettings
+    run: RunSettings  # protocol, seed, device
+    folder: Path  # the folder of trained nets
+    folders: Mapping[str, Any] = field(default_factory=folder_nets)  # nets from hf:FOLDER
 
     def missing(self) -> dict[Path, NetTraining]:
-        """One for each net that is not in the folder, by the net's own folder in it."""
+        """Return a training for each net that is not trained yet, by the net's own folder."""
         return {
             net.folder: self._of_fold(net.split.fold)
             for net in known_nets(self.plan, self.clips, self.run, self.folder)
@@ -47,9 +47,9 @@ class NetTraining:
         on_epoch: Callable[[str], None],
         on_report: Callable[[WeightReport], None] | None = None,
     ) -> Iterator[TrainedNet]:
-        """The nets, one after the other: those of the folder as they are, others trained.
+        """Yield the nets one after the other, trained ones from the folder.
 
-        `on_epoch` is told of each epoch, as text, and `on_report` what `train_nets` reports.
+        `on_epoch` gets a text after each epoch; `on_report` gets the reports of `train_nets`.
         """
         return train_nets(
             self.plan,
@@ -68,14 +68,14 @@ class NetTraining:
 
 
 def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
-    """Train nets by as many processes as the study has; it finds them trained afterwards.
+    """Train nets in ``study.jobs`` processes and leave them in the folder of trained nets.
 
-    The nets are those that one process would train, but for rounding by other numbers of threads.
-    A training that ends in an error is left to the study, which meets the error again.
+    The nets are the same as from one process, except for rounding with other numbers of
+    threads. If a training fails, the study tries it again and raises the error.
     """
     if study.jobs < 2:
         return
-    # Two may need the same net.
+    # Two trainings may need the same net.
     missing: dict[Path, NetTraining] = {}
     for training in trainings:
         missing |= training.missing()
@@ -93,7 +93,7 @@ def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
 
 
 def train(training: NetTraining, emit: Callable[[str], None]) -> None:
-    """Train in this process what is not in the folder, telling of each epoch."""
+    """Train the missing nets in this process, and emit a text after each epoch."""
     keep_freed_memory()
     add_folder_nets(training.folders)
     for _ in training.nets(emit):

@@ -1,4 +1,4 @@
-"""T5: classical models and an RNN on descriptors (J22 3.6, Fig. 8)."""
+"""Study T5: classical models and an RNN on descriptors (J22 3.6, Fig. 8)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.tables import PERCENT, Column, Table, capital
 
-# All but the spectrogram, which mel already sums up.
+# All descriptors except the spectrogram, which mel summarises.
 DESCRIPTORS = ("mel", "mfcc", "rp", "f0", "formants", "contrast", "chroma")
 RNN = "MFCC + deep RNN"
 NOTE = "low and high: 95 % interval over groups, of the mean over runs. sd: over runs."
@@ -44,9 +44,8 @@ NOTE = "low and high: 95 % interval over groups, of the mean over runs. sd: over
 def run_baselines(study: Study, *, rnn_runs: int | None = None) -> StudyResult:
     """Cross-validate the models that J22 Fig. 8 compares with, `study.runs` times.
 
-    A clip's statistics are the mean and the standard deviation of each descriptor over its
-    frames; scalers are fitted inside the training folds. Each run has folds and seeds of
-    its own.
+    Models read the mean and the standard deviation of each descriptor over a clip's frames.
+    Scalers are fitted inside the training folds. Each run has its own folds and seeds.
     """
     rnn_runs = study.runs if rnn_runs is None else rnn_runs
     media = study.media([study.plan("rnn")] if rnn_runs else [], DESCRIPTORS)
@@ -78,7 +77,7 @@ def run_baselines(study: Study, *, rnn_runs: int | None = None) -> StudyResult:
 def _compare_classical(
     study: Study, media: StudyMedia, models: Mapping[str, Predictor], labels: Labels
 ) -> list[Compared]:
-    """Classical models on the statistics of all descriptors, or of the mel spectrogram."""
+    """Compare classical models on the statistics of all descriptors; one reads mel only."""
     all_rows, mel_rows = media.statistics(DESCRIPTORS), media.statistics(["mel"])
     on_mel = last_on_mel(label_kind(study.manifest.task))
 
@@ -101,7 +100,7 @@ def _compare_classical(
 
 
 def _rnn_variant(study: Study, media: StudyMedia) -> Variant:
-    """The net on MFCC, trained without each fold in turn."""
+    """Return the RNN on MFCC, trained without each fold in turn."""
     plan = study.plan("rnn")
     known = j22.FIGURE_8["rnn"] if j22_beside(study, plan, seconds=0.0) else None
     predict = NetPredictor(study, media, plan, title="rnn")
@@ -109,7 +108,7 @@ def _rnn_variant(study: Study, media: StudyMedia) -> Variant:
 
 
 def _table(compared: list[Compared], labels: Labels, n_runs: int) -> Table:
-    """A row for each model, and what knows no features below them."""
+    """Return a table with a row for each model, then the baseline without features."""
     task = labels.task
     table = comparison_table(
         "accuracy",

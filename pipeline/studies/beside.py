@@ -1,4 +1,4 @@
-"""The rule by which printed figures stand beside a study's: only beside the published model."""
+"""Rule for published figures: they stand only next to scores of the published model."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _SHARED = SharedSettings(ExtractSettings().n_frames, DescriptorSettings())
 
 
 def pl20_beside(study: Study, *plans: NetSettings) -> bool:
-    """Return True if figures of PL20 and Z22 may stand beside scores of these nets."""
+    """Return True if figures of PL20 and Z22 may stand next to scores of these nets."""
     return comparable(study.manifest.classes) and _published(study, plans)
 
 
 def j22_beside(study: Study, *plans: NetSettings, seconds: float = 10.0) -> bool:
-    """Return True if figures of J22 may stand beside scores of these nets.
+    """Return True if figures of J22 may stand next to scores of these nets.
 
-    The nets must read segments of so many seconds; without nets only the data count.
+    The nets must read segments of `seconds`. Without nets only the data are checked.
     """
     known = bool(published_j22.known_classes(study.manifest.classes))
     return known and _published(study, plans, seconds)
 
 
 def _published(study: Study, plans: Sequence[NetSettings], seconds: float = 0.0) -> bool:
-    """Return True if labels are true, and nets and descriptors those of profile ``paper``."""
+    """Return True if labels are not shuffled and nets and descriptors are as in ``paper``."""
     if study.permuted or study.settings.descriptors != _SHARED.descriptors:
         return False
     for plan in plans:

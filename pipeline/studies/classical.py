@@ -22,18 +22,18 @@ QUADRANTS: Mapping[str, tuple[int, int]] = {
     "relaxation": (1, -1),
 }
 REGRESSION = "linear regression, quadrant"
-# Training rows, their labels, test rows and a seed, to the outputs of the test rows:
-# probabilities (or 0 and 1) of classes or tags, or values of targets.
+# (training rows, their labels, test rows, seed) -> outputs of the test rows: probabilities
+# (or 0 and 1) of classes or tags, or values of targets.
 Predictor = Callable[[F64, NDArray[Any], F64, int], F64]
 
 
 def classical_models(
     kind: LabelKind, n_outputs: int, quadrants: Ints | None
 ) -> dict[str, Predictor]:
-    """The kinds of models that J22's [14] and [17] have, for classes, tags or ratings.
+    """Return the kinds of models of J22's [14] and [17], for classes, tags or ratings.
 
-    J22 names kinds of models and no settings: these are scikit-learn's usual ones. Tags are
-    predicted one by one, ratings by the regression of each kind.
+    J22 names the kinds of models without settings, so these are mostly scikit-learn's
+    defaults. Each tag has a model of its own; ratings are predicted by regression.
     """
     if kind.numeric:
         return {name: _regressor(make) for name, make in _regressors().items()}
@@ -45,7 +45,7 @@ def classical_models(
 
 
 def last_on_mel(kind: LabelKind) -> str:
-    """Name of the model that reads the mel spectrogram alone."""
+    """Return the name of the model that reads only the mel spectrogram."""
     return f"{'ridge' if kind.numeric else 'logistic'} regression (mel)"
 
 
@@ -101,7 +101,7 @@ def _classifier(n_classes: int) -> Callable[[Callable[[int], Any]], Predictor]:
     def wrap(make: Callable[[int], Any]) -> Predictor:
         def predict(train: F64, classes: NDArray[Any], test: F64, seed: int) -> F64:
             if len(np.unique(classes)) == 1:
-                # Most models refuse to learn from one class; there is nothing to learn.
+                # Most models refuse to fit a single class.
                 y_pred = np.full(len(test), classes[0], dtype=np.int64)
             else:
                 y_pred = np.asarray(_fitted(make, seed, train, classes).predict(test), np.int64)
@@ -120,7 +120,7 @@ def _tagger(make: Callable[[int], Any]) -> Predictor:
                 outputs[:, i] = has[0]
                 continue
             model = _fitted(make, seed, train, has)
-            # A support vector machine has distances, whose order is what matters.
+            # A support vector machine gives distances; ROC-AUC needs only their order.
             outputs[:, i] = (
                 model.predict_proba(test)[:, 1]
                 if hasattr(model, "predict_proba")
@@ -144,9 +144,10 @@ def _regressor(make: Callable[[int], Any]) -> Predictor:
 
 
 def _quadrant_regression(quadrants: Ints) -> Predictor:
-    """Linear regression to the signs of valence and arousal, then the class of that quadrant.
+    """Predict the class by a linear regression to the signs of valence and arousal.
 
-    The ridge that descriptors with many columns need is chosen inside the training clips.
+    Descriptors have many columns, so the regression is a ridge, whose penalty is chosen
+    inside the training clips.
     """
     from sklearn.linear_model import RidgeCV
 
@@ -154,7 +155,7 @@ def _quadrant_regression(quadrants: Ints) -> Predictor:
         del seed  # nothing here is random
         model = RidgeCV(alphas=np.logspace(-1, 5, 13)).fit(train, quadrants[classes])
         signs = np.where(np.asarray(model.predict(test)) >= 0, 1, -1)
-        # (rows, classes): whether both signs are the class's
+        # (rows, classes): True if both signs are the class's
         same = (signs[:, None, :] == quadrants[None]).all(axis=2)
         outputs: F64 = np.eye(len(quadrants))[same.argmax(axis=1)]
         return outputs
@@ -163,7 +164,7 @@ def _quadrant_regression(quadrants: Ints) -> Predictor:
 
 
 def quadrants_of(classes: Sequence[str]) -> Ints | None:
-    """int64 (classes, 2): signs of valence and arousal; None unless classes are J22's four."""
+    """Return the signs of valence and arousal, int64 (classes, 2); None for other classes."""
     emotions = [str(SCHEMES["j22"].class_of(name)) for name in classes]
     if sorted(emotions) != sorted(QUADRANTS):
         return None

@@ -1,4 +1,4 @@
-"""T4: training and test accuracy of convolutional nets (J22 3.4, 3.5, Tables 3 and 4)."""
+"""Study T4: training and test accuracy of convolutional nets (J22 3.4, 3.5, Tables 3 and 4)."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def run_convnets(
     seconds: float = SEGMENT_SECONDS,
     cut: Cut | None = None,
 ) -> StudyResult:
-    """Cross-fit each net; its score on its own training clips beside that on new ones.
+    """Cross-fit each net, and score it on its own training clips and on new clips.
 
-    J22 leaves knowledge distillation and transfer learning out of this comparison, and so
-    do nets here, unless the settings name weight files.
+    Like J22, this comparison has no knowledge distillation, and no transfer learning unless
+    the settings name weight files.
     """
     study, notes = cut_study(study, seconds, cut)
     plans = [study.plan(net) for net in nets]
@@ -96,7 +96,7 @@ def run_convnets(
 
 
 def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
-    """One net, with J22's accuracies on training and test clips."""
+    """Return a net with J22's accuracies on training and test clips."""
     known = j22.TABLE_3.get(plan.name, (None, None)) if j22_beside(study, plan) else (None, None)
     return Variant(
         plan.name,
@@ -108,7 +108,7 @@ def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
 
 
 def _bars(compared: Compared) -> tuple[Bar, Bar]:
-    """Of a net on training clips and on new ones."""
+    """Return the bars of a net on training clips and on new clips."""
     name = compared.variant.name
     on_train = compared.variant.published[0]
     assert on_train is None or isinstance(on_train, float)
@@ -121,7 +121,7 @@ def _bars(compared: Compared) -> tuple[Bar, Bar]:
 def confusion_table(
     net: str, classes: Sequence[str], y_true: Ints, probas: Sequence[F64], *, printed: bool
 ) -> Table:
-    """Shares of predicted classes for each true class (as J22 Table 4), over all repeats."""
+    """Return the share of each predicted class by true class (J22 Table 4), over all repeats."""
     counts = np.zeros((len(classes), len(classes)))
     for proba in probas:
         mask = np.isfinite(proba).all(axis=1)
@@ -153,7 +153,7 @@ def confusion_table(
 
 
 def _printed_shares(net: str, classes: Sequence[str]) -> list[list[float]]:
-    """J22 Table 4 in the order of the classes; empty for other nets."""
+    """Return J22 Table 4 in the order of the classes; empty for other nets."""
     known, table = j22.known_classes(classes), j22.TABLE_4.get(net)
     if table is None:
         return []

@@ -1,4 +1,4 @@
-"""Nets of a study under cross-fitting: each fold's clips by a net that never saw the fold."""
+"""Cross-fitting of nets: each fold's clips are predicted by a net that never saw the fold."""
 
 from __future__ import annotations
 
@@ -28,33 +28,31 @@ from mvemo.pipeline.studies.scores import Labels
 
 @dataclass(frozen=True)
 class NetJob:
-    """One net to cross-fit."""
+    """Net to cross-fit."""
 
-    plan: NetSettings  # the net
-    folds: Ints  # int64 (clips,), for the rows of the media that it reads
-    run: int = 0  # repeat; changes the seed of weights, batches and dropout
-    title: str = ""  # for the progress bar; the net's name by default
+    plan: NetSettings
+    folds: Ints  # int64 (clips,), in the order of the media
+    run: int = 0  # number of the repeat; changes the seed of weights, batches and dropout
+    title: str = ""  # of the progress bar; the net's name by default
     with_train_score: bool = False  # also predict the clips that each net was trained on
-    # Int64 (clips,), 0 training, 1 validation, 2 test: one net is trained on this split
-    # instead, and predicts its validation and test clips.
+    # int64 (clips,): 0 training, 1 validation, 2 test. One net is then trained on this split
+    # instead of the folds, and predicts its validation and test clips.
     splits: Ints | None = None
-    only_first: bool = False  # train and predict without the first fold alone
+    only_first: bool = False  # leave out only the first fold, so train one net
 
 
 @dataclass(frozen=True)
 class FoldPredictions:
-    """Out-of-fold predictions of a net or a model, in one repeat."""
+    """Out-of-fold predictions of a net or a model in one repeat."""
 
-    # Float64 (clips, outputs): probabilities or values, each clip's by the net trained
-    # without its fold; NaN rows for clips that could not be decoded, and for folds that were
-    # not run.
+    # float64 (clips, outputs), probabilities or values; NaN rows for clips that could not be
+    # decoded and for folds that were not run.
     outputs: F64
-    # The primary metric of each fold's net on the clips that it was trained on, the
-    # validation clips for early stopping among them; empty where it was not asked for.
+    # Primary metric of each fold's net on its own training clips, including the validation
+    # clips for early stopping; empty without `NetJob.with_train_score`.
     train_scores: tuple[float, ...] = ()
-    # Losses by epoch of each fold's training.
-    curves: tuple[Curve, ...] = field(default=(), repr=False)
-    n_parameters: int = 0  # numbers that are learnt
+    curves: tuple[Curve, ...] = field(default=(), repr=False)  # losses by epoch, for each fold
+    n_parameters: int = 0  # number of trainable parameters
 
 
 def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
@@ -86,7 +84,7 @@ def cross_fit(study: Study, media: StudyMedia, job: NetJob) -> FoldPredictions:
 
 
 def training_of(study: Study, media: StudyMedia, job: NetJob) -> NetTraining:
-    """The trainings of a job."""
+    """Return the trainings of a job; raise `BadOption` if no clip has the net's input."""
     usable = media.usable(job.plan)
     if not usable.any():
         raise BadOption(f"{job.plan.name}: no clip has what this net is given")
@@ -99,9 +97,9 @@ def training_of(study: Study, media: StudyMedia, job: NetJob) -> NetTraining:
 
 
 def predict(net: Net, batches: RawBatches, rows: Ints, settings: Settings, link: Link) -> F64:
-    """float64 (rows, outputs): the net's own last layer on its embeddings, dropout off.
+    """Predict rows with the net's own last layer, without dropout; float64 (rows, outputs).
 
-    Of several windows of a clip it is the link of their mean output.
+    If a clip has several windows, the link is applied to the mean of their outputs.
     """
     outputs = np.empty((len(rows), net.classifier.out_features))
     start = 0

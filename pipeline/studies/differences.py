@@ -1,4 +1,4 @@
-"""How much better one of two is that predicted the same clips out of fold, with an interval."""
+"""Difference between the scores of two variants on the same clips, with an interval."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from mvemo.pipeline.studies.scores import Labels
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two primary metrics."""
+    """Difference of two primary metrics, first minus second."""
 
-    value: float  # of the first less of the second, mean over folds and repeats
-    low: float  # its 95 % interval: both are scored on the same resamples of groups
-    high: float  # its 95 % interval: both are scored on the same resamples of groups
+    value: float  # mean over folds and repeats
+    # 95 % interval; both variants are scored on the same resamples of groups.
+    low: float
+    high: float
 
     def texts(self, labels: Labels) -> tuple[str, str, str]:
-        """The three with their signs, in the unit that the labels' metric is told in."""
+        """Format value, low and high with signs, in per cent if the metric is in per cent."""
         unit, places = (100, 1) if labels.task.in_percent else (1, 3)
         value, low, high = (f"{unit * x:+.{places}f}" for x in (self.value, self.low, self.high))
         return value, low, high
@@ -32,7 +33,7 @@ class Difference:
 def difference(
     labels: Labels, first: Compared, second: Compared, folds: Sequence[Ints]
 ) -> Difference | None:
-    """The first less the second, over the clips that both predicted; None where one diverged."""
+    """Return first minus second over the clips that both predicted; None if one diverged."""
     if first.divergence or second.divergence:
         return None
     resamples = resample_groups(list(labels.groups))
@@ -48,7 +49,7 @@ def difference(
 
 
 def _scores(labels: Labels, pair: F64, folds: Ints, resamples: Resamples) -> tuple[F64, F64]:
-    """The primary metric of two, float64 (2,), and on each resample, float64 (2, resamples)."""
+    """Return the primary metrics, float64 (2,), and by resample, float64 (2, resamples)."""
     task, k = labels.task, int(folds.max()) + 1
     values = [
         mean_of_finite(task.primary_per_fold(labels.y_true, outputs, folds, k)) for outputs in pair

@@ -1,4 +1,4 @@
-"""Decoded clips of a study: lengths, statistics of descriptors, notes on clips left out."""
+"""Decoded clips of a study: statistics of descriptors, notes on clips left out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mvemo.pipeline.clips.clip_media import ClipMedia
 
 
 class StudyMedia(ClipMedia):
-    """What nets and classical models read of a study's clips; see `ClipMedia`."""
+    """Media of a study's clips for nets and classical models; see `ClipMedia`."""
 
     def left_out(self, usable: Mask, rows: str = "clips") -> tuple[str, ...]:
-        """Note the `rows` that are not `usable`, with the reason of the first; else nothing."""
+        """Return a note on the `rows` that are not `usable`, with the reason of the first."""
         unused = [self.manifest.clip_ids[row] for row in np.flatnonzero(~usable)]
         if not unused:
             return ()
@@ -25,7 +25,7 @@ class StudyMedia(ClipMedia):
         )
 
     def statistics(self, names: Sequence[str]) -> F64:
-        """Mean, then standard deviation, over the frames of descriptors; NaN without any."""
+        """Return mean, then standard deviation, of descriptors over frames; NaN if missing."""
         rows: dict[int, F64] = {}
         for clip_id, row in self._rows.items():
             if self.described[row]:
