@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from mvemo.manifests import (
     LAYOUTS,
     SCHEMES,
     TASKS,
+    Folds,
     Manifest,
     Selection,
     apply_scheme,
@@ -27,17 +30,10 @@ from mvemo.manifests import (
     write_folds,
     write_manifest,
 )
-from mvemo.manifests.labels import UNLABELLED
+from mvemo.manifests.labels import UNLABELLED, label_kind
 from mvemo.manifests.layouts.ravdess import CHANNELS, INTENSITIES, MODALITIES
+from mvemo.manifests.layouts.sources import similar_groups
 from mvemo.manifests.segments import TAILS
-from mvemo.pipeline.commands.manifest_text import (
-    duplicate_lines,
-    fold_lines,
-    n_straddling_groups,
-    not_compared_lines,
-    similar_group_lines,
-    summary_lines,
-)
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
     PATH,
@@ -53,6 +49,11 @@ from mvemo.pipeline.commands.options import (
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 
+if TYPE_CHECKING:
+    from mvemo.extract.duplicates.search import Duplicate, Search
+
+# Modality that was not compared -> what was compared.
+_COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 _scheme = click.option(
     "--scheme", type=click.Choice(list(SCHEMES)), help="Map labels to a paper's classes."
 )
@@ -360,10 +361,90 @@ def _save(clips: Manifest, out: Path) -> None:
 def _summarise(clips: Manifest) -> None:
     _note(clips.notes)
     click.echo("\n".join(summary_lines(clips)))
-    if n_straddling := n_straddling_groups(clips):
+    splits: dict[str, set[str | None]] = {}
+    for clip in clips.clips:
+        splits.setdefault(clip.group, set()).add(clip.split)
+    if n_straddling := sum(len(names) > 1 for names in splits.values()):
         _note([f"{n_straddling} group(s) are on both sides of the splits: they leak"])
 
 
 def _note(notes: Iterable[str]) -> None:
     for text in notes:
         tell_note(text)
+
+
+def summary_lines(manifest: Manifest) -> list[str]:
+    """Return lines on clips, groups, labels, splits, folds and digest."""
+    n_groups = len(set(manifest.groups))
+    lines = [f"{manifest.name}: {len(manifest)} clips, {n_groups} groups, {manifest.task}"]
+    if manifest.synthetic:
+        lines.append("synthetic data")
+    width = max(map(len, manifest.classes), default=0)
+    counts = label_kind(manifest.task).counts(manifest.labels, manifest.classes)
+    lines += [
+        f"  {name:<{width}}  {count}" for name, count in zip(manifest.classes, counts, strict=True)
+    ]
+    splits = Counter(clip.split for clip in manifest.clips if clip.split)
+    if splits:
+        lines.append("splits: " + ", ".join(f"{name} {n}" for name, n in sorted(splits.items())))
+    if manifest.clips[0].fold is not None:
+        lines.append(f"folds: {len({clip.fold for clip in manifest.clips})}, prescribed")
+    return [*lines, f"digest {manifest.digest}"]
+
+
+def similar_group_lines(manifest: Manifest, most: int = 10) -> list[str]:
+    """Return a line for each pair of groups that are probably one."""
+    pairs = similar_groups(manifest)
+    lines = [
+        f"groups {first!r} and {second!r} are probably one: pieces of one song on both sides of a "
+        "fold flatter the score; write them alike"
+        for first, second in pairs[:most]
+    ]
+    return [*lines, f"{len(pairs) - most} more pairs of groups like them"][: len(pairs)]
+
+
+def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
+    """Return a line on clips, groups and classes of each fold."""
+    groups = np.array(manifest.groups)
+    kind = label_kind(manifest.task)
+    lines = []
+    for fold in range(folds.k):
+        test = folds.test(fold)
+        line = f"fold {fold}: {test.sum()} clips, {len(set(groups[test].tolist()))} groups"
+        if kind.exclusive:
+            line += f" ({', '.join(kind.counts(manifest.labels[test], manifest.classes))})"
+        lines.append(line)
+    return lines
+
+
+def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:
+    """Return how many clips were not compared, by modality, with the reason of the first."""
+    found: dict[str, list[str]] = {}
+    for clip_id, modality, reason in search.problems:
+        found.setdefault(modality, []).append(f"{clip_id}: {reason}")
+    n = {modality: f"{len(of)} clip{'s' * (len(of) > 1)}" for modality, of in found.items()}
+    # If all clips lack a modality, as songs lack pictures, no line is needed.
+    return [
+        f"{n[modality]}: {_COMPARED[modality]} was compared; the first, {of[0]}"
+        for modality, of in found.items()
+        if modality == "clip" or len(of) < len(manifest)
+    ]
+
+
+def duplicate_lines(manifest: Manifest, search: Search) -> list[str]:
+    """Return a line for each pair of near-duplicate clips, with their groups."""
+    group = dict(zip(manifest.clip_ids, manifest.groups, strict=True))
+    return [
+        f"{pair.first} (group {group[pair.first]}) and {pair.second} "
+        f"(group {group[pair.second]}): {_likeness(pair)}"
+        for pair in search.duplicates
+    ]
+
+
+def _likeness(pair: Duplicate) -> str:
+    """Return what two clips share: pictures or sound, and how much of it."""
+    percent = f"{100 * pair.similarity:.0f} %"
+    if pair.modality == "video":
+        return f"the same pictures ({percent} of them)"
+    shift = f", {abs(pair.offset):.1f} s {'later' if pair.offset > 0 else 'earlier'}"
+    return f"the same sound ({percent} of bits equal{shift if pair.offset else ''})"
