@@ -1,4 +1,4 @@
-"""Command ``mvemo predict``: the emotion of new clips."""
+"""Commands ``mvemo predict``, ``explain`` and ``models``: models and the emotion of new clips."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mvemo.extract.quick_imports import imports_uncollected
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
     OUT_FOLDER,
+    PATH,
     device_option,
     model_option,
     refuse_address,
@@ -219,6 +219,7 @@ def clips_and_settings(
     weights = dict(map(_net_and_file, weight_files))
 
     from mvemo.extract.media.isolated import start_readers
+    from mvemo.extract.quick_imports import imports_uncollected
 
     # The readers start while this process imports the modules below.
     start_readers()
@@ -272,3 +273,87 @@ def _net_and_file(entry: str) -> tuple[str, Path]:
     if not Path(file).exists():
         raise BadOption(f"--weights {entry!r}: there is no file or folder {file}")
     return net, Path(file)
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@model_options
+@click.option("--of", "output", default=None, help="Class, tag or target.  [default: predicted]")
+@click.option("--step", default=1.0, show_default=True, help="Seconds between stretches.")
+@click.option("--width", default=3.0, show_default=True, help="Seconds that are left out.")
+@click.option(
+    "--to",
+    type=OUT_FILE,
+    default=None,
+    help="The page.  [default: NAME.explained.html]",
+)
+def explain(
+    file: Path,
+    model_name: str | None,
+    modality: str,
+    weight_files: tuple[str, ...],
+    device: str,
+    output: str | None,
+    step: float,
+    width: float,
+    to: Path | None,
+) -> int:
+    """Show which seconds and which frames of FILE drove the model's decision.
+
+    Stretches of the sound and of the pictures are left out one after the other, and the clip
+    is predicted again. The page shows how much each stretch adds, the sound, and the frames.
+
+    \b
+    Example:
+      mvemo explain song.mp3 --to why.html
+    """
+    page = to or OUT_FILE.convert(f"{file.stem}.explained.html", None, None)
+    options = (model_name, modality, weight_files, device)
+    clips, folder, settings = clips_and_settings([str(file)], *options)
+
+    from mvemo.fuse.errors import FuseError
+    from mvemo.fuse.final.files import load_model
+    from mvemo.manifests.files import write_text
+    from mvemo.pipeline.prediction.embedding import FeatureMaker
+    from mvemo.pipeline.prediction.explain import ExplainSettings, explain_clip
+    from mvemo.pipeline.prediction.explain_page import explanation_html, explanation_text
+    from mvemo.pipeline.prediction.run import find_ways
+
+    occlusion = ExplainSettings(step, width, output)
+    if len(clips) != 1 or clips[0].problem:
+        raise BadOption(f"{file}: {clips[0].problem or 'one file at a time is explained'}")
+    maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
+    find_ways(maker, settings.modalities)
+    explanation = explain_clip(maker, clips[0], settings.modalities, occlusion)
+    write_text(page, explanation_html(maker.model, explanation), error=FuseError)
+    click.echo(explanation_text(maker.model, explanation))
+    click.echo(f"page: {page}")
+    return 0
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
+def models(names: tuple[str, ...]) -> None:
+    """List the models that come with mvemo, or print the cards of models, also of your own.
+
+    A card says what a model was made of, its licence, how well it predicted clips that
+    were left out, and what it is not for.
+
+    \b
+    Examples:
+      mvemo models
+      mvemo models film-music
+      mvemo models out/model
+    """
+    from mvemo.pipeline.models.boxed import DEFAULT, boxed_names, model_folder
+    from mvemo.pipeline.models.card import card_text, summary_lines
+
+    if names:
+        click.echo("\n\n".join(card_text(name, model_folder(name)) for name in names))
+        return
+    for name in boxed_names():
+        click.echo("\n".join(summary_lines(name, model_folder(name))))
+    click.echo(
+        f"\n'mvemo predict FILE' takes {DEFAULT}; --model NAME another, --model FOLDER your own."
+        "\n'mvemo models NAME' prints a model's card."
+    )
