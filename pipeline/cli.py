@@ -43,7 +43,7 @@ COMMANDS = {
     "compare": ("compare:compare", "Compare runs on the same clips and folds."),
     "cache": ("cache:cache", "Look into features, check, repair, merge, trim, export, import."),
     "nets": ("nets:nets", "The nets: what they read, their size, whose weights they take."),
-    "weights": ("weights:weights", "Pretrained weights: fetch, list, check."),
+    "weights": ("nets:weights", "Pretrained weights: fetch, list, check."),
     "study": ("study:study", "The papers' tables and figures for your own manifest."),
 }
 # Every error of ours is defined in one of these; none is imported before it is raised.
