@@ -31,7 +31,7 @@ from mvemo.pipeline.console.terminal import guarded_streams
 # Subcommand -> where it is, and its line in ``mvemo --help``.
 COMMANDS = {
     "doctor": ("doctor:doctor", "Is all here? Versions, codecs, GPU, weights, room, speed."),
-    "demo": ("demo:demo", "Made-up clips to a report, in a folder of your choice."),
+    "demo": ("extract:demo", "Made-up clips to a report, in a folder of your choice."),
     "manifest": ("manifest:manifest", "Lists of labelled clips: make, check, split in folds."),
     "extract": ("extract:extract", "Stage one: media to one file of features."),
     "fuse": ("fuse:fuse", "Stage two: features to a report and saved heads."),
