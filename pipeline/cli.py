@@ -40,7 +40,7 @@ COMMANDS = {
     "models": ("predict:models", "The models that come with mvemo, and their cards."),
     "explain": ("predict:explain", "Which seconds and frames of a clip drove its prediction."),
     "report": ("report:report", "The report of a model from its predictions alone."),
-    "compare": ("compare:compare", "Compare runs on the same clips and folds."),
+    "compare": ("fuse:compare", "Compare runs on the same clips and folds."),
     "cache": ("cache:cache", "Look into features, check, repair, merge, trim, export, import."),
     "nets": ("nets:nets", "The nets: what they read, their size, whose weights they take."),
     "weights": ("nets:weights", "Pretrained weights: fetch, list, check."),
