@@ -15,9 +15,15 @@ from mvemo.fuse.arrays import Ints
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.studies.ahead import NetTraining, train_ahead
 from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit, training_of
+from mvemo.pipeline.studies.crossfit import (
+    FoldPredictions,
+    NetJob,
+    NetTraining,
+    cross_fit,
+    train_ahead,
+    training_of,
+)
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot
 from mvemo.pipeline.studies.plots import Bar, score_bars

@@ -23,11 +23,16 @@ from mvemo.manifests import Manifest, holdout_of, parse_fractions, song_of
 from mvemo.manifests.splits.names import PARTS, TEST, VALIDATION
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.ahead import train_ahead
 from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.convnets import confusion_table
 from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit, training_of
+from mvemo.pipeline.studies.crossfit import (
+    FoldPredictions,
+    NetJob,
+    cross_fit,
+    train_ahead,
+    training_of,
+)
 from mvemo.pipeline.studies.iterations import SMOOTH, smoothed
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot, StudyResult
