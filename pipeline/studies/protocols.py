@@ -24,11 +24,11 @@ from mvemo.pipeline.studies.comparison import (
     Variant,
     compare,
     comparison_table,
+    difference,
     divergence_notes,
     score_plot,
 )
 from mvemo.pipeline.studies.core import Study, with_permuted_labels
-from mvemo.pipeline.studies.differences import difference
 from mvemo.pipeline.studies.embedded import HeadJob, HeadPredictor
 from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
