@@ -15,7 +15,6 @@ from mvemo.fuse.report import published_j22 as j22
 from mvemo.manifests import SCHEMES
 from mvemo.manifests.labels import LabelKind, label_kind
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import (
     OTHERS,
     Compared,
@@ -26,9 +25,8 @@ from mvemo.pipeline.studies.comparison import (
     divergence_notes,
     score_plot,
 )
-from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
 from mvemo.pipeline.studies.crossfit import FoldPredictions
-from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.tables import PERCENT, Column, Table, capital
@@ -111,7 +109,7 @@ def _compare_classical(
 def _rnn_variant(study: Study, media: StudyMedia) -> Variant:
     """Return the RNN on MFCC, trained without each fold in turn."""
     plan = study.plan("rnn")
-    known = j22.FIGURE_8["rnn"] if j22_beside(study, plan, seconds=0.0) else None
+    known = j22.FIGURE_8["rnn"] if matches_j22(study, plan, seconds=0.0) else None
     predict = NetPredictor(study, media, plan, title="rnn")
     return Variant(RNN, predict, (RNN,), (known,), known)
 

@@ -17,7 +17,7 @@ from mvemo.fuse.statistics.resamples import Resamples, percentile_interval, resa
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.core import Study, StudyMedia
 from mvemo.pipeline.studies.crossfit import (
     FoldPredictions,
     NetJob,
@@ -26,7 +26,6 @@ from mvemo.pipeline.studies.crossfit import (
     train_ahead,
     training_of,
 )
-from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot
 from mvemo.pipeline.studies.plots import Bar, score_bars
 from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, score

@@ -11,7 +11,6 @@ from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.multiclass import confusion_matrix
 from mvemo.fuse.report import published_j22 as j22
-from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import (
     OTHERS,
     Compared,
@@ -22,8 +21,7 @@ from mvemo.pipeline.studies.comparison import (
     divergence_notes,
     score_plot,
 )
-from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.plots import Bar
 from mvemo.pipeline.studies.scores import Labels
@@ -71,7 +69,7 @@ def run_convnets(
             labels.names,
             labels.y_true,
             [run.outputs for run in each.runs],
-            printed=j22_beside(study, plan),
+            printed=matches_j22(study, plan),
         )
         for plan, each in zip(plans, compared, strict=True)
         if each.scores.n_clips and labels.y_true.ndim == 1
@@ -97,7 +95,7 @@ def run_convnets(
 
 def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
     """Return a net with J22's accuracies on training and test clips."""
-    known = j22.TABLE_3.get(plan.name, (None, None)) if j22_beside(study, plan) else (None, None)
+    known = j22.TABLE_3.get(plan.name, (None, None)) if matches_j22(study, plan) else (None, None)
     return Variant(
         plan.name,
         NetPredictor(study, media, plan, with_train_score=True),

@@ -1,8 +1,9 @@
-"""Data of a study: the manifest, its folds, and the media that nets read.
+"""Data of a study: manifest, folds, media, and the rule for published figures.
 
 Every figure of a study is out of fold: a clip is predicted by a net or a classical model
 that was trained without the clip and without all other clips of its group. Everything that
-a study compares has the same folds.
+a study compares has the same folds. Published figures stand only next to scores of the
+published model.
 """
 
 from __future__ import annotations
@@ -13,17 +14,58 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.extract.nets import with_length
+from mvemo.extract.arrays import F64, Mask
+from mvemo.extract.descriptors import DescriptorSettings
+from mvemo.extract.nets import (
+    SharedSettings,
+    default_settings,
+    options_of,
+    with_length,
+    with_shared_options,
+)
 from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import Ints
+from mvemo.fuse.report import published_j22
+from mvemo.fuse.report.published import comparable
 from mvemo.manifests import Folds, Manifest, folds_of, song_of
+from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.clips.input_lengths import longer_clips_note
 from mvemo.pipeline.console.messages import note_resumable, tell_note
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.settings import Settings
+from mvemo.pipeline.settings import ExtractSettings, Settings
 from mvemo.pipeline.stage_one.plan import manifest_with_media, read_fold_file
 from mvemo.pipeline.starting_weights import random_start_note
-from mvemo.pipeline.studies.media import StudyMedia
+
+# Frames and descriptors of profile ``paper``, which all nets share.
+_SHARED = SharedSettings(ExtractSettings().n_frames, DescriptorSettings())
+
+
+class StudyMedia(ClipMedia):
+    """Media of a study's clips for nets and classical models; see `ClipMedia`."""
+
+    def left_out(self, usable: Mask, rows: str = "clips") -> tuple[str, ...]:
+        """Return a note on the `rows` that are not `usable`, with the reason of the first."""
+        unused = [self.manifest.clip_ids[row] for row in np.flatnonzero(~usable)]
+        if not unused:
+            return ()
+        reason = self.reason(unused[0]) or "not decoded"
+        return (
+            f"{len(unused)} of {len(usable)} {rows} could not be used and are in no "
+            f"score; the first, {unused[0]}: {reason}.",
+        )
+
+    def statistics(self, names: Sequence[str]) -> F64:
+        """Return mean, then standard deviation, of descriptors over frames; NaN if missing."""
+        rows: dict[int, F64] = {}
+        for clip_id, row in self._rows.items():
+            if self.described[row]:
+                frames = self._sequences.joined(clip_id, names).astype(np.float64)
+                rows[row] = np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+        width = len(next(iter(rows.values()), ()))
+        table = np.full((len(self.manifest), width), np.nan)
+        for row, values in rows.items():
+            table[row] = values
+        return table
 
 
 @dataclass(frozen=True)
@@ -117,3 +159,33 @@ def with_permuted_labels(manifest: Manifest, seed: int) -> Manifest:
         for clip, other in zip(manifest.clips, order, strict=True)
     )
     return replace(manifest, clips=clips)
+
+
+def matches_pl20(study: Study, *plans: NetSettings) -> bool:
+    """Return True if figures of PL20 and Z22 may stand next to scores of these nets."""
+    return comparable(study.manifest.classes) and _published(study, plans)
+
+
+def matches_j22(study: Study, *plans: NetSettings, seconds: float = 10.0) -> bool:
+    """Return True if figures of J22 may stand next to scores of these nets.
+
+    The nets must read segments of `seconds`. Without nets only the data are checked.
+    """
+    known = bool(published_j22.known_classes(study.manifest.classes))
+    return known and _published(study, plans, seconds)
+
+
+def _published(study: Study, plans: Sequence[NetSettings], seconds: float = 0.0) -> bool:
+    """Return True if labels are not shuffled and nets and descriptors are as in ``paper``."""
+    if study.permuted or study.settings.descriptors != _SHARED.descriptors:
+        return False
+    for plan in plans:
+        known = replace(default_settings(plan.name), weights=plan.weights)
+        known = with_shared_options(known, _SHARED)
+        if seconds:
+            known = with_length(known, seconds, _SHARED)
+        if (plan.width, plan.view) != (known.width, known.view):
+            return False
+        if options_of(plan) != options_of(known):
+            return False
+    return True

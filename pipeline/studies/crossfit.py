@@ -30,8 +30,7 @@ from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings import Settings
 from mvemo.pipeline.stage_one.local_jobs import job_environments
 from mvemo.pipeline.starting_weights import tell_weights
-from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.core import Study, StudyMedia
 from mvemo.pipeline.studies.scores import Labels
 
 _TRAIN = "mvemo.pipeline.studies.crossfit:train_missing"

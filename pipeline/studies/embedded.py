@@ -21,9 +21,8 @@ from mvemo.fuse.models import models_of
 from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.starting_weights import tell_weights
-from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.core import Study, StudyMedia
 from mvemo.pipeline.studies.crossfit import FoldPredictions, NetTraining
-from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.scores import Labels
 
 

@@ -16,11 +16,9 @@ from mvemo.extract.training.splits import TrainingClips, training_splits
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import OTHERS, Compared, Variant, comparison_table
-from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
 from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit
-from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import loss_lines
 from mvemo.pipeline.studies.scores import Labels, score
@@ -66,7 +64,7 @@ def run_iterations(
     steps = steps_per_epoch(study, media, folds, plan)
     curves = loss_curves(curve, steps, iterations)
     title = f"Loss of {net} by iterations"
-    printed = net == "crnn" and j22_beside(study, plan)
+    printed = net == "crnn" and matches_j22(study, plan)
     return StudyResult(
         name="iterations",
         title=title,

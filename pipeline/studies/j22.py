@@ -23,9 +23,8 @@ from mvemo.manifests import Manifest, holdout_of, parse_fractions, song_of
 from mvemo.manifests.splits.names import PARTS, TEST, VALIDATION
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.convnets import confusion_table
-from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
 from mvemo.pipeline.studies.crossfit import (
     FoldPredictions,
     NetJob,
@@ -34,7 +33,6 @@ from mvemo.pipeline.studies.crossfit import (
     training_of,
 )
 from mvemo.pipeline.studies.iterations import SMOOTH, smoothed
-from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import loss_lines
 from mvemo.pipeline.studies.scores import Labels, Scores, score
@@ -120,7 +118,7 @@ def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
     results: list[tuple[Setup, FoldPredictions]] = []
     with Progress("j22", len(setups), "training") as bar:
         for setup, each in zip(setups, ready, strict=True):
-            printed = not setup.varied and j22_beside(study, each[2].plan)
+            printed = not setup.varied and matches_j22(study, each[2].plan)
             results.append((replace(setup, printed=printed), cross_fit(*each)))
             bar.step()
     labels = Labels.of(divided.segments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mvemo.extract.settings import LOSSES, NetSettings
 from mvemo.fuse.report import published_j22 as j22
-from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
@@ -15,8 +14,7 @@ from mvemo.pipeline.studies.comparison import (
     divergence_notes,
     score_plot,
 )
-from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.segments import SEGMENT_SECONDS, Cut, cut_study
@@ -84,7 +82,7 @@ def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
     """Return the net with one of the losses."""
     loss, tau = plan.train.loss, plan.train.tau
     # J22 has one figure only: its net with the improved centre loss.
-    published = (plan.name, loss) == ("crnn", "improved-centre") and j22_beside(study, plan)
+    published = (plan.name, loss) == ("crnn", "improved-centre") and matches_j22(study, plan)
     known = j22.FIGURE_8["crnn"] if published else None
     return Variant(
         NAMES[loss],

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from mvemo.fuse.report.published import PL20_TABLE_2, SOURCES, Z22_TABLE_1, Published
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.beside import pl20_beside
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
@@ -17,8 +16,7 @@ from mvemo.pipeline.studies.comparison import (
     divergence_notes,
     score_plot,
 )
-from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.core import Study, StudyMedia, matches_pl20
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column
@@ -115,7 +113,7 @@ def _variant(
         momentum=momentum,
         epochs=min(usual, epochs) if epochs else usual,
     )
-    printed = rate_scale == 1.0 and pl20_beside(study, plan)
+    printed = rate_scale == 1.0 and matches_pl20(study, plan)
     pl20 = PL20_TABLE_2[optimizer][net] if printed else None
     z22 = Z22_TABLE_1.get(optimizer, {}).get(net) if printed else None
     return Variant(

@@ -16,7 +16,6 @@ from mvemo.fuse.report.published import FUSIONS, PL20_TABLE_3, SOURCES
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.studies.beside import pl20_beside
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
@@ -28,9 +27,13 @@ from mvemo.pipeline.studies.comparison import (
     divergence_notes,
     score_plot,
 )
-from mvemo.pipeline.studies.core import Study, with_permuted_labels
+from mvemo.pipeline.studies.core import (
+    Study,
+    StudyMedia,
+    matches_pl20,
+    with_permuted_labels,
+)
 from mvemo.pipeline.studies.embedded import HeadJob, HeadPredictor
-from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.tables import PERCENT, Column
@@ -132,7 +135,7 @@ def _variant(study: Study, media: StudyMedia, row: _Row, manifest: Manifest) -> 
     predict = HeadPredictor(study, media, HeadJob(row.plans, row.protocol, manifest, row.name))
     # PL20's figure holds for its own protocol, labels and four nets.
     pl20s = {plan.name for plan in row.plans} == set(FUSIONS["integrated"])
-    printed = row.name == SHARED and pl20s and pl20_beside(study, *row.plans)
+    printed = row.name == SHARED and pl20s and matches_pl20(study, *row.plans)
     known = PL20_TABLE_3["integrated"].accuracy if printed else None
     cells = (row.name, ", ".join(plan.name for plan in row.plans))
     return Variant(row.name, predict, cells, (known,), known)

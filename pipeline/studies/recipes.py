@@ -23,9 +23,8 @@ from mvemo.pipeline.studies.comparison import (
     divergence_notes,
     score_plot,
 )
-from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.core import Study, StudyMedia
 from mvemo.pipeline.studies.embedded import HeadJob, HeadPredictor
-from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table

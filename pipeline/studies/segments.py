@@ -16,7 +16,6 @@ from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
 from mvemo.manifests.segments import Tail, segment_manifest, song_of
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import (
     Compared,
     NetPredictor,
@@ -24,7 +23,7 @@ from mvemo.pipeline.studies.comparison import (
     compare,
     divergence_notes,
 )
-from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.core import Study, matches_j22
 from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import score_lines
 from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, score
@@ -136,7 +135,7 @@ def run_segments(
     scored: list[tuple[tuple[Manifest, float], float, list[LengthScores]]] = []
     for length in seconds:
         segments = cut.segments(songs, length, durations)
-        printed = j22.TABLE_1.get(length) if j22_beside(study) else None
+        printed = j22.TABLE_1.get(length) if matches_j22(study) else None
         counts.append((length, len(segments), len(songs), printed))
         heard = cut.input_seconds(segments, length, durations)
         same = next((known for known in scored if known[0] == (segments, heard)), None)
@@ -196,7 +195,7 @@ def _score_length(
             each.scores,
             _song_scores(each, songs, song, folds),
             j22.TABLE_2.get(plan.name, {}).get(seconds)
-            if j22_beside(study, plan, seconds=seconds)
+            if matches_j22(study, plan, seconds=seconds)
             else None,
         )
         for plan, each in zip(plans, compared, strict=True)
