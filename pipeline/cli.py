@@ -31,19 +31,19 @@ from mvemo.pipeline.console.terminal import guarded_streams
 # Subcommand -> module and function, and its line in ``mvemo --help``.
 COMMANDS = {
     "doctor": ("doctor:doctor", "Is all here? Versions, codecs, GPU, weights, room, speed."),
-    "demo": ("demo:demo", "Made-up clips to a report, in a folder of your choice."),
+    "demo": ("extract:demo", "Made-up clips to a report, in a folder of your choice."),
     "manifest": ("manifest:manifest", "Lists of labelled clips: make, check, split in folds."),
     "extract": ("extract:extract", "Stage one: media to one file of features."),
     "fuse": ("fuse:fuse", "Stage two: features to a report and saved heads."),
     "cv": ("fuse:cv", "Stage two without saved heads, as mvemo-cv."),
     "predict": ("predict:predict", "The emotion of your own songs, videos, folders."),
-    "models": ("models:models", "The models that come with mvemo, and their cards."),
-    "explain": ("explain:explain", "Which seconds and frames of a clip drove its prediction."),
+    "models": ("predict:models", "The models that come with mvemo, and their cards."),
+    "explain": ("predict:explain", "Which seconds and frames of a clip drove its prediction."),
     "report": ("report:report", "The report of a model from its predictions alone."),
-    "compare": ("compare:compare", "Compare runs on the same clips and folds."),
+    "compare": ("fuse:compare", "Compare runs on the same clips and folds."),
     "cache": ("cache:cache", "Look into features, check, repair, merge, trim, export, import."),
     "nets": ("nets:nets", "The nets: what they read, their size, whose weights they take."),
-    "weights": ("weights:weights", "Pretrained weights: fetch, list, check."),
+    "weights": ("nets:weights", "Pretrained weights: fetch, list, check."),
     "study": ("study:study", "The papers' tables and figures for your own manifest."),
 }
 # All errors of mvemo are defined in these modules, which are not imported to recognise them.

@@ -1,1 +1,1 @@
-"""The commands, a module for each group."""
+"""Command-line interface: one module for each command or group of commands."""

@@ -1,4 +1,4 @@
-"""``mvemo cache``: look into a feature cache, check, repair, merge, export, import."""
+"""Commands ``mvemo cache``: show, check, repair, merge, export and import feature caches."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ _features = click.argument("features", type=PATH)
 
 @click.group()
 def cache() -> None:
-    """The feature cache: look into it, check, repair, merge, export, import.
+    """Feature caches: show, check, repair, merge, export, import.
 
-    What only reads FEATURES takes a folder of shards (*.h5), too, as one cache.
+    Commands that only read FEATURES also take a folder of shards (*.h5) as one cache.
 
     \b
     Example:
@@ -72,7 +72,7 @@ def cache() -> None:
 @click.option("--provenance", is_flag=True, help="Also print the whole provenance, as JSON.")
 @click.option("--failures", is_flag=True, help="Also print each failure, with time and version.")
 def info(features: Path, provenance: bool, failures: bool) -> None:
-    """Print what FEATURES holds: clips, features, failures, where it came from.
+    """Print the clips, features, failures and origin of FEATURES.
 
     \b
     Example:
@@ -96,7 +96,7 @@ def info(features: Path, provenance: bool, failures: bool) -> None:
 )
 @click.pass_context
 def verify(context: click.Context, features: Path, time_limit: float | None) -> None:
-    """Check every value of FEATURES; one line for each problem, exit code 1 if any.
+    """Check every value of FEATURES; print one line for each problem, exit code 1 if any.
 
     \b
     Example:
@@ -107,7 +107,7 @@ def verify(context: click.Context, features: Path, time_limit: float | None) -> 
     else:
         problems = verify_untrusted(features, seconds=time_limit)
     for problem in problems:
-        # Of a file that is no cache the one problem names it already.
+        # If the file is not a cache, the problem already names it.
         click.echo(f"{features}: {problem.removeprefix(f'{features}: ')}", err=True)
     if problems:
         context.exit(1)
@@ -117,9 +117,9 @@ def verify(context: click.Context, features: Path, time_limit: float | None) -> 
 @cache.command()
 @_features
 def repair(features: Path) -> None:
-    """Drop what is corrupt in FEATURES, and take up what an unfinished run left.
+    """Drop corrupt values of FEATURES, and add the rows of an unfinished run.
 
-    What was dropped is missing afterwards; running the extraction again makes it anew.
+    Dropped values are missing afterwards; run the extraction again to make them anew.
 
     \b
     Example:
@@ -136,7 +136,7 @@ def repair(features: Path) -> None:
 @click.option("--out", type=OUT_FILE, required=True, help="File to write.")
 @force_option
 def merge(features: tuple[Path, ...], out: Path, force: bool) -> None:
-    """Merge the caches FEATURES, of clips of one manifest, into one.
+    """Merge the caches FEATURES, made from one manifest, into one.
 
     A folder stands for all its shards (*.h5).
 
@@ -168,7 +168,7 @@ def export(
 ) -> None:
     """Write one feature of FEATURES with its clip ids, for other programs.
 
-    Several features, with all their folds, as a slim feature cache: --out FILE.h5.
+    With --out FILE.h5, write several features with all their folds, as a smaller cache.
 
     \b
     Examples:
@@ -212,7 +212,7 @@ def remove(features: Path, names: tuple[str, ...]) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Tell what would go, and change nothing.")
 def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> None:
-    """Remove rows of FEATURES that are used no longer, and curves without a feature.
+    """Remove rows of FEATURES that are no longer used, and curves without a feature.
 
     \b
     Example:
@@ -229,7 +229,7 @@ def gc(features: Path, manifest: Path | None, unused: bool, dry_run: bool) -> No
 
 
 def _named_by_settings(features: Path, facts: dict[str, Any]) -> set[str]:
-    """Nets and descriptors of the last extraction into a cache."""
+    """Return the nets and descriptors of the last extraction into a cache."""
     for run in (facts, *facts.get("history", [])):
         settings = run.get("settings")
         stated = settings.get("extract") if isinstance(settings, dict) else None
@@ -280,7 +280,7 @@ def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
 @click.argument("second", type=PATH)
 @click.pass_context
 def diff(context: click.Context, first: Path, second: Path) -> None:
-    """Say in what the features FIRST and SECOND differ; exit code 1 if they do.
+    """List the differences between the caches FIRST and SECOND; exit code 1 if any.
 
     \b
     Example:
@@ -321,12 +321,12 @@ def diff(context: click.Context, first: Path, second: Path) -> None:
 def import_(
     features: Path, files: tuple[str, ...], name: str | None, old_name: str | None, **options: Any
 ) -> None:
-    """Put numbers that another program made for the clips into FEATURES, as a feature.
+    """Import numbers that another program made for the clips into FEATURES, as a feature.
 
-    Each FILE (.npy, .npz, HDF5, CSV, Parquet) holds a row of numbers a clip; several are joined.
-    Rows are matched by clip id, if FILE or --rows names ids, with or without folder and
-    ending; else by their order, which must be that of the manifest. NaN, an empty cell or
-    no row: the clip is without the feature.
+    Each FILE (.npy, .npz, HDF5, CSV, Parquet) holds one row of numbers for each clip; several
+    files are joined. If FILE or --rows names clip ids, with or without folder and ending,
+    rows are matched by them; otherwise by their order, which must be the order of the
+    manifest. A clip with NaN, an empty cell or no row lacks the feature.
 
     \b
     Example:
@@ -391,7 +391,7 @@ def _read_rows(
     rows, id_column = options["rows"], options["id_column"]
     numbers, skipped = (comma_separated(options[o] or "") for o in ("numbers", "skip_columns"))
     columns = TableColumns(names, numbers, skipped, options["columns"])
-    # Where --rows lists the clip ids, --id-column is its column, not one of the files.
+    # With --rows, --id-column names a column of that table, not of the files.
     arrays = [
         read_array(
             file,
@@ -408,14 +408,14 @@ def _read_rows(
 
 
 def _columns_read(array: ArrayRows, how: str) -> str:
-    """Say which columns of a table are ids and numbers."""
+    """Return a note on the columns of a table that were read as ids and as numbers."""
     of_ids = f"column {array.id_name!r} {how}".rstrip() if array.id_name else "none, by order"
     some = array.columns[:2] + (("…", array.columns[-1]) if len(array.columns) > 2 else ())
     return f"{array.path}: clip ids: {of_ids}; numbers: {' '.join(some)}"
 
 
 def _names_of_clips(clips: Manifest | None, features: Path) -> dict[str, str]:
-    """Return ids and paths of the clips of a manifest, or the ids of a cache, to the ids."""
+    """Map ids and paths of the clips of a manifest, or the ids in a cache, to clip ids."""
     if clips is not None:
         paths = {clip.path: clip.clip_id for clip in clips.clips}
         return paths | {clip.clip_id: clip.clip_id for clip in clips.clips}
@@ -426,7 +426,7 @@ def _names_of_clips(clips: Manifest | None, features: Path) -> dict[str, str]:
 
 
 def _clip_table(manifest: Manifest, features: Path) -> ClipTable:
-    """The clips of a manifest."""
+    """Return the clip table of a manifest."""
     from mvemo.pipeline.clips.clip_tables import imported_clips
 
     evaluation = imported_clips(manifest)

@@ -1,4 +1,4 @@
-"""What the terminal shows of a feature cache."""
+"""Text for the terminal about a feature cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mvemo.manifests.text_table import align_columns
 
 
 def cache_lines(cache: Cache) -> list[str]:
-    """The file, its clips, a table of its features, failures by reason, where it came from."""
+    """Return lines on the file, its clips, features, failures by reason, and origin."""
     table = cache.table
     synthetic = "synthetic " if table.synthetic else ""
     return [
@@ -29,7 +29,7 @@ def cache_lines(cache: Cache) -> list[str]:
 
 
 def _division(table: ClipTable) -> str:
-    """How the clips are divided: folds, or training, validation and test clips."""
+    """Return how the clips are divided: folds, or training, validation and test clips."""
     if table.splits is not None:
         counts = np.bincount(table.splits, minlength=3).tolist()
         return (
@@ -39,7 +39,7 @@ def _division(table: ClipTable) -> str:
 
 
 def _feature_lines(cache: Cache) -> list[str]:
-    """A row for each feature."""
+    """Return a table with a row for each feature."""
     rows = [("feature", "kind", "dim", "made by", "protocol", "folds", "clips")]
     for name in cache.names():
         specs = cache.variants(name)
@@ -61,14 +61,14 @@ def _feature_lines(cache: Cache) -> list[str]:
 
 
 def _failure_lines(cache: Cache) -> list[str]:
-    """How many clips failed for each reason, the commonest first."""
+    """Return the number of failures for each reason, the commonest first."""
     listed = [(failure.clip_id, failure.stage, failure.reason) for failure in cache.failures]
     head = f"{len(listed)} failures" + (", by reason:" if listed else "")
     return [head, *(f"  {kind.text()}" for kind in failures_by_reason(listed))]
 
 
 def failure_table(cache: Cache) -> list[str]:
-    """Each failure in a line: clip, stage, when and by which version, why."""
+    """Return a table of failures: clip, stage, time, version of mvemo, reason."""
     rows = [
         (f.clip_id, f.stage, f.time or "unknown", f.version or "unknown", f.reason)
         for f in cache.failures
@@ -77,7 +77,7 @@ def failure_table(cache: Cache) -> list[str]:
 
 
 def _provenance_lines(cache: Cache) -> list[str]:
-    """The command that made it and the versions of packages."""
+    """Return the command that made the cache and the versions of packages."""
     lines = []
     for key in ("command", "versions"):
         if key in cache.provenance:
@@ -89,7 +89,7 @@ def _provenance_lines(cache: Cache) -> list[str]:
 
 
 def _fold_range(folds: Sequence[int]) -> str:
-    """``0-5`` for all of them, else the numbers; ``-`` for none."""
+    """Format folds: ``0-5`` if consecutive, otherwise ``0,2,5``; ``-`` if there are none."""
     if not folds:
         return "-"
     if len(folds) > 2 and (np.diff(folds) == 1).all():

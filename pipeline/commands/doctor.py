@@ -1,4 +1,4 @@
-"""``mvemo doctor``: what is here, what is not, and what to do about it."""
+"""Command ``mvemo doctor``: a check of the installation and of the machine."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ COLOURS = {"ok": "green", "note": "yellow", "problem": "red"}
 )
 @click.option("--no-speed", is_flag=True, help="Do not measure the speed, which takes longest.")
 def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
-    """Look at this installation and machine: a line for each finding, with the cure.
+    """Check this installation and machine: one line for each finding, with the cure.
 
-    Versions, torch and torchvision as a pair, codecs, GPU, fetched weights and their
-    digests, room and a try to write in the folders, and a measured speed. Exit code 1 if
-    something that is needed is absent or does not work.
+    It checks versions, torch and torchvision as a pair, codecs, GPU, fetched weights and
+    their digests, free space in the folders and that they can be written, and measures
+    the speed. The exit code is 1 if something needed is absent or does not work.
 
     \b
     Example:
@@ -43,7 +43,7 @@ def doctor(work: Path, n_clips: int, no_speed: bool) -> int:
         n_problems += finding.status == "problem"
         if verbosity() == "quiet" and finding.status == "ok":
             continue
-        # The status alone is coloured.
+        # Only the status is coloured.
         line = escaped(finding.line())
         width = len(finding.status)
         status = click.style(line[:width], fg=COLOURS[finding.status])

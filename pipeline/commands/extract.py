@@ -1,4 +1,4 @@
-"""``mvemo extract``: stage one."""
+"""Commands ``mvemo extract``, stage one, and ``mvemo demo``, both stages on generated clips."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import click
 
 from mvemo.pipeline.commands.options import (
+    OUT_FOLDER,
     PATH,
     OutputPath,
     folds_are_named,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class _Paths(TypedDict):
-    """What `run_extract` reads and writes but the manifest."""
+    """Paths that `run_extract` reads and writes, without the manifest."""
 
     work: Path
     out: Path
@@ -119,9 +120,9 @@ def extract(
 ) -> int:
     """Stage one: read MANIFEST, train and embed, write one feature cache.
 
-    Without MANIFEST a small synthetic data set is made and used. A run that was cut off
-    goes on where it stopped when the same command is given again. Clips that failed are
-    listed with the reason, and kept in the cache; all others are done.
+    Without MANIFEST a small synthetic data set is made and used. An interrupted run
+    continues where it stopped if the same command is given again. Clips that fail are
+    listed with the reason and kept in the cache as failures; all others are processed.
 
     \b
     Examples:
@@ -143,7 +144,7 @@ def extract(
         return _tell_summary(finished.summary, strict)
     from mvemo.pipeline.stage_one.ahead import processes_ahead
 
-    # A plan needs none, and a scheduler has its own.
+    # A plan needs no processes, and a scheduler has its own workers.
     jobs = 1 if options["plan"] or options["scheduler"] else options["jobs"]
     with collected_notes() as notes, processes_ahead(jobs):
         settings = _settings(options, default="paper" if manifest else "demo")
@@ -166,7 +167,7 @@ def extract(
 
 
 def _tell_summary(summary: ExtractSummary, strict: bool) -> int:
-    """Print it; the exit code."""
+    """Print the summary and return the exit code."""
     click.echo(summary.text())
     return 1 if strict and summary.failures else 0
 
@@ -174,7 +175,7 @@ def _tell_summary(summary: ExtractSummary, strict: bool) -> int:
 def _repeatable_run(
     options: dict[str, Any], manifest: Path | None, root: Path | None, work: Path, out: Path
 ) -> RepeatableRun | None:
-    """The run, where this process does all of it and is not told to do something again."""
+    """Return the run if this process does all of it once; otherwise None."""
     if any(options[name] for name in ("plan", "retry_failed", "shard", "scheduler")):
         return None
     if "WORLD_SIZE" in os.environ:
@@ -187,7 +188,7 @@ def _repeatable_run(
 def _plan_text(
     manifest: Path | None, settings: Settings, execution: Execution, paths: _Paths
 ) -> str:
-    """What ``--plan`` prints."""
+    """Return the text that ``--plan`` prints."""
     from mvemo.pipeline.stage_one.estimates import forecast_run
     from mvemo.pipeline.stage_one.execution import Execution
     from mvemo.pipeline.stage_one.plan import plan_extract
@@ -199,7 +200,7 @@ def _plan_text(
 
 
 def _execution(options: dict[str, Any], force: bool) -> Execution:
-    """How the command line wants the work spread."""
+    """Return how the command line distributes the work."""
     from mvemo.pipeline.stage_one.execution import Execution, Shard
 
     backend, scheduler = options["backend"], options["scheduler"]
@@ -213,7 +214,7 @@ def _execution(options: dict[str, Any], force: bool) -> Execution:
 
 
 def _settings(options: dict[str, Any], default: str) -> Settings:
-    """The settings that the command line asks for."""
+    """Return the settings that the command line asks for."""
     from mvemo.pipeline.settings_files import Override, load_settings
 
     overrides = list(options["overrides"])
@@ -254,7 +255,7 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
 
 
 def _note_many_workers(workers: int | None) -> None:
-    """Say that more workers than cores are of no use."""
+    """Note that more workers than cores are not faster."""
     from mvemo.extract.workers.pool import cores
 
     if workers is not None and workers > cores():
@@ -265,7 +266,7 @@ def _note_many_workers(workers: int | None) -> None:
 
 
 def _net_and_file(entry: str) -> tuple[str, str]:
-    """The two parts of ``NET=FILE``."""
+    """Split ``NET=FILE`` and check both parts."""
     from mvemo.extract.nets import net_names
 
     net, equals, file = entry.partition("=")
@@ -276,3 +277,27 @@ def _net_and_file(entry: str) -> tuple[str, str]:
     if not Path(file).is_file():
         raise BadOption(f"--weights {entry!r}: there is no file {file}")
     return net, file
+
+
+@click.command()
+@click.argument("folder", type=OUT_FOLDER, default=Path("mvemo-demo"))
+def demo(folder: Path) -> None:
+    """Make a small synthetic data set in FOLDER, train on it, and write a report.
+
+    The data set has 96 clips of 4 seconds with sound and pictures, in six classes. All of
+    it takes minutes on two cores. An interrupted run keeps its finished parts. FOLDER is
+    mvemo-demo by default; everything is in it, so delete it when done. In a clone,
+    `make extract fuse` does the same.
+
+    \b
+    Example:
+      mvemo demo try-it
+    """
+    from mvemo.pipeline.settings_files import load_settings
+    from mvemo.pipeline.stage_one.run import run_extract
+    from mvemo.pipeline.stage_two import run_fuse, settings_for
+
+    features = folder / "work" / "features.h5"
+    summary = run_extract(None, load_settings("demo"), work=folder / "work", out=features)
+    click.echo(f"{summary.text()}\n")
+    click.echo(run_fuse(features, settings_for(features, "demo"), out=folder / "out"))

@@ -1,18 +1,21 @@
-"""``mvemo manifest``: scan a folder, check or import a CSV, make folds or segments."""
+"""Commands ``mvemo manifest``: scan a folder, check or import a CSV, make folds or segments."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from mvemo.manifests import (
     LAYOUTS,
     SCHEMES,
     TASKS,
+    Folds,
     Manifest,
     Selection,
     apply_scheme,
@@ -27,17 +30,10 @@ from mvemo.manifests import (
     write_folds,
     write_manifest,
 )
-from mvemo.manifests.labels import UNLABELLED
+from mvemo.manifests.labels import UNLABELLED, label_kind
 from mvemo.manifests.layouts.ravdess import CHANNELS, INTENSITIES, MODALITIES
+from mvemo.manifests.layouts.sources import similar_groups
 from mvemo.manifests.segments import TAILS
-from mvemo.pipeline.commands.manifest_text import (
-    duplicate_lines,
-    fold_lines,
-    n_straddling_groups,
-    not_compared_lines,
-    similar_group_lines,
-    summary_lines,
-)
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
     PATH,
@@ -53,6 +49,11 @@ from mvemo.pipeline.commands.options import (
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.errors import BadOption
 
+if TYPE_CHECKING:
+    from mvemo.extract.duplicates import Duplicate, Search
+
+# Modality that was not compared -> what was compared.
+_COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 _scheme = click.option(
     "--scheme", type=click.Choice(list(SCHEMES)), help="Map labels to a paper's classes."
 )
@@ -78,7 +79,7 @@ _out = click.option("--out", type=OUT_FILE, required=True, help="File to write."
 
 @click.group()
 def manifest() -> None:
-    """Lists of labelled clips: make, check, split in folds.
+    """Manifests, the lists of labelled clips: make, check, divide into folds.
 
     \b
     Examples:
@@ -110,7 +111,8 @@ def manifest() -> None:
 def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
     """Make a manifest of FOLDER, which has a folder of clips for each class.
 
-    Or the files of RAVDESS, or the annotations and the sound of CAL500 or CAL500exp.
+    FOLDER may also hold the files of RAVDESS, or the annotations and the sound of CAL500 or
+    CAL500exp.
 
     \b
     Example:
@@ -154,13 +156,13 @@ def scan(folder: Path, out: Path | None, force: bool, **options: Any) -> None:
 def check(
     file: Path, root: Path | None, infer_groups: bool, no_media: bool, duplicates: bool
 ) -> None:
-    """List all problems of manifest FILE, with their lines; or sum it up.
+    """List all problems of manifest FILE, with their lines; or summarise it.
 
-    Groups whose names differ by case, spaces or one letter are told as probably one.
-    With --infer-groups, clips that are by their names pieces of one source but not in
-    one group are problems too. With --duplicates, clips with the same sound or pictures in
-    different groups are listed, also re-encoded, or cut to two fifths: folds would leak. Exit
-    code 1 if there are any.
+    Groups whose names differ by case, spaces or one letter are reported as probably one.
+    With --infer-groups, clips whose names say that they are pieces of one source must be in
+    one group. With --duplicates, clips in different groups with the same sound or pictures
+    are listed, also if re-encoded or cut to two fifths, since folds would leak. The exit
+    code is then 1 if there are any.
 
     \b
     Example:
@@ -259,8 +261,8 @@ def import_(
 ) -> None:
     """Make a manifest of your own table FILE (CSV, Parquet), whose columns may have other names.
 
-    Regression: columns label_NAME, or valence and arousal, or --column NAME=THEIRS for each.
-    With --no-media a column clip_id is enough.
+    Ratings (regression) need columns label_NAME, or valence and arousal, or --column
+    NAME=THEIRS for each. With --no-media a column clip_id is enough.
 
     \b
     Example:
@@ -305,8 +307,8 @@ def segment(
 ) -> None:
     """Divide the clips of manifest FILE into segments, which keep their clip's group.
 
-    A segment is called CLIP@START. A clip shorter than a segment gives one, as does one
-    whose file is missing or cannot be read; those are listed.
+    A segment is called CLIP@START. A clip shorter than a segment is one segment. A clip
+    whose file is missing or cannot be read stays whole and is listed.
 
     \b
     Example:
@@ -325,7 +327,7 @@ def segment(
 
 
 def _n_duplicates(clips: Manifest) -> int:
-    """Print near-duplicates in different groups; how many pairs of clips they are."""
+    """Print near-duplicates in different groups, and return the number of pairs of clips."""
     from mvemo.extract.duplicates import find_duplicates
     from mvemo.pipeline.console.progress import Progress
 
@@ -340,7 +342,7 @@ def _n_duplicates(clips: Manifest) -> int:
 
 
 def _map_labels(clips: Manifest, options: dict[str, Any]) -> Manifest:
-    """The manifest with a paper's classes, where ``--scheme`` asks for them."""
+    """Return the manifest with a paper's classes if ``--scheme`` is given."""
     if options["scheme"] is None:
         return clips
     mapped, notes = apply_scheme(
@@ -359,10 +361,90 @@ def _save(clips: Manifest, out: Path) -> None:
 def _summarise(clips: Manifest) -> None:
     _note(clips.notes)
     click.echo("\n".join(summary_lines(clips)))
-    if n_straddling := n_straddling_groups(clips):
+    splits: dict[str, set[str | None]] = {}
+    for clip in clips.clips:
+        splits.setdefault(clip.group, set()).add(clip.split)
+    if n_straddling := sum(len(names) > 1 for names in splits.values()):
         _note([f"{n_straddling} group(s) are on both sides of the splits: they leak"])
 
 
 def _note(notes: Iterable[str]) -> None:
     for text in notes:
         tell_note(text)
+
+
+def summary_lines(manifest: Manifest) -> list[str]:
+    """Return lines on clips, groups, labels, splits, folds and digest."""
+    n_groups = len(set(manifest.groups))
+    lines = [f"{manifest.name}: {len(manifest)} clips, {n_groups} groups, {manifest.task}"]
+    if manifest.synthetic:
+        lines.append("synthetic data")
+    width = max(map(len, manifest.classes), default=0)
+    counts = label_kind(manifest.task).counts(manifest.labels, manifest.classes)
+    lines += [
+        f"  {name:<{width}}  {count}" for name, count in zip(manifest.classes, counts, strict=True)
+    ]
+    splits = Counter(clip.split for clip in manifest.clips if clip.split)
+    if splits:
+        lines.append("splits: " + ", ".join(f"{name} {n}" for name, n in sorted(splits.items())))
+    if manifest.clips[0].fold is not None:
+        lines.append(f"folds: {len({clip.fold for clip in manifest.clips})}, prescribed")
+    return [*lines, f"digest {manifest.digest}"]
+
+
+def similar_group_lines(manifest: Manifest, most: int = 10) -> list[str]:
+    """Return a line for each pair of groups that are probably one."""
+    pairs = similar_groups(manifest)
+    lines = [
+        f"groups {first!r} and {second!r} are probably one: pieces of one song on both sides of a "
+        "fold flatter the score; write them alike"
+        for first, second in pairs[:most]
+    ]
+    return [*lines, f"{len(pairs) - most} more pairs of groups like them"][: len(pairs)]
+
+
+def fold_lines(manifest: Manifest, folds: Folds) -> list[str]:
+    """Return a line on clips, groups and classes of each fold."""
+    groups = np.array(manifest.groups)
+    kind = label_kind(manifest.task)
+    lines = []
+    for fold in range(folds.k):
+        test = folds.test(fold)
+        line = f"fold {fold}: {test.sum()} clips, {len(set(groups[test].tolist()))} groups"
+        if kind.exclusive:
+            line += f" ({', '.join(kind.counts(manifest.labels[test], manifest.classes))})"
+        lines.append(line)
+    return lines
+
+
+def not_compared_lines(manifest: Manifest, search: Search) -> list[str]:
+    """Return how many clips were not compared, by modality, with the reason of the first."""
+    found: dict[str, list[str]] = {}
+    for clip_id, modality, reason in search.problems:
+        found.setdefault(modality, []).append(f"{clip_id}: {reason}")
+    n = {modality: f"{len(of)} clip{'s' * (len(of) > 1)}" for modality, of in found.items()}
+    # If all clips lack a modality, as songs lack pictures, no line is needed.
+    return [
+        f"{n[modality]}: {_COMPARED[modality]} was compared; the first, {of[0]}"
+        for modality, of in found.items()
+        if modality == "clip" or len(of) < len(manifest)
+    ]
+
+
+def duplicate_lines(manifest: Manifest, search: Search) -> list[str]:
+    """Return a line for each pair of near-duplicate clips, with their groups."""
+    group = dict(zip(manifest.clip_ids, manifest.groups, strict=True))
+    return [
+        f"{pair.first} (group {group[pair.first]}) and {pair.second} "
+        f"(group {group[pair.second]}): {_likeness(pair)}"
+        for pair in search.duplicates
+    ]
+
+
+def _likeness(pair: Duplicate) -> str:
+    """Return what two clips share: pictures or sound, and how much of it."""
+    percent = f"{100 * pair.similarity:.0f} %"
+    if pair.modality == "video":
+        return f"the same pictures ({percent} of them)"
+    shift = f", {abs(pair.offset):.1f} s {'later' if pair.offset > 0 else 'earlier'}"
+    return f"the same sound ({percent} of bits equal{shift if pair.offset else ''})"

@@ -1,4 +1,4 @@
-"""Options that several commands share; nothing numeric is imported for ``--help``."""
+"""Options that several commands share. No numeric package is imported for ``--help``."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Decorator = Callable[[Function], Function]
 
 
 def refuse_address(entry: str) -> str:
-    """Return what names a file; raise `BadOption` if it is a web address."""
+    """Return the entry; raise `BadOption` if it is a web address."""
     if re.match(r"[a-z][a-z0-9+.-]+://", entry, re.IGNORECASE):
         raise BadOption(f"{entry}: addresses are not fetched: download the file first")
     return entry
 
 
 class NamedPath(click.Path):
-    """A path with a name: an empty one, as of a variable that is not set, is no current folder."""
+    """Path that must not be empty: an unset shell variable does not mean the current folder."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A `pathlib.Path`."""
+        """Return a `pathlib.Path`."""
         if value == "":
             self.fail("an empty path: give a file or folder ('.' is this folder)", param, ctx)
         refuse_address(str(value))
@@ -41,9 +41,9 @@ class NamedPath(click.Path):
 
 
 class OutputPath(NamedPath):
-    """A path to write, refused before any work if it cannot be written.
+    """Path to write, refused before any work if it cannot be written.
 
-    With `makes_folders` the command makes the folders that it lies in.
+    With `makes_folders` the command creates the missing parent folders.
     """
 
     def __init__(self, makes_folders: bool = False, **options: Any) -> None:
@@ -51,7 +51,7 @@ class OutputPath(NamedPath):
         self._makes_folders = makes_folders
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """A `pathlib.Path`."""
+        """Return a `pathlib.Path`."""
         path = super().convert(value, param, ctx)
         place = path if path.is_dir() else path.parent
         while self._makes_folders and not place.exists() and place != place.parent:
@@ -70,7 +70,7 @@ class OutputPath(NamedPath):
         return path
 
 
-# Bytes that must be free where something is to be written.
+# Minimum free space on the disk of an output, in bytes.
 LEAST_ROOM = 64 << 10
 PATH = NamedPath()
 FILE = NamedPath(dir_okay=False)
@@ -80,18 +80,18 @@ OUT_FOLDER = OutputPath(makes_folders=True, file_okay=False)
 
 
 class FoldsOption(click.ParamType):  # type: ignore[type-arg]
-    """A number of folds, or a file that says which fold each clip is in."""
+    """Number of folds, or file that says which fold each clip is in."""
 
     name = "folds"
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        """In the help."""
+        """Return the metavar for the help."""
         return "NUMBER|FILE"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | Path:
-        """An int of 2 or more, or the path of a file that is there."""
+        """Return an int of 2 or more, or the path of an existing file."""
         if isinstance(value, (int, Path)):
             return value
         try:
@@ -107,7 +107,7 @@ class FoldsOption(click.ParamType):  # type: ignore[type-arg]
 
 
 def together(decorators: Sequence[Decorator[Any]]) -> Decorator[Any]:
-    """Several decorators as one, the first outermost, as if written in this order."""
+    """Combine decorators into one; the first is the outermost."""
 
     def decorate(function: Function) -> Function:
         for decorator in reversed(decorators):
@@ -118,7 +118,7 @@ def together(decorators: Sequence[Decorator[Any]]) -> Decorator[Any]:
 
 
 def folds_option(default: str) -> Decorator[Any]:
-    """``--folds``: an int, a `Path`, or None."""
+    """Add ``--folds``: an int, a `Path`, or None."""
     return click.option(
         "--folds",
         type=FoldsOption(),
@@ -129,18 +129,18 @@ def folds_option(default: str) -> Decorator[Any]:
 
 
 def folds_are_named(options: Mapping[str, Any]) -> bool:
-    """Whether somebody asked for folds, by ``--folds`` or ``--set extract.folds=``."""
+    """Return True if ``--folds`` or ``--set extract.folds=`` was given."""
     keys = (override.partition("=")[0].strip() for override in options["overrides"])
     return options["folds"] is not None or "extract.folds" in keys
 
 
 def old_spelling(old: str, name: str, **keywords: Any) -> Decorator[Any]:
-    """A hidden option that `choose_spelling` reads: kept for one release under its old name."""
+    """Add the hidden old name of an option, kept for one release; see `choose_spelling`."""
     return click.option(old, name, hidden=True, default=None, **keywords)
 
 
 def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
-    """The value of an option that has another name now, with a note where the old one is used."""
+    """Return the value of a renamed option; note the use of the old name, refuse both."""
     if old[1] is None:
         return new[1]
     if new[1] is not None:
@@ -150,7 +150,7 @@ def choose_spelling(new: tuple[str, T], old: tuple[str, T]) -> T:
 
 
 def seed_option(help_text: str) -> Decorator[Any]:
-    """``--seed``: None where it is not given."""
+    """Add ``--seed``, None by default."""
     return click.option("--seed", type=click.IntRange(min=0), default=None, help=help_text)
 
 
@@ -223,7 +223,7 @@ work_option: Decorator[Any] = click.option(
 def _column_names(
     context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
-    """Ours to theirs, from ``OURS=THEIRS``."""
+    """Parse ``OURS=THEIRS`` into a dict from our names of columns to theirs."""
     columns: dict[str, str] = {}
     for text in values:
         ours, equals, theirs = (part.strip() for part in text.partition("="))
@@ -270,7 +270,7 @@ permute_option: Decorator[Any] = click.option(
 )
 
 
-# Files that `mvemo.fuse.report.paper.write_paper` writes.
+# Output files of `mvemo.fuse.report.paper.write_paper`.
 paper_options: Decorator[Any] = together(
     [
         click.option("--latex", type=OUT_FILE, help="Also write the table for LaTeX (booktabs)."),
@@ -283,11 +283,11 @@ force_option: Decorator[Any] = click.option(
 
 
 def refuse_replacing(path: Path, force: bool) -> None:
-    """Raise `BadOption` where a file would be replaced that ``--force`` does not allow."""
+    """Raise `BadOption` if the file exists and ``--force`` was not given."""
     if path.exists() and not force:
         raise BadOption(f"{path}: is there already: name another file, or give --force")
 
 
 def comma_separated(text: str) -> tuple[str, ...]:
-    """The parts of ``a,b``, each once."""
+    """Split ``a,b`` at commas; leave out empty and repeated parts."""
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))

@@ -1,4 +1,4 @@
-"""``mvemo predict``: the emotion of new clips."""
+"""Commands ``mvemo predict``, ``explain`` and ``models``: models and the emotion of new clips."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mvemo.extract.quick_imports import imports_uncollected
 from mvemo.pipeline.commands.options import (
     OUT_FILE,
     OUT_FOLDER,
+    PATH,
     device_option,
     model_option,
     refuse_address,
@@ -112,12 +112,12 @@ def predict(
     """Predict the emotion of new clips: sound, videos, a list of them, or their features.
 
     A folder stands for all media files in it. LIST.csv needs a column path and no labels.
-    FEATURES.h5 of mvemo extract, with the model's nets and settings, needs no media.
-    A file that cannot be read is reported, and the others are predicted; where none can be,
-    the exit code is 2.
+    FEATURES.h5, written by mvemo extract with the model's nets and settings, needs no
+    media. A file that cannot be read is reported, and the others are predicted; if no clip
+    can be predicted, the exit code is 2.
 
-    Without --model a model that comes with mvemo predicts; the public weights that its
-    nets need are fetched once.
+    Without --model the default model of mvemo predicts. The public weights that its nets
+    need are fetched once.
 
     \b
     Examples:
@@ -171,7 +171,7 @@ def predict(
 
 @dataclass(frozen=True)
 class ShowSettings:
-    """Where predictions go; with `facts` also what a catalogue knows of them."""
+    """Outputs of the predictions; with `facts` they include the facts of the catalogue."""
 
     csv_file: Path | None
     as_json: bool
@@ -200,7 +200,7 @@ def _show(model: FinalModel, predictions: Sequence[Prediction], shown: ShowSetti
         click.echo(dump_json(records(model, predictions, shown.facts)), nl=False)
     elif not shown.jsonl:
         click.echo(predictions_table(model, predictions))
-    # Last: where it cannot be written, the table is there.
+    # Written last: if it cannot be written, the table is not lost.
     if shown.csv_file is not None:
         text = predictions_csv(model, predictions, shown.facts)
         write_text(shown.csv_file, text, error=FuseError)
@@ -214,12 +214,13 @@ def clips_and_settings(
     weight_files: tuple[str, ...],
     device: str,
 ) -> tuple[list[NewClip], Path, PredictSettings]:
-    """The clips, and what `model_options` say: the model's folder, its public weights fetched."""
+    """Return the clips, the model's folder and the settings; fetch the public weights."""
     weights = dict(map(_net_and_file, weight_files))
 
     from mvemo.extract.media.isolated import start_readers
+    from mvemo.extract.quick_imports import imports_uncollected
 
-    # It gets ready while this process imports what comes next.
+    # The readers start while this process imports the modules below.
     start_readers()
 
     with imports_uncollected():
@@ -231,7 +232,7 @@ def clips_and_settings(
         from mvemo.pipeline.prediction.run import PredictSettings
 
     keep_freed_memory()
-    # Before anything is fetched or read.
+    # Checked before anything is fetched or read.
     pick_device(device)
     folder, clips = pick_model(model_name), find_clips(inputs)
     modalities = modalities_of(clips) if modality == "both" else (modality,)
@@ -242,7 +243,7 @@ def clips_and_settings(
 def _timelines(
     followed: Iterator[tuple[FinalModel, str, list[Record]]], shown: ShowSettings
 ) -> int:
-    """Follow each clip; one that cannot be read costs itself."""
+    """Print the timeline of each clip and return the exit code."""
     from mvemo.fuse.errors import FuseError
     from mvemo.manifests.files import dump_json, write_text
     from mvemo.pipeline.prediction.timeline import windows_csv
@@ -250,7 +251,7 @@ def _timelines(
     windows: list[Record] = []
     failed: list[bool] = []
     for model, line, records in followed:  # noqa: B007
-        # Where stdout has JSON, the line goes with all else that is told.
+        # If stdout has JSON, the line goes to stderr.
         click.echo(line) if not (shown.as_json or shown.jsonl) else tell(line)
         for record in records if shown.jsonl else ():
             click.echo(json.dumps(record))
@@ -264,10 +265,98 @@ def _timelines(
 
 
 def _net_and_file(entry: str) -> tuple[str, Path]:
-    """The two parts of ``NET=FILE``."""
+    """Split ``NET=FILE`` and check that the file exists."""
     net, equals, file = entry.partition("=")
     if not equals or not net:
         raise BadOption(f"--weights {entry!r}: write it as NET=FILE, as i3d=weights.npz")
     if not Path(file).exists():
         raise BadOption(f"--weights {entry!r}: there is no file or folder {file}")
     return net, Path(file)
+
+
+@click.command()
+@click.argument("file", type=PATH)
+@model_options
+@click.option("--of", "output", default=None, help="Class, tag or target.  [default: predicted]")
+@click.option("--step", default=1.0, show_default=True, help="Seconds between stretches.")
+@click.option("--width", default=3.0, show_default=True, help="Seconds that are left out.")
+@click.option(
+    "--to",
+    type=OUT_FILE,
+    default=None,
+    help="The page.  [default: NAME.explained.html]",
+)
+def explain(
+    file: Path,
+    model_name: str | None,
+    modality: str,
+    weight_files: tuple[str, ...],
+    device: str,
+    output: str | None,
+    step: float,
+    width: float,
+    to: Path | None,
+) -> int:
+    """Show which seconds and which frames of FILE drove the model's decision.
+
+    Stretches of the sound and of the pictures are left out one after the other, and the clip
+    is predicted again. The page shows how much each stretch adds, the sound, and the frames.
+
+    \b
+    Example:
+      mvemo explain song.mp3 --to why.html
+    """
+    page = to or OUT_FILE.convert(f"{file.stem}.explained.html", None, None)
+    options = (model_name, modality, weight_files, device)
+    clips, folder, settings = clips_and_settings([str(file)], *options)
+
+    from mvemo.fuse.errors import FuseError
+    from mvemo.fuse.final.files import load_model
+    from mvemo.manifests.files import write_text
+    from mvemo.pipeline.prediction.embedding import FeatureMaker
+    from mvemo.pipeline.prediction.explain import (
+        ExplainSettings,
+        explain_clip,
+        explanation_html,
+        explanation_text,
+    )
+    from mvemo.pipeline.prediction.run import find_ways
+
+    occlusion = ExplainSettings(step, width, output)
+    if len(clips) != 1 or clips[0].problem:
+        raise BadOption(f"{file}: {clips[0].problem or 'one file at a time is explained'}")
+    maker = FeatureMaker(load_model(folder), folder, settings.weights, settings.device)
+    find_ways(maker, settings.modalities)
+    explanation = explain_clip(maker, clips[0], settings.modalities, occlusion)
+    write_text(page, explanation_html(maker.model, explanation), error=FuseError)
+    click.echo(explanation_text(maker.model, explanation))
+    click.echo(f"page: {page}")
+    return 0
+
+
+@click.command()
+@click.argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
+def models(names: tuple[str, ...]) -> None:
+    """List the models that come with mvemo, or print the cards of models, also of your own.
+
+    A card says what a model was made of, its licence, how well it predicted clips that
+    were left out, and what it is not for.
+
+    \b
+    Examples:
+      mvemo models
+      mvemo models film-music
+      mvemo models out/model
+    """
+    from mvemo.pipeline.models.boxed import DEFAULT, boxed_names, model_folder
+    from mvemo.pipeline.models.card import card_text, summary_lines
+
+    if names:
+        click.echo("\n\n".join(card_text(name, model_folder(name)) for name in names))
+        return
+    for name in boxed_names():
+        click.echo("\n".join(summary_lines(name, model_folder(name))))
+    click.echo(
+        f"\n'mvemo predict FILE' takes {DEFAULT}; --model NAME another, --model FOLDER your own."
+        "\n'mvemo models NAME' prints a model's card."
+    )

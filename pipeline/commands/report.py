@@ -1,4 +1,4 @@
-"""``mvemo report``: the report of a model from nothing but its predictions."""
+"""Command ``mvemo report``: a report made from predictions only."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def report(
     markdown: Path | None,
     synthetic: bool,
 ) -> None:
-    """Score predictions that any program made, and report them as mvemo's own.
+    """Score the predictions of any program, and write mvemo's report on them.
 
-    What the model was trained on is not known, and the report says so. Of several models
-    every pair is compared.
+    The clips that the model was trained on are not known, and the report says so. If there
+    are several models, each pair is compared.
 
     \b
     Example:
@@ -115,7 +115,7 @@ def report(
         },
     )
     results = with_uncertainty(results)
-    # First: if the report cannot be written, the table is there.
+    # Printed first: if the report cannot be written, the table is not lost.
     click.echo(format_table(results))
     write_report(results, out)
     write_paper(results_tables(results), latex, markdown)
@@ -124,7 +124,7 @@ def report(
 
 
 def _marks_beside(predictions: Path) -> dict[str, Any]:
-    """What the ``metrics.json`` beside mvemo's own predictions says of them."""
+    """Read the ``metrics.json`` next to mvemo's own predictions; empty if there is none."""
     try:
         saved = parse_json(predictions.with_name("metrics.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

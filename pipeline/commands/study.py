@@ -1,4 +1,4 @@
-"""``mvemo study``: the papers' tables and figures for the user's own manifest."""
+"""Commands ``mvemo study``: the papers' tables and figures for the user's own manifest."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def study() -> None:
     """The papers' tables and figures for your own manifest, group-disjoint.
 
-    Every accuracy is out of fold. The papers' own figures stand beside them, marked
+    Every accuracy is out of fold. The papers' own figures stand next to them, marked
     "published, other data".
 
     \b
@@ -50,7 +50,7 @@ def study() -> None:
 def segments(
     seconds: tuple[float, ...], nets: tuple[str, ...], first: float, tail: Tail, **options: Any
 ) -> int:
-    """Scores by the length of segments (J22 Tables 1 and 2).
+    """Score nets by the length of segments (J22 Tables 1 and 2).
 
     \b
     Example:
@@ -82,7 +82,7 @@ def segments(
 def losses(
     net: str, centre_tau: float, seconds: float, first: float, tail: Tail, **options: Any
 ) -> int:
-    """Softmax, angular, centre and improved centre loss on one net (J22 2.4).
+    """Compare softmax, angular, centre and improved centre loss on one net (J22 2.4).
 
     \b
     Example:
@@ -105,7 +105,7 @@ def losses(
 def convnets(
     nets: tuple[str, ...], seconds: float, first: float, tail: Tail, **options: Any
 ) -> int:
-    """Training and test accuracy and confusion of nets (J22 Tables 3 and 4).
+    """Compare training and test accuracy and confusion of nets (J22 Tables 3 and 4).
 
     \b
     Example:
@@ -133,7 +133,7 @@ def convnets(
 def iterations(
     net: str, iterations: int, seconds: float, first: float, tail: Tail, **options: Any
 ) -> int:
-    """Loss by the number of iterations (J22 Fig. 7); trains without the first fold.
+    """Follow the loss over iterations (J22 Fig. 7), training without the first fold.
 
     \b
     Example:
@@ -173,7 +173,7 @@ def j22(
     tail: Tail,
     **options: Any,
 ) -> int:
-    """J22's whole experiment: segments, one split by song, nets and ablations.
+    """Run J22's whole experiment: segments, one split by song, nets and ablations.
 
     \b
     Example:
@@ -195,7 +195,7 @@ def j22(
 @study_options(runs=1)
 @nets_option("speccnn", "Which.")
 def tags(nets: tuple[str, ...], **options: Any) -> int:
-    """Nets with an output for each tag, tag by tag (Liu et al. 2017).
+    """Score nets with an output for each tag, tag by tag (Liu et al. 2017).
 
     \b
     Example:
@@ -214,7 +214,7 @@ def tags(nets: tuple[str, ...], **options: Any) -> int:
     help="Repeats of the RNN, which takes longest; 0 leaves it out.  [default: as --runs]",
 )
 def baselines(rnn_runs: int | None, **options: Any) -> int:
-    """SVM, tree, neighbours, perceptron, regression and RNN (J22 Fig. 8).
+    """Compare SVM, tree, neighbours, perceptron, regression and RNN (J22 Fig. 8).
 
     \b
     Example:
@@ -241,7 +241,7 @@ def baselines(rnn_runs: int | None, **options: Any) -> int:
     help="Epochs of each net at most; 0 for the profile's.  [default: 0, with --profile demo 12]",
 )
 def optimizers(nets: tuple[str, ...], rate_scale: float, epochs: int | None, **options: Any) -> int:
-    """Adam, SGD and RMSprop on each unimodal net (PL20 Table 2, Z22 Table 1).
+    """Compare Adam, SGD and RMSprop on each unimodal net (PL20 Table 2, Z22 Table 1).
 
     \b
     Example:
@@ -274,10 +274,11 @@ def optimizers(nets: tuple[str, ...], rate_scale: float, epochs: int | None, **o
     "here; with --profile demo musicnn,effnet, the quick ones]",
 )
 def protocols(nets: tuple[str, ...] | None, frozen: tuple[str, ...] | None, **options: Any) -> int:
-    """How far the usual protocol flatters: shared, crossfit, frozen, shuffled labels.
+    """Compare the protocols shared, crossfit and frozen, also with shuffled labels.
 
-    One head on the embeddings of all nets, on the same clips and folds. The frozen nets are
-    those of --profile pretrained whose weights have been fetched.
+    One head reads the embeddings of all nets, on the same clips and folds: this shows how
+    optimistic the usual protocol, shared, is. The frozen nets are the nets of --profile
+    pretrained whose weights have been fetched.
 
     \b
     Example:
@@ -304,10 +305,10 @@ def protocols(nets: tuple[str, ...] | None, frozen: tuple[str, ...] | None, **op
     "for the papers' recipe, or none.  [default: all of the recipe, rest and papers]",
 )
 def recipes(net: str, parts: str, **options: Any) -> int:
-    """What each part of today's way of fine-tuning is worth on one net.
+    """Compare one net with and without each part of the fine-tuning recipe.
 
-    The full recipe of the profile, the same without each part and without all but the probe,
-    the papers' recipe, and the net as it is with a linear head.
+    The rows are the full recipe of the profile, the recipe without each part and without
+    all but the probe, the papers' recipe, and the frozen net with a linear head.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""What all studies' commands share: their options, and how one is conducted."""
+"""Options that all commands of ``mvemo study`` share, and the function that runs a study."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from mvemo.pipeline.studies.core import Study
     from mvemo.pipeline.studies.output import StudyResult
 
-# Those of `mvemo.manifests.segments`, which is not loaded for --help.
+# The values of `mvemo.manifests.segments.TAILS`, which is not imported for --help.
 TAILS = ("half", "join", "drop")
 
 
 def study_options(
     runs: int, profile: str = "paper"
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Argument and options that every study has, and its default number of runs."""
+    """Add the argument and the options that every study has."""
     return together(
         [
             click.argument("manifest", type=PATH),
@@ -80,21 +80,21 @@ def study_options(
 
 
 def net_option(default: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """``--net``: one name."""
+    """Add ``--net``, the name of one net."""
     return click.option(
         "--net", callback=parse_net, default=default, show_default=True, help="Which."
     )
 
 
 def nets_option(default: str, help_text: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """``--nets``: several names."""
+    """Add ``--nets``, the names of several nets."""
     return click.option(
         "--nets", callback=parse_nets, default=default, show_default=True, help=help_text
     )
 
 
 def cut_options(function: Callable[..., int]) -> Callable[..., int]:
-    """``--first`` and ``--tail``: how clips are cut."""
+    """Add ``--first`` and ``--tail``, which say how clips are cut."""
     decorate: Callable[[Callable[..., int]], Callable[..., int]] = together(
         [
             click.option(
@@ -117,7 +117,7 @@ def cut_options(function: Callable[..., int]) -> Callable[..., int]:
 
 
 def segment_options(function: Callable[..., int]) -> Callable[..., int]:
-    """``--seconds``, and `cut_options`: the segments that the nets of a study read."""
+    """Add ``--seconds`` and `cut_options`: the segments that the nets of a study read."""
     seconds = click.option(
         "--seconds",
         type=click.FloatRange(min=0),
@@ -130,7 +130,7 @@ def segment_options(function: Callable[..., int]) -> Callable[..., int]:
 
 
 def parse_net(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    """The name of the one net that there is."""
+    """Parse the name of one net."""
     names = parse_nets(context, parameter, value)
     if len(names) > 1:
         raise BadOption(f"--net {value!r}: name one net")
@@ -138,7 +138,7 @@ def parse_net(context: click.Context, parameter: click.Parameter, value: str) ->
 
 
 def parse_nets(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
-    """Names of nets from ``a,b``; folders of encoders, ``hf:FOLDER``, are nets, too."""
+    """Parse ``a,b`` as names of nets; ``hf:FOLDER``, the folder of an encoder, is one too."""
     from mvemo.extract.nets.parts.registry import add_folders, check_name
 
     names = add_folders(comma_separated(value))
@@ -152,7 +152,7 @@ def parse_nets(context: click.Context, parameter: click.Parameter, value: str) -
 def parse_lengths(
     context: click.Context, parameter: click.Parameter, value: str
 ) -> tuple[float, ...]:
-    """Seconds from ``3,5,10``."""
+    """Parse ``3,5,10`` as lengths in seconds."""
     try:
         lengths = tuple(dict.fromkeys(map(float, comma_separated(value))))
     except ValueError:
@@ -170,9 +170,10 @@ def conduct(
     splits: bool = False,
     **own_settings: Any,
 ) -> int:
-    """Read the manifest, run a study, print its tables and write its files; the exit code.
+    """Read the manifest, run a study, print its tables, write its files; return the exit code.
 
-    The study has one split, which the manifest may prescribe, where `splits` says so, else folds.
+    With `splits` the study trains and tests on one split, which the manifest may prescribe.
+    Otherwise it has folds.
     """
     from mvemo.extract.training.memory import keep_freed_memory
     from mvemo.fuse.report.paper import write_paper
@@ -207,14 +208,14 @@ def conduct(
 
 
 def default_jobs(profile: str) -> int:
-    """One process, as large nets need memory; of the demo's, two where there are two cores."""
+    """Return 1, since large nets need memory; for the profile ``demo`` 2 if there are two cores."""
     from mvemo.extract.workers.pool import cores
 
     return min(cores(), 2) if profile == "demo" else 1
 
 
 def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) -> None:
-    """Ask about a split that would not be used, and tell of a seed that divides nothing."""
+    """Refuse folds or a split that the study would not use; note a seed that has no effect."""
     from mvemo.manifests import folds_of, holdout_of
     from mvemo.pipeline.clips.clip_tables import clip_table
     from mvemo.pipeline.stage_one.plan import ask_about_split, tell_unused_seed
@@ -247,7 +248,7 @@ def _tell_division(study: Study, options: Mapping[str, Any], *, splits: bool) ->
 
 
 def _settings(options: Mapping[str, Any]) -> Settings:
-    """The settings that the command line asks for."""
+    """Return the settings that the command line asks for."""
     from mvemo.pipeline.settings_files import Override, load_settings
 
     overrides = list(options["overrides"])

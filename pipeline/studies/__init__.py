@@ -1,4 +1,4 @@
-"""The tables and figures of J22 and PL20 for the user's own manifest, a module each.
+"""The papers' tables and figures for the user's own manifest: one module for each study.
 
-Importing a study imports torch; the command line does so only when one is run.
+A study imports torch, so the command line imports it only when it runs.
 """

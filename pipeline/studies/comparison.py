@@ -1,4 +1,4 @@
-"""The loop of every study: what is compared, over folds and repeats, and its rows and bars."""
+"""Comparison of variants over folds and repeats: rows, bars and differences of scores."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ import numpy as np
 
 from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.settings import NetSettings
-from mvemo.fuse.arrays import Ints
+from mvemo.fuse.arrays import F64, Ints
+from mvemo.fuse.bootstrap import Resamples, percentile_interval, resample_groups
+from mvemo.fuse.metrics.averages import mean_finite, mean_of_finite
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.studies.ahead import NetTraining, train_ahead
-from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit, training_of
-from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.core import Study, StudyMedia
+from mvemo.pipeline.studies.crossfit import (
+    FoldPredictions,
+    NetJob,
+    NetTraining,
+    cross_fit,
+    train_ahead,
+    training_of,
+)
 from mvemo.pipeline.studies.output import Plot
 from mvemo.pipeline.studies.plots import Bar, score_bars
 from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, score
@@ -29,52 +36,50 @@ INTERVAL_NOTE = "low and high: 95 % interval over groups. sd: over runs, or fold
 
 @dataclass(frozen=True)
 class Variant:
-    """A net, a loss or a model that is compared with others."""
+    """Net, loss or model that is compared with others."""
 
-    name: str  # beside its bar
-    # From the number of a repeat and its folds, int64 (clips,), to what is predicted out of
-    # fold.
+    name: str  # label of its bar
+    # (number of the repeat, folds as int64 (clips,)) -> out-of-fold predictions
     predict: Callable[[int, Ints], FoldPredictions]
-    cells: tuple[Cell, ...]  # the first of its row
-    # The last of its row: printed figures, None where there is none.
-    published: tuple[Cell, ...] = ()
-    printed_accuracy: float | None = None  # the one of them that its bar is marked with
+    cells: tuple[Cell, ...]  # first cells of its row
+    published: tuple[Cell, ...] = ()  # last cells of its row; None for a missing figure
+    printed_accuracy: float | None = None  # the published figure that marks its bar
 
 
 @dataclass(frozen=True)
 class Compared:
-    """A variant with what it predicted, one element a repeat, and its scores."""
+    """Variant with its predictions and scores."""
 
-    variant: Variant  # what was compared
-    runs: tuple[FoldPredictions, ...]  # empty where a training diverged
-    scores: Scores  # all NaN where a training diverged
-    divergence: str = ""  # which training had no finite loss; empty where all had
+    variant: Variant
+    runs: tuple[FoldPredictions, ...]  # one for each repeat; empty if a training diverged
+    scores: Scores  # all NaN if a training diverged
+    divergence: str = ""  # message on the training without a finite loss, if any
 
     @property
     def train_score(self) -> float:
-        """Mean over folds and repeats of the score on each net's own training clips."""
+        """Mean score of the nets on their own training clips, over folds and repeats."""
         if self.divergence:
             return math.nan
         return float(np.mean([value for run in self.runs for value in run.train_scores]))
 
     def bar(self) -> Bar:
-        """Its score, interval and printed figure."""
+        """Return the bar with score, interval and published figure."""
         scores, variant = self.scores, self.variant
         return Bar(variant.name, scores.primary, scores.low, scores.high, variant.printed_accuracy)
 
 
 @runtime_checkable
 class Trains(Protocol):
-    """A `Variant.predict` that trains nets."""
+    """Protocol of a `Variant.predict` that trains nets."""
 
     def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
-        """Those of a repeat."""
+        """Return the trainings of a repeat."""
         ...
 
 
 @dataclass(frozen=True)
 class NetPredictor:
-    """The `Variant.predict` of a net; parameters as of `NetJob`."""
+    """`Variant.predict` of a net; the fields are those of `NetJob`."""
 
     study: Study
     media: StudyMedia
@@ -86,7 +91,7 @@ class NetPredictor:
         return cross_fit(self.study, self.media, self._job(run, folds))
 
     def trainings(self, run: int, folds: Ints) -> Sequence[NetTraining]:
-        """As of `Trains`."""
+        """Return the training of the net in a repeat."""
         return [training_of(self.study, self.media, self._job(run, folds))]
 
     def _job(self, run: int, folds: Ints) -> NetJob:
@@ -98,7 +103,8 @@ def compare(
 ) -> list[Compared]:
     """Predict all clips with each variant, and score the predictions.
 
-    A variant whose training diverges in any fold or repeat has no scores; the others go on.
+    A variant whose training diverges in any fold or repeat has no scores; the others are
+    not affected.
     """
     labels = Labels.of(manifest)
     train_ahead(
@@ -119,7 +125,7 @@ def compare(
 
 
 def _trainings(predict: object, run: int, folds: Ints) -> Sequence[NetTraining]:
-    """Those of a `Variant.predict`; none of models that are no nets."""
+    """Return the trainings of a `Variant.predict`; empty if it is not a net."""
     return predict.trainings(run, folds) if isinstance(predict, Trains) else ()
 
 
@@ -132,7 +138,7 @@ def _compared(variant: Variant, labels: Labels, folds: Sequence[Ints]) -> Compar
 
 
 def divergence_notes(compared: Sequence[Compared]) -> list[str]:
-    """A note on each variant whose training diverged: net, fold and epoch."""
+    """Return a note on each variant whose training diverged: net, fold and epoch."""
     return [
         f"{each.variant.name} has no figures. {each.divergence}."
         for each in compared
@@ -141,13 +147,13 @@ def divergence_notes(compared: Sequence[Compared]) -> list[str]:
 
 
 def baseline_of(compared: Sequence[Compared]) -> float | None:
-    """The baseline of the first variant that has scores; None where none has."""
+    """Return the baseline of the first variant that has scores, or None."""
     return next((c.scores.baseline for c in compared if not c.divergence), None)
 
 
 Measure = Callable[[Compared], Cell]
 Measured = tuple[Column, Measure]
-# What a table of variants shows in the unit of the task's primary metric.
+# Columns in the unit of the task's primary metric.
 SCORED: Mapping[str, Measure] = {
     "score": lambda c: c.scores.primary,
     "test": lambda c: c.scores.primary,
@@ -164,12 +170,12 @@ COUNTED: Mapping[str, Measure] = {
     "runs": lambda c: len(c.runs),
     "parameters": lambda c: c.runs[0].n_parameters,
 }
-# Stands for all further scores that the task has.
+# Key for all further scores of the task.
 OTHERS = "others"
 
 
 def measures_of(task: Task, names: Sequence[str], keys: Sequence[str]) -> list[Measured]:
-    """Columns and their cells, from keys of `SCORED` and `COUNTED`, and `OTHERS`."""
+    """Return columns and their cells for keys of `SCORED` and `COUNTED`, and `OTHERS`."""
     kind = PERCENT if task.in_percent else NUMBER
     titles = {"score": task.primary_title, "sd over runs": "sd"}
     titles["baseline"] = "majority" if task.in_percent else "baseline"
@@ -202,7 +208,7 @@ def comparison_table(
     measures: Sequence[str],
     published: Sequence[Column],
 ) -> Table:
-    """A row for each variant: its own cells, its scores, and printed figures."""
+    """Return a table with a row for each variant: its cells, scores and published figures."""
     measured = measures_of(labels.task, labels.names, measures)
     published = published if labels.task.in_percent else ()
     columns = (*first, *(column for column, _ in measured), *published)
@@ -220,8 +226,51 @@ def comparison_table(
 def score_plot(
     name: str, title: str, bars: Sequence[Bar], compared: Sequence[Compared], labels: Labels
 ) -> Plot:
-    """Bars of scores beside the baseline."""
+    """Return a plot of scores as bars, with the baseline."""
     baseline, height = baseline_of(compared), 1.6 + 0.36 * len(bars)
     return Plot(
         name, title, lambda axes: score_bars(axes, bars, baseline, labels.task), (6.4, height)
     )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference of two primary metrics, first minus second."""
+
+    value: float  # mean over folds and repeats
+    # 95 % interval; both variants are scored on the same resamples of groups.
+    low: float
+    high: float
+
+    def texts(self, labels: Labels) -> tuple[str, str, str]:
+        """Format value, low and high with signs, in per cent if the metric is in per cent."""
+        unit, places = (100, 1) if labels.task.in_percent else (1, 3)
+        value, low, high = (f"{unit * x:+.{places}f}" for x in (self.value, self.low, self.high))
+        return value, low, high
+
+
+def difference(
+    labels: Labels, first: Compared, second: Compared, folds: Sequence[Ints]
+) -> Difference | None:
+    """Return first minus second over the clips that both predicted; None if one diverged."""
+    if first.divergence or second.divergence:
+        return None
+    resamples = resample_groups(list(labels.groups))
+    values, shares = [], []
+    for run, assignment in enumerate(folds):
+        pair = np.stack([each.runs[run].outputs for each in (first, second)])
+        pair[:, ~np.isfinite(pair).all(axis=(0, 2))] = np.nan
+        of_pair, resampled = _scores(labels, pair, assignment, resamples)
+        values.append(of_pair[0] - of_pair[1])
+        shares.append(resampled[0] - resampled[1])
+    low, high = percentile_interval(mean_finite(np.stack(shares), axis=0))
+    return Difference(mean_of_finite(np.array(values)), float(low), float(high))
+
+
+def _scores(labels: Labels, pair: F64, folds: Ints, resamples: Resamples) -> tuple[F64, F64]:
+    """Return the primary metrics, float64 (2,), and by resample, float64 (2, resamples)."""
+    task, k = labels.task, int(folds.max()) + 1
+    values = [
+        mean_of_finite(task.primary_per_fold(labels.y_true, outputs, folds, k)) for outputs in pair
+    ]
+    return np.array(values), task.resample_primary(labels.y_true, pair, folds, k, resamples)

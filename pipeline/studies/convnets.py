@@ -1,4 +1,4 @@
-"""T4: training and test accuracy of convolutional nets (J22 3.4, 3.5, Tables 3 and 4)."""
+"""Study T4: training and test accuracy of convolutional nets (J22 3.4, 3.5, Tables 3 and 4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from mvemo.extract.settings import NetSettings
 from mvemo.fuse.arrays import F64, Ints
 from mvemo.fuse.metrics.multiclass import confusion_matrix
 from mvemo.fuse.report import published_j22 as j22
-from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import (
     OTHERS,
     Compared,
@@ -22,8 +21,7 @@ from mvemo.pipeline.studies.comparison import (
     divergence_notes,
     score_plot,
 )
-from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.plots import Bar
 from mvemo.pipeline.studies.scores import Labels
@@ -40,10 +38,10 @@ def run_convnets(
     seconds: float = SEGMENT_SECONDS,
     cut: Cut | None = None,
 ) -> StudyResult:
-    """Cross-fit each net; its score on its own training clips beside that on new ones.
+    """Cross-fit each net, and score it on its own training clips and on new clips.
 
-    J22 leaves knowledge distillation and transfer learning out of this comparison, and so
-    do nets here, unless the settings name weight files.
+    Like J22, this comparison has no knowledge distillation, and no transfer learning unless
+    the settings name weight files.
     """
     study, notes = cut_study(study, seconds, cut)
     plans = [study.plan(net) for net in nets]
@@ -71,7 +69,7 @@ def run_convnets(
             labels.names,
             labels.y_true,
             [run.outputs for run in each.runs],
-            printed=j22_beside(study, plan),
+            printed=matches_j22(study, plan),
         )
         for plan, each in zip(plans, compared, strict=True)
         if each.scores.n_clips and labels.y_true.ndim == 1
@@ -96,8 +94,8 @@ def run_convnets(
 
 
 def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
-    """One net, with J22's accuracies on training and test clips."""
-    known = j22.TABLE_3.get(plan.name, (None, None)) if j22_beside(study, plan) else (None, None)
+    """Return a net with J22's accuracies on training and test clips."""
+    known = j22.TABLE_3.get(plan.name, (None, None)) if matches_j22(study, plan) else (None, None)
     return Variant(
         plan.name,
         NetPredictor(study, media, plan, with_train_score=True),
@@ -108,7 +106,7 @@ def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
 
 
 def _bars(compared: Compared) -> tuple[Bar, Bar]:
-    """Of a net on training clips and on new ones."""
+    """Return the bars of a net on training clips and on new clips."""
     name = compared.variant.name
     on_train = compared.variant.published[0]
     assert on_train is None or isinstance(on_train, float)
@@ -121,7 +119,7 @@ def _bars(compared: Compared) -> tuple[Bar, Bar]:
 def confusion_table(
     net: str, classes: Sequence[str], y_true: Ints, probas: Sequence[F64], *, printed: bool
 ) -> Table:
-    """Shares of predicted classes for each true class (as J22 Table 4), over all repeats."""
+    """Return the share of each predicted class by true class (J22 Table 4), over all repeats."""
     counts = np.zeros((len(classes), len(classes)))
     for proba in probas:
         mask = np.isfinite(proba).all(axis=1)
@@ -153,7 +151,7 @@ def confusion_table(
 
 
 def _printed_shares(net: str, classes: Sequence[str]) -> list[list[float]]:
-    """J22 Table 4 in the order of the classes; empty for other nets."""
+    """Return J22 Table 4 in the order of the classes; empty for other nets."""
     known, table = j22.known_classes(classes), j22.TABLE_4.get(net)
     if table is None:
         return []

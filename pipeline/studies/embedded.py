@@ -1,4 +1,4 @@
-"""Heads on nets' embeddings in a study, under any protocol: what stage two does, in short."""
+"""Heads on the embeddings of nets in a study, under any protocol: stage two in short."""
 
 from __future__ import annotations
 
@@ -20,26 +20,24 @@ from mvemo.fuse.models import models_of
 from mvemo.manifests import Manifest
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.starting_weights import tell_weights
-from mvemo.pipeline.studies.ahead import NetTraining
-from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.crossfit import FoldPredictions
-from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.core import Study, StudyMedia
+from mvemo.pipeline.studies.crossfit import FoldPredictions, NetTraining
 from mvemo.pipeline.studies.scores import Labels
 
 
 @dataclass(frozen=True)
 class HeadJob:
-    """One head on the embeddings of one net or several, cross-validated."""
+    """Head on the embeddings of one or several nets, cross-validated."""
 
     plans: tuple[NetSettings, ...]  # the nets
-    protocol: str  # how they are trained: ``crossfit``, ``shared`` or ``frozen``
-    manifest: Manifest  # its labels are what nets and heads learn
-    title: str  # for the progress bar
+    protocol: str  # ``crossfit``, ``shared`` or ``frozen``
+    manifest: Manifest  # source of the labels for nets and heads
+    title: str  # of the progress bar
 
 
 @dataclass(frozen=True)
 class HeadPredictor:
-    """The `Variant.predict` of a `HeadJob`."""
+    """`Variant.predict` of a `HeadJob`."""
 
     study: Study
     media: StudyMedia
@@ -49,21 +47,21 @@ class HeadPredictor:
         return predict_by_heads(self.study, self.media, self.job, run, folds)
 
     def trainings(self, run: int, folds: Ints) -> list[NetTraining]:
-        """As of `mvemo.pipeline.studies.comparison.Trains`."""
+        """Return the trainings of the nets in a repeat."""
         return trainings_of(self.study, self.media, self.job, run, folds)
 
 
 def predict_by_heads(
     study: Study, media: StudyMedia, job: HeadJob, run: int, folds: Ints
 ) -> FoldPredictions:
-    """Embed all clips, and predict each fold by a head fitted on the embeddings of the others.
+    """Embed all clips, and predict each fold by a head fitted on the other folds.
 
-    Under ``crossfit`` the embeddings of a fold's head are of nets trained without the fold.
-    Under ``shared`` they are of nets that were trained on all clips, tested ones among them:
-    that is optimistic, and here to be seen.
+    Under ``crossfit`` a fold's head reads embeddings of nets trained without the fold. Under
+    ``shared`` it reads embeddings of nets trained on all clips, including the test clips:
+    this is optimistic, which is what the study shows.
     """
     n_nets = len(np.unique(folds)) if job.protocol == "crossfit" else 1
-    # Net to fold to its embeddings; fold None for nets that are the same for all.
+    # net -> fold -> embeddings; the fold is None if all folds have the same net.
     tables: dict[str, dict[int | None, Matrix]] = {}
     with Progress(job.title, len(job.plans) * n_nets, "net") as bar:
         for training in trainings_of(study, media, job, run, folds):
@@ -74,7 +72,7 @@ def predict_by_heads(
                 bar.step()
     labels = Labels.of(job.manifest)
     clips = Clips(labels.task, labels.y_true, labels.groups, folds, len(labels.names), seed=run)
-    # The last has all of them.
+    # The last model reads all nets.
     model = models_of({plan.name: NETS[plan.name].modality for plan in job.plans})[-1]
     outputs = np.full((len(folds), len(labels.names)), np.nan)
     for fold in np.unique(folds[folds >= 0]).tolist():
@@ -92,7 +90,7 @@ def predict_by_heads(
 def trainings_of(
     study: Study, media: StudyMedia, job: HeadJob, run: int, folds: Ints
 ) -> list[NetTraining]:
-    """The trainings of a job's nets; parameters as of `predict_by_heads`."""
+    """Return the trainings of a job's nets."""
     settings = study.settings.extract.run
     settings = replace(settings, protocol=job.protocol, seed=settings.seed + run)
     return [
@@ -108,7 +106,7 @@ def trainings_of(
 
 
 def _embed(study: Study, media: StudyMedia, plan: NetSettings, trained: TrainedNet) -> Matrix:
-    """Embeddings of all clips; those that the net cannot read are missing."""
+    """Return embeddings of all clips; clips that the net cannot read are missing."""
     rows = np.flatnonzero(media.usable(plan)).tolist()
     values = np.full((len(media.manifest), trained.spec.dim), np.nan, dtype=np.float32)
     for batch, embeddings in embed_rows(

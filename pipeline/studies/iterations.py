@@ -1,4 +1,4 @@
-"""T2: the loss against the number of iterations (J22 3.3, Fig. 7)."""
+"""Study T2: loss by the number of iterations (J22 3.3, Fig. 7)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ from mvemo.extract.training.splits import TrainingClips, training_splits
 from mvemo.fuse.arrays import Ints
 from mvemo.fuse.report import published_j22 as j22
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import OTHERS, Compared, Variant, comparison_table
-from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
 from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit
-from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import loss_lines
 from mvemo.pipeline.studies.scores import Labels, score
 from mvemo.pipeline.studies.segments import SEGMENT_SECONDS, Cut, cut_study
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
 
-# Lines of the table, and batches that a point of the training curve is the mean of.
+# Number of rows of the table, and of batches that a point of the training curve averages.
 ROWS = 11
 SMOOTH = 25
 
@@ -36,15 +34,12 @@ SMOOTH = 25
 class LossCurves:
     """Losses of one training over its iterations."""
 
-    # Of each step of the optimizer: its number, and the mean loss of the last batches.
+    # One value for each step of the optimizer.
     iteration: list[float]
-    # Of each step of the optimizer: its number, and the mean loss of the last batches.
-    train_loss: list[float]
-    # Of each epoch: the iteration that it ended with, and the scores of the validation clips.
-    val_iteration: list[float]
-    # Of each epoch: the iteration that it ended with, and the scores of the validation clips.
+    train_loss: list[float]  # mean over the last `SMOOTH` batches
+    # One value for each epoch.
+    val_iteration: list[float]  # last iteration of the epoch
     val_loss: list[float]
-    # Of each epoch: the iteration that it ended with, and the scores of the validation clips.
     val_accuracy: list[float]
 
 
@@ -56,11 +51,11 @@ def run_iterations(
     seconds: float = SEGMENT_SECONDS,
     cut: Cut | None = None,
 ) -> StudyResult:
-    """Train one net without the first fold for so many steps, never stopping early."""
+    """Train one net without the first fold for `iterations` steps, without early stopping."""
     if iterations < 1:
         raise BadOption(f"--iterations {iterations}: at least 1 is needed")
     study, notes = cut_study(study, seconds, cut)
-    # Patience beyond the last epoch: the validation clips are scored, and nothing stops.
+    # With patience beyond the last epoch, validation clips are scored but nothing stops.
     plan = study.plan(net, iterations=iterations, patience=iterations + 1)
     media = study.media([plan])
     folds = study.folds()
@@ -69,7 +64,7 @@ def run_iterations(
     steps = steps_per_epoch(study, media, folds, plan)
     curves = loss_curves(curve, steps, iterations)
     title = f"Loss of {net} by iterations"
-    printed = net == "crnn" and j22_beside(study, plan)
+    printed = net == "crnn" and matches_j22(study, plan)
     return StudyResult(
         name="iterations",
         title=title,
@@ -91,11 +86,11 @@ def run_iterations(
 
 
 def loss_curves(curve: Curve, steps: int, iterations: int) -> LossCurves:
-    """A training's curve by iterations; `steps` is how many an epoch has."""
+    """Return a training's losses by iterations; `steps` is the number of steps of an epoch."""
     return LossCurves(
         iteration=curve["iteration"],
         train_loss=smoothed(curve["iteration_loss"]),
-        # The last epoch may be a part of one.
+        # The last epoch may be incomplete.
         val_iteration=[min(steps * epoch, float(iterations)) for epoch in curve["epoch"]],
         val_loss=curve["val_loss"],
         val_accuracy=curve["val_accuracy"],
@@ -103,7 +98,7 @@ def loss_curves(curve: Curve, steps: int, iterations: int) -> LossCurves:
 
 
 def _loss_table(title: str, curves: LossCurves) -> Table:
-    """Losses at evenly spaced iterations."""
+    """Return a table of losses at evenly spaced iterations."""
     n_points = len(curves.iteration)
     rows: list[tuple[Cell, ...]] = []
     for i in sorted({round(i) for i in np.linspace(0, n_points - 1, min(ROWS, n_points))}):
@@ -123,7 +118,7 @@ def _loss_table(title: str, curves: LossCurves) -> Table:
 
 
 def _summary_table(curves: LossCurves, *, printed: bool) -> Table:
-    """Where the training and the validation loss end, beside J22's if that is `printed`."""
+    """Return a table of the final losses, with J22's figures if `printed`."""
     best = int(np.argmin(curves.val_loss))
     figure_7 = (j22.FIGURE_7_STABLE_FROM, j22.FIGURE_7_LOSS) if printed else (None, None)
     return Table(
@@ -162,7 +157,7 @@ def _summary_table(curves: LossCurves, *, printed: bool) -> Table:
 
 
 def _test_table(media: StudyMedia, folds: Ints, predictions: FoldPredictions) -> Table:
-    """Scores of the first fold's clips, beside what the others' labels alone predict."""
+    """Return a table of the scores on the first fold, with the baseline."""
     labels = Labels.of(media.manifest)
     # The other folds are trained on.
     tested = np.where(folds == folds.min(), 0, -1)
@@ -194,7 +189,7 @@ def _plot(title: str, curves: LossCurves, printed: float | None) -> Plot:
 
 
 def smoothed(losses: Sequence[float], count: int = SMOOTH) -> list[float]:
-    """Mean of each loss and those before it, `count` at most."""
+    """Return the running mean of the last `count` losses."""
     sums = np.cumsum([0.0, *losses])
     ends = np.arange(1, len(losses) + 1)
     starts = np.maximum(ends - count, 0)
@@ -203,7 +198,10 @@ def smoothed(losses: Sequence[float], count: int = SMOOTH) -> list[float]:
 
 
 def stable_from(iterations: list[float], losses: list[float], share: float = 0.05) -> int:
-    """First iteration from which the loss stays within a share of its span of the end."""
+    """Return the first iteration after which the loss stays close to its last value.
+
+    Close means within `share` of the range of the losses.
+    """
     span = max(losses) - min(losses)
     near = [abs(value - losses[-1]) <= share * span for value in losses]
     last_far = max((i for i, (ok, _) in enumerate(pairwise([*near, True])) if not ok), default=-1)
@@ -211,7 +209,7 @@ def stable_from(iterations: list[float], losses: list[float], share: float = 0.0
 
 
 def steps_per_epoch(study: Study, media: StudyMedia, folds: Ints, plan: NetSettings) -> int:
-    """Steps of a whole epoch without the first fold, as the trainer divides its clips."""
+    """Return the number of steps of a whole epoch of the training without the first fold."""
     clips = TrainingClips(media.manifest, media.digests, media.usable(plan), folds)
     run = RunSettings("crossfit", study.settings.extract.run.seed)
     first = training_splits(plan, clips, run)[0]

@@ -1,9 +1,10 @@
-"""J22's experiment from end to end: songs, segments, one split, one net, and what each part adds.
+"""J22's experiment from end to end: songs, segments, one split, nets and ablations.
 
-Songs are cut to segments of 10 s (3.2), divided 7:2:1 with the segments of a song in one part
-(section 3), and a net is trained for 2,500 iterations (3.3) with the improved centre softmax
-(2.4.2); its own classifier decides. J22 says neither whether its split keeps songs whole nor
-whether its accuracies are of segments: both are told here, of a split that does.
+Songs are cut to segments of 10 s (3.2) and divided 7:2:1, with all segments of a song in one
+part (section 3). A net is trained for 2,500 iterations (3.3) with the improved centre softmax
+(2.4.2), and its own classifier decides. J22 says neither whether its split keeps songs whole
+nor whether its accuracies are of segments or songs. Here the split keeps songs whole, and both
+accuracies are reported.
 """
 
 from __future__ import annotations
@@ -22,13 +23,16 @@ from mvemo.manifests import Manifest, holdout_of, parse_fractions, song_of
 from mvemo.manifests.splits.names import PARTS, TEST, VALIDATION
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.ahead import train_ahead
-from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.convnets import confusion_table
-from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.crossfit import FoldPredictions, NetJob, cross_fit, training_of
+from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
+from mvemo.pipeline.studies.crossfit import (
+    FoldPredictions,
+    NetJob,
+    cross_fit,
+    train_ahead,
+    training_of,
+)
 from mvemo.pipeline.studies.iterations import SMOOTH, smoothed
-from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import loss_lines
 from mvemo.pipeline.studies.scores import Labels, Scores, score
@@ -36,24 +40,24 @@ from mvemo.pipeline.studies.segments import Cut, known_lengths
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table, capital
 
 NETS = ("cnn", "lightcnn", "crnn")
-# What is varied about the last of the nets, one thing at a time.
+# Values for the last of the nets, varied one setting at a time.
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 TAUS = (0.01, 0.1, 1.0, 10.0)
 ABLATIONS = ("alpha", "tau", "loss")
-# Thirteen trainings of J22's length are an hour of processor, also of the demo's small nets.
+# Thirteen trainings of J22's length take an hour of processor time even with the demo's nets.
 DEMO_ITERATIONS = 200
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is run."""
+    """Options of the experiment."""
 
-    nets: tuple[str, ...] = NETS  # names, the last of them the one that is varied
-    seconds: float = 10.0  # of a segment
+    nets: tuple[str, ...] = NETS  # the last one is varied
+    seconds: float = 10.0  # length of a segment
     cut: Cut = field(default_factory=Cut)  # how songs are cut
     # Steps of the optimizer; 0 for the nets' own epochs and early stopping.
     iterations: int = j22.FIGURE_7_ITERATIONS
-    ablations: tuple[str, ...] = ABLATIONS  # of `ABLATIONS`
+    ablations: tuple[str, ...] = ABLATIONS  # what is varied, some of `ABLATIONS`
 
     def __post_init__(self) -> None:
         if not self.seconds > 0:
@@ -65,9 +69,9 @@ class Experiment:
 
 @dataclass(frozen=True)
 class Setup:
-    """One row: a net, what is varied about it, and the weight of the residual phase.
+    """Row of the table: a net, its varied setting, and the weight of the residual phase.
 
-    `printed` is True where J22's figures may stand beside it.
+    `printed` is True if J22's figures may stand next to it.
     """
 
     plan: NetSettings
@@ -81,14 +85,14 @@ class Setup:
 class Divided:
     """Segments of songs in one split."""
 
-    songs: Manifest  # manifests
-    segments: Manifest  # manifests
+    songs: Manifest
+    segments: Manifest
     song: Ints  # int64 (segments,), the row of each segment's song
     parts: Ints  # int64 (songs,), 0 training, 1 validation, 2 test
-    seconds: float  # of sound that a net is given, as of `Cut.input_seconds`
+    seconds: float  # sound that a net reads, from `Cut.input_seconds`
 
     def scores(self, outputs: F64, part: int, *, of_songs: bool) -> Scores:
-        """Of the segments or the songs of a part."""
+        """Return the scores of one part, per segment or per song."""
         manifest, parts = (self.songs, self.parts)
         if of_songs:
             outputs = decide_songs(outputs, self.song, len(self.songs), "mean")
@@ -100,12 +104,12 @@ class Divided:
 
 
 def default_iterations(profile: str) -> int:
-    """J22's number of steps, and fewer in the profile that is there to be quick."""
+    """Return J22's number of steps, or fewer for the profile ``demo``."""
     return DEMO_ITERATIONS if profile == "demo" else j22.FIGURE_7_ITERATIONS
 
 
 def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
-    """Run J22's experiment on songs, by one split: ``extract.split``, or the manifest's own."""
+    """Run J22's experiment on songs with one split: ``extract.split`` or the manifest's."""
     experiment = experiment or Experiment()
     divided, notes = _divide(study, experiment)
     setups = _setups(study, experiment)
@@ -114,7 +118,7 @@ def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
     results: list[tuple[Setup, FoldPredictions]] = []
     with Progress("j22", len(setups), "training") as bar:
         for setup, each in zip(setups, ready, strict=True):
-            printed = not setup.varied and j22_beside(study, each[2].plan)
+            printed = not setup.varied and matches_j22(study, each[2].plan)
             results.append((replace(setup, printed=printed), cross_fit(*each)))
             bar.step()
     labels = Labels.of(divided.segments)
@@ -149,7 +153,7 @@ def run_j22(study: Study, experiment: Experiment | None = None) -> StudyResult:
 
 
 def _divide(study: Study, experiment: Experiment) -> tuple[Divided, list[str]]:
-    """Songs of known length, their segments and the split; with notes."""
+    """Return the songs of known length, their segments and the split; with notes."""
     songs, durations, notes = known_lengths(study)
     extract = study.settings.extract
     split = holdout_of(songs, parse_fractions(extract.split), extract.fold_seed)
@@ -161,10 +165,10 @@ def _divide(study: Study, experiment: Experiment) -> tuple[Divided, list[str]]:
 
 
 def _setups(study: Study, experiment: Experiment) -> list[Setup]:
-    """The nets, then the last one with one thing changed."""
+    """Return the nets, then the last net with one setting changed at a time."""
     train: dict[str, object] = {}
     if experiment.iterations:
-        # Patience beyond the last epoch: nothing stops, and the best weights are kept.
+        # With patience beyond the last epoch nothing stops, and the best weights are kept.
         train = {"iterations": experiment.iterations, "patience": experiment.iterations + 1}
     plans = [study.plan(net, **train) for net in experiment.nets]
     for plan in plans:
@@ -195,14 +199,14 @@ def _setups(study: Study, experiment: Experiment) -> list[Setup]:
 
 
 def label_is_class(manifest: Manifest) -> bool:
-    """Whether the losses of J22 2.4, which are of classes, can be compared."""
+    """Return True if labels are classes, as the losses of J22 2.4 need."""
     return np.asarray(manifest.labels).ndim == 1
 
 
 def _prepare(
     study: Study, divided: Divided, setups: Sequence[Setup]
 ) -> list[tuple[Study, StudyMedia, NetJob]]:
-    """What trains each net on the training songs' segments, and predicts all others."""
+    """Return the arguments of `cross_fit` for each setup."""
     plans = [
         with_length(
             with_shared_options(setup.plan, study.settings.shared),
@@ -211,7 +215,7 @@ def _prepare(
         )
         for setup in setups
     ]
-    # Descriptors by the weight of the residual phase; no other setup has others.
+    # Only the weight of the residual phase changes the descriptors.
     of_alpha: dict[float | None, tuple[Study, StudyMedia]] = {}
     for alpha in dict.fromkeys(setup.alpha for setup in setups):
         settings = study.settings
@@ -236,7 +240,7 @@ def _job(plan: NetSettings, setup: Setup, divided: Divided) -> NetJob:
 
 
 def _count_table(divided: Divided) -> Table:
-    """Songs and segments of each part."""
+    """Return a table of the numbers of songs and segments of each part."""
     of_segment = divided.parts[divided.song]
     rows: list[tuple[Cell, ...]] = [
         (name, int((divided.parts == part).sum()), int((of_segment == part).sum()))
@@ -254,7 +258,7 @@ def _count_table(divided: Divided) -> Table:
 def _score_table(
     results: Sequence[tuple[Setup, FoldPredictions]], divided: Divided, labels: Labels
 ) -> Table:
-    """A row for each training."""
+    """Return a table with a row for each training."""
     kind = PERCENT if labels.task.in_percent else NUMBER
     published = [Column("J22", PERCENT, published=True)] if labels.task.in_percent else []
     rows: list[tuple[Cell, ...]] = []
@@ -291,13 +295,13 @@ def _score_table(
 
 
 def _majority(divided: Divided) -> float:
-    """The baseline on the test songs' segments."""
+    """Return the baseline on the test songs' segments."""
     empty = np.full((len(divided.segments), len(divided.segments.classes)), np.nan)
     return divided.scores(empty, TEST, of_songs=False).baseline
 
 
 def _printed(setup: Setup) -> float | None:
-    """J22's own figure of a net as it is: Fig. 8 of its own, Table 3 of the others."""
+    """Return J22's figure of a net: Fig. 8 for ``crnn``, Table 3 for the others."""
     if not setup.printed:
         return None
     if setup.plan.name == "crnn":
@@ -306,7 +310,7 @@ def _printed(setup: Setup) -> float | None:
 
 
 def _plots(setup: Setup, predictions: FoldPredictions, experiment: Experiment) -> tuple[Plot, ...]:
-    """The loss of the last net over its iterations."""
+    """Return a plot of the last net's loss by iterations."""
     curve = predictions.curves[0]
     if "iteration" not in curve:
         return ()

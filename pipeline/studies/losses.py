@@ -1,10 +1,9 @@
-"""The four losses of classes compared on one net (J22 2.4)."""
+"""Study of the four losses for classes on one net (J22 2.4)."""
 
 from __future__ import annotations
 
 from mvemo.extract.settings import LOSSES, NetSettings
 from mvemo.fuse.report import published_j22 as j22
-from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
@@ -15,8 +14,7 @@ from mvemo.pipeline.studies.comparison import (
     divergence_notes,
     score_plot,
 )
-from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.core import Study, StudyMedia, matches_j22
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.segments import SEGMENT_SECONDS, Cut, cut_study
@@ -28,7 +26,7 @@ NAMES = {
     "centre": "centre softmax",
     "improved-centre": "improved centre softmax",
 }
-# Wen et al. 2016, where the centre loss is from; J22 gives none.
+# From Wen et al. 2016, the source of the centre loss; J22 gives no value.
 CENTRE_TAU = 0.003
 
 
@@ -40,9 +38,10 @@ def run_losses(
     seconds: float = SEGMENT_SECONDS,
     cut: Cut | None = None,
 ) -> StudyResult:
-    """Cross-fit one net with each loss; all else is the same.
+    """Cross-fit one net with each loss; everything else is the same.
 
-    `centre_tau` is of the centre loss, whose term grows with the square of the features.
+    The centre loss has its own weight `centre_tau`, since its term grows with the square of
+    the features.
     """
     study, notes = cut_study(study, seconds, cut)
     tau = study.plan(net).train.tau
@@ -80,10 +79,10 @@ def run_losses(
 
 
 def _variant(study: Study, media: StudyMedia, plan: NetSettings) -> Variant:
-    """A net with one of the losses."""
+    """Return the net with one of the losses."""
     loss, tau = plan.train.loss, plan.train.tau
-    # J22's one figure is of its net with the improved centre loss.
-    published = (plan.name, loss) == ("crnn", "improved-centre") and j22_beside(study, plan)
+    # J22 has one figure only: its net with the improved centre loss.
+    published = (plan.name, loss) == ("crnn", "improved-centre") and matches_j22(study, plan)
     known = j22.FIGURE_8["crnn"] if published else None
     return Variant(
         NAMES[loss],

@@ -1,4 +1,4 @@
-"""T1: optimizers of the unimodal nets (PL20 Table 2, Z22 Table 1)."""
+"""Study T1: optimizers of the unimodal nets (PL20 Table 2, Z22 Table 1)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from mvemo.fuse.report.published import PL20_TABLE_2, SOURCES, Z22_TABLE_1, Published
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.beside import pl20_beside
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
@@ -17,13 +16,12 @@ from mvemo.pipeline.studies.comparison import (
     divergence_notes,
     score_plot,
 )
-from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.media import StudyMedia
+from mvemo.pipeline.studies.core import Study, StudyMedia, matches_pl20
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column
 
-# Net -> optimizer -> learning rate and momentum, as PL20 Table 2 prints them.
+# Net -> optimizer -> (learning rate, momentum), from PL20 Table 2.
 RATES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "music1d": {"Adam": (1e-3, 0.0), "SGD": (1e-3, 0.5), "RMSprop": (1e-3, 0.0)},
     "music2d": {"Adam": (1e-3, 0.0), "SGD": (1e-3, 0.5), "RMSprop": (1e-3, 0.0)},
@@ -31,8 +29,8 @@ RATES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "i3d": {"Adam": (1e-4, 0.0), "SGD": (1e-3, 0.5), "RMSprop": (1e-3, 0.0)},
 }
 NETS = tuple(RATES)
-# Four nets by three optimizers and six folds, of the demo's 20 epochs and more, are a quarter of
-# an hour of one processor.
+# Four nets, three optimizers and six folds take a quarter of an hour of one processor with the
+# demo's 20 or more epochs.
 DEMO_EPOCHS = 12
 OPTIMIZERS = ("Adam", "SGD", "RMSprop")
 _FIRST = (Column("net"), Column("optimizer"), Column("rate"), Column("momentum"))
@@ -44,7 +42,7 @@ _PUBLISHED = tuple(
 
 
 def default_epochs(profile: str) -> int:
-    """The most epochs of each net, fewer in the profile that is there to be quick; 0 for its own.
+    """Return the maximum number of epochs of each net; 0 for the profile's own.
 
     Examples
     --------
@@ -105,7 +103,7 @@ def run_optimizers(
 def _variant(
     study: Study, media: StudyMedia, net: str, optimizer: str, rate_scale: float, epochs: int
 ) -> Variant:
-    """A net with one of the optimizers."""
+    """Return a net with one of the optimizers."""
     rate, momentum = RATES[net][optimizer]
     usual = study.settings.nets[net].train.epochs
     plan = study.plan(
@@ -115,7 +113,7 @@ def _variant(
         momentum=momentum,
         epochs=min(usual, epochs) if epochs else usual,
     )
-    printed = rate_scale == 1.0 and pl20_beside(study, plan)
+    printed = rate_scale == 1.0 and matches_pl20(study, plan)
     pl20 = PL20_TABLE_2[optimizer][net] if printed else None
     z22 = Z22_TABLE_1.get(optimizer, {}).get(net) if printed else None
     return Variant(

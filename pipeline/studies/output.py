@@ -1,4 +1,4 @@
-"""A study's result: tables and figures, as text, JSON, CSV, PNG, SVG and one page."""
+"""Result of a study: tables and figures as text, JSON, CSV, PNG, SVG and an HTML page."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure."""
+    """Figure of a study."""
 
     name: str  # short, for file names
-    title: str  # what it shows
-    draw: Callable[[Axes], None]  # draws it on axes
+    title: str
+    draw: Callable[[Axes], None]
     size: tuple[float, float] = (6.4, 3.6)  # width and height in inches
 
 
@@ -39,21 +39,21 @@ class Plot:
 class StudyResult:
     """Tables, plots and notes of a study."""
 
-    name: str  # of the command
-    title: str  # what was studied
+    name: str  # name of the command
+    title: str
     tables: tuple[Table, ...]  # in the order of the page
     plots: tuple[Plot, ...]  # in the order of the page
-    notes: tuple[str, ...] = ()  # sentences that the reader needs
-    data: Mapping[str, Any] = field(default_factory=dict)  # more JSON values: curves, for example
-    sources: tuple[str, ...] = ()  # what the published figures are from
-    division: str = ""  # how clips are divided, where it is not in the study's folds
+    notes: tuple[str, ...] = ()  # sentences for the reader
+    data: Mapping[str, Any] = field(default_factory=dict)  # more values for the JSON file: curves
+    sources: tuple[str, ...] = ()  # citations of the published figures
+    division: str = ""  # how clips are divided, if not in the study's folds
 
     def text(self) -> str:
-        """Tables and notes for the terminal."""
+        """Format tables and notes for the terminal."""
         return "\n\n".join([*(table.text() for table in self.tables), *self.notes])
 
     def papers(self, study: Study) -> list[PaperTable]:
-        """Return the tables for a paper, captioned with what must be known of them."""
+        """Return the tables for a paper, with banners and notes in their captions."""
         facts = " ".join([*banners(study), *self.notes])
         return [(f"{table.title}. {facts}", table.for_paper()) for table in self.tables]
 
@@ -101,7 +101,7 @@ def write_study(study: Study, result: StudyResult, settings: Mapping[str, Any], 
 
 
 def without_empty_figures(result: StudyResult) -> StudyResult:
-    """Leave out published columns without a figure, and say why there are none."""
+    """Leave out published columns without a figure, and add a note on the reason."""
     tables = tuple(table.without_empty_figures() for table in result.tables)
     if tables == result.tables:
         return result
@@ -113,7 +113,7 @@ def without_empty_figures(result: StudyResult) -> StudyResult:
 
 
 def banners(study: Study) -> list[str]:
-    """What must be known before any figure is read."""
+    """Return warnings on the data and the nets that a reader needs before any figure."""
     sentences = []
     if study.permuted:
         sentences.append(
@@ -130,7 +130,7 @@ def banners(study: Study) -> list[str]:
 
 
 def render(plot: Plot) -> tuple[bytes, bytes]:
-    """A plot as SVG and as PNG."""
+    """Render a plot as SVG and as PNG."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -165,7 +165,7 @@ def _facts(study: Study, division: str) -> dict[str, Any]:
 
 
 def _page(**values: Any) -> str:
-    """One page that loads nothing; all text is escaped."""
+    """Render the self-contained HTML page; all text is escaped."""
     import jinja2
 
     template = resources.files("mvemo.pipeline.studies").joinpath("templates/study.html")

@@ -1,4 +1,4 @@
-"""How studies draw: bars beside published marks, and lines."""
+"""Plots of studies: bars with published marks, and lines."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _BASELINE = "#555d66"
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar."""
+    """Bar of a plot of scores."""
 
-    label: str  # beside it
-    value: float  # A fraction; NaN draws none
-    low: float = math.nan  # ends of its interval
-    high: float = math.nan  # ends of its interval
-    published: float | None = None  # A printed figure to mark, None without one
+    label: str
+    value: float  # a fraction; NaN draws no bar
+    low: float = math.nan  # lower end of the interval
+    high: float = math.nan  # upper end of the interval
+    published: float | None = None  # published figure to mark
 
 
 def score_bars(axes: Axes, bars: Sequence[Bar], baseline: float | None, task: Task) -> None:
-    """Horizontal bars of a task's primary metric, from the top; of shares in per cent."""
+    """Draw horizontal bars of a task's primary metric, the first at the top."""
     unit = 100 if task.in_percent else 1
     for i, bar in enumerate(bars):
         if math.isfinite(bar.value):
@@ -69,7 +69,7 @@ def score_lines(
     xlabel: str,
     task: Task,
 ) -> None:
-    """A task's primary metric over a quantity; published figures dashed."""
+    """Draw a task's primary metric over a quantity, with published figures dashed."""
     unit = 100 if task.in_percent else 1
     for i, (name, points) in enumerate(lines.items()):
         xs = sorted(points)
@@ -102,7 +102,7 @@ def loss_lines(
     published: float | None,
     since: float = 0.0,
 ) -> None:
-    """Losses over iterations; a published level from an iteration on."""
+    """Draw losses over iterations, and a published level from iteration `since` on."""
     longest = 1.0
     for i, (name, (xs, ys)) in enumerate(lines.items()):
         axes.plot(xs, ys, color=COLOURS[i], label=name)
@@ -125,7 +125,7 @@ def loss_lines(
 
 
 def _legend(axes: Axes) -> None:
-    """Below the axes, where it covers nothing."""
+    """Draw the legend below the axes, where it covers nothing."""
     handles, _ = axes.get_legend_handles_labels()
     if handles:
         axes.figure.legend(  # type: ignore[call-arg]

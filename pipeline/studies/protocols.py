@@ -1,7 +1,8 @@
-"""How far the usual protocol flatters: the same clips, folds and heads under each protocol.
+"""Study of the protocols: the same clips, folds and heads under each protocol.
 
-PL20 fine-tunes its nets on the clips that its heads are then tested on (3.3 and 3.4). What
-that adds is measured here, and shown by shuffled labels, of which nothing can be known.
+PL20 fine-tunes its nets on the clips that its heads are then tested on (3.3 and 3.4). This
+study measures how much that adds to a score. Rows with shuffled labels show it best, since
+there is nothing to learn.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from mvemo.fuse.report.published import FUSIONS, PL20_TABLE_3, SOURCES
 from mvemo.manifests import Manifest
 from mvemo.pipeline.errors import BadOption
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.studies.beside import pl20_beside
 from mvemo.pipeline.studies.comparison import (
     INTERVAL_NOTE,
     OTHERS,
@@ -23,13 +23,17 @@ from mvemo.pipeline.studies.comparison import (
     Variant,
     compare,
     comparison_table,
+    difference,
     divergence_notes,
     score_plot,
 )
-from mvemo.pipeline.studies.core import Study, with_permuted_labels
-from mvemo.pipeline.studies.differences import difference
+from mvemo.pipeline.studies.core import (
+    Study,
+    StudyMedia,
+    matches_pl20,
+    with_permuted_labels,
+)
 from mvemo.pipeline.studies.embedded import HeadJob, HeadPredictor
-from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.tables import PERCENT, Column
@@ -39,14 +43,14 @@ SHARED = "shared: nets saw the test clips"
 CROSSFIT = "crossfit: nets never saw them"
 FROZEN = "frozen: nothing is trained here"
 SHUFFLED = "shuffled labels"
-# Of the frozen nets, those that the demo has the time for: i3d at its published size takes several
-# minutes of a processor for clips of 4 s.
+# Frozen nets of the profile demo, without i3d, which at its published size takes several minutes
+# of processor time for the demo's clips of 4 s.
 DEMO_FROZEN = ("musicnn", "effnet")
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A bar: a protocol, its nets, and whose labels are learnt."""
+    """Row of the table: a protocol, its nets, and true or shuffled labels."""
 
     name: str
     protocol: str
@@ -55,7 +59,7 @@ class _Row:
 
 
 def default_frozen(profile: str) -> tuple[str, ...] | None:
-    """Nets of the row ``frozen``: fewer in the profile that is there to be quick; None for all."""
+    """Return the nets of the row ``frozen``, fewer for the profile ``demo``; None for all."""
     return DEMO_FROZEN if profile == "demo" else None
 
 
@@ -64,7 +68,8 @@ def run_protocols(
 ) -> StudyResult:
     """Score one head on all nets' embeddings under ``shared``, ``crossfit`` and ``frozen``.
 
-    The first two also with shuffled labels. Folds and heads are the same throughout.
+    ``shared`` and ``crossfit`` also run with shuffled labels. Folds and heads are the same
+    in all rows.
     """
     asked = [study.plan(net) for net in nets or study.settings.extract.nets]
     public = frozen_plans(frozen)
@@ -90,7 +95,7 @@ def run_protocols(
 
 
 def frozen_plans(names: Sequence[str] | None = None) -> list[NetSettings]:
-    """The nets of the profile ``pretrained`` whose weights have been fetched."""
+    """Return the nets of the profile ``pretrained`` whose weights have been fetched."""
     settings = load_settings("pretrained")
     known = settings.extract.nets
     for name in names or ():
@@ -106,7 +111,7 @@ def frozen_plans(names: Sequence[str] | None = None) -> list[NetSettings]:
 def _readable(
     media: StudyMedia, plans: Sequence[NetSettings], notes: list[str]
 ) -> tuple[NetSettings, ...]:
-    """The plans whose modality some clip has, with a note on each of the others."""
+    """Return the plans whose input some clip has, and add a note on the others."""
     absent = [plan.name for plan in plans if not media.usable(plan).any()]
     if absent:
         notes.append(f"No clip has what is read by {', '.join(absent)}, which are left out.")
@@ -114,9 +119,9 @@ def _readable(
 
 
 def _compare(study: Study, media: StudyMedia, rows: Sequence[_Row]) -> list[Compared]:
-    """Every row on the same folds; those of shuffled labels scored against these."""
+    """Compare all rows on the same folds; shuffled rows are scored on shuffled labels."""
     seed = study.settings.extract.run.seed
-    # Another shuffle than --permute-labels makes, which may have been asked for as well.
+    # Differs from the shuffle of --permute-labels, which may be given as well.
     shuffled = with_permuted_labels(media.manifest, seed + 1)
     folds = study.folds_of_runs()
     compared = []
@@ -128,9 +133,9 @@ def _compare(study: Study, media: StudyMedia, rows: Sequence[_Row]) -> list[Comp
 
 def _variant(study: Study, media: StudyMedia, row: _Row, manifest: Manifest) -> Variant:
     predict = HeadPredictor(study, media, HeadJob(row.plans, row.protocol, manifest, row.name))
-    # PL20's figure is of its own protocol, its own labels and its own four nets.
+    # PL20's figure holds for its own protocol, labels and four nets.
     pl20s = {plan.name for plan in row.plans} == set(FUSIONS["integrated"])
-    printed = row.name == SHARED and pl20s and pl20_beside(study, *row.plans)
+    printed = row.name == SHARED and pl20s and matches_pl20(study, *row.plans)
     known = PL20_TABLE_3["integrated"].accuracy if printed else None
     cells = (row.name, ", ".join(plan.name for plan in row.plans))
     return Variant(row.name, predict, cells, (known,), known)
@@ -167,7 +172,7 @@ def _result(
 
 
 def _findings(study: Study, labels: Labels, compared: Sequence[Compared]) -> list[str]:
-    """What shared adds to crossfit, in words; of true labels and of shuffled ones."""
+    """Return notes on the difference between shared and crossfit, by kind of labels."""
     of_name = {each.variant.name: each for each in compared}
     notes = []
     for what, shared, crossfit in (

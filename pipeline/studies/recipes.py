@@ -1,4 +1,4 @@
-"""What each part of today's way of fine-tuning is worth on one net, out of fold."""
+"""Study of the fine-tuning recipe: the score of one net without each part."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from mvemo.pipeline.studies.comparison import (
     Variant,
     compare,
     comparison_table,
+    difference,
     divergence_notes,
     score_plot,
 )
-from mvemo.pipeline.studies.core import Study
-from mvemo.pipeline.studies.differences import difference
+from mvemo.pipeline.studies.core import Study, StudyMedia
 from mvemo.pipeline.studies.embedded import HeadJob, HeadPredictor
-from mvemo.pipeline.studies.media import StudyMedia
 from mvemo.pipeline.studies.output import StudyResult
 from mvemo.pipeline.studies.scores import Labels
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Cell, Column, Table
 
-# Part -> the settings without it; of the recipe, and of the training around it.
+# Part -> settings that switch it off, in the recipe or (weight_decay) in the training.
 PARTS: Mapping[str, Mapping[str, Any]] = {
     "probe": {"probe": False},
     "warmup": {"warmup": 0.0},
@@ -43,8 +42,8 @@ PARTS: Mapping[str, Mapping[str, Any]] = {
     "mixup": {"mixup": 0.0},
     "weight_decay": {"weight_decay": 0.0},
 }
-# What is compared beside the full recipe and the frozen net: the recipe without a part, without
-# all but the probe at once (parts may stand in for each other), or the papers' recipe.
+# Further values of --parts: the recipe without all parts but the probe at once, since parts may
+# replace each other, and the papers' recipe.
 REST_PART = "rest"
 PAPERS_PART = "papers"
 FULL = "full recipe"
@@ -55,7 +54,7 @@ FROZEN = "frozen, linear head"
 
 
 def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyResult:
-    """Cross-fit a net with its whole recipe, without each part in turn, and not at all."""
+    """Cross-fit a net with its full recipe and without each part; also score the frozen net."""
     (plan,), notes = fetch_missing_weights([study.plan(net)], study.settings)
     plans = {FULL: plan}
     for part in chosen_parts(plan, parts):
@@ -109,7 +108,7 @@ def run_recipes(study: Study, *, net: str, parts: Sequence[str] = ()) -> StudyRe
 
 
 def chosen_parts(plan: NetSettings, names: Sequence[str]) -> tuple[str, ...]:
-    """What is compared: what is named, or all that a plan has, ``rest`` and ``papers``."""
+    """Return the named parts, by default all parts of the recipe, ``rest`` and ``papers``."""
     known = tuple(part for part in PARTS if without(plan, part) != plan)
     if not known:
         raise BadOption(
@@ -126,7 +125,7 @@ def chosen_parts(plan: NetSettings, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def without(plan: NetSettings, part: str) -> NetSettings:
-    """A plan whose training lacks a part of `PARTS`; all else is the same.
+    """Return the plan without one part of `PARTS`.
 
     Examples
     --------
@@ -143,7 +142,7 @@ def without(plan: NetSettings, part: str) -> NetSettings:
 
 
 def papers_training(plan: NetSettings) -> Any:
-    """The net's training in the profile ``paper``, of no more epochs than the plan has."""
+    """Return the net's training of the profile ``paper``, with at most the plan's epochs."""
     train = default_settings(plan.name, "paper").train
     epochs = min(train.epochs, plan.train.epochs)
     return replace(train, epochs=epochs, batch_size=plan.train.batch_size)
@@ -157,7 +156,7 @@ def _trained(study: Study, media: StudyMedia, name: str, plan: NetSettings) -> V
 def _with_head(
     study: Study, media: StudyMedia, plan: NetSettings, name: str, protocol: str
 ) -> Variant:
-    """Stage two's head on the net's embeddings; fine-tuned ones are of the full recipe's nets."""
+    """Return the variant with stage two's head on the embeddings of the net."""
     job = HeadJob((plan,), protocol, media.manifest, title=f"{plan.name}, {name}")
     return Variant(name, HeadPredictor(study, media, job), cells=(name,))
 
@@ -165,7 +164,7 @@ def _with_head(
 def _with_differences(
     table: Table, study: Study, labels: Labels, compared: Sequence[Compared]
 ) -> Table:
-    """The table with what the full recipe adds to each row."""
+    """Add columns with the difference between the full recipe and each row."""
     kind = PERCENT if labels.task.in_percent else NUMBER
     columns = (Column("full less this", kind), Column("from", kind), Column("to", kind))
     rows = []
@@ -179,7 +178,7 @@ def _with_differences(
 
 
 def _finding(study: Study, labels: Labels, compared: Sequence[Compared]) -> list[str]:
-    """Whether embeddings of the fine-tuned net beat those of the net as it is, in words."""
+    """Return a note that compares the embeddings of the fine-tuned and the frozen net."""
     of_name = {each.variant.name: each for each in compared}
     if FROZEN not in of_name:
         return []

@@ -1,4 +1,4 @@
-"""How well clips were predicted out of fold, over one repeat or several, for any task."""
+"""Scores of out-of-fold predictions over one or several repeats, for any task."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _ANY = Model("", (), ())
 
 @dataclass(frozen=True)
 class Labels:
-    """What the predictions of a manifest's clips are scored against."""
+    """True labels and groups of a manifest's clips, with their task."""
 
-    task: Task  # how they are scored
+    task: Task
     names: tuple[str, ...]  # classes, tags or targets
-    y_true: NDArray[Any]  # as `Task.read_labels` gives them
-    groups: tuple[str, ...]  # one a clip
+    y_true: NDArray[Any]  # from `Task.read_labels`
+    groups: tuple[str, ...]  # one for each clip
 
     @classmethod
     def of(cls, manifest: Manifest) -> Labels:
-        """Of all clips of a manifest, in its order."""
+        """Return the labels of all clips of a manifest, in its order."""
         task = task_of(manifest.task)
         y_true = task.read_labels(np.asarray(manifest.labels))
         task = task.for_labels(manifest.classes, y_true, manifest.scale)
@@ -42,40 +42,28 @@ class Labels:
 
 @dataclass(frozen=True)
 class Scores:
-    """How well clips were predicted out of fold.
+    """Scores of out-of-fold predictions.
 
-    Parameters
-    ----------
-    primary
-        The task's primary metric (accuracy of classes, macro ROC-AUC of tags, R2 of
-        ratings): mean over folds, and over repeats.
-    low, high
-        Its 95 % interval by bootstrapping groups.
-    sd
-        Its standard deviation: over repeats where there are any, else over folds.
-    others
-        Title of each further column that the task has in a terminal, to its score.
-    baseline
-        The primary metric of what knows the training folds' labels alone.
-    n_clips
-        How many were predicted.
+    The primary metric is the accuracy of classes, the macro ROC-AUC of tags or the R2 of
+    ratings.
     """
 
-    primary: float
-    low: float
-    high: float
-    sd: float
-    baseline: float
-    n_clips: int
+    primary: float  # primary metric, mean over folds and repeats
+    low: float  # lower end of the 95 % interval by bootstrapping groups
+    high: float  # upper end
+    sd: float  # standard deviation over repeats; over folds if there is one repeat
+    baseline: float  # primary metric of predicting from the training folds' labels only
+    n_clips: int  # number of clips that were predicted
+    # Title of each further column that the task has in the terminal -> score.
     others: Mapping[str, float] = field(default_factory=dict)
 
 
-# Of predictions that there are not.
+# Scores of a variant whose training diverged.
 NO_SCORES = Scores(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
 
 
 def score(labels: Labels, outputs: Sequence[F64], folds: Sequence[Ints]) -> Scores:
-    """Scores of out-of-fold predictions, of each repeat NaN where there is none.
+    """Score the out-of-fold predictions of each repeat; rows without a prediction are NaN.
 
     `folds` is -1 for clips that are not tested.
     """
@@ -109,7 +97,7 @@ def score(labels: Labels, outputs: Sequence[F64], folds: Sequence[Ints]) -> Scor
 
 
 def baseline_score(labels: Labels, folds: Ints) -> float:
-    """Primary metric of predicting each fold from the other folds' labels alone."""
+    """Return the primary metric of predicting each fold from the other folds' labels only."""
     k, n_outputs = int(folds.max()) + 1, len(labels.names)
     result = score_baseline(labels.task, labels.y_true, folds, k, n_outputs)
     return _primary(labels.task, result)

@@ -1,4 +1,4 @@
-"""T3: the length of segments against accuracy (J22 3.2, Tables 1 and 2)."""
+"""Study T3: accuracy by the length of segments (J22 3.2, Tables 1 and 2)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import Manifest
 from mvemo.manifests.segments import Tail, segment_manifest, song_of
 from mvemo.pipeline.errors import BadOption
-from mvemo.pipeline.studies.beside import j22_beside
 from mvemo.pipeline.studies.comparison import (
     Compared,
     NetPredictor,
@@ -24,33 +23,33 @@ from mvemo.pipeline.studies.comparison import (
     compare,
     divergence_notes,
 )
-from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.core import Study, matches_j22
 from mvemo.pipeline.studies.output import Plot, StudyResult
 from mvemo.pipeline.studies.plots import score_lines
 from mvemo.pipeline.studies.scores import NO_SCORES, Labels, Scores, score
 from mvemo.pipeline.studies.tables import NUMBER, PERCENT, Column, Table, capital
 
 SECONDS = (3.0, 5.0, 10.0, 16.0)
-# Of the segments that J22's nets are compared on (3.2).
+# Length of the segments on which J22 compares nets (3.2).
 SEGMENT_SECONDS = 10.0
 NETS = ("cnn", "crnn")
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How clips are cut to segments.
+    """Rule for cutting clips to segments.
 
-    The defaults are J22's (section 3): the first 30 s of a song, and whole segments alone,
-    so that 30 s give one segment of 16 s, as its Table 1 counts.
+    The defaults are J22's (section 3): the first 30 s of a song, and only whole segments, so
+    that 30 s give one segment of 16 s, as in its Table 1.
     """
 
     first: float | None = 30.0  # seconds of each clip that are used; None for all
-    tail: Tail = "drop"  # what becomes of the rest, as of `segment_manifest`
+    tail: Tail = "drop"  # use of the rest of a clip, see `segment_manifest`
 
     def segments(
         self, clips: Manifest, seconds: float, durations: Mapping[str, float | None]
     ) -> Manifest:
-        """The clips' segments of a length."""
+        """Cut the clips to segments of `seconds`."""
         return segment_manifest(
             clips, seconds, durations=durations, tail=self.tail, first=self.first
         )
@@ -58,23 +57,23 @@ class Cut:
     def input_seconds(
         self, segments: Manifest, seconds: float, durations: Mapping[str, float | None]
     ) -> float:
-        """Seconds of sound that a net needs for segments of a length.
+        """Return the seconds of sound that a net needs for segments of `seconds`.
 
-        Where all of them are shorter, as whole clips are, a longer input is padding alone: it
-        changes no prediction, and takes as long as sound does.
+        If all segments are shorter, a longer input would only be padding, which changes no
+        prediction and takes as long as sound.
         """
         lengths = (segment.duration or durations[song_of(segment.clip_id)]
                    for segment in segments.clips)  # fmt: skip
         return min(seconds, max((length or seconds for length in lengths), default=seconds))
 
     def note(self) -> str:
-        """How it was cut, as a sentence."""
+        """Describe the cut in a sentence."""
         used = "All of" if self.first is None else f"The first {self.first:g} s of"
         return f"{used} each clip; a rest after the last whole segment: {self.tail}."
 
 
 def known_lengths(study: Study) -> tuple[Manifest, dict[str, float], list[str]]:
-    """Return the clips whose sound can be read, its seconds by clip, and notes on the others."""
+    """Return the clips whose sound can be read, their lengths in s, and notes on the others."""
     whole = study.media(descriptors=["mel"])
     durations = whole.seconds()
     clips = tuple(clip for clip in study.manifest.clips if clip.clip_id in durations)
@@ -83,7 +82,7 @@ def known_lengths(study: Study) -> tuple[Manifest, dict[str, float], list[str]]:
 
 
 def cut_study(study: Study, seconds: float, cut: Cut | None) -> tuple[Study, list[str]]:
-    """Cut the clips of a study to segments, which its nets then read; 0 s leaves them whole."""
+    """Cut the clips of a study to segments for its nets; 0 s leaves clips whole."""
     if not seconds:
         return study, []
     cut = cut or Cut()
@@ -99,7 +98,7 @@ def cut_study(study: Study, seconds: float, cut: Cut | None) -> tuple[Study, lis
 
 @dataclass(frozen=True)
 class LengthScores:
-    """One net on segments of one length: scored by segment and by song, and J22's figure."""
+    """Scores of one net on segments of one length, per segment and per song."""
 
     net: str
     seconds: float
@@ -117,8 +116,8 @@ def run_segments(
 ) -> StudyResult:
     """Cut the clips to segments of each length and cross-fit each net on them.
 
-    All segments of a clip lie in its fold. A song's class is that of the mean of its
-    segments' probabilities; J22 does not say which of the two its accuracies are.
+    All segments of a clip are in one fold. A song's class comes from the mean of its
+    segments' probabilities. J22 does not say whether its accuracies are of segments or songs.
     """
     cut = cut or Cut()
     for length in seconds:
@@ -132,11 +131,11 @@ def run_segments(
     folds = replace(study, manifest=songs).folds_of_runs()
     counts = []
     scores: list[LengthScores] = []
-    # What nets were trained on, with the length and the scores that came of it.
+    # Inputs that nets were trained on, with their length and scores.
     scored: list[tuple[tuple[Manifest, float], float, list[LengthScores]]] = []
     for length in seconds:
         segments = cut.segments(songs, length, durations)
-        printed = j22.TABLE_1.get(length) if j22_beside(study) else None
+        printed = j22.TABLE_1.get(length) if matches_j22(study) else None
         counts.append((length, len(segments), len(songs), printed))
         heard = cut.input_seconds(segments, length, durations)
         same = next((known for known in scored if known[0] == (segments, heard)), None)
@@ -176,7 +175,7 @@ def _score_length(
     plans: Sequence[NetSettings],
     seconds: float,
 ) -> tuple[list[LengthScores], tuple[str, ...]]:
-    """Scores of each net on segments of one length, and notes on those left out."""
+    """Score each net on segments of one length; return notes on segments left out."""
     media = replace(study, manifest=segments).media(plans)
     rows = {clip_id: row for row, clip_id in enumerate(songs.clip_ids)}
     song = np.array([rows[song_of(clip_id)] for clip_id in segments.clip_ids], dtype=np.int64)
@@ -196,7 +195,7 @@ def _score_length(
             each.scores,
             _song_scores(each, songs, song, folds),
             j22.TABLE_2.get(plan.name, {}).get(seconds)
-            if j22_beside(study, plan, seconds=seconds)
+            if matches_j22(study, plan, seconds=seconds)
             else None,
         )
         for plan, each in zip(plans, compared, strict=True)
@@ -206,7 +205,7 @@ def _score_length(
 
 
 def _song_scores(compared: Compared, songs: Manifest, song: Ints, folds: Sequence[Ints]) -> Scores:
-    """Scores of whole songs; `song` is int64 (segments,), the row of each segment's song."""
+    """Score whole songs; `song` is int64 (segments,), the row of each segment's song."""
     if compared.divergence:
         return NO_SCORES
     outputs = [decide_songs(run.outputs, song, len(songs), "mean") for run in compared.runs]
@@ -267,7 +266,7 @@ def _plot(scores: Sequence[LengthScores], task: Task) -> Plot:
     for each in scores:
         if each.printed is not None and task.in_percent:
             published.setdefault(each.net, {})[each.seconds] = each.printed
-    # Of the last length that a net has scores of.
+    # Baseline of the last length that has scores.
     baseline = next((s.songs.baseline for s in reversed(scores) if s.songs.n_clips), None)
     return Plot(
         "accuracy",

@@ -1,4 +1,4 @@
-"""Tables of studies: cells with their kinds, as text, JSON and CSV."""
+"""Tables of studies, as text, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from mvemo.manifests.csv_files import CsvWriter
 from mvemo.manifests.text_table import align_columns
 
 Cell = str | int | float | None
-# Column kinds whose cells are fractions, shown as per cent.
+# Kinds of columns: fractions shown in per cent with two decimals; text; and numbers, integers
+# with thousands separators and others with three decimals.
 PERCENT = "percent"
 TEXT = "text"
 NUMBER = "number"
@@ -21,39 +22,37 @@ NUMBER = "number"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table."""
+    """Column of a table."""
 
     name: str  # header
-    # ``text``; ``percent``, of fractions, shown with two decimals; ``number``, integers with
-    # their digits and others with three decimals.
-    kind: str = TEXT
-    published: bool = False  # whether its cells are printed figures, measured on other data
+    kind: str = TEXT  # PERCENT, TEXT or NUMBER
+    published: bool = False  # True for published figures, measured on other data
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table and what to know of it."""
+    """Table of a study."""
 
     name: str  # short, for file names
-    title: str  # what it shows, and which table of a paper it is made after
-    columns: tuple[Column, ...]  # from the left
-    rows: tuple[tuple[Cell, ...], ...]  # cells by column; None where there is no figure
+    title: str  # contents, and the table of a paper that it follows
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]  # cells by column; None for a missing figure
 
     def cells(self) -> list[list[str]]:
-        """All cells as text."""
+        """Return all cells as text."""
         return [
             [shown(cell, column.kind) for cell, column in zip(row, self.columns, strict=True)]
             for row in self.rows
         ]
 
     def text(self) -> str:
-        """For the terminal; published columns lie to the right of a bar."""
+        """Format the table for the terminal, with published columns to the right of a bar."""
         rows = [[column.name for column in self.columns], *self.cells()]
         left = {i for i, column in enumerate(self.columns) if column.kind == TEXT}
         bar = next((i for i, column in enumerate(self.columns) if column.published), None)
         title = [self.title]
         if bar is not None:
-            # Published columns are the last, and none of them is text.
+            # Published columns come last, and they are never text.
             rows = [[*row[:bar], "|", *row[bar:]] for row in rows]
         header, *lines = ["  " + line for line in align_columns(rows, left)]
         if bar is not None:
@@ -62,7 +61,7 @@ class Table:
         return "\n".join([*title, header, rule, *lines])
 
     def without_empty_figures(self) -> Table:
-        """The table without published columns that have no figure in any row."""
+        """Return the table without published columns that have no figure in any row."""
         kept = [
             i
             for i, column in enumerate(self.columns)
@@ -72,7 +71,7 @@ class Table:
         return replace(self, columns=tuple(self.columns[i] for i in kept), rows=rows)
 
     def for_paper(self) -> tables.Table:
-        """Return the table with each interval in the cell of its score, the best score strong."""
+        """Return the table with each interval in the cell of its score, and the best score bold."""
         names = [column.name for column in self.columns]
         rows = [[tables.Cell(text) for text in texts] for texts in self.cells()]
         kept = [i for i, name in enumerate(names) if name not in ("low", "high")]
@@ -92,7 +91,7 @@ class Table:
         return tables.table(head, [[row[i] for i in kept] for row in rows])
 
     def record(self) -> dict[str, Any]:
-        """As JSON values; percentages stay fractions, and what is not finite is null."""
+        """Return the table as JSON values; percentages as fractions, NaN and infinity as null."""
         return {
             "title": self.title,
             "columns": [
@@ -103,7 +102,7 @@ class Table:
         }
 
     def csv(self) -> str:
-        """Header and rows; published columns say so in their names."""
+        """Format the table as CSV; published columns are marked in their names."""
         buffer = io.StringIO()
         writer = CsvWriter(buffer)
         writer.writerow([f"{c.name} ({LABEL})" if c.published else c.name for c in self.columns])
@@ -114,12 +113,12 @@ class Table:
 
 
 def capital(text: str) -> str:
-    """The text as a title begins; ``ROC-AUC`` and the like stay as they are."""
+    """Return the text with its first letter in upper case, the rest unchanged."""
     return text[:1].upper() + text[1:]
 
 
 def shown(cell: Cell, kind: str) -> str:
-    """A cell as text; a dash where there is no figure."""
+    """Format a cell as text; a dash for a missing figure."""
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
         return "-"
     if isinstance(cell, str):

@@ -1,4 +1,4 @@
-"""L17: nets with an output for each emotion tag, scored by themselves."""
+"""Study of nets with an output for each emotion tag, scored without heads (L17)."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ MEASURES = (
 
 
 def run_tags(study: Study, *, nets: Sequence[str] = NETS) -> StudyResult:
-    """Cross-fit nets with a sigmoid for each tag, and score what they predict by themselves.
+    """Cross-fit nets with a sigmoid for each tag, and score their own predictions.
 
-    No head is fitted: a tag is there where its probability is 0.5 or more. L17's own figures
-    are not shown beside: only its abstract is to be had, which has none.
+    No head is fitted: a tag is predicted if its probability is 0.5 or more. L17's figures
+    are not shown, since only its abstract is available, which has no figures.
     """
     plans = [study.plan(net) for net in nets]
     media = study.media(plans)
@@ -101,7 +101,7 @@ def _baseline(labels: Labels, folds: np.ndarray) -> ModelResult:
 
 
 def _averages(by_net: dict[str, list[ModelResult]], baseline: list[ModelResult]) -> Table:
-    """Macro and micro averages of each net, beside the baseline."""
+    """Return a table of macro and micro averages of each net and the baseline."""
     columns = [
         Column(f"{kind} {title}", NUMBER) for kind in ("macro", "micro") for title, _ in MEASURES
     ]
@@ -118,7 +118,7 @@ def baseline_name(baseline: list[ModelResult]) -> str:
 
 
 def _by_tag(net: str, labels: Labels, results: list[ModelResult]) -> Table:
-    """A row for each tag."""
+    """Return a table with a row for each tag."""
     counts = labels.y_true.sum(axis=0)
     values = {
         key: mean_finite(np.stack([result.per_output[key] for result in results]), axis=0)
@@ -133,7 +133,7 @@ def _by_tag(net: str, labels: Labels, results: list[ModelResult]) -> Table:
 
 
 def _left_out(study: Study, compared: Sequence[Compared]) -> list[str]:
-    """A note on tags that no score can be of."""
+    """Return a note on tags that cannot be scored."""
     y_true = np.asarray(study.manifest.labels)
     same = [
         name

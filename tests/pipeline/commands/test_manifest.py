@@ -17,8 +17,7 @@ from mvemo.manifests import (
     read_folds,
     read_manifest,
 )
-from mvemo.pipeline.commands.manifest import manifest
-from mvemo.pipeline.commands.manifest_text import not_compared_lines
+from mvemo.pipeline.commands.manifest import manifest, not_compared_lines
 from mvemo.pipeline.errors import BadOption
 
 

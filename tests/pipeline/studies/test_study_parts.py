@@ -12,7 +12,7 @@ from mvemo.fuse.tasks.registry import task_of
 from mvemo.manifests import folds_of, read_manifest, write_folds
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.studies import crossfit
-from mvemo.pipeline.studies.classical import QUADRANTS, predict_out_of_fold, quadrants_of
+from mvemo.pipeline.studies.baselines import QUADRANTS, predict_out_of_fold, quadrants_of
 from mvemo.pipeline.studies.convnets import confusion_table
 from mvemo.pipeline.studies.core import open_study
 from mvemo.pipeline.studies.crossfit import NetJob, cross_fit, predict

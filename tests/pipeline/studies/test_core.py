@@ -1,4 +1,4 @@
-"""Which studies' scores printed figures stand beside."""
+"""Rule for published figures: next to which scores of a study they stand."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from mvemo.extract.nets import with_length
 from mvemo.fuse.report import published
 from mvemo.manifests import Clip, Manifest
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.studies.beside import j22_beside, pl20_beside
 from mvemo.pipeline.studies.comparison import Variant
-from mvemo.pipeline.studies.core import Study
+from mvemo.pipeline.studies.core import Study, matches_j22, matches_pl20
 from mvemo.pipeline.studies.optimizers import run_optimizers
 from mvemo.pipeline.studies.output import StudyResult, without_empty_figures
 from mvemo.pipeline.studies.tables import Column, Table
@@ -35,11 +34,11 @@ def made_study(
 def test_pl20s_figures_are_beside_its_nets_and_its_classes_alone() -> None:
     study = made_study(PL20)
     nets = [study.plan(net) for net in ("music1d", "music2d", "c3d", "i3d")]
-    assert pl20_beside(study, *nets)
+    assert matches_pl20(study, *nets)
     # With the weights that the paper starts from C3D has inputs of another scale.
     given = made_study(PL20, "paper", "nets.c3d.weights=sports1m.npz")
     assert given.plan("c3d").options != study.plan("c3d").options
-    assert pl20_beside(given, given.plan("c3d"))
+    assert matches_pl20(given, given.plan("c3d"))
     for other in (
         made_study(J22),
         made_study(PL20, permuted=True),
@@ -48,19 +47,19 @@ def test_pl20s_figures_are_beside_its_nets_and_its_classes_alone() -> None:
         made_study(PL20, "paper", "nets.music2d.width=0.25"),
         made_study(PL20, "paper", "nets.music2d.options={seconds=5.0}"),
     ):
-        assert not pl20_beside(other, other.plan("music2d"))
+        assert not matches_pl20(other, other.plan("music2d"))
 
 
 def test_j22s_figures_are_beside_segments_of_the_printed_length() -> None:
     study = made_study(J22)
     plan = with_length(study.plan("crnn"), 10.0, study.settings.shared)
-    assert j22_beside(study, plan)
-    assert not j22_beside(study, plan, seconds=3.0)
-    assert not j22_beside(study, with_length(plan, 4.0, study.settings.shared))
-    assert not j22_beside(study, replace(plan, width=0.25))
-    assert not j22_beside(made_study(PL20), plan)
+    assert matches_j22(study, plan)
+    assert not matches_j22(study, plan, seconds=3.0)
+    assert not matches_j22(study, with_length(plan, 4.0, study.settings.shared))
+    assert not matches_j22(study, replace(plan, width=0.25))
+    assert not matches_j22(made_study(PL20), plan)
     features = made_study(J22, "paper", "descriptors.alpha=0.25")
-    assert not j22_beside(features, plan)
+    assert not matches_j22(features, plan)
 
 
 def test_columns_without_a_figure_are_left_out_and_the_page_says_why() -> None:
