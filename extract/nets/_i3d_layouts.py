@@ -45,7 +45,10 @@ _FLAX_KINDS = {
 def to_net_names(
     tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors of a file under the net's names and in its axis order."""
+    """Map a file's tensors to the net's names and axes; also list the names without a place.
+
+    If a file has no scale of a normalisation, the scale is 1, as published.
+    """
     mapped: dict[str, Tensor] = {}
     unexpected: list[str] = []
     for name, value in tensors.items():
@@ -59,13 +62,13 @@ def to_net_names(
     for name in state:
         mean = mapped.get(name.removesuffix("weight") + "running_mean")
         if name.endswith("norm.weight") and name not in mapped and mean is not None:
-            # Of the file's shape, so that it does not fit where nothing else does.
+            # It has the file's shape: a file of another width must not match on this tensor.
             mapped[name] = torch.ones_like(mean)
     return mapped, unexpected
 
 
 def net_name(name: str) -> str | None:
-    """The net's name of a published tensor, None for one that it has no use for.
+    """Return the net's name for a published tensor, or None if the net does not use it.
 
     Examples
     --------
@@ -99,7 +102,7 @@ def net_name(name: str) -> str | None:
 
 
 def _net_axes(value: Tensor, target: str, *, flax: bool) -> Tensor:
-    """Kernels to (out, in, T, H, W), the classifier's to (out, in), statistics to vectors."""
+    """Return a kernel as (out, in, T, H, W), the classifier's as (out, in), others as a vector."""
     if value.dim() == 5 and target.endswith("weight"):
         if flax:
             # (T, H, W, in, out)

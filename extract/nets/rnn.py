@@ -1,4 +1,4 @@
-"""A deep recurrent net on MFCC: the baseline that J22 Fig. 8 compares with, its [19]."""
+"""Deep recurrent net on MFCC, the baseline [19] of J22 Fig. 8."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class RNNOptions:
     Parameters
     ----------
     n_frames
-        Frames of the input; 430 are the 10 s of J22 3.2 at 44.1 kHz and a hop of 1,024.
+        Number of frames of the input; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a hop of
+        1,024.
     n_mfcc
-        Cepstral coefficients a frame.
+        Number of cepstral coefficients per frame.
     layers
-        Recurrent layers, at least 1.
+        Number of recurrent layers, at least 1.
     dropout
-        Probability, between layers and before the classifier, in training.
+        Probability of dropout between layers and before the classifier during training.
     """
 
     n_frames: int = 430
@@ -48,9 +49,9 @@ class RNNOptions:
 
 
 class RNN(DescriptorNet):
-    """Layers of gated recurrent units over the frames' MFCC; the last state is the embedding.
+    """Gated recurrent units over the MFCC of the frames; the last state is the embedding.
 
-    J22 3.6 says of [19] only that features are extracted by an RNN; number and width of
+    J22 3.6 says about [19] only that an RNN extracts features, so the number and the width of
     the layers are the usual ones. Each coefficient is normalised by statistics of the
     training frames.
     """
@@ -60,7 +61,7 @@ class RNN(DescriptorNet):
     columns_option = "n_mfcc"
     Options = RNNOptions
     profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # J22: segments of 10 s; it names neither optimizer nor rate.
+        # J22: segments of 10 s; the paper gives neither optimizer nor learning rate.
         "paper": NetSettings("rnn", options={"n_frames": 430}),
         "demo": NetSettings(
             "rnn",
@@ -91,13 +92,13 @@ class RNN(DescriptorNet):
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, frames, n_mfcc), NaN after a clip's end -> (batch, embedding_dim)."""
+        """Map (batch, frames, n_mfcc), NaN after a clip's end, to (batch, embedding_dim)."""
         x, lengths = split_frames(x)
         x = self.input_norm(x.transpose(1, 2), lengths).transpose(1, 2)
         return last_states(self.gru, x, lengths)
 
     def features(self, x: Tensor) -> Tensor:
-        """float32 (batch, embedding_dim): the embedding, after dropout."""
+        """Return the embedding after dropout, float32 (batch, embedding_dim)."""
         features: Tensor = self.dropout(self.embed(x))
         return features
 

@@ -1,4 +1,4 @@
-"""What nets share that read one descriptor's frames as they are."""
+"""Base class of nets that read the frames of one descriptor unchanged."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mvemo.extract.nets.parts.sequences import check_width, frames_of
 
 
 class DescriptorNet(Net):
-    """A net on frames of one descriptor, as many as its option `n_frames` says."""
+    """Base of nets that read `n_frames` frames of one descriptor."""
 
     modality: ClassVar[Literal["audio", "video"]] = "audio"
     descriptor: ClassVar[str]  # name of the descriptor
-    columns_option: ClassVar[str]  # the option that is its number of columns
+    columns_option: ClassVar[str]  # name of the option for its number of columns
 
     @classmethod
     def input_of(cls, options: Any) -> SequenceInput:
@@ -32,7 +32,7 @@ class DescriptorNet(Net):
         return {"n_frames": frames_of(seconds, shared.descriptors, cls.descriptor)}
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """float32 (batch, n_frames, columns), NaN after a clip's end: as it is."""
+        """Return the batch unchanged: (batch, n_frames, columns), NaN after a clip's end."""
         columns = getattr(self.options, self.columns_option)
         check_width(self.name, raw, columns, self.columns_option)
         return raw

@@ -1,4 +1,4 @@
-"""The exponential linear unit by exp, where torch takes expm1 on a processor."""
+"""Exponential linear unit that uses exp, where torch uses the slower expm1 on a CPU."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.autograd.function import once_differentiable
 
 
 def elu(x: Tensor) -> Tensor:
-    """The input where it is positive, else exp(x) - 1 (Clevert et al. 2016, equation 15).
+    """Return x where it is positive, otherwise exp(x) - 1 (Clevert et al. 2016, equation 15).
 
-    torch computes that with expm1, which takes 1.5 to 4 times as long as exp, by the processor;
-    the difference, 6e-8 in float32, is rounding beside what nets add up. Elsewhere, and in half
-    precision, it is torch's own.
+    torch uses expm1, which takes 1.5 to 4 times as long as exp, depending on the CPU. The
+    difference, 6e-8 in float32, is small compared with the rounding of a net's sums. On other
+    devices and in half precision torch's function is called.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def elu(x: Tensor) -> Tensor:
 
 
 class Elu(nn.Module):
-    """`elu` as a layer.
+    """Layer that applies `elu` to inputs of any shape.
 
     Examples
     --------
@@ -38,17 +38,16 @@ class Elu(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of any shape."""
         return elu(x)
 
 
 class _Elu(torch.autograd.Function):
-    """Its gradient follows from its output, which the next layer keeps as well."""
+    """ELU whose gradient follows from its output, which the next layer keeps anyway."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y = x.clamp_max(0).exp_().sub_(1)
-        # exp(x) - 1 is x at least.
+        # exp(x) - 1 is never less than x.
         torch.maximum(x, y, out=y)
         ctx.save_for_backward(y)
         return y
@@ -57,6 +56,6 @@ class _Elu(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        # The last but one says that it is given the output.
+        # The argument True means that y is the output, not the input.
         product: Tensor = torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, y)
         return product

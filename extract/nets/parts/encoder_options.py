@@ -1,4 +1,4 @@
-"""Options of the nets that local folders of encoders make."""
+"""Options of the nets made from local folders of encoders."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class SoundEncoderOptions:
     Parameters
     ----------
     seconds
-        Length of a window.
+        Length of a window in seconds.
     layer
-        Hidden state that is the embedding, -1 for the encoder's output.
+        Number of the hidden state used as the embedding; -1 for the encoder's output.
     pooling
-        ``mean`` over the frames of a window, or ``mean+std``.
+        Pooling over the frames of a window: ``mean`` or ``mean+std``.
     """
 
     seconds: float = 10.0
@@ -44,14 +44,14 @@ class PictureEncoderOptions:
     Parameters
     ----------
     n_frames
-        Frames of a clip.
+        Number of frames of a clip.
     layer
-        As of `SoundEncoderOptions`.
+        Number of the hidden state used as the embedding; -1 for the encoder's output.
     pooling
-        ``mean`` over the frames, or ``mean+std``.
+        Pooling over the frames: ``mean`` or ``mean+std``.
     tokens
-        What of a picture's tokens stands for it: the ``first``, which some encoders have for
-        that, their ``mean``, or the first where there is such a one (``auto``).
+        Tokens that represent a picture: the ``first``, a class token in some encoders; the
+        ``mean`` of all; or ``auto``, the first if it is a class token, otherwise the mean.
     """
 
     n_frames: int = 8

@@ -1,4 +1,4 @@
-"""Padding as TensorFlow does it, for nets whose published weights were trained with it."""
+"""TensorFlow's padding, for nets whose published weights were trained with it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 def same_sides(
     sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """TensorFlow's "SAME" padding before and after each axis.
+    """Return TensorFlow's "SAME" padding before and after each axis.
 
-    It gives ceil(size / stride) outputs; where the padding is odd, the larger part is after.
+    It gives ceil(size / stride) outputs; if the padding is odd, the larger part is after.
 
     Examples
     --------

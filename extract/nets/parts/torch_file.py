@@ -1,8 +1,8 @@
-"""Tensors of torch checkpoints of any origin, within sizes that are checked first.
+"""Reader of torch checkpoints of any origin, with limits that are checked first.
 
-torch's ``weights_only`` reader runs no code of a file, but it inflates what the file asks
-for, and gives back whatever objects the file describes: dictionaries that hold themselves,
-tensors of which one number stands for thousands of millions. All of that is refused here.
+torch's ``weights_only`` reader runs no code of a file. But it inflates any amount of data, and
+returns any object that the file describes: dictionaries that contain themselves, or tensors
+that repeat one number thousands of millions of times. This module refuses them.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ from mvemo.manifests.files import shown
 
 Tensors = dict[str, Tensor]
 
-# Keys under which training scripts keep the tensors of a checkpoint.
+# Keys under which training scripts store the tensors of a checkpoint.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "weights", "model", "net")
-# Dictionaries inside each other, and entries in all of them.
+# Maximum depth of nested dictionaries, and maximum number of entries in all of them.
 _MOST_DEPTH = 16
 _MOST_ENTRIES = 100_000
 
 
 def read_torch(path: Path) -> Tensors:
-    """All tensors of a checkpoint by name; nested names are joined by a dot."""
+    """Return all tensors of a checkpoint by name; nested names are joined by a dot.
+
+    The messages of `BadWeights` do not name the file.
+    """
     most = most_bytes(path.stat().st_size)
     _check_archive(path, most)
     try:
@@ -64,16 +67,16 @@ def read_torch(path: Path) -> Tensors:
 
 
 def numbers(name: str, array: Any) -> Tensor:
-    """An array of numbers as a tensor; BadWeights for any other."""
+    """Return an array as a tensor; `BadWeights` if it does not hold numbers."""
     array = np.asarray(array)
     if array.dtype.kind not in "fiub":
         raise BadWeights(f"tensor {name} is of type {array.dtype}, not of numbers")
-    # A copy in the machine's byte order, which torch needs.
+    # torch needs the byte order of the machine.
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
 
 
 def _check_archive(path: Path, most: int) -> None:
-    """Refuse a zip that would inflate too far, and pickles that ask for memory by number."""
+    """Refuse a zip that would inflate too much, and pickles that allocate memory by a number."""
     try:
         if not zipfile.is_zipfile(path):
             with path.open("rb") as file:
@@ -92,7 +95,7 @@ def _check_archive(path: Path, most: int) -> None:
 
 def _check_pickle(program: bytes) -> None:
     names: list[str] = []
-    # A program that ends early is an old file of several, or damaged, which torch tells.
+    # A program that ends early is an old file of several pickles, or damaged: torch reports it.
     with suppress(ValueError):
         for operation, argument, _ in pickletools.genops(program):
             if "GLOBAL" in operation.name or "UNICODE" in operation.name:
@@ -102,7 +105,7 @@ def _check_pickle(program: bytes) -> None:
 
 
 class _Flattening:
-    """Nested dictionaries as one, each visited once."""
+    """Flattens nested dictionaries of tensors into one, within limits."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -134,7 +137,7 @@ class _Flattening:
     def _checked(self, name: str, value: Tensor) -> Tensor:
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
             raise BadWeights(f"tensor {name} is sparse, quantised or without values: not read")
-        # A tensor may stand for more numbers than it has: strides of 0 repeat one of them.
+        # A tensor may describe more numbers than it stores: a stride of 0 repeats one.
         self._bytes += value.numel() * value.element_size()
         if self._bytes > self._most:
             raise BadWeights(
