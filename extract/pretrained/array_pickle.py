@@ -1,8 +1,8 @@
-"""Pickled dictionaries of NumPy arrays, read without running anything that they name.
+"""Reader of pickled dictionaries of NumPy arrays that calls nothing the pickle names.
 
-A pickle is a program, and an ordinary unpickler calls whatever it names. Here the only
-names that it may use are those with which NumPy pickles an array, and they stand for the
-two classes below: no function of NumPy or of any other package is ever called.
+A pickle is a program, and an ordinary unpickler calls everything that it names. Here only the
+names with which NumPy pickles an array are allowed, and they refer to the two classes below.
+No function of NumPy or of any other package is called.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_DEPTH = 16
 
 
 class _DType:
-    """Stands for ``numpy.dtype``; takes numbers only."""
+    """Stand-in for ``numpy.dtype`` that accepts types of numbers only."""
 
     def __init__(self, code: object, *_: object) -> None:
         self.code = code
@@ -39,7 +39,7 @@ class _DType:
 
 
 class _Array:
-    """Stands for ``numpy.ndarray``, and for the function that makes an empty one."""
+    """Stand-in for ``numpy.ndarray`` and for the function that makes an empty one."""
 
     def __init__(self, *_: object) -> None:
         self.values: NDArray[Any] | None = None
@@ -79,13 +79,16 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_array_pickle(data: bytes) -> dict[str, NDArray[Any]]:
-    """All arrays of a pickled dictionary, which may hold dictionaries."""
+    """Return all arrays of a pickled dictionary; keys of nested ones are joined by a slash.
+
+    The protocol is 3 or 4; pickles of other protocols build the bytes of an array by functions.
+    """
     try:
         tree = _Unpickler(io.BytesIO(data)).load()
     except BadWeights:
         raise
     except Exception as error:
-        # The reader raises many kinds for a damaged file, and each means the same here.
+        # The reader raises many types of error for a damaged file.
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise BadWeights(f"damaged or incomplete as a pickle: {reason[0]}") from error
     arrays: dict[str, NDArray[Any]] = {}
@@ -102,7 +105,7 @@ def _flatten(tree: object, path: tuple[str, ...], into: dict[str, NDArray[Any]])
     place = "/".join(path) or "the file"
     if not isinstance(tree, dict):
         raise BadWeights(f"{place} is a {type(tree).__name__.lstrip('_')}, not arrays by name")
-    # A dictionary may be made to hold itself.
+    # A dictionary may contain itself.
     if len(path) >= MOST_DEPTH:
         raise BadWeights(f"{place} is nested more than {MOST_DEPTH} deep")
     for key, value in tree.items():

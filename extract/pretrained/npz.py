@@ -1,4 +1,4 @@
-"""Arrays as a file that holds numbers only, the same bytes for the same numbers."""
+"""Writer of reproducible ``.npz`` archives, which hold numbers only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mvemo.extract.errors import BadWeights
 
 Arrays = Mapping[str, NDArray[Any]]
 
-# The earliest time that a zip archive can hold.
+# Earliest time that a zip archive can hold.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def npz_bytes(arrays: Arrays) -> bytes:
-    """An ``.npz`` archive of arrays; equal arrays give equal bytes on every machine.
+    """Return an ``.npz`` archive of arrays; equal arrays give equal bytes on every machine.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def npz_bytes(arrays: Arrays) -> bytes:
             if value.dtype.kind not in "fiu":
                 raise BadWeights(f"tensor {name} is of type {value.dtype}, not of numbers")
             info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
-            # Otherwise the system that made it is part of the file.
+            # Otherwise the bytes depend on the operating system.
             info.create_system = 3
             info.external_attr = 0o644 << 16
             part = io.BytesIO()
