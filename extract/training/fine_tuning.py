@@ -1,8 +1,8 @@
 """Fine-tuning of one net, with early stopping on validation groups of its training clips.
 
 PL20 3.3 and 3.5 fine-tune every net on the emotion clips before its features are taken;
-optimizers and rates are those of PL20 Table 2. Which clips a net may see is the caller's
-business (`mvemo.extract.training.protocols`); this module never looks at any other.
+optimizers and rates are those of PL20 Table 2. The caller chooses the clips that a net may see
+(`mvemo.extract.training.protocols`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.jobs import Curve, TrainingJob
 from mvemo.extract.training.trainer import Trainer
 
-# Seconds between two saved states of a run: a state of a large net takes a while to write.
+# Minimum seconds between two saved states of a run: writing the state of a large net is slow.
 STATE_INTERVAL = 20.0
 
 
@@ -29,10 +29,15 @@ def fine_tune(
     *,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> Curve:
-    """Train `net` in place and leave it with its best weights.
+    """Train `net` in place, leave it with its best weights, and return the curve of losses.
 
-    With ``patience = 0`` it is left with its last ones, or the average of the last ones where
-    the recipe asks for it, and validation rows decide nothing.
+    With ``patience = 0`` the net keeps its last weights, or the average of the last ones if the
+    recipe sets `average`, and the validation rows have no effect.
+
+    The curve has ``epoch``, ``train_loss``, ``val_loss`` and ``val_accuracy``; values that do
+    not exist are NaN. With ``settings.iterations`` it also has ``iteration``, from 1, and
+    ``iteration_loss``, the loss of that step's batch. For regression it has ``target_mean`` and
+    ``target_deviation`` of the training clips, which define the unit of the losses.
     """
     trainer = Trainer(net, batches, job)
     run = trainer.resume(folder)

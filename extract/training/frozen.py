@@ -1,4 +1,4 @@
-"""Frozen nets, made once for all batches of clips that a process embeds."""
+"""Frozen nets, built once for all batches of clips that a process embeds."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import pick_device, resolve_precision
 from mvemo.extract.training.protocols import TrainedNet, frozen_net, weight_file
 
-# Path, time of the last change and size of a weight file; empty without one.
+# Path, modification time and size of a weight file; empty if there is none.
 _FileState = tuple[str, int, int] | tuple[()]
 
 
 class FrozenNets:
-    """The nets of a frozen run, each made when it is first asked for.
+    """Nets of a frozen run, each built on first use.
 
-    Reading a net's weights and making it fast takes a second; a GPU embeds hundreds of clips
-    meanwhile. A net whose weight file has changed is made anew.
+    Loading the weights of a net and optimising it takes a second, in which a GPU embeds
+    hundreds of clips. A net whose weight file has changed is built again.
 
     Parameters
     ----------
     run
-        Its device, precision and seed.
+        Settings of the run: device, precision and seed.
     n_outputs
-        Classes, tags or regression targets.
+        Number of classes, tags or regression targets.
     """
 
     def __init__(self, run: RunSettings, n_outputs: int) -> None:
@@ -33,7 +33,7 @@ class FrozenNets:
         self._nets: dict[str, tuple[NetSettings, _FileState, TrainedNet]] = {}
 
     def get(self, settings: NetSettings) -> TrainedNet:
-        """A net that embeds as fast as it can; its weights are for no file."""
+        """Return a net optimised for embedding; do not save its weights."""
         state = _file_state(settings)
         kept = self._nets.get(settings.name)
         if kept is None or kept[:2] != (settings, state):
@@ -51,6 +51,6 @@ def _file_state(settings: NetSettings) -> _FileState:
     try:
         facts = path.stat()
     except OSError:
-        # Whoever reads it says what is wrong.
+        # The reader of the file reports the error.
         return (str(path), 0, 0)
     return (str(path), facts.st_mtime_ns, facts.st_size)

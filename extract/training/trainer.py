@@ -1,4 +1,4 @@
-"""The steps of fine-tuning: epochs of training, scoring, saving and resuming."""
+"""Steps of fine-tuning: epochs of training, scoring, saving and resuming."""
 
 from __future__ import annotations
 
@@ -27,18 +27,12 @@ from mvemo.extract.training.recipe import (
 )
 from mvemo.extract.training.steps import Stepper, to_floats
 
-# Points at most that a curve by iterations has; with more steps, some are left out.
+# Maximum number of points of a curve by iterations; with more steps, some are left out.
 MAX_POINTS = 5000
 
 
 class Trainer:
-    """The steps of fine-tuning: epochs of training, scoring, saving and resuming.
-
-    Parameters
-    ----------
-    net, batches, job
-        As of `fine_tune`.
-    """
+    """Net, optimizer, loss and batches of one fine-tuning, with the steps of its epochs."""
 
     def __init__(self, net: Net, batches: Batches, job: TrainingJob) -> None:
         self.net = net
@@ -59,7 +53,7 @@ class Trainer:
 
     @torch.no_grad()
     def fit_classifier(self) -> None:
-        """Fit the classifier on the embeddings of the training rows, as the net starts."""
+        """Fit the classifier on the embeddings of the training rows, before other layers change."""
         net, rows = self.net, self.job.train_rows
         net.eval()
         features = []
@@ -70,7 +64,7 @@ class Trainer:
             fit_probe(net, self.loss, torch.cat(features), self.target[list(rows)])
 
     def resume(self, folder: JobFolder) -> TrainingRun:
-        """The run that the folder's state was saved of, else one at its start."""
+        """Return the saved run of a folder, or a run at its start."""
         curve: Curve = {"epoch": [], "train_loss": [], "val_loss": [], "val_accuracy": []}
         curve |= self.kept
         if self.job.settings.iterations:
@@ -86,7 +80,7 @@ class Trainer:
         )
 
     def state(self, run: TrainingRun) -> dict[str, Any]:
-        """All that `resume` needs to go on from here."""
+        """Return the state from which `resume` can continue."""
         return {
             "weights": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -99,7 +93,7 @@ class Trainer:
         }
 
     def run_epoch(self, epoch: int, run: TrainingRun) -> None:
-        """Train one epoch, score the validation rows, and note both in `run`."""
+        """Train one epoch, score the validation rows, and record both in `run`."""
         groups = self._batch_rows(epoch)
         losses = self.train_batches(groups, self.job.steps_before(epoch))
         sizes = [len(group) for group in groups]
@@ -126,19 +120,19 @@ class Trainer:
             run.since_best += 1
 
     def _average(self, run: TrainingRun) -> None:
-        """Put the mean of the last epochs' weights into `run.best`, where it is asked for."""
+        """Put the mean of the last epochs' weights into `run.best`, if the recipe averages."""
         first = first_averaged_epoch(self.job.settings.recipe, self.job.epochs)
         if first and run.epoch >= first:
             count = run.epoch - first + 1
             run.best = add_to_average(run.best, self.net.state_dict(), count)
 
     def _batch_rows(self, epoch: int) -> list[list[int]]:
-        """Training rows of an epoch's batches, in an order of its own."""
+        """Return the training rows of an epoch's batches, in random order."""
         job = self.job
         torch.manual_seed(job.seed * 100_003 + epoch)
         order = torch.randperm(len(job.train_rows)).tolist()
         if not self.ranks.first:
-            # Else all parts of a batch would drop and change the same.
+            # Otherwise dropout and augmentation would be equal in all parts of a batch.
             torch.manual_seed((job.seed * 100_003 + epoch) * 1009 + self.ranks.number)
         groups = training_batches([job.train_rows[i] for i in order], job.settings.batch_size)
         if job.settings.iterations:
@@ -156,7 +150,7 @@ class Trainer:
                 curve["iteration_loss"].append(value)
 
     def train_batches(self, groups: Sequence[Sequence[int]], first_step: int) -> list[float]:
-        """One step on each batch of rows, in order; the loss of each, before its step."""
+        """Take one step on each batch of rows, and return the losses before the steps."""
         self.net.train()
         if self.job.settings.recipe.freeze_norm:
             freeze_norms(self.net)
@@ -171,7 +165,7 @@ class Trainer:
 
     @torch.no_grad()
     def score(self, rows: Sequence[int]) -> tuple[float, float]:
-        """Mean loss and, for classes, accuracy of the net on rows, in evaluation mode."""
+        """Return the mean loss and, for classes, the accuracy on rows, in evaluation mode."""
         net, loss = self.net, self.loss
         net.eval()
         totals = [torch.zeros((), dtype=torch.float64, device=self.device)]
@@ -191,10 +185,10 @@ class Trainer:
         return loss_sum, right_sum
 
     def check_finite(self, run: TrainingRun) -> None:
-        """Raise `TrainingDiverged` once weights are lost, and no earlier ones were kept.
+        """Raise `TrainingDiverged` if a weight is not finite and no earlier weights were kept.
 
-        A weight that is not finite never becomes finite again. Where an earlier epoch had a
-        finite validation loss, its weights are kept, and training goes on to its end.
+        A weight that is not finite never becomes finite again. If an earlier epoch had a finite
+        validation loss, its weights are kept, and the training continues.
         """
         if self.job.settings.patience and math.isfinite(run.best_loss):
             return
@@ -203,7 +197,7 @@ class Trainer:
             raise self.divergence(run)
 
     def divergence(self, run: TrainingRun) -> TrainingDiverged:
-        """The error that says so."""
+        """Build the error of a training without a finite loss."""
         lr = self.job.settings.lr
         return TrainingDiverged(
             f"{self.job.label}: training diverged: no finite loss by epoch {run.epoch} "
