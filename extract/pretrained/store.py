@@ -8,18 +8,54 @@ of the weights, so the folder of an interrupted run is recognised as incomplete.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import platformdirs
+from numpy.typing import NDArray
 
 from mvemo.extract.errors import BadWeights, ExtractError
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.packages import PretrainedPackage
-from mvemo.extract.pretrained.npz import Arrays, npz_bytes
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
 from mvemo.manifests.files import parse_json, write_bytes, write_json, write_text
+
+Arrays = Mapping[str, NDArray[Any]]
+
+# Earliest time that a zip archive can hold.
+EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def npz_bytes(arrays: Arrays) -> bytes:
+    """Return an ``.npz`` archive of arrays; equal arrays give equal bytes on every machine.
+
+    Examples
+    --------
+    >>> content = npz_bytes({"dense/bias": np.zeros(2, dtype=np.float32)})
+    >>> np.load(io.BytesIO(content), allow_pickle=False)["dense/bias"].tolist()
+    [0.0, 0.0]
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, value in arrays.items():
+            if value.dtype.kind not in "fiu":
+                raise BadWeights(f"tensor {name} is of type {value.dtype}, not of numbers")
+            info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
+            # Otherwise the bytes depend on the operating system.
+            info.create_system = 3
+            info.external_attr = 0o644 << 16
+            part = io.BytesIO()
+            little = np.asarray(value, dtype=value.dtype.newbyteorder("<"), order="C")
+            np.lib.format.write_array(part, little, version=(1, 0), allow_pickle=False)
+            archive.writestr(info, part.getvalue())
+    return buffer.getvalue()
+
 
 HOME_VARIABLE = "MVEMO_HOME"
 
