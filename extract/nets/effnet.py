@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.inputs import PieceInput, VideoInput
-from mvemo.extract.nets.parts.optimized import NormedConvolution
+from mvemo.extract.nets.parts.layers import same_sides
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
-from mvemo.extract.nets.parts.padding import same_sides
 from mvemo.extract.nets.parts.registry import scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
 from mvemo.extract.settings import NetSettings, TrainSettings

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.elu import Elu
 from mvemo.extract.nets.parts.frontends import fit_waveform
 from mvemo.extract.nets.parts.inputs import AudioInput, SharedSettings
+from mvemo.extract.nets.parts.layers import Elu
 from mvemo.extract.nets.parts.registry import scaled
 from mvemo.extract.settings import NetSettings, TrainSettings
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.elu import Elu
 from mvemo.extract.nets.parts.frontends import (
     C17,
     C17_SECONDS,
@@ -22,6 +21,7 @@ from mvemo.extract.nets.parts.frontends import (
     fit_waveform,
 )
 from mvemo.extract.nets.parts.inputs import AudioInput, SharedSettings
+from mvemo.extract.nets.parts.layers import Elu
 from mvemo.extract.nets.parts.registry import scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
 from mvemo.extract.settings import NetSettings, TrainSettings

@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.descriptor_net import DescriptorNet
 from mvemo.extract.nets.parts.inputs import SequenceInput
 from mvemo.extract.nets.parts.registry import scaled
-from mvemo.extract.nets.parts.sequences import FrameNorm, last_states, split_frames
+from mvemo.extract.nets.parts.sequences import DescriptorNet, FrameNorm, last_states, split_frames
 from mvemo.extract.settings import NetSettings, TrainSettings
 
 HIDDEN = 64

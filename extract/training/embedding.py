@@ -11,7 +11,7 @@ from torch import Tensor
 from mvemo.extract.arrays import F32
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.optimized import optimized
+from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.training.batches import RawBatches, split_rows
 from mvemo.extract.training.devices import (
     autocast,

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.descriptor_net import DescriptorNet
 from mvemo.extract.nets.parts.inputs import SequenceInput
 from mvemo.extract.nets.parts.registry import scaled
 from mvemo.extract.nets.parts.sequences import (
+    DescriptorNet,
     FrameNorm,
     masked_mean,
     pool,

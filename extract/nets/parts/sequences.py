@@ -1,4 +1,4 @@
-"""Layers for descriptor sequences: lengths, masks and normalisation over real frames.
+"""Layers and base class of nets on descriptor sequences.
 
 Shorter clips of a batch are padded with NaN rows. The padding affects no layer here: the
 embedding of a clip is the same in any batch and with any padding.
@@ -7,7 +7,7 @@ embedding of a clip is the same in any batch and with any padding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import scipy
@@ -17,7 +17,10 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from mvemo.extract.arrays import I64
+from mvemo.extract.descriptors import dim_of
 from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
 
 if TYPE_CHECKING:
     from mvemo.extract.descriptors import DescriptorSettings
@@ -175,3 +178,29 @@ def last_states(layers: nn.LSTM | nn.GRU, x: Tensor, lengths: Tensor) -> Tensor:
     hidden = state[0] if isinstance(state, tuple) else state
     # (layers * directions, batch, hidden): the top layer's directions are last
     return torch.cat(list(hidden[-2:] if layers.bidirectional else hidden[-1:]), dim=1)
+
+
+class DescriptorNet(Net):
+    """Base of nets that read `n_frames` frames of one descriptor."""
+
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    descriptor: ClassVar[str]  # name of the descriptor
+    columns_option: ClassVar[str]  # name of the option for its number of columns
+
+    @classmethod
+    def input_of(cls, options: Any) -> SequenceInput:
+        return SequenceInput((cls.descriptor,), options.n_frames)
+
+    @classmethod
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+        return {cls.columns_option: dim_of(cls.descriptor, shared.descriptors)}
+
+    @classmethod
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_frames": frames_of(seconds, shared.descriptors, cls.descriptor)}
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """Return the batch unchanged: (batch, n_frames, columns), NaN after a clip's end."""
+        columns = getattr(self.options, self.columns_option)
+        check_width(self.name, raw, columns, self.columns_option)
+        return raw

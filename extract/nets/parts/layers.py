@@ -1,7 +1,8 @@
-"""Exponential linear unit that uses exp, where torch uses the slower expm1 on a CPU."""
+"""Layers and functions that several nets share: padding and activation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,3 +60,22 @@ class _Elu(torch.autograd.Function):
         # The argument True means that y is the output, not the input.
         product: Tensor = torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, y)
         return product
+
+
+def same_sides(
+    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return TensorFlow's "SAME" padding before and after each axis.
+
+    It gives ceil(size / stride) outputs; if the padding is odd, the larger part is after.
+
+    Examples
+    --------
+    >>> same_sides((224, 7), kernel=(3, 3), stride=(2, 2))
+    ((0, 1), (1, 1))
+    """
+    totals = [
+        max((-(-size // s) - 1) * s + k - size, 0)
+        for size, k, s in zip(sizes, kernel, stride, strict=True)
+    ]
+    return tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
