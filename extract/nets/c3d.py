@@ -14,7 +14,7 @@ from torch.nn import functional
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
 from mvemo.extract.settings import NetSettings, TrainSettings
 
@@ -81,12 +81,7 @@ class C3DOptions:
     scale: str = "sports1m"
 
     def __post_init__(self) -> None:
-        if self.n_frames < 1:
-            raise BadSetting(f"c3d: n_frames is {self.n_frames}: it must be at least 1")
-        if self.size < 16:
-            raise BadSetting(f"c3d: size is {self.size}: it must be at least 16 pixels")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"c3d: dropout is {self.dropout}: it must lie in [0, 1)")
+        check_options(self, "c3d: ", "n_frames", least_size=16)
         if self.scale not in SCALES:
             raise BadSetting(f"c3d: scale {self.scale!r}: one of {', '.join(SCALES)}")
 
@@ -153,7 +148,7 @@ class C3D(Net):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.dropout = self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
         self._divisor = SCALES[self.options.scale]
         self.register_buffer("_mean", torch.tensor(SPORTS1M_MEAN), persistent=False)
@@ -186,11 +181,6 @@ class C3D(Net):
         x = self.dropout(functional.relu(self.fc6(x.flatten(1))))
         # -> (batch, embedding_dim)
         return functional.relu(self.fc7(x))
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the embedding after dropout, float32 (batch, embedding_dim)."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {

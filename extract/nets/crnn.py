@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.descriptors import dim_of
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.sequences import (
     FrameNorm,
     band_edges,
@@ -68,11 +67,8 @@ class CRNNOptions:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("n_frames", "spectrogram_frames", "spectrogram_dim", "lld_dim", "bands"):
-            if getattr(self, name) < 1:
-                raise BadSetting(f"crnn: {name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"crnn: dropout is {self.dropout}: it must lie in [0, 1)")
+        names = ("n_frames", "spectrogram_frames", "spectrogram_dim", "lld_dim", "bands")
+        check_options(self, "crnn: ", *names)
 
 
 class CRNN(Net):
@@ -136,7 +132,7 @@ class CRNN(Net):
             self.options.lld_dim, hidden, num_layers=2, batch_first=True, bidirectional=True
         )
         self.embedding_dim = 4 * hidden
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
     @classmethod
@@ -198,11 +194,6 @@ class CRNN(Net):
         """Run branch 2: (batch, frames, lld_dim) -> (batch, 2 * hidden)."""
         x = self.lld_norm(x.transpose(1, 2), lengths).transpose(1, 2)
         return last_states(self.lld_lstm, x, lengths)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the embedding after dropout, float32 (batch, embedding_dim)."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {

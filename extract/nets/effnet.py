@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,9 +14,9 @@ from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.inputs import PieceInput, VideoInput
-from mvemo.extract.nets.parts.layers import same_sides
+from mvemo.extract.nets.parts.layers import mean_and_deviation, same_sides
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
 from mvemo.extract.settings import NetSettings, TrainSettings
 
@@ -37,8 +36,6 @@ STAGES = (
 )
 # The published preprocessing: (pixel - MEAN) / SPREAD.
 MEAN, SPREAD = 127.0, 128.0
-# Least variance over frames, so that the deviation of a still picture has a gradient.
-LEAST_VARIANCE = 1e-12
 
 # Names of the layers of a block in lukemelas/EfficientNet-PyTorch.
 _LAYERS = {
@@ -87,12 +84,7 @@ class EffNetOptions:
                 raise BadSetting(
                     f"effnet: {name} is {getattr(self, name)}: it must be at least {least}"
                 )
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"effnet: dropout is {self.dropout}: it must lie in [0, 1)")
-        if not 0 < self.norm_momentum <= 1:
-            raise BadSetting(
-                f"effnet: norm_momentum is {self.norm_momentum}: it must lie above 0, up to 1"
-            )
+        check_options(self, "effnet: ")
 
 
 class EffNet(Net):
@@ -167,7 +159,7 @@ class EffNet(Net):
                 module.momentum = self.options.norm_momentum
         self.frame_dim = scaled(HEAD, width)
         self.embedding_dim = 2 * self.frame_dim
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
     @classmethod
@@ -194,7 +186,7 @@ class EffNet(Net):
         """Map float32 (batch, used, 3, size, size) to (batch, embedding_dim)."""
         # (batch, used, 1280)
         features = self.frame_features(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
-        return _mean_and_deviation(features)
+        return mean_and_deviation(features)
 
     def piece_input(self) -> PieceInput:
         return PieceInput(VideoInput(1, self.options.size), count=self.options.n_frames)
@@ -205,12 +197,7 @@ class EffNet(Net):
         return self.frame_features(frames.float().sub_(MEAN).div_(SPREAD))
 
     def pool_pieces(self, values: Tensor) -> Tensor:
-        return _mean_and_deviation(values)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the embedding after dropout, float32 (batch, embedding_dim)."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
+        return mean_and_deviation(values)
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -249,12 +236,6 @@ def _net_name(published: str) -> str | None:
     if end and end[1] in _ENDS:
         return f"{_ENDS[end[1]]}.{end[2]}"
     return None
-
-
-def _mean_and_deviation(features: Tensor) -> Tensor:
-    """Pool over the frames: (..., frames, dim) -> (..., 2 * dim)."""
-    variance = features.var(dim=-2, correction=0).clamp_min(LEAST_VARIANCE)
-    return torch.cat([features.mean(dim=-2), variance.sqrt()], dim=-1)
 
 
 class _Layer(NormedConvolution):

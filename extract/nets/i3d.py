@@ -22,7 +22,7 @@ from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
 from mvemo.extract.nets.parts.layers import same_sides
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped
 from mvemo.extract.settings import NetSettings, TrainSettings
 
@@ -159,16 +159,7 @@ class I3DOptions:
     norm_momentum: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.n_frames < 1:
-            raise BadSetting(f"i3d: n_frames is {self.n_frames}: it must be at least 1")
-        if self.size < 32:
-            raise BadSetting(f"i3d: size is {self.size}: it must be at least 32 pixels")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"i3d: dropout is {self.dropout}: it must lie in [0, 1)")
-        if not 0 < self.norm_momentum <= 1:
-            raise BadSetting(
-                f"i3d: norm_momentum is {self.norm_momentum}: it must lie above 0, up to 1"
-            )
+        check_options(self, "i3d: ", "n_frames", least_size=32)
 
 
 class I3D(Net):
@@ -251,7 +242,7 @@ class I3D(Net):
             if isinstance(module, nn.BatchNorm3d):
                 module.momentum = self.options.norm_momentum
         self.embedding_dim = last
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(last, n_outputs)
 
     @classmethod
@@ -280,11 +271,6 @@ class I3D(Net):
     def embed(self, x: Tensor) -> Tensor:
         """Map float32 (batch, 3, frames, height, width) to (batch, embedding_dim)."""
         return self.feature_map(x).mean(dim=(2, 3, 4))
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the embedding after dropout, float32 (batch, embedding_dim)."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
 
     def kinetics_logits(self, x: Tensor) -> Tensor:
         """Return the logits of the published net, (batch, outputs), for a prepared batch.

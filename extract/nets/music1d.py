@@ -15,7 +15,7 @@ from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.frontends import fit_waveform
 from mvemo.extract.nets.parts.inputs import AudioInput, SharedSettings
 from mvemo.extract.nets.parts.layers import Elu
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.settings import NetSettings, TrainSettings
 
 SR = 16000
@@ -44,8 +44,7 @@ class Music1DOptions:
             raise BadSetting(
                 f"music1d: seconds is {self.seconds}: it must be at least {MIN_SAMPLES / SR}"
             )
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"music1d: dropout is {self.dropout}: it must lie in [0, 1)")
+        check_options(self, "music1d: ")
 
 
 class Music1D(Net):

@@ -16,7 +16,7 @@ from mvemo.extract.mel import MelSettings, mel_filter_bank
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.inputs import AudioInput, PieceInput, SharedSettings
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
 from mvemo.extract.settings import NetSettings, TrainSettings
 
@@ -84,12 +84,7 @@ class MusicnnOptions:
                 f"musicnn: outputs is {self.outputs!r}: some of {', '.join(OUTPUTS)}, each once, "
                 "separated by commas"
             )
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"musicnn: dropout is {self.dropout}: it must lie in [0, 1)")
-        if not 0 < self.norm_momentum <= 1:
-            raise BadSetting(
-                f"musicnn: norm_momentum is {self.norm_momentum}: it must lie above 0, up to 1"
-            )
+        check_options(self, "musicnn: ")
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -188,7 +183,7 @@ class Musicnn(Net):
         for module in self.modules():
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 module.momentum = self.options.norm_momentum
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.dropout = self.classifier_dropout = nn.Dropout(self.options.dropout)
         dims = {"units": units, "deviation": units, "front": pooled, "tags": len(TAGS)}
         self.part_dims = [dims[name] for name in self.options.output_names]
         self.embedding_dim = sum(self.part_dims)
@@ -302,11 +297,6 @@ class Musicnn(Net):
         filled = x[:, :, 0, 0].isfinite()
         parts = self._patch_outputs(self.patch_front(x[filled]))
         return torch.cat(self._pooled(parts, filled), dim=1)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the embedding after dropout, float32 (batch, embedding_dim)."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {

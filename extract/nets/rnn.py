@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.inputs import SequenceInput
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.sequences import DescriptorNet, FrameNorm, last_states, split_frames
 from mvemo.extract.settings import NetSettings, TrainSettings
 
@@ -40,11 +38,7 @@ class RNNOptions:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("n_frames", "n_mfcc", "layers"):
-            if getattr(self, name) < 1:
-                raise BadSetting(f"rnn: {name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"rnn: dropout is {self.dropout}: it must lie in [0, 1)")
+        check_options(self, "rnn: ", "n_frames", "n_mfcc", "layers")
 
 
 class RNN(DescriptorNet):
@@ -71,7 +65,6 @@ class RNN(DescriptorNet):
     }
 
     options: RNNOptions  # see `RNNOptions`
-    input: SequenceInput
 
     def __init__(
         self, n_outputs: int, *, width: float = 1.0, options: RNNOptions | None = None
@@ -87,7 +80,7 @@ class RNN(DescriptorNet):
             batch_first=True,
             dropout=self.options.dropout if layers > 1 else 0.0,
         )
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
     def embed(self, x: Tensor) -> Tensor:
@@ -95,17 +88,3 @@ class RNN(DescriptorNet):
         x, lengths = split_frames(x)
         x = self.input_norm(x.transpose(1, 2), lengths).transpose(1, 2)
         return last_states(self.gru, x, lengths)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the embedding after dropout, float32 (batch, embedding_dim)."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
-
-    def preprocessing(self) -> dict[str, Any]:
-        return {
-            "features": list(self.input.features),
-            "n_frames": self.input.n_frames,
-            "shorter": "their own length",
-            "longer": "cut",
-            "options": asdict(self.options),
-        }

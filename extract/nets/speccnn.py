@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.mel_cnn import MelCNN
+from mvemo.extract.nets.parts.registry import check_options
 from mvemo.extract.nets.parts.sequences import band_edges, band_means
 from mvemo.extract.settings import NetSettings, TrainSettings
 
@@ -39,11 +39,7 @@ class SpecCNNOptions:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("n_frames", "spectrogram_dim", "bands"):
-            if getattr(self, name) < 1:
-                raise BadSetting(f"speccnn: {name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"speccnn: dropout is {self.dropout}: it must lie in [0, 1)")
+        check_options(self, "speccnn: ", "n_frames", "spectrogram_dim", "bands")
 
 
 class SpecCNN(MelCNN):

@@ -22,7 +22,8 @@ class Net(nn.Module, ABC):
     called as ``kind(n_outputs, width=…, options=…)``; `n_outputs` is the number of classes,
     tags or regression targets, and `width` multiplies the number of channels or hidden units.
     The constructor sets `embedding_dim` and `classifier`, an ``nn.Linear`` from the embedding
-    to the outputs and the only part that depends on `n_outputs`.
+    to the outputs and the only part that depends on `n_outputs`. It may set
+    `classifier_dropout`, which is applied before the classifier.
 
     Parameters
     ----------
@@ -84,12 +85,14 @@ class Net(nn.Module, ABC):
     options: Any
     input: NetInput
     embedding_dim: int
+    classifier_dropout: nn.Module
     classifier: nn.Linear
 
     def __init__(self, options: Any) -> None:
         super().__init__()
         self.options = options
         self.input = self.input_of(options)
+        self.classifier_dropout = nn.Identity()
 
     @classmethod
     @abstractmethod
@@ -127,11 +130,9 @@ class Net(nn.Module, ABC):
         """Return the record of `prepare` that belongs to the weights, as JSON values."""
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the input of the classifier for a prepared batch, float32 (batch, embedding_dim).
-
-        During training some nets have a dropout between the embedding and the classifier.
-        """
-        return self.embed(x)
+        """Return the embedding after `classifier_dropout`, float32 (batch, embedding_dim)."""
+        features: Tensor = self.classifier_dropout(self.embed(x))
+        return features
 
     def piece_input(self) -> PieceInput | None:
         """Return the input of one piece, if windows of a clip can share embedded pieces.

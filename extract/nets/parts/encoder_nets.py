@@ -27,6 +27,7 @@ from mvemo.extract.nets.parts.encoder_files import (
 )
 from mvemo.extract.nets.parts.encoder_folders import OUTPUT, EncoderFolder
 from mvemo.extract.nets.parts.inputs import AudioInput, PieceInput, VideoInput
+from mvemo.extract.nets.parts.layers import mean_and_deviation
 from mvemo.extract.settings import NetSettings, TrainSettings
 from mvemo.extract.views import ViewSettings
 
@@ -386,11 +387,7 @@ def pool(values: Tensor, pooling: str) -> Tensor:
     >>> pool(torch.tensor([[[1.0], [3.0]]]), "mean+std").tolist()
     [[2.0, 1.0]]
     """
-    mean = values.mean(dim=1)
-    if pooling == "mean":
-        return mean
-    variance = values.var(dim=1, correction=0).clamp_min(1e-12)
-    return torch.cat([mean, variance.sqrt()], dim=1)
+    return values.mean(dim=1) if pooling == "mean" else mean_and_deviation(values)
 
 
 def _sampling_rate(kind: type[EncoderNet]) -> int:

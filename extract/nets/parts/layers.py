@@ -1,4 +1,4 @@
-"""Layers and functions that several nets share: padding and activation."""
+"""Functions and layers that several nets share: padding, activation, pooling."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+# Least variance over frames, so that the deviation of equal frames has a gradient.
+LEAST_VARIANCE = 1e-12
 
 
 def elu(x: Tensor) -> Tensor:
@@ -79,3 +82,15 @@ def same_sides(
         for size, k, s in zip(sizes, kernel, stride, strict=True)
     ]
     return tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
+
+
+def mean_and_deviation(values: Tensor) -> Tensor:
+    """Pool over the frames: (..., frames, dim) -> (..., 2 * dim).
+
+    Examples
+    --------
+    >>> mean_and_deviation(torch.tensor([[1.0], [3.0]]))
+    tensor([2., 1.])
+    """
+    variance = values.var(dim=-2, correction=0).clamp_min(LEAST_VARIANCE)
+    return torch.cat([values.mean(dim=-2), variance.sqrt()], dim=-1)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.inputs import SequenceInput
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.sequences import (
     DescriptorNet,
     FrameNorm,
@@ -45,11 +43,7 @@ class MelCNNOptions:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("n_frames", "n_mels"):
-            if getattr(self, name) < 1:
-                raise BadSetting(f"mel CNN: {name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"mel CNN: dropout is {self.dropout}: it must lie in [0, 1)")
+        check_options(self, "mel CNN: ", "n_frames", "n_mels")
 
 
 class MelCNN(DescriptorNet):
@@ -69,7 +63,6 @@ class MelCNN(DescriptorNet):
     Options: ClassVar[type[Any]] = MelCNNOptions
 
     options: Any  # a `MelCNNOptions`; subclasses may have another class
-    input: SequenceInput
 
     def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
         super().__init__(options or MelCNNOptions())
@@ -81,7 +74,7 @@ class MelCNN(DescriptorNet):
         self.norms = nn.ModuleList(FrameNorm(count) for count in channels[1:])
         self.hidden = self.make_hidden(channels[-1])
         self.embedding_dim = channels[-1]
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
     @property
@@ -111,17 +104,3 @@ class MelCNN(DescriptorNet):
         # -> (batch, channels) -> (batch, embedding_dim)
         embedding: Tensor = self.hidden(masked_mean(x, lengths))
         return embedding
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the embedding after dropout, float32 (batch, embedding_dim)."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
-
-    def preprocessing(self) -> dict[str, Any]:
-        return {
-            "features": list(self.input.features),
-            "n_frames": self.input.n_frames,
-            "shorter": "their own length",
-            "longer": "cut",
-            "options": asdict(self.options),
-        }

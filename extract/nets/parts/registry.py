@@ -299,6 +299,27 @@ def _typed(net: str, key: str, value: Any, default: Any) -> Any:
     raise BadSetting(f"{net}: option {key} is {value!r}: it takes a {type(default).__name__}")
 
 
+def check_options(options: Any, prefix: str, *positive: str, least_size: int = 0) -> None:
+    """Raise `BadSetting` if an option that many nets have is out of range.
+
+    `positive` has the names of options of at least 1; `size`, `dropout` and `norm_momentum` are
+    checked if the net has them.
+    """
+    values = vars(options)
+    for name in positive:
+        if values[name] < 1:
+            raise BadSetting(f"{prefix}{name} is {values[name]}: it must be at least 1")
+    if least_size and values["size"] < least_size:
+        raise BadSetting(
+            f"{prefix}size is {values['size']}: it must be at least {least_size} pixels"
+        )
+    if not 0 <= values["dropout"] < 1:
+        raise BadSetting(f"{prefix}dropout is {values['dropout']}: it must lie in [0, 1)")
+    momentum = values.get("norm_momentum", 1)
+    if not 0 < momentum <= 1:
+        raise BadSetting(f"{prefix}norm_momentum is {momentum}: it must lie above 0, up to 1")
+
+
 def scaled(channels: int, width: float) -> int:
     """Return the number of channels in a net of this width, at least 1.
 

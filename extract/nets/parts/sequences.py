@@ -7,6 +7,7 @@ embedding of a clip is the same in any batch and with any padding.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -187,6 +188,8 @@ class DescriptorNet(Net):
     descriptor: ClassVar[str]  # name of the descriptor
     columns_option: ClassVar[str]  # name of the option for its number of columns
 
+    input: SequenceInput
+
     @classmethod
     def input_of(cls, options: Any) -> SequenceInput:
         return SequenceInput((cls.descriptor,), options.n_frames)
@@ -204,3 +207,12 @@ class DescriptorNet(Net):
         columns = getattr(self.options, self.columns_option)
         check_width(self.name, raw, columns, self.columns_option)
         return raw
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "features": list(self.input.features),
+            "n_frames": self.input.n_frames,
+            "shorter": "their own length",
+            "longer": "cut",
+            "options": asdict(self.options),
+        }

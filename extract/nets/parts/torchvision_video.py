@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.inputs import VideoInput
+from mvemo.extract.nets.parts.registry import check_options
 from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
 
 # Prefix of the names of torchvision's tensors in the net.
@@ -41,12 +42,7 @@ class TorchvisionOptions:
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.n_frames < 1:
-            raise BadSetting(f"n_frames is {self.n_frames}: it must be at least 1")
-        if self.size < 32:
-            raise BadSetting(f"size is {self.size}: it must be at least 32 pixels")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"dropout is {self.dropout}: it must lie in [0, 1)")
+        check_options(self, "", "n_frames", least_size=32)
 
 
 class TorchvisionNet(Net):
@@ -75,7 +71,7 @@ class TorchvisionNet(Net):
         if width != 1.0:
             raise BadSetting(f"{self.name}: width is {width}: torchvision's nets have width 1 only")
         self.backbone, self.embedding_dim = self.make_backbone()
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
         for name, values in (("_mean", self.mean), ("_deviation", self.deviation)):
             self.register_buffer(name, torch.tensor(values), persistent=False)
@@ -97,11 +93,6 @@ class TorchvisionNet(Net):
         """Map float32 (batch, 3, frames, height, width) to (batch, embedding_dim)."""
         embedding: Tensor = self.backbone(x)
         return embedding
-
-    def features(self, x: Tensor) -> Tensor:
-        """Return the embedding after dropout, float32 (batch, embedding_dim)."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {
