@@ -20,6 +20,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
+from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadWeights, ExtractError
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.packages import PretrainedPackage
@@ -100,10 +101,9 @@ class StoredWeights:
     def whole(self) -> bool:
         """Return True if the file exists with its original bytes; all of it is read."""
         try:
-            content = self.path.read_bytes()
+            return content_digest(self.path) == self.sha256
         except OSError:
             return False
-        return hashlib.sha256(content).hexdigest() == self.sha256
 
 
 def data_folder() -> Path:

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.settings import LOSSES, check_loss
-
-__all__ = ["LOSSES", "Loss", "make_loss"]
+from mvemo.extract.settings import check_loss
 
 # Rate of Wen et al. 2016, who introduced the centre loss; J22 gives no rate.
 CENTRE_RATE = 0.5
@@ -201,7 +199,7 @@ class RegressionLoss(Loss):
 
 
 def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.01) -> Loss:
-    """Return a loss by name, one of `LOSSES`; tags and regression have ``softmax`` only.
+    """Return a loss by name, one of `settings.LOSSES`; tags and regression have ``softmax`` only.
 
     `n_outputs` and `dim` are the sizes of the last layer. `tau` weighs the term with the
     centres in ``centre`` and ``improved-centre``; J22 gives no value. The term of ``centre``

@@ -7,7 +7,6 @@ those that did not.
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mvemo.cache.spec import content_digest
 from mvemo.cache.storage.plain import PlainDataSets
 from mvemo.extract.errors import BadWeights, MissingFile
 from mvemo.extract.nets.parts.base import Net
@@ -136,14 +136,7 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
     except BadWeights as error:
         net.load_state_dict(before)
         raise BadWeights(f"{path}: {error}") from error
-    return WeightReport(
-        path=path,
-        sha256=sha256,
-        loaded=match.loaded,
-        missing=match.missing,
-        unexpected=match.unexpected,
-        mismatched=match.mismatched,
-    )
+    return WeightReport(path, sha256, **vars(match))
 
 
 def _nothing_fits(net: Net, tensors: Tensors, match: Match) -> str:
@@ -207,7 +200,7 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
         what = "a folder" if path.is_dir() else "a pipe, socket or device"
         raise BadWeights(f"{path}: is {what}, not a weight file")
     try:
-        sha256 = _sha256(path)
+        sha256 = content_digest(path)
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
@@ -300,14 +293,6 @@ def _layout(path: Path, head: bytes) -> str:
     if all(byte in b"\t\n\r\f" or byte >= 32 for byte in head) and b"\x7f" not in head:
         raise BadWeights(f"{path}: is text, not weights: {accepted}")
     raise BadWeights(f"{path}: is of no known format: {accepted}")
-
-
-def _sha256(path: Path) -> str:
-    state = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            state.update(block)
-    return state.hexdigest()
 
 
 def _read_hdf5(path: Path) -> Tensors:
