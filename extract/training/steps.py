@@ -130,7 +130,7 @@ class Stepper:
         while needed > available * self.n_parts and self._can_be_divided(n_clips):
             self.n_parts *= 2
         if self.n_parts > 1:
-            self._tell_parts(n_clips)
+            self._warn_of_parts(n_clips)
 
     def _divide(self, n_clips: int) -> None:
         """Halve the clips of a part from now on; raise `ExtractError` if two do not fit."""
@@ -146,14 +146,14 @@ class Stepper:
                 "--set extract.device=cpu"
             ) from None
         self.n_parts *= 2
-        self._tell_parts(n_clips)
+        self._warn_of_parts(n_clips)
 
     def _can_be_divided(self, n_clips: int) -> bool:
         # Batch normalisation needs two clips, and ranks that share its statistics cannot
         # divide a batch separately.
         return n_clips // (2 * self.n_parts) >= 2 and self._ranks.count == 1
 
-    def _tell_parts(self, n_clips: int) -> None:
+    def _warn_of_parts(self, n_clips: int) -> None:
         warnings.warn(
             f"{self._job.label}: a batch of {n_clips} clips does not fit into the device's memory: "
             f"it is now computed in {self.n_parts} parts",

@@ -14,7 +14,7 @@ from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import autocast, pick_device, place, resolve_precision
 from mvemo.extract.training.jobs import n_epochs
-from mvemo.extract.training.memory import noted_storages
+from mvemo.extract.training.memory import recorded_storages
 
 # A training step takes as long as three forward passes: the gradients of a layer's inputs and
 # of its weights each take as long as the layer.
@@ -86,7 +86,7 @@ def measure_net(
         start = clock()
         with autocast(device, run.precision), torch.inference_mode(not trained):
             x = net.prepare(raw)
-            with noted_storages(net) as stored:
+            with recorded_storages(net) as stored:
                 passed.features(x).sum().item()
         times.append(clock() - start)
     torch.set_num_threads(threads_before)

@@ -72,7 +72,7 @@ class WinogradConvolution(nn.Module):
     """Convolution with a quarter of the multiplications.
 
     The kernel is (t, 3, 3) with t odd, the stride 1, and the padding keeps the size (see
-    `suits`). Values differ from a direct convolution by rounding, about 1e-5 of the largest
+    `supports`). Values differ from a direct convolution by rounding, about 1e-5 of the largest
     value in float32. The weights get no gradient.
 
     Examples
@@ -115,7 +115,7 @@ class WinogradConvolution(nn.Module):
         )
 
     @staticmethod
-    def suits(layer: nn.Module) -> bool:
+    def supports(layer: nn.Module) -> bool:
         """Return True if this class can replace a layer and is faster."""
         return (
             isinstance(layer, nn.Conv3d)
@@ -232,7 +232,7 @@ class HalvingConvolution(WinogradConvolution):
         self._set(kernel.reshape(outputs, 8 * inputs, 4, 4, 4), convolution.bias)
 
     @staticmethod
-    def suits(layer: nn.Module) -> bool:
+    def supports(layer: nn.Module) -> bool:
         """Return True for a 7 x 7 x 7 convolution with stride 2 and no padding."""
         return (
             isinstance(layer, nn.Conv3d)
@@ -280,7 +280,7 @@ class PointConvolution(nn.Module):
         self.bias = convolution.bias
 
     @staticmethod
-    def suits(layer: nn.Module) -> bool:
+    def supports(layer: nn.Module) -> bool:
         """Return True for a convolution with kernel (1, 1, 1), stride 1 and one group."""
         return (
             isinstance(layer, nn.Conv3d)
@@ -365,5 +365,5 @@ def _replacements(net: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[[An
     for module in net.modules():
         for name, child in module.named_children():
             for faster in (WinogradConvolution, HalvingConvolution, PointConvolution):
-                if faster.suits(child) and child.weight.device.type == "cpu":
+                if faster.supports(child) and child.weight.device.type == "cpu":
                     yield module, name, faster

@@ -95,17 +95,17 @@ def test_a_convolution_may_lack_a_bias():
 )
 def test_what_it_suits(changed, suits):
     of = {"in_channels": 32, "out_channels": 32, "kernel_size": 3, "padding": 1, **changed}
-    assert WinogradConvolution.suits(nn.Conv3d(**of)) is suits
+    assert WinogradConvolution.supports(nn.Conv3d(**of)) is suits
 
 
 def test_other_layers_are_not_suited():
-    assert not WinogradConvolution.suits(nn.Conv2d(32, 32, 3, padding=1))
-    assert HalvingConvolution.suits(nn.Conv3d(3, 8, 7, stride=2))
-    assert not HalvingConvolution.suits(nn.Conv3d(3, 8, 7, stride=2, padding=3))
-    assert not HalvingConvolution.suits(nn.Conv3d(3, 8, 7, stride=(1, 2, 2)))
-    assert not PointConvolution.suits(nn.Conv2d(32, 32, 1))
-    assert not PointConvolution.suits(nn.Conv3d(4, 4, 1, stride=2))
-    assert not PointConvolution.suits(nn.Conv3d(4, 4, 1, groups=2))
+    assert not WinogradConvolution.supports(nn.Conv2d(32, 32, 3, padding=1))
+    assert HalvingConvolution.supports(nn.Conv3d(3, 8, 7, stride=2))
+    assert not HalvingConvolution.supports(nn.Conv3d(3, 8, 7, stride=2, padding=3))
+    assert not HalvingConvolution.supports(nn.Conv3d(3, 8, 7, stride=(1, 2, 2)))
+    assert not PointConvolution.supports(nn.Conv2d(32, 32, 1))
+    assert not PointConvolution.supports(nn.Conv3d(4, 4, 1, stride=2))
+    assert not PointConvolution.supports(nn.Conv3d(4, 4, 1, groups=2))
 
 
 @torch.inference_mode()
