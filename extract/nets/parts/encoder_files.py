@@ -149,7 +149,9 @@ def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
     if not -1 <= layer <= n_layers:
         raise BadWeights(f"{folder}: layer is {layer}: it must be 0 to {n_layers}, or -1")
     if 0 <= layer < n_layers and family.reads != "spectrogram":
-        _cut(encoder, layer + 1)
+        # One layer more than needed stays, because some models normalise the output of the last
+        # layer, but none its input.
+        del _layers(encoder)[layer + 1 :]
     return encoder, encoder.config
 
 
@@ -231,16 +233,6 @@ def _layers(encoder: nn.Module) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and name.split(".")[-1] in ("layer", "layers"):
             return module
     raise BadWeights(f"{type(encoder).__name__} has no layers that this version knows")
-
-
-def _cut(encoder: nn.Module, n_layers: int) -> None:
-    """Keep only the first layers.
-
-    The caller keeps one layer more than it needs, because some models normalise the output of
-    the last layer, but none its input.
-    """
-    layers = _layers(encoder)
-    del layers[n_layers:]
 
 
 @contextmanager

@@ -18,7 +18,6 @@ from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.encoder_files import (
     ANY_SIZE,
     FAMILIES,
-    Family,
     config_digest,
     load_encoder,
     read_config,
@@ -115,11 +114,6 @@ class EncoderNet(Net):
         self.dim = self.state_dim(self.encoder_config)
         self.embedding_dim = self.dim * (2 if self.options.pooling == "mean+std" else 1)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
-
-    @classmethod
-    def family(cls) -> Family:
-        """Return the kind of the encoder."""
-        return FAMILIES[cls.config["model_type"]]
 
     def state_dim(self, config: Any) -> int:
         """Return the size of a hidden state at one place."""
@@ -322,7 +316,7 @@ class PictureEncoder(EncoderNet):
         """Map float32 (n, 3, crop, crop) to (n, dim)."""
         # (n, tokens, dim)
         states = self.states(pixel_values=x)
-        first = self.family().class_token and self.options.tokens == "auto"
+        first = FAMILIES[self.config["model_type"]].class_token and self.options.tokens == "auto"
         if first or self.options.tokens == "first":
             return states[:, 0]
         return states.mean(dim=1)

@@ -111,20 +111,17 @@ def add_folder_nets(folders: Mapping[str, EncoderFolder]) -> None:
     _FOLDERS.update(folders)
 
 
-def _folder_net(folder: EncoderFolder) -> type[Net]:
-    if folder not in _FOLDER_NETS:
-        from mvemo.extract.nets.parts.encoder_nets import make_net_class
-
-        _FOLDER_NETS[folder] = make_net_class(folder)
-    return _FOLDER_NETS[folder]
-
-
 class _Registry(Mapping[str, "type[Net]"]):
     """Mapping from the name of a net to its class, imported on access."""
 
     def __getitem__(self, name: str) -> type[Net]:
         if name in _FOLDERS:
-            return _folder_net(_FOLDERS[name])
+            folder = _FOLDERS[name]
+            if folder not in _FOLDER_NETS:
+                from mvemo.extract.nets.parts.encoder_nets import make_net_class
+
+                _FOLDER_NETS[folder] = make_net_class(folder)
+            return _FOLDER_NETS[folder]
         if name not in net_names():
             raise KeyError(name)
         with imports_uncollected():
