@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     from mvemo.extract.nets.parts.inputs import AudioInput, SequenceInput, VideoInput
     from mvemo.extract.nets.parts.registry import build_net, default_settings, net_names
     from mvemo.extract.nets.parts.weights import WeightReport, load_weights
-    from mvemo.extract.pretrained.catalogue import find_package
-    from mvemo.extract.pretrained.getting import get_weights
+    from mvemo.extract.pretrained.getting import find_package, get_weights
     from mvemo.extract.pretrained.store import pretrained_path
     from mvemo.extract.settings import NetSettings, RunSettings, TrainSettings
     from mvemo.extract.training.batches import RawBatches
@@ -87,7 +86,7 @@ _PLACES = {
     "describe": "descriptors.describe",
     "descriptor_spec": "descriptors.describe",
     "find_duplicates": "duplicates",
-    "find_package": "pretrained.catalogue",
+    "find_package": "pretrained.getting",
     "embed_rows": "training.embedding",
     "fingerprint": "duplicates",
     "get_weights": "pretrained.getting",

@@ -1,11 +1,11 @@
-"""The unimodal nets: each module of this folder without a leading underscore is one.
+"""Unimodal nets: each module of this folder without a leading underscore is one net.
 
-A net's file states all that is its own: what it reads, its options and how they follow
-from the settings of a run, its settings in each profile, the layouts of weight files that
-it accepts. `NETS` finds it by looking into the folder; no other file names it. What nets
-share is in `mvemo.extract.nets.parts`.
+The file of a net states everything specific to it: its input, its options and how they
+follow from the settings of a run, its settings in each profile, and the layouts of weight
+files that it accepts. `NETS` finds the net by listing the folder; no other file names it.
+Code that nets share is in `mvemo.extract.nets.parts`.
 
-Names here are imported when they are used: the names of the nets cost no import of torch.
+The names exported here are imported on first use, so listing the nets does not import torch.
 """
 
 from __future__ import annotations

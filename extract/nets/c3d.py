@@ -1,4 +1,4 @@
-"""C3D (Tran et al. 2015), its last layers replaced as in PL20 3.3 and Z22 1.2."""
+"""C3D (Tran et al. 2015) with its last layers replaced as in PL20 3.3 and Z22 1.2."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch.nn import functional
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
 from mvemo.extract.settings import NetSettings, TrainSettings
 
-# Name and channels of each convolution; a pooling follows where the number changes.
+# Name and number of channels of each convolution; a pooling follows those in `POOLED`.
 CONVOLUTIONS = (
     ("conv1a", 64),
     ("conv2a", 128),
@@ -30,13 +30,13 @@ CONVOLUTIONS = (
     ("conv5b", 512),
 )
 POOLED = ("conv1a", "conv2a", "conv3b", "conv4b", "conv5b")
-# Mean of the published Sports-1M mean clip over its 16 frames and 112 x 112 pixels, in blue,
-# green, red. Within the clip the means of pixels spread by about 10.
+# Mean of the published Sports-1M mean clip over its 16 frames and 112 x 112 pixels, as blue,
+# green, red. The pixels of the mean clip deviate from it by about 10.
 SPORTS1M_MEAN = (95.135, 102.863, 107.760)
-# What values are divided by after the mean is off. 64 is about the spread of pictures.
+# Divisor of the values after the mean is subtracted. Pictures deviate by about 64.
 SCALES = {"sports1m": 1.0, "unit": 64.0}
 
-# TensorFlow names of hx173149/C3D-tensorflow, and those of PyTorch ports without an "a".
+# Names in hx173149/C3D-tensorflow, and names without an "a" in PyTorch ports.
 _ALIASES = {
     "wc1": "conv1a",
     "wc2": "conv2a",
@@ -49,7 +49,7 @@ _ALIASES = {
     "conv1": "conv1a",
     "conv2": "conv2a",
 }
-# A layer's name in a path of names, and what may follow it.
+# Name of a layer in a path of names, and the suffixes that may follow it.
 _NAMED = re.compile(
     r"(?:^|[./])(conv\d[ab]?|[wb]c\d[ab]?)(?:[./]conv)?(?:[./](?:weight|bias|kernel|0|1))?$"
 )
@@ -61,16 +61,18 @@ class C3DOptions:
 
     Parameters
     ----------
-    n_frames, size
-        Of the input; the papers' are 32 and 112.
+    n_frames
+        Number of frames of the input; 32 in the papers.
+    size
+        Height and width of the input in pixels; 112 in the papers.
     dropout
-        Probability, after each fully connected layer.
+        Probability of dropout after each fully connected layer.
     scale
-        ``sports1m``: blue, green, red from 0 to 255, minus the mean of each colour, as the
-        published weights were trained (but that their mean was one of each pixel and
-        frame). ``unit``: the same divided by 64, about unit spread, which training from
-        random weights needs, and has unless this is set; published weights are multiplied by
-        64 as they are loaded.
+        Scale of the input. ``sports1m``: blue, green, red from 0 to 255, minus the mean of each
+        colour, as the published weights were trained (but their mean differs by pixel and
+        frame). ``unit``: the same divided by 64, a deviation of about 1. Training from random
+        weights needs ``unit`` and uses it by default; published weights are multiplied by 64
+        when they are loaded.
     """
 
     n_frames: int = 32
@@ -79,23 +81,18 @@ class C3DOptions:
     scale: str = "sports1m"
 
     def __post_init__(self) -> None:
-        if self.n_frames < 1:
-            raise BadSetting(f"c3d: n_frames is {self.n_frames}: it must be at least 1")
-        if self.size < 16:
-            raise BadSetting(f"c3d: size is {self.size}: it must be at least 16 pixels")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"c3d: dropout is {self.dropout}: it must lie in [0, 1)")
+        check_options(self, "c3d: ", "n_frames", least_size=16)
         if self.scale not in SCALES:
             raise BadSetting(f"c3d: scale {self.scale!r}: one of {', '.join(SCALES)}")
 
 
 class C3D(Net):
-    """Eight 3x3x3 convolutions and five poolings, then layers of 1,024 and 512.
+    """C3D: eight 3 x 3 x 3 convolutions and five poolings, then layers of 1,024 and 512 units.
 
-    The first pooling keeps the frames, the last pads height and width, as published. The
-    published fc6, fc7 and fc8 are replaced (PL20 3.3), so only convolutions are loaded; a
-    dropout follows each replaced layer, as it did the published ones. Where frames or
-    pixels run out before the last pooling, poolings are never longer than what is left.
+    The first pooling keeps the frames; the last one pads height and width, as published. The
+    published fc6, fc7 and fc8 are replaced (PL20 3.3), so only the convolutions are loaded. A
+    dropout follows each replaced layer, as in the published net. A pooling is never longer
+    than the remaining frames or pixels.
     """
 
     name: ClassVar[str] = "c3d"
@@ -151,7 +148,7 @@ class C3D(Net):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.dropout = self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
         self._divisor = SCALES[self.options.scale]
         self.register_buffer("_mean", torch.tensor(SPORTS1M_MEAN), persistent=False)
@@ -165,9 +162,9 @@ class C3D(Net):
         return {"n_frames": shared.n_frames}
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """uint8 (batch, frames, height, width, 3), RGB -> float32 (batch, 3, frames, ...), BGR.
+        """Map RGB uint8 (batch, frames, height, width, 3) to BGR float32 (batch, 3, frames, ...).
 
-        The permuted view has the channels last in memory, which convolutions are fast in.
+        The permuted view has the channels last in memory, where convolutions are fast.
         """
         values = raw.flip(4).float().sub_(self._mean)
         if self._divisor != 1.0:
@@ -175,7 +172,7 @@ class C3D(Net):
         return values.permute(0, 4, 1, 2, 3)
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, 3, frames, height, width) -> (batch, embedding_dim)."""
+        """Map float32 (batch, 3, frames, height, width) to (batch, embedding_dim)."""
         for name, convolution in self.convolutions.items():
             x = functional.relu(convolution(x), inplace=True)
             if name in POOLED:
@@ -184,11 +181,6 @@ class C3D(Net):
         x = self.dropout(functional.relu(self.fc6(x.flatten(1))))
         # -> (batch, embedding_dim)
         return functional.relu(self.fc7(x))
-
-    def features(self, x: Tensor) -> Tensor:
-        """float32 (batch, embedding_dim): the embedding, after dropout."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -203,7 +195,7 @@ class C3D(Net):
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
         """Load the convolutions of any published layout, or a file that mvemo saved.
 
-        Fully connected layers are named in the `Match` as of no use: they are replaced.
+        The fully connected layers are replaced, so the `Match` lists them as unexpected.
         """
         state = self.state_dict()
         if any(name.startswith("convolutions.") for name in tensors):
@@ -220,13 +212,19 @@ class C3D(Net):
                 unexpected.append(name)
         first = "convolutions.conv1a.weight"
         if first in mapped:
-            # `prepare` divides by this: with any scale the features are the same.
+            # `prepare` divides by this, so the features are the same with any scale.
             mapped[first] = mapped[first] * self._divisor
         return load_mapped(self, mapped, unexpected=unexpected)
 
 
 def convolution_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
-    """A published convolution's tensor under the net's name and in its axis order."""
+    """Return the net's name and tensor for a published convolution, or None.
+
+    Names: ``conv3a/0`` in any path (Caffe), ``conv3a.weight`` (PyTorch),
+    ``backbone.conv3a.conv.weight`` (mmaction), ``var_name/wc3a`` (TensorFlow). Kernels are
+    (out, in, T, H, W), in TensorFlow (T, H, W, in, out); biases are (out,), in old Caffe files
+    (1, 1, 1, 1, out).
+    """
     match = _NAMED.search(name)
     if match is None:
         return None
@@ -243,10 +241,10 @@ def convolution_tensor(name: str, value: Tensor) -> tuple[str, Tensor] | None:
 
 
 def _pool(x: Tensor, name: str) -> Tensor:
-    """The pooling after a convolution: 2 x 2 x 2, but the first one keeps the frames."""
+    """Apply the pooling after a convolution: 2 x 2 x 2, but the first one keeps the frames."""
     frames, height, width = x.shape[2:]
     if name == "conv5b":
-        # A pixel of padding, as published: 7 -> 4.
+        # One pixel of padding, as published: 7 -> 4.
         kernel = (min(2, frames), 2, 2)
         return functional.max_pool3d(x, kernel, kernel, padding=(0, 1, 1))
     kernel = (1 if name == "conv1a" else min(2, frames), min(2, height), min(2, width))

@@ -1,4 +1,4 @@
-"""The classical CNN on the mel spectrogram (J22 Tables 2-4)."""
+"""Classical CNN on the mel spectrogram (J22 Tables 2-4)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from mvemo.extract.settings import NetSettings, TrainSettings
 
 
 class CNN(MelCNN):
-    """J22's classical CNN: 3 x 3 convolutions over all channels, and a fully connected layer."""
+    """J22's classical CNN: 3 x 3 convolutions over all channels and a fully connected layer."""
 
     name: ClassVar[str] = "cnn"
     profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # J22: segments of 10 s; it names neither optimizer nor rate.
+        # J22: segments of 10 s; the paper gives neither optimizer nor learning rate.
         "paper": NetSettings("cnn", options={"n_frames": 430}),
         "demo": NetSettings(
             "cnn",

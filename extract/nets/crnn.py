@@ -1,4 +1,4 @@
-"""CRNN on the spectrogram beside Bi-LSTM on low-level descriptors (J22 2.3, Fig. 3-5)."""
+"""CRNN on the spectrogram, with a Bi-LSTM on low-level descriptors (J22 2.3, Fig. 3-5)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.descriptors import dim_of
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.sequences import (
     FrameNorm,
     band_edges,
@@ -32,9 +31,9 @@ from mvemo.extract.settings import NetSettings, TrainSettings
 DESCRIPTORS = ("mfcc_rp", "f0", "formants", "contrast", "chroma")
 CHANNELS = 32
 HIDDEN = 64
-# Frames of the kernel along time, and bands of the one along frequency.
+# Length of the kernel along time, in frames, and of the kernel along frequency, in bands.
 KERNEL = 9
-# Frames of the two maxima over time.
+# Length of both poolings over time, in frames.
 POOL = 4
 
 
@@ -45,18 +44,19 @@ class CRNNOptions:
     Parameters
     ----------
     n_frames
-        Frames of the descriptors; 430 are the 10 s of J22 3.2 at 44.1 kHz and a hop of 1,024.
+        Number of frames of the descriptors; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a
+        hop of 1,024.
     spectrogram_frames
-        Frames of the spectrogram, which are shorter (J22 2.3.1); 860 are the same 10 s.
+        Number of frames of the spectrogram, which are shorter (J22 2.3.1); 860 are the same 10 s.
     spectrogram_dim
-        Bins of the spectrogram, the first columns of the input.
+        Number of bins of the spectrogram, the first columns of the input.
     lld_dim
-        Columns of the low-level descriptors, which follow.
+        Number of columns of the low-level descriptors, which follow the spectrogram.
     bands
-        Bands that the spectrogram's bins are averaged to; at least `spectrogram_dim`
-        keeps them all.
+        Number of bands to which the bins of the spectrogram are averaged; a value of at least
+        `spectrogram_dim` keeps all bins.
     dropout
-        Probability, before the classifier, in training.
+        Probability of dropout before the classifier during training.
     """
 
     n_frames: int = 430
@@ -67,34 +67,31 @@ class CRNNOptions:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("n_frames", "spectrogram_frames", "spectrogram_dim", "lld_dim", "bands"):
-            if getattr(self, name) < 1:
-                raise BadSetting(f"crnn: {name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"crnn: dropout is {self.dropout}: it must lie in [0, 1)")
+        names = ("n_frames", "spectrogram_frames", "spectrogram_dim", "lld_dim", "bands")
+        check_options(self, "crnn: ", *names)
 
 
 class CRNN(Net):
-    """J22's improved CNN: two branches, whose last states side by side are the embedding.
+    """J22's improved CNN: two branches, whose concatenated last states are the embedding.
 
-    Branch 1, on the spectrogram in decibel: C1 has kernels along time and kernels along
-    frequency, half the channels each; their maps are concatenated, P1 is a maximum over
-    time, C2 a 3 x 3 convolution, P2 a maximum over time again; the maps of each remaining
-    time step, arranged into a vector, go through a Bi-LSTM (J22 2.3.1, Fig. 4). Branch 2:
-    low-level descriptors through a two-layer Bi-LSTM (2.3.2). The fully connected layer
-    after them is the classifier. J22 gives no sizes but the frames; these are the usual
-    ones. The branches have frames of their own, and meet in their last states alone. Batch
-    normalisation follows each convolution, and stands before both branches
-    with statistics of the training frames, as descriptors have units of their own.
+    Branch 1 reads the spectrogram in decibels. C1 has kernels along time and kernels along
+    frequency, half the channels each, and their maps are concatenated. P1 is a maximum over
+    time, C2 a 3 x 3 convolution, P2 a maximum over time again. The maps of each remaining
+    time step, arranged into a vector, go through a Bi-LSTM (J22 2.3.1, Fig. 4). Branch 2
+    passes low-level descriptors through a two-layer Bi-LSTM (2.3.2). The fully connected
+    layer after both is the classifier. J22 gives no sizes except the frames; these are the
+    usual ones. The branches have different frames and share only their last states. Batch
+    normalisation follows each convolution. It also precedes both branches, with statistics
+    of the training frames, because each descriptor has its own unit.
     """
 
     name: ClassVar[str] = "crnn"
-    # 2: the spectrogram has frames of its own.
+    # 2: the frames of the spectrogram differ from those of the descriptors.
     version: ClassVar[int] = 2
     modality: ClassVar[Literal["audio", "video"]] = "audio"
     Options = CRNNOptions
     profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # J22: segments of 10 s; it names no optimizer, rate or tau.
+        # J22: segments of 10 s; the paper gives no optimizer, learning rate or tau.
         "paper": NetSettings(
             "crnn",
             options={"n_frames": 430, "spectrogram_frames": 860},
@@ -121,7 +118,7 @@ class CRNN(Net):
         half, hidden = scaled(CHANNELS // 2, width), scaled(HIDDEN, width)
         self.spectrogram_norm = FrameNorm(bands, momentum=None)
         along_time, along_frequency = (1, KERNEL), (KERNEL, 1)
-        # C1 and C2 have no bias: a normalisation follows.
+        # C1 and C2 have no bias because a normalisation follows.
         self.conv1_time = nn.Conv2d(1, half, along_time, padding="same", bias=False)
         self.conv1_frequency = nn.Conv2d(1, half, along_frequency, padding="same", bias=False)
         self.norm1 = FrameNorm(2 * half)
@@ -135,7 +132,7 @@ class CRNN(Net):
             self.options.lld_dim, hidden, num_layers=2, batch_first=True, bidirectional=True
         )
         self.embedding_dim = 4 * hidden
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
     @classmethod
@@ -160,8 +157,8 @@ class CRNN(Net):
     def prepare(self, raw: Tensor) -> Tensor:
         """Average the spectrogram's bins to bands, and cut each branch to its frames.
 
-        float32 (batch, frames, spectrogram_dim + lld_dim) -> (batch, frames, bands + lld_dim);
-        NaN where a branch has no more frames, or the clip has ended.
+        float32 (batch, frames, spectrogram_dim + lld_dim) -> (batch, frames, bands + lld_dim).
+        Frames after the end of a branch or of the clip are NaN.
         """
         options = self.options
         bins, lld = options.spectrogram_dim, options.lld_dim
@@ -173,14 +170,14 @@ class CRNN(Net):
         return x
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, frames, bands + lld_dim) -> (batch, embedding_dim)."""
+        """Map float32 (batch, frames, bands + lld_dim) to (batch, embedding_dim)."""
         bands = len(self._widths)
         spectrogram, lld = split_frames(x[:, :, :bands]), split_frames(x[:, :, bands:])
         # two of (batch, 2 * hidden) -> (batch, embedding_dim)
         return torch.cat([self._spectrogram(*spectrogram), self._descriptors(*lld)], dim=1)
 
     def _spectrogram(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Branch 1: (batch, frames, bands) -> (batch, 2 * hidden)."""
+        """Run branch 1: (batch, frames, bands) -> (batch, 2 * hidden)."""
         # -> (batch, 1, bands, frames)
         x = self.spectrogram_norm(x.transpose(1, 2), lengths).unsqueeze(1)
         # C1 -> (batch, channels, bands, frames)
@@ -194,14 +191,9 @@ class CRNN(Net):
         return last_states(self.spectrogram_lstm, x.flatten(1, 2).transpose(1, 2), lengths)
 
     def _descriptors(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Branch 2: (batch, frames, lld_dim) -> (batch, 2 * hidden)."""
+        """Run branch 2: (batch, frames, lld_dim) -> (batch, 2 * hidden)."""
         x = self.lld_norm(x.transpose(1, 2), lengths).transpose(1, 2)
         return last_states(self.lld_lstm, x, lengths)
-
-    def features(self, x: Tensor) -> Tensor:
-        """float32 (batch, embedding_dim): the embedding, after dropout."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {

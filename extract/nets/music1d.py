@@ -1,4 +1,4 @@
-"""The 1D Music CNN on the raw waveform (PL20 Fig. 3; Z22 Fig. 1)."""
+"""1D Music CNN on the raw waveform (PL20 Fig. 3; Z22 Fig. 1)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.elu import Elu
 from mvemo.extract.nets.parts.frontends import fit_waveform
 from mvemo.extract.nets.parts.inputs import AudioInput, SharedSettings
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.layers import Elu
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.settings import NetSettings, TrainSettings
 
 SR = 16000
 N_BLOCKS = 4
-# Four halvings by convolution and four by pooling must leave a sample.
+# Four convolutions and four poolings halve the length; at least one sample must remain.
 MIN_SAMPLES = 2 ** (2 * N_BLOCKS)
 
 
@@ -31,9 +31,9 @@ class Music1DOptions:
     Parameters
     ----------
     seconds
-        Length of the input; PL20 has 30 s.
+        Length of the input in seconds; 30 in PL20.
     dropout
-        Probability, after each block.
+        Probability of dropout after each block.
     """
 
     seconds: float = 30.0
@@ -44,29 +44,27 @@ class Music1DOptions:
             raise BadSetting(
                 f"music1d: seconds is {self.seconds}: it must be at least {MIN_SAMPLES / SR}"
             )
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"music1d: dropout is {self.dropout}: it must lie in [0, 1)")
+        check_options(self, "music1d: ")
 
 
 class Music1D(Net):
-    """Four blocks of strided convolution and pooling, all of them averaged over time.
+    """1D Music CNN: four blocks of strided convolution and pooling, all averaged over time.
 
     Each block is Conv1d(32, kernel 3, stride 2) -> ELU -> MaxPool(2) -> Dropout(0.1). The
-    means over time of the four convolutions (after their ELU, the activation that belongs
-    to them) and of the four poolings (before their dropout) are concatenated to the
-    embedding: 32 x 8 = 256.
+    embedding concatenates the means over time of the four convolutions (after their ELU) and
+    of the four poolings (before their dropout): 32 x 8 = 256 numbers.
 
-    Readings where PL20 is silent: convolutions pad one sample on either side, so that
-    each halves the length exactly; "fully connected" and the softmax of PL20 Fig. 3 are
-    one layer, `classifier`, since SPEC's penultimate size, 256, leaves no room for
-    another; pooling is along time (PL20's "across the channels" cannot give 32 x 8).
+    Choices that PL20 leaves open: convolutions pad one sample on either side, so each halves
+    the length exactly. "Fully connected" and the softmax of PL20 Fig. 3 are one layer,
+    `classifier`, since the penultimate size of 256 leaves no room for another. Pooling is
+    along time, because "across the channels" cannot give 32 x 8.
     """
 
     name: ClassVar[str] = "music1d"
     modality: ClassVar[Literal["audio", "video"]] = "audio"
     Options = Music1DOptions
     profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # PL20 Table 2, the chosen row; PL20 gives neither epochs nor batch size.
+        # The chosen row of PL20 Table 2; the paper gives neither epochs nor batch size.
         "paper": NetSettings("music1d", options={"seconds": 30.0}),
         "demo": NetSettings(
             "music1d",
@@ -102,11 +100,11 @@ class Music1D(Net):
         return {"seconds": seconds}
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """float32 (batch, samples) in [-1, 1] -> (batch, 1, samples of the input's length)."""
+        """Pad or cut float32 (batch, samples) in [-1, 1] to (batch, 1, input length)."""
         return fit_waveform(raw, self.input.samples).unsqueeze(1)
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, 1, samples) -> (batch, embedding_dim)."""
+        """Map float32 (batch, 1, samples) to (batch, embedding_dim)."""
         means = []
         for convolution in self.convolutions:
             # (batch, channels, length) -> (batch, channels, length / 2)

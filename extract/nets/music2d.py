@@ -1,4 +1,4 @@
-"""The 2D Music CNN on the mel spectrogram (C17, and as modified by PL20 3.2)."""
+"""2D Music CNN on the mel spectrogram (C17, and as modified by PL20 3.2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.elu import Elu
 from mvemo.extract.nets.parts.frontends import (
     C17,
     C17_SECONDS,
@@ -22,37 +21,40 @@ from mvemo.extract.nets.parts.frontends import (
     fit_waveform,
 )
 from mvemo.extract.nets.parts.inputs import AudioInput, SharedSettings
+from mvemo.extract.nets.parts.layers import Elu
 from mvemo.extract.nets.parts.registry import scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
 from mvemo.extract.settings import NetSettings, TrainSettings
 
-# (mel bands, frames) of each layer's pooling, for 96 bands.
+# Size of each layer's pooling as (mel bands, frames), for 96 bands.
 POOLS = ((2, 4), (3, 4), (2, 5), (2, 4), (4, 4))
 FRONT_ENDS = {"c17": (C17, C17_SECONDS), "pl20": (PL20, PL20_SECONDS)}
 ACTIVATIONS = ("elu", "relu")
 NORMS = ("clip", "batch")
-# Keras 1's default, which C17 used.
+# Default of Keras 1, which C17 used.
 EPSILON = 1e-3
 
 
 @dataclass(frozen=True)
 class Music2DOptions:
-    """Options of `Music2D`. The defaults are C17's, which the released weights need.
+    """Options of `Music2D`; the released weights need the defaults, which are those of C17.
 
     Parameters
     ----------
     front_end
-        ``c17`` (12 kHz, 29 s, 96 x 1,360) or ``pl20`` (16 kHz, 30 s, 96 x 1,876).
+        Mel spectrogram: ``c17`` (12 kHz, 29 s, 96 x 1,360) or ``pl20`` (16 kHz, 30 s,
+        96 x 1,876).
     activation
-        ``elu`` (C17) or ``relu`` (PL20 3.2).
+        Activation function: ``elu`` (C17) or ``relu`` (PL20 3.2).
     norm
-        C17's batch normalisation took the statistics of the batch at hand, at test time
-        too, and its file has no others. ``clip``: of the clip alone, in training and
-        after, as C17's script for single files does. ``batch``: ordinary; a batch's own
-        in training, running ones after, which fine-tuning learns: released weights are of
-        no use before it.
+        Statistics of the normalisation. ``clip``: those of the single clip, in training and
+        afterwards, as in C17's script for single files. ``batch``: ordinary batch
+        normalisation, which uses the batch during training and running statistics
+        afterwards. C17 used the statistics of the current batch also at test time, and its
+        file has no running ones; so with ``batch`` the released weights are useful only after
+        fine-tuning.
     seconds
-        Length of the input; 0 is the front end's own.
+        Length of the input in seconds; 0 for the default of the front end.
     """
 
     front_end: str = "c17"
@@ -80,29 +82,29 @@ class Music2DOptions:
 
 
 class Music2D(Net):
-    """Five layers of convolution, batch normalisation, activation and max-pooling.
+    """2D Music CNN: five layers of convolution, normalisation, activation and max-pooling.
 
-    Convolutions are 3 x 3 with 32 channels, padded to keep the size; a layer's feature is
-    the mean of its pooled map over frequency and time, and the five features are
-    concatenated to the embedding: 160 (C17 section 3; PL20 3.2).
+    Convolutions are 3 x 3 with 32 channels, padded to keep the size. The feature of a layer
+    is the mean of its pooled map over frequency and time. The five features are concatenated
+    to the embedding of 160 numbers (C17 section 3; PL20 3.2).
 
-    Poolings drop what does not fill a window, as C17's do. For clips shorter than about
-    15 s the frames run out before the last layer; a pooling is then never longer than
-    what is left, so the same weights serve any length.
+    Poolings drop an incomplete last window, as in C17. Clips shorter than about 15 s have too
+    few frames for the last layers; there a pooling covers the remaining frames, so the same
+    weights serve any length.
     """
 
     name: ClassVar[str] = "music2d"
     modality: ClassVar[Literal["audio", "video"]] = "audio"
     Options = Music2DOptions
     profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # PL20 3.1, 3.2, and the chosen row of its Table 2. Normalisation stays per clip, as
+        # PL20 3.1, 3.2 and the chosen row of its Table 2. Normalisation is per clip, which
         # the pretrained weights need.
         "paper": NetSettings(
             "music2d",
             options={"front_end": "pl20", "activation": "relu"},
             train=TrainSettings(optimizer="sgd", momentum=0.5),
         ),
-        # As the released weights were trained: the options' defaults.
+        # Default options, with which the released weights were trained.
         "c17": NetSettings("music2d", train=TrainSettings(optimizer="sgd", momentum=0.5)),
         "demo": NetSettings(
             "music2d",
@@ -154,17 +156,17 @@ class Music2D(Net):
         return {"seconds": seconds}
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """float32 (batch, samples) in [-1, 1] -> decibel (batch, 1, 96, frames)."""
+        """Map float32 (batch, samples) in [-1, 1] to decibels (batch, 1, 96, frames)."""
         mel: Tensor = self.front_end(fit_waveform(raw, self.input.samples))
         return mel.unsqueeze(1)
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, 1, 96, frames) -> (batch, embedding_dim)."""
+        """Map float32 (batch, 1, 96, frames) to (batch, embedding_dim)."""
         # five of (batch, channels) -> (batch, 5 * channels)
         return torch.cat(self.layer_features(x), dim=1)
 
     def layer_features(self, x: Tensor) -> list[Tensor]:
-        """The five layers' features, each (batch, channels), of (batch, 1, 96, frames)."""
+        """Return the features of the five layers: (batch, 1, 96, frames) -> (batch, channels)."""
         features = []
         for i in range(len(POOLS)):
             x = self._layer(i, x)
@@ -172,8 +174,7 @@ class Music2D(Net):
         return features
 
     def _layer(self, i: int, x: Tensor) -> Tensor:
-        """Layer `i`, from (batch, channels, bands, frames) to its pooled map."""
-        # size kept
+        """Apply layer `i` to (batch, channels, bands, frames), and return its pooled map."""
         x = self.activation(self.norms[i](self.convolutions[i](x)))
         bands, frames = POOLS[i]
         # -> (batch, channels, bands // pool, frames // pool)
@@ -191,12 +192,12 @@ class Music2D(Net):
         }
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load C17's released file, or one that mvemo saved.
+        """Load C17's released file, or a file that mvemo saved.
 
-        Theano convolves where torch correlates, so kernels are turned by 180 degrees.
-        The file's running means and standard deviations (0 and 1, never used by C17) and
-        its 50-tag layer on the last 32 features have no place here. Its DFT kernels and
-        filterbank are taken when the front end is C17's.
+        Theano convolves and torch correlates, so kernels are rotated by 180 degrees. The net
+        does not use the running means and standard deviations of the file (0 and 1, never
+        used by C17), nor its 50-tag layer on the last 32 features. The DFT kernels and the
+        filterbank are used if the front end is ``c17``.
         """
         theano = "ConvBNEluDr/convolution2d_1_W"
         if theano not in tensors:

@@ -1,9 +1,9 @@
-"""musicnn, the musically motivated tagger (Pons & Serra 2019; Pons et al. 2018)."""
+"""musicnn, a musically motivated tagger (Pons & Serra 2019; Pons et al. 2018)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,31 +13,30 @@ from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.mel import MelSettings, mel_filter_bank
-from mvemo.extract.nets._musicnn_layout import from_tensorflow
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.inputs import AudioInput, PieceInput, SharedSettings
 from mvemo.extract.nets.parts.packages import MEGABYTE, PretrainedPackage
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
 from mvemo.extract.settings import NetSettings, TrainSettings
 
 MEL = MelSettings(sr=16000, n_fft=512, hop_length=256, n_mels=96)
-# Frames of a patch, 3 s.
+# Length of a patch in frames, 3 s.
 PATCH = 187
-# Power is multiplied by this before the logarithm.
+# Factor of the power before the logarithm.
 COMPRESSION = 10_000.0
-# tf.layers' default, which the published graph has.
+# Default of tf.layers, used by the published graph.
 EPSILON = 1e-3
-# (frames, bands) of the kernels that look for timbres, and frames of those for rhythms.
+# Sizes of the timbral kernels as (frames, bands), and of the temporal kernels in frames.
 TIMBRAL = ((7, 38), (7, 67))
 TEMPORAL = (128, 64, 32)
 CONTEXT = 7
 UNITS = 200
-# Below this a variance over patches counts as this.
+# Least variance over patches, so that the deviation of one patch has a gradient.
 LEAST_VARIANCE = 1e-12
-# What an embedding may have of a clip, by name.
+# Names of the parts that an embedding may have.
 OUTPUTS = ("units", "deviation", "front", "tags")
-# The outputs of the weights trained on the Million Song Dataset: Last.fm's commonest tags.
+# Outputs of the weights trained on the Million Song Dataset: the commonest tags of Last.fm.
 TAGS = (
     *("rock", "pop", "alternative", "indie", "electronic", "female vocalists", "dance", "00s"),
     *("alternative rock", "jazz", "beautiful", "metal", "chillout", "male vocalists"),
@@ -56,17 +55,17 @@ class MusicnnOptions:
     Parameters
     ----------
     seconds
-        Longest input; of a shorter clip only what is there is used.
+        Maximum length of the input in seconds; a shorter clip is used at its own length.
     outputs
-        What the embedding has, in this order, separated by commas: ``units``, the mean over
-        the patches of the 200 units before the tags; ``deviation``, their standard deviation
-        over the patches (0 where there is one); ``front``, the mean of the 1,506 numbers that
-        enter the units, maximum and mean over a patch of every channel below; ``tags``, the
-        mean probabilities of the 50 tags.
+        Parts of the embedding, in this order, separated by commas. ``units``: mean over the
+        patches of the 200 units before the tags. ``deviation``: their standard deviation over
+        the patches (0 if there is only one). ``front``: mean of the 1,506 inputs of the units,
+        which are the maximum and mean of every lower channel over a patch. ``tags``: mean
+        probabilities of the 50 tags.
     dropout
-        Probability, before the 200 units and before the classifier, in training.
+        Probability of dropout before the 200 units and before the classifier during training.
     norm_momentum
-        Share that a training batch has in the running statistics.
+        Weight of a training batch in the running statistics.
     """
 
     seconds: float = 60.0
@@ -85,33 +84,28 @@ class MusicnnOptions:
                 f"musicnn: outputs is {self.outputs!r}: some of {', '.join(OUTPUTS)}, each once, "
                 "separated by commas"
             )
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"musicnn: dropout is {self.dropout}: it must lie in [0, 1)")
-        if not 0 < self.norm_momentum <= 1:
-            raise BadSetting(
-                f"musicnn: norm_momentum is {self.norm_momentum}: it must lie above 0, up to 1"
-            )
+        check_options(self, "musicnn: ")
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """The parts of `outputs`."""
+        """Return the parts of `outputs`."""
         return tuple(part.strip() for part in self.outputs.split(",") if part.strip())
 
 
 class Musicnn(Net):
-    """Kernels as high as timbres and as long as rhythms, then dense layers (their Fig. 1).
+    """musicnn: timbral and temporal kernels, then dense layers (Pons & Serra 2019, Fig. 1).
 
-    A clip is cut into patches of 3 s that do not overlap; what does not fill a patch is
-    left out, as in the published code, but for a clip shorter than one, which is filled
-    up with silence. The embedding is the mean over the patches of the 200 units before the
-    tags, or what the option `outputs` asks for.
+    A clip is cut into patches of 3 s without overlap. An incomplete last patch is left out,
+    as in the published code; a clip shorter than one patch is padded with silence. The
+    embedding is the mean over the patches of the 200 units before the tags, or the parts
+    that the option `outputs` names.
     """
 
     name: ClassVar[str] = "musicnn"
     modality: ClassVar[Literal["audio", "video"]] = "audio"
     Options = MusicnnOptions
     profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # Of no paper here: the learning rate is that of the published training.
+        # No paper trains this net on emotions; the learning rate is that of its authors.
         "paper": NetSettings("musicnn"),
         "demo": NetSettings(
             "musicnn",
@@ -121,7 +115,7 @@ class Musicnn(Net):
         ),
     }
     known_files: ClassVar[Mapping[str, str]] = {
-        # As 'mvemo weights get' writes it.
+        # The file that 'mvemo weights get' writes.
         "7c523bf9e8ccb697275e698af0214b5a082c865ecfafea55d90e0301e2c5b54f": (
             "musicnn, trained on the Million Song Dataset (musicnn 0.1.0)"
         ),
@@ -160,7 +154,7 @@ class Musicnn(Net):
         self, n_outputs: int, *, width: float = 1.0, options: MusicnnOptions | None = None
     ) -> None:
         super().__init__(options or MusicnnOptions())
-        # Fixed, and not of the published file: the record of the preprocessing has them.
+        # Not persistent: they are fixed, and the record of the preprocessing describes them.
         window = torch.hann_window(MEL.n_fft, periodic=True)
         self.register_buffer("window", window, persistent=False)
         bank = torch.from_numpy(mel_filter_bank(MEL)).float()
@@ -168,8 +162,8 @@ class Musicnn(Net):
         timbres, rhythms = scaled(204, width), scaled(51, width)
         context, units = scaled(64, width), scaled(UNITS, width)
         self.input_norm = nn.BatchNorm2d(1, eps=EPSILON)
-        # The kernels that follow learn a scale and a shift as well: the gradient of the
-        # spectrogram, for these two numbers alone, would be a third of a training step.
+        # The next kernels also learn a scale and a shift. The gradient of the spectrogram,
+        # needed only for these two numbers, would take a third of a training step.
         self.input_norm.requires_grad_(False)
         self.timbral = nn.ModuleList(_Front(timbres, kernel) for kernel in TIMBRAL)
         self.temporal = nn.ModuleList(_Front(rhythms, (frames, 1)) for frames in TEMPORAL)
@@ -189,7 +183,7 @@ class Musicnn(Net):
         for module in self.modules():
             if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 module.momentum = self.options.norm_momentum
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.dropout = self.classifier_dropout = nn.Dropout(self.options.dropout)
         dims = {"units": units, "deviation": units, "front": pooled, "tags": len(TAGS)}
         self.part_dims = [dims[name] for name in self.options.output_names]
         self.embedding_dim = sum(self.part_dims)
@@ -204,22 +198,26 @@ class Musicnn(Net):
         return {"seconds": seconds}
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Waveforms to patches of the log mel spectrogram."""
+        """Cut waveforms into patches of the log mel spectrogram, log10(10,000 power + 1).
+
+        float32 (batch, samples), NaN after the end of a clip -> (batch, patches, 187, 96).
+        Patches after the end of a clip are NaN.
+        """
         raw = raw[:, : self.input.samples]
         samples = raw.isfinite().sum(dim=1)
-        # A batch of short clips alone has to have a patch, too.
+        # A batch of short clips only must also have one patch.
         least = (PATCH - 1) * MEL.hop_length
         raw = functional.pad(raw.nan_to_num(0.0), (0, max(0, least - raw.shape[1])))
         x = self._log_mel(raw)
         patches = x.shape[1] // PATCH
         x = x[:, : patches * PATCH].reshape(len(x), patches, PATCH, -1)
-        # (batch,): patches that the clip fills, one at least
+        # (batch,): number of patches that the clip fills, at least 1
         full = ((1 + samples // MEL.hop_length) // PATCH).clamp_min(1)
         beyond = torch.arange(patches, device=x.device) >= full[:, None]
         return x.masked_fill(beyond[:, :, None, None], torch.nan)
 
     def patch_front(self, x: Tensor) -> Tensor:
-        """Maximum and mean over time of all channels of patches: (n, 187, 96) -> (n, 1506)."""
+        """Return maximum and mean over time of all channels: (n, 187, 96) -> (n, 1506)."""
         x = self.input_norm(x.unsqueeze(1))
         # five of (n, channels, 187) -> (n, 561, 187)
         features = [torch.cat([front(x) for front in (*self.timbral, *self.temporal)], dim=1)]
@@ -231,7 +229,7 @@ class Musicnn(Net):
         return torch.stack([every.amax(dim=2), every.mean(dim=2)], dim=2).flatten(1)
 
     def _log_mel(self, waveform: Tensor, *, center: bool = True) -> Tensor:
-        """(batch, samples) -> (batch, frames, 96)."""
+        """Return log mel spectrograms: (batch, samples) -> (batch, frames, 96)."""
         # Half precision would lose the quiet bands.
         with torch.autocast(waveform.device.type, enabled=False):
             spectrum = torch.stft(
@@ -249,7 +247,7 @@ class Musicnn(Net):
             return level
 
     def piece_input(self) -> PieceInput:
-        """A patch: its frames are centred, so that it begins half a frame before."""
+        """Return the input of a patch; frames are centred, so it begins half a frame earlier."""
         samples = (PATCH - 1) * MEL.hop_length + MEL.n_fft
         return PieceInput(
             AudioInput(MEL.sr, samples / MEL.sr),
@@ -258,7 +256,7 @@ class Musicnn(Net):
         )
 
     def embed_pieces(self, raw: Tensor) -> Tensor:
-        """float32 (patches, samples) -> (patches, embedding_dim), each not yet pooled."""
+        """Map float32 (patches, samples) to (patches, embedding_dim), not yet pooled."""
         front = self.patch_front(self._log_mel(raw, center=False))
         return torch.cat(self._patch_outputs(front), dim=1)
 
@@ -268,7 +266,7 @@ class Musicnn(Net):
         return torch.cat(self._pooled(parts, filled), dim=1)[0]
 
     def _patch_outputs(self, front: Tensor) -> list[Tensor]:
-        """What each part of the embedding is pooled of, (patches, dim) each."""
+        """Return the values that each part of the embedding pools, (patches, dim) each."""
         units = self.patch_units(front)
         of_name = {"front": front}
         if "tags" in self.options.output_names:
@@ -276,7 +274,7 @@ class Musicnn(Net):
         return [of_name.get(name, units) for name in self.options.output_names]
 
     def _pooled(self, parts: Sequence[Tensor], filled: Tensor) -> list[Tensor]:
-        """(batch, dim) of each part's patches."""
+        """Pool each part over the patches of a clip: (n, dim) -> (batch, dim)."""
         names = self.options.output_names
         return [
             (_deviation if name == "deviation" else _mean)(part, filled)
@@ -284,26 +282,21 @@ class Musicnn(Net):
         ]
 
     def patch_units(self, front: Tensor) -> Tensor:
-        """The penultimate layer of patches, of `patch_front`: (n, 1506) -> (n, 200)."""
+        """Return the penultimate layer from `patch_front`: (n, 1506) -> (n, 200)."""
         units: Tensor = functional.relu(self.dense(self.dropout(self.pooled_norm(front))))
         normed: Tensor = self.dense_norm(units)
         return normed
 
     def tag_probabilities(self, x: Tensor) -> Tensor:
-        """Mean over a clip's patches of the probabilities of `TAGS`, (batch, 50)."""
+        """Return the mean probabilities of `TAGS` over the patches of a clip, (batch, 50)."""
         filled = x[:, :, 0, 0].isfinite()
         return _mean(self.tags(self.patch_units(self.patch_front(x[filled]))).sigmoid(), filled)
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, patches, 187, 96) -> (batch, embedding_dim)."""
+        """Map float32 (batch, patches, 187, 96) to (batch, embedding_dim)."""
         filled = x[:, :, 0, 0].isfinite()
         parts = self._patch_outputs(self.patch_front(x[filled]))
         return torch.cat(self._pooled(parts, filled), dim=1)
-
-    def features(self, x: Tensor) -> Tensor:
-        """float32 (batch, embedding_dim): the embedding, after dropout."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -327,7 +320,7 @@ class Musicnn(Net):
         }
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load the variables of the published graph, or a file that mvemo saved."""
+        """Load the variables of the published graph or a file that mvemo saved."""
         if "conv2d/kernel" not in tensors:
             return load_own(self, tensors)
         mapped, used = from_tensorflow(tensors)
@@ -335,9 +328,9 @@ class Musicnn(Net):
 
 
 class _Front(nn.Module):
-    """Convolution, ReLU, batch normalisation, and the maximum over the bands.
+    """Convolution, ReLU, batch normalisation and maximum over the bands.
 
-    Frames are padded as TensorFlow's "SAME" does, bands are not.
+    Frames have TensorFlow's "SAME" padding; bands are not padded.
     """
 
     def __init__(self, outputs: int, kernel: tuple[int, int]) -> None:
@@ -347,21 +340,70 @@ class _Front(nn.Module):
         self.norm = nn.BatchNorm2d(outputs, eps=EPSILON)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, 1, frames, bands) -> (n, outputs, frames)."""
+        """Map (n, 1, frames, bands) to (n, outputs, frames)."""
         x = functional.pad(x, (0, 0, *self.sides))
         y: Tensor = self.norm(functional.relu(self.convolution(x)))
         return y.amax(dim=3)
 
 
 def _mean(values: Tensor, filled: Tensor) -> Tensor:
-    """Mean over each clip's patches."""
+    """Return the mean over the patches of each clip, (batch, dim).
+
+    `values` (n, dim) has the n existing patches, clip after clip; `filled`, bool (batch,
+    patches), marks them.
+    """
     table = values.new_zeros(*filled.shape, values.shape[1])
     table[filled] = values
     return table.sum(dim=1) / filled.sum(dim=1, keepdim=True)
 
 
 def _deviation(values: Tensor, filled: Tensor) -> Tensor:
-    """Standard deviation over each clip's patches; parameters and result as of `_mean`."""
+    """Return the standard deviation over the patches of each clip, (batch, dim); see `_mean`."""
     centred = values - _mean(values, filled)[filled.nonzero()[:, 0]]
-    # A clip of one patch has a gradient, too.
     return _mean(centred.square(), filled).clamp_min(LEAST_VARIANCE).sqrt()
+
+
+def from_tensorflow(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], set[str]]:
+    """Map the variables of the published graph to the net's tensors; also return those used."""
+    names = [(name, published) for name, published in _published_names() if published in tensors]
+    mapped = {name: _torch_axes(tensors[published], name) for name, published in names}
+    return mapped, {published for _, published in names}
+
+
+def _published_names() -> Iterator[tuple[str, str]]:
+    """Yield the net's name and the published name of every tensor.
+
+    The published graph numbers the layers of one kind in the order of their creation.
+    """
+    fronts = [*(f"timbral.{i}" for i in range(2)), *(f"temporal.{i}" for i in range(3))]
+    layers = [(f"{front}.convolution", f"{front}.norm") for front in fronts]
+    layers += [(f"context.{i}", f"context_norms.{i}") for i in range(3)]
+    kernels = [(layer, f"conv2d{_count(i)}") for i, (layer, _) in enumerate(layers)]
+    kernels += [("dense", "dense"), ("tags", "dense_1")]
+    for name, published in kernels:
+        yield f"{name}.weight", f"{published}/kernel"
+        yield f"{name}.bias", f"{published}/bias"
+    norms = ["input_norm", *(norm for _, norm in layers), "pooled_norm", "dense_norm"]
+    for i, name in enumerate(norms):
+        published = f"batch_normalization{_count(i)}"
+        yield f"{name}.weight", f"{published}/gamma"
+        yield f"{name}.bias", f"{published}/beta"
+        yield f"{name}.running_mean", f"{published}/moving_mean"
+        yield f"{name}.running_var", f"{published}/moving_variance"
+
+
+def _count(i: int) -> str:
+    """Return the suffix of TensorFlow's layer `i`: the first layer of a kind has none."""
+    return f"_{i}" if i else ""
+
+
+def _torch_axes(value: Tensor, name: str) -> Tensor:
+    """Return a kernel (frames, bands, inputs, outputs) or a matrix in torch's axis order."""
+    if value.dim() == 2:
+        return value.T
+    if value.dim() != 4:
+        return value
+    if name.startswith("context."):
+        # A convolution over time only is published with the channels in the place of bands.
+        return value.permute(3, 1, 0, 2).squeeze(3)
+    return value.permute(3, 2, 0, 1)

@@ -1,4 +1,4 @@
-"""MViTv2-S, a multiscale vision transformer (Li et al. 2022), as torchvision has it."""
+"""MViTv2-S, a multiscale vision transformer (Li et al. 2022), from torchvision."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvemo.extract.settings import NetSettings, TrainSettings
 
 @dataclass(frozen=True)
 class MViTv2SOptions(TorchvisionOptions):
-    """As `TorchvisionOptions`; torchvision makes this net for 16 frames of 224 pixels only."""
+    """Options of `MViTv2S`, which takes 16 frames of 224 pixels only."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -26,10 +26,10 @@ class MViTv2SOptions(TorchvisionOptions):
 
 
 class MViTv2S(TorchvisionNet):
-    """Attention over time and picture that pools as it goes; the embedding is 768 numbers.
+    """MViTv2-S: attention over time and picture that pools layer by layer.
 
-    See `TorchvisionNet` for the parameters. Positions are learnt: it takes 16 frames of 224
-    pixels, neither more nor less.
+    The embedding has 768 numbers. Positions are learnt, so the net takes exactly 16 frames of
+    224 pixels.
     """
 
     name: ClassVar[str] = "mvit_v2_s"
@@ -37,7 +37,7 @@ class MViTv2S(TorchvisionNet):
     mean: ClassVar[tuple[float, float, float]] = (0.45, 0.45, 0.45)
     deviation: ClassVar[tuple[float, float, float]] = (0.225, 0.225, 0.225)
     last_layers: ClassVar[tuple[str, ...]] = ("head.",)
-    # Of no paper here: trained as I3D is, slower, as transformers want it.
+    # No paper trains this net on emotions; the settings are those of I3D with a lower rate.
     profiles: ClassVar[Mapping[str, NetSettings]] = {
         "paper": NetSettings("mvit_v2_s", train=TrainSettings(lr=2e-5, batch_size=8)),
     }

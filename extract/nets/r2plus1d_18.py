@@ -1,4 +1,4 @@
-"""R(2+1)D of 18 layers (Tran et al. 2018), as torchvision has it."""
+"""R(2+1)D with 18 layers (Tran et al. 2018), from torchvision."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from mvemo.extract.settings import NetSettings, TrainSettings
 
 @dataclass(frozen=True)
 class R2Plus1D18Options(TorchvisionOptions):
-    """As `TorchvisionOptions`; the published net's pictures are 112 pixels wide and high."""
+    """Options of `R2Plus1D18`, whose published net has pictures of 112 x 112 pixels."""
 
     size: int = 112
 
 
 class R2Plus1D18(TorchvisionNet):
-    """Convolutions over the picture and over time in turn; the embedding is 512 numbers.
+    """R(2+1)D: convolutions over the picture and over time in turn.
 
-    See `TorchvisionNet` for the parameters. Any number of frames and any size will do.
+    The embedding has 512 numbers. The net takes any number of frames and any size.
     """
 
     name: ClassVar[str] = "r2plus1d_18"
@@ -30,7 +30,7 @@ class R2Plus1D18(TorchvisionNet):
     mean: ClassVar[tuple[float, float, float]] = (0.43216, 0.394666, 0.37645)
     deviation: ClassVar[tuple[float, float, float]] = (0.22803, 0.22145, 0.216989)
     last_layers: ClassVar[tuple[str, ...]] = ("fc.",)
-    # Of no paper here: trained as I3D is.
+    # No paper trains this net on emotions; the settings are those of I3D.
     profiles: ClassVar[Mapping[str, NetSettings]] = {
         "paper": NetSettings("r2plus1d_18", train=TrainSettings(lr=1e-4, batch_size=8)),
     }

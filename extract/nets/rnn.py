@@ -1,18 +1,15 @@
-"""A deep recurrent net on MFCC: the baseline that J22 Fig. 8 compares with, its [19]."""
+"""Deep recurrent net on MFCC, the baseline [19] of J22 Fig. 8."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.descriptor_net import DescriptorNet
-from mvemo.extract.nets.parts.inputs import SequenceInput
-from mvemo.extract.nets.parts.registry import scaled
-from mvemo.extract.nets.parts.sequences import FrameNorm, last_states, split_frames
+from mvemo.extract.nets.parts.registry import check_options, scaled
+from mvemo.extract.nets.parts.sequences import DescriptorNet, FrameNorm, last_states, split_frames
 from mvemo.extract.settings import NetSettings, TrainSettings
 
 HIDDEN = 64
@@ -25,13 +22,14 @@ class RNNOptions:
     Parameters
     ----------
     n_frames
-        Frames of the input; 430 are the 10 s of J22 3.2 at 44.1 kHz and a hop of 1,024.
+        Number of frames of the input; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a hop of
+        1,024.
     n_mfcc
-        Cepstral coefficients a frame.
+        Number of cepstral coefficients per frame.
     layers
-        Recurrent layers, at least 1.
+        Number of recurrent layers, at least 1.
     dropout
-        Probability, between layers and before the classifier, in training.
+        Probability of dropout between layers and before the classifier during training.
     """
 
     n_frames: int = 430
@@ -40,17 +38,13 @@ class RNNOptions:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("n_frames", "n_mfcc", "layers"):
-            if getattr(self, name) < 1:
-                raise BadSetting(f"rnn: {name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"rnn: dropout is {self.dropout}: it must lie in [0, 1)")
+        check_options(self, "rnn: ", "n_frames", "n_mfcc", "layers")
 
 
 class RNN(DescriptorNet):
-    """Layers of gated recurrent units over the frames' MFCC; the last state is the embedding.
+    """Gated recurrent units over the MFCC of the frames; the last state is the embedding.
 
-    J22 3.6 says of [19] only that features are extracted by an RNN; number and width of
+    J22 3.6 says about [19] only that an RNN extracts features, so the number and the width of
     the layers are the usual ones. Each coefficient is normalised by statistics of the
     training frames.
     """
@@ -60,7 +54,7 @@ class RNN(DescriptorNet):
     columns_option = "n_mfcc"
     Options = RNNOptions
     profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # J22: segments of 10 s; it names neither optimizer nor rate.
+        # J22: segments of 10 s; the paper gives neither optimizer nor learning rate.
         "paper": NetSettings("rnn", options={"n_frames": 430}),
         "demo": NetSettings(
             "rnn",
@@ -71,7 +65,6 @@ class RNN(DescriptorNet):
     }
 
     options: RNNOptions  # see `RNNOptions`
-    input: SequenceInput
 
     def __init__(
         self, n_outputs: int, *, width: float = 1.0, options: RNNOptions | None = None
@@ -87,25 +80,11 @@ class RNN(DescriptorNet):
             batch_first=True,
             dropout=self.options.dropout if layers > 1 else 0.0,
         )
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, frames, n_mfcc), NaN after a clip's end -> (batch, embedding_dim)."""
+        """Map (batch, frames, n_mfcc), NaN after a clip's end, to (batch, embedding_dim)."""
         x, lengths = split_frames(x)
         x = self.input_norm(x.transpose(1, 2), lengths).transpose(1, 2)
         return last_states(self.gru, x, lengths)
-
-    def features(self, x: Tensor) -> Tensor:
-        """float32 (batch, embedding_dim): the embedding, after dropout."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
-
-    def preprocessing(self) -> dict[str, Any]:
-        return {
-            "features": list(self.input.features),
-            "n_frames": self.input.n_frames,
-            "shorter": "their own length",
-            "longer": "cut",
-            "options": asdict(self.options),
-        }

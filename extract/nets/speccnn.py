@@ -1,4 +1,4 @@
-"""The CNN on the spectrogram, an output for each emotion tag (L17)."""
+"""CNN on the spectrogram with one output per emotion tag (L17)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.mel_cnn import MelCNN
+from mvemo.extract.nets.parts.registry import check_options
 from mvemo.extract.nets.parts.sequences import band_edges, band_means
 from mvemo.extract.settings import NetSettings, TrainSettings
 
@@ -22,14 +22,15 @@ class SpecCNNOptions:
     Parameters
     ----------
     n_frames
-        Frames of the input; 1,378 are 16 s, the longest segments of CAL500exp, at 44.1 kHz
-        and a hop of 512.
+        Number of frames of the input; 1,378 frames are 16 s, the longest segments of CAL500exp,
+        at 44.1 kHz and a hop of 512.
     spectrogram_dim
-        Bins of the spectrogram.
+        Number of bins of the spectrogram.
     bands
-        Bands that the bins are averaged to; at least `spectrogram_dim` keeps them all.
+        Number of bands to which the bins are averaged; a value of at least `spectrogram_dim`
+        keeps all bins.
     dropout
-        Probability, before the last layer, in training.
+        Probability of dropout before the last layer during training.
     """
 
     n_frames: int = 1378
@@ -38,23 +39,19 @@ class SpecCNNOptions:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("n_frames", "spectrogram_dim", "bands"):
-            if getattr(self, name) < 1:
-                raise BadSetting(f"speccnn: {name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"speccnn: dropout is {self.dropout}: it must lie in [0, 1)")
+        check_options(self, "speccnn: ", "n_frames", "spectrogram_dim", "bands")
 
 
 class SpecCNN(MelCNN):
-    """Square convolutions over time and frequency of the spectrogram; a sigmoid for each tag.
+    """Square convolutions over time and frequency of the spectrogram; one sigmoid per tag.
 
     L17 (Liu et al. 2017) trains a CNN on music spectrograms, "that contain both the original
     time and frequency domain information", with no other features, for the emotion tags of
-    CAL500 and CAL500exp. Only its abstract is to be had, so number and size of the layers are
-    those of the classical CNN here. The spectrogram has frames of 23 ms (J22 2.3.1 names 10
-    to 30 ms) and is averaged to bands that are one bin wide at low frequencies.
+    CAL500 and CAL500exp. Only the abstract is available, so the number and the size of the
+    layers are those of the classical CNN here. The spectrogram has frames of 23 ms (J22 2.3.1
+    names 10 to 30 ms) and is averaged to bands that are one bin wide at low frequencies.
 
-    The outputs are logits: for tags binary cross-entropy trains a sigmoid on each.
+    The outputs are logits; for tags, binary cross-entropy trains a sigmoid on each.
     """
 
     name: ClassVar[str] = "speccnn"
@@ -62,7 +59,7 @@ class SpecCNN(MelCNN):
     columns_option = "spectrogram_dim"
     Options = SpecCNNOptions
     profiles: ClassVar[Mapping[str, NetSettings]] = {
-        # L17's abstract names neither optimizer nor rate.
+        # The abstract of L17 gives neither optimizer nor learning rate.
         "paper": NetSettings("speccnn", options={"n_frames": 1378}),
         "demo": NetSettings(
             "speccnn",
@@ -86,8 +83,10 @@ class SpecCNN(MelCNN):
         return min(self.options.spectrogram_dim, self.options.bands)
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """Average bins to bands: float32 (batch, n_frames, spectrogram_dim), in decibel, to
-        (batch, n_frames, bands); NaN after a clip's end stays.
+        """Average bins to bands.
+
+        float32 (batch, n_frames, spectrogram_dim), in decibels -> (batch, n_frames, bands).
+        Frames after the end of a clip stay NaN.
         """
         return band_means(super().prepare(raw), self._widths)
 

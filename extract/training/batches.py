@@ -1,4 +1,4 @@
-"""Batches of decoded media for a net, read from the working cache as they are needed."""
+"""Batches of decoded media for a net, read from the working cache on demand."""
 
 from __future__ import annotations
 
@@ -17,43 +17,44 @@ from mvemo.extract.views import ViewSettings, window_starts
 
 T = TypeVar("T")
 
-# Of one row: waveform float32 (samples,), frames uint8 (windows * n_frames, size, size, 3),
-# or descriptors float32 (frames, dim).
+# Returns the media of a row: waveform float32 (samples,), frames uint8 (windows * n_frames,
+# size, size, 3), or descriptors float32 (frames, dim).
 RowReader = Callable[[int], F32 | U8]
 
 
-# Share of a device's free memory that media may take; the net and its gradients need the rest.
+# Share of a device's free memory for media; the net and its gradients need the rest.
 RESIDENT_SHARE = 0.5
-# Bytes of main memory that media may take on a processor.
+# Main memory for media when a CPU trains, in bytes.
 MAIN = 2**28
 
 
 class Batches(Protocol):
-    """Whatever gives batches of decoded media."""
+    """Source of batches of decoded media."""
 
     def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """All batches of manifest rows in order, with their media."""
+        """Yield all batches of manifest rows in order, with their media."""
         ...
 
 
 class RawBatches:
-    """Reads rows of one modality and stacks them to what ``Net.prepare`` takes.
+    """Reader of rows of one modality, stacked to the input of ``Net.prepare``.
 
     Parameters
     ----------
     read
-        Gives the decoded media of a manifest row, usually memory-mapped.
+        Function that returns the decoded media of a manifest row, usually memory-mapped.
     net_input
-        What the net is given of one window; waveforms are shortened to it or filled up with
-        zeros, or NaN where it marks their end, sequences shortened or filled up with NaN rows.
+        Input of the net for one window. Waveforms and sequences are shortened to its length.
+        Shorter waveforms are padded with zeros, or with NaN if the input marks their end;
+        shorter sequences are padded with NaN rows.
     view
-        The windows of a row; those of pictures were chosen when they were decoded.
+        Windows of a row; those of pictures were chosen during decoding.
 
     Raises
     ------
     BadMedia
-        Frames of another count or size than the net's, a sequence without frames, or one
-        of other columns than the batch's first.
+        The number or size of frames differs from the net's, a sequence has no frames, or its
+        columns differ from those of the first sequence of the batch.
     """
 
     def __init__(
@@ -65,33 +66,33 @@ class RawBatches:
 
     @property
     def is_joined(self) -> bool:
-        """Whether a row is put together from several files."""
+        """Return True if a row is assembled from several files."""
         return isinstance(self._input, SequenceInput)
 
     def load(self, rows: Sequence[int]) -> Tensor:
-        """One raw batch of the middle window of each row, along a first axis."""
+        """Return one raw batch with the middle window of each row, along a first axis."""
         windows = [self._windows(row) for row in rows]
         return self._stack(rows, [of_row[len(of_row) // 2] for of_row in windows])
 
     def rows_per_batch(self, n_windows: int) -> int:
-        """Rows that a batch of so many windows has room for, each with all its windows.
+        """Return the number of rows whose windows fill a batch of `n_windows` windows.
 
-        One where clips have ends within a window: nets then work on parts of different
-        lengths, which depend on what is beside them.
+        It is 1 if clips may end within a window: the results of a net then depend on the
+        lengths of the other clips of the batch.
         """
         if isinstance(self._input, SequenceInput) or getattr(self._input, "mark_end", False):
             return 1
         return max(n_windows // self.view.views, 1)
 
     def load_views(self, rows: Sequence[int]) -> tuple[Tensor, list[int]]:
-        """One raw batch of all windows of each row, row after row, and how many each has."""
+        """Return one raw batch with all windows of each row, and the windows per row."""
         windows = [self._windows(row) for row in rows]
         counts = [len(of_row) for of_row in windows]
         of_window = [row for row, count in zip(rows, counts, strict=True) for _ in range(count)]
         return self._stack(of_window, [each for of_row in windows for each in of_row]), counts
 
     def _windows(self, row: int) -> list[F32 | U8]:
-        """The windows of a row, none longer than the input; one at least."""
+        """Return the windows of a row, at least one, none longer than the input."""
         clip = self._read(row)
         if isinstance(self._input, VideoInput):
             n = self._input.n_frames
@@ -102,7 +103,7 @@ class RawBatches:
         return [clip[first : first + window] for first in (round(start) for start in starts)]
 
     def _stack(self, rows: Sequence[int], windows: Sequence[F32 | U8]) -> Tensor:
-        """Windows along a first axis, of the input's length; `rows` has the row of each."""
+        """Stack windows, padded to the input's length; `rows` has the row of each window."""
         if isinstance(self._input, AudioInput):
             after = np.nan if self._input.mark_end else 0.0
             waves = np.full((len(rows), self._input.samples), after, dtype=np.float32)
@@ -122,13 +123,13 @@ class RawBatches:
         return torch.from_numpy(frames)
 
     def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """All batches of `load` in order, each read while the one before is used."""
+        """Yield all batches of `load` in order, each read while the previous one is used."""
         return _ahead(lambda rows: _pinned(self.load(rows)), batches)
 
     def views_ahead(
         self, batches: Sequence[Sequence[int]]
     ) -> Iterator[tuple[Sequence[int], tuple[Tensor, list[int]]]]:
-        """As `ahead`, of `load_views`."""
+        """Yield all batches of `load_views` in order, read like those of `ahead`."""
 
         def load(rows: Sequence[int]) -> tuple[Tensor, list[int]]:
             raw, counts = self.load_views(rows)
@@ -138,12 +139,12 @@ class RawBatches:
 
 
 def _pinned(raw: Tensor) -> Tensor:
-    """In memory that a GPU can copy from while the processor goes on."""
+    """Move a batch to pinned memory if there is a GPU, which then copies it asynchronously."""
     return raw.pin_memory() if torch.cuda.is_available() else raw
 
 
 def _stack_sequences(rows: Sequence[int], clips: Sequence[F32 | U8], n_frames: int) -> Tensor:
-    """float32 (rows, n_frames, dim), NaN rows after a clip's end."""
+    """Stack sequences to float32 (rows, n_frames, dim), with NaN rows after a clip's end."""
     for row, clip in zip(rows, clips, strict=True):
         if clip.ndim != 2 or len(clip) == 0 or clip.shape[1] != clips[0].shape[1]:
             raise BadMedia(
@@ -160,7 +161,7 @@ def _stack_sequences(rows: Sequence[int], clips: Sequence[F32 | U8], n_frames: i
 def _ahead(
     load: Callable[[Sequence[int]], T], batches: Sequence[Sequence[int]]
 ) -> Iterator[tuple[Sequence[int], T]]:
-    """All batches in order, each read in the background while the one before is used."""
+    """Yield all batches in order, each read in the background while the previous one is used."""
     if not batches:
         return
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -173,17 +174,7 @@ def _ahead(
 
 
 class ResidentBatches:
-    """Rows of one net's input, read once and kept in a device's memory as they are.
-
-    Parameters
-    ----------
-    batches
-        Where they are read from.
-    rows
-        Manifest rows.
-    device
-        Whose memory has room for all.
-    """
+    """Rows of one net's input, read once from `batches` and kept in a device's memory."""
 
     def __init__(self, batches: RawBatches, rows: Sequence[int], device: torch.device) -> None:
         self._position = {row: i for i, row in enumerate(rows)}
@@ -197,17 +188,17 @@ class ResidentBatches:
         self._media = torch.empty(0) if media is None else media
 
     def ahead(self, batches: Sequence[Sequence[int]]) -> Iterator[tuple[Sequence[int], Tensor]]:
-        """All batches in order, as `RawBatches.ahead`, on the device."""
+        """Yield all batches in order, on the device."""
         places = [[self._position[row] for row in rows] for rows in batches]
         for rows, positions in zip(batches, indices_on(self._device, places), strict=True):
             yield rows, self._media[positions]
 
 
 def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) -> Batches:
-    """Batches for training on a device: from its memory where the rows fit into it.
+    """Return batches for training, kept in the device's memory if the rows fit into it.
 
-    A processor keeps descriptors alone, which are put together from several files each time
-    that they are read; sound and pictures are single files, which the system keeps.
+    On a CPU only descriptors are kept, which each reading assembles from several files. Sound
+    and pictures are single files, which the system's file cache holds.
     """
     if not rows or not (device.type == "cuda" or batches.is_joined):
         return batches
@@ -218,9 +209,9 @@ def batches_for(batches: RawBatches, rows: Sequence[int], device: torch.device) 
 
 
 def indices_on(device: torch.device, batches: Sequence[Sequence[int]]) -> Sequence[Tensor]:
-    """int64 indices of each batch, on a device.
+    """Return the indices of each batch on a device, int64.
 
-    They are copied there at once: a copy waits until the device has done all it was given.
+    All are copied at once, because each copy waits for the device to finish its work.
 
     Examples
     --------
@@ -232,7 +223,7 @@ def indices_on(device: torch.device, batches: Sequence[Sequence[int]]) -> Sequen
 
 
 def split_rows(rows: Sequence[int], size: int) -> list[list[int]]:
-    """Rows in batches of `size`, the last one shorter where they do not divide.
+    """Split rows into batches of `size`; the last one may be shorter.
 
     Examples
     --------

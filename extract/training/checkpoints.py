@@ -1,8 +1,8 @@
-"""Fine-tuned weights on disk: half-done runs resume, finished ones are never redone.
+"""Fine-tuned weights on disk: interrupted runs resume, finished runs are never repeated.
 
-A job's folder is named by the digest of everything that determines its result, so that a
-changed setting starts afresh and an unchanged one is found again. ``state.pt`` is the run
-in progress, ``weights.pt`` the finished net, ``settings.json`` what made it,
+The folder of a job is named by the digest of everything that determines its result, so a
+changed setting starts a new run and an unchanged one finds its result. ``state.pt`` is the run
+in progress, ``weights.pt`` the finished net, ``settings.json`` its settings, and
 ``curve.json`` its losses.
 """
 
@@ -21,23 +21,13 @@ from mvemo.manifests.files import parse_json, replacing, write_json
 
 
 class JobFolder:
-    """The folder of one fine-tuning job.
-
-    Parameters
-    ----------
-    root
-        Where all jobs lie.
-    label
-        Readable part of the folder's name.
-    digest
-        SHA-256 of all that determines the job's result.
-    """
+    """Folder of one fine-tuning job, named by its label and the digest of its settings."""
 
     def __init__(self, root: Path, label: str, digest: str) -> None:
         self.path = root / f"{label}-{digest[:16]}"
 
     def begin(self, settings: Mapping[str, Any]) -> None:
-        """Make the folder and write the settings beside the weights to come."""
+        """Make the folder and write the settings."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -49,20 +39,20 @@ class JobFolder:
         self._write_tensors("state.pt", state)
 
     def load_state(self) -> dict[str, Any] | None:
-        """State of a run that was interrupted, None where there is none that can be read."""
+        """Return the state of an interrupted run, or None if there is no readable state."""
         return self._read("state.pt")
 
     def finish(self, weights: Mapping[str, torch.Tensor], curve: Mapping[str, list[float]]) -> None:
-        """Keep the final weights and the curve; the state of the run goes.
+        """Save the final weights and the curve, and remove the state of the run.
 
-        JSON has no NaN: values of the curve that are not finite are written as null.
+        JSON has no NaN, so values of the curve that are not finite are written as null.
         """
         self._write_text("curve.json", curve)
         self._write_tensors("weights.pt", {"weights": dict(weights)})
         (self.path / "state.pt").unlink(missing_ok=True)
 
     def result(self) -> tuple[dict[str, torch.Tensor], dict[str, list[float]]] | None:
-        """Weights and curve of a finished job, None where it is not finished."""
+        """Return the weights and the curve of a finished job, or None."""
         saved = self._read("weights.pt")
         if saved is None:
             return None
@@ -82,13 +72,13 @@ class JobFolder:
         try:
             saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            # torch raises many kinds for a damaged file, and each means the same here.
+            # torch raises many types of error for a damaged file.
             warnings.warn(f"{path}: damaged ({error}); trained again", stacklevel=2)
             return None
         return saved
 
     def _write_tensors(self, name: str, value: Mapping[str, Any]) -> None:
-        # Damage is found when it is read, and the step is trained again.
+        # Not durable: a damaged file is noticed when it is read, and then trained again.
         with replacing(self.path / name, error=ExtractError, durable=False) as temp:
             torch.save(dict(value), temp)
 

@@ -1,4 +1,4 @@
-"""The device that nets are on, and the precision that they compute in."""
+"""Device and precision of the nets' computations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from mvemo.extract.nets.parts.base import Net
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` is the first CUDA device where there is one.
+    """Return the device of a name.
+
+    Parameters
+    ----------
+    name
+        Name of a device for torch, or ``auto`` for CUDA if available, otherwise the CPU.
 
     Raises
     ------
@@ -29,7 +34,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def describe_device(device: torch.device, precision: str, threads: int = 0) -> str:
-    """A device and what it computes in, for a line of text.
+    """Describe a device and its precision; `threads` is 0 for the threads of this process.
 
     Examples
     --------
@@ -43,7 +48,7 @@ def describe_device(device: torch.device, precision: str, threads: int = 0) -> s
 
 
 def memory_text(device: torch.device) -> str:
-    """A GPU and its memory, as ``the GPU (NVIDIA T4, 15 GiB)``."""
+    """Describe a GPU and its memory, as ``the GPU (NVIDIA T4, 15 GiB)``."""
     if device.type != "cuda":
         return "this machine"
     gpu = torch.cuda.get_device_properties(device)
@@ -51,7 +56,7 @@ def memory_text(device: torch.device) -> str:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """The precision that ``auto`` means on a device.
+    """Return the precision of a setting on a device: ``auto`` is bf16 on CUDA.
 
     Examples
     --------
@@ -65,7 +70,9 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def windows_at_once(embed_batch: int, device: torch.device, net: Net | type[Net] = Net) -> int:
-    """Windows of a net to embed in one step: so many, or of 0 what keeps the device busy.
+    """Return the number of windows to embed in one step.
+
+    It is `embed_batch`, or if that is 0, 32 on a GPU and the net's default on a CPU.
 
     Examples
     --------
@@ -76,13 +83,13 @@ def windows_at_once(embed_batch: int, device: torch.device, net: Net | type[Net]
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Mixed precision where it is asked for."""
+    """Return a context of mixed precision, which is enabled for ``bf16`` only."""
     precision = resolve_precision(precision, device)
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def place(net: Net, device: torch.device) -> Net:
-    """Move a net to its device, in the memory layout that its convolutions are fast in."""
+    """Move a net to its device, in the memory layout in which its convolutions are fast."""
     if net.modality == "video":
         for module in net.modules():
             if isinstance(module, nn.Conv3d):

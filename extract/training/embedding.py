@@ -1,4 +1,4 @@
-"""Penultimate-layer embeddings of all clips, batch by batch, and the nets' own outputs."""
+"""Penultimate-layer embeddings of all clips, batch by batch, and the outputs of nets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from mvemo.extract.arrays import F32
 from mvemo.extract.errors import ExtractError
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.nets.parts.optimized import optimized
+from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.training.batches import RawBatches, split_rows
 from mvemo.extract.training.devices import (
     autocast,
@@ -32,23 +32,25 @@ def embed_rows(
     precision: str = "float32",
     independent: bool = False,
 ) -> Iterator[tuple[Sequence[int], F32]]:
-    """Embed manifest rows.
+    """Embed manifest rows, batch by batch.
 
     Parameters
     ----------
     net
-        On `device`; it is put into evaluation mode.
+        Net on `device`; it is put into evaluation mode.
     batches
-        Decoded media by manifest row, and which windows of them are read.
+        Decoded media by manifest row, and the windows to read.
     rows
-        Which, in this order.
+        Manifest rows to embed, in this order.
     batch_size
-        Rows that are read, and windows that are embedded, a step, see `windows_at_once`; half
-        as many windows from when they do not fit into the device's memory.
+        Number of rows to read and of windows to embed per step, see `windows_at_once`. It is
+        halved when the windows do not fit into the device's memory.
+    device, precision
+        Device and precision of the computation.
     independent
-        Have a row's embedding not depend, to the bit, on which other rows are embedded: each
-        row has its place in batches of one shape. A run that was cut off and goes on then
-        ends as one that was not.
+        If True, the embedding of a row is bit-identical whichever other rows are embedded:
+        each row has a fixed place in batches of one shape. An interrupted and resumed run then
+        gives the same result as an uninterrupted one.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def embed_rows(
 
     Yields
     ------
-    The rows of a batch and their embeddings over all windows, float32 (rows,
+    Rows of a batch, and their embeddings pooled over the windows, float32 (rows,
     batches.view.pooled_dim(net.embedding_dim)).
     """
     embedder = _Embedder(net, device, precision, windows_at_once(batch_size, device, net))
@@ -71,7 +73,7 @@ def embed_rows(
             shape = (per_batch, batches.view.views)
             raw, where = fill_places(raw, counts, places, shape)
         embedded = _Embedded(chosen, counts, where, embedder.embed(raw))
-        # A GPU has its next batch before this process waits for the one before.
+        # The GPU gets its next batch before this process waits for the previous one.
         if waiting is not None:
             yield waiting.pooled(batches.view.pooling)
         waiting = embedded
@@ -80,21 +82,21 @@ def embed_rows(
 
 
 class _Embedded(NamedTuple):
-    """Rows of a batch, the windows of each, their places among all, and these on the device."""
+    """Embedded windows of a batch of rows, not yet pooled."""
 
     rows: Sequence[int]
-    counts: Sequence[int]
-    where: Tensor
-    values: Tensor
+    counts: Sequence[int]  # windows of each row
+    where: Tensor  # places of the rows' windows in `values`
+    values: Tensor  # on the device
 
     def pooled(self, pooling: str) -> tuple[Sequence[int], F32]:
-        """The rows, and one vector each."""
+        """Return the rows and one vector per row."""
         values = self.values.cpu()[self.where]
         return self.rows, pool_windows(values, self.counts, pooling).numpy()
 
 
 class _Embedder:
-    """Embeds windows, as many at once as the device's memory has room for."""
+    """Embedder of windows, in parts that fit into the device's memory."""
 
     def __init__(self, net: Net, device: torch.device, precision: str, at_once: int) -> None:
         self.at_once = at_once
@@ -103,7 +105,7 @@ class _Embedder:
         self._precision = precision
 
     def embed(self, raw: Tensor) -> Tensor:
-        """float32 (windows, embedding_dim), on the device."""
+        """Return the embeddings of windows, float32 (windows, embedding_dim), on the device."""
         while True:
             try:
                 return torch.cat([self._embed(part) for part in torch.split(raw, self.at_once)])
@@ -127,9 +129,9 @@ class _Embedder:
 
 
 def chunk_rows(rows: Sequence[int], size: int) -> list[list[int]]:
-    """Rows that share a batch of `size` places, where row r always has place r % size.
+    """Divide rows into batches of `size` places, where row r always has place r % size.
 
-    Rows of any distinct places go together, so that those of a shard fill its batches.
+    Rows with distinct places share a batch, so the rows of a shard fill its batches.
 
     Examples
     --------
@@ -150,7 +152,11 @@ def chunk_rows(rows: Sequence[int], size: int) -> list[list[int]]:
 def fill_places(
     raw: Tensor, counts: Sequence[int], places: Sequence[int], shape: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """A batch of a fixed shape, with windows at their places and copies where there are none.
+    """Put windows at their places in a batch of a fixed shape; copies fill the other places.
+
+    `raw` has the windows of the rows, row after row; `counts` and `places` have the number of
+    windows and the place of each row; `shape` is (places, windows per place). The result is the
+    batch, and the position in it of each window of `raw`, int64.
 
     Examples
     --------
@@ -173,7 +179,9 @@ def fill_places(
 
 
 def pool_windows(values: Tensor, counts: Sequence[int], pooling: str) -> Tensor:
-    """One vector a clip of those of its windows.
+    """Pool (windows, dim) to one vector per clip, (clips, dim), or 2 * dim for ``mean+std``.
+
+    `counts` has the number of windows of each clip.
 
     Examples
     --------
@@ -191,8 +199,12 @@ def pool_windows(values: Tensor, counts: Sequence[int], pooling: str) -> Tensor:
 
 @torch.inference_mode()
 def outputs_of(net: Net, embeddings: F32) -> F32:
-    """What a net itself predicts, by its last layer, dropout off."""
-    # An array that others may be views of must not be torch's.
+    """Return the outputs of a net's last layer for `embeddings` of `embed_rows`.
+
+    float32 (rows, outputs): logits of classes or tags, or values of targets in their own
+    units; for several windows of a clip their mean. Columns with deviations are not used.
+    """
+    # Copied, because torch must not share memory with an array that may have other views.
     x = torch.from_numpy(embeddings[:, : net.embedding_dim].copy())
     values: F32 = net.classifier(x.to(net.classifier.weight.device)).float().cpu().numpy()
     return values

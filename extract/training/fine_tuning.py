@@ -1,23 +1,219 @@
 """Fine-tuning of one net, with early stopping on validation groups of its training clips.
 
 PL20 3.3 and 3.5 fine-tune every net on the emotion clips before its features are taken;
-optimizers and rates are those of PL20 Table 2. Which clips a net may see is the caller's
-business (`mvemo.extract.training.protocols`); this module never looks at any other.
+optimizers and rates are those of PL20 Table 2. The caller chooses the clips that a net may see
+(`mvemo.extract.training.protocols`).
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
+
+from mvemo.extract.errors import TrainingDiverged
 from mvemo.extract.nets.parts.base import Net
-from mvemo.extract.training.batches import Batches
+from mvemo.extract.training.batches import Batches, indices_on, split_rows
 from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.jobs import Curve, TrainingJob
-from mvemo.extract.training.trainer import Trainer
+from mvemo.extract.training.devices import autocast
+from mvemo.extract.training.jobs import Curve, TrainingJob, TrainingRun, training_batches
+from mvemo.extract.training.losses import make_loss
+from mvemo.extract.training.ranks import current_ranks
+from mvemo.extract.training.recipe import (
+    Rates,
+    add_to_average,
+    first_averaged_epoch,
+    fit_probe,
+    freeze_norms,
+    make_optimizer,
+)
+from mvemo.extract.training.steps import Stepper, to_floats
 
-# Seconds between two saved states of a run: a state of a large net takes a while to write.
+# Maximum number of points of a curve by iterations; with more steps, some are left out.
+MAX_POINTS = 5000
+
+
+class Trainer:
+    """Net, optimizer, loss and batches of one fine-tuning, with the steps of its epochs."""
+
+    def __init__(self, net: Net, batches: Batches, job: TrainingJob) -> None:
+        self.net = net
+        self.batches = batches
+        self.job = job
+        self.device = net.classifier.weight.device
+        self.target = torch.from_numpy(job.y_true).to(self.device)
+        self.optimizer = make_optimizer(net, job.settings)
+        self.rates = Rates(self.optimizer, job.settings.recipe, job.steps)
+        last, settings = net.classifier, job.settings
+        self.loss = make_loss(
+            settings.loss, job.task, last.out_features, last.in_features, tau=settings.tau
+        )
+        self.kept = self.loss.fit(torch.from_numpy(job.y_true[list(job.train_rows)]))
+        self.loss.to(self.device).constrain(last)
+        self.ranks = current_ranks()
+        self.stepper = Stepper(net, self.loss, self.optimizer, job, self.ranks)
+
+    @torch.no_grad()
+    def fit_classifier(self) -> None:
+        """Fit the classifier on the embeddings of the training rows, before other layers change."""
+        net, rows = self.net, self.job.train_rows
+        net.eval()
+        features = []
+        for _, raw in self.batches.ahead(split_rows(rows, self.job.settings.batch_size)):
+            with autocast(self.device, self.job.precision):
+                features.append(net.features(net.prepare(raw.to(self.device))).float())
+        with torch.enable_grad():
+            fit_probe(net, self.loss, torch.cat(features), self.target[list(rows)])
+
+    def resume(self, folder: JobFolder) -> TrainingRun:
+        """Return the saved run of a folder, or a run at its start."""
+        curve: Curve = {"epoch": [], "train_loss": [], "val_loss": [], "val_accuracy": []}
+        curve |= self.kept
+        if self.job.settings.iterations:
+            curve |= {"iteration": [], "iteration_loss": []}
+        state = folder.load_state()
+        if state is None:
+            return TrainingRun(copy.deepcopy(self.net.state_dict()), curve)
+        self.net.load_state_dict(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.loss.load_state_dict(state["loss"])
+        return TrainingRun(
+            state["best"], state["curve"], state["best_loss"], state["since_best"], state["epoch"]
+        )
+
+    def state(self, run: TrainingRun) -> dict[str, Any]:
+        """Return the state from which `resume` can continue."""
+        return {
+            "weights": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss": self.loss.state_dict(),
+            "best": run.best,
+            "curve": run.curve,
+            "best_loss": run.best_loss,
+            "since_best": run.since_best,
+            "epoch": run.epoch,
+        }
+
+    def run_epoch(self, epoch: int, run: TrainingRun) -> None:
+        """Train one epoch, score the validation rows, and record both in `run`."""
+        groups = self._batch_rows(epoch)
+        losses = self.train_batches(groups, self.job.steps_before(epoch))
+        sizes = [len(group) for group in groups]
+        train_loss = sum(a * n for a, n in zip(losses, sizes, strict=True)) / max(sum(sizes), 1)
+        val_loss = accuracy = math.nan
+        if len(self.job.val_rows):
+            val_loss, accuracy = self.score(self.job.val_rows)
+        self._note_iterations(epoch, losses, run.curve)
+        for name, value in (
+            ("epoch", float(epoch)),
+            ("train_loss", train_loss),
+            ("val_loss", val_loss),
+            ("val_accuracy", accuracy),
+        ):
+            run.curve[name].append(value)
+        run.epoch = epoch
+        if not self.job.settings.patience:
+            self._average(run)
+            return
+        if val_loss < run.best_loss:
+            run.best_loss, run.since_best = val_loss, 0
+            run.best = copy.deepcopy(self.net.state_dict())
+        else:
+            run.since_best += 1
+
+    def _average(self, run: TrainingRun) -> None:
+        """Put the mean of the last epochs' weights into `run.best`, if the recipe averages."""
+        first = first_averaged_epoch(self.job.settings.recipe, self.job.epochs)
+        if first and run.epoch >= first:
+            count = run.epoch - first + 1
+            run.best = add_to_average(run.best, self.net.state_dict(), count)
+
+    def _batch_rows(self, epoch: int) -> list[list[int]]:
+        """Return the training rows of an epoch's batches, in random order."""
+        job = self.job
+        torch.manual_seed(job.seed * 100_003 + epoch)
+        order = torch.randperm(len(job.train_rows)).tolist()
+        if not self.ranks.first:
+            # Otherwise dropout and augmentation would be equal in all parts of a batch.
+            torch.manual_seed((job.seed * 100_003 + epoch) * 1009 + self.ranks.number)
+        groups = training_batches([job.train_rows[i] for i in order], job.settings.batch_size)
+        if job.settings.iterations:
+            groups = groups[: job.settings.iterations - job.steps_before(epoch)]
+        return groups
+
+    def _note_iterations(self, epoch: int, losses: Sequence[float], curve: Curve) -> None:
+        iterations = self.job.settings.iterations
+        if not iterations:
+            return
+        interval = math.ceil(iterations / MAX_POINTS)
+        for step, value in enumerate(losses, self.job.steps_before(epoch) + 1):
+            if step % interval == 0:
+                curve["iteration"].append(float(step))
+                curve["iteration_loss"].append(value)
+
+    def train_batches(self, groups: Sequence[Sequence[int]], first_step: int) -> list[float]:
+        """Take one step on each batch of rows, and return the losses before the steps."""
+        self.net.train()
+        if self.job.settings.recipe.freeze_norm:
+            freeze_norms(self.net)
+        losses = []
+        parts = [self.ranks.part(group) for group in groups]
+        indices = indices_on(self.device, parts)
+        batches = zip(groups, self.batches.ahead(parts), indices, strict=True)
+        for step, (group, (_, raw), rows) in enumerate(batches, first_step):
+            self.rates.set(step)
+            losses.append(self.stepper.step(raw, self.target[rows], len(group)))
+        return to_floats(losses)
+
+    @torch.no_grad()
+    def score(self, rows: Sequence[int]) -> tuple[float, float]:
+        """Return the mean loss and, for classes, the accuracy on rows, in evaluation mode."""
+        net, loss = self.net, self.loss
+        net.eval()
+        totals = [torch.zeros((), dtype=torch.float64, device=self.device)]
+        n_right = [totals[0]]
+        part = list(rows)[self.ranks.number :: self.ranks.count]
+        parts = split_rows(part, self.job.settings.batch_size)
+        for (batch, raw), indices in zip(
+            self.batches.ahead(parts), indices_on(self.device, parts), strict=True
+        ):
+            target = self.target[indices]
+            with autocast(self.device, self.job.precision):
+                x = net.features(net.prepare(raw.to(self.device, non_blocking=True)))
+                totals.append(loss(x, net.classifier, target).double() * len(batch))
+                n_right.append(loss.n_right(x, net.classifier, target))
+        sums = self.ranks.add(torch.stack([torch.stack(totals).sum(), torch.stack(n_right).sum()]))
+        loss_sum, right_sum = (sums / max(len(rows), 1)).tolist()
+        return loss_sum, right_sum
+
+    def check_finite(self, run: TrainingRun) -> None:
+        """Raise `TrainingDiverged` if a weight is not finite and no earlier weights were kept.
+
+        A weight that is not finite never becomes finite again. If an earlier epoch had a finite
+        validation loss, its weights are kept, and the training continues.
+        """
+        if self.job.settings.patience and math.isfinite(run.best_loss):
+            return
+        state = self.net.state_dict().values()
+        if not all(bool(torch.isfinite(v).all()) for v in state if v.is_floating_point()):
+            raise self.divergence(run)
+
+    def divergence(self, run: TrainingRun) -> TrainingDiverged:
+        """Build the error of a training without a finite loss."""
+        lr = self.job.settings.lr
+        return TrainingDiverged(
+            f"{self.job.label}: training diverged: no finite loss by epoch {run.epoch} "
+            f"(training {run.curve['train_loss'][-1]:g}, validation "
+            f"{run.curve['val_loss'][-1]:g})",
+            f"lower the learning rate, --set nets.{self.net.name}.lr={lr / 10:g} (it is {lr:g})",
+        )
+
+
+# Minimum seconds between two saved states of a run: writing the state of a large net is slow.
 STATE_INTERVAL = 20.0
 
 
@@ -29,10 +225,15 @@ def fine_tune(
     *,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> Curve:
-    """Train `net` in place and leave it with its best weights.
+    """Train `net` in place, leave it with its best weights, and return the curve of losses.
 
-    With ``patience = 0`` it is left with its last ones, or the average of the last ones where
-    the recipe asks for it, and validation rows decide nothing.
+    With ``patience = 0`` the net keeps its last weights, or the average of the last ones if the
+    recipe sets `average`, and the validation rows have no effect.
+
+    The curve has ``epoch``, ``train_loss``, ``val_loss`` and ``val_accuracy``; values that do
+    not exist are NaN. With ``settings.iterations`` it also has ``iteration``, from 1, and
+    ``iteration_loss``, the loss of that step's batch. For regression it has ``target_mean`` and
+    ``target_deviation`` of the training clips, which define the unit of the losses.
     """
     trainer = Trainer(net, batches, job)
     run = trainer.resume(folder)

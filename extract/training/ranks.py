@@ -1,9 +1,9 @@
-"""Several processes that train one net together, as ``torchrun`` starts them.
+"""Training of one net by several processes, as started by ``torchrun``.
 
-Each computes its part of every batch; gradients, and the statistics of batch normalisation,
-are those of the whole batch. So all ranks hold the same weights after each step, and the net
-is the one that one process would train, but for the order of sums and for what is drawn at
-random (dropout, augmentation, mixup).
+Each process computes its part of every batch. Gradients and the statistics of batch
+normalisation are those of the whole batch, so all ranks have the same weights after each step.
+The net equals that of a single process, except for the order of sums and for random draws
+(dropout, augmentation, mixup).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from mvemo.extract.errors import BadSetting, ExtractError
 
 T = TypeVar("T")
 
-# What torchrun tells each process.
+# Environment variables that torchrun sets for each process.
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# The first rank reads media and embeds clips while the others wait.
+# Timeout of a collective; other ranks wait while the first one reads media and embeds clips.
 _PATIENCE = timedelta(days=30)
 
 
 class Ranks:
-    """Which of several processes this is, and what they do together.
+    """Rank of this process, and its operations together with the other ranks.
 
     Parameters
     ----------
     number
-        From 0; the first writes.
+        Rank of this process, from 0; rank 0 writes files.
     count
-        How many there are.
+        Number of ranks.
 
     Examples
     --------
@@ -52,16 +52,16 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this one writes."""
+        """Return True for rank 0, the only rank that writes files."""
         return self.number == 0
 
     def part(self, batch: Sequence[T]) -> list[T]:
-        """This rank's part of a batch; all of it where there are fewer clips than ranks."""
+        """Return this rank's part of a batch; all of it if there are fewer clips than ranks."""
         start, stop = self._bounds(len(batch))
         return list(batch[start:stop])
 
     def weight(self, n_clips: int) -> float:
-        """Of this rank's mean loss in that of a whole batch: the ranks' weights add up to 1."""
+        """Return the weight of this rank's mean loss in that of the batch; weights add up to 1."""
         if n_clips < self.count:
             return 1 / self.count
         start, stop = self._bounds(n_clips)
@@ -75,16 +75,16 @@ class Ranks:
         return start, start + least + (self.number < more)
 
     def add(self, value: Tensor) -> Tensor:
-        """The sum over all ranks, in place."""
+        """Replace a tensor by its sum over all ranks, in place."""
         if self.count > 1:
             dist.all_reduce(value)
         return value
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Put the sum of all ranks' gradients into each parameter's."""
+        """Replace each gradient by its sum over all ranks."""
         if self.count == 1:
             return
-        # One message: a parameter without a gradient on one rank may have one on another.
+        # A parameter without a gradient on one rank may have one on another.
         used = [p for p in parameters if p.requires_grad]
         flat = torch.cat(
             [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in used]
@@ -94,7 +94,7 @@ class Ranks:
             p.grad = values.view(p.shape).clone(memory_format=torch.preserve_format)
 
     def gather(self, rows: Tensor, n_clips: int) -> Tensor:
-        """The rows of all ranks' parts of a batch, in the batch's order."""
+        """Return the rows of all ranks' parts of a batch, in the order of the batch."""
         if self.count == 1 or n_clips < self.count:
             return rows
         start, stop = self._bounds(n_clips)
@@ -103,12 +103,12 @@ class Ranks:
         return self.add(whole)
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Wait until all ranks get here."""
         if self.count > 1:
             dist.barrier()
 
     def require_same(self, found: bool, what: str) -> None:
-        """Refuse ranks of which some found something that others did not."""
+        """Raise `ExtractError` if some ranks found something that others did not."""
         device = "cuda" if self.count > 1 and dist.get_backend() == "nccl" else "cpu"
         if self.add(torch.tensor(int(found), device=device)).item() not in (0, self.count):
             raise ExtractError(
@@ -118,7 +118,7 @@ class Ranks:
 
     @contextmanager
     def shared_norms(self, net: nn.Module) -> Iterator[None]:
-        """Within it, batch normalisation has the statistics of all ranks' clips."""
+        """Let batch normalisation use the statistics of all ranks' clips, inside this context."""
         norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         if self.count == 1:
             norms = []
@@ -131,32 +131,35 @@ class Ranks:
                 del module.forward
 
 
-_ALONE = Ranks()
-_current = _ALONE
+_SINGLE = Ranks()
+_current = _SINGLE
 
 
 def current_ranks() -> Ranks:
-    """Those that this process is one of; one alone where `joined_ranks` does not say more."""
+    """Return the ranks of `joined_ranks`, or a single rank outside of it."""
     return _current
 
 
 def started_together(environment: Mapping[str, str] | None = None) -> bool:
-    """Whether this process was started as one of several, as ``torchrun`` does."""
+    """Return True if this process is one of several, as started by ``torchrun``."""
     environment = os.environ if environment is None else environment
     return all(name in environment for name in _VARIABLES) and environment["WORLD_SIZE"] != "1"
 
 
 def assists() -> bool:
-    """Whether this process only trains along with the first one."""
+    """Return True if this process only trains together with rank 0."""
     return started_together() and os.environ["RANK"] != "0"
 
 
 @contextmanager
 def joined_ranks(device: str) -> Iterator[Ranks]:
-    """Within it, nets are trained together with the processes that were started with this one."""
+    """Train nets together with the other processes of ``torchrun``, inside this context.
+
+    On CUDA each process of a machine uses its own GPU.
+    """
     global _current
     if not started_together():
-        yield _ALONE
+        yield _SINGLE
         return
     cuda = device != "cpu" and torch.cuda.is_available()
     if cuda:
@@ -172,12 +175,12 @@ def joined_ranks(device: str) -> Iterator[Ranks]:
     try:
         yield _current
     finally:
-        _current = _ALONE
+        _current = _SINGLE
         dist.destroy_process_group()
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all ranks; each one's gradient is the sum of all ranks' gradients."""
+    """Sum over all ranks, whose gradient is the sum of all ranks' gradients."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -193,7 +196,7 @@ class _Sum(torch.autograd.Function):
 
 
 def _normalise(module: Any, x: Tensor) -> Tensor:
-    """Batch normalisation (Ioffe & Szegedy 2015) by the mean and variance of all ranks' clips."""
+    """Normalise by mean and variance of all ranks' clips (Ioffe & Szegedy 2015)."""
     if not module.training:
         return functional.batch_norm(
             x, module.running_mean, module.running_var, module.weight, module.bias, eps=module.eps
@@ -207,7 +210,7 @@ def _normalise(module: Any, x: Tensor) -> Tensor:
     mean: Tensor = total(full.sum(axes)) / count
     centred = full - mean.view(shape)
     variance: Tensor = total(centred.square().sum(axes)) / count
-    _note_statistics(module, mean.detach(), variance.detach() * count / (count - 1))
+    _update_statistics(module, mean.detach(), variance.detach() * count / (count - 1))
     y: Tensor = centred * torch.rsqrt(variance + module.eps).view(shape)
     if module.weight is not None:
         y = y * module.weight.view(shape) + module.bias.view(shape)
@@ -215,8 +218,8 @@ def _normalise(module: Any, x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _note_statistics(module: Any, mean: Tensor, variance: Tensor) -> None:
-    """Move the running statistics as torch does; the variance is the unbiased one."""
+def _update_statistics(module: Any, mean: Tensor, variance: Tensor) -> None:
+    """Update the running statistics as torch does; `variance` is unbiased."""
     if module.running_mean is None:
         return
     module.num_batches_tracked += 1

@@ -1,4 +1,4 @@
-"""The parts of fine-tuning that the papers lack: rates by layer and step, probe, average."""
+"""Parts of fine-tuning that are not in the papers: rates by layer and step, probe, average."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.settings import RecipeSettings, TrainSettings
 from mvemo.extract.training.losses import Loss
 
-# C of the classifier's penalty when it is fitted alone: that of stage two's heads, so few clips
-# are not learnt by heart before the other layers begin.
+# C of the penalty when only the classifier is fitted, as in the heads of stage two. It prevents
+# overfitting to few clips before the other layers are trained.
 PROBE_C = 0.01
 PROBE_STEPS = 100
-# RMSprop as Keras has it, with which PL20's rates were tried; torch's own decay is 0.99.
+# RMSprop with Keras's defaults, for which PL20's rates were tuned; torch's decay is 0.99.
 RMSPROP: dict[str, Any] = {"alpha": 0.9, "eps": 1e-7}
 
 
 def make_optimizer(net: Net, settings: TrainSettings) -> torch.optim.Optimizer:
-    """The optimizer that the settings name (PL20 Table 2 has the first three).
+    """Return the optimizer of the settings (PL20 Table 2 has the first three).
 
-    On a GPU all parameters are updated by one kernel.
+    On a GPU one kernel updates all parameters.
     """
     weights = parameter_groups(net, settings)
     decay = settings.weight_decay
@@ -40,10 +40,10 @@ def make_optimizer(net: Net, settings: TrainSettings) -> torch.optim.Optimizer:
 
 
 def parameter_groups(net: Net, settings: TrainSettings) -> list[dict[str, Any]]:
-    """A net's parameters with their rates, which fall from the classifier to the input.
+    """Return a net's parameters with their rates, which fall from the classifier to the input.
 
-    A layer is a child of the net, or of a list of modules in it, in the order in which the
-    net states them. With ``layer_decay = 1`` there is one group.
+    A layer is a child of the net, or of a list of modules in it, in the order of definition.
+    With ``layer_decay = 1`` there is one group.
 
     Examples
     --------
@@ -70,7 +70,7 @@ def parameter_groups(net: Net, settings: TrainSettings) -> list[dict[str, Any]]:
 
 
 def rate_factor(recipe: RecipeSettings, step: int, n_steps: int) -> float:
-    """What the rates are multiplied by in a step, which count from 0.
+    """Return the factor of the rates in a step, counted from 0.
 
     Examples
     --------
@@ -87,15 +87,7 @@ def rate_factor(recipe: RecipeSettings, step: int, n_steps: int) -> float:
 
 
 class Rates:
-    """Sets an optimizer's rates before each step.
-
-    Parameters
-    ----------
-    optimizer
-        Its groups' rates are those of a factor of 1.
-    recipe, n_steps
-        See `rate_factor`.
-    """
+    """Scheduler that sets an optimizer's rates before each step, see `rate_factor`."""
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, recipe: RecipeSettings, n_steps: int
@@ -106,7 +98,7 @@ class Rates:
         self._n_steps = n_steps
 
     def set(self, step: int) -> None:
-        """For a step, which count from 0 over the whole training."""
+        """Set the rates of a step, counted from 0 over the whole training."""
         if not (self._recipe.warmup or self._recipe.cosine):
             return
         factor = rate_factor(self._recipe, step, self._n_steps)
@@ -115,14 +107,14 @@ class Rates:
 
 
 def freeze_norms(net: Net) -> None:
-    """Let batch normalisation use its running statistics, and leave them as they are."""
+    """Let batch normalisation use its running statistics without updating them."""
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
 
 
 def first_averaged_epoch(recipe: RecipeSettings, n_epochs: int) -> int:
-    """The epoch, from 1, whose weights are the first of the average; 0 without one.
+    """Return the first epoch, from 1, whose weights are averaged; 0 without averaging.
 
     Examples
     --------
@@ -137,9 +129,9 @@ def first_averaged_epoch(recipe: RecipeSettings, n_epochs: int) -> int:
 def add_to_average(
     average: Mapping[str, Tensor] | None, state: Mapping[str, Tensor], count: int
 ) -> dict[str, Tensor]:
-    """The mean of `count` states: `average` of the ones before, and this one.
+    """Return the mean of `count` states: this one and those in `average`.
 
-    Numbers that are not floating (counters of batches) are those of the last state.
+    Integers (counters of batches) are taken from the last state.
     """
     if average is None or count == 1:
         return {name: value.detach().clone() for name, value in state.items()}
@@ -152,12 +144,13 @@ def add_to_average(
 
 
 def fit_probe(net: Net, loss: Loss, features: Tensor, target: Tensor) -> None:
-    """Fit the classifier on features of the training clips; all else stays.
+    """Fit only the classifier, in place, on features of the training clips.
 
-    Of classes it is logistic regression with scikit-learn's C: the sum of the clips' losses,
-    beside half the squared weights over `PROBE_C`; of tags and targets the same by their loss.
-    Columns are standardised for the fit, and the classifier is rescaled to the features as they
-    are, so that layers of any scale are fitted alike.
+    `features` is float32 (clips, embedding_dim), in evaluation mode. For classes this is
+    logistic regression with scikit-learn's C: the sum of the clips' losses plus half the
+    squared weights over `PROBE_C`. For tags and targets their loss is used. Columns are
+    standardised for the fit and the classifier is rescaled afterwards, so layers of any scale
+    are fitted alike.
     """
     mean = features.mean(0)
     scale = features.std(0, correction=0)
@@ -179,7 +172,7 @@ def fit_probe(net: Net, loss: Loss, features: Tensor, target: Tensor) -> None:
 
 
 def _minimise(parameters: Sequence[Tensor], value: Callable[[], Tensor]) -> None:
-    """Bring a convex function of parameters to its least value."""
+    """Minimise a convex function of parameters."""
     optimizer: Any = torch.optim.LBFGS(
         list(parameters), max_iter=PROBE_STEPS, line_search_fn="strong_wolfe"
     )

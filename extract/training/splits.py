@@ -1,4 +1,4 @@
-"""Which clips a net is trained on, and which decide when it ends."""
+"""Clips for the training of a net and for its early stopping."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from mvemo.manifests import Manifest, inner_split
 
 @dataclass(frozen=True)
 class TrainingClips:
-    """The clips that nets are trained on, and how they are divided.
+    """Clips for the training of nets, and their division.
 
     Parameters
     ----------
     manifest
         All clips.
     content
-        Clip id to the digest of its media.
+        Digest of the media of each clip, by clip id.
     usable
-        bool (clips,): rows whose modality was decoded.
+        Rows whose modality was decoded, bool (clips,).
     folds
-        int64 (clips,), each clip's fold; used under ``crossfit`` alone.
+        Fold of each clip, int64 (clips,); used under ``crossfit`` only.
     splits
-        int64 (clips,), 0 training, 1 validation, 2 test; needed under ``holdout``.
+        Split of each clip, int64 (clips,): 0 training, 1 validation, 2 test. Needed under
+        ``holdout``.
     trained_folds
         Folds whose nets are trained here, under ``crossfit``; None for all.
     """
@@ -44,24 +45,23 @@ class TrainingClips:
 
 @dataclass(frozen=True)
 class TrainingSplit:
-    """What one net is trained on."""
+    """Clips for the training of one net."""
 
     label: str  # ``i3d@fold0``, ``i3d@all`` or ``i3d@holdout``
-    fold: int | None  # the fold that the net never sees; None without folds
-    rows: I64  # int64: manifest rows that the net sees
-    # Bool (rows,): those of them that early stopping decides by, and no gradient comes from.
-    validation: Mask
-    seed: int  # of the training
+    fold: int | None  # fold that the net never sees; None without folds
+    rows: I64  # manifest rows that the net sees
+    validation: Mask  # bool (rows,): rows for early stopping, which give no gradient
+    seed: int
 
     @property
     def train_rows(self) -> list[int]:
-        """Manifest rows that gradients come from."""
+        """Return the manifest rows for the gradients."""
         rows: list[int] = self.rows[~self.validation].tolist()
         return rows
 
     @property
     def val_rows(self) -> list[int]:
-        """Manifest rows that decide when to stop."""
+        """Return the manifest rows for early stopping."""
         rows: list[int] = self.rows[self.validation].tolist()
         return rows
 
@@ -69,7 +69,7 @@ class TrainingSplit:
 def training_splits(
     settings: NetSettings, clips: TrainingClips, run: RunSettings
 ) -> list[TrainingSplit]:
-    """What each net of a protocol is trained on: one for each fold, or one alone."""
+    """Return the training clips of each net of a protocol: one per fold, or only one."""
     if run.protocol == "crossfit":
         folds = [int(fold) for fold in np.unique(clips.folds)]
         if clips.trained_folds is not None:
@@ -94,7 +94,7 @@ def _split(
     fold: int | None = None,
     splits: I64 | None = None,
 ) -> TrainingSplit:
-    """One net's clips: the usable ones of those that it may see."""
+    """Return the clips of one net: the usable ones among those that it may see."""
     which = "all" if fold is None else f"fold{fold}"
     label = f"{settings.name}@{which if splits is None else 'holdout'}"
     rows = np.flatnonzero(clips.usable & visible)
@@ -113,7 +113,7 @@ def _validation_mask(
     splits: I64 | None,
     seed: int,
 ) -> Mask:
-    """bool (rows,): clips that early stopping decides by."""
+    """Return the mask of the clips for early stopping, bool (rows,)."""
     if splits is not None:
         validation: Mask = splits[rows] == VALIDATION
         if settings.train.patience and not validation.any():
@@ -131,5 +131,5 @@ def _validation_mask(
 
 
 def job_seed(seed: int, fold: int | None) -> int:
-    """Seed of the training without a fold, or of that on all clips."""
+    """Return the seed of the training without `fold`, or on all clips if that is None."""
     return seed * 1000 + (0 if fold is None else fold + 1)

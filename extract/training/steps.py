@@ -1,4 +1,4 @@
-"""One optimizer step on a batch, in parts where the device's memory is too small for all."""
+"""Optimizer step on a batch, computed in parts if the device's memory is too small."""
 
 from __future__ import annotations
 
@@ -17,18 +17,12 @@ from mvemo.extract.training.losses import Loss
 from mvemo.extract.training.memory import available_memory, saved_bytes
 from mvemo.extract.training.ranks import Ranks
 
-# Beside what a pass keeps: gradients on their way back, and blocks between others.
+# Memory of a step divided by what the forward pass keeps; the rest is gradients and gaps.
 _MEMORY_FACTOR = 1.5
 
 
 class NetLoss(nn.Module):
-    """A net and its loss as one module, which is what gets compiled.
-
-    Parameters
-    ----------
-    net, loss
-        Of the training.
-    """
+    """Net and loss as one module, for the compiler."""
 
     def __init__(self, net: Net, loss: Loss) -> None:
         super().__init__()
@@ -36,32 +30,17 @@ class NetLoss(nn.Module):
         self.loss = loss
 
     def forward(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss of a prepared batch, and the features (batch, dim) that it is of."""
+        """Return the mean loss of a prepared batch and its features (batch, dim)."""
         features = self.net.features(x)
         return self.loss(features, self.net.classifier, target), features
 
 
 class Stepper:
-    """Takes optimizer steps; a batch that does not fit into memory is divided.
+    """Optimizer steps; a batch that does not fit into memory is divided into `n_parts` parts.
 
-    The gradient of a divided batch is the sum of its parts' weighted by their clips: that
-    of the whole batch, but for batch normalisation, whose statistics are then a part's.
-
-    Parameters
-    ----------
-    net, loss
-        On their device.
-    optimizer
-        Of the net's parameters.
-    job
-        Settings, precision, whether to compile.
-    ranks
-        The processes that share each batch.
-
-    Attributes
-    ----------
-    n_parts
-        Parts of each batch so far.
+    The gradient of a divided batch is the sum over its parts, weighted by their clips. It
+    equals that of the whole batch, except for batch normalisation, which then uses the
+    statistics of a part.
     """
 
     def __init__(
@@ -80,13 +59,16 @@ class Stepper:
         self._job = job
         self._recipe = job.settings.recipe
         self._device = net.classifier.weight.device
-        # A system without memory ends the process; only a GPU's driver says so.
+        # Only a GPU reports that memory is exhausted; otherwise the system kills the process.
         self._is_measured = self._device.type != "cpu"
         module = NetLoss(net, loss)
         self._module: nn.Module = torch.compile(module) if job.compiled else module  # type: ignore[assignment]
 
     def step(self, raw: Tensor, target: Tensor, n_clips: int | None = None) -> Tensor:
-        """Train on a batch of decoded media."""
+        """Train on this rank's part of a batch, and return the mean loss before the step.
+
+        `n_clips` is the size of the whole batch; None if the part is the whole.
+        """
         n_clips = n_clips or len(raw)
         if not self._is_measured:
             self._is_measured = True
@@ -109,7 +91,7 @@ class Stepper:
         return value
 
     def _accumulate(self, raw: Tensor, target: Tensor, weight: float) -> tuple[Tensor, Tensor]:
-        """Gradients of a batch times a weight, in as many parts as were found to fit."""
+        """Compute the gradients of a batch times a weight, in `n_parts` parts."""
         self._optimizer.zero_grad(set_to_none=True)
         values, features = [], []
         for part, y in zip(raw.tensor_split(self.n_parts), target.tensor_split(self.n_parts),
@@ -129,8 +111,8 @@ class Stepper:
             if not self._recipe.mixup:
                 value, features = self._module(x, target)
                 return value, features
-            # Zhang et al. 2018: one share a batch, and the loss of both clips' labels.
-            # A number, not a tensor: nothing is copied to the device, which would wait for it.
+            # Zhang et al. 2018: one share per batch, and the loss for the labels of both clips.
+            # The share is a number, because copying a tensor to the device would wait for it.
             share = float(torch.distributions.Beta(self._recipe.mixup, self._recipe.mixup).sample())
             other = torch.randperm(len(x), device=self._device)
             mixed = share * x + (1 - share) * x[other]
@@ -139,7 +121,7 @@ class Stepper:
             return share * value + (1 - share) * second, features
 
     def _divide_beforehand(self, raw: Tensor) -> None:
-        """Choose parts that main memory has room for, by what two clips of them need."""
+        """Choose a number of parts that fit into main memory, from the needs of two clips."""
         available = available_memory()
         n_clips = len(raw)
         if available is None or not self._can_be_divided(n_clips):
@@ -148,10 +130,10 @@ class Stepper:
         while needed > available * self.n_parts and self._can_be_divided(n_clips):
             self.n_parts *= 2
         if self.n_parts > 1:
-            self._tell_parts(n_clips)
+            self._warn_of_parts(n_clips)
 
     def _divide(self, n_clips: int) -> None:
-        """Take half as many clips at once from now on; raises where two are too many."""
+        """Halve the clips of a part from now on; raise `ExtractError` if two do not fit."""
         self._optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         if not self._can_be_divided(n_clips):
@@ -164,14 +146,14 @@ class Stepper:
                 "--set extract.device=cpu"
             ) from None
         self.n_parts *= 2
-        self._tell_parts(n_clips)
+        self._warn_of_parts(n_clips)
 
     def _can_be_divided(self, n_clips: int) -> bool:
-        # Batch normalisation cannot work on one clip, and ranks cannot divide alone what they
-        # normalise together.
+        # Batch normalisation needs two clips, and ranks that share its statistics cannot
+        # divide a batch separately.
         return n_clips // (2 * self.n_parts) >= 2 and self._ranks.count == 1
 
-    def _tell_parts(self, n_clips: int) -> None:
+    def _warn_of_parts(self, n_clips: int) -> None:
         warnings.warn(
             f"{self._job.label}: a batch of {n_clips} clips does not fit into the device's memory: "
             f"it is now computed in {self.n_parts} parts",
@@ -180,15 +162,15 @@ class Stepper:
 
 
 def set_determinism(deterministic: bool) -> None:
-    """Let cuDNN choose its fastest kernels, or those that give the same bits in every run."""
-    # Setting it loads torch's compiler, which takes seconds.
+    """Let cuDNN choose its fastest kernels, or reproducible ones."""
+    # Changing the setting loads torch's compiler, which takes seconds.
     if deterministic != torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not deterministic
 
 
 def to_floats(values: Iterator[Tensor] | list[Tensor]) -> list[float]:
-    """Scalars of a device as numbers, which waits for the device once and not for each."""
+    """Return scalars of a device as numbers, waiting for the device only once."""
     values = list(values)
     if not values:
         return []

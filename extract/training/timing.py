@@ -1,4 +1,4 @@
-"""What a net costs on this machine: one forward pass is timed, the rest follows from it."""
+"""Cost of a net on this machine, derived from the time of one forward pass."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import torch
 
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets.parts.facts import empty_input
-from mvemo.extract.nets.parts.optimized import optimized
+from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.nets.parts.registry import build_net
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.training.devices import autocast, pick_device, place, resolve_precision
 from mvemo.extract.training.jobs import n_epochs
-from mvemo.extract.training.memory import noted_storages
+from mvemo.extract.training.memory import recorded_storages
 
-# A training step takes so many forward passes: the backward one computes the gradients of
-# what a layer reads and of its weights, each as long as the layer itself.
+# A training step takes as long as three forward passes: the gradients of a layer's inputs and
+# of its weights each take as long as the layer.
 PASSES = 3
-# Windows a pass: batch normalisation cannot train on one.
+# Number of windows of a timed pass: batch normalisation cannot train on one.
 N_WINDOWS = 2
-# Numbers of float32 that training keeps for each weight: itself, its gradient, two of Adam.
+# Number of float32 values that training keeps per weight: weight, gradient, two of Adam.
 PER_WEIGHT = 4
-# The first pass pays for more than itself: the quickest of some counts, as far as they fit into
-# so many seconds.
+# Number of passes, and seconds after which no further pass is started. The fastest pass counts,
+# because the first one includes initialisation.
 N_TIMED = 3
 SECONDS = 3.0
-# Of several threads each does this share of what one does alone.
+# Efficiency of each of several threads, compared with a single thread.
 THREAD_SHARE = 0.75
 
 
 @dataclass(frozen=True)
 class NetCost:
-    """What a net costs."""
+    """Time and memory of a net."""
 
-    seconds: float  # of a forward pass of one window
-    weight_bytes: int  # of all weights
-    window_bytes: int  # that training keeps of a window until its backward pass; 0 under ``frozen``
+    seconds: float  # time of a forward pass of one window
+    weight_bytes: int  # size of all weights
+    window_bytes: int  # kept per window until the backward pass; 0 under ``frozen``
 
     def training_seconds(self, settings: NetSettings, n_train: int, n_validation: int) -> float:
-        """Of all epochs, the most there can be.
+        """Return the time of the maximum number of epochs, in seconds.
 
         Examples
         --------
@@ -53,7 +53,7 @@ class NetCost:
         return self.seconds * passes * n_epochs(settings.train, n_train)
 
     def training_bytes(self, settings: NetSettings) -> int:
-        """Of weights, optimizer and one batch."""
+        """Return the memory for weights, optimizer and one batch, in bytes."""
         return PER_WEIGHT * self.weight_bytes + settings.train.batch_size * self.window_bytes
 
 
@@ -66,8 +66,8 @@ def measure_net(
 ) -> NetCost:
     """Time a pass of a net with random weights over silence, on the run's device.
 
-    A processor is timed by one thread and the time that it had: what else runs on the machine
-    counts little.
+    On a CPU one thread is timed by its own CPU time, so other programs have little effect.
+    `threads` is the number of threads that the net will have; 0 for those of this process.
     """
     device = pick_device(run.device)
     net = place(build_net(settings.name, 2, width=settings.width, **settings.options), device)
@@ -86,7 +86,7 @@ def measure_net(
         start = clock()
         with autocast(device, run.precision), torch.inference_mode(not trained):
             x = net.prepare(raw)
-            with noted_storages(net) as stored:
+            with recorded_storages(net) as stored:
                 passed.features(x).sum().item()
         times.append(clock() - start)
     torch.set_num_threads(threads_before)

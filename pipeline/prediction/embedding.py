@@ -12,7 +12,7 @@ from mvemo.cache import FeatureSpec, in_half_precision
 from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import AudioInput, Net, SequenceInput
-from mvemo.extract.nets.parts.optimized import optimized
+from mvemo.extract.nets.parts.fast_conv import optimized
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training.devices import pick_device, place
 from mvemo.extract.training.embedding import embed_rows

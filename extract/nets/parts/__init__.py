@@ -1,1 +1,1 @@
-"""What nets are built of: their base class, inputs, front ends, layers, weights, registry."""
+"""Building blocks of nets: base class, inputs, front ends, layers, weights, registry."""

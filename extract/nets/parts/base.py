@@ -1,4 +1,4 @@
-"""What every net has: its input, its embedding, its outputs, and a digest of its weights."""
+"""Base class of all nets, and the digest of their weights."""
 
 from __future__ import annotations
 
@@ -16,54 +16,55 @@ from mvemo.extract.settings import NetSettings
 
 
 class Net(nn.Module, ABC):
-    """A unimodal net: ``prepare`` -> ``embed`` -> ``classifier``.
+    """Unimodal net: ``prepare`` -> ``embed`` -> ``classifier``.
 
-    A subclass states all that mvemo knows of it in its class variables and class methods,
-    and sets in its constructor, called as ``kind(n_outputs, width=…, options=…)``,
-    `embedding_dim` and `classifier` (an ``nn.Linear`` from the embedding to the outputs,
-    the only part that depends on the number of outputs).
+    A subclass describes itself in its class variables and class methods. Its constructor is
+    called as ``kind(n_outputs, width=…, options=…)``; `n_outputs` is the number of classes,
+    tags or regression targets, and `width` multiplies the number of channels or hidden units.
+    The constructor sets `embedding_dim` and `classifier`, an ``nn.Linear`` from the embedding
+    to the outputs and the only part that depends on `n_outputs`. It may set
+    `classifier_dropout`, which is applied before the classifier.
 
     Parameters
     ----------
     options
-        Of the class's `Options`.
+        Instance of the class's `Options`.
 
     Attributes
     ----------
     name
-        The module's name in `mvemo.extract.nets`.
+        Name of the module in `mvemo.extract.nets`.
     modality
         ``audio`` or ``video``.
     Options
-        A frozen dataclass of bool, int, float and str fields, all with defaults, which
-        checks its own values and raises `BadSetting`; saved as JSON beside the weights.
+        Frozen dataclass of bool, int, float and str fields with defaults. It checks its
+        values, raises `BadSetting`, and is saved as JSON next to the weights.
     profiles
-        The net's settings by profile: ``paper``, which is also where a profile file of
-        one's own starts from, and ``demo``, without which a demo takes the paper's.
+        Settings of the net by profile. A user's profile file starts from ``paper``; a demo
+        uses ``demo``, or ``paper`` if there is no ``demo``.
     version
-        Rises whenever the same weights would give other embeddings.
+        Number that rises whenever the same weights would give other embeddings.
     known_files
-        SHA-256 of published weight files that were tried with the net, and what they are.
+        SHA-256 of published weight files that were tried with the net -> description.
     published
-        The published weight files that `load_pretrained` maps, for ``mvemo nets``.
+        Published weight files that `load_pretrained` maps, for ``mvemo nets``.
     package
-        The public package that ``mvemo weights get`` takes its weights from; None where
-        none is known.
+        Public package from which ``mvemo weights get`` takes the weights; None if none is
+        known.
     started_from
-        What the paper that the net is from starts its training from, where that is not
-        random; empty where it is.
+        Weights from which the net's paper starts its training; empty for random weights.
     random_options
-        Options that training from random weights needs, unless they are set.
+        Options for training from random weights, unless the user sets them.
     fixed
-        How names of buffers begin that no training changes, as of a front end: a weight file
-        need not have them.
+        Prefixes of the names of buffers that training does not change, such as a front end.
+        A weight file may lack them.
     pretrained_outputs
-        Outputs of the net in those files; 0 where they are of no use.
+        Number of outputs of the net in the published files; 0 if they cannot be used.
     brings_weights
-        Whether it is made with its pretrained weights, and needs no file of them.
+        True if the net is built with its pretrained weights and needs no weight file.
     windows_at_once
-        Windows that a processor embeds in one step; of nets to which each is much work, few, as
-        more only take memory.
+        Number of windows that a CPU embeds in one step. It is small for large nets, where
+        more windows only take memory.
     """
 
     name: ClassVar[str]
@@ -84,26 +85,28 @@ class Net(nn.Module, ABC):
     options: Any
     input: NetInput
     embedding_dim: int
+    classifier_dropout: nn.Module
     classifier: nn.Linear
 
     def __init__(self, options: Any) -> None:
         super().__init__()
         self.options = options
         self.input = self.input_of(options)
+        self.classifier_dropout = nn.Identity()
 
     @classmethod
     @abstractmethod
     def input_of(cls, options: Any) -> NetInput:
-        """What a net of these options is given; no net is built to know it."""
+        """Return the input of a net with these options, without building the net."""
 
     @classmethod
     def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
-        """Options that follow from the settings of a run, unless they are set themselves."""
+        """Return the options that follow from the settings of a run, unless the user sets them."""
         return {}
 
     @classmethod
     def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
-        """Options by which clips of this length fill the input; none where any length does."""
+        """Return the options for clips of this length, if the input has a length."""
         return {}
 
     @abstractmethod
@@ -113,56 +116,54 @@ class Net(nn.Module, ABC):
         Parameters
         ----------
         raw
-            audio: float32 (batch, samples) in [-1, 1], after a clip's end zeros, or NaN
-            where the input marks it; video: uint8 (batch, frames, height, width, 3), RGB;
-            sequences: float32 (batch, n_frames, dim), NaN rows after a clip's end.
+            Decoded media. Audio: float32 (batch, samples) in [-1, 1], followed by zeros, or by
+            NaN if the input marks the end of a clip. Video: uint8 (batch, frames, height,
+            width, 3), RGB. Sequences: float32 (batch, n_frames, dim), followed by NaN rows.
         """
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
-        """Penultimate layer, float32 (batch, embedding_dim), of a prepared batch."""
+        """Return the penultimate layer for a prepared batch, float32 (batch, embedding_dim)."""
 
     @abstractmethod
     def preprocessing(self) -> dict[str, Any]:
-        """The record of `prepare` that is bound to the weights: JSON values only."""
+        """Return the record of `prepare` that belongs to the weights, as JSON values."""
 
     def features(self, x: Tensor) -> Tensor:
-        """What enters the classifier, float32 (batch, embedding_dim), of a prepared batch.
-
-        In training some nets have a dropout between their embedding and the classifier.
-        """
-        return self.embed(x)
+        """Return the embedding after `classifier_dropout`, float32 (batch, embedding_dim)."""
+        features: Tensor = self.classifier_dropout(self.embed(x))
+        return features
 
     def piece_input(self) -> PieceInput | None:
-        """What the net embeds of a clip piece by piece, so that windows can share pieces.
+        """Return the input of one piece, if windows of a clip can share embedded pieces.
 
-        None where it reads a clip as a whole; then nothing calls `embed_pieces` and
-        `pool_pieces`.
+        A net that reads a clip as a whole returns None; its `embed_pieces` and `pool_pieces`
+        are never called.
         """
         return None
 
     def embed_pieces(self, raw: Tensor) -> Tensor:
-        """(pieces, dim), of raw media (pieces, ...) as `piece_input` has them."""
+        """Embed raw media of pieces: (pieces, ...) as in `piece_input` -> (pieces, dim)."""
         raise NotImplementedError
 
     def pool_pieces(self, values: Tensor) -> Tensor:
-        """A clip's embedding, (embedding_dim,), of its pieces' (pieces, dim)."""
+        """Return the embedding of a clip from its pieces: (pieces, dim) -> (embedding_dim,)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, float32 (batch, outputs), of a prepared batch."""
+        """Return the logits of a prepared batch, float32 (batch, outputs)."""
         logits: Tensor = self.classifier(self.features(x))
         return logits
 
     def embedding_state(self) -> Iterator[tuple[str, Tensor]]:
-        """Parameters and buffers that `embed` depends on: all but the classifier's."""
+        """Yield the parameters and buffers that `embed` uses: all except the classifier's."""
         for name, value in sorted(self.state_dict().items()):
             if not name.startswith("classifier."):
                 yield name, value
 
 
 def weights_digest(net: Net) -> str:
-    """SHA-256 over names, types, shapes and bytes of all that `embed` depends on.
+    """Return the SHA-256 over names, types, shapes and bytes of all tensors that `embed` uses.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""Encoders of Hugging Face's layout, read from a local folder: no network, no foreign code.
+"""Encoders in the layout of Hugging Face, read from a local folder without network access.
 
-A folder's ``config.json`` names a kind of model; of the kinds in `FAMILIES` the class is
-transformers' own. Code that lies in a folder is never run, and weights are read from
-safetensors alone, which hold numbers and nothing that could run.
+The ``config.json`` of a folder names a kind of model. For the kinds in `FAMILIES`, the class
+of the transformers library is used. Code in a folder is never run. Weights are read from
+safetensors only, which hold numbers and no code.
 """
 
 from __future__ import annotations
@@ -21,26 +21,25 @@ from torch import nn
 
 from mvemo.extract.errors import BadSetting, BadWeights, MissingFile
 
-# Of a config, what says nothing of what the net computes.
+# Keys of a config that do not affect the computation.
 _NOTES = ("transformers_version", "_name_or_path", "torch_dtype", "dtype", "architectures")
-# Parameters that a training that masks its input needs, and nothing else.
+# Parameters that are used only in a training that masks its input.
 _MASKS = ("masked_spec_embed", "mask_token")
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of encoder."""
+    """Kind of encoder."""
 
-    model: str  # names of transformers' classes
-    config: str  # names of transformers' classes
-    # ``waveform``, ``spectrogram`` or ``picture``.
+    model: str  # name of the model's class in transformers
+    config: str  # name of the config's class in transformers
     reads: Literal["waveform", "spectrogram", "picture"]
-    tower: str = ""  # attribute of the model that is the encoder; empty where the model is
-    arguments: Mapping[str, Any] | None = None  # of the model's constructor
-    # Of its config, in place of the folder's: nothing random but dropout is left, and no
-    # layer that a hidden state does not need.
+    tower: str = ""  # attribute of the model that is the encoder; empty for the model itself
+    arguments: Mapping[str, Any] | None = None  # arguments of the model's constructor
+    # Values that replace those of the folder's config. They remove everything random except
+    # dropout, and layers that no hidden state needs.
     settings: Mapping[str, Any] | None = None
-    class_token: bool = False  # whether the first token of a picture stands for all of it
+    class_token: bool = False  # True if the first token represents the whole picture
 
 
 _SPEECH = {"layerdrop": 0.0, "apply_spec_augment": False, "add_adapter": False}
@@ -49,10 +48,10 @@ _CLIP = Family("CLIPVisionModel", "CLIPVisionConfig", "picture", class_token=Tru
 _SIGLIP = Family(
     "SiglipVisionModel", "SiglipVisionConfig", "picture", settings={"vision_use_head": False}
 )
-# By model_type of a config.json.
+# Key: model_type of a config.json.
 FAMILIES: Mapping[str, Family] = {
     "hubert": _HUBERT,
-    # MERT's own code is HuBERT's but for options that `_refuse_foreign` looks at.
+    # MERT is HuBERT except for options that `_refuse_foreign` rejects.
     "mert_model": _HUBERT,
     "wav2vec2": Family("Wav2Vec2Model", "Wav2Vec2Config", "waveform", settings=_SPEECH),
     "wavlm": Family("WavLMModel", "WavLMConfig", "waveform", settings=_SPEECH),
@@ -71,12 +70,12 @@ FAMILIES: Mapping[str, Family] = {
     ),
     "dinov2": Family("Dinov2Model", "Dinov2Config", "picture", class_token=True),
 }
-# Kinds that read pictures of any size: the others have a fixed number of positions.
+# Kinds that read pictures of any size; the others have a fixed number of positions.
 ANY_SIZE = ("dinov2",)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A folder's ``config.json``, of a kind in `FAMILIES`."""
+    """Return a folder's ``config.json``, after a check of its kind and its weight files."""
     if not folder.is_dir():
         raise MissingFile(f"{folder}: no such folder of an encoder")
     config = _read_json(folder, "config.json")
@@ -95,7 +94,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_preprocessor(folder: Path) -> dict[str, Any]:
-    """A folder's ``preprocessor_config.json``: how sound or pictures are brought to the encoder."""
+    """Return a folder's ``preprocessor_config.json``, which describes the encoder's input."""
     for name, key in (
         ("preprocessor_config.json", ""),
         ("processor_config.json", "feature_extractor"),
@@ -112,7 +111,7 @@ def read_preprocessor(folder: Path) -> dict[str, Any]:
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """SHA-256 of what a config says of the computation: weights alone do not tell it."""
+    """Return the SHA-256 of a config's computation, which the weights do not determine."""
     record = {key: value for key, value in config.items() if key not in _NOTES}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
@@ -120,14 +119,14 @@ def config_digest(config: Mapping[str, Any]) -> str:
 def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
     """Return the encoder of a folder with its weights, in float32, and its config.
 
-    Layers behind the one after `layer` (-1 for the encoder's output) are left out: nothing depends
-    on them. Raises `BadWeights` if a tensor is missing or has another shape, or a layer is missing.
+    `layer` is -1 for the encoder's output. Layers that do not affect the requested state are
+    left out. `BadWeights` is raised if a tensor or layer is missing, or a shape differs.
     """
     config = read_config(folder)
     family = FAMILIES[config["model_type"]]
     library = transformers(folder)
     try:
-        # Whoever builds nets without values, on the meta device, gets this one with its own.
+        # Callers that build nets on the meta device get this encoder with its weights.
         with _quiet(library), torch.device("cpu"):
             typed = _typed_config(library, family, folder, config)
             model, report = getattr(library, family.model).from_pretrained(
@@ -141,8 +140,7 @@ def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
                 **(family.arguments or {}),
             )
     except Exception as error:
-        # transformers raises many kinds for a damaged or ill-fitting folder, and each means
-        # the same here.
+        # transformers raises many types of error for a damaged or unsuitable folder.
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise BadWeights(f"{folder}: cannot be loaded: {lines[0][:200]}") from error
     encoder: nn.Module = getattr(model, family.tower) if family.tower else model
@@ -151,12 +149,14 @@ def load_encoder(folder: Path, layer: int) -> tuple[nn.Module, Any]:
     if not -1 <= layer <= n_layers:
         raise BadWeights(f"{folder}: layer is {layer}: it must be 0 to {n_layers}, or -1")
     if 0 <= layer < n_layers and family.reads != "spectrogram":
-        _cut(encoder, layer + 1)
+        # One layer more than needed stays, because some models normalise the output of the last
+        # layer, but none its input.
+        del _layers(encoder)[layer + 1 :]
     return encoder, encoder.config
 
 
 def transformers(folder: Path) -> Any:
-    """The library, or one line on how to install it."""
+    """Import the transformers library, or tell in one line how to install it."""
     try:
         importlib.import_module("safetensors")
         return importlib.import_module("transformers")
@@ -207,7 +207,7 @@ def _typed_config(library: Any, family: Family, folder: Path, config: Mapping[st
 def _refuse_incomplete(
     folder: Path, encoder: nn.Module, prefix: str, report: Mapping[str, Any]
 ) -> None:
-    """Refuse tensors that are random still; those that mask the input are never used."""
+    """Refuse tensors that are still random, except those that only mask the input."""
     state = encoder.state_dict()
     mismatched = [
         entry if isinstance(entry, str) else entry[0] for entry in report["mismatched_keys"]
@@ -228,26 +228,16 @@ def _refuse_incomplete(
 
 
 def _layers(encoder: nn.Module) -> nn.ModuleList:
-    """The encoder's layers, or stages."""
+    """Return the encoder's layers or stages."""
     for name, module in encoder.named_modules():
         if isinstance(module, nn.ModuleList) and name.split(".")[-1] in ("layer", "layers"):
             return module
     raise BadWeights(f"{type(encoder).__name__} has no layers that this version knows")
 
 
-def _cut(encoder: nn.Module, n_layers: int) -> None:
-    """Leave the first layers alone.
-
-    One more than is needed stays: the last one's output is normalised in some models, and
-    what enters it never is.
-    """
-    layers = _layers(encoder)
-    del layers[n_layers:]
-
-
 @contextmanager
 def _quiet(library: Any) -> Iterator[None]:
-    """Without the library's own tables and bars: what is wrong is told here, in one line."""
+    """Suppress the library's tables and progress bars; errors are reported here, in one line."""
     logging = library.utils.logging
     level = logging.get_verbosity()
     bars = logging.is_progress_bar_enabled()

@@ -1,7 +1,7 @@
 """Folders of encoders that are named like nets: ``hf:FOLDER`` and ``hf:FOLDER@4+8``.
 
-Nothing here needs torch, and no folder is looked into: stage two reads profiles, too, on
-machines that have no such folder.
+This module needs no torch and opens no folder, because stage two also reads profiles, on
+machines without the folders.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from pathlib import Path
 from mvemo.extract.errors import BadSetting
 
 PREFIX = "hf:"
-# The encoder's output, after all its layers.
+# Number of the encoder's output, after all its layers.
 OUTPUT = -1
 _LAYERS = re.compile(r"@(\d+(?:\+\d+)*)$")
 
 
 @dataclass(frozen=True)
 class EncoderFolder:
-    """A local folder in the layout of Hugging Face, as the net of a name."""
+    """Local folder in the layout of Hugging Face that serves as a net."""
 
-    # Of the net and its feature: the folder's, with ``-layer8`` after it where a layer is
-    # named; letters, digits, ``_`` and ``-``.
+    # Name of the net and its feature: the folder's name, and ``-layer8`` if a layer is given;
+    # letters, digits, ``_`` and ``-``.
     name: str
-    path: Path  # of the folder
-    # Hidden state that is the embedding: 0 is what enters the first layer, 1 what leaves it;
-    # `OUTPUT` is the encoder's output.
+    path: Path
+    # Hidden state used as the embedding: 0 for the input of the first layer, 1 for its output,
+    # `OUTPUT` for the encoder's output.
     layer: int = OUTPUT
 
 
 def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
-    """The nets that an entry of ``--nets`` with `PREFIX` stands for, one a layer.
+    """Return the nets of an entry of ``--nets`` that begins with `PREFIX`, one per layer.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def parse_entry(entry: str) -> tuple[EncoderFolder, ...]:
 
 
 def parse_entries(entries: Sequence[str]) -> tuple[tuple[str, ...], tuple[EncoderFolder, ...]]:
-    """Names of all nets of a list in which some are folders, and these folders.
+    """Return the names of all nets of a list, and the folders among them.
 
     Examples
     --------

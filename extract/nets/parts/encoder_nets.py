@@ -1,10 +1,11 @@
-"""Nets from local folders of encoders: HuBERT-like ones, CLAP, and transformers of pictures."""
+"""Nets from local folders of encoders: HuBERT and its kind, CLAP, and picture transformers."""
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +18,6 @@ from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.encoder_files import (
     ANY_SIZE,
     FAMILIES,
-    Family,
     config_digest,
     load_encoder,
     read_config,
@@ -25,24 +25,86 @@ from mvemo.extract.nets.parts.encoder_files import (
     transformers,
 )
 from mvemo.extract.nets.parts.encoder_folders import OUTPUT, EncoderFolder
-from mvemo.extract.nets.parts.encoder_options import PictureEncoderOptions, SoundEncoderOptions
 from mvemo.extract.nets.parts.inputs import AudioInput, PieceInput, VideoInput
+from mvemo.extract.nets.parts.layers import mean_and_deviation
 from mvemo.extract.settings import NetSettings, TrainSettings
 from mvemo.extract.views import ViewSettings
 
-# What Wav2Vec2FeatureExtractor adds to a variance.
+POOLINGS = ("mean", "mean+std")
+TOKENS = ("auto", "first", "mean")
+
+
+@dataclass(frozen=True)
+class SoundEncoderOptions:
+    """Options of encoders of sound.
+
+    Parameters
+    ----------
+    seconds
+        Length of a window in seconds.
+    layer
+        Number of the hidden state used as the embedding; -1 for the encoder's output.
+    pooling
+        Pooling over the frames of a window: ``mean`` or ``mean+std``.
+    """
+
+    seconds: float = 10.0
+    layer: int = OUTPUT
+    pooling: str = "mean"
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.seconds < math.inf:
+            raise BadSetting(f"seconds is {self.seconds}: it must be at least 0.1")
+        _check_choice("pooling", self.pooling, POOLINGS)
+
+
+@dataclass(frozen=True)
+class PictureEncoderOptions:
+    """Options of encoders of pictures.
+
+    Parameters
+    ----------
+    n_frames
+        Number of frames of a clip.
+    layer
+        Number of the hidden state used as the embedding; -1 for the encoder's output.
+    pooling
+        Pooling over the frames: ``mean`` or ``mean+std``.
+    tokens
+        Tokens that represent a picture: the ``first``, a class token in some encoders; the
+        ``mean`` of all; or ``auto``, the first if it is a class token, otherwise the mean.
+    """
+
+    n_frames: int = 8
+    layer: int = OUTPUT
+    pooling: str = "mean"
+    tokens: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.n_frames < 1:
+            raise BadSetting(f"n_frames is {self.n_frames}: it must be at least 1")
+        _check_choice("pooling", self.pooling, POOLINGS)
+        _check_choice("tokens", self.tokens, TOKENS)
+
+
+def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise BadSetting(f"{name} {value!r} is not known: one of {', '.join(allowed)}")
+
+
+# Constant that Wav2Vec2FeatureExtractor adds to a variance.
 LEAST_VARIANCE = 1e-7
-# Windows of sound that are embedded: a minute with the 10 s of a window.
+# Number of windows of sound to embed: one minute with windows of 10 s.
 VIEWS = 6
 
 
 class EncoderNet(Net):
-    """Base of the nets that a folder makes; `make_net_class` derives one for each folder."""
+    """Base of the nets made from a folder; `make_net_class` derives one for each folder."""
 
     brings_weights: ClassVar[bool] = True
-    folder: ClassVar[Path]  # where it lies; in no record, the weights' digest stands for it
-    config: ClassVar[Mapping[str, Any]]  # what its files say
-    preprocessor: ClassVar[Mapping[str, Any]]  # what its files say
+    folder: ClassVar[Path]  # in no record: the digest of the weights identifies the encoder
+    config: ClassVar[Mapping[str, Any]]  # contents of config.json
+    preprocessor: ClassVar[Mapping[str, Any]]  # contents of preprocessor_config.json
 
     def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
         super().__init__(options or self.Options())
@@ -53,17 +115,12 @@ class EncoderNet(Net):
         self.embedding_dim = self.dim * (2 if self.options.pooling == "mean+std" else 1)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
-    @classmethod
-    def family(cls) -> Family:
-        """What is known of its kind."""
-        return FAMILIES[cls.config["model_type"]]
-
     def state_dim(self, config: Any) -> int:
-        """Numbers of a hidden state at one place."""
+        """Return the size of a hidden state at one place."""
         return int(config.hidden_size)
 
     def states(self, **inputs: Tensor) -> Tensor:
-        """The hidden states that the options ask for."""
+        """Return the hidden states of the option `layer`."""
         layer = self.options.layer
         outputs = self.encoder(**inputs, output_hidden_states=layer != OUTPUT)
         states: Tensor = (
@@ -73,7 +130,7 @@ class EncoderNet(Net):
 
     @abstractmethod
     def preparation(self) -> dict[str, Any]:
-        """What `prepare` does, as JSON values."""
+        """Return a record of `prepare`, as JSON values."""
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -85,9 +142,9 @@ class EncoderNet(Net):
 
 
 class WaveformEncoder(EncoderNet):
-    """Transformers on waveforms: HuBERT, MERT, wav2vec 2.0, WavLM.
+    """Transformer on waveforms: HuBERT, MERT, wav2vec 2.0, WavLM.
 
-    A clip that is shorter than a window is embedded at its own length, without any filling.
+    A clip shorter than a window is embedded at its own length, without padding.
     """
 
     modality: ClassVar[Literal["audio", "video"]] = "audio"
@@ -104,11 +161,11 @@ class WaveformEncoder(EncoderNet):
 
     @property
     def normalises(self) -> bool:
-        """Whether windows are brought to mean 0 and variance 1."""
+        """Return True if windows are scaled to mean 0 and variance 1."""
         return bool(self.preprocessor.get("do_normalize", True))
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """float32 (batch, samples), NaN after a clip's end, normalised over what is there."""
+        """Normalise each clip over its own samples; float32 (batch, samples), then NaN."""
         if not self.normalises:
             return raw
         mean = raw.nanmean(dim=1, keepdim=True)
@@ -116,7 +173,7 @@ class WaveformEncoder(EncoderNet):
         return (raw - mean) / (variance + LEAST_VARIANCE).sqrt()
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, samples), NaN after a clip's end -> (batch, embedding_dim)."""
+        """Map float32 (batch, samples), NaN after a clip's end, to (batch, embedding_dim)."""
         lengths = x.isfinite().sum(dim=1)
         rows = x.new_empty(len(x), self.embedding_dim)
         for length in sorted(set(lengths.tolist())):
@@ -131,7 +188,7 @@ class WaveformEncoder(EncoderNet):
         return rows
 
     def least_samples(self) -> int:
-        """Samples that give one frame."""
+        """Return the number of samples that give one frame."""
         config = self.encoder_config
         samples = 1
         for kernel, stride in zip(
@@ -142,10 +199,10 @@ class WaveformEncoder(EncoderNet):
 
 
 class SpectrogramEncoder(EncoderNet):
-    """CLAP's tower of sound: a Swin transformer on the mel spectrogram of 10 s.
+    """CLAP's audio tower: a Swin transformer on the mel spectrogram of 10 s.
 
-    Shorter windows are repeated, as its feature extractor says; longer ones are refused,
-    since CLAP takes random parts of them.
+    Shorter windows are repeated, as by its feature extractor. Longer ones are refused, because
+    CLAP would take random parts of them.
     """
 
     modality: ClassVar[Literal["audio", "video"]] = "audio"
@@ -170,7 +227,7 @@ class SpectrogramEncoder(EncoderNet):
     def state_dim(self, config: Any) -> int:
         n_stages = len(config.depths)
         stage = n_stages if self.options.layer == OUTPUT else self.options.layer
-        # Each stage but the last halves the picture and doubles the channels.
+        # Each stage except the last halves the picture and doubles the channels.
         return int(config.patch_embeds_hidden_size * 2 ** min(stage, n_stages - 1))
 
     def preparation(self) -> dict[str, Any]:
@@ -181,14 +238,14 @@ class SpectrogramEncoder(EncoderNet):
         return {name: getattr(self.extractor, name) for name in names}
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """float32 (batch, samples), NaN after a clip's end -> (batch, 1 or 4, frames, bands)."""
+        """Map (batch, samples), NaN after a clip's end, to (batch, 1 or 4, frames, bands)."""
         waves = [wave[np.isfinite(wave)] for wave in raw.detach().cpu().numpy()]
         mels = self.extractor(waves, sampling_rate=self.input.sr)["input_features"]
         return torch.from_numpy(np.stack(mels).astype(np.float32)).to(raw.device)
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, 1 or 4, frames, bands) -> (batch, embedding_dim)."""
-        # No window is longer than what CLAP reads as a whole.
+        """Map float32 (batch, 1 or 4, frames, bands) to (batch, embedding_dim)."""
+        # The constructor refuses windows that CLAP would not read as a whole.
         is_longer = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
         # (batch, dim, frequencies, times)
         states = self.states(input_features=x, is_longer=is_longer)
@@ -196,10 +253,10 @@ class SpectrogramEncoder(EncoderNet):
 
 
 class PictureEncoder(EncoderNet):
-    """Transformers on single pictures: CLIP's and SigLIP's towers, ViT, DINOv2.
+    """Transformer on single pictures: the towers of CLIP and SigLIP, ViT, DINOv2.
 
-    Frames are scaled by their short side and cropped in the middle, never squashed, in the
-    size that the folder's preprocessing has.
+    Frames are scaled by their short side and cropped in the middle, without distortion, to the
+    size in the folder's preprocessing.
     """
 
     modality: ClassVar[Literal["audio", "video"]] = "video"
@@ -243,29 +300,29 @@ class PictureEncoder(EncoderNet):
 
     @property
     def factor(self) -> float:
-        """What pixels are multiplied by."""
+        """Return the factor by which pixels are multiplied."""
         if not self.preprocessor.get("do_rescale", True):
             return 1.0
         return float(self.preprocessor.get("rescale_factor", 1 / 255))
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """uint8 (batch, frames, size, size, 3), RGB -> float32 (batch, frames, 3, crop, crop)."""
+        """Map RGB (batch, frames, size, size, 3) to float32 (batch, frames, 3, crop, crop)."""
         first = (self.input.size - self.crop) // 2
         middle = slice(first, first + self.crop)
         pixels = raw[:, :, middle, middle].float() * self.factor
         return ((pixels - self.mean) / self.deviation).permute(0, 1, 4, 2, 3)
 
     def frame_features(self, x: Tensor) -> Tensor:
-        """float32 (n, 3, crop, crop) -> (n, dim)."""
+        """Map float32 (n, 3, crop, crop) to (n, dim)."""
         # (n, tokens, dim)
         states = self.states(pixel_values=x)
-        first = self.family().class_token and self.options.tokens == "auto"
+        first = FAMILIES[self.config["model_type"]].class_token and self.options.tokens == "auto"
         if first or self.options.tokens == "first":
             return states[:, 0]
         return states.mean(dim=1)
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, frames, 3, crop, crop) -> (batch, embedding_dim)."""
+        """Map float32 (batch, frames, 3, crop, crop) to (batch, embedding_dim)."""
         features = self.frame_features(x.flatten(0, 1)).reshape(*x.shape[:2], -1)
         return pool(features, self.options.pooling)
 
@@ -273,7 +330,7 @@ class PictureEncoder(EncoderNet):
         return PieceInput(VideoInput(1, self.input.size), count=self.options.n_frames)
 
     def embed_pieces(self, raw: Tensor) -> Tensor:
-        """uint8 (frames, 1, size, size, 3) -> (frames, dim)."""
+        """Map uint8 (frames, 1, size, size, 3) to (frames, dim)."""
         return self.frame_features(self.prepare(raw)[:, 0])
 
     def pool_pieces(self, values: Tensor) -> Tensor:
@@ -288,10 +345,10 @@ _BASES: Mapping[str, type[EncoderNet]] = {
 
 
 def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
-    """The class of a folder's net; its files but the weights are read."""
+    """Make the class of a folder's net; all its files except the weights are read."""
     config = read_config(folder.path)
     base = _BASES[FAMILIES[config["model_type"]].reads]
-    # A large model: small rates, as for the other transformers.
+    # A large model needs a small learning rate, like the other transformers.
     train = TrainSettings(optimizer="adamw", lr=1e-5, batch_size=8)
     audio = base.modality == "audio"
     settings = NetSettings(
@@ -317,18 +374,14 @@ def make_net_class(folder: EncoderFolder) -> type[EncoderNet]:
 
 
 def pool(values: Tensor, pooling: str) -> Tensor:
-    """(batch, frames, dim) -> (batch, dim), or (batch, 2 * dim) for ``mean+std``.
+    """Pool over the frames: (batch, frames, dim) -> (batch, dim), or 2 * dim for ``mean+std``.
 
     Examples
     --------
     >>> pool(torch.tensor([[[1.0], [3.0]]]), "mean+std").tolist()
     [[2.0, 1.0]]
     """
-    mean = values.mean(dim=1)
-    if pooling == "mean":
-        return mean
-    variance = values.var(dim=1, correction=0).clamp_min(1e-12)
-    return torch.cat([mean, variance.sqrt()], dim=1)
+    return values.mean(dim=1) if pooling == "mean" else mean_and_deviation(values)
 
 
 def _sampling_rate(kind: type[EncoderNet]) -> int:
@@ -342,7 +395,7 @@ def _sampling_rate(kind: type[EncoderNet]) -> int:
 
 
 def _picture_sizes(kind: type[EncoderNet] | EncoderNet) -> tuple[int, int]:
-    """Pixels of a side that pictures are scaled to, and that are left of them in the middle."""
+    """Return the side of scaled pictures and the side of their middle crop, in pixels."""
     record = kind.preprocessor
     scaled = _side(kind, "size", record.get("size"))
     crop = scaled

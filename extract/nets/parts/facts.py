@@ -1,4 +1,4 @@
-"""What can be told of a net without weights and without media: input, size, cost, licences."""
+"""Facts about a net without its weights and without media: input, size, cost, licences."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from mvemo.extract.nets.parts.registry import (
     with_shared_options,
 )
 
-# Frames of a clip in the papers' profile.
+# Number of frames of a clip in the profile of the papers.
 N_FRAMES = 32
 
 
 @dataclass(frozen=True)
 class NetFacts:
-    """A net at the size of the papers' profile."""
+    """Facts about a net at the size of the papers' profile."""
 
-    name: str  # of the net
-    modality: str  # of the net
-    input: str  # what it reads of a clip, in words
-    n_parameters: int  # before the classifier
-    # Multiplications with an addition, of one window of a clip after its spectrogram; None
-    # where layers are recurrent, which are not counted.
+    name: str
+    modality: str
+    input: str  # description of the input
+    n_parameters: int  # without the classifier
+    # Multiply-add operations for one window, after its spectrogram; None for recurrent layers,
+    # which are not counted.
     n_operations: int | None
-    embedding_dim: int  # numbers a window
-    weights: tuple[str, ...]  # published files that it loads, in words
-    licence: str  # of the weights that ``mvemo weights get`` fetches; empty where it fetches none
+    embedding_dim: int  # per window
+    weights: tuple[str, ...]  # descriptions of the published files that the net loads
+    licence: str  # licence of the weights from ``mvemo weights get``; empty if there are none
 
 
 def net_facts(name: str) -> NetFacts:
-    """Look at a net; no weights are drawn and nothing is computed, but for its front end.
+    """Collect the facts about a net; only its front end is computed, and no weights are drawn.
 
     Examples
     --------
@@ -61,20 +61,20 @@ def net_facts(name: str) -> NetFacts:
 
 
 def build_without_weights(name: str) -> Net:
-    """A net of the papers' size that knows the shapes of its weights and no values."""
+    """Build a net at the papers' size on the meta device: weights have shapes but no values."""
     shared = SharedSettings(N_FRAMES, DescriptorSettings())
     options = with_shared_options(default_settings(name), shared).options
     try:
         with torch.device("meta"):
             net = build_net(name, 1, **options)
     except RuntimeError:
-        # A front end that NumPy computes needs real memory.
+        # A front end computed by NumPy needs real memory.
         net = build_net(name, 1, **options)
     return net.to("meta").eval()
 
 
 def input_text(net_input: NetInput) -> str:
-    """What a net reads, in words.
+    """Describe the input of a net.
 
     Examples
     --------
@@ -94,15 +94,14 @@ def _count_operations(net: Net) -> int | None:
     try:
         return _operations(net, empty_input(net.input, "meta", DescriptorSettings()))
     except RuntimeError:
-        # What a front end computes, or which patches hold sound, is not to be had without
-        # values.
+        # Some front ends, and the choice of patches with sound, need values.
         net = build_net(net.name, 1, **asdict(net.options)).eval()
         return _operations(net, empty_input(net.input, "cpu", DescriptorSettings()))
 
 
 @torch.no_grad()
 def _operations(net: Net, raw: Tensor) -> int:
-    # It brings a compiler, which nothing else here needs.
+    # This import loads a compiler, which nothing else here needs.
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
@@ -111,7 +110,7 @@ def _operations(net: Net, raw: Tensor) -> int:
 
 
 def empty_input(net_input: NetInput, device: str, descriptors: DescriptorSettings) -> Tensor:
-    """A batch of one silent, black clip."""
+    """Return a batch of one silent, black clip."""
     if isinstance(net_input, AudioInput):
         return torch.zeros(1, net_input.samples, device=device)
     if isinstance(net_input, VideoInput):

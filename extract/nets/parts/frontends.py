@@ -1,7 +1,7 @@
 """Audio front ends: waveforms of fixed length and mel spectrograms.
 
-Two mel front ends, of PL20 and of C17, are one module with two settings. C17's own is
-what its released weights were trained behind, so those are exact only with it.
+The mel front ends of PL20 and C17 are one module with two settings. The released weights of
+C17 were trained with C17's front end and are exact only with it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch.nn import functional
 from mvemo.extract.errors import BadSetting, BadWeights
 from mvemo.extract.mel import MelSettings, mel_filter_bank
 
-# How far a released DFT kernel may be from the windowed DFT that stands in for it here;
-# 1 is the window's maximum. C17's are within 3e-8, the rounding of float32.
+# Largest allowed difference between a released DFT kernel and the windowed DFT that replaces
+# it; the maximum of the window is 1. Those of C17 differ by 3e-8, the rounding of float32.
 KERNEL_TOLERANCE = 1e-6
 
 
-# PL20 3.1: 480,000 samples give 96 x 1,876. PL20 says neither padding nor the decibel's
-# reference; frames must be centred to give 1,876, and the net was C17's, so its decibel.
+# PL20 3.1: 480,000 samples give 96 x 1,876. PL20 gives neither the padding nor the reference of
+# the decibels. Only centred frames give 1,876; the net is C17's, and so are the decibels.
 PL20 = MelSettings(sr=16000)
 PL20_SECONDS = 30.0
 # C17's kapre layers under Theano: 348,000 samples give 96 x 1,360.
@@ -30,7 +30,7 @@ C17_SECONDS = 29.0
 
 
 def fit_waveform(waveform: Tensor, samples: int) -> Tensor:
-    """Zero-pad at the end, or shorten, to a length.
+    """Zero-pad a waveform (..., length) at the end, or shorten it, to (..., samples).
 
     Examples
     --------
@@ -46,12 +46,11 @@ def fit_waveform(waveform: Tensor, samples: int) -> Tensor:
 
 
 class MelSpectrogram(nn.Module):
-    """Mel spectrogram in decibel below the clip's maximum.
+    """Mel spectrogram in decibels relative to the clip's maximum.
 
-    Power of a Hann-windowed DFT, mel bands, 10 log10 with the floor `amin`, minus the
-    maximum over the clip, raised to ``-dynamic_range``. A silent clip is 0 dB throughout.
-
-    The window and the filterbank are buffers, so that they count in a net's digest.
+    The steps are: power of a Hann-windowed DFT, mel bands, 10 log10 with the floor `amin`,
+    minus the maximum over the clip, clipped at ``-dynamic_range``. A silent clip is 0 dB
+    throughout. The window and the filterbank are buffers, so the digest of a net covers them.
     """
 
     window: Tensor
@@ -67,7 +66,7 @@ class MelSpectrogram(nn.Module):
         self.register_buffer("filterbank", torch.from_numpy(mel_filter_bank(settings)).float())
 
     def forward(self, waveform: Tensor) -> Tensor:
-        """Spectrogram of a batch."""
+        """Map float32 (batch, samples) to (batch, n_mels, n_frames), in [-dynamic_range, 0] dB."""
         settings = self.settings
         # Half precision would lose the quiet bands: 80 dB are eight orders of magnitude.
         with torch.autocast(waveform.device.type, enabled=False):
@@ -88,10 +87,11 @@ class MelSpectrogram(nn.Module):
             return decibel.clamp_min(-settings.dynamic_range)
 
     def load_kernels(self, real: Tensor, imag: Tensor, filterbank: Tensor) -> float:
-        """Take the window and the filterbank of released kernels.
+        """Take the window and the filterbank from released kernels.
 
-        The kernels are not convolved with: they are checked to be a windowed DFT, whose
-        fast transform gives the same at a fraction of the cost.
+        The DFT kernels (n_fft, n_fft // 2 + 1) must be a windowed DFT, because the fast
+        transform replaces the convolution with them. `filterbank` is (n_fft // 2 + 1, n_mels).
+        The return value is the largest difference from a windowed DFT.
         """
         n_fft, n_bins = self.settings.n_fft, self.settings.n_fft // 2 + 1
         real, imag = real.squeeze().double(), imag.squeeze().double()
@@ -110,7 +110,7 @@ class MelSpectrogram(nn.Module):
             * (2.0 * math.pi / n_fft)
         )
         cosines, sines = window[:, None] * angle.cos(), window[:, None] * angle.sin()
-        # The sign of the imaginary part is a convention that power does not see.
+        # The sign of the imaginary part is a convention that does not affect the power.
         sign = 1.0 if float((sines * imag).sum()) >= 0 else -1.0
         deviation = max(
             float((real - cosines).abs().max()),

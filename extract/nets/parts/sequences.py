@@ -1,13 +1,14 @@
-"""What nets on descriptor sequences share: lengths, masks, normalisation of real frames.
+"""Layers and base class of nets on descriptor sequences.
 
-Shorter clips of a batch are filled up with NaN rows. No layer here lets them have a say:
-a clip's embedding is the same alone, and in any batch with any padding.
+Shorter clips of a batch are padded with NaN rows. The padding affects no layer here: the
+embedding of a clip is the same in any batch and with any padding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import scipy
@@ -17,14 +18,17 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from mvemo.extract.arrays import I64
+from mvemo.extract.descriptors import dim_of
 from mvemo.extract.errors import BadSetting
+from mvemo.extract.nets.parts.base import Net
+from mvemo.extract.nets.parts.inputs import SequenceInput, SharedSettings
 
 if TYPE_CHECKING:
     from mvemo.extract.descriptors import DescriptorSettings
 
 
 def frames_of(seconds: float, descriptors: DescriptorSettings, name: str = "mel") -> int:
-    """Frames of a descriptor's sequence that a clip of this length fills, at least one.
+    """Return the number of frames of a descriptor in a clip of this length, at least 1.
 
     Examples
     --------
@@ -38,7 +42,7 @@ def frames_of(seconds: float, descriptors: DescriptorSettings, name: str = "mel"
 
 
 def check_width(net: str, raw: Tensor, dim: int, option: str) -> None:
-    """Raise `BadSetting` where sequences have other columns than the net was made for."""
+    """Raise `BadSetting` if sequences have a different number of columns than the net."""
     if raw.dim() != 3 or raw.shape[2] != dim:
         raise BadSetting(
             f"{net}: sequences of shape {tuple(raw.shape)}: (batch, frames, {dim}) is needed; "
@@ -47,7 +51,11 @@ def check_width(net: str, raw: Tensor, dim: int, option: str) -> None:
 
 
 def split_frames(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Tell a batch's frames from its padding."""
+    """Split a batch (batch, frames, dim) into frames and lengths.
+
+    The padding becomes zero. The lengths are int64 (batch,), at least 1. A NaN within a frame
+    that has other values stays, so that it is noticed.
+    """
     valid = ~torch.isnan(x).all(dim=2)
     frames = torch.arange(1, x.shape[1] + 1, device=x.device)
     lengths = (valid * frames).amax(dim=1).clamp(min=1)
@@ -55,15 +63,16 @@ def split_frames(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def frame_mask(lengths: Tensor, frames: int) -> Tensor:
-    """bool (batch, frames): which frames are a clip's."""
+    """Return a mask of the real frames, bool (batch, frames)."""
     return torch.arange(frames, device=lengths.device) < lengths[:, None]
 
 
 def band_edges(bins: int, bands: int) -> I64:
-    """Borders of bands over a spectrum's bins, int64 (bands + 1,), from 0 to `bins`.
+    """Return the borders of bands over the bins of a spectrum, int64 (bands + 1,).
 
-    The lowest band is one bin and widths grow geometrically, so that low notes stay
-    apart; without more bins than bands, each bin is a band.
+    Borders go from 0 to `bins`. The lowest band is one bin wide, and widths grow
+    geometrically, so low notes stay separate. If there are no more bins than bands, each bin
+    is a band.
 
     Examples
     --------
@@ -74,9 +83,9 @@ def band_edges(bins: int, bands: int) -> I64:
         return np.arange(bins + 1)
     if bands == 1:
         return np.array([0, bins])
-    # Edge s, from 0 to 1, is a ((1 + bins / a)^s - 1): small a bends more. The first band of
-    # width 1 has the largest bend that leaves no band empty. The width grows with a.
-    # scipy imports a submodule when it is first used, and most runs need none of this one.
+    # Edge s, from 0 to 1, is a ((1 + bins / a)^s - 1): a smaller a bends more. A first band of
+    # width 1 is the largest bend that leaves no band empty. The width grows with a.
+    # scipy imports scipy.optimize on first use, which most runs do not need.
     log_a = scipy.optimize.brentq(
         lambda x: np.exp(x) * np.expm1(np.log1p(bins / np.exp(x)) / bands) - 1.0,
         np.log(1e-6),
@@ -90,20 +99,20 @@ def band_edges(bins: int, bands: int) -> I64:
 
 
 def band_means(x: Tensor, widths: Sequence[int]) -> Tensor:
-    """Means of neighbouring bins: (batch, frames, bins) -> (batch, frames, bands)."""
+    """Average neighbouring bins: (batch, frames, bins) -> (batch, frames, bands)."""
     return torch.stack([part.mean(dim=2) for part in torch.split(x, list(widths), dim=2)], dim=2)
 
 
 class FrameNorm(nn.Module):
-    """Batch normalisation over the real frames alone.
+    """Batch normalisation over the real frames only.
 
     Parameters
     ----------
     channels
         Size of axis 1.
     momentum
-        Share of a batch in the running statistics; None for the plain mean over all
-        batches of training, which suits inputs, whose distribution stays as it is.
+        Weight of a batch in the running statistics; None for the plain mean over all training
+        batches, which suits inputs, whose distribution does not change.
     """
 
     def __init__(self, channels: int, *, momentum: float | None = 0.1) -> None:
@@ -111,11 +120,11 @@ class FrameNorm(nn.Module):
         self.norm = nn.BatchNorm1d(channels, momentum=momentum)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """(batch, channels, ..., frames) -> the same; zeros in the padding."""
+        """Normalise (batch, channels, ..., frames); the padding becomes zero."""
         mask = frame_mask(lengths, x.shape[-1])
         keep = mask.reshape(len(x), *[1] * (x.dim() - 2), x.shape[-1])
         if not self.training or bool(mask.all()):
-            # Running statistics ask no frame, and without padding all are real.
+            # Running statistics do not depend on the frames; without padding all are real.
             return self._normed(x.flatten(2)).reshape(x.shape) * keep
         # (batch, frames, channels, ...) -> (real frames, channels, the rest)
         moved = x.movedim(-1, 1)
@@ -126,7 +135,7 @@ class FrameNorm(nn.Module):
         return out.movedim(1, -1)
 
     def _normed(self, x: Tensor) -> Tensor:
-        """(batch, channels, values), by its own statistics in training."""
+        """Normalise (batch, channels, values), by its own statistics during training."""
         if self.training and x.shape[0] * x.shape[2] < 2:
             # One value has no variance.
             norm = self.norm
@@ -138,14 +147,15 @@ class FrameNorm(nn.Module):
 
 
 def masked_mean(x: Tensor, lengths: Tensor) -> Tensor:
-    """Mean of a map over frequency and a clip's own frames."""
+    """Average (batch, channels, bands, frames) over bands and real frames; padding is zero."""
     return x.sum(dim=(2, 3)) / (lengths[:, None] * x.shape[2])
 
 
 def pool(x: Tensor, lengths: Tensor, kernel: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Max-pooling over (bands, frames); a window over the end takes what there is.
+    """Apply max-pooling over (bands, frames), and return the map and its lengths.
 
-    Values must be nowhere below zero and zero in the padding, which then never wins.
+    A window over the end covers the remaining frames. Values must not be negative, and the
+    padding must be zero, so that it never is the maximum.
     """
     bands, frames = min(kernel[0], x.shape[2]), kernel[1]
     pooled = functional.max_pool2d(x, (bands, frames), ceil_mode=True)
@@ -153,10 +163,14 @@ def pool(x: Tensor, lengths: Tensor, kernel: tuple[int, int]) -> tuple[Tensor, T
 
 
 def last_states(layers: nn.LSTM | nn.GRU, x: Tensor, lengths: Tensor) -> Tensor:
-    """Final hidden states of the top layer, both directions side by side (J22 Fig. 5)."""
+    """Return the final states of the top layer, directions concatenated (J22 Fig. 5).
+
+    (batch, frames, dim) -> (batch, hidden), or 2 * hidden for bidirectional layers. The
+    forward direction ends, and the backward direction begins, at the end of each clip.
+    """
     lengths = lengths.cpu()
-    # Packing costs as much again as small layers do; where no clip is shorter, the same
-    # numbers come without it.
+    # Packing takes as long as small layers do. If no clip is shorter, the result is the same
+    # without it.
     is_padded = bool((lengths < x.shape[1]).any())
     packed = (
         pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False) if is_padded else x
@@ -165,3 +179,40 @@ def last_states(layers: nn.LSTM | nn.GRU, x: Tensor, lengths: Tensor) -> Tensor:
     hidden = state[0] if isinstance(state, tuple) else state
     # (layers * directions, batch, hidden): the top layer's directions are last
     return torch.cat(list(hidden[-2:] if layers.bidirectional else hidden[-1:]), dim=1)
+
+
+class DescriptorNet(Net):
+    """Base of nets that read `n_frames` frames of one descriptor."""
+
+    modality: ClassVar[Literal["audio", "video"]] = "audio"
+    descriptor: ClassVar[str]  # name of the descriptor
+    columns_option: ClassVar[str]  # name of the option for its number of columns
+
+    input: SequenceInput
+
+    @classmethod
+    def input_of(cls, options: Any) -> SequenceInput:
+        return SequenceInput((cls.descriptor,), options.n_frames)
+
+    @classmethod
+    def shared_options(cls, shared: SharedSettings) -> dict[str, Any]:
+        return {cls.columns_option: dim_of(cls.descriptor, shared.descriptors)}
+
+    @classmethod
+    def options_for(cls, seconds: float, shared: SharedSettings) -> dict[str, Any]:
+        return {"n_frames": frames_of(seconds, shared.descriptors, cls.descriptor)}
+
+    def prepare(self, raw: Tensor) -> Tensor:
+        """Return the batch unchanged: (batch, n_frames, columns), NaN after a clip's end."""
+        columns = getattr(self.options, self.columns_option)
+        check_width(self.name, raw, columns, self.columns_option)
+        return raw
+
+    def preprocessing(self) -> dict[str, Any]:
+        return {
+            "features": list(self.input.features),
+            "n_frames": self.input.n_frames,
+            "shorter": "their own length",
+            "longer": "cut",
+            "options": asdict(self.options),
+        }

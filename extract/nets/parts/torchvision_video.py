@@ -1,6 +1,6 @@
-"""Video nets of torchvision: its module as it is, less the last layer.
+"""Base class of torchvision's video nets, used without their last layer.
 
-Nothing is fetched: pretrained weights are torchvision's own files, given by ``--weights``.
+Nothing is fetched: pretrained weights are files of torchvision, passed with ``--weights``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.inputs import VideoInput
+from mvemo.extract.nets.parts.registry import check_options
 from mvemo.extract.nets.parts.weights import Match, load_mapped, load_own
 
-# Before the names of torchvision's tensors in the net's own.
+# Prefix of the names of torchvision's tensors in the net.
 PREFIX = "backbone."
 
 
@@ -28,11 +29,12 @@ class TorchvisionOptions:
 
     Parameters
     ----------
-    n_frames, size
-        Of the input: frames, height and width in pixels. Those of the published weights
-        are the defaults.
+    n_frames
+        Number of frames of the input; the default is that of the published weights.
+    size
+        Height and width of the input in pixels; the default is that of the published weights.
     dropout
-        Probability, before the classifier, in training.
+        Probability of dropout before the classifier during training.
     """
 
     n_frames: int = 16
@@ -40,29 +42,22 @@ class TorchvisionOptions:
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.n_frames < 1:
-            raise BadSetting(f"n_frames is {self.n_frames}: it must be at least 1")
-        if self.size < 32:
-            raise BadSetting(f"size is {self.size}: it must be at least 32 pixels")
-        if not 0 <= self.dropout < 1:
-            raise BadSetting(f"dropout is {self.dropout}: it must lie in [0, 1)")
+        check_options(self, "", "n_frames", least_size=32)
 
 
 class TorchvisionNet(Net):
     """Base of torchvision's video nets.
 
-    A subclass states its colours' mean and deviation, and makes its module without the
-    last layer; the embedding is what entered that layer.
+    A subclass states the mean and deviation of its colours, and makes torchvision's module
+    without the last layer. The embedding is the input of that layer. The width is always 1.
     """
 
     modality: ClassVar[Literal["audio", "video"]] = "video"
     Options = TorchvisionOptions
-    # Of red, green and blue from 0 to 1, as the published weights were trained.
+    # Normalisation of red, green and blue, from 0 to 1, in the training of the weights.
     mean: ClassVar[tuple[float, float, float]]
-    # Of red, green and blue from 0 to 1, as the published weights were trained.
     deviation: ClassVar[tuple[float, float, float]]
-    # Beginnings of the names that torchvision's last layer has in its files.
-    last_layers: ClassVar[tuple[str, ...]]
+    last_layers: ClassVar[tuple[str, ...]]  # prefixes of the last layer's tensors in the files
 
     options: TorchvisionOptions  # see `TorchvisionOptions`
     input: VideoInput
@@ -76,33 +71,28 @@ class TorchvisionNet(Net):
         if width != 1.0:
             raise BadSetting(f"{self.name}: width is {width}: torchvision's nets have width 1 only")
         self.backbone, self.embedding_dim = self.make_backbone()
-        self.dropout = nn.Dropout(self.options.dropout)
+        self.classifier_dropout = nn.Dropout(self.options.dropout)
         self.classifier = nn.Linear(self.embedding_dim, n_outputs)
         for name, values in (("_mean", self.mean), ("_deviation", self.deviation)):
             self.register_buffer(name, torch.tensor(values), persistent=False)
 
     @abstractmethod
     def make_backbone(self) -> tuple[nn.Module, int]:
-        """The module up to its last layer, with random weights, and the size of its output."""
+        """Make the module without its last layer, with random weights; return it and its size."""
 
     @classmethod
     def input_of(cls, options: TorchvisionOptions) -> VideoInput:
         return VideoInput(options.n_frames, options.size)
 
     def prepare(self, raw: Tensor) -> Tensor:
-        """uint8 (batch, frames, height, width, 3), RGB -> float32 (batch, 3, frames, ...)."""
+        """Map RGB uint8 (batch, frames, height, width, 3) to float32 (batch, 3, frames, ...)."""
         values = raw.float().div(255).sub_(self._mean).div_(self._deviation)
         return values.permute(0, 4, 1, 2, 3)
 
     def embed(self, x: Tensor) -> Tensor:
-        """float32 (batch, 3, frames, height, width) -> (batch, embedding_dim)."""
+        """Map float32 (batch, 3, frames, height, width) to (batch, embedding_dim)."""
         embedding: Tensor = self.backbone(x)
         return embedding
-
-    def features(self, x: Tensor) -> Tensor:
-        """float32 (batch, embedding_dim): the embedding, after dropout."""
-        features: Tensor = self.dropout(self.embed(x))
-        return features
 
     def preprocessing(self) -> dict[str, Any]:
         return {
@@ -115,9 +105,9 @@ class TorchvisionNet(Net):
         }
 
     def load_pretrained(self, tensors: Mapping[str, Tensor]) -> Match:
-        """Load a file of torchvision, or one that mvemo saved.
+        """Load a file of torchvision or a file that mvemo saved.
 
-        The last layer, which is replaced, is named in the `Match` as of no use.
+        The last layer is replaced, so the `Match` lists it as unexpected.
         """
         if any(name.startswith(PREFIX) for name in tensors):
             return load_own(self, tensors)

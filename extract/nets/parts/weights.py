@@ -1,52 +1,76 @@
 """Pretrained weight files: read safely, recognised by SHA-256, loaded tensor by tensor.
 
-Nothing is ever unpickled but by torch's ``weights_only`` reader. A file's format is told
-by its first bytes, never by its name. What of a file fitted a net, and what did not, is
-in the `WeightReport`.
+The format of a file is recognised by its first bytes, never by its name. The `WeightReport`
+lists the tensors that matched a net and those that did not.
+
+Only torch's ``weights_only`` reader unpickles anything. It runs no code of a file. But it
+inflates any amount of data, and returns any object that the file describes: dictionaries that
+contain themselves, or tensors that repeat one number thousands of millions of times. This module
+refuses them.
 """
 
 from __future__ import annotations
 
-import hashlib
+import pickle
+import pickletools
 import zipfile
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from mvemo.cache.spec import content_digest
 from mvemo.cache.storage.plain import PlainDataSets
 from mvemo.extract.errors import BadWeights, MissingFile
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.registry import NETS
-from mvemo.extract.nets.parts.torch_file import Tensors, numbers, read_torch
-from mvemo.manifests.arrays import DAMAGED, NpzFile, most_bytes, read_npy
+from mvemo.manifests.arrays import DAMAGED, NpzFile, check_inflated, most_bytes, read_npy
+from mvemo.manifests.files import shown
 
 UNKNOWN = "nothing: not a published file tried here"
+
+Tensors = dict[str, Tensor]
+
+# Keys under which training scripts store the tensors of a checkpoint.
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "weights", "model", "net")
+# Maximum depth of nested dictionaries, and maximum number of entries in all of them.
+_MOST_DEPTH = 16
+_MOST_ENTRIES = 100_000
 
 
 @dataclass(frozen=True)
 class Match:
-    """How the tensors of a file met those of a net."""
+    """Result of matching the tensors of a file with those of a net."""
 
-    loaded: tuple[str, ...]  # the net's tensors that now hold the file's values
-    # The net's tensors that are not in the file, but for those that are fixed; they keep
-    # their values.
+    loaded: tuple[str, ...]  # tensors of the net that now hold the file's values
+    # Tensors of the net that are not in the file and keep their values, without fixed ones.
     missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()  # the file's tensors that the net has no use for
-    # Tensors of different shape, as ``NAME: file (…), net (…)``; not loaded.
+    unexpected: tuple[str, ...] = ()  # tensors of the file that the net does not use
+    # Tensors with different shapes, as ``NAME: file (…), net (…)``; not loaded.
     mismatched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class WeightReport:
-    """What `load_weights` did: the file, and the fields of `Match`.
+    """Result of `load_weights`.
 
     Parameters
     ----------
     path, sha256
-        Of the file.
+        Path and SHA-256 of the file.
+    loaded
+        Tensors of the net that now hold the file's values.
+    missing
+        Tensors of the net that are not in the file and keep their values, without fixed ones.
+    unexpected
+        Tensors of the file that the net does not use.
+    mismatched
+        Tensors with different shapes, as ``NAME: file (…), net (…)``; not loaded.
     """
 
     path: Path
@@ -58,17 +82,17 @@ class WeightReport:
 
     @property
     def known_as(self) -> str:
-        """The published file that it is, and its net; empty where no net knows it."""
+        """Return the description of the published file and its net, or an empty string."""
         return published_as(self.sha256)
 
     @property
     def complete(self) -> bool:
-        """Whether every tensor of the net but the classifier's came from the file."""
+        """Return True if every tensor of the net except the classifier's came from the file."""
         rest = (*self.missing, *self.mismatched)
         return all(name.startswith("classifier.") for name in rest)
 
     def text(self) -> str:
-        """For the terminal: every tensor that did not match, by name."""
+        """Return the report for the terminal, with the names of all tensors that did not match."""
         total = len(self.loaded) + len(self.missing) + len(self.mismatched)
         lines = [
             f"{self.path}",
@@ -90,23 +114,27 @@ class WeightReport:
 def load_weights(net: Net, path: str | Path) -> WeightReport:
     """Load a pretrained file into a net.
 
-    A net with a method ``load_pretrained(tensors) -> Match`` maps published layouts
-    itself; any other accepts the layout of its own ``state_dict`` alone.
+    A net with a method ``load_pretrained(tensors) -> Match`` maps published layouts itself.
+    Any other net accepts only the layout of its own ``state_dict``.
 
     Parameters
     ----------
     net
-        Changed in place; unchanged where this raises.
+        Net to change in place; it is unchanged if this function raises.
     path
-        Of the file, in any format that `read_weight_file` reads.
+        Path of the file, in any format that `read_weight_file` reads.
+
+    Returns
+    -------
+    The tensors that matched and those that did not.
 
     Raises
     ------
     MissingFile
-        There is no such file.
+        The file does not exist.
     BadWeights
-        The file cannot be read, holds values that are not finite, or not one of its
-        tensors fits learnt weights of the net before its classifier.
+        The file cannot be read, holds values that are not finite, or none of its tensors fits
+        learnt weights of the net before its classifier.
     """
     path = Path(path)
     tensors, sha256 = read_weight_file(path)
@@ -117,22 +145,15 @@ def load_weights(net: Net, path: str | Path) -> WeightReport:
     convert = getattr(net, "load_pretrained", None)
     try:
         match: Match = load_own(net, tensors) if convert is None else convert(tensors)
-        # The outputs' layer, fixed front ends and biases fit by their size alone: they prove
-        # nothing.
+        # The classifier, fixed front ends and biases may match only by their size, which does
+        # not show that the file is for this net.
         learnt = {name for name, value in net.named_parameters() if value.ndim > 1}
         if not any(name in learnt and not name.startswith("classifier.") for name in match.loaded):
             raise BadWeights(_nothing_fits(net, tensors, match))
     except BadWeights as error:
         net.load_state_dict(before)
         raise BadWeights(f"{path}: {error}") from error
-    return WeightReport(
-        path=path,
-        sha256=sha256,
-        loaded=match.loaded,
-        missing=match.missing,
-        unexpected=match.unexpected,
-        mismatched=match.mismatched,
-    )
+    return WeightReport(path, sha256, **vars(match))
 
 
 def _nothing_fits(net: Net, tensors: Tensors, match: Match) -> str:
@@ -148,7 +169,7 @@ def _nothing_fits(net: Net, tensors: Tensors, match: Match) -> str:
 
 
 def load_own(net: Net, tensors: Mapping[str, Tensor]) -> Match:
-    """Load tensors that are named as in the net's own ``state_dict``."""
+    """Load the tensors that have the names of the net's ``state_dict``."""
     state = net.state_dict()
     return load_mapped(
         net,
@@ -158,7 +179,10 @@ def load_own(net: Net, tensors: Mapping[str, Tensor]) -> Match:
 
 
 def load_mapped(net: Net, mapped: Mapping[str, Tensor], *, unexpected: Iterable[str] = ()) -> Match:
-    """Copy tensors of the net's own names into it, those of equal shape."""
+    """Copy tensors into the net where name and shape are equal.
+
+    `mapped` has the net's names and axis order; `unexpected` is passed on to the `Match`.
+    """
     state = net.state_dict()
     loaded: list[str] = []
     mismatched: list[str] = []
@@ -166,7 +190,7 @@ def load_mapped(net: Net, mapped: Mapping[str, Tensor], *, unexpected: Iterable[
     with torch.no_grad():
         for name, target in state.items():
             if name not in mapped:
-                # Counts batches seen; no published layout but torch's own has it.
+                # Counter of batches, which only torch's own layouts have.
                 counted = name.endswith("num_batches_tracked")
                 if not (counted or name.startswith(net.fixed)):
                     missing.append(name)
@@ -180,11 +204,11 @@ def load_mapped(net: Net, mapped: Mapping[str, Tensor], *, unexpected: Iterable[
 
 
 def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
-    """Read all tensors of a weight file.
+    """Return all tensors of a weight file by name, on the CPU, and the file's SHA-256.
 
-    Torch checkpoints (zip or older), NumPy ``.npz`` and ``.npy``, and HDF5 are read.
-    Wrappers such as ``state_dict`` and the prefix ``module.`` of data-parallel training
-    are taken off; nested names are joined by a dot (torch) or a slash (HDF5).
+    Supported formats are torch checkpoints (zip or older), NumPy ``.npz`` and ``.npy``, and
+    HDF5. Wrappers such as ``state_dict`` and the prefix ``module.`` of data-parallel training
+    are removed. Nested names are joined by a dot (torch) or a slash (HDF5).
     """
     path = Path(path)
     if not path.exists():
@@ -193,7 +217,7 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
         what = "a folder" if path.is_dir() else "a pipe, socket or device"
         raise BadWeights(f"{path}: is {what}, not a weight file")
     try:
-        sha256 = _sha256(path)
+        sha256 = content_digest(path)
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as error:
@@ -212,9 +236,9 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
     except BadWeights as error:
         raise BadWeights(f"{path}: {error}") from error
     except Exception as error:
-        # The readers raise many kinds for a damaged file, and each means the same here.
+        # The readers raise many types of error for a damaged file.
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        # torch may advise to load a file unsafely; nobody should.
+        # torch's message may advise to load the file unsafely, which nobody should do.
         advice = "weights_only" in str(error) or "Weights only" in str(error)
         what = "nothing that can be read safely" if advice else lines[0][:200]
         raise BadWeights(f"{path}: damaged or incomplete as {layout}: {what}") from error
@@ -224,9 +248,9 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
 
 
 def published_as(sha256: str) -> str:
-    """What a published file is, and its net's name; empty where no net knows it.
+    """Return the description of a published file and its net, or an empty string.
 
-    Nets are imported for it until one knows the file.
+    Nets are imported one by one until one knows the file.
     """
     for name, kind in NETS.items():
         if sha256 in kind.known_files:
@@ -235,7 +259,7 @@ def published_as(sha256: str) -> str:
 
 
 def describe_file(path: str | Path) -> str:
-    """Format, SHA-256, known origin and all tensors of a weight file, for the terminal."""
+    """Describe a weight file for the terminal: format, SHA-256, known origin, all tensors."""
     tensors, sha256 = read_weight_file(path)
     n_numbers = sum(value.numel() for value in tensors.values())
     lines = [
@@ -252,7 +276,7 @@ def describe_file(path: str | Path) -> str:
 
 
 def file_layout(path: str | Path) -> str:
-    """``torch checkpoint``, ``NumPy archive``, ``NumPy array`` or ``HDF5``."""
+    """Return ``torch checkpoint``, ``NumPy archive``, ``NumPy array`` or ``HDF5``."""
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f"{path}: no such weight file")
@@ -261,7 +285,7 @@ def file_layout(path: str | Path) -> str:
 
 
 def _layout(path: Path, head: bytes) -> str:
-    """The format, from the file's first bytes."""
+    """Return the format of a file from its first bytes."""
     accepted = "a torch checkpoint, NumPy .npz or .npy, or HDF5 is needed"
     if not head:
         raise BadWeights(f"{path}: is empty: {accepted}")
@@ -288,14 +312,6 @@ def _layout(path: Path, head: bytes) -> str:
     raise BadWeights(f"{path}: is of no known format: {accepted}")
 
 
-def _sha256(path: Path) -> str:
-    state = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            state.update(block)
-    return state.hexdigest()
-
-
 def _read_hdf5(path: Path) -> Tensors:
     import h5py
 
@@ -314,3 +330,118 @@ def _read_hdf5(path: Path) -> Tensors:
                     )
                 tensors[name] = numbers(name, item[()])
     return tensors
+
+
+def read_torch(path: Path) -> Tensors:
+    """Return all tensors of a checkpoint by name; nested names are joined by a dot.
+
+    The messages of `BadWeights` do not name the file.
+    """
+    most = most_bytes(path.stat().st_size)
+    _check_archive(path, most)
+    try:
+        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        text = str(error)
+        if "Unsupported" in text or "Weights only" in text or "weights_only" in text:
+            raise BadWeights(
+                "holds Python objects besides tensors, or is damaged; such files are not "
+                "opened: save the net's state_dict() alone"
+            ) from error
+        raise
+    for _ in range(_MOST_DEPTH):
+        if not isinstance(saved, dict):
+            break
+        inner = next((saved[key] for key in _WRAPPERS if isinstance(saved.get(key), dict)), None)
+        if inner is None:
+            break
+        saved = inner
+    if isinstance(saved, Tensor):
+        saved = {path.stem: saved}
+    if not isinstance(saved, dict):
+        raise BadWeights(f"holds a {type(saved).__name__}, not a dictionary of tensors")
+    tensors = _Flattening(most).run(saved)
+    if tensors and all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
+    return tensors
+
+
+def numbers(name: str, array: Any) -> Tensor:
+    """Return an array as a tensor; `BadWeights` if it does not hold numbers."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "fiub":
+        raise BadWeights(f"tensor {name} is of type {array.dtype}, not of numbers")
+    # torch needs the byte order of the machine.
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+
+
+def _check_archive(path: Path, most: int) -> None:
+    """Refuse a zip that would inflate too much, and pickles that allocate memory by a number."""
+    try:
+        if not zipfile.is_zipfile(path):
+            with path.open("rb") as file:
+                _check_pickle(file.read())
+            return
+        with zipfile.ZipFile(path) as archive:
+            check_inflated(archive, most)
+            for info in archive.infolist():
+                if info.filename.endswith("data.pkl"):
+                    _check_pickle(archive.read(info))
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise BadWeights(f"damaged or incomplete: {error}") from error
+    except ValueError as error:
+        raise BadWeights(str(error)) from error
+
+
+def _check_pickle(program: bytes) -> None:
+    names: list[str] = []
+    # A program that ends early is an old file of several pickles, or damaged: torch reports it.
+    with suppress(ValueError):
+        for operation, argument, _ in pickletools.genops(program):
+            if "GLOBAL" in operation.name or "UNICODE" in operation.name:
+                names.append(str(argument).rpartition(" ")[2])
+    if "bytearray" in names:
+        raise BadWeights("asks for memory by a number (bytearray), which no weights do")
+
+
+class _Flattening:
+    """Flattens nested dictionaries of tensors into one, within limits."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._tensors: Tensors = {}
+        self._bytes = 0
+        self._entries = 0
+
+    def run(self, tree: Mapping[Any, Any]) -> Tensors:
+        self._visit(tree, "", ())
+        return self._tensors
+
+    def _visit(self, tree: Mapping[Any, Any], prefix: str, above: tuple[int, ...]) -> None:
+        if id(tree) in above:
+            raise BadWeights(f"{shown(prefix)} is a dictionary that holds itself")
+        if len(above) >= _MOST_DEPTH:
+            raise BadWeights(f"{shown(prefix)} is nested more than {_MOST_DEPTH} deep")
+        for key, value in tree.items():
+            self._entries += 1
+            if self._entries > _MOST_ENTRIES:
+                raise BadWeights(f"has more than {_MOST_ENTRIES:,} entries, which no net has")
+            name = f"{prefix}{key}"
+            if isinstance(value, Tensor):
+                self._tensors[name] = self._checked(name, value.detach())
+            elif isinstance(value, np.ndarray):
+                self._tensors[name] = self._checked(name, numbers(name, value))
+            elif isinstance(value, dict):
+                self._visit(value, f"{name}.", (*above, id(tree)))
+
+    def _checked(self, name: str, value: Tensor) -> Tensor:
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
+            raise BadWeights(f"tensor {name} is sparse, quantised or without values: not read")
+        # A tensor may describe more numbers than it stores: a stride of 0 repeats one.
+        self._bytes += value.numel() * value.element_size()
+        if self._bytes > self._most:
+            raise BadWeights(
+                f"tensor {name} of shape {tuple(value.shape)}: the tensors would become "
+                f"{self._bytes:,} bytes, at most {self._most:,} are read of a file of its size"
+            )
+        return value

@@ -52,7 +52,7 @@ def assert_padding_changes_nothing(make: Callable[[], Net], dim: int) -> None:
     for raw in (x, pad(x, 22)):
         torch.manual_seed(0)
         net = make().train()
-        net.dropout.p = 0.0
+        net.classifier_dropout.p = 0.0
         net(net.prepare(raw)).square().sum().backward()
         gradients = [p.grad for p in net.parameters()]
         results.append((gradients, list(net.state_dict().values())))

@@ -1,6 +1,9 @@
-"""From a package's file to stored weights, with made packages and no network."""
+"""Packages: from a file to stored weights, with made packages and no network."""
 
+import io
 import json
+import tarfile
+import zipfile
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from package_samples import made_sdist, made_wheel, package_of, wheel_of
+from package_samples import made_sdist, made_wheel, package_of, sdist_of, wheel_of
 
 from mvemo.extract.errors import BadSetting, BadWeights, ExtractError, FetchFailed, MissingFile
 from mvemo.extract.nets import NETS
@@ -19,6 +22,7 @@ from mvemo.extract.pretrained import (
     list_packages,
     pretrained_path,
 )
+from mvemo.extract.pretrained.getting import read_members
 
 ARRAYS = {
     "dense/kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -242,3 +246,63 @@ def test_i3d_as_fetched_is_the_published_archive(fetched_weights, shared_data):
     assert set(kept) == set(published)
     for name, value in published.items():
         np.testing.assert_array_equal(kept[name], value)
+
+
+MEMBERS = {"a/weights": b"0123456789" * 20, "a/LICENSE": b"free", "../evil": b"out"}
+
+
+@pytest.mark.parametrize("make", [wheel_of, sdist_of])
+def test_named_members_alone_are_read_in_order(make):
+    read = read_members(make(MEMBERS), ["a/LICENSE", "a/weights"], 1000)
+    assert list(read.items()) == [("a/LICENSE", b"free"), ("a/weights", MEMBERS["a/weights"])]
+
+
+@pytest.mark.parametrize("make", [wheel_of, sdist_of])
+def test_missing_and_large_members_are_told(make):
+    with pytest.raises(BadWeights, match="has no member b"):
+        read_members(make(MEMBERS), ["b"], 1000)
+    with pytest.raises(BadWeights, match="a/weights has 200 bytes, at most 100"):
+        read_members(make(MEMBERS), ["a/weights"], 100)
+
+
+@pytest.mark.parametrize("make", [wheel_of, sdist_of])
+def test_a_cut_off_archive_is_one_line(make):
+    whole = make({"a/weights": bytes(range(256)) * 40})
+    for share in (0.0, 0.1, 0.5, 0.9):
+        with pytest.raises(BadWeights) as caught:
+            read_members(whole[: int(share * len(whole))], ["a/weights"], 20_000)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_zip_that_understates_a_size_is_not_inflated_beyond_it():
+    content = bytearray(wheel_of({"a": bytes(100_000)}))
+    for at in (content.index(b"PK\x03\x04") + 22, content.index(b"PK\x01\x02") + 24):
+        content[at : at + 4] = (10).to_bytes(4, "little")
+    with pytest.raises(BadWeights):
+        read_members(bytes(content), ["a"], 1000)
+
+
+def test_an_encrypted_member_and_one_that_is_there_twice_are_told():
+    content = bytearray(wheel_of({"a": b"x"}))
+    for at in (content.index(b"PK\x03\x04") + 6, content.index(b"PK\x01\x02") + 8):
+        content[at] |= 1
+    with pytest.raises(BadWeights, match="encrypted"):
+        read_members(bytes(content), ["a"], 1000)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a", b"1")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a", b"2")
+    with pytest.raises(BadWeights, match="two members a"):
+        read_members(buffer.getvalue(), ["a"], 1000)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE])
+def test_links_are_no_members(kind):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        info = tarfile.TarInfo("a")
+        info.type, info.linkname = kind, "/etc/passwd"
+        archive.addfile(info)
+    with pytest.raises(BadWeights, match="no plain file"):
+        read_members(buffer.getvalue(), ["a"], 1000)

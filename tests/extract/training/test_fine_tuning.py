@@ -9,14 +9,12 @@ from toy_net import Toy, problem, same, tuned
 
 from mvemo.extract.errors import BadMedia, BadSetting, TrainingDiverged
 from mvemo.extract.nets import AudioInput, VideoInput
-from mvemo.extract.settings import TrainSettings
+from mvemo.extract.settings import LOSSES, TrainSettings
 from mvemo.extract.training import fine_tuning as finetune
 from mvemo.extract.training import jobs
-from mvemo.extract.training import trainer as trainer_module
 from mvemo.extract.training.batches import RawBatches, split_rows
 from mvemo.extract.training.checkpoints import JobFolder
 from mvemo.extract.training.embedding import embed_rows
-from mvemo.extract.training.losses import LOSSES
 
 CPU = torch.device("cpu")
 
@@ -219,7 +217,7 @@ def test_training_stops_at_exactly_that_iteration(tmp_path):
 
 
 def test_a_long_run_keeps_a_point_every_so_many_iterations(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer_module, "MAX_POINTS", 4)
+    monkeypatch.setattr(finetune, "MAX_POINTS", 4)
     _, curve = tuned(tmp_path, "a", TrainSettings(iterations=10, patience=0, batch_size=11))
     assert curve["iteration"] == [3.0, 6.0, 9.0]
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from mvemo.extract.errors import BadSetting
 from mvemo.extract.nets import AudioInput, Net
-from mvemo.extract.settings import TrainSettings
+from mvemo.extract.settings import LOSSES, TrainSettings
 from mvemo.extract.training import fine_tuning as finetune
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.checkpoints import JobFolder
-from mvemo.extract.training.losses import LOSSES, make_loss
+from mvemo.extract.training.losses import make_loss
 
 N, DIM, CLASSES, TAU = 7, 5, 3, 0.7
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from mvemo.extract.errors import BadSetting
+from mvemo.extract.errors import BadSetting, MissingFile
 from mvemo.extract.nets import Net, build_net
 from mvemo.extract.settings import NetSettings, RunSettings, TrainSettings
 from mvemo.extract.training import protocols
 from mvemo.extract.training.batches import RawBatches
 from mvemo.extract.training.jobs import TrainingJob
-from mvemo.extract.training.protocols import TrainedNet, train_nets
+from mvemo.extract.training.protocols import FrozenNets, TrainedNet, frozen_net, train_nets
 from mvemo.extract.training.splits import TrainingClips
 from mvemo.manifests import Clip, Manifest
 
@@ -200,3 +201,50 @@ def test_all_protocols_train_really(manifest, waves, tmp_path) -> None:
         assert trained.curve["epoch"] == [1.0, 2.0]
         assert trained.curve["iteration"] == [1.0, 2.0, 3.0, 4.0, 5.0]
         assert np.isnan(trained.curve["val_loss"]).all()
+
+
+FROZEN_RUN = RunSettings("frozen", device="cpu")
+FROZEN_OPTIONS = {"n_frames": 8, "size": 32}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> NetSettings:
+    save_net(tmp_path / "own.pt", seed=0)
+    return NetSettings("i3d", 0.25, str(tmp_path / "own.pt"), FROZEN_OPTIONS)
+
+
+def save_net(path: Path, seed: int) -> None:
+    torch.manual_seed(seed)
+    torch.save(build_net("i3d", 2, width=0.25, **FROZEN_OPTIONS).state_dict(), path)
+
+
+def test_a_net_is_made_once(settings: NetSettings) -> None:
+    nets = FrozenNets(FROZEN_RUN, 2)
+    assert nets.get(settings) is nets.get(settings)
+
+
+@torch.inference_mode()
+def test_it_embeds_as_the_net_that_it_is_made_of(settings: NetSettings) -> None:
+    plain, fast = frozen_net(settings, 2, FROZEN_RUN), FrozenNets(FROZEN_RUN, 2).get(settings)
+    assert fast.spec == plain.spec
+    raw = torch.randint(0, 256, (2, 8, 32, 32, 3), dtype=torch.uint8)
+    expected, found = (each.net.embed(each.net.prepare(raw)) for each in (plain, fast))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_a_changed_file_or_setting_is_another_net(settings: NetSettings) -> None:
+    nets = FrozenNets(FROZEN_RUN, 2)
+    first = nets.get(settings).spec
+    slower = replace(settings, options={**FROZEN_OPTIONS, "n_frames": 16})
+    assert nets.get(slower).spec.params != first.params
+    file = Path(settings.weights)
+    save_net(file, seed=1)
+    assert nets.get(settings).spec.weights != first.weights
+    file.unlink()
+    with pytest.raises(MissingFile, match=r"own\.pt"):
+        nets.get(settings)
+
+
+def test_a_net_without_weights_is_refused(settings: NetSettings) -> None:
+    with pytest.raises(BadSetting, match="i3d: the frozen protocol embeds with pretrained weights"):
+        FrozenNets(FROZEN_RUN, 2).get(replace(settings, weights=""))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mvemo.extract.nets.parts.elu import Elu, elu
+from mvemo.extract.nets.parts.layers import Elu, elu
 
 SHAPES = [(0,), (1,), (3, 5, 7), (2, 4, 40_001)]
 

@@ -1,43 +1,49 @@
-"""Convolutions with a quarter of the multiplications, for embedding on a CPU.
+"""Faster copies of nets for embedding, with folded batch normalisation and fast convolutions.
 
-Winograd's minimal filtering (Lavin and Gray 2016, "Fast algorithms for convolutional neural
-networks"): overlapping tiles of pixels are transformed; each place of a tile is then a matrix
-product over channels; and transformed back these are 4 x 4 outputs. Of kernels of 3 x 3 pixels
-tiles have 6 x 6 places: 36 products in place of 144. Frames are convolved as they are: the
-products of neighbouring frames are summed.
+The fast convolutions need a quarter of the multiplications on a CPU. The method is Winograd's
+minimal filtering (Lavin and Gray 2016, "Fast algorithms for convolutional neural networks").
+Overlapping tiles of pixels are transformed. Each place of a tile then needs one matrix product
+over channels. The inverse transform gives 4 x 4 outputs. For kernels of 3 x 3 pixels a tile has
+6 x 6 places: 36 products in place of 144. Along time the convolution is direct: the products of
+neighbouring frames are summed.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Iterator
 from itertools import product
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-# Outputs of a tile along one axis.
+from mvemo.extract.nets.parts.base import Net
+
+# Number of outputs of a tile along one axis.
 STEP = 4
-# Where polynomials are evaluated, beside infinity, by pixels of a kernel's side: with these the
-# rounding errors are least of those that were tried.
+# Points at which polynomials are evaluated, in addition to infinity, by the side of the kernel
+# in pixels. Of the points that were tried, these have the smallest rounding errors.
 POINTS = {3: (0.0, 1.0, -1.0, 0.5, -2.0), 4: (0.0, 1.0, -1.0, 2.0, -2.0, 0.5)}
-# Rows of the matrix products that are made at once, so that they fit into a core's cache. More
-# are no faster, and take memory.
+# Number of rows of a matrix product, so that it fits into the cache of a core. More rows are
+# not faster and take memory.
 ROWS = 512
-# With fewer channels transforming costs what multiplying saves.
+# With fewer channels the transforms cost as much as they save.
 LEAST_CHANNELS = 32
 
 
 class Transforms(NamedTuple):
-    """Of inputs (tile, tile), of kernels (tile, side) and of products (STEP, tile), float64."""
+    """Matrices of the transforms of inputs, kernels and products, float64."""
 
-    inputs: Tensor
-    kernel: Tensor
-    outputs: Tensor
+    inputs: Tensor  # (tile, tile)
+    kernel: Tensor  # (tile, side)
+    outputs: Tensor  # (STEP, tile)
 
 
 def transforms(side: int) -> Transforms:
-    """Of a kernel's side: y = outputs @ ((kernel @ g) * (inputs @ x)) filters x by g.
+    """Return the transforms with which y = outputs @ ((kernel @ g) * (inputs @ x)) filters x by g.
 
     Examples
     --------
@@ -63,10 +69,11 @@ def transforms(side: int) -> Transforms:
 
 
 class WinogradConvolution(nn.Module):
-    """A convolution's values, made of a quarter of its multiplications.
+    """Convolution with a quarter of the multiplications.
 
-    They differ from those of direct convolution by rounding: some 1e-5 of the largest value
-    in float32. No gradient goes to the weights.
+    The kernel is (t, 3, 3) with t odd, the stride 1, and the padding keeps the size (see
+    `supports`). Values differ from a direct convolution by rounding, about 1e-5 of the largest
+    value in float32. The weights get no gradient.
 
     Examples
     --------
@@ -86,7 +93,7 @@ class WinogradConvolution(nn.Module):
         self._set(convolution.weight.detach(), convolution.bias)
 
     def _set(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Keep what is computed with, of a kernel (out, in, taps, side, side)."""
+        """Store the transformed kernel (out, in, taps, side, side), the bias and the transforms."""
         self.outputs, self.inputs, self.taps, _, side = weight.shape
         of = transforms(side)
         self.tile = len(of.inputs)
@@ -108,8 +115,8 @@ class WinogradConvolution(nn.Module):
         )
 
     @staticmethod
-    def suits(layer: nn.Module) -> bool:
-        """Whether a layer can be computed so, and is worth it."""
+    def supports(layer: nn.Module) -> bool:
+        """Return True if this class can replace a layer and is faster."""
         return (
             isinstance(layer, nn.Conv3d)
             and layer.kernel_size[0] % 2 == 1
@@ -122,17 +129,17 @@ class WinogradConvolution(nn.Module):
         )
 
     def output_places(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Frames, height and width of the output for those of the input."""
+        """Return frames, height and width of the output for those of the input."""
         return frames, height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, in, frames, height, width) -> (batch, out, ...), channels last in memory."""
+        """Map (batch, in, frames, height, width) to (batch, out, ...), channels last in memory."""
         places = x.permute(0, 2, 3, 4, 1)
         batch = len(places)
         frames, height, width = self.output_places(*places.shape[1:4])
         y = x.new_empty((batch, frames, height, width, self.outputs))
         down, across = -(-height // STEP), -(-width // STEP)
-        # Bands of rows of tiles share no tile, but parts of few frames share many frames.
+        # Bands of rows share no tile, but parts of a few frames share many frames.
         n_frames = min(frames, max(2 * self.taps, ROWS // across))
         n_down = min(down, max(1, ROWS // (n_frames * across)))
         n_clips = max(1, ROWS // (n_down * across * frames))
@@ -149,11 +156,14 @@ class WinogradConvolution(nn.Module):
         return y.permute(0, 4, 1, 2, 3)
 
     def _reach(self, n: int) -> int:
-        """Pixels that tiles with so many outputs depend on."""
+        """Return the number of pixels that `n` outputs in whole tiles depend on."""
         return -(-n // STEP) * STEP + self.tile - STEP
 
     def _inputs(self, places: Tensor, first: int, top: int, shape: tuple[int, int, int]) -> Tensor:
-        """What outputs from a frame and row on depend on: (frames, clips, height, width, in)."""
+        """Return the inputs of a part that starts at a frame and row of the output.
+
+        (clips, frames, height, width, in) -> (frames, clips, height, width, in), zero-padded.
+        """
         clips, frames, height, width = places.shape[:4]
         inputs = places.new_zeros(shape[0], clips, *shape[1:], self.inputs)
         before, above = first - self.taps // 2, top - 1
@@ -164,13 +174,13 @@ class WinogradConvolution(nn.Module):
         return inputs
 
     def _convolve(self, inputs: Tensor, y: Tensor) -> None:
-        """Inputs (frames, clips, height, width, in) -> y (frames, clips, ..., out)."""
+        """Convolve inputs (frames, clips, height, width, in) into y (frames, clips, ..., out)."""
         frames, clips, height, width = y.shape[:4]
         down, across = -(-height // STEP), -(-width // STEP)
         rows = clips * down * across
         v = self._transform(inputs, down, across).view(self.tile**2, -1, self.inputs)
         products = inputs.new_empty(self.tile**2, frames * rows, self.outputs)
-        # One place after the other: its products stay in the cache while taps are summed.
+        # Place by place, so that its products stay in the cache while taps are summed.
         for place, of_place in enumerate(products):
             torch.mm(v[place, : frames * rows], self.kernel[place, 0], out=of_place)
             for tap in range(1, self.taps):
@@ -184,7 +194,7 @@ class WinogradConvolution(nn.Module):
         torch.add(values[:, :, :height, :width], self.bias, out=y)
 
     def _transform(self, inputs: Tensor, down: int, across: int) -> Tensor:
-        """(frames, clips, height, width, in) -> (columns, rows, frames, clips, tiles, in)."""
+        """Map (frames, clips, height, width, in) to (columns, rows, frames, clips, tiles, in)."""
         frames, clips, _, width, channels = inputs.shape
         line, images = width * channels, frames * clips
         # Rows first, whole lines at once: (tile, images, down, line).
@@ -198,15 +208,11 @@ class WinogradConvolution(nn.Module):
 
 
 class HalvingConvolution(WinogradConvolution):
-    """The same for a kernel of 7 x 7 x 7 with stride 2, the first layer of video nets.
+    """Winograd convolution for a kernel of 7 x 7 x 7 with stride 2, the first layer of video nets.
 
-    Pairs of frames, rows and columns become eight times the channels; the kernel then has
-    4 x 4 x 4 of them, the last with zeros, and stride 1.
-
-    Parameters
-    ----------
-    convolution
-        That pads nothing: inputs come with the zeros around them.
+    Pairs of frames, rows and columns become eight times the channels. The kernel then has
+    4 x 4 x 4 places, the last ones padded with zeros, and stride 1. The convolution has no
+    padding: its inputs are padded already.
 
     Examples
     --------
@@ -226,8 +232,8 @@ class HalvingConvolution(WinogradConvolution):
         self._set(kernel.reshape(outputs, 8 * inputs, 4, 4, 4), convolution.bias)
 
     @staticmethod
-    def suits(layer: nn.Module) -> bool:
-        """Whether a layer is one."""
+    def supports(layer: nn.Module) -> bool:
+        """Return True for a 7 x 7 x 7 convolution with stride 2 and no padding."""
         return (
             isinstance(layer, nn.Conv3d)
             and layer.kernel_size == (7, 7, 7)
@@ -238,7 +244,6 @@ class HalvingConvolution(WinogradConvolution):
         )
 
     def output_places(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Frames, height and width of the output for those of the input."""
         return (frames - 5) // 2, (height - 5) // 2, (width - 5) // 2
 
     def _inputs(self, places: Tensor, first: int, top: int, shape: tuple[int, int, int]) -> Tensor:
@@ -248,7 +253,7 @@ class HalvingConvolution(WinogradConvolution):
         for frame in (0, 1):
             frames = places[:, 2 * first + frame :: 2, 2 * top :][:, : shape[0]].transpose(0, 1)
             for row in (0, 1):
-                # Of frames and rows that are even or odd; pairs of columns lie side by side.
+                # Even or odd frames and rows; the two columns of a pair are adjacent.
                 source = frames[:, :, row::2][:, :, : shape[1]]
                 target = inputs[: len(source), :, : source.shape[2], :, frame, row]
                 paired = source[..., : 2 * pairs, :].reshape(*source.shape[:3], pairs, -1)
@@ -259,12 +264,7 @@ class HalvingConvolution(WinogradConvolution):
 
 
 class PointConvolution(nn.Module):
-    """A convolution of one place, as one matrix product over all places.
-
-    Parameters
-    ----------
-    convolution
-        Of a kernel (1, 1, 1) with stride 1, not in groups.
+    """Convolution with kernel (1, 1, 1) and stride 1 as one matrix product over all places.
 
     Examples
     --------
@@ -280,8 +280,8 @@ class PointConvolution(nn.Module):
         self.bias = convolution.bias
 
     @staticmethod
-    def suits(layer: nn.Module) -> bool:
-        """Whether a layer is one."""
+    def supports(layer: nn.Module) -> bool:
+        """Return True for a convolution with kernel (1, 1, 1), stride 1 and one group."""
         return (
             isinstance(layer, nn.Conv3d)
             and layer.kernel_size == layer.stride == (1, 1, 1)
@@ -290,6 +290,80 @@ class PointConvolution(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, in, frames, height, width) -> (batch, out, ...), channels last in memory."""
+        """Map (batch, in, frames, height, width) to (batch, out, ...), channels last in memory."""
         places = x.permute(0, 2, 3, 4, 1)
         return nn.functional.linear(places, self.weight, self.bias).permute(0, 4, 1, 2, 3)
+
+
+AnyNet = TypeVar("AnyNet", bound=Net)
+
+
+class NormedConvolution(nn.Module):
+    """Layer whose convolution is followed directly by its batch normalisation.
+
+    A subclass keeps both under the names in `folded_names`, and its ``forward`` adds the bias
+    of the convolution if there is one.
+    """
+
+    folded_names: ClassVar[tuple[str, str]] = ("convolution", "norm")
+
+    def fold(self) -> None:
+        """Fold the normalisation by running statistics into the weights of the convolution."""
+        convolution, norm = (getattr(self, name) for name in self.folded_names)
+        convolution.weight, convolution.bias = fuse_conv_bn_weights(
+            convolution.weight,
+            convolution.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.eps,
+            norm.weight,
+            norm.bias,
+        )
+        setattr(self, self.folded_names[1], nn.Identity())
+
+    @property
+    def folded(self) -> bool:
+        """Return True if the normalisation is folded."""
+        return isinstance(getattr(self, self.folded_names[1]), nn.Identity)
+
+
+@torch.no_grad()
+def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
+    """Return a copy of a net that embeds faster, or the net itself if nothing can be improved.
+
+    `net` is in evaluation mode and on its device. Batch normalisation is folded into the
+    convolution before it. On a CPU in float32, convolutions of 3 x 3 pixels, and of 7 x 7 with
+    stride 2, take a quarter of the multiplications; in ``bf16`` the direct ones are fast.
+    Embeddings differ by rounding only, 1e-4 of the largest. The weights of the copy differ
+    from those of the net, so do not save them.
+
+    Examples
+    --------
+    >>> from mvemo.extract.nets import build_net
+    >>> net = build_net("i3d", 6, width=0.125).eval()
+    >>> net.blocks["Conv3d_1a_7x7"].conv.bias is None
+    True
+    >>> optimized(net).blocks["Conv3d_1a_7x7"].conv.bias.shape
+    torch.Size([8])
+    """
+    folds = any(isinstance(m, NormedConvolution) and not m.folded for m in net.modules())
+    replaces = precision == "float32" and any(_replacements(net))
+    if not folds and not replaces:
+        return net
+    light = copy.deepcopy(net)
+    for module in light.modules():
+        if isinstance(module, NormedConvolution) and not module.folded:
+            module.fold()
+    if replaces:
+        for parent, name, replacement in list(_replacements(light)):
+            setattr(parent, name, replacement(getattr(parent, name)))
+    return light
+
+
+def _replacements(net: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[[Any], nn.Module]]]:
+    """Yield the CPU layers that have a faster class, as parent, name in it and that class."""
+    for module in net.modules():
+        for name, child in module.named_children():
+            for faster in (WinogradConvolution, HalvingConvolution, PointConvolution):
+                if faster.supports(child) and child.weight.device.type == "cpu":
+                    yield module, name, faster

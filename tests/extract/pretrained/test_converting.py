@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.pretrained.array_pickle import read_array_pickle
+from mvemo.extract.pretrained.converting import read_array_pickle
 
 TREE = {
     "params": {

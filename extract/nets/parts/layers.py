@@ -1,0 +1,96 @@
+"""Functions and layers that several nets share: padding, activation, pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+# Least variance over frames, so that the deviation of equal frames has a gradient.
+LEAST_VARIANCE = 1e-12
+
+
+def elu(x: Tensor) -> Tensor:
+    """Return x where it is positive, otherwise exp(x) - 1 (Clevert et al. 2016, equation 15).
+
+    torch uses expm1, which takes 1.5 to 4 times as long as exp, depending on the CPU. The
+    difference, 6e-8 in float32, is small compared with the rounding of a net's sums. On other
+    devices and in half precision torch's function is called.
+
+    Examples
+    --------
+    >>> elu(torch.tensor([-1.0, 0.0, 2.0]))
+    tensor([-0.6321,  0.0000,  2.0000])
+    """
+    exact = x.dtype in (torch.float32, torch.float64)
+    if x.device.type != "cpu" or not exact or torch.compiler.is_compiling():
+        return nn.functional.elu(x)
+    y: Tensor = _Elu.apply(x)  # type: ignore[no-untyped-call]
+    return y
+
+
+class Elu(nn.Module):
+    """Layer that applies `elu` to inputs of any shape.
+
+    Examples
+    --------
+    >>> Elu()(torch.tensor([-1.0]))
+    tensor([-0.6321])
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return elu(x)
+
+
+class _Elu(torch.autograd.Function):
+    """ELU whose gradient follows from its output, which the next layer keeps anyway."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = x.clamp_max(0).exp_().sub_(1)
+        # exp(x) - 1 is never less than x.
+        torch.maximum(x, y, out=y)
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        # The argument True means that y is the output, not the input.
+        product: Tensor = torch.ops.aten.elu_backward(gradient, 1.0, 1.0, 1.0, True, y)
+        return product
+
+
+def same_sides(
+    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return TensorFlow's "SAME" padding before and after each axis.
+
+    It gives ceil(size / stride) outputs; if the padding is odd, the larger part is after.
+
+    Examples
+    --------
+    >>> same_sides((224, 7), kernel=(3, 3), stride=(2, 2))
+    ((0, 1), (1, 1))
+    """
+    totals = [
+        max((-(-size // s) - 1) * s + k - size, 0)
+        for size, k, s in zip(sizes, kernel, stride, strict=True)
+    ]
+    return tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
+
+
+def mean_and_deviation(values: Tensor) -> Tensor:
+    """Pool over the frames: (..., frames, dim) -> (..., 2 * dim).
+
+    Examples
+    --------
+    >>> mean_and_deviation(torch.tensor([[1.0], [3.0]]))
+    tensor([2., 1.])
+    """
+    variance = values.var(dim=-2, correction=0).clamp_min(LEAST_VARIANCE)
+    return torch.cat([values.mean(dim=-2), variance.sqrt()], dim=-1)

@@ -1,0 +1,179 @@
+"""Fast convolutions have the values of direct ones, and optimized nets embed alike."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from mvemo.extract.nets import build_net, weights_digest
+from mvemo.extract.nets.i3d import CUBE, maximum_of_neighbours, pool_same
+from mvemo.extract.nets.parts import fast_conv
+from mvemo.extract.nets.parts.fast_conv import (
+    HalvingConvolution,
+    PointConvolution,
+    WinogradConvolution,
+    optimized,
+)
+
+CHANNELS = fast_conv.LEAST_CHANNELS
+
+
+def convolution(taps: int, bias: bool = True) -> nn.Conv3d:
+    torch.manual_seed(0)
+    padding = (taps // 2, 1, 1)
+    return nn.Conv3d(CHANNELS, CHANNELS + 5, (taps, 3, 3), padding=padding, bias=bias)
+
+
+@pytest.mark.parametrize("taps", [1, 3, 5])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((1, 1, 1, 1), id="one place"),
+        pytest.param((2, 2, 4, 8), id="whole tiles"),
+        pytest.param((3, 5, 7, 10), id="parts of tiles"),
+        pytest.param((1, 23, 3, 5), id="blocks of frames"),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 7, 1024])
+@torch.inference_mode()
+def test_it_is_the_direct_convolution(taps, shape, rows, monkeypatch):
+    # However many frames and clips are computed at once.
+    monkeypatch.setattr(fast_conv, "ROWS", rows)
+    direct = convolution(taps)
+    batch, *places = shape
+    x = torch.randn(batch, CHANNELS, *places)
+    expected = nn.functional.conv3d(
+        x.double(), direct.weight.double(), direct.bias.double(), padding=direct.padding
+    )
+    for layout in (torch.contiguous_format, torch.channels_last_3d):
+        found = WinogradConvolution(direct)(x.contiguous(memory_format=layout))
+        assert found.shape == expected.shape
+        tolerance = 2e-5 * float(expected.abs().max())
+        torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "places", [(7, 7, 7), (13, 21, 37), (14, 22, 30), (8, 37, 24), (45, 9, 12), (46, 12, 9)]
+)
+@pytest.mark.parametrize("batch", [1, 3])
+@torch.inference_mode()
+def test_halving_is_the_direct_convolution(places, batch, monkeypatch):
+    # The longest are computed in three blocks of frames.
+    monkeypatch.setattr(fast_conv, "ROWS", 1)
+    torch.manual_seed(0)
+    direct = nn.Conv3d(3, 5, 7, stride=2)
+    x = torch.randn(batch, 3, *places)
+    expected = nn.functional.conv3d(x.double(), direct.weight.double(), direct.bias.double(), 2)
+    found = HalvingConvolution(direct)(x)
+    assert found.shape == expected.shape
+    tolerance = 2e-5 * float(expected.abs().max())
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=tolerance)
+
+
+@torch.inference_mode()
+def test_a_convolution_may_lack_a_bias():
+    direct = convolution(3, bias=False)
+    x = torch.randn(1, CHANNELS, 2, 6, 6)
+    torch.testing.assert_close(WinogradConvolution(direct)(x), direct(x), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "suits"),
+    [
+        ({}, True),
+        ({"kernel_size": (1, 3, 3), "padding": (0, 1, 1)}, True),
+        ({"kernel_size": (2, 3, 3)}, False),
+        ({"kernel_size": (3, 5, 5)}, False),
+        ({"padding": 0}, False),
+        ({"padding": "same"}, False),
+        ({"padding_mode": "replicate"}, False),
+        ({"stride": 2}, False),
+        ({"dilation": 2}, False),
+        ({"groups": 2}, False),
+        ({"in_channels": 3}, False),
+    ],
+)
+def test_what_it_suits(changed, suits):
+    of = {"in_channels": 32, "out_channels": 32, "kernel_size": 3, "padding": 1, **changed}
+    assert WinogradConvolution.supports(nn.Conv3d(**of)) is suits
+
+
+def test_other_layers_are_not_suited():
+    assert not WinogradConvolution.supports(nn.Conv2d(32, 32, 3, padding=1))
+    assert HalvingConvolution.supports(nn.Conv3d(3, 8, 7, stride=2))
+    assert not HalvingConvolution.supports(nn.Conv3d(3, 8, 7, stride=2, padding=3))
+    assert not HalvingConvolution.supports(nn.Conv3d(3, 8, 7, stride=(1, 2, 2)))
+    assert not PointConvolution.supports(nn.Conv2d(32, 32, 1))
+    assert not PointConvolution.supports(nn.Conv3d(4, 4, 1, stride=2))
+    assert not PointConvolution.supports(nn.Conv3d(4, 4, 1, groups=2))
+
+
+@torch.inference_mode()
+def test_a_convolution_of_one_place_is_a_matrix_product():
+    direct = nn.Conv3d(6, 4, 1)
+    x = torch.randn(2, 6, 3, 5, 5)
+    torch.testing.assert_close(PointConvolution(direct)(x), direct(x), rtol=0, atol=1e-5)
+
+
+def with_statistics(net: nn.Module) -> nn.Module:
+    """As after a training: nothing is at zero or one."""
+    generator = torch.Generator().manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
+            for value, low in (
+                (module.weight, 0.5),
+                (module.bias, -0.5),
+                (module.running_mean, -0.5),
+                (module.running_var, 0.5),
+            ):
+                value.data = low + torch.rand(value.shape, generator=generator)
+    return net.eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("i3d", {"width": 0.25, "n_frames": 8, "size": 32}),
+        ("c3d", {"width": 0.5, "n_frames": 4, "size": 32}),
+        ("r2plus1d_18", {"n_frames": 4, "size": 32}),
+        ("effnet", {"width": 0.2, "size": 32}),
+    ],
+)
+@torch.inference_mode()
+def test_an_optimized_net_embeds_alike(name, options):
+    torch.manual_seed(1)
+    net = with_statistics(build_net(name, 3, **options))
+    digest = weights_digest(net)
+    light = optimized(net)
+    if name in ("i3d", "effnet"):
+        norms = (nn.BatchNorm2d, nn.BatchNorm3d)
+        assert not any(isinstance(module, norms) for module in light.modules())
+    replaced = any(isinstance(module, WinogradConvolution) for module in light.modules())
+    assert replaced == (name != "effnet")
+    shape = (2, net.input.n_frames, net.input.size, net.input.size, 3)
+    raw = torch.randint(0, 256, shape, dtype=torch.uint8)
+    expected = net.embed(net.prepare(raw))
+    found = light.embed(light.prepare(raw))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    assert optimized(light) is light
+    # The net itself is as it was.
+    assert weights_digest(net) == digest
+    torch.testing.assert_close(net.embed(net.prepare(raw)), expected, rtol=0, atol=0)
+
+
+def test_a_net_without_such_layers_is_left_as_it_is():
+    net = build_net("music1d", 2, width=0.1)
+    assert optimized(net) is net
+    net = build_net("c3d", 2, n_frames=4, size=32)
+    # The processor's own convolutions of half precision are faster.
+    assert optimized(net, "bf16") is net
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5, 6), (1, 2, 1, 1, 1), (1, 2, 2, 1, 3)])
+def test_the_maximum_of_neighbours_is_the_pooling(shape):
+    x = torch.rand(shape).contiguous(memory_format=torch.channels_last_3d)
+    expected = functional.max_pool3d(x, 3, 1, 1)
+    assert torch.equal(maximum_of_neighbours(x), expected)
+    assert torch.equal(pool_same(x, CUBE, (1, 1, 1)), expected)
+    with torch.inference_mode():
+        assert torch.equal(pool_same(x, CUBE, (1, 1, 1)), expected)
