@@ -1,4 +1,4 @@
-"""Columns of a manifest: which it needs and has, and the rows below them."""
+"""Columns of a manifest's table, and the rows parsed by them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mvemo.manifests.tables import RESERVED, Table
 
 @dataclass(frozen=True)
 class Columns:
-    """What is needed to read the columns of a table."""
+    """Settings for reading the columns of a table."""
 
     kind: LabelKind
     spread: bool
@@ -26,18 +26,18 @@ class Columns:
 
     @property
     def known(self) -> list[str]:
-        """All columns that are read."""
+        """Names of all columns that are read."""
         return [*RESERVED[1:], *(self.classes or ())] if self.spread else [*RESERVED]
 
     def required(self, names: Sequence[str]) -> list[str]:
-        """Columns that a table with these columns needs; without media an id is enough."""
+        """Return the columns that the table must have; without media, an id is enough."""
         first = "path" if self.media or "clip_id" not in names else "clip_id"
         labels = () if self.kind.task == UNLABELLED else ("label",)
         return [first, *((self.classes or ()) if self.spread else labels)]
 
 
 def _place_columns(table: Table, columns: Columns, problems: Problems) -> dict[str, int] | None:
-    """Column to its number in the table; None where a required one is missing."""
+    """Return the index of each column in the table, or None if a required one is missing."""
     line, names = table.rows[0][0], table.header
     unknown = [key for key in columns.mapped if key not in columns.known]
     if unknown:
@@ -69,16 +69,16 @@ def _place_columns(table: Table, columns: Columns, problems: Problems) -> dict[s
 
 
 def parse_rows(table: Table, columns: Columns, problems: Problems) -> list[Row]:
-    """The rows of a table; what is wrong with them is added to `problems`."""
+    """Parse the rows of a table; errors are added to `problems`."""
     place = _place_columns(table, columns, problems)
     if place is None:
         return []
     header = table.header
     n_columns = len(header)
-    # Of foreign tables nobody knows what other columns are.
+    # The meaning of other columns is known only in our own files.
     used = set(place.values()) if table.kind else set(range(n_columns))
     extra = [(i, name) for i, name in enumerate(header) if i not in used]
-    # A path in a file of ours is meant to the letter; others put blanks after commas.
+    # Blanks around a path count in our own files; other programs put blanks after commas.
     parser = RowParser(place, bool(table.kind), columns.kind, columns.classes, problems)
     rows: list[Row] = []
     outside: list[Row] = []
@@ -99,7 +99,7 @@ def parse_rows(table: Table, columns: Columns, problems: Problems) -> list[Row]:
 
 
 def _report_outside(outside: Sequence[Row], n_rows: int, root: Path, problems: Problems) -> None:
-    """Paths that leave the media root: each, or the root as wrong where all of them do."""
+    """Report paths outside the media root, or the root itself if all paths are outside."""
     cure = "give the folder of the media files with --root"
     if len(outside) == n_rows > 1:
         first = outside[0]

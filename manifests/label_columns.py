@@ -1,4 +1,4 @@
-"""Columns of a user's own table that hold labels, recognised by their names and cells."""
+"""Recognition of label columns in a user's own table, by names and cells."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from mvemo.manifests.labels import UNLABELLED, Task, is_flag
 from mvemo.manifests.tables import RESERVED, Table
 
-# What separates tags in one cell, the first that occurs.
+# Possible separators of tags in one cell; the first that occurs is used.
 MARKS = (";", "|", ",")
-# Targets that are recognised without the prefix ``label_``, if one of the first two is there.
+# Targets that are recognised without the prefix ``label_`` if valence or arousal is present.
 _DIMENSIONS = ("valence", "arousal", "energy", "tension", "dominance")
 _PREFIX = "label_"
 
 
 def value_columns(table: Table) -> dict[str, str]:
-    """Return targets to their columns of numbers: ``label_NAME``, else valence and arousal.
+    """Map targets to columns of numbers: ``label_NAME``, otherwise valence, arousal and others.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def value_columns(table: Table) -> dict[str, str]:
 
 
 def tag_columns(table: Table) -> dict[str, str]:
-    """Return tags to their columns of 0 and 1: ``label_NAME``, else all that are not ours."""
+    """Map tags to columns of 0 and 1: ``label_NAME``, otherwise all that are not reserved."""
     names = [
         name
         for name in table.header
@@ -44,17 +44,17 @@ def tag_columns(table: Table) -> dict[str, str]:
 
 
 def tag_separator(cells: Sequence[str]) -> str:
-    """Return the mark that separates the tags in the cells of a column."""
+    """Return the separator of the tags in the cells of a column."""
     return next((mark for mark in MARKS if holds_mark(mark, cells)), MARKS[0])
 
 
 def holds_mark(mark: str, cells: Sequence[str]) -> bool:
-    """Return True if a mark separates names in a cell; a JSON list has its own marks."""
+    """Return True if a cell that is not a JSON list contains the separator."""
     return any(mark in cell and not cell.startswith("[") for cell in cells)
 
 
 def hold_tags(cells: Sequence[str]) -> bool:
-    """Return True if cells join names by a mark, and most of these names are in other cells, too.
+    """Return True if cells join names, and most of these names also occur in other cells.
 
     Examples
     --------
@@ -69,14 +69,14 @@ def hold_tags(cells: Sequence[str]) -> bool:
 
 
 def recognised_task(table: Table) -> Task:
-    """Return the task that a table without a statement has: of tags only if cells join them."""
+    """Return the task of a table that does not state one; multilabel only if cells join tags."""
     if "label" in table.header:
         return "multilabel" if not table.kind and hold_tags(table.cells("label")) else "multiclass"
     return UNLABELLED if set(table.header) <= {"", *RESERVED} else "multiclass"
 
 
 def label_hint(table: Table) -> str:
-    """Return how a table without a column ``label`` can be read."""
+    """Return a hint on how to read a table without a column ``label``."""
     otherwise = "another column is named with --column label=NAME"
     values, tags = list(value_columns(table).values()), list(tag_columns(table).values())
     if not set(values) <= set(tags):
@@ -87,7 +87,7 @@ def label_hint(table: Table) -> str:
 
 
 def are_ratings(cells: Sequence[str]) -> bool:
-    """Return True if all labels are numbers, not all of them whole."""
+    """Return True if all labels are numbers and at least one is not whole."""
     return _are_numbers(cells) and not all(float(cell).is_integer() for cell in cells if cell)
 
 

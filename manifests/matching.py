@@ -1,4 +1,4 @@
-"""Clips that another program's table names: by id or path, with or without folder and ending."""
+"""Matching of clip names in other programs' tables to clip ids."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from mvemo.manifests.cells import plain_text
 
-# What may differ between another program's names of clips and ours.
+# Differences between another program's clip names and ours.
 _FORMS: Mapping[str, Callable[[str], str]] = {
     "": str,
     "without ending": lambda name: str(PurePosixPath(name).with_suffix("")) if name else "",
@@ -17,9 +17,9 @@ _FORMS: Mapping[str, Callable[[str], str]] = {
 
 
 def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
-    """Return the clip that each text names, itself if none, and what was left out to match them.
+    """Return the clip id for each text (unmatched texts unchanged), and the kind of match.
 
-    `names` has the id or path of each clip, to its id.
+    `names` maps the id or path of each clip to its id. Texts may lack the folder or ending.
 
     Examples
     --------
@@ -33,7 +33,7 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
             clips.setdefault(form(_plain(name)), set()).add(clip)
         found = [clips.get(form(_plain(text)), set()) for text in ids]
         n = sum(len(clip) == 1 for clip in found)
-        # A few may fit by chance, as 7 fits Sad/7.mp4.
+        # A few may match by chance, such as 7 and Sad/7.mp4.
         if n > best[0] and (not how or 2 * n > len(ids)):
             matched = (min(c) if len(c) == 1 else t for c, t in zip(found, ids, strict=True))
             best = (n, tuple(matched), how)
@@ -41,5 +41,5 @@ def match_ids(ids: Sequence[str], names: Mapping[str, str]) -> tuple[tuple[str, 
 
 
 def _plain(name: str) -> str:
-    """Return a name as Windows and macOS, too, would have written it."""
+    """Return a name with forward slashes and in NFC, as on Linux."""
     return plain_text(name).replace("\\", "/")

@@ -1,4 +1,4 @@
-"""Arrays that the modules of the manifests share, by one name each."""
+"""Short names of array types."""
 
 from __future__ import annotations
 

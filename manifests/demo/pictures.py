@@ -1,4 +1,4 @@
-"""Moving pictures: discs over a gradient, with cuts, light and grain."""
+"""Synthetic moving pictures: discs over a gradient, with cuts, changes of light and grain."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from mvemo.manifests.types import F32, Bytes
 
 WIDTH, HEIGHT, FPS = 160, 120, 15
 
-# In picture widths, from the upper left corner.
+# Coordinates in picture widths, from the upper left corner.
 _Y, _X = (np.mgrid[0:HEIGHT, 0:WIDTH] / WIDTH).astype(np.float32)
-_GRAIN = 3.0  # standard deviation, of 255
+_GRAIN = 3.0  # standard deviation, on the scale 0 to 255
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """What lies between two cuts: a background, and discs that move over it."""
+    """Background and moving discs between two cuts."""
 
-    ground: F32  # (height, width, 3), of 255
+    ground: F32  # (height, width, 3), 0 to 255
     discs: F32  # (discs, 4): x, y, radius, direction in radians
-    colours: F32  # (discs, 3), of 255
+    colours: F32  # (discs, 3), 0 to 255
 
 
 def render(recipe: Picture, seconds: float, rng: np.random.Generator) -> Bytes:
-    """uint8 (frames, HEIGHT, WIDTH, 3), RGB, at `FPS`."""
+    """Return uint8 (frames, HEIGHT, WIDTH, 3), RGB frames at `FPS`."""
     n = max(round(seconds * FPS), 2)
     frames = np.empty((n, HEIGHT, WIDTH, 3), dtype=np.uint8)
-    # Drawn once and shifted at random: as lively as fresh grain, at a tenth of the cost.
+    # Drawn once and shifted at random: it looks like new grain at a tenth of the cost.
     grain = _GRAIN * rng.standard_normal((2 * HEIGHT, 2 * WIDTH, 1), dtype=np.float32)
     scene = _scene(recipe, rng)
     for i in range(n):
@@ -44,7 +44,7 @@ def render(recipe: Picture, seconds: float, rng: np.random.Generator) -> Bytes:
 
 
 def _scene(recipe: Picture, rng: np.random.Generator) -> _Scene:
-    """The background's mean lightness is the recipe's; the discs stand out from it."""
+    """Draw a scene: the background has the recipe's mean lightness, the discs are brighter."""
     hues = recipe.hue + np.array([0.0, 0.08, -0.08]) + 0.03 * rng.normal(size=3)
     light = recipe.light * np.array([0.75, 1.15, 1.4]) + 0.04 * rng.normal(size=3)
     dark, bright, disc = (
@@ -70,8 +70,10 @@ def _scene(recipe: Picture, rng: np.random.Generator) -> _Scene:
 
 
 def _draw(scene: _Scene, way: float) -> F32:
-    """The scene when its discs have moved by so many picture widths; those that leave
-    come back on the other side."""
+    """Draw the scene after its discs have moved by `way` picture widths.
+
+    Discs that leave the picture come back on the other side.
+    """
     picture = scene.ground.copy()
     for (x, y, radius, angle), colour in zip(scene.discs, scene.colours, strict=True):
         x = (x + way * np.cos(angle)) % 1.0

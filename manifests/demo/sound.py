@@ -1,4 +1,4 @@
-"""Music by additive synthesis: chords, drums and a little noise."""
+"""Additive synthesis of music: chords, drums and a little noise."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from mvemo.manifests.types import F32, F64
 
 SR = 22_050
 
-# Semitones above the root of a four-chord progression, by mode.
+# Four-chord progressions, in semitones above the root.
 _MAJOR = ((0, 4, 7), (9, 12, 16), (5, 9, 12), (7, 11, 14))
 _MINOR = ((0, 3, 7), (8, 12, 15), (5, 8, 12), (7, 10, 14))
-# Beats a minute below which chords swell instead of being struck.
+# Tempo in beats per minute below which chords have a slow attack.
 _SLOW = 85
 
 
 def synthesise(recipe: Sound, seconds: float, rng: np.random.Generator) -> F32:
-    """Stereo music."""
+    """Return stereo music, float32 (2, samples) at `SR`, within [-1, 1]."""
     n = round(seconds * SR)
     onsets = _onsets(recipe, seconds, rng)
     both = np.zeros((2, n))
@@ -26,7 +26,7 @@ def synthesise(recipe: Sound, seconds: float, rng: np.random.Generator) -> F32:
         end = onsets[i + 1] if i + 1 < len(onsets) else seconds
         notes = [recipe.root + step for step in progression[(i // 4) % 4]]
         if rng.random() < recipe.dissonance:
-            # A cluster: each note with its minor second, which beats against it.
+            # A cluster: two notes, each with its minor second.
             notes = [note + shift for note in notes[:2] for shift in (0, 1)]
         first = round(onset * SR)
         chord = _chord(notes, end - onset + 0.05, recipe, rng)[: n - first]
@@ -46,7 +46,7 @@ def _rms(sound: F64) -> float:
 
 
 def _onsets(recipe: Sound, seconds: float, rng: np.random.Generator) -> list[float]:
-    """Beats, moved off their time where the rhythm is irregular."""
+    """Return the times of the beats in seconds, shifted if the rhythm is irregular."""
     on_time = np.arange(0.0, seconds - 0.1, 60.0 / recipe.tempo)
     loose = np.sort(rng.uniform(0.0, seconds - 0.1, len(on_time)))
     times = recipe.regularity * on_time + (1 - recipe.regularity) * loose
@@ -70,7 +70,7 @@ def _chord(notes: list[float], seconds: float, recipe: Sound, rng: np.random.Gen
 
 
 def _drum(rng: np.random.Generator) -> F64:
-    """A falling tone and a burst of noise."""
+    """Return a falling tone with a burst of noise."""
     t = np.arange(round(0.12 * SR)) / SR
     body = np.sin(2 * np.pi * (60 * t + 1.2 * (1 - np.exp(-t / 0.03))))
     result: F64 = body * np.exp(-t / 0.06) + 0.6 * rng.normal(size=len(t)) * np.exp(-t / 0.025)

@@ -1,4 +1,4 @@
-"""Frames and sound written as an MP4 file: H.264 (else MPEG-4) and AAC."""
+"""Encoding of frames and sound as an MP4 file: H.264 (or MPEG-4) and AAC."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mvemo.manifests.errors import ManifestError
 from mvemo.manifests.files import replacing
 
 CODECS = ("libx264", "mpeg4")
-# Suffix of a file that is not whole yet.
+# Suffix of a file that is being written.
 PARTIAL = ".partial"
-_BLOCK = 1024  # samples that AAC takes at a time
+_BLOCK = 1024  # samples of an AAC frame
 
 
 def video_codec() -> str:
-    """The first of `CODECS` that this build of PyAV can encode with."""
+    """Return the first of `CODECS` that this build of PyAV can encode with."""
     try:
         import av
     except ImportError:
@@ -44,11 +44,10 @@ def write_clip(
     sound: NDArray[np.float32],
     codec: str,
 ) -> None:
-    """Write one clip in one step: the file is whole, or absent.
+    """Write one clip atomically.
 
-    `frames` are uint8 (n, height, width, 3), RGB, at `FPS`, of which those that are `kept` are
-    written, which makes the rate variable; `sound` is float32 (2, samples) at `SR`; `codec` is one
-    of `CODECS`. Raises OSError if the disk is full.
+    `frames` is uint8 (n, height, width, 3), RGB at `FPS`; only frames with `kept` True are written,
+    which makes the frame rate variable. `sound` is float32 (2, samples) at `SR`.
     """
     import av
 
@@ -61,10 +60,10 @@ def write_clip(
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "yuv420p"
         video.codec_context.time_base = Fraction(1, FPS)
-        # One thread, so that the same settings give the same bytes.
+        # With one thread, the same settings give the same bytes.
         video.codec_context.thread_count = 1
         if codec == "libx264":
-            # The x264 in PyAV 18 gives other bytes from run to run with its macroblock tree on.
+            # With the macroblock tree, x264 of PyAV 18 gives different bytes in each run.
             video.options = {"preset": "veryfast", "crf": "24", "x264-params": "mbtree=0"}
         audio: Any = container.add_stream("aac", rate=SR, layout="stereo")
         audio.bit_rate = 96_000

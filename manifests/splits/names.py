@@ -1,9 +1,9 @@
-"""What data sets call the three parts of a split: training, validation and test clips."""
+"""Names that data sets use for training, validation and test clips."""
 
 from __future__ import annotations
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
-# Their names in messages, in the order of the numbers.
+# Names in messages, in the order of the numbers.
 PARTS = ("train", "validation", "test")
 
 _WORDS = {
@@ -14,7 +14,7 @@ _WORDS = {
 
 
 def part_of(word: str) -> int | None:
-    """The part that a word stands for, in any case; None for any other word.
+    """Return the part that a word names, in any case; None for any other word.
 
     Examples
     --------
