@@ -1,4 +1,4 @@
-"""The HDF5 feature cache: all that travels between the two machines."""
+"""HDF5 feature cache, the only data that travels from stage one to stage two."""
 
 from mvemo.cache.difference import diff_caches
 from mvemo.cache.errors import BadCache, CacheBusy, CacheError, DamagedCache, MissingCache

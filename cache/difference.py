@@ -1,4 +1,4 @@
-"""What two caches have in common, and in what they differ."""
+"""Comparison of two caches."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from mvemo.cache.reader import Cache, open_cache
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.storage.index import feature_label
 
-# Of what is listed by name, the rest counted.
+# Maximum number of names in a list; the rest are counted.
 SHOWN = 3
 
 
 def diff_caches(first: Path | str, second: Path | str) -> list[str]:
-    """Differences of two caches, a sentence each; empty where they hold the same.
+    """Return the differences of two caches, one sentence each; empty if they hold the same.
 
-    Clips, labels, groups and folds; features by name and fold, what they were made with,
-    which clips have them, and by how much their values differ; failures. Provenance and
-    curves do not count, as in `Cache.digest`.
+    Compared are clips, labels, groups, folds and failures; features by name and fold, how they were
+    made, which clips have them, and by how much their values differ. Provenance and curves are
+    ignored, as in `Cache.digest`.
 
     Raises
     ------
-    MissingCache, BadCache
-        A cache is not there, or damaged.
+    MissingCache
+        A cache does not exist.
+    BadCache
+        A cache is damaged.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Caches of workers into one: disjoint or overlapping clips of the same manifest."""
+"""Merging of caches with clips of the same manifest."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from mvemo.cache.writing.sources import FileSource
 def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
     """Merge caches of the same manifest; the order of `paths` does not matter.
 
-    Every row is checked on its way. Clips are in the order of the cache that has them all,
-    or else by id. Failures of the same clip and stage with other reasons keep the first
-    reason by alphabet.
+    Every row is checked while it is copied. Clips are in the order of the cache that has all of
+    them, otherwise sorted by id. If the reasons for a failure differ, the first in alphabetical
+    order is kept.
 
     Parameters
     ----------
     paths
-        Finished caches, or folders of shards; a worker's may hold all clips with some rows,
-        or some clips.
+        Finished caches, or folders of shards. Each may hold all clips with some of the rows,
+        or some of the clips.
     out
-        The file to write; replaced if it exists.
+        Path of the merged cache, which is replaced if it exists.
 
     Raises
     ------
     BadCache
-        The manifests differ, a row is corrupt, or two caches have the same row with other
-        values: the message names the first, and the number of all.
+        The manifests differ, a row is corrupt, or a row has different values in two caches.
+        The message names the first such row and their number.
     CacheBusy
         A writer holds `out`.
 

@@ -1,4 +1,4 @@
-"""The files that a cache is read from: one, or the shards of a folder as one."""
+"""Files that a cache is read from: one file, or the shards of a folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mvemo.cache.union import (
 )
 
 T = TypeVar("T")
-# Name and fold of a feature.
+# (name, fold) of a feature.
 At = tuple[str, "int | None"]
 
 
@@ -35,38 +35,38 @@ At = tuple[str, "int | None"]
 class Piece:
     """One file of a cache."""
 
-    file: CacheFile  # open
-    # Int64 (clips of the file,): their rows in the cache; None where they are the same.
+    file: CacheFile
+    # int64 (clips of the file,): their rows in the cache; None if they are the same.
     places: Ints | None = None
 
     @property
     def clip_ids(self) -> tuple[str, ...]:
-        """Of the file."""
+        """Clip ids of the file."""
         return self.file.table.clip_ids
 
     def rows(self, rows: Ints) -> Ints:
-        """Rows of the file as rows of the cache."""
+        """Return rows of the file as rows of the cache."""
         return rows if self.places is None else self.places[rows]
 
     def row(self, row: int) -> int:
-        """A row of the cache as one of the file; -1 where the file lacks the clip."""
+        """Return a row of the cache as a row of the file, or -1 if the file lacks the clip."""
         return row if self.places is None else self._own.get(row, -1)
 
     def index(self, spec: FeatureSpec) -> Index:
-        """Of one feature, with what the file alone says of its training clips."""
+        """Return the index of a feature; its training clips are those that this file names."""
         return self.read(spec, lambda item: self.feature(item, spec).index)
 
     def feature(self, item: Any, spec: FeatureSpec) -> StoredFeature:
-        """What `read` gives of a feature, values not read yet."""
+        """Return the stored feature in an HDF5 group, with its values not read yet."""
         return read_feature(item, self.clip_ids, self.file.groups[spec.name, spec.fold][0])
 
     def present(self, spec: FeatureSpec) -> Bools:
-        """bool (clips of the file,): which have a feature."""
+        """Return bool (clips of the file,), True for clips that have the feature."""
         shape = (len(self.clip_ids),)
         return self.read(spec, lambda item: array_of(item, "present", np.bool_, shape).read())
 
     def read(self, spec: FeatureSpec, read: Callable[[Any], T]) -> T:
-        """Read from the HDF5 group of a feature."""
+        """Call `read` with the HDF5 group of a feature."""
         return self.file.read_feature(self.file.groups[spec.name, spec.fold][1], read)
 
     @cached_property
@@ -77,7 +77,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class _OneFeature:
-    """Of one file, as `plan_rows` takes it."""
+    """Source of one feature in one file, for `plan_rows`."""
 
     name: str
     table: ClipTable
@@ -88,34 +88,34 @@ class _OneFeature:
 class Pieces:
     """All files of a cache."""
 
-    pieces: tuple[Piece, ...]  # one at least
-    table: ClipTable  # clips of all
-    specs: Mapping[At, FeatureSpec]  # of all features, `trained_on` filled in
+    pieces: tuple[Piece, ...]  # at least one
+    table: ClipTable  # clips of all files
+    specs: Mapping[At, FeatureSpec]  # specs of all features, with `trained_on`
 
     @property
     def files(self) -> list[CacheFile]:
-        """In the order of the pieces."""
+        """Files in the order of the pieces."""
         return [piece.file for piece in self.pieces]
 
     def having(self, spec: FeatureSpec) -> Iterator[Piece]:
-        """Those with a feature."""
+        """Yield the pieces that have a feature."""
         return (p for p in self.pieces if (spec.name, spec.fold) in p.file.groups)
 
     def present(self, spec: FeatureSpec) -> Bools:
-        """bool (clips,): which clips have a feature."""
+        """Return bool (clips,), True for clips that have the feature."""
         present = np.zeros(len(self.table), np.bool_)
         for piece in self.having(spec):
             present[piece.rows(np.flatnonzero(piece.present(spec)))] = True
         return present
 
     def index_checksum(self, spec: FeatureSpec) -> str:
-        """Checksum of a feature's index, as the one file has it that merging would give."""
+        """Return the checksum of a feature's index, equal to that of the merged file."""
         if len(self.pieces) == 1:
             return self.files[0].index_checksum(spec.name, spec.fold)
         return replace(self.plan(spec).index, spec=spec).checksum()
 
     def plan(self, spec: FeatureSpec, *, strict: bool = False) -> PlannedFeature:
-        """Which file gives each row of a feature; errors as of `plan_rows`."""
+        """Return the plan that gives the source file of each row; with `strict`, raise Clash."""
         pieces = list(self.having(spec))
         sources = [
             _OneFeature(p.file.name, p.file.table, {spec.digest: p.index(spec)}) for p in pieces
@@ -125,7 +125,7 @@ class Pieces:
 
 
 def pieces_of(path: Path, pool: FilePool) -> Pieces:
-    """Open all files of a cache."""
+    """Open all files of a cache, which is a file or a folder of shards."""
     files = [CacheFile(file, pool) for file in cache_files(path)]
     if len(files) == 1:
         specs = {at: spec for at, (spec, _) in files[0].groups.items()}
@@ -143,7 +143,7 @@ def pieces_of(path: Path, pool: FilePool) -> Pieces:
 
 
 def _union_specs(files: list[CacheFile], table: ClipTable, where: Path) -> dict[At, FeatureSpec]:
-    """Specs of all files; of nets that several files have, all training clips."""
+    """Return the specs of all files, with the training clips that any file names."""
     of_files = [[spec for spec, _ in file.groups.values()] for file in files]
     refuse_rivals(zip([file.path.name for file in files], of_files, strict=True), str(where))
     specs: dict[At, FeatureSpec] = {}

@@ -1,4 +1,4 @@
-"""Make a sound cache of a damaged one, and of the shards of an unfinished run."""
+"""Repair of damaged caches, and recovery of the shards of an unfinished run."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from mvemo.cache.writing.sources import FileSource
 
 
 def repair_cache(path: Path | str) -> list[str]:
-    """Drop what is corrupt, add the shards of an unfinished run, and write the file again.
+    """Drop corrupt rows, add the shards of an unfinished run, and rewrite the file.
 
-    A dropped row is missing afterwards, with a failure of stage ``cache:<feature>`` that
+    A dropped row is missing afterwards. It has a failure of stage ``cache:<feature>``, which
     the next extraction clears.
 
     Returns
     -------
-    What was done, a sentence each; empty where the cache was sound and is untouched.
+    Sentences on what was done; empty if the cache was sound and is unchanged.
 
     Raises
     ------
     MissingCache
         There is neither a cache nor a shard.
     BadCache
-        Not even the clip table can be read.
+        The clip table cannot be read.
     CacheBusy
-        A writer is at work.
+        A writer holds the cache.
 
     See Also
     --------
-    verify_cache : Finds what is corrupt.
+    verify_cache : Find corrupt rows.
 
     Examples
     --------
@@ -89,13 +89,13 @@ def repair_cache(path: Path | str) -> list[str]:
 
 
 def _mended(found: Sequence[str], left: Sequence[str], done: Sequence[str]) -> list[str]:
-    """What writing the file again mended that no other sentence tells, and what it could not."""
+    """Summarise what the rewrite repaired (if no other sentence does) and what was lost."""
     mended = [] if done else [f"mended: {problem}" for problem in found if problem not in left]
     return mended + [f"not mended, extract it again: {problem}" for problem in left]
 
 
 def _readable_part(path: Path, parts: Path, pool: FilePool) -> tuple[FileSource | None, list[str]]:
-    """The cache as far as it can be read, None where it cannot; and what was left out."""
+    """Return the readable part of the cache (or None), and sentences on what was left out."""
     if not path.exists():
         return None, []
     try:
@@ -108,7 +108,7 @@ def _readable_part(path: Path, parts: Path, pool: FilePool) -> tuple[FileSource 
 
 
 def _plan(table: ClipTable, main: FileSource | None, shards: Sequence[FileSource]) -> Plan:
-    """The file of all that cache and shards have, the newest of each row."""
+    """Plan a file with the newest version of each row in the cache and its shards."""
     sources = [*([] if main is None else [main]), *shards]
     clips = frozenset(table.clip_ids)
     curves: Curves = {}
@@ -131,7 +131,7 @@ def _plan(table: ClipTable, main: FileSource | None, shards: Sequence[FileSource
 
 
 def _table(main: FileSource | None, parts: Path, pool: FilePool) -> ClipTable:
-    """The clips of the unfinished run, or of the cache."""
+    """Return the clips of the unfinished run, or of the cache."""
     opening = parts / "table.h5"
     if opening.exists():
         return FileSource(opening, pool).table

@@ -1,4 +1,4 @@
-"""Values of one file of a cache, compared with their checksums on their way."""
+"""Reading of the values in one file of a cache, verified against their checksums."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mvemo.cache.types import F32, Bools, Ints
 
 
 def read_vectors(piece: Piece, spec: FeatureSpec, values: F32) -> Bools:
-    """Read all vectors of a file into `values`; bool (clips,): which have the feature."""
+    """Read all vectors of a file into `values`; return bool (clips,), True if present."""
 
     def read(item: Any) -> tuple[Index, bool]:
         stored = piece.feature(item, spec)
@@ -36,15 +36,15 @@ def read_vectors(piece: Piece, spec: FeatureSpec, values: F32) -> Bools:
 
 @dataclass(frozen=True)
 class KnownVectors:
-    """What is kept of a file's vectors between readings of them by blocks."""
+    """Facts of a file's vectors that are kept between reads by blocks."""
 
-    present: Bools  # bool (clips of the file,)
-    checksum: str  # of all values; empty in files of mvemo 0.1, whose rows alone have some
-    index: Index | None  # of such a file
+    present: Bools  # (clips of the file,)
+    checksum: str  # checksum of all values; empty in files of mvemo 0.1
+    index: Index | None  # index with the checksums of rows, for files of mvemo 0.1
 
 
 def known_vectors(piece: Piece, spec: FeatureSpec) -> KnownVectors:
-    """What `vector_blocks` needs to know."""
+    """Return the facts that `vector_blocks` needs."""
     stored = piece.read(spec, lambda item: piece.feature(item, spec))
     return KnownVectors(
         stored.index.present, stored.checksum, None if stored.checksum else stored.index
@@ -54,7 +54,7 @@ def known_vectors(piece: Piece, spec: FeatureSpec) -> KnownVectors:
 def vector_blocks(
     piece: Piece, spec: FeatureSpec, known: KnownVectors, n_bytes: int
 ) -> Iterator[tuple[Ints, F32]]:
-    """Rows of the cache that one file has, with their values; errors as `Cache.blocks`."""
+    """Yield rows of the cache that one file has, with their values; see `Cache.blocks`."""
     state = values_checksum()
     step = max(1, n_bytes // (4 * spec.dim))
     for start in range(0, len(known.present), step):
@@ -63,7 +63,7 @@ def vector_blocks(
         state.update(block.data.cast("B"))
         if known.index is not None and not _rows_fit(piece, known.index, block, start):
             raise _damaged(piece, spec)
-        # A sum is finite where all its terms are, unless it is beyond what a number can hold.
+        # A sum is finite if all its terms are, except for overflow.
         with np.errstate(all="ignore"):
             finite = np.isfinite(block.sum(axis=1))
         if (finite != present).any() and (np.isfinite(block).all(axis=1) != present).any():
@@ -75,7 +75,7 @@ def vector_blocks(
 
 
 def _read_rows(piece: Piece, spec: FeatureSpec, frames: Ints | Bools, rows: slice) -> F32:
-    """float32 (rows, dim), of a file's vectors or of all frames of its sequences."""
+    """Return float32 (rows, dim) of a file's vectors, or of all frames of its sequences."""
     values = piece.read(
         spec, lambda item: values_array(item, spec, frames).read(rows.start, rows.stop)
     )
@@ -83,7 +83,7 @@ def _read_rows(piece: Piece, spec: FeatureSpec, frames: Ints | Bools, rows: slic
 
 
 def read_sequence(piece: Piece, index: Index, i: int, rows: slice) -> F32:
-    """A file's i-th clip's frames, which are those `rows` of all; BadCache where damaged."""
+    """Return the frames of a file's i-th clip; `rows` is their range among all frames."""
     values = _read_rows(piece, index.spec, index.frames, rows)
     if not (np.isfinite(values).all() and _row_fits(piece, index, i, values)):
         raise _damaged(piece, index.spec)
@@ -91,7 +91,7 @@ def read_sequence(piece: Piece, index: Index, i: int, rows: slice) -> F32:
 
 
 def _rows_fit(piece: Piece, index: Index, values: F32, start: int) -> bool:
-    """Whether vectors from `start` on fit their checksums: files of mvemo 0.1 have no other."""
+    """Return True if vectors from row `start` on match their checksums (mvemo 0.1 only)."""
     present = np.flatnonzero(index.present[start : start + len(values)]).tolist()
     return all(_row_fits(piece, index, start + i, values[i]) for i in present)
 

@@ -1,4 +1,4 @@
-"""What a run that was cut off has committed and not yet merged."""
+"""Rows of an interrupted run that are committed but not merged."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mvemo.cache.writing.sources import FileSource
 
 @dataclass(frozen=True)
 class UnfinishedRun:
-    """Rows that wait beside a cache for the next writer.
+    """Rows that wait next to a cache for the next writer.
 
     Parameters
     ----------
     name
-        Of the clips, as of their manifest.
+        Name of the clips' manifest.
     clip_ids
-        Clips that have rows.
+        Ids of the clips that have rows.
     """
 
     name: str
@@ -31,9 +31,9 @@ class UnfinishedRun:
 
 
 def unfinished_run(path: Path) -> UnfinishedRun | None:
-    """What an unfinished run left beside the cache `path`; None where there is nothing.
+    """Return the rows that an unfinished run left next to the cache `path`, or None.
 
-    Shards that cannot be read are left out: their rows are lost in any case.
+    Shards that cannot be read are ignored, because their rows are lost in any case.
     """
     name = ""
     clips: set[str] = set()

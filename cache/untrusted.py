@@ -1,7 +1,7 @@
-"""Checking a file of unknown origin in a process of its own, with limits of time and memory.
+"""Verification of a cache of unknown origin in a subprocess, with limits of time and memory.
 
-What HDF5 itself does with a forged file, before any check of ours is reached, may be to run
-for ever or to crash; then this process has only lost its child.
+HDF5 may run endlessly or crash on a forged file before any check of ours is reached. Then only
+the subprocess is lost.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mvemo.cache.errors import BadCache, MissingCache
 from mvemo.cache.storage.files import cache_files
 from mvemo.manifests.files import parse_json
 
-# GiB that the checking process may take beyond the size of the file.
+# Memory of the subprocess in GiB, in addition to the size of the file.
 MEMORY_GIB = 4
 _CHECK = """
 import json, os, sys
@@ -32,25 +32,25 @@ print(json.dumps(verify_cache(sys.argv[1])))
 
 
 def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
-    """As `verify_cache`, in a process of its own that may take so long and no longer.
+    """Verify a cache as `verify_cache` does, in a subprocess with a time limit.
 
     Parameters
     ----------
     path
-        The cache.
+        Path of the cache.
     seconds
-        Limit of time, above 0.
+        Time limit in seconds, above 0.
 
     Returns
     -------
-    The problems, a sentence each; that the check did not end or crashed is one of them.
+    Problems, one sentence each; a crash or a timeout of the check is one of them.
 
     Raises
     ------
     MissingCache
-        There is no such file.
+        The file does not exist.
     BadCache
-        The limit of time is not above 0.
+        The time limit is not above 0.
     """
     path = Path(path)
     if not path.exists():

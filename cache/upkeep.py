@@ -1,4 +1,4 @@
-"""A cache written again with a part of what it holds: slim copies, removals, garbage."""
+"""Rewriting of a cache with some of its features or clips."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from mvemo.cache.writing.sources import FileSource
 
 @dataclass(frozen=True)
 class Removed:
-    """What a cache has no longer.
+    """Content that was removed from a cache.
 
     Parameters
     ----------
     features
-        Names of features.
+        Names of removed features.
     clips
-        Ids of clips.
+        Ids of removed clips.
     curves
-        Names of training curves of nets that the cache has no features of.
+        Names of removed training curves, of nets without features in the cache.
     failures
-        How many failures of those features and clips.
+        Number of removed failures.
     freed
-        Bytes by which the file is smaller.
+        Bytes by which the file became smaller.
     """
 
     features: tuple[str, ...] = ()
@@ -56,34 +56,34 @@ def select_features(
     clips: Collection[str] | None = None,
     dry_run: bool = False,
 ) -> Removed:
-    """Write a cache of some features, and of some clips, of another.
+    """Copy some features, and optionally some clips, of a cache to another file.
 
-    Every row is checked on its way; labels, folds and provenance stay. Failures of the
-    features left out, and curves of nets that have no feature, are left out, too.
+    Every row is checked while it is copied; labels, folds and provenance are kept. Failures of
+    omitted features, and curves of nets without a feature, are omitted, too.
 
     Parameters
     ----------
     path
-        The cache, or a folder of shards.
+        Path of the cache, or of a folder of shards.
     features
-        Names of those to keep.
+        Names of the features to keep.
     out
-        The file to write; `path` itself to remove all others. Replaced if it exists.
+        Path of the new file, which is replaced if it exists. With `path` itself, all other
+        features are removed.
     clips
-        Ids of those to keep; None for all. Their manifest is another then, so its digest
-        is forgotten.
+        Ids of the clips to keep; None for all. A selection is no longer the whole manifest, so
+        the manifest's digest is removed.
     dry_run
-        Write nothing, only tell.
+        If True, return the result without writing.
 
     Returns
     -------
-    What `out` has not.
+    The content of the cache that `out` does not have.
 
     Raises
     ------
     BadCache
-        There is no such feature or no such clip, the cache is damaged, or a run is
-        unfinished.
+        A feature or clip does not exist, the cache is damaged, or a run is unfinished.
     CacheBusy
         A writer holds `out`.
 
@@ -137,7 +137,7 @@ def remove_features(path: Path | str, features: Collection[str]) -> Removed:
     Raises
     ------
     BadCache
-        There is no such feature.
+        A feature does not exist.
     """
     path = Path(path)
     refuse_folder(path)

@@ -1,4 +1,4 @@
-"""Whether a cache holds what was written to it, without damage or contradiction."""
+"""Verification of caches: damage and contradictions."""
 
 from __future__ import annotations
 
@@ -30,35 +30,35 @@ from mvemo.cache.writing.plan import BLOCK
 from mvemo.cache.writing.rules import tested_rows
 from mvemo.manifests.labels import label_kind
 
-# Problems of one kind that are listed; the rest are counted.
+# Number of problems of one kind that are listed; the rest are counted.
 SHOWN = 5
-# That read values at the same time, at most: more are no faster than the memory.
+# Threads that read values; more are not faster, because memory is the limit.
 THREADS = 4
-# Of the features that are opened before their values are read.
+# Rows of the features that are opened before their values are read.
 ROWS = 1 << 20
 
 
 def verify_cache(path: Path | str) -> list[str]:
     """Check a cache, or a folder of shards, completely; every value is read.
 
-    Checksums of the clip table, indexes, rows, failures, curves and provenance; shapes,
-    types and offsets; missing rows NaN and present rows finite; labels in range; groups
-    within one fold; no net of a fold trained on that fold's clips or their groups.
+    The checks are: checksums of the clip table, indexes, rows, failures, curves and provenance;
+    shapes, types and offsets; NaN in missing rows and finite values in present rows; labels in
+    range; each group in one fold; no net trained on clips, or groups of clips, of its own fold.
 
     Returns
     -------
-    The problems, a sentence each; empty for a sound cache.
+    Problems, one sentence each; empty for a sound cache.
 
     Raises
     ------
     MissingCache
-        There is no such file.
+        The file does not exist.
     CacheError
-        It may not be read; whether it is sound is not known.
+        The file cannot be read, so the result is unknown.
 
     See Also
     --------
-    repair_cache : Drops what is corrupt.
+    repair_cache : Drop corrupt rows.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def verify_cache(path: Path | str) -> list[str]:
 
 
 def _folder_problems(path: Path) -> list[str]:
-    """What is wrong with each shard in itself, or else with all of them as one cache."""
+    """Return the problems of each shard, or if there are none, those of the union."""
     problems = [
         f"{file.name}: {problem.removeprefix(f'{file}: ')}"
         for file in cache_files(path)
@@ -107,7 +107,7 @@ def _folder_problems(path: Path) -> list[str]:
 
 
 def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
-    """What is wrong with a file; of a shard, whose clips are a part, with its bytes alone."""
+    """Return the problems of a file; for a shard, with some of the clips, only damage."""
     try:
         file = open_file(path)
     except BadCache as error:
@@ -121,7 +121,7 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
         except DAMAGE as error:
             return [f"the clip table cannot be read ({reason(error)})"]
         specs: list[FeatureSpec] = []
-        # Few enough that their indexes, of 100 bytes a row, take little memory.
+        # An index takes about 100 bytes per row, so the number of open indexes is limited.
         at_once = max(THREADS, ROWS // max(1, len(table)))
         for start in range(0, len(names), at_once):
             found, bad = _features_problems(features, names[start : start + at_once], table)
@@ -142,10 +142,10 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
 def _features_problems(
     features: PlainGroup, names: Sequence[str], table: ClipTable
 ) -> tuple[list[FeatureSpec], list[str]]:
-    """Specs of the features that can be read, and what is wrong with any.
+    """Return the specs of readable features, and the problems of all features.
 
-    All are opened before values are read in threads: with the work of both mixed, threads wait
-    for each other and take half as long again.
+    All features are opened before values are read in threads. If both are mixed, threads wait for
+    each other and take 1.5 times as long.
     """
     stored: list[StoredFeature] = []
     problems: list[str] = []
@@ -161,7 +161,7 @@ def _features_problems(
 
 
 def table_problems(table: ClipTable) -> list[str]:
-    """What is wrong with a clip table in itself."""
+    """Return the problems of a clip table."""
     try:
         check_table(table, "the clip table")
     except BadCache as error:
@@ -187,7 +187,7 @@ def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
     known = (TRAIN, VALIDATION, TEST)
     outside = sorted(set(splits.tolist()).difference(known))
     problems = [f"splits {outside} are none of {known}"] if outside else []
-    # Features that nothing was trained for need no validation clips.
+    # Features that need no training have no validation clips.
     if not (splits == TEST).any():
         problems.append(f"no clip is in split {TEST}")
     if not np.isin(splits, (TRAIN, VALIDATION)).any():
@@ -196,7 +196,7 @@ def _split_problems(table: ClipTable, splits: Ints) -> list[str]:
 
 
 def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
-    """Groups with clips in more than one fold or split."""
+    """Report groups with clips in more than one fold or split."""
     last = dict(zip(table.groups, parts.tolist(), strict=True))
     if [last[group] for group in table.groups] == parts.tolist():
         return []
@@ -211,7 +211,7 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
 
 
 def _values_problems(feature: StoredFeature, table: ClipTable) -> list[str]:
-    """What is wrong with a feature's values: told row by row where they are not as written."""
+    """Return the problems of a feature's values, by row if they are damaged."""
     label = feature_label(feature.index.spec)
     rows = _vector_problems if feature.index.spec.kind != "sequence" else _sequence_problems
     try:
@@ -226,7 +226,7 @@ def _values_problems(feature: StoredFeature, table: ClipTable) -> list[str]:
 
 
 def _is_whole(feature: StoredFeature) -> bool:
-    """Whether the values are as written, finite where present and NaN where missing."""
+    """Return True if the values are undamaged, finite if present and NaN if missing."""
     vector = feature.index.spec.kind != "sequence"
     scan = Scan(feature.values)
     for rows, block, finite in scan.blocks():
@@ -267,21 +267,15 @@ def _row_problems(row: F32, i: int, index: Index, table: ClipTable) -> list[str]
 
 
 class _Training:
-    """Nets' training clips against what their protocols promise.
-
-    Parameters
-    ----------
-    table
-        The clips.
-    """
+    """Check of nets' training clips against their protocols, cached."""
 
     def __init__(self, table: ClipTable) -> None:
         self._table = table
-        # Nets of one fold saw the same clips.
+        # Nets of one fold often saw the same clips.
         self._known: dict[tuple[str, int | None, tuple[str, ...]], list[str]] = {}
 
     def problems(self, spec: FeatureSpec) -> list[str]:
-        """What is wrong with a feature's training clips."""
+        """Return the problems of a feature's training clips."""
         case = spec.protocol, spec.fold, spec.trained_on
         found = self._known.get(case)
         if found is None:
@@ -290,7 +284,7 @@ class _Training:
 
 
 def _training_problems(spec: FeatureSpec, table: ClipTable) -> list[str]:
-    """A net's training clips against what its protocol promises."""
+    """Compare a net's training clips with the promise of its protocol."""
     seen = frozenset(spec.trained_on)
     if spec.protocol in ("none", "frozen"):
         n = len(seen.intersection(table.clip_ids))

@@ -1,6 +1,6 @@
-"""Arrays that other programs made: rows of numbers, and the clip ids of the rows.
+"""Reader of arrays that other programs made: rows of numbers, and the clip ids of the rows.
 
-``.npy``, ``.npz``, HDF5 data sets, CSV and Parquet are read; nothing is unpickled.
+The formats are ``.npy``, ``.npz``, HDF5, CSV and Parquet. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mvemo.manifests.arrays import DAMAGED, NpzFile, read_npy
 from mvemo.manifests.tables import TABLES
 
 HDF5 = (".h5", ".hdf5", ".hdf", ".he5")
-# Where the ids of an .npz or HDF5 file's rows are looked for when no name is given.
+# Default names of the data set with the clip ids of an .npz or HDF5 file.
 ID_NAMES = ("clip_id", "clip_ids")
 
 
@@ -37,32 +37,37 @@ def read_array(
     Parameters
     ----------
     source
-        ``.npy``; ``.npz``; HDF5 (``.h5``, ``.hdf5``); or a table (CSV, Parquet). ``file.h5:name``
-        names the data set, too. A table has a header, and a row of numbers for each clip,
-        empty cells where missing; without an id column it may have numbers only, and no header.
+        Path of an ``.npy``, ``.npz``, HDF5 (``.h5``, ``.hdf5``) or table file (CSV, Parquet).
+        ``file.h5:name`` also names the data set. A table has a header, and a row of numbers
+        per clip with empty cells for missing values; without an id column, it may consist of
+        numbers only, without a header.
     dataset
-        Of an ``.npz`` or HDF5 file. Default: ``values``, or the only one of numbers.
+        Data set of an ``.npz`` or HDF5 file. Default: ``values``, or the only numeric one.
     id_column
-        What holds the clip ids: the table's column, or the data set beside the numbers.
-        Default: ``clip_id`` (in ``.npz`` and HDF5 also ``clip_ids``), where it exists; in
-        HDF5 first in the group of the numbers.
+        Column of the table, or data set, that holds the clip ids. Default: ``clip_id`` (in
+        ``.npz`` and HDF5 also ``clip_ids``) if it exists; in HDF5, the group of the numbers
+        is searched first.
     guess
-        Whether a text that may be the ids, under another name, is refused instead of passed
-        over.
+        If True, refuse a file with texts under another name that may be the clip ids;
+        otherwise ignore such texts.
     columns
-        Of a table. A column of text, or of whole numbers that are all different, is read as
-        numbers only if it is asked for by name.
+        Columns of a table. A column of text, or of whole numbers that are all different, is
+        read as numbers only if it is requested by name.
+
+    Returns
+    -------
+    The rows, with their clip ids if the file has any.
 
     Raises
     ------
     MissingCache
-        There is no such file.
+        The file does not exist.
     BadCache
-        It cannot be read, holds no such data set, or other things than rows of numbers.
+        The file cannot be read, lacks the data set, or does not hold rows of numbers.
 
     See Also
     --------
-    import_feature : Puts the values into a cache.
+    import_feature : Write the values into a cache.
 
     Examples
     --------
@@ -106,10 +111,10 @@ def read_array(
 
 
 def split_source(source: str | Path) -> tuple[Path, str | None]:
-    """``file.h5:name`` as the file and the data set's name; None where none is named."""
+    """Split ``file.h5:name`` into the file and the name of the data set, or None."""
     text = str(source)
     front, mark, name = text.rpartition(":")
-    # A colon may also be a part of the file's name, or of a drive's.
+    # A colon may also be part of the file's name or of a drive.
     if mark and name and Path(front).suffix.lower() in (*HDF5, ".npz") and not Path(text).exists():
         return Path(front), name
     return Path(text), None
@@ -123,7 +128,7 @@ def _from_mapping(
     ids: str | None,
     guess: bool,
 ) -> ArrayRows:
-    """From an ``.npz`` or HDF5 file, both of which map names to arrays."""
+    """Read the rows of an ``.npz`` or HDF5 file, which map names to arrays."""
     listing = ", ".join(names) or "none"
     if dataset is None:
         id_names = (ids,) if ids else ID_NAMES
@@ -140,7 +145,7 @@ def _from_mapping(
     values = _matrix(np.asarray(arrays[dataset][()]), f"{path}:{dataset}")
     if ids is not None and ids not in names:
         raise BadCache(f"{path}: no data set {ids!r} of clip ids; there are {listing}")
-    # Ids beside the numbers, in their group, come before those of the whole file.
+    # Ids in the group of the numbers take precedence over ids of the whole file.
     group = dataset.rpartition("/")[0]
     likely = [f"{group}/{name}" for name in ID_NAMES if group] + list(ID_NAMES)
     id_name = ids or next((name for name in likely if name in names), None)
@@ -160,13 +165,13 @@ def _from_mapping(
 def _refuse_unread_ids(
     path: Path, arrays: Mapping[str, Any], names: Sequence[str], dataset: str, rows: int
 ) -> None:
-    """Refuse to go by the order of rows where texts beside them may be their clip ids."""
+    """Refuse to rely on the order of rows if a data set of texts may be their clip ids."""
     group = dataset.rpartition("/")[0]
     for name in sorted(names, key=lambda n: n.rpartition("/")[0] != group):
         listed = arrays[name]
         if name == dataset or listed.shape != (rows,) or listed.dtype.kind not in "OSUT":
             continue
-        # As many different texts as rows: not classes, but names of something.
+        # All texts differ, so they are names and not classes.
         if len(set(np.asarray(listed[()]).tolist())) == rows > 1:
             raise BadCache(
                 f"{path}: data set {name!r} may be the clip ids of the rows: give --id-column "
@@ -175,7 +180,7 @@ def _refuse_unread_ids(
 
 
 def _matrix(array: NDArray[Any], where: str) -> NDArray[np.float64]:
-    """float64 (rows, dim) of an array of numbers; one number a row may be (rows,)."""
+    """Return an array of numbers as float64 (rows, dim); (rows,) becomes (rows, 1)."""
     if array.dtype.kind not in "fiub":
         raise BadCache(f"{where}: {array.dtype} was found, numbers are needed")
     if array.ndim == 1:

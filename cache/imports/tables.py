@@ -1,4 +1,4 @@
-"""Rows of numbers, and clip ids, of tables that other programs made."""
+"""Reader of tables that other programs made: rows of numbers, and clip ids."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from mvemo.manifests.tables import read_table
 
 @dataclass(frozen=True)
 class ArrayRows:
-    """The rows of one file.
+    """Rows of one file.
 
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
     dataset
-        Which data set of it, where it may hold several.
+        Name of the data set, if the file may hold several.
     values
-        float64 (rows, dim); NaN where a number is missing.
+        Numbers, float64 (rows, dim); NaN for missing ones.
     clip_ids
-        One a row, or None where the file names none.
+        Clip id of each row, or None if the file has no ids.
     id_name
-        Column of a CSV that holds them.
+        Column of a table that holds the ids.
     columns
-        Columns of a CSV that hold the numbers.
+        Columns of a table that hold the numbers.
     """
 
     path: Path
@@ -45,27 +45,26 @@ class ArrayRows:
 
 @dataclass(frozen=True)
 class TableColumns:
-    """Which columns of a table are read as ids and as numbers."""
+    """Selection of the columns of a table that are read as ids and as numbers."""
 
-    # Id or path of each clip to its id: a column that holds them is that of the ids.
+    # Clip id by id and by path; a column that holds these names is the column of ids.
     names: Mapping[str, str] = field(default_factory=dict)
-    # Patterns of names, as ``f*``, of the columns of numbers that are read, or left out.
-    take: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
-    renamed: Mapping[str, str] = field(default_factory=dict)
+    take: tuple[str, ...] = ()  # patterns of the columns of numbers to read, such as ``f*``
+    skip: tuple[str, ...] = ()  # patterns of the columns to leave out
+    renamed: Mapping[str, str] = field(default_factory=dict)  # new name -> name in the file
 
 
 ALL_COLUMNS = TableColumns()
 
 
 def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ...]:
-    """The clip ids of a CSV, in the order of its rows.
+    """Return the clip ids of a CSV, in the order of its rows.
 
     Parameters
     ----------
     path
-        The CSV. With a header that has the column; or without, when `id_column` is a
-        number or the file has one column.
+        Path of the CSV. It needs no header if `id_column` is a number or the file has only
+        one column.
     id_column
         Name of the column, or its number from 1 in a file without a header. Default:
         ``clip_id``.
@@ -73,9 +72,9 @@ def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ..
     Raises
     ------
     MissingCache
-        There is no such file.
+        The file does not exist.
     BadCache
-        No such column, or an empty id.
+        The column does not exist, or an id is empty.
 
     Examples
     --------
@@ -109,7 +108,7 @@ def read_ids(path: Path | str, *, id_column: str | None = None) -> tuple[str, ..
 
 
 def read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> ArrayRows:
-    """Read the rows of a table as `read_array` does."""
+    """Read the rows of a table for `read_array`."""
     read = read_table(path, error=BadCache, missing=MissingCache, columns=columns.renamed)
     lines, head = read.rows, read.header
     numbered = id_column is not None and id_column not in head and id_column.isdecimal()
@@ -140,7 +139,7 @@ def read_numbers(path: Path, id_column: str | None, columns: TableColumns) -> Ar
 
 
 def _column_of_ids(table: Mapping[str, Sequence[str]], columns: TableColumns) -> str | None:
-    """Return the first column of which most cells name a clip; None for none."""
+    """Return the first column in which most cells name a clip, or None."""
     known = frozenset(columns.names.values())
     for i, (name, cells) in enumerate(table.items()):
         if known and (i == 0 or not _is_number(cells[0] if cells else "")):
@@ -153,7 +152,7 @@ def _column_of_ids(table: Mapping[str, Sequence[str]], columns: TableColumns) ->
 def _value_columns(
     path: Path, table: Mapping[str, Sequence[str]], id_name: str | None, columns: TableColumns
 ) -> tuple[str, ...]:
-    """Return the columns of numbers: those asked for, or all if none looks like ids or labels."""
+    """Return the columns of numbers: those requested, or all if none looks like ids or labels."""
     for pattern in (*columns.take, *columns.skip):
         if not any(fnmatchcase(name, pattern) for name in table):
             raise BadCache(f"{path}: no column fits {pattern!r}; there are {', '.join(table)}")
@@ -174,7 +173,7 @@ def _value_columns(
                 f"{path}: column {name!r} holds text, as {cells[0]!r}: {cure}, or give "
                 f"--id-column {name} if it names the clips"
             )
-        # Beside a column of ids a number may well be whole, unless it is called an id itself.
+        # If ids are known, a column of whole numbers is accepted unless its name looks like an id.
         like_id = id_name is None or name.casefold().rpartition("_")[2] in ("", "id", "index", "no")
         different = len(cells) > 2 and len(set(cells)) == len(cells)
         if like_id and different and all(cell.isdecimal() for cell in cells):

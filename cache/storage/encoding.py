@@ -13,22 +13,22 @@ import xxhash
 from mvemo.cache.types import F32, Curves
 from mvemo.manifests.files import to_json_values
 
-# Bytes of a checksum (BLAKE2b).
+# Bytes of a checksum of a row (BLAKE2b).
 CHECKSUM = 16
 
 
 def row_checksum(clip_id: str, key: bytes, row: F32) -> bytes:
-    """BLAKE2b-128 of a row's clip, key and values: also a row in the wrong place differs."""
+    """Return the BLAKE2b-128 of a row's clip, key and values, which also detects moved rows."""
     state = hashlib.blake2b(clip_id.encode() + b"\0" + key + b"\0", digest_size=CHECKSUM)
     state.update(np.ascontiguousarray(row, dtype="<f4").data)
     return state.digest()
 
 
 def values_checksum(*blocks: F32) -> xxhash.xxh3_128:
-    """XXH3-128 of all values of a feature, as they lie in the file.
+    """Return the XXH3-128 of all values of a feature, as they lie in the file.
 
-    Thirty times as fast as the rows' checksums, which tell which row is damaged: it spares
-    readers to compute them. Neither guards against a forger, who can write both.
+    It is thirty times as fast as the checksums of rows, which are only needed to find the damaged
+    row. Neither protects against a forger, who can write both.
     """
     state = xxhash.xxh3_128()
     for block in blocks:
@@ -37,7 +37,7 @@ def values_checksum(*blocks: F32) -> xxhash.xxh3_128:
 
 
 def text_checksum(*parts: str | bytes) -> str:
-    """BLAKE2b-128 of texts, which may be UTF-8 already, as hexadecimal."""
+    """Return the BLAKE2b-128 of texts (or UTF-8 bytes) as hexadecimal."""
     state = hashlib.blake2b(digest_size=CHECKSUM)
     for part in parts:
         data = part if isinstance(part, bytes) else part.encode()
@@ -46,7 +46,7 @@ def text_checksum(*parts: str | bytes) -> str:
 
 
 def to_json(value: Any) -> str:
-    """Canonical JSON of `to_json_values(value)`."""
+    """Return canonical JSON of `to_json_values(value)`."""
     return json.dumps(
         to_json_values(value),
         sort_keys=True,
@@ -57,7 +57,7 @@ def to_json(value: Any) -> str:
 
 
 def curves_from_json(value: Mapping[str, Mapping[str, Sequence[float | None]]]) -> Curves:
-    """Curves with NaN again where JSON has null."""
+    """Return curves with NaN instead of null."""
     return {
         name: {
             key: [float("nan") if v is None else float(v) for v in series]

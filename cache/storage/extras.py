@@ -1,4 +1,4 @@
-"""What a cache file has beside clips and features: failures, curves, provenance."""
+"""Failures, curves, provenance and merged shards in a cache file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_extras(
     provenance: Mapping[str, Any],
     merged: Sequence[str] = (),
 ) -> None:
-    """Write failures, curves, provenance, and the names of the shards merged."""
+    """Write failures, curves, provenance, and the names of merged shards."""
     write_strings(file, "merged", merged)
     group = file.create_group("failures")
     items = sorted(failures.items(), key=lambda item: item[0])
@@ -51,7 +51,7 @@ def write_extras(
 
 
 def failures_checksum(failures: Failures) -> str:
-    """Checksum of failures, whatever their order."""
+    """Return the checksum of failures, independent of their order."""
     return text_checksum(
         to_json(
             sorted(
@@ -67,7 +67,7 @@ def _origins_checksum(times: Sequence[str], versions: Sequence[str]) -> str:
 
 
 def read_failures(file: Any) -> Failures:
-    """Read ``/failures``; ValueError where they do not fit their checksum."""
+    """Read ``/failures``; raise ValueError if they do not match their checksum."""
     group = part(file, "failures")
     clips = read_strings(group, "clips")
     times = versions = ("",) * len(clips)
@@ -91,7 +91,7 @@ def read_failures(file: Any) -> Failures:
 
 
 def read_curves(file: Any) -> Curves:
-    """Read ``/curves``; ValueError where they are no series of numbers by name."""
+    """Read ``/curves``; raise ValueError if they are not named series of numbers."""
     stored = parse_json(read_text(file, "curves"))
     for series in _values_of(stored, "curves"):
         for values in _values_of(series, "a curve"):
@@ -104,7 +104,7 @@ def read_curves(file: Any) -> Curves:
 
 
 def read_provenance(file: Any) -> dict[str, Any]:
-    """Read ``/provenance``; ValueError where it is no record, or its history none of records."""
+    """Read ``/provenance``; raise ValueError unless it and its history are records."""
     stored = parse_json(read_text(file, "provenance"))
     _values_of(stored, "provenance")
     history = stored.get("history", [])
@@ -114,7 +114,7 @@ def read_provenance(file: Any) -> dict[str, Any]:
 
 
 def read_merged(file: Any) -> tuple[str, ...]:
-    """Names of the shards that went into a file."""
+    """Read the names of the shards that were merged into the file."""
     return read_strings(file, "merged")
 
 

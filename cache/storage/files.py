@@ -1,4 +1,4 @@
-"""Open files of features, and which files a path means."""
+"""Files of a cache, opened when they are needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 def cache_files(path: Path) -> tuple[Path, ...]:
-    """The file itself, or the shards of a folder: its ``*.h5`` files, by name."""
+    """Return the file itself, or the shards of a folder: its ``*.h5`` files, by name."""
     if not path.is_dir():
         return (path,)
     files = tuple(sorted(p for p in path.glob("*.h5") if p.is_file() and p.name[0] != "."))
@@ -41,7 +41,7 @@ def cache_files(path: Path) -> tuple[Path, ...]:
 
 
 def refuse_folder(path: Path) -> None:
-    """Refuse a folder of shards where one file is to be changed."""
+    """Raise BadCache for a folder of shards, which cannot be changed."""
     if path.is_dir():
         raise BadCache(
             f"{path}: a folder, where a feature cache is to be written; shards in a folder are "
@@ -50,9 +50,9 @@ def refuse_folder(path: Path) -> None:
 
 
 class FilePool:
-    """Open files, the least recently used closed first: shards may be many.
+    """Open files; if there are many, the least recently used are closed.
 
-    A file that is opened again must be the one that was closed.
+    A file that is opened again must be unchanged.
     """
 
     def __init__(self, limit: int = 64) -> None:
@@ -63,7 +63,7 @@ class FilePool:
         self._closed = False
 
     def get(self, path: Path) -> Any:
-        """The open file of a path."""
+        """Return the open file of a path."""
         with self.lock:
             if self._closed:
                 raise BadCache(f"{path}: this cache is closed: open it again")
@@ -84,7 +84,7 @@ class FilePool:
             raise BadCache(f"{path}: was replaced while it was read: open the cache again")
 
     def close(self) -> None:
-        """Close them all, for good."""
+        """Close all files; the pool cannot be used again."""
         with self.lock:
             self._closed = True
             while self._files:
@@ -92,21 +92,14 @@ class FilePool:
 
 
 class CacheFile:
-    """A file of a cache: its clips and specs in memory, all else read when it is needed.
-
-    Parameters
-    ----------
-    path
-        The file.
-    pool
-        Keeps it open.
+    """File of a cache, with its clips and specs in memory; everything else is read on demand.
 
     Attributes
     ----------
     table
-        Its clips; of a shard often not all of the cache's.
+        Clips of the file; a shard often has only some of the cache's.
     groups
-        (feature, fold) to the spec, `trained_on` filled in, and the name of its HDF5 group.
+        (feature, fold) to its spec, with `trained_on`, and the name of its HDF5 group.
     """
 
     def __init__(self, path: Path, pool: FilePool) -> None:
@@ -123,35 +116,35 @@ class CacheFile:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name in messages."""
         return str(self.path)
 
     @property
     def failures(self) -> Failures:
-        """Read anew."""
+        """Failures, read on each access."""
         return self.read("failures", read_failures)
 
     @property
     def curves(self) -> Curves:
-        """Read anew."""
+        """Training curves, read on each access."""
         return self.read("curves", read_curves)
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """What the writer stated."""
+        """Provenance that the writer stated."""
         return self.read("provenance", read_provenance)
 
     def index_checksum(self, name: str, fold: int | None) -> str:
-        """Checksum of a feature's index as the file states it."""
+        """Return the stated checksum of a feature's index."""
         group = self.groups[name, fold][1]
         return self.read_feature(group, lambda item: str(attribute(item, "checksum", str)))
 
     def read_feature(self, group: str, read: Callable[[Any], T]) -> T:
-        """Read from the HDF5 group of a feature."""
+        """Call `read` with the HDF5 group of a feature."""
         return self.read(f"feature {group}", lambda file: read(part(file["features"], group)))
 
     def read(self, what: str, read: Callable[[Any], T]) -> T:
-        """Read from the open file."""
+        """Call `read` with the open file; raise BadCache if it is damaged."""
         with self._pool.lock:
             file = self._pool.get(self.path)
             try:

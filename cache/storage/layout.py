@@ -1,34 +1,34 @@
-"""Schema 1 of the one portable HDF5 file: what lies where, and how it is read back.
+"""Layout of the HDF5 file (schema 1), and reading and writing of its clip table.
 
 ::
 
     /                      attrs: format, schema, mvemo
     /clips                 attrs: name, task, k, fold_seed, digest, synthetic, checksum;
-                           scale, predicted_by (where stated)
+                           scale, predicted_by (if stated)
         classes, ids, groups        UTF-8 strings
         labels, folds               aligned to ids
-        splits                      the same; under the holdout protocol alone
+        splits                      aligned to ids; only under the holdout protocol
     /features/<name>[@foldN]        attrs: digest (of the spec), checksum (of the index), order;
                                     values_checksum, quick_checksum (of index and checksum;
-                                    both since mvemo 0.2); n_trained_on (in shards of an
-                                    unfinished run alone)
+                                    both since mvemo 0.2); n_trained_on (only in shards of an
+                                    unfinished run)
         spec                        JSON, without trained_on
         present      bool (clips,)
-        keys         bytes (clips,), empty where missing
-        checksums    uint8 (clips, 16), zero where missing
-        values       vector: float32 (clips, dim), NaN rows where missing
+        keys         bytes (clips,), empty if missing
+        checksums    uint8 (clips, 16), zero if missing
+        values       vector: float32 (clips, dim), NaN rows if missing
                      sequence: float32 (all frames, dim), clips one after the other; or
                      float16, with attributes largest_relative_error and largest_absolute_error
-        offsets      sequence alone: int64 (clips + 1,), rows of `values`
+        offsets      only for sequences: int64 (clips + 1,), rows of `values`
         trained_on   bool (clips,); trained_on_others: ids that are not in `clips`
-    /failures              clips, stages, reasons; cleared (in shards alone True);
+    /failures              clips, stages, reasons; cleared (True only in shards);
                            times, versions (of mvemo; since mvemo 0.2)
     /curves, /provenance   JSON
-    /merged                names of the shards that went into this file
+    /merged                names of the shards that were merged into this file
 
-Everything that HDF5 itself does not checksum has a checksum of ours, so that `verify`
-finds any flipped bit that matters. There are no pickles and no compression filters: any
-HDF5 library from 1.10 on reads the file.
+Everything that HDF5 does not checksum has a checksum of ours, so that `verify` finds every
+flipped bit that matters. There are no pickles and no compression filters: every HDF5 library
+from version 1.10 on can read the file.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ from mvemo.cache.types import Ints
 from mvemo.manifests.labels import label_kind
 
 MISFIT = "it does not fit its checksum"
-# Texts of a clip table that are written where they are not empty.
+# Texts of a clip table that are only written if they are not empty.
 _OPTIONAL = ("scale", "predicted_by")
 
 
@@ -63,9 +63,9 @@ _OPTIONAL = ("scale", "predicted_by")
 
 
 def table_checksum(table: ClipTable) -> str:
-    """Checksum of everything in a clip table."""
+    """Return the checksum of everything in a clip table."""
     single = [table.name, table.task, table.k, table.fold_seed, table.digest, table.synthetic]
-    # Absent parts add nothing, so that tables without them keep the checksum they had.
+    # Absent parts add nothing, so that older tables keep their checksum.
     optional = [] if table.splits is None else [_integers(table.splits)]
     optional += [f"{name} {text}" for name in _OPTIONAL if (text := getattr(table, name))]
     return text_checksum(
@@ -79,7 +79,7 @@ def table_checksum(table: ClipTable) -> str:
 
 
 def _stored_labels(table: ClipTable) -> NDArray[Any]:
-    """The labels as a file holds them."""
+    """Return the labels as they are stored in a file."""
     dtype = np.dtype(label_kind(table.task).dtype).newbyteorder("<")
     return np.ascontiguousarray(table.labels, dtype=dtype)
 
@@ -92,12 +92,12 @@ def _integers(values: Ints) -> str:
 
 
 def write_strings(group: Any, name: str, values: Iterable[str]) -> None:
-    """A data set of UTF-8 strings."""
+    """Write a data set of UTF-8 strings."""
     group.create_dataset(name, data=list(values), dtype=h5py.string_dtype("utf-8"))
 
 
 def read_strings(group: Any, name: str) -> tuple[str, ...]:
-    """The strings of `write_strings`."""
+    """Read the strings of `write_strings`."""
     texts = texts_of(group, name)
     if texts.ndim != 1:
         raise ValueError(f"{name} is of shape {texts.shape}, needed is a list")
@@ -105,13 +105,13 @@ def read_strings(group: Any, name: str) -> tuple[str, ...]:
 
 
 def write_text(group: Any, name: str, text: str) -> None:
-    """One string with its checksum; a data set, since attributes have a size limit."""
+    """Write one string with its checksum, as a data set because attributes are limited in size."""
     item = group.create_dataset(name, data=text, dtype=h5py.string_dtype("utf-8"))
     write_attribute(item, "checksum", text_checksum(text))
 
 
 def read_text(group: Any, name: str) -> str:
-    """The string of `write_text`; ValueError where it does not fit its checksum."""
+    """Read the string of `write_text`; raise ValueError if it does not match its checksum."""
     array = array_of(group, name, shape=())
     text = str(array.texts())
     if text_checksum(text) != attribute(array.item, "checksum", str):
@@ -123,7 +123,7 @@ def read_text(group: Any, name: str) -> str:
 
 
 def subset(table: ClipTable, rows: Sequence[int]) -> ClipTable:
-    """The table of some clips, in the order given."""
+    """Return the table of some clips, in the given order."""
     return replace(
         table,
         clip_ids=tuple(table.clip_ids[i] for i in rows),
@@ -157,7 +157,7 @@ def write_table(file: Any, table: ClipTable) -> None:
 
 
 def read_table(file: Any) -> ClipTable:
-    """Read ``/clips``; ValueError where it does not fit its checksum or has no task of ours."""
+    """Read ``/clips``; raise ValueError for a wrong checksum or an unknown task."""
     group = part(file, "clips")
     task = attribute(group, "task", str)
     ids = read_strings(group, "ids")

@@ -1,4 +1,4 @@
-"""Opening a cache file, and knowing it for one."""
+"""Opening of cache files, with checks that a file is a cache."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from mvemo.manifests.files import shown
 
 FORMAT = "mvemo features"
 SCHEMA = 1
-# HDF5 1.10's file format: its metadata is checksummed, unlike that of the default.
+# File format of HDF5 1.10, which checksums its metadata, unlike the default.
 LIBVER = ("v110", "v110")
 
-# What h5py, and the reading of a file's parts, raise on a damaged file.
-# RuntimeError has RecursionError; sizes are checked, so MemoryError is the machine's own.
+# Exceptions of h5py and of our readers on a damaged file. RuntimeError includes RecursionError.
 DAMAGE = (
     OSError,
     RuntimeError,
@@ -35,20 +34,24 @@ DAMAGE = (
 
 
 def reason(error: BaseException) -> str:
-    """Why a part of a file cannot be read, in one line."""
+    """Return in one line why a part of a file cannot be read."""
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return " ".join(text.split())[:300] or type(error).__name__
 
 
 def parts_folder(path: Path) -> Path:
-    """Where the shards of an unfinished run lie."""
+    """Return the folder of the shards of an unfinished run."""
     return path.with_name(path.name + ".parts")
 
 
 def open_file(path: Path) -> Any:
-    """Open a cache file for reading."""
+    """Open a cache file for reading.
+
+    It raises MissingCache for a missing file, BadCache for a file that is not a complete cache of a
+    known schema, and CacheError for a file that cannot be read.
+    """
     try:
-        # A pipe would block, and is never whole.
+        # A pipe would block.
         if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
             raise BadCache(f"{path}: no plain file, where a feature cache is needed")
         with path.open("rb") as raw:
@@ -86,11 +89,11 @@ def open_file(path: Path) -> Any:
 
 
 def _open_hdf5(path: Path) -> Any:
-    """Open with h5py's own locking flags, so that a notebook may open the file beside us.
+    """Open with h5py's default locking flags, so that a notebook can open the same file.
 
-    HDF5 refuses a second opening of a file in one program with other flags than the first
-    had. Nobody ever writes into a finished cache, so what a lock would keep out does not
-    matter: where the default flags do not fit, or the file system has no locks, others do.
+    HDF5 refuses to open a file twice in one program with different flags. Nobody ever writes to a
+    finished cache, so locks do not matter: if the default flags fail because of locks, others are
+    tried.
     """
     try:
         return h5py.File(path, "r")
@@ -104,7 +107,7 @@ def _open_hdf5(path: Path) -> Any:
 
 
 def check_header(file: Any, path: Path) -> None:
-    """Refuse what is not a cache of a schema that this code reads."""
+    """Raise BadCache for a file that is not a cache of a known schema."""
     try:
         kind = attribute(file, "format", str) if has_attribute(file, "format") else ""
     except DAMAGE as error:
@@ -134,7 +137,7 @@ def check_header(file: Any, path: Path) -> None:
 
 @cache
 def code_version() -> str:
-    """Version of the installed mvemo."""
+    """Return the version of the installed mvemo."""
     try:
         return metadata.version("mvemo")
     except metadata.PackageNotFoundError:
@@ -142,7 +145,7 @@ def code_version() -> str:
 
 
 def write_header(file: Any) -> None:
-    """Mark a file as a cache of this schema."""
+    """Mark a file as a cache of the current schema."""
     write_attribute(file, "format", FORMAT)
     file.attrs["schema"] = SCHEMA
     write_attribute(file, "mvemo", code_version())

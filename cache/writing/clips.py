@@ -1,4 +1,4 @@
-"""A cache of clips alone, before there are features of them."""
+"""Cache of clips without features."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from mvemo.manifests.files import replacing, to_json_values
 
 
 def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> None:
-    """Write a cache without features, which states all clips and their order for its shards.
+    """Write a cache without features, which fixes all clips and their order for its shards.
 
-    Nothing is locked: processes that write the same clips at once write the same file.
+    Nothing is locked: processes that write the same clips at the same time write equal files.
 
     Raises
     ------
     BadCache
         The table is inconsistent.
     CacheError
-        It cannot be written.
+        The file cannot be written.
     """
     check_table(table, str(path))
     with (

@@ -1,4 +1,4 @@
-"""One writer at a time, and who it is."""
+"""Lock of a cache, which allows one writer at a time."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from mvemo.cache.storage.files import refuse_folder
 from mvemo.cache.storage.opening import parts_folder
 from mvemo.manifests.files import parse_json
 
-# Set to 1 where the file system has no locks.
+# Environment variable, set to 1 for file systems without locks.
 NO_LOCK = "MVEMO_NO_LOCK"
 
 
 class WriterLock:
-    """The right to write one cache, from construction to `release`.
+    """Exclusive right to write one cache, from construction to `release`.
 
-    The operating system holds the lock (on ``<cache>.lock``, which stays behind, empty),
-    so it ends with its process, however that ends. Who holds it is written beside the
-    shards, since the content of a lock file is not readable everywhere.
+    The operating system holds the lock (on ``<cache>.lock``, an empty file that stays), so it ends
+    with the process in any case. The holder is written to a file next to the shards, because the
+    content of a lock file cannot be read on every system.
 
-    With the environment variable ``MVEMO_NO_LOCK=1`` nothing is locked, for file systems
-    without locks. What is lost: two writers at once are no longer refused, and the one that
-    ends last drops the other's rows. Readers are safe either way.
+    With the environment variable ``MVEMO_NO_LOCK=1`` nothing is locked, for file systems without
+    locks. Then two writers at the same time are not refused, and the one that finishes last drops
+    the other's rows. Readers are safe in any case.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,7 +72,7 @@ class WriterLock:
             return "a process that has just started or is about to end"
 
     def release(self) -> None:
-        """Let the next writer in; the shards' folder goes when nothing is left in it."""
+        """Release the lock, and remove the shards' folder if it is empty."""
         with suppress(OSError):
             self._holder.unlink(missing_ok=True)
             self._holder.parent.rmdir()

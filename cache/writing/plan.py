@@ -1,7 +1,7 @@
-"""The plan of a file, and the only code that writes features.
+"""Plan of a cache file, and the only code that writes features.
 
-The writer's commits (memory into a shard), its closing (file and shards into the new
-file), `merge_caches` and `repair_cache` all plan with `Plan` and write with `write_plan`.
+Commits of the writer (memory to a shard), its closing (file and shards to a new file),
+`merge_caches` and `repair_cache` all make a `Plan` and write it with `write_plan`.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from mvemo.cache.types import F32, Curves, Failures, Ints
 from mvemo.cache.union import PlannedFeature
 from mvemo.cache.writing.sources import Source
 
-# Bytes of values in memory at a time.
+# Bytes of values that are in memory at a time.
 BLOCK = 32 << 20
 
 
 @dataclass
 class Plan:
-    """Everything that a file will hold, and where its values come from."""
+    """Complete content of a file, and the sources of its values."""
 
-    table: ClipTable  # the clips, in the order of every row
-    sources: list[Source]  # numbered as in the features' `origin`
-    features: dict[str, PlannedFeature]  # spec digest to plan, the most recent last
-    failures: Failures  # as they will be in the file
-    curves: Curves  # as they will be in the file
-    provenance: dict[str, Any]  # as they will be in the file
+    table: ClipTable  # clips in the order of all rows
+    sources: list[Source]  # `PlannedFeature.origin` holds indices of this list
+    features: dict[str, PlannedFeature]  # plan by spec digest, the most recent last
+    failures: Failures
+    curves: Curves
+    provenance: dict[str, Any]
     merged: tuple[str, ...] = ()  # names of the shards among the sources
 
     @property
     def n_bytes(self) -> int:
-        """About how large the file will be; rather more than less."""
+        """Estimated size of the file, rather too large than too small."""
         n = len(self.table)
         values = 0
         for feature in self.features.values():
@@ -58,13 +58,13 @@ class Plan:
         texts += sum(
             2 * len(c) + len(g) for c, g in zip(self.table.clip_ids, self.table.groups, strict=True)
         )
-        # Of a clip: keys and checksums in every feature, labels, and what HDF5 adds.
+        # Per clip: keys and checksums of every feature, labels, and overhead of HDF5.
         return values + 4 * texts + n * (160 * len(self.features) + 256) + 32 * curves + (1 << 17)
 
 
 @dataclass(frozen=True)
 class Corrupt:
-    """A stored row whose values do not fit its checksum, are not finite or are unreadable."""
+    """Stored row that does not match its checksum, is not finite or cannot be read."""
 
     spec: FeatureSpec
     clip_id: str
@@ -75,7 +75,7 @@ class Corrupt:
 
 
 class CorruptRows(Exception):
-    """Some rows cannot be copied; nothing usable was written."""
+    """Error for rows that cannot be copied; nothing usable was written."""
 
     def __init__(self, digest: str, rows: Ints, corrupt: list[Corrupt]) -> None:
         super().__init__(digest)
@@ -85,13 +85,13 @@ class CorruptRows(Exception):
 
 
 def write_plan(file: h5py.File, plan: Plan) -> None:
-    """Write a plan into an empty HDF5 file, checking every row on its way."""
+    """Write a plan into an empty HDF5 file; raise CorruptRows if rows of a source are damaged."""
     write_header(file)
     write_table(file, plan.table)
     group = file.create_group("features")
     for order, (digest, feature) in enumerate(plan.features.items()):
         name = feature_label(feature.spec)
-        # A shard may hold two generations of one feature.
+        # A shard may hold two versions of one feature.
         item = group.create_group(name if name not in group else f"{name}~{digest[:12]}")
         item.attrs["order"] = order
         write = _write_vectors if feature.spec.kind != "sequence" else _write_sequences
@@ -101,7 +101,7 @@ def write_plan(file: h5py.File, plan: Plan) -> None:
 
 
 def _write_vectors(item: Any, plan: Plan, digest: str) -> str:
-    """Write ``values``; returns their checksum."""
+    """Write ``values`` and return their checksum."""
     feature = plan.features[digest]
     n, dim = len(plan.table), feature.spec.dim
     values = item.create_dataset("values", shape=(n, dim), dtype="<f4")
@@ -128,7 +128,7 @@ def _write_vectors(item: Any, plan: Plan, digest: str) -> str:
 
 
 def _write_sequences(item: Any, plan: Plan, digest: str) -> str:
-    """Write ``values``; returns their checksum."""
+    """Write ``values`` and return their checksum."""
     feature = plan.features[digest]
     total, dim = int(feature.frames.sum()), feature.spec.dim
     values = item.create_dataset("values", shape=(total, dim), dtype=feature.spec.dtype)

@@ -1,4 +1,4 @@
-"""Where rows come from: a cache file, a shard, or the writer's memory."""
+"""Sources of rows: a cache file, a shard, or the writer's memory."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from mvemo.cache.writing.checks import check_spec
 
 
 class Source(Protocol):
-    """Rows of features with their index; the rows of `indexes` follow `table`."""
+    """Source of feature rows; the rows of `indexes` follow `table`."""
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """Name in messages."""
         ...
 
     @property
     def table(self) -> ClipTable:
-        """Its clips, often not all of the cache's."""
+        """Clips of the source, often only some of the cache's."""
         ...
 
     @property
     def indexes(self) -> Mapping[str, Index]:
-        """Spec digest to index, oldest first."""
+        """Index by spec digest, oldest first."""
         ...
 
     @property
@@ -51,25 +51,18 @@ class Source(Protocol):
     def provenance(self) -> dict[str, Any]: ...
 
     def vectors(self, digest: str, rows: Ints) -> F32:
-        """float32 (rows, dim)."""
+        """Return float32 (rows, dim)."""
         ...
 
     def sequence(self, digest: str, row: int) -> F32:
-        """float32 (frames, dim)."""
+        """Return float32 (frames, dim)."""
         ...
 
 
 class FileSource:
-    """A cache file or a shard: its index in memory, its values on disk.
+    """Cache file or shard as a source: its index in memory, its values on disk.
 
-    Parameters
-    ----------
-    path
-        The file.
-    pool
-        Keeps it open.
-    tolerant
-        Leave out features that cannot be read, naming them in `lost`, instead of raising.
+    With `tolerant`, features that cannot be read are left out and named in `lost`.
     """
 
     def __init__(self, path: Path, pool: FilePool, *, tolerant: bool = False) -> None:
@@ -144,12 +137,12 @@ class FileSource:
 @dataclass
 class _Buffered:
     spec: FeatureSpec
-    # Clip id to key, values and checksum.
+    # Clip id to (key, values, checksum).
     rows: dict[str, tuple[bytes, F32, bytes]] = field(default_factory=dict)
 
 
 class MemorySource:
-    """Rows that were put and not yet committed."""
+    """Source of rows that are put and not yet committed."""
 
     name = "memory"
 
@@ -167,7 +160,7 @@ class MemorySource:
         return bool(self._features or self.failures or self.curves)
 
     def put(self, spec: FeatureSpec, clip_id: str, key: bytes, values: F32) -> None:
-        """Buffer a row in place of an earlier one of the same feature and clip."""
+        """Buffer a row, which replaces an earlier one of the same feature and clip."""
         buffered = self._features.setdefault(spec.digest, _Buffered(spec))
         before = buffered.rows.get(clip_id)
         buffered.rows[clip_id] = (key, values, row_checksum(clip_id, key, values))
@@ -175,14 +168,18 @@ class MemorySource:
         self.bytes += values.nbytes - (0 if before is None else before[1].nbytes)
 
     def clips(self) -> set[str]:
-        """Ids of all clips with a row or a failure."""
+        """Return the ids of all clips with a row or a failure."""
         clips = {clip for clip, _ in self.failures}
         for buffered in self._features.values():
             clips.update(buffered.rows)
         return clips
 
     def freeze(self, table: ClipTable, named: Mapping[str, frozenset[str]]) -> None:
-        """Make it a `Source` over these clips; nothing is put after that."""
+        """Turn the buffer into a `Source` over these clips; no more rows can be put.
+
+        `named` maps spec digests to training clips that an earlier shard has named. Then this shard
+        names only those in `table`; otherwise shards would grow with the square of the clips.
+        """
         self._table = table
         n = len(table)
         for digest, buffered in self._features.items():
