@@ -27,10 +27,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mvemo.manifests.cells import parse_names, plain_text
-from mvemo.manifests.columns import Columns, parse_rows
-from mvemo.manifests.label_columns import (
+from mvemo.manifests.columns import (
+    Columns,
     are_ratings,
     holds_mark,
+    parse_rows,
     recognised_task,
     tag_columns,
     tag_separator,

@@ -39,7 +39,7 @@ FLOORS = {
         "cells",
         "matching tables",
         "labels",
-        "label_columns model",
+        "model",
         "schemes segments",
         "rows splits",
         "columns",
